@@ -1,0 +1,9 @@
+//! bae takes a torrent and puts its bytes straight into storage the user owns.
+
+pub mod error;
+pub mod events;
+pub mod memory;
+mod redact;
+pub mod units;
+
+pub use error::{Error, Kind, Result};

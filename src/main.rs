@@ -1,0 +1,3 @@
+//! Does nothing yet.
+
+fn main() {}

@@ -1,0 +1,47 @@
+//! URLs as they may be shown and logged: without passwords, and without what may be a passkey.
+
+use url::Url;
+
+/// A tracker's scheme, host and port: what follows may be a passkey.
+pub(crate) fn tracker(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(url) => {
+            let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+            format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+        }
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// A source as given, but for the query of a URL and the trackers of a magnet, where passkeys are.
+pub(crate) fn source(given: &str) -> String {
+    match Url::parse(given) {
+        Ok(mut url) if matches!(url.scheme(), "http" | "https") => {
+            url.set_query(None);
+            let _ = url.set_password(None);
+            let _ = url.set_username("");
+            url.into()
+        }
+        Ok(url) if url.scheme() == "magnet" => {
+            let kept = url.query_pairs().filter(|(k, _)| k.starts_with("xt") || k == "dn");
+            let kept: Vec<String> = kept.map(|(k, v)| format!("{k}={v}")).collect();
+            format!("magnet:?{}", kept.join("&"))
+        }
+        _ => given.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passkeys_are_not_shown() {
+        assert_eq!(tracker("https://t.example:443/abc123/announce?k=1"), "https://t.example");
+        assert_eq!(tracker("udp://t.example:6969/announce"), "udp://t.example:6969");
+        assert_eq!(source("https://u:p@x.example/a.torrent?key=1"), "https://x.example/a.torrent");
+        let magnet = "magnet:?xt=urn:btih:00&tr=https%3A%2F%2Ft%2Fkey";
+        assert_eq!(source(magnet), "magnet:?xt=urn:btih:00");
+        assert_eq!(source("album.torrent"), "album.torrent");
+    }
+}
