@@ -1,9 +1,11 @@
 //! bae takes a torrent and puts its bytes straight into storage the user owns.
 
+pub mod config;
 pub mod error;
 pub mod events;
 pub mod memory;
 mod redact;
+pub mod telemetry;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

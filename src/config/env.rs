@@ -1,0 +1,124 @@
+//! The environment as a value, so that resolving settings is a pure function of what is passed in.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::settings::{KEYS, Settings};
+use crate::error::{Error, Kind, Result};
+
+const STORAGE: &str = "BAE_STORAGE_";
+
+/// Environment variables. Those that are not UTF-8 are left out: none that matter here can be.
+#[derive(Clone, Default)]
+pub struct Env(BTreeMap<String, String>);
+
+impl std::fmt::Debug for Env {
+    /// Names only: a value may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Env {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(vars: I) -> Self {
+        Self(vars.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+impl Env {
+    /// The environment of this process.
+    #[must_use]
+    pub fn process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self(std::env::vars_os().filter_map(text).collect())
+    }
+
+    pub(super) fn config_home(&self) -> Option<PathBuf> {
+        self.xdg("XDG_CONFIG_HOME", ".config")
+    }
+
+    pub(super) fn data_home(&self) -> Option<PathBuf> {
+        self.xdg("XDG_DATA_HOME", ".local/share")
+    }
+
+    /// `path` with a leading `~/` replaced.
+    pub(super) fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        let found = match path.strip_prefix("~") {
+            Ok(rest) => self.folder("HOME").map(|home| home.join(rest)),
+            Err(_) => path.is_absolute().then(|| path.to_owned()),
+        };
+        found.ok_or_else(|| {
+            Error::new(Kind::InvalidInput, format!("path {path:?} is not absolute"))
+                .hint("begin it with / or ~/")
+        })
+    }
+
+    /// The XDG specification: a relative value does not count.
+    fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
+        self.folder(name).or_else(|| Some(self.folder("HOME")?.join(below_home)))
+    }
+
+    fn folder(&self, name: &str) -> Option<PathBuf> {
+        self.0.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// Lays every `BAE_STORAGE_<NAME>_<KEY>` over `profiles`; a name that is not among them makes a new profile.
+    pub(super) fn add_profiles(&self, profiles: &mut BTreeMap<String, Settings>) -> Result<()> {
+        for (variable, value) in &self.0 {
+            let Some(rest) = variable.strip_prefix(STORAGE) else { continue };
+            let (name, key) = split(rest).ok_or_else(|| {
+                Error::new(
+                    Kind::InvalidInput,
+                    format!("{variable}: no storage profile has such a key"),
+                )
+                .hint(format!("write it {STORAGE}<NAME>_<KEY>; keys are {}", KEYS.join(", ")))
+            })?;
+            let known = profiles.keys().find(|profile| as_variable(profile) == name).cloned();
+            let profile = known.unwrap_or_else(|| name.to_ascii_lowercase());
+            profiles.entry(profile).or_default().set(key, value, variable.clone());
+        }
+        for settings in profiles.values_mut() {
+            settings.expand_home(|path| self.absolute(path));
+        }
+        Ok(())
+    }
+}
+
+/// `MUSIC_REFRESH_TOKEN` is the key `refresh_token` of `MUSIC`, not the key `token` of `MUSIC_REFRESH`: the longest
+/// key that fits.
+fn split(rest: &str) -> Option<(&str, &'static str)> {
+    let fits = |key: &&'static str| {
+        let name = rest.strip_suffix(as_variable(key).as_str())?.strip_suffix('_')?;
+        (!name.is_empty()).then_some((name, *key))
+    };
+    KEYS.iter().filter_map(fits).max_by_key(|(_, key)| key.len())
+}
+
+fn as_variable(name: &str) -> String {
+    name.replace('-', "_").to_ascii_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_key_that_fits_is_meant() {
+        assert_eq!(split("MUSIC_REFRESH_TOKEN"), Some(("MUSIC", "refresh_token")));
+        assert_eq!(split("MUSIC_TOKEN"), Some(("MUSIC", "token")));
+        assert_eq!(split("A_B_SECRET_ACCESS_KEY"), Some(("A_B", "secret_access_key")));
+        assert_eq!(split("PATH"), None);
+        assert_eq!(split("MUSIC_PAHT"), None);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_named() {
+        let env: Env = [("BAE_STORAGE_MUSIC_PAHT", "/x")].into_iter().collect();
+        let e = env.add_profiles(&mut BTreeMap::new()).unwrap_err();
+        assert!(e.report().contains("BAE_STORAGE_MUSIC_PAHT"));
+    }
+}

@@ -1,0 +1,167 @@
+//! The TOML file: shape, reading, and errors with file and line.
+
+use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use super::{network::NetworkSection, secret::Value, settings::Settings};
+use crate::{
+    error::{Error, Kind, Result},
+    units::{ByteSize, parse_duration},
+};
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) memory: Option<ByteSize>,
+    pub(super) limit_rate: Option<u64>,
+    pub(super) upload_limit: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) network: NetworkSection,
+    pub(super) profiles: BTreeMap<String, Settings>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    data_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "size")]
+    memory: Option<ByteSize>,
+    #[serde(deserialize_with = "rate")]
+    limit_rate: Option<u64>,
+    #[serde(deserialize_with = "rate")]
+    upload_limit: Option<u64>,
+    #[serde(deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    network: NetworkSection,
+    storage: BTreeMap<String, BTreeMap<String, Spanned<Value>>>,
+}
+
+impl File {
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let named = || format!("config file {}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| Error::io(named(), e))?;
+        Self::parse(&text, path)
+    }
+
+    pub(super) fn read_if_there(path: &Path) -> Result<Self> {
+        match fs::metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            _ => Self::read(path),
+        }
+    }
+
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
+        let line = |at: usize| text.bytes().take(at).filter(|b| *b == b'\n').count() + 1;
+        let raw: Raw = toml::from_str(text).map_err(|e| {
+            let at = e.span().map_or(String::new(), |span| format!(", line {}", line(span.start)));
+            let place = format!("config file {}{at}", path.display());
+            // Only the message: the long form quotes the line, which may hold a secret.
+            Error::new(Kind::InvalidInput, format!("{place}: {}", e.message().trim()))
+        })?;
+        let mut profiles = BTreeMap::new();
+        for (name, keys) in raw.storage {
+            let mut settings = Settings::default();
+            for (key, value) in keys {
+                let origin = format!("{}, line {}", path.display(), line(value.span().start));
+                settings.set_value(&key, value.into_inner(), origin);
+            }
+            profiles.insert(name, settings);
+        }
+        Ok(Self {
+            data_dir: raw.data_dir,
+            memory: raw.memory,
+            limit_rate: raw.limit_rate,
+            upload_limit: raw.upload_limit,
+            timeout: raw.timeout,
+            network: raw.network,
+            profiles,
+        })
+    }
+}
+
+/// A number of bytes a second: `5M`, `5MiB/s`.
+pub(crate) fn parse_rate(text: &str) -> Result<u64> {
+    let number = text.trim().strip_suffix("/s").unwrap_or(text);
+    number.parse::<ByteSize>().map(|size| size.0)
+}
+
+fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
+    scalar(d, |text| text.parse())
+}
+
+pub(super) fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    scalar(d, parse_rate)
+}
+
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+    scalar(d, parse_duration)
+}
+
+/// Text, or a number that is read as the same text would be.
+fn scalar<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl Fn(&str) -> Result<T>,
+) -> Result<Option<T>, D::Error> {
+    struct Scalar;
+    impl de::Visitor<'_> for Scalar {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a whole number")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+    }
+    let text = deserializer.deserialize_any(Scalar)?;
+    parse(&text).map(Some).map_err(|e| match e.hint_text() {
+        Some(hint) => de::Error::custom(format!("{}; {hint}", e.report())),
+        None => de::Error::custom(e.report()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let e = File::parse(text, Path::new("/c/config.toml")).unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidInput);
+        e.report()
+    }
+
+    #[test]
+    fn a_malformed_file_is_named_with_its_line() {
+        assert!(
+            refused("memory = '64M'\nlimit_rate = = 3")
+                .starts_with("config file /c/config.toml, line 2: ")
+        );
+        assert!(
+            refused("\n\nmemory = 'much'")
+                .starts_with("config file /c/config.toml, line 3: size \"much\"")
+        );
+        assert!(refused("memry = '64M'").contains("line 1: unknown field `memry`"));
+        assert!(refused("[network]\ndht = 'yes'").contains("line 2"));
+        assert!(refused("[storage.a]\nsecret_access_key = { file = '/x' }").contains("line 2"));
+    }
+
+    #[test]
+    fn an_error_does_not_quote_the_line_it_is_in() {
+        assert!(!refused("[storage.a]\nsecret_access_key = 'hunter2' x").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_missing_file_is_only_an_error_when_it_was_asked_for() {
+        let path = Path::new("/nonexistent/config.toml");
+        assert!(File::read_if_there(path).is_ok());
+        assert_eq!(File::read(path).unwrap_err().kind(), Kind::NotFound);
+    }
+}

@@ -1,0 +1,303 @@
+//! What a run may use, and where: flags, environment and one TOML file, resolved once at the start.
+//!
+//! A setting is looked for in this order and the first place that has it wins: the flag, its environment variable
+//! `BAE_*` (the argument parser joins these two into [`Overrides`]), the file, the default. Storage profiles have no
+//! flags; theirs is `BAE_STORAGE_<NAME>_<KEY>`, then the file's `[storage.NAME]`. Profiles are only taken apart when
+//! one is asked for ([`Config::storage`]), so that a mistake in one does not close the others.
+//!
+//! What it refuses: keys it does not know (a typing error would otherwise be a setting silently ignored), relative
+//! paths in the file (relative to what?), and secrets in URLs.
+
+mod env;
+mod file;
+mod network;
+mod profile;
+mod secret;
+mod settings;
+mod url;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub(crate) use self::file::parse_rate;
+pub use self::{
+    env::Env,
+    network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
+    profile::{DriveProfile, Profile, ProfileKind, S3Profile},
+    secret::Secret,
+};
+use self::{file::File, settings::Settings};
+use crate::{
+    error::{Error, Kind, Result},
+    units::{ByteSize, MIB},
+};
+
+/// The byte budget when none is given.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 * MIB);
+/// The least budget that works: two 16 MiB pieces, one coming in while the other goes out.
+pub const MIN_MEMORY: ByteSize = ByteSize(32 * MIB);
+
+/// What flags and environment variables said; all of it optional, all of it stronger than the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub data_dir: Option<PathBuf>,
+    /// A file named on purpose has to be there; the default one need not.
+    pub config: Option<PathBuf>,
+    pub memory: Option<ByteSize>,
+    /// Bytes a second from peers and servers; 0 lifts the file's limit.
+    pub limit_rate: Option<u64>,
+    /// Zero lifts the file's timeout.
+    pub timeout: Option<Duration>,
+}
+
+/// The settings of one run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds the catalog, and the objects of the default storage. Absolute; not created here.
+    pub data_dir: PathBuf,
+    /// Most payload bytes held at once, over all imports.
+    pub memory: ByteSize,
+    /// Bytes a second from peers and servers.
+    pub limit_rate: Option<u64>,
+    /// Bytes a second to peers.
+    pub upload_limit: Option<u64>,
+    /// Give up when nothing arrived for so long.
+    pub timeout: Option<Duration>,
+    /// What network flags start from; the two limits above are in it too.
+    pub network: NetworkOptions,
+    profiles: BTreeMap<String, Settings>,
+}
+
+impl Config {
+    /// Reads the file and lays `overrides` and the storage variables of `env` over it.
+    ///
+    /// # Errors
+    /// `NotFound` when the file named by `overrides` is not there; `InvalidInput`, with file and line or the
+    /// variable's name, when something in it cannot be used.
+    pub fn load(overrides: Overrides, env: &Env) -> Result<Self> {
+        let file = match &overrides.config {
+            Some(path) => File::read(path)?,
+            None => match env.config_home() {
+                Some(home) => File::read_if_there(&home.join("bae/config.toml"))?,
+                None => File::default(),
+            },
+        };
+        Self::resolve(file, overrides, env)
+    }
+
+    fn resolve(mut file: File, overrides: Overrides, env: &Env) -> Result<Self> {
+        let memory = overrides.memory.or(file.memory).unwrap_or(DEFAULT_MEMORY);
+        if memory < MIN_MEMORY {
+            return Err(Error::new(
+                Kind::InvalidInput,
+                format!("memory of {memory} is below the minimum of {MIN_MEMORY}"),
+            ));
+        }
+        let mut network = file.network.resolve()?;
+        network.limit_rate = overrides.limit_rate.or(network.limit_rate).or(file.limit_rate);
+        network.limit_rate = network.limit_rate.filter(|rate| *rate > 0);
+        network.upload_limit = network.upload_limit.or(file.upload_limit).filter(|rate| *rate > 0);
+
+        let mut profiles = std::mem::take(&mut file.profiles);
+        env.add_profiles(&mut profiles)?;
+        Ok(Self {
+            data_dir: data_dir(overrides.data_dir, file.data_dir.as_deref(), env)?,
+            memory,
+            limit_rate: network.limit_rate,
+            upload_limit: network.upload_limit,
+            timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
+            network,
+            profiles,
+        })
+    }
+
+    /// The storage meant by `--storage`: a profile's name, a URL, or `file`, `s3`, `drive` for the default of a kind.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such profile, with the names there are; `InvalidInput` when its keys or the URL
+    /// cannot be used, or when a URL carries a secret.
+    pub fn storage(&self, name_or_url: &str) -> Result<Profile> {
+        if name_or_url.contains(':') {
+            return Profile::from_url(name_or_url);
+        }
+        if let Some(settings) = self.profiles.get(name_or_url) {
+            return Profile::from_settings(name_or_url, settings.clone());
+        }
+        match name_or_url {
+            "file" => Ok(Profile::local("file", self.data_dir.join("objects"))),
+            "s3" | "drive" => self.only_profile_of(name_or_url),
+            _ => Err(self.unknown_storage(name_or_url)),
+        }
+    }
+
+    /// The names that `--storage` takes: `file`, and every profile's.
+    #[must_use]
+    pub fn storage_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
+        if !self.profiles.contains_key("file") {
+            names.insert(0, "file");
+        }
+        names
+    }
+
+    fn only_profile_of(&self, kind: &str) -> Result<Profile> {
+        let of_kind = |settings: &Settings| settings.text("type") == Some(kind);
+        let found: Vec<_> = self.profiles.iter().filter(|(_, s)| of_kind(s)).collect();
+        match found.as_slice() {
+            [(name, settings)] => Profile::from_settings(name, (*settings).clone()),
+            [] => Err(Error::new(
+                Kind::NotFound,
+                format!("no storage of type {kind:?} is configured"),
+            )
+            .hint(format!("add a [storage.NAME] section with type = {kind:?} to the config file"))),
+            several => {
+                let names: Vec<_> = several.iter().map(|(name, _)| name.as_str()).collect();
+                Err(Error::new(
+                    Kind::InvalidInput,
+                    format!("several storages have the type {kind:?}"),
+                )
+                .hint(format!("name one of them: {}", names.join(", "))))
+            }
+        }
+    }
+
+    fn unknown_storage(&self, name: &str) -> Error {
+        let mut hint = format!("there are: {}", self.storage_names().join(", "));
+        if name.contains('/') {
+            hint.push_str("; a folder is written file:///absolute/path");
+        }
+        Error::new(Kind::NotFound, format!("no storage is called {name:?}")).hint(hint)
+    }
+}
+
+fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<PathBuf> {
+    if let Some(dir) = given {
+        return std::path::absolute(&dir).map_err(|e| Error::io(format!("data folder {dir:?}"), e));
+    }
+    if let Some(dir) = in_file {
+        return env.absolute(dir).map_err(|e| e.within("data_dir in the config file"));
+    }
+    env.data_home().map(|home| home.join("bae")).ok_or_else(|| {
+        Error::new(Kind::InvalidInput, "no data folder: neither HOME nor XDG_DATA_HOME is set")
+            .hint("name one with --data-dir or BAE_DATA_DIR")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: (&str, &str) = ("HOME", "/home/u");
+
+    fn load(toml: &str, overrides: Overrides, env: &[(&str, &str)]) -> Result<Config> {
+        let env: Env = env.iter().copied().collect();
+        let file = File::parse(toml, Path::new("/etc/c.toml"))?;
+        Config::resolve(file, overrides, &env)
+    }
+
+    #[test]
+    fn defaults_hold_when_nothing_is_said() {
+        let config = load("", Overrides::default(), &[HOME]).unwrap();
+        assert_eq!(config.data_dir, Path::new("/home/u/.local/share/bae"));
+        assert_eq!(config.memory, DEFAULT_MEMORY);
+        assert_eq!((config.limit_rate, config.timeout), (None, None));
+        assert!(config.network.dht && !config.network.upnp);
+        let file = config.storage("file").unwrap();
+        assert_eq!(file.local_path().unwrap(), Path::new("/home/u/.local/share/bae/objects"));
+        assert_eq!((file.chunk, file.canonical().as_str()), (16 * MIB, "file"));
+    }
+
+    #[test]
+    fn overrides_are_stronger_than_the_file_and_the_file_than_defaults() {
+        let toml = "memory = '64M'\nlimit_rate = 1000\ntimeout = '30s'\ndata_dir = '~/d'\n[network]\ndht = false";
+        let file_only = load(toml, Overrides::default(), &[HOME]).unwrap();
+        assert_eq!(file_only.memory.0, 64 * MIB);
+        assert_eq!(file_only.limit_rate, Some(1000));
+        assert_eq!(file_only.network.limit_rate, Some(1000));
+        assert_eq!(file_only.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(file_only.data_dir, Path::new("/home/u/d"));
+        assert!(!file_only.network.dht);
+
+        let overrides = Overrides {
+            memory: Some(ByteSize(48 * MIB)),
+            limit_rate: Some(0),
+            timeout: Some(Duration::ZERO),
+            data_dir: Some("/x".into()),
+            config: None,
+        };
+        let over = load(toml, overrides, &[HOME, ("XDG_DATA_HOME", "/xdg")]).unwrap();
+        assert_eq!(over.memory.0, 48 * MIB);
+        assert_eq!((over.limit_rate, over.timeout), (None, None));
+        assert_eq!(over.data_dir, Path::new("/x"));
+    }
+
+    #[test]
+    fn xdg_folders_come_before_home_and_relative_ones_do_not_count() {
+        let env = [HOME, ("XDG_DATA_HOME", "/xdg")];
+        let config = load("", Overrides::default(), &env).unwrap();
+        assert_eq!(config.data_dir, Path::new("/xdg/bae"));
+        let env = [HOME, ("XDG_DATA_HOME", "xdg")];
+        let config = load("", Overrides::default(), &env).unwrap();
+        assert_eq!(config.data_dir, Path::new("/home/u/.local/share/bae"));
+        assert_eq!(load("", Overrides::default(), &[]).unwrap_err().kind(), Kind::InvalidInput);
+    }
+
+    #[test]
+    fn a_budget_too_small_to_work_is_refused() {
+        let e = load("memory = '16MiB'", Overrides::default(), &[HOME]).unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidInput);
+        assert_eq!(e.report(), "memory of 16 MiB is below the minimum of 32 MiB");
+    }
+
+    #[test]
+    fn variables_are_stronger_than_a_profile_in_the_file_and_can_make_one() {
+        let toml = "[storage.my-music]\ntype = 'local'\npath = '/a'\nchunk = '4MiB'";
+        let env = [
+            HOME,
+            ("BAE_STORAGE", "my-music"),
+            ("BAE_STORAGE_MY_MUSIC_PATH", "/b"),
+            ("BAE_STORAGE_NAS_TYPE", "local"),
+            ("BAE_STORAGE_NAS_PATH", "/nas"),
+        ];
+        let config = load(toml, Overrides::default(), &env).unwrap();
+        let music = config.storage("my-music").unwrap();
+        assert_eq!(music.local_path().unwrap(), Path::new("/b"));
+        assert_eq!(music.chunk, 4 * MIB);
+        assert_eq!(config.storage("nas").unwrap().local_path().unwrap(), Path::new("/nas"));
+        assert_eq!(config.storage_names(), ["file", "my-music", "nas"]);
+    }
+
+    #[test]
+    fn an_unknown_storage_is_not_found_and_the_hint_lists_those_there_are() {
+        let toml = "[storage.music]\ntype = 'local'\npath = '/a'";
+        let config = load(toml, Overrides::default(), &[HOME]).unwrap();
+        let e = config.storage("musik").unwrap_err();
+        assert_eq!(e.kind(), Kind::NotFound);
+        assert_eq!(e.hint_text(), Some("there are: file, music"));
+        assert!(config.storage("/srv/x").unwrap_err().hint_text().unwrap().contains("file:///"));
+    }
+
+    #[test]
+    fn a_plain_word_takes_the_only_profile_of_its_kind() {
+        let toml = "[storage.cloud]\ntype = 's3'\nbucket = 'b'";
+        let config = load(toml, Overrides::default(), &[HOME]).unwrap();
+        let s3 = config.storage("s3").unwrap();
+        assert_eq!(s3.canonical(), "cloud");
+        let e = s3.local_path().unwrap_err();
+        assert_eq!(e.kind(), Kind::Unsupported);
+        assert_eq!(e.report(), "storage type \"s3\" is not in this version yet");
+        assert_eq!(config.storage("drive").unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn debug_of_a_config_shows_no_secret() {
+        let toml = "[network]\nproxy = 'socks5://u:hunter2@h:1'\n\
+                    [storage.c]\ntype='s3'\nbucket='b'\nsecret_access_key='hunter2'";
+        let config = load(toml, Overrides::default(), &[HOME]).unwrap();
+        let shown = format!("{config:?} {:?}", config.storage("c").unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,280 @@
+//! How a session meets the network: addresses, discovery, limits, identity.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::file::rate;
+use crate::error::{Error, Kind, Result};
+
+/// The choices of one session. Rates are bytes a second; `None` leaves a choice to the session.
+#[derive(Debug, Clone)]
+pub struct NetworkOptions {
+    /// `ADDR:PORT` or `DEVICE:PORT`, each checked by [`check_listen`]; `None` is every interface, on a port chosen by the system.
+    pub listen: Option<Vec<String>>,
+    /// The interface or local address that outgoing connections use.
+    pub interface: Option<String>,
+    /// Peers to connect to besides those that are found.
+    pub peers: Vec<SocketAddr>,
+    pub dht: bool,
+    /// `HOST:PORT` of nodes to enter the DHT by.
+    pub dht_bootstrap: Vec<String>,
+    pub lsd: bool,
+    pub pex: bool,
+    /// `None`: where the library's uTP can be trusted (libtorrent 2.0.14 and later).
+    pub utp: Option<bool>,
+    /// Asks the router to open the port, by UPnP and NAT-PMP both.
+    pub upnp: bool,
+    pub encryption: Encryption,
+    pub proxy: Option<Proxy>,
+    /// Most connections at once.
+    pub connections: u32,
+    pub limit_rate: Option<u64>,
+    pub upload_limit: Option<u64>,
+    /// Most peers served at once.
+    pub upload_slots: Option<u32>,
+    pub peer_id_prefix: Option<String>,
+    pub user_agent: Option<String>,
+    /// Pieces in order instead of rarest first.
+    pub sequential: bool,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            interface: None,
+            peers: Vec::new(),
+            dht: true,
+            dht_bootstrap: Vec::new(),
+            lsd: true,
+            pex: true,
+            utp: None,
+            upnp: false,
+            encryption: Encryption::default(),
+            proxy: None,
+            connections: 200,
+            limit_rate: None,
+            upload_limit: None,
+            upload_slots: None,
+            peer_id_prefix: None,
+            user_agent: None,
+            sequential: false,
+        }
+    }
+}
+
+/// BitTorrent's protocol encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// Offered and accepted.
+    #[default]
+    Enabled,
+    /// Peers without it are refused.
+    Required,
+    Disabled,
+}
+
+impl Encryption {
+    pub const NAMES: [&str; 3] = ["enabled", "required", "disabled"];
+}
+
+impl FromStr for Encryption {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "enabled" => Ok(Self::Enabled),
+            "required" => Ok(Self::Required),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err(Error::new(Kind::InvalidInput, format!("encryption {text:?} is not known"))
+                .hint(format!("one of {}", Self::NAMES.join(", ")))),
+        }
+    }
+}
+
+/// A SOCKS5 or HTTP proxy. Shown without its user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy(Url);
+
+impl Proxy {
+    /// The whole URL: scheme (`socks5`, `socks5h` or `http`), host and port always, user and password perhaps.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.0.password().is_some()
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = Error;
+
+    /// The text is in no error: it may hold a password.
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::new(Kind::InvalidInput, format!("proxy: {why}"))
+                .hint("write it like socks5://host:1080 or http://host:3128")
+        };
+        let url = Url::parse(text).map_err(|_| bad("not a URL"))?;
+        if !["socks5", "socks5h", "http"].contains(&url.scheme()) {
+            return Err(bad(&format!("scheme {:?} is not socks5, socks5h or http", url.scheme())));
+        }
+        if url.host_str().is_none_or(str::is_empty) || url.port_or_known_default().is_none() {
+            return Err(bad("no host or no port"));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.0.host_str().unwrap_or_default(), self.0.port_or_known_default());
+        write!(f, "{}://{host}:{}", self.0.scheme(), port.unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+/// Checks one listen address: `0.0.0.0:6881`, `[::]:0` or `eth0:6881`.
+///
+/// # Errors
+/// `InvalidInput` when it is none of these.
+pub fn check_listen(text: &str) -> Result<()> {
+    let device = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let by_device =
+        || text.rsplit_once(':').is_some_and(|(d, port)| device(d) && port.parse::<u16>().is_ok());
+    if text.parse::<SocketAddr>().is_ok() || by_device() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::InvalidInput, format!("{text:?} is not an address to listen on"))
+        .hint("write it like 0.0.0.0:6881, [::]:6881 or eth0:6881; port 0 lets the system choose"))
+}
+
+/// Checks the beginning of our peer id, such as `-BA0100-`.
+///
+/// # Errors
+/// `InvalidInput` when it is empty, longer than 12 characters (a peer id has 20 bytes, and 8 must stay random), or
+/// has anything but visible ASCII.
+pub fn check_peer_id_prefix(text: &str) -> Result<()> {
+    if (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::InvalidInput,
+        format!("peer id prefix {text:?} is not 1 to 12 visible characters"),
+    ))
+}
+
+/// `[network]` of the file.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NetworkSection {
+    listen: Option<OneOrMore>,
+    interface: Option<String>,
+    peers: Vec<SocketAddr>,
+    dht: Option<bool>,
+    dht_bootstrap: Vec<String>,
+    lsd: Option<bool>,
+    pex: Option<bool>,
+    utp: Option<bool>,
+    upnp: Option<bool>,
+    encryption: Option<Encryption>,
+    proxy: Option<HiddenText>,
+    connections: Option<u32>,
+    #[serde(deserialize_with = "rate")]
+    limit_rate: Option<u64>,
+    #[serde(deserialize_with = "rate")]
+    upload_limit: Option<u64>,
+    upload_slots: Option<u32>,
+    peer_id_prefix: Option<String>,
+    user_agent: Option<String>,
+    sequential: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+/// Text that `Debug` does not show.
+#[derive(Deserialize)]
+struct HiddenText(String);
+
+impl fmt::Debug for HiddenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl NetworkSection {
+    pub(super) fn resolve(self) -> Result<NetworkOptions> {
+        let default = NetworkOptions::default();
+        let listen = self.listen.map(|listen| match listen {
+            OneOrMore::One(address) => vec![address],
+            OneOrMore::More(addresses) => addresses,
+        });
+        let here = |e: Error| e.within("[network] in the config file");
+        listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(here)?;
+        self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(here)?;
+        Ok(NetworkOptions {
+            listen,
+            interface: self.interface,
+            peers: self.peers,
+            dht: self.dht.unwrap_or(default.dht),
+            dht_bootstrap: self.dht_bootstrap,
+            lsd: self.lsd.unwrap_or(default.lsd),
+            pex: self.pex.unwrap_or(default.pex),
+            utp: self.utp,
+            upnp: self.upnp.unwrap_or(default.upnp),
+            encryption: self.encryption.unwrap_or_default(),
+            proxy: self.proxy.map(|text| text.0.parse()).transpose().map_err(here)?,
+            connections: self.connections.unwrap_or(default.connections),
+            limit_rate: self.limit_rate,
+            upload_limit: self.upload_limit,
+            upload_slots: self.upload_slots,
+            peer_id_prefix: self.peer_id_prefix,
+            user_agent: self.user_agent,
+            sequential: self.sequential.unwrap_or(default.sequential),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_shown_without_user_and_password() {
+        let proxy: Proxy = "socks5://me:hunter2@proxy.example:1080".parse().unwrap();
+        assert_eq!(format!("{proxy} {proxy:?}").matches("hunter2").count(), 0);
+        assert_eq!(proxy.to_string(), "socks5://proxy.example:1080");
+        assert!(proxy.has_password());
+        for bad in ["ftp://u:hunter2@h:1", "hunter2", "socks5://u:hunter2@h"] {
+            assert!(!format!("{:?}", bad.parse::<Proxy>().unwrap_err()).contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn addresses_and_devices_can_be_listened_on() {
+        for good in ["0.0.0.0:0", "[::]:6881", "127.0.0.1:1", "eth0:6881", "wg-vpn.1:0"] {
+            assert!(check_listen(good).is_ok(), "{good}");
+        }
+        for bad in ["", "6881", ":6881", "::6881", "eth0", "a b:1", "h:99999"] {
+            assert!(check_listen(bad).is_err(), "{bad}");
+        }
+    }
+}

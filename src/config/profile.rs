@@ -1,0 +1,250 @@
+//! One configured place for objects, resolved: its type's keys, and the keys every type has.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::{Secret, file::parse_rate, settings::Settings};
+use crate::{
+    error::{Error, Kind, Result},
+    units::{ByteSize, GIB, KIB, MIB},
+};
+
+/// A storage profile.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// See [`Profile::canonical`].
+    name: String,
+    pub kind: ProfileKind,
+    /// Bytes of a chunk: the unit that becomes one object.
+    pub chunk: u64,
+    /// Most objects on their way at once.
+    pub upload_concurrency: usize,
+    /// Bytes a second to this storage, for metered lines.
+    pub upload_limit: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ProfileKind {
+    /// A folder; absolute.
+    Local {
+        path: PathBuf,
+    },
+    S3(Box<S3Profile>),
+    Drive(Box<DriveProfile>),
+}
+
+#[derive(Debug, Clone)]
+pub struct S3Profile {
+    pub bucket: String,
+    pub prefix: Option<String>,
+    pub endpoint: Option<Url>,
+    pub region: Option<String>,
+    pub path_style: bool,
+    pub access_key_id: Option<Secret>,
+    pub secret_access_key: Option<Secret>,
+    pub public_url: Option<Url>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DriveProfile {
+    pub folder: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<Secret>,
+    pub refresh_token: Option<Secret>,
+    pub token: Option<Secret>,
+    pub service_account: Option<Secret>,
+    pub endpoint: Option<Url>,
+    pub token_uri: Option<Url>,
+}
+
+/// 16 MiB: large enough that a request's latency hardly shows, small enough that eight fit the default budget.
+const CHUNK: u64 = 16 * MIB;
+/// Drive creates files slowly (a few a second), so its chunks are larger.
+const DRIVE_CHUNK: u64 = 32 * MIB;
+const UPLOADS: usize = 4;
+
+impl Profile {
+    /// What the catalog records of it: the profile's name, or for a URL the URL of the place alone (no secrets and no
+    /// tuning such as `chunk`). [`Config::storage`](super::Config::storage) finds the same place by it again.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        self.name.clone()
+    }
+
+    /// The folder of a local storage.
+    ///
+    /// # Errors
+    /// `Unsupported` for the types that this version only parses.
+    pub fn local_path(&self) -> Result<&Path> {
+        let other = match &self.kind {
+            ProfileKind::Local { path } => return Ok(path),
+            ProfileKind::S3(_) => "s3",
+            ProfileKind::Drive(_) => "drive",
+        };
+        let text = format!("storage type {other:?} is not in this version yet");
+        Err(Error::new(Kind::Unsupported, text).hint("use a local folder: --storage file:///dir"))
+    }
+
+    pub(super) fn local(name: &str, path: PathBuf) -> Self {
+        let kind = ProfileKind::Local { path };
+        Self {
+            name: name.into(),
+            kind,
+            chunk: CHUNK,
+            upload_concurrency: UPLOADS,
+            upload_limit: None,
+        }
+    }
+
+    /// # Errors
+    /// `InvalidInput` naming the storage, the key and where it was written.
+    pub(super) fn from_settings(name: &str, settings: Settings) -> Result<Self> {
+        Self::parse(name, settings).map_err(|e| e.within(format!("storage {name:?}")))
+    }
+
+    pub(super) fn parse(name: &str, mut keys: Settings) -> Result<Self> {
+        let types = "one of local, s3, drive";
+        let Some(kind_name) = keys.take_text("type")? else {
+            return Err(
+                Error::new(Kind::InvalidInput, "has no type").hint(format!("set type to {types}"))
+            );
+        };
+        let (kind, default_chunk) = match kind_name.as_str() {
+            "local" => (ProfileKind::Local { path: local_path(&mut keys)? }, CHUNK),
+            "s3" => (ProfileKind::S3(Box::new(s3(&mut keys)?)), CHUNK),
+            "drive" => (ProfileKind::Drive(Box::new(drive(&mut keys)?)), DRIVE_CHUNK),
+            other => {
+                let text = format!("type {other:?} is not known");
+                return Err(Error::new(Kind::InvalidInput, text).hint(format!("it is {types}")));
+            }
+        };
+        let profile = Self {
+            name: name.into(),
+            kind,
+            chunk: keys.take_with("chunk", chunk)?.unwrap_or(default_chunk),
+            upload_concurrency: keys
+                .take_with("upload_concurrency", concurrency)?
+                .unwrap_or(UPLOADS),
+            upload_limit: keys.take_with("upload_limit", parse_rate)?.filter(|rate| *rate > 0),
+        };
+        keys.finish(&kind_name)?;
+        Ok(profile)
+    }
+}
+
+fn local_path(keys: &mut Settings) -> Result<PathBuf> {
+    let absolute = |text: &str| {
+        let path = PathBuf::from(text);
+        let bad = || Error::new(Kind::InvalidInput, format!("{text:?} is not an absolute path"));
+        if path.is_absolute() { Ok(path) } else { Err(bad().hint("begin it with / or ~/")) }
+    };
+    keys.take_with("path", absolute)?.ok_or_else(|| missing("path"))
+}
+
+fn s3(keys: &mut Settings) -> Result<S3Profile> {
+    Ok(S3Profile {
+        bucket: keys.take_text("bucket")?.ok_or_else(|| missing("bucket"))?,
+        prefix: keys.take_text("prefix")?,
+        endpoint: keys.take_with("endpoint", web_url)?,
+        region: keys.take_text("region")?,
+        path_style: keys.take_with("path_style", flag)?.unwrap_or(false),
+        access_key_id: keys.take_secret("access_key_id"),
+        secret_access_key: keys.take_secret("secret_access_key"),
+        public_url: keys.take_with("public_url", web_url)?,
+    })
+}
+
+fn drive(keys: &mut Settings) -> Result<DriveProfile> {
+    Ok(DriveProfile {
+        folder: keys.take_text("folder")?,
+        client_id: keys.take_text("client_id")?,
+        client_secret: keys.take_secret("client_secret"),
+        refresh_token: keys.take_secret("refresh_token"),
+        token: keys.take_secret("token"),
+        service_account: keys.take_secret("service_account"),
+        endpoint: keys.take_with("endpoint", web_url)?,
+        token_uri: keys.take_with("token_uri", web_url)?,
+    })
+}
+
+fn missing(key: &str) -> Error {
+    Error::new(Kind::InvalidInput, format!("has no {key}"))
+}
+
+/// From one BitTorrent block to what still leaves room for other bytes in a large budget.
+fn chunk(text: &str) -> Result<u64> {
+    let size = text.parse::<ByteSize>()?;
+    if (16 * KIB..=GIB).contains(&size.0) {
+        return Ok(size.0);
+    }
+    Err(Error::new(
+        Kind::InvalidInput,
+        format!("a chunk of {size} is not between 16 KiB and 1 GiB"),
+    ))
+}
+
+fn concurrency(text: &str) -> Result<usize> {
+    let number = text.parse::<usize>().ok().filter(|n| (1..=64).contains(n));
+    number.ok_or_else(|| {
+        Error::new(Kind::InvalidInput, format!("{text:?} is not a number from 1 to 64"))
+    })
+}
+
+fn flag(text: &str) -> Result<bool> {
+    text.parse()
+        .map_err(|_| Error::new(Kind::InvalidInput, format!("{text:?} is not true or false")))
+}
+
+/// The text is in no error: it may hold a password, which such a URL is not allowed to (it would be shown).
+fn web_url(text: &str) -> Result<Url> {
+    let open = |url: &Url| url.username().is_empty() && url.password().is_none();
+    let found =
+        Url::parse(text).ok().filter(|u| ["http", "https"].contains(&u.scheme()) && open(u));
+    found.ok_or_else(|| {
+        Error::new(Kind::InvalidInput, "not an http or https URL without user and password")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(keys: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        keys.iter().for_each(|(key, value)| settings.set(key, value, "c.toml, line 3".into()));
+        settings
+    }
+
+    #[test]
+    fn a_mistake_names_the_storage_the_key_and_the_line() {
+        let refused = |keys: &[(&str, &str)]| {
+            Profile::from_settings("m", settings(keys)).unwrap_err().report()
+        };
+        let local = ("type", "local");
+        let path = ("path", "/a");
+        assert_eq!(refused(&[path]), "storage \"m\": has no type");
+        assert_eq!(refused(&[local]), "storage \"m\": has no path");
+        assert!(
+            refused(&[local, ("path", "a")])
+                .contains("path (c.toml, line 3): \"a\" is not an absolute")
+        );
+        assert!(refused(&[local, path, ("chunk", "1")]).contains("chunk (c.toml, line 3)"));
+        assert!(refused(&[local, path, ("upload_concurrency", "0")]).contains("1 to 64"));
+        assert!(refused(&[local, path, ("bucket", "b")]).contains("\"local\" has no such key"));
+        assert!(refused(&[("type", "tape")]).contains("\"tape\""));
+    }
+
+    #[test]
+    fn drive_has_larger_chunks_and_keeps_its_keys() {
+        let keys = [("type", "drive"), ("folder", "F"), ("token", "t"), ("upload_limit", "5MiB/s")];
+        let profile = Profile::from_settings("d", settings(&keys)).unwrap();
+        assert_eq!((profile.chunk, profile.upload_limit), (DRIVE_CHUNK, Some(5 * MIB)));
+        let ProfileKind::Drive(drive) = profile.kind else { panic!("not drive") };
+        assert_eq!(
+            (drive.folder.as_deref(), drive.token),
+            (Some("F"), Some(Secret::Text("t".into())))
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! A secret: given as text, or as where to get it, and never shown.
+
+use std::{fmt, process::Command};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+
+use crate::error::{Error, Kind, Result};
+
+/// A secret in a profile. `Debug` shows what kind of secret it is, never the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The secret itself.
+    Text(String),
+    /// The name of the environment variable that holds it.
+    Env(String),
+    /// A command for `sh -c` that prints it.
+    Command(String),
+}
+
+impl Secret {
+    /// The secret, without the line end that a command or an editor leaves behind it. Runs the command, so it may
+    /// take as long as that does.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the variable is not set, or the command fails or prints nothing.
+    pub fn reveal(&self) -> Result<String> {
+        let missing = |why: String| Error::new(Kind::Unauthenticated, why);
+        let found = match self {
+            Self::Text(text) => text.clone(),
+            Self::Env(name) => std::env::var(name).map_err(|e| {
+                missing(format!("the secret in the environment variable {name}")).because(e)
+            })?,
+            Self::Command(command) => {
+                let output = Command::new("sh").args(["-c", command]).output();
+                let output =
+                    output.map_err(|e| missing("the command of a secret".into()).because(e))?;
+                if !output.status.success() {
+                    return Err(missing(format!(
+                        "the command of a secret ended with {}",
+                        output.status
+                    )));
+                }
+                String::from_utf8(output.stdout)
+                    .map_err(|_| missing("the command of a secret printed no text".into()))?
+            }
+        };
+        let found = found.trim_end_matches(['\r', '\n']);
+        if found.is_empty() {
+            return Err(missing(format!("{self:?} is empty")));
+        }
+        Ok(found.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("a secret"),
+            Self::Env(name) => write!(f, "a secret in ${name}"),
+            // The command may have the secret in it.
+            Self::Command(_) => f.write_str("a secret from a command"),
+        }
+    }
+}
+
+/// A value of a profile as the file has it.
+#[derive(Clone)]
+pub(super) enum Value {
+    Text(String),
+    /// `{ env = … }` or `{ command = … }`.
+    Secret(Secret),
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, a number, true or false, { env = \"VAR\" } or { command = \"…\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Text(flag.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Text(number.to_string()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let wanted = || de::Error::custom("a secret is { env = \"VAR\" } or { command = \"…\" }");
+        let (key, value) = map.next_entry::<String, String>()?.ok_or_else(wanted)?;
+        let secret = match key.as_str() {
+            "env" => Secret::Env(value),
+            "command" => Secret::Command(value),
+            _ => return Err(wanted()),
+        };
+        if map.next_key::<String>()?.is_some() {
+            return Err(wanted());
+        }
+        Ok(Value::Secret(secret))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_a_secret() {
+        let shown = format!(
+            "{:?} {:?} {:?}",
+            Secret::Text("hunter2".into()),
+            Secret::Env("KEY".into()),
+            Secret::Command("echo hunter2".into())
+        );
+        assert_eq!(shown, "a secret a secret in $KEY a secret from a command");
+    }
+
+    #[test]
+    fn a_command_gives_what_it_prints() {
+        assert_eq!(Secret::Command("echo s3cr3t".into()).reveal().unwrap(), "s3cr3t");
+        for bad in [Secret::Command("exit 3".into()), Secret::Command("true".into())] {
+            assert_eq!(bad.reveal().unwrap_err().kind(), Kind::Unauthenticated);
+        }
+        assert!(Secret::Env("BAE_NO_SUCH_VARIABLE".into()).reveal().is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! The keys of one storage profile before they are taken apart, each with where it was written.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::secret::{Secret, Value};
+use crate::error::{Error, Kind, Result};
+
+/// Every key a profile of any type may have.
+pub(super) const KEYS: &[&str] = &[
+    "type",
+    "path",
+    "bucket",
+    "prefix",
+    "endpoint",
+    "region",
+    "path_style",
+    "access_key_id",
+    "secret_access_key",
+    "public_url",
+    "folder",
+    "client_id",
+    "client_secret",
+    "refresh_token",
+    "token",
+    "service_account",
+    "token_uri",
+    "chunk",
+    "upload_concurrency",
+    "upload_limit",
+];
+
+/// Those that never belong in a URL: URLs are typed, logged and recorded.
+pub(super) const SECRET_KEYS: &[&str] =
+    &["secret_access_key", "client_secret", "refresh_token", "token", "service_account"];
+
+/// Key → value of one profile. Taking a key removes it; what is left in the end is unknown.
+#[derive(Clone, Default)]
+pub(super) struct Settings(BTreeMap<String, Setting>);
+
+#[derive(Clone)]
+struct Setting {
+    value: Value,
+    /// `config.toml, line 7`, or the variable's name.
+    origin: String,
+}
+
+impl fmt::Debug for Settings {
+    /// Keys only: a value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Settings {
+    pub(super) fn set(&mut self, key: &str, value: &str, origin: String) {
+        self.set_value(key, Value::Text(value.to_owned()), origin);
+    }
+
+    pub(super) fn set_value(&mut self, key: &str, value: Value, origin: String) {
+        self.0.insert(key.to_owned(), Setting { value, origin });
+    }
+
+    /// A look at a text without taking it.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match &self.0.get(key)?.value {
+            Value::Text(text) => Some(text),
+            Value::Secret(_) => None,
+        }
+    }
+
+    /// Puts the home folder into `path`. A path that is wrong stays as it is: using it will say so.
+    pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
+        let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut("path") else { return };
+        if let Some(path) =
+            absolute(Path::new(text)).ok().and_then(|p| p.into_os_string().into_string().ok())
+        {
+            *text = path;
+        }
+    }
+
+    pub(super) fn take_text(&mut self, key: &str) -> Result<Option<String>> {
+        self.take_with(key, |text| Ok(text.to_owned()))
+    }
+
+    /// Takes `key`, read by `parse`; an error says the key and where it was written.
+    pub(super) fn take_with<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(Setting { value, origin }) = self.0.remove(key) else { return Ok(None) };
+        let parsed = match value {
+            Value::Text(text) => parse(&text),
+            Value::Secret(_) => {
+                Err(Error::new(Kind::InvalidInput, "only secrets have env or command"))
+            }
+        };
+        parsed.map(Some).map_err(|e| e.within(format!("{key} ({origin})")))
+    }
+
+    pub(super) fn take_secret(&mut self, key: &str) -> Option<Secret> {
+        match self.0.remove(key)?.value {
+            Value::Text(text) => Some(Secret::Text(text)),
+            Value::Secret(secret) => Some(secret),
+        }
+    }
+
+    /// # Errors
+    /// `InvalidInput` naming a key that nobody took.
+    pub(super) fn finish(self, kind: &str) -> Result<()> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((key, setting)) => Err(Error::new(
+                Kind::InvalidInput,
+                format!("{key} ({}): a storage of type {kind:?} has no such key", setting.origin),
+            )),
+        }
+    }
+}

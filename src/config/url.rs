@@ -1,0 +1,201 @@
+//! Storage URLs: `file:///dir`, `s3://bucket/prefix`, `drive://FOLDER`, with a profile's keys as parameters.
+
+use url::Url;
+
+use super::{
+    Profile,
+    settings::{SECRET_KEYS, Settings},
+};
+use crate::error::{Error, Kind, Result};
+
+const ORIGIN: &str = "storage URL";
+
+/// The keys that say *which* place, and so belong in what is recorded; the others only say how to use it.
+const PLACE_KEYS: &[&str] = &["endpoint", "path_style", "region"];
+
+impl Profile {
+    /// # Errors
+    /// `InvalidInput`; the text of the error holds no parameter and no user, since those may be secrets.
+    pub(super) fn from_url(text: &str) -> Result<Self> {
+        let url = Url::parse(text)
+            .map_err(|e| bad("a storage is given as a name or a URL").because(e))?;
+        // `file:dir` parses as `/dir`, which is not what anyone who types it means.
+        if url.scheme() == "file" && !text.trim_start().to_ascii_lowercase().starts_with("file:///")
+        {
+            return Err(bad("storage URL names no local folder").hint(FILE_HINT));
+        }
+        let mut settings = place(&url)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(secret_in_url("a user or password"));
+        }
+        if url.fragment().is_some() {
+            return Err(bad("storage URL has a #").hint("write %23 for a # in a name"));
+        }
+        for (key, value) in url.query_pairs() {
+            if SECRET_KEYS.contains(&&*key) {
+                return Err(secret_in_url(&key));
+            }
+            if settings.text(&key).is_some() {
+                return Err(bad(format!("storage URL: {key} is given twice")));
+            }
+            settings.set(&key, &value, ORIGIN.into());
+        }
+        let name = canonical(&url);
+        Self::parse(&name, settings).map_err(|e| e.within(format!("storage {name}")))
+    }
+}
+
+/// The settings that the part before the `?` stands for.
+fn place(url: &Url) -> Result<Settings> {
+    let mut settings = Settings::default();
+    let mut set = |key: &str, value: &str| settings.set(key, value, ORIGIN.into());
+    let host = url.host_str().unwrap_or_default();
+    match url.scheme() {
+        "file" => {
+            let path =
+                url.to_file_path().ok().and_then(|path| path.into_os_string().into_string().ok());
+            let path =
+                path.ok_or_else(|| bad("storage URL names no local folder").hint(FILE_HINT))?;
+            if path == "/" {
+                return Err(bad("storage URL names the root folder").hint(FILE_HINT));
+            }
+            set("type", "local");
+            set("path", &path);
+        }
+        "s3" if !host.is_empty() => {
+            set("type", "s3");
+            set("bucket", host);
+            let prefix = url.path().trim_matches('/');
+            if !prefix.is_empty() {
+                set("prefix", prefix);
+            }
+        }
+        "drive" if !host.is_empty() && url.path().trim_matches('/').is_empty() => {
+            set("type", "drive");
+            set("folder", host);
+        }
+        "s3" | "drive" => {
+            return Err(
+                bad("storage URL names no place").hint("s3://bucket/prefix or drive://FOLDER_ID")
+            );
+        }
+        other => {
+            let text = format!("storage URL scheme {other:?} is not file, s3 or drive");
+            return Err(bad(text).hint(FILE_HINT));
+        }
+    }
+    Ok(settings)
+}
+
+const FILE_HINT: &str = "a folder is written file:///absolute/path";
+
+fn bad(text: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, text)
+}
+
+fn secret_in_url(what: &str) -> Error {
+    bad(format!("storage URL has {what} in it: URLs are recorded and shown"))
+        .hint("put it in the config file or in a BAE_STORAGE_<NAME>_<KEY> variable")
+}
+
+fn canonical(url: &Url) -> String {
+    let mut place = url.clone();
+    place.set_query(None);
+    let path = url.path().trim_end_matches('/');
+    place.set_path(path);
+    let mut kept: Vec<_> =
+        url.query_pairs().filter(|(key, _)| PLACE_KEYS.contains(&&**key)).collect();
+    kept.sort();
+    if !kept.is_empty() {
+        place.query_pairs_mut().extend_pairs(kept);
+    }
+    place.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::ProfileKind,
+        units::{KIB, MIB},
+    };
+
+    #[test]
+    fn a_folder_url_gives_its_path_and_tuning_but_records_the_place_alone() {
+        let profile =
+            Profile::from_url("file:///srv/my%20music/?chunk=4MiB&upload_limit=10MiB").unwrap();
+        assert_eq!(profile.local_path().unwrap(), Path::new("/srv/my music/"));
+        assert_eq!((profile.chunk, profile.upload_limit), (4 * MIB, Some(10 * MIB)));
+        assert_eq!(profile.canonical(), "file:///srv/my%20music");
+        let again = Profile::from_url(&profile.canonical()).unwrap();
+        assert_eq!(again.canonical(), profile.canonical());
+        assert_eq!(Profile::from_url("file:///d?chunk=64k").unwrap().chunk, 64 * KIB);
+    }
+
+    #[test]
+    fn cloud_urls_keep_what_names_the_place() {
+        let url =
+            "s3://Bucket/a/b?region=eu&endpoint=http%3A%2F%2Fh%3A9000&path_style=true&chunk=8M";
+        let profile = Profile::from_url(url).unwrap();
+        let ProfileKind::S3(s3) = &profile.kind else { panic!("not s3") };
+        assert_eq!(
+            (s3.bucket.as_str(), s3.prefix.as_deref(), s3.path_style),
+            ("Bucket", Some("a/b"), true)
+        );
+        assert_eq!(profile.chunk, 8 * MIB);
+        assert_eq!(
+            profile.canonical(),
+            "s3://Bucket/a/b?endpoint=http%3A%2F%2Fh%3A9000&path_style=true&region=eu"
+        );
+        assert_eq!(Profile::from_url("drive://1aB_c").unwrap().canonical(), "drive://1aB_c");
+    }
+
+    #[test]
+    fn secrets_in_a_url_are_refused_and_not_repeated() {
+        for url in [
+            "s3://b?secret_access_key=hunter2",
+            "s3://me:hunter2@b",
+            "drive://f?refresh_token=hunter2",
+            "file:///d?token=hunter2",
+        ] {
+            let e = Profile::from_url(url).unwrap_err();
+            assert_eq!(e.kind(), Kind::InvalidInput);
+            assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused() {
+        for url in [
+            "file://",
+            "file:dir",
+            "file://host/dir",
+            "s3://",
+            "drive://",
+            "drive://a/b",
+            "ftp://h/x",
+            "file:///a#b",
+        ] {
+            assert_eq!(Profile::from_url(url).unwrap_err().kind(), Kind::InvalidInput, "{url}");
+        }
+        let e = Profile::from_url("file:///d?chnk=4M").unwrap_err();
+        assert!(e.report().contains("chnk"), "{}", e.report());
+        assert!(Profile::from_url("file:///d?path=/x").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_place_or_refused_and_a_recorded_place_is_found_again(
+            text in "(file:///|s3://|drive://|file:|)[a-zA-Z0-9_/?&=%#:@. -]{0,30}",
+        ) {
+            if let Ok(profile) = Profile::from_url(&text) {
+                let again = Profile::from_url(&profile.canonical());
+                prop_assert_eq!(again.unwrap().canonical(), profile.canonical());
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a run says about itself on standard error: log lines, and every other line that is not data.
+//!
+//! A progress bar owns the last lines of the terminal, so nothing may write there beside it. [`Stderr`] is the one way
+//! to standard error: it takes the bars off the screen, writes, and puts them back.
+//!
+//! What it refuses: lines of other crates below `warn` unless `RUST_LOG` asks for them. Their debug lines show whole
+//! URLs, and a private tracker's URL holds its user's passkey.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    str::FromStr,
+};
+
+use indicatif::MultiProgress;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+
+use crate::error::{Error, Kind, Result};
+
+/// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Stderr {
+    bars: MultiProgress,
+}
+
+impl Stderr {
+    /// Where bars are added.
+    #[must_use]
+    pub fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    /// Writes one line. A standard error that is closed is nobody's concern.
+    pub fn line(&self, text: impl fmt::Display) {
+        let _ = self.write_whole(format!("{text}\n").as_bytes());
+    }
+
+    /// Writes text that an answer is to follow on the same line.
+    pub fn prompt(&self, text: impl fmt::Display) {
+        let _ = self.write_whole(text.to_string().as_bytes());
+    }
+
+    fn write_whole(&self, bytes: &[u8]) -> io::Result<()> {
+        self.bars.suspend(|| {
+            let mut stderr = io::stderr().lock();
+            stderr.write_all(bytes)?;
+            stderr.flush()
+        })
+    }
+}
+
+impl Write for Stderr {
+    /// The log layer hands over a whole line at a time.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_whole(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    pub const NAMES: [&str; 2] = ["text", "json"];
+}
+
+impl FromStr for LogFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(Error::new(Kind::InvalidInput, format!("log format {text:?} is not known"))
+                .hint(format!("one of {}", Self::NAMES.join(", ")))),
+        }
+    }
+}
+
+/// Sends log lines to `stderr` from now on. `RUST_LOG`, where set and not empty, wins over `verbose` and `quiet`.
+///
+/// # Errors
+/// `InvalidInput` when `RUST_LOG` does not parse; `Internal` when this was called before.
+pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
+    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let directives = wanted.as_deref().unwrap_or_else(|| directives(verbose, quiet));
+    let filter = EnvFilter::try_new(directives).map_err(|e| {
+        Error::new(Kind::InvalidInput, format!("RUST_LOG={directives:?}"))
+            .because(e)
+            .hint("write it like info, or bae=debug,warn")
+    })?;
+    let colour = io::stderr().is_terminal() && !no_color();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr.clone())
+        .with_ansi(colour);
+    let installed = match format {
+        LogFormat::Text => lines.finish().try_init(),
+        LogFormat::Json => lines.json().finish().try_init(),
+    };
+    installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
+}
+
+fn directives(verbose: u8, quiet: bool) -> &'static str {
+    match (quiet, verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "warn,bae=info",
+        (_, 2) => "warn,bae=debug",
+        _ => "warn,bae=trace",
+    }
+}
+
+/// <https://no-color.org>: set and not empty.
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_parses_and_other_crates_stay_at_warn() {
+        for (verbose, quiet) in [(0, false), (1, false), (2, false), (9, false), (2, true)] {
+            let text = directives(verbose, quiet);
+            assert!(EnvFilter::try_new(text).is_ok(), "{text}");
+            assert!(
+                ["warn", "error"].contains(&text.split(',').next().unwrap_or_default()),
+                "{text}"
+            );
+        }
+    }
+}
