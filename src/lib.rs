@@ -1,6 +1,7 @@
 //! bae takes a torrent and puts its bytes straight into storage the user owns.
 
 pub mod backends;
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod events;

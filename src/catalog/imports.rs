@@ -1,0 +1,359 @@
+//! Imports and their files.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+
+use super::{Catalog, ImportId, hex, random_hex, sql_error, sql_int, sql_u64};
+use crate::error::{Error, Kind, Result};
+
+/// Where an import stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportState {
+    /// Being filled, or to be resumed.
+    Importing,
+    /// Every wanted byte is durable.
+    Imported,
+    /// Being removed: its objects may be gone already.
+    Removing,
+    /// Removed from sight, its objects kept for a later import of the same torrent.
+    Kept,
+}
+
+impl ImportState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Importing => "importing",
+            Self::Imported => "imported",
+            Self::Removing => "removing",
+            Self::Kept => "kept",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Importing, Self::Imported, Self::Removing, Self::Kept];
+        all.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What a new import is made of.
+#[derive(Debug, Clone, Default)]
+pub struct NewImport {
+    pub name: String,
+    /// What the user gave: a path, a magnet link, a URL.
+    pub source: String,
+    pub info_hash_v1: Option<[u8; 20]>,
+    pub info_hash_v2: Option<[u8; 32]>,
+    /// Bytes, padding included.
+    pub len: u64,
+    /// The storage, by the name or URL that opens it again.
+    pub storage: String,
+    pub chunk_len: u64,
+    /// The torrent file, or empty.
+    pub metainfo: Vec<u8>,
+    /// Covering `[0, len)` in order.
+    pub files: Vec<FileRow>,
+    /// Indices into `files`; `None` for all.
+    pub selected: Option<Vec<u32>>,
+}
+
+/// An import as recorded, without its metainfo (see [`Catalog::metainfo`]) and files ([`Catalog::files`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportRow {
+    pub id: ImportId,
+    pub name: String,
+    pub source: String,
+    pub info_hash_v1: Option<[u8; 20]>,
+    pub info_hash_v2: Option<[u8; 32]>,
+    /// Bytes, padding included.
+    pub len: u64,
+    pub storage: String,
+    pub chunk_len: u64,
+    pub state: ImportState,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// When it first became [`ImportState::Imported`].
+    pub completed_at: Option<i64>,
+    pub selected: Option<Vec<u32>>,
+}
+
+impl ImportRow {
+    /// The info-hash to show: v1 where there is one, else v2, in hexadecimal; empty without any.
+    #[must_use]
+    pub fn info_hash(&self) -> String {
+        let v2 = || self.info_hash_v2.as_ref().map(|h| hex(h));
+        self.info_hash_v1.as_ref().map(|h| hex(h)).or_else(v2).unwrap_or_default()
+    }
+
+    fn has_hash_prefix(&self, prefix: &str) -> bool {
+        let begins = |h: &[u8]| hex(h).starts_with(prefix);
+        self.info_hash_v1.is_some_and(|h| begins(&h))
+            || self.info_hash_v2.is_some_and(|h| begins(&h))
+    }
+}
+
+/// One file of an import, in its byte space.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileRow {
+    /// `/`-separated, relative, the torrent's name first where it has several files.
+    pub path: String,
+    pub start: u64,
+    pub len: u64,
+    /// Known zeros that are never stored.
+    pub pad: bool,
+}
+
+const COLUMNS: &str =
+    "SELECT id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len, state,
+    created_at, completed_at, selected FROM imports";
+
+fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
+    let bad = |column: usize, what: &str| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+    };
+    let state: String = row.get(8)?;
+    let selected: Option<String> = row.get(11)?;
+    let selected = selected.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(ImportRow {
+        id: row.get::<_, String>(0)?.parse().map_err(|_| bad(0, "not an import id"))?,
+        name: row.get(1)?,
+        source: row.get(2)?,
+        info_hash_v1: row.get(3)?,
+        info_hash_v2: row.get(4)?,
+        len: sql_u64(row.get(5)?),
+        storage: row.get(6)?,
+        chunk_len: sql_u64(row.get(7)?),
+        state: ImportState::parse(&state).ok_or_else(|| bad(8, "not a state"))?,
+        created_at: row.get(9)?,
+        completed_at: row.get(10)?,
+        selected: selected.map_err(|_| bad(11, "not a list of files"))?,
+    })
+}
+
+fn select(
+    connection: &Connection,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Result<Vec<ImportRow>> {
+    let query = format!("{COLUMNS} WHERE {condition} ORDER BY num");
+    let mut statement = connection.prepare_cached(&query).map_err(sql_error)?;
+    let rows = statement.query_map(values, import_row).map_err(sql_error)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+}
+
+/// The row number of an import: what other tables refer to.
+pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> {
+    let query = "SELECT num FROM imports WHERE id = ?";
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let num = statement.query_row([id.as_str()], |row| row.get(0)).optional().map_err(sql_error)?;
+    num.ok_or_else(|| not_found(id.as_str()))
+}
+
+fn not_found(needle: &str) -> Error {
+    Error::new(Kind::NotFound, format!("no import {needle:?}")).hint("`bae ls` shows what there is")
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn selection_text(selected: Option<&[u32]>) -> Option<String> {
+    selected.map(|files| format!("{files:?}").replace(' ', ""))
+}
+
+fn insert_import(connection: &Connection, new: &NewImport) -> Result<ImportRow> {
+    // 32 bits at random: a clash is refused by UNIQUE and is not worth a second draw below a million imports.
+    let id = random_hex::<4>()?;
+    let selected = selection_text(new.selected.as_deref());
+    let values = params![
+        id,
+        new.name,
+        new.source,
+        new.info_hash_v1,
+        new.info_hash_v2,
+        sql_int(new.len)?,
+        new.storage,
+        sql_int(new.chunk_len)?,
+        new.metainfo,
+        ImportState::Importing.as_str(),
+        now(),
+        selected
+    ];
+    let sql =
+        "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
+        metainfo, state, created_at, selected) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    connection.execute(sql, values).map_err(sql_error)?;
+    let num = connection.last_insert_rowid();
+    let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    for (idx, file) in new.files.iter().enumerate() {
+        let (start, len) = (sql_int(file.start)?, sql_int(file.len)?);
+        let idx = sql_int(idx as u64)?;
+        statement.execute(params![num, idx, file.path, start, len, file.pad]).map_err(sql_error)?;
+    }
+    let mut made = select(connection, "num = ?", [num])?;
+    made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
+}
+
+fn update(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+    id: &ImportId,
+) -> Result<()> {
+    match connection.execute(sql, values).map_err(sql_error)? {
+        0 => Err(not_found(id.as_str())),
+        _ => Ok(()),
+    }
+}
+
+impl Catalog {
+    /// Records a new import, in state [`ImportState::Importing`].
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn create_import(&self, new: NewImport) -> Result<ImportRow> {
+        self.write(move |connection| insert_import(connection, &new)).await
+    }
+
+    /// The imports a user sees, oldest first: neither removed nor being removed.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn list(&self) -> Result<Vec<ImportRow>> {
+        self.read(|connection| select(connection, "state NOT IN ('removing', 'kept')", []))
+    }
+
+    /// The imports in `state`, oldest first.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn list_in_state(&self, state: ImportState) -> Result<Vec<ImportRow>> {
+        self.read(|connection| select(connection, "state = ?", [state.as_str()]))
+    }
+
+    /// The import of this id, in any state.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn get(&self, id: &ImportId) -> Result<ImportRow> {
+        let found = self.read(|connection| select(connection, "id = ?", [id.as_str()]))?;
+        found.into_iter().next().ok_or_else(|| not_found(id.as_str()))
+    }
+
+    /// The one import a user means: its id, at least 6 digits of its info-hash, or its whole name.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing fits; `InvalidInput` naming the candidates when several do.
+    pub fn find(&self, needle: &str) -> Result<ImportRow> {
+        let mut all = self.list()?;
+        let digits = needle.to_ascii_lowercase();
+        if let Some(at) = all.iter().position(|row| row.id.as_str() == digits) {
+            return Ok(all.swap_remove(at));
+        }
+        let is_hash = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let fits = |row: &ImportRow| row.name == needle || is_hash && row.has_hash_prefix(&digits);
+        all.retain(fits);
+        match all.len() {
+            0 => Err(not_found(needle)),
+            1 => Ok(all.remove(0)),
+            n => {
+                let ids: Vec<_> =
+                    all.iter().map(|row| format!("{} ({})", row.id, row.name)).collect();
+                let text = format!("{needle:?} fits {n} imports: {}", ids.join(", "));
+                Err(Error::new(Kind::InvalidInput, text).hint("give the id"))
+            }
+        }
+    }
+
+    /// The imports of a torrent, kept ones too, those being removed not; the ones in sight first, then newest first.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn find_by_info_hash(
+        &self,
+        v1: Option<[u8; 20]>,
+        v2: Option<[u8; 32]>,
+    ) -> Result<Vec<ImportRow>> {
+        let condition = "state <> 'removing' AND (info_hash_v1 = ?1 OR info_hash_v2 = ?2)";
+        let mut found = self.read(|connection| select(connection, condition, params![v1, v2]))?;
+        found.reverse();
+        found.sort_by_key(|row| row.state == ImportState::Kept);
+        Ok(found)
+    }
+
+    /// Moves an import to `state`; the first time it is imported is noted.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_state(&self, id: &ImportId, state: ImportState) -> Result<()> {
+        let id = id.clone();
+        let sql = "UPDATE imports SET state = ?1, completed_at =
+            CASE ?1 WHEN 'imported' THEN coalesce(completed_at, ?2) ELSE completed_at END WHERE id = ?3";
+        self.write(move |c| update(c, sql, params![state.as_str(), now(), id.as_str()], &id)).await
+    }
+
+    /// Records which files are wanted; `None` for all.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_selected(&self, id: &ImportId, selected: Option<Vec<u32>>) -> Result<()> {
+        let id = id.clone();
+        let selected = selection_text(selected.as_deref());
+        let sql = "UPDATE imports SET selected = ? WHERE id = ?";
+        self.write(move |c| update(c, sql, params![selected, id.as_str()], &id)).await
+    }
+
+    /// Replaces the torrent file of an import.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
+        let id = id.clone();
+        let sql = "UPDATE imports SET metainfo = ? WHERE id = ?";
+        self.write(move |c| update(c, sql, params![metainfo, id.as_str()], &id)).await
+    }
+
+    /// The torrent file of an import; empty when it came from none.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
+        let query = "SELECT metainfo FROM imports WHERE id = ?";
+        let found = self.read(|connection| {
+            let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
+            row.optional().map_err(sql_error)
+        })?;
+        found.ok_or_else(|| not_found(id.as_str()))
+    }
+
+    /// The files of an import, in order.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
+        let query = "SELECT path, start, len, pad FROM files WHERE import = ? ORDER BY idx";
+        let file = |row: &Row<'_>| {
+            let (start, len) = (sql_u64(row.get(1)?), sql_u64(row.get(2)?));
+            Ok(FileRow { path: row.get(0)?, start, len, pad: row.get(3)? })
+        };
+        self.read(|connection| {
+            let num = import_num(connection, id)?;
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let rows = statement.query_map([num], file).map_err(sql_error)?;
+            rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+        })
+    }
+
+    /// Forgets an import: its row, files, objects and extents. No error when there is none.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn delete_import(&self, id: &ImportId) -> Result<()> {
+        let id = id.clone();
+        let sql = "DELETE FROM imports WHERE id = ?";
+        self.write(move |c| c.execute(sql, [id.as_str()]).map(drop).map_err(sql_error)).await
+    }
+}

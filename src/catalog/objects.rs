@@ -1,0 +1,233 @@
+//! Objects and the extents that name them.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Catalog, ImportId, imports::import_num, sql_error, sql_int, sql_u64};
+use crate::error::{Error, Kind, Result};
+
+/// The number of an object; never used twice in one catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectNum(pub u64);
+
+/// A range of an import and where its bytes lie: in `object`, from `offset` on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    pub range: Range<u64>,
+    pub object: ObjectNum,
+    pub offset: u64,
+}
+
+/// An object as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectRow {
+    pub num: ObjectNum,
+    pub import: ImportId,
+    /// `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`.
+    pub key: String,
+    pub len: u64,
+    /// Whether the put was acknowledged and the extents committed; else only the intent is recorded.
+    pub stored: bool,
+    /// Whether it holds parts of chunks rather than one whole chunk.
+    pub packed: bool,
+}
+
+const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed
+    FROM objects o JOIN imports i ON i.num = o.import";
+
+fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
+    let id: String = row.get(1)?;
+    Ok(ObjectRow {
+        num: ObjectNum(sql_u64(row.get(0)?)),
+        import: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
+        key: row.get(2)?,
+        len: sql_u64(row.get(3)?),
+        stored: row.get(4)?,
+        packed: row.get(5)?,
+    })
+}
+
+fn extent_row(row: &Row<'_>) -> rusqlite::Result<Extent> {
+    let range = sql_u64(row.get(0)?)..sql_u64(row.get(1)?);
+    let object = ObjectNum(sql_u64(row.get(2)?));
+    Ok(Extent { range, object, offset: sql_u64(row.get(3)?) })
+}
+
+fn select<T>(
+    connection: &Connection,
+    query: &str,
+    values: impl rusqlite::Params,
+    row: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let rows = statement.query_map(values, row).map_err(sql_error)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+}
+
+fn extents_of_object(connection: &Connection, object: i64) -> Result<Vec<Extent>> {
+    let query = "SELECT start, end, object, offset FROM extents WHERE object = ? ORDER BY start";
+    select(connection, query, [object], extent_row)
+}
+
+fn insert_intent(
+    connection: &Connection,
+    catalog_id: &str,
+    import: &ImportId,
+    (len, packed): (u64, bool),
+) -> Result<ObjectRow> {
+    let import_num = import_num(connection, import)?;
+    // The key holds the number, which the insert gives: empty for the moment, inside the same transaction.
+    let sql = "INSERT INTO objects(import, key, len, state, packed) VALUES(?, '', ?, 'intent', ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let num = statement.insert(params![import_num, sql_int(len)?, packed]).map_err(sql_error)?;
+    let key = format!("{catalog_id}/{import}/{num:08x}");
+    let mut statement =
+        connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
+    statement.execute(params![key, num]).map_err(sql_error)?;
+    let num = ObjectNum(sql_u64(num));
+    Ok(ObjectRow { num, import: import.clone(), key, len, stored: false, packed })
+}
+
+fn insert_extents(connection: &Connection, num: ObjectNum, mut extents: Vec<Extent>) -> Result<()> {
+    let object = sql_int(num.0)?;
+    let query = "SELECT import, len, state = 'stored' FROM objects WHERE num = ?";
+    let columns =
+        |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, sql_u64(row.get(1)?), row.get::<_, bool>(2)?));
+    let found = connection.query_row(query, [object], columns).optional().map_err(sql_error)?;
+    let (import, len, stored) = found
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} is not intended", num.0)))?;
+    extents.sort_unstable_by_key(|extent| extent.range.start);
+    if stored {
+        // The answer to an earlier commit was lost: the same again is no error.
+        if extents_of_object(connection, object)? == extents {
+            return Ok(());
+        }
+        let text = format!("object {} has other extents already", num.0);
+        return Err(Error::new(Kind::AlreadyExists, text));
+    }
+    for extent in &extents {
+        check_extent(connection, import, extent, num, len)?;
+        let sql = "INSERT INTO extents(import, start, end, object, offset) VALUES(?, ?, ?, ?, ?)";
+        let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+        let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
+        let values = params![import, start, end, object, sql_int(extent.offset)?];
+        statement.execute(values).map_err(sql_error)?;
+    }
+    let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
+    connection.execute(sql, [object]).map(drop).map_err(sql_error)
+}
+
+/// Refuses an extent that is empty, not inside its object, or over another one.
+fn check_extent(
+    connection: &Connection,
+    import: i64,
+    extent: &Extent,
+    num: ObjectNum,
+    object_len: u64,
+) -> Result<()> {
+    let Extent { range, object, offset } = extent;
+    let inside = range.end.checked_sub(range.start).and_then(|len| len.checked_add(*offset));
+    let fits = *object == num && !range.is_empty() && inside.is_some_and(|end| end <= object_len);
+    // Extents do not overlap, so the last that starts before this one's end is the one to look at.
+    let query =
+        "SELECT end FROM extents WHERE import = ? AND start < ? ORDER BY start DESC LIMIT 1";
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let before: Option<i64> = statement
+        .query_row(params![import, sql_int(range.end)?], |row| row.get(0))
+        .optional()
+        .map_err(sql_error)?;
+    if fits && before.is_none_or(|end| sql_u64(end) <= range.start) {
+        return Ok(());
+    }
+    let why = if fits { "overlaps another" } else { "does not lie in its object" };
+    let text = format!("extent {}..{} of object {} {why}", range.start, range.end, num.0);
+    Err(Error::new(Kind::Internal, text))
+}
+
+impl Catalog {
+    /// Takes a key for an object of `len` bytes that is about to be put.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn intend(&self, import: &ImportId, len: u64, packed: bool) -> Result<ObjectRow> {
+        let rows = self.intend_many(import, vec![(len, packed)]).await?;
+        let row = rows.into_iter().next();
+        row.ok_or_else(|| Error::new(Kind::Internal, "the intent is not in the catalog"))
+    }
+
+    /// As [`Catalog::intend`] for several objects, each given as `(len, packed)`, in one transaction.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn intend_many(
+        &self,
+        import: &ImportId,
+        objects: Vec<(u64, bool)>,
+    ) -> Result<Vec<ObjectRow>> {
+        let (id, import) = (self.inner.id.clone(), import.clone());
+        self.write(move |connection| {
+            let intent = |object| insert_intent(connection, &id, &import, object);
+            objects.into_iter().map(intent).collect()
+        })
+        .await
+    }
+
+    /// Records that the object is stored and what it holds, in one transaction. The same again is no error.
+    ///
+    /// # Errors
+    /// `NotFound` when it was never intended; `Internal` when an extent overlaps another or leaves its object;
+    /// `AlreadyExists` when it was committed with other extents.
+    pub async fn commit_object(&self, num: ObjectNum, extents: Vec<Extent>) -> Result<()> {
+        self.write(move |connection| insert_extents(connection, num, extents)).await
+    }
+
+    /// Forgets an object and its extents. No error when there is none.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn drop_object(&self, num: ObjectNum) -> Result<()> {
+        let num = sql_int(num.0)?;
+        let sql = "DELETE FROM objects WHERE num = ?";
+        self.write(move |c| c.execute(sql, [num]).map(drop).map_err(sql_error)).await
+    }
+
+    /// The objects of an import, intended ones too.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn objects(&self, import: &ImportId) -> Result<Vec<ObjectRow>> {
+        let query = format!("{COLUMNS} WHERE i.id = ? ORDER BY o.num");
+        self.read(|connection| select(connection, &query, [import.as_str()], object_row))
+    }
+
+    /// The extents of an import, by position.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
+        let query =
+            "SELECT start, end, object, offset FROM extents WHERE import = ? ORDER BY start";
+        self.read(|connection| {
+            select(connection, query, [import_num(connection, import)?], extent_row)
+        })
+    }
+
+    /// The keys of all stored objects, of every import and storage.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn all_keys(&self) -> Result<Vec<String>> {
+        let query = "SELECT key FROM objects WHERE state = 'stored'";
+        self.read(|connection| select(connection, query, [], |row| row.get(0)))
+    }
+
+    /// Objects that were intended and never committed: puts that run now, or that a crash cut short.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn leftover_intents(&self) -> Result<Vec<ObjectRow>> {
+        let query = format!("{COLUMNS} WHERE o.state = 'intent' ORDER BY o.num");
+        self.read(|connection| select(connection, &query, [], object_row))
+    }
+}

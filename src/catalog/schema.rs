@@ -1,0 +1,103 @@
+//! The tables, and how an older file becomes a current one.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::{random_hex, sql_error, sql_int};
+use crate::error::{Error, Kind, Result};
+
+/// Each step takes the file from the version of its index to the next. Steps are never changed, only added.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE imports(
+        num INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        source TEXT NOT NULL,
+        info_hash_v1 BLOB CHECK(length(info_hash_v1) = 20),
+        info_hash_v2 BLOB CHECK(length(info_hash_v2) = 32),
+        len INTEGER NOT NULL,
+        storage TEXT NOT NULL,
+        chunk_len INTEGER NOT NULL,
+        metainfo BLOB NOT NULL,
+        state TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        completed_at INTEGER,
+        selected TEXT
+    );
+    CREATE TABLE files(
+        import INTEGER NOT NULL REFERENCES imports(num) ON DELETE CASCADE,
+        idx INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        start INTEGER NOT NULL,
+        len INTEGER NOT NULL,
+        pad INTEGER NOT NULL,
+        PRIMARY KEY(import, idx)
+    ) WITHOUT ROWID;
+    CREATE TABLE objects(
+        num INTEGER PRIMARY KEY AUTOINCREMENT,
+        import INTEGER NOT NULL REFERENCES imports(num) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        len INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('intent', 'stored')),
+        packed INTEGER NOT NULL
+    );
+    CREATE INDEX objects_by_import ON objects(import);
+    CREATE TABLE extents(
+        import INTEGER NOT NULL REFERENCES imports(num) ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        end INTEGER NOT NULL,
+        object INTEGER NOT NULL REFERENCES objects(num) ON DELETE CASCADE,
+        offset INTEGER NOT NULL,
+        PRIMARY KEY(import, start)
+    ) WITHOUT ROWID;
+    CREATE INDEX extents_by_object ON extents(object);
+"];
+
+/// Brings the file to the current version and returns the catalog's id.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {
+    // Immediate, so that two processes that open a new folder together do not both make the tables.
+    let tx =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
+    for step in &MIGRATIONS[known_version(&tx, path)?..] {
+        tx.execute_batch(step).map_err(sql_error)?;
+    }
+    tx.pragma_update(None, "user_version", sql_int(MIGRATIONS.len() as u64)?).map_err(sql_error)?;
+    let fresh = random_hex::<8>()?;
+    tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
+    let id = catalog_id(&tx, path)?;
+    tx.commit().map_err(sql_error)?;
+    Ok(id)
+}
+
+/// Refuses a file that is not of the current version, and returns the catalog's id.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<String> {
+    if known_version(connection, path)? < MIGRATIONS.len() {
+        let text = format!("catalog {} is of an older bae", path.display());
+        return Err(Error::new(Kind::Unsupported, text)
+            .hint("run a command that writes, such as `bae gc`, to bring it up to date"));
+    }
+    catalog_id(connection, path)
+}
+
+fn known_version(connection: &Connection, path: &Path) -> Result<usize> {
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|e| sql_error(e).within(format_args!("catalog {}", path.display())))?;
+    match usize::try_from(version) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => {
+            let text = format!("catalog {} has version {version}", path.display());
+            Err(Error::new(Kind::Unsupported, text).hint("a newer bae made it: update bae"))
+        }
+    }
+}
+
+fn catalog_id(connection: &Connection, path: &Path) -> Result<String> {
+    let id = connection
+        .query_row("SELECT value FROM meta WHERE key = 'catalog_id'", [], |row| row.get(0))
+        .optional()
+        .map_err(sql_error)?;
+    id.ok_or_else(|| Error::new(Kind::Corrupt, format!("catalog {} has no id", path.display())))
+}

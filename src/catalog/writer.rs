@@ -1,0 +1,120 @@
+//! The one writer: a thread that owns the connection and commits in groups.
+//!
+//! Invariants: a command is answered exactly once, after the commit that holds it (or its refusal); a command that
+//! fails leaves nothing of itself in the group; commands run in the order they were sent.
+
+use std::{sync::mpsc, thread};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::sql_error;
+use crate::error::{Error, Kind, Result};
+
+/// The most commands in one transaction: bounds how long the first waits for the last.
+const GROUP: usize = 1024;
+
+/// Runs the work (or takes the reason why it cannot run), and says how to answer once the group is committed.
+type Command = Box<dyn FnOnce(Result<&Connection>) -> Ran + Send>;
+
+struct Ran {
+    keep: bool,
+    answer: Box<dyn FnOnce(Result<()>)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None` only while being dropped.
+    queue: Option<mpsc::Sender<Command>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn spawn(connection: Connection) -> Result<Self> {
+        let (queue, commands) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("catalog".into())
+            .spawn(move || serve(&connection, &commands))
+            .map_err(|e| Error::io("start the catalog's writer", e))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tx, rx) = oneshot::channel();
+        let command: Command = Box::new(move |connection| {
+            let done = connection.and_then(work);
+            let keep = done.is_ok();
+            let answer = move |committed: Result<()>| {
+                // Nobody waits any more: the work is committed all the same.
+                let _ = tx.send(done.and_then(|value| committed.map(|()| value)));
+            };
+            Ran { keep, answer: Box::new(answer) }
+        });
+        let gone = || Error::new(Kind::Internal, "the catalog's writer has stopped");
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.send(command).map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    /// Waits for what was queued: the last clone of the catalog leaves nothing behind it.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told by its own hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(connection: &Connection, commands: &mpsc::Receiver<Command>) {
+    while let Ok(first) = commands.recv() {
+        let mut group = vec![first];
+        group.extend(commands.try_iter().take(GROUP - 1));
+        commit_group(connection, group);
+    }
+}
+
+fn commit_group(connection: &Connection, group: Vec<Command>) {
+    if let Err(e) = connection.execute_batch("BEGIN IMMEDIATE") {
+        let why = sql_error(e);
+        for command in group {
+            (command(Err(same_error(&why))).answer)(Ok(()));
+        }
+        return;
+    }
+    let ran: Vec<Ran> =
+        group.into_iter().map(|command| in_savepoint(connection, command)).collect();
+    let committed = connection.execute_batch("COMMIT").map_err(sql_error);
+    if committed.is_err() {
+        // The transaction may be open still; a rollback that has nothing to do fails, and that is as wanted.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    for ran in ran {
+        (ran.answer)(committed.as_ref().copied().map_err(same_error));
+    }
+}
+
+fn in_savepoint(connection: &Connection, command: Command) -> Ran {
+    let execute = |sql: &str| connection.execute_batch(sql).map_err(sql_error);
+    let mut ran = match execute("SAVEPOINT command") {
+        Ok(()) => command(Ok(connection)),
+        Err(e) => return command(Err(e)),
+    };
+    let end = if ran.keep { "RELEASE command" } else { "ROLLBACK TO command; RELEASE command" };
+    if let Err(e) = execute(end) {
+        // SQLite may have rolled the whole transaction back (a full disk): this command must not be told "done".
+        let answer = ran.answer;
+        ran = Ran { keep: false, answer: Box::new(move |_| answer(Err(e))) };
+    }
+    ran
+}
+
+/// One failure ends many commands, and an error cannot be cloned: its text can.
+fn same_error(e: &Error) -> Error {
+    Error::new(e.kind(), e.report())
+}
