@@ -7,6 +7,7 @@ pub mod error;
 pub mod events;
 pub mod memory;
 mod redact;
+pub mod storage;
 pub mod telemetry;
 pub mod units;
 

@@ -1,0 +1,243 @@
+//! One import as the writer and the readers share it: what is durable and where, and what is accepted but not yet.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    extent::{ExtentMap, Segment},
+    layout::{FileSpan, Layout},
+    pending::PendingBytes,
+    ranges::RangeSet,
+};
+use crate::{
+    backends::{Key, Payload, StorageBackend},
+    catalog::{Catalog, Extent, ImportId, ImportRow, ObjectNum, ObjectRow},
+    error::Result,
+};
+
+/// An open import. At most one [`ImportWriter`](super::ImportWriter) adds to it at a time; readers are many.
+///
+/// A byte goes from `pending` to `durable` by being in both for a moment, and whoever looks at both holds
+/// `pending` while it looks: so a byte that was accepted is always found. Lock order: `pending`, then `durable`.
+#[derive(Debug)]
+pub struct ImportStore {
+    id: ImportId,
+    name: String,
+    layout: Arc<Layout>,
+    backend: Arc<dyn StorageBackend>,
+    durable: RwLock<Durable>,
+    pending: Mutex<PendingBytes>,
+}
+
+#[derive(Debug, Default)]
+struct Durable {
+    extents: ExtentMap,
+    objects: HashMap<ObjectNum, StoredObject>,
+    packed: u64,
+}
+
+/// Where an object is found.
+#[derive(Debug, Clone)]
+pub(super) struct StoredObject {
+    pub(super) key: Key,
+    pub(super) len: u64,
+}
+
+/// Where bytes are at this moment.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// So many bytes of padding.
+    Zeros(u64),
+    Memory(Bytes),
+    Object(StoredObject, Range<u64>),
+    /// Not stored yet; the range is of the import.
+    Hole(Range<u64>),
+}
+
+impl Durable {
+    fn add(&mut self, object: &ObjectRow, extents: Vec<Extent>) -> Result<()> {
+        let stored = StoredObject { key: Key::new(&object.key)?, len: object.len };
+        self.objects.insert(object.num, stored);
+        self.packed += if object.packed { object.len } else { 0 };
+        extents.into_iter().try_for_each(|extent| self.extents.insert(extent))
+    }
+}
+
+impl ImportStore {
+    /// Opens what the catalog knows of an import.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read, or what it says of the import makes no sense.
+    pub fn open(
+        catalog: &Catalog,
+        row: &ImportRow,
+        backend: Arc<dyn StorageBackend>,
+    ) -> Result<Arc<Self>> {
+        let place = |e: crate::error::Error| e.within(format_args!("import {}", row.id));
+        let files = catalog.files(&row.id)?;
+        let layout = Layout::new(row.len, files.iter().map(FileSpan::from), row.chunk_len);
+        let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
+        for extent in catalog.extents(&row.id)? {
+            extents.entry(extent.object).or_default().push(extent);
+        }
+        let mut durable = Durable::default();
+        for object in catalog.objects(&row.id)?.iter().filter(|object| object.stored) {
+            let extents = extents.remove(&object.num).unwrap_or_default();
+            durable.add(object, extents).map_err(place)?;
+        }
+        Ok(Arc::new(Self {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            layout: Arc::new(layout.map_err(place)?),
+            backend,
+            durable: RwLock::new(durable),
+            pending: Mutex::default(),
+        }))
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &ImportId {
+        &self.id
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn StorageBackend> {
+        &self.backend
+    }
+
+    /// Whether every byte of `range` is durable or padding.
+    #[must_use]
+    pub fn covered(&self, range: Range<u64>) -> bool {
+        let durable = self.durable.read();
+        let inside = range.end <= self.layout.len();
+        inside && self.layout.stored(range).all(|part| durable.extents.covers(&part))
+    }
+
+    /// How many bytes of `set` are durable; padding does not count.
+    #[must_use]
+    pub fn stored_bytes(&self, set: &RangeSet) -> u64 {
+        let durable = self.durable.read();
+        let stored = set.iter().flat_map(|range| {
+            durable.extents.stored(&range).map(|part| part.end - part.start).collect::<Vec<_>>()
+        });
+        stored.sum()
+    }
+
+    /// Bytes in objects that are not one whole slot.
+    #[must_use]
+    pub fn packed_bytes(&self) -> u64 {
+        self.durable.read().packed
+    }
+
+    /// All that is durable.
+    #[must_use]
+    pub fn stored(&self) -> RangeSet {
+        self.durable.read().extents.iter().map(|extent| extent.range.clone()).collect()
+    }
+
+    /// What of `wanted` is neither durable nor padding: what a resumed import has to fetch.
+    #[must_use]
+    pub fn missing(&self, wanted: &RangeSet) -> RangeSet {
+        let durable = self.durable.read();
+        let parts = wanted.iter().flat_map(|range| self.layout.stored(range));
+        parts.flat_map(|part| durable.extents.holes(part)).collect()
+    }
+
+    /// Takes what is new of verified `parts` that begin at `pos`, readable from now on, and returns its ranges.
+    pub(super) fn accept(&self, pos: u64, parts: Vec<Bytes>) -> Vec<Range<u64>> {
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let mut pending = self.pending.lock();
+        let new: Vec<_> = {
+            let durable = self.durable.read();
+            let parts = self.layout.stored(pos..pos.saturating_add(len));
+            let not_durable = parts.flat_map(|part| durable.extents.holes(part));
+            not_durable.flat_map(|part| pending.holes(part)).collect()
+        };
+        pending.insert(pos, parts, &new);
+        new
+    }
+
+    /// The accepted bytes of `runs`, one after the other.
+    pub(super) fn payload(&self, runs: &[Range<u64>]) -> Payload {
+        let pending = self.pending.lock();
+        runs.iter().flat_map(|run| pending.within(run)).map(|(_, part)| part).collect()
+    }
+
+    /// Notes that an object is committed, and frees its bytes. Returns how many were freed.
+    pub(super) fn made_durable(&self, object: &ObjectRow, extents: Vec<Extent>) -> u64 {
+        let runs: Vec<_> = extents.iter().map(|extent| extent.range.clone()).collect();
+        if let Err(e) = self.durable.write().add(object, extents) {
+            // The catalog refuses such extents before they come here.
+            tracing::error!("import {}: {}", self.id, e.report());
+        }
+        let freed = {
+            let mut pending = self.pending.lock();
+            runs.iter().flat_map(|run| pending.remove(run)).collect::<Vec<_>>()
+        };
+        total(&freed)
+    }
+
+    /// Drops what was accepted and is not durable. Returns how many bytes that were.
+    pub(super) fn forget_pending(&self) -> u64 {
+        let dropped = self.pending.lock().take_all();
+        total(&dropped)
+    }
+
+    /// Where the bytes of `range` are, in order and without gaps, all seen at one moment.
+    pub(super) fn locate(&self, range: Range<u64>) -> Vec<Source> {
+        let mut out = Vec::new();
+        let pending = self.pending.lock();
+        let durable = self.durable.read();
+        let mut at = range.start;
+        for part in self.layout.stored(range.clone()) {
+            if at < part.start {
+                out.push(Source::Zeros(part.start - at));
+            }
+            at = part.end;
+            let mut gap_start = part.start;
+            for (start, bytes) in pending.within(&part) {
+                durable.locate(gap_start..start, &mut out);
+                gap_start = start + bytes.len() as u64;
+                out.push(Source::Memory(bytes));
+            }
+            durable.locate(gap_start..part.end, &mut out);
+        }
+        if at < range.end {
+            out.push(Source::Zeros(range.end - at));
+        }
+        out
+    }
+}
+
+impl Durable {
+    fn locate(&self, range: Range<u64>, out: &mut Vec<Source>) {
+        for segment in self.extents.segments(range) {
+            out.push(match segment {
+                Segment::Hole(hole) => Source::Hole(hole),
+                Segment::Stored { range, object, offset } => match self.objects.get(&object) {
+                    Some(stored) => {
+                        let end = offset + (range.end - range.start);
+                        Source::Object(stored.clone(), offset..end)
+                    }
+                    None => Source::Hole(range),
+                },
+            });
+        }
+    }
+}
+
+fn total(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}

@@ -1,0 +1,40 @@
+//! From verified bytes at positions to durable objects, and back.
+//!
+//! The path of a byte in: [`ImportWriter::write_at`] puts it into the import's pending bytes, where readers find it
+//! at once, and tells the writer's actor. The [`Assembly`](assembly::Assembly) knows which slot of the
+//! [`Layout`] it belongs to and says when a slot is whole, or, under [`Pressure`], what to pack together instead.
+//! That plan becomes an object: intent in the catalog, put into the backend as the very blocks it arrived in, then
+//! object and extents committed. Only then is its memory given back and the range told to be durable.
+//!
+//! The path of a byte out: [`ImportReader`] looks, at one moment, at padding, pending bytes and extents; what lies
+//! in an object comes by way of the [`WindowCache`], a ranged get of a window at a time.
+//!
+//! What it refuses: bytes nobody verified, naming an object before it is durable, giving up on verified bytes while
+//! the process lives, and any knowledge of where bytes come from.
+
+pub mod assembly;
+pub mod cache;
+pub mod extent;
+pub mod import;
+pub mod layout;
+mod pending;
+pub mod pressure;
+pub mod ranges;
+pub mod reader;
+pub mod sweep;
+mod upload;
+pub mod writer;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use cache::WindowCache;
+pub use import::ImportStore;
+pub use layout::{FileSpan, Layout};
+pub use pressure::Pressure;
+pub use ranges::RangeSet;
+pub use reader::ImportReader;
+pub use upload::{WriterEvent, WriterSink};
+pub use writer::{ImportWriter, WriterOptions};

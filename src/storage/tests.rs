@@ -1,0 +1,376 @@
+//! Writer, reader, cache and sweep together, over a faulty backend in memory and a catalog in a fresh folder.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::{
+    ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterEvent,
+    WriterOptions, sweep,
+};
+use crate::{
+    backends::{Faulty, MemoryBackend, Payload, StorageBackend},
+    catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
+    error::Kind,
+    memory::{BLOCK, BlockPool},
+};
+
+pub(super) const B: u64 = BLOCK as u64;
+
+/// The byte at each position: not periodic in anything that matters.
+pub(super) fn byte(pos: u64) -> u8 {
+    let mixed = pos.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
+    u8::try_from(mixed).unwrap()
+}
+
+pub(super) fn join(payload: &Payload) -> Vec<u8> {
+    payload.parts().concat()
+}
+
+/// An import of the given files (a negative length is padding), and all that works on it.
+pub(super) struct Rig {
+    pub(super) dir: TempDir,
+    pub(super) catalog: Catalog,
+    pub(super) backend: Arc<Faulty<MemoryBackend>>,
+    pub(super) row: ImportRow,
+    pub(super) store: Arc<ImportStore>,
+    pub(super) pressure: Arc<Pressure>,
+    pub(super) writer: ImportWriter,
+    pub(super) reader: ImportReader,
+    pub(super) events: mpsc::UnboundedReceiver<WriterEvent>,
+}
+
+impl Rig {
+    pub(super) async fn new(files: &[i64], chunk_len: u64, budget: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let mut start = 0;
+        let mut rows = Vec::new();
+        for (n, len) in files.iter().enumerate() {
+            let (path, pad, len) = (n.to_string(), *len < 0, len.unsigned_abs());
+            rows.push(FileRow { path, start, len, pad });
+            start += len;
+        }
+        let new = NewImport {
+            name: "rig".into(),
+            len: start,
+            storage: "file".into(),
+            chunk_len,
+            files: rows,
+            ..NewImport::default()
+        };
+        let row = catalog.create_import(new).await.unwrap();
+        let backend = Arc::new(Faulty::new(MemoryBackend::new(), 5));
+        Self::over(dir, catalog, backend, row, budget)
+    }
+
+    fn over(
+        dir: TempDir,
+        catalog: Catalog,
+        backend: Arc<Faulty<MemoryBackend>>,
+        row: ImportRow,
+        budget: usize,
+    ) -> Self {
+        let store = ImportStore::open(&catalog, &row, Arc::clone(&backend) as _).unwrap();
+        let pressure = Pressure::new(BlockPool::new(budget));
+        let (tx, events) = mpsc::unbounded_channel();
+        let options =
+            WriterOptions { retry_base: Duration::from_millis(1), ..WriterOptions::default() };
+        let writer = ImportWriter::spawn(
+            Arc::clone(&store),
+            catalog.clone(),
+            Arc::clone(&pressure),
+            &RangeSet::from(0..row.len),
+            options,
+            Box::new(move |event| drop(tx.send(event))),
+        );
+        let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(64 << 20));
+        Self { dir, catalog, backend, row, store, pressure, writer, reader, events }
+    }
+
+    /// Drops everything without a flush, and opens it again.
+    pub(super) async fn crash(self) -> Self {
+        let Self { dir, catalog, backend, row, pressure, writer, .. } = self;
+        let budget = pressure.pool().budget();
+        writer.abandon().await;
+        drop(catalog);
+        let catalog = Catalog::open(dir.path()).unwrap();
+        Self::over(dir, catalog, backend, row, budget)
+    }
+
+    pub(super) fn write(&self, range: Range<u64>) {
+        let bytes: Vec<u8> = range.clone().map(byte).collect();
+        let parts = bytes.chunks(BLOCK).map(|part| self.pressure.pool().copy(part)).collect();
+        self.writer.write_at(range.start, parts);
+    }
+
+    /// Panics when the bytes are not those that were written, and zeros in padding.
+    pub(super) async fn check(&self, range: Range<u64>) {
+        let payload = self.reader.read_at(range.clone()).await.unwrap();
+        self.check_payload(range, &payload);
+    }
+
+    pub(super) fn check_payload(&self, range: Range<u64>, payload: &Payload) {
+        let pads = self.store.layout().pads();
+        let zero = |pos: u64| pads.contains(&(pos..pos + 1));
+        let expected: Vec<u8> =
+            range.clone().map(|pos| if zero(pos) { 0 } else { byte(pos) }).collect();
+        assert!(join(payload) == expected, "the bytes of {range:?} are others");
+    }
+
+    async fn event(&mut self) -> WriterEvent {
+        let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
+        event.expect("an event within 10 s").expect("the writer is there")
+    }
+
+    async fn durable(&mut self) -> Vec<Range<u64>> {
+        match self.event().await {
+            WriterEvent::Durable(runs) => runs,
+            other => panic!("{other:?} instead of durable"),
+        }
+    }
+
+    /// No extent names an object that is missing or too short, and keys are under the catalog's prefix.
+    pub(super) async fn check_objects(&self) {
+        for object in self.catalog.objects(&self.row.id).unwrap() {
+            assert!(object.key.starts_with(&self.catalog.key_prefix()));
+            if object.stored {
+                let key = crate::backends::Key::new(&object.key).unwrap();
+                let there = self.backend.inner().head(&key).await.unwrap();
+                assert_eq!(there, Some(object.len), "object {key}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_import_becomes_one_object_per_slot_and_reads_back() {
+    let mut rig = Rig::new(&[6 << 20, -3000, 100, 0, 5000], 1 << 20, 64 << 20).await;
+    let len = rig.row.len;
+    let mut blocks: Vec<u64> = (0..len.div_ceil(B)).collect();
+    blocks.sort_by_key(|n| byte(*n * 77));
+    for n in blocks {
+        rig.write(n * B..len.min((n + 1) * B));
+    }
+    rig.check(0..len).await;
+    rig.writer.flush().await.unwrap();
+    assert_eq!(rig.store.stored_bytes(&RangeSet::from(0..len)), len - 3000);
+    assert_eq!(rig.writer.stored_total(), len - 3000);
+    assert!(rig.store.covered(0..len));
+    assert_eq!((rig.pressure.sealed(), rig.pressure.in_flight()), (0, 0));
+    assert_eq!(rig.pressure.pool().held(), 0, "durable bytes hold no memory");
+    let objects = rig.catalog.objects(&rig.row.id).unwrap();
+    assert_eq!(objects.len(), 7, "six chunks and the small files");
+    assert_eq!(rig.store.packed_bytes(), 0);
+    rig.check(0..len).await;
+    for range in [0..1, 0..0, (1 << 20) - 5..(1 << 20) + 5, len - 5100..len, len..len] {
+        rig.check(range).await;
+    }
+    let mut told = RangeSet::new();
+    while told.len() < len - 3000 {
+        rig.durable().await.into_iter().for_each(|run| told.insert(run));
+    }
+    assert_eq!(rig.writer.stop(Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test]
+async fn accepted_bytes_are_readable_at_once_whatever_storage_does() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.hang_puts();
+    rig.write(0..(1 << 20) + 100);
+    let read = rig.reader.try_read(0..(1 << 20) + 100).expect("all is in memory");
+    rig.check_payload(0..(1 << 20) + 100, &read);
+    while rig.backend.puts() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rig.write(0..1 << 20);
+    assert_eq!(rig.pressure.sealed(), (1 << 20) + 100, "what waits is not taken twice");
+    rig.check(5..(1 << 20) + 100).await;
+    let hole = rig.reader.read_at(0..(1 << 20) + 101).await.unwrap_err();
+    assert_eq!(hole.kind(), Kind::NotFound);
+    assert!(
+        hole.report().contains("bytes 1048676..1048677 are not stored yet"),
+        "{}",
+        hole.report()
+    );
+    assert_eq!(rig.reader.read_at(0..9 << 20).await.unwrap_err().kind(), Kind::InvalidInput);
+    rig.backend.release_puts();
+    assert_eq!(rig.durable().await, std::slice::from_ref(&(0..1 << 20)));
+    assert!(rig.reader.try_read(0..1).is_none(), "no longer in memory, not yet in the cache");
+    rig.check(0..(1 << 20) + 100).await;
+    assert!(rig.reader.try_read(0..1 << 20).is_some());
+}
+
+#[tokio::test]
+async fn a_failing_put_pauses_once_and_resumes_with_nothing_lost() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.fail_next_puts(12, Kind::NoSpace);
+    rig.write(0..3 << 20);
+    let WriterEvent::Paused(error) = rig.event().await else { panic!("not paused") };
+    assert_eq!(error.kind(), Kind::NoSpace);
+    assert!(error.report().contains(rig.row.id.as_str()));
+    let (mut pauses, mut resumes, mut durable) = (1, 0, 0);
+    while durable < 3 || resumes < pauses {
+        match rig.event().await {
+            WriterEvent::Paused(_) => pauses += 1,
+            WriterEvent::Resumed => resumes += 1,
+            WriterEvent::Durable(_) => durable += 1,
+        }
+        assert!(pauses - resumes <= 1);
+    }
+    rig.check(0..3 << 20).await;
+    let keys: Vec<_> = rig.catalog.all_keys().unwrap();
+    assert_eq!(keys.len(), 3);
+    assert_eq!(rig.catalog.leftover_intents().unwrap(), [], "the same object was tried again");
+}
+
+#[tokio::test]
+async fn an_upload_that_panics_is_begun_again() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.panic_next_puts(2);
+    rig.write(0..1 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.check(0..1 << 20).await;
+    let WriterEvent::Paused(error) = rig.event().await else { panic!("not paused") };
+    assert_eq!(error.kind(), Kind::Internal);
+    assert_eq!((rig.pressure.sealed(), rig.pressure.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn verified_bytes_drain_under_pressure_without_their_neighbours() {
+    let mut rig = Rig::new(&[64 << 20], 1 << 20, 4 << 20).await;
+    // One block in every chunk but the last few: nothing becomes whole, and at half the budget they must go.
+    for n in 0..60 {
+        rig.write(n << 20..(n << 20) + 3 * B);
+    }
+    let mut durable = 0;
+    while rig.pressure.sealed() >= rig.pressure.pack_mark() {
+        durable += rig.durable().await.len();
+    }
+    assert!(durable > 0);
+    assert!(rig.pressure.sealed() > 0, "below the mark the rest waits to become whole");
+    assert!(rig.store.packed_bytes() > 0);
+    assert_eq!(rig.store.packed_bytes(), rig.store.stored().len());
+    rig.writer.flush().await.unwrap();
+    assert_eq!(rig.pressure.sealed(), 0);
+    for n in 0..60 {
+        rig.check(n << 20..(n << 20) + 3 * B).await;
+    }
+    rig.check_objects().await;
+}
+
+#[tokio::test]
+async fn a_full_pool_of_open_bytes_makes_an_idle_writer_put_what_it_has() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 1 << 20).await;
+    let _open: Vec<Bytes> = (0..60).map(|_| rig.pressure.pool().copy(&[1])).collect();
+    rig.write(0..B);
+    assert_eq!(rig.durable().await, std::slice::from_ref(&(0..B)));
+}
+
+#[tokio::test]
+async fn stopping_in_time_abandons_and_leaves_only_intents_to_the_sweep() {
+    let rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.write(0..1 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.backend.hang_puts();
+    rig.write(1 << 20..5 << 20);
+    let Rig { dir, catalog, backend, row, store, pressure, writer, .. } = rig;
+    assert_eq!(writer.stop(Duration::from_millis(300)).await, 4 << 20);
+    assert_eq!((pressure.sealed(), pressure.in_flight(), pressure.pool().held()), (0, 0, 0));
+    assert_eq!(catalog.leftover_intents().unwrap().len(), 3);
+    drop(store);
+    backend.release_puts();
+    let mut again = Rig::over(dir, catalog, backend, row, 64 << 20);
+    assert_eq!(again.store.missing(&RangeSet::from(0..8 << 20)), RangeSet::from(1 << 20..8 << 20));
+    again.check(0..1 << 20).await;
+    again.write(0..8 << 20);
+    again.writer.flush().await.unwrap();
+    again.check(0..8 << 20).await;
+    assert_eq!(again.durable().await.len(), 1);
+}
+
+#[tokio::test]
+async fn readers_of_one_window_share_one_get_and_errors_are_not_kept() {
+    let rig = Rig::new(&[6 << 20], 4 << 20, 64 << 20).await;
+    rig.write(0..4 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.backend.delay(Duration::from_millis(20));
+    let mut readers = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let reader = rig.reader.clone();
+        readers.spawn(async move { reader.read_at(n * B..(n + 1) * B).await.unwrap().len() });
+    }
+    assert!(readers.join_all().await.into_iter().all(|len| len == B));
+    assert_eq!(rig.backend.gets(), 1);
+    rig.backend.fail_next_gets(1, Kind::Network);
+    let two = rig.reader.read_at(1 << 20..(1 << 20) + 1);
+    let (a, b) = tokio::join!(two, rig.reader.read_at((1 << 20) + 1..(1 << 20) + 2));
+    assert_eq!((a.unwrap_err().kind(), b.unwrap_err().kind()), (Kind::Network, Kind::Network));
+    rig.check(1 << 20..2 << 20).await;
+    assert_eq!(rig.backend.gets(), 3);
+}
+
+#[tokio::test]
+async fn the_cache_stays_within_its_bytes_and_drops_the_oldest() {
+    let rig = Rig::new(&[6 << 20], 6 << 20, 64 << 20).await;
+    rig.write(0..6 << 20);
+    rig.writer.flush().await.unwrap();
+    let cache = WindowCache::new(2 << 20);
+    let reader = ImportReader::new(Arc::clone(&rig.store), Arc::clone(&cache));
+    for n in [0, 1, 0, 2] {
+        rig.check_payload(
+            n << 20..(n << 20) + 9,
+            &reader.read_at(n << 20..(n << 20) + 9).await.unwrap(),
+        );
+    }
+    assert_eq!(cache.held(), 2 << 20);
+    assert!(reader.try_read(0..9).is_some() && reader.try_read(2 << 20..3 << 20).is_some());
+    assert!(reader.try_read(1 << 20..(1 << 20) + 1).is_none());
+    rig.check_payload(0..6 << 20, &reader.read_at(0..6 << 20).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_sweep_finds_what_nothing_names_and_nothing_else() {
+    let rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.write(0..2 << 20);
+    rig.writer.flush().await.unwrap();
+    let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+    let body = || Payload::from_iter([Bytes::from_static(b"x")]);
+    let lost = rig.catalog.intend(&rig.row.id, 1, false).await.unwrap();
+    backend.put(&crate::backends::Key::new(&lost.key).unwrap(), body()).await.unwrap();
+    let foreign = crate::backends::Key::new("0123456789abcdef/9c4e01ab/00000001").unwrap();
+    backend.put(&foreign, body()).await.unwrap();
+    let found = sweep::find_leftovers(&rig.catalog, &*backend, "file").await.unwrap();
+    assert_eq!((found.objects.len(), found.bytes()), (1, 1));
+    assert_eq!(found.intents, std::slice::from_ref(&lost));
+    sweep::remove(&rig.catalog, &backend, &found).await.unwrap();
+    let again = sweep::find_leftovers(&rig.catalog, &*backend, "file").await.unwrap();
+    assert!(again.is_empty(), "{again:?}");
+    assert_eq!(backend.list("").await.unwrap().len(), 3, "two chunks and a foreign object");
+    rig.check(0..2 << 20).await;
+}
+
+#[tokio::test]
+async fn a_removal_cut_short_is_finished_by_the_sweep_and_kept_objects_stay() {
+    let rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.write(0..2 << 20);
+    rig.writer.flush().await.unwrap();
+    let (catalog, row) = (&rig.catalog, &rig.row);
+    let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+    sweep::remove_import(catalog, &backend, row, true).await.unwrap();
+    assert!(catalog.list().unwrap().is_empty());
+    let found = sweep::find_leftovers(catalog, &*backend, "file").await.unwrap();
+    assert!(found.is_empty(), "kept objects are no leftovers");
+    rig.backend.fail_randomly(1.0, Kind::Network);
+    assert!(sweep::remove_import(catalog, &backend, row, false).await.is_err());
+    rig.backend.fail_randomly(0.0, Kind::Network);
+    assert_eq!(catalog.get(&row.id).unwrap().state, ImportState::Removing);
+    let found = sweep::find_leftovers(catalog, &*backend, "file").await.unwrap();
+    assert_eq!(found.removing.len(), 1);
+    assert!(sweep::find_leftovers(catalog, &*backend, "s3").await.unwrap().is_empty());
+    sweep::remove(catalog, &backend, &found).await.unwrap();
+    assert!(backend.list("").await.unwrap().is_empty());
+    assert_eq!(catalog.get(&row.id).unwrap_err().kind(), Kind::NotFound);
+}

@@ -1,0 +1,144 @@
+//! One object on its way: intent, put, commit, each until it succeeds.
+
+use std::{
+    future::Future, ops::Range, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tracing::Instrument;
+
+use super::{assembly::Plan, import::ImportStore, pressure::InFlight, pressure::Pressure};
+use crate::{
+    backends::{Backoff, Key},
+    catalog::{Catalog, Extent, ObjectNum},
+    error::{Error, Kind, Result},
+};
+
+/// What a writer tells.
+#[derive(Debug)]
+pub enum WriterEvent {
+    /// These ranges are stored and committed; their memory is free.
+    Durable(Vec<Range<u64>>),
+    /// Storage or the catalog refuses; it is tried again until it does not. Told once, until `Resumed`.
+    Paused(Error),
+    /// What was refused has succeeded.
+    Resumed,
+}
+
+/// Takes a writer's events, from any thread and under the writer's lock: it must be quick and not call back.
+pub type WriterSink = Box<dyn Fn(WriterEvent) + Send + Sync>;
+
+/// The longest wait between two tries, in first waits: 30 s at the usual 1 s.
+const LONGEST_WAIT: u32 = 30;
+
+/// What the uploads of one writer share.
+pub(super) struct Uploader {
+    pub(super) store: Arc<ImportStore>,
+    pub(super) catalog: Catalog,
+    pub(super) pressure: Arc<Pressure>,
+    pub(super) retry_base: Duration,
+    pub(super) sink: WriterSink,
+    /// Uploads that are failing now.
+    pub(super) failing: Mutex<usize>,
+    pub(super) stored_total: AtomicU64,
+}
+
+impl Uploader {
+    /// Makes the plan's bytes durable. Returns only then, however often it takes; dropping it abandons the try.
+    pub(super) async fn upload(self: Arc<Self>, plan: Plan, in_flight: InFlight, panicked: bool) {
+        let mut trouble = Trouble::new(&self);
+        if panicked {
+            let text = format!("an upload of import {} ended in a panic", self.store.id());
+            trouble.wait_after(Error::new(Kind::Internal, text)).await;
+        }
+        let payload = self.store.payload(&plan.runs);
+        let len = payload.len();
+        let (catalog, import) = (&self.catalog, self.store.id());
+        let object = trouble.insist(|| catalog.intend(import, len, plan.packed)).await;
+        let key =
+            Key::new(&object.key).expect("catalog and import ids and numbers are hexadecimal");
+        let span = tracing::info_span!("upload", object = %key, len);
+        let backend = self.store.backend();
+        trouble.insist(|| backend.put(&key, payload.clone())).instrument(span).await;
+        let extents = extents(&plan.runs, object.num);
+        trouble.insist(|| catalog.commit_object(object.num, extents.clone())).await;
+        drop(payload);
+        self.pressure.drain(self.store.made_durable(&object, extents));
+        drop(in_flight);
+        self.stored_total.fetch_add(len, Ordering::Relaxed);
+        (self.sink)(WriterEvent::Durable(plan.runs));
+    }
+}
+
+fn extents(runs: &[Range<u64>], object: ObjectNum) -> Vec<Extent> {
+    let mut offset = 0;
+    let extent = |run: &Range<u64>| {
+        let extent = Extent { range: run.clone(), object, offset };
+        offset += run.end - run.start;
+        extent
+    };
+    runs.iter().map(extent).collect()
+}
+
+/// The failures of one upload: counted while they last, with longer and longer waits.
+struct Trouble<'a> {
+    uploader: &'a Uploader,
+    failing: bool,
+    backoff: Backoff,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(uploader: &'a Uploader) -> Self {
+        Self { uploader, failing: false, backoff: new_backoff(uploader) }
+    }
+
+    async fn insist<T, F: Future<Output = Result<T>>>(&mut self, mut call: impl FnMut() -> F) -> T {
+        loop {
+            match call().await {
+                Ok(done) => {
+                    self.over(true);
+                    return done;
+                }
+                Err(e) => self.wait_after(e).await,
+            }
+        }
+    }
+
+    async fn wait_after(&mut self, error: Error) {
+        let wait = self.backoff.next_wait();
+        let error = error.within(format_args!("import {}", self.uploader.store.id()));
+        tracing::warn!("{}; trying again in {wait:.1?}", error.report());
+        if !self.failing {
+            self.failing = true;
+            // The event is sent under the lock, so that pauses and resumptions keep their order.
+            let mut failing = self.uploader.failing.lock();
+            *failing += 1;
+            if *failing == 1 {
+                (self.uploader.sink)(WriterEvent::Paused(error));
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    fn over(&mut self, succeeded: bool) {
+        if std::mem::take(&mut self.failing) {
+            self.backoff = new_backoff(self.uploader);
+            let mut failing = self.uploader.failing.lock();
+            *failing -= 1;
+            if *failing == 0 && succeeded {
+                (self.uploader.sink)(WriterEvent::Resumed);
+            }
+        }
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        self.over(false);
+    }
+}
+
+fn new_backoff(uploader: &Uploader) -> Backoff {
+    Backoff::new(uploader.retry_base, uploader.retry_base.saturating_mul(LONGEST_WAIT))
+}

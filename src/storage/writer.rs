@@ -1,0 +1,324 @@
+//! The one writer of an import: verified bytes at positions in, durable objects out.
+//!
+//! An actor owns the [`Assembly`] and starts the uploads, a few at a time; nothing else decides what an object
+//! holds. Invariants:
+//! - A plan the assembly gave is queued, being uploaded, or durable; an upload that panics is begun again.
+//! - `outstanding` has exactly the numbers of the plans that are not durable; a flush waits for those before it.
+//! - Bytes count as sealed from `write_at` on until the store lets go of them, however that comes.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{self, JoinError, JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{
+    assembly::{Assembly, Plan},
+    import::ImportStore,
+    pressure::Pressure,
+    ranges::RangeSet,
+    upload::{Uploader, WriterSink},
+};
+use crate::{
+    catalog::Catalog,
+    error::{Error, Kind, Result},
+};
+
+/// How often the pressure is looked at while something waits: others raise it without a word to this writer.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a writer works.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Objects on their way at once (at least 1).
+    pub upload_concurrency: usize,
+    /// The longest first wait after a failure; it doubles up to 30 times this.
+    pub retry_base: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { upload_concurrency: 3, retry_base: Duration::from_secs(1) }
+    }
+}
+
+enum Command {
+    Written(Vec<Range<u64>>),
+    Wanted(RangeSet),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Adds verified bytes to an import. Dropped without [`ImportWriter::stop`], it abandons what is not durable, some
+/// time later: the import must not be opened again in this process then.
+pub struct ImportWriter {
+    uploader: Arc<Uploader>,
+    commands: mpsc::UnboundedSender<Command>,
+    /// Ends the actor while others still hold the writer.
+    stopping: CancellationToken,
+    actor: Mutex<Option<JoinHandle<u64>>>,
+}
+
+impl fmt::Debug for ImportWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportWriter")
+            .field("import", self.uploader.store.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ImportWriter {
+    /// Starts the writer of `store`, of which there is one at a time. `wanted` is what makes a chunk whole.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn spawn(
+        store: Arc<ImportStore>,
+        catalog: Catalog,
+        pressure: Arc<Pressure>,
+        wanted: &RangeSet,
+        options: WriterOptions,
+        sink: WriterSink,
+    ) -> Self {
+        let assembly = Assembly::new(Arc::clone(store.layout()), wanted, store.stored());
+        let uploader = Arc::new(Uploader {
+            store,
+            catalog,
+            pressure,
+            retry_base: options.retry_base,
+            sink,
+            failing: Mutex::new(0),
+            stored_total: AtomicU64::new(0),
+        });
+        let (commands, queue) = mpsc::unbounded_channel();
+        let actor = Actor {
+            uploader: Arc::clone(&uploader),
+            concurrency: options.upload_concurrency.max(1),
+            assembly,
+            queued: VecDeque::new(),
+            uploads: JoinSet::new(),
+            running: HashMap::new(),
+            outstanding: BTreeSet::new(),
+            next: 0,
+            flushes: Vec::new(),
+        };
+        let stopping = CancellationToken::new();
+        let span = tracing::info_span!("import", id = %uploader.store.id());
+        let actor = tokio::spawn(actor.run(queue, stopping.clone()).instrument(span));
+        Self { uploader, commands, stopping, actor: Mutex::new(Some(actor)) }
+    }
+
+    /// Takes verified bytes that begin at `pos`; they are readable when this returns. Padding, and what is durable
+    /// or waits already, is passed over. Never waits: callers bound the memory, by [`Pressure`].
+    pub fn write_at(&self, pos: u64, parts: Vec<Bytes>) {
+        let new = self.uploader.store.accept(pos, parts);
+        let len: u64 = new.iter().map(|range| range.end - range.start).sum();
+        if len > 0 {
+            self.uploader.pressure.seal(len);
+            self.send(Command::Written(new));
+        }
+    }
+
+    /// Changes what is wanted.
+    pub fn set_wanted(&self, wanted: RangeSet) {
+        self.send(Command::Wanted(wanted));
+    }
+
+    /// Puts all that was written before this call, without waiting for chunks to become whole, and returns when it
+    /// is durable: for as long as storage refuses, it does not.
+    ///
+    /// # Errors
+    /// `Internal` when the writer is not there any more.
+    pub async fn flush(&self) -> Result<()> {
+        let (tx, rx) = oneshot::channel();
+        self.send(Command::Flush(tx));
+        rx.await.map_err(|_| {
+            let text = format!("the writer of import {} has stopped", self.uploader.store.id());
+            Error::new(Kind::Internal, text)
+        })
+    }
+
+    /// Flushes for up to `deadline`, then abandons what is not durable: the objects begun stay as intents for the
+    /// sweep. Returns how many bytes were abandoned.
+    pub async fn stop(&self, deadline: Duration) -> u64 {
+        // Out of time or without an actor: the count below tells either.
+        let _ = tokio::time::timeout(deadline, self.flush()).await;
+        self.abandon().await
+    }
+
+    /// Stops at once. When it returns nothing of this writer is under way any more, so that the import can be opened
+    /// again. Returns how many bytes were abandoned.
+    pub async fn abandon(&self) -> u64 {
+        self.stopping.cancel();
+        let actor = self.actor.lock().take();
+        match actor {
+            Some(actor) => actor.await.unwrap_or_else(|_| self.uploader.abandon()),
+            None => 0,
+        }
+    }
+
+    /// Bytes made durable by this writer.
+    #[must_use]
+    pub fn stored_total(&self) -> u64 {
+        self.uploader.stored_total.load(Ordering::Relaxed)
+    }
+
+    /// The import it writes.
+    #[must_use]
+    pub fn store(&self) -> &Arc<ImportStore> {
+        &self.uploader.store
+    }
+
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::error!("import {}: its writer has stopped", self.uploader.store.id());
+        }
+    }
+}
+
+impl Uploader {
+    fn abandon(&self) -> u64 {
+        let dropped = self.store.forget_pending();
+        self.pressure.release(dropped);
+        dropped
+    }
+}
+
+/// A plan and its place in the order of plans.
+type Numbered = (u64, Plan);
+
+struct Actor {
+    uploader: Arc<Uploader>,
+    concurrency: usize,
+    assembly: Assembly,
+    /// Plans to upload next: of flushes, and of uploads that panicked.
+    queued: VecDeque<(Numbered, bool)>,
+    uploads: JoinSet<()>,
+    running: HashMap<task::Id, Numbered>,
+    outstanding: BTreeSet<u64>,
+    next: u64,
+    /// Each with the first plan number that it does not wait for.
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
+}
+
+impl Drop for Actor {
+    /// Also when the runtime goes away under it: the budget must not stay charged.
+    fn drop(&mut self) {
+        self.uploader.abandon();
+    }
+}
+
+impl Actor {
+    /// Runs until the writer is gone; returns the bytes that were abandoned.
+    async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        stopping: CancellationToken,
+    ) -> u64 {
+        loop {
+            self.start_uploads();
+            self.answer_flushes();
+            let looks = self.assembly.waiting() > 0 && self.uploads.len() < self.concurrency;
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                command = commands.recv() => {
+                    let Some(command) = command else { break };
+                    self.obey(command);
+                    while let Ok(command) = commands.try_recv() {
+                        self.obey(command);
+                    }
+                }
+                Some(ended) = self.uploads.join_next_with_id() => self.upload_ended(ended),
+                () = tokio::time::sleep(TICK), if looks => {}
+            }
+        }
+        self.uploads.shutdown().await;
+        // A commit that was asked for runs although its upload is gone: whoever opens the import next must see it.
+        if let Err(e) = self.uploader.catalog.settle().await {
+            tracing::warn!("import {}: {}", self.uploader.store.id(), e.report());
+        }
+        self.uploader.abandon()
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Written(ranges) => ranges.into_iter().for_each(|r| self.assembly.add(r)),
+            Command::Wanted(wanted) => self.assembly.set_wanted(&wanted),
+            Command::Flush(done) => {
+                let max = self.uploader.store.layout().chunk_len();
+                while let Some(plan) =
+                    self.assembly.take_full().or_else(|| self.assembly.take_packed(max))
+                {
+                    let plan = self.number(plan);
+                    self.queued.push_back((plan, false));
+                }
+                self.flushes.push((self.next, done));
+            }
+        }
+    }
+
+    fn number(&mut self, plan: Plan) -> Numbered {
+        let number = self.next;
+        self.next += 1;
+        self.outstanding.insert(number);
+        (number, plan)
+    }
+
+    fn start_uploads(&mut self) {
+        while self.uploads.len() < self.concurrency {
+            let Some((plan, panicked)) = self.next_plan() else { return };
+            let in_flight = self.uploader.pressure.take_off(plan.1.len());
+            let upload = Arc::clone(&self.uploader).upload(plan.1.clone(), in_flight, panicked);
+            let handle = self.uploads.spawn(upload.in_current_span());
+            self.running.insert(handle.id(), plan);
+        }
+    }
+
+    fn next_plan(&mut self) -> Option<(Numbered, bool)> {
+        if let Some(queued) = self.queued.pop_front() {
+            return Some(queued);
+        }
+        let plan = self.assembly.take_full().or_else(|| {
+            let packs = self.uploader.pressure.wants_packing(self.uploads.is_empty());
+            let max = self.uploader.store.layout().chunk_len();
+            packs.then(|| self.assembly.take_packed(max)).flatten()
+        })?;
+        Some((self.number(plan), false))
+    }
+
+    fn upload_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let (id, panicked) = match ended {
+            Ok((id, ())) => (id, false),
+            Err(e) => (e.id(), true),
+        };
+        let Some(plan) = self.running.remove(&id) else { return };
+        if panicked {
+            self.queued.push_front((plan, true));
+        } else {
+            self.outstanding.remove(&plan.0);
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let first = self.outstanding.first().copied().unwrap_or(self.next);
+        let waiting = self.flushes.extract_if(.., |(until, _)| *until <= first);
+        for (_, done) in waiting {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+    }
+}
