@@ -9,6 +9,7 @@ pub mod memory;
 mod redact;
 pub mod storage;
 pub mod telemetry;
+pub mod torrents;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

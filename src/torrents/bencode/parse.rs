@@ -1,0 +1,204 @@
+//! Bytes to tokens: one pass over the input, with a stack of open containers in place of recursion.
+
+use std::{cmp::Ordering, ops::Range};
+
+use super::{MAX_DEPTH, MAX_TOKENS, Sort, Token, bad};
+use crate::error::Result;
+
+/// The tokens of `input`, which is no longer than [`super::MAX_INPUT`].
+pub(super) fn tokens(input: &[u8]) -> Result<Vec<Token>> {
+    let mut parser = Parser { input, at: 0, tokens: Vec::new(), open: Vec::new() };
+    parser.run()?;
+    Ok(parser.tokens)
+}
+
+struct Parser<'a> {
+    input: &'a [u8],
+    at: usize,
+    tokens: Vec<Token>,
+    open: Vec<Open>,
+}
+
+/// A container whose `e` has not come yet.
+struct Open {
+    token: usize,
+    dict: bool,
+    /// In a dictionary: the last key, to see that keys ascend, and whether its value is still to come.
+    last_key: Option<Range<usize>>,
+    wants_value: bool,
+    unsorted: bool,
+}
+
+impl Parser<'_> {
+    fn run(&mut self) -> Result<()> {
+        loop {
+            let next = self.peek()?;
+            match self.open.last_mut() {
+                Some(_) if next == b'e' => self.close()?,
+                Some(top) if top.dict && !top.wants_value => {
+                    top.wants_value = true;
+                    self.key()?;
+                    continue;
+                }
+                Some(top) => {
+                    top.wants_value = false;
+                    self.value(next)?;
+                }
+                None => self.value(next)?,
+            }
+            if self.open.is_empty() {
+                break;
+            }
+        }
+        match self.input.len() - self.at {
+            0 => Ok(()),
+            extra => Err(bad(format!("{extra} bytes follow the end of the data"), self.at)),
+        }
+    }
+
+    fn peek(&self) -> Result<u8> {
+        let end = || bad("the data is cut short", self.input.len());
+        self.input.get(self.at).copied().ok_or_else(end)
+    }
+
+    fn push(&mut self, sort: Sort, start: usize, aux: usize) -> Result<()> {
+        if self.tokens.len() == MAX_TOKENS {
+            return Err(bad(format!("more than {MAX_TOKENS} values"), start));
+        }
+        self.tokens.push(Token {
+            start: small(start),
+            end: small(self.at),
+            aux: small(aux),
+            sort,
+            unsorted: false,
+        });
+        Ok(())
+    }
+
+    fn value(&mut self, first: u8) -> Result<()> {
+        match first {
+            b'i' => self.int(),
+            b'0'..=b'9' => self.string().map(|_| ()),
+            b'l' | b'd' => self.open(first == b'd'),
+            other => Err(bad(format!("{:?} starts no value", char::from(other)), self.at)),
+        }
+    }
+
+    fn open(&mut self, dict: bool) -> Result<()> {
+        if self.open.len() == MAX_DEPTH {
+            return Err(bad(format!("nested deeper than {MAX_DEPTH} levels"), self.at));
+        }
+        let token = self.tokens.len();
+        let sort = if dict { Sort::Dict } else { Sort::List };
+        self.at += 1;
+        self.push(sort, self.at - 1, 0)?;
+        self.open.push(Open { token, dict, last_key: None, wants_value: false, unsorted: false });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let top = self.open.pop().expect("only called with an open container");
+        if top.wants_value {
+            return Err(bad("a key has no value", self.at));
+        }
+        self.at += 1;
+        let after = small(self.tokens.len());
+        let token = &mut self.tokens[top.token];
+        (token.end, token.aux, token.unsorted) = (small(self.at), after, top.unsorted);
+        if top.unsorted { self.refuse_duplicates(top.token) } else { Ok(()) }
+    }
+
+    fn key(&mut self) -> Result<()> {
+        let start = self.at;
+        if !self.peek()?.is_ascii_digit() {
+            return Err(bad("a key is not a string", start));
+        }
+        let key = self.string()?;
+        let top = self.open.last_mut().expect("only called in a dictionary");
+        if let Some(last) = top.last_key.replace(key.clone()) {
+            match self.input[last].cmp(&self.input[key]) {
+                Ordering::Less => {}
+                Ordering::Equal => return Err(bad("a key comes twice", start)),
+                Ordering::Greater => top.unsorted = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Neighbours were compared while reading; only in an unsorted dictionary can equal keys be apart.
+    fn refuse_duplicates(&self, dict: usize) -> Result<()> {
+        let (mut keys, mut next) = (Vec::new(), dict + 1);
+        while next < self.tokens.len() {
+            let (key, value) = (self.tokens[next], self.tokens[next + 1]);
+            keys.push((&self.input[key.aux as usize..key.end as usize], key.start as usize));
+            let leaf = matches!(value.sort, Sort::Int | Sort::Bytes);
+            next = if leaf { next + 2 } else { value.aux as usize };
+        }
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(bad("a key comes twice", pair[1].1)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a string; gives where its content is.
+    fn string(&mut self) -> Result<Range<usize>> {
+        let start = self.at;
+        let length = self.digits()?;
+        if self.peek()? != b':' {
+            return Err(bad("the length of a string does not end with ':'", self.at));
+        }
+        let (body, text) = (self.at + 1, &self.input[start..self.at]);
+        if text.len() > 1 && text[0] == b'0' {
+            return Err(bad("the length of a string has a leading zero", start));
+        }
+        let room = self.input.len() - body;
+        match length {
+            Some(length) if length <= room => self.at = body + length,
+            _ => {
+                let text = String::from_utf8_lossy(&text[..text.len().min(20)]);
+                let what = format!("a string of {text} bytes, but only {room} are left");
+                return Err(bad(what, start));
+            }
+        }
+        self.push(Sort::Bytes, start, body)?;
+        Ok(body..self.at)
+    }
+
+    /// Skips digits; gives their number unless it is too large to be one.
+    fn digits(&mut self) -> Result<Option<usize>> {
+        let mut number = Some(0usize);
+        while self.peek()?.is_ascii_digit() {
+            let digit = usize::from(self.input[self.at] - b'0');
+            number = number.and_then(|n| n.checked_mul(10)?.checked_add(digit));
+            self.at += 1;
+        }
+        Ok(number)
+    }
+
+    fn int(&mut self) -> Result<()> {
+        let start = self.at;
+        self.at += 1;
+        if self.peek()? == b'-' {
+            self.at += 1;
+        }
+        let digits = self.at;
+        self.digits()?;
+        let (text, magnitude) = (&self.input[start + 1..self.at], &self.input[digits..self.at]);
+        if self.peek()? != b'e' || magnitude.is_empty() {
+            return Err(bad("a number is not made of digits", start));
+        }
+        if magnitude[0] == b'0' && text.len() > 1 {
+            return Err(bad("a number has a leading zero or is -0", start));
+        }
+        if std::str::from_utf8(text).ok().and_then(|s| s.parse::<i64>().ok()).is_none() {
+            return Err(bad("a number does not fit 64 bits", start));
+        }
+        self.at += 1;
+        self.push(Sort::Int, start, 0)
+    }
+}
+
+fn small(offset: usize) -> u32 {
+    u32::try_from(offset).expect("offsets stay under MAX_INPUT")
+}

@@ -1,0 +1,218 @@
+//! Keeps memory inside the budget by steering the swarm, never by dropping verified bytes. Pure: samples in, orders out.
+//!
+//! What fills memory is peers times requests in flight while everyone is fast; what empties it is storage. So:
+//!
+//! 1. **Requests**: all requests in flight together may fill an eighth of the budget, shared among the peers; a quarter
+//!    of that as memory fills up.
+//! 2. **Back-pressure**: while verified bytes that are not durable (*sealed*) exceed half the budget, peers that send
+//!    are told to wait; they go on when it falls to three eighths. Only sealed bytes count: they drain without the
+//!    network, whereas open pieces wait for blocks that a waiting peer could not send (measured: that stalls for ever).
+//!    Three eighths is also where writers stop waiting for whole chunks ([`Pressure::pack_mark`]), so that there is
+//!    always something on its way to storage while a peer waits.
+//! 3. **Rate**: while storage is the slower side (an eighth of the budget is being put) and more than half of the
+//!    budget is held, the download limit follows the measured drain rate: a tenth above it at half, down to seven
+//!    tenths of it at the hard mark.
+//! 4. **Eviction**: past the hard mark (fifteen sixteenths) the least complete open piece goes.
+//!
+//! [`Pressure::pack_mark`]: crate::storage::Pressure::pack_mark
+//!
+//! # Invariants (each is a property test below)
+//! - The limit is never zero, and there is none while at most half of the budget is held.
+//! - The limit never falls when the drain rate rises, and never rises when more is held.
+//! - Requests never exceed an eighth of the budget, never fall below a quarter of that, and never rise with what is held.
+//! - `exceeded` is false whenever sealed is at most three eighths, whatever came before.
+//! - Eviction asks for exactly what is held above the hard mark.
+
+use crate::memory::BLOCK;
+
+/// The slowest the governor ever makes a download, in bytes a second, so that measuring goes on.
+const MIN_RATE: u64 = 64 * 1024;
+
+/// What is known at one moment. Bytes, and bytes a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sample {
+    /// Payload bytes in memory, of every kind.
+    pub held: usize,
+    /// Bytes being put into storage now.
+    pub in_flight: usize,
+    /// How fast storage has taken bytes lately.
+    pub drain_rate: u64,
+}
+
+/// What the session is told until the next sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orders {
+    /// Blocks to have under way with all peers together.
+    pub requests: u32,
+    /// Download limit in bytes a second, over all peers.
+    pub limit: Option<u64>,
+}
+
+/// The marks of one budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks {
+    budget: usize,
+}
+
+impl Marks {
+    #[must_use]
+    pub fn new(budget: usize) -> Self {
+        Self { budget }
+    }
+
+    /// Past this, open pieces are evicted.
+    #[must_use]
+    pub fn hard(self) -> usize {
+        self.budget / 16 * 15
+    }
+
+    /// Bytes to free by eviction.
+    #[must_use]
+    pub fn excess(self, held: usize) -> usize {
+        held.saturating_sub(self.hard())
+    }
+
+    /// Whether senders wait, given whether they wait already.
+    #[must_use]
+    pub fn exceeded(self, sealed: usize, waiting: bool) -> bool {
+        sealed > if waiting { self.budget / 8 * 3 } else { self.budget / 2 }
+    }
+
+    #[must_use]
+    pub fn orders(self, s: Sample) -> Orders {
+        Orders { requests: self.requests(s.held), limit: self.limit(s) }
+    }
+
+    fn requests(self, held: usize) -> u32 {
+        let most = self.budget / 8 / BLOCK;
+        // All of it up to half, a quarter of it at the hard mark.
+        let (low, high) = (self.budget / 2, self.hard());
+        let above = held.clamp(low, high) - low;
+        let requests = most - most / 4 * 3 * above / (high - low).max(1);
+        u32::try_from(requests).unwrap_or(u32::MAX)
+    }
+
+    fn limit(self, s: Sample) -> Option<u64> {
+        let (low, high) = (self.budget / 2, self.hard());
+        if s.held <= low || s.in_flight < self.budget / 8 {
+            return None;
+        }
+        // 110 % at the low mark, 70 % at the hard one.
+        let above = (s.held.min(high) - low) as u64;
+        let percent = 110 - 40 * above / ((high - low) as u64).max(1);
+        Some((s.drain_rate.saturating_mul(percent) / 100).max(MIN_RATE))
+    }
+}
+
+/// Bytes a second over the last few seconds, from a counter sampled at uneven times.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rate {
+    last: Option<(f64, u64)>,
+    rate: f64,
+}
+
+impl Rate {
+    /// Half of the weight is on the last two seconds.
+    const HALF_LIFE: f64 = 2.0;
+
+    /// Takes the counter's value at `now` (seconds on any steady clock) and answers the rate.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is an estimate, never negative, and far below 2^52"
+    )]
+    pub fn sample(&mut self, now: f64, total: u64) -> u64 {
+        if let Some((then, before)) = self.last {
+            let dt = now - then;
+            if dt <= 0.0 {
+                return self.rate as u64;
+            }
+            let current = total.saturating_sub(before) as f64 / dt;
+            let keep = 0.5f64.powf(dt / Self::HALF_LIFE);
+            // The first figure stands alone: from zero it would take seconds to come near the truth.
+            let before = if self.rate == 0.0 { current } else { self.rate };
+            self.rate = before * keep + current * (1.0 - keep);
+        }
+        self.last = Some((now, total));
+        self.rate as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> impl Strategy<Value = (usize, Sample)> {
+        (22usize..34, 0usize..4 << 30, 0usize..1 << 30, 0u64..1 << 34).prop_map(
+            |(shift, held, in_flight, drain_rate)| {
+                (1 << shift, Sample { held, in_flight, drain_rate })
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_is_never_zero_and_absent_while_half_is_free((budget, s) in sample()) {
+            match Marks::new(budget).orders(s).limit {
+                Some(limit) => {
+                    prop_assert!(limit >= MIN_RATE);
+                    prop_assert!(s.held > budget / 2);
+                }
+                None => prop_assert!(s.held <= budget / 2 || s.in_flight < budget / 8),
+            }
+        }
+
+        #[test]
+        fn the_limit_follows_drain_and_yields_to_held((budget, s) in sample(), more in 0u64..1 << 30) {
+            let marks = Marks::new(budget);
+            let faster = Sample { drain_rate: s.drain_rate + more, ..s };
+            let fuller = Sample { held: s.held + usize::try_from(more).unwrap(), ..s };
+            if let Some(limit) = marks.orders(s).limit {
+                prop_assert!(marks.orders(faster).limit.unwrap() >= limit);
+                prop_assert!(marks.orders(fuller).limit.unwrap() <= limit);
+            }
+        }
+
+        #[test]
+        fn requests_fit_an_eighth_and_fall_as_memory_fills((budget, s) in sample(), more in 0usize..1 << 30) {
+            let marks = Marks::new(budget);
+            let requests = marks.orders(s).requests as usize;
+            let most = budget / 8 / BLOCK;
+            prop_assert!(requests <= most && requests >= most / 4);
+            let fuller = Sample { held: s.held + more, ..s };
+            prop_assert!(marks.orders(fuller).requests as usize <= requests);
+        }
+
+        #[test]
+        fn senders_go_on_once_enough_has_drained(shift in 22usize..34, sealed in 0usize..4 << 30, waiting: bool) {
+            let budget = 1usize << shift;
+            let marks = Marks::new(budget);
+            if sealed <= budget / 8 * 3 {
+                prop_assert!(!marks.exceeded(sealed, waiting));
+            }
+            if sealed > budget / 2 {
+                prop_assert!(marks.exceeded(sealed, waiting));
+            }
+        }
+
+        #[test]
+        fn eviction_frees_exactly_the_excess((budget, s) in sample()) {
+            let marks = Marks::new(budget);
+            let left = s.held - marks.excess(s.held);
+            prop_assert_eq!(left, s.held.min(marks.hard()));
+        }
+
+        #[test]
+        fn a_steady_counter_gives_its_rate(step in 1u64..1 << 30) {
+            let mut rate = Rate::default();
+            let mut last = 0;
+            for i in 0..200u32 {
+                last = rate.sample(f64::from(i) * 0.25, u64::from(i) * step);
+            }
+            let truth = step * 4;
+            prop_assert!(last <= truth && last >= truth - truth / 100 - 1);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! A torrent's files in one linear space, byte for byte where libtorrent 2.0.8 puts them.
+//!
+//! Offsets in libtorrent's disk requests count pad files, so these must be the same pads: those that a v1 list names,
+//! and for v2 one behind every file that does not end on a piece. libtorrent's names are not followed: it
+//! "sanitizes" what [`super::names`] refuses.
+
+use std::ops::Range;
+
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::{
+        bencode::{Dict, List, Node},
+        merkle::Hash,
+        names,
+    },
+};
+
+/// libtorrent keeps offsets in 48 bits.
+pub const MAX_LEN: u64 = (1 << 48) - 1;
+/// libtorrent numbers the nodes of a file's hash tree with a 32-bit int, which ends a file just under 16 TiB.
+pub const MAX_FILE_LEN: u64 = (i32::MAX as u64 / 2) * (16 << 10) - 1;
+/// The longest list of files, pads that it names included. The parser's bound on values ends a list soon after.
+pub const MAX_FILES: usize = 500_000;
+/// All paths together, in bytes: a v2 tree of short names under one long folder would else need gigabytes.
+pub const MAX_NAMES: usize = 64 << 20;
+
+/// A file of a torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Components joined by `/`; the first is the torrent's name when it has several files. Safe to put under a folder.
+    pub path: String,
+    /// Where it is in the torrent's linear space, in bytes.
+    pub range: Range<u64>,
+    /// Known zeros that only align what follows: never stored, never written, and its path means nothing.
+    pub pad: bool,
+    pub executable: bool,
+    /// A symbolic link to this path, which has the form of `path` and may name a folder, or nothing. A link has no
+    /// bytes of its own.
+    pub symlink: Option<String>,
+}
+
+/// Files being laid out.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pub(super) files: Vec<File>,
+    /// For v2: the merkle root of each file; `None` where there is nothing to hash.
+    pub(super) roots: Vec<Option<Hash>>,
+    pub(super) len: u64,
+    /// How many files the torrent itself lists, and the bytes of their paths.
+    listed: usize,
+    names: usize,
+}
+
+impl Layout {
+    /// A v1 list of files in the folder `name`.
+    pub(super) fn v1_list(list: List<'_>, name: &str) -> Result<Self> {
+        let mut layout = Self::default();
+        for (i, node) in list.iter().enumerate() {
+            let place = |e: Error| e.within(format_args!("file {}", i + 1));
+            let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
+            let file = v1_entry(dict, name).map_err(place)?;
+            layout.list(file, None).map_err(place)?;
+        }
+        Ok(layout)
+    }
+
+    /// A v1 torrent of one file, whose dictionary is the info dictionary.
+    pub(super) fn v1_single(info: Dict<'_>, name: &str) -> Result<Self> {
+        let mut layout = Self::default();
+        let mut attr = Attributes::of(info);
+        attr.pad |= is_bitcomet_pad(name.as_bytes());
+        let len = if attr.symlink { 0 } else { length(info)? };
+        let file = Entry { path: name.to_owned(), len, attr, symlink: None };
+        layout.list(file, None)?;
+        Ok(layout)
+    }
+
+    /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even one file is in the folder `name`.
+    pub(super) fn v2(tree: Dict<'_>, name: &str, listed: bool, piece_length: u64) -> Result<Self> {
+        let mut layout = Self::default();
+        let mut top = tree.iter();
+        let single = match (top.next(), top.next()) {
+            (Some((_, only)), None) => leaf(only).is_some() && !listed,
+            _ => false,
+        };
+        layout.walk(tree, if single { "" } else { name }, name, piece_length)?;
+        Ok(layout)
+    }
+
+    /// Recurses once per folder: the parser stops at 64 levels.
+    fn walk(&mut self, tree: Dict<'_>, folder: &str, root: &str, piece_length: u64) -> Result<()> {
+        for (key, node) in tree.iter() {
+            let place = |e: Error| e.within(format_args!("file tree, in {}", names::quote(folder)));
+            let path = names::join(folder, [key]).map_err(place)?;
+            let place = |e: Error| e.within(format_args!("file {}", names::quote(&path)));
+            let Some(entry) = leaf(node) else {
+                let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
+                self.walk(dict, &path, root, piece_length)?;
+                continue;
+            };
+            let dict = entry.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
+            let (file, hash) = v2_entry(dict, &path, root).map_err(place)?;
+            self.list(file, hash).map_err(place)?;
+            self.align(root, piece_length).map_err(place)?;
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, entry: Entry, root: Option<Hash>) -> Result<()> {
+        self.listed += 1;
+        if self.listed > MAX_FILES {
+            return Err(bad(format!("more than {MAX_FILES} files")));
+        }
+        self.push(entry, root)
+    }
+
+    fn push(&mut self, entry: Entry, root: Option<Hash>) -> Result<()> {
+        self.names += entry.path.len() + entry.symlink.as_ref().map_or(0, String::len);
+        if self.names > MAX_NAMES {
+            return Err(bad(format!("the paths of all files are longer than {MAX_NAMES} bytes")));
+        }
+        let end = self.len.checked_add(entry.len).filter(|end| *end <= MAX_LEN);
+        let end = end.ok_or_else(|| bad(format!("the files are longer than {MAX_LEN} bytes")))?;
+        self.files.push(File {
+            path: entry.path,
+            range: self.len..end,
+            pad: entry.attr.pad,
+            executable: entry.attr.executable,
+            symlink: entry.symlink,
+        });
+        self.roots.push(root);
+        self.len = end;
+        Ok(())
+    }
+
+    /// Adds the pad that brings a v2 torrent to the next piece; behind the last file too.
+    fn align(&mut self, root: &str, piece_length: u64) -> Result<()> {
+        match self.len % piece_length {
+            0 => Ok(()),
+            over => self.push(pad(root, piece_length - over), None),
+        }
+    }
+
+    /// Drops the pad behind the last byte of a file: older writers of hybrid torrents made none.
+    pub(super) fn remove_tail_pad(&mut self) {
+        let Some(last) = self.files.iter().rposition(|f| !f.range.is_empty()) else { return };
+        if !self.files[last].pad {
+            return;
+        }
+        self.roots.remove(last);
+        self.len = self.files.remove(last).range.start;
+        for empty in &mut self.files[last..] {
+            empty.range = self.len..self.len;
+        }
+    }
+
+    /// Whether `other` puts the same bytes under the same names. Pads and empty files need not match in name.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let counts = |f: &File| !f.pad && !f.range.is_empty();
+        self.len == other.len
+            && self.files.len() == other.files.len()
+            && self.files.iter().zip(&other.files).all(|(a, b)| match (counts(a), counts(b)) {
+                (true, true) => a.path == b.path && a.range == b.range,
+                (a, b) => a == b,
+            })
+    }
+}
+
+struct Entry {
+    path: String,
+    len: u64,
+    attr: Attributes,
+    symlink: Option<String>,
+}
+
+#[derive(Default)]
+struct Attributes {
+    pad: bool,
+    executable: bool,
+    symlink: bool,
+}
+
+impl Attributes {
+    fn of(dict: Dict<'_>) -> Self {
+        let has = |c| {
+            let attr = dict.get("attr").and_then(Node::as_bytes);
+            attr.is_some_and(|a| a.contains(&c))
+        };
+        Self { pad: has(b'p'), executable: has(b'x'), symlink: has(b'l') }
+    }
+}
+
+fn pad(root: &str, len: u64) -> Entry {
+    let attr = Attributes { pad: true, ..Attributes::default() };
+    Entry { path: format!("{root}/.pad/{len}"), len, attr, symlink: None }
+}
+
+fn v1_entry(dict: Dict<'_>, root: &str) -> Result<Entry> {
+    let attr = Attributes::of(dict);
+    // A link has no bytes whatever its length says, also one without a target, which is then an empty file.
+    let len = if attr.symlink { 0 } else { length(dict)? };
+    let components = components(dict)?;
+    if attr.pad || components.iter().chain([&root.as_bytes()]).any(|c| is_bitcomet_pad(c)) {
+        return Ok(pad(root, len));
+    }
+    let path = names::join(root, components)?;
+    let symlink = target(dict, &attr, root)?;
+    Ok(Entry { path, len, attr, symlink })
+}
+
+fn v2_entry(dict: Dict<'_>, path: &str, root: &str) -> Result<(Entry, Option<Hash>)> {
+    let attr = Attributes::of(dict);
+    if attr.pad {
+        return Err(bad("a pad file has no place in a file tree"));
+    }
+    let len = if attr.symlink { 0 } else { length(dict)? };
+    let hash = match dict.bytes("pieces root")? {
+        _ if len == 0 => None,
+        Some(root) => Hash::try_from(root).ok().filter(|h| *h != [0; 32]),
+        None => None,
+    };
+    if len > 0 && hash.is_none() {
+        return Err(bad("\"pieces root\" is not a hash of 32 bytes"));
+    }
+    let symlink = target(dict, &attr, root)?;
+    Ok((Entry { path: path.to_owned(), len, attr, symlink }, hash))
+}
+
+/// The entry of a file in a file tree: what its dictionary holds under the empty key, alone.
+fn leaf(node: Node<'_>) -> Option<Node<'_>> {
+    let mut entries = node.as_dict()?.iter();
+    match (entries.next(), entries.next()) {
+        (Some((b"", entry)), None) => Some(entry),
+        _ => None,
+    }
+}
+
+fn length(dict: Dict<'_>) -> Result<u64> {
+    let length = dict.int("length")?.ok_or_else(|| bad("there is no \"length\""))?;
+    match u64::try_from(length) {
+        Err(_) => Err(bad(format!("the length {length} is negative"))),
+        Ok(len) if len > MAX_FILE_LEN => {
+            Err(bad(format!("the length {len} is more than {MAX_FILE_LEN} bytes")))
+        }
+        Ok(len) => Ok(len),
+    }
+}
+
+/// `path.utf-8` where it is there, because it is then more likely to be what was meant.
+fn components(dict: Dict<'_>) -> Result<Vec<&[u8]>> {
+    let list = |key| dict.get(key).and_then(Node::as_list);
+    let usable = |list: &List<'_>| list.iter().next().is_some();
+    match list("path.utf-8").filter(usable).or_else(|| list("path")) {
+        Some(list) => strings(list, "path"),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn strings<'a>(list: List<'a>, what: &str) -> Result<Vec<&'a [u8]>> {
+    let all = list.iter().map(Node::as_bytes).collect::<Option<Vec<_>>>();
+    all.ok_or_else(|| bad(format!("{what:?} is not a list of strings")))
+}
+
+fn target(dict: Dict<'_>, attr: &Attributes, root: &str) -> Result<Option<String>> {
+    if !attr.symlink {
+        return Ok(None);
+    }
+    let Some(list) = dict.list("symlink path")? else { return Ok(None) };
+    let components = strings(list, "symlink path")?;
+    if components.iter().all(|c| c.is_empty()) {
+        return Ok(None);
+    }
+    let place = |e: Error| e.within("the target of a symbolic link");
+    names::join(root, components).map(Some).map_err(place)
+}
+
+/// BitComet marked its pads by name alone, and libtorrent goes by that.
+fn is_bitcomet_pad(component: &[u8]) -> bool {
+    const MARK: &[u8] = b"_____padding_file_";
+    component.windows(MARK.len()).any(|w| w == MARK)
+}
+
+fn bad(what: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, what)
+}

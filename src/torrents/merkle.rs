@@ -1,0 +1,106 @@
+//! The hash trees of BitTorrent v2 (BEP 52): SHA-256 over 16 KiB blocks, then over pairs, up to one root per file.
+//!
+//! A tree is filled to a power of two with leaves of 32 zero bytes. A file no longer than a piece is filled only to
+//! its own next power of two; in a longer file every piece, the last too, is filled to the blocks of a whole piece.
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+
+/// A node of a tree, or a leaf: the SHA-256 of a block.
+pub type Hash = [u8; 32];
+
+/// The bytes under one leaf.
+pub const BLOCK_LEN: u64 = 16 * 1024;
+
+/// The root of a file no longer than a piece, from the hashes of its blocks.
+#[must_use]
+pub fn small_file_root(blocks: &[Hash]) -> Hash {
+    root(blocks, blocks.len(), [0; 32])
+}
+
+/// The root of one piece of a longer file, from the hashes of its blocks: of all of them, or in the last piece fewer.
+#[must_use]
+pub fn piece_root(blocks: &[Hash], piece_length: u32) -> Hash {
+    root(blocks, blocks_per_piece(piece_length), [0; 32])
+}
+
+/// The root of a file longer than a piece, from its piece layer (the roots of its pieces in order).
+#[must_use]
+pub fn file_root(layer: &[Hash], piece_length: u32) -> Hash {
+    root(layer, layer.len(), root(&[], blocks_per_piece(piece_length), [0; 32]))
+}
+
+fn blocks_per_piece(piece_length: u32) -> usize {
+    usize::try_from(u64::from(piece_length).div_ceil(BLOCK_LEN)).expect("at most 2^18 blocks")
+}
+
+/// The root over `nodes`, filled with `pad` to `width` (rounded up to a power of two). The padding is never laid
+/// out: one hash per level stands for all of it, so the cost follows `nodes` and not `width`.
+fn root(nodes: &[Hash], width: usize, mut pad: Hash) -> Hash {
+    let mut width = width.max(nodes.len()).max(1).next_power_of_two();
+    let mut level = nodes.to_vec();
+    while width > 1 {
+        for i in 0..level.len().div_ceil(2) {
+            level[i] = join(&level[2 * i], level.get(2 * i + 1).unwrap_or(&pad));
+        }
+        level.truncate(level.len().div_ceil(2));
+        pad = join(&pad, &pad);
+        width /= 2;
+    }
+    level.first().copied().unwrap_or(pad)
+}
+
+fn join(left: &Hash, right: &Hash) -> Hash {
+    let mut both = Context::new(&SHA256);
+    both.update(left);
+    both.update(right);
+    bytes(both.finish().as_ref())
+}
+
+/// The SHA-256 of `data`.
+#[must_use]
+pub fn sha256(data: &[u8]) -> Hash {
+    bytes(digest(&SHA256, data).as_ref())
+}
+
+pub(super) fn bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
+    digest.try_into().expect("the algorithm fixes the length of its digest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(n: u8) -> Vec<Hash> {
+        (0..n).map(|i| sha256(&[i])).collect()
+    }
+
+    fn hex(hash: Hash) -> String {
+        hash.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Expected values: the end of the output of `testdata/generate.py`, which uses nothing but hashlib.
+    #[test]
+    fn roots_are_those_of_the_plain_definition() {
+        let small = |n| hex(small_file_root(&leaves(n)));
+        assert_eq!(small(1), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
+        assert_eq!(small(2), "30e1867424e66e8b6d159246db94e3486778136f7e386ff5f001859d6b8484ab");
+        assert_eq!(small(3), "7ee5fcde741ff935e2c5fee3f08c8761b800957f20035d9d5dac2897f942a5eb");
+        assert_eq!(small(5), "41886469306e351e1887e826f9fd0a51c08cfa38881129135e646320e3a134a2");
+        let piece = |n, length| hex(piece_root(&leaves(n), length));
+        let one_of_four = "31d526fa442b00d60b5327e4801cbd74de5f3efdc904f608497a4720abbbd8df";
+        assert_eq!(piece(1, 65536), one_of_four);
+        let three_of_eight = "39f095f708a10dd2d37cca937757247d12a0ab163f9e3a24b2494f6e0203b2d8";
+        assert_eq!(piece(3, 131_072), three_of_eight);
+        assert_eq!(piece(1, 16384), small(1));
+        let of_pieces = "7557cfc2f10a22df1624bbfc69282f70008c18e3b2c1c8be02fbe839ab32629b";
+        assert_eq!(hex(file_root(&leaves(3), 65536)), of_pieces);
+    }
+
+    /// Hashing blocks straight to the root and by way of the piece layer is the same thing.
+    #[test]
+    fn the_piece_layer_leads_to_the_same_root() {
+        let blocks = leaves(37);
+        let layer: Vec<Hash> = blocks.chunks(4).map(|b| piece_root(b, 65536)).collect();
+        assert_eq!(file_root(&layer, 65536), small_file_root(&blocks));
+    }
+}

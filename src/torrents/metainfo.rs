@@ -1,0 +1,378 @@
+//! What a `.torrent` says, checked before anything acts on it.
+//!
+//! A torrent comes from a stranger and decides names on our disk, sizes of our buffers and what counts as verified.
+//! [`Metainfo::parse`] therefore refuses with a sentence whatever it cannot stand behind, and what it returns needs no
+//! second look: paths are safe to join to a folder, ranges neither overlap nor overflow, and every hash that is there
+//! belongs to the bytes it is for. What is accepted is laid out exactly as libtorrent 2.0.8 lays it out.
+
+use std::{collections::HashMap, ops::Range};
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+pub use crate::torrents::layout::File;
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::{
+        bencode::{Dict, Document, Encoder, Node},
+        layout::Layout,
+        merkle::{self, Hash},
+        names,
+    },
+};
+
+/// A piece is hashed from memory as a whole, so its length is bounded by what a memory budget can hold.
+pub const MAX_PIECE_LENGTH: u32 = 128 << 20;
+/// The most pieces; libtorrent takes no more.
+pub const MAX_PIECES: u32 = 1 << 21;
+
+/// A checked torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metainfo {
+    /// Usable as a file or folder name: the first component of every path.
+    pub name: String,
+    /// In bytes, `1..=`[`MAX_PIECE_LENGTH`]; the last piece may be shorter.
+    pub piece_length: u32,
+    /// Bytes of the linear space, pads included. Never 0.
+    pub len: u64,
+    /// In the order of the linear space, which they fill without gaps, pads included.
+    pub files: Vec<File>,
+    /// Only the trackers it names may bring peers.
+    pub private: bool,
+    /// SHA-1 of the info dictionary; `None` for v2 only.
+    pub info_hash_v1: Option<[u8; 20]>,
+    /// SHA-256 of the info dictionary; `None` for v1 only.
+    pub info_hash_v2: Option<Hash>,
+    /// Tracker URLs by tier, the first tier first.
+    pub trackers: Vec<Vec<String>>,
+    /// How many web seeds it names.
+    pub web_seeds: usize,
+    pub comment: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub created: Option<i64>,
+    /// Where the info dictionary is in the input.
+    pub info: Range<usize>,
+    /// One a piece, or empty for v2 only.
+    pieces_v1: Vec<[u8; 20]>,
+    /// One a piece, or empty for v1 only; zeros where the torrent came without that hash.
+    pieces_v2: Vec<Hash>,
+    /// One a file.
+    roots: Vec<Option<Hash>>,
+}
+
+impl Metainfo {
+    /// Reads a whole `.torrent` file.
+    ///
+    /// # Errors
+    /// `InvalidInput`, saying what is wrong and where.
+    pub fn parse(torrent: &[u8]) -> Result<Self> {
+        parse(torrent).map_err(|e| {
+            let e = e.within("not a usable torrent");
+            match torrent.first() {
+                Some(b'<') => e.hint("it looks like a web page: download the torrent again"),
+                Some(b'm') if torrent.starts_with(b"magnet:") => {
+                    e.hint("it is a magnet link: give the link itself")
+                }
+                _ => e,
+            }
+        })
+    }
+
+    /// Reads an info dictionary alone, which is all that a magnet link's peers send: no trackers, no v2 piece hashes.
+    ///
+    /// # Errors
+    /// As [`Metainfo::parse`].
+    pub fn parse_info(info: &[u8]) -> Result<Self> {
+        let parsed = Document::parse(info).and_then(|doc| parse_info(doc.root()));
+        parsed.map_err(|e| e.within("not a usable torrent"))
+    }
+
+    /// How many pieces it has.
+    #[must_use]
+    pub fn pieces(&self) -> u32 {
+        let pieces = self.len.div_ceil(u64::from(self.piece_length));
+        u32::try_from(pieces).expect("at most MAX_PIECES")
+    }
+
+    /// The bytes of `piece` in the linear space, pads included. Empty past the end.
+    #[must_use]
+    pub fn piece_range(&self, piece: u32) -> Range<u64> {
+        let start = u64::from(piece) * u64::from(self.piece_length);
+        start.min(self.len)..(start + u64::from(self.piece_length)).min(self.len)
+    }
+
+    /// The hash of each piece; empty for v2 only.
+    #[must_use]
+    pub fn pieces_v1(&self) -> &[[u8; 20]] {
+        &self.pieces_v1
+    }
+
+    /// The v2 hash of `piece`: its root in a file longer than a piece, else the root of the file. `None` for v1 only,
+    /// and where a torrent from a magnet link came without its piece layers.
+    #[must_use]
+    pub fn piece_v2(&self, piece: u32) -> Option<&Hash> {
+        self.pieces_v2.get(piece as usize).filter(|hash| **hash != [0; 32])
+    }
+
+    /// The merkle root of the file at `index`; `None` for v1 only, pads, links and empty files.
+    #[must_use]
+    pub fn root(&self, index: usize) -> Option<&Hash> {
+        self.roots.get(index)?.as_ref()
+    }
+
+    /// The file in which `offset` lies, with its index. `None` past the end.
+    #[must_use]
+    pub fn file_at(&self, offset: u64) -> Option<(usize, &File)> {
+        let index = self.files.partition_point(|f| f.range.end <= offset);
+        Some((index, self.files.get(index)?))
+    }
+}
+
+/// A `.torrent` around the `info` dictionary that a magnet link brought, so that it can be kept and parsed later.
+#[must_use]
+pub fn torrent_file(info: &[u8], trackers: &[Vec<String>]) -> Vec<u8> {
+    let mut e = Encoder::default();
+    e.dict(|e| {
+        if let Some(first) = trackers.iter().flatten().next() {
+            e.bytes("announce").bytes(first).bytes("announce-list").list(|e| {
+                for tier in trackers.iter().filter(|t| !t.is_empty()) {
+                    e.list(|e| {
+                        for url in tier {
+                            e.bytes(url);
+                        }
+                    });
+                }
+            });
+        }
+        e.bytes("info").raw(info);
+    });
+    e.finish()
+}
+
+fn parse(torrent: &[u8]) -> Result<Metainfo> {
+    let doc = Document::parse(torrent)?;
+    let root = doc.root().as_dict().ok_or_else(|| bad("it is not a dictionary"))?;
+    let info = root.get("info").ok_or_else(|| bad("it has no \"info\""))?;
+    let mut meta = parse_info(info)?;
+    if meta.info_hash_v2.is_some()
+        && let Some(layers) = root.dict("piece layers")?
+    {
+        take_layers(&mut meta, layers)?;
+    }
+    meta.trackers = trackers(root);
+    meta.web_seeds = ["url-list", "httpseeds"].into_iter().map(|key| urls(root, key)).sum();
+    meta.comment = text(root, "comment.utf-8").or_else(|| text(root, "comment"));
+    meta.created = root.get("creation date").and_then(Node::as_int).filter(|t| *t >= 0);
+    Ok(meta)
+}
+
+fn parse_info(node: Node<'_>) -> Result<Metainfo> {
+    let info = node.as_dict().ok_or_else(|| bad("\"info\" is not a dictionary"))?;
+    let v2 = is_v2(info)?;
+    if let Some(at) = node.unsorted().filter(|_| info.get("meta version").is_some()) {
+        return Err(bad(format!("the keys of the dictionary at byte {at} are out of order"))
+            .hint("v1 torrents may have that, but libtorrent takes no v2 torrent that does"));
+    }
+    let v1 = !v2 || info.get("files").is_some() || info.get("length").is_some();
+    let piece_length = piece_length(info, v2)?;
+    let hash_v1: [u8; 20] = merkle::bytes(digest(&SHA1_FOR_LEGACY_USE_ONLY, node.raw()).as_ref());
+    let hash_v2 = merkle::sha256(node.raw());
+    let fallback = if v1 { &hash_v1[..] } else { &hash_v2[..] };
+    let Layout { files, roots, len, .. } = layout(info, v1, v2, piece_length, fallback)?;
+    refuse_unusable(&files, len, piece_length)?;
+    let name = files[0].path.split('/').next().unwrap_or_default().to_owned();
+    let mut meta = Metainfo {
+        name,
+        piece_length,
+        len,
+        files,
+        private: info.get("private").and_then(Node::as_int).is_some_and(|n| n != 0),
+        info_hash_v1: v1.then_some(hash_v1),
+        info_hash_v2: v2.then_some(hash_v2),
+        trackers: Vec::new(),
+        web_seeds: 0,
+        comment: None,
+        created: None,
+        info: node.span(),
+        pieces_v1: Vec::new(),
+        pieces_v2: Vec::new(),
+        roots,
+    };
+    meta.pieces_v1 = pieces_v1(info, v1, meta.pieces())?;
+    if v2 {
+        meta.pieces_v2 = small_files(&meta);
+    }
+    Ok(meta)
+}
+
+fn is_v2(info: Dict<'_>) -> Result<bool> {
+    match info.int("meta version")?.unwrap_or(1) {
+        1 if info.get("file tree").is_some() => {
+            Err(bad("it has a \"file tree\", but no \"meta version\" of 2"))
+        }
+        1 => Ok(false),
+        2 => Ok(true),
+        other => Err(bad(format!("its \"meta version\" is {other}, and only 1 and 2 are known"))),
+    }
+}
+
+fn piece_length(info: Dict<'_>, v2: bool) -> Result<u32> {
+    let length = info.int("piece length")?.ok_or_else(|| bad("it has no \"piece length\""))?;
+    let usable = u32::try_from(length).ok().filter(|n| *n > 0);
+    let usable = usable.ok_or_else(|| bad(format!("the piece length {length} is impossible")))?;
+    if usable > MAX_PIECE_LENGTH {
+        let what = format!("the piece length {length} is more than {MAX_PIECE_LENGTH} bytes");
+        return Err(bad(what).hint("a piece is checked in memory, so its length is bounded"));
+    }
+    if v2 && (u64::from(usable) < merkle::BLOCK_LEN || !usable.is_power_of_two()) {
+        let rule = "a power of two of at least 16384";
+        return Err(bad(format!("the piece length {length} is not {rule}, which v2 needs")));
+    }
+    Ok(usable)
+}
+
+/// The torrent's name; for one of several files that calls itself nothing, its info hash, as in libtorrent.
+fn name(info: Dict<'_>, fallback: Option<&[u8]>) -> Result<String> {
+    let raw = match info.get("name.utf-8").and_then(Node::as_bytes) {
+        Some(raw) => raw,
+        None => info.bytes("name")?.ok_or_else(|| bad("it has no \"name\""))?,
+    };
+    match (names::component(raw).map_err(|e| e.within("\"name\""))?, fallback) {
+        (Some(name), _) => Ok(name),
+        (None, Some(hash)) => Ok(hash.iter().map(|b| format!("{b:02x}")).collect()),
+        (None, None) => Err(bad("its \"name\" is empty")),
+    }
+}
+
+fn layout(info: Dict<'_>, v1: bool, v2: bool, piece_length: u32, hash: &[u8]) -> Result<Layout> {
+    let list = info.list("files")?;
+    let fallback = (v2 || list.is_some()).then_some(hash);
+    let name = name(info, fallback)?;
+    let old = match list {
+        Some(list) => Layout::v1_list(list, &name)?,
+        None if v1 => Layout::v1_single(info, &name)?,
+        None => Layout::default(),
+    };
+    if !v2 {
+        return Ok(old);
+    }
+    let tree = info.dict("file tree")?.ok_or_else(|| bad("it has no \"file tree\""))?;
+    let mut new = Layout::v2(tree, &name, list.is_some(), u64::from(piece_length))?;
+    if v1 && new.files.len() == old.files.len() + 1 {
+        new.remove_tail_pad();
+    }
+    if v1 && !new.agrees_with(&old) {
+        return Err(bad("its v1 and v2 parts do not list the same files"));
+    }
+    Ok(new)
+}
+
+fn refuse_unusable(files: &[File], len: u64, piece_length: u32) -> Result<()> {
+    if files.iter().all(|f| f.pad || f.range.is_empty()) {
+        return Err(bad("it has no file with anything in it"));
+    }
+    if len.div_ceil(u64::from(piece_length)) > u64::from(MAX_PIECES) {
+        let what = format!("{len} bytes in pieces of {piece_length} are more than {MAX_PIECES}");
+        return Err(bad(format!("{what} pieces")));
+    }
+    names::refuse_collisions(files.iter().filter(|f| !f.pad).map(|f| f.path.as_str()))
+}
+
+fn pieces_v1(info: Dict<'_>, v1: bool, count: u32) -> Result<Vec<[u8; 20]>> {
+    let hashes = match info.bytes("pieces")? {
+        Some(_) if !v1 => return Err(bad("it has \"pieces\", but no v1 files they could be of")),
+        None if v1 => return Err(bad("it has no \"pieces\"")),
+        other => other.unwrap_or_default(),
+    };
+    let (hashes, rest) = hashes.as_chunks::<20>();
+    if !rest.is_empty() {
+        return Err(bad("the length of \"pieces\" is not a multiple of 20"));
+    }
+    if v1 && hashes.len() != count as usize {
+        let found = hashes.len();
+        return Err(bad(format!("\"pieces\" has {found} hashes for {count} pieces")));
+    }
+    Ok(hashes.to_vec())
+}
+
+/// The v2 hashes that need no piece layers: a file no longer than a piece is its own piece's root.
+fn small_files(meta: &Metainfo) -> Vec<Hash> {
+    let mut hashes = vec![[0; 32]; meta.pieces() as usize];
+    for (file, root) in meta.files.iter().zip(&meta.roots) {
+        if let Some(root) = root
+            && file.range.end - file.range.start <= u64::from(meta.piece_length)
+        {
+            hashes[first_piece(meta, file)] = *root;
+        }
+    }
+    hashes
+}
+
+fn first_piece(meta: &Metainfo, file: &File) -> usize {
+    let piece = file.range.start / u64::from(meta.piece_length);
+    usize::try_from(piece).expect("at most MAX_PIECES")
+}
+
+/// Takes the piece hashes of longer files. Files without a layer stay without, as they are from a magnet link.
+fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
+    let layers: HashMap<&[u8], Node<'_>> = layers.iter().collect();
+    for (index, file) in meta.files.iter().enumerate() {
+        let len = file.range.end - file.range.start;
+        let Some(root) = &meta.roots[index] else { continue };
+        if len <= u64::from(meta.piece_length) {
+            continue;
+        }
+        let Some(layer) = layers.get(&root[..]) else { continue };
+        let wrong = |why| bad(format!("the piece layer of {} {why}", names::quote(&file.path)));
+        let bytes = layer.as_bytes().ok_or_else(|| wrong("is not a string"))?;
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() || hashes.len() as u64 != len.div_ceil(u64::from(meta.piece_length)) {
+            return Err(wrong("has not one hash of 32 bytes for each piece"));
+        }
+        if merkle::file_root(hashes, meta.piece_length) != *root {
+            return Err(wrong("does not hash to the root of the file"));
+        }
+        let first = first_piece(meta, file);
+        meta.pieces_v2[first..first + hashes.len()].copy_from_slice(hashes);
+    }
+    Ok(())
+}
+
+/// Tiers of `announce-list`, or else `announce`. What is no URL in UTF-8 is passed over: trackers are a convenience.
+fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
+    let url = |node: Node<'_>| {
+        let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let tiers = root.get("announce-list").and_then(Node::as_list);
+    let tiers = tiers.into_iter().flat_map(|l| l.iter()).filter_map(Node::as_list);
+    let tiers: Vec<Vec<String>> = tiers
+        .map(|tier| tier.iter().filter_map(url).collect())
+        .filter(|t: &Vec<_>| !t.is_empty())
+        .collect();
+    match root.get("announce").and_then(url) {
+        Some(only) if tiers.is_empty() => vec![vec![only]],
+        _ => tiers,
+    }
+}
+
+fn urls(root: Dict<'_>, key: &str) -> usize {
+    let used = |node: Node<'_>| node.as_bytes().is_some_and(|b| !b.is_empty());
+    let Some(node) = root.get(key) else { return 0 };
+    match node.as_list() {
+        Some(list) => list.iter().filter(|n| used(*n)).count(),
+        None => usize::from(used(node)),
+    }
+}
+
+fn text(root: Dict<'_>, key: &str) -> Option<String> {
+    let bytes = root.get(key)?.as_bytes().filter(|b| !b.is_empty())?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn bad(what: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, what)
+}
+
+#[cfg(test)]
+#[path = "metainfo_tests.rs"]
+mod tests;

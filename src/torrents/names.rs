@@ -1,0 +1,234 @@
+//! What a stranger calls a file, turned into a path that is safe and usable on Linux, or refused.
+//!
+//! A refused name gets no replacement: two names that are "cleaned" to one would write over each other. What is
+//! changed is only what no file system takes (more than 240 bytes) or what shows another name than it is (marks that
+//! turn the direction of writing), and then so that it stays unique and the same on every run.
+
+use std::borrow::Cow;
+
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::merkle::sha256,
+};
+
+/// The longest component in bytes. Linux takes 255; 15 are left for suffixes such as `.partial`.
+pub const MAX_COMPONENT: usize = 240;
+/// The longest path in bytes. Linux takes 4096; 1 KiB is left for the folder it is put in.
+pub const MAX_PATH: usize = 3072;
+/// Longer endings than this after the last dot are no extension that is worth keeping.
+const MAX_EXTENSION: usize = 16;
+
+/// Names that open a device on Windows whatever the folder, so that a library shared from there would hang.
+const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
+
+/// Marks that turn the direction of writing: `gpj.exe` shown as `exe.jpg`. libtorrent drops the same seven.
+const DIRECTION: [char; 7] =
+    ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{200e}', '\u{200f}'];
+
+/// Joins `components` to `base` with `/`. Empty components are skipped.
+///
+/// # Errors
+/// `InvalidInput` that quotes the component when one could leave the folder or is no usable name, when the path is
+/// longer than [`MAX_PATH`], or when nothing is left of it.
+pub fn join<'a>(base: &str, components: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
+    let mut path = base.to_owned();
+    for raw in components {
+        let Some(name) = component(raw)? else { continue };
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(&name);
+        if path.len() > MAX_PATH {
+            return Err(bad(format!("the path {} is longer than {MAX_PATH} bytes", quote(&path))));
+        }
+    }
+    if path.len() == base.len() { Err(bad("the path is empty")) } else { Ok(path) }
+}
+
+/// One component, as it is used on disk; `None` when it is empty.
+///
+/// # Errors
+/// As [`join`].
+pub fn component(raw: &[u8]) -> Result<Option<String>> {
+    let mut name = decode(raw).into_owned();
+    name.retain(|c| !DIRECTION.contains(&c));
+    let refuse = |why: &str| Err(bad(format!("the name {} {why}", quote(&name))));
+    match name.as_str() {
+        "" => return Ok(None),
+        "." | ".." => return refuse("would leave its folder"),
+        _ => {}
+    }
+    if name.contains(['/', '\\']) {
+        return refuse("has a path separator in it");
+    }
+    if name.contains(char::is_control) {
+        return refuse("has a control character in it");
+    }
+    if is_device(&name) {
+        return refuse("is the name of a device on Windows");
+    }
+    Ok(Some(if name.len() > MAX_COMPONENT { with_hash(&name, raw) } else { name }))
+}
+
+fn is_device(name: &str) -> bool {
+    let port = |kind: &str| {
+        let (stem, digit) = (name.get(..3), name.get(3..));
+        stem.is_some_and(|s| s.eq_ignore_ascii_case(kind))
+            && matches!(digit.map(str::as_bytes), Some([b'1'..=b'9']))
+    };
+    DEVICES.iter().any(|d| name.eq_ignore_ascii_case(d)) || port("COM") || port("LPT")
+}
+
+/// UTF-8 as it is. Other bytes are read as Latin-1, which keeps them apart; where that gives control characters (0x80
+/// to 0x9f: an East Asian encoding, say) those become `_`, and a hash of the bytes keeps the names apart.
+fn decode(raw: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(raw) {
+        return Cow::Borrowed(text);
+    }
+    let is_c1 = |b: &u8| (0x80..0xa0).contains(b);
+    let text = raw.iter().map(|b| if is_c1(b) { '_' } else { char::from(*b) }).collect::<String>();
+    Cow::Owned(if raw.iter().any(is_c1) { with_hash(&text, raw) } else { text })
+}
+
+/// `stem.ext` to `stem.1a2b3c4d.ext`, the stem cut so that all is at most [`MAX_COMPONENT`] bytes. The hash is of the
+/// name as it was sent, so it is the same on every run.
+fn with_hash(name: &str, raw: &[u8]) -> String {
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 && (2..=MAX_EXTENSION + 1).contains(&(name.len() - dot)) => {
+            name.split_at(dot)
+        }
+        _ => (name, ""),
+    };
+    let hash = sha256(raw);
+    let tag = format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+    let mut end = stem.len().min(MAX_COMPONENT - tag.len() - extension.len());
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{tag}{extension}", &stem[..end])
+}
+
+/// Refuses paths that cannot all exist: one that comes twice, and one that is the folder of another.
+///
+/// # Errors
+/// `InvalidInput` that quotes the path.
+pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut paths: Vec<&str> = paths.collect();
+    // By component, so that what is inside `a` comes right behind `a`, and not behind `a.txt`.
+    paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
+    for pair in paths.windows(2) {
+        let (path, next) = (pair[0], pair[1]);
+        match next.strip_prefix(path) {
+            Some("") => return Err(bad(format!("the path {} comes twice", quote(path)))),
+            Some(rest) if rest.starts_with('/') => {
+                return Err(bad(format!("the path {} is a file and a folder", quote(path))));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// In quotes, escaped, and cut to what fits a line: the name is the stranger's.
+pub(super) fn quote(name: &str) -> String {
+    const SHOWN: usize = 80;
+    match name.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{:?}…", &name[..cut]),
+        None => format!("{name:?}"),
+    }
+}
+
+fn bad(what: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(raw: &[u8]) -> String {
+        component(raw).unwrap().expect("not empty")
+    }
+
+    #[test]
+    fn takes_ordinary_names_as_they_are() {
+        for good in
+            ["a", "...", "..a", "aux.c", "con.txt", "COM0", "COM10", "lpt", "ünï", " x ", "COMé"]
+        {
+            assert_eq!(name(good.as_bytes()), good);
+        }
+    }
+
+    #[test]
+    fn refuses_names_that_escape_or_cannot_be() {
+        let table: &[(&[u8], &str)] = &[
+            (b".", "the name \".\" would leave its folder"),
+            (b"..", "the name \"..\" would leave its folder"),
+            ("\u{200e}..".as_bytes(), "the name \"..\" would leave its folder"),
+            (b"/etc", "the name \"/etc\" has a path separator in it"),
+            (b"a\\b", "the name \"a\\\\b\" has a path separator in it"),
+            (b"a\0b", "the name \"a\\0b\" has a control character in it"),
+            (b"a\nb", "the name \"a\\nb\" has a control character in it"),
+            ("\u{9b}31m".as_bytes(), "the name \"\\u{9b}31m\" has a control character in it"),
+            (b"NUL", "the name \"NUL\" is the name of a device on Windows"),
+            (b"aux", "the name \"aux\" is the name of a device on Windows"),
+            (b"Com1", "the name \"Com1\" is the name of a device on Windows"),
+            (b"lpt9", "the name \"lpt9\" is the name of a device on Windows"),
+        ];
+        for (raw, sentence) in table {
+            assert_eq!(component(raw).unwrap_err().to_string(), *sentence);
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_but_keep_their_extension_and_stay_apart() {
+        let long = |last: char| format!("{}{last}.mkv", "é".repeat(150));
+        let (a, b) = (name(long('a').as_bytes()), name(long('b').as_bytes()));
+        assert_ne!(a, b);
+        assert_eq!(a, name(long('a').as_bytes()));
+        assert!(a.len() <= MAX_COMPONENT && a.ends_with(".mkv"), "{a}");
+        assert_eq!(name("x".repeat(240).as_bytes()), "x".repeat(240));
+        assert_eq!(name("x".repeat(241).as_bytes()).len(), 240);
+        let odd = format!("{}.{}", "x".repeat(10), "y".repeat(300));
+        assert_eq!(name(odd.as_bytes()).len(), 240);
+    }
+
+    #[test]
+    fn names_in_other_encodings_stay_readable_and_apart() {
+        assert_eq!(name(b"caf\xe9.txt"), "café.txt");
+        let (a, b) = (name(b"\x83\x65.mp3"), name(b"\x84\x65.mp3"));
+        assert_ne!(a, b);
+        assert!(a.starts_with("_e.") && a.ends_with(".mp3"), "{a}");
+    }
+
+    #[test]
+    fn joins_and_skips_what_is_empty() {
+        assert_eq!(join("t", [&b""[..], b"a", b"", b"b"]).unwrap(), "t/a/b");
+        assert_eq!(join("", [&b"a"[..]]).unwrap(), "a");
+        assert_eq!(join("t", [&b""[..]]).unwrap_err().to_string(), "the path is empty");
+        let deep = std::iter::repeat_n(&b"abcdefg"[..], 400);
+        assert!(join("t", deep).unwrap_err().to_string().contains("longer than 3072 bytes"));
+    }
+
+    #[test]
+    fn finds_paths_that_cannot_all_exist() {
+        let check =
+            |paths: &[&str]| refuse_collisions(paths.iter().copied()).err().map(|e| e.to_string());
+        assert_eq!(check(&["t/a", "t/a.txt", "t/b/a", "t/A"]), None);
+        assert_eq!(check(&["t/a", "t/b", "t/a"]).unwrap(), "the path \"t/a\" comes twice");
+        let folder = "the path \"t/a\" is a file and a folder";
+        assert_eq!(check(&["t/a!", "t/a/x/y", "t/a", "t/a.b"]).unwrap(), folder);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_out_is_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(Some(name)) = component(&raw) {
+                prop_assert!(name.len() <= MAX_COMPONENT && !name.is_empty());
+                prop_assert!(name != "." && name != ".." && !name.contains(['/', '\\', '\0']));
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Which files `--select` means, and which pieces those need.
+//!
+//! A selection is a list with commas of two things: numbers as `bae info` prints them (`1`, `3-5`, `7-`; counted from
+//! 1, pads not counted), and anything else as a glob over the path. `*` also crosses folders, so that `*.flac` means
+//! every one of them. A comma within `{}` or `[]` belongs to the glob.
+
+use std::ops::RangeInclusive;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::metainfo::{File, Metainfo},
+};
+
+/// The files that `spec` means, as ascending indices into `files`; never a pad, never none.
+///
+/// # Errors
+/// `InvalidInput` when a part of `spec` cannot be read or means no file: a selection with a typo in it would otherwise
+/// silently leave something out.
+pub fn select(spec: &str, files: &[File]) -> Result<Vec<u32>> {
+    let numbered: Vec<usize> = (0..files.len()).filter(|i| !files[*i].pad).collect();
+    let mut chosen = vec![false; files.len()];
+    let mut any = false;
+    for part in parts(spec) {
+        any = true;
+        match numbers(part, numbered.len())? {
+            Some(range) => numbered[range].iter().for_each(|i| chosen[*i] = true),
+            None => choose_glob(part, files, &numbered, &mut chosen)?,
+        }
+    }
+    if !any {
+        return Err(bad("the selection is empty").hint(HINT));
+    }
+    let chosen = chosen.iter().enumerate().filter(|(_, chosen)| **chosen);
+    Ok(chosen.map(|(i, _)| u32::try_from(i).expect("a torrent has far fewer files")).collect())
+}
+
+const HINT: &str =
+    "give numbers as `bae info` prints them (1,3-5) or a pattern over the path (*.flac)";
+
+/// Which pieces hold bytes of the files at the indices `selected`: one flag a piece.
+#[must_use]
+pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
+    let mut wanted = vec![false; meta.pieces() as usize];
+    for file in selected.iter().filter_map(|i| meta.files.get(*i as usize)) {
+        if file.pad || file.range.is_empty() {
+            continue;
+        }
+        let piece = |offset: u64| {
+            usize::try_from(offset / u64::from(meta.piece_length)).expect("at most MAX_PIECES")
+        };
+        wanted[piece(file.range.start)..=piece(file.range.end - 1)].fill(true);
+    }
+    wanted
+}
+
+/// The parts between commas that are in no bracket, without the empty ones.
+fn parts(spec: &str) -> impl Iterator<Item = &str> {
+    let (mut depth, mut escaped) = (0usize, false);
+    let split = move |c: char| {
+        if std::mem::take(&mut escaped) {
+            return false;
+        }
+        match c {
+            '\\' => escaped = true,
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    spec.split(split).map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// `3`, `3-5` or `3-`, as a range of 0-based numbers below `count`; `None` for what is no number.
+fn numbers(part: &str, count: usize) -> Result<Option<RangeInclusive<usize>>> {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let (from, to) = match part.split_once('-') {
+        Some((from, "")) if digits(from) => (from, None),
+        Some((from, to)) if digits(from) && digits(to) => (from, Some(to)),
+        None if digits(part) => (part, Some(part)),
+        _ => return Ok(None),
+    };
+    // A number too long for its type is above `count` in any case.
+    let number = |s: &str| s.parse::<usize>().unwrap_or(usize::MAX);
+    let (from, to) = (number(from), to.map_or(count, number));
+    if from == 0 || from > count || to > count {
+        let what = format!("selection {part:?}: there are only files 1 to {count}");
+        return Err(bad(what).hint("`bae info` prints the files with their numbers"));
+    }
+    if from > to {
+        return Err(bad(format!("selection {part:?} ends before it starts")));
+    }
+    Ok(Some(from - 1..=to - 1))
+}
+
+fn choose_glob(glob: &str, files: &[File], among: &[usize], chosen: &mut [bool]) -> Result<()> {
+    let matcher = compile(glob)?;
+    let mut any = false;
+    for i in among {
+        let path = files[*i].path.as_str();
+        let inner = path.split_once('/').map(|(_, inner)| inner);
+        if matcher.is_match(path) || inner.is_some_and(|inner| matcher.is_match(inner)) {
+            (chosen[*i], any) = (true, true);
+        }
+    }
+    if any { Ok(()) } else { Err(bad(format!("selection {glob:?} matches no file")).hint(HINT)) }
+}
+
+fn compile(glob: &str) -> Result<GlobMatcher> {
+    let built = GlobBuilder::new(glob).literal_separator(false).build();
+    let wrong = |e| bad(format!("selection {glob:?} is no pattern")).because(e).hint(HINT);
+    Ok(built.map_err(wrong)?.compile_matcher())
+}
+
+fn bad(what: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Files of 10 bytes each; those whose path starts with `.pad` are pads.
+    fn files(paths: &[&str]) -> Vec<File> {
+        let file = |(i, path): (u64, &&str)| File {
+            path: (*path).to_owned(),
+            range: i * 10..(i + 1) * 10,
+            pad: path.contains(".pad"),
+            executable: false,
+            symlink: None,
+        };
+        (0..).zip(paths).map(file).collect()
+    }
+
+    fn album() -> Vec<File> {
+        files(&["t/1.flac", "t/.pad/6", "t/art/a.jpg", "t/art/b, c.png", "t/.pad/9", "t/2.flac"])
+    }
+
+    #[test]
+    fn numbers_count_from_one_and_skip_pads() {
+        let select = |spec| select(spec, &album()).unwrap();
+        assert_eq!(select("1"), [0]);
+        assert_eq!(select("2-4"), [2, 3, 5]);
+        assert_eq!(select("3-, 1,1"), [0, 3, 5]);
+        assert_eq!(select("4,2"), [2, 5]);
+    }
+
+    #[test]
+    fn patterns_match_with_and_without_the_name_of_the_torrent() {
+        let select = |spec| select(spec, &album()).unwrap();
+        assert_eq!(select("*.flac"), [0, 5]);
+        assert_eq!(select("t/art/*"), [2, 3]);
+        assert_eq!(select("art/*,1"), [0, 2, 3]);
+        assert_eq!(select("*.{jpg,png}"), [2, 3]);
+        assert_eq!(select("*[,]*"), [3]);
+        assert_eq!(select("*\\, c.png"), [3]);
+        assert_eq!(select("*"), [0, 2, 3, 5]);
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_a_hint() {
+        let table = [
+            ("", "the selection is empty"),
+            (" , ", "the selection is empty"),
+            ("0", "selection \"0\": there are only files 1 to 4"),
+            ("5", "selection \"5\": there are only files 1 to 4"),
+            ("2-9", "selection \"2-9\": there are only files 1 to 4"),
+            (
+                "99999999999999999999999",
+                "selection \"99999999999999999999999\": there are only files 1 to 4",
+            ),
+            ("3-2", "selection \"3-2\" ends before it starts"),
+            ("*.flac,*.mkv", "selection \"*.mkv\" matches no file"),
+            (".pad*", "selection \".pad*\" matches no file"),
+            ("{a", "selection \"{a\" is no pattern"),
+        ];
+        for (spec, sentence) in table {
+            let e = select(spec, &album()).expect_err(spec);
+            assert_eq!((e.kind(), e.to_string().as_str()), (Kind::InvalidInput, sentence));
+        }
+        assert!(select("x", &album()).unwrap_err().hint_text().is_some());
+    }
+
+    #[test]
+    fn wanted_are_the_pieces_that_a_file_touches() {
+        let meta = Metainfo::parse(include_bytes!("testdata/multi_v1.torrent")).unwrap();
+        // Pieces of 32768: a.bin is 0..32868, b.bin 5 bytes behind it, z.bin the rest.
+        assert_eq!(wanted_pieces(&meta, &[0]), [true, true, false, false]);
+        assert_eq!(wanted_pieces(&meta, &[1]), [false, true, false, false]);
+        assert_eq!(wanted_pieces(&meta, &[2]), [false; 4]);
+        assert_eq!(wanted_pieces(&meta, &[3]), [false, true, true, true]);
+        assert_eq!(wanted_pieces(&meta, &[99]), [false; 4]);
+        let meta = Metainfo::parse(include_bytes!("testdata/multi_v2.torrent")).unwrap();
+        assert_eq!(wanted_pieces(&meta, &[0, 1]), [true, true, false, false, false, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_selection_panics_or_means_a_pad(spec in "[0-9a-z,*?{}\\[\\]\\\\ -]{0,20}") {
+            let files = album();
+            if let Ok(chosen) = select(&spec, &files) {
+                prop_assert!(!chosen.is_empty() && chosen.is_sorted());
+                prop_assert!(chosen.iter().all(|i| !files[*i as usize].pad));
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which chunks the piece picker is led to. Pure.
+//!
+//! Left alone, rarest-first fills every chunk a little, and memory runs out before any is whole. So the pieces of a few
+//! open chunks are preferred, the oldest chunk most (7, then 6, then 5 for the rest): equal preference would fill all
+//! of them at the same pace, and none soon. All other pieces stay wanted at the normal priority (4), so that a peer
+//! which has none of the open chunks' pieces still gives what it has. Chunks are opened until enough bytes are missing
+//! in open ones for all requests in flight twice over, so that the picker does not run past them. The next chunk is the
+//! rarest, and the first of equals.
+//!
+//! # Invariants
+//! - Every missing wanted piece is in at most one open chunk, and the priority of a piece never falls.
+//! - Missing bytes of open chunks stay at or above the target while any chunk is left to open.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    ops::Range,
+};
+
+/// The priority of the pieces of the oldest open chunk, the next, and all after.
+const PRIORITIES: [u8; 3] = [7, 6, 5];
+
+/// Leads one torrent's picker.
+#[derive(Debug)]
+pub struct Steering {
+    piece_len: u64,
+    /// Missing wanted pieces that are in no open chunk.
+    unopened: BTreeSet<u32>,
+    /// Chunks not opened yet: (how many peers have it, position), rarest first.
+    closed: BinaryHeap<Reverse<(u32, usize)>>,
+    chunks: Vec<Range<u32>>,
+    /// Oldest first.
+    open: VecDeque<Open>,
+    /// Which open chunk a missing piece is in.
+    chunk_of: HashMap<u32, usize>,
+}
+
+#[derive(Debug)]
+struct Open {
+    chunk: usize,
+    missing: BTreeSet<u32>,
+    /// What its pieces were told last; 4 is what all pieces have.
+    priority: u8,
+}
+
+impl Steering {
+    /// `chunks` are byte ranges in order; `missing` the wanted pieces that are not durable.
+    #[must_use]
+    pub fn new(
+        piece_len: u64,
+        chunks: &[Range<u64>],
+        missing: impl IntoIterator<Item = u32>,
+    ) -> Self {
+        let piece = |at: u64| u32::try_from(at / piece_len).unwrap_or(u32::MAX);
+        let chunks: Vec<_> = chunks
+            .iter()
+            .map(|c| piece(c.start)..piece(c.end.saturating_sub(1)).saturating_add(1))
+            .collect();
+        Self {
+            piece_len,
+            unopened: missing.into_iter().collect(),
+            closed: (0..chunks.len()).map(|i| Reverse((0, i))).collect(),
+            chunks,
+            open: VecDeque::new(),
+            chunk_of: HashMap::new(),
+        }
+    }
+
+    /// Orders the chunks still closed by how many peers have their rarest piece. `peers[p]` is piece `p`'s count.
+    pub fn set_availability(&mut self, peers: &[u32]) {
+        let rarest = |range: &Range<u32>| {
+            range.clone().filter_map(|p| peers.get(p as usize)).min().copied().unwrap_or(0)
+        };
+        let closed = std::mem::take(&mut self.closed);
+        self.closed = closed
+            .into_iter()
+            .map(|Reverse((_, i))| Reverse((rarest(&self.chunks[i]), i)))
+            .collect();
+    }
+
+    /// A piece passed its hash.
+    pub fn done(&mut self, piece: u32) {
+        self.unopened.remove(&piece);
+        let Some(chunk) = self.chunk_of.remove(&piece) else { return };
+        let at = self.open.iter().position(|o| o.chunk == chunk);
+        if let Some(at) = at
+            && self.open[at].missing.remove(&piece)
+            && self.open[at].missing.is_empty()
+        {
+            self.open.remove(at);
+        }
+    }
+
+    /// Opens chunks until `target` bytes are missing in open ones; answers the pieces whose priority changes.
+    pub fn lead(&mut self, target: u64) -> Vec<(u8, Vec<u32>)> {
+        while (self.chunk_of.len() as u64) * self.piece_len < target {
+            let Some(Reverse((_, chunk))) = self.closed.pop() else { break };
+            let missing: BTreeSet<u32> =
+                self.unopened.range(self.chunks[chunk].clone()).copied().collect();
+            for piece in &missing {
+                self.unopened.remove(piece);
+                self.chunk_of.insert(*piece, chunk);
+            }
+            if !missing.is_empty() {
+                self.open.push_back(Open { chunk, missing, priority: 4 });
+            }
+        }
+        let mut changes = Vec::new();
+        for (i, open) in self.open.iter_mut().enumerate() {
+            let priority = PRIORITIES[i.min(PRIORITIES.len() - 1)];
+            if priority > open.priority {
+                open.priority = priority;
+                changes.push((priority, open.missing.iter().copied().collect()));
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grid(chunk: u64, len: u64) -> Vec<Range<u64>> {
+        (0..len.div_ceil(chunk)).map(|i| i * chunk..((i + 1) * chunk).min(len)).collect()
+    }
+
+    #[test]
+    fn equal_chunks_open_in_order_and_the_rarest_first() {
+        let mut s = Steering::new(1, &grid(4, 12), 0..12);
+        assert_eq!(s.lead(4), vec![(7, vec![0, 1, 2, 3])]);
+        s.set_availability(&[9, 9, 9, 9, 5, 5, 5, 5, 5, 5, 1, 5]);
+        assert_eq!(s.lead(8), vec![(6, vec![8, 9, 10, 11])]);
+        (0..4).for_each(|p| s.done(p));
+        assert_eq!(s.lead(8), vec![(7, vec![8, 9, 10, 11]), (6, vec![4, 5, 6, 7])]);
+    }
+
+    #[test]
+    fn a_piece_across_two_chunks_is_in_one_of_them() {
+        let mut s = Steering::new(10, &grid(15, 45), 0..5);
+        let mut all: Vec<u32> = s.lead(u64::MAX).into_iter().flat_map(|c| c.1).collect();
+        all.sort_unstable();
+        assert_eq!(all, vec![0, 1, 2, 3, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn priorities_only_rise_and_enough_stays_open(
+            piece in 1u64..40,
+            chunk in 1u64..200,
+            len in 1u64..3000,
+            target in 1u64..400,
+            have in prop::collection::vec(any::<bool>(), 3000),
+        ) {
+            let pieces = u32::try_from(len.div_ceil(piece)).unwrap();
+            let missing: BTreeSet<u32> = (0..pieces).filter(|&p| !have[p as usize]).collect();
+            let mut s = Steering::new(piece, &grid(chunk, len), missing.iter().copied());
+            let mut told: HashMap<u32, u8> = HashMap::new();
+            let mut open: BTreeSet<u32> = BTreeSet::new();
+            loop {
+                for (priority, list) in s.lead(target) {
+                    for p in list {
+                        prop_assert!(missing.contains(&p));
+                        prop_assert!(told.insert(p, priority).is_none_or(|before| before < priority));
+                        open.insert(p);
+                    }
+                }
+                if told.len() < missing.len() {
+                    prop_assert!(open.len() as u64 * piece >= target);
+                }
+                let Some(p) = open.pop_last() else { break };
+                s.done(p);
+            }
+            prop_assert_eq!(told.len(), missing.len());
+        }
+    }
+}
