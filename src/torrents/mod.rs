@@ -1,11 +1,40 @@
-//! Torrents: what a `.torrent` says, and how memory and the picker are led. All of it pure.
+//! Torrents: what a `.torrent` says, and the session that fetches and seeds it through native libtorrent.
+//!
+//! The path of a byte in: a peer's block comes to [`disk`] on libtorrent's network thread and is copied once, into a
+//! block of the memory budget, in its open [`piece`]; the ack is held. [`hashing`] follows the blocks; when libtorrent
+//! asks for the digest it is mostly done. A piece that passes goes to the import's writer (`storage`), which assembles
+//! chunks, puts objects and commits extents; then the piece is durable and its acks go out. On the way out a peer's
+//! request is answered from the open piece, the writer's memory, the cache, or the backend, in that order.
+//!
+//! [`governor`] keeps all of it inside the budget, [`steering`] leads the picker so that chunks become whole,
+//! [`session`] owns libtorrent, [`download`] joins one torrent to one import. [`ffi`] is the only bridge.
+//!
+//! What it refuses: to wait on the network thread, to believe libtorrent about what is stored (the catalog is the
+//! truth), and features of library versions that peers could break ([`features`]).
 
 pub mod bencode;
 pub mod check;
+mod disk;
+mod download;
+mod features;
+mod ffi;
+mod geometry;
 pub mod governor;
+mod hashing;
 pub mod layout;
 pub mod merkle;
 pub mod metainfo;
 pub mod names;
+mod piece;
+mod registry;
 pub mod select;
+mod session;
+mod settings;
 pub mod steering;
+mod torrent_disk;
+
+pub use self::{
+    download::{Download, Goal, WriterEvents, metadata},
+    features::check_library,
+    session::{Notice, Origin, Start, Status, Torrent, Torrents},
+};

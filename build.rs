@@ -1,0 +1,27 @@
+//! Compiles the C++ half of the bridge with the defines that the system's libtorrent was built with.
+
+use std::env;
+
+const UNITS: &[&str] = &["alerts", "bae_disk_interface", "buffers", "jobs", "session"];
+
+fn main() -> anyhow::Result<()> {
+    let include = env::var("DEP_TORRENT_RASTERBAR_INCLUDE").unwrap_or_default();
+    let defines = env::var("DEP_TORRENT_RASTERBAR_DEFINES")?;
+
+    let mut build = cxx_build::bridge("src/torrents/ffi.rs");
+    build.std("c++17").flag_if_supported("-Wno-deprecated-declarations");
+    // The compiler looks there anyway, and naming it would change the order of the system's own headers.
+    for dir in include.split(':').filter(|d| !d.is_empty() && *d != "/usr/include") {
+        build.include(dir);
+    }
+    for define in defines.split(';').filter(|d| !d.is_empty()) {
+        let (name, value) = define.split_once('=').map_or((define, None), |(n, v)| (n, Some(v)));
+        build.define(name, value);
+    }
+    for unit in UNITS {
+        build.file(format!("cpp/{unit}.cpp"));
+    }
+    build.try_compile("bae-bridge")?;
+    println!("cargo::rerun-if-changed=cpp");
+    Ok(())
+}

@@ -1,0 +1,79 @@
+#include "bae/cpp/alerts.hpp"
+#include "bae/cpp/compat.hpp"
+#include "bae/src/torrents/ffi.rs.h"
+
+#include <libtorrent/alert_types.hpp>
+#include <libtorrent/torrent_info.hpp>
+#include <libtorrent/torrent_status.hpp>
+
+#include <sstream>
+
+namespace bae {
+
+namespace {
+
+template <typename T> std::uint64_t unsign(T v) {
+    return v > 0 ? static_cast<std::uint64_t>(v) : 0;
+}
+
+TorrentStatus status_of(lt::torrent_status const& s) {
+    TorrentStatus out{};
+    out.torrent = torrent_of(s.handle);
+    out.uploaded = unsign(s.total_payload_upload);
+    out.upload_rate = unsign(s.upload_payload_rate);
+    out.peers = static_cast<std::uint32_t>(unsign(s.num_peers));
+    out.seeds = static_cast<std::uint32_t>(unsign(s.num_seeds));
+    out.paused = bool(s.flags & lt::torrent_flags::paused);
+    return out;
+}
+
+AlertInfo& add(rust::Vec<AlertInfo>& alerts, AlertKind kind, lt::alert const& a) {
+    AlertInfo info{};
+    info.kind = kind;
+    info.text = rust::String::lossy(a.message());
+    if (auto const* t = dynamic_cast<lt::torrent_alert const*>(&a); t && t->handle.is_valid())
+        info.torrent = torrent_of(t->handle);
+    alerts.push_back(std::move(info));
+    return alerts[alerts.size() - 1];
+}
+
+} // namespace
+
+void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
+               rust::Vec<TorrentStatus>& statuses) {
+    if (auto const* updates = lt::alert_cast<lt::state_update_alert>(&a)) {
+        for (auto const& s : updates->status)
+            if (s.handle.is_valid())
+                statuses.push_back(status_of(s));
+    } else if (auto const* m = lt::alert_cast<lt::metadata_received_alert>(&a)) {
+        auto& info = add(alerts, AlertKind::Metadata, a);
+        if (auto const ti = m->handle.torrent_file())
+            for (char const c : ti->info_section())
+                info.data.push_back(static_cast<std::uint8_t>(c));
+    } else if (auto const* listen = lt::alert_cast<lt::listen_succeeded_alert>(&a)) {
+        if (listen->socket_type == lt::socket_type_t::tcp) {
+            std::ostringstream endpoint;
+            endpoint << lt::tcp::endpoint(listen->address,
+                                          static_cast<std::uint16_t>(listen->port));
+            add(alerts, AlertKind::Listening, a).text = endpoint.str();
+        }
+    } else if (lt::alert_cast<lt::listen_failed_alert>(&a)) {
+        add(alerts, AlertKind::ListenFailed, a);
+    } else if (auto const* failed = lt::alert_cast<lt::tracker_error_alert>(&a)) {
+        auto& info = add(alerts, AlertKind::TrackerError, a);
+        // Not the alert's message: it has the whole URL in it.
+        info.text = rust::String::lossy(failed->error.message());
+        if (auto const* reason = failed->failure_reason(); *reason != '\0')
+            info.text = rust::String::lossy(reason);
+        info.url = rust::String::lossy(failed->tracker_url());
+    } else if (lt::alert_cast<lt::hash_failed_alert>(&a) ||
+               lt::alert_cast<lt::file_error_alert>(&a) ||
+               lt::alert_cast<lt::metadata_failed_alert>(&a)) {
+        // libtorrent goes on: it asks again, or tells the peer that it has not got the piece.
+        add(alerts, AlertKind::Trouble, a);
+    } else if (lt::alert_cast<lt::torrent_error_alert>(&a)) {
+        add(alerts, AlertKind::TorrentError, a);
+    }
+}
+
+} // namespace bae

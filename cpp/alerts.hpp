@@ -1,0 +1,16 @@
+// libtorrent's alerts as plain structs; those that nobody acts on are dropped here.
+#pragma once
+
+#include <libtorrent/alert.hpp>
+#include "rust/cxx.h"
+
+namespace bae {
+
+namespace lt = libtorrent;
+struct AlertInfo; // Rust
+struct TorrentStatus;
+
+void translate(lt::alert const& alert, rust::Vec<AlertInfo>& alerts,
+               rust::Vec<TorrentStatus>& statuses);
+
+} // namespace bae

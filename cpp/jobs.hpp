@@ -1,0 +1,165 @@
+// Disk jobs on their way from libtorrent to Rust and back.
+//
+// libtorrent calls the disk interface on its one network thread and expects each handler there,
+// once. A job owns the handler; Rust owns the job and completes it from any thread. Completing
+// moves the job into the queue of DiskState, which posts one drain to the io_context for all that
+// gathered, so handlers run in the order they were completed (a piece's write acks must run before
+// the handler of its clear_piece). A job dropped unfinished completes itself with
+// operation_aborted. Each job holds a work guard: the network thread outlives every handler.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <libtorrent/disk_interface.hpp>
+#include <libtorrent/disk_observer.hpp>
+#include <libtorrent/error_code.hpp>
+#include <libtorrent/io_context.hpp>
+#include "rust/cxx.h"
+
+namespace bae {
+
+namespace lt = libtorrent;
+struct ReadBuf; // Rust
+enum class DiskError : std::uint8_t;
+
+// Runs on the network thread, once.
+struct completion {
+    explicit completion(lt::io_context& ios) : guard(boost::asio::make_work_guard(ios)) {}
+    virtual ~completion() = default;
+    virtual void run() = 0;
+
+    lt::storage_error error;
+
+  private:
+    boost::asio::executor_work_guard<lt::io_context::executor_type> guard;
+};
+
+// What the disk object and all jobs in flight share.
+class DiskState : public std::enable_shared_from_this<DiskState> {
+  public:
+    explicit DiskState(lt::io_context& ios) : m_ios(ios) {}
+
+    // Any thread. The caller's job keeps the io_context alive.
+    void push(std::unique_ptr<completion> done);
+    // Network thread: a peer that was told to wait, to be woken by room().
+    void wait_for_room(std::weak_ptr<lt::disk_observer> observer);
+    // Any thread, at any time: wakes every waiting peer.
+    void room() const;
+    // The joining thread, after the last handler ran.
+    void close();
+
+    lt::io_context& ios() { return m_ios; }
+
+  private:
+    void drain();
+
+    lt::io_context& m_ios;
+    mutable std::mutex m_mutex;
+    std::vector<std::unique_ptr<completion>> m_done;
+    mutable std::vector<std::weak_ptr<lt::disk_observer>> m_waiting;
+    bool m_posted = false;
+    bool m_closed = false;
+};
+
+// One job: the completion until it is pushed, nothing after.
+template <typename Completion> class job {
+  public:
+    job(std::shared_ptr<DiskState> state, std::unique_ptr<Completion> c)
+        : m_state(std::move(state)), m_completion(std::move(c)) {}
+    job(job const&) = delete;
+    job& operator=(job const&) = delete;
+    ~job();
+
+    void fail(DiskError code);
+
+  protected:
+    Completion* pending() { return m_completion.get(); }
+    void finish() {
+        if (m_completion)
+            m_state->push(std::move(m_completion));
+    }
+
+  private:
+    std::shared_ptr<DiskState> m_state;
+    std::unique_ptr<Completion> m_completion;
+};
+
+struct read_completion final : completion {
+    using completion::completion;
+    void run() override { handler(std::move(buffer), error); }
+    std::function<void(lt::disk_buffer_holder, lt::storage_error const&)> handler;
+    lt::disk_buffer_holder buffer;
+    int length = 0;
+};
+
+struct write_completion final : completion {
+    using completion::completion;
+    void run() override { handler(error); }
+    std::function<void(lt::storage_error const&)> handler;
+};
+
+struct hash_completion final : completion {
+    using completion::completion;
+    void run() override;
+    // The span `v2` points into a vector that this very handler owns: it is never copied, nor
+    // dropped early.
+    std::function<void(lt::piece_index_t, lt::sha1_hash const&, lt::storage_error const&)> handler;
+    lt::span<lt::sha256_hash> v2;
+    lt::piece_index_t piece{0};
+    lt::sha1_hash v1_digest;
+    std::vector<lt::sha256_hash> v2_digests;
+};
+
+struct check_completion final : completion {
+    using completion::completion;
+    void run() override {
+        handler(error ? lt::status_t::fatal_disk_error : lt::status_t::no_error, error);
+    }
+    std::function<void(lt::status_t, lt::storage_error const&)> handler;
+};
+
+// clear_piece, stop_torrent, release_files: nothing to say but "done".
+struct fence_completion final : completion {
+    using completion::completion;
+    void run() override {
+        if (handler)
+            handler();
+    }
+    std::function<void()> handler;
+};
+
+class ReadJob final : public job<read_completion> {
+  public:
+    using job::job;
+    void complete(rust::Box<ReadBuf> bytes);
+};
+
+class WriteJob final : public job<write_completion> {
+  public:
+    using job::job;
+    void complete() { finish(); }
+};
+
+class HashJob final : public job<hash_completion> {
+  public:
+    using job::job;
+    // `v1`: 20 bytes or none; `v2`: 32 bytes a block.
+    void complete(rust::Slice<std::uint8_t const> v1, rust::Slice<std::uint8_t const> v2);
+};
+
+class CheckJob final : public job<check_completion> {
+  public:
+    using job::job;
+    void complete() { finish(); }
+};
+
+class FenceJob final : public job<fence_completion> {
+  public:
+    using job::job;
+    void complete() { finish(); }
+};
+
+} // namespace bae

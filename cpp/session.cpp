@@ -1,0 +1,295 @@
+#include "bae/cpp/session.hpp"
+#include "bae/cpp/alerts.hpp"
+#include "bae/cpp/bae_disk_interface.hpp"
+#include "bae/cpp/compat.hpp"
+#include "bae/src/torrents/ffi.rs.h"
+
+#include <libtorrent/add_torrent_params.hpp>
+#include <libtorrent/bencode.hpp>
+#include <libtorrent/create_torrent.hpp>
+#include <libtorrent/extensions.hpp>
+#include <libtorrent/extensions/smart_ban.hpp>
+#include <libtorrent/extensions/ut_metadata.hpp>
+#include <libtorrent/extensions/ut_pex.hpp>
+#include <libtorrent/ip_filter.hpp>
+#include <libtorrent/magnet_uri.hpp>
+#include <libtorrent/peer_class.hpp>
+#include <libtorrent/peer_connection_handle.hpp>
+#include <libtorrent/session_params.hpp>
+#include <libtorrent/torrent_info.hpp>
+#include <libtorrent/version.hpp>
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <stdexcept>
+
+namespace bae {
+
+namespace {
+
+std::string text(rust::String const& s) { return {s.data(), s.size()}; }
+std::string text(rust::Str s) { return {s.data(), s.size()}; }
+
+// Caps the requests in flight to one peer at its share, whatever reqq it announces, and watches its
+// handshake.
+struct share_plugin final : lt::peer_plugin {
+    share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget)
+        : m_peer(peer), m_budget(std::move(budget)) {
+        ++m_budget->peers;
+    }
+    ~share_plugin() override { --m_budget->peers; }
+
+    lt::string_view type() const override { return "bae_share"; }
+    bool on_handshake(lt::span<char const>) override {
+        if (auto const peer = m_peer.native_handle())
+            after_handshake(*peer);
+        return true;
+    }
+    void sent_request(lt::peer_request const&) override { cap(); }
+    void tick() override { cap(); }
+
+  private:
+    // Fewer than 4 and a round trip costs more than memory would; more than 500 gains nothing, even
+    // on loopback.
+    std::uint16_t share() const {
+        std::uint32_t const peers = std::max(m_budget->peers.load(), 1u);
+        return static_cast<std::uint16_t>(std::clamp(m_budget->blocks / peers, 4u, 500u));
+    }
+
+    void cap() {
+        auto const peer = m_peer.native_handle();
+        if (!peer)
+            return;
+        std::uint16_t& depth = request_depth::of(*peer);
+        if (depth != m_set)
+            m_announced = depth; // libtorrent set it since, from the peer's handshake
+        m_set = std::min(m_announced, share());
+        depth = m_set;
+    }
+
+    lt::peer_connection_handle m_peer;
+    std::shared_ptr<request_budget> m_budget;
+    std::uint16_t m_announced = 0;
+    std::uint16_t m_set = 0;
+};
+
+// Tells the engine which pieces passed: alerts can be dropped, and the disk interface is never
+// told.
+struct piece_plugin final : lt::torrent_plugin {
+    piece_plugin(DiskEngine const& engine, lt::torrent_handle handle, std::uint64_t torrent,
+                 std::shared_ptr<request_budget> budget)
+        : m_engine(engine), m_handle(std::move(handle)), m_torrent(torrent),
+          m_budget(std::move(budget)) {}
+
+    void on_piece_pass(lt::piece_index_t p) override {
+        m_engine.piece_passed(m_torrent, static_cast<std::uint32_t>(static_cast<int>(p)));
+    }
+    void on_piece_failed(lt::piece_index_t p) override {
+        after_failed_piece(m_handle);
+        m_engine.piece_failed(m_torrent, static_cast<std::uint32_t>(static_cast<int>(p)));
+    }
+    std::shared_ptr<lt::peer_plugin>
+    new_connection(lt::peer_connection_handle const& peer) override {
+        if (peer.type() != lt::connection_type::bittorrent)
+            return {};
+        return std::make_shared<share_plugin>(peer, m_budget);
+    }
+
+  private:
+    DiskEngine const& m_engine;
+    lt::torrent_handle m_handle;
+    std::uint64_t m_torrent;
+    std::shared_ptr<request_budget> m_budget;
+};
+
+lt::settings_pack pack(rust::Vec<Setting> const& settings) {
+    lt::settings_pack p;
+    for (auto const& s : settings) {
+        int const name = lt::setting_by_name(text(s.name));
+        if (name < 0)
+            throw std::invalid_argument("libtorrent has no setting " + text(s.name));
+        switch (name & lt::settings_pack::type_mask) {
+        case lt::settings_pack::string_type_base:
+            p.set_str(name, text(s.text));
+            break;
+        case lt::settings_pack::int_type_base:
+            p.set_int(name, static_cast<int>(s.number));
+            break;
+        default:
+            p.set_bool(name, s.number != 0);
+            break;
+        }
+    }
+    return p;
+}
+
+lt::session_params params(rust::Vec<Setting> const& settings, DiskEngine const& engine) {
+    // An empty plugin list instead of libtorrent's own: ours are added one by one, below.
+    lt::session_params p(pack(settings), {});
+    p.disk_io_constructor = [&engine](lt::io_context& ios, lt::settings_interface const&,
+                                      lt::counters&) { return make_disk(ios, engine); };
+    return p;
+}
+
+lt::tcp::endpoint endpoint(std::string const& s) {
+    auto const colon = s.rfind(':');
+    if (colon == std::string::npos)
+        throw std::invalid_argument("peer " + s + " has no port");
+    auto host = s.substr(0, colon);
+    if (host.size() > 2 && host.front() == '[')
+        host = host.substr(1, host.size() - 2);
+    return {lt::make_address(host), static_cast<std::uint16_t>(std::stoul(s.substr(colon + 1)))};
+}
+
+lt::add_torrent_params torrent_params(AddTorrent const& t) {
+    lt::add_torrent_params p;
+    if (t.magnet.empty()) {
+        lt::span<char const> const file(reinterpret_cast<char const*>(t.metainfo.data()),
+                                        static_cast<std::ptrdiff_t>(t.metainfo.size()));
+        lt::load_torrent_limits limits;
+        // Rust has parsed and bounded the file already (torrents/bencode): nothing it let pass is
+        // refused here for its size.
+        limits.max_pieces = static_cast<int>(t.max_pieces);
+        limits.max_decode_tokens = std::numeric_limits<int>::max();
+        limits.max_buffer_size = std::numeric_limits<int>::max();
+        p.ti = std::make_shared<lt::torrent_info>(file, limits, lt::from_span);
+    } else {
+        p = lt::parse_magnet_uri(text(t.magnet));
+    }
+    return p;
+}
+
+} // namespace
+
+Session::Session(rust::Vec<Setting> const& settings, rust::Box<DiskEngine> engine, bool smart_ban)
+    : m_engine(std::move(engine)), m_requests(std::make_shared<request_budget>()),
+      m_session(params(settings, *m_engine)) {
+    m_session.add_extension(&lt::create_ut_metadata_plugin);
+    m_session.add_extension(&lt::create_ut_pex_plugin);
+    if (smart_ban)
+        m_session.add_extension(&lt::create_smart_ban_plugin);
+    // Peers on the local network obey the limits too: memory does not care where bytes come from.
+    lt::ip_filter everyone;
+    auto const global = 1u << static_cast<std::uint32_t>(lt::session::global_peer_class_id);
+    everyone.add_rule(lt::make_address("0.0.0.0"), lt::make_address("255.255.255.255"), global);
+    everyone.add_rule(lt::make_address("::"),
+                      lt::make_address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), global);
+    m_session.set_peer_class_filter(everyone);
+    m_session.set_alert_notify([engine_ptr = &*m_engine] { engine_ptr->alerts_ready(); });
+}
+
+Session::~Session() {
+    m_session.set_alert_notify([] {});
+}
+
+lt::torrent_handle const& Session::handle(std::uint64_t torrent) const {
+    auto const found = m_torrents.find(torrent);
+    if (found == m_torrents.end())
+        throw std::out_of_range("no such torrent in the session");
+    return found->second;
+}
+
+void Session::add(AddTorrent const& t) {
+    lt::add_torrent_params p = torrent_params(t);
+    p.userdata = tag(t.torrent);
+    p.save_path = std::to_string(t.torrent);
+    p.flags &= ~(lt::torrent_flags::auto_managed | lt::torrent_flags::paused);
+    p.flags |= lt::torrent_flags::update_subscribe;
+    if (t.sequential)
+        p.flags |= lt::torrent_flags::sequential_download;
+    if (t.is_private || !t.dht)
+        p.flags |= lt::torrent_flags::disable_dht;
+    if (t.is_private || !t.lsd)
+        p.flags |= lt::torrent_flags::disable_lsd;
+    if (t.is_private || !t.pex)
+        p.flags |= lt::torrent_flags::disable_pex;
+    if (!t.web_seeds) {
+        // An explicit, empty list replaces what the torrent file says.
+        p.url_seeds.clear();
+        p.http_seeds.clear();
+        p.flags |= lt::torrent_flags::override_web_seeds;
+    }
+    for (auto const& peer : t.peers)
+        p.peers.push_back(endpoint(text(peer)));
+    // One byte a piece. All or nothing: a shorter bitfield means "checked up to here" to
+    // libtorrent.
+    p.have_pieces.resize(static_cast<int>(t.have.size()), false);
+    for (std::size_t i = 0; i < t.have.size(); ++i)
+        if (t.have[i] != 0)
+            p.have_pieces.set_bit(lt::piece_index_t{static_cast<int>(i)});
+    for (auto const prio : t.priorities)
+        p.piece_priorities.push_back(lt::download_priority_t{prio});
+    p.extensions.emplace_back(
+        [this, id = t.torrent](lt::torrent_handle const& h, lt::client_data_t) {
+            return std::make_shared<piece_plugin>(*m_engine, h, id, m_requests);
+        });
+    m_torrents[t.torrent] = m_session.add_torrent(std::move(p));
+}
+
+void Session::remove(std::uint64_t torrent) {
+    m_session.remove_torrent(handle(torrent));
+    m_torrents.erase(torrent);
+}
+
+void Session::pause(std::uint64_t torrent) const { handle(torrent).pause(); }
+void Session::resume(std::uint64_t torrent) const { handle(torrent).resume(); }
+
+void Session::connect_peer(std::uint64_t torrent, rust::Str peer) const {
+    handle(torrent).connect_peer(endpoint(text(peer)));
+}
+
+void Session::prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+                         std::uint8_t priority) const {
+    std::vector<std::pair<lt::piece_index_t, lt::download_priority_t>> list;
+    list.reserve(pieces.size());
+    for (auto const p : pieces)
+        list.emplace_back(lt::piece_index_t{static_cast<int>(p)},
+                          lt::download_priority_t{priority});
+    handle(torrent).prioritize_pieces(list);
+}
+
+rust::Vec<std::uint32_t> Session::availability(std::uint64_t torrent) const {
+    std::vector<int> found;
+    handle(torrent).piece_availability(found);
+    rust::Vec<std::uint32_t> out;
+    out.reserve(found.size());
+    for (int const n : found)
+        out.push_back(n > 0 ? static_cast<std::uint32_t>(n) : 0);
+    return out;
+}
+
+void Session::apply(rust::Vec<Setting> const& settings) {
+    m_session.apply_settings(pack(settings));
+}
+
+rust::Vec<std::uint8_t> Session::torrent_file(std::uint64_t torrent) const {
+    auto const ti = handle(torrent).torrent_file_with_hashes();
+    if (!ti)
+        throw std::runtime_error("the torrent has no metadata yet");
+    std::vector<char> bytes;
+    lt::bencode(std::back_inserter(bytes), lt::create_torrent(*ti).generate());
+    rust::Vec<std::uint8_t> out;
+    out.reserve(bytes.size());
+    for (char const c : bytes)
+        out.push_back(static_cast<std::uint8_t>(c));
+    return out;
+}
+
+void Session::pop_alerts(rust::Vec<AlertInfo>& alerts, rust::Vec<TorrentStatus>& statuses) {
+    std::vector<lt::alert*> list;
+    m_session.pop_alerts(&list);
+    for (auto const* a : list)
+        translate(*a, alerts, statuses);
+}
+
+std::unique_ptr<Session> new_session(rust::Vec<Setting> const& settings,
+                                     rust::Box<DiskEngine> engine, bool smart_ban) {
+    return std::make_unique<Session>(settings, std::move(engine), smart_ban);
+}
+
+std::uint32_t header_version() { return LIBTORRENT_VERSION_NUM; }
+rust::String library_version() { return lt::version(); }
+rust::String header_version_text() { return LIBTORRENT_VERSION; }
+
+} // namespace bae

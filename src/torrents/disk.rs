@@ -1,0 +1,276 @@
+//! The disk that libtorrent sees: each call finds its torrent and either answers at once or leaves a job behind.
+//!
+//! Called on libtorrent's network thread, the only thread of the whole session: a call copies at most one block, takes
+//! short locks, and never waits. What takes time runs elsewhere and completes its job from there: hashing on the hash
+//! workers, reads of stored bytes on the runtime.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use cxx::UniquePtr;
+use tokio::{runtime::Handle, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    check::PieceHasher,
+    ffi::{CheckJob, DiskError, Doorbell, FenceJob, HashJob, ReadJob, WriteJob, complete_read},
+    governor::Marks,
+    hashing::{Hashers, Wants},
+    piece::HashRequest,
+    registry::Registry,
+    torrent_disk::{TorrentDisk, answer, joined},
+};
+use crate::{
+    error::Result,
+    memory::{BLOCK, BlockPool},
+    storage::Pressure,
+};
+
+pub(super) struct Disk {
+    registry: Registry,
+    pressure: Arc<Pressure>,
+    pool: BlockPool,
+    marks: Marks,
+    hashers: Hashers,
+    runtime: Handle,
+    doorbell: OnceLock<Doorbell>,
+    /// Some peer was told to wait for room.
+    waiting: AtomicBool,
+    evicted: AtomicU64,
+    alerts: Notify,
+    aborted: CancellationToken,
+}
+
+impl Disk {
+    pub(super) fn new(
+        pressure: Arc<Pressure>,
+        pool: BlockPool,
+        runtime: Handle,
+    ) -> Result<Arc<Self>> {
+        let hashers =
+            Hashers::start().map_err(|e| crate::Error::io("cannot start the hash threads", e))?;
+        Ok(Arc::new(Self {
+            registry: Registry::default(),
+            marks: Marks::new(pool.budget()),
+            pressure,
+            pool,
+            hashers,
+            runtime,
+            doorbell: OnceLock::new(),
+            waiting: AtomicBool::new(false),
+            evicted: AtomicU64::new(0),
+            alerts: Notify::new(),
+            aborted: CancellationToken::new(),
+        }))
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Rung by libtorrent when there are alerts to pop.
+    pub(super) fn alerts(&self) -> &Notify {
+        &self.alerts
+    }
+
+    pub(super) fn attach(&self, doorbell: Doorbell) {
+        // One session a disk: a second attach cannot happen.
+        let _ = self.doorbell.set(doorbell);
+    }
+
+    pub(super) fn blocks_in_use(&self) -> i64 {
+        i64::try_from(self.pool.held() / BLOCK).unwrap_or(i64::MAX)
+    }
+
+    /// Payload bytes thrown away to stay in the budget, to be fetched again.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read(
+        &self,
+        storage: u32,
+        piece: u32,
+        start: usize,
+        len: usize,
+        mut job: UniquePtr<ReadJob>,
+    ) {
+        let Some(torrent) = self.live(storage) else { return };
+        if let Some(bytes) = torrent.read_memory(piece, start, len) {
+            return complete_read(&mut job, bytes);
+        }
+        let aborted = self.aborted.clone();
+        self.runtime.spawn(async move {
+            let read = read_stored(&torrent, piece, start, len);
+            tokio::select! {
+                // Dropping the job answers operation_aborted.
+                () = aborted.cancelled() => {}
+                bytes = read => match bytes {
+                    Some(bytes) => complete_read(&mut job, bytes),
+                    None => job.pin_mut().fail(DiskError::Fatal),
+                },
+            }
+        });
+    }
+
+    /// Takes a block; true tells the peer's connection to wait until the doorbell rings.
+    pub(super) fn write(
+        &self,
+        storage: u32,
+        piece: u32,
+        start: usize,
+        data: &[u8],
+        ack: UniquePtr<WriteJob>,
+    ) -> bool {
+        let Some(torrent) = self.live(storage) else { return false };
+        if data.len() > BLOCK {
+            return false;
+        }
+        let bytes = torrent.content().and_then(|c| {
+            let at = c.geometry.piece(piece).start + start as u64;
+            let range = at..at + data.len() as u64;
+            let mut pads = c.geometry.pads_in(&range).peekable();
+            pads.peek().is_some().then(|| {
+                // Whatever a peer sends for padding, it is zeros.
+                let mut clean = data.to_vec();
+                for pad in pads {
+                    let within = |pos: u64| usize::try_from(pos - at).unwrap_or(0);
+                    clean[within(pad.start)..within(pad.end)].fill(0);
+                }
+                self.pool.copy(&clean)
+            })
+        });
+        let bytes = bytes.unwrap_or_else(|| self.pool.copy(data));
+        if torrent.write(piece, start, bytes, ack) == Some(true) {
+            self.hashers.wake(&torrent, piece);
+        }
+        self.evict();
+        self.exceeded()
+    }
+
+    pub(super) fn hash(&self, storage: u32, piece: u32, wants: Wants, job: UniquePtr<HashJob>) {
+        let Some(torrent) = self.live(storage) else { return };
+        match torrent.ask_hash(piece, HashRequest { job, wants }) {
+            Ok(()) => self.hashers.wake(&torrent, piece),
+            Err(request) => self.hash_stored(torrent, piece, request),
+        }
+    }
+
+    /// A piece that is not open: re-read from storage, or forgotten when it is not there either (it was evicted while
+    /// the question was on its way; its acks went before, in the same queue).
+    fn hash_stored(&self, torrent: Arc<TorrentDisk>, piece: u32, request: HashRequest) {
+        let aborted = self.aborted.clone();
+        self.runtime.spawn(async move {
+            let Some(content) = torrent.content() else { return };
+            let range = content.geometry.piece(piece);
+            let mut hasher = PieceHasher::new(content.geometry.shape(piece));
+            let read = content.reader.read_at(range);
+            tokio::select! {
+                () = aborted.cancelled() => {}
+                bytes = read => if let Ok(bytes) = bytes {
+                    bytes.parts().iter().for_each(|p| hasher.update(p));
+                    answer(request, &hasher.finish());
+                },
+            }
+        });
+    }
+
+    pub(super) fn clear_piece(&self, storage: u32, piece: u32, mut job: UniquePtr<FenceJob>) {
+        if let Some(torrent) = self.registry.at(storage) {
+            torrent.clear(piece);
+        }
+        job.pin_mut().complete();
+    }
+
+    pub(super) fn check_files(&self, storage: u32, job: UniquePtr<CheckJob>) {
+        if let Some(torrent) = self.live(storage) {
+            torrent.check(job);
+        }
+    }
+
+    pub(super) fn stop_torrent(&self, storage: u32, mut job: UniquePtr<FenceJob>) {
+        if let Some(torrent) = self.registry.at(storage) {
+            torrent.stop();
+        }
+        job.pin_mut().complete();
+    }
+
+    pub(super) fn piece_passed(&self, torrent: u64, piece: u32) {
+        if let Some(torrent) = self.registry.torrent(torrent) {
+            torrent.pass(piece);
+        }
+    }
+
+    pub(super) fn piece_failed(&self, torrent: u64, piece: u32) {
+        tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
+    }
+
+    /// Every job in flight completes with `operation_aborted`, and every later one at once. Idempotent.
+    pub(super) fn abort(&self) {
+        self.aborted.cancel();
+        for torrent in self.registry.all() {
+            torrent.abort();
+        }
+    }
+
+    /// To be called when sealed bytes went down, and now and then: wakes the peers that wait, if there is room. Now and
+    /// then, because a peer may be told to wait at the very moment the last of it drains.
+    pub(super) fn drained(&self) {
+        if !self.marks.exceeded(self.pressure.sealed(), self.waiting.load(Ordering::Acquire)) {
+            self.waiting.store(false, Ordering::Release);
+            if let Some(doorbell) = self.doorbell.get() {
+                doorbell.ring();
+            }
+        }
+    }
+
+    fn exceeded(&self) -> bool {
+        let waiting = self.waiting.load(Ordering::Acquire);
+        let exceeded = self.marks.exceeded(self.pressure.sealed(), waiting);
+        if exceeded && !waiting {
+            self.waiting.store(true, Ordering::Release);
+        }
+        exceeded
+    }
+
+    /// Layer 4 of the governor: past the hard mark the least complete open pieces go, over all torrents.
+    fn evict(&self) {
+        let mut excess = self.marks.excess(self.pool.held());
+        while excess > 0 {
+            let torrents = self.registry.all();
+            let least = torrents
+                .iter()
+                .filter_map(|t| t.least_complete().map(|p| (p, t)))
+                .min_by_key(|x| x.0);
+            let Some(((_, piece), torrent)) = least else { return };
+            let freed = torrent.evict(piece) * BLOCK;
+            self.evicted.fetch_add(freed as u64, Ordering::Relaxed);
+            tracing::debug!(piece, freed, "evicted an open piece to stay in the budget");
+            excess = excess.saturating_sub(freed.max(1));
+        }
+    }
+
+    /// The torrent behind an index; `None` aborts the caller's job by dropping it.
+    fn live(&self, storage: u32) -> Option<Arc<TorrentDisk>> {
+        if self.aborted.is_cancelled() { None } else { self.registry.at(storage) }
+    }
+}
+
+async fn read_stored(
+    torrent: &TorrentDisk,
+    piece: u32,
+    start: usize,
+    len: usize,
+) -> Option<bytes::Bytes> {
+    let content = torrent.content()?;
+    let from = content.geometry.piece(piece).start + start as u64;
+    match content.reader.read_at(from..from + len as u64).await {
+        Ok(payload) => Some(joined(&payload)),
+        Err(e) => {
+            tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Fills one import from the swarm, or seeds it: joins a [`Torrent`] to an import's writer and reader, leads the picker,
+//! and says how far it is. Done means durable: every wanted byte acknowledged by storage and committed.
+
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    geometry::Geometry,
+    governor::Rate,
+    metainfo::Metainfo,
+    session::{Notice, Status, Torrent},
+    steering::Steering,
+    torrent_disk::Content,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Progress},
+    storage::{ImportReader, ImportStore, ImportWriter, RangeSet, WriterEvent},
+};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+/// How often the rarity of chunks is looked at (it costs a round trip to the network thread).
+const AVAILABILITY: Duration = Duration::from_secs(5);
+
+/// What a writer says, and the wake-up calls that hang on it.
+pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
+
+impl Torrent {
+    /// The sink for the writer of this torrent's import, and what comes out of it.
+    #[must_use]
+    pub fn writer_sink(&self) -> (Box<dyn Fn(WriterEvent) + Send + Sync>, WriterEvents) {
+        let (tx, rx) = mpsc::unbounded_channel();
+        // Weak: the torrent owns the writer, which owns this sink.
+        let disk = Arc::downgrade(self.disk());
+        let session = Arc::downgrade(self.session());
+        let sink = move |event: WriterEvent| {
+            if let WriterEvent::Durable(ranges) = &event
+                && let Some(disk) = disk.upgrade()
+            {
+                disk.durable(ranges);
+            }
+            if let Some(session) = session.upgrade() {
+                session.drained();
+            }
+            let _ = tx.send(event);
+        };
+        (Box::new(sink), rx)
+    }
+
+    /// Gives the torrent its content and lets libtorrent start on it. Once.
+    pub fn attach(
+        &self,
+        meta: &Metainfo,
+        store: Arc<ImportStore>,
+        reader: ImportReader,
+        writer: Option<Arc<ImportWriter>>,
+    ) {
+        self.disk().set_content(Content { geometry: Geometry::of(meta), store, reader, writer });
+        self.disk().start();
+    }
+}
+
+/// What is to be filled.
+#[derive(Debug)]
+pub struct Goal {
+    pub id: String,
+    /// Bytes to be stored, padding left out.
+    pub wanted: RangeSet,
+    /// Wanted pieces that are not durable yet.
+    pub missing: Vec<u32>,
+    /// Of `wanted`, durable already.
+    pub stored: u64,
+    /// Bytes that should be missing in open chunks: all requests in flight, twice.
+    pub lead: u64,
+}
+
+/// One torrent at work.
+#[derive(Debug)]
+pub struct Download {
+    torrent: Torrent,
+    store: Arc<ImportStore>,
+    goal: Goal,
+    steering: Steering,
+    writer: WriterEvents,
+    events: EventSink,
+    timeout: Option<Duration>,
+    status: Status,
+    /// Payload received when it was last looked at, and how fast it came and was stored.
+    received: u64,
+    receive_rate: Rate,
+    store_rate: Rate,
+    begun: Instant,
+    /// When something last arrived or became durable.
+    last_arrival: Instant,
+    last_availability: Instant,
+    paused: bool,
+    state: &'static str,
+}
+
+impl Download {
+    /// `timeout`: give up when nothing arrived for so long.
+    #[must_use]
+    pub fn new(
+        torrent: Torrent,
+        meta: &Metainfo,
+        store: Arc<ImportStore>,
+        goal: Goal,
+        writer: WriterEvents,
+        events: EventSink,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let chunks = store.layout().slots();
+        let missing = goal.missing.iter().copied();
+        let steering = Steering::new(u64::from(meta.piece_length), chunks, missing);
+        let now = Instant::now();
+        Self {
+            torrent,
+            store,
+            goal,
+            steering,
+            writer,
+            events,
+            timeout,
+            status: Status::default(),
+            received: 0,
+            receive_rate: Rate::default(),
+            store_rate: Rate::default(),
+            begun: now,
+            last_arrival: now,
+            last_availability: now,
+            paused: false,
+            state: "importing",
+        }
+    }
+
+    /// Payload bytes received from peers.
+    #[must_use]
+    pub fn downloaded(&self) -> u64 {
+        self.torrent.disk().received()
+    }
+
+    #[must_use]
+    pub fn torrent(&self) -> &Torrent {
+        &self.torrent
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Arc<ImportStore> {
+        &self.store
+    }
+
+    /// The bytes to be stored.
+    #[must_use]
+    pub fn wanted(&self) -> &RangeSet {
+        &self.goal.wanted
+    }
+
+    /// Runs until every wanted byte is durable.
+    ///
+    /// # Errors
+    /// `Cancelled` when `stop` is; `Network` when nothing arrived for the timeout; what libtorrent said when the torrent
+    /// failed.
+    pub async fn fill(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.run(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
+    }
+
+    /// Seeds until stopped.
+    ///
+    /// # Errors
+    /// What libtorrent said when the torrent failed.
+    pub async fn seed(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.state = "seeding";
+        self.timeout = None;
+        match self.run(stop, |_| false).await {
+            Err(e) if e.kind() == Kind::Cancelled => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn run(&mut self, stop: &CancellationToken, done: impl Fn(&Self) -> bool) -> Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        let disk = Arc::clone(self.torrent.disk());
+        self.steer().await;
+        while !done(self) {
+            tokio::select! {
+                () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                notice = self.torrent.notice() => self.heard(notice)?,
+                event = next(&mut self.writer) => self.written(event),
+                () = disk.progress() => self.steer().await,
+                _ = tick.tick() => self.tick()?,
+            }
+        }
+        self.tick()
+    }
+
+    fn heard(&mut self, notice: Option<Notice>) -> Result<()> {
+        match notice {
+            None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
+            Some(Notice::Failed(text)) => {
+                return Err(Error::new(Kind::Internal, text).within(&self.goal.id));
+            }
+            Some(Notice::Status(status)) => self.status = status,
+            Some(Notice::TrackerFailed(text) | Notice::Trouble(text)) => {
+                self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
+            }
+            Some(Notice::Metadata(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, event: WriterEvent) {
+        match event {
+            WriterEvent::Durable(ranges) => {
+                self.last_arrival = Instant::now();
+                self.goal.stored += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+            }
+            WriterEvent::Paused(error) => {
+                self.paused = true;
+                self.events.paused(&self.goal.id, &error);
+            }
+            WriterEvent::Resumed => {
+                self.paused = false;
+                self.events.send(Event::Resumed { id: self.goal.id.clone() });
+            }
+        }
+    }
+
+    /// Leads the picker on: more chunks are opened as pieces of the open ones pass.
+    async fn steer(&mut self) {
+        for piece in self.torrent.disk().take_passed() {
+            self.steering.done(piece);
+        }
+        if self.last_availability.elapsed() > AVAILABILITY && self.status.peers > 1 {
+            self.last_availability = Instant::now();
+            if let Ok(peers) = self.torrent.availability().await
+                && !peers.is_empty()
+            {
+                self.steering.set_availability(&peers);
+            }
+        }
+        for (priority, pieces) in self.steering.lead(self.goal.lead) {
+            if let Err(e) = self.torrent.prioritize(&pieces, priority) {
+                tracing::warn!(error = %e.report(), "cannot prefer the pieces of open chunks");
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        let now = self.begun.elapsed().as_secs_f64();
+        let store_rate = self.store_rate.sample(now, self.goal.stored);
+        let received = self.downloaded();
+        if received > self.received {
+            self.received = received;
+            self.last_arrival = Instant::now();
+        }
+        let left = self.goal.wanted.len().saturating_sub(self.goal.stored);
+        self.events.send(Event::Progress(Progress {
+            id: self.goal.id.clone(),
+            bytes: self.goal.wanted.len(),
+            stored: self.goal.stored,
+            downloaded: received,
+            download_rate: self.receive_rate.sample(now, received),
+            store_rate,
+            uploaded: self.status.uploaded,
+            upload_rate: self.status.upload_rate,
+            peers: self.status.peers,
+            seeds: self.status.seeds,
+            held: self.torrent.session().held(),
+            eta_seconds: left.checked_div(store_rate),
+            state: if self.paused { "paused" } else { self.state },
+        }));
+        match self.timeout {
+            Some(timeout) if !self.paused && self.last_arrival.elapsed() > timeout => {
+                Err(silence(timeout, &self.goal.id))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Waits for a magnet's info dictionary.
+///
+/// # Errors
+/// `Cancelled` when `stop` is; `Network` when nobody sent it within `timeout`.
+pub async fn metadata(
+    torrent: &mut Torrent,
+    stop: &CancellationToken,
+    timeout: Option<Duration>,
+) -> Result<Vec<u8>> {
+    let limit = async {
+        match timeout {
+            Some(t) => tokio::time::sleep(t).await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(limit);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            () = &mut limit => return Err(silence(timeout.unwrap_or_default(), "magnet link")
+                .hint("no peer sent the torrent's metadata: check the link, name a peer with --peer, or wait longer with --timeout")),
+            notice = torrent.notice() => match notice {
+                None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
+                Some(Notice::Metadata(info)) => return Ok(info),
+                Some(Notice::Failed(text)) => return Err(Error::new(Kind::InvalidInput, text).within("magnet link")),
+                Some(_) => {}
+            },
+        }
+    }
+}
+
+fn silence(timeout: Duration, what: &str) -> Error {
+    Error::new(Kind::Network, format!("{what}: nothing arrived for {} s", timeout.as_secs_f64()))
+        .hint("are there peers? name one with --peer, or wait longer with --timeout")
+}
+
+/// An import that is only seeded has no writer: nothing ever comes then.
+async fn next(events: &mut WriterEvents) -> WriterEvent {
+    match events.recv().await {
+        Some(event) => event,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,65 @@
+//! What is used of libtorrent, by version: the one table.
+//!
+//! Debian's 2.0.8 has memory-safety bugs that a peer or a server can reach, all in parts that can be left out. A part
+//! is on from the version that mended it. See `docs/decisions/0005-features-by-library-version.md`.
+
+use crate::error::{Error, Kind, Result};
+
+use super::ffi;
+
+/// Parts of libtorrent that not every version can be trusted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// Bans peers that sent bad blocks. Dangling peer pointer before 2.0.13.
+    SmartBan,
+    /// HTTP seeds named in a torrent. Use after free before 2.0.9, unchecked chunk sizes before 2.0.14.
+    WebSeeds,
+    /// uTP. Use after free on a failed shutdown before 2.0.14, corrupt payload on close before 2.0.11.
+    Utp,
+}
+
+const SAFE_SINCE: [(Feature, u32); 3] =
+    [(Feature::SmartBan, 20_013), (Feature::WebSeeds, 20_014), (Feature::Utp, 20_014)];
+
+/// Whether the library this was built for can be trusted with `feature`.
+pub(super) fn is_safe(feature: Feature) -> bool {
+    is_safe_in(feature, ffi::header_version())
+}
+
+fn is_safe_in(feature: Feature, version: u32) -> bool {
+    SAFE_SINCE.iter().any(|&(f, since)| f == feature && version >= since)
+}
+
+/// The header's structures are used directly, so the library must be of the very version of the headers.
+///
+/// # Errors
+/// `Unsupported` naming both versions.
+pub fn check_library() -> Result<()> {
+    let (built, found) = (ffi::header_version_text(), ffi::library_version());
+    if built == found {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unsupported,
+        format!("libtorrent {found} is installed, but this program was built for {built}"),
+    )
+    .hint("build bae again on this machine, or install the libtorrent-rasterbar it was built for"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_the_one_the_headers_came_with() {
+        check_library().unwrap();
+    }
+
+    #[test]
+    fn debian_12s_library_runs_without_what_its_peers_could_break() {
+        for feature in [Feature::SmartBan, Feature::WebSeeds, Feature::Utp] {
+            assert!(!is_safe_in(feature, 20_008));
+            assert!(is_safe_in(feature, 20_014));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The only bridge to libtorrent, and the only `unsafe` of the crate.
+//!
+//! libtorrent's network thread calls the `extern "Rust"` methods of [`DiskEngine`]; none of them waits, and each is
+//! wrapped in [`guarded`], because a panic that reaches C++ would end the process. Jobs (`ReadJob`, `WriteJob`, …) own
+//! libtorrent's handlers: completing one, or dropping it, from any thread queues the handler for the network thread
+//! (`cpp/jobs.hpp`). [`SessionBox`] is the other direction.
+//!
+//! Teardown order: the session goes first (its destructor joins the network thread, which needs every job completed:
+//! `Disk::abort`), then the engine it refers to, then the runtime that completes jobs.
+#![allow(unsafe_code, reason = "this file is the bridge; every block says why it is sound")]
+#![allow(unreachable_pub, reason = "what the bridge macro writes is public in a private module")]
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use cxx::{SharedPtr, UniquePtr};
+
+// Linked for its native library alone.
+use libtorrent_sys as _;
+
+use super::disk::Disk;
+
+#[cxx::bridge(namespace = "bae")]
+pub(super) mod bridge {
+    /// What a failed disk job tells libtorrent.
+    #[derive(Debug, Clone, Copy)]
+    #[repr(u8)]
+    enum DiskError {
+        /// `operation_aborted`: the picker forgets the block; no torrent error.
+        Aborted,
+        /// The torrent stops asking for more (upload mode).
+        NoSpace,
+        /// A read is rejected; a write or hash pauses the torrent.
+        Fatal,
+    }
+
+    /// One libtorrent setting by its name; `number` serves integers and booleans.
+    #[derive(Debug, Clone)]
+    struct Setting {
+        name: String,
+        number: i64,
+        text: String,
+    }
+
+    struct AddTorrent {
+        /// Our number for it: the registry's key, and what alerts carry.
+        torrent: u64,
+        /// A .torrent file, or empty when `magnet` is given.
+        metainfo: Vec<u8>,
+        magnet: String,
+        max_pieces: u32,
+        /// One byte a piece, non-zero = durable; empty = none.
+        have: Vec<u8>,
+        /// Priority 0 to 7 a piece; empty = all 4.
+        priorities: Vec<u8>,
+        peers: Vec<String>,
+        sequential: bool,
+        is_private: bool,
+        dht: bool,
+        lsd: bool,
+        pex: bool,
+        web_seeds: bool,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum AlertKind {
+        Metadata,
+        Listening,
+        ListenFailed,
+        TrackerError,
+        Trouble,
+        TorrentError,
+    }
+
+    #[derive(Debug, Clone)]
+    struct AlertInfo {
+        kind: AlertKind,
+        /// 0 for the session itself.
+        torrent: u64,
+        text: String,
+        /// The tracker's URL, for `TrackerError`: it may hold a passkey.
+        url: String,
+        /// The info dictionary, for `Metadata`.
+        data: Vec<u8>,
+    }
+
+    /// Totals are payload bytes of this session; rates are bytes a second.
+    #[derive(Debug, Clone, Default)]
+    struct TorrentStatus {
+        torrent: u64,
+        uploaded: u64,
+        upload_rate: u64,
+        peers: u32,
+        seeds: u32,
+        paused: bool,
+    }
+
+    extern "Rust" {
+        type DiskEngine;
+        fn attach(self: &DiskEngine, state: SharedPtr<DiskState>);
+        fn open_storage(self: &DiskEngine, name: &str) -> u32;
+        fn close_storage(self: &DiskEngine, storage: u32);
+        fn read(
+            self: &DiskEngine,
+            storage: u32,
+            piece: u32,
+            start: i32,
+            len: i32,
+            job: UniquePtr<ReadJob>,
+        );
+        fn write(
+            self: &DiskEngine,
+            storage: u32,
+            piece: u32,
+            start: i32,
+            data: &[u8],
+            job: UniquePtr<WriteJob>,
+        ) -> bool;
+        fn hash(
+            self: &DiskEngine,
+            storage: u32,
+            piece: u32,
+            v1: bool,
+            v2: bool,
+            job: UniquePtr<HashJob>,
+        );
+        fn clear_piece(self: &DiskEngine, storage: u32, piece: u32, job: UniquePtr<FenceJob>);
+        fn check_files(self: &DiskEngine, storage: u32, job: UniquePtr<CheckJob>);
+        fn stop_torrent(self: &DiskEngine, storage: u32, job: UniquePtr<FenceJob>);
+        fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
+        fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
+        fn blocks_in_use(self: &DiskEngine) -> i64;
+        fn alerts_ready(self: &DiskEngine);
+        fn abort(self: &DiskEngine);
+
+        type ReadBuf;
+        fn bytes(self: &ReadBuf) -> &[u8];
+    }
+
+    unsafe extern "C++" {
+        include!("bae/cpp/jobs.hpp");
+        include!("bae/cpp/session.hpp");
+
+        type DiskState;
+        fn room(self: &DiskState);
+
+        type ReadJob;
+        fn complete(self: Pin<&mut ReadJob>, bytes: Box<ReadBuf>);
+        fn fail(self: Pin<&mut ReadJob>, code: DiskError);
+        type WriteJob;
+        fn complete(self: Pin<&mut WriteJob>);
+        type HashJob;
+        fn complete(self: Pin<&mut HashJob>, v1: &[u8], v2: &[u8]);
+        type CheckJob;
+        fn complete(self: Pin<&mut CheckJob>);
+        type FenceJob;
+        fn complete(self: Pin<&mut FenceJob>);
+
+        type Session;
+        fn new_session(
+            settings: &Vec<Setting>,
+            engine: Box<DiskEngine>,
+            smart_ban: bool,
+        ) -> Result<UniquePtr<Session>>;
+        fn add(self: Pin<&mut Session>, torrent: &AddTorrent) -> Result<()>;
+        fn remove(self: Pin<&mut Session>, torrent: u64) -> Result<()>;
+        fn pause(self: &Session, torrent: u64) -> Result<()>;
+        fn resume(self: &Session, torrent: u64) -> Result<()>;
+        fn connect_peer(self: &Session, torrent: u64, endpoint: &str) -> Result<()>;
+        fn prioritize(self: &Session, torrent: u64, pieces: &[u32], priority: u8) -> Result<()>;
+        fn availability(self: &Session, torrent: u64) -> Result<Vec<u32>>;
+        fn set_requests(self: &Session, blocks: u32);
+        fn apply(self: Pin<&mut Session>, settings: &Vec<Setting>) -> Result<()>;
+        fn post_updates(self: Pin<&mut Session>) -> Result<()>;
+        fn torrent_file(self: &Session, torrent: u64) -> Result<Vec<u8>>;
+        fn pop_alerts(
+            self: Pin<&mut Session>,
+            alerts: &mut Vec<AlertInfo>,
+            statuses: &mut Vec<TorrentStatus>,
+        ) -> Result<()>;
+
+        fn header_version() -> u32;
+        fn header_version_text() -> String;
+        fn library_version() -> String;
+    }
+}
+
+pub(super) use bridge::{
+    AddTorrent, AlertInfo, AlertKind, CheckJob, DiskError, FenceJob, HashJob, ReadJob, Setting,
+    TorrentStatus, WriteJob, header_version, header_version_text, library_version,
+};
+
+// SAFETY: a job is a shared pointer to the completion queue and a completion nobody else refers to; its methods and
+// destructor only move the completion into that queue, under the queue's mutex, from whatever thread they run on.
+unsafe impl Send for bridge::ReadJob {}
+// SAFETY: as for `ReadJob`.
+unsafe impl Send for bridge::WriteJob {}
+// SAFETY: as for `ReadJob`.
+unsafe impl Send for bridge::HashJob {}
+// SAFETY: as for `ReadJob`.
+unsafe impl Send for bridge::CheckJob {}
+// SAFETY: as for `ReadJob`.
+unsafe impl Send for bridge::FenceJob {}
+// SAFETY: the one method called from Rust (`room`) takes the state's mutex and refuses once the session is gone.
+unsafe impl Send for bridge::DiskState {}
+// SAFETY: as for `Send` above: all state behind `room` is under the mutex.
+unsafe impl Sync for bridge::DiskState {}
+// SAFETY: libtorrent's session and handles may be used from any thread; our own map of torrents is reached only
+// through `SessionBox`, whose owner keeps it behind a mutex.
+unsafe impl Send for bridge::Session {}
+
+/// The session of libtorrent. Dropping it waits for the network thread.
+pub(super) struct SessionBox(UniquePtr<bridge::Session>);
+
+impl SessionBox {
+    pub(super) fn new(
+        settings: &Vec<Setting>,
+        disk: Arc<Disk>,
+        smart_ban: bool,
+    ) -> Result<Self, cxx::Exception> {
+        bridge::new_session(settings, Box::new(DiskEngine(disk)), smart_ban).map(Self)
+    }
+
+    pub(super) fn get(&self) -> &bridge::Session {
+        self.0.as_ref().expect("new_session never returns null")
+    }
+
+    pub(super) fn get_mut(&mut self) -> std::pin::Pin<&mut bridge::Session> {
+        self.0.as_mut().expect("new_session never returns null")
+    }
+}
+
+/// The bell that wakes peers told to wait for room; safe to ring at any time, after the session's end too.
+#[derive(Clone)]
+pub(super) struct Doorbell(SharedPtr<bridge::DiskState>);
+
+impl Doorbell {
+    pub(super) fn ring(&self) {
+        if let Some(state) = self.0.as_ref() {
+            state.room();
+        }
+    }
+}
+
+/// Bytes lent to libtorrent until it has sent them.
+pub(super) struct ReadBuf(Bytes);
+
+impl ReadBuf {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Answers a read with exactly the bytes asked for.
+pub(super) fn complete_read(job: &mut UniquePtr<ReadJob>, bytes: Bytes) {
+    job.pin_mut().complete(Box::new(ReadBuf(bytes)));
+}
+
+/// What C++ sees of [`Disk`].
+pub(super) struct DiskEngine(Arc<Disk>);
+
+/// Runs `call`, turning a panic into a log line and `fallback`. Jobs captured by a panicking call are dropped and so
+/// complete with `operation_aborted`.
+fn guarded<R>(what: &'static str, fallback: R, call: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        tracing::error!(what, "panic in a disk call; its job was aborted");
+        fallback
+    })
+}
+
+fn offset(start: i32) -> usize {
+    usize::try_from(start).unwrap_or(usize::MAX)
+}
+
+impl DiskEngine {
+    fn attach(&self, state: SharedPtr<bridge::DiskState>) {
+        guarded("attach", (), || self.0.attach(Doorbell(state)));
+    }
+
+    fn open_storage(&self, name: &str) -> u32 {
+        guarded("open_storage", u32::MAX, || self.0.registry().open(name))
+    }
+
+    fn close_storage(&self, storage: u32) {
+        guarded("close_storage", (), || self.0.registry().close(storage));
+    }
+
+    fn read(&self, storage: u32, piece: u32, start: i32, len: i32, job: UniquePtr<ReadJob>) {
+        guarded("read", (), || self.0.read(storage, piece, offset(start), offset(len), job));
+    }
+
+    fn write(
+        &self,
+        storage: u32,
+        piece: u32,
+        start: i32,
+        data: &[u8],
+        job: UniquePtr<WriteJob>,
+    ) -> bool {
+        guarded("write", false, || self.0.write(storage, piece, offset(start), data, job))
+    }
+
+    fn hash(&self, storage: u32, piece: u32, v1: bool, v2: bool, job: UniquePtr<HashJob>) {
+        guarded("hash", (), || self.0.hash(storage, piece, super::hashing::Wants { v1, v2 }, job));
+    }
+
+    fn clear_piece(&self, storage: u32, piece: u32, job: UniquePtr<FenceJob>) {
+        guarded("clear_piece", (), || self.0.clear_piece(storage, piece, job));
+    }
+
+    fn check_files(&self, storage: u32, job: UniquePtr<CheckJob>) {
+        guarded("check_files", (), || self.0.check_files(storage, job));
+    }
+
+    fn stop_torrent(&self, storage: u32, job: UniquePtr<FenceJob>) {
+        guarded("stop_torrent", (), || self.0.stop_torrent(storage, job));
+    }
+
+    fn piece_passed(&self, torrent: u64, piece: u32) {
+        guarded("piece_passed", (), || self.0.piece_passed(torrent, piece));
+    }
+
+    fn piece_failed(&self, torrent: u64, piece: u32) {
+        guarded("piece_failed", (), || self.0.piece_failed(torrent, piece));
+    }
+
+    fn blocks_in_use(&self) -> i64 {
+        guarded("blocks_in_use", 0, || self.0.blocks_in_use())
+    }
+
+    fn alerts_ready(&self) {
+        guarded("alerts_ready", (), || self.0.alerts().notify_one());
+    }
+
+    fn abort(&self) {
+        guarded("abort", (), || self.0.abort());
+    }
+}

@@ -1,0 +1,234 @@
+//! One open piece: its blocks in memory, the acks held for them, and how far it is hashed.
+//!
+//! Stages: blocks arrive in any order → hashing follows the contiguous front → libtorrent asks for the hash → it passes
+//! (the bytes go to the writer, the acks stay here until they are durable) or fails (`reset`). An open piece that is
+//! not whole may be evicted: its acks complete with `operation_aborted` and the picker asks for the blocks again.
+
+use bytes::Bytes;
+use cxx::UniquePtr;
+
+use super::{
+    check::PieceHasher,
+    ffi::{HashJob, WriteJob},
+    geometry::Geometry,
+    hashing::Wants,
+};
+use crate::memory::BLOCK;
+
+/// Blocks hashed in one go before the lock is looked at again: 1 MiB.
+const RUN: usize = 64;
+
+/// A hash that libtorrent asked for and waits for.
+pub(super) struct HashRequest {
+    pub(super) job: UniquePtr<HashJob>,
+    pub(super) wants: Wants,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Passed; the writer has the bytes, the acks wait for them to be durable.
+    Passed,
+}
+
+/// Where the incremental hash of a piece is.
+enum Hasher {
+    /// Nothing was fed yet.
+    Fresh,
+    Here(PieceHasher),
+    /// A worker feeds it.
+    Away,
+}
+
+pub(super) struct OpenPiece {
+    number: u32,
+    /// `None`: not here yet, or all padding (never sent).
+    blocks: Vec<Option<Bytes>>,
+    missing: usize,
+    acks: Vec<UniquePtr<WriteJob>>,
+    stage: Stage,
+    /// Blocks were acknowledged already, so they can no longer be asked for again: not to be evicted.
+    pinned: bool,
+    hasher: Hasher,
+    /// Blocks fed to the hasher.
+    hashed: usize,
+    /// Counts resets, so that a worker's late result is known as such.
+    epoch: u32,
+    request: Option<HashRequest>,
+}
+
+/// What a worker takes out of the lock: a hasher and the next blocks to feed it (`None` = so many zeros).
+pub(super) struct HashRun {
+    pub(super) hasher: PieceHasher,
+    pub(super) parts: Vec<Result<Bytes, usize>>,
+    epoch: u32,
+}
+
+/// What is to be done after a worker brought its hasher back.
+pub(super) enum AfterRun {
+    /// More blocks may be there.
+    Again,
+    /// Nothing to feed now.
+    Idle,
+    /// All fed, and libtorrent waits for it.
+    Answer(HashRequest, PieceHasher),
+}
+
+impl OpenPiece {
+    pub(super) fn new(number: u32, geometry: &Geometry) -> Self {
+        let n = geometry.blocks(number);
+        let pads = (0..n).filter(|&b| geometry.is_pad(&geometry.block(number, b))).count();
+        Self {
+            number,
+            blocks: vec![None; n],
+            missing: n - pads,
+            acks: Vec::with_capacity(n),
+            stage: Stage::Open,
+            pinned: false,
+            hasher: Hasher::Fresh,
+            hashed: 0,
+            epoch: 0,
+            request: None,
+        }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing == 0
+    }
+
+    pub(super) fn received(&self) -> usize {
+        self.blocks.iter().flatten().count()
+    }
+
+    /// Whether it may be thrown away: never when whole, hashing, or passed.
+    pub(super) fn is_evictable(&self) -> bool {
+        self.stage == Stage::Open && !self.is_whole() && !self.pinned && self.request.is_none()
+    }
+
+    /// Takes a block. Answers whether a worker is worth waking.
+    pub(super) fn put(&mut self, block: usize, data: Bytes, ack: UniquePtr<WriteJob>) -> bool {
+        let Some(slot) = self.blocks.get_mut(block) else { return false };
+        self.acks.push(ack);
+        if slot.replace(data).is_some() {
+            // Sent again after a failure: what was hashed may have been the old bytes.
+            if block < self.hashed || matches!(self.hasher, Hasher::Away) {
+                self.rehash();
+            }
+        } else {
+            self.missing -= 1;
+        }
+        !matches!(self.hasher, Hasher::Away)
+            && (self.is_whole() || block >= self.hashed + RUN / 4 - 1)
+    }
+
+    pub(super) fn get(&self, block: usize) -> Option<&Bytes> {
+        self.blocks.get(block)?.as_ref()
+    }
+
+    fn rehash(&mut self) {
+        self.epoch += 1;
+        self.hashed = 0;
+        self.hasher = Hasher::Fresh;
+    }
+
+    /// The hash failed: earlier acks go out, and the piece is hashed afresh when its blocks have come again.
+    pub(super) fn reset(&mut self) -> Vec<UniquePtr<WriteJob>> {
+        self.rehash();
+        self.pinned = true;
+        self.request = None;
+        std::mem::take(&mut self.acks)
+    }
+
+    pub(super) fn ask(&mut self, request: HashRequest) {
+        self.request = Some(request);
+    }
+
+    /// The next blocks to hash, with the hasher; `None` while a worker has it or nothing is ready.
+    pub(super) fn take_run(&mut self, geometry: &Geometry) -> Option<HashRun> {
+        let hasher = match std::mem::replace(&mut self.hasher, Hasher::Away) {
+            Hasher::Fresh => PieceHasher::new(geometry.shape(self.number)),
+            Hasher::Here(hasher) => hasher,
+            Hasher::Away => return None,
+        };
+        let end = (self.hashed + RUN).min(self.blocks.len());
+        let mut parts = Vec::with_capacity(end - self.hashed);
+        for b in self.hashed..end {
+            let range = geometry.block(self.number, b);
+            match &self.blocks[b] {
+                Some(data) => parts.push(Ok(data.clone())),
+                None if geometry.is_pad(&range) => {
+                    parts.push(Err(usize::try_from(range.end - range.start).unwrap_or(BLOCK)));
+                }
+                None => break,
+            }
+        }
+        if parts.is_empty() && self.request.is_none() {
+            self.hasher = Hasher::Here(hasher);
+            return None;
+        }
+        Some(HashRun { hasher, parts, epoch: self.epoch })
+    }
+
+    /// A worker is back with its hasher, `fed` blocks further.
+    pub(super) fn give_back(&mut self, epoch: u32, hasher: PieceHasher, fed: usize) -> AfterRun {
+        if epoch != self.epoch {
+            return AfterRun::Again;
+        }
+        self.hashed += fed;
+        if self.hashed == self.blocks.len()
+            && let Some(request) = self.request.take()
+        {
+            return AfterRun::Answer(request, hasher);
+        }
+        self.hasher = Hasher::Here(hasher);
+        if self.hashed < self.blocks.len() { AfterRun::Again } else { AfterRun::Idle }
+    }
+
+    /// The piece passed: its bytes as runs of blocks (position in the piece, parts), given away.
+    pub(super) fn pass(&mut self) -> Vec<(u64, Vec<Bytes>)> {
+        self.stage = Stage::Passed;
+        self.rehash();
+        let mut runs: Vec<(u64, Vec<Bytes>)> = Vec::new();
+        let mut joined = false;
+        for (b, slot) in self.blocks.iter_mut().enumerate() {
+            match (slot.take(), runs.last_mut()) {
+                (Some(data), Some(run)) if joined => run.1.push(data),
+                (Some(data), _) => {
+                    runs.push(((b * BLOCK) as u64, vec![data]));
+                    joined = true;
+                }
+                (None, _) => joined = false,
+            }
+        }
+        runs
+    }
+
+    /// Whether all that was acknowledged by nobody yet can go: the acks, to complete or to drop (= abort).
+    pub(super) fn take_acks(&mut self) -> Vec<UniquePtr<WriteJob>> {
+        std::mem::take(&mut self.acks)
+    }
+
+    /// Acks that were given out early make the piece unfit for eviction.
+    pub(super) fn pin(&mut self) {
+        self.pinned = true;
+    }
+}
+
+impl HashRun {
+    /// Feeds the blocks; the slow part, outside every lock. Answers the epoch, the hasher and the blocks fed.
+    pub(super) fn feed(mut self) -> (u32, PieceHasher, usize) {
+        static ZEROS: [u8; BLOCK] = [0; BLOCK];
+        let fed = self.parts.len();
+        for part in &self.parts {
+            match part {
+                Ok(data) => self.hasher.update(data),
+                Err(zeros) => self.hasher.update(&ZEROS[..*zeros]),
+            }
+        }
+        (self.epoch, self.hasher, fed)
+    }
+}

@@ -1,0 +1,71 @@
+//! The storage registry: libtorrent's storage index → the torrent's side of the disk.
+//!
+//! libtorrent reuses an index as soon as a torrent is gone, while jobs of the old one may still be on their way. A job
+//! therefore holds the `Arc` of its torrent from the moment it arrives and never looks the index up again: the `Arc`
+//! is the generation.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+
+use super::torrent_disk::TorrentDisk;
+
+#[derive(Default)]
+pub(super) struct Registry {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// By our own number: known before libtorrent opens its storage.
+    torrents: HashMap<u64, Arc<TorrentDisk>>,
+    slots: Vec<Option<Arc<TorrentDisk>>>,
+    free: Vec<u32>,
+}
+
+impl Registry {
+    /// Makes a torrent known; before it is added to the session.
+    pub(super) fn add(&self, torrent: Arc<TorrentDisk>) {
+        self.inner.write().torrents.insert(torrent.number(), torrent);
+    }
+
+    /// Forgets a torrent; after it left the session. Its jobs in flight keep what they need.
+    pub(super) fn forget(&self, number: u64) {
+        self.inner.write().torrents.remove(&number);
+    }
+
+    pub(super) fn torrent(&self, number: u64) -> Option<Arc<TorrentDisk>> {
+        self.inner.read().torrents.get(&number).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<TorrentDisk>> {
+        self.inner.read().torrents.values().cloned().collect()
+    }
+
+    /// libtorrent opens a storage; the last part of `path` is the torrent's number (libtorrent makes every save path
+    /// absolute). An unknown one gets a slot where every job aborts.
+    pub(super) fn open(&self, path: &str) -> u32 {
+        let mut inner = self.inner.write();
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let torrent = name.parse().ok().and_then(|n: u64| inner.torrents.get(&n).cloned());
+        if let Some(index) = inner.free.pop() {
+            inner.slots[index as usize] = torrent;
+            return index;
+        }
+        inner.slots.push(torrent);
+        u32::try_from(inner.slots.len() - 1).expect("fewer storages than 2^32")
+    }
+
+    /// libtorrent is done with an index and may reuse it at once.
+    pub(super) fn close(&self, index: u32) {
+        let mut inner = self.inner.write();
+        if let Some(slot) = inner.slots.get_mut(index as usize) {
+            *slot = None;
+            inner.free.push(index);
+        }
+    }
+
+    pub(super) fn at(&self, index: u32) -> Option<Arc<TorrentDisk>> {
+        self.inner.read().slots.get(index as usize)?.clone()
+    }
+}

@@ -1,0 +1,435 @@
+//! The session: libtorrent started, fed with torrents, listened to, and stopped in order.
+//!
+//! One background task (the pump) wakes on libtorrent's bell and four times a second: it pops alerts and sends each
+//! torrent its own, asks for statuses, and carries out what the memory governor orders. Calls into libtorrent that
+//! wait for its network thread (`add`, `availability`, `torrent_file`) run on the blocking pool.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    disk::Disk,
+    features::{self, Feature},
+    ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
+    governor::{Marks, Orders, Rate, Sample},
+    metainfo::MAX_PIECES,
+    settings,
+    torrent_disk::TorrentDisk,
+};
+use crate::{
+    config::NetworkOptions,
+    error::{Error, Kind, Result},
+    memory::BlockPool,
+    redact,
+    storage::Pressure,
+};
+
+/// How often statuses are asked for and memory is looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a torrent is told, in order.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// The info dictionary arrived (magnets only).
+    Metadata(Vec<u8>),
+    Status(Status),
+    /// Something failed and is tried again by itself: a piece's hash, a read for a peer, a magnet's metadata.
+    Trouble(String),
+    TrackerFailed(String),
+    /// The torrent stopped with an error.
+    Failed(String),
+}
+
+/// A torrent in the session as libtorrent sees it: payload bytes of this run, bytes a second, peers.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    pub uploaded: u64,
+    pub upload_rate: u64,
+    pub peers: usize,
+    pub seeds: usize,
+    pub paused: bool,
+}
+
+/// What a torrent is made from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A .torrent file's bytes, checked by [`super::metainfo::Metainfo::parse`].
+    File(Vec<u8>),
+    Magnet(String),
+}
+
+/// How a torrent starts.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub origin: Origin,
+    /// One entry a piece; empty = none is here.
+    pub have: Vec<bool>,
+    /// Pieces wanted, one entry a piece; empty = all.
+    pub wanted: Vec<bool>,
+    pub private: bool,
+}
+
+/// The running session. Stop it with [`Torrents::stop`].
+pub struct Torrents {
+    session: Mutex<Option<SessionBox>>,
+    disk: Arc<Disk>,
+    options: NetworkOptions,
+    pressure: Arc<Pressure>,
+    pool: BlockPool,
+    routes: Mutex<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
+    listening: Mutex<Vec<String>>,
+    next: AtomicU64,
+    stopping: CancellationToken,
+    pump: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Torrents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Torrents").field("listening", &self.listening()).finish_non_exhaustive()
+    }
+}
+
+impl Torrents {
+    /// Starts libtorrent. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// `Unsupported` when another library than the one built for is installed; `InvalidInput` when libtorrent refuses
+    /// a setting.
+    pub fn start(
+        options: &NetworkOptions,
+        pressure: Arc<Pressure>,
+        pool: BlockPool,
+    ) -> Result<Arc<Self>> {
+        features::check_library()?;
+        let disk = Disk::new(Arc::clone(&pressure), pool.clone(), Handle::current())?;
+        let settings = settings::session(options, pool.budget());
+        let smart_ban = features::is_safe(Feature::SmartBan);
+        let session = SessionBox::new(&settings, Arc::clone(&disk), smart_ban).map_err(|e| {
+            Error::new(Kind::InvalidInput, "cannot start the torrent session").because(e)
+        })?;
+        let torrents = Arc::new(Self {
+            session: Mutex::new(Some(session)),
+            disk,
+            options: options.clone(),
+            pressure,
+            pool,
+            routes: Mutex::default(),
+            listening: Mutex::default(),
+            next: AtomicU64::new(1),
+            stopping: CancellationToken::new(),
+            pump: Mutex::new(None),
+        });
+        let pump = tokio::spawn(pump(Arc::clone(&torrents)));
+        *torrents.pump.lock() = Some(pump);
+        Ok(torrents)
+    }
+
+    /// Addresses that peers can reach, as `ip:port`.
+    #[must_use]
+    pub fn listening(&self) -> Vec<String> {
+        self.listening.lock().clone()
+    }
+
+    /// Payload bytes in memory now.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.pool.held() as u64
+    }
+
+    /// Payload bytes thrown away to stay in the memory budget.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.disk.evicted()
+    }
+
+    /// Adds a torrent. It starts when its content is given ([`Torrent::attach`]).
+    ///
+    /// # Errors
+    /// `InvalidInput` when libtorrent refuses it.
+    pub async fn add(self: &Arc<Self>, start: Start) -> Result<Torrent> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let disk = TorrentDisk::new(number);
+        let (tx, notices) = mpsc::unbounded_channel();
+        self.routes.lock().insert(number, tx);
+        self.disk.registry().add(Arc::clone(&disk));
+        let torrent = Torrent { number, disk, notices, session: Arc::clone(self), gone: false };
+        let add = self.add_torrent(number, start);
+        torrent.blocking(move |s| s.get_mut().add(&add)).await?;
+        Ok(torrent)
+    }
+
+    fn add_torrent(&self, torrent: u64, start: Start) -> AddTorrent {
+        let (metainfo, magnet) = match start.origin {
+            Origin::File(bytes) => (bytes, String::new()),
+            Origin::Magnet(uri) => (Vec::new(), uri),
+        };
+        AddTorrent {
+            torrent,
+            metainfo,
+            magnet,
+            max_pieces: MAX_PIECES,
+            have: start.have.into_iter().map(u8::from).collect(),
+            priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
+            peers: self.options.peers.iter().map(ToString::to_string).collect(),
+            sequential: self.options.sequential,
+            is_private: start.private,
+            dht: self.options.dht,
+            lsd: self.options.lsd,
+            pex: self.options.pex,
+            web_seeds: features::is_safe(Feature::WebSeeds),
+        }
+    }
+
+    /// Sealed bytes became durable.
+    pub(super) fn drained(&self) {
+        self.disk.drained();
+    }
+
+    fn call<R>(&self, f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception>) -> Result<R> {
+        let mut session = self.session.lock();
+        let session = session
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Cancelled, "the torrent session has ended"))?;
+        f(session).map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused").because(e))
+    }
+
+    /// Ends the session: jobs in flight are aborted, trackers told, the network thread joined. Verified bytes are the
+    /// writers' and not touched. Gives up waiting after `deadline` (the process can end regardless).
+    pub async fn stop(&self, deadline: Duration) {
+        self.stopping.cancel();
+        let pump = self.pump.lock().take();
+        if let Some(pump) = pump {
+            // It ends at the next wake-up, which `cancel` was.
+            let _ = pump.await;
+        }
+        let session = self.session.lock().take();
+        // No job may be held any longer: libtorrent waits for each before its thread ends.
+        self.disk.abort();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        // A thread of its own: the destructor joins libtorrent's, which may need the runtime's workers to finish jobs.
+        std::thread::spawn(move || {
+            drop(session);
+            let _ = done.send(());
+        });
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            tracing::warn!("the torrent session did not end in time; leaving it behind");
+        }
+    }
+}
+
+/// Wakes on libtorrent's bell and every [`TICK`].
+async fn pump(torrents: Arc<Torrents>) {
+    let mut memory = Memory::new(&torrents);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        let ticked = tokio::select! {
+            () = torrents.stopping.cancelled() => return,
+            _ = tick.tick() => true,
+            () = torrents.disk.alerts().notified() => false,
+        };
+        let (mut alerts, mut statuses) = (Vec::new(), Vec::new());
+        let popped = torrents.call(|s| s.get_mut().pop_alerts(&mut alerts, &mut statuses));
+        if let Err(e) = popped {
+            tracing::error!(error = %e.report(), "cannot read libtorrent's alerts");
+        }
+        alerts.into_iter().for_each(|a| route(&torrents, a));
+        statuses.iter().for_each(|s| report(&torrents, s));
+        if ticked {
+            let _ = torrents.call(|s| s.get_mut().post_updates());
+            memory.govern(&torrents);
+        }
+    }
+}
+
+fn route(torrents: &Torrents, alert: AlertInfo) {
+    let notice = match alert.kind {
+        AlertKind::Listening => return torrents.listening.lock().push(alert.text),
+        AlertKind::ListenFailed => {
+            tracing::warn!(alert = alert.text, "cannot listen");
+            return;
+        }
+        AlertKind::Metadata => Notice::Metadata(alert.data),
+        AlertKind::TrackerError => Notice::TrackerFailed(format!(
+            "tracker {}: {}",
+            redact::tracker(&alert.url),
+            alert.text
+        )),
+        AlertKind::Trouble => Notice::Trouble(alert.text),
+        AlertKind::TorrentError => Notice::Failed(alert.text),
+        _ => return,
+    };
+    if let Some(route) = torrents.routes.lock().get(&alert.torrent) {
+        // A torrent whose owner left is being removed.
+        let _ = route.send(notice);
+    }
+}
+
+fn report(torrents: &Torrents, status: &TorrentStatus) {
+    let notice = Status {
+        uploaded: status.uploaded,
+        upload_rate: status.upload_rate,
+        peers: status.peers as usize,
+        seeds: status.seeds as usize,
+        paused: status.paused,
+    };
+    if let Some(route) = torrents.routes.lock().get(&status.torrent) {
+        let _ = route.send(Notice::Status(notice));
+    }
+}
+
+/// Feeds the governor and carries out its orders when they change.
+struct Memory {
+    marks: Marks,
+    drain: Rate,
+    begun: Instant,
+    last: Option<Orders>,
+}
+
+impl Memory {
+    fn new(torrents: &Torrents) -> Self {
+        let marks = Marks::new(torrents.pool.budget());
+        Self { marks, drain: Rate::default(), begun: Instant::now(), last: None }
+    }
+
+    fn govern(&mut self, torrents: &Torrents) {
+        torrents.drained();
+        let orders = self.marks.orders(Sample {
+            held: torrents.pool.held(),
+            in_flight: torrents.pressure.in_flight(),
+            drain_rate: self
+                .drain
+                .sample(self.begun.elapsed().as_secs_f64(), torrents.pressure.drained()),
+        });
+        let user = torrents.options.limit_rate;
+        let orders = Orders { limit: orders.limit.into_iter().chain(user).min(), ..orders };
+        if self.last == Some(orders) {
+            return;
+        }
+        let applied = torrents.call(|s| {
+            s.get().set_requests(orders.requests);
+            s.get_mut().apply(&settings::download_limit(orders.limit))
+        });
+        match applied {
+            Ok(()) => self.last = Some(orders),
+            Err(e) => tracing::warn!(error = %e.report(), "cannot change the download limit"),
+        }
+    }
+}
+
+/// One torrent in the session. Dropping it without [`Torrent::remove`] removes it too.
+pub struct Torrent {
+    number: u64,
+    disk: Arc<TorrentDisk>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    session: Arc<Torrents>,
+    gone: bool,
+}
+
+impl fmt::Debug for Torrent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Torrent").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Torrent {
+    pub(super) fn disk(&self) -> &Arc<TorrentDisk> {
+        &self.disk
+    }
+
+    pub(super) fn session(&self) -> &Arc<Torrents> {
+        &self.session
+    }
+
+    /// The next thing libtorrent has to say; `None` once the session ended.
+    pub(super) async fn notice(&mut self) -> Option<Notice> {
+        self.notices.recv().await
+    }
+
+    /// Gives one priority (0 to 7) to the pieces named.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn prioritize(&self, pieces: &[u32], priority: u8) -> Result<()> {
+        self.session.call(|s| s.get().prioritize(self.number, pieces, priority))
+    }
+
+    /// How many connected peers have each piece.
+    pub(super) async fn availability(&self) -> Result<Vec<u32>> {
+        let number = self.number;
+        self.blocking(move |s| s.get().availability(number)).await
+    }
+
+    /// The whole .torrent with the v2 piece layers known by now.
+    ///
+    /// # Errors
+    /// `InvalidInput` while some are missing.
+    pub async fn torrent_file(&self) -> Result<Vec<u8>> {
+        let number = self.number;
+        self.blocking(move |s| s.get().torrent_file(number)).await
+    }
+
+    /// Stops asking and answering peers; held acks are released.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.session.call(|s| s.get().pause(self.number))
+    }
+
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.session.call(|s| s.get().resume(self.number))
+    }
+
+    /// Connects to a peer now.
+    ///
+    /// # Errors
+    /// `InvalidInput` when `endpoint` is not `ip:port`.
+    pub fn connect(&self, endpoint: &str) -> Result<()> {
+        self.session.call(|s| s.get().connect_peer(self.number, endpoint))
+    }
+
+    /// Takes the torrent out of the session. What was handed to its writer stays on its way.
+    pub fn remove(mut self) {
+        self.leave();
+    }
+
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.gone, true) {
+            return;
+        }
+        // The session may have ended before, and the torrent with it.
+        let _ = self.session.call(|s| s.get_mut().remove(self.number));
+        self.session.routes.lock().remove(&self.number);
+        self.session.disk.registry().forget(self.number);
+        self.disk.abort();
+    }
+
+    async fn blocking<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
+    ) -> Result<R> {
+        let session = Arc::clone(&self.session);
+        tokio::task::spawn_blocking(move || session.call(f))
+            .await
+            .map_err(|e| Error::new(Kind::Internal, "a call into libtorrent panicked").because(e))?
+    }
+}
+
+impl Drop for Torrent {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

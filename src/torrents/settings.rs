@@ -1,0 +1,198 @@
+//! Our choices as libtorrent's settings. Every number that is not its default says why.
+
+use std::time::Duration;
+
+use super::{
+    features::{self, Feature},
+    ffi::Setting,
+};
+use crate::config::{Encryption, NetworkOptions, Proxy};
+
+/// How we name ourselves to trackers and peers: honest, and `BA` is in nobody's list of client ids.
+const PEER_ID_PREFIX: &str = concat!("-BA", "0100", "-");
+const USER_AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
+
+/// How long trackers may take to hear that we stop.
+pub(super) const STOP_TRACKERS: Duration = Duration::from_secs(5);
+
+/// Every socket address of this machine, on a port that the system chooses.
+const LISTEN_ANYWHERE: &str = "0.0.0.0:0,[::]:0";
+
+/// libtorrent's alert categories that `cpp/alerts.cpp` translates: error, storage, tracker, status.
+const ALERTS: i64 = 1 | 8 | 16 | 64;
+
+#[derive(Default)]
+struct Settings(Vec<Setting>);
+
+impl Settings {
+    fn number(&mut self, name: &str, number: impl Into<i64>) {
+        self.0.push(Setting { name: name.into(), number: number.into(), text: String::new() });
+    }
+
+    fn text(&mut self, name: &str, text: impl Into<String>) {
+        self.0.push(Setting { name: name.into(), number: 0, text: text.into() });
+    }
+}
+
+/// All settings of a session. `budget` is the memory budget in bytes.
+pub(super) fn session(options: &NetworkOptions, budget: usize) -> Vec<Setting> {
+    let mut s = Settings::default();
+    identity(&mut s, options);
+    network(&mut s, options);
+    encryption(&mut s, options.encryption);
+    picker(&mut s);
+    seeding(&mut s, options, budget);
+    limits(&mut s, options);
+    if let Some(proxy) = &options.proxy {
+        self::proxy(&mut s, proxy);
+    }
+    s.0
+}
+
+/// The two limits alone, to change them while the session runs.
+pub(super) fn download_limit(limit: Option<u64>) -> Vec<Setting> {
+    let mut s = Settings::default();
+    s.number("download_rate_limit", rate(limit));
+    s.0
+}
+
+fn identity(s: &mut Settings, o: &NetworkOptions) {
+    s.text("peer_fingerprint", o.peer_id_prefix.as_deref().unwrap_or(PEER_ID_PREFIX));
+    let agent = o.user_agent.as_deref().unwrap_or(USER_AGENT);
+    s.text("user_agent", agent);
+    s.text("handshake_client_version", agent);
+    s.number("alert_mask", ALERTS);
+    // One alert a piece may come at once when a large import is added.
+    s.number("alert_queue_size", 10_000);
+}
+
+fn network(s: &mut Settings, o: &NetworkOptions) {
+    let listen = o.listen.as_ref().map_or_else(|| LISTEN_ANYWHERE.into(), |l| l.join(","));
+    s.text("listen_interfaces", listen);
+    if let Some(interface) = &o.interface {
+        s.text("outgoing_interfaces", interface.as_str());
+    }
+    s.number("enable_dht", o.dht);
+    s.text("dht_bootstrap_nodes", o.dht_bootstrap.join(","));
+    if o.dht_bootstrap.is_empty() {
+        s.0.retain(|x| x.name != "dht_bootstrap_nodes");
+    }
+    if o.dht_bootstrap.iter().any(|n| n.starts_with("127.")) {
+        // A DHT of this machine alone: its nodes share an address range, which the real one rightly distrusts.
+        for name in ["dht_restrict_routing_ips", "dht_restrict_search_ips", "dht_enforce_node_id"] {
+            s.number(name, false);
+        }
+        for name in ["dht_ignore_dark_internet", "dht_prefer_verified_node_ids"] {
+            s.number(name, false);
+        }
+    }
+    s.number("enable_lsd", o.lsd);
+    s.number("enable_upnp", o.upnp);
+    s.number("enable_natpmp", o.upnp);
+    let utp = o.utp.unwrap_or_else(|| features::is_safe(Feature::Utp));
+    s.number("enable_outgoing_utp", utp);
+    s.number("enable_incoming_utp", utp);
+    // Tell every tracker and tier: a torrent that lists several was meant to be found by each.
+    s.number("announce_to_all_trackers", true);
+    s.number("announce_to_all_tiers", true);
+    s.number("stop_tracker_timeout", i64::try_from(STOP_TRACKERS.as_secs()).unwrap_or(5));
+    s.number("allow_multiple_connections_per_ip", true);
+    // After a pause its peers are wanted back soon: the default makes that a minute.
+    s.number("min_reconnect_time", 10);
+    // Peers are connected to, and rate limits shared out, at this beat (ms). The default of 500 makes a start wait.
+    s.number("tick_interval", 100);
+}
+
+fn encryption(s: &mut Settings, encryption: Encryption) {
+    // libtorrent: 0 forced, 1 enabled, 2 disabled.
+    let policy = match encryption {
+        Encryption::Required => 0,
+        Encryption::Enabled => 1,
+        Encryption::Disabled => 2,
+    };
+    s.number("out_enc_policy", policy);
+    s.number("in_enc_policy", policy);
+}
+
+fn picker(s: &mut Settings) {
+    // Finish what is open before opening more: open pieces are what memory is spent on.
+    s.number("prioritize_partial_pieces", true);
+    s.number("whole_pieces_threshold", 0);
+    s.number("request_queue_time", 1);
+    // From the first piece on the order is ours (see `steering`): no random start.
+    s.number("initial_picker_threshold", 0);
+    s.number("predictive_piece_announce", 0);
+    // Back-pressure may last longer than the 20 s after which a silent peer counts as stalled.
+    s.number("piece_timeout", 120);
+    // Acks are held until durable, so the queue of "unwritten" bytes is the budget; a huge mark silences its alert.
+    s.number("max_queued_disk_bytes", i64::from(i32::MAX));
+}
+
+fn seeding(s: &mut Settings, o: &NetworkOptions, budget: usize) {
+    // Storage answers in 30 to 200 ms: with the default marks (10 to 500 KiB) a peer gets 4 MiB/s at 100 ms.
+    s.number("send_buffer_low_watermark", 1 << 20);
+    s.number("send_buffer_watermark", 8 << 20);
+    s.number("send_buffer_watermark_factor", 150);
+    s.number("max_allowed_in_request_queue", 4000);
+    // What is queued for sending is memory: slots times a quarter of a watermark stay within the budget.
+    let slots = o.upload_slots.map_or_else(|| (budget >> 21).clamp(4, 64), |n| n as usize);
+    s.number("unchoke_slots_limit", i64::try_from(slots).unwrap_or(64));
+}
+
+fn limits(s: &mut Settings, o: &NetworkOptions) {
+    s.number("connections_limit", i64::from(o.connections));
+    s.number("download_rate_limit", rate(o.limit_rate));
+    s.number("upload_rate_limit", rate(o.upload_limit));
+    // Torrents are started and stopped by bae, not by libtorrent's own queue.
+    for name in ["active_downloads", "active_seeds", "active_limit"] {
+        s.number(name, -1);
+    }
+}
+
+/// libtorrent takes an `int`, 0 for none.
+fn rate(limit: Option<u64>) -> i64 {
+    limit.map_or(0, |l| i64::try_from(l.max(1)).unwrap_or(i64::MAX).min(i64::from(i32::MAX)))
+}
+
+fn proxy(s: &mut Settings, proxy: &Proxy) {
+    let url = proxy.url();
+    let auth = !url.username().is_empty();
+    // libtorrent: 2 socks5, 3 socks5 with a password, 4 http, 5 http with a password.
+    let kind = if url.scheme().starts_with("socks5") { 2 } else { 4 } + i64::from(auth);
+    s.number("proxy_type", kind);
+    s.text("proxy_hostname", url.host_str().unwrap_or_default());
+    s.number("proxy_port", i64::from(url.port_or_known_default().unwrap_or(1080)));
+    s.text("proxy_username", url.username());
+    s.text("proxy_password", url.password().unwrap_or_default());
+    s.number("proxy_hostnames", true);
+    s.number("proxy_peer_connections", true);
+    s.number("proxy_tracker_connections", true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(settings: &[Setting], name: &str) -> Option<i64> {
+        settings.iter().rev().find(|s| s.name == name).map(|s| s.number)
+    }
+
+    #[test]
+    fn limits_fit_libtorrents_int_and_none_is_zero() {
+        let mut o = NetworkOptions { limit_rate: Some(u64::MAX), ..Default::default() };
+        assert_eq!(
+            value(&session(&o, 128 << 20), "download_rate_limit"),
+            Some(i64::from(i32::MAX))
+        );
+        o.limit_rate = None;
+        assert_eq!(value(&session(&o, 128 << 20), "download_rate_limit"), Some(0));
+    }
+
+    #[test]
+    fn a_proxy_with_a_user_is_of_the_kind_that_logs_in() {
+        let proxy = Some("socks5://me:secret@127.0.0.1:1080".parse().unwrap());
+        let s = session(&NetworkOptions { proxy, ..Default::default() }, 128 << 20);
+        assert_eq!(value(&s, "proxy_type"), Some(3));
+        assert_eq!(value(&s, "proxy_port"), Some(1080));
+    }
+}

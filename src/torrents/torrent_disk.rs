@@ -1,0 +1,315 @@
+//! One torrent's side of the disk: its open pieces, and where verified bytes go.
+//!
+//! Locks: `pieces` is held for a map lookup and a pointer push, never across hashing, a put or a completion of many
+//! jobs; nothing here waits. A piece's bytes are in exactly one place a read looks at: the open piece until it passes,
+//! the import's store from then on (memory, cache, object).
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use cxx::UniquePtr;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    check::PieceDigests,
+    ffi::{CheckJob, WriteJob},
+    geometry::Geometry,
+    piece::{AfterRun, HashRequest, OpenPiece, Stage},
+};
+use crate::{
+    backends::Payload,
+    memory::BLOCK,
+    storage::{ImportReader, ImportStore, ImportWriter},
+};
+
+/// What is known once there is metadata.
+pub(super) struct Content {
+    pub(super) geometry: Geometry,
+    pub(super) store: Arc<ImportStore>,
+    pub(super) reader: ImportReader,
+    /// `None` for an import that is only read (seeded).
+    pub(super) writer: Option<Arc<ImportWriter>>,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}
+
+pub(super) struct TorrentDisk {
+    number: u64,
+    content: OnceLock<Content>,
+    pieces: Mutex<HashMap<u32, OpenPiece>>,
+    /// libtorrent's question "may I start?", held until there is content to start on.
+    checks: Mutex<Vec<UniquePtr<CheckJob>>>,
+    passed: Mutex<Vec<u32>>,
+    /// Payload bytes received from peers.
+    received: AtomicU64,
+    /// Rung when a piece passed.
+    progress: Notify,
+}
+
+impl TorrentDisk {
+    pub(super) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            content: OnceLock::new(),
+            pieces: Mutex::default(),
+            checks: Mutex::default(),
+            passed: Mutex::default(),
+            received: AtomicU64::new(0),
+            progress: Notify::new(),
+        })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn content(&self) -> Option<&Content> {
+        self.content.get()
+    }
+
+    /// Gives the torrent its content, once. libtorrent starts when [`TorrentDisk::start`] follows.
+    pub(super) fn set_content(&self, content: Content) {
+        assert!(self.content.set(content).is_ok(), "a torrent gets its content once");
+    }
+
+    /// Answers libtorrent's pending "may I start?".
+    pub(super) fn start(&self) {
+        for mut job in std::mem::take(&mut *self.checks.lock()) {
+            job.pin_mut().complete();
+        }
+    }
+
+    pub(super) fn check(&self, mut job: UniquePtr<CheckJob>) {
+        let mut checks = self.checks.lock();
+        if self.content.get().is_some() {
+            job.pin_mut().complete();
+        } else {
+            checks.push(job);
+        }
+    }
+
+    /// Takes a block. `None` when it is not wanted any more (the ack is dropped); else whether to wake a hasher.
+    pub(super) fn write(
+        &self,
+        piece: u32,
+        start: usize,
+        data: Bytes,
+        mut ack: UniquePtr<WriteJob>,
+    ) -> Option<bool> {
+        let content = self.content()?;
+        if !start.is_multiple_of(BLOCK) || piece >= content.geometry.pieces() {
+            return None;
+        }
+        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let mut pieces = self.pieces.lock();
+        let open = pieces.entry(piece).or_insert_with(|| OpenPiece::new(piece, &content.geometry));
+        if open.stage() == Stage::Passed {
+            // A duplicate of a block that passed already: nothing is lost by saying yes.
+            ack.pin_mut().complete();
+            return Some(false);
+        }
+        Some(open.put(start / BLOCK, data, ack))
+    }
+
+    /// Remembers libtorrent's question. False when the piece is not whole in memory (evicted meanwhile, or stored).
+    pub(super) fn ask_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
+        match self.pieces.lock().get_mut(&piece) {
+            Some(open) if open.stage() == Stage::Open && open.is_whole() => {
+                open.ask(request);
+                Ok(())
+            }
+            _ => Err(request),
+        }
+    }
+
+    /// A hash worker's turn: feeds what is there, and answers libtorrent when all of it was.
+    pub(super) fn hash_front(&self, piece: u32) {
+        let Some(content) = self.content() else { return };
+        loop {
+            let run = match self.pieces.lock().get_mut(&piece) {
+                Some(open) => open.take_run(&content.geometry),
+                None => None,
+            };
+            let Some(run) = run else { return };
+            let (epoch, hasher, fed) = run.feed();
+            let after = match self.pieces.lock().get_mut(&piece) {
+                Some(open) => open.give_back(epoch, hasher, fed),
+                None => return,
+            };
+            match after {
+                AfterRun::Again => {}
+                AfterRun::Idle => return,
+                AfterRun::Answer(request, hasher) => return answer(request, &hasher.finish()),
+            }
+        }
+    }
+
+    /// The piece passed: its bytes go to the writer. Also called for pieces that were here from the start: no-op.
+    pub(super) fn pass(&self, piece: u32) {
+        let Some(content) = self.content() else { return };
+        let _span = tracing::debug_span!("piece", import = %content.store.id(), piece).entered();
+        let runs = match self.pieces.lock().get_mut(&piece) {
+            Some(open) if open.stage() == Stage::Open => {
+                let runs = open.pass();
+                let Some(writer) = &content.writer else { return };
+                let base = content.geometry.piece(piece).start;
+                // Under the lock: a read that finds the piece passed must find its bytes in the store.
+                for (at, parts) in runs {
+                    writer.write_at(base + at, parts);
+                }
+                true
+            }
+            _ => false,
+        };
+        if runs {
+            self.passed.lock().push(piece);
+            self.progress.notify_one();
+        }
+    }
+
+    /// Payload bytes received from peers so far, whatever became of them.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a piece passed since the last wait.
+    pub(super) async fn progress(&self) {
+        self.progress.notified().await;
+    }
+
+    /// Pieces that passed since the last call.
+    pub(super) fn take_passed(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.passed.lock())
+    }
+
+    /// The hash failed. Acks go out before the caller completes the clear job: a late success would mark a block that
+    /// was asked for again as finished. Of a v1 piece nothing is kept; of a v2 piece only bad blocks come again.
+    pub(super) fn clear(&self, piece: u32) {
+        let mut pieces = self.pieces.lock();
+        let Some(open) = pieces.get_mut(&piece) else { return };
+        let acks = open.reset();
+        if self.content().is_some_and(|c| !c.geometry.has_v2()) {
+            pieces.remove(&piece);
+        }
+        drop(pieces);
+        complete(acks);
+    }
+
+    /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are given up (their
+    /// blocks are asked for again after a resume); whole and passed ones stay on their way.
+    pub(super) fn stop(&self) {
+        let mut pieces = self.pieces.lock();
+        pieces.retain(|_, open| !open.is_evictable());
+        let acks: Vec<_> = pieces
+            .values_mut()
+            .flat_map(|open| {
+                open.pin();
+                open.take_acks()
+            })
+            .collect();
+        drop(pieces);
+        complete(acks);
+    }
+
+    /// Everything in flight is given up; jobs complete with `operation_aborted`.
+    pub(super) fn abort(&self) {
+        let checks = std::mem::take(&mut *self.checks.lock());
+        let pieces = std::mem::take(&mut *self.pieces.lock());
+        drop((checks, pieces));
+    }
+
+    /// The least complete piece that may go, with the blocks it holds.
+    pub(super) fn least_complete(&self) -> Option<(usize, u32)> {
+        let pieces = self.pieces.lock();
+        let open = pieces.iter().filter(|(_, p)| p.is_evictable());
+        open.map(|(&n, p)| (p.received(), n)).filter(|&(blocks, _)| blocks > 0).min()
+    }
+
+    /// Gives up a partial piece; its acks complete with `operation_aborted`. Answers the blocks freed.
+    pub(super) fn evict(&self, piece: u32) -> usize {
+        let mut pieces = self.pieces.lock();
+        match pieces.get(&piece) {
+            Some(open) if open.is_evictable() => pieces.remove(&piece).map_or(0, |p| p.received()),
+            _ => 0,
+        }
+    }
+
+    /// Objects were committed: pieces that are durable now get their acks.
+    pub(super) fn durable(&self, ranges: &[Range<u64>]) {
+        let Some(content) = self.content() else { return };
+        let mut acks = Vec::new();
+        let mut pieces = self.pieces.lock();
+        for piece in ranges.iter().flat_map(|r| content.geometry.pieces_in(r)) {
+            let Some(open) = pieces.get_mut(&piece) else { continue };
+            if open.stage() == Stage::Passed && content.store.covered(content.geometry.piece(piece))
+            {
+                acks.extend(open.take_acks());
+                pieces.remove(&piece);
+            }
+        }
+        drop(pieces);
+        complete(acks);
+    }
+
+    /// Bytes that are in memory already, open or verified.
+    pub(super) fn read_memory(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
+        let content = self.content()?;
+        if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
+            return read_open(open, start, len);
+        }
+        let from = content.geometry.piece(piece).start + start as u64;
+        content.reader.try_read(from..from + len as u64).map(|p| joined(&p))
+    }
+}
+
+fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
+    let (first, at) = (start / BLOCK, start % BLOCK);
+    let one = open.get(first)?;
+    if at + len <= one.len() {
+        return Some(one.slice(at..at + len));
+    }
+    let two = open.get(first + 1)?;
+    let mut out = BytesMut::with_capacity(len);
+    out.extend_from_slice(one.get(at..)?);
+    out.extend_from_slice(two.get(..len.checked_sub(out.len())?)?);
+    Some(out.freeze())
+}
+
+/// One run of bytes; copies only when it lies in several parts.
+pub(super) fn joined(payload: &Payload) -> Bytes {
+    match payload.parts() {
+        [one] => one.clone(),
+        parts => parts
+            .iter()
+            .fold(BytesMut::new(), |mut out, p| {
+                out.extend_from_slice(p);
+                out
+            })
+            .freeze(),
+    }
+}
+
+fn complete(acks: Vec<UniquePtr<WriteJob>>) {
+    for mut ack in acks {
+        ack.pin_mut().complete();
+    }
+}
+
+/// Tells libtorrent the digests it asked for.
+pub(super) fn answer(mut request: HashRequest, digests: &PieceDigests) {
+    let v1 = digests.v1.filter(|_| request.wants.v1);
+    let v2 = if request.wants.v2 { digests.v2_blocks.as_flattened() } else { &[] };
+    request.job.pin_mut().complete(v1.as_ref().map_or(&[], |d| &d[..]), v2);
+}
