@@ -1,0 +1,200 @@
+//! The filling of an import: session, writer and download joined, and what is recorded at the end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::Instrument as _;
+
+use super::{
+    FLUSH,
+    import::{Job, Opened},
+    plan::{bytes_wanted, files_wanted},
+};
+use crate::{
+    catalog::{ImportRow, ImportState},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Imported, Started},
+    storage::{ImportWriter, WriterOptions},
+    torrents::{
+        Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
+    },
+    units::ByteSize,
+};
+
+/// How long to wait for the first address when it is to be told to the user.
+const LISTENING: Duration = Duration::from_secs(2);
+
+impl Job<'_> {
+    /// Fills an import. `torrent` is there already when its metadata came from the swarm.
+    pub(super) async fn fill(
+        &self,
+        torrents: &Arc<Torrents>,
+        torrent: Option<Torrent>,
+        opened: Opened,
+    ) -> Result<Imported> {
+        let torrent = match torrent {
+            Some(torrent) => torrent,
+            None => torrents.add(start(&opened)).await?,
+        };
+        let missing = opened.plan.missing().next().is_some();
+        let state = if missing { ImportState::Importing } else { ImportState::Imported };
+        self.app.catalog.set_state(&opened.row.id, state).await?;
+        let stored = opened.store.stored_bytes(&opened.plan.wanted);
+        let bytes = opened.plan.wanted.len();
+        started(torrents, &opened.row, &opened.meta, bytes, stored, &self.events).await;
+
+        let (writer, writer_events) = self.writer(&torrent, &opened);
+        let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
+        torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
+        let mut download = self.download(torrent, &opened, stored, writer_events);
+        let span = tracing::info_span!("import", id = %opened.row.id);
+        if let Err(e) = download.fill(&self.cancel).instrument(span).await {
+            return Err(leave_off(&download, &writer, e).await);
+        }
+        self.complete_metainfo(&opened, &download).await?;
+        let traffic = (download.downloaded(), torrents.evicted());
+        let imported = self.finish(&opened, traffic).await?;
+        if self.request.seed {
+            download.seed(&self.cancel).await?;
+        }
+        Ok(imported)
+    }
+
+    fn writer(&self, torrent: &Torrent, opened: &Opened) -> (Arc<ImportWriter>, WriterEvents) {
+        let (sink, events) = torrent.writer_sink();
+        let writer = ImportWriter::spawn(
+            Arc::clone(&opened.store),
+            self.app.catalog.clone(),
+            Arc::clone(&self.app.pressure),
+            &opened.plan.wanted,
+            WriterOptions {
+                upload_concurrency: self.place.upload_concurrency,
+                ..WriterOptions::default()
+            },
+            sink,
+        );
+        (Arc::new(writer), events)
+    }
+
+    fn download(
+        &self,
+        torrent: Torrent,
+        opened: &Opened,
+        stored: u64,
+        writer: WriterEvents,
+    ) -> Download {
+        let goal = Goal {
+            id: opened.row.id.to_string(),
+            wanted: opened.plan.wanted.clone(),
+            missing: opened.plan.missing().collect(),
+            stored,
+            lead: self.app.pool.budget() as u64 / 4,
+        };
+        let (store, events) = (Arc::clone(&opened.store), self.events.clone());
+        Download::new(torrent, &opened.meta, store, goal, writer, events, self.request.timeout)
+    }
+
+    /// A v2 torrent from a magnet came without its piece layers; by now libtorrent has them from peers.
+    async fn complete_metainfo(&self, opened: &Opened, download: &Download) -> Result<()> {
+        let pieces = opened.meta.pieces();
+        let lacking = opened.meta.info_hash_v2.is_some()
+            && (0..pieces).any(|p| opened.meta.piece_v2(p).is_none());
+        if !lacking {
+            return Ok(());
+        }
+        let whole = download
+            .torrent()
+            .torrent_file()
+            .await
+            .and_then(|bytes| Metainfo::parse(&bytes).map(|meta| (meta, bytes)));
+        match whole {
+            Ok((meta, bytes)) if meta.info_hash_v2 == opened.meta.info_hash_v2 => {
+                self.app.catalog.set_metainfo(&opened.row.id, bytes).await
+            }
+            Ok(_) => Ok(()),
+            Err(e) => {
+                tracing::warn!(error = %e.report(), "the torrent's piece layers are not complete; peers are asked again when seeding");
+                Ok(())
+            }
+        }
+    }
+
+    /// Records the end and tells it, with the bytes fetched and those thrown away again.
+    pub(super) async fn finish(
+        &self,
+        opened: &Opened,
+        (downloaded, evicted): (u64, u64),
+    ) -> Result<Imported> {
+        self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
+        let imported = Imported {
+            id: opened.row.id.to_string(),
+            name: opened.meta.name.clone(),
+            bytes: bytes_wanted(&opened.meta, opened.row.selected.as_deref()),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            files: files_wanted(&opened.meta, opened.row.selected.as_deref()).count(),
+            info_hash: opened.row.info_hash(),
+            downloaded,
+            evicted,
+            peak_held: self.app.pool.peak() as u64,
+            packed: opened.store.packed_bytes(),
+        };
+        self.events.send(Event::Imported(imported.clone()));
+        Ok(imported)
+    }
+}
+
+fn start(opened: &Opened) -> Start {
+    Start {
+        origin: Origin::File(opened.metainfo.clone()),
+        have: opened.plan.have.clone(),
+        wanted: opened.plan.wanted_pieces.clone(),
+        private: opened.meta.private,
+    }
+}
+
+/// Stops before the end: nothing verified is lost that storage still takes in time.
+async fn leave_off(download: &Download, writer: &ImportWriter, error: Error) -> Error {
+    // The session may have ended by itself.
+    let _ = download.torrent().pause();
+    let left = writer.stop(FLUSH).await;
+    if left > 0 {
+        tracing::warn!("storage did not take {} in time; they are fetched again", ByteSize(left));
+    }
+    let wanted = download.wanted();
+    let stored = download.store().stored_bytes(wanted);
+    let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));
+    match (error.kind(), error.hint_text()) {
+        (Kind::Cancelled, _) => Error::new(Kind::Cancelled, format!("stopped; {progress}"))
+            .hint("run the same command again to go on from there"),
+        (_, Some(_)) => error,
+        (_, None) => {
+            error.hint(format!("{progress}; run the same command again to go on from there"))
+        }
+    }
+}
+
+/// Tells that an import is under way, with the addresses peers can reach (which the system gives out a moment later).
+pub(super) async fn started(
+    torrents: &Torrents,
+    row: &ImportRow,
+    meta: &Metainfo,
+    bytes: u64,
+    stored: u64,
+    events: &EventSink,
+) {
+    let until = Instant::now() + LISTENING;
+    while torrents.listening().is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    events.send(Event::Started(Started {
+        id: row.id.to_string(),
+        name: meta.name.clone(),
+        bytes,
+        stored,
+        files: files_wanted(meta, row.selected.as_deref()).count(),
+        info_hash: row.info_hash(),
+        listening: torrents.listening(),
+    }));
+}

@@ -1,0 +1,215 @@
+//! `import`: a torrent found and planned. `fill` does the rest.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    App, ImportRequest, SESSION_END,
+    magnet::Magnet,
+    place::Place,
+    plan::{Plan, file_rows},
+    source::Source,
+};
+use crate::{
+    catalog::{ImportRow, ImportState, NewImport},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Imported, Progress},
+    storage::ImportStore,
+    torrents::{
+        Origin, Start, Torrent, Torrents, metadata,
+        metainfo::{Metainfo, torrent_file},
+        select,
+    },
+    units::ByteSize,
+};
+
+/// One call of `import`.
+pub(super) struct Job<'a> {
+    pub(super) app: &'a App,
+    pub(super) request: &'a ImportRequest,
+    pub(super) place: Place,
+    pub(super) events: EventSink,
+    pub(super) cancel: CancellationToken,
+    pub(super) begun: Instant,
+}
+
+/// An import that is known and open, ready to be filled.
+pub(super) struct Opened {
+    pub(super) row: ImportRow,
+    pub(super) metainfo: Vec<u8>,
+    pub(super) meta: Metainfo,
+    pub(super) store: Arc<ImportStore>,
+    pub(super) plan: Plan,
+}
+
+impl App {
+    /// Brings a torrent in. Returns when every wanted byte is durable (with `seed`: when cancelled after that), having
+    /// sent [`Event::Imported`].
+    ///
+    /// # Errors
+    /// Whatever is wrong with source, selection or storage, before anything is fetched; `NoSpace` when it cannot fit;
+    /// `Network` when nothing arrives for the timeout; `Cancelled` when stopped before the end.
+    pub async fn import(
+        &self,
+        request: ImportRequest,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Result<Imported> {
+        let begun = Instant::now();
+        let place = Place::open(&self.config.storage(&request.storage)?)?;
+        Job { app: self, request: &request, place, events, cancel, begun }.run().await
+    }
+}
+
+impl Job<'_> {
+    async fn run(&self) -> Result<Imported> {
+        let source = tokio::select! {
+            source = Source::find(&self.request.source, self.request.timeout) => source?,
+            () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        };
+        let known = match source {
+            Source::Torrent(bytes) => Ok((Metainfo::parse(&bytes)?, bytes)),
+            Source::Magnet(uri, magnet) => self.known(&magnet)?.ok_or((uri, magnet)),
+        };
+        match known {
+            Ok((meta, metainfo)) => {
+                let opened = self.open(metainfo, meta).await?;
+                if opened.plan.missing().next().is_none() && !self.request.seed {
+                    // All of it is here already: nobody needs to be asked for anything.
+                    return self.finish(&opened, (0, 0)).await;
+                }
+                let torrents = self.session()?;
+                let done = self.fill(&torrents, None, opened).await;
+                torrents.stop(SESSION_END).await;
+                done
+            }
+            Err((uri, magnet)) => {
+                let torrents = self.session()?;
+                let done = self.import_magnet(&torrents, uri, &magnet).await;
+                torrents.stop(SESSION_END).await;
+                done
+            }
+        }
+    }
+
+    fn session(&self) -> Result<Arc<Torrents>> {
+        let App { pressure, pool, .. } = self.app;
+        Torrents::start(&self.request.network, Arc::clone(pressure), pool.clone())
+    }
+
+    /// The metadata of a magnet that was imported before: nobody is asked for it twice.
+    fn known(&self, magnet: &Magnet) -> Result<Option<(Metainfo, Vec<u8>)>> {
+        let found = self.app.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
+        let known = found.first().map(|row| self.app.metainfo_of(row)).transpose()?;
+        Ok(known.map(|(bytes, meta)| (meta, bytes)))
+    }
+
+    async fn import_magnet(
+        &self,
+        torrents: &Arc<Torrents>,
+        uri: String,
+        magnet: &Magnet,
+    ) -> Result<Imported> {
+        self.events.send(Event::Progress(Progress { state: "metadata", ..Progress::default() }));
+        let start =
+            Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
+        let mut torrent = torrents.add(start).await?;
+        let info = metadata(&mut torrent, &self.cancel, self.request.timeout).await?;
+        let metainfo = torrent_file(&info, &magnet.trackers);
+        let meta = Metainfo::parse(&metainfo)?;
+        let opened = self.open(metainfo, meta).await?;
+        leave_out(&torrent, &opened.plan)?;
+        self.fill(torrents, Some(torrent), opened).await
+    }
+
+    /// Finds the import in the catalog or creates it, and plans what is to be fetched.
+    async fn open(&self, metainfo: Vec<u8>, meta: Metainfo) -> Result<Opened> {
+        self.check_memory(&meta)?;
+        let selected = match &self.request.select {
+            Some(spec) => Some(select::select(spec, &meta.files)?),
+            None => None,
+        };
+        // The same torrent in another storage is another import.
+        let catalog = &self.app.catalog;
+        let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+        let row = match known.into_iter().find(|row| row.storage == self.place.name) {
+            Some(row) => self.take_up(row, selected.clone()).await?,
+            None => {
+                check_room(&self.place, meta.len).await?;
+                catalog.create_import(self.describe(&metainfo, &meta, selected.clone())).await?
+            }
+        };
+        let store = self.app.open_store(&row, &self.place)?;
+        let plan = Plan::new(&meta, selected.as_deref(), &store);
+        Ok(Opened { row, metainfo, meta, store, plan })
+    }
+
+    /// A piece is verified whole, in memory: one that takes more than three quarters of it could not be completed.
+    fn check_memory(&self, meta: &Metainfo) -> Result<()> {
+        let piece = u64::from(meta.piece_length);
+        if piece <= self.app.pool.budget() as u64 / 4 * 3 {
+            return Ok(());
+        }
+        let needed = (piece * 2).next_multiple_of(16 << 20);
+        let text = format!(
+            "this torrent has pieces of {}, too large for a memory of {}",
+            ByteSize(piece),
+            self.app.config.memory
+        );
+        Err(Error::new(Kind::InvalidInput, text)
+            .hint(format!("give it more with --memory {}MiB", needed >> 20)))
+    }
+
+    fn describe(&self, metainfo: &[u8], meta: &Metainfo, selected: Option<Vec<u32>>) -> NewImport {
+        NewImport {
+            name: meta.name.clone(),
+            source: self.request.source.clone(),
+            info_hash_v1: meta.info_hash_v1,
+            info_hash_v2: meta.info_hash_v2,
+            len: meta.len,
+            storage: self.place.name.clone(),
+            chunk_len: self.place.chunk_len(self.app.config.memory.0),
+            metainfo: metainfo.to_vec(),
+            files: file_rows(meta),
+            selected,
+        }
+    }
+
+    /// An import of this torrent is there: go on with it.
+    async fn take_up(&self, row: ImportRow, selected: Option<Vec<u32>>) -> Result<ImportRow> {
+        if row.state == ImportState::Removing {
+            let text = format!("import {} of this torrent is being removed", row.id);
+            return Err(
+                Error::new(Kind::Unavailable, text).hint("finish that with `bae gc --yes` first")
+            );
+        }
+        if row.selected != selected {
+            self.app.catalog.set_selected(&row.id, selected.clone()).await?;
+        }
+        Ok(ImportRow { selected, ..row })
+    }
+}
+
+/// A magnet's torrent was added before it was known what of it is wanted.
+fn leave_out(torrent: &Torrent, plan: &Plan) -> Result<()> {
+    let unwanted: Vec<u32> =
+        (0u32..).zip(&plan.wanted_pieces).filter(|(_, wanted)| !**wanted).map(|(p, _)| p).collect();
+    if unwanted.is_empty() { Ok(()) } else { torrent.prioritize(&unwanted, 0) }
+}
+
+async fn check_room(place: &Place, len: u64) -> Result<()> {
+    match place.backend.free_room().await? {
+        Some(room) if room < len => {
+            let text = format!(
+                "storage {:?} has room for {}, this needs {}",
+                place.name,
+                ByteSize(room),
+                ByteSize(len)
+            );
+            Err(Error::new(Kind::NoSpace, text)
+                .hint("free some room, choose files with --select, or use another --storage"))
+        }
+        _ => Ok(()),
+    }
+}

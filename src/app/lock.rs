@@ -1,0 +1,55 @@
+//! One writer a data folder: a lock that the system drops with the process, however it ends.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use crate::error::{Error, Kind, Result};
+
+/// Held while the data folder is open for writing.
+#[derive(Debug)]
+pub(super) struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    pub(super) fn take(data_dir: &Path) -> Result<Self> {
+        let place = |e| {
+            Error::io(format!("data folder {}", data_dir.display()), e)
+                .hint("name a folder you can write to with --data-dir or BAE_DATA_DIR")
+        };
+        fs::create_dir_all(data_dir).map_err(place)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(data_dir.join("lock"))
+            .map_err(place)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(data_dir, &mut file)),
+            Err(TryLockError::Error(e)) => return Err(place(e)),
+        }
+        let pid = std::process::id();
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
+        written.map_err(place)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn in_use(data_dir: &Path, file: &mut File) -> Error {
+    let mut pid = String::new();
+    // Only a courtesy: the message stands without it.
+    let _ = file.read_to_string(&mut pid);
+    let by = match pid.trim() {
+        "" => String::new(),
+        pid => format!(" (process {pid})"),
+    };
+    let text = format!("data folder {} is in use by another bae{by}", data_dir.display());
+    Error::new(Kind::Unavailable, text)
+        .hint("wait for it, stop it, or use another folder with --data-dir")
+}

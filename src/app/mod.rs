@@ -1,0 +1,120 @@
+//! The one way in: everything a surface (the CLI today) can ask for, and the only place that puts the layers together.
+//!
+//! Start order: lock of the data folder, catalog, memory budget; a torrent session only for a call that needs one.
+//! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
+//! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
+
+mod export;
+mod fill;
+mod import;
+mod lock;
+mod magnet;
+mod place;
+mod plan;
+mod read;
+mod remove;
+mod seed;
+mod show;
+mod source;
+mod types;
+mod verify;
+
+use std::{sync::Arc, time::Duration};
+
+use self::{lock::DataLock, place::Place};
+pub use self::{
+    read::ReadStream,
+    types::{
+        Access, BadPiece, ExportSummary, FileInfo, GcReport, ImportInfo, ImportRequest,
+        ImportSummary, RemoveSummary, VerifyReport,
+    },
+};
+use crate::{
+    catalog::{Catalog, ImportRow},
+    config::Config,
+    error::{Error, Kind, Result},
+    memory::BlockPool,
+    storage::{ImportReader, ImportStore, Pressure, WindowCache},
+    torrents::metainfo::Metainfo,
+};
+
+/// Called with the bytes done and the bytes there are.
+pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
+
+/// How long the torrent session may take to end: trackers hear of it within five seconds.
+const SESSION_END: Duration = Duration::from_secs(8);
+/// How long a stop waits for storage to take what is verified already.
+const FLUSH: Duration = Duration::from_secs(20);
+
+/// An open data folder.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    catalog: Catalog,
+    pool: BlockPool,
+    pressure: Arc<Pressure>,
+    cache: Arc<WindowCache>,
+    /// Held as long as the folder is open for writing.
+    _lock: Option<DataLock>,
+}
+
+impl App {
+    /// Opens the data folder.
+    ///
+    /// # Errors
+    /// `Unavailable` when another bae writes to it; `Unsupported` when a newer bae made it; else what the file system
+    /// says.
+    pub async fn open(config: Config, access: Access) -> Result<Self> {
+        let (lock, catalog) = match access {
+            Access::Write => {
+                let lock = DataLock::take(&config.data_dir)?;
+                (Some(lock), Catalog::open(&config.data_dir)?)
+            }
+            Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
+        };
+        // One budget: seven eighths for bytes on their way in, one eighth for what is read again.
+        let memory = usize::try_from(config.memory.0).unwrap_or(usize::MAX);
+        let cache = memory / 8;
+        let pool = BlockPool::new(memory - cache);
+        Ok(Self {
+            pressure: Pressure::new(pool.clone()),
+            cache: WindowCache::new(cache as u64),
+            config,
+            catalog,
+            pool,
+            _lock: lock,
+        })
+    }
+
+    /// Closes the data folder.
+    ///
+    /// # Errors
+    /// None today; a place for those of backends that say goodbye.
+    #[allow(clippy::unused_async, reason = "backends that say goodbye will need it")]
+    pub async fn close(self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The place an import lives in.
+    fn place_of(&self, row: &ImportRow) -> Result<Place> {
+        Place::open(&self.config.storage(&row.storage)?)
+    }
+
+    fn open_store(&self, row: &ImportRow, place: &Place) -> Result<Arc<ImportStore>> {
+        ImportStore::open(&self.catalog, row, Arc::clone(&place.backend))
+    }
+
+    fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
+        ImportReader::new(Arc::clone(store), Arc::clone(&self.cache))
+    }
+
+    /// The torrent of an import, as it was checked when it came.
+    fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
+        let bytes = self.catalog.metainfo(&row.id)?;
+        let meta = Metainfo::parse(&bytes).map_err(|e| {
+            Error::new(Kind::Corrupt, format!("import {}: its torrent in the catalog", row.id))
+                .because(e)
+        })?;
+        Ok((bytes, meta))
+    }
+}

@@ -1,0 +1,70 @@
+//! What a torrent and a selection mean for an import: which pieces are wanted, which are here. Pure but for the store.
+
+use crate::{
+    catalog::FileRow,
+    storage::{ImportStore, RangeSet},
+    torrents::{
+        metainfo::{File, Metainfo},
+        select,
+    },
+};
+
+/// Piece by piece, what is wanted and what is durable.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// One entry a piece.
+    pub(super) wanted_pieces: Vec<bool>,
+    /// One entry a piece: every byte of it is durable (or padding).
+    pub(super) have: Vec<bool>,
+    /// Wanted bytes, without padding: whole pieces, since only those can be verified.
+    pub(super) wanted: RangeSet,
+}
+
+impl Plan {
+    pub(super) fn new(meta: &Metainfo, selected: Option<&[u32]>, store: &ImportStore) -> Self {
+        let pieces = meta.pieces();
+        let wanted_pieces = match selected {
+            Some(files) => select::wanted_pieces(meta, files),
+            None => vec![true; pieces as usize],
+        };
+        let mut wanted = RangeSet::new();
+        for piece in (0..pieces).filter(|&p| wanted_pieces[p as usize]) {
+            store.layout().stored(meta.piece_range(piece)).for_each(|r| wanted.insert(r));
+        }
+        let have = (0..pieces).map(|p| store.covered(meta.piece_range(p))).collect();
+        Self { wanted_pieces, have, wanted }
+    }
+
+    /// Wanted pieces that are not durable.
+    pub(super) fn missing(&self) -> impl Iterator<Item = u32> + '_ {
+        (0u32..)
+            .zip(self.wanted_pieces.iter().zip(&self.have))
+            .filter(|(_, (w, h))| **w && !**h)
+            .map(|x| x.0)
+    }
+}
+
+/// The files as the catalog records them.
+pub(super) fn file_rows(meta: &Metainfo) -> Vec<FileRow> {
+    let row = |f: &File| FileRow {
+        path: f.path.clone(),
+        start: f.range.start,
+        len: f.range.end - f.range.start,
+        pad: f.pad,
+    };
+    meta.files.iter().map(row).collect()
+}
+
+/// The real files that are wanted, with their places in the torrent's list.
+pub(super) fn files_wanted<'a>(
+    meta: &'a Metainfo,
+    selected: Option<&'a [u32]>,
+) -> impl Iterator<Item = &'a File> {
+    let chosen = move |i: usize| selected.is_none_or(|s| s.iter().any(|&n| n as usize == i));
+    meta.files.iter().enumerate().filter(move |(i, f)| !f.pad && chosen(*i)).map(|x| x.1)
+}
+
+/// The bytes of the files that are wanted. What is stored may be more: whole pieces, which reach into other files.
+pub(super) fn bytes_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
+    files_wanted(meta, selected).map(|f| f.range.end - f.range.start).sum()
+}

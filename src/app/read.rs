@@ -1,0 +1,113 @@
+//! `cat`: bytes of an import, or of one file of it, streamed from wherever they are.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::App;
+use crate::{
+    catalog::{FileRow, ImportRow},
+    error::{Error, Kind, Result},
+    storage::ImportReader,
+    units::{MIB, parse_range},
+};
+
+/// Bytes of an import on their way out.
+#[derive(Debug)]
+pub struct ReadStream {
+    reader: ImportReader,
+    left: Range<u64>,
+    /// Read but not given yet.
+    ready: std::vec::IntoIter<Bytes>,
+    len: u64,
+}
+
+impl ReadStream {
+    fn new(reader: ImportReader, range: Range<u64>) -> Self {
+        let len = range.end - range.start;
+        Self { reader, left: range, ready: Vec::new().into_iter(), len }
+    }
+
+    /// All the bytes it will give.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The next bytes; `None` after the last.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing is stored yet; what the backend says.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(part) = self.ready.next() {
+                return Ok(Some(part));
+            }
+            if self.left.is_empty() {
+                return Ok(None);
+            }
+            let end = self.left.end.min(self.left.start + 4 * MIB);
+            let payload = self.reader.read_at(self.left.start..end).await?;
+            self.left.start = end;
+            self.ready = payload.parts().to_vec().into_iter();
+        }
+    }
+}
+
+impl App {
+    /// Opens an import for reading: the file at `path` (the only file when `None`), or `range` of it as typed.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import or file; `InvalidInput` when the path is needed or the range is outside.
+    #[allow(clippy::unused_async, reason = "backends that sign in first will need it")]
+    pub async fn open_read(
+        &self,
+        needle: &str,
+        path: Option<&str>,
+        range: Option<&str>,
+    ) -> Result<ReadStream> {
+        let row = self.catalog.find(needle)?;
+        let files = self.catalog.files(&row.id)?;
+        let file = find_file(&row, &files, path)?;
+        let part = match range {
+            Some(text) => parse_range(text, file.len)?,
+            None => 0..file.len,
+        };
+        self.stream(&row, file.start + part.start..file.start + part.end)
+    }
+
+    pub(super) fn stream(&self, row: &ImportRow, range: Range<u64>) -> Result<ReadStream> {
+        let place = self.place_of(row)?;
+        let store = self.open_store(row, &place)?;
+        Ok(ReadStream::new(self.reader(&store), range))
+    }
+}
+
+/// By number as `info` prints it, by whole path, or by the path without the torrent's name.
+fn find_file<'a>(row: &ImportRow, files: &'a [FileRow], path: Option<&str>) -> Result<&'a FileRow> {
+    let real: Vec<&FileRow> = files.iter().filter(|f| !f.pad).collect();
+    let Some(path) = path else {
+        return match real[..] {
+            [only] => Ok(only),
+            _ => {
+                let text = format!("import {} has {} files: which one?", row.id, real.len());
+                Err(Error::new(Kind::InvalidInput, text)
+                    .hint(format!("`bae info {}` lists them", row.id)))
+            }
+        };
+    };
+    let without_name = |f: &FileRow| f.path.split_once('/').is_some_and(|(_, rest)| rest == path);
+    let number = || path.parse::<usize>().ok().and_then(|n| real.get(n.checked_sub(1)?).copied());
+    let named = real.iter().copied().find(|f| f.path == path);
+    named.or_else(|| real.iter().copied().find(|f| without_name(f))).or_else(number).ok_or_else(
+        || {
+            let text = format!("import {} has no file {path:?}", row.id);
+            Error::new(Kind::NotFound, text).hint(format!("`bae info {}` lists them", row.id))
+        },
+    )
+}

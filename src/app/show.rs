@@ -1,0 +1,84 @@
+//! `ls` and `info`: the catalog, for people and programs.
+
+use std::sync::Arc;
+
+use super::{
+    App, FileInfo, ImportInfo, ImportSummary,
+    plan::{Plan, bytes_wanted, files_wanted},
+};
+use crate::{
+    backends::MemoryBackend, catalog::ImportRow, error::Result, redact, storage::ImportStore,
+    torrents::metainfo::Metainfo,
+};
+
+impl App {
+    /// Every import, one line each.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
+    pub async fn list(&self) -> Result<Vec<ImportSummary>> {
+        self.catalog.list()?.iter().map(|row| self.look(row).map(|l| l.summary)).collect()
+    }
+
+    /// Everything about one import.
+    ///
+    /// # Errors
+    /// `NotFound`, or when the catalog cannot be read.
+    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
+    pub async fn info(&self, needle: &str) -> Result<ImportInfo> {
+        let row = self.catalog.find(needle)?;
+        let Look { summary, meta, store } = self.look(&row)?;
+        let packed = store.packed_bytes();
+        let chosen =
+            |i: usize| row.selected.as_ref().is_none_or(|s| s.iter().any(|&n| n as usize == i));
+        let real = meta.files.iter().enumerate().filter(|(_, f)| !f.pad);
+        let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
+            number,
+            path: f.path.clone(),
+            bytes: f.range.end - f.range.start,
+            selected: chosen(i),
+        });
+        #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
+        let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
+        Ok(ImportInfo {
+            files: files.collect(),
+            objects: self.catalog.objects(&row.id)?.iter().filter(|o| o.stored).count(),
+            packed,
+            packed_share: share.min(1.0),
+            chunk_len: row.chunk_len,
+            piece_length: u64::from(meta.piece_length),
+            pieces: meta.pieces() as usize,
+            trackers: meta.trackers.iter().flatten().map(|t| redact::tracker(t)).collect(),
+            private: meta.private,
+            created: u64::try_from(row.created_at).unwrap_or(0),
+            completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
+            summary,
+        })
+    }
+
+    fn look(&self, row: &ImportRow) -> Result<Look> {
+        let (_, meta) = self.metainfo_of(row)?;
+        // Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
+        let store = ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))?;
+        let plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        let summary = ImportSummary {
+            id: row.id.to_string(),
+            name: row.name.clone(),
+            bytes: bytes_wanted(&meta, row.selected.as_deref()),
+            files: files_wanted(&meta, row.selected.as_deref()).count(),
+            state: row.state.as_str().to_owned(),
+            storage: row.storage.clone(),
+            info_hash: row.info_hash(),
+            source: redact::source(&row.source),
+            stored: store.stored_bytes(&plan.wanted),
+        };
+        Ok(Look { summary, meta, store })
+    }
+}
+
+struct Look {
+    summary: ImportSummary,
+    meta: Metainfo,
+    store: Arc<ImportStore>,
+}

@@ -1,0 +1,126 @@
+//! What is asked of [`App`](super::App) and what it answers: plain values, shared by the CLI and every later surface.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::NetworkOptions;
+
+/// How the data folder is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads the catalog and the objects; any number at once.
+    Read,
+    /// Changes them; one process at a time.
+    Write,
+}
+
+/// One thing to bring in.
+#[derive(Debug, Clone)]
+pub struct ImportRequest {
+    /// Path or http(s) URL of a `.torrent` file, or a magnet link.
+    pub source: String,
+    /// Name or URL, as for [`Config::storage`](crate::config::Config::storage).
+    pub storage: String,
+    /// Files by number from 1, range, or glob; `None` is all.
+    pub select: Option<String>,
+    pub network: NetworkOptions,
+    /// Go on seeding when all is imported, until cancelled.
+    pub seed: bool,
+    /// Give up when nothing arrived for so long.
+    pub timeout: Option<Duration>,
+}
+
+/// One import in one line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImportSummary {
+    pub id: String,
+    pub name: String,
+    /// Bytes of the files wanted.
+    pub bytes: u64,
+    /// Files wanted.
+    pub files: usize,
+    /// `importing` or `imported`.
+    pub state: String,
+    pub storage: String,
+    pub info_hash: String,
+    pub source: String,
+    /// Wanted bytes that storage acknowledged, in whole pieces: with a selection it may end above `bytes`.
+    pub stored: u64,
+}
+
+/// One import with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImportInfo {
+    #[serde(flatten)]
+    pub summary: ImportSummary,
+    #[serde(rename = "file_list")]
+    pub files: Vec<FileInfo>,
+    pub objects: usize,
+    /// Bytes in objects that hold parts of several chunks.
+    pub packed: u64,
+    /// `packed` as a share of the stored bytes, 0 to 1.
+    pub packed_share: f64,
+    pub chunk_len: u64,
+    pub piece_length: u64,
+    pub pieces: usize,
+    /// Without what follows the host: that may hold a passkey.
+    pub trackers: Vec<String>,
+    pub private: bool,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Seconds since 1970; `None` while it is incomplete.
+    pub completed: Option<u64>,
+}
+
+/// A file of an import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileInfo {
+    /// From 1, as `--select` counts.
+    pub number: usize,
+    pub path: String,
+    pub bytes: u64,
+    pub selected: bool,
+}
+
+/// What an export wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ExportSummary {
+    pub files: usize,
+    pub bytes: u64,
+}
+
+/// What hashing an import's stored bytes again found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Pieces hashed.
+    pub pieces: usize,
+    /// Those that are not what the torrent says, or whose object is gone.
+    pub bad: Vec<BadPiece>,
+    /// Wanted bytes that are not stored yet; not an error.
+    pub missing: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BadPiece {
+    /// From 0, as BitTorrent counts.
+    pub piece: u32,
+    /// Paths of the files it is part of.
+    pub files: Vec<String>,
+}
+
+/// What removing an import took out of storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RemoveSummary {
+    pub objects: usize,
+    pub bytes: u64,
+}
+
+/// Objects that no import names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct GcReport {
+    pub objects: usize,
+    pub bytes: u64,
+    /// Whether they were removed, or only counted.
+    pub removed: bool,
+}
