@@ -3,6 +3,7 @@
 pub mod app;
 pub mod backends;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod events;

@@ -1,0 +1,118 @@
+//! `import` and `seed`: the two commands that meet the swarm.
+
+use super::{
+    Context,
+    args::{ImportArgs, Layout, SeedArgs},
+    interrupted,
+    output::Failure,
+    progress::follow,
+};
+use crate::{
+    app::{Access, App, ImportRequest},
+    config::NetworkOptions,
+    error::{Error, Kind},
+    events::{EventSink, Imported},
+};
+
+/// Imports one source after the other. One that fails does not keep the next from its turn; the exit code is the first
+/// failure's.
+pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Failure> {
+    if args.layout == Layout::Files {
+        return Err(Error::new(Kind::Unsupported, "layout \"files\" is not in this version yet")
+            .hint("leave --layout out, and use `bae export` for plain files")
+            .into());
+    }
+    // Before anything is opened: a name that is wrong should say so at once.
+    context.config.storage(&args.storage)?;
+    let network = args.network.resolve(context.config.network.clone())?;
+    let request = ImportRequest {
+        source: String::new(),
+        storage: args.storage,
+        select: args.select,
+        network,
+        // With several sources seeding begins when the last is in, or the first would never end.
+        seed: args.seed && args.sources.len() == 1,
+        timeout: context.config.timeout,
+    };
+    let seed_after = args.seed && args.sources.len() > 1;
+    let sources = args.sources;
+    context
+        .with_app(Access::Write, async |app| {
+            let ids = import_each(&context, app, &sources, &request).await?;
+            if seed_after {
+                seed_all(&context, app, ids, request.network.clone()).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn import_each(
+    context: &Context,
+    app: &App,
+    sources: &[String],
+    request: &ImportRequest,
+) -> Result<Vec<String>, Failure> {
+    let mut ids = Vec::new();
+    let mut first_failure = None;
+    for source in sources {
+        let request = ImportRequest { source: source.clone(), ..request.clone() };
+        match import_one(context, app, request).await {
+            Ok(imported) => ids.push(imported.id),
+            Err(Failure::Error(error)) if error.kind() != Kind::Cancelled => {
+                context.out.error(&error);
+                first_failure.get_or_insert(error.kind());
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    match first_failure {
+        Some(kind) => Err(Failure::Reported(kind)),
+        None => Ok(ids),
+    }
+}
+
+async fn import_one(
+    context: &Context,
+    app: &App,
+    request: ImportRequest,
+) -> Result<Imported, Failure> {
+    if context.cancel.is_cancelled() {
+        return Err(stopped(interrupted()).into());
+    }
+    let (sink, events) = EventSink::channel();
+    let work = app.import(request, sink, context.cancel.clone());
+    match follow(&context.out, events, &context.cancel, work).await {
+        Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => Err(stopped(error).into()),
+        done => done,
+    }
+}
+
+fn stopped(error: Error) -> Error {
+    match error.hint_text() {
+        Some(_) => error,
+        None => {
+            error.hint("run the same command again to go on; what is stored is not fetched again")
+        }
+    }
+}
+
+/// Ends well when it is stopped: that is the only way it ends.
+pub(super) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
+    let network = args.network.resolve(context.config.network.clone())?;
+    let imports = args.imports;
+    context
+        .with_app(Access::Write, async |app| seed_all(&context, app, imports, network).await)
+        .await
+}
+
+async fn seed_all(
+    context: &Context,
+    app: &App,
+    imports: Vec<String>,
+    network: NetworkOptions,
+) -> Result<(), Failure> {
+    let (sink, events) = EventSink::channel();
+    let work = app.seed(imports, network, sink, context.cancel.clone());
+    follow(&context.out, events, &context.cancel, work).await
+}

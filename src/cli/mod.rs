@@ -1,0 +1,130 @@
+//! The command line: what was typed, what it means, do it, say what came of it.
+//!
+//! [`args`] is what was typed; each command's file turns that into a request to [`App`] and the answer into lines.
+//! Data goes to standard output and everything else to standard error, and only [`output`] and
+//! [`progress`] write there. Nothing here decides anything about imports: what the CLI can do, [`App`] can do for
+//! any other surface.
+//!
+//! What it refuses: secrets on the command line, since every user of the machine can read it.
+
+mod args;
+mod import;
+mod interrupt;
+mod network;
+mod output;
+mod progress;
+mod read;
+mod remove;
+mod show;
+mod verify;
+
+use std::{future::Future, process::ExitCode};
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::args::Cli;
+use self::{
+    args::{Command, GlobalArgs},
+    output::{Failure, Output},
+};
+use crate::{
+    app::{Access, App},
+    config::{Config, Env, Overrides},
+    error::{Error, Kind, Result},
+    telemetry::{self, Stderr},
+};
+
+/// What every command works with.
+struct Context {
+    config: Config,
+    out: Output,
+    /// Cancelled by the first Ctrl-C or SIGTERM.
+    cancel: CancellationToken,
+}
+
+/// Runs one command and says how it went; the exit code follows the table at [`Kind::exit_code`].
+pub async fn run(cli: Cli) -> ExitCode {
+    let out = Output::new(&cli.global, Stderr::default());
+    match execute(cli, out.clone()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: that is how `bae cat … | head` ends.
+        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Err(Failure::Reported(kind)) => kind.exit_code().into(),
+        Err(Failure::Error(error)) => {
+            out.error(&error);
+            error.kind().exit_code().into()
+        }
+    }
+}
+
+/// The exit code when there is no runtime to run in, which is said too.
+pub fn failed_to_start(error: std::io::Error) -> ExitCode {
+    let error = Error::io("start of the runtime", error);
+    Stderr::default().line(format_args!("bae: {}", error.report()));
+    error.kind().exit_code().into()
+}
+
+async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
+    let Some(command) = cli.command else { return out.raw(args::help().as_bytes()) };
+    if let Command::Completions { shell } = command {
+        return out.raw(&args::completions(shell));
+    }
+    let GlobalArgs { verbose, quiet, log_format, .. } = cli.global;
+    telemetry::init(out.stderr(), verbose, quiet, log_format)?;
+    let config = Config::load(overrides(cli.global), &Env::process())?;
+    let cancel = interrupt::watch(out.stderr().clone())?;
+    let context = Context { config, out, cancel };
+    match command {
+        Command::Import(args) => import::import(context, args).await,
+        Command::Seed(args) => import::seed(context, args).await,
+        Command::Ls => show::ls(context).await,
+        Command::Info { import } => show::info(context, &import).await,
+        Command::Cat(args) => read::cat(context, args).await,
+        Command::Export(args) => read::export(context, args).await,
+        Command::Verify { imports } => verify::verify(context, imports).await,
+        Command::Rm(args) => remove::rm(context, args).await,
+        Command::Gc(args) => remove::gc(context, args).await,
+        Command::Completions { .. } => unreachable!("answered above, before anything is opened"),
+    }
+}
+
+fn overrides(global: GlobalArgs) -> Overrides {
+    Overrides {
+        data_dir: global.data_dir,
+        config: global.config,
+        memory: global.memory,
+        limit_rate: global.limit_rate,
+        timeout: global.timeout,
+    }
+}
+
+impl Context {
+    /// Opens the data folder, has `work` done, and closes it whatever came of that.
+    ///
+    /// # Errors
+    /// The work's, and only when there is none, the closing's.
+    async fn with_app<T>(
+        &self,
+        access: Access,
+        work: impl AsyncFnOnce(&App) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let app = self.unless_cancelled(App::open(self.config.clone(), access)).await?;
+        let worked = work(&app).await;
+        let closed = app.close().await;
+        let value = worked?;
+        closed?;
+        Ok(value)
+    }
+
+    /// For calls that do not watch the token themselves.
+    async fn unless_cancelled<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = call => done,
+            () = self.cancel.cancelled() => Err(interrupted()),
+        }
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(Kind::Cancelled, "interrupted")
+}

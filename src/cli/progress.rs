@@ -1,0 +1,239 @@
+//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`.
+
+use std::{collections::HashMap, future::Future, pin::pin, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Failure, Output, plain};
+use crate::{
+    app::ProgressFn,
+    events::{Event, Imported, Progress, Started},
+    units::ByteSize,
+};
+
+/// Shows events.
+pub(super) struct Reporter {
+    out: Output,
+    bars: HashMap<String, ProgressBar>,
+}
+
+/// Runs `work` to its end and shows its `events` meanwhile. When nobody reads our output any more, `work` is cancelled
+/// and waited for: what it has is kept, as after Ctrl-C.
+pub(super) async fn follow<T>(
+    out: &Output,
+    mut events: UnboundedReceiver<Event>,
+    cancel: &CancellationToken,
+    work: impl Future<Output = crate::Result<T>>,
+) -> Result<T, Failure> {
+    let mut reporter = Reporter { out: out.clone(), bars: HashMap::new() };
+    let mut shown = Ok(());
+    let mut work = pin!(work);
+    let done = loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv(), if shown.is_ok() => {
+                shown = reporter.show(&event);
+                if shown.is_err() {
+                    cancel.cancel();
+                }
+            }
+            done = &mut work => break done,
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        shown = shown.and_then(|()| reporter.show(&event));
+    }
+    reporter.finish();
+    match (shown, done) {
+        // What was asked for did not happen, but there is nobody to tell except by the exit code.
+        (Err(Failure::PipeClosed), Err(error)) => Err(Failure::Reported(error.kind())),
+        (shown, done) => shown.and(done.map_err(Failure::Error)),
+    }
+}
+
+impl Reporter {
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        if self.out.is_json() {
+            return self.out.json(event);
+        }
+        match event {
+            Event::Started(started) => self.started(started),
+            Event::Progress(progress) => self.progress(progress),
+            Event::Paused { id, error, hint } => {
+                let hint = hint
+                    .as_ref()
+                    .map(|hint| format!("\nhint: {}", plain(hint)))
+                    .unwrap_or_default();
+                self.out.note(format_args!("paused {id}: {}{hint}", plain(error)));
+            }
+            Event::Resumed { id } => self.out.note(format_args!("resumed {id}")),
+            Event::Notice { text, .. } if self.out.is_verbose() || self.out.shows_bars() => {
+                self.out.note(plain(text));
+            }
+            Event::Notice { .. } => {}
+            Event::Imported(imported) => return self.imported(imported),
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, started: &Started) {
+        if self.out.is_verbose() {
+            let Started { id, name, bytes, stored, files, .. } = started;
+            let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
+            let name = plain(name);
+            self.out.note(format_args!(
+                "importing {id} {name}: {bytes} in {files} files, {stored} stored already"
+            ));
+            if !started.listening.is_empty() {
+                self.out.note(format_args!("listening on {}", started.listening.join(", ")));
+            }
+        }
+        if self.out.shows_bars() {
+            self.bar(&started.id, started.bytes).set_position(started.stored);
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        if self.out.shows_bars() {
+            let bar = self.bar(&progress.id, progress.bytes);
+            bar.set_length(progress.bytes);
+            bar.set_position(progress.stored);
+            bar.set_message(message(progress));
+        }
+    }
+
+    /// The bar of one import, on the screen from now on.
+    fn bar(&mut self, id: &str, len: u64) -> &ProgressBar {
+        let bars = self.out.stderr().bars();
+        self.bars.entry(id.to_owned()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(len));
+            bar.set_style(style());
+            bar
+        })
+    }
+
+    fn imported(&mut self, imported: &Imported) -> Result<(), Failure> {
+        if let Some(bar) = self.bars.remove(&imported.id) {
+            bar.finish_and_clear();
+        }
+        let Imported { id, name, bytes, files, seconds, .. } = imported;
+        let (name, bytes) = (plain(name), ByteSize(*bytes));
+        let time = short_time(Duration::try_from_secs_f64(*seconds).unwrap_or_default().as_secs());
+        let plural = if *files == 1 { "" } else { "s" };
+        self.out.done(format_args!("imported {id} {name}: {bytes} in {files} file{plural}, {time}"))
+    }
+
+    fn finish(self) {
+        self.bars.into_values().for_each(|bar| bar.finish_and_clear());
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{percent:>3}% [{bar:8}] {wide_msg}")
+        .expect("the template is a constant and parses")
+        .progress_chars("=> ")
+}
+
+/// Fits a terminal of 80 columns in the usual case.
+fn message(p: &Progress) -> String {
+    let rate = |rate: u64| format!("{}/s", ByteSize(rate));
+    if p.state == "metadata" {
+        return format!("waiting for the torrent's metadata, {} peers", p.peers);
+    }
+    let eta = p.eta_seconds.map(|s| format!(" ETA {}", short_time(s))).unwrap_or_default();
+    let held = match p.state {
+        "paused" => " paused",
+        "seeding" => " seeding",
+        _ => "",
+    };
+    let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
+    let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
+    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{held}", p.peers)
+}
+
+/// `45s`, `3m20s`, `2h05m`, `3d4h`.
+fn short_time(seconds: u64) -> String {
+    let (m, h, d) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (d, h, m) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{m}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{h}h{:02}m", m % 60),
+        _ => format!("{d}d{}h", h % 24),
+    }
+}
+
+/// A bar over bytes for commands without events; the bar goes when the last clone of the callback does.
+pub(super) fn bytes_bar(out: &Output, what: &'static str) -> ProgressFn {
+    if !out.shows_bars() {
+        return Box::new(|_, _| {});
+    }
+    let bar = out.stderr().bars().add(ProgressBar::new(0));
+    bar.set_style(style());
+    let bar = ClearedOnDrop(bar);
+    Box::new(move |done, total| {
+        bar.0.set_length(total);
+        bar.0.set_position(done);
+        bar.0.set_message(format!("{what} {} of {}", ByteSize(done), ByteSize(total)));
+    })
+}
+
+struct ClearedOnDrop(ProgressBar);
+
+impl Drop for ClearedOnDrop {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{cli::Cli, error::Kind, events::EventSink, telemetry::Stderr};
+
+    #[tokio::test]
+    async fn following_ends_with_the_work_and_its_answer() {
+        let cli = Cli::try_parse_from(["bae", "--quiet"]).unwrap();
+        let out = Output::new(&cli.global, Stderr::default());
+        let cancel = CancellationToken::new();
+        let (sink, events) = EventSink::channel();
+        let work = async move {
+            sink.send(Event::Progress(Progress::default()));
+            drop(sink);
+            tokio::task::yield_now().await;
+            Ok(7)
+        };
+        assert_eq!(follow(&out, events, &cancel, work).await.unwrap(), 7);
+
+        let (_sink, events) = EventSink::channel();
+        let work = async { Err::<(), _>(crate::Error::new(Kind::Network, "nobody answered")) };
+        let failed = follow(&out, events, &cancel, work).await.unwrap_err();
+        assert!(matches!(failed, Failure::Error(e) if e.kind() == Kind::Network));
+        assert!(!cancel.is_cancelled());
+    }
+
+    #[test]
+    fn the_bar_says_what_came_what_is_stored_and_what_was_seeded() {
+        let progress = Progress {
+            bytes: 1 << 30,
+            stored: 512 << 20,
+            download_rate: 12 << 20,
+            store_rate: 10 << 20,
+            upload_rate: 1 << 10,
+            peers: 12,
+            eta_seconds: Some(80),
+            state: "importing",
+            ..Progress::default()
+        };
+        assert_eq!(message(&progress), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers");
+    }
+
+    #[test]
+    fn times_are_short() {
+        let shown = [5, 65, 3725, 90_000].map(short_time);
+        assert_eq!(shown, ["5s", "1m05s", "1h02m", "1d1h"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! `rm` and `gc`: the two commands that take something away, and so ask first.
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::{GcArgs, RmArgs},
+    interrupted,
+    output::{Failure, plain},
+};
+use crate::{
+    app::{Access, App, GcReport, RemoveSummary},
+    error::Error,
+    units::ByteSize,
+};
+
+#[derive(Serialize)]
+struct RemovedLine<'a> {
+    event: &'static str,
+    id: &'a str,
+    name: &'a str,
+    #[serde(flatten)]
+    summary: RemoveSummary,
+}
+
+#[derive(Serialize)]
+struct CollectedLine {
+    event: &'static str,
+    #[serde(flatten)]
+    report: GcReport,
+}
+
+pub(super) async fn rm(context: Context, args: RmArgs) -> Result<(), Failure> {
+    let ask = !args.yes && context.out.can_ask();
+    context
+        .with_app(Access::Write, async |app| {
+            for import in &args.imports {
+                remove_one(&context, app, import, args.keep_objects, ask).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn remove_one(
+    context: &Context,
+    app: &App,
+    import: &str,
+    keep_objects: bool,
+    ask: bool,
+) -> Result<(), Failure> {
+    let found = context.unless_cancelled(app.info(import)).await?.summary;
+    let (id, name) = (&found.id, plain(&found.name));
+    let objects = if keep_objects { "but keep its objects" } else { "and its objects" };
+    let question = format!("remove {id} {name} ({}) {objects}?", ByteSize(found.stored));
+    if ask && !confirmed(context, &question).await? {
+        context.out.note(format_args!("kept {id}"));
+        return Ok(());
+    }
+    // By id: by now the name may be another's too. And not cancelled halfway: it is short, and safe to finish.
+    let summary = app.remove(id, keep_objects).await?;
+    if context.out.is_json() {
+        return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
+    }
+    let RemoveSummary { objects, bytes } = summary;
+    context.out.done(format_args!("removed {id} {name}: {objects} objects, {}", ByteSize(bytes)))
+}
+
+pub(super) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
+    context
+        .with_app(Access::Write, async |app| {
+            let report = if args.yes || context.out.is_json() {
+                context.unless_cancelled(app.gc(true)).await?
+            } else {
+                collect_if_wanted(&context, app).await?
+            };
+            if context.out.is_json() {
+                return context.out.json(&CollectedLine { event: "collected", report });
+            }
+            let GcReport { objects, bytes, removed } = report;
+            let what = if removed { "removed" } else { "found" };
+            let bytes = ByteSize(bytes);
+            context.out.done(format_args!("{what} {objects} objects that no import names, {bytes}"))
+        })
+        .await
+}
+
+/// Counts, then removes only when somebody says yes.
+async fn collect_if_wanted(context: &Context, app: &App) -> Result<GcReport, Failure> {
+    let found = context.unless_cancelled(app.gc(false)).await?;
+    if found.objects == 0 {
+        return Ok(found);
+    }
+    if !context.out.can_ask() {
+        context.out.note("run `bae gc --yes` to remove them");
+        return Ok(found);
+    }
+    let GcReport { objects, bytes, .. } = found;
+    let question = format!("remove {objects} objects that no import names, {}?", ByteSize(bytes));
+    if !confirmed(context, &question).await? {
+        return Ok(found);
+    }
+    Ok(context.unless_cancelled(app.gc(true)).await?)
+}
+
+async fn confirmed(context: &Context, question: &str) -> Result<bool, Failure> {
+    tokio::select! {
+        answer = context.out.ask(question) => {
+            Ok(answer.map_err(|e| Error::io("the answer on standard input", e))?)
+        }
+        () = context.cancel.cancelled() => Err(interrupted().into()),
+    }
+}
