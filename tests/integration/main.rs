@@ -1,1 +1,24 @@
-//! Tests against real clients will live here.
+//! The program against real clients, real crashes and bad input: one binary, a fresh data folder for each test.
+//!
+//! Each module holds one promise or one surface. `support` starts what they need (peers, trackers, torrents, bae
+//! itself); a program that is missing fails the test and names what to install, it never passes by skipping.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics has failed, which is what it is for; its threads may sleep"
+)]
+
+mod bridge;
+mod cli;
+mod corrupt;
+mod crash;
+mod input;
+mod layers;
+mod memory;
+mod network;
+mod peers;
+mod shapes;
+mod support;
+mod valgrind;

@@ -1,0 +1,246 @@
+//! The bridge under stress, through the library: slots reused while jobs are late, storage that hangs, an end with
+//! everything in flight.
+
+use std::{
+    net::SocketAddrV4,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bae::{
+    backends::{Faulty, MemoryBackend, StorageBackend},
+    catalog::{Catalog, FileRow, ImportRow, NewImport},
+    config::NetworkOptions,
+    error::Kind,
+    events::EventSink,
+    memory::BlockPool,
+    storage::{
+        ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterOptions,
+    },
+    torrents::{Download, Goal, Origin, Start, Torrents, metainfo::Metainfo},
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    KIB, LONG, MIB,
+    peers::{LibtorrentPeer, Release},
+    ports,
+    torrents::{Fixture, Recipe},
+};
+
+/// A torrent session over a backend that misbehaves on demand.
+struct Rig {
+    _dir: TempDir,
+    catalog: Catalog,
+    pool: BlockPool,
+    pressure: Arc<Pressure>,
+    backend: Arc<Faulty<MemoryBackend>>,
+    torrents: Arc<Torrents>,
+    meta: Metainfo,
+    bytes: Vec<u8>,
+}
+
+impl Rig {
+    fn new(torrent: &Fixture, listen: SocketAddrV4, peers: &[SocketAddrV4]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let pool = BlockPool::new(64 << 20);
+        let pressure = Pressure::new(pool.clone());
+        let options = NetworkOptions {
+            listen: Some(vec![listen.to_string()]),
+            peers: peers.iter().map(|p| (*p).into()).collect(),
+            dht: false,
+            lsd: false,
+            ..NetworkOptions::default()
+        };
+        let torrents = Torrents::start(&options, Arc::clone(&pressure), pool.clone()).unwrap();
+        let bytes = std::fs::read(&torrent.torrent).unwrap();
+        let meta = Metainfo::parse(&bytes).unwrap();
+        let backend = Arc::new(Faulty::new(MemoryBackend::new(), 1));
+        Self { _dir: dir, catalog, pool, pressure, backend, torrents, meta, bytes }
+    }
+
+    async fn new_import(&self) -> (ImportRow, Arc<ImportStore>) {
+        let files = self.meta.files.iter().map(|f| FileRow {
+            path: f.path.clone(),
+            start: f.range.start,
+            len: f.range.end - f.range.start,
+            pad: f.pad,
+        });
+        let new = NewImport {
+            name: self.meta.name.clone(),
+            len: self.meta.len,
+            chunk_len: MIB,
+            storage: "memory".into(),
+            files: files.collect(),
+            ..NewImport::default()
+        };
+        let row = self.catalog.create_import(new).await.unwrap();
+        let backend: Arc<dyn StorageBackend> = Arc::clone(&self.backend) as _;
+        let store = ImportStore::open(&self.catalog, &row, backend).unwrap();
+        (row, store)
+    }
+
+    /// The torrent in the session, filling a new import.
+    async fn add(&self) -> (Download, Arc<ImportWriter>) {
+        let (row, store) = self.new_import().await;
+        let start = Start {
+            origin: Origin::File(self.bytes.clone()),
+            have: vec![],
+            wanted: vec![],
+            private: false,
+        };
+        let torrent = self.torrents.add(start).await.unwrap();
+        let wanted: RangeSet = store.layout().all_stored();
+        let (sink, events) = torrent.writer_sink();
+        let writer = Arc::new(ImportWriter::spawn(
+            Arc::clone(&store),
+            self.catalog.clone(),
+            Arc::clone(&self.pressure),
+            &wanted,
+            WriterOptions::default(),
+            sink,
+        ));
+        torrent.attach(
+            &self.meta,
+            Arc::clone(&store),
+            self.reader(&store),
+            Some(Arc::clone(&writer)),
+        );
+        let goal = Goal {
+            id: row.id.to_string(),
+            wanted,
+            missing: (0..self.meta.pieces()).collect(),
+            stored: 0,
+            lead: 8 * MIB,
+        };
+        let download =
+            Download::new(torrent, &self.meta, store, goal, events, EventSink::none(), Some(LONG));
+        (download, writer)
+    }
+
+    fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
+        ImportReader::new(Arc::clone(store), WindowCache::new(8 * MIB))
+    }
+
+    async fn assert_exact(&self, store: &Arc<ImportStore>, torrent: &Fixture) {
+        let got = self.reader(store).read_at(0..self.meta.len).await.unwrap();
+        let truth = std::fs::read(torrent.data()).unwrap();
+        assert!(got.parts().concat() == truth, "the stored bytes differ from the torrent's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_torrents_added_and_removed_with_late_completions() {
+    let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
+    // Every put ends long after its torrent has gone and its slot has another owner.
+    rig.backend.delay(Duration::from_millis(50));
+    for i in 0..1000u64 {
+        let (download, writer) = rig.add().await;
+        // Mostly gone at once; now and then after blocks, hashes and puts are under way.
+        if i % 40 == 0 {
+            tokio::time::sleep(Duration::from_millis(200 + i % 300)).await;
+        }
+        drop((download, writer));
+    }
+    rig.backend.delay(Duration::ZERO);
+    let (mut download, _writer) = rig.add().await;
+    let store = Arc::clone(download.store());
+    download.fill(&CancellationToken::new()).await.unwrap();
+    rig.assert_exact(&store, &torrent).await;
+    drop(download);
+    rig.torrents.stop(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_in_time_though_storage_hangs() {
+    let torrent = Recipe::single("hangs.bin", 96 * MIB).piece(MIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
+    rig.backend.hang_puts();
+    let (mut download, writer) = rig.add().await;
+    let stop = CancellationToken::new();
+    let filling = tokio::time::timeout(Duration::from_secs(4), download.fill(&stop)).await;
+    assert!(filling.is_err(), "an import ended although no put did: {filling:?}");
+    // All that memory takes is there, peers wait, acks are held, puts hang: now end.
+    let held = rig.pool.held();
+    assert!(held > 16 << 20 && held <= rig.pool.budget(), "{held} bytes held");
+    let begun = Instant::now();
+    rig.torrents.stop(Duration::from_secs(20)).await;
+    drop(download);
+    let left = writer.stop(Duration::from_millis(200)).await;
+    assert!(left > 0, "the bytes that storage never took were not counted");
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_reads_in_flight() {
+    let torrent = Recipe::single("reads.bin", 32 * MIB).piece(MIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let listen = ports::own();
+    let rig = Rig::new(&torrent, listen, &[seeder.addr()]);
+    let (mut download, _writer) = rig.add().await;
+    download.fill(&CancellationToken::new()).await.unwrap();
+    drop(seeder);
+    rig.backend.delay(Duration::from_secs(60));
+    let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
+    let gets = rig.backend.gets();
+    let until = Instant::now() + LONG;
+    while rig.backend.gets() == gets {
+        assert!(Instant::now() < until, "the leecher asked for nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = Instant::now();
+    rig.torrents.stop(Duration::from_secs(20)).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    drop((leecher, download));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_torrent_resumes_and_ends_exact() {
+    let torrent = Recipe::single("pauses.bin", 48 * MIB).piece(MIB).make();
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
+    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
+    let (mut download, _writer) = rig.add().await;
+    let stop = CancellationToken::new();
+    for _ in 0..3 {
+        let _ = tokio::time::timeout(Duration::from_millis(700), download.fill(&stop)).await;
+        download.torrent().pause().unwrap();
+        let paused = tokio::time::timeout(Duration::from_millis(600), download.fill(&stop)).await;
+        assert!(paused.is_err());
+        let before = download.downloaded();
+        let still = tokio::time::timeout(Duration::from_millis(400), download.fill(&stop)).await;
+        assert!(still.is_err());
+        assert!(download.downloaded() - before <= MIB, "a paused torrent went on");
+        download.torrent().resume().unwrap();
+        download.torrent().connect(&seeder.addr().to_string()).unwrap();
+    }
+    let store = Arc::clone(download.store());
+    download.fill(&stop).await.unwrap();
+    rig.assert_exact(&store, &torrent).await;
+    drop(download);
+    rig.torrents.stop(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_read_does_not_end_the_seeding() {
+    let torrent = Recipe::single("lost.bin", 8 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let listen = ports::own();
+    let rig = Rig::new(&torrent, listen, &[seeder.addr()]);
+    let (mut download, _writer) = rig.add().await;
+    download.fill(&CancellationToken::new()).await.unwrap();
+    drop(seeder);
+    rig.backend.fail_next_gets(1, Kind::NotFound);
+    let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
+    let stop = CancellationToken::new();
+    let seeding = tokio::time::timeout(Duration::from_secs(4), download.seed(&stop)).await;
+    assert!(seeding.is_err(), "seeding ended: {seeding:?}");
+    // One window was lost; all the others were served.
+    assert!(leecher.received() >= 6 * MIB, "the leecher has only {}", leecher.received());
+    drop(download);
+    rig.torrents.stop(LONG).await;
+}

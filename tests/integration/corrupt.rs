@@ -1,0 +1,61 @@
+//! Peers that send wrong bytes: a piece that fails is fetched again, and the import is exact.
+
+use std::{fs, path::Path};
+
+use crate::support::{
+    KIB, LONG, MIB, Random,
+    bae::Bae,
+    peers::LibtorrentPeer,
+    torrents::{Fixture, Recipe, Version},
+    wait_until,
+};
+
+/// A copy of the data with `count` wrong bytes in it, at seeded places.
+fn broken_copy(torrent: &Fixture, into: &Path, count: u64) {
+    let mut bytes = fs::read(torrent.data()).unwrap();
+    let mut random = Random(count);
+    for _ in 0..count {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 0xFF;
+    }
+    fs::write(into.join(&torrent.name), bytes).unwrap();
+}
+
+fn exact_despite_corruption(version: Version) {
+    let torrent =
+        Recipe::single("corrupt.bin", 48 * MIB + 11).version(version).piece(256 * KIB).make();
+    let dir = tempfile::tempdir().unwrap();
+    broken_copy(&torrent, dir.path(), 400);
+    // The good one is slow, so that the bad one gets to send something.
+    let good = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
+    let mut bad = LibtorrentPeer::corrupting(&torrent, dir.path());
+    let bae = Bae::new();
+    let done = bae.import(&torrent, &[bad.addr(), good.addr()]);
+    wait_until("the corrupting peer was asked for something", LONG, || bad.sent() > 0);
+    bae.assert_exact(&done.id, &torrent);
+    bae.assert_verified(&done.id);
+}
+
+#[test]
+fn a_corrupting_peer_spoils_nothing() {
+    exact_despite_corruption(Version::V1);
+}
+
+#[test]
+fn a_corrupting_peer_spoils_nothing_in_v2() {
+    exact_despite_corruption(Version::V2);
+}
+
+#[test]
+fn several_corrupting_peers_spoil_nothing() {
+    let torrent = Recipe::single("corrupt by many.bin", 24 * MIB).piece(MIB).make();
+    let dir = tempfile::tempdir().unwrap();
+    broken_copy(&torrent, dir.path(), 100);
+    let good = LibtorrentPeer::slow_seed(&torrent, 8 * MIB);
+    let bad: Vec<_> = (0..3).map(|_| LibtorrentPeer::corrupting(&torrent, dir.path())).collect();
+    let mut all: Vec<_> = bad.iter().map(LibtorrentPeer::addr).collect();
+    all.push(good.addr());
+    let bae = Bae::new();
+    let done = bae.import(&torrent, &all);
+    bae.assert_exact(&done.id, &torrent);
+}

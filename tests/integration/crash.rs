@@ -1,0 +1,134 @@
+//! `kill -9` at any moment loses no durable piece, and the next run fetches only what is missing.
+
+use std::{thread, time::Duration};
+
+use bae::catalog::Catalog;
+
+use crate::support::{
+    KIB, MIB, Random,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    torrents::{Fixture, Recipe},
+};
+
+fn torrent() -> Fixture {
+    Recipe::single("crash.bin", 64 * MIB + 99).piece(512 * KIB).make()
+}
+
+/// What may be fetched though it is stored: requests under way when the last piece completes.
+const SLACK: u64 = 2 * MIB;
+
+/// Kills imports of one torrent at `moments` (milliseconds after each start), then lets one finish.
+fn killed_at(torrent: &Fixture, moments: &[u64], storage_options: &str) {
+    let bae = Bae::new().storing_with(storage_options);
+    let seeder = LibtorrentPeer::slow_seed(torrent, 24 * MIB);
+    let mut durable = 0;
+    for &moment in moments {
+        let mut running = bae.start_import(torrent, &[seeder.addr()]);
+        thread::sleep(Duration::from_millis(moment));
+        running.kill();
+        let stored = |e: &serde_json::Value| e["stored"].as_u64();
+        let events = running.events();
+        if let Some(started) = events.iter().find(|e| e["event"] == "started") {
+            let at_start = stored(started).unwrap();
+            assert!(at_start >= durable, "{at_start} of {durable} durable bytes after a kill");
+        }
+        // What a run told as stored is a promise to the next.
+        durable = events.iter().filter_map(stored).max().unwrap_or(0).max(durable);
+    }
+    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
+    let done = ran.imported();
+    let lines = ran.json();
+    let started = lines.iter().find(|e| e["event"] == "started").expect("a started event");
+    let at_start = started["stored"].as_u64().unwrap();
+    assert!(at_start >= durable, "{at_start} of {durable} durable bytes at the last start");
+    let allowed = torrent.bytes - at_start + SLACK;
+    assert!(done.downloaded <= allowed, "{} fetched, {allowed} allowed", done.downloaded);
+    bae.assert_verified(&done.id);
+    bae.assert_exact(&done.id, torrent);
+    // Whatever a crash left without a name goes, and nothing that has one.
+    bae.run(["gc", "--yes"]).expect(0);
+    bae.assert_exact(&done.id, torrent);
+}
+
+#[test]
+fn resumes_after_kill_without_refetching_durable_pieces() {
+    for seed in 0..3 {
+        let mut random = Random(seed);
+        let moments: Vec<_> = (0..4).map(|_| 150 + random.below(1800)).collect();
+        eprintln!("seed {seed}: killed after {moments:?} ms");
+        killed_at(&torrent(), &moments, "");
+    }
+}
+
+#[test]
+fn resumes_after_kill_while_storage_is_slower_than_the_peers() {
+    let mut random = Random(77);
+    let moments: Vec<_> = (0..4).map(|_| 400 + random.below(2000)).collect();
+    eprintln!("killed after {moments:?} ms");
+    killed_at(&torrent(), &moments, "upload_limit=16MiB");
+}
+
+#[test]
+fn resumes_after_kill_with_many_small_files() {
+    let list =
+        (0..2_000u64).map(|i| (format!("{:02}/{i}", i % 40), 1 + i * 7919 % 30_000)).collect();
+    let torrent = Recipe::folder("crash of many", list).piece(64 * KIB).make();
+    let mut random = Random(5);
+    let moments: Vec<_> = (0..5).map(|_| 100 + random.below(900)).collect();
+    eprintln!("killed after {moments:?} ms");
+    killed_at(&torrent, &moments, "");
+}
+
+#[test]
+fn a_finished_import_is_not_fetched_again() {
+    let torrent = Recipe::single("again.bin", 9 * MIB + 1).make();
+    let bae = Bae::new();
+    let mut seeder = LibtorrentPeer::slow_seed(&torrent, 64 * MIB);
+    let first = bae.import(&torrent, &[seeder.addr()]);
+    let sent = seeder.sent();
+    let again = bae.import(&torrent, &[seeder.addr()]);
+    assert_eq!(first.id, again.id);
+    assert_eq!(again.downloaded, 0);
+    assert_eq!(seeder.sent(), sent, "the seeder sent something again");
+}
+
+#[test]
+fn an_import_killed_right_after_its_summary_is_whole() {
+    let torrent = torrent();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new();
+    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+    let done = running.event("imported");
+    running.kill();
+    let id = done["id"].as_str().unwrap();
+    bae.assert_verified(id);
+    bae.assert_exact(id, &torrent);
+}
+
+#[test]
+fn no_extent_names_a_missing_object_after_a_kill() {
+    let torrent = torrent();
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 40 * MIB);
+    let mut random = Random(11);
+    for round in 0..6 {
+        let bae = Bae::new().storing_with("chunk=1MiB");
+        let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+        running.event_where("progress", |e| e["stored"].as_u64() > Some(0));
+        thread::sleep(Duration::from_millis(random.below(700)));
+        running.kill();
+        let catalog = Catalog::open_read_only(&bae.data_dir()).unwrap();
+        let import = catalog.list().unwrap().remove(0).id;
+        let objects = catalog.objects(&import).unwrap();
+        let extents = catalog.extents(&import).unwrap();
+        assert!(!extents.is_empty(), "round {round}: nothing was durable");
+        for extent in extents {
+            let object = objects.iter().find(|o| o.num == extent.object).unwrap();
+            assert!(object.stored, "round {round}: {object:?} was never committed");
+            let file = std::fs::metadata(bae.objects().join(&object.key)).unwrap();
+            assert_eq!(file.len(), object.len, "round {round}: {object:?}");
+            assert!(extent.offset + extent.range.end - extent.range.start <= object.len);
+        }
+        bae.assert_verified(import.as_str());
+    }
+}

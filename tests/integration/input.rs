@@ -1,0 +1,273 @@
+//! Bad input and bad places: a clear error, the right exit code, nothing half-written, no panic.
+
+use std::{
+    fs, net::SocketAddrV4, os::unix::fs::PermissionsExt as _, path::Path, process::Command,
+    time::Duration,
+};
+
+use crate::support::{
+    MIB,
+    bae::{Bae, Ran},
+    bencode::Value,
+    peers::{LibtorrentPeer, Release},
+    torrents::Recipe,
+};
+
+/// Refused, with this code, in words of our own, and nothing is left of it.
+fn refused(bae: &Bae, source: &Path, code: i32, what: &str) -> Ran {
+    let ran = bae.run(bae.import_args(source, &[], &["--timeout", "5s"]));
+    assert_eq!(ran.code, Some(code), "{what}\nstdout:\n{}\nstderr:\n{}", ran.stdout, ran.stderr);
+    assert!(!ran.stderr.contains("panicked"), "{what}: {}", ran.stderr);
+    assert!(!ran.stderr.trim().is_empty(), "{what}: no word about it");
+    let list = bae.run(["ls", "--json"]).expect(0);
+    assert_eq!(list.stdout.trim(), "", "{what} left something behind");
+    ran
+}
+
+/// The `info` of a one-piece torrent with some entries replaced (`None`: left out).
+fn info(changes: &[(&'static str, Option<Value>)]) -> Vec<u8> {
+    let mut entries = vec![
+        ("length", Value::Int(10_000)),
+        ("name", "x.bin".into()),
+        ("piece length", Value::Int(16_384)),
+        ("pieces", Value::Bytes(vec![7; 20])),
+    ];
+    for (key, value) in changes {
+        entries.retain(|(name, _)| name != key);
+        if let Some(value) = value {
+            entries.push((key, value.clone()));
+        }
+    }
+    entries.sort_by_key(|(name, _)| *name);
+    Value::Dict(vec![("info", Value::Dict(entries))]).encode()
+}
+
+/// A torrent of several files with these paths.
+fn with_paths(paths: &[&[&str]]) -> Vec<u8> {
+    let file = |path: &&[&str]| {
+        let parts = path.iter().map(|part| (*part).into()).collect();
+        Value::Dict(vec![("length", Value::Int(100)), ("path", Value::List(parts))])
+    };
+    let files = Value::List(paths.iter().map(file).collect());
+    info(&[("length", None), ("files", Some(files))])
+}
+
+#[test]
+fn refuses_what_is_not_a_torrent() {
+    let bae = Bae::new();
+    let valid = info(&[]);
+    let nested = |open: &str, n: usize| Value::Raw(open.repeat(n).into_bytes()).encode();
+    let number = |text: &str| Some(Value::Raw(text.as_bytes().to_vec()));
+    let table: Vec<(&str, Vec<u8>)> = vec![
+        ("an empty file", Vec::new()),
+        ("text", b"hello, this is not a torrent\n".to_vec()),
+        ("zeros", vec![0; 4096]),
+        ("a truncated torrent", valid[..valid.len() - 9].to_vec()),
+        ("half a torrent", valid[..valid.len() / 2].to_vec()),
+        ("no info", b"d8:announce3:abce".to_vec()),
+        ("lists nested a hundred thousand deep", nested("l", 100_000)),
+        ("dictionaries nested deep", nested("d1:a", 50_000)),
+        ("a string longer than the file", b"d4:info99999999999999:abce".to_vec()),
+        ("a string length that overflows", b"d4:info99999999999999999999999:abce".to_vec()),
+        ("a negative size", info(&[("length", Some(Value::Int(-1)))])),
+        ("the most negative size", info(&[("length", Some(Value::Int(i64::MIN)))])),
+        ("a size that overflows", info(&[("length", Some(Value::Int(i64::MAX)))])),
+        ("a size that is no number", info(&[("length", number("i12x4e"))])),
+        ("no size and no files", info(&[("length", None)])),
+        ("pieces of no length", info(&[("piece length", Some(Value::Int(0)))])),
+        ("pieces of negative length", info(&[("piece length", Some(Value::Int(-16_384)))])),
+        ("pieces of absurd length", info(&[("piece length", Some(Value::Int(1 << 40)))])),
+        ("no piece length", info(&[("piece length", None)])),
+        ("too few piece hashes", info(&[("length", Some(Value::Int(1_000_000)))])),
+        ("piece hashes cut short", info(&[("pieces", Some(Value::Bytes(vec![7; 19])))])),
+        ("no piece hashes", info(&[("pieces", None)])),
+        ("files that are no list", info(&[("length", None), ("files", Some("abc".into()))])),
+        ("an empty list of files", info(&[("length", None), ("files", Some(Value::List(vec![])))])),
+    ];
+    for (what, bytes) in table {
+        let path = bae.home().join("bad.torrent");
+        fs::write(&path, bytes).unwrap();
+        refused(&bae, &path, 2, what);
+    }
+}
+
+#[test]
+fn refuses_paths_that_could_escape_or_collide() {
+    let bae = Bae::new();
+    let table: Vec<(&str, Vec<u8>)> = vec![
+        ("a path with ..", with_paths(&[&["..", "..", "etc", "passwd"]])),
+        ("a path with .. in the middle", with_paths(&[&["a", "..", "..", "b"]])),
+        ("an absolute path", with_paths(&[&["/etc/passwd"]])),
+        ("a slash in a part", with_paths(&[&["a/../../b"]])),
+        ("a NUL in a name", with_paths(&[&["a\0b"]])),
+        ("a name of ..", info(&[("name", Some("..".into()))])),
+        ("an absolute name", info(&[("name", Some("/tmp/x".into()))])),
+        ("the same path twice", with_paths(&[&["a", "b"], &["a", "b"]])),
+        ("a file where a folder is", with_paths(&[&["a"], &["a", "b"]])),
+        ("a device name", with_paths(&[&["CON"]])),
+    ];
+    for (what, bytes) in table {
+        let path = bae.home().join("bad.torrent");
+        fs::write(&path, bytes).unwrap();
+        refused(&bae, &path, 2, what);
+    }
+}
+
+#[test]
+fn names_a_torrent_file_that_is_not_there() {
+    let bae = Bae::new();
+    refused(&bae, Path::new("/nonexistent/x.torrent"), 3, "no such file").says("x.torrent");
+}
+
+#[test]
+fn names_an_unknown_storage() {
+    let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
+    let args = ["import", torrent.torrent.to_str().unwrap(), "--storage", "nosuch", "--no-dht"];
+    bae.run(args).expect(3).says("nosuch");
+}
+
+#[test]
+fn refuses_usage_errors_with_code_2() {
+    let bae = Bae::new();
+    for args in [
+        vec!["import"],
+        vec!["import", "--no-such-flag"],
+        vec!["no-such-command"],
+        vec!["import", "magnet:?dn=no-hash"],
+        vec!["import", "x.torrent", "--memory", "many"],
+        vec!["cat", "x", "y", "--range", "from-to"],
+    ] {
+        let ran = bae.run(&args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn gives_up_on_a_magnet_nobody_answers() {
+    let bae = Bae::new();
+    let magnet = "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567";
+    let ran = bae.run(bae.import_args(magnet, &[], &["--timeout", "3s"]));
+    ran.expect(6);
+}
+
+#[test]
+fn gives_up_on_a_peer_that_is_not_there() {
+    let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
+    let nobody: SocketAddrV4 = crate::support::ports::own();
+    let args = bae.import_args(&torrent.torrent, &[nobody], &["--timeout", "3s"]);
+    bae.run(args).expect(6);
+}
+
+#[test]
+fn refuses_an_unwritable_data_folder() {
+    let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
+    // Root may write anywhere except where nobody can.
+    let _mount = if is_root() {
+        Some(Tmpfs::mount(&bae.data_dir(), "ro,size=1m"))
+    } else {
+        fs::create_dir_all(bae.data_dir()).unwrap();
+        fs::set_permissions(bae.data_dir(), fs::Permissions::from_mode(0o555)).unwrap();
+        None
+    };
+    let ran = bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "5s"]));
+    ran.expect(24).says(bae.data_dir().to_str().unwrap());
+}
+
+#[test]
+fn refuses_a_catalog_from_a_newer_version() {
+    let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    bae.import(&torrent, &[seeder.addr()]);
+    let catalog = catalog(&bae.data_dir());
+    let db = rusqlite::Connection::open(&catalog).unwrap();
+    db.pragma_update(None, "user_version", 9_999).unwrap();
+    drop(db);
+    bae.run(["ls"]).expect(1).says("newer");
+    bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "5s"])).expect(1).says("newer");
+}
+
+fn catalog(data_dir: &Path) -> std::path::PathBuf {
+    let is_sqlite = |path: &Path| {
+        path.is_file() && fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"))
+    };
+    let mut entries = fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.find(|path| is_sqlite(path)).expect("a catalog in the data folder")
+}
+
+#[test]
+fn refuses_a_data_folder_that_another_bae_uses() {
+    let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let mut first = bae.start(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]));
+    first.event("imported");
+    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[]));
+    ran.expect(5).says(bae.data_dir().to_str().unwrap());
+    // It was only refused: the first goes on, and its folder is free again after it.
+    first.interrupt();
+    first.ended(Duration::from_secs(20));
+    bae.import(&torrent, &[seeder.addr()]);
+}
+
+#[test]
+fn a_full_disk_pauses_tells_and_resumes() {
+    assert!(is_root(), "run as root: a small file system has to be mounted to be filled");
+    let torrent = Recipe::single("too large.bin", 48 * MIB).make();
+    let place = tempfile::tempdir().unwrap();
+    let objects = place.path().join("objects");
+    let _disk = Tmpfs::mount(&objects, "size=64m");
+    let bae = Bae::new().storing_in(&objects);
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
+    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+    running.event("started");
+    // There was room when it began; somebody else takes it.
+    let other = objects.join("somebody elses");
+    fs::write(&other, vec![1; (44 * MIB) as usize]).unwrap();
+    let paused = running.event("paused");
+    let told = paused["error"].as_str().unwrap().to_lowercase();
+    assert!(told.contains("space") || told.contains("room") || told.contains("full"), "{told}");
+    fs::remove_file(&other).unwrap();
+    running.event("resumed");
+    let done = running.event("imported");
+    running.ended(Duration::from_secs(20)).expect(0);
+    bae.assert_exact(done["id"].as_str().unwrap(), &torrent);
+}
+
+#[test]
+fn a_torrent_larger_than_its_storage_is_refused_at_once() {
+    assert!(is_root(), "run as root: a small file system has to be mounted");
+    let torrent = Recipe::single("too large.bin", 48 * MIB).make();
+    let place = tempfile::tempdir().unwrap();
+    let objects = place.path().join("objects");
+    let _disk = Tmpfs::mount(&objects, "size=20m");
+    let bae = Bae::new().storing_in(&objects);
+    bae.run(bae.import_args(&torrent.torrent, &[], &[])).expect(8).says("room");
+    bae.run(["ls"]).expect(0).says("");
+    assert_eq!(bae.object_count(), 0);
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// A mounted tmpfs; unmounted when dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path, options: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        mount(&["-t", "tmpfs", "-o", options, "tmpfs"], at);
+        Self(at.to_owned())
+    }
+}
+
+fn mount(args: &[&str], at: &Path) {
+    let status = Command::new("mount").args(args).arg(at).status().unwrap();
+    assert!(status.success(), "mount {args:?} {}", at.display());
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily, because a bae that is just being killed may still hold a file.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,115 @@
+//! The arrows between the folders of `src/` point one way: a layer knows only those left of it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Left to right. What shares an entry does not know each other.
+const LAYERS: &[&[&str]] = &[
+    &["error", "units", "memory", "events", "config", "telemetry", "redact"],
+    &["backends", "catalog"],
+    &["storage"],
+    &["torrents"],
+    &["app"],
+    &["cli"],
+];
+/// The base is one layer of small files that may know each other.
+const BASE: usize = 0;
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// The modules named by `crate::…` in a source, the nested ones of a `use crate::{…}` too.
+fn named(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &text[at + "crate::".len()..];
+        let word = |s: &str| {
+            s.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
+        };
+        let Some(group) = rest.strip_prefix('{') else {
+            out.push(word(rest));
+            continue;
+        };
+        let (mut depth, mut start) = (0, true);
+        for (i, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                c if start && c.is_alphabetic() => {
+                    out.push(word(&group[i..]));
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn no_arrow_points_to_the_right() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut wrong = Vec::new();
+    let mut arrows = 0;
+    for file in files {
+        let inside = file.strip_prefix(&src).unwrap();
+        let own =
+            inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if ["lib", "main"].contains(&own.as_str()) {
+            continue;
+        }
+        let from = layer(&own).unwrap_or_else(|| panic!("{own} has no place in LAYERS"));
+        for to in named(&fs::read_to_string(&file).unwrap()) {
+            let Some(to_layer) = layer(&to) else { continue };
+            arrows += 1;
+            let sideways = to_layer == from && to != own && from != BASE;
+            if to_layer > from || sideways {
+                wrong.push(format!("{} knows {to}", inside.display()));
+            }
+        }
+    }
+    assert!(arrows > 100, "only {arrows} arrows were found: the reading is broken");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_code_is_only_in_the_bridge() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let with: Vec<_> = files
+        .iter()
+        .filter(|f| {
+            let text = fs::read_to_string(f).unwrap();
+            text.lines().any(|l| {
+                let code = l.split("//").next().unwrap_or_default();
+                code.contains("unsafe {")
+                    || code.contains("unsafe impl")
+                    || code.contains("unsafe fn")
+            })
+        })
+        .map(|f| f.strip_prefix(&src).unwrap().to_owned())
+        .collect();
+    assert_eq!(with, [Path::new("torrents/ffi.rs")]);
+}

@@ -1,0 +1,61 @@
+//! Memory stays inside the budget, whatever comes in and however slowly it goes out.
+
+use crate::support::{
+    LONG, MIB,
+    bae::Bae,
+    peers::LibtorrentPeer,
+    torrents::{Fixture, Recipe},
+};
+
+/// What the program takes besides payload: itself, libtorrent, SQLite, and sockets' buffers. Built without
+/// optimisation it takes somewhat more than the release build that `scripts/bench` measures.
+const OVERHEAD: u64 = 80 * MIB;
+
+/// Imports with a budget of 64 MiB; answers the import's id.
+fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
+    let budget = 64 * MIB;
+    let swarm = LibtorrentPeer::swarm(torrent, peers, 0);
+    let bae = Bae::new().storing_with(storage_options);
+    let args = bae.import_args(&torrent.torrent, swarm.addrs(), &["--memory", "64MiB"]);
+    let mut running = bae.start(args);
+    let (mut peak, pid) = (0, running.0.id());
+    let mut held = 0;
+    let done = loop {
+        let event = running.any_event();
+        peak = peak.max(high_water(pid).unwrap_or(0));
+        held = held.max(event["held"].as_u64().unwrap_or(0));
+        if event["event"] == "imported" {
+            break event;
+        }
+    };
+    running.ended(LONG).expect(0);
+    assert!(done["peak_held"].as_u64().unwrap() <= budget, "{done}");
+    assert!(
+        held <= budget && peak > 0 && peak <= budget + OVERHEAD,
+        "{held} held, {peak} resident"
+    );
+    bae.assert_exact(done["id"].as_str().unwrap(), torrent);
+}
+
+/// The most memory a process ever had resident, in bytes.
+fn high_water(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[test]
+fn memory_stays_within_the_budget_whatever_the_piece_size() {
+    for piece in [MIB / 64, MIB, 16 * MIB] {
+        let name = format!("pieces of {piece}.bin");
+        within_64_mib(&Recipe::single(&name, 192 * MIB).piece(piece).make(), 8, "");
+    }
+}
+
+#[test]
+fn a_slow_storage_neither_stalls_nor_exceeds_the_budget() {
+    let torrent = Recipe::single("slow storage.bin", 160 * MIB).make();
+    for peers in [1, 8] {
+        within_64_mib(&torrent, peers, "upload_limit=20MiB");
+    }
+}

@@ -1,0 +1,269 @@
+//! How bae meets the network: what it asks, and what it listens on.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::support::{
+    KIB, LONG, MIB, PYTHON,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    ports,
+    process::Process,
+    torrents::{Fixture, Recipe},
+};
+
+/// A DHT node that knows no other, tells of one peer perhaps, and remembers what was asked.
+struct DhtNode {
+    addr: SocketAddrV4,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<Vec<u8>>>>,
+}
+
+impl DhtNode {
+    fn start(peer: Option<SocketAddrV4>) -> Self {
+        let addr = ports::own();
+        let socket = UdpSocket::bind(addr).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            let mut buf = [0; 2048];
+            while !done.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
+                let query = buf[..len].to_vec();
+                if let Some(reply) = reply(&query, peer) {
+                    let _ = socket.send_to(&reply, from);
+                }
+                asked.push(query);
+            }
+            asked
+        });
+        Self { addr, stop, thread: Some(thread) }
+    }
+
+    /// Every query so far.
+    fn asked(mut self) -> Vec<Vec<u8>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+/// "I am node N, I know no other, here is a token and that peer", with the transaction id of the query.
+fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
+    let find = |needle: &[u8]| query.windows(needle.len()).position(|w| w == needle);
+    find(b"1:y1:q")?;
+    let at = find(b"1:t")? + 3;
+    let colon = at + query[at..].iter().position(|b| *b == b':')?;
+    let len: usize = std::str::from_utf8(&query[at..colon]).ok()?.parse().ok()?;
+    let id = query.get(colon + 1..colon + 1 + len)?;
+    let mut out = b"d1:rd2:id20:BAEBAEBAEBAEBAEBAEBA5:nodes0:5:token4:bae!".to_vec();
+    if let (Some(peer), Some(_)) = (peer, find(b"9:get_peers")) {
+        out.extend_from_slice(b"6:valuesl6:");
+        out.extend_from_slice(&peer.ip().octets());
+        out.extend_from_slice(&peer.port().to_be_bytes());
+        out.push(b'e');
+    }
+    out.extend_from_slice(b"e1:t");
+    out.extend_from_slice(format!("{len}:").as_bytes());
+    out.extend_from_slice(id);
+    out.extend_from_slice(b"1:y1:re");
+    Some(out)
+}
+
+/// Whether an import of `torrent` asks the DHT for its peers.
+fn asks_the_dht(torrent: &Fixture) -> bool {
+    let node = DhtNode::start(None);
+    let bae = Bae::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
+    command.arg("--data-dir").arg(bae.data_dir()).args(["import", "--no-lsd", "--timeout", "8s"]);
+    command.args(["--dht-bootstrap", &node.addr.to_string(), "--listen", &bae.listen.to_string()]);
+    let ran = command.arg(&torrent.torrent).output().unwrap();
+    assert_eq!(ran.status.code(), Some(6), "{}", String::from_utf8_lossy(&ran.stderr));
+    let hash = torrent.info_hash();
+    let hash: Vec<u8> =
+        (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
+    let asked = node.asked();
+    assert!(!asked.is_empty(), "the session did not enter the DHT at all");
+    asked.iter().any(|query| query.windows(20).any(|w| w == hash))
+}
+
+#[test]
+fn a_private_torrent_uses_only_its_trackers() {
+    let recipe = Recipe::single("asks.bin", 256 * KIB).piece(64 * KIB);
+    assert!(
+        asks_the_dht(&recipe.clone().make()),
+        "a public torrent never asked: nothing was tested"
+    );
+    assert!(!asks_the_dht(&recipe.private().make()), "a private torrent asked the DHT for peers");
+}
+
+#[test]
+fn finds_its_peers_through_the_dht() {
+    let torrent = Recipe::single("found.bin", MIB).piece(128 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let node = DhtNode::start(Some(seeder.addr()));
+    let bae = Bae::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
+    command.arg("--data-dir").arg(bae.data_dir()).args(["--json", "import", "--no-lsd"]);
+    command.args(["--timeout", "60s", "--dht-bootstrap", &node.addr.to_string()]);
+    command.args(["--listen", &bae.listen.to_string()]).arg(&torrent.torrent);
+    let ran = command.output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let list = bae.run(["ls", "--json"]).expect(0).json();
+    bae.assert_exact(list[0]["id"].as_str().unwrap(), &torrent);
+}
+
+#[test]
+fn imports_over_required_encryption_and_in_order() {
+    let torrent = Recipe::single("encrypted.bin", 3 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new();
+    let options = ["--encryption", "required", "--sequential"];
+    let done = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &options)).expect(0);
+    bae.assert_exact(&done.imported().id, &torrent);
+}
+
+#[test]
+fn imports_over_utp_when_told_to() {
+    let torrent = Recipe::single("utp.bin", 2 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::utp_seed(&torrent);
+    let bae = Bae::new();
+    let mut args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--no-utp=false"]);
+    args.retain(|a| a != "--no-utp");
+    let done = bae.run(args).expect(0).imported();
+    bae.assert_exact(&done.id, &torrent);
+}
+
+#[test]
+fn fetches_a_torrent_file_by_url() {
+    let torrent = Recipe::single("by url.bin", MIB).piece(128 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let addr = ports::own();
+    let mut server = Command::new(PYTHON);
+    server.args(["-u", "-m", "http.server", "--bind", &addr.ip().to_string()]);
+    server.arg("--directory").arg(torrent.torrent.parent().unwrap()).arg(addr.port().to_string());
+    let mut server = Process::start("http.server", &server);
+    server.wait_for("its first line", LONG, |line| line.contains("Serving").then_some(()));
+    let bae = Bae::new();
+    let url = format!("http://{addr}/x.torrent?passkey=secret");
+    let done = bae.run(bae.import_args(&url, &[seeder.addr()], &[])).expect(0).imported();
+    bae.assert_exact(&done.id, &torrent);
+    let shown = bae.run(["ls", "--json"]).expect(0).stdout;
+    assert!(shown.contains("/x.torrent") && !shown.contains("secret"), "{shown}");
+    let missing = format!("http://{addr}/none.torrent");
+    bae.run(bae.import_args(&missing, &[], &[])).expect(3);
+    drop(server);
+    bae.run(bae.import_args(&url, &[], &[])).expect(6);
+}
+
+/// A SOCKS5 proxy without a password, for one connection after another; counts them.
+fn socks5(listener: TcpListener, served: Arc<AtomicU32>) {
+    for client in listener.incoming() {
+        let served = Arc::clone(&served);
+        std::thread::spawn(move || {
+            let mut client = client.unwrap();
+            let mut head = [0; 2];
+            client.read_exact(&mut head).unwrap();
+            let mut methods = vec![0; head[1] as usize];
+            client.read_exact(&mut methods).unwrap();
+            client.write_all(&[5, 0]).unwrap();
+            let mut request = [0; 10];
+            client.read_exact(&mut request).unwrap();
+            assert_eq!(request[..2], [5, 1], "only CONNECT is served");
+            assert_eq!(request[3], 1, "only IPv4 is served");
+            let ip = Ipv4Addr::new(request[4], request[5], request[6], request[7]);
+            let port = u16::from_be_bytes([request[8], request[9]]);
+            let Ok(server) = TcpStream::connect((ip, port)) else { return };
+            served.fetch_add(1, Ordering::Relaxed);
+            client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let (mut server, mut client) = (server, client);
+            let _ = std::io::copy(&mut server, &mut client);
+        });
+    }
+}
+
+#[test]
+fn reaches_its_peers_through_a_socks5_proxy() {
+    let torrent = Recipe::single("proxied.bin", 3 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let addr = ports::own();
+    let served = Arc::new(AtomicU32::new(0));
+    let listener = TcpListener::bind(addr).unwrap();
+    std::thread::spawn({
+        let served = Arc::clone(&served);
+        move || socks5(listener, served)
+    });
+    let bae = Bae::new();
+    let proxy = format!("socks5://{addr}");
+    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--proxy", &proxy]));
+    bae.assert_exact(&ran.expect(0).imported().id, &torrent);
+    assert!(served.load(Ordering::Relaxed) > 0, "the proxy was passed by");
+}
+
+#[test]
+fn nothing_listens_but_the_peer_port() {
+    let torrent = Recipe::single("listens.bin", 64 * MIB).make();
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
+    let bae = Bae::new();
+    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+    running.event_where("progress", |e| {
+        e["stored"].as_u64() > Some(0) || e["held"].as_u64() > Some(0)
+    });
+    let open = listening(running.0.id());
+    assert_eq!(open, vec![SocketAddr::V4(bae.listen)], "only --listen's address may be open");
+    running.interrupt();
+    running.ended(LONG);
+}
+
+/// The TCP addresses that a process listens on.
+fn listening(pid: u32) -> Vec<SocketAddr> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let sockets: Vec<String> = fds
+        .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+        .filter_map(|l| l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned))
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let listening = table.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>());
+    // 0A is LISTEN; field 1 is the local address, field 9 the socket's inode.
+    let mine = listening.filter(|f| f[3] == "0A" && sockets.iter().any(|s| s == f[9]));
+    let address = |f: Vec<&str>| {
+        let (ip, port) = f[1].split_once(':').unwrap();
+        let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).unwrap().swap_bytes());
+        SocketAddr::from((ip, u16::from_str_radix(port, 16).unwrap()))
+    };
+    mine.map(address).collect()
+}
+
+#[test]
+fn fetches_a_magnets_metadata_once() {
+    let torrent = Recipe::single("magnet.bin", 2 * MIB).piece(256 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new();
+    let import = |peers: &[SocketAddrV4], timeout: &str| {
+        let magnet = torrent.magnet();
+        let mut args =
+            vec!["--json".into(), "import".into(), magnet, "--no-dht".into(), "--no-lsd".into()];
+        args.extend(["--timeout".into(), timeout.into(), "--storage".into(), bae.storage_url()]);
+        args.extend(["--listen".into(), bae.listen.to_string()]);
+        args.extend(peers.iter().flat_map(|p| ["--peer".to_owned(), p.to_string()]));
+        bae.run(args)
+    };
+    let first = import(&[seeder.addr()], "30s").expect(0).imported();
+    bae.assert_exact(&first.id, &torrent);
+    drop(seeder);
+    // Nobody is there any more, and nobody needs to be.
+    let again = import(&[], "3s").expect(0).imported();
+    assert_eq!((again.id, again.downloaded), (first.id, 0));
+}

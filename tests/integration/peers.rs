@@ -1,0 +1,222 @@
+//! Real clients, both ways: bae downloads from each of them, and each of them downloads from bae.
+
+use std::{thread, time::Duration};
+
+use crate::support::{
+    MIB,
+    bae::{Bae, Running},
+    peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
+    torrents::{Fixture, Recipe, Version},
+    tracker::Tracker,
+};
+
+/// 24 MiB and an odd end in 256 KiB pieces: enough to see order and requests, quick with slow clients.
+fn torrent() -> Fixture {
+    Recipe::single("two dozen.bin", 24 * MIB + 12_345).piece(256 << 10).make()
+}
+
+fn folder() -> Fixture {
+    let files = (0..40).map(|i| (format!("disc {}/track {i:02}.flac", i % 3), 150_000 + i * 9_001));
+    Recipe::folder("An Album (2024)", files.collect()).piece(64 << 10).make()
+}
+
+/// Imports `torrent` from a libtorrent seeder that is gone afterwards; returns the id.
+fn imported(bae: &Bae, torrent: &Fixture) -> String {
+    let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
+    bae.import(torrent, &[seeder.addr()]).id
+}
+
+/// bae with the whole torrent, seeding it.
+fn seeding(torrent: &Fixture) -> (Bae, Running) {
+    let bae = Bae::new();
+    let id = imported(&bae, torrent);
+    let running = bae.seed(&id, &[]);
+    (bae, running)
+}
+
+#[test]
+fn downloads_from_libtorrent() {
+    let (torrent, bae) = (torrent(), Bae::new());
+    let id = imported(&bae, &torrent);
+    bae.assert_exact(&id, &torrent);
+    bae.assert_verified(&id);
+}
+
+#[test]
+fn downloads_from_the_newest_libtorrent() {
+    for torrent in [torrent(), folder()] {
+        let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Newest, &torrent));
+        let done = bae.import(&torrent, &[seeder.addr()]);
+        bae.assert_exact(&done.id, &torrent);
+    }
+}
+
+#[test]
+fn downloads_from_transmission() {
+    let (torrent, bae) = (torrent(), Bae::new());
+    let seeder = Transmission::seed(&torrent);
+    let done = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&done.id, &torrent);
+}
+
+#[test]
+fn downloads_from_qbittorrent() {
+    let (torrent, bae) = (folder(), Bae::new());
+    let seeder = QBittorrent::seed(&torrent);
+    let done = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&done.id, &torrent);
+}
+
+#[test]
+fn downloads_from_aria2() {
+    let (torrent, bae) = (folder(), Bae::new());
+    let seeder = Aria2::seed(&torrent);
+    let done = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&done.id, &torrent);
+}
+
+#[test]
+fn finds_its_peers_through_a_tracker() {
+    let plain = torrent();
+    for udp in [false, true] {
+        let mut tracker = Tracker::start(&[&plain]);
+        let dir = tempfile::tempdir().unwrap();
+        let url = if udp { tracker.udp() } else { tracker.http() };
+        let torrent = plain.with_tracker(&url, dir.path());
+        let (bae, _seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+        let done = bae.import(&torrent, &[]);
+        bae.assert_exact(&done.id, &torrent);
+        tracker.restart();
+    }
+}
+
+#[test]
+fn downloads_by_magnet_link_alone() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let torrent = Recipe::single("by magnet.bin", 5 * MIB + 7).version(version).make();
+        let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+        let args = bae.import_args(torrent.magnet(), &[seeder.addr()], &[]);
+        let done = bae.run(args).expect(0).imported();
+        bae.assert_exact(&done.id, &torrent);
+        // The hashes of v2 pieces came from peers, and are kept.
+        let verified = bae.run(["--json", "verify", &done.id]).expect(0).json();
+        assert_eq!(verified[0]["pieces"], 6, "{version:?}: {verified:?}");
+    }
+}
+
+#[test]
+fn libtorrent_downloads_from_bae() {
+    let torrent = torrent();
+    let (bae, _running) = seeding(&torrent);
+    let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+}
+
+#[test]
+fn the_newest_libtorrent_downloads_from_bae() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let torrent = Recipe::single("three kinds.bin", 9 * MIB + 1).version(version).make();
+        let (bae, _running) = seeding(&torrent);
+        let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
+        torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    }
+}
+
+#[test]
+fn transmission_downloads_from_bae() {
+    let torrent = torrent();
+    let leecher = Transmission::leech(&torrent);
+    let bae = Bae::new();
+    let id = imported(&bae, &torrent);
+    // It never dials 127/8, so bae does.
+    let _running = bae.seed(&id, &[leecher.addr()]);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+}
+
+#[test]
+fn qbittorrent_downloads_from_bae() {
+    let torrent = folder();
+    let (bae, _running) = seeding(&torrent);
+    let leecher = QBittorrent::leech(&torrent);
+    leecher.connect(&torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+}
+
+#[test]
+fn aria2_downloads_from_bae_through_the_tracker() {
+    let plain = folder();
+    let tracker = Tracker::start(&[&plain]);
+    let torrent = tracker.torrent(&plain);
+    let (_bae, _running) = seeding(&torrent);
+    let mut leecher = Aria2::leech(&torrent);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+}
+
+#[test]
+fn import_with_seed_goes_on_serving() {
+    let torrent = torrent();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let mut running = bae.start(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]));
+    running.event("imported");
+    drop(seeder);
+    let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    running.interrupt();
+    running.ended(Duration::from_secs(20));
+}
+
+#[test]
+fn a_leecher_can_have_what_bae_does_not_have_whole_yet() {
+    let torrent = Recipe::single("passing through.bin", 24 * MIB).piece(256 << 10).make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::slow_seed(&torrent, 8 * MIB));
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]);
+    let mut running = bae.start(args);
+    running.event_where("progress", |e| {
+        e["stored"].as_u64() > Some(0) || e["downloaded"].as_u64() > Some(0)
+    });
+    let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    running.event("imported");
+}
+
+#[test]
+fn survives_a_seeder_that_goes_away_and_comes_back() {
+    let torrent = Recipe::single("on and off.bin", 24 * MIB).make();
+    let (bae, mut seeder) = (Bae::new(), LibtorrentPeer::slow_seed(&torrent, 8 * MIB));
+    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+    running.event_where("progress", |e| e["downloaded"].as_u64() > Some(MIB));
+    seeder.pause();
+    thread::sleep(Duration::from_secs(2));
+    seeder.resume();
+    seeder.connect(bae.listen);
+    let id = running.event("imported")["id"].as_str().unwrap().to_owned();
+    running.ended(Duration::from_secs(20)).expect(0);
+    bae.assert_exact(&id, &torrent);
+}
+
+#[test]
+fn downloads_from_sixteen_seeders_at_once() {
+    let torrent = Recipe::single("from many.bin", 64 * MIB + 1).make();
+    let (bae, seeders) = (Bae::new(), LibtorrentPeer::swarm(&torrent, 16, 4 * MIB));
+    let done = bae.import(&torrent, seeders.addrs());
+    bae.assert_exact(&done.id, &torrent);
+}
+
+#[test]
+fn imports_several_torrents_in_one_command() {
+    let recipe = |seed| Recipe::single(&format!("number {seed}.bin"), 5 * MIB + seed).seed(seed);
+    let torrents: Vec<_> = (1..=3).map(|seed| recipe(seed).make()).collect();
+    let bae = Bae::new();
+    let seeders: Vec<_> =
+        torrents.iter().map(|t| LibtorrentPeer::seed(Release::Debian, t)).collect();
+    let peers: Vec<_> = seeders.iter().map(LibtorrentPeer::addr).collect();
+    let mut args = bae.import_args(&torrents[0].torrent, &peers, &[]);
+    args.extend(torrents[1..].iter().map(|t| t.torrent.clone().into_os_string()));
+    let done = bae.run(args).expect(0).json();
+    let done: Vec<_> = done.iter().filter(|e| e["event"] == "imported").collect();
+    assert_eq!(done.len(), 3);
+    for torrent in &torrents {
+        let mine = done.iter().find(|e| e["name"] == torrent.name.as_str()).unwrap();
+        bae.assert_exact(mine["id"].as_str().unwrap(), torrent);
+    }
+}

@@ -1,0 +1,278 @@
+//! The program that was built, in a fresh home.
+
+use std::{
+    ffi::OsStr,
+    net::{SocketAddrV4, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{LONG, ports, process::Process, torrents::Fixture, wait_until};
+
+/// How one command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Panics unless it ended with `code`; the message shows what it printed.
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Panics unless stderr says `text`, in whatever case.
+    pub(crate) fn says(self, text: &str) -> Self {
+        let said = self.stderr.to_lowercase();
+        assert!(said.contains(&text.to_lowercase()), "{text:?} is not in:\n{}", self.stderr);
+        self
+    }
+
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"))
+        };
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// The `imported` line, which is the last.
+    pub(crate) fn imported(&self) -> Imported {
+        let lines = self.json();
+        Imported::from(lines.last().expect("an import prints its summary"))
+    }
+}
+
+/// The summary of an import.
+#[derive(Debug, Clone)]
+pub(crate) struct Imported {
+    pub(crate) id: String,
+    pub(crate) bytes: u64,
+    pub(crate) downloaded: u64,
+    pub(crate) info_hash: String,
+}
+
+impl From<&Value> for Imported {
+    fn from(line: &Value) -> Self {
+        assert_eq!(line["event"], "imported", "{line}");
+        Self {
+            id: line["id"].as_str().unwrap().to_owned(),
+            bytes: line["bytes"].as_u64().unwrap(),
+            downloaded: line["downloaded"].as_u64().unwrap(),
+            info_hash: line["info_hash"].as_str().unwrap().to_owned(),
+        }
+    }
+}
+
+/// A home with a data folder and a folder for objects, and the address bae listens on there.
+#[derive(Debug)]
+pub(crate) struct Bae {
+    home: TempDir,
+    pub(crate) listen: SocketAddrV4,
+    /// Parameters of the storage URL, without the `?`.
+    storage_options: String,
+    storage_dir: PathBuf,
+}
+
+impl Bae {
+    pub(crate) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let storage_dir = home.path().join("objects");
+        Self { home, listen: ports::own(), storage_options: String::new(), storage_dir }
+    }
+
+    /// Keeps objects in `dir` instead of a folder in its home.
+    pub(crate) fn storing_in(mut self, dir: &Path) -> Self {
+        dir.clone_into(&mut self.storage_dir);
+        self
+    }
+
+    /// With parameters of the storage URL, like `upload_limit=1MiB`.
+    pub(crate) fn storing_with(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.storage_options);
+        self
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub(crate) fn objects(&self) -> &Path {
+        &self.storage_dir
+    }
+
+    /// How many objects storage holds, whatever they are called.
+    pub(crate) fn object_count(&self) -> usize {
+        let mut open = vec![self.storage_dir.clone()];
+        let mut count = 0;
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    pub(crate) fn storage_url(&self) -> String {
+        let mark = if self.storage_options.is_empty() { "" } else { "?" };
+        format!("file://{}{mark}{}", self.storage_dir.display(), self.storage_options)
+    }
+
+    /// `bae ARGS…` in this home, deaf to the environment of whoever runs the tests.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
+        let ours = |name: &OsStr| {
+            let name = name.to_string_lossy();
+            name.starts_with("BAE_")
+                || name.starts_with("AWS_")
+                || name == "RUST_LOG"
+                || name.to_lowercase().ends_with("_proxy")
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.home()).env("XDG_CONFIG_HOME", self.home().join("config"));
+        command.env("XDG_DATA_HOME", self.home().join("share")).env("NO_COLOR", "1");
+        command.arg("--data-dir").arg(self.data_dir()).args(args);
+        command
+    }
+
+    pub(crate) fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        Running(Process::start("bae", &self.command(args)))
+    }
+
+    /// Runs it to its end, at most two minutes.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
+        self.start(args).ended(LONG)
+    }
+
+    /// Runs it and returns stdout as the bytes they are (`cat`).
+    pub(crate) fn bytes<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Vec<u8> {
+        let out = self.command(args).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+
+    /// `import SOURCE` from these peers and nowhere else; `options` come last.
+    pub(crate) fn import_args(
+        &self,
+        source: impl AsRef<OsStr>,
+        peers: &[SocketAddrV4],
+        options: &[&str],
+    ) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "import".into()];
+        args.push(source.as_ref().into());
+        args.extend(["--storage".into(), self.storage_url().into()]);
+        args.extend(self.network_args(peers));
+        args.extend(options.iter().map(Into::into));
+        args
+    }
+
+    fn network_args(&self, peers: &[SocketAddrV4]) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<std::ffi::OsString> = Vec::new();
+        args.extend(["--listen".into(), self.listen.to_string().into()]);
+        args.extend(["--no-dht".into(), "--no-lsd".into(), "--no-utp".into()]);
+        for peer in peers {
+            args.extend(["--peer".into(), peer.to_string().into()]);
+        }
+        args
+    }
+
+    /// Imports and expects success.
+    pub(crate) fn import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> Imported {
+        let done = self.run(self.import_args(&torrent.torrent, peers, &[])).expect(0).imported();
+        assert_eq!(done.bytes, torrent.bytes);
+        assert_eq!(done.info_hash, torrent.info_hash());
+        done
+    }
+
+    /// Imports slowly enough to be caught in the middle.
+    pub(crate) fn start_import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> Running {
+        self.start(self.import_args(&torrent.torrent, peers, &[]))
+    }
+
+    /// `seed ID`, reachable at [`Bae::listen`], dialling `peers`.
+    pub(crate) fn seed(&self, id: &str, peers: &[SocketAddrV4]) -> Running {
+        let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "seed".into(), id.into()];
+        args.extend(self.network_args(peers));
+        let mut running = self.start(args);
+        wait_until("bae listens", Duration::from_secs(30), || {
+            assert!(running.0.is_running(), "bae seed ended\n{}", running.0.log());
+            TcpStream::connect(self.listen).is_ok()
+        });
+        running
+    }
+
+    /// Exports and compares with the original, byte for byte.
+    pub(crate) fn assert_exact(&self, id: &str, torrent: &Fixture) {
+        let out = tempfile::tempdir_in(self.home()).unwrap();
+        self.run([OsStr::new("export"), id.as_ref(), out.path().as_os_str()]).expect(0);
+        torrent.assert_same(&out.path().join(&torrent.name));
+    }
+
+    /// Panics unless `verify` finds nothing wrong.
+    pub(crate) fn assert_verified(&self, id: &str) {
+        self.run(["verify", id]).expect(0);
+    }
+}
+
+/// A running bae.
+#[derive(Debug)]
+pub(crate) struct Running(pub(crate) Process);
+
+impl Running {
+    /// The next event, whatever it is.
+    pub(crate) fn any_event(&mut self) -> Value {
+        self.0.wait_for("an event", LONG, |line| serde_json::from_str(line).ok())
+    }
+
+    /// Waits for the next event of this name.
+    pub(crate) fn event(&mut self, name: &str) -> Value {
+        self.event_where(name, |_| true)
+    }
+
+    /// Waits for an event of this name that `wanted` accepts.
+    pub(crate) fn event_where(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.0.wait_for(name, LONG, |line| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            (value["event"] == name && wanted(&value)).then_some(value)
+        })
+    }
+
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        self.0.signal(libc::SIGINT);
+    }
+
+    /// `kill -9`: nothing of it gets to run any more.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self, limit: Duration) -> Ran {
+        let code = self.0.wait(limit).code();
+        Ran { code, stdout: self.0.stdout(), stderr: self.0.stderr() }
+    }
+
+    /// What it printed so far, as events.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.0.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}

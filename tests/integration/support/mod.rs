@@ -1,0 +1,81 @@
+//! What the tests stand on.
+//!
+//! [`torrents`] makes data and .torrent files, [`peers`] and [`tracker`] run other people's clients, [`bae`] runs the
+//! program that was built. Every one of them is a [`process`] of its own on an address of its own ([`ports`]), because
+//! Transmission and trackers tell peers apart by IP address alone. Each is killed when its value is dropped.
+
+pub(crate) mod bae;
+pub(crate) mod bencode;
+pub(crate) mod http;
+pub(crate) mod peers;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod torrents;
+pub(crate) mod tracker;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// How long anything that should simply work may take, on a busy machine with two cores.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Debian's own interpreter: its libtorrent module is not seen by another `python3` in PATH.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// A helper script beside this file.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/support").join(name)
+}
+
+/// Fails the test when `program` is not installed, saying how to get it.
+pub(crate) fn need(program: &str, package: &str) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+        || Path::new(program).is_file();
+    assert!(
+        found,
+        "{program} is missing: install the package {package}, or run `scripts/setup test`"
+    );
+}
+
+/// Asks `ready` every 20 ms until it says yes; panics with `what` after `limit`.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A small seeded generator (SplitMix64): the same seed gives the same data and the same crash moments.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `[0, below)`.
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
+        self.next() % below.max(1)
+    }
+
+    pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(len as usize + 8);
+        while (out.len() as u64) < len {
+            out.extend_from_slice(&self.next().to_le_bytes());
+        }
+        out.truncate(len as usize);
+        out
+    }
+}

@@ -1,0 +1,150 @@
+//! libtorrent itself through its Python bindings: `ltpeer.py` beside the folder.
+
+use std::{
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{LONG, PYTHON, need, ports, process::Process, script, torrents::Fixture};
+
+/// Which libtorrent plays the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Debian's python3-libtorrent (2.0.8).
+    Debian,
+    /// The newest wheel that `scripts/setup test` fetched.
+    Newest,
+}
+
+/// One or many libtorrent sessions in a Python process.
+#[derive(Debug)]
+pub(crate) struct LibtorrentPeer {
+    addrs: Vec<SocketAddrV4>,
+    process: Process,
+    /// Where a leecher puts its data.
+    dir: Option<TempDir>,
+}
+
+impl LibtorrentPeer {
+    pub(crate) fn seed(release: Release, torrent: &Fixture) -> Self {
+        Self::seed_with(release, torrent, 1, &[])
+    }
+
+    /// A seeder that sends at most `rate` bytes a second.
+    pub(crate) fn slow_seed(torrent: &Fixture, rate: u64) -> Self {
+        Self::seed_with(Release::Debian, torrent, 1, &["--up-limit", &rate.to_string()])
+    }
+
+    /// A seeder that is reached over uTP alone.
+    pub(crate) fn utp_seed(torrent: &Fixture) -> Self {
+        Self::seed_with(Release::Newest, torrent, 1, &["--only-utp"])
+    }
+
+    /// `count` seeders, each with an IP of its own.
+    pub(crate) fn swarm(torrent: &Fixture, count: usize, rate_each: u64) -> Self {
+        Self::seed_with(Release::Debian, torrent, count, &["--up-limit", &rate_each.to_string()])
+    }
+
+    fn seed_with(release: Release, torrent: &Fixture, count: usize, options: &[&str]) -> Self {
+        let from = torrent.parent.clone();
+        Self::start(release, "seed", &torrent.torrent, &from, count, options, None)
+    }
+
+    /// A peer that claims every piece and serves wrong bytes wherever `broken` (a copy of the data) is wrong.
+    pub(crate) fn corrupting(torrent: &Fixture, broken: &Path) -> Self {
+        Self::start(Release::Debian, "seed", &torrent.torrent, broken, 1, &["--unverified"], None)
+    }
+
+    /// Starts to download from `from` into a folder of its own.
+    pub(crate) fn leech(release: Release, torrent: &Fixture, from: SocketAddrV4) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let save = dir.path().to_owned();
+        let peer = from.to_string();
+        Self::start(release, "get", &torrent.torrent, &save, 1, &["--peer", &peer], Some(dir))
+    }
+
+    fn start(
+        release: Release,
+        mode: &str,
+        torrent: &Path,
+        save: &Path,
+        count: usize,
+        options: &[&str],
+        dir: Option<TempDir>,
+    ) -> Self {
+        need(PYTHON, "python3-libtorrent");
+        let addrs: Vec<_> = (0..count).map(|_| ports::own()).collect();
+        let mut command = Command::new(PYTHON);
+        command.arg("-W").arg("ignore").arg(script("ltpeer.py")).arg(mode).arg(torrent).arg(save);
+        for addr in &addrs {
+            command.arg("--listen").arg(addr.to_string());
+        }
+        command.args(options).env_remove("PYTHONPATH");
+        if release == Release::Newest {
+            command.env("PYTHONPATH", newest_wheel());
+        }
+        let mut process = Process::start("libtorrent", &command);
+        let version = process.wait_for("ready", LONG, |line| {
+            event(line, "ready").map(|e| e["version"].as_str().unwrap_or_default().to_owned())
+        });
+        assert_eq!(release == Release::Debian, version.starts_with("2.0."), "version {version}");
+        Self { addrs, process, dir }
+    }
+
+    /// The address of the first session.
+    pub(crate) fn addr(&self) -> SocketAddrV4 {
+        self.addrs[0]
+    }
+
+    pub(crate) fn addrs(&self) -> &[SocketAddrV4] {
+        &self.addrs
+    }
+
+    /// Waits until a leecher has everything; returns its folder.
+    pub(crate) fn wait_done(&mut self) -> PathBuf {
+        self.process.wait_for("done", LONG, |line| event(line, "done"));
+        self.dir.as_ref().expect("a leecher").path().to_owned()
+    }
+
+    /// Payload bytes it has sent so far, over all its sessions.
+    pub(crate) fn sent(&mut self) -> u64 {
+        self.process.wait_for("progress", LONG, |line| event(line, "progress")?["up"].as_u64())
+    }
+
+    /// Payload bytes it has received, by its last word so far.
+    pub(crate) fn received(&self) -> u64 {
+        let last = self.process.stdout();
+        last.lines().rev().find_map(|l| event(l, "progress")?["down"].as_u64()).unwrap_or(0)
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.process.tell("pause");
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.process.tell("resume");
+    }
+
+    pub(crate) fn connect(&mut self, to: SocketAddrV4) {
+        self.process.tell(&format!("connect {to}"));
+    }
+}
+
+fn newest_wheel() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cache"))
+    });
+    let place = cache.unwrap_or_default().join("bae/pylt");
+    assert!(place.join("libtorrent").is_dir(), "no libtorrent wheel: run `scripts/setup test`");
+    place
+}
+
+fn event(line: &str, name: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    (value["event"] == name).then_some(value)
+}

@@ -1,0 +1,184 @@
+//! A child process whose output is collected line by line and which never outlives its value.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+#[derive(Debug, Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    changed: Condvar,
+}
+
+impl Output {
+    fn collect(self: &Arc<Self>, from: impl Read + Send + 'static) {
+        let this = Arc::clone(self);
+        thread::spawn(move || {
+            let mut reader = BufReader::new(from);
+            let mut line = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                this.lines.lock().unwrap().push(text);
+                this.changed.notify_all();
+                line.clear();
+            }
+        });
+    }
+}
+
+/// A running child. Dropped, it is killed and reaped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Arc<Output>,
+    stderr: Arc<Output>,
+    /// How many lines of stdout [`Process::wait_for`] has looked at.
+    seen: usize,
+}
+
+impl Process {
+    /// Starts `command`. The kernel kills it too when the test's thread dies without dropping anything.
+    pub(crate) fn start(name: &str, command: &Command) -> Self {
+        let mut wrapped = Command::new("setpriv");
+        wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(key, value),
+                None => wrapped.env_remove(key),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            wrapped.current_dir(dir);
+        }
+        let mut child = wrapped
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("start {name}: {e}"));
+        let (stdout, stderr) = (Arc::<Output>::default(), Arc::<Output>::default());
+        stdout.collect(child.stdout.take().unwrap());
+        stderr.collect(child.stderr.take().unwrap());
+        let stdin = child.stdin.take();
+        Self { name: name.to_owned(), child, stdin, stdout, stderr, seen: 0 }
+    }
+
+    /// Writes one line to its stdin.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("open until dropped");
+        writeln!(stdin, "{line}").unwrap_or_else(|e| panic!("tell {}: {e}", self.name));
+    }
+
+    /// The first new line of stdout for which `wanted` returns something.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + limit;
+        loop {
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+            if let Some(found) = self.next_match(&mut wanted) {
+                return found;
+            }
+            if ended {
+                // What it wrote last may still be on its way through the reading thread.
+                thread::sleep(Duration::from_millis(100));
+                if let Some(found) = self.next_match(&mut wanted) {
+                    return found;
+                }
+            }
+            assert!(!ended, "{} ended while waiting for {what}\n{}", self.name, self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{}: no {what} in {limit:?}\n{}",
+                self.name,
+                self.log()
+            );
+            let lines = self.stdout.lines.lock().unwrap();
+            if lines.len() == self.seen {
+                drop(self.stdout.changed.wait_timeout(lines, Duration::from_millis(50)).unwrap());
+            }
+        }
+    }
+
+    fn next_match<T>(&mut self, wanted: &mut impl FnMut(&str) -> Option<T>) -> Option<T> {
+        let lines = self.stdout.lines.lock().unwrap();
+        while self.seen < lines.len() {
+            self.seen += 1;
+            if let Some(found) = wanted(&lines[self.seen - 1]) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Waits for its end; kills it and panics after `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // The reading threads end with the pipes; give them the moment they need.
+                thread::sleep(Duration::from_millis(30));
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                panic!("{} did not end within {limit:?}\n{}", self.name, self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a pid fits");
+        // SAFETY: plain system call; the child is not reaped yet (we own it), so the id is still its own.
+        #[allow(unsafe_code, reason = "the standard library sends no signal but SIGKILL")]
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "signal {signal} to {}", self.name);
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.lines.lock().unwrap().join("\n")
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lines.lock().unwrap().join("\n")
+    }
+
+    /// The last lines of both outputs, for the message of a failing test.
+    pub(crate) fn log(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<_> = text.lines().collect();
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        };
+        format!("stdout:\n{}\nstderr:\n{}", tail(self.stdout()), tail(self.stderr()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,218 @@
+//! Data and torrents: made once for each set of parameters, kept under cargo's own folder for test data.
+
+use std::{
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    fs,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{MIB, PYTHON, Random, need, script};
+
+/// Which info-hashes a torrent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    V1,
+    V2,
+    Hybrid,
+}
+
+impl Version {
+    fn word(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// What a torrent is to look like.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Recipe {
+    name: String,
+    /// `None`: the torrent is one file. Else paths inside the folder `name`, with lengths.
+    files: Option<Vec<(String, u64)>>,
+    len: u64,
+    version: Version,
+    piece: u64,
+    pad: bool,
+    private: bool,
+    seed: u64,
+}
+
+/// A torrent, and its data on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixture {
+    pub(crate) torrent: PathBuf,
+    /// The folder that contains the data: what a seeder calls its download folder.
+    pub(crate) parent: PathBuf,
+    pub(crate) name: String,
+    /// Without padding.
+    pub(crate) bytes: u64,
+    pub(crate) v1: Option<String>,
+    pub(crate) v2: Option<String>,
+}
+
+impl Recipe {
+    pub(crate) fn single(name: &str, len: u64) -> Self {
+        let name = name.to_owned();
+        let version = Version::V1;
+        Self { name, files: None, len, version, piece: MIB, pad: false, private: false, seed: 1 }
+    }
+
+    pub(crate) fn folder(name: &str, files: Vec<(String, u64)>) -> Self {
+        let len = files.iter().map(|(_, len)| len).sum();
+        Self { files: Some(files), len, ..Self::single(name, 0) }
+    }
+
+    pub(crate) fn version(self, version: Version) -> Self {
+        Self { version, ..self }
+    }
+
+    pub(crate) fn piece(self, piece: u64) -> Self {
+        Self { piece, ..self }
+    }
+
+    /// Aligns the files of a v1 torrent to pieces with pad files.
+    pub(crate) fn padded(self) -> Self {
+        Self { pad: true, ..self }
+    }
+
+    /// Only its trackers may bring peers.
+    pub(crate) fn private(self) -> Self {
+        Self { private: true, ..self }
+    }
+
+    /// Another seed is another info-hash over other bytes.
+    pub(crate) fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Makes it, or finds it made.
+    pub(crate) fn make(&self) -> Fixture {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+        let place = root.join(format!("{:016x}", hasher.finish()));
+        if !place.is_dir() {
+            fs::create_dir_all(&root).unwrap();
+            let made = tempfile::tempdir_in(&root).unwrap();
+            self.write(made.path());
+            // Another test may have been faster: then its copy stands, which is the same bytes.
+            let _ = fs::rename(made.path(), &place);
+        }
+        self.open(&place)
+    }
+
+    fn write(&self, place: &Path) {
+        let parent = place.join("data");
+        let top = parent.join(&self.name);
+        let mut random = Random(self.seed);
+        match &self.files {
+            None => {
+                fs::create_dir_all(&parent).unwrap();
+                fs::write(&top, random.bytes(self.len)).unwrap();
+            }
+            Some(files) => {
+                for (path, len) in files {
+                    let path = top.join(path);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(&path, random.bytes(*len))
+                        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                }
+            }
+        }
+        let torrent = place.join("x.torrent");
+        let hashes = self.hash_with_libtorrent(&top, &torrent);
+        fs::write(place.join("hashes.json"), hashes).unwrap();
+    }
+
+    fn hash_with_libtorrent(&self, top: &Path, torrent: &Path) -> String {
+        need(PYTHON, "python3-libtorrent");
+        let mut command = Command::new(PYTHON);
+        command.arg(script("mktorrent.py")).arg(top).arg(torrent).arg(self.version.word());
+        command.arg(self.piece.to_string());
+        command.args(self.pad.then_some("--pad"));
+        command.args(self.private.then_some("--private"));
+        let made = command.output().unwrap();
+        let complaint = String::from_utf8_lossy(&made.stderr);
+        assert!(
+            made.status.success(),
+            "making a torrent failed (is python3-libtorrent installed? `scripts/setup test`): {complaint}"
+        );
+        String::from_utf8(made.stdout).unwrap()
+    }
+
+    fn open(&self, place: &Path) -> Fixture {
+        let text = fs::read_to_string(place.join("hashes.json")).unwrap();
+        let hashes: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let hash = |key: &str| hashes[key].as_str().map(str::to_owned);
+        Fixture {
+            torrent: place.join("x.torrent"),
+            parent: place.join("data"),
+            name: self.name.clone(),
+            bytes: self.len,
+            v1: hash("v1"),
+            v2: hash("v2"),
+        }
+    }
+}
+
+impl Fixture {
+    /// The data itself: a file or a folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    /// The v1 hash, or the v2 hash where there is no other.
+    pub(crate) fn info_hash(&self) -> &str {
+        self.v1.as_deref().or(self.v2.as_deref()).unwrap()
+    }
+
+    pub(crate) fn magnet(&self) -> String {
+        match (&self.v1, &self.v2) {
+            (Some(v1), _) => format!("magnet:?xt=urn:btih:{v1}"),
+            (None, Some(v2)) => format!("magnet:?xt=urn:btmh:1220{v2}"),
+            (None, None) => unreachable!("a torrent has a hash"),
+        }
+    }
+
+    /// The same torrent with an announce URL, written to `dir`. The info-hash does not change.
+    pub(crate) fn with_tracker(&self, url: &str, dir: &Path) -> Fixture {
+        let torrent = fs::read(&self.torrent).unwrap();
+        // `announce` sorts before every key that libtorrent writes.
+        let mut edited = format!("d8:announce{}:{url}", url.len()).into_bytes();
+        edited.extend_from_slice(torrent.strip_prefix(b"d").unwrap());
+        let path = dir.join("tracked.torrent");
+        fs::write(&path, edited).unwrap();
+        Fixture { torrent: path, ..self.clone() }
+    }
+
+    /// Panics unless the file or folder at `copy` is the data, byte for byte, with nothing more beside it.
+    pub(crate) fn assert_same(&self, copy: &Path) {
+        let (ours, theirs) = (tree(&self.data()), tree(copy));
+        let names = |t: &BTreeMap<PathBuf, PathBuf>| t.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&ours), names(&theirs), "the files of {}", copy.display());
+        for (name, path) in &ours {
+            let same = fs::read(path).unwrap() == fs::read(&theirs[name]).unwrap();
+            assert!(same, "{} differs from the original", theirs[name].display());
+        }
+    }
+}
+
+/// All files below `top` (or `top` itself, as ""), by relative path.
+fn tree(top: &Path) -> BTreeMap<PathBuf, PathBuf> {
+    assert!(top.exists(), "{} is not there", top.display());
+    let mut out = BTreeMap::new();
+    let mut open = vec![top.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            out.insert(path.strip_prefix(top).unwrap().to_owned(), path);
+        }
+    }
+    out
+}

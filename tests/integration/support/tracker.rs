@@ -1,0 +1,60 @@
+//! opentracker: HTTP and UDP in one process, each test its own.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+
+use std::net::{SocketAddrV4, TcpStream};
+
+use tempfile::TempDir;
+
+use super::{need, ports, process::Process, torrents::Fixture, wait_until};
+
+/// A running tracker that knows some torrents. Debian's build answers for listed hashes only.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    addr: SocketAddrV4,
+    dir: TempDir,
+    process: Process,
+}
+
+impl Tracker {
+    pub(crate) fn start(known: &[&Fixture]) -> Self {
+        need("opentracker", "opentracker");
+        let dir = tempfile::tempdir().unwrap();
+        // It drops to `nobody` and into this folder before it reads the list.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let list: String = known.iter().map(|t| format!("{}\n", t.v1.as_ref().unwrap())).collect();
+        fs::write(dir.path().join("whitelist.txt"), list).unwrap();
+        let addr = ports::own();
+        let process = launch(addr, &dir);
+        Self { addr, dir, process }
+    }
+
+    pub(crate) fn http(&self) -> String {
+        format!("http://{}/announce", self.addr)
+    }
+
+    pub(crate) fn udp(&self) -> String {
+        format!("udp://{}/announce", self.addr)
+    }
+
+    /// Forgets every peer: killed clients are handed out for minutes otherwise.
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.addr, &self.dir);
+    }
+
+    /// The fixture with this tracker in it, in a file that lives as long as the tracker.
+    pub(crate) fn torrent(&self, fixture: &Fixture) -> Fixture {
+        fixture.with_tracker(&self.http(), self.dir.path())
+    }
+}
+
+fn launch(addr: SocketAddrV4, dir: &TempDir) -> Process {
+    let port = addr.port().to_string();
+    let mut command = Command::new("opentracker");
+    command.args(["-i", &addr.ip().to_string(), "-p", &port, "-P", &port, "-d"]);
+    command.arg(dir.path()).args(["-u", "nobody", "-w", "whitelist.txt"]);
+    let process = Process::start("opentracker", &command);
+    wait_until("opentracker listens", Duration::from_secs(10), || TcpStream::connect(addr).is_ok());
+    process
+}
