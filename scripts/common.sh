@@ -1,0 +1,35 @@
+# Sourced by the other scripts: where things are, how to talk, how to be sure that nothing is left running.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/bae
+# The newest libtorrent wheel: a second, younger implementation of the same client than Debian's.
+pylt=$cache/pylt
+# Debian's own interpreter, because its libtorrent module is not seen by any other `python3` in PATH.
+python=/usr/bin/python3
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "error: $*"
+    exit 1
+}
+
+pids=()
+# Remembers a process to stop at the end. Processes are only ever stopped by the id we started them with.
+own() { pids+=("$1"); }
+
+stop() {
+    local pid=$1 i
+    kill "$pid" 2>/dev/null || return 0
+    for ((i = 0; i < 50; i++)); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+
+stop_all() {
+    local pid
+    for pid in "${pids[@]}"; do stop "$pid"; done
+    pids=()
+}
