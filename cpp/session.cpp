@@ -198,11 +198,11 @@ void Session::add(AddTorrent const& t) {
     p.flags |= lt::torrent_flags::update_subscribe;
     if (t.sequential)
         p.flags |= lt::torrent_flags::sequential_download;
-    if (t.is_private || !t.dht)
+    if (!t.dht)
         p.flags |= lt::torrent_flags::disable_dht;
-    if (t.is_private || !t.lsd)
+    if (!t.lsd)
         p.flags |= lt::torrent_flags::disable_lsd;
-    if (t.is_private || !t.pex)
+    if (!t.pex)
         p.flags |= lt::torrent_flags::disable_pex;
     if (!t.web_seeds) {
         // An explicit, empty list replaces what the torrent file says.

@@ -60,8 +60,14 @@ pub(super) fn files_wanted<'a>(
     meta: &'a Metainfo,
     selected: Option<&'a [u32]>,
 ) -> impl Iterator<Item = &'a File> {
-    let chosen = move |i: usize| selected.is_none_or(|s| s.iter().any(|&n| n as usize == i));
-    meta.files.iter().enumerate().filter(move |(i, f)| !f.pad && chosen(*i)).map(|x| x.1)
+    let files = meta.files.iter().enumerate();
+    files.filter(move |(i, f)| !f.pad && is_selected(selected, *i)).map(|x| x.1)
+}
+
+/// Whether a selection (ascending, as `select` makes it; `None` is all) has the file at `index`.
+pub(super) fn is_selected(selected: Option<&[u32]>, index: usize) -> bool {
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    selected.is_none_or(|s| s.binary_search(&index).is_ok())
 }
 
 /// The bytes of the files that are wanted. What is stored may be more: whole pieces, which reach into other files.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     App, FileInfo, ImportInfo, ImportSummary,
-    plan::{Plan, bytes_wanted, files_wanted},
+    plan::{Plan, bytes_wanted, files_wanted, is_selected},
 };
 use crate::{
     backends::MemoryBackend, catalog::ImportRow, error::Result, redact, storage::ImportStore,
@@ -30,14 +30,12 @@ impl App {
         let row = self.catalog.find(needle)?;
         let Look { summary, meta, store } = self.look(&row)?;
         let packed = store.packed_bytes();
-        let chosen =
-            |i: usize| row.selected.as_ref().is_none_or(|s| s.iter().any(|&n| n as usize == i));
         let real = meta.files.iter().enumerate().filter(|(_, f)| !f.pad);
         let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
             number,
             path: f.path.clone(),
             bytes: f.range.end - f.range.start,
-            selected: chosen(i),
+            selected: is_selected(row.selected.as_deref(), i),
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };

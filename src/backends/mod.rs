@@ -88,6 +88,15 @@ impl Payload {
         self.len == 0
     }
 
+    /// The bytes as one run; copied only when they are in several parts.
+    #[must_use]
+    pub fn joined(&self) -> Bytes {
+        match &self.parts[..] {
+            [one] => one.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+
     #[must_use]
     pub fn parts(&self) -> &[Bytes] {
         &self.parts

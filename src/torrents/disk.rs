@@ -20,7 +20,7 @@ use super::{
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
-    torrent_disk::{TorrentDisk, answer, joined},
+    torrent_disk::{TorrentDisk, answer},
 };
 use crate::{
     error::Result,
@@ -267,7 +267,7 @@ async fn read_stored(
     let content = torrent.content()?;
     let from = content.geometry.piece(piece).start + start as u64;
     match content.reader.read_at(from..from + len as u64).await {
-        Ok(payload) => Some(joined(&payload)),
+        Ok(payload) => Some(payload.joined()),
         Err(e) => {
             tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
             None

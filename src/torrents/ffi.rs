@@ -58,7 +58,6 @@ pub(super) mod bridge {
         priorities: Vec<u8>,
         peers: Vec<String>,
         sequential: bool,
-        is_private: bool,
         dht: bool,
         lsd: bool,
         pex: bool,

@@ -183,10 +183,9 @@ impl Torrents {
             priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
             peers: self.options.peers.iter().map(ToString::to_string).collect(),
             sequential: self.options.sequential,
-            is_private: start.private,
-            dht: self.options.dht,
-            lsd: self.options.lsd,
-            pex: self.options.pex,
+            dht: self.options.dht && !start.private,
+            lsd: self.options.lsd && !start.private,
+            pex: self.options.pex && !start.private,
             web_seeds: features::is_safe(Feature::WebSeeds),
         }
     }

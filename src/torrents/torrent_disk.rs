@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cxx::UniquePtr;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -270,7 +270,7 @@ impl TorrentDisk {
             return read_open(open, start, len);
         }
         let from = content.geometry.piece(piece).start + start as u64;
-        content.reader.try_read(from..from + len as u64).map(|p| joined(&p))
+        content.reader.try_read(from..from + len as u64).map(|p| p.joined())
     }
 }
 
@@ -281,24 +281,9 @@ fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
         return Some(one.slice(at..at + len));
     }
     let two = open.get(first + 1)?;
-    let mut out = BytesMut::with_capacity(len);
-    out.extend_from_slice(one.get(at..)?);
-    out.extend_from_slice(two.get(..len.checked_sub(out.len())?)?);
-    Some(out.freeze())
-}
-
-/// One run of bytes; copies only when it lies in several parts.
-pub(super) fn joined(payload: &Payload) -> Bytes {
-    match payload.parts() {
-        [one] => one.clone(),
-        parts => parts
-            .iter()
-            .fold(BytesMut::new(), |mut out, p| {
-                out.extend_from_slice(p);
-                out
-            })
-            .freeze(),
-    }
+    let front = one.get(at..)?.len();
+    let back = two.get(..len.checked_sub(front)?)?.len();
+    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]).joined())
 }
 
 fn complete(acks: Vec<UniquePtr<WriteJob>>) {

@@ -120,6 +120,18 @@ impl Rig {
         (download, writer)
     }
 
+    /// A torrent that is imported, in the session to be seeded; nobody else has it.
+    async fn imported(
+        torrent: &Fixture,
+        listen: SocketAddrV4,
+    ) -> (Self, Download, Arc<ImportWriter>) {
+        let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
+        let rig = Self::new(torrent, listen, &[seeder.addr()]);
+        let (mut download, writer) = rig.add().await;
+        download.fill(&CancellationToken::new()).await.unwrap();
+        (rig, download, writer)
+    }
+
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
         ImportReader::new(Arc::clone(store), WindowCache::new(8 * MIB))
     }
@@ -179,12 +191,8 @@ async fn a_session_ends_in_time_though_storage_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_with_reads_in_flight() {
     let torrent = Recipe::single("reads.bin", 32 * MIB).piece(MIB).make();
-    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let listen = ports::own();
-    let rig = Rig::new(&torrent, listen, &[seeder.addr()]);
-    let (mut download, _writer) = rig.add().await;
-    download.fill(&CancellationToken::new()).await.unwrap();
-    drop(seeder);
+    let (rig, download, _writer) = Rig::imported(&torrent, listen).await;
     rig.backend.delay(Duration::from_secs(60));
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let gets = rig.backend.gets();
@@ -228,12 +236,8 @@ async fn a_paused_torrent_resumes_and_ends_exact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_read_does_not_end_the_seeding() {
     let torrent = Recipe::single("lost.bin", 8 * MIB).piece(256 * KIB).make();
-    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let listen = ports::own();
-    let rig = Rig::new(&torrent, listen, &[seeder.addr()]);
-    let (mut download, _writer) = rig.add().await;
-    download.fill(&CancellationToken::new()).await.unwrap();
-    drop(seeder);
+    let (rig, mut download, _writer) = Rig::imported(&torrent, listen).await;
     rig.backend.fail_next_gets(1, Kind::NotFound);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let stop = CancellationToken::new();
