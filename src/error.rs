@@ -5,7 +5,7 @@
 //! The text is lower case and names the thing and the place; the cause is a field, printed once, by
 //! [`Error::report`].
 
-use std::{error::Error as StdError, fmt, io};
+use std::{error::Error as StdError, fmt, io, time::Duration};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,13 +74,14 @@ pub struct Error {
     kind: Kind,
     context: String,
     hint: Option<String>,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error without a cause. `context` names the thing and the place.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), hint: None, source: None }
+        Self { kind, context: context.into(), hint: None, retry_after: None, source: None }
     }
 
     /// Adds the cause.
@@ -94,6 +95,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds how long the other side asked to be left alone (`Retry-After`).
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -117,6 +125,12 @@ impl Error {
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// How long the other side asked to be left alone.
+    #[must_use]
+    pub fn wait_asked(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// The text, then each cause once, joined by `: `.

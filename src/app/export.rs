@@ -8,10 +8,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, ExportSummary, ProgressFn, plan::files_wanted};
+use super::{App, ExportSummary, ProgressFn, ReadStream, plan::files_wanted};
 use crate::{
-    catalog::ImportRow,
     error::{Error, Kind, Result},
+    storage::ImportReader,
     torrents::metainfo,
 };
 
@@ -31,13 +31,14 @@ impl App {
         let (_, meta) = self.metainfo_of(&row)?;
         let files: Vec<_> = files_wanted(&meta, row.selected.as_deref()).collect();
         let total = files.iter().map(|f| f.range.end - f.range.start).sum();
+        let reader = self.open_reader(&row).await?;
         let mut done = 0;
         for file in &files {
             let target = inside(dir, &file.path)?;
             match &file.symlink {
                 Some(to) => link(&target, &file.path, to)?,
                 None => {
-                    let written = self.export_file(&row, file, &target, &cancel, |n| {
+                    let written = export_file(&reader, file, &target, &cancel, |n| {
                         done += n;
                         progress(done, total);
                     });
@@ -47,28 +48,27 @@ impl App {
         }
         Ok(ExportSummary { files: files.len(), bytes: total })
     }
+}
 
-    async fn export_file(
-        &self,
-        row: &ImportRow,
-        file: &metainfo::File,
-        target: &Path,
-        cancel: &CancellationToken,
-        mut progress: impl FnMut(u64),
-    ) -> Result<()> {
-        let mut stream = self.stream(row, file.range.clone())?;
-        let mut part = Part::create(target)?;
-        loop {
-            let next = tokio::select! {
-                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                next = stream.next() => next?,
-            };
-            let Some(bytes) = next else { break };
-            part.write(&bytes)?;
-            progress(bytes.len() as u64);
-        }
-        part.finish(file.executable)
+async fn export_file(
+    reader: &ImportReader,
+    file: &metainfo::File,
+    target: &Path,
+    cancel: &CancellationToken,
+    mut progress: impl FnMut(u64),
+) -> Result<()> {
+    let mut stream = ReadStream::new(reader.clone(), file.range.clone());
+    let mut part = Part::create(target)?;
+    loop {
+        let next = tokio::select! {
+            () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            next = stream.next() => next?,
+        };
+        let Some(bytes) = next else { break };
+        part.write(&bytes)?;
+        progress(bytes.len() as u64);
     }
+    part.finish(file.executable)
 }
 
 /// A file on its way: written beside its place, removed again unless it is finished.

@@ -12,7 +12,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    catalog::{ImportRow, ImportState, NewImport},
+    catalog::{ImportRow, ImportState, LayoutKind, NewImport},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Progress},
     storage::ImportStore,
@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct Job<'a> {
     pub(super) app: &'a App,
     pub(super) request: &'a ImportRequest,
-    pub(super) place: Place,
+    pub(super) place: Arc<Place>,
     pub(super) events: EventSink,
     pub(super) cancel: CancellationToken,
     pub(super) begun: Instant,
@@ -57,7 +57,7 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<Imported> {
         let begun = Instant::now();
-        let place = Place::open(&self.config.storage(&request.storage)?)?;
+        let place = self.place(&request.storage).await?;
         Job { app: self, request: &request, place, events, cancel, begun }.run().await
     }
 }
@@ -170,6 +170,7 @@ impl Job<'_> {
             len: meta.len,
             storage: self.place.name.clone(),
             chunk_len: self.place.chunk_len(self.app.config.memory.0),
+            layout: LayoutKind::Chunks,
             metainfo: metainfo.to_vec(),
             files: file_rows(meta),
             selected,

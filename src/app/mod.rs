@@ -19,7 +19,7 @@ mod source;
 mod types;
 mod verify;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use self::{lock::DataLock, place::Place};
 pub use self::{
@@ -54,6 +54,7 @@ pub struct App {
     pool: BlockPool,
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
+    places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
     /// Held as long as the folder is open for writing.
     _lock: Option<DataLock>,
 }
@@ -82,6 +83,7 @@ impl App {
             config,
             catalog,
             pool,
+            places: tokio::sync::Mutex::default(),
             _lock: lock,
         })
     }
@@ -96,8 +98,19 @@ impl App {
     }
 
     /// The place an import lives in.
-    fn place_of(&self, row: &ImportRow) -> Result<Place> {
-        Place::open(&self.config.storage(&row.storage)?)
+    async fn place_of(&self, row: &ImportRow) -> Result<Arc<Place>> {
+        self.place(&row.storage).await
+    }
+
+    /// The place of a storage's name or URL, opened once: its connections, limits and sign-in are shared.
+    async fn place(&self, storage: &str) -> Result<Arc<Place>> {
+        let mut places = self.places.lock().await;
+        if let Some(place) = places.get(storage) {
+            return Ok(Arc::clone(place));
+        }
+        let place = Arc::new(Place::open(&self.config.storage(storage)?, &self.catalog).await?);
+        places.insert(storage.to_owned(), Arc::clone(&place));
+        Ok(place)
     }
 
     fn open_store(&self, row: &ImportRow, place: &Place) -> Result<Arc<ImportStore>> {

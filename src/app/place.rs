@@ -2,11 +2,50 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::{
-    backends::{LocalBackend, StorageBackend, Throttled},
-    config::Profile,
-    error::Result,
+    backends::{LocalBackend, Notes, StorageBackend, Throttled},
+    catalog::Catalog,
+    config::{Profile, ProfileKind},
+    error::{Error, Kind, Result},
 };
+
+/// The backend of a profile. What may pass is tried again inside a remote one; a local one fails at once, and the
+/// writer over either tells the user and goes on trying by itself.
+pub(super) async fn open_backend(
+    profile: &Profile,
+    _notes: Arc<dyn Notes>,
+) -> Result<Arc<dyn StorageBackend>> {
+    match &profile.kind {
+        ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
+        ProfileKind::S3(_) | ProfileKind::Drive(_) => {
+            Err(Error::new(Kind::Unsupported, "cloud storage is not in this version yet"))
+        }
+    }
+}
+
+/// What a place must remember, kept in the catalog under the place's name.
+#[derive(Debug)]
+struct PlaceNotes {
+    catalog: Catalog,
+    storage: String,
+}
+
+#[async_trait]
+impl Notes for PlaceNotes {
+    fn get(&self, name: &str) -> Result<Option<String>> {
+        self.catalog.note(&self.storage, name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        self.catalog.notes(&self.storage, prefix)
+    }
+
+    async fn set(&self, name: &str, value: Option<String>) -> Result<()> {
+        self.catalog.set_note(&self.storage, name, value).await
+    }
+}
 
 /// Where an import's objects go, and how.
 #[derive(Debug)]
@@ -19,12 +58,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn open(profile: &Profile) -> Result<Self> {
-        // Nothing retries under the writer: it tells the user of the first failure and goes on trying by itself.
-        let local = LocalBackend::open(profile.local_path()?)?;
+    pub(super) async fn open(profile: &Profile, catalog: &Catalog) -> Result<Self> {
+        let notes = PlaceNotes { catalog: catalog.clone(), storage: profile.canonical() };
+        let place = open_backend(profile, Arc::new(notes)).await?;
         let backend: Arc<dyn StorageBackend> = match profile.upload_limit {
-            Some(limit) => Arc::new(Throttled::new(local, limit)),
-            None => Arc::new(local),
+            Some(limit) => Arc::new(Throttled::new(place, limit)),
+            None => place,
         };
         Ok(Self {
             name: profile.canonical(),

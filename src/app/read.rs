@@ -23,7 +23,7 @@ pub struct ReadStream {
 }
 
 impl ReadStream {
-    fn new(reader: ImportReader, range: Range<u64>) -> Self {
+    pub(super) fn new(reader: ImportReader, range: Range<u64>) -> Self {
         let len = range.end - range.start;
         Self { reader, left: range, ready: Vec::new().into_iter(), len }
     }
@@ -64,7 +64,6 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such import or file; `InvalidInput` when the path is needed or the range is outside.
-    #[allow(clippy::unused_async, reason = "backends that sign in first will need it")]
     pub async fn open_read(
         &self,
         needle: &str,
@@ -78,13 +77,14 @@ impl App {
             Some(text) => parse_range(text, file.len)?,
             None => 0..file.len,
         };
-        self.stream(&row, file.start + part.start..file.start + part.end)
+        let range = file.start + part.start..file.start + part.end;
+        Ok(ReadStream::new(self.open_reader(&row).await?, range))
     }
 
-    pub(super) fn stream(&self, row: &ImportRow, range: Range<u64>) -> Result<ReadStream> {
-        let place = self.place_of(row)?;
+    pub(super) async fn open_reader(&self, row: &ImportRow) -> Result<ImportReader> {
+        let place = self.place_of(row).await?;
         let store = self.open_store(row, &place)?;
-        Ok(ReadStream::new(self.reader(&store), range))
+        Ok(self.reader(&store))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{App, GcReport, RemoveSummary, place::Place};
+use super::{App, GcReport, RemoveSummary};
 use crate::{
     catalog::ImportState,
     error::Result,
@@ -17,7 +17,7 @@ impl App {
     /// `NotFound`; what the backend says, in which case `gc` finishes what was begun.
     pub async fn remove(&self, needle: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(needle)?;
-        let place = self.place_of(&row)?;
+        let place = self.place_of(&row).await?;
         let objects = self.catalog.objects(&row.id)?;
         remove_import(&self.catalog, &place.backend, &row, keep_objects).await?;
         if keep_objects {
@@ -34,7 +34,7 @@ impl App {
     pub async fn gc(&self, really: bool) -> Result<GcReport> {
         let mut report = GcReport { objects: 0, bytes: 0, removed: really };
         for storage in self.storages()? {
-            let place = Place::open(&self.config.storage(&storage)?)?;
+            let place = self.place(&storage).await?;
             let left = find_leftovers(&self.catalog, &*place.backend, &storage).await?;
             report.objects += left.objects.len();
             report.bytes += left.bytes();

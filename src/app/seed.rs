@@ -75,7 +75,7 @@ impl App {
         row: &ImportRow,
         events: &EventSink,
     ) -> Result<Download> {
-        let place = self.place_of(row)?;
+        let place = self.place_of(row).await?;
         let store = self.open_store(row, &place)?;
         let (metainfo, meta) = self.metainfo_of(row)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);

@@ -25,7 +25,7 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<VerifyReport> {
         let row = self.catalog.find(needle)?;
-        let place = self.place_of(&row)?;
+        let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
         let (_, meta) = self.metainfo_of(&row)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Key, Payload, StorageBackend, rng::SplitMix64};
+use super::{Copying, Key, Payload, Shape, StorageBackend, Upload, list_all, rng::SplitMix64};
 use crate::error::Kind;
 
 /// Runs the suite under keys of its own, and removes them.
@@ -20,6 +20,11 @@ pub async fn check(backend: &dyn StorageBackend) {
     suite.puts_the_same_twice().await;
     suite.puts_the_same_key_at_once().await;
     suite.lists_by_prefix().await;
+    suite.lists_many().await;
+    suite.keeps_real_file_names().await;
+    suite.makes_objects_of_parts().await;
+    suite.copies_what_it_says().await;
+    suite.gives_up_uploads().await;
     suite.deletes_twice().await;
     backend.free_room().await.expect("the free room can be asked");
     for object in suite.list("").await {
@@ -62,7 +67,7 @@ impl Suite<'_> {
     /// Keys and lengths under the suite's prefix and `name`, sorted.
     async fn list(&self, name: &str) -> Vec<(Key, u64)> {
         let prefix = format!("{}/{name}", self.prefix);
-        let listed = self.backend.list(&prefix).await;
+        let listed = list_all(self.backend, &prefix).await;
         let listed = listed.unwrap_or_else(|e| panic!("list {prefix} failed: {}", e.report()));
         let mut found: Vec<_> = listed.into_iter().map(|o| (o.key, o.len)).collect();
         found.sort();
@@ -150,4 +155,130 @@ impl Suite<'_> {
         self.put("deleted", Payload::default()).await;
         assert_eq!(self.head(&key).await, Some(0), "a deleted key can be put again");
     }
+
+    async fn lists_many(&self) {
+        let mut put = Vec::new();
+        for n in 0..203 {
+            let key = self.put(&format!("many/{n:03}"), Payload::default()).await;
+            put.push((key, 0));
+        }
+        assert_eq!(
+            self.list("many/").await,
+            put,
+            "a listing of several pages has every object once"
+        );
+    }
+
+    async fn keeps_real_file_names(&self) {
+        for name in ["Björk/01 - Jóga (live) [x].flac", "a+b&c=d?e#f%20 .txt", "日本/曲'\".mp3"]
+        {
+            let body = Bytes::copy_from_slice(name.as_bytes());
+            let key = self.put(&format!("names/{name}"), Payload::from_iter([body.clone()])).await;
+            assert_eq!(self.get(&key, 0..body.len() as u64).await, body, "{name} keeps its bytes");
+            assert_eq!(self.list(&format!("names/{name}")).await, [(key, body.len() as u64)]);
+        }
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Box<dyn Upload> {
+        let begun = self.backend.begin(key, shape).await;
+        begun.unwrap_or_else(|e| panic!("begin {key} failed: {}", e.report()))
+    }
+
+    async fn finish(&self, key: &Key, upload: &dyn Upload) {
+        let done = upload.finish().await;
+        done.unwrap_or_else(|e| panic!("finish {key} failed: {}", e.report()));
+    }
+
+    /// Two parts and a bit, with an interruption: parts as small as S3 takes them.
+    async fn makes_objects_of_parts(&self) {
+        let part_len = 5 << 20;
+        let shape = Shape { len: 2 * part_len + 777, part_len };
+        let whole = pattern(shape.len);
+        let cut = |part| Payload::from_iter([whole.slice(bounds(&shape.part(part)))]);
+        let key = self.key("made/whole file.bin");
+        let ordered = self.backend.capabilities().ordered;
+        let first = if ordered { 0 } else { 2 };
+        let upload = self.begin(&key, shape).await;
+        write(&*upload, first, cut(first)).await;
+        assert_eq!(self.head(&key).await, None, "an upload is no object before it is finished");
+        drop(upload);
+        let upload = self.begin(&key, shape).await;
+        let done = upload.done().to_vec();
+        assert!(done.is_empty() || done == [first], "{done:?} is what was sent, or nothing");
+        for part in (0..shape.parts()).filter(|part| !done.contains(part)) {
+            write(&*upload, part, cut(part)).await;
+        }
+        self.finish(&key, &*upload).await;
+        let got = self.get(&key, 0..shape.len).await;
+        assert!(got == whole, "the parts make the object");
+        let left = self.backend.unfinished(&self.prefix).await.expect("uploads can be listed");
+        assert!(left.is_empty(), "a finished upload is still listed: {left:?}");
+    }
+
+    async fn copies_what_it_says(&self) {
+        let part_len = 5 << 20;
+        let body = pattern(part_len + 99);
+        let from = self.put("copy/from", Payload::from_iter([body.clone()])).await;
+        let copying = self.backend.capabilities().copy;
+        if copying != Copying::No {
+            let key = self.key("copy/whole");
+            let shape = Shape { len: part_len + 99, part_len: 2 * part_len };
+            let upload = self.begin(&key, shape).await;
+            copy(&*upload, 0, &from, 0..shape.len).await;
+            self.finish(&key, &*upload).await;
+            assert!(self.get(&key, 0..shape.len).await == body, "a whole object is copied");
+        }
+        if let Copying::Ranges { .. } = copying {
+            let key = self.key("copy/ranges");
+            let shape = Shape { len: part_len + 10, part_len };
+            let upload = self.begin(&key, shape).await;
+            copy(&*upload, 0, &from, 50..50 + part_len).await;
+            write(&*upload, 1, Payload::from_iter([body.slice(..10)])).await;
+            self.finish(&key, &*upload).await;
+            let got = self.get(&key, 0..shape.len).await;
+            let len = usize::try_from(part_len).expect("small");
+            assert!(got[..len] == body[50..50 + len], "a range of an object is copied");
+            assert!(got[len..] == body[..10], "and sent bytes follow it");
+        }
+    }
+
+    async fn gives_up_uploads(&self) {
+        let shape = Shape { len: 6 << 20, part_len: 5 << 20 };
+        for by_listing in [false, true] {
+            let key = self.key("given-up");
+            let upload = self.begin(&key, shape).await;
+            write(&*upload, 0, Payload::from_iter([pattern(5 << 20)])).await;
+            if by_listing {
+                drop(upload);
+                let left = self.backend.unfinished(&self.prefix).await.expect("can be listed");
+                for upload in left {
+                    self.backend.abort(&upload).await.expect("a listed upload can be given up");
+                }
+            } else {
+                upload.abort().await.expect("an upload can be given up");
+            }
+            let left = self.backend.unfinished(&self.prefix).await.expect("can be listed");
+            assert!(left.is_empty(), "given up and still listed: {left:?}");
+            assert_eq!(self.head(&key).await, None, "an upload that was given up is no object");
+        }
+    }
+}
+
+async fn write(upload: &dyn Upload, part: u64, payload: Payload) {
+    let done = upload.write(part, payload).await;
+    done.unwrap_or_else(|e| panic!("part {part} was not taken: {}", e.report()));
+}
+
+async fn copy(upload: &dyn Upload, part: u64, from: &Key, range: Range<u64>) {
+    let done = upload.copy(part, from, range).await;
+    done.unwrap_or_else(|e| panic!("part {part} was not copied: {}", e.report()));
+}
+
+fn pattern(len: u64) -> Bytes {
+    (0..len).map(|n| u8::try_from(n % 251).expect("below 251")).collect()
+}
+
+fn bounds(range: &Range<u64>) -> Range<usize> {
+    let bound = |n| usize::try_from(n).expect("small");
+    bound(range.start)..bound(range.end)
 }

@@ -2,7 +2,10 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,8 +13,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use url::Url;
 
-use super::{Key, ObjectInfo, Payload, StorageBackend, rng::SplitMix64};
+use super::{
+    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    rng::SplitMix64,
+};
 use crate::error::{Error, Kind, Result};
 
 /// A backend that fails as scripted, and by chance with a seed; without a script it passes everything on.
@@ -20,7 +27,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
-    script: Mutex<Script>,
+    script: Arc<Mutex<Script>>,
     hung: watch::Sender<bool>,
     puts: AtomicU64,
     gets: AtomicU64,
@@ -83,7 +90,7 @@ impl<B> Faulty<B> {
         };
         Self {
             inner,
-            script: Mutex::new(script),
+            script: Arc::new(Mutex::new(script)),
             hung: watch::Sender::new(false),
             puts: AtomicU64::new(0),
             gets: AtomicU64::new(0),
@@ -190,9 +197,34 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
         self.inner.delete(key).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
         self.chance("list", prefix)?;
-        self.inner.list(prefix).await
+        self.inner.list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        self.chance("begin", key.as_str())?;
+        let inner = self.inner.begin(key, shape).await?;
+        Ok(Box::new(FaultyUpload { inner, key: key.clone(), script: Arc::clone(&self.script) }))
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.chance("list uploads", prefix)?;
+        self.inner.unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.chance("abort", upload.key.as_str())?;
+        self.inner.abort(upload).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        self.chance("link", key.as_str())?;
+        self.inner.url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
@@ -202,5 +234,68 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
 
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
+    }
+}
+
+/// Parts fail like puts: by the same script, and perhaps carried out all the same.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn Upload>,
+    key: Key,
+    script: Arc<Mutex<Script>>,
+}
+
+impl FaultyUpload {
+    fn fate(&self) -> Fate {
+        self.script.lock().put_fate(&self.key)
+    }
+}
+
+#[async_trait]
+impl Upload for FaultyUpload {
+    fn done(&self) -> &[u64] {
+        self.inner.done()
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        match self.fate() {
+            None => self.inner.write(part, payload).await,
+            Some((error, carried_out)) => {
+                if carried_out {
+                    self.inner.write(part, payload).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        match self.fate() {
+            None => self.inner.copy(part, from, range).await,
+            Some((error, carried_out)) => {
+                if carried_out {
+                    self.inner.copy(part, from, range).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(&self) -> Result<()> {
+        match self.fate() {
+            None => self.inner.finish().await,
+            Some((error, carried_out)) => {
+                if carried_out {
+                    self.inner.finish().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn abort(&self) -> Result<()> {
+        let failure = self.script.lock().chance();
+        failure.map_or(Ok(()), |kind| Err(on_purpose("abort", kind, self.key.as_str())))?;
+        self.inner.abort().await
     }
 }

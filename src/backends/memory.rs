@@ -1,19 +1,30 @@
 //! Objects in this process's memory: for tests, and for trying bae out.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
+use url::Url;
 
-use super::{Key, ObjectInfo, Payload, StorageBackend};
+use super::{
+    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, StorageBackend,
+    Unfinished, Upload, UploadId,
+};
 use crate::error::{Error, Kind, Result};
 
 /// Keeps every object as one run of bytes; gone with the process.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    objects: RwLock<BTreeMap<Key, Bytes>>,
+    objects: Arc<RwLock<BTreeMap<Key, Bytes>>>,
+    uploads: Arc<RwLock<BTreeMap<Key, Parts>>>,
 }
+
+/// The parts of an upload that are there.
+type Parts = BTreeMap<u64, Bytes>;
+
+/// Objects of one page: few, so that tests see several.
+const PAGE: usize = 100;
 
 impl MemoryBackend {
     #[must_use]
@@ -25,25 +36,12 @@ impl MemoryBackend {
 #[async_trait]
 impl StorageBackend for MemoryBackend {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        // A copy on purpose: keeping the caller's blocks would keep them charged to the memory budget.
-        let mut whole = BytesMut::with_capacity(usize::try_from(payload.len()).unwrap_or(0));
-        payload.parts().iter().for_each(|p| whole.extend_from_slice(p));
-        self.objects.write().insert(key.clone(), whole.freeze());
+        self.objects.write().insert(key.clone(), copied(&payload));
         Ok(())
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let Some(object) = self.objects.read().get(key).cloned() else {
-            return Err(missing(key));
-        };
-        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        match bounds {
-            Some((start, end)) if start <= end && end <= object.len() => {
-                // Not a slice: the caller's bytes must not keep a whole object alive.
-                Ok(Bytes::copy_from_slice(&object[start..end]))
-            }
-            _ => Err(too_short(key, object.len() as u64, &range)),
-        }
+        get(&self.objects.read(), key, &range)
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
@@ -55,10 +53,42 @@ impl StorageBackend for MemoryBackend {
         Ok(())
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
         let objects = self.objects.read();
+        let after = page.map_or("", |token| token.0.as_str());
         let named = objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
-        Ok(named.map(|(key, o)| ObjectInfo { key: key.clone(), len: o.len() as u64 }).collect())
+        let rest = named.filter(|(key, _)| page.is_none() || key.as_str() > after);
+        let info = |(key, o): (&Key, &Bytes)| ObjectInfo { key: key.clone(), len: o.len() as u64 };
+        let objects: Vec<_> = rest.take(PAGE).map(info).collect();
+        let full = objects.len() == PAGE;
+        let next = objects.last().filter(|_| full).map(|o| PageToken(o.key.to_string()));
+        Ok(Page { objects, next })
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        let done = self.uploads.write().entry(key.clone()).or_default().keys().copied().collect();
+        let (objects, uploads) = (Arc::clone(&self.objects), Arc::clone(&self.uploads));
+        Ok(Box::new(MemoryUpload { key: key.clone(), shape, done, objects, uploads }))
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        let uploads = self.uploads.read();
+        let named = uploads.keys().filter(|key| key.as_str().starts_with(prefix)).cloned();
+        Ok(named.map(|key| Unfinished { key, id: UploadId(String::new()), begun: None }).collect())
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.uploads.write().remove(&upload.key);
+        Ok(())
+    }
+
+    async fn url(&self, _: &Key, _: Duration) -> Result<Url> {
+        Err(Error::new(Kind::Unsupported, "memory has no links"))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let copy = Copying::Ranges { min_part: 1 };
+        Capabilities { copy, ordered: false, conditional_put: false, links: false }
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
@@ -68,6 +98,88 @@ impl StorageBackend for MemoryBackend {
     fn is_remote(&self) -> bool {
         false
     }
+}
+
+fn copied(payload: &Payload) -> Bytes {
+    // A copy on purpose: keeping the caller's blocks would keep them charged to the memory budget.
+    let mut whole = BytesMut::with_capacity(usize::try_from(payload.len()).unwrap_or(0));
+    payload.parts().iter().for_each(|p| whole.extend_from_slice(p));
+    whole.freeze()
+}
+
+fn get(objects: &BTreeMap<Key, Bytes>, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+    let object = objects.get(key).ok_or_else(|| missing(key))?;
+    let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+    match bounds {
+        Some((start, end)) if start <= end && end <= object.len() => {
+            // Not a slice: the caller's bytes must not keep a whole object alive.
+            Ok(Bytes::copy_from_slice(&object[start..end]))
+        }
+        _ => Err(too_short(key, object.len() as u64, range)),
+    }
+}
+
+#[derive(Debug)]
+struct MemoryUpload {
+    key: Key,
+    shape: Shape,
+    done: Vec<u64>,
+    objects: Arc<RwLock<BTreeMap<Key, Bytes>>>,
+    uploads: Arc<RwLock<BTreeMap<Key, Parts>>>,
+}
+
+impl MemoryUpload {
+    fn add(&self, part: u64, bytes: Bytes) -> Result<()> {
+        let mut uploads = self.uploads.write();
+        let parts = uploads.get_mut(&self.key).ok_or_else(|| expired(&self.key))?;
+        parts.insert(part, bytes);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    fn done(&self) -> &[u64] {
+        &self.done
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        self.add(part, copied(&payload))
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        let bytes = get(&self.objects.read(), from, &range)?;
+        self.add(part, bytes)
+    }
+
+    async fn finish(&self) -> Result<()> {
+        let mut uploads = self.uploads.write();
+        let mut objects = self.objects.write();
+        let Some(parts) = uploads.remove(&self.key) else {
+            // The answer to an earlier finish was lost.
+            return objects.get(&self.key).map(drop).ok_or_else(|| expired(&self.key));
+        };
+        let whole: Bytes = parts.into_values().flatten().collect();
+        if whole.len() as u64 != self.shape.len {
+            return Err(wrong_length(&self.key, whole.len() as u64, self.shape.len));
+        }
+        objects.insert(self.key.clone(), whole);
+        Ok(())
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.uploads.write().remove(&self.key);
+        Ok(())
+    }
+}
+
+fn expired(key: &Key) -> Error {
+    Error::new(Kind::SessionExpired, format!("the upload of {key} is not there any more"))
+}
+
+/// The error of a finished object that is not as long as its shape.
+pub(super) fn wrong_length(key: &Key, len: u64, wanted: u64) -> Error {
+    Error::new(Kind::Corrupt, format!("object {key} has {len} bytes instead of {wanted}"))
 }
 
 /// The error of a `get` or a read of an object that is not there.

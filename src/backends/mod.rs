@@ -8,114 +8,65 @@
 #[doc(hidden)]
 pub mod conformance;
 pub mod faulty;
+mod key;
 pub mod local;
 pub mod memory;
+mod notes;
+mod payload;
 pub mod retry;
 mod rng;
 pub mod throttled;
+mod whole;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use url::Url;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 pub use faulty::Faulty;
+pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+pub use notes::{MemoryNotes, Notes};
+pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
 pub use throttled::Throttled;
-
-/// The name of an object inside its backend: `/`-separated, relative, each part of `[A-Za-z0-9._-]`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<str>);
-
-impl Key {
-    /// # Errors
-    /// `InvalidInput` when a part is empty, begins with a dot, or has a character outside the set.
-    pub fn new(text: &str) -> Result<Self> {
-        let part_ok = |p: &str| {
-            !p.is_empty()
-                && !p.starts_with('.')
-                && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        };
-        if text.len() <= 512 && text.split('/').all(part_ok) {
-            Ok(Self(text.into()))
-        } else {
-            Err(Error::new(Kind::InvalidInput, format!("{text:?} is not an object key")))
-        }
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The bytes of one object, as the pieces of memory they arrived in. Cloning copies no bytes.
-#[derive(Debug, Clone, Default)]
-pub struct Payload {
-    parts: Vec<Bytes>,
-    len: u64,
-}
-
-impl Payload {
-    pub fn push(&mut self, part: Bytes) {
-        self.len += part.len() as u64;
-        self.parts.push(part);
-    }
-
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The bytes as one run; copied only when they are in several parts.
-    #[must_use]
-    pub fn joined(&self) -> Bytes {
-        match &self.parts[..] {
-            [one] => one.clone(),
-            parts => parts.concat().into(),
-        }
-    }
-
-    #[must_use]
-    pub fn parts(&self) -> &[Bytes] {
-        &self.parts
-    }
-}
-
-impl FromIterator<Bytes> for Payload {
-    fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
-        let mut payload = Self::default();
-        parts.into_iter().for_each(|p| payload.push(p));
-        payload
-    }
-}
+pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 
 /// What a listing says of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: Key,
     pub len: u64,
+}
+
+/// Some of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub objects: Vec<ObjectInfo>,
+    /// Gives the objects that follow, when there are more.
+    pub next: Option<PageToken>,
+}
+
+/// Where a listing goes on; the place's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageToken(pub String);
+
+/// Everything that begins with `prefix`, page by page.
+///
+/// # Errors
+/// The first that the place gives.
+pub async fn list_all(place: &dyn StorageBackend, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    let mut found = Vec::new();
+    let mut page = place.list(prefix, None).await?;
+    loop {
+        found.append(&mut page.objects);
+        let Some(next) = page.next.take() else { return Ok(found) };
+        page = place.list(prefix, Some(&next)).await?;
+    }
 }
 
 /// A place that keeps immutable objects. Every implementation passes the one suite in `backends::conformance`.
@@ -153,11 +104,42 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// When it is still there.
     async fn delete(&self, key: &Key) -> Result<()>;
 
-    /// Every object whose key begins with `prefix`, in no order. Objects half written are not listed.
+    /// The objects whose key begins with `prefix`, in no order, a page at a time: the first one without `page`, each
+    /// further one by the token of the one before. Objects half made are not listed. What comes or goes meanwhile may
+    /// be listed or not.
     ///
     /// # Errors
     /// Only when the place cannot be asked.
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>>;
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page>;
+
+    /// Begins an object of `shape` that is made part by part, or goes on with the one that was begun before for this
+    /// key with this shape. One at a time for a key.
+    ///
+    /// # Errors
+    /// `Unsupported` when the shape is beyond the place (more than [`Shape::MAX_PARTS`]); else as `put`.
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>>;
+
+    /// Uploads whose key begins with `prefix` that were begun and neither finished nor aborted.
+    ///
+    /// # Errors
+    /// Only when the place cannot be asked.
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
+
+    /// Gives up an upload and frees what was sent; no error when there is none.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    async fn abort(&self, upload: &Unfinished) -> Result<()>;
+
+    /// A link to the object for anyone who has it: public where the place is, else good for `expiry`. Whether the
+    /// object is there is not looked at.
+    ///
+    /// # Errors
+    /// `Unsupported` where the place has no links.
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url>;
+
+    /// What the place can do, as far as is known without asking it.
+    fn capabilities(&self) -> Capabilities;
 
     /// The bytes that still fit, where the place can tell.
     ///
@@ -188,8 +170,28 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
         (**self).delete(key).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        (**self).list(prefix).await
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        (**self).list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        (**self).begin(key, shape).await
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        (**self).unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        (**self).abort(upload).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        (**self).url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {

@@ -5,9 +5,13 @@ use std::{future::Future, ops::Range, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
+use url::Url;
 
-use super::{Key, ObjectInfo, Payload, StorageBackend, rng::SplitMix64};
-use crate::error::Result;
+use super::{
+    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    rng::SplitMix64,
+};
+use crate::error::{Kind, Result};
 
 /// Waits of full-jitter exponential backoff: each uniform in `[0, min(cap, base * 2^n)]`.
 ///
@@ -58,6 +62,11 @@ impl Default for RetryPolicy {
 #[derive(Debug)]
 pub struct Retrying<B> {
     inner: B,
+    retries: Retries,
+}
+
+#[derive(Debug, Clone)]
+struct Retries {
     policy: RetryPolicy,
 }
 
@@ -69,9 +78,11 @@ impl<B> Retrying<B> {
 
     #[must_use]
     pub fn with_policy(inner: B, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
+        Self { inner, retries: Retries { policy } }
     }
+}
 
+impl Retries {
     async fn repeat<T, F>(&self, what: &str, thing: &str, mut call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -83,8 +94,9 @@ impl<B> Retrying<B> {
                 Ok(done) => return Ok(done),
                 Err(e) => e,
             };
-            let wait = backoff.next_wait();
-            if !error.kind().is_retryable() || Instant::now() + wait > deadline {
+            let wait = backoff.next_wait().max(error.wait_asked().unwrap_or_default());
+            let passes = error.kind().is_retryable() && error.kind() != Kind::SessionExpired;
+            if !passes || Instant::now() + wait > deadline {
                 return Err(error);
             }
             tracing::warn!("{what} {thing} will be tried again in {wait:.1?}: {}", error.report());
@@ -96,27 +108,49 @@ impl<B> Retrying<B> {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Retrying<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.repeat("put", key.as_str(), || self.inner.put(key, payload.clone())).await
+        self.retries.repeat("put", key.as_str(), || self.inner.put(key, payload.clone())).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.repeat("get", key.as_str(), || self.inner.get(key, range.clone())).await
+        self.retries.repeat("get", key.as_str(), || self.inner.get(key, range.clone())).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.repeat("head", key.as_str(), || self.inner.head(key)).await
+        self.retries.repeat("head", key.as_str(), || self.inner.head(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.repeat("delete", key.as_str(), || self.inner.delete(key)).await
+        self.retries.repeat("delete", key.as_str(), || self.inner.delete(key)).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.repeat("list", prefix, || self.inner.list(prefix)).await
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        self.retries.repeat("list", prefix, || self.inner.list(prefix, page)).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        let begin = || self.inner.begin(key, shape);
+        let inner = self.retries.repeat("begin", key.as_str(), begin).await?;
+        Ok(Box::new(RetryingUpload { inner, key: key.clone(), retries: self.retries.clone() }))
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.retries.repeat("list uploads", prefix, || self.inner.unfinished(prefix)).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.retries.repeat("abort", upload.key.as_str(), || self.inner.abort(upload)).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        self.retries.repeat("link", key.as_str(), || self.inner.url(key, expiry)).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
-        self.repeat("ask", "free room", || self.inner.free_room()).await
+        self.retries.repeat("ask", "free room", || self.inner.free_room()).await
     }
 
     fn is_remote(&self) -> bool {
@@ -124,13 +158,43 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
     }
 }
 
+/// The parts of an object, each tried again like a put. An expired upload is not: its parts are gone.
+#[derive(Debug)]
+struct RetryingUpload {
+    inner: Box<dyn Upload>,
+    key: Key,
+    retries: Retries,
+}
+
+#[async_trait]
+impl Upload for RetryingUpload {
+    fn done(&self) -> &[u64] {
+        self.inner.done()
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        let write = || self.inner.write(part, payload.clone());
+        self.retries.repeat("write a part of", self.key.as_str(), write).await
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        let copy = || self.inner.copy(part, from, range.clone());
+        self.retries.repeat("copy a part of", self.key.as_str(), copy).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.retries.repeat("finish", self.key.as_str(), || self.inner.finish()).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.retries.repeat("abort", self.key.as_str(), || self.inner.abort()).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        backends::{Faulty, MemoryBackend, conformance},
-        error::Kind,
-    };
+    use crate::backends::{Faulty, MemoryBackend, conformance};
 
     fn hasty() -> RetryPolicy {
         let ms = Duration::from_millis;

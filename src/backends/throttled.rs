@@ -1,13 +1,16 @@
 //! A limit on how fast bytes go out: for links that other people use too.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use url::Url;
 
-use super::{Key, ObjectInfo, Payload, StorageBackend};
+use super::{
+    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+};
 use crate::error::Result;
 
 /// Holds the puts of all callers together to a rate; reads pass freely.
@@ -17,6 +20,11 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Throttled<B> {
     inner: B,
+    link: Arc<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
     bytes_per_second: u64,
     /// When the bytes of every put so far will have gone out.
     drained_at: Mutex<Instant>,
@@ -27,7 +35,15 @@ impl<B> Throttled<B> {
     #[must_use]
     pub fn new(inner: B, bytes_per_second: u64) -> Self {
         let bytes_per_second = bytes_per_second.max(1);
-        Self { inner, bytes_per_second, drained_at: Mutex::new(Instant::now()) }
+        let link = Link { bytes_per_second, drained_at: Mutex::new(Instant::now()) };
+        Self { inner, link: Arc::new(link) }
+    }
+}
+
+impl Link {
+    /// Returns when `len` more bytes may go.
+    async fn pass(&self, len: u64) {
+        tokio::time::sleep_until(self.reserve(len)).await;
     }
 
     fn reserve(&self, len: u64) -> Instant {
@@ -44,7 +60,7 @@ impl<B> Throttled<B> {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Throttled<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        tokio::time::sleep_until(self.reserve(payload.len())).await;
+        self.link.pass(payload.len()).await;
         self.inner.put(key, payload).await
     }
 
@@ -60,8 +76,29 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
         self.inner.delete(key).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.inner.list(prefix).await
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        self.inner.list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        let inner = self.inner.begin(key, shape).await?;
+        Ok(Box::new(ThrottledUpload { inner, link: Arc::clone(&self.link) }))
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.inner.unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.inner.abort(upload).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        self.inner.url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
@@ -70,6 +107,37 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
+    }
+}
+
+/// The parts of an object, held to the rate that the puts share; what the server copies passes freely.
+#[derive(Debug)]
+struct ThrottledUpload {
+    inner: Box<dyn Upload>,
+    link: Arc<Link>,
+}
+
+#[async_trait]
+impl Upload for ThrottledUpload {
+    fn done(&self) -> &[u64] {
+        self.inner.done()
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        self.link.pass(payload.len()).await;
+        self.inner.write(part, payload).await
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        self.inner.copy(part, from, range).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.inner.finish().await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.inner.abort().await
     }
 }
 

@@ -37,6 +37,30 @@ impl ImportState {
     }
 }
 
+/// What an import's bytes become in their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayoutKind {
+    /// Chunks, under keys of our own.
+    #[default]
+    Chunks,
+    /// Whole files under the torrent's names, each as soon as it is complete.
+    Files,
+}
+
+impl LayoutKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chunks => "chunks",
+            Self::Files => "files",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Chunks, Self::Files].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// What a new import is made of.
 #[derive(Debug, Clone, Default)]
 pub struct NewImport {
@@ -50,6 +74,7 @@ pub struct NewImport {
     /// The storage, by the name or URL that opens it again.
     pub storage: String,
     pub chunk_len: u64,
+    pub layout: LayoutKind,
     /// The torrent file, or empty.
     pub metainfo: Vec<u8>,
     /// Covering `[0, len)` in order.
@@ -70,6 +95,7 @@ pub struct ImportRow {
     pub len: u64,
     pub storage: String,
     pub chunk_len: u64,
+    pub layout: LayoutKind,
     pub state: ImportState,
     /// Seconds since 1970.
     pub created_at: i64,
@@ -106,7 +132,7 @@ pub struct FileRow {
 
 const COLUMNS: &str =
     "SELECT id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len, state,
-    created_at, completed_at, selected FROM imports";
+    created_at, completed_at, selected, layout FROM imports";
 
 fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
     let bad = |column: usize, what: &str| {
@@ -114,6 +140,7 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
     };
     let state: String = row.get(8)?;
     let selected: Option<String> = row.get(11)?;
+    let layout: String = row.get(12)?;
     let selected = selected.map(|text| serde_json::from_str(&text)).transpose();
     Ok(ImportRow {
         id: row.get::<_, String>(0)?.parse().map_err(|_| bad(0, "not an import id"))?,
@@ -124,6 +151,7 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
         len: sql_u64(row.get(5)?),
         storage: row.get(6)?,
         chunk_len: sql_u64(row.get(7)?),
+        layout: LayoutKind::parse(&layout).ok_or_else(|| bad(12, "not a layout"))?,
         state: ImportState::parse(&state).ok_or_else(|| bad(8, "not a state"))?,
         created_at: row.get(9)?,
         completed_at: row.get(10)?,
@@ -179,11 +207,13 @@ fn insert_import(connection: &Connection, new: &NewImport) -> Result<ImportRow> 
         new.metainfo,
         ImportState::Importing.as_str(),
         now(),
-        selected
+        selected,
+        new.layout.as_str()
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
-        metainfo, state, created_at, selected) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        metainfo, state, created_at, selected, layout)
+        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.execute(sql, values).map_err(sql_error)?;
     let num = connection.last_insert_rowid();
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";

@@ -10,19 +10,20 @@
 //! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
 
 mod imports;
+mod notes;
 mod objects;
 mod schema;
 mod writer;
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Kind, Result};
 
-pub use imports::{FileRow, ImportRow, ImportState, NewImport};
-pub use objects::{Extent, ObjectNum, ObjectRow};
+pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
+pub use objects::{Extent, ObjectNum, ObjectRow, Role};
 
 use writer::Writer;
 
@@ -95,6 +96,7 @@ impl Catalog {
             .map_err(|e| Error::io(format!("data folder {}", dir.display()), e))?;
         let path = dir.join("catalog.db");
         let mut writing = connect(&path, true)?;
+        keep_private(&path)?;
         let id = schema::prepare(&mut writing, &path)?;
         let reader = Mutex::new(connect(&path, false)?);
         let writer = Some(Writer::spawn(writing)?);
@@ -170,6 +172,14 @@ fn connect(path: &Path, writing: bool) -> Result<Connection> {
         Ok(connection)
     };
     open().map_err(|e| sql_error(e).within(format_args!("catalog {}", path.display())))
+}
+
+/// Nobody else's to read: the catalog holds trackers' passkeys and upload sessions. SQLite gives the files beside it
+/// the same mode.
+fn keep_private(path: &Path) -> Result<()> {
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, mode)
+        .map_err(|e| Error::io(format!("catalog {}", path.display()), e))
 }
 
 /// An SQLite error as ours: what the caller can do about it.

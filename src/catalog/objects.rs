@@ -19,13 +19,40 @@ pub struct Extent {
     pub offset: u64,
 }
 
+/// What an object is to its import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Bytes of it, under a key of our own.
+    Chunk,
+    /// A whole file of it, under the torrent's name.
+    File,
+    /// No bytes of it: what is needed to find it again without this catalog.
+    Manifest,
+}
+
+impl Role {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chunk => "chunk",
+            Self::File => "file",
+            Self::Manifest => "manifest",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Chunk, Self::File, Self::Manifest].into_iter().find(|role| role.as_str() == text)
+    }
+}
+
 /// An object as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRow {
     pub num: ObjectNum,
     pub import: ImportId,
-    /// `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`.
+    /// Of a chunk: `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`.
     pub key: String,
+    pub role: Role,
     pub len: u64,
     /// Whether the put was acknowledged and the extents committed; else only the intent is recorded.
     pub stored: bool,
@@ -33,11 +60,12 @@ pub struct ObjectRow {
     pub packed: bool,
 }
 
-const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed
+const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
     FROM objects o JOIN imports i ON i.num = o.import";
 
 fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
     let id: String = row.get(1)?;
+    let role: String = row.get(6)?;
     Ok(ObjectRow {
         num: ObjectNum(sql_u64(row.get(0)?)),
         import: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
@@ -45,6 +73,7 @@ fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
         len: sql_u64(row.get(3)?),
         stored: row.get(4)?,
         packed: row.get(5)?,
+        role: Role::parse(&role).ok_or(rusqlite::Error::InvalidQuery)?,
     })
 }
 
@@ -86,7 +115,15 @@ fn insert_intent(
         connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
     statement.execute(params![key, num]).map_err(sql_error)?;
     let num = ObjectNum(sql_u64(num));
-    Ok(ObjectRow { num, import: import.clone(), key, len, stored: false, packed })
+    Ok(ObjectRow {
+        num,
+        import: import.clone(),
+        key,
+        role: Role::Chunk,
+        len,
+        stored: false,
+        packed,
+    })
 }
 
 fn insert_extents(connection: &Connection, num: ObjectNum, mut extents: Vec<Extent>) -> Result<()> {

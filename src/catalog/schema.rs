@@ -8,7 +8,8 @@ use super::{random_hex, sql_error, sql_int};
 use crate::error::{Error, Kind, Result};
 
 /// Each step takes the file from the version of its index to the next. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE imports(
         num INTEGER PRIMARY KEY,
@@ -53,7 +54,18 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY(import, start)
     ) WITHOUT ROWID;
     CREATE INDEX extents_by_object ON extents(object);
-"];
+",
+    "
+    ALTER TABLE imports ADD COLUMN layout TEXT NOT NULL DEFAULT 'chunks';
+    ALTER TABLE objects ADD COLUMN role TEXT NOT NULL DEFAULT 'chunk';
+    CREATE TABLE notes(
+        storage TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY(storage, name)
+    ) WITHOUT ROWID;
+",
+];
 
 /// Brings the file to the current version and returns the catalog's id.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::task::JoinSet;
 
 use crate::{
-    backends::{Key, ObjectInfo, StorageBackend},
+    backends::{Key, ObjectInfo, StorageBackend, list_all},
     catalog::{Catalog, ImportRow, ImportState, ObjectRow},
     error::{Error, Kind, Result},
 };
@@ -48,7 +48,7 @@ pub async fn find_leftovers(
     storage: &str,
 ) -> Result<Leftovers> {
     // Listed before the catalog is read: what is committed in between is then known.
-    let listed = backend.list(&catalog.key_prefix()).await?;
+    let listed = list_all(backend, &catalog.key_prefix()).await?;
     let known: HashSet<String> = catalog.all_keys()?.into_iter().collect();
     let unnamed = listed.into_iter().filter(|object| !known.contains(object.key.as_str()));
     let mut removing = catalog.list_in_state(ImportState::Removing)?;

@@ -1,5 +1,7 @@
 //! Objects as files under a folder: whole or not there, and durable when a put returns.
 
+mod upload;
+
 use std::{
     collections::HashSet,
     ffi::OsStr,
@@ -17,12 +19,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use url::Url;
 
 use super::{
-    Key, ObjectInfo, Payload, StorageBackend,
+    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, StorageBackend,
+    Unfinished, Upload,
     memory::{missing, too_short},
 };
 use crate::error::{Error, Kind, Result};
+use upload::LocalUpload;
 
 /// Temporary files older than this belong to no running put: a put of one object takes seconds.
 const STALE: Duration = Duration::from_secs(3600);
@@ -64,11 +69,15 @@ impl LocalBackend {
         work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
-        let done = tokio::task::spawn_blocking(move || work(&shared)).await;
-        done.unwrap_or_else(|e| {
-            Err(Error::new(Kind::Internal, "file work did not finish").because(e))
-        })
+        blocking(move || work(&shared)).await
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "file work did not finish").because(e)))
 }
 
 fn remove_stale(tmp: &Path) {
@@ -117,6 +126,17 @@ impl Shared {
         let temp = TempFile(self.temp_path());
         let mut file = File::create_new(&temp.0)?;
         write_all_parts(&mut file, payload.parts())?;
+        self.give_name(&temp, &file, key, abandoned)
+    }
+
+    /// Makes a complete temporary file the object.
+    fn give_name(
+        &self,
+        temp: &TempFile,
+        file: &File,
+        key: &Key,
+        abandoned: &AtomicBool,
+    ) -> io::Result<()> {
         file.sync_all()?;
         if abandoned.load(Ordering::Acquire) {
             return Err(io::Error::other("the put was abandoned"));
@@ -295,14 +315,42 @@ impl StorageBackend for LocalBackend {
         self.blocking(move |shared| shared.delete(&key)).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    async fn list(&self, prefix: &str, _: Option<&PageToken>) -> Result<Page> {
         let prefix = prefix.to_owned();
         self.blocking(move |shared| {
             shared
                 .list(&prefix)
+                .map(|objects| Page { objects, next: None })
                 .map_err(|e| Error::io(format!("list {prefix:?} in {}", shared.root.display()), e))
         })
         .await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        let (shared, key) = (Arc::clone(&self.shared), key.clone());
+        let upload = blocking(move || LocalUpload::begin(shared, key, shape)).await?;
+        Ok(Box::new(upload))
+    }
+
+    /// A half-made file is a temporary file, which the next run does not take up: `open` removes it in time.
+    async fn unfinished(&self, _: &str) -> Result<Vec<Unfinished>> {
+        Ok(Vec::new())
+    }
+
+    async fn abort(&self, _: &Unfinished) -> Result<()> {
+        Ok(())
+    }
+
+    async fn url(&self, key: &Key, _: Duration) -> Result<Url> {
+        let path = self.shared.path(key);
+        Url::from_file_path(&path).map_err(|()| {
+            Error::new(Kind::Unsupported, format!("{} is no absolute path", path.display()))
+        })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let copy = Copying::Ranges { min_part: 1 };
+        Capabilities { copy, ordered: false, conditional_put: true, links: true }
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
@@ -323,7 +371,7 @@ impl StorageBackend for LocalBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::conformance;
+    use crate::backends::{conformance, list_all};
 
     fn key(text: &str) -> Key {
         Key::new(text).unwrap()
@@ -354,7 +402,7 @@ mod tests {
         while fs::read_dir(dir.path().join(".tmp")).unwrap().count() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        for object in backend.list("drop/").await.unwrap() {
+        for object in list_all(&backend, "drop/").await.unwrap() {
             assert_eq!(object.len, payload.len());
         }
     }

@@ -1,0 +1,122 @@
+//! A file made part by part, at its place in a temporary file.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Shared, TempFile, blocking, missing};
+use crate::{
+    backends::{Key, Payload, Shape, Upload, memory::wrong_length},
+    error::{Error, Kind, Result},
+};
+
+/// Begins anew each time: a temporary file of an earlier run is not taken up.
+#[derive(Debug)]
+pub(super) struct LocalUpload {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    key: Key,
+    shape: Shape,
+    temp: TempFile,
+    file: File,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("key", &self.key).field("shape", &self.shape).finish()
+    }
+}
+
+impl LocalUpload {
+    pub(super) fn begin(shared: Arc<Shared>, key: Key, shape: Shape) -> Result<Self> {
+        let temp = TempFile(shared.temp_path());
+        let file = File::options().read(true).write(true).create_new(true).open(&temp.0);
+        let file = file.map_err(|e| shared.error("begin", &key, e))?;
+        Ok(Self { inner: Arc::new(Inner { shared, key, shape, temp, file }) })
+    }
+
+    async fn run(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Inner) -> io::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || work(&inner).map_err(|e| inner.shared.error(what, &inner.key, e))).await
+    }
+}
+
+impl Inner {
+    fn write(&self, part: u64, parts: &[Bytes]) -> io::Result<()> {
+        let mut at = self.shape.part(part).start;
+        for bytes in parts {
+            self.file.write_all_at(bytes, at)?;
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn copy(&self, part: u64, mut from: File, range: &Range<u64>) -> io::Result<()> {
+        from.seek(SeekFrom::Start(range.start))?;
+        // A handle of its own: the position is then nobody else's.
+        let mut to = File::options().write(true).open(&self.temp.0)?;
+        to.seek(SeekFrom::Start(self.shape.part(part).start))?;
+        // On one file system this copies (or shares) in the kernel.
+        let wanted = range.end - range.start;
+        let copied = io::copy(&mut from.take(wanted), &mut to)?;
+        to.flush()?;
+        if copied == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+#[async_trait]
+impl Upload for LocalUpload {
+    fn done(&self) -> &[u64] {
+        &[]
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        self.run("write a part of", move |inner| inner.write(part, payload.parts())).await
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        let source = match File::open(self.inner.shared.path(from)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing(from)),
+            source => source.map_err(|e| self.inner.shared.error("copy from", from, e))?,
+        };
+        self.run("copy a part of", move |inner| inner.copy(part, source, &range)).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        let inner = &self.inner;
+        let len = match std::fs::metadata(&inner.temp.0) {
+            Ok(found) => found.len(),
+            // The answer to an earlier finish was lost: the name is given.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(inner.shared.error("finish", &inner.key, e)),
+        };
+        if len != inner.shape.len {
+            return Err(wrong_length(&inner.key, len, inner.shape.len));
+        }
+        let never = AtomicBool::new(false);
+        self.run("finish", move |i| i.shared.give_name(&i.temp, &i.file, &i.key, &never)).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        match std::fs::remove_file(&self.inner.temp.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::new(Kind::Unavailable, "a temporary file stays").because(e))
+            }
+            _ => Ok(()),
+        }
+    }
+}

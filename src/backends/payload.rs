@@ -1,0 +1,92 @@
+//! The bytes of one object, and how they go out over HTTP.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    vec,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+/// The bytes of one object, as the pieces of memory they arrived in. Cloning copies no bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    parts: Vec<Bytes>,
+    len: u64,
+}
+
+impl Payload {
+    pub fn push(&mut self, part: Bytes) {
+        self.len += part.len() as u64;
+        self.parts.push(part);
+    }
+
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes as one run; copied only when they are in several parts.
+    #[must_use]
+    pub fn joined(&self) -> Bytes {
+        match &self.parts[..] {
+            [one] => one.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+
+    #[must_use]
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+}
+
+impl FromIterator<Bytes> for Payload {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
+        let mut payload = Self::default();
+        parts.into_iter().for_each(|p| payload.push(p));
+        payload
+    }
+}
+
+/// A payload as the body of an HTTP request: each part a frame, none copied, the length known from the start.
+#[derive(Debug)]
+pub(super) struct PayloadBody {
+    parts: vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl From<Payload> for PayloadBody {
+    fn from(payload: Payload) -> Self {
+        Self { left: payload.len, parts: payload.parts.into_iter() }
+    }
+}
+
+impl Body for PayloadBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.parts.find(|part| !part.is_empty());
+        self.left -= next.as_ref().map_or(0, |part| part.len() as u64);
+        Poll::Ready(next.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
