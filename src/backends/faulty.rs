@@ -1,6 +1,8 @@
 //! Failing on purpose, repeatably: what tests put around a backend to see what the rest does then.
 
 use std::{
+    collections::BTreeMap,
+    future::Future,
     ops::Range,
     sync::{
         Arc,
@@ -33,14 +35,28 @@ pub struct Faulty<B> {
     gets: AtomicU64,
 }
 
+/// The calls that a script tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Op {
+    Put,
+    Get,
+    Head,
+    Delete,
+    List,
+    /// What is done to an upload: begin, write, copy and finish; giving it up is not.
+    Upload,
+}
+
 #[derive(Debug)]
 struct Script {
     rng: SplitMix64,
-    next_puts: (u64, Kind),
-    next_gets: (u64, Kind),
+    /// How many calls fail next, and with what.
+    next: BTreeMap<Op, (u64, Kind)>,
+    truncated: u64,
     panics: u64,
     random: (f64, Kind),
     delay: Duration,
+    asked_wait: Option<Duration>,
 }
 
 /// What becomes of a call: the error it ends with, and whether it is carried out all the same.
@@ -52,28 +68,57 @@ impl Script {
             self.panics = left;
             panic!("put {key}: panicked on purpose");
         }
-        let kind = spend(&mut self.next_puts).or_else(|| self.chance())?;
-        Some((on_purpose("put", kind, key.as_str()), self.rng.next_u64() & 1 == 0))
+        let error = self.failure(Op::Put, "put", key.as_str())?;
+        Some((error, self.coin()))
     }
 
-    fn get_fate(&mut self, key: &Key) -> Option<Error> {
-        let kind = spend(&mut self.next_gets).or_else(|| self.chance())?;
-        Some(on_purpose("get", kind, key.as_str()))
+    /// What is done to an upload fails by its own script, else like a put.
+    fn upload_fate(&mut self, what: &str, key: &Key) -> Fate {
+        match self.spend(Op::Upload) {
+            Some(kind) => Some((self.on_purpose(what, kind, key.as_str()), self.coin())),
+            None => self.put_fate(key),
+        }
+    }
+
+    fn failure(&mut self, op: Op, what: &str, thing: &str) -> Option<Error> {
+        let kind = self.spend(op).or_else(|| self.chance())?;
+        Some(self.on_purpose(what, kind, thing))
+    }
+
+    fn spend(&mut self, op: Op) -> Option<Kind> {
+        let (left, kind) = self.next.get_mut(&op)?;
+        *left = left.checked_sub(1)?;
+        Some(*kind)
     }
 
     fn chance(&mut self) -> Option<Kind> {
         let (probability, kind) = self.random;
         (probability > 0.0 && self.rng.fraction() < probability).then_some(kind)
     }
-}
 
-fn spend((left, kind): &mut (u64, Kind)) -> Option<Kind> {
-    *left = left.checked_sub(1)?;
-    Some(*kind)
-}
+    fn by_chance(&mut self, what: &str, thing: &str) -> Result<()> {
+        let kind = self.chance();
+        kind.map_or(Ok(()), |kind| Err(self.on_purpose(what, kind, thing)))
+    }
 
-fn on_purpose(what: &str, kind: Kind, thing: &str) -> Error {
-    Error::new(kind, format!("{what} {thing}: failed on purpose"))
+    /// Where an answer of `len` bytes is cut short, if it is.
+    fn cut(&mut self, len: usize) -> Option<usize> {
+        let left = self.truncated.checked_sub(1).filter(|_| len > 0)?;
+        self.truncated = left;
+        Some(usize::try_from(self.rng.next_u64() % len as u64).expect("less than a length"))
+    }
+
+    fn coin(&mut self) -> bool {
+        self.rng.next_u64() & 1 == 0
+    }
+
+    fn on_purpose(&self, what: &str, kind: Kind, thing: &str) -> Error {
+        let error = Error::new(kind, format!("{what} {thing}: failed on purpose"));
+        match self.asked_wait {
+            Some(wait) => error.retry_after(wait),
+            None => error,
+        }
+    }
 }
 
 impl<B> Faulty<B> {
@@ -82,11 +127,12 @@ impl<B> Faulty<B> {
     pub fn new(inner: B, seed: u64) -> Self {
         let script = Script {
             rng: SplitMix64::new(seed),
-            next_puts: (0, Kind::Unavailable),
-            next_gets: (0, Kind::Unavailable),
+            next: BTreeMap::new(),
+            truncated: 0,
             panics: 0,
             random: (0.0, Kind::Unavailable),
             delay: Duration::ZERO,
+            asked_wait: None,
         };
         Self {
             inner,
@@ -97,9 +143,14 @@ impl<B> Faulty<B> {
         }
     }
 
+    /// The next `n` calls of this sort fail with `kind`; 0 ends it.
+    pub fn fail_next(&self, op: Op, n: u64, kind: Kind) {
+        self.script.lock().next.insert(op, (n, kind));
+    }
+
     /// The next `n` puts fail with `kind`; 0 ends it.
     pub fn fail_next_puts(&self, n: u64, kind: Kind) {
-        self.script.lock().next_puts = (n, kind);
+        self.fail_next(Op::Put, n, kind);
     }
 
     /// The next `n` puts panic, as a defect in a backend would.
@@ -109,7 +160,27 @@ impl<B> Faulty<B> {
 
     /// The next `n` gets fail with `kind`; 0 ends it.
     pub fn fail_next_gets(&self, n: u64, kind: Kind) {
-        self.script.lock().next_gets = (n, kind);
+        self.fail_next(Op::Get, n, kind);
+    }
+
+    /// The next `n` deletes fail with `kind`, and the objects stay; 0 ends it.
+    pub fn fail_next_deletes(&self, n: u64, kind: Kind) {
+        self.fail_next(Op::Delete, n, kind);
+    }
+
+    /// The next `n` calls that begin, write to, copy into or finish an upload fail with `kind`; 0 ends it.
+    pub fn fail_next_uploads(&self, n: u64, kind: Kind) {
+        self.fail_next(Op::Upload, n, kind);
+    }
+
+    /// The next `n` gets give fewer bytes than were asked for, which no place should: callers must notice.
+    pub fn truncate_next_gets(&self, n: u64) {
+        self.script.lock().truncated = n;
+    }
+
+    /// Errors from now on ask to be left alone for so long, as `Retry-After` does.
+    pub fn ask_to_wait(&self, wait: Duration) {
+        self.script.lock().asked_wait = Some(wait);
     }
 
     /// Every call fails with `kind` at this probability (0 to 1); 0 ends it.
@@ -149,10 +220,13 @@ impl<B> Faulty<B> {
         &self.inner
     }
 
-    /// Calls other than put and get have no script: only chance fails them.
+    fn scripted(&self, op: Op, what: &str, thing: &str) -> Result<()> {
+        self.script.lock().failure(op, what, thing).map_or(Ok(()), Err)
+    }
+
+    /// For calls without a script: only chance fails them.
     fn chance(&self, what: &str, thing: &str) -> Result<()> {
-        let kind = self.script.lock().chance();
-        kind.map_or(Ok(()), |kind| Err(on_purpose(what, kind, thing)))
+        self.script.lock().by_chance(what, thing)
     }
 }
 
@@ -180,30 +254,29 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
         self.gets.fetch_add(1, Ordering::Relaxed);
         let delay = self.script.lock().delay;
         tokio::time::sleep(delay).await;
-        let failure = self.script.lock().get_fate(key);
-        match failure {
-            None => self.inner.get(key, range).await,
-            Some(error) => Err(error),
-        }
+        self.scripted(Op::Get, "get", key.as_str())?;
+        let bytes = self.inner.get(key, range).await?;
+        let cut = self.script.lock().cut(bytes.len());
+        Ok(cut.map_or(bytes.clone(), |at| bytes.slice(..at)))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.chance("head", key.as_str())?;
+        self.scripted(Op::Head, "head", key.as_str())?;
         self.inner.head(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.chance("delete", key.as_str())?;
+        self.scripted(Op::Delete, "delete", key.as_str())?;
         self.inner.delete(key).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.chance("list", prefix)?;
+        self.scripted(Op::List, "list", prefix)?;
         self.inner.list(prefix, page).await
     }
 
     async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        self.chance("begin", key.as_str())?;
+        self.scripted(Op::Upload, "begin", key.as_str())?;
         let inner = self.inner.begin(key, shape).await?;
         Ok(Box::new(FaultyUpload { inner, key: key.clone(), script: Arc::clone(&self.script) }))
     }
@@ -237,7 +310,7 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
     }
 }
 
-/// Parts fail like puts: by the same script, and perhaps carried out all the same.
+/// Parts fail by the script of uploads, else like puts: and perhaps are carried out all the same.
 #[derive(Debug)]
 struct FaultyUpload {
     inner: Box<dyn Upload>,
@@ -246,8 +319,17 @@ struct FaultyUpload {
 }
 
 impl FaultyUpload {
-    fn fate(&self) -> Fate {
-        self.script.lock().put_fate(&self.key)
+    async fn meet(&self, what: &str, call: impl Future<Output = Result<()>> + Send) -> Result<()> {
+        let fate = self.script.lock().upload_fate(what, &self.key);
+        match fate {
+            None => call.await,
+            Some((error, carried_out)) => {
+                if carried_out {
+                    call.await?;
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -258,44 +340,46 @@ impl Upload for FaultyUpload {
     }
 
     async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        match self.fate() {
-            None => self.inner.write(part, payload).await,
-            Some((error, carried_out)) => {
-                if carried_out {
-                    self.inner.write(part, payload).await?;
-                }
-                Err(error)
-            }
-        }
+        self.meet("write a part of", self.inner.write(part, payload)).await
     }
 
     async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        match self.fate() {
-            None => self.inner.copy(part, from, range).await,
-            Some((error, carried_out)) => {
-                if carried_out {
-                    self.inner.copy(part, from, range).await?;
-                }
-                Err(error)
-            }
-        }
+        self.meet("copy a part of", self.inner.copy(part, from, range)).await
     }
 
     async fn finish(&self) -> Result<()> {
-        match self.fate() {
-            None => self.inner.finish().await,
-            Some((error, carried_out)) => {
-                if carried_out {
-                    self.inner.finish().await?;
-                }
-                Err(error)
-            }
-        }
+        self.meet("finish", self.inner.finish()).await
     }
 
     async fn abort(&self) -> Result<()> {
-        let failure = self.script.lock().chance();
-        failure.map_or(Ok(()), |kind| Err(on_purpose("abort", kind, self.key.as_str())))?;
+        self.script.lock().by_chance("abort", self.key.as_str())?;
         self.inner.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::MemoryBackend;
+
+    #[tokio::test]
+    async fn each_sort_of_call_fails_by_its_own_script() {
+        let place = Faulty::new(MemoryBackend::new(), 1);
+        let key = Key::new("k").unwrap();
+        let body = || Payload::from_iter([Bytes::from_static(b"body")]);
+        place.put(&key, body()).await.unwrap();
+        place.fail_next_deletes(1, Kind::PermissionDenied);
+        assert_eq!(place.delete(&key).await.unwrap_err().kind(), Kind::PermissionDenied);
+        place.truncate_next_gets(1);
+        assert!(place.get(&key, 0..4).await.unwrap().len() < 4);
+        assert_eq!(&place.get(&key, 0..4).await.unwrap()[..], b"body");
+        place.fail_next(Op::Head, 1, Kind::Network);
+        place.fail_next(Op::List, 1, Kind::Network);
+        assert!(place.head(&key).await.is_err() && place.list("", None).await.is_err());
+        place.delete(&key).await.unwrap();
+        let upload = place.begin(&key, Shape { len: 4, part_len: 4 }).await.unwrap();
+        place.fail_next_uploads(2, Kind::Unavailable);
+        assert!(upload.write(0, body()).await.is_err() && upload.finish().await.is_err());
+        upload.abort().await.unwrap();
     }
 }

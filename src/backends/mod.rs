@@ -2,9 +2,10 @@
 //!
 //! A backend keeps immutable objects under keys and knows nothing of imports or torrents. Bytes come in as a
 //! [`Payload`] (pieces of memory, never joined into one) and go out as ranges. Retrying, limiting and failing on
-//! purpose are wrappers (`Retrying<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
+//! purpose are wrappers (`Retrying<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
 //! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
 
+pub mod adaptive;
 #[doc(hidden)]
 pub mod conformance;
 pub mod faulty;
@@ -26,7 +27,8 @@ use url::Url;
 
 use crate::error::Result;
 
-pub use faulty::Faulty;
+pub use adaptive::Adaptive;
+pub use faulty::{Faulty, Op};
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;

@@ -11,7 +11,7 @@ use super::{
     Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
     rng::SplitMix64,
 };
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Waits of full-jitter exponential backoff: each uniform in `[0, min(cap, base * 2^n)]`.
 ///
@@ -39,22 +39,42 @@ impl Backoff {
     }
 }
 
-/// How long to keep trying.
-#[derive(Debug, Clone, Copy)]
+/// How long to keep trying, and how much to send again.
+///
+/// Times count from the first failure, so that a slow call has its second try too. No try begins later; the last error
+/// is returned then, with the wait it asks for where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The longest first wait; it doubles from there.
     pub base: Duration,
-    /// The longest wait.
+    /// The longest wait, unless the place asks for more.
     pub cap: Duration,
-    /// No try begins later than this after the first; the last error is returned then.
+    /// For calls that send payload.
+    pub send_budget: Duration,
+    /// For all others.
     pub budget: Duration,
+    /// How many times one call may send its payload again.
+    pub resends: u32,
+}
+
+impl RetryPolicy {
+    /// For a look at a place by somebody who waits for the answer.
+    #[must_use]
+    pub fn brief() -> Self {
+        let ms = Duration::from_millis;
+        Self { base: ms(200), cap: ms(800), send_budget: ms(2000), budget: ms(2000), resends: 3 }
+    }
 }
 
 impl Default for RetryPolicy {
-    /// 1 s doubling to 60 s, within two minutes: a place that is away for longer is news for the user.
+    /// 1 s doubling to 60 s, within two minutes: a place that is away for longer is news for the user. Payload only
+    /// within half a minute, since the writer above tries for ever by itself and says so: long enough that the 503s
+    /// some places give every day are no news, short enough that an outage soon is. And at most eight times over,
+    /// since sent bytes cost money or a daily quota (750 GB on Drive) whether they are kept or not; with waits as
+    /// above half a minute has room for five or six.
     fn default() -> Self {
         let secs = Duration::from_secs;
-        Self { base: secs(1), cap: secs(60), budget: secs(120) }
+        Self { base: secs(1), cap: secs(60), send_budget: secs(30), budget: secs(120), resends: 8 }
     }
 }
 
@@ -62,11 +82,6 @@ impl Default for RetryPolicy {
 #[derive(Debug)]
 pub struct Retrying<B> {
     inner: B,
-    retries: Retries,
-}
-
-#[derive(Debug, Clone)]
-struct Retries {
     policy: RetryPolicy,
 }
 
@@ -78,27 +93,67 @@ impl<B> Retrying<B> {
 
     #[must_use]
     pub fn with_policy(inner: B, policy: RetryPolicy) -> Self {
-        Self { inner, retries: Retries { policy } }
+        Self { inner, policy }
     }
 }
 
-impl Retries {
-    async fn repeat<T, F>(&self, what: &str, thing: &str, mut call: impl FnMut() -> F) -> Result<T>
+/// One call and what it may cost.
+struct Patience<'a> {
+    what: &'static str,
+    thing: &'a str,
+    policy: RetryPolicy,
+    budget: Duration,
+    resends: u32,
+    /// Whether a forgotten upload session is begun again by the same call.
+    begins_anew: bool,
+}
+
+impl RetryPolicy {
+    /// A call that sends `len` bytes of payload.
+    fn sending<'a>(self, what: &'static str, thing: &'a str, len: u64) -> Patience<'a> {
+        // Nothing is sent twice when there is nothing to send.
+        let resends = if len == 0 { u32::MAX } else { self.resends };
+        let budget = self.send_budget;
+        Patience { what, thing, policy: self, budget, resends, begins_anew: true }
+    }
+
+    fn asking<'a>(self, what: &'static str, thing: &'a str) -> Patience<'a> {
+        let (budget, resends) = (self.budget, u32::MAX);
+        Patience { what, thing, policy: self, budget, resends, begins_anew: true }
+    }
+}
+
+impl Patience<'_> {
+    /// Inside an upload, which cannot begin itself again.
+    fn within_upload(mut self) -> Self {
+        self.begins_anew = false;
+        self
+    }
+
+    fn may_pass(&self, error: &Error) -> bool {
+        error.kind().is_retryable() && (self.begins_anew || error.kind() != Kind::SessionExpired)
+    }
+
+    async fn repeat<T, F>(mut self, mut call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now() + self.policy.budget;
+        let mut deadline = None;
         let mut backoff = Backoff::new(self.policy.base, self.policy.cap);
         loop {
             let error = match call().await {
                 Ok(done) => return Ok(done),
                 Err(e) => e,
             };
-            let wait = backoff.next_wait().max(error.wait_asked().unwrap_or_default());
-            let passes = error.kind().is_retryable() && error.kind() != Kind::SessionExpired;
-            if !passes || Instant::now() + wait > deadline {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.budget);
+            // The jitter comes on top of what is asked, or all who were asked would come back together.
+            let wait = error.wait_asked().unwrap_or_default().saturating_add(backoff.next_wait());
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.may_pass(&error) || self.resends == 0 || wait > left {
                 return Err(error);
             }
+            self.resends -= 1;
+            let Self { what, thing, .. } = &self;
             tracing::warn!("{what} {thing} will be tried again in {wait:.1?}: {}", error.report());
             tokio::time::sleep(wait).await;
         }
@@ -108,41 +163,43 @@ impl Retries {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Retrying<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.retries.repeat("put", key.as_str(), || self.inner.put(key, payload.clone())).await
+        let patience = self.policy.sending("put", key.as_str(), payload.len());
+        patience.repeat(|| self.inner.put(key, payload.clone())).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.retries.repeat("get", key.as_str(), || self.inner.get(key, range.clone())).await
+        self.policy.asking("get", key.as_str()).repeat(|| self.inner.get(key, range.clone())).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.retries.repeat("head", key.as_str(), || self.inner.head(key)).await
+        self.policy.asking("head", key.as_str()).repeat(|| self.inner.head(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.retries.repeat("delete", key.as_str(), || self.inner.delete(key)).await
+        self.policy.asking("delete", key.as_str()).repeat(|| self.inner.delete(key)).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.retries.repeat("list", prefix, || self.inner.list(prefix, page)).await
+        self.policy.asking("list", prefix).repeat(|| self.inner.list(prefix, page)).await
     }
 
     async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let begin = || self.inner.begin(key, shape);
-        let inner = self.retries.repeat("begin", key.as_str(), begin).await?;
-        Ok(Box::new(RetryingUpload { inner, key: key.clone(), retries: self.retries.clone() }))
+        let patience = self.policy.asking("begin", key.as_str());
+        let inner = patience.repeat(|| self.inner.begin(key, shape)).await?;
+        Ok(Box::new(RetryingUpload { inner, key: key.clone(), policy: self.policy }))
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.retries.repeat("list uploads", prefix, || self.inner.unfinished(prefix)).await
+        self.policy.asking("list uploads", prefix).repeat(|| self.inner.unfinished(prefix)).await
     }
 
     async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.retries.repeat("abort", upload.key.as_str(), || self.inner.abort(upload)).await
+        let patience = self.policy.asking("abort", upload.key.as_str());
+        patience.repeat(|| self.inner.abort(upload)).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
-        self.retries.repeat("link", key.as_str(), || self.inner.url(key, expiry)).await
+        self.policy.asking("link", key.as_str()).repeat(|| self.inner.url(key, expiry)).await
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -150,7 +207,7 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
-        self.retries.repeat("ask", "free room", || self.inner.free_room()).await
+        self.policy.asking("ask", "free room").repeat(|| self.inner.free_room()).await
     }
 
     fn is_remote(&self) -> bool {
@@ -163,7 +220,13 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
 struct RetryingUpload {
     inner: Box<dyn Upload>,
     key: Key,
-    retries: Retries,
+    policy: RetryPolicy,
+}
+
+impl RetryingUpload {
+    fn asking(&self, what: &'static str) -> Patience<'_> {
+        self.policy.asking(what, self.key.as_str()).within_upload()
+    }
 }
 
 #[async_trait]
@@ -173,21 +236,24 @@ impl Upload for RetryingUpload {
     }
 
     async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        let write = || self.inner.write(part, payload.clone());
-        self.retries.repeat("write a part of", self.key.as_str(), write).await
+        let patience = self
+            .policy
+            .sending("write a part of", self.key.as_str(), payload.len())
+            .within_upload();
+        patience.repeat(|| self.inner.write(part, payload.clone())).await
     }
 
     async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        let copy = || self.inner.copy(part, from, range.clone());
-        self.retries.repeat("copy a part of", self.key.as_str(), copy).await
+        let patience = self.asking("copy a part of");
+        patience.repeat(|| self.inner.copy(part, from, range.clone())).await
     }
 
     async fn finish(&self) -> Result<()> {
-        self.retries.repeat("finish", self.key.as_str(), || self.inner.finish()).await
+        self.asking("finish").repeat(|| self.inner.finish()).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.retries.repeat("abort", self.key.as_str(), || self.inner.abort()).await
+        self.asking("abort").repeat(|| self.inner.abort()).await
     }
 }
 
@@ -197,8 +263,20 @@ mod tests {
     use crate::backends::{Faulty, MemoryBackend, conformance};
 
     fn hasty() -> RetryPolicy {
-        let ms = Duration::from_millis;
-        RetryPolicy { base: ms(1), cap: ms(4), budget: Duration::from_secs(20) }
+        let (ms, long) = (Duration::from_millis, Duration::from_secs(20));
+        RetryPolicy { base: ms(1), cap: ms(4), send_budget: long, budget: long, resends: 100 }
+    }
+
+    fn faulty() -> Faulty<MemoryBackend> {
+        Faulty::new(MemoryBackend::new(), 1)
+    }
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    fn body() -> Payload {
+        Payload::from_iter([Bytes::from_static(b"body")])
     }
 
     #[tokio::test]
@@ -210,26 +288,77 @@ mod tests {
 
     #[tokio::test]
     async fn tries_again_only_what_may_pass() {
-        let faulty = Faulty::new(MemoryBackend::new(), 1);
-        let key = Key::new("k").unwrap();
-        let retrying = Retrying::with_policy(faulty, hasty());
+        let retrying = Retrying::with_policy(faulty(), hasty());
         retrying.inner.fail_next_puts(1, Kind::NoSpace);
-        let refused = retrying.put(&key, Payload::default()).await.unwrap_err();
+        let refused = retrying.put(&key(), body()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::NoSpace);
         retrying.inner.fail_next_puts(5, Kind::RateLimited);
-        retrying.put(&key, Payload::default()).await.unwrap();
+        retrying.put(&key(), body()).await.unwrap();
         assert_eq!(retrying.inner.puts(), 7);
     }
 
     #[tokio::test]
     async fn gives_up_when_the_time_is_used_up() {
-        let faulty = Faulty::new(MemoryBackend::new(), 1);
-        faulty.fail_next_puts(u64::MAX, Kind::Network);
-        let policy = RetryPolicy { budget: Duration::from_millis(30), ..hasty() };
-        let retrying = Retrying::with_policy(faulty, policy);
-        let error = retrying.put(&Key::new("k").unwrap(), Payload::default()).await.unwrap_err();
+        let place = faulty();
+        place.fail_next_puts(u64::MAX, Kind::Network);
+        let policy = RetryPolicy { send_budget: Duration::from_millis(30), ..hasty() };
+        let retrying = Retrying::with_policy(place, policy);
+        let error = retrying.put(&key(), body()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network);
         assert!(retrying.inner.puts() > 2);
+    }
+
+    #[tokio::test]
+    async fn a_payload_is_sent_again_only_so_often_and_an_empty_one_costs_nothing() {
+        let policy = RetryPolicy { resends: 3, ..hasty() };
+        let retrying = Retrying::with_policy(faulty(), policy);
+        retrying.inner.fail_next_puts(20, Kind::Unavailable);
+        assert!(retrying.put(&key(), body()).await.is_err());
+        assert_eq!(retrying.inner.puts(), 4, "once, and three times again");
+        retrying.put(&key(), Payload::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn waits_as_long_as_it_is_asked_to() {
+        let retrying = Retrying::with_policy(faulty(), hasty());
+        retrying.inner.ask_to_wait(Duration::from_millis(120));
+        retrying.inner.fail_next_puts(1, Kind::RateLimited);
+        let began = Instant::now();
+        retrying.put(&key(), body()).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(120), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_wait_beyond_the_budget_is_handed_to_the_caller_at_once() {
+        let retrying = Retrying::with_policy(faulty(), hasty());
+        let hour = Duration::from_secs(3600);
+        retrying.inner.ask_to_wait(hour);
+        retrying.inner.fail_next_puts(1, Kind::RateLimited);
+        let error = retrying.put(&key(), body()).await.unwrap_err();
+        assert_eq!((error.kind(), error.wait_asked()), (Kind::RateLimited, Some(hour)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_call_has_its_second_try_too() {
+        let policy = RetryPolicy { send_budget: Duration::from_millis(20), ..hasty() };
+        let retrying = Retrying::with_policy(faulty(), policy);
+        retrying.inner.delay(Duration::from_millis(60));
+        retrying.inner.fail_next_puts(1, Kind::Network);
+        retrying.put(&key(), body()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_expired_upload_is_for_whoever_began_it() {
+        let retrying = Retrying::with_policy(faulty(), hasty());
+        let upload = retrying.begin(&key(), Shape { len: 4, part_len: 4 }).await.unwrap();
+        retrying.inner.fail_next_uploads(1, Kind::SessionExpired);
+        assert_eq!(upload.write(0, body()).await.unwrap_err().kind(), Kind::SessionExpired);
+        retrying.inner.fail_next_uploads(2, Kind::Unavailable);
+        upload.write(0, body()).await.unwrap();
+        retrying.inner.fail_next_uploads(2, Kind::Network);
+        upload.finish().await.unwrap();
+        retrying.inner.fail_next_puts(1, Kind::SessionExpired);
+        retrying.put(&key(), body()).await.unwrap();
     }
 
     #[test]
