@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// Something that happened. Serialised as one JSON object with an `event` field.
 #[derive(Debug, Clone, Serialize)]
@@ -110,7 +110,53 @@ impl EventSink {
     }
 
     pub(crate) fn paused(&self, id: &str, error: &Error) {
-        let hint = error.hint_text().map(str::to_owned);
+        let hint = error.hint_text().unwrap_or_else(|| what_to_do(error.kind()));
+        let hint = Some(format!("{hint}; what is verified is kept, and it goes on by itself"));
         self.send(Event::Paused { id: id.to_owned(), error: error.report(), hint });
+    }
+}
+
+/// For a storage that refuses without a word of advice.
+fn what_to_do(kind: Kind) -> &'static str {
+    match kind {
+        Kind::NoSpace => "make room there, or raise the quota",
+        Kind::PermissionDenied => {
+            "allow writing there; `bae storage check` says what else is missing"
+        }
+        Kind::Unauthenticated => {
+            "sign in again, or correct the keys; `bae storage check` tries them"
+        }
+        Kind::NotFound => "the bucket or folder is gone: make it again",
+        Kind::RateLimited => "storage asks for patience",
+        Kind::Unavailable | Kind::Network => "storage does not answer: is the connection up?",
+        _ => "`bae storage check` tries everything that storage has to do",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint_of(error: &Error) -> String {
+        let (sink, mut events) = EventSink::channel();
+        sink.paused("9c4e", error);
+        match events.try_recv().unwrap() {
+            Event::Paused { hint: Some(hint), .. } => hint,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pause_always_says_what_to_do_and_that_nothing_is_lost() {
+        let full = Error::new(Kind::NoSpace, "put k: 507");
+        assert_eq!(
+            hint_of(&full),
+            "make room there, or raise the quota; what is verified is kept, and it goes on by itself"
+        );
+        let hinted = Error::new(Kind::PermissionDenied, "put k").hint("allow s3:PutObject");
+        assert!(hint_of(&hinted).starts_with("allow s3:PutObject; what is verified is kept"));
+        for kind in [Kind::Unauthenticated, Kind::Network, Kind::Internal, Kind::NotFound] {
+            assert!(!hint_of(&Error::new(kind, "put k")).starts_with(';'), "{kind:?}");
+        }
     }
 }

@@ -5,18 +5,33 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    backends::{LocalBackend, Notes, StorageBackend, Throttled},
+    backends::{Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, StorageBackend, Throttled},
     catalog::Catalog,
     config::{Profile, ProfileKind},
     error::{Error, Kind, Result},
 };
 
-/// The backend of a profile. What may pass is tried again inside a remote one; a local one fails at once, and the
-/// writer over either tells the user and goes on trying by itself.
+/// The backend of a profile, with its rate limit. A local one fails at once; a remote one is called as often at a time
+/// as it takes, and tried again as `patience` says. The writer over either tells the user and goes on by itself.
 pub(super) async fn open_backend(
     profile: &Profile,
-    _notes: Arc<dyn Notes>,
+    notes: Arc<dyn Notes>,
+    patience: RetryPolicy,
 ) -> Result<Arc<dyn StorageBackend>> {
+    let bare = open_bare(profile, notes).await?;
+    // Innermost, so that what is sent again counts against the limit too.
+    let limited: Arc<dyn StorageBackend> = match profile.upload_limit {
+        Some(limit) => Arc::new(Throttled::new(bare, limit)),
+        None => bare,
+    };
+    if !limited.is_remote() {
+        return Ok(limited);
+    }
+    let adaptive = Adaptive::new(limited, profile.upload_concurrency);
+    Ok(Arc::new(Retrying::with_policy(adaptive, patience)))
+}
+
+async fn open_bare(profile: &Profile, _notes: Arc<dyn Notes>) -> Result<Arc<dyn StorageBackend>> {
     match &profile.kind {
         ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
         ProfileKind::S3(_) | ProfileKind::Drive(_) => {
@@ -60,11 +75,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) async fn open(profile: &Profile, catalog: &Catalog) -> Result<Self> {
         let notes = PlaceNotes { catalog: catalog.clone(), storage: profile.canonical() };
-        let place = open_backend(profile, Arc::new(notes)).await?;
-        let backend: Arc<dyn StorageBackend> = match profile.upload_limit {
-            Some(limit) => Arc::new(Throttled::new(place, limit)),
-            None => place,
-        };
+        let backend = open_backend(profile, Arc::new(notes), RetryPolicy::default()).await?;
         Ok(Self {
             name: profile.canonical(),
             backend,

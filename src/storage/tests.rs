@@ -227,6 +227,57 @@ async fn a_failing_put_pauses_once_and_resumes_with_nothing_lost() {
 }
 
 #[tokio::test]
+async fn a_place_that_is_full_for_a_while_is_waited_for_and_told_of_once() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.fail_next_puts(u64::MAX, Kind::NoSpace);
+    rig.write(0..4 << 20);
+    let WriterEvent::Paused(error) = rig.event().await else { panic!("not paused") };
+    assert_eq!(error.kind(), Kind::NoSpace);
+    while rig.backend.puts() < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(rig.events.try_recv().is_err(), "one pause is told once");
+    assert_eq!(rig.pressure.sealed(), 4 << 20, "what is verified is kept");
+    assert_eq!(rig.pressure.pool().held(), 4 << 20, "and held once");
+    rig.check(0..4 << 20).await;
+    rig.backend.fail_next_puts(0, Kind::NoSpace);
+    let (mut durable, mut resumed) = (0, 0);
+    while durable < 4 || resumed < 1 {
+        match rig.event().await {
+            WriterEvent::Durable(runs) => durable += runs.len(),
+            WriterEvent::Resumed => resumed += 1,
+            WriterEvent::Paused(error) => panic!("paused again: {}", error.report()),
+        }
+    }
+    assert_eq!((rig.pressure.sealed(), rig.pressure.pool().held()), (0, 0));
+    rig.check(0..4 << 20).await;
+}
+
+#[tokio::test]
+async fn a_writer_waits_as_long_as_storage_asks_it_to() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.ask_to_wait(Duration::from_millis(300));
+    rig.backend.fail_next_puts(1, Kind::RateLimited);
+    let began = std::time::Instant::now();
+    rig.write(0..1 << 20);
+    assert!(matches!(rig.event().await, WriterEvent::Paused(_)));
+    assert!(matches!(rig.event().await, WriterEvent::Resumed));
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    assert_eq!(rig.backend.puts(), 2);
+    assert_eq!(rig.durable().await, std::slice::from_ref(&(0..1 << 20)));
+}
+
+#[tokio::test]
+async fn a_get_that_is_cut_short_is_an_error_and_not_kept() {
+    let rig = Rig::new(&[6 << 20], 4 << 20, 64 << 20).await;
+    rig.write(0..4 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.backend.truncate_next_gets(1);
+    assert!(rig.reader.read_at(0..9).await.is_err());
+    rig.check(0..9).await;
+}
+
+#[tokio::test]
 async fn an_upload_that_panics_is_begun_again() {
     let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
     rig.backend.panic_next_puts(2);

@@ -29,8 +29,11 @@ pub enum WriterEvent {
 /// Takes a writer's events, from any thread and under the writer's lock: it must be quick and not call back.
 pub type WriterSink = Box<dyn Fn(WriterEvent) + Send + Sync>;
 
-/// The longest wait between two tries, in first waits: 30 s at the usual 1 s.
-const LONGEST_WAIT: u32 = 30;
+/// The longest wait between two tries, in first waits: 60 s at the usual 1 s.
+const LONGEST_WAIT: u32 = 60;
+/// The longest wait that a place is granted when it asks for one. Some ask for a day (a daily quota); whoever makes
+/// room or pays meanwhile should not have to wait for the end of it.
+const LONGEST_ASKED: Duration = Duration::from_secs(15 * 60);
 
 /// What the uploads of one writer share.
 pub(super) struct Uploader {
@@ -106,7 +109,9 @@ impl<'a> Trouble<'a> {
     }
 
     async fn wait_after(&mut self, error: Error) {
-        let wait = self.backoff.next_wait();
+        let asked = error.wait_asked().unwrap_or_default().min(LONGEST_ASKED);
+        // The jitter comes on top, so that the uploads which were asked together do not come back together.
+        let wait = asked + self.backoff.next_wait();
         let error = error.within(format_args!("import {}", self.uploader.store.id()));
         tracing::warn!("{}; trying again in {wait:.1?}", error.report());
         if !self.failing {

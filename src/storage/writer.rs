@@ -46,7 +46,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct WriterOptions {
     /// Objects on their way at once (at least 1).
     pub upload_concurrency: usize,
-    /// The longest first wait after a failure; it doubles up to 30 times this.
+    /// The longest first wait after a failure; it doubles up to 60 times this.
     pub retry_base: Duration,
 }
 

@@ -1,0 +1,1 @@
+//! `bae storage`.
