@@ -4,6 +4,7 @@
 //! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
+mod check;
 mod export;
 mod fill;
 mod import;
@@ -21,14 +22,15 @@ mod verify;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{lock::DataLock, place::Place};
 pub use self::{
+    check::{CheckReport, Outcome, Probe, check_storage},
     read::ReadStream,
     types::{
         Access, BadPiece, ExportSummary, FileInfo, GcReport, ImportInfo, ImportRequest,
         ImportSummary, RemoveSummary, VerifyReport,
     },
 };
+use self::{lock::DataLock, place::Place};
 use crate::{
     catalog::{Catalog, ImportRow},
     config::Config,

@@ -1,13 +1,14 @@
 //! A storage profile, opened.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::{
     backends::{Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, StorageBackend, Throttled},
     catalog::Catalog,
-    config::{Profile, ProfileKind},
+    config::{Config, Profile, ProfileKind},
     error::{Error, Kind, Result},
 };
 
@@ -59,6 +60,51 @@ impl Notes for PlaceNotes {
 
     async fn set(&self, name: &str, value: Option<String>) -> Result<()> {
         self.catalog.set_note(&self.storage, name, value).await
+    }
+}
+
+/// What a place remembered, for a look at it: what changes is forgotten again. So the look needs no right to write to
+/// the data folder, and takes nothing from an import that runs.
+#[derive(Debug)]
+pub(super) struct CheckNotes {
+    kept: Option<PlaceNotes>,
+    changed: Mutex<BTreeMap<String, Option<String>>>,
+}
+
+impl CheckNotes {
+    pub(super) fn of(config: &Config, profile: &Profile) -> Arc<dyn Notes> {
+        // Without a catalog there is nothing to remember yet.
+        let catalog = Catalog::open_read_only(&config.data_dir).ok();
+        let kept = catalog.map(|catalog| PlaceNotes { catalog, storage: profile.canonical() });
+        Arc::new(Self { kept, changed: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Notes for CheckNotes {
+    fn get(&self, name: &str) -> Result<Option<String>> {
+        if let Some(changed) = self.changed.lock().get(name) {
+            return Ok(changed.clone());
+        }
+        self.kept.as_ref().map_or(Ok(None), |kept| kept.get(name))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        let kept = self.kept.as_ref().map_or(Ok(Vec::new()), |kept| kept.list(prefix))?;
+        let mut found: BTreeMap<_, _> = kept.into_iter().collect();
+        let changed = self.changed.lock();
+        for (name, value) in changed.iter().filter(|(name, _)| name.starts_with(prefix)) {
+            match value {
+                Some(value) => found.insert(name.clone(), value.clone()),
+                None => found.remove(name),
+            };
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    async fn set(&self, name: &str, value: Option<String>) -> Result<()> {
+        self.changed.lock().insert(name.to_owned(), value);
+        Ok(())
     }
 }
 

@@ -92,6 +92,7 @@ fn overrides(global: GlobalArgs) -> Overrides {
     Overrides {
         data_dir: global.data_dir,
         config: global.config,
+        makes_config: false,
         memory: global.memory,
         limit_rate: global.limit_rate,
         timeout: global.timeout,

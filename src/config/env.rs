@@ -37,6 +37,10 @@ impl Env {
         Self(std::env::vars_os().filter_map(text).collect())
     }
 
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
     pub(super) fn config_home(&self) -> Option<PathBuf> {
         self.xdg("XDG_CONFIG_HOME", ".config")
     }
@@ -98,7 +102,7 @@ fn split(rest: &str) -> Option<(&str, &'static str)> {
     KEYS.iter().filter_map(fits).max_by_key(|(_, key)| key.len())
 }
 
-fn as_variable(name: &str) -> String {
+pub(super) fn as_variable(name: &str) -> String {
     name.replace('-', "_").to_ascii_uppercase()
 }
 

@@ -8,13 +8,16 @@
 //! What it refuses: keys it does not know (a typing error would otherwise be a setting silently ignored), relative
 //! paths in the file (relative to what?), and secrets in URLs.
 
+mod aws;
 mod env;
 mod file;
+mod list;
 mod network;
 mod profile;
 mod secret;
 mod settings;
 mod url;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -23,13 +26,15 @@ use std::{
 };
 
 pub(crate) use self::file::parse_rate;
+use self::{aws::AwsEnv, file::File, settings::Settings};
 pub use self::{
     env::Env,
+    list::StorageInfo,
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     secret::Secret,
+    write::NewStorage,
 };
-use self::{file::File, settings::Settings};
 use crate::{
     error::{Error, Kind, Result},
     units::{ByteSize, MIB},
@@ -46,6 +51,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// A file named on purpose has to be there; the default one need not.
     pub config: Option<PathBuf>,
+    /// Not even that one, since it is about to be written.
+    pub makes_config: bool,
     pub memory: Option<ByteSize>,
     /// Bytes a second from peers and servers; 0 lifts the file's limit.
     pub limit_rate: Option<u64>,
@@ -68,7 +75,12 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// What network flags start from; the two limits above are in it too.
     pub network: NetworkOptions,
+    /// Where the config file is or would be; none without a home.
+    file: Option<PathBuf>,
     profiles: BTreeMap<String, Settings>,
+    aws: AwsEnv,
+    /// What `--storage` is when it is not given.
+    default_storage: String,
 }
 
 impl Config {
@@ -78,14 +90,15 @@ impl Config {
     /// `NotFound` when the file named by `overrides` is not there; `InvalidInput`, with file and line or the
     /// variable's name, when something in it cannot be used.
     pub fn load(overrides: Overrides, env: &Env) -> Result<Self> {
-        let file = match &overrides.config {
-            Some(path) => File::read(path)?,
-            None => match env.config_home() {
-                Some(home) => File::read_if_there(&home.join("bae/config.toml"))?,
-                None => File::default(),
-            },
+        let default = || Some(env.config_home()?.join("bae/config.toml"));
+        let path = overrides.config.clone().or_else(default);
+        let must_exist = overrides.config.is_some() && !overrides.makes_config;
+        let file = match &path {
+            Some(path) if must_exist => File::read(path)?,
+            Some(path) => File::read_if_there(path)?,
+            None => File::default(),
         };
-        Self::resolve(file, overrides, env)
+        Ok(Self { file: path, ..Self::resolve(file, overrides, env)? })
     }
 
     fn resolve(mut file: File, overrides: Overrides, env: &Env) -> Result<Self> {
@@ -110,7 +123,10 @@ impl Config {
             upload_limit: network.upload_limit,
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
+            file: None,
             profiles,
+            aws: AwsEnv::of(env),
+            default_storage: env.get("BAE_STORAGE").unwrap_or("file").to_owned(),
         })
     }
 
@@ -121,10 +137,10 @@ impl Config {
     /// cannot be used, or when a URL carries a secret.
     pub fn storage(&self, name_or_url: &str) -> Result<Profile> {
         if name_or_url.contains(':') {
-            return Profile::from_url(name_or_url);
+            return Profile::from_url(name_or_url, &self.aws);
         }
         if let Some(settings) = self.profiles.get(name_or_url) {
-            return Profile::from_settings(name_or_url, settings.clone());
+            return self.profile(name_or_url, settings);
         }
         match name_or_url {
             "file" => Ok(Profile::local("file", self.data_dir.join("objects"))),
@@ -143,16 +159,26 @@ impl Config {
         names
     }
 
+    fn profile(&self, name: &str, settings: &Settings) -> Result<Profile> {
+        let mut settings = settings.clone();
+        if settings.text("type").or_else(|| profile::type_of_name(name)) == Some("s3") {
+            self.aws.complete(&mut settings);
+        }
+        Profile::from_settings(name, settings)
+    }
+
     fn only_profile_of(&self, kind: &str) -> Result<Profile> {
         let of_kind = |settings: &Settings| settings.text("type") == Some(kind);
         let found: Vec<_> = self.profiles.iter().filter(|(_, s)| of_kind(s)).collect();
         match found.as_slice() {
-            [(name, settings)] => Profile::from_settings(name, (*settings).clone()),
-            [] => Err(Error::new(
-                Kind::NotFound,
-                format!("no storage of type {kind:?} is configured"),
-            )
-            .hint(format!("add a [storage.NAME] section with type = {kind:?} to the config file"))),
+            [(name, settings)] => self.profile(name, settings),
+            [] => {
+                let text = format!("no storage of type {kind:?} is configured");
+                Err(Error::new(Kind::NotFound, text).hint(match kind {
+                    "s3" => "add one: `bae storage add NAME s3://BUCKET`, or set BAE_STORAGE_S3_BUCKET",
+                    _ => "sign in: `bae storage login drive`, or add one: `bae storage add NAME drive://FOLDER_ID`",
+                }))
+            }
             several => {
                 let names: Vec<_> = several.iter().map(|(name, _)| name.as_str()).collect();
                 Err(Error::new(
@@ -206,7 +232,7 @@ mod tests {
         assert_eq!((config.limit_rate, config.timeout), (None, None));
         assert!(config.network.dht && !config.network.upnp);
         let file = config.storage("file").unwrap();
-        assert_eq!(file.local_path().unwrap(), Path::new("/home/u/.local/share/bae/objects"));
+        assert_eq!(file.folder(), Path::new("/home/u/.local/share/bae/objects"));
         assert_eq!((file.chunk, file.canonical().as_str()), (16 * MIB, "file"));
     }
 
@@ -226,7 +252,7 @@ mod tests {
             limit_rate: Some(0),
             timeout: Some(Duration::ZERO),
             data_dir: Some("/x".into()),
-            config: None,
+            ..Overrides::default()
         };
         let over = load(toml, overrides, &[HOME, ("XDG_DATA_HOME", "/xdg")]).unwrap();
         assert_eq!(over.memory.0, 48 * MIB);
@@ -264,9 +290,9 @@ mod tests {
         ];
         let config = load(toml, Overrides::default(), &env).unwrap();
         let music = config.storage("my-music").unwrap();
-        assert_eq!(music.local_path().unwrap(), Path::new("/b"));
+        assert_eq!(music.folder(), Path::new("/b"));
         assert_eq!(music.chunk, 4 * MIB);
-        assert_eq!(config.storage("nas").unwrap().local_path().unwrap(), Path::new("/nas"));
+        assert_eq!(config.storage("nas").unwrap().folder(), Path::new("/nas"));
         assert_eq!(config.storage_names(), ["file", "my-music", "nas"]);
     }
 
@@ -286,10 +312,34 @@ mod tests {
         let config = load(toml, Overrides::default(), &[HOME]).unwrap();
         let s3 = config.storage("s3").unwrap();
         assert_eq!(s3.canonical(), "cloud");
-        let e = s3.local_path().unwrap_err();
-        assert_eq!(e.kind(), Kind::Unsupported);
-        assert_eq!(e.report(), "storage type \"s3\" is not in this version yet");
-        assert_eq!(config.storage("drive").unwrap_err().kind(), Kind::NotFound);
+        let none = config.storage("drive").unwrap_err();
+        assert_eq!(none.kind(), Kind::NotFound);
+        assert!(none.hint_text().unwrap().contains("bae storage"));
+    }
+
+    #[test]
+    fn the_environment_alone_makes_an_s3_storage() {
+        let env = [
+            HOME,
+            ("BAE_STORAGE_S3_BUCKET", "music"),
+            ("AWS_ENDPOINT_URL", "http://all"),
+            ("AWS_ENDPOINT_URL_S3", "http://s3"),
+            ("AWS_REGION", "eu"),
+        ];
+        let config = load("", Overrides::default(), &env).unwrap();
+        let storage = config.storage("s3").unwrap();
+        assert_eq!(
+            (storage.canonical().as_str(), storage.place().as_str()),
+            ("s3", "s3://music?endpoint=http://s3/")
+        );
+        let toml = "[storage.c]\ntype='s3'\nbucket='b'\nendpoint='http://mine'";
+        let config = load(toml, Overrides::default(), &env).unwrap();
+        let ProfileKind::S3(s3) = config.storage("c").unwrap().kind else { panic!("not s3") };
+        assert_eq!(s3.endpoint.unwrap().as_str(), "http://mine/");
+        assert_eq!(s3.region.as_deref(), Some("eu"));
+        let bad = [HOME, ("BAE_STORAGE_S3_BUCKET", "b"), ("AWS_ENDPOINT_URL", "nonsense")];
+        let config = load("", Overrides::default(), &bad).unwrap();
+        assert!(config.storage("s3").unwrap_err().report().contains("(AWS_ENDPOINT_URL)"));
     }
 
     #[test]

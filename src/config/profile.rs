@@ -1,6 +1,6 @@
 //! One configured place for objects, resolved: its type's keys, and the keys every type has.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use url::Url;
 
@@ -73,18 +73,43 @@ impl Profile {
         self.name.clone()
     }
 
-    /// The folder of a local storage.
-    ///
-    /// # Errors
-    /// `Unsupported` for the types that this version only parses.
-    pub fn local_path(&self) -> Result<&Path> {
-        let other = match &self.kind {
-            ProfileKind::Local { path } => return Ok(path),
+    /// `local`, `s3` or `drive`.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match &self.kind {
+            ProfileKind::Local { .. } => "local",
             ProfileKind::S3(_) => "s3",
             ProfileKind::Drive(_) => "drive",
-        };
-        let text = format!("storage type {other:?} is not in this version yet");
-        Err(Error::new(Kind::Unsupported, text).hint("use a local folder: --storage file:///dir"))
+        }
+    }
+
+    /// Where its objects are, as a storage URL would say it: without secrets and tuning.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.kind {
+            ProfileKind::Local { path } => match Url::from_file_path(path) {
+                Ok(url) => url.into(),
+                // Only of a path that is not absolute, which no profile has.
+                Err(()) => path.display().to_string(),
+            },
+            ProfileKind::S3(s3) => {
+                let prefix = s3.prefix.as_deref().unwrap_or_default().trim_matches('/');
+                let slash = if prefix.is_empty() { "" } else { "/" };
+                let endpoint = s3.endpoint.as_ref().map(|url| format!("?endpoint={url}"));
+                format!("s3://{}{slash}{prefix}{}", s3.bucket, endpoint.unwrap_or_default())
+            }
+            ProfileKind::Drive(drive) => {
+                format!("drive://{}", drive.folder.as_deref().unwrap_or_default())
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn folder(&self) -> &std::path::Path {
+        match &self.kind {
+            ProfileKind::Local { path } => path,
+            other => panic!("{other:?} is no folder"),
+        }
     }
 
     pub(super) fn local(name: &str, path: PathBuf) -> Self {
@@ -100,7 +125,10 @@ impl Profile {
 
     /// # Errors
     /// `InvalidInput` naming the storage, the key and where it was written.
-    pub(super) fn from_settings(name: &str, settings: Settings) -> Result<Self> {
+    pub(super) fn from_settings(name: &str, mut settings: Settings) -> Result<Self> {
+        if let (None, Some(kind)) = (settings.text("type"), type_of_name(name)) {
+            settings.set("type", kind, format!("the name {name:?}"));
+        }
         Self::parse(name, settings).map_err(|e| e.within(format!("storage {name:?}")))
     }
 
@@ -132,6 +160,13 @@ impl Profile {
         keys.finish(&kind_name)?;
         Ok(profile)
     }
+}
+
+/// The type of a profile that has the name of one and says no other: so `BAE_STORAGE_S3_BUCKET` alone makes a storage.
+pub(super) fn type_of_name(name: &str) -> Option<&'static str> {
+    [("file", "local"), ("s3", "s3"), ("drive", "drive")]
+        .into_iter()
+        .find_map(|(word, kind)| (word == name).then_some(kind))
 }
 
 fn local_path(keys: &mut Settings) -> Result<PathBuf> {
@@ -234,6 +269,29 @@ mod tests {
         assert!(refused(&[local, path, ("upload_concurrency", "0")]).contains("1 to 64"));
         assert!(refused(&[local, path, ("bucket", "b")]).contains("\"local\" has no such key"));
         assert!(refused(&[("type", "tape")]).contains("\"tape\""));
+    }
+
+    #[test]
+    fn a_place_is_said_without_secrets() {
+        let place =
+            |keys: &[(&str, &str)]| Profile::from_settings("m", settings(keys)).unwrap().place();
+        assert_eq!(
+            place(&[("type", "local"), ("path", "/srv/my music")]),
+            "file:///srv/my%20music"
+        );
+        let s3 = [("type", "s3"), ("bucket", "b"), ("secret_access_key", "hunter2")];
+        assert_eq!(place(&s3), "s3://b");
+        let there = [("prefix", "a/b/"), ("endpoint", "http://h:9000")];
+        assert_eq!(place(&[&s3[..], &there].concat()), "s3://b/a/b?endpoint=http://h:9000/");
+        assert_eq!(place(&[("type", "drive"), ("token", "t")]), "drive://");
+    }
+
+    #[test]
+    fn a_profile_with_the_name_of_a_type_need_not_say_it() {
+        let s3 = Profile::from_settings("s3", settings(&[("bucket", "b")])).unwrap();
+        assert_eq!(s3.type_name(), "s3");
+        let other = [("type", "local"), ("path", "/a")];
+        assert_eq!(Profile::from_settings("s3", settings(&other)).unwrap().type_name(), "local");
     }
 
     #[test]

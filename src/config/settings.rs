@@ -72,6 +72,28 @@ impl Settings {
         }
     }
 
+    /// Sets a text that is not there yet.
+    pub(super) fn set_default(&mut self, key: &str, value: &str, origin: &str) {
+        if !self.0.contains_key(key) {
+            self.set(key, value, origin.to_owned());
+        }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Where it was written: its type, or else the first key.
+    pub(super) fn origin(&self) -> Option<&str> {
+        let first = self.0.get("type").or_else(|| self.0.values().next())?;
+        Some(&first.origin)
+    }
+
+    /// Every key with its value.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(key, setting)| (key.as_str(), &setting.value))
+    }
+
     /// Puts the home folder into `path`. A path that is wrong stays as it is: using it will say so.
     pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
         let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut("path") else { return };

@@ -4,6 +4,7 @@ use url::Url;
 
 use super::{
     Profile,
+    aws::AwsEnv,
     settings::{SECRET_KEYS, Settings},
 };
 use crate::error::{Error, Kind, Result};
@@ -16,33 +17,48 @@ const PLACE_KEYS: &[&str] = &["endpoint", "path_style", "region"];
 impl Profile {
     /// # Errors
     /// `InvalidInput`; the text of the error holds no parameter and no user, since those may be secrets.
-    pub(super) fn from_url(text: &str) -> Result<Self> {
-        let url = Url::parse(text)
-            .map_err(|e| bad("a storage is given as a name or a URL").because(e))?;
-        // `file:dir` parses as `/dir`, which is not what anyone who types it means.
-        if url.scheme() == "file" && !text.trim_start().to_ascii_lowercase().starts_with("file:///")
-        {
-            return Err(bad("storage URL names no local folder").hint(FILE_HINT));
-        }
-        let mut settings = place(&url)?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(secret_in_url("a user or password"));
-        }
-        if url.fragment().is_some() {
-            return Err(bad("storage URL has a #").hint("write %23 for a # in a name"));
-        }
-        for (key, value) in url.query_pairs() {
-            if SECRET_KEYS.contains(&&*key) {
-                return Err(secret_in_url(&key));
+    pub(super) fn from_url(text: &str, aws: &AwsEnv) -> Result<Self> {
+        let (mut url, mut settings) = take_apart(text)?;
+        if settings.text("type") == Some("s3") {
+            // The endpoint says which place it is, so it is recorded: without the variable the place is found again.
+            if let (false, Some(endpoint)) = (settings.has("endpoint"), aws.endpoint()) {
+                url.query_pairs_mut().append_pair("endpoint", endpoint);
             }
-            if settings.text(&key).is_some() {
-                return Err(bad(format!("storage URL: {key} is given twice")));
-            }
-            settings.set(&key, &value, ORIGIN.into());
+            aws.complete(&mut settings);
         }
         let name = canonical(&url);
         Self::parse(&name, settings).map_err(|e| e.within(format!("storage {name}")))
     }
+}
+
+/// The settings that a storage URL stands for.
+///
+/// # Errors
+/// As [`Profile::from_url`].
+pub(super) fn take_apart(text: &str) -> Result<(Url, Settings)> {
+    let url =
+        Url::parse(text).map_err(|e| bad("a storage is given as a name or a URL").because(e))?;
+    // `file:dir` parses as `/dir`, which is not what anyone who types it means.
+    if url.scheme() == "file" && !text.trim_start().to_ascii_lowercase().starts_with("file:///") {
+        return Err(bad("storage URL names no local folder").hint(FILE_HINT));
+    }
+    let mut settings = place(&url)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(secret_in_url("a user or password"));
+    }
+    if url.fragment().is_some() {
+        return Err(bad("storage URL has a #").hint("write %23 for a # in a name"));
+    }
+    for (key, value) in url.query_pairs() {
+        if SECRET_KEYS.contains(&&*key) {
+            return Err(secret_in_url(&key));
+        }
+        if settings.text(&key).is_some() {
+            return Err(bad(format!("storage URL: {key} is given twice")));
+        }
+        settings.set(&key, &value, ORIGIN.into());
+    }
+    Ok((url, settings))
 }
 
 /// The settings that the part before the `?` stands for.
@@ -124,23 +140,26 @@ mod tests {
         units::{KIB, MIB},
     };
 
+    fn from_url(text: &str) -> Result<Profile> {
+        Profile::from_url(text, &AwsEnv::default())
+    }
+
     #[test]
     fn a_folder_url_gives_its_path_and_tuning_but_records_the_place_alone() {
-        let profile =
-            Profile::from_url("file:///srv/my%20music/?chunk=4MiB&upload_limit=10MiB").unwrap();
-        assert_eq!(profile.local_path().unwrap(), Path::new("/srv/my music/"));
+        let profile = from_url("file:///srv/my%20music/?chunk=4MiB&upload_limit=10MiB").unwrap();
+        assert_eq!(profile.folder(), Path::new("/srv/my music/"));
         assert_eq!((profile.chunk, profile.upload_limit), (4 * MIB, Some(10 * MIB)));
         assert_eq!(profile.canonical(), "file:///srv/my%20music");
-        let again = Profile::from_url(&profile.canonical()).unwrap();
+        let again = from_url(&profile.canonical()).unwrap();
         assert_eq!(again.canonical(), profile.canonical());
-        assert_eq!(Profile::from_url("file:///d?chunk=64k").unwrap().chunk, 64 * KIB);
+        assert_eq!(from_url("file:///d?chunk=64k").unwrap().chunk, 64 * KIB);
     }
 
     #[test]
     fn cloud_urls_keep_what_names_the_place() {
         let url =
             "s3://Bucket/a/b?region=eu&endpoint=http%3A%2F%2Fh%3A9000&path_style=true&chunk=8M";
-        let profile = Profile::from_url(url).unwrap();
+        let profile = from_url(url).unwrap();
         let ProfileKind::S3(s3) = &profile.kind else { panic!("not s3") };
         assert_eq!(
             (s3.bucket.as_str(), s3.prefix.as_deref(), s3.path_style),
@@ -151,7 +170,22 @@ mod tests {
             profile.canonical(),
             "s3://Bucket/a/b?endpoint=http%3A%2F%2Fh%3A9000&path_style=true&region=eu"
         );
-        assert_eq!(Profile::from_url("drive://1aB_c").unwrap().canonical(), "drive://1aB_c");
+        assert_eq!(from_url("drive://1aB_c").unwrap().canonical(), "drive://1aB_c");
+    }
+
+    #[test]
+    fn an_endpoint_from_the_environment_is_recorded_and_a_given_one_is_stronger() {
+        let env = [("AWS_ENDPOINT_URL", "http://h:9000"), ("AWS_REGION", "garage")];
+        let aws = AwsEnv::of(&env.into_iter().collect());
+        let profile = Profile::from_url("s3://b/p?chunk=8M", &aws).unwrap();
+        assert_eq!(profile.canonical(), "s3://b/p?endpoint=http%3A%2F%2Fh%3A9000");
+        let ProfileKind::S3(s3) = &profile.kind else { panic!("not s3") };
+        assert_eq!(s3.region.as_deref(), Some("garage"));
+        let again = from_url(&profile.canonical()).unwrap();
+        assert_eq!(again.place(), profile.place());
+        let given = Profile::from_url("s3://b?endpoint=http://other&region=eu", &aws).unwrap();
+        assert_eq!(given.place(), "s3://b?endpoint=http://other/");
+        assert!(Profile::from_url("file:///d", &aws).is_ok());
     }
 
     #[test]
@@ -162,7 +196,7 @@ mod tests {
             "drive://f?refresh_token=hunter2",
             "file:///d?token=hunter2",
         ] {
-            let e = Profile::from_url(url).unwrap_err();
+            let e = from_url(url).unwrap_err();
             assert_eq!(e.kind(), Kind::InvalidInput);
             assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
         }
@@ -180,11 +214,11 @@ mod tests {
             "ftp://h/x",
             "file:///a#b",
         ] {
-            assert_eq!(Profile::from_url(url).unwrap_err().kind(), Kind::InvalidInput, "{url}");
+            assert_eq!(from_url(url).unwrap_err().kind(), Kind::InvalidInput, "{url}");
         }
-        let e = Profile::from_url("file:///d?chnk=4M").unwrap_err();
+        let e = from_url("file:///d?chnk=4M").unwrap_err();
         assert!(e.report().contains("chnk"), "{}", e.report());
-        assert!(Profile::from_url("file:///d?path=/x").is_err());
+        assert!(from_url("file:///d?path=/x").is_err());
     }
 
     proptest! {
@@ -192,8 +226,8 @@ mod tests {
         fn any_text_is_a_place_or_refused_and_a_recorded_place_is_found_again(
             text in "(file:///|s3://|drive://|file:|)[a-zA-Z0-9_/?&=%#:@. -]{0,30}",
         ) {
-            if let Ok(profile) = Profile::from_url(&text) {
-                let again = Profile::from_url(&profile.canonical());
+            if let Ok(profile) = from_url(&text) {
+                let again = from_url(&profile.canonical());
                 prop_assert_eq!(again.unwrap().canonical(), profile.canonical());
             }
         }
