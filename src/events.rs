@@ -60,7 +60,7 @@ pub struct Progress {
     pub held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-    /// `metadata`, `importing`, `seeding`, `paused`.
+    /// `metadata`, `importing`, `publishing`, `seeding`, `paused`.
     pub state: &'static str,
 }
 

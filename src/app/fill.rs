@@ -10,13 +10,14 @@ use tracing::Instrument as _;
 use super::{
     FLUSH,
     import::{Job, Opened},
+    publish::{SharedSink, publish},
     plan::{bytes_wanted, files_wanted},
 };
 use crate::{
-    catalog::{ImportRow, ImportState},
+    catalog::{ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
-    storage::{ImportWriter, WriterOptions},
+    storage::{ImportWriter, Publishing, WriterEvent, WriterOptions},
     torrents::{
         Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
     },
@@ -38,20 +39,35 @@ impl Job<'_> {
             Some(torrent) => torrent,
             None => torrents.add(start(&opened)).await?,
         };
-        let missing = opened.plan.missing().next().is_some();
-        let state = if missing { ImportState::Importing } else { ImportState::Imported };
+        let files = self.publisher(&opened)?;
+        let open = files.is_some() || opened.plan.missing().next().is_some();
+        let state = if open { ImportState::Importing } else { ImportState::Imported };
         self.app.catalog.set_state(&opened.row.id, state).await?;
         let stored = opened.store.stored_bytes(&opened.plan.wanted);
         let bytes = opened.plan.wanted.len();
         started(torrents, &opened.row, &opened.meta, bytes, stored, &self.events).await;
 
-        let (writer, writer_events) = self.writer(&torrent, &opened);
+        let (sink, writer_events) = torrent.writer_sink();
+        let sink: SharedSink = sink.into();
+        let publishing = files.map(|files| publish(files, &sink));
+        let writer = Arc::new(self.writer(&opened, sink, publishing.clone()));
         let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
         torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
         let mut download = self.download(torrent, &opened, stored, writer_events);
         let span = tracing::info_span!("import", id = %opened.row.id);
-        if let Err(e) = download.fill(&self.cancel).instrument(span).await {
-            return Err(leave_off(&download, &writer, e).await);
+        let filled = async {
+            download.fill(&self.cancel).await?;
+            match &publishing {
+                Some(publishing) => download.publish(publishing, &self.cancel).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(e) = filled.instrument(span).await {
+            let error = leave_off(&download, &writer, e).await;
+            if let Some(publishing) = publishing {
+                publishing.stop().await;
+            }
+            return Err(error);
         }
         self.complete_metainfo(&opened, &download).await?;
         let traffic = (download.downloaded(), torrents.evicted());
@@ -62,20 +78,31 @@ impl Job<'_> {
         Ok(imported)
     }
 
-    fn writer(&self, torrent: &Torrent, opened: &Opened) -> (Arc<ImportWriter>, WriterEvents) {
-        let (sink, events) = torrent.writer_sink();
-        let writer = ImportWriter::spawn(
+    /// The writer of an import; what becomes durable is told to `publishing` too.
+    fn writer(
+        &self,
+        opened: &Opened,
+        sink: SharedSink,
+        publishing: Option<Arc<Publishing>>,
+    ) -> ImportWriter {
+        let options = WriterOptions {
+            upload_concurrency: self.place.upload_concurrency,
+            ..WriterOptions::default()
+        };
+        let sink = move |event| {
+            if let (WriterEvent::Durable(ranges), Some(publishing)) = (&event, &publishing) {
+                publishing.durable(ranges);
+            }
+            sink(event);
+        };
+        ImportWriter::spawn(
             Arc::clone(&opened.store),
             self.app.catalog.clone(),
             Arc::clone(&self.app.pressure),
             &opened.plan.wanted,
-            WriterOptions {
-                upload_concurrency: self.place.upload_concurrency,
-                ..WriterOptions::default()
-            },
-            sink,
-        );
-        (Arc::new(writer), events)
+            options,
+            Box::new(sink),
+        )
     }
 
     fn download(
@@ -128,6 +155,9 @@ impl Job<'_> {
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
         self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
+        if opened.row.layout == LayoutKind::Files {
+            self.app.objects_changed(&opened.row, &self.place).await?;
+        }
         let imported = Imported {
             id: opened.row.id.to_string(),
             name: opened.meta.name.clone(),

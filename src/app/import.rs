@@ -77,6 +77,7 @@ impl Job<'_> {
                 let opened = self.open(metainfo, meta).await?;
                 if opened.plan.missing().next().is_none() && !self.request.seed {
                     // All of it is here already: nobody needs to be asked for anything.
+                    self.publish_rest(&opened).await?;
                     return self.finish(&opened, (0, 0)).await;
                 }
                 let torrents = self.session()?;
@@ -170,7 +171,7 @@ impl Job<'_> {
             len: meta.len,
             storage: self.place.name.clone(),
             chunk_len: self.place.chunk_len(self.app.config.memory.0),
-            layout: LayoutKind::Chunks,
+            layout: self.request.layout,
             metainfo: metainfo.to_vec(),
             files: file_rows(meta),
             selected,
@@ -188,7 +189,15 @@ impl Job<'_> {
         if row.selected != selected {
             self.app.catalog.set_selected(&row.id, selected.clone()).await?;
         }
-        Ok(ImportRow { selected, ..row })
+        // Chunks are the default, so asking for them may mean nothing; whole files stay what they are anyway.
+        let layout = match self.request.layout {
+            LayoutKind::Files => LayoutKind::Files,
+            LayoutKind::Chunks => row.layout,
+        };
+        if row.layout != layout {
+            self.app.catalog.set_layout(&row.id, layout).await?;
+        }
+        Ok(ImportRow { selected, layout, ..row })
     }
 }
 

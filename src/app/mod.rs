@@ -12,12 +12,14 @@ mod lock;
 mod magnet;
 mod place;
 mod plan;
+mod publish;
 mod read;
 mod remove;
 mod seed;
 mod show;
 mod source;
 mod types;
+mod url;
 mod verify;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -26,8 +28,8 @@ pub use self::{
     check::{CheckReport, Outcome, Probe, check_storage},
     read::ReadStream,
     types::{
-        Access, BadPiece, ExportSummary, FileInfo, GcReport, ImportInfo, ImportRequest,
-        ImportSummary, RemoveSummary, VerifyReport,
+        Access, BadPiece, ExportSummary, FileInfo, FileUrl, GcReport, ImportInfo, ImportRequest,
+        ImportSummary, PublishSummary, RemoveSummary, VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place};

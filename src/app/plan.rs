@@ -46,13 +46,17 @@ impl Plan {
 
 /// The files as the catalog records them.
 pub(super) fn file_rows(meta: &Metainfo) -> Vec<FileRow> {
-    let row = |f: &File| FileRow {
-        path: f.path.clone(),
-        start: f.range.start,
-        len: f.range.end - f.range.start,
-        pad: f.pad,
-    };
-    meta.files.iter().map(row).collect()
+    meta.files.iter().map(file_row).collect()
+}
+
+/// A file as the catalog records it.
+pub(super) fn file_row(file: &File) -> FileRow {
+    FileRow {
+        path: file.path.clone(),
+        start: file.range.start,
+        len: file.range.end - file.range.start,
+        pad: file.pad,
+    }
 }
 
 /// The real files that are wanted, with their places in the torrent's list.

@@ -89,7 +89,11 @@ impl App {
 }
 
 /// By number as `info` prints it, by whole path, or by the path without the torrent's name.
-fn find_file<'a>(row: &ImportRow, files: &'a [FileRow], path: Option<&str>) -> Result<&'a FileRow> {
+pub(super) fn find_file<'a>(
+    row: &ImportRow,
+    files: &'a [FileRow],
+    path: Option<&str>,
+) -> Result<&'a FileRow> {
     let real: Vec<&FileRow> = files.iter().filter(|f| !f.pad).collect();
     let Some(path) = path else {
         return match real[..] {

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use super::{
     App, FileInfo, ImportInfo, ImportSummary,
-    plan::{Plan, bytes_wanted, files_wanted, is_selected},
+    plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected},
 };
 use crate::{
-    backends::MemoryBackend, catalog::ImportRow, error::Result, redact, storage::ImportStore,
-    torrents::metainfo::Metainfo,
+    backends::MemoryBackend,
+    catalog::ImportRow,
+    error::Result,
+    redact,
+    storage::{ImportStore, WholeFiles},
+    torrents::metainfo::{File, Metainfo},
 };
 
 impl App {
@@ -31,17 +35,25 @@ impl App {
         let Look { summary, meta, store } = self.look(&row)?;
         let packed = store.packed_bytes();
         let real = meta.files.iter().enumerate().filter(|(_, f)| !f.pad);
+        let objects = self.catalog.objects(&row.id)?;
+        let whole = WholeFiles::of(&objects);
+        let key = |f: &File| {
+            let object = whole.find(&file_row(f)).filter(|object| object.stored);
+            object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none())
+        };
         let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
             number,
             path: f.path.clone(),
             bytes: f.range.end - f.range.start,
             selected: is_selected(row.selected.as_deref(), i),
+            key: key(f),
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
         Ok(ImportInfo {
             files: files.collect(),
-            objects: self.catalog.objects(&row.id)?.iter().filter(|o| o.stored).count(),
+            objects: objects.iter().filter(|o| o.stored).count(),
+            layout: row.layout.as_str(),
             packed,
             packed_share: share.min(1.0),
             chunk_len: row.chunk_len,

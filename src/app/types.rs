@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::NetworkOptions;
+use crate::{catalog::LayoutKind, config::NetworkOptions, storage::Published};
 
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct ImportRequest {
     pub storage: String,
     /// Files by number from 1, range, or glob; `None` is all.
     pub select: Option<String>,
+    /// `Files` also makes whole files of an import that is chunks so far; `Chunks` undoes nothing.
+    pub layout: LayoutKind,
     pub network: NetworkOptions,
     /// Go on seeding when all is imported, until cancelled.
     pub seed: bool,
@@ -57,6 +59,8 @@ pub struct ImportInfo {
     #[serde(rename = "file_list")]
     pub files: Vec<FileInfo>,
     pub objects: usize,
+    /// `chunks` or `files`.
+    pub layout: &'static str,
     /// Bytes in objects that hold parts of several chunks.
     pub packed: u64,
     /// `packed` as a share of the stored bytes, 0 to 1.
@@ -81,6 +85,27 @@ pub struct FileInfo {
     pub path: String,
     pub bytes: u64,
     pub selected: bool,
+    /// The object that it is by itself, once it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// What `publish` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PublishSummary {
+    #[serde(flatten)]
+    pub done: Published,
+    /// Files that were whole objects already.
+    pub already: usize,
+    /// Files that are not wholly stored yet.
+    pub incomplete: usize,
+}
+
+/// A link to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileUrl {
+    pub path: String,
+    pub url: String,
 }
 
 /// What an export wrote.

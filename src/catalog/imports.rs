@@ -336,6 +336,16 @@ impl Catalog {
         self.write(move |c| update(c, sql, params![selected, id.as_str()], &id)).await
     }
 
+    /// Records what the import's bytes are to become.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_layout(&self, id: &ImportId, layout: LayoutKind) -> Result<()> {
+        let id = id.clone();
+        let sql = "UPDATE imports SET layout = ? WHERE id = ?";
+        self.write(move |c| update(c, sql, params![layout.as_str(), id.as_str()], &id)).await
+    }
+
     /// Replaces the torrent file of an import.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod imports;
 mod notes;
 mod objects;
 mod schema;
+mod whole;
 mod writer;
 
 use std::{fmt, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
+pub use whole::Named;
 
 use writer::Writer;
 

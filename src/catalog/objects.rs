@@ -60,10 +60,10 @@ pub struct ObjectRow {
     pub packed: bool,
 }
 
-const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
+pub(super) const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
     FROM objects o JOIN imports i ON i.num = o.import";
 
-fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
+pub(super) fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
     let id: String = row.get(1)?;
     let role: String = row.get(6)?;
     Ok(ObjectRow {
@@ -77,13 +77,13 @@ fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
     })
 }
 
-fn extent_row(row: &Row<'_>) -> rusqlite::Result<Extent> {
+pub(super) fn extent_row(row: &Row<'_>) -> rusqlite::Result<Extent> {
     let range = sql_u64(row.get(0)?)..sql_u64(row.get(1)?);
     let object = ObjectNum(sql_u64(row.get(2)?));
     Ok(Extent { range, object, offset: sql_u64(row.get(3)?) })
 }
 
-fn select<T>(
+pub(super) fn select<T>(
     connection: &Connection,
     query: &str,
     values: impl rusqlite::Params,

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 
 use super::network::NetworkArgs;
 use crate::{
+    catalog::LayoutKind,
     config::{Proxy, parse_rate},
     error::Result,
     telemetry::LogFormat,
@@ -89,6 +90,10 @@ pub(super) enum Command {
     Cat(CatArgs),
     /// Write an import as plain files
     Export(ExportArgs),
+    /// Make each file of an import one object under its own name
+    Publish(PublishArgs),
+    /// Print links to files that are objects of their own
+    Url(UrlArgs),
     /// Hash what is stored again and compare it with the torrent
     Verify {
         /// Ids, unique names, or beginnings of info-hashes; none for all
@@ -128,8 +133,37 @@ pub(super) struct ImportArgs {
 pub(super) enum Layout {
     /// Runs of the torrent, a few MiB each
     Chunks,
-    /// One object a file (not in this version yet)
+    /// One object a file, under the torrent's own names
     Files,
+}
+
+impl From<Layout> for LayoutKind {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Chunks => Self::Chunks,
+            Layout::Files => Self::Files,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PublishArgs {
+    /// Id, unique name, or the beginning of an info-hash
+    pub(super) import: String,
+    /// Only these files: paths inside the import, or numbers as `bae info` shows them
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UrlArgs {
+    /// Id, unique name, or the beginning of an info-hash
+    pub(super) import: String,
+    /// Path of the file inside the import; all that are published when left out
+    pub(super) path: Option<String>,
+    /// How long the links are good, where the storage makes them expire
+    #[arg(long, env = "BAE_EXPIRES", value_name = "TIME", default_value = "1h", value_parser = time)]
+    pub(super) expires: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    args::{ImportArgs, Layout, SeedArgs},
+    args::{ImportArgs, SeedArgs},
     interrupted,
     output::Failure,
     progress::follow,
@@ -17,11 +17,6 @@ use crate::{
 /// Imports one source after the other. One that fails does not keep the next from its turn; the exit code is the first
 /// failure's.
 pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Failure> {
-    if args.layout == Layout::Files {
-        return Err(Error::new(Kind::Unsupported, "layout \"files\" is not in this version yet")
-            .hint("leave --layout out, and use `bae export` for plain files")
-            .into());
-    }
     // Before anything is opened: a name that is wrong should say so at once.
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;
@@ -29,6 +24,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         source: String::new(),
         storage: args.storage,
         select: args.select,
+        layout: args.layout.into(),
         network,
         // With several sources seeding begins when the last is in, or the first would never end.
         seed: args.seed && args.sources.len() == 1,

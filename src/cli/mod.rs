@@ -13,6 +13,7 @@ mod interrupt;
 mod network;
 mod output;
 mod progress;
+mod publish;
 mod read;
 mod remove;
 mod show;
@@ -81,6 +82,8 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Info { import } => show::info(context, &import).await,
         Command::Cat(args) => read::cat(context, args).await,
         Command::Export(args) => read::export(context, args).await,
+        Command::Publish(args) => publish::publish(context, args).await,
+        Command::Url(args) => publish::url(context, args).await,
         Command::Verify { imports } => verify::verify(context, imports).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,

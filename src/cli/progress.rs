@@ -146,6 +146,7 @@ fn message(p: &Progress) -> String {
     let held = match p.state {
         "paused" => " paused",
         "seeding" => " seeding",
+        "publishing" => " publishing",
         _ => "",
     };
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));

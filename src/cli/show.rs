@@ -73,6 +73,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("stored", format!("{} in {} objects", ByteSize(import.stored), info.objects)),
         ("packed", format!("{} ({:.1} %)", ByteSize(info.packed), info.packed_share * 100.0)),
         ("storage", plain(&import.storage)),
+        ("layout", info.layout.to_owned()),
         ("chunk", ByteSize(info.chunk_len).to_string()),
         ("info-hash", import.info_hash.clone()),
         ("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))),
@@ -91,7 +92,13 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     let row = |file: &FileInfo| {
         let skipped = if file.selected { "" } else { "not selected" };
         let size = ByteSize(file.bytes).to_string();
-        vec![file.number.to_string(), size, skipped.to_owned(), plain(&file.path)]
+        let path = match &file.key {
+            // Most have the name of the file: said only where it is another.
+            Some(key) if *key != file.path => format!("{} as {}", plain(&file.path), plain(key)),
+            Some(_) => format!("{} as such", plain(&file.path)),
+            None => plain(&file.path),
+        };
+        vec![file.number.to_string(), size, skipped.to_owned(), path]
     };
     lines.extend(table(&columns, &info.files.iter().map(row).collect::<Vec<_>>()));
     lines
@@ -141,11 +148,12 @@ mod tests {
 
     #[test]
     fn info_has_the_fields_and_the_files() {
-        let file = FileInfo { number: 1, path: "x/y".into(), bytes: 9, selected: false };
+        let file = FileInfo { number: 1, path: "x/y".into(), bytes: 9, selected: false, key: None };
         let info = ImportInfo {
             summary: summary(),
             files: vec![file],
             objects: 3,
+            layout: "chunks",
             packed: 512,
             packed_share: 0.5,
             chunk_len: 16 << 20,

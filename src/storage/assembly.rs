@@ -201,7 +201,7 @@ mod tests {
     fn layout() -> Arc<Layout> {
         let span = |range, pad| FileSpan { range, pad };
         let spans = [span(0..22, false), span(22..30, true), span(30..LEN, false)];
-        Arc::new(Layout::new(LEN, spans, 10).unwrap())
+        Arc::new(Layout::new(LEN, spans, 10, crate::catalog::LayoutKind::Chunks).unwrap())
     }
 
     fn assembly() -> Assembly {

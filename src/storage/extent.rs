@@ -41,6 +41,20 @@ impl ExtentMap {
         Ok(())
     }
 
+    /// Puts `extent` in the place of whatever holds its range; returns what lost a part of its own.
+    pub fn replace(&mut self, extent: Extent) -> Vec<ObjectNum> {
+        let cut: Vec<Extent> = self.overlapping(&extent.range).cloned().collect();
+        for old in &cut {
+            self.by_start.remove(&old.range.start);
+            let rest = old.without(&extent.range);
+            self.by_start.extend(rest.into_iter().map(|rest| (rest.range.start, rest)));
+        }
+        if !extent.range.is_empty() {
+            self.by_start.insert(extent.range.start, extent);
+        }
+        cut.into_iter().map(|old| old.object).collect()
+    }
+
     /// The extents that have a part in `range`, in order.
     fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = &Extent> {
         let Range { start, end } = *range;
@@ -111,16 +125,20 @@ mod tests {
     proptest! {
         #[test]
         fn the_map_does_what_one_cell_per_byte_does(
-            inserts in prop::collection::vec((range(), 0u64..1000), 0..20),
+            inserts in prop::collection::vec((range(), 0u64..1000, prop::bool::weighted(0.2)), 0..20),
             ask in range(),
         ) {
             let mut map = ExtentMap::new();
             let mut cells: Vec<Option<(u64, u64)>> = vec![None; usize::try_from(LEN).unwrap()];
-            for (num, (range, offset)) in (0u64..).zip(inserts) {
+            for (num, (range, offset, replace)) in (0u64..).zip(inserts) {
                 let at = |n: u64| usize::try_from(n).unwrap();
-                let free = cells[at(range.start)..at(range.end)].iter().all(Option::is_none);
+                let free = replace || cells[at(range.start)..at(range.end)].iter().all(Option::is_none);
                 let extent = Extent { range: range.clone(), object: ObjectNum(num), offset };
-                prop_assert_eq!(map.insert(extent).is_ok(), free && !range.is_empty());
+                if replace {
+                    map.replace(extent);
+                } else {
+                    prop_assert_eq!(map.insert(extent).is_ok(), free && !range.is_empty());
+                }
                 if free {
                     range.clone().for_each(|n| cells[at(n)] = Some((num, offset + n - range.start)));
                 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
+    compose::Piece,
     extent::{ExtentMap, Segment},
     layout::{FileSpan, Layout},
     pending::PendingBytes,
@@ -36,6 +37,8 @@ struct Durable {
     extents: ExtentMap,
     objects: HashMap<ObjectNum, StoredObject>,
     packed: u64,
+    /// Counts how often bytes moved from one object to another.
+    moves: u64,
 }
 
 /// Where an object is found.
@@ -43,6 +46,7 @@ struct Durable {
 pub(super) struct StoredObject {
     pub(super) key: Key,
     pub(super) len: u64,
+    packed: bool,
 }
 
 /// Where bytes are at this moment.
@@ -58,10 +62,16 @@ pub(super) enum Source {
 
 impl Durable {
     fn add(&mut self, object: &ObjectRow, extents: Vec<Extent>) -> Result<()> {
-        let stored = StoredObject { key: Key::new(&object.key)?, len: object.len };
-        self.objects.insert(object.num, stored);
-        self.packed += if object.packed { object.len } else { 0 };
+        self.add_object(object)?;
         extents.into_iter().try_for_each(|extent| self.extents.insert(extent))
+    }
+
+    fn add_object(&mut self, object: &ObjectRow) -> Result<()> {
+        let ObjectRow { num, len, packed, .. } = *object;
+        let stored = StoredObject { key: Key::new(&object.key)?, len, packed };
+        self.objects.insert(num, stored);
+        self.packed += if packed { len } else { 0 };
+        Ok(())
     }
 }
 
@@ -77,7 +87,8 @@ impl ImportStore {
     ) -> Result<Arc<Self>> {
         let place = |e: crate::error::Error| e.within(format_args!("import {}", row.id));
         let files = catalog.files(&row.id)?;
-        let layout = Layout::new(row.len, files.iter().map(FileSpan::from), row.chunk_len);
+        let spans = files.iter().map(FileSpan::from);
+        let layout = Layout::new(row.len, spans, row.chunk_len, row.layout);
         let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
         for extent in catalog.extents(&row.id)? {
             extents.entry(extent.object).or_default().push(extent);
@@ -187,6 +198,44 @@ impl ImportStore {
             runs.iter().flat_map(|run| pending.remove(run)).collect::<Vec<_>>()
         };
         total(&freed)
+    }
+
+    /// Notes that `object` holds `range` from now on, all of which others held, and that those in `freed` hold nothing.
+    pub(super) fn taken_over(
+        &self,
+        object: &ObjectRow,
+        range: Range<u64>,
+        freed: &[ObjectRow],
+    ) -> Result<()> {
+        let mut durable = self.durable.write();
+        durable.add_object(object)?;
+        durable.extents.replace(Extent { range, object: object.num, offset: 0 });
+        durable.moves += 1;
+        for object in freed {
+            let gone = durable.objects.remove(&object.num).filter(|gone| gone.packed);
+            durable.packed -= gone.map_or(0, |gone| gone.len);
+        }
+        Ok(())
+    }
+
+    /// Changes whenever bytes moved to another object.
+    pub(super) fn moves(&self) -> u64 {
+        self.durable.read().moves
+    }
+
+    /// What holds `range`, counted from its start; `None` when a part of it is not durable.
+    pub(super) fn pieces(&self, range: &Range<u64>) -> Option<Vec<Piece>> {
+        let durable = self.durable.read();
+        let segments = durable.extents.segments(range.clone());
+        let piece = |segment| match segment {
+            Segment::Hole(_) => None,
+            Segment::Stored { range: part, object, offset } => {
+                let StoredObject { key, len, .. } = durable.objects.get(&object)?.clone();
+                let inside = part.start - range.start..part.end - range.start;
+                Some(Piece { range: inside, key, object_len: len, offset })
+            }
+        };
+        segments.into_iter().map(piece).collect()
     }
 
     /// Drops what was accepted and is not durable. Returns how many bytes that were.

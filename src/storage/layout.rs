@@ -1,14 +1,15 @@
 //! How an import is cut into slots: the ranges that become one object each when memory allows. Pure.
 //!
 //! The grid starts anew at each file, so that a file's objects hold nothing else and equal files make equal
-//! objects. Small files share a slot, since an object of a few bytes costs a request and a minimum charge.
+//! objects. Small files share a slot, since an object of a few bytes costs a request and a minimum charge; except
+//! where files are to become objects of their own anyway.
 //! Padding is known zeros: it lies in no slot and is never stored.
 
 use std::ops::Range;
 
 use super::ranges::RangeSet;
 use crate::{
-    catalog::FileRow,
+    catalog::{FileRow, LayoutKind},
     error::{Error, Kind, Result},
     units::MIB,
 };
@@ -40,7 +41,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Cuts `[0, len)`. Slots hold at most `chunk_len` bytes, padding not counted.
+    /// Cuts `[0, len)` for what is to become of it. Slots hold at most `chunk_len` bytes, padding not counted.
     ///
     /// # Errors
     /// `InvalidInput` when the spans leave a gap, overlap or do not end at `len`, or `chunk_len` is 0.
@@ -48,6 +49,7 @@ impl Layout {
         len: u64,
         spans: impl IntoIterator<Item = FileSpan>,
         chunk_len: u64,
+        kind: LayoutKind,
     ) -> Result<Self> {
         let bad = |text: String| Err(Error::new(Kind::InvalidInput, text));
         if chunk_len == 0 {
@@ -68,7 +70,8 @@ impl Layout {
             if pad {
                 layout.pads.insert(range);
             } else if !range.is_empty() {
-                layout.add_file(range, &mut shared);
+                let alone = kind == LayoutKind::Files || !layout.is_small(&range);
+                layout.add_file(range, &mut shared, alone);
             }
         }
         layout.slots.extend(shared.map(|(slot, _)| slot));
@@ -78,9 +81,14 @@ impl Layout {
         bad(format!("the files end at {at}, the import at {len}"))
     }
 
-    fn add_file(&mut self, file: Range<u64>, shared: &mut Option<(Range<u64>, u64)>) {
+    fn is_small(&self, file: &Range<u64>) -> bool {
         let len = file.end - file.start;
-        if len < SMALL_FILE && len <= self.chunk_len {
+        len < SMALL_FILE && len <= self.chunk_len
+    }
+
+    fn add_file(&mut self, file: Range<u64>, shared: &mut Option<(Range<u64>, u64)>, alone: bool) {
+        let len = file.end - file.start;
+        if !alone {
             match shared {
                 Some((slot, held)) if *held + len <= self.chunk_len => {
                     slot.end = file.end;
@@ -163,7 +171,14 @@ mod tests {
 
     fn layout(files: &[(u64, bool)], chunk_len: u64) -> Layout {
         let (len, spans) = spans(files);
-        Layout::new(len, spans, chunk_len).unwrap()
+        Layout::new(len, spans, chunk_len, LayoutKind::Chunks).unwrap()
+    }
+
+    #[test]
+    fn files_to_be_published_share_nothing() {
+        let (len, spans) = spans(&[(10, false), (5, true), (20, false), (0, false), (MIB, false)]);
+        let cut = Layout::new(len, spans, 16, LayoutKind::Files).unwrap();
+        assert_eq!(cut.slots()[..4], [0..10, 15..31, 31..35, 35..51]);
     }
 
     #[test]
@@ -196,10 +211,10 @@ mod tests {
         for bad in
             [vec![span(0..5), span(6..10)], vec![span(0..6), span(5..10)], vec![span(0..9)], vec![]]
         {
-            assert_eq!(Layout::new(10, bad, 4).unwrap_err().kind(), Kind::InvalidInput);
+            assert_eq!(Layout::new(10, bad, 4, LayoutKind::Chunks).unwrap_err().kind(), Kind::InvalidInput);
         }
-        assert!(Layout::new(10, [span(0..10)], 0).is_err());
-        assert!(Layout::new(0, [], 1).unwrap().slots().is_empty());
+        assert!(Layout::new(10, [span(0..10)], 0, LayoutKind::Chunks).is_err());
+        assert!(Layout::new(0, [], 1, LayoutKind::Chunks).unwrap().slots().is_empty());
     }
 
     #[test]

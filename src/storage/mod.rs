@@ -6,6 +6,9 @@
 //! That plan becomes an object: intent in the catalog, put into the backend as the very blocks it arrived in, then
 //! object and extents committed. Only then is its memory given back and the range told to be durable.
 //!
+//! Where files are to be objects of their own, the [`Publisher`] makes each of what is stored of it, by the place itself
+//! where it can, and the file's extents move to it in one transaction.
+//!
 //! The path of a byte out: [`ImportReader`] looks, at one moment, at padding, pending bytes and extents; what lies
 //! in an object comes by way of the [`WindowCache`], a ranged get of a window at a time.
 //!
@@ -14,11 +17,15 @@
 
 pub mod assembly;
 pub mod cache;
+pub mod compose;
 pub mod extent;
+mod file_names;
 pub mod import;
 pub mod layout;
 mod pending;
 pub mod pressure;
+pub mod publish;
+pub mod publishing;
 pub mod ranges;
 pub mod reader;
 pub mod sweep;
@@ -28,12 +35,16 @@ pub mod writer;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod publish_tests;
+#[cfg(test)]
 mod tests;
 
 pub use cache::WindowCache;
 pub use import::ImportStore;
 pub use layout::{FileSpan, Layout};
 pub use pressure::Pressure;
+pub use publish::{Published, Publisher, WholeFiles};
+pub use publishing::Publishing;
 pub use ranges::RangeSet;
 pub use reader::ImportReader;
 pub use upload::{WriterEvent, WriterSink};

@@ -3,12 +3,20 @@
 //! Bytes on their way in are *open* (not verified yet), then *sealed* (accepted by a writer), then *in flight* (in
 //! a put), then gone. Writers count the last two here; the first is what the pool holds beyond them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use crate::memory::BlockPool;
+
+/// How often it is looked whether there is room again: what makes it says nothing.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The counters all writers of one pool share.
 #[derive(Debug)]
@@ -17,6 +25,8 @@ pub struct Pressure {
     sealed: AtomicUsize,
     in_flight: AtomicUsize,
     drained: AtomicU64,
+    /// Whoever reads stored bytes back to send them again has the turn while it fills its memory.
+    turn: Semaphore,
 }
 
 impl Pressure {
@@ -27,6 +37,7 @@ impl Pressure {
             sealed: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
+            turn: Semaphore::new(1),
         })
     }
 
@@ -66,6 +77,23 @@ impl Pressure {
     pub(super) fn wants_packing(&self, idle: bool) -> bool {
         let waiting = self.sealed().saturating_sub(self.in_flight());
         waiting >= self.pack_mark() || idle && self.pool.held() >= self.pool.budget() / 8 * 7
+    }
+
+    /// The longest part that should be read back to be sent again: of these, one is read while others are sent.
+    pub(super) fn most_read_back(&self) -> u64 {
+        self.pool.budget() as u64 / 4
+    }
+
+    /// Waits for the turn to read `len` stored bytes back into the pool, and until they fit in three quarters of it
+    /// with all it holds: what comes from peers must find room meanwhile. All of that drains without this, so it ends.
+    pub(super) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        let turn = self.turn.acquire().await.ok();
+        let fits = |held: usize| held + in_memory(len) <= self.pool.budget() / 4 * 3;
+        while self.pool.held() > 0 && !fits(self.pool.held()) {
+            tokio::time::sleep(LOOK).await;
+        }
+        turn
     }
 
     pub(super) fn seal(&self, len: u64) {

@@ -50,6 +50,17 @@ impl ImportReader {
     /// # Errors
     /// `NotFound` when a part is not stored yet; `InvalidInput` outside the import; else what the backend says.
     pub async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
+        loop {
+            let moves = self.store.moves();
+            match self.read_once(range.clone()).await {
+                // The bytes moved to another object after it was looked up where they are: they are there now.
+                Err(e) if e.kind() == Kind::NotFound && self.store.moves() != moves => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_once(&self, range: Range<u64>) -> Result<Payload> {
         let mut pieces = self.pieces(range)?.into_iter();
         let mut started: VecDeque<(Piece, Option<Fetch>)> = VecDeque::with_capacity(AHEAD);
         let mut payload = Payload::default();

@@ -4,9 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokio::task::JoinSet;
 
+use super::publish::give_up;
 use crate::{
     backends::{Key, ObjectInfo, StorageBackend, list_all},
-    catalog::{Catalog, ImportRow, ImportState, ObjectRow},
+    catalog::{Catalog, ImportRow, ImportState, ObjectRow, Role},
     error::{Error, Kind, Result},
 };
 
@@ -75,6 +76,7 @@ pub async fn remove(
     for intent in &leftovers.intents {
         keys.push(Key::new(&intent.key)?);
     }
+    give_up_uploads(backend, &leftovers.intents).await?;
     delete_all(backend, keys).await?;
     for intent in &leftovers.intents {
         catalog.drop_object(intent.num).await?;
@@ -103,11 +105,21 @@ pub async fn remove_import(
     catalog.set_state(&row.id, ImportState::Removing).await?;
     let objects = catalog.objects(&row.id)?;
     let keys = objects.iter().map(|object| Key::new(&object.key)).collect::<Result<_>>()?;
+    give_up_uploads(backend, &objects).await?;
     delete_all(backend, keys).await.map_err(|e| e.within(format_args!("import {}", row.id)))?;
     catalog.delete_import(&row.id).await
 }
 
-async fn delete_all(backend: &Arc<dyn StorageBackend>, keys: Vec<Key>) -> Result<()> {
+/// Whole files may have been begun and not finished.
+async fn give_up_uploads(backend: &Arc<dyn StorageBackend>, objects: &[ObjectRow]) -> Result<()> {
+    let begun = objects.iter().filter(|object| object.role == Role::File && !object.stored);
+    for object in begun {
+        give_up(backend, &Key::new(&object.key)?).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn delete_all(backend: &Arc<dyn StorageBackend>, keys: Vec<Key>) -> Result<()> {
     let mut running = JoinSet::new();
     for key in keys {
         if running.len() >= AT_ONCE {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backends::{Faulty, MemoryBackend, Payload, StorageBackend, list_all},
-    catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
+    catalog::{Catalog, FileRow, ImportRow, ImportState, LayoutKind, NewImport, Role},
     error::Kind,
     memory::{BLOCK, BlockPool},
 };
@@ -44,12 +44,21 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn new(files: &[i64], chunk_len: u64, budget: usize) -> Self {
+        Self::of(LayoutKind::Chunks, files, chunk_len, budget).await
+    }
+
+    pub(super) async fn of(
+        layout: LayoutKind,
+        files: &[i64],
+        chunk_len: u64,
+        budget: usize,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path()).unwrap();
         let mut start = 0;
         let mut rows = Vec::new();
         for (n, len) in files.iter().enumerate() {
-            let (path, pad, len) = (n.to_string(), *len < 0, len.unsigned_abs());
+            let (path, pad, len) = (format!("rig/{n}"), *len < 0, len.unsigned_abs());
             rows.push(FileRow { path, start, len, pad });
             start += len;
         }
@@ -58,6 +67,7 @@ impl Rig {
             len: start,
             storage: "file".into(),
             chunk_len,
+            layout,
             files: rows,
             ..NewImport::default()
         };
@@ -66,7 +76,7 @@ impl Rig {
         Self::over(dir, catalog, backend, row, budget)
     }
 
-    fn over(
+    pub(super) fn over(
         dir: TempDir,
         catalog: Catalog,
         backend: Arc<Faulty<MemoryBackend>>,
@@ -135,7 +145,8 @@ impl Rig {
     /// No extent names an object that is missing or too short, and keys are under the catalog's prefix.
     pub(super) async fn check_objects(&self) {
         for object in self.catalog.objects(&self.row.id).unwrap() {
-            assert!(object.key.starts_with(&self.catalog.key_prefix()));
+            let own = object.key.starts_with(&self.catalog.key_prefix());
+            assert_eq!(own, object.role != Role::File, "{}", object.key);
             if object.stored {
                 let key = crate::backends::Key::new(&object.key).unwrap();
                 let there = self.backend.inner().head(&key).await.unwrap();

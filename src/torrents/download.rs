@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
-    storage::{ImportReader, ImportStore, ImportWriter, RangeSet, WriterEvent},
+    storage::{ImportReader, ImportStore, ImportWriter, Publishing, RangeSet, WriterEvent},
 };
 
 /// How often progress is told.
@@ -169,6 +169,17 @@ impl Download {
     /// failed.
     pub async fn fill(&mut self, stop: &CancellationToken) -> Result<()> {
         self.run(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
+    }
+
+    /// Runs on, after [`Download::fill`], until `publishing` has published all files.
+    ///
+    /// # Errors
+    /// As of `fill`.
+    pub async fn publish(&mut self, publishing: &Publishing, stop: &CancellationToken) -> Result<()> {
+        self.state = "publishing";
+        // Nothing more is to arrive.
+        self.timeout = None;
+        self.run(stop, |_| publishing.is_done()).await
     }
 
     /// Seeds until stopped.

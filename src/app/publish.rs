@@ -1,0 +1,197 @@
+//! `publish`, and what `import --layout files` has of it: files of an import made objects under the torrent's own names.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    App, ProgressFn, PublishSummary,
+    import::{Job, Opened},
+    place::Place,
+    plan::{file_row, files_wanted},
+    read::find_file,
+};
+use crate::{
+    catalog::{FileRow, ImportRow, ImportState, LayoutKind},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink},
+    storage::{ImportStore, Published, Publisher, Publishing, WriterEvent},
+    torrents::metainfo::Metainfo,
+};
+
+/// The longest first wait after a failure, as for uploads.
+const RETRY: Duration = Duration::from_secs(1);
+/// Files published at once by a command of its own: small ones are mostly waiting for answers.
+const AT_ONCE: usize = 4;
+
+/// A writer's sink that others tell things to as well.
+pub(super) type SharedSink = Arc<dyn Fn(WriterEvent) + Send + Sync>;
+
+/// The files of an import that are still to be published, and who does it.
+pub(super) struct Files {
+    publisher: Arc<Publisher>,
+    files: Vec<FileRow>,
+}
+
+/// Starts to publish them as they become whole.
+pub(super) fn publish(Files { publisher, files }: Files, sink: &SharedSink) -> Arc<Publishing> {
+    let sink = Arc::clone(sink);
+    Publishing::spawn(publisher, files, RETRY, Box::new(move |event| sink(event)))
+}
+
+impl Job<'_> {
+    /// What there is to publish of an import whose files are to be objects.
+    pub(super) fn publisher(&self, opened: &Opened) -> Result<Option<Files>> {
+        if opened.row.layout != LayoutKind::Files {
+            return Ok(None);
+        }
+        let publisher = self.app.publisher(&opened.store, &self.place)?;
+        let mut files = whole_files(&opened.meta, opened.row.selected.as_deref());
+        files.retain(|file| !publisher.is_published(file));
+        Ok((!files.is_empty()).then_some(Files { publisher, files }))
+    }
+
+    /// Publishes what an earlier run left, when nothing is to be fetched any more.
+    pub(super) async fn publish_rest(&self, opened: &Opened) -> Result<()> {
+        let Some(files) = self.publisher(opened)? else { return Ok(()) };
+        self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
+        let publishing = publish(files, &told(&self.events, &opened.row));
+        let done = tokio::select! {
+            done = publishing.finished() => done.map(drop),
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
+        };
+        publishing.stop().await;
+        done
+    }
+}
+
+/// What publishing says, as events of the import.
+fn told(events: &EventSink, row: &ImportRow) -> SharedSink {
+    let (events, id) = (events.clone(), row.id.to_string());
+    Arc::new(move |event| match event {
+        WriterEvent::Paused(error) => events.paused(&id, &error),
+        WriterEvent::Resumed => events.send(Event::Resumed { id: id.clone() }),
+        WriterEvent::Durable(_) => {}
+    })
+}
+
+/// The wanted files that can be objects: links have no bytes and no form that every place keeps.
+pub(super) fn whole_files(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<FileRow> {
+    files_wanted(meta, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
+}
+
+impl App {
+    /// Makes each file of an import (those at `paths` only, when any are named) one object under the torrent's own
+    /// name, by the storage itself where that can. Without `paths` the import's files stay whole from then on. What is
+    /// not wholly stored yet is left out and counted. May be cut short and done again.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import or file; `AlreadyExists` when something else has a file's name;
+    /// `Cancelled`; else what the storage says.
+    pub async fn publish(
+        &self,
+        needle: &str,
+        paths: &[String],
+        progress: ProgressFn,
+        cancel: CancellationToken,
+    ) -> Result<PublishSummary> {
+        let row = self.catalog.find(needle)?;
+        let (_, meta) = self.metainfo_of(&row)?;
+        let all = whole_files(&meta, row.selected.as_deref());
+        let files = self.chosen(&row, all, paths)?;
+        if paths.is_empty() && row.layout != LayoutKind::Files {
+            self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
+        }
+        let place = self.place_of(&row).await?;
+        let store = self.open_store(&row, &place)?;
+        let publisher = self.publisher(&store, &place)?;
+        let (already, rest): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| publisher.is_published(file));
+        let whole = |file: &FileRow| store.covered(file.start..file.start + file.len);
+        let (ready, incomplete): (Vec<_>, Vec<_>) = rest.into_iter().partition(whole);
+        let done = tokio::select! {
+            done = publish_each(&publisher, ready, progress) => done,
+            () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")
+                .hint("run the same command again to go on from there")),
+        };
+        self.catalog.settle().await?;
+        self.objects_changed(&row, &place).await?;
+        Ok(PublishSummary { done: done?, already: already.len(), incomplete: incomplete.len() })
+    }
+
+    fn chosen(&self, row: &ImportRow, all: Vec<FileRow>, paths: &[String]) -> Result<Vec<FileRow>> {
+        if paths.is_empty() {
+            return Ok(all);
+        }
+        let files = self.catalog.files(&row.id)?;
+        let choose = |path: &String| {
+            let file = find_file(row, &files, Some(path))?;
+            if all.contains(file) {
+                return Ok(file.clone());
+            }
+            let text = format!("import {}: {path:?} is a link, or was not selected", row.id);
+            Err(Error::new(Kind::NotFound, text))
+        };
+        paths.iter().map(choose).collect()
+    }
+
+    pub(super) fn publisher(
+        &self,
+        store: &Arc<ImportStore>,
+        place: &Place,
+    ) -> Result<Arc<Publisher>> {
+        let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
+        Publisher::new(self.reader(store), catalog, pressure, place.upload_concurrency)
+    }
+
+    /// Called when objects of an import were made or replaced and the catalog knows: whatever the place keeps about
+    /// the import beside its bytes is written here.
+    pub(super) async fn objects_changed(&self, row: &ImportRow, place: &Place) -> Result<()> {
+        tracing::debug!(import = %row.id, storage = %place.name, "its objects changed");
+        self.catalog.settle().await
+    }
+}
+
+async fn publish_each(
+    publisher: &Arc<Publisher>,
+    files: Vec<FileRow>,
+    progress: ProgressFn,
+) -> Result<Published> {
+    // What an earlier run left goes in any case.
+    publisher.delete_freed().await?;
+    let total = files.iter().map(|file| file.len).sum();
+    let (progress, bytes) = (Arc::new(progress), Arc::new(Mutex::new(0)));
+    let mut sum = Published::default();
+    let mut running: JoinSet<Result<Published>> = JoinSet::new();
+    for file in files {
+        while running.len() >= AT_ONCE {
+            sum += ended(running.join_next().await)?;
+        }
+        let (publisher, progress, bytes) =
+            (Arc::clone(publisher), Arc::clone(&progress), Arc::clone(&bytes));
+        running.spawn(async move {
+            let step = move |len| {
+                let mut bytes = bytes.lock();
+                *bytes += len;
+                progress(*bytes, total);
+            };
+            let published = publisher.publish(&file, &step).await?;
+            publisher.delete_freed().await?;
+            Ok(published)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        sum += ended(Some(done))?;
+    }
+    Ok(sum)
+}
+
+fn ended(done: Option<Result<Result<Published>, tokio::task::JoinError>>) -> Result<Published> {
+    match done {
+        None => Ok(Published::default()),
+        Some(Ok(published)) => published,
+        Some(Err(e)) => Err(Error::new(Kind::Internal, "a file was not published").because(e)),
+    }
+}

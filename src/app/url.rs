@@ -1,0 +1,52 @@
+//! `url`: links to files that are objects of their own.
+
+use std::time::Duration;
+
+use super::{App, FileUrl, publish::whole_files, read::find_file};
+use crate::{
+    backends::Key,
+    catalog::{FileRow, ImportRow},
+    error::{Error, Kind, Result},
+    storage::WholeFiles,
+};
+
+impl App {
+    /// Links to the published files of an import, or to the one at `path`, good for `expiry` where the storage makes
+    /// them expire.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import or file, or it is not published; `Unsupported` where the storage has no
+    /// links.
+    pub async fn urls(
+        &self,
+        needle: &str,
+        path: Option<&str>,
+        expiry: Duration,
+    ) -> Result<Vec<FileUrl>> {
+        let row = self.catalog.find(needle)?;
+        let (_, meta) = self.metainfo_of(&row)?;
+        let all = whole_files(&meta, row.selected.as_deref());
+        let objects = WholeFiles::of(&self.catalog.objects(&row.id)?);
+        let published = |file: &FileRow| objects.find(file).filter(|object| object.stored);
+        let files = match path {
+            Some(_) => vec![find_file(&row, &self.catalog.files(&row.id)?, path)?.clone()],
+            None => all.into_iter().filter(|file| published(file).is_some()).collect(),
+        };
+        if files.is_empty() {
+            return Err(not_published(&row, "no file of it"));
+        }
+        let place = self.place_of(&row).await?;
+        let mut urls = Vec::with_capacity(files.len());
+        for file in files {
+            let object = published(&file).ok_or_else(|| not_published(&row, &file.path))?;
+            let url = place.backend.url(&Key::new(&object.key)?, expiry).await?;
+            urls.push(FileUrl { path: file.path, url: url.into() });
+        }
+        Ok(urls)
+    }
+}
+
+fn not_published(row: &ImportRow, what: &str) -> Error {
+    let text = format!("import {}: {what} is not an object of its own", row.id);
+    Error::new(Kind::NotFound, text).hint(format!("`bae publish {}` makes whole files", row.id))
+}

@@ -1,0 +1,280 @@
+//! Objects that are whole files: their keys are names that others may have, and they take extents over.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Catalog, Extent, ImportId, ObjectNum, ObjectRow, Role,
+    imports::import_num,
+    objects::{COLUMNS, extent_row, object_row, select},
+    sql_error, sql_int,
+};
+use crate::error::{Error, Kind, Result};
+
+/// What a named intent found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub row: ObjectRow,
+    /// Whether the name was recorded just now; else it is from an earlier try, or of an object that is stored.
+    pub new: bool,
+}
+
+fn object(connection: &Connection, num: i64) -> Result<ObjectRow> {
+    let query = format!("{COLUMNS} WHERE o.num = ?");
+    let found = select(connection, &query, [num], object_row)?.pop();
+    found.ok_or_else(|| Error::new(Kind::NotFound, format!("object {num} is not intended")))
+}
+
+fn intend_named(
+    connection: &Connection,
+    import: &ImportId,
+    (key, len, role): (&str, u64, Role),
+) -> Result<Named> {
+    let num = import_num(connection, import)?;
+    // Keys are names inside one storage.
+    let query = format!(
+        "{COLUMNS} WHERE o.key = ?1
+        AND i.storage = (SELECT storage FROM imports WHERE num = ?2)"
+    );
+    let found = select(connection, &query, params![key, num], object_row)?;
+    if let Some(other) = found.iter().find(|row| row.import != *import || row.role != role) {
+        let text = format!("object {key:?} is there already, of import {}", other.import);
+        return Err(Error::new(Kind::AlreadyExists, text));
+    }
+    if let Some(row) = found.into_iter().find(|row| row.len == len) {
+        return Ok(Named { row, new: false });
+    }
+    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
+        VALUES(?, ?, ?, 'intent', 0, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let values = params![num, key, sql_int(len)?, role.as_str()];
+    let made = statement.insert(values).map_err(sql_error)?;
+    Ok(Named { row: object(connection, made)?, new: true })
+}
+
+/// Cuts `range` out of what other objects hold of the import.
+fn cut_out(connection: &Connection, import: i64, range: &Range<u64>) -> Result<Vec<Extent>> {
+    // Extents do not overlap: only the last that starts before the range can reach into it.
+    let query = "SELECT start, end, object, offset FROM extents WHERE import = ?1 AND start < ?3
+        AND end > ?2 AND start >= coalesce(
+            (SELECT max(start) FROM extents WHERE import = ?1 AND start <= ?2), 0)
+        ORDER BY start";
+    let (start, end) = (sql_int(range.start)?, sql_int(range.end)?);
+    let cut = select(connection, query, params![import, start, end], extent_row)?;
+    for extent in &cut {
+        let sql = "DELETE FROM extents WHERE import = ? AND start = ?";
+        let at = sql_int(extent.range.start)?;
+        connection.execute(sql, params![import, at]).map_err(sql_error)?;
+        for rest in extent.without(range) {
+            insert(connection, import, &rest)?;
+        }
+    }
+    Ok(cut)
+}
+
+fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
+    let sql = "INSERT INTO extents(import, start, end, object, offset) VALUES(?, ?, ?, ?, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
+    let values = params![import, start, end, sql_int(extent.object.0)?, sql_int(extent.offset)?];
+    statement.execute(values).map(drop).map_err(sql_error)
+}
+
+/// Refuses cuts that are not all of `range`: a whole file is made of what is stored, and holds no more.
+fn check_covered(cut: &[Extent], range: &Range<u64>, row: &ObjectRow) -> Result<()> {
+    let end = cut.iter().try_fold(range.start, |at, e| (e.range.start <= at).then_some(e.range.end));
+    let covered = range.is_empty() || end.is_some_and(|end| end >= range.end);
+    if covered && range.end - range.start == row.len {
+        return Ok(());
+    }
+    let text = format!("object {} is not all of {}..{}", row.num.0, range.start, range.end);
+    Err(Error::new(Kind::Internal, text))
+}
+
+fn take_over(connection: &Connection, num: ObjectNum, range: &Range<u64>) -> Result<Vec<ObjectRow>> {
+    let row = object(connection, sql_int(num.0)?)?;
+    if row.stored {
+        // The answer to an earlier call was lost: what it freed are leftovers by now.
+        return Ok(Vec::new());
+    }
+    let import = import_num(connection, &row.import)?;
+    let cut = if range.is_empty() { Vec::new() } else { cut_out(connection, import, range)? };
+    check_covered(&cut, range, &row)?;
+    if !range.is_empty() {
+        let whole = Extent { range: range.clone(), object: num, offset: 0 };
+        insert(connection, import, &whole)?;
+    }
+    let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
+    connection.execute(sql, [sql_int(num.0)?]).map_err(sql_error)?;
+    let mut old: Vec<ObjectNum> = cut.iter().map(|extent| extent.object).collect();
+    old.sort_unstable();
+    old.dedup();
+    let mut freed = Vec::new();
+    for num in old {
+        let sql = "UPDATE objects SET state = 'intent' WHERE num = ?1
+            AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
+        let num = sql_int(num.0)?;
+        if connection.execute(sql, [num]).map_err(sql_error)? > 0 {
+            freed.push(object(connection, num)?);
+        }
+    }
+    Ok(freed)
+}
+
+impl Extent {
+    /// What is left of it when `range` is another object's: at most a part before it and one behind.
+    pub(crate) fn without(&self, range: &Range<u64>) -> Vec<Extent> {
+        let Range { start, end } = self.range;
+        let parts = [start..end.min(range.start), start.max(range.end)..end];
+        let part = |part: Range<u64>| Extent {
+            offset: self.offset + (part.start - start),
+            range: part,
+            object: self.object,
+        };
+        parts.into_iter().filter(|part| part.start < part.end).map(part).collect()
+    }
+}
+
+impl Catalog {
+    /// Takes `key`, a name that is not ours alone, for an object that is about to be made; or finds that this import
+    /// has taken it before.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when another object of this storage has it; `NotFound` when there is no such import.
+    pub async fn intend_named(
+        &self,
+        import: &ImportId,
+        key: &str,
+        len: u64,
+        role: Role,
+    ) -> Result<Named> {
+        let (import, key) = (import.clone(), key.to_owned());
+        self.write(move |connection| intend_named(connection, &import, (&key, len, role))).await
+    }
+
+    /// Records that the object `num` is stored and holds `range` of its import, which others held until now, all in one
+    /// transaction. Those that hold nothing any more become intents, and are returned: they are to be deleted.
+    ///
+    /// # Errors
+    /// `NotFound` when it was never intended; `Internal` when part of `range` is not stored.
+    pub async fn take_over(&self, num: ObjectNum, range: Range<u64>) -> Result<Vec<ObjectRow>> {
+        self.write(move |connection| take_over(connection, num, &range)).await
+    }
+
+    /// As [`Catalog::drop_object`] for several.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn drop_objects(&self, nums: Vec<ObjectNum>) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM objects WHERE num = ?";
+            let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+            for num in nums {
+                statement.execute([sql_int(num.0)?]).map_err(sql_error)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether another import of the same storage has an object under `top`: a folder with its `/`, or a key.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn others_have(&self, import: &ImportId, top: &str) -> Result<bool> {
+        let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
+            WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)
+            AND (o.key = ?2 OR substr(?2, -1) = '/' AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
+        self.read(|connection| {
+            let num = import_num(connection, import)?;
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let found = statement.query_row(params![num, top], |_| Ok(())).optional();
+            found.map(|found| found.is_some()).map_err(sql_error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::NewImport;
+
+    async fn rig() -> (tempfile::TempDir, Catalog, ImportId) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let id = import(&catalog).await;
+        (dir, catalog, id)
+    }
+
+    async fn import(catalog: &Catalog) -> ImportId {
+        let new = NewImport { len: 100, storage: "file".into(), ..NewImport::default() };
+        catalog.create_import(new).await.unwrap().id
+    }
+
+    async fn stored(catalog: &Catalog, id: &ImportId, runs: &[Range<u64>]) -> ObjectNum {
+        let len = runs.iter().map(|run| run.end - run.start).sum();
+        let object = catalog.intend(id, len, false).await.unwrap().num;
+        let mut offset = 0;
+        let extent = |range: &Range<u64>| {
+            let extent = Extent { range: range.clone(), object, offset };
+            offset += range.end - range.start;
+            extent
+        };
+        catalog.commit_object(object, runs.iter().map(extent).collect()).await.unwrap();
+        object
+    }
+
+    #[tokio::test]
+    async fn a_whole_file_takes_its_range_over_and_leaves_others_theirs() {
+        let (_dir, catalog, id) = rig().await;
+        let shared = stored(&catalog, &id, &[0..30, 60..70]).await;
+        let inside = stored(&catalog, &id, &[30..60]).await;
+        let named = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
+        assert!(named.new && !named.row.stored);
+        let again = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
+        assert_eq!((again.new, &again.row), (false, &named.row));
+        let num = named.row.num;
+        assert!(catalog.take_over(num, 20..60).await.is_err(), "the object is longer");
+        let freed = catalog.take_over(num, 15..65).await.unwrap();
+        assert_eq!(freed.iter().map(|row| row.num).collect::<Vec<_>>(), [inside]);
+        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        let of = |range, object, offset| Extent { range, object, offset };
+        let expected = [of(0..15, shared, 0), of(15..65, num, 0), of(65..70, shared, 35)];
+        assert_eq!(catalog.extents(&id).unwrap(), expected);
+        assert_eq!(catalog.take_over(num, 15..65).await.unwrap(), [], "the same again");
+        catalog.drop_objects(vec![inside]).await.unwrap();
+        assert_eq!(catalog.objects(&id).unwrap().len(), 2);
+        let rest = catalog.intend_named(&id, "x/b", 15, Role::File).await.unwrap().row.num;
+        assert_eq!(catalog.take_over(rest, 0..15).await.unwrap(), [], "still holds its other end");
+    }
+
+    #[tokio::test]
+    async fn holes_are_not_taken_over_and_empty_files_hold_nothing() {
+        let (_dir, catalog, id) = rig().await;
+        stored(&catalog, &id, &[0..30, 40..70]).await;
+        for range in [20..50, 60..80, 30..40] {
+            let len = range.end - range.start;
+            let key = format!("x/{}", range.start);
+            let num = catalog.intend_named(&id, &key, len, Role::File).await.unwrap().row.num;
+            assert_eq!(catalog.take_over(num, range).await.unwrap_err().kind(), Kind::Internal);
+        }
+        assert_eq!(catalog.extents(&id).unwrap().len(), 2, "a refusal changes nothing");
+        let empty = catalog.intend_named(&id, "x/empty", 0, Role::File).await.unwrap().row.num;
+        assert_eq!(catalog.take_over(empty, 35..35).await.unwrap(), []);
+        assert!(catalog.objects(&id).unwrap().iter().any(|row| row.num == empty && row.stored));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_one_imports_in_a_storage() {
+        let (_dir, catalog, id) = rig().await;
+        let other = import(&catalog).await;
+        catalog.intend_named(&id, "x/a", 5, Role::File).await.unwrap();
+        let refused = catalog.intend_named(&other, "x/a", 5, Role::File).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::AlreadyExists);
+        for (top, taken) in [("x/", true), ("x/a", true), ("x", false), ("x/b", false), ("y/", false)] {
+            assert_eq!(catalog.others_have(&other, top).unwrap(), taken, "{top}");
+        }
+        assert!(!catalog.others_have(&id, "x/").unwrap());
+    }
+}

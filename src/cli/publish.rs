@@ -1,0 +1,62 @@
+//! `publish` and `url`: whole files under their own names, and links to them.
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::{PublishArgs, UrlArgs},
+    output::{Failure, plain},
+    progress::bytes_bar,
+};
+use crate::{
+    app::{Access, PublishSummary},
+    units::ByteSize,
+};
+
+#[derive(Serialize)]
+struct PublishedLine<'a> {
+    event: &'static str,
+    import: &'a str,
+    #[serde(flatten)]
+    summary: PublishSummary,
+}
+
+pub(super) async fn publish(context: Context, args: PublishArgs) -> Result<(), Failure> {
+    let PublishArgs { import, paths } = args;
+    let summary = context
+        .with_app(Access::Write, async |app| {
+            let progress = bytes_bar(&context.out, "published");
+            Ok(app.publish(&import, &paths, progress, context.cancel.clone()).await?)
+        })
+        .await?;
+    if context.out.is_json() {
+        return context.out.json(&PublishedLine { event: "published", import: &import, summary });
+    }
+    let PublishSummary { done, already, incomplete } = summary;
+    if incomplete > 0 {
+        context.out.note(format_args!(
+            "{incomplete} files are not wholly stored yet; import them again to fetch the rest"
+        ));
+    }
+    let before = if already > 0 { format!(", {already} were before") } else { String::new() };
+    let (bytes, sent) = (ByteSize(done.bytes), ByteSize(done.sent));
+    context.out.done(format_args!(
+        "published {} files, {bytes}, {sent} of it sent again{before}",
+        done.files
+    ))
+}
+
+/// One link a line; with several files the order is the torrent's.
+pub(super) async fn url(context: Context, args: UrlArgs) -> Result<(), Failure> {
+    let UrlArgs { import, path, expires } = args;
+    let urls = context
+        .with_app(Access::Read, async |app| {
+            let urls = app.urls(&import, path.as_deref(), expires);
+            Ok(context.unless_cancelled(urls).await?)
+        })
+        .await?;
+    if context.out.is_json() {
+        return urls.iter().try_for_each(|url| context.out.json(url));
+    }
+    urls.iter().try_for_each(|url| context.out.line(plain(&url.url)))
+}

@@ -1,0 +1,173 @@
+//! Under which key a file of an import is published: the torrent's own names, as far as every place takes them. Pure.
+
+use crate::{
+    backends::Key,
+    catalog::{FileRow, ImportId},
+    error::Result,
+};
+
+/// A part of a key is not longer than this.
+const MAX_PART: usize = 255;
+/// Longer endings than this after the last dot are no extension that is worth keeping.
+const MAX_EXTENSION: usize = 17;
+
+/// The folder of an import in its place, where it is not the torrent's own name.
+///
+/// A torrent of one file has no folder of its own; under another name it gets one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Folder(Option<String>);
+
+impl Folder {
+    /// The torrent's own names.
+    pub(super) fn own() -> Self {
+        Self(None)
+    }
+
+    /// A folder of the import's own, for when something else has the torrent's name in this place.
+    pub(super) fn apart(name: &str, import: &ImportId) -> Self {
+        let (name, tag) = (usable(name), format!(" [{import}]"));
+        Self(Some(format!("{}{tag}", cut(&name, MAX_PART - tag.len()))))
+    }
+
+    /// As it was decided when `key` was given to a file of `path`.
+    pub(super) fn decided_by(key: &str, path: &str) -> Self {
+        let first = |text: &str| text.split_once('/').map(|(first, _)| first.to_owned());
+        let folder = first(key);
+        Self(folder.filter(|folder| first(&usable(path)).as_ref() != Some(folder)))
+    }
+
+    /// The key of a file.
+    pub(super) fn key(&self, file: &FileRow) -> Result<Key> {
+        let path = usable(&file.path);
+        let key = match (&self.0, path.split_once('/')) {
+            (None, _) => path,
+            (Some(folder), Some((_, rest))) => format!("{folder}/{rest}"),
+            (Some(folder), None) => format!("{folder}/{path}"),
+        };
+        Key::new(&shortened(&key, &file.path))
+    }
+
+    /// What a listing has to be asked for to see whether the names of `file`'s import are free: a folder, or one key.
+    pub(super) fn top(&self, file: &FileRow) -> Result<String> {
+        let key = self.key(file)?;
+        Ok(match key.as_str().split_once('/') {
+            Some((folder, _)) => format!("{folder}/"),
+            None => key.as_str().to_owned(),
+        })
+    }
+}
+
+/// Backends keep their own things under names that begin with a dot.
+fn usable(path: &str) -> String {
+    let path = match path.strip_prefix('.') {
+        Some(_) => format!("_{path}"),
+        None => path.to_owned(),
+    };
+    let parts = path.split('/').map(|part| match part.len() > MAX_PART {
+        true => with_hash(part, part),
+        false => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// A key that is too long loses folders from the inside, and the file's name gets a hash of the whole path instead.
+fn shortened(key: &str, path: &str) -> String {
+    if key.len() <= Key::MAX {
+        return key.to_owned();
+    }
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let name = with_hash(name, path);
+    let mut short = String::new();
+    for folder in folders.split('/') {
+        if short.len() + folder.len() + name.len() + 2 > Key::MAX {
+            break;
+        }
+        short.push_str(folder);
+        short.push('/');
+    }
+    short + &name
+}
+
+/// `stem.ext` to `stem.0123456789abcdef.ext`, the stem cut so that it is a part of a key.
+fn with_hash(name: &str, of: &str) -> String {
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let tag = format!(".{:016x}", fnv(of));
+    format!("{}{tag}{extension}", cut(stem, MAX_PART - tag.len() - extension.len()))
+}
+
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+/// FNV-1a over 64 bits: names that differ get keys that differ, the same on every run. Nobody gains by a clash, which
+/// the catalog refuses.
+fn fnv(text: &str) -> u64 {
+    let step = |hash: u64, b: u8| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file(path: &str) -> FileRow {
+        FileRow { path: path.into(), ..FileRow::default() }
+    }
+
+    fn key(folder: &Folder, path: &str) -> String {
+        folder.key(&file(path)).unwrap().to_string()
+    }
+
+    #[test]
+    fn files_keep_their_names_and_another_folder_takes_all_of_them() {
+        let id: ImportId = "9c4e01ab".parse().unwrap();
+        let own = Folder::own();
+        assert_eq!(key(&own, "An Album/CD 1/01.flac"), "An Album/CD 1/01.flac");
+        assert_eq!(key(&own, "film.mkv"), "film.mkv");
+        assert_eq!(key(&own, ".hidden/.x"), "_.hidden/.x");
+        let apart = Folder::apart("An Album", &id);
+        assert_eq!(key(&apart, "An Album/CD 1/01.flac"), "An Album [9c4e01ab]/CD 1/01.flac");
+        assert_eq!(key(&Folder::apart("film.mkv", &id), "film.mkv"), "film.mkv [9c4e01ab]/film.mkv");
+        assert_eq!(apart.top(&file("An Album/x")).unwrap(), "An Album [9c4e01ab]/");
+        assert_eq!(own.top(&file("film.mkv")).unwrap(), "film.mkv");
+    }
+
+    #[test]
+    fn what_was_decided_is_seen_from_any_key() {
+        let id: ImportId = "9c4e01ab".parse().unwrap();
+        for path in ["An Album/CD 1/01.flac", "film.mkv", ".x/y"] {
+            let name = path.split('/').next().unwrap();
+            for folder in [Folder::own(), Folder::apart(name, &id)] {
+                assert_eq!(Folder::decided_by(&key(&folder, path), path), folder, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_paths_are_cut_keep_their_extension_and_stay_apart() {
+        let deep = |last: &str| format!("{}{last}.flac", "a folder of thirty bytes, or so/".repeat(60));
+        let (a, b) = (key(&Folder::own(), &deep("a")), key(&Folder::own(), &deep("b")));
+        assert_ne!(a, b);
+        assert!(a.len() <= Key::MAX && a.len() > 600 && a.ends_with(".flac"), "{a}");
+        let long = format!("x/{}.mkv", "é".repeat(300));
+        assert!(key(&Folder::own(), &long).ends_with(".mkv"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_of_a_torrent_is_a_key(
+            parts in prop::collection::vec("[^/\\\\\\p{Cc}]{1,80}", 1..40),
+            apart: bool,
+        ) {
+            prop_assume!(parts.iter().all(|part| part != "." && part != ".."));
+            let path = parts.join("/");
+            let id: ImportId = "9c4e01ab".parse().unwrap();
+            let folder = if apart { Folder::apart(&parts[0], &id) } else { Folder::own() };
+            prop_assert!(folder.key(&file(&path)).is_ok(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! One file of an import made one object under the torrent's own name.
+//!
+//! The order, so that a crash anywhere leaves every byte where an extent finds it: the name is recorded as an intent,
+//! the object is made of what is stored (by the place itself where it can), one transaction gives it the extents of
+//! the file and makes intents of the objects that hold nothing any more, readers are told, and only then are those
+//! deleted. What a crash leaves is an intent: the next try takes it up, or the sweep removes it.
+//!
+//! What it refuses: writing over an object that is not this import's.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::{AddAssign, Range},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::{sync::OnceCell, task::JoinSet};
+
+use super::{
+    ImportReader, ImportStore, Pressure,
+    compose::{Composition, Part, Rules, compose},
+    file_names::Folder,
+    sweep::delete_all,
+};
+use crate::{
+    backends::{Copying, Key, Payload, StorageBackend, Upload},
+    catalog::{Catalog, FileRow, Named, ObjectRow, Role},
+    error::{Error, Kind, Result},
+    memory::BLOCK,
+    units::MIB,
+};
+
+/// How often an upload that the place forgot is begun again.
+const ANEW: usize = 3;
+/// So much is read at once of a part that is sent: a few windows, to hide the latency.
+const READ: u64 = 2 * MIB;
+
+/// What publishing did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Published {
+    pub files: u64,
+    pub bytes: u64,
+    /// Of `bytes`, those that the place took over by itself.
+    pub copied: u64,
+    /// Of `bytes`, those that went through here once more.
+    pub sent: u64,
+}
+
+impl AddAssign for Published {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.copied += other.copied;
+        self.sent += other.sent;
+    }
+}
+
+/// Publishes the files of one import. There is one at a time for an import.
+#[derive(Debug)]
+pub struct Publisher {
+    reader: ImportReader,
+    catalog: Catalog,
+    pressure: Arc<Pressure>,
+    /// Parts of a file on their way at once.
+    concurrency: usize,
+    folder: OnceCell<Folder>,
+    named: Mutex<WholeFiles>,
+    /// Objects that hold nothing any more and are still to be deleted.
+    freed: Mutex<Vec<ObjectRow>>,
+    /// Set when the server turned out not to copy.
+    sends_all: AtomicBool,
+}
+
+impl Publisher {
+    /// Must be made before the import's writer starts: intents of chunks are then leftovers of an earlier run, which
+    /// the first publishing removes.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn new(
+        reader: ImportReader,
+        catalog: Catalog,
+        pressure: Arc<Pressure>,
+        concurrency: usize,
+    ) -> Result<Arc<Self>> {
+        let objects = catalog.objects(reader.store().id())?;
+        let named = WholeFiles::of(&objects);
+        let leftover = |object: &ObjectRow| object.role == Role::Chunk && !object.stored;
+        Ok(Arc::new(Self {
+            reader,
+            catalog,
+            pressure,
+            concurrency: concurrency.max(1),
+            folder: OnceCell::new(),
+            named: Mutex::new(named),
+            freed: Mutex::new(objects.into_iter().filter(leftover).collect()),
+            sends_all: AtomicBool::new(false),
+        }))
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Arc<ImportStore> {
+        self.reader.store()
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    fn backend(&self) -> &Arc<dyn StorageBackend> {
+        self.store().backend()
+    }
+
+    /// Whether the file is an object already.
+    #[must_use]
+    pub fn is_published(&self, file: &FileRow) -> bool {
+        self.named.lock().find(file).is_some_and(|object| object.stored)
+    }
+
+    /// Makes `file`, of which every byte is durable, an object of its own; `progress` hears of its bytes part by part.
+    /// One that is published already is left as it is. After an error it can be tried again, and goes on from there.
+    /// The objects that held it are deleted by [`Publisher::delete_freed`].
+    ///
+    /// # Errors
+    /// `NotFound` when part of it is not stored; `AlreadyExists` when something else has its name; else what the place
+    /// or the catalog says.
+    pub async fn publish(
+        self: &Arc<Self>,
+        file: &FileRow,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Published> {
+        let place = |e: Error| {
+            let (id, path) = (self.store().id(), &file.path);
+            e.within(format_args!("file {path:?} of import {id}"))
+        };
+        self.make_whole(file, progress).await.map_err(place)
+    }
+
+    async fn make_whole(
+        self: &Arc<Self>,
+        file: &FileRow,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Published> {
+        let range = range_of(file);
+        if !self.store().covered(range.clone()) {
+            return Err(Error::new(Kind::NotFound, "not all of it is stored yet"));
+        }
+        let Named { row, new } = self.take_name(file).await?;
+        if row.stored {
+            return Ok(Published::default());
+        }
+        let key = Key::new(&row.key)?;
+        let done = self.make(&key, &range, progress).await?;
+        if !new {
+            // An earlier run may have begun it in parts of another length: those are of no use any more.
+            give_up(self.backend(), &key).await?;
+        }
+        let freed = self.catalog.take_over(row.num, range.clone()).await?;
+        let row = ObjectRow { stored: true, ..row };
+        self.store().taken_over(&row, range, &freed)?;
+        self.named.lock().insert(row);
+        self.freed.lock().extend(freed);
+        Ok(done)
+    }
+
+    /// Records the key of a file as intended, having seen that nothing else is there.
+    async fn take_name(&self, file: &FileRow) -> Result<Named> {
+        let folder = self.folder.get_or_try_init(|| self.decide_folder(file)).await?;
+        let key = folder.key(file)?;
+        let known = self.named.lock().get(&key);
+        if let Some(row) = known {
+            if !row.stored && self.backend().head(&key).await?.is_some() {
+                // Made by an earlier try that did not come to record it; of what, nobody knows for sure.
+                self.backend().delete(&key).await?;
+            }
+            return Ok(Named { row, new: false });
+        }
+        if self.backend().head(&key).await?.is_some() {
+            let text = format!("object {key} is there already, and is not of this import");
+            return Err(Error::new(Kind::AlreadyExists, text)
+                .hint("move it away, and the file takes its name"));
+        }
+        let id = self.store().id();
+        let named = self.catalog.intend_named(id, key.as_str(), file.len, Role::File).await?;
+        self.named.lock().insert(named.row.clone());
+        Ok(named)
+    }
+
+    /// The torrent's own name, unless something else has it; decided with the first file and seen from any later on.
+    async fn decide_folder(&self, file: &FileRow) -> Result<Folder> {
+        if let Some(decided) = self.named.lock().folder(file) {
+            return Ok(decided);
+        }
+        let own = Folder::own();
+        let (store, top) = (self.store(), own.top(file)?);
+        let taken = self.catalog.others_have(store.id(), &top)?
+            || match top.ends_with('/') {
+                true => !self.backend().list(&top, None).await?.objects.is_empty(),
+                false => self.backend().head(&Key::new(&top)?).await?.is_some(),
+            };
+        Ok(if taken { Folder::apart(store.name(), store.id()) } else { own })
+    }
+
+    /// Makes the object of what is stored of `file`.
+    async fn make(
+        self: &Arc<Self>,
+        key: &Key,
+        file: &Range<u64>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Published> {
+        let mut tries = 0;
+        loop {
+            let plan = self.plan(file)?;
+            let error = match self.carry_out(key, file, plan, progress).await {
+                Ok(done) => return Ok(done),
+                Err(e) => e,
+            };
+            tries += 1;
+            match error.kind() {
+                Kind::SessionExpired if tries <= ANEW => {}
+                Kind::Unsupported if !self.sends_all.swap(true, Ordering::Relaxed) => {
+                    tracing::info!("{}; its bytes are sent instead", error.report());
+                    give_up(self.backend(), key).await?;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn plan(&self, file: &Range<u64>) -> Result<Composition> {
+        let mut can = self.backend().capabilities();
+        if self.sends_all.load(Ordering::Relaxed) {
+            can.copy = Copying::No;
+        }
+        let pieces = self.store().pieces(file);
+        let pieces =
+            pieces.ok_or_else(|| Error::new(Kind::NotFound, "not all of it is stored yet"))?;
+        let chunk_len = self.store().layout().chunk_len();
+        let rules = Rules { can, chunk_len, most_sent: self.pressure.most_read_back() };
+        compose(file.end - file.start, &pieces, &rules)
+    }
+
+    async fn carry_out(
+        self: &Arc<Self>,
+        key: &Key,
+        file: &Range<u64>,
+        plan: Composition,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Published> {
+        let Composition { shape, parts } = plan;
+        let sum = |copied: bool| {
+            let of = |(n, part): (u64, &Part)| {
+                let range = shape.part(n);
+                let counts = matches!(part, Part::Copy { .. }) == copied;
+                if counts { range.end - range.start } else { 0 }
+            };
+            (0..).zip(&parts).map(of).sum()
+        };
+        let done = Published { files: 1, bytes: shape.len, copied: sum(true), sent: sum(false) };
+        if let [Part::Send(range)] = &parts[..] {
+            // One request instead of three.
+            let payload = self.read(file.start + range.start..file.start + range.end).await?;
+            self.backend().put(key, payload).await?;
+            progress(shape.len);
+            return Ok(done);
+        }
+        let upload: Arc<dyn Upload> = self.backend().begin(key, shape).await?.into();
+        let there: HashSet<u64> = upload.done().iter().copied().collect();
+        let at_once = if self.backend().capabilities().ordered { 1 } else { self.concurrency };
+        let mut running = JoinSet::new();
+        for (index, part) in (0..).zip(parts) {
+            let range = shape.part(index);
+            if there.contains(&index) {
+                progress(range.end - range.start);
+                continue;
+            }
+            while running.len() >= at_once {
+                progress(ended(running.join_next().await)?);
+            }
+            let (me, upload, start) = (Arc::clone(self), Arc::clone(&upload), file.start);
+            running.spawn(async move {
+                me.part(&*upload, index, part, start).await.map(|()| range.end - range.start)
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            progress(ended(Some(done))?);
+        }
+        upload.finish().await?;
+        Ok(done)
+    }
+
+    async fn part(&self, upload: &dyn Upload, index: u64, part: Part, start: u64) -> Result<()> {
+        match part {
+            Part::Copy { key, range } => upload.copy(index, &key, range).await,
+            Part::Send(range) => {
+                let payload = self.read(start + range.start..start + range.end).await?;
+                upload.write(index, payload).await
+            }
+        }
+    }
+
+    /// Stored bytes, in blocks of the one budget for as long as they are held.
+    async fn read(&self, range: Range<u64>) -> Result<Payload> {
+        let _turn = self.pressure.turn_to_read(range.end - range.start).await;
+        let pool = self.pressure.pool();
+        let mut payload = Payload::default();
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + READ);
+            let read = self.reader.read_at(at..end).await?;
+            let blocks = read.parts().iter().flat_map(|part| part.chunks(BLOCK));
+            blocks.for_each(|block| payload.push(pool.copy(block)));
+            at = end;
+        }
+        Ok(payload)
+    }
+
+    /// Deletes the objects that hold nothing any more. What fails is kept for the next call.
+    ///
+    /// # Errors
+    /// What the place or the catalog says.
+    pub async fn delete_freed(&self) -> Result<()> {
+        let freed = std::mem::take(&mut *self.freed.lock());
+        let deleted = self.delete(&freed).await;
+        if deleted.is_err() {
+            self.freed.lock().extend(freed);
+        }
+        deleted
+    }
+
+    async fn delete(&self, freed: &[ObjectRow]) -> Result<()> {
+        if freed.is_empty() {
+            return Ok(());
+        }
+        let keys = freed.iter().map(|object| Key::new(&object.key)).collect::<Result<_>>()?;
+        delete_all(self.backend(), keys).await?;
+        self.catalog.drop_objects(freed.iter().map(|object| object.num).collect()).await
+    }
+}
+
+/// The objects of an import that are whole files, or are to be.
+#[derive(Debug, Clone, Default)]
+pub struct WholeFiles(HashMap<String, ObjectRow>);
+
+impl WholeFiles {
+    /// Those among the objects of one import.
+    #[must_use]
+    pub fn of(objects: &[ObjectRow]) -> Self {
+        let named = objects.iter().filter(|object| object.role == Role::File);
+        Self(named.map(|object| (object.key.clone(), object.clone())).collect())
+    }
+
+    /// The object of `file`, whether stored or only intended.
+    #[must_use]
+    pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
+        let key = self.folder(file)?.key(file).ok()?;
+        self.0.get(key.as_str())
+    }
+
+    /// Every file of an import is in one folder, so any of them tells which.
+    fn folder(&self, file: &FileRow) -> Option<Folder> {
+        self.0.keys().next().map(|key| Folder::decided_by(key, &file.path))
+    }
+
+    fn get(&self, key: &Key) -> Option<ObjectRow> {
+        self.0.get(key.as_str()).cloned()
+    }
+
+    fn insert(&mut self, object: ObjectRow) {
+        self.0.insert(object.key.clone(), object);
+    }
+}
+
+fn range_of(file: &FileRow) -> Range<u64> {
+    file.start..file.start + file.len
+}
+
+/// Gives up what was begun under `key`: space that is paid for and names nothing.
+pub(super) async fn give_up(place: &Arc<dyn StorageBackend>, key: &Key) -> Result<()> {
+    for upload in place.unfinished(key.as_str()).await? {
+        if upload.key == *key {
+            place.abort(&upload).await?;
+        }
+    }
+    Ok(())
+}
+
+fn ended<T>(done: Option<Result<Result<T>, tokio::task::JoinError>>) -> Result<T> {
+    let gone = |e: Option<tokio::task::JoinError>| {
+        let error = Error::new(Kind::Internal, "a part of a file did not finish");
+        match e {
+            Some(e) => error.because(e),
+            None => error,
+        }
+    };
+    match done {
+        Some(Ok(part)) => part,
+        Some(Err(e)) => Err(gone(Some(e))),
+        None => Err(gone(None)),
+    }
+}

@@ -1,0 +1,267 @@
+//! Whole files over a faulty backend in memory: exact, made by the place itself, and with nothing left over.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+
+use super::{
+    Published, Publisher, Publishing, WriterEvent, sweep,
+    tests::{Rig, byte},
+};
+use crate::{
+    backends::{Key, Payload, StorageBackend, list_all},
+    catalog::{FileRow, LayoutKind, NewImport, Role},
+    error::Kind,
+};
+
+const M: i64 = 1 << 20;
+
+impl Rig {
+    fn publisher(&self) -> Arc<Publisher> {
+        let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
+        Publisher::new(self.reader.clone(), catalog, pressure, 3).unwrap()
+    }
+
+    /// The real files.
+    fn files(&self) -> Vec<FileRow> {
+        let files = self.catalog.files(&self.row.id).unwrap();
+        files.into_iter().filter(|file| !file.pad).collect()
+    }
+
+    async fn publish_all(&self) -> Published {
+        let publisher = self.publisher();
+        let mut sum = Published::default();
+        for file in self.files() {
+            sum += publisher.publish(&file, &|_| {}).await.unwrap();
+            publisher.delete_freed().await.unwrap();
+        }
+        sum
+    }
+
+    /// Each file is an object under its name, and there is nothing else in the place.
+    async fn check_published(&self, folder: &str) {
+        let place = self.backend.inner();
+        let files = self.files();
+        for file in &files {
+            let name = file.path.strip_prefix("rig/").unwrap();
+            let key = Key::new(&format!("{folder}/{name}")).unwrap();
+            let got = place.get(&key, 0..file.len).await.unwrap();
+            let expected: Vec<u8> = (file.start..file.start + file.len).map(byte).collect();
+            assert!(got == expected, "{key} has other bytes");
+        }
+        let listed = list_all(place, "").await.unwrap();
+        let ours = listed.iter().filter(|o| o.key.as_str().starts_with(&format!("{folder}/")));
+        assert_eq!(ours.count(), files.len(), "each file once: {listed:?}");
+        let chunks = list_all(place, &self.catalog.key_prefix()).await.unwrap();
+        assert!(chunks.is_empty(), "nothing is stored twice: {chunks:?}");
+        assert!(place.unfinished("").await.unwrap().is_empty(), "no upload is left");
+        assert_eq!(self.catalog.leftover_intents().unwrap(), [], "no intent is left");
+        self.check_objects().await;
+        self.check(0..self.row.len).await;
+    }
+}
+
+async fn filled(layout: LayoutKind, files: &[i64], chunk_len: u64) -> Rig {
+    let rig = Rig::of(layout, files, chunk_len, 64 << 20).await;
+    rig.write(0..rig.row.len);
+    rig.writer.flush().await.unwrap();
+    rig
+}
+
+#[tokio::test]
+async fn no_byte_of_a_composed_file_passes_through_the_client_twice() {
+    let rig = filled(LayoutKind::Files, &[6 * M + 5, -3000, 100, 0, M, 5000], 1 << 20).await;
+    let puts = rig.backend.puts();
+    let done = rig.publish_all().await;
+    assert_eq!((rig.backend.gets(), rig.backend.puts()), (0, puts + 1), "the empty file is put");
+    let bytes = rig.files().iter().map(|file| file.len).sum();
+    assert_eq!(done, Published { files: 5, bytes, copied: bytes, sent: 0 });
+    rig.check_published("rig").await;
+    assert_eq!(rig.publish_all().await, Published::default(), "again there is nothing to do");
+}
+
+#[tokio::test]
+async fn files_that_share_objects_are_cut_out_of_them() {
+    let rig = filled(LayoutKind::Chunks, &[100, 2 * M + 9, 7, -50, 0, 5000], 1 << 20).await;
+    let publisher = rig.publisher();
+    let files = rig.files();
+    publisher.publish(&files[0], &|_| {}).await.unwrap();
+    assert!(publisher.is_published(&files[0]) && !publisher.is_published(&files[1]));
+    rig.check(0..rig.row.len).await;
+    rig.publish_all().await;
+    rig.check_published("rig").await;
+}
+
+#[tokio::test]
+async fn what_is_not_whole_yet_is_refused_and_another_owner_keeps_its_names() {
+    let rig = Rig::of(LayoutKind::Files, &[M, 2 * M], 1 << 20, 64 << 20).await;
+    let foreign = Key::new("rig/notes.txt").unwrap();
+    let body = Payload::from_iter([Bytes::from_static(b"mine")]);
+    rig.backend.put(&foreign, body).await.unwrap();
+    rig.write(0..1 << 20);
+    rig.writer.flush().await.unwrap();
+    let publisher = rig.publisher();
+    let files = rig.files();
+    let refused = publisher.publish(&files[1], &|_| {}).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound);
+    publisher.publish(&files[0], &|_| {}).await.unwrap();
+    rig.write(1 << 20..3 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.publish_all().await;
+    rig.check_published(&format!("rig [{}]", rig.row.id)).await;
+    assert_eq!(&rig.backend.get(&foreign, 0..4).await.unwrap()[..], b"mine");
+}
+
+#[tokio::test]
+async fn two_imports_of_one_name_have_a_folder_each() {
+    let rig = filled(LayoutKind::Files, &[M], 1 << 20).await;
+    rig.publish_all().await;
+    let new = NewImport {
+        name: "rig".into(),
+        len: 1 << 20,
+        storage: "file".into(),
+        chunk_len: 1 << 20,
+        layout: LayoutKind::Files,
+        files: rig.files(),
+        ..NewImport::default()
+    };
+    let row = rig.catalog.create_import(new).await.unwrap();
+    let Rig { dir, catalog, backend, row: first, writer, .. } = rig;
+    writer.abandon().await;
+    let rig = Rig::over(dir, catalog, backend, row, 64 << 20);
+    rig.write(0..1 << 20);
+    rig.writer.flush().await.unwrap();
+    rig.publish_all().await;
+    rig.check_published(&format!("rig [{}]", rig.row.id)).await;
+    let key = Key::new("rig/0").unwrap();
+    assert_eq!(rig.backend.head(&key).await.unwrap(), Some(1 << 20));
+    let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+    sweep::remove_import(&rig.catalog, &place, &first, false).await.unwrap();
+    assert_eq!(rig.backend.head(&key).await.unwrap(), None);
+    rig.check_published(&format!("rig [{}]", rig.row.id)).await;
+}
+
+#[tokio::test]
+async fn reads_under_way_follow_the_bytes_to_their_new_object() {
+    let rig = filled(LayoutKind::Files, &[4 * M], 1 << 20).await;
+    rig.backend.delay(Duration::from_millis(20));
+    let readers = (0..4u64).map(|n| {
+        let reader = rig.reader.clone();
+        tokio::spawn(async move { reader.read_at(n << 20..(n + 1) << 20).await })
+    });
+    let readers: Vec<_> = readers.collect();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    rig.publish_all().await;
+    for (n, reader) in (0..).zip(readers) {
+        rig.check_payload(n << 20..(n + 1) << 20, &reader.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it() {
+    let rig = Rig::of(LayoutKind::Files, &[3 * M, 500, 2 * M, 0], 1 << 20, 64 << 20).await;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let sink = Box::new(move |event| drop(told.send(event)));
+    let wait = Duration::from_millis(1);
+    let publishing = Publishing::spawn(rig.publisher(), rig.files(), wait, sink);
+    let store = Arc::clone(&rig.store);
+    let until = async |len: u64| {
+        while publishing.published().bytes < len {
+            assert!(!publishing.is_done() || publishing.published().bytes >= len);
+            publishing.durable(&store.stored().iter().collect::<Vec<_>>());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    rig.write(0..(3 << 20) + 500);
+    rig.writer.flush().await.unwrap();
+    until((3 << 20) + 500).await;
+    assert!(!publishing.is_done());
+    rig.backend.fail_randomly(0.5, Kind::NoSpace);
+    rig.write((3 << 20) + 500..rig.row.len);
+    rig.writer.flush().await.unwrap();
+    until(rig.row.len).await;
+    publishing.finished().await.unwrap();
+    publishing.stop().await;
+    rig.backend.fail_randomly(0.0, Kind::NoSpace);
+    rig.check_published("rig").await;
+    let mut paused = 0;
+    while let Ok(event) = heard.try_recv() {
+        match event {
+            WriterEvent::Paused(_) => paused += 1,
+            WriterEvent::Resumed => paused -= 1,
+            WriterEvent::Durable(ranges) => assert!(ranges.is_empty()),
+        }
+    }
+    assert_eq!(paused, 0, "every pause ends");
+}
+
+/// A run of the process: it publishes until something fails, which is where it dies.
+async fn publish_until_it_dies(rig: &Rig) -> bool {
+    let Ok(publisher) = Publisher::new(
+        rig.reader.clone(),
+        rig.catalog.clone(),
+        Arc::clone(&rig.pressure),
+        3,
+    ) else {
+        return false;
+    };
+    if publisher.delete_freed().await.is_err() {
+        return false;
+    }
+    for file in rig.files() {
+        let published = publisher.publish(&file, &|_| {}).await;
+        if published.is_err() || publisher.delete_freed().await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps: bool) {
+    let mut rig = Rig::of(layout, &files, 1 << 20, 64 << 20).await;
+    rig.write(0..rig.row.len);
+    rig.writer.flush().await.unwrap();
+    // Every call may fail, with or without having been carried out: each is a place to die at.
+    let steps = [0.5, 0.3, 0.2, 0.1, 0.05];
+    for (n, probability) in (seed..).zip(steps) {
+        rig.backend.fail_randomly(probability, Kind::Internal);
+        for _ in 0..=n % 3 {
+            publish_until_it_dies(&rig).await;
+            rig = rig.crash().await;
+        }
+        rig.backend.fail_randomly(0.0, Kind::Internal);
+        rig.check_objects().await;
+        rig.check(0..rig.row.len).await;
+        if sweeps {
+            let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+            let found = sweep::find_leftovers(&rig.catalog, &*place, "file").await.unwrap();
+            sweep::remove(&rig.catalog, &place, &found).await.unwrap();
+            rig = rig.crash().await;
+            rig.check(0..rig.row.len).await;
+        }
+    }
+    while !publish_until_it_dies(&rig).await {}
+    rig.check_published("rig").await;
+    assert!(rig.catalog.objects(&rig.row.id).unwrap().iter().all(|o| o.role == Role::File));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing(
+        files in prop::collection::vec(prop_oneof![Just(0i64), 1i64..5000, M..3 * M], 1..5),
+        whole: bool,
+        seed in 0u64..100,
+        sweeps: bool,
+    ) {
+        let layout = if whole { LayoutKind::Files } else { LayoutKind::Chunks };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(dies_and_goes_on(files, layout, seed, sweeps));
+    }
+}

@@ -1,0 +1,156 @@
+//! Whole files: what lies in storage is what the torrent describes, under its own names.
+
+use std::{fs, thread, time::Duration};
+
+use crate::support::{
+    KIB, MIB, Random,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    torrents::{Fixture, Recipe, Version},
+};
+
+fn album(name: &str) -> Recipe {
+    let list = [
+        ("CD 1/01 - Jóga (live).flac", 40 * MIB + 1),
+        ("CD 1/02.flac", 16 * MIB),
+        ("cover.jpg", 1_234),
+        ("empty", 0),
+        ("notes.txt", 6 * MIB),
+    ];
+    let list = list.map(|(path, len)| (path.to_owned(), len));
+    Recipe::folder(name, list.to_vec()).piece(256 * KIB)
+}
+
+/// Storage holds the torrent's files at `folder`, bit for bit, and nothing else of it.
+fn assert_whole(bae: &Bae, torrent: &Fixture, folder: &str) {
+    torrent.assert_same(&bae.objects().join(folder));
+    let files: Vec<_> = fs::read_dir(bae.objects()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let shown = |name: &&std::ffi::OsString| *name != ".tmp";
+    assert_eq!(files.iter().filter(shown).collect::<Vec<_>>(), [folder], "nothing is stored twice");
+}
+
+fn import_files(bae: &Bae, torrent: &Fixture, seeder: &LibtorrentPeer) -> String {
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+    bae.run(args).expect(0).imported().id
+}
+
+#[test]
+fn files_are_stored_under_their_own_names_bit_for_bit() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let torrent = album("An Album").version(version).make();
+        let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+        let id = import_files(&bae, &torrent, &seeder);
+        assert_whole(&bae, &torrent, "An Album");
+        bae.assert_verified(&id);
+        bae.assert_exact(&id, &torrent);
+        let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
+        assert_eq!((&info["layout"], &info["state"]), (&"files".into(), &"imported".into()));
+        for file in info["file_list"].as_array().unwrap() {
+            assert_eq!(file["key"], file["path"], "{info}");
+        }
+        let links = bae.run(["url", &id]).expect(0).stdout;
+        assert_eq!(links.lines().count(), 5);
+        let link = url::Url::parse(links.lines().next().unwrap()).unwrap();
+        assert!(link.to_file_path().unwrap().starts_with(bae.objects()), "{link}");
+        let one = bae.run(["url", &id, "cover.jpg", "--json"]).expect(0).json();
+        let path = url::Url::parse(one[0]["url"].as_str().unwrap()).unwrap().to_file_path().unwrap();
+        assert_eq!(fs::read(path).unwrap(), fs::read(torrent.data().join("cover.jpg")).unwrap());
+        bae.run(["gc", "--yes"]).expect(0);
+        assert_whole(&bae, &torrent, "An Album");
+        bae.run(["rm", &id, "--yes"]).expect(0);
+        assert_eq!(bae.object_count(), 0);
+    }
+}
+
+#[test]
+fn a_single_file_and_a_selection_are_whole_files_too() {
+    let torrent = Recipe::single("film.mkv", 20 * MIB + 7).make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    import_files(&bae, &torrent, &seeder);
+    assert_whole(&bae, &torrent, "film.mkv");
+
+    let torrent = album("An Album").make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let options = ["--layout", "files", "--select", "*.flac"];
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &options);
+    bae.run(args).expect(0);
+    for name in ["CD 1/01 - Jóga (live).flac", "CD 1/02.flac"] {
+        let stored = fs::read(bae.objects().join("An Album").join(name)).unwrap();
+        assert!(stored == fs::read(torrent.data().join(name)).unwrap(), "{name}");
+    }
+    assert!(!bae.objects().join("An Album/cover.jpg").exists());
+}
+
+#[test]
+fn publish_makes_whole_files_of_an_import_that_was_chunks() {
+    let torrent = album("An Album").make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let id = bae.import(&torrent, &[seeder.addr()]).id;
+    bae.run(["url", &id]).expect(3).says("bae publish");
+    let one = bae.run(["publish", &id, "cover.jpg", "--json"]).expect(0).json();
+    assert_eq!((&one[0]["files"], &one[0]["bytes"]), (&1.into(), &1_234.into()), "{}", one[0]);
+    let all = bae.run(["publish", &id, "--json"]).expect(0).json().remove(0);
+    assert_eq!((&all["event"], &all["files"]), (&"published".into(), &4.into()), "{all}");
+    assert_eq!((&all["copied"], &all["sent"]), (&(torrent.bytes - 1_234).into(), &0.into()), "{all}");
+    assert_whole(&bae, &torrent, "An Album");
+    bae.assert_exact(&id, &torrent);
+    let again = bae.run(["publish", &id, "--json"]).expect(0).json().remove(0);
+    assert_eq!((&again["files"], &again["already"]), (&0.into(), &5.into()), "{again}");
+}
+
+#[test]
+fn what_is_there_already_is_not_written_over() {
+    let torrent = album("An Album").make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let own = bae.objects().join("An Album/cover.jpg");
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::write(&own, "my own").unwrap();
+    let id = import_files(&bae, &torrent, &seeder);
+    torrent.assert_same(&bae.objects().join(format!("An Album [{id}]")));
+    assert_eq!(fs::read(&own).unwrap(), b"my own");
+    bae.run(["rm", &id, "--yes"]).expect(0);
+    assert_eq!(bae.object_count(), 1, "what is not ours stays");
+}
+
+#[test]
+fn whole_files_are_seeded() {
+    let torrent = album("An Album").make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let id = import_files(&bae, &torrent, &seeder);
+    drop(seeder);
+    let other = Bae::new();
+    let _seeding = bae.seed(&id, &[]);
+    let peer: std::net::SocketAddrV4 = bae.listen;
+    let id = other.import(&torrent, &[peer]).id;
+    other.assert_exact(&id, &torrent);
+}
+
+#[test]
+fn little_memory_still_makes_whole_files() {
+    let torrent = album("An Album").make();
+    let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
+    let options = ["--layout", "files", "--memory", "32MiB"];
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &options);
+    bae.run(args).expect(0);
+    assert_whole(&bae, &torrent, "An Album");
+}
+
+#[test]
+fn an_import_of_whole_files_survives_kills_at_any_moment() {
+    let torrent = album("An Album").make();
+    for seed in 0..3 {
+        let mut random = Random(seed);
+        let bae = Bae::new();
+        let seeder = LibtorrentPeer::slow_seed(&torrent, 48 * MIB);
+        for _ in 0..6 {
+            let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+            let mut running = bae.start(args);
+            thread::sleep(Duration::from_millis(150 + random.below(1200)));
+            running.kill();
+        }
+        let id = import_files(&bae, &torrent, &seeder);
+        assert_whole(&bae, &torrent, "An Album");
+        bae.assert_verified(&id);
+        assert!(bae.run(["gc", "--json"]).expect(0).stdout.contains("\"objects\":0"));
+    }
+}
