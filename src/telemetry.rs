@@ -101,7 +101,8 @@ impl FromStr for LogFormat {
 pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let directives = wanted.as_deref().unwrap_or_else(|| directives(verbose, quiet));
-    let filter = EnvFilter::try_new(directives).map_err(|e| {
+    // Its debug lines are whole requests and answers of the token server. The last directive for a target wins.
+    let filter = EnvFilter::try_new(format!("{directives},{SECRETIVE}")).map_err(|e| {
         Error::new(Kind::InvalidInput, format!("RUST_LOG={directives:?}"))
             .because(e)
             .hint("write it like info, or bae=debug,warn")
@@ -117,6 +118,10 @@ pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Res
     };
     installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
 }
+
+/// What no `RUST_LOG` turns on.
+const SECRETIVE: &str =
+    "yup_oauth2=warn,yup_oauth2::authenticator=warn,yup_oauth2::service_account=warn";
 
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {
@@ -141,7 +146,7 @@ mod tests {
     fn every_level_parses_and_other_crates_stay_at_warn() {
         for (verbose, quiet) in [(0, false), (1, false), (2, false), (9, false), (2, true)] {
             let text = directives(verbose, quiet);
-            assert!(EnvFilter::try_new(text).is_ok(), "{text}");
+            assert!(EnvFilter::try_new(format!("{text},{SECRETIVE}")).is_ok(), "{text}");
             assert!(
                 ["warn", "error"].contains(&text.split(',').next().unwrap_or_default()),
                 "{text}"

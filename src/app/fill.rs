@@ -10,8 +10,8 @@ use tracing::Instrument as _;
 use super::{
     FLUSH,
     import::{Job, Opened},
-    publish::{SharedSink, publish},
     plan::{bytes_wanted, files_wanted},
+    publish::{SharedSink, publish},
 };
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},

@@ -5,10 +5,12 @@
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
 mod check;
+mod drive;
 mod export;
 mod fill;
 mod import;
 mod lock;
+mod login;
 mod magnet;
 mod place;
 mod plan;
@@ -26,6 +28,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use self::{
     check::{CheckReport, Outcome, Probe, check_storage},
+    login::{LoginStep, LoginWay, login},
     read::ReadStream,
     types::{
         Access, BadPiece, ExportSummary, FileInfo, FileUrl, GcReport, ImportInfo, ImportRequest,

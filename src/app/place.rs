@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use super::drive::open_drive;
 use crate::{
     backends::{Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, StorageBackend, Throttled},
     catalog::Catalog,
@@ -32,10 +33,11 @@ pub(super) async fn open_backend(
     Ok(Arc::new(Retrying::with_policy(adaptive, patience)))
 }
 
-async fn open_bare(profile: &Profile, _notes: Arc<dyn Notes>) -> Result<Arc<dyn StorageBackend>> {
+async fn open_bare(profile: &Profile, notes: Arc<dyn Notes>) -> Result<Arc<dyn StorageBackend>> {
     match &profile.kind {
         ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
-        ProfileKind::S3(_) | ProfileKind::Drive(_) => {
+        ProfileKind::Drive(drive) => Ok(Arc::new(open_drive(profile, drive, notes).await?)),
+        ProfileKind::S3(_) => {
             Err(Error::new(Kind::Unsupported, "cloud storage is not in this version yet"))
         }
     }

@@ -8,6 +8,7 @@
 pub mod adaptive;
 #[doc(hidden)]
 pub mod conformance;
+pub mod drive;
 pub mod faulty;
 mod key;
 pub mod local;
@@ -28,6 +29,7 @@ use url::Url;
 use crate::error::Result;
 
 pub use adaptive::Adaptive;
+pub use drive::{DriveBackend, DriveSettings};
 pub use faulty::{Faulty, Op};
 pub use key::Key;
 pub use local::LocalBackend;

@@ -60,7 +60,8 @@ pub struct ObjectRow {
     pub packed: bool,
 }
 
-pub(super) const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
+pub(super) const COLUMNS: &str =
+    "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
     FROM objects o JOIN imports i ON i.num = o.import";
 
 pub(super) fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {

@@ -83,7 +83,8 @@ fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
 
 /// Refuses cuts that are not all of `range`: a whole file is made of what is stored, and holds no more.
 fn check_covered(cut: &[Extent], range: &Range<u64>, row: &ObjectRow) -> Result<()> {
-    let end = cut.iter().try_fold(range.start, |at, e| (e.range.start <= at).then_some(e.range.end));
+    let end =
+        cut.iter().try_fold(range.start, |at, e| (e.range.start <= at).then_some(e.range.end));
     let covered = range.is_empty() || end.is_some_and(|end| end >= range.end);
     if covered && range.end - range.start == row.len {
         return Ok(());
@@ -92,7 +93,11 @@ fn check_covered(cut: &[Extent], range: &Range<u64>, row: &ObjectRow) -> Result<
     Err(Error::new(Kind::Internal, text))
 }
 
-fn take_over(connection: &Connection, num: ObjectNum, range: &Range<u64>) -> Result<Vec<ObjectRow>> {
+fn take_over(
+    connection: &Connection,
+    num: ObjectNum,
+    range: &Range<u64>,
+) -> Result<Vec<ObjectRow>> {
     let row = object(connection, sql_int(num.0)?)?;
     if row.stored {
         // The answer to an earlier call was lost: what it freed are leftovers by now.
@@ -272,7 +277,9 @@ mod tests {
         catalog.intend_named(&id, "x/a", 5, Role::File).await.unwrap();
         let refused = catalog.intend_named(&other, "x/a", 5, Role::File).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::AlreadyExists);
-        for (top, taken) in [("x/", true), ("x/a", true), ("x", false), ("x/b", false), ("y/", false)] {
+        for (top, taken) in
+            [("x/", true), ("x/a", true), ("x", false), ("x/b", false), ("y/", false)]
+        {
             assert_eq!(catalog.others_have(&other, top).unwrap(), taken, "{top}");
         }
         assert!(!catalog.others_have(&id, "x/").unwrap());

@@ -10,10 +10,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::network::NetworkArgs;
+use super::{login::LoginArgs, network::NetworkArgs};
 use crate::{
     catalog::LayoutKind,
-    config::{Proxy, parse_rate},
+    config::{Proxy, Secret, parse_rate},
     error::Result,
     telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
@@ -52,6 +52,12 @@ pub(super) struct GlobalArgs {
     /// Give up when nothing arrived for so long, such as 30s or 5m; 0 for never
     #[arg(long, env = "BAE_TIMEOUT", global = true, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,
+    /// Ready access token for Google Drive; better given as the variable, which others cannot read
+    #[arg(long, env = "BAE_DRIVE_TOKEN", global = true, value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    pub(super) drive_token: Option<Secret>,
+    /// Folder id that --storage drive means when no profile has this type
+    #[arg(long, env = "BAE_DRIVE_FOLDER", global = true, value_name = "ID")]
+    pub(super) drive_folder: Option<String>,
     /// One JSON object a line on standard output
     #[arg(long, env = "BAE_JSON", global = true, value_parser = BoolishValueParser::new())]
     pub(super) json: bool,
@@ -104,8 +110,19 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Count the objects that no import names, and remove them when asked
     Gc(GcArgs),
+    /// Look after the places that objects are kept in
+    Storage {
+        #[command(subcommand)]
+        command: StorageCommand,
+    },
     /// Print the completions of a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StorageCommand {
+    /// Sign in to Google Drive, and keep the sign-in
+    Login(LoginArgs),
 }
 
 #[derive(Debug, Args)]
@@ -257,6 +274,12 @@ pub(super) fn size(text: &str) -> Result<ByteSize, String> {
 
 pub(super) fn rate(text: &str) -> Result<u64, String> {
     with_hint(parse_rate(text))
+}
+
+/// Never an error, which clap would show with the text.
+#[allow(clippy::unnecessary_wraps, reason = "the form of a value parser")]
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::Text(text.to_owned()))
 }
 
 fn time(text: &str) -> Result<Duration, String> {

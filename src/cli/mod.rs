@@ -5,11 +5,13 @@
 //! [`progress`] write there. Nothing here decides anything about imports: what the CLI can do, [`App`] can do for
 //! any other surface.
 //!
-//! What it refuses: secrets on the command line, since every user of the machine can read it.
+//! What it refuses: secrets on the command line, since every user of the machine can read it. `--drive-token` is the
+//! one exception: a token that ends within the hour, for scripts; its variable is the better way.
 
 mod args;
 mod import;
 mod interrupt;
+mod login;
 mod network;
 mod output;
 mod progress;
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::Cli;
 use self::{
-    args::{Command, GlobalArgs},
+    args::{Command, GlobalArgs, StorageCommand},
     output::{Failure, Output},
 };
 use crate::{
@@ -87,6 +89,9 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Verify { imports } => verify::verify(context, imports).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
+        Command::Storage { command: StorageCommand::Login(args) } => {
+            login::run(context, args).await
+        }
         Command::Completions { .. } => unreachable!("answered above, before anything is opened"),
     }
 }
@@ -99,6 +104,8 @@ fn overrides(global: GlobalArgs) -> Overrides {
         memory: global.memory,
         limit_rate: global.limit_rate,
         timeout: global.timeout,
+        drive_token: global.drive_token,
+        drive_folder: global.drive_folder,
     }
 }
 

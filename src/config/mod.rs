@@ -9,12 +9,14 @@
 //! paths in the file (relative to what?), and secrets in URLs.
 
 mod aws;
+mod drive_vars;
 mod env;
 mod file;
 mod list;
 mod network;
 mod profile;
 mod secret;
+mod secrets_file;
 mod settings;
 mod url;
 mod write;
@@ -58,6 +60,10 @@ pub struct Overrides {
     pub limit_rate: Option<u64>,
     /// Zero lifts the file's timeout.
     pub timeout: Option<Duration>,
+    /// A ready access token for Google Drive.
+    pub drive_token: Option<Secret>,
+    /// The folder that the plain word `drive` means.
+    pub drive_folder: Option<String>,
 }
 
 /// The settings of one run.
@@ -81,6 +87,10 @@ pub struct Config {
     aws: AwsEnv,
     /// What `--storage` is when it is not given.
     default_storage: String,
+    /// `BAE_DRIVE_*` and their flags.
+    drive: Settings,
+    /// Where a sign-in is kept; `None` without a config folder.
+    secrets: Option<PathBuf>,
 }
 
 impl Config {
@@ -93,12 +103,32 @@ impl Config {
         let default = || Some(env.config_home()?.join("bae/config.toml"));
         let path = overrides.config.clone().or_else(default);
         let must_exist = overrides.config.is_some() && !overrides.makes_config;
-        let file = match &path {
+        let mut file = match &path {
             Some(path) if must_exist => File::read(path)?,
             Some(path) => File::read_if_there(path)?,
             None => File::default(),
         };
-        Ok(Self { file: path, ..Self::resolve(file, overrides, env)? })
+        let secrets = path.as_ref().map(|path| path.with_file_name(secrets_file::NAME));
+        if let Some(path) = &secrets {
+            secrets_file::add_to(&mut file.profiles, path)?;
+        }
+        Ok(Self { file: path, secrets, ..Self::resolve(file, overrides, env)? })
+    }
+
+    /// Keeps a secret of a profile for the next runs, in a file that nobody else can read. Returns where.
+    ///
+    /// # Errors
+    /// When it cannot be written, or there is no config folder.
+    pub fn remember_secret(&self, profile: &str, key: &str, secret: &Secret) -> Result<PathBuf> {
+        let path = self.secrets.as_ref().ok_or_else(|| {
+            Error::new(
+                Kind::InvalidInput,
+                "no config folder: neither HOME nor XDG_CONFIG_HOME is set",
+            )
+            .hint("name a config file with --config")
+        })?;
+        secrets_file::remember(path, profile, key, secret)?;
+        Ok(path.clone())
     }
 
     fn resolve(mut file: File, overrides: Overrides, env: &Env) -> Result<Self> {
@@ -114,8 +144,11 @@ impl Config {
         network.limit_rate = network.limit_rate.filter(|rate| *rate > 0);
         network.upload_limit = network.upload_limit.or(file.upload_limit).filter(|rate| *rate > 0);
 
+        let drive = drive_vars::read(&overrides, env);
         let mut profiles = std::mem::take(&mut file.profiles);
         env.add_profiles(&mut profiles)?;
+        // What only the secrets file knows was a profile once.
+        profiles.retain(|_, settings| !settings.is_only_from(secrets_file::NAME));
         Ok(Self {
             data_dir: data_dir(overrides.data_dir, file.data_dir.as_deref(), env)?,
             memory,
@@ -127,6 +160,8 @@ impl Config {
             profiles,
             aws: AwsEnv::of(env),
             default_storage: env.get("BAE_STORAGE").unwrap_or("file").to_owned(),
+            drive,
+            secrets: None,
         })
     }
 
@@ -136,6 +171,14 @@ impl Config {
     /// `NotFound` when there is no such profile, with the names there are; `InvalidInput` when its keys or the URL
     /// cannot be used, or when a URL carries a secret.
     pub fn storage(&self, name_or_url: &str) -> Result<Profile> {
+        let mut profile = self.written_storage(name_or_url)?;
+        if let ProfileKind::Drive(drive) = &mut profile.kind {
+            drive_vars::complete(drive, &self.drive, self.profiles.iter())?;
+        }
+        Ok(profile)
+    }
+
+    fn written_storage(&self, name_or_url: &str) -> Result<Profile> {
         if name_or_url.contains(':') {
             return Profile::from_url(name_or_url, &self.aws);
         }
@@ -144,6 +187,12 @@ impl Config {
         }
         match name_or_url {
             "file" => Ok(Profile::local("file", self.data_dir.join("objects"))),
+            "drive" if !self.profiles.values().any(|s| s.text("type") == Some("drive")) => {
+                match drive_vars::profile(&self.drive)? {
+                    Some(profile) => Ok(profile),
+                    None => self.only_profile_of(name_or_url),
+                }
+            }
             "s3" | "drive" => self.only_profile_of(name_or_url),
             _ => Err(self.unknown_storage(name_or_url)),
         }
@@ -340,6 +389,30 @@ mod tests {
         let bad = [HOME, ("BAE_STORAGE_S3_BUCKET", "b"), ("AWS_ENDPOINT_URL", "nonsense")];
         let config = load("", Overrides::default(), &bad).unwrap();
         assert!(config.storage("s3").unwrap_err().report().contains("(AWS_ENDPOINT_URL)"));
+    }
+
+    #[test]
+    fn a_drive_folder_is_signed_in_to_by_variables_or_by_the_profile_of_the_same_folder() {
+        let drive = |config: &Config, name: &str| match config.storage(name).unwrap() {
+            Profile { kind: ProfileKind::Drive(drive), .. } => drive,
+            other => panic!("{other:?}"),
+        };
+        let toml = "[storage.d]\ntype = 'drive'\nfolder = 'F'\ntoken = 't'";
+        let config = load(toml, Overrides::default(), &[HOME]).unwrap();
+        assert_eq!(drive(&config, "drive://F").token, Some(Secret::Text("t".into())));
+        assert_eq!(drive(&config, "drive://G").token, None);
+
+        let env = [HOME, ("BAE_DRIVE_TOKEN", "env"), ("BAE_DRIVE_FOLDER", "G")];
+        let config = load("", Overrides::default(), &env).unwrap();
+        assert_eq!(drive(&config, "drive://F").token, Some(Secret::Text("env".into())));
+        let word = config.storage("drive").unwrap();
+        assert_eq!(word.canonical(), "drive://G");
+        let flags =
+            Overrides { drive_token: Some(Secret::Text("flag".into())), ..Overrides::default() };
+        let config = load("", flags, &[HOME, ("BAE_DRIVE_TOKEN", "env")]).unwrap();
+        assert_eq!(config.storage("drive").unwrap().canonical(), "drive");
+        assert_eq!(drive(&config, "drive").token, Some(Secret::Text("flag".into())));
+        assert!(!format!("{config:?}").contains("flag"));
     }
 
     #[test]

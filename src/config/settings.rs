@@ -94,6 +94,15 @@ impl Settings {
         self.0.iter().map(|(key, setting)| (key.as_str(), &setting.value))
     }
 
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.0.contains_key(*key))
+    }
+
+    /// Whether all of it was written in a file of this name.
+    pub(super) fn is_only_from(&self, file: &str) -> bool {
+        !self.0.is_empty() && self.0.values().all(|setting| setting.origin.ends_with(file))
+    }
+
     /// Puts the home folder into `path`. A path that is wrong stays as it is: using it will say so.
     pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
         let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut("path") else { return };

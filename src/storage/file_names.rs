@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(key(&own, ".hidden/.x"), "_.hidden/.x");
         let apart = Folder::apart("An Album", &id);
         assert_eq!(key(&apart, "An Album/CD 1/01.flac"), "An Album [9c4e01ab]/CD 1/01.flac");
-        assert_eq!(key(&Folder::apart("film.mkv", &id), "film.mkv"), "film.mkv [9c4e01ab]/film.mkv");
+        assert_eq!(
+            key(&Folder::apart("film.mkv", &id), "film.mkv"),
+            "film.mkv [9c4e01ab]/film.mkv"
+        );
         assert_eq!(apart.top(&file("An Album/x")).unwrap(), "An Album [9c4e01ab]/");
         assert_eq!(own.top(&file("film.mkv")).unwrap(), "film.mkv");
     }
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn long_paths_are_cut_keep_their_extension_and_stay_apart() {
-        let deep = |last: &str| format!("{}{last}.flac", "a folder of thirty bytes, or so/".repeat(60));
+        let deep =
+            |last: &str| format!("{}{last}.flac", "a folder of thirty bytes, or so/".repeat(60));
         let (a, b) = (key(&Folder::own(), &deep("a")), key(&Folder::own(), &deep("b")));
         assert_ne!(a, b);
         assert!(a.len() <= Key::MAX && a.len() > 600 && a.ends_with(".flac"), "{a}");

@@ -211,7 +211,10 @@ mod tests {
         for bad in
             [vec![span(0..5), span(6..10)], vec![span(0..6), span(5..10)], vec![span(0..9)], vec![]]
         {
-            assert_eq!(Layout::new(10, bad, 4, LayoutKind::Chunks).unwrap_err().kind(), Kind::InvalidInput);
+            assert_eq!(
+                Layout::new(10, bad, 4, LayoutKind::Chunks).unwrap_err().kind(),
+                Kind::InvalidInput
+            );
         }
         assert!(Layout::new(10, [span(0..10)], 0, LayoutKind::Chunks).is_err());
         assert!(Layout::new(0, [], 1, LayoutKind::Chunks).unwrap().slots().is_empty());

@@ -199,12 +199,9 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
 
 /// A run of the process: it publishes until something fails, which is where it dies.
 async fn publish_until_it_dies(rig: &Rig) -> bool {
-    let Ok(publisher) = Publisher::new(
-        rig.reader.clone(),
-        rig.catalog.clone(),
-        Arc::clone(&rig.pressure),
-        3,
-    ) else {
+    let Ok(publisher) =
+        Publisher::new(rig.reader.clone(), rig.catalog.clone(), Arc::clone(&rig.pressure), 3)
+    else {
         return false;
     };
     if publisher.delete_freed().await.is_err() {

@@ -175,7 +175,11 @@ impl Download {
     ///
     /// # Errors
     /// As of `fill`.
-    pub async fn publish(&mut self, publishing: &Publishing, stop: &CancellationToken) -> Result<()> {
+    pub async fn publish(
+        &mut self,
+        publishing: &Publishing,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         self.state = "publishing";
         // Nothing more is to arrive.
         self.timeout = None;

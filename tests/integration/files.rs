@@ -24,7 +24,8 @@ fn album(name: &str) -> Recipe {
 /// Storage holds the torrent's files at `folder`, bit for bit, and nothing else of it.
 fn assert_whole(bae: &Bae, torrent: &Fixture, folder: &str) {
     torrent.assert_same(&bae.objects().join(folder));
-    let files: Vec<_> = fs::read_dir(bae.objects()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let files: Vec<_> =
+        fs::read_dir(bae.objects()).unwrap().map(|e| e.unwrap().file_name()).collect();
     let shown = |name: &&std::ffi::OsString| *name != ".tmp";
     assert_eq!(files.iter().filter(shown).collect::<Vec<_>>(), [folder], "nothing is stored twice");
 }
@@ -53,7 +54,8 @@ fn files_are_stored_under_their_own_names_bit_for_bit() {
         let link = url::Url::parse(links.lines().next().unwrap()).unwrap();
         assert!(link.to_file_path().unwrap().starts_with(bae.objects()), "{link}");
         let one = bae.run(["url", &id, "cover.jpg", "--json"]).expect(0).json();
-        let path = url::Url::parse(one[0]["url"].as_str().unwrap()).unwrap().to_file_path().unwrap();
+        let path =
+            url::Url::parse(one[0]["url"].as_str().unwrap()).unwrap().to_file_path().unwrap();
         assert_eq!(fs::read(path).unwrap(), fs::read(torrent.data().join("cover.jpg")).unwrap());
         bae.run(["gc", "--yes"]).expect(0);
         assert_whole(&bae, &torrent, "An Album");
@@ -91,7 +93,11 @@ fn publish_makes_whole_files_of_an_import_that_was_chunks() {
     assert_eq!((&one[0]["files"], &one[0]["bytes"]), (&1.into(), &1_234.into()), "{}", one[0]);
     let all = bae.run(["publish", &id, "--json"]).expect(0).json().remove(0);
     assert_eq!((&all["event"], &all["files"]), (&"published".into(), &4.into()), "{all}");
-    assert_eq!((&all["copied"], &all["sent"]), (&(torrent.bytes - 1_234).into(), &0.into()), "{all}");
+    assert_eq!(
+        (&all["copied"], &all["sent"]),
+        (&(torrent.bytes - 1_234).into(), &0.into()),
+        "{all}"
+    );
     assert_whole(&bae, &torrent, "An Album");
     bae.assert_exact(&id, &torrent);
     let again = bae.run(["publish", &id, "--json"]).expect(0).json().remove(0);

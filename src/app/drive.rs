@@ -1,0 +1,58 @@
+//! A profile of type drive, opened.
+
+use std::sync::Arc;
+
+use crate::{
+    backends::{
+        DriveBackend, DriveSettings, Notes,
+        drive::{Credentials, http_client},
+    },
+    config::{DriveProfile, Profile, Secret},
+    error::{Error, Kind, Result},
+};
+
+/// The backend of a drive profile. Nothing is asked of Google before it is used.
+pub(super) async fn open_drive(
+    profile: &Profile,
+    drive: &DriveProfile,
+    notes: Arc<dyn Notes>,
+) -> Result<DriveBackend> {
+    let http = http_client()?;
+    let (name, keys) = (profile.canonical(), drive.clone());
+    // A secret may come from a command that asks its user.
+    let credentials = tokio::task::spawn_blocking(move || credentials(&name, &keys)).await;
+    let credentials = credentials
+        .map_err(|e| Error::new(Kind::Internal, "the secrets of a storage").because(e))?;
+    let tokens = credentials?.into_source(&http)?;
+    let mut settings = DriveSettings { folder: drive.folder.clone(), ..DriveSettings::default() };
+    if let Some(endpoint) = &drive.endpoint {
+        settings.endpoint = endpoint.clone();
+    }
+    Ok(DriveBackend::open(http, settings, tokens, notes))
+}
+
+/// A ready token before a service account before a user's sign-in: what was given most on purpose.
+fn credentials(name: &str, drive: &DriveProfile) -> Result<Credentials> {
+    let place = |e: Error| e.within(format!("storage {name:?}"));
+    let reveal = |secret: &Secret| secret.reveal().map_err(place);
+    if let Some(token) = &drive.token {
+        return reveal(token).map(Credentials::Token);
+    }
+    let token_uri = drive.token_uri.clone();
+    if let Some(key) = &drive.service_account {
+        return Ok(Credentials::ServiceAccount { key: reveal(key)?, token_uri });
+    }
+    let login = format!("sign in with `bae storage login {name}`, or set BAE_DRIVE_TOKEN");
+    let missing = |what: &str| {
+        Error::new(Kind::Unauthenticated, format!("storage {name:?} has no {what}")).hint(&login)
+    };
+    let refresh_token = drive.refresh_token.as_ref().ok_or_else(|| missing("sign-in"))?;
+    let client_id = drive.client_id.clone().ok_or_else(|| missing("client_id"))?;
+    let client_secret = drive.client_secret.as_ref().ok_or_else(|| missing("client_secret"))?;
+    Ok(Credentials::User {
+        client_id,
+        client_secret: reveal(client_secret)?,
+        refresh_token: reveal(refresh_token)?,
+        token_uri,
+    })
+}

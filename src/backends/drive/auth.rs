@@ -1,0 +1,289 @@
+//! Where access tokens come from, kept in memory and renewed by one caller for all.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{sync::Mutex, time::Instant};
+use url::Url;
+use yup_oauth2::{ServiceAccountAuthenticator, ServiceAccountKey};
+
+use super::{
+    errors::SIGN_IN,
+    oauth::{self, AccessToken, Granted, TOKEN_URI},
+};
+use crate::error::{Error, Kind, Result};
+
+/// Gives access tokens.
+#[async_trait]
+pub trait TokenSource: Send + Sync + fmt::Debug {
+    /// A token that is good now; another than `refused`, which the server would not take.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when there is none; retryable ones when the token server cannot be asked.
+    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken>;
+}
+
+/// How bae signs in.
+pub enum Credentials {
+    /// A ready access token. Good for an hour at most, and never renewed.
+    Token(String),
+    /// What `bae storage login` leaves.
+    User { client_id: String, client_secret: String, refresh_token: String, token_uri: Option<Url> },
+    /// The key file of a service account: its path, or its JSON text.
+    ServiceAccount { key: String, token_uri: Option<Url> },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(..)",
+            Self::User { .. } => "User(..)",
+            Self::ServiceAccount { .. } => "ServiceAccount(..)",
+        })
+    }
+}
+
+impl Credentials {
+    /// # Errors
+    /// `InvalidInput` when a service account's key cannot be read.
+    pub fn into_source(self, http: &reqwest::Client) -> Result<Arc<dyn TokenSource>> {
+        Ok(match self {
+            Self::Token(token) => Arc::new(ReadyToken(AccessToken(token))),
+            Self::User { client_id, client_secret, refresh_token, token_uri } => {
+                let token_uri = token_uri.map_or_else(|| Url::parse(TOKEN_URI), Ok);
+                let token_uri = token_uri.expect("the built-in address is a URL");
+                let http = http.clone();
+                Arc::new(Renewed::new(User {
+                    client_id,
+                    client_secret,
+                    refresh_token,
+                    token_uri,
+                    http,
+                }))
+            }
+            Self::ServiceAccount { key, token_uri } => {
+                let mut key = service_key(&key)?;
+                if let Some(uri) = token_uri {
+                    key.token_uri = uri.into();
+                }
+                Arc::new(Renewed::new(ServiceAccount(key)))
+            }
+        })
+    }
+}
+
+fn service_key(given: &str) -> Result<ServiceAccountKey> {
+    let text = if given.trim_start().starts_with('{') {
+        given.to_owned()
+    } else {
+        let path = Path::new(given);
+        let place = || format!("key of a service account {}", path.display());
+        std::fs::read_to_string(path).map_err(|e| Error::io(place(), e))?
+    };
+    // Not serde's own words: they may quote the key.
+    serde_json::from_str(&text).map_err(|_| {
+        Error::new(Kind::InvalidInput, "the key of a service account is not Google's JSON key file")
+            .hint("service_account is the path of the downloaded key, or its whole text")
+    })
+}
+
+/// A token somebody else looks after.
+#[derive(Debug)]
+struct ReadyToken(AccessToken);
+
+#[async_trait]
+impl TokenSource for ReadyToken {
+    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken> {
+        match refused {
+            None => Ok(self.0.clone()),
+            Some(_) => Err(Error::new(Kind::Unauthenticated, "Google does not take the access token")
+                .hint("such a token is good for an hour: give a new one, or sign in with `bae storage login NAME`")),
+        }
+    }
+}
+
+/// Where [`Renewed`] gets the next token.
+#[async_trait]
+trait Renew: Send + Sync + fmt::Debug {
+    async fn renew(&self) -> Result<Granted>;
+}
+
+/// Keeps a token until a minute before its end. Whoever finds none renews it while the others wait.
+#[derive(Debug)]
+struct Renewed<R> {
+    from: R,
+    held: Mutex<Option<(AccessToken, Instant)>>,
+}
+
+/// A token is not used in its last minute: it must outlast the request that it goes with.
+const BEFORE_END: Duration = Duration::from_secs(60);
+
+impl<R: Renew> Renewed<R> {
+    fn new(from: R) -> Self {
+        Self { from, held: Mutex::new(None) }
+    }
+}
+
+#[async_trait]
+impl<R: Renew> TokenSource for Renewed<R> {
+    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken> {
+        let mut held = self.held.lock().await;
+        if let Some((token, until)) = &*held
+            && *until > Instant::now()
+            && refused != Some(token)
+        {
+            return Ok(token.clone());
+        }
+        let granted = self.from.renew().await?;
+        let until = Instant::now() + granted.lasts.saturating_sub(BEFORE_END);
+        *held = Some((granted.access_token.clone(), until));
+        Ok(granted.access_token)
+    }
+}
+
+struct User {
+    client_id: String,
+    client_secret: String,
+    refresh_token: String,
+    token_uri: Url,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Renew for User {
+    async fn renew(&self) -> Result<Granted> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &self.client_id),
+            ("client_secret", &self.client_secret),
+            ("refresh_token", &self.refresh_token),
+        ];
+        oauth::grant(&self.http, &self.token_uri, &form).await?.map_err(oauth::Refused::error)
+    }
+}
+
+/// The scope of a service account. Not `drive.file`: that shows an account only what it made itself, and the folder
+/// it works in was made by somebody else and shared with it. It reaches nothing that is not shared with it anyway.
+const SERVICE_SCOPE: &str = "https://www.googleapis.com/auth/drive";
+
+struct ServiceAccount(ServiceAccountKey);
+
+impl fmt::Debug for ServiceAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServiceAccount").field(&self.0.client_email).finish()
+    }
+}
+
+#[async_trait]
+impl Renew for ServiceAccount {
+    async fn renew(&self) -> Result<Granted> {
+        let account = &self.0.client_email;
+        let signer = ServiceAccountAuthenticator::builder(self.0.clone())
+            .with_timeout(Duration::from_secs(30))
+            .build()
+            .await
+            .map_err(|e| {
+                let text = format!("the private key of service account {account} cannot be used");
+                Error::new(Kind::InvalidInput, text).because(e)
+            })?;
+        let refused = |e: yup_oauth2::Error| match e {
+            yup_oauth2::Error::AuthError(_) => {
+                let text = format!("Google refuses service account {account}");
+                Error::new(Kind::Unauthenticated, text).because(e).hint(
+                    "make a new key for it in the Google Cloud console, and look at this machine's clock",
+                )
+            }
+            e => Error::new(Kind::Network, format!("sign-in of service account {account}"))
+                .because(e.to_string()),
+        };
+        let token = signer.token(&[SERVICE_SCOPE]).await.map_err(refused)?;
+        let text = token.token().ok_or_else(|| {
+            Error::new(Kind::Unauthenticated, "the token server gave no token").hint(SIGN_IN)
+        })?;
+        // Google's are good for an hour. Who says nothing is asked again soon.
+        let now = std::time::SystemTime::now();
+        let ends = token.expiration_time().map(std::time::SystemTime::from);
+        let lasts = ends.and_then(|end| end.duration_since(now).ok());
+        Ok(Granted {
+            access_token: AccessToken(text.to_owned()),
+            lasts: lasts.unwrap_or(Duration::from_secs(300)),
+            refresh_token: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Counting(AtomicU32, Duration);
+
+    fn lasting(lasts: Duration) -> Renewed<Counting> {
+        Renewed::new(Counting(AtomicU32::new(0), lasts))
+    }
+
+    #[async_trait]
+    impl Renew for Counting {
+        async fn renew(&self) -> Result<Granted> {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let n = self.0.fetch_add(1, Ordering::Relaxed);
+            let access_token = AccessToken(format!("t{n}"));
+            Ok(Granted { access_token, lasts: self.1, refresh_token: None })
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_need_a_token_renew_it_once() {
+        let source = lasting(Duration::from_secs(3600));
+        let ask = || source.token(None);
+        let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+        for token in [a, b, c, d] {
+            assert_eq!(token.unwrap().0, "t0");
+        }
+        let old = AccessToken("t0".into());
+        let ask = || source.token(Some(&old));
+        let (a, b) = tokio::join!(ask(), ask());
+        assert_eq!((a.unwrap().0.as_str(), b.unwrap().0.as_str()), ("t1", "t1"));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_a_minute_before_its_end() {
+        let source = lasting(BEFORE_END + Duration::from_millis(500));
+        assert_eq!(source.token(None).await.unwrap().0, "t0");
+        assert_eq!(source.token(None).await.unwrap().0, "t0");
+        tokio::time::sleep(Duration::from_millis(550)).await;
+        assert_eq!(source.token(None).await.unwrap().0, "t1");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let http = reqwest::Client::new();
+        let user = Credentials::User {
+            client_id: "id".into(),
+            client_secret: "hunter2".into(),
+            refresh_token: "hunter2".into(),
+            token_uri: None,
+        };
+        let shown = format!("{user:?} {:?}", Credentials::Token("hunter2".into()));
+        let sources = [user, Credentials::Token("hunter2".into())]
+            .map(|credentials| format!("{:?}", credentials.into_source(&http).unwrap()));
+        assert!(!shown.contains("hunter2") && !sources.concat().contains("hunter2"), "{sources:?}");
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_not_quoted() {
+        let bad = Credentials::ServiceAccount { key: "{\"hunter2\": 1}".into(), token_uri: None };
+        let error = bad.into_source(&reqwest::Client::new()).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidInput);
+        assert!(!error.report().contains("hunter2"));
+    }
+}

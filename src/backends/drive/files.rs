@@ -1,0 +1,215 @@
+//! Files on Drive by id and by key: metadata, search, removal.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Drive,
+    client::Call,
+    limits::Cost,
+    names::{self, Properties},
+};
+use crate::{
+    backends::{Key, ObjectInfo, Page, PageToken},
+    error::{Error, Kind, Result},
+};
+
+/// What bae wants to know of a file.
+pub(super) const FIELDS: &str = "id,size,md5Checksum,trashed,appProperties";
+/// As many files as a page can have.
+const PAGE: &str = "1000";
+
+/// A file as Drive describes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Meta {
+    pub(super) id: String,
+    /// A number in quotes, as all of Google's 64-bit numbers. Folders have none.
+    #[serde(default)]
+    size: Option<String>,
+    #[serde(default)]
+    pub(super) md5_checksum: Option<String>,
+    #[serde(default)]
+    pub(super) trashed: bool,
+    #[serde(default)]
+    app_properties: Properties,
+}
+
+impl Meta {
+    pub(super) fn len(&self) -> u64 {
+        self.size.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Files {
+    #[serde(default)]
+    files: Vec<Meta>,
+    #[serde(default)]
+    next_page_token: Option<String>,
+}
+
+impl Drive {
+    /// The file `id`, unless it is gone or in the trash.
+    pub(super) async fn meta(&self, id: &str, what: &str) -> Result<Option<Meta>> {
+        let url = self.client.url(&format!("drive/v3/files/{id}"), &[("fields", FIELDS)]);
+        let call = Call::new(Method::GET, url, what, Cost::Read);
+        match self.client.json::<Meta>(&call, |request| request).await {
+            Ok(meta) => Ok((!meta.trashed).then_some(meta)),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The file that holds `key`: the noted one, or else the oldest that says so itself.
+    pub(super) async fn look_up(&self, key: &Key, what: &str) -> Result<Option<Meta>> {
+        if let Some(id) = self.known.get(key)? {
+            if let Some(meta) = self.meta(&id, what).await? {
+                return Ok(Some(meta));
+            }
+            self.known.forget(key).await;
+        }
+        let Some(found) = self.find(key, what).await?.into_iter().next() else { return Ok(None) };
+        self.known.remember(key, &found.id).await;
+        Ok(Some(found))
+    }
+
+    /// The id of the file that holds `key`, by the notes if they have it.
+    pub(super) async fn id_of(&self, key: &Key, what: &str) -> Result<Option<String>> {
+        if let Some(id) = self.known.get(key)? {
+            return Ok(Some(id));
+        }
+        Ok(self.look_up(key, what).await?.map(|meta| meta.id))
+    }
+
+    /// All files that say they hold `key`, the oldest first. There is more than one only after a crash or where two
+    /// programs did the same.
+    pub(super) async fn find(&self, key: &Key, what: &str) -> Result<Vec<Meta>> {
+        let root = self.root().await?;
+        let query = names::query_key(key, &root.id);
+        let mut found = Vec::new();
+        let mut page = None;
+        loop {
+            let mut files = self.query(&query, page.as_deref(), what).await?;
+            found.append(&mut files.files);
+            page = files.next_page_token;
+            if page.is_none() {
+                break;
+            }
+        }
+        // Half of a hash would match too little to matter, but a file is given out as the key it says.
+        found.retain(|meta| names::key_of(&meta.app_properties).as_ref() == Some(key));
+        Ok(found)
+    }
+
+    async fn query(&self, query: &str, page: Option<&str>, what: &str) -> Result<Files> {
+        let root = self.root().await?;
+        let fields = format!("nextPageToken,files({FIELDS})");
+        let mut params = vec![("q", query), ("fields", &fields), ("orderBy", "createdTime")];
+        params.extend([("pageSize", PAGE), ("includeItemsFromAllDrives", "true")]);
+        params.extend(page.map(|token| ("pageToken", token)));
+        match &root.drive {
+            Some(drive) => params.extend([("corpora", "drive"), ("driveId", drive.as_str())]),
+            None => params.push(("corpora", "user")),
+        }
+        let url = self.client.url("drive/v3/files", &params);
+        self.client.json(&Call::new(Method::GET, url, what, Cost::List), |request| request).await
+    }
+
+    /// One page of the objects whose key begins with `prefix`; their ids are noted on the way, so that a listing mends
+    /// lost notes.
+    pub(super) async fn list_page(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        let root = self.root().await?;
+        let query = names::query_prefix(prefix, &root.id);
+        let what = format!("list of {prefix:?}");
+        let files = self.query(&query, page.map(|token| token.0.as_str()), &what).await?;
+        // The oldest comes first, and is the one that is read.
+        let mut found = BTreeMap::new();
+        for meta in files.files {
+            let key = names::key_of(&meta.app_properties);
+            let Some(key) = key.filter(|key| key.as_str().starts_with(prefix)) else { continue };
+            found.entry(key).or_insert(meta);
+        }
+        let mut objects = Vec::with_capacity(found.len());
+        for (key, meta) in found {
+            if self.known.get(&key)?.is_none() {
+                self.known.remember(&key, &meta.id).await;
+            }
+            objects.push(ObjectInfo { len: meta.len(), key });
+        }
+        Ok(Page { objects, next: files.next_page_token.map(PageToken) })
+    }
+
+    /// Removes every file that holds `key`.
+    pub(super) async fn remove_key(&self, key: &Key) -> Result<()> {
+        let what = format!("delete of {key}");
+        let ids = match self.known.get(key)? {
+            Some(id) => vec![id],
+            None => self.find(key, &what).await?.into_iter().map(|meta| meta.id).collect(),
+        };
+        for id in ids {
+            self.remove(&id, &what).await?;
+        }
+        self.known.forget(key).await;
+        Ok(())
+    }
+
+    /// Removes a file, past the trash where that is allowed; no error when it is not there.
+    pub(super) async fn remove(&self, id: &str, what: &str) -> Result<()> {
+        let url = self.client.url(&format!("drive/v3/files/{id}"), &[]);
+        let call = Call::new(Method::DELETE, url.clone(), what, Cost::Edit);
+        match self.client.send(&call, |request| request).await {
+            Err(e) if e.kind() == Kind::NotFound => Ok(()),
+            // Content managers of a shared drive can put things into the trash and no more. It is emptied by itself
+            // after 30 days.
+            Err(e) if e.kind() == Kind::PermissionDenied => {
+                let call = Call::new(Method::PATCH, url, what, Cost::Edit);
+                let trash = json!({ "trashed": true });
+                self.client.send(&call, |request| request.json(&trash)).await.map_err(|_| e)?;
+                Ok(())
+            }
+            done => done.map(drop),
+        }
+    }
+
+    /// Changes a file's metadata.
+    pub(super) async fn patch(&self, id: &str, change: &Value, what: &str) -> Result<()> {
+        let url = self.client.url(&format!("drive/v3/files/{id}"), &[("fields", "id")]);
+        let call = Call::new(Method::PATCH, url, what, Cost::Edit);
+        self.client.send(&call, |request| request.json(change)).await.map(drop)
+    }
+
+    /// What a new file is told to be.
+    pub(super) async fn description(&self, key: &Key, id: &str) -> Result<Value> {
+        let placing = names::placing(key);
+        let parent = self.folder(&placing.folders).await?;
+        Ok(json!({
+            "id": id,
+            "name": placing.name,
+            "parents": [parent],
+            "mimeType": "application/octet-stream",
+        }))
+    }
+
+    /// The bytes that still fit; `None` where there is no limit or it is a shared drive's.
+    pub(super) async fn room(&self) -> Result<Option<u64>> {
+        if self.root().await?.drive.is_some() {
+            return Ok(None);
+        }
+        let url = self.client.url("drive/v3/about", &[("fields", "storageQuota")]);
+        let call = Call::new(Method::GET, url, "free room", Cost::Read);
+        let about: Value = self.client.json(&call, |request| request).await?;
+        let number = |name: &str| about["storageQuota"][name].as_str()?.parse::<u64>().ok();
+        Ok(number("limit").map(|limit| limit.saturating_sub(number("usage").unwrap_or(0))))
+    }
+}
+
+/// The error of an object that arrived otherwise than it was sent.
+pub(super) fn damaged(key: &Key) -> Error {
+    let text = format!("object {key} arrived damaged on Google Drive, and was removed there");
+    Error::new(Kind::Unavailable, text)
+}

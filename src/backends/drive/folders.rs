@@ -1,0 +1,176 @@
+//! The folders that files are in: the root of the place, and those below it, made when they are first needed.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Drive,
+    client::Call,
+    errors::FOLDER_NOT_SEEN,
+    limits::Cost,
+    names::{FOLDER, query_folder},
+};
+use crate::error::{Error, Kind, Result};
+
+/// The folder that is made when none is named.
+const DEFAULT_FOLDER: &str = "bae";
+/// Where its id is noted.
+const ROOT_NOTE: &str = "root";
+
+/// The folder everything is in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Root {
+    pub(super) id: String,
+    /// The shared drive it lives in.
+    #[serde(default, rename = "driveId")]
+    pub(super) drive: Option<String>,
+    #[serde(default)]
+    mime_type: String,
+    #[serde(default)]
+    trashed: bool,
+}
+
+/// The ids of folders by path, as far as this process has met them.
+#[derive(Debug, Default)]
+pub(super) struct Folders {
+    ids: Mutex<HashMap<String, String>>,
+    /// One folder is made at a time: making them is slow and rare, and two callers may want the same.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl Drive {
+    /// The root folder, looked at once.
+    pub(super) async fn root(&self) -> Result<&Root> {
+        self.root.get_or_try_init(|| self.find_root()).await
+    }
+
+    async fn find_root(&self) -> Result<Root> {
+        if let Some(id) = &self.wanted_folder {
+            return self.look_at_root(id).await;
+        }
+        if let Some(id) = self.notes.get(ROOT_NOTE)? {
+            match self.look_at_root(&id).await {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                found => return found,
+            }
+        }
+        let id = self.folder_in("root", DEFAULT_FOLDER, None).await?;
+        self.note(ROOT_NOTE, Some(id.clone())).await;
+        self.look_at_root(&id).await
+    }
+
+    async fn look_at_root(&self, id: &str) -> Result<Root> {
+        let fields = ("fields", "id,driveId,mimeType,trashed");
+        let url = self.client.url(&format!("drive/v3/files/{id}"), &[fields]);
+        let call = Call::new(Method::GET, url, format!("folder {id}"), Cost::Read);
+        let root: Root =
+            self.client.json(&call, |request| request).await.map_err(|e| {
+                if e.kind() == Kind::NotFound { e.hint(FOLDER_NOT_SEEN) } else { e }
+            })?;
+        if root.trashed {
+            let text = format!("folder {id} on Google Drive is in the trash");
+            return Err(Error::new(Kind::NotFound, text).hint("restore it, or name another"));
+        }
+        if root.mime_type != FOLDER {
+            let text = format!("{id} on Google Drive is not a folder");
+            return Err(Error::new(Kind::InvalidInput, text)
+                .hint("a folder's id is the last part of its address in the browser"));
+        }
+        Ok(root)
+    }
+
+    /// The id of the folder at `path` below the root.
+    pub(super) async fn folder(&self, path: &[String]) -> Result<String> {
+        let root = self.root().await?;
+        let mut parent = root.id.clone();
+        for depth in 0..path.len() {
+            parent = self.child(&parent, path, depth, root.drive.as_deref()).await?;
+        }
+        Ok(parent)
+    }
+
+    async fn child(
+        &self,
+        parent: &str,
+        path: &[String],
+        depth: usize,
+        drive: Option<&str>,
+    ) -> Result<String> {
+        let name = path[..=depth].join("/");
+        if let Some(id) = self.known_folder(&name)? {
+            return Ok(id);
+        }
+        let _one_at_a_time = self.folders.making.lock().await;
+        if let Some(id) = self.known_folder(&name)? {
+            return Ok(id);
+        }
+        let id = self.folder_in(parent, &path[depth], drive).await?;
+        self.note(&folder_note(&name), Some(id.clone())).await;
+        self.folders.ids.lock().insert(name, id.clone());
+        Ok(id)
+    }
+
+    fn known_folder(&self, name: &str) -> Result<Option<String>> {
+        if let Some(id) = self.folders.ids.lock().get(name) {
+            return Ok(Some(id.clone()));
+        }
+        self.notes.get(&folder_note(name))
+    }
+
+    /// Forgets the folders on `path`: one of them is gone.
+    pub(super) async fn forget_folders(&self, path: &[String]) {
+        for depth in 0..path.len() {
+            let name = path[..=depth].join("/");
+            self.folders.ids.lock().remove(&name);
+            self.note(&folder_note(&name), None).await;
+        }
+    }
+
+    /// Finds or makes a folder. Where two programs made the same at once, all take the older.
+    async fn folder_in(&self, parent: &str, name: &str, drive: Option<&str>) -> Result<String> {
+        let what = format!("folder {name:?}");
+        if let Some(id) = self.find_folder(parent, name, drive, &what).await? {
+            return Ok(id);
+        }
+        let url = self.client.url("drive/v3/files", &[("fields", "id")]);
+        let call = Call::new(Method::POST, url, what, Cost::Create);
+        let folder = json!({ "name": name, "mimeType": FOLDER, "parents": [parent] });
+        let made: Value = self.client.json(&call, |request| request.json(&folder)).await?;
+        let id = made["id"].as_str().map(str::to_owned);
+        id.ok_or_else(|| Error::new(Kind::Unavailable, "Google Drive made a folder without an id"))
+    }
+
+    async fn find_folder(
+        &self,
+        parent: &str,
+        name: &str,
+        drive: Option<&str>,
+        what: &str,
+    ) -> Result<Option<String>> {
+        let query = query_folder(name, parent);
+        let mut params = vec![
+            ("q", query.as_str()),
+            ("fields", "files(id)"),
+            ("orderBy", "createdTime"),
+            ("pageSize", "1"),
+            ("includeItemsFromAllDrives", "true"),
+        ];
+        match drive {
+            Some(drive) => params.extend([("corpora", "drive"), ("driveId", drive)]),
+            None => params.push(("corpora", "user")),
+        }
+        let url = self.client.url("drive/v3/files", &params);
+        let call = Call::new(Method::GET, url, what, Cost::List);
+        let found: Value = self.client.json(&call, |request| request).await?;
+        Ok(found["files"][0]["id"].as_str().map(str::to_owned))
+    }
+}
+
+fn folder_note(path: &str) -> String {
+    format!("folder:{path}")
+}

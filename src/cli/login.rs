@@ -1,0 +1,56 @@
+//! `storage login`: signs in to a storage and keeps the sign-in.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, output::Failure};
+use crate::app::{LoginStep, LoginWay, login};
+
+#[derive(Debug, Args)]
+pub(super) struct LoginArgs {
+    /// A profile of type drive with client_id and client_secret
+    #[arg(value_name = "NAME", default_value = "drive")]
+    name: String,
+    /// Sign in on another device with a code, for a machine without a browser
+    #[arg(long, env = "BAE_DEVICE", value_parser = clap::builder::BoolishValueParser::new())]
+    device: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Login { url: &'a str, code: Option<&'a str> },
+    LoggedIn { storage: &'a str },
+}
+
+pub(super) async fn run(context: Context, args: LoginArgs) -> Result<(), Failure> {
+    let profile = context.config.storage(&args.name)?;
+    let name = profile.canonical();
+    let way = if args.device { LoginWay::Device } else { LoginWay::Browser };
+    let token = context.unless_cancelled(login(&profile, way, |step| tell(&context, step))).await?;
+    let file = context.config.remember_secret(&name, "refresh_token", &token)?;
+    if context.out.is_json() {
+        return context.out.json(&Line::LoggedIn { storage: &name });
+    }
+    context.out.done(format_args!("signed in to {name}; the sign-in is kept in {}", file.display()))
+}
+
+fn tell(context: &Context, step: LoginStep<'_>) {
+    let (url, code) = match step {
+        LoginStep::Open { url } => (url, None),
+        LoginStep::Enter { url, code } => (url, Some(code)),
+    };
+    if context.out.is_json() {
+        // Whoever does not read it cannot sign in, and is told so in the end.
+        let _ = context.out.json(&Line::Login { url, code });
+    }
+    match code {
+        None => context
+            .out
+            .stderr()
+            .line(format_args!("open this page in a browser on this machine:\n{url}")),
+        Some(code) => {
+            context.out.stderr().line(format_args!("open {url} on any device and enter {code}"))
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Google Drive without a profile: `BAE_DRIVE_TOKEN` and the like, and the two flags that are stronger.
+//!
+//! They sign in to a `drive://FOLDER` and to a profile that has no sign-in of its own, and alone make up the storage
+//! that the plain word `drive` means when no profile has this type.
+
+use super::{
+    DriveProfile, Env, Overrides, Profile, ProfileKind, Secret, aws::AwsEnv, settings::Settings,
+};
+use crate::error::{Error, Kind, Result};
+
+const KEYS: &[&str] = &[
+    "folder",
+    "token",
+    "client_id",
+    "client_secret",
+    "refresh_token",
+    "service_account",
+    "endpoint",
+    "token_uri",
+];
+
+/// What the variables and flags say, as the keys of a profile.
+pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
+    let mut settings = Settings::default();
+    for key in KEYS {
+        let variable = format!("BAE_DRIVE_{}", key.to_ascii_uppercase());
+        if let Some(value) = env.get(&variable) {
+            settings.set(key, value, variable);
+        }
+    }
+    if let Some(folder) = &overrides.drive_folder {
+        settings.set("folder", folder, "--drive-folder".into());
+    }
+    if let Some(Secret::Text(token)) = &overrides.drive_token {
+        settings.set("token", token, "--drive-token".into());
+    }
+    settings
+}
+
+/// The storage that the variables alone make up; `None` when they say nothing.
+pub(super) fn profile(variables: &Settings) -> Result<Option<Profile>> {
+    if !variables.has_any(KEYS) {
+        return Ok(None);
+    }
+    if let Some(folder) = variables.text("folder") {
+        // By its URL, which is what finds it again without the variable.
+        let mut profile = Profile::from_url(&format!("drive://{folder}"), &AwsEnv::default())?;
+        if let ProfileKind::Drive(drive) = &mut profile.kind {
+            sign_in(drive, &taken(variables)?);
+        }
+        return Ok(Some(profile));
+    }
+    let mut settings = variables.clone();
+    settings.set("type", "drive", "BAE_DRIVE_".into());
+    Profile::from_settings("drive", settings).map(Some)
+}
+
+/// Gives `drive` the sign-in of the variables where it has none, or else of the profile with the same folder.
+pub(super) fn complete<'a>(
+    drive: &mut DriveProfile,
+    variables: &Settings,
+    profiles: impl Iterator<Item = (&'a String, &'a Settings)>,
+) -> Result<()> {
+    if signs_in(drive) {
+        return Ok(());
+    }
+    let from_variables = taken(variables)?;
+    if signs_in(&from_variables) {
+        sign_in(drive, &from_variables);
+        return Ok(());
+    }
+    for (name, settings) in profiles {
+        let same = drive.folder.is_some() && settings.text("folder") == drive.folder.as_deref();
+        if !same || settings.text("type") != Some("drive") {
+            continue;
+        }
+        if let ProfileKind::Drive(other) = Profile::from_settings(name, settings.clone())?.kind {
+            sign_in(drive, &other);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn taken(variables: &Settings) -> Result<DriveProfile> {
+    let mut settings = variables.clone();
+    settings.set("type", "drive", "BAE_DRIVE_".into());
+    match Profile::from_settings("drive", settings)?.kind {
+        ProfileKind::Drive(drive) => Ok(*drive),
+        _ => Err(Error::new(Kind::Internal, "a drive profile of another type")),
+    }
+}
+
+fn signs_in(drive: &DriveProfile) -> bool {
+    drive.token.is_some() || drive.refresh_token.is_some() || drive.service_account.is_some()
+}
+
+fn sign_in(drive: &mut DriveProfile, from: &DriveProfile) {
+    let DriveProfile { folder: _, client_id, client_secret, refresh_token, token, .. } =
+        from.clone();
+    (drive.client_id, drive.client_secret) = (client_id, client_secret);
+    (drive.refresh_token, drive.token) = (refresh_token, token);
+    drive.service_account = from.service_account.clone();
+    drive.endpoint = drive.endpoint.take().or_else(|| from.endpoint.clone());
+    drive.token_uri = drive.token_uri.take().or_else(|| from.token_uri.clone());
+}

@@ -1,0 +1,118 @@
+//! The file of secrets that bae itself writes: what `bae storage login` was given.
+//!
+//! It lies beside the config file and has its form, `[storage.NAME]` with keys of a profile, so that a key may be moved
+//! from one to the other by hand. It is bae's to rewrite, as the config file with its comments is not, and nobody else
+//! may read it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Secret, settings::Settings};
+use crate::error::{Error, Kind, Result};
+
+/// Its name in the config folder.
+pub(super) const NAME: &str = "secrets.toml";
+
+/// Profile → key → secret.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    #[serde(default)]
+    storage: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Lays the secrets in the file at `path` over `profiles`; none when it is not there. Secrets of a profile that is gone
+/// make no new one, as far as anybody sees: it has no type.
+pub(super) fn add_to(profiles: &mut BTreeMap<String, Settings>, path: &Path) -> Result<()> {
+    for (name, keys) in read(path)?.storage {
+        let settings = profiles.entry(name).or_default();
+        for (key, secret) in keys {
+            settings.set(&key, &secret, path.display().to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a profile's secret for the next runs. The file is replaced whole, so that a crash leaves the old one.
+pub(super) fn remember(path: &Path, profile: &str, key: &str, secret: &Secret) -> Result<()> {
+    let mut content = read(path)?;
+    content.storage.entry(profile.to_owned()).or_default().insert(key.into(), secret.reveal()?);
+    let text = toml::to_string(&content)
+        .map_err(|e| Error::new(Kind::Internal, "secrets as TOML").because(e))?;
+    let place = |e| Error::io(format!("secrets file {}", path.display()), e);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(place)?;
+    }
+    let new = path.with_extension("toml.new");
+    write_new(&new, text.as_bytes()).and_then(|()| fs::rename(&new, path)).map_err(place)
+}
+
+fn write_new(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read(path: &Path) -> Result<Content> {
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
+        text => text.map_err(|e| Error::io(format!("secrets file {}", path.display()), e))?,
+    };
+    if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+        tracing::warn!("others can read the secrets file {}: chmod 600 it", path.display());
+    }
+    // Not the parser's words: they quote the line, and the line is a secret.
+    toml::from_str(&text).map_err(|_| {
+        let text = format!("secrets file {} is not as bae writes it", path.display());
+        Error::new(Kind::InvalidInput, text)
+            .hint("remove it and sign in again with `bae storage login NAME`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::Text(text.into())
+    }
+
+    #[test]
+    fn secrets_are_kept_by_profile_and_nobody_else_can_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/secrets.toml");
+        remember(&path, "music", "refresh_token", &secret("one")).unwrap();
+        remember(&path, "films", "refresh_token", &secret("two")).unwrap();
+        remember(&path, "music", "refresh_token", &secret("three")).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut profiles = BTreeMap::from([("music".to_owned(), Settings::default())]);
+        profiles.get_mut("music").unwrap().set("refresh_token", "old", "c".into());
+        add_to(&mut profiles, &path).unwrap();
+        let text = |name: &str| profiles[name].text("refresh_token").map(str::to_owned);
+        assert_eq!(
+            (text("music").as_deref(), text("films").as_deref()),
+            (Some("three"), Some("two"))
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_not_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
+        fs::write(&path, "hunter2 = = 1").unwrap();
+        let error = add_to(&mut BTreeMap::new(), &path).unwrap_err();
+        assert!(!error.report().contains("hunter2"));
+        assert!(add_to(&mut BTreeMap::new(), &dir.path().join("none")).is_ok());
+    }
+}
