@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, ImportRequest, SESSION_END,
+    App, ImportRequest, SESSION_END, input_budget,
     magnet::Magnet,
     place::Place,
     plan::{Plan, file_rows},
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind, NewImport},
+    config::Config,
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Progress},
     storage::ImportStore,
@@ -126,7 +127,7 @@ impl Job<'_> {
 
     /// Finds the import in the catalog or creates it, and plans what is to be fetched.
     async fn open(&self, metainfo: Vec<u8>, meta: Metainfo) -> Result<Opened> {
-        self.check_memory(&meta)?;
+        check_memory(&meta, &self.app.config)?;
         let selected = match &self.request.select {
             Some(spec) => Some(select::select(spec, &meta.files)?),
             None => None,
@@ -137,29 +138,14 @@ impl Job<'_> {
         let row = match known.into_iter().find(|row| row.storage == self.place.name) {
             Some(row) => self.take_up(row, selected.clone()).await?,
             None => {
-                check_room(&self.place, meta.len).await?;
+                let room = self.place.backend.free_room().await?;
+                check_room(&self.place.name, room, meta.len)?;
                 catalog.create_import(self.describe(&metainfo, &meta, selected.clone())).await?
             }
         };
         let store = self.app.open_store(&row, &self.place)?;
         let plan = Plan::new(&meta, selected.as_deref(), &store);
         Ok(Opened { row, metainfo, meta, store, plan })
-    }
-
-    /// A piece is verified whole, in memory: one that takes more than three quarters of it could not be completed.
-    fn check_memory(&self, meta: &Metainfo) -> Result<()> {
-        let piece = u64::from(meta.piece_length);
-        if piece <= self.app.pool.budget() as u64 / 4 * 3 {
-            return Ok(());
-        }
-        let needed = (piece * 2).next_multiple_of(16 << 20);
-        let text = format!(
-            "this torrent has pieces of {}, too large for a memory of {}",
-            ByteSize(piece),
-            self.app.config.memory
-        );
-        Err(Error::new(Kind::InvalidInput, text)
-            .hint(format!("give it more with --memory {}MiB", needed >> 20)))
     }
 
     fn describe(&self, metainfo: &[u8], meta: &Metainfo, selected: Option<Vec<u32>>) -> NewImport {
@@ -180,12 +166,7 @@ impl Job<'_> {
 
     /// An import of this torrent is there: go on with it.
     async fn take_up(&self, row: ImportRow, selected: Option<Vec<u32>>) -> Result<ImportRow> {
-        if row.state == ImportState::Removing {
-            let text = format!("import {} of this torrent is being removed", row.id);
-            return Err(
-                Error::new(Kind::Unavailable, text).hint("finish that with `bae gc --yes` first")
-            );
-        }
+        check_not_removing(&row)?;
         if row.selected != selected {
             self.app.catalog.set_selected(&row.id, selected.clone()).await?;
         }
@@ -208,18 +189,38 @@ fn leave_out(torrent: &Torrent, plan: &Plan) -> Result<()> {
     if unwanted.is_empty() { Ok(()) } else { torrent.prioritize(&unwanted, 0) }
 }
 
-async fn check_room(place: &Place, len: u64) -> Result<()> {
-    match place.backend.free_room().await? {
-        Some(room) if room < len => {
-            let text = format!(
-                "storage {:?} has room for {}, this needs {}",
-                place.name,
-                ByteSize(room),
-                ByteSize(len)
-            );
-            Err(Error::new(Kind::NoSpace, text)
-                .hint("free some room, choose files with --select, or use another --storage"))
-        }
-        _ => Ok(()),
+/// A piece is verified whole, in memory: one that takes more than three quarters of it could not be completed.
+pub(super) fn check_memory(meta: &Metainfo, config: &Config) -> Result<()> {
+    let piece = u64::from(meta.piece_length);
+    if piece <= input_budget(config) / 4 * 3 {
+        return Ok(());
     }
+    let needed = (piece * 2).next_multiple_of(16 << 20);
+    let text = format!(
+        "this torrent has pieces of {}, too large for a memory of {}",
+        ByteSize(piece),
+        config.memory
+    );
+    Err(Error::new(Kind::InvalidInput, text)
+        .hint(format!("give it more with --memory {}MiB", needed >> 20)))
+}
+
+pub(super) fn check_not_removing(row: &ImportRow) -> Result<()> {
+    if row.state != ImportState::Removing {
+        return Ok(());
+    }
+    let text = format!("import {} of this torrent is being removed", row.id);
+    Err(Error::new(Kind::Unavailable, text).hint("finish that with `bae gc --yes` first"))
+}
+
+/// `room` is what the storage says is left, where it knows.
+pub(super) fn check_room(storage: &str, room: Option<u64>, len: u64) -> Result<()> {
+    let Some(room) = room.filter(|room| *room < len) else { return Ok(()) };
+    let text = format!(
+        "storage {storage:?} has room for {}, this needs {}",
+        ByteSize(room),
+        ByteSize(len)
+    );
+    Err(Error::new(Kind::NoSpace, text)
+        .hint("free some room, choose files with --select, or use another --storage"))
 }

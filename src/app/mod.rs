@@ -6,6 +6,7 @@
 
 mod check;
 mod drive;
+mod estimate;
 mod export;
 mod fill;
 mod import;
@@ -28,6 +29,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use self::{
     check::{CheckReport, Outcome, Probe, check_storage},
+    estimate::{DriveLoad, Estimate, estimate},
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
     types::{
@@ -52,6 +54,15 @@ pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 const SESSION_END: Duration = Duration::from_secs(8);
 /// How long a stop waits for storage to take what is verified already.
 const FLUSH: Duration = Duration::from_secs(20);
+
+/// One budget: seven eighths for bytes on their way in, one eighth for what is read again.
+fn input_budget(config: &Config) -> u64 {
+    config.memory.0 - config.memory.0 / 8
+}
+
+fn input_pool(config: &Config) -> BlockPool {
+    BlockPool::new(usize::try_from(input_budget(config)).unwrap_or(usize::MAX))
+}
 
 /// An open data folder.
 #[derive(Debug)]
@@ -80,13 +91,10 @@ impl App {
             }
             Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
         };
-        // One budget: seven eighths for bytes on their way in, one eighth for what is read again.
-        let memory = usize::try_from(config.memory.0).unwrap_or(usize::MAX);
-        let cache = memory / 8;
-        let pool = BlockPool::new(memory - cache);
+        let pool = input_pool(&config);
         Ok(Self {
             pressure: Pressure::new(pool.clone()),
-            cache: WindowCache::new(cache as u64),
+            cache: WindowCache::new(config.memory.0 - input_budget(&config)),
             config,
             catalog,
             pool,

@@ -132,10 +132,15 @@ impl Place {
         })
     }
 
-    /// The chunk length of a new import: the profile's, or less where the memory budget holds fewer than eight of them
-    /// (one is filled while others are on their way, and neither may take all).
+    /// The chunk length of a new import.
     pub(super) fn chunk_len(&self, memory: u64) -> u64 {
-        let fits = (memory / 8).max(1);
-        self.chunk.min(1 << fits.ilog2())
+        chunk_len(self.chunk, memory)
     }
+}
+
+/// The chunk length of a new import: the profile's, or less where the memory budget holds fewer than eight of them
+/// (one is filled while others are on their way, and neither may take all).
+pub(super) fn chunk_len(profile: u64, memory: u64) -> u64 {
+    let fits = (memory / 8).max(1);
+    profile.min(1 << fits.ilog2())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::FileRow,
-    storage::{ImportStore, RangeSet},
+    storage::{ImportStore, Layout, RangeSet},
     torrents::{
         metainfo::{File, Metainfo},
         select,
@@ -22,16 +22,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(meta: &Metainfo, selected: Option<&[u32]>, store: &ImportStore) -> Self {
-        let pieces = meta.pieces();
-        let wanted_pieces = match selected {
-            Some(files) => select::wanted_pieces(meta, files),
-            None => vec![true; pieces as usize],
-        };
-        let mut wanted = RangeSet::new();
-        for piece in (0..pieces).filter(|&p| wanted_pieces[p as usize]) {
-            store.layout().stored(meta.piece_range(piece)).for_each(|r| wanted.insert(r));
-        }
-        let have = (0..pieces).map(|p| store.covered(meta.piece_range(p))).collect();
+        let (wanted_pieces, wanted) = wanted(meta, selected, store.layout());
+        let have = (0..meta.pieces()).map(|p| store.covered(meta.piece_range(p))).collect();
         Self { wanted_pieces, have, wanted }
     }
 
@@ -42,6 +34,23 @@ impl Plan {
             .filter(|(_, (w, h))| **w && !**h)
             .map(|x| x.0)
     }
+}
+
+/// What a selection wants, piece by piece and as ranges without padding.
+pub(super) fn wanted(
+    meta: &Metainfo,
+    selected: Option<&[u32]>,
+    layout: &Layout,
+) -> (Vec<bool>, RangeSet) {
+    let pieces = match selected {
+        Some(files) => select::wanted_pieces(meta, files),
+        None => vec![true; meta.pieces() as usize],
+    };
+    let mut ranges = RangeSet::new();
+    for (piece, _) in (0u32..).zip(&pieces).filter(|(_, wanted)| **wanted) {
+        layout.stored(meta.piece_range(piece)).for_each(|range| ranges.insert(range));
+    }
+    (pieces, ranges)
 }
 
 /// The files as the catalog records them.

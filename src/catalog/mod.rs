@@ -214,7 +214,7 @@ fn random_hex<const BYTES: usize>() -> Result<String> {
     Ok(hex(&bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, b| {
         write!(out, "{b:02x}").expect("a String takes all text");

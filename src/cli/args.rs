@@ -142,6 +142,10 @@ pub(super) struct ImportArgs {
     /// Go on seeding when all is imported
     #[arg(long, env = "BAE_SEED", value_parser = BoolishValueParser::new())]
     pub(super) seed: bool,
+    /// Only count what it would take: objects, requests, bytes, memory, money. Nothing is fetched (of a magnet link, only
+    /// its metadata) and nothing is written
+    #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(super) dry_run: bool,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }

@@ -3,7 +3,7 @@
 use super::{
     Context,
     args::{ImportArgs, SeedArgs},
-    interrupted,
+    estimate, interrupted,
     output::Failure,
     progress::follow,
 };
@@ -17,6 +17,9 @@ use crate::{
 /// Imports one source after the other. One that fails does not keep the next from its turn; the exit code is the first
 /// failure's.
 pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Failure> {
+    if args.dry_run {
+        return estimate::dry_run(context, args).await;
+    }
     // Before anything is opened: a name that is wrong should say so at once.
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;

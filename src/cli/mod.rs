@@ -9,6 +9,7 @@
 //! one exception: a token that ends within the hour, for scripts; its variable is the better way.
 
 mod args;
+mod estimate;
 mod import;
 mod interrupt;
 mod login;

@@ -155,7 +155,7 @@ fn message(p: &Progress) -> String {
 }
 
 /// `45s`, `3m20s`, `2h05m`, `3d4h`.
-fn short_time(seconds: u64) -> String {
+pub(super) fn short_time(seconds: u64) -> String {
     let (m, h, d) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (d, h, m) {
         (0, 0, 0) => format!("{seconds}s"),

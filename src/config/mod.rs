@@ -14,6 +14,7 @@ mod env;
 mod file;
 mod list;
 mod network;
+pub mod prices;
 mod profile;
 mod secret;
 mod secrets_file;

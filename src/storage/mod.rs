@@ -18,6 +18,7 @@
 pub mod assembly;
 pub mod cache;
 pub mod compose;
+pub mod estimate;
 pub mod extent;
 mod file_names;
 pub mod import;

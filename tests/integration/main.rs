@@ -14,6 +14,7 @@ mod bridge;
 mod cli;
 mod corrupt;
 mod crash;
+mod dry_run;
 mod files;
 mod input;
 mod layers;

@@ -73,6 +73,17 @@ impl LocalBackend {
     }
 }
 
+/// The bytes that still fit where `path` is or would be made.
+///
+/// # Errors
+/// When the file system does not tell.
+pub fn room_at(path: &Path) -> Result<u64> {
+    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let room = rustix::fs::statvfs(there)
+        .map_err(|e| Error::io(format!("free room of {}", there.display()), e.into()))?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -354,13 +365,7 @@ impl StorageBackend for LocalBackend {
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
-        self.blocking(|shared| {
-            let room = rustix::fs::statvfs(&shared.root).map_err(|e| {
-                Error::io(format!("free room of {}", shared.root.display()), e.into())
-            })?;
-            Ok(Some(room.f_bavail.saturating_mul(room.f_frsize)))
-        })
-        .await
+        self.blocking(|shared| room_at(&shared.root).map(Some)).await
     }
 
     fn is_remote(&self) -> bool {

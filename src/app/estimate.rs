@@ -1,0 +1,336 @@
+//! What an import will come to, before anything of it is fetched: nothing is written, no storage is asked, and only the
+//! torrent itself (of a magnet, its metadata from peers) is read.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    ImportRequest, SESSION_END,
+    import::{check_memory, check_not_removing, check_room},
+    input_pool,
+    magnet::Magnet,
+    place::chunk_len,
+    plan::{bytes_wanted, file_rows, files_wanted, wanted},
+    source::Source,
+};
+use crate::{
+    backends::{Capabilities, Copying, MemoryBackend, local},
+    catalog::{Catalog, ImportRow, LayoutKind, hex},
+    config::{
+        Config, Profile, ProfileKind,
+        prices::{Cost, DriveLimits, Prices, Provider, Usage},
+    },
+    error::{Error, Kind, Result},
+    storage::{
+        FileSpan, ImportStore, Layout, Pressure, RangeSet,
+        estimate::{Tally, tally},
+    },
+    torrents::{
+        Origin, Start, Torrents, metadata,
+        metainfo::{Metainfo, torrent_file},
+        select,
+    },
+    units::MIB,
+};
+
+/// What the program takes beside the payload it holds: the most that `scripts/bench` lets it take.
+const OVERHEAD: u64 = 64 * MIB;
+/// What a manifest and the catalog take for each object or file beside the torrent and the paths, and an empty catalog.
+const MANIFEST_ENTRY: u64 = 160;
+const CATALOG_ENTRY: u64 = 320;
+const CATALOG_EMPTY: u64 = 128 << 10;
+
+/// What an import will come to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    pub name: String,
+    pub info_hash: String,
+    /// The place, as imports record it.
+    pub storage: String,
+    /// `chunks` or `files`.
+    pub layout: &'static str,
+    pub chunk_len: u64,
+    /// Bytes of the files wanted.
+    pub bytes: u64,
+    pub files: usize,
+    /// Of these, durable already: an import that goes on.
+    pub stored: u64,
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// About how long the manifest is: one object more than those that hold payload.
+    pub manifest: u64,
+    /// About what the catalog on this machine takes.
+    pub catalog: u64,
+    /// Most memory the whole program takes.
+    pub memory: u64,
+    /// The month of the prices.
+    pub prices_as_of: &'static str,
+    /// Of the provider, where it is known; else of those that are. Empty where no money is taken.
+    pub costs: Vec<Cost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drive: Option<DriveLoad>,
+}
+
+/// What an import takes of Google Drive's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DriveLoad {
+    /// By files created a second and bytes sent a day, whatever the line.
+    pub seconds_at_least: u64,
+    pub quota_units: u64,
+    /// For reading all of it back once.
+    pub read_units: u64,
+}
+
+/// Finds the torrent and counts what importing it will take.
+///
+/// # Errors
+/// What `import` would refuse: source, selection or storage that cannot be used, pieces too large for the memory, a
+/// local folder without room. `Network` when nobody sends a magnet's metadata within the timeout.
+pub async fn estimate(
+    config: &Config,
+    request: &ImportRequest,
+    cancel: CancellationToken,
+) -> Result<Estimate> {
+    let profile = config.storage(&request.storage)?;
+    let catalog = open_catalog(config)?;
+    let (meta, torrent_len) = find(config, request, catalog.as_ref(), &cancel).await?;
+    check_memory(&meta, config)?;
+    let selected =
+        request.select.as_ref().map(|spec| select::select(spec, &meta.files)).transpose()?;
+    let known = match &catalog {
+        Some(catalog) => known(catalog, &meta, &profile.canonical())?,
+        None => None,
+    };
+    let import = match known {
+        Some((row, stored)) => Found { kind: row.layout, chunk_len: row.chunk_len, stored },
+        None => {
+            if let ProfileKind::Local { path } = &profile.kind {
+                check_room(&profile.canonical(), Some(local::room_at(path)?), meta.len)?;
+            }
+            let chunk_len = chunk_len(profile.chunk, config.memory.0);
+            Found { kind: request.layout, chunk_len, stored: RangeSet::new() }
+        }
+    };
+    import.estimate(config, &profile, &meta, torrent_len, selected.as_deref())
+}
+
+/// The import as far as it is there already.
+struct Found {
+    kind: LayoutKind,
+    chunk_len: u64,
+    stored: RangeSet,
+}
+
+impl Found {
+    fn estimate(
+        self,
+        config: &Config,
+        profile: &Profile,
+        meta: &Metainfo,
+        torrent_len: u64,
+        selected: Option<&[u32]>,
+    ) -> Result<Estimate> {
+        let rows = file_rows(meta);
+        let layout =
+            Layout::new(meta.len, rows.iter().map(FileSpan::from), self.chunk_len, self.kind)?;
+        let (_, wanted) = wanted(meta, selected, &layout);
+        let files: Vec<FileSpan> = files_wanted(meta, selected)
+            .map(|file| FileSpan { range: file.range.clone(), pad: false })
+            .collect();
+        let missing = wanted.minus(&self.stored);
+        let mut tally = tally(&layout, &missing, self.kind, &files, capabilities(&profile.kind));
+        // The manifest.
+        tally.requests.put += 1;
+        let paths: u64 = rows.iter().map(|row| row.path.len() as u64).sum();
+        let entries = tally.objects + rows.len() as u64;
+        let manifest = torrent_len + paths + entries * MANIFEST_ENTRY;
+        let stored = self.stored.intersect(&wanted).len();
+        let usage = usage(&tally, stored + tally.payload + manifest);
+        let prices = Prices::table();
+        let info_hash = meta.info_hash_v1.map(|h| hex(&h)).or(meta.info_hash_v2.map(|h| hex(&h)));
+        Ok(Estimate {
+            name: meta.name.clone(),
+            info_hash: info_hash.unwrap_or_default(),
+            storage: profile.canonical(),
+            layout: self.kind.as_str(),
+            chunk_len: self.chunk_len,
+            bytes: bytes_wanted(meta, selected),
+            files: files.len(),
+            stored,
+            manifest,
+            catalog: CATALOG_EMPTY + torrent_len + paths + entries * CATALOG_ENTRY,
+            memory: config.memory.0.min(tally.payload) + OVERHEAD,
+            prices_as_of: &prices.as_of,
+            costs: providers(&profile.kind, prices).iter().map(|p| p.cost(&usage)).collect(),
+            drive: matches!(profile.kind, ProfileKind::Drive(_))
+                .then(|| drive_load(&tally, &prices.drive)),
+            tally,
+        })
+    }
+}
+
+/// `None` when there is none yet.
+fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
+    match Catalog::open_read_only(&config.data_dir) {
+        Ok(catalog) => Ok(Some(catalog)),
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The torrent, and the length of its file.
+async fn find(
+    config: &Config,
+    request: &ImportRequest,
+    catalog: Option<&Catalog>,
+    cancel: &CancellationToken,
+) -> Result<(Metainfo, u64)> {
+    let source = tokio::select! {
+        source = Source::find(&request.source, request.timeout) => source?,
+        () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+    };
+    let bytes = match source {
+        Source::Torrent(bytes) => bytes,
+        Source::Magnet(uri, magnet) => match of_earlier_import(catalog, &magnet)? {
+            Some(bytes) => bytes,
+            None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
+        },
+    };
+    Ok((Metainfo::parse(&bytes)?, bytes.len() as u64))
+}
+
+fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Option<Vec<u8>>> {
+    let Some(catalog) = catalog else { return Ok(None) };
+    let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
+    found.first().map(|row| catalog.metainfo(&row.id)).transpose()
+}
+
+/// Asks the swarm. The torrent gets no place for content, without which it asks for none.
+async fn fetch_metadata(
+    config: &Config,
+    request: &ImportRequest,
+    uri: String,
+    magnet: &Magnet,
+    cancel: &CancellationToken,
+) -> Result<Vec<u8>> {
+    let pool = input_pool(config);
+    let torrents = Torrents::start(&request.network, Pressure::new(pool.clone()), pool)?;
+    let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
+    let info = async {
+        let mut torrent = torrents.add(start).await?;
+        metadata(&mut torrent, cancel, request.timeout).await
+    };
+    let info = info.await;
+    torrents.stop(SESSION_END).await;
+    Ok(torrent_file(&info?, &magnet.trackers))
+}
+
+/// An import of this torrent in this place, and what of it is durable.
+fn known(
+    catalog: &Catalog,
+    meta: &Metainfo,
+    storage: &str,
+) -> Result<Option<(ImportRow, RangeSet)>> {
+    let found = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+    let Some(row) = found.into_iter().find(|row| row.storage == storage) else { return Ok(None) };
+    check_not_removing(&row)?;
+    // Only the catalog is asked: no backend is opened.
+    let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
+    Ok(Some((row, store.stored())))
+}
+
+/// What a kind of place can do, without opening one. A server may turn out to copy nothing: then files cost more.
+fn capabilities(kind: &ProfileKind) -> Capabilities {
+    let ordered = matches!(kind, ProfileKind::Drive(_));
+    let copy = match kind {
+        ProfileKind::Local { .. } => Copying::Ranges { min_part: 1 },
+        ProfileKind::S3(_) => Copying::Ranges { min_part: 5 * MIB },
+        ProfileKind::Drive(_) => Copying::Whole,
+    };
+    Capabilities { copy, ordered, conditional_put: false, links: false }
+}
+
+fn usage(tally: &Tally, stored: u64) -> Usage {
+    let requests = &tally.requests;
+    Usage {
+        stored,
+        put: requests.put + requests.begin + requests.part + requests.finish,
+        copy: requests.copy,
+        list: requests.list,
+        delete: requests.delete,
+        get: tally.reads,
+    }
+}
+
+/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
+fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
+    let one = match kind {
+        ProfileKind::Drive(_) => return Vec::new(),
+        ProfileKind::Local { .. } => None,
+        ProfileKind::S3(s3) => match s3.endpoint.clone().or_else(endpoint_of_environment) {
+            Some(endpoint) => prices.provider_at(&endpoint),
+            None => prices.provider("aws"),
+        },
+    };
+    one.map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
+}
+
+/// The variables that AWS's own tools and libraries obey.
+fn endpoint_of_environment() -> Option<Url> {
+    let mut found = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().filter_map(std::env::var_os);
+    Url::parse(found.next()?.to_str()?).ok()
+}
+
+fn drive_load(tally: &Tally, limits: &DriveLimits) -> DriveLoad {
+    let Tally { payload, objects, requests, reads } = tally;
+    // The manifest is created too.
+    let creating = (objects + 1).div_ceil(limits.creates_per_second);
+    let full_days = payload.saturating_sub(1) / limits.upload_per_day;
+    let created = requests.put + requests.begin;
+    DriveLoad {
+        seconds_at_least: creating.max(full_days * 86_400),
+        quota_units: created * limits.units_create
+            + requests.list * limits.units_list
+            + requests.delete * limits.units_delete,
+        read_units: reads * limits.units_get,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Overrides, storage::estimate::Requests};
+
+    fn names(storage: &str) -> Vec<String> {
+        let env = [("HOME", "/home/u")].into_iter().collect();
+        let profile = Config::load(Overrides::default(), &env).unwrap().storage(storage).unwrap();
+        providers(&profile.kind, Prices::table()).iter().map(|p| p.id.clone()).collect()
+    }
+
+    #[test]
+    fn drive_takes_no_money_but_time_and_units() {
+        let limits = &Prices::table().drive;
+        let gib = 1 << 30;
+        let objects = 32;
+        let requests = Requests { put: objects + 1, ..Requests::default() };
+        let tally = Tally { payload: gib, objects, requests, reads: 1024 };
+        let load = drive_load(&tally, limits);
+        assert_eq!(load.seconds_at_least, 17);
+        assert_eq!((load.quota_units, load.read_units), (33 * 50, 1024 * 200));
+        let two_days = Tally { payload: 2 * limits.upload_per_day, ..tally };
+        assert_eq!(drive_load(&two_days, limits).seconds_at_least, 86_400);
+        assert!(names("drive://F").is_empty());
+    }
+
+    #[test]
+    fn a_known_place_has_its_own_price_and_others_are_shown_all_there_are() {
+        assert_eq!(names("s3://b?endpoint=https%3A%2F%2Fx.r2.cloudflarestorage.com"), ["r2"]);
+        assert_eq!(names("s3://b?endpoint=http%3A%2F%2F127.0.0.1%3A3900"), ["own"]);
+        let all = names("file:///srv/bae");
+        assert!(all.len() > 4 && all.contains(&"own".to_owned()), "{all:?}");
+        assert_eq!(names("s3://b?endpoint=https%3A%2F%2Fs3.example.com"), all);
+    }
+}

@@ -1,0 +1,211 @@
+//! `import --dry-run`: what it would take, in one screen.
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::ImportArgs,
+    output::{Align, Failure, plain, table},
+    progress::short_time,
+};
+use crate::{
+    app::{self, Estimate, ImportRequest},
+    config::prices::Cost,
+    error::Kind,
+    storage::estimate::Requests,
+    units::ByteSize,
+};
+
+#[derive(Serialize)]
+struct EstimateLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    estimate: &'a Estimate,
+}
+
+/// Counts for one source after the other, each on its own; the exit code is that of the first that cannot be imported.
+pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
+    let mut request = ImportRequest {
+        source: String::new(),
+        storage: args.storage,
+        select: args.select,
+        layout: args.layout.into(),
+        network: args.network.resolve(context.config.network.clone())?,
+        seed: false,
+        timeout: context.config.timeout,
+    };
+    let mut first_failure = None;
+    for source in args.sources {
+        request.source = source;
+        match app::estimate(&context.config, &request, context.cancel.clone()).await {
+            Ok(estimate) => show(&context, &estimate)?,
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error.into()),
+            Err(error) => {
+                context.out.error(&error);
+                first_failure.get_or_insert(error.kind());
+            }
+        }
+    }
+    first_failure.map_or(Ok(()), |kind| Err(Failure::Reported(kind)))
+}
+
+fn show(context: &Context, estimate: &Estimate) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return context.out.json(&EstimateLine { event: "estimate", estimate });
+    }
+    lines(estimate).iter().try_for_each(|line| context.out.line(line))
+}
+
+fn lines(estimate: &Estimate) -> Vec<String> {
+    let Estimate { tally, files, bytes, chunk_len, .. } = estimate;
+    let plural = if *files == 1 { "" } else { "s" };
+    let mut fields = vec![
+        ("name", plain(&estimate.name)),
+        ("size", format!("{} in {files} file{plural}", ByteSize(*bytes))),
+        ("storage", plain(&estimate.storage)),
+        ("layout", format!("{}, of up to {}", estimate.layout, ByteSize(*chunk_len))),
+    ];
+    if estimate.stored > 0 {
+        fields.push(("stored", format!("{} already", ByteSize(estimate.stored))));
+    }
+    fields.extend([
+        ("sends", format!("{} in {} objects", ByteSize(tally.payload), tally.objects)),
+        ("requests", requests(&tally.requests)),
+        ("manifest", format!("about {}", ByteSize(estimate.manifest))),
+        ("catalog", format!("about {} on this machine", ByteSize(estimate.catalog))),
+        ("memory", format!("at most {}", ByteSize(estimate.memory))),
+    ]);
+    if let Some(drive) = &estimate.drive {
+        let time = short_time(drive.seconds_at_least);
+        fields.push((
+            "time",
+            format!("at least {time}: Drive creates files slowly, and takes 750 GB a day"),
+        ));
+        let units = format!("{}, and {} to read it back", drive.quota_units, drive.read_units);
+        fields.push(("quota units", units));
+    }
+    let mut lines: Vec<_> =
+        fields.iter().map(|(name, value)| format!("{name:<11} {value}")).collect();
+    if !estimate.costs.is_empty() {
+        lines.push(String::new());
+        lines.extend(costs(estimate));
+    }
+    lines
+}
+
+/// Only those there are.
+fn requests(requests: &Requests) -> String {
+    let Requests { put, begin, part, copy, finish, delete, list } = *requests;
+    let named = [
+        (put, "put"),
+        (begin, "begin"),
+        (part, "part"),
+        (copy, "copy"),
+        (finish, "finish"),
+        (delete, "delete"),
+        (list, "list"),
+    ];
+    let some = named.iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+fn costs(estimate: &Estimate) -> Vec<String> {
+    use Align::{Left, Right};
+    let columns = [
+        ("A MONTH", Right),
+        ("IMPORT ONCE", Right),
+        ("READ BACK ONCE", Right),
+        ("PRICES OF", Left),
+    ];
+    let row = |cost: &Cost| {
+        let provider = cost.provider.clone();
+        vec![dollars(cost.month), dollars(cost.import), dollars(cost.read_back), provider]
+    };
+    let mut lines = table(&columns, &estimate.costs.iter().map(row).collect::<Vec<_>>());
+    lines.push(String::new());
+    lines.push(format!(
+        "List prices as of {}, before free allowances and taxes.",
+        estimate.prices_as_of
+    ));
+    lines.extend(estimate.costs.iter().map(note));
+    lines
+}
+
+fn note(cost: &Cost) -> String {
+    let mut parts = Vec::new();
+    if cost.min_month > 0.0 {
+        parts.push(format!("the least bill is {} a month", dollars(cost.min_month)));
+    }
+    if cost.min_days > 0 {
+        parts.push(format!("every object is paid for {} days at least", cost.min_days));
+    }
+    parts.push(cost.note.clone());
+    format!("{}: {}.", cost.provider, parts.join("; "))
+}
+
+/// With as many digits as say something: nobody budgets with parts of a cent.
+fn dollars(amount: f64) -> String {
+    match amount {
+        0.0 => "$0".to_owned(),
+        a if a < 0.01 => "< $0.01".to_owned(),
+        a => format!("${a:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::prices::{Prices, Usage},
+        storage::estimate::Tally,
+    };
+
+    fn estimate() -> Estimate {
+        let requests = Requests { put: 65, ..Requests::default() };
+        let tally = Tally { payload: 1 << 30, objects: 64, requests, reads: 1024 };
+        let usage = Usage { stored: 1 << 30, put: 65, get: 1024, ..Usage::default() };
+        let prices = Prices::table();
+        Estimate {
+            name: "a\nname".into(),
+            info_hash: "ab".repeat(20),
+            storage: "s3://b".into(),
+            layout: "chunks",
+            chunk_len: 16 << 20,
+            bytes: 1 << 30,
+            files: 1,
+            stored: 0,
+            tally,
+            manifest: 20 << 10,
+            catalog: 200 << 10,
+            memory: 192 << 20,
+            prices_as_of: &prices.as_of,
+            costs: ["aws", "wasabi"].map(|id| prices.provider(id).unwrap().cost(&usage)).to_vec(),
+            drive: None,
+        }
+    }
+
+    #[test]
+    fn says_what_goes_there_and_what_it_costs() {
+        let text = lines(&estimate()).join("\n");
+        for part in [
+            "name        a\u{fffd}name",
+            "sends       1 GiB in 64 objects",
+            "requests    65 put\n",
+            "memory      at most 192 MiB",
+            "  $0.02      < $0.01           $0.09  AWS S3 Standard",
+            "Wasabi: the least bill is $7.99 a month; every object is paid for 90 days at least",
+            "List prices as of 20",
+        ] {
+            assert!(text.contains(part), "{part:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn drive_has_a_time_and_no_table() {
+        let drive = app::DriveLoad { seconds_at_least: 90, quota_units: 1650, read_units: 7 };
+        let estimate = Estimate { costs: vec![], drive: Some(drive), ..estimate() };
+        let text = lines(&estimate).join("\n");
+        assert!(text.contains("time        at least 1m30s") && text.contains("1650"), "{text}");
+        assert!(!text.contains('$'), "{text}");
+    }
+}
