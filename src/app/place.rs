@@ -7,9 +7,12 @@ use parking_lot::Mutex;
 
 use super::drive::open_drive;
 use crate::{
-    backends::{Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, StorageBackend, Throttled},
+    backends::{
+        Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, S3Backend, S3Settings,
+        StorageBackend, Throttled,
+    },
     catalog::Catalog,
-    config::{Config, Profile, ProfileKind},
+    config::{Config, Profile, ProfileKind, S3Profile, Secret},
     error::{Error, Kind, Result},
 };
 
@@ -37,10 +40,33 @@ async fn open_bare(profile: &Profile, notes: Arc<dyn Notes>) -> Result<Arc<dyn S
     match &profile.kind {
         ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
         ProfileKind::Drive(drive) => Ok(Arc::new(open_drive(profile, drive, notes).await?)),
-        ProfileKind::S3(_) => {
-            Err(Error::new(Kind::Unsupported, "cloud storage is not in this version yet"))
+        ProfileKind::S3(s3) => {
+            let settings = s3_settings(s3).await?;
+            Ok(Arc::new(S3Backend::open(settings, notes).await?))
         }
     }
+}
+
+/// What a profile says of a bucket, its secrets revealed.
+async fn s3_settings(profile: &S3Profile) -> Result<S3Settings> {
+    Ok(S3Settings {
+        bucket: profile.bucket.clone(),
+        prefix: profile.prefix.clone(),
+        endpoint: profile.endpoint.clone(),
+        region: profile.region.clone(),
+        path_style: profile.path_style,
+        access_key_id: revealed(profile.access_key_id.as_ref()).await?,
+        secret_access_key: revealed(profile.secret_access_key.as_ref()).await?,
+        public_url: profile.public_url.clone(),
+    })
+}
+
+/// A secret's text. Getting it may run a command, so not on a thread that others wait for.
+async fn revealed(secret: Option<&Secret>) -> Result<Option<String>> {
+    let Some(secret) = secret.cloned() else { return Ok(None) };
+    let reveal = tokio::task::spawn_blocking(move || secret.reveal());
+    let found = reveal.await.map_err(|e| Error::new(Kind::Internal, "get a secret").because(e))?;
+    found.map(Some)
 }
 
 /// What a place must remember, kept in the catalog under the place's name.

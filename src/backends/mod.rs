@@ -17,6 +17,7 @@ mod notes;
 mod payload;
 pub mod retry;
 mod rng;
+pub mod s3;
 pub mod throttled;
 mod whole;
 
@@ -37,6 +38,7 @@ pub use memory::MemoryBackend;
 pub use notes::{MemoryNotes, Notes};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
+pub use s3::{S3Backend, S3Settings};
 pub use throttled::Throttled;
 pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 

@@ -41,7 +41,8 @@ pub struct S3Profile {
     pub prefix: Option<String>,
     pub endpoint: Option<Url>,
     pub region: Option<String>,
-    pub path_style: bool,
+    /// `None` for what suits the endpoint.
+    pub path_style: Option<bool>,
     pub access_key_id: Option<Secret>,
     pub secret_access_key: Option<Secret>,
     pub public_url: Option<Url>,
@@ -184,7 +185,7 @@ fn s3(keys: &mut Settings) -> Result<S3Profile> {
         prefix: keys.take_text("prefix")?,
         endpoint: keys.take_with("endpoint", web_url)?,
         region: keys.take_text("region")?,
-        path_style: keys.take_with("path_style", flag)?.unwrap_or(false),
+        path_style: keys.take_with("path_style", flag)?,
         access_key_id: keys.take_secret("access_key_id"),
         secret_access_key: keys.take_secret("secret_access_key"),
         public_url: keys.take_with("public_url", web_url)?,

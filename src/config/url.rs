@@ -163,7 +163,7 @@ mod tests {
         let ProfileKind::S3(s3) = &profile.kind else { panic!("not s3") };
         assert_eq!(
             (s3.bucket.as_str(), s3.prefix.as_deref(), s3.path_style),
-            ("Bucket", Some("a/b"), true)
+            ("Bucket", Some("a/b"), Some(true))
         );
         assert_eq!(profile.chunk, 8 * MIB);
         assert_eq!(

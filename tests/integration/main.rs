@@ -22,6 +22,8 @@ mod memory;
 mod network;
 mod paused;
 mod peers;
+mod s3;
+mod s3_faults;
 mod shapes;
 mod storage_cmd;
 mod support;

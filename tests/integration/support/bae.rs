@@ -79,13 +79,24 @@ pub(crate) struct Bae {
     /// Parameters of the storage URL, without the `?`.
     storage_options: String,
     storage_dir: PathBuf,
+    /// A storage URL instead of the folder.
+    remote: Option<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Bae {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let storage_dir = home.path().join("objects");
-        Self { home, listen: ports::own(), storage_options: String::new(), storage_dir }
+        let (storage_options, remote, env) = (String::new(), None, Vec::new());
+        Self { home, listen: ports::own(), storage_options, storage_dir, remote, env }
+    }
+
+    /// Keeps objects where `url` says, with `env` in its environment.
+    pub(crate) fn storing_at(mut self, url: &str, env: Vec<(String, String)>) -> Self {
+        self.remote = Some(url.to_owned());
+        self.env = env;
+        self
     }
 
     /// Keeps objects in `dir` instead of a folder in its home.
@@ -130,6 +141,9 @@ impl Bae {
     }
 
     pub(crate) fn storage_url(&self) -> String {
+        if let Some(url) = &self.remote {
+            return url.clone();
+        }
         let mark = if self.storage_options.is_empty() { "" } else { "?" };
         format!("file://{}{mark}{}", self.storage_dir.display(), self.storage_options)
     }
@@ -149,6 +163,7 @@ impl Bae {
         }
         command.env("HOME", self.home()).env("XDG_CONFIG_HOME", self.home().join("config"));
         command.env("XDG_DATA_HOME", self.home().join("share")).env("NO_COLOR", "1");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("--data-dir").arg(self.data_dir()).args(args);
         command
     }

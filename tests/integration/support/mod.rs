@@ -6,10 +6,14 @@
 
 pub(crate) mod bae;
 pub(crate) mod bencode;
+mod ceph;
 pub(crate) mod http;
 pub(crate) mod peers;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod s3_server;
+pub(crate) mod scripted;
+pub(crate) mod tools;
 pub(crate) mod torrents;
 pub(crate) mod tracker;
 

@@ -1,0 +1,285 @@
+//! The client of the AWS SDK, set up for every place that speaks S3, and one way to call it.
+//!
+//! Set up by what was measured: checksum headers and trailers off (several places refuse them; what is sent is covered
+//! by its SHA-256 in the signature instead), the SDK's retries off (it ignores `Retry-After` and hides how often bytes
+//! are sent; `Retrying` is around us), its stalled-stream watch off (it ends part copies that are merely slow), and
+//! time limits of our own that grow with the size.
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_config::default_provider::{
+    credentials::DefaultCredentialsChain, region::DefaultRegionChain,
+};
+use aws_sdk_s3::{
+    Client, Config,
+    config::{
+        AppName, BehaviorVersion, ConfigBag, Credentials, Intercept, Region,
+        RequestChecksumCalculation, ResponseChecksumValidation, RuntimeComponents,
+        SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+        interceptors::BeforeDeserializationInterceptorContextRef, retry::RetryConfig,
+        timeout::TimeoutConfig,
+    },
+    error::{BoxError, ProvideErrorMetadata, SdkError},
+    primitives::{DateTime, DateTimeFormat},
+};
+use aws_smithy_http_client::{
+    Connector, proxy::ProxyConfig, tls, tls::rustls_provider::CryptoMode,
+};
+use aws_smithy_runtime_api::client::{
+    http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn},
+    orchestrator::HttpResponse,
+};
+
+use super::{
+    S3Settings,
+    errors::{Failure, Op, Place},
+    quirks::Quirks,
+};
+use crate::{
+    backends::Key,
+    error::{Error, Kind, Result},
+};
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// For an answer without a body to speak of; also how long a body may pause.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Slower than this (bytes a second) is as good as stuck.
+const SLOWEST: u64 = 64 << 10;
+
+/// How long a request that carries `len` bytes may take.
+pub(super) fn limit(len: u64) -> Duration {
+    PATIENCE + Duration::from_secs(len / SLOWEST)
+}
+
+/// A client, and what all calls through it share.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    /// What comes before every key: empty, or ends with `/`.
+    pub(super) prefix: String,
+    pub(super) place: Arc<Place>,
+    clock: Arc<Clock>,
+}
+
+impl Wire {
+    /// Reads the AWS configuration for what the settings leave open. Keys are looked for at the first request.
+    ///
+    /// # Errors
+    /// `InvalidInput` when no region is to be found.
+    pub(super) async fn open(
+        settings: &S3Settings,
+        quirks: &Quirks,
+        prefix: &str,
+        place: &Arc<Place>,
+    ) -> Result<Self> {
+        let region = region(settings, quirks).await.ok_or_else(|| {
+            Error::new(Kind::InvalidInput, format!("no region is given for {place}"))
+                .hint("set region of the storage, or AWS_REGION")
+        })?;
+        let keys = match (&settings.access_key_id, &settings.secret_access_key) {
+            (Some(id), Some(secret)) => {
+                let keys = Credentials::new(id, secret, None, None, "bae storage");
+                SharedCredentialsProvider::new(keys)
+            }
+            _ => {
+                let chain = DefaultCredentialsChain::builder().region(region.clone());
+                SharedCredentialsProvider::new(chain.build().await)
+            }
+        };
+        let clock = Arc::new(Clock::default());
+        let mut config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .app_name(AppName::new("bae").expect("three letters are a name"))
+            .region(region)
+            .credentials_provider(keys)
+            .http_client(http_client())
+            .force_path_style(settings.path_style.unwrap_or(quirks.path_style))
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(WatchClock(Arc::clone(&clock)));
+        config.set_endpoint_url(settings.endpoint.as_ref().map(ToString::to_string));
+        Ok(Self {
+            client: Client::from_conf(config.build()),
+            bucket: settings.bucket.clone(),
+            prefix: prefix.to_owned(),
+            place: Arc::clone(place),
+            clock,
+        })
+    }
+
+    /// The name of an object in the bucket.
+    pub(super) fn name(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// The key of an object in the bucket; `None` for what is no object of ours.
+    pub(super) fn key(&self, name: &str) -> Option<Key> {
+        Key::new(name.strip_prefix(&self.prefix)?).ok()
+    }
+
+    /// The time by the server's clock, as far as it is known.
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// One request, within its time. `subject` is what the error names.
+    pub(super) async fn call<T, E>(
+        &self,
+        op: Op,
+        subject: &str,
+        limit: Duration,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Box<Failure>>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let before = self.clock.corrections();
+        match tokio::time::timeout(limit, request).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                let corrected = self.clock.corrections() != before;
+                Err(Failure::new(op, subject, &self.place, corrected, error))
+            }
+            Err(_) => Err(self.silence(op, subject, format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// A call that got no answer, or not all of it.
+    pub(super) fn silence(&self, op: Op, subject: &str, why: impl Into<String>) -> Box<Failure> {
+        Failure::silence(op, subject, &self.place, why.into())
+    }
+}
+
+/// The region that requests are signed for: as given, as the place fixes it, as AWS tools find it.
+async fn region(settings: &S3Settings, quirks: &Quirks) -> Option<Region> {
+    let named = |name: &String| Region::new(name.clone());
+    let from_env = || {
+        let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        names.into_iter().find_map(|n| std::env::var(n).ok()).filter(|r| !r.is_empty())
+    };
+    if let Some(region) = &settings.region {
+        return Some(named(region));
+    }
+    match &quirks.region {
+        Some(fixed) if quirks.region_is_fixed() => Some(named(fixed)),
+        // A server of one's own: no files are read and no metadata service is asked for it.
+        Some(usual) => Some(Region::new(from_env().unwrap_or_else(|| usual.clone()))),
+        None => DefaultRegionChain::builder().build().region().await,
+    }
+}
+
+/// rustls with aws-lc-rs, as everything else here, and `HTTPS_PROXY` honoured, which the SDK's own client does not.
+fn http_client() -> SharedHttpClient {
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT).build();
+    let connector = Connector::builder()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .connector_settings(settings)
+        .proxy_config(ProxyConfig::from_env())
+        .build();
+    // One for all requests: the pool of connections is in it.
+    let connector = SharedHttpConnector::new(connector);
+    http_client_fn(move |_, _| connector.clone())
+}
+
+/// How far this machine's clock is off the server's. The SDK signs by the time in the answers before; what it keeps to
+/// itself and is needed here: that a refusal was the clock's fault, and the time for links.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Seconds the server is ahead.
+    ahead: AtomicI64,
+    corrections: AtomicU64,
+}
+
+/// Less than servers mind (minutes), more than an answer takes.
+const CLOCK_TOLERANCE: u64 = 60;
+
+impl Clock {
+    fn now(&self) -> SystemTime {
+        shifted(SystemTime::now(), self.ahead.load(Ordering::Acquire))
+    }
+
+    fn corrections(&self) -> u64 {
+        self.corrections.load(Ordering::Acquire)
+    }
+
+    /// Takes over the server's time where ours is wrong.
+    fn heard(&self, server: SystemTime) {
+        let seconds = |t: SystemTime| {
+            t.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0))
+        };
+        let ahead = seconds(server) - seconds(SystemTime::now());
+        if ahead.abs_diff(self.ahead.load(Ordering::Acquire)) > CLOCK_TOLERANCE {
+            self.ahead.store(ahead, Ordering::Release);
+            self.corrections.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time.checked_sub(by) } else { time.checked_add(by) }.unwrap_or(time)
+}
+
+#[derive(Debug)]
+struct WatchClock(Arc<Clock>);
+
+impl Intercept for WatchClock {
+    fn name(&self) -> &'static str {
+        "WatchClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let header = |name| context.response().headers().get(name);
+        // An answer with an age comes from a cache, and its date is the day it went in.
+        let date = header("date").filter(|_| header("age").is_none());
+        let date = date.and_then(|d| DateTime::from_str(d, DateTimeFormat::HttpDate).ok());
+        if let Some(time) = date.and_then(|d| SystemTime::try_from(d).ok()) {
+            self.0.heard(time);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_time_is_taken_over_once() {
+        let clock = Clock::default();
+        clock.heard(SystemTime::now());
+        assert_eq!(clock.corrections(), 0);
+        for seconds in [1200, -1200] {
+            let before = clock.corrections();
+            let server = shifted(SystemTime::now(), seconds);
+            clock.heard(server);
+            clock.heard(server);
+            assert_eq!(clock.corrections(), before + 1);
+            let off = clock.now().duration_since(server).unwrap_or_else(|e| e.duration());
+            assert!(off < Duration::from_secs(5), "{off:?}");
+        }
+    }
+
+    #[test]
+    fn time_limits_grow_with_the_size() {
+        assert_eq!(limit(0), PATIENCE);
+        assert_eq!(limit(16 << 20), PATIENCE + Duration::from_secs(256));
+    }
+}

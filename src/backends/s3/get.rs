@@ -1,0 +1,186 @@
+//! Ranges of objects, checked: a wrong range or a cut body must never pass for the bytes.
+
+use std::ops::Range;
+
+use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream};
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    client::{PATIENCE, Wire},
+    errors::{Failure, Op},
+    object::unsigned,
+};
+use crate::{
+    backends::{
+        Key,
+        memory::{missing, too_short},
+    },
+    error::{Error, Kind, Result},
+};
+
+/// How often a body that broke off is taken up where it ended, before the caller hears of it.
+const RESUMES: u32 = 1;
+
+impl Wire {
+    pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let Some(len) = range.end.checked_sub(range.start).filter(|len| *len > 0) else {
+            return self.get_nothing(key, &range).await;
+        };
+        let len = usize::try_from(len).map_err(|e| {
+            Error::new(Kind::InvalidInput, format!("{len} bytes at once")).because(e)
+        })?;
+        let mut bytes = BytesMut::with_capacity(len);
+        let mut resumes = 0;
+        loop {
+            let left = range.start + bytes.len() as u64..range.end;
+            let body = self.ask(key, left, &range).await?;
+            match self.fill(&mut bytes, len, body, key).await {
+                Ok(()) => return Ok(bytes.freeze()),
+                Err(cut) if resumes == RESUMES => return Err(cut.into()),
+                Err(_) => resumes += 1,
+            }
+        }
+    }
+
+    /// No request can ask for nothing; whether the object is there and as long is told all the same.
+    async fn get_nothing(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+        match self.head(key).await? {
+            None => Err(missing(key)),
+            Some(len) if range.end > len => Err(too_short(key, len, range)),
+            Some(_) => Ok(Bytes::new()),
+        }
+    }
+
+    /// The body of exactly `left`, the end of what was `asked` for.
+    async fn ask(&self, key: &Key, left: Range<u64>, asked: &Range<u64>) -> Result<ByteStream> {
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.name(key))
+            .range(format!("bytes={}-{}", left.start, left.end - 1))
+            .send();
+        let answer = match self.call(Op::Get, key.as_str(), PATIENCE, request).await {
+            Ok(answer) => answer,
+            Err(failure) if failure.is_missing() => return Err(missing(key)),
+            Err(failure) if failure.is_past_the_end() => {
+                // Its length is worth a question: this is about a damaged object.
+                let len = self.head(key).await?.ok_or_else(|| missing(key))?;
+                return Err(too_short(key, len, asked));
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        match Sent::of(&answer, &left) {
+            Sent::Asked => Ok(answer.body),
+            Sent::Short { len } => Err(too_short(key, len, asked)),
+            Sent::Other(what) => {
+                let text =
+                    format!("asked for {left:?} of object {key}, {} sent {what}", self.place);
+                Err(Error::new(Kind::Unsupported, text)
+                    .hint("whatever is between here and the storage must let ranges through"))
+            }
+        }
+    }
+
+    /// Appends the body up to `len` bytes, and not one more.
+    async fn fill(
+        &self,
+        bytes: &mut BytesMut,
+        len: usize,
+        mut body: ByteStream,
+        key: &Key,
+    ) -> Result<(), Box<Failure>> {
+        while bytes.len() < len {
+            let why = match tokio::time::timeout(PATIENCE, body.next()).await {
+                Ok(Some(Ok(more))) if more.len() <= len - bytes.len() => {
+                    bytes.extend_from_slice(&more);
+                    continue;
+                }
+                Ok(Some(Ok(_))) => "more bytes came than were announced".to_owned(),
+                Ok(Some(Err(e))) => e.to_string(),
+                Ok(None) => "the connection was closed early".to_owned(),
+                Err(_) => format!("nothing came for {PATIENCE:?}"),
+            };
+            return Err(self.silence(Op::Get, key.as_str(), why));
+        }
+        Ok(())
+    }
+}
+
+/// What an answer holds, by its head.
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    Asked,
+    /// The object ends before the range does.
+    Short {
+        len: u64,
+    },
+    Other(String),
+}
+
+impl Sent {
+    fn of(answer: &GetObjectOutput, asked: &Range<u64>) -> Self {
+        let len = answer.content_length.map(|_| unsigned(answer.content_length));
+        Self::by(answer.content_range(), len, asked)
+    }
+
+    /// `range` is the `Content-Range` of a partial answer; without one the answer is the whole object.
+    fn by(range: Option<&str>, len: Option<u64>, asked: &Range<u64>) -> Self {
+        let Some(text) = range else {
+            return match len {
+                Some(len) if asked.start == 0 && len == asked.end => Self::Asked,
+                Some(len) if len < asked.end => Self::Short { len },
+                _ => Self::Other("the whole object".to_owned()),
+            };
+        };
+        let Some((sent, total)) = content_range(text) else {
+            return Self::Other(format!("the range {text:?}"));
+        };
+        let total = total.unwrap_or(u64::MAX);
+        let as_long = len.is_none_or(|len| len == sent.end - sent.start);
+        if sent == *asked && total >= asked.end && as_long {
+            Self::Asked
+        } else if total < asked.end {
+            Self::Short { len: total }
+        } else {
+            Self::Other(format!("the range {text:?}"))
+        }
+    }
+}
+
+/// `bytes 0-99/1234`, half-open, and the whole length where it is not `*`.
+fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, end) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?.checked_add(1)?);
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    (first < end).then_some((first..end, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_range_that_was_asked_for_is_taken() {
+        let by = |range, len, asked| Sent::by(range, len, &asked);
+        assert_eq!(by(Some("bytes 5-9/100"), Some(5), 5..10), Sent::Asked);
+        assert_eq!(by(Some("bytes 5-9/*"), None, 5..10), Sent::Asked);
+        assert_eq!(by(Some("bytes 5-9/10"), Some(5), 5..11), Sent::Short { len: 10 });
+        assert_eq!(by(None, Some(10), 0..10), Sent::Asked);
+        assert_eq!(by(None, Some(9), 0..10), Sent::Short { len: 9 });
+        for (range, len, asked) in [
+            (Some("bytes 4-8/100"), Some(5), 5..10),
+            (Some("bytes 5-8/100"), Some(4), 5..10),
+            (Some("bytes 5-9/100"), Some(95), 5..10),
+            (Some("bytes 9-5/100"), Some(5), 5..10),
+            (Some("bytes 0-18446744073709551615/*"), None, 0..10),
+            (Some("lines 5-9/100"), Some(5), 5..10),
+            (None, Some(11), 0..10),
+            (None, Some(10), 5..10),
+            (None, None, 0..10),
+        ] {
+            assert!(matches!(by(range, len, asked), Sent::Other(_)), "{range:?} {len:?}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! An object made part by part: a multipart upload, or for a whole object taken over, one copy.
+//!
+//! The place is asked to begin one only with the first part, so a copy of a whole object leaves nothing behind. What
+//! is begun is noted before a part is sent; the parts themselves are known to the place, which is asked for them when
+//! the upload is taken up again. An object of no bytes has no parts to speak of and is put at the end.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use super::{
+    client::{PATIENCE, Wire, limit},
+    errors::{Failure, Op},
+    names::encoded,
+    object::{SignedAs, body, sha256, signed},
+    quirks::MIN_PART,
+    unfinished::{Noted, forget},
+};
+use crate::{
+    backends::{
+        Copying, Key, Notes, Payload, Shape, Upload,
+        memory::{missing, too_short, wrong_length},
+    },
+    error::{Error, Kind, Result},
+};
+
+/// The longest part, and the longest object that is copied whole.
+const MAX_PART: u64 = 5 << 30;
+/// Servers join thousands of parts, or copy gigabytes, before they answer.
+const JOINING: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct S3Upload {
+    wire: Arc<Wire>,
+    notes: Arc<dyn Notes>,
+    copying: Copying,
+    key: Key,
+    shape: Shape,
+    done: Vec<u64>,
+    /// The place's name for it, once it was begun.
+    id: OnceCell<String>,
+    /// The entity tags of the parts that are there.
+    parts: Mutex<BTreeMap<u64, String>>,
+    /// The object that this one is to be a copy of.
+    whole: Mutex<Option<Key>>,
+}
+
+impl S3Upload {
+    pub(super) async fn begin(
+        wire: Arc<Wire>,
+        notes: Arc<dyn Notes>,
+        copying: Copying,
+        key: Key,
+        shape: Shape,
+    ) -> Result<Self> {
+        check(&key, shape)?;
+        let (mut id, mut parts) = (None, BTreeMap::new());
+        if let Some(noted) = Noted::get(&*notes, &key)? {
+            if noted.is_of(shape) {
+                (id, parts) = take_up(&wire, &*notes, &key, shape, noted).await?;
+            } else {
+                wire.abort(&*notes, &key, &noted.upload_id).await?;
+            }
+        }
+        let done = parts.keys().copied().collect();
+        let (parts, whole) = (Mutex::new(parts), Mutex::default());
+        let id = OnceCell::new_with(id);
+        Ok(Self { wire, notes, copying, key, shape, done, id, parts, whole })
+    }
+
+    /// The place's name for the upload, begun now if it was not.
+    async fn id(&self) -> Result<&str> {
+        let begin = || async {
+            let request = self.wire.client.create_multipart_upload().bucket(&self.wire.bucket);
+            let request = request.key(self.wire.name(&self.key));
+            let request = request.content_type(super::object::CONTENT_TYPE).send();
+            let begun = self.wire.call(Op::Begin, self.key.as_str(), PATIENCE, request).await?;
+            let id = begun.upload_id.ok_or_else(|| {
+                self.wire.silence(Op::Begin, self.key.as_str(), "the answer names no upload")
+            })?;
+            Noted::new(&id, self.shape).set(&*self.notes, &self.key).await?;
+            Ok::<_, Error>(id)
+        };
+        Ok(self.id.get_or_try_init(begin).await?.as_str())
+    }
+
+    fn add(&self, op: Op, part: u64, etag: Option<String>) -> Result<()> {
+        let etag = etag.ok_or_else(|| {
+            self.wire.silence(op, self.key.as_str(), format!("part {part} got no entity tag"))
+        })?;
+        self.parts.lock().insert(part, etag);
+        Ok(())
+    }
+
+    fn has_length(&self, part: u64, len: u64) -> Result<()> {
+        let wanted = self.shape.part(part);
+        if wanted.end - wanted.start == len {
+            return Ok(());
+        }
+        let text = format!("part {part} of {} is {wanted:?}, and {len} bytes came", self.key);
+        Err(Error::new(Kind::Internal, text))
+    }
+
+    async fn copy_range(&self, part: u64, from: &Key, range: &Range<u64>) -> Result<()> {
+        let wire = &self.wire;
+        let request = wire
+            .client
+            .upload_part_copy()
+            .bucket(&wire.bucket)
+            .key(wire.name(&self.key))
+            .upload_id(self.id().await?)
+            .part_number(number(part))
+            .copy_source(source(wire, from))
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end - 1))
+            .customize()
+            // The SDK sends no length with an empty body, and Ceph wants one.
+            .mutate_request(|request| {
+                request.headers_mut().insert("content-length", "0");
+            })
+            .send();
+        match wire.call(Op::Copy, self.key.as_str(), JOINING, request).await {
+            Ok(copied) => {
+                let result = copied.copy_part_result;
+                self.add(Op::Copy, part, result.and_then(|r| r.e_tag))
+            }
+            Err(failure) => Err(self.why_not_copied(from, range, failure).await),
+        }
+    }
+
+    /// Servers have many codes for a range that the source does not have.
+    async fn why_not_copied(&self, from: &Key, range: &Range<u64>, why: Box<Failure>) -> Error {
+        if why.is_missing() {
+            return missing(from);
+        }
+        let past_the_end = why.is_past_the_end();
+        let error = Error::from(why);
+        if past_the_end || error.kind() == Kind::InvalidInput {
+            if let Ok(Some(len)) = self.wire.head(from).await {
+                if len < range.end {
+                    return too_short(from, len, range);
+                }
+            }
+        }
+        error
+    }
+
+    /// The one request that makes the object, of what was gathered.
+    async fn make(&self) -> Result<Made> {
+        let whole = self.whole.lock().clone();
+        if let Some(from) = whole {
+            return Ok(self.copy_whole(&from).await);
+        }
+        if self.shape.len == 0 {
+            self.wire.put(&self.key, &Payload::default()).await?;
+            return Ok(Ok(()));
+        }
+        let parts = self.parts.lock().clone();
+        if let Some(part) = (0..self.shape.parts()).find(|part| !parts.contains_key(part)) {
+            let text = format!("part {part} of {} was not sent", self.key);
+            return Err(Error::new(Kind::Internal, text));
+        }
+        let part = |(part, etag): (&u64, &String)| {
+            CompletedPart::builder().part_number(number(*part)).e_tag(etag).build()
+        };
+        let parts = parts.iter().map(part).collect();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let request = self.wire.client.complete_multipart_upload().bucket(&self.wire.bucket);
+        let request = request.key(self.wire.name(&self.key)).upload_id(self.id().await?);
+        let request = request.multipart_upload(parts).send();
+        let done = self.wire.call(Op::Finish, self.key.as_str(), JOINING, request).await;
+        Ok(done.map(drop))
+    }
+
+    async fn copy_whole(&self, from: &Key) -> Made {
+        let request = self.wire.client.copy_object().bucket(&self.wire.bucket);
+        let request = request.key(self.wire.name(&self.key)).copy_source(source(&self.wire, from));
+        let done = self.wire.call(Op::Copy, self.key.as_str(), JOINING, request.send()).await;
+        done.map(drop)
+    }
+}
+
+/// Whether the request that makes the object was answered with success.
+type Made = Result<(), Box<Failure>>;
+
+#[async_trait]
+impl Upload for S3Upload {
+    fn done(&self) -> &[u64] {
+        &self.done
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        self.has_length(part, payload.len())?;
+        if self.shape.len == 0 {
+            return Ok(());
+        }
+        let wire = &self.wire;
+        let request = wire
+            .client
+            .upload_part()
+            .bucket(&wire.bucket)
+            .key(wire.name(&self.key))
+            .upload_id(self.id().await?)
+            .part_number(number(part))
+            .content_length(signed(payload.len()))
+            .body(body(&payload))
+            .customize()
+            .interceptor(SignedAs(sha256(&payload).await?))
+            .send();
+        let sent = wire.call(Op::Write, self.key.as_str(), limit(payload.len()), request).await?;
+        self.add(Op::Write, part, sent.e_tag)
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        self.has_length(part, range.end.saturating_sub(range.start))?;
+        if self.shape.parts() == 1 && range.start == 0 {
+            match self.wire.head(from).await? {
+                None => return Err(missing(from)),
+                Some(len) if len < range.end => return Err(too_short(from, len, &range)),
+                Some(len) if len == range.end && len <= MAX_PART => {
+                    *self.whole.lock() = Some(from.clone());
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
+        }
+        match self.copying {
+            Copying::Ranges { .. } => self.copy_range(part, from, &range).await,
+            Copying::No | Copying::Whole => {
+                let text = format!("{} does not copy parts of objects", self.wire.place);
+                Err(Error::new(Kind::Unsupported, text))
+            }
+        }
+    }
+
+    async fn finish(&self) -> Result<()> {
+        let made = self.make().await?;
+        let may_be_there = |f: &Failure| f.is_expired() || f.outcome_is_unknown();
+        match made {
+            Err(failure) if failure.lost_parts() => {
+                // With the same parts it never succeeds: the next `begin` must find nothing of this one.
+                self.abort().await?;
+                return Err(failure.into());
+            }
+            Err(failure) if !may_be_there(&failure) => return Err(failure.into()),
+            // The answer to this or an earlier finish may have been lost: the object says.
+            _ => {}
+        }
+        match (self.wire.head(&self.key).await?, made) {
+            (Some(len), _) if len == self.shape.len => forget(&*self.notes, &self.key).await,
+            (_, Err(failure)) => Err(failure.into()),
+            (Some(len), Ok(())) => Err(wrong_length(&self.key, len, self.shape.len)),
+            (None, Ok(())) => {
+                let why = "it was made, and is not there";
+                Err(self.wire.silence(Op::Finish, self.key.as_str(), why).into())
+            }
+        }
+    }
+
+    async fn abort(&self) -> Result<()> {
+        match self.id.get() {
+            Some(id) => self.wire.abort(&*self.notes, &self.key, id).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The upload of an earlier run and its parts, if the place still has it.
+async fn take_up(
+    wire: &Wire,
+    notes: &dyn Notes,
+    key: &Key,
+    shape: Shape,
+    noted: Noted,
+) -> Result<(Option<String>, BTreeMap<u64, String>)> {
+    let found = match wire.parts(key, &noted.upload_id).await {
+        Err(failure) if failure.is_expired() || failure.is_missing() => {
+            forget(notes, key).await?;
+            return Ok((None, BTreeMap::new()));
+        }
+        found => found?,
+    };
+    let mut parts = BTreeMap::new();
+    for part in found {
+        // From 0 here. A part of another length is none of ours and is sent again, over it.
+        let Some(index) = u64::try_from(part.number).ok().and_then(|n| n.checked_sub(1)) else {
+            continue;
+        };
+        let wanted = shape.part(index);
+        if index < shape.parts() && wanted.end - wanted.start == part.len {
+            parts.insert(index, part.etag);
+        }
+    }
+    Ok((Some(noted.upload_id), parts))
+}
+
+fn check(key: &Key, shape: Shape) -> Result<()> {
+    let parts = shape.parts();
+    let why = if parts > Shape::MAX_PARTS {
+        format!("{parts} parts, and S3 takes {}", Shape::MAX_PARTS)
+    } else if parts > 1 && shape.part_len < MIN_PART {
+        format!("parts of {} bytes, and S3 takes none below {MIN_PART}", shape.part_len)
+    } else if shape.len.min(shape.part_len) > MAX_PART {
+        format!("parts of {} bytes, and S3 takes none above {MAX_PART}", shape.part_len)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Unsupported, format!("object {key} would have {why}")))
+}
+
+/// S3 counts from 1; 10,000 is the last.
+fn number(part: u64) -> i32 {
+    i32::try_from(part + 1).unwrap_or(i32::MAX)
+}
+
+fn source(wire: &Wire, from: &Key) -> String {
+    encoded(&format!("{}/{}", wire.bucket, wire.name(from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_s3_does_not_take_are_refused() {
+        let key = Key::new("k").unwrap();
+        let check = |len, part_len| check(&key, Shape { len, part_len }).map_err(|e| e.kind());
+        assert_eq!(check(100 << 20, 16 << 20), Ok(()));
+        assert_eq!(check(3 << 10, 1 << 10), Err(Kind::Unsupported));
+        assert_eq!(check(10, 10), Ok(()));
+        assert_eq!(check(0, 1), Ok(()));
+        assert_eq!(check(10_000 * MIN_PART, MIN_PART), Ok(()));
+        assert_eq!(check(10_000 * MIN_PART + 1, MIN_PART), Err(Kind::Unsupported));
+        assert_eq!(check(6 << 30, 6 << 30), Err(Kind::Unsupported));
+        assert_eq!((number(0), number(9_999)), (1, 10_000));
+    }
+}

@@ -1,0 +1,235 @@
+//! S3 places on real servers: the contract of backends, uploads that go on in the next run, and a whole import.
+
+use std::{sync::Arc, time::Duration};
+
+use bae::{
+    Kind,
+    backends::{
+        Key, MemoryNotes, Payload, Retrying, S3Backend, Shape, StorageBackend, conformance,
+        list_all,
+    },
+};
+use bytes::Bytes;
+
+use crate::support::{
+    LONG, MIB,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    s3_server::{S3Server, all_servers, runtime},
+    torrents::Recipe,
+};
+
+async fn open(server: &S3Server, bucket: &str, prefix: &str) -> S3Backend {
+    open_noting(server, bucket, prefix, &MemoryNotes::default()).await
+}
+
+async fn open_noting(
+    server: &S3Server,
+    bucket: &str,
+    prefix: &str,
+    notes: &MemoryNotes,
+) -> S3Backend {
+    S3Backend::open(server.settings(bucket, prefix), Arc::new(notes.clone())).await.unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn payload(len: u64, byte: u8) -> Payload {
+    (0..len.div_ceil(16 << 10))
+        .map(|n| Bytes::from(vec![byte; (len - n * (16 << 10)).min(16 << 10) as usize]))
+        .collect()
+}
+
+/// Everything that holds on every server.
+fn keeps_the_contract(server: &S3Server) {
+    runtime().block_on(async {
+        let bucket = server.bucket("contract");
+        let backend = open(server, &bucket, "a folder+/b").await;
+        conformance::check(&backend).await;
+        let left = list_all(&backend, "").await.unwrap();
+        assert!(left.is_empty(), "the suite leaves nothing: {left:?}");
+        conformance::check(&Retrying::new(open(server, &bucket, "").await)).await;
+        prefixes_keep_places_apart(server, &bucket).await;
+        an_upload_goes_on_in_the_next_run(server, &bucket).await;
+    });
+}
+
+async fn prefixes_keep_places_apart(server: &S3Server, bucket: &str) {
+    let (one, two) = (open(server, bucket, "one").await, open(server, bucket, "one/two").await);
+    two.put(&key("x"), payload(3, 7)).await.unwrap();
+    assert_eq!(one.head(&key("two/x")).await.unwrap(), Some(3));
+    assert_eq!(one.head(&key("x")).await.unwrap(), None);
+    assert!(list_all(&open(server, bucket, "on").await, "").await.unwrap().is_empty());
+    let listed = list_all(&one, "").await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    one.delete(&key("two/x")).await.unwrap();
+}
+
+async fn an_upload_goes_on_in_the_next_run(server: &S3Server, bucket: &str) {
+    let (notes, part) = (MemoryNotes::default(), 5 * MIB);
+    let shape = Shape { len: 3 * part + 9, part_len: part };
+    let made = key("goes on/in the next run.bin");
+    for run in 0..2 {
+        let upload = open_noting(server, bucket, "p", &notes).await;
+        let upload = upload.begin(&made, shape).await.unwrap();
+        assert_eq!(upload.done(), &[3, 1][..run], "run {run}");
+        upload.write([3, 1][run], payload([9, part][run], run as u8)).await.unwrap();
+    }
+    let backend = open_noting(server, bucket, "p", &notes).await;
+    let left = backend.unfinished("goes").await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let upload = backend.begin(&made, shape).await.unwrap();
+    assert_eq!(upload.done(), [1, 3]);
+    let (a, b) = tokio::join!(upload.write(0, payload(part, 5)), upload.write(2, payload(part, 6)));
+    a.and(b).unwrap();
+    upload.finish().await.unwrap();
+    // As after an answer that was lost.
+    upload.finish().await.unwrap();
+    for (at, byte) in [(0, 5), (part, 1), (2 * part, 6), (3 * part, 0)] {
+        let end = (at + part).min(shape.len);
+        let got = backend.get(&made, at..end).await.unwrap();
+        assert!(got.iter().all(|b| *b == byte) && got.len() as u64 == end - at, "at {at}");
+    }
+    assert!(backend.unfinished("").await.unwrap().is_empty());
+    // Another shape is another upload: the first is given up.
+    let dropped = backend.begin(&made, shape).await.unwrap();
+    dropped.write(0, payload(part, 5)).await.unwrap();
+    let other = backend.begin(&made, Shape { len: part, part_len: part }).await.unwrap();
+    assert!(backend.unfinished("").await.unwrap().is_empty());
+    assert!(other.done().is_empty());
+    let gone = dropped.write(1, payload(part, 5)).await.unwrap_err();
+    assert_eq!(gone.kind(), Kind::SessionExpired, "{}", gone.report());
+    backend.delete(&made).await.unwrap();
+}
+
+#[test]
+fn seaweedfs_keeps_the_contract() {
+    keeps_the_contract(S3Server::seaweed());
+}
+
+#[test]
+fn s3s_keeps_the_contract() {
+    keeps_the_contract(&S3Server::s3s());
+}
+
+#[test]
+fn garage_keeps_the_contract() {
+    if all_servers() {
+        keeps_the_contract(&S3Server::garage());
+    }
+}
+
+#[test]
+fn ceph_keeps_the_contract() {
+    if all_servers() {
+        keeps_the_contract(&S3Server::ceph());
+    }
+}
+
+#[test]
+fn moto_keeps_the_contract() {
+    if all_servers() {
+        keeps_the_contract(&S3Server::moto());
+    }
+}
+
+#[test]
+fn a_listing_of_many_pages_has_everything_once() {
+    let server = S3Server::seaweed();
+    runtime().block_on(async {
+        let backend = Arc::new(open(server, &server.bucket("pages"), "p").await);
+        let mut puts = tokio::task::JoinSet::new();
+        for n in 0..1203 {
+            let backend = Arc::clone(&backend);
+            puts.spawn(async move { backend.put(&key(&format!("{n:04}")), payload(1, 1)).await });
+            if n % 16 == 15 {
+                while let Some(done) = puts.join_next().await {
+                    done.unwrap().unwrap();
+                }
+            }
+        }
+        while let Some(done) = puts.join_next().await {
+            done.unwrap().unwrap();
+        }
+        let first = backend.list("", None).await.unwrap();
+        assert!(first.next.is_some() && first.objects.len() < 1203);
+        let all = list_all(&*backend, "").await.unwrap();
+        let mut names: Vec<_> = all.iter().map(|o| o.key.to_string()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!((all.len(), names.len()), (1203, 1203));
+    });
+}
+
+#[test]
+fn mistakes_are_told_by_name() {
+    let server = S3Server::seaweed();
+    let settings = server.settings(&server.bucket("mistakes"), "");
+    let put = |settings| {
+        runtime().block_on(async {
+            let backend = S3Backend::open(settings, Arc::new(MemoryNotes::default())).await?;
+            backend.put(&key("k"), payload(10, 1)).await
+        })
+    };
+    let nowhere = put(bae::backends::S3Settings { bucket: "nowhere".into(), ..settings.clone() });
+    let nowhere = nowhere.unwrap_err();
+    assert_eq!(nowhere.kind(), Kind::NotFound, "{}", nowhere.report());
+    assert!(nowhere.hint_text().unwrap().contains("bucket"), "{nowhere:?}");
+    for (id, secret) in [("nobody", "x"), (&server.access_key[..], "wrong")] {
+        let keys = (Some(id.to_owned()), Some(secret.to_owned()));
+        let (access_key_id, secret_access_key) = keys;
+        let wrong =
+            bae::backends::S3Settings { access_key_id, secret_access_key, ..settings.clone() };
+        let wrong = put(wrong).unwrap_err();
+        assert_eq!(wrong.kind(), Kind::Unauthenticated, "{}", wrong.report());
+    }
+}
+
+#[test]
+fn a_signed_link_opens_without_keys() {
+    let server = S3Server::seaweed();
+    runtime().block_on(async {
+        let backend = open(server, &server.bucket("links"), "p q").await;
+        let made = key("Björk/01 - Jóga (live) [x] a+b.flac");
+        backend.put(&made, payload(100, 9)).await.unwrap();
+        let link = backend.url(&made, Duration::from_secs(60)).await.unwrap();
+        let got = reqwest::get(link).await.unwrap();
+        assert_eq!(got.status(), 200);
+        assert_eq!(got.bytes().await.unwrap(), vec![9; 100]);
+    });
+}
+
+/// Bytes the process had written to disk so far.
+fn written(pid: u32) -> Option<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
+}
+
+#[test]
+fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
+    let server = S3Server::seaweed();
+    let bucket = server.bucket("import");
+    let files = (0..12).map(|i| (format!("disc {}/Jóga {i:02} + x.flac", i % 2), 4 * MIB + i));
+    let torrent = Recipe::folder("Straight in", files.collect()).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new().storing_at(&server.storage_url(&bucket, "my music"), server.env());
+    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
+    let mut on_disk = 0;
+    let done = loop {
+        let event = running.any_event();
+        on_disk = written(running.0.id()).unwrap_or(on_disk);
+        if event["event"] == "imported" {
+            break event;
+        }
+    };
+    running.ended(LONG).expect(0);
+    assert!((1..8 * MIB).contains(&on_disk), "{on_disk} bytes were written to the disk");
+    let id = done["id"].as_str().unwrap();
+    let stored: u64 = server.objects(&bucket).iter().map(|(_, len)| len).sum();
+    assert!((torrent.bytes..torrent.bytes + MIB).contains(&stored), "{stored} bytes are stored");
+    bae.assert_verified(id);
+    bae.assert_exact(id, &torrent);
+    assert!(!bae.objects().exists(), "nothing was stored locally");
+}

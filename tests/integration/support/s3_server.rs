@@ -1,0 +1,324 @@
+//! Real S3 servers, each in a folder and on an address of its own.
+//!
+//! SeaweedFS and s3s-fs are quick to install and to start, and every run of the tests has them. Garage, Ceph and moto
+//! are for `scripts/test --all`.
+
+use std::{
+    fs,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use aws_sdk_s3::{
+    Client, Config,
+    config::{BehaviorVersion, Credentials, Region, retry::RetryConfig},
+};
+use bae::backends::S3Settings;
+use tempfile::TempDir;
+use url::Url;
+
+use super::{ceph, ports, process::Process, tools::tool, wait_until};
+
+/// A server that answers. Dropped, it is gone with everything in it.
+#[derive(Debug)]
+pub(crate) struct S3Server {
+    pub(crate) endpoint: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
+    pub(crate) region: &'static str,
+    /// Of a server whose buckets are made when it starts.
+    only_bucket: Option<&'static str>,
+    /// Killed from the last to the first.
+    processes: Vec<Process>,
+    _dir: Place,
+}
+
+/// The folder of a server: removed with its value, or by the next test process where that never drops.
+#[derive(Debug)]
+enum Place {
+    Temporary(#[allow(dead_code, reason = "held for its drop")] TempDir),
+    OfProcess,
+}
+
+const ACCESS: &str = "GK0123456789abcdef01234567";
+const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+/// SeaweedFS takes ten seconds to be ready, and more on a busy machine.
+const STARTING: Duration = Duration::from_secs(90);
+
+impl S3Server {
+    /// The SeaweedFS that all tests of this process share: its start takes longer than most of them.
+    pub(crate) fn seaweed() -> &'static Self {
+        static SHARED: OnceLock<S3Server> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let (started, server) = mpsc::channel();
+            // A child dies with the thread that started it, so this one must outlive the test that happens to be first.
+            let starter = thread::Builder::new().name("seaweed".into());
+            let starter = starter.spawn(move || {
+                let dir = folder_of_process("seaweed");
+                started.send(Self::start_seaweed(&dir, Place::OfProcess)).unwrap();
+                loop {
+                    thread::park();
+                }
+            });
+            drop(starter.unwrap());
+            server.recv().expect("SeaweedFS starts")
+        })
+    }
+
+    /// A SeaweedFS for one test alone, to be killed or filled.
+    pub(crate) fn own_seaweed() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_seaweed(&dir.path().to_owned(), Place::Temporary(dir))
+    }
+
+    fn start_seaweed(dir: &Path, place: Place) -> Self {
+        let config = serde_json::json!({"identities": [{
+            "name": "bae",
+            "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }]});
+        let config_file = dir.join("s3.json");
+        fs::write(&config_file, config.to_string()).unwrap();
+        let (data, s3) = (dir.join("data"), ports::own());
+        fs::create_dir(&data).unwrap();
+        let mut command = Command::new(tool("cloud", "weed", "test"));
+        command.arg("server").arg(format!("-dir={}", data.display())).current_dir(dir);
+        command.args([format!("-ip={}", s3.ip()), format!("-ip.bind={}", s3.ip())]);
+        for part in ["master", "volume", "filer"] {
+            command.arg(format!("-{part}.port={}", port_at(s3)));
+        }
+        for part in ["master", "volume", "filer", "s3"] {
+            command.arg(format!("-{part}.port.grpc={}", port_at(s3)));
+        }
+        command.args(["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        command.arg(format!("-s3.port={}", s3.port()));
+        command.arg(format!("-s3.config={}", config_file.display()));
+        // Else sockets in /tmp that are named after the port alone.
+        for part in ["filer", "s3"] {
+            let socket = dir.join(format!("{part}.sock"));
+            command.arg(format!("-{part}.localSocket={}", socket.display()));
+        }
+        command.args(["-master.volumeSizeLimitMB=512", "-volume.max=40"]);
+        command.arg("-master.telemetry=false");
+        let process = Process::start("SeaweedFS", &command);
+        Self::new(s3, "us-east-1", None, vec![process], place).ready()
+    }
+
+    /// s3s-fs: a folder as a bucket, strict about what it is sent.
+    pub(crate) fn s3s() -> Self {
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let mut command = Command::new(tool("s3s", "s3s-fs", "test"));
+        command.args(["--host", &addr.ip().to_string(), "--port", &addr.port().to_string()]);
+        command.args(["--access-key", ACCESS, "--secret-key", SECRET]).arg(dir.path());
+        let process = Process::start("s3s-fs", &command);
+        Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
+    }
+
+    /// Garage: takes small parts and ignores conditions; its region is `garage`.
+    pub(crate) fn garage() -> Self {
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let config = format!(
+            "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"lmdb\"\nreplication_factor = 1\n\
+             rpc_bind_addr = \"{}:{}\"\nrpc_secret = {SECRET:?}\n\
+             [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"{addr}\"\n",
+            path("meta"),
+            path("data"),
+            addr.ip(),
+            port_at(addr)
+        );
+        let config_file = dir.path().join("garage.toml");
+        fs::write(&config_file, config).unwrap();
+        let mut command = Command::new(tool("garage", "garage", "all-servers"));
+        command.arg("-c").arg(&config_file).args(["server", "--single-node", "--default-bucket"]);
+        command.env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS).env("GARAGE_DEFAULT_SECRET_KEY", SECRET);
+        command.env("GARAGE_DEFAULT_BUCKET", "bae");
+        let process = Process::start("Garage", &command);
+        let place = Place::Temporary(dir);
+        Self::new(addr, "garage", Some("bae"), vec![process], place).ready()
+    }
+
+    /// moto: checks neither keys nor hashes.
+    pub(crate) fn moto() -> Self {
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let mut command = Command::new(tool("cloud", "moto_server", "all-servers"));
+        command.args(["-H", &addr.ip().to_string(), "-p", &addr.port().to_string()]);
+        let process = Process::start("moto", &command);
+        Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
+    }
+
+    /// Ceph's gateway, the best of the old servers.
+    pub(crate) fn ceph() -> Self {
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let processes = ceph::start(dir.path(), addr, ACCESS, SECRET);
+        Self::new(addr, "us-east-1", None, processes, Place::Temporary(dir)).ready()
+    }
+
+    fn new(
+        addr: SocketAddrV4,
+        region: &'static str,
+        only_bucket: Option<&'static str>,
+        processes: Vec<Process>,
+        dir: Place,
+    ) -> Self {
+        let (endpoint, access_key) = (format!("http://{addr}"), ACCESS.to_owned());
+        let secret_key = SECRET.to_owned();
+        Self { endpoint, access_key, secret_key, region, only_bucket, processes, _dir: dir }
+    }
+
+    /// Waits until it takes and gives an object: a server that listens is often not ready for that.
+    fn ready(mut self) -> Self {
+        let (client, runtime) = (self.client(), runtime());
+        let bucket = self.only_bucket.unwrap_or("ready");
+        wait_until("an S3 server is ready", STARTING, || {
+            for process in &mut self.processes {
+                assert!(process.is_running(), "a server ended\n{}", process.log());
+            }
+            let put = || client.put_object().bucket(bucket).key("ready").body(b"x".to_vec().into());
+            runtime.block_on(async {
+                if self.only_bucket.is_none() {
+                    let _ = client.create_bucket().bucket(bucket).send().await;
+                }
+                let put = tokio::time::timeout(Duration::from_secs(10), put().send()).await;
+                matches!(put, Ok(Ok(_)))
+            })
+        });
+        self
+    }
+
+    fn client(&self) -> Client {
+        let keys = Credentials::new(&self.access_key, &self.secret_key, None, None, "test");
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(self.region))
+            .endpoint_url(&self.endpoint)
+            .force_path_style(true)
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(keys);
+        Client::from_conf(config.build())
+    }
+
+    /// A new bucket whose name begins with `name`. (Where there can be but one bucket, that one.)
+    pub(crate) fn bucket(&self, name: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if let Some(only) = self.only_bucket {
+            return only.to_owned();
+        }
+        let bucket = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let client = self.client();
+        let made = runtime().block_on(client.create_bucket().bucket(&bucket).send());
+        made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
+        bucket
+    }
+
+    /// Removes every object of a bucket, and the bucket.
+    pub(crate) fn remove_bucket(&self, bucket: &str) {
+        let client = self.client();
+        runtime().block_on(async {
+            let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
+            for object in listed.contents() {
+                let key = object.key().unwrap();
+                client.delete_object().bucket(bucket).key(key).send().await.unwrap();
+            }
+            client.delete_bucket().bucket(bucket).send().await.unwrap();
+        });
+    }
+
+    /// The keys of a bucket with their lengths, in order.
+    pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
+        let client = self.client();
+        runtime().block_on(async {
+            let mut pages = client.list_objects_v2().bucket(bucket).into_paginator().send();
+            let mut found = Vec::new();
+            while let Some(page) = pages.next().await {
+                for object in page.unwrap().contents() {
+                    let len = u64::try_from(object.size().unwrap()).unwrap();
+                    found.push((object.key().unwrap().to_owned(), len));
+                }
+            }
+            found.sort();
+            found
+        })
+    }
+
+    /// What `--storage` takes. The keys go into the environment: [`S3Server::env`].
+    pub(crate) fn storage_url(&self, bucket: &str, prefix: &str) -> String {
+        let mut url = Url::parse(&format!("s3://{bucket}/{prefix}")).unwrap();
+        url.query_pairs_mut()
+            .append_pair("endpoint", &self.endpoint)
+            .append_pair("path_style", "true")
+            .append_pair("region", self.region);
+        url.into()
+    }
+
+    /// What a bae process needs to be let in.
+    pub(crate) fn env(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("AWS_ACCESS_KEY_ID", self.access_key.as_str()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret_key.as_str()),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    pub(crate) fn settings(&self, bucket: &str, prefix: &str) -> S3Settings {
+        S3Settings {
+            bucket: bucket.to_owned(),
+            prefix: Some(prefix.to_owned()),
+            endpoint: Some(Url::parse(&self.endpoint).unwrap()),
+            region: Some(self.region.to_owned()),
+            path_style: None,
+            access_key_id: Some(self.access_key.clone()),
+            secret_access_key: Some(self.secret_key.clone()),
+            public_url: None,
+        }
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        while let Some(process) = self.processes.pop() {
+            drop(process);
+        }
+    }
+}
+
+/// Whether the servers that take long to install are wanted: `scripts/test --all`.
+pub(crate) fn all_servers() -> bool {
+    std::env::var_os("BAE_TEST_ALL").is_some_and(|value| value == "1")
+}
+
+/// A runtime for one call, in a test that is no asynchronous function.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A port that was free a moment ago on the same IP, which is nobody else's.
+fn port_at(addr: SocketAddrV4) -> u16 {
+    std::net::TcpListener::bind((*addr.ip(), 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A folder named after this process; those of processes that are gone are removed.
+fn folder_of_process(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
+    fs::create_dir_all(&root).unwrap();
+    for entry in fs::read_dir(&root).unwrap().flatten() {
+        let file_name = entry.file_name();
+        let pid = file_name.to_str().and_then(|n| n.rsplit('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = root.join(format!("{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir(&dir).unwrap();
+    dir
+}

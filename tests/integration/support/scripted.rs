@@ -1,0 +1,148 @@
+//! An HTTP server that answers what a test says, byte for byte: the faults that real servers have too rarely.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddrV4, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::ports;
+
+/// A request as it came over the wire.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) target: String,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    fn read(stream: &TcpStream) -> Option<Self> {
+        let mut reader = BufReader::new(stream);
+        let mut line = || {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+            Some(line.trim_end().to_owned())
+        };
+        let first = line()?;
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, target) = (words.next()?, words.next()?);
+        let mut headers = Vec::new();
+        loop {
+            let line = line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_lowercase(), value.trim().to_owned()));
+        }
+        let mut request = Self { method, target, headers, body: Vec::new() };
+        let len = request.header("content-length").map_or(0, |len| len.parse().unwrap());
+        request.body.resize(len, 0);
+        reader.read_exact(&mut request.body).ok()?;
+        Some(request)
+    }
+}
+
+/// What goes back before the connection is closed.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    head: String,
+    body: Vec<u8>,
+    /// How much of the body is sent.
+    sent: usize,
+}
+
+impl Answer {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+        Self { head, sent: body.len(), body }
+    }
+
+    /// An error as S3 words it.
+    pub(crate) fn error(status: u16, code: &str) -> Self {
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
+        Self::new(status, body)
+    }
+
+    /// To a HEAD: says how long the body would be and sends none.
+    pub(crate) fn head(status: u16, len: usize) -> Self {
+        Self { sent: 0, ..Self::new(status, vec![0; len]) }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.head.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    /// Closes the connection after so much of the body.
+    pub(crate) fn cut(self, sent: usize) -> Self {
+        Self { sent, ..self }
+    }
+
+    fn write(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let head = format!("{}Connection: close\r\n\r\n", self.head);
+        stream.write_all(&[head.as_bytes(), &self.body[..self.sent]].concat())
+    }
+}
+
+/// A server that asks `script` for each answer. `None` closes the connection without one.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    addr: SocketAddrV4,
+    requests: Arc<Mutex<Vec<Request>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Scripted {
+    /// `script` is given the request and how many came before it.
+    pub(crate) fn start(
+        mut script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
+    ) -> Self {
+        let addr = ports::own();
+        let listener = TcpListener::bind(addr).unwrap();
+        let (requests, over) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::default());
+        let (seen, ends) = (Arc::clone(&requests), Arc::<AtomicBool>::clone(&over));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if ends.load(Ordering::Acquire) {
+                    return;
+                }
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                let Some(request) = Request::read(&stream) else { continue };
+                let answer = script(seen.lock().unwrap().len(), &request);
+                seen.lock().unwrap().push(request);
+                if let Some(answer) = answer {
+                    let _ = answer.write(&stream);
+                }
+            }
+        });
+        Self { addr, requests, over }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What came so far.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.addr);
+    }
+}
