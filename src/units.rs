@@ -62,7 +62,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Parses a time: `90`, `90s`, `5m`, `2h`, `250ms`.
+/// Parses a time: `90`, `90s`, `5m`, `2h`, `7d`, `250ms`.
 ///
 /// # Errors
 /// `InvalidInput` when it is none of these.
@@ -74,12 +74,13 @@ pub fn parse_duration(s: &str) -> Result<Duration> {
         "" | "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => 0,
     };
     match number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis)) {
         Some(ms) if millis > 0 => Ok(Duration::from_millis(ms)),
         _ => Err(Error::new(Kind::InvalidInput, format!("{s:?} is not a time"))
-            .hint("write it like 30, 30s, 5m or 2h")),
+            .hint("write it like 30, 30s, 5m, 2h or 7d")),
     }
 }
 

@@ -11,13 +11,13 @@ use super::{
     FLUSH,
     import::{Job, Opened},
     plan::{bytes_wanted, files_wanted},
-    publish::{SharedSink, publish},
+    publish::{Files, SharedSink, publish},
 };
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
-    storage::{ImportWriter, Publishing, WriterEvent, WriterOptions},
+    storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
     torrents::{
         Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
     },
@@ -49,8 +49,9 @@ impl Job<'_> {
 
         let (sink, writer_events) = torrent.writer_sink();
         let sink: SharedSink = sink.into();
+        let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
-        let writer = Arc::new(self.writer(&opened, sink, publishing.clone()));
+        let writer = Arc::new(self.writer(&opened, sink, direct, publishing.clone()));
         let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
         torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
         let mut download = self.download(torrent, &opened, stored, writer_events);
@@ -83,10 +84,12 @@ impl Job<'_> {
         &self,
         opened: &Opened,
         sink: SharedSink,
+        direct: Option<DirectFiles>,
         publishing: Option<Arc<Publishing>>,
     ) -> ImportWriter {
         let options = WriterOptions {
             upload_concurrency: self.place.upload_concurrency,
+            direct,
             ..WriterOptions::default()
         };
         let sink = move |event| {

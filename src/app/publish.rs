@@ -17,7 +17,7 @@ use crate::{
     catalog::{FileRow, ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
-    storage::{ImportStore, Published, Publisher, Publishing, WriterEvent},
+    storage::{DirectFiles, ImportStore, Published, Publisher, Publishing, WriterEvent},
     torrents::metainfo::Metainfo,
 };
 
@@ -33,6 +33,13 @@ pub(super) type SharedSink = Arc<dyn Fn(WriterEvent) + Send + Sync>;
 pub(super) struct Files {
     publisher: Arc<Publisher>,
     files: Vec<FileRow>,
+}
+
+impl Files {
+    /// For the writer, which stores files of one chunk under their names at once.
+    pub(super) fn direct(&self) -> DirectFiles {
+        DirectFiles::new(Arc::clone(&self.publisher), &self.files)
+    }
 }
 
 /// Starts to publish them as they become whole.

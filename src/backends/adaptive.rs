@@ -414,7 +414,13 @@ mod tests {
         let mut tasks = JoinSet::new();
         for n in 0..10 {
             let (lane, order) = (lane.clone(), order.clone());
-            tasks.spawn(async move { lane.run(async { Ok(order.lock().push(n)) }).await });
+            tasks.spawn(async move {
+                let call = async {
+                    order.lock().push(n);
+                    Ok(())
+                };
+                lane.run(call).await
+            });
             tokio::task::yield_now().await;
         }
         drop(first);

@@ -234,7 +234,7 @@ mod tests {
     async fn a_whole_file_takes_its_range_over_and_leaves_others_theirs() {
         let (_dir, catalog, id) = rig().await;
         let shared = stored(&catalog, &id, &[0..30, 60..70]).await;
-        let inside = stored(&catalog, &id, &[30..60]).await;
+        let inside = stored(&catalog, &id, std::slice::from_ref(&(30..60))).await;
         let named = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
         assert!(named.new && !named.row.stored);
         let again = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();

@@ -10,7 +10,7 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{login::LoginArgs, network::NetworkArgs};
+use super::{network::NetworkArgs, storage::StorageCommand};
 use crate::{
     catalog::LayoutKind,
     config::{Proxy, Secret, parse_rate},
@@ -110,19 +110,11 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Count the objects that no import names, and remove them when asked
     Gc(GcArgs),
-    /// Look after the places that objects are kept in
-    Storage {
-        #[command(subcommand)]
-        command: StorageCommand,
-    },
+    /// The places that imports can go to
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum StorageCommand {
-    /// Sign in to Google Drive, and keep the sign-in
-    Login(LoginArgs),
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +122,7 @@ pub(super) struct ImportArgs {
     /// A .torrent file, its http(s) URL, or a magnet link
     #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath)]
     pub(super) sources: Vec<String>,
-    /// Where the bytes go: a profile's name, or a URL such as file:///dir
+    /// Where the bytes go: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
     #[arg(long, env = "BAE_STORAGE", value_name = "NAME|URL", default_value = "file")]
     pub(super) storage: String,
     /// How they are kept there

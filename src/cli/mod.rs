@@ -19,7 +19,9 @@ mod progress;
 mod publish;
 mod read;
 mod remove;
+mod secret;
 mod show;
+mod storage;
 mod verify;
 
 use std::{future::Future, process::ExitCode};
@@ -28,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::Cli;
 use self::{
-    args::{Command, GlobalArgs, StorageCommand},
+    args::{Command, GlobalArgs},
     output::{Failure, Output},
+    storage::StorageCommand,
 };
 use crate::{
     app::{Access, App},
@@ -75,7 +78,9 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     }
     let GlobalArgs { verbose, quiet, log_format, .. } = cli.global;
     telemetry::init(out.stderr(), verbose, quiet, log_format)?;
-    let config = Config::load(overrides(cli.global), &Env::process())?;
+    let mut overrides = overrides(cli.global);
+    overrides.makes_config = matches!(command, Command::Storage(StorageCommand::Add(_)));
+    let config = Config::load(overrides, &Env::process())?;
     let cancel = interrupt::watch(out.stderr().clone())?;
     let context = Context { config, out, cancel };
     match command {
@@ -90,9 +95,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Verify { imports } => verify::verify(context, imports).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
-        Command::Storage { command: StorageCommand::Login(args) } => {
-            login::run(context, args).await
-        }
+        Command::Storage(command) => storage::run(context, command).await,
         Command::Completions { .. } => unreachable!("answered above, before anything is opened"),
     }
 }

@@ -146,7 +146,7 @@ struct ErrorLine<'a> {
 }
 
 /// `NotFound` as `not_found`.
-fn kind_name(kind: Kind) -> String {
+pub(super) fn kind_name(kind: Kind) -> String {
     let mut name = String::new();
     for c in format!("{kind:?}").chars() {
         if c.is_ascii_uppercase() && !name.is_empty() {

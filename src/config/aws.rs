@@ -1,35 +1,28 @@
-//! What the variables of the AWS tools say of a place, for S3 storages that do not say it themselves.
+//! The endpoint that the variables of the AWS tools name, for S3 storages that name none themselves.
+//!
+//! Only the endpoint, since it says which place is meant. The region and the credentials are looked for where AWS tools
+//! look for them when the place is opened: some places fix their region, whatever `AWS_REGION` says for AWS.
 
 use super::{env::Env, settings::Settings};
 
-/// An endpoint and a region, each with the variable it is from.
+/// An endpoint, with the variable it is from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct AwsEnv {
-    endpoint: Option<(&'static str, String)>,
-    region: Option<(&'static str, String)>,
-}
+pub(super) struct AwsEnv(Option<(&'static str, String)>);
 
 impl AwsEnv {
     pub(super) fn of(env: &Env) -> Self {
-        let first = |names: [&'static str; 2]| {
-            names.into_iter().find_map(|name| Some((name, env.get(name)?.to_owned())))
-        };
-        Self {
-            endpoint: first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
-            region: first(["AWS_REGION", "AWS_DEFAULT_REGION"]),
-        }
+        let found = |name: &&'static str| Some((*name, env.get(name)?.to_owned()));
+        Self(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(found))
     }
 
     pub(super) fn endpoint(&self) -> Option<&str> {
-        self.endpoint.as_ref().map(|(_, url)| url.as_str())
+        self.0.as_ref().map(|(_, url)| url.as_str())
     }
 
     /// Fills in what `settings`, of an S3 storage, leave open.
     pub(super) fn complete(&self, settings: &mut Settings) {
-        for (key, found) in [("endpoint", &self.endpoint), ("region", &self.region)] {
-            if let Some((variable, value)) = found {
-                settings.set_default(key, value, variable);
-            }
+        if let Some((variable, url)) = &self.0 {
+            settings.set_default("endpoint", url, variable);
         }
     }
 }

@@ -374,7 +374,6 @@ mod tests {
             ("BAE_STORAGE_S3_BUCKET", "music"),
             ("AWS_ENDPOINT_URL", "http://all"),
             ("AWS_ENDPOINT_URL_S3", "http://s3"),
-            ("AWS_REGION", "eu"),
         ];
         let config = load("", Overrides::default(), &env).unwrap();
         let storage = config.storage("s3").unwrap();
@@ -386,7 +385,6 @@ mod tests {
         let config = load(toml, Overrides::default(), &env).unwrap();
         let ProfileKind::S3(s3) = config.storage("c").unwrap().kind else { panic!("not s3") };
         assert_eq!(s3.endpoint.unwrap().as_str(), "http://mine/");
-        assert_eq!(s3.region.as_deref(), Some("eu"));
         let bad = [HOME, ("BAE_STORAGE_S3_BUCKET", "b"), ("AWS_ENDPOINT_URL", "nonsense")];
         let config = load("", Overrides::default(), &bad).unwrap();
         assert!(config.storage("s3").unwrap_err().report().contains("(AWS_ENDPOINT_URL)"));

@@ -45,6 +45,18 @@ pub struct Composition {
     pub parts: Vec<Part>,
 }
 
+impl Composition {
+    /// Bytes that the place takes over by itself.
+    #[must_use]
+    pub fn copied(&self) -> u64 {
+        let of = |part: &Part| match part {
+            Part::Copy { range, .. } => range.end - range.start,
+            Part::Send(_) => 0,
+        };
+        self.parts.iter().map(of).sum()
+    }
+}
+
 /// What a composition has to keep to.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {

@@ -1,8 +1,10 @@
 //! Under which key a file of an import is published: the torrent's own names, as far as every place takes them. Pure.
 
+use std::collections::HashMap;
+
 use crate::{
     backends::Key,
-    catalog::{FileRow, ImportId},
+    catalog::{FileRow, ImportId, ObjectRow, Role},
     error::Result,
 };
 
@@ -54,6 +56,39 @@ impl Folder {
             Some((folder, _)) => format!("{folder}/"),
             None => key.as_str().to_owned(),
         })
+    }
+}
+
+/// The objects of an import that are whole files, or are to be.
+#[derive(Debug, Clone, Default)]
+pub struct WholeFiles(HashMap<String, ObjectRow>);
+
+impl WholeFiles {
+    /// Those among the objects of one import.
+    #[must_use]
+    pub fn of(objects: &[ObjectRow]) -> Self {
+        let named = objects.iter().filter(|object| object.role == Role::File);
+        Self(named.map(|object| (object.key.clone(), object.clone())).collect())
+    }
+
+    /// The object of `file`, whether stored or only intended.
+    #[must_use]
+    pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
+        let key = self.folder(file)?.key(file).ok()?;
+        self.0.get(key.as_str())
+    }
+
+    /// Every file of an import is in one folder, so any of them tells which.
+    pub(super) fn folder(&self, file: &FileRow) -> Option<Folder> {
+        self.0.keys().next().map(|key| Folder::decided_by(key, &file.path))
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<ObjectRow> {
+        self.0.get(key.as_str()).cloned()
+    }
+
+    pub(super) fn insert(&mut self, object: ObjectRow) {
+        self.0.insert(object.key.clone(), object);
     }
 }
 

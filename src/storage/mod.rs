@@ -18,6 +18,7 @@
 pub mod assembly;
 pub mod cache;
 pub mod compose;
+mod direct;
 pub mod estimate;
 pub mod extent;
 mod file_names;
@@ -41,10 +42,12 @@ mod publish_tests;
 mod tests;
 
 pub use cache::WindowCache;
+pub use direct::DirectFiles;
+pub use file_names::WholeFiles;
 pub use import::ImportStore;
 pub use layout::{FileSpan, Layout};
 pub use pressure::Pressure;
-pub use publish::{Published, Publisher, WholeFiles};
+pub use publish::{Published, Publisher};
 pub use publishing::Publishing;
 pub use ranges::RangeSet;
 pub use reader::ImportReader;

@@ -8,7 +8,7 @@
 //! What it refuses: writing over an object that is not this import's.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     ops::{AddAssign, Range},
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use tokio::{sync::OnceCell, task::JoinSet};
 use super::{
     ImportReader, ImportStore, Pressure,
     compose::{Composition, Part, Rules, compose},
-    file_names::Folder,
+    file_names::{Folder, WholeFiles},
     sweep::delete_all,
 };
 use crate::{
@@ -160,15 +160,19 @@ impl Publisher {
             give_up(self.backend(), &key).await?;
         }
         let freed = self.catalog.take_over(row.num, range.clone()).await?;
-        let row = ObjectRow { stored: true, ..row };
         self.store().taken_over(&row, range, &freed)?;
-        self.named.lock().insert(row);
+        self.made(&row);
         self.freed.lock().extend(freed);
         Ok(done)
     }
 
+    /// Notes that the object of a file is committed.
+    pub(super) fn made(&self, row: &ObjectRow) {
+        self.named.lock().insert(ObjectRow { stored: true, ..row.clone() });
+    }
+
     /// Records the key of a file as intended, having seen that nothing else is there.
-    async fn take_name(&self, file: &FileRow) -> Result<Named> {
+    pub(super) async fn take_name(&self, file: &FileRow) -> Result<Named> {
         let folder = self.folder.get_or_try_init(|| self.decide_folder(file)).await?;
         let key = folder.key(file)?;
         let known = self.named.lock().get(&key);
@@ -251,53 +255,62 @@ impl Publisher {
         plan: Composition,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Published> {
-        let Composition { shape, parts } = plan;
-        let sum = |copied: bool| {
-            let of = |(n, part): (u64, &Part)| {
-                let range = shape.part(n);
-                let counts = matches!(part, Part::Copy { .. }) == copied;
-                if counts { range.end - range.start } else { 0 }
-            };
-            (0..).zip(&parts).map(of).sum()
-        };
-        let done = Published { files: 1, bytes: shape.len, copied: sum(true), sent: sum(false) };
-        if let [Part::Send(range)] = &parts[..] {
+        let (bytes, copied) = (plan.shape.len, plan.copied());
+        let done = Published { files: 1, bytes, copied, sent: bytes - copied };
+        if let [Part::Send(range)] = &plan.parts[..] {
             // One request instead of three.
-            let payload = self.read(file.start + range.start..file.start + range.end).await?;
+            let payload = self.read(within(file, range)).await?;
             self.backend().put(key, payload).await?;
-            progress(shape.len);
+            progress(bytes);
             return Ok(done);
         }
-        let upload: Arc<dyn Upload> = self.backend().begin(key, shape).await?.into();
+        let upload: Arc<dyn Upload> = self.backend().begin(key, plan.shape).await?.into();
+        self.fill(&upload, file, plan, progress).await?;
+        upload.finish().await?;
+        Ok(done)
+    }
+
+    /// Gives the upload the parts that it lacks.
+    async fn fill(
+        self: &Arc<Self>,
+        upload: &Arc<dyn Upload>,
+        file: &Range<u64>,
+        plan: Composition,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()> {
         let there: HashSet<u64> = upload.done().iter().copied().collect();
         let at_once = if self.backend().capabilities().ordered { 1 } else { self.concurrency };
         let mut running = JoinSet::new();
-        for (index, part) in (0..).zip(parts) {
-            let range = shape.part(index);
+        for (index, part) in (0..).zip(plan.parts) {
+            let range = plan.shape.part(index);
+            let len = range.end - range.start;
             if there.contains(&index) {
-                progress(range.end - range.start);
+                progress(len);
                 continue;
             }
             while running.len() >= at_once {
                 progress(ended(running.join_next().await)?);
             }
-            let (me, upload, start) = (Arc::clone(self), Arc::clone(&upload), file.start);
-            running.spawn(async move {
-                me.part(&*upload, index, part, start).await.map(|()| range.end - range.start)
-            });
+            let (me, upload, file) = (Arc::clone(self), Arc::clone(upload), file.clone());
+            running.spawn(async move { me.part(&*upload, index, part, file).await.map(|()| len) });
         }
         while let Some(done) = running.join_next().await {
             progress(ended(Some(done))?);
         }
-        upload.finish().await?;
-        Ok(done)
+        Ok(())
     }
 
-    async fn part(&self, upload: &dyn Upload, index: u64, part: Part, start: u64) -> Result<()> {
+    async fn part(
+        &self,
+        upload: &dyn Upload,
+        index: u64,
+        part: Part,
+        file: Range<u64>,
+    ) -> Result<()> {
         match part {
             Part::Copy { key, range } => upload.copy(index, &key, range).await,
             Part::Send(range) => {
-                let payload = self.read(start + range.start..start + range.end).await?;
+                let payload = self.read(within(&file, &range)).await?;
                 upload.write(index, payload).await
             }
         }
@@ -342,37 +355,9 @@ impl Publisher {
     }
 }
 
-/// The objects of an import that are whole files, or are to be.
-#[derive(Debug, Clone, Default)]
-pub struct WholeFiles(HashMap<String, ObjectRow>);
-
-impl WholeFiles {
-    /// Those among the objects of one import.
-    #[must_use]
-    pub fn of(objects: &[ObjectRow]) -> Self {
-        let named = objects.iter().filter(|object| object.role == Role::File);
-        Self(named.map(|object| (object.key.clone(), object.clone())).collect())
-    }
-
-    /// The object of `file`, whether stored or only intended.
-    #[must_use]
-    pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
-        let key = self.folder(file)?.key(file).ok()?;
-        self.0.get(key.as_str())
-    }
-
-    /// Every file of an import is in one folder, so any of them tells which.
-    fn folder(&self, file: &FileRow) -> Option<Folder> {
-        self.0.keys().next().map(|key| Folder::decided_by(key, &file.path))
-    }
-
-    fn get(&self, key: &Key) -> Option<ObjectRow> {
-        self.0.get(key.as_str()).cloned()
-    }
-
-    fn insert(&mut self, object: ObjectRow) {
-        self.0.insert(object.key.clone(), object);
-    }
+/// A range of a file, in its import.
+fn within(file: &Range<u64>, range: &Range<u64>) -> Range<u64> {
+    file.start + range.start..file.start + range.end
 }
 
 fn range_of(file: &FileRow) -> Range<u64> {

@@ -1,19 +1,32 @@
 //! Whole files over a faulty backend in memory: exact, made by the place itself, and with nothing left over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::{
-    Published, Publisher, Publishing, WriterEvent, sweep,
+    DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
+    Publishing, RangeSet, WindowCache, WriterEvent, WriterOptions, sweep,
     tests::{Rig, byte},
 };
 use crate::{
-    backends::{Key, Payload, StorageBackend, list_all},
+    backends::{
+        Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape,
+        StorageBackend, Unfinished, Upload, list_all,
+    },
     catalog::{FileRow, LayoutKind, NewImport, Role},
-    error::Kind,
+    error::{Error, Kind, Result},
+    memory::BlockPool,
 };
 
 const M: i64 = 1 << 20;
@@ -80,6 +93,33 @@ async fn no_byte_of_a_composed_file_passes_through_the_client_twice() {
     assert_eq!(done, Published { files: 5, bytes, copied: bytes, sent: 0 });
     rig.check_published("rig").await;
     assert_eq!(rig.publish_all().await, Published::default(), "again there is nothing to do");
+}
+
+#[tokio::test]
+async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
+    let mut rig = Rig::of(LayoutKind::Files, &[3 * M, 500, -90, M, 7], 1 << 20, 64 << 20).await;
+    rig.writer.abandon().await;
+    let publisher = rig.publisher();
+    let files = rig.files();
+    let options = WriterOptions {
+        retry_base: Duration::from_millis(1),
+        direct: Some(DirectFiles::new(Arc::clone(&publisher), &files)),
+        ..WriterOptions::default()
+    };
+    let (store, pressure) = (Arc::clone(&rig.store), Arc::clone(&rig.pressure));
+    let wanted = RangeSet::from(0..rig.row.len);
+    let nobody = Box::new(|_| {});
+    rig.writer =
+        ImportWriter::spawn(store, rig.catalog.clone(), pressure, &wanted, options, nobody);
+    rig.backend.fail_randomly(0.3, Kind::Unavailable);
+    rig.write(0..rig.row.len);
+    rig.writer.flush().await.unwrap();
+    rig.backend.fail_randomly(0.0, Kind::Unavailable);
+    let whole: Vec<_> = files.iter().map(|file| publisher.is_published(file)).collect();
+    assert_eq!(whole, [false, true, true, true]);
+    rig.check(0..rig.row.len).await;
+    assert_eq!(rig.publish_all().await.bytes, 3 << 20);
+    rig.check_published("rig").await;
 }
 
 #[tokio::test]
@@ -261,4 +301,215 @@ proptest! {
             .unwrap();
         runtime.block_on(dies_and_goes_on(files, layout, seed, sweeps));
     }
+}
+
+/// A place that keeps to stricter rules than memory does, and panics when they are broken.
+#[derive(Debug)]
+struct Strict {
+    inner: Arc<Faulty<MemoryBackend>>,
+    can: Capabilities,
+    /// What it says it copies, and does not.
+    refuses_copies: bool,
+    /// Sessions that it will forget.
+    forgets: AtomicU64,
+    begun: AtomicU64,
+}
+
+#[derive(Debug)]
+struct StrictUpload {
+    inner: Box<dyn Upload>,
+    shape: Shape,
+    can: Capabilities,
+    refuses_copies: bool,
+    next: AtomicU64,
+    forgotten: bool,
+}
+
+impl StrictUpload {
+    fn part(&self, part: u64) -> Result<Range<u64>> {
+        if self.can.ordered {
+            assert_eq!(self.next.fetch_add(1, Ordering::Relaxed), part, "parts in order");
+        }
+        if self.forgotten && part == 1 {
+            return Err(Error::new(Kind::SessionExpired, "forgotten on purpose"));
+        }
+        let range = self.shape.part(part);
+        let last = part + 1 == self.shape.parts();
+        assert!(last || range.end - range.start >= 5 << 20, "parts are 5 MiB or more");
+        Ok(range)
+    }
+}
+
+#[async_trait]
+impl Upload for StrictUpload {
+    fn done(&self) -> &[u64] {
+        self.inner.done()
+    }
+
+    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
+        let range = self.part(part)?;
+        assert_eq!(payload.len(), range.end - range.start);
+        self.inner.write(part, payload).await
+    }
+
+    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        let wanted = self.part(part)?;
+        assert_eq!(range.end - range.start, wanted.end - wanted.start);
+        if self.refuses_copies {
+            return Err(Error::new(Kind::Unsupported, "does not copy"));
+        }
+        assert_ne!(self.can.copy, Copying::No);
+        assert!(self.can.copy != Copying::Whole || self.shape.parts() == 1);
+        self.inner.copy(part, from, range).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.inner.finish().await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
+#[async_trait]
+impl StorageBackend for Strict {
+    async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
+        self.inner.put(key, payload).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<u64>> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        self.inner.list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let forgets = |n: u64| n.checked_sub(1);
+        let forgotten =
+            self.forgets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgets).is_ok();
+        if forgotten {
+            super::publish::give_up(&(Arc::clone(&self.inner) as _), key).await?;
+        }
+        let inner = self.inner.begin(key, shape).await?;
+        let next = AtomicU64::new(inner.done().len() as u64);
+        let (can, refuses_copies) = (self.can, self.refuses_copies);
+        Ok(Box::new(StrictUpload { inner, shape, can, refuses_copies, next, forgotten }))
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.inner.unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.inner.abort(upload).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<url::Url> {
+        self.inner.url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.can
+    }
+
+    async fn free_room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
+/// Publishes a filled rig through a strict place with little memory; returns what was done, and the most held.
+async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
+    let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(place)).unwrap();
+    let pressure = Pressure::new(BlockPool::new(32 << 20));
+    let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
+    let (catalog, shared) = (rig.catalog.clone(), Arc::clone(&pressure));
+    let publisher = Publisher::new(reader.clone(), catalog, shared, 3).unwrap();
+    let mut sum = Published::default();
+    for file in rig.files() {
+        let told = AtomicU64::new(0);
+        let step = |len| {
+            told.fetch_add(len, Ordering::Relaxed);
+        };
+        sum += publisher.publish(&file, &step).await.unwrap();
+        publisher.delete_freed().await.unwrap();
+        assert!(told.into_inner() >= file.len, "progress reaches the end");
+    }
+    (rig.store, rig.reader) = (store, reader);
+    assert_eq!(pressure.pool().held(), 0);
+    (sum, pressure.pool().peak())
+}
+
+fn strict(rig: &Rig, copy: Copying, ordered: bool) -> Strict {
+    let can = Capabilities { copy, ordered, conditional_put: false, links: false };
+    let zero = || AtomicU64::new(0);
+    let inner = Arc::clone(&rig.backend);
+    Strict { inner, can, refuses_copies: false, forgets: zero(), begun: zero() }
+}
+
+/// Sizes around the grid: 12 MiB chunks in 32 MiB of memory.
+const FILES: [i64; 5] = [30 * M + 3, 12 * M, 0, 700, 25 * M];
+
+#[tokio::test]
+async fn places_that_copy_nothing_are_sent_the_bytes_within_the_memory() {
+    for ordered in [false, true] {
+        let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
+        let place = strict(&rig, Copying::No, ordered);
+        let (done, peak) = publish_strictly(&mut rig, place).await;
+        assert_eq!((done.copied, done.sent), (0, done.bytes));
+        assert!(peak <= 24 << 20, "{peak} bytes held");
+        rig.check_published("rig").await;
+    }
+}
+
+#[tokio::test]
+async fn places_that_copy_whole_objects_copy_files_of_one_chunk() {
+    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
+    let place = strict(&rig, Copying::Whole, true);
+    let (done, _) = publish_strictly(&mut rig, place).await;
+    assert_eq!(done.copied, (12 << 20) + 700);
+    rig.check_published("rig").await;
+}
+
+#[tokio::test]
+async fn places_like_s3_copy_chunks_and_are_sent_short_ends() {
+    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
+    let place = strict(&rig, Copying::Ranges { min_part: 5 << 20 }, false);
+    let (done, _) = publish_strictly(&mut rig, place).await;
+    // 30 MiB and 3 bytes end with 6 MiB and 3 bytes, large enough to copy out of; 25 MiB end with 1 MiB.
+    assert_eq!(done.sent, 1 << 20);
+    rig.check_published("rig").await;
+}
+
+#[tokio::test]
+async fn a_server_that_turns_out_not_to_copy_is_sent_the_bytes() {
+    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
+    let copy = Copying::Ranges { min_part: 5 << 20 };
+    let place = Strict { refuses_copies: true, ..strict(&rig, copy, false) };
+    let (done, _) = publish_strictly(&mut rig, place).await;
+    assert_eq!((done.copied, done.sent), (0, done.bytes));
+    rig.check_published("rig").await;
+}
+
+#[tokio::test]
+async fn forgotten_sessions_are_begun_anew() {
+    let mut rig = filled(LayoutKind::Files, &[30 * M], 12 << 20).await;
+    let place = Strict { forgets: AtomicU64::new(2), ..strict(&rig, Copying::No, true) };
+    publish_strictly(&mut rig, place).await;
+    rig.check_published("rig").await;
 }

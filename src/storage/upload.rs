@@ -8,10 +8,13 @@ use std::{
 use parking_lot::Mutex;
 use tracing::Instrument;
 
-use super::{assembly::Plan, import::ImportStore, pressure::InFlight, pressure::Pressure};
+use super::{
+    assembly::Plan, direct::DirectFiles, import::ImportStore, pressure::InFlight,
+    pressure::Pressure,
+};
 use crate::{
     backends::{Backoff, Key},
-    catalog::{Catalog, Extent, ObjectNum},
+    catalog::{Catalog, Extent, ObjectNum, ObjectRow, Role},
     error::{Error, Kind, Result},
 };
 
@@ -41,6 +44,7 @@ pub(super) struct Uploader {
     pub(super) catalog: Catalog,
     pub(super) pressure: Arc<Pressure>,
     pub(super) retry_base: Duration,
+    pub(super) direct: Option<DirectFiles>,
     pub(super) sink: WriterSink,
     /// Uploads that are failing now.
     pub(super) failing: Mutex<usize>,
@@ -57,20 +61,32 @@ impl Uploader {
         }
         let payload = self.store.payload(&plan.runs);
         let len = payload.len();
-        let (catalog, import) = (&self.catalog, self.store.id());
-        let object = trouble.insist(|| catalog.intend(import, len, plan.packed)).await;
-        let key =
-            Key::new(&object.key).expect("catalog and import ids and numbers are hexadecimal");
+        let catalog = &self.catalog;
+        let object = trouble.insist(|| self.intend(&plan, len)).await;
+        let key = Key::new(&object.key).expect("files are named by keys, chunks in hexadecimal");
         let span = tracing::info_span!("upload", object = %key, len);
         let backend = self.store.backend();
         trouble.insist(|| backend.put(&key, payload.clone())).instrument(span).await;
         let extents = extents(&plan.runs, object.num);
         trouble.insist(|| catalog.commit_object(object.num, extents.clone())).await;
         drop(payload);
+        if let (Role::File, Some(direct)) = (object.role, &self.direct) {
+            direct.stored(&object);
+        }
         self.pressure.drain(self.store.made_durable(&object, extents));
         drop(in_flight);
         self.stored_total.fetch_add(len, Ordering::Relaxed);
         (self.sink)(WriterEvent::Durable(plan.runs));
+    }
+
+    /// A key of our own, or the name of the file that the plan is.
+    async fn intend(&self, plan: &Plan, len: u64) -> Result<ObjectRow> {
+        if let Some(direct) = &self.direct
+            && let Some(object) = direct.intend(&plan.runs).await?
+        {
+            return Ok(object);
+        }
+        self.catalog.intend(self.store.id(), len, plan.packed).await
     }
 }
 

@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 
 use super::{
     assembly::{Assembly, Plan},
+    direct::DirectFiles,
     import::ImportStore,
     pressure::Pressure,
     ranges::RangeSet,
@@ -48,11 +49,13 @@ pub struct WriterOptions {
     pub upload_concurrency: usize,
     /// The longest first wait after a failure; it doubles up to 60 times this.
     pub retry_base: Duration,
+    /// Where files become objects of their own.
+    pub direct: Option<DirectFiles>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { upload_concurrency: 3, retry_base: Duration::from_secs(1) }
+        Self { upload_concurrency: 3, retry_base: Duration::from_secs(1), direct: None }
     }
 }
 
@@ -100,6 +103,7 @@ impl ImportWriter {
             catalog,
             pressure,
             retry_base: options.retry_base,
+            direct: options.direct,
             sink,
             failing: Mutex::new(0),
             stored_total: AtomicU64::new(0),

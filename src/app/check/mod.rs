@@ -233,7 +233,9 @@ fn advice(error: &Error, profile: &Profile) -> String {
         (Kind::Unauthenticated, "s3") => {
             "correct access_key_id and secret_access_key (or the AWS_* variables), and the region"
         }
-        (Kind::Unauthenticated, _) => "sign in again: bae storage login",
+        (Kind::Unauthenticated, _) => {
+            return format!("sign in again: bae storage login {}", profile.canonical());
+        }
         (Kind::PermissionDenied, "local") => "let this user write there, or choose another folder",
         (Kind::PermissionDenied, "s3") => {
             "allow the key s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket, \

@@ -1,0 +1,234 @@
+//! `storage`: the places that imports can go to.
+
+use clap::{Args, Subcommand, builder::BoolishValueParser};
+use serde::Serialize;
+
+use super::{
+    Context,
+    login::{self, LoginArgs},
+    output::{Align, Failure, kind_name, plain, table},
+    secret,
+};
+use crate::{
+    app::{CheckReport, Outcome, Probe, check_storage},
+    config::{NewStorage, StorageInfo},
+    units::ByteSize,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StorageCommand {
+    /// List the storages there are
+    List,
+    /// Write a storage into the config file
+    Add(AddArgs),
+    /// Try everything that an import will ask of a storage, and say what to change
+    Check(CheckArgs),
+    /// Sign in to Google Drive, and keep the sign-in
+    Login(LoginArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// What it is to be called
+    pub(super) name: String,
+    /// A URL such as s3://bucket/prefix?endpoint=…, and keys such as chunk=16MiB. A secret is asked for (KEY=-), or
+    /// taken from KEY=env:VARIABLE or KEY=command:COMMAND
+    #[arg(value_name = "URL|KEY=VALUE")]
+    pub(super) settings: Vec<String>,
+    /// Needed without a URL
+    #[arg(long = "type", env = "BAE_TYPE", value_name = "TYPE", value_parser = ["local", "s3", "drive"])]
+    pub(super) kind: Option<String>,
+    /// Replace one of this name
+    #[arg(long, env = "BAE_FORCE", value_parser = BoolishValueParser::new())]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// A storage's name, or a URL
+    #[arg(value_name = "NAME|URL", default_value = "file", env = "BAE_STORAGE")]
+    pub(super) storage: String,
+    /// Also move 8 MiB there and back, to see how fast it is
+    #[arg(long, env = "BAE_SPEED", value_parser = BoolishValueParser::new())]
+    pub(super) speed: bool,
+}
+
+pub(super) async fn run(context: Context, command: StorageCommand) -> Result<(), Failure> {
+    match command {
+        StorageCommand::List => list(&context),
+        StorageCommand::Add(args) => add(context, args).await,
+        StorageCommand::Check(args) => check(context, args).await,
+        StorageCommand::Login(args) => login::run(context, args).await,
+    }
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let storages = context.config.storages();
+    if context.out.is_json() {
+        return storages.iter().try_for_each(|storage| context.out.json(storage));
+    }
+    lines_of(&storages).iter().try_for_each(|line| context.out.line(line))
+}
+
+fn lines_of(storages: &[StorageInfo]) -> Vec<String> {
+    let columns = [
+        ("", Align::Left),
+        ("NAME", Align::Left),
+        ("TYPE", Align::Left),
+        ("CHUNK", Align::Right),
+        ("DEFINED IN", Align::Left),
+        ("PLACE", Align::Left),
+    ];
+    let row = |s: &StorageInfo| {
+        let place = s.error.as_ref().map_or_else(|| s.place.clone(), |e| format!("unusable: {e}"));
+        vec![
+            if s.default { "*" } else { " " }.to_owned(),
+            plain(&s.name),
+            plain(&s.kind),
+            s.chunk.map(|chunk| ByteSize(chunk).to_string()).unwrap_or_default(),
+            plain(s.defined.as_deref().unwrap_or("always there")),
+            plain(&place),
+        ]
+    };
+    table(&columns, &storages.iter().map(row).collect::<Vec<_>>())
+}
+
+#[derive(Serialize)]
+struct AddedLine<'a> {
+    event: &'static str,
+    name: &'a str,
+    file: String,
+}
+
+async fn add(context: Context, args: AddArgs) -> Result<(), Failure> {
+    let mut new = NewStorage::new(&args.name, args.kind.as_deref(), &args.settings)?;
+    for (key, answer) in secret::ask_for(&context, new.to_ask().to_vec()).await? {
+        new.answer(key, &answer);
+    }
+    let file = context.config.add_storage(&new, args.force)?.display().to_string();
+    let name = new.name();
+    if context.out.is_json() {
+        return context.out.json(&AddedLine { event: "added", name, file });
+    }
+    context.out.done(format_args!("added storage {name} to {}", plain(&file)))?;
+    context.out.note(format_args!("try it: bae storage check {name}"));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ProbeLine<'a> {
+    event: &'static str,
+    probe: &'static str,
+    outcome: &'static str,
+    text: &'a str,
+    hint: Option<&'a str>,
+    kind: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CheckedLine {
+    event: &'static str,
+    storage: String,
+    place: String,
+    failures: usize,
+    warnings: usize,
+    latency_ms: Option<u64>,
+}
+
+async fn check(context: Context, args: CheckArgs) -> Result<(), Failure> {
+    let mut shown = Ok(());
+    let tell = |probe: &Probe| {
+        if shown.is_ok() {
+            shown = show(&context, probe);
+        }
+    };
+    let checked =
+        check_storage(&context.config, &args.storage, args.speed, &context.cancel, tell).await;
+    let report = checked?;
+    shown?;
+    conclude(&context, &report)
+}
+
+fn show(context: &Context, probe: &Probe) -> Result<(), Failure> {
+    let Probe { name, outcome, text, hint, kind } = probe;
+    if context.out.is_json() {
+        let outcome = match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Warn => "warn",
+            Outcome::Fail => "fail",
+        };
+        let (hint, kind) = (hint.as_deref(), kind.map(kind_name));
+        return context.out.json(&ProbeLine {
+            event: "probe",
+            probe: name,
+            outcome,
+            text,
+            hint,
+            kind,
+        });
+    }
+    let mark = match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Warn => "warn",
+        Outcome::Fail => "FAIL",
+    };
+    context.out.line(format_args!("{mark:<4}  {name:<9}  {}", plain(text)))?;
+    match hint {
+        Some(hint) => context.out.line(format_args!("{:17}{}", "", plain(hint))),
+        None => Ok(()),
+    }
+}
+
+fn conclude(context: &Context, report: &CheckReport) -> Result<(), Failure> {
+    let CheckReport { storage, place, failures, warnings, latency, failed } = report;
+    if context.out.is_json() {
+        let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).ok();
+        context.out.json(&CheckedLine {
+            event: "checked",
+            storage: storage.clone(),
+            place: place.clone(),
+            failures: *failures,
+            warnings: *warnings,
+            latency_ms: latency.and_then(milliseconds),
+        })?;
+    } else if *failures > 0 {
+        context.out.note(format_args!("{} cannot be used as it is", plain(storage)));
+    } else {
+        context.out.done(format_args!("{} is ready", plain(storage)))?;
+    }
+    failed.map_or(Ok(()), |kind| Err(Failure::Reported(kind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_marks_the_default_and_says_what_is_broken() {
+        let one = StorageInfo {
+            name: "music".into(),
+            kind: "s3".into(),
+            place: "s3://b".into(),
+            chunk: Some(16 << 20),
+            default: true,
+            defined: Some("/c.toml, line 2".into()),
+            error: None,
+        };
+        let broken = StorageInfo {
+            name: "old".into(),
+            chunk: None,
+            default: false,
+            defined: None,
+            error: Some("has no path".into()),
+            ..one.clone()
+        };
+        assert_eq!(
+            lines_of(&[one, broken]),
+            [
+                "   NAME   TYPE   CHUNK  DEFINED IN       PLACE",
+                "*  music  s3    16 MiB  /c.toml, line 2  s3://b",
+                "   old    s3            always there     unusable: has no path",
+            ]
+        );
+    }
+}

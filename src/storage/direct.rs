@@ -1,0 +1,42 @@
+//! Files that are one object from the start: those that arrive as one chunk need no second one made of it.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use super::Publisher;
+use crate::{
+    catalog::{FileRow, ObjectRow},
+    error::Result,
+};
+
+/// What a writer asks before it stores bytes as a chunk. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DirectFiles {
+    publisher: Arc<Publisher>,
+    /// By where they begin.
+    files: Arc<HashMap<u64, FileRow>>,
+}
+
+impl DirectFiles {
+    /// For files that are to be published by `publisher`.
+    #[must_use]
+    pub fn new(publisher: Arc<Publisher>, files: &[FileRow]) -> Self {
+        let some = files.iter().filter(|file| file.len > 0);
+        let files = some.map(|file| (file.start, file.clone())).collect();
+        Self { publisher, files: Arc::new(files) }
+    }
+
+    /// Takes the name of the file that `runs` are all of; `None` when they are not one whole file.
+    pub(super) async fn intend(&self, runs: &[Range<u64>]) -> Result<Option<ObjectRow>> {
+        let [run] = runs else { return Ok(None) };
+        let whole = self.files.get(&run.start).filter(|file| file.start + file.len == run.end);
+        let Some(file) = whole else { return Ok(None) };
+        let row = self.publisher.take_name(file).await?.row;
+        // Bytes of a file that is stored come again only when its object was lost behind our back.
+        Ok((!row.stored).then_some(row))
+    }
+
+    /// Notes that the object is committed.
+    pub(super) fn stored(&self, object: &ObjectRow) {
+        self.publisher.made(object);
+    }
+}
