@@ -102,8 +102,10 @@ class Seeder:
 
 
 class Result:
-    def __init__(self, wall, cpu, rss, inner=None, lines=()):
+    def __init__(self, wall, cpu, rss, inner=None, lines=(), written=None):
         self.wall, self.cpu, self.rss = wall, cpu, rss
+        # Bytes that went to a disk (memory-backed folders are none).
+        self.written = written
         # The time the client itself counted, without the start of its interpreter.
         self.inner = inner
         # (seconds since the start, parsed JSON) of what it printed.
@@ -142,7 +144,8 @@ def measure(args, seeder, limit, env=None):
     inner = next((e["seconds"] for _, e in lines if e.get("event") in ("done", "imported")), None)
     # Between fork and exec a child counts this driver's pages as its own peak, and ru_maxrss remembers that. So the
     # driver stays small: it holds no data and leaves hashing to another process.
-    return Result(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, inner, lines)
+    # Linux counts `write_bytes` of /proc/PID/io in blocks of 512 here.
+    return Result(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, inner, lines, usage.ru_oublock * 512)
 
 
 def parsed(line):
@@ -166,16 +169,17 @@ class Work:
         return path
 
 
-def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None):
+def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, storage=None, data=None, env=None):
     home = Work.fresh("bae")
-    url = f"file://{home}/objects" + (f"?upload_limit={upload_limit}" if upload_limit else "")
-    args = [os.environ["BENCH_BAE"], "--data-dir", f"{home}/data", "--json", "import", torrent, "--storage", url]
+    url = storage or f"file://{home}/objects" + (f"?upload_limit={upload_limit}" if upload_limit else "")
+    data = data or f"{home}/data"
+    args = [os.environ["BENCH_BAE"], "--data-dir", data, "--json", "import", torrent, "--storage", url]
     for addr in seeder.addrs:
         args += ["--peer", addr]
     args += ["--listen", f"{NET}.200:{PORT}", "--no-dht", "--no-lsd", "--no-utp", "--timeout", "60s"]
     args += ["--memory", memory] if memory else []
-    env = {k: v for k, v in os.environ.items() if not k.startswith("BAE_")}
-    result = measure(args, seeder, limit, env | {"HOME": home, "XDG_CONFIG_HOME": home})
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
+    result = measure(args, seeder, limit, clean | {"HOME": home, "XDG_CONFIG_HOME": home} | (env or {}))
     if not any(e.get("event") == "imported" for _, e in result.lines):
         raise Failed("it ended without an `imported` line")
     return result

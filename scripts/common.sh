@@ -13,6 +13,14 @@ die() {
     exit 1
 }
 
+# Where a program is: in PATH, or where scripts/setup puts those that the distribution has no package of.
+tool() {
+    local found
+    found=$(command -v "$1") || found=$(compgen -G "$cache/tools/*/bin/$1" | head -n 1) || true
+    [ -n "$found" ] || die "no $1 here; run scripts/setup ${2:-bench}"
+    printf '%s\n' "$found"
+}
+
 pids=()
 # Remembers a process to stop at the end. Processes are only ever stopped by the id we started them with.
 own() { pids+=("$1"); }

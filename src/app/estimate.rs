@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::{
     ImportRequest, SESSION_END,
@@ -270,18 +269,12 @@ fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
     let one = match kind {
         ProfileKind::Drive(_) => return Vec::new(),
         ProfileKind::Local { .. } => None,
-        ProfileKind::S3(s3) => match s3.endpoint.clone().or_else(endpoint_of_environment) {
-            Some(endpoint) => prices.provider_at(&endpoint),
+        ProfileKind::S3(s3) => match &s3.endpoint {
+            Some(endpoint) => prices.provider_at(endpoint),
             None => prices.provider("aws"),
         },
     };
     one.map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
-}
-
-/// The variables that AWS's own tools and libraries obey.
-fn endpoint_of_environment() -> Option<Url> {
-    let mut found = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().filter_map(std::env::var_os);
-    Url::parse(found.next()?.to_str()?).ok()
 }
 
 fn drive_load(tally: &Tally, limits: &DriveLimits) -> DriveLoad {

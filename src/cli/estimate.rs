@@ -63,13 +63,13 @@ fn lines(estimate: &Estimate) -> Vec<String> {
         ("name", plain(&estimate.name)),
         ("size", format!("{} in {files} file{plural}", ByteSize(*bytes))),
         ("storage", plain(&estimate.storage)),
-        ("layout", format!("{}, of up to {}", estimate.layout, ByteSize(*chunk_len))),
+        ("layout", format!("{} of up to {}", layout(estimate.layout), ByteSize(*chunk_len))),
     ];
     if estimate.stored > 0 {
         fields.push(("stored", format!("{} already", ByteSize(estimate.stored))));
     }
     fields.extend([
-        ("sends", format!("{} in {} objects", ByteSize(tally.payload), tally.objects)),
+        ("sends", format!("{}, which become {}", ByteSize(tally.payload), objects(tally.objects))),
         ("requests", requests(&tally.requests)),
         ("manifest", format!("about {}", ByteSize(estimate.manifest))),
         ("catalog", format!("about {} on this machine", ByteSize(estimate.catalog))),
@@ -91,6 +91,14 @@ fn lines(estimate: &Estimate) -> Vec<String> {
         lines.extend(costs(estimate));
     }
     lines
+}
+
+fn layout(layout: &str) -> &str {
+    if layout == "files" { "whole files, by way of chunks" } else { layout }
+}
+
+fn objects(count: u64) -> String {
+    if count == 1 { "1 object".to_owned() } else { format!("{count} objects") }
 }
 
 /// Only those there are.
@@ -189,7 +197,8 @@ mod tests {
         let text = lines(&estimate()).join("\n");
         for part in [
             "name        a\u{fffd}name",
-            "sends       1 GiB in 64 objects",
+            "sends       1 GiB, which become 64 objects",
+            "layout      chunks of up to 16 MiB",
             "requests    65 put\n",
             "memory      at most 192 MiB",
             "  $0.02      < $0.01           $0.09  AWS S3 Standard",

@@ -1,0 +1,107 @@
+"""The cloud section of scripts/bench: from the swarm into an S3 server, straight and by way of a disk.
+
+The other way is what people do today: libtorrent's own client to a disk (here tmpfs, which flatters it), then `rclone
+copy`. Both ways run in turn, each time on a server that was just started and is empty. Loopback has no latency and the
+server shares the processors, so only ratios say something.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+
+import bench_clients as clients
+from bench_clients import MIB, PYTHON, Failed, Seeder, Work, helper, stop
+from bench_servers import SERVERS
+
+RCLONE = ["--s3-upload-cutoff", "16M", "--s3-chunk-size", "16M", "--s3-upload-concurrency", "8", "--transfers", "8",
+          "--s3-no-check-bucket", "--retries", "1"]
+
+
+def straight(torrent, folder, server, port=None, data=None):
+    """bae, from its start to its exit. `port`: by way of a proxy. `data`: its data folder, else in memory."""
+    with Seeder(torrent, folder) as seeder:
+        try:
+            return clients.bae(torrent, seeder, folder, storage=server.storage(port), data=data, env=server.keys())
+        finally:
+            shutil.rmtree(os.path.join(Work.dir, "bae"), ignore_errors=True)
+
+
+def by_disk(torrent, folder, server):
+    """The two steps, one after the other."""
+    with Seeder(torrent, folder) as seeder:
+        try:
+            fetched = clients.plain(torrent, seeder, folder)
+            args = server.rclone_args("copy", os.path.join(Work.dir, "plain"), server.remote("rclone"), *RCLONE)
+            copied = clients.measure(args, seeder, 600, os.environ | server.keys())
+        finally:
+            shutil.rmtree(os.path.join(Work.dir, "plain"), ignore_errors=True)
+    return fetched, copied
+
+
+def counted(torrent, folder, server):
+    """bae once more, with everything it sends counted, and its data folder on a real disk, where writing shows."""
+    proxy = helper([*PYTHON, os.path.join(clients.HERE, "bench_proxy.py"), f"127.0.0.1:{server.port}"],
+                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    data = tempfile.mkdtemp(prefix="bae-bench.", dir=os.environ.get("BENCH_DISK", "/var/tmp"))
+    try:
+        result = straight(torrent, folder, server, int(proxy.stdout.readline()), data)
+        proxy.stdin.close()
+        return result, json.loads(proxy.stdout.readline())
+    finally:
+        stop(proxy)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def one_server(server, torrent, folder, rounds, note):
+    """What every round took: wall seconds by way."""
+    walls = {"bae": [], "client": [], "rclone": [], "by disk": []}
+    peak = 0
+    for n in range(rounds):
+        with server() as s:
+            ours = straight(torrent, folder, s)
+        with server() as s:
+            fetched, copied = by_disk(torrent, folder, s)
+        took = {"bae": ours.wall, "client": fetched.wall, "rclone": copied.wall,
+                "by disk": fetched.wall + copied.wall}
+        for way, wall in took.items():
+            walls[way].append(wall)
+        peak = max(peak, ours.rss)
+        note(f"{server.name} round {n + 1}", took | {"rss": ours.rss, "cpu": ours.cpu})
+    return walls, peak
+
+
+def cloud(torrent, folder, size, rounds, row, tell, raw):
+    def note(what, took):
+        raw.append({"section": "cloud", "what": what} | took)
+        tell(f"{what}: bae {took['bae']:.2f} s; client {took['client']:.2f} + rclone {took['rclone']:.2f} s; "
+             f"bae's rss {took['rss'] / MIB:.0f} MiB")
+
+    for name in os.environ.get("BENCH_SERVERS", " ".join(SERVERS)).split():
+        server = SERVERS[name]
+        try:
+            walls, peak = one_server(server, torrent, folder, rounds, note)
+            with server() as s:
+                result, seen = counted(torrent, folder, s)
+        except Failed as e:
+            tell(f"{name}: {e}")
+            raw.append({"section": "cloud", "what": name, "failed": str(e)})
+            row(f"{name}: completes", None, "", 0)
+            continue
+        raw.append({"section": "cloud", "what": f"{name} counted", "written": result.written} | seen)
+        rows(name, {way: statistics.median(took) for way, took in walls.items()}, peak, result, seen, size, row)
+
+
+def rows(name, wall, peak, result, seen, size, row):
+    row(f"{name}: bae, swarm to storage", wall["bae"], "s")
+    row(f"{name}: libtorrent's client to tmpfs", wall["client"], "s")
+    row(f"{name}: rclone copy to storage", wall["rclone"], "s")
+    row(f"{name}: bae / both steps", wall["bae"] / wall["by disk"], "x", 0.7)
+    row(f"{name}: bae / the slower step alone", wall["bae"] / max(wall["client"], wall["rclone"]), "x", 1.25)
+    row(f"{name}: bae's peak RSS", peak / MIB, "MiB", 192)
+    row(f"{name}: bytes sent / payload", seen["sent"] / size, "x", 1.01)
+    puts = sum(n for method, n in seen["requests"].items() if method.startswith("PUT"))
+    row(f"{name}: PUT requests", puts, "", size // (12 * MIB) + 1 // 64 + 20)
+    row(f"{name}: written to the local disk", result.written / MIB, "MiB", 8 * size / (1024 * MIB))
