@@ -103,5 +103,5 @@ def rows(name, wall, peak, result, seen, size, row):
     row(f"{name}: bae's peak RSS", peak / MIB, "MiB", 192)
     row(f"{name}: bytes sent / payload", seen["sent"] / size, "x", 1.01)
     puts = sum(n for method, n in seen["requests"].items() if method.startswith("PUT"))
-    row(f"{name}: PUT requests", puts, "", size // (12 * MIB) + 1 // 64 + 20)
+    row(f"{name}: PUT requests", puts, "", size // (12 * MIB) + 20)
     row(f"{name}: written to the local disk", result.written / MIB, "MiB", 8 * size / (1024 * MIB))

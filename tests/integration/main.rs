@@ -12,6 +12,7 @@
 
 mod bridge;
 mod cli;
+mod cloud_faults;
 mod corrupt;
 mod crash;
 mod dry_run;

@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +15,8 @@ use std::{
 struct Output {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
+    /// Set when the pipe has ended and every line of it is in `lines`.
+    ended: AtomicBool,
 }
 
 impl Output {
@@ -26,7 +31,15 @@ impl Output {
                 this.changed.notify_all();
                 line.clear();
             }
+            this.ended.store(true, Ordering::Release);
         });
+    }
+
+    fn wait_for_end(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.ended.load(Ordering::Acquire) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -125,8 +138,9 @@ impl Process {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The reading threads end with the pipes; give them the moment they need.
-                thread::sleep(Duration::from_millis(30));
+                // The reading threads end with the pipes, unless a child of the child holds those open.
+                self.stdout.wait_for_end(Duration::from_secs(5));
+                self.stderr.wait_for_end(Duration::from_secs(5));
                 return status;
             }
             if Instant::now() > deadline {

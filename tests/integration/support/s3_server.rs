@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::SocketAddrV4,
+    net::{SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -206,6 +206,17 @@ impl S3Server {
         Client::from_conf(config.build())
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.endpoint.trim_start_matches("http://").parse().unwrap()
+    }
+
+    /// Makes a bucket of exactly this name again.
+    pub(crate) fn make_bucket(&self, bucket: &str) {
+        let client = self.client();
+        let made = runtime().block_on(client.create_bucket().bucket(bucket).send());
+        made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
+    }
+
     /// A new bucket whose name begins with `name`. (Where there can be but one bucket, that one.)
     pub(crate) fn bucket(&self, name: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -213,9 +224,7 @@ impl S3Server {
             return only.to_owned();
         }
         let bucket = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let client = self.client();
-        let made = runtime().block_on(client.create_bucket().bucket(&bucket).send());
-        made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
+        self.make_bucket(&bucket);
         bucket
     }
 
@@ -251,9 +260,14 @@ impl S3Server {
 
     /// What `--storage` takes. The keys go into the environment: [`S3Server::env`].
     pub(crate) fn storage_url(&self, bucket: &str, prefix: &str) -> String {
+        self.storage_url_at(&self.endpoint, bucket, prefix)
+    }
+
+    /// The same, reached through a proxy.
+    pub(crate) fn storage_url_at(&self, endpoint: &str, bucket: &str, prefix: &str) -> String {
         let mut url = Url::parse(&format!("s3://{bucket}/{prefix}")).unwrap();
         url.query_pairs_mut()
-            .append_pair("endpoint", &self.endpoint)
+            .append_pair("endpoint", endpoint)
             .append_pair("path_style", "true")
             .append_pair("region", self.region);
         url.into()

@@ -1,0 +1,322 @@
+//! A proxy before a real HTTP server that counts its requests and spoils the ones a test picks.
+//!
+//! It passes HTTP/1.1 on request by request (so that "the third PUT" means something) and touches no byte of what it
+//! passes: signatures hold, since the `Host` header names the proxy from the start.
+
+use std::{
+    fmt,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// The connection is reset before the server hears of it.
+    Reset,
+    /// Half of the request's body reaches the server, then both connections end.
+    CutRequest,
+    /// The server does it, and the answer is lost.
+    LoseAnswer,
+    /// The server does it, and the answer ends in the middle.
+    CutAnswer,
+    /// Nothing moves for so long; then the connection ends.
+    Stall(Duration),
+    /// The server hears nothing: 503, with this `Retry-After` in seconds.
+    Busy(u64),
+    /// The server hears nothing: this status line and S3 error code.
+    Refuse(&'static str, &'static str),
+}
+
+/// A request, as far as tests pick by it.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// From 0, over all connections.
+    pub(crate) number: u64,
+    pub(crate) method: String,
+    /// Path and query as sent.
+    pub(crate) target: String,
+    pub(crate) body: u64,
+}
+
+type Plan = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
+
+struct Shared {
+    upstream: SocketAddr,
+    plan: Mutex<Arc<Plan>>,
+    seen: Mutex<Vec<Request>>,
+    next: AtomicU64,
+    ended: AtomicBool,
+}
+
+/// The running proxy; it ends with its value.
+pub(crate) struct FaultProxy {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+}
+
+impl fmt::Debug for FaultProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultProxy").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl FaultProxy {
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let plan: Plan = Box::new(|_| Fault::None);
+        let shared = Arc::new(Shared {
+            upstream,
+            plan: Mutex::new(Arc::new(plan)),
+            seen: Mutex::default(),
+            next: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let all = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if all.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&all);
+                // An error is a connection that ended, which is what happens to connections.
+                thread::spawn(move || serve(&shared, &client).map_err(drop));
+            }
+        });
+        Self { shared, addr }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Spoils requests as `plan` says from now on, and counts them from 0 again.
+    pub(crate) fn spoil(&self, plan: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
+        *self.shared.plan.lock().unwrap() = Arc::new(Box::new(plan));
+        self.shared.seen.lock().unwrap().clear();
+        self.shared.next.store(0, Ordering::Relaxed);
+    }
+
+    /// Passes everything on again.
+    pub(crate) fn mend(&self) {
+        *self.shared.plan.lock().unwrap() = Arc::new(Box::new(|_| Fault::None));
+    }
+
+    /// The requests since the last [`FaultProxy::spoil`], spoilt ones too.
+    pub(crate) fn seen(&self) -> Vec<Request> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        // Wakes the listener, which then sees that it is over.
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+/// The lines of a request or an answer up to the empty one, and how its body is told.
+struct Head {
+    bytes: Vec<u8>,
+    body: Body,
+    closes: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Body {
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+impl Head {
+    /// `None` at the end of the connection.
+    fn read(from: &mut impl BufRead, default: Body) -> io::Result<Option<Self>> {
+        let mut head = Self { bytes: Vec::new(), body: default, closes: false };
+        loop {
+            let at = head.bytes.len();
+            if from.read_until(b'\n', &mut head.bytes)? == 0 {
+                return Ok(None);
+            }
+            let line = String::from_utf8_lossy(&head.bytes[at..]).trim().to_ascii_lowercase();
+            if line.is_empty() {
+                return Ok(Some(head));
+            }
+            match line.split_once(':').map(|(name, value)| (name, value.trim())) {
+                Some(("content-length", n)) => head.body = Body::Length(n.parse().unwrap()),
+                Some(("transfer-encoding", "chunked")) => head.body = Body::Chunked,
+                Some(("connection", "close")) => head.closes = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn first_line(&self) -> String {
+        let end = self.bytes.iter().position(|b| *b == b'\r').unwrap_or(self.bytes.len());
+        String::from_utf8_lossy(&self.bytes[..end]).into_owned()
+    }
+
+    fn expects_continue(&self) -> bool {
+        String::from_utf8_lossy(&self.bytes).to_ascii_lowercase().contains("100-continue")
+    }
+}
+
+fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let mut requests = BufReader::new(client);
+    let mut upstream: Option<TcpStream> = None;
+    while let Some(head) = Head::read(&mut requests, Body::Length(0))? {
+        let (request, fault) = note(shared, &head);
+        match fault {
+            Fault::Reset => return reset(client),
+            Fault::Stall(time) => {
+                thread::sleep(time);
+                return reset(client);
+            }
+            Fault::Busy(seconds) => {
+                drain(&mut requests, &head)?;
+                let wait = format!("Retry-After: {seconds}\r\n");
+                refuse(client, "503 Slow Down", "SlowDown", &wait)?;
+                continue;
+            }
+            Fault::Refuse(status, code) => {
+                drain(&mut requests, &head)?;
+                refuse(client, status, code, "")?;
+                continue;
+            }
+            Fault::None | Fault::CutRequest | Fault::LoseAnswer | Fault::CutAnswer => {}
+        }
+        let server = match upstream.take() {
+            Some(server) => server,
+            None => TcpStream::connect(shared.upstream)?,
+        };
+        if head.expects_continue() {
+            (&mut &*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        (&server).write_all(&head.bytes)?;
+        if fault == Fault::CutRequest {
+            pass(&mut requests, &server, Body::Length(request.body / 2))?;
+            server.shutdown(Shutdown::Both)?;
+            return reset(client);
+        }
+        pass(&mut requests, &server, head.body)?;
+        if !answer_back(&server, client, &request, fault)? {
+            return Ok(());
+        }
+        upstream = Some(server);
+    }
+    Ok(())
+}
+
+fn note(shared: &Shared, head: &Head) -> (Request, Fault) {
+    let line = head.first_line();
+    let mut words = line.split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let body = if let Body::Length(n) = head.body { n } else { 0 };
+    let number = shared.next.fetch_add(1, Ordering::Relaxed);
+    let request = Request { number, method: word(), target: word(), body };
+    shared.seen.lock().unwrap().push(request.clone());
+    let plan = Arc::clone(&shared.plan.lock().unwrap());
+    let fault = plan(&request);
+    (request, fault)
+}
+
+/// Passes the answer on, or what of it is to arrive. Whether the connection may be used again.
+fn answer_back(
+    server: &TcpStream,
+    client: &TcpStream,
+    request: &Request,
+    fault: Fault,
+) -> io::Result<bool> {
+    let mut answers = BufReader::new(server);
+    loop {
+        let Some(mut head) = Head::read(&mut answers, Body::UntilClose)? else { return Ok(false) };
+        let status = head.first_line();
+        let interim = status.contains(" 100 ");
+        if request.method == "HEAD"
+            || interim
+            || status.contains(" 204 ")
+            || status.contains(" 304 ")
+        {
+            head.body = Body::Length(0);
+        }
+        if interim {
+            // The client has been told already.
+            continue;
+        }
+        if fault == Fault::LoseAnswer {
+            pass(&mut answers, io::sink(), head.body)?;
+            reset(client)?;
+            return Ok(false);
+        }
+        if fault == Fault::CutAnswer {
+            let half = if let Body::Length(n) = head.body { n / 2 } else { 0 };
+            let text = if half == 0 { head.bytes.len() / 2 } else { head.bytes.len() };
+            (&mut &*client).write_all(&head.bytes[..text])?;
+            pass(&mut answers, client, Body::Length(half))?;
+            client.shutdown(Shutdown::Both)?;
+            return Ok(false);
+        }
+        (&mut &*client).write_all(&head.bytes)?;
+        pass(&mut answers, client, head.body)?;
+        let again = !head.closes && !matches!(head.body, Body::UntilClose);
+        if !again {
+            client.shutdown(Shutdown::Both)?;
+        }
+        return Ok(again);
+    }
+}
+
+fn pass(from: &mut impl BufRead, mut to: impl Write, body: Body) -> io::Result<()> {
+    match body {
+        Body::Length(len) => {
+            let copied = io::copy(&mut from.take(len), &mut to)?;
+            if copied < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        }
+        Body::UntilClose => io::copy(from, &mut to).map(drop),
+        Body::Chunked => loop {
+            let mut line = Vec::new();
+            from.read_until(b'\n', &mut line)?;
+            to.write_all(&line)?;
+            let text = String::from_utf8_lossy(&line);
+            let size = text.trim().split(';').next().unwrap_or_default();
+            let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
+            // The bytes and the line end after them; after the last chunk only that.
+            io::copy(&mut from.take(size + 2), &mut to)?;
+            if size == 0 {
+                return Ok(());
+            }
+        },
+    }
+}
+
+fn drain(requests: &mut impl BufRead, head: &Head) -> io::Result<()> {
+    pass(requests, io::sink(), head.body)
+}
+
+fn refuse(mut to: &TcpStream, status: &str, code: &str, headers: &str) -> io::Result<()> {
+    let body = format!(
+        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message></Error>"
+    );
+    let text = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Type: application/xml\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    to.write_all(text.as_bytes())
+}
+
+/// Ends the connection with an RST, as a crashed host or an impatient middlebox does.
+fn reset(client: &TcpStream) -> io::Result<()> {
+    // The close that follows when the connection is dropped sends it.
+    Ok(rustix::net::sockopt::set_socket_linger(client.as_fd(), Some(Duration::ZERO))?)
+}
