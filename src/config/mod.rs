@@ -48,6 +48,9 @@ pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 * MIB);
 /// The least budget that works: two 16 MiB pieces, one coming in while the other goes out.
 pub const MIN_MEMORY: ByteSize = ByteSize(32 * MIB);
 
+const NO_DRIVE: &str =
+    "add a [storage.NAME] section with type = \"drive\" to the config file, or set BAE_DRIVE_TOKEN";
+
 /// What flags and environment variables said; all of it optional, all of it stronger than the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -191,7 +194,7 @@ impl Config {
             "drive" if !self.profiles.values().any(|s| s.text("type") == Some("drive")) => {
                 match drive_vars::profile(&self.drive)? {
                     Some(profile) => Ok(profile),
-                    None => self.only_profile_of(name_or_url),
+                    None => self.only_profile_of(name_or_url).map_err(|e| e.hint(NO_DRIVE)),
                 }
             }
             "s3" | "drive" => self.only_profile_of(name_or_url),

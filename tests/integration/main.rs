@@ -15,6 +15,7 @@ mod cli;
 mod cloud_faults;
 mod corrupt;
 mod crash;
+mod drive;
 mod dry_run;
 mod files;
 mod input;

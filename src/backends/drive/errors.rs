@@ -56,7 +56,7 @@ impl Refusal {
     }
 }
 
-/// cloud storage is full of reasons; those that are not here mean what their status means.
+/// Google has more reasons than are worth telling apart: those that are not here mean what their status means.
 fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static str>) {
     match reason {
         "rateLimitExceeded" | "userRateLimitExceeded" | "sharingRateLimitExceeded" => {

@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_kept_more_pieces_of_its_source_still_says_its_own_key() {
-        let mut kept = properties(&key(&"long/".repeat(60).trim_end_matches('/').to_owned()), "R");
+        let mut kept = properties(&key("long/".repeat(60).trim_end_matches('/')), "R");
         kept.extend(properties(&key("short"), "R"));
         assert_eq!(key_of(&kept), Some(key("short")));
         kept.insert("k0".into(), "shorn".into());

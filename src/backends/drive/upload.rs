@@ -229,12 +229,10 @@ impl DriveUpload {
     async fn made(&self, state: &mut State) -> Result<Option<Meta>> {
         if state.made.is_none()
             && let Some(saved) = &state.saved
-        {
-            if let Sent::Made(meta) =
+            && let Sent::Made(meta) =
                 self.drive.status(&saved.session, &self.key, self.shape.len).await?
-            {
-                state.made = Some(meta);
-            }
+        {
+            state.made = Some(meta);
         }
         Ok(state.made.clone())
     }

@@ -7,6 +7,7 @@
 pub(crate) mod bae;
 pub(crate) mod bencode;
 mod ceph;
+pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
 pub(crate) mod http;
 pub(crate) mod peers;

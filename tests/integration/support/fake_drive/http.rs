@@ -1,0 +1,214 @@
+//! Just enough HTTP/1.1: connections that stay open, bodies with a length, and everything that can go wrong.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use super::{Act, Refused, SESSION, Shared, files, oauth, uploads};
+
+pub(super) struct Request {
+    pub(super) method: String,
+    /// Path and query as they came.
+    pub(super) target: String,
+    pub(super) path: String,
+    pub(super) query: HashMap<String, String>,
+    headers: HashMap<String, String>,
+    pub(super) body: Vec<u8>,
+    /// The body is as long as was said.
+    pub(super) whole: bool,
+    pub(super) corrupt: bool,
+}
+
+impl Request {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    pub(super) fn asks(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+
+    pub(super) fn json(&self) -> Result<Value, Refused> {
+        serde_json::from_slice(&self.body).map_err(|_| Refused(400, "parseError"))
+    }
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn new(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub(super) fn json(value: &Value) -> Self {
+        let mut answer = Self::new(200);
+        answer.headers.push(("Content-Type", "application/json".into()));
+        answer.body = value.to_string().into_bytes();
+        answer
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// As Google words its refusals.
+    fn refusal(Refused(status, reason): Refused, retry_after: Option<u64>) -> Self {
+        let message = match reason {
+            "userRateLimitExceeded" => "User rate limit exceeded.",
+            "storageQuotaExceeded" => "The user's Drive storage quota has been exceeded.",
+            "notFound" => "File not found: .",
+            "fileIdInUse" => "A file already exists with the provided ID.",
+            other => other,
+        };
+        let error = json!({
+            "code": status,
+            "message": message,
+            "errors": [{ "message": message, "domain": "global", "reason": reason }],
+        });
+        let mut answer = Self::json(&json!({ "error": error }));
+        answer.status = status;
+        if let Some(seconds) = retry_after {
+            answer.headers.push(("Retry-After", seconds.to_string()));
+        }
+        answer
+    }
+}
+
+/// Answers what comes on a connection until either side has enough.
+pub(super) fn serve(shared: &Shared, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let Ok(mut out) = stream.try_clone() else { return };
+    let mut reader = BufReader::new(stream);
+    while let Some(mut request) = head(&mut reader) {
+        let act = shared.lock().fault_of(&request);
+        if matches!(act, Some(Act::Reset)) {
+            break;
+        }
+        let most = if let Some(Act::CutBody(most)) = act { most } else { usize::MAX };
+        body(&mut reader, &mut request, most);
+        let answer = answer(shared, &mut request, act.as_ref());
+        let cut = match act {
+            Some(Act::LoseAnswer) => break,
+            Some(Act::CutAnswer(most)) => Some(most),
+            Some(Act::Stall(time)) => {
+                thread::sleep(time);
+                None
+            }
+            _ => None,
+        };
+        let last = cut.is_some() || request.header("connection") == Some("close");
+        // Whoever broke off in the middle of a body hears nothing.
+        if !request.whole || write(&mut out, &answer, cut).is_err() || last {
+            break;
+        }
+    }
+    let _ = out.shutdown(std::net::Shutdown::Both);
+}
+
+fn head(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let url = url::Url::parse(&format!("http://fake{target}")).ok()?;
+    Some(Request {
+        method,
+        path: url.path().to_owned(),
+        query: url.query_pairs().into_owned().collect(),
+        target,
+        headers,
+        body: Vec::new(),
+        whole: true,
+        corrupt: false,
+    })
+}
+
+fn body(reader: &mut BufReader<TcpStream>, request: &mut Request, most: usize) {
+    let len: usize = request.header("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut body = Vec::with_capacity(len.min(most));
+    let _ = reader.take(len.min(most) as u64).read_to_end(&mut body);
+    request.whole = body.len() == len;
+    request.body = body;
+}
+
+fn answer(shared: &Shared, request: &mut Request, act: Option<&Act>) -> Answer {
+    match act {
+        Some(Act::Refuse(status, reason, wait)) => {
+            return Answer::refusal(Refused(*status, reason), *wait);
+        }
+        Some(Act::Expire) => {
+            shared.lock().sessions.remove(request.asks("upload_id").unwrap_or_default());
+        }
+        Some(Act::ExpireTokens) => shared.lock().oauth.expire(),
+        Some(Act::Corrupt) => request.corrupt = true,
+        _ => {}
+    }
+    let name = shape_of(request);
+    *shared.lock().counts.requests.entry(name).or_default() += 1;
+    let done = route(shared, request);
+    done.unwrap_or_else(|refused| {
+        *shared.lock().counts.refused.entry(refused.1.to_owned()).or_default() += 1;
+        Answer::refusal(refused, None)
+    })
+}
+
+/// `GET /drive/v3/files/*`, for counting.
+fn shape_of(request: &Request) -> String {
+    let parts: Vec<&str> = request.path.split('/').collect();
+    let path = match parts.as_slice() {
+        ["", "drive", "v3", "files", "generateIds"] => request.path.clone(),
+        ["", "drive", "v3", "files", _] => "/drive/v3/files/*".into(),
+        ["", "drive", "v3", "files", _, rest] => format!("/drive/v3/files/*/{rest}"),
+        _ if request.target.contains(SESSION) => "session".into(),
+        _ => request.path.clone(),
+    };
+    let media = if request.asks("alt") == Some("media") { "?alt=media" } else { "" };
+    format!("{} {path}{media}", request.method)
+}
+
+fn route(shared: &Shared, request: &Request) -> Result<Answer, Refused> {
+    let mut state = shared.lock();
+    if let Some(answer) = oauth::route(&mut state, request, &format!("http://{}", shared.address)) {
+        return Ok(answer);
+    }
+    let token = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
+    let session = request.path == "/upload/drive/v3/files" && request.asks("upload_id").is_some();
+    match token {
+        Some(token) if !state.oauth.is_good(token) => return Err(Refused(401, "authError")),
+        // A session's address is enough by itself.
+        None if !session => return Err(Refused(401, "required")),
+        _ => {}
+    }
+    if request.path.starts_with("/upload/") {
+        return uploads::route(&mut state, request, &format!("http://{}", shared.address));
+    }
+    files::route(&mut state, request)
+}
+
+fn write(out: &mut TcpStream, answer: &Answer, cut: Option<usize>) -> std::io::Result<()> {
+    let mut head = format!("HTTP/1.1 {} Fake\r\n", answer.status);
+    for (name, value) in &answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\n\r\n", answer.body.len()));
+    out.write_all(head.as_bytes())?;
+    out.write_all(&answer.body[..cut.unwrap_or(usize::MAX).min(answer.body.len())])?;
+    out.flush()
+}

@@ -1,0 +1,414 @@
+//! A stand-in for Google Drive v3 that is stricter than the original.
+//!
+//! No server of Google's can be had for tests, so this one refuses whatever the documentation forbids, and some of what
+//! it only advises against. Its upload sessions follow the rules of Google's own storage-testbench, whose protocol is
+//! the same: 308 without `Range` at 0 bytes, the total bound to the session, 256 KiB multiples before the end, a status
+//! query that answers 200 once the file is made. Unlike that one it also refuses bytes out of order.
+//!
+//! Every answer can be made to fail ([`Fault`]), and every request is counted.
+
+mod files;
+mod http;
+mod oauth;
+mod query;
+mod uploads;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+    time::{Duration, Instant},
+};
+
+use http::Request;
+
+pub(crate) const FOLDER: &str = "application/vnd.google-apps.folder";
+
+/// What the server keeps to.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Refuses creates beyond this pace and a burst of 10.
+    pub(crate) creates_per_second: Option<f64>,
+    pub(crate) units_per_minute: Option<u64>,
+    /// Bytes of the account.
+    pub(crate) quota: Option<u64>,
+    /// Requests a session serves before it is forgotten.
+    pub(crate) session_requests: Option<u32>,
+    /// How long an access token is good for.
+    pub(crate) token_life: Duration,
+    /// Files of a page of a listing, at most.
+    pub(crate) page: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            creates_per_second: None,
+            units_per_minute: None,
+            quota: None,
+            session_requests: None,
+            token_life: Duration::from_secs(3600),
+            page: 100,
+        }
+    }
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// A refusal with this status and reason, and perhaps `Retry-After` in seconds.
+    Refuse(u16, &'static str, Option<u64>),
+    /// The connection is closed when the head of the request has come.
+    Reset,
+    /// The connection is closed after so many bytes of the request's body, which count.
+    CutBody(usize),
+    /// The answer is held back for so long.
+    Stall(Duration),
+    /// The work is done and nobody hears of it.
+    LoseAnswer,
+    /// The answer ends after so many bytes of its body.
+    CutAnswer(usize),
+    /// A bit of what arrives is stored wrong.
+    Corrupt,
+    /// The session is gone.
+    Expire,
+    /// All access tokens end before this request.
+    ExpireTokens,
+}
+
+/// An [`Act`] for some requests: those with this method (any when it is empty) whose path and query contain `path`.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    /// So many go well first.
+    pub(crate) skip: u32,
+    pub(crate) times: u32,
+    pub(crate) act: Act,
+}
+
+/// A request to a session, for a [`Fault`].
+pub(crate) const SESSION: &str = "upload_id=";
+
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) mime: String,
+    pub(crate) parent: Option<String>,
+    pub(crate) properties: BTreeMap<String, String>,
+    pub(crate) trashed: bool,
+    pub(crate) data: Arc<Vec<u8>>,
+    pub(crate) md5: String,
+    /// Order of making.
+    pub(crate) created: u64,
+    pub(crate) drive: Option<String>,
+}
+
+struct Session {
+    description: serde_json::Value,
+    id: String,
+    total: u64,
+    data: Vec<u8>,
+    fields: Option<String>,
+    made: bool,
+    requests: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) requests: BTreeMap<String, u64>,
+    pub(crate) units: u64,
+    /// Bytes that came in to sessions.
+    pub(crate) received: u64,
+    pub(crate) creates: Vec<Instant>,
+    /// What was refused, by reason.
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+struct State {
+    rules: Rules,
+    files: BTreeMap<String, File>,
+    sessions: HashMap<String, Session>,
+    issued: HashSet<String>,
+    used: HashSet<String>,
+    next: u64,
+    faults: Vec<Fault>,
+    counts: Counts,
+    window: (Instant, u64),
+    pace: (Instant, f64),
+    oauth: oauth::State,
+}
+
+struct Shared {
+    address: SocketAddr,
+    state: Mutex<State>,
+}
+
+/// A running stand-in; it ends with the test's process.
+#[derive(Clone)]
+pub(crate) struct FakeDrive(Arc<Shared>);
+
+impl std::fmt::Debug for FakeDrive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FakeDrive({})", self.0.address)
+    }
+}
+
+/// An access token that is good from the start and does not end by itself.
+const READY_TOKEN: &str = "ya29.ready-token-S3CR3T";
+/// The beginning of every session's secret.
+pub(crate) const SESSION_SECRET: &str = "AHmUCY2-S3CR3T";
+/// The beginning of every access token the token server gives.
+pub(crate) const TOKEN_SECRET: &str = "ya29.given-S3CR3T";
+pub(crate) const REFRESH_TOKEN: &str = "1//refresh-S3CR3T";
+pub(crate) const CLIENT_ID: &str = "4242.apps.googleusercontent.com";
+pub(crate) const CLIENT_SECRET: &str = "GOCSPX-S3CR3T";
+
+impl FakeDrive {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let now = Instant::now();
+        let mut state = State {
+            rules: Rules::default(),
+            files: BTreeMap::new(),
+            sessions: HashMap::new(),
+            issued: HashSet::new(),
+            used: HashSet::new(),
+            next: 0,
+            faults: Vec::new(),
+            counts: Counts::default(),
+            window: (now, 0),
+            pace: (now, 10.0),
+            oauth: oauth::State::new(READY_TOKEN),
+        };
+        state.add_folder("root-of-my-drive", "My Drive", None, None);
+        let shared =
+            Arc::new(Shared { address: listener.local_addr().unwrap(), state: Mutex::new(state) });
+        let served = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&served);
+                thread::spawn(move || http::serve(&shared, stream));
+            }
+        });
+        Self(shared)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+
+    pub(crate) fn token_uri(&self) -> String {
+        format!("{}/token", self.endpoint())
+    }
+
+    /// A ready access token.
+    pub(crate) fn token(&self) -> &'static str {
+        READY_TOKEN
+    }
+
+    /// A `[storage.NAME]` section that signs in with a refresh token.
+    pub(crate) fn profile(&self, name: &str, folder: Option<&str>) -> String {
+        let folder = folder.map(|id| format!("folder = '{id}'\n")).unwrap_or_default();
+        format!(
+            "[storage.{name}]\ntype = 'drive'\n{folder}endpoint = '{}'\ntoken_uri = '{}'\n\
+             client_id = '{CLIENT_ID}'\nclient_secret = '{CLIENT_SECRET}'\n\
+             refresh_token = '{REFRESH_TOKEN}'\n",
+            self.endpoint(),
+            self.token_uri()
+        )
+    }
+
+    /// Variables for `--storage drive` with a ready token.
+    pub(crate) fn env(&self) -> [(&'static str, String); 2] {
+        [("BAE_DRIVE_ENDPOINT", self.endpoint()), ("BAE_DRIVE_TOKEN", self.token().into())]
+    }
+
+    pub(crate) fn rules(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.state().rules);
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// `times` requests fail after `skip` have gone well.
+    pub(crate) fn fail(
+        &self,
+        method: &'static str,
+        path: &'static str,
+        skip: u32,
+        times: u32,
+        act: Act,
+    ) {
+        self.fault(Fault { method, path, skip, times, act });
+    }
+
+    /// Whether every fault has happened.
+    pub(crate) fn all_failed(&self) -> bool {
+        self.state().faults.iter().all(|fault| fault.times == 0)
+    }
+
+    /// A folder in My Drive, or the root of a new shared drive.
+    pub(crate) fn make_folder(&self, name: &str, shared: bool) -> String {
+        let mut state = self.state();
+        let id = format!("folder-{}", state.number());
+        if shared {
+            state.add_folder(&id, name, None, Some(&id));
+        } else {
+            state.add_folder(&id, name, Some("root-of-my-drive"), None);
+        }
+        id
+    }
+
+    /// All files that are no folders and not in the trash.
+    pub(crate) fn files(&self) -> Vec<File> {
+        let state = self.state();
+        let is_file = |file: &&File| file.mime != FOLDER && !file.trashed;
+        state.files.values().filter(is_file).cloned().collect()
+    }
+
+    pub(crate) fn folders(&self) -> Vec<File> {
+        self.state().files.values().filter(|file| file.mime == FOLDER).cloned().collect()
+    }
+
+    /// Changes a file behind everybody's back; `None` removes it.
+    pub(crate) fn meddle(&self, id: &str, change: impl FnOnce(File) -> Option<File>) {
+        let mut state = self.state();
+        let file = state.files.remove(id).unwrap();
+        if let Some(file) = change(file) {
+            state.files.insert(id.to_owned(), file);
+        }
+    }
+
+    /// Where a file is: the names of its folders and its own.
+    pub(crate) fn path(&self, file: &File) -> String {
+        let state = self.state();
+        let mut path = file.name.clone();
+        let mut at = file.parent.as_ref();
+        while let Some(folder) = at.and_then(|id| state.files.get(id)) {
+            path = format!("{}/{path}", folder.name);
+            at = folder.parent.as_ref();
+        }
+        path
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.state().sessions.values().filter(|session| !session.made).count()
+    }
+
+    /// How often `METHOD PATH` was asked, the ids in the path as `*`.
+    pub(crate) fn asked(&self, what: &str) -> u64 {
+        self.state().counts.requests.get(what).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn counts<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {
+        look(&self.state().counts)
+    }
+
+    /// Every access token given so far ends.
+    pub(crate) fn expire_tokens(&self) {
+        self.state().oauth.expire();
+    }
+
+    /// The refresh token is taken back.
+    pub(crate) fn revoke(&self) {
+        self.state().oauth.revoke();
+    }
+
+    /// What the token server says to a device, one after the other; `""` is yes.
+    pub(crate) fn device_answers(&self, answers: &[&'static str]) {
+        self.state().oauth.device_answers = VecDeque::from(answers.to_vec());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn add_folder(&mut self, id: &str, name: &str, parent: Option<&str>, drive: Option<&str>) {
+        let created = self.number();
+        self.used.insert(id.to_owned());
+        let folder = File {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            mime: FOLDER.to_owned(),
+            parent: parent.map(str::to_owned),
+            properties: BTreeMap::new(),
+            trashed: false,
+            data: Arc::default(),
+            md5: String::new(),
+            created,
+            drive: drive.map(str::to_owned),
+        };
+        self.files.insert(id.to_owned(), folder);
+    }
+
+    /// The fault of a request, if it is one's turn.
+    fn fault_of(&mut self, request: &Request) -> Option<Act> {
+        let target = request.target.clone();
+        let fits = |f: &&mut Fault| {
+            f.times > 0
+                && (f.method.is_empty() || f.method == request.method)
+                && target.contains(f.path)
+        };
+        let fault = self.faults.iter_mut().find(fits)?;
+        if fault.skip > 0 {
+            fault.skip -= 1;
+            return None;
+        }
+        fault.times -= 1;
+        Some(fault.act.clone())
+    }
+
+    /// Charges a request; an error when the minute's units are used up.
+    fn charge(&mut self, units: u64) -> Result<(), Refused> {
+        if self.window.0.elapsed() > Duration::from_secs(60) {
+            self.window = (Instant::now(), 0);
+        }
+        self.window.1 += units;
+        self.counts.units += units;
+        match self.rules.units_per_minute {
+            Some(most) if self.window.1 > most => Err(Refused(403, "rateLimitExceeded")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a create; an error when they come too fast.
+    fn create(&mut self) -> Result<(), Refused> {
+        let now = Instant::now();
+        if let Some(pace) = self.rules.creates_per_second {
+            let passed = now.duration_since(self.pace.0).as_secs_f64();
+            self.pace = (now, (self.pace.1 + passed * pace).min(10.0));
+            if self.pace.1 < 1.0 {
+                return Err(Refused(403, "userRateLimitExceeded"));
+            }
+            self.pace.1 -= 1.0;
+        }
+        self.counts.creates.push(now);
+        Ok(())
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.data.len() as u64).sum()
+    }
+}
+
+/// A refusal: status and reason.
+#[derive(Debug, Clone, Copy)]
+struct Refused(u16, &'static str);

@@ -1,0 +1,180 @@
+//! The token server: refresh tokens, codes from a browser or a device, and service accounts.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
+
+use aws_lc_rs::digest;
+use base64::{
+    Engine as _,
+    engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD},
+};
+use serde_json::{Value, json};
+
+use super::{
+    CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN, TOKEN_SECRET,
+    http::{Answer, Request},
+};
+
+pub(super) struct State {
+    /// Token → end.
+    good: HashMap<String, Option<Instant>>,
+    revoked: bool,
+    /// Code → challenge and redirect of the page it was asked on.
+    codes: HashMap<String, (String, String)>,
+    pub(super) device_answers: VecDeque<&'static str>,
+    count: u64,
+}
+
+impl State {
+    pub(super) fn new(ready: &str) -> Self {
+        Self {
+            good: HashMap::from([(ready.to_owned(), None)]),
+            revoked: false,
+            codes: HashMap::new(),
+            device_answers: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) fn is_good(&self, token: &str) -> bool {
+        self.good.get(token).is_some_and(|end| end.is_none_or(|end| end > Instant::now()))
+    }
+
+    pub(super) fn expire(&mut self) {
+        self.good.clear();
+    }
+
+    pub(super) fn revoke(&mut self) {
+        self.revoked = true;
+        self.expire();
+    }
+}
+
+pub(super) fn route(state: &mut super::State, request: &Request, here: &str) -> Option<Answer> {
+    let answer = match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/token") => token(state, &form(request), here),
+        ("POST", "/device/code") => device(&form(request), here),
+        ("GET", "/o/oauth2/v2/auth") => return Some(page(state, request)),
+        _ => return None,
+    };
+    Some(match answer {
+        Ok(value) => Answer::json(&value),
+        Err(code) => {
+            let mut answer = Answer::json(&json!({ "error": code, "error_description": "no" }));
+            answer.status = 400;
+            answer
+        }
+    })
+}
+
+fn form(request: &Request) -> HashMap<String, String> {
+    url::form_urlencoded::parse(&request.body).into_owned().collect()
+}
+
+fn token(
+    state: &mut super::State,
+    form: &HashMap<String, String>,
+    here: &str,
+) -> Result<Value, &'static str> {
+    let says = |name: &str| form.get(name).map_or("", String::as_str);
+    let signed = says("client_id") == CLIENT_ID && says("client_secret") == CLIENT_SECRET;
+    let first = match says("grant_type") {
+        "urn:ietf:params:oauth:grant-type:jwt-bearer" => {
+            check_assertion(says("assertion"), here).ok_or("invalid_grant")?;
+            false
+        }
+        _ if !signed => return Err("invalid_client"),
+        "refresh_token" => {
+            if says("refresh_token") != REFRESH_TOKEN || state.oauth.revoked {
+                return Err("invalid_grant");
+            }
+            false
+        }
+        "authorization_code" => {
+            let (challenge, redirect) =
+                state.oauth.codes.remove(says("code")).ok_or("invalid_grant")?;
+            let hash = digest::digest(&digest::SHA256, says("code_verifier").as_bytes());
+            if URL_SAFE_NO_PAD.encode(hash) != challenge || says("redirect_uri") != redirect {
+                return Err("invalid_grant");
+            }
+            true
+        }
+        "urn:ietf:params:oauth:grant-type:device_code" if says("device_code") == "device-1" => {
+            match state.oauth.device_answers.pop_front().unwrap_or_default() {
+                "" => true,
+                refused => return Err(refused),
+            }
+        }
+        _ => return Err("unsupported_grant_type"),
+    };
+    state.oauth.count += 1;
+    let token = format!("{TOKEN_SECRET}-{}", state.oauth.count);
+    let life = state.rules.token_life;
+    state.oauth.good.insert(token.clone(), Some(Instant::now() + life));
+    let mut answer = json!({
+        "access_token": token,
+        "expires_in": life.as_secs(),
+        "token_type": "Bearer",
+    });
+    if first {
+        answer["refresh_token"] = REFRESH_TOKEN.into();
+    }
+    Ok(answer)
+}
+
+fn device(form: &HashMap<String, String>, here: &str) -> Result<Value, &'static str> {
+    if form.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
+        return Err("invalid_client");
+    }
+    if form.get("scope").map(String::as_str) != Some("https://www.googleapis.com/auth/drive.file") {
+        return Err("invalid_scope");
+    }
+    Ok(json!({
+        "device_code": "device-1",
+        "user_code": "ABCD-EFGH",
+        "verification_url": format!("{here}/device"),
+        "expires_in": 60,
+        "interval": 1,
+    }))
+}
+
+/// The consent page, on which the user says yes at once.
+fn page(state: &mut super::State, request: &Request) -> Answer {
+    let asks = |name: &str| request.asks(name).unwrap_or_default().to_owned();
+    let right = asks("client_id") == CLIENT_ID
+        && asks("response_type") == "code"
+        && asks("scope") == "https://www.googleapis.com/auth/drive.file"
+        && asks("code_challenge_method") == "S256"
+        && asks("access_type") == "offline"
+        && asks("redirect_uri").starts_with("http://127.0.0.1:")
+        && asks("state").len() >= 16;
+    if !right {
+        return Answer::new(400);
+    }
+    state.oauth.count += 1;
+    let code = format!("4/code-{}", state.oauth.count);
+    let back = format!("{}/?state={}&code={code}", asks("redirect_uri"), asks("state"));
+    state.oauth.codes.insert(code, (asks("code_challenge"), asks("redirect_uri")));
+    Answer::new(302).with("Location", back)
+}
+
+/// A service account's claims, signed with something.
+fn check_assertion(assertion: &str, here: &str) -> Option<()> {
+    let parts: Vec<&str> = assertion.split('.').collect();
+    let [head, claims, signature] = parts.as_slice() else { return None };
+    let decode = |part: &str| {
+        let bytes = URL_SAFE.decode(part).or_else(|_| URL_SAFE_NO_PAD.decode(part)).ok()?;
+        Some(bytes)
+    };
+    let head: Value = serde_json::from_slice(&decode(head)?).ok()?;
+    let claims: Value = serde_json::from_slice(&decode(claims)?).ok()?;
+    let scoped = claims["scope"].as_str()?.starts_with("https://www.googleapis.com/auth/drive");
+    let right = head["alg"] == "RS256"
+        && claims["aud"] == format!("{here}/token")
+        && claims["iss"].as_str().is_some_and(|iss| iss.contains('@'))
+        && scoped
+        && decode(signature)?.len() >= 256;
+    right.then_some(())
+}
