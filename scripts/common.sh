@@ -4,6 +4,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/bae
 # The newest libtorrent wheel: a second, younger implementation of the same client than Debian's.
 pylt=$cache/pylt
+# Programs that no package brings, each in a folder with a bin/: `cloud` (Python wheels), and what cargo builds.
+tools=$cache/tools
 # Debian's own interpreter, because its libtorrent module is not seen by any other `python3` in PATH.
 python=/usr/bin/python3
 

@@ -9,7 +9,7 @@ use crate::support::{
 
 /// What the program takes besides payload: itself, libtorrent, SQLite, and sockets' buffers. Built without
 /// optimisation it takes somewhat more than the release build that `scripts/bench` measures.
-const OVERHEAD: u64 = 80 * MIB;
+pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
 /// Imports with a budget of 64 MiB; answers the import's id.
 fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
@@ -38,7 +38,7 @@ fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
 }
 
 /// The most memory a process ever had resident, in bytes.
-fn high_water(pid: u32) -> Option<u64> {
+pub(crate) fn high_water(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)

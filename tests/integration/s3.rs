@@ -5,18 +5,21 @@ use std::{sync::Arc, time::Duration};
 use bae::{
     Kind,
     backends::{
-        Key, MemoryNotes, Payload, Retrying, S3Backend, Shape, StorageBackend, conformance,
-        list_all,
+        Key, MemoryNotes, Payload, Retrying, S3Backend, S3Settings, Shape, StorageBackend,
+        conformance, list_all,
     },
 };
 use bytes::Bytes;
 
-use crate::support::{
-    LONG, MIB,
-    bae::Bae,
-    peers::{LibtorrentPeer, Release},
-    s3_server::{S3Server, all_servers, runtime},
-    torrents::Recipe,
+use crate::{
+    memory::{OVERHEAD, high_water},
+    support::{
+        LONG, MIB,
+        bae::Bae,
+        peers::{LibtorrentPeer, Release},
+        s3_server::{S3Server, all_servers, runtime},
+        torrents::Recipe,
+    },
 };
 
 async fn open(server: &S3Server, bucket: &str, prefix: &str) -> S3Backend {
@@ -44,16 +47,21 @@ fn payload(len: u64, byte: u8) -> Payload {
 
 /// Everything that holds on every server.
 fn keeps_the_contract(server: &S3Server) {
+    let bucket = passes_the_suite(server);
+    runtime().block_on(an_upload_goes_on_in_the_next_run(server, &bucket));
+}
+
+fn passes_the_suite(server: &S3Server) -> String {
+    let bucket = server.bucket("contract");
     runtime().block_on(async {
-        let bucket = server.bucket("contract");
         let backend = open(server, &bucket, "a folder+/b").await;
         conformance::check(&backend).await;
         let left = list_all(&backend, "").await.unwrap();
         assert!(left.is_empty(), "the suite leaves nothing: {left:?}");
         conformance::check(&Retrying::new(open(server, &bucket, "").await)).await;
         prefixes_keep_places_apart(server, &bucket).await;
-        an_upload_goes_on_in_the_next_run(server, &bucket).await;
     });
+    bucket
 }
 
 async fn prefixes_keep_places_apart(server: &S3Server, bucket: &str) {
@@ -111,7 +119,8 @@ fn seaweedfs_keeps_the_contract() {
 
 #[test]
 fn s3s_keeps_the_contract() {
-    keeps_the_contract(&S3Server::s3s());
+    // It lists parts without their tags, so uploads begin anew there.
+    passes_the_suite(&S3Server::s3s());
 }
 
 #[test]
@@ -131,7 +140,8 @@ fn ceph_keeps_the_contract() {
 #[test]
 fn moto_keeps_the_contract() {
     if all_servers() {
-        keeps_the_contract(&S3Server::moto());
+        // Its list of parts has a root of another name, so uploads begin anew there.
+        passes_the_suite(&S3Server::moto());
     }
 }
 
@@ -167,22 +177,20 @@ fn a_listing_of_many_pages_has_everything_once() {
 fn mistakes_are_told_by_name() {
     let server = S3Server::seaweed();
     let settings = server.settings(&server.bucket("mistakes"), "");
-    let put = |settings| {
+    let list = |settings| {
         runtime().block_on(async {
             let backend = S3Backend::open(settings, Arc::new(MemoryNotes::default())).await?;
-            backend.put(&key("k"), payload(10, 1)).await
+            list_all(&backend, "").await
         })
     };
-    let nowhere = put(bae::backends::S3Settings { bucket: "nowhere".into(), ..settings.clone() });
-    let nowhere = nowhere.unwrap_err();
+    let nowhere = S3Settings { bucket: "nowhere".into(), ..settings.clone() };
+    let nowhere = list(nowhere).unwrap_err();
     assert_eq!(nowhere.kind(), Kind::NotFound, "{}", nowhere.report());
     assert!(nowhere.hint_text().unwrap().contains("bucket"), "{nowhere:?}");
-    for (id, secret) in [("nobody", "x"), (&server.access_key[..], "wrong")] {
-        let keys = (Some(id.to_owned()), Some(secret.to_owned()));
-        let (access_key_id, secret_access_key) = keys;
-        let wrong =
-            bae::backends::S3Settings { access_key_id, secret_access_key, ..settings.clone() };
-        let wrong = put(wrong).unwrap_err();
+    for (id, secret) in [("nobody", "x"), (&server.access_key, "wrong")] {
+        let (access_key_id, secret_access_key) = (Some(id.into()), Some(secret.into()));
+        let wrong = S3Settings { access_key_id, secret_access_key, ..settings.clone() };
+        let wrong = list(wrong).unwrap_err();
         assert_eq!(wrong.kind(), Kind::Unauthenticated, "{}", wrong.report());
     }
 }
@@ -211,21 +219,25 @@ fn written(pid: u32) -> Option<u64> {
 fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
     let server = S3Server::seaweed();
     let bucket = server.bucket("import");
-    let files = (0..12).map(|i| (format!("disc {}/Jóga {i:02} + x.flac", i % 2), 4 * MIB + i));
+    let files = (0..12).map(|i| (format!("disc {}/Jóga {i:02} + x.flac", i % 2), 5 * MIB + i));
     let torrent = Recipe::folder("Straight in", files.collect()).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let bae = Bae::new().storing_at(&server.storage_url(&bucket, "my music"), server.env());
-    let mut running = bae.start_import(&torrent, &[seeder.addr()]);
-    let mut on_disk = 0;
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--memory", "32MiB"]);
+    let mut running = bae.start(args);
+    let (mut on_disk, mut peak) = (0, 0);
     let done = loop {
         let event = running.any_event();
         on_disk = written(running.0.id()).unwrap_or(on_disk);
+        peak = peak.max(high_water(running.0.id()).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
     };
     running.ended(LONG).expect(0);
     assert!((1..8 * MIB).contains(&on_disk), "{on_disk} bytes were written to the disk");
+    // Payloads go out as they lie in memory: joining or keeping them would show as another budget.
+    assert!(peak <= 32 * MIB + OVERHEAD, "{peak} bytes were resident");
     let id = done["id"].as_str().unwrap();
     let stored: u64 = server.objects(&bucket).iter().map(|(_, len)| len).sum();
     assert!((torrent.bytes..torrent.bytes + MIB).contains(&stored), "{stored} bytes are stored");

@@ -85,16 +85,7 @@ impl Wire {
             Error::new(Kind::InvalidInput, format!("no region is given for {place}"))
                 .hint("set region of the storage, or AWS_REGION")
         })?;
-        let keys = match (&settings.access_key_id, &settings.secret_access_key) {
-            (Some(id), Some(secret)) => {
-                let keys = Credentials::new(id, secret, None, None, "bae storage");
-                SharedCredentialsProvider::new(keys)
-            }
-            _ => {
-                let chain = DefaultCredentialsChain::builder().region(region.clone());
-                SharedCredentialsProvider::new(chain.build().await)
-            }
-        };
+        let keys = keys(settings, &region).await;
         let clock = Arc::new(Clock::default());
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -177,6 +168,20 @@ async fn region(settings: &S3Settings, quirks: &Quirks) -> Option<Region> {
         // A server of one's own: no files are read and no metadata service is asked for it.
         Some(usual) => Some(Region::new(from_env().unwrap_or_else(|| usual.clone()))),
         None => DefaultRegionChain::builder().build().region().await,
+    }
+}
+
+/// The keys that are given, or where AWS tools look for them; looked for there at the first request.
+async fn keys(settings: &S3Settings, region: &Region) -> SharedCredentialsProvider {
+    match (&settings.access_key_id, &settings.secret_access_key) {
+        (Some(id), Some(secret)) => {
+            let keys = Credentials::new(id, secret, None, None, "bae storage");
+            SharedCredentialsProvider::new(keys)
+        }
+        _ => {
+            let chain = DefaultCredentialsChain::builder().region(region.clone());
+            SharedCredentialsProvider::new(chain.build().await)
+        }
     }
 }
 

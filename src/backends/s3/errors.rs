@@ -169,6 +169,12 @@ impl Failure {
         self.answer().is_some_and(|a| a.status == 416 || a.code == "InvalidRange")
     }
 
+    /// The server does not have this call, or answers it in a way that nobody reads: success, and not the document.
+    pub(super) fn tells_nothing(&self) -> bool {
+        let unread = |a: &Answer| (200..300).contains(&a.status) && a.code.is_empty();
+        self.is_unsupported() || self.answer().is_some_and(unread)
+    }
+
     /// The server does not have this call.
     pub(super) fn is_unsupported(&self) -> bool {
         self.answer().is_some_and(|a| verdict(self.op, a).0 == Kind::Unsupported)
@@ -204,10 +210,12 @@ impl Cause {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         if let Some(raw) = error.raw_response() {
-            let meta = error.as_service_error().map(ProvideErrorMetadata::meta);
-            let code = meta.and_then(|m| m.code()).unwrap_or_default();
-            let message = meta.and_then(|m| m.message()).unwrap_or_default();
-            return Self::Answer(Answer::new(raw, code, message));
+            let Some(said) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
+                return Self::Answer(Answer::new(raw, "", &chain(&error)));
+            };
+            let (code, message) = (said.code(), said.message());
+            let answer = Answer::new(raw, code.unwrap_or_default(), message.unwrap_or_default());
+            return Self::Answer(answer);
         }
         let why = chain(&error);
         if caused_by::<CredentialsError>(&error) {

@@ -65,6 +65,17 @@ pub(super) struct Part {
     pub(super) etag: String,
 }
 
+/// What there is of an upload.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Some servers (s3s) say this of one they do not know. It takes no room either way.
+    NoParts,
+    Parts,
+    /// The place cannot list parts.
+    Unknown,
+}
+
 impl Wire {
     pub(super) async fn unfinished(
         &self,
@@ -86,10 +97,10 @@ impl Wire {
             if listed.contains(&noted.upload_id) {
                 continue;
             }
-            if self.is_there(&key, &noted.upload_id).await? {
-                found.push(Unfinished { key, id: UploadId(noted.upload_id), begun: None });
-            } else {
+            if self.left(&key, &noted.upload_id).await? == Left::Nothing {
                 forget(notes, &key).await?;
+            } else {
+                found.push(Unfinished { key, id: UploadId(noted.upload_id), begun: None });
             }
         }
         Ok(found)
@@ -162,10 +173,12 @@ impl Wire {
         }
     }
 
-    async fn is_there(&self, key: &Key, id: &str) -> Result<bool> {
+    async fn left(&self, key: &Key, id: &str) -> Result<Left> {
         match self.parts(key, id).await {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_expired() || failure.is_missing() => Ok(false),
+            Ok(parts) if parts.is_empty() => Ok(Left::NoParts),
+            Ok(_) => Ok(Left::Parts),
+            Err(failure) if failure.is_expired() || failure.is_missing() => Ok(Left::Nothing),
+            Err(failure) if failure.tells_nothing() => Ok(Left::Unknown),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -181,7 +194,7 @@ impl Wire {
                 }
                 _ => {}
             }
-            if !self.is_there(key, id).await? {
+            if self.left(key, id).await? != Left::Parts {
                 let noted = Noted::get(notes, key)?;
                 return match noted.filter(|noted| noted.upload_id == id) {
                     Some(_) => forget(notes, key).await,

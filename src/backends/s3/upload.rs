@@ -17,7 +17,7 @@ use super::{
     names::encoded,
     object::{SignedAs, body, sha256, signed},
     quirks::MIN_PART,
-    unfinished::{Noted, forget},
+    unfinished::{Noted, Part, forget},
 };
 use crate::{
     backends::{
@@ -95,6 +95,19 @@ impl S3Upload {
         Ok(())
     }
 
+    /// What became of a part whose answer was lost: it arrived, or the server hung up on an upload it does not know.
+    async fn settle(&self, part: u64, len: u64, failure: Box<Failure>) -> Result<()> {
+        match self.wire.parts(&self.key, self.id().await?).await {
+            Ok(parts) => {
+                let ours = |p: &Part| p.number == number(part) && p.len == len;
+                let found = parts.into_iter().find(ours).ok_or(failure)?;
+                self.add(Op::Write, part, Some(found.etag))
+            }
+            Err(asked) if asked.is_expired() => Err(asked.into()),
+            Err(_) => Err(failure.into()),
+        }
+    }
+
     fn has_length(&self, part: u64, len: u64) -> Result<()> {
         let wanted = self.shape.part(part);
         if wanted.end - wanted.start == len {
@@ -137,12 +150,11 @@ impl S3Upload {
         }
         let past_the_end = why.is_past_the_end();
         let error = Error::from(why);
-        if past_the_end || error.kind() == Kind::InvalidInput {
-            if let Ok(Some(len)) = self.wire.head(from).await {
-                if len < range.end {
-                    return too_short(from, len, range);
-                }
-            }
+        if (past_the_end || error.kind() == Kind::InvalidInput)
+            && let Ok(Some(len)) = self.wire.head(from).await
+            && len < range.end
+        {
+            return too_short(from, len, range);
         }
         error
     }
@@ -209,8 +221,13 @@ impl Upload for S3Upload {
             .customize()
             .interceptor(SignedAs(sha256(&payload).await?))
             .send();
-        let sent = wire.call(Op::Write, self.key.as_str(), limit(payload.len()), request).await?;
-        self.add(Op::Write, part, sent.e_tag)
+        match wire.call(Op::Write, self.key.as_str(), limit(payload.len()), request).await {
+            Ok(sent) => self.add(Op::Write, part, sent.e_tag),
+            Err(failure) if failure.outcome_is_unknown() => {
+                self.settle(part, payload.len(), failure).await
+            }
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
@@ -278,6 +295,11 @@ async fn take_up(
     let found = match wire.parts(key, &noted.upload_id).await {
         Err(failure) if failure.is_expired() || failure.is_missing() => {
             forget(notes, key).await?;
+            return Ok((None, BTreeMap::new()));
+        }
+        Err(failure) if failure.tells_nothing() => {
+            // What cannot be known is sent again, to an upload of its own.
+            wire.abort(notes, key, &noted.upload_id).await?;
             return Ok((None, BTreeMap::new()));
         }
         found => found?,

@@ -74,9 +74,11 @@ impl S3Server {
     }
 
     /// A SeaweedFS for one test alone, to be killed or filled.
+    #[allow(dead_code, reason = "for tests of faults under way")]
     pub(crate) fn own_seaweed() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::start_seaweed(&dir.path().to_owned(), Place::Temporary(dir))
+        let path = dir.path().to_owned();
+        Self::start_seaweed(&path, Place::Temporary(dir))
     }
 
     fn start_seaweed(dir: &Path, place: Place) -> Self {
@@ -213,7 +215,7 @@ impl S3Server {
     /// Makes a bucket of exactly this name again.
     pub(crate) fn make_bucket(&self, bucket: &str) {
         let client = self.client();
-        let made = runtime().block_on(client.create_bucket().bucket(bucket).send());
+        let made = run(client.create_bucket().bucket(bucket).send());
         made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
     }
 
@@ -229,9 +231,10 @@ impl S3Server {
     }
 
     /// Removes every object of a bucket, and the bucket.
+    #[allow(dead_code, reason = "for tests of faults under way")]
     pub(crate) fn remove_bucket(&self, bucket: &str) {
         let client = self.client();
-        runtime().block_on(async {
+        run(async {
             let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
             for object in listed.contents() {
                 let key = object.key().unwrap();
@@ -244,7 +247,7 @@ impl S3Server {
     /// The keys of a bucket with their lengths, in order.
     pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
         let client = self.client();
-        runtime().block_on(async {
+        run(async {
             let mut pages = client.list_objects_v2().bucket(bucket).into_paginator().send();
             let mut found = Vec::new();
             while let Some(page) = pages.next().await {
@@ -308,6 +311,11 @@ impl Drop for S3Server {
 /// Whether the servers that take long to install are wanted: `scripts/test --all`.
 pub(crate) fn all_servers() -> bool {
     std::env::var_os("BAE_TEST_ALL").is_some_and(|value| value == "1")
+}
+
+/// Runs `work` to its end on a thread of its own, so that asynchronous tests can call what uses it.
+fn run<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    thread::scope(|scope| scope.spawn(|| runtime().block_on(work)).join().unwrap())
 }
 
 /// A runtime for one call, in a test that is no asynchronous function.
