@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind, Result},
     storage::{
         FileSpan, ImportStore, Layout, Pressure, RangeSet,
+        compose::Rules,
         estimate::{Tally, tally},
     },
     torrents::{
@@ -104,7 +105,12 @@ pub async fn estimate(
         None => None,
     };
     let import = match known {
-        Some((row, stored)) => Found { kind: row.layout, chunk_len: row.chunk_len, stored },
+        Some((row, stored)) => {
+            // As `import` takes it up: chunks undo no whole files.
+            let kind =
+                if request.layout == LayoutKind::Files { request.layout } else { row.layout };
+            Found { kind, chunk_len: row.chunk_len, stored }
+        }
         None => {
             if let ProfileKind::Local { path } = &profile.kind {
                 check_room(&profile.canonical(), Some(local::room_at(path)?), meta.len)?;
@@ -140,7 +146,13 @@ impl Found {
             .map(|file| FileSpan { range: file.range.clone(), pad: false })
             .collect();
         let missing = wanted.minus(&self.stored);
-        let mut tally = tally(&layout, &missing, self.kind, &files, capabilities(&profile.kind));
+        let rules = Rules {
+            can: capabilities(&profile.kind),
+            chunk_len: self.chunk_len,
+            most_sent: Pressure::new(input_pool(config)).most_read_back(),
+        };
+        let whole = if self.kind == LayoutKind::Files { &files[..] } else { &[] };
+        let mut tally = tally(&layout, &missing, whole, &rules)?;
         // The manifest.
         tally.requests.put += 1;
         let paths: u64 = rows.iter().map(|row| row.path.len() as u64).sum();
@@ -261,6 +273,7 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
         copy: requests.copy,
         list: requests.list,
         delete: requests.delete,
+        look: requests.get,
         get: tally.reads,
     }
 }
@@ -279,16 +292,16 @@ fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
 }
 
 fn drive_load(tally: &Tally, limits: &DriveLimits) -> DriveLoad {
-    let Tally { payload, objects, requests, reads } = tally;
-    // The manifest is created too.
-    let creating = (objects + 1).div_ceil(limits.creates_per_second);
-    let full_days = payload.saturating_sub(1) / limits.upload_per_day;
+    let Tally { payload, resent, requests, reads, .. } = tally;
     let created = requests.put + requests.begin;
+    let creating = created.div_ceil(limits.creates_per_second);
+    let full_days = (payload + resent).saturating_sub(1) / limits.upload_per_day;
     DriveLoad {
         seconds_at_least: creating.max(full_days * 86_400),
         quota_units: created * limits.units_create
             + requests.list * limits.units_list
-            + requests.delete * limits.units_delete,
+            + requests.delete * limits.units_delete
+            + requests.get * limits.units_get,
         read_units: reads * limits.units_get,
     }
 }
@@ -310,7 +323,7 @@ mod tests {
         let gib = 1 << 30;
         let objects = 32;
         let requests = Requests { put: objects + 1, ..Requests::default() };
-        let tally = Tally { payload: gib, objects, requests, reads: 1024 };
+        let tally = Tally { payload: gib, objects, requests, reads: 1024, resent: 0 };
         let load = drive_load(&tally, limits);
         assert_eq!(load.seconds_at_least, 17);
         assert_eq!((load.quota_units, load.read_units), (33 * 50, 1024 * 200));

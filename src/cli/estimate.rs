@@ -71,6 +71,12 @@ fn lines(estimate: &Estimate) -> Vec<String> {
     fields.extend([
         ("sends", format!("{}, which become {}", ByteSize(tally.payload), objects(tally.objects))),
         ("requests", requests(&tally.requests)),
+    ]);
+    if tally.resent > 0 {
+        let text = format!("{} once more, for whole files", ByteSize(tally.resent));
+        fields.push(("sends again", text));
+    }
+    fields.extend([
         ("manifest", format!("about {}", ByteSize(estimate.manifest))),
         ("catalog", format!("about {} on this machine", ByteSize(estimate.catalog))),
         ("memory", format!("at most {}", ByteSize(estimate.memory))),
@@ -103,7 +109,7 @@ fn objects(count: u64) -> String {
 
 /// Only those there are.
 fn requests(requests: &Requests) -> String {
-    let Requests { put, begin, part, copy, finish, delete, list } = *requests;
+    let Requests { put, begin, part, copy, finish, delete, list, get } = *requests;
     let named = [
         (put, "put"),
         (begin, "begin"),
@@ -112,6 +118,7 @@ fn requests(requests: &Requests) -> String {
         (finish, "finish"),
         (delete, "delete"),
         (list, "list"),
+        (get, "get"),
     ];
     let some = named.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
@@ -170,7 +177,7 @@ mod tests {
 
     fn estimate() -> Estimate {
         let requests = Requests { put: 65, ..Requests::default() };
-        let tally = Tally { payload: 1 << 30, objects: 64, requests, reads: 1024 };
+        let tally = Tally { payload: 1 << 30, objects: 64, requests, reads: 1024, resent: 0 };
         let usage = Usage { stored: 1 << 30, put: 65, get: 1024, ..Usage::default() };
         let prices = Prices::table();
         Estimate {

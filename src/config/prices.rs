@@ -80,6 +80,8 @@ pub struct Usage {
     pub copy: u64,
     pub list: u64,
     pub delete: u64,
+    /// Requests of the import that read or look.
+    pub look: u64,
     /// Requests for reading all of it back once.
     pub get: u64,
 }
@@ -116,7 +118,8 @@ impl Provider {
             import: million(usage.put, self.put)
                 + million(usage.copy, self.copy)
                 + million(usage.list, self.list)
-                + million(usage.delete, self.delete),
+                + million(usage.delete, self.delete)
+                + million(usage.look, self.get),
             read_back: units * self.egress + million(usage.get, self.get),
             min_days: self.min_days,
             min_month: self.min_month,

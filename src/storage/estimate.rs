@@ -3,19 +3,15 @@
 //! It counts what happens when memory allows (every slot becomes one object) and nothing fails: an import under
 //! pressure packs, and one on a bad line repeats.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
 use super::{
     cache::WINDOW,
+    compose::{Part, Piece, Rules, compose},
     layout::{FileSpan, Layout},
     ranges::RangeSet,
 };
-use crate::{
-    backends::{Capabilities, Copying, Shape},
-    catalog::LayoutKind,
-};
+use crate::{backends::Key, error::Result};
 
 /// Requests by what they do. Those of a place that has other words for them are the nearest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -26,101 +22,122 @@ pub struct Requests {
     pub begin: u64,
     /// Parts sent.
     pub part: u64,
-    /// Parts, or objects, copied within the place.
+    /// Parts copied within the place.
     pub copy: u64,
     pub finish: u64,
     pub delete: u64,
     pub list: u64,
+    /// Looks at what is there, and reads of what is sent once more.
+    pub get: u64,
 }
 
 impl Requests {
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { put, begin, part, copy, finish, delete, list } = *self;
-        put + begin + part + copy + finish + delete + list
+        let Self { put, begin, part, copy, finish, delete, list, get } = *self;
+        put + begin + part + copy + finish + delete + list + get
     }
 }
 
 /// What an import comes to in its place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Bytes sent, which are those that stay: no padding, nothing that is there already, no manifest.
+    /// Bytes that come to stay: no padding, nothing that is there already, no manifest. Each is sent once.
     pub payload: u64,
-    /// Objects that hold them in the end.
+    /// Bytes that are read back and sent once more, where the place cannot make whole files of chunks by itself.
+    pub resent: u64,
+    /// Objects that hold the payload in the end.
     pub objects: u64,
     pub requests: Requests,
     /// Requests for reading all of it back once, in order.
     pub reads: u64,
 }
 
-/// Counts what storing `missing` of an import takes. `files` are those that become objects of their own when `kind` is
-/// [`LayoutKind::Files`]: complete in the end, no padding.
-#[must_use]
+/// Counts what storing `missing` of an import takes, and making those of `files` whole objects that it completes.
+///
+/// # Errors
+/// `Internal` when a file cannot be composed of the slots of `layout`: both are cut from the same files.
 pub fn tally(
     layout: &Layout,
     missing: &RangeSet,
-    kind: LayoutKind,
     files: &[FileSpan],
-    can: Capabilities,
-) -> Tally {
+    rules: &Rules,
+) -> Result<Tally> {
     let missing: RangeSet = missing.iter().flat_map(|run| layout.stored(run)).collect();
-    let whole: Vec<Range<u64>> = match kind {
-        LayoutKind::Chunks => Vec::new(),
-        LayoutKind::Files => files
-            .iter()
-            .filter(|file| !file.pad && missing.overlaps(&file.range))
-            .map(|file| file.range.clone())
-            .collect(),
-    };
+    let whole: Vec<_> = files
+        .iter()
+        .filter(|file| !file.pad && (file.range.is_empty() || missing.overlaps(&file.range)))
+        .collect();
+    let passing: RangeSet = whole.iter().map(|file| file.range.clone()).collect();
     let mut tally = Tally { payload: missing.len(), ..Tally::default() };
-    let ordered = can.copy == Copying::No;
-    let of_files: RangeSet = whole.iter().cloned().collect();
-    let chunked = if ordered { missing.minus(&of_files) } else { missing };
-    tally.chunks(layout, &chunked, &of_files);
-    for file in &whole {
-        tally.file(file.end - file.start, layout.chunk_len(), can);
+    for slot in layout.slots() {
+        let held = missing.len_within(slot.clone());
+        if held == 0 {
+            continue;
+        }
+        tally.requests.put += 1;
+        if whole.iter().any(|file| file.range == *slot) {
+            // A file of one chunk is stored under its own name at once.
+        } else if missing.within(slot.clone()).all(|run| passing.contains(&run)) {
+            tally.requests.delete += 1;
+        } else {
+            tally.keep(held);
+        }
     }
-    tally
+    // Whether the names of the torrent are taken.
+    tally.requests.list += u64::from(!whole.is_empty());
+    for file in whole {
+        tally.compose(layout, file, rules)?;
+    }
+    Ok(tally)
 }
 
 impl Tally {
-    /// The slots that hold something of `stored`; those all in `passing` are only stations on the way to a file.
-    fn chunks(&mut self, layout: &Layout, stored: &RangeSet, passing: &RangeSet) {
-        for slot in layout.slots() {
-            let held: u64 = stored.len_within(slot.clone());
-            if held == 0 {
-                continue;
-            }
-            self.requests.put += 1;
-            if stored.within(slot.clone()).all(|run| passing.contains(&run)) {
-                self.requests.delete += 1;
-            } else {
-                self.objects += 1;
-                self.reads += held.div_ceil(WINDOW);
-            }
-        }
-    }
-
-    /// One file as one object, copied from its chunks or sent in order.
-    fn file(&mut self, len: u64, chunk_len: u64, can: Capabilities) {
+    fn keep(&mut self, len: u64) {
         self.objects += 1;
         self.reads += len.div_ceil(WINDOW);
-        let parts = Shape { len, part_len: chunk_len }.parts();
+    }
+
+    /// One file made one object of the chunks that hold it.
+    fn compose(&mut self, layout: &Layout, file: &FileSpan, rules: &Rules) -> Result<()> {
+        let (start, end) = (file.range.start, file.range.end);
+        self.keep(end - start);
+        let key = Key::new("chunk")?;
+        let slots = layout.slots().iter().skip_while(|slot| slot.end <= start);
+        let pieces: Vec<Piece> = slots
+            .take_while(|slot| slot.start < end)
+            .map(|slot| Piece {
+                range: slot.start.max(start) - start..slot.end.min(end) - start,
+                key: key.clone(),
+                object_len: layout.stored(slot.clone()).map(|run| run.end - run.start).sum(),
+                offset: layout
+                    .stored(slot.start..start.max(slot.start))
+                    .map(|run| run.end - run.start)
+                    .sum(),
+            })
+            .collect();
+        let plan = compose(end - start, &pieces, rules)?;
         let requests = &mut self.requests;
-        match can.copy {
-            Copying::Whole | Copying::Ranges { .. } if parts == 1 => requests.copy += 1,
-            Copying::Ranges { .. } => {
-                requests.begin += 1;
-                requests.copy += parts;
-                requests.finish += 1;
-            }
-            // A copy of the whole is of no use for what lies in several chunks: these are sent in order.
-            Copying::No | Copying::Whole => {
-                requests.begin += 1;
-                requests.part += parts;
-                requests.finish += 1;
-            }
+        if layout.slots().contains(&file.range) {
+            return Ok(());
         }
+        requests.get += 1;
+        let send = |part: &Part| match part {
+            Part::Send(range) => Some(range.end - range.start),
+            Part::Copy { .. } => None,
+        };
+        let sent: Vec<u64> = plan.parts.iter().filter_map(send).collect();
+        self.resent += sent.iter().sum::<u64>();
+        requests.get += sent.iter().map(|len| len.div_ceil(WINDOW)).sum::<u64>();
+        if let ([Part::Send(_)], [_]) = (&plan.parts[..], &sent[..]) {
+            requests.put += 1;
+            return Ok(());
+        }
+        requests.begin += 1;
+        requests.part += sent.len() as u64;
+        requests.copy += (plan.parts.len() - sent.len()) as u64;
+        requests.finish += 1;
+        Ok(())
     }
 }
 
@@ -132,6 +149,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        backends::{Capabilities, Copying},
+        catalog::LayoutKind,
         storage::assembly::Assembly,
         units::{KIB, MIB},
     };
@@ -159,45 +178,60 @@ mod tests {
         Layout::new(len, files.iter().cloned(), CHUNK, kind).unwrap()
     }
 
-    fn all(lens: &[u64], kind: LayoutKind, can: Capabilities) -> Tally {
+    fn rules(can: Capabilities) -> Rules {
+        Rules { can, chunk_len: CHUNK, most_sent: 2 * CHUNK }
+    }
+
+    fn chunks(lens: &[u64]) -> Tally {
+        let layout = layout(&spans(lens), LayoutKind::Chunks);
+        tally(&layout, &layout.all_stored(), &[], &rules(CAN)).unwrap()
+    }
+
+    fn files(lens: &[u64], can: Capabilities) -> Tally {
         let files = spans(lens);
-        let layout = layout(&files, kind);
-        tally(&layout, &layout.all_stored(), kind, &files, can)
+        let layout = layout(&files, LayoutKind::Files);
+        tally(&layout, &layout.all_stored(), &files, &rules(can)).unwrap()
     }
 
     #[test]
     fn chunks_are_one_put_each() {
-        let found = all(&[MIB, MIB, 40 * MIB], LayoutKind::Chunks, CAN);
+        let found = chunks(&[MIB, MIB, 40 * MIB]);
         assert_eq!((found.objects, found.payload, found.reads), (4, 42 * MIB, 42));
         assert_eq!(found.requests, Requests { put: 4, ..Requests::default() });
-        assert_eq!(all(&[], LayoutKind::Chunks, CAN), Tally::default());
+        assert_eq!(chunks(&[]), Tally::default());
     }
 
     #[test]
     fn files_are_copied_from_their_chunks_which_then_go() {
-        let found = all(&[MIB, MIB, 40 * MIB], LayoutKind::Files, CAN);
-        assert_eq!((found.objects, found.payload), (3, 42 * MIB));
-        let copied =
-            Requests { put: 5, begin: 1, copy: 5, finish: 1, delete: 5, ..Requests::default() };
-        assert_eq!(found.requests, copied);
+        let found = files(&[MIB, 40 * MIB, 0], CAN);
+        assert_eq!((found.objects, found.payload, found.resent), (3, 41 * MIB, 0));
+        let wanted = Requests {
+            put: 4 + 1,
+            begin: 1,
+            copy: 3,
+            finish: 1,
+            delete: 3,
+            list: 1,
+            get: 2,
+            ..Requests::default()
+        };
+        assert_eq!(found.requests, wanted);
     }
 
     #[test]
-    fn files_are_sent_in_order_where_nothing_can_be_copied() {
-        let found = all(&[MIB, 40 * MIB], LayoutKind::Files, CANNOT);
-        assert_eq!((found.objects, found.payload), (2, 41 * MIB));
-        assert_eq!(
-            found.requests,
-            Requests { begin: 2, part: 4, finish: 2, ..Requests::default() }
-        );
+    fn files_go_through_here_once_more_where_nothing_can_be_copied() {
+        let found = files(&[MIB, 40 * MIB], CANNOT);
+        assert_eq!((found.objects, found.payload, found.resent), (2, 41 * MIB, 41 * MIB));
+        assert_eq!((found.requests.put, found.requests.delete), (4 + 1, 4));
+        assert_eq!((found.requests.begin, found.requests.part, found.requests.copy), (1, 3, 0));
+        assert_eq!(found.requests.get, 2 + 41);
     }
 
     #[test]
     fn only_what_is_missing_counts() {
-        let files = spans(&[40 * MIB]);
-        let layout = layout(&files, LayoutKind::Chunks);
+        let layout = layout(&spans(&[40 * MIB]), LayoutKind::Chunks);
         let missing = RangeSet::from(20 * MIB..40 * MIB);
-        let found = tally(&layout, &missing, LayoutKind::Chunks, &files, CAN);
+        let found = tally(&layout, &missing, &[], &rules(CAN)).unwrap();
         assert_eq!((found.objects, found.payload), (2, 20 * MIB));
     }
 
@@ -207,7 +241,7 @@ mod tests {
         let layout = layout(&files, LayoutKind::Files);
         // The first file and the piece that it shares with the second.
         let wanted = RangeSet::from(0..41 * MIB);
-        let found = tally(&layout, &wanted, LayoutKind::Files, &files[..1], CAN);
+        let found = tally(&layout, &wanted, &files[..1], &rules(CAN)).unwrap();
         assert_eq!(found.objects, 2);
         assert_eq!((found.requests.put, found.requests.delete), (4, 3));
     }
@@ -230,7 +264,7 @@ mod tests {
             ),
         ) {
             let lens = groups.concat();
-            let found = all(&lens, LayoutKind::Chunks, CAN);
+            let found = chunks(&lens);
             prop_assert!(found.requests.put <= bound(found.payload, lens.len() as u64), "{:?}", found);
             prop_assert_eq!(found.requests.total(), found.requests.put);
         }
@@ -239,7 +273,7 @@ mod tests {
         fn no_torrent_needs_more_than_a_put_a_chunk_and_two_a_large_file(
             lens in prop::collection::vec(prop_oneof![0..6 * MIB, 0..100 * MIB], 0..200),
         ) {
-            let found = all(&lens, LayoutKind::Chunks, CAN);
+            let found = chunks(&lens);
             let large = lens.iter().filter(|len| **len >= 5 * MIB).count() as u64;
             // Beside a chunk there is at most the rest of each large file and the small ones before it.
             prop_assert!(found.requests.put <= found.payload / (11 * MIB) + 2 * large + 1);
@@ -252,9 +286,9 @@ mod tests {
         ) {
             let files = spans(&lens);
             let len: u64 = lens.iter().sum();
-            let layout = Arc::new(Layout::new(len, files.clone(), 128 * KIB, LayoutKind::Chunks).unwrap());
+            let layout = Arc::new(Layout::new(len, files, 128 * KIB, LayoutKind::Chunks).unwrap());
             let wanted = RangeSet::from(wanted.0.min(wanted.1).min(len)..wanted.0.max(wanted.1).min(len));
-            let found = tally(&layout, &wanted, LayoutKind::Chunks, &files, CAN);
+            let found = tally(&layout, &wanted, &[], &rules(CAN)).unwrap();
             let mut assembly = Assembly::new(Arc::clone(&layout), &wanted, RangeSet::new());
             wanted.iter().for_each(|run| assembly.add(run));
             let made: Vec<_> = std::iter::from_fn(|| assembly.take_full()).collect();

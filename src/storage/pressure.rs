@@ -80,7 +80,8 @@ impl Pressure {
     }
 
     /// The longest part that should be read back to be sent again: of these, one is read while others are sent.
-    pub(super) fn most_read_back(&self) -> u64 {
+    #[must_use]
+    pub fn most_read_back(&self) -> u64 {
         self.pool.budget() as u64 / 4
     }
 

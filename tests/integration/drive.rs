@@ -75,7 +75,13 @@ fn retrying<B: StorageBackend>(backend: B) -> Retrying<B> {
     let ms = Duration::from_millis;
     Retrying::with_policy(
         backend,
-        RetryPolicy { base: ms(2), cap: ms(20), budget: Duration::from_secs(30) },
+        RetryPolicy {
+            base: ms(2),
+            cap: ms(20),
+            send_budget: Duration::from_secs(30),
+            budget: Duration::from_secs(30),
+            resends: 50,
+        },
     )
 }
 

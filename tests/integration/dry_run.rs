@@ -49,7 +49,8 @@ fn a_dry_run_fetches_nothing_and_writes_nothing() {
 fn a_dry_run_counts_what_the_import_then_takes() {
     let torrent = album();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    for options in [&[][..], &["--select", "*.jpg"], &["--memory", "64MiB"]] {
+    for options in [&[][..], &["--select", "*.jpg"], &["--memory", "64MiB"], &["--layout", "files"]]
+    {
         let bae = Bae::new();
         let before = estimate(&bae, &torrent.torrent, options);
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], options);
