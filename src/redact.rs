@@ -31,9 +31,30 @@ pub(crate) fn source(given: &str) -> String {
     }
 }
 
+/// A URL without the name and password of who may fetch it. Passkeys stay: where they are needed, the torrent has them
+/// as well.
+pub(crate) fn without_password(given: &str) -> String {
+    match Url::parse(given) {
+        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+            let _ = url.set_password(None);
+            let _ = url.set_username("");
+            url.into()
+        }
+        _ => given.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_taken_out_and_the_rest_stays_as_it_was_given() {
+        assert_eq!(without_password("https://u:p@x.example/a?key=1"), "https://x.example/a?key=1");
+        for same in ["HTTPS://X.example/a b", "magnet:?xt=urn:btih:00&tr=http%3A%2F%2Ft", "a:b"] {
+            assert_eq!(without_password(same), same);
+        }
+    }
 
     #[test]
     fn passkeys_are_not_shown() {

@@ -14,7 +14,7 @@ use super::{
     publish::{Files, SharedSink, publish},
 };
 use crate::{
-    catalog::{ImportRow, ImportState, LayoutKind},
+    catalog::{ImportRow, ImportState},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
     storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
@@ -68,6 +68,7 @@ impl Job<'_> {
             if let Some(publishing) = publishing {
                 publishing.stop().await;
             }
+            self.app.leave_manifest_at_stop(&opened.row, &self.place).await;
             return Err(error);
         }
         self.complete_metainfo(&opened, &download).await?;
@@ -158,9 +159,7 @@ impl Job<'_> {
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
         self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
-        if opened.row.layout == LayoutKind::Files {
-            self.app.objects_changed(&opened.row, &self.place).await?;
-        }
+        self.app.leave_manifest(&opened.row, &self.place).await;
         let imported = Imported {
             id: opened.row.id.to_string(),
             name: opened.meta.name.clone(),

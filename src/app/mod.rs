@@ -4,6 +4,7 @@
 //! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
+mod attach;
 mod check;
 mod drive;
 mod estimate;
@@ -13,11 +14,13 @@ mod import;
 mod lock;
 mod login;
 mod magnet;
+mod manifest;
 mod place;
 mod plan;
 mod publish;
 mod read;
 mod remove;
+mod repair;
 mod seed;
 mod show;
 mod source;
@@ -33,8 +36,9 @@ pub use self::{
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
     types::{
-        Access, BadPiece, ExportSummary, FileInfo, FileUrl, GcReport, ImportInfo, ImportRequest,
-        ImportSummary, PublishSummary, RemoveSummary, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FileInfo, FileUrl, GcOrder,
+        GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, RemoveSummary,
+        RepairRequest, SkippedImport, VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place};

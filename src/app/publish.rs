@@ -124,7 +124,7 @@ impl App {
                 .hint("run the same command again to go on from there")),
         };
         self.catalog.settle().await?;
-        self.objects_changed(&row, &place).await?;
+        self.leave_manifest(&row, &place).await;
         Ok(PublishSummary { done: done?, already: already.len(), incomplete: incomplete.len() })
     }
 
@@ -151,13 +151,6 @@ impl App {
     ) -> Result<Arc<Publisher>> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
         Publisher::new(self.reader(store), catalog, pressure, place.upload_concurrency)
-    }
-
-    /// Called when objects of an import were made or replaced and the catalog knows: whatever the place keeps about
-    /// the import beside its bytes is written here.
-    pub(super) async fn objects_changed(&self, row: &ImportRow, place: &Place) -> Result<()> {
-        tracing::debug!(import = %row.id, storage = %place.name, "its objects changed");
-        self.catalog.settle().await
     }
 }
 

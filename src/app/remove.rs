@@ -1,12 +1,12 @@
 //! `rm` and `gc`: imports out of storage, and what a crash left there.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use super::{App, GcReport, RemoveSummary};
+use super::{App, GcOrder, GcReport, RemoveSummary};
 use crate::{
-    catalog::ImportState,
-    error::Result,
-    storage::sweep::{find_leftovers, remove, remove_import},
+    catalog::Role,
+    error::{Error, Result},
+    storage::sweep::{Failures, Leftovers, Sweep, remove_import},
 };
 
 impl App {
@@ -14,49 +14,88 @@ impl App {
     /// finds them.
     ///
     /// # Errors
-    /// `NotFound`; what the backend says, in which case `gc` finishes what was begun.
+    /// `NotFound`; how many objects are left and why the first is, in which case `gc` finishes what was begun.
     pub async fn remove(&self, needle: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(needle)?;
         let place = self.place_of(&row).await?;
-        let objects = self.catalog.objects(&row.id)?;
+        let mut objects = self.catalog.objects(&row.id)?;
         remove_import(&self.catalog, &place.backend, &row, keep_objects).await?;
         if keep_objects {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
         }
+        objects.retain(|object| object.role != Role::Manifest);
         let stored = objects.iter().filter(|o| o.stored);
         Ok(RemoveSummary { objects: objects.len(), bytes: stored.map(|o| o.len).sum() })
     }
 
-    /// Finds objects that no import names, in every storage that imports are in, and with `really` removes them.
+    /// Finds what no import names, in every storage that is configured or that imports are in, and removes it when
+    /// told to. What cannot be removed, and storages that cannot be opened, do not keep the rest: each is returned.
     ///
     /// # Errors
-    /// What a backend says when it cannot be listed or does not delete.
-    pub async fn gc(&self, really: bool) -> Result<GcReport> {
-        let mut report = GcReport { objects: 0, bytes: 0, removed: really };
-        for storage in self.storages()? {
-            let place = self.place(&storage).await?;
-            let left = find_leftovers(&self.catalog, &*place.backend, &storage).await?;
-            report.objects += left.objects.len();
-            report.bytes += left.bytes();
-            for row in &left.removing {
-                let objects = self.catalog.objects(&row.id)?;
-                report.objects += objects.len();
-                report.bytes += objects.iter().map(|o| o.len).sum::<u64>();
-            }
-            if really {
-                remove(&self.catalog, &Arc::clone(&place.backend), &left).await?;
+    /// When the catalog cannot be read.
+    pub async fn gc(&self, order: GcOrder) -> Result<(GcReport, Failures)> {
+        let mut report = GcReport { removed: order.remove, ..GcReport::default() };
+        let mut failures = Failures::default();
+        let storages = self.storages(&mut failures)?;
+        for storage in storages {
+            if let Err(e) = self.collect(&storage, order, &mut report, &mut failures).await {
+                failures.add(e.within(format_args!("storage {storage:?}")));
             }
         }
-        Ok(report)
+        report.failed = failures.count();
+        Ok((report, failures))
     }
 
-    /// Every storage an import is in, and the default one.
-    fn storages(&self) -> Result<BTreeSet<String>> {
-        let mut rows = self.catalog.list()?;
-        for state in [ImportState::Removing, ImportState::Kept] {
-            rows.extend(self.catalog.list_in_state(state)?);
+    async fn collect(
+        &self,
+        storage: &str,
+        order: GcOrder,
+        report: &mut GcReport,
+        failures: &mut Failures,
+    ) -> Result<()> {
+        let place = self.place(storage).await?;
+        let sweep = Sweep { catalog: &self.catalog, backend: &place.backend, storage };
+        let found = sweep.find().await?;
+        report.unclaimed += found.unclaimed.len();
+        if !order.adopted {
+            report.held_back += found.adopted.objects;
         }
-        let default = self.config.storage("file")?.canonical();
-        Ok(rows.into_iter().map(|r| r.storage).chain([default]).collect())
+        if order.remove {
+            let removed = sweep.remove(&found, order.adopted).await?;
+            report.objects += removed.tally.objects;
+            report.bytes += removed.tally.bytes;
+            report.uploads += removed.uploads;
+            failures.append(removed.failures);
+            return Ok(());
+        }
+        self.count(&found, order, report)
+    }
+
+    fn count(&self, found: &Leftovers, order: GcOrder, report: &mut GcReport) -> Result<()> {
+        report.uploads += found.uploads.len();
+        report.objects += found.own.objects;
+        report.bytes += found.own.bytes;
+        if order.adopted {
+            report.objects += found.adopted.objects;
+            report.bytes += found.adopted.bytes;
+        }
+        for row in &found.removing {
+            let objects = self.catalog.objects(&row.id)?;
+            report.objects += objects.len();
+            report.bytes += objects.iter().map(|o| o.len).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Every storage an import is in, every one that was attached, and every one that is configured.
+    fn storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
+        let mut storages: BTreeSet<String> = self.catalog.storages()?.into_iter().collect();
+        for name in self.config.storage_names() {
+            match self.config.storage(name) {
+                Ok(profile) => drop(storages.insert(profile.canonical())),
+                Err(e) => failures.add(Error::within(e, format_args!("storage {name:?}"))),
+            }
+        }
+        Ok(storages)
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::ImportRow,
+    catalog::{ImportRow, Role},
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -52,7 +52,7 @@ impl App {
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
         Ok(ImportInfo {
             files: files.collect(),
-            objects: objects.iter().filter(|o| o.stored).count(),
+            objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
             layout: row.layout.as_str(),
             packed,
             packed_share: share.min(1.0),

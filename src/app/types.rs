@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{catalog::LayoutKind, config::NetworkOptions, storage::Published};
+use crate::{catalog::LayoutKind, config::NetworkOptions, error::Error, storage::Published};
 
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,11 +141,73 @@ pub struct RemoveSummary {
     pub bytes: u64,
 }
 
-/// Objects that no import names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What `gc` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcOrder {
+    /// Remove; else only count.
+    pub remove: bool,
+    /// Also what is left of catalogs that were taken over: their bae may still be at work somewhere.
+    pub adopted: bool,
+}
+
+/// Objects that no import names: those removed, or those found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct GcReport {
     pub objects: usize,
     pub bytes: u64,
     /// Whether they were removed, or only counted.
     pub removed: bool,
+    /// Uploads that were begun and not finished.
+    pub uploads: usize,
+    /// How many things could not be removed, or storages not looked at.
+    pub failed: usize,
+    /// Objects left by catalogs that were taken over, which wait for an order to remove them.
+    pub held_back: usize,
+    /// Imports with a manifest that are not in the catalog, and are left alone.
+    pub unclaimed: usize,
+}
+
+/// What attaching a storage brought.
+#[derive(Debug, Default)]
+pub struct AttachReport {
+    pub attached: Vec<AttachedImport>,
+    pub skipped: Vec<SkippedImport>,
+    /// Manifests that cannot be used, and why.
+    pub refused: Vec<Error>,
+}
+
+/// An import that came back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttachedImport {
+    pub id: String,
+    /// Its id before, where another import has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
+    pub name: String,
+    /// Bytes, padding included.
+    pub bytes: u64,
+    /// Bytes of it that are there.
+    pub stored: u64,
+    /// `importing` or `imported`.
+    pub state: String,
+    /// Objects of its manifest that are not there.
+    pub missing: usize,
+    /// Bytes of it in those.
+    pub lost: u64,
+}
+
+/// An import that was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedImport {
+    pub id: String,
+    pub name: String,
+    pub reason: String,
+}
+
+/// How pieces are fetched again.
+#[derive(Debug, Clone)]
+pub struct RepairRequest {
+    pub network: NetworkOptions,
+    /// Give up when nothing arrived for so long.
+    pub timeout: Option<Duration>,
 }

@@ -1,11 +1,17 @@
 //! `verify`: what is stored, hashed again against the torrent.
 
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
+
 use tokio_util::sync::CancellationToken;
 
 use super::{App, BadPiece, ProgressFn, VerifyReport, plan::Plan};
 use crate::{
+    catalog::{ObjectNum, Role},
     error::{Error, Kind, Result},
-    storage::ImportReader,
+    storage::{ImportReader, presence::absent},
     torrents::{
         check::{PieceDigests, PieceHashes},
         metainfo::Metainfo,
@@ -50,6 +56,47 @@ impl App {
         }
         Ok(report)
     }
+}
+
+impl App {
+    /// Looks whether the objects of an import are there, with the length they should have. Nothing is read, so bytes
+    /// that changed in place are not seen.
+    ///
+    /// # Errors
+    /// What the backend says when it cannot be asked. A piece of which something is lost is in the report.
+    pub async fn verify_quick(&self, needle: &str) -> Result<VerifyReport> {
+        let row = self.catalog.find(needle)?;
+        let place = self.place_of(&row).await?;
+        let store = self.open_store(&row, &place)?;
+        let (_, meta) = self.metainfo_of(&row)?;
+        let plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        let mut objects = self.catalog.objects(&row.id)?;
+        objects.retain(|object| object.stored && object.role != Role::Manifest);
+        let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
+        let absent = absent(&*place.backend, &expected).await?;
+        let absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
+        let mut bad = BTreeSet::new();
+        for extent in self.catalog.extents(&row.id)? {
+            if absent.contains(&extent.object) {
+                bad.extend(pieces_of(&meta, &extent.range));
+            }
+        }
+        Ok(VerifyReport {
+            pieces: plan.have.iter().filter(|have| **have).count(),
+            bad: bad
+                .into_iter()
+                .map(|p| BadPiece { piece: p, files: files_of(&meta, p) })
+                .collect(),
+            missing: store.missing(&plan.wanted).len(),
+        })
+    }
+}
+
+/// The pieces that have a part in a range.
+fn pieces_of(meta: &Metainfo, range: &Range<u64>) -> Range<u32> {
+    let len = u64::from(meta.piece_length);
+    let piece = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(meta.pieces());
+    piece(range.start / len)..piece(range.end.div_ceil(len))
 }
 
 fn length(meta: &Metainfo, piece: u32) -> u64 {

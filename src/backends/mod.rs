@@ -15,6 +15,7 @@ pub mod local;
 pub mod memory;
 mod notes;
 mod payload;
+mod progress;
 pub mod retry;
 mod rng;
 pub mod s3;

@@ -10,6 +10,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::progress::Progress;
+
 /// The bytes of one object, as the pieces of memory they arrived in. Cloning copies no bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Payload {
@@ -60,12 +62,16 @@ impl FromIterator<Bytes> for Payload {
 #[derive(Debug)]
 pub(super) struct PayloadBody {
     parts: vec::IntoIter<Bytes>,
+    len: u64,
     left: u64,
+    progress: Progress,
 }
 
-impl From<Payload> for PayloadBody {
-    fn from(payload: Payload) -> Self {
-        Self { left: payload.len, parts: payload.parts.into_iter() }
+impl PayloadBody {
+    /// `progress` hears of each piece that goes out.
+    pub(super) fn new(payload: Payload, progress: Progress) -> Self {
+        let len = payload.len;
+        Self { len, left: len, parts: payload.parts.into_iter(), progress }
     }
 }
 
@@ -79,6 +85,10 @@ impl Body for PayloadBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let next = self.parts.find(|part| !part.is_empty());
         self.left -= next.as_ref().map_or(0, |part| part.len() as u64);
+        match self.left {
+            0 => self.progress.all_sent(self.len),
+            _ => self.progress.moved(),
+        }
         Poll::Ready(next.map(|part| Ok(Frame::data(part))))
     }
 

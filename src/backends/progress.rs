@@ -5,9 +5,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, Result};
+/// Nothing moves for so long: the other side, or the line to it, is gone.
+const IDLE: Duration = Duration::from_secs(30);
+/// What the kernel may hold of a body that is handed over, and the slowest line (bytes a second) it goes out on.
+const BUFFERED: u64 = 4 << 20;
+const SLOWEST: u64 = 64 << 10;
 
-/// When a request last moved. The bodies of requests and answers tell it of each piece they pass.
+/// When a request last moved. Its body tells of each piece that it hands over.
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Mutex<Instant>>);
 
@@ -20,24 +24,29 @@ impl Progress {
         *self.0.lock() = Instant::now();
     }
 
-    /// Runs `call`, and gives up with `Network` once nothing moved for `idle`. A limit on the whole time would have to
+    /// All `len` bytes are handed over: what of them is still under way has its time beside the answer's.
+    pub(super) fn all_sent(&self, len: u64) {
+        let buffered = Duration::from_secs(len.min(BUFFERED) / SLOWEST);
+        *self.0.lock() = Instant::now() + buffered;
+    }
+
+    /// The outcome of `call`, or `None` once nothing moved for half a minute. A limit on the whole time would have to
     /// know the line: 16 MiB may take a second or ten minutes, and both are fine.
-    pub(super) async fn guard<T>(
-        &self,
-        idle: Duration,
-        call: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    pub(super) async fn watch<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.watch_for(IDLE, call).await
+    }
+
+    async fn watch_for<T>(&self, idle: Duration, call: impl Future<Output = T>) -> Option<T> {
         self.moved();
         let mut call = std::pin::pin!(call);
         loop {
             let until = *self.0.lock() + idle;
             tokio::select! {
-                done = &mut call => return done,
+                done = &mut call => return Some(done),
                 () = tokio::time::sleep_until(until) => {}
             }
             if *self.0.lock() + idle <= Instant::now() {
-                let text = format!("nothing moved for {} s", idle.as_secs());
-                return Err(Error::new(Kind::Network, text));
+                return None;
             }
         }
     }
@@ -47,21 +56,33 @@ impl Progress {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    const BRIEF: Duration = Duration::from_millis(400);
+
+    #[tokio::test]
     async fn a_slow_call_goes_on_and_a_stalled_one_ends() {
-        let idle = Duration::from_secs(30);
         let progress = Progress::new();
         let slow = async {
             for _ in 0..10 {
-                tokio::time::sleep(Duration::from_secs(29)).await;
+                tokio::time::sleep(BRIEF / 5).await;
                 progress.moved();
             }
-            Ok(7)
+            7
         };
-        assert_eq!(progress.guard(idle, slow).await.unwrap(), 7);
+        assert_eq!(progress.watch_for(BRIEF, slow).await, Some(7));
         let began = Instant::now();
-        let stalled = progress.guard(idle, std::future::pending::<Result<()>>()).await;
-        assert_eq!(stalled.unwrap_err().kind(), Kind::Network);
-        assert_eq!(began.elapsed(), idle);
+        assert_eq!(progress.watch_for(BRIEF, std::future::pending::<()>()).await, None);
+        assert!(began.elapsed() >= BRIEF);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_still_holds_has_time_to_go_out() {
+        let progress = Progress::new();
+        let began = Instant::now();
+        let call = async {
+            progress.all_sent(SLOWEST);
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(progress.watch_for(BRIEF, call).await, None);
+        assert!(began.elapsed() >= BRIEF + Duration::from_secs(1));
     }
 }

@@ -31,7 +31,7 @@ impl ImportState {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let all = [Self::Importing, Self::Imported, Self::Removing, Self::Kept];
         all.into_iter().find(|state| state.as_str() == text)
     }
@@ -56,7 +56,7 @@ impl LayoutKind {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Chunks, Self::Files].into_iter().find(|kind| kind.as_str() == text)
     }
 }
@@ -191,12 +191,20 @@ fn selection_text(selected: Option<&[u32]>) -> Option<String> {
     selected.map(|files| format!("{files:?}").replace(' ', ""))
 }
 
-fn insert_import(connection: &Connection, new: &NewImport) -> Result<ImportRow> {
-    // 32 bits at random: a clash is refused by UNIQUE and is not worth a second draw below a million imports.
-    let id = random_hex::<4>()?;
+/// An id for a new import. 32 bits at random: a clash is refused by UNIQUE and is not worth a second draw below a
+/// million imports.
+pub(super) fn random_id() -> Result<ImportId> {
+    random_hex::<4>()?.parse()
+}
+
+pub(super) fn insert_import(
+    connection: &Connection,
+    id: &ImportId,
+    new: &NewImport,
+) -> Result<ImportRow> {
     let selected = selection_text(new.selected.as_deref());
     let values = params![
-        id,
+        id.as_str(),
         new.name,
         new.source,
         new.info_hash_v1,
@@ -245,7 +253,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn create_import(&self, new: NewImport) -> Result<ImportRow> {
-        self.write(move |connection| insert_import(connection, &new)).await
+        self.write(move |connection| insert_import(connection, &random_id()?, &new)).await
     }
 
     /// The imports a user sees, oldest first: neither removed nor being removed.

@@ -9,7 +9,11 @@
 //! an object: `intend` (the key is taken), the put, `commit_object` (the extents name it). What it refuses: extents
 //! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
 
+mod attached;
+mod forget;
 mod imports;
+mod keys;
+mod manifests;
 mod notes;
 mod objects;
 mod schema;
@@ -23,7 +27,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Kind, Result};
 
+pub use attached::{Attached, AttachedObject};
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
+pub use keys::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
 pub use whole::Named;
 
@@ -214,6 +220,7 @@ fn random_hex<const BYTES: usize>() -> Result<String> {
     Ok(hex(&bytes))
 }
 
+/// Two digits a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, b| {

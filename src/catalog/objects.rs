@@ -40,7 +40,7 @@ impl Role {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Chunk, Self::File, Self::Manifest].into_iter().find(|role| role.as_str() == text)
     }
 }
@@ -50,7 +50,8 @@ impl Role {
 pub struct ObjectRow {
     pub num: ObjectNum,
     pub import: ImportId,
-    /// Of a chunk: `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`.
+    /// Of a chunk: `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`; of a manifest the number has
+    /// `manifest-` before it.
     pub key: String,
     pub role: Role,
     pub len: u64,
@@ -100,34 +101,33 @@ fn extents_of_object(connection: &Connection, object: i64) -> Result<Vec<Extent>
     select(connection, query, [object], extent_row)
 }
 
-fn insert_intent(
+pub(super) fn insert_intent(
     connection: &Connection,
     catalog_id: &str,
     import: &ImportId,
-    (len, packed): (u64, bool),
+    (len, packed, role): (u64, bool, Role),
 ) -> Result<ObjectRow> {
     let import_num = import_num(connection, import)?;
     // The key holds the number, which the insert gives: empty for the moment, inside the same transaction.
-    let sql = "INSERT INTO objects(import, key, len, state, packed) VALUES(?, '', ?, 'intent', ?)";
+    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
+        VALUES(?, '', ?, 'intent', ?, ?)";
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-    let num = statement.insert(params![import_num, sql_int(len)?, packed]).map_err(sql_error)?;
-    let key = format!("{catalog_id}/{import}/{num:08x}");
+    let values = params![import_num, sql_int(len)?, packed, role.as_str()];
+    let num = statement.insert(values).map_err(sql_error)?;
+    let before = if role == Role::Manifest { "manifest-" } else { "" };
+    let key = format!("{catalog_id}/{import}/{before}{num:08x}");
     let mut statement =
         connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
     statement.execute(params![key, num]).map_err(sql_error)?;
     let num = ObjectNum(sql_u64(num));
-    Ok(ObjectRow {
-        num,
-        import: import.clone(),
-        key,
-        role: Role::Chunk,
-        len,
-        stored: false,
-        packed,
-    })
+    Ok(ObjectRow { num, import: import.clone(), key, role, len, stored: false, packed })
 }
 
-fn insert_extents(connection: &Connection, num: ObjectNum, mut extents: Vec<Extent>) -> Result<()> {
+pub(super) fn insert_extents(
+    connection: &Connection,
+    num: ObjectNum,
+    mut extents: Vec<Extent>,
+) -> Result<()> {
     let object = sql_int(num.0)?;
     let query = "SELECT import, len, state = 'stored' FROM objects WHERE num = ?";
     let columns =
@@ -205,7 +205,8 @@ impl Catalog {
     ) -> Result<Vec<ObjectRow>> {
         let (id, import) = (self.inner.id.clone(), import.clone());
         self.write(move |connection| {
-            let intent = |object| insert_intent(connection, &id, &import, object);
+            let intent =
+                |(len, packed)| insert_intent(connection, &id, &import, (len, packed, Role::Chunk));
             objects.into_iter().map(intent).collect()
         })
         .await

@@ -65,6 +65,15 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY(storage, name)
     ) WITHOUT ROWID;
 ",
+    "
+    ALTER TABLE imports ADD COLUMN manifest TEXT;
+    CREATE INDEX objects_by_key ON objects(key);
+    CREATE TABLE adopted(
+        storage TEXT NOT NULL,
+        catalog TEXT NOT NULL,
+        PRIMARY KEY(storage, catalog)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

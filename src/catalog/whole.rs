@@ -54,7 +54,11 @@ fn intend_named(
 }
 
 /// Cuts `range` out of what other objects hold of the import.
-fn cut_out(connection: &Connection, import: i64, range: &Range<u64>) -> Result<Vec<Extent>> {
+pub(super) fn cut_out(
+    connection: &Connection,
+    import: i64,
+    range: &Range<u64>,
+) -> Result<Vec<Extent>> {
     // Extents do not overlap: only the last that starts before the range can reach into it.
     let query = "SELECT start, end, object, offset FROM extents WHERE import = ?1 AND start < ?3
         AND end > ?2 AND start >= coalesce(

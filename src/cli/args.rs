@@ -101,14 +101,12 @@ pub(super) enum Command {
     /// Print links to files that are objects of their own
     Url(UrlArgs),
     /// Hash what is stored again and compare it with the torrent
-    Verify {
-        /// Ids, unique names, or beginnings of info-hashes; none for all
-        #[arg(value_name = "IMPORT")]
-        imports: Vec<String>,
-    },
+    Verify(VerifyArgs),
+    /// Take the imports of a storage into the catalog, by the manifests they left there
+    Attach(AttachArgs),
     /// Remove imports and their objects
     Rm(RmArgs),
-    /// Count the objects that no import names, and remove them when asked
+    /// Count the objects that no import names and uploads left unfinished, and remove them when asked
     Gc(GcArgs),
     /// The places that imports can go to
     #[command(subcommand)]
@@ -209,6 +207,31 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Ids, unique names, or beginnings of info-hashes; none for all
+    #[arg(value_name = "IMPORT")]
+    pub(super) imports: Vec<String>,
+    /// Only look whether the objects are there with the right length; nothing is read
+    #[arg(long, env = "BAE_QUICK", value_parser = BoolishValueParser::new())]
+    pub(super) quick: bool,
+    /// Fetch what is bad again from the swarm
+    #[arg(long, env = "BAE_REPAIR", value_parser = BoolishValueParser::new())]
+    pub(super) repair: bool,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
+    /// The storage: a profile's name, or a URL such as s3://bucket/prefix
+    #[arg(value_name = "NAME|URL")]
+    pub(super) place: String,
+    /// Only show what would come
+    #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RmArgs {
     /// Ids, unique names, or beginnings of info-hashes
     #[arg(required = true, value_name = "IMPORT")]
@@ -223,7 +246,7 @@ pub(super) struct RmArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct GcArgs {
-    /// Remove them without asking
+    /// Remove them without asking, also what is left of catalogs that were attached
     #[arg(short, long, env = "BAE_YES", value_parser = BoolishValueParser::new())]
     pub(super) yes: bool,
 }

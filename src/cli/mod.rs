@@ -9,6 +9,7 @@
 //! one exception: a token that ends within the hour, for scripts; its variable is the better way.
 
 mod args;
+mod attach;
 mod estimate;
 mod import;
 mod interrupt;
@@ -92,7 +93,8 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Export(args) => read::export(context, args).await,
         Command::Publish(args) => publish::publish(context, args).await,
         Command::Url(args) => publish::url(context, args).await,
-        Command::Verify { imports } => verify::verify(context, imports).await,
+        Command::Verify(args) => verify::verify(context, args).await,
+        Command::Attach(args) => attach::attach(context, args).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
         Command::Storage(command) => storage::run(context, command).await,

@@ -9,8 +9,9 @@ use super::{
     output::{Failure, plain},
 };
 use crate::{
-    app::{Access, App, GcReport, RemoveSummary},
+    app::{Access, App, GcOrder, GcReport, RemoveSummary},
     error::Error,
+    storage::sweep::Failures,
     units::ByteSize,
 };
 
@@ -24,10 +25,10 @@ struct RemovedLine<'a> {
 }
 
 #[derive(Serialize)]
-struct CollectedLine {
+struct CollectedLine<'a> {
     event: &'static str,
     #[serde(flatten)]
-    report: GcReport,
+    report: &'a GcReport,
 }
 
 pub(super) async fn rm(context: Context, args: RmArgs) -> Result<(), Failure> {
@@ -69,38 +70,67 @@ async fn remove_one(
 pub(super) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
     context
         .with_app(Access::Write, async |app| {
-            let report = if args.yes || context.out.is_json() {
-                context.unless_cancelled(app.gc(true)).await?
+            let (report, failures) = if args.yes || context.out.is_json() {
+                let order = GcOrder { remove: true, adopted: args.yes };
+                context.unless_cancelled(app.gc(order)).await?
             } else {
                 collect_if_wanted(&context, app).await?
             };
-            if context.out.is_json() {
-                return context.out.json(&CollectedLine { event: "collected", report });
+            failures.told().iter().for_each(|error| context.out.error(error));
+            show(&context, &report)?;
+            match failures.told().first() {
+                None => Ok(()),
+                Some(first) => Err(Failure::Reported(first.kind())),
             }
-            let GcReport { objects, bytes, removed } = report;
-            let what = if removed { "removed" } else { "found" };
-            let bytes = ByteSize(bytes);
-            context.out.done(format_args!("{what} {objects} objects that no import names, {bytes}"))
         })
         .await
 }
 
+fn show(context: &Context, report: &GcReport) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return context.out.json(&CollectedLine { event: "collected", report });
+    }
+    let GcReport { objects, bytes, removed, uploads, failed, held_back, unclaimed } = *report;
+    if held_back > 0 {
+        context.out.note(format_args!(
+            "{held_back} objects are left of a catalog that was attached; `bae gc --yes` removes them"
+        ));
+    }
+    if unclaimed > 0 {
+        context.out.note(format_args!(
+            "{unclaimed} imports with a manifest are not in the catalog and left alone; `bae attach` takes them in"
+        ));
+    }
+    let what = if removed { "removed" } else { "found" };
+    let mut text = format!("{what} {objects} objects that no import names, {}", ByteSize(bytes));
+    if uploads > 0 {
+        text += &format!(", and {uploads} unfinished uploads");
+    }
+    if failed > 0 {
+        text += &format!("; {failed} failures");
+    }
+    context.out.done(text)
+}
+
 /// Counts, then removes only when somebody says yes.
-async fn collect_if_wanted(context: &Context, app: &App) -> Result<GcReport, Failure> {
-    let found = context.unless_cancelled(app.gc(false)).await?;
-    if found.objects == 0 {
-        return Ok(found);
+async fn collect_if_wanted(context: &Context, app: &App) -> Result<(GcReport, Failures), Failure> {
+    let count = GcOrder { remove: false, adopted: true };
+    let (found, failures) = context.unless_cancelled(app.gc(count)).await?;
+    if found.objects + found.uploads == 0 {
+        return Ok((found, failures));
     }
     if !context.out.can_ask() {
         context.out.note("run `bae gc --yes` to remove them");
-        return Ok(found);
+        return Ok((found, failures));
     }
-    let GcReport { objects, bytes, .. } = found;
-    let question = format!("remove {objects} objects that no import names, {}?", ByteSize(bytes));
+    let GcReport { objects, bytes, uploads, .. } = found;
+    let uploads = if uploads == 0 { "" } else { ", and unfinished uploads" };
+    let bytes = ByteSize(bytes);
+    let question = format!("remove {objects} objects that no import names, {bytes}{uploads}?");
     if !confirmed(context, &question).await? {
-        return Ok(found);
+        return Ok((found, failures));
     }
-    Ok(context.unless_cancelled(app.gc(true)).await?)
+    Ok(context.unless_cancelled(app.gc(GcOrder { remove: true, adopted: true })).await?)
 }
 
 async fn confirmed(context: &Context, question: &str) -> Result<bool, Failure> {

@@ -1,15 +1,17 @@
-//! `verify`: is what is stored what the torrent says?
+//! `verify`: is what is stored what the torrent says? And if not, make it so.
 
 use serde::Serialize;
 
 use super::{
     Context,
+    args::VerifyArgs,
     output::{Failure, plain},
-    progress::bytes_bar,
+    progress::{bytes_bar, follow},
 };
 use crate::{
-    app::{Access, App, VerifyReport},
+    app::{Access, App, RepairRequest, VerifyReport},
     error::{Error, Kind},
+    events::EventSink,
     units::ByteSize,
 };
 
@@ -22,26 +24,62 @@ struct VerifiedLine<'a> {
 }
 
 /// Looks at all of them before it fails for one.
-pub(super) async fn verify(context: Context, imports: Vec<String>) -> Result<(), Failure> {
+pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Failure> {
+    let VerifyArgs { imports, quick, repair, network } = args;
+    let network = network.resolve(context.config.network.clone())?;
+    let repair = repair.then_some(RepairRequest { network, timeout: context.config.timeout });
+    let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
-        .with_app(Access::Read, async |app| {
+        .with_app(access, async |app| {
             let imports = if imports.is_empty() { every_id(&context, app).await? } else { imports };
             let mut bad = 0;
             for import in &imports {
-                let progress = bytes_bar(&context.out, "verified");
-                let report = app.verify(import, progress, context.cancel.clone()).await?;
-                show(&context, import, &report)?;
-                bad += usize::from(!report.bad.is_empty());
+                bad +=
+                    usize::from(!verify_one(&context, app, import, quick, repair.as_ref()).await?);
             }
             if bad == 0 {
                 return Ok(());
             }
             let text =
                 format!("{bad} of {} imports are not what their torrent says", imports.len());
-            let hint = "remove them with `bae rm` and import them again";
+            let hint = "`bae verify --repair` fetches the bad pieces again";
             Err(Error::new(Kind::Corrupt, text).hint(hint).into())
         })
         .await
+}
+
+/// Whether the import is good, at the end.
+async fn verify_one(
+    context: &Context,
+    app: &App,
+    import: &str,
+    quick: bool,
+    repair: Option<&RepairRequest>,
+) -> Result<bool, Failure> {
+    let report = look(context, app, import, quick).await?;
+    let Some(request) = repair.filter(|_| !report.bad.is_empty()) else {
+        return Ok(report.bad.is_empty());
+    };
+    let (sink, events) = EventSink::channel();
+    let work = app.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
+    follow(&context.out, events, &context.cancel, work).await?;
+    Ok(look(context, app, import, quick).await?.bad.is_empty())
+}
+
+async fn look(
+    context: &Context,
+    app: &App,
+    import: &str,
+    quick: bool,
+) -> Result<VerifyReport, Failure> {
+    let report = if quick {
+        context.unless_cancelled(app.verify_quick(import)).await?
+    } else {
+        let progress = bytes_bar(&context.out, "verified");
+        app.verify(import, progress, context.cancel.clone()).await?
+    };
+    show(context, import, &report)?;
+    Ok(report)
 }
 
 async fn every_id(context: &Context, app: &App) -> Result<Vec<String>, Failure> {

@@ -78,6 +78,10 @@ impl WholeFiles {
         self.0.get(key.as_str())
     }
 
+    pub(super) fn forget(&mut self, objects: &[ObjectRow]) {
+        objects.iter().for_each(|object| drop(self.0.remove(&object.key)));
+    }
+
     /// Every file of an import is in one folder, so any of them tells which.
     pub(super) fn folder(&self, file: &FileRow) -> Option<Folder> {
         self.0.keys().next().map(|key| Folder::decided_by(key, &file.path))

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backends::{Key, Payload, StorageBackend},
-    catalog::{Catalog, Extent, ImportId, ImportRow, ObjectNum, ObjectRow},
+    catalog::{Catalog, Extent, ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     error::Result,
 };
 
@@ -94,7 +94,8 @@ impl ImportStore {
             extents.entry(extent.object).or_default().push(extent);
         }
         let mut durable = Durable::default();
-        for object in catalog.objects(&row.id)?.iter().filter(|object| object.stored) {
+        let holds = |object: &&ObjectRow| object.stored && object.role != Role::Manifest;
+        for object in catalog.objects(&row.id)?.iter().filter(holds) {
             let extents = extents.remove(&object.num).unwrap_or_default();
             durable.add(object, extents).map_err(place)?;
         }

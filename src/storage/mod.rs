@@ -16,6 +16,7 @@
 //! the process lives, and any knowledge of where bytes come from.
 
 pub mod assembly;
+pub mod attach;
 pub mod cache;
 pub mod compose;
 mod direct;
@@ -24,7 +25,9 @@ pub mod extent;
 mod file_names;
 pub mod import;
 pub mod layout;
+pub mod manifest;
 mod pending;
+pub mod presence;
 pub mod pressure;
 pub mod publish;
 pub mod publishing;
@@ -34,6 +37,8 @@ pub mod sweep;
 mod upload;
 pub mod writer;
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

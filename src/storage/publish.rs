@@ -24,7 +24,7 @@ use super::{
     ImportReader, ImportStore, Pressure,
     compose::{Composition, Part, Rules, compose},
     file_names::{Folder, WholeFiles},
-    sweep::delete_all,
+    sweep::delete_freed,
 };
 use crate::{
     backends::{Copying, Key, Payload, StorageBackend, Upload},
@@ -118,7 +118,15 @@ impl Publisher {
     /// Whether the file is an object already.
     #[must_use]
     pub fn is_published(&self, file: &FileRow) -> bool {
-        self.named.lock().find(file).is_some_and(|object| object.stored)
+        let named = self.named.lock().find(file).cloned();
+        named.is_some_and(|object| object.stored && self.holds_all(&object, &range_of(file)))
+    }
+
+    /// Whether all of the file is in `object`: after a repair some of it may be in chunks again.
+    fn holds_all(&self, object: &ObjectRow, file: &Range<u64>) -> bool {
+        let pieces = self.store().pieces(file).unwrap_or_default();
+        file.is_empty()
+            || matches!(&pieces[..], [only] if only.key.as_str() == object.key && only.offset == 0)
     }
 
     /// Makes `file`, of which every byte is durable, an object of its own; `progress` hears of its bytes part by part.
@@ -150,9 +158,13 @@ impl Publisher {
             return Err(Error::new(Kind::NotFound, "not all of it is stored yet"));
         }
         let Named { row, new } = self.take_name(file).await?;
-        if row.stored {
+        if row.stored && self.holds_all(&row, &range) {
             return Ok(Published::default());
         }
+        let Named { row, new } = match row.stored {
+            true => self.free_name(file, &range).await?,
+            false => Named { row, new },
+        };
         let key = Key::new(&row.key)?;
         let done = self.make(&key, &range, progress).await?;
         if !new {
@@ -164,6 +176,18 @@ impl Publisher {
         self.made(&row);
         self.freed.lock().extend(freed);
         Ok(done)
+    }
+
+    /// Takes the name of a file again whose object holds only some of it: the rest was bad, and is in chunks. What is
+    /// good becomes a chunk too first, so that an object keeps its bytes as long as something names it.
+    async fn free_name(self: &Arc<Self>, file: &FileRow, range: &Range<u64>) -> Result<Named> {
+        let chunk = self.catalog.intend(self.store().id(), file.len, false).await?;
+        self.make(&Key::new(&chunk.key)?, range, &|_| ()).await?;
+        let freed = self.catalog.take_over(chunk.num, range.clone()).await?;
+        self.store().taken_over(&chunk, range.clone(), &freed)?;
+        self.delete(&freed).await?;
+        self.named.lock().forget(&freed);
+        self.take_name(file).await
     }
 
     /// Notes that the object of a file is committed.
@@ -349,9 +373,7 @@ impl Publisher {
         if freed.is_empty() {
             return Ok(());
         }
-        let keys = freed.iter().map(|object| Key::new(&object.key)).collect::<Result<_>>()?;
-        delete_all(self.backend(), keys).await?;
-        self.catalog.drop_objects(freed.iter().map(|object| object.num).collect()).await
+        delete_freed(&self.catalog, self.backend(), self.store().id(), freed).await
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use super::{
     DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
-    Publishing, RangeSet, WindowCache, WriterEvent, WriterOptions, sweep,
+    Publishing, RangeSet, WindowCache, WriterEvent, WriterOptions,
+    sweep::{Sweep, remove_import},
     tests::{Rig, byte},
 };
 use crate::{
@@ -178,7 +179,7 @@ async fn two_imports_of_one_name_have_a_folder_each() {
     let key = Key::new("rig/0").unwrap();
     assert_eq!(rig.backend.head(&key).await.unwrap(), Some(1 << 20));
     let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-    sweep::remove_import(&rig.catalog, &place, &first, false).await.unwrap();
+    remove_import(&rig.catalog, &place, &first, false).await.unwrap();
     assert_eq!(rig.backend.head(&key).await.unwrap(), None);
     rig.check_published(&format!("rig [{}]", rig.row.id)).await;
 }
@@ -273,8 +274,9 @@ async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
         rig.check(0..rig.row.len).await;
         if sweeps {
             let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-            let found = sweep::find_leftovers(&rig.catalog, &*place, "file").await.unwrap();
-            sweep::remove(&rig.catalog, &place, &found).await.unwrap();
+            let sweep = Sweep { catalog: &rig.catalog, backend: &place, storage: "file" };
+            let found = sweep.find().await.unwrap();
+            assert_eq!(sweep.remove(&found, false).await.unwrap().failures.count(), 0);
             rig = rig.crash().await;
             rig.check(0..rig.row.len).await;
         }

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{
     ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterEvent,
-    WriterOptions, sweep,
+    WriterOptions,
+    sweep::{Sweep, remove_import},
 };
 use crate::{
     backends::{Faulty, MemoryBackend, Payload, StorageBackend, list_all},
@@ -393,6 +394,14 @@ async fn the_cache_stays_within_its_bytes_and_drops_the_oldest() {
     rig.check_payload(0..6 << 20, &reader.read_at(0..6 << 20).await.unwrap());
 }
 
+pub(super) fn sweep<'a>(
+    catalog: &'a Catalog,
+    backend: &'a Arc<dyn StorageBackend>,
+    storage: &'a str,
+) -> Sweep<'a> {
+    Sweep { catalog, backend, storage }
+}
+
 #[tokio::test]
 async fn the_sweep_finds_what_nothing_names_and_nothing_else() {
     let rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
@@ -404,11 +413,13 @@ async fn the_sweep_finds_what_nothing_names_and_nothing_else() {
     backend.put(&crate::backends::Key::new(&lost.key).unwrap(), body()).await.unwrap();
     let foreign = crate::backends::Key::new("0123456789abcdef/9c4e01ab/00000001").unwrap();
     backend.put(&foreign, body()).await.unwrap();
-    let found = sweep::find_leftovers(&rig.catalog, &*backend, "file").await.unwrap();
-    assert_eq!((found.objects.len(), found.bytes()), (1, 1));
+    let sweep = sweep(&rig.catalog, &backend, "file");
+    let found = sweep.find().await.unwrap();
+    assert_eq!((found.own.objects, found.own.bytes), (1, 1));
     assert_eq!(found.intents, std::slice::from_ref(&lost));
-    sweep::remove(&rig.catalog, &backend, &found).await.unwrap();
-    let again = sweep::find_leftovers(&rig.catalog, &*backend, "file").await.unwrap();
+    let removed = sweep.remove(&found, true).await.unwrap();
+    assert_eq!((removed.tally, removed.failures.count()), (found.own, 0));
+    let again = sweep.find().await.unwrap();
     assert!(again.is_empty(), "{again:?}");
     assert_eq!(list_all(&*backend, "").await.unwrap().len(), 3, "two chunks and a foreign object");
     rig.check(0..2 << 20).await;
@@ -421,18 +432,18 @@ async fn a_removal_cut_short_is_finished_by_the_sweep_and_kept_objects_stay() {
     rig.writer.flush().await.unwrap();
     let (catalog, row) = (&rig.catalog, &rig.row);
     let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-    sweep::remove_import(catalog, &backend, row, true).await.unwrap();
+    remove_import(catalog, &backend, row, true).await.unwrap();
     assert!(catalog.list().unwrap().is_empty());
-    let found = sweep::find_leftovers(catalog, &*backend, "file").await.unwrap();
+    let found = sweep(catalog, &backend, "file").find().await.unwrap();
     assert!(found.is_empty(), "kept objects are no leftovers");
     rig.backend.fail_randomly(1.0, Kind::Network);
-    assert!(sweep::remove_import(catalog, &backend, row, false).await.is_err());
+    assert!(remove_import(catalog, &backend, row, false).await.is_err());
     rig.backend.fail_randomly(0.0, Kind::Network);
     assert_eq!(catalog.get(&row.id).unwrap().state, ImportState::Removing);
-    let found = sweep::find_leftovers(catalog, &*backend, "file").await.unwrap();
+    let found = sweep(catalog, &backend, "file").find().await.unwrap();
     assert_eq!(found.removing.len(), 1);
-    assert!(sweep::find_leftovers(catalog, &*backend, "s3").await.unwrap().is_empty());
-    sweep::remove(catalog, &backend, &found).await.unwrap();
+    assert!(sweep(catalog, &backend, "s3").find().await.unwrap().is_empty());
+    sweep(catalog, &backend, "file").remove(&found, false).await.unwrap();
     assert!(list_all(&*backend, "").await.unwrap().is_empty());
     assert_eq!(catalog.get(&row.id).unwrap_err().kind(), Kind::NotFound);
 }

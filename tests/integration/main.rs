@@ -10,6 +10,7 @@
     reason = "a test that panics has failed, which is what it is for; its threads may sleep"
 )]
 
+mod attach;
 mod bridge;
 mod cli;
 mod cloud_faults;
@@ -24,6 +25,7 @@ mod memory;
 mod network;
 mod paused;
 mod peers;
+mod repair;
 mod s3;
 mod s3_faults;
 mod shapes;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{
+    super::progress::Progress,
     auth::TokenSource,
     errors::{Refusal, SIGN_IN},
     limits::{Cost, Limiter, Limits, Slower},
@@ -56,16 +57,41 @@ pub(super) struct Call {
     what: String,
     cost: Cost,
     time: Duration,
+    progress: Option<Progress>,
 }
 
 impl Call {
     pub(super) fn new(method: Method, to: Url, what: impl Into<String>, cost: Cost) -> Self {
-        Self { method, to, what: what.into(), cost, time: ANSWER }
+        Self { method, to, what: what.into(), cost, time: ANSWER, progress: None }
     }
 
     /// With time to move so many bytes.
     pub(super) fn moving(self, bytes: u64) -> Self {
         Self { time: time_for(bytes), ..self }
+    }
+
+    /// For as long as its body moves.
+    pub(super) fn sending(self) -> Self {
+        Self { progress: Some(Progress::new()), ..self }
+    }
+
+    /// What the body of a call that is [`Call::sending`] tells of its pieces.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone().unwrap_or_else(Progress::new)
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+        let sent = match &self.progress {
+            None => request.timeout(self.time).send().await,
+            Some(progress) => match progress.watch(request.send()).await {
+                Some(sent) => sent,
+                None => {
+                    let text = format!("{} on Google Drive: nothing moves any more", self.what);
+                    return Err(Error::new(Kind::Network, text));
+                }
+            },
+        };
+        sent.map_err(|e| lost(&self.what, e))
     }
 
     /// With this much time.
@@ -129,8 +155,7 @@ impl Client {
             if call.to.origin() == self.endpoint.origin() {
                 request = request.bearer_auth(&token.0);
             }
-            let request = request.timeout(call.time);
-            let response = request.send().await.map_err(|e| lost(&call.what, e))?;
+            let response = call.answer(request).await?;
             if response.status() != 401 {
                 return Ok(response);
             }

@@ -97,12 +97,12 @@ impl Drive {
         let range = at..at + payload.len();
         let call =
             Call::new(Method::PUT, session.0.clone(), format!("put of {key}"), Cost::Session)
-                .moving(payload.len());
+                .sending();
         let shape = |request: reqwest::RequestBuilder| {
             request
                 .header(header::CONTENT_LENGTH, payload.len())
                 .header(header::CONTENT_RANGE, content_range(&range, total))
-                .body(Body::wrap(PayloadBody::from(payload.clone())))
+                .body(Body::wrap(PayloadBody::new(payload.clone(), call.progress())))
         };
         let answer = self.client.exchange(&call, Unsigned::AskFirst, shape).await?;
         self.understand(&call, answer, key).await

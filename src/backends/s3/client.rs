@@ -3,7 +3,7 @@
 //! Set up by what was measured: checksum headers and trailers off (several places refuse them; what is sent is covered
 //! by its SHA-256 in the signature instead), the SDK's retries off (it ignores `Retry-After` and hides how often bytes
 //! are sent; `Retrying` is around us), its stalled-stream watch off (it ends part copies that are merely slow), and
-//! time limits of our own that grow with the size.
+//! limits of our own: a time for answers, and for what carries payload that it moves.
 
 use std::{
     error::Error as StdError,
@@ -44,20 +44,13 @@ use super::{
     quirks::Quirks,
 };
 use crate::{
-    backends::Key,
+    backends::{Key, progress::Progress},
     error::{Error, Kind, Result},
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// For an answer without a body to speak of; also how long a body may pause.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// Slower than this (bytes a second) is as good as stuck.
-const SLOWEST: u64 = 64 << 10;
-
-/// How long a request that carries `len` bytes may take.
-pub(super) fn limit(len: u64) -> Duration {
-    PATIENCE + Duration::from_secs(len / SLOWEST)
-}
 
 /// A client, and what all calls through it share.
 #[derive(Debug)]
@@ -138,13 +131,43 @@ impl Wire {
     {
         let before = self.clock.corrections();
         match tokio::time::timeout(limit, request).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => {
-                let corrected = self.clock.corrections() != before;
-                Err(Failure::new(op, subject, &self.place, corrected, error))
-            }
+            Ok(answer) => self.judge(op, subject, before, answer),
             Err(_) => Err(self.silence(op, subject, format!("no answer within {limit:?}"))),
         }
+    }
+
+    /// As [`Wire::call`] for a request that carries payload: for as long as it moves.
+    pub(super) async fn call_sending<T, E>(
+        &self,
+        op: Op,
+        subject: &str,
+        progress: &Progress,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Box<Failure>>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let before = self.clock.corrections();
+        match progress.watch(request).await {
+            Some(answer) => self.judge(op, subject, before, answer),
+            None => Err(self.silence(op, subject, "nothing moves any more")),
+        }
+    }
+
+    fn judge<T, E>(
+        &self,
+        op: Op,
+        subject: &str,
+        corrections_before: u64,
+        answer: Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, Box<Failure>>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        answer.map_err(|error| {
+            let corrected = self.clock.corrections() != corrections_before;
+            Failure::new(op, subject, &self.place, corrected, error)
+        })
     }
 
     /// A call that got no answer, or not all of it.
@@ -280,11 +303,5 @@ mod tests {
             let off = clock.now().duration_since(server).unwrap_or_else(|e| e.duration());
             assert!(off < Duration::from_secs(5), "{off:?}");
         }
-    }
-
-    #[test]
-    fn time_limits_grow_with_the_size() {
-        assert_eq!(limit(0), PATIENCE);
-        assert_eq!(limit(16 << 20), PATIENCE + Duration::from_secs(256));
     }
 }

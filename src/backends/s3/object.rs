@@ -9,11 +9,13 @@ use aws_sdk_s3::{
 };
 
 use super::{
-    client::{PATIENCE, Wire, limit},
+    client::{PATIENCE, Wire},
     errors::{Failure, Op},
 };
 use crate::{
-    backends::{Key, ObjectInfo, Page, PageToken, Payload, payload::PayloadBody},
+    backends::{
+        Key, ObjectInfo, Page, PageToken, Payload, payload::PayloadBody, progress::Progress,
+    },
     error::{Error, Kind, Result},
 };
 
@@ -21,6 +23,7 @@ pub(super) const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl Wire {
     pub(super) async fn put(&self, key: &Key, payload: &Payload) -> Result<()> {
+        let progress = Progress::new();
         let request = self
             .client
             .put_object()
@@ -28,11 +31,11 @@ impl Wire {
             .key(self.name(key))
             .content_type(CONTENT_TYPE)
             .content_length(signed(payload.len()))
-            .body(body(payload))
+            .body(body(payload, &progress))
             .customize()
             .interceptor(SignedAs(sha256(payload).await?))
             .send();
-        match self.call(Op::Put, key.as_str(), limit(payload.len()), request).await {
+        match self.call_sending(Op::Put, key.as_str(), &progress, request).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.settle(key, payload.len(), failure).await
@@ -108,8 +111,9 @@ pub(super) fn unsigned(len: Option<i64>) -> u64 {
 }
 
 /// The payload's own memory as the body of a request: nothing is joined or copied.
-pub(super) fn body(payload: &Payload) -> ByteStream {
-    ByteStream::new(SdkBody::from_body_1_x(PayloadBody::from(payload.clone())))
+pub(super) fn body(payload: &Payload, progress: &Progress) -> ByteStream {
+    let body = PayloadBody::new(payload.clone(), progress.clone());
+    ByteStream::new(SdkBody::from_body_1_x(body))
 }
 
 /// Hexadecimal, of all parts. Off the worker threads when it takes milliseconds.

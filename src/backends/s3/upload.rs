@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::{
-    client::{PATIENCE, Wire, limit},
+    client::{PATIENCE, Wire},
     errors::{Failure, Op},
     names::encoded,
     object::{SignedAs, body, sha256, signed},
@@ -23,6 +23,7 @@ use crate::{
     backends::{
         Copying, Key, Notes, Payload, Shape, Upload,
         memory::{missing, too_short, wrong_length},
+        progress::Progress,
     },
     error::{Error, Kind, Result},
 };
@@ -208,7 +209,7 @@ impl Upload for S3Upload {
         if self.shape.len == 0 {
             return Ok(());
         }
-        let wire = &self.wire;
+        let (wire, progress) = (&self.wire, Progress::new());
         let request = wire
             .client
             .upload_part()
@@ -217,11 +218,11 @@ impl Upload for S3Upload {
             .upload_id(self.id().await?)
             .part_number(number(part))
             .content_length(signed(payload.len()))
-            .body(body(&payload))
+            .body(body(&payload, &progress))
             .customize()
             .interceptor(SignedAs(sha256(&payload).await?))
             .send();
-        match wire.call(Op::Write, self.key.as_str(), limit(payload.len()), request).await {
+        match wire.call_sending(Op::Write, self.key.as_str(), &progress, request).await {
             Ok(sent) => self.add(Op::Write, part, sent.e_tag),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.settle(part, payload.len(), failure).await

@@ -42,8 +42,6 @@ pub(crate) struct Request {
     /// From 0, over all connections.
     pub(crate) number: u64,
     pub(crate) method: String,
-    /// Path and query as sent.
-    pub(crate) target: String,
     pub(crate) body: u64,
 }
 
@@ -220,11 +218,10 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
 
 fn note(shared: &Shared, head: &Head) -> (Request, Fault) {
     let line = head.first_line();
-    let mut words = line.split(' ');
-    let mut word = || words.next().unwrap_or_default().to_owned();
+    let method = line.split(' ').next().unwrap_or_default().to_owned();
     let body = if let Body::Length(n) = head.body { n } else { 0 };
     let number = shared.next.fetch_add(1, Ordering::Relaxed);
-    let request = Request { number, method: word(), target: word(), body };
+    let request = Request { number, method, body };
     shared.seen.lock().unwrap().push(request.clone());
     let plan = Arc::clone(&shared.plan.lock().unwrap());
     let fault = plan(&request);

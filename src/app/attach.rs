@@ -1,0 +1,116 @@
+//! `attach`: the imports of a place into this catalog, by the manifests they left there.
+
+use super::{App, AttachReport, AttachedImport, SkippedImport, place::Place, plan::file_rows};
+use crate::{
+    catalog::{ImportRow, ImportState, KeyState},
+    error::{Error, Kind, Result},
+    storage::attach::{Found, Survey, survey},
+    torrents::metainfo::Metainfo,
+};
+
+impl App {
+    /// Takes the imports that a storage has and this catalog does not into the catalog, without reading any payload.
+    /// With `dry_run` nothing is recorded. Imports that are known, and manifests that cannot be used, are in the
+    /// report.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no manifest in the storage; else what the storage or the catalog says.
+    pub async fn attach(&self, storage: &str, dry_run: bool) -> Result<AttachReport> {
+        let place = self.place(storage).await?;
+        let Survey { imports, refused, numbers } = survey(&*place.backend).await?;
+        if imports.is_empty() && refused.is_empty() {
+            let text = format!("storage {:?} has no manifest of an import", place.name);
+            return Err(Error::new(Kind::NotFound, text)
+                .hint("name the place as it was named when things were imported there"));
+        }
+        if let Some(seen) = numbers.get(self.catalog.id()).filter(|_| !dry_run) {
+            // A copy of this catalog went on where this one is to go on.
+            self.catalog.skip_numbers(*seen).await?;
+        }
+        let mut report = AttachReport { refused, ..AttachReport::default() };
+        for found in imports {
+            self.take_in(found, &place, dry_run, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn take_in(
+        &self,
+        found: Found,
+        place: &Place,
+        dry_run: bool,
+        report: &mut AttachReport,
+    ) -> Result<()> {
+        let (was, name) = (found.manifest.import.to_string(), found.manifest.name.clone());
+        if let Some(reason) = self.reason_to_skip(&found, place)? {
+            report.skipped.push(SkippedImport { id: was, name, reason });
+            return Ok(());
+        }
+        if let Err(e) = check_torrent(&found) {
+            report.refused.push(e.within(format_args!("manifest of import {was} ({name})")));
+            return Ok(());
+        }
+        let (missing, lost, stored) = (found.missing.len(), found.lost(), found.stored());
+        let attached = found.into_attached(&place.name);
+        let (state, bytes) = (attached.state, attached.new.len);
+        let id = if dry_run {
+            was.clone()
+        } else {
+            self.catalog.attach_import(attached).await?.id.to_string()
+        };
+        let state = state.as_str().to_owned();
+        let was = Some(was).filter(|was| *was != id);
+        let import = AttachedImport { id, was, name, bytes, stored, state, missing, lost };
+        report.attached.push(import);
+        Ok(())
+    }
+
+    /// Why the import is not to be attached: it is here.
+    fn reason_to_skip(&self, found: &Found, place: &Place) -> Result<Option<String>> {
+        let manifest = &found.manifest;
+        let in_place = |row: &ImportRow| row.storage == place.name;
+        let same_torrent = |row: &ImportRow| {
+            (row.info_hash_v1, row.info_hash_v2) == (manifest.info_hash_v1, manifest.info_hash_v2)
+        };
+        let of_torrent =
+            self.catalog.find_by_info_hash(manifest.info_hash_v1, manifest.info_hash_v2)?;
+        let mut here: Vec<ImportRow> = of_torrent.into_iter().filter(in_place).collect();
+        match self.catalog.get(&manifest.import) {
+            Ok(row) if in_place(&row) && same_torrent(&row) => here.insert(0, row),
+            Ok(_) => {}
+            Err(e) if e.kind() == Kind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        if let Some(row) = here.first() {
+            let id = &row.id;
+            return Ok(Some(match row.state {
+                ImportState::Kept => {
+                    format!("it is here as {id}, out of sight: import its torrent again")
+                }
+                ImportState::Removing => format!("it is here as {id}, being removed"),
+                ImportState::Importing | ImportState::Imported => format!("it is here as {id}"),
+            }));
+        }
+        // Two imports of the same objects would remove each other's: so also not under another name of the place.
+        let keys = manifest.objects.iter().map(|object| object.key.as_str());
+        let states = self.catalog.key_states(&place.name, keys)?;
+        let known = states.iter().any(|state| *state != KeyState::No);
+        let reason =
+            "another import has objects of these names; is this its storage by another name?";
+        Ok(known.then(|| reason.to_owned()))
+    }
+}
+
+/// The torrent is what verifies the bytes: everything else in the manifest must agree with it.
+fn check_torrent(found: &Found) -> Result<()> {
+    let manifest = &found.manifest;
+    let meta = Metainfo::parse(&manifest.metainfo)
+        .map_err(|e| Error::new(Kind::Corrupt, "its torrent cannot be used").because(e))?;
+    let hashes = (meta.info_hash_v1, meta.info_hash_v2);
+    let same = hashes == (manifest.info_hash_v1, manifest.info_hash_v2)
+        && meta.len == manifest.len
+        && meta.name == manifest.name
+        && file_rows(&meta) == manifest.files;
+    let differs = || Error::new(Kind::Corrupt, "it says other things than its torrent");
+    same.then_some(()).ok_or_else(differs)
+}

@@ -1,0 +1,35 @@
+//! The manifest an import leaves in its storage.
+
+use std::time::Duration;
+
+use super::{App, place::Place};
+use crate::{
+    catalog::ImportRow,
+    error::{Error, Kind},
+    storage::manifest::write_manifest,
+};
+
+/// How long a stop waits for the manifest: it is one small object, and the import is whole without it.
+const AT_STOP: Duration = Duration::from_secs(10);
+
+impl App {
+    /// Leaves a manifest of the import as it is now, unless the one there says the same. That it cannot be written
+    /// does not undo anything: the user is told, and the next command that opens the import for writing tries again.
+    pub(super) async fn leave_manifest(&self, row: &ImportRow, place: &Place) {
+        if let Err(e) = write_manifest(&self.catalog, &place.backend, row).await {
+            tracing::warn!(
+                "import {}: its manifest is not up to date: {}; the import is whole, and the next run writes it",
+                row.id,
+                e.report()
+            );
+        }
+    }
+
+    /// As [`App::leave_manifest`], but not for longer than a stop may take.
+    pub(super) async fn leave_manifest_at_stop(&self, row: &ImportRow, place: &Place) {
+        if tokio::time::timeout(AT_STOP, self.leave_manifest(row, place)).await.is_err() {
+            let e = Error::new(Kind::Unavailable, "storage did not take it in time");
+            tracing::warn!("import {}: its manifest is not up to date: {}", row.id, e.report());
+        }
+    }
+}

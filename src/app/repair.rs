@@ -1,0 +1,63 @@
+//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    App, BadPiece, ImportRequest, RepairRequest, SESSION_END,
+    import::{Job, Opened},
+    plan::Plan,
+};
+use crate::{
+    error::Result,
+    events::{EventSink, Imported},
+    storage::sweep::delete_freed,
+    torrents::Torrents,
+};
+
+impl App {
+    /// Forgets where the bytes of `bad` pieces are, and fetches what the import then lacks. Objects that held nothing
+    /// else go when the new bytes are durable. Stopped before that, it goes on like any import.
+    ///
+    /// # Errors
+    /// `NotFound`; what [`App::import`] fails with.
+    pub async fn repair(
+        &self,
+        needle: &str,
+        bad: &[BadPiece],
+        request: RepairRequest,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Result<Imported> {
+        let begun = Instant::now();
+        let row = self.catalog.find(needle)?;
+        let place = self.place_of(&row).await?;
+        let (metainfo, meta) = self.metainfo_of(&row)?;
+        let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
+        let freed = self.catalog.forget_ranges(&row.id, ranges).await?;
+        let store = self.open_store(&row, &place)?;
+        let plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        let import = ImportRequest {
+            source: row.source.clone(),
+            storage: row.storage.clone(),
+            select: None,
+            layout: row.layout,
+            network: request.network,
+            seed: false,
+            timeout: request.timeout,
+        };
+        let backend = Arc::clone(&place.backend);
+        let job = Job { app: self, request: &import, place, events, cancel, begun };
+        let opened = Opened { row: row.clone(), metainfo, meta, store, plan };
+        let torrents =
+            Torrents::start(&import.network, Arc::clone(&self.pressure), self.pool.clone())?;
+        let done = job.fill(&torrents, None, opened).await;
+        torrents.stop(SESSION_END).await;
+        let imported = done?;
+        if let Err(e) = delete_freed(&self.catalog, &backend, &row.id, &freed).await {
+            tracing::warn!("import {}: {}", row.id, e.report());
+        }
+        Ok(imported)
+    }
+}

@@ -1,0 +1,139 @@
+//! Taking back what was recorded: ranges whose bytes turned out to be wrong or gone.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use rusqlite::Connection;
+
+use super::{
+    Catalog, ImportId, ObjectRow,
+    imports::import_num,
+    objects::{COLUMNS, object_row, select},
+    sql_error, sql_int,
+    whole::cut_out,
+};
+use crate::error::Result;
+
+fn forget(
+    connection: &Connection,
+    import: &ImportId,
+    ranges: &[Range<u64>],
+) -> Result<Vec<ObjectRow>> {
+    let num = import_num(connection, import)?;
+    let mut touched = BTreeSet::new();
+    for range in ranges.iter().filter(|range| !range.is_empty()) {
+        touched.extend(cut_out(connection, num, range)?.into_iter().map(|cut| cut.object));
+    }
+    let sql = "UPDATE imports SET state = 'importing' WHERE num = ? AND state = 'imported'";
+    connection.execute(sql, [num]).map_err(sql_error)?;
+    let mut freed = Vec::new();
+    for object in touched {
+        let object = sql_int(object.0)?;
+        let sql = "UPDATE objects SET state = 'intent' WHERE num = ?1
+            AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
+        if connection.execute(sql, [object]).map_err(sql_error)? > 0 {
+            let query = format!("{COLUMNS} WHERE o.num = ?");
+            freed.extend(select(connection, &query, [object], object_row)?);
+        }
+    }
+    Ok(freed)
+}
+
+impl Catalog {
+    /// Forgets where the bytes of `ranges` are, in one transaction: they are holes again, and an import that was
+    /// complete is [`ImportState::Importing`](super::ImportState::Importing). Objects that hold nothing any more
+    /// become intents and are returned: they are to be deleted, and the sweep does it where nobody else does.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn forget_ranges(
+        &self,
+        import: &ImportId,
+        ranges: Vec<Range<u64>>,
+    ) -> Result<Vec<ObjectRow>> {
+        let import = import.clone();
+        self.write(move |connection| forget(connection, &import, &ranges)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalog::{Extent, ImportState, NewImport, ObjectNum};
+
+    const LEN: u64 = 60;
+
+    fn ranges(most: usize) -> impl Strategy<Value = Vec<Range<u64>>> {
+        let range = (0..LEN, 0..LEN).prop_map(|(a, b)| a.min(b)..a.max(b));
+        prop::collection::vec(range, 0..most)
+    }
+
+    /// For each byte the object that holds it and where.
+    fn cells(catalog: &Catalog, id: &ImportId) -> Vec<Option<(ObjectNum, u64)>> {
+        let mut cells = vec![None; usize::try_from(LEN).unwrap()];
+        for extent in catalog.extents(id).unwrap() {
+            for (n, at) in extent.range.clone().enumerate() {
+                let cell = &mut cells[usize::try_from(at).unwrap()];
+                assert!(cell.is_none(), "two extents hold byte {at}");
+                *cell = Some((extent.object, extent.offset + n as u64));
+            }
+        }
+        cells
+    }
+
+    async fn run(cuts: &[u64], forgotten: Vec<Range<u64>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let new = NewImport { len: LEN, storage: "file".into(), ..NewImport::default() };
+        let id = catalog.create_import(new).await.unwrap().id;
+        // Two objects by turns, so that one holds several runs.
+        let mut runs = [Vec::new(), Vec::new()];
+        let ends = cuts.iter().copied().chain([LEN]);
+        let mut start = 0;
+        for (n, end) in ends.enumerate() {
+            runs[n % 2].push(start..end);
+            start = end;
+        }
+        for runs in runs.into_iter().filter(|runs| !runs.is_empty()) {
+            let len = runs.iter().map(|run: &Range<u64>| run.end - run.start).sum();
+            let object = catalog.intend(&id, len, true).await.unwrap().num;
+            let mut offset = 0;
+            let extents = runs.into_iter().map(|range| {
+                let extent = Extent { offset, object, range };
+                offset += extent.range.end - extent.range.start;
+                extent
+            });
+            let extents = extents.collect();
+            catalog.commit_object(object, extents).await.unwrap();
+        }
+        catalog.set_state(&id, ImportState::Imported).await.unwrap();
+        let mut expected = cells(&catalog, &id);
+        for at in forgotten.iter().cloned().flatten() {
+            expected[usize::try_from(at).unwrap()] = None;
+        }
+        let freed = catalog.forget_ranges(&id, forgotten).await.unwrap();
+        assert_eq!(cells(&catalog, &id), expected);
+        assert_eq!(catalog.get(&id).unwrap().state, ImportState::Importing);
+        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        for object in catalog.objects(&id).unwrap() {
+            let used = expected.iter().flatten().any(|(num, _)| *num == object.num);
+            assert_eq!(object.stored, used, "an object is an intent when it holds nothing");
+        }
+        catalog.drop_objects(freed.into_iter().map(|object| object.num).collect()).await.unwrap();
+        assert!(catalog.leftover_intents().unwrap().is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn forgotten_bytes_are_holes_and_all_others_stay_where_they_are(
+            cuts in prop::collection::btree_set(1..LEN, 0..6),
+            forgotten in ranges(6),
+        ) {
+            let cuts: Vec<_> = cuts.into_iter().collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(run(&cuts, forgotten));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Which object tells of an import when this catalog is lost.
+//!
+//! A key is written once, so each new manifest is a new object. The one before becomes an intent in the transaction
+//! that names the new one: whatever happens then, somebody deletes it.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Catalog, ImportId, ObjectNum, ObjectRow, Role,
+    objects::{COLUMNS, insert_intent, object_row, select},
+    sql_error, sql_int,
+};
+use crate::error::{Error, Kind, Result};
+
+impl Catalog {
+    /// Takes a key for a manifest of `len` bytes that is about to be put.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn intend_manifest(&self, import: &ImportId, len: u64) -> Result<ObjectRow> {
+        let (id, import) = (self.inner.id.clone(), import.clone());
+        self.write(move |connection| {
+            insert_intent(connection, &id, &import, (len, false, Role::Manifest))
+        })
+        .await
+    }
+
+    /// Records that the manifest `num` is stored, and the digest of what it says. Every other manifest of its import
+    /// is an intent from now on; those are returned, to be deleted. The same again is no error.
+    ///
+    /// # Errors
+    /// `NotFound` when it was never intended.
+    pub async fn commit_manifest(&self, num: ObjectNum, digest: String) -> Result<Vec<ObjectRow>> {
+        let num = sql_int(num.0)?;
+        self.write(move |connection| {
+            let query = "SELECT import FROM objects WHERE num = ? AND role = 'manifest'";
+            let import: Option<i64> = connection
+                .query_row(query, [num], |row| row.get(0))
+                .optional()
+                .map_err(sql_error)?;
+            let not_intended =
+                || Error::new(Kind::NotFound, format!("manifest {num} is not intended"));
+            let import = import.ok_or_else(not_intended)?;
+            let sql = "UPDATE objects SET state = CASE num WHEN ?1 THEN 'stored' ELSE 'intent' END
+                WHERE import = ?2 AND role = 'manifest'";
+            connection.execute(sql, [num, import]).map_err(sql_error)?;
+            let sql = "UPDATE imports SET manifest = ? WHERE num = ?";
+            connection.execute(sql, params![digest, import]).map_err(sql_error)?;
+            let query = format!(
+                "{COLUMNS} WHERE o.import = ? AND o.role = 'manifest' AND o.num <> ? ORDER BY o.num"
+            );
+            select(connection, &query, [import, num], object_row)
+        })
+        .await
+    }
+
+    /// The digest of what the stored manifest of an import says; `None` without one.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn manifest_digest(&self, import: &ImportId) -> Result<Option<String>> {
+        let query = "SELECT i.manifest FROM imports i WHERE i.id = ? AND EXISTS(
+            SELECT 1 FROM objects WHERE import = i.num AND role = 'manifest' AND state = 'stored')";
+        self.read(|connection| {
+            let found = connection.query_row(query, [import.as_str()], |row| row.get(0));
+            found.optional().map(Option::flatten).map_err(sql_error)
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! `attach`: the imports of a place into the catalog.
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::AttachArgs,
+    output::{Failure, plain},
+};
+use crate::{
+    app::{Access, AttachReport, AttachedImport, SkippedImport},
+    error::Kind,
+    units::ByteSize,
+};
+
+#[derive(Serialize)]
+struct AttachedLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    import: &'a AttachedImport,
+}
+
+#[derive(Serialize)]
+struct SkippedLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    import: &'a SkippedImport,
+}
+
+/// How the command ended.
+#[derive(Serialize)]
+struct TotalLine {
+    event: &'static str,
+    attached: usize,
+    skipped: usize,
+    refused: usize,
+    dry_run: bool,
+}
+
+pub(super) async fn attach(context: Context, args: AttachArgs) -> Result<(), Failure> {
+    let AttachArgs { place, dry_run } = args;
+    context.config.storage(&place)?;
+    let report = context
+        .with_app(Access::Write, async |app| {
+            Ok(context.unless_cancelled(app.attach(&place, dry_run)).await?)
+        })
+        .await?;
+    report.refused.iter().for_each(|error| context.out.error(error));
+    if context.out.is_json() {
+        show_json(&context, &report, dry_run)?;
+    } else {
+        show(&context, &report, dry_run)?;
+    }
+    match report.refused.first() {
+        Some(first) if report.attached.is_empty() => Err(Failure::Reported(first.kind())),
+        Some(_) => Err(Failure::Reported(Kind::Internal)),
+        None => Ok(()),
+    }
+}
+
+fn show_json(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), Failure> {
+    for import in &report.attached {
+        context.out.json(&AttachedLine { event: "attached", import })?;
+    }
+    for import in &report.skipped {
+        context.out.json(&SkippedLine { event: "skipped", import })?;
+    }
+    context.out.json(&TotalLine {
+        event: "attach",
+        attached: report.attached.len(),
+        skipped: report.skipped.len(),
+        refused: report.refused.len(),
+        dry_run,
+    })
+}
+
+fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), Failure> {
+    for import in &report.attached {
+        let was = import.was.as_ref().map(|was| format!(" (was {was})")).unwrap_or_default();
+        let lost = match import.missing {
+            0 => String::new(),
+            n => format!(", {n} objects are missing ({})", ByteSize(import.lost)),
+        };
+        context.out.line(format_args!(
+            "{}{was} {}: {}, {} stored{lost}",
+            import.id,
+            plain(&import.name),
+            import.state,
+            ByteSize(import.stored)
+        ))?;
+    }
+    for import in &report.skipped {
+        let (id, name) = (&import.id, plain(&import.name));
+        context.out.note(format_args!("skipped {id} {name}: {}", import.reason));
+    }
+    let lost: usize = report.attached.iter().map(|import| import.missing).sum();
+    if lost > 0 {
+        context.out.note(
+            "import their torrents again, or `bae verify --repair`, to fetch what is missing",
+        );
+    }
+    if !report.attached.is_empty() {
+        context.out.note(
+            "no other bae may use these imports from now on: two would remove each other's objects",
+        );
+    }
+    let what = if dry_run { "would attach" } else { "attached" };
+    context.out.done(format_args!("{what} {} imports", report.attached.len()))
+}

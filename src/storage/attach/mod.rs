@@ -1,0 +1,212 @@
+//! Finding the imports of a place without a catalog: by the manifests they left.
+//!
+//! The place is listed once for manifests; of each import's folder the newest that can be used is read, and the
+//! objects it names are looked for by listing. No payload is read. An import whose manifests lie in two folders (it
+//! was attached before, and has written its own since) is one: what has more of it is it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    manifest::{MAX_MANIFEST, Manifest, ManifestObject, OwnKey},
+    presence::absent,
+};
+use crate::{
+    backends::{Key, ObjectInfo, StorageBackend},
+    catalog::{Attached, AttachedObject, ImportId, ImportState, NewImport},
+    error::{Error, Kind, Result},
+};
+
+/// An import as it was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Without the objects that are not there.
+    pub manifest: Manifest,
+    /// Key and length of every manifest of it, in every folder.
+    pub manifests: Vec<(String, u64)>,
+    /// The catalogs in whose folders it has manifests or objects.
+    pub catalogs: BTreeSet<String>,
+    /// Objects its manifest names that are not there, or not whole.
+    pub missing: Vec<ManifestObject>,
+}
+
+impl Found {
+    /// Bytes of the import that are there.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        bytes_in(&self.manifest.objects)
+    }
+
+    /// Bytes of the import in the objects that are missing.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        bytes_in(&self.missing)
+    }
+}
+
+impl Found {
+    /// As an import of `storage` for the catalog: complete only when nothing of it is missing.
+    #[must_use]
+    pub fn into_attached(self, storage: &str) -> Attached {
+        let Self { manifest, manifests, catalogs, missing } = self;
+        let whole = missing.is_empty() && manifest.state == ImportState::Imported;
+        let object = |object: ManifestObject| AttachedObject {
+            key: object.key.to_string(),
+            len: object.len,
+            role: object.role,
+            packed: object.packed,
+            extents: object.extents,
+        };
+        Attached {
+            id: manifest.import,
+            state: if whole { ImportState::Imported } else { ImportState::Importing },
+            created_at: manifest.created_at,
+            completed_at: manifest.completed_at,
+            objects: manifest.objects.into_iter().map(object).collect(),
+            manifests,
+            catalogs: catalogs.into_iter().collect(),
+            new: NewImport {
+                name: manifest.name,
+                source: manifest.source,
+                info_hash_v1: manifest.info_hash_v1,
+                info_hash_v2: manifest.info_hash_v2,
+                len: manifest.len,
+                storage: storage.to_owned(),
+                chunk_len: manifest.chunk_len,
+                layout: manifest.layout,
+                metainfo: manifest.metainfo,
+                files: manifest.files,
+                selected: manifest.selected,
+            },
+        }
+    }
+}
+
+fn bytes_in(objects: &[ManifestObject]) -> u64 {
+    let extents = objects.iter().flat_map(|object| &object.extents);
+    extents.map(|(range, _)| range.end - range.start).sum()
+}
+
+/// What a place has.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub imports: Vec<Found>,
+    /// Manifests that cannot be used, and why.
+    pub refused: Vec<Error>,
+    /// For each catalog the highest number in a key of it.
+    pub numbers: BTreeMap<String, u64>,
+}
+
+/// Looks for imports in a place.
+///
+/// # Errors
+/// When the place cannot be listed or read.
+pub async fn survey(backend: &dyn StorageBackend) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut folders: BTreeMap<String, Vec<(u64, ObjectInfo)>> = BTreeMap::new();
+    let mut page = backend.list("", None).await?;
+    loop {
+        for object in page.objects {
+            let Some(own) = OwnKey::parse(object.key.as_str()) else { continue };
+            let highest = survey.numbers.entry(own.catalog.to_owned()).or_default();
+            *highest = own.number.max(*highest);
+            if own.is_manifest {
+                folders.entry(own.folder()).or_default().push((own.number, object));
+            }
+        }
+        let Some(next) = page.next else { break };
+        page = backend.list("", Some(&next)).await?;
+    }
+    let mut imports: HashMap<Identity, Vec<Found>> = HashMap::new();
+    for manifests in folders.into_values() {
+        if let Some(found) = newest(backend, manifests, &mut survey.refused).await? {
+            imports.entry(Identity::of(&found.manifest)).or_default().push(found);
+        }
+    }
+    survey.imports = imports.into_values().filter_map(the_fullest).collect();
+    survey.imports.sort_by_key(|found| (found.manifest.created_at, found.manifest.import.clone()));
+    Ok(survey)
+}
+
+/// What makes two manifests those of one import.
+#[derive(PartialEq, Eq, Hash)]
+struct Identity(ImportId, Option<[u8; 20]>, Option<[u8; 32]>, u64);
+
+impl Identity {
+    fn of(manifest: &Manifest) -> Self {
+        let Manifest { import, info_hash_v1, info_hash_v2, len, .. } = manifest;
+        Self(import.clone(), *info_hash_v1, *info_hash_v2, *len)
+    }
+}
+
+/// The newest manifest of a folder that can be used, with what of it is there. A damaged one gives way to the one
+/// before it; one of a newer bae does not: that bae knows more of the import than any other manifest.
+async fn newest(
+    backend: &dyn StorageBackend,
+    mut manifests: Vec<(u64, ObjectInfo)>,
+    refused: &mut Vec<Error>,
+) -> Result<Option<Found>> {
+    manifests.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let all: Vec<_> = manifests.iter().map(|(_, o)| (o.key.to_string(), o.len)).collect();
+    for (_, object) in &manifests {
+        match read(backend, object).await {
+            Ok(manifest) => return look(backend, manifest, all).await.map(Some),
+            Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound | Kind::Unsupported) => {
+                let is_final = e.kind() == Kind::Unsupported;
+                refused.push(e.within(format_args!("manifest {}", object.key)));
+                if is_final {
+                    return Ok(None);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+async fn read(backend: &dyn StorageBackend, object: &ObjectInfo) -> Result<Manifest> {
+    if object.len > MAX_MANIFEST {
+        return Err(Error::new(Kind::Corrupt, format!("it has {} bytes", object.len)));
+    }
+    let manifest = Manifest::decode(&backend.get(&object.key, 0..object.len).await?)?;
+    let own = format!("{}/{}/", manifest.catalog, manifest.import);
+    if !object.key.as_str().starts_with(&own) {
+        return Err(Error::new(Kind::Corrupt, format!("it is of {own}")));
+    }
+    Ok(manifest)
+}
+
+async fn look(
+    backend: &dyn StorageBackend,
+    mut manifest: Manifest,
+    manifests: Vec<(String, u64)>,
+) -> Result<Found> {
+    let named: Vec<_> = manifest.objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
+    let absent: BTreeSet<usize> = absent(backend, &named).await?.into_iter().collect();
+    let keys = manifest.objects.iter().map(|object| &object.key);
+    let mut catalogs: BTreeSet<String> = keys.filter_map(catalog_of).collect();
+    catalogs.insert(manifest.catalog.clone());
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for (n, object) in std::mem::take(&mut manifest.objects).into_iter().enumerate() {
+        if absent.contains(&n) { missing.push(object) } else { there.push(object) }
+    }
+    manifest.objects = there;
+    Ok(Found { manifest, manifests, catalogs, missing })
+}
+
+fn catalog_of(key: &Key) -> Option<String> {
+    OwnKey::parse(key.as_str()).map(|own| own.catalog.to_owned())
+}
+
+/// Of one import's folders that which has most of it; the others' manifests are its too.
+fn the_fullest(mut found: Vec<Found>) -> Option<Found> {
+    found.sort_by_key(|found| (found.stored(), found.manifest.completed_at));
+    let mut fullest = found.pop()?;
+    for other in found {
+        fullest.manifests.extend(other.manifests);
+        fullest.catalogs.extend(other.catalogs);
+    }
+    Some(fullest)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,451 @@
+//! A crash between every two steps of whatever changes a place: afterwards the sweep leaves exactly what is named.
+//!
+//! The steps in the catalog are transactions, those in the place are puts, deletes and aborts, and they take turns. So
+//! a crash before and one after each change of the place is a crash between every two steps. A crash here is a future
+//! that is dropped where it stands, and a catalog that is opened again.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use url::Url;
+
+use super::{
+    attach::survey,
+    manifest::write_manifest,
+    sweep::{Sweep, delete_freed, remove_import},
+};
+use crate::{
+    backends::{
+        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, StorageBackend,
+        Unfinished, Upload, list_all,
+    },
+    catalog::{
+        Attached, AttachedObject, Catalog, Extent, FileRow, ImportRow, ImportState, NewImport, Role,
+    },
+    error::{Error, Kind, Result},
+};
+
+/// Stands still for good at one of its changes, before making it or after.
+#[derive(Debug)]
+struct CrashAt {
+    inner: Arc<MemoryBackend>,
+    at: usize,
+    after: bool,
+    changes: AtomicUsize,
+    crashed: Notify,
+    /// A key that it does not delete.
+    refused: Mutex<Option<String>>,
+}
+
+impl CrashAt {
+    fn new(inner: &Arc<MemoryBackend>, at: usize, after: bool) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            at,
+            after,
+            changes: AtomicUsize::new(0),
+            crashed: Notify::new(),
+            refused: Mutex::new(None),
+        })
+    }
+
+    async fn change<T>(&self, work: impl Future<Output = T>) -> T {
+        let n = self.changes.fetch_add(1, Ordering::Relaxed);
+        if n > self.at || n == self.at && !self.after {
+            self.crashed.notify_one();
+            return pending().await;
+        }
+        let done = work.await;
+        if n == self.at {
+            self.crashed.notify_one();
+            return pending().await;
+        }
+        done
+    }
+
+    fn allow(&self, key: &Key) -> Result<()> {
+        match &*self.refused.lock() {
+            Some(refused) if refused == key.as_str() => {
+                let text = format!("delete {key}: not allowed");
+                Err(Error::new(Kind::PermissionDenied, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl StorageBackend for CrashAt {
+    async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
+        self.change(self.inner.put(key, payload)).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<u64>> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.allow(key)?;
+        self.change(self.inner.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        self.inner.list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        self.inner.begin(key, shape).await
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.inner.unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.allow(&upload.key)?;
+        self.change(self.inner.abort(upload)).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        self.inner.url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn free_room(&self) -> Result<Option<u64>> {
+        self.inner.free_room().await
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+}
+
+const CHUNK: u64 = 10;
+
+/// An import of three chunks with its manifest, in a place that can be looked at whatever happens to the rest.
+struct Rig {
+    dir: TempDir,
+    catalog: Catalog,
+    place: Arc<MemoryBackend>,
+    row: ImportRow,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let place = Arc::new(MemoryBackend::new());
+        let row = import(&catalog, "rig").await;
+        let rig = Self { dir, catalog, place, row };
+        for n in 0..3 {
+            rig.store(n * CHUNK..(n + 1) * CHUNK, &rig.plain()).await.unwrap();
+        }
+        rig.catalog.set_state(&rig.row.id, ImportState::Imported).await.unwrap();
+        assert!(write_manifest(&rig.catalog, &rig.plain(), &rig.row).await.unwrap());
+        rig
+    }
+
+    fn plain(&self) -> Arc<dyn StorageBackend> {
+        Arc::clone(&self.place) as _
+    }
+
+    /// As a writer does it: intent, put, commit.
+    async fn store(&self, range: Range<u64>, backend: &Arc<dyn StorageBackend>) -> Result<()> {
+        let len = range.end - range.start;
+        let object = self.catalog.intend(&self.row.id, len, false).await?;
+        backend.put(&Key::new(&object.key)?, body(len)).await?;
+        let extent = Extent { range, object: object.num, offset: 0 };
+        self.catalog.commit_object(object.num, vec![extent]).await
+    }
+
+    /// An upload that was begun and left.
+    async fn leave_upload(&self) {
+        let key = format!("{}{}/0000ffff", self.catalog.key_prefix(), self.row.id);
+        let shape = Shape { len: 10, part_len: 5 };
+        let upload = self.place.begin(&Key::new(&key).unwrap(), shape).await.unwrap();
+        upload.write(0, body(5)).await.unwrap();
+    }
+
+    /// What a catalog says that is opened after the crash, once the sweep has run.
+    async fn swept_after_crash(&mut self) {
+        self.catalog.settle().await.unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let nothing = Catalog::open(elsewhere.path()).unwrap();
+        drop(std::mem::replace(&mut self.catalog, nothing));
+        self.catalog = Catalog::open(self.dir.path()).unwrap();
+        let place = self.plain();
+        let sweep = Sweep { catalog: &self.catalog, backend: &place, storage: "file" };
+        let found = sweep.find().await.unwrap();
+        let removed = sweep.remove(&found, false).await.unwrap();
+        assert_eq!(removed.failures.count(), 0);
+        assert!(sweep.find().await.unwrap().is_empty());
+        self.check_exactly_what_is_named().await;
+    }
+
+    async fn check_exactly_what_is_named(&self) {
+        assert!(self.catalog.leftover_intents().unwrap().is_empty());
+        let rows = self.catalog.list().unwrap();
+        let objects = rows.iter().flat_map(|row| self.catalog.objects(&row.id).unwrap());
+        let named: BTreeSet<_> = objects.map(|object| (object.key, object.len)).collect();
+        let listed = list_all(&*self.place, "").await.unwrap().into_iter();
+        let there: BTreeSet<_> =
+            listed.map(|object| (object.key.to_string(), object.len)).collect();
+        assert_eq!(named, there);
+        assert!(self.place.unfinished("").await.unwrap().is_empty());
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        let extents = self.catalog.extents(&self.row.id).unwrap();
+        extents.iter().map(|extent| extent.range.end - extent.range.start).sum()
+    }
+}
+
+async fn import(catalog: &Catalog, name: &str) -> ImportRow {
+    let file = FileRow { path: name.into(), start: 0, len: 3 * CHUNK, pad: false };
+    let new = NewImport {
+        name: name.into(),
+        len: 3 * CHUNK,
+        storage: "file".into(),
+        chunk_len: CHUNK,
+        files: vec![file],
+        ..NewImport::default()
+    };
+    catalog.create_import(new).await.unwrap()
+}
+
+fn body(len: u64) -> Payload {
+    Payload::from_iter([Bytes::from(vec![1; usize::try_from(len).unwrap()])])
+}
+
+/// Runs `work` until it is done or the backend stands still; returns whether it was done.
+async fn until_crash(backend: &Arc<CrashAt>, work: impl Future<Output = Result<()>>) -> bool {
+    tokio::select! {
+        biased;
+        done = work => {
+            done.unwrap();
+            true
+        }
+        () = backend.crashed.notified() => false,
+    }
+}
+
+/// Every change of the place in turn, and both sides of it, until there are no more; returns how many there were.
+async fn at_every_step(mut run: impl AsyncFnMut(usize, bool) -> bool) -> usize {
+    for at in 0.. {
+        let done = [run(at, false).await, run(at, true).await];
+        if done == [true, true] {
+            return at;
+        }
+        assert_eq!(done, [false, false], "the same steps each time");
+    }
+    unreachable!("some crash comes too late")
+}
+
+#[tokio::test]
+async fn a_crash_while_a_manifest_is_written_leaves_one_that_can_be_used() {
+    let steps = at_every_step(async |at, after| {
+        let mut rig = Rig::new().await;
+        rig.catalog.set_selected(&rig.row.id, Some(vec![0])).await.unwrap();
+        let backend = CrashAt::new(&rig.place, at, after);
+        let place: Arc<dyn StorageBackend> = Arc::clone(&backend) as _;
+        let work = async { write_manifest(&rig.catalog, &place, &rig.row).await.map(drop) };
+        let done = until_crash(&backend, work).await;
+        let found = survey(&*rig.place).await.unwrap();
+        assert!(
+            found.refused.is_empty()
+                && found.imports.len() == 1
+                && found.imports[0].missing.is_empty()
+        );
+        rig.swept_after_crash().await;
+        write_manifest(&rig.catalog, &rig.plain(), &rig.row).await.unwrap();
+        rig.check_exactly_what_is_named().await;
+        let found = survey(&*rig.place).await.unwrap().imports.remove(0);
+        assert_eq!((found.manifest.selected, found.manifests.len()), (Some(vec![0]), 1));
+        done
+    })
+    .await;
+    assert_eq!(steps, 2, "put the new one, delete the old one");
+}
+
+#[tokio::test]
+async fn a_crash_while_an_import_is_removed_is_finished_by_the_sweep() {
+    let steps = at_every_step(async |at, after| {
+        let mut rig = Rig::new().await;
+        rig.leave_upload().await;
+        let backend = CrashAt::new(&rig.place, at, after);
+        let place: Arc<dyn StorageBackend> = Arc::clone(&backend) as _;
+        let work = remove_import(&rig.catalog, &place, &rig.row, false);
+        let done = until_crash(&backend, work).await;
+        let found = survey(&*rig.place).await.unwrap().imports;
+        let whole = found.iter().all(|found| found.missing.is_empty());
+        assert!(whole, "a manifest tells of objects that are gone");
+        rig.swept_after_crash().await;
+        assert!(list_all(&*rig.place, "").await.unwrap().is_empty());
+        assert!(rig.catalog.list_in_state(ImportState::Removing).unwrap().is_empty());
+        done
+    })
+    .await;
+    assert_eq!(steps, 5, "a manifest, an upload, three chunks");
+}
+
+#[tokio::test]
+async fn a_crash_of_the_sweep_is_finished_by_the_next() {
+    let steps = at_every_step(async |at, after| {
+        let mut rig = Rig::new().await;
+        rig.leave_upload().await;
+        let lost = rig.catalog.intend(&rig.row.id, 4, false).await.unwrap();
+        rig.catalog.intend(&rig.row.id, 5, false).await.unwrap();
+        let stray = format!("{}{}/0000fff0", rig.catalog.key_prefix(), rig.row.id);
+        for key in [lost.key, stray] {
+            rig.place.put(&Key::new(&key).unwrap(), body(4)).await.unwrap();
+        }
+        let other = import(&rig.catalog, "other").await;
+        let object = rig.catalog.intend(&other.id, 6, false).await.unwrap();
+        rig.place.put(&Key::new(&object.key).unwrap(), body(6)).await.unwrap();
+        let extent = Extent { range: 0..6, object: object.num, offset: 0 };
+        rig.catalog.commit_object(object.num, vec![extent]).await.unwrap();
+        rig.catalog.set_state(&other.id, ImportState::Removing).await.unwrap();
+        let backend = CrashAt::new(&rig.place, at, after);
+        let place: Arc<dyn StorageBackend> = Arc::clone(&backend) as _;
+        let work = async {
+            let sweep = Sweep { catalog: &rig.catalog, backend: &place, storage: "file" };
+            let found = sweep.find().await?;
+            assert_eq!((found.own.objects, found.own.bytes, found.uploads.len()), (2, 8, 1));
+            let removed = sweep.remove(&found, false).await?;
+            assert_eq!((removed.tally.objects, removed.uploads), (3, 1));
+            Ok(())
+        };
+        let done = until_crash(&backend, work).await;
+        rig.swept_after_crash().await;
+        assert_eq!(rig.stored_bytes(), 3 * CHUNK);
+        assert_eq!(rig.catalog.list().unwrap().len(), 1);
+        done
+    })
+    .await;
+    assert_eq!(steps, 5, "an upload, a stray, two intents, an object of the removed import");
+}
+
+#[tokio::test]
+async fn a_crash_of_a_repair_loses_nothing_that_was_good() {
+    let steps = at_every_step(async |at, after| {
+        let mut rig = Rig::new().await;
+        let backend = CrashAt::new(&rig.place, at, after);
+        let place: Arc<dyn StorageBackend> = Arc::clone(&backend) as _;
+        // All of the first chunk and the end of the second are bad.
+        let bad = [0..10, 15..20];
+        let work = async {
+            let freed = rig.catalog.forget_ranges(&rig.row.id, bad.to_vec()).await?;
+            assert_eq!(freed.len(), 1);
+            for range in bad.clone() {
+                rig.store(range, &place).await?;
+            }
+            rig.catalog.set_state(&rig.row.id, ImportState::Imported).await?;
+            write_manifest(&rig.catalog, &place, &rig.row).await?;
+            delete_freed(&rig.catalog, &place, &rig.row.id, &freed).await
+        };
+        let done = until_crash(&backend, work).await;
+        rig.swept_after_crash().await;
+        let row = rig.catalog.get(&rig.row.id).unwrap();
+        assert!(rig.stored_bytes() >= 15);
+        assert_eq!(rig.stored_bytes() == 30, rig.catalog.extents(&row.id).unwrap().len() >= 4);
+        assert!(row.state == ImportState::Importing || rig.stored_bytes() == 30);
+        done
+    })
+    .await;
+    assert_eq!(steps, 5, "two chunks, a manifest and the one before, the old chunk");
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_keeps_its_row_and_does_not_keep_the_rest() {
+    let mut rig = Rig::new().await;
+    let backend = CrashAt::new(&rig.place, usize::MAX, false);
+    let place: Arc<dyn StorageBackend> = Arc::clone(&backend) as _;
+    let objects = rig.catalog.objects(&rig.row.id).unwrap();
+    let manifest = objects.iter().find(|object| object.role == Role::Manifest).unwrap();
+    *backend.refused.lock() = Some(manifest.key.clone());
+    let refused = remove_import(&rig.catalog, &place, &rig.row, false).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::PermissionDenied);
+    assert_eq!(
+        list_all(&*rig.place, "").await.unwrap().len(),
+        4,
+        "the manifest goes first, or nothing"
+    );
+    *backend.refused.lock() = Some(objects[1].key.clone());
+    let refused = remove_import(&rig.catalog, &place, &rig.row, false).await.unwrap_err();
+    let text = refused.report();
+    assert!(text.contains("1 of 3 objects could not be removed"), "{text}");
+    assert!(text.contains(&objects[1].key) && text.contains("not allowed"), "{text}");
+    let left = rig.catalog.objects(&rig.row.id).unwrap();
+    assert_eq!(left.iter().map(|object| &object.key).collect::<Vec<_>>(), [&objects[1].key]);
+    assert_eq!(rig.catalog.get(&rig.row.id).unwrap().state, ImportState::Removing);
+    let sweep = Sweep { catalog: &rig.catalog, backend: &place, storage: "file" };
+    let found = sweep.find().await.unwrap();
+    let removed = sweep.remove(&found, false).await.unwrap();
+    assert_eq!((removed.failures.count(), removed.tally.objects), (1, 0));
+    *backend.refused.lock() = None;
+    rig.swept_after_crash().await;
+    assert!(list_all(&*rig.place, "").await.unwrap().is_empty());
+}
+
+/// Half of them named, half not: found and removed page by page.
+#[tokio::test]
+async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
+    const OBJECTS: u64 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let memory = Arc::new(MemoryBackend::new());
+    let id = "9c4e01ab";
+    let key = |n: u64| format!("{}/{id}/{n:08x}", catalog.id());
+    for n in 0..OBJECTS {
+        memory.put(&Key::new(&key(n)).unwrap(), body(1)).await.unwrap();
+    }
+    let object = |n: u64| AttachedObject {
+        key: key(n),
+        len: 1,
+        role: Role::Chunk,
+        packed: false,
+        extents: vec![(n..n + 1, 0)],
+    };
+    let begun = Instant::now();
+    let attached = Attached {
+        id: id.parse().unwrap(),
+        new: NewImport { len: OBJECTS, storage: "file".into(), ..NewImport::default() },
+        state: ImportState::Importing,
+        created_at: 0,
+        completed_at: None,
+        objects: (0..OBJECTS).step_by(2).map(object).collect(),
+        manifests: Vec::new(),
+        catalogs: Vec::new(),
+    };
+    catalog.attach_import(attached).await.unwrap();
+    let place: Arc<dyn StorageBackend> = Arc::clone(&memory) as _;
+    let sweep = Sweep { catalog: &catalog, backend: &place, storage: "file" };
+    let found = sweep.find().await.unwrap();
+    assert_eq!(found.own.objects as u64, OBJECTS / 2);
+    let removed = sweep.remove(&found, false).await.unwrap();
+    assert_eq!((removed.tally.objects as u64, removed.failures.count()), (OBJECTS / 2, 0));
+    assert!(sweep.find().await.unwrap().is_empty());
+    assert_eq!(list_all(&*memory, "").await.unwrap().len() as u64, OBJECTS / 2);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(120), "{took:?}");
+}

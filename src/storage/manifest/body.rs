@@ -1,0 +1,148 @@
+//! The JSON of a manifest: its fields as they are written, and nothing else accepted.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::{Manifest, ManifestObject, bad};
+use crate::{
+    backends::Key,
+    catalog::{FileRow, ImportState, LayoutKind, Role, hex},
+    error::{Error, Kind, Result},
+};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    catalog: String,
+    import: String,
+    name: String,
+    source: String,
+    info_hash_v1: Option<String>,
+    info_hash_v2: Option<String>,
+    len: u64,
+    chunk_len: u64,
+    layout: String,
+    selected: Option<Vec<u32>>,
+    state: String,
+    created: i64,
+    completed: Option<i64>,
+    /// Base64.
+    torrent: String,
+    files: Vec<File>,
+    objects: Vec<Object>,
+}
+
+/// Each begins where the one before ends.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    path: String,
+    len: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pad: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Object {
+    key: String,
+    len: u64,
+    role: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    packed: bool,
+    /// Start and end in the import, offset in the object.
+    extents: Vec<(u64, u64, u64)>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
+    let file = |f: &FileRow| File { path: f.path.clone(), len: f.len, pad: f.pad };
+    let object = |o: &ManifestObject| Object {
+        key: o.key.to_string(),
+        len: o.len,
+        role: o.role.as_str().into(),
+        packed: o.packed,
+        extents: o.extents.iter().map(|(range, at)| (range.start, range.end, *at)).collect(),
+    };
+    let body = Body {
+        catalog: manifest.catalog.clone(),
+        import: manifest.import.to_string(),
+        name: manifest.name.clone(),
+        source: manifest.source.clone(),
+        info_hash_v1: manifest.info_hash_v1.map(|hash| hex(&hash)),
+        info_hash_v2: manifest.info_hash_v2.map(|hash| hex(&hash)),
+        len: manifest.len,
+        chunk_len: manifest.chunk_len,
+        layout: manifest.layout.as_str().into(),
+        selected: manifest.selected.clone(),
+        state: manifest.state.as_str().into(),
+        created: manifest.created_at,
+        completed: manifest.completed_at,
+        torrent: STANDARD.encode(&manifest.metainfo),
+        files: manifest.files.iter().map(file).collect(),
+        objects: manifest.objects.iter().map(object).collect(),
+    };
+    serde_json::to_vec(&body)
+        .map_err(|e| Error::new(Kind::Internal, "a manifest as JSON").because(e))
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Manifest> {
+    let body: Body =
+        serde_json::from_slice(bytes).map_err(|e| bad("it cannot be read").because(e))?;
+    let field = |name: &'static str| move || bad(format!("its {name} is none"));
+    Ok(Manifest {
+        import: body.import.parse().map_err(|_| field("import")())?,
+        catalog: body.catalog,
+        name: body.name,
+        source: body.source,
+        info_hash_v1: body.info_hash_v1.as_deref().map(hash).transpose()?,
+        info_hash_v2: body.info_hash_v2.as_deref().map(hash).transpose()?,
+        len: body.len,
+        chunk_len: body.chunk_len,
+        layout: LayoutKind::parse(&body.layout).ok_or_else(field("layout"))?,
+        selected: body.selected,
+        state: ImportState::parse(&body.state).ok_or_else(field("state"))?,
+        created_at: body.created,
+        completed_at: body.completed,
+        metainfo: STANDARD.decode(&body.torrent).map_err(|_| field("torrent")())?,
+        files: files(body.files)?,
+        objects: body.objects.into_iter().map(object).collect::<Result<_>>()?,
+    })
+}
+
+fn files(files: Vec<File>) -> Result<Vec<FileRow>> {
+    let mut start: u64 = 0;
+    let row = |file: File| {
+        let row = FileRow { path: file.path, start, len: file.len, pad: file.pad };
+        start = start.checked_add(file.len).ok_or_else(|| bad("its files have no end"))?;
+        Ok(row)
+    };
+    files.into_iter().map(row).collect()
+}
+
+fn object(object: Object) -> Result<ManifestObject> {
+    let extents = object.extents.into_iter().map(|(start, end, at)| (start..end, at)).collect();
+    Ok(ManifestObject {
+        role: Role::parse(&object.role).ok_or_else(|| bad("it has an object of no known role"))?,
+        key: Key::new(&object.key).map_err(|e| bad("it names no object").because(e))?,
+        len: object.len,
+        packed: object.packed,
+        extents,
+    })
+}
+
+fn hash<const BYTES: usize>(digits: &str) -> Result<[u8; BYTES]> {
+    let wrong = || bad("its info-hash is none");
+    if digits.len() != 2 * BYTES || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let mut hash = [0; BYTES];
+    for (n, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(hash)
+}

@@ -1,0 +1,66 @@
+//! The shape of keys that bae makes up itself.
+
+/// A key of ours, taken apart: `<catalog>/<import>/<number>` for a chunk, `…/manifest-<number>` for a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnKey<'a> {
+    pub catalog: &'a str,
+    pub import: &'a str,
+    pub number: u64,
+    pub is_manifest: bool,
+}
+
+impl<'a> OwnKey<'a> {
+    /// `None` when the key is of another shape, such as a published file's.
+    #[must_use]
+    pub fn parse(key: &'a str) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (catalog, import, last) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_digits = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if parts.next().is_some() || catalog.len() != 16 || import.len() != 8 {
+            return None;
+        }
+        let digits = last.strip_prefix("manifest-");
+        let is_manifest = digits.is_some();
+        let digits = digits.unwrap_or(last);
+        // 12 digits are more objects than any catalog will have, and far from where numbers end.
+        let fits =
+            (8..=12).contains(&digits.len()) && (digits.len() == 8 || !digits.starts_with('0'));
+        if !fits || ![catalog, import, digits].into_iter().all(is_digits) {
+            return None;
+        }
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        Some(Self { catalog, import, number, is_manifest })
+    }
+
+    /// What the keys of its import in its catalog begin with.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        format!("{}/{}/", self.catalog, self.import)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_our_own_are_told_from_files() {
+        let chunk = OwnKey::parse("0123456789abcdef/9c4e01ab/0000002a").unwrap();
+        assert_eq!((chunk.number, chunk.is_manifest), (42, false));
+        assert_eq!(chunk.folder(), "0123456789abcdef/9c4e01ab/");
+        let manifest = OwnKey::parse("0123456789abcdef/9c4e01ab/manifest-1000000ff").unwrap();
+        assert_eq!((manifest.number, manifest.is_manifest), (0x1_0000_00ff, true));
+        for other in [
+            "An Album/01.flac",
+            "0123456789abcdef/9c4e01ab",
+            "0123456789abcdef/9c4e01ab/1",
+            "0123456789abcdef/9c4e01ab/0000002a/x",
+            "0123456789ABCDEF/9c4e01ab/0000002a",
+            "0123456789abcdef/9c4e01ab/0000000002a",
+            "0123456789abcdef/9c4e01ab/7fffffffffffffff",
+            "0123456789abcdef/9c4e01ab/+000002a",
+        ] {
+            assert_eq!(OwnKey::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Leaving a manifest in the place.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Manifest, ManifestObject};
+use crate::{
+    backends::{Key, Payload, StorageBackend},
+    catalog::{Catalog, Extent, ImportRow, ImportState, ObjectNum, ObjectRow, Role},
+    error::Result,
+    redact,
+};
+
+/// Leaves a manifest of the import as it is now, unless the one there says the same; `row` may be older than what the
+/// catalog says. Afterwards the manifests before it are gone, or intents that the sweep removes. Returns whether one
+/// was written. No writer of the import may be running: what it commits meanwhile would be told by neither.
+///
+/// Nothing is written for an import that has no bytes yet, nor for one that is being removed.
+///
+/// # Errors
+/// What the place or the catalog says; the import is whole all the same, and the next call tries again.
+pub async fn write_manifest(
+    catalog: &Catalog,
+    backend: &Arc<dyn StorageBackend>,
+    row: &ImportRow,
+) -> Result<bool> {
+    let row = catalog.get(&row.id)?;
+    let written = catalog.manifest_digest(&row.id)?;
+    if !matches!(row.state, ImportState::Importing | ImportState::Imported) {
+        return Ok(false);
+    }
+    let manifest = describe(catalog, &row)?;
+    if manifest.objects.is_empty() && row.state == ImportState::Importing && written.is_none() {
+        return Ok(false);
+    }
+    let encoded = manifest.encode()?;
+    drop(manifest);
+    if written.as_ref() == Some(&encoded.digest) {
+        return Ok(false);
+    }
+    let object = catalog.intend_manifest(&row.id, encoded.bytes.len() as u64).await?;
+    let key = Key::new(&object.key)?;
+    backend.put(&key, Payload::from_iter([Bytes::from(encoded.bytes)])).await?;
+    let before = catalog.commit_manifest(object.num, encoded.digest).await?;
+    for old in before {
+        if let Err(e) = remove(catalog, backend, &old).await {
+            tracing::warn!("import {}: an older manifest stays: {}", row.id, e.report());
+        }
+    }
+    Ok(true)
+}
+
+async fn remove(
+    catalog: &Catalog,
+    backend: &Arc<dyn StorageBackend>,
+    old: &ObjectRow,
+) -> Result<()> {
+    backend.delete(&Key::new(&old.key)?).await?;
+    catalog.drop_objects(vec![old.num]).await
+}
+
+fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
+    let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
+    for extent in catalog.extents(&row.id)? {
+        extents.entry(extent.object).or_default().push(extent);
+    }
+    let object = |object: ObjectRow| {
+        let held = extents.remove(&object.num).unwrap_or_default();
+        Ok(ManifestObject {
+            key: Key::new(&object.key)?,
+            len: object.len,
+            role: object.role,
+            packed: object.packed,
+            extents: held.into_iter().map(|extent| (extent.range, extent.offset)).collect(),
+        })
+    };
+    let objects = catalog.objects(&row.id)?;
+    let named = objects.into_iter().filter(|o| o.stored && o.role != Role::Manifest);
+    Ok(Manifest {
+        catalog: catalog.id().to_owned(),
+        import: row.id.clone(),
+        name: row.name.clone(),
+        source: redact::without_password(&row.source),
+        info_hash_v1: row.info_hash_v1,
+        info_hash_v2: row.info_hash_v2,
+        len: row.len,
+        chunk_len: row.chunk_len,
+        layout: row.layout,
+        selected: row.selected.clone(),
+        state: row.state,
+        created_at: row.created_at,
+        completed_at: row.completed_at,
+        metainfo: catalog.metainfo(&row.id)?,
+        files: catalog.files(&row.id)?,
+        objects: named.map(object).collect::<Result<_>>()?,
+    })
+}

@@ -1,0 +1,117 @@
+//! Deleting many objects, a few at a time, whatever becomes of each.
+
+use std::{fmt, sync::Arc};
+
+use tokio::task::JoinSet;
+
+use super::Tally;
+use crate::{
+    backends::{Key, StorageBackend},
+    catalog::ObjectNum,
+    error::{Error, Kind, Result},
+};
+
+/// Deletes under way at once.
+const AT_ONCE: usize = 8;
+/// So many failures are told; after that they are only counted.
+const TOLD: usize = 50;
+
+/// What could not be removed, and why.
+#[derive(Debug, Default)]
+pub struct Failures {
+    count: usize,
+    told: Vec<Error>,
+}
+
+impl Failures {
+    pub fn add(&mut self, error: Error) {
+        self.count += 1;
+        if self.told.len() < TOLD {
+            self.told.push(error);
+        }
+    }
+
+    pub fn append(&mut self, other: Self) {
+        self.count += other.count;
+        self.told.extend(other.told);
+        self.told.truncate(TOLD);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn told(&self) -> &[Error] {
+        &self.told
+    }
+
+    /// All as one error: how many of `total` things, and the first reason.
+    pub(super) fn into_result(self, total: usize, what: impl fmt::Display) -> Result<()> {
+        let count = self.count;
+        let Some(first) = self.told.into_iter().next() else { return Ok(()) };
+        let kind = first.kind();
+        let text = format!("{count} of {total} {what} could not be removed; the first: {}", first);
+        Err(Error::new(kind, text).because(first).hint("`bae gc --yes` tries again"))
+    }
+}
+
+/// What is gone.
+#[derive(Debug, Default)]
+pub(super) struct Deleted {
+    pub(super) tally: Tally,
+    /// The rows of those that have one.
+    pub(super) nums: Vec<ObjectNum>,
+}
+
+type Done = (Option<u64>, Option<ObjectNum>, Result<()>);
+
+/// Deletes that run.
+#[derive(Debug)]
+pub(super) struct Deleting<'a> {
+    backend: &'a Arc<dyn StorageBackend>,
+    running: JoinSet<Done>,
+    pub(super) deleted: Deleted,
+    pub(super) failures: Failures,
+}
+
+impl<'a> Deleting<'a> {
+    pub(super) fn new(backend: &'a Arc<dyn StorageBackend>) -> Self {
+        let (deleted, failures) = (Deleted::default(), Failures::default());
+        Self { backend, running: JoinSet::new(), deleted, failures }
+    }
+
+    /// Starts one, when there is room among those that run. It is counted when it has a length.
+    pub(super) async fn start(&mut self, key: Key, len: Option<u64>, num: Option<ObjectNum>) {
+        while self.running.len() >= AT_ONCE {
+            self.next().await;
+        }
+        let backend = Arc::clone(self.backend);
+        self.running.spawn(async move { (len, num, backend.delete(&key).await) });
+    }
+
+    /// Waits for all that were started.
+    pub(super) async fn wait(&mut self) {
+        while !self.running.is_empty() {
+            self.next().await;
+        }
+    }
+
+    async fn next(&mut self) {
+        match self.running.join_next().await {
+            None => {}
+            Some(Ok((len, num, Ok(())))) => {
+                len.into_iter().for_each(|len| self.deleted.tally.add(len));
+                self.deleted.nums.extend(num);
+            }
+            Some(Ok((_, _, Err(e)))) => self.failures.add(e),
+            Some(Err(e)) => {
+                let text = "a delete did not finish";
+                self.failures.add(Error::new(Kind::Internal, text).because(e));
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Removing one import, and what a repair took its bytes from.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Failures, deleting::Deleting, unfinished, uploads_of};
+use crate::{
+    backends::{Key, StorageBackend, Unfinished},
+    catalog::{Catalog, ImportId, ImportRow, ImportState, ObjectRow, Role},
+    error::Result,
+    storage::manifest::OwnKey,
+};
+
+/// Removes an import: first from sight, then its manifests, then its uploads and objects, then its rows. So a crash in
+/// between leaves an import that the next sweep finishes, and never a manifest that tells of objects that are gone.
+/// What cannot be removed keeps its row, and the import stays in [`ImportState::Removing`].
+///
+/// With `keep_objects` it only goes from sight, and a later import of the same torrent takes its objects up again.
+/// Its writer must have stopped.
+///
+/// # Errors
+/// How many objects are left, and why the first of them is; what the catalog says.
+pub async fn remove_import(
+    catalog: &Catalog,
+    backend: &Arc<dyn StorageBackend>,
+    row: &ImportRow,
+    keep_objects: bool,
+) -> Result<()> {
+    if keep_objects {
+        return catalog.set_state(&row.id, ImportState::Kept).await;
+    }
+    catalog.set_state(&row.id, ImportState::Removing).await?;
+    let (manifests, objects): (Vec<_>, Vec<_>) =
+        catalog.objects(&row.id)?.into_iter().partition(|object| object.role == Role::Manifest);
+    let within = format!("import {}", row.id);
+    delete(catalog, backend, &manifests)
+        .await?
+        .into_result(manifests.len(), "manifests")
+        .map_err(|e| e.within(&within))?;
+    let mut failures = abort_uploads(backend, catalog, row, &objects).await;
+    failures.append(delete(catalog, backend, &objects).await?);
+    failures.into_result(objects.len(), "objects").map_err(|e| e.within(&within))?;
+    catalog.delete_import(&row.id).await
+}
+
+/// Deletes objects that a repair or a publishing left with nothing, where that is still so, and their rows. What
+/// cannot be deleted stays an intent, which the sweep finds.
+///
+/// # Errors
+/// How many are left, and why the first of them is; what the catalog says.
+pub async fn delete_freed(
+    catalog: &Catalog,
+    backend: &Arc<dyn StorageBackend>,
+    import: &ImportId,
+    freed: &[ObjectRow],
+) -> Result<()> {
+    let nums: BTreeSet<_> = freed.iter().map(|object| object.num).collect();
+    let mut now = catalog.objects(import)?;
+    // Whoever took its name up again made it an object that holds something.
+    let used: BTreeSet<_> =
+        now.iter().filter(|object| object.stored).map(|object| object.key.clone()).collect();
+    now.retain(|object| {
+        nums.contains(&object.num) && !object.stored && !used.contains(&object.key)
+    });
+    delete(catalog, backend, &now).await?.into_result(now.len(), "replaced objects")
+}
+
+/// Deletes objects, and of those that are gone the rows.
+async fn delete(
+    catalog: &Catalog,
+    backend: &Arc<dyn StorageBackend>,
+    objects: &[ObjectRow],
+) -> Result<Failures> {
+    let mut deleting = Deleting::new(backend);
+    for object in objects {
+        deleting.start(Key::new(&object.key)?, Some(object.len), Some(object.num)).await;
+    }
+    deleting.wait().await;
+    let nums = std::mem::take(&mut deleting.deleted.nums);
+    catalog.drop_objects(nums).await?;
+    Ok(deleting.failures)
+}
+
+async fn abort_uploads(
+    backend: &Arc<dyn StorageBackend>,
+    catalog: &Catalog,
+    row: &ImportRow,
+    objects: &[ObjectRow],
+) -> Failures {
+    let mut failures = Failures::default();
+    let keys = objects.iter().filter_map(|object| OwnKey::parse(&object.key));
+    let mut folders: BTreeSet<String> = keys.map(|key| key.folder()).collect();
+    folders.insert(format!("{}{}/", catalog.key_prefix(), row.id));
+    let mut uploads: Vec<Unfinished> = Vec::new();
+    for folder in folders {
+        match unfinished(backend, &folder).await {
+            Ok(found) => uploads.extend(found),
+            Err(e) => failures.add(e),
+        }
+    }
+    match uploads_of(backend, objects).await {
+        Ok(found) => uploads.extend(found),
+        Err(e) => failures.add(e),
+    }
+    for upload in uploads {
+        if let Err(e) = backend.abort(&upload).await {
+            failures.add(e.within(format_args!("upload of {}", upload.key)));
+        }
+    }
+    failures
+}

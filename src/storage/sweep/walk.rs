@@ -1,0 +1,98 @@
+//! One pass over what a place lists under a prefix, compared with the catalog.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Sweep, Tally, deleting::Deleting};
+use crate::{
+    backends::{ObjectInfo, Page},
+    catalog::KeyState,
+    error::Result,
+    storage::manifest::OwnKey,
+};
+
+/// What is under a prefix and is not named.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) unnamed: Tally,
+    /// What is recorded as an intent.
+    pub(super) intended: Tally,
+    pub(super) unclaimed: BTreeSet<String>,
+}
+
+/// What is unnamed in one import's folder.
+#[derive(Default)]
+struct InFolder {
+    tally: Tally,
+    has_manifest: bool,
+}
+
+impl Walk {
+    /// Counts; only one entry an import is kept, however many objects there are.
+    pub(super) async fn new(sweep: Sweep<'_>, prefix: &str) -> Result<Self> {
+        let mut walk = Self::default();
+        let mut folders: BTreeMap<String, InFolder> = BTreeMap::new();
+        let mut next = Some(sweep.backend.list(prefix, None).await?);
+        while let Some(page) = next {
+            for (object, state) in with_states(sweep, &page)? {
+                if state == KeyState::Intended {
+                    walk.intended.add(object.len);
+                    continue;
+                }
+                let folder = folders.entry(folder_of(&object)).or_default();
+                let manifest = OwnKey::parse(object.key.as_str()).is_some_and(|k| k.is_manifest);
+                folder.has_manifest |= manifest;
+                folder.tally.add(object.len);
+            }
+            next = following(sweep, prefix, page).await?;
+        }
+        for (name, folder) in folders {
+            if folder.has_manifest && !sweep.catalog.knows_folder(&name)? {
+                walk.unclaimed.insert(name);
+            } else {
+                walk.unnamed.merge(folder.tally);
+            }
+        }
+        Ok(walk)
+    }
+}
+
+/// Deletes what nothing at all is recorded of, but for what is in `unclaimed`.
+pub(super) async fn delete_unnamed(
+    sweep: Sweep<'_>,
+    prefix: &str,
+    unclaimed: &BTreeSet<String>,
+    deleting: &mut Deleting<'_>,
+) -> Result<()> {
+    let mut next = Some(sweep.backend.list(prefix, None).await?);
+    while let Some(page) = next {
+        for (object, state) in with_states(sweep, &page)? {
+            if state == KeyState::No && !unclaimed.contains(&folder_of(&object)) {
+                deleting.start(object.key.clone(), Some(object.len), None).await;
+            }
+        }
+        next = following(sweep, prefix, page).await?;
+    }
+    Ok(())
+}
+
+/// The objects of a page that hold nothing, as far as the catalog knows now: what was committed since is named.
+fn with_states(sweep: Sweep<'_>, page: &Page) -> Result<Vec<(ObjectInfo, KeyState)>> {
+    let keys = page.objects.iter().map(|object| object.key.as_str());
+    let states = sweep.catalog.key_states(sweep.storage, keys)?;
+    let unnamed = page.objects.iter().zip(states).filter(|(_, state)| *state != KeyState::Yes);
+    Ok(unnamed.map(|(object, state)| (object.clone(), state)).collect())
+}
+
+async fn following(sweep: Sweep<'_>, prefix: &str, page: Page) -> Result<Option<Page>> {
+    match page.next {
+        Some(token) => sweep.backend.list(prefix, Some(&token)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The import's folder, or what is before the last part.
+fn folder_of(object: &ObjectInfo) -> String {
+    let key = object.key.as_str();
+    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+    OwnKey::parse(key).map_or_else(|| format!("{folder}/"), |own| own.folder())
+}

@@ -1,0 +1,109 @@
+//! What changed or went behind our back is found, and mended from the swarm.
+
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use crate::support::{
+    MIB,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    torrents::{Fixture, Recipe, Version},
+};
+
+fn chunks(bae: &Bae) -> Vec<PathBuf> {
+    let mut open = vec![bae.objects().to_owned()];
+    let mut found = Vec::new();
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => open.push(path),
+                false if path.to_str().unwrap().contains("manifest-") => {}
+                false => found.push(path),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn repair(bae: &Bae, id: &str, seeder: &LibtorrentPeer) -> Vec<serde_json::Value> {
+    let mut args: Vec<OsString> = ["--json", "verify", "--repair", id].map(Into::into).to_vec();
+    args.extend(["--listen", &bae.listen.to_string(), "--peer"].map(Into::into));
+    args.extend([seeder.addr().to_string(), "--no-dht".into(), "--no-lsd".into()].map(Into::into));
+    bae.run(args).expect(0).json()
+}
+
+fn mended(version: Version) {
+    let list = [("one.flac", 5 * MIB + 1), ("two.flac", 6 * MIB), ("three", 70_000)];
+    let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
+    let torrent: Fixture =
+        Recipe::folder("An Album to mend", list).version(version).piece(64 << 10).make();
+    let bae = Bae::new().storing_with("chunk=1MiB");
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let id = bae.import(&torrent, &[seeder.addr()]).id;
+    let objects = chunks(&bae);
+    let mut bytes = fs::read(&objects[1]).unwrap();
+    bytes[100_000] ^= 1;
+    fs::write(&objects[1], bytes).unwrap();
+    fs::remove_file(&objects[4]).unwrap();
+    let short = fs::File::options().write(true).open(&objects[7]).unwrap();
+    short.set_len(10).unwrap();
+
+    let quick = bae.run(["verify", "--quick", "--json", &id]).expect(32).json();
+    let lost = quick[0]["bad"].as_array().unwrap().len();
+    assert!((16..=40).contains(&lost), "{lost} pieces of two objects");
+    let found = bae.run(["--json", "verify", &id]).expect(32).json();
+    let bad = found[0]["bad"].as_array().unwrap();
+    assert_eq!(bad.len(), lost + 1, "and one with a wrong byte");
+    assert!(bad.iter().all(|b| b["files"][0].as_str().unwrap().starts_with("An Album to mend/")));
+
+    let lines = repair(&bae, &id, &seeder);
+    let imported = lines.iter().find(|line| line["event"] == "imported").unwrap();
+    let fetched = imported["downloaded"].as_u64().unwrap();
+    assert!(fetched < 4 * MIB, "{fetched} for {lost} pieces");
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["event"], last["bad"].as_array().map(Vec::len)),
+        (&"verified".into(), Some(0))
+    );
+    bae.assert_verified(&id);
+    bae.run(["verify", "--quick", &id]).expect(0);
+    bae.assert_exact(&id, &torrent);
+    let ls = bae.run(["ls", "--json"]).expect(0).json();
+    assert_eq!(ls[0]["state"], "imported");
+    // Nothing is left over, and the manifest tells of the import as it is now.
+    let report = bae.run(["gc", "--json"]).expect(0).json();
+    assert_eq!((&report[0]["objects"], &report[0]["uploads"]), (&0.into(), &0.into()));
+    fs::remove_dir_all(bae.data_dir()).unwrap();
+    bae.run(["attach", &bae.storage_url()]).expect(0);
+    bae.run(["verify", "--quick", &id]).expect(0);
+    bae.assert_exact(&id, &torrent);
+}
+
+#[test]
+fn verify_mends_what_was_changed_or_lost_behind_its_back() {
+    mended(Version::V1);
+}
+
+#[test]
+fn verify_mends_a_v2_torrent_too() {
+    mended(Version::V2);
+}
+
+#[test]
+fn a_repair_without_peers_keeps_what_is_good_and_can_be_done_again() {
+    let torrent = Recipe::single("nobody has it.bin", 6 * MIB).piece(64 << 10).make();
+    let bae = Bae::new().storing_with("chunk=1MiB");
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let id = bae.import(&torrent, &[seeder.addr()]).id;
+    fs::remove_file(&chunks(&bae)[2]).unwrap();
+    let nobody = ["--timeout", "2s", "verify", "--repair", "--no-dht", "--no-lsd", &id];
+    bae.run(nobody).expect(6);
+    let ls = bae.run(["ls", "--json"]).expect(0).json();
+    assert_eq!((&ls[0]["state"], &ls[0]["stored"]), (&"importing".into(), &(5 * MIB).into()));
+    bae.run(["gc", "--yes"]).expect(0);
+    let done = bae.import(&torrent, &[seeder.addr()]);
+    assert_eq!(done.id, id);
+    assert!(done.downloaded < 2 * MIB, "{} fetched", done.downloaded);
+    bae.assert_exact(&id, &torrent);
+}
