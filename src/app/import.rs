@@ -69,6 +69,10 @@ impl Job<'_> {
             source = Source::find(&self.request.source, self.request.timeout) => source?,
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
+        tokio::select! {
+            asked = self.place.ask(&self.app.catalog) => asked?,
+            () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        }
         let known = match source {
             Source::Torrent(bytes) => Ok((Metainfo::parse(&bytes)?, bytes)),
             Source::Magnet(uri, magnet) => self.known(&magnet)?.ok_or((uri, magnet)),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use super::drive::open_drive;
 use crate::{
@@ -144,6 +145,8 @@ pub(super) struct Place {
     pub(super) backend: Arc<dyn StorageBackend>,
     pub(super) upload_concurrency: usize,
     chunk: u64,
+    /// Whether it has answered.
+    answers: OnceCell<()>,
 }
 
 impl Place {
@@ -155,7 +158,29 @@ impl Place {
             backend,
             upload_concurrency: profile.upload_concurrency,
             chunk: profile.chunk,
+            answers: OnceCell::new(),
         })
+    }
+
+    /// Asks a remote place for something small, once. What is wrong with keys, region or bucket is then told by name
+    /// before anything is fetched; to a large put some servers answer by hanging up.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub(super) async fn ask(&self, catalog: &Catalog) -> Result<()> {
+        if !self.backend.is_remote() {
+            return Ok(());
+        }
+        let ask = || async {
+            match self.backend.list(&catalog.key_prefix(), None).await {
+                // To be allowed to put and not to list is nothing wrong.
+                Err(e) if e.kind() != Kind::PermissionDenied => {
+                    Err(e.within(format_args!("storage {:?}", self.name)))
+                }
+                _ => Ok(()),
+            }
+        };
+        self.answers.get_or_try_init(ask).await.copied()
     }
 
     /// The chunk length of a new import.

@@ -48,9 +48,6 @@ pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 * MIB);
 /// The least budget that works: two 16 MiB pieces, one coming in while the other goes out.
 pub const MIN_MEMORY: ByteSize = ByteSize(32 * MIB);
 
-const NO_DRIVE: &str =
-    "add a [storage.NAME] section with type = \"drive\" to the config file, or set BAE_DRIVE_TOKEN";
-
 /// What flags and environment variables said; all of it optional, all of it stronger than the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -194,7 +191,7 @@ impl Config {
             "drive" if !self.profiles.values().any(|s| s.text("type") == Some("drive")) => {
                 match drive_vars::profile(&self.drive)? {
                     Some(profile) => Ok(profile),
-                    None => self.only_profile_of(name_or_url).map_err(|e| e.hint(NO_DRIVE)),
+                    None => self.only_profile_of(name_or_url),
                 }
             }
             "s3" | "drive" => self.only_profile_of(name_or_url),
@@ -229,7 +226,7 @@ impl Config {
                 let text = format!("no storage of type {kind:?} is configured");
                 Err(Error::new(Kind::NotFound, text).hint(match kind {
                     "s3" => "add one: `bae storage add NAME s3://BUCKET`, or set BAE_STORAGE_S3_BUCKET",
-                    _ => "sign in: `bae storage login drive`, or add one: `bae storage add NAME drive://FOLDER_ID`",
+                    _ => "add one: `bae storage add NAME drive://FOLDER_ID`, then `bae storage login NAME`; or set BAE_DRIVE_TOKEN",
                 }))
             }
             several => {

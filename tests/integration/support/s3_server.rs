@@ -108,7 +108,9 @@ impl S3Server {
             let socket = dir.join(format!("{part}.sock"));
             command.arg(format!("-{part}.localSocket={}", socket.display()));
         }
-        command.args(["-master.volumeSizeLimitMB=512", "-volume.max=40"]);
+        // Each bucket has volumes of its own, by default seven: one will do, and there are many buckets.
+        command.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
+        command.args(["-master.volumeSizeLimitMB=512", "-volume.max=500"]);
         command.arg("-master.telemetry=false");
         let process = Process::start("SeaweedFS", &command);
         Self::new(s3, "us-east-1", None, vec![process], place).ready()
