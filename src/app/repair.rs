@@ -10,6 +10,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    backends::Key,
     error::Result,
     events::{EventSink, Imported},
     storage::sweep::delete_freed,
@@ -36,6 +37,10 @@ impl App {
         let (metainfo, meta) = self.metainfo_of(&row)?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
         let freed = self.catalog.forget_ranges(&row.id, ranges).await?;
+        for object in &freed {
+            // Whole files come back under the same names.
+            self.cache.forget(&Key::new(&object.key)?);
+        }
         let store = self.open_store(&row, &place)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let import = ImportRequest {

@@ -78,6 +78,9 @@ impl Default for RetryPolicy {
     }
 }
 
+/// A trouble that lasts longer than this is told to the user.
+const UNTOLD: Duration = Duration::from_secs(5);
+
 /// Repeats the calls into `B` that fail with a retryable kind.
 #[derive(Debug)]
 pub struct Retrying<B> {
@@ -154,7 +157,13 @@ impl Patience<'_> {
             }
             self.resends -= 1;
             let Self { what, thing, .. } = &self;
-            tracing::warn!("{what} {thing} will be tried again in {wait:.1?}: {}", error.report());
+            let text = format!("{what} {thing} will be tried again in {wait:.1?}");
+            // What passes within seconds is no news: some places refuse a call now and then every day.
+            if self.budget - left < UNTOLD {
+                tracing::info!("{text}: {}", error.report());
+            } else {
+                tracing::warn!("{text}: {}", error.report());
+            }
             tokio::time::sleep(wait).await;
         }
     }

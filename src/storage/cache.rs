@@ -55,6 +55,13 @@ impl State {
         Some(bytes.clone())
     }
 
+    fn remove(&mut self, slot: &Slot) {
+        if let Some((used, bytes)) = self.windows.remove(slot) {
+            self.by_use.remove(&used);
+            self.bytes -= bytes.len() as u64;
+        }
+    }
+
     fn insert(&mut self, slot: Slot, bytes: Bytes, max_bytes: u64) {
         self.clock += 1;
         self.bytes += bytes.len() as u64;
@@ -82,6 +89,13 @@ impl WindowCache {
     #[must_use]
     pub fn held(&self) -> u64 {
         self.state.lock().bytes
+    }
+
+    /// Drops the windows of `key`: its object goes, and another may take the name.
+    pub fn forget(&self, key: &Key) {
+        let mut state = self.state.lock();
+        let gone: Vec<Slot> = state.windows.keys().filter(|slot| slot.0 == *key).cloned().collect();
+        gone.iter().for_each(|slot| state.remove(slot));
     }
 
     /// The window, if it is here.

@@ -9,7 +9,7 @@ use super::{
     import::{ImportStore, Source, StoredObject},
 };
 use crate::{
-    backends::Payload,
+    backends::{Key, Payload},
     error::{Error, Kind, Result},
     memory::BLOCK,
 };
@@ -37,6 +37,11 @@ impl ImportReader {
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
         Self { store, cache }
+    }
+
+    /// Drops what is cached of an object that goes: another may take its name.
+    pub(super) fn forget(&self, key: &Key) {
+        self.cache.forget(key);
     }
 
     /// The import it reads.

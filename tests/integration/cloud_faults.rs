@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -281,6 +281,23 @@ fn nothing_of_the_payload_touches_the_disk_or_is_sent_twice() {
     assert!(puts.len() as u64 <= torrent.bytes / (12 * MIB) + 20, "{} PUTs", puts.len());
     running.ended(Duration::from_secs(30)).expect(0);
     bae.assert_exact(done["id"].as_str().unwrap(), &torrent);
+}
+
+#[test]
+fn a_request_that_stalls_is_given_up_and_sent_again() {
+    let torrent = Recipe::single("stalled.bin", 300 * KIB).piece(64 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let cloud = Cloud::new();
+    let bae = cloud.bae("stalled");
+    cloud.proxy.spoil(|r| match (r.number, r.method.as_str()) {
+        (1, "PUT") => Fault::Stall(Duration::from_secs(90)),
+        _ => Fault::None,
+    });
+    let began = Instant::now();
+    let done = bae.import(&torrent, &[seeder.addr()]);
+    assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
+    assert!(cloud.proxy.seen().len() > 3, "nothing was sent again");
+    bae.assert_exact(&done.id, &torrent);
 }
 
 /// What a process has given the disks to write.

@@ -107,3 +107,32 @@ fn a_repair_without_peers_keeps_what_is_good_and_can_be_done_again() {
     assert!(done.downloaded < 2 * MIB, "{} fetched", done.downloaded);
     bae.assert_exact(&id, &torrent);
 }
+
+#[test]
+fn a_damaged_whole_file_is_whole_again_under_its_name() {
+    let list = [("large.flac", 9 * MIB + 5), ("small.flac", 400_000), ("gone", 70_000)];
+    let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
+    let torrent = Recipe::folder("Whole to mend", list).piece(64 << 10).make();
+    let bae = Bae::new().storing_with("chunk=1MiB");
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+    let id = bae.run(args).expect(0).imported().id;
+    let folder = bae.objects().join(&torrent.name);
+    for name in ["large.flac", "small.flac"] {
+        let mut bytes = fs::read(folder.join(name)).unwrap();
+        bytes[200_000] ^= 1;
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+    fs::remove_file(folder.join("gone")).unwrap();
+    let found = bae.run(["verify", &id]).expect(32).stdout;
+    assert!(found.contains("large.flac") && found.contains("gone"), "{found}");
+    let lines = repair(&bae, &id, &seeder);
+    let imported = lines.iter().find(|line| line["event"] == "imported").unwrap();
+    let fetched = imported["downloaded"].as_u64().unwrap();
+    assert!(fetched < 2 * MIB, "{fetched} for three pieces");
+    assert_eq!(lines.last().unwrap()["bad"].as_array().map(Vec::len), Some(0));
+    torrent.assert_same(&folder);
+    let report = bae.run(["gc", "--json"]).expect(0).json();
+    assert_eq!(report[0]["objects"], 0);
+    bae.assert_exact(&id, &torrent);
+}

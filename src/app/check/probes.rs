@@ -69,7 +69,14 @@ impl Trial {
 
     pub(super) async fn write(&self) -> Result<Finding> {
         let (key, began) = (self.make("small"), Instant::now());
-        self.timed(self.backend.put(&key, payload(Bytes::from_static(SMALL)))).await?;
+        let put = self.timed(self.backend.put(&key, payload(Bytes::from_static(SMALL)))).await;
+        if let Err(e) = put {
+            if !e.kind().is_retryable() {
+                // A refusal stores nothing: there is nothing to take away again.
+                self.made.lock().clear();
+            }
+            return Err(e);
+        }
         ok(format!("an object was stored, in {}", since(began)))
     }
 
@@ -277,6 +284,9 @@ impl Trial {
     /// All of it is tried; the first error is the answer.
     async fn remove_all(&self) -> Result<()> {
         let made = std::mem::take(&mut *self.made.lock());
+        if made.is_empty() {
+            return Ok(());
+        }
         let mut first = Ok(());
         for key in &made {
             first = first.and(self.backend.delete(key).await);

@@ -219,7 +219,9 @@ impl Cause {
         }
         let why = chain(&error);
         if caused_by::<CredentialsError>(&error) {
-            return Self::Credentials(why);
+            // The SDK lists everywhere it looked, at length.
+            let none = why.contains("no credentials found") || why.contains("not loaded");
+            return Self::Credentials(if none { NO_KEYS.into() } else { why });
         }
         match error {
             SdkError::ConstructionFailure(_) => Self::Request(why),
@@ -265,6 +267,7 @@ impl fmt::Display for Answer {
 }
 
 /// How a user gives keys.
+const NO_KEYS: &str = "no keys were found, in the storage or where AWS tools keep them";
 const KEYS: &str = "set access_key_id and secret_access_key of the storage, or AWS_ACCESS_KEY_ID and \
                     AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws";
 

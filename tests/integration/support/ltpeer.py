@@ -59,7 +59,8 @@ def settings(args, listen):
         "enable_outgoing_tcp": not args.only_utp,
         "enable_incoming_tcp": not args.only_utp,
         "alert_mask": lt.alert.category_t.error_notification | lt.alert.category_t.status_notification
-        | lt.alert.category_t.connect_notification | lt.alert.category_t.tracker_notification,
+        | lt.alert.category_t.connect_notification | lt.alert.category_t.tracker_notification
+        | lt.alert.category_t.storage_notification,
     }
     if not args.plain:
         pack |= {
@@ -138,6 +139,7 @@ def run(args):
     waiting = len(sessions)
     ready_by = time.monotonic() + 10
     done = args.mode == "seed"
+    flushing = False
     told = 0.0
     while True:
         for s in sessions:
@@ -146,17 +148,22 @@ def run(args):
                     waiting -= 1
                     if waiting == 0:
                         say(event="ready", version=lt.__version__)
+                elif a.what() in ("cache_flushed", "cache_flushed_alert") and flushing and not done:
+                    done = True
+                    say(event="done", seconds=time.monotonic() - started)
                 elif a.what() != "peer_info_alert" and not args.plain:
                     say(event="note", text=f"{a.what()}: {a.message()}")
         if waiting and time.monotonic() > ready_by:
             say(event="note", text="not every session listens")
             sys.exit(1)
-        if not done and handles[0].status().is_seeding:
-            done = True
-            say(event="done", seconds=time.monotonic() - started)
+        if not done and not flushing and handles[0].status().is_seeding:
             if args.exit:
+                say(event="done", seconds=time.monotonic() - started)
                 # The destructors of the sessions would wait for trackers; nothing here needs that.
                 os._exit(0)
+            # To have every piece is not to have written it: whoever reads the file now waits for that.
+            flushing = True
+            handles[0].flush_cache()
         now = time.monotonic()
         if now - told >= 0.25:
             told = now
