@@ -14,7 +14,7 @@ use super::{
     publish::{Files, SharedSink, publish},
 };
 use crate::{
-    catalog::{ImportRow, ImportState},
+    catalog::{ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
     storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
@@ -122,6 +122,8 @@ impl Job<'_> {
             missing: opened.plan.missing().collect(),
             stored,
             lead: self.app.pool.budget() as u64 / 4,
+            in_order: opened.row.layout == LayoutKind::Files
+                && self.place.backend.capabilities().ordered,
         };
         let (store, events) = (Arc::clone(&opened.store), self.events.clone());
         Download::new(torrent, &opened.meta, store, goal, writer, events, self.request.timeout)

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Progress},
-    storage::ImportStore,
+    storage::{ImportStore, stream::resume},
     torrents::{
         Origin, Start, Torrent, Torrents, metadata,
         metainfo::{Metainfo, torrent_file},
@@ -148,6 +148,7 @@ impl Job<'_> {
             }
         };
         let store = self.app.open_store(&row, &self.place)?;
+        resume(catalog, &store).await?;
         let plan = Plan::new(&meta, selected.as_deref(), &store);
         Ok(Opened { row, metainfo, meta, store, plan })
     }

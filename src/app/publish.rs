@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -64,9 +64,11 @@ impl Job<'_> {
     pub(super) async fn publish_rest(&self, opened: &Opened) -> Result<()> {
         let Some(files) = self.publisher(opened)? else { return Ok(()) };
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
-        let publishing = publish(files, &told(&self.events, &opened.row));
+        let (sink, mut lost) = told(&self.events, &opened.row);
+        let publishing = publish(files, &sink);
         let done = tokio::select! {
             done = publishing.finished() => done.map(drop),
+            Some(error) = lost.recv() => Err(error),
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
         };
         publishing.stop().await;
@@ -74,14 +76,18 @@ impl Job<'_> {
     }
 }
 
-/// What publishing says, as events of the import.
-fn told(events: &EventSink, row: &ImportRow) -> SharedSink {
+/// What publishing says, as events of the import, and what ends it.
+fn told(events: &EventSink, row: &ImportRow) -> (SharedSink, mpsc::UnboundedReceiver<Error>) {
     let (events, id) = (events.clone(), row.id.to_string());
-    Arc::new(move |event| match event {
+    let (tx, lost) = mpsc::unbounded_channel();
+    let sink: SharedSink = Arc::new(move |event| match event {
+        // Nobody hears it who has not stopped.
+        WriterEvent::Lost(error) => drop(tx.send(error)),
         WriterEvent::Paused(error) => events.paused(&id, &error),
         WriterEvent::Resumed => events.send(Event::Resumed { id: id.clone() }),
         WriterEvent::Durable(_) => {}
-    })
+    });
+    (sink, lost)
 }
 
 /// The wanted files that can be objects: links have no bytes and no form that every place keeps.

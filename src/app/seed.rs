@@ -78,7 +78,11 @@ impl App {
         let place = self.place_of(row).await?;
         let store = self.open_store(row, &place)?;
         let (metainfo, meta) = self.metainfo_of(row)?;
-        let plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        let mut plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        // What is in a file that is not uploaded to its end can be given to nobody.
+        for (piece, have) in (0u32..).zip(&mut plan.have) {
+            *have &= store.readable(meta.piece_range(piece));
+        }
         let stored = store.stored_bytes(&plan.wanted);
         // Only what is here is wanted: seeding fetches nothing.
         let start = Start {
@@ -90,8 +94,14 @@ impl App {
         let torrent = torrents.add(start).await?;
         torrent.attach(&meta, Arc::clone(&store), self.reader(&store), None);
         started(torrents, row, &meta, plan.wanted.len(), stored, events).await;
-        let goal =
-            Goal { id: row.id.to_string(), wanted: plan.wanted, missing: vec![], stored, lead: 0 };
+        let goal = Goal {
+            id: row.id.to_string(),
+            wanted: plan.wanted,
+            missing: vec![],
+            stored,
+            lead: 0,
+            in_order: false,
+        };
         let (_, nothing_written) = mpsc::unbounded_channel();
         Ok(Download::new(torrent, &meta, store, goal, nothing_written, events.clone(), None))
     }

@@ -37,7 +37,8 @@ impl App {
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let hashes = PieceHashes::of(&meta);
         let reader = self.reader(&store);
-        let here = || (0..meta.pieces()).filter(|&p| plan.have[p as usize] && hashes.is_known(p));
+        let readable = |p| plan.have[p as usize] && store.readable(meta.piece_range(p));
+        let here = || (0..meta.pieces()).filter(|&p| readable(p) && hashes.is_known(p));
         let total = here().map(|p| length(&meta, p)).sum();
         let mut report =
             VerifyReport { pieces: 0, bad: Vec::new(), missing: store.missing(&plan.wanted).len() };

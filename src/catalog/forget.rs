@@ -9,6 +9,7 @@ use super::{
     imports::import_num,
     objects::{COLUMNS, object_row, select},
     sql_error, sql_int,
+    streamed::forget_streamed,
     whole::cut_out,
 };
 use crate::error::Result;
@@ -23,6 +24,7 @@ fn forget(
     for range in ranges.iter().filter(|range| !range.is_empty()) {
         touched.extend(cut_out(connection, num, range)?.into_iter().map(|cut| cut.object));
     }
+    forget_streamed(connection, num, ranges)?;
     let sql = "UPDATE imports SET state = 'importing' WHERE num = ? AND state = 'imported'";
     connection.execute(sql, [num]).map_err(sql_error)?;
     let mut freed = Vec::new();

@@ -17,6 +17,7 @@ mod manifests;
 mod notes;
 mod objects;
 mod schema;
+mod streamed;
 mod whole;
 mod writer;
 

@@ -74,6 +74,13 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY(storage, catalog)
     ) WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE streamed(
+        object INTEGER PRIMARY KEY REFERENCES objects(num) ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        end INTEGER NOT NULL
+    );
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

@@ -9,6 +9,7 @@ use super::{
     imports::import_num,
     objects::{COLUMNS, extent_row, object_row, select},
     sql_error, sql_int,
+    streamed::{drop_streamed, streamed_of},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -85,10 +86,17 @@ fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
     statement.execute(values).map(drop).map_err(sql_error)
 }
 
-/// Refuses cuts that are not all of `range`: a whole file is made of what is stored, and holds no more.
-fn check_covered(cut: &[Extent], range: &Range<u64>, row: &ObjectRow) -> Result<()> {
+/// Refuses cuts that, with what was sent into the object before, are not all of `range`: a whole file is made of what
+/// is stored, and holds no more.
+fn check_covered(
+    cut: &[Extent],
+    sent: &Range<u64>,
+    range: &Range<u64>,
+    row: &ObjectRow,
+) -> Result<()> {
+    let first = if sent.start == range.start { sent.end } else { range.start };
     let end =
-        cut.iter().try_fold(range.start, |at, e| (e.range.start <= at).then_some(e.range.end));
+        cut.iter().try_fold(first, |at, e| (e.range.start <= at).then_some(at.max(e.range.end)));
     let covered = range.is_empty() || end.is_some_and(|end| end >= range.end);
     if covered && range.end - range.start == row.len {
         return Ok(());
@@ -109,7 +117,9 @@ fn take_over(
     }
     let import = import_num(connection, &row.import)?;
     let cut = if range.is_empty() { Vec::new() } else { cut_out(connection, import, range)? };
-    check_covered(&cut, range, &row)?;
+    let sent = streamed_of(connection, sql_int(num.0)?, range.start)?;
+    check_covered(&cut, &sent, range, &row)?;
+    drop_streamed(connection, sql_int(num.0)?)?;
     if !range.is_empty() {
         let whole = Extent { range: range.clone(), object: num, offset: 0 };
         insert(connection, import, &whole)?;

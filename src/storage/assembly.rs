@@ -131,9 +131,33 @@ impl Assembly {
 
     /// The rest of a slot of which every wanted byte is there.
     pub fn take_full(&mut self) -> Option<Plan> {
-        let index = self.full.pop_first()?;
+        self.take_full_where(|_| true)
+    }
+
+    /// As [`Assembly::take_full`], of the slots that `may` be taken.
+    pub fn take_full_where(&mut self, may: impl Fn(usize) -> bool) -> Option<Plan> {
+        let index = self.full.iter().copied().find(|index| may(*index))?;
+        self.take_slot(index)
+    }
+
+    /// The last slot of which every wanted byte is there, of those that `may` be taken.
+    pub fn last_full(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
+        self.full.iter().rev().copied().find(|index| may(*index))
+    }
+
+    /// Whether something of this slot was stored before, or taken.
+    #[must_use]
+    pub fn has_settled(&self, index: usize) -> bool {
+        self.settled.overlaps(&self.layout.slots()[index])
+    }
+
+    /// The rest of this slot, when every wanted byte of it is there and some wait.
+    pub fn take_slot(&mut self, index: usize) -> Option<Plan> {
+        if !self.full.remove(&index) {
+            return None;
+        }
         let slot = self.open.remove(&index)?;
-        let packed = self.settled.overlaps(&self.layout.slots()[index]);
+        let packed = self.has_settled(index);
         Some(self.settle(slot.waiting, packed))
     }
 

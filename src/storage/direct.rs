@@ -1,8 +1,9 @@
-//! Files that are one object from the start: those that arrive as one chunk need no second one made of it.
+//! Files that are one object from the start: those that arrive as one chunk need no second one made of it, and where parts
+//! must come in order the larger ones are sent as they come.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::Publisher;
+use super::{Publisher, lanes::Lanes};
 use crate::{
     catalog::{FileRow, ObjectRow},
     error::Result,
@@ -23,6 +24,24 @@ impl DirectFiles {
         let some = files.iter().filter(|file| file.len > 0);
         let files = some.map(|file| (file.start, file.clone())).collect();
         Self { publisher, files: Arc::new(files) }
+    }
+
+    pub(super) fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+
+    /// The files that are sent in order, and how far they are.
+    pub(super) fn lanes(&self) -> Lanes {
+        let store = self.publisher.store();
+        let mut files: Vec<_> = self.files.values().collect();
+        files.sort_by_key(|file| file.start);
+        let mut lanes = Lanes::default();
+        for file in files {
+            let Some(stream) = self.publisher.stream(file) else { continue };
+            let sent = store.streamed_at(file.start).map_or(0, |range| range.end - range.start);
+            lanes.push(file.clone(), stream, sent, store.layout());
+        }
+        lanes
     }
 
     /// Takes the name of the file that `runs` are all of; `None` when they are not one whole file.

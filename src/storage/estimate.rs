@@ -1,7 +1,7 @@
 //! What an import will ask of a place, counted before it begins. Pure.
 //!
-//! It counts what happens when memory allows (every slot becomes one object) and nothing fails: an import under
-//! pressure packs, and one on a bad line repeats.
+//! It counts what happens when memory allows (every slot becomes one object, or one part of a file that is sent in order)
+//! and nothing fails: an import under pressure packs, and one on a bad line repeats.
 
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use super::{
     compose::{Part, Piece, Rules, compose},
     layout::{FileSpan, Layout},
     ranges::RangeSet,
+    stream,
 };
 use crate::{backends::Key, error::Result};
 
@@ -68,11 +69,21 @@ pub fn tally(
         .iter()
         .filter(|file| !file.pad && (file.range.is_empty() || missing.overlaps(&file.range)))
         .collect();
+    let streamed: RangeSet = whole
+        .iter()
+        .filter(|file| stream::shape(&file.range, rules.chunk_len, rules.can).is_some())
+        .map(|file| file.range.clone())
+        .collect();
     let passing: RangeSet = whole.iter().map(|file| file.range.clone()).collect();
     let mut tally = Tally { payload: missing.len(), ..Tally::default() };
     for slot in layout.slots() {
         let held = missing.len_within(slot.clone());
         if held == 0 {
+            continue;
+        }
+        if streamed.contains(slot) {
+            // Sent into its file's own object.
+            tally.requests.part += 1;
             continue;
         }
         tally.requests.put += 1;
@@ -102,6 +113,12 @@ impl Tally {
     fn compose(&mut self, layout: &Layout, file: &FileSpan, rules: &Rules) -> Result<()> {
         let (start, end) = (file.range.start, file.range.end);
         self.keep(end - start);
+        if stream::shape(&file.range, rules.chunk_len, rules.can).is_some() {
+            self.requests.get += 1;
+            self.requests.begin += 1;
+            self.requests.finish += 1;
+            return Ok(());
+        }
         let key = Key::new("chunk")?;
         let slots = layout.slots().iter().skip_while(|slot| slot.end <= start);
         let pieces: Vec<Piece> = slots
@@ -219,8 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn files_go_through_here_once_more_where_nothing_can_be_copied() {
+    fn files_are_sent_in_order_once_where_nothing_can_be_copied() {
         let found = files(&[MIB, 40 * MIB], CANNOT);
+        assert_eq!((found.objects, found.payload, found.resent), (2, 41 * MIB, 0));
+        let wanted = Requests {
+            put: 1,
+            begin: 1,
+            part: 3,
+            finish: 1,
+            list: 1,
+            get: 1,
+            ..Requests::default()
+        };
+        assert_eq!(found.requests, wanted);
+    }
+
+    #[test]
+    fn files_go_through_here_once_more_where_parts_cannot_be_chunks() {
+        let can = Capabilities { ordered: false, ..CANNOT };
+        let found = files(&[MIB, 40 * MIB], can);
         assert_eq!((found.objects, found.payload, found.resent), (2, 41 * MIB, 40 * MIB));
         assert_eq!((found.requests.put, found.requests.delete), (4, 3));
         assert_eq!((found.requests.begin, found.requests.part, found.requests.copy), (1, 3, 0));

@@ -36,6 +36,9 @@ pub struct ImportStore {
 struct Durable {
     extents: ExtentMap,
     objects: HashMap<ObjectNum, StoredObject>,
+    /// What was sent into objects that are not finished: the place has it, but it cannot be read. Some of it may lie in
+    /// other objects too, until then.
+    streamed: HashMap<ObjectNum, Range<u64>>,
     packed: u64,
     /// Counts how often bytes moved from one object to another.
     moves: u64,
@@ -56,6 +59,8 @@ pub(super) enum Source {
     Zeros(u64),
     Memory(Bytes),
     Object(StoredObject, Range<u64>),
+    /// In the place, in an object that is not finished; the range is of the import.
+    Unfinished(Range<u64>),
     /// Not stored yet; the range is of the import.
     Hole(Range<u64>),
 }
@@ -72,6 +77,17 @@ impl Durable {
         self.objects.insert(num, stored);
         self.packed += if packed { len } else { 0 };
         Ok(())
+    }
+
+    /// What of `range` the place does not have.
+    fn holes(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut holes = self.extents.holes(range);
+        if !self.streamed.is_empty() && !holes.is_empty() {
+            let mut left: RangeSet = holes.into_iter().collect();
+            self.streamed.values().for_each(|sent| left.remove(sent.clone()));
+            holes = left.iter().collect();
+        }
+        holes
     }
 }
 
@@ -99,6 +115,8 @@ impl ImportStore {
             let extents = extents.remove(&object.num).unwrap_or_default();
             durable.add(object, extents).map_err(place)?;
         }
+        let streamed = catalog.streamed(&row.id)?.into_iter();
+        durable.streamed = streamed.map(|(object, range)| (object.num, range)).collect();
         Ok(Arc::new(Self {
             id: row.id.clone(),
             name: row.name.clone(),
@@ -134,6 +152,14 @@ impl ImportStore {
     pub fn covered(&self, range: Range<u64>) -> bool {
         let durable = self.durable.read();
         let inside = range.end <= self.layout.len();
+        inside && self.layout.stored(range).all(|part| durable.holes(part).is_empty())
+    }
+
+    /// Whether every byte of `range` is in finished objects, or padding.
+    #[must_use]
+    pub fn readable(&self, range: Range<u64>) -> bool {
+        let durable = self.durable.read();
+        let inside = range.end <= self.layout.len();
         inside && self.layout.stored(range).all(|part| durable.extents.covers(&part))
     }
 
@@ -141,10 +167,12 @@ impl ImportStore {
     #[must_use]
     pub fn stored_bytes(&self, set: &RangeSet) -> u64 {
         let durable = self.durable.read();
-        let stored = set.iter().flat_map(|range| {
-            durable.extents.stored(&range).map(|part| part.end - part.start).collect::<Vec<_>>()
-        });
-        stored.sum()
+        let parts = set.iter().flat_map(|range| self.layout.stored(range).collect::<Vec<_>>());
+        let stored = |part: Range<u64>| {
+            let holes = durable.holes(part.clone()).into_iter().map(|hole| hole.end - hole.start);
+            part.end - part.start - holes.sum::<u64>()
+        };
+        parts.map(stored).sum()
     }
 
     /// Bytes in objects that are not one whole slot.
@@ -156,7 +184,9 @@ impl ImportStore {
     /// All that is durable.
     #[must_use]
     pub fn stored(&self) -> RangeSet {
-        self.durable.read().extents.iter().map(|extent| extent.range.clone()).collect()
+        let durable = self.durable.read();
+        let extents = durable.extents.iter().map(|extent| extent.range.clone());
+        extents.chain(durable.streamed.values().cloned()).collect()
     }
 
     /// What of `wanted` is neither durable nor padding: what a resumed import has to fetch.
@@ -164,7 +194,7 @@ impl ImportStore {
     pub fn missing(&self, wanted: &RangeSet) -> RangeSet {
         let durable = self.durable.read();
         let parts = wanted.iter().flat_map(|range| self.layout.stored(range));
-        parts.flat_map(|part| durable.extents.holes(part)).collect()
+        parts.flat_map(|part| durable.holes(part)).collect()
     }
 
     /// Takes what is new of verified `parts` that begin at `pos`, readable from now on, and returns its ranges.
@@ -174,7 +204,7 @@ impl ImportStore {
         let new: Vec<_> = {
             let durable = self.durable.read();
             let parts = self.layout.stored(pos..pos.saturating_add(len));
-            let not_durable = parts.flat_map(|part| durable.extents.holes(part));
+            let not_durable = parts.flat_map(|part| durable.holes(part));
             not_durable.flat_map(|part| pending.holes(part)).collect()
         };
         pending.insert(pos, parts, &new);
@@ -194,11 +224,43 @@ impl ImportStore {
             // The catalog refuses such extents before they come here.
             tracing::error!("import {}: {}", self.id, e.report());
         }
+        self.free(&runs)
+    }
+
+    /// Frees the accepted bytes of `runs`, which are durable. Returns how many were freed.
+    pub(super) fn free(&self, runs: &[Range<u64>]) -> u64 {
         let freed = {
             let mut pending = self.pending.lock();
             runs.iter().flat_map(|run| pending.remove(run)).collect::<Vec<_>>()
         };
         total(&freed)
+    }
+
+    /// Notes what was sent into the unfinished object `num`: `range`, from the object's first byte on.
+    pub(super) fn set_streamed(&self, num: ObjectNum, range: Range<u64>) {
+        self.durable.write().streamed.insert(num, range);
+    }
+
+    /// What was sent into the unfinished object that begins at `start`.
+    pub(super) fn streamed_at(&self, start: u64) -> Option<Range<u64>> {
+        let durable = self.durable.read();
+        durable.streamed.values().find(|range| range.start == start).cloned()
+    }
+
+    /// The unfinished object that begins at `start`.
+    pub(super) fn streaming(&self, start: u64) -> Option<ObjectNum> {
+        let durable = self.durable.read();
+        durable.streamed.iter().find(|(_, range)| range.start == start).map(|(num, _)| *num)
+    }
+
+    /// Notes that of what was sent into `num` only `range` stands. Returns what is a hole by that.
+    pub(super) fn cut_streamed(&self, num: ObjectNum, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut durable = self.durable.write();
+        let before = durable.streamed.remove(&num).unwrap_or(range.clone());
+        if !range.is_empty() {
+            durable.streamed.insert(num, range);
+        }
+        durable.holes(before)
     }
 
     /// Notes that `object` holds `range` from now on, all of which others held, and that those in `freed` hold nothing.
@@ -210,6 +272,7 @@ impl ImportStore {
     ) -> Result<()> {
         let mut durable = self.durable.write();
         durable.add_object(object)?;
+        durable.streamed.remove(&object.num);
         durable.extents.replace(Extent { range, object: object.num, offset: 0 });
         durable.moves += 1;
         for object in freed {
@@ -275,7 +338,10 @@ impl Durable {
     fn locate(&self, range: Range<u64>, out: &mut Vec<Source>) {
         for segment in self.extents.segments(range) {
             out.push(match segment {
-                Segment::Hole(hole) => Source::Hole(hole),
+                Segment::Hole(hole) => match self.holes(hole.clone()).is_empty() {
+                    true => Source::Unfinished(hole),
+                    false => Source::Hole(hole),
+                },
                 Segment::Stored { range, object, offset } => match self.objects.get(&object) {
                     Some(stored) => {
                         let end = offset + (range.end - range.start);

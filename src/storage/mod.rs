@@ -24,6 +24,7 @@ pub mod estimate;
 pub mod extent;
 mod file_names;
 pub mod import;
+mod lanes;
 pub mod layout;
 pub mod manifest;
 mod pending;
@@ -33,6 +34,7 @@ pub mod publish;
 pub mod publishing;
 pub mod ranges;
 pub mod reader;
+pub mod stream;
 pub mod sweep;
 mod upload;
 pub mod writer;
@@ -43,6 +45,10 @@ mod crash;
 mod model;
 #[cfg(test)]
 mod publish_tests;
+#[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
+mod strict;
 #[cfg(test)]
 mod tests;
 

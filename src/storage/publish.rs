@@ -8,7 +8,7 @@
 //! What it refuses: writing over an object that is not this import's.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::{AddAssign, Range},
     sync::{
         Arc,
@@ -24,6 +24,7 @@ use super::{
     ImportReader, ImportStore, Pressure,
     compose::{Composition, Part, Rules, compose},
     file_names::{Folder, WholeFiles},
+    stream::{self, Stream},
     sweep::delete_freed,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct Publisher {
     concurrency: usize,
     folder: OnceCell<Folder>,
     named: Mutex<WholeFiles>,
+    /// Files that are sent as they come, by where they begin.
+    streams: Mutex<HashMap<u64, Arc<Stream>>>,
     /// Objects that hold nothing any more and are still to be deleted.
     freed: Mutex<Vec<ObjectRow>>,
     /// Set when the server turned out not to copy.
@@ -97,6 +100,7 @@ impl Publisher {
             concurrency: concurrency.max(1),
             folder: OnceCell::new(),
             named: Mutex::new(named),
+            streams: Mutex::default(),
             freed: Mutex::new(objects.into_iter().filter(leftover).collect()),
             sends_all: AtomicBool::new(false),
         }))
@@ -157,6 +161,12 @@ impl Publisher {
         if !self.store().covered(range.clone()) {
             return Err(Error::new(Kind::NotFound, "not all of it is stored yet"));
         }
+        if let Some(stream) = self.stream(file)
+            && let Some((row, done)) = stream.finish(self, file, progress).await?
+        {
+            self.take_over(&row, range).await?;
+            return Ok(done);
+        }
         let Named { row, new } = self.take_name(file).await?;
         if row.stored && self.holds_all(&row, &range) {
             return Ok(Published::default());
@@ -171,11 +181,38 @@ impl Publisher {
             // An earlier run may have begun it in parts of another length: those are of no use any more.
             give_up(self.backend(), &key).await?;
         }
-        let freed = self.catalog.take_over(row.num, range.clone()).await?;
-        self.store().taken_over(&row, range, &freed)?;
-        self.made(&row);
-        self.freed.lock().extend(freed);
+        self.take_over(&row, range).await?;
         Ok(done)
+    }
+
+    /// The object of a file is there: from now on it holds the file.
+    async fn take_over(&self, row: &ObjectRow, range: Range<u64>) -> Result<()> {
+        let freed = self.catalog.take_over(row.num, range.clone()).await?;
+        self.store().taken_over(row, range, &freed)?;
+        self.made(row);
+        self.freed.lock().extend(freed);
+        Ok(())
+    }
+
+    /// How `file` is sent as it comes, where it is; one for each file.
+    pub(super) fn stream(&self, file: &FileRow) -> Option<Arc<Stream>> {
+        let (range, can) = (range_of(file), self.backend().capabilities());
+        let shape = stream::shape(&range, self.store().layout().chunk_len(), can)?;
+        if self.named.lock().find(file).is_some_and(|object| object.stored) {
+            return None;
+        }
+        let mut streams = self.streams.lock();
+        let stream = streams.entry(file.start).or_insert_with(|| Stream::new(file, shape).into());
+        Some(Arc::clone(stream))
+    }
+
+    /// The object that `file` is to be, by the name that was taken before, or else is taken now.
+    pub(super) async fn name_of(&self, file: &FileRow, taken: bool) -> Result<ObjectRow> {
+        let known = self.named.lock().find(file).cloned();
+        match known {
+            Some(row) if taken => Ok(row),
+            _ => self.take_name(file).await.map(|named| named.row),
+        }
     }
 
     /// Takes the name of a file again whose object holds only some of it: the rest was bad, and is in chunks. What is
@@ -344,7 +381,7 @@ impl Publisher {
     }
 
     /// Stored bytes, in blocks of the one budget for as long as they are held.
-    async fn read(&self, range: Range<u64>) -> Result<Payload> {
+    pub(super) async fn read(&self, range: Range<u64>) -> Result<Payload> {
         let _turn = self.pressure.turn_to_read(range.end - range.start).await;
         let pool = self.pressure.pool();
         let mut payload = Payload::default();

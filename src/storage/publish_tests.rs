@@ -1,7 +1,6 @@
 //! Whole files over a faulty backend in memory: exact, made by the place itself, and with nothing left over.
 
 use std::{
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
@@ -17,29 +15,27 @@ use tokio::sync::mpsc;
 use super::{
     DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
     Publishing, RangeSet, WindowCache, WriterEvent, WriterOptions,
+    strict::{Strict, strict},
     sweep::{Sweep, remove_import},
     tests::{Rig, byte},
 };
 use crate::{
-    backends::{
-        Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape,
-        StorageBackend, Unfinished, Upload, list_all,
-    },
+    backends::{Copying, Key, Payload, StorageBackend, list_all},
     catalog::{FileRow, LayoutKind, NewImport, Role},
-    error::{Error, Kind, Result},
+    error::Kind,
     memory::BlockPool,
 };
 
 const M: i64 = 1 << 20;
 
 impl Rig {
-    fn publisher(&self) -> Arc<Publisher> {
+    pub(super) fn publisher(&self) -> Arc<Publisher> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
         Publisher::new(self.reader.clone(), catalog, pressure, 3).unwrap()
     }
 
     /// The real files.
-    fn files(&self) -> Vec<FileRow> {
+    pub(super) fn files(&self) -> Vec<FileRow> {
         let files = self.catalog.files(&self.row.id).unwrap();
         files.into_iter().filter(|file| !file.pad).collect()
     }
@@ -55,7 +51,7 @@ impl Rig {
     }
 
     /// Each file is an object under its name, and there is nothing else in the place.
-    async fn check_published(&self, folder: &str) {
+    pub(super) async fn check_published(&self, folder: &str) {
         let place = self.backend.inner();
         let files = self.files();
         for file in &files {
@@ -233,6 +229,7 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
             WriterEvent::Paused(_) => paused += 1,
             WriterEvent::Resumed => paused -= 1,
             WriterEvent::Durable(ranges) => assert!(ranges.is_empty()),
+            WriterEvent::Lost(error) => panic!("{}", error.report()),
         }
     }
     assert_eq!(paused, 0, "every pause ends");
@@ -305,136 +302,6 @@ proptest! {
     }
 }
 
-/// A place that keeps to stricter rules than memory does, and panics when they are broken.
-#[derive(Debug)]
-struct Strict {
-    inner: Arc<Faulty<MemoryBackend>>,
-    can: Capabilities,
-    /// What it says it copies, and does not.
-    refuses_copies: bool,
-    /// Sessions that it will forget.
-    forgets: AtomicU64,
-    begun: AtomicU64,
-}
-
-#[derive(Debug)]
-struct StrictUpload {
-    inner: Box<dyn Upload>,
-    shape: Shape,
-    can: Capabilities,
-    refuses_copies: bool,
-    next: AtomicU64,
-    forgotten: bool,
-}
-
-impl StrictUpload {
-    fn part(&self, part: u64) -> Result<Range<u64>> {
-        if self.can.ordered {
-            assert_eq!(self.next.fetch_add(1, Ordering::Relaxed), part, "parts in order");
-        }
-        if self.forgotten && part == 1 {
-            return Err(Error::new(Kind::SessionExpired, "forgotten on purpose"));
-        }
-        let range = self.shape.part(part);
-        let last = part + 1 == self.shape.parts();
-        assert!(last || range.end - range.start >= 5 << 20, "parts are 5 MiB or more");
-        Ok(range)
-    }
-}
-
-#[async_trait]
-impl Upload for StrictUpload {
-    fn done(&self) -> &[u64] {
-        self.inner.done()
-    }
-
-    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        let range = self.part(part)?;
-        assert_eq!(payload.len(), range.end - range.start);
-        self.inner.write(part, payload).await
-    }
-
-    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        let wanted = self.part(part)?;
-        assert_eq!(range.end - range.start, wanted.end - wanted.start);
-        if self.refuses_copies {
-            return Err(Error::new(Kind::Unsupported, "does not copy"));
-        }
-        assert_ne!(self.can.copy, Copying::No);
-        assert!(self.can.copy != Copying::Whole || self.shape.parts() == 1);
-        self.inner.copy(part, from, range).await
-    }
-
-    async fn finish(&self) -> Result<()> {
-        self.inner.finish().await
-    }
-
-    async fn abort(&self) -> Result<()> {
-        self.inner.abort().await
-    }
-}
-
-#[async_trait]
-impl StorageBackend for Strict {
-    async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.inner.put(key, payload).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.inner.head(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key).await
-    }
-
-    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.inner.list(prefix, page).await
-    }
-
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let forgets = |n: u64| n.checked_sub(1);
-        let forgotten =
-            self.forgets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgets).is_ok();
-        if forgotten {
-            super::publish::give_up(&(Arc::clone(&self.inner) as _), key).await?;
-        }
-        let inner = self.inner.begin(key, shape).await?;
-        let next = AtomicU64::new(inner.done().len() as u64);
-        let (can, refuses_copies) = (self.can, self.refuses_copies);
-        Ok(Box::new(StrictUpload { inner, shape, can, refuses_copies, next, forgotten }))
-    }
-
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.inner.unfinished(prefix).await
-    }
-
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.inner.abort(upload).await
-    }
-
-    async fn url(&self, key: &Key, expiry: Duration) -> Result<url::Url> {
-        self.inner.url(key, expiry).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.can
-    }
-
-    async fn free_room(&self) -> Result<Option<u64>> {
-        Ok(None)
-    }
-
-    fn is_remote(&self) -> bool {
-        true
-    }
-}
-
 /// Publishes a filled rig through a strict place with little memory; returns what was done, and the most held.
 async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
     let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(place)).unwrap();
@@ -455,13 +322,6 @@ async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
     (rig.store, rig.reader) = (store, reader);
     assert_eq!(pressure.pool().held(), 0);
     (sum, pressure.pool().peak())
-}
-
-fn strict(rig: &Rig, copy: Copying, ordered: bool) -> Strict {
-    let can = Capabilities { copy, ordered, conditional_put: false, links: false };
-    let zero = || AtomicU64::new(0);
-    let inner = Arc::clone(&rig.backend);
-    Strict { inner, can, refuses_copies: false, forgets: zero(), begun: zero() }
 }
 
 /// Sizes around the grid: 12 MiB chunks in 32 MiB of memory.

@@ -197,7 +197,7 @@ impl Actor {
             let Some(index) = self.ready.pop_front() else { return };
             let (shared, file) = (Arc::clone(&self.shared), self.files[index].clone());
             let publish = async move {
-                let published = shared.insist(|| shared.publisher.publish(&file, &|_| {})).await;
+                let published = shared.insist(|| shared.publish(&file)).await;
                 shared.insist(|| shared.publisher.delete_freed()).await;
                 published
             };
@@ -228,6 +228,18 @@ struct Shared {
 }
 
 impl Shared {
+    async fn publish(&self, file: &FileRow) -> Result<Published> {
+        let range = file.start..file.start + file.len;
+        match self.publisher.publish(file, &|_| {}).await {
+            Err(e) if !self.publisher.store().covered(range) => {
+                // What is fetched again is not for this run.
+                (self.sink)(WriterEvent::Lost(e));
+                std::future::pending().await
+            }
+            published => published,
+        }
+    }
+
     /// Does it until it succeeds, and tells when it does not and when it does again.
     async fn insist<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> T {
         let longest = self.retry_base.saturating_mul(LONGEST_WAIT);

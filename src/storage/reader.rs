@@ -115,6 +115,14 @@ impl ImportReader {
                 Source::Zeros(len) => pieces.push(Piece::Zeros(len)),
                 Source::Memory(bytes) => pieces.push(Piece::Ready(bytes)),
                 Source::Object(object, range) => windows(&object, range, &mut pieces),
+                Source::Unfinished(range) => {
+                    let text = format!(
+                        "bytes {}..{} are in a file that is not uploaded to its end",
+                        range.start, range.end
+                    );
+                    let error = Error::new(Kind::Unavailable, text);
+                    return Err(self.place(error.hint("readable when the file is complete")));
+                }
                 Source::Hole(hole) => {
                     let text = format!("bytes {}..{} are not stored yet", hole.start, hole.end);
                     let error = Error::new(Kind::NotFound, text);

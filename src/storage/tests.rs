@@ -229,6 +229,7 @@ async fn a_failing_put_pauses_once_and_resumes_with_nothing_lost() {
             WriterEvent::Paused(_) => pauses += 1,
             WriterEvent::Resumed => resumes += 1,
             WriterEvent::Durable(_) => durable += 1,
+            WriterEvent::Lost(error) => panic!("{}", error.report()),
         }
         assert!(pauses - resumes <= 1);
     }
@@ -257,6 +258,7 @@ async fn a_place_that_is_full_for_a_while_is_waited_for_and_told_of_once() {
     while durable < 4 || resumed < 1 {
         match rig.event().await {
             WriterEvent::Durable(runs) => durable += runs.len(),
+            WriterEvent::Lost(error) => panic!("{}", error.report()),
             WriterEvent::Resumed => resumed += 1,
             WriterEvent::Paused(error) => panic!("paused again: {}", error.report()),
         }

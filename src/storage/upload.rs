@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::{
-    assembly::Plan, direct::DirectFiles, import::ImportStore, pressure::InFlight,
-    pressure::Pressure,
+    assembly::Plan,
+    direct::DirectFiles,
+    import::ImportStore,
+    pressure::{InFlight, Pressure},
+    stream::{Sent, Stream},
 };
 use crate::{
     backends::{Backoff, Key},
-    catalog::{Catalog, Extent, ObjectNum, ObjectRow, Role},
+    catalog::{Catalog, Extent, FileRow, ObjectNum, ObjectRow, Role},
     error::{Error, Kind, Result},
 };
 
@@ -27,6 +30,8 @@ pub enum WriterEvent {
     Paused(Error),
     /// What was refused has succeeded.
     Resumed,
+    /// Bytes that were durable are gone, and nobody fetches them again in this run: it is to end with this.
+    Lost(Error),
 }
 
 /// Takes a writer's events, from any thread and under the writer's lock: it must be quick and not call back.
@@ -53,12 +58,65 @@ pub(super) struct Uploader {
 
 impl Uploader {
     /// Makes the plan's bytes durable. Returns only then, however often it takes; dropping it abandons the try.
-    pub(super) async fn upload(self: Arc<Self>, plan: Plan, in_flight: InFlight, panicked: bool) {
-        let mut trouble = Trouble::new(&self);
-        if panicked {
-            let text = format!("an upload of import {} ended in a panic", self.store.id());
-            trouble.wait_after(Error::new(Kind::Internal, text)).await;
+    pub(super) async fn upload(&self, plan: Plan, in_flight: InFlight, panicked: bool) -> bool {
+        let mut trouble = Trouble::after(self, panicked).await;
+        self.put(&mut trouble, plan, in_flight).await;
+        true
+    }
+
+    /// Sends part `index` of a file, of which the plan is what waits in memory. Whether the next part can follow; else
+    /// the plan became a chunk.
+    pub(super) async fn send(
+        &self,
+        stream: &Stream,
+        file: &FileRow,
+        index: u64,
+        plan: Plan,
+        in_flight: InFlight,
+        panicked: bool,
+    ) -> bool {
+        let mut trouble = Trouble::after(self, panicked).await;
+        let sent = trouble.insist(|| self.send_part(stream, file, index, &plan)).await;
+        match sent {
+            Sent::Recorded => {
+                self.pressure.drain(self.store.free(&plan.runs));
+                drop(in_flight);
+                self.stored_total.fetch_add(plan.len(), Ordering::Relaxed);
+                (self.sink)(WriterEvent::Durable(plan.runs));
+                return true;
+            }
+            Sent::Lost(error) => {
+                let error = error.within(format_args!("import {}", self.store.id()));
+                (self.sink)(WriterEvent::Lost(error));
+            }
+            Sent::Refused => {}
         }
+        if !plan.is_empty() {
+            self.put(&mut trouble, plan, in_flight).await;
+        }
+        false
+    }
+
+    async fn send_part(
+        &self,
+        stream: &Stream,
+        file: &FileRow,
+        index: u64,
+        plan: &Plan,
+    ) -> Result<Sent> {
+        let Some(direct) = &self.direct else { return Ok(Sent::Refused) };
+        let part = stream.part(index);
+        if self.store.streamed_at(file.start).is_some_and(|sent| sent.end >= part.end) {
+            return Ok(Sent::Recorded);
+        }
+        let payload = match plan.runs == std::slice::from_ref(&part) {
+            true => self.store.payload(&plan.runs),
+            false => direct.publisher().read(part).await?,
+        };
+        stream.send(direct.publisher(), file, index, payload).await
+    }
+
+    async fn put(&self, trouble: &mut Trouble<'_>, plan: Plan, in_flight: InFlight) {
         let payload = self.store.payload(&plan.runs);
         let len = payload.len();
         let catalog = &self.catalog;
@@ -108,8 +166,14 @@ struct Trouble<'a> {
 }
 
 impl<'a> Trouble<'a> {
-    fn new(uploader: &'a Uploader) -> Self {
-        Self { uploader, failing: false, backoff: new_backoff(uploader) }
+    /// Waits first when the try before this one panicked.
+    async fn after(uploader: &'a Uploader, panicked: bool) -> Self {
+        let mut trouble = Self { uploader, failing: false, backoff: new_backoff(uploader) };
+        if panicked {
+            let text = format!("an upload of import {} ended in a panic", uploader.store.id());
+            trouble.wait_after(Error::new(Kind::Internal, text)).await;
+        }
+        trouble
     }
 
     async fn insist<T, F: Future<Output = Result<T>>>(&mut self, mut call: impl FnMut() -> F) -> T {

@@ -3,6 +3,8 @@
 //! An actor owns the [`Assembly`] and starts the uploads, a few at a time; nothing else decides what an object
 //! holds. Invariants:
 //! - A plan the assembly gave is queued, being uploaded, or durable; an upload that panics is begun again.
+//! - Of a file that is sent in order one part is on its way at a time. What of it is ahead of its turn waits, for as long
+//!   as memory allows, and becomes a chunk then.
 //! - `outstanding` has exactly the numbers of the plans that are not durable; a flush waits for those before it.
 //! - Bytes count as sealed from `write_at` on until the store lets go of them, however that comes.
 
@@ -30,6 +32,7 @@ use super::{
     assembly::{Assembly, Plan},
     direct::DirectFiles,
     import::ImportStore,
+    lanes::{Lanes, Turn},
     pressure::Pressure,
     ranges::RangeSet,
     upload::{Uploader, WriterSink},
@@ -98,6 +101,7 @@ impl ImportWriter {
         sink: WriterSink,
     ) -> Self {
         let assembly = Assembly::new(Arc::clone(store.layout()), wanted, store.stored());
+        let lanes = options.direct.as_ref().map(DirectFiles::lanes).unwrap_or_default();
         let uploader = Arc::new(Uploader {
             store,
             catalog,
@@ -113,6 +117,7 @@ impl ImportWriter {
             uploader: Arc::clone(&uploader),
             concurrency: options.upload_concurrency.max(1),
             assembly,
+            lanes,
             queued: VecDeque::new(),
             uploads: JoinSet::new(),
             running: HashMap::new(),
@@ -203,16 +208,26 @@ impl Uploader {
 }
 
 /// A plan and its place in the order of plans.
-type Numbered = (u64, Plan);
+#[derive(Debug, Clone)]
+struct Job {
+    number: u64,
+    plan: Plan,
+    /// When it is a part of a file that is sent in order.
+    turn: Option<Turn>,
+    /// Some of the part is read back first, which may have to wait for memory.
+    reads: bool,
+}
 
 struct Actor {
     uploader: Arc<Uploader>,
     concurrency: usize,
     assembly: Assembly,
+    lanes: Lanes,
     /// Plans to upload next: of flushes, and of uploads that panicked.
-    queued: VecDeque<(Numbered, bool)>,
-    uploads: JoinSet<()>,
-    running: HashMap<task::Id, Numbered>,
+    queued: VecDeque<(Job, bool)>,
+    /// Each tells whether its lane goes on.
+    uploads: JoinSet<bool>,
+    running: HashMap<task::Id, Job>,
     outstanding: BTreeSet<u64>,
     next: u64,
     /// Each with the first plan number that it does not wait for.
@@ -236,7 +251,7 @@ impl Actor {
         loop {
             self.start_uploads();
             self.answer_flushes();
-            let looks = self.assembly.waiting() > 0 && self.uploads.len() < self.concurrency;
+            let looks = self.assembly.waiting() > 0 && self.has_room();
             tokio::select! {
                 () = stopping.cancelled() => break,
                 command = commands.recv() => {
@@ -263,57 +278,144 @@ impl Actor {
             Command::Written(ranges) => ranges.into_iter().for_each(|r| self.assembly.add(r)),
             Command::Wanted(wanted) => self.assembly.set_wanted(&wanted),
             Command::Flush(done) => {
-                let max = self.uploader.store.layout().chunk_len();
-                while let Some(plan) =
-                    self.assembly.take_full().or_else(|| self.assembly.take_packed(max))
-                {
-                    let plan = self.number(plan);
-                    self.queued.push_back((plan, false));
-                }
+                self.queue_all();
                 self.flushes.push((self.next, done));
             }
         }
     }
 
-    fn number(&mut self, plan: Plan) -> Numbered {
+    /// Plans all that waits: what is next of files that are sent in order, and the rest as chunks.
+    fn queue_all(&mut self) {
+        let turns: Vec<_> = self.lanes.next(true).collect();
+        for (lane, first) in turns {
+            for slot in first.. {
+                let Some(job) = self.part(lane, slot) else { break };
+                self.queued.push_back((job, false));
+            }
+        }
+        let max = self.uploader.store.layout().chunk_len();
+        while let Some(plan) = self.assembly.take_full().or_else(|| self.assembly.take_packed(max))
+        {
+            let job = self.number(plan, None, false);
+            self.queued.push_back((job, false));
+        }
+    }
+
+    fn number(&mut self, plan: Plan, turn: Option<Turn>, reads: bool) -> Job {
         let number = self.next;
         self.next += 1;
         self.outstanding.insert(number);
-        (number, plan)
+        Job { number, plan, turn, reads }
+    }
+
+    /// The part of a lane that `slot`, whose turn it is, makes when all of it is there.
+    fn part(&mut self, lane: usize, slot: usize) -> Option<Job> {
+        if !self.lanes.next(true).any(|turn| turn == (lane, slot)) {
+            return None;
+        }
+        let plan = self.assembly.take_slot(slot)?;
+        let reads = plan.runs != std::slice::from_ref(&self.uploader.store.layout().slots()[slot]);
+        let turn = self.lanes.plan(lane);
+        Some(self.number(plan, Some(turn), reads))
     }
 
     fn start_uploads(&mut self) {
-        while self.uploads.len() < self.concurrency {
-            let Some((plan, panicked)) = self.next_plan() else { return };
-            let in_flight = self.uploader.pressure.take_off(plan.1.len());
-            let upload = Arc::clone(&self.uploader).upload(plan.1.clone(), in_flight, panicked);
+        while self.has_room() {
+            let Some((job, panicked)) = self.next_job() else { return };
+            // What is read back may wait until other bytes have gone: those must not seem to be fewer than they are.
+            let in_flight = if job.reads { 0 } else { job.plan.len() };
+            let in_flight = self.uploader.pressure.take_off(in_flight);
+            let (uploader, plan) = (Arc::clone(&self.uploader), job.plan.clone());
+            let part = job.turn.map(|turn| {
+                let lane = self.lanes.lane(turn);
+                (Arc::clone(&lane.stream), lane.file.clone(), turn.part)
+            });
+            let upload = async move {
+                match part {
+                    Some((stream, file, part)) => {
+                        uploader.send(&stream, &file, part, plan, in_flight, panicked).await
+                    }
+                    None => uploader.upload(plan, in_flight, panicked).await,
+                }
+            };
             let handle = self.uploads.spawn(upload.in_current_span());
-            self.running.insert(handle.id(), plan);
+            self.running.insert(handle.id(), job);
         }
     }
 
-    fn next_plan(&mut self) -> Option<(Numbered, bool)> {
-        if let Some(queued) = self.queued.pop_front() {
-            return Some(queued);
-        }
-        let plan = self.assembly.take_full().or_else(|| {
-            let packs = self.uploader.pressure.wants_packing(self.uploads.is_empty());
-            let max = self.uploader.store.layout().chunk_len();
-            packs.then(|| self.assembly.take_packed(max)).flatten()
-        })?;
-        Some((self.number(plan), false))
+    /// A part that is read back takes no room: it may wait for the others to make some in memory.
+    fn has_room(&self) -> bool {
+        self.running.values().filter(|job| !job.reads).count() < self.concurrency
     }
 
-    fn upload_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let (id, panicked) = match ended {
-            Ok((id, ())) => (id, false),
-            Err(e) => (e.id(), true),
+    fn reads(&self) -> bool {
+        self.running.values().any(|job| job.reads)
+    }
+
+    fn next_job(&mut self) -> Option<(Job, bool)> {
+        let may_start = |job: &Job| {
+            let lane = |job: &Job| job.turn.map(|turn| turn.lane);
+            let free = self.running.values().all(|other| lane(other) != lane(job));
+            job.turn.is_none() || free && !(job.reads && self.reads())
         };
-        let Some(plan) = self.running.remove(&id) else { return };
-        if panicked {
-            self.queued.push_front((plan, true));
-        } else {
-            self.outstanding.remove(&plan.0);
+        if let Some(at) = self.queued.iter().position(|(job, _)| may_start(job)) {
+            return self.queued.remove(at);
+        }
+        if let Some(job) = self.next_part() {
+            return Some((job, false));
+        }
+        let plan = self.assembly.take_full_where(|slot| !self.lanes.holds(slot));
+        let plan = plan.or_else(|| self.packed())?;
+        Some((self.number(plan, None, false), false))
+    }
+
+    /// The next part of a file that is sent in order: from memory, or read back when it had to become chunks.
+    fn next_part(&mut self) -> Option<Job> {
+        let turns: Vec<_> = self.lanes.next(false).collect();
+        let reads = self.reads();
+        let ready = turns.iter().find_map(|(lane, slot)| {
+            let may = !reads || !self.assembly.has_settled(*slot);
+            may.then(|| self.part(*lane, *slot)).flatten()
+        });
+        if ready.is_some() || reads {
+            return ready;
+        }
+        let store = &self.uploader.store;
+        let stored = |(lane, slot): &(usize, usize)| {
+            // A file that is durable to its end is for whoever publishes it.
+            let file = self.lanes.lane(Turn { lane: *lane, part: 0 }).stream.file();
+            store.covered(store.layout().slots()[*slot].clone()) && !store.covered(file.clone())
+        };
+        let (lane, _) = turns.into_iter().find(stored)?;
+        let turn = self.lanes.plan(lane);
+        Some(self.number(Plan { runs: Vec::new(), packed: false }, Some(turn), true))
+    }
+
+    /// What to put before its time, under pressure. While a part is being sent there is none: it is about to make room,
+    /// and what is put now would be sent twice.
+    fn packed(&mut self) -> Option<Plan> {
+        let sends = self.running.values().any(|job| job.turn.is_some() && !job.reads);
+        let idle = self.running.values().all(|job| job.reads);
+        if sends || !self.uploader.pressure.wants_packing(idle) {
+            return None;
+        }
+        let max = self.uploader.store.layout().chunk_len();
+        match self.assembly.last_full(|slot| self.lanes.holds(slot)) {
+            Some(slot) => self.assembly.take_slot(slot),
+            None => self.assembly.take_packed(max),
+        }
+    }
+
+    fn upload_ended(&mut self, ended: Result<(task::Id, bool), JoinError>) {
+        let (id, goes_on) = match ended {
+            Ok((id, goes_on)) => (id, Some(goes_on)),
+            Err(e) => (e.id(), None),
+        };
+        let Some(job) = self.running.remove(&id) else { return };
+        let Some(goes_on) = goes_on else { return self.queued.push_front((job, true)) };
+        self.outstanding.remove(&job.number);
+        if let Some(turn) = job.turn {
+            self.lanes.done(turn, !goes_on);
         }
     }
 

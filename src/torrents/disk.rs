@@ -4,9 +4,12 @@
 //! short locks, and never waits. What takes time runs elsewhere and completes its job from there: hashing on the hash
 //! workers, reads of stored bytes on the runtime.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use cxx::UniquePtr;
@@ -23,10 +26,16 @@ use super::{
     torrent_disk::{TorrentDisk, answer},
 };
 use crate::{
-    error::Result,
+    error::{Kind, Result},
     memory::{BLOCK, BlockPool},
     storage::Pressure,
 };
+
+/// A read that may succeed later (of a file that is not uploaded to its end) waits so long; then the peer is told to ask
+/// others.
+const HOLD: Duration = Duration::from_secs(20);
+/// How often it is tried meanwhile.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Disk {
     registry: Registry,
@@ -266,11 +275,17 @@ async fn read_stored(
 ) -> Option<bytes::Bytes> {
     let content = torrent.content()?;
     let from = content.geometry.piece(piece).start + start as u64;
-    match content.reader.read_at(from..from + len as u64).await {
-        Ok(payload) => Some(payload.joined()),
-        Err(e) => {
-            tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
-            None
+    let begun = Instant::now();
+    loop {
+        match content.reader.read_at(from..from + len as u64).await {
+            Ok(payload) => return Some(payload.joined()),
+            Err(e) if e.kind() == Kind::Unavailable && begun.elapsed() < HOLD => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(e) => {
+                tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
+                return None;
+            }
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct Goal {
     pub stored: u64,
     /// Bytes that should be missing in open chunks: all requests in flight, twice.
     pub lead: u64,
+    /// Chunks are opened by position, not by rarity: files are sent from their beginning.
+    pub in_order: bool,
 }
 
 /// One torrent at work.
@@ -207,7 +209,7 @@ impl Download {
             tokio::select! {
                 () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 notice = self.torrent.notice() => self.heard(notice)?,
-                event = next(&mut self.writer) => self.written(event),
+                event = next(&mut self.writer) => self.written(event)?,
                 () = disk.progress() => self.steer().await,
                 _ = tick.tick() => self.tick()?,
             }
@@ -230,7 +232,7 @@ impl Download {
         Ok(())
     }
 
-    fn written(&mut self, event: WriterEvent) {
+    fn written(&mut self, event: WriterEvent) -> Result<()> {
         match event {
             WriterEvent::Durable(ranges) => {
                 self.last_arrival = Instant::now();
@@ -244,7 +246,9 @@ impl Download {
                 self.paused = false;
                 self.events.send(Event::Resumed { id: self.goal.id.clone() });
             }
+            WriterEvent::Lost(error) => return Err(error),
         }
+        Ok(())
     }
 
     /// Leads the picker on: more chunks are opened as pieces of the open ones pass.
@@ -252,7 +256,8 @@ impl Download {
         for piece in self.torrent.disk().take_passed() {
             self.steering.done(piece);
         }
-        if self.last_availability.elapsed() > AVAILABILITY && self.status.peers > 1 {
+        let looks = !self.goal.in_order && self.status.peers > 1;
+        if looks && self.last_availability.elapsed() > AVAILABILITY {
             self.last_availability = Instant::now();
             if let Ok(peers) = self.torrent.availability().await
                 && !peers.is_empty()

@@ -114,6 +114,7 @@ impl Rig {
             missing: (0..self.meta.pieces()).collect(),
             stored: 0,
             lead: 8 * MIB,
+            in_order: false,
         };
         let download =
             Download::new(torrent, &self.meta, store, goal, events, EventSink::none(), Some(LONG));

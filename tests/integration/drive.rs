@@ -721,6 +721,55 @@ fn a_killed_import_into_drive_resumes() {
 }
 
 #[test]
+fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() {
+    let rig = Rig::new("");
+    let torrent = Recipe::single("straight.bin", 12 * MIB + 5).piece(128 * KIB).make();
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
+    let mut args = rig.import_args(&torrent, &seeder);
+    args.extend(["--layout".into(), "files".into()]);
+    let command = rig.bae.command(&args);
+    let mut running = Running(Process::start("bae", &command));
+    running.event_where("progress", |e| e["stored"].as_u64() > Some(4 * MIB));
+    running.kill();
+    let listed = rig.bae.run(["ls", "--json"]).expect(0).json().remove(0);
+    let id = listed["id"].as_str().unwrap();
+    rig.bae.run(["cat", id]).expect(5).says("complete");
+    rig.bae.run(["gc", "--yes"]).expect(0);
+    let ran = rig.bae.run(&args).expect(0);
+    let events = ran.json();
+    let started = events.iter().find(|e| e["event"] == "started").unwrap();
+    let stored = started["stored"].as_u64().unwrap();
+    assert!(stored >= 4 * MIB, "{started}");
+    let done = events.iter().find(|e| e["event"] == "imported").unwrap();
+    let fetched = done["downloaded"].as_u64().unwrap();
+    assert!(fetched <= torrent.bytes - stored + MIB, "{fetched} bytes fetched over {stored}");
+    // The part that was on its way when the first run was killed, and the manifests.
+    let received = rig.drive.counts(|counts| counts.received);
+    assert!(received <= torrent.bytes + MIB + 64 * KIB, "{received} bytes were sent");
+    assert_eq!(rig.drive.files().iter().filter(|file| file.data.len() > 64 << 10).count(), 1);
+    assert_eq!(rig.drive.sessions(), 0, "sessions were left");
+    rig.bae.assert_verified(id);
+    rig.bae.assert_exact(id, &torrent);
+}
+
+#[test]
+fn a_session_that_ends_under_a_file_is_told_and_the_same_command_goes_on() {
+    let rig = Rig::new("");
+    let torrent = Recipe::single("ends.bin", 8 * MIB + 5).piece(128 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let mut args = rig.import_args(&torrent, &seeder);
+    args.extend(["--layout".into(), "files".into()]);
+    rig.drive.fail("PUT", SESSION, 3, 1, Act::Expire);
+    rig.bae.run(&args).expect(5).says("run the same command again");
+    let ran = rig.bae.run(&args).expect(0);
+    let done = ran.imported();
+    rig.bae.assert_verified(&done.id);
+    rig.bae.assert_exact(&done.id, &torrent);
+    rig.bae.run(["gc", "--yes"]).expect(0);
+    assert_eq!(rig.drive.files().iter().filter(|file| file.data.len() > 64 << 10).count(), 1);
+}
+
+#[test]
 fn a_ready_token_in_a_variable_is_enough() {
     let (bae, drive) = (Bae::new(), FakeDrive::start());
     let torrent = Recipe::single("token.bin", MIB).piece(64 * KIB).make();

@@ -185,12 +185,21 @@ impl Sweep<'_> {
         let mut intents = Vec::new();
         for intent in self.catalog.leftover_intents()? {
             let row = self.catalog.get(&intent.import)?;
+            if row.state == ImportState::Importing && self.is_streamed(&intent)? {
+                // Durable bytes of an import that goes on are in its upload.
+                continue;
+            }
             // An import that is being removed takes its intents with it.
             if row.storage == self.storage && row.state != ImportState::Removing {
                 intents.push(intent);
             }
         }
         Ok(intents)
+    }
+
+    fn is_streamed(&self, intent: &ObjectRow) -> Result<bool> {
+        let mut streamed = self.catalog.streamed(&intent.import)?.into_iter();
+        Ok(intent.role == Role::File && streamed.any(|(object, _)| object.num == intent.num))
     }
 
     /// What the keys begin with that are looked at, and whether they are of this catalog.

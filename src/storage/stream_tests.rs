@@ -1,0 +1,343 @@
+//! Files sent part after part as they come: once, exact, and gone on with in the next run.
+
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+
+use super::{
+    DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher, RangeSet,
+    WindowCache, WriterEvent, WriterOptions,
+    stream::resume,
+    strict::{Strict, strict},
+    sweep::Sweep,
+    tests::Rig,
+};
+use crate::{
+    backends::{Copying, StorageBackend},
+    catalog::{LayoutKind, Role},
+    error::{Error, Kind},
+    memory::BlockPool,
+};
+
+const M: i64 = 1 << 20;
+const CHUNK: u64 = 1 << 20;
+const PIECE: u64 = 64 << 10;
+
+/// A run of the program over a place that takes parts in order, and copies at most whole objects.
+struct Run {
+    rig: Rig,
+    place: Arc<Strict>,
+    publisher: Arc<Publisher>,
+}
+
+impl Run {
+    async fn new(files: &[i64], budget: usize) -> Self {
+        let rig = Rig::of(LayoutKind::Files, files, CHUNK, budget).await;
+        let place = Strict { least: CHUNK, ..strict(&rig, Copying::Whole, true) };
+        Self::over(rig, Arc::new(place)).await.unwrap_or_else(|(_, e)| panic!("{}", e.report()))
+    }
+
+    async fn over(mut rig: Rig, place: Arc<Strict>) -> Result<Self, (Rig, Error)> {
+        rig.writer.abandon().await;
+        let store = ImportStore::open(&rig.catalog, &rig.row, Arc::clone(&place) as _).unwrap();
+        if let Err(e) = resume(&rig.catalog, &store).await {
+            return Err((rig, e));
+        }
+        let budget = rig.pressure.pool().budget();
+        rig.pressure = Pressure::new(BlockPool::new(budget));
+        rig.reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
+        rig.store = Arc::clone(&store);
+        let publisher = rig.publisher();
+        let options = WriterOptions {
+            retry_base: Duration::from_millis(1),
+            direct: Some(DirectFiles::new(Arc::clone(&publisher), &rig.files())),
+            ..WriterOptions::default()
+        };
+        let (tx, events) = mpsc::unbounded_channel();
+        rig.events = events;
+        rig.writer = ImportWriter::spawn(
+            store,
+            rig.catalog.clone(),
+            Arc::clone(&rig.pressure),
+            &RangeSet::from(0..rig.row.len),
+            options,
+            Box::new(move |event| drop(tx.send(event))),
+        );
+        Ok(Self { rig, place, publisher })
+    }
+
+    /// The process dies and is started again.
+    async fn again(self) -> Self {
+        let Self { rig, place, publisher } = self;
+        drop(publisher);
+        let rig = rig.crash().await;
+        Self::over(rig, place).await.unwrap_or_else(|(_, e)| panic!("{}", e.report()))
+    }
+
+    fn missing(&self) -> Vec<Range<u64>> {
+        let missing = self.rig.store.missing(&RangeSet::from(0..self.rig.row.len));
+        let pieces = |run: Range<u64>| {
+            let cut = move |at: u64| at..run.end.min(at - at % PIECE + PIECE);
+            let mut at = run.start;
+            std::iter::from_fn(move || {
+                let piece = Some(cut(at)).filter(|piece| !piece.is_empty())?;
+                at = piece.end;
+                Some(piece)
+            })
+        };
+        missing.iter().flat_map(pieces).collect()
+    }
+
+    /// Gives the writer these pieces, no faster than peers may: they wait while too much is not durable.
+    async fn write(&self, pieces: &[Range<u64>]) {
+        for piece in pieces {
+            while self.rig.pressure.sealed() > self.rig.pressure.pool().budget() / 2 {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            self.rig.write(piece.clone());
+        }
+    }
+
+    async fn sent_at_least(&self, start: u64, len: u64) {
+        while self.rig.store.streamed_at(start).is_none_or(|sent| sent.end - start < len) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn publish_all(&self) -> Result<Published, Error> {
+        let mut sum = Published::default();
+        for file in self.rig.files() {
+            sum += self.publisher.publish(&file, &|_| {}).await?;
+            self.publisher.delete_freed().await?;
+        }
+        Ok(sum)
+    }
+
+    async fn check(&self) {
+        self.rig.check_published("rig").await;
+        assert!(self.rig.catalog.streamed(&self.rig.row.id).unwrap().is_empty());
+        assert_eq!(self.rig.pressure.pool().held(), 0, "no memory is held");
+    }
+
+    fn sent(&self) -> u64 {
+        self.place.sent.load(Ordering::Relaxed)
+    }
+
+    async fn sweep(&self) -> (usize, usize) {
+        let place: Arc<dyn StorageBackend> = Arc::clone(&self.place) as _;
+        let sweep = Sweep { catalog: &self.rig.catalog, backend: &place, storage: "file" };
+        let found = sweep.find().await.unwrap();
+        assert_eq!(sweep.remove(&found, false).await.unwrap().failures.count(), 0);
+        (found.intents.len(), found.uploads.len())
+    }
+}
+
+/// In place, by a seed.
+fn shuffle(pieces: &mut [Range<u64>], mut seed: u64) {
+    for n in (1..pieces.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        pieces.swap(n, usize::try_from(seed >> 33).unwrap() % (n + 1));
+    }
+}
+
+#[tokio::test]
+async fn what_comes_in_order_is_sent_once_and_never_read_back() {
+    let run = Run::new(&[12 * M + 5, 100, 0, 3 * M, M], 8 << 20).await;
+    run.rig.backend.delay(Duration::from_millis(2));
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    assert!(run.rig.store.covered(0..run.rig.row.len));
+    let done = run.publish_all().await.unwrap();
+    assert_eq!((done.files, done.sent), (3, 0), "of the files of several chunks and the empty one");
+    assert_eq!(run.rig.backend.gets(), 0);
+    assert_eq!(run.sent(), run.rig.row.len);
+    run.rig.backend.delay(Duration::ZERO);
+    run.check().await;
+}
+
+#[tokio::test]
+async fn out_of_order_under_pressure_it_is_exact() {
+    for seed in 0..4 {
+        let run = Run::new(&[9 * M + 5, 100, 5 * M], 4 << 20).await;
+        let mut pieces = run.missing();
+        shuffle(&mut pieces, seed);
+        run.write(&pieces).await;
+        run.rig.writer.flush().await.unwrap();
+        run.publish_all().await.unwrap();
+        run.check().await;
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_waited_for_as_long_as_memory_allows() {
+    let run = Run::new(&[6 * M], 64 << 20).await;
+    let mut pieces = run.missing();
+    let late = pieces.remove(20);
+    run.write(&pieces).await;
+    run.sent_at_least(0, CHUNK).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(run.sent(), CHUNK);
+    run.rig.write(late);
+    run.rig.writer.flush().await.unwrap();
+    run.publish_all().await.unwrap();
+    assert_eq!(run.sent(), run.rig.row.len);
+    run.check().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_is_durable_and_the_next_run_goes_on_behind_it() {
+    let run = Run::new(&[8 * M + 3, 2 * M], 64 << 20).await;
+    run.write(&(0..5 * 16 + 3).map(|n| n * PIECE..(n + 1) * PIECE).collect::<Vec<_>>()).await;
+    run.sent_at_least(0, 5 * CHUNK).await;
+    let unfinished = run.rig.reader.read_at(0..10).await.unwrap_err();
+    assert_eq!(unfinished.kind(), Kind::Unavailable, "{}", unfinished.report());
+    assert!(!run.rig.store.readable(0..10) && run.rig.store.covered(0..5 * CHUNK));
+    let run = run.again().await;
+    assert_eq!(run.sweep().await, (0, 0), "an upload that goes on is no leftover");
+    assert_eq!(run.missing()[0].start, 5 * CHUNK);
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    run.publish_all().await.unwrap();
+    assert_eq!(run.sent(), run.rig.row.len);
+    run.check().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_finished_and_not_recorded_is_taken_as_it_is() {
+    let run = Run::new(&[3 * M], 64 << 20).await;
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    let row = run.rig.catalog.streamed(&run.rig.row.id).unwrap().remove(0).0;
+    let shape = crate::backends::Shape { len: 3 << 20, part_len: CHUNK };
+    let key = crate::backends::Key::new(&row.key).unwrap();
+    run.place.begin(&key, shape).await.unwrap().finish().await.unwrap();
+    let run = run.again().await;
+    assert!(run.missing().is_empty());
+    run.publish_all().await.unwrap();
+    assert_eq!(run.sent(), run.rig.row.len);
+    run.check().await;
+}
+
+#[tokio::test]
+async fn a_session_forgotten_between_runs_leaves_holes() {
+    let run = Run::new(&[4 * M, 3 * M], 64 << 20).await;
+    run.write(&run.missing()[..40]).await;
+    run.sent_at_least(0, 2 * CHUNK).await;
+    for upload in run.place.unfinished("").await.unwrap() {
+        run.place.abort(&upload).await.unwrap();
+    }
+    let run = run.again().await;
+    assert_eq!(run.missing()[0].start, 0);
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    run.publish_all().await.unwrap();
+    run.check().await;
+}
+
+#[tokio::test]
+async fn a_session_forgotten_in_a_run_ends_it_and_the_next_fetches_what_was_in_it() {
+    let mut run = Run::new(&[6 * M, 3 * M], 64 << 20).await;
+    run.place.forgets.store(1, Ordering::Relaxed);
+    run.write(&run.missing()[..5 * 16]).await;
+    let lost = loop {
+        if let WriterEvent::Lost(error) = run.rig.events.recv().await.unwrap() {
+            break error;
+        }
+    };
+    assert_eq!((lost.kind(), lost.kind().exit_code()), (Kind::Unavailable, 5));
+    assert!(lost.hint_text().unwrap().contains("run the same command again"));
+    run.rig.writer.flush().await.unwrap();
+    let holes = run.rig.store.missing(&RangeSet::from(0..5 * CHUNK));
+    assert_eq!(holes, RangeSet::from(0..CHUNK), "what was in memory is kept");
+    let run = run.again().await;
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    run.publish_all().await.unwrap();
+    run.check().await;
+}
+
+#[tokio::test]
+async fn an_upload_of_an_import_that_is_removed_is_given_up() {
+    let run = Run::new(&[4 * M], 64 << 20).await;
+    run.write(&run.missing()[..20]).await;
+    run.sent_at_least(0, CHUNK).await;
+    run.rig.writer.abandon().await;
+    let place: Arc<dyn StorageBackend> = Arc::clone(&run.place) as _;
+    super::sweep::remove_import(&run.rig.catalog, &place, &run.rig.row, false).await.unwrap();
+    assert!(run.place.unfinished("").await.unwrap().is_empty());
+}
+
+async fn dies_and_goes_on(files: Vec<i64>, budget: usize, seed: u64, kind: Kind, sweeps: bool) {
+    let mut run = Run::new(&files, budget).await;
+    for (n, probability) in (seed..).zip([0.4, 0.2, 0.1, 0.05]) {
+        run.rig.backend.fail_randomly(probability, kind);
+        let mut pieces = run.missing();
+        if n % 3 > 0 {
+            // Near to in order.
+            pieces.chunks_mut(40).for_each(|some| shuffle(some, n));
+        }
+        let working = async {
+            run.write(&pieces[..pieces.len() / 2]).await;
+            if n % 2 == 0 {
+                run.rig.writer.flush().await.unwrap();
+            }
+            while run.publish_all().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(n * 7 % 40), working).await;
+        // Also while failures last.
+        let Run { rig, place, publisher } = run;
+        drop(publisher);
+        let mut rig = rig.crash().await;
+        run = loop {
+            match Run::over(rig, Arc::clone(&place)).await {
+                Ok(run) => break run,
+                Err((same, _)) => rig = same.crash().await,
+            }
+        };
+        run.rig.backend.fail_randomly(0.0, kind);
+        run.rig.check_objects().await;
+        for stored in run.rig.catalog.extents(&run.rig.row.id).unwrap() {
+            run.rig.check(stored.range).await;
+        }
+        if sweeps {
+            run.sweep().await;
+            run = run.again().await;
+        }
+    }
+    run.write(&run.missing()).await;
+    run.rig.writer.flush().await.unwrap();
+    run.publish_all().await.unwrap();
+    run.check().await;
+    assert!(run.rig.catalog.objects(&run.rig.row.id).unwrap().iter().all(|o| o.role == Role::File));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_death_at_any_step_loses_nothing_that_is_said_to_be_durable(
+        files in prop::collection::vec(prop_oneof![Just(0i64), 1i64..5000, M..6 * M], 1..4),
+        large: bool,
+        seed in 0u64..1000,
+        kind in prop_oneof![Just(Kind::Internal), Just(Kind::Unavailable), Just(Kind::SessionExpired)],
+        sweeps: bool,
+    ) {
+        let budget = if large { 64 << 20 } else { 4 << 20 };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let lives = dies_and_goes_on(files, budget, seed, kind, sweeps);
+        runtime.block_on(async {
+            let done = tokio::time::timeout(Duration::from_secs(60), lives).await;
+            done.expect("it comes to an end");
+        });
+    }
+}
