@@ -13,7 +13,7 @@ use crate::{
     backends::Key,
     error::Result,
     events::{EventSink, Imported},
-    storage::sweep::delete_freed,
+    storage::{stream::resume, sweep::delete_freed},
     torrents::Torrents,
 };
 
@@ -42,6 +42,7 @@ impl App {
             self.cache.forget(&Key::new(&object.key)?);
         }
         let store = self.open_store(&row, &place)?;
+        resume(&self.catalog, &store).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let import = ImportRequest {
             source: row.source.clone(),

@@ -200,8 +200,14 @@ fn what_a_bucket_deleted_under_way_lost_is_found_and_fetched_again() {
     let bae = cloud.bae("gone");
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["stored"].as_u64() > Some(0));
-    cloud.server.remove_bucket(&cloud.bucket);
-    // This server makes a bucket again by itself when something is put there; what it held is gone all the same.
+    // This server makes a bucket again by itself when something is put there; others answer like this.
+    cloud.proxy.spoil(|_| Fault::Refuse("404 Not Found", "NoSuchBucket"));
+    let paused = running.event("paused");
+    assert!(paused["error"].as_str().unwrap().contains(&cloud.bucket), "{paused}");
+    assert!(paused["hint"].as_str().unwrap().contains("bucket"), "{paused}");
+    cloud.server.empty_bucket(&cloud.bucket);
+    cloud.proxy.mend();
+    running.event("resumed");
     let id = running.event("imported")["id"].as_str().unwrap().to_owned();
     running.ended(Duration::from_secs(30)).expect(0);
     bae.run(["verify", &id]).expect(32).says("bucket gone.bin");

@@ -150,7 +150,6 @@ fn an_interrupted_check_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "S3 storages cannot be opened yet"]
 fn a_check_of_a_server_that_is_not_there_ends_soon_with_a_network_error() {
     let bae = Bae::new();
     // Bound and dropped: nobody listens there.

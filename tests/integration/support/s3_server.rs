@@ -232,9 +232,8 @@ impl S3Server {
         bucket
     }
 
-    /// Removes every object of a bucket, and the bucket.
-    #[allow(dead_code, reason = "for tests of faults under way")]
-    pub(crate) fn remove_bucket(&self, bucket: &str) {
+    /// Removes every object of a bucket.
+    pub(crate) fn empty_bucket(&self, bucket: &str) {
         let client = self.client();
         run(async {
             let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
@@ -242,7 +241,6 @@ impl S3Server {
                 let key = object.key().unwrap();
                 client.delete_object().bucket(bucket).key(key).send().await.unwrap();
             }
-            client.delete_bucket().bucket(bucket).send().await.unwrap();
         });
     }
 
