@@ -79,8 +79,8 @@ pub async fn list_all(place: &dyn StorageBackend, prefix: &str) -> Result<Vec<Ob
 /// A place that keeps immutable objects. Every implementation passes the one suite in `backends::conformance`.
 ///
 /// All calls may run at the same time, for the same key too. Dropping a future abandons the call: a `put` then has
-/// stored the whole object or nothing under its key. Errors carry the key and a [`Kind`](crate::error::Kind); what may pass by itself
-/// has a retryable kind, and nothing else has.
+/// stored the whole object or nothing under its key. Errors carry the key and a [`Kind`](crate::error::Kind); what may
+/// pass by itself has a retryable kind, and nothing else has.
 #[async_trait]
 pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// Stores `payload` under `key`. `Ok` means durable: it survives a crash of this machine.
