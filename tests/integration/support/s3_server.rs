@@ -308,11 +308,6 @@ impl Drop for S3Server {
     }
 }
 
-/// Whether the servers that take long to install are wanted: `scripts/test --all`.
-pub(crate) fn all_servers() -> bool {
-    std::env::var_os("BAE_TEST_ALL").is_some_and(|value| value == "1")
-}
-
 /// Runs `work` to its end on a thread of its own, so that asynchronous tests can call what uses it.
 fn run<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| scope.spawn(|| runtime().block_on(work)).join().unwrap())
