@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ImportRequest, SESSION_END,
-    import::{check_memory, check_not_removing, check_room},
+    import::{check_memory, check_not_removing, check_room, layout_of},
     input_pool,
     magnet::Magnet,
     place::chunk_len,
@@ -16,7 +16,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    backends::{Capabilities, Copying, MemoryBackend, local},
+    backends::{Capabilities, DriveBackend, LocalBackend, MemoryBackend, S3Backend, local},
     catalog::{Catalog, ImportRow, LayoutKind, hex},
     config::{
         Config, Profile, ProfileKind,
@@ -106,9 +106,7 @@ pub async fn estimate(
     };
     let import = match known {
         Some((row, stored)) => {
-            // As `import` takes it up: chunks undo no whole files.
-            let kind =
-                if request.layout == LayoutKind::Files { request.layout } else { row.layout };
+            let kind = layout_of(request.layout, &row);
             Found { kind, chunk_len: row.chunk_len, stored }
         }
         None => {
@@ -256,13 +254,11 @@ fn known(
 
 /// What a kind of place can do, without opening one. A server may turn out to copy nothing: then files cost more.
 fn capabilities(kind: &ProfileKind) -> Capabilities {
-    let ordered = matches!(kind, ProfileKind::Drive(_));
-    let copy = match kind {
-        ProfileKind::Local { .. } => Copying::Ranges { min_part: 1 },
-        ProfileKind::S3(_) => Copying::Ranges { min_part: 5 * MIB },
-        ProfileKind::Drive(_) => Copying::Whole,
-    };
-    Capabilities { copy, ordered, conditional_put: false, links: false }
+    match kind {
+        ProfileKind::Local { .. } => LocalBackend::CAPABILITIES,
+        ProfileKind::S3(s3) => S3Backend::capabilities_at(s3.endpoint.as_ref()),
+        ProfileKind::Drive(_) => DriveBackend::CAPABILITIES,
+    }
 }
 
 fn usage(tally: &Tally, stored: u64) -> Usage {

@@ -175,15 +175,20 @@ impl Job<'_> {
         if row.selected != selected {
             self.app.catalog.set_selected(&row.id, selected.clone()).await?;
         }
-        // Chunks are the default, so asking for them may mean nothing; whole files stay what they are anyway.
-        let layout = match self.request.layout {
-            LayoutKind::Files => LayoutKind::Files,
-            LayoutKind::Chunks => row.layout,
-        };
+        let layout = layout_of(self.request.layout, &row);
         if row.layout != layout {
             self.app.catalog.set_layout(&row.id, layout).await?;
         }
         Ok(ImportRow { selected, layout, ..row })
+    }
+}
+
+/// What an import that is there already becomes. Chunks are the default, so asking for them may mean nothing; whole
+/// files stay what they are anyway.
+pub(super) fn layout_of(asked: LayoutKind, known: &ImportRow) -> LayoutKind {
+    match asked {
+        LayoutKind::Files => LayoutKind::Files,
+        LayoutKind::Chunks => known.layout,
     }
 }
 

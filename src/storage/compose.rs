@@ -15,7 +15,7 @@ use crate::{
 /// The least part of places that do not say: S3's.
 const LEAST_PART: u64 = 5 * MIB;
 /// Places that take parts in order take them in multiples of this.
-const ORDERED_STEP: u64 = 256 * KIB;
+pub(super) const ORDERED_STEP: u64 = 256 * KIB;
 
 /// A run of a file and where it lies now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,16 +15,12 @@ use std::ops::Range;
 
 use tokio::sync::Mutex;
 
-use super::{ImportStore, Published, Publisher, publish::give_up};
+use super::{ImportStore, Published, Publisher, compose::ORDERED_STEP, publish::give_up};
 use crate::{
     backends::{Capabilities, Copying, Key, Payload, Shape, Upload},
     catalog::{Catalog, FileRow, ObjectRow},
     error::{Error, Kind, Result},
-    units::KIB,
 };
-
-/// Places that take parts in order take them in multiples of this.
-const GRAIN: u64 = 256 * KIB;
 
 /// One file on its way. The writer sends what comes from memory, the publisher the rest; whoever holds the state has the
 /// upload to itself.
@@ -62,7 +58,8 @@ pub(super) enum Sent {
 pub(super) fn shape(file: &Range<u64>, chunk_len: u64, can: Capabilities) -> Option<Shape> {
     let shape = Shape { len: file.end - file.start, part_len: chunk_len };
     let composes = matches!(can.copy, Copying::Ranges { .. });
-    let fits = chunk_len.is_multiple_of(GRAIN) && (2..=Shape::MAX_PARTS).contains(&shape.parts());
+    let fits =
+        chunk_len.is_multiple_of(ORDERED_STEP) && (2..=Shape::MAX_PARTS).contains(&shape.parts());
     (can.ordered && !composes && fits).then_some(shape)
 }
 

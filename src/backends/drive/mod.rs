@@ -109,6 +109,10 @@ impl fmt::Debug for Drive {
 }
 
 impl DriveBackend {
+    /// What Google Drive can do.
+    pub const CAPABILITIES: Capabilities =
+        Capabilities { copy: Copying::Whole, ordered: true, conditional_put: false, links: true };
+
     /// A backend over `http` that signs in with `tokens`. Nothing is asked of Google yet.
     pub fn open(
         http: reqwest::Client,
@@ -188,7 +192,7 @@ impl StorageBackend for DriveBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy: Copying::Whole, ordered: true, conditional_put: false, links: true }
+        Self::CAPABILITIES
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {

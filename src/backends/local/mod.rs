@@ -58,6 +58,14 @@ impl LocalBackend {
         Ok(Self { shared: Arc::new(Shared { root, durable_folders: Mutex::default() }) })
     }
 
+    /// What every folder can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        copy: Copying::Ranges { min_part: 1 },
+        ordered: false,
+        conditional_put: true,
+        links: true,
+    };
+
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.shared.root
@@ -360,8 +368,7 @@ impl StorageBackend for LocalBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let copy = Copying::Ranges { min_part: 1 };
-        Capabilities { copy, ordered: false, conditional_put: true, links: true }
+        Self::CAPABILITIES
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {

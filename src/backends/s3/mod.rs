@@ -90,6 +90,12 @@ pub struct S3Backend {
 }
 
 impl S3Backend {
+    /// What the service at `endpoint` (AWS without one) can do, as far as its name tells.
+    #[must_use]
+    pub fn capabilities_at(endpoint: Option<&Url>) -> Capabilities {
+        Quirks::of(endpoint).capabilities()
+    }
+
     /// Looks at the settings alone. The first call reads what else there is of AWS configuration, and connects.
     ///
     /// # Errors
