@@ -76,6 +76,17 @@ impl Lanes {
         Turn { lane, part }
     }
 
+    /// Unplans the part, if it is the last one planned of its lane: it is to be stored otherwise before its turn comes.
+    pub(super) fn take_back(&mut self, turn: Turn) -> bool {
+        let lane = &mut self.0[turn.lane];
+        let last = (lane.next - lane.slots.start) as u64 == turn.part + 1;
+        if last {
+            lane.next -= 1;
+            lane.planned -= 1;
+        }
+        last
+    }
+
     /// A planned part is sent, or is stored otherwise when the lane is `over`.
     pub(super) fn done(&mut self, turn: Turn, over: bool) {
         let lane = &mut self.0[turn.lane];

@@ -190,6 +190,42 @@ async fn a_gap_is_waited_for_as_long_as_memory_allows() {
 }
 
 #[tokio::test]
+async fn a_flush_ends_although_a_part_is_read_back_before_all_that_is_in_memory() {
+    for begins in [0, 8] {
+        let run = Run::new(&[6 * M], 4 << 20).await;
+        let pieces = run.missing();
+        run.write(&pieces[begins..begins + 8]).await;
+        run.rig.writer.flush().await.unwrap();
+        // All of it and the flush are there before the writer looks.
+        for piece in pieces[8 - begins..16 - begins].iter().chain(&pieces[16..48]) {
+            run.rig.write(piece.clone());
+        }
+        let flush = tokio::time::timeout(Duration::from_secs(20), run.rig.writer.flush());
+        flush.await.expect("nothing waits for what waits for it").unwrap();
+        run.write(&run.missing()).await;
+        run.rig.writer.flush().await.unwrap();
+        run.publish_all().await.unwrap();
+        run.check().await;
+    }
+}
+
+#[tokio::test]
+async fn parts_keep_their_order_while_another_file_is_read_back() {
+    let run = Run::new(&[2 * M, 2 * M], 64 << 20).await;
+    let pieces = run.missing();
+    run.write(&[&pieces[..8], &pieces[32..40]].concat()).await;
+    run.rig.writer.flush().await.unwrap();
+    run.rig.backend.delay(Duration::from_millis(20));
+    for piece in run.missing() {
+        run.rig.write(piece);
+    }
+    let flush = tokio::time::timeout(Duration::from_secs(20), run.rig.writer.flush());
+    flush.await.expect("the second part waits for the first").unwrap();
+    run.publish_all().await.unwrap();
+    run.check().await;
+}
+
+#[tokio::test]
 async fn what_was_sent_is_durable_and_the_next_run_goes_on_behind_it() {
     let run = Run::new(&[8 * M + 3, 2 * M], 64 << 20).await;
     run.write(&(0..5 * 16 + 3).map(|n| n * PIECE..(n + 1) * PIECE).collect::<Vec<_>>()).await;

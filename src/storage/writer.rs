@@ -218,6 +218,12 @@ struct Job {
     reads: bool,
 }
 
+impl Job {
+    fn lane(&self) -> Option<usize> {
+        self.turn.map(|turn| turn.lane)
+    }
+}
+
 struct Actor {
     uploader: Arc<Uploader>,
     concurrency: usize,
@@ -353,20 +359,27 @@ impl Actor {
     }
 
     fn next_job(&mut self) -> Option<(Job, bool)> {
-        let may_start = |job: &Job| {
-            let lane = |job: &Job| job.turn.map(|turn| turn.lane);
-            let free = self.running.values().all(|other| lane(other) != lane(job));
-            job.turn.is_none() || free && !(job.reads && self.reads())
-        };
-        if let Some(at) = self.queued.iter().position(|(job, _)| may_start(job)) {
+        let reads = self.reads();
+        let mut busy: Vec<usize> = self.running.values().filter_map(Job::lane).collect();
+        let next = self.queued.iter().position(|(job, _)| {
+            let Some(lane) = job.lane() else { return true };
+            let waits = busy.contains(&lane) || job.reads && reads;
+            // Whatever comes after it in its lane waits for it.
+            busy.push(lane);
+            !waits
+        });
+        if let Some(at) = next {
             return self.queued.remove(at);
         }
         if let Some(job) = self.next_part() {
             return Some((job, false));
         }
         let plan = self.assembly.take_full_where(|slot| !self.lanes.holds(slot));
-        let plan = plan.or_else(|| self.packed())?;
-        Some((self.number(plan, None, false), false))
+        let job = match plan.or_else(|| self.packed()) {
+            Some(plan) => self.number(plan, None, false),
+            None => self.out_of_turn()?,
+        };
+        Some((job, false))
     }
 
     /// The next part of a file that is sent in order: from memory, or read back when it had to become chunks.
@@ -404,6 +417,22 @@ impl Actor {
             Some(slot) => self.assembly.take_slot(slot),
             None => self.assembly.take_packed(max),
         }
+    }
+
+    /// A part of a flush whose turn is furthest away, as a chunk, under pressure: when one before it is read back, it may
+    /// be what that one waits for.
+    fn out_of_turn(&mut self) -> Option<Job> {
+        let idle = self.running.values().all(|job| job.reads);
+        if !self.reads() || !self.uploader.pressure.wants_packing(idle) {
+            return None;
+        }
+        let lanes = &mut self.lanes;
+        let at = self.queued.iter().rposition(|(job, _)| {
+            let turn = job.turn.filter(|_| !job.plan.is_empty());
+            turn.is_some_and(|turn| lanes.take_back(turn))
+        })?;
+        let (job, _) = self.queued.remove(at)?;
+        Some(Job { turn: None, reads: false, ..job })
     }
 
     fn upload_ended(&mut self, ended: Result<(task::Id, bool), JoinError>) {
