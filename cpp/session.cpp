@@ -249,6 +249,22 @@ void Session::prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const>
     handle(torrent).prioritize_pieces(list);
 }
 
+void Session::hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+                    std::int32_t step) const {
+    auto const& h = handle(torrent);
+    int due = 0;
+    for (auto const p : pieces) {
+        h.set_piece_deadline(lt::piece_index_t{static_cast<int>(p)}, due);
+        due += step;
+    }
+}
+
+void Session::relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const {
+    auto const& h = handle(torrent);
+    for (auto const p : pieces)
+        h.reset_piece_deadline(lt::piece_index_t{static_cast<int>(p)});
+}
+
 rust::Vec<std::uint32_t> Session::availability(std::uint64_t torrent) const {
     std::vector<int> found;
     handle(torrent).piece_availability(found);

@@ -65,6 +65,18 @@ pub(super) enum Source {
     Hole(Range<u64>),
 }
 
+impl Source {
+    /// How many bytes it gives; `None` when they cannot be read.
+    fn readable_len(&self) -> Option<u64> {
+        match self {
+            Self::Zeros(len) => Some(*len),
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::Object(_, range) => Some(range.end - range.start),
+            Self::Unfinished(_) | Self::Hole(_) => None,
+        }
+    }
+}
+
 impl Durable {
     fn add(&mut self, object: &ObjectRow, extents: Vec<Extent>) -> Result<()> {
         self.add_object(object)?;
@@ -161,6 +173,21 @@ impl ImportStore {
         let durable = self.durable.read();
         let inside = range.end <= self.layout.len();
         inside && self.layout.stored(range).all(|part| durable.extents.covers(&part))
+    }
+
+    /// Whether every byte of `range` can be read now.
+    #[must_use]
+    pub fn here(&self, range: Range<u64>) -> bool {
+        self.ready(range.clone()) == range
+    }
+
+    /// The beginning of `range` that can be read now: what is in memory, in finished objects, or padding.
+    #[must_use]
+    pub fn ready(&self, range: Range<u64>) -> Range<u64> {
+        let end = range.end.min(self.layout.len()).max(range.start);
+        let sources = self.locate(range.start..end).into_iter();
+        let ready: u64 = sources.map_while(|source| source.readable_len()).sum();
+        range.start..range.start + ready
     }
 
     /// How many bytes of `set` are durable; padding does not count.

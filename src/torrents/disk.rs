@@ -253,7 +253,7 @@ impl Disk {
                 .iter()
                 .filter_map(|t| t.least_complete().map(|p| (p, t)))
                 .min_by_key(|x| x.0);
-            let Some(((_, piece), torrent)) = least else { return };
+            let Some(((_, _, piece), torrent)) = least else { return };
             let freed = torrent.evict(piece) * BLOCK;
             self.evicted.fetch_add(freed as u64, Ordering::Relaxed);
             tracing::debug!(piece, freed, "evicted an open piece to stay in the budget");

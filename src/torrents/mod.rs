@@ -7,13 +7,15 @@
 //! request is answered from the open piece, the writer's memory, the cache, or the backend, in that order.
 //!
 //! [`governor`] keeps all of it inside the budget, [`steering`] leads the picker so that chunks become whole,
-//! [`session`] owns libtorrent, [`download`] joins one torrent to one import. [`ffi`] is the only bridge.
+//! [`demand`] puts what a player waits for before all that, [`session`] owns libtorrent, [`download`] joins one torrent
+//! to one import. [`ffi`] is the only bridge.
 //!
 //! What it refuses: to wait on the network thread, to believe libtorrent about what is stored (the catalog is the
 //! truth), and features of library versions that peers could break ([`features`]).
 
 pub mod bencode;
 pub mod check;
+mod demand;
 mod disk;
 mod download;
 mod features;
@@ -34,6 +36,7 @@ pub mod steering;
 mod torrent_disk;
 
 pub use self::{
+    demand::{Demand, Wanted},
     download::{Download, Goal, WriterEvents, metadata},
     features::check_library,
     session::{Notice, Origin, Start, Status, Torrent, Torrents},

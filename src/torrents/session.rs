@@ -38,6 +38,10 @@ use crate::{
 /// How often statuses are asked for and memory is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How much later than the one before a piece is due, of those that a reader waits for. Only their order counts:
+/// libtorrent asks the fastest peers for what is due first, and for the same block twice when it is late.
+const DUE_STEP_MS: i32 = 250;
+
 /// What a torrent is told, in order.
 #[derive(Debug, Clone)]
 pub enum Notice {
@@ -361,6 +365,22 @@ impl Torrent {
     /// `Cancelled` when the session has ended.
     pub fn prioritize(&self, pieces: &[u32], priority: u8) -> Result<()> {
         self.session.call(|s| s.get().prioritize(self.number, pieces, priority))
+    }
+
+    /// Asks for the pieces named before all others, in this order.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub(super) fn hurry(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().hurry(self.number, pieces, DUE_STEP_MS))
+    }
+
+    /// Takes back what [`Torrent::hurry`] said of these pieces; their priority is to be given anew.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub(super) fn relax(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().relax(self.number, pieces))
     }
 
     /// How many connected peers have each piece.

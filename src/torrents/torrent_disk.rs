@@ -5,7 +5,7 @@
 //! the import's store from then on (memory, cache, object).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -52,6 +52,8 @@ pub(super) struct TorrentDisk {
     /// libtorrent's question "may I start?", held until there is content to start on.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
+    /// Pieces that a reader waits for: evicted only when there is no other.
+    urgent: Mutex<BTreeSet<u32>>,
     /// Payload bytes received from peers.
     received: AtomicU64,
     /// Rung when a piece passed.
@@ -66,6 +68,7 @@ impl TorrentDisk {
             pieces: Mutex::default(),
             checks: Mutex::default(),
             passed: Mutex::default(),
+            urgent: Mutex::default(),
             received: AtomicU64::new(0),
             progress: Notify::new(),
         })
@@ -230,11 +233,17 @@ impl TorrentDisk {
         drop((checks, pieces));
     }
 
-    /// The least complete piece that may go, with the blocks it holds.
-    pub(super) fn least_complete(&self) -> Option<(usize, u32)> {
+    /// Says which pieces a reader waits for now.
+    pub(super) fn set_urgent(&self, pieces: impl IntoIterator<Item = u32>) {
+        *self.urgent.lock() = pieces.into_iter().collect();
+    }
+
+    /// The piece that may go first: whether a reader waits for it, the blocks it holds, and which it is.
+    pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
+        let urgent = self.urgent.lock().clone();
         let pieces = self.pieces.lock();
-        let open = pieces.iter().filter(|(_, p)| p.is_evictable());
-        open.map(|(&n, p)| (p.received(), n)).filter(|&(blocks, _)| blocks > 0).min()
+        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.received() > 0);
+        open.map(|(&n, p)| (urgent.contains(&n), p.received(), n)).min()
     }
 
     /// Gives up a partial piece; its acks complete with `operation_aborted`. Answers the blocks freed.
