@@ -1,7 +1,8 @@
 //! What went wrong, said once: what, where, and what to do.
 //!
 //! [`Kind`] tells the *caller* what to do; three tables hang on it and live here:
-//! kind → retry ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), and later kind → HTTP status.
+//! kind → retry ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status
+//! ([`Kind::http_status`]).
 //! The text is lower case and names the thing and the place; the cause is a field, printed once, by
 //! [`Error::report`].
 
@@ -64,6 +65,23 @@ impl Kind {
             Self::NoSpace => 8,
             Self::Unauthenticated | Self::PermissionDenied => 24,
             Self::Corrupt => 32,
+        }
+    }
+
+    /// The status of an HTTP answer when this is why there is no better one.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidInput => 400,
+            Self::NotFound => 404,
+            Self::AlreadyExists => 409,
+            Self::Internal => 500,
+            Self::Unsupported => 501,
+            // Whoever asks us is signed in: it is our own call to the storage that was refused, or failed.
+            Self::Unauthenticated | Self::PermissionDenied | Self::Corrupt => 502,
+            Self::RateLimited | Self::Unavailable | Self::SessionExpired | Self::Cancelled => 503,
+            Self::Network => 504,
+            Self::NoSpace => 507,
         }
     }
 }

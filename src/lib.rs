@@ -1,5 +1,6 @@
 //! bae takes a torrent and puts its bytes straight into storage the user owns.
 
+pub mod api;
 pub mod app;
 pub mod backends;
 pub mod catalog;

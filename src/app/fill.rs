@@ -12,6 +12,7 @@ use super::{
     import::{Job, Opened},
     plan::{bytes_wanted, files_wanted},
     publish::{Files, SharedSink, publish},
+    stream::EndOnDrop,
 };
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
@@ -54,7 +55,10 @@ impl Job<'_> {
         let writer = Arc::new(self.writer(&opened, sink, direct, publishing.clone()));
         let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
         torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
-        let mut download = self.download(torrent, &opened, stored, writer_events);
+        let readers = self.open_stream(&opened)?;
+        let demand = readers.as_ref().map(|readers| Arc::clone(&readers.0)).unwrap_or_default();
+        let download = self.download(torrent, &opened, stored, writer_events);
+        let mut download = download.with_readers(demand);
         let span = tracing::info_span!("import", id = %opened.row.id);
         let filled = async {
             download.fill(&self.cancel).await?;
@@ -78,6 +82,14 @@ impl Job<'_> {
             download.seed(&self.cancel).await?;
         }
         Ok(imported)
+    }
+
+    /// Opens the import to players where that is asked for; they wait for what is missing until the result is dropped.
+    pub(super) fn open_stream(&self, opened: &Opened) -> Result<Option<EndOnDrop>> {
+        let streams = self.request.streams.as_ref();
+        streams
+            .map(|streams| self.app.stream_filling(&opened.row, &opened.store, streams))
+            .transpose()
     }
 
     /// The writer of an import; what becomes durable is told to `publishing` too.

@@ -82,6 +82,7 @@ impl Job<'_> {
                 let opened = self.open(metainfo, meta).await?;
                 if opened.plan.missing().next().is_none() && !self.request.seed {
                     // All of it is here already: nobody needs to be asked for anything.
+                    self.open_stream(&opened)?;
                     self.publish_rest(&opened).await?;
                     return self.finish(&opened, (0, 0)).await;
                 }

@@ -24,6 +24,7 @@ mod repair;
 mod seed;
 mod show;
 mod source;
+mod stream;
 mod types;
 mod url;
 mod verify;
@@ -35,6 +36,7 @@ pub use self::{
     estimate::{DriveLoad, Estimate, estimate},
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
+    stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
         Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FileInfo, FileUrl, GcOrder,
         GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, RemoveSummary,

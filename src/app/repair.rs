@@ -52,6 +52,7 @@ impl App {
             network: request.network,
             seed: false,
             timeout: request.timeout,
+            streams: None,
         };
         let backend = Arc::clone(&place.backend);
         let job = Job { app: self, request: &import, place, events, cancel, begun };

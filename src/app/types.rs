@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Streams;
 use crate::{catalog::LayoutKind, config::NetworkOptions, error::Error, storage::Published};
 
 /// How the data folder is opened.
@@ -31,6 +32,8 @@ pub struct ImportRequest {
     pub seed: bool,
     /// Give up when nothing arrived for so long.
     pub timeout: Option<Duration>,
+    /// Where it is opened for players as soon as its files are known.
+    pub streams: Option<Streams>,
 }
 
 /// One import in one line.

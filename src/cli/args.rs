@@ -1,6 +1,6 @@
 //! What was typed. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
@@ -94,6 +94,8 @@ pub(super) enum Command {
     },
     /// Write a file's bytes to standard output
     Cat(CatArgs),
+    /// Serve the files of an import to players, by HTTP, until stopped
+    Stream(StreamArgs),
     /// Write an import as plain files
     Export(ExportArgs),
     /// Make each file of an import one object under its own name
@@ -132,6 +134,10 @@ pub(super) struct ImportArgs {
     /// Go on seeding when all is imported
     #[arg(long, env = "BAE_SEED", value_parser = BoolishValueParser::new())]
     pub(super) seed: bool,
+    /// Also serve the files to players, by HTTP, while they come and afterwards, until stopped
+    #[arg(long, env = "BAE_STREAM", value_name = "ADDR:PORT", num_args = 0..=1, require_equals = true,
+          default_missing_value = STREAM_LISTEN)]
+    pub(super) stream: Option<SocketAddr>,
     /// Only count what it would take: objects, requests, bytes, memory, money. Nothing is fetched (of a magnet link, only
     /// its metadata) and nothing is written
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
@@ -196,6 +202,21 @@ pub(super) struct CatArgs {
     #[arg(long, env = "BAE_RANGE", value_name = "A-B", allow_hyphen_values = true, value_parser = range)]
     pub(super) range: Option<String>,
 }
+
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    /// Id, unique name, or the beginning of an info-hash
+    pub(super) import: String,
+    /// Print only the address of this file, by its path inside the import
+    pub(super) path: Option<String>,
+    /// Where players reach us; port 0 lets the system choose
+    // Not BAE_LISTEN, which says where peers do: on every interface, often.
+    #[arg(long, env = "BAE_STREAM_LISTEN", value_name = "ADDR:PORT", default_value = STREAM_LISTEN)]
+    pub(super) listen: SocketAddr,
+}
+
+/// Where players reach us unless they are told otherwise: on this machine alone.
+const STREAM_LISTEN: &str = "127.0.0.1:0";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -341,7 +362,11 @@ mod tests {
                 if ["help", "version"].contains(&long) {
                     continue;
                 }
-                let expected = format!("BAE_{}", long.replace('-', "_").to_ascii_uppercase());
+                let mut name = long.replace('-', "_").to_ascii_uppercase();
+                if (command.get_name(), long) == ("stream", "listen") {
+                    name.insert_str(0, "STREAM_");
+                }
+                let expected = format!("BAE_{name}");
                 let env = arg.get_env().and_then(|name| name.to_str());
                 assert_eq!(env, Some(expected.as_str()), "--{long}");
             }

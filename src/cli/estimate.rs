@@ -33,6 +33,7 @@ pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Fa
         network: args.network.resolve(context.config.network.clone())?,
         seed: false,
         timeout: context.config.timeout,
+        streams: None,
     };
     let mut first_failure = None;
     for source in args.sources {

@@ -1,14 +1,17 @@
 //! `import` and `seed`: the two commands that meet the swarm.
 
+use std::{future::Future, net::SocketAddr, pin::pin};
+
 use super::{
     Context,
     args::{ImportArgs, SeedArgs},
     estimate, interrupted,
     output::Failure,
     progress::follow,
+    stream,
 };
 use crate::{
-    app::{Access, App, ImportRequest},
+    app::{Access, App, ImportRequest, Streams},
     config::NetworkOptions,
     error::{Error, Kind},
     events::{EventSink, Imported},
@@ -32,18 +35,49 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         // With several sources seeding begins when the last is in, or the first would never end.
         seed: args.seed && args.sources.len() == 1,
         timeout: context.config.timeout,
+        streams: args.stream.map(|_| Streams::new(context.config.memory)),
     };
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
     context
         .with_app(Access::Write, async |app| {
-            let ids = import_each(&context, app, &sources, &request).await?;
-            if seed_after {
-                seed_all(&context, app, ids, request.network.clone()).await?;
+            let work = async {
+                let ids = import_each(&context, app, &sources, &request).await?;
+                if seed_after {
+                    seed_all(&context, app, ids, request.network.clone()).await?;
+                }
+                Ok(())
+            };
+            match (&request.streams, args.stream) {
+                (Some(streams), Some(listen)) => beside(&context, streams, listen, work).await,
+                _ => work.await,
             }
-            Ok(())
         })
         .await
+}
+
+/// Has `work` done while players are served; when it is done, they are served until stopped.
+async fn beside(
+    context: &Context,
+    streams: &Streams,
+    listen: SocketAddr,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let server = stream::bind(listen, streams).await?;
+    let both = async {
+        work.await?;
+        context.cancel.cancelled().await;
+        Ok(())
+    };
+    let mut both = pin!(both);
+    tokio::select! {
+        done = &mut both => done,
+        failure = stream::serve(context, &server, streams) => {
+            // Nobody reads our output any more: as after Ctrl-C, what is stored is kept.
+            context.cancel.cancel();
+            both.await.and(Err(failure))
+        }
+    }
 }
 
 async fn import_each(

@@ -23,6 +23,7 @@ mod remove;
 mod secret;
 mod show;
 mod storage;
+mod stream;
 mod verify;
 
 use std::{future::Future, process::ExitCode};
@@ -90,6 +91,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Ls => show::ls(context).await,
         Command::Info { import } => show::info(context, &import).await,
         Command::Cat(args) => read::cat(context, args).await,
+        Command::Stream(args) => stream::stream(context, args).await,
         Command::Export(args) => read::export(context, args).await,
         Command::Publish(args) => publish::publish(context, args).await,
         Command::Url(args) => publish::url(context, args).await,

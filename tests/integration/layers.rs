@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["storage"],
     &["torrents"],
     &["app"],
+    &["api"],
     &["cli"],
 ];
 /// The base is one layer of small files that may know each other.

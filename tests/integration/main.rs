@@ -30,5 +30,7 @@ mod s3;
 mod s3_faults;
 mod shapes;
 mod storage_cmd;
+mod stream;
+mod stream_import;
 mod support;
 mod valgrind;

@@ -11,6 +11,7 @@ pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
 pub(crate) mod http;
 pub(crate) mod peers;
+pub(crate) mod player;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod s3_server;
