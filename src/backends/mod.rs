@@ -50,6 +50,24 @@ pub struct ObjectInfo {
     pub len: u64,
 }
 
+/// What tells an object's bytes from others that may come under the same key: of objects that are not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub len: u64,
+    /// Changes with the bytes, in the place's own words (an S3 ETag, the time of a file's last change); `None` where the
+    /// place has no word for it.
+    pub tag: Option<String>,
+}
+
+impl Stamp {
+    /// Whether an object of this stamp is that of `other`, as far as both tell.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let tags = self.tag.as_ref().zip(other.tag.as_ref());
+        self.len == other.len && tags.is_none_or(|(one, other)| one == other)
+    }
+}
+
 /// Some of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -104,6 +122,12 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// # Errors
     /// Only when the place cannot be asked.
     async fn head(&self, key: &Key) -> Result<Option<u64>>;
+
+    /// As [`StorageBackend::head`], with what tells the object's bytes from others under its key.
+    ///
+    /// # Errors
+    /// Only when the place cannot be asked.
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>>;
 
     /// Removes the object; no error when there is none.
     ///
@@ -171,6 +195,10 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         (**self).head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        (**self).stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
 };
 use crate::error::Result;
 
@@ -70,6 +70,10 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

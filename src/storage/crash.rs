@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     backends::{
-        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, StorageBackend,
+        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
         Unfinished, Upload, list_all,
     },
     catalog::{
@@ -99,6 +99,10 @@ impl StorageBackend for CrashAt {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -36,7 +36,8 @@ use self::{
     upload::S3Upload,
 };
 use super::{
-    Capabilities, Key, Notes, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -147,6 +148,10 @@ impl StorageBackend for S3Backend {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.wire().await?.head(key).await?)
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        Ok(self.wire().await?.stamp(key).await?)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
