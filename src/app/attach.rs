@@ -2,7 +2,7 @@
 
 use super::{App, AttachReport, AttachedImport, SkippedImport, place::Place, plan::file_rows};
 use crate::{
-    catalog::{ImportRow, ImportState, KeyState},
+    catalog::{ImportRow, ImportState, KeyState, Role},
     error::{Error, Kind, Result},
     storage::attach::{Found, Survey, survey},
     torrents::metainfo::Metainfo,
@@ -92,7 +92,8 @@ impl App {
             }));
         }
         // Two imports of the same objects would remove each other's: so also not under another name of the place.
-        let keys = manifest.objects.iter().map(|object| object.key.as_str());
+        let ours = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
+        let keys = ours.map(|object| object.key.as_str());
         let states = self.catalog.key_states(&place.name, keys)?;
         let known = states.iter().any(|state| *state != KeyState::No);
         let reason =

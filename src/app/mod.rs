@@ -4,6 +4,7 @@
 //! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
+mod adopt;
 mod attach;
 mod check;
 mod drive;
@@ -32,6 +33,7 @@ mod verify;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use self::{
+    adopt::{AdoptRequest, AdoptSummary, MissingFile},
     check::{CheckReport, Outcome, Probe, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
     login::{LoginStep, LoginWay, login},

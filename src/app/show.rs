@@ -1,6 +1,6 @@
 //! `ls` and `info`: the catalog, for people and programs.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     App, FileInfo, ImportInfo, ImportSummary,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, Role},
+    catalog::{ImportRow, ObjectRow, Role},
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -37,9 +37,11 @@ impl App {
         let real = meta.files.iter().enumerate().filter(|(_, f)| !f.pad);
         let objects = self.catalog.objects(&row.id)?;
         let whole = WholeFiles::of(&objects);
+        let adopted = self.adopted_keys(&row, &objects)?;
         let key = |f: &File| {
             let object = whole.find(&file_row(f)).filter(|object| object.stored);
-            object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none())
+            let key = object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none());
+            key.or_else(|| adopted.get(&f.range.start).filter(|_| !f.range.is_empty()).cloned())
         };
         let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
             number,
@@ -65,6 +67,19 @@ impl App {
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
             summary,
         })
+    }
+
+    /// The keys of the user's own objects that files of an import are in, by where the files begin.
+    fn adopted_keys(&self, row: &ImportRow, objects: &[ObjectRow]) -> Result<HashMap<u64, String>> {
+        let adopted = objects.iter().filter(|object| object.role == Role::Adopted);
+        let keys: HashMap<_, _> = adopted.map(|object| (object.num, &object.key)).collect();
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let extents = self.catalog.extents(&row.id)?.into_iter();
+        Ok(extents
+            .filter_map(|e| Some((e.range.start - e.offset, (*keys.get(&e.object)?).clone())))
+            .collect())
     }
 
     fn look(&self, row: &ImportRow) -> Result<Look> {

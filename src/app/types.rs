@@ -88,7 +88,7 @@ pub struct FileInfo {
     pub path: String,
     pub bytes: u64,
     pub selected: bool,
-    /// The object that it is by itself, once it is published.
+    /// The object that it is by itself, once it is published, or that was adopted for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

@@ -7,9 +7,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, BadPiece, ProgressFn, VerifyReport, plan::Plan};
+use super::{App, BadPiece, ProgressFn, VerifyReport, place::Place, plan::Plan};
 use crate::{
-    catalog::{ObjectNum, Role},
+    backends::{Key, Stamp},
+    catalog::{ImportId, ObjectNum, ObjectRow, Role},
     error::{Error, Kind, Result},
     storage::{ImportReader, presence::absent},
     torrents::{
@@ -75,7 +76,8 @@ impl App {
         objects.retain(|object| object.stored && object.role != Role::Manifest);
         let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
         let absent = absent(&*place.backend, &expected).await?;
-        let absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
+        let mut absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
+        absent.extend(self.changed(&row.id, &objects, &place).await?);
         let mut bad = BTreeSet::new();
         for extent in self.catalog.extents(&row.id)? {
             if absent.contains(&extent.object) {
@@ -90,6 +92,26 @@ impl App {
                 .collect(),
             missing: store.missing(&plan.wanted).len(),
         })
+    }
+}
+
+impl App {
+    /// Adopted objects that are others than those that were verified, as far as the place can tell.
+    async fn changed(
+        &self,
+        import: &ImportId,
+        objects: &[ObjectRow],
+        place: &Place,
+    ) -> Result<Vec<ObjectNum>> {
+        let mut changed = Vec::new();
+        for (key, len, tag) in self.catalog.adopted_objects(import)? {
+            let now = place.backend.stamp(&Key::new(&key)?).await?;
+            if now.is_none_or(|now| !now.is(&Stamp { len, tag })) {
+                let found = objects.iter().find(|o| o.role == Role::Adopted && o.key == key);
+                changed.extend(found.map(|object| object.num));
+            }
+        }
+        Ok(changed)
     }
 }
 

@@ -44,6 +44,14 @@ const BUSY: Duration = Duration::from_secs(10);
 pub struct ImportId(Arc<str>);
 
 impl ImportId {
+    /// One that no import has, almost surely: a clash is refused when it is recorded.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub fn random() -> Result<Self> {
+        imports::random_id()
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -81,6 +81,12 @@ const MIGRATIONS: &[&str] = &[
         end INTEGER NOT NULL
     );
 ",
+    "
+    CREATE TABLE stamps(
+        object INTEGER PRIMARY KEY REFERENCES objects(num) ON DELETE CASCADE,
+        tag TEXT NOT NULL
+    );
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

@@ -106,6 +106,8 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Take the imports of a storage into the catalog, by the manifests they left there
     Attach(AttachArgs),
+    /// Seed and play what is in a storage already: nothing is copied, and nothing of it ever removed
+    Adopt(AdoptArgs),
     /// Remove imports and their objects
     Rm(RmArgs),
     /// Count the objects that no import names and uploads left unfinished, and remove them when asked
@@ -248,6 +250,19 @@ pub(super) struct AttachArgs {
     #[arg(value_name = "NAME|URL")]
     pub(super) place: String,
     /// Only show what would come
+    #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdoptArgs {
+    /// A .torrent file or its http(s) URL; a magnet link when its torrent was imported before
+    #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath)]
+    pub(super) torrent: String,
+    /// The folder that has the torrent's files: a storage's name, or a URL such as s3://bucket/folder or file:///dir
+    #[arg(long, env = "BAE_FROM", value_name = "NAME|URL")]
+    pub(super) from: String,
+    /// Only match by name and length; nothing is read and nothing recorded
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
 }

@@ -8,6 +8,7 @@
 //! What it refuses: secrets on the command line, since every user of the machine can read it. `--drive-token` is the
 //! one exception: a token that ends within the hour, for scripts; its variable is the better way.
 
+mod adopt;
 mod args;
 mod attach;
 mod estimate;
@@ -97,6 +98,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Url(args) => publish::url(context, args).await,
         Command::Verify(args) => verify::verify(context, args).await,
         Command::Attach(args) => attach::attach(context, args).await,
+        Command::Adopt(args) => adopt::adopt(context, args).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
         Command::Storage(command) => storage::run(context, command).await,

@@ -429,6 +429,7 @@ async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
         role: Role::Chunk,
         packed: false,
         extents: vec![(n..n + 1, 0)],
+        tag: None,
     };
     let begun = Instant::now();
     let attached = Attached {

@@ -11,6 +11,7 @@ use super::{
     layout::{FileSpan, Layout},
     pending::PendingBytes,
     ranges::RangeSet,
+    watched::watched,
 };
 use crate::{
     backends::{Key, Payload, StorageBackend},
@@ -108,12 +109,15 @@ impl ImportStore {
     ///
     /// # Errors
     /// When the catalog cannot be read, or what it says of the import makes no sense.
+    ///
+    /// What is the user's own among its objects is looked at before it is read.
     pub fn open(
         catalog: &Catalog,
         row: &ImportRow,
         backend: Arc<dyn StorageBackend>,
     ) -> Result<Arc<Self>> {
         let place = |e: crate::error::Error| e.within(format_args!("import {}", row.id));
+        let backend = watched(backend, catalog.adopted_objects(&row.id)?).map_err(place)?;
         let files = catalog.files(&row.id)?;
         let spans = files.iter().map(FileSpan::from);
         let layout = Layout::new(row.len, spans, row.chunk_len, row.layout);

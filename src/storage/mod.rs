@@ -27,6 +27,7 @@ pub mod import;
 mod lanes;
 pub mod layout;
 pub mod manifest;
+pub mod matching;
 mod pending;
 pub mod presence;
 pub mod pressure;
@@ -37,6 +38,7 @@ pub mod reader;
 pub mod stream;
 pub mod sweep;
 mod upload;
+mod watched;
 pub mod writer;
 
 #[cfg(test)]

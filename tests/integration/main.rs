@@ -10,6 +10,7 @@
     reason = "a test that panics has failed, which is what it is for; its threads may sleep"
 )]
 
+mod adopt;
 mod attach;
 mod bridge;
 mod cli;

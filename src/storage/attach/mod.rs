@@ -55,6 +55,7 @@ impl Found {
             role: object.role,
             packed: object.packed,
             extents: object.extents,
+            tag: object.tag,
         };
         Attached {
             id: manifest.import,

@@ -52,6 +52,8 @@ struct Object {
     packed: bool,
     /// Start and end in the import, offset in the object.
     extents: Vec<(u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -67,6 +69,7 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         role: o.role.as_str().into(),
         packed: o.packed,
         extents: o.extents.iter().map(|(range, at)| (range.start, range.end, *at)).collect(),
+        tag: o.tag.clone(),
     };
     let body = Body {
         catalog: manifest.catalog.clone(),
@@ -132,6 +135,7 @@ fn object(object: Object) -> Result<ManifestObject> {
         len: object.len,
         packed: object.packed,
         extents,
+        tag: object.tag,
     })
 }
 

@@ -76,6 +76,8 @@ pub struct ManifestObject {
     pub packed: bool,
     /// Each a range of the import, and where in the object it begins.
     pub extents: Vec<(Range<u64>, u64)>,
+    /// Of an adopted one, what tells its bytes from others.
+    pub tag: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
