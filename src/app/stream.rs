@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::App;
+use super::{App, plan::is_selected};
 use crate::{
     backends::Payload,
     catalog::{Catalog, FileRow, ImportRow},
@@ -142,8 +142,8 @@ impl StreamedImport {
     fn new(row: &ImportRow, files: &[FileRow], reader: ImportReader, filling: Filling) -> Self {
         let hash = row.info_hash();
         let of = if hash.is_empty() { row.id.as_str() } else { &hash };
-        let wanted = |index: u32| row.selected.as_ref().is_none_or(|s| s.contains(&index));
-        let files = (0u32..).zip(files).filter(|(index, file)| !file.pad && wanted(*index));
+        let wanted = |index: usize| is_selected(row.selected.as_deref(), index);
+        let files = files.iter().enumerate().filter(|(index, file)| !file.pad && wanted(*index));
         let files = files.map(|(index, file)| StreamedFile {
             path: file.path.clone(),
             bytes: file.len,

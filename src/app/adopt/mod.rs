@@ -8,10 +8,12 @@ mod hashing;
 
 use std::{
     ops::Range,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::hashing::Hashing;
@@ -28,6 +30,9 @@ use crate::{
     },
     torrents::metainfo::Metainfo,
 };
+
+/// Objects that are asked for their stamps at once.
+const AT_ONCE: usize = 8;
 
 /// What is to be adopted, and from where.
 #[derive(Debug, Clone)]
@@ -97,18 +102,31 @@ impl App {
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<AdoptSummary> {
-        let work = self.adopt_all(&request, progress);
-        tokio::select! {
-            done = work => done,
-            () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped; nothing was recorded")),
+        let look = self.look_for(&request, progress);
+        let looked = tokio::select! {
+            looked = look => looked?,
+            () = cancel.cancelled() => {
+                return Err(Error::new(Kind::Cancelled, "stopped; nothing was recorded"));
+            }
+        };
+        let summary = looked.summary();
+        if summary.adopted == 0 {
+            let text =
+                format!("nothing in storage {:?} is what {:?} says", summary.storage, summary.name);
+            return Err(Error::new(Kind::Corrupt, text));
         }
+        if request.dry_run {
+            return Ok(summary);
+        }
+        let place = Arc::clone(&looked.place);
+        let chunk_len = place.chunk_len(self.config.memory.0);
+        let attached = looked.into_attached(&request.torrent, chunk_len)?;
+        let row = self.catalog.attach_import(attached).await?;
+        self.leave_manifest(&row, &place).await;
+        Ok(AdoptSummary { id: row.id.to_string(), state: row.state.as_str(), ..summary })
     }
 
-    async fn adopt_all(
-        &self,
-        request: &AdoptRequest,
-        progress: ProgressFn,
-    ) -> Result<AdoptSummary> {
+    async fn look_for(&self, request: &AdoptRequest, progress: ProgressFn) -> Result<Looked> {
         let (meta, metainfo) = self.torrent_to_adopt(&request.torrent).await?;
         check_memory(&meta, &self.config)?;
         let place = self.place(&request.from).await?;
@@ -128,21 +146,9 @@ impl App {
             }
         };
         missing.extend(candidates.iter().filter_map(|candidate| lacking(candidate, &good)));
-        missing.sort_by_key(|file| files.iter().position(|row| row.path == file.path));
-        let whole = missing.iter().all(|file| file.missing == 0);
-        let summary = summary(&meta, &place, &files, missing, &good);
-        if summary.adopted == 0 {
-            let text = format!("nothing in storage {:?} is what {:?} says", place.name, meta.name);
-            return Err(Error::new(Kind::Corrupt, text));
-        }
-        if request.dry_run {
-            return Ok(summary);
-        }
-        let new = self.describe_adopted(&request.torrent, metainfo, &meta, files, &place);
-        let row = self.catalog.attach_import(attached(new, whole, &candidates, &good)?).await?;
-        self.leave_manifest(&row, &place).await;
-        let state = row.state.as_str();
-        Ok(AdoptSummary { id: row.id.to_string(), state, ..summary })
+        missing.sort_by_key(|(start, _)| *start);
+        let missing = missing.into_iter().map(|(_, file)| file).collect();
+        Ok(Looked { meta, metainfo, place, files, candidates, missing, good })
     }
 
     async fn torrent_to_adopt(&self, torrent: &str) -> Result<(Metainfo, Vec<u8>)> {
@@ -172,36 +178,13 @@ impl App {
             row.id
         )))
     }
-
-    fn describe_adopted(
-        &self,
-        source: &str,
-        metainfo: Vec<u8>,
-        meta: &Metainfo,
-        files: Vec<FileRow>,
-        place: &Place,
-    ) -> NewImport {
-        NewImport {
-            name: meta.name.clone(),
-            source: source.to_owned(),
-            info_hash_v1: meta.info_hash_v1,
-            info_hash_v2: meta.info_hash_v2,
-            len: meta.len,
-            storage: place.name.clone(),
-            chunk_len: place.chunk_len(self.config.memory.0),
-            layout: LayoutKind::Chunks,
-            metainfo,
-            files,
-            selected: None,
-        }
-    }
 }
 
+/// A file that is missing, with where it begins.
+type Missing = (u64, MissingFile);
+
 /// Lists the place, and asks for the stamp of each object that may be a file. Files without one are missing.
-async fn candidates(
-    place: &Place,
-    files: &[FileRow],
-) -> Result<(Vec<Candidate>, Vec<MissingFile>)> {
+async fn candidates(place: &Place, files: &[FileRow]) -> Result<(Vec<Candidate>, Vec<Missing>)> {
     let mut matching = Matching::new(files);
     let mut page = place.backend.list("", None).await?;
     loop {
@@ -209,17 +192,18 @@ async fn candidates(
         let Some(next) = page.next else { break };
         page = place.backend.list("", Some(&next)).await?;
     }
-    let (mut candidates, mut missing) = (Vec::new(), Vec::new());
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (file, matched) in files.iter().zip(matching.finish()) {
-        let Some(matched) = matched else { continue };
-        let key = match matched {
-            Matched::Object(key) => Key::new(&key)?,
-            other => {
-                missing.push(all_of(file, why_not(&other)));
-                continue;
-            }
-        };
-        match place.backend.stamp(&key).await? {
+        match matched {
+            Some(Matched::Object(key)) => found.push((file, Key::new(&key)?)),
+            Some(other) => missing.push(all_of(file, why_not(&other))),
+            None => {}
+        }
+    }
+    let stamps = stamps(place, found.iter().map(|(_, key)| key.clone())).await?;
+    let mut candidates = Vec::new();
+    for ((file, key), stamp) in found.into_iter().zip(stamps) {
+        match stamp {
             Some(Stamp { len, tag }) if len == file.len => {
                 candidates.push(Candidate { file: file.clone(), key, tag });
             }
@@ -227,6 +211,24 @@ async fn candidates(
         }
     }
     Ok((candidates, missing))
+}
+
+/// One stamp a key, in order.
+async fn stamps(place: &Place, keys: impl Iterator<Item = Key>) -> Result<Vec<Option<Stamp>>> {
+    let (mut stamps, mut asking) = (Vec::new(), JoinSet::new());
+    let mut keys = keys.enumerate();
+    loop {
+        while asking.len() < AT_ONCE {
+            let Some((n, key)) = keys.next() else { break };
+            let backend = Arc::clone(&place.backend);
+            stamps.push(None);
+            asking.spawn(async move { (n, backend.stamp(&key).await) });
+        }
+        let Some(answered) = asking.join_next().await else { return Ok(stamps) };
+        let (n, stamp) =
+            answered.map_err(|e| Error::new(Kind::Internal, "a question panicked").because(e))?;
+        stamps[n] = stamp?;
+    }
 }
 
 fn why_not(matched: &Matched) -> String {
@@ -237,76 +239,94 @@ fn why_not(matched: &Matched) -> String {
     }
 }
 
-fn all_of(file: &FileRow, reason: String) -> MissingFile {
-    MissingFile { path: file.path.clone(), bytes: file.len, missing: file.len, reason }
+fn all_of(file: &FileRow, reason: String) -> Missing {
+    let missing = file.len;
+    (file.start, MissingFile { path: file.path.clone(), bytes: file.len, missing, reason })
 }
 
 /// What of a file that matched is not good.
-fn lacking(candidate: &Candidate, good: &RangeSet) -> Option<MissingFile> {
+fn lacking(candidate: &Candidate, good: &RangeSet) -> Option<Missing> {
     let lacks = candidate.file.len - good.len_within(candidate.range());
-    (lacks > 0).then(|| MissingFile {
-        missing: lacks,
-        ..all_of(
-            &candidate.file,
-            "its bytes differ, or share a piece with a file that is missing".into(),
-        )
-    })
+    let why = "its bytes differ, or share a piece with a file that is missing";
+    let (start, file) = all_of(&candidate.file, why.into());
+    (lacks > 0).then_some((start, MissingFile { missing: lacks, ..file }))
 }
 
-fn summary(
-    meta: &Metainfo,
-    place: &Place,
-    files: &[FileRow],
+/// What was found of a torrent in a place.
+struct Looked {
+    meta: Metainfo,
+    metainfo: Vec<u8>,
+    place: Arc<Place>,
+    files: Vec<FileRow>,
+    candidates: Vec<Candidate>,
     missing: Vec<MissingFile>,
-    good: &RangeSet,
-) -> AdoptSummary {
-    let real = || files.iter().filter(|file| !file.pad);
-    let hash = meta.info_hash_v1.as_ref().map(|hash| &hash[..]);
-    let hash = hash.or(meta.info_hash_v2.as_ref().map(|hash| &hash[..])).unwrap_or_default();
-    AdoptSummary {
-        id: String::new(),
-        name: meta.name.clone(),
-        info_hash: hash.iter().map(|b| format!("{b:02x}")).collect(),
-        storage: place.name.clone(),
-        bytes: real().map(|file| file.len).sum(),
-        adopted: real().map(|f| good.len_within(f.start..f.start + f.len)).sum(),
-        files: real().count() - missing.len(),
-        state: if missing.is_empty() { "imported" } else { "importing" },
-        missing,
+    /// The pieces that are right.
+    good: RangeSet,
+}
+
+impl Looked {
+    fn summary(&self) -> AdoptSummary {
+        let Self { meta, place, files, missing, good, .. } = self;
+        let real = || files.iter().filter(|file| !file.pad);
+        let hash = meta.info_hash_v1.as_ref().map(|hash| &hash[..]);
+        let hash = hash.or(meta.info_hash_v2.as_ref().map(|hash| &hash[..])).unwrap_or_default();
+        AdoptSummary {
+            id: String::new(),
+            name: meta.name.clone(),
+            info_hash: hash.iter().map(|b| format!("{b:02x}")).collect(),
+            storage: place.name.clone(),
+            bytes: real().map(|file| file.len).sum(),
+            adopted: real().map(|f| good.len_within(f.start..f.start + f.len)).sum(),
+            files: real().count() - missing.len(),
+            state: if missing.is_empty() { "imported" } else { "importing" },
+            missing: missing.clone(),
+        }
+    }
+
+    /// The import as the catalog takes it.
+    fn into_attached(self, source: &str, chunk_len: u64) -> Result<Attached> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let whole = self.missing.is_empty();
+        let mut objects: Vec<_> =
+            self.candidates.iter().map(|candidate| adopted(candidate, &self.good)).collect();
+        objects.retain(|object| !object.extents.is_empty());
+        let new = NewImport {
+            name: self.meta.name.clone(),
+            source: source.to_owned(),
+            info_hash_v1: self.meta.info_hash_v1,
+            info_hash_v2: self.meta.info_hash_v2,
+            len: self.meta.len,
+            storage: self.place.name.clone(),
+            chunk_len,
+            layout: LayoutKind::Chunks,
+            metainfo: self.metainfo,
+            files: self.files,
+            selected: None,
+        };
+        Ok(Attached {
+            id: ImportId::random()?,
+            new,
+            state: if whole { ImportState::Imported } else { ImportState::Importing },
+            created_at: now,
+            completed_at: whole.then_some(now),
+            objects,
+            manifests: Vec::new(),
+            catalogs: Vec::new(),
+        })
     }
 }
 
-/// The import as the catalog takes it.
-fn attached(
-    new: NewImport,
-    whole: bool,
-    candidates: &[Candidate],
-    good: &RangeSet,
-) -> Result<Attached> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let object = |candidate: &Candidate| {
-        let start = candidate.file.start;
-        let held = good.within(candidate.range());
-        AttachedObject {
-            key: candidate.key.to_string(),
-            len: candidate.file.len,
-            role: Role::Adopted,
-            packed: false,
-            extents: held.map(|range| (range.clone(), range.start - start)).collect(),
-            tag: candidate.tag.clone(),
-        }
-    };
-    let mut objects: Vec<_> = candidates.iter().map(object).collect();
-    objects.retain(|object| !object.extents.is_empty());
-    Ok(Attached {
-        id: ImportId::random()?,
-        new,
-        state: if whole { ImportState::Imported } else { ImportState::Importing },
-        created_at: now,
-        completed_at: whole.then_some(now),
-        objects,
-        manifests: Vec::new(),
-        catalogs: Vec::new(),
-    })
+/// The user's object, and what of the torrent it holds.
+fn adopted(candidate: &Candidate, good: &RangeSet) -> AttachedObject {
+    let start = candidate.file.start;
+    let held = good.within(candidate.range());
+    AttachedObject {
+        key: candidate.key.to_string(),
+        len: candidate.file.len,
+        role: Role::Adopted,
+        packed: false,
+        extents: held.map(|range| (range.clone(), range.start - start)).collect(),
+        tag: candidate.tag.clone(),
+    }
 }
