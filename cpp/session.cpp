@@ -83,6 +83,7 @@ struct piece_plugin final : lt::torrent_plugin {
           m_budget(std::move(budget)) {}
 
     void on_piece_pass(lt::piece_index_t p) override {
+        m_passed.add(m_handle, p);
         m_engine.piece_passed(m_torrent, static_cast<std::uint32_t>(static_cast<int>(p)));
     }
     void on_piece_failed(lt::piece_index_t p) override {
@@ -101,6 +102,7 @@ struct piece_plugin final : lt::torrent_plugin {
     lt::torrent_handle m_handle;
     std::uint64_t m_torrent;
     std::shared_ptr<request_budget> m_budget;
+    passed_pieces m_passed;
 };
 
 lt::settings_pack pack(rust::Vec<Setting> const& settings) {

@@ -116,7 +116,7 @@ fn seeks_in_what_is_coming_neither_stall_the_import_nor_exceed_the_budget() {
 
 #[test]
 fn either_version_plays_while_it_comes_also_from_a_magnet() {
-    for (version, magnet) in [(Version::V2, false), (Version::Hybrid, true)] {
+    for (version, magnet) in [(Version::V2, true), (Version::Hybrid, false)] {
         let list = [("extra.txt", 70_000), ("film.mkv", 10 * MIB + 3)];
         let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
         let torrent = Recipe::folder("by magnet", list).piece(64 * KIB).version(version).make();
