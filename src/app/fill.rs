@@ -19,7 +19,7 @@ use crate::{
     events::{Event, EventSink, Imported, Started},
     storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
     torrents::{
-        Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
+        Content, Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
     },
     units::ByteSize,
 };
@@ -52,8 +52,9 @@ impl Job<'_> {
         let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
         let writer = Arc::new(self.writer(&opened, sink, direct, publishing.clone()));
-        let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
-        torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
+        let (store, cache) = (Arc::clone(&opened.store), Arc::clone(&self.app.cache));
+        let content = Content::new(opened.meta.clone(), store, cache, Some(Arc::clone(&writer)));
+        torrent.attach(content);
         let mut download = self.download(torrent, &opened, stored, writer_events);
         let span = tracing::info_span!("import", id = %opened.row.id);
         let filled = async {

@@ -10,7 +10,6 @@ use super::{
     plan::Plan,
 };
 use crate::{
-    backends::Key,
     error::Result,
     events::{EventSink, Imported},
     storage::{stream::resume, sweep::delete_freed},
@@ -37,10 +36,8 @@ impl App {
         let (metainfo, meta) = self.metainfo_of(&row)?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
         let freed = self.catalog.forget_ranges(&row.id, ranges).await?;
-        for object in &freed {
-            // Whole files come back under the same names.
-            self.cache.forget(&Key::new(&object.key)?);
-        }
+        // What was wrong may be there as it was read.
+        self.cache.forget(&row.id);
         let store = self.open_store(&row, &place)?;
         resume(&self.catalog, &store).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);

@@ -11,7 +11,7 @@ use crate::{
     config::NetworkOptions,
     error::{Error, Kind, Result},
     events::EventSink,
-    torrents::{Download, Goal, Origin, Start, Torrents},
+    torrents::{Content, Download, Goal, Origin, Start, Torrents},
 };
 
 impl App {
@@ -92,7 +92,8 @@ impl App {
             private: meta.private,
         };
         let torrent = torrents.add(start).await?;
-        torrent.attach(&meta, Arc::clone(&store), self.reader(&store), None);
+        let (reads, cache) = (Arc::clone(&store), Arc::clone(&self.cache));
+        torrent.attach(Content::new(meta.clone(), reads, cache, None));
         started(torrents, row, &meta, plan.wanted.len(), stored, events).await;
         let goal = Goal {
             id: row.id.to_string(),

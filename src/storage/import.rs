@@ -11,6 +11,7 @@ use super::{
     layout::{FileSpan, Layout},
     pending::PendingBytes,
     ranges::RangeSet,
+    traffic::Traffic,
 };
 use crate::{
     backends::{Key, Payload, StorageBackend},
@@ -30,6 +31,7 @@ pub struct ImportStore {
     backend: Arc<dyn StorageBackend>,
     durable: RwLock<Durable>,
     pending: Mutex<PendingBytes>,
+    traffic: Traffic,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +65,18 @@ pub(super) enum Source {
     Unfinished(Range<u64>),
     /// Not stored yet; the range is of the import.
     Hole(Range<u64>),
+}
+
+impl Source {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Zeros(len) => *len,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::Object(_, range) | Self::Unfinished(range) | Self::Hole(range) => {
+                range.end - range.start
+            }
+        }
+    }
 }
 
 impl Durable {
@@ -124,6 +138,7 @@ impl ImportStore {
             backend,
             durable: RwLock::new(durable),
             pending: Mutex::default(),
+            traffic: Traffic::default(),
         }))
     }
 
@@ -145,6 +160,12 @@ impl ImportStore {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn StorageBackend> {
         &self.backend
+    }
+
+    /// What reading it cost since it was opened.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Whether every byte of `range` is durable or padding.
@@ -306,6 +327,13 @@ impl ImportStore {
     pub(super) fn forget_pending(&self) -> u64 {
         let dropped = self.pending.lock().take_all();
         total(&dropped)
+    }
+
+    /// Whether all of `range` can be read now, from memory or objects.
+    #[must_use]
+    pub fn found(&self, range: Range<u64>) -> bool {
+        let sources = self.locate(range);
+        !sources.iter().any(|source| matches!(source, Source::Hole(_) | Source::Unfinished(_)))
     }
 
     /// Where the bytes of `range` are, in order and without gaps, all seen at one moment.

@@ -5,6 +5,7 @@
 //! workers, reads of stored bytes on the runtime.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,10 +24,11 @@ use super::{
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
-    torrent_disk::{TorrentDisk, answer},
+    serve,
+    torrent_disk::{Content, TorrentDisk, answer, in_block},
 };
 use crate::{
-    error::{Kind, Result},
+    error::Result,
     memory::{BLOCK, BlockPool},
     storage::Pressure,
 };
@@ -34,6 +36,9 @@ use crate::{
 /// A read that may succeed later (of a file that is not uploaded to its end) waits so long; then the peer is told to ask
 /// others.
 const HOLD: Duration = Duration::from_secs(20);
+/// A read from a storage that is away waits so long, beyond the two minutes of the backend's own tries: an outage is
+/// nothing a peer can do something about, and a peer that does not want to wait goes by itself.
+const OUTAGE: Duration = Duration::from_secs(10 * 60);
 /// How often it is tried meanwhile.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -107,12 +112,13 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.live(storage) else { return };
-        if let Some(bytes) = torrent.read_memory(piece, start, len) {
+        if let Some(bytes) = torrent.read_memory(&self.pool, piece, start, len) {
+            self.go_on(&torrent, piece, start, len);
             return complete_read(&mut job, bytes);
         }
-        let aborted = self.aborted.clone();
+        let (aborted, pool) = (self.aborted.clone(), self.pool.clone());
         self.runtime.spawn(async move {
-            let read = read_stored(&torrent, piece, start, len);
+            let read = read_stored(&torrent, &pool, piece, start, len);
             tokio::select! {
                 // Dropping the job answers operation_aborted.
                 () = aborted.cancelled() => {}
@@ -122,6 +128,15 @@ impl Disk {
                 },
             }
         });
+    }
+
+    /// Peers who read in order find what follows here before they ask.
+    fn go_on(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
+        let Some(content) = torrent.content() else { return };
+        if let Some(next) = content.reader.reads(&content.block(piece, start, len)) {
+            let reader = content.reader.clone();
+            self.runtime.spawn(async move { reader.fetch_ahead(&next) });
+        }
     }
 
     /// Takes a block; true tells the peer's connection to wait until the doorbell rings.
@@ -268,24 +283,39 @@ impl Disk {
 }
 
 async fn read_stored(
-    torrent: &TorrentDisk,
+    torrent: &Arc<TorrentDisk>,
+    pool: &BlockPool,
     piece: u32,
     start: usize,
     len: usize,
 ) -> Option<bytes::Bytes> {
-    let content = torrent.content()?;
-    let from = content.geometry.piece(piece).start + start as u64;
+    let content = match torrent.loaded().await {
+        Ok(content) => content,
+        Err(e) => {
+            tracing::warn!(error = %e.report(), "a torrent that a peer asks for cannot be opened");
+            return None;
+        }
+    };
+    let range = content.block(piece, start, len);
     let begun = Instant::now();
     loop {
-        match content.reader.read_at(from..from + len as u64).await {
-            Ok(payload) => return Some(payload.joined()),
-            Err(e) if e.kind() == Kind::Unavailable && begun.elapsed() < HOLD => {
+        match content.reader.read_at(range.clone()).await {
+            Ok(payload) => return Some(in_block(pool, &payload)),
+            Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
                 tokio::time::sleep(LOOK).await;
             }
             Err(e) => {
-                tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
+                let what = serve::name(&content.meta, piece);
+                let hint = e.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+                let text = format!("a peer does not get {what}: {}{hint}", e.report());
+                tracing::warn!("{text}");
+                torrent.unreadable(piece, text);
                 return None;
             }
         }
     }
+}
+
+fn patience(content: &Content, range: &Range<u64>) -> Duration {
+    if content.store.found(range.clone()) { OUTAGE } else { HOLD }
 }

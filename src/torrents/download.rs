@@ -11,17 +11,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    geometry::Geometry,
     governor::Rate,
     metainfo::Metainfo,
     session::{Notice, Status, Torrent},
     steering::Steering,
-    torrent_disk::Content,
+    torrent_disk::{Content, Loader},
 };
 use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
-    storage::{ImportReader, ImportStore, ImportWriter, Publishing, RangeSet, WriterEvent},
+    storage::{ImportStore, Publishing, RangeSet, WriterEvent},
 };
 
 /// How often progress is told.
@@ -55,15 +54,14 @@ impl Torrent {
     }
 
     /// Gives the torrent its content and lets libtorrent start on it. Once.
-    pub fn attach(
-        &self,
-        meta: &Metainfo,
-        store: Arc<ImportStore>,
-        reader: ImportReader,
-        writer: Option<Arc<ImportWriter>>,
-    ) {
-        self.disk().set_content(Content { geometry: Geometry::of(meta), store, reader, writer });
+    pub fn attach(&self, content: Content) {
+        self.disk().set_content(content);
         self.disk().start();
+    }
+
+    /// As [`Torrent::attach`], with content that is made when the first peer asks for a byte. Once, and not both.
+    pub fn attach_later(&self, loader: Loader) {
+        self.disk().set_loader(loader);
     }
 }
 
@@ -279,6 +277,9 @@ impl Download {
         if received > self.received {
             self.received = received;
             self.last_arrival = Instant::now();
+        }
+        for text in self.torrent.disk().take_unreadable() {
+            self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
         }
         let left = self.goal.wanted.len().saturating_sub(self.goal.stored);
         self.events.send(Event::Progress(Progress {

@@ -28,6 +28,7 @@ pub mod names;
 mod piece;
 mod registry;
 pub mod select;
+mod serve;
 mod session;
 mod settings;
 pub mod steering;
@@ -37,4 +38,5 @@ pub use self::{
     download::{Download, Goal, WriterEvents, metadata},
     features::check_library,
     session::{Notice, Origin, Start, Status, Torrent, Torrents},
+    torrent_disk::{Content, Loader},
 };

@@ -5,7 +5,7 @@
 //! the import's store from then on (memory, cache, object).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -22,21 +22,44 @@ use super::{
     check::PieceDigests,
     ffi::{CheckJob, WriteJob},
     geometry::Geometry,
+    metainfo::Metainfo,
     piece::{AfterRun, HashRequest, OpenPiece, Stage},
+    serve,
 };
 use crate::{
     backends::Payload,
-    memory::BLOCK,
-    storage::{ImportReader, ImportStore, ImportWriter},
+    error::{Error, Kind, Result},
+    memory::{BLOCK, BlockPool},
+    storage::{ImportReader, ImportStore, ImportWriter, WindowCache},
 };
 
 /// What is known once there is metadata.
-pub(super) struct Content {
+pub struct Content {
     pub(super) geometry: Geometry,
+    pub(super) meta: Arc<Metainfo>,
     pub(super) store: Arc<ImportStore>,
     pub(super) reader: ImportReader,
     /// `None` for an import that is only read (seeded).
     pub(super) writer: Option<Arc<ImportWriter>>,
+}
+
+/// Makes the content of a torrent that is seeded, when the first peer asks for a byte of it.
+pub type Loader = Box<dyn Fn() -> Result<Content> + Send + Sync>;
+
+impl Content {
+    /// `writer`: `None` for an import that is only read (seeded).
+    #[must_use]
+    pub fn new(
+        meta: Metainfo,
+        store: Arc<ImportStore>,
+        cache: Arc<WindowCache>,
+        writer: Option<Arc<ImportWriter>>,
+    ) -> Self {
+        let (geometry, meta) = (Geometry::of(&meta), Arc::new(meta));
+        let checks = serve::checks_of(Arc::clone(&meta));
+        let reader = ImportReader::checked(Arc::clone(&store), cache, checks);
+        Self { geometry, meta, store, reader, writer }
+    }
 }
 
 impl std::fmt::Debug for Content {
@@ -48,6 +71,8 @@ impl std::fmt::Debug for Content {
 pub(super) struct TorrentDisk {
     number: u64,
     content: OnceLock<Content>,
+    /// Where content comes from that is not there yet.
+    loader: OnceLock<Loader>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
     /// libtorrent's question "may I start?", held until there is content to start on.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
@@ -56,6 +81,8 @@ pub(super) struct TorrentDisk {
     received: AtomicU64,
     /// Rung when a piece passed.
     progress: Notify,
+    /// Pieces that cannot be read, and what of that nobody has been told yet.
+    unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
 }
 
 impl TorrentDisk {
@@ -63,11 +90,13 @@ impl TorrentDisk {
         Arc::new(Self {
             number,
             content: OnceLock::new(),
+            loader: OnceLock::new(),
             pieces: Mutex::default(),
             checks: Mutex::default(),
             passed: Mutex::default(),
             received: AtomicU64::new(0),
             progress: Notify::new(),
+            unreadable: Mutex::default(),
         })
     }
 
@@ -84,6 +113,44 @@ impl TorrentDisk {
         assert!(self.content.set(content).is_ok(), "a torrent gets its content once");
     }
 
+    /// Lets the torrent start with content that is made when it is needed, once.
+    pub(super) fn set_loader(&self, loader: Loader) {
+        assert!(self.loader.set(loader).is_ok(), "a torrent gets its content once");
+        self.start();
+    }
+
+    /// The content, made now if need be: that reads the catalog.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read, or there is no content yet.
+    pub(super) async fn loaded(self: &Arc<Self>) -> Result<&Content> {
+        if self.content.get().is_none() {
+            let this = Arc::clone(self);
+            let load = move || {
+                let Some(loader) = this.loader.get() else { return Ok(()) };
+                // Whoever comes second throws theirs away.
+                loader().map(|content| drop(this.content.set(content)))
+            };
+            let broke =
+                |e| Error::new(Kind::Internal, "a torrent's content was not read").because(e);
+            tokio::task::spawn_blocking(load).await.map_err(broke)??;
+        }
+        self.content.get().ok_or_else(|| Error::new(Kind::Internal, "a torrent has no content yet"))
+    }
+
+    /// Notes that a piece cannot be read, for whoever tells the user. Told once a piece.
+    pub(super) fn unreadable(&self, piece: u32, text: String) {
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.0.insert(piece) {
+            unreadable.1.push(text);
+        }
+    }
+
+    /// What nobody has been told yet of pieces that cannot be read.
+    pub(super) fn take_unreadable(&self) -> Vec<String> {
+        std::mem::take(&mut self.unreadable.lock().1)
+    }
+
     /// Answers libtorrent's pending "may I start?".
     pub(super) fn start(&self) {
         for mut job in std::mem::take(&mut *self.checks.lock()) {
@@ -93,7 +160,7 @@ impl TorrentDisk {
 
     pub(super) fn check(&self, mut job: UniquePtr<CheckJob>) {
         let mut checks = self.checks.lock();
-        if self.content.get().is_some() {
+        if self.content.get().is_some() || self.loader.get().is_some() {
             job.pin_mut().complete();
         } else {
             checks.push(job);
@@ -263,15 +330,40 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Bytes that are in memory already, open or verified.
-    pub(super) fn read_memory(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
+    /// Bytes that are in memory already, open or verified. What the cache has is copied into a block: a slice would keep
+    /// its whole window for as long as a slow peer takes.
+    pub(super) fn read_memory(
+        &self,
+        pool: &BlockPool,
+        piece: u32,
+        start: usize,
+        len: usize,
+    ) -> Option<Bytes> {
         let content = self.content()?;
         if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
             return read_open(open, start, len);
         }
-        let from = content.geometry.piece(piece).start + start as u64;
-        content.reader.try_read(from..from + len as u64).map(|p| p.joined())
+        let range = content.block(piece, start, len);
+        match content.reader.try_kept(&range) {
+            Some(kept) => Some(in_block(pool, &kept)),
+            None => content.reader.try_memory(range).map(|p| p.joined()),
+        }
     }
+}
+
+impl Content {
+    /// Where the bytes of a read are.
+    pub(super) fn block(&self, piece: u32, start: usize, len: usize) -> Range<u64> {
+        let from = self.geometry.piece(piece).start + start as u64;
+        from..from + len as u64
+    }
+}
+
+/// The bytes of one read, in memory of the budget.
+pub(super) fn in_block(pool: &BlockPool, payload: &Payload) -> Bytes {
+    let joined = payload.joined();
+    // libtorrent asks for no more than a block.
+    if joined.len() <= BLOCK { pool.copy(&joined) } else { joined }
 }
 
 fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {

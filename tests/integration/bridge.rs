@@ -17,7 +17,7 @@ use bae::{
     storage::{
         ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterOptions,
     },
-    torrents::{Download, Goal, Origin, Start, Torrents, metainfo::Metainfo},
+    torrents::{Content, Download, Goal, Origin, Start, Torrents, metainfo::Metainfo},
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -102,12 +102,7 @@ impl Rig {
             WriterOptions::default(),
             sink,
         ));
-        torrent.attach(
-            &self.meta,
-            Arc::clone(&store),
-            self.reader(&store),
-            Some(Arc::clone(&writer)),
-        );
+        torrent.attach(self.content(&store, Some(Arc::clone(&writer))));
         let goal = Goal {
             id: row.id.to_string(),
             wanted,
@@ -131,6 +126,11 @@ impl Rig {
         let (mut download, writer) = rig.add().await;
         download.fill(&CancellationToken::new()).await.unwrap();
         (rig, download, writer)
+    }
+
+    fn content(&self, store: &Arc<ImportStore>, writer: Option<Arc<ImportWriter>>) -> Content {
+        let cache = WindowCache::new(8 * MIB);
+        Content::new(self.meta.clone(), Arc::clone(store), cache, writer)
     }
 
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
