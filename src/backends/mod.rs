@@ -2,7 +2,7 @@
 //!
 //! A backend keeps immutable objects under keys and knows nothing of imports or torrents. Bytes come in as a
 //! [`Payload`] (pieces of memory, never joined into one) and go out as ranges. Retrying, limiting and failing on
-//! purpose are wrappers (`Retrying<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
+//! purpose are wrappers (`Retrying<B>`, `Hedged<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
 //! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
 
 pub mod adaptive;
@@ -10,6 +10,7 @@ pub mod adaptive;
 pub mod conformance;
 pub mod drive;
 pub mod faulty;
+pub mod hedged;
 mod key;
 pub mod local;
 pub mod memory;
@@ -33,6 +34,7 @@ use crate::error::Result;
 pub use adaptive::Adaptive;
 pub use drive::{DriveBackend, DriveSettings};
 pub use faulty::{Faulty, Op};
+pub use hedged::Hedged;
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
