@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod backends;
+pub mod calendar;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -274,17 +274,24 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
     }
 }
 
-/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
-fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
-    let one = match kind {
-        ProfileKind::Drive(_) => return Vec::new(),
-        ProfileKind::Local { .. } => None,
+/// Who is paid for a place, where that is known.
+pub(super) fn provider<'a>(kind: &ProfileKind, prices: &'a Prices) -> Option<&'a Provider> {
+    match kind {
+        ProfileKind::Local { .. } | ProfileKind::Drive(_) => None,
         ProfileKind::S3(s3) => match &s3.endpoint {
             Some(endpoint) => prices.provider_at(endpoint),
             None => prices.provider("aws"),
         },
-    };
-    one.map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
+    }
+}
+
+/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
+fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
+    if let ProfileKind::Drive(_) = kind {
+        return Vec::new();
+    }
+    provider(kind, prices)
+        .map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
 }
 
 fn drive_load(tally: &Tally, limits: &DriveLimits) -> DriveLoad {

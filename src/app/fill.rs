@@ -35,6 +35,7 @@ impl Job<'_> {
         torrent: Option<Torrent>,
         opened: Opened,
     ) -> Result<Imported> {
+        let importing = self.app.importing();
         let torrent = match torrent {
             Some(torrent) => torrent,
             None => torrents.add(start(&opened)).await?,
@@ -75,8 +76,11 @@ impl Job<'_> {
         self.complete_metainfo(&opened, &download).await?;
         let traffic = (download.downloaded(), torrents.evicted());
         let imported = self.finish(&opened, traffic).await?;
+        drop(importing);
         if self.request.seed {
-            download.seed(&self.cancel).await?;
+            let seeded = (opened.row, download.into_torrent(), opened.store);
+            let Job { events, cancel, .. } = self;
+            self.app.seed_on(torrents, seeded, &self.request.seeding, events, cancel).await?;
         }
         Ok(imported)
     }

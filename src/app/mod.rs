@@ -28,7 +28,14 @@ mod types;
 mod url;
 mod verify;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 pub use self::{
     check::{CheckReport, Outcome, Probe, check_storage},
@@ -38,7 +45,7 @@ pub use self::{
     types::{
         Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FileInfo, FileUrl, GcOrder,
         GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, RemoveSummary,
-        RepairRequest, SkippedImport, VerifyReport,
+        RepairRequest, Seeded, SkippedImport, VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place};
@@ -59,7 +66,8 @@ const SESSION_END: Duration = Duration::from_secs(8);
 /// How long a stop waits for storage to take what is verified already.
 const FLUSH: Duration = Duration::from_secs(20);
 
-/// One budget: seven eighths for bytes on their way in, one eighth for what is read again.
+/// One budget: seven eighths for bytes on their way in, one eighth for what is read again. While nothing comes in, half of
+/// it is for what is read: the allocator needs some room to move, and blocks on their way to peers have their own.
 fn input_budget(config: &Config) -> u64 {
     config.memory.0 - config.memory.0 / 8
 }
@@ -76,6 +84,8 @@ pub struct App {
     pool: BlockPool,
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
+    /// Imports that are being filled now.
+    filling: AtomicUsize,
     places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
     /// Held as long as the folder is open for writing.
     _lock: Option<DataLock>,
@@ -98,7 +108,8 @@ impl App {
         let pool = input_pool(&config);
         Ok(Self {
             pressure: Pressure::new(pool.clone()),
-            cache: WindowCache::new(config.memory.0 - input_budget(&config)),
+            cache: WindowCache::new(config.memory.0 / 2),
+            filling: AtomicUsize::new(0),
             config,
             catalog,
             pool,
@@ -114,6 +125,13 @@ impl App {
     #[allow(clippy::unused_async, reason = "backends that say goodbye will need it")]
     pub async fn close(self) -> Result<()> {
         Ok(())
+    }
+
+    /// To be held while bytes come in: they need the memory that reading has meanwhile.
+    fn importing(&self) -> Importing<'_> {
+        self.filling.fetch_add(1, Ordering::Relaxed);
+        self.cache.set_room(self.config.memory.0 - input_budget(&self.config));
+        Importing(self)
     }
 
     /// The place an import lives in.
@@ -148,5 +166,16 @@ impl App {
                 .because(e)
         })?;
         Ok((bytes, meta))
+    }
+}
+
+/// An import is being filled.
+struct Importing<'a>(&'a App);
+
+impl Drop for Importing<'_> {
+    fn drop(&mut self) {
+        if self.0.filling.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.cache.set_room(self.0.config.memory.0 / 2);
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    config::SeedOptions,
     error::Result,
     events::{EventSink, Imported},
     storage::{stream::resume, sweep::delete_freed},
@@ -48,6 +49,7 @@ impl App {
             layout: row.layout,
             network: request.network,
             seed: false,
+            seeding: SeedOptions::default(),
             timeout: request.timeout,
         };
         let backend = Arc::clone(&place.backend);

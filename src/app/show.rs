@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    App, FileInfo, ImportInfo, ImportSummary,
+    App, FileInfo, ImportInfo, ImportSummary, Seeded,
+    estimate::provider,
     plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected},
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, Role},
+    catalog::{ImportRow, Role, Traffic},
+    config::prices::Prices,
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -63,8 +65,19 @@ impl App {
             private: meta.private,
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
+            seeded: self.seeded(&row)?,
             summary,
         })
+    }
+
+    /// The books of an import, and the money they make.
+    fn seeded(&self, row: &ImportRow) -> Result<Seeded> {
+        let Traffic { gets, fetched, kept, served, seconds } = self.catalog.traffic_of(&row.id)?;
+        // A storage that is not configured any more has no prices.
+        let profile = self.config.storage(&row.storage).ok();
+        let provider = profile.as_ref().and_then(|p| provider(&p.kind, Prices::table()));
+        let dollars = provider.map(|provider| provider.reading(gets, fetched));
+        Ok(Seeded { gets, fetched, kept, served, seconds, dollars })
     }
 
     fn look(&self, row: &ImportRow) -> Result<Look> {

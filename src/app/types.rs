@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{catalog::LayoutKind, config::NetworkOptions, error::Error, storage::Published};
+use crate::{
+    catalog::LayoutKind,
+    config::{NetworkOptions, SeedOptions},
+    error::Error,
+    storage::Published,
+};
 
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +32,9 @@ pub struct ImportRequest {
     /// `Files` also makes whole files of an import that is chunks so far; `Chunks` undoes nothing.
     pub layout: LayoutKind,
     pub network: NetworkOptions,
-    /// Go on seeding when all is imported, until cancelled.
+    /// Go on seeding when all is imported, until cancelled or it is enough.
     pub seed: bool,
+    pub seeding: SeedOptions,
     /// Give up when nothing arrived for so long.
     pub timeout: Option<Duration>,
 }
@@ -75,6 +81,26 @@ pub struct ImportInfo {
     pub created: u64,
     /// Seconds since 1970; `None` while it is incomplete.
     pub completed: Option<u64>,
+    /// What seeding it cost and gave, over all runs.
+    pub seeded: Seeded,
+}
+
+/// The books of an import.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Seeded {
+    /// Ranged gets from storage; those that failed and were repeated count once.
+    pub gets: u64,
+    /// Bytes they brought.
+    pub fetched: u64,
+    /// Bytes that were read from the cache instead.
+    pub kept: u64,
+    /// Bytes sent to peers.
+    pub served: u64,
+    /// Seconds in which peers could reach it.
+    pub seconds: u64,
+    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dollars: Option<f64>,
 }
 
 /// A file of an import.

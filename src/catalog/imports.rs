@@ -272,6 +272,20 @@ impl Catalog {
         self.read(|connection| select(connection, "state = ?", [state.as_str()]))
     }
 
+    /// How many files an import has, and their bytes; padding does not count.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn files_in_all(&self, id: &ImportId) -> Result<(usize, u64)> {
+        let query = "SELECT count(*), coalesce(sum(f.len), 0) FROM files f
+            JOIN imports i ON i.num = f.import WHERE i.id = ? AND NOT f.pad";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let row = |row: &Row<'_>| Ok((row.get::<_, u32>(0)? as usize, sql_u64(row.get(1)?)));
+            statement.query_row([id.as_str()], row).map_err(sql_error)
+        })
+    }
+
     /// The import of this id, in any state.
     ///
     /// # Errors

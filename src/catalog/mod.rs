@@ -18,6 +18,7 @@ mod notes;
 mod objects;
 mod schema;
 mod streamed;
+mod traffic;
 mod whole;
 mod writer;
 
@@ -32,6 +33,7 @@ pub use attached::{Attached, AttachedObject};
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use keys::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
+pub use traffic::Traffic;
 pub use whole::Named;
 
 use writer::Writer;

@@ -10,10 +10,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{network::NetworkArgs, storage::StorageCommand};
+use super::{goals::GoalArgs, network::NetworkArgs, storage::StorageCommand};
 use crate::{
     catalog::LayoutKind,
-    config::{Proxy, Secret, parse_rate},
+    config::{Proxy, Secret, check_ratio, parse_rate},
     error::Result,
     telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
@@ -137,6 +137,8 @@ pub(super) struct ImportArgs {
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
     #[command(flatten)]
+    pub(super) goals: GoalArgs,
+    #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
 
@@ -182,6 +184,8 @@ pub(super) struct SeedArgs {
     /// Ids, unique names, or beginnings of info-hashes; none for all
     #[arg(value_name = "IMPORT")]
     pub(super) imports: Vec<String>,
+    #[command(flatten)]
+    pub(super) goals: GoalArgs,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
@@ -295,13 +299,18 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
     with_hint(parse_rate(text))
 }
 
+pub(super) fn ratio(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|_| format!("{text:?} is not a number"))?;
+    with_hint(check_ratio(number))
+}
+
 /// Never an error, which clap would show with the text.
 #[allow(clippy::unnecessary_wraps, reason = "the form of a value parser")]
 fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::Text(text.to_owned()))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     with_hint(parse_duration(text))
 }
 

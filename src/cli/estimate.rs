@@ -32,6 +32,7 @@ pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Fa
         layout: args.layout.into(),
         network: args.network.resolve(context.config.network.clone())?,
         seed: false,
+        seeding: context.config.seeding.clone(),
         timeout: context.config.timeout,
     };
     let mut first_failure = None;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     app::{Access, App, ImportRequest},
-    config::NetworkOptions,
+    config::{NetworkOptions, SeedOptions},
     error::{Error, Kind},
     events::{EventSink, Imported},
 };
@@ -31,6 +31,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         network,
         // With several sources seeding begins when the last is in, or the first would never end.
         seed: args.seed && args.sources.len() == 1,
+        seeding: args.goals.resolve(context.config.seeding.clone()),
         timeout: context.config.timeout,
     };
     let seed_after = args.seed && args.sources.len() > 1;
@@ -39,7 +40,8 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         .with_app(Access::Write, async |app| {
             let ids = import_each(&context, app, &sources, &request).await?;
             if seed_after {
-                seed_all(&context, app, ids, request.network.clone()).await?;
+                let (network, seeding) = (request.network.clone(), request.seeding.clone());
+                seed_all(&context, app, ids, network, seeding).await?;
             }
             Ok(())
         })
@@ -96,12 +98,15 @@ fn stopped(error: Error) -> Error {
     }
 }
 
-/// Ends well when it is stopped: that is the only way it ends.
+/// Ends well when it is stopped, and when all goals are reached.
 pub(super) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
+    let seeding = args.goals.resolve(context.config.seeding.clone());
     let imports = args.imports;
     context
-        .with_app(Access::Write, async |app| seed_all(&context, app, imports, network).await)
+        .with_app(Access::Write, async |app| {
+            seed_all(&context, app, imports, network, seeding).await
+        })
         .await
 }
 
@@ -110,8 +115,9 @@ async fn seed_all(
     app: &App,
     imports: Vec<String>,
     network: NetworkOptions,
+    seeding: SeedOptions,
 ) -> Result<(), Failure> {
     let (sink, events) = EventSink::channel();
-    let work = app.seed(imports, network, sink, context.cancel.clone());
+    let work = app.seed(imports, network, seeding, sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await
 }

@@ -11,6 +11,7 @@
 mod args;
 mod attach;
 mod estimate;
+mod goals;
 mod import;
 mod interrupt;
 mod login;

@@ -90,13 +90,15 @@ impl Reporter {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
             }
         }
-        if self.out.shows_bars() {
+        // What is there already is seeded: it has a bar when peers come.
+        if self.out.shows_bars() && started.stored < started.bytes {
             self.bar(&started.id, started.bytes).set_position(started.stored);
         }
     }
 
     fn progress(&mut self, progress: &Progress) {
-        if self.out.shows_bars() {
+        let seen = self.bars.contains_key(&progress.id) || progress.state != "seeding";
+        if self.out.shows_bars() && (seen || progress.peers > 0) {
             let bar = self.bar(&progress.id, progress.bytes);
             bar.set_length(progress.bytes);
             bar.set_position(progress.stored);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf, time::D
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::{network::NetworkSection, secret::Value, settings::Settings};
+use super::{network::NetworkSection, secret::Value, seeding::SeedingSection, settings::Settings};
 use crate::{
     error::{Error, Kind, Result},
     units::{ByteSize, parse_duration},
@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) upload_limit: Option<u64>,
     pub(super) timeout: Option<Duration>,
     pub(super) network: NetworkSection,
+    pub(super) seeding: SeedingSection,
     pub(super) profiles: BTreeMap<String, Settings>,
 }
 
@@ -36,6 +37,7 @@ struct Raw {
     #[serde(deserialize_with = "duration")]
     timeout: Option<Duration>,
     network: NetworkSection,
+    seeding: SeedingSection,
     storage: BTreeMap<String, BTreeMap<String, Spanned<Value>>>,
 }
 
@@ -77,6 +79,7 @@ impl File {
             upload_limit: raw.upload_limit,
             timeout: raw.timeout,
             network: raw.network,
+            seeding: raw.seeding,
             profiles,
         })
     }
@@ -88,7 +91,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64> {
     number.parse::<ByteSize>().map(|size| size.0)
 }
 
-fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
+pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
     scalar(d, |text| text.parse())
 }
 
@@ -96,7 +99,7 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Er
     scalar(d, parse_rate)
 }
 
-fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
     scalar(d, parse_duration)
 }
 

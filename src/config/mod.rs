@@ -18,6 +18,7 @@ pub mod prices;
 mod profile;
 mod secret;
 mod secrets_file;
+mod seeding;
 mod settings;
 mod url;
 mod write;
@@ -36,6 +37,7 @@ pub use self::{
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     secret::Secret,
+    seeding::{SeedGoal, SeedOptions, check_ratio},
     write::NewStorage,
 };
 use crate::{
@@ -82,6 +84,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// What network flags start from; the two limits above are in it too.
     pub network: NetworkOptions,
+    /// What the flags of seeding start from.
+    pub seeding: SeedOptions,
     /// Where the config file is or would be; none without a home.
     file: Option<PathBuf>,
     profiles: BTreeMap<String, Settings>,
@@ -157,6 +161,7 @@ impl Config {
             upload_limit: network.upload_limit,
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
+            seeding: file.seeding.resolve()?,
             file: None,
             profiles,
             aws: AwsEnv::of(env),

@@ -151,6 +151,7 @@ impl WindowCache {
         let asked = asked.collect();
         drop(state);
         for trip in trips {
+            tracing::trace!(range = ?trip.range(), "fetch");
             let work = fetch(trip.range());
             tokio::spawn(trip.run(work, None));
         }
@@ -189,7 +190,10 @@ impl WindowCache {
         });
         drop(state);
         match begins {
-            Some(room) => drop(tokio::spawn(trip.run(fetch(range), Some(room)))),
+            Some(room) => {
+                tracing::trace!(?range, "fetch ahead");
+                drop(tokio::spawn(trip.run(fetch(range), Some(room))));
+            }
             None => flights.clear(),
         }
         flights

@@ -13,7 +13,7 @@ use super::{
     cache::{Flight, LONGEST, Slot, WindowCache},
     fetch::fetch,
     import::{ImportStore, Source},
-    readahead::Readahead,
+    readahead::{self, Readahead},
     windows::Grid,
 };
 use crate::{
@@ -59,10 +59,16 @@ pub struct ImportReader {
 }
 
 /// Who reads in order, and what is fetched for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ahead {
     streams: Readahead,
     runs: VecDeque<Vec<Arc<Flight>>>,
+}
+
+impl Ahead {
+    fn of(sure: u32) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { streams: Readahead::new(sure), runs: VecDeque::new() }))
+    }
 }
 
 impl ImportReader {
@@ -70,14 +76,15 @@ impl ImportReader {
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
         let grid = Grid::new(store.layout().len(), None);
-        Self { store, cache, grid, checks: None, ahead: Arc::default() }
+        Self { store, cache, grid, checks: None, ahead: Ahead::of(readahead::PLAYER) }
     }
 
-    /// A reader that gives nothing away that was fetched and not checked.
+    /// A reader for peers: it gives nothing away that was fetched and not checked.
     #[must_use]
     pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
         let grid = Grid::new(store.layout().len(), Some(checks.piece_len));
-        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead: Arc::default() }
+        let ahead = Ahead::of(readahead::PEER);
+        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead }
     }
 
     /// The import it reads.

@@ -42,10 +42,19 @@ const OUTAGE: Duration = Duration::from_secs(10 * 60);
 /// How often it is tried meanwhile.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Of the memory budget, the part that blocks of the cache on their way to peers may take.
+const SENDS: usize = 8;
+/// While they take more, a block waits so long for others to be sent; then it goes too, since those that are not sent
+/// may be those of peers who take nothing any more.
+const CROWDED: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(5);
+
 pub(super) struct Disk {
     registry: Registry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
+    /// Blocks of the cache on their way to peers.
+    sends: BlockPool,
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
@@ -69,6 +78,7 @@ impl Disk {
             registry: Registry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
+            sends: BlockPool::new(pool.budget() / SENDS),
             pool,
             hashers,
             runtime,
@@ -112,13 +122,15 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.live(storage) else { return };
-        if let Some(bytes) = torrent.read_memory(&self.pool, piece, start, len) {
+        let has_room = self.sends.held() < self.sends.budget();
+        if let Some(bytes) = torrent.read_memory(has_room.then_some(&self.sends), piece, start, len)
+        {
             self.go_on(&torrent, piece, start, len);
             return complete_read(&mut job, bytes);
         }
-        let (aborted, pool) = (self.aborted.clone(), self.pool.clone());
+        let (aborted, sends) = (self.aborted.clone(), self.sends.clone());
         self.runtime.spawn(async move {
-            let read = read_stored(&torrent, &pool, piece, start, len);
+            let read = read_stored(&torrent, &sends, piece, start, len);
             tokio::select! {
                 // Dropping the job answers operation_aborted.
                 () = aborted.cancelled() => {}
@@ -284,7 +296,7 @@ impl Disk {
 
 async fn read_stored(
     torrent: &Arc<TorrentDisk>,
-    pool: &BlockPool,
+    sends: &BlockPool,
     piece: u32,
     start: usize,
     len: usize,
@@ -300,7 +312,13 @@ async fn read_stored(
     let begun = Instant::now();
     loop {
         match content.reader.read_at(range.clone()).await {
-            Ok(payload) => return Some(in_block(pool, &payload)),
+            Ok(payload) => {
+                let until = Instant::now() + CROWDED;
+                while sends.held() >= sends.budget() && Instant::now() < until {
+                    tokio::time::sleep(SOON).await;
+                }
+                return Some(in_block(sends, &payload));
+            }
             Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
                 tokio::time::sleep(LOOK).await;
             }

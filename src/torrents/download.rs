@@ -186,17 +186,10 @@ impl Download {
         self.run(stop, |_| publishing.is_done()).await
     }
 
-    /// Seeds until stopped.
-    ///
-    /// # Errors
-    /// What libtorrent said when the torrent failed.
-    pub async fn seed(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.state = "seeding";
-        self.timeout = None;
-        match self.run(stop, |_| false).await {
-            Err(e) if e.kind() == Kind::Cancelled => Ok(()),
-            other => other,
-        }
+    /// The torrent, to be seeded: nothing more is to be filled.
+    #[must_use]
+    pub fn into_torrent(self) -> (Torrent, Status) {
+        (self.torrent, self.status)
     }
 
     async fn run(&mut self, stop: &CancellationToken, done: impl Fn(&Self) -> bool) -> Result<()> {

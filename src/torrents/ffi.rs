@@ -52,6 +52,8 @@ pub(super) mod bridge {
         metainfo: Vec<u8>,
         magnet: String,
         max_pieces: u32,
+        /// All pieces are durable, whatever `have` says; a private torrent says so itself then.
+        complete: bool,
         /// One byte a piece, non-zero = durable; empty = none.
         have: Vec<u8>,
         /// Priority 0 to 7 a piece; empty = all 4.

@@ -66,6 +66,8 @@ pub struct Status {
 pub enum Origin {
     /// A .torrent file's bytes, checked by [`super::metainfo::Metainfo::parse`].
     File(Vec<u8>),
+    /// The same, of which every piece is here: it is not looked at any more.
+    Stored(Vec<u8>),
     Magnet(String),
 }
 
@@ -78,6 +80,15 @@ pub struct Start {
     /// Pieces wanted, one entry a piece; empty = all.
     pub wanted: Vec<bool>,
     pub private: bool,
+}
+
+impl Start {
+    /// A torrent of which every piece is here.
+    #[must_use]
+    pub fn seeding(torrent: Vec<u8>) -> Self {
+        let origin = Origin::Stored(torrent);
+        Self { origin, have: Vec::new(), wanted: Vec::new(), private: false }
+    }
 }
 
 /// The running session. Stop it with [`Torrents::stop`].
@@ -170,8 +181,9 @@ impl Torrents {
     }
 
     fn add_torrent(&self, torrent: u64, start: Start) -> AddTorrent {
+        let complete = matches!(start.origin, Origin::Stored(_));
         let (metainfo, magnet) = match start.origin {
-            Origin::File(bytes) => (bytes, String::new()),
+            Origin::File(bytes) | Origin::Stored(bytes) => (bytes, String::new()),
             Origin::Magnet(uri) => (Vec::new(), uri),
         };
         AddTorrent {
@@ -179,6 +191,7 @@ impl Torrents {
             metainfo,
             magnet,
             max_pieces: MAX_PIECES,
+            complete,
             have: start.have.into_iter().map(u8::from).collect(),
             priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
             peers: self.options.peers.iter().map(ToString::to_string).collect(),
@@ -188,6 +201,23 @@ impl Torrents {
             pex: self.options.pex && !start.private,
             web_seeds: features::is_safe(Feature::WebSeeds),
         }
+    }
+
+    /// Limits what goes to peers from now on, or with `None` leaves only the limit of the options.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn limit_upload(&self, rate: Option<u64>) -> Result<()> {
+        let rate = rate.into_iter().chain(self.options.upload_limit).min();
+        self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
+    }
+
+    /// Asks for a status of each torrent that changed; the notices follow within moments.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn ask_statuses(&self) -> Result<()> {
+        self.call(|s| s.get_mut().post_updates())
     }
 
     /// Sealed bytes became durable.
@@ -353,6 +383,26 @@ impl Torrent {
     /// The next thing libtorrent has to say; `None` once the session ended.
     pub(super) async fn notice(&mut self) -> Option<Notice> {
         self.notices.recv().await
+    }
+
+    /// The next thing libtorrent has said, without waiting; `None` when that is all.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn try_notice(&mut self) -> Result<Option<Notice>> {
+        match self.notices.try_recv() {
+            Ok(notice) => Ok(Some(notice)),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::error::TryRecvError::Disconnected) => {
+                Err(Error::new(Kind::Cancelled, "the torrent session has ended"))
+            }
+        }
+    }
+
+    /// What nobody has been told yet of pieces that peers asked for and that cannot be read.
+    #[must_use]
+    pub fn take_unreadable(&self) -> Vec<String> {
+        self.disk.take_unreadable()
     }
 
     /// Gives one priority (0 to 7) to the pieces named.

@@ -73,6 +73,7 @@ pub(super) struct TorrentDisk {
     content: OnceLock<Content>,
     /// Where content comes from that is not there yet.
     loader: OnceLock<Loader>,
+    loading: Mutex<()>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
     /// libtorrent's question "may I start?", held until there is content to start on.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
@@ -91,6 +92,7 @@ impl TorrentDisk {
             number,
             content: OnceLock::new(),
             loader: OnceLock::new(),
+            loading: Mutex::default(),
             pieces: Mutex::default(),
             checks: Mutex::default(),
             passed: Mutex::default(),
@@ -128,7 +130,11 @@ impl TorrentDisk {
             let this = Arc::clone(self);
             let load = move || {
                 let Some(loader) = this.loader.get() else { return Ok(()) };
-                // Whoever comes second throws theirs away.
+                // A peer asks for many blocks at once: the first read loads.
+                let _turn = this.loading.lock();
+                if this.content.get().is_some() {
+                    return Ok(());
+                }
                 loader().map(|content| drop(this.content.set(content)))
             };
             let broke =
@@ -330,11 +336,11 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Bytes that are in memory already, open or verified. What the cache has is copied into a block: a slice would keep
-    /// its whole window for as long as a slow peer takes.
+    /// Bytes that are in memory already, open or verified. What the cache has is copied into a block of `sends`, and left
+    /// there without it: a slice would keep its whole window for as long as a slow peer takes.
     pub(super) fn read_memory(
         &self,
-        pool: &BlockPool,
+        sends: Option<&BlockPool>,
         piece: u32,
         start: usize,
         len: usize,
@@ -344,10 +350,8 @@ impl TorrentDisk {
             return read_open(open, start, len);
         }
         let range = content.block(piece, start, len);
-        match content.reader.try_kept(&range) {
-            Some(kept) => Some(in_block(pool, &kept)),
-            None => content.reader.try_memory(range).map(|p| p.joined()),
-        }
+        let kept = sends.and_then(|sends| Some(in_block(sends, &content.reader.try_kept(&range)?)));
+        kept.or_else(|| content.reader.try_memory(range).map(|p| p.joined()))
     }
 }
 
@@ -360,10 +364,10 @@ impl Content {
 }
 
 /// The bytes of one read, in memory of the budget.
-pub(super) fn in_block(pool: &BlockPool, payload: &Payload) -> Bytes {
+pub(super) fn in_block(sends: &BlockPool, payload: &Payload) -> Bytes {
     let joined = payload.joined();
     // libtorrent asks for no more than a block.
-    if joined.len() <= BLOCK { pool.copy(&joined) } else { joined }
+    if joined.len() <= BLOCK { sends.copy(&joined) } else { joined }
 }
 
 fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {

@@ -7,7 +7,7 @@ use std::{
 
 /// Left to right. What shares an entry does not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "units", "memory", "events", "config", "telemetry", "redact"],
+    &["error", "units", "memory", "events", "config", "telemetry", "redact", "calendar"],
     &["backends", "catalog"],
     &["storage"],
     &["torrents"],

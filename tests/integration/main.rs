@@ -28,6 +28,7 @@ mod peers;
 mod repair;
 mod s3;
 mod s3_faults;
+mod seeding;
 mod shapes;
 mod storage_cmd;
 mod support;
