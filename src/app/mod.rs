@@ -30,6 +30,7 @@ mod verify;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -54,7 +55,7 @@ use crate::{
     config::Config,
     error::{Error, Kind, Result},
     memory::BlockPool,
-    storage::{ImportReader, ImportStore, Pressure, WindowCache},
+    storage::{DiskCache, ImportReader, ImportStore, Pressure, WindowCache},
     torrents::metainfo::Metainfo,
 };
 
@@ -108,7 +109,7 @@ impl App {
         let pool = input_pool(&config);
         Ok(Self {
             pressure: Pressure::new(pool.clone()),
-            cache: WindowCache::new(config.memory.0 / 2),
+            cache: WindowCache::over(config.memory.0 / 2, disk_cache(&config, &catalog)?),
             filling: AtomicUsize::new(0),
             config,
             catalog,
@@ -167,6 +168,12 @@ impl App {
         })?;
         Ok((bytes, meta))
     }
+}
+
+/// The cache folder, when one is asked for. Each catalog has its own in it: their imports may have the same ids.
+fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache>>> {
+    let open = |dir: &PathBuf| DiskCache::open(&dir.join(catalog.id()), config.cache_size.0);
+    config.cache_dir.as_ref().map(open).transpose()
 }
 
 /// An import is being filled.

@@ -46,6 +46,12 @@ pub(super) struct GlobalArgs {
     /// Most payload bytes held in memory at once [default: 128MiB]
     #[arg(long, env = "BAE_MEMORY", global = true, value_name = "SIZE", value_parser = size)]
     pub(super) memory: Option<ByteSize>,
+    /// Folder to keep windows in that were fetched for peers; it may be deleted at any time [default: none]
+    #[arg(long, env = "BAE_CACHE_DIR", global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// Most bytes in the cache folder [default: 10GiB]
+    #[arg(long, env = "BAE_CACHE_SIZE", global = true, value_name = "SIZE", value_parser = size)]
+    pub(super) cache_size: Option<ByteSize>,
     /// Most bytes a second to fetch, such as 5MiB; 0 for no limit
     #[arg(long, env = "BAE_LIMIT_RATE", global = true, value_name = "RATE", value_parser = rate)]
     pub(super) limit_rate: Option<u64>,

@@ -109,6 +109,8 @@ fn overrides(global: GlobalArgs) -> Overrides {
         config: global.config,
         makes_config: false,
         memory: global.memory,
+        cache_dir: global.cache_dir,
+        cache_size: global.cache_size,
         limit_rate: global.limit_rate,
         timeout: global.timeout,
         drive_token: global.drive_token,

@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct File {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) memory: Option<ByteSize>,
+    pub(super) cache_dir: Option<PathBuf>,
+    pub(super) cache_size: Option<ByteSize>,
     pub(super) limit_rate: Option<u64>,
     pub(super) upload_limit: Option<u64>,
     pub(super) timeout: Option<Duration>,
@@ -30,6 +32,9 @@ struct Raw {
     data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "size")]
     memory: Option<ByteSize>,
+    cache_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "size")]
+    cache_size: Option<ByteSize>,
     #[serde(deserialize_with = "rate")]
     limit_rate: Option<u64>,
     #[serde(deserialize_with = "rate")]
@@ -75,6 +80,8 @@ impl File {
         Ok(Self {
             data_dir: raw.data_dir,
             memory: raw.memory,
+            cache_dir: raw.cache_dir,
+            cache_size: raw.cache_size,
             limit_rate: raw.limit_rate,
             upload_limit: raw.upload_limit,
             timeout: raw.timeout,

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    disk_cache::DiskCache,
     kept::Kept,
     under_way::{Taken, UnderWay},
 };
@@ -67,6 +68,8 @@ pub struct WindowCache {
     room: AtomicU64,
     under_way: Arc<UnderWay>,
     state: Mutex<State>,
+    /// What does not fit, on a disk.
+    disk: Option<Arc<DiskCache>>,
 }
 
 #[derive(Debug, Default)]
@@ -79,11 +82,22 @@ impl WindowCache {
     /// Holds up to `room` bytes, what is under way included; a single window that is longer is held all the same.
     #[must_use]
     pub fn new(room: u64) -> Arc<Self> {
+        Self::over(room, None)
+    }
+
+    /// As [`WindowCache::new`], with a larger and slower one behind it for windows that were checked.
+    #[must_use]
+    pub fn over(room: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         Arc::new(Self {
             room: AtomicU64::new(room),
             under_way: UnderWay::new(room / 4),
             state: Mutex::default(),
+            disk,
         })
+    }
+
+    pub(super) fn disk(&self) -> Option<&Arc<DiskCache>> {
+        self.disk.as_ref()
     }
 
     /// Changes the room; what does not fit any more goes at once.
@@ -115,6 +129,7 @@ impl WindowCache {
 
     /// Drops the windows of an import: its bytes are about to be others.
     pub fn forget(&self, import: &ImportId) {
+        self.disk.iter().for_each(|disk| disk.forget(import));
         let mut state = self.state.lock();
         state.kept.retain(|slot| slot.import != *import);
         state.flights.retain(|slot, _| slot.import != *import);

@@ -21,6 +21,7 @@ pub mod attach;
 pub mod cache;
 pub mod compose;
 mod direct;
+mod disk_cache;
 pub mod estimate;
 pub mod extent;
 mod fetch;
@@ -63,6 +64,7 @@ mod tests;
 
 pub use cache::WindowCache;
 pub use direct::DirectFiles;
+pub use disk_cache::DiskCache;
 pub use file_names::WholeFiles;
 pub use import::ImportStore;
 pub use layout::{FileSpan, Layout};

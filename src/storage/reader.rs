@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     cache::{Flight, LONGEST, Slot, WindowCache},
+    disk_cache::DiskCache,
     fetch::fetch,
     import::{ImportStore, Source},
     readahead::{self, Readahead},
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     backends::Payload,
+    catalog::ImportId,
     error::{Error, Kind, Result},
     memory::BLOCK,
 };
@@ -131,7 +133,7 @@ impl ImportReader {
                     self.cache.peek(&slot, within(&slot, &part));
                     window.slice(within(&slot, &part))
                 }
-                Err(e) if self.is_local(&e) => self.alone(&part, &slot, e).await?,
+                Err(e) if is_local(e.kind()) => self.alone(&part, &slot, e).await?,
                 Err(e) => return Err(e),
             });
         }
@@ -241,31 +243,65 @@ impl ImportReader {
         self.slot(if whole { window } else { self.grid.units(part) })
     }
 
-    /// The fetch of a range that is whole pieces.
+    /// The fetch of a range that is whole windows, or whole pieces of one.
     fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
-        let (store, checks) = (Arc::clone(&self.store), self.checks.clone());
+        let (store, checks, grid) = (Arc::clone(&self.store), self.checks.clone(), self.grid);
+        // Only what is checked when it comes back is kept there.
+        let disk = self.cache.disk().filter(|_| checks.is_some()).cloned();
         async move {
-            let mut tries = 0;
-            loop {
-                match fetch_checked(&store, checks.clone(), range.clone()).await {
-                    Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
-                        tries += 1;
-                        tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
-                        tokio::time::sleep(AGAIN_AFTER).await;
-                    }
-                    fetched => return fetched,
-                }
+            let windows: Vec<_> = grid.windows(&range).collect();
+            if let (Some(disk), Some(checks)) = (&disk, &checks)
+                && let Some(bytes) = from_disk(disk, store.id(), &windows, checks).await
+            {
+                return Ok(bytes);
             }
+            let bytes = insist(&store, checks, range.clone()).await?;
+            let whole = windows.iter().filter(|w| range.start <= w.start && w.end <= range.end);
+            for (disk, window) in whole.flat_map(|window| disk.iter().map(move |d| (d, window))) {
+                let at = |pos: u64| usize::try_from(pos - range.start).unwrap_or(usize::MAX);
+                disk.put(store.id(), window, bytes.slice(at(window.start)..at(window.end)));
+            }
+            Ok(bytes)
         }
-    }
-
-    /// Whether an error is about certain bytes, so that their neighbours may be well.
-    fn is_local(&self, e: &Error) -> bool {
-        e.kind() == Kind::NotFound || e.kind() == Kind::Corrupt && self.checks.is_some()
     }
 
     fn place(&self, e: Error) -> Error {
         e.within(format_args!("import {} ({})", self.store.id(), self.store.name()))
+    }
+}
+
+/// All of some windows that follow each other, if they are on the disk and right.
+async fn from_disk(
+    disk: &Arc<DiskCache>,
+    import: &ImportId,
+    windows: &[Range<u64>],
+    checks: &Arc<Checks>,
+) -> Option<Bytes> {
+    let mut found = Payload::default();
+    for window in windows {
+        let bytes = disk.get(import, window).await?;
+        let checked = hold_against(Arc::clone(checks), window.clone(), bytes).await;
+        found.push(checked.inspect_err(|_| disk.drop_window(import, window)).ok()?);
+    }
+    Some(found.joined())
+}
+
+/// The bytes of `range`, fetched again when they come spoilt.
+async fn insist(
+    store: &ImportStore,
+    checks: Option<Arc<Checks>>,
+    range: Range<u64>,
+) -> Result<Bytes> {
+    let mut tries = 0;
+    loop {
+        match fetch_checked(store, checks.clone(), range.clone()).await {
+            Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
+                tries += 1;
+                tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            fetched => return fetched,
+        }
     }
 }
 
@@ -278,12 +314,23 @@ async fn fetch_checked(
 ) -> Result<Bytes> {
     let (bytes, spent) = fetch(store, range.clone()).await?;
     store.traffic().fetched(spent);
-    let Some(checks) = checks.filter(|_| spent.gets > 0) else { return Ok(bytes) };
-    // Where nobody waits for the thread: hashing a MiB takes a millisecond.
+    match checks.filter(|_| spent.gets > 0) {
+        Some(checks) => hold_against(checks, range, bytes).await,
+        None => Ok(bytes),
+    }
+}
+
+/// Checks bytes where nobody waits for the thread: hashing a MiB takes a millisecond.
+async fn hold_against(checks: Arc<Checks>, range: Range<u64>, bytes: Bytes) -> Result<Bytes> {
     let check = move || (checks.check)(range, &bytes).map(|()| bytes);
     tokio::task::spawn_blocking(check)
         .await
         .map_err(|e| Error::new(Kind::Internal, "a check did not finish").because(e))?
+}
+
+/// Whether an error is about certain bytes, so that their neighbours may be well.
+fn is_local(kind: Kind) -> bool {
+    matches!(kind, Kind::NotFound | Kind::Corrupt)
 }
 
 /// Whether an answer was not what was asked for, by itself or something between, so that the next may be.

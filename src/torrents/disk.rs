@@ -126,6 +126,7 @@ impl Disk {
         if let Some(bytes) = torrent.read_memory(has_room.then_some(&self.sends), piece, start, len)
         {
             self.go_on(&torrent, piece, start, len);
+            torrent.gave(&bytes);
             return complete_read(&mut job, bytes);
         }
         let (aborted, sends) = (self.aborted.clone(), self.sends.clone());
@@ -135,7 +136,10 @@ impl Disk {
                 // Dropping the job answers operation_aborted.
                 () = aborted.cancelled() => {}
                 bytes = read => match bytes {
-                    Some(bytes) => complete_read(&mut job, bytes),
+                    Some(bytes) => {
+                        torrent.gave(&bytes);
+                        complete_read(&mut job, bytes);
+                    }
                     None => job.pin_mut().fail(DiskError::Fatal),
                 },
             }

@@ -212,14 +212,6 @@ impl Torrents {
         self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
     }
 
-    /// Asks for a status of each torrent that changed; the notices follow within moments.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn ask_statuses(&self) -> Result<()> {
-        self.call(|s| s.get_mut().post_updates())
-    }
-
     /// Sealed bytes became durable.
     pub(super) fn drained(&self) {
         self.disk.drained();
@@ -397,6 +389,12 @@ impl Torrent {
                 Err(Error::new(Kind::Cancelled, "the torrent session has ended"))
             }
         }
+    }
+
+    /// Payload bytes handed over to be sent to peers so far.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.disk.given()
     }
 
     /// What nobody has been told yet of pieces that peers asked for and that cannot be read.

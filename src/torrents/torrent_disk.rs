@@ -80,6 +80,8 @@ pub(super) struct TorrentDisk {
     passed: Mutex<Vec<u32>>,
     /// Payload bytes received from peers.
     received: AtomicU64,
+    /// Payload bytes handed over to be sent to them.
+    given: AtomicU64,
     /// Rung when a piece passed.
     progress: Notify,
     /// Pieces that cannot be read, and what of that nobody has been told yet.
@@ -97,6 +99,7 @@ impl TorrentDisk {
             checks: Mutex::default(),
             passed: Mutex::default(),
             received: AtomicU64::new(0),
+            given: AtomicU64::new(0),
             progress: Notify::new(),
             unreadable: Mutex::default(),
         })
@@ -255,6 +258,15 @@ impl TorrentDisk {
     /// Payload bytes received from peers so far, whatever became of them.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that answer a peer's request.
+    pub(super) fn gave(&self, bytes: &Bytes) {
+        self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
     }
 
     /// Waits until a piece passed since the last wait.

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -253,6 +253,52 @@ fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() 
     }
     assert_eq!(stored.books()["dollars"], 0.0, "a server of one's own costs nothing");
     assert!(stored.url.starts_with("s3://"));
+}
+
+/// The files of a cache folder.
+fn cached(dir: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    files.map(|entry| entry.path()).collect()
+}
+
+#[test]
+fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
+    let torrent = album("A cache folder").make();
+    let stored = Stored::new(&torrent);
+    let dir = stored.bae.home().join("cache");
+    let flags = ["--cache-dir", dir.to_str().unwrap()];
+    // How many gets a download by a new run costs, with `meanwhile` done while it runs.
+    let gets = |meanwhile: &dyn Fn()| {
+        stored.proxy.spoil(|_| Fault::None);
+        let running = stored.bae.seed_with(&stored.id, &[], &flags);
+        let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+        meanwhile();
+        torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+        assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+        stop(running);
+        stored.proxy.seen().len()
+    };
+    let all = gets(&|| ());
+    assert!(all > 20 && cached(&dir).len() > 20, "{all} gets");
+    assert_eq!(gets(&|| ()), 0, "everything is in the folder");
+    for (n, path) in cached(&dir).iter().enumerate() {
+        let mut bytes = fs::read(path).unwrap();
+        match n % 3 {
+            0 => bytes[1000] ^= 1,
+            1 => bytes.truncate(1000),
+            _ => continue,
+        }
+        fs::write(path, bytes).unwrap();
+    }
+    let some = gets(&|| ());
+    assert!(some > all / 3 && some < all, "{some} of {all}");
+    gets(&|| fs::remove_dir_all(&dir).unwrap());
+    // With room for a few of them.
+    let small = ["--cache-dir", dir.to_str().unwrap(), "--cache-size", "5MiB"];
+    stop(stored.bae.seed_with(&stored.id, &[], &small));
+    let left: u64 = cached(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(left <= 5 * MIB, "{left} bytes are left");
 }
 
 #[test]

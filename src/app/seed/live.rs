@@ -48,7 +48,7 @@ impl Live {
     /// A torrent that is in the session already, with what its import is read by.
     pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
         let tally = store.traffic().tally();
-        let booked = Booked { tally, served: status.uploaded, at: Instant::now() };
+        let booked = Booked { tally, served: torrent.given(), at: Instant::now() };
         Self { torrent, store: Arc::new(OnceLock::from(store)), status, changed: true, booked }
     }
 
@@ -102,15 +102,6 @@ impl Live {
         }
     }
 
-    /// Takes in the last status, and nothing else.
-    pub(super) fn hear_status(&mut self) {
-        while let Ok(Some(notice)) = self.torrent.try_notice() {
-            if let Notice::Status(status) = notice {
-                self.status = status;
-            }
-        }
-    }
-
     pub(super) fn has_changed(&self) -> bool {
         self.changed
     }
@@ -139,12 +130,13 @@ impl Live {
     /// What is not in the books yet, which from now on it is. While it is stopped, no time passes.
     pub(super) fn unbooked(&mut self, stopped: bool) -> Traffic {
         let tally = self.store.get().map(|store| store.traffic().tally()).unwrap_or_default();
-        let before = &self.booked;
+        // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
+        let (served, before) = (self.torrent.given(), &self.booked);
         let mut traffic = Traffic {
             gets: tally.gets - before.tally.gets,
             fetched: tally.fetched - before.tally.fetched,
             kept: tally.kept - before.tally.kept,
-            served: self.status.uploaded.saturating_sub(before.served),
+            served: served - before.served,
             seconds: 0,
         };
         let time = before.at.elapsed();
@@ -154,7 +146,7 @@ impl Live {
         traffic.seconds = if stopped { 0 } else { time.as_secs() };
         // What is left of a second is counted with the next.
         let at = before.at + Duration::from_secs(time.as_secs());
-        self.booked = Booked { tally, served: self.status.uploaded, at };
+        self.booked = Booked { tally, served, at };
         traffic
     }
 

@@ -155,11 +155,7 @@ impl<'a> Seeding<'a> {
 
     async fn run(&mut self, cancel: &CancellationToken) -> Result<()> {
         let seeded = self.seed(cancel).await;
-        // What happened since the last time, which takes libtorrent a moment to tell.
-        if self.torrents.ask_statuses().is_ok() {
-            tokio::time::sleep(LOOK).await;
-            self.live.values_mut().for_each(Live::hear_status);
-        }
+        // What happened since the last time.
         let booked = self.book().await;
         seeded.and(booked)
     }
