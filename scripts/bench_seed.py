@@ -173,7 +173,8 @@ def seed(make, size, row, tell, raw):
             row(f"one leecher, storage {ms} ms away", rate, "MiB/s")
             row(f"one leecher, {ms} ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.02)
             row(f"one leecher, {ms} ms: peak RSS", rss / MIB, "MiB", 192)
-        row("one leecher, 100 ms: the shortest get is no shorter than 256 KiB", 256 - (ours[100][1]["shortest"] >> 10), "", 0)
+        short = max(0, 256 - (ours[100][1]["shortest"] >> 10))
+        row("one leecher, 100 ms: KiB by which the shortest get is below 256", short, "KiB", 0)
         today(server, torrent, folder, size, ours[100], row, tell, note)
     small = min(size, 256 * MIB)
     torrent, folder = make("seed8.bin", small, MIB)
@@ -185,7 +186,8 @@ def seed(make, size, row, tell, raw):
         row("eight leechers, 100 ms: bytes from storage / payload", seen["bytes"] / small, "x", 1.15)
         row("eight leechers, 100 ms: seconds / eight times one alone", took / (EIGHT * small / MIB / alone), "x", 1.3)
         took, seen = eight(server, torrent, small, 100, note, between=False, memory="342MiB")
-        row("eight that do not know each other, cache of 256 MiB: bytes / payload", seen["bytes"] / small, "x", 1.3)
+        # Three eighths of the memory are kept windows: half of the payload.
+        row("eight that do not know each other, half of it kept: bytes / payload", seen["bytes"] / small, "x", 1.3)
 
 
 def today(server, torrent, folder, size, ours, row, tell, note):
@@ -198,4 +200,6 @@ def today(server, torrent, folder, size, ours, row, tell, note):
             return tell(f"rclone mount: {e}")
         row(f"rclone mount (cache {mode}), 100 ms", theirs, "MiB/s")
         row(f"its rate / bae's, 100 ms, cache {mode}", theirs / rate, "x", 0.34)
+        row(f"bae's bytes from storage / its, cache {mode}", seen["bytes"] / requests["bytes"], "x", 1)
+        # It asks for everything from where it is to the end, and hangs up.
         row(f"bae's gets / its, cache {mode}", seen["gets"] / max(requests["gets"], 1), "x", 0.1)
