@@ -19,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::PieceHasher,
+    content::Content,
     ffi::{CheckJob, DiskError, Doorbell, FenceJob, HashJob, ReadJob, WriteJob, complete_read},
     governor::Marks,
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
     serve,
-    torrent_disk::{Content, TorrentDisk, answer, in_block},
+    torrent_disk::{TorrentDisk, answer, in_block},
 };
 use crate::{
     error::Result,

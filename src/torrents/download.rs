@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    content::{Content, Loader},
     governor::Rate,
     metainfo::Metainfo,
     session::{Notice, Status, Torrent},
     steering::Steering,
-    torrent_disk::{Content, Loader},
 };
 use crate::{
     error::{Error, Kind, Result},

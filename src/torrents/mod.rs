@@ -14,6 +14,7 @@
 
 pub mod bencode;
 pub mod check;
+mod content;
 mod disk;
 mod download;
 mod features;
@@ -35,8 +36,8 @@ pub mod steering;
 mod torrent_disk;
 
 pub use self::{
+    content::{Content, Loader},
     download::{Download, Goal, WriterEvents, metadata},
     features::check_library,
     session::{Notice, Origin, Start, Status, Torrent, Torrents},
-    torrent_disk::{Content, Loader},
 };
