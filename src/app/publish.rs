@@ -120,6 +120,8 @@ impl App {
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
         let publisher = self.publisher(&store, &place)?;
+        // What is read back and sent is in the memory of what comes in.
+        let _importing = self.importing();
         let (already, rest): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| publisher.is_published(file));
         let whole = |file: &FileRow| store.covered(file.start..file.start + file.len);

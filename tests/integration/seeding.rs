@@ -357,6 +357,8 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
             let _ = peer.write_all(&hello[..if n % 3 == 0 { 40 } else { hello.len() }]);
         }
     }
+    // A leecher that finds every place taken comes back a minute later.
+    thread::sleep(Duration::from_secs(5));
     leeches_exactly(&stored.bae, &torrent);
     assert!(running.0.is_running());
     let peak = high_water(running.0.id()).unwrap();
