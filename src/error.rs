@@ -32,6 +32,8 @@ pub enum Kind {
     Network,
     /// Bytes are not what their hash says.
     Corrupt,
+    /// It is not what it was when it was looked at: start afresh.
+    Changed,
     /// No room, or the quota is used up.
     NoSpace,
     /// An upload session is gone: start it again.
@@ -55,7 +57,7 @@ impl Kind {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::AlreadyExists | Self::Unsupported | Self::Internal => 1,
+            Self::AlreadyExists | Self::Changed | Self::Unsupported | Self::Internal => 1,
             Self::InvalidInput => 2,
             Self::NotFound => 3,
             Self::RateLimited | Self::Unavailable | Self::SessionExpired => 5,

@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 pub mod events;
 pub mod memory;
+pub mod protocols;
 mod redact;
 pub mod storage;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use std::{
 /// Left to right. What shares an entry does not know each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "units", "memory", "events", "config", "telemetry", "redact"],
-    &["backends", "catalog"],
+    &["backends", "catalog", "protocols"],
     &["storage"],
     &["torrents"],
     &["app"],
