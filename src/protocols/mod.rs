@@ -23,7 +23,7 @@ use url::Url;
 use crate::error::Result;
 
 pub use listing::{Entry, Listing, MAX_ENTRIES};
-pub use options::{FetchOptions, HostKeys, Login};
+pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
 pub use registry::Protocols;
 
 /// Bytes as they come, in order. The first error is the last item.
@@ -37,8 +37,10 @@ pub enum Found {
 }
 
 /// A file at a server, as far as the server tells of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
+    /// What was asked for. Credentials and headers are for its host alone.
+    pub asked: Url,
     /// Where its bytes are, after redirects; to be opened by this.
     pub url: Url,
     /// Bytes, where the server says.
@@ -60,6 +62,7 @@ impl Remote {
     #[must_use]
     pub fn at(url: Url) -> Self {
         Self {
+            asked: url.clone(),
             url,
             len: None,
             ranges: false,
@@ -70,6 +73,31 @@ impl Remote {
             modified: None,
         }
     }
+}
+
+impl fmt::Debug for Remote {
+    /// Without what a URL may keep secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("url", &place(&self.url))
+            .field("len", &self.len)
+            .field("ranges", &self.ranges)
+            .field("validator", &self.validator)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL as errors and logs name it: host, port where it is not the usual one, and path. No user, no password, and no
+/// query, which may hold a signature.
+#[must_use]
+pub fn place(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
+}
+
+/// The next bytes of a stream; `None` after the last.
+pub async fn next(stream: &mut ByteStream) -> Option<Result<Bytes>> {
+    std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await
 }
 
 /// Tells two versions of a file apart, in the server's words. What is kept of an interrupted download is gone on with

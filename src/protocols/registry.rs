@@ -1,27 +1,30 @@
 //! Which protocol speaks for a URL.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use url::Url;
 
 use super::{FetchOptions, Protocol};
 use crate::error::{Error, Kind, Result};
 
-type Make = fn(&FetchOptions) -> Result<Arc<dyn Protocol>>;
+type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
 /// Every scheme and what speaks it. A new protocol is its file and its line here.
 const SCHEMES: &[(&[&str], Make)] = &[];
 
-/// The protocols, each made when it is first asked for.
+/// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Protocols {
     options: Arc<FetchOptions>,
+    /// By line of [`SCHEMES`].
+    made: Arc<Mutex<HashMap<usize, Arc<dyn Protocol>>>>,
 }
 
 impl Protocols {
     #[must_use]
     pub fn new(options: FetchOptions) -> Self {
-        Self { options: Arc::new(options) }
+        Self { options: Arc::new(options), made: Arc::default() }
     }
 
     /// All schemes there are.
@@ -35,13 +38,17 @@ impl Protocols {
     /// `Unsupported` for a scheme that is not known; what is wrong with the options.
     pub fn of(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
         let scheme = scheme.unwrap_or(url.scheme());
-        match SCHEMES.iter().find(|(schemes, _)| schemes.contains(&scheme)) {
-            Some((_, make)) => make(&self.options),
-            None => {
-                let known: Vec<_> = Self::schemes().collect();
-                Err(Error::new(Kind::Unsupported, format!("scheme {scheme:?} is not known"))
-                    .hint(format!("there are: {}", known.join(", "))))
-            }
+        let Some(line) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
+            let known: Vec<_> = Self::schemes().collect();
+            return Err(Error::new(Kind::Unsupported, format!("scheme {scheme:?} is not known"))
+                .hint(format!("there are: {}", known.join(", "))));
+        };
+        let mut made = self.made.lock();
+        if let Some(protocol) = made.get(&line) {
+            return Ok(Arc::clone(protocol));
         }
+        let protocol = SCHEMES[line].1(&self.options)?;
+        made.insert(line, Arc::clone(&protocol));
+        Ok(protocol)
     }
 }
