@@ -9,7 +9,9 @@
 //! a length, sends more than asked, or has changed the file), headers and listings without bound, and to carry
 //! credentials to another host.
 
+mod http;
 mod listing;
+pub mod netrc;
 mod options;
 mod registry;
 
@@ -22,6 +24,7 @@ use url::Url;
 
 use crate::error::Result;
 
+pub use http::Http;
 pub use listing::{Entry, Listing, MAX_ENTRIES};
 pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
 pub use registry::Protocols;
@@ -118,12 +121,51 @@ pub struct Digest {
     pub bytes: Vec<u8>,
 }
 
+/// How a checksum is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     Md5,
     Sha1,
     Sha256,
     Sha512,
+}
+
+impl Algorithm {
+    /// Weakest first.
+    pub const ALL: [Self; 4] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
+
+    /// As standards and aria2 write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha-1",
+            Self::Sha256 => "sha-256",
+            Self::Sha512 => "sha-512",
+        }
+    }
+
+    /// The algorithm of this name, in any case, with or without its dash.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let bare = |name: &str| name.replace('-', "").to_ascii_lowercase();
+        let wanted = bare(name);
+        // HTTP's older header calls SHA-1 just that.
+        let wanted = if wanted == "sha" { "sha1".to_owned() } else { wanted };
+        Self::ALL.into_iter().find(|algorithm| bare(algorithm.name()) == wanted)
+    }
+
+    /// Bytes of a checksum.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no checksum is empty")]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
 }
 
 /// A scheme that bytes can come by. Every implementation passes the one suite in `protocols::conformance`.

@@ -5,13 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{FetchOptions, Protocol};
+use super::{FetchOptions, Http, Protocol};
 use crate::error::{Error, Kind, Result};
 
 type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
 /// Every scheme and what speaks it. A new protocol is its file and its line here.
-const SCHEMES: &[(&[&str], Make)] = &[];
+const SCHEMES: &[(&[&str], Make)] = &[(&["http", "https"], Http::make)];
 
 /// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -50,5 +50,33 @@ impl Protocols {
         let protocol = SCHEMES[line].1(&self.options)?;
         made.insert(line, Arc::clone(&protocol));
         Ok(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocols() -> Protocols {
+        Protocols::new(FetchOptions::default())
+    }
+
+    #[test]
+    fn a_protocol_is_made_once_for_all_its_schemes() {
+        let protocols = protocols();
+        let of = |url: &str| protocols.of(&url.parse().unwrap(), None).unwrap();
+        assert!(Arc::ptr_eq(&of("http://a/"), &of("https://b/")));
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_with_those_there_are() {
+        let url = "gopher://x/".parse().unwrap();
+        let e = protocols().of(&url, None).unwrap_err();
+        assert_eq!(
+            (e.kind(), e.to_string().as_str()),
+            (Kind::Unsupported, "scheme \"gopher\" is not known")
+        );
+        assert!(e.hint_text().unwrap().contains("https"));
+        assert!(protocols().of(&url, Some("http")).is_ok());
     }
 }
