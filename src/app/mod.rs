@@ -10,6 +10,8 @@ mod drive;
 mod estimate;
 mod export;
 mod fill;
+mod get;
+mod get_file;
 mod import;
 mod lock;
 mod login;
@@ -33,6 +35,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 pub use self::{
     check::{CheckReport, Outcome, Probe, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
+    get::{GetItem, GetOrder, Getter},
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
     types::{

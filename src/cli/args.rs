@@ -10,7 +10,7 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{network::NetworkArgs, storage::StorageCommand};
+use super::{fetch, get::GetArgs, network::NetworkArgs, storage::StorageCommand};
 use crate::{
     catalog::LayoutKind,
     config::{Proxy, Secret, parse_rate},
@@ -83,6 +83,8 @@ pub(super) struct GlobalArgs {
 pub(super) enum Command {
     /// Bring torrents into storage
     Import(ImportArgs),
+    /// Fetch URLs to plain files
+    Get(GetArgs),
     /// Serve what was imported to the swarm, until stopped
     Seed(SeedArgs),
     /// List imports
@@ -272,6 +274,9 @@ impl Cli {
                         set BAE_PROXY or [network] proxy in the config file instead";
             return Err(command.error(ErrorKind::ValueValidation, text));
         }
+        if let Some(text) = matches.subcommand().and_then(|(_, sub)| fetch::typed_secret(sub)) {
+            return Err(command.error(ErrorKind::ValueValidation, text));
+        }
         Self::from_arg_matches(&matches)
     }
 }
@@ -407,5 +412,21 @@ mod tests {
         assert_eq!(e.exit_code(), 2);
         assert!(!e.to_string().contains("hunter2"));
         assert!(parse("bae import x --proxy socks5://h:1").is_ok());
+        for line in [
+            "bae get http://x/ -u me:hunter2",
+            "bae get http://x/ --header Authorization:hunter2",
+            "bae get http://x/ http://me:hunter2@x/",
+            "bae import ftp://me:hunter2@x/",
+        ] {
+            let e = parse(line).unwrap_err();
+            assert_eq!(e.exit_code(), 2, "{line}");
+            assert!(!e.to_string().contains("hunter2"), "{line}");
+        }
+        for line in [
+            "bae get http://x/ -u me:env:PASSWORD --header Authorization:env:KEY --header X:y",
+            "bae get http://me@x/ -u me",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
     }
 }

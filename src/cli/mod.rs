@@ -11,7 +11,11 @@
 mod args;
 mod attach;
 mod estimate;
+mod fetch;
+mod fetching;
+mod get;
 mod import;
+mod input_file;
 mod interrupt;
 mod login;
 mod network;
@@ -86,6 +90,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     let context = Context { config, out, cancel };
     match command {
         Command::Import(args) => import::import(context, args).await,
+        Command::Get(args) => get::get(context, args).await,
         Command::Seed(args) => import::seed(context, args).await,
         Command::Ls => show::ls(context).await,
         Command::Info { import } => show::info(context, &import).await,

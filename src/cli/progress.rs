@@ -6,10 +6,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Failure, Output, plain};
+use super::{
+    fetching,
+    output::{Failure, Output, plain},
+};
 use crate::{
     app::ProgressFn,
-    events::{Event, Imported, Progress, Started},
+    events::{Event, Fetching, Imported, Progress, Started},
     units::ByteSize,
 };
 
@@ -74,6 +77,17 @@ impl Reporter {
             }
             Event::Notice { .. } => {}
             Event::Imported(imported) => return self.imported(imported),
+            Event::Found(found) if self.out.is_verbose() => {
+                self.out.note(fetching::found(found));
+            }
+            Event::Found(_) => {}
+            Event::Fetching(file) => self.fetching(file),
+            Event::Fetched(file) => {
+                if let Some(bar) = self.bars.remove(&file.path) {
+                    bar.finish_and_clear();
+                }
+                return self.out.done(fetching::fetched(file));
+            }
         }
         Ok(())
     }
@@ -102,6 +116,22 @@ impl Reporter {
             bar.set_position(progress.stored);
             bar.set_message(message(progress));
         }
+    }
+
+    fn fetching(&mut self, file: &Fetching) {
+        if !self.out.shows_bars() {
+            return;
+        }
+        if ["done", "failed", "paused"].contains(&file.state) {
+            if let Some(bar) = self.bars.remove(&file.path) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        let bar = self.bar(&file.path, file.bytes.unwrap_or(0));
+        bar.set_style(fetching::style(file));
+        bar.set_position(file.stored);
+        bar.set_message(fetching::message(file));
     }
 
     /// The bar of one import, on the screen from now on.

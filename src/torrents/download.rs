@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     geometry::Geometry,
-    governor::Rate,
     metainfo::Metainfo,
     session::{Notice, Status, Torrent},
     steering::Steering,
@@ -21,6 +20,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
+    rate::Rate,
     storage::{ImportReader, ImportStore, ImportWriter, Publishing, RangeSet, WriterEvent},
 };
 

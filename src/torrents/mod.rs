@@ -24,7 +24,6 @@ mod hashing;
 pub mod layout;
 pub mod merkle;
 pub mod metainfo;
-pub mod names;
 mod piece;
 mod registry;
 pub mod select;

@@ -22,7 +22,7 @@ use super::{
     disk::Disk,
     features::{self, Feature},
     ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
-    governor::{Marks, Orders, Rate, Sample},
+    governor::{Marks, Orders, Sample},
     metainfo::MAX_PIECES,
     settings,
     torrent_disk::TorrentDisk,
@@ -31,6 +31,7 @@ use crate::{
     config::NetworkOptions,
     error::{Error, Kind, Result},
     memory::BlockPool,
+    rate::Rate,
     redact,
     storage::Pressure,
 };

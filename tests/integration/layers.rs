@@ -7,10 +7,11 @@ use std::{
 
 /// Left to right. What shares an entry does not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "units", "memory", "events", "config", "telemetry", "redact"],
+    &["error", "units", "memory", "events", "config", "telemetry", "redact", "names", "rate"],
     &["backends", "catalog", "protocols"],
     &["storage"],
     &["torrents"],
+    &["downloads"],
     &["app"],
     &["cli"],
 ];
