@@ -119,9 +119,8 @@ pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Res
     installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
 }
 
-/// What no `RUST_LOG` turns on.
-const SECRETIVE: &str =
-    "yup_oauth2=warn,yup_oauth2::authenticator=warn,yup_oauth2::service_account=warn";
+/// What no `RUST_LOG` turns on. A certificate that is not trusted is told by whoever wanted the connection.
+const SECRETIVE: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2::authenticator=warn,yup_oauth2::service_account=warn";
 
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::{
     FLUSH,
-    import::{Job, Opened},
+    import::{Filled, Job, Opened},
     plan::{bytes_wanted, files_wanted},
     publish::{Files, SharedSink, publish},
 };
@@ -17,7 +17,7 @@ use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
-    storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
+    storage::{DirectFiles, ImportWriter, Publishing, RangeSet, WriterEvent, WriterOptions},
     torrents::{
         Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
     },
@@ -39,7 +39,7 @@ impl Job<'_> {
             Some(torrent) => torrent,
             None => torrents.add(start(&opened)).await?,
         };
-        let files = self.publisher(&opened)?;
+        let files = self.publisher(opened.import())?;
         let open = files.is_some() || opened.plan.missing().next().is_some();
         let state = if open { ImportState::Importing } else { ImportState::Imported };
         self.app.catalog.set_state(&opened.row.id, state).await?;
@@ -51,7 +51,7 @@ impl Job<'_> {
         let sink: SharedSink = sink.into();
         let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
-        let writer = Arc::new(self.writer(&opened, sink, direct, publishing.clone()));
+        let writer = Arc::new(self.writer(opened.import(), sink, direct, publishing.clone()));
         let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
         torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
         let mut download = self.download(torrent, &opened, stored, writer_events);
@@ -73,7 +73,7 @@ impl Job<'_> {
         }
         self.complete_metainfo(&opened, &download).await?;
         let traffic = (download.downloaded(), torrents.evicted());
-        let imported = self.finish(&opened, traffic).await?;
+        let imported = self.finish(opened.import(), traffic).await?;
         if self.request.seed {
             download.seed(&self.cancel).await?;
         }
@@ -81,9 +81,9 @@ impl Job<'_> {
     }
 
     /// The writer of an import; what becomes durable is told to `publishing` too.
-    fn writer(
+    pub(super) fn writer(
         &self,
-        opened: &Opened,
+        opened: Filled<'_>,
         sink: SharedSink,
         direct: Option<DirectFiles>,
         publishing: Option<Arc<Publishing>>,
@@ -100,10 +100,10 @@ impl Job<'_> {
             sink(event);
         };
         ImportWriter::spawn(
-            Arc::clone(&opened.store),
+            Arc::clone(opened.store),
             self.app.catalog.clone(),
             Arc::clone(&self.app.pressure),
-            &opened.plan.wanted,
+            opened.wanted,
             options,
             Box::new(sink),
         )
@@ -157,17 +157,17 @@ impl Job<'_> {
     /// Records the end and tells it, with the bytes fetched and those thrown away again.
     pub(super) async fn finish(
         &self,
-        opened: &Opened,
+        opened: Filled<'_>,
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
         self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
-        self.app.leave_manifest(&opened.row, &self.place).await;
+        self.app.leave_manifest(opened.row, &self.place).await;
         let imported = Imported {
             id: opened.row.id.to_string(),
-            name: opened.meta.name.clone(),
-            bytes: bytes_wanted(&opened.meta, opened.row.selected.as_deref()),
+            name: opened.row.name.clone(),
+            bytes: bytes_wanted(opened.files, opened.row.selected.as_deref()),
             seconds: self.begun.elapsed().as_secs_f64(),
-            files: files_wanted(&opened.meta, opened.row.selected.as_deref()).count(),
+            files: files_wanted(opened.files, opened.row.selected.as_deref()).count(),
             info_hash: opened.row.info_hash(),
             downloaded,
             evicted,
@@ -192,12 +192,16 @@ fn start(opened: &Opened) -> Start {
 async fn leave_off(download: &Download, writer: &ImportWriter, error: Error) -> Error {
     // The session may have ended by itself.
     let _ = download.torrent().pause();
+    stopped(writer, download.wanted(), error).await
+}
+
+/// Stops a writer before the end, and says how far it is.
+pub(super) async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
     let left = writer.stop(FLUSH).await;
     if left > 0 {
         tracing::warn!("storage did not take {} in time; they are fetched again", ByteSize(left));
     }
-    let wanted = download.wanted();
-    let stored = download.store().stored_bytes(wanted);
+    let stored = writer.store().stored_bytes(wanted);
     let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));
     match (error.kind(), error.hint_text()) {
         (Kind::Cancelled, _) => Error::new(Kind::Cancelled, format!("stopped; {progress}"))
@@ -227,7 +231,7 @@ pub(super) async fn started(
         name: meta.name.clone(),
         bytes,
         stored,
-        files: files_wanted(meta, row.selected.as_deref()).count(),
+        files: files_wanted(&meta.files, row.selected.as_deref()).count(),
         info_hash: row.info_hash(),
         listening: torrents.listening(),
     }));

@@ -16,8 +16,8 @@ use crate::{
     rate::RateLimit,
 };
 
-/// What may wait for the disk, over all files: half a second of a slow one.
-const WRITE_ROOM: usize = 8 << 20;
+/// What may wait for the disk, over all files: enough that no connection waits for a write that a fast one takes at once.
+const WRITE_ROOM: usize = 4 << 20;
 
 /// How files are fetched; the same for all of a run.
 #[derive(Debug, Clone)]
@@ -97,9 +97,10 @@ impl Getter {
                 let job = FileJob { getter: self, source, path, checksums, events, cancel };
                 Ok(vec![job.run().await?])
             }
-            Mirrors::Folder(protocol_url, listing) => {
+            Mirrors::Folder(folder) => {
                 drop(turn);
-                self.get_folder(&item, protocol_url, listing, events, cancel).await
+                let (url, listing) = *folder;
+                self.get_folder(&item, url, listing, events, cancel).await
             }
         }
     }
@@ -122,7 +123,7 @@ impl Getter {
             match find(&protocol, url, self.order.effort.max_tries, cancel).await {
                 Ok(Found::File(remote)) => mirrors.push(Mirror::new(protocol, remote)),
                 Ok(Found::Folder(listing)) if urls.len() == 1 => {
-                    return Ok(Mirrors::Folder(url.clone(), listing));
+                    return Ok(Mirrors::Folder(Box::new((url.clone(), listing))));
                 }
                 Ok(Found::Folder(_)) => {
                     let text = format!("{} is a folder, and no mirror of a file", place(url));
@@ -186,7 +187,7 @@ impl Getter {
 /// What the URLs of an item are.
 enum Mirrors {
     File(Source),
-    Folder(Url, Listing),
+    Folder(Box<(Url, Listing)>),
 }
 
 /// Every file has its turn, whatever became of the others; the first error is the folder's.

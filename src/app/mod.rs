@@ -13,6 +13,8 @@ mod fill;
 mod get;
 mod get_file;
 mod import;
+mod import_files;
+mod import_url;
 mod lock;
 mod login;
 mod magnet;
@@ -21,6 +23,7 @@ mod place;
 mod plan;
 mod publish;
 mod read;
+mod remote;
 mod remove;
 mod repair;
 mod seed;
@@ -29,6 +32,7 @@ mod source;
 mod types;
 mod url;
 mod verify;
+mod verify_files;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -39,19 +43,19 @@ pub use self::{
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FileInfo, FileUrl, GcOrder,
-        GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, RemoveSummary,
-        RepairRequest, SkippedImport, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FetchOrder, FileInfo,
+        FileUrl, GcOrder, GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary,
+        RemoveSummary, RepairRequest, SkippedImport, VerifyReport,
     },
 };
-use self::{lock::DataLock, place::Place};
+use self::{lock::DataLock, place::Place, plan::plain_file};
 use crate::{
     catalog::{Catalog, ImportRow},
     config::Config,
     error::{Error, Kind, Result},
     memory::BlockPool,
     storage::{ImportReader, ImportStore, Pressure, WindowCache},
-    torrents::metainfo::Metainfo,
+    torrents::metainfo::{File, Metainfo},
 };
 
 /// Called with the bytes done and the bytes there are.
@@ -141,6 +145,19 @@ impl App {
 
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
         ImportReader::new(Arc::clone(store), Arc::clone(&self.cache))
+    }
+
+    /// The files of an import, pads included.
+    fn files_of(&self, row: &ImportRow) -> Result<Vec<File>> {
+        if self.is_torrent(row)? {
+            return Ok(self.metainfo_of(row)?.1.files);
+        }
+        Ok(self.catalog.files(&row.id)?.into_iter().map(plain_file).collect())
+    }
+
+    /// Whether it came from the swarm, and has hashes; else it came from a URL.
+    fn is_torrent(&self, row: &ImportRow) -> Result<bool> {
+        Ok(!self.catalog.metainfo(&row.id)?.is_empty())
     }
 
     /// The torrent of an import, as it was checked when it came.

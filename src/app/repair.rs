@@ -1,11 +1,11 @@
-//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm.
+//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm; files of a URL, from there.
 
 use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, BadPiece, ImportRequest, RepairRequest, SESSION_END,
+    App, BadPiece, FetchOrder, ImportRequest, RepairRequest, SESSION_END,
     import::{Job, Opened},
     plan::Plan,
 };
@@ -33,6 +33,9 @@ impl App {
     ) -> Result<Imported> {
         let begun = Instant::now();
         let row = self.catalog.find(needle)?;
+        if !self.is_torrent(&row)? {
+            return self.repair_files(row, bad, request, events, cancel).await;
+        }
         let place = self.place_of(&row).await?;
         let (metainfo, meta) = self.metainfo_of(&row)?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
@@ -52,6 +55,7 @@ impl App {
             network: request.network,
             seed: false,
             timeout: request.timeout,
+            fetch: FetchOrder::default(),
         };
         let backend = Arc::clone(&place.backend);
         let job = Job { app: self, request: &import, place, events, cancel, begun };

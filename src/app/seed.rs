@@ -35,9 +35,18 @@ impl App {
 
     fn rows_to_seed(&self, needles: &[String]) -> Result<Vec<ImportRow>> {
         let rows: Vec<ImportRow> = if needles.is_empty() {
-            self.catalog.list()?.into_iter().filter(|r| r.state == ImportState::Imported).collect()
+            let mut rows = self.catalog.list()?;
+            rows.retain(|row| row.state == ImportState::Imported);
+            // What came from a URL has no swarm.
+            let mut torrents = Vec::with_capacity(rows.len());
+            for row in rows {
+                if self.is_torrent(&row)? {
+                    torrents.push(row);
+                }
+            }
+            torrents
         } else {
-            needles.iter().map(|n| self.catalog.find(n)).collect::<Result<_>>()?
+            needles.iter().map(|n| self.torrent_to_seed(n)).collect::<Result<_>>()?
         };
         // A torrent kept in two storages is one to the swarm.
         let mut seen = HashSet::new();
@@ -47,6 +56,16 @@ impl App {
             return Err(Error::new(Kind::NotFound, text).hint("`bae ls` shows what there is"));
         }
         Ok(rows)
+    }
+
+    fn torrent_to_seed(&self, needle: &str) -> Result<ImportRow> {
+        let row = self.catalog.find(needle)?;
+        if self.is_torrent(&row)? {
+            return Ok(row);
+        }
+        let text =
+            format!("import {} ({}) came from a URL: there is no swarm for it", row.id, row.name);
+        Err(Error::new(Kind::InvalidInput, text).hint("leave it out"))
     }
 
     async fn seed_rows(

@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{catalog::LayoutKind, config::NetworkOptions, error::Error, storage::Published};
+use crate::{
+    catalog::LayoutKind,
+    config::NetworkOptions,
+    downloads::{Effort, Resume},
+    error::Error,
+    protocols::{Digest, FetchOptions},
+    storage::Published,
+};
 
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +25,7 @@ pub enum Access {
 /// One thing to bring in.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
-    /// Path or http(s) URL of a `.torrent` file, or a magnet link.
+    /// Path or URL of a `.torrent` file, a magnet link, or the URL of files.
     pub source: String,
     /// Name or URL, as for [`Config::storage`](crate::config::Config::storage).
     pub storage: String,
@@ -31,6 +38,19 @@ pub struct ImportRequest {
     pub seed: bool,
     /// Give up when nothing arrived for so long.
     pub timeout: Option<Duration>,
+    pub fetch: FetchOrder,
+}
+
+/// How servers are reached and files are fetched from them.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOrder {
+    pub options: FetchOptions,
+    /// Speaks for the URL, whatever its own scheme.
+    pub protocol: Option<String>,
+    pub effort: Effort,
+    pub resume: Resume,
+    /// What the file must hash to.
+    pub checksums: Vec<Digest>,
 }
 
 /// One import in one line.

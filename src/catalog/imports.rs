@@ -81,6 +81,8 @@ pub struct NewImport {
     pub files: Vec<FileRow>,
     /// Indices into `files`; `None` for all.
     pub selected: Option<Vec<u32>>,
+    /// What is kept of the servers that it comes from (see [`Catalog::remote`]).
+    pub remote: Option<String>,
 }
 
 /// An import as recorded, without its metainfo (see [`Catalog::metainfo`]) and files ([`Catalog::files`]).
@@ -159,7 +161,7 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
     })
 }
 
-fn select(
+pub(super) fn select(
     connection: &Connection,
     condition: &str,
     values: impl rusqlite::Params,
@@ -178,7 +180,7 @@ pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> 
     num.ok_or_else(|| not_found(id.as_str()))
 }
 
-fn not_found(needle: &str) -> Error {
+pub(super) fn not_found(needle: &str) -> Error {
     Error::new(Kind::NotFound, format!("no import {needle:?}")).hint("`bae ls` shows what there is")
 }
 
@@ -216,12 +218,13 @@ pub(super) fn insert_import(
         ImportState::Importing.as_str(),
         now(),
         selected,
-        new.layout.as_str()
+        new.layout.as_str(),
+        new.remote
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
-        metainfo, state, created_at, selected, layout)
-        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        metainfo, state, created_at, selected, layout, remote)
+        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.execute(sql, values).map_err(sql_error)?;
     let num = connection.last_insert_rowid();
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
@@ -235,7 +238,7 @@ pub(super) fn insert_import(
     made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
 }
 
-fn update(
+pub(super) fn update(
     connection: &Connection,
     sql: &str,
     values: impl rusqlite::Params,

@@ -16,6 +16,7 @@ mod keys;
 mod manifests;
 mod notes;
 mod objects;
+mod remote;
 mod schema;
 mod streamed;
 mod whole;

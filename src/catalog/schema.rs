@@ -81,6 +81,9 @@ const MIGRATIONS: &[&str] = &[
         end INTEGER NOT NULL
     );
 ",
+    "
+    ALTER TABLE imports ADD COLUMN remote TEXT;
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

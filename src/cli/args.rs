@@ -10,7 +10,12 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{fetch, get::GetArgs, network::NetworkArgs, storage::StorageCommand};
+use super::{
+    fetch::{self, FetchArgs},
+    get::GetArgs,
+    network::NetworkArgs,
+    storage::StorageCommand,
+};
 use crate::{
     catalog::LayoutKind,
     config::{Proxy, Secret, parse_rate},
@@ -19,7 +24,7 @@ use crate::{
     units::{ByteSize, parse_duration, parse_range},
 };
 
-/// Torrents straight into storage you own: no payload on the local disk, memory under a fixed budget, nothing lost
+/// Torrents and URLs straight into storage you own: no payload on the local disk, memory under a fixed budget, nothing lost
 /// on a crash.
 #[derive(Debug, Parser)]
 #[command(name = "bae", bin_name = "bae", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -81,7 +86,7 @@ pub(super) struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Bring torrents into storage
+    /// Bring torrents and URLs into storage
     Import(ImportArgs),
     /// Fetch URLs to plain files
     Get(GetArgs),
@@ -119,7 +124,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// A .torrent file, its http(s) URL, or a magnet link
+    /// A .torrent file or its URL, a magnet link, or the URL of a file or folder
     #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath)]
     pub(super) sources: Vec<String>,
     /// Where the bytes go: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
@@ -140,6 +145,8 @@ pub(super) struct ImportArgs {
     pub(super) dry_run: bool,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
+    #[command(flatten)]
+    pub(super) fetch: FetchArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

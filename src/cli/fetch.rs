@@ -12,6 +12,7 @@ use super::{
     secret::{ask_for, secret_of},
 };
 use crate::{
+    app::FetchOrder,
     config::{Proxy, Secret},
     downloads::{Effort, Resume, checksum, holes::Cut},
     error::{Error, Kind, Result},
@@ -136,6 +137,22 @@ impl FetchArgs {
         // Now, while somebody looks: later it would be a failure of every connection.
         let revealed = password.reveal()?;
         Ok(Some(Login { user: user.to_owned(), password: Some(Secret::Text(revealed)) }))
+    }
+
+    /// How an import of a URL is fetched.
+    pub(super) async fn order(
+        &self,
+        context: &Context,
+        proxy: Option<Proxy>,
+        user_agent: Option<String>,
+    ) -> Result<FetchOrder, Failure> {
+        Ok(FetchOrder {
+            options: self.options(context, proxy, user_agent).await?,
+            protocol: self.protocol.clone(),
+            effort: self.effort(),
+            resume: self.resume(),
+            checksums: self.checksum.clone(),
+        })
     }
 
     pub(super) fn resume(&self) -> Resume {

@@ -83,7 +83,7 @@ pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> 
     }
 }
 
-/// The kind of the first failure, each told when it happens.
+/// The kind of the first failure, by the order of the items. Each is told when it happens.
 async fn get_all(
     getter: Getter,
     items: Vec<GetItem>,
@@ -92,21 +92,24 @@ async fn get_all(
     out: Output,
 ) -> Result<Option<Kind>> {
     let mut running = JoinSet::new();
-    for item in items {
+    for (number, item) in items.into_iter().enumerate() {
         let (getter, events, cancel) = (getter.clone(), events.clone(), cancel.clone());
-        running.spawn(async move { getter.get(item, &events, &cancel).await.map(drop) });
+        running.spawn(async move { (number, getter.get(item, &events, &cancel).await) });
     }
-    let mut first = None;
+    let mut first: Option<(usize, Kind)> = None;
     while let Some(ended) = running.join_next().await {
-        let ended = ended
-            .unwrap_or_else(|e| Err(Error::new(Kind::Internal, "a download failed").because(e)));
+        let (number, ended) = ended.unwrap_or_else(|e| {
+            (usize::MAX, Err(Error::new(Kind::Internal, "a download failed").because(e)))
+        });
         let Err(error) = ended else { continue };
         if error.kind() != Kind::Cancelled {
             out.error(&error);
         }
-        first.get_or_insert(error.kind());
+        if first.is_none_or(|(before, _)| number < before) {
+            first = Some((number, error.kind()));
+        }
     }
-    Ok(first)
+    Ok(first.map(|(_, kind)| kind))
 }
 
 async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
@@ -135,7 +138,7 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
 }
 
 async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failure> {
-    let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let dir = args.dir.clone().unwrap_or_default();
     let mut lines: Vec<Line> = match args.mirror {
         true if !args.urls.is_empty() => vec![Line::mirrors(args.urls.clone())],
         _ => args.urls.iter().map(|url| Line::mirrors(vec![url.clone()])).collect(),

@@ -23,6 +23,11 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     // Before anything is opened: a name that is wrong should say so at once.
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;
+    if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
+        return Err(Error::new(Kind::InvalidInput, "one checksum for several sources").into());
+    }
+    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
+    let fetch = fetch.await?;
     let request = ImportRequest {
         source: String::new(),
         storage: args.storage,
@@ -32,6 +37,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         // With several sources seeding begins when the last is in, or the first would never end.
         seed: args.seed && args.sources.len() == 1,
         timeout: context.config.timeout,
+        fetch,
     };
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! # a comment
-//! http://a.example/f.iso	http://b.example/f.iso
+//! http://a.example/f.iso <tab> http://b.example/f.iso
 //!   out=fedora.iso
 //!   checksum=sha-256=…
 //! ```

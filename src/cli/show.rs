@@ -75,11 +75,14 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("storage", plain(&import.storage)),
         ("layout", info.layout.to_owned()),
         ("chunk", ByteSize(info.chunk_len).to_string()),
-        ("info-hash", import.info_hash.clone()),
-        ("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))),
         ("source", plain(&import.source)),
-        ("private", if info.private { "yes" } else { "no" }.to_owned()),
     ];
+    // What came from a URL has none of these.
+    if info.pieces > 0 {
+        fields.push(("info-hash", import.info_hash.clone()));
+        fields.push(("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))));
+        fields.push(("private", if info.private { "yes" } else { "no" }.to_owned()));
+    }
     fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
     fields.push(("created", utc(info.created)));
     fields.extend(info.completed.map(|time| ("completed", utc(time))));

@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Kind, Result},
     rate::RateLimit,
     storage::RangeSet,
+    units::MIB,
 };
 
 /// How often progress is told.
@@ -53,6 +54,13 @@ pub struct Effort {
     /// Failures in a row, with nothing arriving between them, before it is given up (at least 1).
     pub max_tries: u32,
     pub cut: Cut,
+}
+
+impl Default for Effort {
+    /// Four connections: enough for most servers that limit each, few enough for those that count them.
+    fn default() -> Self {
+        Self { per_server: 4, split: usize::MAX, min_split: MIB, max_tries: 5, cut: Cut::Even }
+    }
 }
 
 /// How far it is.
@@ -170,25 +178,39 @@ impl Fetch {
     async fn in_parts(&mut self, cancel: &CancellationToken) -> Result<u64> {
         let mut team = Team::new(&self.effort, self.shared.source.mirrors().len());
         let mut checkpoints = Checkpoints::new(Arc::clone(&self.shared.target));
+        let done = self.rounds(&mut team, &mut checkpoints, cancel).await;
+        team.workers.shutdown().await;
+        // One that is under way must not write what it knows after whoever comes next.
+        checkpoints.settle().await;
+        match done {
+            // The server that was found to give ranges does not: then all of it in one pass.
+            Err(error) if error.kind() == Kind::Unsupported && self.whole_file() => {
+                self.in_one_pass(cancel).await
+            }
+            done => done,
+        }
+    }
+
+    async fn rounds(
+        &mut self,
+        team: &mut Team,
+        checkpoints: &mut Checkpoints,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
         let mut tick = tokio::time::interval(TICK);
         loop {
-            if self.shared.holes.lock().is_complete() {
+            let (complete, done) = {
                 let holes = self.shared.holes.lock();
-                return Ok(holes.done());
+                (holes.is_complete(), holes.done())
+            };
+            if complete {
+                return Ok(done);
             }
-            self.employ(&mut team);
+            self.employ(team);
             tokio::select! {
-                () = cancel.cancelled() => {
-                    team.workers.shutdown().await;
-                    return Err(Error::new(Kind::Cancelled, "stopped"));
-                }
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 Some(ended) = team.workers.join_next_with_id() => {
-                    if let Some(error) = self.ended(&mut team, ended).await? {
-                        team.workers.shutdown().await;
-                        // The server that was found to give ranges does not: then all of it in one pass.
-                        if error.kind() == Kind::Unsupported && self.whole_file() {
-                            return self.in_one_pass(cancel).await;
-                        }
+                    if let Some(error) = self.ended(team, ended).await? {
                         return Err(error);
                     }
                 }
@@ -346,6 +368,10 @@ impl Checkpoints {
             let target = Arc::clone(&self.target);
             self.running.spawn(async move { target.checkpoint().await });
         }
+    }
+
+    async fn settle(&mut self) {
+        while self.running.join_next().await.is_some() {}
     }
 
     /// Pending while none is under way.

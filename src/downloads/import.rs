@@ -62,6 +62,15 @@ impl Target for ImportTarget {
     }
 
     async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let end = self.base.saturating_add(pos).saturating_add(len);
+        if end > self.writer.store().layout().len() {
+            let text = format!(
+                "import {}: more bytes came than there is a place for",
+                self.writer.store().id()
+            );
+            return Err(Error::new(Kind::Unsupported, text));
+        }
         self.room().await?;
         self.used.store(true, Ordering::Relaxed);
         self.writer.write_at(self.base + pos, into_blocks(self.pool(), parts));

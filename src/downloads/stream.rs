@@ -73,12 +73,11 @@ impl Fetch {
                 self.shared.holes.lock().grant(id, bytes.len() as u64);
                 batch.push(bytes);
             }
-            if batch.is_due() || came.is_none() {
-                if let Some((pos, part, bytes)) = batch.take() {
-                    self.shared.target.write(pos, bytes).await?;
-                    self.shared.holes.lock().wrote(id, part);
-                    len += part;
-                }
+            let due = batch.is_due() || came.is_none();
+            if let Some((pos, part, bytes)) = if due { batch.take() } else { None } {
+                self.shared.target.write(pos, bytes).await?;
+                self.shared.holes.lock().wrote(id, part);
+                len += part;
             }
             if came.is_none() {
                 return Ok(len);

@@ -27,7 +27,7 @@ impl<'a> Head<'a> {
     pub(super) fn remote(&self, asked: &Url, at: Url) -> Result<Remote> {
         let (len, ranges) = match self.status.as_u16() {
             206 => match self.content_range() {
-                Some((sent, total)) if sent == (0..1) => (total, total.is_some()),
+                Some((Range { start: 0, end: 1 }, total)) => (total, total.is_some()),
                 _ => return Err(self.unsound(&at, "answers a range it was not asked for")),
             },
             // A range of nothing cannot be given.

@@ -157,7 +157,7 @@ impl Offer {
     /// Whether it is a digest of an algorithm and a protection that we know.
     fn is_known(&self) -> bool {
         let algorithm = self.get("algorithm").unwrap_or("MD5").to_ascii_lowercase();
-        let qop = self.get("qop").is_none_or(|list| takes_auth(list));
+        let qop = self.get("qop").is_none_or(takes_auth);
         ["md5", "md5-sess", "sha-256", "sha-256-sess"].contains(&algorithm.as_str())
             && qop
             && self.get("nonce").is_some()

@@ -71,7 +71,9 @@ pub(super) fn broken(url: &Url, error: reqwest::Error) -> Error {
     } else {
         (Kind::Network, "the connection broke", None)
     };
-    let ours = Error::new(kind, format!("{}: {what}", place(url))).because(error);
+    // The innermost says what happened; the others which of our libraries was asked.
+    let cause = causes.into_iter().next_back().unwrap_or_default();
+    let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
     match hint {
         Some(hint) => ours.hint(hint),
         None => ours,

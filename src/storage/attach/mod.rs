@@ -76,6 +76,7 @@ impl Found {
                 metainfo: manifest.metainfo,
                 files: manifest.files,
                 selected: manifest.selected,
+                remote: manifest.remote,
             },
         }
     }

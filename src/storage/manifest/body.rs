@@ -28,6 +28,8 @@ struct Body {
     completed: Option<i64>,
     /// Base64.
     torrent: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
     files: Vec<File>,
     objects: Vec<Object>,
 }
@@ -83,6 +85,7 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         created: manifest.created_at,
         completed: manifest.completed_at,
         torrent: STANDARD.encode(&manifest.metainfo),
+        remote: manifest.remote.clone(),
         files: manifest.files.iter().map(file).collect(),
         objects: manifest.objects.iter().map(object).collect(),
     };
@@ -109,6 +112,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest> {
         created_at: body.created,
         completed_at: body.completed,
         metainfo: STANDARD.decode(&body.torrent).map_err(|_| field("torrent")())?,
+        remote: body.remote,
         files: files(body.files)?,
         objects: body.objects.into_iter().map(object).collect::<Result<_>>()?,
     })

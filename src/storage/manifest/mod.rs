@@ -62,6 +62,8 @@ pub struct Manifest {
     pub completed_at: Option<i64>,
     /// The torrent file, or empty.
     pub metainfo: Vec<u8>,
+    /// What is kept of the servers that it came from, where it is no torrent.
+    pub remote: Option<String>,
     /// Covering `[0, len)` in order.
     pub files: Vec<FileRow>,
     pub objects: Vec<ManifestObject>,

@@ -40,6 +40,7 @@ fn sample() -> Manifest {
         created_at: 1_700_000_000,
         completed_at: Some(1_700_000_100),
         metainfo: b"d4:infodee".to_vec(),
+        remote: None,
         files: vec![
             file("An Album/Bj\u{f6}rk \"x\".flac", 0, 60, false),
             file("An Album/.pad/10", 60, 10, true),

@@ -92,6 +92,7 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
         created_at: row.created_at,
         completed_at: row.completed_at,
         metainfo: catalog.metainfo(&row.id)?,
+        remote: catalog.remote(&row.id)?,
         files: catalog.files(&row.id)?,
         objects: named.map(object).collect::<Result<_>>()?,
     })

@@ -7,9 +7,11 @@
 pub(crate) mod bae;
 pub(crate) mod bencode;
 mod ceph;
+pub(crate) mod certificates;
 pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
 pub(crate) mod http;
+pub(crate) mod nginx;
 pub(crate) mod peers;
 pub(crate) mod ports;
 pub(crate) mod process;
