@@ -170,17 +170,23 @@ impl Getter {
         let mut running: JoinSet<Result<FetchedFile>> = JoinSet::new();
         let protocol = self.protocols.of(&url, self.order.protocol.as_deref())?;
         for (entry, path) in listing.files.into_iter().zip(paths) {
+            // Before it is begun: there may be a million files.
+            let Ok(turn) = self.turn(cancel).await else { break };
             let (getter, protocol) = (self.clone(), Arc::clone(&protocol));
             let (path, events, cancel) = (folder.join(path), events.clone(), cancel.clone());
             running.spawn(async move {
-                let _turn = getter.turn(&cancel).await?;
+                let _turn = turn;
                 let source = Source::new(vec![Mirror::new(protocol, entry.remote)])?;
                 let checksums = Vec::new();
                 let (getter, events, cancel) = (&getter, &events, &cancel);
                 FileJob { getter, source, path, checksums, events, cancel }.run().await
             });
         }
-        all_of(running).await
+        let fetched = all_of(running).await?;
+        match cancel.is_cancelled() {
+            true => Err(Error::new(Kind::Cancelled, "stopped")),
+            false => Ok(fetched),
+        }
     }
 }
 

@@ -62,12 +62,20 @@ impl FileJob<'_> {
             stored: have.len(),
         }));
         let part = Arc::new(part);
-        let fetched = self.fetch(&part, range, have).await?;
+        let fetched = self.fetch(&part, range, have).await;
         let part = Arc::try_unwrap(part).map_err(|_| {
             Error::new(Kind::Internal, format!("{} is still being written", self.path.display()))
         })?;
-        part.finish(fetched.0, &checksums, remote.modified).await?;
-        Ok(self.done(&remote, fetched.0, fetched.1, begun, &checksums))
+        match fetched {
+            Ok((bytes, downloaded)) => {
+                part.finish(bytes, &checksums, remote.modified).await?;
+                Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
+            }
+            Err(e) => {
+                part.close().await;
+                Err(e)
+            }
+        }
     }
 
     /// Fetches what is not here. Returns the bytes of the file and those that came.

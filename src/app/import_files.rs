@@ -1,8 +1,13 @@
 //! The filling of an import from a server: files fetched, a few at a time, into the same writer that torrents have.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -18,11 +23,12 @@ use super::{
 };
 use crate::{
     catalog::ImportState,
-    downloads::{Effort, Fetch, Fetched, ImportTarget, Mirror, Snapshot, Source, holes::Cut},
+    downloads::{Effort, Fetch, ImportTarget, Mirror, Snapshot, Source, holes::Cut},
     error::{Error, Kind, Result},
     events::{Event, Progress, Started},
     rate::{Rate, RateLimit},
     storage::{ImportWriter, Publishing, RangeSet},
+    torrents::metainfo::File,
     units::MIB,
 };
 
@@ -50,7 +56,7 @@ impl Job<'_> {
         let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
         let writer = Arc::new(self.writer(opened.import(), sink, direct, publishing.clone()));
-        let filling = Arc::new(Filling::new(found.files.len()));
+        let filling = Arc::new(Filling::default());
         let span = tracing::info_span!("import", id = %opened.row.id);
         let filled = async {
             let mut filled = std::pin::pin!(self.fetch_all(&opened, found, &writer, &filling));
@@ -68,11 +74,10 @@ impl Job<'_> {
         let filled = filled.instrument(span).await;
         let received = filling.received();
         match filled {
-            Ok(fetched) => {
+            Ok(len) => {
                 writer.stop(super::FLUSH).await;
                 if opened.has_open_end() {
-                    let len = fetched.first().map_or(0, |fetched| fetched.len);
-                    return Ok((self.close_end(opened, len).await?, received));
+                    return Ok((self.close_end(opened, len.unwrap_or(0)).await?, received));
                 }
                 Ok((opened, received))
             }
@@ -99,50 +104,60 @@ impl Job<'_> {
         }));
     }
 
-    /// Fetches every wanted file that lacks something.
+    /// Fetches every wanted file that lacks something. Returns the length of the last.
     async fn fetch_all(
         &self,
         opened: &OpenedFiles,
         found: RemoteFiles,
         writer: &Arc<ImportWriter>,
         filling: &Arc<Filling>,
-    ) -> Result<Vec<Fetched>> {
+    ) -> Result<Option<u64>> {
         let limit = RateLimit::new(self.app.config.limit_rate);
         let missing = opened.store.missing(&opened.wanted);
         let several = found.files.len() > 1;
         let effort = self.effort(several);
-        let mut jobs = Vec::new();
-        for (number, ((_, remote), file)) in found.files.into_iter().zip(&opened.files).enumerate()
-        {
-            if !missing.overlaps(&file.range) {
-                continue;
-            }
-            let proven = remote.validator.is_some();
-            let pressure = Arc::clone(&self.app.pressure);
-            let target = ImportTarget::new(Arc::clone(writer), pressure, file.range.start, proven);
-            let have = have(opened, &file.range);
-            let source = Source::new(vec![Mirror::new(Arc::clone(&found.protocol), remote)])?;
-            let sink = filling.sink(number);
-            let limits = vec![Arc::clone(&limit)];
-            jobs.push(Fetch::new(source, Arc::new(target), None, &have, effort, limits, sink));
-        }
-        let mut jobs = jobs.into_iter();
-        let mut running: JoinSet<Result<Fetched>> = JoinSet::new();
-        let mut fetched = Vec::new();
-        loop {
+        let stored = opened.store.stored();
+        let lacks = |file: &File| missing.overlaps(&file.range);
+        let files = found.files.into_iter().zip(&opened.files).enumerate();
+        // One by one: there may be a million files.
+        let mut jobs =
+            files.filter(|(_, (_, file))| lacks(file)).map(|(number, (found_file, file))| {
+                let (_, remote) = found_file;
+                let proven = remote.validator.is_some();
+                let pressure = Arc::clone(&self.app.pressure);
+                let target =
+                    ImportTarget::new(Arc::clone(writer), pressure, file.range.start, proven);
+                let source = Source::new(vec![Mirror::new(Arc::clone(&found.protocol), remote)])?;
+                let (have, sink) = (have(&stored, &file.range), filling.sink(number));
+                let limits = vec![Arc::clone(&limit)];
+                let fetch = Fetch::new(source, Arc::new(target), None, &have, effort, limits, sink);
+                Ok::<_, Error>((number, fetch))
+            });
+        let mut running = JoinSet::new();
+        let mut len = None;
+        let done = loop {
             while running.len() < if several { AT_ONCE } else { 1 } {
-                let Some(job) = jobs.next() else { break };
-                let cancel = self.cancel.clone();
-                running.spawn(async move { job.run(&cancel).await }.in_current_span());
+                let Some((number, job)) = jobs.next().transpose()? else { break };
+                let (cancel, filling) = (self.cancel.clone(), Arc::clone(filling));
+                let job = async move {
+                    let done = job.run(&cancel).await;
+                    filling.ended(number);
+                    done
+                };
+                running.spawn(job.in_current_span());
             }
             match running.join_next().await {
-                None => return Ok(fetched),
-                Some(Ok(done)) => fetched.push(done?),
+                None => break Ok(len),
+                Some(Ok(Ok(fetched))) => len = Some(fetched.len),
+                Some(Ok(Err(e))) => break Err(e),
                 Some(Err(e)) => {
-                    return Err(Error::new(Kind::Internal, "a file was not fetched").because(e));
+                    break Err(Error::new(Kind::Internal, "a file was not fetched").because(e));
                 }
             }
-        }
+        };
+        // None of them may write any more when the writer stops.
+        running.shutdown().await;
+        done
     }
 
     /// Runs in order, so that chunks become whole one after the other: all that is on its way together takes a quarter
@@ -193,7 +208,8 @@ impl Job<'_> {
     fn tell(&self, opened: &OpenedFiles, filling: &Filling, state: &'static str) {
         let stored = opened.store.stored_bytes(&opened.wanted);
         let (received, connections) = (filling.received(), filling.connections());
-        let (download_rate, store_rate) = filling.rates(received, stored);
+        let (download_rate, store_rate) =
+            filling.rates(self.begun.elapsed().as_secs_f64(), received, stored);
         let bytes = opened.wanted.len();
         self.events.send(Event::Progress(Progress {
             id: opened.row.id.to_string(),
@@ -212,45 +228,44 @@ impl Job<'_> {
 }
 
 /// What of a file is stored, counted from its beginning.
-fn have(opened: &OpenedFiles, file: &std::ops::Range<u64>) -> RangeSet {
-    let stored = opened.store.stored();
+fn have(stored: &RangeSet, file: &Range<u64>) -> RangeSet {
     let parts = stored.within(file.clone());
     parts.map(|part| part.start - file.start..part.end - file.start).collect()
 }
 
 /// How far the files are.
+#[derive(Default)]
 struct Filling {
-    /// One a file.
-    snapshots: Mutex<Vec<Snapshot>>,
+    /// Of those under way, by number.
+    running: Mutex<HashMap<usize, Snapshot>>,
+    /// Bytes that came for those that have ended.
+    ended: AtomicU64,
     rates: Mutex<(Rate, Rate)>,
-    begun: Instant,
 }
 
 impl Filling {
-    fn new(files: usize) -> Self {
-        let snapshots = Mutex::new(vec![Snapshot::default(); files]);
-        Self { snapshots, rates: Mutex::default(), begun: Instant::now() }
-    }
-
     fn sink(self: &Arc<Self>, number: usize) -> Box<dyn Fn(Snapshot) + Send + Sync> {
         let this = Arc::clone(self);
-        Box::new(move |mut snapshot| {
-            // Nobody looks at these, and there may be a million files.
-            snapshot.cells = Vec::new();
-            this.snapshots.lock()[number] = snapshot;
-        })
+        Box::new(move |snapshot| drop(this.running.lock().insert(number, snapshot)))
+    }
+
+    fn ended(&self, number: usize) {
+        if let Some(last) = self.running.lock().remove(&number) {
+            self.ended.fetch_add(last.received, Ordering::Relaxed);
+        }
     }
 
     fn received(&self) -> u64 {
-        self.snapshots.lock().iter().map(|snapshot| snapshot.received).sum()
+        let running: u64 = self.running.lock().values().map(|snapshot| snapshot.received).sum();
+        running + self.ended.load(Ordering::Relaxed)
     }
 
     fn connections(&self) -> usize {
-        self.snapshots.lock().iter().map(|snapshot| snapshot.connections).sum()
+        self.running.lock().values().map(|snapshot| snapshot.connections).sum()
     }
 
-    fn rates(&self, received: u64, stored: u64) -> (u64, u64) {
-        let now = self.begun.elapsed().as_secs_f64();
+    /// Bytes a second, come and stored, at `now` in seconds.
+    fn rates(&self, now: f64, received: u64, stored: u64) -> (u64, u64) {
         let mut rates = self.rates.lock();
         (rates.0.sample(now, received), rates.1.sample(now, stored))
     }

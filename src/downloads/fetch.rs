@@ -414,7 +414,7 @@ impl Tries {
             self.failed = 0;
             self.backoff = Backoff::new(RETRY.0, RETRY.1);
         }
-        self.received = received;
+        self.received = self.received.max(received);
         self.failed += 1;
         let asked = error.wait_asked().unwrap_or(Duration::ZERO);
         if self.failed >= self.most || asked > PATIENCE {

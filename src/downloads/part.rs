@@ -16,7 +16,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     checksum::Checksums,
@@ -78,6 +81,7 @@ pub struct PartFile {
     /// What the writing thread failed with, until somebody is told.
     failed: Arc<Mutex<Option<Error>>>,
     queue: mpsc::UnboundedSender<Order>,
+    writer: JoinHandle<()>,
     room: WriteRoom,
 }
 
@@ -145,8 +149,16 @@ impl PartFile {
             path: paths.data.clone(),
         };
         let (queue, orders) = mpsc::unbounded_channel();
-        tokio::task::spawn_blocking(move || writer.run(orders));
-        Ok((Self { paths, file, state, written, failed, queue, room }, done))
+        let writer = tokio::task::spawn_blocking(move || writer.run(orders));
+        Ok((Self { paths, file, state, written, failed, queue, writer, room }, done))
+    }
+
+    /// Leaves it as it is, for another to go on with: when this returns the file is nobody's.
+    pub async fn close(self) {
+        let Self { queue, writer, .. } = self;
+        drop(queue);
+        // A panic there was told by its own hook.
+        let _ = writer.await;
     }
 
     /// Gives the file its name, once all of it was written and is what `checksums` say. `modified` becomes its time.
@@ -359,6 +371,7 @@ mod tests {
         let (part, _) = open(path, etag, Resume::Proven).unwrap();
         part.write(5, vec![Bytes::from_static(b"56"), Bytes::from_static(b"789")]).await.unwrap();
         part.checkpoint().await.unwrap();
+        part.close().await;
     }
 
     #[tokio::test]
@@ -389,10 +402,10 @@ mod tests {
         assert!(other.hint_text().unwrap().contains("--fresh"));
         let (part, done) = open(&path, "", Resume::Trusting).unwrap();
         assert_eq!(done, RangeSet::from(5..10));
-        drop(part);
+        part.close().await;
         let (part, done) = open(&path, "\"b\"", Resume::Fresh).unwrap();
         assert!(done.is_empty());
-        drop(part);
+        part.close().await;
         half(&path, "").await;
         let (_part, done) = open(&path, "", Resume::Proven).unwrap();
         assert!(done.is_empty(), "nothing tells that it is the same");
@@ -408,6 +421,6 @@ mod tests {
         let e = part.finish(10, &Checksums::new([wrong]), None).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Corrupt);
         assert!(!path.exists());
-        assert!(open(&path, "\"a\"", Resume::Proven).unwrap().1.is_empty());
+        assert!(!sibling(&path, ".bae-part").exists());
     }
 }
