@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{fetch::Shared, holes::RunId};
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
 
 /// Bytes are handed to the target together: a TLS record has 16 KiB, and each hand-over costs a wake-up.
 const BATCH: u64 = 128 << 10;
+/// What comes in smaller pieces is copied together: each of them may hold on to a read buffer several times as long.
+const SMALL: usize = 64 << 10;
 /// Unless they come slowly.
 const BATCH_AGE_MS: u128 = 500;
 
@@ -110,21 +112,32 @@ pub(super) struct Batch {
     pos: u64,
     len: u64,
     parts: Vec<Bytes>,
+    /// Small pieces that follow `parts`.
+    small: BytesMut,
     since: Instant,
 }
 
 impl Batch {
     pub(super) fn at(pos: u64) -> Self {
-        Self { pos, len: 0, parts: Vec::new(), since: Instant::now() }
+        Self { pos, len: 0, parts: Vec::new(), small: BytesMut::new(), since: Instant::now() }
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {
-        if self.parts.is_empty() {
+        if self.len == 0 {
             self.since = Instant::now();
         }
         self.len += bytes.len() as u64;
-        if !bytes.is_empty() {
+        if bytes.len() < SMALL {
+            self.small.extend_from_slice(&bytes);
+        } else {
+            self.close_small();
             self.parts.push(bytes);
+        }
+    }
+
+    fn close_small(&mut self) {
+        if !self.small.is_empty() {
+            self.parts.push(std::mem::take(&mut self.small).freeze());
         }
     }
 
@@ -136,6 +149,41 @@ impl Batch {
     pub(super) fn take(&mut self) -> Option<(u64, u64, Vec<Bytes>)> {
         let (pos, len) = (self.pos, std::mem::take(&mut self.len));
         self.pos += len;
+        self.close_small();
         (len > 0).then(|| (pos, len, std::mem::take(&mut self.parts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_has_what_was_pushed_in_its_order(
+            pushes in prop::collection::vec((0usize..100_000, any::<bool>()), 0..12),
+        ) {
+            let (mut batch, mut wanted, mut at) = (Batch::at(7), Vec::new(), 7);
+            let mut taken = Vec::new();
+            for (n, (len, takes)) in (0u8..).zip(pushes) {
+                let bytes = vec![n; len];
+                wanted.extend_from_slice(&bytes);
+                batch.push(bytes.into());
+                if takes {
+                    taken.extend(batch.take());
+                }
+            }
+            taken.extend(batch.take());
+            prop_assert!(batch.take().is_none());
+            for (pos, len, parts) in &taken {
+                prop_assert_eq!(*pos, at);
+                prop_assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *len);
+                at += len;
+            }
+            let got: Vec<Bytes> = taken.into_iter().flat_map(|(_, _, parts)| parts).collect();
+            prop_assert_eq!(got.concat(), wanted);
+        }
     }
 }

@@ -27,6 +27,9 @@ const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long a server may be silent when nothing is said of it.
 const SILENCE: Duration = Duration::from_secs(60);
+/// So many bytes are worth a connection of their own: HTTP/2 cuts them into small frames, and side by side they would
+/// share one window.
+const LONG: u64 = 1 << 20;
 /// What HTTP/2 may have under way on one connection: enough for 1 Gbit/s at 30 ms.
 const WINDOW: u32 = 4 << 20;
 /// The most bytes of headers taken over HTTP/2; over 1.1 hyper takes 400 KiB and 100 lines.
@@ -48,7 +51,7 @@ pub(super) struct Ask<'a> {
 pub(super) struct Wire {
     /// Several requests may share a connection, where the server speaks HTTP/2.
     shared: Client,
-    /// Each request has a TCP connection to itself: ranges that are fetched side by side would share the window of one.
+    /// Each request has a TCP connection to itself, by HTTP/1.1.
     own: Client,
     options: Arc<FetchOptions>,
     headers: HeaderMap,
@@ -126,9 +129,8 @@ impl Wire {
         trusted: bool,
         authorization: Option<HeaderValue>,
     ) -> Result<Response> {
-        // From the middle of a file: one of several connections, or a download that is gone on with.
-        let in_the_middle = ask.range.is_some_and(|range| range.start > 0);
-        let client = if in_the_middle { &self.own } else { &self.shared };
+        let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
+        let alone = ask.range.is_none_or(is_long);
         let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
         headers.insert("accept", HeaderValue::from_static("*/*"));
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
@@ -144,7 +146,12 @@ impl Wire {
                 headers.insert("if-range", validator);
             }
         }
-        let sent = client.get(at.clone()).headers(headers).send().await;
+        let send = |client: &Client| client.get(at.clone()).headers(headers.clone()).send();
+        let sent = match send(if alone { &self.own } else { &self.shared }).await {
+            // A server may know HTTP/2 only.
+            Err(e) if alone && e.is_connect() && at.scheme() == "https" => send(&self.shared).await,
+            sent => sent,
+        };
         sent.map_err(|e| broken(at, e))
     }
 }
