@@ -8,7 +8,7 @@ use url::Url;
 
 use super::get_file::FileJob;
 use crate::{
-    downloads::{Effort, Mirror, Resume, Source, WriteRoom, find},
+    downloads::{Effort, Mirror, Resume, Source, WriteRoom, beside, find},
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
     names,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What may wait for the disk, over all files: enough that no connection waits for a write that a fast one takes at once.
-const WRITE_ROOM: usize = 4 << 20;
+const WRITE_ROOM: usize = 2 << 20;
 
 /// How files are fetched; the same for all of a run.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct GetOrder {
     /// Bytes a second, for each file.
     pub limit_each: Option<u64>,
     pub resume: Resume,
+    /// The checksum that lies beside a file counts as well.
+    pub beside: bool,
     /// Also where there is a file of that name already.
     pub overwrite: bool,
     /// The first byte wanted, and the one behind the last.
@@ -93,7 +95,10 @@ impl Getter {
         match self.find(&item.urls, cancel).await? {
             Mirrors::File(source) => {
                 let path = self.path(&item, &source)?;
-                let checksums = item.checksums;
+                let mut checksums = item.checksums;
+                if self.order.beside {
+                    checksums.push(self.beside(&item.urls[0], cancel).await?);
+                }
                 let job = FileJob { getter: self, source, path, checksums, events, cancel };
                 Ok(vec![job.run().await?])
             }
@@ -103,6 +108,11 @@ impl Getter {
                 self.get_folder(&item, url, listing, events, cancel).await
             }
         }
+    }
+
+    async fn beside(&self, url: &Url, cancel: &CancellationToken) -> Result<Digest> {
+        let protocol = self.protocols.of(url, self.order.protocol.as_deref())?;
+        beside(&protocol, url, self.order.effort.max_tries, cancel).await
     }
 
     /// Waits until a file may be fetched.
@@ -158,7 +168,7 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
-        if !item.checksums.is_empty() {
+        if !item.checksums.is_empty() || self.order.beside {
             let text = format!("{} is a folder: it has no checksum", place(&url));
             return Err(Error::new(Kind::InvalidInput, text));
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backends::Key,
     catalog::{ImportRow, ImportState, NewImport},
-    downloads::{Checksums, Resume},
+    downloads::{Checksums, Resume, beside},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
     redact,
@@ -55,7 +55,8 @@ impl Job<'_> {
         let checked = complete && opened.row.state == ImportState::Imported;
         let (opened, downloaded) =
             if complete { (opened, 0) } else { self.fill_files(opened, found).await? };
-        if !checked || !self.request.fetch.checksums.is_empty() {
+        let asked = !self.request.fetch.checksums.is_empty() || self.request.fetch.beside;
+        if !checked || asked {
             self.check_stored(&opened).await?;
         }
         // All that is left where nothing had to be fetched, or its length was not known.
@@ -72,17 +73,7 @@ impl Job<'_> {
             Some(spec) => Some(select::select(spec, &files)?),
             None => None,
         };
-        let digests = match found.files.as_slice() {
-            [(_, remote)] => {
-                let given = self.request.fetch.checksums.iter().chain(&remote.digests).cloned();
-                Checksums::new(given)
-            }
-            _ if self.request.fetch.checksums.is_empty() => Checksums::default(),
-            _ => {
-                let text = "a checksum is of one file, and this is a folder";
-                return Err(Error::new(Kind::InvalidInput, text));
-            }
-        };
+        let digests = self.checksums(found).await?;
         let record = Record::new(found, digests.list());
         let row = match self.known_files(found).await? {
             Some(row) => self.take_up(row, selected).await?,
@@ -108,6 +99,27 @@ impl Job<'_> {
         };
         self.app.catalog.set_remote(&row.id, Some(record.to_json()?)).await?;
         self.reopen(row, record).await
+    }
+
+    /// What the file must hash to: by the user, by what lies beside it, by its server.
+    async fn checksums(&self, found: &RemoteFiles) -> Result<Checksums> {
+        let FetchOrder { checksums, beside: looks, effort, .. } = &self.request.fetch;
+        match found.files.as_slice() {
+            [(_, remote)] => {
+                let mut given = checksums.clone();
+                if *looks {
+                    let tries = effort.max_tries;
+                    let digest = beside(&found.protocol, &remote.asked, tries, &self.cancel);
+                    given.push(digest.await?);
+                }
+                Ok(Checksums::new(given.into_iter().chain(remote.digests.iter().cloned())))
+            }
+            _ if checksums.is_empty() && !looks => Ok(Checksums::default()),
+            _ => {
+                let text = "a checksum is of one file, and this is a folder";
+                Err(Error::new(Kind::InvalidInput, text))
+            }
+        }
     }
 
     /// Opens what the catalog knows of an import now.

@@ -51,6 +51,8 @@ pub struct FetchOrder {
     pub resume: Resume,
     /// What the file must hash to.
     pub checksums: Vec<Digest>,
+    /// The checksum that lies beside the file counts as well.
+    pub beside: bool,
 }
 
 /// One import in one line.

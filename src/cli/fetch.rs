@@ -47,6 +47,9 @@ pub(super) struct FetchArgs {
     /// What the file must hash to, such as sha-256=HEX; also md5, sha-1, sha-512; may be repeated
     #[arg(long, env = "BAE_CHECKSUM", value_name = "NAME=HEX", value_delimiter = ',', value_parser = parse_checksum)]
     pub(super) checksum: Vec<Digest>,
+    /// Hold the file against the checksum that lies beside it at the server, as NAME.sha256
+    #[arg(long, env = "BAE_CHECKSUM_BESIDE", value_parser = BoolishValueParser::new())]
+    pub(super) checksum_beside: bool,
     /// A header of every request, as 'NAME: VALUE'; a secret as 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'
     #[arg(
         long,
@@ -152,6 +155,7 @@ impl FetchArgs {
             effort: self.effort(),
             resume: self.resume(),
             checksums: self.checksum.clone(),
+            beside: self.checksum_beside,
         })
     }
 

@@ -132,6 +132,7 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
         limit: context.config.limit_rate,
         limit_each: args.limit_each,
         resume: args.fetch.resume(),
+        beside: args.fetch.checksum_beside,
         overwrite: args.overwrite,
         range,
     })

@@ -8,6 +8,7 @@
 //! What it refuses: to read from a socket what the target has no room for, to go on with another version of a file, to
 //! try for ever, and to give a file its name before all of it is there and is what its checksums say.
 
+mod beside;
 pub mod checksum;
 mod fetch;
 pub mod holes;
@@ -20,6 +21,7 @@ mod stream;
 mod target;
 mod worker;
 
+pub use beside::beside;
 pub use checksum::Checksums;
 pub use fetch::{Effort, Fetch, Fetched, Snapshot};
 pub use import::ImportTarget;

@@ -177,6 +177,14 @@ fn a_checksum_is_held_against_the_bytes_before_the_file_has_its_name() {
     get(&bae, &[&url, "--checksum", &bad]).expect(32).says("should be ba79");
     assert!(!out(&bae, "f.bin").exists());
     get(&bae, &[&url, "--checksum", "crc=1"]).expect(2);
+    for (beside, code) in [(good, 0), (&bad, 32)] {
+        let line = format!("{}  f.bin\n", beside.trim_start_matches("sha-256="));
+        nginx.serve("f.bin.sha256", line.as_bytes());
+        get(&Bae::new(), &[&url, "--checksum-beside"]).expect(code);
+    }
+    get(&Bae::new(), &[&nginx.url("/f/f.bin.sha256"), "--checksum-beside"])
+        .expect(3)
+        .says("beside");
     // What the server itself says counts as well.
     let lies = Scripted::start(|_, request| {
         Some(
