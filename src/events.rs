@@ -107,13 +107,14 @@ pub struct Progress {
     /// ↑ payload sent to peers in this run.
     pub uploaded: u64,
     pub upload_rate: u64,
+    /// Of an import of a URL: connections to servers.
     pub peers: usize,
     pub seeds: usize,
     /// Payload bytes held in memory.
     pub held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-    /// `metadata`, `importing`, `publishing`, `seeding`, `paused`.
+    /// `metadata`, `importing` (from peers), `fetching` (from servers), `publishing`, `seeding`, `paused`.
     pub state: &'static str,
 }
 

@@ -45,6 +45,7 @@ impl FileJob<'_> {
         };
         if self.is_here(&remote, range.as_ref())? {
             checksums.check_file(&self.path).await?;
+            PartFile::clear_leftover(&self.path);
             return Ok(self.done(&remote, remote.len.unwrap_or(0), 0, begun, &checksums));
         }
         let plan = PartPlan {

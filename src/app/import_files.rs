@@ -65,7 +65,7 @@ impl Job<'_> {
                 tokio::select! {
                     done = &mut filled => break done?,
                     Some(error) = lost.recv() => return Err(error),
-                    _ = tick.tick() => self.tell(&opened, &filling, "importing"),
+                    _ = tick.tick() => self.tell(&opened, &filling, "fetching"),
                 }
             };
             self.all_durable(&opened, &writer, publishing.as_ref(), &filling).await?;

@@ -181,6 +181,9 @@ fn message(p: &Progress) -> String {
     };
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
     let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
+    if p.state == "fetching" {
+        return format!("↓ {down} ☁ {stored}{eta} {} connections", p.peers);
+    }
     format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{held}", p.peers)
 }
 
@@ -260,6 +263,8 @@ mod tests {
             ..Progress::default()
         };
         assert_eq!(message(&progress), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers");
+        let url = Progress { state: "fetching", ..progress };
+        assert_eq!(message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");
     }
 
     #[test]

@@ -153,6 +153,15 @@ impl PartFile {
         Ok((Self { paths, file, state, written, failed, queue, writer, room }, done))
     }
 
+    /// Takes away the state of a file at `path` that is whole, where a crash came between its name and that.
+    pub fn clear_leftover(path: &Path) {
+        let Paths { data, state, .. } = Paths::of(path);
+        if !data.exists() {
+            // It does no harm where it stays.
+            let _ = std::fs::remove_file(state);
+        }
+    }
+
     /// Leaves it as it is, for another to go on with: when this returns the file is nobody's.
     pub async fn close(self) {
         let Self { queue, writer, .. } = self;
@@ -389,6 +398,9 @@ mod tests {
         part.finish(10, &Checksums::default(), Some(time)).await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
         assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), time);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::write(dir.path().join("f.bae-part"), "left by a crash").unwrap();
+        PartFile::clear_leftover(&path);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
