@@ -183,12 +183,20 @@ impl Fetch {
         // One that is under way must not write what it knows after whoever comes next.
         checkpoints.settle().await;
         match done {
-            // The server that was found to give ranges does not: then all of it in one pass.
             Err(error) if error.kind() == Kind::Unsupported && self.whole_file() => {
-                self.in_one_pass(cancel).await
+                // What is here is given up for that, so the server is asked whether it gives no ranges any more.
+                match self.gives_whole_only().await {
+                    true => self.in_one_pass(cancel).await,
+                    false => Err(error),
+                }
             }
             done => done,
         }
+    }
+
+    async fn gives_whole_only(&self) -> bool {
+        let mirror = &self.shared.source.mirrors()[0];
+        mirror.find_again().await.is_ok() && !mirror.remote().ranges
     }
 
     async fn rounds(
