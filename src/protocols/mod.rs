@@ -9,11 +9,18 @@
 //! a length, sends more than asked, or has changed the file), headers and listings without bound, and to carry
 //! credentials to another host.
 
+#[doc(hidden)]
+pub mod conformance;
+mod ftp;
 mod http;
 mod listing;
 pub mod netrc;
 mod options;
+mod paths;
+mod patience;
 mod registry;
+mod tls;
+mod walk;
 
 use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
 

@@ -5,13 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{FetchOptions, Http, Protocol};
+use super::{FetchOptions, Http, Protocol, ftp};
 use crate::error::{Error, Kind, Result};
 
 type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
 /// Every scheme and what speaks it. A new protocol is its file and its line here.
-const SCHEMES: &[(&[&str], Make)] = &[(&["http", "https"], Http::make)];
+const SCHEMES: &[(&[&str], Make)] = &[
+    (&["http", "https"], Http::make),
+    (ftp::SCHEMES, ftp::make),
+];
 
 /// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ mod crash;
 mod drive;
 mod dry_run;
 mod files;
+mod ftp;
 mod get;
 mod get_faults;
 mod import_url;
