@@ -32,6 +32,7 @@ mod peers;
 mod repair;
 mod s3;
 mod s3_faults;
+mod sftp;
 mod shapes;
 mod storage_cmd;
 mod support;

@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod s3_server;
 pub(crate) mod scripted;
 pub(crate) mod served;
+pub(crate) mod ssh_server;
 pub(crate) mod tools;
 pub(crate) mod torrents;
 pub(crate) mod tracker;
