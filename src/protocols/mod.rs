@@ -22,6 +22,7 @@ mod registry;
 mod sftp;
 mod tls;
 mod walk;
+mod webdav;
 
 use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{FetchOptions, Http, Protocol, ftp, sftp};
+use super::{FetchOptions, Http, Protocol, ftp, sftp, webdav};
 use crate::error::{Error, Kind, Result};
 
 type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
@@ -15,6 +15,7 @@ const SCHEMES: &[(&[&str], Make)] = &[
     (&["http", "https"], Http::make),
     (ftp::SCHEMES, ftp::make),
     (sftp::SCHEMES, sftp::make),
+    (webdav::SCHEMES, webdav::make),
 ];
 
 /// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.

@@ -37,3 +37,4 @@ mod shapes;
 mod storage_cmd;
 mod support;
 mod valgrind;
+mod webdav;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use reqwest::{
-    Certificate, Client, ClientBuilder, Response,
+    Certificate, Client, ClientBuilder, Method, Response,
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect::Policy,
 };
@@ -35,8 +35,8 @@ const WINDOW: u32 = 4 << 20;
 /// The most bytes of headers taken over HTTP/2; over 1.1 hyper takes 400 KiB and 100 lines.
 const MAX_HEADERS: u32 = 64 << 10;
 
-/// One GET.
-#[derive(Debug, Clone, Copy)]
+/// One request: a GET, unless it is a question.
+#[derive(Debug, Clone)]
 pub(super) struct Ask<'a> {
     /// Whose host the user's login and headers are for.
     pub(super) asked: &'a Url,
@@ -44,6 +44,22 @@ pub(super) struct Ask<'a> {
     pub(super) range: Option<Wanted>,
     /// The version that is wanted.
     pub(super) validator: Option<&'a Validator>,
+    pub(super) question: Option<Question>,
+}
+
+/// What is asked where it is not for bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) method: Method,
+    pub(super) depth: HeaderValue,
+    /// XML.
+    pub(super) body: &'static str,
+}
+
+impl Ask<'_> {
+    fn method(&self) -> Method {
+        self.question.as_ref().map_or(Method::GET, |question| question.method.clone())
+    }
 }
 
 /// What all requests share.
@@ -106,7 +122,9 @@ impl Wire {
             false => self.options.netrc_of(at),
         };
         let Some(login) = login else { return self.send(ask, at, trusted, None).await };
-        let first = known.map(|challenge| authorization(&challenge, &login, at)).transpose()?;
+        let method = ask.method();
+        let first = known.map(|challenge| authorization(&challenge, &login, &method, at));
+        let first = first.transpose()?;
         let tried = first.is_some();
         let response = self.send(ask, at, trusted, first).await?;
         if response.status() != reqwest::StatusCode::UNAUTHORIZED {
@@ -117,7 +135,7 @@ impl Wire {
         let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
             return Ok(response);
         };
-        let again = authorization(&challenge, &login, at)?;
+        let again = authorization(&challenge, &login, &method, at)?;
         self.challenges.lock().insert(at.origin(), challenge);
         self.send(ask, at, trusted, Some(again)).await
     }
@@ -130,7 +148,7 @@ impl Wire {
         authorization: Option<HeaderValue>,
     ) -> Result<Response> {
         let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
-        let alone = ask.range.is_none_or(is_long);
+        let alone = ask.question.is_none() && ask.range.is_none_or(is_long);
         let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
         headers.insert("accept", HeaderValue::from_static("*/*"));
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
@@ -146,7 +164,18 @@ impl Wire {
                 headers.insert("if-range", validator);
             }
         }
-        let send = |client: &Client| client.get(at.clone()).headers(headers.clone()).send();
+        let body = ask.question.as_ref().map(|question| {
+            headers.insert("depth", question.depth.clone());
+            headers.insert("content-type", HeaderValue::from_static("application/xml"));
+            question.body
+        });
+        let send = |client: &Client| {
+            let request = client.request(ask.method(), at.clone()).headers(headers.clone());
+            match body {
+                Some(body) => request.body(body).send(),
+                None => request.send(),
+            }
+        };
         let sent = match send(if alone { &self.own } else { &self.shared }).await {
             // A server may know HTTP/2 only.
             Err(e) if alone && e.is_connect() && at.scheme() == "https" => send(&self.shared).await,
@@ -215,13 +244,19 @@ fn value(text: &str, what: &str) -> Result<HeaderValue> {
         .map_err(|_| Error::new(Kind::InvalidInput, format!("{what} has characters no header may")))
 }
 
-fn authorization(challenge: &Challenge, login: &Login, at: &Url) -> Result<HeaderValue> {
+fn authorization(
+    challenge: &Challenge,
+    login: &Login,
+    method: &Method,
+    at: &Url,
+) -> Result<HeaderValue> {
     let password = login.password.as_ref().map(Secret::reveal).transpose()?.unwrap_or_default();
     let uri = match at.query() {
         Some(query) => format!("{}?{query}", at.path()),
         None => at.path().to_owned(),
     };
-    let mut value = value(&challenge.answer(&login.user, &password, "GET", &uri)?, "the login")?;
+    let mut value =
+        value(&challenge.answer(&login.user, &password, method.as_str(), &uri)?, "the login")?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -16,12 +16,14 @@ mod cookies;
 mod digests;
 mod disposition;
 mod errors;
+mod propfind;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use url::Url;
 
+pub(super) use self::propfind::Depth;
 use self::{
     answer::Head,
     body::Exactly,
@@ -55,7 +57,8 @@ impl Protocol for Http {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(Error::new(Kind::InvalidInput, "an http URL without a host"));
         }
-        let first = Ask { asked: url, url, range: Some((0..1).into()), validator: None };
+        let first =
+            Ask { asked: url, url, range: Some((0..1).into()), validator: None, question: None };
         let (at, response) = self.wire.get(first).await?;
         let head = Head::of(&response);
         Ok(Found::File(head.remote(url, at)?))
@@ -72,6 +75,7 @@ impl Protocol for Http {
             url: &remote.url,
             range: ranged,
             validator: ranged.and(remote.validator.as_ref()),
+            question: None,
         };
         let (at, response) = self.wire.get(ask).await?;
         Head::of(&response).gives(range, remote)?;

@@ -8,6 +8,7 @@ pub(crate) mod bae;
 pub(crate) mod bencode;
 mod ceph;
 pub(crate) mod certificates;
+pub(crate) mod dav_server;
 pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
 pub(crate) mod ftp_server;
