@@ -39,7 +39,7 @@ pub use memory::MemoryBackend;
 pub use notes::{MemoryNotes, Notes};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
-pub use s3::{S3Backend, S3Settings};
+pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage, SourceStream};
 pub use throttled::Throttled;
 pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 

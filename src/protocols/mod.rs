@@ -19,6 +19,7 @@ mod options;
 mod paths;
 mod patience;
 mod registry;
+mod s3;
 mod sftp;
 mod tls;
 mod walk;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{FetchOptions, Http, Protocol, ftp, sftp, webdav};
+use super::{FetchOptions, Http, Protocol, ftp, s3, sftp, webdav};
 use crate::error::{Error, Kind, Result};
 
 type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
@@ -16,6 +16,7 @@ const SCHEMES: &[(&[&str], Make)] = &[
     (ftp::SCHEMES, ftp::make),
     (sftp::SCHEMES, sftp::make),
     (webdav::SCHEMES, webdav::make),
+    (s3::SCHEMES, s3::make),
 ];
 
 /// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.

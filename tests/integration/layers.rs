@@ -8,7 +8,9 @@ use std::{
 /// Left to right. What shares an entry does not know each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "units", "memory", "events", "config", "telemetry", "redact", "names", "rate"],
-    &["backends", "catalog", "protocols"],
+    &["backends", "catalog"],
+    // After `backends` for its S3 client: objects are read with the client that keeps them.
+    &["protocols"],
     &["storage"],
     &["torrents"],
     &["downloads"],

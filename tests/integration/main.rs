@@ -32,6 +32,7 @@ mod peers;
 mod repair;
 mod s3;
 mod s3_faults;
+mod s3_source;
 mod sftp;
 mod shapes;
 mod storage_cmd;
