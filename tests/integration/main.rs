@@ -22,6 +22,7 @@ mod files;
 mod ftp;
 mod get;
 mod get_faults;
+mod get_protocols;
 mod import_url;
 mod input;
 mod layers;
