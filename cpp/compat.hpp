@@ -7,9 +7,13 @@
 #include <libtorrent/client_data.hpp>
 #include <libtorrent/hash_picker.hpp>
 #include <libtorrent/peer_connection.hpp>
+#include <libtorrent/piece_picker.hpp>
 #include <libtorrent/torrent.hpp>
 #include <libtorrent/torrent_handle.hpp>
 #include <libtorrent/torrent_peer.hpp>
+
+#include <cstddef>
+#include <vector>
 
 #if LIBTORRENT_VERSION_NUM < 20008 || LIBTORRENT_VERSION_NUM >= 20100
 #error "bae is written for libtorrent-rasterbar >= 2.0.8, < 2.1: its disk interface changes in 2.1"
@@ -66,6 +70,42 @@ inline void after_handshake(lt::peer_connection const& peer) {
 inline void after_failed_piece(lt::torrent_handle const&) {}
 inline void after_handshake(lt::peer_connection const&) {}
 #endif
+
+// libtorrent counts a piece twice that passes twice before its blocks are acknowledged; it only
+// asserts that this does not happen. It does in a torrent without v1 hashes from a magnet link: a
+// piece passes when its hash is known, and again when the piece layer arrives. With acks that are
+// held until the bytes are durable it thus believes half-way through that it is finished, and
+// leaves the seeds. The count is private; the arguments of an explicit instantiation may name it
+// all the same.
+void count_one_less(lt::piece_picker& picker);
+template <auto Passed> struct picker_count {
+    friend void count_one_less(lt::piece_picker& picker) { --(picker.*Passed); }
+};
+template struct picker_count<&lt::piece_picker::m_num_passed>;
+
+// The pieces of a torrent that passed, those included that were there from the start.
+class passed_pieces {
+  public:
+    // To be told of each.
+    void add(lt::torrent_handle const& handle, lt::piece_index_t piece) {
+        auto const torrent = handle.native_handle();
+        if (!torrent || torrent->info_hash().has_v1() || !torrent->has_picker())
+            return;
+        auto const index = static_cast<std::size_t>(static_cast<int>(piece));
+        if (index >= m_passed.size())
+            m_passed.resize(index + 1);
+        if (!m_passed[index]) {
+            m_passed[index] = true;
+            ++m_count;
+        } else if (torrent->picker().num_passed() > m_count) {
+            count_one_less(torrent->picker());
+        }
+    }
+
+  private:
+    std::vector<bool> m_passed;
+    int m_count = 0;
+};
 
 // Our number for a torrent, carried by libtorrent as the pointer it calls user data; never
 // dereferenced.

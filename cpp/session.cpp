@@ -83,6 +83,7 @@ struct piece_plugin final : lt::torrent_plugin {
           m_budget(std::move(budget)) {}
 
     void on_piece_pass(lt::piece_index_t p) override {
+        m_passed.add(m_handle, p);
         m_engine.piece_passed(m_torrent, static_cast<std::uint32_t>(static_cast<int>(p)));
     }
     void on_piece_failed(lt::piece_index_t p) override {
@@ -101,6 +102,7 @@ struct piece_plugin final : lt::torrent_plugin {
     lt::torrent_handle m_handle;
     std::uint64_t m_torrent;
     std::shared_ptr<request_budget> m_budget;
+    passed_pieces m_passed;
 };
 
 lt::settings_pack pack(rust::Vec<Setting> const& settings) {
@@ -218,6 +220,12 @@ void Session::add(AddTorrent const& t) {
     for (std::size_t i = 0; i < t.have.size(); ++i)
         if (t.have[i] != 0)
             p.have_pieces.set_bit(lt::piece_index_t{static_cast<int>(i)});
+    if (t.complete && p.ti) {
+        p.have_pieces.resize(p.ti->num_pieces(), true);
+        if (p.ti->priv())
+            p.flags |= lt::torrent_flags::disable_dht | lt::torrent_flags::disable_lsd |
+                       lt::torrent_flags::disable_pex;
+    }
     for (auto const prio : t.priorities)
         p.piece_priorities.push_back(lt::download_priority_t{prio});
     p.extensions.emplace_back(
@@ -247,6 +255,22 @@ void Session::prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const>
         list.emplace_back(lt::piece_index_t{static_cast<int>(p)},
                           lt::download_priority_t{priority});
     handle(torrent).prioritize_pieces(list);
+}
+
+void Session::hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+                    std::int32_t step) const {
+    auto const& h = handle(torrent);
+    int due = 0;
+    for (auto const p : pieces) {
+        h.set_piece_deadline(lt::piece_index_t{static_cast<int>(p)}, due);
+        due += step;
+    }
+}
+
+void Session::relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const {
+    auto const& h = handle(torrent);
+    for (auto const p : pieces)
+        h.reset_piece_deadline(lt::piece_index_t{static_cast<int>(p)});
 }
 
 rust::Vec<std::uint32_t> Session::availability(std::uint64_t torrent) const {

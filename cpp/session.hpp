@@ -43,6 +43,13 @@ class Session {
     // One priority (0 to 7) for all the pieces named.
     void prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
                     std::uint8_t priority) const;
+    // The pieces named come first, in this order: each is due `step` milliseconds after the one
+    // before. Requests for others are cancelled when nothing was due before.
+    void hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+               std::int32_t step) const;
+    // The pieces named are due no longer. Those that are missing then have libtorrent's lowest
+    // priority.
+    void relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const;
     // How many peers have each piece; empty for a seed. Waits for the network thread.
     rust::Vec<std::uint32_t> availability(std::uint64_t torrent) const;
     // Blocks under way with all peers together, from now on.

@@ -12,6 +12,8 @@ import tempfile
 import bench_clients as clients
 from bench_clients import MIB, Failed, Seeder, Tracker, Work
 from bench_cloud import cloud
+from bench_get import get
+from bench_seed import seed
 
 SIZE = int(os.environ.get("BENCH_MIB", 1024))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 3))
@@ -199,7 +201,8 @@ def print_rows():
 
 def main():
     p = argparse.ArgumentParser(prog="scripts/bench")
-    p.add_argument("section", nargs="?", default="all", choices=["speed", "memory", "slow", "cloud", "all"])
+    sections = ["speed", "memory", "slow", "cloud", "seed", "get", "all"]
+    p.add_argument("section", nargs="?", default="all", choices=sections)
     p.add_argument("--json", metavar="FILE", help="write every figure there too")
     p.add_argument("--without-bae", action="store_true", help="only the other clients of the speed run")
     args = p.parse_args()
@@ -217,6 +220,13 @@ def main():
         if args.section in ("cloud", "all") and not args.without_bae:
             torrent, folder = make("cloud.bin", SIZE * MIB, MIB)
             cloud(torrent, folder, SIZE * MIB, ROUNDS, row, tell, raw)
+            shutil.rmtree(os.path.join(Work.dir, "seed"), ignore_errors=True)
+        if args.section in ("seed", "all") and not args.without_bae:
+            seed(make, SIZE * MIB, row, tell, raw)
+            shutil.rmtree(os.path.join(Work.dir, "seed"), ignore_errors=True)
+        if args.section in ("get", "all") and not args.without_bae:
+            _, folder = make("get.bin", SIZE * MIB, MIB)
+            get(folder, SIZE * MIB, ROUNDS, row, tell, raw)
         print_rows()
         if args.json:
             with open(args.json, "w") as f:

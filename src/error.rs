@@ -1,7 +1,8 @@
 //! What went wrong, said once: what, where, and what to do.
 //!
 //! [`Kind`] tells the *caller* what to do; three tables hang on it and live here:
-//! kind → retry ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), and later kind → HTTP status.
+//! kind → retry ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status
+//! ([`Kind::http_status`]).
 //! The text is lower case and names the thing and the place; the cause is a field, printed once, by
 //! [`Error::report`].
 
@@ -32,6 +33,8 @@ pub enum Kind {
     Network,
     /// Bytes are not what their hash says.
     Corrupt,
+    /// It is not what it was when it was looked at: start afresh.
+    Changed,
     /// No room, or the quota is used up.
     NoSpace,
     /// An upload session is gone: start it again.
@@ -55,7 +58,7 @@ impl Kind {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::AlreadyExists | Self::Unsupported | Self::Internal => 1,
+            Self::AlreadyExists | Self::Changed | Self::Unsupported | Self::Internal => 1,
             Self::InvalidInput => 2,
             Self::NotFound => 3,
             Self::RateLimited | Self::Unavailable | Self::SessionExpired => 5,
@@ -64,6 +67,23 @@ impl Kind {
             Self::NoSpace => 8,
             Self::Unauthenticated | Self::PermissionDenied => 24,
             Self::Corrupt => 32,
+        }
+    }
+
+    /// The status of an HTTP answer when this is why there is no better one.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidInput => 400,
+            Self::NotFound => 404,
+            Self::AlreadyExists | Self::Changed => 409,
+            Self::Internal => 500,
+            Self::Unsupported => 501,
+            // Whoever asks us is signed in: it is our own call to the storage that was refused, or failed.
+            Self::Unauthenticated | Self::PermissionDenied | Self::Corrupt => 502,
+            Self::RateLimited | Self::Unavailable | Self::SessionExpired | Self::Cancelled => 503,
+            Self::Network => 504,
+            Self::NoSpace => 507,
         }
     }
 }

@@ -24,6 +24,59 @@ pub enum Event {
     Notice { id: Option<String>, text: String },
     /// Every wanted byte is acknowledged by storage and committed in the catalog.
     Imported(Imported),
+    /// What is at a URL is known, and which file it becomes.
+    Found(FoundFile),
+    /// How far a file is; about four times a second.
+    Fetching(Fetching),
+    /// A file is whole, verified, and under its name.
+    Fetched(FetchedFile),
+}
+
+/// A file that is to be fetched.
+#[derive(Debug, Clone, Serialize)]
+pub struct FoundFile {
+    /// Without user, password and query.
+    pub url: String,
+    pub path: String,
+    /// Where the server tells.
+    pub bytes: Option<u64>,
+    /// Of these, here already.
+    pub stored: u64,
+}
+
+/// A snapshot of a file on its way. The rate is bytes a second over the last few seconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Fetching {
+    pub path: String,
+    pub bytes: Option<u64>,
+    /// Bytes that are here.
+    pub stored: u64,
+    /// Bytes that came in this run.
+    pub downloaded: u64,
+    pub download_rate: u64,
+    pub connections: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+    /// `queued`, `probing`, `running`, `paused`, `failed`, `done`.
+    pub state: &'static str,
+    /// The file in parts of the same length: `=` here, `>` being fetched, `!` failed and waiting, `.` not here.
+    pub map: String,
+    /// Why nothing arrives, while it is to be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// The summary of a file; with `--json` the last line of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct FetchedFile {
+    pub url: String,
+    pub path: String,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Bytes that came in this run, whatever became of them.
+    pub downloaded: u64,
+    /// What its bytes were held against, like `sha-256=…`.
+    pub checked: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -54,13 +107,14 @@ pub struct Progress {
     /// ↑ payload sent to peers in this run.
     pub uploaded: u64,
     pub upload_rate: u64,
+    /// Of an import of a URL: connections to servers.
     pub peers: usize,
     pub seeds: usize,
     /// Payload bytes held in memory.
     pub held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-    /// `metadata`, `importing`, `publishing`, `seeding`, `paused`.
+    /// `metadata`, `importing` (from peers), `fetching` (from servers), `publishing`, `seeding`, `paused`.
     pub state: &'static str,
 }
 

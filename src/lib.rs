@@ -1,13 +1,19 @@
-//! bae takes a torrent and puts its bytes straight into storage the user owns.
+//! bae takes a torrent or a URL and puts its bytes straight into storage the user owns.
 
+pub mod api;
 pub mod app;
 pub mod backends;
+pub mod calendar;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod downloads;
 pub mod error;
 pub mod events;
 pub mod memory;
+pub mod names;
+pub mod protocols;
+pub mod rate;
 mod redact;
 pub mod storage;
 pub mod telemetry;

@@ -16,7 +16,8 @@ pub(crate) fn tracker(url: &str) -> String {
 /// A source as given, but for the query of a URL and the trackers of a magnet, where passkeys are.
 pub(crate) fn source(given: &str) -> String {
     match Url::parse(given) {
-        Ok(mut url) if matches!(url.scheme(), "http" | "https") => {
+        // A path on a disk may parse as a URL, but has no host.
+        Ok(mut url) if url.has_host() => {
             url.set_query(None);
             let _ = url.set_password(None);
             let _ = url.set_username("");
@@ -64,5 +65,7 @@ mod tests {
         let magnet = "magnet:?xt=urn:btih:00&tr=https%3A%2F%2Ft%2Fkey";
         assert_eq!(source(magnet), "magnet:?xt=urn:btih:00");
         assert_eq!(source("album.torrent"), "album.torrent");
+        assert_eq!(source("sftp://u:p@x.example/a"), "sftp://x.example/a");
+        assert_eq!(source("file:///a?b"), "file:///a?b");
     }
 }

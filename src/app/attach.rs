@@ -2,8 +2,9 @@
 
 use super::{App, AttachReport, AttachedImport, SkippedImport, place::Place, plan::file_rows};
 use crate::{
-    catalog::{ImportRow, ImportState, KeyState},
+    catalog::{FileRow, ImportRow, ImportState, KeyState, Role},
     error::{Error, Kind, Result},
+    names,
     storage::attach::{Found, Survey, survey},
     torrents::metainfo::Metainfo,
 };
@@ -92,7 +93,8 @@ impl App {
             }));
         }
         // Two imports of the same objects would remove each other's: so also not under another name of the place.
-        let keys = manifest.objects.iter().map(|object| object.key.as_str());
+        let ours = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
+        let keys = ours.map(|object| object.key.as_str());
         let states = self.catalog.key_states(&place.name, keys)?;
         let known = states.iter().any(|state| *state != KeyState::No);
         let reason =
@@ -101,9 +103,14 @@ impl App {
     }
 }
 
-/// The torrent is what verifies the bytes: everything else in the manifest must agree with it.
+/// The torrent is what verifies the bytes: everything else in the manifest must agree with it. Without one there are no
+/// hashes, and names that are as safe as when they came from their server.
 fn check_torrent(found: &Found) -> Result<()> {
     let manifest = &found.manifest;
+    let no_hash = manifest.info_hash_v1.is_none() && manifest.info_hash_v2.is_none();
+    if manifest.metainfo.is_empty() && no_hash {
+        return check_names(&manifest.files);
+    }
     let meta = Metainfo::parse(&manifest.metainfo)
         .map_err(|e| Error::new(Kind::Corrupt, "its torrent cannot be used").because(e))?;
     let hashes = (meta.info_hash_v1, meta.info_hash_v2);
@@ -113,4 +120,16 @@ fn check_torrent(found: &Found) -> Result<()> {
         && file_rows(&meta) == manifest.files;
     let differs = || Error::new(Kind::Corrupt, "it says other things than its torrent");
     same.then_some(()).ok_or_else(differs)
+}
+
+fn check_names(files: &[FileRow]) -> Result<()> {
+    let unsafe_name = |e: Error| Error::new(Kind::Corrupt, "it has an unsafe name").because(e);
+    for file in files {
+        let parts = file.path.split('/').map(str::as_bytes);
+        let safe = names::join("", parts).map_err(unsafe_name)?;
+        if safe != file.path || file.pad {
+            return Err(Error::new(Kind::Corrupt, "it has files that no server gives"));
+        }
+    }
+    names::refuse_collisions(files.iter().map(|file| file.path.as_str())).map_err(unsafe_name)
 }

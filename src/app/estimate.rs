@@ -140,7 +140,7 @@ impl Found {
         let layout =
             Layout::new(meta.len, rows.iter().map(FileSpan::from), self.chunk_len, self.kind)?;
         let (_, wanted) = wanted(meta, selected, &layout);
-        let files: Vec<FileSpan> = files_wanted(meta, selected)
+        let files: Vec<FileSpan> = files_wanted(&meta.files, selected)
             .map(|file| FileSpan { range: file.range.clone(), pad: false })
             .collect();
         let missing = wanted.minus(&self.stored);
@@ -167,7 +167,7 @@ impl Found {
             storage: profile.canonical(),
             layout: self.kind.as_str(),
             chunk_len: self.chunk_len,
-            bytes: bytes_wanted(meta, selected),
+            bytes: bytes_wanted(&meta.files, selected),
             files: files.len(),
             stored,
             manifest,
@@ -199,11 +199,15 @@ async fn find(
     cancel: &CancellationToken,
 ) -> Result<(Metainfo, u64)> {
     let source = tokio::select! {
-        source = Source::find(&request.source, request.timeout) => source?,
+        source = Source::find(&request.source, &request.fetch) => source?,
         () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
     };
     let bytes = match source {
         Source::Torrent(bytes) => bytes,
+        Source::Files(_) => {
+            let text = "what an import of a URL takes is not known before: only that of a torrent";
+            return Err(Error::new(Kind::Unsupported, text));
+        }
         Source::Magnet(uri, magnet) => match of_earlier_import(catalog, &magnet)? {
             Some(bytes) => bytes,
             None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
@@ -274,17 +278,24 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
     }
 }
 
-/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
-fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
-    let one = match kind {
-        ProfileKind::Drive(_) => return Vec::new(),
-        ProfileKind::Local { .. } => None,
+/// Who is paid for a place, where that is known.
+pub(super) fn provider<'a>(kind: &ProfileKind, prices: &'a Prices) -> Option<&'a Provider> {
+    match kind {
+        ProfileKind::Local { .. } | ProfileKind::Drive(_) => None,
         ProfileKind::S3(s3) => match &s3.endpoint {
             Some(endpoint) => prices.provider_at(endpoint),
             None => prices.provider("aws"),
         },
-    };
-    one.map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
+    }
+}
+
+/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
+fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
+    if let ProfileKind::Drive(_) = kind {
+        return Vec::new();
+    }
+    provider(kind, prices)
+        .map_or_else(|| prices.providers.iter().collect(), |provider| vec![provider])
 }
 
 fn drive_load(tally: &Tally, limits: &DriveLimits) -> DriveLoad {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl App {
-    /// Writes the selected files of an import to `dir/<torrent name>[/…]`, over files of the same name.
+    /// Writes the selected files of an import to `dir/<its name>[/…]`, over files of the same name.
     ///
     /// # Errors
     /// `NotFound` when bytes are not stored yet; what the file system says, naming the file.
@@ -28,8 +28,8 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<ExportSummary> {
         let row = self.catalog.find(needle)?;
-        let (_, meta) = self.metainfo_of(&row)?;
-        let files: Vec<_> = files_wanted(&meta, row.selected.as_deref()).collect();
+        let files = self.files_of(&row)?;
+        let files: Vec<_> = files_wanted(&files, row.selected.as_deref()).collect();
         let total = files.iter().map(|f| f.range.end - f.range.start).sum();
         let reader = self.open_reader(&row).await?;
         let mut done = 0;

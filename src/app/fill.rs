@@ -9,17 +9,18 @@ use tracing::Instrument as _;
 
 use super::{
     FLUSH,
-    import::{Job, Opened},
+    import::{Filled, Job, Opened},
     plan::{bytes_wanted, files_wanted},
     publish::{Files, SharedSink, publish},
+    stream::EndOnDrop,
 };
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Started},
-    storage::{DirectFiles, ImportWriter, Publishing, WriterEvent, WriterOptions},
+    storage::{DirectFiles, ImportWriter, Publishing, RangeSet, WriterEvent, WriterOptions},
     torrents::{
-        Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
+        Content, Download, Goal, Origin, Start, Torrent, Torrents, WriterEvents, metainfo::Metainfo,
     },
     units::ByteSize,
 };
@@ -35,11 +36,12 @@ impl Job<'_> {
         torrent: Option<Torrent>,
         opened: Opened,
     ) -> Result<Imported> {
+        let importing = self.app.importing();
         let torrent = match torrent {
             Some(torrent) => torrent,
             None => torrents.add(start(&opened)).await?,
         };
-        let files = self.publisher(&opened)?;
+        let files = self.publisher(opened.import())?;
         let open = files.is_some() || opened.plan.missing().next().is_some();
         let state = if open { ImportState::Importing } else { ImportState::Imported };
         self.app.catalog.set_state(&opened.row.id, state).await?;
@@ -51,10 +53,14 @@ impl Job<'_> {
         let sink: SharedSink = sink.into();
         let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
-        let writer = Arc::new(self.writer(&opened, sink, direct, publishing.clone()));
-        let (store, reader) = (Arc::clone(&opened.store), self.app.reader(&opened.store));
-        torrent.attach(&opened.meta, store, reader, Some(Arc::clone(&writer)));
-        let mut download = self.download(torrent, &opened, stored, writer_events);
+        let writer = Arc::new(self.writer(opened.import(), sink, direct, publishing.clone()));
+        let (store, cache) = (Arc::clone(&opened.store), Arc::clone(&self.app.cache));
+        let content = Content::new(opened.meta.clone(), store, cache, Some(Arc::clone(&writer)));
+        torrent.attach(content);
+        let readers = self.open_stream(&opened)?;
+        let demand = readers.as_ref().map(|readers| Arc::clone(&readers.0)).unwrap_or_default();
+        let download = self.download(torrent, &opened, stored, writer_events);
+        let mut download = download.with_readers(demand);
         let span = tracing::info_span!("import", id = %opened.row.id);
         let filled = async {
             download.fill(&self.cancel).await?;
@@ -73,17 +79,28 @@ impl Job<'_> {
         }
         self.complete_metainfo(&opened, &download).await?;
         let traffic = (download.downloaded(), torrents.evicted());
-        let imported = self.finish(&opened, traffic).await?;
+        let imported = self.finish(opened.import(), traffic).await?;
+        drop(importing);
         if self.request.seed {
-            download.seed(&self.cancel).await?;
+            let seeded = (opened.row, download.into_torrent(), opened.store);
+            let Job { events, cancel, .. } = self;
+            self.app.seed_on(torrents, seeded, &self.request.seeding, events, cancel).await?;
         }
         Ok(imported)
     }
 
+    /// Opens the import to players where that is asked for; they wait for what is missing until the result is dropped.
+    pub(super) fn open_stream(&self, opened: &Opened) -> Result<Option<EndOnDrop>> {
+        let streams = self.request.streams.as_ref();
+        streams
+            .map(|streams| self.app.stream_filling(&opened.row, &opened.store, streams))
+            .transpose()
+    }
+
     /// The writer of an import; what becomes durable is told to `publishing` too.
-    fn writer(
+    pub(super) fn writer(
         &self,
-        opened: &Opened,
+        opened: Filled<'_>,
         sink: SharedSink,
         direct: Option<DirectFiles>,
         publishing: Option<Arc<Publishing>>,
@@ -100,10 +117,10 @@ impl Job<'_> {
             sink(event);
         };
         ImportWriter::spawn(
-            Arc::clone(&opened.store),
+            Arc::clone(opened.store),
             self.app.catalog.clone(),
             Arc::clone(&self.app.pressure),
-            &opened.plan.wanted,
+            opened.wanted,
             options,
             Box::new(sink),
         )
@@ -157,17 +174,17 @@ impl Job<'_> {
     /// Records the end and tells it, with the bytes fetched and those thrown away again.
     pub(super) async fn finish(
         &self,
-        opened: &Opened,
+        opened: Filled<'_>,
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
         self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
-        self.app.leave_manifest(&opened.row, &self.place).await;
+        self.app.leave_manifest(opened.row, &self.place).await;
         let imported = Imported {
             id: opened.row.id.to_string(),
-            name: opened.meta.name.clone(),
-            bytes: bytes_wanted(&opened.meta, opened.row.selected.as_deref()),
+            name: opened.row.name.clone(),
+            bytes: bytes_wanted(opened.files, opened.row.selected.as_deref()),
             seconds: self.begun.elapsed().as_secs_f64(),
-            files: files_wanted(&opened.meta, opened.row.selected.as_deref()).count(),
+            files: files_wanted(opened.files, opened.row.selected.as_deref()).count(),
             info_hash: opened.row.info_hash(),
             downloaded,
             evicted,
@@ -192,12 +209,16 @@ fn start(opened: &Opened) -> Start {
 async fn leave_off(download: &Download, writer: &ImportWriter, error: Error) -> Error {
     // The session may have ended by itself.
     let _ = download.torrent().pause();
+    stopped(writer, download.wanted(), error).await
+}
+
+/// Stops a writer before the end, and says how far it is.
+pub(super) async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
     let left = writer.stop(FLUSH).await;
     if left > 0 {
         tracing::warn!("storage did not take {} in time; they are fetched again", ByteSize(left));
     }
-    let wanted = download.wanted();
-    let stored = download.store().stored_bytes(wanted);
+    let stored = writer.store().stored_bytes(wanted);
     let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));
     match (error.kind(), error.hint_text()) {
         (Kind::Cancelled, _) => Error::new(Kind::Cancelled, format!("stopped; {progress}"))
@@ -227,7 +248,7 @@ pub(super) async fn started(
         name: meta.name.clone(),
         bytes,
         stored,
-        files: files_wanted(meta, row.selected.as_deref()).count(),
+        files: files_wanted(&meta.files, row.selected.as_deref()).count(),
         info_hash: row.info_hash(),
         listening: torrents.listening(),
     }));

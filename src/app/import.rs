@@ -16,10 +16,10 @@ use crate::{
     config::Config,
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Progress},
-    storage::{ImportStore, stream::resume},
+    storage::{ImportStore, RangeSet, stream::resume},
     torrents::{
         Origin, Start, Torrent, Torrents, metadata,
-        metainfo::{Metainfo, torrent_file},
+        metainfo::{File, Metainfo, torrent_file},
         select,
     },
     units::ByteSize,
@@ -35,7 +35,24 @@ pub(super) struct Job<'a> {
     pub(super) begun: Instant,
 }
 
-/// An import that is known and open, ready to be filled.
+/// What of an open import does not depend on where its bytes come from.
+#[derive(Clone, Copy)]
+pub(super) struct Filled<'a> {
+    pub(super) row: &'a ImportRow,
+    pub(super) store: &'a Arc<ImportStore>,
+    pub(super) files: &'a [File],
+    /// Bytes to be stored, padding left out.
+    pub(super) wanted: &'a RangeSet,
+}
+
+impl Opened {
+    pub(super) fn import(&self) -> Filled<'_> {
+        let Self { row, store, meta, plan, .. } = self;
+        Filled { row, store, files: &meta.files, wanted: &plan.wanted }
+    }
+}
+
+/// An import of a torrent that is known and open, ready to be filled.
 pub(super) struct Opened {
     pub(super) row: ImportRow,
     pub(super) metainfo: Vec<u8>,
@@ -45,7 +62,7 @@ pub(super) struct Opened {
 }
 
 impl App {
-    /// Brings a torrent in. Returns when every wanted byte is durable (with `seed`: when cancelled after that), having
+    /// Brings a torrent in, or the files at a URL. Returns when every wanted byte is durable (with `seed`: when cancelled after that), having
     /// sent [`Event::Imported`].
     ///
     /// # Errors
@@ -66,7 +83,7 @@ impl App {
 impl Job<'_> {
     async fn run(&self) -> Result<Imported> {
         let source = tokio::select! {
-            source = Source::find(&self.request.source, self.request.timeout) => source?,
+            source = Source::find(&self.request.source, &self.request.fetch) => source?,
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
         tokio::select! {
@@ -76,14 +93,16 @@ impl Job<'_> {
         let known = match source {
             Source::Torrent(bytes) => Ok((Metainfo::parse(&bytes)?, bytes)),
             Source::Magnet(uri, magnet) => self.known(&magnet)?.ok_or((uri, magnet)),
+            Source::Files(found) => return self.import_files(found).await,
         };
         match known {
             Ok((meta, metainfo)) => {
                 let opened = self.open(metainfo, meta).await?;
                 if opened.plan.missing().next().is_none() && !self.request.seed {
                     // All of it is here already: nobody needs to be asked for anything.
-                    self.publish_rest(&opened).await?;
-                    return self.finish(&opened, (0, 0)).await;
+                    self.open_stream(&opened)?;
+                    self.publish_rest(opened.import()).await?;
+                    return self.finish(opened.import(), (0, 0)).await;
                 }
                 let torrents = self.session()?;
                 let done = self.fill(&torrents, None, opened).await;
@@ -166,11 +185,16 @@ impl Job<'_> {
             metainfo: metainfo.to_vec(),
             files: file_rows(meta),
             selected,
+            remote: None,
         }
     }
 
-    /// An import of this torrent is there: go on with it.
-    async fn take_up(&self, row: ImportRow, selected: Option<Vec<u32>>) -> Result<ImportRow> {
+    /// This import is there: go on with it.
+    pub(super) async fn take_up(
+        &self,
+        row: ImportRow,
+        selected: Option<Vec<u32>>,
+    ) -> Result<ImportRow> {
         check_not_removing(&row)?;
         if row.selected != selected {
             self.app.catalog.set_selected(&row.id, selected.clone()).await?;

@@ -4,13 +4,18 @@
 //! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
+mod adopt;
 mod attach;
 mod check;
 mod drive;
 mod estimate;
 mod export;
 mod fill;
+mod get;
+mod get_file;
 mod import;
+mod import_files;
+mod import_url;
 mod lock;
 mod login;
 mod magnet;
@@ -19,36 +24,50 @@ mod place;
 mod plan;
 mod publish;
 mod read;
+mod remote;
 mod remove;
 mod repair;
 mod seed;
 mod show;
 mod source;
+mod stream;
 mod types;
 mod url;
 mod verify;
+mod verify_files;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 pub use self::{
+    adopt::{AdoptRequest, AdoptSummary, MissingFile},
     check::{CheckReport, Outcome, Probe, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
+    get::{GetItem, GetOrder, Getter},
     login::{LoginStep, LoginWay, login},
     read::ReadStream,
+    stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FileInfo, FileUrl, GcOrder,
-        GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, RemoveSummary,
-        RepairRequest, SkippedImport, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FetchOrder, FileInfo,
+        FileUrl, GcOrder, GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary,
+        RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
     },
 };
-use self::{lock::DataLock, place::Place};
+use self::{lock::DataLock, place::Place, plan::plain_file};
 use crate::{
     catalog::{Catalog, ImportRow},
     config::Config,
     error::{Error, Kind, Result},
     memory::BlockPool,
-    storage::{ImportReader, ImportStore, Pressure, WindowCache},
-    torrents::metainfo::Metainfo,
+    storage::{DiskCache, ImportReader, ImportStore, Pressure, WindowCache},
+    torrents::metainfo::{File, Metainfo},
 };
 
 /// Called with the bytes done and the bytes there are.
@@ -59,7 +78,8 @@ const SESSION_END: Duration = Duration::from_secs(8);
 /// How long a stop waits for storage to take what is verified already.
 const FLUSH: Duration = Duration::from_secs(20);
 
-/// One budget: seven eighths for bytes on their way in, one eighth for what is read again.
+/// One budget: seven eighths for bytes on their way in, one eighth for what is read again. While nothing comes in, half of
+/// it is for what is read: the allocator needs some room to move, and blocks on their way to peers have their own.
 fn input_budget(config: &Config) -> u64 {
     config.memory.0 - config.memory.0 / 8
 }
@@ -76,6 +96,8 @@ pub struct App {
     pool: BlockPool,
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
+    /// Imports that are being filled now.
+    filling: AtomicUsize,
     places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
     /// Held as long as the folder is open for writing.
     _lock: Option<DataLock>,
@@ -98,7 +120,8 @@ impl App {
         let pool = input_pool(&config);
         Ok(Self {
             pressure: Pressure::new(pool.clone()),
-            cache: WindowCache::new(config.memory.0 - input_budget(&config)),
+            cache: WindowCache::over(config.memory.0 / 2, disk_cache(&config, &catalog)?),
+            filling: AtomicUsize::new(0),
             config,
             catalog,
             pool,
@@ -114,6 +137,13 @@ impl App {
     #[allow(clippy::unused_async, reason = "backends that say goodbye will need it")]
     pub async fn close(self) -> Result<()> {
         Ok(())
+    }
+
+    /// To be held while bytes come in: they need the memory that reading has meanwhile.
+    fn importing(&self) -> Importing<'_> {
+        self.filling.fetch_add(1, Ordering::Relaxed);
+        self.cache.set_room(self.config.memory.0 - input_budget(&self.config));
+        Importing(self)
     }
 
     /// The place an import lives in.
@@ -140,6 +170,14 @@ impl App {
         ImportReader::new(Arc::clone(store), Arc::clone(&self.cache))
     }
 
+    /// The files of an import, pads included.
+    fn files_of(&self, row: &ImportRow) -> Result<Vec<File>> {
+        if row.is_torrent() {
+            return Ok(self.metainfo_of(row)?.1.files);
+        }
+        Ok(self.catalog.files(&row.id)?.into_iter().map(plain_file).collect())
+    }
+
     /// The torrent of an import, as it was checked when it came.
     fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
         let bytes = self.catalog.metainfo(&row.id)?;
@@ -148,5 +186,22 @@ impl App {
                 .because(e)
         })?;
         Ok((bytes, meta))
+    }
+}
+
+/// The cache folder, when one is asked for. Each catalog has its own in it: their imports may have the same ids.
+fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache>>> {
+    let open = |dir: &PathBuf| DiskCache::open(&dir.join(catalog.id()), config.cache_size.0);
+    config.cache_dir.as_ref().map(open).transpose()
+}
+
+/// An import is being filled.
+struct Importing<'a>(&'a App);
+
+impl Drop for Importing<'_> {
+    fn drop(&mut self) {
+        if self.0.filling.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.cache.set_room(self.0.config.memory.0 / 2);
+        }
     }
 }

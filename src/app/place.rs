@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::drive::open_drive;
 use crate::{
     backends::{
-        Adaptive, LocalBackend, Notes, RetryPolicy, Retrying, S3Backend, S3Settings,
+        Adaptive, Hedged, LocalBackend, Notes, RetryPolicy, Retrying, S3Backend, S3Settings,
         StorageBackend, Throttled,
     },
     catalog::Catalog,
@@ -34,7 +34,7 @@ pub(super) async fn open_backend(
         return Ok(limited);
     }
     let adaptive = Adaptive::new(limited, profile.upload_concurrency);
-    Ok(Arc::new(Retrying::with_policy(adaptive, patience)))
+    Ok(Arc::new(Retrying::with_policy(Hedged::new(adaptive), patience)))
 }
 
 async fn open_bare(profile: &Profile, notes: Arc<dyn Notes>) -> Result<Arc<dyn StorageBackend>> {

@@ -53,6 +53,17 @@ pub(super) fn wanted(
     (pieces, ranges)
 }
 
+/// What a selection wants of an import that is no torrent: its files, and nothing that they share with others.
+pub(super) fn ranges_wanted(files: &[File], selected: Option<&[u32]>) -> RangeSet {
+    files_wanted(files, selected).map(|file| file.range.clone()).collect()
+}
+
+/// A file of an import that is no torrent, as one of a torrent looks.
+pub(super) fn plain_file(row: FileRow) -> File {
+    let range = row.start..row.start.saturating_add(row.len);
+    File { path: row.path, range, pad: row.pad, executable: false, symlink: None }
+}
+
 /// The files as the catalog records them.
 pub(super) fn file_rows(meta: &Metainfo) -> Vec<FileRow> {
     meta.files.iter().map(file_row).collect()
@@ -68,12 +79,12 @@ pub(super) fn file_row(file: &File) -> FileRow {
     }
 }
 
-/// The real files that are wanted, with their places in the torrent's list.
+/// The real files that are wanted, of all those of an import.
 pub(super) fn files_wanted<'a>(
-    meta: &'a Metainfo,
+    files: &'a [File],
     selected: Option<&'a [u32]>,
 ) -> impl Iterator<Item = &'a File> {
-    let files = meta.files.iter().enumerate();
+    let files = files.iter().enumerate();
     files.filter(move |(i, f)| !f.pad && is_selected(selected, *i)).map(|x| x.1)
 }
 
@@ -84,6 +95,6 @@ pub(super) fn is_selected(selected: Option<&[u32]>, index: usize) -> bool {
 }
 
 /// The bytes of the files that are wanted. What is stored may be more: whole pieces, which reach into other files.
-pub(super) fn bytes_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
-    files_wanted(meta, selected).map(|f| f.range.end - f.range.start).sum()
+pub(super) fn bytes_wanted(files: &[File], selected: Option<&[u32]>) -> u64 {
+    files_wanted(files, selected).map(|f| f.range.end - f.range.start).sum()
 }

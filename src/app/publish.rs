@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, ProgressFn, PublishSummary,
-    import::{Job, Opened},
+    import::{Filled, Job},
     place::Place,
     plan::{file_row, files_wanted},
     read::find_file,
@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink},
     storage::{DirectFiles, ImportStore, Published, Publisher, Publishing, WriterEvent},
-    torrents::metainfo::Metainfo,
+    torrents::metainfo::File,
 };
 
 /// The longest first wait after a failure, as for uploads.
@@ -50,21 +50,22 @@ pub(super) fn publish(Files { publisher, files }: Files, sink: &SharedSink) -> A
 
 impl Job<'_> {
     /// What there is to publish of an import whose files are to be objects.
-    pub(super) fn publisher(&self, opened: &Opened) -> Result<Option<Files>> {
+    pub(super) fn publisher(&self, opened: Filled<'_>) -> Result<Option<Files>> {
         if opened.row.layout != LayoutKind::Files {
             return Ok(None);
         }
-        let publisher = self.app.publisher(&opened.store, &self.place)?;
-        let mut files = whole_files(&opened.meta, opened.row.selected.as_deref());
+        let publisher = self.app.publisher(opened.store, &self.place)?;
+        let mut files = whole_files(opened.files, opened.row.selected.as_deref());
         files.retain(|file| !publisher.is_published(file));
         Ok((!files.is_empty()).then_some(Files { publisher, files }))
     }
 
     /// Publishes what an earlier run left, when nothing is to be fetched any more.
-    pub(super) async fn publish_rest(&self, opened: &Opened) -> Result<()> {
+    pub(super) async fn publish_rest(&self, opened: Filled<'_>) -> Result<()> {
         let Some(files) = self.publisher(opened)? else { return Ok(()) };
+        let _importing = self.app.importing();
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
-        let (sink, mut lost) = told(&self.events, &opened.row);
+        let (sink, mut lost) = told(&self.events, opened.row);
         let publishing = publish(files, &sink);
         let done = tokio::select! {
             done = publishing.finished() => done.map(drop),
@@ -77,7 +78,10 @@ impl Job<'_> {
 }
 
 /// What publishing says, as events of the import, and what ends it.
-fn told(events: &EventSink, row: &ImportRow) -> (SharedSink, mpsc::UnboundedReceiver<Error>) {
+pub(super) fn told(
+    events: &EventSink,
+    row: &ImportRow,
+) -> (SharedSink, mpsc::UnboundedReceiver<Error>) {
     let (events, id) = (events.clone(), row.id.to_string());
     let (tx, lost) = mpsc::unbounded_channel();
     let sink: SharedSink = Arc::new(move |event| match event {
@@ -91,8 +95,8 @@ fn told(events: &EventSink, row: &ImportRow) -> (SharedSink, mpsc::UnboundedRece
 }
 
 /// The wanted files that can be objects: links have no bytes and no form that every place keeps.
-pub(super) fn whole_files(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<FileRow> {
-    files_wanted(meta, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
+pub(super) fn whole_files(files: &[File], selected: Option<&[u32]>) -> Vec<FileRow> {
+    files_wanted(files, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
 }
 
 impl App {
@@ -111,8 +115,7 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
         let row = self.catalog.find(needle)?;
-        let (_, meta) = self.metainfo_of(&row)?;
-        let all = whole_files(&meta, row.selected.as_deref());
+        let all = whole_files(&self.files_of(&row)?, row.selected.as_deref());
         let files = self.chosen(&row, all, paths)?;
         if paths.is_empty() && row.layout != LayoutKind::Files {
             self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
@@ -120,6 +123,8 @@ impl App {
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
         let publisher = self.publisher(&store, &place)?;
+        // What is read back and sent is in the memory of what comes in.
+        let _importing = self.importing();
         let (already, rest): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| publisher.is_published(file));
         let whole = |file: &FileRow| store.covered(file.start..file.start + file.len);

@@ -23,7 +23,7 @@ impl App {
         if keep_objects {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
         }
-        objects.retain(|object| object.role != Role::Manifest);
+        objects.retain(|object| !matches!(object.role, Role::Manifest | Role::Adopted));
         let stored = objects.iter().filter(|o| o.stored);
         Ok(RemoveSummary { objects: objects.len(), bytes: stored.map(|o| o.len).sum() })
     }
@@ -80,7 +80,8 @@ impl App {
             report.bytes += found.adopted.bytes;
         }
         for row in &found.removing {
-            let objects = self.catalog.objects(&row.id)?;
+            let mut objects = self.catalog.objects(&row.id)?;
+            objects.retain(|object| object.role != Role::Adopted);
             report.objects += objects.len();
             report.bytes += objects.iter().map(|o| o.len).sum::<u64>();
         }

@@ -1,16 +1,16 @@
-//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm.
+//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm; files of a URL, from there.
 
 use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, BadPiece, ImportRequest, RepairRequest, SESSION_END,
+    App, BadPiece, FetchOrder, ImportRequest, RepairRequest, SESSION_END,
     import::{Job, Opened},
     plan::Plan,
 };
 use crate::{
-    backends::Key,
+    config::SeedOptions,
     error::Result,
     events::{EventSink, Imported},
     storage::{stream::resume, sweep::delete_freed},
@@ -33,14 +33,15 @@ impl App {
     ) -> Result<Imported> {
         let begun = Instant::now();
         let row = self.catalog.find(needle)?;
+        if !row.is_torrent() {
+            return self.repair_files(row, bad, request, events, cancel).await;
+        }
         let place = self.place_of(&row).await?;
         let (metainfo, meta) = self.metainfo_of(&row)?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
         let freed = self.catalog.forget_ranges(&row.id, ranges).await?;
-        for object in &freed {
-            // Whole files come back under the same names.
-            self.cache.forget(&Key::new(&object.key)?);
-        }
+        // What was wrong may be there as it was read.
+        self.cache.forget(&row.id);
         let store = self.open_store(&row, &place)?;
         resume(&self.catalog, &store).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
@@ -51,7 +52,10 @@ impl App {
             layout: row.layout,
             network: request.network,
             seed: false,
+            seeding: SeedOptions::default(),
             timeout: request.timeout,
+            streams: None,
+            fetch: FetchOrder::default(),
         };
         let backend = Arc::clone(&place.backend);
         let job = Job { app: self, request: &import, place, events, cancel, begun };

@@ -1,14 +1,16 @@
 //! `ls` and `info`: the catalog, for people and programs.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    App, FileInfo, ImportInfo, ImportSummary,
-    plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected},
+    App, FileInfo, ImportInfo, ImportSummary, Seeded,
+    estimate::provider,
+    plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected, ranges_wanted},
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, Role},
+    catalog::{ImportRow, ObjectRow, Role, Traffic},
+    config::prices::Prices,
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -32,14 +34,16 @@ impl App {
     #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
     pub async fn info(&self, needle: &str) -> Result<ImportInfo> {
         let row = self.catalog.find(needle)?;
-        let Look { summary, meta, store } = self.look(&row)?;
+        let Look { summary, files, meta, store } = self.look(&row)?;
         let packed = store.packed_bytes();
-        let real = meta.files.iter().enumerate().filter(|(_, f)| !f.pad);
+        let real = files.iter().enumerate().filter(|(_, f)| !f.pad);
         let objects = self.catalog.objects(&row.id)?;
         let whole = WholeFiles::of(&objects);
+        let adopted = self.adopted_keys(&row, &objects)?;
         let key = |f: &File| {
             let object = whole.find(&file_row(f)).filter(|object| object.stored);
-            object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none())
+            let key = object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none());
+            key.or_else(|| adopted.get(&f.range.start).filter(|_| !f.range.is_empty()).cloned())
         };
         let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
             number,
@@ -57,38 +61,75 @@ impl App {
             packed,
             packed_share: share.min(1.0),
             chunk_len: row.chunk_len,
-            piece_length: u64::from(meta.piece_length),
-            pieces: meta.pieces() as usize,
-            trackers: meta.trackers.iter().flatten().map(|t| redact::tracker(t)).collect(),
-            private: meta.private,
+            piece_length: meta.as_ref().map_or(0, |meta| u64::from(meta.piece_length)),
+            pieces: meta.as_ref().map_or(0, |meta| meta.pieces() as usize),
+            trackers: meta
+                .iter()
+                .flat_map(|meta| meta.trackers.iter().flatten())
+                .map(|tracker| redact::tracker(tracker))
+                .collect(),
+            private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
+            seeded: self.seeded(&row)?,
             summary,
         })
     }
 
+    /// The keys of the user's own objects that files of an import are in, by where the files begin.
+    fn adopted_keys(&self, row: &ImportRow, objects: &[ObjectRow]) -> Result<HashMap<u64, String>> {
+        let adopted = objects.iter().filter(|object| object.role == Role::Adopted);
+        let keys: HashMap<_, _> = adopted.map(|object| (object.num, &object.key)).collect();
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let extents = self.catalog.extents(&row.id)?.into_iter();
+        Ok(extents
+            .filter_map(|e| Some((e.range.start - e.offset, (*keys.get(&e.object)?).clone())))
+            .collect())
+    }
+
+    /// The books of an import, and the money they make.
+    fn seeded(&self, row: &ImportRow) -> Result<Seeded> {
+        let Traffic { gets, fetched, kept, served, seconds } = self.catalog.traffic_of(&row.id)?;
+        // A storage that is not configured any more has no prices.
+        let profile = self.config.storage(&row.storage).ok();
+        let provider = profile.as_ref().and_then(|p| provider(&p.kind, Prices::table()));
+        let dollars = provider.map(|provider| provider.reading(gets, fetched));
+        Ok(Seeded { gets, fetched, kept, served, seconds, dollars })
+    }
+
     fn look(&self, row: &ImportRow) -> Result<Look> {
-        let (_, meta) = self.metainfo_of(row)?;
+        let meta = match row.is_torrent() {
+            true => Some(self.metainfo_of(row)?.1),
+            false => None,
+        };
+        let files = self.files_of(row)?;
         // Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
         let store = ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))?;
-        let plan = Plan::new(&meta, row.selected.as_deref(), &store);
+        let wanted = match &meta {
+            Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
+            None => ranges_wanted(&files, row.selected.as_deref()),
+        };
         let summary = ImportSummary {
             id: row.id.to_string(),
             name: row.name.clone(),
-            bytes: bytes_wanted(&meta, row.selected.as_deref()),
-            files: files_wanted(&meta, row.selected.as_deref()).count(),
+            bytes: bytes_wanted(&files, row.selected.as_deref()),
+            files: files_wanted(&files, row.selected.as_deref()).count(),
             state: row.state.as_str().to_owned(),
             storage: row.storage.clone(),
             info_hash: row.info_hash(),
             source: redact::source(&row.source),
-            stored: store.stored_bytes(&plan.wanted),
+            stored: store.stored_bytes(&wanted),
         };
-        Ok(Look { summary, meta, store })
+        Ok(Look { summary, files, meta, store })
     }
 }
 
 struct Look {
     summary: ImportSummary,
-    meta: Metainfo,
+    files: Vec<File>,
+    /// Of a torrent.
+    meta: Option<Metainfo>,
     store: Arc<ImportStore>,
 }

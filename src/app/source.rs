@@ -1,37 +1,127 @@
-//! What the user named, found: a .torrent file, the URL of one, or a magnet link.
+//! What the user named, found: a torrent by its file, its URL or a magnet link, or files at a server.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::magnet::Magnet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    FetchOrder,
+    get::{file_name, folder_name, paths_below},
+    magnet::Magnet,
+};
 use crate::{
+    downloads::find,
     error::{Error, Kind, Result},
+    protocols::{Found, Protocol, Protocols, Remote, Wanted, next},
     torrents::bencode::MAX_INPUT,
 };
 
-/// A torrent by its file's bytes, or by its magnet link.
+/// A torrent by its file's bytes, or by its magnet link; or what is no torrent.
 #[derive(Debug)]
 pub(super) enum Source {
     Torrent(Vec<u8>),
     Magnet(String, Magnet),
+    Files(RemoteFiles),
 }
 
-/// How long a server may be silent when no `--timeout` is given.
-const SILENCE: Duration = Duration::from_secs(60);
+/// One file at a server, or all below a folder.
+#[derive(Debug)]
+pub(super) struct RemoteFiles {
+    pub(super) protocol: Arc<dyn Protocol>,
+    /// Of the file, or of the folder.
+    pub(super) name: String,
+    /// Each with its path in the import: safe, none twice; below `name` where it is a folder.
+    pub(super) files: Vec<(String, Remote)>,
+}
+
+/// So many bytes tell whether a file is a torrent.
+const HEAD: u64 = 24;
 
 impl Source {
-    pub(super) async fn find(text: &str, timeout: Option<Duration>) -> Result<Self> {
+    pub(super) async fn find(text: &str, order: &FetchOrder) -> Result<Self> {
         let scheme = text.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
         match scheme.as_str() {
             "magnet" => Ok(Self::Magnet(text.to_owned(), Magnet::parse(text)?)),
-            "http" | "https" => fetch(text, timeout.unwrap_or(SILENCE)).await.map(Self::Torrent),
-            _ if text.contains("://") => Err(Error::new(
-                Kind::Unsupported,
-                format!("source {text:?}: scheme {scheme:?} is not known"),
-            )
-            .hint("give a .torrent file, a magnet link, or the http(s) URL of a .torrent")),
+            _ if text.contains("://") => Self::at_server(text, order).await,
             _ => read(text).await.map(Self::Torrent),
         }
     }
+
+    async fn at_server(text: &str, order: &FetchOrder) -> Result<Self> {
+        // The text may hold a password.
+        let bad = |e| Error::new(Kind::InvalidInput, "the source is not a URL").because(e);
+        let url = Url::parse(text).map_err(bad)?;
+        let protocols = Protocols::new(order.options.clone());
+        let protocol = protocols.of(&url, order.protocol.as_deref())?;
+        // A tracker's URL of a torrent has a passkey in it, often enough in its path.
+        let hidden = |e| if is_torrent_name(url.path()) { without_path(&url, e) } else { e };
+        // Whoever asked stops this by dropping it.
+        let never = CancellationToken::new();
+        let found = find(&protocol, &url, order.effort.max_tries, &never).await;
+        match found.map_err(hidden)? {
+            Found::File(remote) => {
+                if is_torrent(&*protocol, &remote).await.map_err(hidden)? {
+                    return fetch(&*protocol, &remote).await.map_err(hidden).map(Self::Torrent);
+                }
+                let name = file_name(&remote)?;
+                let files = vec![(name.clone(), remote)];
+                Ok(Self::Files(RemoteFiles { protocol, name, files }))
+            }
+            Found::Folder(listing) => {
+                let name = folder_name(&listing)?;
+                let paths = paths_below(&listing)?.into_iter().map(|path| format!("{name}/{path}"));
+                let remotes = listing.files.into_iter().map(|file| file.remote);
+                let files: Vec<_> = paths.zip(remotes).collect();
+                if files.is_empty() {
+                    let text = format!("folder {name:?} has no files");
+                    return Err(Error::new(Kind::NotFound, text));
+                }
+                Ok(Self::Files(RemoteFiles { protocol, name, files }))
+            }
+        }
+    }
+}
+
+fn is_torrent_name(path: &str) -> bool {
+    path.to_ascii_lowercase().ends_with(".torrent")
+}
+
+/// By its type or name; else by its first bytes, where it is no longer than a torrent may be.
+async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
+    let by_type = remote.content_type.as_deref().is_some_and(|t| t.contains("x-bittorrent"));
+    let named = remote.name.as_deref().is_some_and(is_torrent_name);
+    if by_type
+        || named
+        || is_torrent_name(remote.url.path())
+        || is_torrent_name(remote.asked.path())
+    {
+        return Ok(true);
+    }
+    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
+        return Ok(false);
+    }
+    let mut head = Vec::new();
+    let mut stream = protocol.open(remote, Wanted { start: 0, end: Some(HEAD) }).await?;
+    while let Some(bytes) = next(&mut stream).await {
+        match bytes {
+            Ok(bytes) => head.extend_from_slice(&bytes),
+            // It is shorter than that: whatever it is, it is no torrent.
+            Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(begins_like_a_torrent(&head))
+}
+
+/// A dictionary whose first key is a short word, like `d8:announce`.
+fn begins_like_a_torrent(head: &[u8]) -> bool {
+    let Some(rest) = head.strip_prefix(b"d") else { return false };
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    let len = std::str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse::<usize>().ok());
+    let (Some(len), Some(key)) = (len, rest.get(digits + 1..)) else { return false };
+    let is_word = |key: &[u8]| key.iter().all(|b| b.is_ascii_lowercase() || b" -.".contains(b));
+    rest[digits] == b':' && (1..=20).contains(&len) && is_word(&key[..len.min(key.len())])
 }
 
 async fn read(path: &str) -> Result<Vec<u8>> {
@@ -49,31 +139,11 @@ async fn read(path: &str) -> Result<Vec<u8>> {
     }
 }
 
-async fn fetch(url: &str, timeout: Duration) -> Result<Vec<u8>> {
-    let place = |e: reqwest::Error| {
-        let kind = match e.status().map(|s| s.as_u16()) {
-            Some(404 | 410) => Kind::NotFound,
-            Some(401) => Kind::Unauthenticated,
-            Some(403) => Kind::PermissionDenied,
-            Some(429) => Kind::RateLimited,
-            Some(500..) => Kind::Unavailable,
-            Some(_) => Kind::InvalidInput,
-            None => Kind::Network,
-        };
-        // The URL may carry a passkey: only its host is named.
-        let host = e.url().and_then(|u| u.host_str()).unwrap_or("the server").to_owned();
-        Error::new(kind, format!("torrent from {host}")).because(e.without_url())
-    };
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("bae/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(timeout)
-        .read_timeout(timeout)
-        .build()
-        .map_err(place)?;
-    let sent = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-    let mut response = sent.map_err(place)?;
+async fn fetch(protocol: &dyn Protocol, remote: &Remote) -> Result<Vec<u8>> {
+    let whole = Wanted { start: 0, end: remote.len };
+    let mut stream = protocol.open(remote, whole).await?;
     let mut bytes = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(place)? {
+    while let Some(part) = next(&mut stream).await.transpose()? {
         if bytes.len() + part.len() > MAX_INPUT {
             return Err(too_large("the answer", (bytes.len() + part.len()) as u64));
         }
@@ -82,7 +152,51 @@ async fn fetch(url: &str, timeout: Duration) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Only its host is named.
+fn without_path(url: &Url, error: Error) -> Error {
+    let host = url.host_str().unwrap_or("the server");
+    let said = error.report().replace(url.path(), "/…");
+    let hidden = Error::new(error.kind(), format!("torrent from {host}: {said}"));
+    match error.hint_text() {
+        Some(hint) => hidden.hint(hint),
+        None => hidden,
+    }
+}
+
 fn too_large(what: &str, len: u64) -> Error {
     let text = format!("{what} has {len} bytes or more; a torrent file has at most {MAX_INPUT}");
     Error::new(Kind::InvalidInput, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torrent_is_known_by_its_beginning() {
+        for yes in
+            [&b"d8:announce35:udp://tracker"[..], b"d4:infod6:lengthi1e", b"d13:creation datei1e"]
+        {
+            assert!(begins_like_a_torrent(yes), "{}", String::from_utf8_lossy(yes));
+        }
+        for no in [
+            &b""[..],
+            b"d",
+            b"d20 dice and their rules",
+            b"d1",
+            b"<!DOCTYPE html>",
+            b"d3:\x00\x01\x02",
+        ] {
+            assert!(!begins_like_a_torrent(no), "{}", String::from_utf8_lossy(no));
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_torrent_names_only_the_host() {
+        let url = Url::parse("https://t.example/dl/passkey/x.torrent").unwrap();
+        let e = Error::new(Kind::NotFound, "t.example/dl/passkey/x.torrent: 404 Not Found");
+        let hidden = without_path(&url, e);
+        assert_eq!(hidden.kind(), Kind::NotFound);
+        assert_eq!(hidden.report(), "torrent from t.example: t.example/…: 404 Not Found");
+    }
 }

@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{catalog::LayoutKind, config::NetworkOptions, error::Error, storage::Published};
+use super::Streams;
+use crate::{
+    catalog::LayoutKind,
+    config::{NetworkOptions, SeedOptions},
+    downloads::{Effort, Resume},
+    error::Error,
+    protocols::{Digest, FetchOptions},
+    storage::Published,
+};
 
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +26,7 @@ pub enum Access {
 /// One thing to bring in.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
-    /// Path or http(s) URL of a `.torrent` file, or a magnet link.
+    /// Path or URL of a `.torrent` file, a magnet link, or the URL of files.
     pub source: String,
     /// Name or URL, as for [`Config::storage`](crate::config::Config::storage).
     pub storage: String,
@@ -27,10 +35,28 @@ pub struct ImportRequest {
     /// `Files` also makes whole files of an import that is chunks so far; `Chunks` undoes nothing.
     pub layout: LayoutKind,
     pub network: NetworkOptions,
-    /// Go on seeding when all is imported, until cancelled.
+    /// Go on seeding when all is imported, until cancelled or it is enough.
     pub seed: bool,
+    pub seeding: SeedOptions,
     /// Give up when nothing arrived for so long.
     pub timeout: Option<Duration>,
+    /// Where it is opened for players as soon as its files are known.
+    pub streams: Option<Streams>,
+    pub fetch: FetchOrder,
+}
+
+/// How servers are reached and files are fetched from them.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOrder {
+    pub options: FetchOptions,
+    /// Speaks for the URL, whatever its own scheme.
+    pub protocol: Option<String>,
+    pub effort: Effort,
+    pub resume: Resume,
+    /// What the file must hash to.
+    pub checksums: Vec<Digest>,
+    /// The checksum that lies beside the file counts as well.
+    pub beside: bool,
 }
 
 /// One import in one line.
@@ -75,6 +101,26 @@ pub struct ImportInfo {
     pub created: u64,
     /// Seconds since 1970; `None` while it is incomplete.
     pub completed: Option<u64>,
+    /// What seeding it cost and gave, over all runs.
+    pub seeded: Seeded,
+}
+
+/// The books of an import.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Seeded {
+    /// Ranged gets from storage; those that failed and were repeated count once.
+    pub gets: u64,
+    /// Bytes they brought.
+    pub fetched: u64,
+    /// Bytes that were read from the cache instead.
+    pub kept: u64,
+    /// Bytes sent to peers.
+    pub served: u64,
+    /// Seconds in which peers could reach it.
+    pub seconds: u64,
+    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dollars: Option<f64>,
 }
 
 /// A file of an import.
@@ -85,7 +131,7 @@ pub struct FileInfo {
     pub path: String,
     pub bytes: u64,
     pub selected: bool,
-    /// The object that it is by itself, once it is published.
+    /// The object that it is by itself, once it is published, or that was adopted for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

@@ -24,8 +24,7 @@ impl App {
         expiry: Duration,
     ) -> Result<Vec<FileUrl>> {
         let row = self.catalog.find(needle)?;
-        let (_, meta) = self.metainfo_of(&row)?;
-        let all = whole_files(&meta, row.selected.as_deref());
+        let all = whole_files(&self.files_of(&row)?, row.selected.as_deref());
         let objects = WholeFiles::of(&self.catalog.objects(&row.id)?);
         let published = |file: &FileRow| objects.find(file).filter(|object| object.stored);
         let files = match path {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, BadPiece, ProgressFn, VerifyReport, plan::Plan};
 use crate::{
-    catalog::{ObjectNum, Role},
+    backends::{Key, Stamp, StorageBackend},
+    catalog::{ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     error::{Error, Kind, Result},
     storage::{ImportReader, presence::absent},
     torrents::{
@@ -33,6 +34,9 @@ impl App {
         let row = self.catalog.find(needle)?;
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
+        if !row.is_torrent() {
+            return self.verify_files(&row, &store, Some(progress), cancel).await;
+        }
         let (_, meta) = self.metainfo_of(&row)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let hashes = PieceHashes::of(&meta);
@@ -69,18 +73,14 @@ impl App {
         let row = self.catalog.find(needle)?;
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
+        if !row.is_torrent() {
+            return self.verify_files(&row, &store, None, CancellationToken::new()).await;
+        }
         let (_, meta) = self.metainfo_of(&row)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
-        let mut objects = self.catalog.objects(&row.id)?;
-        objects.retain(|object| object.stored && object.role != Role::Manifest);
-        let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
-        let absent = absent(&*place.backend, &expected).await?;
-        let absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
         let mut bad = BTreeSet::new();
-        for extent in self.catalog.extents(&row.id)? {
-            if absent.contains(&extent.object) {
-                bad.extend(pieces_of(&meta, &extent.range));
-            }
+        for range in self.lost_ranges(&row, &*place.backend).await? {
+            bad.extend(pieces_of(&meta, &range));
         }
         Ok(VerifyReport {
             pieces: plan.have.iter().filter(|have| **have).count(),
@@ -90,6 +90,43 @@ impl App {
                 .collect(),
             missing: store.missing(&plan.wanted).len(),
         })
+    }
+}
+
+impl App {
+    /// Adopted objects that are others than those that were verified, as far as the place can tell.
+    async fn changed(
+        &self,
+        import: &ImportId,
+        objects: &[ObjectRow],
+        backend: &dyn StorageBackend,
+    ) -> Result<Vec<ObjectNum>> {
+        let mut changed = Vec::new();
+        for (key, len, tag) in self.catalog.adopted_objects(import)? {
+            let now = backend.stamp(&Key::new(&key)?).await?;
+            if now.is_none_or(|now| !now.is(&Stamp { len, tag })) {
+                let found = objects.iter().find(|o| o.role == Role::Adopted && o.key == key);
+                changed.extend(found.map(|object| object.num));
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The ranges of an import whose objects are gone, or have another length than they should.
+    pub(super) async fn lost_ranges(
+        &self,
+        row: &ImportRow,
+        backend: &dyn StorageBackend,
+    ) -> Result<Vec<Range<u64>>> {
+        let mut objects = self.catalog.objects(&row.id)?;
+        objects.retain(|object| object.stored && object.role != Role::Manifest);
+        let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
+        let absent = absent(backend, &expected).await?;
+        let mut absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
+        absent.extend(self.changed(&row.id, &objects, backend).await?);
+        let extents = self.catalog.extents(&row.id)?.into_iter();
+        let lost = extents.filter(|extent| absent.contains(&extent.object));
+        Ok(lost.map(|extent| extent.range).collect())
     }
 }
 

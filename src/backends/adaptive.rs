@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -223,6 +223,10 @@ impl<B: StorageBackend> StorageBackend for Adaptive<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.lanes.others.run(self.inner.head(key)).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.lanes.others.run(self.inner.stamp(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

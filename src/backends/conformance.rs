@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Copying, Key, Payload, Shape, StorageBackend, Upload, list_all, rng::SplitMix64};
+use super::{
+    Copying, Key, Payload, Shape, Stamp, StorageBackend, Upload, list_all, rng::SplitMix64,
+};
 use crate::error::Kind;
 
 /// Runs the suite under keys of its own, and removes them.
@@ -59,6 +61,11 @@ impl Suite<'_> {
         got.unwrap_or_else(|e| panic!("get {key} {range:?} failed: {}", e.report()))
     }
 
+    async fn stamp(&self, key: &Key) -> Option<Stamp> {
+        let got = self.backend.stamp(key).await;
+        got.unwrap_or_else(|e| panic!("stamp of {key} failed: {}", e.report()))
+    }
+
     async fn head(&self, key: &Key) -> Option<u64> {
         let got = self.backend.head(key).await;
         got.unwrap_or_else(|e| panic!("head {key} failed: {}", e.report()))
@@ -89,6 +96,9 @@ impl Suite<'_> {
         let whole: Vec<u8> = parts.concat();
         let key = self.put("parts", parts.into_iter().collect()).await;
         assert_eq!(self.head(&key).await, Some(whole.len() as u64), "3000 parts make one object");
+        let stamp = self.stamp(&key).await;
+        assert_eq!(stamp.as_ref().map(|stamp| stamp.len), Some(whole.len() as u64));
+        assert_eq!(self.stamp(&key).await, stamp, "a stamp stays while the object does");
         let got = self.get(&key, 0..whole.len() as u64).await;
         assert!(got == whole, "3000 parts come back in order");
     }
@@ -110,6 +120,7 @@ impl Suite<'_> {
     async fn tells_what_is_missing(&self) {
         let key = self.key("missing");
         assert_eq!(self.head(&key).await, None, "head of a missing object is None");
+        assert_eq!(self.stamp(&key).await, None, "a missing object has no stamp");
         let got = self.backend.get(&key, 0..1).await;
         let kind = got.expect_err("get of a missing object is an error").kind();
         assert_eq!(kind, Kind::NotFound, "get of a missing object is NotFound");

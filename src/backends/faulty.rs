@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
     rng::SplitMix64,
 };
 use crate::error::{Error, Kind, Result};
@@ -263,6 +263,11 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.scripted(Op::Head, "head", key.as_str())?;
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.scripted(Op::Head, "head", key.as_str())?;
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use url::Url;
 
 use super::{
-    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, StorageBackend,
+    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
     Unfinished, Upload, UploadId,
 };
 use crate::error::{Error, Kind, Result};
@@ -46,6 +46,11 @@ impl StorageBackend for MemoryBackend {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.objects.read().get(key).map(|o| o.len() as u64))
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        let objects = self.objects.read();
+        Ok(objects.get(key).map(|o| Stamp { len: o.len() as u64, tag: None }))
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

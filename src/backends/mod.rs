@@ -2,7 +2,7 @@
 //!
 //! A backend keeps immutable objects under keys and knows nothing of imports or torrents. Bytes come in as a
 //! [`Payload`] (pieces of memory, never joined into one) and go out as ranges. Retrying, limiting and failing on
-//! purpose are wrappers (`Retrying<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
+//! purpose are wrappers (`Retrying<B>`, `Hedged<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
 //! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
 
 pub mod adaptive;
@@ -10,6 +10,7 @@ pub mod adaptive;
 pub mod conformance;
 pub mod drive;
 pub mod faulty;
+pub mod hedged;
 mod key;
 pub mod local;
 pub mod memory;
@@ -33,13 +34,14 @@ use crate::error::Result;
 pub use adaptive::Adaptive;
 pub use drive::{DriveBackend, DriveSettings};
 pub use faulty::{Faulty, Op};
+pub use hedged::Hedged;
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 pub use notes::{MemoryNotes, Notes};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
-pub use s3::{S3Backend, S3Settings};
+pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage, SourceStream};
 pub use throttled::Throttled;
 pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 
@@ -48,6 +50,24 @@ pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 pub struct ObjectInfo {
     pub key: Key,
     pub len: u64,
+}
+
+/// What tells an object's bytes from others that may come under the same key: of objects that are not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub len: u64,
+    /// Changes with the bytes, in the place's own words (an S3 ETag, the time of a file's last change); `None` where the
+    /// place has no word for it.
+    pub tag: Option<String>,
+}
+
+impl Stamp {
+    /// Whether an object of this stamp is that of `other`, as far as both tell.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let tags = self.tag.as_ref().zip(other.tag.as_ref());
+        self.len == other.len && tags.is_none_or(|(one, other)| one == other)
+    }
 }
 
 /// Some of a listing.
@@ -104,6 +124,12 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// # Errors
     /// Only when the place cannot be asked.
     async fn head(&self, key: &Key) -> Result<Option<u64>>;
+
+    /// As [`StorageBackend::head`], with what tells the object's bytes from others under its key.
+    ///
+    /// # Errors
+    /// Only when the place cannot be asked.
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>>;
 
     /// Removes the object; no error when there is none.
     ///
@@ -171,6 +197,10 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         (**self).head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        (**self).stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

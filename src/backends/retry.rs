@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
     rng::SplitMix64,
 };
 use crate::error::{Error, Kind, Result};
@@ -182,6 +182,10 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.policy.asking("head", key.as_str()).repeat(|| self.inner.head(key)).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.policy.asking("head", key.as_str()).repeat(|| self.inner.stamp(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

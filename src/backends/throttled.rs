@@ -4,14 +4,12 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
 };
-use crate::error::Result;
+use crate::{error::Result, rate::RateLimit};
 
 /// Holds the puts of all callers together to a rate; reads pass freely.
 ///
@@ -20,40 +18,14 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Throttled<B> {
     inner: B,
-    link: Arc<Link>,
-}
-
-#[derive(Debug)]
-struct Link {
-    bytes_per_second: u64,
-    /// When the bytes of every put so far will have gone out.
-    drained_at: Mutex<Instant>,
+    link: Arc<RateLimit>,
 }
 
 impl<B> Throttled<B> {
     /// Limits the puts into `inner` to `bytes_per_second` (at least 1).
     #[must_use]
     pub fn new(inner: B, bytes_per_second: u64) -> Self {
-        let bytes_per_second = bytes_per_second.max(1);
-        let link = Link { bytes_per_second, drained_at: Mutex::new(Instant::now()) };
-        Self { inner, link: Arc::new(link) }
-    }
-}
-
-impl Link {
-    /// Returns when `len` more bytes may go.
-    async fn pass(&self, len: u64) {
-        tokio::time::sleep_until(self.reserve(len)).await;
-    }
-
-    fn reserve(&self, len: u64) -> Instant {
-        #[allow(clippy::cast_precision_loss, reason = "a delay needs no 53 bits")]
-        let seconds = len as f64 / self.bytes_per_second as f64;
-        let mut drained_at = self.drained_at.lock();
-        // A year's wait stands for anything longer: an `Instant` must not overflow.
-        let takes = Duration::from_secs_f64(seconds.min(3.2e7));
-        *drained_at = (*drained_at).max(Instant::now()) + takes;
-        *drained_at
+        Self { inner, link: RateLimit::new(Some(bytes_per_second.max(1))) }
     }
 }
 
@@ -70,6 +42,10 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -114,7 +90,7 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 #[derive(Debug)]
 struct ThrottledUpload {
     inner: Box<dyn Upload>,
-    link: Arc<Link>,
+    link: Arc<RateLimit>,
 }
 
 #[async_trait]
@@ -143,6 +119,8 @@ impl Upload for ThrottledUpload {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::backends::{MemoryBackend, conformance};
 

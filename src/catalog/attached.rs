@@ -1,13 +1,13 @@
-//! Imports that come back from their manifests.
+//! Imports that come with their objects: back from their manifests, or adopted.
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Catalog, Extent, ImportId, ImportRow, ImportState, NewImport, ObjectNum, Role,
     imports::{import_num, insert_import, random_id},
-    objects::insert_extents,
+    objects::{insert_extents, select},
     sql_error, sql_int, sql_u64,
 };
 use crate::error::{Error, Kind, Result};
@@ -39,6 +39,8 @@ pub struct AttachedObject {
     pub packed: bool,
     /// Each a range of the import, and where in the object it begins.
     pub extents: Vec<(Range<u64>, u64)>,
+    /// Of an adopted one, what told its bytes from others when they were verified.
+    pub tag: Option<String>,
 }
 
 fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<ImportRow> {
@@ -58,6 +60,11 @@ fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<Imp
         .map_err(sql_error)?;
     for object in &attached.objects {
         let object_num = insert_object(connection, num, object)?;
+        if let Some(tag) = &object.tag {
+            let sql = "INSERT INTO stamps(object, tag) VALUES(?, ?)";
+            let values = params![sql_int(object_num.0)?, tag];
+            connection.execute(sql, values).map_err(sql_error)?;
+        }
         let extent = |(range, offset): &(Range<u64>, u64)| Extent {
             range: range.clone(),
             object: object_num,
@@ -66,9 +73,9 @@ fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<Imp
         insert_extents(connection, object_num, object.extents.iter().map(extent).collect())?;
     }
     for (key, len) in &attached.manifests {
-        let (key, extents) = (key.clone(), Vec::new());
+        let (key, extents, tag) = (key.clone(), Vec::new(), None);
         let manifest =
-            AttachedObject { key, len: *len, role: Role::Manifest, packed: false, extents };
+            AttachedObject { key, len: *len, role: Role::Manifest, packed: false, extents, tag };
         let object_num = insert_object(connection, num, &manifest)?;
         insert_extents(connection, object_num, Vec::new())?;
     }
@@ -85,12 +92,13 @@ fn insert_object(
     import: i64,
     object: &AttachedObject,
 ) -> Result<ObjectNum> {
-    // In any storage: two may be one place.
+    // In any storage: two may be one place. What is the user's own may be in several imports, since none removes it.
     let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
-        WHERE o.key = ? LIMIT 1";
+        WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') LIMIT 1";
     let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let named = [object.key.as_str(), object.role.as_str()];
     let other: Option<String> =
-        statement.query_row([&object.key], |row| row.get(0)).optional().map_err(sql_error)?;
+        statement.query_row(named, |row| row.get(0)).optional().map_err(sql_error)?;
     if let Some(other) = other {
         let text = format!("object {:?} belongs to import {other}", object.key);
         return Err(Error::new(Kind::AlreadyExists, text));
@@ -107,10 +115,25 @@ impl Catalog {
     /// Records an import that was found in its storage, with its objects, in one transaction.
     ///
     /// # Errors
-    /// `AlreadyExists` when another import has one of its objects.
+    /// `AlreadyExists` when another import has one of its objects; what is the user's own several may have.
     pub async fn attach_import(&self, attached: Attached) -> Result<ImportRow> {
         let own = self.inner.id.clone();
         self.write(move |connection| attach(connection, &own, &attached)).await
+    }
+
+    /// The adopted objects of an import by their keys: their lengths, and what told their bytes from others when they
+    /// were verified.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn adopted_objects(&self, import: &ImportId) -> Result<Vec<(String, u64, Option<String>)>> {
+        let query =
+            "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
+            WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
+        self.read(|connection| {
+            let row = |row: &Row<'_>| Ok((row.get(0)?, sql_u64(row.get(1)?), row.get(2)?));
+            select(connection, query, [import_num(connection, import)?], row)
+        })
     }
 
     /// Never gives an object a number up to `seen`: keys with such numbers are in a storage already, of a newer
@@ -128,5 +151,57 @@ impl Catalog {
             connection.execute(sql, [seen]).map(drop).map_err(sql_error)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adopting(id: &str) -> Attached {
+        let object = |key: &str, len, extents| AttachedObject {
+            key: key.into(),
+            len,
+            role: Role::Adopted,
+            packed: false,
+            extents,
+            tag: Some(format!("tag of {key}")),
+        };
+        Attached {
+            id: id.parse().unwrap(),
+            new: NewImport { len: 100, storage: "file".into(), ..NewImport::default() },
+            state: ImportState::Imported,
+            created_at: 5,
+            completed_at: Some(5),
+            objects: vec![object("a", 60, vec![(0..60, 0)]), object("b", 40, vec![(60..100, 0)])],
+            manifests: vec![],
+            catalogs: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_the_users_own_is_forgotten_and_never_to_be_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let id = catalog.attach_import(adopting("9c4e01ab")).await.unwrap().id;
+        let listed = catalog.adopted_objects(&id).unwrap();
+        assert_eq!(listed[0], ("a".into(), 60, Some("tag of a".into())));
+        // Several may have it: nobody takes it from the others.
+        let other = catalog.attach_import(adopting("0badcafe")).await.unwrap().id;
+
+        assert_eq!(catalog.forget_ranges(&id, vec![0..10, 70..80]).await.unwrap(), []);
+        assert_eq!(catalog.objects(&id).unwrap().len(), 2, "each holds something still");
+        assert_eq!(catalog.forget_ranges(&id, vec![0..30, 30..60]).await.unwrap(), []);
+        let left: Vec<_> = catalog.objects(&id).unwrap().into_iter().map(|o| o.key).collect();
+        assert_eq!(left, ["b"]);
+        let chunk = catalog.intend(&id, 10, false).await.unwrap().num;
+        let extent = Extent { range: 70..80, object: chunk, offset: 0 };
+        catalog.commit_object(chunk, vec![extent]).await.unwrap();
+        let whole = catalog.intend_named(&id, "x/b", 40, Role::File).await.unwrap().row.num;
+        let freed = catalog.take_over(whole, 60..100).await.unwrap();
+        assert_eq!(freed.iter().map(|object| object.num).collect::<Vec<_>>(), [chunk]);
+        assert!(catalog.adopted_objects(&id).unwrap().is_empty());
+        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        assert_eq!(catalog.adopted_objects(&other).unwrap().len(), 2);
     }
 }

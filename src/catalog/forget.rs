@@ -5,12 +5,8 @@ use std::{collections::BTreeSet, ops::Range};
 use rusqlite::Connection;
 
 use super::{
-    Catalog, ImportId, ObjectRow,
-    imports::import_num,
-    objects::{COLUMNS, object_row, select},
-    sql_error, sql_int,
-    streamed::forget_streamed,
-    whole::cut_out,
+    Catalog, ImportId, ObjectRow, imports::import_num, objects::freed, sql_error,
+    streamed::forget_streamed, whole::cut_out,
 };
 use crate::error::Result;
 
@@ -27,23 +23,14 @@ fn forget(
     forget_streamed(connection, num, ranges)?;
     let sql = "UPDATE imports SET state = 'importing' WHERE num = ? AND state = 'imported'";
     connection.execute(sql, [num]).map_err(sql_error)?;
-    let mut freed = Vec::new();
-    for object in touched {
-        let object = sql_int(object.0)?;
-        let sql = "UPDATE objects SET state = 'intent' WHERE num = ?1
-            AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
-        if connection.execute(sql, [object]).map_err(sql_error)? > 0 {
-            let query = format!("{COLUMNS} WHERE o.num = ?");
-            freed.extend(select(connection, &query, [object], object_row)?);
-        }
-    }
-    Ok(freed)
+    freed(connection, touched)
 }
 
 impl Catalog {
     /// Forgets where the bytes of `ranges` are, in one transaction: they are holes again, and an import that was
     /// complete is [`ImportState::Importing`](super::ImportState::Importing). Objects that hold nothing any more
-    /// become intents and are returned: they are to be deleted, and the sweep does it where nobody else does.
+    /// become intents and are returned: they are to be deleted, and the sweep does it where nobody else does. Those that
+    /// are the user's own are only forgotten.
     ///
     /// # Errors
     /// `NotFound` when there is no such import.

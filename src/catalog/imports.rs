@@ -81,6 +81,8 @@ pub struct NewImport {
     pub files: Vec<FileRow>,
     /// Indices into `files`; `None` for all.
     pub selected: Option<Vec<u32>>,
+    /// What is kept of the servers that it comes from (see [`Catalog::remote`]).
+    pub remote: Option<String>,
 }
 
 /// An import as recorded, without its metainfo (see [`Catalog::metainfo`]) and files ([`Catalog::files`]).
@@ -105,6 +107,12 @@ pub struct ImportRow {
 }
 
 impl ImportRow {
+    /// Whether it came from the swarm, and has hashes; else it came from a URL.
+    #[must_use]
+    pub fn is_torrent(&self) -> bool {
+        self.info_hash_v1.is_some() || self.info_hash_v2.is_some()
+    }
+
     /// The info-hash to show: v1 where there is one, else v2, in hexadecimal; empty without any.
     #[must_use]
     pub fn info_hash(&self) -> String {
@@ -159,7 +167,7 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
     })
 }
 
-fn select(
+pub(super) fn select(
     connection: &Connection,
     condition: &str,
     values: impl rusqlite::Params,
@@ -178,7 +186,7 @@ pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> 
     num.ok_or_else(|| not_found(id.as_str()))
 }
 
-fn not_found(needle: &str) -> Error {
+pub(super) fn not_found(needle: &str) -> Error {
     Error::new(Kind::NotFound, format!("no import {needle:?}")).hint("`bae ls` shows what there is")
 }
 
@@ -216,12 +224,13 @@ pub(super) fn insert_import(
         ImportState::Importing.as_str(),
         now(),
         selected,
-        new.layout.as_str()
+        new.layout.as_str(),
+        new.remote
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
-        metainfo, state, created_at, selected, layout)
-        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        metainfo, state, created_at, selected, layout, remote)
+        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.execute(sql, values).map_err(sql_error)?;
     let num = connection.last_insert_rowid();
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
@@ -235,7 +244,7 @@ pub(super) fn insert_import(
     made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
 }
 
-fn update(
+pub(super) fn update(
     connection: &Connection,
     sql: &str,
     values: impl rusqlite::Params,
@@ -270,6 +279,20 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub fn list_in_state(&self, state: ImportState) -> Result<Vec<ImportRow>> {
         self.read(|connection| select(connection, "state = ?", [state.as_str()]))
+    }
+
+    /// How many files an import has, and their bytes; padding does not count.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn files_in_all(&self, id: &ImportId) -> Result<(usize, u64)> {
+        let query = "SELECT count(*), coalesce(sum(f.len), 0) FROM files f
+            JOIN imports i ON i.num = f.import WHERE i.id = ? AND NOT f.pad";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let row = |row: &Row<'_>| Ok((row.get::<_, u32>(0)? as usize, sql_u64(row.get(1)?)));
+            statement.query_row([id.as_str()], row).map_err(sql_error)
+        })
     }
 
     /// The import of this id, in any state.

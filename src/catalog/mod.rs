@@ -16,8 +16,10 @@ mod keys;
 mod manifests;
 mod notes;
 mod objects;
+mod remote;
 mod schema;
 mod streamed;
+mod traffic;
 mod whole;
 mod writer;
 
@@ -32,6 +34,7 @@ pub use attached::{Attached, AttachedObject};
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use keys::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
+pub use traffic::Traffic;
 pub use whole::Named;
 
 use writer::Writer;
@@ -44,6 +47,14 @@ const BUSY: Duration = Duration::from_secs(10);
 pub struct ImportId(Arc<str>);
 
 impl ImportId {
+    /// One that no import has, almost surely: a clash is refused when it is recorded.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub fn random() -> Result<Self> {
+        imports::random_id()
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -28,6 +28,8 @@ pub enum Role {
     File,
     /// No bytes of it: what is needed to find it again without this catalog.
     Manifest,
+    /// Bytes of it in an object that is the user's own: read where it is, never written and never deleted.
+    Adopted,
 }
 
 impl Role {
@@ -37,11 +39,13 @@ impl Role {
             Self::Chunk => "chunk",
             Self::File => "file",
             Self::Manifest => "manifest",
+            Self::Adopted => "adopted",
         }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Chunk, Self::File, Self::Manifest].into_iter().find(|role| role.as_str() == text)
+        let all = [Self::Chunk, Self::File, Self::Manifest, Self::Adopted];
+        all.into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -181,6 +185,27 @@ fn check_extent(
     let why = if fits { "overlaps another" } else { "does not lie in its object" };
     let text = format!("extent {}..{} of object {} {why}", range.start, range.end, num.0);
     Err(Error::new(Kind::Internal, text))
+}
+
+/// Of `objects`, those that hold nothing any more become intents and are returned, to be deleted. What is the user's
+/// own is not ours to delete: it is forgotten at once, so that nobody ever comes to it.
+pub(super) fn freed(
+    connection: &Connection,
+    objects: impl IntoIterator<Item = ObjectNum>,
+) -> Result<Vec<ObjectRow>> {
+    let mut freed = Vec::new();
+    for object in objects {
+        let object = sql_int(object.0)?;
+        let empty = "num = ?1 AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
+        let sql = format!("DELETE FROM objects WHERE {empty} AND role = 'adopted'");
+        connection.execute(&sql, [object]).map_err(sql_error)?;
+        let sql = format!("UPDATE objects SET state = 'intent' WHERE {empty}");
+        if connection.execute(&sql, [object]).map_err(sql_error)? > 0 {
+            let query = format!("{COLUMNS} WHERE o.num = ?");
+            freed.extend(select(connection, &query, [object], object_row)?);
+        }
+    }
+    Ok(freed)
 }
 
 impl Catalog {

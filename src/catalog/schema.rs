@@ -81,6 +81,30 @@ const MIGRATIONS: &[&str] = &[
         end INTEGER NOT NULL
     );
 ",
+    "
+    CREATE TABLE stamps(
+        object INTEGER PRIMARY KEY REFERENCES objects(num) ON DELETE CASCADE,
+        tag TEXT NOT NULL
+    );
+",
+    // No reference to the import: what it cost stays spent when it is gone.
+    "
+    CREATE TABLE traffic(
+        month TEXT NOT NULL,
+        storage TEXT NOT NULL,
+        import TEXT NOT NULL,
+        gets INTEGER NOT NULL,
+        fetched INTEGER NOT NULL,
+        kept INTEGER NOT NULL,
+        served INTEGER NOT NULL,
+        seconds INTEGER NOT NULL,
+        PRIMARY KEY(month, storage, import)
+    ) WITHOUT ROWID;
+    CREATE INDEX traffic_by_import ON traffic(import);
+",
+    "
+    ALTER TABLE imports ADD COLUMN remote TEXT;
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     Catalog, Extent, ImportId, ObjectNum, ObjectRow, Role,
     imports::import_num,
-    objects::{COLUMNS, extent_row, object_row, select},
+    objects::{COLUMNS, extent_row, freed, object_row, select},
     sql_error, sql_int,
     streamed::{drop_streamed, streamed_of},
 };
@@ -129,16 +129,7 @@ fn take_over(
     let mut old: Vec<ObjectNum> = cut.iter().map(|extent| extent.object).collect();
     old.sort_unstable();
     old.dedup();
-    let mut freed = Vec::new();
-    for num in old {
-        let sql = "UPDATE objects SET state = 'intent' WHERE num = ?1
-            AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
-        let num = sql_int(num.0)?;
-        if connection.execute(sql, [num]).map_err(sql_error)? > 0 {
-            freed.push(object(connection, num)?);
-        }
-    }
-    Ok(freed)
+    freed(connection, old)
 }
 
 impl Extent {
@@ -173,7 +164,8 @@ impl Catalog {
     }
 
     /// Records that the object `num` is stored and holds `range` of its import, which others held until now, all in one
-    /// transaction. Those that hold nothing any more become intents, and are returned: they are to be deleted.
+    /// transaction. Those that hold nothing any more become intents, and are returned: they are to be deleted. Those that
+    /// are the user's own are only forgotten.
     ///
     /// # Errors
     /// `NotFound` when it was never intended; `Internal` when part of `range` is not stored.

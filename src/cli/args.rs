@@ -1,6 +1,6 @@
 //! What was typed. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
@@ -10,16 +10,22 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{network::NetworkArgs, storage::StorageCommand};
+use super::{
+    fetch::{self, FetchArgs},
+    get::GetArgs,
+    goals::GoalArgs,
+    network::NetworkArgs,
+    storage::StorageCommand,
+};
 use crate::{
     catalog::LayoutKind,
-    config::{Proxy, Secret, parse_rate},
+    config::{Proxy, Secret, check_ratio, parse_rate},
     error::Result,
     telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
 };
 
-/// Torrents straight into storage you own: no payload on the local disk, memory under a fixed budget, nothing lost
+/// Torrents and URLs straight into storage you own: no payload on the local disk, memory under a fixed budget, nothing lost
 /// on a crash.
 #[derive(Debug, Parser)]
 #[command(name = "bae", bin_name = "bae", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -46,6 +52,12 @@ pub(super) struct GlobalArgs {
     /// Most payload bytes held in memory at once [default: 128MiB]
     #[arg(long, env = "BAE_MEMORY", global = true, value_name = "SIZE", value_parser = size)]
     pub(super) memory: Option<ByteSize>,
+    /// Folder to keep windows in that were fetched for peers; it may be deleted at any time [default: none]
+    #[arg(long, env = "BAE_CACHE_DIR", global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// Most bytes in the cache folder [default: 10GiB]
+    #[arg(long, env = "BAE_CACHE_SIZE", global = true, value_name = "SIZE", value_parser = size)]
+    pub(super) cache_size: Option<ByteSize>,
     /// Most bytes a second to fetch, such as 5MiB; 0 for no limit
     #[arg(long, env = "BAE_LIMIT_RATE", global = true, value_name = "RATE", value_parser = rate)]
     pub(super) limit_rate: Option<u64>,
@@ -81,8 +93,10 @@ pub(super) struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Bring torrents into storage
+    /// Bring torrents and URLs into storage
     Import(ImportArgs),
+    /// Fetch URLs to plain files
+    Get(GetArgs),
     /// Serve what was imported to the swarm, until stopped
     Seed(SeedArgs),
     /// List imports
@@ -94,6 +108,8 @@ pub(super) enum Command {
     },
     /// Write a file's bytes to standard output
     Cat(CatArgs),
+    /// Serve the files of an import to players, by HTTP, until stopped
+    Stream(StreamArgs),
     /// Write an import as plain files
     Export(ExportArgs),
     /// Make each file of an import one object under its own name
@@ -104,6 +120,8 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Take the imports of a storage into the catalog, by the manifests they left there
     Attach(AttachArgs),
+    /// Seed and play what is in a storage already: nothing is copied, and nothing of it ever removed
+    Adopt(AdoptArgs),
     /// Remove imports and their objects
     Rm(RmArgs),
     /// Count the objects that no import names and uploads left unfinished, and remove them when asked
@@ -117,7 +135,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// A .torrent file, its http(s) URL, or a magnet link
+    /// A .torrent file or its URL, a magnet link, or the URL of a file or folder
     #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath)]
     pub(super) sources: Vec<String>,
     /// Where the bytes go: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
@@ -132,12 +150,20 @@ pub(super) struct ImportArgs {
     /// Go on seeding when all is imported
     #[arg(long, env = "BAE_SEED", value_parser = BoolishValueParser::new())]
     pub(super) seed: bool,
+    /// Also serve the files to players, by HTTP, while they come and afterwards, until stopped
+    #[arg(long, env = "BAE_STREAM", value_name = "ADDR:PORT", num_args = 0..=1, require_equals = true,
+          default_missing_value = STREAM_LISTEN)]
+    pub(super) stream: Option<SocketAddr>,
     /// Only count what it would take: objects, requests, bytes, memory, money. Nothing is fetched (of a magnet link, only
     /// its metadata) and nothing is written
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
     #[command(flatten)]
+    pub(super) goals: GoalArgs,
+    #[command(flatten)]
     pub(super) network: NetworkArgs,
+    #[command(flatten)]
+    pub(super) fetch: FetchArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -183,6 +209,8 @@ pub(super) struct SeedArgs {
     #[arg(value_name = "IMPORT")]
     pub(super) imports: Vec<String>,
     #[command(flatten)]
+    pub(super) goals: GoalArgs,
+    #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
 
@@ -196,6 +224,21 @@ pub(super) struct CatArgs {
     #[arg(long, env = "BAE_RANGE", value_name = "A-B", allow_hyphen_values = true, value_parser = range)]
     pub(super) range: Option<String>,
 }
+
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    /// Id, unique name, or the beginning of an info-hash
+    pub(super) import: String,
+    /// Print only the address of this file, by its path inside the import
+    pub(super) path: Option<String>,
+    /// Where players reach us; port 0 lets the system choose
+    // Not BAE_LISTEN, which says where peers do: on every interface, often.
+    #[arg(long, env = "BAE_STREAM_LISTEN", value_name = "ADDR:PORT", default_value = STREAM_LISTEN)]
+    pub(super) listen: SocketAddr,
+}
+
+/// Where players reach us unless they are told otherwise: on this machine alone.
+const STREAM_LISTEN: &str = "127.0.0.1:0";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -227,6 +270,19 @@ pub(super) struct AttachArgs {
     #[arg(value_name = "NAME|URL")]
     pub(super) place: String,
     /// Only show what would come
+    #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdoptArgs {
+    /// A .torrent file or its http(s) URL; a magnet link when its torrent was imported before
+    #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath)]
+    pub(super) torrent: String,
+    /// The folder that has the torrent's files: a storage's name, or a URL such as s3://bucket/folder or file:///dir
+    #[arg(long, env = "BAE_FROM", value_name = "NAME|URL")]
+    pub(super) from: String,
+    /// Only match by name and length; nothing is read and nothing recorded
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
 }
@@ -272,6 +328,9 @@ impl Cli {
                         set BAE_PROXY or [network] proxy in the config file instead";
             return Err(command.error(ErrorKind::ValueValidation, text));
         }
+        if let Some(text) = matches.subcommand().and_then(|(_, sub)| fetch::typed_secret(sub)) {
+            return Err(command.error(ErrorKind::ValueValidation, text));
+        }
         Self::from_arg_matches(&matches)
     }
 }
@@ -295,13 +354,18 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
     with_hint(parse_rate(text))
 }
 
+pub(super) fn ratio(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|_| format!("{text:?} is not a number"))?;
+    with_hint(check_ratio(number))
+}
+
 /// Never an error, which clap would show with the text.
 #[allow(clippy::unnecessary_wraps, reason = "the form of a value parser")]
 fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::Text(text.to_owned()))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     with_hint(parse_duration(text))
 }
 
@@ -341,7 +405,11 @@ mod tests {
                 if ["help", "version"].contains(&long) {
                     continue;
                 }
-                let expected = format!("BAE_{}", long.replace('-', "_").to_ascii_uppercase());
+                let mut name = long.replace('-', "_").to_ascii_uppercase();
+                if (command.get_name(), long) == ("stream", "listen") {
+                    name.insert_str(0, "STREAM_");
+                }
+                let expected = format!("BAE_{name}");
                 let env = arg.get_env().and_then(|name| name.to_str());
                 assert_eq!(env, Some(expected.as_str()), "--{long}");
             }
@@ -407,5 +475,21 @@ mod tests {
         assert_eq!(e.exit_code(), 2);
         assert!(!e.to_string().contains("hunter2"));
         assert!(parse("bae import x --proxy socks5://h:1").is_ok());
+        for line in [
+            "bae get http://x/ -u me:hunter2",
+            "bae get http://x/ --header Authorization:hunter2",
+            "bae get http://x/ http://me:hunter2@x/",
+            "bae import ftp://me:hunter2@x/",
+        ] {
+            let e = parse(line).unwrap_err();
+            assert_eq!(e.exit_code(), 2, "{line}");
+            assert!(!e.to_string().contains("hunter2"), "{line}");
+        }
+        for line in [
+            "bae get http://x/ -u me:env:PASSWORD --header Authorization:env:KEY --header X:y",
+            "bae get http://me@x/ -u me",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
     }
 }

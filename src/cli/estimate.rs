@@ -25,14 +25,19 @@ struct EstimateLine<'a> {
 
 /// Counts for one source after the other, each on its own; the exit code is that of the first that cannot be imported.
 pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
+    let network = args.network.resolve(context.config.network.clone())?;
+    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
     let mut request = ImportRequest {
         source: String::new(),
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),
-        network: args.network.resolve(context.config.network.clone())?,
+        fetch: fetch.await?,
+        network,
         seed: false,
+        seeding: context.config.seeding.clone(),
         timeout: context.config.timeout,
+        streams: None,
     };
     let mut first_failure = None;
     for source in args.sources {

@@ -1,15 +1,18 @@
 //! `import` and `seed`: the two commands that meet the swarm.
 
+use std::{future::Future, net::SocketAddr, pin::pin};
+
 use super::{
     Context,
     args::{ImportArgs, SeedArgs},
     estimate, interrupted,
     output::Failure,
     progress::follow,
+    stream,
 };
 use crate::{
-    app::{Access, App, ImportRequest},
-    config::NetworkOptions,
+    app::{Access, App, ImportRequest, Streams},
+    config::{NetworkOptions, SeedOptions},
     error::{Error, Kind},
     events::{EventSink, Imported},
 };
@@ -23,6 +26,11 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     // Before anything is opened: a name that is wrong should say so at once.
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;
+    if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
+        return Err(Error::new(Kind::InvalidInput, "one checksum for several sources").into());
+    }
+    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
+    let fetch = fetch.await?;
     let request = ImportRequest {
         source: String::new(),
         storage: args.storage,
@@ -31,19 +39,53 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         network,
         // With several sources seeding begins when the last is in, or the first would never end.
         seed: args.seed && args.sources.len() == 1,
+        seeding: args.goals.resolve(context.config.seeding.clone()),
         timeout: context.config.timeout,
+        streams: args.stream.map(|_| Streams::new(context.config.memory)),
+        fetch,
     };
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
     context
         .with_app(Access::Write, async |app| {
-            let ids = import_each(&context, app, &sources, &request).await?;
-            if seed_after {
-                seed_all(&context, app, ids, request.network.clone()).await?;
+            let work = async {
+                let ids = import_each(&context, app, &sources, &request).await?;
+                if seed_after {
+                    let (network, seeding) = (request.network.clone(), request.seeding.clone());
+                    seed_all(&context, app, ids, network, seeding).await?;
+                }
+                Ok(())
+            };
+            match (&request.streams, args.stream) {
+                (Some(streams), Some(listen)) => beside(&context, streams, listen, work).await,
+                _ => work.await,
             }
-            Ok(())
         })
         .await
+}
+
+/// Has `work` done while players are served; when it is done, they are served until stopped.
+async fn beside(
+    context: &Context,
+    streams: &Streams,
+    listen: SocketAddr,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let server = stream::bind(listen, streams).await?;
+    let both = async {
+        work.await?;
+        context.cancel.cancelled().await;
+        Ok(())
+    };
+    let mut both = pin!(both);
+    tokio::select! {
+        done = &mut both => done,
+        failure = stream::serve(context, &server, streams) => {
+            // Nobody reads our output any more: as after Ctrl-C, what is stored is kept.
+            context.cancel.cancel();
+            both.await.and(Err(failure))
+        }
+    }
 }
 
 async fn import_each(
@@ -96,12 +138,15 @@ fn stopped(error: Error) -> Error {
     }
 }
 
-/// Ends well when it is stopped: that is the only way it ends.
+/// Ends well when it is stopped, and when all goals are reached.
 pub(super) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
+    let seeding = args.goals.resolve(context.config.seeding.clone());
     let imports = args.imports;
     context
-        .with_app(Access::Write, async |app| seed_all(&context, app, imports, network).await)
+        .with_app(Access::Write, async |app| {
+            seed_all(&context, app, imports, network, seeding).await
+        })
         .await
 }
 
@@ -110,8 +155,9 @@ async fn seed_all(
     app: &App,
     imports: Vec<String>,
     network: NetworkOptions,
+    seeding: SeedOptions,
 ) -> Result<(), Failure> {
     let (sink, events) = EventSink::channel();
-    let work = app.seed(imports, network, sink, context.cancel.clone());
+    let work = app.seed(imports, network, seeding, sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await
 }

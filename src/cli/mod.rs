@@ -8,10 +8,16 @@
 //! What it refuses: secrets on the command line, since every user of the machine can read it. `--drive-token` is the
 //! one exception: a token that ends within the hour, for scripts; its variable is the better way.
 
+mod adopt;
 mod args;
 mod attach;
 mod estimate;
+mod fetch;
+mod fetching;
+mod get;
+mod goals;
 mod import;
+mod input_file;
 mod interrupt;
 mod login;
 mod network;
@@ -23,6 +29,7 @@ mod remove;
 mod secret;
 mod show;
 mod storage;
+mod stream;
 mod verify;
 
 use std::{future::Future, process::ExitCode};
@@ -86,15 +93,18 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     let context = Context { config, out, cancel };
     match command {
         Command::Import(args) => import::import(context, args).await,
+        Command::Get(args) => get::get(context, args).await,
         Command::Seed(args) => import::seed(context, args).await,
         Command::Ls => show::ls(context).await,
         Command::Info { import } => show::info(context, &import).await,
         Command::Cat(args) => read::cat(context, args).await,
+        Command::Stream(args) => stream::stream(context, args).await,
         Command::Export(args) => read::export(context, args).await,
         Command::Publish(args) => publish::publish(context, args).await,
         Command::Url(args) => publish::url(context, args).await,
         Command::Verify(args) => verify::verify(context, args).await,
         Command::Attach(args) => attach::attach(context, args).await,
+        Command::Adopt(args) => adopt::adopt(context, args).await,
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
         Command::Storage(command) => storage::run(context, command).await,
@@ -108,6 +118,8 @@ fn overrides(global: GlobalArgs) -> Overrides {
         config: global.config,
         makes_config: false,
         memory: global.memory,
+        cache_dir: global.cache_dir,
+        cache_size: global.cache_size,
         limit_rate: global.limit_rate,
         timeout: global.timeout,
         drive_token: global.drive_token,

@@ -6,10 +6,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Failure, Output, plain};
+use super::{
+    fetching,
+    output::{Failure, Output, plain},
+};
 use crate::{
     app::ProgressFn,
-    events::{Event, Imported, Progress, Started},
+    events::{Event, Fetching, Imported, Progress, Started},
     units::ByteSize,
 };
 
@@ -74,6 +77,17 @@ impl Reporter {
             }
             Event::Notice { .. } => {}
             Event::Imported(imported) => return self.imported(imported),
+            Event::Found(found) if self.out.is_verbose() => {
+                self.out.note(fetching::found(found));
+            }
+            Event::Found(_) => {}
+            Event::Fetching(file) => self.fetching(file),
+            Event::Fetched(file) => {
+                if let Some(bar) = self.bars.remove(&file.path) {
+                    bar.finish_and_clear();
+                }
+                return self.out.done(fetching::fetched(file));
+            }
         }
         Ok(())
     }
@@ -90,18 +104,36 @@ impl Reporter {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
             }
         }
-        if self.out.shows_bars() {
+        // What is there already is seeded: it has a bar when peers come.
+        if self.out.shows_bars() && started.stored < started.bytes {
             self.bar(&started.id, started.bytes).set_position(started.stored);
         }
     }
 
     fn progress(&mut self, progress: &Progress) {
-        if self.out.shows_bars() {
+        let seen = self.bars.contains_key(&progress.id) || progress.state != "seeding";
+        if self.out.shows_bars() && (seen || progress.peers > 0) {
             let bar = self.bar(&progress.id, progress.bytes);
             bar.set_length(progress.bytes);
             bar.set_position(progress.stored);
             bar.set_message(message(progress));
         }
+    }
+
+    fn fetching(&mut self, file: &Fetching) {
+        if !self.out.shows_bars() {
+            return;
+        }
+        if ["done", "failed", "paused"].contains(&file.state) {
+            if let Some(bar) = self.bars.remove(&file.path) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        let bar = self.bar(&file.path, file.bytes.unwrap_or(0));
+        bar.set_style(fetching::style(file));
+        bar.set_position(file.stored);
+        bar.set_message(fetching::message(file));
     }
 
     /// The bar of one import, on the screen from now on.
@@ -151,6 +183,9 @@ fn message(p: &Progress) -> String {
     };
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
     let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
+    if p.state == "fetching" {
+        return format!("↓ {down} ☁ {stored}{eta} {} connections", p.peers);
+    }
     format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{held}", p.peers)
 }
 
@@ -230,6 +265,8 @@ mod tests {
             ..Progress::default()
         };
         assert_eq!(message(&progress), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers");
+        let url = Progress { state: "fetching", ..progress };
+        assert_eq!(message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");
     }
 
     #[test]

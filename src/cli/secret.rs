@@ -5,10 +5,22 @@ use std::io::{self, IsTerminal, Read};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::{Context, output::Failure};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    config::Secret,
+    error::{Error, Kind, Result},
+};
 
 /// No key or token is longer; a whole key file may be piped in.
 const LONGEST: u64 = 64 << 10;
+
+/// A secret as it is given on a command line: `env:VARIABLE` or `command:COMMAND`, else the text itself.
+pub(super) fn secret_of(text: &str) -> Secret {
+    match text.split_once(':') {
+        Some(("env", name)) => Secret::Env(name.to_owned()),
+        Some(("command", command)) => Secret::Command(command.to_owned()),
+        _ => Secret::Text(text.to_owned()),
+    }
+}
 
 /// Asks for each of `keys` in turn. Piped input is one secret, or a line for each where there are several.
 pub(super) async fn ask_for(

@@ -3,9 +3,11 @@
 use super::{
     Context,
     output::{Align, Failure, plain, table},
+    progress::short_time,
 };
 use crate::{
-    app::{Access, App, FileInfo, ImportInfo, ImportSummary},
+    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Seeded},
+    calendar::Utc,
     units::ByteSize,
 };
 
@@ -75,14 +77,18 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("storage", plain(&import.storage)),
         ("layout", info.layout.to_owned()),
         ("chunk", ByteSize(info.chunk_len).to_string()),
-        ("info-hash", import.info_hash.clone()),
-        ("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))),
         ("source", plain(&import.source)),
-        ("private", if info.private { "yes" } else { "no" }.to_owned()),
     ];
+    // What came from a URL has none of these.
+    if info.pieces > 0 {
+        fields.push(("info-hash", import.info_hash.clone()));
+        fields.push(("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))));
+        fields.push(("private", if info.private { "yes" } else { "no" }.to_owned()));
+    }
     fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
-    fields.push(("created", utc(info.created)));
-    fields.extend(info.completed.map(|time| ("completed", utc(time))));
+    fields.push(("created", Utc::at(info.created).to_string()));
+    fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
+    fields.extend(seeded(&info.seeded, import.bytes).map(|text| ("seeded", text)));
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<10}  {value}")).collect();
 
@@ -104,21 +110,21 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     lines
 }
 
-/// `2025-11-21 06:49:00 UTC` from seconds since 1970.
-fn utc(seconds: u64) -> String {
-    let (days, time) = (seconds / 86400, seconds % 86400);
-    // Howard Hinnant's days-to-civil: years begin in March, so that the leap day comes last; 719468 days lie between
-    // 1 March of year 0 and 1 January 1970, 146097 days are 400 years.
-    let day = days + 719_468;
-    let (era, of_era) = (day / 146_097, day % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let (day, month) =
-        (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+/// `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`; `None` before
+/// anybody got anything.
+fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
+    if seeded.served == 0 && seeded.fetched == 0 {
+        return None;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a ratio, shown with one decimal")]
+    let ratio = seeded.served as f64 / bytes.max(1) as f64;
+    let Seeded { gets, seconds, .. } = *seeded;
+    let [served, fetched, kept] = [seeded.served, seeded.fetched, seeded.kept].map(ByteSize);
+    let time = short_time(seconds);
+    let money = seeded.dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
+    Some(format!(
+        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} gets from storage, {kept} from the cache{money}"
+    ))
 }
 
 #[cfg(test)]
@@ -163,6 +169,14 @@ mod tests {
             private: true,
             created: 0,
             completed: None,
+            seeded: Seeded {
+                gets: 3,
+                fetched: 3 << 20,
+                kept: 1 << 20,
+                served: 6144,
+                seconds: 65,
+                dollars: Some(0.126),
+            },
         };
         let text = lines_about(&info).join("\n");
         for part in [
@@ -170,6 +184,7 @@ mod tests {
             "7 of 1 MiB",
             "tracker     http://t",
             "not selected  x/y",
+            "seeded      6 KiB to peers (1.5 times), 1m05s; 3 MiB in 3 gets from storage, 1 MiB from the cache; $0.13",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");
         }
@@ -179,13 +194,5 @@ mod tests {
             (json["files"].as_u64(), json["file_list"].as_array().map(Vec::len)),
             (Some(2), Some(1))
         );
-    }
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_763_707_740), "2025-11-21 06:49:00 UTC");
-        assert_eq!(utc(4_107_542_399), "2100-02-28 23:59:59 UTC");
     }
 }

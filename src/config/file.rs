@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf, time::D
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::{network::NetworkSection, secret::Value, settings::Settings};
+use super::{network::NetworkSection, secret::Value, seeding::SeedingSection, settings::Settings};
 use crate::{
     error::{Error, Kind, Result},
     units::{ByteSize, parse_duration},
@@ -16,10 +16,13 @@ use crate::{
 pub(super) struct File {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) memory: Option<ByteSize>,
+    pub(super) cache_dir: Option<PathBuf>,
+    pub(super) cache_size: Option<ByteSize>,
     pub(super) limit_rate: Option<u64>,
     pub(super) upload_limit: Option<u64>,
     pub(super) timeout: Option<Duration>,
     pub(super) network: NetworkSection,
+    pub(super) seeding: SeedingSection,
     pub(super) profiles: BTreeMap<String, Settings>,
 }
 
@@ -29,6 +32,9 @@ struct Raw {
     data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "size")]
     memory: Option<ByteSize>,
+    cache_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "size")]
+    cache_size: Option<ByteSize>,
     #[serde(deserialize_with = "rate")]
     limit_rate: Option<u64>,
     #[serde(deserialize_with = "rate")]
@@ -36,6 +42,7 @@ struct Raw {
     #[serde(deserialize_with = "duration")]
     timeout: Option<Duration>,
     network: NetworkSection,
+    seeding: SeedingSection,
     storage: BTreeMap<String, BTreeMap<String, Spanned<Value>>>,
 }
 
@@ -73,10 +80,13 @@ impl File {
         Ok(Self {
             data_dir: raw.data_dir,
             memory: raw.memory,
+            cache_dir: raw.cache_dir,
+            cache_size: raw.cache_size,
             limit_rate: raw.limit_rate,
             upload_limit: raw.upload_limit,
             timeout: raw.timeout,
             network: raw.network,
+            seeding: raw.seeding,
             profiles,
         })
     }
@@ -88,7 +98,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64> {
     number.parse::<ByteSize>().map(|size| size.0)
 }
 
-fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
+pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
     scalar(d, |text| text.parse())
 }
 
@@ -96,7 +106,7 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Er
     scalar(d, parse_rate)
 }
 
-fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
     scalar(d, parse_duration)
 }
 

@@ -18,6 +18,7 @@ pub mod prices;
 mod profile;
 mod secret;
 mod secrets_file;
+mod seeding;
 mod settings;
 mod url;
 mod write;
@@ -36,17 +37,21 @@ pub use self::{
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     secret::Secret,
+    seeding::{SeedGoal, SeedOptions, check_ratio},
     write::NewStorage,
 };
 use crate::{
     error::{Error, Kind, Result},
-    units::{ByteSize, MIB},
+    units::{ByteSize, GIB, MIB},
 };
 
 /// The byte budget when none is given.
 pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 * MIB);
 /// The least budget that works: two 16 MiB pieces, one coming in while the other goes out.
 pub const MIN_MEMORY: ByteSize = ByteSize(32 * MIB);
+
+/// The room of a cache folder when none is given.
+pub const DEFAULT_CACHE: ByteSize = ByteSize(10 * GIB);
 
 /// What flags and environment variables said; all of it optional, all of it stronger than the file.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +62,9 @@ pub struct Overrides {
     /// Not even that one, since it is about to be written.
     pub makes_config: bool,
     pub memory: Option<ByteSize>,
+    /// A folder for windows that were read, and the most bytes in it.
+    pub cache_dir: Option<PathBuf>,
+    pub cache_size: Option<ByteSize>,
     /// Bytes a second from peers and servers; 0 lifts the file's limit.
     pub limit_rate: Option<u64>,
     /// Zero lifts the file's timeout.
@@ -74,6 +82,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Most payload bytes held at once, over all imports.
     pub memory: ByteSize,
+    /// A folder for windows that were read, when one is asked for. Absolute.
+    pub cache_dir: Option<PathBuf>,
+    /// Most bytes in it.
+    pub cache_size: ByteSize,
     /// Bytes a second from peers and servers.
     pub limit_rate: Option<u64>,
     /// Bytes a second to peers.
@@ -82,6 +94,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// What network flags start from; the two limits above are in it too.
     pub network: NetworkOptions,
+    /// What the flags of seeding start from.
+    pub seeding: SeedOptions,
     /// Where the config file is or would be; none without a home.
     file: Option<PathBuf>,
     profiles: BTreeMap<String, Settings>,
@@ -153,10 +167,13 @@ impl Config {
         Ok(Self {
             data_dir: data_dir(overrides.data_dir, file.data_dir.as_deref(), env)?,
             memory,
+            cache_dir: cache_dir(overrides.cache_dir, file.cache_dir.as_deref(), env)?,
+            cache_size: overrides.cache_size.or(file.cache_size).unwrap_or(DEFAULT_CACHE),
             limit_rate: network.limit_rate,
             upload_limit: network.upload_limit,
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
+            seeding: file.seeding.resolve()?,
             file: None,
             profiles,
             aws: AwsEnv::of(env),
@@ -260,6 +277,15 @@ fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result
         Error::new(Kind::InvalidInput, "no data folder: neither HOME nor XDG_DATA_HOME is set")
             .hint("name one with --data-dir or BAE_DATA_DIR")
     })
+}
+
+fn cache_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<Option<PathBuf>> {
+    if let Some(dir) = given {
+        let absolute = std::path::absolute(&dir);
+        return absolute.map(Some).map_err(|e| Error::io(format!("cache folder {dir:?}"), e));
+    }
+    let absolute = in_file.map(|dir| env.absolute(dir)).transpose();
+    absolute.map_err(|e| e.within("cache_dir in the config file"))
 }
 
 #[cfg(test)]

@@ -104,13 +104,24 @@ pub struct Cost {
 }
 
 impl Provider {
+    /// Dollars for so many gets that brought so many bytes, outside of the provider's network.
     #[must_use]
-    pub fn cost(&self, usage: &Usage) -> Cost {
+    pub fn reading(&self, gets: u64, bytes: u64) -> f64 {
+        self.units(bytes) * self.egress + real(gets) * self.get / 1e6
+    }
+
+    /// Bytes in what the bill calls a GB.
+    fn units(&self, bytes: u64) -> f64 {
         let unit = match self.unit {
             Unit::Decimal => 1e9,
             Unit::Binary => f64::from(1 << 30),
         };
-        let units = real(usage.stored) / unit;
+        real(bytes) / unit
+    }
+
+    #[must_use]
+    pub fn cost(&self, usage: &Usage) -> Cost {
+        let units = self.units(usage.stored);
         let million = |requests: u64, price: f64| real(requests) * price / 1e6;
         Cost {
             provider: self.name.clone(),
@@ -120,7 +131,7 @@ impl Provider {
                 + million(usage.list, self.list)
                 + million(usage.delete, self.delete)
                 + million(usage.look, self.get),
-            read_back: units * self.egress + million(usage.get, self.get),
+            read_back: self.reading(usage.get, usage.stored),
             min_days: self.min_days,
             min_month: self.min_month,
             note: self.note.clone(),

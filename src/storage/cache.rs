@@ -1,146 +1,235 @@
-//! Windows of objects, fetched once and kept while there is room.
+//! Windows of imports, fetched once and kept while there is room.
 //!
-//! A window is a 1 MiB aligned piece of an object, clipped to the object's end: one ranged GET. Whoever asks for a
-//! window that is being fetched waits for the same GET. The fetch is a task of its own, so that a reader that goes
-//! away takes nothing from the others. Errors are handed to those who waited and not kept. Always safe to drop.
+//! Whoever asks for a window that is being fetched waits for the same fetch. A fetch is a task of its own, so that a
+//! reader that goes away takes nothing from the others; when nobody is left who wants any of it, it is given up. What
+//! is under way shares a room too, so that memory is bounded however many ask. Errors are handed to those who waited and
+//! not kept. Always safe to drop.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::HashMap,
+    future::Future,
+    ops::Range,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::import::StoredObject;
+use super::{
+    disk_cache::DiskCache,
+    kept::Kept,
+    under_way::{Taken, UnderWay},
+};
 use crate::{
-    backends::{Key, StorageBackend},
+    catalog::ImportId,
     error::{Error, Kind, Result},
     units::MIB,
 };
 
-/// The length of a window.
-pub const WINDOW: u64 = MIB;
+/// The most that one fetch brings, for somebody who reads in order.
+pub(super) const LONGEST: u64 = 8 * MIB;
 
-/// A least-recently-used cache of windows. Shared by the readers of all imports, since keys are unique over them.
-#[derive(Debug)]
-pub struct WindowCache {
-    max_bytes: u64,
-    state: Mutex<State>,
+/// A window: of which import, and where. Windows whose bytes were checked against the torrent are others than those
+/// that were not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    pub(super) import: ImportId,
+    pub(super) checked: bool,
+    pub(super) start: u64,
+    pub(super) end: u64,
 }
-
-type Slot = (Key, u64);
 
 /// What a fetch ended with; the error shared by all who waited. `None` while it runs.
 type Outcome = Option<Result<Bytes, Arc<Error>>>;
 
-#[derive(Debug, Default)]
-struct State {
-    windows: HashMap<Slot, (u64, Bytes)>,
-    /// When each window was last used, oldest first.
-    by_use: BTreeMap<u64, Slot>,
-    clock: u64,
-    bytes: u64,
-    fetching: HashMap<Slot, watch::Receiver<Outcome>>,
+/// A window on its way. It goes on while somebody holds this, or another of the same fetch.
+#[derive(Debug)]
+pub(super) struct Flight {
+    outcome: watch::Receiver<Outcome>,
+    _wanted: Arc<DropGuard>,
 }
 
-impl State {
-    fn get(&mut self, slot: &Slot) -> Option<Bytes> {
-        let (used, bytes) = self.windows.get_mut(slot)?;
-        self.clock += 1;
-        let key = self.by_use.remove(used).unwrap_or_else(|| slot.clone());
-        *used = self.clock;
-        self.by_use.insert(self.clock, key);
-        Some(bytes.clone())
-    }
+/// A window that was asked for.
+#[derive(Debug)]
+pub(super) enum Fetch {
+    Ready(Bytes),
+    Running(Arc<Flight>),
+}
 
-    fn remove(&mut self, slot: &Slot) {
-        if let Some((used, bytes)) = self.windows.remove(slot) {
-            self.by_use.remove(&used);
-            self.bytes -= bytes.len() as u64;
-        }
-    }
+/// The cache. Shared by the readers of all imports.
+#[derive(Debug)]
+pub struct WindowCache {
+    /// For what is kept and what is under way, three parts to one.
+    room: AtomicU64,
+    under_way: Arc<UnderWay>,
+    state: Mutex<State>,
+    /// What does not fit, on a disk.
+    disk: Option<Arc<DiskCache>>,
+}
 
-    fn insert(&mut self, slot: Slot, bytes: Bytes, max_bytes: u64) {
-        self.clock += 1;
-        self.bytes += bytes.len() as u64;
-        if let Some((used, old)) = self.windows.insert(slot.clone(), (self.clock, bytes)) {
-            self.by_use.remove(&used);
-            self.bytes -= old.len() as u64;
-        }
-        self.by_use.insert(self.clock, slot);
-        while self.bytes > max_bytes {
-            let Some((_, oldest)) = self.by_use.pop_first() else { break };
-            let dropped = self.windows.remove(&oldest).map_or(0, |(_, bytes)| bytes.len());
-            self.bytes -= dropped as u64;
-        }
-    }
+#[derive(Debug, Default)]
+struct State {
+    kept: Kept<Slot>,
+    flights: HashMap<Slot, Weak<Flight>>,
 }
 
 impl WindowCache {
-    /// Keeps up to `max_bytes`; what is being fetched or still read comes on top.
+    /// Holds up to `room` bytes, what is under way included; a single window that is longer is held all the same.
     #[must_use]
-    pub fn new(max_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { max_bytes, state: Mutex::default() })
+    pub fn new(room: u64) -> Arc<Self> {
+        Self::over(room, None)
+    }
+
+    /// As [`WindowCache::new`], with a larger and slower one behind it for windows that were checked.
+    #[must_use]
+    pub fn over(room: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
+        Arc::new(Self {
+            room: AtomicU64::new(room),
+            under_way: UnderWay::new(room / 4),
+            state: Mutex::default(),
+            disk,
+        })
+    }
+
+    pub(super) fn disk(&self) -> Option<&Arc<DiskCache>> {
+        self.disk.as_ref()
+    }
+
+    /// Changes the room; what does not fit any more goes at once.
+    pub fn set_room(&self, room: u64) {
+        self.room.store(room, Ordering::Relaxed);
+        self.under_way.set_limit(room / 4);
+        self.state.lock().kept.shrink(self.keep());
     }
 
     /// Bytes kept now.
     #[must_use]
     pub fn held(&self) -> u64 {
-        self.state.lock().bytes
+        self.state.lock().kept.bytes()
     }
 
-    /// Drops the windows of `key`: its object goes, and another may take the name.
-    pub fn forget(&self, key: &Key) {
+    fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    /// The room for what is kept.
+    fn keep(&self) -> u64 {
+        self.room() / 4 * 3
+    }
+
+    /// The most to fetch ahead of one reader: several have to fit beside each other.
+    pub(super) fn ahead(&self) -> u64 {
+        (self.room() / 16).min(LONGEST)
+    }
+
+    /// Drops the windows of an import: its bytes are about to be others.
+    pub fn forget(&self, import: &ImportId) {
+        self.disk.iter().for_each(|disk| disk.forget(import));
         let mut state = self.state.lock();
-        let gone: Vec<Slot> = state.windows.keys().filter(|slot| slot.0 == *key).cloned().collect();
-        gone.iter().for_each(|slot| state.remove(slot));
+        state.kept.retain(|slot| slot.import != *import);
+        state.flights.retain(|slot, _| slot.import != *import);
     }
 
-    /// The window, if it is here.
-    pub(super) fn peek(&self, object: &StoredObject, index: u64) -> Option<Bytes> {
-        self.state.lock().get(&(object.key.clone(), index))
+    /// The `part` of a window, if that is here.
+    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>) -> Option<Bytes> {
+        self.state.lock().kept.get(slot, part, self.keep())
     }
 
-    /// The window, or the fetch of it: the one under way, or a new one.
-    pub(super) fn fetch(
-        self: &Arc<Self>,
-        backend: &Arc<dyn StorageBackend>,
-        object: &StoredObject,
-        index: u64,
-    ) -> Fetch {
-        let slot = (object.key.clone(), index);
+    /// The windows, which follow each other, or the fetches of them: those under way, or new ones. Neighbours that are
+    /// to be fetched come by one fetch.
+    pub(super) fn fetch<F, Fut>(self: &Arc<Self>, slots: &[Slot], fetch: F) -> Vec<Fetch>
+    where
+        F: Fn(Range<u64>) -> Fut,
+        Fut: Future<Output = Result<Bytes>> + Send + 'static,
+    {
+        let mut trips: Vec<Trip> = Vec::new();
         let mut state = self.state.lock();
-        if let Some(bytes) = state.get(&slot) {
-            return Fetch::Ready(bytes);
-        }
-        if let Some(running) = state.fetching.get(&slot) {
-            return Fetch::Running(running.clone());
-        }
-        let (outcome, running) = watch::channel(None);
-        state.fetching.insert(slot.clone(), running.clone());
+        let asked = slots.iter().map(|slot| {
+            if let Some(bytes) = state.kept.whole(slot) {
+                return Fetch::Ready(bytes);
+            }
+            Fetch::Running(state.flights.get(slot).and_then(Weak::upgrade).unwrap_or_else(|| {
+                if trips.last().is_none_or(|trip| !trip.takes(slot)) {
+                    trips.push(Trip::new(self));
+                }
+                let trip = trips.last_mut().expect("one was pushed if there was none");
+                let flight = trip.add(slot.clone());
+                state.flights.insert(slot.clone(), Arc::downgrade(&flight));
+                flight
+            }))
+        });
+        let asked = asked.collect();
         drop(state);
-        let flight = Flight { cache: Arc::clone(self), slot, outcome };
-        tokio::spawn(flight.run(Arc::clone(backend), object.len));
-        Fetch::Running(running)
+        for trip in trips {
+            tracing::trace!(range = ?trip.range(), "fetch");
+            let work = fetch(trip.range());
+            tokio::spawn(trip.run(work, None));
+        }
+        asked
+    }
+
+    /// Fetches those of the windows, which follow each other, that nobody fetched yet, as far as there is room beside
+    /// what others need. Dropping the answer gives them up again.
+    pub(super) fn fetch_ahead<F, Fut>(
+        self: &Arc<Self>,
+        slots: &[Slot],
+        fetch: F,
+    ) -> Vec<Arc<Flight>>
+    where
+        F: Fn(Range<u64>) -> Fut,
+        Fut: Future<Output = Result<Bytes>> + Send + 'static,
+    {
+        let (mut flights, mut trip) = (Vec::new(), Trip::new(self));
+        let mut state = self.state.lock();
+        for slot in slots {
+            if state.kept.contains(slot) {
+                continue;
+            }
+            if let Some(flight) = state.flights.get(slot).and_then(Weak::upgrade) {
+                flights.push(flight);
+            } else if trip.takes(slot) {
+                flights.push(trip.add(slot.clone()));
+            }
+        }
+        let range = trip.range();
+        let room = self.under_way.try_take(range.end - range.start);
+        let begins = room.filter(|_| !range.is_empty()).inspect(|_| {
+            for window in &trip.windows {
+                state.flights.insert(window.slot.clone(), window.flight.clone());
+            }
+        });
+        drop(state);
+        match begins {
+            Some(room) => {
+                tracing::trace!(?range, "fetch ahead");
+                drop(tokio::spawn(trip.run(fetch(range), Some(room))));
+            }
+            None => flights.clear(),
+        }
+        flights
     }
 }
 
-/// A window on its way.
-pub(super) enum Fetch {
-    Ready(Bytes),
-    Running(watch::Receiver<Outcome>),
+impl Flight {
+    pub(super) fn has_ended(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
 }
 
 impl Fetch {
     pub(super) async fn wait(self) -> Result<Bytes> {
-        let mut running = match self {
+        let flight = match self {
             Self::Ready(bytes) => return Ok(bytes),
-            Self::Running(running) => running,
+            Self::Running(flight) => flight,
         };
         let gone = |_| Error::new(Kind::Internal, "a fetch ended without a word");
-        match &*running.wait_for(Option::is_some).await.map_err(gone)? {
+        let mut outcome = flight.outcome.clone();
+        match &*outcome.wait_for(Option::is_some).await.map_err(gone)? {
             Some(Ok(bytes)) => Ok(bytes.clone()),
             Some(Err(e)) => Err(shared(e)),
             None => Err(Error::new(Kind::Internal, "a fetch ended with nothing")),
@@ -157,40 +246,110 @@ fn shared(e: &Arc<Error>) -> Error {
     }
 }
 
-/// The one fetch of a window; whatever ends it takes it off the list.
-struct Flight {
+/// One fetch of neighbouring windows; whatever ends it takes them off the list.
+struct Trip {
     cache: Arc<WindowCache>,
-    slot: Slot,
-    outcome: watch::Sender<Outcome>,
+    windows: Vec<Window>,
+    /// Cancelled when nobody wants any of the windows.
+    given_up: CancellationToken,
+    wanted: Option<Arc<DropGuard>>,
 }
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.cache.state.lock().fetching.remove(&self.slot);
+struct Window {
+    slot: Slot,
+    outcome: watch::Sender<Outcome>,
+    flight: Weak<Flight>,
+}
+
+impl Trip {
+    fn new(cache: &Arc<WindowCache>) -> Self {
+        let given_up = CancellationToken::new();
+        let wanted = Some(Arc::new(given_up.clone().drop_guard()));
+        Self { cache: Arc::clone(cache), windows: Vec::new(), given_up, wanted }
+    }
+
+    /// Whether the window can come by the same fetch.
+    fn takes(&self, slot: &Slot) -> bool {
+        let range = self.range();
+        self.windows.is_empty() || range.end == slot.start && slot.end - range.start <= LONGEST
+    }
+
+    fn add(&mut self, slot: Slot) -> Arc<Flight> {
+        let (sender, outcome) = watch::channel(None);
+        let wanted = self.wanted.as_ref().expect("it is given away when the fetch begins");
+        let flight = Arc::new(Flight { outcome, _wanted: Arc::clone(wanted) });
+        self.windows.push(Window { slot, outcome: sender, flight: Arc::downgrade(&flight) });
+        flight
+    }
+
+    fn range(&self) -> Range<u64> {
+        let first = self.windows.first().map_or(0, |window| window.slot.start);
+        first..self.windows.last().map_or(first, |window| window.slot.end)
+    }
+
+    /// `room`: taken already; else it waits for some.
+    async fn run(mut self, work: impl Future<Output = Result<Bytes>>, room: Option<Taken>) {
+        self.wanted = None;
+        let (range, given_up) = (self.range(), self.given_up.clone());
+        let under_way = Arc::clone(&self.cache.under_way);
+        let fetch = async {
+            let _room = match room {
+                Some(room) => room,
+                None => under_way.take(range.end - range.start).await,
+            };
+            work.await
+        };
+        tokio::select! {
+            biased;
+            got = fetch => self.arrive(got.map_err(Arc::new), range.start),
+            () = given_up.cancelled() => {}
+        }
+    }
+
+    fn arrive(&mut self, got: Result<Bytes, Arc<Error>>, start: u64) {
+        let alone = self.windows.len() == 1;
+        let keep = self.cache.keep();
+        for window in std::mem::take(&mut self.windows) {
+            let slot = window.slot;
+            let outcome = got.clone().map(|bytes| {
+                let at = |pos: u64| usize::try_from(pos - start).unwrap_or(usize::MAX);
+                let part = bytes.slice(at(slot.start)..at(slot.end));
+                // A slice would keep the whole run in memory for as long as one window of it stays.
+                if alone { part } else { Bytes::copy_from_slice(&part) }
+            });
+            {
+                // Kept and off the list in one step: between the two, another reader would fetch it again.
+                let mut state = self.cache.state.lock();
+                // Not when it was forgotten meanwhile.
+                if state.is_listed(&slot, &window.flight) {
+                    state.flights.remove(&slot);
+                    if let Ok(bytes) = &outcome {
+                        state.kept.insert(slot, bytes.clone(), keep);
+                    }
+                }
+            }
+            window.outcome.send_replace(Some(outcome));
+        }
     }
 }
 
-impl Flight {
-    async fn run(self, backend: Arc<dyn StorageBackend>, object_len: u64) {
-        let (key, index) = &self.slot;
-        let start = index * WINDOW;
-        let end = object_len.min(start + WINDOW);
-        let got = match backend.get(key, start..end).await {
-            Ok(bytes) if bytes.len() as u64 == end - start => Ok(bytes),
-            Ok(bytes) => {
-                let text = format!("object {key}: {} bytes came for {start}..{end}", bytes.len());
-                Err(Arc::new(Error::new(Kind::Corrupt, text)))
-            }
-            Err(e) => Err(Arc::new(e)),
-        };
-        {
-            // Kept and off the list in one step: between the two, another reader would fetch it again.
-            let mut state = self.cache.state.lock();
-            if let Ok(bytes) = &got {
-                state.insert(self.slot.clone(), bytes.clone(), self.cache.max_bytes);
-            }
-            state.fetching.remove(&self.slot);
+impl State {
+    fn is_listed(&self, slot: &Slot, flight: &Weak<Flight>) -> bool {
+        self.flights.get(slot).is_some_and(|listed| listed.ptr_eq(flight))
+    }
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        if self.windows.is_empty() {
+            return;
         }
-        self.outcome.send_replace(Some(got));
+        let mut state = self.cache.state.lock();
+        for window in &self.windows {
+            // Another fetch of it may have begun since this one was given up.
+            if state.is_listed(&window.slot, &window.flight) {
+                state.flights.remove(&window.slot);
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     backends::{
-        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, StorageBackend,
+        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
         Unfinished, Upload, list_all,
     },
     catalog::{
@@ -99,6 +99,10 @@ impl StorageBackend for CrashAt {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -425,6 +429,7 @@ async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
         role: Role::Chunk,
         packed: false,
         extents: vec![(n..n + 1, 0)],
+        tag: None,
     };
     let begun = Instant::now();
     let attached = Attached {

@@ -6,11 +6,11 @@
 use serde::Serialize;
 
 use super::{
-    cache::WINDOW,
     compose::{Part, Piece, Rules, compose},
     layout::{FileSpan, Layout},
     ranges::RangeSet,
     stream,
+    windows::WINDOW,
 };
 use crate::{backends::Key, error::Result};
 

@@ -11,6 +11,8 @@ use super::{
     layout::{FileSpan, Layout},
     pending::PendingBytes,
     ranges::RangeSet,
+    traffic::Traffic,
+    watched::watched,
 };
 use crate::{
     backends::{Key, Payload, StorageBackend},
@@ -30,6 +32,7 @@ pub struct ImportStore {
     backend: Arc<dyn StorageBackend>,
     durable: RwLock<Durable>,
     pending: Mutex<PendingBytes>,
+    traffic: Traffic,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +68,23 @@ pub(super) enum Source {
     Hole(Range<u64>),
 }
 
+impl Source {
+    /// How many bytes it gives; `None` when they cannot be read.
+    fn readable_len(&self) -> Option<u64> {
+        (!matches!(self, Self::Unfinished(_) | Self::Hole(_))).then(|| self.len())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Zeros(len) => *len,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::Object(_, range) | Self::Unfinished(range) | Self::Hole(range) => {
+                range.end - range.start
+            }
+        }
+    }
+}
+
 impl Durable {
     fn add(&mut self, object: &ObjectRow, extents: Vec<Extent>) -> Result<()> {
         self.add_object(object)?;
@@ -96,12 +116,15 @@ impl ImportStore {
     ///
     /// # Errors
     /// When the catalog cannot be read, or what it says of the import makes no sense.
+    ///
+    /// What is the user's own among its objects is looked at before it is read.
     pub fn open(
         catalog: &Catalog,
         row: &ImportRow,
         backend: Arc<dyn StorageBackend>,
     ) -> Result<Arc<Self>> {
         let place = |e: crate::error::Error| e.within(format_args!("import {}", row.id));
+        let backend = watched(backend, catalog.adopted_objects(&row.id)?).map_err(place)?;
         let files = catalog.files(&row.id)?;
         let spans = files.iter().map(FileSpan::from);
         let layout = Layout::new(row.len, spans, row.chunk_len, row.layout);
@@ -124,6 +147,7 @@ impl ImportStore {
             backend,
             durable: RwLock::new(durable),
             pending: Mutex::default(),
+            traffic: Traffic::default(),
         }))
     }
 
@@ -147,6 +171,12 @@ impl ImportStore {
         &self.backend
     }
 
+    /// What reading it cost since it was opened.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Whether every byte of `range` is durable or padding.
     #[must_use]
     pub fn covered(&self, range: Range<u64>) -> bool {
@@ -161,6 +191,21 @@ impl ImportStore {
         let durable = self.durable.read();
         let inside = range.end <= self.layout.len();
         inside && self.layout.stored(range).all(|part| durable.extents.covers(&part))
+    }
+
+    /// Whether every byte of `range` can be read now.
+    #[must_use]
+    pub fn here(&self, range: Range<u64>) -> bool {
+        self.ready(range.clone()) == range
+    }
+
+    /// The beginning of `range` that can be read now: what is in memory, in finished objects, or padding.
+    #[must_use]
+    pub fn ready(&self, range: Range<u64>) -> Range<u64> {
+        let end = range.end.min(self.layout.len()).max(range.start);
+        let sources = self.locate(range.start..end).into_iter();
+        let ready: u64 = sources.map_while(|source| source.readable_len()).sum();
+        range.start..range.start + ready
     }
 
     /// How many bytes of `set` are durable; padding does not count.
@@ -306,6 +351,13 @@ impl ImportStore {
     pub(super) fn forget_pending(&self) -> u64 {
         let dropped = self.pending.lock().take_all();
         total(&dropped)
+    }
+
+    /// Whether all of `range` can be read now, from memory or objects.
+    #[must_use]
+    pub fn found(&self, range: Range<u64>) -> bool {
+        let sources = self.locate(range);
+        !sources.iter().any(|source| matches!(source, Source::Hole(_) | Source::Unfinished(_)))
     }
 
     /// Where the bytes of `range` are, in order and without gaps, all seen at one moment.

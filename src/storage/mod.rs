@@ -9,8 +9,9 @@
 //! Where files are to be objects of their own, the [`Publisher`] makes each of what is stored of it, by the place itself
 //! where it can, and the file's extents move to it in one transaction.
 //!
-//! The path of a byte out: [`ImportReader`] looks, at one moment, at padding, pending bytes and extents; what lies
-//! in an object comes by way of the [`WindowCache`], a ranged get of a window at a time.
+//! The path of a byte out: [`ImportReader`] finds it in the [`WindowCache`] or in memory, or has its window fetched: what
+//! padding, pending bytes and extents say of it at one moment, by as few gets as will do. Windows for peers are held
+//! against the torrent's hashes before they are kept, and what follows is fetched for those who read in order.
 //!
 //! What it refuses: bytes nobody verified, naming an object before it is durable, giving up on verified bytes while
 //! the process lives, and any knowledge of where bytes come from.
@@ -20,23 +21,32 @@ pub mod attach;
 pub mod cache;
 pub mod compose;
 mod direct;
+mod disk_cache;
 pub mod estimate;
 pub mod extent;
+mod fetch;
 mod file_names;
 pub mod import;
+mod kept;
 mod lanes;
 pub mod layout;
 pub mod manifest;
+pub mod matching;
 mod pending;
 pub mod presence;
 pub mod pressure;
 pub mod publish;
 pub mod publishing;
 pub mod ranges;
+mod readahead;
 pub mod reader;
 pub mod stream;
 pub mod sweep;
+pub mod traffic;
+mod under_way;
 mod upload;
+mod watched;
+mod windows;
 pub mod writer;
 
 #[cfg(test)]
@@ -46,6 +56,8 @@ mod model;
 #[cfg(test)]
 mod publish_tests;
 #[cfg(test)]
+mod read_tests;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 mod strict;
@@ -54,6 +66,7 @@ mod tests;
 
 pub use cache::WindowCache;
 pub use direct::DirectFiles;
+pub use disk_cache::DiskCache;
 pub use file_names::WholeFiles;
 pub use import::ImportStore;
 pub use layout::{FileSpan, Layout};
@@ -61,6 +74,7 @@ pub use pressure::Pressure;
 pub use publish::{Published, Publisher};
 pub use publishing::Publishing;
 pub use ranges::RangeSet;
-pub use reader::ImportReader;
+pub use reader::{Checks, ImportReader};
+pub use traffic::{Tally, Traffic};
 pub use upload::{WriterEvent, WriterSink};
 pub use writer::{ImportWriter, WriterOptions};

@@ -223,9 +223,6 @@ impl Publisher {
         let freed = self.catalog.take_over(chunk.num, range.clone()).await?;
         self.store().taken_over(&chunk, range.clone(), &freed)?;
         self.delete(&freed).await?;
-        for object in &freed {
-            self.reader.forget(&Key::new(&object.key)?);
-        }
         self.named.lock().forget(&freed);
         self.take_name(file).await
     }

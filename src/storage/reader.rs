@@ -1,47 +1,92 @@
 //! Bytes of an import, from wherever they are: memory, the cache, or the backend.
+//!
+//! Nothing is got from the backend but whole windows. Where there is something to hold them against ([`Checks`]), a
+//! window is checked before any of it is given to anyone: what came wrong is got again, and what stays wrong is an error
+//! that names it. Bytes in memory were checked before they came there.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, future::Future, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{
-    cache::{Fetch, WINDOW, WindowCache},
-    import::{ImportStore, Source, StoredObject},
+    cache::{Flight, LONGEST, Slot, WindowCache},
+    disk_cache::DiskCache,
+    fetch::fetch,
+    import::{ImportStore, Source},
+    readahead::{self, Readahead},
+    windows::Grid,
 };
 use crate::{
-    backends::{Key, Payload},
+    backends::Payload,
+    catalog::ImportId,
     error::{Error, Kind, Result},
     memory::BLOCK,
 };
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Windows of one read that are fetched at once: hides the latency, bounds what a long read holds beyond the cache.
-const AHEAD: usize = 8;
+/// How often bytes that came wrong are got again.
+const AGAIN: u32 = 2;
+/// The wait before that: what spoils bytes under way may be a moment's trouble.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Runs fetched ahead that are kept going at once, over all who read in order.
+const RUNS: usize = 32;
 
-/// Reads one import. Cheap to make; the cache is shared by all.
+/// Says whether the bytes of a range, which is whole pieces, are what they should be.
+pub type Check = Box<dyn Fn(Range<u64>, &[u8]) -> Result<()> + Send + Sync>;
+
+/// What fetched bytes are held against.
+pub struct Checks {
+    /// What can be checked by itself.
+    pub piece_len: u64,
+    /// `Corrupt`, naming what is wrong. Called off the threads that others wait for.
+    pub check: Check,
+}
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks").field("piece_len", &self.piece_len).finish_non_exhaustive()
+    }
+}
+
+/// Reads one import. Cheap to clone, and clones know of each other who reads in order; the cache is shared by all.
 #[derive(Debug, Clone)]
 pub struct ImportReader {
     store: Arc<ImportStore>,
     cache: Arc<WindowCache>,
+    grid: Grid,
+    checks: Option<Arc<Checks>>,
+    ahead: Arc<Mutex<Ahead>>,
 }
 
-/// A piece of the answer: bytes at hand, or a slice of a window.
-enum Piece {
-    Zeros(u64),
-    Ready(Bytes),
-    Window { object: StoredObject, index: u64, slice: Range<usize> },
+/// Who reads in order, and what is fetched for them.
+#[derive(Debug)]
+struct Ahead {
+    streams: Readahead,
+    runs: VecDeque<Vec<Arc<Flight>>>,
+}
+
+impl Ahead {
+    fn of(sure: u32) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { streams: Readahead::new(sure), runs: VecDeque::new() }))
+    }
 }
 
 impl ImportReader {
+    /// A reader that believes the backend.
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
-        Self { store, cache }
+        let grid = Grid::new(store.layout().len(), None);
+        Self { store, cache, grid, checks: None, ahead: Ahead::of(readahead::PLAYER) }
     }
 
-    /// Drops what is cached of an object that goes: another may take its name.
-    pub(super) fn forget(&self, key: &Key) {
-        self.cache.forget(key);
+    /// A reader for peers: it gives nothing away that was fetched and not checked.
+    #[must_use]
+    pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
+        let grid = Grid::new(store.layout().len(), Some(checks.piece_len));
+        let ahead = Ahead::of(readahead::PEER);
+        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead }
     }
 
     /// The import it reads.
@@ -50,87 +95,174 @@ impl ImportReader {
         &self.store
     }
 
-    /// The bytes of `range`. Dropping the future does not stop a fetch that others may wait for.
+    /// The bytes of `range`. Dropping the future gives up the fetches that nobody else waits for.
     ///
     /// # Errors
-    /// `NotFound` when a part is not stored yet; `InvalidInput` outside the import; else what the backend says.
+    /// `NotFound` when a part is not stored yet; `InvalidInput` outside the import; `Corrupt` when what is stored is not
+    /// what it should be, however often it is got; else what the backend says.
     pub async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
-        loop {
-            let moves = self.store.moves();
-            match self.read_once(range.clone()).await {
-                // The bytes moved to another object after it was looked up where they are: they are there now.
-                Err(e) if e.kind() == Kind::NotFound && self.store.moves() != moves => {}
-                read => return read,
-            }
+        let Range { start, end } = range;
+        if start > end || end > self.store.layout().len() {
+            let text = format!("range {start}..{end} is outside of it");
+            return Err(self.place(Error::new(Kind::InvalidInput, text)));
         }
+        if let Some(payload) = self.try_read(range.clone()) {
+            self.go_on(&range);
+            return Ok(payload);
+        }
+        let mut payload = Payload::default();
+        let mut at = start;
+        while at < end {
+            // So much at a time: bounds what one long read holds beyond the cache.
+            let run = at..self.grid.window(at).end.max((at + LONGEST).min(end)).min(end);
+            at = run.end;
+            self.read_run(run, &mut payload).await.map_err(|e| self.place(e))?;
+        }
+        Ok(payload)
     }
 
-    async fn read_once(&self, range: Range<u64>) -> Result<Payload> {
-        let mut pieces = self.pieces(range)?.into_iter();
-        let mut started: VecDeque<(Piece, Option<Fetch>)> = VecDeque::with_capacity(AHEAD);
-        let mut payload = Payload::default();
-        loop {
-            while started.len() < AHEAD {
-                let Some(piece) = pieces.next() else { break };
-                let fetch = match &piece {
-                    Piece::Window { object, index, .. } => {
-                        Some(self.cache.fetch(self.store.backend(), object, *index))
-                    }
-                    _ => None,
-                };
-                started.push_back((piece, fetch));
-            }
-            let Some((piece, fetch)) = started.pop_front() else { return Ok(payload) };
-            let window = match fetch {
-                Some(fetch) => fetch.wait().await.map_err(|e| self.place(e))?,
-                None => Bytes::new(),
-            };
-            push(&mut payload, piece, &window);
+    async fn read_run(&self, run: Range<u64>, payload: &mut Payload) -> Result<()> {
+        let parts: Vec<_> = self.parts(&run).collect();
+        let slots: Vec<_> = parts.iter().map(|part| self.slot_of(part)).collect();
+        let fetches = self.cache.fetch(&slots, |range| self.work(range));
+        self.go_on(&run);
+        for ((part, slot), fetch) in parts.into_iter().zip(slots).zip(fetches) {
+            payload.push(match fetch.wait().await {
+                Ok(window) => {
+                    // Counts as read.
+                    self.cache.peek(&slot, within(&slot, &part));
+                    window.slice(within(&slot, &part))
+                }
+                Err(e) if is_local(e.kind()) => self.alone(&part, &slot, e).await?,
+                Err(e) => return Err(e),
+            });
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a window may be wrong with another piece of it than those asked for: they are fetched alone.
+    async fn alone(&self, part: &Range<u64>, tried: &Slot, error: Error) -> Result<Bytes> {
+        let slot = self.slot(self.grid.units(part));
+        if slot == *tried {
+            return Err(error);
+        }
+        let fetches = self.cache.fetch(std::slice::from_ref(&slot), |range| self.work(range));
+        match fetches.into_iter().next() {
+            Some(fetch) => Ok(fetch.wait().await?.slice(within(&slot, part))),
+            None => Err(error),
         }
     }
 
     /// As [`ImportReader::read_at`], but without waiting: `None` when that needs the backend, or fails.
     #[must_use]
     pub fn try_read(&self, range: Range<u64>) -> Option<Payload> {
+        self.try_kept(&range).or_else(|| self.try_memory(range))
+    }
+
+    /// The bytes of `range` when the cache has them: slices of its windows.
+    #[must_use]
+    pub fn try_kept(&self, range: &Range<u64>) -> Option<Payload> {
         let mut payload = Payload::default();
-        for piece in self.pieces(range).ok()? {
-            let window = match &piece {
-                Piece::Window { object, index, .. } => self.cache.peek(object, *index)?,
-                _ => Bytes::new(),
-            };
-            push(&mut payload, piece, &window);
+        for part in self.parts(range) {
+            let look = |slot: &Slot| self.cache.peek(slot, within(slot, &part));
+            let window = self.slot(self.grid.window(part.start));
+            let kept = look(&window).or_else(|| look(&self.slot(self.grid.units(&part))))?;
+            payload.push(kept);
+        }
+        self.store.traffic().kept(usize::try_from(payload.len()).unwrap_or(0));
+        Some(payload)
+    }
+
+    /// The bytes of `range` when none of them is only in the backend.
+    #[must_use]
+    pub fn try_memory(&self, range: Range<u64>) -> Option<Payload> {
+        if range.start > range.end || range.end > self.store.layout().len() {
+            return None;
+        }
+        let mut payload = Payload::default();
+        for source in self.store.locate(range) {
+            match source {
+                Source::Memory(bytes) => payload.push(bytes),
+                Source::Zeros(len) => zeros(len, &mut payload),
+                Source::Object(..) | Source::Unfinished(_) | Source::Hole(_) => return None,
+            }
         }
         Some(payload)
     }
 
-    fn pieces(&self, range: Range<u64>) -> Result<Vec<Piece>> {
-        let Range { start, end } = range;
-        if start > end || end > self.store.layout().len() {
-            let text = format!("range {start}..{end} is outside of it");
-            return Err(self.place(Error::new(Kind::InvalidInput, text)));
+    /// Notes that `range` is read by somebody, and answers what they will want next when they read in order:
+    /// for [`ImportReader::fetch_ahead`].
+    #[must_use]
+    pub fn reads(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let most = self.cache.ahead();
+        let mut ahead = self.ahead.lock();
+        let next = self.grid.windows(range).filter_map(|w| ahead.streams.reads(&w, most));
+        let next = next.reduce(|first, last| first.start..last.end)?;
+        Some(next.start..next.end.min(self.store.layout().len()))
+    }
+
+    /// Begins to fetch what of `range` is stored and not here, where there is room. Inside a runtime.
+    pub fn fetch_ahead(&self, range: &Range<u64>) {
+        let windows = self.grid.windows(range);
+        let slots: Vec<_> =
+            windows.filter(|w| self.store.found(w.clone())).map(|w| self.slot(w)).collect();
+        let flights = self.cache.fetch_ahead(&slots, |range| self.work(range));
+        let mut ahead = self.ahead.lock();
+        // What has arrived needs nobody to want it.
+        ahead.runs.retain(|run| run.iter().any(|flight| !flight.has_ended()));
+        if !flights.is_empty() {
+            ahead.runs.push_back(flights);
         }
-        let mut pieces = Vec::new();
-        for source in self.store.locate(range) {
-            match source {
-                Source::Zeros(len) => pieces.push(Piece::Zeros(len)),
-                Source::Memory(bytes) => pieces.push(Piece::Ready(bytes)),
-                Source::Object(object, range) => windows(&object, range, &mut pieces),
-                Source::Unfinished(range) => {
-                    let text = format!(
-                        "bytes {}..{} are in a file that is not uploaded to its end",
-                        range.start, range.end
-                    );
-                    let error = Error::new(Kind::Unavailable, text);
-                    return Err(self.place(error.hint("readable when the file is complete")));
-                }
-                Source::Hole(hole) => {
-                    let text = format!("bytes {}..{} are not stored yet", hole.start, hole.end);
-                    let error = Error::new(Kind::NotFound, text);
-                    return Err(self.place(error.hint("import it again to fetch the rest")));
-                }
+        if ahead.runs.len() > RUNS {
+            ahead.runs.pop_front();
+        }
+    }
+
+    fn go_on(&self, range: &Range<u64>) {
+        if let Some(next) = self.reads(range) {
+            self.fetch_ahead(&next);
+        }
+    }
+
+    /// `range`, cut where its windows end.
+    fn parts(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let range = range.clone();
+        let cut = move |w: Range<u64>| w.start.max(range.start)..w.end.min(range.end);
+        self.grid.windows(&(cut(0..u64::MAX))).map(cut)
+    }
+
+    fn slot(&self, range: Range<u64>) -> Slot {
+        let checked = self.checks.is_some();
+        Slot { import: self.store.id().clone(), checked, start: range.start, end: range.end }
+    }
+
+    /// What is fetched for a part of a window: all of it, or as little as can be while the rest is not stored.
+    fn slot_of(&self, part: &Range<u64>) -> Slot {
+        let window = self.grid.window(part.start);
+        let whole = self.store.found(window.clone());
+        self.slot(if whole { window } else { self.grid.units(part) })
+    }
+
+    /// The fetch of a range that is whole windows, or whole pieces of one.
+    fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
+        let (store, checks, grid) = (Arc::clone(&self.store), self.checks.clone(), self.grid);
+        // Only what is checked when it comes back is kept there.
+        let disk = self.cache.disk().filter(|_| checks.is_some()).cloned();
+        async move {
+            let windows: Vec<_> = grid.windows(&range).collect();
+            if let (Some(disk), Some(checks)) = (&disk, &checks)
+                && let Some(bytes) = from_disk(disk, store.id(), &windows, checks).await
+            {
+                return Ok(bytes);
             }
+            let bytes = insist(&store, checks, range.clone()).await?;
+            let whole = windows.iter().filter(|w| range.start <= w.start && w.end <= range.end);
+            for (disk, window) in whole.flat_map(|window| disk.iter().map(move |d| (d, window))) {
+                let at = |pos: u64| usize::try_from(pos - range.start).unwrap_or(usize::MAX);
+                disk.put(store.id(), window, bytes.slice(at(window.start)..at(window.end)));
+            }
+            Ok(bytes)
         }
-        Ok(pieces)
     }
 
     fn place(&self, e: Error) -> Error {
@@ -138,30 +270,83 @@ impl ImportReader {
     }
 }
 
-/// Cuts a range of an object where its windows end.
-fn windows(object: &StoredObject, range: Range<u64>, pieces: &mut Vec<Piece>) {
-    let mut at = range.start;
-    while at < range.end {
-        let index = at / WINDOW;
-        let base = index * WINDOW;
-        let end = range.end.min(base + WINDOW);
-        let inside = |pos: u64| usize::try_from(pos - base).expect("a window is 1 MiB");
-        let slice = inside(at)..inside(end);
-        pieces.push(Piece::Window { object: object.clone(), index, slice });
-        at = end;
+/// All of some windows that follow each other, if they are on the disk and right.
+async fn from_disk(
+    disk: &Arc<DiskCache>,
+    import: &ImportId,
+    windows: &[Range<u64>],
+    checks: &Arc<Checks>,
+) -> Option<Bytes> {
+    let mut found = Payload::default();
+    for window in windows {
+        let bytes = disk.get(import, window).await?;
+        let checked = hold_against(Arc::clone(checks), window.clone(), bytes).await;
+        found.push(checked.inspect_err(|_| disk.drop_window(import, window)).ok()?);
+    }
+    Some(found.joined())
+}
+
+/// The bytes of `range`, fetched again when they come spoilt.
+async fn insist(
+    store: &ImportStore,
+    checks: Option<Arc<Checks>>,
+    range: Range<u64>,
+) -> Result<Bytes> {
+    let mut tries = 0;
+    loop {
+        match fetch_checked(store, checks.clone(), range.clone()).await {
+            Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
+                tries += 1;
+                tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            fetched => return fetched,
+        }
     }
 }
 
-fn push(payload: &mut Payload, piece: Piece, window: &Bytes) {
-    match piece {
-        Piece::Ready(bytes) => payload.push(bytes),
-        Piece::Window { slice, .. } => payload.push(window.slice(slice)),
-        Piece::Zeros(mut len) => {
-            while len > 0 {
-                let part = usize::try_from(len).map_or(BLOCK, |len| len.min(BLOCK));
-                payload.push(Bytes::from_static(&ZEROS[..part]));
-                len -= part as u64;
-            }
-        }
+/// The bytes of `range`, held against what they should be where they are not from memory alone: those were when they
+/// came there.
+async fn fetch_checked(
+    store: &ImportStore,
+    checks: Option<Arc<Checks>>,
+    range: Range<u64>,
+) -> Result<Bytes> {
+    let (bytes, spent) = fetch(store, range.clone()).await?;
+    store.traffic().fetched(spent);
+    match checks.filter(|_| spent.gets > 0) {
+        Some(checks) => hold_against(checks, range, bytes).await,
+        None => Ok(bytes),
+    }
+}
+
+/// Checks bytes where nobody waits for the thread: hashing a MiB takes a millisecond.
+async fn hold_against(checks: Arc<Checks>, range: Range<u64>, bytes: Bytes) -> Result<Bytes> {
+    let check = move || (checks.check)(range, &bytes).map(|()| bytes);
+    tokio::task::spawn_blocking(check)
+        .await
+        .map_err(|e| Error::new(Kind::Internal, "a check did not finish").because(e))?
+}
+
+/// Whether an error is about certain bytes, so that their neighbours may be well.
+fn is_local(kind: Kind) -> bool {
+    matches!(kind, Kind::NotFound | Kind::Corrupt)
+}
+
+/// Whether an answer was not what was asked for, by itself or something between, so that the next may be.
+fn is_spoilt(kind: Kind) -> bool {
+    matches!(kind, Kind::Corrupt | Kind::Unsupported)
+}
+
+fn within(slot: &Slot, part: &Range<u64>) -> Range<usize> {
+    let at = |pos: u64| usize::try_from(pos - slot.start).expect("a window fits in memory");
+    at(part.start)..at(part.end)
+}
+
+fn zeros(mut len: u64, payload: &mut Payload) {
+    while len > 0 {
+        let part = usize::try_from(len).map_or(BLOCK, |len| len.min(BLOCK));
+        payload.push(Bytes::from_static(&ZEROS[..part]));
+        len -= part as u64;
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::tests::Rig;
 use crate::{
     backends::{
-        Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape,
+        Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp,
         StorageBackend, Unfinished, Upload,
     },
     error::{Error, Kind, Result},
@@ -114,6 +114,10 @@ impl StorageBackend for Strict {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -5,6 +5,7 @@
 //! workers, reads of stored bytes on the runtime.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,15 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::PieceHasher,
+    content::Content,
     ffi::{CheckJob, DiskError, Doorbell, FenceJob, HashJob, ReadJob, WriteJob, complete_read},
     governor::Marks,
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
-    torrent_disk::{TorrentDisk, answer},
+    serve,
+    torrent_disk::{TorrentDisk, answer, in_block},
 };
 use crate::{
-    error::{Kind, Result},
+    error::Result,
     memory::{BLOCK, BlockPool},
     storage::Pressure,
 };
@@ -34,13 +37,25 @@ use crate::{
 /// A read that may succeed later (of a file that is not uploaded to its end) waits so long; then the peer is told to ask
 /// others.
 const HOLD: Duration = Duration::from_secs(20);
+/// A read from a storage that is away waits so long, beyond the two minutes of the backend's own tries: an outage is
+/// nothing a peer can do something about, and a peer that does not want to wait goes by itself.
+const OUTAGE: Duration = Duration::from_secs(10 * 60);
 /// How often it is tried meanwhile.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Of the memory budget, the part that blocks of the cache on their way to peers may take.
+const SENDS: usize = 8;
+/// While they take more, a block waits so long for others to be sent; then it goes too, since those that are not sent
+/// may be those of peers who take nothing any more.
+const CROWDED: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(5);
 
 pub(super) struct Disk {
     registry: Registry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
+    /// Blocks of the cache on their way to peers.
+    sends: BlockPool,
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
@@ -64,6 +79,7 @@ impl Disk {
             registry: Registry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
+            sends: BlockPool::new(pool.budget() / SENDS),
             pool,
             hashers,
             runtime,
@@ -107,21 +123,37 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.live(storage) else { return };
-        if let Some(bytes) = torrent.read_memory(piece, start, len) {
+        let has_room = self.sends.held() < self.sends.budget();
+        if let Some(bytes) = torrent.read_memory(has_room.then_some(&self.sends), piece, start, len)
+        {
+            self.go_on(&torrent, piece, start, len);
+            torrent.gave(&bytes);
             return complete_read(&mut job, bytes);
         }
-        let aborted = self.aborted.clone();
+        let (aborted, sends) = (self.aborted.clone(), self.sends.clone());
         self.runtime.spawn(async move {
-            let read = read_stored(&torrent, piece, start, len);
+            let read = read_stored(&torrent, &sends, piece, start, len);
             tokio::select! {
                 // Dropping the job answers operation_aborted.
                 () = aborted.cancelled() => {}
                 bytes = read => match bytes {
-                    Some(bytes) => complete_read(&mut job, bytes),
+                    Some(bytes) => {
+                        torrent.gave(&bytes);
+                        complete_read(&mut job, bytes);
+                    }
                     None => job.pin_mut().fail(DiskError::Fatal),
                 },
             }
         });
+    }
+
+    /// Peers who read in order find what follows here before they ask.
+    fn go_on(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
+        let Some(content) = torrent.content() else { return };
+        if let Some(next) = content.reader.reads(&content.block(piece, start, len)) {
+            let reader = content.reader.clone();
+            self.runtime.spawn(async move { reader.fetch_ahead(&next) });
+        }
     }
 
     /// Takes a block; true tells the peer's connection to wait until the doorbell rings.
@@ -253,7 +285,7 @@ impl Disk {
                 .iter()
                 .filter_map(|t| t.least_complete().map(|p| (p, t)))
                 .min_by_key(|x| x.0);
-            let Some(((_, piece), torrent)) = least else { return };
+            let Some(((_, _, piece), torrent)) = least else { return };
             let freed = torrent.evict(piece) * BLOCK;
             self.evicted.fetch_add(freed as u64, Ordering::Relaxed);
             tracing::debug!(piece, freed, "evicted an open piece to stay in the budget");
@@ -268,24 +300,45 @@ impl Disk {
 }
 
 async fn read_stored(
-    torrent: &TorrentDisk,
+    torrent: &Arc<TorrentDisk>,
+    sends: &BlockPool,
     piece: u32,
     start: usize,
     len: usize,
 ) -> Option<bytes::Bytes> {
-    let content = torrent.content()?;
-    let from = content.geometry.piece(piece).start + start as u64;
+    let content = match torrent.loaded().await {
+        Ok(content) => content,
+        Err(e) => {
+            tracing::warn!(error = %e.report(), "a torrent that a peer asks for cannot be opened");
+            return None;
+        }
+    };
+    let range = content.block(piece, start, len);
     let begun = Instant::now();
     loop {
-        match content.reader.read_at(from..from + len as u64).await {
-            Ok(payload) => return Some(payload.joined()),
-            Err(e) if e.kind() == Kind::Unavailable && begun.elapsed() < HOLD => {
+        match content.reader.read_at(range.clone()).await {
+            Ok(payload) => {
+                let until = Instant::now() + CROWDED;
+                while sends.held() >= sends.budget() && Instant::now() < until {
+                    tokio::time::sleep(SOON).await;
+                }
+                return Some(in_block(sends, &payload));
+            }
+            Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
                 tokio::time::sleep(LOOK).await;
             }
             Err(e) => {
-                tracing::warn!(error = %e.report(), piece, "a read for a peer failed");
+                let what = serve::name(&content.meta, piece);
+                let hint = e.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+                let text = format!("a peer does not get {what}: {}{hint}", e.report());
+                tracing::warn!("{text}");
+                torrent.unreadable(piece, text);
                 return None;
             }
         }
     }
+}
+
+fn patience(content: &Content, range: &Range<u64>) -> Duration {
+    if content.store.found(range.clone()) { OUTAGE } else { HOLD }
 }

@@ -11,23 +11,27 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    geometry::Geometry,
-    governor::Rate,
+    content::{Content, Loader},
+    demand::Demand,
     metainfo::Metainfo,
     session::{Notice, Status, Torrent},
     steering::Steering,
-    torrent_disk::Content,
 };
 use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
-    storage::{ImportReader, ImportStore, ImportWriter, Publishing, RangeSet, WriterEvent},
+    rate::Rate,
+    storage::{ImportStore, Publishing, RangeSet, WriterEvent},
 };
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
 /// How often the rarity of chunks is looked at (it costs a round trip to the network thread).
 const AVAILABILITY: Duration = Duration::from_secs(5);
+
+/// The least time between two words to the picker on what readers wait for: a player that seeks about tells ten places
+/// a second at most.
+const HURRY: Duration = Duration::from_millis(100);
 
 /// What a writer says, and the wake-up calls that hang on it.
 pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
@@ -55,15 +59,14 @@ impl Torrent {
     }
 
     /// Gives the torrent its content and lets libtorrent start on it. Once.
-    pub fn attach(
-        &self,
-        meta: &Metainfo,
-        store: Arc<ImportStore>,
-        reader: ImportReader,
-        writer: Option<Arc<ImportWriter>>,
-    ) {
-        self.disk().set_content(Content { geometry: Geometry::of(meta), store, reader, writer });
+    pub fn attach(&self, content: Content) {
+        self.disk().set_content(content);
         self.disk().start();
+    }
+
+    /// As [`Torrent::attach`], with content that is made when the first peer asks for a byte. Once, and not both.
+    pub fn attach_later(&self, loader: Loader) {
+        self.disk().set_loader(loader);
     }
 }
 
@@ -81,6 +84,16 @@ pub struct Goal {
     pub lead: u64,
     /// Chunks are opened by position, not by rarity: files are sent from their beginning.
     pub in_order: bool,
+}
+
+/// Readers that wait, and what the picker was told of them.
+#[derive(Debug, Default)]
+struct Readers {
+    demand: Arc<Demand>,
+    urgent: Vec<u32>,
+    /// Something changed since the picker was told.
+    stale: bool,
+    told: Option<Instant>,
 }
 
 /// One torrent at work.
@@ -102,6 +115,7 @@ pub struct Download {
     /// When something last arrived or became durable.
     last_arrival: Instant,
     last_availability: Instant,
+    readers: Readers,
     paused: bool,
     state: &'static str,
 }
@@ -137,9 +151,17 @@ impl Download {
             begun: now,
             last_arrival: now,
             last_availability: now,
+            readers: Readers::default(),
             paused: false,
             state: "importing",
         }
+    }
+
+    /// Asks from now on for what the readers of `demand` wait for before all else.
+    #[must_use]
+    pub fn with_readers(mut self, demand: Arc<Demand>) -> Self {
+        self.readers.demand = demand;
+        self
     }
 
     /// Payload bytes received from peers.
@@ -188,22 +210,16 @@ impl Download {
         self.run(stop, |_| publishing.is_done()).await
     }
 
-    /// Seeds until stopped.
-    ///
-    /// # Errors
-    /// What libtorrent said when the torrent failed.
-    pub async fn seed(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.state = "seeding";
-        self.timeout = None;
-        match self.run(stop, |_| false).await {
-            Err(e) if e.kind() == Kind::Cancelled => Ok(()),
-            other => other,
-        }
+    /// The torrent, to be seeded: nothing more is to be filled.
+    #[must_use]
+    pub fn into_torrent(self) -> (Torrent, Status) {
+        (self.torrent, self.status)
     }
 
     async fn run(&mut self, stop: &CancellationToken, done: impl Fn(&Self) -> bool) -> Result<()> {
         let mut tick = tokio::time::interval(TICK);
         let disk = Arc::clone(self.torrent.disk());
+        let demand = Arc::clone(&self.readers.demand);
         self.steer().await;
         while !done(self) {
             tokio::select! {
@@ -211,6 +227,7 @@ impl Download {
                 notice = self.torrent.notice() => self.heard(notice)?,
                 event = next(&mut self.writer) => self.written(event)?,
                 () = disk.progress() => self.steer().await,
+                () = demand.changed() => self.readers_changed(),
                 _ = tick.tick() => self.tick()?,
             }
         }
@@ -251,10 +268,52 @@ impl Download {
         Ok(())
     }
 
+    fn readers_changed(&mut self) {
+        self.readers.stale = true;
+        if self.readers.told.is_none_or(|told| told.elapsed() >= HURRY) {
+            self.hurry();
+        }
+    }
+
+    /// Tells the picker what readers wait for now, and what none waits for any more.
+    fn hurry(&mut self) {
+        self.readers.stale = false;
+        self.readers.told = Some(Instant::now());
+        let (piece_len, most) = (self.steering.piece_len(), self.goal.lead / 2);
+        let range = |piece: u32| {
+            let start = u64::from(piece) * piece_len;
+            start..(start + piece_len).min(self.store.layout().len())
+        };
+        let here = |piece: &u32| self.store.here(range(*piece));
+        let missing = |piece: u32| self.goal.wanted.overlaps(&range(piece)) && !here(&piece);
+        let urgent = self.readers.demand.urgent(piece_len, most, missing);
+        if urgent == self.readers.urgent {
+            return;
+        }
+        self.torrent.disk().set_urgent(urgent.iter().copied());
+        let gone = self.readers.urgent.iter().filter(|p| !urgent.contains(p) && !here(p));
+        let gone: Vec<u32> = gone.copied().collect();
+        // New ones first: with none left that is due, the next would cancel what is under way.
+        let mut told = self.torrent.hurry(&urgent).and_then(|()| self.torrent.relax(&gone));
+        for piece in gone {
+            let priority = self.steering.priority(piece);
+            told = told.and_then(|()| self.torrent.prioritize(&[piece], priority));
+        }
+        if let Err(e) = told {
+            tracing::warn!(error = %e.report(), "cannot ask first for what a reader waits for");
+        }
+        self.readers.urgent = urgent;
+    }
+
     /// Leads the picker on: more chunks are opened as pieces of the open ones pass.
     async fn steer(&mut self) {
-        for piece in self.torrent.disk().take_passed() {
-            self.steering.done(piece);
+        let passed = self.torrent.disk().take_passed();
+        if !passed.is_empty() {
+            passed.into_iter().for_each(|piece| self.steering.done(piece));
+            self.readers.demand.has_arrived();
+            if !self.readers.urgent.is_empty() {
+                self.readers_changed();
+            }
         }
         let looks = !self.goal.in_order && self.status.peers > 1;
         if looks && self.last_availability.elapsed() > AVAILABILITY {
@@ -273,12 +332,18 @@ impl Download {
     }
 
     fn tick(&mut self) -> Result<()> {
+        if self.readers.stale {
+            self.hurry();
+        }
         let now = self.begun.elapsed().as_secs_f64();
         let store_rate = self.store_rate.sample(now, self.goal.stored);
         let received = self.downloaded();
         if received > self.received {
             self.received = received;
             self.last_arrival = Instant::now();
+        }
+        for text in self.torrent.disk().take_unreadable() {
+            self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
         }
         let left = self.goal.wanted.len().saturating_sub(self.goal.stored);
         self.events.send(Event::Progress(Progress {

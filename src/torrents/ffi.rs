@@ -52,6 +52,8 @@ pub(super) mod bridge {
         metainfo: Vec<u8>,
         magnet: String,
         max_pieces: u32,
+        /// All pieces are durable, whatever `have` says; a private torrent says so itself then.
+        complete: bool,
         /// One byte a piece, non-zero = durable; empty = none.
         have: Vec<u8>,
         /// Priority 0 to 7 a piece; empty = all 4.
@@ -170,6 +172,8 @@ pub(super) mod bridge {
         fn resume(self: &Session, torrent: u64) -> Result<()>;
         fn connect_peer(self: &Session, torrent: u64, endpoint: &str) -> Result<()>;
         fn prioritize(self: &Session, torrent: u64, pieces: &[u32], priority: u8) -> Result<()>;
+        fn hurry(self: &Session, torrent: u64, pieces: &[u32], step: i32) -> Result<()>;
+        fn relax(self: &Session, torrent: u64, pieces: &[u32]) -> Result<()>;
         fn availability(self: &Session, torrent: u64) -> Result<Vec<u32>>;
         fn set_requests(self: &Session, blocks: u32);
         fn apply(self: Pin<&mut Session>, settings: &Vec<Setting>) -> Result<()>;

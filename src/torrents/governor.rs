@@ -104,44 +104,10 @@ impl Marks {
     }
 }
 
-/// Bytes a second over the last few seconds, from a counter sampled at uneven times.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rate {
-    last: Option<(f64, u64)>,
-    rate: f64,
-}
-
-impl Rate {
-    /// Half of the weight is on the last two seconds.
-    const HALF_LIFE: f64 = 2.0;
-
-    /// Takes the counter's value at `now` (seconds on any steady clock) and answers the rate.
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is an estimate, never negative, and far below 2^52"
-    )]
-    pub fn sample(&mut self, now: f64, total: u64) -> u64 {
-        if let Some((then, before)) = self.last {
-            let dt = now - then;
-            if dt <= 0.0 {
-                return self.rate as u64;
-            }
-            let current = total.saturating_sub(before) as f64 / dt;
-            let keep = 0.5f64.powf(dt / Self::HALF_LIFE);
-            // The first figure stands alone: from zero it would take seconds to come near the truth.
-            let before = if self.rate == 0.0 { current } else { self.rate };
-            self.rate = before * keep + current * (1.0 - keep);
-        }
-        self.last = Some((now, total));
-        self.rate as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::Rate;
     use proptest::prelude::*;
 
     fn sample() -> impl Strategy<Value = (usize, Sample)> {

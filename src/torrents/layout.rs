@@ -2,16 +2,16 @@
 //!
 //! Offsets in libtorrent's disk requests count pad files, so these must be the same pads: those that a v1 list names,
 //! and for v2 one behind every file that does not end on a piece. libtorrent's names are not followed: it
-//! "sanitizes" what [`super::names`] refuses.
+//! "sanitizes" what [`crate::names`] refuses.
 
 use std::ops::Range;
 
 use crate::{
     error::{Error, Kind, Result},
+    names,
     torrents::{
         bencode::{Dict, List, Node},
         merkle::Hash,
-        names,
     },
 };
 

@@ -12,11 +12,11 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 pub use crate::torrents::layout::File;
 use crate::{
     error::{Error, Kind, Result},
+    names,
     torrents::{
         bencode::{Dict, Document, Encoder, Node},
         layout::Layout,
         merkle::{self, Hash},
-        names,
     },
 };
 

@@ -7,13 +7,16 @@
 //! request is answered from the open piece, the writer's memory, the cache, or the backend, in that order.
 //!
 //! [`governor`] keeps all of it inside the budget, [`steering`] leads the picker so that chunks become whole,
-//! [`session`] owns libtorrent, [`download`] joins one torrent to one import. [`ffi`] is the only bridge.
+//! [`demand`] puts what a player waits for before all that, [`session`] owns libtorrent, [`download`] joins one torrent
+//! to one import. [`ffi`] is the only bridge.
 //!
 //! What it refuses: to wait on the network thread, to believe libtorrent about what is stored (the catalog is the
 //! truth), and features of library versions that peers could break ([`features`]).
 
 pub mod bencode;
 pub mod check;
+mod content;
+mod demand;
 mod disk;
 mod download;
 mod features;
@@ -24,16 +27,18 @@ mod hashing;
 pub mod layout;
 pub mod merkle;
 pub mod metainfo;
-pub mod names;
 mod piece;
 mod registry;
 pub mod select;
+mod serve;
 mod session;
 mod settings;
 pub mod steering;
 mod torrent_disk;
 
 pub use self::{
+    content::{Content, Loader},
+    demand::{Demand, Wanted},
     download::{Download, Goal, WriterEvents, metadata},
     features::check_library,
     session::{Notice, Origin, Start, Status, Torrent, Torrents},

@@ -22,7 +22,7 @@ use super::{
     disk::Disk,
     features::{self, Feature},
     ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
-    governor::{Marks, Orders, Rate, Sample},
+    governor::{Marks, Orders, Sample},
     metainfo::MAX_PIECES,
     settings,
     torrent_disk::TorrentDisk,
@@ -31,12 +31,17 @@ use crate::{
     config::NetworkOptions,
     error::{Error, Kind, Result},
     memory::BlockPool,
+    rate::Rate,
     redact,
     storage::Pressure,
 };
 
 /// How often statuses are asked for and memory is looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How much later than the one before a piece is due, of those that a reader waits for. Only their order counts:
+/// libtorrent asks the fastest peers for what is due first, and for the same block twice when it is late.
+const DUE_STEP_MS: i32 = 250;
 
 /// What a torrent is told, in order.
 #[derive(Debug, Clone)]
@@ -66,6 +71,8 @@ pub struct Status {
 pub enum Origin {
     /// A .torrent file's bytes, checked by [`super::metainfo::Metainfo::parse`].
     File(Vec<u8>),
+    /// The same, of which every piece is here: it is not looked at any more.
+    Stored(Vec<u8>),
     Magnet(String),
 }
 
@@ -78,6 +85,15 @@ pub struct Start {
     /// Pieces wanted, one entry a piece; empty = all.
     pub wanted: Vec<bool>,
     pub private: bool,
+}
+
+impl Start {
+    /// A torrent of which every piece is here.
+    #[must_use]
+    pub fn seeding(torrent: Vec<u8>) -> Self {
+        let origin = Origin::Stored(torrent);
+        Self { origin, have: Vec::new(), wanted: Vec::new(), private: false }
+    }
 }
 
 /// The running session. Stop it with [`Torrents::stop`].
@@ -170,8 +186,9 @@ impl Torrents {
     }
 
     fn add_torrent(&self, torrent: u64, start: Start) -> AddTorrent {
+        let complete = matches!(start.origin, Origin::Stored(_));
         let (metainfo, magnet) = match start.origin {
-            Origin::File(bytes) => (bytes, String::new()),
+            Origin::File(bytes) | Origin::Stored(bytes) => (bytes, String::new()),
             Origin::Magnet(uri) => (Vec::new(), uri),
         };
         AddTorrent {
@@ -179,6 +196,7 @@ impl Torrents {
             metainfo,
             magnet,
             max_pieces: MAX_PIECES,
+            complete,
             have: start.have.into_iter().map(u8::from).collect(),
             priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
             peers: self.options.peers.iter().map(ToString::to_string).collect(),
@@ -188,6 +206,15 @@ impl Torrents {
             pex: self.options.pex && !start.private,
             web_seeds: features::is_safe(Feature::WebSeeds),
         }
+    }
+
+    /// Limits what goes to peers from now on, or with `None` leaves only the limit of the options.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn limit_upload(&self, rate: Option<u64>) -> Result<()> {
+        let rate = rate.into_iter().chain(self.options.upload_limit).min();
+        self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
     }
 
     /// Sealed bytes became durable.
@@ -355,12 +382,54 @@ impl Torrent {
         self.notices.recv().await
     }
 
+    /// The next thing libtorrent has said, without waiting; `None` when that is all.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub fn try_notice(&mut self) -> Result<Option<Notice>> {
+        match self.notices.try_recv() {
+            Ok(notice) => Ok(Some(notice)),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::error::TryRecvError::Disconnected) => {
+                Err(Error::new(Kind::Cancelled, "the torrent session has ended"))
+            }
+        }
+    }
+
+    /// Payload bytes handed over to be sent to peers so far.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.disk.given()
+    }
+
+    /// What nobody has been told yet of pieces that peers asked for and that cannot be read.
+    #[must_use]
+    pub fn take_unreadable(&self) -> Vec<String> {
+        self.disk.take_unreadable()
+    }
+
     /// Gives one priority (0 to 7) to the pieces named.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
     pub fn prioritize(&self, pieces: &[u32], priority: u8) -> Result<()> {
         self.session.call(|s| s.get().prioritize(self.number, pieces, priority))
+    }
+
+    /// Asks for the pieces named before all others, in this order.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub(super) fn hurry(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().hurry(self.number, pieces, DUE_STEP_MS))
+    }
+
+    /// Takes back what [`Torrent::hurry`] said of these pieces; their priority is to be given anew.
+    ///
+    /// # Errors
+    /// `Cancelled` when the session has ended.
+    pub(super) fn relax(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().relax(self.number, pieces))
     }
 
     /// How many connected peers have each piece.

@@ -49,7 +49,14 @@ pub(super) fn session(options: &NetworkOptions, budget: usize) -> Vec<Setting> {
     s.0
 }
 
-/// The two limits alone, to change them while the session runs.
+/// A limit alone, to change it while the session runs.
+pub(super) fn upload_limit(limit: Option<u64>) -> Vec<Setting> {
+    let mut s = Settings::default();
+    s.number("upload_rate_limit", rate(limit));
+    s.0
+}
+
+/// As [`upload_limit`].
 pub(super) fn download_limit(limit: Option<u64>) -> Vec<Setting> {
     let mut s = Settings::default();
     s.number("download_rate_limit", rate(limit));

@@ -20,6 +20,9 @@ use std::{
 /// The priority of the pieces of the oldest open chunk, the next, and all after.
 const PRIORITIES: [u8; 3] = [7, 6, 5];
 
+/// The priority of all other pieces.
+const NORMAL: u8 = 4;
+
 /// Leads one torrent's picker.
 #[derive(Debug)]
 pub struct Steering {
@@ -39,7 +42,7 @@ pub struct Steering {
 struct Open {
     chunk: usize,
     missing: BTreeSet<u32>,
-    /// What its pieces were told last; 4 is what all pieces have.
+    /// What its pieces were told last.
     priority: u8,
 }
 
@@ -91,6 +94,19 @@ impl Steering {
         }
     }
 
+    #[must_use]
+    pub fn piece_len(&self) -> u64 {
+        self.piece_len
+    }
+
+    /// What the picker was told last of a piece.
+    #[must_use]
+    pub fn priority(&self, piece: u32) -> u8 {
+        let chunk = self.chunk_of.get(&piece);
+        let open = chunk.and_then(|chunk| self.open.iter().find(|open| open.chunk == *chunk));
+        open.map_or(NORMAL, |open| open.priority)
+    }
+
     /// Opens chunks until `target` bytes are missing in open ones; answers the pieces whose priority changes.
     pub fn lead(&mut self, target: u64) -> Vec<(u8, Vec<u32>)> {
         while (self.chunk_of.len() as u64) * self.piece_len < target {
@@ -102,7 +118,7 @@ impl Steering {
                 self.chunk_of.insert(*piece, chunk);
             }
             if !missing.is_empty() {
-                self.open.push_back(Open { chunk, missing, priority: 4 });
+                self.open.push_back(Open { chunk, missing, priority: NORMAL });
             }
         }
         let mut changes = Vec::new();
@@ -163,6 +179,7 @@ mod tests {
                     for p in list {
                         prop_assert!(missing.contains(&p));
                         prop_assert!(told.insert(p, priority).is_none_or(|before| before < priority));
+                        prop_assert_eq!(s.priority(p), priority);
                         open.insert(p);
                     }
                 }

@@ -5,7 +5,7 @@
 //! the import's store from then on (memory, cache, object).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -20,42 +20,36 @@ use tokio::sync::Notify;
 
 use super::{
     check::PieceDigests,
+    content::{Content, Loader},
     ffi::{CheckJob, WriteJob},
-    geometry::Geometry,
     piece::{AfterRun, HashRequest, OpenPiece, Stage},
 };
 use crate::{
     backends::Payload,
-    memory::BLOCK,
-    storage::{ImportReader, ImportStore, ImportWriter},
+    error::{Error, Kind, Result},
+    memory::{BLOCK, BlockPool},
 };
-
-/// What is known once there is metadata.
-pub(super) struct Content {
-    pub(super) geometry: Geometry,
-    pub(super) store: Arc<ImportStore>,
-    pub(super) reader: ImportReader,
-    /// `None` for an import that is only read (seeded).
-    pub(super) writer: Option<Arc<ImportWriter>>,
-}
-
-impl std::fmt::Debug for Content {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Content").field("geometry", &self.geometry).finish_non_exhaustive()
-    }
-}
 
 pub(super) struct TorrentDisk {
     number: u64,
     content: OnceLock<Content>,
+    /// Where content comes from that is not there yet.
+    loader: OnceLock<Loader>,
+    loading: Mutex<()>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
     /// libtorrent's question "may I start?", held until there is content to start on.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
+    /// Pieces that a reader waits for: evicted only when there is no other.
+    urgent: Mutex<BTreeSet<u32>>,
     /// Payload bytes received from peers.
     received: AtomicU64,
+    /// Payload bytes handed over to be sent to them.
+    given: AtomicU64,
     /// Rung when a piece passed.
     progress: Notify,
+    /// Pieces that cannot be read, and what of that nobody has been told yet.
+    unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
 }
 
 impl TorrentDisk {
@@ -63,11 +57,16 @@ impl TorrentDisk {
         Arc::new(Self {
             number,
             content: OnceLock::new(),
+            loader: OnceLock::new(),
+            loading: Mutex::default(),
             pieces: Mutex::default(),
             checks: Mutex::default(),
             passed: Mutex::default(),
+            urgent: Mutex::default(),
             received: AtomicU64::new(0),
+            given: AtomicU64::new(0),
             progress: Notify::new(),
+            unreadable: Mutex::default(),
         })
     }
 
@@ -84,6 +83,48 @@ impl TorrentDisk {
         assert!(self.content.set(content).is_ok(), "a torrent gets its content once");
     }
 
+    /// Lets the torrent start with content that is made when it is needed, once.
+    pub(super) fn set_loader(&self, loader: Loader) {
+        assert!(self.loader.set(loader).is_ok(), "a torrent gets its content once");
+        self.start();
+    }
+
+    /// The content, made now if need be: that reads the catalog.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read, or there is no content yet.
+    pub(super) async fn loaded(self: &Arc<Self>) -> Result<&Content> {
+        if self.content.get().is_none() {
+            let this = Arc::clone(self);
+            let load = move || {
+                let Some(loader) = this.loader.get() else { return Ok(()) };
+                // A peer asks for many blocks at once: the first read loads.
+                let _turn = this.loading.lock();
+                if this.content.get().is_some() {
+                    return Ok(());
+                }
+                loader().map(|content| drop(this.content.set(content)))
+            };
+            let broke =
+                |e| Error::new(Kind::Internal, "a torrent's content was not read").because(e);
+            tokio::task::spawn_blocking(load).await.map_err(broke)??;
+        }
+        self.content.get().ok_or_else(|| Error::new(Kind::Internal, "a torrent has no content yet"))
+    }
+
+    /// Notes that a piece cannot be read, for whoever tells the user. Told once a piece.
+    pub(super) fn unreadable(&self, piece: u32, text: String) {
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.0.insert(piece) {
+            unreadable.1.push(text);
+        }
+    }
+
+    /// What nobody has been told yet of pieces that cannot be read.
+    pub(super) fn take_unreadable(&self) -> Vec<String> {
+        std::mem::take(&mut self.unreadable.lock().1)
+    }
+
     /// Answers libtorrent's pending "may I start?".
     pub(super) fn start(&self) {
         for mut job in std::mem::take(&mut *self.checks.lock()) {
@@ -93,7 +134,7 @@ impl TorrentDisk {
 
     pub(super) fn check(&self, mut job: UniquePtr<CheckJob>) {
         let mut checks = self.checks.lock();
-        if self.content.get().is_some() {
+        if self.content.get().is_some() || self.loader.get().is_some() {
             job.pin_mut().complete();
         } else {
             checks.push(job);
@@ -184,6 +225,15 @@ impl TorrentDisk {
         self.received.load(Ordering::Relaxed)
     }
 
+    /// Counts bytes that answer a peer's request.
+    pub(super) fn gave(&self, bytes: &Bytes) {
+        self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
     /// Waits until a piece passed since the last wait.
     pub(super) async fn progress(&self) {
         self.progress.notified().await;
@@ -230,11 +280,17 @@ impl TorrentDisk {
         drop((checks, pieces));
     }
 
-    /// The least complete piece that may go, with the blocks it holds.
-    pub(super) fn least_complete(&self) -> Option<(usize, u32)> {
+    /// Says which pieces a reader waits for now.
+    pub(super) fn set_urgent(&self, pieces: impl IntoIterator<Item = u32>) {
+        *self.urgent.lock() = pieces.into_iter().collect();
+    }
+
+    /// The piece that may go first: whether a reader waits for it, the blocks it holds, and which it is.
+    pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
+        let urgent = self.urgent.lock().clone();
         let pieces = self.pieces.lock();
-        let open = pieces.iter().filter(|(_, p)| p.is_evictable());
-        open.map(|(&n, p)| (p.received(), n)).filter(|&(blocks, _)| blocks > 0).min()
+        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.received() > 0);
+        open.map(|(&n, p)| (urgent.contains(&n), p.received(), n)).min()
     }
 
     /// Gives up a partial piece; its acks complete with `operation_aborted`. Answers the blocks freed.
@@ -263,15 +319,30 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Bytes that are in memory already, open or verified.
-    pub(super) fn read_memory(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
+    /// Bytes that are in memory already, open or verified. What the cache has is copied into a block of `sends`, and left
+    /// there without it: a slice would keep its whole window for as long as a slow peer takes.
+    pub(super) fn read_memory(
+        &self,
+        sends: Option<&BlockPool>,
+        piece: u32,
+        start: usize,
+        len: usize,
+    ) -> Option<Bytes> {
         let content = self.content()?;
         if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
             return read_open(open, start, len);
         }
-        let from = content.geometry.piece(piece).start + start as u64;
-        content.reader.try_read(from..from + len as u64).map(|p| p.joined())
+        let range = content.block(piece, start, len);
+        let kept = sends.and_then(|sends| Some(in_block(sends, &content.reader.try_kept(&range)?)));
+        kept.or_else(|| content.reader.try_memory(range).map(|p| p.joined()))
     }
+}
+
+/// The bytes of one read, in memory of the budget.
+pub(super) fn in_block(sends: &BlockPool, payload: &Payload) -> Bytes {
+    let joined = payload.joined();
+    // libtorrent asks for no more than a block.
+    if joined.len() <= BLOCK { sends.copy(&joined) } else { joined }
 }
 
 fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {

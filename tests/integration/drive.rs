@@ -753,6 +753,29 @@ fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() 
 }
 
 #[test]
+fn what_another_catalog_published_into_drive_is_adopted_and_stays() {
+    let rig = Rig::new("");
+    let torrent = Recipe::single("adopt me.bin", 5 * MIB + 5).piece(128 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let mut args = rig.import_args(&torrent, &seeder);
+    args.extend(["--layout".into(), "files".into()]);
+    rig.bae.run(&args).expect(0);
+    fs::remove_dir_all(rig.bae.data_dir()).unwrap();
+    let whole =
+        || rig.drive.files().iter().filter(|f| f.data.len() as u64 == torrent.bytes).count();
+    assert_eq!(whole(), 1);
+    let from = format!("drive://{}", rig.folder);
+    let adopt = ["--json", "adopt", torrent.torrent.to_str().unwrap(), "--from", &from];
+    let adopted = rig.bae.run(adopt).expect(0).json().remove(0);
+    assert_eq!(adopted["state"], "imported", "{adopted}");
+    let id = adopted["id"].as_str().unwrap();
+    rig.bae.assert_exact(id, &torrent);
+    rig.bae.run(["rm", "--yes", id]).expect(0);
+    rig.bae.run(["gc", "--yes"]).expect(0);
+    assert_eq!(whole(), 1, "the user's file is gone");
+}
+
+#[test]
 fn a_session_that_ends_under_a_file_is_told_and_the_same_command_goes_on() {
     let rig = Rig::new("");
     let torrent = Recipe::single("ends.bin", 8 * MIB + 5).piece(128 * KIB).make();

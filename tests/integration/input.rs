@@ -245,15 +245,15 @@ fn a_torrent_larger_than_its_storage_is_refused_at_once() {
     assert_eq!(bae.object_count(), 0);
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
 /// A mounted tmpfs; unmounted when dropped.
-struct Tmpfs(std::path::PathBuf);
+pub(crate) struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
-    fn mount(at: &Path, options: &str) -> Self {
+    pub(crate) fn mount(at: &Path, options: &str) -> Self {
         fs::create_dir_all(at).unwrap();
         mount(&["-t", "tmpfs", "-o", options, "tmpfs"], at);
         Self(at.to_owned())

@@ -7,11 +7,26 @@ use std::{
 
 /// Left to right. What shares an entry does not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "units", "memory", "events", "config", "telemetry", "redact"],
+    &[
+        "error",
+        "units",
+        "memory",
+        "events",
+        "config",
+        "telemetry",
+        "redact",
+        "calendar",
+        "names",
+        "rate",
+    ],
     &["backends", "catalog"],
+    // After `backends` for its S3 client: objects are read with the client that keeps them.
+    &["protocols"],
     &["storage"],
     &["torrents"],
+    &["downloads"],
     &["app"],
+    &["api"],
     &["cli"],
 ];
 /// The base is one layer of small files that may know each other.

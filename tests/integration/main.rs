@@ -10,6 +10,7 @@
     reason = "a test that panics has failed, which is what it is for; its threads may sleep"
 )]
 
+mod adopt;
 mod attach;
 mod bridge;
 mod cli;
@@ -19,6 +20,11 @@ mod crash;
 mod drive;
 mod dry_run;
 mod files;
+mod ftp;
+mod get;
+mod get_faults;
+mod get_protocols;
+mod import_url;
 mod input;
 mod layers;
 mod memory;
@@ -28,7 +34,13 @@ mod peers;
 mod repair;
 mod s3;
 mod s3_faults;
+mod s3_source;
+mod seeding;
+mod sftp;
 mod shapes;
 mod storage_cmd;
+mod stream;
+mod stream_import;
 mod support;
 mod valgrind;
+mod webdav;

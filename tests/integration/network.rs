@@ -18,7 +18,7 @@ use crate::support::{
     peers::{LibtorrentPeer, Release},
     ports,
     process::Process,
-    torrents::{Fixture, Recipe},
+    torrents::{Fixture, Recipe, Version},
 };
 
 /// A DHT node that knows no other, tells of one peer perhaps, and remembers what was asked.
@@ -266,4 +266,17 @@ fn fetches_a_magnets_metadata_once() {
     // Nobody is there any more, and nobody needs to be.
     let again = import(&[], "3s").expect(0).imported();
     assert_eq!((again.id, again.downloaded), (first.id, 0));
+}
+
+#[test]
+fn a_v2_magnet_is_imported_to_its_end_from_a_peer_that_is_slow() {
+    let torrent = Recipe::single("slowly.bin", 8 * MIB + 3).piece(64 * KIB);
+    let torrent = torrent.version(Version::V2).make();
+    let seeder = LibtorrentPeer::slow_seed(&torrent, MIB);
+    let bae = Bae::new();
+    let options = ["--timeout", "20s"];
+    let done = bae.run(bae.import_args(torrent.magnet(), seeder.addrs(), &options)).expect(0);
+    let done = done.imported();
+    bae.assert_exact(&done.id, &torrent);
+    bae.assert_verified(&done.id);
 }

@@ -213,7 +213,7 @@ fn a_signed_link_opens_without_keys() {
 }
 
 /// Bytes the process had written to disk so far.
-fn written(pid: u32) -> Option<u64> {
+pub(crate) fn written(pid: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
 }

@@ -54,8 +54,8 @@ use self::{
     known::Known,
 };
 use super::{
-    Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, StorageBackend, Unfinished,
-    Upload, memory::missing,
+    Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
+    Unfinished, Upload, memory::missing,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -161,6 +161,11 @@ impl StorageBackend for DriveBackend {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.0.look_up(key, &format!("head of {key}")).await?.map(|meta| meta.len()))
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        let found = self.0.look_up(key, &format!("head of {key}")).await?;
+        Ok(found.map(|meta| Stamp { len: meta.len(), tag: meta.md5_checksum }))
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, StorageBackend,
+    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
     Unfinished, Upload,
     memory::{missing, too_short},
 };
@@ -220,6 +220,19 @@ impl Shared {
         }
     }
 
+    fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        match fs::metadata(self.path(key)) {
+            Ok(found) if found.is_file() => {
+                let changed = found.modified().map_err(|e| self.error("head", key, e))?;
+                let since = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                Ok(Some(Stamp { len: found.len(), tag: Some(since.as_nanos().to_string()) }))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if is_absent(&e) => Ok(None),
+            Err(e) => Err(self.error("head", key, e)),
+        }
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         let path = self.path(key);
         match fs::remove_file(&path) {
@@ -327,6 +340,11 @@ impl StorageBackend for LocalBackend {
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         let key = key.clone();
         self.blocking(move |shared| shared.head(&key)).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        let key = key.clone();
+        self.blocking(move |shared| shared.stamp(&key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

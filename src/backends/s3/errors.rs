@@ -17,6 +17,7 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::S3Settings;
 use crate::error::{Error, Kind};
 
 /// What was being done, and the permission it takes.
@@ -77,6 +78,19 @@ pub(super) struct Place {
     pub(super) bucket: String,
     /// Host and port of the endpoint.
     pub(super) host: String,
+}
+
+impl Place {
+    pub(super) fn of(settings: &S3Settings) -> Self {
+        let host = match &settings.endpoint {
+            Some(url) => match (url.host_str().unwrap_or_default(), url.port()) {
+                (host, Some(port)) => format!("{host}:{port}"),
+                (host, None) => host.to_owned(),
+            },
+            None => "AWS".to_owned(),
+        };
+        Self { bucket: settings.bucket.clone(), host }
+    }
 }
 
 impl fmt::Display for Place {
@@ -167,6 +181,24 @@ impl Failure {
     /// The object ends before the range begins.
     pub(super) fn is_past_the_end(&self) -> bool {
         self.answer().is_some_and(|a| a.status == 416 || a.code == "InvalidRange")
+    }
+
+    /// The object is not the one that the request was for.
+    pub(super) fn is_changed(&self) -> bool {
+        self.answer().is_some_and(|a| a.status == 412)
+    }
+
+    /// The region that the bucket is in, where the answer says that it is not in ours.
+    pub(super) fn region(&self) -> Option<&str> {
+        let answer = self.answer().filter(|_| self.is_elsewhere())?;
+        answer.region.as_deref()
+    }
+
+    /// The bucket may be in another region.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.answer().is_some_and(|a| {
+            matches!(a.status, 301 | 307 | 308 | 400) && verdict(self.op, a).0 == Kind::InvalidInput
+        })
     }
 
     /// The server does not have this call, or answers it in a way that nobody reads: success, and not the document.

@@ -109,7 +109,7 @@ impl Wire {
 
 /// What an answer holds, by its head.
 #[derive(Debug, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     Asked,
     /// The object ends before the range does.
     Short {
@@ -119,7 +119,7 @@ enum Sent {
 }
 
 impl Sent {
-    fn of(answer: &GetObjectOutput, asked: &Range<u64>) -> Self {
+    pub(super) fn of(answer: &GetObjectOutput, asked: &Range<u64>) -> Self {
         let len = answer.content_length.map(|_| unsigned(answer.content_length));
         Self::by(answer.content_range(), len, asked)
     }

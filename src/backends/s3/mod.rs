@@ -7,7 +7,7 @@
 //!
 //! [`client`](self) sets the SDK up and is the one way to call it, `errors` is the one table of what answers mean,
 //! `quirks` what is known of a place by its host; `object` and `get` move whole objects and ranges, `upload` makes an
-//! object of parts, `unfinished` finds and frees what was begun and left.
+//! object of parts, `unfinished` finds and frees what was begun and left; `source` reads objects that others keep.
 //!
 //! What it refuses: retrying (`Retrying` is around it and honours `Retry-After`), checksum headers and conditional puts
 //! (places differ, some lie), asking anything of the network or reading any AWS file before it must.
@@ -18,6 +18,7 @@ mod get;
 mod names;
 mod object;
 mod quirks;
+mod source;
 mod unfinished;
 mod upload;
 
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use url::Url;
 
+pub use self::source::{S3Source, SourceObject, SourcePage, SourceStream};
 use self::{
     client::Wire,
     errors::{Op, Place},
@@ -36,7 +38,8 @@ use self::{
     upload::S3Upload,
 };
 use super::{
-    Capabilities, Key, Notes, Page, PageToken, Payload, Shape, StorageBackend, Unfinished, Upload,
+    Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -106,14 +109,7 @@ impl S3Backend {
     )]
     pub async fn open(settings: S3Settings, notes: Arc<dyn Notes>) -> Result<Self> {
         let quirks = Quirks::of(settings.endpoint.as_ref());
-        let host = match &settings.endpoint {
-            Some(url) => match (url.host_str().unwrap_or_default(), url.port()) {
-                (host, Some(port)) => format!("{host}:{port}"),
-                (host, None) => host.to_owned(),
-            },
-            None => "AWS".to_owned(),
-        };
-        let place = Arc::new(Place { bucket: settings.bucket.clone(), host });
+        let place = Arc::new(Place::of(&settings));
         let bad = |what: &str| Error::new(Kind::InvalidInput, format!("{place}: {what}"));
         if settings.access_key_id.is_some() != settings.secret_access_key.is_some() {
             return Err(bad("of access_key_id and secret_access_key only one is given"));
@@ -147,6 +143,10 @@ impl StorageBackend for S3Backend {
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.wire().await?.head(key).await?)
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        Ok(self.wire().await?.stamp(key).await?)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backends::{
-        Key, ObjectInfo, Page, PageToken, Payload, payload::PayloadBody, progress::Progress,
+        Key, ObjectInfo, Page, PageToken, Payload, Stamp, payload::PayloadBody, progress::Progress,
     },
     error::{Error, Kind, Result},
 };
@@ -61,9 +61,16 @@ impl Wire {
     }
 
     pub(super) async fn head(&self, key: &Key) -> Result<Option<u64>, Box<Failure>> {
+        Ok(self.stamp(key).await?.map(|stamp| stamp.len))
+    }
+
+    pub(super) async fn stamp(&self, key: &Key) -> Result<Option<Stamp>, Box<Failure>> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.name(key)).send();
         match self.call(Op::Head, key.as_str(), PATIENCE, request).await {
-            Ok(found) => Ok(Some(unsigned(found.content_length()))),
+            Ok(found) => {
+                let len = unsigned(found.content_length());
+                Ok(Some(Stamp { len, tag: found.e_tag.filter(|tag| !tag.is_empty()) }))
+            }
             Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure),
         }

@@ -55,6 +55,7 @@ impl Found {
             role: object.role,
             packed: object.packed,
             extents: object.extents,
+            tag: object.tag,
         };
         Attached {
             id: manifest.import,
@@ -76,6 +77,7 @@ impl Found {
                 metainfo: manifest.metainfo,
                 files: manifest.files,
                 selected: manifest.selected,
+                remote: manifest.remote,
             },
         }
     }

@@ -65,7 +65,7 @@ fn described(cut: &Cut, catalog: &Catalog) -> Attached {
             false => (format!("{}/9c4e01ab/{n:08x}", catalog.id()), Role::Chunk),
         };
         let (len, packed) = (at + range.end - range.start, extents.len() > 1);
-        Some(AttachedObject { key, len, role, packed, extents })
+        Some(AttachedObject { key, len, role, packed, extents, tag: None })
     };
     Attached {
         id: "9c4e01ab".parse().unwrap(),

@@ -28,6 +28,8 @@ struct Body {
     completed: Option<i64>,
     /// Base64.
     torrent: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
     files: Vec<File>,
     objects: Vec<Object>,
 }
@@ -52,6 +54,8 @@ struct Object {
     packed: bool,
     /// Start and end in the import, offset in the object.
     extents: Vec<(u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -67,6 +71,7 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         role: o.role.as_str().into(),
         packed: o.packed,
         extents: o.extents.iter().map(|(range, at)| (range.start, range.end, *at)).collect(),
+        tag: o.tag.clone(),
     };
     let body = Body {
         catalog: manifest.catalog.clone(),
@@ -83,6 +88,7 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         created: manifest.created_at,
         completed: manifest.completed_at,
         torrent: STANDARD.encode(&manifest.metainfo),
+        remote: manifest.remote.clone(),
         files: manifest.files.iter().map(file).collect(),
         objects: manifest.objects.iter().map(object).collect(),
     };
@@ -109,6 +115,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest> {
         created_at: body.created,
         completed_at: body.completed,
         metainfo: STANDARD.decode(&body.torrent).map_err(|_| field("torrent")())?,
+        remote: body.remote,
         files: files(body.files)?,
         objects: body.objects.into_iter().map(object).collect::<Result<_>>()?,
     })
@@ -132,6 +139,7 @@ fn object(object: Object) -> Result<ManifestObject> {
         len: object.len,
         packed: object.packed,
         extents,
+        tag: object.tag,
     })
 }
 

@@ -78,7 +78,7 @@ impl ManifestObject {
         let own = OwnKey::parse(self.key.as_str());
         let fits = match self.role {
             Role::Chunk => own.is_some_and(|key| !key.is_manifest),
-            Role::File => own.is_none(),
+            Role::File | Role::Adopted => own.is_none(),
             Role::Manifest => false,
         };
         let holds = !self.extents.is_empty() || self.role == Role::File && self.len == 0;
@@ -86,7 +86,8 @@ impl ManifestObject {
             let len = range.end.checked_sub(range.start).filter(|len| *len > 0);
             len.and_then(|len| len.checked_add(*offset)).is_some_and(|end| end <= self.len)
         };
-        fits && holds && self.extents.iter().all(inside)
+        let tagged = self.tag.is_none() || self.role == Role::Adopted;
+        fits && holds && tagged && self.extents.iter().all(inside)
     }
 }
 

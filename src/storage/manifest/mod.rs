@@ -62,6 +62,8 @@ pub struct Manifest {
     pub completed_at: Option<i64>,
     /// The torrent file, or empty.
     pub metainfo: Vec<u8>,
+    /// What is kept of the servers that it came from, where it is no torrent.
+    pub remote: Option<String>,
     /// Covering `[0, len)` in order.
     pub files: Vec<FileRow>,
     pub objects: Vec<ManifestObject>,
@@ -76,6 +78,8 @@ pub struct ManifestObject {
     pub packed: bool,
     /// Each a range of the import, and where in the object it begins.
     pub extents: Vec<(Range<u64>, u64)>,
+    /// Of an adopted one, what tells its bytes from others.
+    pub tag: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -13,7 +13,7 @@ const CATALOG: &str = "0123456789abcdef";
 fn chunk(number: u64, extents: Vec<(Range<u64>, u64)>) -> ManifestObject {
     let key = Key::new(&format!("{CATALOG}/{}/{number:08x}", import())).unwrap();
     let len = extents.iter().map(|(range, at)| at + range.end - range.start).max().unwrap_or(0);
-    ManifestObject { key, len, role: Role::Chunk, packed: extents.len() > 1, extents }
+    ManifestObject { key, len, role: Role::Chunk, packed: extents.len() > 1, extents, tag: None }
 }
 
 fn sample() -> Manifest {
@@ -24,6 +24,12 @@ fn sample() -> Manifest {
         role: Role::File,
         packed: false,
         extents,
+        tag: None,
+    };
+    let mine = |key: &str, len, extents| ManifestObject {
+        role: Role::Adopted,
+        tag: Some("\"e-tag\"".into()),
+        ..named(key, len, extents)
     };
     Manifest {
         catalog: CATALOG.into(),
@@ -40,6 +46,7 @@ fn sample() -> Manifest {
         created_at: 1_700_000_000,
         completed_at: Some(1_700_000_100),
         metainfo: b"d4:infodee".to_vec(),
+        remote: None,
         files: vec![
             file("An Album/Bj\u{f6}rk \"x\".flac", 0, 60, false),
             file("An Album/.pad/10", 60, 10, true),
@@ -51,6 +58,7 @@ fn sample() -> Manifest {
             chunk(2, vec![(70..80, 0)]),
             named("An Album/a.flac", 50, vec![(10..60, 0)]),
             named("An Album/empty", 0, vec![]),
+            mine("mine/b", 30, vec![(90..100, 20)]),
         ],
     }
 }
@@ -115,6 +123,9 @@ fn what_the_catalog_would_not_hold_is_refused() {
         |m| m.objects[0].role = Role::File,
         |m| m.objects[0].role = Role::Manifest,
         |m| m.objects[2].role = Role::Chunk,
+        |m| m.objects[0].role = Role::Adopted,
+        |m| m.objects[2].tag = Some("1".into()),
+        |m| m.objects[4].extents.clear(),
         |m| m.objects[2].extents[0].0 = 60..110,
     ];
     for (n, spoil) in bad.iter().enumerate() {

@@ -65,6 +65,9 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
     for extent in catalog.extents(&row.id)? {
         extents.entry(extent.object).or_default().push(extent);
     }
+    let adopted = catalog.adopted_objects(&row.id)?.into_iter();
+    let mut tags: HashMap<String, Option<String>> =
+        adopted.map(|(key, _, tag)| (key, tag)).collect();
     let object = |object: ObjectRow| {
         let held = extents.remove(&object.num).unwrap_or_default();
         Ok(ManifestObject {
@@ -73,6 +76,7 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
             role: object.role,
             packed: object.packed,
             extents: held.into_iter().map(|extent| (extent.range, extent.offset)).collect(),
+            tag: tags.remove(&object.key).flatten().filter(|_| object.role == Role::Adopted),
         })
     };
     let objects = catalog.objects(&row.id)?;
@@ -92,6 +96,7 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
         created_at: row.created_at,
         completed_at: row.completed_at,
         metainfo: catalog.metainfo(&row.id)?,
+        remote: catalog.remote(&row.id)?,
         files: catalog.files(&row.id)?,
         objects: named.map(object).collect::<Result<_>>()?,
     })

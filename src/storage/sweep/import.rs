@@ -14,6 +14,8 @@ use crate::{
 /// between leaves an import that the next sweep finishes, and never a manifest that tells of objects that are gone.
 /// What cannot be removed keeps its row, and the import stays in [`ImportState::Removing`].
 ///
+/// Objects that are the user's own are left as they are, and only forgotten.
+///
 /// With `keep_objects` it only goes from sight, and a later import of the same torrent takes its objects up again.
 /// Its writer must have stopped.
 ///
@@ -29,8 +31,9 @@ pub async fn remove_import(
         return catalog.set_state(&row.id, ImportState::Kept).await;
     }
     catalog.set_state(&row.id, ImportState::Removing).await?;
+    let ours = catalog.objects(&row.id)?.into_iter().filter(|object| object.role != Role::Adopted);
     let (manifests, objects): (Vec<_>, Vec<_>) =
-        catalog.objects(&row.id)?.into_iter().partition(|object| object.role == Role::Manifest);
+        ours.partition(|object| object.role == Role::Manifest);
     let within = format!("import {}", row.id);
     delete(catalog, backend, &manifests)
         .await?
@@ -71,7 +74,8 @@ async fn delete(
     objects: &[ObjectRow],
 ) -> Result<Failures> {
     let mut deleting = Deleting::new(backend);
-    for object in objects {
+    // The catalog hands out none of the user's own to be deleted; should it ever, nothing happens to them.
+    for object in objects.iter().filter(|object| object.role != Role::Adopted) {
         deleting.start(Key::new(&object.key)?, Some(object.len), Some(object.num)).await;
     }
     deleting.wait().await;

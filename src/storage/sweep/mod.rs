@@ -147,7 +147,10 @@ impl Sweep<'_> {
         for row in &found.removing {
             let objects = self.catalog.objects(&row.id)?;
             match remove_import(self.catalog, self.backend, row, false).await {
-                Ok(()) => objects.iter().for_each(|object| removed.tally.add(object.len)),
+                Ok(()) => objects
+                    .iter()
+                    .filter(|object| object.role != Role::Adopted)
+                    .for_each(|object| removed.tally.add(object.len)),
                 Err(e) => removed.failures.add(e),
             }
         }
@@ -183,7 +186,9 @@ impl Sweep<'_> {
 
     fn intents(&self) -> Result<Vec<ObjectRow>> {
         let mut intents = Vec::new();
-        for intent in self.catalog.leftover_intents()? {
+        let mut leftover = self.catalog.leftover_intents()?;
+        leftover.retain(|intent| intent.role != Role::Adopted);
+        for intent in leftover {
             let row = self.catalog.get(&intent.import)?;
             if row.state == ImportState::Importing && self.is_streamed(&intent)? {
                 // Durable bytes of an import that goes on are in its upload.

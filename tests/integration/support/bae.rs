@@ -224,8 +224,21 @@ impl Bae {
 
     /// `seed ID`, reachable at [`Bae::listen`], dialling `peers`.
     pub(crate) fn seed(&self, id: &str, peers: &[SocketAddrV4]) -> Running {
+        self.seed_with(id, peers, &[])
+    }
+
+    /// `seed` of everything there is.
+    pub(crate) fn seed_all(&self) -> Running {
+        let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "seed".into()];
+        args.extend(self.network_args(&[]));
+        self.start(args)
+    }
+
+    /// As [`Bae::seed`], with more flags.
+    pub(crate) fn seed_with(&self, id: &str, peers: &[SocketAddrV4], more: &[&str]) -> Running {
         let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "seed".into(), id.into()];
         args.extend(self.network_args(peers));
+        args.extend(more.iter().map(Into::into));
         let mut running = self.start(args);
         wait_until("bae listens", Duration::from_secs(30), || {
             assert!(running.0.is_running(), "bae seed ended\n{}", running.0.log());

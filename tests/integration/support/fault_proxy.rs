@@ -30,6 +30,10 @@ pub(crate) enum Fault {
     CutAnswer,
     /// Nothing moves for so long; then the connection ends.
     Stall(Duration),
+    /// The answer has one wrong bit, in the middle of its body.
+    Flip,
+    /// The answer says that it is of another range than was asked for.
+    OtherRange,
     /// The server hears nothing: 503, with this `Retry-After` in seconds.
     Busy(u64),
     /// The server hears nothing: this status line and S3 error code.
@@ -164,6 +168,16 @@ impl Head {
         String::from_utf8_lossy(&self.bytes[..end]).into_owned()
     }
 
+    /// Changes the digits of `Content-Range`.
+    fn say_other_range(&mut self) {
+        let text = String::from_utf8_lossy(&self.bytes).to_ascii_lowercase();
+        let Some(at) = text.find("content-range:") else { return };
+        let end = at + text[at..].find('/').unwrap_or(0);
+        for digit in self.bytes[at..end].iter_mut().filter(|b| b.is_ascii_digit()) {
+            *digit = b'0' + (*digit - b'0' + 1) % 10;
+        }
+    }
+
     fn expects_continue(&self) -> bool {
         String::from_utf8_lossy(&self.bytes).to_ascii_lowercase().contains("100-continue")
     }
@@ -192,7 +206,12 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
                 refuse(client, status, code, "")?;
                 continue;
             }
-            Fault::None | Fault::CutRequest | Fault::LoseAnswer | Fault::CutAnswer => {}
+            Fault::None
+            | Fault::CutRequest
+            | Fault::LoseAnswer
+            | Fault::CutAnswer
+            | Fault::Flip
+            | Fault::OtherRange => {}
         }
         let server = match upstream.take() {
             Some(server) => server,
@@ -264,8 +283,20 @@ fn answer_back(
             client.shutdown(Shutdown::Both)?;
             return Ok(false);
         }
+        if fault == Fault::OtherRange {
+            head.say_other_range();
+        }
         (&mut &*client).write_all(&head.bytes)?;
-        pass(&mut answers, client, head.body)?;
+        match (fault, head.body) {
+            (Fault::Flip, Body::Length(len)) if len > 0 => {
+                pass(&mut answers, client, Body::Length(len / 2))?;
+                let mut wrong = [0];
+                answers.read_exact(&mut wrong)?;
+                (&mut &*client).write_all(&[wrong[0] ^ 1])?;
+                pass(&mut answers, client, Body::Length(len - len / 2 - 1))?;
+            }
+            (_, body) => pass(&mut answers, client, body)?,
+        }
         let again = !head.closes && !matches!(head.body, Body::UntilClose);
         if !again {
             client.shutdown(Shutdown::Both)?;

@@ -161,6 +161,17 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// `kill -9` to it and to all that it has started: servers that have a process for each connection.
+    pub(crate) fn kill_family(&mut self) {
+        let family = descendants(self.child.id());
+        self.kill();
+        for pid in family {
+            // SAFETY: plain system call; the id was our child's child's a moment ago.
+            #[allow(unsafe_code, reason = "the standard library knows no children's children")]
+            let _ = unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -189,6 +200,28 @@ impl Process {
         };
         format!("stdout:\n{}\nstderr:\n{}", tail(self.stdout()), tail(self.stderr()))
     }
+}
+
+/// The processes that `pid` has started, and those that they have.
+fn descendants(pid: u32) -> Vec<libc::pid_t> {
+    let mut found = vec![libc::pid_t::try_from(pid).expect("a pid fits")];
+    let parents: Vec<(libc::pid_t, libc::pid_t)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name, in brackets, may have anything in it.
+            let (_, rest) = stat.rsplit_once(')')?;
+            Some((pid, rest.split_whitespace().nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 impl Drop for Process {

@@ -244,6 +244,19 @@ impl S3Server {
         });
     }
 
+    /// Puts an object that is nobody's but the test's.
+    pub(crate) fn put(&self, bucket: &str, key: &str, body: Vec<u8>) {
+        let client = self.client();
+        let put = run(client.put_object().bucket(bucket).key(key).body(body.into()).send());
+        put.unwrap_or_else(|e| panic!("put {key}: {e:?}"));
+    }
+
+    pub(crate) fn remove(&self, bucket: &str, key: &str) {
+        let client = self.client();
+        let removed = run(client.delete_object().bucket(bucket).key(key).send());
+        removed.unwrap_or_else(|e| panic!("remove {key}: {e:?}"));
+    }
+
     /// The keys of a bucket with their lengths, in order.
     pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
         let client = self.client();

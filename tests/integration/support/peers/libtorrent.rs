@@ -121,6 +121,14 @@ impl LibtorrentPeer {
         last.lines().rev().find_map(|l| event(l, "progress")?["down"].as_u64()).unwrap_or(0)
     }
 
+    /// Whether it has noted something of this name so far.
+    pub(crate) fn has_said(&self, name: &str) -> bool {
+        self.process
+            .stdout()
+            .lines()
+            .any(|line| event(line, "note").is_some() && line.contains(name))
+    }
+
     pub(crate) fn pause(&mut self) {
         self.process.tell("pause");
     }

@@ -6,10 +6,9 @@
 
 use std::borrow::Cow;
 
-use crate::{
-    error::{Error, Kind, Result},
-    torrents::merkle::sha256,
-};
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::error::{Error, Kind, Result};
 
 /// The longest component in bytes. Linux takes 255; 15 are left for suffixes such as `.partial`.
 pub const MAX_COMPONENT: usize = 240;
@@ -99,7 +98,8 @@ fn with_hash(name: &str, raw: &[u8]) -> String {
         }
         _ => (name, ""),
     };
-    let hash = sha256(raw);
+    let hash = digest(&SHA256, raw);
+    let hash = hash.as_ref();
     let tag = format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
     let mut end = stem.len().min(MAX_COMPONENT - tag.len() - extension.len());
     while !stem.is_char_boundary(end) {
@@ -130,7 +130,7 @@ pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()>
 }
 
 /// In quotes, escaped, and cut to what fits a line: the name is the stranger's.
-pub(super) fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     const SHOWN: usize = 80;
     match name.char_indices().nth(SHOWN) {
         Some((cut, _)) => format!("{:?}…", &name[..cut]),

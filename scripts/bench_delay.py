@@ -1,0 +1,81 @@
+"""A TCP proxy that makes an HTTP server as slow to answer as one far away: `bench_delay.py HOST:PORT MILLISECONDS`.
+
+It listens on a free port of loopback and prints it. Each request is held back for so long; the answer then comes as fast
+as it can, moved inside the kernel, so that the proxy itself costs little. On a line from stdin (or its end) it prints one
+JSON object and ends:
+
+    {"gets": N, "bytes": bytes of all answers, "shortest": the shortest range asked for}
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+
+RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
+lock = threading.Lock()
+seen = {"gets": 0, "bytes": 0, "ranges": []}
+
+
+def requests(client, server, delay):
+    """Heads alone: what reads has no bodies. One that has is passed on with its head, and delayed once."""
+    with contextlib.suppress(OSError):
+        while data := client.recv(1 << 16):
+            if data.startswith(b"GET "):
+                found = RANGE.search(data)
+                with lock:
+                    seen["gets"] += 1
+                    if found:
+                        seen["ranges"].append(int(found[2]) + 1 - int(found[1]))
+            time.sleep(delay)
+            server.sendall(data)
+    with contextlib.suppress(OSError):
+        server.shutdown(socket.SHUT_WR)
+
+
+def answers(server, client):
+    out, into = os.pipe()
+    try:
+        while moved := os.splice(server.fileno(), into, 1 << 20):
+            with lock:
+                seen["bytes"] += moved
+            while moved > 0:
+                moved -= os.splice(out, client.fileno(), moved)
+    except OSError:
+        pass
+    finally:
+        os.close(out)
+        os.close(into)
+        for end in (server, client):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def main():
+    host, port = sys.argv[1].rsplit(":", 1)
+    delay = float(sys.argv[2]) / 1000
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    print(listener.getsockname()[1], flush=True)
+
+    def serve():
+        while True:
+            client, _ = listener.accept()
+            server = socket.create_connection((host, int(port)))
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=requests, args=(client, server, delay), daemon=True).start()
+            threading.Thread(target=answers, args=(server, client), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    sys.stdin.readline()
+    with lock:
+        ranges = sorted(seen.pop("ranges"))
+    print(json.dumps(seen | {"shortest": ranges[0] if ranges else 0}), flush=True)
+    os._exit(0)
+
+
+main()

@@ -1,0 +1,205 @@
+"""The seed section of scripts/bench: bae seeding out of an S3 server that is far away, to libtorrent leechers.
+
+The bytes go into SeaweedFS first, past the proxy; then bae seeds them through bench_delay.py, which holds each request
+back for as long as a storage of that distance would. Beside it, in the same run: what people do today, a libtorrent
+client on `rclone mount` (where FUSE works). Everything shares the processors, so on two of them a row is as much about
+the leecher and the server as about the seeder; ratios and bytes are what to look at.
+"""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+
+import bench_clients as clients
+from bench_clients import MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
+from bench_servers import BUCKET, SeaweedFS
+
+EIGHT = 8
+TORRENT_FLAGS = ["--no-dht", "--no-lsd", "--no-utp"]
+
+
+class Delay:
+    """The proxy, with what it saw when it is left."""
+
+    def __init__(self, server, milliseconds):
+        self.process = helper([*PYTHON, os.path.join(clients.HERE, "bench_delay.py"), f"127.0.0.1:{server.port}",
+                               str(milliseconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+        self.seen = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.seen = json.loads(self.process.stdout.readline() or "{}")
+        stop(self.process)
+
+
+def environment(server, port):
+    """A profile `bench` whose endpoint is another in each run: the catalog knows it by name."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
+    keys = {"TYPE": "s3", "BUCKET": BUCKET, "PREFIX": "bae", "ENDPOINT": f"http://127.0.0.1:{port}",
+            "REGION": server.region, "PATH_STYLE": "true"}
+    home = os.path.join(Work.dir, "bae")
+    return clean | server.keys() | {"HOME": home, "XDG_CONFIG_HOME": home} | {
+        f"BAE_STORAGE_BENCH_{key}": value for key, value in keys.items()}
+
+
+def imported(torrent, folder, server):
+    with clients.Seeder(torrent, folder) as seeder:
+        clients.bae(torrent, seeder, folder, storage="bench", env=environment(server, server.port))
+    return os.path.join(Work.dir, "bae", "data")
+
+
+class Bae:
+    """`bae seed` of everything in the data folder, through `port`."""
+
+    def __init__(self, server, port, memory=None, more=()):
+        data = os.path.join(Work.dir, "bae", "data")
+        self.addr = f"{NET}.200:{PORT}"
+        args = [os.environ["BENCH_BAE"], "--data-dir", data, "--json", "seed", "--listen", self.addr, *TORRENT_FLAGS]
+        args += ["--memory", memory] if memory else []
+        log = open(os.path.join(Work.dir, "seed.log"), "wb")
+        self.began = time.monotonic()
+        self.process = helper([*args, *more], stdout=log, stderr=log, env=environment(server, port))
+        clients.wait_port(*self.addr.rsplit(":", 1))
+        self.ready = time.monotonic() - self.began
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        _, self.rss = clients.daemon_usage(self.process.pid)
+        stop(self.process)
+
+
+def leech(torrent, peers, count=1, limit=600, between=()):
+    """`count` leechers at once; the seconds each took, from when it was ready. `between`: whether they know each other."""
+    leechers = []
+    for n in range(count):
+        save = Work.fresh(f"leech{n}")
+        listen = f"{NET}.{100 + n}:{PORT}"
+        args = [*PYTHON, clients.LTPEER, "get", torrent, save, "--listen", listen, "--exit"]
+        for peer in [*peers, *(f"{NET}.{100 + other}:{PORT}" for other in range(n) if between)]:
+            args += ["--peer", peer]
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        leechers.append(helper(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env))
+    began, took, end = [None] * count, [None] * count, time.monotonic() + limit
+    rest = [b""] * count
+    while None in took:
+        if time.monotonic() > end:
+            raise Failed(f"leechers are not done after {limit} s")
+        ready, _, _ = select.select([l.stdout for n, l in enumerate(leechers) if took[n] is None], [], [], 1)
+        for n in (n for n, leecher in enumerate(leechers) if leecher.stdout in ready):
+            data = os.read(leechers[n].stdout.fileno(), 1 << 16)
+            if not data:
+                raise Failed("a leecher ended before it was done")
+            *lines, rest[n] = (rest[n] + data).split(b"\n")
+            for event in map(clients.parsed, lines):
+                if event.get("event") == "ready":
+                    began[n] = time.monotonic()
+                if event.get("event") == "done":
+                    took[n] = time.monotonic() - began[n]
+    for n, leecher in enumerate(leechers):
+        stop(leecher)
+        shutil.rmtree(os.path.join(Work.dir, f"leech{n}"), ignore_errors=True)
+    return took
+
+
+def one(server, torrent, size, milliseconds, note, **options):
+    with Delay(server, milliseconds) as delay, Bae(server, delay.port, **options) as bae:
+        took = leech(torrent, [bae.addr])[0]
+    note(f"one leecher, {milliseconds} ms", {"seconds": took, "rate": size / took / MIB, "rss": bae.rss} | delay.seen)
+    return size / took / MIB, delay.seen, bae.rss
+
+
+def eight(server, torrent, size, milliseconds, note, between, memory=None):
+    with Delay(server, milliseconds) as delay, Bae(server, delay.port, memory) as bae:
+        took = leech(torrent, [bae.addr], EIGHT, between=between)
+    what = f"eight leechers{' that know each other' if between else ''}, {milliseconds} ms, memory {memory or 'default'}"
+    note(what, {"seconds": max(took), "rate": size * EIGHT / max(took) / MIB, "rss": bae.rss} | delay.seen)
+    return max(took), delay.seen
+
+
+def mounted(server, torrent, folder, size, milliseconds, mode, note):
+    """A libtorrent seeder on a mount of the bucket that holds the very file."""
+    name = os.path.basename(torrent).rsplit(".", 2)[0]
+    if not server.rclone("copyto", os.path.join(folder, name), server.remote(f"plain/{name}")):
+        raise Failed("rclone copied nothing")
+    point = Work.fresh("mount")
+    with Delay(server, milliseconds) as delay:
+        remote = server.remote("plain").replace(f":{server.port}'", f":{delay.port}'")
+        args = server.rclone_args("mount", remote, point, "--read-only", "--vfs-cache-mode", mode, "--dir-cache-time",
+                                  "1h", "--cache-dir", Work.fresh("vfs"))
+        log = open(os.path.join(Work.dir, "mount.log"), "wb")
+        mount = helper(args, stdout=log, stderr=log, env=os.environ | server.keys())
+        try:
+            end = time.monotonic() + 20
+            while not os.path.ismount(point):
+                if mount.poll() is not None or time.monotonic() > end:
+                    raise Failed("FUSE does not work here: " + open(log.name, errors="replace").read()[-300:])
+                time.sleep(0.05)
+            addr = f"{NET}.210:{PORT}"
+            seeder = helper([*PYTHON, clients.LTPEER, "seed", torrent, point, "--listen", addr, "--unverified"],
+                            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            try:
+                clients.wait_port(*addr.rsplit(":", 1))
+                took = leech(torrent, [addr], limit=900)[0]
+            finally:
+                stop(seeder)
+        finally:
+            subprocess.run(["fusermount3", "-uz", point], check=False, stderr=subprocess.DEVNULL)
+            stop(mount)
+    note(f"rclone mount, cache {mode}, {milliseconds} ms", {"seconds": took, "rate": size / took / MIB} | delay.seen)
+    return size / took / MIB, delay.seen
+
+
+def seed(make, size, row, tell, raw):
+    def note(what, took):
+        raw.append({"section": "seed", "what": what} | took)
+        tell(f"{what}: {took['seconds']:.1f} s, {took['rate']:.1f} MiB/s, {took['gets']} gets, "
+             f"{took['bytes'] / MIB:.0f} MiB from storage, shortest {took['shortest'] >> 10} KiB"
+             + (f", rss {took['rss'] / MIB:.0f} MiB" if "rss" in took else ""))
+
+    torrent, folder = make("seed.bin", size, MIB)
+    with SeaweedFS() as server:
+        imported(torrent, folder, server)
+        ours = {ms: one(server, torrent, size, ms, note) for ms in (30, 100)}
+        for ms, (rate, seen, rss) in ours.items():
+            row(f"one leecher, storage {ms} ms away", rate, "MiB/s")
+            row(f"one leecher, {ms} ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.02)
+            row(f"one leecher, {ms} ms: peak RSS", rss / MIB, "MiB", 192)
+        short = max(0, 256 - (ours[100][1]["shortest"] >> 10))
+        row("one leecher, 100 ms: KiB by which the shortest get is below 256", short, "KiB", 0)
+        today(server, torrent, folder, size, ours[100], row, tell, note)
+    small = min(size, 256 * MIB)
+    torrent, folder = make("seed8.bin", small, MIB)
+    shutil.rmtree(os.path.join(Work.dir, "bae"), ignore_errors=True)
+    with SeaweedFS() as server:
+        imported(torrent, folder, server)
+        alone, _, _ = one(server, torrent, small, 100, note)
+        took, seen = eight(server, torrent, small, 100, note, between=True)
+        row("eight leechers, 100 ms: bytes from storage / payload", seen["bytes"] / small, "x", 1.15)
+        row("eight leechers, 100 ms: seconds / eight times one alone", took / (EIGHT * small / MIB / alone), "x", 1.3)
+        took, seen = eight(server, torrent, small, 100, note, between=False, memory="342MiB")
+        # Three eighths of the memory are kept windows: half of the payload.
+        row("eight that do not know each other, half of it kept: bytes / payload", seen["bytes"] / small, "x", 1.3)
+
+
+def today(server, torrent, folder, size, ours, row, tell, note):
+    """The same from `rclone mount`."""
+    rate, seen, _ = ours
+    for mode in ("off", "minimal"):
+        try:
+            theirs, requests = mounted(server, torrent, folder, size, 100, mode, note)
+        except Failed as e:
+            return tell(f"rclone mount: {e}")
+        row(f"rclone mount (cache {mode}), 100 ms", theirs, "MiB/s")
+        row(f"its rate / bae's, 100 ms, cache {mode}", theirs / rate, "x", 0.34)
+        row(f"bae's bytes from storage / its, cache {mode}", seen["bytes"] / requests["bytes"], "x", 1)
+        # It asks for everything from where it is to the end, and hangs up.
+        row(f"bae's gets / its, cache {mode}", seen["gets"] / max(requests["gets"], 1), "x", 0.1)

@@ -1,0 +1,209 @@
+//! Which part of a file a request asks for, by RFC 9110 (sections 13 and 14). Pure.
+//!
+//! One range is answered with that range. Several are answered with the whole file, as the RFC allows: no player asks
+//! for several. A `Range` that is malformed, or whose unit is not bytes, counts as none.
+
+use std::ops::Range;
+
+use hyper::{
+    HeaderMap, Method,
+    header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE},
+};
+
+/// What to answer with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// 200.
+    Whole,
+    /// 206; never empty.
+    Part(Range<u64>),
+    /// 416: no byte of what was asked for is there.
+    Beyond,
+    /// 304: the client has it.
+    Unchanged,
+    /// 412: the client wanted another one.
+    Another,
+}
+
+/// What a request for a file of `len` bytes and the strong validator `etag` (quotes included) asks for.
+pub(super) fn asked(method: &Method, headers: &HeaderMap, etag: &str, len: u64) -> Asked {
+    if all(headers, IF_MATCH).is_some_and(|list| !lists(&list, etag, Compared::Strongly)) {
+        return Asked::Another;
+    }
+    if all(headers, IF_NONE_MATCH).is_some_and(|list| lists(&list, etag, Compared::Weakly)) {
+        return Asked::Unchanged;
+    }
+    // Ranges are defined for GET alone.
+    let ranges = headers.get(RANGE).filter(|_| *method == Method::GET);
+    let Some(ranges) = ranges.and_then(|ranges| ranges.to_str().ok()) else { return Asked::Whole };
+    // No date is ever sent, so one in `If-Range` is not ours; nor may a weak tag be compared here.
+    if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes() != etag.as_bytes()) {
+        return Asked::Whole;
+    }
+    part(ranges, len)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    Strongly,
+    Weakly,
+}
+
+/// The values of a header that may come several times, as one list.
+fn all(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// Whether a list of entity tags has this one. Our own tags have no commas, so cutting there finds them.
+fn lists(list: &str, etag: &str, compared: Compared) -> bool {
+    let same = |tag: &str| {
+        let opaque = match compared {
+            Compared::Weakly => tag.strip_prefix("W/").unwrap_or(tag),
+            Compared::Strongly => tag,
+        };
+        tag == "*" || opaque == etag
+    };
+    list.split(',').any(|tag| same(tag.trim()))
+}
+
+fn part(text: &str, len: u64) -> Asked {
+    let Some(specs) = byte_ranges(text) else { return Asked::Whole };
+    let found: Vec<_> = specs.iter().filter_map(|spec| spec.within(len)).collect();
+    match (&specs[..], &found[..]) {
+        (_, []) => Asked::Beyond,
+        // A suffix of a file of no bytes: there is no range that could be named.
+        ([_], [part]) if part.is_empty() => Asked::Whole,
+        ([_], [part]) => Asked::Part(part.clone()),
+        _ => Asked::Whole,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Spec {
+    From { first: u64, last: Option<u64> },
+    Last(u64),
+}
+
+impl Spec {
+    fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        match (first.trim(), last.trim()) {
+            ("", last) => number(last).map(Self::Last),
+            (first, "") => Some(Self::From { first: number(first)?, last: None }),
+            (first, last) => {
+                let (first, last) = (number(first)?, number(last)?);
+                (first <= last).then_some(Self::From { first, last: Some(last) })
+            }
+        }
+    }
+
+    /// The bytes of it that a file of `len` has; `None` when that is none.
+    fn within(self, len: u64) -> Option<Range<u64>> {
+        match self {
+            Self::Last(0) => None,
+            Self::Last(n) => Some(len.saturating_sub(n)..len),
+            Self::From { first, .. } if first >= len => None,
+            Self::From { first, last } => {
+                Some(first..last.map_or(len, |last| len.min(last.saturating_add(1))))
+            }
+        }
+    }
+}
+
+/// Digits alone. Numbers beyond any file are as far as numbers go.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// The ranges of a `Range` header; `None` when it is to be ignored.
+fn byte_ranges(text: &str) -> Option<Vec<Spec>> {
+    let (unit, set) = text.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty());
+    let specs: Vec<_> = specs.map(Spec::parse).collect::<Option<_>>()?;
+    (!specs.is_empty()).then_some(specs)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TAG: &str = "\"aa-0\"";
+
+    fn ask(method: &Method, given: &[(&str, &str)], len: u64) -> Asked {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        asked(method, &headers, TAG, len)
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_rfc() {
+        let cases = [
+            ("bytes=0-0", Asked::Part(0..1)),
+            ("bytes=0-499", Asked::Part(0..500)),
+            ("bytes=500-", Asked::Part(500..1000)),
+            ("bytes=-1", Asked::Part(999..1000)),
+            ("bytes=-5000", Asked::Part(0..1000)),
+            ("bytes=999-5000", Asked::Part(999..1000)),
+            ("Bytes = 1 - 2", Asked::Part(1..3)),
+            ("bytes=0-99999999999999999999999", Asked::Part(0..1000)),
+            ("bytes=1000-", Asked::Beyond),
+            ("bytes=99999999999999999999999-", Asked::Beyond),
+            ("bytes=-0", Asked::Beyond),
+            ("bytes=2000-3000,4000-", Asked::Beyond),
+            ("bytes=0-1,5-6", Asked::Whole),
+            ("bytes=0-1,5000-", Asked::Whole),
+            ("bytes=2-1", Asked::Whole),
+            ("bytes=", Asked::Whole),
+            ("bytes=a-b", Asked::Whole),
+            ("bytes=+1-2", Asked::Whole),
+            ("bytes=1", Asked::Whole),
+            ("pieces=0-1", Asked::Whole),
+            ("0-1", Asked::Whole),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(ask(&Method::GET, &[("range", text)], 1000), expected, "{text}");
+        }
+        assert_eq!(ask(&Method::GET, &[], 1000), Asked::Whole);
+        assert_eq!(ask(&Method::HEAD, &[("range", "bytes=0-1")], 1000), Asked::Whole);
+        assert_eq!(ask(&Method::GET, &[("range", "bytes=0-")], 0), Asked::Beyond);
+        assert_eq!(ask(&Method::GET, &[("range", "bytes=-5")], 0), Asked::Whole);
+    }
+
+    #[test]
+    fn conditions_are_looked_at_before_ranges() {
+        let get = |given: &[(&str, &str)]| ask(&Method::GET, given, 1000);
+        let range = ("range", "bytes=5-9");
+        assert_eq!(get(&[range, ("if-range", TAG)]), Asked::Part(5..10));
+        for other in ["\"aa-1\"", "W/\"aa-0\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(get(&[range, ("if-range", other)]), Asked::Whole, "{other}");
+        }
+        assert_eq!(get(&[range, ("if-none-match", TAG)]), Asked::Unchanged);
+        assert_eq!(get(&[("if-none-match", "\"x\", W/\"aa-0\"")]), Asked::Unchanged);
+        assert_eq!(get(&[("if-none-match", "*")]), Asked::Unchanged);
+        assert_eq!(get(&[("if-none-match", "\"x\"")]), Asked::Whole);
+        assert_eq!(get(&[("if-none-match", "\"x\""), ("if-none-match", TAG)]), Asked::Unchanged);
+        assert_eq!(get(&[range, ("if-match", "\"x\"")]), Asked::Another);
+        assert_eq!(get(&[("if-match", "W/\"aa-0\"")]), Asked::Another);
+        assert_eq!(get(&[range, ("if-match", "\"x\", \"aa-0\"")]), Asked::Part(5..10));
+        assert_eq!(get(&[range, ("if-match", "*")]), Asked::Part(5..10));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_a_part_lies_in_the_file(text in "(bytes=)?[-0-9, =a]{0,20}", len in 0u64..50) {
+            if let Asked::Part(part) = ask(&Method::GET, &[("range", &text)], len) {
+                prop_assert!(part.start < part.end && part.end <= len);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What is behind each path, and the head of each answer.
+//!
+//! `/TOKEN/` lists the imports, `/TOKEN/ID/` the files of one, `/TOKEN/ID.m3u` is its playlist, and `/TOKEN/ID/PATH` a
+//! file. Without the token in the path it has to be in `Authorization: Bearer TOKEN` or `?token=TOKEN`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{
+        ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH,
+        CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue,
+        REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
+
+use super::{
+    body::Body,
+    content::content_type,
+    page::{self, Links, encoded},
+    range::{Asked, asked},
+    token::Token,
+};
+use crate::{
+    app::{StreamedFile, StreamedImport, Streams},
+    error::{Error, Kind, Result},
+};
+
+/// How long a client waits for one of the readers before it to be done.
+const TURN: Duration = Duration::from_secs(10);
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const PLAYLIST: &str = "audio/x-mpegurl; charset=utf-8";
+
+/// What a server answers.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pub(super) streams: Streams,
+    pub(super) token: Token,
+    /// `HOST:PORT` for links, where a request does not say what it called us.
+    pub(super) authority: String,
+}
+
+/// A request of somebody who knows the token.
+struct Admitted<'a> {
+    /// What follows the token, without `/` before it.
+    path: &'a str,
+    links: Links,
+}
+
+impl Routes {
+    pub(super) async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let answer = match self.route(request).await {
+            Ok(answer) => answer,
+            Err(error) => told(&error),
+        };
+        let bodyless = *request.method() == Method::HEAD;
+        if bodyless { answer.map(|_| Body::Ready(Bytes::new())) } else { answer }
+    }
+
+    async fn route(&self, request: &Request<Incoming>) -> Result<Response<Body>> {
+        let Some(admitted) = self.admit(request.uri(), request.headers()) else {
+            let mut refused =
+                text(StatusCode::UNAUTHORIZED, TEXT, "the token is missing or wrong\n");
+            set(&mut refused, WWW_AUTHENTICATE, "Bearer");
+            return Ok(refused);
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD alone\n");
+            set(&mut refused, ALLOW, "GET, HEAD");
+            return Ok(refused);
+        }
+        let Admitted { path, links } = &admitted;
+        let (id, path) = path.split_once('/').unwrap_or((path, ""));
+        if id.is_empty() && path.is_empty() {
+            return Ok(self.imports(links));
+        }
+        if let Some(import) = id.strip_suffix(".m3u").and_then(|id| self.streams.find(id)) {
+            let full = Links { base: self.full(&links.base, request.headers()), ..links.clone() };
+            return Ok(text(StatusCode::OK, PLAYLIST, page::playlist(&import, &full)));
+        }
+        let import = self.streams.find(id).ok_or_else(nothing)?;
+        if path.is_empty() {
+            return Ok(text(StatusCode::OK, HTML, page::files(&import, links)));
+        }
+        let path = percent_decode_str(path).decode_utf8().map_err(|_| nothing())?;
+        let found = import.files().iter().find(|file| file.path == path);
+        self.file(&import, found.ok_or_else(nothing)?, request).await
+    }
+
+    /// Looks for the token in each place where it may be.
+    fn admit<'a>(&self, uri: &'a Uri, headers: &HeaderMap) -> Option<Admitted<'a>> {
+        let path = uri.path().trim_start_matches('/');
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        if self.token.is(first) {
+            let links = Links { base: format!("/{first}/"), query: String::new() };
+            return Some(Admitted { path: rest, links });
+        }
+        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = bearer.and_then(|value| value.split_once(' '));
+        let base = || "/".to_owned();
+        if bearer.is_some_and(|(scheme, word)| {
+            scheme.eq_ignore_ascii_case("bearer") && self.token.is(word.trim())
+        }) {
+            return Some(Admitted { path, links: Links { base: base(), query: String::new() } });
+        }
+        let mut given = uri.query().unwrap_or_default().split('&');
+        let word = given.find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+        let query = format!("?token={word}");
+        self.token.is(word).then(|| Admitted { path, links: Links { base: base(), query } })
+    }
+
+    /// Players take a playlist's links as they are: with the name by which this request found us.
+    fn full(&self, base: &str, headers: &HeaderMap) -> String {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.filter(|host| host.parse::<hyper::http::uri::Authority>().is_ok());
+        format!("http://{}{base}", host.unwrap_or(&self.authority))
+    }
+
+    fn imports(&self, links: &Links) -> Response<Body> {
+        let all = self.streams.list();
+        let all: Vec<_> = all.iter().map(|i| (i.id(), i.name(), i.files().len())).collect();
+        text(StatusCode::OK, HTML, page::imports(&all, links))
+    }
+
+    async fn file(
+        &self,
+        import: &Arc<StreamedImport>,
+        file: &StreamedFile,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Body>> {
+        let (etag, len) = (format!("\"{}\"", file.tag), file.bytes);
+        let (status, range) = match asked(request.method(), request.headers(), &etag, len) {
+            Asked::Whole => (StatusCode::OK, 0..len),
+            Asked::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+            Asked::Unchanged => (StatusCode::NOT_MODIFIED, 0..0),
+            Asked::Another => (StatusCode::PRECONDITION_FAILED, 0..0),
+            Asked::Beyond => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
+        };
+        let sends = *request.method() == Method::GET && !range.is_empty();
+        let body = match sends {
+            true => self.body(import, file, range.clone()).await?,
+            false => Body::Ready(Bytes::new()),
+        };
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        set(&mut answer, ETAG, &etag);
+        set(&mut answer, ACCEPT_RANGES, "bytes");
+        set(&mut answer, CACHE_CONTROL, "private, no-cache");
+        set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        match status {
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                set(&mut answer, CONTENT_RANGE, &format!("bytes */{len}"));
+            }
+            StatusCode::PARTIAL_CONTENT => {
+                let text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
+                set(&mut answer, CONTENT_RANGE, &text);
+            }
+            _ => {}
+        }
+        if status.is_success() {
+            set(&mut answer, CONTENT_TYPE, content_type(&file.path));
+            set(&mut answer, CONTENT_LENGTH, &(range.end - range.start).to_string());
+            let name = file.path.rsplit('/').next().unwrap_or_default();
+            let name = format!("inline; filename*=UTF-8''{}", encoded(name));
+            set(&mut answer, CONTENT_DISPOSITION, &name);
+        }
+        Ok(answer)
+    }
+
+    /// What is stored is read for the first time before the head is sent, so that the head can say why it cannot be. Of
+    /// what is on its way the head goes at once: players wait for bytes longer than for an answer.
+    async fn body(
+        &self,
+        import: &Arc<StreamedImport>,
+        file: &StreamedFile,
+        range: std::ops::Range<u64>,
+    ) -> Result<Body> {
+        let turn = timeout(TURN, self.streams.turn()).await.map_err(|_| {
+            Error::new(Kind::Unavailable, "too many read at once")
+                .hint("each reader takes memory: give more of it with --memory")
+        })??;
+        let mut read = import.read(file, range);
+        let first = match import.is_filling() {
+            true => None,
+            false => read.next().await?,
+        };
+        Ok(Body::of(read, first, self.streams.clone(), turn))
+    }
+}
+
+fn nothing() -> Error {
+    Error::new(Kind::NotFound, "there is nothing here")
+}
+
+/// An error as an answer. Its text names imports and objects, which whoever knows the token may know.
+fn told(error: &Error) -> Response<Body> {
+    let status = StatusCode::from_u16(error.kind().http_status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status.is_server_error() {
+        tracing::warn!(error = %error.report(), "a stream could not be opened");
+    }
+    let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    let mut answer = text(status, TEXT, format!("{}\n{hint}", error.report()));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        set(&mut answer, RETRY_AFTER, "5");
+    }
+    answer
+}
+
+fn text(status: StatusCode, kind: &str, text: impl Into<Bytes>) -> Response<Body> {
+    let text = text.into();
+    let len = text.len().to_string();
+    let mut answer = Response::new(Body::Ready(text));
+    *answer.status_mut() = status;
+    set(&mut answer, CONTENT_TYPE, kind);
+    set(&mut answer, CONTENT_LENGTH, &len);
+    set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(&mut answer, CACHE_CONTROL, "no-store");
+    // The token is in the address of the page: no other site may learn it, and nothing in a page may run.
+    set(&mut answer, REFERRER_POLICY, "no-referrer");
+    set(&mut answer, CONTENT_SECURITY_POLICY, "default-src 'none'");
+    answer
+}
+
+fn set(answer: &mut Response<Body>, name: HeaderName, value: &str) {
+    // What is set here is ASCII: numbers, constants, and names that are percent-encoded.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(name, value);
+    }
+}

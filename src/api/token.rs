@@ -1,0 +1,77 @@
+//! Who may read: whoever knows the token.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use crate::error::{Error, Kind, Result};
+
+/// Random bytes of a token that we make: as hard to guess as a key.
+const BYTES: usize = 16;
+/// The shortest that a user may choose.
+const SHORTEST: usize = 16;
+
+/// The word that opens a stream server. Shown only where somebody asks for a URL.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// A new one, at random.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub fn random() -> Result<Self> {
+        let mut bytes = [0; BYTES];
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Error::new(Kind::Internal, format!("no randomness: {e}")))?;
+        Ok(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
+    }
+
+    /// One that the user chose, so that URLs stay what they are.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is short, or is not letters, digits, `-` and `_`: it is a part of URLs. It is in no error.
+    pub fn chosen(text: String) -> Result<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if text.len() >= SHORTEST && text.bytes().all(plain) {
+            return Ok(Self(text));
+        }
+        Err(Error::new(Kind::InvalidInput, "the token of the stream server cannot be used").hint(
+            format!("give it {SHORTEST} or more letters, digits, - and _; `openssl rand -hex 16` makes one"),
+        ))
+    }
+
+    /// The word itself, for a URL.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares in a time that does not tell how much of `word` is right.
+    pub(super) fn is(&self, word: &str) -> bool {
+        verify_slices_are_equal(self.0.as_bytes(), word.as_bytes()).is_ok()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_long_random_and_hidden() {
+        let (one, other) = (Token::random().unwrap(), Token::random().unwrap());
+        assert_eq!(one.reveal().len(), 32);
+        assert!(one.is(one.reveal()) && !one.is(other.reveal()) && !one.is(""));
+        assert!(!format!("{one:?}").contains(one.reveal()));
+        assert!(Token::chosen(one.reveal().into()).is_ok());
+        for bad in ["", "short", "0123456789abcde/", "with a space in it"] {
+            let error = format!("{:?}", Token::chosen(bad.into()).unwrap_err());
+            assert!(bad.is_empty() || !error.contains(bad), "{error}");
+        }
+    }
+}

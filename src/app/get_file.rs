@@ -1,0 +1,251 @@
+//! One file of `get`: from what the server says of it to its name on the disk.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::get::Getter;
+use crate::{
+    downloads::{
+        Checksums, Fetch, PartFile, PartPlan, Snapshot, Source, State, checksum, holes::Cell,
+        state::Input,
+    },
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, FetchedFile, Fetching, FoundFile},
+    protocols::{Digest, Remote, place},
+    rate::{Rate, RateLimit},
+    storage::RangeSet,
+};
+
+/// A file to be fetched, and all that it takes.
+pub(super) struct FileJob<'a> {
+    pub(super) getter: &'a Getter,
+    pub(super) source: Source,
+    pub(super) path: PathBuf,
+    pub(super) checksums: Vec<Digest>,
+    pub(super) events: &'a EventSink,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl FileJob<'_> {
+    pub(super) async fn run(self) -> Result<FetchedFile> {
+        let begun = Instant::now();
+        let remote = self.source.remote();
+        let range = self.range(&remote)?;
+        // A part of a file has no checksum that anybody gives.
+        let checksums = match range {
+            None => Checksums::new(self.checksums.clone().into_iter().chain(self.source.digests())),
+            Some(_) => Checksums::default(),
+        };
+        if self.is_here(&remote, range.as_ref())? {
+            checksums.check_file(&self.path).await?;
+            PartFile::clear_leftover(&self.path);
+            return Ok(self.done(&remote, remote.len.unwrap_or(0), 0, begun, &checksums));
+        }
+        let plan = PartPlan {
+            len: remote.len,
+            range: range.clone(),
+            validators: self.source.validators(),
+            resume: self.getter.order.resume,
+        };
+        let (part, have) = PartFile::open(&self.path, plan, self.getter.room.clone())?;
+        let bytes = range.as_ref().map(|r| r.end - r.start).or(remote.len);
+        self.events.send(Event::Found(FoundFile {
+            url: place(&remote.asked),
+            path: self.path.display().to_string(),
+            bytes,
+            stored: have.len(),
+        }));
+        let part = Arc::new(part);
+        let fetched = self.fetch(&part, range, have).await;
+        let part = Arc::try_unwrap(part).map_err(|_| {
+            Error::new(Kind::Internal, format!("{} is still being written", self.path.display()))
+        })?;
+        match fetched {
+            Ok((bytes, downloaded)) => {
+                part.finish(bytes, &checksums, remote.modified).await?;
+                Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
+            }
+            Err(e) => {
+                part.close().await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Fetches what is not here. Returns the bytes of the file and those that came.
+    async fn fetch(
+        &self,
+        part: &Arc<PartFile>,
+        range: Option<Range<u64>>,
+        have: RangeSet,
+    ) -> Result<(u64, u64)> {
+        let order = &self.getter.order;
+        let limits = vec![Arc::clone(&self.getter.limit), RateLimit::new(order.limit_each)];
+        let told = Told::new(&self.path, self.events);
+        let sink = {
+            let told = Arc::clone(&told);
+            Box::new(move |snapshot| told.tell(snapshot))
+        };
+        let several = self.source.mirrors().len() > 1;
+        let source = self.source.clone();
+        let target = Arc::<PartFile>::clone(part);
+        let fetch = Fetch::new(source, target, range, &have, order.effort, limits, sink);
+        let done = fetch.run(self.cancel).await;
+        told.end(done.as_ref().err());
+        let done = done.map_err(|e| match (e.kind(), e.hint_text()) {
+            (Kind::Changed, None) if several => {
+                e.hint("the mirrors have not the same file: leave out the one that is not it")
+            }
+            (Kind::Changed, None) => e.hint("give --fresh to fetch it from the start"),
+            _ => e,
+        })?;
+        Ok((done.len, done.received))
+    }
+
+    /// What of the file is wanted; `None` for all of it.
+    fn range(&self, remote: &Remote) -> Result<Option<Range<u64>>> {
+        let Some((start, end)) = self.getter.order.range else { return Ok(None) };
+        let bad = |why: String| {
+            let text = format!("{}: {why}", place(&remote.asked));
+            Error::new(Kind::InvalidInput, text)
+        };
+        let end = match (end, remote.len) {
+            (Some(end), Some(len)) => end.min(len),
+            (Some(end), None) => end,
+            (None, Some(len)) => len,
+            (None, None) => {
+                return Err(
+                    bad("its server does not tell how long it is: give --range-end".into()),
+                );
+            }
+        };
+        if start > end || remote.len.is_some_and(|len| start > len) {
+            return Err(bad(format!("it ends before byte {start}")));
+        }
+        Ok(Some(start..end))
+    }
+
+    /// Whether the file is here already, by length and time, as an earlier run left it.
+    fn is_here(&self, remote: &Remote, range: Option<&Range<u64>>) -> Result<bool> {
+        if self.getter.order.overwrite {
+            return Ok(false);
+        }
+        let found = match std::fs::metadata(&self.path) {
+            Ok(found) => found,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::io(format!("cannot read {}", self.path.display()), e)),
+        };
+        let same_time =
+            remote.modified.is_some_and(|time| found.modified().is_ok_and(|t| close(t, time)));
+        if found.is_file() && range.is_none() && remote.len == Some(found.len()) && same_time {
+            return Ok(true);
+        }
+        let text = format!("{} is there already, and may be something else", self.path.display());
+        Err(Error::new(Kind::AlreadyExists, text)
+            .hint("give --overwrite to put this in its place, or another name with -o"))
+    }
+
+    fn done(
+        &self,
+        remote: &Remote,
+        bytes: u64,
+        downloaded: u64,
+        begun: Instant,
+        checksums: &Checksums,
+    ) -> FetchedFile {
+        let file = FetchedFile {
+            url: place(&remote.asked),
+            path: self.path.display().to_string(),
+            bytes,
+            seconds: begun.elapsed().as_secs_f64(),
+            downloaded,
+            checked: checksums.list().iter().map(checksum::show).collect(),
+        };
+        self.events.send(Event::Fetched(file.clone()));
+        file
+    }
+}
+
+/// File systems keep times to the second, some to two.
+fn close(a: SystemTime, b: SystemTime) -> bool {
+    let apart = a.duration_since(b).or_else(|_| b.duration_since(a)).unwrap_or_default();
+    apart.as_secs() < 2
+}
+
+/// Tells how far a file is.
+struct Told {
+    path: String,
+    events: EventSink,
+    begun: Instant,
+    now: Mutex<Now>,
+}
+
+/// What was told last.
+#[derive(Default)]
+struct Now {
+    state: State,
+    speed: Rate,
+    rate: u64,
+    snapshot: Snapshot,
+}
+
+impl Told {
+    fn new(path: &Path, events: &EventSink) -> Arc<Self> {
+        let found = State::Queued.on(Input::Start).and_then(|state| state.on(Input::Found));
+        let now = Now { state: found.unwrap_or_default(), ..Now::default() };
+        let (path, events) = (path.display().to_string(), events.clone());
+        Arc::new(Self { path, events, begun: Instant::now(), now: Mutex::new(now) })
+    }
+
+    fn tell(&self, snapshot: Snapshot) {
+        let mut now = self.now.lock();
+        now.rate = now.speed.sample(self.begun.elapsed().as_secs_f64(), snapshot.received);
+        now.snapshot = snapshot;
+        self.send(&now);
+    }
+
+    /// The last word: what became of it.
+    fn end(&self, error: Option<&Error>) {
+        let input = match error.map(Error::kind) {
+            None => Input::Complete,
+            Some(Kind::Cancelled) => Input::Pause,
+            Some(_) => Input::Fail,
+        };
+        let mut now = self.now.lock();
+        now.state = now.state.on(input).unwrap_or(now.state);
+        self.send(&now);
+    }
+
+    fn send(&self, now: &Now) {
+        let Now { state, rate, snapshot, .. } = now;
+        let left = snapshot.len.map(|len| len.saturating_sub(snapshot.done));
+        self.events.send(Event::Fetching(Fetching {
+            path: self.path.clone(),
+            bytes: snapshot.len,
+            stored: snapshot.done,
+            downloaded: snapshot.received,
+            download_rate: *rate,
+            connections: snapshot.connections,
+            eta_seconds: left.and_then(|left| left.checked_div(*rate)),
+            state: state.as_str(),
+            map: snapshot.cells.iter().map(cell).collect(),
+            trouble: snapshot.trouble.clone(),
+        }));
+    }
+}
+
+fn cell(cell: &Cell) -> char {
+    match cell {
+        Cell::Done => '=',
+        Cell::Running => '>',
+        Cell::Failed => '!',
+        Cell::Left => '.',
+    }
+}

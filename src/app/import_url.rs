@@ -1,0 +1,254 @@
+//! `import` of a URL: its files found in the catalog or put there, and what is recorded at the end. `import_files` has
+//! the filling.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    App, BadPiece, FetchOrder, ImportRequest, ReadStream, RepairRequest,
+    import::{Filled, Job, check_room},
+    plan::{plain_file, ranges_wanted},
+    remote::{Likeness, OPEN_LEN, Record, file_rows, has_open_end},
+    source::RemoteFiles,
+};
+use crate::{
+    catalog::{ImportRow, ImportState, NewImport},
+    config::SeedOptions,
+    downloads::{Checksums, Resume, beside},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Imported},
+    redact,
+    storage::{ImportStore, RangeSet, stream::resume, sweep::delete_freed},
+    torrents::{metainfo::File, select},
+};
+
+/// An import of a URL that is known and open, ready to be filled.
+pub(super) struct OpenedFiles {
+    pub(super) row: ImportRow,
+    pub(super) store: Arc<ImportStore>,
+    pub(super) files: Vec<File>,
+    pub(super) wanted: RangeSet,
+    record: Record,
+}
+
+impl OpenedFiles {
+    pub(super) fn import(&self) -> Filled<'_> {
+        let Self { row, store, files, wanted, .. } = self;
+        Filled { row, store, files, wanted }
+    }
+
+    /// Whether its length is known only when it has ended.
+    pub(super) fn has_open_end(&self) -> bool {
+        self.row.len == OPEN_LEN && self.record.open_end
+    }
+}
+
+impl Job<'_> {
+    pub(super) async fn import_files(&self, found: RemoteFiles) -> Result<Imported> {
+        if self.request.seed {
+            let text = "what comes from a URL cannot be seeded: there is no swarm for it";
+            return Err(Error::new(Kind::InvalidInput, text).hint("leave out --seed"));
+        }
+        let opened = self.open_files(&found).await?;
+        if let Some(streams) = &self.request.streams {
+            self.app.stream(opened.row.id.as_str(), streams).await?;
+        }
+        let complete = !opened.has_open_end() && opened.store.missing(&opened.wanted).is_empty();
+        let checked = complete && opened.row.state == ImportState::Imported;
+        let (opened, downloaded) =
+            if complete { (opened, 0) } else { self.fill_files(opened, found).await? };
+        let asked = !self.request.fetch.checksums.is_empty() || self.request.fetch.beside;
+        if !checked || asked {
+            self.check_stored(&opened).await?;
+        }
+        // All that is left where nothing had to be fetched, or its length was not known.
+        self.publish_rest(opened.import()).await?;
+        self.finish(opened.import(), (downloaded, 0)).await
+    }
+
+    /// Finds the import in the catalog or creates it. What is stored of it and cannot be proven to be of these files is
+    /// forgotten.
+    async fn open_files(&self, found: &RemoteFiles) -> Result<OpenedFiles> {
+        let rows = file_rows(found)?;
+        let files: Vec<File> = rows.iter().cloned().map(plain_file).collect();
+        let selected = match &self.request.select {
+            Some(spec) => Some(select::select(spec, &files)?),
+            None => None,
+        };
+        let digests = self.checksums(found).await?;
+        let record = Record::new(found, digests.list());
+        let row = match self.known_files(found).await? {
+            Some(row) => self.take_up(row, selected).await?,
+            None => {
+                let len = rows.iter().map(|row| row.len).sum();
+                if !has_open_end(found) {
+                    let room = self.place.backend.free_room().await?;
+                    check_room(&self.place.name, room, len)?;
+                }
+                let new = NewImport {
+                    name: found.name.clone(),
+                    source: redact::without_password(&self.request.source),
+                    len,
+                    storage: self.place.name.clone(),
+                    chunk_len: self.place.chunk_len(self.app.config.memory.0),
+                    layout: self.request.layout,
+                    files: rows,
+                    selected,
+                    ..NewImport::default()
+                };
+                self.app.catalog.create_import(new).await?
+            }
+        };
+        self.app.catalog.set_remote(&row.id, Some(record.to_json()?)).await?;
+        self.reopen(row, record).await
+    }
+
+    /// What the file must hash to: by the user, by what lies beside it, by its server.
+    async fn checksums(&self, found: &RemoteFiles) -> Result<Checksums> {
+        let FetchOrder { checksums, beside: looks, effort, .. } = &self.request.fetch;
+        match found.files.as_slice() {
+            [(_, remote)] => {
+                let mut given = checksums.clone();
+                if *looks {
+                    let tries = effort.max_tries;
+                    let digest = beside(&found.protocol, &remote.asked, tries, &self.cancel);
+                    given.push(digest.await?);
+                }
+                Ok(Checksums::new(given.into_iter().chain(remote.digests.iter().cloned())))
+            }
+            _ if checksums.is_empty() && !looks => Ok(Checksums::default()),
+            _ => {
+                let text = "a checksum is of one file, and this is a folder";
+                Err(Error::new(Kind::InvalidInput, text))
+            }
+        }
+    }
+
+    /// Opens what the catalog knows of an import now.
+    pub(super) async fn reopen(&self, row: ImportRow, record: Record) -> Result<OpenedFiles> {
+        let files = self.app.files_of(&row)?;
+        let store = self.app.open_store(&row, &self.place)?;
+        resume(&self.app.catalog, &store).await?;
+        let wanted = ranges_wanted(&files, row.selected.as_deref());
+        Ok(OpenedFiles { row, store, files, wanted, record })
+    }
+
+    /// After the end of what had no length: it has one now.
+    pub(super) async fn close_end(&self, opened: OpenedFiles, len: u64) -> Result<OpenedFiles> {
+        let catalog = &self.app.catalog;
+        catalog.set_len(&opened.row.id, len).await?;
+        let row = catalog.get(&opened.row.id)?;
+        self.reopen(row, opened.record).await
+    }
+
+    /// The import of this source here that is of the files found, ready to be gone on with.
+    async fn known_files(&self, found: &RemoteFiles) -> Result<Option<ImportRow>> {
+        let catalog = &self.app.catalog;
+        let source = redact::without_password(&self.request.source);
+        let known = catalog.find_by_source(&source, &self.place.name)?;
+        let any = !known.is_empty();
+        for row in known {
+            let record = Record::parse(catalog.remote(&row.id)?.as_deref());
+            let likeness = record.likeness(&catalog.files(&row.id)?, found);
+            if likeness != Likeness::Other {
+                self.forget_unproven(&row, likeness).await?;
+                return Ok(Some(catalog.get(&row.id)?));
+            }
+        }
+        if any && self.request.fetch.resume != Resume::Fresh {
+            let text =
+                format!("what is at this URL is not what was imported from it ({})", found.name);
+            return Err(Error::new(Kind::Changed, text)
+                .hint("give --fresh to import what is there now as well"));
+        }
+        Ok(None)
+    }
+
+    /// Forgets what is stored of an import that is to begin anew.
+    async fn forget_unproven(&self, row: &ImportRow, likeness: Likeness) -> Result<()> {
+        let complete = row.state == ImportState::Imported;
+        let keeps = match (self.request.fetch.resume, likeness) {
+            (Resume::Fresh, _) => false,
+            (_, Likeness::Proven) => true,
+            (Resume::Trusting, _) => row.len != OPEN_LEN,
+            _ => complete,
+        };
+        let stored = self.app.open_store(row, &self.place)?.stored();
+        if keeps || stored.is_empty() {
+            return Ok(());
+        }
+        let text = "what is stored of it is fetched again: the server does not tell whether it is the same".to_owned();
+        let id = Some(row.id.to_string());
+        self.events.send(Event::Notice { id, text });
+        self.forget(row, stored.iter().collect()).await
+    }
+
+    async fn forget(&self, row: &ImportRow, ranges: Vec<std::ops::Range<u64>>) -> Result<()> {
+        let freed = self.app.catalog.forget_ranges(&row.id, ranges).await?;
+        self.app.cache.forget(&row.id);
+        delete_freed(&self.app.catalog, &self.place.backend, &row.id, &freed).await
+    }
+
+    /// Reads what is stored and holds it against the checksums, where there are any.
+    async fn check_stored(&self, opened: &OpenedFiles) -> Result<()> {
+        let checksums = Checksums::new(opened.record.checksums()?);
+        let [file] = opened.files.as_slice() else { return Ok(()) };
+        if checksums.is_empty() {
+            return Ok(());
+        }
+        let reader = self.app.reader(&opened.store);
+        let mut stream = ReadStream::new(reader, file.range.clone());
+        let mut check = checksums.check();
+        loop {
+            let bytes = tokio::select! {
+                bytes = stream.next() => bytes?,
+                () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            };
+            let Some(bytes) = bytes else { break };
+            check.update(&bytes);
+        }
+        let name = format!("import {} ({})", opened.row.id, opened.row.name);
+        if let Err(e) = check.finish(&name) {
+            self.forget(&opened.row, vec![file.range.clone()]).await?;
+            return Err(e.hint("what was stored of it is gone again"));
+        }
+        Ok(())
+    }
+}
+
+impl App {
+    /// As [`App::repair`], for an import of a URL: `bad` counts its files.
+    pub(super) async fn repair_files(
+        &self,
+        row: ImportRow,
+        bad: &[BadPiece],
+        request: RepairRequest,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Result<Imported> {
+        let files = self.files_of(&row)?;
+        let of = |bad: &BadPiece| files.get(bad.piece as usize).map(|file| file.range.clone());
+        let freed =
+            self.catalog.forget_ranges(&row.id, bad.iter().filter_map(of).collect()).await?;
+        self.cache.forget(&row.id);
+        let import = ImportRequest {
+            source: row.source.clone(),
+            storage: row.storage.clone(),
+            select: None,
+            layout: row.layout,
+            network: request.network,
+            seed: false,
+            seeding: SeedOptions::default(),
+            timeout: request.timeout,
+            streams: None,
+            fetch: FetchOrder::default(),
+        };
+        let imported = self.import(import, events, cancel).await?;
+        let place = self.place_of(&row).await?;
+        if let Err(e) = delete_freed(&self.catalog, &place.backend, &row.id, &freed).await {
+            tracing::warn!("import {}: {}", row.id, e.report());
+        }
+        Ok(imported)
+    }
+}

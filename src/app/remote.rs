@@ -1,0 +1,156 @@
+//! What is kept of the servers of an import, and whether what is found there now is still what was begun.
+
+use serde::{Deserialize, Serialize};
+
+use super::source::RemoteFiles;
+use crate::{
+    catalog::FileRow,
+    downloads::checksum,
+    error::{Error, Kind, Result},
+    protocols::{Digest, Validator},
+};
+
+/// An import of a length that nobody knows is laid out for this much, until it has ended: 65,536 chunks of 16 MiB.
+pub(super) const OPEN_LEN: u64 = 1 << 40;
+
+/// Kept in the catalog, and in the import's manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// One a file.
+    pub(super) validators: Vec<Option<Validator>>,
+    /// What the file must hash to, where it is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) checksums: Vec<String>,
+    /// The server did not tell how long the file is.
+    #[serde(default)]
+    pub(super) open_end: bool,
+}
+
+/// What found files are to files that were begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// The server proves that they are the same.
+    Proven,
+    /// Names and lengths are the same, and nothing tells more.
+    Likely,
+    Other,
+}
+
+impl Record {
+    pub(super) fn new(found: &RemoteFiles, checksums: &[Digest]) -> Self {
+        Self {
+            validators: found.files.iter().map(|(_, remote)| remote.validator.clone()).collect(),
+            checksums: checksums.iter().map(checksum::show).collect(),
+            open_end: has_open_end(found),
+        }
+    }
+
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        // One that cannot be read proves nothing.
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|e| Error::new(Kind::Internal, "the servers of an import as JSON").because(e))
+    }
+
+    pub(super) fn checksums(&self) -> Result<Vec<Digest>> {
+        self.checksums.iter().map(|text| checksum::parse(text)).collect()
+    }
+
+    /// `rows` are the files that were begun.
+    pub(super) fn likeness(&self, rows: &[FileRow], found: &RemoteFiles) -> Likeness {
+        let same_file = |(row, (path, remote)): (&FileRow, &(String, crate::protocols::Remote))| {
+            row.path == *path && remote.len.map_or(self.open_end, |len| len == row.len)
+        };
+        if rows.len() != found.files.len() || !rows.iter().zip(&found.files).all(same_file) {
+            return Likeness::Other;
+        }
+        let mut likeness = Likeness::Proven;
+        for (n, (_, remote)) in found.files.iter().enumerate() {
+            match (self.validators.get(n).and_then(Option::as_ref), &remote.validator) {
+                (Some(was), Some(is)) if was == is => {}
+                (Some(_), Some(_)) => return Likeness::Other,
+                _ if remote.len == Some(0) => {}
+                _ => likeness = Likeness::Likely,
+            }
+        }
+        likeness
+    }
+}
+
+/// The files as the catalog records them, one after the other.
+pub(super) fn file_rows(found: &RemoteFiles) -> Result<Vec<FileRow>> {
+    let mut start: u64 = 0;
+    let row = |(path, remote): &(String, crate::protocols::Remote)| {
+        let len = match remote.len {
+            Some(len) => len,
+            None if found.files.len() == 1 => OPEN_LEN,
+            None => {
+                let text = format!("the server does not tell how long {path:?} is");
+                return Err(Error::new(Kind::Unsupported, text).hint("import that file by itself"));
+            }
+        };
+        let row = FileRow { path: path.clone(), start, len, pad: false };
+        let too_long = || Error::new(Kind::InvalidInput, "these files are too long to be any");
+        start = start.checked_add(len).filter(|end| *end <= 1 << 48).ok_or_else(too_long)?;
+        Ok(row)
+    };
+    found.files.iter().map(row).collect()
+}
+
+pub(super) fn has_open_end(found: &RemoteFiles) -> bool {
+    found.files.iter().any(|(_, remote)| remote.len.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocols::{FetchOptions, Protocols, Remote};
+
+    fn found(files: &[(&str, Option<u64>, &str)]) -> RemoteFiles {
+        let url: url::Url = "http://x/".parse().unwrap();
+        let protocol = Protocols::new(FetchOptions::default()).of(&url, None).unwrap();
+        let file = |(path, len, tag): &(&str, Option<u64>, &str)| {
+            let validator = (!tag.is_empty()).then(|| Validator::ETag((*tag).to_owned()));
+            let remote = Remote { len: *len, validator, ..Remote::at(url.clone()) };
+            ((*path).to_owned(), remote)
+        };
+        let files = files.iter().map(file).collect();
+        RemoteFiles { protocol: Arc::clone(&protocol), name: "n".into(), files }
+    }
+
+    fn likeness(was: &[(&str, Option<u64>, &str)], is: &[(&str, Option<u64>, &str)]) -> Likeness {
+        let was = found(was);
+        let record = Record::parse(Some(&Record::new(&was, &[]).to_json().unwrap()));
+        record.likeness(&file_rows(&was).unwrap(), &found(is))
+    }
+
+    #[test]
+    fn only_what_the_server_proves_is_taken_for_the_same() {
+        let a = [("a", Some(3), "\"1\""), ("b", Some(0), "")];
+        assert_eq!(likeness(&a, &a), Likeness::Proven);
+        assert_eq!(likeness(&a, &[("a", Some(3), "\"2\""), a[1]]), Likeness::Other);
+        assert_eq!(likeness(&a, &[("a", Some(4), "\"1\""), a[1]]), Likeness::Other);
+        assert_eq!(likeness(&a, &a[..1]), Likeness::Other);
+        assert_eq!(likeness(&a, &[("a", Some(3), ""), a[1]]), Likeness::Likely);
+        let open = [("a", None, "")];
+        assert_eq!(likeness(&open, &open), Likeness::Likely);
+        assert_eq!(likeness(&a[..1], &open), Likeness::Other);
+        let nothing = Record::parse(Some("not JSON"));
+        assert_eq!(nothing.likeness(&file_rows(&found(&a)).unwrap(), &found(&a)), Likeness::Likely);
+    }
+
+    #[test]
+    fn files_follow_one_another_and_only_one_alone_may_be_of_unknown_length() {
+        let rows = file_rows(&found(&[("a", Some(3), ""), ("b", Some(4), "")])).unwrap();
+        assert_eq!((rows[1].start, rows[1].len), (3, 4));
+        assert_eq!(file_rows(&found(&[("a", None, "")])).unwrap()[0].len, OPEN_LEN);
+        let two = found(&[("a", None, ""), ("b", Some(1), "")]);
+        assert_eq!(file_rows(&two).unwrap_err().kind(), Kind::Unsupported);
+        assert!(file_rows(&found(&[("a", Some(u64::MAX), ""), ("b", Some(1), "")])).is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! When it is enough: goals of an import, and the month's budget of bytes from the cloud. Pure.
+
+use crate::{catalog::Traffic, config::SeedGoal, units::ByteSize};
+
+/// Of the budget, what is spent at full speed; the rest is made to last for the month.
+const FREELY: f64 = 0.8;
+/// Slower than this is no service to anybody.
+const SLOWEST: u64 = 64 << 10;
+
+/// Which goal of an import of `bytes` is reached, in words.
+pub(super) fn reached(goal: &SeedGoal, bytes: u64, done: &Traffic) -> Option<String> {
+    if let Some(ratio) = goal.ratio.filter(|ratio| real(done.served) >= ratio * real(bytes)) {
+        let served = ByteSize(done.served);
+        return Some(format!("{served} are with peers, which is {ratio} times its size"));
+    }
+    let time = goal.time.filter(|time| done.seconds >= time.as_secs())?;
+    Some(format!("it was seeded for {} s", time.as_secs()))
+}
+
+/// What the budget lets seeding do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Free,
+    /// Bytes a second to peers.
+    Slow(u64),
+    Stop,
+}
+
+/// `fetched` of `budget` bytes are spent, and the month has so many seconds left.
+pub(super) fn pace(budget: u64, fetched: u64, seconds_left: u64) -> Pace {
+    let Some(left) = budget.checked_sub(fetched).filter(|left| *left > 0) else {
+        return Pace::Stop;
+    };
+    if real(fetched) < real(budget) * FREELY {
+        return Pace::Free;
+    }
+    Pace::Slow((left / seconds_left.max(1)).max(SLOWEST))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a share of bytes needs no 53 bits")]
+fn real(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_first_goal_that_is_reached_is_enough() {
+        let goal = SeedGoal { ratio: Some(1.5), time: Some(Duration::from_secs(3600)) };
+        let done = |served, seconds| Traffic { served, seconds, ..Traffic::default() };
+        assert_eq!(reached(&goal, 1000, &done(1499, 3599)), None);
+        assert!(reached(&goal, 1000, &done(1500, 0)).unwrap().contains("1.5 times"));
+        assert!(reached(&goal, 1000, &done(0, 3600)).unwrap().contains("3600 s"));
+        assert_eq!(reached(&SeedGoal::default(), 1, &done(u64::MAX, u64::MAX)), None);
+    }
+
+    #[test]
+    fn a_budget_slows_before_it_stops() {
+        let (gib, day) = (1 << 30, 86_400);
+        assert_eq!(pace(20 * gib, 0, 30 * day), Pace::Free);
+        assert_eq!(pace(20 * gib, 15 * gib, 30 * day), Pace::Free);
+        let Pace::Slow(rate) = pace(20 * gib, 17 * gib, 10 * day) else { panic!("not slow") };
+        assert_eq!(rate, SLOWEST, "3 GiB in ten days is less than what is any use");
+        assert_eq!(pace(20 * gib, 17 * gib, day / 24), Pace::Slow(3 * gib / 3600));
+        assert_eq!(pace(20 * gib, 20 * gib, day), Pace::Stop);
+        assert_eq!(pace(20 * gib, 21 * gib, day), Pace::Stop);
+    }
+}

@@ -1,0 +1,214 @@
+//! One import in the session, to be seeded.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    app::{App, plan::Plan},
+    catalog::{ImportId, ImportRow, ImportState, Traffic},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Progress, Started},
+    storage::{ImportStore, Tally},
+    torrents::{Content, Notice, Origin, Start, Status, Torrent, Torrents, metainfo::Metainfo},
+};
+
+/// How long to wait for the first address when it is to be told to the user.
+const LISTENING: Duration = Duration::from_secs(2);
+/// Time alone is written into the books this often: ten thousand rows every few seconds would be all they are for.
+const TIME: Duration = Duration::from_secs(60);
+
+/// A torrent that peers can reach.
+pub(super) struct Live {
+    torrent: Torrent,
+    /// Open from the first byte that a peer asked for.
+    store: Arc<OnceLock<Arc<ImportStore>>>,
+    status: Status,
+    changed: bool,
+    /// What is in the books already.
+    booked: Booked,
+}
+
+struct Booked {
+    tally: Tally,
+    served: u64,
+    at: Instant,
+}
+
+/// What the session said.
+pub(super) enum Heard {
+    Nothing,
+    /// There is no session any more.
+    Ended,
+    Failed(Error),
+}
+
+impl Live {
+    /// A torrent that is in the session already, with what its import is read by.
+    pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
+        let tally = store.traffic().tally();
+        let booked = Booked { tally, served: torrent.given(), at: Instant::now() };
+        Self { torrent, store: Arc::new(OnceLock::from(store)), status, changed: true, booked }
+    }
+
+    /// Puts an import into the session. Returns the bytes of its files too.
+    pub(super) async fn begin(
+        app: &App,
+        torrents: &Arc<Torrents>,
+        row: &ImportRow,
+        events: &EventSink,
+    ) -> Result<(Self, u64)> {
+        let store = Arc::new(OnceLock::new());
+        let whole = row.state == ImportState::Imported && row.selected.is_none();
+        let torrent = match whole {
+            true => add_whole(app, torrents, row, &store).await?,
+            false => add_part(app, torrents, row, &store).await?,
+        };
+        let (files, bytes) = app.catalog.files_in_all(&row.id)?;
+        let stored = match store.get() {
+            Some(store) => store.stored_bytes(&store.layout().all_stored()),
+            None => bytes,
+        };
+        events.send(Event::Started(Started {
+            id: row.id.to_string(),
+            name: row.name.clone(),
+            bytes,
+            stored,
+            files,
+            info_hash: row.info_hash(),
+            listening: listening(torrents).await,
+        }));
+        let booked = Booked { tally: Tally::default(), served: 0, at: Instant::now() };
+        let status = Status::default();
+        Ok((Self { torrent, store, status, changed: true, booked }, bytes))
+    }
+
+    /// Takes in what the session said since the last look.
+    pub(super) fn look(&mut self, id: &ImportId, events: &EventSink) -> Heard {
+        let tell = |text| events.send(Event::Notice { id: Some(id.to_string()), text });
+        self.torrent.take_unreadable().into_iter().for_each(tell);
+        loop {
+            match self.torrent.try_notice() {
+                Ok(None) => return Heard::Nothing,
+                Ok(Some(Notice::Status(status))) => (self.status, self.changed) = (status, true),
+                Ok(Some(Notice::TrackerFailed(text) | Notice::Trouble(text))) => tell(text),
+                Ok(Some(Notice::Metadata(_))) => {}
+                Ok(Some(Notice::Failed(text))) => {
+                    return Heard::Failed(Error::new(Kind::Internal, text));
+                }
+                Err(_) => return Heard::Ended,
+            }
+        }
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether peers are connected.
+    pub(super) fn is_busy(&self) -> bool {
+        self.status.peers > 0
+    }
+
+    pub(super) fn progress(&mut self, id: &ImportId, bytes: u64, held: u64) -> Progress {
+        self.changed = false;
+        Progress {
+            id: id.to_string(),
+            bytes,
+            stored: bytes,
+            uploaded: self.status.uploaded,
+            upload_rate: self.status.upload_rate,
+            peers: self.status.peers,
+            seeds: self.status.seeds,
+            held,
+            state: if self.status.paused { "paused" } else { "seeding" },
+            ..Progress::default()
+        }
+    }
+
+    /// What is not in the books yet, which from now on it is. While it is stopped, no time passes.
+    pub(super) fn unbooked(&mut self, stopped: bool) -> Traffic {
+        let tally = self.store.get().map(|store| store.traffic().tally()).unwrap_or_default();
+        // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
+        let (served, before) = (self.torrent.given(), &self.booked);
+        let mut traffic = Traffic {
+            gets: tally.gets - before.tally.gets,
+            fetched: tally.fetched - before.tally.fetched,
+            kept: tally.kept - before.tally.kept,
+            served: served - before.served,
+            seconds: 0,
+        };
+        let time = before.at.elapsed();
+        if traffic.is_zero() && time < TIME && !stopped {
+            return traffic;
+        }
+        traffic.seconds = if stopped { 0 } else { time.as_secs() };
+        // What is left of a second is counted with the next.
+        let at = before.at + Duration::from_secs(time.as_secs());
+        self.booked = Booked { tally, served, at };
+        traffic
+    }
+
+    pub(super) fn pause(&self) {
+        // A session that has ended seeds nothing.
+        let _ = self.torrent.pause();
+    }
+
+    pub(super) fn resume(&self) {
+        let _ = self.torrent.resume();
+    }
+}
+
+/// An import of which everything is stored: neither its files nor its objects are looked at before a peer asks.
+async fn add_whole(
+    app: &App,
+    torrents: &Arc<Torrents>,
+    row: &ImportRow,
+    open: &Arc<OnceLock<Arc<ImportStore>>>,
+) -> Result<Torrent> {
+    let place = app.place_of(row).await?;
+    let torrent = torrents.add(Start::seeding(app.catalog.metainfo(&row.id)?)).await?;
+    let (catalog, cache) = (app.catalog.clone(), Arc::clone(&app.cache));
+    let (row, open) = (row.clone(), Arc::clone(open));
+    torrent.attach_later(Box::new(move || {
+        let store = ImportStore::open(&catalog, &row, Arc::clone(&place.backend))?;
+        let meta = Metainfo::parse(&catalog.metainfo(&row.id)?)?;
+        let store = Arc::clone(open.get_or_init(|| store));
+        Ok(Content::new(meta, store, Arc::clone(&cache), None))
+    }));
+    Ok(torrent)
+}
+
+/// An import of which a part is stored: pieces that are not whole, or in a file that is not uploaded to its end, can be
+/// given to nobody.
+async fn add_part(
+    app: &App,
+    torrents: &Arc<Torrents>,
+    row: &ImportRow,
+    open: &Arc<OnceLock<Arc<ImportStore>>>,
+) -> Result<Torrent> {
+    let place = app.place_of(row).await?;
+    let store = app.open_store(row, &place)?;
+    let store = Arc::clone(open.get_or_init(|| store));
+    let (metainfo, meta) = app.metainfo_of(row)?;
+    let mut have = Plan::new(&meta, row.selected.as_deref(), &store).have;
+    for (piece, have) in (0u32..).zip(&mut have) {
+        *have &= store.readable(meta.piece_range(piece));
+    }
+    // Only what is here is wanted: seeding fetches nothing.
+    let start =
+        Start { origin: Origin::File(metainfo), wanted: have.clone(), have, private: meta.private };
+    let torrent = torrents.add(start).await?;
+    torrent.attach(Content::new(meta, store, Arc::clone(&app.cache), None));
+    Ok(torrent)
+}
+
+/// The addresses peers can reach, which the system gives out a moment after the start.
+async fn listening(torrents: &Torrents) -> Vec<String> {
+    let until = Instant::now() + LISTENING;
+    while torrents.listening().is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    torrents.listening()
+}

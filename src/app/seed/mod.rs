@@ -1,0 +1,354 @@
+//! `seed`: stored imports given to the swarm, from the catalog alone: nothing is hashed, read or asked at the start.
+//!
+//! An import whose every byte is stored goes into the session as its torrent and nothing more. Where its bytes are is
+//! read from the catalog when the first peer asks for one. What is fetched for peers and what they get goes into the
+//! books every few seconds; goals and the month's budget are looked at then.
+
+mod limits;
+mod live;
+mod rotation;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use self::{
+    limits::{Pace, pace, reached},
+    live::{Heard, Live},
+    rotation::Rotation,
+};
+use super::{App, SESSION_END};
+use crate::{
+    calendar::Utc,
+    catalog::{ImportRow, ImportState, Traffic},
+    config::{NetworkOptions, SeedGoal, SeedOptions},
+    error::{Error, Kind, Result},
+    events::{Event, EventSink},
+    storage::ImportStore,
+    torrents::{Status, Torrent, Torrents},
+    units::ByteSize,
+};
+
+/// How often peers' doings are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often the books are written, and goals and budget looked at.
+const BOOKS: Duration = Duration::from_secs(5);
+/// Imports that peers can reach at once, when nothing else is said: each takes its torrent's piece hashes in memory.
+const AT_ONCE: usize = 1000;
+/// Where more are live, only what changed is told, once a second.
+const FEW: usize = 32;
+
+/// One import to be seeded.
+struct Candidate {
+    row: ImportRow,
+    goal: SeedGoal,
+    /// What is in the books.
+    past: Traffic,
+    /// Bytes of its files, where that is known.
+    bytes: u64,
+}
+
+/// A run of seeding.
+struct Seeding<'a> {
+    app: &'a App,
+    torrents: &'a Arc<Torrents>,
+    options: &'a SeedOptions,
+    events: &'a EventSink,
+    imports: Vec<Candidate>,
+    rotation: Rotation,
+    live: HashMap<usize, Live>,
+    pace: Pace,
+    begun: Instant,
+    looks: u64,
+}
+
+impl App {
+    /// Seeds the imports named (all that are imported, when none is) until cancelled or all goals are reached.
+    ///
+    /// # Errors
+    /// `NotFound` when there is nothing to seed; what libtorrent said when the only torrent failed.
+    pub async fn seed(
+        &self,
+        needles: Vec<String>,
+        network: NetworkOptions,
+        options: SeedOptions,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let rows = self.rows_to_seed(&needles)?;
+        let torrents = Torrents::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
+        let mut seeding = Seeding::new(self, &torrents, &options, &events, rows)?;
+        let done = seeding.run(&cancel).await;
+        drop(seeding);
+        torrents.stop(SESSION_END).await;
+        done
+    }
+
+    /// Seeds an import that was just filled, in the session that filled it.
+    ///
+    /// # Errors
+    /// As of [`App::seed`].
+    pub(super) async fn seed_on(
+        &self,
+        torrents: &Arc<Torrents>,
+        (row, torrent, store): (ImportRow, (Torrent, Status), Arc<ImportStore>),
+        options: &SeedOptions,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let mut seeding = Seeding::new(self, torrents, options, events, vec![row])?;
+        if let Some(index) = seeding.rotation.enter(Duration::ZERO) {
+            seeding.live.insert(index, Live::of(torrent, store));
+        }
+        seeding.run(cancel).await
+    }
+
+    fn rows_to_seed(&self, needles: &[String]) -> Result<Vec<ImportRow>> {
+        let rows: Vec<ImportRow> = if needles.is_empty() {
+            let mut rows = self.catalog.list()?;
+            // What came from a URL has no swarm.
+            rows.retain(|row| row.state == ImportState::Imported && row.is_torrent());
+            rows
+        } else {
+            needles.iter().map(|n| self.torrent_to_seed(n)).collect::<Result<_>>()?
+        };
+        // A torrent kept in two storages is one to the swarm.
+        let mut seen = HashSet::new();
+        let rows: Vec<_> = rows.into_iter().filter(|row| seen.insert(row.info_hash())).collect();
+        if rows.is_empty() {
+            let text = "there is nothing to seed: no import is complete";
+            return Err(Error::new(Kind::NotFound, text).hint("`bae ls` shows what there is"));
+        }
+        Ok(rows)
+    }
+
+    fn torrent_to_seed(&self, needle: &str) -> Result<ImportRow> {
+        let row = self.catalog.find(needle)?;
+        if row.is_torrent() {
+            return Ok(row);
+        }
+        let text =
+            format!("import {} ({}) came from a URL: there is no swarm for it", row.id, row.name);
+        Err(Error::new(Kind::InvalidInput, text).hint("leave it out"))
+    }
+}
+
+impl<'a> Seeding<'a> {
+    fn new(
+        app: &'a App,
+        torrents: &'a Arc<Torrents>,
+        options: &'a SeedOptions,
+        events: &'a EventSink,
+        rows: Vec<ImportRow>,
+    ) -> Result<Self> {
+        let candidate = |row: ImportRow| {
+            let past = app.catalog.traffic_of(&row.id)?;
+            Ok(Candidate { goal: app.goal_of(&row, options)?, past, bytes: row.len, row })
+        };
+        let imports: Vec<Candidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
+        let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(AT_ONCE));
+        Ok(Self {
+            app,
+            torrents,
+            options,
+            events,
+            imports,
+            rotation,
+            live: HashMap::new(),
+            pace: Pace::Free,
+            begun: Instant::now(),
+            looks: 0,
+        })
+    }
+
+    async fn run(&mut self, cancel: &CancellationToken) -> Result<()> {
+        let seeded = self.seed(cancel).await;
+        // What happened since the last time.
+        let booked = self.book().await;
+        seeded.and(booked)
+    }
+
+    async fn seed(&mut self, cancel: &CancellationToken) -> Result<()> {
+        self.keep_budget().await?;
+        self.enter(cancel).await?;
+        let mut looks = tokio::time::interval(LOOK);
+        let mut books = tokio::time::interval(BOOKS);
+        books.reset();
+        while !self.rotation.is_over() {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                _ = looks.tick() => self.look()?,
+                _ = books.tick() => {
+                    self.book().await?;
+                    self.keep_goals();
+                    self.keep_budget().await?;
+                    self.take_turns();
+                    self.enter(cancel).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings in whoever there is room for.
+    async fn enter(&mut self, cancel: &CancellationToken) -> Result<()> {
+        while !cancel.is_cancelled()
+            && let Some(index) = self.rotation.enter(self.begun.elapsed())
+        {
+            let row = self.imports[index].row.clone();
+            match Live::begin(self.app, self.torrents, &row, self.events).await {
+                Ok((live, bytes)) => {
+                    self.imports[index].bytes = bytes;
+                    if self.pace == Pace::Stop {
+                        live.pause();
+                    }
+                    self.live.insert(index, live);
+                }
+                // One that cannot be seeded keeps no other from it.
+                Err(e) => self.fail(index, e)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, index: usize, error: Error) -> Result<()> {
+        let id = &self.imports[index].row.id;
+        let error = error.within(format_args!("import {id}"));
+        self.rotation.finish(index);
+        self.live.remove(&index);
+        if self.imports.len() == 1 {
+            return Err(error);
+        }
+        tracing::warn!("{}; it is not seeded", error.report());
+        let text = format!("not seeded: {}", error.report());
+        self.events.send(Event::Notice { id: Some(id.to_string()), text });
+        Ok(())
+    }
+
+    /// Listens to the session, and tells.
+    fn look(&mut self) -> Result<()> {
+        self.looks += 1;
+        let few = self.live.len() <= FEW;
+        let tell = few || self.looks.is_multiple_of(4);
+        let held = self.torrents.held();
+        let mut failed = Vec::new();
+        for (&index, live) in &mut self.live {
+            let Candidate { row, bytes, .. } = &self.imports[index];
+            match live.look(&row.id, self.events) {
+                Heard::Nothing => {}
+                Heard::Ended => return Ok(()),
+                Heard::Failed(error) => failed.push((index, error)),
+            }
+            if tell && (few || live.has_changed()) {
+                self.events.send(Event::Progress(live.progress(&row.id, *bytes, held)));
+            }
+        }
+        failed.into_iter().try_for_each(|(index, error)| self.fail(index, error))
+    }
+
+    /// Writes into the books what happened since the last time.
+    async fn book(&mut self) -> Result<()> {
+        let mut entries = Vec::new();
+        for (&index, live) in &mut self.live {
+            let candidate = &mut self.imports[index];
+            let traffic = live.unbooked(self.pace == Pace::Stop);
+            if traffic.is_zero() {
+                continue;
+            }
+            candidate.past = sum(candidate.past, traffic);
+            let (id, storage) = (candidate.row.id.clone(), candidate.row.storage.clone());
+            entries.push((id, storage, traffic));
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.app.catalog.add_traffic(Utc::now().month_name(), entries).await
+    }
+
+    /// Ends what has been seeded enough.
+    fn keep_goals(&mut self) {
+        let done = |(&index, _): (&usize, &Live)| {
+            let Candidate { goal, past, bytes, .. } = &self.imports[index];
+            reached(goal, *bytes, past).map(|why| (index, why))
+        };
+        let done: Vec<_> = self.live.iter().filter_map(done).collect();
+        for (index, why) in done {
+            self.rotation.finish(index);
+            self.live.remove(&index);
+            let id = Some(self.imports[index].row.id.to_string());
+            self.events.send(Event::Notice { id, text: format!("seeded enough: {why}") });
+        }
+    }
+
+    /// Slows down and stops as the month's budget says.
+    async fn keep_budget(&mut self) -> Result<()> {
+        let Some(budget) = self.options.cloud_budget else { return Ok(()) };
+        let now = Utc::now();
+        let mut fetched = 0;
+        for (storage, traffic) in self.app.catalog.traffic_in(&now.month_name())? {
+            // A storage that is not configured any more was a remote one as likely as not.
+            let local = self.app.place(&storage).await.is_ok_and(|p| !p.backend.is_remote());
+            fetched += if local { 0 } else { traffic.fetched };
+        }
+        let pace = pace(budget, fetched, now.left_of_month());
+        if std::mem::replace(&mut self.pace, pace) == pace {
+            return Ok(());
+        }
+        let (spent, of) = (ByteSize(fetched), ByteSize(budget));
+        let text = match pace {
+            Pace::Free => "a new month: seeding goes on at full speed".to_owned(),
+            Pace::Slow(rate) => {
+                format!(
+                    "{spent} of this month's {of} from the cloud are spent: seeding at {}/s",
+                    ByteSize(rate)
+                )
+            }
+            Pace::Stop => {
+                format!("this month's {of} from the cloud are spent: seeding stops until the next")
+            }
+        };
+        tracing::warn!("{text}");
+        self.events.send(Event::Notice { id: None, text });
+        self.torrents.limit_upload(if let Pace::Slow(rate) = pace { Some(rate) } else { None })?;
+        self.live
+            .values()
+            .for_each(|live| if pace == Pace::Stop { live.pause() } else { live.resume() });
+        Ok(())
+    }
+
+    /// Sends away those that have had their time while others wait.
+    fn take_turns(&mut self) {
+        let now = self.begun.elapsed();
+        let busy = |index: usize| self.live.get(&index).is_some_and(Live::is_busy);
+        let gone: Vec<_> = std::iter::from_fn(|| self.rotation.leave(now, busy)).collect();
+        gone.iter().for_each(|index| drop(self.live.remove(index)));
+    }
+}
+
+fn sum(a: Traffic, b: Traffic) -> Traffic {
+    Traffic {
+        gets: a.gets + b.gets,
+        fetched: a.fetched + b.fetched,
+        kept: a.kept + b.kept,
+        served: a.served + b.served,
+        seconds: a.seconds + b.seconds,
+    }
+}
+
+impl App {
+    /// The goal of an import. Its trackers are only looked up where one has a goal of its own.
+    fn goal_of(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
+        if options.trackers.is_empty() {
+            return Ok(options.goal_of([]));
+        }
+        let (_, meta) = self.metainfo_of(row)?;
+        let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
+        let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
+        Ok(options.goal_of(hosts.iter().map(String::as_str)))
+    }
+}

@@ -1,0 +1,90 @@
+//! `verify` of an import that came from a URL. Without a torrent there are no hashes of pieces: each file counts as one
+//! piece, from 0. Its objects must be there with their lengths; where a checksum is known, its bytes are held against it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    App, BadPiece, ProgressFn, ReadStream, VerifyReport,
+    plan::{is_selected, ranges_wanted},
+    remote::Record,
+};
+use crate::{
+    catalog::ImportRow,
+    downloads::Checksums,
+    error::{Error, Kind, Result},
+    storage::ImportStore,
+    torrents::metainfo::File,
+};
+
+impl App {
+    /// Without `progress` nothing is read.
+    pub(super) async fn verify_files(
+        &self,
+        row: &ImportRow,
+        store: &Arc<ImportStore>,
+        progress: Option<ProgressFn>,
+        cancel: CancellationToken,
+    ) -> Result<VerifyReport> {
+        let place = self.place_of(row).await?;
+        let files = self.files_of(row)?;
+        let selected = |n: &usize| is_selected(row.selected.as_deref(), *n);
+        let here: Vec<usize> = (0..files.len())
+            .filter(|n| selected(n) && store.readable(files[*n].range.clone()))
+            .collect();
+        let mut bad = BTreeSet::new();
+        for lost in self.lost_ranges(row, &*place.backend).await? {
+            let touches = |n: &&usize| {
+                let range = &files[**n].range;
+                range.start < lost.end && lost.start < range.end
+            };
+            bad.extend(here.iter().filter(touches).copied());
+        }
+        let checksums = Record::parse(self.catalog.remote(&row.id)?.as_deref()).checksums()?;
+        if let (Some(progress), [file]) = (progress, files.as_slice()) {
+            let checksums = Checksums::new(checksums);
+            let reads = !checksums.is_empty() && bad.is_empty() && !here.is_empty();
+            if reads && !self.is_as_it_should(store, file, &checksums, progress, cancel).await? {
+                bad.insert(0);
+            }
+        }
+        let piece = |n: usize| BadPiece {
+            piece: u32::try_from(n).unwrap_or(u32::MAX),
+            files: vec![files[n].path.clone()],
+        };
+        Ok(VerifyReport {
+            pieces: here.len(),
+            bad: bad.into_iter().map(piece).collect(),
+            missing: store.missing(&ranges_wanted(&files, row.selected.as_deref())).len(),
+        })
+    }
+
+    async fn is_as_it_should(
+        &self,
+        store: &Arc<ImportStore>,
+        file: &File,
+        checksums: &Checksums,
+        progress: ProgressFn,
+        cancel: CancellationToken,
+    ) -> Result<bool> {
+        let mut stream = ReadStream::new(self.reader(store), file.range.clone());
+        let (mut check, total, mut done) = (checksums.check(), stream.len(), 0);
+        loop {
+            let bytes = tokio::select! {
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                bytes = stream.next() => bytes,
+            };
+            match bytes {
+                Ok(Some(bytes)) => {
+                    check.update(&bytes);
+                    done += bytes.len() as u64;
+                    progress(done, total);
+                }
+                Ok(None) => return Ok(check.finish(&file.path).is_ok()),
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Objects that are not ours: any key of any bucket, to be read and nothing else. What `protocols` fetches from.
+//!
+//! It is here because the client is: one set-up, one table of answers. What differs from a storage is that nobody has
+//! checked the settings before, so a bucket that turns out to be in another region is asked again there.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::stream;
+use tokio::sync::Mutex;
+
+use super::{
+    Quirks, S3Settings,
+    client::{PATIENCE, Wire},
+    errors::{Failure, Op, Place},
+    get::Sent,
+    object::unsigned,
+};
+use crate::error::{Error, Kind, Result};
+
+/// What is told of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceObject {
+    pub key: String,
+    pub len: u64,
+    /// Quotes included.
+    pub etag: Option<String>,
+    pub modified: Option<SystemTime>,
+    pub content_type: Option<String>,
+}
+
+/// Some of a listing, and what gives the objects that follow.
+#[derive(Debug, Clone, Default)]
+pub struct SourcePage {
+    pub objects: Vec<SourceObject>,
+    pub next: Option<String>,
+}
+
+/// The bytes of a range.
+pub type SourceStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// A bucket to read from.
+#[derive(Debug)]
+pub struct S3Source {
+    settings: S3Settings,
+    quirks: Quirks,
+    place: Arc<Place>,
+    /// Made at the first call, and again when the bucket says where it is.
+    wire: Mutex<Option<Arc<Wire>>>,
+}
+
+impl S3Source {
+    /// Looks at the settings alone; `prefix` has no meaning here. Without a region, one is tried that the bucket then
+    /// corrects.
+    #[must_use]
+    pub fn new(mut settings: S3Settings) -> Self {
+        let quirks = Quirks::of(settings.endpoint.as_ref());
+        if settings.region.is_none() && settings.endpoint.is_none() {
+            let given =
+                std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
+            let given = given.ok().filter(|region| !region.is_empty());
+            settings.region = Some(given.unwrap_or_else(|| "us-east-1".to_owned()));
+        }
+        let place = Arc::new(Place::of(&settings));
+        Self { settings, quirks, place, wire: Mutex::new(None) }
+    }
+
+    /// What is told of the object `key`; `None` when there is none.
+    ///
+    /// # Errors
+    /// Only when the place cannot be asked.
+    pub async fn look(&self, key: &str) -> Result<Option<SourceObject>> {
+        let found = self.in_its_region(|wire| async move {
+            let request = wire.client.head_object().bucket(&wire.bucket).key(key).send();
+            wire.call(Op::Head, key, PATIENCE, request).await
+        });
+        match found.await {
+            Ok(found) => Ok(Some(SourceObject {
+                key: key.to_owned(),
+                len: unsigned(found.content_length()),
+                etag: found.e_tag,
+                modified: found.last_modified.and_then(time),
+                content_type: found.content_type,
+            })),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The objects whose key begins with `prefix`, in the order of their keys, a page at a time.
+    ///
+    /// # Errors
+    /// Only when the place cannot be asked.
+    pub async fn list(&self, prefix: &str, page: Option<&str>) -> Result<SourcePage> {
+        let subject = format!("{prefix:?}");
+        let subject = subject.as_str();
+        let found = self.in_its_region(|wire| async move {
+            let request = wire
+                .client
+                .list_objects_v2()
+                .bucket(&wire.bucket)
+                .prefix(prefix)
+                .set_continuation_token(page.map(str::to_owned))
+                .send();
+            wire.call(Op::List, subject, PATIENCE, request).await
+        });
+        let found = found.await?;
+        let next = found.next_continuation_token.filter(|_| found.is_truncated.unwrap_or(false));
+        if next.is_some() && next.as_deref() == page {
+            let text = format!("listing {prefix:?} in {} does not go on", self.place);
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+        let told = |object: aws_sdk_s3::types::Object| {
+            Some(SourceObject {
+                len: unsigned(object.size()),
+                key: object.key?,
+                etag: object.e_tag,
+                modified: object.last_modified.and_then(time),
+                content_type: None,
+            })
+        };
+        let objects = found.contents.unwrap_or_default().into_iter().filter_map(told).collect();
+        Ok(SourcePage { objects, next })
+    }
+
+    /// The bytes of `range`, which is not empty, of the version that has this `etag`. Between two parts of them the
+    /// server may take as long as `silence`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Changed` when it is another version; `Corrupt` when the object ends before the range does.
+    pub async fn open(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: Option<&str>,
+        silence: Duration,
+    ) -> Result<SourceStream> {
+        let subject = format!("get object {key} in {}", self.place);
+        let bytes = format!("bytes={}-{}", range.start, range.end - 1);
+        let bytes = bytes.as_str();
+        let answer = self.in_its_region(|wire| async move {
+            let request = wire
+                .client
+                .get_object()
+                .bucket(&wire.bucket)
+                .key(key)
+                .range(bytes)
+                .set_if_match(etag.map(str::to_owned))
+                .send();
+            wire.call(Op::Get, key, PATIENCE, request).await
+        });
+        let changed =
+            || Error::new(Kind::Changed, subject.clone()).because("it is another object now");
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(failure) if failure.is_changed() => return Err(changed()),
+            Err(failure) => return Err(failure.into()),
+        };
+        // Some servers do not look at the condition.
+        if let (Some(was), Some(is)) = (etag, answer.e_tag())
+            && was != is
+        {
+            return Err(changed());
+        }
+        match Sent::of(&answer, &range) {
+            Sent::Asked => {}
+            Sent::Short { len } => {
+                return Err(Error::new(Kind::Corrupt, subject)
+                    .because(format!("it has {len} bytes, and more were asked for")));
+            }
+            Sent::Other(what) => {
+                let error = Error::new(Kind::Unsupported, subject);
+                return Err(error.because(format!("asked for {range:?}, sent {what}")));
+            }
+        }
+        let body = Body { body: answer.body, left: range.end - range.start, subject, silence };
+        Ok(body.stream())
+    }
+
+    async fn wire(&self) -> Result<Arc<Wire>> {
+        let mut wire = self.wire.lock().await;
+        if let Some(wire) = &*wire {
+            return Ok(Arc::clone(wire));
+        }
+        let made = Wire::open(&self.settings, &self.quirks, "", &self.place).await?;
+        Ok(Arc::clone(wire.insert(Arc::new(made))))
+    }
+
+    /// Asks, and asks again in the region that the bucket says it is in.
+    async fn in_its_region<T, F>(&self, ask: impl Fn(Arc<Wire>) -> F) -> Result<T, Asked>
+    where
+        F: Future<Output = Result<T, Box<Failure>>>,
+    {
+        let wire = self.wire().await?;
+        let failure = match ask(Arc::clone(&wire)).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let Some(region) = self.region_of(&wire, &failure).await else {
+            return Err(failure.into());
+        };
+        tracing::debug!(region, "the bucket is in another region");
+        let settings = S3Settings { region: Some(region), ..self.settings.clone() };
+        let moved = Arc::new(Wire::open(&settings, &self.quirks, "", &self.place).await?);
+        *self.wire.lock().await = Some(Arc::clone(&moved));
+        Ok(ask(moved).await?)
+    }
+
+    /// Where the bucket is, when the refusal was about that. An answer to a HEAD has no body to say it in.
+    async fn region_of(&self, wire: &Wire, failure: &Failure) -> Option<String> {
+        if let Some(region) = failure.region() {
+            return Some(region.to_owned());
+        }
+        if !failure.is_elsewhere() {
+            return None;
+        }
+        let request = wire.client.list_objects_v2().bucket(&wire.bucket).max_keys(1).send();
+        let failure = wire.call(Op::List, "\"\"", PATIENCE, request).await.err()?;
+        failure.region().map(str::to_owned)
+    }
+}
+
+/// What became of a call: an answer that is no success, or none because nothing could be asked.
+#[derive(Debug)]
+enum Asked {
+    Failed(Box<Failure>),
+    NotAsked(Error),
+}
+
+impl Asked {
+    fn is(&self, what: fn(&Failure) -> bool) -> bool {
+        matches!(self, Self::Failed(failure) if what(failure))
+    }
+
+    fn is_missing(&self) -> bool {
+        self.is(Failure::is_missing)
+    }
+
+    fn is_changed(&self) -> bool {
+        self.is(Failure::is_changed)
+    }
+}
+
+impl From<Box<Failure>> for Asked {
+    fn from(failure: Box<Failure>) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Error> for Asked {
+    fn from(error: Error) -> Self {
+        Self::NotAsked(error)
+    }
+}
+
+impl From<Asked> for Error {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Failed(failure) => failure.into(),
+            Asked::NotAsked(error) => error,
+        }
+    }
+}
+
+fn time(time: DateTime) -> Option<SystemTime> {
+    SystemTime::try_from(time).ok()
+}
+
+/// The rest of an answer, held to the length that was asked for.
+struct Body {
+    body: ByteStream,
+    left: u64,
+    subject: String,
+    silence: Duration,
+}
+
+impl Body {
+    fn stream(self) -> SourceStream {
+        Box::pin(stream::try_unfold(self, |mut body| async move {
+            let bytes = body.next().await?;
+            Ok(bytes.map(|bytes| (bytes, body)))
+        }))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let why = match tokio::time::timeout(self.silence, self.body.next()).await {
+            Ok(Some(Ok(mut bytes))) => {
+                bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+                self.left -= bytes.len() as u64;
+                return Ok(Some(bytes));
+            }
+            Ok(Some(Err(e))) => e.to_string(),
+            Ok(None) => "the connection was closed early".to_owned(),
+            Err(_) => format!("nothing came for {:?}", self.silence),
+        };
+        Err(Error::new(Kind::Network, self.subject.clone()).because(why))
+    }
+}

@@ -1,0 +1,102 @@
+//! Imports that came from URLs: what is kept of the servers, and how they are found again.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Catalog, ImportId, ImportRow,
+    imports::{import_num, not_found, select, update},
+    sql_error, sql_int,
+};
+use crate::error::Result;
+
+impl Catalog {
+    /// What is kept of the servers that an import comes from, as its owner wrote it; `None` where nothing is.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn remote(&self, id: &ImportId) -> Result<Option<String>> {
+        let query = "SELECT remote FROM imports WHERE id = ?";
+        let found: Option<Option<String>> = self.read(|connection| {
+            let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
+            row.optional().map_err(sql_error)
+        })?;
+        found.ok_or_else(|| not_found(id.as_str()))
+    }
+
+    /// Replaces what [`Catalog::remote`] answers.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_remote(&self, id: &ImportId, remote: Option<String>) -> Result<()> {
+        let id = id.clone();
+        let sql = "UPDATE imports SET remote = ? WHERE id = ?";
+        self.write(move |c| update(c, sql, params![remote, id.as_str()], &id)).await
+    }
+
+    /// The imports of a source that is no torrent, in one storage: newest first, kept ones too, those being removed not.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
+        let condition =
+            "state <> 'removing' AND length(metainfo) = 0 AND source = ? AND storage = ?";
+        let mut found = self.read(|c| select(c, condition, params![source, storage]))?;
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Sets the length of an import of one file, which was not known when it began.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_len(&self, id: &ImportId, len: u64) -> Result<()> {
+        let (id, len) = (id.clone(), sql_int(len)?);
+        self.write(move |connection| {
+            let num = import_num(connection, &id)?;
+            let sql = "UPDATE files SET len = ? WHERE import = ? AND idx = 0";
+            connection.execute(sql, params![len, num]).map_err(sql_error)?;
+            update(
+                connection,
+                "UPDATE imports SET len = ? WHERE id = ?",
+                params![len, id.as_str()],
+                &id,
+            )
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{FileRow, NewImport};
+
+    #[tokio::test]
+    async fn an_import_of_a_url_is_found_by_it_and_only_in_its_storage() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let file = FileRow { path: "f".into(), start: 0, len: 9, pad: false };
+        let new = NewImport {
+            name: "f".into(),
+            source: "http://x/f".into(),
+            storage: "file".into(),
+            chunk_len: 1,
+            len: 9,
+            files: vec![file],
+            remote: Some("{}".into()),
+            ..NewImport::default()
+        };
+        let torrent = NewImport { metainfo: vec![1], ..new.clone() };
+        catalog.create_import(torrent).await.unwrap();
+        let row = catalog.create_import(new).await.unwrap();
+        let found = catalog.find_by_source("http://x/f", "file").unwrap();
+        assert_eq!(found.iter().map(|row| &row.id).collect::<Vec<_>>(), [&row.id]);
+        assert!(catalog.find_by_source("http://x/f", "other").unwrap().is_empty());
+        assert_eq!(catalog.remote(&row.id).unwrap().as_deref(), Some("{}"));
+        catalog.set_remote(&row.id, None).await.unwrap();
+        assert_eq!(catalog.remote(&row.id).unwrap(), None);
+        catalog.set_len(&row.id, 4).await.unwrap();
+        let len = (catalog.get(&row.id).unwrap().len, catalog.files(&row.id).unwrap()[0].len);
+        assert_eq!(len, (4, 4));
+    }
+}

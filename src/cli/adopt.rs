@@ -1,0 +1,67 @@
+//! `adopt`: what is in a storage already, as an import that leaves it where it is.
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::AdoptArgs,
+    output::{Failure, plain},
+    progress::bytes_bar,
+};
+use crate::{
+    app::{Access, AdoptRequest, AdoptSummary},
+    units::ByteSize,
+};
+
+#[derive(Serialize)]
+struct AdoptedLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    summary: &'a AdoptSummary,
+    dry_run: bool,
+}
+
+pub(super) async fn adopt(context: Context, args: AdoptArgs) -> Result<(), Failure> {
+    let AdoptArgs { torrent, from, dry_run } = args;
+    // Before anything is opened: a name that is wrong should say so at once.
+    context.config.storage(&from)?;
+    let summary = context
+        .with_app(Access::Write, async |app| {
+            let progress = bytes_bar(&context.out, "hashed");
+            let request = AdoptRequest { torrent, from, dry_run };
+            Ok(app.adopt(request, progress, context.cancel.clone()).await?)
+        })
+        .await?;
+    if context.out.is_json() {
+        return context.out.json(&AdoptedLine { event: "adopted", summary: &summary, dry_run });
+    }
+    show(&context, &summary, dry_run)
+}
+
+fn show(context: &Context, summary: &AdoptSummary, dry_run: bool) -> Result<(), Failure> {
+    let AdoptSummary { id, name, bytes, adopted, files, missing, .. } = summary;
+    for file in missing {
+        context.out.line(format_args!(
+            "missing {} of {} {}: {}",
+            ByteSize(file.missing),
+            ByteSize(file.bytes),
+            plain(&file.path),
+            file.reason
+        ))?;
+    }
+    if !missing.is_empty() && !dry_run {
+        context.out.note(format_args!(
+            "`bae import` of the torrent with --storage {:?} fetches what is missing, beside it",
+            summary.storage
+        ));
+    }
+    let what = if dry_run { "would adopt" } else { "adopted" };
+    let id = if id.is_empty() { String::new() } else { format!(" {id}") };
+    let plural = if *files == 1 { "" } else { "s" };
+    context.out.done(format_args!(
+        "{what}{id} {}: {files} whole file{plural}, {} of {}",
+        plain(name),
+        ByteSize(*adopted),
+        ByteSize(*bytes)
+    ))
+}

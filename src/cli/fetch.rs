@@ -1,0 +1,262 @@
+//! The flags of whoever fetches from servers: `get`, and `import` of a URL.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, ValueHint, builder::BoolishValueParser, parser::ValueSource};
+use url::Url;
+
+use super::{
+    Context,
+    args::size,
+    output::Failure,
+    secret::{ask_for, secret_of},
+};
+use crate::{
+    app::FetchOrder,
+    config::{Proxy, Secret},
+    downloads::{Effort, Resume, checksum, holes::Cut},
+    error::{Error, Kind, Result},
+    protocols::{Digest, FetchOptions, HostKeys, Login, netrc},
+    units::{ByteSize, MIB},
+};
+
+/// Connections to one server: enough for most servers that limit each, few enough for those that count them.
+const WORKERS: u32 = 4;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Servers")]
+pub(super) struct FetchArgs {
+    /// Most connections to one server [default: 4]
+    #[arg(short = 'x', long, env = "BAE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Most connections for one file, over all its mirrors [default: as many as -x allows]
+    #[arg(short = 's', long, env = "BAE_SPLIT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    split: Option<u32>,
+    /// Do not cut what is left of a file in parts shorter than this
+    #[arg(short = 'k', long, env = "BAE_MIN_SPLIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    min_split: ByteSize,
+    /// Failures in a row before a file is given up
+    #[arg(short = 'm', long, env = "BAE_MAX_TRIES", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tries: u32,
+    /// Go on with what is there also where the server tells nothing but the same length
+    #[arg(short = 'c', long = "continue", env = "BAE_CONTINUE", value_parser = BoolishValueParser::new(), conflicts_with = "fresh")]
+    goes_on: bool,
+    /// Fetch from the start, whatever is there of it
+    #[arg(long, env = "BAE_FRESH", value_parser = BoolishValueParser::new())]
+    fresh: bool,
+    /// What the file must hash to, such as sha-256=HEX; also md5, sha-1, sha-512; may be repeated
+    #[arg(long, env = "BAE_CHECKSUM", value_name = "NAME=HEX", value_delimiter = ',', value_parser = parse_checksum)]
+    pub(super) checksum: Vec<Digest>,
+    /// Hold the file against the checksum that lies beside it at the server, as NAME.sha256
+    #[arg(long, env = "BAE_CHECKSUM_BESIDE", value_parser = BoolishValueParser::new())]
+    pub(super) checksum_beside: bool,
+    /// A header of every request, as 'NAME: VALUE'; a secret as 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'
+    #[arg(
+        long,
+        env = "BAE_HEADER",
+        value_name = "LINE",
+        value_delimiter = '\n',
+        hide_env_values = true
+    )]
+    header: Vec<String>,
+    /// Who to log in as; the password is in BAE_PASSWORD, or asked for, or as NAME:env:VARIABLE or NAME:command:COMMAND
+    #[arg(short = 'u', long, env = "BAE_USER", value_name = "NAME", hide_env_values = true)]
+    user: Option<String>,
+    /// Take logins from a netrc file [default when given: ~/.netrc]
+    #[arg(long, env = "BAE_NETRC", value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_hint = ValueHint::FilePath)]
+    netrc: Option<PathBuf>,
+    /// Certificates (PEM) to trust beside the system's
+    #[arg(long, env = "BAE_CACERT", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    cacert: Option<PathBuf>,
+    /// The page that linked to it
+    #[arg(long, env = "BAE_REFERER", value_name = "URL")]
+    referer: Option<String>,
+    /// Cookies, from a file in Netscape's format
+    #[arg(long, env = "BAE_LOAD_COOKIES", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    load_cookies: Option<PathBuf>,
+    /// Speak this protocol, whatever the scheme of the URL
+    #[arg(long, env = "BAE_PROTOCOL", value_name = "SCHEME")]
+    pub(super) protocol: Option<String>,
+    /// FTP: let the server connect to us
+    #[arg(long, env = "BAE_FTP_ACTIVE", value_parser = BoolishValueParser::new())]
+    ftp_active: bool,
+    /// SSH: a private key; may be repeated
+    #[arg(long, env = "BAE_IDENTITY", value_name = "FILE", value_delimiter = ',', value_hint = ValueHint::FilePath)]
+    identity: Vec<PathBuf>,
+    /// SSH: known hosts [default: ~/.ssh/known_hosts]
+    #[arg(long, env = "BAE_KNOWN_HOSTS", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    known_hosts: Option<PathBuf>,
+    /// SSH: accept the host with this fingerprint although it is not known
+    #[arg(long, env = "BAE_ACCEPT_HOST_KEY", value_name = "SHA256:…")]
+    accept_host_key: Option<String>,
+}
+
+impl FetchArgs {
+    /// How to reach servers. Asks for a password where one is needed and not given.
+    pub(super) async fn options(
+        &self,
+        context: &Context,
+        proxy: Option<Proxy>,
+        user_agent: Option<String>,
+    ) -> Result<FetchOptions, Failure> {
+        Ok(FetchOptions {
+            login: self.login(context).await?,
+            netrc: match &self.netrc {
+                Some(path) => netrc::read(&netrc_path(path)?)?,
+                None => Default::default(),
+            },
+            headers: self.header.iter().map(|line| header(line)).collect::<Result<_>>()?,
+            user_agent,
+            referer: self.referer.clone(),
+            cookies: self.load_cookies.clone(),
+            proxy,
+            cacert: self.cacert.clone(),
+            connect_timeout: context.config.timeout,
+            silence: context.config.timeout,
+            ftp_active: self.ftp_active,
+            identities: self.identity.clone(),
+            host_keys: HostKeys {
+                known_hosts: self.known_hosts.clone(),
+                accept: self.accept_host_key.clone(),
+            },
+        })
+    }
+
+    async fn login(&self, context: &Context) -> Result<Option<Login>, Failure> {
+        let Some(text) = &self.user else { return Ok(None) };
+        let (user, given) = match text.split_once(':') {
+            Some((user, secret)) => (user, Some(secret_of(secret))),
+            None => (text.as_str(), None),
+        };
+        let from_env =
+            || std::env::var("BAE_PASSWORD").ok().map(|_| Secret::Env("BAE_PASSWORD".into()));
+        let password = match given.or_else(from_env) {
+            Some(password) => password,
+            None => {
+                let asked = ask_for(context, vec!["password"]).await?;
+                Secret::Text(asked.into_iter().map(|(_, text)| text).collect())
+            }
+        };
+        // Now, while somebody looks: later it would be a failure of every connection.
+        let revealed = password.reveal()?;
+        Ok(Some(Login { user: user.to_owned(), password: Some(Secret::Text(revealed)) }))
+    }
+
+    /// How an import of a URL is fetched.
+    pub(super) async fn order(
+        &self,
+        context: &Context,
+        proxy: Option<Proxy>,
+        user_agent: Option<String>,
+    ) -> Result<FetchOrder, Failure> {
+        Ok(FetchOrder {
+            options: self.options(context, proxy, user_agent).await?,
+            protocol: self.protocol.clone(),
+            effort: self.effort(),
+            resume: self.resume(),
+            checksums: self.checksum.clone(),
+            beside: self.checksum_beside,
+        })
+    }
+
+    pub(super) fn resume(&self) -> Resume {
+        match (self.fresh, self.goes_on) {
+            (true, _) => Resume::Fresh,
+            (_, true) => Resume::Trusting,
+            _ => Resume::Proven,
+        }
+    }
+
+    pub(super) fn effort(&self) -> Effort {
+        let per_server = self.workers.or(self.split).unwrap_or(WORKERS);
+        Effort {
+            per_server: per_server as usize,
+            split: self.split.map_or(usize::MAX, |split| split as usize),
+            min_split: self.min_split.0.max(MIB / 64),
+            max_tries: self.max_tries,
+            cut: Cut::Even,
+        }
+    }
+}
+
+fn parse_checksum(text: &str) -> Result<Digest, String> {
+    checksum::parse(text).map_err(|e| match e.hint_text() {
+        Some(hint) => format!("{e}; {hint}"),
+        None => e.to_string(),
+    })
+}
+
+fn netrc_path(given: &std::path::Path) -> Result<PathBuf> {
+    if !given.as_os_str().is_empty() {
+        return Ok(given.to_owned());
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    home.map(|home| home.join(".netrc")).ok_or_else(|| {
+        Error::new(Kind::InvalidInput, "no netrc file: HOME is not set")
+            .hint("name it with --netrc=FILE")
+    })
+}
+
+/// `NAME: VALUE`; the value is in no error.
+fn header(line: &str) -> Result<(String, Secret)> {
+    let Some((name, value)) = line.split_once(':') else {
+        let text = "a header without a colon";
+        return Err(Error::new(Kind::InvalidInput, text).hint("write it 'NAME: VALUE'"));
+    };
+    Ok((name.trim().to_owned(), secret_of(value.trim())))
+}
+
+/// Headers whose values are secrets.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+/// What was typed that every user of the machine can read and should not, in words without it.
+pub(super) fn typed_secret(matches: &ArgMatches) -> Option<&'static str> {
+    let typed = |id: &str| {
+        let known = matches.try_contains_id(id).unwrap_or(false);
+        known && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    let texts = |id: &str| -> Vec<String> {
+        let values = if typed(id) { matches.get_many::<String>(id) } else { None };
+        values.into_iter().flatten().cloned().collect()
+    };
+    let is_text = |text: &str| matches!(secret_of(text), Secret::Text(_));
+    let with_password = |text: &String| text.split_once(':').is_some_and(|(_, p)| is_text(p));
+    if texts("user").iter().any(with_password) {
+        return Some(
+            "--user with a password: every user of this machine can read the command line; \
+            set BAE_PASSWORD, or write NAME:env:VARIABLE or NAME:command:COMMAND",
+        );
+    }
+    let secret_header = |line: &String| {
+        line.split_once(':').is_some_and(|(name, value)| {
+            SECRET_HEADERS.contains(&name.trim().to_ascii_lowercase().as_str())
+                && is_text(value.trim())
+        })
+    };
+    if texts("header").iter().any(secret_header) {
+        return Some(
+            "--header with a secret: every user of this machine can read the command line; \
+            set BAE_HEADER, or write 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'",
+        );
+    }
+    let has_password = |text: &String| Url::parse(text).is_ok_and(|url| url.password().is_some());
+    ["urls", "sources"].into_iter().flat_map(texts).any(|text| has_password(&text)).then_some(
+        "a URL with a password: every user of this machine can read the command line; \
+         give the name with -u and set BAE_PASSWORD, or use --netrc or -i",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_split_at_its_first_colon_and_may_come_from_elsewhere() {
+        let of = |line: &str| header(line).unwrap();
+        assert_eq!(of("X-A: b: c"), ("X-A".into(), Secret::Text("b: c".into())));
+        assert_eq!(of("Cookie: env:JAR").1, Secret::Env("JAR".into()));
+        assert_eq!(of("Cookie: command:cat jar").1, Secret::Command("cat jar".into()));
+        let e = header("hunter2").unwrap_err();
+        assert!(!format!("{e:?}").contains("hunter2"));
+    }
+}

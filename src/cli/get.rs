@@ -1,0 +1,196 @@
+//! `get`: URLs to plain files.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint, builder::BoolishValueParser};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    Context,
+    args::{rate, size},
+    fetch::FetchArgs,
+    input_file::{self, Line},
+    interrupted,
+    output::{Failure, Output},
+    progress::follow,
+};
+use crate::{
+    app::{GetItem, GetOrder, Getter},
+    config::Proxy,
+    error::{Error, Kind, Result},
+    events::EventSink,
+    units::ByteSize,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// What to fetch: files, or folders where the protocol has such
+    #[arg(value_name = "URL", required_unless_present = "input_file", value_hint = ValueHint::Url)]
+    urls: Vec<String>,
+    /// The file's name, or its path below --dir [default: what the server calls it]
+    #[arg(short, long, env = "BAE_OUT", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    out: Option<PathBuf>,
+    /// The folder it goes to [default: this one]
+    #[arg(short, long, env = "BAE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+    /// Also what this file lists, one a line, mirrors with tabs between; - is standard input
+    #[arg(short, long, env = "BAE_INPUT_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    input_file: Option<PathBuf>,
+    /// Files at once
+    #[arg(short, long, env = "BAE_JOBS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    jobs: u32,
+    /// All URLs are of one file
+    #[arg(long, env = "BAE_MIRROR", value_parser = BoolishValueParser::new())]
+    mirror: bool,
+    /// Only the part of the file from this byte on, counted from 0
+    #[arg(long, env = "BAE_RANGE_START", value_name = "BYTES", value_parser = size)]
+    range_start: Option<ByteSize>,
+    /// Only the part up to this byte, which is included
+    #[arg(long, env = "BAE_RANGE_END", value_name = "BYTES", value_parser = size)]
+    range_end: Option<ByteSize>,
+    /// Put it in the place of a file of that name
+    #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
+    overwrite: bool,
+    /// Most bytes a second for each file; 0 for no limit
+    #[arg(long, env = "BAE_LIMIT_EACH", value_name = "RATE", value_parser = rate)]
+    limit_each: Option<u64>,
+    /// socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
+    // Text, not a `Proxy`: clap repeats a value that does not parse, and this one may hold a password.
+    #[arg(long, env = "BAE_PROXY", value_name = "URL", hide_env_values = true)]
+    proxy: Option<String>,
+    /// What servers are told we are
+    #[arg(long, env = "BAE_USER_AGENT", value_name = "TEXT")]
+    user_agent: Option<String>,
+    #[command(flatten)]
+    fetch: FetchArgs,
+}
+
+/// Fetches all of them. One that fails does not keep the others from their turn; the exit code is the first failure's.
+pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
+    let items = items(&context, &args).await?;
+    let getter = Getter::new(order(&context, &args).await?);
+    let (sink, events) = EventSink::channel();
+    let (cancel, out) = (context.cancel.clone(), context.out.clone());
+    let work = get_all(getter, items, sink, cancel, out);
+    match follow(&context.out, events, &context.cancel, work).await? {
+        None => Ok(()),
+        Some(Kind::Cancelled) => Err(interrupted()
+            .hint("run the same command again to go on; what is here is not fetched again")
+            .into()),
+        Some(kind) => Err(Failure::Reported(kind)),
+    }
+}
+
+/// The kind of the first failure, by the order of the items. Each is told when it happens.
+async fn get_all(
+    getter: Getter,
+    items: Vec<GetItem>,
+    events: EventSink,
+    cancel: CancellationToken,
+    out: Output,
+) -> Result<Option<Kind>> {
+    let mut running = JoinSet::new();
+    for (number, item) in items.into_iter().enumerate() {
+        let (getter, events, cancel) = (getter.clone(), events.clone(), cancel.clone());
+        running.spawn(async move { (number, getter.get(item, &events, &cancel).await) });
+    }
+    let mut first: Option<(usize, Kind)> = None;
+    while let Some(ended) = running.join_next().await {
+        let (number, ended) = ended.unwrap_or_else(|e| {
+            (usize::MAX, Err(Error::new(Kind::Internal, "a download failed").because(e)))
+        });
+        let Err(error) = ended else { continue };
+        if error.kind() != Kind::Cancelled {
+            out.error(&error);
+        }
+        if first.is_none_or(|(before, _)| number < before) {
+            first = Some((number, error.kind()));
+        }
+    }
+    Ok(first.map(|(_, kind)| kind))
+}
+
+async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
+    let network = &context.config.network;
+    let proxy = args.proxy.as_ref().map(|text| text.parse::<Proxy>()).transpose()?;
+    let proxy = proxy.or_else(|| network.proxy.clone());
+    let user_agent = args.user_agent.clone().or_else(|| network.user_agent.clone());
+    let range = match (args.range_start, args.range_end) {
+        (None, None) => None,
+        (start, end) => {
+            let end = end.map(|end| end.0.saturating_add(1));
+            Some((start.unwrap_or_default().0, end))
+        }
+    };
+    Ok(GetOrder {
+        fetch: args.fetch.options(context, proxy, user_agent).await?,
+        protocol: args.fetch.protocol.clone(),
+        effort: args.fetch.effort(),
+        jobs: args.jobs as usize,
+        limit: context.config.limit_rate,
+        limit_each: args.limit_each,
+        resume: args.fetch.resume(),
+        beside: args.fetch.checksum_beside,
+        overwrite: args.overwrite,
+        range,
+    })
+}
+
+async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failure> {
+    let dir = args.dir.clone().unwrap_or_default();
+    let mut lines: Vec<Line> = match args.mirror {
+        true if !args.urls.is_empty() => vec![Line::mirrors(args.urls.clone())],
+        _ => args.urls.iter().map(|url| Line::mirrors(vec![url.clone()])).collect(),
+    };
+    if let Some(path) = &args.input_file {
+        lines.extend(context.unless_cancelled(input_file::read(path.clone())).await?);
+    }
+    let bad = |text: &str, hint: &str| Err(Error::new(Kind::InvalidInput, text).hint(hint).into());
+    if lines.is_empty() {
+        return bad("nothing to fetch", "give a URL, or a file that lists some with -i");
+    }
+    if lines.len() > 1 && args.out.is_some() {
+        return bad("one name for several files", "leave out -o, or say --mirror if they are one");
+    }
+    if lines.len() > 1 && !args.fetch.checksum.is_empty() {
+        return bad("one checksum for several files", "write each in the file that -i reads");
+    }
+    let item = |line: Line| {
+        let checksums = args.fetch.checksum.iter().chain(&line.checksums).cloned().collect();
+        Ok(GetItem {
+            urls: line.urls.iter().map(|url| parse_url(url)).collect::<Result<_>>()?,
+            dir: line.dir.map_or_else(|| dir.clone(), |below| dir.join(below)),
+            out: args.out.clone().or(line.out),
+            checksums,
+        })
+    };
+    Ok(lines.into_iter().map(item).collect::<Result<_>>()?)
+}
+
+/// As typed; without a scheme it is `http`, as for curl and wget. The text may hold a password: it is in no error.
+pub(super) fn parse_url(text: &str) -> Result<Url> {
+    let parsed = match text.contains("://") {
+        true => Url::parse(text),
+        false => Url::parse(&format!("http://{text}")),
+    };
+    parsed.map_err(|e| {
+        let shown = text.split(['?', '@']).next().unwrap_or_default();
+        let shown = if text.contains('@') { "a URL" } else { shown };
+        Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(e)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_scheme_is_http_and_a_bad_one_is_told_without_its_password() {
+        assert_eq!(parse_url("x.example:81/a").unwrap().as_str(), "http://x.example:81/a");
+        assert_eq!(parse_url("ftp://x/a").unwrap().scheme(), "ftp");
+        let e = parse_url("http://u:hunter2@x:port/").unwrap_err();
+        assert!(!e.report().contains("hunter2"), "{}", e.report());
+    }
+}

@@ -1,0 +1,61 @@
+//! The flags of seeding, laid over the settings of the config file.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{ratio, size, time};
+use crate::{config::SeedOptions, units::ByteSize};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Seeding")]
+pub(super) struct GoalArgs {
+    /// Seed each import until peers have so many times its bytes, such as 2 or 1.5
+    #[arg(long, env = "BAE_SEED_RATIO", value_name = "RATIO", value_parser = ratio)]
+    seed_ratio: Option<f64>,
+    /// Seed each import for so long, such as 12h or 7d, over all runs
+    #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
+    seed_time: Option<Duration>,
+    /// Most bytes a month to fetch from storage for peers, such as 20GB; near it seeding slows, then stops; 0 for no limit
+    #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE", value_parser = size)]
+    cloud_budget: Option<ByteSize>,
+}
+
+impl GoalArgs {
+    pub(super) fn resolve(self, mut base: SeedOptions) -> SeedOptions {
+        base.asked.ratio = self.seed_ratio;
+        base.asked.time = self.seed_time.filter(|time| !time.is_zero());
+        let budget = self.cloud_budget.map(|size| size.0).or(base.cloud_budget);
+        base.cloud_budget = budget.filter(|bytes| *bytes > 0);
+        base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        goals: GoalArgs,
+    }
+
+    #[test]
+    fn flags_are_stronger_than_the_file() {
+        let base = SeedOptions { cloud_budget: Some(7), ..SeedOptions::default() };
+        let of = |line: &str| {
+            let typed = Only::try_parse_from(line.split_whitespace()).expect("parses");
+            typed.goals.resolve(base.clone())
+        };
+        assert_eq!(of("x").cloud_budget, Some(7));
+        assert_eq!(of("x --cloud-budget 0").cloud_budget, None);
+        let asked = of("x --seed-ratio 1.5 --seed-time 2h").asked;
+        assert_eq!((asked.ratio, asked.time), (Some(1.5), Some(Duration::from_secs(7200))));
+        for bad in ["0", "-1", "much", "inf"] {
+            assert!(Only::try_parse_from(["x", &format!("--seed-ratio={bad}")]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Lists of URLs, as aria2 takes them: one file a line, its mirrors with tabs between, and indented lines of options.
+//!
+//! ```text
+//! # a comment
+//! http://a.example/f.iso <tab> http://b.example/f.iso
+//!   out=fedora.iso
+//!   checksum=sha-256=…
+//! ```
+
+use std::path::PathBuf;
+
+use crate::{
+    downloads::checksum,
+    error::{Error, Kind, Result},
+    protocols::Digest,
+};
+
+/// One file of a list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) urls: Vec<String>,
+    pub(super) out: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
+    pub(super) checksums: Vec<Digest>,
+}
+
+impl Line {
+    pub(super) fn mirrors(urls: Vec<String>) -> Self {
+        Self { urls, ..Self::default() }
+    }
+}
+
+/// Reads a list; `-` is standard input.
+pub(super) async fn read(path: PathBuf) -> Result<Vec<Line>> {
+    let shown = path.display().to_string();
+    let work = move || match path.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(&path),
+    };
+    let text = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|e| Error::io(format!("list {shown}"), e))?;
+    parse(&text).map_err(|e| e.within(format_args!("list {shown}")))
+}
+
+fn parse(text: &str) -> Result<Vec<Line>> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (number, text) in (1..).zip(text.lines()) {
+        let bad = |why: &str| Error::new(Kind::InvalidInput, format!("line {number}: {why}"));
+        let indented = text.starts_with([' ', '\t']);
+        match text.trim() {
+            "" => {}
+            comment if comment.starts_with('#') => {}
+            option if indented => {
+                let line = lines.last_mut().ok_or_else(|| bad("an option before any URL"))?;
+                set(line, option).map_err(|e| e.within(format_args!("line {number}")))?;
+            }
+            urls => lines.push(Line::mirrors(urls.split('\t').map(str::to_owned).collect())),
+        }
+    }
+    Ok(lines)
+}
+
+fn set(line: &mut Line, option: &str) -> Result<()> {
+    match option.split_once('=') {
+        Some(("out", value)) => line.out = Some(value.into()),
+        Some(("dir", value)) => line.dir = Some(value.into()),
+        Some(("checksum", value)) => line.checksums.push(checksum::parse(value)?),
+        _ => {
+            let name = option.split('=').next().unwrap_or_default();
+            return Err(Error::new(Kind::InvalidInput, format!("option {name:?} is not known"))
+                .hint("there are out, dir and checksum"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_a_file_a_line_with_its_mirrors_and_options() {
+        let text = "# isos\nhttp://a/f\thttp://b/f\n  out=f.iso\n\tchecksum=md5=900150983cd24fb0d6963f7d28e17f72\n\nhttp://c/g\n dir=x";
+        let lines = parse(text).unwrap();
+        assert_eq!(lines[0].urls, ["http://a/f", "http://b/f"]);
+        assert_eq!(
+            (lines[0].out.as_deref(), lines[0].checksums.len()),
+            (Some("f.iso".as_ref()), 1)
+        );
+        assert_eq!((lines[1].urls.len(), lines[1].dir.as_deref()), (1, Some("x".as_ref())));
+    }
+
+    #[test]
+    fn a_mistake_is_told_by_its_line() {
+        assert_eq!(parse("\n out=x").unwrap_err().to_string(), "line 2: an option before any URL");
+        let e = parse("http://a\n user=me").unwrap_err();
+        assert_eq!(e.to_string(), "line 2: option \"user\" is not known");
+    }
+}

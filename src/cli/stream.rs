@@ -1,0 +1,133 @@
+//! `stream`, and what `import --stream` has of it: files of imports for players, by HTTP, until stopped.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::StreamArgs,
+    output::{Failure, plain},
+};
+use crate::{
+    api::{StreamServer, Token},
+    app::{Access, StreamedFile, StreamedImport, Streams},
+    config::Secret,
+    error::{Error, Kind, Result},
+};
+
+/// The variable of a token that stays the same. Not a flag: every user of the machine can read those.
+const TOKEN: &str = "BAE_STREAM_TOKEN";
+
+#[derive(Serialize)]
+struct StreamingLine<'a> {
+    event: &'static str,
+    import: &'a str,
+    name: &'a str,
+    /// The page with all files.
+    url: String,
+    playlist: String,
+    files: Vec<FileLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct FileLine<'a> {
+    path: &'a str,
+    bytes: u64,
+    url: String,
+}
+
+/// Ends well when it is stopped: that is the only way it ends.
+pub(super) async fn stream(context: Context, args: StreamArgs) -> Result<(), Failure> {
+    let StreamArgs { import, path, listen } = args;
+    context
+        .with_app(Access::Read, async |app| {
+            let streams = Streams::new(context.config.memory);
+            let import = context.unless_cancelled(app.stream(&import, &streams)).await?;
+            let only = path.as_deref().map(|path| find(&import, path)).transpose()?;
+            let server = bind(listen, &streams).await?;
+            tell(&context, &server, &import, only)?;
+            tokio::select! {
+                never = server.run() => match never {},
+                () = context.cancel.cancelled() => Ok(()),
+            }
+        })
+        .await
+}
+
+/// Takes the address, and a token: the user's, or a new one.
+pub(super) async fn bind(listen: SocketAddr, streams: &Streams) -> Result<StreamServer> {
+    let token = match std::env::var_os(TOKEN).is_some_and(|token| !token.is_empty()) {
+        true => Token::chosen(Secret::Env(TOKEN.into()).reveal()?)?,
+        false => Token::random()?,
+    };
+    StreamServer::bind(listen, streams.clone(), token).await
+}
+
+/// Answers players, and tells the addresses of each import that is opened. Ends only when nobody hears that any more.
+pub(super) async fn serve(context: &Context, server: &StreamServer, streams: &Streams) -> Failure {
+    let told = async {
+        for seen in 0.. {
+            let import = streams.opened(seen).await;
+            if let Err(failure) = tell(context, server, &import, None) {
+                return failure;
+            }
+        }
+        unreachable!("there is always a next number")
+    };
+    tokio::select! {
+        never = server.run() => match never {},
+        failure = told => failure,
+    }
+}
+
+/// By whole path, by the path without the torrent's name, or by number.
+fn find<'a>(import: &'a StreamedImport, path: &str) -> Result<&'a StreamedFile> {
+    let files = import.files();
+    let without_name =
+        |f: &&StreamedFile| f.path.split_once('/').is_some_and(|(_, rest)| rest == path);
+    let named = files.iter().find(|file| file.path == path);
+    named.or_else(|| files.iter().find(without_name)).ok_or_else(|| {
+        let text = format!("import {} has no file {path:?}", import.id());
+        Error::new(Kind::NotFound, text).hint(format!("`bae info {}` lists them", import.id()))
+    })
+}
+
+/// Prints where an import is: `only` this file, or all.
+fn tell(
+    context: &Context,
+    server: &StreamServer,
+    import: &StreamedImport,
+    only: Option<&StreamedFile>,
+) -> Result<(), Failure> {
+    let all = import.files().iter();
+    let files = all.filter(|file| only.is_none_or(|only| only.path == file.path));
+    // A bar may own the last lines of the terminal.
+    context.out.stderr().bars().suspend(|| {
+        if context.out.is_json() {
+            let file = |file: &StreamedFile| server.file_url(import, file);
+            return context.out.json(&StreamingLine {
+                event: "streaming",
+                import: import.id(),
+                name: import.name(),
+                url: server.import_url(import),
+                playlist: server.playlist_url(import),
+                files: files
+                    .map(|f| FileLine { path: &f.path, bytes: f.bytes, url: file(f) })
+                    .collect(),
+            });
+        }
+        for file in files {
+            context.out.line(server.file_url(import, file))?;
+        }
+        Ok(())
+    })?;
+    if !context.out.is_json() {
+        let name = plain(import.name());
+        context.out.note(format_args!("{name}: {}", server.import_url(import)));
+        if !server.address().ip().is_loopback() {
+            context.out.note("whoever knows these addresses can read it, until this ends");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! When an import has been seeded enough, and what that may cost.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+
+use super::file::{duration, size};
+use crate::{
+    error::{Error, Kind, Result},
+    units::ByteSize,
+};
+
+/// When an import has been seeded enough: when the first of these is reached. Nothing said is never.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SeedGoal {
+    /// Bytes to peers for each byte of the import, over all runs.
+    pub ratio: Option<f64>,
+    /// How long it was seeded, over all runs.
+    pub time: Option<Duration>,
+}
+
+impl SeedGoal {
+    /// What is said here, and of the rest what `other` says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { ratio: self.ratio.or(other.ratio), time: self.time.or(other.time) }
+    }
+}
+
+/// The choices of seeding.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SeedOptions {
+    /// For the imports of this run, whatever else is said.
+    pub asked: SeedGoal,
+    /// By the host of a tracker, for torrents that name it.
+    pub trackers: BTreeMap<String, SeedGoal>,
+    /// For all others.
+    pub goal: SeedGoal,
+    /// Bytes that may be fetched from storages that are not on this machine in a month.
+    pub cloud_budget: Option<u64>,
+    /// Most imports that peers can reach at once; the others have their turns.
+    pub at_once: Option<usize>,
+}
+
+impl SeedOptions {
+    /// The goal of a torrent with trackers on these hosts.
+    pub fn goal_of<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
+        let tracker = hosts.into_iter().find_map(|host| self.trackers.get(host)).copied();
+        self.asked.or(tracker.unwrap_or_default()).or(self.goal)
+    }
+}
+
+/// Refuses a ratio that says nothing.
+///
+/// # Errors
+/// `InvalidInput` for what is no number above zero.
+pub fn check_ratio(ratio: f64) -> Result<f64> {
+    if ratio.is_finite() && ratio > 0.0 {
+        return Ok(ratio);
+    }
+    Err(Error::new(Kind::InvalidInput, format!("seed ratio {ratio} is not a number above 0"))
+        .hint("2 is twice the bytes of the import"))
+}
+
+/// `[seeding]` of the file.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SeedingSection {
+    ratio: Option<f64>,
+    #[serde(deserialize_with = "duration")]
+    time: Option<Duration>,
+    #[serde(deserialize_with = "size")]
+    cloud_budget: Option<ByteSize>,
+    at_once: Option<usize>,
+    trackers: BTreeMap<String, GoalSection>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct GoalSection {
+    ratio: Option<f64>,
+    #[serde(deserialize_with = "duration")]
+    time: Option<Duration>,
+}
+
+impl SeedingSection {
+    pub(super) fn resolve(self) -> Result<SeedOptions> {
+        let goal = |ratio: Option<f64>, time: Option<Duration>| -> Result<SeedGoal> {
+            let ratio = ratio.map(check_ratio).transpose();
+            let here = |e: Error| e.within("[seeding] in the config file");
+            Ok(SeedGoal { ratio: ratio.map_err(here)?, time: time.filter(|t| !t.is_zero()) })
+        };
+        let trackers = self.trackers.into_iter();
+        let trackers = trackers.map(|(host, of)| Ok((host, goal(of.ratio, of.time)?)));
+        Ok(SeedOptions {
+            asked: SeedGoal::default(),
+            trackers: trackers.collect::<Result<_>>()?,
+            goal: goal(self.ratio, self.time)?,
+            cloud_budget: self.cloud_budget.map(|size| size.0).filter(|bytes| *bytes > 0),
+            at_once: self.at_once.filter(|n| *n > 0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_stronger_than_a_trackers_goal_and_that_than_the_rest() {
+        let hour = Duration::from_secs(3600);
+        let of_tracker = SeedGoal { ratio: Some(1.0), time: None };
+        let mut options = SeedOptions {
+            trackers: [("t.example".to_owned(), of_tracker)].into(),
+            goal: SeedGoal { ratio: Some(5.0), time: Some(hour) },
+            ..SeedOptions::default()
+        };
+        let goal = options.goal_of(["other", "t.example"]);
+        assert_eq!((goal.ratio, goal.time), (Some(1.0), Some(hour)));
+        assert_eq!(options.goal_of(["other"]).ratio, Some(5.0));
+        options.asked.ratio = Some(0.5);
+        assert_eq!(options.goal_of(["t.example"]).ratio, Some(0.5));
+    }
+
+    #[test]
+    fn the_section_of_the_file_is_read_and_mistakes_are_named() {
+        let section = |text: &str| toml::from_str::<SeedingSection>(text);
+        let text =
+            "ratio = 2.0\ntime = '7d'\ncloud_budget = '20GB'\n[trackers.'t.example']\ntime = '1h'";
+        let options = section(text).unwrap().resolve().unwrap();
+        assert_eq!(options.cloud_budget, Some(20 << 30));
+        assert_eq!(options.goal_of(["t.example"]).time, Some(Duration::from_secs(3600)));
+        assert_eq!(options.goal_of([]).time, Some(Duration::from_secs(7 * 86_400)));
+        assert!(section("ratio = 0.0").unwrap().resolve().is_err());
+        assert!(section("rato = 1.0").is_err());
+    }
+}

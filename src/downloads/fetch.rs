@@ -1,0 +1,448 @@
+//! One file fetched over as many connections as help: who works, what a failure means, when to give up.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    task::{self, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    holes::{Cell, Cut, Holes},
+    source::Source,
+    target::Target,
+    worker::{Ended, work},
+};
+use crate::{
+    backends::Backoff,
+    error::{Error, Kind, Result},
+    rate::RateLimit,
+    storage::RangeSet,
+    units::MIB,
+};
+
+/// How often progress is told.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+/// How often what is here is made to survive a crash.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// A server that wants to be left alone for longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest first wait after a failure, and the longest of all.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How many cells a snapshot shows.
+pub(super) const CELLS: u64 = 32;
+
+/// How much is done at once, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Connections to one server (at least 1).
+    pub per_server: usize,
+    /// Connections for one file, over all its mirrors (at least 1).
+    pub split: usize,
+    /// A run is cut in two only when both halves are as long.
+    pub min_split: u64,
+    /// Failures in a row, with nothing arriving between them, before it is given up (at least 1).
+    pub max_tries: u32,
+    pub cut: Cut,
+}
+
+impl Default for Effort {
+    /// Four connections: enough for most servers that limit each, few enough for those that count them.
+    fn default() -> Self {
+        Self { per_server: 4, split: usize::MAX, min_split: MIB, max_tries: 5, cut: Cut::Even }
+    }
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes there are to be, where that is known.
+    pub len: Option<u64>,
+    /// Bytes that came in this run, whatever became of them.
+    pub received: u64,
+    pub connections: usize,
+    /// The file in parts of the same length, where its length is known.
+    pub cells: Vec<Cell>,
+    /// Why nothing arrives, while it is to be tried again.
+    pub trouble: Option<String>,
+}
+
+/// Called with how far it is, about four times a second.
+pub(super) type SnapshotSink = Box<dyn Fn(Snapshot) + Send + Sync>;
+
+/// What a finished fetch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// The bytes of the file, or of the part of it that was wanted.
+    pub len: u64,
+    /// Bytes that came in this run, whatever became of them.
+    pub received: u64,
+}
+
+/// What all workers of a file share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) source: Source,
+    pub(super) target: Arc<dyn Target>,
+    pub(super) holes: Mutex<Holes>,
+    limits: Vec<Arc<RateLimit>>,
+    received: AtomicU64,
+}
+
+impl Shared {
+    /// Counts bytes that came, and waits as the limits say.
+    pub(super) async fn arrived(&self, len: u64) {
+        self.received.fetch_add(len, Ordering::Relaxed);
+        for limit in &self.limits {
+            limit.pass(len).await;
+        }
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// A file to be fetched.
+pub struct Fetch {
+    pub(super) shared: Arc<Shared>,
+    pub(super) effort: Effort,
+    /// What of the file is wanted; `None` where not even its length is known: all that comes.
+    pub(super) range: Option<Range<u64>>,
+    pub(super) sink: SnapshotSink,
+    pub(super) tries: Tries,
+}
+
+impl std::fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetch").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl Fetch {
+    /// `range` is what of the file is wanted, all of it when `None`; `have` is what of that the target has already.
+    #[must_use]
+    pub fn new(
+        source: Source,
+        target: Arc<dyn Target>,
+        range: Option<Range<u64>>,
+        have: &RangeSet,
+        effort: Effort,
+        limits: Vec<Arc<RateLimit>>,
+        sink: SnapshotSink,
+    ) -> Self {
+        let range = range.or_else(|| source.len().map(|len| 0..len));
+        let holes = Holes::new(range.clone().unwrap_or(0..0), have, effort.min_split, effort.cut);
+        let (holes, received) = (Mutex::new(holes), AtomicU64::new(0));
+        let shared = Arc::new(Shared { source, target, holes, limits, received });
+        let tries = Tries::new(effort.max_tries);
+        Self { shared, effort, range, sink, tries }
+    }
+
+    /// Runs until the target has been given every wanted byte. What it has when this ends otherwise, it keeps.
+    ///
+    /// # Errors
+    /// `Cancelled`; `Changed` when it is not the file any more that was probed; what the server said last when it is
+    /// given up; what the target says.
+    pub async fn run(mut self, cancel: &CancellationToken) -> Result<Fetched> {
+        let done = match &self.range {
+            Some(range) if self.shared.source.ranges() || range.is_empty() => {
+                self.in_parts(cancel).await
+            }
+            _ => self.in_one_pass(cancel).await,
+        };
+        (self.sink)(self.snapshot(0, None));
+        match done {
+            Ok(len) => Ok(Fetched { len, received: self.shared.received() }),
+            Err(error) => {
+                if let Err(e) = self.shared.target.checkpoint().await {
+                    tracing::debug!("what came last is not kept: {}", e.report());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn in_parts(&mut self, cancel: &CancellationToken) -> Result<u64> {
+        let mut team = Team::new(&self.effort, self.shared.source.mirrors().len());
+        let mut checkpoints = Checkpoints::new(Arc::clone(&self.shared.target));
+        let done = self.rounds(&mut team, &mut checkpoints, cancel).await;
+        team.workers.shutdown().await;
+        // One that is under way must not write what it knows after whoever comes next.
+        checkpoints.settle().await;
+        match done {
+            Err(error) if error.kind() == Kind::Unsupported && self.whole_file() => {
+                // What is here is given up for that, so the server is asked whether it gives no ranges any more.
+                match self.gives_whole_only().await {
+                    true => self.in_one_pass(cancel).await,
+                    false => Err(error),
+                }
+            }
+            done => done,
+        }
+    }
+
+    async fn gives_whole_only(&self) -> bool {
+        let mirror = &self.shared.source.mirrors()[0];
+        mirror.find_again().await.is_ok() && !mirror.remote().ranges
+    }
+
+    async fn rounds(
+        &mut self,
+        team: &mut Team,
+        checkpoints: &mut Checkpoints,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let (complete, done) = {
+                let holes = self.shared.holes.lock();
+                (holes.is_complete(), holes.done())
+            };
+            if complete {
+                return Ok(done);
+            }
+            self.employ(team);
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                Some(ended) = team.workers.join_next_with_id() => {
+                    if let Some(error) = self.ended(team, ended).await? {
+                        return Err(error);
+                    }
+                }
+                done = checkpoints.ended() => done?,
+                _ = tick.tick() => {
+                    checkpoints.begin_when_due();
+                    (self.sink)(self.snapshot(team.workers.len(), self.tries.trouble()));
+                }
+            }
+        }
+    }
+
+    fn whole_file(&self) -> bool {
+        self.range.as_ref().is_some_and(|r| r.start == 0 && Some(r.end) == self.shared.source.len())
+    }
+
+    /// Puts as many to work as may and can.
+    fn employ(&self, team: &mut Team) {
+        if self.tries.waits() {
+            return;
+        }
+        while team.workers.len() < team.most {
+            let Some(mirror) = team.free_mirror(self.effort.per_server) else { return };
+            let idle = team.most - team.workers.len();
+            // Only a try: whether there is a run for it, the worker finds out. One that finds none ends at once.
+            if team.content >= team.workers.len() && team.content > 0 {
+                return;
+            }
+            let shared = Arc::clone(&self.shared);
+            let id = team.workers.spawn(work(shared, mirror, idle)).id();
+            team.at.insert(id, mirror);
+        }
+    }
+
+    /// What the end of a worker means: `Some` when the fetch ends by it.
+    async fn ended(
+        &mut self,
+        team: &mut Team,
+        ended: Result<(task::Id, Ended), task::JoinError>,
+    ) -> Result<Option<Error>> {
+        let (id, ended) = match ended {
+            Ok(ended) => ended,
+            Err(e) => {
+                (e.id(), Ended::Broke(Error::new(Kind::Internal, "a worker failed").because(e)))
+            }
+        };
+        let mirror = team.at.remove(&id).unwrap_or(0);
+        let (error, refused) = match ended {
+            Ended::Idle => {
+                // The others have too little left to share: until one of them ends nobody else is needed.
+                team.content = team.workers.len();
+                return Ok(None);
+            }
+            Ended::Target(error) => return Ok(Some(error)),
+            Ended::Refused(error) => (error, true),
+            Ended::Broke(error) => (error, false),
+        };
+        team.content = 0;
+        let others = team.workers.len();
+        let crowded = matches!(
+            error.kind(),
+            Kind::RateLimited | Kind::Unavailable | Kind::Network | Kind::PermissionDenied
+        );
+        if refused && others > 0 && crowded {
+            // It serves the others: this one was one too many.
+            tracing::debug!("{}; going on with {others} connections", error.report());
+            team.most = others;
+            return Ok(None);
+        }
+        if !error.kind().is_retryable() {
+            let source = &self.shared.source;
+            if refused
+                && source.mirrors()[mirror].may_have_moved(&error)
+                && self.tries.again(&error, 0)
+            {
+                return Ok(source.mirrors()[mirror].find_again().await.err());
+            }
+            if team.leave_out(mirror) {
+                tracing::warn!("{}; going on without that mirror", error.report());
+                return Ok(None);
+            }
+            return Ok(Some(error));
+        }
+        if others == 0 {
+            // Nobody is served now: perhaps more will be when it goes on.
+            team.most = team.most.saturating_mul(2).min(team.wanted);
+        }
+        Ok((!self.tries.again(&error, self.shared.received())).then_some(error))
+    }
+
+    pub(super) fn snapshot(&self, connections: usize, trouble: Option<String>) -> Snapshot {
+        let holes = self.shared.holes.lock();
+        Snapshot {
+            done: holes.done(),
+            len: self.range.as_ref().map(|range| range.end - range.start),
+            received: self.shared.received(),
+            connections,
+            cells: holes.cells(CELLS),
+            trouble,
+        }
+    }
+}
+
+/// The workers of a fetch.
+struct Team {
+    workers: JoinSet<Ended>,
+    /// Which mirror each works for.
+    at: HashMap<task::Id, usize>,
+    /// By mirror, whether it is still asked.
+    good: Vec<bool>,
+    /// As many as should work.
+    wanted: usize,
+    /// As many as may work; fewer after a refusal.
+    most: usize,
+    /// With so many at work a further one found nothing to do.
+    content: usize,
+}
+
+impl Team {
+    fn new(effort: &Effort, mirrors: usize) -> Self {
+        let most = effort.split.min(effort.per_server.saturating_mul(mirrors)).max(1);
+        let good = vec![true; mirrors];
+        Self { workers: JoinSet::new(), at: HashMap::new(), good, wanted: most, most, content: 0 }
+    }
+
+    /// The good mirror with the fewest workers, if it may have one more.
+    fn free_mirror(&self, per_server: usize) -> Option<usize> {
+        let busy = |mirror: &usize| self.at.values().filter(|at| *at == mirror).count();
+        let good = (0..self.good.len()).filter(|mirror| self.good[*mirror]);
+        good.min_by_key(busy).filter(|mirror| busy(mirror) < per_server.max(1))
+    }
+
+    /// Whether there are others that can do without this mirror.
+    fn leave_out(&mut self, mirror: usize) -> bool {
+        self.good[mirror] = false;
+        self.good.iter().any(|good| *good)
+    }
+}
+
+/// Checkpoints of the target, one at a time, beside the fetching.
+struct Checkpoints {
+    target: Arc<dyn Target>,
+    running: JoinSet<Result<()>>,
+    last: Instant,
+}
+
+impl Checkpoints {
+    fn new(target: Arc<dyn Target>) -> Self {
+        Self { target, running: JoinSet::new(), last: Instant::now() }
+    }
+
+    fn begin_when_due(&mut self) {
+        if self.running.is_empty() && self.last.elapsed() >= CHECKPOINT {
+            self.last = Instant::now();
+            let target = Arc::clone(&self.target);
+            self.running.spawn(async move { target.checkpoint().await });
+        }
+    }
+
+    async fn settle(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// Pending while none is under way.
+    async fn ended(&mut self) -> Result<()> {
+        match self.running.join_next().await {
+            Some(Ok(done)) => done,
+            Some(Err(e)) => Err(Error::new(Kind::Internal, "a checkpoint failed").because(e)),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Failures in a row, and what they are waited for.
+#[derive(Debug)]
+pub(super) struct Tries {
+    most: u32,
+    failed: u32,
+    /// What had arrived at the last failure: more than that since, and the count begins anew.
+    received: u64,
+    backoff: Backoff,
+    not_before: Instant,
+    trouble: Option<String>,
+}
+
+impl Tries {
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            most: most.max(1),
+            failed: 0,
+            received: 0,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            not_before: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    /// Whether it may be tried again after `error`; if so, not before a while.
+    pub(super) fn again(&mut self, error: &Error, received: u64) -> bool {
+        if received > self.received {
+            self.failed = 0;
+            self.backoff = Backoff::new(RETRY.0, RETRY.1);
+        }
+        self.received = self.received.max(received);
+        self.failed += 1;
+        let asked = error.wait_asked().unwrap_or(Duration::ZERO);
+        if self.failed >= self.most || asked > PATIENCE {
+            return false;
+        }
+        self.not_before = Instant::now() + self.backoff.next_wait().max(asked);
+        self.trouble = Some(error.report());
+        tracing::debug!("{}; try {} of {}", error.report(), self.failed, self.most);
+        true
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        Instant::now() < self.not_before
+    }
+
+    pub(super) async fn wait(&self) {
+        tokio::time::sleep_until(self.not_before).await;
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.clone().filter(|_| self.waits())
+    }
+}

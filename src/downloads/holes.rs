@@ -1,0 +1,322 @@
+//! Which parts of a file are here, on their way, or nobody's yet, and who fetches what next. Pure.
+//!
+//! Invariants:
+//! - Every byte of the range is in exactly one of: done, a run, left.
+//! - Of a run, `written <= granted <= end`: what is written is done, what is granted has come and is on its way to the
+//!   target, and only what is neither can be taken over by another worker.
+//! - A run that was given is at least `min_split` long, but where a hole was shorter from the start.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use crate::storage::RangeSet;
+
+/// A worker's run, until it is written to its end or given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(u64);
+
+#[derive(Debug, Clone)]
+struct Run {
+    written: u64,
+    granted: u64,
+    end: u64,
+}
+
+/// How holes are cut into runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Evenly among the workers: the fewest requests.
+    Even,
+    /// In order, so many bytes at a time, ending at multiples of that: what is on its way stays close together, for a
+    /// target that makes one object of neighbours.
+    InOrder(u64),
+}
+
+/// What a part of the range looks like, for whoever shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cell {
+    Done,
+    /// Some of it is being fetched.
+    Running,
+    /// Was given back by a worker that failed, and waits.
+    Failed,
+    Left,
+}
+
+/// The state of one file's range.
+#[derive(Debug)]
+pub struct Holes {
+    range: Range<u64>,
+    done: RangeSet,
+    left: RangeSet,
+    /// Of `left`, what was given back.
+    failed: RangeSet,
+    runs: BTreeMap<RunId, Run>,
+    next: u64,
+    min_split: u64,
+    cut: Cut,
+}
+
+impl Holes {
+    /// All of `range` but `done` is to be fetched. Runs shorter than `min_split` (at least 1) are not made by cutting.
+    #[must_use]
+    pub fn new(range: Range<u64>, done: &RangeSet, min_split: u64, cut: Cut) -> Self {
+        let done: RangeSet = done.within(range.clone()).collect();
+        let left = done.holes(range.clone()).into_iter().collect();
+        let (runs, failed) = (BTreeMap::new(), RangeSet::new());
+        Self { range, done, left, failed, runs, next: 0, min_split: min_split.max(1), cut }
+    }
+
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.done.len() == self.range.end - self.range.start
+    }
+
+    /// Bytes that are done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.len()
+    }
+
+    /// Runs that are being fetched.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// A run for a worker, of `workers` that are without one: from what is nobody's, else the second half of what the
+    /// slowest still has before it. `None` when there is nothing that is worth a request.
+    pub fn take(&mut self, workers: usize) -> Option<(RunId, Range<u64>)> {
+        let range = self.take_left(workers).or_else(|| self.steal())?;
+        let id = RunId(self.next);
+        self.next += 1;
+        let Range { start, end } = range;
+        self.runs.insert(id, Run { written: start, granted: start, end });
+        Some((id, range))
+    }
+
+    fn take_left(&mut self, workers: usize) -> Option<Range<u64>> {
+        let range = match self.cut {
+            Cut::Even => {
+                let longest = self.left.iter().max_by_key(|hole| hole.end - hole.start)?;
+                let len = longest.end - longest.start;
+                let parts = (len / self.min_split).min(workers as u64).max(1);
+                longest.start..longest.start + len.div_ceil(parts)
+            }
+            Cut::InOrder(grain) => {
+                let first = self.left.iter().next()?;
+                let grain = grain.max(1);
+                let next = (first.start / grain + 1).saturating_mul(grain);
+                first.start..first.end.min(next)
+            }
+        };
+        self.left.remove(range.clone());
+        self.failed.remove(range.clone());
+        Some(range)
+    }
+
+    fn steal(&mut self) -> Option<Range<u64>> {
+        let ahead = |run: &Run| run.end - run.granted;
+        let victim = self.runs.values_mut().max_by_key(|run| ahead(run))?;
+        if ahead(victim) < self.min_split.saturating_mul(2) {
+            return None;
+        }
+        let middle = victim.granted + ahead(victim) / 2;
+        let taken = middle..victim.end;
+        victim.end = middle;
+        Some(taken)
+    }
+
+    /// How many of `len` bytes that came are still the run's: fewer where another took over its end, 0 when it is over.
+    pub fn grant(&mut self, id: RunId, len: u64) -> u64 {
+        let Some(run) = self.runs.get_mut(&id) else { return 0 };
+        let granted = len.min(run.end - run.granted);
+        run.granted += granted;
+        granted
+    }
+
+    /// Whether everything of the run has come.
+    #[must_use]
+    pub fn has_come(&self, id: RunId) -> bool {
+        self.runs.get(&id).is_none_or(|run| run.granted == run.end)
+    }
+
+    /// Notes that the next `len` bytes that were granted are with the target.
+    pub fn wrote(&mut self, id: RunId, len: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let end = (run.written + len).min(run.granted);
+        self.done.insert(run.written..end);
+        run.written = end;
+        if run.written == run.end {
+            self.runs.remove(&id);
+        }
+    }
+
+    /// Ends a run; what of it is not written is nobody's again.
+    pub fn give_back(&mut self, id: RunId) {
+        if let Some(run) = self.runs.remove(&id) {
+            self.left.insert(run.written..run.end);
+            self.failed.insert(run.written..run.end);
+        }
+    }
+
+    /// The range in `count` parts of the same length, in order; fewer where it has not as many bytes.
+    #[must_use]
+    pub fn cells(&self, count: u64) -> Vec<Cell> {
+        let len = self.range.end - self.range.start;
+        let count = count.min(len);
+        let at = |n: u64| {
+            let part = u128::from(len) * u128::from(n) / u128::from(count.max(1));
+            self.range.start + u64::try_from(part).unwrap_or(len)
+        };
+        (0..count).map(|n| self.cell(&(at(n)..at(n + 1)))).collect()
+    }
+
+    fn cell(&self, part: &Range<u64>) -> Cell {
+        let is_in = |run: &Run| run.written < part.end && part.start < run.end;
+        // Of a run only where it is now: the rest of it is as good as nobody's.
+        let is_at = |run: &Run| is_in(run) && part.contains(&run.granted.min(run.end - 1));
+        if self.done.contains(part) {
+            Cell::Done
+        } else if self.runs.values().any(is_at) {
+            Cell::Running
+        } else if self.failed.overlaps(part) {
+            Cell::Failed
+        } else {
+            Cell::Left
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn holes(len: u64, min_split: u64, cut: Cut) -> Holes {
+        Holes::new(0..len, &RangeSet::new(), min_split, cut)
+    }
+
+    #[test]
+    fn a_file_is_cut_evenly_among_the_workers() {
+        let mut h = holes(100, 10, Cut::Even);
+        let runs: Vec<_> = (0..4).map(|n| h.take(4 - n).unwrap().1).collect();
+        assert_eq!(runs, [0..25, 25..50, 50..75, 75..100]);
+        let mut small = holes(15, 10, Cut::Even);
+        assert_eq!(small.take(4).unwrap().1, 0..15, "not worth two requests");
+        assert!(small.take(3).is_none());
+    }
+
+    #[test]
+    fn a_free_worker_takes_the_second_half_of_the_longest_run() {
+        let mut h = holes(100, 10, Cut::Even);
+        let (slow, _) = h.take(2).unwrap();
+        let (fast, _) = h.take(1).unwrap();
+        assert_eq!(h.grant(fast, 50), 50);
+        h.wrote(fast, 50);
+        assert_eq!(h.grant(slow, 10), 10);
+        assert_eq!(h.take(1).unwrap().1, 30..50);
+        assert_eq!(h.grant(slow, 99), 20, "the rest is the other's");
+        assert!(h.has_come(slow));
+        assert_eq!(h.grant(slow, 1), 0);
+    }
+
+    #[test]
+    fn in_order_runs_end_at_multiples() {
+        let mut h = Holes::new(5..30, &RangeSet::from(12..14), 1, Cut::InOrder(10));
+        let runs: Vec<_> = (0..4).map(|_| h.take(9).unwrap().1).collect();
+        assert_eq!(runs, [5..10, 10..12, 14..20, 20..30]);
+    }
+
+    #[test]
+    fn what_is_given_back_is_shown_and_fetched_again() {
+        let mut h = holes(40, 1, Cut::InOrder(10));
+        let (id, _) = h.take(1).unwrap();
+        h.grant(id, 10);
+        h.wrote(id, 10);
+        let (id, _) = h.take(1).unwrap();
+        h.grant(id, 5);
+        h.wrote(id, 2);
+        h.take(1).unwrap();
+        h.give_back(id);
+        assert_eq!(h.cells(4), [Cell::Done, Cell::Failed, Cell::Running, Cell::Left]);
+        assert_eq!(h.take(1).unwrap().1, 12..20);
+        assert_eq!(h.cells(1000).len(), 40);
+        assert!(holes(0, 1, Cut::Even).is_complete() && holes(0, 1, Cut::Even).cells(9).is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Take(usize),
+        Grant(usize, u64),
+        Wrote(usize, u64),
+        GiveBack(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (1usize..6).prop_map(Op::Take),
+            4 => (0usize..6, 0u64..40).prop_map(|(n, len)| Op::Grant(n, len)),
+            4 => (0usize..6, 0u64..40).prop_map(|(n, len)| Op::Wrote(n, len)),
+            1 => (0usize..6).prop_map(Op::GiveBack),
+        ]
+    }
+
+    fn check(h: &Holes, ids: &[RunId]) -> Result<(), TestCaseError> {
+        let mut seen = RangeSet::new();
+        let mut total = 0;
+        let runs = h.runs.values().map(|run| run.written..run.end);
+        for part in h.done.iter().chain(h.left.iter()).chain(runs) {
+            total += part.end - part.start;
+            seen.insert(part);
+        }
+        prop_assert_eq!(total, h.range.end - h.range.start, "a byte is in two places, or in none");
+        prop_assert_eq!(seen.len(), total);
+        for run in h.runs.values() {
+            prop_assert!(run.written <= run.granted && run.granted <= run.end);
+        }
+        prop_assert!(h.runs.keys().all(|id| ids.contains(id)));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_is_in_one_place_and_all_of_them_come_in_the_end(
+            start in 0u64..50, len in 0u64..300, min_split in 0u64..20, grain in 0u64..40,
+            known in (0u64..300, 0u64..300),
+            ops in prop::collection::vec(op(), 0..80),
+        ) {
+            let done = RangeSet::from(known.0.min(known.1)..known.0.max(known.1));
+            let cut = if grain == 0 { Cut::Even } else { Cut::InOrder(grain) };
+            let mut h = Holes::new(start..start + len, &done, min_split, cut);
+            let mut ids = Vec::new();
+            for op in ops {
+                let nth = |n: usize| ids.get(ids.len().wrapping_sub(1 + n)).copied();
+                match op {
+                    Op::Take(workers) => {
+                        if let Some((id, range)) = h.take(workers) {
+                            prop_assert!(!range.is_empty());
+                            ids.push(id);
+                        }
+                    }
+                    Op::Grant(n, len) => if let Some(id) = nth(n) { h.grant(id, len); },
+                    Op::Wrote(n, len) => if let Some(id) = nth(n) { h.wrote(id, len); },
+                    Op::GiveBack(n) => if let Some(id) = nth(n) { h.give_back(id); },
+                }
+                check(&h, &ids)?;
+                prop_assert!(h.cells(7).len() <= 7);
+            }
+            for id in ids.clone() {
+                h.give_back(id);
+            }
+            while let Some((id, range)) = h.take(3) {
+                ids.push(id);
+                let len = range.end - range.start;
+                h.grant(id, len);
+                h.wrote(id, len);
+            }
+            check(&h, &ids)?;
+            prop_assert!(h.is_complete());
+        }
+    }
+}

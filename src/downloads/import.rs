@@ -1,0 +1,151 @@
+//! A file of an import on its way into storage: no byte of it touches a disk.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+
+use super::target::Target;
+use crate::{
+    error::{Error, Kind, Result},
+    memory::{BLOCK, BlockPool},
+    storage::{ImportWriter, Pressure},
+};
+
+/// How often it is looked whether there is room again: what makes it says nothing.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The range of an import that a file is, as a target.
+#[derive(Debug)]
+pub struct ImportTarget {
+    writer: Arc<ImportWriter>,
+    pressure: Arc<Pressure>,
+    /// Where the file begins in the import.
+    base: u64,
+    /// Whether the server tells one version of the file from another.
+    proven: bool,
+    used: AtomicBool,
+}
+
+impl ImportTarget {
+    /// `proven`: the source has a validator, so that a second pass is known to bring the same bytes.
+    #[must_use]
+    pub fn new(
+        writer: Arc<ImportWriter>,
+        pressure: Arc<Pressure>,
+        base: u64,
+        proven: bool,
+    ) -> Self {
+        Self { writer, pressure, base, proven, used: AtomicBool::new(false) }
+    }
+
+    fn pool(&self) -> &BlockPool {
+        self.pressure.pool()
+    }
+}
+
+#[async_trait]
+impl Target for ImportTarget {
+    /// Seven eighths of the budget are for what has come; from three eighths on the writer sends what it has, so that
+    /// there is always something on its way that makes room.
+    async fn room(&self) -> Result<()> {
+        while self.pool().held() >= self.pool().budget() / 8 * 7 {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let end = self.base.saturating_add(pos).saturating_add(len);
+        if end > self.writer.store().layout().len() {
+            let text = format!(
+                "import {}: more bytes came than there is a place for",
+                self.writer.store().id()
+            );
+            return Err(Error::new(Kind::Unsupported, text));
+        }
+        self.room().await?;
+        self.used.store(true, Ordering::Relaxed);
+        self.writer.write_at(self.base + pos, into_blocks(self.pool(), parts));
+        Ok(())
+    }
+
+    /// The writer does that by itself.
+    async fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Of what is stored already the writer passes over the same bytes when they come again.
+    async fn restart(&self) -> Result<()> {
+        if self.proven || !self.used.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let text = "the file would have to come again from its start, and its server does not tell whether it is the same";
+        Err(Error::new(Kind::Changed, text).hint("run the same command again to begin anew"))
+    }
+}
+
+/// The bytes in blocks of the pool, so that they count against the budget.
+fn into_blocks(pool: &BlockPool, parts: Vec<Bytes>) -> Vec<Bytes> {
+    let len: usize = parts.iter().map(Bytes::len).sum();
+    let mut blocks = Vec::with_capacity(len.div_ceil(BLOCK));
+    let mut parts = parts.into_iter();
+    let mut part = parts.next().unwrap_or_default();
+    let mut buffer = Vec::with_capacity(BLOCK.min(len));
+    loop {
+        while part.is_empty() {
+            match parts.next() {
+                Some(next) => part = next,
+                None if buffer.is_empty() => return blocks,
+                None => {
+                    blocks.push(pool.copy(&buffer));
+                    return blocks;
+                }
+            }
+        }
+        if buffer.is_empty() && part.len() >= BLOCK {
+            blocks.push(pool.copy(&part.split_to(BLOCK)));
+            continue;
+        }
+        let take = part.len().min(BLOCK - buffer.len());
+        buffer.extend_from_slice(&part[..take]);
+        part.advance(take);
+        if buffer.len() == BLOCK {
+            blocks.push(pool.copy(&buffer));
+            buffer.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn blocks_hold_the_same_bytes_in_no_more_memory_than_needed(
+            lens in prop::collection::vec(0usize..40_000, 0..8),
+        ) {
+            let pool = BlockPool::new(1 << 20);
+            let mut byte = 0u8;
+            let mut part = |len: &usize| {
+                byte = byte.wrapping_add(7);
+                Bytes::from(vec![byte; *len])
+            };
+            let parts: Vec<_> = lens.iter().map(&mut part).collect();
+            let whole = parts.concat();
+            let blocks = into_blocks(&pool, parts);
+            prop_assert_eq!(blocks.concat(), &whole[..]);
+            prop_assert_eq!(pool.held(), whole.len().div_ceil(BLOCK) * BLOCK);
+        }
+    }
+}

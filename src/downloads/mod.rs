@@ -1,0 +1,31 @@
+//! Files at servers brought here: what is fetched when, over how many connections, and what happens after a failure.
+//!
+//! The path of a byte: a [`Protocol`](crate::protocols::Protocol) opens a range that a worker was given by the
+//! [`Holes`](holes::Holes); the bytes pass the rate limits and go to the [`Target`], at their positions. A worker
+//! without work takes the second half of the longest run that another still has before it, so that all end together. A
+//! server that refuses a further connection gets fewer; one without ranges gets one, and is read in one pass.
+//!
+//! What it refuses: to read from a socket what the target has no room for, to go on with another version of a file, to
+//! try for ever, and to give a file its name before all of it is there and is what its checksums say.
+
+mod beside;
+pub mod checksum;
+mod fetch;
+pub mod holes;
+mod import;
+mod part;
+mod part_state;
+mod source;
+pub mod state;
+mod stream;
+mod target;
+mod worker;
+
+pub use beside::beside;
+pub use checksum::Checksums;
+pub use fetch::{Effort, Fetch, Fetched, Snapshot};
+pub use import::ImportTarget;
+pub use part::{PartFile, PartPlan, Resume, WriteRoom};
+pub use source::{Mirror, Source, find};
+pub use state::State;
+pub use target::Target;

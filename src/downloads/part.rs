@@ -1,0 +1,438 @@
+//! A local file on its way: `NAME.part` with its bytes at their places, `NAME.bae-part` with which of them are there.
+//!
+//! One thread a file writes, so that no disk holds up the sockets; what waits for it is bounded over all files. The
+//! state is written after the bytes it speaks of are flushed: after a crash of the machine too, what it calls done is.
+//! `NAME` itself appears in one step, when all is there and verified.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{
+    checksum::Checksums,
+    part_state::{PartState, sibling},
+    target::Target,
+};
+use crate::{
+    backends::local::room_at,
+    error::{Error, Kind, Result},
+    protocols::Validator,
+    storage::RangeSet,
+    units::ByteSize,
+};
+
+/// What may wait to be written, over all files that share it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WriteRoom(Arc<Semaphore>);
+
+/// Room is counted in these, since a semaphore's numbers are small.
+const UNIT: usize = 1024;
+
+impl WriteRoom {
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / UNIT).max(1))))
+    }
+}
+
+/// What an interrupted download is worth to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// Gone on with, where the server tells that it is the same file.
+    #[default]
+    Proven,
+    /// Also where the server tells nothing but a length that is the same.
+    Trusting,
+    /// Nothing.
+    Fresh,
+}
+
+/// What is to become of a file.
+#[derive(Debug, Clone)]
+pub struct PartPlan {
+    /// Bytes at the server, where that told.
+    pub len: Option<u64>,
+    /// What of them is wanted; the file begins with the first of these. `None` is all.
+    pub range: Option<Range<u64>>,
+    pub validators: Vec<Validator>,
+    pub resume: Resume,
+}
+
+/// A file being written, locked against other processes until dropped.
+#[derive(Debug)]
+pub struct PartFile {
+    paths: Paths,
+    file: Arc<File>,
+    state: PartState,
+    written: Arc<Mutex<RangeSet>>,
+    /// What the writing thread failed with, until somebody is told.
+    failed: Arc<Mutex<Option<Error>>>,
+    queue: mpsc::UnboundedSender<Order>,
+    writer: JoinHandle<()>,
+    room: WriteRoom,
+}
+
+#[derive(Debug, Clone)]
+struct Paths {
+    /// The name it will have.
+    path: PathBuf,
+    data: PathBuf,
+    state: PathBuf,
+}
+
+impl Paths {
+    fn of(path: &Path) -> Self {
+        let (data, state) = (sibling(path, ".part"), sibling(path, ".bae-part"));
+        Self { path: path.to_owned(), data, state }
+    }
+}
+
+enum Order {
+    Write(u64, Vec<Bytes>, OwnedSemaphorePermit),
+    /// Answered when all before it is written.
+    Reached(oneshot::Sender<()>),
+}
+
+impl PartFile {
+    /// Opens what there is of the file at `path`, or begins it. Also returns what of it is there, in positions at the
+    /// server.
+    ///
+    /// # Errors
+    /// `Changed` when what is there is of another version; `Unavailable` when another process fetches it; `NoSpace` when
+    /// it cannot fit; what the file system says.
+    pub fn open(path: &Path, plan: PartPlan, room: WriteRoom) -> Result<(Self, RangeSet)> {
+        let paths = Paths::of(path);
+        let place = |path: &Path, e| Error::io(format!("cannot write {}", path.display()), e);
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir).map_err(|e| place(dir, e))?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&paths.data).map_err(|e| place(&paths.data, e))?;
+        lock(&file, path)?;
+        let here = file.metadata().map_err(|e| place(&paths.data, e))?.len();
+        let base = plan.range.as_ref().map_or(0, |range| range.start);
+        let done = match PartState::read(&paths.state)? {
+            Some(kept) if here > 0 => {
+                usable(&kept, &plan, path)?.within(base..base.saturating_add(here)).collect()
+            }
+            _ => RangeSet::new(),
+        };
+        let wanted = plan.range.clone().or_else(|| plan.len.map(|len| 0..len));
+        if let Some(wanted) = &wanted {
+            check_room(path, wanted.end - wanted.start - done.len())?;
+        }
+        if done.is_empty() {
+            file.set_len(0).map_err(|e| place(&paths.data, e))?;
+        }
+        let state = PartState::new(plan.len, plan.range, plan.validators);
+        let (file, failed) = (Arc::new(file), Arc::default());
+        let written = Arc::new(Mutex::new(done.clone()));
+        let writer = Writer {
+            file: Arc::clone(&file),
+            base,
+            written: Arc::clone(&written),
+            failed: Arc::clone(&failed),
+            path: paths.data.clone(),
+        };
+        let (queue, orders) = mpsc::unbounded_channel();
+        let writer = tokio::task::spawn_blocking(move || writer.run(orders));
+        Ok((Self { paths, file, state, written, failed, queue, writer, room }, done))
+    }
+
+    /// Takes away the state of a file at `path` that is whole, where a crash came between its name and that.
+    pub fn clear_leftover(path: &Path) {
+        let Paths { data, state, .. } = Paths::of(path);
+        if !data.exists() {
+            // It does no harm where it stays.
+            let _ = std::fs::remove_file(state);
+        }
+    }
+
+    /// Leaves it as it is, for another to go on with: when this returns the file is nobody's.
+    pub async fn close(self) {
+        let Self { queue, writer, .. } = self;
+        drop(queue);
+        // A panic there was told by its own hook.
+        let _ = writer.await;
+    }
+
+    /// Gives the file its name, once all of it was written and is what `checksums` say. `modified` becomes its time.
+    ///
+    /// # Errors
+    /// `Corrupt` when a checksum is another: then nothing of it is gone on with. What the file system says.
+    pub async fn finish(
+        self,
+        len: u64,
+        checksums: &Checksums,
+        modified: Option<SystemTime>,
+    ) -> Result<()> {
+        self.all_written().await?;
+        if let Err(e) = checksums.check_file(&self.paths.data).await {
+            // The bytes are left to look at; the next run begins anew.
+            let _ = std::fs::remove_file(&self.paths.state);
+            return Err(e.within(self.paths.path.display()));
+        }
+        let work = move || {
+            let Paths { path, data, state } = &self.paths;
+            let place = |e| Error::io(format!("cannot write {}", path.display()), e);
+            self.file.set_len(len).map_err(place)?;
+            if let Some(time) = modified {
+                self.file.set_modified(time).map_err(place)?;
+            }
+            self.file.sync_all().map_err(place)?;
+            std::fs::rename(data, path).map_err(place)?;
+            // A state without its file is thrown away by the next download of this name.
+            let _ = std::fs::remove_file(state);
+            Ok(())
+        };
+        blocking(work).await
+    }
+
+    async fn all_written(&self) -> Result<()> {
+        let (tx, rx) = oneshot::channel();
+        if self.queue.send(Order::Reached(tx)).is_ok() {
+            // A writer that is gone has left its error.
+            let _ = rx.await;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.failed.lock().take() {
+            Some(error) => Err(error),
+            None if self.queue.is_closed() => {
+                let text =
+                    format!("cannot write {}: writing has failed", self.paths.data.display());
+                Err(Error::new(Kind::Internal, text))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Target for PartFile {
+    async fn room(&self) -> Result<()> {
+        self.check()
+    }
+
+    async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
+        self.check()?;
+        let len: usize = parts.iter().map(Bytes::len).sum();
+        let units = u32::try_from(len.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room.0).acquire_many_owned(units).await;
+        let permit = permit.map_err(|e| Error::new(Kind::Internal, "room to write").because(e))?;
+        // When the writer is gone the next check says why.
+        let _ = self.queue.send(Order::Write(pos, parts, permit));
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<()> {
+        self.all_written().await?;
+        let (file, written) = (Arc::clone(&self.file), self.written.lock().clone());
+        let state = self.state.with_done(&written);
+        let Paths { data, state: path, .. } = self.paths.clone();
+        blocking(move || {
+            let place = |e| Error::io(format!("cannot write {}", data.display()), e);
+            file.sync_data().map_err(place)?;
+            state.write(&path)
+        })
+        .await
+    }
+
+    async fn restart(&self) -> Result<()> {
+        self.all_written().await?;
+        *self.written.lock() = RangeSet::new();
+        let place = |e| Error::io(format!("cannot write {}", self.paths.data.display()), e);
+        self.file.set_len(0).map_err(place)
+    }
+}
+
+/// What of an earlier run can be gone on with.
+fn usable(kept: &PartState, plan: &PartPlan, path: &Path) -> Result<RangeSet> {
+    if plan.resume == Resume::Fresh {
+        return Ok(RangeSet::new());
+    }
+    let changed = |what: &str| {
+        let text = format!("{}: {what} since its download was begun", path.display());
+        Error::new(Kind::Changed, text).hint("give --fresh to fetch it from the start")
+    };
+    if kept.len != plan.len {
+        return Err(changed("the file at the server has another length"));
+    }
+    if kept.range != plan.range.as_ref().map(|range| (range.start, range.end)) {
+        return Err(changed("another part of the file is wanted"));
+    }
+    if kept.validators.is_empty() || plan.validators.is_empty() {
+        if plan.resume == Resume::Trusting && plan.len.is_some() {
+            return Ok(kept.done());
+        }
+        tracing::warn!(
+            "{}: the server does not tell whether it is still the same file: fetching it from the start (-c goes on by its length alone)",
+            path.display()
+        );
+        return Ok(RangeSet::new());
+    }
+    if plan.validators.iter().any(|validator| kept.validators.contains(validator)) {
+        return Ok(kept.done());
+    }
+    Err(changed("the file at the server has changed"))
+}
+
+fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!("{} is being fetched by another bae", path.display());
+            Err(Error::new(Kind::Unavailable, text))
+        }
+        Err(TryLockError::Error(e)) => Err(Error::io(format!("cannot lock {}", path.display()), e)),
+    }
+}
+
+fn check_room(path: &Path, needed: u64) -> Result<()> {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let room = room_at(folder.unwrap_or(Path::new(".")))?;
+    if room >= needed {
+        return Ok(());
+    }
+    let (room, needed) = (ByteSize(room), ByteSize(needed));
+    let text = format!("{}: its disk has room for {room}, this needs {needed}", path.display());
+    Err(Error::new(Kind::NoSpace, text).hint("free some room, or choose another disk with -d"))
+}
+
+/// The thread that writes one file.
+struct Writer {
+    file: Arc<File>,
+    base: u64,
+    written: Arc<Mutex<RangeSet>>,
+    failed: Arc<Mutex<Option<Error>>>,
+    path: PathBuf,
+}
+
+impl Writer {
+    fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        while let Some(order) = orders.blocking_recv() {
+            match order {
+                Order::Write(pos, parts, permit) => {
+                    if let Err(e) = self.write(pos, &parts) {
+                        let text = format!("cannot write {}", self.path.display());
+                        *self.failed.lock() = Some(Error::io(text, e));
+                        return;
+                    }
+                    drop(permit);
+                }
+                // Whoever asked may have gone.
+                Order::Reached(answer) => drop(answer.send(())),
+            }
+        }
+    }
+
+    fn write(&self, pos: u64, parts: &[Bytes]) -> std::io::Result<()> {
+        let mut at = pos;
+        for part in parts {
+            self.file.write_all_at(part, at - self.base)?;
+            at += part.len() as u64;
+        }
+        self.written.lock().insert(pos..at);
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "file work did not finish").because(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(etag: &str, resume: Resume) -> PartPlan {
+        let validators = match etag {
+            "" => Vec::new(),
+            tag => vec![Validator::ETag(tag.to_owned())],
+        };
+        PartPlan { len: Some(10), range: None, validators, resume }
+    }
+
+    fn open(path: &Path, etag: &str, resume: Resume) -> Result<(PartFile, RangeSet)> {
+        PartFile::open(path, plan(etag, resume), WriteRoom::new(1 << 20))
+    }
+
+    async fn half(path: &Path, etag: &str) {
+        let (part, _) = open(path, etag, Resume::Proven).unwrap();
+        part.write(5, vec![Bytes::from_static(b"56"), Bytes::from_static(b"789")]).await.unwrap();
+        part.checkpoint().await.unwrap();
+        part.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_appears_under_its_name_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        half(&path, "\"a\"").await;
+        assert!(!path.exists());
+        let (part, done) = open(&path, "\"a\"", Resume::Proven).unwrap();
+        assert_eq!(done, RangeSet::from(5..10));
+        let busy = open(&path, "\"a\"", Resume::Proven).unwrap_err();
+        assert_eq!(busy.kind(), Kind::Unavailable);
+        part.write(0, vec![Bytes::from_static(b"01234")]).await.unwrap();
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        part.finish(10, &Checksums::default(), Some(time)).await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), time);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::write(dir.path().join("f.bae-part"), "left by a crash").unwrap();
+        PartFile::clear_leftover(&path);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_proven_to_be_the_same_file_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        half(&path, "\"a\"").await;
+        let other = open(&path, "\"b\"", Resume::Proven).unwrap_err();
+        assert_eq!(other.kind(), Kind::Changed);
+        assert!(other.hint_text().unwrap().contains("--fresh"));
+        let (part, done) = open(&path, "", Resume::Trusting).unwrap();
+        assert_eq!(done, RangeSet::from(5..10));
+        part.close().await;
+        let (part, done) = open(&path, "\"b\"", Resume::Fresh).unwrap();
+        assert!(done.is_empty());
+        part.close().await;
+        half(&path, "").await;
+        let (_part, done) = open(&path, "", Resume::Proven).unwrap();
+        assert!(done.is_empty(), "nothing tells that it is the same");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_checksum_leaves_nothing_to_go_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        half(&path, "\"a\"").await;
+        let (part, _) = open(&path, "\"a\"", Resume::Proven).unwrap();
+        let wrong = super::super::checksum::parse("md5=900150983cd24fb0d6963f7d28e17f72").unwrap();
+        let e = part.finish(10, &Checksums::new([wrong]), None).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Corrupt);
+        assert!(!path.exists());
+        assert!(!sibling(&path, ".bae-part").exists());
+    }
+}

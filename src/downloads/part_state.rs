@@ -1,0 +1,112 @@
+//! What is kept beside a file that is being fetched, so that the same command goes on with it: `NAME.bae-part`.
+
+use std::{
+    fs,
+    io::Write,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::Validator,
+    storage::RangeSet,
+};
+
+/// The form of this version.
+const FORMAT: u64 = 1;
+/// The longest state: a file in a million parts.
+const LONGEST: u64 = 64 << 20;
+
+/// What is known of a file that is not whole yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartState {
+    bae_part: u64,
+    /// Bytes of the file at its server, where that told.
+    pub(super) len: Option<u64>,
+    /// What of it is wanted, half-open.
+    pub(super) range: Option<(u64, u64)>,
+    pub(super) validators: Vec<Validator>,
+    /// Positions of the file, half-open.
+    done: Vec<(u64, u64)>,
+}
+
+impl PartState {
+    pub(super) fn new(
+        len: Option<u64>,
+        range: Option<Range<u64>>,
+        validators: Vec<Validator>,
+    ) -> Self {
+        let range = range.map(|range| (range.start, range.end));
+        Self { bae_part: FORMAT, len, range, validators, done: Vec::new() }
+    }
+
+    pub(super) fn done(&self) -> RangeSet {
+        self.done.iter().map(|(start, end)| *start..*end).collect()
+    }
+
+    pub(super) fn with_done(&self, done: &RangeSet) -> Self {
+        let done = done.iter().map(|range| (range.start, range.end)).collect();
+        Self { done, ..self.clone() }
+    }
+
+    /// What was kept at `path`; `None` where nothing is, or what is there is no state of ours.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let place = |e| Error::io(format!("cannot read {}", path.display()), e);
+        match fs::metadata(path) {
+            Ok(found) if found.len() <= LONGEST => {}
+            Ok(_) => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(place(e)),
+        }
+        let bytes = fs::read(path).map_err(place)?;
+        let state: Option<Self> = serde_json::from_slice(&bytes).ok();
+        Ok(state.filter(|state| state.bae_part == FORMAT))
+    }
+
+    /// Keeps it at `path` in one step: whoever reads it sees the one before or this one.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let place = |e| Error::io(format!("cannot write {}", path.display()), e);
+        let json = serde_json::to_vec(self)
+            .map_err(|e| Error::new(Kind::Internal, "a download's state as JSON").because(e))?;
+        let new = sibling(path, "~");
+        let written = fs::File::create(&new)
+            .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_data()))
+            .and_then(|()| fs::rename(&new, path));
+        written.map_err(place)
+    }
+}
+
+/// `path` with `suffix` behind its name.
+pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_as_it_was_and_anything_else_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.bae-part");
+        assert_eq!(PartState::read(&path).unwrap(), None);
+        let validators =
+            vec![Validator::ETag("\"a\"".into()), Validator::Modified("Sat".into(), 7)];
+        let state = PartState::new(Some(9), Some(2..9), validators);
+        let done: RangeSet = [2..4, 5..6].into_iter().collect();
+        state.with_done(&done).write(&path).unwrap();
+        let read = PartState::read(&path).unwrap().unwrap();
+        assert_eq!((read.done(), &read.validators), (done, &state.validators));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of the writing");
+        for other in ["", "{}", "{\"bae_part\":2}", "[1]"] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(PartState::read(&path).unwrap(), None, "{other}");
+        }
+    }
+}

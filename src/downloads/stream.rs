@@ -1,0 +1,91 @@
+//! A file that comes in one pass from its first byte: no ranges, or not even a length. After a failure it comes again
+//! from the start.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{fetch::Fetch, holes::Holes, worker::Batch};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::{ByteStream, Wanted, next},
+    storage::RangeSet,
+};
+
+impl Fetch {
+    pub(super) async fn in_one_pass(&mut self, cancel: &CancellationToken) -> Result<u64> {
+        loop {
+            self.begin_anew().await?;
+            let pass = self.one_pass();
+            let error = tokio::select! {
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                done = pass => match done {
+                    Ok(len) => return Ok(len),
+                    Err(error) => error,
+                },
+            };
+            // What arrived is worth nothing without the rest, so it is no sign of progress.
+            if !error.kind().is_retryable() || !self.tries.again(&error, 0) {
+                return Err(error);
+            }
+            (self.sink)(self.snapshot(0, self.tries.trouble()));
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                () = self.tries.wait() => {}
+            }
+        }
+    }
+
+    async fn begin_anew(&self) -> Result<()> {
+        self.shared.target.restart().await?;
+        let range = self.range.clone().unwrap_or(0..u64::MAX);
+        *self.shared.holes.lock() = Holes::new(range, &RangeSet::new(), u64::MAX, self.effort.cut);
+        Ok(())
+    }
+
+    async fn one_pass(&self) -> Result<u64> {
+        let range = self.range.clone();
+        let wanted = Wanted { start: 0, end: range.as_ref().map(|range| range.end) };
+        let stream = self.shared.source.mirrors()[0].open(wanted).await?;
+        let from = range.as_ref().map_or(0, |range| range.start);
+        let len = self.drain(stream, from).await?;
+        match range {
+            Some(range) if len < range.end - range.start => {
+                Err(Error::new(Kind::Network, "the connection ended before the file did"))
+            }
+            _ => Ok(len),
+        }
+    }
+
+    /// Hands over what comes, but for what lies before `from`. Returns how much that was.
+    async fn drain(&self, mut stream: ByteStream, from: u64) -> Result<u64> {
+        let taken = self.shared.holes.lock().take(1);
+        let Some((id, _)) = taken else { return Ok(0) };
+        let mut batch = Batch::at(from);
+        let (mut skip, mut len) = (from, 0);
+        let mut told = tokio::time::Instant::now();
+        loop {
+            self.shared.target.room().await?;
+            let came = next(&mut stream).await.transpose()?;
+            if let Some(mut bytes) = came.clone() {
+                let before = skip.min(bytes.len() as u64);
+                skip -= before;
+                let _ = bytes.split_to(usize::try_from(before).unwrap_or(usize::MAX));
+                self.shared.arrived(bytes.len() as u64).await;
+                self.shared.holes.lock().grant(id, bytes.len() as u64);
+                batch.push(bytes);
+            }
+            let due = batch.is_due() || came.is_none();
+            if let Some((pos, part, bytes)) = if due { batch.take() } else { None } {
+                self.shared.target.write(pos, bytes).await?;
+                self.shared.holes.lock().wrote(id, part);
+                len += part;
+            }
+            if came.is_none() {
+                return Ok(len);
+            }
+            if told.elapsed() >= super::fetch::TICK {
+                told = tokio::time::Instant::now();
+                (self.sink)(self.snapshot(1, None));
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection's work: run after run, until there is none.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{fetch::Shared, holes::RunId};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::{ByteStream, next, place},
+};
+
+/// Bytes are handed to the target together: a TLS record has 16 KiB, and each hand-over costs a wake-up.
+const BATCH: u64 = 128 << 10;
+/// What comes in smaller pieces is copied together: each of them may hold on to a read buffer several times as long.
+const SMALL: usize = 64 << 10;
+/// Unless they come slowly.
+const BATCH_AGE_MS: u128 = 500;
+
+/// How a worker came to its end.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// There is no run that is worth a request.
+    Idle,
+    /// The server did not give a run.
+    Refused(Error),
+    /// A run broke off.
+    Broke(Error),
+    /// The target does not take what came.
+    Target(Error),
+}
+
+/// Works for the mirror at `mirror` until nothing is left.
+pub(super) async fn work(shared: Arc<Shared>, mirror: usize, idle: usize) -> Ended {
+    let mut idle = idle;
+    loop {
+        let Some((id, range)) = shared.holes.lock().take(idle) else { return Ended::Idle };
+        // Only at its start is a worker one of several that share out a hole.
+        idle = 1;
+        let run = Run { shared: &shared, id };
+        if let Err(e) = shared.target.room().await {
+            return Ended::Target(e);
+        }
+        let stream = match shared.source.mirrors()[mirror].open(range.clone().into()).await {
+            Ok(stream) => stream,
+            Err(e) => return Ended::Refused(e),
+        };
+        match run.fetch(stream, range.start, mirror).await {
+            Ok(()) => {}
+            Err(ended) => return ended,
+        }
+    }
+}
+
+/// A run in a worker's hands; given back when dropped, however that comes.
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    id: RunId,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.shared.holes.lock().give_back(self.id);
+    }
+}
+
+impl Run<'_> {
+    async fn fetch(&self, mut stream: ByteStream, start: u64, mirror: usize) -> Result<(), Ended> {
+        let mut batch = Batch::at(start);
+        let came = loop {
+            if self.shared.holes.lock().has_come(self.id) {
+                break Ok(());
+            }
+            match next(&mut stream).await {
+                Some(Ok(bytes)) => self.take(bytes, &mut batch).await?,
+                Some(Err(e)) => break Err(e),
+                None => break Err(ended_early(self.shared, mirror)),
+            }
+            if batch.is_due() {
+                self.hand_over(&mut batch).await?;
+            }
+        };
+        // Also what came before the trouble is worth its bytes.
+        self.hand_over(&mut batch).await?;
+        came.map_err(Ended::Broke)
+    }
+
+    async fn take(&self, mut bytes: Bytes, batch: &mut Batch) -> Result<(), Ended> {
+        let granted = self.shared.holes.lock().grant(self.id, bytes.len() as u64);
+        bytes.truncate(usize::try_from(granted).unwrap_or(usize::MAX));
+        self.shared.arrived(granted).await;
+        batch.push(bytes);
+        // The next is only read when there is a place for it.
+        self.shared.target.room().await.map_err(Ended::Target)
+    }
+
+    async fn hand_over(&self, batch: &mut Batch) -> Result<(), Ended> {
+        let Some((pos, len, parts)) = batch.take() else { return Ok(()) };
+        self.shared.target.write(pos, parts).await.map_err(Ended::Target)?;
+        self.shared.holes.lock().wrote(self.id, len);
+        Ok(())
+    }
+}
+
+fn ended_early(shared: &Shared, mirror: usize) -> Error {
+    let place = place(&shared.source.mirrors()[mirror].remote().url);
+    Error::new(Kind::Network, format!("{place}: the connection ended before the range did"))
+}
+
+/// Bytes that came one after the other.
+pub(super) struct Batch {
+    pos: u64,
+    len: u64,
+    parts: Vec<Bytes>,
+    /// Small pieces that follow `parts`.
+    small: BytesMut,
+    since: Instant,
+}
+
+impl Batch {
+    pub(super) fn at(pos: u64) -> Self {
+        Self { pos, len: 0, parts: Vec::new(), small: BytesMut::new(), since: Instant::now() }
+    }
+
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        if self.len == 0 {
+            self.since = Instant::now();
+        }
+        self.len += bytes.len() as u64;
+        if bytes.len() < SMALL {
+            self.small.extend_from_slice(&bytes);
+        } else {
+            self.close_small();
+            self.parts.push(bytes);
+        }
+    }
+
+    fn close_small(&mut self) {
+        if !self.small.is_empty() {
+            self.parts.push(std::mem::take(&mut self.small).freeze());
+        }
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.len >= BATCH || self.len > 0 && self.since.elapsed().as_millis() >= BATCH_AGE_MS
+    }
+
+    /// Where they belong, how many they are, and the bytes; `None` when there are none.
+    pub(super) fn take(&mut self) -> Option<(u64, u64, Vec<Bytes>)> {
+        let (pos, len) = (self.pos, std::mem::take(&mut self.len));
+        self.pos += len;
+        self.close_small();
+        (len > 0).then(|| (pos, len, std::mem::take(&mut self.parts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_has_what_was_pushed_in_its_order(
+            pushes in prop::collection::vec((0usize..100_000, any::<bool>()), 0..12),
+        ) {
+            let (mut batch, mut wanted, mut at) = (Batch::at(7), Vec::new(), 7);
+            let mut taken = Vec::new();
+            for (n, (len, takes)) in (0u8..).zip(pushes) {
+                let bytes = vec![n; len];
+                wanted.extend_from_slice(&bytes);
+                batch.push(bytes.into());
+                if takes {
+                    taken.extend(batch.take());
+                }
+            }
+            taken.extend(batch.take());
+            prop_assert!(batch.take().is_none());
+            for (pos, len, parts) in &taken {
+                prop_assert_eq!(*pos, at);
+                prop_assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *len);
+                at += len;
+            }
+            let got: Vec<Bytes> = taken.into_iter().flat_map(|(_, _, parts)| parts).collect();
+            prop_assert_eq!(got.concat(), wanted);
+        }
+    }
+}

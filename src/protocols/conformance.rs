@@ -1,0 +1,285 @@
+//! The contract of [`Protocol`] as one suite: every protocol passes it against every server there is.
+
+use std::{fmt, ops::Range};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use url::Url;
+
+use super::{Found, Listing, Protocol, Remote, Wanted, next, paths::below};
+use crate::error::{Error, Kind, Result};
+
+/// A server whose files the suite can write by another way than the protocol.
+#[async_trait]
+pub trait Ground: Send + Sync + fmt::Debug {
+    /// Makes or replaces the file `path`, and the folders it is in. A file that is replaced gets another date too.
+    async fn write(&self, path: &str, bytes: Bytes);
+
+    async fn remove(&self, path: &str);
+
+    /// The folder that `path`s are below, with a slash at its end.
+    fn url(&self) -> Url;
+
+    /// Whether the protocol has folders.
+    fn has_folders(&self) -> bool {
+        true
+    }
+}
+
+/// Names that mean something to a shell, a URL, a pattern or a command line, and here mean themselves.
+const NAMES: &[&str] = &[
+    "a b.bin",
+    "50%.bin",
+    "%41.bin",
+    "what?.bin",
+    "a#b.bin",
+    "+&;=,@:.bin",
+    "[x]*{y}.bin",
+    "-la",
+    "'\"$~.bin",
+    "日本 é.bin",
+    ".hidden",
+];
+/// Not a multiple of anything.
+const LEN: u64 = 3_000_017;
+
+/// Runs the suite in a folder of its own.
+///
+/// # Panics
+/// On the first breach, with a sentence that says which.
+pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
+    let suite = Suite { protocol, ground };
+    suite.finds_a_file().await;
+    suite.gives_exact_ranges().await;
+    suite.gives_an_empty_file().await;
+    suite.tells_what_is_missing().await;
+    suite.keeps_real_file_names().await;
+    suite.notices_a_changed_file().await;
+    suite.serves_many_at_once().await;
+    suite.survives_dropped_streams().await;
+    if ground.has_folders() {
+        suite.lists_folders().await;
+        suite.lists_an_empty_end().await;
+    }
+}
+
+struct Suite<'a> {
+    protocol: &'a dyn Protocol,
+    ground: &'a dyn Ground,
+}
+
+impl Suite<'_> {
+    fn url(&self, path: &str) -> Url {
+        below(&self.ground.url(), path)
+    }
+
+    async fn write(&self, path: &str, bytes: &Bytes) {
+        self.ground.write(path, bytes.clone()).await;
+    }
+
+    async fn file(&self, path: &str) -> Remote {
+        match self.protocol.probe(&self.url(path)).await {
+            Ok(Found::File(remote)) => remote,
+            Ok(Found::Folder(_)) => panic!("{path:?} is a file, and was taken for a folder"),
+            Err(e) => panic!("probe {path:?} failed: {}", e.report()),
+        }
+    }
+
+    async fn folder(&self, path: &str) -> Listing {
+        match self.protocol.probe(&self.url(path)).await {
+            Ok(Found::Folder(listing)) => listing,
+            Ok(Found::File(_)) => panic!("{path:?} is a folder, and was taken for a file"),
+            Err(e) => panic!("probe of folder {path:?} failed: {}", e.report()),
+        }
+    }
+
+    async fn read(&self, remote: &Remote, range: Wanted) -> Result<Vec<u8>> {
+        let mut stream = self.protocol.open(remote, range).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = next(&mut stream).await {
+            all.extend_from_slice(&bytes?);
+        }
+        Ok(all)
+    }
+
+    async fn get(&self, remote: &Remote, range: impl Into<Wanted>) -> Vec<u8> {
+        let range = range.into();
+        let got = self.read(remote, range).await;
+        got.unwrap_or_else(|e| panic!("get {range:?} of {remote:?} failed: {}", e.report()))
+    }
+
+    async fn finds_a_file(&self) {
+        let body = pattern(LEN, 1);
+        self.write("plain.bin", &body).await;
+        let remote = self.file("plain.bin").await;
+        assert_eq!(remote.len, Some(LEN), "the length of a file is told");
+        assert!(remote.ranges, "ranges of a file can be asked for");
+        assert!(remote.validator.is_some(), "a version of a file can be told from another");
+        assert_eq!(remote, self.file("plain.bin").await, "a file that is the same looks the same");
+        let whole = self.get(&remote, Wanted::ALL).await;
+        assert!(whole == body, "a whole file comes as it is");
+    }
+
+    async fn gives_exact_ranges(&self) {
+        let body = pattern(LEN, 2);
+        self.write("ranges.bin", &body).await;
+        let remote = self.file("ranges.bin").await;
+        for range in [
+            0..1,
+            LEN - 1..LEN,
+            0..LEN,
+            1_234_567..2_345_678,
+            7..7,
+            LEN..LEN,
+            32_767..32_769,
+            LEN - 40_000..LEN,
+        ] {
+            let got = self.get(&remote, range.clone()).await;
+            assert!(got == body[bounds(&range)], "{range:?} gives exactly these bytes");
+        }
+        for start in [0, 1, 2_000_000, LEN - 1, LEN] {
+            let got = self.get(&remote, Wanted { start, end: None }).await;
+            assert!(got == body[bounds(&(start..LEN))], "from {start} on gives the rest");
+        }
+        for past in [LEN - 1..LEN + 1, LEN + 5..LEN + 6] {
+            let got = self.read(&remote, past.clone().into()).await;
+            let kind = got.expect_err("a range past the end is an error").kind();
+            assert_eq!(kind, Kind::Corrupt, "a file that ends before {past:?} does is Corrupt");
+        }
+    }
+
+    async fn gives_an_empty_file(&self) {
+        self.write("empty.bin", &Bytes::new()).await;
+        let remote = self.file("empty.bin").await;
+        assert_eq!(remote.len, Some(0), "a file of 0 bytes is there, with length 0");
+        for range in [Wanted::ALL, Wanted { start: 0, end: Some(0) }] {
+            assert!(self.get(&remote, range).await.is_empty(), "an empty file has no bytes");
+        }
+    }
+
+    async fn tells_what_is_missing(&self) {
+        for path in ["missing.bin", "no folder/missing.bin"] {
+            let kind = failure(self.protocol.probe(&self.url(path)).await).kind();
+            assert_eq!(kind, Kind::NotFound, "{path:?} is not there");
+        }
+        self.write("gone.bin", &pattern(1000, 3)).await;
+        let remote = self.file("gone.bin").await;
+        self.ground.remove("gone.bin").await;
+        let kind = failure(self.read(&remote, (0..1000).into()).await).kind();
+        assert_eq!(kind, Kind::NotFound, "a file that is gone is NotFound");
+    }
+
+    async fn keeps_real_file_names(&self) {
+        for (n, name) in NAMES.iter().enumerate() {
+            let body = pattern(1000, n as u64 + 10);
+            self.write(name, &body).await;
+            let remote = self.file(name).await;
+            assert!(self.get(&remote, 0..1000).await == body, "{name:?} has its own bytes");
+        }
+    }
+
+    async fn notices_a_changed_file(&self) {
+        for (what, len) in [("longer", LEN + 1), ("shorter", 1000), ("as long", LEN)] {
+            self.write("changing.bin", &pattern(LEN, 4)).await;
+            let remote = self.file("changing.bin").await;
+            self.write("changing.bin", &pattern(len, 5)).await;
+            for range in [0..100, 500..600] {
+                let kind = failure(self.read(&remote, range.into()).await).kind();
+                assert_eq!(kind, Kind::Changed, "a file that is another, and {what}, is Changed");
+            }
+            let body = self.get(&self.file("changing.bin").await, Wanted::ALL).await;
+            assert!(body == pattern(len, 5), "and can be fetched anew");
+        }
+    }
+
+    /// As many as downloads use. A server that refuses so many says so in a way that may pass.
+    async fn serves_many_at_once(&self) {
+        let body = pattern(LEN, 6);
+        self.write("many.bin", &body).await;
+        let remote = self.file("many.bin").await;
+        let part = LEN / 8;
+        let read = |n| {
+            let remote = remote.clone();
+            async move { self.read(&remote, (n * part..(n + 1) * part).into()).await }
+        };
+        let parts = futures_util::future::join_all((0..8).map(read)).await;
+        for (n, got) in (0..).zip(parts) {
+            match got {
+                Ok(got) => {
+                    assert!(got == body[bounds(&(n * part..(n + 1) * part))], "part {n} is right");
+                }
+                Err(e) => assert!(e.kind().is_retryable(), "too many at once: {}", e.report()),
+            }
+        }
+    }
+
+    async fn survives_dropped_streams(&self) {
+        let body = pattern(LEN, 7);
+        self.write("dropped.bin", &body).await;
+        let remote = self.file("dropped.bin").await;
+        for start in (0..40).map(|n| n * 1000) {
+            let opened = self.protocol.open(&remote, Wanted { start, end: None }).await;
+            let mut stream =
+                opened.unwrap_or_else(|e| panic!("open {start}.. failed: {}", e.report()));
+            let first = next(&mut stream).await.expect("there are bytes").expect("they come");
+            let wanted = &body[bounds(&(start..start + first.len() as u64))];
+            assert!(first == wanted, "a stream after dropped ones begins at {start}");
+        }
+        assert!(self.get(&remote, 0..LEN).await == body, "after dropped streams all is well");
+    }
+
+    async fn lists_folders(&self) {
+        let mut wanted = Vec::new();
+        for (n, name) in NAMES.iter().enumerate() {
+            for folder in ["", "sub folder/", "sub folder/deeper #2/"] {
+                let (path, body) = (format!("{folder}{name}"), pattern(100 + n as u64, n as u64));
+                self.write(&format!("top/{path}"), &body).await;
+                wanted.push((path, body));
+            }
+        }
+        wanted.sort();
+        let listing = self.folder("top").await;
+        assert_eq!(listing.name, "top");
+        assert!(listing.url.path().ends_with("/top/"), "{} ends with a slash", listing.url);
+        let found: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
+        let names: Vec<_> = wanted.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(found, names, "a folder has its files at any depth, sorted");
+        for (file, (path, body)) in listing.files.iter().zip(&wanted) {
+            assert_eq!(file.remote.len, Some(body.len() as u64), "{path:?} has its length");
+            let got = self.get(&file.remote, Wanted::ALL).await;
+            assert!(got == *body, "{path:?} is opened by what the listing says of it");
+        }
+        let again = self.folder("top/").await;
+        assert_eq!(again.files, listing.files, "a slash at the end makes no difference");
+        self.write("top/-la", &pattern(100 + 7, 99)).await;
+        let old = listing.files.iter().find(|file| file.path == "-la").expect("it was listed");
+        let kind = failure(self.read(&old.remote, Wanted::ALL).await).kind();
+        assert_eq!(kind, Kind::Changed, "a file that changed since its folder was listed");
+    }
+
+    /// The last of many pages, or of many folders.
+    async fn lists_an_empty_end(&self) {
+        self.write("thin/only.bin", &Bytes::new()).await;
+        let listing = self.folder("thin").await;
+        assert_eq!(listing.files.len(), 1, "a folder of one empty file: {listing:?}");
+        assert_eq!(listing.files[0].remote.len, Some(0));
+    }
+}
+
+fn failure<T>(outcome: Result<T>) -> Error {
+    outcome.err().expect("an error was wanted")
+}
+
+/// Bytes that differ by `seed`, and at any distance that a mistake is likely to have.
+fn pattern(len: u64, seed: u64) -> Bytes {
+    let byte = |n: u64| {
+        let mixed = (n ^ seed << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        u8::try_from(mixed >> 56).expect("eight bits")
+    };
+    (0..len).map(byte).collect()
+}
+
+fn bounds(range: &Range<u64>) -> Range<usize> {
+    let bound = |n| usize::try_from(n).expect("small");
+    bound(range.start)..bound(range.end)
+}

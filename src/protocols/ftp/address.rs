@@ -1,0 +1,154 @@
+//! Where an FTP URL points.
+
+use std::fmt;
+
+use url::Url;
+
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::{
+        FetchOptions,
+        paths::{decoded_path, host},
+    },
+};
+
+/// How the connection is kept from being read by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Security {
+    /// `ftp://`: not at all.
+    Plain,
+    /// `ftpes://`: TLS once the server has agreed to it. Without it nothing is sent.
+    Explicit,
+    /// `ftps://`: TLS from the first byte.
+    Implicit,
+}
+
+impl Security {
+    fn of(scheme: &str) -> Self {
+        match scheme {
+            "ftps" => Self::Implicit,
+            "ftpes" => Self::Explicit,
+            _ => Self::Plain,
+        }
+    }
+
+    fn usual_port(self) -> u16 {
+        if self == Self::Implicit { 990 } else { 21 }
+    }
+}
+
+/// A server and who we are there: connections to one address are as good as each other.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Address {
+    pub(super) security: Security,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+impl Address {
+    /// # Errors
+    /// `InvalidInput` for a URL without a host; what is wrong with a password.
+    pub(super) fn of(url: &Url, options: &FetchOptions) -> Result<Self> {
+        let security = Security::of(url.scheme());
+        let host = host(url).ok_or_else(|| {
+            Error::new(Kind::InvalidInput, "an FTP URL names no server").hint("ftp://host/path")
+        })?;
+        let port = url.port().unwrap_or_else(|| security.usual_port());
+        let login = options.login_of(url);
+        let named = login.is_some();
+        let (user, password) = match login {
+            Some(login) => (login.user, login.password.map(|secret| secret.reveal()).transpose()?),
+            None => ("anonymous".to_owned(), None),
+        };
+        // Anonymous servers ask for an address and take anything; a named user without a password may need none.
+        let password = password.unwrap_or_else(|| if named { "" } else { "bae@" }.to_owned());
+        if [&user, &password].into_iter().any(|text| text.chars().any(char::is_control)) {
+            let text = format!("the user or the password for {host} has a control character in it");
+            return Err(Error::new(Kind::InvalidInput, text));
+        }
+        Ok(Self { security, host, port, user, password })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            write!(f, "FTP server [{host}]:{port}")
+        } else {
+            write!(f, "FTP server {host}:{port}")
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} as {:?}", self.user)
+    }
+}
+
+/// The path as commands have it: relative to where a login begins, absolute after a doubled slash (`ftp://h//etc/x`).
+/// A transfer type at its end (`;type=i`) says nothing: files are fetched as they are.
+///
+/// # Errors
+/// `InvalidInput` for what is no line of FTP.
+pub(super) fn path(url: &Url) -> Result<String> {
+    let path = decoded_path(url)?;
+    let path = path.strip_prefix('/').unwrap_or(&path);
+    let plain = [";type=i", ";type=a", ";type=d"].iter().find_map(|t| path.strip_suffix(t));
+    Ok(plain.unwrap_or(path).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(url: &str) -> Result<Address> {
+        Address::of(&Url::parse(url).unwrap(), &FetchOptions::default())
+    }
+
+    #[test]
+    fn schemes_say_how_and_where_to_connect() {
+        for (url, security, port) in [
+            ("ftp://h/", Security::Plain, 21),
+            ("ftpes://h/", Security::Explicit, 21),
+            ("ftps://h/", Security::Implicit, 990),
+            ("ftps://h:2990/", Security::Implicit, 2990),
+        ] {
+            let address = address(url).unwrap();
+            assert_eq!((address.security, address.port), (security, port), "{url}");
+        }
+    }
+
+    #[test]
+    fn nobody_in_particular_is_anonymous_and_no_password_is_shown() {
+        let anyone = address("ftp://h/").unwrap();
+        assert_eq!((anyone.user.as_str(), anyone.password.as_str()), ("anonymous", "bae@"));
+        let bob = address("ftp://bob:hunter2@h/").unwrap();
+        assert_eq!(bob.password, "hunter2");
+        assert_eq!(format!("{bob:?} {bob}").matches("hunter2").count(), 0);
+        assert_eq!(address("ftp://bob@h/").unwrap().password, "");
+    }
+
+    #[test]
+    fn a_login_is_never_a_second_command() {
+        for url in ["ftp://a%0d%0aDELE%20x:p@h/", "ftp://a:p%0aDELE%20x@h/"] {
+            assert_eq!(address(url).unwrap_err().kind(), Kind::InvalidInput, "{url}");
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_login_unless_doubled() {
+        for (url, wanted) in [
+            ("ftp://h/a/b%20c", "a/b c"),
+            ("ftp://h//etc/x", "/etc/x"),
+            ("ftp://h/%2Fetc/x", "/etc/x"),
+            ("ftp://h/x.bin;type=i", "x.bin"),
+            ("ftp://h", ""),
+        ] {
+            assert_eq!(path(&Url::parse(url).unwrap()).unwrap(), wanted, "{url}");
+        }
+    }
+}

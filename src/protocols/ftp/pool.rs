@@ -1,0 +1,61 @@
+//! Sessions that are not in use, kept for the next range: signing in anew takes seven round trips.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    address::Address,
+    session::{Session, Setup},
+};
+use crate::error::Result;
+
+/// Servers hang up on sessions that do nothing for a minute or more, and count them until then.
+const IDLE: Duration = Duration::from_secs(30);
+/// More than downloads use at once.
+const KEPT: usize = 16;
+/// So shortly after its last answer a session needs no question whether it is there.
+const FRESH: Duration = Duration::from_secs(2);
+/// For the answer that says a session is still of use. A new one is made when it takes longer.
+const IN_STEP: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) setup: Setup,
+    idle: Mutex<HashMap<Address, Vec<Session>>>,
+}
+
+impl Pool {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { setup, idle: Mutex::default() }
+    }
+
+    /// A session that is there and answers, or a new one.
+    pub(super) async fn take(&self, address: &Address) -> Result<Session> {
+        while let Some(mut session) = self.pop(address) {
+            let idle = session.used.elapsed();
+            let sure = !session.doubtful && idle < FRESH;
+            if sure || idle < IDLE && session.is_in_step(IN_STEP).await {
+                return Ok(session);
+            }
+        }
+        Session::open(&self.setup, address).await
+    }
+
+    fn pop(&self, address: &Address) -> Option<Session> {
+        self.idle.lock().get_mut(address)?.pop()
+    }
+
+    /// Keeps a session for the next one who wants it.
+    pub(super) fn give(&self, mut session: Session) {
+        session.used = Instant::now();
+        let mut idle = self.idle.lock();
+        let kept = idle.entry(session.address.clone()).or_default();
+        if kept.len() < KEPT {
+            kept.push(session);
+        }
+    }
+}

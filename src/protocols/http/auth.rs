@@ -1,0 +1,306 @@
+//! Logins: Basic (RFC 7617) and Digest (RFC 7616). A login is only sent to a server that asked for one.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use md5::{Digest as _, Md5};
+use reqwest::header::HeaderMap;
+
+use crate::error::{Error, Kind, Result};
+
+/// How a server wants to be told who asks.
+#[derive(Debug, Clone)]
+pub(super) enum Challenge {
+    Basic,
+    Digest(DigestChallenge),
+}
+
+/// What a server gave to be hashed together with the password.
+#[derive(Debug, Clone)]
+pub(super) struct DigestChallenge {
+    realm: String,
+    nonce: String,
+    opaque: Option<String>,
+    /// As the server writes it.
+    algorithm: Option<String>,
+    /// Whether it takes `qop=auth`; else the older form.
+    qop: bool,
+    stale: bool,
+    /// How often the nonce was used, over all requests.
+    used: Arc<AtomicU32>,
+}
+
+/// The strongest way that the headers of a 401 offer and we know.
+pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
+    let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
+    let offers: Vec<_> = lines.flat_map(parse).collect();
+    let digest = |offer: &&Offer| offer.scheme.eq_ignore_ascii_case("digest") && offer.is_known();
+    // A server that takes SHA-256 may offer MD5 too, in any order.
+    let mut digests: Vec<&Offer> = offers.iter().filter(digest).collect();
+    digests.sort_by_key(|offer| !offer.is_sha256());
+    if let Some(offer) = digests.first() {
+        return Some(Challenge::Digest(offer.digest()));
+    }
+    let basic = |offer: &Offer| offer.scheme.eq_ignore_ascii_case("basic");
+    offers.iter().any(basic).then_some(Challenge::Basic)
+}
+
+impl Challenge {
+    /// Whether only the number was too old, and the login may be right.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Digest(digest) if digest.stale)
+    }
+
+    /// The value of `Authorization`.
+    pub(super) fn answer(
+        &self,
+        user: &str,
+        password: &str,
+        method: &str,
+        uri: &str,
+    ) -> Result<String> {
+        match self {
+            Self::Basic => Ok(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))),
+            Self::Digest(digest) => {
+                let mut random = [0; 16];
+                getrandom::fill(&mut random)
+                    .map_err(|e| Error::new(Kind::Internal, format!("no randomness: {e}")))?;
+                let count = digest.used.fetch_add(1, Ordering::Relaxed) + 1;
+                Ok(digest.answer(user, password, method, uri, &STANDARD.encode(random), count))
+            }
+        }
+    }
+}
+
+impl DigestChallenge {
+    fn answer(
+        &self,
+        user: &str,
+        password: &str,
+        method: &str,
+        uri: &str,
+        cnonce: &str,
+        count: u32,
+    ) -> String {
+        let hash = |text: String| self.hash(&text);
+        let algorithm = self.algorithm.as_deref().unwrap_or("MD5");
+        let mut secret = hash(format!("{user}:{}:{password}", self.realm));
+        if algorithm.to_ascii_lowercase().ends_with("-sess") {
+            secret = hash(format!("{secret}:{}:{cnonce}", self.nonce));
+        }
+        let what = hash(format!("{method}:{uri}"));
+        let response = match self.qop {
+            true => hash(format!("{secret}:{}:{count:08x}:{cnonce}:auth:{what}", self.nonce)),
+            false => hash(format!("{secret}:{}:{what}", self.nonce)),
+        };
+        let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let mut out = format!(
+            "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\"",
+            quote(user),
+            quote(&self.realm),
+            quote(&self.nonce),
+            quote(uri)
+        );
+        let mut add = |text: std::fmt::Arguments<'_>| {
+            write!(out, ", {text}").expect("a String takes all text");
+        };
+        if let Some(algorithm) = &self.algorithm {
+            add(format_args!("algorithm={algorithm}"));
+        }
+        if let Some(opaque) = &self.opaque {
+            add(format_args!("opaque={}", quote(opaque)));
+        }
+        if self.qop || algorithm.to_ascii_lowercase().ends_with("-sess") {
+            add(format_args!("qop=auth, nc={count:08x}, cnonce={}", quote(cnonce)));
+        }
+        out
+    }
+
+    fn hash(&self, text: &str) -> String {
+        let sha256 = self.algorithm.as_deref().is_some_and(is_sha256);
+        let bytes = match sha256 {
+            true => digest(&SHA256, text.as_bytes()).as_ref().to_vec(),
+            false => Md5::digest(text.as_bytes()).to_vec(),
+        };
+        bytes.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes all text");
+            hex
+        })
+    }
+}
+
+fn is_sha256(algorithm: &str) -> bool {
+    ["sha-256", "sha-256-sess"].contains(&algorithm.to_ascii_lowercase().as_str())
+}
+
+/// One challenge of a header line.
+#[derive(Debug, Default)]
+struct Offer {
+    scheme: String,
+    /// Names in lower case.
+    values: HashMap<String, String>,
+}
+
+impl Offer {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Whether it is a digest of an algorithm and a protection that we know.
+    fn is_known(&self) -> bool {
+        let algorithm = self.get("algorithm").unwrap_or("MD5").to_ascii_lowercase();
+        let qop = self.get("qop").is_none_or(takes_auth);
+        ["md5", "md5-sess", "sha-256", "sha-256-sess"].contains(&algorithm.as_str())
+            && qop
+            && self.get("nonce").is_some()
+    }
+
+    fn is_sha256(&self) -> bool {
+        self.get("algorithm").is_some_and(is_sha256)
+    }
+
+    fn digest(&self) -> DigestChallenge {
+        let text = |name: &str| self.get(name).unwrap_or_default().to_owned();
+        DigestChallenge {
+            realm: text("realm"),
+            nonce: text("nonce"),
+            opaque: self.get("opaque").map(str::to_owned),
+            algorithm: self.get("algorithm").map(str::to_owned),
+            qop: self.get("qop").is_some(),
+            stale: self.get("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
+            used: Arc::default(),
+        }
+    }
+}
+
+fn takes_auth(list: &str) -> bool {
+    list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth"))
+}
+
+/// The challenges of a line. `name=value` belongs to the last word that stood alone: that is a scheme.
+fn parse(line: &str) -> Vec<Offer> {
+    let mut offers: Vec<Offer> = Vec::new();
+    for item in split_outside_quotes(line) {
+        let mut item = item.trim();
+        let is_word = |text: &str| !text.is_empty() && !text.contains(['=', '"', ' ', '\t']);
+        let (first, rest) = item.split_once([' ', '\t']).unwrap_or((item, ""));
+        if is_word(first) {
+            offers.push(Offer { scheme: first.to_owned(), ..Offer::default() });
+            item = rest.trim();
+        }
+        let (Some(offer), Some((name, value))) = (offers.last_mut(), item.split_once('=')) else {
+            continue;
+        };
+        offer.values.insert(name.trim().to_ascii_lowercase(), unquoted(value.trim()));
+    }
+    offers
+}
+
+fn split_outside_quotes(line: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                parts.push(&line[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&line[start..]);
+    parts
+}
+
+fn unquoted(text: &str) -> String {
+    let Some(inner) = text.strip_prefix('"') else { return text.to_owned() };
+    let (mut out, mut escaped) = (String::new(), false);
+    for c in inner.chars() {
+        match c {
+            _ if escaped => {
+                out.push(c);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => break,
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The example of RFC 7616, section 3.9.1.
+    const OFFERS: &str = "Basic realm=\"a, \\\"b\\\"\", Digest realm=\"http-auth@example.org\", qop=\"auth, auth-int\", \
+        algorithm=MD5, nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", opaque=\"FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS\"";
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("www-authenticate", line.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_digest_of_the_standard_comes_out() {
+        let sha = OFFERS.replace("algorithm=MD5", "algorithm=SHA-256");
+        for (offers, response) in [
+            (OFFERS, "8ca523f5e9506fed4657c9700eebdbec"),
+            (&sha, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+        ] {
+            let Some(Challenge::Digest(digest)) = challenges(&headers(&[offers])) else {
+                panic!("no digest")
+            };
+            let cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
+            let value =
+                digest.answer("Mufasa", "Circle of Life", "GET", "/dir/index.html", cnonce, 1);
+            assert!(value.contains(&format!("response=\"{response}\"")), "{value}");
+            assert!(value.contains("qop=auth, nc=00000001"), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_strongest_known_way_is_taken() {
+        let md5 = "Digest realm=\"x\", nonce=\"1\"";
+        let sha = "Digest realm=\"x\", nonce=\"2\", algorithm=SHA-256, qop=\"auth\"";
+        let unknown = "Digest realm=\"x\", nonce=\"3\", algorithm=SHA-512-256";
+        let nonce = |lines: &[&str]| match challenges(&headers(lines)) {
+            Some(Challenge::Digest(digest)) => digest.nonce,
+            Some(Challenge::Basic) => "basic".to_owned(),
+            None => "none".to_owned(),
+        };
+        assert_eq!(nonce(&[md5, sha]), "2");
+        assert_eq!(nonce(&["Basic realm=\"x\"", md5]), "1");
+        assert_eq!(nonce(&[unknown, "basic"]), "basic");
+        assert_eq!(nonce(&["Negotiate"]), "none");
+    }
+
+    #[test]
+    fn basic_is_the_login_in_base64() {
+        let value = Challenge::Basic.answer("bob", "sécret", "GET", "/").unwrap();
+        assert_eq!(value, "Basic Ym9iOnPDqWNyZXQ=");
+    }
+
+    proptest! {
+        #[test]
+        fn any_challenge_is_read_without_panic(line in "[ -~]{0,80}") {
+            let _ = parse(&line);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The connections, and the way of a request: redirects, logins, and what is carried to whom.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use reqwest::{
+    Certificate, Client, ClientBuilder, Method, Response,
+    header::{HeaderMap, HeaderName, HeaderValue},
+    redirect::Policy,
+};
+use url::{Origin, Url};
+
+use super::{
+    auth::{Challenge, challenges},
+    cookies::Cookies,
+    errors::broken,
+};
+use crate::{
+    config::{Proxy, Secret},
+    error::{Error, Kind, Result},
+    protocols::{FetchOptions, Login, Validator, Wanted, place},
+};
+
+/// As many as curl and browsers allow for one request, by half: more is a loop.
+const MAX_REDIRECTS: usize = 10;
+/// How long a connection may take when nothing is said of it.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a server may be silent when nothing is said of it.
+const SILENCE: Duration = Duration::from_secs(60);
+/// So many bytes are worth a connection of their own: HTTP/2 cuts them into small frames, and side by side they would
+/// share one window.
+const LONG: u64 = 1 << 20;
+/// What HTTP/2 may have under way on one connection: enough for 1 Gbit/s at 30 ms.
+const WINDOW: u32 = 4 << 20;
+/// The most bytes of headers taken over HTTP/2; over 1.1 hyper takes 400 KiB and 100 lines.
+const MAX_HEADERS: u32 = 64 << 10;
+
+/// One request: a GET, unless it is a question.
+#[derive(Debug, Clone)]
+pub(super) struct Ask<'a> {
+    /// Whose host the user's login and headers are for.
+    pub(super) asked: &'a Url,
+    pub(super) url: &'a Url,
+    pub(super) range: Option<Wanted>,
+    /// The version that is wanted.
+    pub(super) validator: Option<&'a Validator>,
+    pub(super) question: Option<Question>,
+}
+
+/// What is asked where it is not for bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) method: Method,
+    pub(super) depth: HeaderValue,
+    /// XML.
+    pub(super) body: &'static str,
+}
+
+impl Ask<'_> {
+    fn method(&self) -> Method {
+        self.question.as_ref().map_or(Method::GET, |question| question.method.clone())
+    }
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// Several requests may share a connection, where the server speaks HTTP/2.
+    shared: Client,
+    /// Each request has a TCP connection to itself, by HTTP/1.1.
+    own: Client,
+    options: Arc<FetchOptions>,
+    headers: HeaderMap,
+    cookies: Cookies,
+    /// What servers that want a login asked for last, so that it is sent at once the next time.
+    challenges: Mutex<HashMap<Origin, Challenge>>,
+}
+
+impl Wire {
+    pub(super) fn new(options: Arc<FetchOptions>) -> Result<Self> {
+        let build = |builder: ClientBuilder| {
+            let failed = |e| Error::new(Kind::InvalidInput, "the HTTP client").because(e);
+            builder.build().map_err(failed)
+        };
+        let cookies = match &options.cookies {
+            Some(path) => Cookies::read(path)?,
+            None => Cookies::default(),
+        };
+        Ok(Self {
+            shared: build(builder(&options)?)?,
+            own: build(builder(&options)?.http1_only())?,
+            headers: user_headers(&options)?,
+            cookies,
+            challenges: Mutex::default(),
+            options,
+        })
+    }
+
+    /// Follows redirects and logs in where that is asked for. Any other answer is returned, whatever its status, with
+    /// where it came from.
+    pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Response)> {
+        let mut at = without_login(ask.url);
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.get_once(&ask, &at).await?;
+            let status = response.status();
+            let location = response.headers().get("location");
+            let Some(location) = location.filter(|_| status.is_redirection()) else {
+                return Ok((at, response));
+            };
+            at = redirected(&at, location)?;
+        }
+        let text = format!("{}: more than {MAX_REDIRECTS} redirects", place(ask.url));
+        Err(Error::new(Kind::Unsupported, text))
+    }
+
+    /// One answer, after the login if there is one to give.
+    async fn get_once(&self, ask: &Ask<'_>, at: &Url) -> Result<Response> {
+        let trusted = at.origin() == ask.asked.origin();
+        let known = self.challenges.lock().get(&at.origin()).cloned();
+        let login = match trusted {
+            true => self.options.login_of(ask.asked),
+            false => self.options.netrc_of(at),
+        };
+        let Some(login) = login else { return self.send(ask, at, trusted, None).await };
+        let method = ask.method();
+        let first = known.map(|challenge| authorization(&challenge, &login, &method, at));
+        let first = first.transpose()?;
+        let tried = first.is_some();
+        let response = self.send(ask, at, trusted, first).await?;
+        if response.status() != reqwest::StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let asked_for = challenges(response.headers());
+        // A second no to the same login is final, but for a digest whose number was too old.
+        let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
+            return Ok(response);
+        };
+        let again = authorization(&challenge, &login, &method, at)?;
+        self.challenges.lock().insert(at.origin(), challenge);
+        self.send(ask, at, trusted, Some(again)).await
+    }
+
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        at: &Url,
+        trusted: bool,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Response> {
+        let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
+        let alone = ask.question.is_none() && ask.range.is_none_or(is_long);
+        let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
+        headers.insert("accept", HeaderValue::from_static("*/*"));
+        headers.insert("accept-encoding", HeaderValue::from_static("identity"));
+        if let Some(value) = authorization {
+            headers.insert("authorization", value);
+        }
+        if let Some(cookies) = self.cookies.of(at) {
+            headers.insert("cookie", cookies);
+        }
+        if let Some(range) = ask.range {
+            headers.insert("range", range_value(range)?);
+            if let Some(validator) = ask.validator.and_then(if_range) {
+                headers.insert("if-range", validator);
+            }
+        }
+        let body = ask.question.as_ref().map(|question| {
+            headers.insert("depth", question.depth.clone());
+            headers.insert("content-type", HeaderValue::from_static("application/xml"));
+            question.body
+        });
+        let send = |client: &Client| {
+            let request = client.request(ask.method(), at.clone()).headers(headers.clone());
+            match body {
+                Some(body) => request.body(body).send(),
+                None => request.send(),
+            }
+        };
+        let sent = match send(if alone { &self.own } else { &self.shared }).await {
+            // A server may know HTTP/2 only.
+            Err(e) if alone && e.is_connect() && at.scheme() == "https" => send(&self.shared).await,
+            sent => sent,
+        };
+        sent.map_err(|e| broken(at, e))
+    }
+}
+
+fn builder(options: &FetchOptions) -> Result<ClientBuilder> {
+    let ours = concat!("bae/", env!("CARGO_PKG_VERSION"));
+    let mut builder = Client::builder()
+        .user_agent(options.user_agent.as_deref().unwrap_or(ours))
+        .redirect(Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .connect_timeout(options.connect_timeout.unwrap_or(CONNECT))
+        .read_timeout(options.silence.unwrap_or(SILENCE))
+        .tcp_nodelay(true)
+        .http2_initial_stream_window_size(WINDOW)
+        .http2_initial_connection_window_size(WINDOW)
+        .http2_max_header_list_size(MAX_HEADERS);
+    if let Some(proxy) = &options.proxy {
+        builder = builder.proxy(proxy_of(proxy)?);
+    }
+    if let Some(path) = &options.cacert {
+        let read = std::fs::read(path).map_err(|e| Error::io(certificates(path), e))?;
+        let found = Certificate::from_pem_bundle(&read).unwrap_or_default();
+        if found.is_empty() {
+            let text = format!("{} have no PEM certificate among them", certificates(path));
+            return Err(Error::new(Kind::InvalidInput, text));
+        }
+        builder = builder.tls_certs_merge(found);
+    }
+    Ok(builder)
+}
+
+fn certificates(path: &std::path::Path) -> String {
+    format!("certificates {}", path.display())
+}
+
+/// The error leaves out the URL: it may hold a password.
+fn proxy_of(proxy: &Proxy) -> Result<reqwest::Proxy> {
+    reqwest::Proxy::all(proxy.url().clone())
+        .map_err(|_| Error::new(Kind::InvalidInput, format!("proxy {proxy} cannot be used")))
+}
+
+/// The user's own headers, whose values are not shown anywhere.
+fn user_headers(options: &FetchOptions) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if let Some(referer) = &options.referer {
+        headers.insert("referer", value(referer, "the referer")?);
+    }
+    for (name, secret) in &options.headers {
+        let wrong = || Error::new(Kind::InvalidInput, format!("{name:?} is not a header's name"));
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        let mut value = value(&secret.reveal()?, &format!("the value of header {name}"))?;
+        value.set_sensitive(true);
+        headers.append(header, value);
+    }
+    Ok(headers)
+}
+
+fn value(text: &str, what: &str) -> Result<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| Error::new(Kind::InvalidInput, format!("{what} has characters no header may")))
+}
+
+fn authorization(
+    challenge: &Challenge,
+    login: &Login,
+    method: &Method,
+    at: &Url,
+) -> Result<HeaderValue> {
+    let password = login.password.as_ref().map(Secret::reveal).transpose()?.unwrap_or_default();
+    let uri = match at.query() {
+        Some(query) => format!("{}?{query}", at.path()),
+        None => at.path().to_owned(),
+    };
+    let mut value =
+        value(&challenge.answer(&login.user, &password, method.as_str(), &uri)?, "the login")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn range_value(range: Wanted) -> Result<HeaderValue> {
+    let last = range.end.map(|end| (end - 1).to_string()).unwrap_or_default();
+    value(&format!("bytes={}-{last}", range.start), "the range")
+}
+
+fn if_range(validator: &Validator) -> Option<HeaderValue> {
+    let (Validator::ETag(text) | Validator::Modified(text, _)) = validator;
+    HeaderValue::from_str(text).ok()
+}
+
+fn without_login(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Only URLs without a host refuse this, and they have no login.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+/// Where a redirect leads.
+fn redirected(from: &Url, location: &HeaderValue) -> Result<Url> {
+    let bad = |kind, why: &str| Error::new(kind, format!("{}: a redirect {why}", place(from)));
+    let text = String::from_utf8_lossy(location.as_bytes());
+    let to = from.join(&text).map_err(|_| bad(Kind::Unsupported, "to what is no URL"))?;
+    match (from.scheme(), to.scheme()) {
+        ("https", "http") => Err(bad(Kind::Unsupported, "from https to http")
+            .hint("give the http URL itself if it is to be trusted")),
+        (_, "http" | "https") if to.has_host() => Ok(without_login(&to)),
+        _ => Err(bad(Kind::Unsupported, &format!("to scheme {:?}", to.scheme()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(from: &str, location: &str) -> Result<String> {
+        let location = HeaderValue::from_str(location).unwrap();
+        redirected(&from.parse().unwrap(), &location).map(Into::into)
+    }
+
+    #[test]
+    fn a_redirect_may_be_relative_and_never_leads_out_of_tls() {
+        assert_eq!(to("http://x/a/b?q", "../c").unwrap(), "http://x/c");
+        assert_eq!(to("http://x/a", "https://u:p@y/c").unwrap(), "https://y/c");
+        for (from, location) in [
+            ("https://x/", "http://x/"),
+            ("http://x/", "file:///etc/passwd"),
+            ("http://x/", "http://"),
+        ] {
+            assert!(to(from, location).is_err(), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_written_with_both_ends_included() {
+        let text = |range: Wanted| range_value(range).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(text((0..1).into()), "bytes=0-0");
+        assert_eq!(text(Wanted { start: 5, end: None }), "bytes=5-");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_one_is_refused_without_its_value() {
+        let secret = || Secret::Text("hunter2\n".repeat(2));
+        let options = FetchOptions { headers: vec![("X".into(), secret())], ..Default::default() };
+        let e = user_headers(&options).unwrap_err();
+        assert!(!e.report().contains("hunter2"), "{}", e.report());
+        let options =
+            FetchOptions { headers: vec![("a b".into(), secret())], ..Default::default() };
+        assert_eq!(user_headers(&options).unwrap_err().kind(), Kind::InvalidInput);
+    }
+}

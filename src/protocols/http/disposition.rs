@@ -1,0 +1,106 @@
+//! The name in a `Content-Disposition` (RFC 6266): `filename*` where there is one, else `filename`.
+
+use percent_encoding::percent_decode_str;
+use reqwest::header::HeaderValue;
+
+/// What the server calls the file; only the last part where it names folders. Not made safe.
+pub(super) fn name(value: &HeaderValue) -> Option<String> {
+    // Bytes beyond ASCII are what browsers take them for: UTF-8, and Latin-1 where they are none.
+    let text = match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
+    };
+    let parameters = parameters(&text);
+    let find = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
+    let found =
+        find("filename*").and_then(extended).or_else(|| find("filename").map(str::to_owned));
+    let last = found?.rsplit(['/', '\\']).next().unwrap_or_default().trim().to_owned();
+    (!last.is_empty()).then_some(last)
+}
+
+/// RFC 8187: `UTF-8'en'na%C3%AFve`.
+fn extended(value: &str) -> Option<String> {
+    let (charset, rest) = value.split_once('\'')?;
+    let (_language, encoded) = rest.split_once('\'')?;
+    let bytes: Vec<u8> = percent_decode_str(encoded).collect();
+    match charset.to_ascii_lowercase().as_str() {
+        "utf-8" => String::from_utf8(bytes).ok(),
+        "iso-8859-1" => Some(bytes.into_iter().map(char::from).collect()),
+        _ => None,
+    }
+}
+
+/// What follows the first semicolon: names in lower case, values without their quotes.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut rest = text.split_once(';').map_or("", |(_, rest)| rest);
+    while let Some((name, after)) = rest.split_once('=') {
+        let (value, left) = value(after.trim_start());
+        let name = name.trim_matches(|c: char| c == ';' || c.is_whitespace());
+        found.push((name.to_ascii_lowercase(), value));
+        rest = left;
+    }
+    found
+}
+
+/// A value and what follows it.
+fn value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim().to_owned(), &text[end..]);
+    };
+    let (mut out, mut escaped) = (String::new(), false);
+    for (at, c) in quoted.char_indices() {
+        match c {
+            _ if escaped => {
+                out.push(c);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => return (out, &quoted[at + 1..]),
+            _ => out.push(c),
+        }
+    }
+    (out, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Option<String> {
+        name(&HeaderValue::from_bytes(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn the_extended_name_comes_before_the_plain_one() {
+        for (text, wanted) in [
+            ("attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin", "naïve.bin"),
+            ("attachment; FileName = plain.txt", "plain.txt"),
+            ("inline; filename=\"a \\\"b\\\"; c.txt\"; size=3", "a \"b\"; c.txt"),
+            ("attachment; filename*=iso-8859-1'en'%A3.txt", "£.txt"),
+            ("attachment; filename*=klingon''x; filename=y", "y"),
+            ("attachment; filename=\"../../etc/passwd\"", "passwd"),
+            ("attachment; filename=\"C:\\\\a\\\\b.txt\"", "b.txt"),
+            ("attachment; filename=\"not ended", "not ended"),
+        ] {
+            assert_eq!(of(text).as_deref(), Some(wanted), "{text}");
+        }
+        for none in ["attachment", "attachment; filename=\"\"", "", "filename=x"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        let latin = HeaderValue::from_bytes(b"attachment; filename=caf\xe9").unwrap();
+        assert_eq!(name(&latin).as_deref(), Some("café"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_gives_a_name_without_folders_or_none(text in "[ -~é]{0,80}") {
+            if let Some(name) = of(&text) {
+                prop_assert!(!name.is_empty() && !name.contains(['/', '\\']));
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The one question of WebDAV that HTTP does not have. It goes the way of every other request: redirects, logins, headers.
+
+use reqwest::{Method, header::HeaderValue};
+use url::Url;
+
+use super::{
+    Http,
+    client::{Ask, Question},
+    errors::{broken, refused},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::place,
+};
+
+/// The most bytes of an answer: about 100,000 files in one folder.
+const LONGEST: usize = 64 << 20;
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::protocols) enum Depth {
+    /// The thing itself.
+    Zero,
+    /// And what is directly in it.
+    One,
+}
+
+impl Http {
+    /// The answer to a PROPFIND of `url`, and where it came from.
+    ///
+    /// # Errors
+    /// As [`Protocol::probe`](crate::protocols::Protocol::probe); `Unsupported` where WebDAV is not spoken.
+    pub(in crate::protocols) async fn propfind(
+        &self,
+        url: &Url,
+        depth: Depth,
+        body: &'static str,
+    ) -> Result<(Url, Vec<u8>)> {
+        let depth = HeaderValue::from_static(if depth == Depth::Zero { "0" } else { "1" });
+        let method = Method::from_bytes(b"PROPFIND").expect("eight letters are a method");
+        let question = Some(Question { method, depth, body });
+        let ask = Ask { asked: url, url, range: None, validator: None, question };
+        let (at, mut response) = self.wire.get(ask).await?;
+        let status = response.status();
+        if status.as_u16() != 207 {
+            let error = refused(&at, status, response.headers());
+            return Err(if status.is_success() || matches!(status.as_u16(), 405 | 501) {
+                let text = format!("{}: WebDAV is not spoken here ({status})", place(&at));
+                Error::new(Kind::Unsupported, text).hint("a file alone is fetched by https://")
+            } else {
+                error
+            });
+        }
+        let mut answer = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| broken(&at, e))? {
+            if answer.len() + bytes.len() > LONGEST {
+                let text = format!("{}: its listing is longer than 64 MiB", place(&at));
+                return Err(
+                    Error::new(Kind::Unsupported, text).hint("fetch the folders in it one by one")
+                );
+            }
+            answer.extend_from_slice(&bytes);
+        }
+        Ok((at, answer))
+    }
+}

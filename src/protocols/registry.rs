@@ -1,0 +1,88 @@
+//! Which protocol speaks for a URL.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use url::Url;
+
+use super::{FetchOptions, Http, Protocol, ftp, s3, sftp, webdav};
+use crate::error::{Error, Kind, Result};
+
+type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
+
+/// Every scheme and what speaks it. A new protocol is its file and its line here.
+const SCHEMES: &[(&[&str], Make)] = &[
+    (&["http", "https"], Http::make),
+    (ftp::SCHEMES, ftp::make),
+    (sftp::SCHEMES, sftp::make),
+    (webdav::SCHEMES, webdav::make),
+    (s3::SCHEMES, s3::make),
+];
+
+/// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Protocols {
+    options: Arc<FetchOptions>,
+    /// By line of [`SCHEMES`].
+    made: Arc<Mutex<HashMap<usize, Arc<dyn Protocol>>>>,
+}
+
+impl Protocols {
+    #[must_use]
+    pub fn new(options: FetchOptions) -> Self {
+        Self { options: Arc::new(options), made: Arc::default() }
+    }
+
+    /// All schemes there are.
+    pub fn schemes() -> impl Iterator<Item = &'static str> {
+        SCHEMES.iter().flat_map(|(schemes, _)| schemes.iter().copied())
+    }
+
+    /// What speaks for `url`, or, with `scheme`, for that scheme whatever the URL's own is.
+    ///
+    /// # Errors
+    /// `Unsupported` for a scheme that is not known; what is wrong with the options.
+    pub fn of(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
+        let scheme = scheme.unwrap_or(url.scheme());
+        let Some(line) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
+            let known: Vec<_> = Self::schemes().collect();
+            return Err(Error::new(Kind::Unsupported, format!("scheme {scheme:?} is not known"))
+                .hint(format!("there are: {}", known.join(", "))));
+        };
+        let mut made = self.made.lock();
+        if let Some(protocol) = made.get(&line) {
+            return Ok(Arc::clone(protocol));
+        }
+        let protocol = SCHEMES[line].1(&self.options)?;
+        made.insert(line, Arc::clone(&protocol));
+        Ok(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocols() -> Protocols {
+        Protocols::new(FetchOptions::default())
+    }
+
+    #[test]
+    fn a_protocol_is_made_once_for_all_its_schemes() {
+        let protocols = protocols();
+        let of = |url: &str| protocols.of(&url.parse().unwrap(), None).unwrap();
+        assert!(Arc::ptr_eq(&of("http://a/"), &of("https://b/")));
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_with_those_there_are() {
+        let url = "gopher://x/".parse().unwrap();
+        let e = protocols().of(&url, None).unwrap_err();
+        assert_eq!(
+            (e.kind(), e.to_string().as_str()),
+            (Kind::Unsupported, "scheme \"gopher\" is not known")
+        );
+        assert!(e.hint_text().unwrap().contains("https"));
+        assert!(protocols().of(&url, Some("http")).is_ok());
+    }
+}

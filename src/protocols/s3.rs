@@ -1,0 +1,271 @@
+//! Objects of S3 buckets: `s3://bucket/key`, and with a slash at its end, or where there is no such object, all below it.
+//!
+//! The client is the one of `backends`, so everything that is known of S3 places holds here too. A URL's parameters say
+//! where the bucket is, as a storage's do (`endpoint`, `region`, `path_style`); keys come from the login (the access key
+//! is the user, the secret key the password), else from where AWS tools look for them.
+//!
+//! What it refuses: keys that are no paths (empty parts, `.`, `..`), since files are made of them; a proxy other than
+//! the environment's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::stream;
+use parking_lot::Mutex;
+use url::Url;
+
+use super::{
+    ByteStream, Entry, FetchOptions, Found, Listing, MAX_ENTRIES, Protocol, Remote, Validator,
+    Wanted,
+    paths::{as_folder, below, decoded, decoded_path, last_part},
+    patience::Patience,
+};
+use crate::{
+    backends::{S3Settings, S3Source, SourceObject},
+    error::{Error, Kind, Result},
+};
+
+pub(super) const SCHEMES: &[&str] = &["s3"];
+
+/// Buckets, each with a client of its own.
+#[derive(Debug)]
+pub(super) struct S3 {
+    options: Arc<FetchOptions>,
+    /// By what a URL says beside the key.
+    sources: Mutex<HashMap<String, Arc<S3Source>>>,
+}
+
+pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
+    if options.proxy.is_some() {
+        return Err(Error::new(Kind::Unsupported, "a proxy for S3 is set in the environment")
+            .hint("set HTTPS_PROXY or HTTP_PROXY"));
+    }
+    Ok(Arc::new(S3 { options: Arc::clone(options), sources: Mutex::default() }))
+}
+
+impl S3 {
+    fn source(&self, url: &Url) -> Result<Arc<S3Source>> {
+        let mut place = url.clone();
+        place.set_path("");
+        let mut sources = self.sources.lock();
+        if let Some(source) = sources.get(place.as_str()) {
+            return Ok(Arc::clone(source));
+        }
+        let source = Arc::new(S3Source::new(settings(url, &self.options)?));
+        sources.insert(place.into(), Arc::clone(&source));
+        Ok(source)
+    }
+
+    async fn folder(&self, source: &S3Source, url: &Url, key: &str) -> Result<Option<Listing>> {
+        let prefix = match key.trim_end_matches('/') {
+            "" => String::new(),
+            key => format!("{key}/"),
+        };
+        let url = as_folder(url);
+        let (mut files, mut page) = (Vec::new(), None);
+        let mut found = false;
+        loop {
+            let listed = source.list(&prefix, page.as_deref()).await?;
+            found |= !listed.objects.is_empty();
+            for object in listed.objects {
+                let path = object.key.strip_prefix(&prefix).unwrap_or_default();
+                // What other tools leave to stand for a folder.
+                if path.is_empty() || (path.ends_with('/') && object.len == 0) {
+                    continue;
+                }
+                check(path).map_err(|e| e.within(super::place(&url)))?;
+                let remote = remote(below(&url, path), &object);
+                files.push(Entry { path: path.to_owned(), remote });
+            }
+            if files.len() > MAX_ENTRIES {
+                let text = format!("{}: more than {MAX_ENTRIES} objects", super::place(&url));
+                return Err(
+                    Error::new(Kind::Unsupported, text).hint("fetch the folders in it one by one")
+                );
+            }
+            page = listed.next;
+            if page.is_none() {
+                break;
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup_by(|a, b| a.path == b.path);
+        // A bucket is there though nothing is in it.
+        let found = found || prefix.is_empty();
+        Ok(found.then(|| Listing { name: last_part(&url), url, files }))
+    }
+}
+
+#[async_trait]
+impl Protocol for S3 {
+    async fn probe(&self, url: &Url) -> Result<Found> {
+        let (source, key) = (self.source(url)?, key(url)?);
+        if !key.is_empty()
+            && !key.ends_with('/')
+            && let Some(object) = source.look(&key).await?
+        {
+            let name = Some(last_part(url));
+            return Ok(Found::File(Remote { name, ..remote(url.clone(), &object) }));
+        }
+        match self.folder(&source, url, &key).await? {
+            Some(listing) => Ok(Found::Folder(listing)),
+            None => {
+                let text =
+                    format!("{}: no object has this key or begins with it", super::place(url));
+                Err(Error::new(Kind::NotFound, text))
+            }
+        }
+    }
+
+    async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
+        let (source, key) = (self.source(&remote.url)?, key(&remote.url)?);
+        let len = match remote.len {
+            Some(len) => len,
+            None => match source.look(&key).await? {
+                Some(object) => object.len,
+                None => return Err(Error::new(Kind::NotFound, super::place(&remote.url))),
+            },
+        };
+        let end = range.end.unwrap_or(len);
+        if range.start > len || end > len {
+            return Err(Error::new(Kind::Corrupt, super::place(&remote.url))
+                .because(format!("the object has {len} bytes, and more were asked for")));
+        }
+        if end <= range.start {
+            return Ok(Box::pin(stream::empty()));
+        }
+        let etag = match &remote.validator {
+            Some(Validator::ETag(etag)) => Some(etag.as_str()),
+            _ => None,
+        };
+        let silence = Patience::of(&self.options).silence;
+        source.open(&key, range.start..end, etag, silence).await
+    }
+}
+
+fn key(url: &Url) -> Result<String> {
+    let path = decoded_path(url)?;
+    Ok(path.strip_prefix('/').unwrap_or(&path).to_owned())
+}
+
+/// Names are made of keys, and URLs of names.
+fn check(path: &str) -> Result<()> {
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) || path.contains('\0') {
+        return Err(Error::new(Kind::Unsupported, format!("the key {path:?} is no path")));
+    }
+    Ok(())
+}
+
+fn remote(url: Url, object: &SourceObject) -> Remote {
+    Remote {
+        len: Some(object.len),
+        ranges: true,
+        validator: object.etag.clone().map(Validator::ETag),
+        content_type: object.content_type.clone(),
+        modified: object.modified,
+        ..Remote::at(url)
+    }
+}
+
+fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
+    let bad = |what: String| Error::new(Kind::InvalidInput, what);
+    let bucket = url.host_str().and_then(decoded).filter(|bucket| !bucket.is_empty());
+    let bucket = bucket.ok_or_else(|| bad("an S3 URL names no bucket".into()).hint(FORM))?;
+    let mut settings = S3Settings { bucket, ..S3Settings::default() };
+    if url.port().is_some() {
+        return Err(bad("an S3 URL has a port: the server is a parameter".into()).hint(FORM));
+    }
+    let mut endpoint = None;
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "endpoint" => endpoint = Some(value.into_owned()),
+            "region" => settings.region = Some(value.into_owned()),
+            "path_style" => {
+                let wrong =
+                    || bad(format!("path_style of an S3 URL is {value:?}")).hint("true or false");
+                settings.path_style = Some(value.parse().map_err(|_| wrong())?);
+            }
+            // Without the value, which may be a key.
+            _ => return Err(bad(format!("an S3 URL has the parameter {name:?}")).hint(FORM)),
+        }
+    }
+    let from_env = || {
+        let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+        names.iter().find_map(|name| std::env::var(name).ok()).filter(|url| !url.is_empty())
+    };
+    if let Some(text) = endpoint.or_else(from_env) {
+        let endpoint =
+            Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let wrong = || bad("the endpoint of an S3 URL is no http URL".into()).hint(FORM);
+        settings.endpoint = Some(endpoint.ok_or_else(wrong)?);
+    }
+    if let Some(login) = options.login_of(url) {
+        let secret = login.password.map(|secret| secret.reveal()).transpose()?;
+        let missing = || bad(format!("the access key {} has no secret key", login.user));
+        settings.secret_access_key = Some(secret.ok_or_else(missing)?);
+        settings.access_key_id = Some(login.user);
+    }
+    Ok(settings)
+}
+
+const FORM: &str =
+    "s3://bucket/key?endpoint=https://host&region=NAME&path_style=true, all parameters optional";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn of(url: &str) -> Result<S3Settings> {
+        settings(&Url::parse(url).unwrap(), &FetchOptions::default())
+    }
+
+    #[test]
+    fn a_url_says_where_the_bucket_is() {
+        let settings =
+            of("s3://My-bucket/a/b?endpoint=http://h:9000&region=eu&path_style=true").unwrap();
+        assert_eq!((settings.bucket.as_str(), settings.path_style), ("My-bucket", Some(true)));
+        assert_eq!(settings.endpoint.unwrap().as_str(), "http://h:9000/");
+        assert_eq!(settings.region.as_deref(), Some("eu"));
+        assert_eq!(key(&Url::parse("s3://b/a%20b/c?region=x").unwrap()).unwrap(), "a b/c");
+    }
+
+    #[test]
+    fn what_is_no_bucket_or_a_secret_is_refused_and_not_repeated() {
+        for url in [
+            "s3:///key",
+            "s3://b:9000/key",
+            "s3://b/key?secret_access_key=hunter2",
+            "s3://b/key?endpoint=ftp://hunter2",
+            "s3://b/key?path_style=perhaps",
+        ] {
+            let error = of(url).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput, "{url}");
+            assert!(!error.report().contains("hunter2"), "{}", error.report());
+        }
+    }
+
+    #[test]
+    fn a_login_is_a_pair_of_keys() {
+        let login = |password: Option<&str>| FetchOptions {
+            login: Some(super::super::Login {
+                user: "AKIA".into(),
+                password: password.map(|text| Secret::Text(text.into())),
+            }),
+            ..FetchOptions::default()
+        };
+        let url = Url::parse("s3://b/k").unwrap();
+        let found = settings(&url, &login(Some("s"))).unwrap();
+        assert_eq!(found.access_key_id.as_deref(), Some("AKIA"));
+        assert_eq!(found.secret_access_key.as_deref(), Some("s"));
+        assert!(settings(&url, &login(None)).is_err());
+    }
+
+    #[test]
+    fn keys_that_are_no_paths_are_refused() {
+        for path in ["a//b", "/a", "../a", "a/./b", "a\0b"] {
+            assert_eq!(check(path).unwrap_err().kind(), Kind::Unsupported, "{path:?}");
+        }
+        check("a b/c#?.bin").unwrap();
+    }
+}

@@ -1,0 +1,132 @@
+//! The bytes of a range: many reads asked for ahead, their answers handed on in order.
+//!
+//! One read is 32 KiB, which every server gives at once. How many are asked for ahead decides the rate over a long way:
+//! it begins with a few and doubles with every round trip, up to 4 MiB, and 8 MiB for all streams of a server together.
+//! An answer that is shorter than its question is completed by a question of its own before anything behind it is handed
+//! on.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, FuturesOrdered},
+};
+
+use super::{connection::OpenFile, server::Lease};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::ByteStream,
+};
+
+/// Servers may cut longer reads; all give this.
+const READ: u32 = 32 << 10;
+/// Reads asked for ahead by a stream that has just begun.
+const FIRST: usize = 16;
+/// Reads asked for ahead by a stream: 4 MiB, which is 80 MiB/s at 50 ms.
+const AHEAD: usize = 128;
+/// And by all streams of a server together: what is asked for is held in memory once it comes.
+const ALL_AHEAD: usize = 256;
+/// What a stream has at least, however many there are.
+const LEAST: usize = 16;
+
+/// A read that was asked for, and its answer.
+struct Answer {
+    start: u64,
+    len: u32,
+    bytes: Option<Vec<u8>>,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
+
+/// A transfer under way. Dropped, answers that still come are thrown away and the file is closed.
+pub(super) struct Body {
+    lease: Lease,
+    file: Arc<OpenFile>,
+    subject: Arc<str>,
+    asked: FuturesOrdered<Asked>,
+    /// Where the next read begins.
+    next: u64,
+    /// Where the next byte that is handed on is from.
+    at: u64,
+    /// `None` is wherever the file ends.
+    end: Option<u64>,
+    window: usize,
+}
+
+impl Body {
+    pub(super) fn new(
+        lease: Lease,
+        file: OpenFile,
+        subject: String,
+        start: u64,
+        end: Option<u64>,
+    ) -> Self {
+        Self {
+            lease,
+            file: Arc::new(file),
+            subject: subject.into(),
+            asked: FuturesOrdered::new(),
+            next: start,
+            at: start,
+            end,
+            window: FIRST,
+        }
+    }
+
+    pub(super) fn stream(self) -> ByteStream {
+        Box::pin(stream::try_unfold(self, |mut body| async move {
+            let bytes = body.next().await?;
+            Ok(bytes.map(|bytes| (bytes, body)))
+        }))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.ask_ahead();
+        let Some(answer) = self.asked.next().await else { return Ok(None) };
+        let Answer { start, len, bytes } = answer?;
+        self.window = (self.window + 1).min(AHEAD);
+        let Some(mut bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+            return self.ended();
+        };
+        // More than was asked for is nothing that can be trusted.
+        bytes.truncate(len as usize);
+        let got = u32::try_from(bytes.len()).expect("cut to the length of a read");
+        self.at += u64::from(got);
+        if got < len {
+            let rest = self.ask(start + u64::from(got), len - got);
+            self.asked.push_front(rest);
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    fn ended(&self) -> Result<Option<Bytes>> {
+        match self.end {
+            None => Ok(None),
+            Some(end) => Err(Error::new(Kind::Corrupt, self.subject.to_string())
+                .because(format!("the file ended {} bytes before it should", end - self.at))),
+        }
+    }
+
+    fn ask_ahead(&mut self) {
+        let share = (ALL_AHEAD / self.lease.streams()).max(LEAST);
+        let window = self.window.min(share);
+        while self.asked.len() < window {
+            let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.next));
+            let len = u32::try_from(left).unwrap_or(u32::MAX).min(READ);
+            if len == 0 {
+                break;
+            }
+            let read = self.ask(self.next, len);
+            self.asked.push_back(read);
+            self.next += u64::from(len);
+        }
+    }
+
+    fn ask(&self, start: u64, len: u32) -> Asked {
+        let (file, subject) = (Arc::clone(&self.file), Arc::clone(&self.subject));
+        Box::pin(
+            async move { Ok(Answer { start, len, bytes: file.read(&subject, start, len).await? }) },
+        )
+    }
+}

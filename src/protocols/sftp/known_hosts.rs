@@ -1,0 +1,219 @@
+//! What `known_hosts` files say of a server's key. Pure: lines in, a judgement out.
+//!
+//! As OpenSSH reads them: several names on a line, `*` and `?` in names, `!` before a name that the line is not for, names
+//! that are hashed (`|1|SALT|HASH`), ports other than 22 as `[host]:port`, `@revoked` before keys that are never taken.
+//! Authorities (`@cert-authority`) are not asked for, so their lines are passed over; so are lines that do not parse.
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use russh::keys::{Algorithm, PublicKey, parse_public_key_base64};
+
+/// The lines of a file that are about one server.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    keys: Vec<KnownKey>,
+}
+
+#[derive(Debug)]
+struct KnownKey {
+    key: PublicKey,
+    revoked: bool,
+    /// File and line.
+    place: String,
+}
+
+/// What is known of a key that a server has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Judgement<'a> {
+    Known,
+    /// Nothing is known of keys of its kind.
+    Unknown,
+    /// Another key of the kind is known, from this line of a file.
+    Changed(&'a str),
+    Revoked(&'a str),
+}
+
+impl Known {
+    /// Adds what `text`, the file `name`, says of `host`.
+    pub(super) fn read(&mut self, name: &str, text: &str, host: &str, port: u16) {
+        let host = if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") };
+        for (at, line) in text.lines().enumerate() {
+            let mut words = line.split_whitespace().peekable();
+            let revoked = match words.peek() {
+                Some(&"@revoked") => words.next().is_some(),
+                Some(word) if word.starts_with(['#', '@']) => continue,
+                _ => false,
+            };
+            let (Some(hosts), Some(_), Some(key)) = (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            if !is_for(hosts, &host) {
+                continue;
+            }
+            if let Ok(key) = parse_public_key_base64(key) {
+                let place = format!("{name}:{}", at + 1);
+                self.keys.push(KnownKey { key, revoked, place });
+            }
+        }
+    }
+
+    pub(super) fn judge(&self, shown: &PublicKey) -> Judgement<'_> {
+        let same = |known: &&KnownKey| known.key.key_data() == shown.key_data();
+        if let Some(known) = self.keys.iter().filter(same).find(|known| known.revoked) {
+            return Judgement::Revoked(&known.place);
+        }
+        if self.keys.iter().any(|known| same(&known)) {
+            return Judgement::Known;
+        }
+        let of_its_kind = |known: &&KnownKey| {
+            !known.revoked && kind(&known.key.algorithm()) == kind(&shown.algorithm())
+        };
+        let other = self.keys.iter().find(of_its_kind);
+        other.map_or(Judgement::Unknown, |known| Judgement::Changed(&known.place))
+    }
+
+    /// `usual` with the kinds of keys that are known first, so that the server shows one of those.
+    pub(super) fn first(&self, usual: &[Algorithm]) -> Vec<Algorithm> {
+        let known = |algorithm: &&Algorithm| {
+            let mut keys = self.keys.iter().filter(|known| !known.revoked);
+            keys.any(|known| kind(&known.key.algorithm()) == kind(algorithm))
+        };
+        let (known, others): (Vec<_>, Vec<_>) = usual.iter().partition(known);
+        known.into_iter().chain(others).cloned().collect()
+    }
+}
+
+/// RSA keys are of one kind, however they sign.
+fn kind(algorithm: &Algorithm) -> Algorithm {
+    match algorithm {
+        Algorithm::Rsa { .. } => Algorithm::Rsa { hash: None },
+        other => other.clone(),
+    }
+}
+
+/// Whether the names at the beginning of a line mean `host`.
+fn is_for(hosts: &str, host: &str) -> bool {
+    let mut found = false;
+    for pattern in hosts.split(',') {
+        if let Some(pattern) = pattern.strip_prefix('!') {
+            if matches(pattern, host) {
+                return false;
+            }
+        } else if pattern.starts_with('|') {
+            found |= is_hash_of(pattern, host).unwrap_or(false);
+        } else {
+            found |= matches(pattern, host);
+        }
+    }
+    found
+}
+
+/// HMAC-SHA1, because that is what the files have: it hides names, and protects nothing.
+fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
+    let (salt, hash) = pattern.strip_prefix("|1|")?.split_once('|')?;
+    let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+    Some(hmac::verify(&key, host.as_bytes(), &hash).is_ok())
+}
+
+/// Whether `text` is what `pattern` stands for: `*` is any characters, `?` is one. Letters are alike in either case.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where the last star was, and how much of the text it stands for so far.
+    let mut star = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => (p, t) = (p + 1, t + 1),
+            _ => {
+                let Some((at, taken)) = star else { return false };
+                star = Some((at, taken + 1));
+                (p, t) = (at + 1, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    const TWO: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G2sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
+
+    fn key(text: &str) -> PublicKey {
+        parse_public_key_base64(text).unwrap()
+    }
+
+    fn known(text: &str, host: &str, port: u16) -> Known {
+        let mut known = Known::default();
+        known.read("file", text, host, port);
+        known
+    }
+
+    fn hashed(host: &str) -> String {
+        let salt = [7; 20];
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+        let hash = STANDARD.encode(hmac::sign(&key, host.as_bytes()));
+        format!("|1|{}|{hash}", STANDARD.encode(salt))
+    }
+
+    #[test]
+    fn names_patterns_hashes_and_ports_are_found() {
+        for (hosts, host, port, found) in [
+            ("h.example", "h.example", 22, true),
+            ("H.Example", "h.example", 22, true),
+            ("h.example", "h.example", 2222, false),
+            ("[h.example]:2222", "h.example", 2222, true),
+            ("other,h.example", "h.example", 22, true),
+            ("*.example", "a.b.example", 22, true),
+            ("?.example", "h.example", 22, true),
+            ("?.example", "hh.example", 22, false),
+            ("*.example,!h.example", "h.example", 22, false),
+            ("*", "anything", 22, true),
+            (&hashed("h.example"), "h.example", 22, true),
+            (&hashed("h.example"), "g.example", 22, false),
+            (&hashed("[h.example]:2222"), "h.example", 2222, true),
+            ("|1|broken", "h.example", 22, false),
+        ] {
+            let known = known(&format!("{hosts} ssh-ed25519 {ONE} me@there"), host, port);
+            let wanted = if found { Judgement::Known } else { Judgement::Unknown };
+            assert_eq!(known.judge(&key(ONE)), wanted, "{hosts} for {host}:{port}");
+        }
+    }
+
+    #[test]
+    fn another_key_of_the_kind_is_a_changed_key() {
+        let known = known(&format!("# mine\n\nh ssh-ed25519 {ONE}\n"), "h", 22);
+        assert_eq!(known.judge(&key(TWO)), Judgement::Changed("file:3"));
+    }
+
+    #[test]
+    fn a_revoked_key_is_never_taken() {
+        let text = format!("h ssh-ed25519 {ONE}\n@revoked * ssh-ed25519 {ONE}\n");
+        assert_eq!(known(&text, "h", 22).judge(&key(ONE)), Judgement::Revoked("file:2"));
+        let text = format!("@revoked * ssh-ed25519 {ONE}\n");
+        assert_eq!(known(&text, "h", 22).judge(&key(TWO)), Judgement::Unknown);
+    }
+
+    #[test]
+    fn lines_of_authorities_and_nonsense_are_passed_over() {
+        let text = format!("@cert-authority * ssh-ed25519 {ONE}\nh ssh-ed25519 !!\nh\n\u{1}\n");
+        assert_eq!(known(&text, "h", 22).judge(&key(ONE)), Judgement::Unknown);
+    }
+
+    #[test]
+    fn kinds_of_keys_that_are_known_are_asked_for_first() {
+        let usual = [Algorithm::Rsa { hash: None }, Algorithm::Dsa, Algorithm::Ed25519];
+        let first = known(&format!("h ssh-ed25519 {ONE}"), "h", 22).first(&usual);
+        assert_eq!(first[0], Algorithm::Ed25519);
+        assert_eq!(first.len(), 3);
+    }
+}

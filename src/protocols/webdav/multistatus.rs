@@ -1,0 +1,258 @@
+//! The answer to a PROPFIND (RFC 4918, section 13): what each resource is called and what is told of it. Pure: text in,
+//! resources out.
+//!
+//! Elements are known by their namespace, whatever prefix a server gives it. Only what is asked for is kept; entities
+//! beyond the five of XML and those by number are refused, and nothing is ever looked up.
+
+use quick_xml::{
+    NsReader,
+    events::{BytesRef, Event},
+    name::{Namespace, ResolveResult},
+};
+
+use crate::error::{Error, Kind, Result};
+
+/// What is asked for.
+pub(super) const QUESTION: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getetag/><getlastmodified/><getcontenttype/></prop></propfind>"#;
+
+/// The longest text of one element: a path of 4 KiB, each byte of it escaped.
+const TEXT: usize = 16 << 10;
+
+/// One `response`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// A URL or the path of one, escaped.
+    pub(super) href: String,
+    pub(super) folder: bool,
+    pub(super) len: Option<u64>,
+    pub(super) etag: Option<String>,
+    pub(super) modified: Option<String>,
+    pub(super) content_type: Option<String>,
+}
+
+/// # Errors
+/// `Unsupported` for what is no such answer.
+pub(super) fn parse(text: &str) -> Result<Vec<Resource>> {
+    let mut reader = NsReader::from_str(text);
+    let mut parsing = Parsing::default();
+    loop {
+        let bad = |e| Error::new(Kind::Unsupported, "a listing that is no XML").because(e);
+        let (namespace, event) = reader.read_resolved_event().map_err(bad)?;
+        let dav = matches!(namespace, ResolveResult::Bound(Namespace("DAV:")));
+        match event {
+            Event::Start(tag) => parsing.start(dav.then_some(tag.local_name().as_ref())),
+            Event::Empty(tag) => {
+                parsing.start(dav.then_some(tag.local_name().as_ref()));
+                parsing.end();
+            }
+            Event::End(_) => parsing.end(),
+            Event::Text(text) => parsing.text(&text)?,
+            Event::CData(text) => parsing.text(&text)?,
+            Event::GeneralRef(entity) => {
+                parsing.text(character(&entity)?.encode_utf8(&mut [0; 4]))?
+            }
+            Event::Eof => return parsing.finish(),
+            _ => {}
+        }
+    }
+}
+
+fn character(entity: &BytesRef<'_>) -> Result<char> {
+    let bad = || Error::new(Kind::Unsupported, "a listing with an entity that is not XML's own");
+    if let Some(c) = entity.resolve_char_ref().map_err(|e| bad().because(e))? {
+        return Ok(c);
+    }
+    match &**entity {
+        "amp" => Ok('&'),
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "quot" => Ok('"'),
+        "apos" => Ok('\''),
+        _ => Err(bad()),
+    }
+}
+
+/// The elements that matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Element {
+    Multistatus,
+    Response,
+    Propstat,
+    Href,
+    Status,
+    Collection,
+    Length,
+    ETag,
+    Modified,
+    ContentType,
+    Other,
+}
+
+#[derive(Debug, Default)]
+struct Parsing {
+    /// From the outermost in.
+    open: Vec<Element>,
+    text: String,
+    done: Vec<Resource>,
+    now: Resource,
+    /// What the `propstat` says so far: it counts when its status is good, which comes last.
+    told: Resource,
+    good: bool,
+    found: bool,
+}
+
+impl Parsing {
+    fn start(&mut self, name: Option<&str>) {
+        let element = match name {
+            Some("multistatus") => Element::Multistatus,
+            Some("response") => Element::Response,
+            Some("propstat") => Element::Propstat,
+            Some("href") => Element::Href,
+            Some("status") => Element::Status,
+            Some("collection") => Element::Collection,
+            Some("getcontentlength") => Element::Length,
+            Some("getetag") => Element::ETag,
+            Some("getlastmodified") => Element::Modified,
+            Some("getcontenttype") => Element::ContentType,
+            _ => Element::Other,
+        };
+        match element {
+            Element::Multistatus if self.open.is_empty() => self.found = true,
+            Element::Response => self.now = Resource::default(),
+            // A server that leaves the status out has found it all.
+            Element::Propstat => (self.told, self.good) = (Resource::default(), true),
+            _ => {}
+        }
+        self.text.clear();
+        self.open.push(element);
+    }
+
+    fn text(&mut self, text: &str) -> Result<()> {
+        self.text.push_str(text);
+        if self.text.len() > TEXT {
+            return Err(Error::new(Kind::Unsupported, "a listing with an endless name in it"));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let Some(element) = self.open.pop() else { return };
+        let text = self.text.trim();
+        let owned = || Some(text.to_owned()).filter(|text| !text.is_empty());
+        match element {
+            // One of the resource itself: others name locks and the like.
+            Element::Href if self.open.last() == Some(&Element::Response) => {
+                self.now.href = text.to_owned();
+            }
+            Element::Status if self.open.last() == Some(&Element::Propstat) => {
+                self.good = text.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
+            }
+            Element::Collection => self.told.folder = true,
+            Element::Length => self.told.len = text.parse().ok(),
+            Element::ETag => self.told.etag = owned(),
+            Element::Modified => self.told.modified = owned(),
+            Element::ContentType => self.told.content_type = owned(),
+            Element::Propstat if self.good => self.keep(),
+            Element::Response => self.done.push(std::mem::take(&mut self.now)),
+            _ => {}
+        }
+        self.text.clear();
+    }
+
+    fn keep(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        self.now.folder |= told.folder;
+        self.now.len = told.len.or(self.now.len);
+        self.now.etag = told.etag.or(self.now.etag.take());
+        self.now.modified = told.modified.or(self.now.modified.take());
+        self.now.content_type = told.content_type.or(self.now.content_type.take());
+    }
+
+    fn finish(self) -> Result<Vec<Resource>> {
+        let bad = |why: &str| Error::new(Kind::Unsupported, format!("a listing that {why}"));
+        if !self.open.is_empty() {
+            return Err(bad("ends in the middle"));
+        }
+        if !self.found {
+            return Err(bad("is no answer of WebDAV"));
+        }
+        Ok(self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As apache writes it: the namespace under several prefixes, what is not there in a `propstat` of its own.
+    const APACHE: &str = r#"<?xml version="1.0" encoding="utf-8"?>
+<D:multistatus xmlns:D="DAV:" xmlns:ns0="DAV:">
+<D:response xmlns:lp1="DAV:" xmlns:lp2="http://apache.org/dav/props/">
+<D:href>/top/</D:href>
+<D:propstat><D:prop><lp1:resourcetype><D:collection/></lp1:resourcetype>
+<lp1:getlastmodified>Fri, 27 Nov 2026 03:00:00 GMT</lp1:getlastmodified></D:prop>
+<D:status>HTTP/1.1 200 OK</D:status></D:propstat>
+<D:propstat><D:prop><ns0:getcontentlength/></D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>
+</D:response>
+<D:response xmlns:lp1="DAV:">
+<D:href>/top/a%20&amp;&#x20;b.bin</D:href>
+<D:propstat><D:prop><lp1:resourcetype/><lp1:getcontentlength>5</lp1:getcontentlength>
+<lp1:getetag>"5-64f"</lp1:getetag></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>
+</D:response>
+</D:multistatus>"#;
+
+    #[test]
+    fn resources_are_read_by_namespace_and_not_by_prefix() {
+        let found = parse(APACHE).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].href.as_str(), found[0].folder, found[0].len), ("/top/", true, None));
+        let file = Resource {
+            href: "/top/a%20& b.bin".into(),
+            len: Some(5),
+            etag: Some("\"5-64f\"".into()),
+            ..Resource::default()
+        };
+        assert_eq!(found[1], file);
+        let other = APACHE.replace("DAV:", "http://example.org/ns");
+        assert_eq!(parse(&other).unwrap_err().kind(), Kind::Unsupported);
+        let plain =
+            r#"<multistatus xmlns="DAV:"><response><href>/x</href></response></multistatus>"#;
+        assert_eq!(parse(plain).unwrap()[0].href, "/x");
+    }
+
+    #[test]
+    fn what_was_not_found_is_not_told() {
+        let text = r#"<multistatus xmlns="DAV:"><response><href>/x</href><propstat><prop>
+            <getcontentlength>7</getcontentlength></prop><status>HTTP/1.1 403 Forbidden</status>
+            </propstat></response></multistatus>"#;
+        assert_eq!(parse(text).unwrap()[0].len, None);
+    }
+
+    #[test]
+    fn a_hostile_answer_is_refused() {
+        for text in [
+            "",
+            "<html>",
+            "not xml at all",
+            r#"<multistatus xmlns="DAV:"><response>"#,
+            r#"<!DOCTYPE m [<!ENTITY a "aaaa">]><multistatus xmlns="DAV:"><response><href>&a;</href></response></multistatus>"#,
+            r#"<multistatus xmlns="DAV:"></response></multistatus>"#,
+        ] {
+            assert_eq!(parse(text).unwrap_err().kind(), Kind::Unsupported, "{text}");
+        }
+        let name = "a".repeat(TEXT + 1);
+        let text = format!(
+            r#"<multistatus xmlns="DAV:"><response><href>{name}</href></response></multistatus>"#
+        );
+        assert!(parse(&text).unwrap_err().report().contains("endless"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_without_panic(text in "(<|>|/|&|;|\"|'|=|a|D:|multistatus|response|href|xmlns=\"DAV:\"| ){0,60}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Windows on a local disk, for those who have room there and pay for what they fetch. Off unless it is asked for.
+//!
+//! One file a window, named after its import and its place in it. Only windows that were checked are written, and what
+//! is read is checked again by whoever asked, against the torrent's hashes: a file that was cut or changed is no more
+//! than a window that is fetched again. So the folder may be deleted at any moment, in part or as a whole. Nothing waits
+//! for a write, and no error here is anybody's: it costs a fetch.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    catalog::ImportId,
+    error::{Error, Result},
+};
+
+/// The folder, and what is in it as far as is known.
+#[derive(Debug)]
+pub struct DiskCache {
+    dir: PathBuf,
+    room: u64,
+    index: Mutex<Index>,
+    /// Names for files that are being written.
+    next: AtomicU64,
+    complained: AtomicBool,
+}
+
+/// Files by when they were last used.
+#[derive(Debug, Default)]
+struct Index {
+    files: HashMap<String, (u64, u64)>,
+    by_use: BTreeMap<u64, String>,
+    clock: u64,
+    bytes: u64,
+}
+
+impl Index {
+    fn insert(&mut self, name: String, len: u64) {
+        self.remove(&name);
+        self.clock += 1;
+        self.bytes += len;
+        self.by_use.insert(self.clock, name.clone());
+        self.files.insert(name, (self.clock, len));
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        let Some((used, len)) = self.files.remove(name) else { return false };
+        self.by_use.remove(&used);
+        self.bytes -= len;
+        true
+    }
+
+    /// The files that have to go for the rest to fit.
+    fn shrink(&mut self, room: u64) -> Vec<String> {
+        let mut gone = Vec::new();
+        while self.bytes > room {
+            let Some((_, name)) = self.by_use.first_key_value() else { break };
+            let name = name.clone();
+            self.remove(&name);
+            gone.push(name);
+        }
+        gone
+    }
+}
+
+fn name_of(import: &ImportId, window: &Range<u64>) -> String {
+    format!("{import}-{:012x}-{:x}", window.start, window.end - window.start)
+}
+
+impl DiskCache {
+    /// Opens the folder, made if need be, and takes over what is in it. `room`: the most bytes it may hold.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(dir: &Path, room: u64) -> Result<Arc<Self>> {
+        let place = |e| Error::io(format!("cache folder {}", dir.display()), e);
+        fs::create_dir_all(dir).map_err(place)?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).map_err(place)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match entry.metadata() {
+                // What was being written when a run ended.
+                _ if name.ends_with(".tmp") => drop(fs::remove_file(entry.path())),
+                Ok(meta) if meta.is_file() => {
+                    found.push((meta.modified().ok(), name, meta.len()));
+                }
+                _ => {}
+            }
+        }
+        found.sort();
+        let mut index = Index::default();
+        found.into_iter().for_each(|(_, name, len)| index.insert(name, len));
+        let cache = Self {
+            dir: dir.to_owned(),
+            room,
+            index: Mutex::new(index),
+            next: AtomicU64::new(0),
+            complained: AtomicBool::new(false),
+        };
+        cache.shrink();
+        Ok(Arc::new(cache))
+    }
+
+    /// What is there for a window, true or not.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        import: &ImportId,
+        window: &Range<u64>,
+    ) -> Option<Bytes> {
+        let name = name_of(import, window);
+        if !self.index.lock().files.contains_key(&name) {
+            return None;
+        }
+        let (this, len) = (Arc::clone(self), window.end - window.start);
+        let read = move || {
+            let bytes = fs::read(this.dir.join(&name)).ok().filter(|b| b.len() as u64 == len);
+            match &bytes {
+                Some(_) => this.index.lock().insert(name, len),
+                None => this.drop_file(&name),
+            }
+            bytes.map(Bytes::from)
+        };
+        tokio::task::spawn_blocking(read).await.ok()?
+    }
+
+    /// Writes a window, some time soon.
+    pub(super) fn put(self: &Arc<Self>, import: &ImportId, window: &Range<u64>, bytes: Bytes) {
+        let (this, name) = (Arc::clone(self), name_of(import, window));
+        if bytes.len() as u64 > self.room || self.index.lock().files.contains_key(&name) {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = this.write(&name, &bytes)
+                && !this.complained.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!("cache folder {}: {e}; going on without it", this.dir.display());
+            }
+        });
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temp = self.dir.join(format!("{}.tmp", self.next.fetch_add(1, Ordering::Relaxed)));
+        let written = fs::write(&temp, bytes).or_else(|e| {
+            // Somebody may have deleted the folder.
+            fs::create_dir_all(&self.dir)?;
+            if e.kind() == io::ErrorKind::NotFound { fs::write(&temp, bytes) } else { Err(e) }
+        });
+        written.and_then(|()| fs::rename(&temp, self.dir.join(name))).inspect_err(|_| {
+            // What is left of it is removed at the next start otherwise.
+            let _ = fs::remove_file(&temp);
+        })?;
+        self.index.lock().insert(name.to_owned(), bytes.len() as u64);
+        self.shrink();
+        Ok(())
+    }
+
+    /// Drops a window that turned out wrong.
+    pub(super) fn drop_window(&self, import: &ImportId, window: &Range<u64>) {
+        self.drop_file(&name_of(import, window));
+    }
+
+    /// Drops all windows of an import.
+    pub(super) fn forget(&self, import: &ImportId) {
+        let begins = format!("{import}-");
+        let names: Vec<_> = {
+            let index = self.index.lock();
+            index.files.keys().filter(|name| name.starts_with(&begins)).cloned().collect()
+        };
+        names.iter().for_each(|name| self.drop_file(name));
+    }
+
+    fn drop_file(&self, name: &str) {
+        self.index.lock().remove(name);
+        // Gone already, as likely as not.
+        let _ = fs::remove_file(self.dir.join(name));
+    }
+
+    fn shrink(&self) {
+        let gone = self.index.lock().shrink(self.room);
+        gone.iter().for_each(|name| drop(fs::remove_file(self.dir.join(name))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> ImportId {
+        "9c4e01ab".parse().unwrap()
+    }
+
+    async fn written(cache: &Arc<DiskCache>, n: u64) {
+        let window = n * 100..(n + 1) * 100;
+        cache.put(&id(), &window, Bytes::from(vec![u8::try_from(n).unwrap(); 100]));
+        while cache.get(&id(), &window).await.is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_stays_in_its_room_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = DiskCache::open(dir.path(), 350).unwrap();
+        for n in 0..3 {
+            written(&cache, n).await;
+        }
+        assert!(cache.get(&id(), &(0..100)).await.is_some());
+        written(&cache, 3).await;
+        assert!(cache.get(&id(), &(100..200)).await.is_none(), "the one not used for longest");
+        drop(cache);
+        fs::write(dir.path().join("7.tmp"), "half").unwrap();
+        let again = DiskCache::open(dir.path(), 350).unwrap();
+        assert_eq!(again.get(&id(), &(300..400)).await.unwrap()[..], [3; 100]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        again.forget(&id());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_or_gone_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("cache");
+        let cache = DiskCache::open(&place, 1000).unwrap();
+        for n in 0..2 {
+            written(&cache, n).await;
+        }
+        fs::write(place.join(name_of(&id(), &(0..100))), "short").unwrap();
+        assert!(cache.get(&id(), &(0..100)).await.is_none());
+        fs::remove_dir_all(&place).unwrap();
+        assert!(cache.get(&id(), &(100..200)).await.is_none());
+        written(&cache, 2).await;
+    }
+}

@@ -1,0 +1,191 @@
+//! The bytes of a range from wherever they are: padding, memory, and objects by as few gets as will do.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinSet;
+
+use super::{
+    cache::LONGEST,
+    import::{ImportStore, Source, StoredObject},
+};
+use crate::{
+    backends::Key,
+    error::{Error, Kind, Result},
+    units::KIB,
+};
+
+/// The shortest get: where less is wanted of an object (a piece that reaches into the next one by a little), more is
+/// asked for and thrown away. It costs the same, and a get of some bytes takes as long as one of 256 KiB.
+const SHORTEST: u64 = 256 * KIB;
+
+/// A get, and where its bytes go.
+#[derive(Debug, PartialEq, Eq)]
+struct Get {
+    key: Key,
+    range: Range<u64>,
+    /// Of what is got: what is wanted.
+    wanted: Range<u64>,
+    /// Where that goes, counted from the start of the range that is fetched.
+    at: u64,
+}
+
+/// Everything of one range: what is at hand, and what is to be got.
+#[derive(Debug, Default)]
+struct Plan {
+    ready: Vec<(u64, Bytes)>,
+    gets: Vec<Get>,
+}
+
+impl Plan {
+    fn of(sources: Vec<Source>) -> Result<Self> {
+        let (mut plan, mut at) = (Self::default(), 0);
+        for source in sources {
+            let len = source.len();
+            match source {
+                // The buffer is zeros where nothing is put.
+                Source::Zeros(_) => {}
+                Source::Memory(bytes) => plan.ready.push((at, bytes)),
+                Source::Object(object, range) => plan.get(&object, range, at),
+                Source::Unfinished(range) => {
+                    let Range { start, end } = range;
+                    let text = format!(
+                        "bytes {start}..{end} are in a file that is not uploaded to its end"
+                    );
+                    let error = Error::new(Kind::Unavailable, text);
+                    return Err(error.hint("readable when the file is complete"));
+                }
+                Source::Hole(hole) => {
+                    let text = format!("bytes {}..{} are not stored yet", hole.start, hole.end);
+                    let error = Error::new(Kind::NotFound, text);
+                    return Err(error.hint("import it again to fetch the rest"));
+                }
+            }
+            at += len;
+        }
+        Ok(plan)
+    }
+
+    fn get(&mut self, object: &StoredObject, mut range: Range<u64>, mut at: u64) {
+        while !range.is_empty() {
+            let end = range.end.min(range.start + LONGEST);
+            let part = range.start..end;
+            let asked = at_least(&part, object.len);
+            self.gets.push(Get {
+                key: object.key.clone(),
+                wanted: part.start - asked.start..end - asked.start,
+                range: asked,
+                at,
+            });
+            at += end - range.start;
+            range.start = end;
+        }
+    }
+}
+
+/// `part` of an object of `len` bytes, made [`SHORTEST`] long where the object is: to its end first, else from before.
+fn at_least(part: &Range<u64>, len: u64) -> Range<u64> {
+    let end = part.end.max(part.start.saturating_add(SHORTEST)).min(len.max(part.end));
+    part.start.min(end.saturating_sub(SHORTEST))..end
+}
+
+/// What gets cost: how many, and the bytes that came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spent {
+    pub(super) gets: u64,
+    pub(super) bytes: u64,
+}
+
+/// The bytes of `range`, and what they cost.
+///
+/// # Errors
+/// `NotFound` when a part is not stored yet or its object is gone; else what the backend says.
+pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<(Bytes, Spent)> {
+    loop {
+        let moves = store.moves();
+        match fetch_once(store, range.clone()).await {
+            // The bytes moved to another object after it was looked up where they are: they are there now.
+            Err(e) if e.kind() == Kind::NotFound && store.moves() != moves => {}
+            fetched => return fetched,
+        }
+    }
+}
+
+async fn fetch_once(store: &ImportStore, range: Range<u64>) -> Result<(Bytes, Spent)> {
+    let len = size(range.end - range.start);
+    let Plan { ready, gets } = Plan::of(store.locate(range))?;
+    let spent = Spent {
+        gets: gets.len() as u64,
+        bytes: gets.iter().map(|get| get.range.end - get.range.start).sum(),
+    };
+    if let ([get], []) = (&gets[..], &ready[..])
+        && get.wanted.end - get.wanted.start == len as u64
+    {
+        let bytes = got(store.backend().get(&get.key, get.range.clone()).await, get)?;
+        return Ok((bytes, spent));
+    }
+    let mut whole = BytesMut::zeroed(len);
+    let mut put = |at: u64, bytes: &[u8]| whole[size(at)..][..bytes.len()].copy_from_slice(bytes);
+    ready.iter().for_each(|(at, bytes)| put(*at, bytes));
+    let mut running = JoinSet::new();
+    for get in gets {
+        let backend = std::sync::Arc::clone(store.backend());
+        running.spawn(async move {
+            let bytes = got(backend.get(&get.key, get.range.clone()).await, &get)?;
+            Ok::<_, Error>((get.at, bytes))
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        let broke = |e| Error::new(Kind::Internal, "a get did not finish").because(e);
+        let (at, bytes) = ended.map_err(broke)??;
+        put(at, &bytes);
+    }
+    Ok((whole.freeze(), spent))
+}
+
+/// What is wanted of the answer, which must be as long as was asked for.
+fn got(answer: Result<Bytes>, get: &Get) -> Result<Bytes> {
+    let bytes = answer?;
+    let Range { start, end } = get.range;
+    if bytes.len() as u64 == end - start {
+        return Ok(bytes.slice(size(get.wanted.start)..size(get.wanted.end)));
+    }
+    let text = format!("object {}: {} bytes came for {start}..{end}", get.key, bytes.len());
+    Err(Error::new(Kind::Corrupt, text))
+}
+
+fn size(len: u64) -> usize {
+    usize::try_from(len).expect("a fetch is as long as some windows")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::MIB;
+
+    #[test]
+    fn a_get_is_long_enough_but_at_the_end_of_what_there_is() {
+        let of = |start: u64, end: u64, len: u64| at_least(&(start..end), len);
+        assert_eq!(of(0, MIB, 16 * MIB), 0..MIB);
+        assert_eq!(of(0, 10, 16 * MIB), 0..256 * KIB);
+        assert_eq!(of(16 * MIB - 10, 16 * MIB, 16 * MIB), 16 * MIB - 256 * KIB..16 * MIB);
+        assert_eq!(of(5, 10, 100), 0..100);
+    }
+
+    proptest! {
+        #[test]
+        fn a_get_has_what_is_wanted_and_stays_in_its_object(
+            len in 1u64..4 * MIB,
+            a in 0u64..4 * MIB,
+            b in 0u64..4 * MIB,
+        ) {
+            let (start, end) = (a.min(b).min(len), a.max(b).min(len));
+            let asked = at_least(&(start..end), len);
+            prop_assert!(asked.start <= start && end <= asked.end && asked.end <= len);
+            prop_assert!(asked.end - asked.start >= SHORTEST.min(len));
+            prop_assert!(asked.end - asked.start <= SHORTEST.max(end - start));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Which of the objects that are in a place already may be files of a torrent: by name and length. Pure.
+//!
+//! A file is the object under its path (with the torrent's name before it or without, or as we would publish it) if
+//! that has its length; else the one object of its length, where no other file has that length. Whether the bytes are
+//! the file's is seen when they are hashed.
+
+use std::collections::HashMap;
+
+use super::{file_names::Folder, manifest::OwnKey};
+use crate::{backends::ObjectInfo, catalog::FileRow};
+
+/// What was found for a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matched {
+    /// The key of the object that it may be.
+    Object(String),
+    /// The object of its name has another length.
+    OtherLength(u64),
+    /// Several objects have its length, and none its name.
+    Several,
+    Nothing,
+}
+
+/// Takes a listing, object by object, in memory for the torrent's files alone.
+#[derive(Debug)]
+pub struct Matching<'a> {
+    files: &'a [FileRow],
+    /// Where a name leads to, and how good a name it is: 0 is the best.
+    names: HashMap<String, (usize, u8)>,
+    /// For each file the best object of one of its names: how good the name, the key, the length.
+    named: HashMap<usize, (u8, String, u64)>,
+    /// For each length that a file has: how many objects have it, and one of them.
+    by_len: HashMap<u64, (usize, String)>,
+}
+
+impl<'a> Matching<'a> {
+    /// For `files` of one torrent. Pads and files of no bytes match nothing: they need no object.
+    #[must_use]
+    pub fn new(files: &'a [FileRow]) -> Self {
+        let (mut names, mut by_len) = (HashMap::new(), HashMap::new());
+        for (index, file) in files.iter().enumerate().filter(|(_, file)| needs_object(file)) {
+            by_len.insert(file.len, (0, String::new()));
+            let without = file.path.split_once('/').map(|(_, rest)| rest.to_owned());
+            let published = Folder::own().key(file).ok().map(|key| key.to_string());
+            let all = [Some(file.path.clone()), without, published];
+            for (rank, name) in (0..).zip(all).filter_map(|(rank, name)| Some((rank, name?))) {
+                names.entry(name).or_insert((index, rank));
+            }
+        }
+        Self { files, names, named: HashMap::new(), by_len }
+    }
+
+    /// Looks at one object of the place. Our own chunks and manifests are no files.
+    pub fn see(&mut self, object: &ObjectInfo) {
+        let key = object.key.as_str();
+        if OwnKey::parse(key).is_some() {
+            return;
+        }
+        if let Some((count, one)) = self.by_len.get_mut(&object.len) {
+            *count += 1;
+            key.clone_into(one);
+        }
+        let Some((index, rank)) = self.names.get(key) else { return };
+        let fits = |len: u64| len == self.files[*index].len;
+        let better = self
+            .named
+            .get(index)
+            .is_none_or(|(before, _, len)| (!fits(*len), *before) > (!fits(object.len), *rank));
+        if better {
+            self.named.insert(*index, (*rank, key.to_owned(), object.len));
+        }
+    }
+
+    /// One answer for each file, in order; `None` for those that need no object.
+    #[must_use]
+    pub fn finish(self) -> Vec<Option<Matched>> {
+        let mut files_of: HashMap<u64, usize> = HashMap::new();
+        for file in self.files.iter().filter(|file| needs_object(file)) {
+            *files_of.entry(file.len).or_default() += 1;
+        }
+        let found = |(index, file): (usize, &FileRow)| {
+            let named = self.named.get(&index);
+            if let Some((_, key, len)) = named
+                && *len == file.len
+            {
+                return Matched::Object(key.clone());
+            }
+            match (self.by_len.get(&file.len), files_of.get(&file.len), named) {
+                (Some((1, key)), Some(1), _) => Matched::Object(key.clone()),
+                (_, _, Some((_, _, len))) => Matched::OtherLength(*len),
+                (Some((count, _)), _, None) if *count > 0 => Matched::Several,
+                _ => Matched::Nothing,
+            }
+        };
+        let files = self.files.iter().enumerate();
+        files.map(|(index, file)| needs_object(file).then(|| found((index, file)))).collect()
+    }
+}
+
+fn needs_object(file: &FileRow) -> bool {
+    !file.pad && file.len > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Key;
+
+    fn matched(files: &[(&str, u64)], objects: &[(&str, u64)]) -> Vec<Option<Matched>> {
+        let mut start = 0;
+        let row = |(path, len): &(&str, u64)| {
+            start += len;
+            FileRow {
+                path: (*path).into(),
+                start: start - len,
+                len: *len,
+                pad: path.contains(".pad"),
+            }
+        };
+        let files: Vec<_> = files.iter().map(row).collect();
+        let mut matching = Matching::new(&files);
+        for (key, len) in objects {
+            matching.see(&ObjectInfo { key: Key::new(key).unwrap(), len: *len });
+        }
+        matching.finish()
+    }
+
+    fn object(key: &str) -> Option<Matched> {
+        Some(Matched::Object(key.into()))
+    }
+
+    #[test]
+    fn a_name_with_the_right_length_is_the_file_and_a_length_that_is_unique_too() {
+        let files = [("A/1.flac", 10), ("A/.pad/3", 3), ("A/2.flac", 20), ("A/empty", 0)];
+        let with_name = [("A/1.flac", 10), ("A/2.flac", 20), ("x", 3)];
+        assert_eq!(
+            matched(&files, &with_name),
+            [object("A/1.flac"), None, object("A/2.flac"), None]
+        );
+        let without = [("1.flac", 10), ("renamed.flac", 20)];
+        let expected = [object("1.flac"), None, object("renamed.flac"), None];
+        assert_eq!(matched(&files, &without), expected);
+        let both = [("1.flac", 10), ("A/1.flac", 11), ("elsewhere/2.flac", 20)];
+        let expected = [object("1.flac"), None, object("elsewhere/2.flac"), None];
+        assert_eq!(matched(&files, &both), expected);
+        let published = [("_hidden", 5)];
+        assert_eq!(matched(&[(".hidden", 5)], &published), [object("_hidden")]);
+    }
+
+    #[test]
+    fn what_could_be_several_things_is_none_of_them() {
+        let nothing = Some(Matched::Nothing);
+        assert_eq!(matched(&[("a", 5)], &[("x", 5), ("y", 5)]), [Some(Matched::Several)]);
+        let twins = [("T/a", 5), ("T/b", 5)];
+        assert_eq!(matched(&twins, &[("x", 5)]), [Some(Matched::Several), Some(Matched::Several)]);
+        assert_eq!(matched(&twins, &[("T/b", 5)])[1], object("T/b"));
+        assert_eq!(matched(&[("a", 5)], &[("a", 4)]), [Some(Matched::OtherLength(4))]);
+        assert_eq!(matched(&[("a", 5)], &[("a", 4), ("b", 5)]), [object("b")]);
+        let own = ("0123456789abcdef/9c4e01ab/00000001", 5);
+        assert_eq!(matched(&[("a", 5)], &[own, ("z", 6)]), [nothing]);
+    }
+}

@@ -1,0 +1,98 @@
+//! How an import is cut for reading: into windows, each fetched, checked and kept as a whole. Pure.
+//!
+//! A window is made of whole pieces, so that it can be checked before any of it is given away: as many as make a MiB,
+//! or one that is longer. The grid lies over the import and not over its objects: then no piece is in two windows,
+//! and a piece is fetched once however its file begins, and wherever its bytes have moved meanwhile.
+
+use std::ops::Range;
+
+use crate::units::MIB;
+
+/// The least length of a window: smaller gets cost more requests than they save bytes.
+pub(super) const WINDOW: u64 = MIB;
+
+/// The cut of one import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grid {
+    /// What can be checked by itself: a piece. `None` where nothing can be checked.
+    unit: Option<u64>,
+    window: u64,
+    len: u64,
+}
+
+impl Grid {
+    /// For an import of `len` bytes, in pieces of `piece_len` where they can be checked.
+    pub(super) fn new(len: u64, piece_len: Option<u64>) -> Self {
+        let unit = piece_len.map(|len| len.max(1));
+        let window = unit.map_or(WINDOW, |unit| unit * WINDOW.div_ceil(unit));
+        Self { unit, window, len }
+    }
+
+    /// The window that `pos` lies in.
+    pub(super) fn window(&self, pos: u64) -> Range<u64> {
+        let start = pos / self.window * self.window;
+        start..(start + self.window).min(self.len)
+    }
+
+    /// The least that can be fetched for `range`: whole pieces, where those are checked.
+    pub(super) fn units(&self, range: &Range<u64>) -> Range<u64> {
+        let Some(unit) = self.unit else { return range.clone() };
+        range.start / unit * unit..range.end.next_multiple_of(unit).min(self.len)
+    }
+
+    /// The windows that `range` lies in, in order.
+    pub(super) fn windows(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (grid, end) = (*self, range.end.min(self.len));
+        let first = (range.start < end).then(|| grid.window(range.start));
+        std::iter::successors(first, move |last| (last.end < end).then(|| grid.window(last.end)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+
+    #[test]
+    fn windows_are_whole_pieces_of_a_mib_or_one_that_is_longer() {
+        let window = |piece| Grid::new(100 * MIB, piece).window(0).end;
+        assert_eq!(window(None), MIB);
+        assert_eq!(window(Some(256 * KIB)), MIB);
+        assert_eq!(window(Some(16 * KIB)), MIB);
+        assert_eq!(window(Some(768 * KIB)), 1536 * KIB);
+        assert_eq!(window(Some(4 * MIB)), 4 * MIB);
+        let odd = Grid::new(5 * MIB + 3, Some(4 * MIB));
+        assert_eq!(odd.window(5 * MIB), 4 * MIB..5 * MIB + 3);
+        assert_eq!(odd.units(&(10..11)), 0..4 * MIB);
+        assert_eq!(odd.windows(&(0..0)).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_windows_of_a_range_hold_it_without_gaps(
+            piece in proptest::option::of(1u64..3 * MIB),
+            len in 1u64..20 * MIB,
+            a in 0u64..20 * MIB,
+            b in 0u64..20 * MIB,
+        ) {
+            let range = a.min(b).min(len)..a.max(b).min(len);
+            let grid = Grid::new(len, piece);
+            let windows: Vec<_> = grid.windows(&range).collect();
+            prop_assert_eq!(windows.is_empty(), range.is_empty());
+            for pair in windows.windows(2) {
+                prop_assert_eq!(pair[0].end, pair[1].start);
+            }
+            if let (Some(first), Some(last)) = (windows.first(), windows.last()) {
+                prop_assert!(first.start <= range.start && range.end <= last.end);
+                prop_assert!(range.start < first.end && last.start < range.end);
+                for window in &windows {
+                    prop_assert!(window.end - window.start >= WINDOW.min(len) || window.end == len);
+                    prop_assert_eq!(&grid.units(window), window);
+                }
+            }
+        }
+    }
+}

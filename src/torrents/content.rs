@@ -1,0 +1,50 @@
+//! What a torrent is made of, once that is known: where its pieces lie, and how its import is read and written.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{geometry::Geometry, metainfo::Metainfo, serve};
+use crate::{
+    error::Result,
+    storage::{ImportReader, ImportStore, ImportWriter, WindowCache},
+};
+
+/// What is known once there is metadata.
+pub struct Content {
+    pub(super) geometry: Geometry,
+    pub(super) meta: Arc<Metainfo>,
+    pub(super) store: Arc<ImportStore>,
+    pub(super) reader: ImportReader,
+    /// `None` for an import that is only read (seeded).
+    pub(super) writer: Option<Arc<ImportWriter>>,
+}
+
+/// Makes the content of a torrent that is seeded, when the first peer asks for a byte of it.
+pub type Loader = Box<dyn Fn() -> Result<Content> + Send + Sync>;
+
+impl Content {
+    /// `writer`: `None` for an import that is only read (seeded).
+    #[must_use]
+    pub fn new(
+        meta: Metainfo,
+        store: Arc<ImportStore>,
+        cache: Arc<WindowCache>,
+        writer: Option<Arc<ImportWriter>>,
+    ) -> Self {
+        let (geometry, meta) = (Geometry::of(&meta), Arc::new(meta));
+        let checks = serve::checks_of(Arc::clone(&meta));
+        let reader = ImportReader::checked(Arc::clone(&store), cache, checks);
+        Self { geometry, meta, store, reader, writer }
+    }
+
+    /// Where the bytes of a read are.
+    pub(super) fn block(&self, piece: u32, start: usize, len: usize) -> Range<u64> {
+        let from = self.geometry.piece(piece).start + start as u64;
+        from..from + len as u64
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! What readers of an import wait for while it is being filled: a player at a place that is not there yet.
+//!
+//! Each reader says which bytes come next for it ([`Wanted`]); [`Download`](super::Download) asks the picker for the
+//! first missing pieces of each, before all others, and takes that back when the reader is gone. A place that is sought
+//! and left again within a tenth of a second costs nothing: the picker is told at most ten times a second.
+//!
+//! # Invariants
+//! - Urgent pieces are missing pieces that some reader wants, and each reader's first one is among them as long as there
+//!   are not more readers than pieces that may be urgent.
+//! - Together they have at most the bytes given (but at least one piece): they are fetched into memory that others
+//!   need too, and a chunk that only readers opened is packed when that runs short.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, futures::Notified};
+
+/// How far ahead of a reader pieces are asked for: some seconds of a film.
+const AHEAD: u64 = 8 << 20;
+
+/// The readers of one import, and what they wait for.
+#[derive(Debug, Default)]
+pub struct Demand {
+    state: Mutex<State>,
+    /// Rung when what is wanted changes.
+    changed: Notify,
+    /// Rung when a piece passed, and at the end.
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// By when they came. What each reads next, up to the end of what it will read.
+    readers: BTreeMap<u64, Range<u64>>,
+    ended: bool,
+}
+
+impl Demand {
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// A reader, which wants nothing yet.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>) -> Wanted {
+        let mut state = self.state.lock();
+        state.next += 1;
+        Wanted { number: state.next, demand: Arc::clone(self) }
+    }
+
+    /// Whether nothing more will come: the import stopped.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// Ready when a piece passed after this call, or when nothing more will come.
+    pub fn arrival(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// Nothing more will come.
+    pub fn end(&self) {
+        self.state.lock().ended = true;
+        self.arrived.notify_waiters();
+    }
+
+    pub(super) fn has_arrived(&self) {
+        self.arrived.notify_waiters();
+    }
+
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The missing pieces to be asked for first, most urgent first.
+    pub(super) fn urgent(
+        &self,
+        piece_len: u64,
+        most: u64,
+        missing: impl Fn(u32) -> bool,
+    ) -> Vec<u32> {
+        let readers: Vec<_> = self.state.lock().readers.values().rev().cloned().collect();
+        urgent(&readers, piece_len, most, missing)
+    }
+}
+
+/// One reader's word on what it wants. Dropped, it wants nothing any more.
+#[derive(Debug)]
+pub struct Wanted {
+    number: u64,
+    demand: Arc<Demand>,
+}
+
+impl Wanted {
+    /// From now on `range` is wanted, from its start on.
+    pub fn set(&self, range: Range<u64>) {
+        let before = self.demand.state.lock().readers.insert(self.number, range.clone());
+        if before != Some(range) {
+            self.demand.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if self.demand.state.lock().readers.remove(&self.number).is_some() {
+            self.demand.changed.notify_one();
+        }
+    }
+}
+
+/// The first missing piece of each reader, then the second of each, and so on, while they fit into `most` bytes.
+fn urgent(
+    readers: &[Range<u64>],
+    piece_len: u64,
+    most: u64,
+    missing: impl Fn(u32) -> bool,
+) -> Vec<u32> {
+    let piece = |at: u64| u32::try_from(at / piece_len).unwrap_or(u32::MAX);
+    let mut next: Vec<_> = readers
+        .iter()
+        .filter(|range| !range.is_empty())
+        .map(|range| {
+            let end = range.end.min(range.start + AHEAD.max(piece_len));
+            (piece(range.start)..piece(end - 1).saturating_add(1)).filter(|p| missing(*p))
+        })
+        .collect();
+    let most = usize::try_from(most / piece_len).unwrap_or(usize::MAX).max(1);
+    let mut urgent = Vec::new();
+    loop {
+        let turn: Vec<u32> = next.iter_mut().filter_map(Iterator::next).collect();
+        if turn.is_empty() {
+            return urgent;
+        }
+        for piece in turn {
+            if urgent.len() == most {
+                return urgent;
+            }
+            if !urgent.contains(&piece) {
+                urgent.push(piece);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn readers_take_turns_and_the_newest_is_first() {
+        let demand = Demand::new();
+        let (film, seek) = (demand.reader(), demand.reader());
+        film.set(0..100 * MIB);
+        seek.set(50 * MIB..100 * MIB);
+        let all = |_| true;
+        assert_eq!(demand.urgent(MIB, 4 * MIB, all), [50, 0, 51, 1]);
+        assert_eq!(demand.urgent(MIB, 3 * MIB, |p| p > 1), [50, 2, 51]);
+        drop(seek);
+        assert_eq!(demand.urgent(MIB, 100 * MIB, all), [0, 1, 2, 3, 4, 5, 6, 7], "8 MiB ahead");
+        film.set(99 * MIB + 5..99 * MIB + 6);
+        assert_eq!(demand.urgent(MIB, 100 * MIB, all), [99]);
+        drop(film);
+        assert!(demand.urgent(MIB, 100 * MIB, all).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_once_and_the_same_again_is_none() {
+        let demand = Demand::new();
+        let reader = demand.reader();
+        reader.set(0..5);
+        demand.changed().await;
+        reader.set(0..5);
+        let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), demand.changed());
+        assert!(quiet.await.is_err());
+        let arrival = demand.arrival();
+        demand.end();
+        arrival.await;
+        assert!(demand.has_ended());
+    }
+
+    proptest! {
+        #[test]
+        fn urgent_pieces_are_missing_wanted_and_few(
+            readers in prop::collection::vec((0u64..1000, 0u64..1000), 0..8),
+            piece_len in 1u64..50,
+            most in 1u64..500,
+            have in prop::collection::vec(any::<bool>(), 1000),
+        ) {
+            let readers: Vec<_> = readers.into_iter().map(|(a, b)| a.min(b)..a.max(b)).collect();
+            let missing = |p: u32| !have[p as usize];
+            let urgent = urgent(&readers, piece_len, most, missing);
+            prop_assert!(urgent.len() as u64 <= (most / piece_len).max(1));
+            for (n, p) in urgent.iter().enumerate() {
+                let range = u64::from(*p) * piece_len..u64::from(p + 1) * piece_len;
+                prop_assert!(missing(*p) && !urgent[..n].contains(p));
+                prop_assert!(readers.iter().any(|r| r.start < range.end && range.start < r.end));
+            }
+            let first = |r: &Range<u64>| {
+                (r.start / piece_len..r.end.div_ceil(piece_len)).find(|p| missing(u32::try_from(*p).unwrap()))
+            };
+            if readers.len() as u64 <= most / piece_len {
+                for first in readers.iter().filter(|r| !r.is_empty()).filter_map(first) {
+                    prop_assert!(urgent.contains(&u32::try_from(first).unwrap()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `bae get` from a real web server: whole, exact, under the right name, whatever the server can and cannot do.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    input::{Tmpfs, is_root},
+    memory::high_water,
+    support::{
+        KIB, LONG, MIB, Random,
+        bae::{Bae, Ran, Running},
+        nginx::Nginx,
+        scripted::{Answer, Request, Scripted},
+    },
+};
+
+/// `get ARGS… -d HOME/out`.
+pub(crate) fn args(bae: &Bae, args: &[&str]) -> Vec<String> {
+    let mut all = vec!["--json".to_owned(), "get".to_owned()];
+    all.extend(args.iter().map(|arg| (*arg).to_owned()));
+    all.extend(["-d".to_owned(), out(bae, "").display().to_string()]);
+    all
+}
+
+pub(crate) fn get(bae: &Bae, list: &[&str]) -> Ran {
+    bae.run(args(bae, list))
+}
+
+pub(crate) fn start(bae: &Bae, list: &[&str]) -> Running {
+    bae.start(args(bae, list))
+}
+
+/// Where `name` ends up.
+pub(crate) fn out(bae: &Bae, name: &str) -> std::path::PathBuf {
+    bae.home().join("out").join(name)
+}
+
+pub(crate) fn event(ran: &Ran, name: &str) -> Value {
+    let lines = ran.json();
+    let found = lines.iter().rev().find(|line| line["event"] == name);
+    found.unwrap_or_else(|| panic!("no {name} in:\n{}", ran.stdout)).clone()
+}
+
+pub(crate) fn same(path: &Path, wanted: &[u8]) {
+    let found = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(found == wanted, "{} is not what the server has", path.display());
+}
+
+fn files_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+pub(crate) fn random(seed: u64, len: u64) -> Vec<u8> {
+    Random(seed).bytes(len)
+}
+
+#[test]
+fn a_file_comes_whole_from_servers_of_every_kind() {
+    let (nginx, data) = (Nginx::start(), random(1, 24 * MIB + 77));
+    nginx.serve("f.bin", &data);
+    let places = ["f", "norange", "noetag", "chunked", "limc", "limr", "flaky", "r301", "encoded"];
+    for place in places {
+        let bae = Bae::new();
+        let ran = get(&bae, &[&nginx.url(&format!("/{place}/f.bin"))]).expect(0);
+        same(&out(&bae, "f.bin"), &data);
+        assert_eq!(event(&ran, "fetched")["bytes"], data.len(), "{place}");
+        assert_eq!(files_in(&out(&bae, "")), ["f.bin"], "{place}: something else is left");
+    }
+    let bae = Bae::new();
+    let ca = nginx.certificates.ca.to_str().unwrap();
+    get(&bae, &[&nginx.tls_url("/f/f.bin"), "--cacert", ca]).expect(0);
+    same(&out(&bae, "f.bin"), &data);
+}
+
+#[test]
+fn a_file_is_fetched_over_several_connections_and_no_byte_twice() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(2, 16 * MIB));
+    nginx.serve("f.bin", &data);
+    let ran = get(&bae, &[&nginx.url("/slow/f.bin"), "-x", "8", "-k", "256KiB"]).expect(0);
+    same(&out(&bae, "f.bin"), &data);
+    assert_eq!(event(&ran, "fetched")["downloaded"], data.len());
+    let ranges = nginx.requests().iter().filter(|line| line.contains(" 206 ")).count();
+    assert!(ranges >= 9, "a probe and eight ranges at least, not {ranges}");
+    let most = ran.json().iter().filter_map(|e| e["connections"].as_u64()).max();
+    assert_eq!(most, Some(8));
+}
+
+#[test]
+fn a_server_that_refuses_many_connections_gets_fewer() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(3, 24 * MIB));
+    nginx.serve("f.bin", &data);
+    let ran = get(&bae, &[&nginx.url("/limc/f.bin"), "-x", "8"]).expect(0);
+    same(&out(&bae, "f.bin"), &data);
+    let refused = nginx.requests().iter().filter(|line| line.contains(" 429 ")).count();
+    assert!((1..=12).contains(&refused), "{refused} refusals");
+    assert_eq!(event(&ran, "fetched")["downloaded"], data.len());
+}
+
+#[test]
+fn names_come_from_the_server_or_the_url_and_leave_no_folder() {
+    let (nginx, bae) = (Nginx::start(), Bae::new());
+    nginx.serve("a b%2e.bin", b"x");
+    get(&bae, &[&nginx.url("/f/a%20b%252e.bin")]).expect(0);
+    get(&bae, &[&nginx.url("/cd/a%20b%252e.bin")]).expect(0);
+    assert_eq!(files_in(&out(&bae, "")), ["a b%2e.bin", "naïve.bin"]);
+
+    let long = "n".repeat(300);
+    for (given, called) in [
+        ("../../../etc/passwd", Some("passwd")),
+        ("..", Some("f")),
+        ("a\\b\\c.txt", Some("c.txt")),
+        ("CON", Some("f")),
+        (long.as_str(), None),
+    ] {
+        let header = format!("attachment; filename=\"{}\"", given.replace('\\', "\\\\"));
+        let server = Scripted::start(move |_, request| {
+            Some(ranged(request, b"hello").with("Content-Disposition", &header))
+        });
+        let bae = Bae::new();
+        get(&bae, &[&format!("{}/f", server.url())]).expect(0);
+        let names = files_in(&out(&bae, ""));
+        assert_eq!(names.len(), 1, "{given}: {names:?}");
+        assert!(names[0].len() <= 255 && called.is_none_or(|name| names[0] == name), "{names:?}");
+        same(&out(&bae, &names[0]), b"hello");
+    }
+    let bae = Bae::new();
+    let ran = get(&bae, &[&nginx.url("/f/..%2F..%2Fpasswd")]);
+    assert_ne!(ran.code, Some(0));
+    assert!(files_in(&out(&bae, "")).is_empty());
+}
+
+/// The answer of a server that does ranges right.
+pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
+    let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
+    let Some((first, last)) = range.and_then(|text| text.split_once('-')) else {
+        return Answer::new(200, body);
+    };
+    let start: usize = first.parse().unwrap();
+    let end = last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len()));
+    let text = format!("bytes {start}-{}/{}", end - 1, body.len());
+    Answer::new(206, &body[start..end]).with("Content-Range", text)
+}
+
+#[test]
+fn a_file_that_is_there_is_not_written_over_unless_told_to() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(4, 300 * KIB));
+    nginx.serve("f.bin", &data);
+    let url = nginx.url("/f/f.bin");
+    get(&bae, &[&url]).expect(0);
+    let again = get(&bae, &[&url]).expect(0);
+    assert_eq!(event(&again, "fetched")["downloaded"], 0, "it is the same file");
+    fs::write(out(&bae, "f.bin"), b"mine").unwrap();
+    get(&bae, &[&url]).expect(1).says("--overwrite");
+    same(&out(&bae, "f.bin"), b"mine");
+    get(&bae, &[&url, "--overwrite"]).expect(0);
+    same(&out(&bae, "f.bin"), &data);
+    get(&bae, &[&url, "-o", "other"]).expect(0);
+    same(&out(&bae, "other"), &data);
+}
+
+#[test]
+fn a_checksum_is_held_against_the_bytes_before_the_file_has_its_name() {
+    let nginx = Nginx::start();
+    nginx.serve("f.bin", b"abc");
+    let url = nginx.url("/f/f.bin");
+    let good = "sha-256=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let bae = Bae::new();
+    let ran = get(&bae, &[&url, "--checksum", good]).expect(0);
+    assert_eq!(event(&ran, "fetched")["checked"][0], good);
+    let bae = Bae::new();
+    let bad = good.replace("ba78", "ba79");
+    get(&bae, &[&url, "--checksum", &bad]).expect(32).says("should be ba79");
+    assert!(!out(&bae, "f.bin").exists());
+    get(&bae, &[&url, "--checksum", "crc=1"]).expect(2);
+    for (beside, code) in [(good, 0), (&bad, 32)] {
+        let line = format!("{}  f.bin\n", beside.trim_start_matches("sha-256="));
+        nginx.serve("f.bin.sha256", line.as_bytes());
+        get(&Bae::new(), &[&url, "--checksum-beside"]).expect(code);
+    }
+    get(&Bae::new(), &[&nginx.url("/f/f.bin.sha256"), "--checksum-beside"])
+        .expect(3)
+        .says("beside");
+    // What the server itself says counts as well.
+    let lies = Scripted::start(|_, request| {
+        Some(
+            ranged(request, b"abc").with("Repr-Digest", format!("md5=:{}:", "A".repeat(22) + "==")),
+        )
+    });
+    get(&bae, &[&format!("{}/g", lies.url())]).expect(32).says("md5");
+}
+
+#[test]
+fn a_part_of_a_file_and_mirrors_of_one() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(5, 6 * MIB));
+    nginx.serve("f.bin", &data);
+    for place in ["f", "norange", "chunked"] {
+        let url = nginx.url(&format!("/{place}/f.bin"));
+        let part = ["--range-start", "1000", "--range-end", "2000999", "-o", place];
+        get(&bae, &[&[url.as_str()][..], &part].concat()).expect(0);
+        same(&out(&bae, place), &data[1000..2_001_000]);
+    }
+    let (a, b, c) = (nginx.url("/slow/f.bin"), nginx.url("/f/f.bin"), nginx.url("/f/gone"));
+    get(&bae, &[&a, &b, &c, "--mirror", "-o", "mirrored", "-k", "64KiB"]).expect(0);
+    same(&out(&bae, "mirrored"), &data);
+    for place in ["/slow/", "/f/"] {
+        let used = |line: &&String| line.starts_with(place) && line.contains(" 206 ");
+        assert!(nginx.requests().iter().filter(used).count() > 1, "{place} was not used");
+    }
+    nginx.serve("other.bin", &data[1..]);
+    let other = nginx.url("/f/other.bin");
+    get(&bae, &[&b, &other, "--mirror", "-o", "x"]).expect(2).says("same length");
+}
+
+#[test]
+fn two_hundred_urls_at_once_all_come() {
+    let (nginx, bae) = (Nginx::start(), Bae::new());
+    let files: Vec<_> = (0..200u64).map(|n| (format!("{n}.bin"), random(n, n * 997))).collect();
+    let mut list = String::from("# two hundred\n");
+    for (name, data) in &files {
+        nginx.serve(name, data);
+        list += &format!("{}\n", nginx.url(&format!("/f/{name}")));
+    }
+    list += &format!("{}\n  out=renamed.bin\n", nginx.url("/f/7.bin"));
+    let path = bae.home().join("list");
+    fs::write(&path, list).unwrap();
+    let ran = get(&bae, &["-i", path.to_str().unwrap(), "-j", "200"]).expect(0);
+    assert_eq!(ran.json().iter().filter(|line| line["event"] == "fetched").count(), 201);
+    for (name, data) in &files {
+        same(&out(&bae, name), data);
+    }
+    same(&out(&bae, "renamed.bin"), &files[7].1);
+    assert_eq!(files_in(&out(&bae, "")).len(), 201);
+}
+
+#[test]
+fn one_that_fails_does_not_keep_the_others_from_their_turn() {
+    let (nginx, bae) = (Nginx::start(), Bae::new());
+    nginx.serve("good.bin", b"good");
+    let (bad, good) = (nginx.url("/f/none.bin"), nginx.url("/f/good.bin"));
+    get(&bae, &[&bad, &good, "gopher://x/"]).says("404").says("gopher").expect(3);
+    same(&out(&bae, "good.bin"), b"good");
+}
+
+#[test]
+fn a_full_disk_is_told_by_name() {
+    assert!(is_root(), "run as root: a small file system has to be mounted to be filled");
+    let (nginx, bae) = (Nginx::start(), Bae::new());
+    nginx.serve("f.bin", &random(6, 12 * MIB));
+    let small = bae.home().join("small");
+    let _disk = Tmpfs::mount(&small, "size=8m");
+    let dir = small.to_str().unwrap();
+    let get = |url: &str| bae.run(["get", url, "-d", dir]);
+    get(&nginx.url("/f/f.bin")).expect(8).says("has room for");
+    // Not even a length, so that nobody can know before.
+    get(&nginx.url("/chunked/f.bin")).expect(8).says("no space left");
+    get(&nginx.url("/endless/x")).expect(8).says("no space left");
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file_or_the_connections() {
+    let (nginx, data) = (Nginx::start(), random(7, 256 * MIB));
+    nginx.serve("f.bin", &data);
+    let peak = |connections: &str, url: &str| {
+        let bae = Bae::new();
+        let mut running =
+            start(&bae, &[&nginx.url(url), "-x", connections, "--limit-rate", "100MiB"]);
+        let (mut peak, pid) = (0, running.0.id());
+        while running.0.is_running() {
+            peak = peak.max(high_water(pid).unwrap_or(0));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        running.ended(LONG).expect(0);
+        same(&out(&bae, "f.bin"), &data);
+        peak
+    };
+    for (connections, url) in [("1", "/f/f.bin"), ("16", "/f/f.bin"), ("1", "/chunked/f.bin")] {
+        let peak = peak(connections, url);
+        assert!(
+            (1..=48 * MIB).contains(&peak),
+            "{peak} bytes resident with -x {connections} {url}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_holds_over_all_connections() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(8, 6 * MIB));
+    nginx.serve("f.bin", &data);
+    let began = std::time::Instant::now();
+    get(&bae, &[&nginx.url("/f/f.bin"), "-x", "8", "--limit-rate", "2MiB"]).expect(0);
+    let took = began.elapsed();
+    assert!((2.5..20.0).contains(&took.as_secs_f64()), "{took:?}");
+    same(&out(&bae, "f.bin"), &data);
+}

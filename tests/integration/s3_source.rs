@@ -1,0 +1,120 @@
+//! S3 as a source, from real servers: the suite of the protocols, buckets elsewhere, and what is wrong with keys.
+
+use async_trait::async_trait;
+use bae::{
+    Error, Kind,
+    config::Secret,
+    protocols::{FetchOptions, Found, Login, conformance, conformance::Ground},
+};
+use bytes::Bytes;
+use url::Url;
+
+use crate::support::{
+    s3_server::{S3Server, runtime},
+    scripted::{Answer, Scripted},
+    served::protocol,
+};
+
+/// A folder of a bucket, as the suite of the protocols writes into it.
+#[derive(Debug)]
+struct Bucket<'a> {
+    server: &'a S3Server,
+    bucket: String,
+}
+
+#[async_trait]
+impl Ground for Bucket<'_> {
+    async fn write(&self, path: &str, bytes: Bytes) {
+        self.server.put(&self.bucket, &format!("a folder/{path}"), bytes.to_vec());
+    }
+
+    async fn remove(&self, path: &str) {
+        self.server.remove(&self.bucket, &format!("a folder/{path}"));
+    }
+
+    fn url(&self) -> Url {
+        self.server.storage_url(&self.bucket, "a folder/").parse().unwrap()
+    }
+}
+
+fn with_keys(id: &str, secret: &str) -> FetchOptions {
+    let password = Some(Secret::Text(secret.to_owned()));
+    FetchOptions { login: Some(Login { user: id.to_owned(), password }), ..Default::default() }
+}
+
+fn options(server: &S3Server) -> FetchOptions {
+    with_keys(&server.access_key, &server.secret_key)
+}
+
+fn passes_the_suite(server: &S3Server) {
+    let ground = Bucket { server, bucket: server.bucket("source") };
+    let protocol = protocol(ground.url().as_str(), options(server));
+    runtime().block_on(conformance::check(&*protocol, &ground));
+}
+
+fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
+    runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()))
+}
+
+#[test]
+fn seaweedfs_keeps_the_contract_as_a_source() {
+    passes_the_suite(S3Server::seaweed());
+}
+
+#[test]
+fn a_prefix_is_a_folder_and_what_is_not_there_is_not_found() {
+    let server = S3Server::seaweed();
+    let bucket = server.bucket("prefix");
+    for key in ["album/1.flac", "album/cd 2/2.flac", "albums/3.flac", "4.flac"] {
+        server.put(&bucket, key, key.into());
+    }
+    let names =
+        |path: &str| match probe(&server.storage_url(&bucket, path), options(server)).unwrap() {
+            Found::Folder(listing) => listing.files.into_iter().map(|file| file.path).collect(),
+            Found::File(_) => vec!["a file".to_owned()],
+        };
+    assert_eq!(names("album"), ["1.flac", "cd 2/2.flac"]);
+    assert_eq!(names("album/"), ["1.flac", "cd 2/2.flac"]);
+    assert_eq!(names("album/1.flac"), ["a file"]);
+    assert_eq!(names("").len(), 4, "a whole bucket");
+    for (url, what) in [
+        (server.storage_url(&bucket, "alb"), "a part of a name"),
+        (server.storage_url("no-such-bucket", "x"), "a bucket"),
+    ] {
+        let error = probe(&url, options(server)).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{what}: {}", error.report());
+    }
+}
+
+#[test]
+fn wrong_s3_keys_are_told_by_name() {
+    let server = S3Server::seaweed();
+    let bucket = server.bucket("keys");
+    let url = server.storage_url(&bucket, "folder/");
+    let error = probe(&url, with_keys(&server.access_key, "hunter2")).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 24, "{}", error.report());
+    assert!(!error.report().contains("hunter2"), "{}", error.report());
+}
+
+/// As Amazon does it: a HEAD cannot say where the bucket is, other answers can.
+#[test]
+fn a_bucket_in_another_region_is_asked_there() {
+    let server = Scripted::start(|_, request| {
+        let signed = request.header("authorization").unwrap_or_default();
+        Some(match request.method.as_str() {
+            _ if signed.contains("/eu-west-9/") => {
+                Answer::head(200, 5).with("ETag", "\"a\"").with("Accept-Ranges", "bytes")
+            }
+            "HEAD" => Answer::head(400, 0),
+            _ => Answer::new(
+                400,
+                "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-9</Region></Error>",
+            ),
+        })
+    });
+    let url = format!("s3://bucket/key?endpoint={}&path_style=true", server.url());
+    let found = probe(&url, with_keys("id", "secret")).unwrap();
+    let Found::File(remote) = found else { panic!("no file") };
+    assert_eq!(remote.len, Some(5));
+    assert_eq!(server.requests().len(), 3);
+}

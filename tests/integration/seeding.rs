@@ -1,0 +1,424 @@
+//! Seeding out of storage: every client gets what the torrent says, whatever storage does, and the books say what it cost.
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bae::catalog::{Catalog, FileRow, ImportState, NewImport};
+use serde_json::Value;
+
+use crate::{
+    memory::high_water,
+    support::{
+        KIB, LONG, MIB,
+        bae::{Bae, Running},
+        bencode,
+        fault_proxy::{Fault, FaultProxy, Request},
+        peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
+        s3_server::{S3Server, runtime},
+        scripted::{Answer, Scripted},
+        torrents::{Fixture, Recipe, Version},
+        tracker::Tracker,
+        wait_until,
+    },
+};
+
+/// Files that begin anywhere in pieces and in chunks.
+fn album(name: &str) -> Recipe {
+    let track = |i: u64| (format!("disc {}/track {i:02}.flac", i % 2), 700_000 + i * 130_003);
+    let mut files: Vec<_> = (0..12).map(track).collect();
+    files.push(("booklet.pdf".into(), 11 * MIB + 3));
+    Recipe::folder(name, files).piece(256 * KIB)
+}
+
+/// An import in a bucket of its own, reached through a proxy.
+struct Stored {
+    bae: Bae,
+    id: String,
+    proxy: FaultProxy,
+    /// Of the import.
+    url: String,
+}
+
+impl Stored {
+    fn new(torrent: &Fixture) -> Self {
+        let server = S3Server::seaweed();
+        let bucket = server.bucket("seeding");
+        let proxy = FaultProxy::start(server.addr());
+        let endpoint = format!("http://{}", proxy.addr());
+        let url = format!("{}&chunk=5MiB", server.storage_url_at(&endpoint, &bucket, "s"));
+        let bae = Bae::new().storing_at(&url, server.env());
+        let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
+        let id = bae.import(torrent, &[seeder.addr()]).id;
+        Self { bae, id, proxy, url }
+    }
+
+    /// What the catalog has in its books.
+    fn books(&self) -> Value {
+        let info = self.bae.run(["--json", "info", &self.id]).expect(0).json().remove(0);
+        info["seeded"].clone()
+    }
+}
+
+/// A libtorrent leecher gets everything, and nothing that it had to throw away.
+fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+}
+
+fn stop(running: Running) {
+    running.interrupt();
+    running.ended(Duration::from_secs(30)).expect(0);
+}
+
+#[test]
+fn every_client_downloads_exactly_what_bae_seeds_out_of_a_bucket() {
+    let plain = album("Out of a bucket").make();
+    let tracker = Tracker::start(&[&plain]);
+    let torrent = tracker.torrent(&plain);
+    let stored = Stored::new(&torrent);
+    let (bae, id) = (&stored.bae, stored.id.as_str());
+    {
+        let _running = bae.seed(id, &[]);
+        for release in [Release::Debian, Release::Newest] {
+            let mut leecher = LibtorrentPeer::leech(release, &torrent, bae.listen);
+            torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+        }
+        let qbittorrent = QBittorrent::leech(&torrent);
+        qbittorrent.connect(&torrent, bae.listen);
+        torrent.assert_same(&qbittorrent.wait_done().join(&torrent.name));
+        let mut aria2 = Aria2::leech(&torrent);
+        torrent.assert_same(&aria2.wait_done().join(&torrent.name));
+    }
+    // It never dials 127/8, so bae does.
+    let transmission = Transmission::leech(&torrent);
+    let _running = bae.seed(id, &[transmission.addr()]);
+    torrent.assert_same(&transmission.wait_done().join(&torrent.name));
+}
+
+#[test]
+fn torrents_of_each_version_are_seeded_out_of_a_bucket() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let torrent = album(&format!("Each version {version:?}")).version(version).make();
+        let stored = Stored::new(&torrent);
+        let _running = stored.bae.seed(&stored.id, &[]);
+        leeches_exactly(&stored.bae, &torrent);
+    }
+}
+
+#[test]
+fn an_answer_that_is_spoilt_reaches_no_peer() {
+    let torrent = album("Spoilt answers").make();
+    let stored = Stored::new(&torrent);
+    let faults = [
+        Fault::Flip,
+        Fault::OtherRange,
+        Fault::CutAnswer,
+        Fault::Reset,
+        Fault::Busy(0),
+        Fault::Refuse("500 Internal Server Error", "InternalError"),
+    ];
+    for fault in faults {
+        // Every third.
+        let plan = move |r: &Request| if r.number % 3 == 1 { fault } else { Fault::None };
+        stored.proxy.spoil(plan);
+        let running = stored.bae.seed(&stored.id, &[]);
+        leeches_exactly(&stored.bae, &torrent);
+        stop(running);
+        assert!(stored.proxy.seen().len() > 3, "{fault:?}: {:?}", stored.proxy.seen());
+    }
+}
+
+#[test]
+fn a_storage_that_is_away_costs_peers_time_and_nothing_else() {
+    let torrent = album("Away for a while").make();
+    let stored = Stored::new(&torrent);
+    let away = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&away);
+    stored.proxy.spoil(move |r| match (flag.load(Ordering::Relaxed), r.number % 2) {
+        (false, _) => Fault::None,
+        (true, 0) => Fault::Busy(1),
+        // It says nothing at all, for longer than the outage.
+        (true, _) => Fault::Stall(Duration::from_secs(15)),
+    });
+    let mut running = stored.bae.seed(&stored.id, &[]);
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+    wait_until("peers ask for bytes", LONG, || !stored.proxy.seen().is_empty());
+    thread::sleep(Duration::from_secs(8));
+    assert_eq!(leecher.received(), 0);
+    away.store(false, Ordering::Relaxed);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    assert!(running.0.is_running());
+    let told: Vec<_> = running.events().into_iter().filter(|e| e["event"] == "notice").collect();
+    assert!(told.is_empty(), "what passes is not shown: {told:?}");
+}
+
+/// The files of a local storage that are chunks, the largest first.
+fn chunks(bae: &Bae) -> Vec<PathBuf> {
+    let mut open = vec![bae.objects().to_owned()];
+    let mut found = Vec::new();
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            let is_manifest = path.to_string_lossy().contains("manifest-");
+            if path.is_dir() {
+                open.push(path)
+            } else if !is_manifest {
+                found.push(path)
+            }
+        }
+    }
+    found.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
+    found
+}
+
+fn stored_locally(torrent: &Fixture) -> (Bae, String) {
+    let bae = Bae::new().storing_with("chunk=5MiB");
+    let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
+    let id = bae.import(torrent, &[seeder.addr()]).id;
+    (bae, id)
+}
+
+#[test]
+fn a_lost_object_is_told_by_file_and_piece_and_the_rest_is_served() {
+    let torrent = album("A lost object").make();
+    let (bae, id) = stored_locally(&torrent);
+    let lost = chunks(&bae).remove(0);
+    let gone = fs::metadata(&lost).unwrap().len();
+    fs::remove_file(lost).unwrap();
+    let mut running = bae.seed(&id, &[]);
+    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
+    let told = running.event_where("notice", |e| e["text"].as_str().unwrap().contains("piece "));
+    let text = told["text"].as_str().unwrap();
+    assert!(text.contains(".flac\"") || text.contains("booklet.pdf\""), "{text}");
+    // All that is not in the lost object, nor in a piece that reaches into it.
+    let rest = torrent.bytes - gone - 2 * 256 * KIB;
+    wait_until("the rest is served", LONG, || leecher.received() >= rest);
+}
+
+#[test]
+fn bytes_that_changed_in_storage_reach_no_peer_and_are_named() {
+    for version in [Version::V1, Version::V2] {
+        let torrent = album(&format!("Changed {version:?}")).version(version).make();
+        let (bae, id) = stored_locally(&torrent);
+        let changed = chunks(&bae).remove(0);
+        let mut bytes = fs::read(&changed).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&changed, bytes).unwrap();
+        let mut running = bae.seed(&id, &[]);
+        let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
+        let told = running.event_where("notice", |e| {
+            e["text"].as_str().unwrap().contains("otherwise than the torrent says")
+        });
+        assert!(told["text"].as_str().unwrap().contains("verify --repair"), "{told}");
+        // All but the piece that is wrong.
+        let rest = torrent.bytes - 256 * KIB;
+        wait_until("the rest is served", LONG, || leecher.received() >= rest);
+        assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+    }
+}
+
+#[test]
+fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() {
+    let torrent = album("The books").make();
+    let stored = Stored::new(&torrent);
+    assert_eq!(stored.books()["served"], 0);
+    stored.proxy.spoil(|_| Fault::None);
+    for run in 1..=2 {
+        let running = stored.bae.seed(&stored.id, &[]);
+        if run == 1 {
+            thread::sleep(Duration::from_secs(1));
+            assert!(stored.proxy.seen().is_empty(), "{:?}", stored.proxy.seen());
+        }
+        leeches_exactly(&stored.bae, &torrent);
+        stop(running);
+        let books = stored.books();
+        let count = |name: &str| books[name].as_u64().unwrap();
+        assert!(count("served") >= run * torrent.bytes, "{books}");
+        assert_eq!(count("gets"), stored.proxy.seen().len() as u64, "{books}");
+        // A little more where a piece reaches into the next chunk, and nothing is fetched twice in a run.
+        let payload = run * torrent.bytes;
+        assert!((payload..payload + payload / 10).contains(&count("fetched")), "{books}");
+    }
+    assert_eq!(stored.books()["dollars"], 0.0, "a server of one's own costs nothing");
+    assert!(stored.url.starts_with("s3://"));
+}
+
+/// The files of a cache folder.
+fn cached(dir: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    files.map(|entry| entry.path()).collect()
+}
+
+#[test]
+fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
+    let torrent = album("A cache folder").make();
+    let stored = Stored::new(&torrent);
+    let dir = stored.bae.home().join("cache");
+    let flags = ["--cache-dir", dir.to_str().unwrap()];
+    // How many gets a download by a new run costs, with `meanwhile` done while it runs.
+    let gets = |meanwhile: &dyn Fn()| {
+        stored.proxy.spoil(|_| Fault::None);
+        let running = stored.bae.seed_with(&stored.id, &[], &flags);
+        let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+        meanwhile();
+        torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+        assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+        stop(running);
+        stored.proxy.seen().len()
+    };
+    let all = gets(&|| ());
+    assert!(all > 20 && cached(&dir).len() > 20, "{all} gets");
+    assert_eq!(gets(&|| ()), 0, "everything is in the folder");
+    for (n, path) in cached(&dir).iter().enumerate() {
+        let mut bytes = fs::read(path).unwrap();
+        match n % 3 {
+            0 => bytes[1000] ^= 1,
+            1 => bytes.truncate(1000),
+            _ => continue,
+        }
+        fs::write(path, bytes).unwrap();
+    }
+    let some = gets(&|| ());
+    assert!(some > all / 3 && some < all, "{some} of {all}");
+    gets(&|| fs::remove_dir_all(&dir).unwrap());
+    // With room for a few of them.
+    let small = ["--cache-dir", dir.to_str().unwrap(), "--cache-size", "5MiB"];
+    stop(stored.bae.seed_with(&stored.id, &[], &small));
+    let left: u64 = cached(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(left <= 5 * MIB, "{left} bytes are left");
+}
+
+#[test]
+fn a_goal_that_is_reached_ends_seeding() {
+    let torrent = album("Enough").make();
+    let (bae, id) = stored_locally(&torrent);
+    let mut running = bae.seed_with(&id, &[], &["--seed-ratio", "1"]);
+    leeches_exactly(&bae, &torrent);
+    let told = running.event("notice");
+    assert!(told["text"].as_str().unwrap().contains("seeded enough"), "{told}");
+    running.ended(Duration::from_secs(30)).expect(0);
+}
+
+#[test]
+fn a_spent_budget_stops_seeding_until_next_month_and_no_import() {
+    let torrent = album("A budget").make();
+    let stored = Stored::new(&torrent);
+    let budget = ["--cloud-budget", "4MiB"];
+    let mut running = stored.bae.seed_with(&stored.id, &[], &budget);
+    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
+    drop(leecher);
+    stop(running);
+    // The next run knows.
+    let mut running = stored.bae.seed_with(&stored.id, &[], &budget);
+    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
+    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(leecher.received(), 0);
+    stop(running);
+    let another = album("Past the budget").seed(7).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &another);
+    stored.bae.import(&another, &[seeder.addr()]);
+}
+
+#[test]
+fn peers_that_come_and_go_cost_nothing_but_their_time() {
+    let torrent = album("Come and go").make();
+    let stored = Stored::new(&torrent);
+    let mut running = stored.bae.seed(&stored.id, &[]);
+    let hash = torrent.v1.as_ref().unwrap();
+    let digit = |at: usize| u8::from_str_radix(&hash[at..at + 2], 16).unwrap();
+    let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05".to_vec();
+    hello.extend((0..40).step_by(2).map(digit));
+    hello.extend(b"-XX0000-000000000000");
+    // Interested, and a request for each of some blocks that nobody will read.
+    hello.extend(b"\0\0\0\x01\x02");
+    for block in 0..8u32 {
+        hello.extend(b"\0\0\0\x0d\x06\0\0\0\x01");
+        hello.extend((block * 16_384).to_be_bytes());
+        hello.extend(16_384u32.to_be_bytes());
+    }
+    for n in 0..500 {
+        // One that is not taken because there are too many of them is one that goes at once.
+        if let Ok(mut peer) = TcpStream::connect(stored.bae.listen) {
+            let _ = peer.write_all(&hello[..if n % 3 == 0 { 40 } else { hello.len() }]);
+        }
+    }
+    // A leecher that finds every place taken comes back a minute later.
+    thread::sleep(Duration::from_secs(5));
+    leeches_exactly(&stored.bae, &torrent);
+    assert!(running.0.is_running());
+    let peak = high_water(running.0.id()).unwrap();
+    assert!(peak < (128 + 80) * MIB, "{peak} bytes were resident");
+}
+
+/// A torrent of `pieces` pieces of 16 MiB, of which only the description exists.
+fn described(name: &str, pieces: usize) -> Vec<u8> {
+    let hashes: Vec<u8> = (0..pieces * 20).map(|n| (n * 7 + name.len()) as u8).collect();
+    let info = bencode::Value::Dict(vec![
+        ("length", ((pieces as i64) << 24).into()),
+        ("name", name.into()),
+        ("piece length", (16 << 20).into()),
+        ("pieces", bencode::Value::Bytes(hashes)),
+    ]);
+    bencode::Value::Dict(vec![("info", info)]).encode()
+}
+
+#[test]
+fn a_thousand_imports_are_seeded_at_once_and_storage_is_not_asked() {
+    let (count, pieces) = (1000, 6400);
+    let server = Scripted::start(|_, _| Some(Answer::error(503, "SlowDown")));
+    let env = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let endpoint = server.url().replace(':', "%3A").replace('/', "%2F");
+    let url = format!("s3://b/p?endpoint={endpoint}&path_style=true&region=r");
+    let bae = Bae::new().storing_at(&url, env);
+    let catalog = Catalog::open(&bae.data_dir()).unwrap();
+    runtime().block_on(async {
+        for n in 0..count {
+            let name = format!("import {n}");
+            let metainfo = described(&name, pieces);
+            let len = (pieces as u64) << 24;
+            let hash = format!("{n:020}").into_bytes().try_into().unwrap();
+            let new = NewImport {
+                files: vec![FileRow { path: name.clone(), start: 0, len, pad: false }],
+                name,
+                source: "test".into(),
+                info_hash_v1: Some(hash),
+                len,
+                storage: url.clone(),
+                chunk_len: 16 << 20,
+                metainfo,
+                ..NewImport::default()
+            };
+            let row = catalog.create_import(new).await.unwrap();
+            catalog.set_state(&row.id, ImportState::Imported).await.unwrap();
+        }
+    });
+    drop(catalog);
+    let begun = Instant::now();
+    let mut running = bae.seed_all();
+    for _ in 0..count {
+        running.event("started");
+    }
+    let (took, peak) = (begun.elapsed(), high_water(running.0.id()).unwrap());
+    eprintln!("{count} imports of {} GiB: {took:?}, {} MiB", pieces / 64, peak / MIB);
+    // Five seconds on a machine of one's own; the tests share theirs.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(peak < 300 * MIB, "{peak} bytes were resident");
+    assert_eq!(server.requests().len(), 0);
+    stop(running);
+}

@@ -1,0 +1,81 @@
+//! A certificate authority of a test's own, and a certificate of it for 127.0.0.0/8's names.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::need;
+
+/// Files in PEM.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    /// What a client must trust.
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Key and certificate in one file.
+    pub(crate) both: PathBuf,
+}
+
+impl Certificates {
+    /// For a server at `ip`, that is also called `localhost`.
+    pub(crate) fn new(dir: &Path, ip: Ipv4Addr) -> Self {
+        need("openssl", "openssl");
+        let file = |name: &str| dir.join(name);
+        let (ca, ca_key) = (file("ca.pem"), file("ca.key"));
+        let (key, request, certificate) = (file("srv.key"), file("srv.csr"), file("srv.pem"));
+        let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        openssl(
+            Command::new("openssl")
+                .args(["req", "-x509", "-days", "2", "-subj", "/CN=test CA"])
+                .args(curve)
+                .args(["-addext", "basicConstraints=critical,CA:TRUE"])
+                .args(["-addext", "keyUsage=critical,keyCertSign,cRLSign"])
+                .arg("-keyout")
+                .arg(&ca_key)
+                .arg("-out")
+                .arg(&ca),
+        );
+        openssl(
+            Command::new("openssl")
+                .args(["req", "-subj", "/CN=localhost"])
+                .args(curve)
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&request),
+        );
+        let extensions = file("srv.ext");
+        let text = format!(
+            "subjectAltName=DNS:localhost,IP:{ip}\nextendedKeyUsage=serverAuth\n\
+             basicConstraints=CA:FALSE\n"
+        );
+        fs::write(&extensions, text).unwrap();
+        openssl(
+            Command::new("openssl")
+                .args(["x509", "-req", "-days", "2", "-CAcreateserial"])
+                .arg("-in")
+                .arg(&request)
+                .arg("-CA")
+                .arg(&ca)
+                .arg("-CAkey")
+                .arg(&ca_key)
+                .arg("-out")
+                .arg(&certificate)
+                .arg("-extfile")
+                .arg(&extensions),
+        );
+        let both = file("both.pem");
+        let text = fs::read_to_string(&key).unwrap() + &fs::read_to_string(&certificate).unwrap();
+        fs::write(&both, text).unwrap();
+        Self { ca, certificate, key, both }
+    }
+}
+
+fn openssl(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "openssl: {}", String::from_utf8_lossy(&done.stderr));
+}

@@ -1,0 +1,142 @@
+//! Real WebDAV servers: apache's mod_dav, which knows Basic and Digest logins and TLS, and rclone's.
+
+use std::{
+    fs,
+    net::{SocketAddrV4, TcpStream},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
+use md5::{Digest, Md5};
+
+use super::{
+    LONG, certificates::Certificates, need, ports, process::Process, served::Served, tools::tool,
+    wait_until,
+};
+
+pub(crate) const USER: &str = "bob";
+pub(crate) const PASSWORD: &str = "secret";
+const MODULES: &str = "/usr/lib/apache2/modules";
+
+/// A server that answers. Dropped, it is gone with everything in it.
+#[derive(Debug)]
+pub(crate) struct DavServer {
+    pub(crate) process: Process,
+    addr: SocketAddrV4,
+    /// Of apache alone.
+    tls: Option<SocketAddrV4>,
+    pub(crate) served: Served,
+    pub(crate) certificates: Option<Certificates>,
+}
+
+impl DavServer {
+    /// The same folder as `/basic/`, `/digest/` and `/anyone/`.
+    pub(crate) fn apache() -> Self {
+        need("/usr/sbin/apache2", "apache2-bin");
+        let (served, addr, tls) = (Served::new(), ports::own(), ports::own());
+        let certificates = Certificates::new(served.own(), *tls.ip());
+        let own = served.own();
+        // apache writes its locks as somebody else when root starts it.
+        let locks = own.join("locks");
+        fs::create_dir(&locks).unwrap();
+        fs::set_permissions(&locks, fs::Permissions::from_mode(0o777)).unwrap();
+        let hash = Command::new("openssl").args(["passwd", "-apr1", PASSWORD]).output().unwrap();
+        let hash = String::from_utf8(hash.stdout).unwrap();
+        fs::write(own.join("basic"), format!("{USER}:{}\n", hash.trim())).unwrap();
+        let digest = Md5::digest(format!("{USER}:bae:{PASSWORD}"));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(own.join("digest"), format!("{USER}:bae:{digest}\n")).unwrap();
+        let file = own.join("apache.conf");
+        fs::write(&file, apache_config(&served, addr, tls, &certificates)).unwrap();
+        let mut command = Command::new("/usr/sbin/apache2");
+        command.arg("-f").arg(&file).args(["-D", "FOREGROUND"]);
+        Self::start("apache2", &command, addr, Some(tls), served, Some(certificates))
+    }
+
+    pub(crate) fn rclone() -> Self {
+        let (served, addr) = (Served::new(), ports::own());
+        let mut command = Command::new(tool("cloud", "rclone", "test"));
+        command.args(["serve", "webdav"]).arg(served.dir()).args(["--addr", &addr.to_string()]);
+        command.args(["--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s"]);
+        command.env("RCLONE_CONFIG", served.own().join("rclone.conf"));
+        Self::start("rclone serve webdav", &command, addr, None, served, None)
+    }
+
+    fn start(
+        name: &str,
+        command: &Command,
+        addr: SocketAddrV4,
+        tls: Option<SocketAddrV4>,
+        served: Served,
+        certificates: Option<Certificates>,
+    ) -> Self {
+        let mut process = Process::start(name, command);
+        wait_until(&format!("{name} listens"), LONG, || {
+            assert!(process.is_running(), "{name} ended\n{}", process.log());
+            TcpStream::connect(addr).is_ok()
+        });
+        Self { process, addr, tls, served, certificates }
+    }
+
+    pub(crate) fn url(&self, password: &str, path: &str) -> String {
+        format!("dav://{USER}:{password}@{}/{path}", self.addr)
+    }
+
+    pub(crate) fn url_of_anyone(&self, path: &str) -> String {
+        format!("dav://{}/{path}", self.addr)
+    }
+
+    pub(crate) fn tls_url(&self, path: &str) -> String {
+        format!("davs://{USER}:{PASSWORD}@{}/{path}", self.tls.expect("apache's"))
+    }
+}
+
+fn apache_config(
+    served: &Served,
+    addr: SocketAddrV4,
+    tls: SocketAddrV4,
+    certificates: &Certificates,
+) -> String {
+    let (own, dir) = (served.own().display(), served.dir());
+    let modules = [
+        "mpm_event",
+        "authn_core",
+        "authn_file",
+        "authz_core",
+        "authz_user",
+        "auth_basic",
+        "auth_digest",
+        "alias",
+        "ssl",
+        "dav",
+        "dav_fs",
+    ];
+    let modules: String =
+        modules.map(|m| format!("LoadModule {m}_module {MODULES}/mod_{m}.so\n")).concat();
+    let user =
+        if rustix::process::getuid().is_root() { "User nobody\nGroup nogroup\n" } else { "" };
+    let place = |name: &str, login: &str| {
+        format!(
+            "Alias /{name} {dir}\n<Location /{name}>\nDav On\n{login}</Location>\n",
+            dir = dir.display()
+        )
+    };
+    let basic =
+        format!("AuthType Basic\nAuthName bae\nAuthUserFile {own}/basic\nRequire valid-user\n");
+    let digest = format!(
+        "AuthType Digest\nAuthName bae\nAuthDigestProvider file\nAuthUserFile {own}/digest\n\
+         Require valid-user\n"
+    );
+    let places = [place("basic", &basic), place("digest", &digest), place("anyone", "")].concat();
+    format!(
+        "ServerRoot {own}\nServerName localhost\nPidFile {own}/apache.pid\n\
+         ErrorLog {own}/apache.log\nListen {addr}\nListen {tls}\n{modules}{user}\
+         Mutex file:{own}/locks default\nDavLockDB {own}/locks/dav\nDocumentRoot {dir}\n\
+         <Directory {dir}>\nRequire all granted\n</Directory>\n{places}\
+         <VirtualHost {tls}>\nSSLEngine on\nSSLCertificateFile {certificate}\n\
+         SSLCertificateKeyFile {key}\n</VirtualHost>\n",
+        dir = dir.display(),
+        certificate = certificates.certificate.display(),
+        key = certificates.key.display(),
+    )
+}

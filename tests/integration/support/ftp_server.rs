@@ -1,0 +1,163 @@
+//! Real FTP servers, each with a folder and an address of its own. Every one of them runs as whoever runs the tests.
+//!
+//! vsftpd has no `MLSD` and only anonymous users here (others need PAM); pyftpdlib and proftpd have both, and TLS; rclone
+//! is terse.
+
+use std::{
+    fs,
+    net::{SocketAddrV4, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+
+use super::{
+    LONG,
+    certificates::Certificates,
+    need, ports,
+    process::Process,
+    script,
+    served::Served,
+    tools::{cache, tool},
+    wait_until,
+};
+
+pub(crate) const USER: &str = "bob";
+pub(crate) const PASSWORD: &str = "secret";
+
+/// A server that answers. Dropped, it is gone with everything in it.
+#[derive(Debug)]
+pub(crate) struct FtpServer {
+    pub(crate) process: Process,
+    pub(crate) addr: SocketAddrV4,
+    pub(crate) served: Served,
+    pub(crate) certificates: Option<Certificates>,
+}
+
+impl FtpServer {
+    pub(crate) fn vsftpd() -> Self {
+        Self::vsftpd_with("")
+    }
+
+    /// With further lines of configuration.
+    pub(crate) fn vsftpd_with(lines: &str) -> Self {
+        let (served, addr) = (Served::new(), ports::own());
+        let config = format!(
+            "listen=YES\nlisten_address={ip}\nlisten_port={port}\nbackground=NO\n\
+             run_as_launching_user=YES\nlocal_enable=NO\nanonymous_enable=YES\nno_anon_password=YES\n\
+             anon_root={dir}\nanon_world_readable_only=NO\nallow_writeable_chroot=YES\n\
+             seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nconnect_from_port_20=NO\n\
+             port_promiscuous=YES\npasv_address={ip}\nxferlog_enable=NO\n{lines}\n",
+            ip = addr.ip(),
+            port = addr.port(),
+            dir = served.dir().display(),
+        );
+        let file = served.own().join("vsftpd.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new(tool("vsftpd", "vsftpd", "test"));
+        command.arg(&file);
+        Self::start("vsftpd", &command, addr, served, None)
+    }
+
+    /// TLS when it is asked for, or from the first byte.
+    pub(crate) fn pyftpd(implicit: bool) -> Self {
+        let (served, addr) = (Served::new(), ports::own());
+        let certificates = Certificates::new(served.own(), *addr.ip());
+        let _ = tool("cloud", "ftpbench", "test");
+        let mut command = Command::new(cache().join("tools/cloud/bin/python"));
+        command.arg(script("pyftpd.py")).args([addr.ip().to_string(), addr.port().to_string()]);
+        command.arg(served.dir()).arg(&certificates.both);
+        if implicit {
+            command.arg("implicit");
+        }
+        Self::start("pyftpdlib", &command, addr, served, Some(certificates))
+    }
+
+    pub(crate) fn proftpd() -> Self {
+        need("/usr/sbin/proftpd", "proftpd-core");
+        need("/usr/lib/proftpd/mod_tls.so", "proftpd-mod-crypto");
+        let (served, addr) = (Served::new(), ports::own());
+        let certificates = Certificates::new(served.own(), *addr.ip());
+        let own = served.own().display().to_string();
+        let file = served.own().join("proftpd.conf");
+        fs::write(&file, proftpd_config(&own, addr, &certificates)).unwrap();
+        let passwd = served.own().join("passwd");
+        let hash = Command::new("openssl").args(["passwd", "-6", PASSWORD]).output().unwrap();
+        let hash = String::from_utf8(hash.stdout).unwrap();
+        let (uid, gid) = ids();
+        let line = format!("{USER}:{}:{uid}:{gid}::{own}/pub:/bin/false\n", hash.trim());
+        fs::write(&passwd, line).unwrap();
+        private(&passwd);
+        private(&certificates.key);
+        let mut command = Command::new("/usr/sbin/proftpd");
+        command.arg("-n").arg("-c").arg(&file);
+        Self::start("proftpd", &command, addr, served, Some(certificates))
+    }
+
+    pub(crate) fn rclone() -> Self {
+        let (served, addr) = (Served::new(), ports::own());
+        let mut command = Command::new(tool("cloud", "rclone", "test"));
+        command.args(["serve", "ftp"]).arg(served.dir()).args(["--addr", &addr.to_string()]);
+        command.args(["--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s"]);
+        command.env("RCLONE_CONFIG", served.own().join("rclone.conf"));
+        Self::start("rclone serve ftp", &command, addr, served, None)
+    }
+
+    fn start(
+        name: &str,
+        command: &Command,
+        addr: SocketAddrV4,
+        served: Served,
+        certificates: Option<Certificates>,
+    ) -> Self {
+        let mut process = Process::start(name, command);
+        wait_until(&format!("{name} listens"), LONG, || {
+            assert!(process.is_running(), "{name} ended\n{}", process.log());
+            TcpStream::connect(addr).is_ok()
+        });
+        Self { process, addr, served, certificates }
+    }
+
+    /// For whoever has no login.
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}/", self.addr)
+    }
+
+    pub(crate) fn url_of_user(&self, scheme: &str, password: &str) -> String {
+        format!("{scheme}://{USER}:{password}@{}/", self.addr)
+    }
+}
+
+/// Root does not serve as root.
+fn ids() -> (u32, u32) {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    if uid == 0 { (65_534, 65_534) } else { (uid, gid) }
+}
+
+fn private(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn proftpd_config(own: &str, addr: SocketAddrV4, certificates: &Certificates) -> String {
+    let name = |flag| {
+        let named = Command::new("id").arg(flag).output().unwrap();
+        String::from_utf8(named.stdout).unwrap().trim().to_owned()
+    };
+    let (user, group) = match rustix::process::getuid().is_root() {
+        true => ("nobody".to_owned(), "nogroup".to_owned()),
+        false => (name("-un"), name("-gn")),
+    };
+    format!(
+        "LoadModule mod_tls.c\nServerName test\nServerType standalone\nUseIPv6 off\n\
+         DefaultAddress {ip}\nSocketBindTight on\nPort {port}\nUser {user}\nGroup {group}\n\
+         PidFile {own}/proftpd.pid\nScoreboardFile {own}/scoreboard\nSystemLog {own}/proftpd.log\n\
+         TransferLog none\nWtmpLog off\nDelayEngine off\nRequireValidShell off\nUseFtpUsers off\n\
+         AuthOrder mod_auth_file.c\nAuthUserFile {own}/passwd\nDefaultRoot {own}/pub\n\
+         UseReverseDNS off\nTLSEngine on\nTLSRequired off\nTLSECCertificateFile {cert}\n\
+         TLSECCertificateKeyFile {key}\nTLSLog {own}/tls.log\n",
+        ip = addr.ip(),
+        port = addr.port(),
+        cert = certificates.certificate.display(),
+        key = certificates.key.display(),
+    )
+}

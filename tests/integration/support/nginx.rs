@@ -1,0 +1,179 @@
+//! nginx, which serves a folder in every way that web servers do: with and without ranges, lengths and tags, slowly,
+//! only to a few at a time, behind a login, over TLS.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{certificates::Certificates, need, ports, process::Process, wait_until};
+
+/// What stands between `@` is known when it starts.
+const CONFIG: &str = r#"
+include /etc/nginx/modules-enabled/*.conf;
+worker_processes 2;
+@USER@
+daemon off;
+pid @DIR@/pid;
+error_log @DIR@/error.log info;
+events { worker_connections 1024; }
+http {
+  log_format ranges '$uri $status $body_bytes_sent $http_range';
+  access_log @DIR@/access.log ranges;
+  client_body_temp_path @DIR@/tmp/b; proxy_temp_path @DIR@/tmp/p; fastcgi_temp_path @DIR@/tmp/f;
+  uwsgi_temp_path @DIR@/tmp/u; scgi_temp_path @DIR@/tmp/s;
+  default_type application/octet-stream;
+  sendfile on; tcp_nopush on;
+  limit_req_zone $binary_remote_addr zone=requests:1m rate=2r/s;
+  limit_conn_zone $binary_remote_addr zone=connections:1m;
+  lua_shared_dict counts 1m;
+  server {
+    listen @PLAIN@;
+    listen @TLS@ ssl http2;
+    ssl_certificate @BOTH@; ssl_certificate_key @BOTH@;
+    root @DIR@/www;
+    location /f/       { alias @DIR@/www/; }
+    location /slow/    { alias @DIR@/www/; limit_rate 2m; }
+    location /limc/    { alias @DIR@/www/; limit_rate 8m; limit_conn connections 2; limit_conn_status 429; }
+    location /limr/    { alias @DIR@/www/; limit_req zone=requests burst=1 nodelay; limit_req_status 429; }
+    location /norange/ { alias @DIR@/www/; max_ranges 0; }
+    location /noetag/  { alias @DIR@/www/; etag off; more_clear_headers Last-Modified; }
+    location /noetag-slow/ { alias @DIR@/www/; limit_rate 2m; etag off; more_clear_headers Last-Modified; }
+    location /chunked/ { alias @DIR@/www/; sub_filter_types *; sub_filter_once off; sub_filter 'NEVERxMATCHxTHIS' ''; }
+    location /auth/    { alias @DIR@/www/; auth_basic bae; auth_basic_user_file @DIR@/passwords; }
+    location /r301/    { rewrite ^/r301/(.*)$ /f/$1 permanent; }
+    location /loop     { return 302 /loop; }
+    location /down/    { rewrite ^/down/(.*)$ http://@PLAIN@/f/$1 redirect; }
+    location /busy     { more_set_headers 'Retry-After: 1'; return 503; }
+    location /flaky/   { access_by_lua_block {
+                           local c = ngx.shared.counts:incr("flaky", 1, 0)
+                           if c % 3 ~= 0 then ngx.header["Retry-After"] = "1"; return ngx.exit(503) end }
+                         alias @DIR@/www/; }
+    location /cuts/    { alias @DIR@/www/; body_filter_by_lua_block {
+                           ngx.ctx.sent = (ngx.ctx.sent or 0) + #ngx.arg[1]
+                           if ngx.ctx.sent > 1500000 then return ngx.ERROR end } }
+    location /endless/ { content_by_lua_block {
+                           local part = string.rep("endless ", 8192)
+                           while ngx.print(part) do ngx.flush(true) end } }
+    location /cd/      { alias @DIR@/www/; add_header Content-Disposition "attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin"; }
+    location /encoded/ { alias @DIR@/www/; add_header Content-Encoding gzip; }
+  }
+  server { listen @EXPIRED@ ssl; ssl_certificate @DIR@/expired.pem; ssl_certificate_key @KEY@; root @DIR@/www; }
+}
+"#;
+
+/// A running nginx.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    process: Process,
+    dir: TempDir,
+    pub(crate) addr: SocketAddrV4,
+    tls: SocketAddrV4,
+    expired: SocketAddrV4,
+    pub(crate) certificates: Certificates,
+}
+
+impl Nginx {
+    pub(crate) fn start() -> Self {
+        need("nginx", "nginx-extras");
+        let dir = tempfile::tempdir().unwrap();
+        let addr = ports::own();
+        let (tls, expired) = (another_port(*addr.ip()), another_port(*addr.ip()));
+        for folder in ["www", "tmp"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let certificates = Certificates::new(dir.path(), *addr.ip());
+        expire(&certificates);
+        let password =
+            Command::new("openssl").args(["passwd", "-apr1", "secret"]).output().unwrap();
+        let password = String::from_utf8(password.stdout).unwrap();
+        fs::write(dir.path().join("passwords"), format!("bob:{password}")).unwrap();
+        let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
+        let config = CONFIG
+            .replace("@DIR@", dir.path().to_str().unwrap())
+            .replace("@PLAIN@", &addr.to_string())
+            .replace("@TLS@", &tls.to_string())
+            .replace("@EXPIRED@", &expired.to_string())
+            .replace("@BOTH@", certificates.both.to_str().unwrap())
+            .replace("@KEY@", certificates.key.to_str().unwrap())
+            .replace("@USER@", if root { "user root;" } else { "" });
+        let path = dir.path().join("nginx.conf");
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(&path).arg("-e").arg(dir.path().join("error.log"));
+        let mut process = Process::start("nginx", &command);
+        wait_until("nginx answers", Duration::from_secs(30), || {
+            assert!(process.is_running(), "nginx ended\n{}", process.log());
+            TcpStream::connect(addr).is_ok()
+        });
+        Self { process, dir, addr, tls, expired, certificates }
+    }
+
+    /// `path` begins with a location, as `/f/x`.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub(crate) fn tls_url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.tls)
+    }
+
+    /// With a certificate that was good for a moment.
+    pub(crate) fn expired_url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.expired)
+    }
+
+    /// Puts a file in the place of the one of that name, in one step.
+    pub(crate) fn serve(&self, name: &str, bytes: &[u8]) {
+        let path = self.www(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let new = self.dir.path().join("tmp/new");
+        fs::write(&new, bytes).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::rename(&new, &path).unwrap();
+    }
+
+    pub(crate) fn www(&self, name: &str) -> PathBuf {
+        self.dir.path().join("www").join(name)
+    }
+
+    /// A line a request that has ended: path, status, bytes of the body, and the range that was asked for.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Nginx {
+    /// The master is asked first: killed, it would leave its workers.
+    fn drop(&mut self) {
+        self.process.signal(libc::SIGTERM);
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while self.process.is_running() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn another_port(ip: Ipv4Addr) -> SocketAddrV4 {
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    SocketAddrV4::new(ip, listener.local_addr().unwrap().port())
+}
+
+/// A certificate for the same key that ends as it is made.
+fn expire(certificates: &Certificates) {
+    let dir = certificates.certificate.parent().unwrap();
+    let done = Command::new("openssl")
+        .args(["x509", "-req", "-in", "srv.csr", "-CA", "ca.pem", "-CAkey", "ca.key"])
+        .args(["-CAcreateserial", "-days", "0", "-extfile", "srv.ext", "-out", "expired.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "openssl: {}", String::from_utf8_lossy(&done.stderr));
+}

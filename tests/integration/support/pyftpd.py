@@ -1,0 +1,30 @@
+"""pyftpdlib with TLS: pyftpd.py HOST PORT DIR PEM [implicit]"""
+import sys
+
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import TLS_FTPHandler
+from pyftpdlib.servers import ThreadedFTPServer
+
+host, port, folder, pem = sys.argv[1:5]
+users = DummyAuthorizer()
+users.add_anonymous(folder)
+users.add_user("bob", "secret", folder)
+
+
+class Handler(TLS_FTPHandler):
+    certfile = pem
+    authorizer = users
+
+    def handle(self):
+        # TLS before the greeting, or when it is asked for.
+        if "implicit" in sys.argv:
+            self.secure_connection(self.ssl_context)
+        else:
+            super().handle()
+
+    def handle_ssl_established(self):
+        if "implicit" in sys.argv:
+            super().handle()
+
+
+ThreadedFTPServer((host, int(port)), Handler).serve_forever()
