@@ -14,6 +14,7 @@ use crate::{
     names,
     protocols::{Digest, FetchOptions, Found, Listing, Protocols, Remote, place},
     rate::RateLimit,
+    torrents::keep_heap_steady,
 };
 
 /// What may wait for the disk, over all files: enough that no connection waits for a write that a fast one takes at once.
@@ -66,6 +67,8 @@ pub struct Getter {
 impl Getter {
     #[must_use]
     pub fn new(order: GetOrder) -> Self {
+        // Read buffers come and go all the time.
+        keep_heap_steady();
         Self {
             limit: RateLimit::new(order.limit),
             room: WriteRoom::new(WRITE_ROOM),

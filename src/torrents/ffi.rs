@@ -142,6 +142,7 @@ pub(super) mod bridge {
     }
 
     unsafe extern "C++" {
+        include!("bae/cpp/heap.hpp");
         include!("bae/cpp/jobs.hpp");
         include!("bae/cpp/session.hpp");
 
@@ -185,6 +186,7 @@ pub(super) mod bridge {
             statuses: &mut Vec<TorrentStatus>,
         ) -> Result<()>;
 
+        fn keep_heap_steady();
         fn header_version() -> u32;
         fn header_version_text() -> String;
         fn library_version() -> String;
@@ -193,7 +195,8 @@ pub(super) mod bridge {
 
 pub(super) use bridge::{
     AddTorrent, AlertInfo, AlertKind, CheckJob, DiskError, FenceJob, HashJob, ReadJob, Setting,
-    TorrentStatus, WriteJob, header_version, header_version_text, library_version,
+    TorrentStatus, WriteJob, header_version, header_version_text, keep_heap_steady,
+    library_version,
 };
 
 // SAFETY: a job is a shared pointer to the completion queue and a completion nobody else refers to; its methods and

@@ -43,3 +43,9 @@ pub use self::{
     features::check_library,
     session::{Notice, Origin, Start, Status, Torrent, Torrents},
 };
+
+/// Has the C library keep a little of what is freed, for all threads together, in the whole process: for one that reads
+/// fast from few threads. `cpp/heap.hpp` has the figures.
+pub fn keep_heap_steady() {
+    ffi::keep_heap_steady();
+}
