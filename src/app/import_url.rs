@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, BadPiece, FetchOrder, ImportRequest, ReadStream, RepairRequest,
+    App, BadPiece, FetchOrder, ReadStream, RepairRequest,
     import::{Filled, Job, check_room},
     plan::{plain_file, ranges_wanted},
     remote::{Likeness, OPEN_LEN, Record, file_rows, has_open_end},
@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     catalog::{ImportRow, ImportState, NewImport},
-    config::SeedOptions,
     downloads::{Checksums, Resume, beside},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
@@ -232,18 +231,7 @@ impl App {
         let freed =
             self.catalog.forget_ranges(&row.id, bad.iter().filter_map(of).collect()).await?;
         self.cache.forget(&row.id);
-        let import = ImportRequest {
-            source: row.source.clone(),
-            storage: row.storage.clone(),
-            select: None,
-            layout: row.layout,
-            network: request.network,
-            seed: false,
-            seeding: SeedOptions::default(),
-            timeout: request.timeout,
-            streams: None,
-            fetch: FetchOrder::default(),
-        };
+        let import = request.import(&row);
         let imported = self.import(import, events, cancel).await?;
         let place = self.place_of(&row).await?;
         if let Err(e) = delete_freed(&self.catalog, &place.backend, &row.id, &freed).await {

@@ -10,6 +10,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    catalog::ImportRow,
     config::SeedOptions,
     error::Result,
     events::{EventSink, Imported},
@@ -45,18 +46,7 @@ impl App {
         let store = self.open_store(&row, &place)?;
         resume(&self.catalog, &store).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
-        let import = ImportRequest {
-            source: row.source.clone(),
-            storage: row.storage.clone(),
-            select: None,
-            layout: row.layout,
-            network: request.network,
-            seed: false,
-            seeding: SeedOptions::default(),
-            timeout: request.timeout,
-            streams: None,
-            fetch: FetchOrder::default(),
-        };
+        let import = request.import(&row);
         let backend = Arc::clone(&place.backend);
         let job = Job { app: self, request: &import, place, events, cancel, begun };
         let opened = Opened { row: row.clone(), metainfo, meta, store, plan };
@@ -69,5 +59,23 @@ impl App {
             tracing::warn!("import {}: {}", row.id, e.report());
         }
         Ok(imported)
+    }
+}
+
+impl RepairRequest {
+    /// The import that fetches what `row` lacks.
+    pub(super) fn import(self, row: &ImportRow) -> ImportRequest {
+        ImportRequest {
+            source: row.source.clone(),
+            storage: row.storage.clone(),
+            select: None,
+            layout: row.layout,
+            network: self.network,
+            seed: false,
+            seeding: SeedOptions::default(),
+            timeout: self.timeout,
+            streams: None,
+            fetch: FetchOrder::default(),
+        }
     }
 }
