@@ -48,8 +48,12 @@ impl Cloud {
 }
 
 fn torrent(name: &str) -> Fixture {
-    let files =
-        [("one.bin", 12 * MIB + 5), ("two.bin", 5 * MIB), ("small/a", 3), ("small/b", 70_000)];
+    torrent_of(name, 12 * MIB + 5)
+}
+
+/// Its first file has `len` bytes.
+fn torrent_of(name: &str, len: u64) -> Fixture {
+    let files = [("one.bin", len), ("two.bin", 5 * MIB), ("small/a", 3), ("small/b", 70_000)];
     let files = files.map(|(path, len)| (path.to_owned(), len)).to_vec();
     Recipe::folder(name, files).piece(256 * KIB).make()
 }
@@ -118,7 +122,8 @@ fn whole_files_end_exact_whichever_request_is_spoilt() {
 /// Kills the program at its first request, at the second in the next run, and so on until an import ends: before the
 /// server hears of the request, or after it did what was asked.
 fn killed_at_each_request(name: &str, options: &[&str]) {
-    let torrent = torrent(name);
+    // Run `n` gets `n` requests through: eleven chunks are more than the first five runs can store.
+    let torrent = torrent_of(name, 50 * MIB + 5);
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
     let bae = cloud.bae("killed");
