@@ -108,6 +108,8 @@ impl NetworkArgs {
             peer_id_prefix: self.peer_id_prefix.or(base.peer_id_prefix),
             user_agent: self.user_agent.or(base.user_agent),
             sequential: self.sequential.unwrap_or(base.sequential),
+            suggest: base.suggest,
+            libtorrent: base.libtorrent,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! How a session meets the network: addresses, discovery, limits, identity.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
 use serde::Deserialize;
 use url::Url;
@@ -38,7 +38,23 @@ pub struct NetworkOptions {
     pub user_agent: Option<String>,
     /// Pieces in order instead of rarest first.
     pub sequential: bool,
+    /// Suggests to peers what is in memory, or is read next.
+    pub suggest: bool,
+    /// Settings of libtorrent by its own names, stronger than ours. Only a few are taken.
+    pub libtorrent: BTreeMap<String, i64>,
 }
+
+/// The settings of libtorrent that can be given as they are: how much is prepared for peers, and how many are served.
+/// The others keep memory within its budget, or say what else the program relies on.
+pub(super) const TUNABLE: [&str; 7] = [
+    "choking_algorithm",
+    "connection_speed",
+    "max_allowed_in_request_queue",
+    "seed_choking_algorithm",
+    "send_buffer_low_watermark",
+    "send_buffer_watermark",
+    "send_buffer_watermark_factor",
+];
 
 impl Default for NetworkOptions {
     fn default() -> Self {
@@ -61,6 +77,8 @@ impl Default for NetworkOptions {
             peer_id_prefix: None,
             user_agent: None,
             sequential: false,
+            suggest: true,
+            libtorrent: BTreeMap::new(),
         }
     }
 }
@@ -201,6 +219,8 @@ pub(super) struct NetworkSection {
     peer_id_prefix: Option<String>,
     user_agent: Option<String>,
     sequential: Option<bool>,
+    suggest: Option<bool>,
+    libtorrent: BTreeMap<String, i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -230,6 +250,7 @@ impl NetworkSection {
         let here = |e: Error| e.within("[network] in the config file");
         listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(here)?;
         self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(here)?;
+        self.libtorrent.keys().try_for_each(|name| check_tunable(name)).map_err(here)?;
         Ok(NetworkOptions {
             listen,
             interface: self.interface,
@@ -249,13 +270,32 @@ impl NetworkSection {
             peer_id_prefix: self.peer_id_prefix,
             user_agent: self.user_agent,
             sequential: self.sequential.unwrap_or(default.sequential),
+            suggest: self.suggest.unwrap_or(default.suggest),
+            libtorrent: self.libtorrent,
         })
     }
+}
+
+fn check_tunable(name: &str) -> Result<()> {
+    if TUNABLE.contains(&name) {
+        return Ok(());
+    }
+    let text = format!("libtorrent's setting {name:?} cannot be given");
+    Err(Error::new(Kind::InvalidInput, text).hint(format!("one of {}", TUNABLE.join(", "))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_libtorrents_settings_only_those_that_break_nothing_can_be_given() {
+        let of = |text: &str| toml::from_str::<NetworkSection>(text).unwrap().resolve();
+        let options = of("[libtorrent]\nsend_buffer_watermark = 512_000").unwrap();
+        assert_eq!(options.libtorrent["send_buffer_watermark"], 512_000);
+        let refused = of("[libtorrent]\nalert_mask = 0").unwrap_err();
+        assert!(refused.report().contains("alert_mask"), "{}", refused.report());
+    }
 
     #[test]
     fn a_proxy_is_shown_without_user_and_password() {
