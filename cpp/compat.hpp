@@ -40,6 +40,19 @@ struct request_depth final : lt::peer_connection {
     }
 };
 
+// Tells a peer that it may want a piece (BEP 6); nothing is sent to one without the fast extension.
+// The members are protected, so a derived class may name them; the function is virtual, and no
+// symbol is needed.
+struct suggestion final : lt::peer_connection {
+    static void send(lt::peer_connection& peer, lt::piece_index_t piece) {
+        (peer.*(&suggestion::write_suggest))(piece);
+    }
+    // The pieces that the peer has.
+    static lt::typed_bitfield<lt::piece_index_t> const& have(lt::peer_connection const& peer) {
+        return peer.*(&suggestion::m_have_piece);
+    }
+};
+
 #if LIBTORRENT_VERSION_NUM < 20014
 // Before 2.0.14 a peer that refuses to send *block* hashes makes libtorrent write outside an array
 // (the heap is corrupted; seen here with a peer that sends wrong bytes of a v2 torrent). It asks

@@ -31,16 +31,33 @@ namespace {
 std::string text(rust::String const& s) { return {s.data(), s.size()}; }
 std::string text(rust::Str s) { return {s.data(), s.size()}; }
 
-// Caps the requests in flight to one peer at its share, whatever reqq it announces, and watches its
-// handshake.
+// Caps the requests in flight to one peer at its share, whatever reqq it announces, watches its
+// handshake, and suggests pieces to it that the engine names.
 struct share_plugin final : lt::peer_plugin {
-    share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget)
-        : m_peer(peer), m_budget(std::move(budget)) {
+    share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget,
+                 DiskEngine const& engine, std::uint64_t torrent)
+        : m_peer(peer), m_budget(std::move(budget)), m_engine(engine), m_torrent(torrent),
+          m_number(++m_budget->came) {
         ++m_budget->peers;
     }
-    ~share_plugin() override { --m_budget->peers; }
+    ~share_plugin() override {
+        --m_budget->peers;
+        m_engine.peer_gone(m_torrent, m_number);
+    }
 
     lt::string_view type() const override { return "bae_share"; }
+    bool on_interested() override {
+        suggest(-1);
+        return false;
+    }
+    bool on_request(lt::peer_request const& r) override {
+        int const piece = static_cast<int>(r.piece);
+        if (piece != m_asked && piece >= 0) {
+            m_asked = piece;
+            suggest(piece);
+        }
+        return false;
+    }
     bool on_handshake(lt::span<char const>) override {
         if (auto const peer = m_peer.native_handle())
             after_handshake(*peer);
@@ -68,8 +85,33 @@ struct share_plugin final : lt::peer_plugin {
         depth = m_set;
     }
 
+    void suggest(int asked) {
+        auto const peer = m_peer.native_handle();
+        if (!peer || (asked >= 0 && peer->is_choked()))
+            return;
+        auto const torrent = peer->associated_torrent().lock();
+        // A torrent that has everything has no picker.
+        if (!torrent || !torrent->valid_metadata() || torrent->has_picker())
+            return;
+        auto const& have = suggestion::have(*peer);
+        rust::Slice<std::uint8_t const> const bits(
+            reinterpret_cast<std::uint8_t const*>(have.data()),
+            static_cast<std::size_t>((have.size() + 7) / 8));
+        auto const& info = torrent->torrent_file();
+        auto const pieces = m_engine.suggest(m_torrent, m_number, asked,
+                                             static_cast<std::uint32_t>(info.num_pieces()),
+                                             static_cast<std::uint32_t>(info.piece_length()), bits);
+        // What is suggested last is asked for first.
+        for (auto i = pieces.size(); i-- > 0;)
+            suggestion::send(*peer, lt::piece_index_t{static_cast<int>(pieces[i])});
+    }
+
     lt::peer_connection_handle m_peer;
     std::shared_ptr<request_budget> m_budget;
+    DiskEngine const& m_engine;
+    std::uint64_t m_torrent;
+    std::uint64_t m_number;
+    int m_asked = -1;
     std::uint16_t m_announced = 0;
     std::uint16_t m_set = 0;
 };
@@ -94,7 +136,7 @@ struct piece_plugin final : lt::torrent_plugin {
     new_connection(lt::peer_connection_handle const& peer) override {
         if (peer.type() != lt::connection_type::bittorrent)
             return {};
-        return std::make_shared<share_plugin>(peer, m_budget);
+        return std::make_shared<share_plugin>(peer, m_budget, m_engine, m_torrent);
     }
 
   private:

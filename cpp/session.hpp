@@ -21,11 +21,12 @@ struct AddTorrent;
 struct AlertInfo;
 struct TorrentStatus;
 
-// Blocks that may be under way, and the peers that share them. Set from any thread, shared on the
-// network thread.
+// Blocks that may be under way, the peers that share them, and those that ever came. Set from any
+// thread, shared on the network thread.
 struct request_budget {
     std::atomic<std::uint32_t> blocks{512};
     std::atomic<std::uint32_t> peers{0};
+    std::atomic<std::uint64_t> came{0};
 };
 
 class Session {

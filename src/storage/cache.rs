@@ -64,7 +64,7 @@ pub(super) enum Fetch {
 /// The cache. Shared by the readers of all imports.
 #[derive(Debug)]
 pub struct WindowCache {
-    /// For what is kept and what is under way, three parts to one.
+    /// For what is kept and what is under way, five parts to three.
     room: AtomicU64,
     under_way: Arc<UnderWay>,
     state: Mutex<State>,
@@ -90,7 +90,7 @@ impl WindowCache {
     pub fn over(room: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         Arc::new(Self {
             room: AtomicU64::new(room),
-            under_way: UnderWay::new(room / 4),
+            under_way: UnderWay::new(room / 8 * 3),
             state: Mutex::default(),
             disk,
         })
@@ -103,7 +103,7 @@ impl WindowCache {
     /// Changes the room; what does not fit any more goes at once.
     pub fn set_room(&self, room: u64) {
         self.room.store(room, Ordering::Relaxed);
-        self.under_way.set_limit(room / 4);
+        self.under_way.set_limit(room / 8 * 3);
         self.state.lock().kept.shrink(self.keep());
     }
 
@@ -118,8 +118,8 @@ impl WindowCache {
     }
 
     /// The room for what is kept.
-    fn keep(&self) -> u64 {
-        self.room() / 4 * 3
+    pub(super) fn keep(&self) -> u64 {
+        self.room() / 8 * 5
     }
 
     /// The most to fetch ahead of one reader: several have to fit beside each other.
@@ -173,11 +173,17 @@ impl WindowCache {
         asked
     }
 
-    /// Fetches those of the windows, which follow each other, that nobody fetched yet, as far as there is room beside
-    /// what others need. Dropping the answer gives them up again.
+    /// Room for `len` bytes to be fetched, when it is this call's turn.
+    pub(super) async fn turn(&self, len: u64) -> Taken {
+        self.under_way.take(len).await
+    }
+
+    /// Fetches those of the windows, which follow each other, that nobody fetched yet, into room that was taken for them,
+    /// else as far as there is room beside what others need. Dropping the answer gives them up again.
     pub(super) fn fetch_ahead<F, Fut>(
         self: &Arc<Self>,
         slots: &[Slot],
+        room: Option<Taken>,
         fetch: F,
     ) -> Vec<Arc<Flight>>
     where
@@ -197,7 +203,7 @@ impl WindowCache {
             }
         }
         let range = trip.range();
-        let room = self.under_way.try_take(range.end - range.start);
+        let room = room.or_else(|| self.under_way.try_take(range.end - range.start));
         let begins = room.filter(|_| !range.is_empty()).inspect(|_| {
             for window in &trip.windows {
                 state.flights.insert(window.slot.clone(), window.flight.clone());

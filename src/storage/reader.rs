@@ -15,6 +15,7 @@ use super::{
     fetch::fetch,
     import::{ImportStore, Source},
     readahead::{self, Readahead},
+    under_way::Taken,
     windows::Grid,
 };
 use crate::{
@@ -201,12 +202,34 @@ impl ImportReader {
         Some(next.start..next.end.min(self.store.layout().len()))
     }
 
+    /// Bytes of windows that stay in memory before the first of them goes.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.cache.keep()
+    }
+
     /// Begins to fetch what of `range` is stored and not here, where there is room. Inside a runtime.
     pub fn fetch_ahead(&self, range: &Range<u64>) {
+        self.begin(range, None);
+    }
+
+    /// As [`ImportReader::fetch_ahead`], but as soon as it is its turn: for what is certain to be asked for.
+    pub async fn fetch_soon(&self, mut range: Range<u64>) {
+        let end = range.end.min(self.store.layout().len());
+        while range.start < end {
+            let run =
+                range.start..self.grid.window(range.start).end.max(range.start + LONGEST).min(end);
+            range.start = run.end;
+            let room = self.cache.turn(run.end - run.start).await;
+            self.begin(&run, Some(room));
+        }
+    }
+
+    fn begin(&self, range: &Range<u64>, room: Option<Taken>) {
         let windows = self.grid.windows(range);
         let slots: Vec<_> =
             windows.filter(|w| self.store.found(w.clone())).map(|w| self.slot(w)).collect();
-        let flights = self.cache.fetch_ahead(&slots, |range| self.work(range));
+        let flights = self.cache.fetch_ahead(&slots, room, |range| self.work(range));
         let mut ahead = self.ahead.lock();
         // What has arrived needs nobody to want it.
         ahead.runs.retain(|run| run.iter().any(|flight| !flight.has_ended()));

@@ -383,8 +383,8 @@ async fn the_cache_stays_within_its_bytes_and_drops_the_oldest() {
     let rig = Rig::new(&[6 << 20], 6 << 20, 64 << 20).await;
     rig.write(0..6 << 20);
     rig.writer.flush().await.unwrap();
-    // Three quarters of it are for what is kept.
-    let cache = WindowCache::new(3 << 20);
+    // Five eighths of it are for what is kept.
+    let cache = WindowCache::new(4 << 20);
     let reader = ImportReader::new(Arc::clone(&rig.store), Arc::clone(&cache));
     for n in [0, 2, 0, 4] {
         rig.check_payload(

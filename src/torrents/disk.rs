@@ -22,6 +22,7 @@ use super::{
     content::Content,
     ffi::{CheckJob, DiskError, Doorbell, FenceJob, HashJob, ReadJob, WriteJob, complete_read},
     governor::Marks,
+    guide::{Guide, Have},
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
@@ -59,6 +60,8 @@ pub(super) struct Disk {
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
+    /// Peers are told what to ask for.
+    suggests: bool,
     doorbell: OnceLock<Doorbell>,
     /// Some peer was told to wait for room.
     waiting: AtomicBool,
@@ -72,6 +75,7 @@ impl Disk {
         pressure: Arc<Pressure>,
         pool: BlockPool,
         runtime: Handle,
+        suggests: bool,
     ) -> Result<Arc<Self>> {
         let hashers =
             Hashers::start().map_err(|e| crate::Error::io("cannot start the hash threads", e))?;
@@ -83,6 +87,7 @@ impl Disk {
             pool,
             hashers,
             runtime,
+            suggests,
             doorbell: OnceLock::new(),
             waiting: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
@@ -246,6 +251,47 @@ impl Disk {
 
     pub(super) fn piece_failed(&self, torrent: u64, piece: u32) {
         tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
+    }
+
+    /// What to suggest to a peer of a torrent that is complete, of so many pieces of such a length.
+    pub(super) fn suggest(
+        &self,
+        torrent: u64,
+        peer: u64,
+        asked: Option<u32>,
+        (pieces, piece_len): (u32, u64),
+        have: Have<'_>,
+    ) -> Vec<u32> {
+        let torrent = self.registry.torrent(torrent).filter(|_| self.suggests);
+        let Some(torrent) = torrent else { return Vec::new() };
+        let content = torrent.content();
+        // Before it is opened: about what it will be.
+        let room = content.map_or(self.pool.budget() as u64 / 4, |content| content.reader.room());
+        let mut guide = torrent.guide().lock();
+        let guide = guide.get_or_insert_with(|| Guide::new(pieces, piece_len));
+        let advice = guide.asks(peer, asked, have, room, Instant::now());
+        if let Some(reader) = content.map(|content| content.reader.clone())
+            && !advice.ahead.is_empty()
+        {
+            let aborted = self.aborted.clone();
+            self.runtime.spawn(async move {
+                let fetch = async {
+                    for run in advice.ahead {
+                        reader.fetch_soon(run).await;
+                    }
+                };
+                aborted.run_until_cancelled(fetch).await;
+            });
+        }
+        advice.pieces
+    }
+
+    pub(super) fn peer_gone(&self, torrent: u64, peer: u64) {
+        if let Some(torrent) = self.registry.torrent(torrent)
+            && let Some(guide) = &mut *torrent.guide().lock()
+        {
+            guide.forget(peer);
+        }
     }
 
     /// Every job in flight completes with `operation_aborted`, and every later one at once. Idempotent.

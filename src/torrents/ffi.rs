@@ -21,7 +21,7 @@ use cxx::{SharedPtr, UniquePtr};
 // Linked for its native library alone.
 use libtorrent_sys as _;
 
-use super::disk::Disk;
+use super::{disk::Disk, guide::Have};
 
 #[cxx::bridge(namespace = "bae")]
 pub(super) mod bridge {
@@ -133,6 +133,18 @@ pub(super) mod bridge {
         fn stop_torrent(self: &DiskEngine, storage: u32, job: UniquePtr<FenceJob>);
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
+        /// A peer, which has the pieces of `have`, became interested (`asked` is -1) or asks for a piece of a torrent that
+        /// is complete. Answers the pieces to suggest to it, the first first.
+        fn suggest(
+            self: &DiskEngine,
+            torrent: u64,
+            peer: u64,
+            asked: i32,
+            pieces: u32,
+            piece_len: u32,
+            have: &[u8],
+        ) -> Vec<u32>;
+        fn peer_gone(self: &DiskEngine, torrent: u64, peer: u64);
         fn blocks_in_use(self: &DiskEngine) -> i64;
         fn alerts_ready(self: &DiskEngine);
         fn abort(self: &DiskEngine);
@@ -331,6 +343,25 @@ impl DiskEngine {
 
     fn piece_failed(&self, torrent: u64, piece: u32) {
         guarded("piece_failed", (), || self.0.piece_failed(torrent, piece));
+    }
+
+    fn suggest(
+        &self,
+        torrent: u64,
+        peer: u64,
+        asked: i32,
+        pieces: u32,
+        piece_len: u32,
+        have: &[u8],
+    ) -> Vec<u32> {
+        let shape = (pieces, u64::from(piece_len));
+        let asked = u32::try_from(asked).ok();
+        let suggest = || self.0.suggest(torrent, peer, asked, shape, Have(have));
+        guarded("suggest", Vec::new(), suggest)
+    }
+
+    fn peer_gone(&self, torrent: u64, peer: u64) {
+        guarded("peer_gone", (), || self.0.peer_gone(torrent, peer));
     }
 
     fn blocks_in_use(&self) -> i64 {

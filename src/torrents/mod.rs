@@ -23,6 +23,7 @@ mod features;
 mod ffi;
 mod geometry;
 pub mod governor;
+mod guide;
 mod hashing;
 pub mod layout;
 pub mod merkle;

@@ -128,7 +128,8 @@ impl Torrents {
         pool: BlockPool,
     ) -> Result<Arc<Self>> {
         features::check_library()?;
-        let disk = Disk::new(Arc::clone(&pressure), pool.clone(), Handle::current())?;
+        let disk =
+            Disk::new(Arc::clone(&pressure), pool.clone(), Handle::current(), options.suggest)?;
         let settings = settings::session(options, pool.budget());
         let smart_ban = features::is_safe(Feature::SmartBan);
         let session = SessionBox::new(&settings, Arc::clone(&disk), smart_ban).map_err(|e| {

@@ -22,6 +22,7 @@ use super::{
     check::PieceDigests,
     content::{Content, Loader},
     ffi::{CheckJob, WriteJob},
+    guide::Guide,
     piece::{AfterRun, HashRequest, OpenPiece, Stage},
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct TorrentDisk {
     given: AtomicU64,
     /// Rung when a piece passed.
     progress: Notify,
+    /// Where peers are led, once there was one.
+    guide: Mutex<Option<Guide>>,
     /// Pieces that cannot be read, and what of that nobody has been told yet.
     unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
 }
@@ -66,12 +69,17 @@ impl TorrentDisk {
             received: AtomicU64::new(0),
             given: AtomicU64::new(0),
             progress: Notify::new(),
+            guide: Mutex::default(),
             unreadable: Mutex::default(),
         })
     }
 
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn guide(&self) -> &Mutex<Option<Guide>> {
+        &self.guide
     }
 
     pub(super) fn content(&self) -> Option<&Content> {

@@ -24,6 +24,7 @@ mod ftp;
 mod get;
 mod get_faults;
 mod get_protocols;
+mod guided;
 mod import_url;
 mod input;
 mod layers;

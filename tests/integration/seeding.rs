@@ -41,16 +41,16 @@ fn album(name: &str) -> Recipe {
 }
 
 /// An import in a bucket of its own, reached through a proxy.
-struct Stored {
-    bae: Bae,
-    id: String,
+pub(crate) struct Stored {
+    pub(crate) bae: Bae,
+    pub(crate) id: String,
     proxy: FaultProxy,
     /// Of the import.
     url: String,
 }
 
 impl Stored {
-    fn new(torrent: &Fixture) -> Self {
+    pub(crate) fn new(torrent: &Fixture) -> Self {
         let server = S3Server::seaweed();
         let bucket = server.bucket("seeding");
         let proxy = FaultProxy::start(server.addr());
@@ -63,7 +63,7 @@ impl Stored {
     }
 
     /// What the catalog has in its books.
-    fn books(&self) -> Value {
+    pub(crate) fn books(&self) -> Value {
         let info = self.bae.run(["--json", "info", &self.id]).expect(0).json().remove(0);
         info["seeded"].clone()
     }
@@ -76,7 +76,7 @@ fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
     assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
 }
 
-fn stop(running: Running) {
+pub(crate) fn stop(running: Running) {
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
 }

