@@ -18,7 +18,19 @@ from bench_clients import MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
 from bench_servers import BUCKET, SeaweedFS
 
 EIGHT = 8
-TORRENT_FLAGS = ["--no-dht", "--no-lsd", "--no-utp"]
+# MiB/s to one leecher, by milliseconds to the storage.
+AT_LEAST = {30: 100, 100: 60}
+# Without PEX: whether leechers know each other is for the row to say.
+TORRENT_FLAGS = ["--no-dht", "--no-lsd", "--no-utp", "--no-pex"]
+# What libtorrent does by itself: no suggestions, and its default upload watermarks.
+DEFAULTS = """
+[network]
+suggest = false
+[network.libtorrent]
+send_buffer_low_watermark = 10_240
+send_buffer_watermark = 512_000
+send_buffer_watermark_factor = 50
+"""
 
 
 class Delay:
@@ -58,14 +70,19 @@ def imported(torrent, folder, server):
 class Bae:
     """`bae seed` of everything in the data folder, through `port`."""
 
-    def __init__(self, server, port, memory=None, more=()):
+    def __init__(self, server, port, memory=None, config=None):
         data = os.path.join(Work.dir, "bae", "data")
         self.addr = f"{NET}.200:{PORT}"
         args = [os.environ["BENCH_BAE"], "--data-dir", data, "--json", "seed", "--listen", self.addr, *TORRENT_FLAGS]
+        if config:
+            path = os.path.join(Work.dir, "bae", "bench.toml")
+            with open(path, "w") as f:
+                f.write(config)
+            args += ["--config", path]
         args += ["--memory", memory] if memory else []
         log = open(os.path.join(Work.dir, "seed.log"), "wb")
         self.began = time.monotonic()
-        self.process = helper([*args, *more], stdout=log, stderr=log, env=environment(server, port))
+        self.process = helper(args, stdout=log, stderr=log, env=environment(server, port))
         clients.wait_port(*self.addr.rsplit(":", 1))
         self.ready = time.monotonic() - self.began
 
@@ -110,10 +127,10 @@ def leech(torrent, peers, count=1, limit=600, between=()):
     return took
 
 
-def one(server, torrent, size, milliseconds, note, **options):
+def one(server, torrent, size, milliseconds, note, what="one leecher", **options):
     with Delay(server, milliseconds) as delay, Bae(server, delay.port, **options) as bae:
         took = leech(torrent, [bae.addr])[0]
-    note(f"one leecher, {milliseconds} ms", {"seconds": took, "rate": size / took / MIB, "rss": bae.rss} | delay.seen)
+    note(f"{what}, {milliseconds} ms", {"seconds": took, "rate": size / took / MIB, "rss": bae.rss} | delay.seen)
     return size / took / MIB, delay.seen, bae.rss
 
 
@@ -171,11 +188,18 @@ def seed(make, size, row, tell, raw):
         ours = {ms: one(server, torrent, size, ms, note) for ms in (30, 100)}
         for ms, (rate, seen, rss) in ours.items():
             row(f"one leecher, storage {ms} ms away", rate, "MiB/s")
+            row(f"one leecher, {ms} ms: {AT_LEAST[ms]} MiB/s / that", AT_LEAST[ms] / rate, "x", 1)
             row(f"one leecher, {ms} ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.02)
             row(f"one leecher, {ms} ms: peak RSS", rss / MIB, "MiB", 192)
         short = max(0, 256 - (ours[100][1]["shortest"] >> 10))
         row("one leecher, 100 ms: KiB by which the shortest get is below 256", short, "KiB", 0)
+        rate, _, _ = one(server, torrent, size, 100, note, "libtorrent's defaults", config=DEFAULTS)
+        row("one leecher, 100 ms, libtorrent's defaults", rate, "MiB/s")
+        row("its rate / bae's", rate / ours[100][0], "x", 0.1)
         today(server, torrent, folder, size, ours[100], row, tell, note)
+        # Five sixteenths of the memory are kept windows: a quarter of the payload.
+        took, seen = eight(server, torrent, size, 100, note, between=True, memory="819MiB")
+        row("eight with a cache of 256 MiB, 100 ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.3)
     small = min(size, 256 * MIB)
     torrent, folder = make("seed8.bin", small, MIB)
     shutil.rmtree(os.path.join(Work.dir, "bae"), ignore_errors=True)
@@ -185,9 +209,8 @@ def seed(make, size, row, tell, raw):
         took, seen = eight(server, torrent, small, 100, note, between=True)
         row("eight leechers, 100 ms: bytes from storage / payload", seen["bytes"] / small, "x", 1.15)
         row("eight leechers, 100 ms: seconds / eight times one alone", took / (EIGHT * small / MIB / alone), "x", 1.3)
-        took, seen = eight(server, torrent, small, 100, note, between=False, memory="342MiB")
-        # Three eighths of the memory are kept windows: half of the payload.
-        row("eight that do not know each other, half of it kept: bytes / payload", seen["bytes"] / small, "x", 1.3)
+        took, seen = eight(server, torrent, small, 100, note, between=False)
+        row("eight that do not know each other: bytes from storage / payload", seen["bytes"] / small, "x", 1.3)
 
 
 def today(server, torrent, folder, size, ours, row, tell, note):
