@@ -56,8 +56,8 @@ pub use self::{
     stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
         Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FetchOrder, FileInfo,
-        FileUrl, GcOrder, GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary,
-        RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
+        FileUrl, GcOrder, GcReport, Goal, GoalChange, ImportInfo, ImportRequest, ImportSummary,
+        PublishSummary, RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place, plan::plain_file};
@@ -116,6 +116,14 @@ impl App {
                 (Some(lock), Catalog::open(&config.data_dir)?)
             }
             Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
+            Access::Beside => match Catalog::open_beside(&config.data_dir) {
+                // Of an older bae: brought up to date first, by one process.
+                Err(e) if e.kind() == Kind::Unsupported => {
+                    let lock = DataLock::take(&config.data_dir)?;
+                    (Some(lock), Catalog::open(&config.data_dir)?)
+                }
+                catalog => (None, catalog?),
+            },
         };
         let pool = input_pool(&config);
         Ok(Self {

@@ -71,6 +71,7 @@ impl App {
             private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
+            goal: self.catalog.goal(&row.id)?.into(),
             seeded: self.seeded(&row)?,
             summary,
         })

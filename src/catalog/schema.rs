@@ -105,6 +105,14 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE imports ADD COLUMN remote TEXT;
 ",
+    // Of a goal, nothing is what the config says and 0 never.
+    "
+    CREATE TABLE goals(
+        import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
+        ratio REAL,
+        seconds INTEGER
+    );
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

@@ -2,6 +2,7 @@
 
 use super::{
     Context,
+    limit::goal_text,
     output::{Align, Failure, plain, table},
     progress::short_time,
 };
@@ -88,6 +89,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
     fields.push(("created", Utc::at(info.created).to_string()));
     fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
+    fields.extend(goal_text(&info.goal).map(|text| ("limits", text)));
     fields.extend(seeded(&info.seeded, import.bytes).map(|text| ("seeded", text)));
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<10}  {value}")).collect();
@@ -130,6 +132,7 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Goal;
 
     fn summary() -> ImportSummary {
         ImportSummary {
@@ -169,6 +172,7 @@ mod tests {
             private: true,
             created: 0,
             completed: None,
+            goal: Goal { ratio: Some(1.5), seconds: None },
             seeded: Seeded {
                 gets: 3,
                 fetched: 3 << 20,
@@ -184,6 +188,7 @@ mod tests {
             "7 of 1 MiB",
             "tracker     http://t",
             "not selected  x/y",
+            "limits      ratio 1.5",
             "seeded      6 KiB to peers (1.5 times), 1m05s; 3 MiB in 3 gets from storage, 1 MiB from the cache; $0.13",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");

@@ -4,6 +4,7 @@
 //! read from the catalog when the first peer asks for one. What is fetched for peers and what they get goes into the
 //! books every few seconds; goals and the month's budget are looked at then.
 
+mod goals;
 mod limits;
 mod live;
 mod rotation;
@@ -15,7 +16,6 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use self::{
     limits::{Pace, pace, reached},
@@ -46,6 +46,7 @@ const FEW: usize = 32;
 /// One import to be seeded.
 struct Candidate {
     row: ImportRow,
+    /// What the config says for it.
     goal: SeedGoal,
     /// What is in the books.
     past: Traffic,
@@ -148,7 +149,7 @@ impl<'a> Seeding<'a> {
     ) -> Result<Self> {
         let candidate = |row: ImportRow| {
             let past = app.catalog.traffic_of(&row.id)?;
-            Ok(Candidate { goal: app.goal_of(&row, options)?, past, bytes: row.len, row })
+            Ok(Candidate { goal: app.usual_goal(&row, options)?, past, bytes: row.len, row })
         };
         let imports: Vec<Candidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
         let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(AT_ONCE));
@@ -185,7 +186,7 @@ impl<'a> Seeding<'a> {
                 _ = looks.tick() => self.look()?,
                 _ = books.tick() => {
                     self.book().await?;
-                    self.keep_goals();
+                    self.keep_goals()?;
                     self.keep_budget().await?;
                     self.take_turns();
                     self.enter(cancel).await?;
@@ -270,11 +271,14 @@ impl<'a> Seeding<'a> {
         self.app.catalog.add_traffic(Utc::now().month_name(), entries).await
     }
 
-    /// Ends what has been seeded enough.
-    fn keep_goals(&mut self) {
+    /// Ends what has been seeded enough. What was said for an import is read each time: it may have changed.
+    fn keep_goals(&mut self) -> Result<()> {
+        let said = self.app.catalog.goals()?;
         let done = |(&index, _): (&usize, &Live)| {
-            let Candidate { goal, past, bytes, .. } = &self.imports[index];
-            reached(goal, *bytes, past).map(|why| (index, why))
+            let Candidate { row, goal, past, bytes } = &self.imports[index];
+            let said = said.get(&row.id).copied().unwrap_or_default();
+            let goal = self.options.asked.or(said).or(*goal);
+            reached(&goal, *bytes, past).map(|why| (index, why))
         };
         let done: Vec<_> = self.live.iter().filter_map(done).collect();
         for (index, why) in done {
@@ -283,6 +287,7 @@ impl<'a> Seeding<'a> {
             let id = Some(self.imports[index].row.id.to_string());
             self.events.send(Event::Notice { id, text: format!("seeded enough: {why}") });
         }
+        Ok(())
     }
 
     /// Slows down and stops as the month's budget says.
@@ -337,18 +342,5 @@ fn sum(a: Traffic, b: Traffic) -> Traffic {
         kept: a.kept + b.kept,
         served: a.served + b.served,
         seconds: a.seconds + b.seconds,
-    }
-}
-
-impl App {
-    /// The goal of an import. Its trackers are only looked up where one has a goal of its own.
-    fn goal_of(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
-        if options.trackers.is_empty() {
-            return Ok(options.goal_of([]));
-        }
-        let (_, meta) = self.metainfo_of(row)?;
-        let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
-        let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
-        Ok(options.goal_of(hosts.iter().map(String::as_str)))
     }
 }
