@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     App, FileInfo, ImportInfo, ImportSummary, Seeded,
     estimate::provider,
-    plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected, ranges_wanted},
+    plan::{Plan, file_row, is_selected, ranges_wanted},
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, ObjectRow, Role, Traffic},
+    catalog::{Figures, ImportRow, ImportState, ObjectRow, Role, Traffic},
     config::prices::Prices,
     error::Result,
     redact,
@@ -24,7 +24,28 @@ impl App {
     /// When the catalog cannot be read.
     #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
     pub async fn list(&self) -> Result<Vec<ImportSummary>> {
-        self.catalog.list()?.iter().map(|row| self.look(row).map(|l| l.summary)).collect()
+        let rows = self.catalog.list()?.into_iter();
+        rows.map(|row| Ok(summary(&row, self.stored(&row)?))).collect()
+    }
+
+    /// Wanted bytes that are stored, in whole pieces. Of an import that is complete the catalog has the figure.
+    fn stored(&self, row: &ImportRow) -> Result<u64> {
+        let all = row.selected.is_none();
+        match (row.state, row.wanted) {
+            (ImportState::Imported, Figures { bytes, .. }) if all => Ok(bytes),
+            (ImportState::Imported, Figures { stored: Some(stored), .. }) => Ok(stored),
+            _ if all => {
+                let store = self.look_up(row)?;
+                Ok(store.stored_bytes(&store.layout().all_stored()))
+            }
+            // Which pieces a selection wants is in the torrent.
+            _ => Ok(self.look(row)?.summary.stored),
+        }
+    }
+
+    /// Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
+    fn look_up(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
+        ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
     }
 
     /// Everything about one import.
@@ -106,23 +127,12 @@ impl App {
             false => None,
         };
         let files = self.files_of(row)?;
-        // Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
-        let store = ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))?;
+        let store = self.look_up(row)?;
         let wanted = match &meta {
             Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
             None => ranges_wanted(&files, row.selected.as_deref()),
         };
-        let summary = ImportSummary {
-            id: row.id.to_string(),
-            name: row.name.clone(),
-            bytes: bytes_wanted(&files, row.selected.as_deref()),
-            files: files_wanted(&files, row.selected.as_deref()).count(),
-            state: row.state.as_str().to_owned(),
-            storage: row.storage.clone(),
-            info_hash: row.info_hash(),
-            source: redact::source(&row.source),
-            stored: store.stored_bytes(&wanted),
-        };
+        let summary = summary(row, store.stored_bytes(&wanted));
         Ok(Look { summary, files, meta, store })
     }
 }
@@ -133,4 +143,18 @@ struct Look {
     /// Of a torrent.
     meta: Option<Metainfo>,
     store: Arc<ImportStore>,
+}
+
+fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
+    ImportSummary {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        bytes: row.wanted.bytes,
+        files: usize::try_from(row.wanted.files).unwrap_or(usize::MAX),
+        state: row.state.as_str().to_owned(),
+        storage: row.storage.clone(),
+        info_hash: row.info_hash(),
+        source: redact::source(&row.source),
+        stored,
+    }
 }

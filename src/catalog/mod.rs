@@ -10,11 +10,13 @@
 //! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
 
 mod attached;
+mod figures;
 mod forget;
 mod goals;
 mod imports;
 mod keys;
 mod manifests;
+mod metainfo;
 mod notes;
 mod objects;
 mod remote;
@@ -32,6 +34,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::{Error, Kind, Result};
 
 pub use attached::{Attached, AttachedObject};
+pub use figures::Figures;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use keys::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};

@@ -8,7 +8,7 @@ use super::{random_hex, sql_error, sql_int};
 use crate::error::{Error, Kind, Result};
 
 /// Each step takes the file from the version of its index to the next. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE imports(
@@ -111,6 +111,23 @@ const MIGRATIONS: &[&str] = &[
         import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
         ratio REAL,
         seconds INTEGER
+    );
+",
+    // Beside the imports, whose rows are long with it, and read to their ends by whoever lists them.
+    "
+    CREATE TABLE metainfo(
+        import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
+        bytes BLOB NOT NULL
+    );
+    INSERT INTO metainfo SELECT num, metainfo FROM imports WHERE length(metainfo) > 0;
+    ALTER TABLE imports DROP COLUMN metainfo;
+    ALTER TABLE imports ADD COLUMN wanted_files INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE imports ADD COLUMN wanted_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE imports ADD COLUMN wanted_stored INTEGER;
+    UPDATE imports SET (wanted_files, wanted_bytes) = (
+        SELECT count(*), coalesce(sum(len), 0) FROM files
+        WHERE import = imports.num AND NOT pad AND (imports.selected IS NULL
+            OR idx IN (SELECT value FROM json_each(imports.selected)))
     );
 ",
 ];

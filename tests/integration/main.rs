@@ -35,6 +35,7 @@ mod repair;
 mod s3;
 mod s3_faults;
 mod s3_source;
+mod seed_goals;
 mod seeding;
 mod sftp;
 mod shapes;
