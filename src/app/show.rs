@@ -3,14 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    App, FileInfo, ImportInfo, ImportSummary, Seeded,
-    estimate::provider,
+    App, FileInfo, ImportInfo, ImportSummary, Read, Seeded,
+    books::dollars,
     plan::{Plan, file_row, is_selected, ranges_wanted},
 };
 use crate::{
     backends::MemoryBackend,
     catalog::{Figures, ImportRow, ImportState, ObjectRow, Role, Traffic},
-    config::prices::Prices,
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -75,6 +74,7 @@ impl App {
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
+        let (seeded, read) = self.books(&row)?;
         Ok(ImportInfo {
             files: files.collect(),
             objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
@@ -93,7 +93,8 @@ impl App {
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
             goal: self.catalog.goal(&row.id)?.into(),
-            seeded: self.seeded(&row)?,
+            seeded,
+            read,
             summary,
         })
     }
@@ -112,13 +113,17 @@ impl App {
     }
 
     /// The books of an import, and the money they make.
-    fn seeded(&self, row: &ImportRow) -> Result<Seeded> {
-        let Traffic { gets, fetched, kept, served, seconds } = self.catalog.traffic_of(&row.id)?;
-        // A storage that is not configured any more has no prices.
-        let profile = self.config.storage(&row.storage).ok();
-        let provider = profile.as_ref().and_then(|p| provider(&p.kind, Prices::table()));
-        let dollars = provider.map(|provider| provider.reading(gets, fetched));
-        Ok(Seeded { gets, fetched, kept, served, seconds, dollars })
+    fn books(&self, row: &ImportRow) -> Result<(Seeded, Read)> {
+        let traffic = self.catalog.traffic_of(&row.id)?;
+        let Traffic { gets, fetched, kept, served, seconds, read_gets, read_fetched } = traffic;
+        let dollars = |gets, fetched| dollars(&self.config, &row.storage, gets, fetched);
+        let read = Read {
+            gets: read_gets,
+            fetched: read_fetched,
+            dollars: dollars(read_gets, read_fetched),
+        };
+        let dollars = dollars(gets, fetched);
+        Ok((Seeded { gets, fetched, kept, served, seconds, dollars }, read))
     }
 
     fn look(&self, row: &ImportRow) -> Result<Look> {

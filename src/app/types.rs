@@ -107,6 +107,8 @@ pub struct ImportInfo {
     pub goal: Goal,
     /// What seeding it cost and gave, over all runs.
     pub seeded: Seeded,
+    /// What reading it for everybody else cost: players, exports, checks.
+    pub read: Read,
 }
 
 /// When an import has been seeded enough, as far as it was said for it: 0 is never, nothing is as the config says.
@@ -147,7 +149,7 @@ impl GoalChange {
 /// The books of an import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Seeded {
-    /// Ranged gets from storage; those that failed and were repeated count once.
+    /// Ranged gets from storage; those that were repeated count each time.
     pub gets: u64,
     /// Bytes they brought.
     pub fetched: u64,
@@ -157,6 +159,18 @@ pub struct Seeded {
     pub served: u64,
     /// Seconds in which peers could reach it.
     pub seconds: u64,
+    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dollars: Option<f64>,
+}
+
+/// What was read of an import, but for peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Read {
+    /// Ranged gets from storage; those that were repeated count each time.
+    pub gets: u64,
+    /// Bytes they brought.
+    pub fetched: u64,
     /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dollars: Option<f64>,

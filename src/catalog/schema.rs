@@ -130,6 +130,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
             OR idx IN (SELECT value FROM json_each(imports.selected)))
     );
 ",
+    "
+    ALTER TABLE traffic ADD COLUMN read_gets INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE traffic ADD COLUMN read_fetched INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.

@@ -19,7 +19,7 @@ pub(super) struct GoalArgs {
     /// Seed each import for so long, such as 12h or 7d, over all runs; 0 for no such goal
     #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Most bytes a month to fetch from storage for peers, such as 20GB; near it seeding slows, then stops; 0 for no limit
+    /// Most bytes a month to fetch from storage, such as 20GB; near it seeding slows, then stops; 0 for no limit
     #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE", value_parser = size)]
     cloud_budget: Option<ByteSize>,
 }

@@ -140,7 +140,10 @@ impl Context {
         work: impl AsyncFnOnce(&App) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let app = self.unless_cancelled(App::open(self.config.clone(), access)).await?;
-        let worked = work(&app).await;
+        let worked = tokio::select! {
+            worked = work(&app) => worked,
+            never = app.keep_books() => match never {},
+        };
         let closed = app.close().await;
         let value = worked?;
         closed?;

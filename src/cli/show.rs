@@ -7,7 +7,7 @@ use super::{
     progress::short_time,
 };
 use crate::{
-    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Seeded},
+    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Read, Seeded},
     calendar::Utc,
     units::ByteSize,
 };
@@ -91,6 +91,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
     fields.extend(goal_text(&info.goal).map(|text| ("limits", text)));
     fields.extend(seeded(&info.seeded, import.bytes).map(|text| ("seeded", text)));
+    fields.extend(read(&info.read).map(|text| ("read", text)));
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<10}  {value}")).collect();
 
@@ -127,6 +128,13 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     Some(format!(
         "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} gets from storage, {kept} from the cache{money}"
     ))
+}
+
+/// `1 GiB in 1024 gets from storage; $0.09`; `None` before anybody read it.
+fn read(read: &Read) -> Option<String> {
+    let Read { gets, fetched, dollars } = *read;
+    let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
+    (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
 }
 
 #[cfg(test)]
@@ -181,6 +189,7 @@ mod tests {
                 seconds: 65,
                 dollars: Some(0.126),
             },
+            read: Read { gets: 2, fetched: 1 << 20, dollars: None },
         };
         let text = lines_about(&info).join("\n");
         for part in [
@@ -189,6 +198,7 @@ mod tests {
             "tracker     http://t",
             "not selected  x/y",
             "limits      ratio 1.5",
+            "read        1 MiB in 2 gets from storage",
             "seeded      6 KiB to peers (1.5 times), 1m05s; 3 MiB in 3 gets from storage, 1 MiB from the cache; $0.13",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");

@@ -69,11 +69,11 @@ fn a_limit_of_an_import_is_stronger_than_the_config_and_weaker_than_the_flags_of
     let bae = Bae::new();
     let (one, free) = imported(&bae, "free.bin");
     let (other, usual) = imported(&bae, "usual.bin");
-    {
-        let _running = bae.seed_with(&free, &[], &[&usual]);
-        leeches_exactly(&bae, &one);
-        leeches_exactly(&bae, &other);
-    }
+    let running = bae.seed_with(&free, &[], &[&usual]);
+    leeches_exactly(&bae, &one);
+    leeches_exactly(&bae, &other);
+    running.interrupt();
+    running.ended(Duration::from_secs(30)).expect(0);
     let config = bae.home().join("config/bae");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "[seeding]\nratio = 0.5\n").unwrap();

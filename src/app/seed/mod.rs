@@ -11,7 +11,7 @@ mod rotation;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,8 +24,9 @@ use self::{
 };
 use super::{App, SESSION_END};
 use crate::{
+    backends::Reads,
     calendar::Utc,
-    catalog::{ImportRow, ImportState, Traffic},
+    catalog::{ImportId, ImportRow, ImportState, Traffic},
     config::{NetworkOptions, SeedGoal, SeedOptions},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
@@ -168,9 +169,13 @@ impl<'a> Seeding<'a> {
     }
 
     async fn run(&mut self, cancel: &CancellationToken) -> Result<()> {
+        // What was read before was for others.
+        self.app.book_reads().await;
+        self.app.seeding.store(true, Ordering::Relaxed);
         let seeded = self.seed(cancel).await;
         // What happened since the last time.
         let booked = self.book().await;
+        self.app.seeding.store(false, Ordering::Relaxed);
         seeded.and(booked)
     }
 
@@ -254,21 +259,25 @@ impl<'a> Seeding<'a> {
 
     /// Writes into the books what happened since the last time.
     async fn book(&mut self) -> Result<()> {
-        let mut entries = Vec::new();
+        let mut entries: HashMap<(Option<ImportId>, String), Traffic> = HashMap::new();
+        for (by, Reads { gets, bytes }) in self.app.take_reads(false).await? {
+            entries.insert(by, Traffic { gets, fetched: bytes, ..Traffic::default() });
+        }
         for (&index, live) in &mut self.live {
             let candidate = &mut self.imports[index];
             let traffic = live.unbooked(self.pace == Pace::Stop);
             if traffic.is_zero() {
                 continue;
             }
-            candidate.past = sum(candidate.past, traffic);
+            candidate.past += traffic;
             let (id, storage) = (candidate.row.id.clone(), candidate.row.storage.clone());
-            entries.push((id, storage, traffic));
+            *entries.entry((Some(id), storage)).or_default() += traffic;
         }
         if entries.is_empty() {
             return Ok(());
         }
-        self.app.catalog.add_traffic(Utc::now().month_name(), entries).await
+        let entries = entries.into_iter().map(|((id, storage), traffic)| (id, storage, traffic));
+        self.app.catalog.add_traffic(Utc::now().month_name(), entries.collect()).await
     }
 
     /// Ends what has been seeded enough. What was said for an import is read each time: it may have changed.
@@ -295,10 +304,10 @@ impl<'a> Seeding<'a> {
         let Some(budget) = self.options.cloud_budget else { return Ok(()) };
         let now = Utc::now();
         let mut fetched = 0;
-        for (storage, traffic) in self.app.catalog.traffic_in(&now.month_name())? {
+        for (storage, traffic) in self.app.catalog.traffic_in(Some(&now.month_name()))? {
             // A storage that is not configured any more was a remote one as likely as not.
             let local = self.app.place(&storage).await.is_ok_and(|p| !p.backend.is_remote());
-            fetched += if local { 0 } else { traffic.fetched };
+            fetched += if local { 0 } else { traffic.all_fetched() };
         }
         let pace = pace(budget, fetched, now.left_of_month());
         if std::mem::replace(&mut self.pace, pace) == pace {
@@ -332,15 +341,5 @@ impl<'a> Seeding<'a> {
         let busy = |index: usize| self.live.get(&index).is_some_and(Live::is_busy);
         let gone: Vec<_> = std::iter::from_fn(|| self.rotation.leave(now, busy)).collect();
         gone.iter().for_each(|index| drop(self.live.remove(index)));
-    }
-}
-
-fn sum(a: Traffic, b: Traffic) -> Traffic {
-    Traffic {
-        gets: a.gets + b.gets,
-        fetched: a.fetched + b.fetched,
-        kept: a.kept + b.kept,
-        served: a.served + b.served,
-        seconds: a.seconds + b.seconds,
     }
 }
