@@ -20,7 +20,6 @@ struct Stored {
     id: String,
     torrent: Fixture,
     proxy: FaultProxy,
-    url: String,
 }
 
 impl Stored {
@@ -35,7 +34,7 @@ impl Stored {
         let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
         let id = bae.import(&torrent, &[seeder.addr()]).id;
         proxy.spoil(|_| Fault::None);
-        Self { bae, id, torrent, proxy, url }
+        Self { bae, id, torrent, proxy }
     }
 
     fn info(&self) -> Value {
@@ -45,8 +44,8 @@ impl Stored {
     /// What `storage list` says of the bucket.
     fn listed(&self) -> Value {
         let lines = self.bae.run(["--json", "storage", "list"]).expect(0).json();
-        let found = lines.iter().find(|line| line["name"] == self.url.as_str());
-        found.unwrap_or_else(|| panic!("no {} in {lines:?}", self.url)).clone()
+        let found = lines.iter().find(|line| line["name"].as_str().unwrap().starts_with("s3://"));
+        found.unwrap_or_else(|| panic!("no bucket in {lines:?}")).clone()
     }
 
     fn gets(&self) -> u64 {
@@ -99,7 +98,7 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
 #[test]
 fn gets_that_were_repeated_are_in_the_books_as_often_as_they_were_asked() {
     let stored = Stored::new("repeated.bin");
-    let busy = |r: &Request| if r.number % 2 == 0 { Fault::Busy(0) } else { Fault::None };
+    let busy = |r: &Request| if r.number.is_multiple_of(2) { Fault::Busy(0) } else { Fault::None };
     stored.proxy.spoil(busy);
     stored.bae.assert_verified(&stored.id);
     let books = stored.info()["read"].clone();
