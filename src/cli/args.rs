@@ -413,6 +413,9 @@ mod tests {
                 if (command.get_name(), long) == ("stream", "listen") {
                     name.insert_str(0, "STREAM_");
                 }
+                if command.get_name() == "limit" && long.starts_with("seed-") {
+                    name.insert_str(0, "LIMIT_");
+                }
                 let expected = format!("BAE_{name}");
                 let env = arg.get_env().and_then(|name| name.to_str());
                 assert_eq!(env, Some(expected.as_str()), "--{long}");
