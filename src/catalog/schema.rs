@@ -141,7 +141,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     // Immediate, so that two processes that open a new folder together do not both make the tables.
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
-    for step in &MIGRATIONS[known_version(&tx, path)?..] {
+    let version = known_version(&tx, path)?;
+    for step in &MIGRATIONS[version..] {
         tx.execute_batch(step).map_err(sql_error)?;
     }
     tx.pragma_update(None, "user_version", sql_int(MIGRATIONS.len() as u64)?).map_err(sql_error)?;
@@ -149,7 +150,22 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
     let id = catalog_id(&tx, path)?;
     tx.commit().map_err(sql_error)?;
+    if (1..MIGRATIONS.len()).contains(&version) {
+        shrink(connection);
+    }
     Ok(id)
+}
+
+/// Gives back what a migration left empty, where that is much. Where it fails the file stays larger, and is used up by
+/// what comes.
+fn shrink(connection: &Connection) {
+    let count = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let much = || Ok(count("freelist_count")? > count("page_count")? / 4);
+    let done =
+        much().and_then(|much| if much { connection.execute_batch("VACUUM") } else { Ok(()) });
+    if let Err(e) = done {
+        tracing::info!("the catalog keeps its length: {e}");
+    }
 }
 
 /// Refuses a file that is not of the current version, and returns the catalog's id.

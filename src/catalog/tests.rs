@@ -168,7 +168,7 @@ fn first_version(dir: &std::path::Path) {
         INSERT INTO imports(num, id, name, source, info_hash_v1, len, storage, chunk_len, metainfo, state,
             created_at, selected)
         VALUES(1, '0000000a', 'a', 'a.torrent', x'0505050505050505050505050505050505050505', 30, 'file', 16,
-                x'6465', 'imported', 5, NULL),
+                zeroblob(1000000), 'imported', 5, NULL),
             (2, '0000000b', 'b', 'http://x/b', NULL, 30, 'file', 16, x'', 'importing', 5, '[0,2]');
         INSERT INTO files VALUES(1, 0, 'a/x', 0, 20, 0), (1, 1, 'a/.pad/10', 20, 10, 1),
             (2, 0, 'b/x', 0, 5, 0), (2, 1, 'b/y', 5, 18, 0), (2, 2, 'b/z', 23, 7, 0);
@@ -188,7 +188,11 @@ async fn a_catalog_of_an_older_bae_is_brought_up_to_date() {
     let [a, b] = &catalog.list().unwrap()[..] else { panic!("there are two") };
     assert_eq!(a.wanted, Figures { files: 1, bytes: 20, stored: None });
     assert_eq!(b.wanted, Figures { files: 2, bytes: 12, stored: None });
-    assert_eq!(catalog.metainfo(&a.id).unwrap(), b"de");
+    assert_eq!(catalog.metainfo(&a.id).unwrap(), vec![0; 1_000_000]);
+    let empty = |c: &Connection| {
+        c.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).map_err(sql_error)
+    };
+    assert_eq!(catalog.read(empty).unwrap(), 0, "the file is as long as what is in it");
     assert_eq!(catalog.metainfo(&b.id).unwrap(), b"");
     assert_eq!(catalog.find_by_source("http://x/b", "file").unwrap(), std::slice::from_ref(b));
     assert!(catalog.find_by_source("a.torrent", "file").unwrap().is_empty());

@@ -74,7 +74,7 @@ fn a_player_seeks_and_plays_a_film_out_of_a_bucket() {
 #[test]
 fn a_player_seeks_and_plays_a_film_while_it_comes() {
     let (_place, torrent) = film();
-    // Half a minute for all of it, a piece at a time.
+    // Seconds for all of it, a piece at a time: the end is wanted first.
     let (bae, seeder) = (in_a_bucket(), LibtorrentPeer::slow_seed(&torrent, 2 * MIB));
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--stream"]);
     let player = Player::of(bae.start(args));

@@ -120,7 +120,7 @@ impl DriveBackend {
         links: true,
         window: Self::WINDOW,
     };
-    /// Google lets a project get two million times a day and a user a TB: half a MiB at a time is both.
+    /// Google lets a project get two million times a day and read a TB: half a MiB at a time is both.
     const WINDOW: u64 = 512 * KIB;
 
     /// A backend over `http` that signs in with `tokens`. Nothing is asked of Google yet.
