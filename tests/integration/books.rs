@@ -70,7 +70,7 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
     };
     read();
     let (books, all) = (stored.info()["read"].clone(), stored.torrent.bytes);
-    assert_eq!(books["gets"].as_u64(), Some(stored.gets()), "{books}");
+    FaultProxy::assert_counted(&books["gets"], stored.gets());
     let fetched = books["fetched"].as_u64().unwrap();
     assert!((2 * all + 6 * MIB..4 * all).contains(&fetched), "{books}");
     assert_eq!(books["dollars"], 0.0, "a server of one's own costs nothing");
@@ -78,7 +78,7 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
     let listed = stored.listed();
     assert_eq!((&listed["type"], &listed["defined"]), (&"s3".into(), &"imports".into()));
     for span in ["month", "total"] {
-        assert_eq!(listed[span]["gets"].as_u64(), Some(stored.gets()), "{listed}");
+        assert_eq!(listed[span]["gets"], books["gets"], "{listed}");
         assert_eq!(listed[span]["fetched"], books["fetched"], "{listed}");
     }
     let shown = bae.run(["info", id]).expect(0).stdout;
@@ -88,7 +88,7 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
     read();
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
-    assert_eq!(stored.info()["read"]["gets"].as_u64(), Some(stored.gets()));
+    FaultProxy::assert_counted(&stored.info()["read"]["gets"], stored.gets());
     // What it cost was spent, also when the import is gone.
     let before = stored.listed()["total"].clone();
     bae.run(["rm", id, "--yes"]).expect(0);
@@ -102,11 +102,13 @@ fn gets_that_were_repeated_are_in_the_books_as_often_as_they_were_asked() {
     stored.proxy.spoil(busy);
     stored.bae.assert_verified(&stored.id);
     let books = stored.info()["read"].clone();
-    let (gets, asked) = (books["gets"].as_u64().unwrap(), stored.gets());
-    assert_eq!(gets, asked, "{books}");
+    let asked = stored.gets();
+    // About half of them were refused.
+    assert!(asked > 12, "{asked} requests");
+    FaultProxy::assert_counted(&books["gets"], asked);
     // Those that were refused brought nothing.
     let (fetched, bytes) = (books["fetched"].as_u64().unwrap(), stored.torrent.bytes);
-    assert!((bytes..bytes + bytes / 10).contains(&fetched), "{books}");
+    assert!((bytes..bytes + bytes / 5).contains(&fetched), "{books}");
 
     stored.proxy.spoil(busy);
     let running = stored.bae.seed(&stored.id, &[]);
@@ -115,8 +117,12 @@ fn gets_that_were_repeated_are_in_the_books_as_often_as_they_were_asked() {
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
     let info = stored.info();
-    assert_eq!(info["seeded"]["gets"].as_u64(), Some(stored.gets()), "{info}");
-    assert_eq!(info["read"], books, "what is for peers is no other read");
+    FaultProxy::assert_counted(&info["seeded"]["gets"], stored.gets());
+    let few = info["read"]["gets"].as_u64().unwrap() - books["gets"].as_u64().unwrap();
+    assert!(
+        few <= 2,
+        "what is for peers is no other read, but what was under way at the end: {info}"
+    );
     let month = stored.listed()["month"].clone();
-    assert_eq!(month["gets"].as_u64(), Some(asked + stored.gets()), "{month}");
+    FaultProxy::assert_counted(&month["gets"], asked + stored.gets());
 }

@@ -52,7 +52,6 @@ fn a_storage_that_refuses_everything_for_a_minute_ends_no_peers_download() {
     thread::sleep(Duration::from_secs(60));
     assert!(leecher.received() < torrent.bytes, "the storage was away");
     let asked = proxy.seen().len();
-    eprintln!("{asked} requests in a minute of refusals");
     assert!(asked < 2000, "a storage that is away is not hammered: {asked} requests in a minute");
     away.store(false, Ordering::Relaxed);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
