@@ -89,6 +89,12 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
     FaultProxy::assert_counted(&stored.info()["read"]["gets"], stored.gets());
+    // The budget is for all of it: nothing was fetched for peers.
+    assert_eq!(stored.info()["seeded"]["fetched"], 0);
+    let mut running = bae.seed_with(id, &[], &["--cloud-budget", "1MiB"]);
+    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
+    running.interrupt();
+    running.ended(Duration::from_secs(30)).expect(0);
     // What it cost was spent, also when the import is gone.
     let before = stored.listed()["total"].clone();
     bae.run(["rm", id, "--yes"]).expect(0);
