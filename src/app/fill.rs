@@ -177,7 +177,7 @@ impl Job<'_> {
         opened: Filled<'_>,
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
-        self.app.catalog.set_state(&opened.row.id, ImportState::Imported).await?;
+        self.app.catalog.set_imported(&opened.row.id, opened.wanted.len()).await?;
         self.app.leave_manifest(opened.row, &self.place).await;
         let imported = Imported {
             id: opened.row.id.to_string(),

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod attach;
+mod books;
 mod check;
 mod drive;
 mod estimate;
@@ -37,17 +38,20 @@ mod verify;
 mod verify_files;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
+
 pub use self::{
     adopt::{AdoptRequest, AdoptSummary, MissingFile},
+    books::{Spent, StorageBooks, storage_books},
     check::{CheckReport, Outcome, Probe, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
     get::{GetItem, GetOrder, Getter},
@@ -56,13 +60,13 @@ pub use self::{
     stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
         Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FetchOrder, FileInfo,
-        FileUrl, GcOrder, GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary,
-        RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
+        FileUrl, GcOrder, GcReport, Goal, GoalChange, ImportInfo, ImportRequest, ImportSummary,
+        PublishSummary, Read, RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place, plan::plain_file};
 use crate::{
-    catalog::{Catalog, ImportRow},
+    catalog::{Catalog, ImportId, ImportRow},
     config::Config,
     error::{Error, Kind, Result},
     memory::BlockPool,
@@ -99,8 +103,12 @@ pub struct App {
     /// Imports that are being filled now.
     filling: AtomicUsize,
     places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
+    /// Imports that were opened to be read.
+    opened: Mutex<HashSet<ImportId>>,
+    /// Whether what is read is for peers.
+    seeding: AtomicBool,
     /// Held as long as the folder is open for writing.
-    _lock: Option<DataLock>,
+    lock: Option<DataLock>,
 }
 
 impl App {
@@ -116,6 +124,14 @@ impl App {
                 (Some(lock), Catalog::open(&config.data_dir)?)
             }
             Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
+            Access::Beside => match Catalog::open_beside(&config.data_dir) {
+                // Of an older bae: brought up to date first, by one process.
+                Err(e) if e.kind() == Kind::Unsupported => {
+                    let lock = DataLock::take(&config.data_dir)?;
+                    (Some(lock), Catalog::open(&config.data_dir)?)
+                }
+                catalog => (None, catalog?),
+            },
         };
         let pool = input_pool(&config);
         Ok(Self {
@@ -126,7 +142,9 @@ impl App {
             catalog,
             pool,
             places: tokio::sync::Mutex::default(),
-            _lock: lock,
+            opened: Mutex::default(),
+            seeding: AtomicBool::new(false),
+            lock,
         })
     }
 
@@ -134,8 +152,8 @@ impl App {
     ///
     /// # Errors
     /// None today; a place for those of backends that say goodbye.
-    #[allow(clippy::unused_async, reason = "backends that say goodbye will need it")]
     pub async fn close(self) -> Result<()> {
+        self.book_reads().await;
         Ok(())
     }
 
@@ -163,6 +181,7 @@ impl App {
     }
 
     fn open_store(&self, row: &ImportRow, place: &Place) -> Result<Arc<ImportStore>> {
+        self.opened.lock().insert(row.id.clone());
         ImportStore::open(&self.catalog, row, Arc::clone(&place.backend))
     }
 

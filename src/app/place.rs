@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use super::drive::open_drive;
 use crate::{
     backends::{
-        Adaptive, Hedged, LocalBackend, Notes, RetryPolicy, Retrying, S3Backend, S3Settings,
-        StorageBackend, Throttled,
+        Adaptive, Hedged, LocalBackend, Meter, Metered, Notes, RetryPolicy, Retrying, S3Backend,
+        S3Settings, StorageBackend, Throttled,
     },
     catalog::Catalog,
     config::{Config, Profile, ProfileKind, S3Profile, Secret},
@@ -23,12 +23,13 @@ pub(super) async fn open_backend(
     profile: &Profile,
     notes: Arc<dyn Notes>,
     patience: RetryPolicy,
+    meter: &Arc<Meter>,
 ) -> Result<Arc<dyn StorageBackend>> {
-    let bare = open_bare(profile, notes).await?;
-    // Innermost, so that what is sent again counts against the limit too.
+    let bare = Metered::new(open_bare(profile, notes).await?, Arc::clone(meter));
+    // Far inside, so that what is sent again counts against the limit too.
     let limited: Arc<dyn StorageBackend> = match profile.upload_limit {
         Some(limit) => Arc::new(Throttled::new(bare, limit)),
-        None => bare,
+        None => Arc::new(bare),
     };
     if !limited.is_remote() {
         return Ok(limited);
@@ -143,6 +144,8 @@ pub(super) struct Place {
     /// What the catalog calls it.
     pub(super) name: String,
     pub(super) backend: Arc<dyn StorageBackend>,
+    /// What is read there.
+    pub(super) meter: Arc<Meter>,
     pub(super) upload_concurrency: usize,
     chunk: u64,
     /// Whether it has answered.
@@ -152,10 +155,12 @@ pub(super) struct Place {
 impl Place {
     pub(super) async fn open(profile: &Profile, catalog: &Catalog) -> Result<Self> {
         let notes = PlaceNotes { catalog: catalog.clone(), storage: profile.canonical() };
-        let backend = open_backend(profile, Arc::new(notes), RetryPolicy::default()).await?;
+        let (notes, meter) = (Arc::new(notes), Arc::default());
+        let backend = open_backend(profile, notes, RetryPolicy::default(), &meter).await?;
         Ok(Self {
             name: profile.canonical(),
             backend,
+            meter,
             upload_concurrency: profile.upload_concurrency,
             chunk: profile.chunk,
             answers: OnceCell::new(),

@@ -3,14 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    App, FileInfo, ImportInfo, ImportSummary, Seeded,
-    estimate::provider,
-    plan::{Plan, bytes_wanted, file_row, files_wanted, is_selected, ranges_wanted},
+    App, FileInfo, ImportInfo, ImportSummary, Read, Seeded,
+    books::dollars,
+    plan::{Plan, file_row, is_selected, ranges_wanted},
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, ObjectRow, Role, Traffic},
-    config::prices::Prices,
+    catalog::{Figures, ImportRow, ImportState, ObjectRow, Role, Traffic},
     error::Result,
     redact,
     storage::{ImportStore, WholeFiles},
@@ -24,7 +23,28 @@ impl App {
     /// When the catalog cannot be read.
     #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
     pub async fn list(&self) -> Result<Vec<ImportSummary>> {
-        self.catalog.list()?.iter().map(|row| self.look(row).map(|l| l.summary)).collect()
+        let rows = self.catalog.list()?.into_iter();
+        rows.map(|row| Ok(summary(&row, self.stored(&row)?))).collect()
+    }
+
+    /// Wanted bytes that are stored, in whole pieces. Of an import that is complete the catalog has the figure.
+    fn stored(&self, row: &ImportRow) -> Result<u64> {
+        let all = row.selected.is_none();
+        match (row.state, row.wanted) {
+            (ImportState::Imported, Figures { bytes, .. }) if all => Ok(bytes),
+            (ImportState::Imported, Figures { stored: Some(stored), .. }) => Ok(stored),
+            _ if all => {
+                let store = self.look_up(row)?;
+                Ok(store.stored_bytes(&store.layout().all_stored()))
+            }
+            // Which pieces a selection wants is in the torrent.
+            _ => Ok(self.look(row)?.summary.stored),
+        }
+    }
+
+    /// Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
+    fn look_up(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
+        ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
     }
 
     /// Everything about one import.
@@ -54,6 +74,7 @@ impl App {
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
+        let (seeded, read) = self.books(&row)?;
         Ok(ImportInfo {
             files: files.collect(),
             objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
@@ -71,7 +92,9 @@ impl App {
             private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
-            seeded: self.seeded(&row)?,
+            goal: self.catalog.goal(&row.id)?.into(),
+            seeded,
+            read,
             summary,
         })
     }
@@ -90,13 +113,17 @@ impl App {
     }
 
     /// The books of an import, and the money they make.
-    fn seeded(&self, row: &ImportRow) -> Result<Seeded> {
-        let Traffic { gets, fetched, kept, served, seconds } = self.catalog.traffic_of(&row.id)?;
-        // A storage that is not configured any more has no prices.
-        let profile = self.config.storage(&row.storage).ok();
-        let provider = profile.as_ref().and_then(|p| provider(&p.kind, Prices::table()));
-        let dollars = provider.map(|provider| provider.reading(gets, fetched));
-        Ok(Seeded { gets, fetched, kept, served, seconds, dollars })
+    fn books(&self, row: &ImportRow) -> Result<(Seeded, Read)> {
+        let traffic = self.catalog.traffic_of(&row.id)?;
+        let Traffic { gets, fetched, kept, served, seconds, read_gets, read_fetched } = traffic;
+        let dollars = |gets, fetched| dollars(&self.config, &row.storage, gets, fetched);
+        let read = Read {
+            gets: read_gets,
+            fetched: read_fetched,
+            dollars: dollars(read_gets, read_fetched),
+        };
+        let dollars = dollars(gets, fetched);
+        Ok((Seeded { gets, fetched, kept, served, seconds, dollars }, read))
     }
 
     fn look(&self, row: &ImportRow) -> Result<Look> {
@@ -105,23 +132,12 @@ impl App {
             false => None,
         };
         let files = self.files_of(row)?;
-        // Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
-        let store = ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))?;
+        let store = self.look_up(row)?;
         let wanted = match &meta {
             Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
             None => ranges_wanted(&files, row.selected.as_deref()),
         };
-        let summary = ImportSummary {
-            id: row.id.to_string(),
-            name: row.name.clone(),
-            bytes: bytes_wanted(&files, row.selected.as_deref()),
-            files: files_wanted(&files, row.selected.as_deref()).count(),
-            state: row.state.as_str().to_owned(),
-            storage: row.storage.clone(),
-            info_hash: row.info_hash(),
-            source: redact::source(&row.source),
-            stored: store.stored_bytes(&wanted),
-        };
+        let summary = summary(row, store.stored_bytes(&wanted));
         Ok(Look { summary, files, meta, store })
     }
 }
@@ -132,4 +148,18 @@ struct Look {
     /// Of a torrent.
     meta: Option<Metainfo>,
     store: Arc<ImportStore>,
+}
+
+fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
+    ImportSummary {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        bytes: row.wanted.bytes,
+        files: usize::try_from(row.wanted.files).unwrap_or(usize::MAX),
+        state: row.state.as_str().to_owned(),
+        storage: row.storage.clone(),
+        info_hash: row.info_hash(),
+        source: redact::source(&row.source),
+        stored,
+    }
 }

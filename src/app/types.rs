@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Streams;
 use crate::{
     catalog::LayoutKind,
-    config::{NetworkOptions, SeedOptions},
+    config::{NetworkOptions, SeedGoal, SeedOptions},
     downloads::{Effort, Resume},
     error::Error,
     protocols::{Digest, FetchOptions},
@@ -21,6 +21,8 @@ pub enum Access {
     Read,
     /// Changes them; one process at a time.
     Write,
+    /// Changes what is said of imports and nothing of their bytes; beside a process that does.
+    Beside,
 }
 
 /// One thing to bring in.
@@ -101,14 +103,53 @@ pub struct ImportInfo {
     pub created: u64,
     /// Seconds since 1970; `None` while it is incomplete.
     pub completed: Option<u64>,
+    /// When it has been seeded enough, where that was said for it.
+    pub goal: Goal,
     /// What seeding it cost and gave, over all runs.
     pub seeded: Seeded,
+    /// What reading it for everybody else cost: players, exports, checks.
+    pub read: Read,
+}
+
+/// When an import has been seeded enough, as far as it was said for it: 0 is never, nothing is as the config says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Goal {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+impl From<SeedGoal> for Goal {
+    fn from(goal: SeedGoal) -> Self {
+        let seconds = |time: Duration| if time == SeedGoal::NO_TIME { 0 } else { time.as_secs() };
+        Self {
+            ratio: goal.ratio.map(|ratio| if ratio.is_finite() { ratio } else { 0.0 }),
+            seconds: goal.time.map(seconds),
+        }
+    }
+}
+
+/// What is to become of the goal of an import.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GoalChange {
+    /// What was said before is forgotten.
+    pub reset: bool,
+    /// What is said now; the rest stays.
+    pub goal: SeedGoal,
+}
+
+impl GoalChange {
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The books of an import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Seeded {
-    /// Ranged gets from storage; those that failed and were repeated count once.
+    /// Ranged gets from storage; those that were repeated count each time.
     pub gets: u64,
     /// Bytes they brought.
     pub fetched: u64,
@@ -118,6 +159,18 @@ pub struct Seeded {
     pub served: u64,
     /// Seconds in which peers could reach it.
     pub seconds: u64,
+    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dollars: Option<f64>,
+}
+
+/// What was read of an import, but for peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Read {
+    /// Ranged gets from storage; those that were repeated count each time.
+    pub gets: u64,
+    /// Bytes they brought.
+    pub fetched: u64,
     /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dollars: Option<f64>,

@@ -93,7 +93,13 @@ impl StorageBackend for MemoryBackend {
 
     fn capabilities(&self) -> Capabilities {
         let copy = Copying::Ranges { min_part: 1 };
-        Capabilities { copy, ordered: false, conditional_put: false, links: false }
+        Capabilities {
+            copy,
+            ordered: false,
+            conditional_put: false,
+            links: false,
+            window: Capabilities::WINDOW,
+        }
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {

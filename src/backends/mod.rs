@@ -2,7 +2,7 @@
 //!
 //! A backend keeps immutable objects under keys and knows nothing of imports or torrents. Bytes come in as a
 //! [`Payload`] (pieces of memory, never joined into one) and go out as ranges. Retrying, limiting and failing on
-//! purpose are wrappers (`Retrying<B>`, `Hedged<B>`, `Adaptive<B>`, `Throttled<B>`, `Faulty<B>`), so that no backend does them itself.
+//! purpose are wrappers (`Retrying<B>`, `Hedged<B>`, `Adaptive<B>`, `Throttled<B>`, `Metered<B>`, `Faulty<B>`), so that no backend does them itself.
 //! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
 
 pub mod adaptive;
@@ -14,6 +14,7 @@ pub mod hedged;
 mod key;
 pub mod local;
 pub mod memory;
+pub mod metered;
 mod notes;
 mod payload;
 mod progress;
@@ -38,6 +39,7 @@ pub use hedged::Hedged;
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+pub use metered::{Meter, Metered, Reads};
 pub use notes::{MemoryNotes, Notes};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};

@@ -5,7 +5,10 @@ use std::{fmt, ops::Range};
 use async_trait::async_trait;
 
 use super::{Key, Payload};
-use crate::error::Result;
+use crate::{
+    error::Result,
+    units::{KIB, MIB},
+};
 
 /// What a place can do beyond keeping objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,15 @@ pub struct Capabilities {
     pub conditional_put: bool,
     /// [`StorageBackend::url`](super::StorageBackend::url) gives links.
     pub links: bool,
+    /// The least worth getting at once where what lies beside it may be wanted by nobody: see [`Capabilities::WINDOW`].
+    pub window: u64,
+}
+
+impl Capabilities {
+    /// Where gets are dear, or cost nothing like the bytes they bring.
+    pub const WINDOW: u64 = MIB;
+    /// Where bytes are dear. No shorter: a get of less takes as long.
+    pub const SHORT_WINDOW: u64 = 256 * KIB;
 }
 
 /// Which bytes of other objects a place takes over without sending them through here.

@@ -4,7 +4,13 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
-use super::{Catalog, ImportId, hex, random_hex, sql_error, sql_int, sql_u64};
+use super::{
+    Catalog, ImportId,
+    figures::{Figures, count},
+    hex,
+    metainfo::keep_metainfo,
+    random_hex, sql_error, sql_int, sql_u64,
+};
 use crate::error::{Error, Kind, Result};
 
 /// Where an import stands.
@@ -104,6 +110,8 @@ pub struct ImportRow {
     /// When it first became [`ImportState::Imported`].
     pub completed_at: Option<i64>,
     pub selected: Option<Vec<u32>>,
+    /// Of the files that are wanted.
+    pub wanted: Figures,
 }
 
 impl ImportRow {
@@ -140,7 +148,7 @@ pub struct FileRow {
 
 const COLUMNS: &str =
     "SELECT id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len, state,
-    created_at, completed_at, selected, layout FROM imports";
+    created_at, completed_at, selected, layout, wanted_files, wanted_bytes, wanted_stored FROM imports";
 
 fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
     let bad = |column: usize, what: &str| {
@@ -164,6 +172,11 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
         created_at: row.get(9)?,
         completed_at: row.get(10)?,
         selected: selected.map_err(|_| bad(11, "not a list of files"))?,
+        wanted: Figures {
+            files: sql_u64(row.get(13)?),
+            bytes: sql_u64(row.get(14)?),
+            stored: row.get::<_, Option<i64>>(15)?.map(sql_u64),
+        },
     })
 }
 
@@ -190,7 +203,7 @@ pub(super) fn not_found(needle: &str) -> Error {
     Error::new(Kind::NotFound, format!("no import {needle:?}")).hint("`bae ls` shows what there is")
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
@@ -220,7 +233,6 @@ pub(super) fn insert_import(
         sql_int(new.len)?,
         new.storage,
         sql_int(new.chunk_len)?,
-        new.metainfo,
         ImportState::Importing.as_str(),
         now(),
         selected,
@@ -229,10 +241,11 @@ pub(super) fn insert_import(
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
-        metainfo, state, created_at, selected, layout, remote)
-        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        state, created_at, selected, layout, remote)
+        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.execute(sql, values).map_err(sql_error)?;
     let num = connection.last_insert_rowid();
+    keep_metainfo(connection, num, &new.metainfo)?;
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
     for (idx, file) in new.files.iter().enumerate() {
@@ -240,6 +253,7 @@ pub(super) fn insert_import(
         let idx = sql_int(idx as u64)?;
         statement.execute(params![num, idx, file.path, start, len, file.pad]).map_err(sql_error)?;
     }
+    count(connection, num)?;
     let mut made = select(connection, "num = ?", [num])?;
     made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
 }
@@ -364,7 +378,11 @@ impl Catalog {
         let id = id.clone();
         let selected = selection_text(selected.as_deref());
         let sql = "UPDATE imports SET selected = ? WHERE id = ?";
-        self.write(move |c| update(c, sql, params![selected, id.as_str()], &id)).await
+        self.write(move |connection| {
+            update(connection, sql, params![selected, id.as_str()], &id)?;
+            count(connection, import_num(connection, &id)?)
+        })
+        .await
     }
 
     /// Records what the import's bytes are to become.
@@ -375,29 +393,6 @@ impl Catalog {
         let id = id.clone();
         let sql = "UPDATE imports SET layout = ? WHERE id = ?";
         self.write(move |c| update(c, sql, params![layout.as_str(), id.as_str()], &id)).await
-    }
-
-    /// Replaces the torrent file of an import.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such import.
-    pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
-        let id = id.clone();
-        let sql = "UPDATE imports SET metainfo = ? WHERE id = ?";
-        self.write(move |c| update(c, sql, params![metainfo, id.as_str()], &id)).await
-    }
-
-    /// The torrent file of an import; empty when it came from none.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such import.
-    pub fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
-        let query = "SELECT metainfo FROM imports WHERE id = ?";
-        let found = self.read(|connection| {
-            let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
-            row.optional().map_err(sql_error)
-        })?;
-        found.ok_or_else(|| not_found(id.as_str()))
     }
 
     /// The files of an import, in order.

@@ -10,10 +10,13 @@
 //! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
 
 mod attached;
+mod figures;
 mod forget;
+mod goals;
 mod imports;
 mod keys;
 mod manifests;
+mod metainfo;
 mod notes;
 mod objects;
 mod remote;
@@ -31,6 +34,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::{Error, Kind, Result};
 
 pub use attached::{Attached, AttachedObject};
+pub use figures::Figures;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use keys::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
@@ -136,6 +140,18 @@ impl Catalog {
         let reader = connect(&path, false)?;
         let id = schema::check(&reader, &path)?;
         Ok(Self { inner: Arc::new(Inner { id, reader: Mutex::new(reader), writer: None }) })
+    }
+
+    /// Opens an existing catalog for writing, beside another process that may be writing it: for a row that neither
+    /// hangs on what the other does. Nothing is migrated, so that an older bae at work finds what it knows.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; `Unsupported` when another bae made it; else as [`Catalog::open`].
+    pub fn open_beside(dir: &Path) -> Result<Self> {
+        let catalog = Self::open_read_only(dir)?;
+        let writer = Writer::spawn(connect(&dir.join("catalog.db"), true)?)?;
+        let Inner { id, reader, .. } = Arc::into_inner(catalog.inner).expect("nobody else has it");
+        Ok(Self { inner: Arc::new(Inner { id, reader, writer: Some(writer) }) })
     }
 
     /// 16 hexadecimal digits, at random: the first part of every key, so that catalogs can share a place.

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     Catalog, ImportId, ImportRow,
+    figures::count,
     imports::{import_num, not_found, select, update},
     sql_error, sql_int,
 };
@@ -38,8 +39,8 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
-        let condition =
-            "state <> 'removing' AND length(metainfo) = 0 AND source = ? AND storage = ?";
+        let condition = "state <> 'removing' AND source = ? AND storage = ?
+            AND NOT EXISTS(SELECT 1 FROM metainfo WHERE import = num)";
         let mut found = self.read(|c| select(c, condition, params![source, storage]))?;
         found.reverse();
         Ok(found)
@@ -55,12 +56,9 @@ impl Catalog {
             let num = import_num(connection, &id)?;
             let sql = "UPDATE files SET len = ? WHERE import = ? AND idx = 0";
             connection.execute(sql, params![len, num]).map_err(sql_error)?;
-            update(
-                connection,
-                "UPDATE imports SET len = ? WHERE id = ?",
-                params![len, id.as_str()],
-                &id,
-            )
+            let sql = "UPDATE imports SET len = ? WHERE num = ?";
+            connection.execute(sql, params![len, num]).map_err(sql_error)?;
+            count(connection, num)
         })
         .await
     }

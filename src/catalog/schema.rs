@@ -8,7 +8,7 @@ use super::{random_hex, sql_error, sql_int};
 use crate::error::{Error, Kind, Result};
 
 /// Each step takes the file from the version of its index to the next. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE imports(
@@ -105,6 +105,35 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE imports ADD COLUMN remote TEXT;
 ",
+    // Of a goal, nothing is what the config says and 0 never.
+    "
+    CREATE TABLE goals(
+        import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
+        ratio REAL,
+        seconds INTEGER
+    );
+",
+    // Beside the imports, whose rows are long with it, and read to their ends by whoever lists them.
+    "
+    CREATE TABLE metainfo(
+        import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
+        bytes BLOB NOT NULL
+    );
+    INSERT INTO metainfo SELECT num, metainfo FROM imports WHERE length(metainfo) > 0;
+    ALTER TABLE imports DROP COLUMN metainfo;
+    ALTER TABLE imports ADD COLUMN wanted_files INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE imports ADD COLUMN wanted_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE imports ADD COLUMN wanted_stored INTEGER;
+    UPDATE imports SET (wanted_files, wanted_bytes) = (
+        SELECT count(*), coalesce(sum(len), 0) FROM files
+        WHERE import = imports.num AND NOT pad AND (imports.selected IS NULL
+            OR idx IN (SELECT value FROM json_each(imports.selected)))
+    );
+",
+    "
+    ALTER TABLE traffic ADD COLUMN read_gets INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE traffic ADD COLUMN read_fetched INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the file to the current version and returns the catalog's id.
@@ -112,7 +141,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     // Immediate, so that two processes that open a new folder together do not both make the tables.
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
-    for step in &MIGRATIONS[known_version(&tx, path)?..] {
+    let version = known_version(&tx, path)?;
+    for step in &MIGRATIONS[version..] {
         tx.execute_batch(step).map_err(sql_error)?;
     }
     tx.pragma_update(None, "user_version", sql_int(MIGRATIONS.len() as u64)?).map_err(sql_error)?;
@@ -120,7 +150,22 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
     let id = catalog_id(&tx, path)?;
     tx.commit().map_err(sql_error)?;
+    if (1..MIGRATIONS.len()).contains(&version) {
+        shrink(connection);
+    }
     Ok(id)
+}
+
+/// Gives back what a migration left empty, where that is much. Where it fails the file stays larger, and is used up by
+/// what comes.
+fn shrink(connection: &Connection) {
+    let count = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let much = || Ok(count("freelist_count")? > count("page_count")? / 4);
+    let done =
+        much().and_then(|much| if much { connection.execute_batch("VACUUM") } else { Ok(()) });
+    if let Err(e) = done {
+        tracing::info!("the catalog keeps its length: {e}");
+    }
 }
 
 /// Refuses a file that is not of the current version, and returns the catalog's id.

@@ -160,6 +160,66 @@ fn a_newer_catalog_is_refused() {
     }
 }
 
+/// As an older bae left it: the tables of the first version, two imports, one with a selection.
+fn first_version(dir: &std::path::Path) {
+    let connection = Connection::open(dir.join("catalog.db")).unwrap();
+    let insert = "
+        INSERT INTO meta VALUES('catalog_id', '0123456789abcdef');
+        INSERT INTO imports(num, id, name, source, info_hash_v1, len, storage, chunk_len, metainfo, state,
+            created_at, selected)
+        VALUES(1, '0000000a', 'a', 'a.torrent', x'0505050505050505050505050505050505050505', 30, 'file', 16,
+                zeroblob(1000000), 'imported', 5, NULL),
+            (2, '0000000b', 'b', 'http://x/b', NULL, 30, 'file', 16, x'', 'importing', 5, '[0,2]');
+        INSERT INTO files VALUES(1, 0, 'a/x', 0, 20, 0), (1, 1, 'a/.pad/10', 20, 10, 1),
+            (2, 0, 'b/x', 0, 5, 0), (2, 1, 'b/y', 5, 18, 0), (2, 2, 'b/z', 23, 7, 0);
+        PRAGMA user_version = 1;";
+    connection.execute_batch(&format!("{}{insert}", schema::MIGRATIONS[0])).unwrap();
+}
+
+#[tokio::test]
+async fn a_catalog_of_an_older_bae_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    first_version(dir.path());
+    for opened in [Catalog::open_read_only(dir.path()), Catalog::open_beside(dir.path())] {
+        assert_eq!(opened.unwrap_err().kind(), Kind::Unsupported, "nothing is migrated by these");
+    }
+    let catalog = Catalog::open(dir.path()).unwrap();
+    assert_eq!(catalog.id(), "0123456789abcdef");
+    let [a, b] = &catalog.list().unwrap()[..] else { panic!("there are two") };
+    assert_eq!(a.wanted, Figures { files: 1, bytes: 20, stored: None });
+    assert_eq!(b.wanted, Figures { files: 2, bytes: 12, stored: None });
+    assert_eq!(catalog.metainfo(&a.id).unwrap(), vec![0; 1_000_000]);
+    let empty = |c: &Connection| {
+        c.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).map_err(sql_error)
+    };
+    assert_eq!(catalog.read(empty).unwrap(), 0, "the file is as long as what is in it");
+    assert_eq!(catalog.metainfo(&b.id).unwrap(), b"");
+    assert_eq!(catalog.find_by_source("http://x/b", "file").unwrap(), std::slice::from_ref(b));
+    assert!(catalog.find_by_source("a.torrent", "file").unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_written_beside_a_writer_is_seen_by_it_and_keeps_nothing_of_it_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(Catalog::open_beside(dir.path()).unwrap_err().kind(), Kind::NotFound);
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let row = catalog.create_import(new("x")).await.unwrap();
+    let beside = Catalog::open_beside(dir.path()).unwrap();
+    let work = async {
+        for n in 0..50u32 {
+            catalog.set_selected(&row.id, Some(vec![n])).await.unwrap();
+        }
+    };
+    let other = async {
+        for n in 0..50 {
+            beside.set_note("file", "n", Some(n.to_string())).await.unwrap();
+        }
+    };
+    tokio::join!(work, other);
+    assert_eq!(catalog.note("file", "n").unwrap().as_deref(), Some("49"));
+    assert_eq!(beside.get(&row.id).unwrap().selected, Some(vec![49]));
+}
+
 #[test]
 fn import_ids_are_eight_hex_digits() {
     assert!("9c4e01ab".parse::<ImportId>().is_ok());

@@ -1,6 +1,6 @@
-//! What reading the imports cost and what peers got, by month: the books of seeding.
+//! What reading the imports cost and what peers got, by month.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use super::{Catalog, ImportId, objects::select, sql_error, sql_int, sql_u64};
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::error::Result;
 /// What is added to the books, or was added up from them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Ranged gets from storage.
+    /// Ranged gets from storage for peers.
     pub gets: u64,
     /// Bytes they brought.
     pub fetched: u64,
@@ -18,6 +18,10 @@ pub struct Traffic {
     pub served: u64,
     /// Seconds in which peers could reach it.
     pub seconds: u64,
+    /// Gets for everybody else: players, exports, checks.
+    pub read_gets: u64,
+    /// Bytes they brought.
+    pub read_fetched: u64,
 }
 
 impl Traffic {
@@ -25,40 +29,87 @@ impl Traffic {
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Bytes that came from storage, whoever they were for.
+    #[must_use]
+    pub fn all_fetched(&self) -> u64 {
+        self.fetched.saturating_add(self.read_fetched)
+    }
+
+    /// Gets, whoever they were for.
+    #[must_use]
+    pub fn all_gets(&self) -> u64 {
+        self.gets.saturating_add(self.read_gets)
+    }
 }
 
-fn traffic_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Traffic> {
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        let Self { gets, fetched, kept, served, seconds, read_gets, read_fetched } = other;
+        self.gets += gets;
+        self.fetched += fetched;
+        self.kept += kept;
+        self.served += served;
+        self.seconds += seconds;
+        self.read_gets += read_gets;
+        self.read_fetched += read_fetched;
+    }
+}
+
+const SUMS: &str = "SELECT sum(gets), sum(fetched), sum(kept), sum(served), sum(seconds),
+    sum(read_gets), sum(read_fetched)";
+
+fn traffic_row(row: &Row<'_>) -> rusqlite::Result<Traffic> {
     let n = |column| row.get::<_, Option<i64>>(column).map(|n| sql_u64(n.unwrap_or(0)));
-    Ok(Traffic { gets: n(0)?, fetched: n(1)?, kept: n(2)?, served: n(3)?, seconds: n(4)? })
+    Ok(Traffic {
+        gets: n(0)?,
+        fetched: n(1)?,
+        kept: n(2)?,
+        served: n(3)?,
+        seconds: n(4)?,
+        read_gets: n(5)?,
+        read_fetched: n(6)?,
+    })
 }
-
-const SUMS: &str =
-    "SELECT sum(gets), sum(fetched), sum(kept), sum(served), sum(seconds) FROM traffic";
 
 impl Catalog {
-    /// Adds to the books of a month (`2026-11`), all in one transaction.
+    /// Adds to the books of a month (`2026-11`), all in one transaction. What was read of no import has none.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn add_traffic(
         &self,
         month: String,
-        entries: Vec<(ImportId, String, Traffic)>,
+        entries: Vec<(Option<ImportId>, String, Traffic)>,
     ) -> Result<()> {
         let sql =
-            "INSERT INTO traffic(month, storage, import, gets, fetched, kept, served, seconds)
-            VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(month, storage, import) DO UPDATE SET
+            "INSERT INTO traffic(month, storage, import, gets, fetched, kept, served, seconds,
+                read_gets, read_fetched)
+            VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(month, storage, import) DO UPDATE SET
             gets = gets + excluded.gets, fetched = fetched + excluded.fetched,
             kept = kept + excluded.kept, served = served + excluded.served,
-            seconds = seconds + excluded.seconds";
+            seconds = seconds + excluded.seconds, read_gets = read_gets + excluded.read_gets,
+            read_fetched = read_fetched + excluded.read_fetched";
         self.write(move |connection| {
             let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-            for (import, storage, traffic) in entries {
-                let Traffic { gets, fetched, kept, served, seconds } = traffic;
-                let [gets, fetched, kept, served, seconds] =
-                    [gets, fetched, kept, served, seconds].map(|n| sql_int(n).unwrap_or(i64::MAX));
-                let id = import.as_str();
-                let values = params![month, storage, id, gets, fetched, kept, served, seconds];
+            for (import, storage, t) in entries {
+                let n = |n: u64| sql_int(n).unwrap_or(i64::MAX);
+                let id = import.as_ref().map_or("", ImportId::as_str);
+                let counts = (n(t.gets), n(t.fetched), n(t.kept), n(t.served), n(t.seconds));
+                let (gets, fetched, kept, served, seconds) = counts;
+                let (read_gets, read_fetched) = (n(t.read_gets), n(t.read_fetched));
+                let values = params![
+                    month,
+                    storage,
+                    id,
+                    gets,
+                    fetched,
+                    kept,
+                    served,
+                    seconds,
+                    read_gets,
+                    read_fetched
+                ];
                 statement.execute(values).map_err(sql_error)?;
             }
             Ok(())
@@ -71,20 +122,33 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub fn traffic_of(&self, import: &ImportId) -> Result<Traffic> {
-        let query = format!("{SUMS} WHERE import = ?");
+        let query = format!("{SUMS} FROM traffic WHERE import = ?");
         let found = self.read(|c| select(c, &query, [import.as_str()], traffic_row))?;
         Ok(found.into_iter().next().unwrap_or_default())
     }
 
-    /// The books of a month, by storage. Imports that are gone count: what they cost was spent.
+    /// The books of a month, or of all months, by storage. Imports that are gone count: what they cost was spent.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn traffic_in(&self, month: &str) -> Result<Vec<(String, Traffic)>> {
-        let query = "SELECT sum(gets), sum(fetched), sum(kept), sum(served), sum(seconds), storage
-            FROM traffic WHERE month = ? GROUP BY storage ORDER BY storage";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(5)?, traffic_row(row)?));
-        self.read(|connection| select(connection, query, [month], row))
+    pub fn traffic_in(&self, month: Option<&str>) -> Result<Vec<(String, Traffic)>> {
+        let query = format!(
+            "{SUMS}, storage FROM traffic WHERE ?1 IS NULL OR month = ?1 GROUP BY storage ORDER BY storage"
+        );
+        let row = |row: &Row<'_>| Ok((row.get::<_, String>(7)?, traffic_row(row)?));
+        self.read(|connection| select(connection, &query, [month], row))
+    }
+
+    /// The imports of a storage that name an object: one, or several where it is the user's own.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn imports_of_key(&self, storage: &str, key: &str) -> Result<Vec<ImportId>> {
+        let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
+            WHERE o.key = ? AND i.storage = ? ORDER BY i.num";
+        let id = |row: &Row<'_>| row.get::<_, String>(0);
+        let found = self.read(|connection| select(connection, query, [key, storage], id))?;
+        found.iter().map(|id| id.parse()).collect()
     }
 }
 
@@ -99,17 +163,30 @@ mod tests {
         let id = |text: &str| text.parse::<ImportId>().unwrap();
         let (a, b) = (id("0000000a"), id("0000000b"));
         assert!(catalog.traffic_of(&a).unwrap().is_zero());
-        let one = Traffic { gets: 1, fetched: 10, kept: 20, served: 30, seconds: 5 };
-        let entry = |id: &ImportId, storage: &str| (id.clone(), storage.to_owned(), one);
+        let mut one = Traffic {
+            gets: 1,
+            fetched: 10,
+            kept: 20,
+            served: 30,
+            seconds: 5,
+            ..Traffic::default()
+        };
+        one += Traffic { read_gets: 2, read_fetched: 7, ..Traffic::default() };
+        let entry = |id: &ImportId, storage: &str| (Some(id.clone()), storage.to_owned(), one);
         let october = vec![entry(&a, "s3"), entry(&b, "s3"), entry(&b, "file")];
         catalog.add_traffic("2026-10".into(), october).await.unwrap();
         catalog.add_traffic("2026-11".into(), vec![entry(&a, "s3")]).await.unwrap();
         catalog.add_traffic("2026-11".into(), vec![entry(&a, "s3")]).await.unwrap();
         let all = catalog.traffic_of(&a).unwrap();
         assert_eq!((all.gets, all.fetched, all.served, all.seconds), (3, 30, 90, 15));
-        let october = catalog.traffic_in("2026-10").unwrap();
+        assert_eq!((all.all_gets(), all.all_fetched()), (9, 51));
+        catalog.add_traffic("2026-11".into(), vec![(None, "s3".into(), one)]).await.unwrap();
+        assert_eq!(catalog.traffic_of(&a).unwrap(), all);
+        let ever = catalog.traffic_in(None).unwrap();
+        assert_eq!((ever[1].0.as_str(), ever[1].1.fetched), ("s3", 50));
+        let october = catalog.traffic_in(Some("2026-10")).unwrap();
         let fetched: Vec<_> = october.iter().map(|(s, t)| (s.as_str(), t.fetched)).collect();
         assert_eq!(fetched, [("file", 10), ("s3", 20)]);
-        assert!(catalog.traffic_in("2026-12").unwrap().is_empty());
+        assert!(catalog.traffic_in(Some("2026-12")).unwrap().is_empty());
     }
 }

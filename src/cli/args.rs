@@ -14,12 +14,13 @@ use super::{
     fetch::{self, FetchArgs},
     get::GetArgs,
     goals::GoalArgs,
+    limit::LimitArgs,
     network::NetworkArgs,
     storage::StorageCommand,
 };
 use crate::{
     catalog::LayoutKind,
-    config::{Proxy, Secret, check_ratio, parse_rate},
+    config::{Proxy, Secret, SeedGoal, check_ratio, parse_rate},
     error::Result,
     telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
@@ -99,6 +100,8 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Serve what was imported to the swarm, until stopped
     Seed(SeedArgs),
+    /// Say when imports have been seeded enough, in this run and all later ones
+    Limit(LimitArgs),
     /// List imports
     Ls,
     /// Show everything about one import
@@ -354,9 +357,10 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
     with_hint(parse_rate(text))
 }
 
+/// 0 is no goal.
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().map_err(|_| format!("{text:?} is not a number"))?;
-    with_hint(check_ratio(number))
+    if number == 0.0 { Ok(SeedGoal::NO_RATIO) } else { with_hint(check_ratio(number)) }
 }
 
 /// Never an error, which clap would show with the text.
@@ -408,6 +412,9 @@ mod tests {
                 let mut name = long.replace('-', "_").to_ascii_uppercase();
                 if (command.get_name(), long) == ("stream", "listen") {
                     name.insert_str(0, "STREAM_");
+                }
+                if command.get_name() == "limit" && long.starts_with("seed-") {
+                    name.insert_str(0, "LIMIT_");
                 }
                 let expected = format!("BAE_{name}");
                 let env = arg.get_env().and_then(|name| name.to_str());

@@ -5,18 +5,21 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{ratio, size, time};
-use crate::{config::SeedOptions, units::ByteSize};
+use crate::{
+    config::{SeedGoal, SeedOptions},
+    units::ByteSize,
+};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Seeding")]
 pub(super) struct GoalArgs {
-    /// Seed each import until peers have so many times its bytes, such as 2 or 1.5
+    /// Seed each import until peers have so many times its bytes, such as 2 or 1.5; 0 for no such goal
     #[arg(long, env = "BAE_SEED_RATIO", value_name = "RATIO", value_parser = ratio)]
     seed_ratio: Option<f64>,
-    /// Seed each import for so long, such as 12h or 7d, over all runs
+    /// Seed each import for so long, such as 12h or 7d, over all runs; 0 for no such goal
     #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Most bytes a month to fetch from storage for peers, such as 20GB; near it seeding slows, then stops; 0 for no limit
+    /// Most bytes a month to fetch from storage, such as 20GB; near it seeding slows, then stops; 0 for no limit
     #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE", value_parser = size)]
     cloud_budget: Option<ByteSize>,
 }
@@ -24,11 +27,16 @@ pub(super) struct GoalArgs {
 impl GoalArgs {
     pub(super) fn resolve(self, mut base: SeedOptions) -> SeedOptions {
         base.asked.ratio = self.seed_ratio;
-        base.asked.time = self.seed_time.filter(|time| !time.is_zero());
+        base.asked.time = self.seed_time.map(time_or_none);
         let budget = self.cloud_budget.map(|size| size.0).or(base.cloud_budget);
         base.cloud_budget = budget.filter(|bytes| *bytes > 0);
         base
     }
+}
+
+/// 0 is no goal.
+pub(super) fn time_or_none(time: Duration) -> Duration {
+    if time.is_zero() { SeedGoal::NO_TIME } else { time }
 }
 
 #[cfg(test)]
@@ -54,7 +62,8 @@ mod tests {
         assert_eq!(of("x --cloud-budget 0").cloud_budget, None);
         let asked = of("x --seed-ratio 1.5 --seed-time 2h").asked;
         assert_eq!((asked.ratio, asked.time), (Some(1.5), Some(Duration::from_secs(7200))));
-        for bad in ["0", "-1", "much", "inf"] {
+        assert_eq!(of("x --seed-ratio 0 --seed-time 0").asked, SeedGoal::NONE);
+        for bad in ["-1", "much", "inf"] {
             assert!(Only::try_parse_from(["x", &format!("--seed-ratio={bad}")]).is_err(), "{bad}");
         }
     }

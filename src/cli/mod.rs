@@ -19,6 +19,7 @@ mod goals;
 mod import;
 mod input_file;
 mod interrupt;
+mod limit;
 mod login;
 mod network;
 mod output;
@@ -95,6 +96,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Import(args) => import::import(context, args).await,
         Command::Get(args) => get::get(context, args).await,
         Command::Seed(args) => import::seed(context, args).await,
+        Command::Limit(args) => limit::limit(context, args).await,
         Command::Ls => show::ls(context).await,
         Command::Info { import } => show::info(context, &import).await,
         Command::Cat(args) => read::cat(context, args).await,
@@ -138,7 +140,10 @@ impl Context {
         work: impl AsyncFnOnce(&App) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let app = self.unless_cancelled(App::open(self.config.clone(), access)).await?;
-        let worked = work(&app).await;
+        let worked = tokio::select! {
+            worked = work(&app) => worked,
+            never = app.keep_books() => match never {},
+        };
         let closed = app.close().await;
         let value = worked?;
         closed?;

@@ -2,11 +2,12 @@
 
 use super::{
     Context,
+    limit::goal_text,
     output::{Align, Failure, plain, table},
     progress::short_time,
 };
 use crate::{
-    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Seeded},
+    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Read, Seeded},
     calendar::Utc,
     units::ByteSize,
 };
@@ -88,7 +89,9 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
     fields.push(("created", Utc::at(info.created).to_string()));
     fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
+    fields.extend(goal_text(&info.goal).map(|text| ("limits", text)));
     fields.extend(seeded(&info.seeded, import.bytes).map(|text| ("seeded", text)));
+    fields.extend(read(&info.read).map(|text| ("read", text)));
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<10}  {value}")).collect();
 
@@ -127,9 +130,17 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     ))
 }
 
+/// `1 GiB in 1024 gets from storage; $0.09`; `None` before anybody read it.
+fn read(read: &Read) -> Option<String> {
+    let Read { gets, fetched, dollars } = *read;
+    let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
+    (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Goal;
 
     fn summary() -> ImportSummary {
         ImportSummary {
@@ -169,6 +180,7 @@ mod tests {
             private: true,
             created: 0,
             completed: None,
+            goal: Goal { ratio: Some(1.5), seconds: None },
             seeded: Seeded {
                 gets: 3,
                 fetched: 3 << 20,
@@ -177,6 +189,7 @@ mod tests {
                 seconds: 65,
                 dollars: Some(0.126),
             },
+            read: Read { gets: 2, fetched: 1 << 20, dollars: None },
         };
         let text = lines_about(&info).join("\n");
         for part in [
@@ -184,6 +197,8 @@ mod tests {
             "7 of 1 MiB",
             "tracker     http://t",
             "not selected  x/y",
+            "limits      ratio 1.5",
+            "read        1 MiB in 2 gets from storage",
             "seeded      6 KiB to peers (1.5 times), 1m05s; 3 MiB in 3 gets from storage, 1 MiB from the cache; $0.13",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");

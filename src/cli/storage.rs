@@ -10,7 +10,7 @@ use super::{
     secret,
 };
 use crate::{
-    app::{CheckReport, Outcome, Probe, check_storage},
+    app::{CheckReport, Outcome, Probe, Spent, StorageBooks, check_storage, storage_books},
     config::{NewStorage, StorageInfo},
     units::ByteSize,
 };
@@ -62,35 +62,62 @@ pub(super) async fn run(context: Context, command: StorageCommand) -> Result<(),
     }
 }
 
+/// A storage, and what reading from it cost.
+#[derive(Serialize)]
+struct StorageLine {
+    #[serde(flatten)]
+    info: StorageInfo,
+    #[serde(flatten)]
+    books: StorageBooks,
+}
+
 fn list(context: &Context) -> Result<(), Failure> {
-    let storages = context.config.storages();
+    let mut books = storage_books(&context.config)?;
+    // What was read from a storage that has no name cost money too.
+    let storages = context.config.storages_and(books.keys().map(String::as_str));
+    let line = |info: StorageInfo| {
+        let books = books.remove(&info.name).unwrap_or_default();
+        StorageLine { info, books }
+    };
+    let storages: Vec<_> = storages.into_iter().map(line).collect();
     if context.out.is_json() {
         return storages.iter().try_for_each(|storage| context.out.json(storage));
     }
     lines_of(&storages).iter().try_for_each(|line| context.out.line(line))
 }
 
-fn lines_of(storages: &[StorageInfo]) -> Vec<String> {
+fn lines_of(storages: &[StorageLine]) -> Vec<String> {
     let columns = [
         ("", Align::Left),
         ("NAME", Align::Left),
         ("TYPE", Align::Left),
         ("CHUNK", Align::Right),
+        ("READ THIS MONTH", Align::Right),
         ("DEFINED IN", Align::Left),
         ("PLACE", Align::Left),
     ];
-    let row = |s: &StorageInfo| {
+    let row = |StorageLine { info: s, books }: &StorageLine| {
         let place = s.error.as_ref().map_or_else(|| s.place.clone(), |e| format!("unusable: {e}"));
         vec![
             if s.default { "*" } else { " " }.to_owned(),
             plain(&s.name),
             plain(&s.kind),
             s.chunk.map(|chunk| ByteSize(chunk).to_string()).unwrap_or_default(),
+            read(&books.month),
             plain(s.defined.as_deref().unwrap_or("always there")),
             plain(&place),
         ]
     };
     table(&columns, &storages.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `1.5 GiB $0.14`; empty where nothing was read.
+fn read(spent: &Spent) -> String {
+    if spent.gets == 0 {
+        return String::new();
+    }
+    let money = spent.dollars.map(|dollars| format!(" ${dollars:.2}")).unwrap_or_default();
+    format!("{}{money}", ByteSize(spent.fetched))
 }
 
 #[derive(Serialize)]
@@ -222,12 +249,16 @@ mod tests {
             error: Some("has no path".into()),
             ..one.clone()
         };
+        let month = Spent { gets: 3, fetched: 3 << 29, served: 0, dollars: Some(0.135) };
+        let books = StorageBooks { month, total: month };
+        let one = StorageLine { info: one, books };
+        let broken = StorageLine { info: broken, books: StorageBooks::default() };
         assert_eq!(
             lines_of(&[one, broken]),
             [
-                "   NAME   TYPE   CHUNK  DEFINED IN       PLACE",
-                "*  music  s3    16 MiB  /c.toml, line 2  s3://b",
-                "   old    s3            always there     unusable: has no path",
+                "   NAME   TYPE   CHUNK  READ THIS MONTH  DEFINED IN       PLACE",
+                "*  music  s3    16 MiB    1.5 GiB $0.14  /c.toml, line 2  s3://b",
+                "   old    s3                             always there     unusable: has no path",
             ]
         );
     }

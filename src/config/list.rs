@@ -18,18 +18,24 @@ pub struct StorageInfo {
     pub chunk: Option<u64>,
     /// Whether an import without `--storage` goes there.
     pub default: bool,
-    /// File and line, or the variable; `None` for the one that is always there.
+    /// File and line, or the variable, or `imports` for one without a name; `None` for the one that is always there.
     pub defined: Option<String>,
     /// Why it cannot be used.
     pub error: Option<String>,
 }
 
 impl Config {
-    /// All storages with a name, those that cannot be used too.
+    /// All storages with a name, those that cannot be used too, and `others`: those that imports know by their URLs.
     #[must_use]
-    pub fn storages(&self) -> Vec<StorageInfo> {
-        let names = self.storage_names().into_iter();
-        names.map(|name| self.describe(name, self.profiles.get(name))).collect()
+    pub fn storages_and<'a>(&self, others: impl Iterator<Item = &'a str>) -> Vec<StorageInfo> {
+        let named = self.storage_names();
+        let mut list: Vec<_> =
+            named.iter().map(|name| self.describe(name, self.profiles.get(*name))).collect();
+        list.extend(others.filter(|other| !named.contains(other)).map(|other| {
+            let defined = Some("imports".to_owned());
+            StorageInfo { defined, ..self.describe(other, None) }
+        }));
+        list
     }
 
     fn describe(&self, name: &str, settings: Option<&Settings>) -> StorageInfo {
@@ -79,9 +85,12 @@ mod tests {
         ];
         let file = File::parse(toml, Path::new("/c.toml")).unwrap();
         let env: Env = env.into_iter().collect();
-        let list = Config::resolve(file, Overrides::default(), &env).unwrap().storages();
+        let list = Config::resolve(file, Overrides::default(), &env).unwrap();
+        let list = list.storages_and(["music", "file:///x"].into_iter());
         let names: Vec<_> = list.iter().map(|s| (s.name.as_str(), s.default)).collect();
-        assert_eq!(names, [("file", false), ("broken", false), ("music", true), ("nas", false)]);
+        let expected = [("file", false), ("broken", false), ("music", true), ("nas", false)];
+        assert_eq!(names[..4], expected);
+        assert_eq!((names[4].0, list[4].defined.as_deref()), ("file:///x", Some("imports")));
         assert_eq!(list[0].defined, None);
         assert_eq!(list[1].error.as_deref(), Some("storage \"broken\": has no path"));
         assert_eq!(list[2].defined.as_deref(), Some("/c.toml, line 2"));

@@ -10,7 +10,7 @@ use crate::{
     units::ByteSize,
 };
 
-/// When an import has been seeded enough: when the first of these is reached. Nothing said is never.
+/// When an import has been seeded enough: when the first of these is reached. Nothing said is what others say, or never.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SeedGoal {
     /// Bytes to peers for each byte of the import, over all runs.
@@ -20,6 +20,13 @@ pub struct SeedGoal {
 }
 
 impl SeedGoal {
+    /// A ratio that is never reached, whatever others say.
+    pub const NO_RATIO: f64 = f64::INFINITY;
+    /// A time that is never reached, whatever others say.
+    pub const NO_TIME: Duration = Duration::MAX;
+    /// Never enough.
+    pub const NONE: Self = Self { ratio: Some(Self::NO_RATIO), time: Some(Self::NO_TIME) };
+
     /// What is said here, and of the rest what `other` says.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -30,7 +37,7 @@ impl SeedGoal {
 /// The choices of seeding.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeedOptions {
-    /// For the imports of this run, whatever else is said.
+    /// For all imports of this run, whatever else is said.
     pub asked: SeedGoal,
     /// By the host of a tracker, for torrents that name it.
     pub trackers: BTreeMap<String, SeedGoal>,
@@ -43,10 +50,10 @@ pub struct SeedOptions {
 }
 
 impl SeedOptions {
-    /// The goal of a torrent with trackers on these hosts.
-    pub fn goal_of<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
+    /// The goal of a torrent with trackers on these hosts, where nothing else is said.
+    pub fn goal_at<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
         let tracker = hosts.into_iter().find_map(|host| self.trackers.get(host)).copied();
-        self.asked.or(tracker.unwrap_or_default()).or(self.goal)
+        tracker.unwrap_or_default().or(self.goal)
     }
 }
 
@@ -107,19 +114,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_stronger_than_a_trackers_goal_and_that_than_the_rest() {
+    fn a_goal_of_an_import_is_stronger_than_a_trackers_and_that_than_the_rest() {
         let hour = Duration::from_secs(3600);
         let of_tracker = SeedGoal { ratio: Some(1.0), time: None };
-        let mut options = SeedOptions {
+        let options = SeedOptions {
             trackers: [("t.example".to_owned(), of_tracker)].into(),
             goal: SeedGoal { ratio: Some(5.0), time: Some(hour) },
             ..SeedOptions::default()
         };
-        let goal = options.goal_of(["other", "t.example"]);
+        let goal = options.goal_at(["other", "t.example"]);
         assert_eq!((goal.ratio, goal.time), (Some(1.0), Some(hour)));
-        assert_eq!(options.goal_of(["other"]).ratio, Some(5.0));
-        options.asked.ratio = Some(0.5);
-        assert_eq!(options.goal_of(["t.example"]).ratio, Some(0.5));
+        assert_eq!(options.goal_at(["other"]).ratio, Some(5.0));
+        let never = SeedGoal { ratio: Some(SeedGoal::NO_RATIO), time: None };
+        assert_eq!(never.or(goal), SeedGoal { ratio: Some(f64::INFINITY), time: Some(hour) });
     }
 
     #[test]
@@ -129,8 +136,8 @@ mod tests {
             "ratio = 2.0\ntime = '7d'\ncloud_budget = '20GB'\n[trackers.'t.example']\ntime = '1h'";
         let options = section(text).unwrap().resolve().unwrap();
         assert_eq!(options.cloud_budget, Some(20 << 30));
-        assert_eq!(options.goal_of(["t.example"]).time, Some(Duration::from_secs(3600)));
-        assert_eq!(options.goal_of([]).time, Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(options.goal_at(["t.example"]).time, Some(Duration::from_secs(3600)));
+        assert_eq!(options.goal_at([]).time, Some(Duration::from_secs(7 * 86_400)));
         assert!(section("ratio = 0.0").unwrap().resolve().is_err());
         assert!(section("rato = 1.0").is_err());
     }

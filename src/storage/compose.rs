@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn can(copy: Copying, ordered: bool) -> Capabilities {
-        Capabilities { copy, ordered, conditional_put: false, links: false }
+        Capabilities { copy, ordered, conditional_put: false, links: false, window: 1 }
     }
 
     fn key(n: usize) -> Key {

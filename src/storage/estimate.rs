@@ -178,6 +178,7 @@ mod tests {
         ordered: false,
         conditional_put: false,
         links: true,
+        window: MIB,
     };
     const CANNOT: Capabilities = Capabilities { copy: Copying::No, ordered: true, ..CAN };
 

@@ -78,14 +78,15 @@ impl ImportReader {
     /// A reader that believes the backend.
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
-        let grid = Grid::new(store.layout().len(), None);
+        let grid = Grid::in_order(store.layout().len());
         Self { store, cache, grid, checks: None, ahead: Ahead::of(readahead::PLAYER) }
     }
 
     /// A reader for peers: it gives nothing away that was fetched and not checked.
     #[must_use]
     pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
-        let grid = Grid::new(store.layout().len(), Some(checks.piece_len));
+        let least = store.backend().capabilities().window;
+        let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
         let ahead = Ahead::of(readahead::PEER);
         Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead }
     }

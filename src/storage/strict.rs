@@ -179,7 +179,13 @@ impl StorageBackend for Strict {
 
 /// Over the place of `rig`.
 pub(super) fn strict(rig: &Rig, copy: Copying, ordered: bool) -> Strict {
-    let can = Capabilities { copy, ordered, conditional_put: false, links: false };
+    let can = Capabilities {
+        copy,
+        ordered,
+        conditional_put: false,
+        links: false,
+        window: Capabilities::WINDOW,
+    };
     Strict {
         inner: Arc::clone(&rig.backend),
         can,

@@ -1,14 +1,16 @@
 //! How an import is cut for reading: into windows, each fetched, checked and kept as a whole. Pure.
 //!
-//! A window is made of whole pieces, so that it can be checked before any of it is given away: as many as make a MiB,
-//! or one that is longer. The grid lies over the import and not over its objects: then no piece is in two windows,
+//! A window for peers is made of whole pieces, so that it can be checked before any of it is given away: as many as make
+//! what a get from its place is worth ([`Capabilities::window`](crate::backends::Capabilities)), or one that is longer.
+//! Peers ask for pieces in no order, so what lies beside the one asked for has often left the cache before anybody wants
+//! it. Players go on: for them it is a MiB. The grid lies over the import and not over its objects: then no piece is in two windows,
 //! and a piece is fetched once however its file begins, and wherever its bytes have moved meanwhile.
 
 use std::ops::Range;
 
 use crate::units::MIB;
 
-/// The least length of a window: smaller gets cost more requests than they save bytes.
+/// The length of a window for those who read in order: smaller gets cost more requests than they save bytes.
 pub(super) const WINDOW: u64 = MIB;
 
 /// The cut of one import.
@@ -21,11 +23,15 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// For an import of `len` bytes, in pieces of `piece_len` where they can be checked.
-    pub(super) fn new(len: u64, piece_len: Option<u64>) -> Self {
-        let unit = piece_len.map(|len| len.max(1));
-        let window = unit.map_or(WINDOW, |unit| unit * WINDOW.div_ceil(unit));
-        Self { unit, window, len }
+    /// For an import of `len` bytes that is read in order.
+    pub(super) fn in_order(len: u64) -> Self {
+        Self { unit: None, window: WINDOW, len }
+    }
+
+    /// For an import of `len` bytes in pieces of `piece_len`, which are checked; `least` bytes are worth a get.
+    pub(super) fn of_pieces(len: u64, piece_len: u64, least: u64) -> Self {
+        let unit = piece_len.max(1);
+        Self { unit: Some(unit), window: unit * least.max(1).div_ceil(unit), len }
     }
 
     /// The window that `pos` lies in.
@@ -53,18 +59,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const KIB: u64 = 1 << 10;
+    use crate::units::KIB;
 
     #[test]
-    fn windows_are_whole_pieces_of_a_mib_or_one_that_is_longer() {
-        let window = |piece| Grid::new(100 * MIB, piece).window(0).end;
-        assert_eq!(window(None), MIB);
-        assert_eq!(window(Some(256 * KIB)), MIB);
-        assert_eq!(window(Some(16 * KIB)), MIB);
-        assert_eq!(window(Some(768 * KIB)), 1536 * KIB);
-        assert_eq!(window(Some(4 * MIB)), 4 * MIB);
-        let odd = Grid::new(5 * MIB + 3, Some(4 * MIB));
+    fn windows_are_as_many_whole_pieces_as_are_worth_a_get_or_one_that_is_longer() {
+        let window = |piece, least| Grid::of_pieces(100 * MIB, piece, least).window(0).end;
+        assert_eq!(Grid::in_order(100 * MIB).window(0).end, MIB);
+        assert_eq!(window(256 * KIB, MIB), MIB);
+        assert_eq!(window(256 * KIB, 512 * KIB), 512 * KIB);
+        assert_eq!(window(16 * KIB, 256 * KIB), 256 * KIB);
+        assert_eq!(window(768 * KIB, MIB), 1536 * KIB);
+        assert_eq!(window(4 * MIB, MIB), 4 * MIB);
+        let odd = Grid::of_pieces(5 * MIB + 3, 4 * MIB, MIB);
         assert_eq!(odd.window(5 * MIB), 4 * MIB..5 * MIB + 3);
         assert_eq!(odd.units(&(10..11)), 0..4 * MIB);
         assert_eq!(odd.windows(&(0..0)).count(), 0);
@@ -75,11 +81,16 @@ mod tests {
         fn the_windows_of_a_range_hold_it_without_gaps(
             piece in proptest::option::of(1u64..3 * MIB),
             len in 1u64..20 * MIB,
+            least in 1u64..3 * MIB,
             a in 0u64..20 * MIB,
             b in 0u64..20 * MIB,
         ) {
             let range = a.min(b).min(len)..a.max(b).min(len);
-            let grid = Grid::new(len, piece);
+            let grid = match piece {
+                Some(piece) => Grid::of_pieces(len, piece, least),
+                None => Grid::in_order(len),
+            };
+            let least = piece.map_or(WINDOW, |_| least);
             let windows: Vec<_> = grid.windows(&range).collect();
             prop_assert_eq!(windows.is_empty(), range.is_empty());
             for pair in windows.windows(2) {
@@ -89,7 +100,7 @@ mod tests {
                 prop_assert!(first.start <= range.start && range.end <= last.end);
                 prop_assert!(range.start < first.end && last.start < range.end);
                 for window in &windows {
-                    prop_assert!(window.end - window.start >= WINDOW.min(len) || window.end == len);
+                    prop_assert!(window.end - window.start >= least.min(len) || window.end == len);
                     prop_assert_eq!(&grid.units(window), window);
                 }
             }

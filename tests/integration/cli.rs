@@ -46,6 +46,16 @@ fn an_import_ends_with_its_summary_and_keeps_stdout_for_data() {
     }
 }
 
+/// `ls`, which has its figures from the catalog, says what `info` finds in the torrent and the extents.
+fn assert_listed_as_described(bae: &Bae, state: &str) {
+    let listed = bae.run(["ls", "--json"]).expect(0).json().remove(0);
+    assert_eq!(listed["state"], state);
+    let described = bae.run(["info", listed["id"].as_str().unwrap(), "--json"]).expect(0).json();
+    for (field, value) in listed.as_object().unwrap() {
+        assert_eq!(value, &described[0][field], "{field}");
+    }
+}
+
 #[test]
 fn lists_and_describes_imports() {
     let (bae, torrent, id) = with_album();
@@ -60,8 +70,7 @@ fn lists_and_describes_imports() {
         assert!(list[0][field].is_string(), "{field}: {}", list[0]);
     }
     assert!(bae.run(["ls"]).expect(0).stdout.contains("An Album"));
-    let info = bae.run(["info", &id, "--json"]).expect(0).json();
-    assert_eq!(info[0]["id"], id.as_str());
+    assert_listed_as_described(&bae, "imported");
     assert!(bae.run(["info", &id]).expect(0).stdout.contains("02 two.flac"));
 }
 
@@ -179,6 +188,7 @@ fn selects_files_by_number_and_glob() {
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--select", selection]);
         let done = bae.run(args).expect(0).imported();
         assert_eq!(done.bytes, *bytes, "--select {selection}");
+        assert_listed_as_described(&bae, "imported");
         let data = fs::read(torrent.data().join("02 two.flac")).unwrap();
         assert!(bae.bytes(["cat", &done.id, "02 two.flac"]) == data, "--select {selection}");
     }
@@ -221,6 +231,7 @@ fn ctrl_c_stops_cleanly_and_keeps_what_is_durable() {
     running.interrupt();
     let ran = running.ended(Duration::from_secs(20)).expect(7);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    assert_listed_as_described(&bae, "importing");
     let again = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
     let started: Value = again.json().into_iter().find(|e| e["event"] == "started").unwrap();
     assert!(started["stored"].as_u64() > Some(8 * MIB), "what was verified is kept: {started}");

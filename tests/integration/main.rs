@@ -12,6 +12,7 @@
 
 mod adopt;
 mod attach;
+mod books;
 mod bridge;
 mod cli;
 mod cloud_faults;
@@ -36,12 +37,15 @@ mod repair;
 mod s3;
 mod s3_faults;
 mod s3_source;
+mod seed_cases;
+mod seed_goals;
 mod seeding;
 mod sftp;
 mod shapes;
 mod storage_cmd;
 mod stream;
 mod stream_import;
+mod stream_player;
 mod support;
 mod valgrind;
 mod webdav;

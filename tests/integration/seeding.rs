@@ -1,9 +1,10 @@
 //! Seeding out of storage: every client gets what the torrent says, whatever storage does, and the books say what it cost.
 
 use std::{
+    collections::HashSet,
     fs,
     io::Write,
-    net::TcpStream,
+    net::{SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -246,10 +247,10 @@ fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() 
         let books = stored.books();
         let count = |name: &str| books[name].as_u64().unwrap();
         assert!(count("served") >= run * torrent.bytes, "{books}");
-        assert_eq!(count("gets"), stored.proxy.seen().len() as u64, "{books}");
-        // A little more where a piece reaches into the next chunk, and nothing is fetched twice in a run.
+        FaultProxy::assert_counted(&books["gets"], stored.proxy.seen().len() as u64);
+        // More where a piece reaches into the next chunk, and hardly anything is fetched twice in a run.
         let payload = run * torrent.bytes;
-        assert!((payload..payload + payload / 10).contains(&count("fetched")), "{books}");
+        assert!((payload..payload + payload / 5).contains(&count("fetched")), "{books}");
     }
     assert_eq!(stored.books()["dollars"], 0.0, "a server of one's own costs nothing");
     assert!(stored.url.starts_with("s3://"));
@@ -334,6 +335,21 @@ fn a_spent_budget_stops_seeding_until_next_month_and_no_import() {
     stored.bae.import(&another, &[seeder.addr()]);
 }
 
+/// How many open files of a process are connections to the address that it listens on.
+fn connections(running: &Running, listen: SocketAddrV4) -> usize {
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(listen.ip().octets()), listen.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let (listens, inode) = ("0A", 9);
+    let inodes: HashSet<String> = rows
+        .filter(|row| row.get(1) == Some(&local.as_str()) && row[3] != listens)
+        .map(|row| format!("socket:[{}]", row[inode]))
+        .collect();
+    let files = fs::read_dir(format!("/proc/{}/fd", running.0.id())).unwrap().flatten();
+    let links = files.filter_map(|file| fs::read_link(file.path()).ok());
+    links.filter(|to| inodes.contains(to.to_str().unwrap_or_default())).count()
+}
+
 #[test]
 fn peers_that_come_and_go_cost_nothing_but_their_time() {
     let torrent = album("Come and go").make();
@@ -358,9 +374,13 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
         }
     }
     // A leecher that finds every place taken comes back a minute later.
-    thread::sleep(Duration::from_secs(5));
+    wait_until("their connections are gone", LONG, || {
+        connections(&running, stored.bae.listen) == 0
+    });
     leeches_exactly(&stored.bae, &torrent);
     assert!(running.0.is_running());
+    running.event_where("progress", |e| e["peers"] == 0 && e["held"] == 0);
+    wait_until("the last is gone", LONG, || connections(&running, stored.bae.listen) == 0);
     let peak = high_water(running.0.id()).unwrap();
     assert!(peak < (128 + 80) * MIB, "{peak} bytes were resident");
 }

@@ -92,7 +92,9 @@ pub async fn check_storage(
     let notes = CheckNotes::of(config, &profile);
     let mut backend = None;
     let opening = async {
-        backend = Some(open_backend(&profile, notes, RetryPolicy::brief()).await?);
+        backend = Some(
+            open_backend(&profile, notes, RetryPolicy::brief(), &std::sync::Arc::default()).await?,
+        );
         ok(profile.place())
     };
     log.probe("place", FIRST, opening).await?;

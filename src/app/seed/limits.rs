@@ -55,7 +55,9 @@ mod tests {
         assert_eq!(reached(&goal, 1000, &done(1499, 3599)), None);
         assert!(reached(&goal, 1000, &done(1500, 0)).unwrap().contains("1.5 times"));
         assert!(reached(&goal, 1000, &done(0, 3600)).unwrap().contains("3600 s"));
-        assert_eq!(reached(&SeedGoal::default(), 1, &done(u64::MAX, u64::MAX)), None);
+        for never in [SeedGoal::default(), SeedGoal::NONE] {
+            assert_eq!(reached(&never, 0, &done(u64::MAX, u64::MAX - 1)), None);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     catalog::{ImportId, ImportRow, ImportState, Traffic},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress, Started},
-    storage::{ImportStore, Tally},
+    storage::ImportStore,
     torrents::{Content, Notice, Origin, Start, Status, Torrent, Torrents, metainfo::Metainfo},
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Live {
 }
 
 struct Booked {
-    tally: Tally,
+    kept: u64,
     served: u64,
     at: Instant,
 }
@@ -47,8 +47,8 @@ pub(super) enum Heard {
 impl Live {
     /// A torrent that is in the session already, with what its import is read by.
     pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
-        let tally = store.traffic().tally();
-        let booked = Booked { tally, served: torrent.given(), at: Instant::now() };
+        let kept = store.traffic().tally().kept;
+        let booked = Booked { kept, served: torrent.given(), at: Instant::now() };
         Self { torrent, store: Arc::new(OnceLock::from(store)), status, changed: true, booked }
     }
 
@@ -79,7 +79,7 @@ impl Live {
             info_hash: row.info_hash(),
             listening: listening(torrents).await,
         }));
-        let booked = Booked { tally: Tally::default(), served: 0, at: Instant::now() };
+        let booked = Booked { kept: 0, served: 0, at: Instant::now() };
         let status = Status::default();
         Ok((Self { torrent, store, status, changed: true, booked }, bytes))
     }
@@ -127,17 +127,15 @@ impl Live {
         }
     }
 
-    /// What is not in the books yet, which from now on it is. While it is stopped, no time passes.
+    /// What is not in the books yet, which from now on it is: all but what it cost. While it is stopped, no time passes.
     pub(super) fn unbooked(&mut self, stopped: bool) -> Traffic {
-        let tally = self.store.get().map(|store| store.traffic().tally()).unwrap_or_default();
+        let kept = self.store.get().map_or(0, |store| store.traffic().tally().kept);
         // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
         let (served, before) = (self.torrent.given(), &self.booked);
         let mut traffic = Traffic {
-            gets: tally.gets - before.tally.gets,
-            fetched: tally.fetched - before.tally.fetched,
-            kept: tally.kept - before.tally.kept,
+            kept: kept - before.kept,
             served: served - before.served,
-            seconds: 0,
+            ..Traffic::default()
         };
         let time = before.at.elapsed();
         if traffic.is_zero() && time < TIME && !stopped {
@@ -146,7 +144,7 @@ impl Live {
         traffic.seconds = if stopped { 0 } else { time.as_secs() };
         // What is left of a second is counted with the next.
         let at = before.at + Duration::from_secs(time.as_secs());
-        self.booked = Booked { tally, served, at };
+        self.booked = Booked { kept, served, at };
         traffic
     }
 
@@ -169,6 +167,7 @@ async fn add_whole(
 ) -> Result<Torrent> {
     let place = app.place_of(row).await?;
     let torrent = torrents.add(Start::seeding(app.catalog.metainfo(&row.id)?)).await?;
+    app.opened.lock().insert(row.id.clone());
     let (catalog, cache) = (app.catalog.clone(), Arc::clone(&app.cache));
     let (row, open) = (row.clone(), Arc::clone(open));
     torrent.attach_later(Box::new(move || {

@@ -4,18 +4,18 @@
 //! read from the catalog when the first peer asks for one. What is fetched for peers and what they get goes into the
 //! books every few seconds; goals and the month's budget are looked at then.
 
+mod goals;
 mod limits;
 mod live;
 mod rotation;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use self::{
     limits::{Pace, pace, reached},
@@ -24,8 +24,9 @@ use self::{
 };
 use super::{App, SESSION_END};
 use crate::{
+    backends::Reads,
     calendar::Utc,
-    catalog::{ImportRow, ImportState, Traffic},
+    catalog::{ImportId, ImportRow, ImportState, Traffic},
     config::{NetworkOptions, SeedGoal, SeedOptions},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
@@ -46,6 +47,7 @@ const FEW: usize = 32;
 /// One import to be seeded.
 struct Candidate {
     row: ImportRow,
+    /// What the config says for it.
     goal: SeedGoal,
     /// What is in the books.
     past: Traffic,
@@ -150,7 +152,7 @@ impl<'a> Seeding<'a> {
     ) -> Result<Self> {
         let candidate = |row: ImportRow| {
             let past = app.catalog.traffic_of(&row.id)?;
-            Ok(Candidate { goal: app.goal_of(&row, options)?, past, bytes: row.len, row })
+            Ok(Candidate { goal: app.usual_goal(&row, options)?, past, bytes: row.len, row })
         };
         let imports: Vec<Candidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
         let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(AT_ONCE));
@@ -169,9 +171,13 @@ impl<'a> Seeding<'a> {
     }
 
     async fn run(&mut self, cancel: &CancellationToken) -> Result<()> {
+        // What was read before was for others.
+        self.app.book_reads().await;
+        self.app.seeding.store(true, Ordering::Relaxed);
         let seeded = self.seed(cancel).await;
         // What happened since the last time.
         let booked = self.book().await;
+        self.app.seeding.store(false, Ordering::Relaxed);
         seeded.and(booked)
     }
 
@@ -187,7 +193,7 @@ impl<'a> Seeding<'a> {
                 _ = looks.tick() => self.look()?,
                 _ = books.tick() => {
                     self.book().await?;
-                    self.keep_goals();
+                    self.keep_goals()?;
                     self.keep_budget().await?;
                     self.take_turns();
                     self.enter(cancel).await?;
@@ -255,28 +261,35 @@ impl<'a> Seeding<'a> {
 
     /// Writes into the books what happened since the last time.
     async fn book(&mut self) -> Result<()> {
-        let mut entries = Vec::new();
+        let mut entries: HashMap<(Option<ImportId>, String), Traffic> = HashMap::new();
+        for (by, Reads { gets, bytes }) in self.app.take_reads(false).await? {
+            entries.insert(by, Traffic { gets, fetched: bytes, ..Traffic::default() });
+        }
         for (&index, live) in &mut self.live {
             let candidate = &mut self.imports[index];
             let traffic = live.unbooked(self.pace == Pace::Stop);
             if traffic.is_zero() {
                 continue;
             }
-            candidate.past = sum(candidate.past, traffic);
+            candidate.past += traffic;
             let (id, storage) = (candidate.row.id.clone(), candidate.row.storage.clone());
-            entries.push((id, storage, traffic));
+            *entries.entry((Some(id), storage)).or_default() += traffic;
         }
         if entries.is_empty() {
             return Ok(());
         }
-        self.app.catalog.add_traffic(Utc::now().month_name(), entries).await
+        let entries = entries.into_iter().map(|((id, storage), traffic)| (id, storage, traffic));
+        self.app.catalog.add_traffic(Utc::now().month_name(), entries.collect()).await
     }
 
-    /// Ends what has been seeded enough.
-    fn keep_goals(&mut self) {
+    /// Ends what has been seeded enough. What was said for an import is read each time: it may have changed.
+    fn keep_goals(&mut self) -> Result<()> {
+        let said = self.app.catalog.goals()?;
         let done = |(&index, _): (&usize, &Live)| {
-            let Candidate { goal, past, bytes, .. } = &self.imports[index];
-            reached(goal, *bytes, past).map(|why| (index, why))
+            let Candidate { row, goal, past, bytes } = &self.imports[index];
+            let said = said.get(&row.id).copied().unwrap_or_default();
+            let goal = self.options.asked.or(said).or(*goal);
+            reached(&goal, *bytes, past).map(|why| (index, why))
         };
         let done: Vec<_> = self.live.iter().filter_map(done).collect();
         for (index, why) in done {
@@ -285,6 +298,7 @@ impl<'a> Seeding<'a> {
             let id = Some(self.imports[index].row.id.to_string());
             self.events.send(Event::Notice { id, text: format!("seeded enough: {why}") });
         }
+        Ok(())
     }
 
     /// Slows down and stops as the month's budget says.
@@ -292,10 +306,10 @@ impl<'a> Seeding<'a> {
         let Some(budget) = self.options.cloud_budget else { return Ok(()) };
         let now = Utc::now();
         let mut fetched = 0;
-        for (storage, traffic) in self.app.catalog.traffic_in(&now.month_name())? {
+        for (storage, traffic) in self.app.catalog.traffic_in(Some(&now.month_name()))? {
             // A storage that is not configured any more was a remote one as likely as not.
             let local = self.app.place(&storage).await.is_ok_and(|p| !p.backend.is_remote());
-            fetched += if local { 0 } else { traffic.fetched };
+            fetched += if local { 0 } else { traffic.all_fetched() };
         }
         let pace = pace(budget, fetched, now.left_of_month());
         if std::mem::replace(&mut self.pace, pace) == pace {
@@ -329,28 +343,5 @@ impl<'a> Seeding<'a> {
         let busy = |index: usize| self.live.get(&index).is_some_and(Live::is_busy);
         let gone: Vec<_> = std::iter::from_fn(|| self.rotation.leave(now, busy)).collect();
         gone.iter().for_each(|index| drop(self.live.remove(index)));
-    }
-}
-
-fn sum(a: Traffic, b: Traffic) -> Traffic {
-    Traffic {
-        gets: a.gets + b.gets,
-        fetched: a.fetched + b.fetched,
-        kept: a.kept + b.kept,
-        served: a.served + b.served,
-        seconds: a.seconds + b.seconds,
-    }
-}
-
-impl App {
-    /// The goal of an import. Its trackers are only looked up where one has a goal of its own.
-    fn goal_of(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
-        if options.trackers.is_empty() {
-            return Ok(options.goal_of([]));
-        }
-        let (_, meta) = self.metainfo_of(row)?;
-        let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
-        let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
-        Ok(options.goal_of(hosts.iter().map(String::as_str)))
     }
 }

@@ -57,7 +57,10 @@ use super::{
     Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
     Unfinished, Upload, memory::missing,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    units::KIB,
+};
 
 /// Where objects go, and how fast.
 #[derive(Debug, Clone)]
@@ -110,8 +113,15 @@ impl fmt::Debug for Drive {
 
 impl DriveBackend {
     /// What Google Drive can do.
-    pub const CAPABILITIES: Capabilities =
-        Capabilities { copy: Copying::Whole, ordered: true, conditional_put: false, links: true };
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        copy: Copying::Whole,
+        ordered: true,
+        conditional_put: false,
+        links: true,
+        window: Self::WINDOW,
+    };
+    /// Google lets a project get two million times a day and read a TB: half a MiB at a time is both.
+    const WINDOW: u64 = 512 * KIB;
 
     /// A backend over `http` that signs in with `tokens`. Nothing is asked of Google yet.
     pub fn open(

@@ -64,6 +64,7 @@ impl LocalBackend {
         ordered: false,
         conditional_put: true,
         links: true,
+        window: Capabilities::WINDOW,
     };
 
     #[must_use]

@@ -73,7 +73,19 @@ impl Quirks {
         } else {
             Copying::Whole
         };
-        Capabilities { copy, ordered: false, conditional_put: self.conditional_put, links: true }
+        let window = match self.service {
+            // Traffic is free there, and gets are not.
+            Service::R2 => Capabilities::WINDOW,
+            // A get costs as much as 5 KiB of traffic at Amazon's prices, and nothing where requests are free.
+            _ => Capabilities::SHORT_WINDOW,
+        };
+        Capabilities {
+            copy,
+            ordered: false,
+            conditional_put: self.conditional_put,
+            links: true,
+            window,
+        }
     }
 }
 

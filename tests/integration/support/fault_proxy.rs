@@ -113,6 +113,14 @@ impl FaultProxy {
         *self.shared.plan.lock().unwrap() = Arc::new(Box::new(|_| Fault::None));
     }
 
+    /// Panics unless `gets`, of the books, are `requests` (of several times since [`FaultProxy::spoil`]), but for a few:
+    /// one that was late, and was overtaken before it got here.
+    pub(crate) fn assert_counted(gets: &serde_json::Value, requests: u64) {
+        let gets = gets.as_u64().unwrap();
+        let few = requests / 20 + 2;
+        assert!(gets.abs_diff(requests) <= few, "{gets} in the books, {requests} requests");
+    }
+
     /// The requests since the last [`FaultProxy::spoil`], spoilt ones too.
     pub(crate) fn seen(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().clone()

@@ -106,6 +106,14 @@ impl Recipe {
         self.open(&place)
     }
 
+    /// The torrent of a file or folder that is there already, as `PLACE/data/NAME`.
+    pub(crate) fn make_of(&self, place: &Path) -> Fixture {
+        let top = place.join("data").join(&self.name);
+        let hashes = self.hash_with_libtorrent(&top, &place.join("x.torrent"));
+        fs::write(place.join("hashes.json"), hashes).unwrap();
+        self.open(place)
+    }
+
     fn write(&self, place: &Path) {
         let parent = place.join("data");
         let top = parent.join(&self.name);
@@ -124,9 +132,7 @@ impl Recipe {
                 }
             }
         }
-        let torrent = place.join("x.torrent");
-        let hashes = self.hash_with_libtorrent(&top, &torrent);
-        fs::write(place.join("hashes.json"), hashes).unwrap();
+        self.make_of(place);
     }
 
     fn hash_with_libtorrent(&self, top: &Path, torrent: &Path) -> String {

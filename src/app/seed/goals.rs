@@ -1,0 +1,38 @@
+//! Whose word counts for when an import has been seeded enough: that of the run, of the import, of its tracker, of all.
+
+use url::Url;
+
+use crate::{
+    app::{App, Goal, GoalChange},
+    catalog::ImportRow,
+    config::{SeedGoal, SeedOptions},
+    error::Result,
+};
+
+impl App {
+    /// Changes when an import has been seeded enough, and answers what is said for it then. A bae that seeds it hears of
+    /// it within seconds.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import; when the catalog cannot be written.
+    pub async fn limit(&self, needle: &str, change: GoalChange) -> Result<(ImportRow, Goal)> {
+        let row = self.catalog.find(needle)?;
+        let before = if change.reset { SeedGoal::default() } else { self.catalog.goal(&row.id)? };
+        let goal = change.goal.or(before);
+        if !change.is_none() {
+            self.catalog.set_goal(&row.id, goal).await?;
+        }
+        Ok((row, goal.into()))
+    }
+
+    /// What the config says for an import. Its trackers are only looked up where one has a goal of its own.
+    pub(super) fn usual_goal(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
+        if options.trackers.is_empty() {
+            return Ok(options.goal_at([]));
+        }
+        let (_, meta) = self.metainfo_of(row)?;
+        let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
+        let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
+        Ok(options.goal_at(hosts.iter().map(String::as_str)))
+    }
+}

@@ -1,0 +1,168 @@
+//! Counting what is read from a place, by object: innermost, so that what is asked a second time counts a second time.
+
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use url::Url;
+
+use super::{
+    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
+};
+use crate::error::Result;
+
+/// Gets, and the bytes they brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reads {
+    pub gets: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Reads {
+    fn add_assign(&mut self, other: Self) {
+        self.gets += other.gets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What was read since it was last taken.
+#[derive(Debug, Default)]
+pub struct Meter {
+    by_key: Mutex<HashMap<Key, Reads>>,
+}
+
+impl Meter {
+    /// What was counted, which is forgotten here.
+    #[must_use]
+    pub fn take(&self) -> HashMap<Key, Reads> {
+        std::mem::take(&mut *self.by_key.lock())
+    }
+
+    fn count(&self, key: &Key, reads: Reads) {
+        let mut by_key = self.by_key.lock();
+        match by_key.get_mut(key) {
+            Some(sum) => *sum += reads,
+            None => drop(by_key.insert(key.clone(), reads)),
+        }
+    }
+}
+
+/// A get under way. One that nobody waits for any more (a second one was faster, a player went elsewhere) counts as if all
+/// of it had come: nobody can tell how much of it was sent. One that failed has brought nothing.
+struct UnderWay<'a> {
+    meter: &'a Meter,
+    key: &'a Key,
+    bytes: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.meter.count(self.key, Reads { gets: 1, bytes: self.bytes });
+    }
+}
+
+/// Counts the gets from `B`.
+#[derive(Debug)]
+pub struct Metered<B> {
+    inner: B,
+    meter: Arc<Meter>,
+}
+
+impl<B> Metered<B> {
+    #[must_use]
+    pub fn new(inner: B, meter: Arc<Meter>) -> Self {
+        Self { inner, meter }
+    }
+}
+
+#[async_trait]
+impl<B: StorageBackend> StorageBackend for Metered<B> {
+    async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
+        self.inner.put(key, payload).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let asked = range.end.saturating_sub(range.start);
+        let mut under_way = UnderWay { meter: &self.meter, key, bytes: asked };
+        let got = self.inner.get(key, range).await;
+        under_way.bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        got
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<u64>> {
+        self.inner.head(key).await
+    }
+
+    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        self.inner.stamp(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
+        self.inner.list(prefix, page).await
+    }
+
+    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+        self.inner.begin(key, shape).await
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.inner.unfinished(prefix).await
+    }
+
+    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        self.inner.abort(upload).await
+    }
+
+    async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
+        self.inner.url(key, expiry).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn free_room(&self) -> Result<Option<u64>> {
+        self.inner.free_room().await
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backends::{Faulty, MemoryBackend, RetryPolicy, Retrying, conformance},
+        error::Kind,
+    };
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        conformance::check(&Metered::new(MemoryBackend::new(), Arc::default())).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_again_counts_again_and_what_is_given_up_counts_whole() {
+        let (key, meter) = (Key::new("a").unwrap(), Arc::<Meter>::default());
+        let faulty = Arc::new(Faulty::new(MemoryBackend::new(), 1));
+        faulty.put(&key, Payload::from_iter([Bytes::from(vec![7; 100])])).await.unwrap();
+        faulty.fail_next_gets(2, Kind::Unavailable);
+        let metered = Metered::new(Arc::clone(&faulty), Arc::clone(&meter));
+        let retrying = Retrying::with_policy(metered, RetryPolicy::brief());
+        assert_eq!(retrying.get(&key, 10..30).await.unwrap().len(), 20);
+        let taken = meter.take();
+        assert_eq!(taken, [(key.clone(), Reads { gets: 3, bytes: 20 })].into());
+        assert!(meter.take().is_empty());
+        faulty.delay(Duration::from_secs(3600));
+        let given_up = tokio::time::timeout(Duration::from_millis(1), retrying.get(&key, 0..50));
+        assert!(given_up.await.is_err());
+        assert_eq!(meter.take()[&key], Reads { gets: 1, bytes: 50 });
+    }
+}

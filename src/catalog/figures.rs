@@ -1,0 +1,74 @@
+//! What a list says of an import, counted when it changes and not whenever somebody looks.
+
+use rusqlite::{Connection, params};
+
+use super::{
+    Catalog, ImportId, ImportState,
+    imports::{now, update},
+    sql_error, sql_int,
+};
+use crate::error::Result;
+
+/// Figures of an import's files that are wanted; pads do not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub files: u64,
+    pub bytes: u64,
+    /// Bytes that were stored when it was last complete, in whole pieces: with a selection more than `bytes`. `None`
+    /// where that was not counted since the selection changed.
+    pub stored: Option<u64>,
+}
+
+const COUNT: &str = "
+    UPDATE imports SET wanted_stored = NULL, (wanted_files, wanted_bytes) = (
+        SELECT count(*), coalesce(sum(len), 0) FROM files
+        WHERE import = imports.num AND NOT pad AND (imports.selected IS NULL
+            OR idx IN (SELECT value FROM json_each(imports.selected)))
+    )";
+
+/// Counts an import's files anew.
+pub(super) fn count(connection: &Connection, import: i64) -> Result<()> {
+    let sql = format!("{COUNT} WHERE num = ?");
+    connection.execute(&sql, [import]).map(drop).map_err(sql_error)
+}
+
+impl Catalog {
+    /// Moves an import to [`ImportState::Imported`], with `stored` bytes of its pieces that are wanted.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_imported(&self, id: &ImportId, stored: u64) -> Result<()> {
+        let (id, stored) = (id.clone(), sql_int(stored)?);
+        let sql = "UPDATE imports SET state = ?, completed_at = coalesce(completed_at, ?),
+            wanted_stored = ? WHERE id = ?";
+        let state = ImportState::Imported.as_str();
+        self.write(move |c| update(c, sql, params![state, now(), stored, id.as_str()], &id)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{FileRow, NewImport};
+
+    #[tokio::test]
+    async fn figures_follow_the_selection_and_the_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let file = |start, len, pad| FileRow { path: format!("{start}"), start, len, pad };
+        let files =
+            vec![file(0, 10, false), file(10, 6, true), file(16, 0, false), file(16, 5, false)];
+        let new = NewImport { len: 21, files, ..NewImport::default() };
+        let row = catalog.create_import(new).await.unwrap();
+        let all = Figures { files: 3, bytes: 15, stored: None };
+        assert_eq!(row.wanted, all);
+        let now = || catalog.get(&row.id).unwrap().wanted;
+        catalog.set_imported(&row.id, 15).await.unwrap();
+        assert_eq!(now(), Figures { stored: Some(15), ..all });
+        catalog.set_selected(&row.id, Some(vec![1, 3])).await.unwrap();
+        assert_eq!(now(), Figures { files: 1, bytes: 5, stored: None });
+        catalog.set_selected(&row.id, None).await.unwrap();
+        catalog.set_len(&row.id, 4).await.unwrap();
+        assert_eq!(now(), Figures { bytes: 9, ..all });
+    }
+}

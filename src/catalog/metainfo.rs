@@ -1,0 +1,43 @@
+//! The torrent files of imports: in a table of their own, so that nobody reads them who only lists imports.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Catalog, ImportId, imports::import_num, sql_error};
+use crate::error::Result;
+
+/// Nothing is kept for an import that came from none.
+pub(super) fn keep_metainfo(connection: &Connection, import: i64, metainfo: &[u8]) -> Result<()> {
+    if metainfo.is_empty() {
+        return Ok(());
+    }
+    let sql = "INSERT OR REPLACE INTO metainfo(import, bytes) VALUES(?, ?)";
+    connection.execute(sql, params![import, metainfo]).map(drop).map_err(sql_error)
+}
+
+impl Catalog {
+    /// Replaces the torrent file of an import.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
+        let id = id.clone();
+        self.write(move |connection| {
+            keep_metainfo(connection, import_num(connection, &id)?, &metainfo)
+        })
+        .await
+    }
+
+    /// The torrent file of an import; empty when it came from none.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such import.
+    pub fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
+        self.read(|connection| {
+            let num = import_num(connection, id)?;
+            let query = "SELECT bytes FROM metainfo WHERE import = ?";
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let row = statement.query_row([num], |row| row.get(0)).optional();
+            row.map(Option::unwrap_or_default).map_err(sql_error)
+        })
+    }
+}

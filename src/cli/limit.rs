@@ -1,0 +1,127 @@
+//! `limit`: when an import has been seeded enough, kept with it.
+
+use std::time::Duration;
+
+use clap::{Args, builder::BoolishValueParser};
+use serde::Serialize;
+
+use super::{
+    Context,
+    args::{ratio, time},
+    goals::time_or_none,
+    output::{Failure, plain},
+    progress::short_time,
+};
+use crate::{
+    app::{Access, Goal, GoalChange},
+    config::SeedGoal,
+};
+
+// Variables of their own: those of `seed` are for a run and not to be kept.
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
+    /// Ids, unique names, or beginnings of info-hashes
+    #[arg(required = true, value_name = "IMPORT")]
+    imports: Vec<String>,
+    /// Enough when peers have so many times its bytes, such as 2 or 1.5; 0 for no such goal, whatever is said elsewhere
+    #[arg(long, env = "BAE_LIMIT_SEED_RATIO", value_name = "RATIO", value_parser = ratio)]
+    seed_ratio: Option<f64>,
+    /// Enough after so long, such as 12h or 7d; 0 for no such goal, whatever is said elsewhere
+    #[arg(long, env = "BAE_LIMIT_SEED_TIME", value_name = "TIME", value_parser = time)]
+    seed_time: Option<Duration>,
+    /// Never enough, whatever is said elsewhere
+    #[arg(long, env = "BAE_NO_LIMIT", value_parser = BoolishValueParser::new(),
+          conflicts_with_all = ["seed_ratio", "seed_time", "reset"])]
+    no_limit: bool,
+    /// Forget what was said for them; flags beside it are set anew
+    #[arg(long, env = "BAE_RESET", value_parser = BoolishValueParser::new())]
+    reset: bool,
+}
+
+#[derive(Serialize)]
+struct LimitLine<'a> {
+    event: &'static str,
+    id: &'a str,
+    name: &'a str,
+    goal: Goal,
+}
+
+impl LimitArgs {
+    fn change(&self) -> GoalChange {
+        let goal = SeedGoal { ratio: self.seed_ratio, time: self.seed_time.map(time_or_none) };
+        let goal = if self.no_limit { SeedGoal::NONE } else { goal };
+        GoalChange { reset: self.reset, goal }
+    }
+}
+
+/// Without a change it says what is set.
+pub(super) async fn limit(context: Context, args: LimitArgs) -> Result<(), Failure> {
+    let change = args.change();
+    let access = if change.is_none() { Access::Read } else { Access::Beside };
+    context
+        .with_app(access, async |app| {
+            for import in &args.imports {
+                let (row, goal) = app.limit(import, change).await?;
+                let (id, name) = (row.id.as_str(), row.name.as_str());
+                if context.out.is_json() {
+                    context.out.json(&LimitLine { event: "limits", id, name, goal })?;
+                    continue;
+                }
+                let text = goal_text(&goal).unwrap_or_else(|| "as the config says".to_owned());
+                context.out.done(format_args!("{id} {}: {text}", plain(name)))?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// `ratio 2, 7d0h`; `None` where nothing is said.
+pub(super) fn goal_text(goal: &Goal) -> Option<String> {
+    let ratio = goal.ratio.map(|ratio| match ratio {
+        0.0 => "no ratio".to_owned(),
+        ratio => format!("ratio {ratio}"),
+    });
+    let time = goal.seconds.map(|seconds| match seconds {
+        0 => "no time".to_owned(),
+        seconds => short_time(seconds),
+    });
+    let said: Vec<_> = ratio.into_iter().chain(time).collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: LimitArgs,
+    }
+
+    fn change(line: &str) -> GoalChange {
+        Only::try_parse_from(line.split_whitespace()).expect("parses").args.change()
+    }
+
+    #[test]
+    fn what_is_typed_is_changed_and_nothing_else() {
+        assert!(change("x a b").is_none());
+        let goal = change("x a --seed-ratio 2 --seed-time 0").goal;
+        assert_eq!((goal.ratio, goal.time), (Some(2.0), Some(SeedGoal::NO_TIME)));
+        assert_eq!(change("x a --no-limit").goal, SeedGoal::NONE);
+        assert!(change("x a --reset --seed-ratio 2").reset);
+        for bad in ["x", "x a --no-limit --seed-ratio 2", "x a --seed-ratio -1"] {
+            assert!(Only::try_parse_from(bad.split_whitespace()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_goal_is_said_in_few_words() {
+        let text = |ratio, seconds| goal_text(&Goal { ratio, seconds });
+        assert_eq!(text(None, None), None);
+        assert_eq!(text(Some(1.5), Some(604_800)).unwrap(), "ratio 1.5, 7d0h");
+        assert_eq!(text(Some(0.0), Some(0)).unwrap(), "no ratio, no time");
+    }
+}

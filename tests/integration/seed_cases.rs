@@ -1,0 +1,140 @@
+//! Seeding when not everything is as it should be: storage away for a minute, imports that share objects, bytes that are
+//! given on while they come.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::support::{
+    KIB, LONG, MIB,
+    bae::Bae,
+    fault_proxy::{Fault, FaultProxy},
+    peers::{LibtorrentPeer, Release},
+    s3_server::S3Server,
+    torrents::{Fixture, Recipe},
+    wait_until,
+};
+
+fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, torrent, bae.listen);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+}
+
+#[test]
+fn a_storage_that_refuses_everything_for_a_minute_ends_no_peers_download() {
+    let torrent = Recipe::single("a minute.bin", 24 * MIB + 5).piece(256 * KIB).make();
+    let server = S3Server::seaweed();
+    let bucket = server.bucket("minute");
+    let proxy = FaultProxy::start(server.addr());
+    let endpoint = format!("http://{}", proxy.addr());
+    let url = format!("{}&chunk=5MiB", server.storage_url_at(&endpoint, &bucket, "m"));
+    let bae = Bae::new().storing_at(&url, server.env());
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let id = bae.import(&torrent, &[seeder.addr()]).id;
+    // It goes away in the middle of the download: some gets are answered before.
+    let away = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&away);
+    proxy.spoil(move |r| {
+        let refused = r.number >= 6 && flag.load(Ordering::Relaxed);
+        if refused { Fault::Refuse("503 Slow Down", "SlowDown") } else { Fault::None }
+    });
+    let mut running = bae.seed(&id, &[]);
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
+    wait_until("it has gone away", LONG, || proxy.seen().len() > 6);
+    thread::sleep(Duration::from_secs(60));
+    assert!(leecher.received() < torrent.bytes, "the storage was away");
+    let asked = proxy.seen().len();
+    assert!(asked < 2000, "a storage that is away is not hammered: {asked} requests in a minute");
+    away.store(false, Ordering::Relaxed);
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+    assert!(running.0.is_running());
+}
+
+#[test]
+fn bytes_are_given_on_to_a_third_while_they_come() {
+    let torrent = Recipe::single("given on.bin", 24 * MIB + 5).piece(256 * KIB).make();
+    let server = S3Server::seaweed();
+    let bucket = server.bucket("given");
+    let url = format!("{}&chunk=5MiB", server.storage_url(&bucket, "g"));
+    let bae = Bae::new().storing_at(&url, server.env());
+    let mut seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
+    let mut running = bae.start(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]));
+    running.event_where("progress", |e| e["stored"].as_u64() > Some(6 * MIB));
+    // From here on bae gets nothing new, so that what the other gets is what bae has.
+    seeder.pause();
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
+    wait_until("the third has what there is", LONG, || leecher.received() >= 5 * MIB);
+    assert!(running.events().iter().all(|e| e["event"] != "imported"), "it is not complete");
+    seeder.resume();
+    running.event("imported");
+    torrent.assert_same(&leecher.wait_done().join(&torrent.name));
+    assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+    running.interrupt();
+    running.ended(Duration::from_secs(30)).expect(0);
+}
+
+fn adopt(bae: &Bae, torrent: &Fixture, from: &str) -> String {
+    let args = ["--json", "adopt", torrent.torrent.to_str().unwrap(), "--from", from];
+    let summary = bae.run(args).expect(0).json().pop().expect("a summary");
+    assert_eq!(summary["state"], "imported", "{summary}");
+    summary["id"].as_str().unwrap().to_owned()
+}
+
+fn copy_of(torrent: &Fixture, dir: &Path) -> Vec<u8> {
+    fs::create_dir_all(dir).unwrap();
+    let bytes = fs::read(torrent.data()).unwrap();
+    fs::write(dir.join(&torrent.name), &bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn two_imports_of_one_object_are_seeded_and_one_that_goes_takes_nothing_from_the_other() {
+    // The same file in two torrents: for two trackers, say.
+    let recipe = Recipe::single("cross seeded.bin", 6 * MIB + 9);
+    let (one, other) = (recipe.clone().piece(256 * KIB).make(), recipe.piece(64 * KIB).make());
+    assert_ne!(one.info_hash(), other.info_hash());
+    let bae = Bae::new();
+    let folder = bae.home().join("library");
+    let bytes = copy_of(&one, &folder);
+    let from = format!("file://{}", folder.display());
+    let (first, second) = (adopt(&bae, &one, &from), adopt(&bae, &other, &from));
+    let running = bae.seed_with(&first, &[], &[&second]);
+    leeches_exactly(&bae, &one);
+    leeches_exactly(&bae, &other);
+    running.interrupt();
+    running.ended(Duration::from_secs(30)).expect(0);
+
+    bae.run(["rm", &first, "--yes"]).expect(0);
+    bae.run(["gc", "--yes"]).expect(0);
+    bae.assert_verified(&second);
+    let running = bae.seed(&second, &[]);
+    leeches_exactly(&bae, &other);
+    drop(running);
+    bae.run(["rm", &second, "--yes"]).expect(0);
+    bae.run(["gc", "--yes"]).expect(0);
+    assert!(fs::read(folder.join(&one.name)).unwrap() == bytes, "the user's file is gone");
+}
+
+#[test]
+fn an_object_that_is_an_imports_own_is_no_other_imports() {
+    let recipe = Recipe::single("published.bin", 6 * MIB + 9);
+    let (one, other) = (recipe.clone().piece(256 * KIB).make(), recipe.piece(64 * KIB).make());
+    let bae = Bae::new();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &one);
+    let args = bae.import_args(&one.torrent, &[seeder.addr()], &["--layout", "files"]);
+    let id = bae.run(args).expect(0).imported().id;
+    // `rm` of the one would take it from the other.
+    let adopt = ["adopt", other.torrent.to_str().unwrap(), "--from", &bae.storage_url()];
+    bae.run(adopt).expect(1).says("belongs to import");
+    bae.run(["gc", "--yes"]).expect(0);
+    bae.assert_exact(&id, &one);
+}
