@@ -19,6 +19,7 @@ mod corrupt;
 mod crash;
 mod drive;
 mod dry_run;
+mod dry_run_url;
 mod files;
 mod ftp;
 mod get;
