@@ -4,21 +4,15 @@ use std::{fs, os::unix::fs::symlink};
 
 use bae::{
     Error, Kind,
-    protocols::{FetchOptions, Found, HostKeys, Wanted, conformance, next},
+    protocols::{FetchOptions, Found, HostKeys},
 };
-use url::Url;
 
 use crate::support::{
     ports,
     s3_server::runtime,
-    served::{Served, Written, protocol},
+    served::{Served, protocol},
     ssh_server::{PASSWORD, SshServer},
 };
-
-fn passes_the_suite(server: &SshServer, url: &str, options: FetchOptions) {
-    let ground = Written { served: &server.served, url: Url::parse(url).unwrap() };
-    runtime().block_on(conformance::check(&*protocol(url, options), &ground));
-}
 
 /// What is at `url`, for a client with these options.
 fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
@@ -34,14 +28,14 @@ fn refused(url: &str, options: FetchOptions) -> Error {
 #[test]
 fn openssh_keeps_the_contract() {
     let server = SshServer::openssh();
-    passes_the_suite(&server, &server.url(None), server.options());
+    server.ground().check(server.options());
 }
 
 #[test]
 fn rclone_keeps_the_contract_over_sftp() {
     let server = SshServer::rclone();
     let options = FetchOptions { identities: Vec::new(), ..server.options() };
-    passes_the_suite(&server, &server.url(Some(PASSWORD)), options);
+    server.ground().check(options);
 }
 
 #[test]
@@ -63,7 +57,7 @@ fn an_unknown_host_key_is_refused_with_the_flag_that_accepts_it() {
 #[test]
 fn a_changed_host_key_is_refused_whatever_is_accepted() {
     let first = SshServer::openssh();
-    let known = first.known_hosts_line();
+    let known = first.known_hosts_lines();
     let addr = first.addr;
     drop(first);
     let second = SshServer::openssh_with(Served::new(), addr, "ed25519");
@@ -129,31 +123,4 @@ fn links_out_of_a_folder_are_not_followed_and_loops_end() {
     let Found::Folder(listing) = found else { panic!("no folder") };
     let files: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(files, ["in", "inside.bin"]);
-}
-
-#[test]
-fn a_server_that_goes_away_is_an_error_that_may_pass() {
-    let mut server = SshServer::openssh();
-    server.served.write("big.bin", &vec![7; 64 << 20]);
-    let url = format!("{}big.bin", server.url(None));
-    let protocol = protocol(&url, server.options());
-    runtime().block_on(async {
-        let Found::File(remote) = protocol.probe(&url.parse().unwrap()).await.unwrap() else {
-            panic!("no file")
-        };
-        let mut stream = protocol.open(&remote, Wanted::ALL).await.unwrap();
-        next(&mut stream).await.unwrap().unwrap();
-        // The one that listens and the one that serves us: sshd has a process for each connection.
-        server.process.kill_family();
-        let error = loop {
-            match next(&mut stream).await {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break error,
-                None => panic!("the end of a file that did not come whole"),
-            }
-        };
-        assert!(error.kind().is_retryable(), "{}", error.report());
-        let error = protocol.open(&remote, Wanted::ALL).await.err().expect("nobody is there");
-        assert!(error.kind().is_retryable(), "{}", error.report());
-    });
 }

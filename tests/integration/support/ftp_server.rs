@@ -11,13 +11,15 @@ use std::{
     process::Command,
 };
 
+use bae::protocols::{FetchOptions, conformance::WRONG};
+
 use super::{
     LONG,
     certificates::Certificates,
     need, ports,
     process::Process,
     script,
-    served::Served,
+    served::{FORBIDDEN, Served, Visitor, Written},
     tools::{cache, tool},
     wait_until,
 };
@@ -32,6 +34,8 @@ pub(crate) struct FtpServer {
     pub(crate) addr: SocketAddrV4,
     pub(crate) served: Served,
     pub(crate) certificates: Option<Certificates>,
+    /// Who may not read what is forbidden.
+    poor: Option<&'static str>,
 }
 
 impl FtpServer {
@@ -47,7 +51,8 @@ impl FtpServer {
              run_as_launching_user=YES\nlocal_enable=NO\nanonymous_enable=YES\nno_anon_password=YES\n\
              anon_root={dir}\nanon_world_readable_only=NO\nallow_writeable_chroot=YES\n\
              seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nconnect_from_port_20=NO\n\
-             port_promiscuous=YES\npasv_address={ip}\nxferlog_enable=NO\n{lines}\n",
+             port_promiscuous=YES\npasv_address={ip}\nxferlog_enable=NO\n\
+             deny_file={FORBIDDEN}\n{lines}\n",
             ip = addr.ip(),
             port = addr.port(),
             dir = served.dir().display(),
@@ -56,7 +61,8 @@ impl FtpServer {
         fs::write(&file, config).unwrap();
         let mut command = Command::new(tool("vsftpd", "vsftpd", "test"));
         command.arg(&file);
-        Self::start("vsftpd", &command, addr, served, None)
+        let server = Self::start("vsftpd", &command, addr, served, None);
+        Self { poor: Some("anonymous"), ..server }
     }
 
     /// TLS when it is asked for, or from the first byte.
@@ -70,7 +76,8 @@ impl FtpServer {
         if implicit {
             command.arg("implicit");
         }
-        Self::start("pyftpdlib", &command, addr, served, Some(certificates))
+        let server = Self::start("pyftpdlib", &command, addr, served, Some(certificates));
+        Self { poor: Some("poor"), ..server }
     }
 
     pub(crate) fn proftpd() -> Self {
@@ -91,7 +98,8 @@ impl FtpServer {
         private(&certificates.key);
         let mut command = Command::new("/usr/sbin/proftpd");
         command.arg("-n").arg("-c").arg(&file);
-        Self::start("proftpd", &command, addr, served, Some(certificates))
+        let server = Self::start("proftpd", &command, addr, served, Some(certificates));
+        Self { poor: Some(USER), ..server }
     }
 
     pub(crate) fn rclone() -> Self {
@@ -115,7 +123,7 @@ impl FtpServer {
             assert!(process.is_running(), "{name} ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, addr, served, certificates }
+        Self { process, addr, served, certificates, poor: None }
     }
 
     /// For whoever has no login.
@@ -125,6 +133,31 @@ impl FtpServer {
 
     pub(crate) fn url_of_user(&self, scheme: &str, password: &str) -> String {
         format!("{scheme}://{USER}:{password}@{}/", self.addr)
+    }
+
+    /// What a client trusts.
+    pub(crate) fn options(&self) -> FetchOptions {
+        let cacert = self.certificates.as_ref().map(|certificates| certificates.ca.clone());
+        FetchOptions { cacert, ..FetchOptions::default() }
+    }
+
+    /// The folder at `url`, as the suite of the protocols writes into it.
+    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
+        let scheme = url.split(':').next().expect("a URL has a scheme");
+        let visitor = |url: String| Some(Visitor::new(url, self.options()));
+        Written {
+            stranger: visitor(self.url_of_user(scheme, WRONG)),
+            forbidden: self
+                .poor
+                .as_ref()
+                .and_then(|user| visitor(format!("{scheme}://{user}:{PASSWORD}@{}/", self.addr))),
+            ..Written::new(&self.served, url)
+        }
+    }
+
+    /// The same, for the last that is done with this server.
+    pub(crate) fn last_ground(&self, url: &str) -> Written<'_> {
+        Written { process: Some(&self.process), ..self.ground(url) }
     }
 }
 

@@ -9,6 +9,8 @@ host, port, folder, pem = sys.argv[1:5]
 users = DummyAuthorizer()
 users.add_anonymous(folder)
 users.add_user("bob", "secret", folder)
+# May look, and read nothing.
+users.add_user("poor", "secret", folder, perm="el")
 
 
 class Handler(TLS_FTPHandler):

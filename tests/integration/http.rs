@@ -1,0 +1,35 @@
+//! HTTP from real servers: the suite of the protocols with every login, over TLS, HTTP/2 and IPv6.
+
+use bae::protocols::FetchOptions;
+
+use crate::support::{dav_server, dav_server::DavServer, nginx::Nginx};
+
+fn options(nginx: &Nginx) -> FetchOptions {
+    FetchOptions { cacert: Some(nginx.certificates.ca.clone()), ..FetchOptions::default() }
+}
+
+#[test]
+fn nginx_keeps_the_contract() {
+    let nginx = Nginx::start();
+    nginx.ground(&nginx.url("/f/")).check(options(&nginx));
+}
+
+#[test]
+fn nginx_keeps_the_contract_over_tls() {
+    let nginx = Nginx::start();
+    nginx.ground(&nginx.tls_url("/f/")).check(options(&nginx));
+}
+
+#[test]
+fn nginx_keeps_the_contract_with_a_login() {
+    let nginx = Nginx::start();
+    let url = nginx.url("/auth/").replace("//", "//bob:secret@");
+    nginx.ground(&url).check(options(&nginx));
+}
+
+#[test]
+fn apache_keeps_the_contract_of_http_with_digest_logins() {
+    let server = DavServer::apache();
+    let url = server.url(dav_server::PASSWORD, "digest/").replace("dav:", "http:");
+    server.ground(&url).check(server.options());
+}
