@@ -51,6 +51,22 @@ fn servers_may_connect_to_us() {
     }
 }
 
+/// Servers that do not know `EPSV`, and those that were told to forbid it.
+#[test]
+fn where_epsv_is_refused_pasv_is_used() {
+    for server in [FtpServer::old_pyftpd(), FtpServer::vsftpd_with("cmds_denied=EPSV")] {
+        server.last_ground(&server.url("ftp")).check(server.options());
+    }
+}
+
+#[test]
+fn ftp_goes_by_ipv6() {
+    let Some(server) = FtpServer::ipv6_pyftpd() else {
+        return eprintln!("this machine has no IPv6: nothing is tested");
+    };
+    server.last_ground(&server.url("ftp")).check(server.options());
+}
+
 fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
     runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()))
 }

@@ -20,6 +20,22 @@ fn nginx_keeps_the_contract_over_tls() {
     nginx.ground(&nginx.tls_url("/f/")).check(options(&nginx));
 }
 
+/// Ranges that are long enough for a connection of their own ask for HTTP/1.1 first, which such a server refuses.
+#[test]
+fn a_server_that_speaks_only_http_2_keeps_the_contract() {
+    let nginx = Nginx::start();
+    nginx.ground(&nginx.h2_url("/f/")).check(options(&nginx));
+}
+
+#[test]
+fn http_goes_by_ipv6() {
+    let nginx = Nginx::start();
+    let Some(url) = nginx.ipv6_url("/f/") else {
+        return eprintln!("this machine has no IPv6: nothing is tested");
+    };
+    nginx.ground(&url).check(options(&nginx));
+}
+
 #[test]
 fn nginx_keeps_the_contract_with_a_login() {
     let nginx = Nginx::start();

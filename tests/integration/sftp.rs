@@ -10,7 +10,7 @@ use bae::{
 use crate::support::{
     ports,
     s3_server::runtime,
-    served::{Served, protocol},
+    served::{Served, Written, protocol},
     ssh_server::{PASSWORD, SshServer},
 };
 
@@ -36,6 +36,15 @@ fn rclone_keeps_the_contract_over_sftp() {
     let server = SshServer::rclone();
     let options = FetchOptions { identities: Vec::new(), ..server.options() };
     server.ground().check(options);
+}
+
+#[test]
+fn sftp_goes_by_ipv6() {
+    let server = SshServer::openssh();
+    let Some(url) = server.ipv6_url() else {
+        return eprintln!("this machine has no IPv6: nothing is tested");
+    };
+    Written::new(&server.served, &url).check(server.options());
 }
 
 #[test]

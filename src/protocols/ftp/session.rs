@@ -63,6 +63,10 @@ pub(super) struct Session {
     patience: Patience,
     /// Once they were asked for.
     features: Option<Features>,
+    /// How data connections are made, unless the server does not know that.
+    mode: Mode,
+    /// The server has given a data connection in the way that it is asked for one.
+    proven: bool,
     /// Hung up on in the middle of a transfer: answers to that may still be on their way.
     pub(super) doubtful: bool,
     pub(super) used: Instant,
@@ -87,17 +91,15 @@ impl Session {
             ftp.transfer_type(FileType::Binary).await.map_err(|e| failure(doing(), e))?;
             Ok(ftp)
         };
-        let ftp = setup.patience.connecting(|| format!("connect to {address}"), signed_in).await?;
+        let connecting = || format!("connect to {address}");
+        let mut ftp = setup.patience.connecting(connecting, signed_in).await?;
         let (address, patience) = (address.clone(), setup.patience);
-        let (features, doubtful, used) = (None, false, Instant::now());
-        let mut session = Self { ftp, address, patience, features, doubtful, used };
-        session.ftp.set_passive_nat_workaround(true);
-        session.ftp.set_mode(if setup.options.ftp_active {
-            Mode::Active
-        } else {
-            Mode::ExtendedPassive
-        });
-        Ok(session)
+        let (features, proven, doubtful) = (None, false, false);
+        let used = Instant::now();
+        let mode = if setup.options.ftp_active { Mode::Active } else { Mode::ExtendedPassive };
+        ftp.set_passive_nat_workaround(true);
+        ftp.set_mode(mode);
+        Ok(Self { ftp, address, patience, features, mode, proven, doubtful, used })
     }
 
     /// One command's answer, within the time that a server may be silent.
@@ -195,9 +197,29 @@ impl Session {
         }
     }
 
-    /// Begins a transfer at `start`. Where the server does not know `EPSV`, `PASV` is used from then on.
+    /// Begins a transfer at `start`. Where the server refuses before `EPSV` was ever of use (servers that do not know it
+    /// say so, those that were told to forbid it give the answer for files that may not be read), `PASV` is tried.
     pub(super) async fn begin(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
-        let doing = || format!("get {command:?}");
+        let first = self.begin_once(command, start).await?;
+        let Answer::Refused(refusal) = first else {
+            self.proven = true;
+            return Ok(first);
+        };
+        if self.proven || !(refusal.is_unknown_command() || refusal.is_not_there()) {
+            return Ok(Answer::Refused(refusal));
+        }
+        self.ftp.set_mode(Mode::Passive);
+        let second = self.begin_once(command, start).await?;
+        if let Answer::Is(_) = second {
+            self.proven = true;
+            return Ok(second);
+        }
+        self.ftp.set_mode(self.mode);
+        // The second was about the file only if the first was not.
+        Ok(if refusal.is_unknown_command() { second } else { Answer::Refused(refusal) })
+    }
+
+    async fn begin_once(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
         let start = usize::try_from(start).map_err(|e| {
             Error::new(Kind::InvalidInput, format!("byte {start} of a file")).because(e)
         })?;
@@ -205,15 +227,7 @@ impl Session {
             ftp.resume_transfer(start).await?;
             ftp.custom_data_command(command, &[Status::AboutToSend, Status::AlreadyOpen]).await
         };
-        let first = self.ask(doing, begin).await?;
-        let answer = match first {
-            Answer::Refused(refusal) if is_unknown_command(&refusal.why) => {
-                self.ftp.set_mode(Mode::Passive);
-                self.ask(doing, begin).await?
-            }
-            answer => answer,
-        };
-        Ok(match answer {
+        Ok(match self.ask(|| format!("get {command:?}"), begin).await? {
             Answer::Is((_, data)) => Answer::Is(data),
             Answer::Refused(refusal) => Answer::Refused(refusal),
         })

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::{SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
@@ -31,7 +31,7 @@ pub(crate) const PASSWORD: &str = "secret";
 #[derive(Debug)]
 pub(crate) struct FtpServer {
     pub(crate) process: Process,
-    pub(crate) addr: SocketAddrV4,
+    pub(crate) addr: SocketAddr,
     pub(crate) served: Served,
     pub(crate) certificates: Option<Certificates>,
     /// Who may not read what is forbidden.
@@ -67,15 +67,31 @@ impl FtpServer {
 
     /// TLS when it is asked for, or from the first byte.
     pub(crate) fn pyftpd(implicit: bool) -> Self {
-        let (served, addr) = (Served::new(), ports::own());
-        let certificates = Certificates::new(served.own(), *addr.ip());
+        Self::pyftpd_at(ports::own().into(), implicit.then_some("implicit"))
+    }
+
+    /// One that does not know `EPSV`.
+    pub(crate) fn old_pyftpd() -> Self {
+        Self::pyftpd_at(ports::own().into(), Some("old"))
+    }
+
+    /// By IPv6, where the machine has that.
+    pub(crate) fn ipv6_pyftpd() -> Option<Self> {
+        ports::ipv6().map(|addr| Self::pyftpd_at(addr.into(), None))
+    }
+
+    fn pyftpd_at(addr: SocketAddr, how: Option<&str>) -> Self {
+        let served = Served::new();
+        let ip = match addr {
+            SocketAddr::V4(addr) => *addr.ip(),
+            SocketAddr::V6(_) => Ipv4Addr::LOCALHOST,
+        };
+        let certificates = Certificates::new(served.own(), ip);
         let _ = tool("cloud", "ftpbench", "test");
         let mut command = Command::new(cache().join("tools/cloud/bin/python"));
         command.arg(script("pyftpd.py")).args([addr.ip().to_string(), addr.port().to_string()]);
         command.arg(served.dir()).arg(&certificates.both);
-        if implicit {
-            command.arg("implicit");
-        }
+        command.args(how);
         let server = Self::start("pyftpdlib", &command, addr, served, Some(certificates));
         Self { poor: Some("poor"), ..server }
     }
@@ -114,10 +130,11 @@ impl FtpServer {
     fn start(
         name: &str,
         command: &Command,
-        addr: SocketAddrV4,
+        addr: impl Into<SocketAddr>,
         served: Served,
         certificates: Option<Certificates>,
     ) -> Self {
+        let addr = addr.into();
         let mut process = Process::start(name, command);
         wait_until(&format!("{name} listens"), LONG, || {
             assert!(process.is_running(), "{name} ended\n{}", process.log());

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, SocketAddrV6, TcpStream},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Command,
@@ -41,6 +41,8 @@ http {
   lua_shared_dict counts 1m;
   server {
     listen @PLAIN@;
+    @IPV6@
+    listen unix:@DIR@/h2.sock http2;
     listen @TLS@ ssl http2;
     ssl_certificate @BOTH@; ssl_certificate_key @BOTH@;
     root @WWW@;
@@ -74,6 +76,13 @@ http {
   }
   server { listen @EXPIRED@ ssl; ssl_certificate @DIR@/expired.pem; ssl_certificate_key @KEY@; root @WWW@; }
 }
+stream {
+  server {
+    listen @H2@ ssl; ssl_alpn h2;
+    ssl_certificate @BOTH@; ssl_certificate_key @BOTH@;
+    proxy_pass unix:@DIR@/h2.sock;
+  }
+}
 "#;
 
 /// A running nginx.
@@ -84,6 +93,8 @@ pub(crate) struct Nginx {
     pub(crate) addr: SocketAddrV4,
     tls: SocketAddrV4,
     expired: SocketAddrV4,
+    h2: SocketAddrV4,
+    ipv6: Option<SocketAddrV6>,
     pub(crate) certificates: Certificates,
 }
 
@@ -93,7 +104,8 @@ impl Nginx {
         let served = Served::new();
         let dir = served.own();
         let addr = ports::own();
-        let (tls, expired) = (another_port(*addr.ip()), another_port(*addr.ip()));
+        let [tls, expired, h2] = std::array::from_fn(|_| another_port(*addr.ip()));
+        let ipv6 = ports::ipv6();
         fs::create_dir(dir.join("tmp")).unwrap();
         let certificates = Certificates::new(dir, *addr.ip());
         expire(&certificates);
@@ -108,6 +120,8 @@ impl Nginx {
             .replace("@PLAIN@", &addr.to_string())
             .replace("@TLS@", &tls.to_string())
             .replace("@EXPIRED@", &expired.to_string())
+            .replace("@H2@", &h2.to_string())
+            .replace("@IPV6@", &ipv6.map(|addr| format!("listen {addr};")).unwrap_or_default())
             .replace("@BOTH@", certificates.both.to_str().unwrap())
             .replace("@KEY@", certificates.key.to_str().unwrap())
             .replace("@USER@", if root { "user root;" } else { "" });
@@ -120,7 +134,7 @@ impl Nginx {
             assert!(process.is_running(), "nginx ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, served, addr, tls, expired, certificates }
+        Self { process, served, addr, tls, expired, h2, ipv6, certificates }
     }
 
     /// `path` begins with a location, as `/f/x`.
@@ -130,6 +144,16 @@ impl Nginx {
 
     pub(crate) fn tls_url(&self, path: &str) -> String {
         format!("https://{}{path}", self.tls)
+    }
+
+    /// Where only HTTP/2 is spoken.
+    pub(crate) fn h2_url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.h2)
+    }
+
+    /// By IPv6, where the machine has that.
+    pub(crate) fn ipv6_url(&self, path: &str) -> Option<String> {
+        self.ipv6.map(|addr| format!("http://{addr}{path}"))
     }
 
     /// A place, as the suite of the protocols writes into it; this must be the last that is done with it.
