@@ -39,6 +39,7 @@ mod s3_faults;
 mod s3_source;
 mod seeding;
 mod sftp;
+mod sftp_keys;
 mod shapes;
 mod storage_cmd;
 mod stream;

@@ -133,6 +133,12 @@ impl SshServer {
         Written { stranger: Some(stranger), forbidden, process, ..Written::new(&self.served, &url) }
     }
 
+    /// Lets in who has the private key of `file`, and nobody else.
+    pub(crate) fn let_in(&self, file: &Path) {
+        let authorized = self.served.own().join("authorized_keys");
+        fs::copy(file.with_extension("pub"), authorized).unwrap();
+    }
+
     /// The lines of a `known_hosts` file for this server.
     pub(crate) fn known_hosts_lines(&self) -> String {
         let key = fs::read_to_string(self.host_key.with_extension("pub")).unwrap();
@@ -162,7 +168,8 @@ impl SshServer {
     }
 }
 
-fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
+/// A private key without a password, beside its public half.
+pub(crate) fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     need("ssh-keygen", "openssh-client");
     let file = dir.join(name);
     for old in [file.clone(), file.with_extension("pub")] {
