@@ -2,7 +2,10 @@
 
 use bae::protocols::FetchOptions;
 
-use crate::support::{dav_server, dav_server::DavServer, nginx::Nginx};
+use crate::{
+    get::{get, out, random, same},
+    support::{MIB, bae::Bae, dav_server, dav_server::DavServer, nginx::Nginx},
+};
 
 fn options(nginx: &Nginx) -> FetchOptions {
     FetchOptions { cacert: Some(nginx.certificates.ca.clone()), ..FetchOptions::default() }
@@ -48,4 +51,15 @@ fn apache_keeps_the_contract_of_http_with_digest_logins() {
     let server = DavServer::apache();
     let url = server.url(dav_server::PASSWORD, "digest/").replace("dav:", "http:");
     server.ground(&url).check(server.options());
+}
+
+#[test]
+fn a_cookie_that_a_redirect_sets_opens_the_file() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(81, 5 * MIB));
+    nginx.serve("f.bin", &data);
+    get(&bae, &[&nginx.url("/members/f.bin")]).expect(24);
+    get(&bae, &[&nginx.url("/login/f.bin"), "-x", "4"]).expect(0);
+    same(&out(&bae, "f.bin"), &data);
+    // It is forgotten with the run.
+    get(&bae, &[&nginx.url("/members/f.bin"), "--overwrite"]).expect(24);
 }

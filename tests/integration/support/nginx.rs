@@ -70,6 +70,8 @@ http {
                            local part = string.rep("endless ", 8192)
                            while ngx.print(part) do ngx.flush(true) end } }
     location /cd/      { alias @WWW@/; add_header Content-Disposition "attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin"; }
+    location /login/   { add_header Set-Cookie "pass=yes; Path=/members"; rewrite ^/login/(.*)$ /members/$1 redirect; }
+    location /members/ { if ($cookie_pass != yes) { return 403; } alias @WWW@/; }
     location = /auth/secret.bin { deny all; }
     location = /f/secret.bin { deny all; }
     location /encoded/ { alias @WWW@/; add_header Content-Encoding gzip; }
