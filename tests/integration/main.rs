@@ -25,6 +25,7 @@ mod ftp;
 mod get;
 mod get_faults;
 mod get_protocols;
+mod get_stdout;
 mod http;
 mod import_url;
 mod input;
