@@ -12,8 +12,10 @@ use bae::{
 use bytes::Bytes;
 use url::Url;
 
+use crate::get::{get, out, same};
 use crate::support::{
-    s3_server::{POOR, S3Server, runtime},
+    bae::Bae,
+    s3_server::{POOR, PUBLIC, S3Server, runtime},
     scripted::{Answer, Scripted},
     served::protocol,
 };
@@ -126,6 +128,52 @@ fn a_prefix_is_a_folder_and_what_is_not_there_is_not_found() {
         let error = probe(&url, options(server)).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound, "{what}: {}", error.report());
     }
+}
+
+/// A home without keys, and no machine that has some to give.
+fn nobody(more: &[(&str, &str)]) -> Bae {
+    let bae = Bae::new();
+    let objects = format!("file://{}", bae.objects().display());
+    let env = [("AWS_EC2_METADATA_DISABLED", "true")].iter().chain(more);
+    bae.storing_at(
+        &objects,
+        env.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+    )
+}
+
+#[test]
+fn a_public_bucket_needs_no_keys() {
+    let server = S3Server::seaweed();
+    server.make_bucket(PUBLIC);
+    server.put(PUBLIC, "top/a.bin", b"for all".to_vec());
+    server.put(PUBLIC, "top/sub/b.bin", b"too".to_vec());
+    let bae = nobody(&[]);
+    get(&bae, &[&server.storage_url(PUBLIC, "top/a.bin")]).expect(0);
+    same(&out(&bae, "a.bin"), b"for all");
+    get(&bae, &[&server.storage_url(PUBLIC, "top/")]).expect(0);
+    same(&out(&bae, "top/sub/b.bin"), b"too");
+    let private = server.bucket("private");
+    server.put(&private, "a.bin", b"for few".to_vec());
+    let refused = get(&bae, &[&server.storage_url(&private, "a.bin")]).expect(24);
+    refused.says("asked without keys");
+    // Keys that the server does not know are not sent where that is said.
+    let bae = nobody(&[("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "knows")]);
+    let url = server.storage_url(PUBLIC, "top/a.bin");
+    get(&bae, &[&url]).expect(24);
+    get(&bae, &[&format!("{url}&anonymous=true")]).expect(0);
+    same(&out(&bae, "a.bin"), b"for all");
+}
+
+/// Garage says in its refusal where it is.
+#[test]
+#[ignore = "Garage takes long to install: scripts/test --all"]
+fn garage_tells_its_region() {
+    let server = S3Server::garage();
+    let bucket = server.bucket("region");
+    server.put(&bucket, "a.bin", b"far away".to_vec());
+    let url = format!("s3://{bucket}/a.bin?endpoint={}&path_style=true", server.endpoint);
+    let Found::File(remote) = probe(&url, options(&server)).unwrap() else { panic!("no file") };
+    assert_eq!(remote.len, Some(8));
 }
 
 /// As Amazon does it: a HEAD cannot say where the bucket is, other answers can.

@@ -326,6 +326,7 @@ impl S3Server {
             access_key_id: Some(self.access_key.clone()),
             secret_access_key: Some(self.secret_key.clone()),
             public_url: None,
+            anonymous: false,
         }
     }
 }
