@@ -105,6 +105,22 @@ fn a_wrong_password_is_told_by_name() {
     probe(&server.url(Some(PASSWORD)), options()).expect("the right one is taken");
 }
 
+/// As PAM has it: no password by itself, but a question that somebody is to answer.
+#[test]
+fn a_server_that_asks_for_the_password_gets_it() {
+    let server = SshServer::openssh_asking();
+    server.served.write("f.bin", b"here");
+    let options = || FetchOptions { identities: Vec::new(), ..server.options() };
+    let url = |password| format!("{}f.bin", server.url(Some(password)));
+    let Found::File(remote) = probe(&url(PASSWORD), options()).unwrap() else { panic!("no file") };
+    assert_eq!(remote.len, Some(4));
+    let error = refused(&url("wrong"), options());
+    assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Unauthenticated, 24));
+    assert!(error.report().contains("refused the password"), "{}", error.report());
+    let error = refused(&format!("{}f.bin", server.url(None)), options());
+    assert_eq!(error.kind(), Kind::Unauthenticated, "{}", error.report());
+}
+
 #[test]
 fn an_unknown_key_of_ours_is_told_by_name() {
     let server = SshServer::openssh();

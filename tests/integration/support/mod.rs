@@ -14,6 +14,7 @@ pub(crate) mod fault_proxy;
 pub(crate) mod ftp_server;
 pub(crate) mod http;
 pub(crate) mod nginx;
+pub(crate) mod pam;
 pub(crate) mod peers;
 pub(crate) mod player;
 pub(crate) mod ports;

@@ -11,7 +11,9 @@ use std::{
 use bae::protocols::{FetchOptions, HostKeys, conformance::WRONG};
 
 use super::{
-    LONG, need, ports,
+    LONG, need,
+    pam::PamWrapper,
+    ports,
     process::Process,
     served::{Served, Visitor, Written},
     tools::tool,
@@ -34,6 +36,9 @@ pub(crate) struct SshServer {
     /// The server's own.
     host_key: PathBuf,
     user: String,
+    /// Dropped after the process that uses it.
+    #[allow(dead_code, reason = "held for its drop")]
+    pam: Option<PamWrapper>,
 }
 
 impl SshServer {
@@ -43,6 +48,22 @@ impl SshServer {
 
     /// The same served again, by a server with a key of another kind, or another key of the same.
     pub(crate) fn openssh_with(served: Served, addr: SocketAddrV4, kind: &str) -> Self {
+        let sign_in = "UsePAM no\nKbdInteractiveAuthentication no\n";
+        Self::sshd(served, addr, kind, sign_in, &Command::new("/usr/sbin/sshd"))
+    }
+
+    /// OpenSSH that asks for [`PASSWORD`] as if somebody sat there, and knows no other way in. Its PAM is one of our own,
+    /// which has a user with this password.
+    pub(crate) fn openssh_asking() -> Self {
+        let served = Served::new();
+        let pam = PamWrapper::new(served.own(), &whoami(), PASSWORD, "sshd");
+        let sshd = pam.command("/usr/sbin/sshd");
+        let sign_in = "UsePAM yes\nKbdInteractiveAuthentication yes\nPubkeyAuthentication no\n";
+        let server = Self::sshd(served, ports::own(), "ed25519", sign_in, &sshd);
+        Self { pam: Some(pam), ..server }
+    }
+
+    fn sshd(served: Served, addr: SocketAddrV4, kind: &str, sign_in: &str, sshd: &Command) -> Self {
         need("/usr/sbin/sshd", "openssh-server");
         let own = served.own().to_owned();
         let host_key = make_key(&own, "host", kind);
@@ -57,8 +78,9 @@ impl SshServer {
             std::iter::once(forbids.into()).chain(ipv6.map(Into::into)).collect();
         let listen: String = others.iter().map(|addr| format!("ListenAddress {addr}\n")).collect();
         let config = format!(
-            "ListenAddress {addr}\n{listen}HostKey {host}\nPidFile none\nStrictModes no\nUsePAM no\nAuthorizedKeysFile {own}/authorized_keys\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+            "ListenAddress {addr}\n{listen}HostKey {host}\nPidFile none\nStrictModes no\n{sign_in}\
+             AuthorizedKeysFile {own}/authorized_keys\n\
+             PasswordAuthentication no\nPermitRootLogin yes\n\
              UseDNS no\nMaxStartups 100\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n\
              Match LocalPort {forbidding}\nForceCommand internal-sftp -P open\n",
             host = host_key.display(),
@@ -67,11 +89,11 @@ impl SshServer {
         );
         let file = own.join("sshd_config");
         fs::write(&file, config).unwrap();
-        let mut command = Command::new("/usr/sbin/sshd");
-        command.args(["-D", "-e", "-f"]).arg(&file);
-        let user = output(Command::new("id").arg("-un"));
+        let mut command = Command::new(sshd.get_program());
+        command.args(sshd.get_args()).args(["-D", "-e", "-f"]).arg(&file);
+        let user = whoami();
         let process = Self::started("sshd", &command, addr);
-        Self { process, addr, others, served, identity, host_key, user }
+        Self { process, addr, others, served, identity, host_key, user, pam: None }
     }
 
     pub(crate) fn rclone() -> Self {
@@ -85,7 +107,7 @@ impl SshServer {
         command.arg(&host_key).env("RCLONE_CONFIG", own.join("rclone.conf"));
         let process = Self::started("rclone serve sftp", &command, addr);
         let (others, user) = (Vec::new(), USER.to_owned());
-        Self { process, addr, others, served, identity, host_key, user }
+        Self { process, addr, others, served, identity, host_key, user, pam: None }
     }
 
     fn started(name: &str, command: &Command, addr: SocketAddrV4) -> Process {
@@ -166,6 +188,10 @@ impl SshServer {
             ..FetchOptions::default()
         }
     }
+}
+
+fn whoami() -> String {
+    output(Command::new("id").arg("-un"))
 }
 
 /// A private key without a password, beside its public half.
