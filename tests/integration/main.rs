@@ -34,6 +34,7 @@ mod memory;
 mod network;
 mod paused;
 mod peers;
+mod proxies;
 mod repair;
 mod s3;
 mod s3_faults;

@@ -44,7 +44,7 @@ pub(super) struct Content {
 }
 
 enum From {
-    Torrent(Metainfo),
+    Torrent(Box<Metainfo>),
     Server(RemoteFiles, Checks),
 }
 
@@ -92,7 +92,7 @@ impl Content {
             // There it is base64.
             in_manifest: len.div_ceil(3) * 4,
             in_catalog: len,
-            origin: From::Torrent(meta),
+            origin: From::Torrent(Box::new(meta)),
         })
     }
 

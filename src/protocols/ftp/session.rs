@@ -1,6 +1,10 @@
 //! One control connection: signed in, set to binary, and the questions asked on it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io,
+    pin::Pin,
+    time::{Duration, Instant, SystemTime},
+};
 
 use chrono::NaiveDateTime;
 use suppaftp::{
@@ -13,12 +17,13 @@ use url::Url;
 
 use super::{
     address::{Address, Security},
-    errors::{failure, is_not_there, is_unknown_command, lost, reply_code},
+    errors::{failure, is_not_there, is_unknown_command, reply_code},
     flushed::{Connector, TlsStream},
 };
 use crate::{
+    config::Proxy,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Remote, Validator, patience::Patience, tls},
+    protocols::{FetchOptions, Remote, Validator, dial::dial, patience::Patience, tls},
 };
 
 /// The connection that bytes come by.
@@ -287,6 +292,10 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
     let doing = || format!("connect to {address}");
     let at = (address.host.as_str(), address.port);
     if address.security == Security::Implicit {
+        if setup.options.proxy.is_some() {
+            return Err(Error::new(Kind::Unsupported, "ftps:// does not go through a proxy")
+                .hint("ftpes:// does, where the server knows it"));
+        }
         let connector = setup.connector().await?;
         let ftp = Ftp::connect_secure_implicit(at, connector, &address.host).await;
         let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
@@ -299,11 +308,15 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
         }
         return Ok(ftp);
     }
-    let stream = TcpStream::connect(at).await.map_err(|e| lost(doing(), e))?;
-    // Commands are short, and each waits for its answer.
-    stream.set_nodelay(true).map_err(|e| lost(doing(), e))?;
-    let ftp = Ftp::connect_with_stream(stream).await;
-    let ftp = ftp.map_err(|e| failure(doing(), e))?;
+    let proxy = setup.options.proxy.clone();
+    let stream = dial(&address.host, address.port, proxy.as_ref()).await;
+    let ftp = Ftp::connect_with_stream(stream.map_err(|e| e.within(doing()))?).await;
+    let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
+    if let Some(proxy) = proxy {
+        let host = address.host.clone();
+        ftp =
+            ftp.passive_stream_builder(move |at| by_proxy(host.clone(), at.port(), proxy.clone()));
+    }
     if address.security == Security::Plain {
         return Ok(ftp);
     }
@@ -316,6 +329,19 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
         e => failure(doing, e),
     })
 }
+
+/// A data connection by the proxy, to the host of the control connection whatever address the server gives. On a task
+/// of its own, since the library wants to share what it waits for.
+fn by_proxy(host: String, port: u16, proxy: Proxy) -> DataConnecting {
+    let dialing = tokio::spawn(async move { dial(&host, port, Some(&proxy)).await });
+    Box::pin(async move {
+        let dialed =
+            dialing.await.map_err(io::Error::other).and_then(|d| d.map_err(io::Error::other));
+        dialed.map_err(FtpError::ConnectionError)
+    })
+}
+
+type DataConnecting = Pin<Box<dyn Future<Output = FtpResult<TcpStream>> + Send + Sync>>;
 
 /// The first 14 digits of a date, down to the second: what MLSD and MDTM both give.
 pub(super) fn stamp(text: &str) -> Option<String> {

@@ -8,7 +8,7 @@
 //! [`sign_in`] says who we are; [`connection`] is the one way to ask, [`server`] has several; [`body`] is a range, [`folder`] a listing.
 //!
 //! What it refuses: a server whose key is not known, and more so one whose key is another than it was; to read settings of
-//! OpenSSH (`~/.ssh/config`), or to run its programs; a proxy.
+//! OpenSSH (`~/.ssh/config`), or to run its programs.
 
 mod address;
 mod body;
@@ -48,9 +48,6 @@ pub(super) struct Sftp {
 }
 
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
-    if options.proxy.is_some() {
-        return Err(Error::new(Kind::Unsupported, "SFTP does not go through a proxy"));
-    }
     Ok(Arc::new(Sftp { options: Arc::clone(options), servers: Mutex::default() }))
 }
 
