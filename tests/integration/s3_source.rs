@@ -66,11 +66,12 @@ impl Ground for Bucket<'_> {
         Some(visit)
     }
 
-    async fn stop(&self) -> bool {
-        if self.own {
-            self.server.kill();
-        }
+    fn may_stop(&self) -> bool {
         self.own
+    }
+
+    async fn stop(&self) {
+        self.server.kill();
     }
 }
 

@@ -148,11 +148,12 @@ impl Ground for Written<'_> {
         Some(visitor.visit(FORBIDDEN))
     }
 
-    async fn stop(&self) -> bool {
-        if let Some(process) = self.process {
-            process.kill_family();
-        }
+    fn may_stop(&self) -> bool {
         self.process.is_some()
+    }
+
+    async fn stop(&self) {
+        self.process.expect("it may be stopped").kill_family();
     }
 }
 
