@@ -51,6 +51,31 @@ fn the_usual_key_files_are_found() {
     }
 }
 
+#[test]
+fn the_users_settings_say_where_a_host_is_and_who_we_are_there() {
+    let server = SshServer::openssh();
+    let bae = home(&server);
+    let ssh = bae.home().join(".ssh");
+    let key = make_key(&ssh, "for nas", "ed25519");
+    server.let_in(&key);
+    let url = server.url(None);
+    let (user, rest) = url.strip_prefix("sftp://").unwrap().split_once('@').unwrap();
+    let path = rest.split_once('/').unwrap().1;
+    let config = format!(
+        "Host nas\n HostName {}\n Port {}\n User {user}\n IdentityFile \"~/.ssh/for nas\"\n",
+        server.addr.ip(),
+        server.addr.port(),
+    );
+    fs::write(ssh.join("config"), config).unwrap();
+    bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(0);
+    same(&out(&bae, "f.bin"), b"here");
+    // What the URL says wins.
+    let stranger = args(&bae, &[&format!("sftp://no-such-user@nas/{path}f.bin"), "--overwrite"]);
+    bae.run(stranger).expect(24).says("no-such-user");
+    fs::write(ssh.join("config"), "Host nas\n Port none\n").unwrap();
+    bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(2).says(".ssh/config");
+}
+
 /// An agent, which holds no key yet.
 fn agent(socket: &Path) -> Process {
     let mut command = Command::new("ssh-agent");
