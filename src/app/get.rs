@@ -8,7 +8,7 @@ use url::Url;
 
 use super::get_file::FileJob;
 use crate::{
-    downloads::{Effort, Mirror, Resume, Source, WriteRoom, beside, find},
+    downloads::{Effort, Mirror, Resume, Sink, Source, WriteRoom, beside, find},
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
     names,
@@ -111,6 +111,30 @@ impl Getter {
                 self.get_folder(&item, url, listing, events, cancel).await
             }
         }
+    }
+
+    /// Fetches the file that `item` names and hands it to `sink`, from its first byte to its last; nothing is kept of it
+    /// here.
+    ///
+    /// # Errors
+    /// As [`Getter::get`]; `InvalidInput` for a folder. What was handed on stays that, also when a checksum is another.
+    pub async fn get_to(
+        &self,
+        item: GetItem,
+        sink: Sink,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<FetchedFile> {
+        let Mirrors::File(source) = self.find(&item.urls, cancel).await? else {
+            let text = format!("{} is a folder, and no file to be read", place(&item.urls[0]));
+            return Err(Error::new(Kind::InvalidInput, text).hint("name a folder for it with -d"));
+        };
+        let mut checksums = item.checksums;
+        if self.order.beside {
+            checksums.push(self.beside(&item.urls[0], cancel).await?);
+        }
+        let path = item.out.unwrap_or_default();
+        FileJob { getter: self, source, path, checksums, events, cancel }.run_to(sink).await
     }
 
     async fn beside(&self, url: &Url, cancel: &CancellationToken) -> Result<Digest> {

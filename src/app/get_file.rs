@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::get::Getter;
 use crate::{
     downloads::{
-        Checksums, Fetch, PartFile, PartPlan, Snapshot, Source, State, checksum, holes::Cell,
+        Checksums, Effort, Fetch, PartFile, PartPlan, PipeTarget, Sink, Snapshot, Source, State,
+        Target, checksum,
+        holes::{Cell, Cut},
         state::Input,
     },
     error::{Error, Kind, Result},
@@ -38,11 +40,7 @@ impl FileJob<'_> {
         let begun = Instant::now();
         let remote = self.source.remote();
         let range = self.range(&remote)?;
-        // A part of a file has no checksum that anybody gives.
-        let checksums = match range {
-            None => Checksums::new(self.checksums.clone().into_iter().chain(self.source.digests())),
-            Some(_) => Checksums::default(),
-        };
+        let checksums = self.all_checksums(range.as_ref());
         if self.is_here(&remote, range.as_ref())? {
             checksums.check_file(&self.path).await?;
             PartFile::clear_leftover(&self.path);
@@ -55,15 +53,10 @@ impl FileJob<'_> {
             resume: self.getter.order.resume,
         };
         let (part, have) = PartFile::open(&self.path, plan, self.getter.room.clone())?;
-        let bytes = range.as_ref().map(|r| r.end - r.start).or(remote.len);
-        self.events.send(Event::Found(FoundFile {
-            url: place(&remote.asked),
-            path: self.path.display().to_string(),
-            bytes,
-            stored: have.len(),
-        }));
+        self.found(&remote, range.as_ref(), have.len());
         let part = Arc::new(part);
-        let fetched = self.fetch(&part, range, have).await;
+        let target = Arc::<PartFile>::clone(&part);
+        let fetched = self.fetch(target, range, have, self.getter.order.effort).await;
         let part = Arc::try_unwrap(part).map_err(|_| {
             Error::new(Kind::Internal, format!("{} is still being written", self.path.display()))
         })?;
@@ -79,12 +72,54 @@ impl FileJob<'_> {
         }
     }
 
+    /// To whoever reads it from its first byte to its last, by one connection.
+    pub(super) async fn run_to(self, sink: Sink) -> Result<FetchedFile> {
+        let begun = Instant::now();
+        let remote = self.source.remote();
+        let range = self.range(&remote)?;
+        let checksums = self.all_checksums(range.as_ref());
+        let start = range.as_ref().map_or(0, |range| range.start);
+        let proven = !self.source.validators().is_empty();
+        let target = Arc::new(PipeTarget::new(sink, start, proven, &checksums));
+        self.found(&remote, range.as_ref(), 0);
+        let effort = Effort {
+            per_server: 1,
+            split: 1,
+            cut: Cut::InOrder(u64::MAX),
+            ..self.getter.order.effort
+        };
+        let writer = Arc::<PipeTarget>::clone(&target);
+        let (bytes, downloaded) = self.fetch(writer, range, RangeSet::new(), effort).await?;
+        let target = Arc::into_inner(target)
+            .ok_or_else(|| Error::new(Kind::Internal, "the output is still being written"))?;
+        target.finish(&place(&remote.asked))?;
+        Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
+    }
+
+    /// A part of a file has no checksum that anybody gives.
+    fn all_checksums(&self, range: Option<&Range<u64>>) -> Checksums {
+        match range {
+            None => Checksums::new(self.checksums.clone().into_iter().chain(self.source.digests())),
+            Some(_) => Checksums::default(),
+        }
+    }
+
+    fn found(&self, remote: &Remote, range: Option<&Range<u64>>, stored: u64) {
+        self.events.send(Event::Found(FoundFile {
+            url: place(&remote.asked),
+            path: self.path.display().to_string(),
+            bytes: range.map(|r| r.end - r.start).or(remote.len),
+            stored,
+        }));
+    }
+
     /// Fetches what is not here. Returns the bytes of the file and those that came.
     async fn fetch(
         &self,
-        part: &Arc<PartFile>,
+        target: Arc<dyn Target>,
         range: Option<Range<u64>>,
         have: RangeSet,
+        effort: Effort,
     ) -> Result<(u64, u64)> {
         let order = &self.getter.order;
         let limits = vec![Arc::clone(&self.getter.limit), RateLimit::new(order.limit_each)];
@@ -95,8 +130,7 @@ impl FileJob<'_> {
         };
         let several = self.source.mirrors().len() > 1;
         let source = self.source.clone();
-        let target = Arc::<PartFile>::clone(part);
-        let fetch = Fetch::new(source, target, range, &have, order.effort, limits, sink);
+        let fetch = Fetch::new(source, target, range, &have, effort, limits, sink);
         let done = fetch.run(self.cancel).await;
         told.end(done.as_ref().err());
         let done = done.map_err(|e| match (e.kind(), e.hint_text()) {

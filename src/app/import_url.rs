@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, BadPiece, FetchOrder, ReadStream, RepairRequest,
+    App, BadPiece, FetchOrder, ImportRequest, ReadStream, RepairRequest,
     import::{Filled, Job, check_room},
     plan::{plain_file, ranges_wanted},
     remote::{Likeness, OPEN_LEN, Record, file_rows, has_open_end},
     source::RemoteFiles,
 };
 use crate::{
-    catalog::{ImportRow, ImportState, NewImport},
+    catalog::{Catalog, ImportRow, ImportState, NewImport},
     downloads::{Checksums, Resume, beside},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
@@ -45,10 +45,8 @@ impl OpenedFiles {
 
 impl Job<'_> {
     pub(super) async fn import_files(&self, found: RemoteFiles) -> Result<Imported> {
-        if self.request.seed {
-            let text = "what comes from a URL cannot be seeded: there is no swarm for it";
-            return Err(Error::new(Kind::InvalidInput, text).hint("leave out --seed"));
-        }
+        refuse_to_seed_files(self.request)?;
+        refuse_checksums_of_folders(&self.request.fetch, &found)?;
         let opened = self.open_files(&found).await?;
         if let Some(streams) = &self.request.streams {
             self.app.stream(opened.row.id.as_str(), streams).await?;
@@ -57,8 +55,7 @@ impl Job<'_> {
         let checked = complete && opened.row.state == ImportState::Imported;
         let (opened, downloaded) =
             if complete { (opened, 0) } else { self.fill_files(opened, found).await? };
-        let asked = !self.request.fetch.checksums.is_empty() || self.request.fetch.beside;
-        if !checked || asked {
+        if !checked || checks(&self.request.fetch) {
             self.check_stored(&opened).await?;
         }
         // All that is left where nothing had to be fetched, or its length was not known.
@@ -116,11 +113,7 @@ impl Job<'_> {
                 }
                 Ok(Checksums::new(given.into_iter().chain(remote.digests.iter().cloned())))
             }
-            _ if checksums.is_empty() && !looks => Ok(Checksums::default()),
-            _ => {
-                let text = "a checksum is of one file, and this is a folder";
-                Err(Error::new(Kind::InvalidInput, text))
-            }
+            _ => Ok(Checksums::default()),
         }
     }
 
@@ -144,35 +137,15 @@ impl Job<'_> {
     /// The import of this source here that is of the files found, ready to be gone on with.
     async fn known_files(&self, found: &RemoteFiles) -> Result<Option<ImportRow>> {
         let catalog = &self.app.catalog;
-        let source = redact::without_password(&self.request.source);
-        let known = catalog.find_by_source(&source, &self.place.name)?;
-        let any = !known.is_empty();
-        for row in known {
-            let record = Record::parse(catalog.remote(&row.id)?.as_deref());
-            let likeness = record.likeness(&catalog.files(&row.id)?, found);
-            if likeness != Likeness::Other {
-                self.forget_unproven(&row, likeness).await?;
-                return Ok(Some(catalog.get(&row.id)?));
-            }
-        }
-        if any && self.request.fetch.resume != Resume::Fresh {
-            let text =
-                format!("what is at this URL is not what was imported from it ({})", found.name);
-            return Err(Error::new(Kind::Changed, text)
-                .hint("give --fresh to import what is there now as well"));
-        }
-        Ok(None)
+        let known = begun_before(catalog, self.request, &self.place.name, found)?;
+        let Some((row, likeness)) = known else { return Ok(None) };
+        self.forget_unproven(&row, likeness).await?;
+        catalog.get(&row.id).map(Some)
     }
 
     /// Forgets what is stored of an import that is to begin anew.
     async fn forget_unproven(&self, row: &ImportRow, likeness: Likeness) -> Result<()> {
-        let complete = row.state == ImportState::Imported;
-        let keeps = match (self.request.fetch.resume, likeness) {
-            (Resume::Fresh, _) => false,
-            (_, Likeness::Proven) => true,
-            (Resume::Trusting, _) => row.len != OPEN_LEN,
-            _ => complete,
-        };
+        let keeps = keeps(self.request.fetch.resume, likeness, row);
         let stored = self.app.open_store(row, &self.place)?.stored();
         if keeps || stored.is_empty() {
             return Ok(());
@@ -214,6 +187,63 @@ impl Job<'_> {
         }
         Ok(())
     }
+}
+
+/// The import of this source in this place that is of the files found, as far as can be told.
+///
+/// # Errors
+/// `Changed` when there are imports of this source, and of none of them are the files.
+pub(super) fn begun_before(
+    catalog: &Catalog,
+    request: &ImportRequest,
+    storage: &str,
+    found: &RemoteFiles,
+) -> Result<Option<(ImportRow, Likeness)>> {
+    let known = catalog.find_by_source(&redact::without_password(&request.source), storage)?;
+    let any = !known.is_empty();
+    for row in known {
+        let record = Record::parse(catalog.remote(&row.id)?.as_deref());
+        let likeness = record.likeness(&catalog.files(&row.id)?, found);
+        if likeness != Likeness::Other {
+            return Ok(Some((row, likeness)));
+        }
+    }
+    if any && request.fetch.resume != Resume::Fresh {
+        let text = format!("what is at this URL is not what was imported from it ({})", found.name);
+        return Err(Error::new(Kind::Changed, text)
+            .hint("give --fresh to import what is there now as well"));
+    }
+    Ok(None)
+}
+
+/// Whether what is stored of an import that was begun is gone on with.
+pub(super) fn keeps(resume: Resume, likeness: Likeness, row: &ImportRow) -> bool {
+    match (resume, likeness) {
+        (Resume::Fresh, _) => false,
+        (_, Likeness::Proven) => true,
+        (Resume::Trusting, _) => row.len != OPEN_LEN,
+        _ => row.state == ImportState::Imported,
+    }
+}
+
+/// Whether the user wants what is stored to be held against a checksum.
+pub(super) fn checks(fetch: &FetchOrder) -> bool {
+    !fetch.checksums.is_empty() || fetch.beside
+}
+
+pub(super) fn refuse_checksums_of_folders(fetch: &FetchOrder, found: &RemoteFiles) -> Result<()> {
+    if found.files.len() == 1 || !checks(fetch) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::InvalidInput, "a checksum is of one file, and this is a folder"))
+}
+
+pub(super) fn refuse_to_seed_files(request: &ImportRequest) -> Result<()> {
+    if !request.seed {
+        return Ok(());
+    }
+    let text = "what comes from a URL cannot be seeded: there is no swarm for it";
+    Err(Error::new(Kind::InvalidInput, text).hint("leave out --seed"))
 }
 
 impl App {

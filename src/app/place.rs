@@ -60,6 +60,7 @@ async fn s3_settings(profile: &S3Profile) -> Result<S3Settings> {
         access_key_id: revealed(profile.access_key_id.as_ref()).await?,
         secret_access_key: revealed(profile.secret_access_key.as_ref()).await?,
         public_url: profile.public_url.clone(),
+        anonymous: false,
     })
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Fa
         layout: args.layout.into(),
         fetch: fetch.await?,
         network,
-        seed: false,
+        seed: args.seed,
         seeding: context.config.seeding.clone(),
         timeout: context.config.timeout,
         streams: None,
@@ -80,6 +80,10 @@ fn lines(estimate: &Estimate) -> Vec<String> {
     if tally.resent > 0 {
         let text = format!("{} once more, for whole files", ByteSize(tally.resent));
         fields.push(("sends again", text));
+    }
+    if tally.checked > 0 {
+        let text = format!("{}, to hold it against its checksum", ByteSize(tally.checked));
+        fields.push(("reads back", text));
     }
     fields.extend([
         ("manifest", format!("about {}", ByteSize(estimate.manifest))),
@@ -182,7 +186,8 @@ mod tests {
 
     fn estimate() -> Estimate {
         let requests = Requests { put: 65, ..Requests::default() };
-        let tally = Tally { payload: 1 << 30, objects: 64, requests, reads: 1024, resent: 0 };
+        let tally =
+            Tally { payload: 1 << 30, objects: 64, requests, reads: 1024, ..Tally::default() };
         let usage = Usage { stored: 1 << 30, put: 65, get: 1024, ..Usage::default() };
         let prices = Prices::table();
         Estimate {

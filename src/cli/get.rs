@@ -1,6 +1,13 @@
 //! `get`: URLs to plain files.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::{Args, ValueHint, builder::BoolishValueParser};
 use tokio::task::JoinSet;
@@ -29,7 +36,7 @@ pub(super) struct GetArgs {
     /// What to fetch: files, or folders where the protocol has such
     #[arg(value_name = "URL", required_unless_present = "input_file", value_hint = ValueHint::Url)]
     urls: Vec<String>,
-    /// The file's name, or its path below --dir [default: what the server calls it]
+    /// The file's name, or its path below --dir; - is standard output [default: what the server calls it]
     #[arg(short, long, env = "BAE_OUT", value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
     /// The folder it goes to [default: this one]
@@ -71,6 +78,9 @@ pub(super) struct GetArgs {
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
     let getter = Getter::new(order(&context, &args).await?);
+    if args.out.as_deref() == Some(Path::new(STDOUT)) {
+        return print(context, getter, items).await;
+    }
     let (sink, events) = EventSink::channel();
     let (cancel, out) = (context.cancel.clone(), context.out.clone());
     let work = get_all(getter, items, sink, cancel, out);
@@ -80,6 +90,37 @@ pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> 
             .hint("run the same command again to go on; what is here is not fetched again")
             .into()),
         Some(kind) => Err(Failure::Reported(kind)),
+    }
+}
+
+/// As `-o`, standard output.
+const STDOUT: &str = "-";
+
+/// Fetches one file to standard output. A reader that has seen enough ends it well, as it ends `cat`.
+async fn print(context: Context, getter: Getter, items: Vec<GetItem>) -> Result<(), Failure> {
+    if context.out.is_json() {
+        let text = "-o - and --json both want standard output";
+        return Err(Error::new(Kind::InvalidInput, text).hint("leave out one of them").into());
+    }
+    let (out, closed) = (context.out.piped(), Arc::new(AtomicBool::new(false)));
+    let sink = {
+        let (out, closed) = (out.clone(), Arc::clone(&closed));
+        Box::new(move |bytes: &[u8]| {
+            let written = out.raw_io(bytes);
+            let gone = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+            closed.fetch_or(gone, Ordering::Relaxed);
+            written
+        })
+    };
+    let (told, events) = EventSink::channel();
+    let work = async {
+        let item = items.into_iter().next().expect("one was counted");
+        getter.get_to(item, sink, &told, &context.cancel).await
+    };
+    match follow(&out, events, &context.cancel, work).await {
+        Err(_) if closed.load(Ordering::Relaxed) => Err(Failure::PipeClosed),
+        Err(Failure::Error(e)) if e.kind() == Kind::Cancelled => Err(interrupted().into()),
+        done => done.map(drop),
     }
 }
 

@@ -45,12 +45,19 @@ pub(super) struct Output {
     json: bool,
     quiet: bool,
     verbose: bool,
+    /// Standard output carries a file, and nothing else.
+    piped: bool,
 }
 
 impl Output {
     pub(super) fn new(global: &GlobalArgs, stderr: Stderr) -> Self {
         let GlobalArgs { json, quiet, verbose, .. } = *global;
-        Self { stderr, json, quiet, verbose: verbose > 0 }
+        Self { stderr, json, quiet, verbose: verbose > 0, piped: false }
+    }
+
+    /// The same, with everything but a file's bytes on standard error.
+    pub(super) fn piped(&self) -> Self {
+        Self { piped: true, ..self.clone() }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -77,10 +84,14 @@ impl Output {
 
     /// Bytes as they are.
     pub(super) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.raw_io(bytes)?)
+    }
+
+    /// The same for whoever has an error of their own to make of it.
+    pub(super) fn raw_io(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
-        stdout.flush()?;
-        Ok(())
+        stdout.flush()
     }
 
     /// One line of data.
@@ -90,7 +101,14 @@ impl Output {
 
     /// One line of data that says how a command ended: not with `--quiet`.
     pub(super) fn done(&self, text: impl Display) -> Result<(), Failure> {
-        if self.quiet { Ok(()) } else { self.line(text) }
+        match (self.quiet, self.piped) {
+            (true, _) => Ok(()),
+            (false, false) => self.line(text),
+            (false, true) => {
+                self.note(text);
+                Ok(())
+            }
+        }
     }
 
     /// One JSON object on one line.

@@ -82,6 +82,8 @@ pub struct Usage {
     pub delete: u64,
     /// Requests of the import that read or look.
     pub look: u64,
+    /// Bytes that the import reads back.
+    pub read: u64,
     /// Requests for reading all of it back once.
     pub get: u64,
 }
@@ -92,7 +94,7 @@ pub struct Cost {
     pub provider: String,
     /// For keeping it, a month.
     pub month: f64,
-    /// Requests of the import, once.
+    /// Requests of the import and what it reads back, once.
     pub import: f64,
     /// Requests and egress of reading all of it once, outside of the provider's network.
     pub read_back: f64,
@@ -130,7 +132,7 @@ impl Provider {
                 + million(usage.copy, self.copy)
                 + million(usage.list, self.list)
                 + million(usage.delete, self.delete)
-                + million(usage.look, self.get),
+                + self.reading(usage.look, usage.read),
             read_back: self.reading(usage.get, usage.stored),
             min_days: self.min_days,
             min_month: self.min_month,

@@ -1,6 +1,6 @@
 //! The contract of [`Protocol`] as one suite: every protocol passes it against every server there is.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,10 +21,31 @@ pub trait Ground: Send + Sync + fmt::Debug {
     fn url(&self) -> Url;
 
     /// Whether the protocol has folders.
-    fn has_folders(&self) -> bool {
-        true
-    }
+    fn has_folders(&self) -> bool;
+
+    /// The same folder for somebody whose password is [`WRONG`], or who has another key. `None` where everybody is let
+    /// in.
+    fn stranger(&self) -> Option<Visit>;
+
+    /// A file that is there and may not be read, or that may not be seen either. `None` where all may be.
+    async fn forbidden(&self) -> Option<Visit>;
+
+    /// Whether nobody needs the server after this.
+    fn may_stop(&self) -> bool;
+
+    /// Kills the server, in the middle of what it does, for good.
+    async fn stop(&self);
 }
+
+/// Somebody who goes somewhere.
+#[derive(Debug)]
+pub struct Visit {
+    pub protocol: Arc<dyn Protocol>,
+    pub url: Url,
+}
+
+/// A password that is nobody's, and that nothing repeats.
+pub const WRONG: &str = "hunter2-is-nobodys";
 
 /// Names that mean something to a shell, a URL, a pattern or a command line, and here mean themselves.
 const NAMES: &[&str] = &[
@@ -60,6 +81,11 @@ pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
     if ground.has_folders() {
         suite.lists_folders().await;
         suite.lists_an_empty_end().await;
+    }
+    suite.tells_a_stranger().await;
+    suite.tells_what_is_forbidden().await;
+    if ground.may_stop() {
+        suite.notices_that_the_server_has_gone().await;
     }
 }
 
@@ -263,6 +289,52 @@ impl Suite<'_> {
         let listing = self.folder("thin").await;
         assert_eq!(listing.files.len(), 1, "a folder of one empty file: {listing:?}");
         assert_eq!(listing.files[0].remote.len, Some(0));
+    }
+
+    async fn tells_a_stranger(&self) {
+        self.write("for friends.bin", &pattern(1000, 8)).await;
+        let Some(Visit { protocol, url }) = self.ground.stranger() else { return };
+        let error = failure(protocol.probe(&below(&url, "for friends.bin")).await);
+        assert_eq!(error.kind().exit_code(), 24, "a stranger is told so: {}", error.report());
+        let said = format!("{} {error:?} {:?}", error.report(), error.hint_text());
+        assert!(!said.contains(WRONG), "the password is repeated: {said}");
+    }
+
+    async fn tells_what_is_forbidden(&self) {
+        let Some(Visit { protocol, url }) = self.ground.forbidden().await else { return };
+        let got = async {
+            match protocol.probe(&url).await? {
+                Found::File(remote) => {
+                    let mut stream = protocol.open(&remote, Wanted::ALL).await?;
+                    next(&mut stream).await.transpose()
+                }
+                Found::Folder(_) => panic!("{url} is a file, and was taken for a folder"),
+            }
+        };
+        let error = failure(got.await);
+        let kind = error.kind();
+        assert_eq!(kind, Kind::PermissionDenied, "what is forbidden: {}", error.report());
+    }
+
+    /// In the middle of a file. Nothing can be tested on this server any more.
+    async fn notices_that_the_server_has_gone(&self) {
+        let body = Bytes::from(vec![7; 64 << 20]);
+        self.write("big.bin", &body).await;
+        let remote = self.file("big.bin").await;
+        let opened = self.protocol.open(&remote, Wanted::ALL).await;
+        let mut stream = opened.unwrap_or_else(|e| panic!("open failed: {}", e.report()));
+        next(&mut stream).await.expect("there are bytes").expect("they come");
+        self.ground.stop().await;
+        let error = loop {
+            match next(&mut stream).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error,
+                None => panic!("the end of a file that did not come whole"),
+            }
+        };
+        assert!(error.kind().is_retryable(), "it may come back: {}", error.report());
+        let error = failure(self.protocol.open(&remote, Wanted::ALL).await);
+        assert!(error.kind().is_retryable(), "nobody is there now: {}", error.report());
     }
 }
 

@@ -11,6 +11,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod dial;
 mod ftp;
 mod http;
 mod listing;

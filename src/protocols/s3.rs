@@ -2,7 +2,8 @@
 //!
 //! The client is the one of `backends`, so everything that is known of S3 places holds here too. A URL's parameters say
 //! where the bucket is, as a storage's do (`endpoint`, `region`, `path_style`); keys come from the login (the access key
-//! is the user, the secret key the password), else from where AWS tools look for them.
+//! is the user, the secret key the password), else from where AWS tools look for them. Where there are none, and with
+//! `anonymous=true`, requests are not signed.
 //!
 //! What it refuses: keys that are no paths (empty parts, `.`, `..`), since files are made of them; a proxy other than
 //! the environment's.
@@ -180,11 +181,8 @@ fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
         match &*name {
             "endpoint" => endpoint = Some(value.into_owned()),
             "region" => settings.region = Some(value.into_owned()),
-            "path_style" => {
-                let wrong =
-                    || bad(format!("path_style of an S3 URL is {value:?}")).hint("true or false");
-                settings.path_style = Some(value.parse().map_err(|_| wrong())?);
-            }
+            "path_style" => settings.path_style = Some(flag(&name, &value)?),
+            "anonymous" => settings.anonymous = flag(&name, &value)?,
             // Without the value, which may be a key.
             _ => return Err(bad(format!("an S3 URL has the parameter {name:?}")).hint(FORM)),
         }
@@ -199,6 +197,9 @@ fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
         let wrong = || bad("the endpoint of an S3 URL is no http URL".into()).hint(FORM);
         settings.endpoint = Some(endpoint.ok_or_else(wrong)?);
     }
+    if settings.anonymous {
+        return Ok(settings);
+    }
     if let Some(login) = options.login_of(url) {
         let secret = login.password.map(|secret| secret.reveal()).transpose()?;
         let missing = || bad(format!("the access key {} has no secret key", login.user));
@@ -208,8 +209,15 @@ fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
     Ok(settings)
 }
 
-const FORM: &str =
-    "s3://bucket/key?endpoint=https://host&region=NAME&path_style=true, all parameters optional";
+fn flag(name: &str, value: &str) -> Result<bool> {
+    value.parse().map_err(|_| {
+        let text = format!("{name} of an S3 URL is {value:?}");
+        Error::new(Kind::InvalidInput, text).hint("true or false")
+    })
+}
+
+const FORM: &str = "s3://bucket/key?endpoint=https://host&region=NAME&path_style=true&anonymous=true, \
+     all parameters optional";
 
 #[cfg(test)]
 mod tests {
@@ -238,6 +246,7 @@ mod tests {
             "s3://b/key?secret_access_key=hunter2",
             "s3://b/key?endpoint=ftp://hunter2",
             "s3://b/key?path_style=perhaps",
+            "s3://b/key?anonymous=perhaps",
         ] {
             let error = of(url).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput, "{url}");
@@ -259,6 +268,9 @@ mod tests {
         assert_eq!(found.access_key_id.as_deref(), Some("AKIA"));
         assert_eq!(found.secret_access_key.as_deref(), Some("s"));
         assert!(settings(&url, &login(None)).is_err());
+        let nobody = Url::parse("s3://b/k?anonymous=true").unwrap();
+        let found = settings(&nobody, &login(Some("s"))).unwrap();
+        assert!(found.anonymous && found.access_key_id.is_none());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Tally {
     pub payload: u64,
     /// Bytes that are read back and sent once more, where the place cannot make whole files of chunks by itself.
     pub resent: u64,
+    /// Bytes that are read back in the end and held against a checksum.
+    pub checked: u64,
     /// Objects that hold the payload in the end.
     pub objects: u64,
     pub requests: Requests,
@@ -104,6 +106,12 @@ pub fn tally(
 }
 
 impl Tally {
+    /// Counts that so many bytes are read back and held against a checksum.
+    pub fn check(&mut self, len: u64) {
+        self.checked += len;
+        self.requests.get += len.div_ceil(WINDOW);
+    }
+
     fn keep(&mut self, len: u64) {
         self.objects += 1;
         self.reads += len.div_ceil(WINDOW);
@@ -260,6 +268,13 @@ mod tests {
         assert_eq!((found.requests.put, found.requests.delete), (4, 3));
         assert_eq!((found.requests.begin, found.requests.part, found.requests.copy), (1, 3, 0));
         assert_eq!(found.requests.get, 1 + 40);
+    }
+
+    #[test]
+    fn what_is_held_against_a_checksum_is_read_once_more() {
+        let mut found = chunks(&[40 * MIB + 1]);
+        found.check(40 * MIB + 1);
+        assert_eq!((found.checked, found.requests.get, found.reads), (40 * MIB + 1, 41, 41));
     }
 
     #[test]

@@ -4,9 +4,8 @@ use std::{fs, os::unix::fs::symlink};
 
 use bae::{
     Error, Kind,
-    protocols::{FetchOptions, Found, HostKeys, Wanted, conformance, next},
+    protocols::{FetchOptions, Found, HostKeys},
 };
-use url::Url;
 
 use crate::support::{
     ports,
@@ -14,11 +13,6 @@ use crate::support::{
     served::{Served, Written, protocol},
     ssh_server::{PASSWORD, SshServer},
 };
-
-fn passes_the_suite(server: &SshServer, url: &str, options: FetchOptions) {
-    let ground = Written { served: &server.served, url: Url::parse(url).unwrap() };
-    runtime().block_on(conformance::check(&*protocol(url, options), &ground));
-}
 
 /// What is at `url`, for a client with these options.
 fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
@@ -34,14 +28,23 @@ fn refused(url: &str, options: FetchOptions) -> Error {
 #[test]
 fn openssh_keeps_the_contract() {
     let server = SshServer::openssh();
-    passes_the_suite(&server, &server.url(None), server.options());
+    server.ground().check(server.options());
 }
 
 #[test]
 fn rclone_keeps_the_contract_over_sftp() {
     let server = SshServer::rclone();
     let options = FetchOptions { identities: Vec::new(), ..server.options() };
-    passes_the_suite(&server, &server.url(Some(PASSWORD)), options);
+    server.ground().check(options);
+}
+
+#[test]
+fn sftp_goes_by_ipv6() {
+    let server = SshServer::openssh();
+    let Some(url) = server.ipv6_url() else {
+        return eprintln!("this machine has no IPv6: nothing is tested");
+    };
+    Written::new(&server.served, &url).check(server.options());
 }
 
 #[test]
@@ -63,7 +66,7 @@ fn an_unknown_host_key_is_refused_with_the_flag_that_accepts_it() {
 #[test]
 fn a_changed_host_key_is_refused_whatever_is_accepted() {
     let first = SshServer::openssh();
-    let known = first.known_hosts_line();
+    let known = first.known_hosts_lines();
     let addr = first.addr;
     drop(first);
     let second = SshServer::openssh_with(Served::new(), addr, "ed25519");
@@ -102,6 +105,22 @@ fn a_wrong_password_is_told_by_name() {
     probe(&server.url(Some(PASSWORD)), options()).expect("the right one is taken");
 }
 
+/// As PAM has it: no password by itself, but a question that somebody is to answer.
+#[test]
+fn a_server_that_asks_for_the_password_gets_it() {
+    let server = SshServer::openssh_asking();
+    server.served.write("f.bin", b"here");
+    let options = || FetchOptions { identities: Vec::new(), ..server.options() };
+    let url = |password| format!("{}f.bin", server.url(Some(password)));
+    let Found::File(remote) = probe(&url(PASSWORD), options()).unwrap() else { panic!("no file") };
+    assert_eq!(remote.len, Some(4));
+    let error = refused(&url("wrong"), options());
+    assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Unauthenticated, 24));
+    assert!(error.report().contains("refused the password"), "{}", error.report());
+    let error = refused(&format!("{}f.bin", server.url(None)), options());
+    assert_eq!(error.kind(), Kind::Unauthenticated, "{}", error.report());
+}
+
 #[test]
 fn an_unknown_key_of_ours_is_told_by_name() {
     let server = SshServer::openssh();
@@ -129,31 +148,4 @@ fn links_out_of_a_folder_are_not_followed_and_loops_end() {
     let Found::Folder(listing) = found else { panic!("no folder") };
     let files: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(files, ["in", "inside.bin"]);
-}
-
-#[test]
-fn a_server_that_goes_away_is_an_error_that_may_pass() {
-    let mut server = SshServer::openssh();
-    server.served.write("big.bin", &vec![7; 64 << 20]);
-    let url = format!("{}big.bin", server.url(None));
-    let protocol = protocol(&url, server.options());
-    runtime().block_on(async {
-        let Found::File(remote) = protocol.probe(&url.parse().unwrap()).await.unwrap() else {
-            panic!("no file")
-        };
-        let mut stream = protocol.open(&remote, Wanted::ALL).await.unwrap();
-        next(&mut stream).await.unwrap().unwrap();
-        // The one that listens and the one that serves us: sshd has a process for each connection.
-        server.process.kill_family();
-        let error = loop {
-            match next(&mut stream).await {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break error,
-                None => panic!("the end of a file that did not come whole"),
-            }
-        };
-        assert!(error.kind().is_retryable(), "{}", error.report());
-        let error = protocol.open(&remote, Wanted::ALL).await.err().expect("nobody is there");
-        assert!(error.kind().is_retryable(), "{}", error.report());
-    });
 }

@@ -1,27 +1,13 @@
 //! WebDAV from real servers: the suite of the protocols with every login, and answers that are none.
 
-use bae::{
-    Error, Kind,
-    protocols::{FetchOptions, Found, Wanted, conformance, next},
-};
-use url::Url;
+use bae::{Error, Kind, protocols::FetchOptions};
 
 use crate::support::{
     dav_server::{DavServer, PASSWORD},
     s3_server::runtime,
     scripted::{Answer, Scripted},
-    served::{Written, protocol},
+    served::protocol,
 };
-
-fn options(server: &DavServer) -> FetchOptions {
-    let cacert = server.certificates.as_ref().map(|certificates| certificates.ca.clone());
-    FetchOptions { cacert, ..FetchOptions::default() }
-}
-
-fn passes_the_suite(server: &DavServer, url: &str) {
-    let ground = Written { served: &server.served, url: Url::parse(url).unwrap() };
-    runtime().block_on(conformance::check(&*protocol(url, options(server)), &ground));
-}
 
 fn refused(url: &str, options: FetchOptions) -> Error {
     let probe = runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()));
@@ -33,36 +19,34 @@ fn refused(url: &str, options: FetchOptions) -> Error {
 #[test]
 fn apache_keeps_the_contract_with_basic_logins() {
     let server = DavServer::apache();
-    passes_the_suite(&server, &server.url(PASSWORD, "basic/"));
+    server.ground(&server.url(PASSWORD, "basic/")).check(server.options());
 }
 
 #[test]
 fn apache_keeps_the_contract_with_digest_logins() {
     let server = DavServer::apache();
-    passes_the_suite(&server, &server.url(PASSWORD, "digest/"));
+    server.ground(&server.url(PASSWORD, "digest/")).check(server.options());
 }
 
 #[test]
 fn apache_keeps_the_contract_over_tls() {
     let server = DavServer::apache();
-    passes_the_suite(&server, &server.tls_url("basic/"));
+    server.ground(&server.tls_url("basic/")).check(server.options());
 }
 
 #[test]
 fn rclone_keeps_the_contract_over_webdav() {
     let server = DavServer::rclone();
-    passes_the_suite(&server, &server.url(PASSWORD, ""));
+    server.ground(&server.url(PASSWORD, "")).check(server.options());
 }
 
 #[test]
-fn a_wrong_webdav_password_is_told_by_name() {
+fn a_webdav_server_that_wants_a_login_is_told_by_name() {
     let server = DavServer::apache();
     for place in ["basic/", "digest/"] {
-        let error = refused(&server.url("wrong", place), options(&server));
+        let error = refused(&server.url_of_anyone(place), server.options());
         assert_eq!(error.kind(), Kind::Unauthenticated, "{place}: {}", error.report());
         assert_eq!(error.kind().exit_code(), 24);
-        let error = refused(&server.url_of_anyone(place), options(&server));
-        assert_eq!(error.kind(), Kind::Unauthenticated, "{place}: {}", error.report());
     }
 }
 
@@ -112,28 +96,4 @@ fn a_place_without_webdav_is_told_so() {
     let error = refused(&dav_url(&server, "x"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.report().contains("WebDAV is not spoken here"), "{}", error.report());
-}
-
-#[test]
-fn a_webdav_server_that_goes_away_is_an_error_that_may_pass() {
-    let mut server = DavServer::apache();
-    server.served.write("big.bin", &vec![7; 64 << 20]);
-    let url = server.url(PASSWORD, "basic/big.bin");
-    let protocol = protocol(&url, options(&server));
-    runtime().block_on(async {
-        let Found::File(remote) = protocol.probe(&url.parse().unwrap()).await.unwrap() else {
-            panic!("no file")
-        };
-        let mut stream = protocol.open(&remote, Wanted::ALL).await.unwrap();
-        next(&mut stream).await.unwrap().unwrap();
-        server.process.kill_family();
-        let error = loop {
-            match next(&mut stream).await {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break error,
-                None => panic!("the end of a file that did not come whole"),
-            }
-        };
-        assert!(error.kind().is_retryable(), "{}", error.report());
-    });
 }

@@ -18,6 +18,7 @@ use std::{
 use aws_config::default_provider::{
     credentials::DefaultCredentialsChain, region::DefaultRegionChain,
 };
+use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
 use aws_sdk_s3::{
     Client, Config,
     config::{
@@ -78,13 +79,15 @@ impl Wire {
             Error::new(Kind::InvalidInput, format!("no region is given for {place}"))
                 .hint("set region of the storage, or AWS_REGION")
         })?;
-        let keys = keys(settings, &region).await;
+        let keys = match settings.anonymous {
+            true => None,
+            false => Some(keys(settings, &region).await),
+        };
         let clock = Arc::new(Clock::default());
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .app_name(AppName::new("bae").expect("three letters are a name"))
             .region(region)
-            .credentials_provider(keys)
             .http_client(http_client())
             .force_path_style(settings.path_style.unwrap_or(quirks.path_style))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -94,6 +97,10 @@ impl Wire {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(WatchClock(Arc::clone(&clock)));
         config.set_endpoint_url(settings.endpoint.as_ref().map(ToString::to_string));
+        match keys {
+            Some(keys) => config.set_credentials_provider(Some(keys)),
+            None => config.set_allow_no_auth(),
+        };
         Ok(Self {
             client: Client::from_conf(config.build()),
             bucket: settings.bucket.clone(),
@@ -206,6 +213,17 @@ async fn keys(settings: &S3Settings, region: &Region) -> SharedCredentialsProvid
             SharedCredentialsProvider::new(chain.build().await)
         }
     }
+}
+
+/// Whether there are no keys, neither given nor where AWS tools look for them. Any other trouble with them is none of
+/// this.
+pub(super) async fn has_no_keys(settings: &S3Settings, quirks: &Quirks) -> bool {
+    if settings.access_key_id.is_some() {
+        return false;
+    }
+    let Some(region) = region(settings, quirks).await else { return false };
+    let found = keys(settings, &region).await.provide_credentials().await;
+    matches!(found, Err(CredentialsError::CredentialsNotLoaded(_)))
 }
 
 /// rustls with aws-lc-rs, as everything else here, and `HTTPS_PROXY` honoured, which the SDK's own client does not.

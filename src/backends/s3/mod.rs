@@ -59,6 +59,8 @@ pub struct S3Settings {
     /// in them, web identity, the metadata service.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<String>,
+    /// Requests are not signed: for buckets that everybody may read.
+    pub anonymous: bool,
     /// Where the bucket can be read by everyone.
     pub public_url: Option<Url>,
 }

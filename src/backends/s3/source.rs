@@ -14,11 +14,11 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::stream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Quirks, S3Settings,
-    client::{PATIENCE, Wire},
+    client::{PATIENCE, Wire, has_no_keys},
     errors::{Failure, Op, Place},
     get::Sent,
     object::unsigned,
@@ -54,6 +54,8 @@ pub struct S3Source {
     place: Arc<Place>,
     /// Made at the first call, and again when the bucket says where it is.
     wire: Mutex<Option<Arc<Wire>>>,
+    /// Nobody has keys: found out at the first call.
+    keyless: OnceCell<bool>,
 }
 
 impl S3Source {
@@ -69,7 +71,7 @@ impl S3Source {
             settings.region = Some(given.unwrap_or_else(|| "us-east-1".to_owned()));
         }
         let place = Arc::new(Place::of(&settings));
-        Self { settings, quirks, place, wire: Mutex::new(None) }
+        Self { settings, quirks, place, wire: Mutex::new(None), keyless: OnceCell::new() }
     }
 
     /// What is told of the object `key`; `None` when there is none.
@@ -90,7 +92,7 @@ impl S3Source {
                 content_type: found.content_type,
             })),
             Err(failure) if failure.is_missing() => Ok(None),
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(self.told(failure)),
         }
     }
 
@@ -111,7 +113,7 @@ impl S3Source {
                 .send();
             wire.call(Op::List, subject, PATIENCE, request).await
         });
-        let found = found.await?;
+        let found = found.await.map_err(|failure| self.told(failure))?;
         let next = found.next_continuation_token.filter(|_| found.is_truncated.unwrap_or(false));
         if next.is_some() && next.as_deref() == page {
             let text = format!("listing {prefix:?} in {} does not go on", self.place);
@@ -161,7 +163,7 @@ impl S3Source {
         let answer = match answer.await {
             Ok(answer) => answer,
             Err(failure) if failure.is_changed() => return Err(changed()),
-            Err(failure) => return Err(failure.into()),
+            Err(failure) => return Err(self.told(failure)),
         };
         // Some servers do not look at the condition.
         if let (Some(was), Some(is)) = (etag, answer.e_tag())
@@ -189,8 +191,27 @@ impl S3Source {
         if let Some(wire) = &*wire {
             return Ok(Arc::clone(wire));
         }
-        let made = Wire::open(&self.settings, &self.quirks, "", &self.place).await?;
+        let made = Wire::open(&self.settings().await, &self.quirks, "", &self.place).await?;
         Ok(Arc::clone(wire.insert(Arc::new(made))))
+    }
+
+    /// Without keys requests are not signed: many buckets may be read by everybody.
+    async fn settings(&self) -> S3Settings {
+        let look = || has_no_keys(&self.settings, &self.quirks);
+        let anonymous = self.settings.anonymous || *self.keyless.get_or_init(look).await;
+        S3Settings { anonymous, ..self.settings.clone() }
+    }
+
+    fn told(&self, failure: Asked) -> Error {
+        let error = Error::from(failure);
+        let refused = matches!(error.kind(), Kind::PermissionDenied | Kind::Unauthenticated);
+        if !refused || self.keyless.get() != Some(&true) {
+            return error;
+        }
+        error.hint(
+            "it was asked without keys, since none were found: set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY, or give the access key with -u",
+        )
     }
 
     /// Asks, and asks again in the region that the bucket says it is in.
@@ -207,7 +228,7 @@ impl S3Source {
             return Err(failure.into());
         };
         tracing::debug!(region, "the bucket is in another region");
-        let settings = S3Settings { region: Some(region), ..self.settings.clone() };
+        let settings = S3Settings { region: Some(region), ..self.settings().await };
         let moved = Arc::new(Wire::open(&settings, &self.quirks, "", &self.place).await?);
         *self.wire.lock().await = Some(Arc::clone(&moved));
         Ok(ask(moved).await?)

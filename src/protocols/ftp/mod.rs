@@ -10,7 +10,7 @@
 //! a transfer, [`folder`] a listing; [`flushed`] is TLS as the library wants it.
 //!
 //! What it refuses: addresses that a server gives for its data connections (they are made to where the control connection
-//! goes, else a server could have us connect to anyone), line breaks in names and passwords, a proxy, and to go on without
+//! goes, else a server could have us connect to anyone), line breaks in names and passwords, and to go on without
 //! TLS where it was asked for.
 
 mod address;
@@ -48,8 +48,9 @@ pub(super) struct Ftp {
 }
 
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
-    if options.proxy.is_some() {
-        return Err(Error::new(Kind::Unsupported, "FTP does not go through a proxy"));
+    if options.proxy.is_some() && options.ftp_active {
+        let text = "a server cannot connect to us through a proxy";
+        return Err(Error::new(Kind::InvalidInput, text).hint("leave out --ftp-active or --proxy"));
     }
     Ok(Arc::new(Ftp { pool: Arc::new(Pool::new(Setup::new(options))) }))
 }

@@ -1,6 +1,10 @@
 //! One control connection: signed in, set to binary, and the questions asked on it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io,
+    pin::Pin,
+    time::{Duration, Instant, SystemTime},
+};
 
 use chrono::NaiveDateTime;
 use suppaftp::{
@@ -13,12 +17,13 @@ use url::Url;
 
 use super::{
     address::{Address, Security},
-    errors::{failure, is_not_there, is_unknown_command, lost, reply_code},
+    errors::{failure, is_not_there, is_unknown_command, reply_code},
     flushed::{Connector, TlsStream},
 };
 use crate::{
+    config::Proxy,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Remote, Validator, patience::Patience, tls},
+    protocols::{FetchOptions, Remote, Validator, dial::dial, patience::Patience, tls},
 };
 
 /// The connection that bytes come by.
@@ -63,6 +68,10 @@ pub(super) struct Session {
     patience: Patience,
     /// Once they were asked for.
     features: Option<Features>,
+    /// How data connections are made, unless the server does not know that.
+    mode: Mode,
+    /// The server has given a data connection in the way that it is asked for one.
+    proven: bool,
     /// Hung up on in the middle of a transfer: answers to that may still be on their way.
     pub(super) doubtful: bool,
     pub(super) used: Instant,
@@ -87,17 +96,15 @@ impl Session {
             ftp.transfer_type(FileType::Binary).await.map_err(|e| failure(doing(), e))?;
             Ok(ftp)
         };
-        let ftp = setup.patience.connecting(|| format!("connect to {address}"), signed_in).await?;
+        let connecting = || format!("connect to {address}");
+        let mut ftp = setup.patience.connecting(connecting, signed_in).await?;
         let (address, patience) = (address.clone(), setup.patience);
-        let (features, doubtful, used) = (None, false, Instant::now());
-        let mut session = Self { ftp, address, patience, features, doubtful, used };
-        session.ftp.set_passive_nat_workaround(true);
-        session.ftp.set_mode(if setup.options.ftp_active {
-            Mode::Active
-        } else {
-            Mode::ExtendedPassive
-        });
-        Ok(session)
+        let (features, proven, doubtful) = (None, false, false);
+        let used = Instant::now();
+        let mode = if setup.options.ftp_active { Mode::Active } else { Mode::ExtendedPassive };
+        ftp.set_passive_nat_workaround(true);
+        ftp.set_mode(mode);
+        Ok(Self { ftp, address, patience, features, mode, proven, doubtful, used })
     }
 
     /// One command's answer, within the time that a server may be silent.
@@ -195,9 +202,29 @@ impl Session {
         }
     }
 
-    /// Begins a transfer at `start`. Where the server does not know `EPSV`, `PASV` is used from then on.
+    /// Begins a transfer at `start`. Where the server refuses before `EPSV` was ever of use (servers that do not know it
+    /// say so, those that were told to forbid it give the answer for files that may not be read), `PASV` is tried.
     pub(super) async fn begin(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
-        let doing = || format!("get {command:?}");
+        let first = self.begin_once(command, start).await?;
+        let Answer::Refused(refusal) = first else {
+            self.proven = true;
+            return Ok(first);
+        };
+        if self.proven || !(refusal.is_unknown_command() || refusal.is_not_there()) {
+            return Ok(Answer::Refused(refusal));
+        }
+        self.ftp.set_mode(Mode::Passive);
+        let second = self.begin_once(command, start).await?;
+        if let Answer::Is(_) = second {
+            self.proven = true;
+            return Ok(second);
+        }
+        self.ftp.set_mode(self.mode);
+        // The second was about the file only if the first was not.
+        Ok(if refusal.is_unknown_command() { second } else { Answer::Refused(refusal) })
+    }
+
+    async fn begin_once(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
         let start = usize::try_from(start).map_err(|e| {
             Error::new(Kind::InvalidInput, format!("byte {start} of a file")).because(e)
         })?;
@@ -205,15 +232,7 @@ impl Session {
             ftp.resume_transfer(start).await?;
             ftp.custom_data_command(command, &[Status::AboutToSend, Status::AlreadyOpen]).await
         };
-        let first = self.ask(doing, begin).await?;
-        let answer = match first {
-            Answer::Refused(refusal) if is_unknown_command(&refusal.why) => {
-                self.ftp.set_mode(Mode::Passive);
-                self.ask(doing, begin).await?
-            }
-            answer => answer,
-        };
-        Ok(match answer {
+        Ok(match self.ask(|| format!("get {command:?}"), begin).await? {
             Answer::Is((_, data)) => Answer::Is(data),
             Answer::Refused(refusal) => Answer::Refused(refusal),
         })
@@ -273,6 +292,10 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
     let doing = || format!("connect to {address}");
     let at = (address.host.as_str(), address.port);
     if address.security == Security::Implicit {
+        if setup.options.proxy.is_some() {
+            return Err(Error::new(Kind::Unsupported, "ftps:// does not go through a proxy")
+                .hint("ftpes:// does, where the server knows it"));
+        }
         let connector = setup.connector().await?;
         let ftp = Ftp::connect_secure_implicit(at, connector, &address.host).await;
         let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
@@ -285,11 +308,15 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
         }
         return Ok(ftp);
     }
-    let stream = TcpStream::connect(at).await.map_err(|e| lost(doing(), e))?;
-    // Commands are short, and each waits for its answer.
-    stream.set_nodelay(true).map_err(|e| lost(doing(), e))?;
-    let ftp = Ftp::connect_with_stream(stream).await;
-    let ftp = ftp.map_err(|e| failure(doing(), e))?;
+    let proxy = setup.options.proxy.clone();
+    let stream = dial(&address.host, address.port, proxy.as_ref()).await;
+    let ftp = Ftp::connect_with_stream(stream.map_err(|e| e.within(doing()))?).await;
+    let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
+    if let Some(proxy) = proxy {
+        let host = address.host.clone();
+        ftp =
+            ftp.passive_stream_builder(move |at| by_proxy(host.clone(), at.port(), proxy.clone()));
+    }
     if address.security == Security::Plain {
         return Ok(ftp);
     }
@@ -302,6 +329,19 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
         e => failure(doing, e),
     })
 }
+
+/// A data connection by the proxy, to the host of the control connection whatever address the server gives. On a task
+/// of its own, since the library wants to share what it waits for.
+fn by_proxy(host: String, port: u16, proxy: Proxy) -> DataConnecting {
+    let dialing = tokio::spawn(async move { dial(&host, port, Some(&proxy)).await });
+    Box::pin(async move {
+        let dialed =
+            dialing.await.map_err(io::Error::other).and_then(|d| d.map_err(io::Error::other));
+        dialed.map_err(FtpError::ConnectionError)
+    })
+}
+
+type DataConnecting = Pin<Box<dyn Future<Output = FtpResult<TcpStream>> + Send + Sync>>;
 
 /// The first 14 digits of a date, down to the second: what MLSD and MDTM both give.
 pub(super) fn stamp(text: &str) -> Option<String> {

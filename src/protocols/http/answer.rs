@@ -146,8 +146,11 @@ fn changed(remote: &Remote) -> Error {
     Error::new(Kind::Changed, text)
 }
 
-fn too_short(remote: &Remote, len: u64) -> Error {
-    let text = format!("{}: the file ends after {len} bytes, before the range", place(&remote.url));
+pub(super) fn too_short(remote: &Remote, len: u64) -> Error {
+    let text = format!(
+        "{}: the file ends after {len} bytes, before the end of the range",
+        place(&remote.url)
+    );
     Error::new(Kind::Corrupt, text)
 }
 

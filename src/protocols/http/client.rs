@@ -155,7 +155,7 @@ impl Wire {
         if let Some(value) = authorization {
             headers.insert("authorization", value);
         }
-        if let Some(cookies) = self.cookies.of(at) {
+        if let Some(cookies) = self.cookies.of(at, headers.get("cookie")) {
             headers.insert("cookie", cookies);
         }
         if let Some(range) = ask.range {
@@ -181,7 +181,9 @@ impl Wire {
             Err(e) if alone && e.is_connect() && at.scheme() == "https" => send(&self.shared).await,
             sent => sent,
         };
-        sent.map_err(|e| broken(at, e))
+        let response = sent.map_err(|e| broken(at, e))?;
+        self.cookies.take(at, response.headers());
+        Ok(response)
     }
 }
 

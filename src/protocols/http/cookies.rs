@@ -1,33 +1,29 @@
-//! Cookies from a file in Netscape's format, as browsers' extensions and curl write it.
+//! Cookies: those of a file in Netscape's format, as browsers' extensions and curl write it, and those that servers set
+//! while files are fetched. Many a download begins with an address that gives a cookie and leads on to the file.
+//!
+//! They go where RFC 6265 says, for as long as this program runs.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::path::Path;
 
-use reqwest::header::HeaderValue;
-use url::Url;
+use cookie_store::{Cookie, CookieDomain, CookieStore};
+use parking_lot::Mutex;
+use reqwest::header::{HeaderMap, HeaderValue};
+use url::{Host, Url};
 
 use crate::error::{Error, Kind, Result};
 
-/// The cookies of a file. Those that servers set are not kept.
-#[derive(Default)]
-pub(super) struct Cookies(Vec<Cookie>);
+/// As long as browsers let a cookie be.
+const LONGEST: usize = 4096;
+/// Of all servers together: more is nobody's login.
+const MOST: usize = 300;
 
-struct Cookie {
-    /// In lower case, without a leading dot.
-    domain: String,
-    subdomains: bool,
-    path: String,
-    secure: bool,
-    /// Seconds since 1970; 0 for as long as the session.
-    expires: u64,
-    pair: String,
-}
+/// What is kept to be sent.
+#[derive(Default)]
+pub(super) struct Cookies(Mutex<CookieStore>);
 
 impl std::fmt::Debug for Cookies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} cookies", self.0.len())
+        write!(f, "{} cookies", self.0.lock().iter_any().count())
     }
 }
 
@@ -35,64 +31,83 @@ impl Cookies {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::io(format!("cookies {}", path.display()), e))?;
-        let mut cookies = Vec::new();
+        let mut store = CookieStore::default();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.strip_prefix("#HttpOnly_").unwrap_or(line);
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let cookie = Cookie::parse(line).ok_or_else(|| {
+            let (url, cookie) = parse(line).ok_or_else(|| {
                 let text = format!("cookies {}: line {number} is none", path.display());
                 Error::new(Kind::InvalidInput, text)
                     .hint("the file must be in Netscape's format: seven fields with tabs between")
             })?;
-            cookies.push(cookie);
+            // One that is too old, or of nobody: it would not be sent.
+            let _ = store.parse(&cookie, &url);
         }
-        Ok(Self(cookies))
+        Ok(Self(Mutex::new(store)))
     }
 
-    /// What to send to `url`, if anything.
-    pub(super) fn of(&self, url: &Url) -> Option<HeaderValue> {
-        let now =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let fits = self.0.iter().filter(|cookie| cookie.is_for(url, now.as_secs()));
-        let pairs: Vec<_> = fits.map(|cookie| cookie.pair.as_str()).collect();
+    /// Keeps what a server at `url` wants to be told again.
+    pub(super) fn take(&self, url: &Url, headers: &HeaderMap) {
+        for line in headers.get_all("set-cookie") {
+            let Some(text) = line.to_str().ok().filter(|text| text.len() <= LONGEST) else {
+                continue;
+            };
+            let Ok(cookie) = Cookie::parse(text, url) else { continue };
+            // For all of a top-level domain.
+            if matches!(&cookie.domain, CookieDomain::Suffix(domain) if !domain.contains('.')) {
+                continue;
+            }
+            let mut store = self.0.lock();
+            if store.iter_any().count() < MOST {
+                // One that is not this server's to set is left out, as browsers do.
+                let _ = store.insert(cookie.into_owned(), url);
+            }
+        }
+    }
+
+    /// What to send to `url`, if anything, behind what the user said.
+    pub(super) fn of(&self, url: &Url, users: Option<&HeaderValue>) -> Option<HeaderValue> {
+        let store = self.0.lock();
+        let pairs = store.get_request_values(url).map(|(name, value)| format!("{name}={value}"));
+        let pairs: Vec<_> = pairs.map(String::into_bytes).collect();
         if pairs.is_empty() {
             return None;
         }
-        let mut value = HeaderValue::from_bytes(pairs.join("; ").as_bytes()).ok()?;
+        let users = users.map(|value| value.as_bytes().to_vec());
+        let all: Vec<_> = users.into_iter().chain(pairs).collect();
+        let mut value = HeaderValue::from_bytes(&all.join(&b"; "[..])).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 }
 
-impl Cookie {
-    fn parse(line: &str) -> Option<Self> {
-        let fields: Vec<_> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
-        let [domain, subdomains, path, secure, expires, name, value] = fields[..] else {
-            return None;
-        };
-        Some(Self {
-            domain: domain.trim_start_matches('.').to_ascii_lowercase(),
-            subdomains: subdomains.eq_ignore_ascii_case("TRUE") || domain.starts_with('.'),
-            path: path.to_owned(),
-            secure: secure.eq_ignore_ascii_case("TRUE"),
-            expires: expires.parse().ok()?,
-            pair: format!("{name}={value}"),
-        })
+/// A line of a file, as a server would have set that cookie, and which.
+fn parse(line: &str) -> Option<(Url, String)> {
+    let fields: Vec<_> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
+    let [domain, subdomains, path, secure, expires, name, value] = fields[..] else {
+        return None;
+    };
+    let (host, secure) = (domain.trim_start_matches('.'), secure.eq_ignore_ascii_case("TRUE"));
+    let scheme = if secure { "https" } else { "http" };
+    let url = Url::parse(&format!("{scheme}://{host}{path}")).ok()?;
+    let mut cookie = format!("{name}={value}; Path={path}");
+    let below = subdomains.eq_ignore_ascii_case("TRUE") || domain.starts_with('.');
+    if below && matches!(url.host(), Some(Host::Domain(_))) {
+        cookie.push_str(&format!("; Domain={host}"));
     }
-
-    fn is_for(&self, url: &Url, now: u64) -> bool {
-        let host = url.host_str().unwrap_or_default();
-        let below = || host.strip_suffix(&self.domain).is_some_and(|rest| rest.ends_with('.'));
-        let path = url.path().strip_prefix(self.path.as_str()).is_some_and(|rest| {
-            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
-        });
-        (host == self.domain || self.subdomains && below())
-            && path
-            && (!self.secure || url.scheme() == "https")
-            && (self.expires == 0 || self.expires > now)
+    if secure {
+        cookie.push_str("; Secure");
     }
+    // 0 is for as long as the session.
+    let expires: i64 = expires.parse().ok()?;
+    if expires != 0 {
+        let left = expires
+            - chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
+        cookie.push_str(&format!("; Max-Age={left}"));
+    }
+    Some((url, cookie))
 }
 
 #[cfg(test)]
@@ -111,7 +126,7 @@ mod tests {
         file.write_all(lines.as_bytes()).unwrap();
         let cookies = Cookies::read(file.path()).unwrap();
         let of = |url: &str| {
-            let value = cookies.of(&url.parse().unwrap());
+            let value = cookies.of(&url.parse().unwrap(), None);
             value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
         };
         assert_eq!(of("https://x.example/in/f"), "a=1; b=2");
@@ -119,7 +134,7 @@ mod tests {
         assert_eq!(of("https://x.example/inner"), "a=1");
         assert_eq!(of("http://sub.x.example/"), "a=1");
         assert_eq!(of("http://notx.example/"), "");
-        assert_eq!(format!("{cookies:?}"), "3 cookies");
+        assert_eq!(format!("{cookies:?}"), "2 cookies");
     }
 
     #[test]
@@ -128,5 +143,49 @@ mod tests {
         file.write_all(b"# x\na=1; b=2\n").unwrap();
         let e = Cookies::read(file.path()).unwrap_err();
         assert!(e.report().ends_with("line 2 is none"), "{}", e.report());
+    }
+    /// What goes to `url` after a server at `from` set `lines`.
+    fn set(from: &str, lines: &[&str], url: &str) -> String {
+        let cookies = Cookies::default();
+        let header = |line: &&str| ("set-cookie".parse().unwrap(), line.parse().unwrap());
+        let headers: HeaderMap = HeaderMap::from_iter(lines.iter().map(header));
+        cookies.take(&from.parse().unwrap(), &headers);
+        let value = cookies.of(&url.parse().unwrap(), None);
+        value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_a_server_sets_goes_to_that_server_alone() {
+        let lines =
+            ["a=1; Path=/", "b=2; Path=/in", "c=3; Domain=x.example; Path=/", "d=4; Secure"];
+        assert_eq!(
+            set("https://x.example/f", &lines, "https://x.example/in/f"),
+            "a=1; c=3; d=4; b=2"
+        );
+        assert_eq!(set("https://x.example/f", &lines, "http://x.example/"), "a=1; c=3");
+        assert_eq!(set("https://x.example/f", &lines, "https://www.x.example/"), "c=3");
+        assert_eq!(set("https://x.example/f", &lines, "https://y.example/"), "");
+        let others = ["a=1; Domain=y.example", "a=1; Domain=example"];
+        assert_eq!(set("https://x.example/", &others, "https://y.example/"), "");
+        assert_eq!(set("https://x.example/", &["a=1", "a=; Max-Age=0"], "https://x.example/"), "");
+    }
+
+    #[test]
+    fn a_server_may_not_fill_the_memory() {
+        let long = format!("a={}", "x".repeat(LONGEST));
+        assert_eq!(set("http://x/", &[&long, "b=2"], "http://x/"), "b=2");
+        let many: Vec<_> = (0..2 * MOST).map(|n| format!("n{n}=1")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert_eq!(set("http://x/", &many, "http://x/").matches('=').count(), MOST);
+    }
+
+    #[test]
+    fn what_the_user_says_is_said_too() {
+        let cookies = Cookies::default();
+        let headers =
+            HeaderMap::from_iter([("set-cookie".parse().unwrap(), "b=2".parse().unwrap())]);
+        let url = "http://x/".parse().unwrap();
+        cookies.take(&url, &headers);
+        assert_eq!(cookies.of(&url, Some(&"a=1".parse().unwrap())).unwrap(), "a=1; b=2");
     }
 }

@@ -25,7 +25,7 @@ use url::Url;
 
 pub(super) use self::propfind::Depth;
 use self::{
-    answer::Head,
+    answer::{Head, too_short},
     body::Exactly,
     client::{Ask, Wire},
 };
@@ -67,6 +67,14 @@ impl Protocol for Http {
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
         if range.is_empty() {
             return Ok(Box::pin(Exactly::nothing()));
+        }
+        match remote.len {
+            Some(len) if range.start > len || range.end.is_some_and(|end| end > len) => {
+                return Err(too_short(remote, len));
+            }
+            // A question for what is behind the last byte has no answer.
+            Some(len) if range.start == len && len > 0 => return Ok(Box::pin(Exactly::nothing())),
+            _ => {}
         }
         // Where ranges are not known, to ask for one might only confuse.
         let ranged = remote.ranges.then_some(range);

@@ -1,9 +1,10 @@
 //! Where an SFTP URL points.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use url::Url;
 
+use super::user_config::{HostConfig, UserConfig};
 use crate::{
     error::{Error, Kind, Result},
     protocols::{
@@ -19,28 +20,34 @@ pub(super) struct Address {
     pub(super) port: u16,
     pub(super) user: String,
     pub(super) password: Option<String>,
+    /// Key files that the user's settings name for it.
+    pub(super) identities: Vec<PathBuf>,
 }
 
 impl Address {
+    /// What the URL and the options say wins over the user's settings.
+    ///
     /// # Errors
     /// `InvalidInput` for a URL without a host, or without a user where the system does not know one either; what is
     /// wrong with a password.
-    pub(super) fn of(url: &Url, options: &FetchOptions) -> Result<Self> {
+    pub(super) fn of(url: &Url, options: &FetchOptions, config: &UserConfig) -> Result<Self> {
         let bad = |what: &str| Error::new(Kind::InvalidInput, what);
         let host = host(url)
             .ok_or_else(|| bad("an SFTP URL names no server").hint("sftp://user@host/path"))?;
+        let HostConfig { host_name, port, user: usual, identities } = config.of(&host);
         let (user, password) = match options.login_of(url) {
             Some(login) => (login.user, login.password),
             None => {
                 let from_env = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-                let user = from_env.filter(|user| !user.is_empty()).ok_or_else(|| {
+                let user = usual.or(from_env).filter(|user| !user.is_empty()).ok_or_else(|| {
                     bad("who to be at an SFTP server is not given").hint("sftp://user@host/path")
                 })?;
                 (user, None)
             }
         };
         let password = password.map(|secret| secret.reveal()).transpose()?;
-        Ok(Self { host, port: url.port().unwrap_or(22), user, password })
+        let (host, port) = (host_name.unwrap_or(host), url.port().or(port).unwrap_or(22));
+        Ok(Self { host, port, user, password, identities })
     }
 }
 
@@ -81,7 +88,7 @@ mod tests {
     #[test]
     fn a_url_names_server_user_and_path() {
         let url = Url::parse("sftp://bob:hunter2@Host:2222/srv/a%20b").unwrap();
-        let address = Address::of(&url, &FetchOptions::default()).unwrap();
+        let address = Address::of(&url, &FetchOptions::default(), &UserConfig::default()).unwrap();
         assert_eq!((address.host.as_str(), address.port), ("host", 2222));
         assert_eq!((address.user.as_str(), address.password.as_deref()), ("bob", Some("hunter2")));
         assert_eq!(format!("{address} {address:?}").matches("hunter2").count(), 0);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, patience::Patience},
+    protocols::{FetchOptions, dial::dial, patience::Patience},
 };
 
 /// Bytes that the server may send before it hears that they were taken. Beyond all that is ever asked for at once, so
@@ -78,20 +78,17 @@ impl Connection {
     ) -> Result<Self> {
         let doing = format!("connect to {address}");
         let known = Arc::new(host_key::known(address, &options.host_keys).await?);
-        let mut config = Config {
-            window_size: WINDOW,
-            channel_buffer_size: MESSAGES,
-            nodelay: true,
-            ..Config::default()
-        };
+        let mut config =
+            Config { window_size: WINDOW, channel_buffer_size: MESSAGES, ..Config::default() };
         config.preferred.key = known.first(&config.preferred.key).into();
         // The processor has instructions for it, which makes it several times as fast as what is usually preferred.
         let ciphers = [AES_128_GCM, AES_256_GCM];
         let others = config.preferred.cipher.iter().filter(|c| !ciphers.contains(c)).copied();
         config.preferred.cipher = ciphers.into_iter().chain(others).collect();
         let check = HostKey::new(address, known, &options.host_keys);
-        let at = (address.host.as_str(), address.port);
-        let connected = russh::client::connect(Arc::new(config), at, check).await;
+        let stream = dial(&address.host, address.port, options.proxy.as_ref()).await;
+        let stream = stream.map_err(|e| e.within(&doing))?;
+        let connected = russh::client::connect_stream(Arc::new(config), stream, check).await;
         let mut handle = connected.map_err(|e: Trouble| e.told(&doing))?;
         sign_in(&mut handle, address, &options.identities).await?;
         let raw = start(&handle, address).await?;

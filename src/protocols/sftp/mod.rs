@@ -4,11 +4,11 @@
 //! a file is opened, and what was opened is held against what was probed; then reads are asked for far ahead of what was
 //! handed on, so that a long way to the server does not matter.
 //!
-//! [`address`] is what a URL says; [`known_hosts`] and [`host_key`] say whether the server is the one that is meant;
+//! [`address`] is what a URL says, with what [`user_config`] says of its host; [`known_hosts`] and [`host_key`] say whether the server is the one that is meant;
 //! [`sign_in`] says who we are; [`connection`] is the one way to ask, [`server`] has several; [`body`] is a range, [`folder`] a listing.
 //!
-//! What it refuses: a server whose key is not known, and more so one whose key is another than it was; to read settings of
-//! OpenSSH (`~/.ssh/config`), or to run its programs; a proxy.
+//! What it refuses: a server whose key is not known, and more so one whose key is another than it was; to read more of
+//! OpenSSH's settings than where a host is and who we are there, or to run its programs.
 
 mod address;
 mod body;
@@ -19,6 +19,7 @@ mod host_key;
 mod known_hosts;
 mod server;
 mod sign_in;
+mod user_config;
 
 use std::{
     collections::HashMap,
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 use russh_sftp::protocol::FileAttributes;
 use url::Url;
 
-use self::{address::Address, body::Body, server::Server};
+use self::{address::Address, body::Body, server::Server, user_config::UserConfig};
 use super::{
     ByteStream, FetchOptions, Found, Protocol, Remote, Validator, Wanted, paths::last_part,
 };
@@ -44,19 +45,18 @@ pub(super) const SCHEMES: &[&str] = &["sftp"];
 #[derive(Debug)]
 pub(super) struct Sftp {
     options: Arc<FetchOptions>,
+    config: UserConfig,
     servers: Mutex<HashMap<Address, Arc<Server>>>,
 }
 
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
-    if options.proxy.is_some() {
-        return Err(Error::new(Kind::Unsupported, "SFTP does not go through a proxy"));
-    }
-    Ok(Arc::new(Sftp { options: Arc::clone(options), servers: Mutex::default() }))
+    let (options, config) = (Arc::clone(options), UserConfig::read()?);
+    Ok(Arc::new(Sftp { options, config, servers: Mutex::default() }))
 }
 
 impl Sftp {
     fn server(&self, url: &Url) -> Result<Arc<Server>> {
-        let address = Address::of(url, &self.options)?;
+        let address = Address::of(url, &self.options, &self.config)?;
         let mut servers = self.servers.lock();
         if let Some(server) = servers.get(&address) {
             return Ok(Arc::clone(server));

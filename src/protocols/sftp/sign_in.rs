@@ -1,5 +1,5 @@
 //! Who we are, proven in the ways that the server takes, in this order: the keys that were named, the password, the keys
-//! of the agent, the user's usual key files.
+//! of the agent, the key files of the user's settings, the usual ones.
 
 use std::{
     path::{Path, PathBuf},
@@ -201,9 +201,10 @@ impl SignIn<'_> {
     }
 
     async fn usual_files(&mut self) -> Result<bool> {
-        let Some(home) = std::env::home_dir() else { return Ok(false) };
-        for name in USUAL {
-            let file = home.join(".ssh").join(name);
+        let home = std::env::home_dir();
+        let usual =
+            home.into_iter().flat_map(|home| USUAL.map(|name| home.join(".ssh").join(name)));
+        for file in self.address.identities.iter().cloned().chain(usual) {
             let Ok(key) = load(&file).await else { continue };
             if self.key_file(&file, key).await? {
                 return Ok(true);

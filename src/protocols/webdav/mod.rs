@@ -87,12 +87,6 @@ impl Protocol for WebDav {
 
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
         let (asked, url) = (as_http(&remote.asked)?, as_http(&remote.url)?);
-        // A question for what is behind the last byte has no answer; one for nothing is not asked.
-        let range = Wanted { end: range.end.or(remote.len), ..range };
-        if let Some(len) = remote.len.filter(|len| range.start > *len || range.end > Some(*len)) {
-            return Err(Error::new(Kind::Corrupt, place(&remote.url))
-                .because(format!("the file has {len} bytes, and more were asked for")));
-        }
         self.http.open(&Remote { asked, url, ..remote.clone() }, range).await
     }
 }

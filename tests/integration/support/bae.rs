@@ -156,6 +156,7 @@ impl Bae {
             name.starts_with("BAE_")
                 || name.starts_with("AWS_")
                 || name == "RUST_LOG"
+                || name == "SSH_AUTH_SOCK"
                 || name.to_lowercase().ends_with("_proxy")
         };
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {

@@ -7,10 +7,16 @@ use std::{
     process::Command,
 };
 
+use bae::protocols::{FetchOptions, conformance::WRONG};
 use md5::{Digest, Md5};
 
 use super::{
-    LONG, certificates::Certificates, need, ports, process::Process, served::Served, tools::tool,
+    LONG,
+    certificates::Certificates,
+    need, ports,
+    process::Process,
+    served::{Served, Visitor, Written},
+    tools::tool,
     wait_until,
 };
 
@@ -84,6 +90,25 @@ impl DavServer {
 
     pub(crate) fn url_of_anyone(&self, path: &str) -> String {
         format!("dav://{}/{path}", self.addr)
+    }
+
+    /// What a client trusts.
+    pub(crate) fn options(&self) -> FetchOptions {
+        let cacert = self.certificates.as_ref().map(|certificates| certificates.ca.clone());
+        FetchOptions { cacert, ..FetchOptions::default() }
+    }
+
+    /// The folder at `url`, as the suite of the protocols writes into it; this must be the last that is done with it.
+    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
+        let visitor = |url: &str| Some(Visitor::new(url.to_owned(), self.options()));
+        Written {
+            folders: url.starts_with("dav"),
+            stranger: visitor(&url.replace(&format!(":{PASSWORD}@"), &format!(":{WRONG}@"))),
+            // rclone is whoever runs the tests, and root may read everything.
+            forbidden: self.tls.and_then(|_| visitor(url)),
+            process: Some(&self.process),
+            ..Written::new(&self.served, url)
+        }
     }
 
     pub(crate) fn tls_url(&self, path: &str) -> String {

@@ -5,11 +5,13 @@
 
 use std::{
     fs,
-    net::{SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
 };
+
+use bae::protocols::{FetchOptions, conformance::WRONG};
 
 use super::{
     LONG,
@@ -17,7 +19,7 @@ use super::{
     need, ports,
     process::Process,
     script,
-    served::Served,
+    served::{FORBIDDEN, Served, Visitor, Written},
     tools::{cache, tool},
     wait_until,
 };
@@ -29,9 +31,11 @@ pub(crate) const PASSWORD: &str = "secret";
 #[derive(Debug)]
 pub(crate) struct FtpServer {
     pub(crate) process: Process,
-    pub(crate) addr: SocketAddrV4,
+    pub(crate) addr: SocketAddr,
     pub(crate) served: Served,
     pub(crate) certificates: Option<Certificates>,
+    /// Who may not read what is forbidden.
+    poor: Option<&'static str>,
 }
 
 impl FtpServer {
@@ -47,7 +51,8 @@ impl FtpServer {
              run_as_launching_user=YES\nlocal_enable=NO\nanonymous_enable=YES\nno_anon_password=YES\n\
              anon_root={dir}\nanon_world_readable_only=NO\nallow_writeable_chroot=YES\n\
              seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nconnect_from_port_20=NO\n\
-             port_promiscuous=YES\npasv_address={ip}\nxferlog_enable=NO\n{lines}\n",
+             port_promiscuous=YES\npasv_address={ip}\nxferlog_enable=NO\n\
+             deny_file={FORBIDDEN}\n{lines}\n",
             ip = addr.ip(),
             port = addr.port(),
             dir = served.dir().display(),
@@ -56,21 +61,39 @@ impl FtpServer {
         fs::write(&file, config).unwrap();
         let mut command = Command::new(tool("vsftpd", "vsftpd", "test"));
         command.arg(&file);
-        Self::start("vsftpd", &command, addr, served, None)
+        let server = Self::start("vsftpd", &command, addr, served, None);
+        Self { poor: Some("anonymous"), ..server }
     }
 
     /// TLS when it is asked for, or from the first byte.
     pub(crate) fn pyftpd(implicit: bool) -> Self {
-        let (served, addr) = (Served::new(), ports::own());
-        let certificates = Certificates::new(served.own(), *addr.ip());
+        Self::pyftpd_at(ports::own().into(), implicit.then_some("implicit"))
+    }
+
+    /// One that does not know `EPSV`.
+    pub(crate) fn old_pyftpd() -> Self {
+        Self::pyftpd_at(ports::own().into(), Some("old"))
+    }
+
+    /// By IPv6, where the machine has that.
+    pub(crate) fn ipv6_pyftpd() -> Option<Self> {
+        ports::ipv6().map(|addr| Self::pyftpd_at(addr.into(), None))
+    }
+
+    fn pyftpd_at(addr: SocketAddr, how: Option<&str>) -> Self {
+        let served = Served::new();
+        let ip = match addr {
+            SocketAddr::V4(addr) => *addr.ip(),
+            SocketAddr::V6(_) => Ipv4Addr::LOCALHOST,
+        };
+        let certificates = Certificates::new(served.own(), ip);
         let _ = tool("cloud", "ftpbench", "test");
         let mut command = Command::new(cache().join("tools/cloud/bin/python"));
         command.arg(script("pyftpd.py")).args([addr.ip().to_string(), addr.port().to_string()]);
         command.arg(served.dir()).arg(&certificates.both);
-        if implicit {
-            command.arg("implicit");
-        }
-        Self::start("pyftpdlib", &command, addr, served, Some(certificates))
+        command.args(how);
+        let server = Self::start("pyftpdlib", &command, addr, served, Some(certificates));
+        Self { poor: Some("poor"), ..server }
     }
 
     pub(crate) fn proftpd() -> Self {
@@ -91,7 +114,8 @@ impl FtpServer {
         private(&certificates.key);
         let mut command = Command::new("/usr/sbin/proftpd");
         command.arg("-n").arg("-c").arg(&file);
-        Self::start("proftpd", &command, addr, served, Some(certificates))
+        let server = Self::start("proftpd", &command, addr, served, Some(certificates));
+        Self { poor: Some(USER), ..server }
     }
 
     pub(crate) fn rclone() -> Self {
@@ -106,16 +130,17 @@ impl FtpServer {
     fn start(
         name: &str,
         command: &Command,
-        addr: SocketAddrV4,
+        addr: impl Into<SocketAddr>,
         served: Served,
         certificates: Option<Certificates>,
     ) -> Self {
+        let addr = addr.into();
         let mut process = Process::start(name, command);
         wait_until(&format!("{name} listens"), LONG, || {
             assert!(process.is_running(), "{name} ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, addr, served, certificates }
+        Self { process, addr, served, certificates, poor: None }
     }
 
     /// For whoever has no login.
@@ -125,6 +150,31 @@ impl FtpServer {
 
     pub(crate) fn url_of_user(&self, scheme: &str, password: &str) -> String {
         format!("{scheme}://{USER}:{password}@{}/", self.addr)
+    }
+
+    /// What a client trusts.
+    pub(crate) fn options(&self) -> FetchOptions {
+        let cacert = self.certificates.as_ref().map(|certificates| certificates.ca.clone());
+        FetchOptions { cacert, ..FetchOptions::default() }
+    }
+
+    /// The folder at `url`, as the suite of the protocols writes into it.
+    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
+        let scheme = url.split(':').next().expect("a URL has a scheme");
+        let visitor = |url: String| Some(Visitor::new(url, self.options()));
+        Written {
+            stranger: visitor(self.url_of_user(scheme, WRONG)),
+            forbidden: self
+                .poor
+                .as_ref()
+                .and_then(|user| visitor(format!("{scheme}://{user}:{PASSWORD}@{}/", self.addr))),
+            ..Written::new(&self.served, url)
+        }
+    }
+
+    /// The same, for the last that is done with this server.
+    pub(crate) fn last_ground(&self, url: &str) -> Written<'_> {
+        Written { process: Some(&self.process), ..self.ground(url) }
     }
 }
 

@@ -3,16 +3,22 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, SocketAddrV6, TcpStream},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Command,
     time::Duration,
 };
 
-use tempfile::TempDir;
+use bae::protocols::{FetchOptions, conformance::WRONG};
 
-use super::{certificates::Certificates, need, ports, process::Process, wait_until};
+use super::{
+    certificates::Certificates,
+    need, ports,
+    process::Process,
+    served::{Served, Visitor, Written},
+    wait_until,
+};
 
 /// What stands between `@` is known when it starts.
 const CONFIG: &str = r#"
@@ -35,18 +41,20 @@ http {
   lua_shared_dict counts 1m;
   server {
     listen @PLAIN@;
+    @IPV6@
+    listen unix:@DIR@/h2.sock http2;
     listen @TLS@ ssl http2;
     ssl_certificate @BOTH@; ssl_certificate_key @BOTH@;
-    root @DIR@/www;
-    location /f/       { alias @DIR@/www/; }
-    location /slow/    { alias @DIR@/www/; limit_rate 2m; }
-    location /limc/    { alias @DIR@/www/; limit_rate 8m; limit_conn connections 2; limit_conn_status 429; }
-    location /limr/    { alias @DIR@/www/; limit_req zone=requests burst=1 nodelay; limit_req_status 429; }
-    location /norange/ { alias @DIR@/www/; max_ranges 0; }
-    location /noetag/  { alias @DIR@/www/; etag off; more_clear_headers Last-Modified; }
-    location /noetag-slow/ { alias @DIR@/www/; limit_rate 2m; etag off; more_clear_headers Last-Modified; }
-    location /chunked/ { alias @DIR@/www/; sub_filter_types *; sub_filter_once off; sub_filter 'NEVERxMATCHxTHIS' ''; }
-    location /auth/    { alias @DIR@/www/; auth_basic bae; auth_basic_user_file @DIR@/passwords; }
+    root @WWW@;
+    location /f/       { alias @WWW@/; }
+    location /slow/    { alias @WWW@/; limit_rate 2m; }
+    location /limc/    { alias @WWW@/; limit_rate 8m; limit_conn connections 2; limit_conn_status 429; }
+    location /limr/    { alias @WWW@/; limit_req zone=requests burst=1 nodelay; limit_req_status 429; }
+    location /norange/ { alias @WWW@/; max_ranges 0; }
+    location /noetag/  { alias @WWW@/; etag off; more_clear_headers Last-Modified; }
+    location /noetag-slow/ { alias @WWW@/; limit_rate 2m; etag off; more_clear_headers Last-Modified; }
+    location /chunked/ { alias @WWW@/; sub_filter_types *; sub_filter_once off; sub_filter 'NEVERxMATCHxTHIS' ''; }
+    location /auth/    { alias @WWW@/; auth_basic bae; auth_basic_user_file @DIR@/passwords; }
     location /r301/    { rewrite ^/r301/(.*)$ /f/$1 permanent; }
     location /loop     { return 302 /loop; }
     location /down/    { rewrite ^/down/(.*)$ http://@PLAIN@/f/$1 redirect; }
@@ -54,65 +62,81 @@ http {
     location /flaky/   { access_by_lua_block {
                            local c = ngx.shared.counts:incr("flaky", 1, 0)
                            if c % 3 ~= 0 then ngx.header["Retry-After"] = "1"; return ngx.exit(503) end }
-                         alias @DIR@/www/; }
-    location /cuts/    { alias @DIR@/www/; body_filter_by_lua_block {
+                         alias @WWW@/; }
+    location /cuts/    { alias @WWW@/; body_filter_by_lua_block {
                            ngx.ctx.sent = (ngx.ctx.sent or 0) + #ngx.arg[1]
                            if ngx.ctx.sent > 1500000 then return ngx.ERROR end } }
     location /endless/ { content_by_lua_block {
                            local part = string.rep("endless ", 8192)
                            while ngx.print(part) do ngx.flush(true) end } }
-    location /cd/      { alias @DIR@/www/; add_header Content-Disposition "attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin"; }
-    location /encoded/ { alias @DIR@/www/; add_header Content-Encoding gzip; }
+    location /cd/      { alias @WWW@/; add_header Content-Disposition "attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin"; }
+    location /login/   { add_header Set-Cookie "pass=yes; Path=/members"; rewrite ^/login/(.*)$ /members/$1 redirect; }
+    location /members/ { if ($cookie_pass != yes) { return 403; } alias @WWW@/; }
+    location = /auth/secret.bin { deny all; }
+    location = /f/secret.bin { deny all; }
+    location /encoded/ { alias @WWW@/; add_header Content-Encoding gzip; }
   }
-  server { listen @EXPIRED@ ssl; ssl_certificate @DIR@/expired.pem; ssl_certificate_key @KEY@; root @DIR@/www; }
+  server { listen @EXPIRED@ ssl; ssl_certificate @DIR@/expired.pem; ssl_certificate_key @KEY@; root @WWW@; }
+}
+stream {
+  server {
+    listen @H2@ ssl; ssl_alpn h2;
+    ssl_certificate @BOTH@; ssl_certificate_key @BOTH@;
+    proxy_pass unix:@DIR@/h2.sock;
+  }
 }
 "#;
 
 /// A running nginx.
 #[derive(Debug)]
 pub(crate) struct Nginx {
-    process: Process,
-    dir: TempDir,
+    pub(crate) process: Process,
+    pub(crate) served: Served,
     pub(crate) addr: SocketAddrV4,
     tls: SocketAddrV4,
     expired: SocketAddrV4,
+    h2: SocketAddrV4,
+    ipv6: Option<SocketAddrV6>,
     pub(crate) certificates: Certificates,
 }
 
 impl Nginx {
     pub(crate) fn start() -> Self {
         need("nginx", "nginx-extras");
-        let dir = tempfile::tempdir().unwrap();
+        let served = Served::new();
+        let dir = served.own();
         let addr = ports::own();
-        let (tls, expired) = (another_port(*addr.ip()), another_port(*addr.ip()));
-        for folder in ["www", "tmp"] {
-            fs::create_dir(dir.path().join(folder)).unwrap();
-        }
-        let certificates = Certificates::new(dir.path(), *addr.ip());
+        let [tls, expired, h2] = std::array::from_fn(|_| another_port(*addr.ip()));
+        let ipv6 = ports::ipv6();
+        fs::create_dir(dir.join("tmp")).unwrap();
+        let certificates = Certificates::new(dir, *addr.ip());
         expire(&certificates);
         let password =
             Command::new("openssl").args(["passwd", "-apr1", "secret"]).output().unwrap();
         let password = String::from_utf8(password.stdout).unwrap();
-        fs::write(dir.path().join("passwords"), format!("bob:{password}")).unwrap();
+        fs::write(dir.join("passwords"), format!("bob:{password}")).unwrap();
         let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
         let config = CONFIG
-            .replace("@DIR@", dir.path().to_str().unwrap())
+            .replace("@DIR@", dir.to_str().unwrap())
+            .replace("@WWW@", served.dir().to_str().unwrap())
             .replace("@PLAIN@", &addr.to_string())
             .replace("@TLS@", &tls.to_string())
             .replace("@EXPIRED@", &expired.to_string())
+            .replace("@H2@", &h2.to_string())
+            .replace("@IPV6@", &ipv6.map(|addr| format!("listen {addr};")).unwrap_or_default())
             .replace("@BOTH@", certificates.both.to_str().unwrap())
             .replace("@KEY@", certificates.key.to_str().unwrap())
             .replace("@USER@", if root { "user root;" } else { "" });
-        let path = dir.path().join("nginx.conf");
+        let path = dir.join("nginx.conf");
         fs::write(&path, config).unwrap();
         let mut command = Command::new("nginx");
-        command.arg("-c").arg(&path).arg("-e").arg(dir.path().join("error.log"));
+        command.arg("-c").arg(&path).arg("-e").arg(dir.join("error.log"));
         let mut process = Process::start("nginx", &command);
         wait_until("nginx answers", Duration::from_secs(30), || {
             assert!(process.is_running(), "nginx ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, dir, addr, tls, expired, certificates }
+        Self { process, served, addr, tls, expired, h2, ipv6, certificates }
     }
 
     /// `path` begins with a location, as `/f/x`.
@@ -124,6 +148,31 @@ impl Nginx {
         format!("https://{}{path}", self.tls)
     }
 
+    /// Where only HTTP/2 is spoken.
+    pub(crate) fn h2_url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.h2)
+    }
+
+    /// By IPv6, where the machine has that.
+    pub(crate) fn ipv6_url(&self, path: &str) -> Option<String> {
+        self.ipv6.map(|addr| format!("http://{addr}{path}"))
+    }
+
+    /// A place, as the suite of the protocols writes into it; this must be the last that is done with it.
+    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
+        let options =
+            FetchOptions { cacert: Some(self.certificates.ca.clone()), ..Default::default() };
+        let visitor = |url: &str| Some(Visitor::new(url.to_owned(), options.clone()));
+        let stranger = url.replace(":secret@", &format!(":{WRONG}@"));
+        Written {
+            folders: false,
+            stranger: if stranger == url { None } else { visitor(&stranger) },
+            forbidden: visitor(url),
+            process: Some(&self.process),
+            ..Written::new(&self.served, url)
+        }
+    }
+
     /// With a certificate that was good for a moment.
     pub(crate) fn expired_url(&self, path: &str) -> String {
         format!("https://{}{path}", self.expired)
@@ -133,19 +182,19 @@ impl Nginx {
     pub(crate) fn serve(&self, name: &str, bytes: &[u8]) {
         let path = self.www(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let new = self.dir.path().join("tmp/new");
+        let new = self.served.own().join("tmp/new");
         fs::write(&new, bytes).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 
     pub(crate) fn www(&self, name: &str) -> PathBuf {
-        self.dir.path().join("www").join(name)
+        self.served.dir().join(name)
     }
 
     /// A line a request that has ended: path, status, bytes of the body, and the range that was asked for.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+        let log = fs::read_to_string(self.served.own().join("access.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 }
@@ -153,7 +202,9 @@ impl Nginx {
 impl Drop for Nginx {
     /// The master is asked first: killed, it would leave its workers.
     fn drop(&mut self) {
-        self.process.signal(libc::SIGTERM);
+        if self.process.is_running() {
+            self.process.signal(libc::SIGTERM);
+        }
         let until = std::time::Instant::now() + Duration::from_secs(5);
         while self.process.is_running() && std::time::Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));

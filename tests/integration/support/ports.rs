@@ -1,7 +1,7 @@
 //! Addresses: every peer gets an IP of its own out of 127.0.0.0/8, and a port that was free a moment ago.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -18,6 +18,12 @@ pub(crate) fn own() -> SocketAddrV4 {
             return SocketAddrV4::new(ip, port);
         }
     }
+}
+
+/// A free port of IPv6's one loopback address; `None` on a machine without IPv6.
+pub(crate) fn ipv6() -> Option<SocketAddrV6> {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+    Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, listener.local_addr().unwrap().port(), 0, 0))
 }
 
 /// Test processes start at different places of the 2^24 addresses, so that they can run side by side.

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 #[derive(Debug, Default)]
 struct Output {
     lines: Mutex<Vec<String>>,
@@ -162,14 +164,18 @@ impl Process {
     }
 
     /// `kill -9` to it and to all that it has started: servers that have a process for each connection.
-    pub(crate) fn kill_family(&mut self) {
+    pub(crate) fn kill_family(&self) {
         let family = descendants(self.child.id());
-        self.kill();
-        for pid in family {
+        self.signal(libc::SIGKILL);
+        for pid in &family {
             // SAFETY: plain system call; the id was our child's child's a moment ago.
             #[allow(unsafe_code, reason = "the standard library knows no children's children")]
-            let _ = unsafe { libc::kill(pid, libc::SIGKILL) };
+            let _ = unsafe { libc::kill(*pid, libc::SIGKILL) };
         }
+        // Until they are gone, and their ports with them. Ours stays to be reaped.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        super::wait_until("the killed are gone", super::LONG, || !family.iter().any(is_alive));
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -210,10 +216,7 @@ fn descendants(pid: u32) -> Vec<libc::pid_t> {
         .flatten()
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The name, in brackets, may have anything in it.
-            let (_, rest) = stat.rsplit_once(')')?;
-            Some((pid, rest.split_whitespace().nth(1)?.parse().ok()?))
+            Some((pid, stat(pid)?.1))
         })
         .collect();
     let mut at = 0;
@@ -222,6 +225,19 @@ fn descendants(pid: u32) -> Vec<libc::pid_t> {
         at += 1;
     }
     found.split_off(1)
+}
+
+fn is_alive(pid: &libc::pid_t) -> bool {
+    stat(*pid).is_some_and(|(state, _)| state != "Z" && state != "X")
+}
+
+/// The state of a process and whose child it is.
+fn stat(pid: libc::pid_t) -> Option<(String, libc::pid_t)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may have anything in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
 impl Drop for Process {

@@ -1,4 +1,4 @@
-"""pyftpdlib with TLS: pyftpd.py HOST PORT DIR PEM [implicit]"""
+"""pyftpdlib with TLS: pyftpd.py HOST PORT DIR PEM [implicit|old]"""
 import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -9,6 +9,8 @@ host, port, folder, pem = sys.argv[1:5]
 users = DummyAuthorizer()
 users.add_anonymous(folder)
 users.add_user("bob", "secret", folder)
+# May look, and read nothing.
+users.add_user("poor", "secret", folder, perm="el")
 
 
 class Handler(TLS_FTPHandler):
@@ -26,5 +28,9 @@ class Handler(TLS_FTPHandler):
         if "implicit" in sys.argv:
             super().handle()
 
+
+if "old" in sys.argv:
+    # A server of before 1998.
+    Handler.proto_cmds = {name: how for name, how in Handler.proto_cmds.items() if name != "EPSV"}
 
 ThreadedFTPServer((host, int(port)), Handler).serve_forever()

@@ -50,6 +50,10 @@ enum Place {
 
 const ACCESS: &str = "GK0123456789abcdef01234567";
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+/// Who may see every object of a SeaweedFS and read none; the secret key is the server's.
+pub(crate) const POOR: &str = "GKpoor00000000000000000000";
+/// The bucket of a SeaweedFS that everybody may read.
+pub(crate) const PUBLIC: &str = "public";
 /// SeaweedFS takes ten seconds to be ready, and more on a busy machine.
 const STARTING: Duration = Duration::from_secs(90);
 
@@ -82,11 +86,19 @@ impl S3Server {
     }
 
     fn start_seaweed(dir: &Path, place: Place) -> Self {
-        let config = serde_json::json!({"identities": [{
-            "name": "bae",
-            "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }]});
+        let config = serde_json::json!({"identities": [
+            {
+                "name": "bae",
+                "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            },
+            {
+                "name": "poor",
+                "credentials": [{"accessKey": POOR, "secretKey": SECRET}],
+                "actions": ["List"],
+            },
+            {"name": "anonymous", "actions": [format!("Read:{PUBLIC}"), format!("List:{PUBLIC}")]},
+        ]});
         let config_file = dir.join("s3.json");
         fs::write(&config_file, config.to_string()).unwrap();
         let (data, s3) = (dir.join("data"), ports::own());
@@ -210,6 +222,11 @@ impl S3Server {
         Client::from_conf(config.build())
     }
 
+    /// Kills it for good.
+    pub(crate) fn kill(&self) {
+        self.processes.iter().for_each(Process::kill_family);
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         self.endpoint.trim_start_matches("http://").parse().unwrap()
     }
@@ -309,6 +326,7 @@ impl S3Server {
             access_key_id: Some(self.access_key.clone()),
             secret_access_key: Some(self.secret_key.clone()),
             public_url: None,
+            anonymous: false,
         }
     }
 }

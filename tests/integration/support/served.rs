@@ -9,10 +9,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bae::protocols::{FetchOptions, Protocol, Protocols, conformance::Ground};
+use bae::protocols::{
+    FetchOptions, Protocol, Protocols, conformance,
+    conformance::{Ground, Visit},
+};
 use bytes::Bytes;
 use tempfile::TempDir;
 use url::Url;
+
+use super::{process::Process, s3_server::runtime};
 
 /// The folder. Everybody may read it: servers that are started by root do not stay root.
 #[derive(Debug)]
@@ -62,11 +67,55 @@ fn open_up(dir: &Path) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// The name that [`Written`] gives to what may not be read. Servers that are root refuse it by this name.
+pub(crate) const FORBIDDEN: &str = "secret.bin";
+
 /// The served folder, as the suite of the protocols writes into it.
 #[derive(Debug)]
 pub(crate) struct Written<'a> {
     pub(crate) served: &'a Served,
     pub(crate) url: Url,
+    pub(crate) folders: bool,
+    /// The folder, for whoever is not let in.
+    pub(crate) stranger: Option<Visitor>,
+    /// The folder, for whoever may not read [`FORBIDDEN`] in it.
+    pub(crate) forbidden: Option<Visitor>,
+    /// The server, if this is the last that it does.
+    pub(crate) process: Option<&'a Process>,
+}
+
+/// Somebody who goes to a URL.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    pub(crate) url: String,
+    pub(crate) options: FetchOptions,
+}
+
+impl Visitor {
+    pub(crate) fn new(url: String, options: FetchOptions) -> Self {
+        Self { url, options }
+    }
+
+    /// Goes to what is at `path` below the URL.
+    pub(crate) fn visit(&self, path: &str) -> Visit {
+        let mut url: Url = self.url.parse().unwrap();
+        url.set_path(&format!("{}{path}", url.path()));
+        Visit { protocol: protocol(&self.url, self.options.clone()), url }
+    }
+}
+
+impl<'a> Written<'a> {
+    /// For a server that lets everybody read everything.
+    pub(crate) fn new(served: &'a Served, url: &str) -> Self {
+        let url = url.parse().unwrap();
+        Self { served, url, folders: true, stranger: None, forbidden: None, process: None }
+    }
+
+    /// Runs the suite as somebody with these options.
+    pub(crate) fn check(&self, options: FetchOptions) {
+        let protocol = protocol(self.url.as_str(), options);
+        runtime().block_on(conformance::check(&*protocol, self));
+    }
 }
 
 #[async_trait]
@@ -81,6 +130,30 @@ impl Ground for Written<'_> {
 
     fn url(&self) -> Url {
         self.url.clone()
+    }
+
+    fn has_folders(&self) -> bool {
+        self.folders
+    }
+
+    fn stranger(&self) -> Option<Visit> {
+        self.stranger.as_ref().map(|visitor| visitor.visit(""))
+    }
+
+    async fn forbidden(&self) -> Option<Visit> {
+        let visitor = self.forbidden.as_ref()?;
+        self.served.write(FORBIDDEN, b"not for you");
+        let file = self.served.dir().join(FORBIDDEN);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o000)).unwrap();
+        Some(visitor.visit(FORBIDDEN))
+    }
+
+    fn may_stop(&self) -> bool {
+        self.process.is_some()
+    }
+
+    async fn stop(&self) {
+        self.process.expect("it may be stopped").kill_family();
     }
 }
 

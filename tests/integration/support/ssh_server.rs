@@ -3,14 +3,22 @@
 
 use std::{
     fs,
-    net::{SocketAddrV4, TcpStream},
+    net::{SocketAddr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use bae::protocols::{FetchOptions, HostKeys};
+use bae::protocols::{FetchOptions, HostKeys, conformance::WRONG};
 
-use super::{LONG, need, ports, process::Process, served::Served, tools::tool, wait_until};
+use super::{
+    LONG, need,
+    pam::PamWrapper,
+    ports,
+    process::Process,
+    served::{Served, Visitor, Written},
+    tools::tool,
+    wait_until,
+};
 
 pub(crate) const USER: &str = "bob";
 pub(crate) const PASSWORD: &str = "secret";
@@ -20,12 +28,17 @@ pub(crate) const PASSWORD: &str = "secret";
 pub(crate) struct SshServer {
     pub(crate) process: Process,
     pub(crate) addr: SocketAddrV4,
+    /// Of OpenSSH: where it opens no files, and where it is by IPv6.
+    others: Vec<SocketAddr>,
     pub(crate) served: Served,
     /// A private key that is let in, beside its public half.
     pub(crate) identity: PathBuf,
     /// The server's own.
     host_key: PathBuf,
     user: String,
+    /// Dropped after the process that uses it.
+    #[allow(dead_code, reason = "held for its drop")]
+    pam: Option<PamWrapper>,
 }
 
 impl SshServer {
@@ -35,6 +48,22 @@ impl SshServer {
 
     /// The same served again, by a server with a key of another kind, or another key of the same.
     pub(crate) fn openssh_with(served: Served, addr: SocketAddrV4, kind: &str) -> Self {
+        let sign_in = "UsePAM no\nKbdInteractiveAuthentication no\n";
+        Self::sshd(served, addr, kind, sign_in, &Command::new("/usr/sbin/sshd"))
+    }
+
+    /// OpenSSH that asks for [`PASSWORD`] as if somebody sat there, and knows no other way in. Its PAM is one of our own,
+    /// which has a user with this password.
+    pub(crate) fn openssh_asking() -> Self {
+        let served = Served::new();
+        let pam = PamWrapper::new(served.own(), &whoami(), PASSWORD, "sshd");
+        let sshd = pam.command("/usr/sbin/sshd");
+        let sign_in = "UsePAM yes\nKbdInteractiveAuthentication yes\nPubkeyAuthentication no\n";
+        let server = Self::sshd(served, ports::own(), "ed25519", sign_in, &sshd);
+        Self { pam: Some(pam), ..server }
+    }
+
+    fn sshd(served: Served, addr: SocketAddrV4, kind: &str, sign_in: &str, sshd: &Command) -> Self {
         need("/usr/sbin/sshd", "openssh-server");
         let own = served.own().to_owned();
         let host_key = make_key(&own, "host", kind);
@@ -44,20 +73,27 @@ impl SshServer {
             // Where sshd locks itself up before anybody has signed in; it does not start without.
             fs::create_dir_all("/run/sshd").unwrap();
         }
+        let (forbids, ipv6) = (ports::own(), ports::ipv6());
+        let others: Vec<SocketAddr> =
+            std::iter::once(forbids.into()).chain(ipv6.map(Into::into)).collect();
+        let listen: String = others.iter().map(|addr| format!("ListenAddress {addr}\n")).collect();
         let config = format!(
-            "ListenAddress {addr}\nHostKey {host}\nPidFile none\nStrictModes no\nUsePAM no\n\
-             AuthorizedKeysFile {own}/authorized_keys\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin yes\nUseDNS no\nMaxStartups 100\n\
-             Subsystem sftp internal-sftp\nForceCommand internal-sftp\n",
+            "ListenAddress {addr}\n{listen}HostKey {host}\nPidFile none\nStrictModes no\n{sign_in}\
+             AuthorizedKeysFile {own}/authorized_keys\n\
+             PasswordAuthentication no\nPermitRootLogin yes\n\
+             UseDNS no\nMaxStartups 100\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n\
+             Match LocalPort {forbidding}\nForceCommand internal-sftp -P open\n",
             host = host_key.display(),
             own = own.display(),
+            forbidding = forbids.port(),
         );
         let file = own.join("sshd_config");
         fs::write(&file, config).unwrap();
-        let mut command = Command::new("/usr/sbin/sshd");
-        command.args(["-D", "-e", "-f"]).arg(&file);
-        let user = output(Command::new("id").arg("-un"));
-        Self::start("sshd", &command, addr, served, identity, host_key, user)
+        let mut command = Command::new(sshd.get_program());
+        command.args(sshd.get_args()).args(["-D", "-e", "-f"]).arg(&file);
+        let user = whoami();
+        let process = Self::started("sshd", &command, addr);
+        Self { process, addr, others, served, identity, host_key, user, pam: None }
     }
 
     pub(crate) fn rclone() -> Self {
@@ -69,41 +105,67 @@ impl SshServer {
         command.args(["serve", "sftp"]).arg(served.dir()).args(["--addr", &addr.to_string()]);
         command.args(["--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s", "--key"]);
         command.arg(&host_key).env("RCLONE_CONFIG", own.join("rclone.conf"));
-        Self::start("rclone serve sftp", &command, addr, served, identity, host_key, USER.into())
+        let process = Self::started("rclone serve sftp", &command, addr);
+        let (others, user) = (Vec::new(), USER.to_owned());
+        Self { process, addr, others, served, identity, host_key, user, pam: None }
     }
 
-    fn start(
-        name: &str,
-        command: &Command,
-        addr: SocketAddrV4,
-        served: Served,
-        identity: PathBuf,
-        host_key: PathBuf,
-        user: String,
-    ) -> Self {
+    fn started(name: &str, command: &Command, addr: SocketAddrV4) -> Process {
         let mut process = Process::start(name, command);
         wait_until(&format!("{name} listens"), LONG, || {
             assert!(process.is_running(), "{name} ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, addr, served, identity, host_key, user }
+        process
     }
 
     /// The folder that is served, with a login where `password` is one.
     pub(crate) fn url(&self, password: Option<&str>) -> String {
+        self.url_at(self.addr.into(), password)
+    }
+
+    fn url_at(&self, addr: SocketAddr, password: Option<&str>) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
         // OpenSSH serves the whole machine, rclone its folder.
         let dir = match self.user.as_str() {
             USER => String::new(),
             _ => self.served.dir().display().to_string(),
         };
-        format!("sftp://{}{password}@{}{dir}/", self.user, self.addr)
+        format!("sftp://{}{password}@{addr}{dir}/", self.user)
     }
 
-    /// The line of a `known_hosts` file for this server.
-    pub(crate) fn known_hosts_line(&self) -> String {
+    /// The same folder of OpenSSH by IPv6, where the machine has that.
+    pub(crate) fn ipv6_url(&self) -> Option<String> {
+        self.others.get(1).map(|addr| self.url_at(*addr, None))
+    }
+
+    /// The folder as the suite of the protocols writes into it; this must be the last that is done with it.
+    pub(crate) fn ground(&self) -> Written<'_> {
+        let is_openssh = !self.others.is_empty();
+        let (url, stranger, forbidden) = if is_openssh {
+            let stranger = make_key(self.served.own(), "stranger", "ed25519");
+            let stranger = FetchOptions { identities: vec![stranger], ..self.options() };
+            let forbidden = Visitor::new(self.url_at(self.others[0], None), self.options());
+            (self.url(None), Visitor::new(self.url(None), stranger), Some(forbidden))
+        } else {
+            let options = FetchOptions { identities: Vec::new(), ..self.options() };
+            (self.url(Some(PASSWORD)), Visitor::new(self.url(Some(WRONG)), options), None)
+        };
+        let process = Some(&self.process);
+        Written { stranger: Some(stranger), forbidden, process, ..Written::new(&self.served, &url) }
+    }
+
+    /// Lets in who has the private key of `file`, and nobody else.
+    pub(crate) fn let_in(&self, file: &Path) {
+        let authorized = self.served.own().join("authorized_keys");
+        fs::copy(file.with_extension("pub"), authorized).unwrap();
+    }
+
+    /// The lines of a `known_hosts` file for this server.
+    pub(crate) fn known_hosts_lines(&self) -> String {
         let key = fs::read_to_string(self.host_key.with_extension("pub")).unwrap();
-        format!("[{}]:{} {key}", self.addr.ip(), self.addr.port())
+        let all = std::iter::once(SocketAddr::from(self.addr)).chain(self.others.iter().copied());
+        all.map(|addr| format!("[{}]:{} {key}", addr.ip(), addr.port())).collect()
     }
 
     pub(crate) fn fingerprint(&self) -> String {
@@ -114,7 +176,7 @@ impl SshServer {
     /// A file that knows this server.
     pub(crate) fn known_hosts(&self) -> PathBuf {
         let file = self.served.own().join("known_hosts");
-        fs::write(&file, self.known_hosts_line()).unwrap();
+        fs::write(&file, self.known_hosts_lines()).unwrap();
         file
     }
 
@@ -128,7 +190,12 @@ impl SshServer {
     }
 }
 
-fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
+fn whoami() -> String {
+    output(Command::new("id").arg("-un"))
+}
+
+/// A private key without a password, beside its public half.
+pub(crate) fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     need("ssh-keygen", "openssh-client");
     let file = dir.join(name);
     for old in [file.clone(), file.with_extension("pub")] {

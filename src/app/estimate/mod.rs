@@ -1,37 +1,31 @@
 //! What an import will come to, before anything of it is fetched: nothing is written, no storage is asked, and only the
-//! torrent itself (of a magnet, its metadata from peers) is read.
+//! torrent itself (of a magnet, its metadata from peers; of a URL, what its server says of the files) is read.
 
-use std::sync::Arc;
+mod content;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::content::Content;
 use super::{
-    ImportRequest, SESSION_END,
-    import::{check_memory, check_not_removing, check_room, layout_of},
+    ImportRequest,
+    import::{check_room, layout_of},
     input_pool,
-    magnet::Magnet,
     place::chunk_len,
-    plan::{bytes_wanted, file_rows, files_wanted, wanted},
-    source::Source,
+    plan::{bytes_wanted, file_row, files_wanted},
 };
 use crate::{
-    backends::{Capabilities, DriveBackend, LocalBackend, MemoryBackend, S3Backend, local},
-    catalog::{Catalog, ImportRow, LayoutKind, hex},
+    backends::{Capabilities, DriveBackend, LocalBackend, S3Backend, local},
+    catalog::{Catalog, ImportState, LayoutKind},
     config::{
         Config, Profile, ProfileKind,
         prices::{Cost, DriveLimits, Prices, Provider, Usage},
     },
-    error::{Error, Kind, Result},
+    error::{Kind, Result},
     storage::{
-        FileSpan, ImportStore, Layout, Pressure, RangeSet,
+        FileSpan, Layout, Pressure, RangeSet,
         compose::Rules,
         estimate::{Tally, tally},
-    },
-    torrents::{
-        Origin, Start, Torrents, metadata,
-        metainfo::{Metainfo, torrent_file},
-        select,
     },
     units::MIB,
 };
@@ -47,6 +41,7 @@ const CATALOG_EMPTY: u64 = 128 << 10;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
     pub name: String,
+    /// Empty where it is no torrent.
     pub info_hash: String,
     /// The place, as imports record it.
     pub storage: String,
@@ -84,11 +79,12 @@ pub struct DriveLoad {
     pub read_units: u64,
 }
 
-/// Finds the torrent and counts what importing it will take.
+/// Finds what is to be imported and counts what that will take.
 ///
 /// # Errors
 /// What `import` would refuse: source, selection or storage that cannot be used, pieces too large for the memory, a
-/// local folder without room. `Network` when nobody sends a magnet's metadata within the timeout.
+/// local folder without room. `Network` when nobody sends a magnet's metadata within the timeout; `Unsupported` when a
+/// server does not tell how long its file is.
 pub async fn estimate(
     config: &Config,
     request: &ImportRequest,
@@ -96,28 +92,27 @@ pub async fn estimate(
 ) -> Result<Estimate> {
     let profile = config.storage(&request.storage)?;
     let catalog = open_catalog(config)?;
-    let (meta, torrent_len) = find(config, request, catalog.as_ref(), &cancel).await?;
-    check_memory(&meta, config)?;
-    let selected =
-        request.select.as_ref().map(|spec| select::select(spec, &meta.files)).transpose()?;
+    let content = Content::find(config, request, catalog.as_ref(), &cancel).await?;
     let known = match &catalog {
-        Some(catalog) => known(catalog, &meta, &profile.canonical())?,
+        Some(catalog) => content.known(catalog, request, &profile.canonical())?,
         None => None,
     };
     let import = match known {
         Some((row, stored)) => {
             let kind = layout_of(request.layout, &row);
-            Found { kind, chunk_len: row.chunk_len, stored }
+            let complete = row.state == ImportState::Imported;
+            Found { kind, chunk_len: row.chunk_len, stored, complete }
         }
         None => {
             if let ProfileKind::Local { path } = &profile.kind {
-                check_room(&profile.canonical(), Some(local::room_at(path)?), meta.len)?;
+                check_room(&profile.canonical(), Some(local::room_at(path)?), content.len)?;
             }
             let chunk_len = chunk_len(profile.chunk, config.memory.0);
-            Found { kind: request.layout, chunk_len, stored: RangeSet::new() }
+            let (kind, stored) = (request.layout, RangeSet::new());
+            Found { kind, chunk_len, stored, complete: false }
         }
     };
-    import.estimate(config, &profile, &meta, torrent_len, selected.as_deref())
+    import.estimate(config, &profile, &content)
 }
 
 /// The import as far as it is there already.
@@ -125,22 +120,18 @@ struct Found {
     kind: LayoutKind,
     chunk_len: u64,
     stored: RangeSet,
+    /// All that was wanted of it then is stored and recorded as imported.
+    complete: bool,
 }
 
 impl Found {
-    fn estimate(
-        self,
-        config: &Config,
-        profile: &Profile,
-        meta: &Metainfo,
-        torrent_len: u64,
-        selected: Option<&[u32]>,
-    ) -> Result<Estimate> {
-        let rows = file_rows(meta);
-        let layout =
-            Layout::new(meta.len, rows.iter().map(FileSpan::from), self.chunk_len, self.kind)?;
-        let (_, wanted) = wanted(meta, selected, &layout);
-        let files: Vec<FileSpan> = files_wanted(&meta.files, selected)
+    fn estimate(self, config: &Config, profile: &Profile, content: &Content) -> Result<Estimate> {
+        let rows: Vec<_> = content.files.iter().map(file_row).collect();
+        let spans = rows.iter().map(FileSpan::from);
+        let layout = Layout::new(content.len, spans, self.chunk_len, self.kind)?;
+        let selected = content.selected.as_deref();
+        let wanted = content.wanted(&layout);
+        let files: Vec<FileSpan> = files_wanted(&content.files, selected)
             .map(|file| FileSpan { range: file.range.clone(), pad: false })
             .collect();
         let missing = wanted.minus(&self.stored);
@@ -149,29 +140,35 @@ impl Found {
             chunk_len: self.chunk_len,
             most_sent: Pressure::new(input_pool(config)).most_read_back(),
         };
-        let whole = if self.kind == LayoutKind::Files { &files[..] } else { &[] };
-        let mut tally = tally(&layout, &missing, whole, &rules)?;
+        // Empty files are never missing: those of a complete import are there.
+        let is_made = |file: &&FileSpan| {
+            self.kind == LayoutKind::Files && !(self.complete && file.range.is_empty())
+        };
+        let whole: Vec<_> = files.iter().filter(is_made).cloned().collect();
+        let mut tally = tally(&layout, &missing, &whole, &rules)?;
+        let bytes = bytes_wanted(&content.files, selected);
+        if content.is_checked(!missing.is_empty()) {
+            tally.check(bytes);
+        }
         // The manifest.
         tally.requests.put += 1;
         let paths: u64 = rows.iter().map(|row| row.path.len() as u64).sum();
         let entries = tally.objects + rows.len() as u64;
-        // The torrent is in it as base64.
-        let manifest = torrent_len.div_ceil(3) * 4 + paths + entries * MANIFEST_ENTRY;
+        let manifest = content.in_manifest + paths + entries * MANIFEST_ENTRY;
         let stored = self.stored.intersect(&wanted).len();
         let usage = usage(&tally, stored + tally.payload + manifest);
         let prices = Prices::table();
-        let info_hash = meta.info_hash_v1.map(|h| hex(&h)).or(meta.info_hash_v2.map(|h| hex(&h)));
         Ok(Estimate {
-            name: meta.name.clone(),
-            info_hash: info_hash.unwrap_or_default(),
+            name: content.name.clone(),
+            info_hash: content.info_hash.clone(),
             storage: profile.canonical(),
             layout: self.kind.as_str(),
             chunk_len: self.chunk_len,
-            bytes: bytes_wanted(&meta.files, selected),
+            bytes,
             files: files.len(),
             stored,
             manifest,
-            catalog: CATALOG_EMPTY + torrent_len + paths + entries * CATALOG_ENTRY,
+            catalog: CATALOG_EMPTY + content.in_catalog + paths + entries * CATALOG_ENTRY,
             memory: config.memory.0.min(tally.payload) + OVERHEAD,
             prices_as_of: &prices.as_of,
             costs: providers(&profile.kind, prices).iter().map(|p| p.cost(&usage)).collect(),
@@ -189,71 +186,6 @@ fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-/// The torrent, and the length of its file.
-async fn find(
-    config: &Config,
-    request: &ImportRequest,
-    catalog: Option<&Catalog>,
-    cancel: &CancellationToken,
-) -> Result<(Metainfo, u64)> {
-    let source = tokio::select! {
-        source = Source::find(&request.source, &request.fetch) => source?,
-        () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-    };
-    let bytes = match source {
-        Source::Torrent(bytes) => bytes,
-        Source::Files(_) => {
-            let text = "what an import of a URL takes is not known before: only that of a torrent";
-            return Err(Error::new(Kind::Unsupported, text));
-        }
-        Source::Magnet(uri, magnet) => match of_earlier_import(catalog, &magnet)? {
-            Some(bytes) => bytes,
-            None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
-        },
-    };
-    Ok((Metainfo::parse(&bytes)?, bytes.len() as u64))
-}
-
-fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Option<Vec<u8>>> {
-    let Some(catalog) = catalog else { return Ok(None) };
-    let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
-    found.first().map(|row| catalog.metainfo(&row.id)).transpose()
-}
-
-/// Asks the swarm. The torrent gets no place for content, without which it asks for none.
-async fn fetch_metadata(
-    config: &Config,
-    request: &ImportRequest,
-    uri: String,
-    magnet: &Magnet,
-    cancel: &CancellationToken,
-) -> Result<Vec<u8>> {
-    let pool = input_pool(config);
-    let torrents = Torrents::start(&request.network, Pressure::new(pool.clone()), pool)?;
-    let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
-    let info = async {
-        let mut torrent = torrents.add(start).await?;
-        metadata(&mut torrent, cancel, request.timeout).await
-    };
-    let info = info.await;
-    torrents.stop(SESSION_END).await;
-    Ok(torrent_file(&info?, &magnet.trackers))
-}
-
-/// An import of this torrent in this place, and what of it is durable.
-fn known(
-    catalog: &Catalog,
-    meta: &Metainfo,
-    storage: &str,
-) -> Result<Option<(ImportRow, RangeSet)>> {
-    let found = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
-    let Some(row) = found.into_iter().find(|row| row.storage == storage) else { return Ok(None) };
-    check_not_removing(&row)?;
-    // Only the catalog is asked: no backend is opened.
-    let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
-    Ok(Some((row, store.stored())))
 }
 
 /// What a kind of place can do, without opening one. A server may turn out to copy nothing: then files cost more.
@@ -274,6 +206,7 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
         list: requests.list,
         delete: requests.delete,
         look: requests.get,
+        read: tally.resent + tally.checked,
         get: tally.reads,
     }
 }
@@ -330,7 +263,7 @@ mod tests {
         let gib = 1 << 30;
         let objects = 32;
         let requests = Requests { put: objects + 1, ..Requests::default() };
-        let tally = Tally { payload: gib, objects, requests, reads: 1024, resent: 0 };
+        let tally = Tally { payload: gib, objects, requests, reads: 1024, ..Tally::default() };
         let load = drive_load(&tally, limits);
         assert_eq!(load.seconds_at_least, 17);
         assert_eq!((load.quota_units, load.read_units), (33 * 50, 1024 * 200));

@@ -1,0 +1,204 @@
+//! What is to be imported, found: the files of a torrent or of a server, and what of them is stored already.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{
+        ImportRequest, SESSION_END,
+        import::{check_memory, check_not_removing},
+        import_url::{
+            begun_before, checks, keeps, refuse_checksums_of_folders, refuse_to_seed_files,
+        },
+        input_pool,
+        magnet::Magnet,
+        plan::{plain_file, ranges_wanted, wanted},
+        remote::{Record, file_rows, has_open_end},
+        source::{RemoteFiles, Source},
+    },
+    backends::MemoryBackend,
+    catalog::{Catalog, ImportRow, hex},
+    config::Config,
+    error::{Error, Kind, Result},
+    storage::{ImportStore, Layout, Pressure, RangeSet},
+    torrents::{
+        Origin, Start, Torrents, metadata,
+        metainfo::{File, Metainfo, torrent_file},
+        select,
+    },
+};
+
+/// What an import is made of.
+pub(super) struct Content {
+    pub(super) name: String,
+    /// Empty where it is no torrent.
+    pub(super) info_hash: String,
+    pub(super) len: u64,
+    pub(super) files: Vec<File>,
+    pub(super) selected: Option<Vec<u32>>,
+    /// Bytes that say where it comes from: in the manifest, and in the catalog.
+    pub(super) in_manifest: u64,
+    pub(super) in_catalog: u64,
+    origin: From,
+}
+
+enum From {
+    Torrent(Box<Metainfo>),
+    Server(RemoteFiles, Checks),
+}
+
+/// Whether stored bytes are read back and held against a checksum.
+struct Checks {
+    /// There is one.
+    any: bool,
+    /// Also when all of it was stored, and so checked, before.
+    always: bool,
+}
+
+impl Content {
+    pub(super) async fn find(
+        config: &Config,
+        request: &ImportRequest,
+        catalog: Option<&Catalog>,
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
+        let source = tokio::select! {
+            source = Source::find(&request.source, &request.fetch) => source?,
+            () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        };
+        let torrent = match source {
+            Source::Files(found) => return Self::of_server(request, found),
+            Source::Torrent(bytes) => bytes,
+            Source::Magnet(uri, magnet) => match of_earlier_import(catalog, &magnet)? {
+                Some(bytes) => bytes,
+                None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
+            },
+        };
+        Self::of_torrent(config, request, &torrent)
+    }
+
+    fn of_torrent(config: &Config, request: &ImportRequest, torrent: &[u8]) -> Result<Self> {
+        let meta = Metainfo::parse(torrent)?;
+        check_memory(&meta, config)?;
+        let len = torrent.len() as u64;
+        let info_hash = meta.info_hash_v1.map(|h| hex(&h)).or(meta.info_hash_v2.map(|h| hex(&h)));
+        Ok(Self {
+            name: meta.name.clone(),
+            info_hash: info_hash.unwrap_or_default(),
+            len: meta.len,
+            selected: selected(request, &meta.files)?,
+            files: meta.files.clone(),
+            // There it is base64.
+            in_manifest: len.div_ceil(3) * 4,
+            in_catalog: len,
+            origin: From::Torrent(Box::new(meta)),
+        })
+    }
+
+    fn of_server(request: &ImportRequest, found: RemoteFiles) -> Result<Self> {
+        refuse_to_seed_files(request)?;
+        refuse_checksums_of_folders(&request.fetch, &found)?;
+        if has_open_end(&found) {
+            let text = format!(
+                "the server does not tell how long {:?} is: what its import takes is not known before",
+                found.name
+            );
+            return Err(Error::new(Kind::Unsupported, text)
+                .hint("leave out --dry-run to import it all the same"));
+        }
+        let files: Vec<File> = file_rows(&found)?.into_iter().map(plain_file).collect();
+        let always = checks(&request.fetch);
+        let any = always || found.files.iter().any(|(_, remote)| !remote.digests.is_empty());
+        let record = Record::new(&found, &[]).to_json()?.len() as u64;
+        Ok(Self {
+            name: found.name.clone(),
+            info_hash: String::new(),
+            len: files.last().map_or(0, |file| file.range.end),
+            selected: selected(request, &files)?,
+            files,
+            in_manifest: record,
+            in_catalog: record,
+            origin: From::Server(found, Checks { any, always }),
+        })
+    }
+
+    /// What the selection wants, without padding.
+    pub(super) fn wanted(&self, layout: &Layout) -> RangeSet {
+        let selected = self.selected.as_deref();
+        match &self.origin {
+            From::Torrent(meta) => wanted(meta, selected, layout).1,
+            From::Server(..) => ranges_wanted(&self.files, selected),
+        }
+    }
+
+    /// Whether what is stored is read back in the end; `fetches` says whether anything has to be fetched.
+    pub(super) fn is_checked(&self, fetches: bool) -> bool {
+        match &self.origin {
+            From::Torrent(_) => false,
+            From::Server(found, checks) => {
+                found.files.len() == 1 && checks.any && (checks.always || fetches)
+            }
+        }
+    }
+
+    /// An import of this in this place, and what of it is durable and would be kept.
+    pub(super) fn known(
+        &self,
+        catalog: &Catalog,
+        request: &ImportRequest,
+        storage: &str,
+    ) -> Result<Option<(ImportRow, RangeSet)>> {
+        let (row, kept) = match &self.origin {
+            From::Torrent(meta) => {
+                let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+                (known.into_iter().find(|row| row.storage == storage), true)
+            }
+            From::Server(found, _) => match begun_before(catalog, request, storage, found)? {
+                Some((row, likeness)) => {
+                    let kept = keeps(request.fetch.resume, likeness, &row);
+                    (Some(row), kept)
+                }
+                None => (None, false),
+            },
+        };
+        let Some(row) = row else { return Ok(None) };
+        check_not_removing(&row)?;
+        if !kept {
+            return Ok(Some((row, RangeSet::new())));
+        }
+        // Only the catalog is asked: no backend is opened.
+        let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
+        Ok(Some((row, store.stored())))
+    }
+}
+
+fn selected(request: &ImportRequest, files: &[File]) -> Result<Option<Vec<u32>>> {
+    request.select.as_ref().map(|spec| select::select(spec, files)).transpose()
+}
+
+fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Option<Vec<u8>>> {
+    let Some(catalog) = catalog else { return Ok(None) };
+    let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
+    found.first().map(|row| catalog.metainfo(&row.id)).transpose()
+}
+
+/// Asks the swarm. The torrent gets no place for content, without which it asks for none.
+async fn fetch_metadata(
+    config: &Config,
+    request: &ImportRequest,
+    uri: String,
+    magnet: &Magnet,
+    cancel: &CancellationToken,
+) -> Result<Vec<u8>> {
+    let pool = input_pool(config);
+    let torrents = Torrents::start(&request.network, Pressure::new(pool.clone()), pool)?;
+    let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
+    let info = async {
+        let mut torrent = torrents.add(start).await?;
+        metadata(&mut torrent, cancel, request.timeout).await
+    };
+    let info = info.await;
+    torrents.stop(SESSION_END).await;
+    Ok(torrent_file(&info?, &magnet.trackers))
+}

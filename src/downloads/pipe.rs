@@ -1,0 +1,148 @@
+//! A file on its way to somebody who reads it from its first byte to its last, and from whom nothing can be taken back.
+
+use std::{io, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    checksum::{Check, Checksums},
+    target::Target,
+};
+use crate::error::{Error, Kind, Result};
+
+/// Takes bytes, and waits where the reader is slow.
+pub type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// The reader, as a target. One connection at a time may write, in order.
+pub struct PipeTarget {
+    state: Arc<Mutex<State>>,
+    start: u64,
+    /// Whether the server tells one version of the file from another.
+    proven: bool,
+}
+
+struct State {
+    sink: Sink,
+    /// The position of the next byte that the reader gets.
+    next: u64,
+    check: Check,
+}
+
+impl std::fmt::Debug for PipeTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PipeTarget").field("start", &self.start).finish_non_exhaustive()
+    }
+}
+
+impl PipeTarget {
+    /// `start` is the first byte that is wanted; `proven`: the source has a validator, so that a second pass is known to
+    /// bring the same bytes.
+    #[must_use]
+    pub fn new(sink: Sink, start: u64, proven: bool, checksums: &Checksums) -> Self {
+        let state = State { sink, next: start, check: checksums.check() };
+        Self { state: Arc::new(Mutex::new(state)), start, proven }
+    }
+
+    /// Holds what the reader got, once that is all, against the checksums.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the reader having the bytes already.
+    pub fn finish(self, what: &dyn std::fmt::Display) -> Result<()> {
+        let state = Arc::into_inner(self.state)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("{what} is still being written")))?;
+        state.into_inner().check.finish(what)
+    }
+}
+
+#[async_trait]
+impl Target for PipeTarget {
+    async fn room(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
+        let state = Arc::clone(&self.state);
+        // The reader may take its time.
+        let written = tokio::task::spawn_blocking(move || state.lock().write(pos, parts));
+        written.await.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "output").because(e)))
+    }
+
+    /// The reader has what it has.
+    async fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Of what the reader has already, the same bytes are passed over when they come again.
+    async fn restart(&self) -> Result<()> {
+        if self.proven || self.state.lock().next == self.start {
+            return Ok(());
+        }
+        let text = "the file would have to come again from its start, and its server does not tell whether it is the same";
+        Err(Error::new(Kind::Changed, text)
+            .hint("what was written already is of no use: begin anew"))
+    }
+}
+
+impl State {
+    fn write(&mut self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
+        if pos > self.next {
+            let text = format!("byte {pos} came before byte {}", self.next);
+            return Err(Error::new(Kind::Internal, text));
+        }
+        let mut known = self.next - pos;
+        for mut part in parts {
+            let again = known.min(part.len() as u64);
+            known -= again;
+            let _ = part.split_to(usize::try_from(again).unwrap_or(usize::MAX));
+            (self.sink)(&part).map_err(|e| Error::io("output", e))?;
+            self.check.update(&part);
+            self.next += part.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downloads::checksum::parse;
+
+    fn target(proven: bool, md5: &str) -> (PipeTarget, Arc<Mutex<Vec<u8>>>) {
+        let got: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let sink = {
+            let got = Arc::clone(&got);
+            Box::new(move |bytes: &[u8]| {
+                got.lock().extend_from_slice(bytes);
+                Ok(())
+            })
+        };
+        let checksums = Checksums::new([parse(&format!("md5={md5}")).unwrap()]);
+        (PipeTarget::new(sink, 3, proven, &checksums), got)
+    }
+
+    const MD5_ABC: &str = "900150983cd24fb0d6963f7d28e17f72";
+
+    #[tokio::test]
+    async fn a_second_pass_brings_only_what_the_reader_has_not() {
+        let (target, got) = target(true, MD5_ABC);
+        target.write(3, vec!["a".into()]).await.unwrap();
+        target.restart().await.unwrap();
+        target.write(3, vec!["ab".into()]).await.unwrap();
+        target.write(5, vec!["c".into()]).await.unwrap();
+        assert_eq!(*got.lock(), b"abc");
+        target.finish(&"f").unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_out_and_nothing_is_begun_anew_unproven() {
+        let (target, got) = target(false, MD5_ABC);
+        assert_eq!(target.write(4, vec!["b".into()]).await.unwrap_err().kind(), Kind::Internal);
+        target.restart().await.unwrap();
+        target.write(3, vec!["x".into()]).await.unwrap();
+        assert_eq!(target.restart().await.unwrap_err().kind(), Kind::Changed);
+        assert_eq!(*got.lock(), b"x");
+        assert_eq!(target.finish(&"f").unwrap_err().kind(), Kind::Corrupt);
+    }
+}

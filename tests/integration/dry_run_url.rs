@@ -1,0 +1,117 @@
+//! `import --dry-run` of URLs: what it says is what the import then takes, and nothing of the files is fetched for it.
+
+use serde_json::Value;
+
+use crate::{
+    get::random,
+    support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
+};
+
+fn args<'a>(bae: &Bae, url: &'a str, options: &[&'a str]) -> Vec<String> {
+    let storage = bae.storage_url();
+    let mut args = vec!["--json", "import", url, "--storage", &storage];
+    args.extend(options);
+    args.into_iter().map(str::to_owned).collect()
+}
+
+/// The one line that a dry run of this URL prints.
+fn estimate(bae: &Bae, url: &str, options: &[&str]) -> Value {
+    let options = [&["--dry-run"], options].concat();
+    let lines = bae.run(args(bae, url, &options)).expect(0).json();
+    let [line] = lines.as_slice() else { panic!("one line for one source: {lines:?}") };
+    assert_eq!(line["event"], "estimate");
+    line.clone()
+}
+
+/// Counts, imports, and holds one against the other.
+fn counts_what_is_taken(bae: &Bae, url: &str, options: &[&str]) -> Value {
+    let before = estimate(bae, url, options);
+    assert!(!bae.data_dir().exists() && !bae.objects().exists(), "something was written");
+    let id = bae.run(args(bae, url, options)).expect(0).imported().id;
+    let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
+    assert_eq!(info["objects"], before["objects"], "{options:?}: {before}");
+    assert_eq!(info["stored"], before["payload"], "{options:?}: {before}");
+    assert_eq!(info["bytes"], before["bytes"], "{options:?}: {before}");
+    assert_eq!(info["chunk_len"], before["chunk_len"], "{options:?}: {before}");
+    let again = estimate(bae, url, options);
+    assert_eq!(again["stored"], info["stored"]);
+    assert_eq!((again["payload"].as_u64(), again["objects"].as_u64()), (Some(0), Some(0)));
+    before
+}
+
+#[test]
+fn a_dry_run_of_a_file_counts_what_its_import_then_takes() {
+    let (nginx, data) = (Nginx::start(), random(71, 40 * MIB + 1));
+    nginx.serve("f.bin", &data);
+    for options in [&[][..], &["--memory", "64MiB"], &["--layout", "files"]] {
+        let line = counts_what_is_taken(&Bae::new(), &nginx.url("/f/f.bin"), options);
+        assert_eq!((line["name"].as_str(), line["info_hash"].as_str()), (Some("f.bin"), Some("")));
+    }
+}
+
+#[test]
+fn a_dry_run_of_a_folder_counts_what_its_import_then_takes() {
+    let server = FtpServer::vsftpd();
+    for (name, len) in [("a.flac", 20 * MIB + 1), ("cd 2/b.flac", 5 * MIB), ("c.jpg", 3), ("d", 0)]
+    {
+        server.served.write(&format!("album/{name}"), &random(72, len));
+    }
+    let url = format!("{}album/", server.url("ftp"));
+    for options in [&[][..], &["--select", "*.jpg"], &["--layout", "files"]] {
+        let line = counts_what_is_taken(&Bae::new(), &url, options);
+        assert_eq!(line["files"], if options.contains(&"--select") { 1 } else { 4 });
+    }
+}
+
+#[test]
+fn a_dry_run_asks_for_nothing_of_a_file() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(73, 9 * MIB));
+    let bae = bae.storing_at("s3://no-such-bucket", Vec::new());
+    nginx.serve("f.bin", &data);
+    let line = estimate(&bae, &nginx.url("/f/f.bin"), &[]);
+    assert_eq!(line["bytes"], 9 * MIB);
+    assert!(!line["costs"].as_array().unwrap().is_empty());
+    // Whether it is a torrent, its first bytes say.
+    let bytes = |line: &String| line.split(' ').nth(2).unwrap().parse::<u64>().unwrap();
+    let came: u64 = nginx.requests().iter().map(bytes).sum();
+    assert!(came <= 64, "{:?}", nginx.requests());
+}
+
+#[test]
+fn a_checksum_costs_reading_what_was_stored() {
+    let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(74, 3 * MIB + 1));
+    nginx.serve("f.bin", &data);
+    let plain = estimate(&bae, &nginx.url("/f/f.bin"), &[]);
+    let checksum = format!("sha-256={}", "0".repeat(64));
+    let checked = estimate(&bae, &nginx.url("/f/f.bin"), &["--checksum", &checksum]);
+    assert_eq!((plain["checked"].as_u64(), plain["requests"]["get"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(checked["checked"], 3 * MIB + 1);
+    assert_eq!(checked["requests"]["get"], 4);
+}
+
+#[test]
+fn a_dry_run_of_a_url_refuses_what_the_import_would_refuse() {
+    let (nginx, data) = (Nginx::start(), random(75, 2 * MIB));
+    nginx.serve("f.bin", &data);
+    let url = nginx.url("/f/f.bin");
+    let bae = Bae::new();
+    bae.run(args(&bae, &url, &[])).expect(0);
+    nginx.serve("f.bin", &random(76, 2 * MIB + 1));
+    let was = bae.run(["ls", "--json"]).expect(0).stdout;
+    for (url, options, code, says) in [
+        (&url, &[][..], 1, "--fresh"),
+        (&url, &["--fresh", "--seed"], 2, "leave out --seed"),
+        (&url, &["--fresh", "--select", "9"], 2, "9"),
+        (&nginx.url("/f/missing"), &[], 3, "missing"),
+    ] {
+        let dry = [options, &["--dry-run"]].concat();
+        bae.run(args(&bae, url, &dry)).expect(code).says(says);
+        bae.run(args(&bae, url, options)).expect(code).says(says);
+    }
+    assert_eq!(bae.run(["ls", "--json"]).expect(0).stdout, was);
+    let fresh = estimate(&bae, &url, &["--fresh"]);
+    assert_eq!((fresh["stored"].as_u64(), fresh["payload"].as_u64()), (Some(0), Some(2 * MIB + 1)));
+    let unknown = nginx.url("/chunked/f.bin");
+    let ran = bae.run(args(&bae, &unknown, &["--dry-run"])).expect(1);
+    ran.says("does not tell how long");
+}

@@ -1,0 +1,123 @@
+//! SFTP as somebody at a terminal uses it: keys that nobody names, from the usual files and from the agent.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use crate::{
+    get::{args, out, same},
+    support::{
+        LONG,
+        bae::{Bae, Ran},
+        process::Process,
+        ssh_server::{SshServer, make_key},
+        wait_until,
+    },
+};
+
+/// A home whose `.ssh` knows the server, which has one file.
+fn home(server: &SshServer) -> Bae {
+    server.served.write("f.bin", b"here");
+    let bae = Bae::new();
+    let ssh = bae.home().join(".ssh");
+    fs::create_dir(&ssh).unwrap();
+    fs::write(ssh.join("known_hosts"), server.known_hosts_lines()).unwrap();
+    bae
+}
+
+/// Gets the file with nothing said of keys; `agent` is the socket of one.
+fn get(bae: &Bae, server: &SshServer, agent: Option<&Path>) -> Ran {
+    let url = format!("{}f.bin", server.url(None));
+    let env = agent.map(|path| ("SSH_AUTH_SOCK".to_owned(), path.display().to_string()));
+    let mut command = bae.command(args(bae, &[&url, "--overwrite"]));
+    let ran = command.envs(env).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: ran.status.code(), stdout: text(ran.stdout), stderr: text(ran.stderr) }
+}
+
+#[test]
+fn the_usual_key_files_are_found() {
+    let server = SshServer::openssh();
+    let bae = home(&server);
+    get(&bae, &server, None).expect(24).says("there was nothing to try");
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let name = format!("id_{kind}");
+        let key = make_key(&bae.home().join(".ssh"), &name, kind);
+        get(&bae, &server, None).expect(24).says(&format!("it refused the key {}", key.display()));
+        server.let_in(&key);
+        get(&bae, &server, None).expect(0);
+        same(&out(&bae, "f.bin"), b"here");
+        for file in [key.clone(), key.with_extension("pub")] {
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_users_settings_say_where_a_host_is_and_who_we_are_there() {
+    let server = SshServer::openssh();
+    let bae = home(&server);
+    let ssh = bae.home().join(".ssh");
+    let key = make_key(&ssh, "for nas", "ed25519");
+    server.let_in(&key);
+    let url = server.url(None);
+    let (user, rest) = url.strip_prefix("sftp://").unwrap().split_once('@').unwrap();
+    let path = rest.split_once('/').unwrap().1;
+    let config = format!(
+        "Host nas\n HostName {}\n Port {}\n User {user}\n IdentityFile \"~/.ssh/for nas\"\n",
+        server.addr.ip(),
+        server.addr.port(),
+    );
+    fs::write(ssh.join("config"), config).unwrap();
+    bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(0);
+    same(&out(&bae, "f.bin"), b"here");
+    // What the URL says wins.
+    let stranger = args(&bae, &[&format!("sftp://no-such-user@nas/{path}f.bin"), "--overwrite"]);
+    bae.run(stranger).expect(24).says("no-such-user");
+    fs::write(ssh.join("config"), "Host nas\n Port none\n").unwrap();
+    bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(2).says(".ssh/config");
+}
+
+/// An agent, which holds no key yet.
+fn agent(socket: &Path) -> Process {
+    let mut command = Command::new("ssh-agent");
+    command.arg("-D").arg("-a").arg(socket);
+    let agent = Process::start("ssh-agent", &command);
+    wait_until("the agent listens", LONG, || socket.exists());
+    agent
+}
+
+/// With a program that says the key's password where it is asked for one.
+fn add(socket: &Path, key: &Path, asker: &Path) {
+    let mut command = Command::new("ssh-add");
+    command.arg("-q").arg(key).env("SSH_AUTH_SOCK", socket);
+    command.env("SSH_ASKPASS", asker).env("SSH_ASKPASS_REQUIRE", "force");
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn the_agent_signs_also_with_keys_that_have_a_password() {
+    let server = SshServer::openssh();
+    let bae = home(&server);
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, asker) = (dir.path().join("agent"), dir.path().join("ask"));
+    fs::write(&asker, "#!/bin/sh\necho a password\n").unwrap();
+    fs::set_permissions(&asker, fs::Permissions::from_mode(0o755)).unwrap();
+    let _agent = agent(&socket);
+    get(&bae, &server, Some(&socket)).expect(24).says("there was nothing to try");
+    for kind in ["ed25519", "rsa"] {
+        let key = make_key(dir.path(), kind, kind);
+        let mut lock = Command::new("ssh-keygen");
+        lock.args(["-q", "-p", "-P", "", "-N", "a password", "-f"]).arg(&key);
+        assert!(lock.status().unwrap().success());
+        server.let_in(&key);
+        get(&bae, &server, Some(&socket)).expect(24);
+        add(&socket, &key, &asker);
+        get(&bae, &server, Some(&socket)).expect(0);
+        same(&out(&bae, "f.bin"), b"here");
+        get(&bae, &server, None).expect(24);
+        // Named, it is no use by itself, and what is to be done is said.
+        let url = format!("{}f.bin", server.url(None));
+        let named = args(&bae, &[&url, "--identity", key.to_str().unwrap()]);
+        bae.run(named).expect(2).says("ssh-add");
+    }
+}

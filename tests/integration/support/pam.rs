@@ -1,0 +1,64 @@
+//! PAM for one server alone: a user and a password that the machine does not know.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The library that answers for PAM, and where it finds its settings.
+#[derive(Debug)]
+pub(crate) struct PamWrapper {
+    library: PathBuf,
+    dir: PathBuf,
+}
+
+impl PamWrapper {
+    /// Lets `user` into `service` by `password`. Settings are kept in `own`.
+    pub(crate) fn new(own: &Path, user: &str, password: &str, service: &str) -> Self {
+        let library = installed();
+        let matrix = library.with_file_name("pam_wrapper").join("pam_matrix.so");
+        let (dir, passwords) = (own.join("pam.d"), own.join("pam passwords"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(&passwords, format!("{user}:{password}:{service}\n")).unwrap();
+        let checks = |what| {
+            format!("{what} required {} [passdb={}]\n", matrix.display(), passwords.display())
+        };
+        let lines = ["auth", "account"].map(checks).concat();
+        fs::write(dir.join(service), lines + "session required pam_permit.so\n").unwrap();
+        Self { library, dir }
+    }
+
+    /// Starts `program` with it.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("env");
+        command.arg(format!("LD_PRELOAD={}", self.library.display())).arg("PAM_WRAPPER=1");
+        command.arg(format!("PAM_WRAPPER_SERVICE_DIR={}", self.dir.display())).arg(program);
+        command
+    }
+}
+
+impl Drop for PamWrapper {
+    /// Processes that were killed leave copies of the settings, and there are not many names for those.
+    fn drop(&mut self) {
+        let own = self.dir.parent().unwrap().to_str().unwrap();
+        for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+            let copy = entry.path();
+            let is_copy = entry.file_name().to_string_lossy().starts_with("pam.");
+            let is_ours = |file: &fs::DirEntry| {
+                fs::read_to_string(file.path()).is_ok_and(|text| text.contains(own))
+            };
+            if is_copy && fs::read_dir(&copy).into_iter().flatten().flatten().any(|f| is_ours(&f)) {
+                let _ = fs::remove_dir_all(copy);
+            }
+        }
+    }
+}
+
+fn installed() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut found = folders.map(|folder| folder.path().join("libpam_wrapper.so"));
+    found.find(|file| file.is_file()).expect(
+        "libpam_wrapper.so is missing: install the package libpam-wrapper, or run `scripts/setup test`",
+    )
+}
