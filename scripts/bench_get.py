@@ -49,13 +49,13 @@ def lftp(url, out):
     return ["lftp", "--norc", "-c", f"set cmd:fail-exit yes; get {url} -o {out}"]
 
 
-def sftp(server, port, out):
+def sftp(server, port, name, out):
     return ["sftp", "-q", "-F", "none", "-i", server.identity, "-P", str(port), "-o", "BatchMode=yes",
-            "-o", f"UserKnownHostsFile={server.known_hosts(port)}", f"{server.user}@127.0.0.1:{server.path('get.bin')}", out]
+            "-o", f"UserKnownHostsFile={server.known_hosts(port)}", f"{server.user}@127.0.0.1:{server.path(name)}", out]
 
 
-def bae_sftp(server, port, out, *more):
-    url = f"sftp://{server.user}@127.0.0.1:{port}{server.path('get.bin')}"
+def bae_sftp(server, port, name, out, *more):
+    url = f"sftp://{server.user}@127.0.0.1:{port}{server.path(name)}"
     return bae(url, out, "--identity", server.identity, "--known-hosts", server.known_hosts(port), *more)
 
 
@@ -109,9 +109,11 @@ class Bench:
 
 def get(folder, size, rounds, row, tell, raw):
     """`folder` has `get.bin`, of `size` bytes."""
-    bench = Bench(rounds, row, tell, raw)
+    bench, part = Bench(rounds, row, tell, raw), min(size, 320 * MIB)
+    with open(os.path.join(folder, "part.bin"), "wb") as f:
+        subprocess.run(["head", "-c", str(part), os.path.join(folder, "get.bin")], stdout=f, check=True)
     with Nginx(folder) as server:
-        from_nginx(bench, server, folder, size)
+        from_nginx(bench, server, folder, size, part)
         into_storage(server, server.url("get.bin"), size, rounds, row, tell, raw)
     with Vsftpd(folder) as server:
         url = server.url("get.bin")
@@ -127,23 +129,20 @@ def get(folder, size, rounds, row, tell, raw):
             "curl, WebDAV": lambda out: curl(url.replace("dav:", "http:"), out),
         }, size, {("curl, WebDAV",): None})
     with Sshd(folder) as server, Far(server, RTT, WIDE) as far:
-        # As many connections as each takes by itself.
-        bench.compare("SFTP", server, {
-            "bae, SFTP": lambda out: bae_sftp(server, server.port, out),
-            "sftp": lambda out: sftp(server, server.port, out),
-            "bae -x1, SFTP": lambda out: bae_sftp(server, server.port, out, "-x", "1"),
-        }, size, {("sftp",): 1 / 0.9})
-        bench.compare(f"SFTP, {RTT} ms", server, {
-            f"bae, SFTP, {RTT} ms": lambda out: bae_sftp(server, far.port, out),
-            f"sftp, {RTT} ms": lambda out: sftp(server, far.port, out),
-            f"bae -x1, SFTP, {RTT} ms": lambda out: bae_sftp(server, far.port, out, "-x", "1"),
-        }, size, {(f"sftp, {RTT} ms",): 1 / 2})
+        over_ssh(bench, "SFTP", server, server.port, "get.bin", size, 1 / 0.9)
+        over_ssh(bench, f"SFTP, {RTT} ms", server, far.port, "part.bin", part, 1 / 2)
 
 
-def from_nginx(bench, server, folder, size):
-    slow = min(size, 320 * MIB)
-    with open(os.path.join(folder, "slow.bin"), "wb") as f:
-        subprocess.run(["head", "-c", str(slow), os.path.join(folder, "get.bin")], stdout=f, check=True)
+def over_ssh(bench, what, server, port, name, size, limit):
+    """As many connections as each takes by itself, and one."""
+    bench.compare(what, server, {
+        f"bae, {what}": lambda out: bae_sftp(server, port, name, out),
+        f"sftp, {what}": lambda out: sftp(server, port, name, out),
+        f"bae -x1, {what}": lambda out: bae_sftp(server, port, name, out, "-x", "1"),
+    }, size, {(f"sftp, {what}",): limit})
+
+
+def from_nginx(bench, server, folder, size, part):
     url, tls = server.url("get.bin"), server.tls_url("get.bin")
     one = bench.compare("one connection", server, {
         "bae -x1": lambda out: bae(url, out, "-x", "1"),
@@ -151,13 +150,13 @@ def from_nginx(bench, server, folder, size):
     }, size, {("curl",): 1.05})
     if len(one) == 2:
         bench.row("one connection: cpu of bae / curl", one["bae -x1"][1] / one["curl"][1], "x", 1.2)
-    slow_url = server.url("slow.bin", "slow")
+    slow_url = server.url("part.bin", "slow")
     bench.compare("5 MiB/s each", server, {
         "bae -x16": lambda out: bae(slow_url, out, "-x", "16"),
         "aria2 -x16": lambda out: aria2(slow_url, out, 16),
         "axel -n16": lambda out: axel(slow_url, out, 16),
         "wget2, 16 threads": lambda out: wget2(slow_url, out, 16),
-    }, slow, {("aria2 -x16",): 1.0, ("axel -n16",): 1.0, ("wget2, 16 threads",): 1.0})
+    }, part, {("aria2 -x16",): 1.0, ("axel -n16",): 1.0, ("wget2, 16 threads",): 1.0})
     with Far(server, RTT, USUAL) as far:
         far_url = server.url("get.bin", port=far.port)
         bench.compare(f"{RTT} ms", server, {

@@ -69,7 +69,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 UseDNS no
 MaxStartups 100
-LogLevel ERROR
+LogLevel QUIET
 Subsystem sftp internal-sftp
 ForceCommand internal-sftp
 """
