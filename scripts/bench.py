@@ -194,7 +194,7 @@ def print_rows():
     print(f"\n{'':<{wide}}{'figure':>10} {'':<4}{'limit':>8}")
     for r in rows:
         value = "failed" if r["value"] is None else f"{r['value']:.2f}"
-        limit = "-" if r["limit"] is None else f"{r['limit']:g}"
+        limit = "-" if r["limit"] is None else f"{r['limit']:.3g}"
         verdict = {None: "", True: "ok", False: "NOT"}[r["ok"]]
         print(f"{r['what']:<{wide}}{value:>10} {r['unit']:<4}{limit:>8}  {verdict}")
 

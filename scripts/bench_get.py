@@ -1,86 +1,29 @@
-"""The get section of scripts/bench: files from nginx on loopback, by bae and by those who do the same.
+"""The get section of scripts/bench: files from servers on loopback, by bae and by those who do the same.
 
-Every client writes to the same memory-backed folder. nginx shares the processors, so only ratios say something; the slow
-location sends 5 MiB/s on each connection, where only the number of connections and their end count.
+Every client writes to the same memory-backed folder. The servers share the processors, so only ratios say something. The
+slow location sends 5 MiB/s on each connection, and the far servers answer after 50 ms: there only the number of connections,
+what is asked for ahead and how it ends count.
 """
 
 import os
 import shutil
 import statistics
 import subprocess
+import threading
 
 import bench_clients as clients
-from bench_clients import MIB, Failed, Work, helper, stop
-from bench_servers import SERVERS, free_ports
+from bench_clients import MIB, Failed, Work
+from bench_get_servers import Apache, Far, Nginx, Sshd, Vsftpd
+from bench_servers import SERVERS
 
-CONFIG = """
-worker_processes 2;
-daemon off;
-pid {dir}/pid;
-error_log {dir}/error.log;
-{user}
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
-  uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  sendfile on; tcp_nopush on;
-  server {{
-    listen 127.0.0.1:{plain};
-    listen 127.0.0.1:{tls} ssl http2;
-    ssl_certificate {dir}/both.pem; ssl_certificate_key {dir}/both.pem;
-    location /f/ {{ alias {data}/; }}
-    location /slow/ {{ alias {data}/; limit_rate 5m; }}
-  }}
-}}
-"""
+GIB = 1024 * MIB
+RTT = 50
+# What a connection over a long way is given at most: what Linux lets a receiver have unasked, and what it lets a sender.
+WIDE, USUAL = 6 * MIB, 4 * MIB
 
 
-class Nginx:
-    """Ready when entered. It has no output to read, unlike a seeder."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __enter__(self):
-        self.dir = Work.fresh("nginx")
-        self.plain, self.tls = free_ports(2)
-        self.ca = os.path.join(self.dir, "both.pem")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-                        "-addext", "basicConstraints=critical,CA:FALSE",
-                        "-keyout", f"{self.dir}/key", "-out", f"{self.dir}/cert"], check=True, stderr=subprocess.DEVNULL)
-        with open(self.ca, "w") as both:
-            both.write(open(f"{self.dir}/key").read() + open(f"{self.dir}/cert").read())
-        config = os.path.join(self.dir, "nginx.conf")
-        with open(config, "w") as f:
-            user = "user root;" if os.getuid() == 0 else ""
-            f.write(CONFIG.format(dir=self.dir, data=self.data, plain=self.plain, tls=self.tls, user=user))
-        self.process = helper(["nginx", "-c", config, "-e", f"{self.dir}/error.log"])
-        clients.wait_port("127.0.0.1", self.plain)
-        return self
-
-    def __exit__(self, *_):
-        # Killed, the master would leave its workers.
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
-        stop(self.process)
-
-    def drain(self):
-        pass
-
-    def url(self, place, name):
-        return f"http://127.0.0.1:{self.plain}/{place}/{name}"
-
-    def tls_url(self, name):
-        return f"https://127.0.0.1:{self.tls}/f/{name}"
-
-
-def bae(url, out, connections, *more):
-    return [os.environ["BENCH_BAE"], "-q", "get", url, "-o", out, "-x", str(connections), *more]
+def bae(url, out, *more):
+    return [os.environ["BENCH_BAE"], "-q", "get", url, "-o", out, *more]
 
 
 def curl(url, out, *more):
@@ -102,80 +45,172 @@ def wget2(url, out, connections):
     return ["wget2", "-q", "--chunk-size=20M", f"--max-threads={connections}", "-O", out, url]
 
 
-def run(server, name, args, size, raw, tell):
-    """One client once; None when it failed. What it wrote must have the right length."""
-    out = os.path.join(Work.fresh("got"), "file")
-    try:
-        result = clients.measure(args(out), server, 900, os.environ | {"HOME": Work.dir})
-        if os.path.getsize(out) != size:
-            raise Failed(f"it wrote {os.path.getsize(out)} bytes")
-    except (Failed, OSError) as e:
-        tell(f"{name} failed: {e}")
-        raw.append({"section": "get", "client": name, "failed": str(e)})
-        return None
-    finally:
-        shutil.rmtree(os.path.dirname(out), ignore_errors=True)
-    raw.append({"section": "get", "client": name, "wall": result.wall, "cpu": result.cpu, "rss": result.rss})
-    tell(f"{name} {result.wall:.2f} s, cpu {result.cpu:.2f} s, rss {result.rss / MIB:.0f} MiB")
-    return result
+def lftp(url, out):
+    return ["lftp", "--norc", "-c", f"set cmd:fail-exit yes; get {url} -o {out}"]
 
 
-def medians(server, ways, size, rounds, raw, tell):
-    """Wall and CPU of each way, and its highest RSS; the ways take turns."""
-    results = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, args in ways.items():
-            result = run(server, name, args, size, raw, tell)
-            if result:
-                results[name].append(result)
-    middle = statistics.median
-    return {name: (middle(r.wall for r in done), middle(r.cpu for r in done), max(r.rss for r in done))
-            for name, done in results.items() if done}
+def sftp(server, port, name, out):
+    return ["sftp", "-q", "-F", "none", "-i", server.identity, "-P", str(port), "-o", "BatchMode=yes",
+            "-o", f"UserKnownHostsFile={server.known_hosts(port)}", f"{server.user}@127.0.0.1:{server.path(name)}", out]
 
 
-def rows_of(what, found, ours, limits, row):
-    """What each took, and ours against the others: `limits` has the most that each ratio of walls may be."""
-    for name, (wall, cpu, rss) in found.items():
-        row(f"{name}: wall", wall, "s")
-        row(f"{name}: cpu", cpu, "s")
-        row(f"{name}: peak RSS", rss / MIB, "MiB", 48 if name == ours else None)
-    for other, limit in limits.items():
-        both = ours in found and other in found
-        row(f"{what}: wall of bae / {other}", found[ours][0] / found[other][0] if both else None, "x", limit)
+def bae_sftp(server, port, name, out, *more):
+    url = f"sftp://{server.user}@127.0.0.1:{port}{server.path(name)}"
+    return bae(url, out, "--identity", server.identity, "--known-hosts", server.known_hosts(port), *more)
+
+
+class Bench:
+    """The rounds of every group, and its rows."""
+
+    def __init__(self, rounds, row, tell, raw):
+        self.rounds, self.row, self.tell, self.raw = rounds, row, tell, raw
+
+    def run(self, server, name, args, size):
+        """One client once; None when it failed. What it wrote must have the right length."""
+        out = os.path.join(Work.fresh("got"), "file")
+        try:
+            result = clients.measure(args(out), server, 900, os.environ | {"HOME": Work.dir})
+            if os.path.getsize(out) != size:
+                raise Failed(f"it wrote {os.path.getsize(out)} bytes")
+        except (Failed, OSError) as e:
+            self.tell(f"{name} failed: {e}")
+            self.raw.append({"section": "get", "client": name, "failed": str(e)})
+            return None
+        finally:
+            shutil.rmtree(os.path.dirname(out), ignore_errors=True)
+        self.raw.append({"section": "get", "client": name, "wall": result.wall, "cpu": result.cpu, "rss": result.rss})
+        self.tell(f"{name} {result.wall:.2f} s, cpu {result.cpu:.2f} s, rss {result.rss / MIB:.0f} MiB")
+        return result
+
+    def compare(self, what, server, ways, size, limits, once=()):
+        """Runs the ways in turn and tells what each took, the first of them against the others.
+
+        `limits` has the most that each ratio of walls may be. The names of a tuple are taken together: the best counts.
+        One of `once` is so slow that one round is enough.
+        """
+        results = {name: [] for name in ways}
+        for n in range(self.rounds):
+            for name, args in ways.items():
+                if (n == 0 or name not in once) and (result := self.run(server, name, args, size)):
+                    results[name].append(result)
+        middle = statistics.median
+        found = {name: (middle(r.wall for r in done), middle(r.cpu for r in done), max(r.rss for r in done))
+                 for name, done in results.items() if done}
+        for name, (wall, cpu, rss) in found.items():
+            self.row(f"{name}: wall", wall, "s")
+            self.row(f"{name}: cpu per GiB", cpu * GIB / size, "s")
+            self.row(f"{name}: peak RSS", rss / MIB, "MiB", 48 if name.startswith("bae") else None)
+        ours = next(iter(ways))
+        for others, limit in limits.items():
+            walls = [found[other][0] for other in others if other in found]
+            ratio = found[ours][0] / min(walls) if ours in found and walls else None
+            self.row(f"{what}: wall of bae / {' or '.join(others)}", ratio, "x", limit)
+        return found
 
 
 def get(folder, size, rounds, row, tell, raw):
     """`folder` has `get.bin`, of `size` bytes."""
-    slow = min(size, 320 * MIB)
-    with open(os.path.join(folder, "get.bin"), "rb") as whole, open(os.path.join(folder, "slow.bin"), "wb") as part:
-        shutil.copyfileobj(_first(whole, slow), part, MIB)
+    bench, part = Bench(rounds, row, tell, raw), min(size, 320 * MIB)
+    with open(os.path.join(folder, "part.bin"), "wb") as f:
+        subprocess.run(["head", "-c", str(part), os.path.join(folder, "get.bin")], stdout=f, check=True)
     with Nginx(folder) as server:
-        url, slow_url, tls = server.url("f", "get.bin"), server.url("slow", "slow.bin"), server.tls_url("get.bin")
-        one = medians(server, {
-            "bae -x1": lambda out: bae(url, out, 1),
-            "curl": lambda out: curl(url, out),
-        }, size, rounds, raw, tell)
-        rows_of("one connection", one, "bae -x1", {"curl": 1.05}, row)
-        if len(one) == 2:
-            row("one connection: cpu of bae / curl", one["bae -x1"][1] / one["curl"][1], "x", 1.2)
-        many = medians(server, {
-            "bae -x16": lambda out: bae(slow_url, out, 16),
-            "aria2 -x16": lambda out: aria2(slow_url, out, 16),
-            "axel -n16": lambda out: axel(slow_url, out, 16),
-            "wget2, 16 threads": lambda out: wget2(slow_url, out, 16),
-        }, slow, rounds, raw, tell)
-        limits = {"aria2 -x16": 1.0, "axel -n16": 1.0, "wget2, 16 threads": 1.0}
-        rows_of("5 MiB/s each", many, "bae -x16", limits, row)
-        secure = medians(server, {
-            "bae, TLS": lambda out: bae(tls, out, 1, "--cacert", server.ca),
-            "curl, TLS": lambda out: curl(tls, out, "--cacert", server.ca),
-        }, size, rounds, raw, tell)
-        rows_of("TLS", secure, "bae, TLS", {"curl, TLS": 1.1}, row)
-        into_storage(server, url, size, rounds, row, tell, raw)
+        from_nginx(bench, server, folder, size, part)
+        into_storage(server, server.url("get.bin"), size, rounds, row, tell, raw)
+    with Vsftpd(folder) as server:
+        url = server.url("get.bin")
+        bench.compare("FTP", server, {
+            "bae, FTP": lambda out: bae(url, out, "-x", "1"),
+            "curl, FTP": lambda out: curl(url, out),
+            "lftp": lambda out: lftp(url, out),
+        }, size, {("curl, FTP", "lftp"): 1.1})
+    with Apache(folder) as server:
+        url = server.url("get.bin")
+        bench.compare("WebDAV", server, {
+            "bae, WebDAV": lambda out: bae(url, out, "-x", "1"),
+            "curl, WebDAV": lambda out: curl(url.replace("dav:", "http:"), out),
+        }, size, {("curl, WebDAV",): None})
+    with Sshd(folder) as server, Far(server, RTT, WIDE) as far:
+        over_ssh(bench, "SFTP", server, server.port, "get.bin", size, 1 / 0.9)
+        over_ssh(bench, f"SFTP, {RTT} ms", server, far.port, "part.bin", part, 1 / 2)
+
+
+def over_ssh(bench, what, server, port, name, size, limit):
+    """As many connections as each takes by itself, and one."""
+    bench.compare(what, server, {
+        f"bae, {what}": lambda out: bae_sftp(server, port, name, out),
+        f"sftp, {what}": lambda out: sftp(server, port, name, out),
+        f"bae -x1, {what}": lambda out: bae_sftp(server, port, name, out, "-x", "1"),
+    }, size, {(f"sftp, {what}",): limit})
+
+
+def from_nginx(bench, server, folder, size, part):
+    url, tls = server.url("get.bin"), server.tls_url("get.bin")
+    one = bench.compare("one connection", server, {
+        "bae -x1": lambda out: bae(url, out, "-x", "1"),
+        "curl": lambda out: curl(url, out),
+    }, size, {("curl",): 1.05})
+    if len(one) == 2:
+        bench.row("one connection: cpu of bae / curl", one["bae -x1"][1] / one["curl"][1], "x", 1.2)
+    slow_url = server.url("part.bin", "slow")
+    bench.compare("5 MiB/s each", server, {
+        "bae -x16": lambda out: bae(slow_url, out, "-x", "16"),
+        "aria2 -x16": lambda out: aria2(slow_url, out, 16),
+        "axel -n16": lambda out: axel(slow_url, out, 16),
+        "wget2, 16 threads": lambda out: wget2(slow_url, out, 16),
+    }, part, {("aria2 -x16",): 1.0, ("axel -n16",): 1.0, ("wget2, 16 threads",): 1.0}, once=["wget2, 16 threads"])
+    with Far(server, RTT, USUAL) as far:
+        far_url = server.url("get.bin", port=far.port)
+        bench.compare(f"{RTT} ms", server, {
+            f"bae -x16, {RTT} ms": lambda out: bae(far_url, out, "-x", "16"),
+            f"aria2 -x16, {RTT} ms": lambda out: aria2(far_url, out, 16),
+        }, size, {(f"aria2 -x16, {RTT} ms",): 1 / 0.95})
+    bench.compare("TLS", server, {
+        "bae, TLS": lambda out: bae(tls, out, "-x", "1", "--cacert", server.ca),
+        "curl, TLS": lambda out: curl(tls, out, "--cacert", server.ca),
+    }, size, {("curl, TLS",): 1.1})
+    memory(bench, server, folder)
+
+
+def memory(bench, server, folder):
+    """Of a long file no more than of a short one. Both are zeros that take no room, and so is what is made of them."""
+    free = shutil.disk_usage(Work.dir).free
+    peaks = []
+    for size in (GIB, min(20 * GIB, free - GIB)):
+        name = f"bae, {size / GIB:.0f} GiB"
+        with open(os.path.join(folder, "zeros.bin"), "wb") as f:
+            f.truncate(size)
+        with Holes(os.path.join(Work.dir, "got", "file.part"), size):
+            result = bench.run(server, name, lambda out: bae(server.url("zeros.bin"), out), size)
+        peaks.append(result and result.rss)
+        bench.row(f"{name}: cpu per GiB", result and result.cpu * GIB / size, "s")
+        bench.row(f"{name}: peak RSS", result and result.rss / MIB, "MiB", 48)
+    # What differs from run to run.
+    bench.row("the long file: peak RSS / the short one's", peaks[1] / peaks[0] if all(peaks) else None, "x", 1.1)
+
+
+class Holes:
+    """Makes holes of what is written to a file, again and again until left, so that it takes no room."""
+
+    def __init__(self, path, size):
+        self.args = ["fallocate", "--punch-hole", "--offset", "0", "--length", str(size), path]
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.punch, daemon=True)
+
+    def punch(self):
+        while not self.over.wait(0.2):
+            # It is not there at first, and not at the end.
+            subprocess.run(self.args, stderr=subprocess.DEVNULL, check=False)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
 
 
 def into_storage(server, url, size, rounds, row, tell, raw):
-    walls, peak = {"bae": [], "rclone": []}, 0
+    walls, cpus, peak = {"bae": [], "rclone": []}, [], 0
     for _ in range(rounds):
         with SERVERS["seaweedfs"]() as s:
             home = Work.fresh("bae")
@@ -187,6 +222,7 @@ def into_storage(server, url, size, rounds, row, tell, raw):
             theirs = clients.measure(args, server, 900, os.environ | s.keys())
         walls["bae"].append(ours.wall)
         walls["rclone"].append(theirs.wall)
+        cpus.append(ours.cpu)
         peak = max(peak, ours.rss)
         raw.append({"section": "get", "what": "into storage", "bae": ours.wall, "rclone": theirs.wall, "rss": ours.rss})
         tell(f"into storage: bae {ours.wall:.2f} s, rclone copyurl {theirs.wall:.2f} s, rss {ours.rss / MIB:.0f} MiB")
@@ -194,16 +230,5 @@ def into_storage(server, url, size, rounds, row, tell, raw):
     row("HTTP to S3: bae", wall["bae"], "s")
     row("HTTP to S3: rclone copyurl", wall["rclone"], "s")
     row("HTTP to S3: wall of bae / rclone", wall["bae"] / wall["rclone"], "x", 0.9)
+    row("HTTP to S3: bae's cpu per GiB", statistics.median(cpus) * GIB / size, "s")
     row("HTTP to S3: bae's peak RSS", peak / MIB, "MiB", 192)
-
-
-class _first:
-    """The first `len` bytes of a file."""
-
-    def __init__(self, file, length):
-        self.file, self.left = file, length
-
-    def read(self, n):
-        data = self.file.read(min(n, self.left))
-        self.left -= len(data)
-        return data

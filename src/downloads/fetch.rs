@@ -21,7 +21,7 @@ use super::{
     holes::{Cell, Cut, Holes},
     source::Source,
     target::Target,
-    worker::{Ended, work},
+    worker::{Ended, Run, work},
 };
 use crate::{
     backends::Backoff,
@@ -243,12 +243,16 @@ impl Fetch {
         while team.workers.len() < team.most {
             let Some(mirror) = team.free_mirror(self.effort.per_server) else { return };
             let idle = team.most - team.workers.len();
-            // Only a try: whether there is a run for it, the worker finds out. One that finds none ends at once.
             if team.content >= team.workers.len() && team.content > 0 {
                 return;
             }
-            let shared = Arc::clone(&self.shared);
-            let id = team.workers.spawn(work(shared, mirror, idle)).id();
+            // Taken here and in turn: workers begin in any order, and would cut for others than are still without.
+            let Some(run) = Run::begin(&self.shared, idle) else {
+                // What is left is too little to share: until one of those at work ends nobody else is needed.
+                team.content = team.workers.len();
+                return;
+            };
+            let id = team.workers.spawn(work(run, mirror)).id();
             team.at.insert(id, mirror);
         }
     }
@@ -268,7 +272,7 @@ impl Fetch {
         let mirror = team.at.remove(&id).unwrap_or(0);
         let (error, refused) = match ended {
             Ended::Idle => {
-                // The others have too little left to share: until one of them ends nobody else is needed.
+                // The same for whoever found nothing after its run.
                 team.content = team.workers.len();
                 return Ok(None);
             }

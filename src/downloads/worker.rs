@@ -1,6 +1,6 @@
 //! One connection's work: run after run, until there is none.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -30,43 +30,44 @@ pub(super) enum Ended {
     Target(Error),
 }
 
-/// Works for the mirror at `mirror` until nothing is left.
-pub(super) async fn work(shared: Arc<Shared>, mirror: usize, idle: usize) -> Ended {
-    let mut idle = idle;
-    loop {
-        let Some((id, range)) = shared.holes.lock().take(idle) else { return Ended::Idle };
-        // Only at its start is a worker one of several that share out a hole.
-        idle = 1;
-        let run = Run { shared: &shared, id };
+/// Works for the mirror at `mirror`, at first on `run`, until nothing is left.
+pub(super) async fn work(run: Run, mirror: usize) -> Ended {
+    let shared = Arc::clone(&run.shared);
+    let mut next = Some(run);
+    while let Some(run) = next {
         if let Err(e) = shared.target.room().await {
             return Ended::Target(e);
         }
-        let stream = match shared.source.mirrors()[mirror].open(range.clone().into()).await {
+        let stream = match shared.source.mirrors()[mirror].open(run.range.clone().into()).await {
             Ok(stream) => stream,
             Err(e) => return Ended::Refused(e),
         };
-        match run.fetch(stream, range.start, mirror).await {
-            Ok(()) => {}
-            Err(ended) => return ended,
+        if let Err(ended) = run.fetch(stream, mirror).await {
+            return ended;
         }
+        drop(run);
+        next = Run::begin(&shared, 1);
     }
+    Ended::Idle
 }
 
 /// A run in a worker's hands; given back when dropped, however that comes.
-struct Run<'a> {
-    shared: &'a Arc<Shared>,
+pub(super) struct Run {
+    shared: Arc<Shared>,
     id: RunId,
+    /// As it was taken: another may take over its end.
+    range: Range<u64>,
 }
 
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        self.shared.holes.lock().give_back(self.id);
+impl Run {
+    /// A run for one of `workers` that are without. `None` when there is none that is worth a request.
+    pub(super) fn begin(shared: &Arc<Shared>, workers: usize) -> Option<Self> {
+        let (id, range) = shared.holes.lock().take(workers)?;
+        Some(Self { shared: Arc::clone(shared), id, range })
     }
-}
 
-impl Run<'_> {
-    async fn fetch(&self, mut stream: ByteStream, start: u64, mirror: usize) -> Result<(), Ended> {
-        let mut batch = Batch::at(start);
+    async fn fetch(&self, mut stream: ByteStream, mirror: usize) -> Result<(), Ended> {
+        let mut batch = Batch::at(self.range.start);
         let came = loop {
             if self.shared.holes.lock().has_come(self.id) {
                 break Ok(());
@@ -74,7 +75,7 @@ impl Run<'_> {
             match next(&mut stream).await {
                 Some(Ok(bytes)) => self.take(bytes, &mut batch).await?,
                 Some(Err(e)) => break Err(e),
-                None => break Err(ended_early(self.shared, mirror)),
+                None => break Err(ended_early(&self.shared, mirror)),
             }
             if batch.is_due() {
                 self.hand_over(&mut batch).await?;
@@ -99,6 +100,12 @@ impl Run<'_> {
         self.shared.target.write(pos, parts).await.map_err(Ended::Target)?;
         self.shared.holes.lock().wrote(self.id, len);
         Ok(())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.shared.holes.lock().give_back(self.id);
     }
 }
 
