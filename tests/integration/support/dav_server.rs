@@ -116,6 +116,12 @@ impl DavServer {
     }
 }
 
+impl Drop for DavServer {
+    fn drop(&mut self) {
+        self.process.end();
+    }
+}
+
 fn apache_config(
     served: &Served,
     addr: SocketAddrV4,

@@ -200,15 +200,8 @@ impl Nginx {
 }
 
 impl Drop for Nginx {
-    /// The master is asked first: killed, it would leave its workers.
     fn drop(&mut self) {
-        if self.process.is_running() {
-            self.process.signal(libc::SIGTERM);
-        }
-        let until = std::time::Instant::now() + Duration::from_secs(5);
-        while self.process.is_running() && std::time::Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.end();
     }
 }
 

@@ -163,6 +163,17 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Asks it to end, and waits a while: a server that is killed leaves its workers.
+    pub(crate) fn end(&mut self) {
+        if self.is_running() {
+            self.signal(libc::SIGTERM);
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.is_running() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// `kill -9` to it and to all that it has started: servers that have a process for each connection.
     pub(crate) fn kill_family(&self) {
         let family = descendants(self.child.id());

@@ -88,3 +88,9 @@ impl ProxyServer {
         self.process.kill_family();
     }
 }
+
+impl Drop for ProxyServer {
+    fn drop(&mut self) {
+        self.process.end();
+    }
+}
