@@ -145,7 +145,7 @@ pub fn storage_books(config: &Config) -> Result<BTreeMap<String, StorageBooks>> 
     Ok(books)
 }
 
-fn spent(config: &Config, storage: &str, traffic: &Traffic) -> Spent {
+pub(super) fn spent(config: &Config, storage: &str, traffic: &Traffic) -> Spent {
     let (gets, fetched) = (traffic.all_gets(), traffic.all_fetched());
     let dollars = dollars(config, storage, gets, fetched);
     Spent { gets, fetched, served: traffic.served, dollars }

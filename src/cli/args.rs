@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     catalog::LayoutKind,
-    config::{Proxy, Secret, SeedGoal, check_ratio, parse_rate},
+    config::{CloudBudget, Proxy, Secret, SeedGoal, check_ratio, parse_rate},
     error::Result,
     telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
@@ -350,6 +350,10 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 pub(super) fn size(text: &str) -> Result<ByteSize, String> {
+    with_hint(text.parse())
+}
+
+pub(super) fn budget(text: &str) -> Result<CloudBudget, String> {
     with_hint(text.parse())
 }
 

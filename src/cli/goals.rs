@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{ratio, size, time};
-use crate::{
-    config::{SeedGoal, SeedOptions},
-    units::ByteSize,
-};
+use super::args::{budget, ratio, time};
+use crate::config::{CloudBudget, SeedGoal, SeedOptions};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Seeding")]
@@ -19,17 +16,17 @@ pub(super) struct GoalArgs {
     /// Seed each import for so long, such as 12h or 7d, over all runs; 0 for no such goal
     #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Most bytes a month to fetch from storage, such as 20GB; near it seeding slows, then stops; 0 for no limit
-    #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE", value_parser = size)]
-    cloud_budget: Option<ByteSize>,
+    /// Most to fetch from storage in a month, such as 20GB or $5; near it seeding slows, then stops; 0 for no limit
+    #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE|$", value_parser = budget)]
+    cloud_budget: Option<CloudBudget>,
 }
 
 impl GoalArgs {
     pub(super) fn resolve(self, mut base: SeedOptions) -> SeedOptions {
         base.asked.ratio = self.seed_ratio;
         base.asked.time = self.seed_time.map(time_or_none);
-        let budget = self.cloud_budget.map(|size| size.0).or(base.cloud_budget);
-        base.cloud_budget = budget.filter(|bytes| *bytes > 0);
+        let budget = self.cloud_budget.or(base.cloud_budget);
+        base.cloud_budget = budget.filter(|budget| !budget.is_zero());
         base
     }
 }
@@ -44,6 +41,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::units::ByteSize;
 
     #[derive(Debug, Parser)]
     struct Only {
@@ -53,12 +51,15 @@ mod tests {
 
     #[test]
     fn flags_are_stronger_than_the_file() {
-        let base = SeedOptions { cloud_budget: Some(7), ..SeedOptions::default() };
+        let seven = Some(CloudBudget::Dollars(7.0));
+        let base = SeedOptions { cloud_budget: seven, ..SeedOptions::default() };
         let of = |line: &str| {
             let typed = Only::try_parse_from(line.split_whitespace()).expect("parses");
             typed.goals.resolve(base.clone())
         };
-        assert_eq!(of("x").cloud_budget, Some(7));
+        assert_eq!(of("x").cloud_budget, seven);
+        let gib = Some(CloudBudget::Bytes(ByteSize(1 << 30)));
+        assert_eq!(of("x --cloud-budget 1GiB").cloud_budget, gib);
         assert_eq!(of("x --cloud-budget 0").cloud_budget, None);
         let asked = of("x --seed-ratio 1.5 --seed-time 2h").asked;
         assert_eq!((asked.ratio, asked.time), (Some(1.5), Some(Duration::from_secs(7200))));

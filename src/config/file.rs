@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf, time::D
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::{network::NetworkSection, secret::Value, seeding::SeedingSection, settings::Settings};
+use super::{
+    network::NetworkSection,
+    secret::Value,
+    seeding::{CloudBudget, SeedingSection},
+    settings::Settings,
+};
 use crate::{
     error::{Error, Kind, Result},
     units::{ByteSize, parse_duration},
@@ -99,6 +104,10 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64> {
 }
 
 pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ByteSize>, D::Error> {
+    scalar(d, |text| text.parse())
+}
+
+pub(super) fn budget<'de, D: Deserializer<'de>>(d: D) -> Result<Option<CloudBudget>, D::Error> {
     scalar(d, |text| text.parse())
 }
 

@@ -37,7 +37,7 @@ pub use self::{
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     secret::Secret,
-    seeding::{SeedGoal, SeedOptions, check_ratio},
+    seeding::{CloudBudget, SeedGoal, SeedOptions, check_ratio},
     write::NewStorage,
 };
 use crate::{

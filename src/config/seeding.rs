@@ -1,10 +1,10 @@
 //! When an import has been seeded enough, and what that may cost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::Deserialize;
 
-use super::file::{duration, size};
+use super::file::{budget, duration};
 use crate::{
     error::{Error, Kind, Result},
     units::ByteSize,
@@ -43,8 +43,8 @@ pub struct SeedOptions {
     pub trackers: BTreeMap<String, SeedGoal>,
     /// For all others.
     pub goal: SeedGoal,
-    /// Bytes that may be fetched from storages that are not on this machine in a month.
-    pub cloud_budget: Option<u64>,
+    /// What reading from storages that are not on this machine may come to in a month.
+    pub cloud_budget: Option<CloudBudget>,
     /// Most imports that peers can reach at once; the others have their turns.
     pub at_once: Option<usize>,
 }
@@ -54,6 +54,52 @@ impl SeedOptions {
     pub fn goal_at<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
         let tracker = hosts.into_iter().find_map(|host| self.trackers.get(host)).copied();
         tracker.unwrap_or_default().or(self.goal)
+    }
+}
+
+/// The most that reading from remote storages may come to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CloudBudget {
+    Bytes(ByteSize),
+    /// US dollars at list prices, requests included.
+    Dollars(f64),
+}
+
+impl CloudBudget {
+    /// Which is no budget.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        match self {
+            Self::Bytes(size) => size.0 == 0,
+            Self::Dollars(dollars) => *dollars <= 0.0,
+        }
+    }
+}
+
+impl FromStr for CloudBudget {
+    type Err = Error;
+
+    /// `20GB`, `$5` or `5USD`.
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let lower = text.to_ascii_lowercase();
+        let Some(money) = lower.strip_prefix('$').or_else(|| lower.strip_suffix("usd")) else {
+            return text.parse().map(Self::Bytes);
+        };
+        match money.trim().parse::<f64>() {
+            Ok(dollars) if dollars.is_finite() && dollars >= 0.0 => Ok(Self::Dollars(dollars)),
+            _ => Err(Error::new(Kind::InvalidInput, format!("{text:?} is no amount of money"))
+                .hint("write it like $5 or 2.50USD")),
+        }
+    }
+}
+
+impl fmt::Display for CloudBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => write!(f, "{size}"),
+            Self::Dollars(dollars) => write!(f, "${dollars:.2}"),
+        }
     }
 }
 
@@ -76,8 +122,8 @@ pub(super) struct SeedingSection {
     ratio: Option<f64>,
     #[serde(deserialize_with = "duration")]
     time: Option<Duration>,
-    #[serde(deserialize_with = "size")]
-    cloud_budget: Option<ByteSize>,
+    #[serde(deserialize_with = "budget")]
+    cloud_budget: Option<CloudBudget>,
     at_once: Option<usize>,
     trackers: BTreeMap<String, GoalSection>,
 }
@@ -103,7 +149,7 @@ impl SeedingSection {
             asked: SeedGoal::default(),
             trackers: trackers.collect::<Result<_>>()?,
             goal: goal(self.ratio, self.time)?,
-            cloud_budget: self.cloud_budget.map(|size| size.0).filter(|bytes| *bytes > 0),
+            cloud_budget: self.cloud_budget.filter(|budget| !budget.is_zero()),
             at_once: self.at_once.filter(|n| *n > 0),
         })
     }
@@ -135,7 +181,13 @@ mod tests {
         let text =
             "ratio = 2.0\ntime = '7d'\ncloud_budget = '20GB'\n[trackers.'t.example']\ntime = '1h'";
         let options = section(text).unwrap().resolve().unwrap();
-        assert_eq!(options.cloud_budget, Some(20 << 30));
+        assert_eq!(options.cloud_budget, Some(CloudBudget::Bytes(ByteSize(20 << 30))));
+        for (text, dollars) in [("$5", 5.0), ("2.50 USD", 2.5), ("$0", 0.0)] {
+            assert_eq!(text.parse::<CloudBudget>().unwrap(), CloudBudget::Dollars(dollars));
+        }
+        for bad in ["$", "$much", "$-1", "$inf", "€5"] {
+            assert!(bad.parse::<CloudBudget>().is_err(), "{bad}");
+        }
         assert_eq!(options.goal_at(["t.example"]).time, Some(Duration::from_secs(3600)));
         assert_eq!(options.goal_at([]).time, Some(Duration::from_secs(7 * 86_400)));
         assert!(section("ratio = 0.0").unwrap().resolve().is_err());

@@ -1,6 +1,10 @@
 //! When it is enough: goals of an import, and the month's budget of bytes from the cloud. Pure.
 
-use crate::{catalog::Traffic, config::SeedGoal, units::ByteSize};
+use crate::{
+    catalog::Traffic,
+    config::{CloudBudget, SeedGoal},
+    units::ByteSize,
+};
 
 /// Of the budget, what is spent at full speed; the rest is made to last for the month.
 const FREELY: f64 = 0.8;
@@ -26,15 +30,31 @@ pub(super) enum Pace {
     Stop,
 }
 
-/// `fetched` of `budget` bytes are spent, and the month has so many seconds left.
-pub(super) fn pace(budget: u64, fetched: u64, seconds_left: u64) -> Pace {
-    let Some(left) = budget.checked_sub(fetched).filter(|left| *left > 0) else {
-        return Pace::Stop;
+/// What is spent of a month's budget: `fetched` bytes, which came to so many dollars.
+pub(super) fn pace(budget: CloudBudget, fetched: u64, dollars: f64, seconds_left: u64) -> Pace {
+    let bytes = match budget {
+        CloudBudget::Bytes(size) => real(size.0),
+        // At what they came to so far.
+        CloudBudget::Dollars(most) if dollars > 0.0 => real(fetched) * most / dollars,
+        CloudBudget::Dollars(_) => f64::INFINITY,
     };
-    if real(fetched) < real(budget) * FREELY {
+    let left = bytes - real(fetched);
+    if left <= 0.0 {
+        return Pace::Stop;
+    }
+    if real(fetched) < bytes * FREELY {
         return Pace::Free;
     }
-    Pace::Slow((left / seconds_left.max(1)).max(SLOWEST))
+    Pace::Slow(whole(left / real(seconds_left.max(1))).max(SLOWEST))
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate above zero; the cast saturates"
+)]
+fn whole(rate: f64) -> u64 {
+    rate as u64
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a share of bytes needs no 53 bits")]
@@ -63,6 +83,9 @@ mod tests {
     #[test]
     fn a_budget_slows_before_it_stops() {
         let (gib, day) = (1 << 30, 86_400);
+        let pace = |budget: u64, fetched, left| {
+            super::pace(CloudBudget::Bytes(ByteSize(budget)), fetched, 0.0, left)
+        };
         assert_eq!(pace(20 * gib, 0, 30 * day), Pace::Free);
         assert_eq!(pace(20 * gib, 15 * gib, 30 * day), Pace::Free);
         let Pace::Slow(rate) = pace(20 * gib, 17 * gib, 10 * day) else { panic!("not slow") };
@@ -70,5 +93,14 @@ mod tests {
         assert_eq!(pace(20 * gib, 17 * gib, day / 24), Pace::Slow(3 * gib / 3600));
         assert_eq!(pace(20 * gib, 20 * gib, day), Pace::Stop);
         assert_eq!(pace(20 * gib, 21 * gib, day), Pace::Stop);
+    }
+
+    #[test]
+    fn a_budget_of_money_is_as_many_bytes_as_they_cost() {
+        let five = CloudBudget::Dollars(5.0);
+        assert_eq!(pace(five, 1 << 40, 0.0, 60), Pace::Free, "a server of one's own");
+        assert_eq!(pace(five, 1 << 30, 3.9, 60), Pace::Free);
+        assert_eq!(pace(five, 4 << 30, 4.0, 1 << 10), Pace::Slow(1 << 20));
+        assert_eq!(pace(five, 1 << 30, 5.0, 60), Pace::Stop);
     }
 }

@@ -22,12 +22,12 @@ use self::{
     live::{Heard, Live},
     rotation::Rotation,
 };
-use super::{App, SESSION_END};
+use super::{App, SESSION_END, books::spent};
 use crate::{
     backends::Reads,
     calendar::Utc,
     catalog::{ImportId, ImportRow, ImportState, Traffic},
-    config::{NetworkOptions, SeedGoal, SeedOptions},
+    config::{CloudBudget, NetworkOptions, SeedGoal, SeedOptions},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
     storage::ImportStore,
@@ -305,27 +305,35 @@ impl<'a> Seeding<'a> {
     async fn keep_budget(&mut self) -> Result<()> {
         let Some(budget) = self.options.cloud_budget else { return Ok(()) };
         let now = Utc::now();
-        let mut fetched = 0;
+        let (mut fetched, mut dollars) = (0, 0.0);
         for (storage, traffic) in self.app.catalog.traffic_in(Some(&now.month_name()))? {
             // A storage that is not configured any more was a remote one as likely as not.
             let local = self.app.place(&storage).await.is_ok_and(|p| !p.backend.is_remote());
-            fetched += if local { 0 } else { traffic.all_fetched() };
+            if !local {
+                fetched += traffic.all_fetched();
+                dollars += spent(&self.app.config, &storage, &traffic).dollars.unwrap_or(0.0);
+            }
         }
-        let pace = pace(budget, fetched, now.left_of_month());
+        let pace = pace(budget, fetched, dollars, now.left_of_month());
         if std::mem::replace(&mut self.pace, pace) == pace {
             return Ok(());
         }
-        let (spent, of) = (ByteSize(fetched), ByteSize(budget));
+        let so_far = match budget {
+            CloudBudget::Bytes(_) => CloudBudget::Bytes(ByteSize(fetched)),
+            CloudBudget::Dollars(_) => CloudBudget::Dollars(dollars),
+        };
         let text = match pace {
             Pace::Free => "a new month: seeding goes on at full speed".to_owned(),
             Pace::Slow(rate) => {
                 format!(
-                    "{spent} of this month's {of} from the cloud are spent: seeding at {}/s",
+                    "{so_far} of this month's {budget} from the cloud are spent: seeding at {}/s",
                     ByteSize(rate)
                 )
             }
             Pace::Stop => {
-                format!("this month's {of} from the cloud are spent: seeding stops until the next")
+                format!(
+                    "this month's {budget} from the cloud are spent: seeding stops until the next"
+                )
             }
         };
         tracing::warn!("{text}");
