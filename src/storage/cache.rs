@@ -135,9 +135,9 @@ impl WindowCache {
         state.flights.retain(|slot, _| slot.import != *import);
     }
 
-    /// The `part` of a window, if that is here.
-    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>) -> Option<Bytes> {
-        self.state.lock().kept.get(slot, part, self.keep())
+    /// The `part` of a window, if that is here. `heats`: whether it stays longer for being read.
+    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>, heats: bool) -> Option<Bytes> {
+        self.state.lock().kept.get(slot, part, self.keep(), heats)
     }
 
     /// The windows, which follow each other, or the fetches of them: those under way, or new ones. Neighbours that are

@@ -4,7 +4,16 @@
 //! window is checked before any of it is given to anyone: what came wrong is got again, and what stays wrong is an error
 //! that names it. Bytes in memory were checked before they came there.
 
-use std::{collections::VecDeque, future::Future, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,9 +36,9 @@ use crate::{
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// How often bytes that came wrong are got again.
-const AGAIN: u32 = 2;
-/// The wait before that: what spoils bytes under way may be a moment's trouble.
+/// How often bytes that came wrong are got again before they count as stored wrong, which a peer is told for good.
+const AGAIN: u32 = 5;
+/// The wait before the first of that, twice as long each time: what spoils bytes under way may be a moment's trouble.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Runs fetched ahead that are kept going at once, over all who read in order.
 const RUNS: usize = 32;
@@ -59,6 +68,7 @@ pub struct ImportReader {
     grid: Grid,
     checks: Option<Arc<Checks>>,
     ahead: Arc<Mutex<Ahead>>,
+    scanned: Arc<AtomicBool>,
 }
 
 /// Who reads in order, and what is fetched for them.
@@ -79,7 +89,14 @@ impl ImportReader {
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
         let grid = Grid::in_order(store.layout().len());
-        Self { store, cache, grid, checks: None, ahead: Ahead::of(readahead::PLAYER) }
+        Self {
+            store,
+            cache,
+            grid,
+            checks: None,
+            ahead: Ahead::of(readahead::PLAYER),
+            scanned: Arc::default(),
+        }
     }
 
     /// A reader for peers: it gives nothing away that was fetched and not checked.
@@ -88,7 +105,7 @@ impl ImportReader {
         let least = store.backend().capabilities().window;
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
         let ahead = Ahead::of(readahead::PEER);
-        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead }
+        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
     }
 
     /// The import it reads.
@@ -132,7 +149,7 @@ impl ImportReader {
             payload.push(match fetch.wait().await {
                 Ok(window) => {
                     // Counts as read.
-                    self.cache.peek(&slot, within(&slot, &part));
+                    self.cache.peek(&slot, within(&slot, &part), self.heats());
                     window.slice(within(&slot, &part))
                 }
                 Err(e) if is_local(e.kind()) => self.alone(&part, &slot, e).await?,
@@ -166,7 +183,7 @@ impl ImportReader {
     pub fn try_kept(&self, range: &Range<u64>) -> Option<Payload> {
         let mut payload = Payload::default();
         for part in self.parts(range) {
-            let look = |slot: &Slot| self.cache.peek(slot, within(slot, &part));
+            let look = |slot: &Slot| self.cache.peek(slot, within(slot, &part), self.heats());
             let window = self.slot(self.grid.window(part.start));
             let kept = look(&window).or_else(|| look(&self.slot(self.grid.units(&part))))?;
             payload.push(kept);
@@ -201,6 +218,16 @@ impl ImportReader {
         let next = self.grid.windows(range).filter_map(|w| ahead.streams.reads(&w, most));
         let next = next.reduce(|first, last| first.start..last.end)?;
         Some(next.start..next.end.min(self.store.layout().len()))
+    }
+
+    /// Says whether all who read it go over it together from now on: then what several of them read is not worth more than
+    /// what the last of them are still to read.
+    pub fn set_scanned(&self, scanned: bool) {
+        self.scanned.store(scanned, Ordering::Relaxed);
+    }
+
+    fn heats(&self) -> bool {
+        !self.scanned.load(Ordering::Relaxed)
     }
 
     /// Bytes of windows that stay in memory before the first of them goes.
@@ -320,9 +347,9 @@ async fn insist(
     loop {
         match fetch_checked(store, checks.clone(), range.clone()).await {
             Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
-                tries += 1;
                 tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
-                tokio::time::sleep(AGAIN_AFTER).await;
+                tokio::time::sleep(AGAIN_AFTER * (1 << tries)).await;
+                tries += 1;
             }
             fetched => return fetched,
         }

@@ -270,6 +270,7 @@ impl Disk {
         let mut guide = torrent.guide().lock();
         let guide = guide.get_or_insert_with(|| Guide::new(pieces, piece_len));
         let advice = guide.asks(peer, asked, have, room, Instant::now());
+        content.iter().for_each(|content| content.reader.set_scanned(guide.leads()));
         if let Some(reader) = content.map(|content| content.reader.clone())
             && !advice.ahead.is_empty()
         {

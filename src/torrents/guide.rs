@@ -111,6 +111,11 @@ impl Guide {
         self.peers.remove(&peer);
     }
 
+    /// Whether there are peers that take what is suggested.
+    pub(super) fn leads(&self) -> bool {
+        self.peers.values().any(Peer::listens)
+    }
+
     /// The peer, which has `have`, became interested, or asks for a piece for the first time. `room`: bytes that stay in
     /// memory for a while.
     pub(super) fn asks(
