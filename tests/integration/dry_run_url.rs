@@ -29,7 +29,10 @@ fn counts_what_is_taken(bae: &Bae, url: &str, options: &[&str]) -> Value {
     assert!(!bae.data_dir().exists() && !bae.objects().exists(), "something was written");
     let id = bae.run(args(bae, url, options)).expect(0).imported().id;
     let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
-    assert_eq!(info["objects"], before["objects"], "{options:?}: {before}");
+    let (taken, told) = (info["objects"].as_u64(), before["objects"].as_u64());
+    // Where memory is short, chunks are stored before they are whole if storage is slow just then.
+    let short = options.contains(&"--memory");
+    assert!(if short { taken >= told } else { taken == told }, "{options:?}: {before}, {info}");
     assert_eq!(info["stored"], before["payload"], "{options:?}: {before}");
     assert_eq!(info["bytes"], before["bytes"], "{options:?}: {before}");
     assert_eq!(info["chunk_len"], before["chunk_len"], "{options:?}: {before}");

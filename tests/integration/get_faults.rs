@@ -109,8 +109,9 @@ fn without_a_sign_of_the_version_a_file_begins_anew_unless_told_to_go_on() {
     assert_eq!(event(&ran, "fetched")["downloaded"].as_u64(), Some(data.len() as u64 - kept));
     same(&out(&bae, "f.bin"), &data);
     let bae = Bae::new();
-    let mut running = start(&bae, &[&url]);
-    running.event_where("fetching", |e| e["stored"].as_u64() > Some(3 * MIB));
+    // Slow enough for all of this to be seen before it is done.
+    let mut running = start(&bae, &[&url, "--limit-rate", "1MiB"]);
+    running.event_where("fetching", |e| e["stored"].as_u64() > Some(MIB));
     wait_until("something is recorded", LONG, || done_of(&bae, "f.bin") > 0);
     running.kill();
     let ran = get(&bae, &[&nginx.url("/noetag/f.bin")]).expect(0).says("from the start");
