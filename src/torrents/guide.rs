@@ -6,8 +6,7 @@
 //! as one scan serves many readers: whoever comes joins where the others are, and gets what it missed on the next round.
 //!
 //! Peers that get pieces from each other are left to themselves: rarest first gives each of them others, and they spread
-//! what was fetched once. Measured, 256 MiB to eight of them: 1.06 times the payload fetched, and 1.26 if they are led.
-//! Eight that do not know each other: 5.5 times, and 1.14 if they are led, in half the time.
+//! what was fetched once. `docs/decisions/0014-peers-are-led.md` has the figures of both.
 //!
 //! Suggestions are advice. A peer that does not take it (others than libtorrent) is left alone after a while, and costs
 //! what it would cost anyway.
