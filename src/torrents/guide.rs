@@ -126,9 +126,8 @@ impl Guide {
         now: Instant,
     ) -> Advice {
         let room = self.windows_in(room);
-        let began_with = have.count();
-        let mut state =
-            self.peers.remove(&peer).unwrap_or_else(|| Peer { began_with, ..Peer::default() });
+        let new = || Peer { began_with: have.count(), ..Peer::default() };
+        let mut state = self.peers.remove(&peer).unwrap_or_else(new);
         // What has gone from memory before it was asked for is no good advice any more.
         state.suggested.retain(|w| self.lacks(have, *w) && self.listed.contains(w));
         state.asked.retain(|w| self.lacks(have, *w));
@@ -140,8 +139,8 @@ impl Guide {
         }
         let quick = state.advised.is_some_and(|last| now.duration_since(last) < QUICK);
         let mut advice = Advice::default();
-        let helps = !state.is_deaf() && state.depends(have, self.per_window);
-        if helps && state.suggested.len() * 2 <= self.lead(room) {
+        let is_due = state.suggested.len() * 2 <= self.lead(room);
+        if is_due && !state.is_deaf() && state.depends(have, self.per_window) {
             advice.pieces = self.advise(&mut state, have, room);
             state.advised = Some(now);
         }
@@ -214,14 +213,14 @@ impl Guide {
         if self.listed.insert(window) {
             self.recent.push_back(window);
         }
-        while self.recent.len() > room.max(self.lead(room)) {
+        while self.recent.len() > room.max(1) {
             if let Some(oldest) = self.recent.pop_front() {
                 self.listed.remove(&oldest);
             }
         }
     }
 
-    /// Windows that a peer is led ahead, where so many stay in memory: a third, since what it was led to before is still
+    /// Windows that a peer is led ahead, where so many stay in memory: two fifths, since what it was led to before is still
     /// on its way to it.
     fn lead(&self, room: usize) -> usize {
         let remembered = (REMEMBERED / self.per_window) as usize;
