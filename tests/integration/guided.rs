@@ -20,9 +20,10 @@ fn leeched(torrent: &Fixture, rates: &[u64]) -> (u64, f64) {
     let stored = Stored::new(torrent);
     let running = stored.bae.seed_with(&stored.id, &[], &["--memory", "64MiB", "--no-pex"]);
     let releases = [Release::Debian, Release::Newest].into_iter().cycle();
-    let listen = stored.bae.listen;
-    let leech = |(rate, release)| LibtorrentPeer::slow_leech(release, torrent, listen, rate);
+    let leech = |(rate, release)| LibtorrentPeer::lone_leech(release, torrent, rate);
     let mut leechers: Vec<_> = rates.iter().copied().zip(releases).map(leech).collect();
+    // All at once: who comes late gets what it missed from storage again.
+    leechers.iter_mut().for_each(|leecher| leecher.connect(stored.bae.listen));
     for leecher in &mut leechers {
         torrent.assert_same(&leecher.wait_done().join(&torrent.name));
         assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");

@@ -67,16 +67,11 @@ impl LibtorrentPeer {
         Self::start(release, "get", &torrent.torrent, &save, 1, &["--peer", &peer], Some(dir))
     }
 
-    /// As [`LibtorrentPeer::leech`], with a line of `rate` bytes a second.
-    pub(crate) fn slow_leech(
-        release: Release,
-        torrent: &Fixture,
-        from: SocketAddrV4,
-        rate: u64,
-    ) -> Self {
+    /// A leecher with a line of `rate` bytes a second that knows no peer until it is told to connect to one.
+    pub(crate) fn lone_leech(release: Release, torrent: &Fixture, rate: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let save = dir.path().to_owned();
-        let options = ["--peer", &from.to_string(), "--down-limit", &rate.to_string()];
+        let options = ["--down-limit", &rate.to_string()];
         Self::start(release, "get", &torrent.torrent, &save, 1, &options, Some(dir))
     }
 
