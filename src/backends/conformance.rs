@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 
 use super::{
     Copying, Key, Payload, Shape, Stamp, StorageBackend, Upload, list_all, rng::SplitMix64,
 };
-use crate::error::Kind;
+use crate::error::{Kind, Result};
 
 /// Runs the suite under keys of its own, and removes them.
 ///
@@ -18,6 +19,7 @@ pub async fn check(backend: &dyn StorageBackend) {
     suite.stores_an_empty_object().await;
     suite.stores_many_small_parts().await;
     suite.gives_exact_ranges().await;
+    suite.gives_ranges_as_they_come().await;
     suite.tells_what_is_missing().await;
     suite.puts_the_same_twice().await;
     suite.puts_the_same_key_at_once().await;
@@ -115,6 +117,47 @@ impl Suite<'_> {
         let past = self.backend.get(&key, 99_999..100_001).await;
         let kind = past.expect_err("a range past the end is an error").kind();
         assert_eq!(kind, Kind::Corrupt, "an object that ends before the range does is Corrupt");
+    }
+
+    async fn gives_ranges_as_they_come(&self) {
+        let whole: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+        let key = self.put("bodies", Payload::from_iter([Bytes::from(whole.clone())])).await;
+        for range in [0..3_000_000, 0..1, 2_999_999..3_000_000, 1_234_567..2_345_678] {
+            let at = usize::try_from(range.start).expect("small");
+            let end = usize::try_from(range.end).expect("small");
+            let got = self.read(&key, range.clone()).await;
+            let got = got.unwrap_or_else(|e| panic!("{key} {range:?} failed: {}", e.report()));
+            assert!(got == whole[at..end], "a body has exactly the bytes of {range:?}");
+        }
+        let mut given_up = self.backend.open(&key, 0..3_000_000).await.expect("it is there");
+        if let Ok(first) = given_up.next().await.expect("there is more") {
+            assert!(whole.starts_with(&first), "a body that is given up has begun with its bytes");
+        }
+        drop(given_up);
+        let past = self.read(&key, 2_999_999..3_000_001).await;
+        let kind = past.expect_err("a body past the end is an error").kind();
+        assert_eq!(kind, Kind::Corrupt, "an object that ends before the body does is Corrupt");
+        let missing = self.read(&self.key("missing"), 0..1).await;
+        let kind = missing.expect_err("a missing object has no body").kind();
+        assert_eq!(kind, Kind::NotFound, "the body of a missing object is NotFound");
+    }
+
+    /// The body of `range`; where it breaks off, the rest by a get.
+    async fn read(&self, key: &Key, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut body = self.backend.open(key, range.clone()).await?;
+        let mut bytes = Vec::new();
+        while let Some(part) = body.next().await {
+            match part {
+                Ok(part) => bytes.extend_from_slice(&part),
+                Err(e) if e.kind().is_retryable() => {
+                    let left = range.start + bytes.len() as u64..range.end;
+                    bytes.extend_from_slice(&self.backend.get(key, left).await?);
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(bytes)
     }
 
     async fn tells_what_is_missing(&self) {

@@ -13,13 +13,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
-    rng::SplitMix64,
+    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload, rng::SplitMix64,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -258,6 +259,27 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
         let bytes = self.inner.get(key, range).await?;
         let cut = self.script.lock().cut(bytes.len());
         Ok(cut.map_or(bytes.clone(), |at| bytes.slice(..at)))
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        let delay = self.script.lock().delay;
+        tokio::time::sleep(delay).await;
+        self.scripted(Op::Get, "get", key.as_str())?;
+        let len = range.end - range.start;
+        let body = self.inner.open(key, range).await?;
+        let cut = self.script.lock().cut(usize::try_from(len).unwrap_or(usize::MAX));
+        let (script, key) = (Arc::clone(&self.script), key.clone());
+        let mut left = cut.unwrap_or(usize::MAX);
+        let spoilt = body.map(move |part| {
+            let bytes = part?;
+            script.lock().by_chance("get", key.as_str())?;
+            let bytes = bytes.slice(..bytes.len().min(left));
+            left -= bytes.len();
+            Ok(bytes)
+        });
+        let ended = |part: &Result<Bytes>| matches!(part, Ok(bytes) if bytes.is_empty());
+        Ok(Box::pin(spoilt.take_while(move |part| std::future::ready(!ended(part)))))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
+    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload,
 };
 use crate::error::Result;
 
@@ -132,6 +133,10 @@ impl<B: StorageBackend> StorageBackend for Hedged<B> {
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let len = range.end.saturating_sub(range.start);
         hedged(&self.hedge, len, || self.inner.get(key, range.clone())).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.inner.open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

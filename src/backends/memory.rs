@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures_util::stream;
 use parking_lot::RwLock;
 use url::Url;
 
 use super::{
-    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-    Unfinished, Upload, UploadId,
+    Body, Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp,
+    StorageBackend, Unfinished, Upload, UploadId,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -25,6 +26,8 @@ type Parts = BTreeMap<u64, Bytes>;
 
 /// Objects of one page: few, so that tests see several.
 const PAGE: usize = 100;
+/// Bytes of a body that come at once.
+const PART: usize = 100_000;
 
 impl MemoryBackend {
     #[must_use]
@@ -42,6 +45,16 @@ impl StorageBackend for MemoryBackend {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         get(&self.objects.read(), key, &range)
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        let mut left = get(&self.objects.read(), key, &range)?;
+        // In parts, so that readers see several.
+        let parts = std::iter::from_fn(move || {
+            let part = left.split_to(left.len().min(PART));
+            (!part.is_empty()).then_some(Ok(part))
+        });
+        Ok(Box::pin(stream::iter(parts)))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -4,11 +4,13 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
+    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload,
 };
 use crate::error::Result;
 
@@ -62,6 +64,22 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// A body that is counted as it is read: of one that is given up, what came.
+struct Counted {
+    meter: Arc<Meter>,
+    key: Key,
+    body: Body,
+}
+
+impl Counted {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let bytes = self.body.next().await.transpose()?;
+        let came = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.meter.count(&self.key, Reads { gets: 0, bytes: came });
+        Ok(bytes)
+    }
+}
+
 /// Counts the gets from `B`.
 #[derive(Debug)]
 pub struct Metered<B> {
@@ -88,6 +106,15 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         let got = self.inner.get(key, range).await;
         under_way.bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
         got
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.meter.count(key, Reads { gets: 1, bytes: 0 });
+        let body = self.inner.open(key, range).await?;
+        let counted = Counted { meter: Arc::clone(&self.meter), key: key.clone(), body };
+        Ok(Box::pin(stream::try_unfold(counted, |mut counted| async move {
+            Ok(counted.next().await?.map(|bytes| (bytes, counted)))
+        })))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

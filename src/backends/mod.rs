@@ -6,6 +6,7 @@
 //! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
 
 pub mod adaptive;
+mod body;
 #[doc(hidden)]
 pub mod conformance;
 pub mod drive;
@@ -33,6 +34,7 @@ use url::Url;
 use crate::error::Result;
 
 pub use adaptive::Adaptive;
+pub use body::Body;
 pub use drive::{DriveBackend, DriveSettings};
 pub use faulty::{Faulty, Op};
 pub use hedged::Hedged;
@@ -43,7 +45,7 @@ pub use metered::{Meter, Metered, Reads};
 pub use notes::{MemoryNotes, Notes};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
-pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage, SourceStream};
+pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage};
 pub use throttled::Throttled;
 pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 
@@ -121,6 +123,16 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// `NotFound` when there is no such object; `Corrupt` when it ends before the range does.
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
 
+    /// The bytes of `range`, which is not empty, as they come and no faster than they are asked for: for ranges longer
+    /// than what may be held at once.
+    ///
+    /// Only the beginning is as sure as a `get`: no wrapper goes on where it breaks, or asks a second time. Whoever
+    /// reads it does that, by `get`.
+    ///
+    /// # Errors
+    /// As `get`, at once or in the place of bytes.
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body>;
+
     /// The length of the object, or `None` when there is none.
     ///
     /// # Errors
@@ -195,6 +207,10 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         (**self).get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        (**self).open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

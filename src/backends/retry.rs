@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
-    rng::SplitMix64,
+    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload, rng::SplitMix64,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -178,6 +178,11 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.policy.asking("get", key.as_str()).repeat(|| self.inner.get(key, range.clone())).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        let patience = self.policy.asking("get", key.as_str());
+        patience.repeat(|| self.inner.open(key, range.clone())).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

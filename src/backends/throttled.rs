@@ -7,7 +7,8 @@ use bytes::Bytes;
 use url::Url;
 
 use super::{
-    Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished, Upload,
+    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
+    Upload,
 };
 use crate::{error::Result, rate::RateLimit};
 
@@ -38,6 +39,10 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.inner.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.inner.open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     backends::{
-        Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-        Unfinished, Upload, list_all,
+        Body, Capabilities, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp,
+        StorageBackend, Unfinished, Upload, list_all,
     },
     catalog::{
         Attached, AttachedObject, Catalog, Extent, FileRow, ImportRow, ImportState, NewImport, Role,
@@ -95,6 +95,10 @@ impl StorageBackend for CrashAt {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.inner.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.inner.open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

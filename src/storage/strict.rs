@@ -15,8 +15,8 @@ use bytes::Bytes;
 use super::tests::Rig;
 use crate::{
     backends::{
-        Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape, Stamp,
-        StorageBackend, Unfinished, Upload,
+        Body, Capabilities, Copying, Faulty, Key, MemoryBackend, Page, PageToken, Payload, Shape,
+        Stamp, StorageBackend, Unfinished, Upload,
     },
     error::{Error, Kind, Result},
 };
@@ -110,6 +110,10 @@ impl StorageBackend for Strict {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.inner.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.inner.open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -19,8 +19,8 @@ use url::Url;
 
 use crate::{
     backends::{
-        Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-        Upload,
+        Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
+        Unfinished, Upload,
     },
     error::{Error, Kind, Result},
 };
@@ -95,6 +95,11 @@ impl StorageBackend for Watched {
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.watches.look(key).await?;
         self.inner.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.watches.look(key).await?;
+        self.inner.open(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     backends::{
-        Key,
+        Body, Key,
+        body::{Answer, collect, exactly},
         memory::{missing, too_short},
     },
     error::{Error, Kind, Result},
@@ -20,16 +21,6 @@ use crate::{
 
 /// Connections that may break in the middle of one range, which goes on from there.
 const BREAKS: u32 = 3;
-
-/// What became of a request for a range.
-enum Got {
-    /// All of it is here now.
-    All,
-    /// The connection broke somewhere in it.
-    Broke(Error),
-    /// There is no such file.
-    Gone,
-}
 
 impl Drive {
     pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
@@ -39,67 +30,88 @@ impl Drive {
             let fits = range.end <= meta.len();
             return if fits { Ok(Bytes::new()) } else { Err(too_short(key, meta.len(), &range)) };
         }
-        let mut id = self.id_of(key, &what).await?.ok_or_else(|| missing(key))?;
         let len = usize::try_from(range.end - range.start).map_err(|e| {
             Error::new(Kind::InvalidInput, format!("{what}: {range:?} is too long")).because(e)
         })?;
         let mut bytes = BytesMut::with_capacity(len);
-        let (mut breaks, mut searched) = (0, false);
+        let mut breaks = 0;
         loop {
-            match self.get_into(&mut bytes, key, &id, &range).await? {
-                Got::All => return Ok(bytes.freeze()),
-                Got::Broke(e) if breaks == BREAKS => return Err(e),
-                Got::Broke(_) => breaks += 1,
-                Got::Gone if searched => return Err(missing(key)),
-                Got::Gone => {
+            let left = range.start + bytes.len() as u64..range.end;
+            let body = self.body_of(key, left, &range).await?;
+            match collect(body, &mut bytes).await {
+                Ok(()) => return Ok(bytes.freeze()),
+                Err(e) if breaks == BREAKS => return Err(e),
+                Err(_) => breaks += 1,
+            }
+        }
+    }
+
+    /// The body of exactly `left`, the end of what was `asked` for.
+    pub(super) async fn body_of(
+        &self,
+        key: &Key,
+        left: Range<u64>,
+        asked: &Range<u64>,
+    ) -> Result<Body> {
+        let what = format!("get of {key}");
+        let mut searched = false;
+        loop {
+            let id = self.id_of(key, &what).await?.ok_or_else(|| missing(key))?;
+            match self.ask(key, &id, &left, asked).await? {
+                Some(answer) => {
+                    let reading = Reading { answer, what };
+                    return Ok(exactly(reading, left.end - left.start));
+                }
+                None if searched => return Err(missing(key)),
+                None => {
                     // The noted file may have been replaced by another program.
                     searched = true;
                     self.known.forget(key).await;
-                    id = self.id_of(key, &what).await?.ok_or_else(|| missing(key))?;
                 }
             }
         }
     }
 
-    /// Adds to `bytes` what is missing of `range`.
-    async fn get_into(
+    /// An answer that promises exactly `left`; `None` when there is no such file.
+    async fn ask(
         &self,
-        bytes: &mut BytesMut,
         key: &Key,
         id: &str,
-        range: &Range<u64>,
-    ) -> Result<Got> {
-        let wanted = range.start + bytes.len() as u64..range.end;
+        left: &Range<u64>,
+        asked: &Range<u64>,
+    ) -> Result<Option<Response>> {
         let what = format!("get of {key}");
         let url = self.client.url(&format!("drive/v3/files/{id}"), &[("alt", "media")]);
-        let call =
-            Call::new(Method::GET, url, &what, Cost::Download).moving(wanted.end - wanted.start);
-        let named = format!("bytes={}-{}", wanted.start, wanted.end - 1);
+        let call = Call::new(Method::GET, url, &what, Cost::Download).moving(left.end - left.start);
+        let named = format!("bytes={}-{}", left.start, left.end - 1);
         let ask = |request: reqwest::RequestBuilder| request.header(header::RANGE, &named);
-        let mut answer = self.client.exchange(&call, Unsigned::SendAgain, ask).await?;
+        let answer = self.client.exchange(&call, Unsigned::SendAgain, ask).await?;
         match answer.status().as_u16() {
-            206 => check_range(&answer, key, range, &wanted)?,
+            206 => check_range(&answer, key, asked, left)?,
             // All of it, from a server that saw that it was all that was asked for.
-            200 if wanted.start == 0 && answer.content_length() == Some(wanted.end) => {}
+            200 if left.start == 0 && answer.content_length() == Some(left.end) => {}
             200 => return Err(odd(&what, "gives more than the range that was asked for")),
-            404 => return Ok(Got::Gone),
-            416 => return Err(too_short(key, total(&answer).unwrap_or(wanted.start), range)),
+            404 => return Ok(None),
+            416 => return Err(too_short(key, total(&answer).unwrap_or(left.start), asked)),
             _ => return Err(self.client.refusal(&call, answer).await),
         }
         self.client.accepted(Cost::Download);
-        let most =
-            bytes.capacity().min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
-        loop {
-            match answer.chunk().await {
-                Ok(Some(part)) if bytes.len() + part.len() > most => {
-                    return Err(odd(&what, "gives more bytes than it says"));
-                }
-                Ok(Some(part)) => bytes.extend_from_slice(&part),
-                Ok(None) if bytes.len() as u64 == range.end - range.start => return Ok(Got::All),
-                Ok(None) => return Ok(Got::Broke(odd(&what, "ends before the range does"))),
-                Err(e) => return Ok(Got::Broke(lost(&what, e))),
-            }
-        }
+        Ok(Some(answer))
+    }
+}
+
+struct Reading {
+    answer: Response,
+    what: String,
+}
+
+impl Answer for Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.answer.chunk().await.map_err(|e| lost(&self.what, e))
+    }
+
+    fn wrong(&self, how: &str) -> Error {
+        Error::new(Kind::Network, format!("{} on Google Drive", self.what)).because(how)
     }
 }
 

@@ -54,8 +54,8 @@ use self::{
     known::Known,
 };
 use super::{
-    Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-    Unfinished, Upload, memory::missing,
+    Body, Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, Stamp,
+    StorageBackend, Unfinished, Upload, memory::missing,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -167,6 +167,10 @@ impl StorageBackend for DriveBackend {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.0.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.0.body_of(key, range.clone(), &range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Take, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-    Unfinished, Upload,
+    Body, Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp,
+    StorageBackend, Unfinished, Upload,
+    body::{Answer, exactly},
     memory::{missing, too_short},
 };
 use crate::error::{Error, Kind, Result};
@@ -31,6 +32,9 @@ use upload::LocalUpload;
 
 /// Temporary files older than this belong to no running put: a put of one object takes seconds.
 const STALE: Duration = Duration::from_secs(3600);
+
+/// Bytes of a body that are read at once.
+const PART: usize = 1 << 20;
 
 /// Keeps each object as `root/<key>`; half-written ones under `root/.tmp/`, where no key can be.
 #[derive(Debug, Clone)]
@@ -196,21 +200,30 @@ impl Shared {
         Ok(())
     }
 
-    fn get(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+    /// The file of an object, at the beginning of `range`, which lies in it.
+    fn find(&self, key: &Key, range: &Range<u64>) -> Result<File> {
         let fail = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => missing(key),
             _ => self.error("get", key, e),
         };
         let mut file = File::open(self.path(key)).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();
-        let asked = range.end.saturating_sub(range.start);
-        let (true, Ok(capacity)) = (range.end <= len, usize::try_from(asked)) else {
+        if range.end > len {
             return Err(too_short(key, len, range));
-        };
-        let mut bytes = Vec::with_capacity(capacity);
+        }
         file.seek(SeekFrom::Start(range.start)).map_err(fail)?;
-        file.take(asked).read_to_end(&mut bytes).map_err(fail)?;
-        if bytes.len() == capacity { Ok(bytes.into()) } else { Err(too_short(key, len, range)) }
+        Ok(file)
+    }
+
+    fn get(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+        let file = self.find(key, range)?;
+        let asked = range.end.saturating_sub(range.start);
+        let mut bytes = Vec::with_capacity(usize::try_from(asked).unwrap_or(0));
+        file.take(asked).read_to_end(&mut bytes).map_err(|e| self.error("get", key, e))?;
+        match bytes.len() as u64 == asked {
+            true => Ok(bytes.into()),
+            false => Err(too_short(key, range.start + bytes.len() as u64, range)),
+        }
     }
 
     fn head(&self, key: &Key) -> Result<Option<u64>> {
@@ -312,6 +325,32 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// An object that is read part by part.
+struct Reading {
+    shared: Arc<Shared>,
+    /// Away while a part of it is read.
+    file: Option<Take<File>>,
+    key: Key,
+}
+
+impl Answer for Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(mut file) = self.file.take() else { return Ok(None) };
+        let read = blocking(move || {
+            let mut bytes = Vec::with_capacity(PART);
+            let read = file.by_ref().take(PART as u64).read_to_end(&mut bytes);
+            Ok(read.map(|_| (bytes, file)))
+        });
+        let (bytes, file) = read.await?.map_err(|e| self.shared.error("get", &self.key, e))?;
+        self.file = Some(file);
+        Ok((!bytes.is_empty()).then(|| bytes.into()))
+    }
+
+    fn wrong(&self, how: &str) -> Error {
+        Error::new(Kind::Corrupt, format!("get {}: {how}", self.key))
+    }
+}
+
 /// Tells the file work that nobody waits for it any more.
 struct AbandonOnDrop(Arc<AtomicBool>);
 
@@ -336,6 +375,16 @@ impl StorageBackend for LocalBackend {
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let key = key.clone();
         self.blocking(move |shared| shared.get(&key, &range)).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        let (key, asked) = (key.clone(), range.clone());
+        let shared = Arc::clone(&self.shared);
+        let found = blocking(move || {
+            let file = shared.find(&key, &asked)?.take(asked.end - asked.start);
+            Ok(Reading { shared, file: Some(file), key })
+        });
+        Ok(exactly(found.await?, range.end - range.start))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

@@ -1,6 +1,6 @@
 //! Ranges of objects, checked: a wrong range or a cut body must never pass for the bytes.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream};
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     backends::{
-        Key,
+        Body, Key,
+        body::{Answer, collect, exactly},
         memory::{missing, too_short},
     },
     error::{Error, Kind, Result},
@@ -33,10 +34,10 @@ impl Wire {
         let mut resumes = 0;
         loop {
             let left = range.start + bytes.len() as u64..range.end;
-            let body = self.ask(key, left, &range).await?;
-            match self.fill(&mut bytes, len, body, key).await {
+            let body = self.body_of(key, left, &range).await?;
+            match collect(body, &mut bytes).await {
                 Ok(()) => return Ok(bytes.freeze()),
-                Err(cut) if resumes == RESUMES => return Err(cut.into()),
+                Err(cut) if resumes == RESUMES => return Err(cut),
                 Err(_) => resumes += 1,
             }
         }
@@ -52,7 +53,12 @@ impl Wire {
     }
 
     /// The body of exactly `left`, the end of what was `asked` for.
-    async fn ask(&self, key: &Key, left: Range<u64>, asked: &Range<u64>) -> Result<ByteStream> {
+    pub(super) async fn body_of(
+        &self,
+        key: &Key,
+        left: Range<u64>,
+        asked: &Range<u64>,
+    ) -> Result<Body> {
         let request = self
             .client
             .get_object()
@@ -71,7 +77,11 @@ impl Wire {
             Err(failure) => return Err(failure.into()),
         };
         match Sent::of(&answer, &left) {
-            Sent::Asked => Ok(answer.body),
+            Sent::Asked => {
+                let (key, place) = (key.as_str().to_owned(), Arc::clone(&self.place));
+                let cut = move |why| Failure::silence(Op::Get, &key, &place, why).into();
+                Ok(body(answer.body, left.end - left.start, PATIENCE, cut))
+            }
             Sent::Short { len } => Err(too_short(key, len, asked)),
             Sent::Other(what) => {
                 let text =
@@ -81,29 +91,35 @@ impl Wire {
             }
         }
     }
+}
 
-    /// Appends the body up to `len` bytes, and not one more.
-    async fn fill(
-        &self,
-        bytes: &mut BytesMut,
-        len: usize,
-        mut body: ByteStream,
-        key: &Key,
-    ) -> Result<(), Box<Failure>> {
-        while bytes.len() < len {
-            let why = match tokio::time::timeout(PATIENCE, body.next()).await {
-                Ok(Some(Ok(more))) if more.len() <= len - bytes.len() => {
-                    bytes.extend_from_slice(&more);
-                    continue;
-                }
-                Ok(Some(Ok(_))) => "more bytes came than were announced".to_owned(),
-                Ok(Some(Err(e))) => e.to_string(),
-                Ok(None) => "the connection was closed early".to_owned(),
-                Err(_) => format!("nothing came for {PATIENCE:?}"),
-            };
-            return Err(self.silence(Op::Get, key.as_str(), why));
+/// The `len` bytes that an answer has to bring, with pauses no longer than `silence`. `cut` says what is wrong with one
+/// that does not.
+pub(super) fn body(
+    stream: ByteStream,
+    len: u64,
+    silence: Duration,
+    cut: impl Fn(String) -> Error + Send + Sync + 'static,
+) -> Body {
+    exactly(Reading { stream, silence, cut }, len)
+}
+
+struct Reading<F> {
+    stream: ByteStream,
+    silence: Duration,
+    cut: F,
+}
+
+impl<F: Fn(String) -> Error + Send + Sync + 'static> Answer for Reading<F> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        match tokio::time::timeout(self.silence, self.stream.next()).await {
+            Ok(next) => next.transpose().map_err(|e| (self.cut)(e.to_string())),
+            Err(_) => Err((self.cut)(format!("nothing came for {:?}", self.silence))),
         }
-        Ok(())
+    }
+
+    fn wrong(&self, how: &str) -> Error {
+        (self.cut)(how.to_owned())
     }
 }
 

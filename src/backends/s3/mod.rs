@@ -30,7 +30,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use url::Url;
 
-pub use self::source::{S3Source, SourceObject, SourcePage, SourceStream};
+pub use self::source::{S3Source, SourceObject, SourcePage};
 use self::{
     client::Wire,
     errors::{Op, Place},
@@ -38,8 +38,8 @@ use self::{
     upload::S3Upload,
 };
 use super::{
-    Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload,
+    Body, Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
+    Unfinished, Upload,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -141,6 +141,10 @@ impl StorageBackend for S3Backend {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.wire().await?.get(key, range).await
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
+        self.wire().await?.body_of(key, range.clone(), &range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

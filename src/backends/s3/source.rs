@@ -5,25 +5,24 @@
 
 use std::{
     ops::Range,
-    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use bytes::Bytes;
-use futures_core::Stream;
-use futures_util::stream;
+use aws_sdk_s3::primitives::DateTime;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Quirks, S3Settings,
     client::{PATIENCE, Wire, has_no_keys},
     errors::{Failure, Op, Place},
-    get::Sent,
+    get::{Sent, body},
     object::unsigned,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    backends::Body,
+    error::{Error, Kind, Result},
+};
 
 /// What is told of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +41,6 @@ pub struct SourcePage {
     pub objects: Vec<SourceObject>,
     pub next: Option<String>,
 }
-
-/// The bytes of a range.
-pub type SourceStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// A bucket to read from.
 #[derive(Debug)]
@@ -143,7 +139,7 @@ impl S3Source {
         range: Range<u64>,
         etag: Option<&str>,
         silence: Duration,
-    ) -> Result<SourceStream> {
+    ) -> Result<Body> {
         let subject = format!("get object {key} in {}", self.place);
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let bytes = bytes.as_str();
@@ -182,8 +178,8 @@ impl S3Source {
                 return Err(error.because(format!("asked for {range:?}, sent {what}")));
             }
         }
-        let body = Body { body: answer.body, left: range.end - range.start, subject, silence };
-        Ok(body.stream())
+        let cut = move |why| Error::new(Kind::Network, subject.clone()).because(why);
+        Ok(body(answer.body, range.end - range.start, silence, cut))
     }
 
     async fn wire(&self) -> Result<Arc<Wire>> {
@@ -292,38 +288,4 @@ impl From<Asked> for Error {
 
 fn time(time: DateTime) -> Option<SystemTime> {
     SystemTime::try_from(time).ok()
-}
-
-/// The rest of an answer, held to the length that was asked for.
-struct Body {
-    body: ByteStream,
-    left: u64,
-    subject: String,
-    silence: Duration,
-}
-
-impl Body {
-    fn stream(self) -> SourceStream {
-        Box::pin(stream::try_unfold(self, |mut body| async move {
-            let bytes = body.next().await?;
-            Ok(bytes.map(|bytes| (bytes, body)))
-        }))
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let why = match tokio::time::timeout(self.silence, self.body.next()).await {
-            Ok(Some(Ok(mut bytes))) => {
-                bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-                self.left -= bytes.len() as u64;
-                return Ok(Some(bytes));
-            }
-            Ok(Some(Err(e))) => e.to_string(),
-            Ok(None) => "the connection was closed early".to_owned(),
-            Err(_) => format!("nothing came for {:?}", self.silence),
-        };
-        Err(Error::new(Kind::Network, self.subject.clone()).because(why))
-    }
 }

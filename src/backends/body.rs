@@ -1,0 +1,80 @@
+//! The bytes of an object as they come, held to the length that was asked for.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
+
+use crate::error::{Error, Result};
+
+/// The bytes of a range, in order: all of them, or an error, after which nothing more comes. Nothing is read before it is
+/// asked for; dropping it hangs up.
+pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// An answer that is being read.
+pub(super) trait Answer: Send + 'static {
+    /// What comes next, `None` when the answer ends.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+
+    /// What to say of an answer that is not as long as it should be.
+    fn wrong(&self, how: &str) -> Error;
+}
+
+/// An answer that has to bring `len` bytes.
+pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
+    Box::pin(stream::try_unfold((answer, len), |(mut answer, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        match answer.next().await? {
+            Some(bytes) if bytes.len() as u64 <= left => {
+                let left = left - bytes.len() as u64;
+                Ok(Some((bytes, (answer, left))))
+            }
+            Some(_) => Err(answer.wrong("more bytes came than were announced")),
+            None => Err(answer.wrong("the connection was closed early")),
+        }
+    }))
+}
+
+/// Appends all that comes.
+pub(super) async fn collect(mut body: Body, into: &mut BytesMut) -> Result<()> {
+    while let Some(bytes) = body.next().await {
+        into.extend_from_slice(&bytes?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    struct Parts(Vec<&'static [u8]>);
+
+    impl Answer for Parts {
+        async fn next(&mut self) -> Result<Option<Bytes>> {
+            Ok((!self.0.is_empty()).then(|| Bytes::from_static(self.0.remove(0))))
+        }
+
+        fn wrong(&self, how: &str) -> Error {
+            Error::new(Kind::Network, how)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_as_long_as_it_should_be_or_an_error_after_what_came() {
+        let read = async |len| {
+            let mut bytes = BytesMut::new();
+            let ended = collect(exactly(Parts(vec![b"ab", b"", b"c"]), len), &mut bytes).await;
+            (bytes.freeze(), ended.map_err(|e| e.report()))
+        };
+        assert_eq!(read(3).await, (Bytes::from_static(b"abc"), Ok(())));
+        let (bytes, error) = read(4).await;
+        assert!(&bytes[..] == b"abc" && error.unwrap_err().contains("closed early"));
+        let (bytes, error) = read(1).await;
+        assert!(bytes.is_empty() && error.unwrap_err().contains("more bytes"));
+        assert_eq!(read(0).await, (Bytes::new(), Ok(())));
+    }
+}
