@@ -169,7 +169,8 @@ class Work:
         return path
 
 
-def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, storage=None, data=None, env=None):
+def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, storage=None, data=None, env=None,
+        options=()):
     home = Work.fresh("bae")
     url = storage or f"file://{home}/objects" + (f"?upload_limit={upload_limit}" if upload_limit else "")
     data = data or f"{home}/data"
@@ -177,7 +178,7 @@ def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, stora
     for addr in seeder.addrs:
         args += ["--peer", addr]
     args += ["--listen", f"{NET}.200:{PORT}", "--no-dht", "--no-lsd", "--no-utp", "--timeout", "60s"]
-    args += ["--memory", memory] if memory else []
+    args += [*options, *(["--memory", memory] if memory else [])]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
     result = measure(args, seeder, limit, clean | {"HOME": home, "XDG_CONFIG_HOME": home} | (env or {}))
     if not any(e.get("event") == "imported" for _, e in result.lines):

@@ -61,10 +61,11 @@ def environment(server, port):
         f"BAE_STORAGE_BENCH_{key}": value for key, value in keys.items()}
 
 
-def imported(torrent, folder, server):
+def imported(torrent, folder, server, layout="chunks"):
+    """By a new installation: what it seeds is this import alone."""
     with clients.Seeder(torrent, folder) as seeder:
-        clients.bae(torrent, seeder, folder, storage="bench", env=environment(server, server.port))
-    return os.path.join(Work.dir, "bae", "data")
+        clients.bae(torrent, seeder, folder, storage="bench", env=environment(server, server.port),
+                    options=["--layout", layout])
 
 
 class Bae:
@@ -196,13 +197,16 @@ def seed(make, size, row, tell, raw):
         rate, _, _ = one(server, torrent, size, 100, note, "libtorrent's defaults", config=DEFAULTS)
         row("one leecher, 100 ms, libtorrent's defaults", rate, "MiB/s")
         row("its rate / bae's", rate / ours[100][0], "x", 0.1)
-        today(server, torrent, folder, size, ours[100], row, tell, note)
         # Five sixteenths of the memory are kept windows: a quarter of the payload.
         took, seen = eight(server, torrent, size, 100, note, between=True, memory="819MiB")
         row("eight with a cache of 256 MiB, 100 ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.3)
+        imported(torrent, folder, server, "files")
+        whole = one(server, torrent, size, 100, note, "one leecher of a whole file")
+        row("one leecher of a whole file, storage 100 ms away", whole[0], "MiB/s")
+        row("one leecher of a whole file: bytes from storage / payload", whole[1]["bytes"] / size, "x", 1.02)
+        today(server, torrent, folder, size, ours[100], whole, row, tell, note)
     small = min(size, 256 * MIB)
     torrent, folder = make("seed8.bin", small, MIB)
-    shutil.rmtree(os.path.join(Work.dir, "bae"), ignore_errors=True)
     with SeaweedFS() as server:
         imported(torrent, folder, server)
         alone, _, _ = one(server, torrent, small, 100, note)
@@ -213,16 +217,18 @@ def seed(make, size, row, tell, raw):
         row("eight that do not know each other: bytes from storage / payload", seen["bytes"] / small, "x", 1.3)
 
 
-def today(server, torrent, folder, size, ours, row, tell, note):
-    """The same from `rclone mount`."""
-    rate, seen, _ = ours
+def today(server, torrent, folder, size, chunks, whole, row, tell, note):
+    """The same from `rclone mount`, which serves a whole file."""
     for mode in ("off", "minimal"):
         try:
             theirs, requests = mounted(server, torrent, folder, size, 100, mode, note)
         except Failed as e:
             return tell(f"rclone mount: {e}")
         row(f"rclone mount (cache {mode}), 100 ms", theirs, "MiB/s")
-        row(f"its rate / bae's, 100 ms, cache {mode}", theirs / rate, "x", 0.34)
-        row(f"bae's bytes from storage / its, cache {mode}", seen["bytes"] / requests["bytes"], "x", 1)
+        row(f"its rate / bae's, 100 ms, cache {mode}", theirs / min(chunks[0], whole[0]), "x", 0.34)
+        row(f"bae's bytes from storage / its, cache {mode}", whole[1]["bytes"] / requests["bytes"], "x", 1)
         # It asks for everything from where it is to the end, and hangs up.
-        row(f"bae's gets / its, cache {mode}", seen["gets"] / max(requests["gets"], 1), "x", 0.1)
+        gets = max(requests["gets"], 1)
+        row(f"bae's gets / its, whole file, cache {mode}", whole[1]["gets"] / gets, "x", 0.1)
+        # An object of 16 MiB takes one at least.
+        row(f"bae's gets / its, chunks, cache {mode}", chunks[1]["gets"] / gets, "x")

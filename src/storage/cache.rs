@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -33,6 +33,9 @@ use crate::{
 
 /// The most that one fetch brings, for somebody who reads in order.
 pub(super) const LONGEST: u64 = 8 * MIB;
+
+/// Long gets that are open at once: each holds a connection, and what that has in its buffers.
+const LONG_GETS: usize = 16;
 
 /// A window: of which import, and where. Windows whose bytes were checked against the torrent are others than those
 /// that were not.
@@ -70,6 +73,8 @@ pub struct WindowCache {
     state: Mutex<State>,
     /// What does not fit, on a disk.
     disk: Option<Arc<DiskCache>>,
+    /// How many more long gets may be open, of all imports together.
+    long_gets: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -93,11 +98,16 @@ impl WindowCache {
             under_way: UnderWay::new(room / 8 * 3),
             state: Mutex::default(),
             disk,
+            long_gets: Arc::new(Semaphore::new(LONG_GETS)),
         })
     }
 
     pub(super) fn disk(&self) -> Option<&Arc<DiskCache>> {
         self.disk.as_ref()
+    }
+
+    pub(super) fn long_gets(&self) -> &Arc<Semaphore> {
+        &self.long_gets
     }
 
     /// Changes the room; what does not fit any more goes at once.

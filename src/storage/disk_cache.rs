@@ -111,16 +111,21 @@ impl DiskCache {
         Ok(Arc::new(cache))
     }
 
+    /// Whether there is something for a window, as far as is known.
+    pub(super) fn has(&self, import: &ImportId, window: &Range<u64>) -> bool {
+        self.index.lock().files.contains_key(&name_of(import, window))
+    }
+
     /// What is there for a window, true or not.
     pub(super) async fn get(
         self: &Arc<Self>,
         import: &ImportId,
         window: &Range<u64>,
     ) -> Option<Bytes> {
-        let name = name_of(import, window);
-        if !self.index.lock().files.contains_key(&name) {
+        if !self.has(import, window) {
             return None;
         }
+        let name = name_of(import, window);
         let (this, len) = (Arc::clone(self), window.end - window.start);
         let read = move || {
             let bytes = fs::read(this.dir.join(&name)).ok().filter(|b| b.len() as u64 == len);
@@ -135,10 +140,10 @@ impl DiskCache {
 
     /// Writes a window, some time soon.
     pub(super) fn put(self: &Arc<Self>, import: &ImportId, window: &Range<u64>, bytes: Bytes) {
-        let (this, name) = (Arc::clone(self), name_of(import, window));
-        if bytes.len() as u64 > self.room || self.index.lock().files.contains_key(&name) {
+        if bytes.len() as u64 > self.room || self.has(import, window) {
             return;
         }
+        let (this, name) = (Arc::clone(self), name_of(import, window));
         tokio::task::spawn_blocking(move || {
             if let Err(e) = this.write(&name, &bytes)
                 && !this.complained.swap(true, Ordering::Relaxed)

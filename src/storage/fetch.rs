@@ -89,18 +89,19 @@ fn at_least(part: &Range<u64>, len: u64) -> Range<u64> {
     part.start.min(end.saturating_sub(SHORTEST))..end
 }
 
-/// What gets cost: how many, and the bytes that came.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Spent {
-    pub(super) gets: u64,
-    pub(super) bytes: u64,
+/// The bytes of a range.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) bytes: Bytes,
+    /// Whether some of them were in the place alone.
+    pub(super) from_place: bool,
 }
 
-/// The bytes of `range`, and what they cost.
+/// The bytes of `range`.
 ///
 /// # Errors
 /// `NotFound` when a part is not stored yet or its object is gone; else what the backend says.
-pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<(Bytes, Spent)> {
+pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
     loop {
         let moves = store.moves();
         match fetch_once(store, range.clone()).await {
@@ -111,18 +112,15 @@ pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<(Byt
     }
 }
 
-async fn fetch_once(store: &ImportStore, range: Range<u64>) -> Result<(Bytes, Spent)> {
+async fn fetch_once(store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
     let len = size(range.end - range.start);
     let Plan { ready, gets } = Plan::of(store.locate(range))?;
-    let spent = Spent {
-        gets: gets.len() as u64,
-        bytes: gets.iter().map(|get| get.range.end - get.range.start).sum(),
-    };
+    let from_place = !gets.is_empty();
     if let ([get], []) = (&gets[..], &ready[..])
         && get.wanted.end - get.wanted.start == len as u64
     {
         let bytes = got(store.backend().get(&get.key, get.range.clone()).await, get)?;
-        return Ok((bytes, spent));
+        return Ok(Fetched { bytes, from_place });
     }
     let mut whole = BytesMut::zeroed(len);
     let mut put = |at: u64, bytes: &[u8]| whole[size(at)..][..bytes.len()].copy_from_slice(bytes);
@@ -140,7 +138,7 @@ async fn fetch_once(store: &ImportStore, range: Range<u64>) -> Result<(Bytes, Sp
         let (at, bytes) = ended.map_err(broke)??;
         put(at, &bytes);
     }
-    Ok((whole.freeze(), spent))
+    Ok(Fetched { bytes: whole.freeze(), from_place })
 }
 
 /// What is wanted of the answer, which must be as long as was asked for.

@@ -11,13 +11,15 @@
 //!
 //! The path of a byte out: [`ImportReader`] finds it in the [`WindowCache`] or in memory, or has its window fetched: what
 //! padding, pending bytes and extents say of it at one moment, by as few gets as will do. Windows for peers are held
-//! against the torrent's hashes before they are kept, and what follows is fetched for those who read in order.
+//! against the torrent's hashes before they are kept, and what follows is fetched for those who read in order: run by run,
+//! the runs of one long get where an object is long.
 //!
 //! What it refuses: bytes nobody verified, naming an object before it is durable, giving up on verified bytes while
 //! the process lives, and any knowledge of where bytes come from.
 
 pub mod assembly;
 pub mod attach;
+mod bringing;
 pub mod cache;
 pub mod compose;
 mod direct;
@@ -30,8 +32,10 @@ pub mod import;
 mod kept;
 mod lanes;
 pub mod layout;
+mod long_get;
 pub mod manifest;
 pub mod matching;
+mod pace;
 mod pending;
 pub mod presence;
 pub mod pressure;
@@ -64,6 +68,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
+pub use bringing::Checks;
 pub use cache::WindowCache;
 pub use direct::DirectFiles;
 pub use disk_cache::DiskCache;
@@ -74,7 +79,7 @@ pub use pressure::Pressure;
 pub use publish::{Published, Publisher};
 pub use publishing::Publishing;
 pub use ranges::RangeSet;
-pub use reader::{Checks, ImportReader};
-pub use traffic::{Tally, Traffic};
+pub use reader::ImportReader;
+pub use traffic::Traffic;
 pub use upload::{WriterEvent, WriterSink};
 pub use writer::{ImportWriter, WriterOptions};

@@ -5,11 +5,11 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Checks, ImportReader, WindowCache,
+    Checks, DiskCache, ImportReader, WindowCache,
     tests::{B, Rig, byte},
 };
 use crate::{
-    backends::{Key, Payload, StorageBackend},
+    backends::{Key, Payload, Reads, StorageBackend},
     error::{Error, Kind},
 };
 
@@ -75,7 +75,7 @@ async fn an_answer_that_is_spoilt_once_is_fetched_again() {
     let reader = ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks());
     rig.backend.truncate_next_gets(1);
     rig.check_payload(0..1 << 20, &reader.read_at(0..1 << 20).await.unwrap());
-    assert_eq!((rig.backend.gets(), rig.store.traffic().tally().gets), (2, 1));
+    assert_eq!(rig.backend.gets(), 2);
     rig.backend.fail_next_gets(1, Kind::Unsupported);
     rig.check_payload(1 << 20..1025 << 10, &reader.read_at(1 << 20..1025 << 10).await.unwrap());
 }
@@ -91,11 +91,11 @@ async fn who_reads_all_of_it_in_order_costs_few_gets_and_no_byte_twice() {
         let range = block * B..(block + 1) * B;
         rig.check_payload(range.clone(), &reader.read_at(range).await.unwrap());
     }
-    let spent = rig.store.traffic().tally();
-    assert_eq!(spent.fetched, 40 << 20);
+    let spent = rig.spent();
+    assert_eq!(spent.bytes, 40 << 20);
     assert!(spent.gets <= 20, "{spent:?}");
     // What is not there cannot be fetched ahead, and every block but a few was there.
-    assert!(spent.kept >= (40 << 20) - 20 * B, "{spent:?}");
+    assert!(rig.store.traffic().kept() >= (40 << 20) - 20 * B);
 }
 
 #[tokio::test]
@@ -109,4 +109,93 @@ async fn a_fetch_that_nobody_waits_for_any_more_is_given_up() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(rig.reader.try_read(0..9).is_none(), "it was not brought to its end");
     rig.check(0..9).await;
+}
+
+/// What leads peers: all of the import in order, in runs, each fetched before the one before it is read.
+async fn scan(rig: &Rig, reader: &ImportReader, run: u64) {
+    let len = rig.row.len;
+    for start in (0..len).step_by(usize::try_from(run).unwrap()) {
+        reader.fetch_soon(start..start + 2 * run).await;
+        for at in (start..(start + run).min(len)).step_by(1 << 20) {
+            let range = at..(at + (1 << 20)).min(len);
+            rig.check_payload(range.clone(), &reader.read_at(range).await.unwrap());
+        }
+    }
+}
+
+impl Rig {
+    /// 64 MiB in objects of `chunk_len`, and a reader that has little room for them.
+    async fn long(chunk_len: u64) -> (Self, ImportReader) {
+        let rig = Self::new(&[64 << 20], chunk_len, 128 << 20).await;
+        rig.write(0..64 << 20);
+        rig.writer.flush().await.unwrap();
+        let cache = WindowCache::new(64 << 20);
+        let reader = ImportReader::checked(Arc::clone(&rig.store), cache, checks());
+        (rig, reader)
+    }
+}
+
+#[tokio::test]
+async fn a_scan_has_each_object_by_one_get_and_a_long_one_by_few() {
+    for (chunk_len, most) in [(16 << 20, 6), (64 << 20, 5)] {
+        let (rig, reader) = Rig::long(chunk_len).await;
+        scan(&rig, &reader, 8 << 20).await;
+        let spent = rig.spent();
+        assert_eq!(spent.bytes, 64 << 20);
+        assert!(spent.gets <= most, "{spent:?} from objects of {chunk_len}");
+    }
+}
+
+#[tokio::test]
+async fn long_gets_go_over_the_ends_of_objects_wherever_they_are() {
+    let (rig, reader) = Rig::long(11 << 20).await;
+    scan(&rig, &reader, 5 << 20).await;
+    let spent = rig.spent();
+    // A piece that lies in two objects takes a byte of each, and no get is shorter than this.
+    assert!(spent.bytes <= (64 << 20) + 20 * (256 << 10), "{spent:?}");
+    assert!(spent.gets <= 18, "{spent:?}");
+}
+
+#[tokio::test]
+async fn what_a_long_get_does_not_bring_is_fetched_as_if_there_were_none() {
+    let (rig, reader) = Rig::long(64 << 20).await;
+    for cut in 1..=3 {
+        rig.backend.truncate_next_gets(cut);
+        scan(&rig, &reader, 8 << 20).await;
+    }
+    assert!(rig.spent().bytes > 3 * (64 << 20), "some came twice");
+}
+
+#[tokio::test]
+async fn without_a_connection_to_spare_nothing_changes_but_the_number_of_gets() {
+    let (rig, _) = Rig::long(64 << 20).await;
+    let cache = WindowCache::new(64 << 20);
+    let _all = cache.long_gets().try_acquire_many(16).unwrap();
+    let reader = ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks());
+    scan(&rig, &reader, 8 << 20).await;
+    assert_eq!(rig.spent(), Reads { gets: 8, bytes: 64 << 20 });
+}
+
+#[tokio::test]
+async fn of_what_a_disk_has_but_for_a_window_that_window_is_fetched() {
+    let (rig, _) = Rig::long(64 << 20).await;
+    let dir = tempfile::tempdir().unwrap();
+    let read_all = async || {
+        let disk = DiskCache::open(dir.path(), 1 << 30).unwrap();
+        let cache = WindowCache::over(64 << 20, Some(disk));
+        let reader = ImportReader::checked(Arc::clone(&rig.store), cache, checks());
+        scan(&rig, &reader, 8 << 20).await;
+    };
+    let files = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_none()).collect::<Vec<_>>()
+    };
+    read_all().await;
+    assert!(rig.spent().gets <= 5, "a disk that has nothing is in nobody's way");
+    while files().len() < 64 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    std::fs::remove_file(&files()[20]).unwrap();
+    read_all().await;
+    assert_eq!(rig.spent(), Reads { gets: 1, bytes: 1 << 20 });
 }

@@ -12,53 +12,30 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
+    bringing::{Bringing, Checks},
     cache::{Flight, LONGEST, Slot, WindowCache},
-    disk_cache::DiskCache,
-    fetch::fetch,
     import::{ImportStore, Source},
+    long_get::LongGets,
     readahead::{self, Readahead},
     under_way::Taken,
     windows::Grid,
 };
 use crate::{
     backends::Payload,
-    catalog::ImportId,
     error::{Error, Kind, Result},
     memory::BLOCK,
 };
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// How often bytes that came wrong are got again before they count as stored wrong, which a peer is told for good.
-const AGAIN: u32 = 5;
-/// The wait before the first of that, twice as long each time: what spoils bytes under way may be a moment's trouble.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Runs fetched ahead that are kept going at once, over all who read in order.
 const RUNS: usize = 32;
-
-/// Says whether the bytes of a range, which is whole pieces, are what they should be.
-pub type Check = Box<dyn Fn(Range<u64>, &[u8]) -> Result<()> + Send + Sync>;
-
-/// What fetched bytes are held against.
-pub struct Checks {
-    /// What can be checked by itself.
-    pub piece_len: u64,
-    /// `Corrupt`, naming what is wrong. Called off the threads that others wait for.
-    pub check: Check,
-}
-
-impl std::fmt::Debug for Checks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checks").field("piece_len", &self.piece_len).finish_non_exhaustive()
-    }
-}
 
 /// Reads one import. Cheap to clone, and clones know of each other who reads in order; the cache is shared by all.
 #[derive(Debug, Clone)]
@@ -75,12 +52,14 @@ pub struct ImportReader {
 #[derive(Debug)]
 struct Ahead {
     streams: Readahead,
+    long: LongGets,
     runs: VecDeque<Vec<Arc<Flight>>>,
 }
 
 impl Ahead {
     fn of(sure: u32) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { streams: Readahead::new(sure), runs: VecDeque::new() }))
+        let streams = Readahead::new(sure);
+        Arc::new(Mutex::new(Self { streams, long: LongGets::default(), runs: VecDeque::new() }))
     }
 }
 
@@ -188,7 +167,7 @@ impl ImportReader {
             let kept = look(&window).or_else(|| look(&self.slot(self.grid.units(&part))))?;
             payload.push(kept);
         }
-        self.store.traffic().kept(usize::try_from(payload.len()).unwrap_or(0));
+        self.store.traffic().count_kept(payload.len());
         Some(payload)
     }
 
@@ -257,7 +236,7 @@ impl ImportReader {
         let windows = self.grid.windows(range);
         let slots: Vec<_> =
             windows.filter(|w| self.store.found(w.clone())).map(|w| self.slot(w)).collect();
-        let flights = self.cache.fetch_ahead(&slots, room, |range| self.work(range));
+        let flights = self.cache.fetch_ahead(&slots, room, |range| self.work_ahead(range));
         let mut ahead = self.ahead.lock();
         // What has arrived needs nobody to want it.
         ahead.runs.retain(|run| run.iter().any(|flight| !flight.has_ended()));
@@ -296,24 +275,21 @@ impl ImportReader {
 
     /// The fetch of a range that is whole windows, or whole pieces of one.
     fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
-        let (store, checks, grid) = (Arc::clone(&self.store), self.checks.clone(), self.grid);
-        // Only what is checked when it comes back is kept there.
-        let disk = self.cache.disk().filter(|_| checks.is_some()).cloned();
-        async move {
-            let windows: Vec<_> = grid.windows(&range).collect();
-            if let (Some(disk), Some(checks)) = (&disk, &checks)
-                && let Some(bytes) = from_disk(disk, store.id(), &windows, checks).await
-            {
-                return Ok(bytes);
-            }
-            let bytes = insist(&store, checks, range.clone()).await?;
-            let whole = windows.iter().filter(|w| range.start <= w.start && w.end <= range.end);
-            for (disk, window) in whole.flat_map(|window| disk.iter().map(move |d| (d, window))) {
-                let at = |pos: u64| usize::try_from(pos - range.start).unwrap_or(usize::MAX);
-                disk.put(store.id(), window, bytes.slice(at(window.start)..at(window.end)));
-            }
-            Ok(bytes)
-        }
+        self.bringing().bring(range, None)
+    }
+
+    /// As [`ImportReader::work`], for somebody who reads in order and has taken room for it.
+    fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
+        let bringing = self.bringing();
+        let slots = self.cache.long_gets();
+        let all = !bringing.is_on_disk(&range);
+        let long = all.then(|| self.ahead.lock().long.ask(&range, &self.store, slots));
+        bringing.bring(range, long)
+    }
+
+    fn bringing(&self) -> Bringing {
+        let disk = self.cache.disk().cloned();
+        Bringing::new(Arc::clone(&self.store), self.grid, self.checks.clone(), disk)
     }
 
     fn place(&self, e: Error) -> Error {
@@ -321,72 +297,9 @@ impl ImportReader {
     }
 }
 
-/// All of some windows that follow each other, if they are on the disk and right.
-async fn from_disk(
-    disk: &Arc<DiskCache>,
-    import: &ImportId,
-    windows: &[Range<u64>],
-    checks: &Arc<Checks>,
-) -> Option<Bytes> {
-    let mut found = Payload::default();
-    for window in windows {
-        let bytes = disk.get(import, window).await?;
-        let checked = hold_against(Arc::clone(checks), window.clone(), bytes).await;
-        found.push(checked.inspect_err(|_| disk.drop_window(import, window)).ok()?);
-    }
-    Some(found.joined())
-}
-
-/// The bytes of `range`, fetched again when they come spoilt.
-async fn insist(
-    store: &ImportStore,
-    checks: Option<Arc<Checks>>,
-    range: Range<u64>,
-) -> Result<Bytes> {
-    let mut tries = 0;
-    loop {
-        match fetch_checked(store, checks.clone(), range.clone()).await {
-            Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
-                tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
-                tokio::time::sleep(AGAIN_AFTER * (1 << tries)).await;
-                tries += 1;
-            }
-            fetched => return fetched,
-        }
-    }
-}
-
-/// The bytes of `range`, held against what they should be where they are not from memory alone: those were when they
-/// came there.
-async fn fetch_checked(
-    store: &ImportStore,
-    checks: Option<Arc<Checks>>,
-    range: Range<u64>,
-) -> Result<Bytes> {
-    let (bytes, spent) = fetch(store, range.clone()).await?;
-    store.traffic().fetched(spent);
-    match checks.filter(|_| spent.gets > 0) {
-        Some(checks) => hold_against(checks, range, bytes).await,
-        None => Ok(bytes),
-    }
-}
-
-/// Checks bytes where nobody waits for the thread: hashing a MiB takes a millisecond.
-async fn hold_against(checks: Arc<Checks>, range: Range<u64>, bytes: Bytes) -> Result<Bytes> {
-    let check = move || (checks.check)(range, &bytes).map(|()| bytes);
-    tokio::task::spawn_blocking(check)
-        .await
-        .map_err(|e| Error::new(Kind::Internal, "a check did not finish").because(e))?
-}
-
 /// Whether an error is about certain bytes, so that their neighbours may be well.
 fn is_local(kind: Kind) -> bool {
     matches!(kind, Kind::NotFound | Kind::Corrupt)
-}
-
-/// Whether an answer was not what was asked for, by itself or something between, so that the next may be.
-fn is_spoilt(kind: Kind) -> bool {
-    matches!(kind, Kind::Corrupt | Kind::Unsupported)
 }
 
 fn within(slot: &Slot, part: &Range<u64>) -> Range<usize> {

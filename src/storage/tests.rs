@@ -12,7 +12,9 @@ use super::{
     sweep::{Sweep, remove_import},
 };
 use crate::{
-    backends::{Faulty, Key, MemoryBackend, Payload, StorageBackend, list_all},
+    backends::{
+        Faulty, Key, MemoryBackend, Meter, Metered, Payload, Reads, StorageBackend, list_all,
+    },
     catalog::{Catalog, FileRow, ImportRow, ImportState, LayoutKind, NewImport, Role},
     error::Kind,
     memory::{BLOCK, BlockPool},
@@ -35,6 +37,7 @@ pub(super) struct Rig {
     pub(super) dir: TempDir,
     pub(super) catalog: Catalog,
     pub(super) backend: Arc<Faulty<MemoryBackend>>,
+    meter: Arc<Meter>,
     pub(super) row: ImportRow,
     pub(super) store: Arc<ImportStore>,
     pub(super) pressure: Arc<Pressure>,
@@ -84,7 +87,9 @@ impl Rig {
         row: ImportRow,
         budget: usize,
     ) -> Self {
-        let store = ImportStore::open(&catalog, &row, Arc::clone(&backend) as _).unwrap();
+        let meter = Arc::<Meter>::default();
+        let metered = Arc::new(Metered::new(Arc::clone(&backend), Arc::clone(&meter)));
+        let store = ImportStore::open(&catalog, &row, metered).unwrap();
         let pressure = Pressure::new(BlockPool::new(budget));
         let (tx, events) = mpsc::unbounded_channel();
         let options =
@@ -98,7 +103,14 @@ impl Rig {
             Box::new(move |event| drop(tx.send(event))),
         );
         let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(64 << 20));
-        Self { dir, catalog, backend, row, store, pressure, writer, reader, events }
+        Self { dir, catalog, backend, meter, row, store, pressure, writer, reader, events }
+    }
+
+    /// What was read from the place since this was asked last.
+    pub(super) fn spent(&self) -> Reads {
+        let mut sum = Reads::default();
+        self.meter.take().into_values().for_each(|reads| sum += reads);
+        sum
     }
 
     /// Drops everything without a flush, and opens it again.

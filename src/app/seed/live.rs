@@ -47,7 +47,7 @@ pub(super) enum Heard {
 impl Live {
     /// A torrent that is in the session already, with what its import is read by.
     pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
-        let kept = store.traffic().tally().kept;
+        let kept = store.traffic().kept();
         let booked = Booked { kept, served: torrent.given(), at: Instant::now() };
         Self { torrent, store: Arc::new(OnceLock::from(store)), status, changed: true, booked }
     }
@@ -129,7 +129,7 @@ impl Live {
 
     /// What is not in the books yet, which from now on it is: all but what it cost. While it is stopped, no time passes.
     pub(super) fn unbooked(&mut self, stopped: bool) -> Traffic {
-        let kept = self.store.get().map_or(0, |store| store.traffic().tally().kept);
+        let kept = self.store.get().map_or(0, |store| store.traffic().kept());
         // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
         let (served, before) = (self.torrent.given(), &self.booked);
         let mut traffic = Traffic {
