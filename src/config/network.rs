@@ -113,15 +113,29 @@ impl FromStr for Encryption {
     }
 }
 
+/// Where SOCKS proxies listen.
+const SOCKS_PORT: u16 = 1080;
+
 /// A SOCKS5 or HTTP proxy. Shown without its user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy(Url);
 
 impl Proxy {
-    /// The whole URL: scheme (`socks5`, `socks5h` or `http`), host and port always, user and password perhaps.
+    /// The whole URL: scheme (`socks5`, `socks5h` or `http`, and what [`Proxy::of_environment`] takes besides), host and
+    /// port always, user and password perhaps.
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.0
+    }
+
+    /// What the environment names for all programs, which may be `https`, `socks4` and `socks4a` too, and leave out the
+    /// port. `None` where it cannot be a proxy.
+    #[must_use]
+    pub fn of_environment(mut url: Url) -> Option<Self> {
+        if url.port_or_known_default().is_none() {
+            url.set_port(Some(SOCKS_PORT)).ok()?;
+        }
+        url.host_str().is_some_and(|host| !host.is_empty()).then_some(Self(url))
     }
 
     #[must_use]

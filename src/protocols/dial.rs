@@ -1,20 +1,28 @@
-//! TCP connections of protocols that are not HTTP: straight, or by the user's proxy.
+//! TCP connections: straight, or by a proxy. A host's addresses are tried side by side where one is slow to answer.
 
-use std::io;
+use std::{error::Error as StdError, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hyper::{Uri, header::HeaderValue};
+use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
 };
-use tokio_socks::{TargetAddr, tcp::Socks5Stream};
+use tokio_socks::{
+    TargetAddr,
+    tcp::{Socks4Stream, Socks5Stream},
+};
+use tower_service::Service as _;
 
 use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
 };
 
+/// What to do about a 407.
+pub(super) const LOGIN_HINT: &str = "the proxy wants a user and password: set them in BAE_PROXY";
 /// The longest answer of a proxy.
 const LONGEST: usize = 16 << 10;
 
@@ -23,51 +31,114 @@ const LONGEST: usize = 16 << 10;
 /// # Errors
 /// `Network` when nobody answers; `Unauthenticated` and `PermissionDenied` when the proxy refuses.
 pub(super) async fn dial(host: &str, port: u16, proxy: Option<&Proxy>) -> Result<TcpStream> {
-    let lost =
-        |e: io::Error| Error::new(Kind::Network, format!("connect to {host}:{port}")).because(e);
-    let stream = match proxy {
-        None => TcpStream::connect((host, port)).await.map_err(lost)?,
-        Some(proxy) => by_proxy(host, port, proxy).await?,
+    let Some(proxy) = proxy else {
+        return straight(host, port)
+            .await
+            .map_err(|e| e.within(format!("connect to {host}:{port}")));
     };
-    // Requests are short, and each waits for its answer.
-    stream.set_nodelay(true).map_err(lost)?;
-    Ok(stream)
+    let stream = to_proxy(proxy).await?;
+    match proxy.url().scheme() {
+        "http" => tunnel(stream, host, port, proxy).await,
+        _ => by_socks(stream, host, port, proxy).await,
+    }
 }
 
-async fn by_proxy(host: &str, port: u16, proxy: &Proxy) -> Result<TcpStream> {
-    let url = proxy.url();
-    let at = |kind| Error::new(kind, format!("proxy {proxy}"));
-    let (Some(proxy_host), Some(proxy_port)) = (url.host_str(), url.port_or_known_default()) else {
-        return Err(at(Kind::InvalidInput));
+/// A connection to a host itself, whose errors do not name it. What is sent goes out at once: requests are short, and
+/// each waits for its answer.
+///
+/// # Errors
+/// `Network`.
+pub(super) async fn straight(host: &str, port: u16) -> Result<TcpStream> {
+    let uri = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
+    let Ok(uri) = uri.build() else {
+        // What is in no URL, as `fe80::1%eth0`.
+        let failed = |e: io::Error| Error::new(Kind::Network, "no connection").because(e);
+        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        return Ok(stream);
     };
-    let address = (proxy_host.trim_matches(['[', ']']), proxy_port);
-    let stream = TcpStream::connect(address).await.map_err(|e| at(Kind::Network).because(e))?;
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let connected = connector.call(uri).await.map_err(|e| {
+        let mut cause: &dyn StdError = &e;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        let what = if e.to_string() == "dns error" { "host not found" } else { "no connection" };
+        Error::new(Kind::Network, what).because(cause.to_string())
+    });
+    Ok(connected?.into_inner())
+}
+
+/// A connection to a proxy, on which nothing is said yet.
+///
+/// # Errors
+/// `Network`, with the proxy's name.
+pub(super) async fn to_proxy(proxy: &Proxy) -> Result<TcpStream> {
+    let at = |e: Error| e.within(format!("proxy {proxy}"));
+    let (host, port) = (proxy.url().host_str(), proxy.url().port_or_known_default());
+    let (host, port) = (host.unwrap_or_default(), port.unwrap_or_default());
+    straight(host.trim_matches(['[', ']']), port).await.map_err(at)
+}
+
+/// Who to be at a proxy.
+pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
+    let url = proxy.url();
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let login = (!url.username().is_empty())
-        .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));
-    if url.scheme() == "http" {
-        return tunnel(stream, host, port, login)
-            .await
-            .map_err(|e| e.within(format!("proxy {proxy}")));
-    }
-    let target = match url.scheme() {
-        "socks5" => {
+    (!url.username().is_empty())
+        .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())))
+}
+
+/// The value of `Proxy-Authorization`.
+pub(super) fn authorization(proxy: &Proxy) -> Option<String> {
+    let (user, password) = login(proxy)?;
+    Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+}
+
+/// The user and password in such a value.
+pub(super) fn login_of(value: &HeaderValue) -> Option<(String, String)> {
+    let decoded = STANDARD.decode(value.to_str().ok()?.strip_prefix("Basic ")?).ok()?;
+    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+async fn by_socks(stream: TcpStream, host: &str, port: u16, proxy: &Proxy) -> Result<TcpStream> {
+    let at = |kind| Error::new(kind, format!("proxy {proxy}"));
+    let target = match proxy.url().scheme() {
+        scheme @ ("socks4" | "socks5") => {
             let unknown = |e| Error::new(Kind::Network, format!("look up {host}")).because(e);
             let mut found = lookup_host((host, port)).await.map_err(unknown)?;
-            let first = found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?;
-            TargetAddr::Ip(first)
+            let first = found.find(|at| scheme == "socks5" || at.is_ipv4());
+            TargetAddr::Ip(first.ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?)
         }
         // The proxy looks it up.
         _ => TargetAddr::Domain(host.into(), port),
     };
+    let fourth = proxy.url().scheme().starts_with("socks4");
+    let login = login(proxy);
     let connected = match &login {
-        Some((user, password)) => {
-            Socks5Stream::connect_with_password_and_socket(stream, target, user, password).await
+        // That version knows no passwords.
+        Some((user, _)) if fourth => {
+            let connecting = Socks4Stream::connect_with_userid_and_socket(stream, target, user);
+            connecting.await.map(Socks4Stream::into_inner)
         }
-        None => Socks5Stream::connect_with_socket(stream, target).await,
+        None if fourth => {
+            Socks4Stream::connect_with_socket(stream, target).await.map(Socks4Stream::into_inner)
+        }
+        Some((user, password)) => {
+            Socks5Stream::connect_with_password_and_socket(stream, target, user, password)
+                .await
+                .map(Socks5Stream::into_inner)
+        }
+        None => {
+            Socks5Stream::connect_with_socket(stream, target).await.map(Socks5Stream::into_inner)
+        }
     };
-    let connected = connected.map_err(|e| at(socks_kind(&e)).because(e))?;
-    Ok(connected.into_inner())
+    connected.map_err(|e| at(socks_kind(&e)).because(e))
 }
 
 fn socks_kind(e: &tokio_socks::Error) -> Kind {
@@ -82,23 +153,34 @@ fn socks_kind(e: &tokio_socks::Error) -> Kind {
     }
 }
 
-/// HTTP's `CONNECT`. The answer is read byte by byte: the server behind the proxy may speak first, and what it says is
-/// not ours to take.
-async fn tunnel(
-    mut stream: TcpStream,
+/// HTTP's `CONNECT`, on a connection to the proxy. The answer is read byte by byte: the server behind the proxy may
+/// speak first, and what it says is not ours to take.
+///
+/// # Errors
+/// `Network` when the proxy hangs up; what it says.
+pub(super) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
     host: &str,
     port: u16,
-    login: Option<(String, String)>,
-) -> Result<TcpStream> {
+    proxy: &Proxy,
+) -> Result<S> {
+    match connect(&mut stream, host, port, proxy).await {
+        Ok(()) => Ok(stream),
+        Err(e) => Err(e.within(format!("proxy {proxy}"))),
+    }
+}
+
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    host: &str,
+    port: u16,
+    proxy: &Proxy,
+) -> Result<()> {
     let lost = |e: io::Error| Error::new(Kind::Network, "CONNECT").because(e);
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let login = login.map(|(user, password)| {
-        format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")))
-    });
-    let request = format!(
-        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
-        login.unwrap_or_default()
-    );
+    let to = authority(host, port);
+    let login = authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
+    let request =
+        format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{}\r\n", login.unwrap_or_default());
     stream.write_all(request.as_bytes()).await.map_err(lost)?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -110,7 +192,11 @@ async fn tunnel(
     let answer = String::from_utf8_lossy(&answer);
     let line = answer.lines().next().unwrap_or_default();
     match status(line) {
-        Some(200..=299) => Ok(stream),
+        Some(200..=299) => Ok(()),
+        Some(407) => {
+            Err(Error::new(refusal(Some(407)), format!("CONNECT: answered {line:?}"))
+                .hint(LOGIN_HINT))
+        }
         status => Err(Error::new(refusal(status), format!("CONNECT: answered {line:?}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! TLS for protocols that are not HTTP: rustls with aws-lc-rs and the system's certificates, as everything else here.
+//! TLS: rustls with aws-lc-rs and the system's certificates, as everything else here.
 
 use std::{path::Path, sync::Arc};
 
@@ -40,6 +40,16 @@ pub(super) fn with_sessions(config: &ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// The same, to speak one of `protocols` (by their ALPN names, the liked one first).
+pub(super) fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.resumption = Resumption::in_memory_sessions(SERVERS);
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// As many as rustls takes unasked.
+const SERVERS: usize = 256;
 /// One server, and some for good measure.
 const SESSIONS: usize = 4;
 

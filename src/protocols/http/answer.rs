@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use reqwest::{Response, StatusCode, header::HeaderMap};
+use hyper::{Response, StatusCode, header::HeaderMap};
 use url::Url;
 
 use super::{digests, disposition, errors::refused};
@@ -19,7 +19,7 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    pub(super) fn of(response: &'a Response) -> Self {
+    pub(super) fn of<B>(response: &'a Response<B>) -> Self {
         Self { status: response.status(), headers: response.headers() }
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
-            (reqwest::header::HeaderName::from_static(name), value.parse().unwrap())
+            (hyper::header::HeaderName::from_static(name), value.parse().unwrap())
         };
         lines.iter().map(pair).collect()
     }

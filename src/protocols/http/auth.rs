@@ -11,8 +11,8 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::header::HeaderMap;
 use md5::{Digest as _, Md5};
-use reqwest::header::HeaderMap;
 
 use crate::error::{Error, Kind, Result};
 

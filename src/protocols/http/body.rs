@@ -7,16 +7,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream;
-use reqwest::Response;
 use url::Url;
 
-use super::errors::broken;
+use super::{
+    errors::broken,
+    transport::{Body, Lost},
+};
 use crate::{
     error::{Error, Kind, Result},
     protocols::{Wanted, place},
 };
-
-type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// The first bytes of a body: exactly so many, or fewer and an error. When they are all there the body is dropped, which
 /// hangs up on a server that would go on.
@@ -29,8 +29,7 @@ pub(super) struct Exactly {
 }
 
 impl Exactly {
-    pub(super) fn new(response: Response, range: Wanted, at: &Url) -> Self {
-        let body = Box::pin(response.bytes_stream());
+    pub(super) fn new(body: Body, range: Wanted, at: &Url) -> Self {
         Self { body: Some(body), left: range.len(), at: Some(at.clone()) }
     }
 
@@ -49,11 +48,11 @@ impl Exactly {
         bytes
     }
 
-    fn end(&mut self, error: Option<reqwest::Error>) -> Option<Result<Bytes>> {
+    fn end(&mut self, lost: Option<&Lost>) -> Option<Result<Bytes>> {
         self.body = None;
         let at = self.at.as_ref()?;
-        match (error, self.left) {
-            (Some(error), _) => Some(Err(broken(at, error))),
+        match (lost, self.left) {
+            (Some(lost), _) => Some(Err(broken(at, lost))),
             (None, Some(left)) if left > 0 => {
                 let text = format!("{}: the file ends {left} bytes early", place(at));
                 Some(Err(Error::new(Kind::Corrupt, text)))
@@ -69,10 +68,10 @@ impl Stream for Exactly {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            return Poll::Ready(match ready!(body.as_mut().poll_next(context)) {
+            return Poll::Ready(match ready!(Pin::new(body).poll_next(context)) {
                 Some(Ok(bytes)) if bytes.is_empty() => continue,
                 Some(Ok(bytes)) => Some(Ok(self.take(bytes))),
-                Some(Err(error)) => self.end(Some(error)),
+                Some(Err(lost)) => self.end(Some(&lost)),
                 None => self.end(None),
             });
         }

@@ -1,40 +1,33 @@
 //! The connections, and the way of a request: redirects, logins, and what is carried to whom.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use parking_lot::Mutex;
-use reqwest::{
-    Certificate, Client, ClientBuilder, Method, Response,
+use http_body_util::Full;
+use hyper::{
+    Method, Request, StatusCode, Uri,
     header::{HeaderMap, HeaderName, HeaderValue},
-    redirect::Policy,
 };
+use parking_lot::Mutex;
 use url::{Origin, Url};
 
 use super::{
     auth::{Challenge, challenges},
     cookies::Cookies,
     errors::broken,
+    transport::{Answer, Transport},
 };
 use crate::{
-    config::{Proxy, Secret},
+    config::Secret,
     error::{Error, Kind, Result},
     protocols::{FetchOptions, Login, Validator, Wanted, place},
 };
 
 /// As many as curl and browsers allow for one request, by half: more is a loop.
 const MAX_REDIRECTS: usize = 10;
-/// How long a connection may take when nothing is said of it.
-const CONNECT: Duration = Duration::from_secs(30);
-/// How long a server may be silent when nothing is said of it.
-const SILENCE: Duration = Duration::from_secs(60);
+const AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 /// So many bytes are worth a connection of their own: HTTP/2 cuts them into small frames, and side by side they would
 /// share one window.
 const LONG: u64 = 1 << 20;
-/// What HTTP/2 may have under way on one connection: enough for 1 Gbit/s at 30 ms.
-const WINDOW: u32 = 4 << 20;
-/// The most bytes of headers taken over HTTP/2; over 1.1 hyper takes 400 KiB and 100 lines.
-const MAX_HEADERS: u32 = 64 << 10;
-
 /// One request: a GET, unless it is a question.
 #[derive(Debug, Clone)]
 pub(super) struct Ask<'a> {
@@ -65,11 +58,10 @@ impl Ask<'_> {
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct Wire {
-    /// Several requests may share a connection, where the server speaks HTTP/2.
-    shared: Client,
-    /// Each request has a TCP connection to itself, by HTTP/1.1.
-    own: Client,
+    transport: Transport,
     options: Arc<FetchOptions>,
+    /// Who we say that we are.
+    agent: HeaderValue,
     headers: HeaderMap,
     cookies: Cookies,
     /// What servers that want a login asked for last, so that it is sent at once the next time.
@@ -78,17 +70,13 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(options: Arc<FetchOptions>) -> Result<Self> {
-        let build = |builder: ClientBuilder| {
-            let failed = |e| Error::new(Kind::InvalidInput, "the HTTP client").because(e);
-            builder.build().map_err(failed)
-        };
         let cookies = match &options.cookies {
             Some(path) => Cookies::read(path)?,
             None => Cookies::default(),
         };
         Ok(Self {
-            shared: build(builder(&options)?)?,
-            own: build(builder(&options)?.http1_only())?,
+            transport: Transport::new(&options)?,
+            agent: value(options.user_agent.as_deref().unwrap_or(AGENT), "the user agent")?,
             headers: user_headers(&options)?,
             cookies,
             challenges: Mutex::default(),
@@ -98,7 +86,7 @@ impl Wire {
 
     /// Follows redirects and logs in where that is asked for. Any other answer is returned, whatever its status, with
     /// where it came from.
-    pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Response)> {
+    pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Answer)> {
         let mut at = without_login(ask.url);
         for _ in 0..=MAX_REDIRECTS {
             let response = self.get_once(&ask, &at).await?;
@@ -114,7 +102,7 @@ impl Wire {
     }
 
     /// One answer, after the login if there is one to give.
-    async fn get_once(&self, ask: &Ask<'_>, at: &Url) -> Result<Response> {
+    async fn get_once(&self, ask: &Ask<'_>, at: &Url) -> Result<Answer> {
         let trusted = at.origin() == ask.asked.origin();
         let known = self.challenges.lock().get(&at.origin()).cloned();
         let login = match trusted {
@@ -127,7 +115,7 @@ impl Wire {
         let first = first.transpose()?;
         let tried = first.is_some();
         let response = self.send(ask, at, trusted, first).await?;
-        if response.status() != reqwest::StatusCode::UNAUTHORIZED {
+        if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         let asked_for = challenges(response.headers());
@@ -146,7 +134,7 @@ impl Wire {
         at: &Url,
         trusted: bool,
         authorization: Option<HeaderValue>,
-    ) -> Result<Response> {
+    ) -> Result<Answer> {
         let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
         let alone = ask.question.is_none() && ask.range.is_none_or(is_long);
         let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
@@ -155,6 +143,7 @@ impl Wire {
         if let Some(value) = authorization {
             headers.insert("authorization", value);
         }
+        headers.entry("user-agent").or_insert_with(|| self.agent.clone());
         if let Some(cookies) = self.cookies.of(at, headers.get("cookie")) {
             headers.insert("cookie", cookies);
         }
@@ -164,65 +153,21 @@ impl Wire {
                 headers.insert("if-range", validator);
             }
         }
-        let body = ask.question.as_ref().map(|question| {
+        let mut body = Full::default();
+        if let Some(question) = &ask.question {
             headers.insert("depth", question.depth.clone());
             headers.insert("content-type", HeaderValue::from_static("application/xml"));
-            question.body
-        });
-        let send = |client: &Client| {
-            let request = client.request(ask.method(), at.clone()).headers(headers.clone());
-            match body {
-                Some(body) => request.body(body).send(),
-                None => request.send(),
-            }
-        };
-        let sent = match send(if alone { &self.own } else { &self.shared }).await {
-            // A server may know HTTP/2 only.
-            Err(e) if alone && e.is_connect() && at.scheme() == "https" => send(&self.shared).await,
-            sent => sent,
-        };
-        let response = sent.map_err(|e| broken(at, e))?;
+            body = Full::from(question.body);
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = ask.method();
+        *request.uri_mut() = uri_of(at)?;
+        *request.headers_mut() = headers;
+        let sent = self.transport.send(request, alone).await;
+        let response = sent.map_err(|lost| broken(at, &lost))?;
         self.cookies.take(at, response.headers());
         Ok(response)
     }
-}
-
-fn builder(options: &FetchOptions) -> Result<ClientBuilder> {
-    let ours = concat!("bae/", env!("CARGO_PKG_VERSION"));
-    let mut builder = Client::builder()
-        .user_agent(options.user_agent.as_deref().unwrap_or(ours))
-        .redirect(Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .connect_timeout(options.connect_timeout.unwrap_or(CONNECT))
-        .read_timeout(options.silence.unwrap_or(SILENCE))
-        .tcp_nodelay(true)
-        .http2_initial_stream_window_size(WINDOW)
-        .http2_initial_connection_window_size(WINDOW)
-        .http2_max_header_list_size(MAX_HEADERS);
-    if let Some(proxy) = &options.proxy {
-        builder = builder.proxy(proxy_of(proxy)?);
-    }
-    if let Some(path) = &options.cacert {
-        let read = std::fs::read(path).map_err(|e| Error::io(certificates(path), e))?;
-        let found = Certificate::from_pem_bundle(&read).unwrap_or_default();
-        if found.is_empty() {
-            let text = format!("{} have no PEM certificate among them", certificates(path));
-            return Err(Error::new(Kind::InvalidInput, text));
-        }
-        builder = builder.tls_certs_merge(found);
-    }
-    Ok(builder)
-}
-
-fn certificates(path: &std::path::Path) -> String {
-    format!("certificates {}", path.display())
-}
-
-/// The error leaves out the URL: it may hold a password.
-fn proxy_of(proxy: &Proxy) -> Result<reqwest::Proxy> {
-    reqwest::Proxy::all(proxy.url().clone())
-        .map_err(|_| Error::new(Kind::InvalidInput, format!("proxy {proxy} cannot be used")))
 }
 
 /// The user's own headers, whose values are not shown anywhere.
@@ -271,6 +216,11 @@ fn range_value(range: Wanted) -> Result<HeaderValue> {
 fn if_range(validator: &Validator) -> Option<HeaderValue> {
     let (Validator::ETag(text) | Validator::Modified(text, _)) = validator;
     HeaderValue::from_str(text).ok()
+}
+
+fn uri_of(url: &Url) -> Result<Uri> {
+    let text = || format!("{}: no request can be made of this URL", place(url));
+    url.as_str().parse().map_err(|e| Error::new(Kind::InvalidInput, text()).because(e))
 }
 
 fn without_login(url: &Url) -> Url {

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use cookie_store::{Cookie, CookieDomain, CookieStore};
+use hyper::header::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use reqwest::header::{HeaderMap, HeaderValue};
 use url::{Host, Url};
 
 use crate::error::{Error, Kind, Result};

@@ -1,7 +1,7 @@
 //! Checksums that a server gives with a file: `Repr-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use reqwest::header::HeaderMap;
+use hyper::header::HeaderMap;
 
 use crate::protocols::{Algorithm, Digest};
 

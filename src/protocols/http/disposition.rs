@@ -1,7 +1,7 @@
 //! The name in a `Content-Disposition` (RFC 6266): `filename*` where there is one, else `filename`.
 
+use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
-use reqwest::header::HeaderValue;
 
 /// What the server calls the file; only the last part where it names folders. Not made safe.
 pub(super) fn name(value: &HeaderValue) -> Option<String> {

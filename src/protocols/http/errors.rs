@@ -5,12 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{StatusCode, header::HeaderMap};
+use hyper::{StatusCode, header::HeaderMap};
 use url::Url;
 
+use super::transport::Lost;
 use crate::{
     error::{Error, Kind},
-    protocols::place,
+    protocols::{dial::LOGIN_HINT, place},
 };
 
 /// No server's patience is waited for longer: past this the download fails with the wait in its error.
@@ -31,7 +32,7 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     let error = Error::new(kind, format!("{}: {} {words}", place(url), status.as_u16()));
     let error = match status.as_u16() {
         401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
-        407 => error.hint("the proxy wants a user and password: set them in BAE_PROXY"),
+        407 => error.hint(LOGIN_HINT),
         _ => error,
     };
     match wait_asked(headers) {
@@ -50,29 +51,26 @@ fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// A request without an answer, or an answer without an end. The URL in the error may hold a signature: it goes.
-pub(super) fn broken(url: &Url, error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let causes = causes(&error);
-    let says = |words: &str| causes.iter().any(|text| text.contains(words));
+/// A request without an answer, or an answer without an end.
+pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
+    let Some(error) = lost.cause() else {
+        return Error::new(Kind::Network, format!("{}: no answer in time", place(url)));
+    };
+    let causes = causes(error);
+    let says = |words: &str| causes.iter().any(|e| e.to_string().contains(words));
+    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>());
     let (kind, what, hint) = if says("invalid peer certificate") {
         let hint = "if its authority is one of your own, name it with --cacert";
-        (Kind::Unauthenticated, "its certificate cannot be trusted", Some(hint))
+        (Kind::Unauthenticated, "its certificate cannot be trusted".to_owned(), Some(hint))
     } else if says("head is too large") || says("too many headers") {
-        (Kind::Unsupported, "its headers are too large to be headers", None)
-    } else if error.is_timeout() {
-        (Kind::Network, "no answer in time", None)
-    } else if error.is_dns() {
-        (Kind::Network, "host not found", None)
-    } else if error.is_builder() {
-        (Kind::InvalidInput, "no request can be made of this URL", None)
-    } else if error.is_connect() {
-        (Kind::Network, "no connection", None)
+        (Kind::Unsupported, "its headers are too large to be headers".to_owned(), None)
+    } else if let Some(told) = told {
+        (told.kind(), told.to_string(), told.hint_text())
     } else {
-        (Kind::Network, "the connection broke", None)
+        (Kind::Network, "the connection broke".to_owned(), None)
     };
     // The innermost says what happened; the others which of our libraries was asked.
-    let cause = causes.into_iter().next_back().unwrap_or_default();
+    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
     let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
     match hint {
         Some(hint) => ours.hint(hint),
@@ -80,14 +78,14 @@ pub(super) fn broken(url: &Url, error: reqwest::Error) -> Error {
     }
 }
 
-fn causes(error: &reqwest::Error) -> Vec<String> {
-    let mut texts = Vec::new();
-    let mut next: Option<&dyn StdError> = Some(error);
+/// The error and what it came of, the innermost last.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    let (mut causes, mut next) = (Vec::new(), Some(error));
     while let Some(e) = next {
-        texts.push(e.to_string());
+        causes.push(e);
         next = e.source();
     }
-    texts
+    causes
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
     fn refusal(status: u16, headers: &[(&'static str, &str)]) -> Error {
         let url = Url::parse("https://u:hunter2@x.example:8443/a/b?signature=hunter2").unwrap();
         let headers = headers.iter().map(|(name, value)| {
-            (reqwest::header::HeaderName::from_static(name), value.parse().unwrap())
+            (hyper::header::HeaderName::from_static(name), value.parse().unwrap())
         });
         refused(&url, StatusCode::from_u16(status).unwrap(), &headers.collect())
     }

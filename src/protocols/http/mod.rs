@@ -12,11 +12,13 @@ mod answer;
 mod auth;
 mod body;
 mod client;
+mod connector;
 mod cookies;
 mod digests;
 mod disposition;
 mod errors;
 mod propfind;
+mod transport;
 
 use std::sync::Arc;
 
@@ -87,6 +89,6 @@ impl Protocol for Http {
         };
         let (at, response) = self.wire.get(ask).await?;
         Head::of(&response).gives(range, remote)?;
-        Ok(Box::pin(Exactly::new(response, range, &at)))
+        Ok(Box::pin(Exactly::new(response.into_body(), range, &at)))
     }
 }

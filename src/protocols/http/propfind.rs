@@ -1,6 +1,7 @@
 //! The one question of WebDAV that HTTP does not have. It goes the way of every other request: redirects, logins, headers.
 
-use reqwest::{Method, header::HeaderValue};
+use futures_util::StreamExt as _;
+use hyper::{Method, header::HeaderValue};
 use url::Url;
 
 use super::{
@@ -40,7 +41,7 @@ impl Http {
         let method = Method::from_bytes(b"PROPFIND").expect("eight letters are a method");
         let question = Some(Question { method, depth, body });
         let ask = Ask { asked: url, url, range: None, validator: None, question };
-        let (at, mut response) = self.wire.get(ask).await?;
+        let (at, response) = self.wire.get(ask).await?;
         let status = response.status();
         if status.as_u16() != 207 {
             let error = refused(&at, status, response.headers());
@@ -51,8 +52,9 @@ impl Http {
                 error
             });
         }
-        let mut answer = Vec::new();
-        while let Some(bytes) = response.chunk().await.map_err(|e| broken(&at, e))? {
+        let (mut answer, mut body) = (Vec::new(), response.into_body());
+        while let Some(bytes) = body.next().await {
+            let bytes = bytes.map_err(|lost| broken(&at, &lost))?;
             if answer.len() + bytes.len() > LONGEST {
                 let text = format!("{}: its listing is longer than 64 MiB", place(&at));
                 return Err(

@@ -1,4 +1,4 @@
-//! Real proxies: OpenSSH's client, which speaks SOCKS5 (`ssh -D`), and apache, which knows `CONNECT`.
+//! Real proxies: OpenSSH's client, which speaks SOCKS5 (`ssh -D`), and apache, which forwards HTTP and knows `CONNECT`.
 
 use std::{
     fs,
@@ -9,13 +9,18 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{LONG, need, ports, process::Process, ssh_server::SshServer, wait_until};
+use super::{
+    LONG, certificates::Certificates, need, ports, process::Process, ssh_server::SshServer,
+    wait_until,
+};
 
 /// A proxy that answers. Dropped, it is gone.
 #[derive(Debug)]
 pub(crate) struct ProxyServer {
     process: Process,
     pub(crate) addr: SocketAddrV4,
+    /// Where it speaks TLS, and what must be trusted there.
+    pub(crate) tls: Option<(SocketAddrV4, Certificates)>,
     _dir: TempDir,
 }
 
@@ -36,13 +41,13 @@ impl ProxyServer {
         command.arg("-o").arg(format!("UserKnownHostsFile={}", through.known_hosts().display()));
         command.arg("-i").arg(&through.identity).args(["-p", &through.addr.port().to_string()]);
         command.arg(through.addr.ip().to_string());
-        Self::start("ssh -D", &command, addr, dir)
+        Self::start("ssh -D", &command, addr, None, dir)
     }
 
-    /// Lets through who says `bob:secret`.
+    /// Lets through who says `bob:secret`, in the clear and by TLS.
     pub(crate) fn connect() -> Self {
         need("/usr/sbin/apache2", "apache2-bin");
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr, tls) = (tempfile::tempdir().unwrap(), ports::own(), ports::own());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let own = dir.path().display();
         let hash = Command::new("openssl").args(["passwd", "-apr1", "secret"]).output().unwrap();
@@ -57,30 +62,43 @@ impl ProxyServer {
             "auth_basic",
             "proxy",
             "proxy_connect",
+            "proxy_http",
+            "ssl",
         ];
         let load = |m| format!("LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so\n");
         let user =
             if rustix::process::getuid().is_root() { "User nobody\nGroup nogroup\n" } else { "" };
+        let certificates = Certificates::new(dir.path(), *tls.ip());
         let config = format!(
             "ServerRoot {own}\nServerName localhost\nPidFile {own}/apache.pid\nErrorLog {own}/log\n\
              Listen {addr}\n{}{user}ProxyRequests On\nAllowCONNECT 1-65535\n<Proxy *>\nAuthType Basic\n\
-             AuthName bae\nAuthUserFile {own}/users\nRequire valid-user\n</Proxy>\n",
-            modules.map(load).concat()
+             AuthName bae\nAuthUserFile {own}/users\nRequire valid-user\n</Proxy>\n\
+             Listen {tls}\n<VirtualHost {tls}>\nSSLEngine on\nSSLCertificateFile {certificate}\n\
+             SSLCertificateKeyFile {key}\nProxyRequests On\nAllowCONNECT 1-65535\n</VirtualHost>\n",
+            modules.map(load).concat(),
+            certificate = certificates.certificate.display(),
+            key = certificates.key.display(),
         );
         let file = dir.path().join("apache.conf");
         fs::write(&file, config).unwrap();
         let mut command = Command::new("/usr/sbin/apache2");
         command.arg("-f").arg(&file).args(["-D", "FOREGROUND"]);
-        Self::start("apache2", &command, addr, dir)
+        Self::start("apache2", &command, addr, Some((tls, certificates)), dir)
     }
 
-    fn start(name: &str, command: &Command, addr: SocketAddrV4, dir: TempDir) -> Self {
+    fn start(
+        name: &str,
+        command: &Command,
+        addr: SocketAddrV4,
+        tls: Option<(SocketAddrV4, Certificates)>,
+        dir: TempDir,
+    ) -> Self {
         let mut process = Process::start(name, command);
         wait_until(&format!("{name} listens"), LONG, || {
             assert!(process.is_running(), "{name} ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
-        Self { process, addr, _dir: dir }
+        Self { process, addr, tls, _dir: dir }
     }
 
     /// Ends it: what needs it fails from now on.
