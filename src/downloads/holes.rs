@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use crate::storage::RangeSet;
+use crate::{storage::RangeSet, units::MIB};
 
 /// A worker's run, until it is written to its end or given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,8 @@ struct Run {
 /// How holes are cut into runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Evenly among the workers: the fewest requests.
+    /// Evenly among the workers: few requests. What is long comes in two turns, so that whoever is done with the first
+    /// takes of the second, and the slow are left less that must be taken from them.
     Even,
     /// In order, so many bytes at a time, ending at multiples of that: what is on its way stays close together, for a
     /// target that makes one object of neighbours.
@@ -42,6 +43,10 @@ pub enum Cell {
     Left,
 }
 
+/// Runs are only shortened for a second turn when they stay as long: each begins with a question, and a long way to the
+/// answer takes the time of a mebibyte or two.
+const TURN: u64 = 8 * MIB;
+
 /// The state of one file's range.
 #[derive(Debug)]
 pub struct Holes {
@@ -54,6 +59,8 @@ pub struct Holes {
     next: u64,
     min_split: u64,
     cut: Cut,
+    /// The longest run that is cut evenly; known once the workers are.
+    turn: Option<u64>,
 }
 
 impl Holes {
@@ -63,7 +70,17 @@ impl Holes {
         let done: RangeSet = done.within(range.clone()).collect();
         let left = done.holes(range.clone()).into_iter().collect();
         let (runs, failed) = (BTreeMap::new(), RangeSet::new());
-        Self { range, done, left, failed, runs, next: 0, min_split: min_split.max(1), cut }
+        Self {
+            range,
+            done,
+            left,
+            failed,
+            runs,
+            next: 0,
+            min_split: min_split.max(1),
+            cut,
+            turn: None,
+        }
     }
 
     #[must_use]
@@ -97,10 +114,14 @@ impl Holes {
     fn take_left(&mut self, workers: usize) -> Option<Range<u64>> {
         let range = match self.cut {
             Cut::Even => {
+                let turn = self.turn(workers);
                 let longest = self.left.iter().max_by_key(|hole| hole.end - hole.start)?;
                 let len = longest.end - longest.start;
                 let parts = (len / self.min_split).min(workers as u64).max(1);
-                longest.start..longest.start + len.div_ceil(parts)
+                let part = len.div_ceil(parts).min(turn);
+                // What is behind it must not become too short.
+                let part = if len - part < self.min_split { len } else { part };
+                longest.start..longest.start + part
             }
             Cut::InOrder(grain) => {
                 let first = self.left.iter().next()?;
@@ -112,6 +133,13 @@ impl Holes {
         self.left.remove(range.clone());
         self.failed.remove(range.clone());
         Some(range)
+    }
+
+    /// The longest run, where `workers` begin.
+    fn turn(&mut self, workers: usize) -> u64 {
+        let half = self.left.len().div_ceil(2 * workers.max(1) as u64);
+        let worth = workers > 1 && half >= self.min_split.max(TURN);
+        *self.turn.get_or_insert(if worth { half } else { u64::MAX })
     }
 
     fn steal(&mut self) -> Option<Range<u64>> {
@@ -205,6 +233,26 @@ mod tests {
         let mut small = holes(15, 10, Cut::Even);
         assert_eq!(small.take(4).unwrap().1, 0..15, "not worth two requests");
         assert!(small.take(3).is_none());
+    }
+
+    #[test]
+    fn what_is_long_comes_in_two_turns_whoever_takes_them() {
+        let mut h = holes(8 * TURN, MIB, Cut::Even);
+        let first: Vec<_> = (0..4).map(|n| h.take(4 - n).unwrap()).collect();
+        for (turn, (_, range)) in (0..).zip(&first) {
+            assert_eq!(*range, turn * TURN..(turn + 1) * TURN);
+        }
+        for turn in 4..8 {
+            let (id, range) = h.take(1).unwrap();
+            assert_eq!(range, turn * TURN..(turn + 1) * TURN, "one worker may take them all");
+            h.grant(id, TURN);
+            h.wrote(id, TURN);
+        }
+        let half = TURN / 2;
+        assert_eq!(h.take(1).unwrap().1, 4 * TURN - half..4 * TURN, "then half of another's");
+        assert_eq!(holes(8 * TURN, MIB, Cut::Even).take(1).unwrap().1, 0..8 * TURN);
+        let short = holes(8 * TURN - 8, MIB, Cut::Even).take(4).unwrap().1;
+        assert_eq!(short, 0..2 * TURN - 2, "one turn is enough");
     }
 
     #[test]
