@@ -151,6 +151,11 @@ def from_nginx(bench, server, folder, size, part):
     }, size, {("curl",): 1.05})
     if len(one) == 2:
         bench.row("one connection: cpu of bae / curl", one["bae -x1"][1] / one["curl"][1], "x", 1.2)
+    # Where all come as fast as they can, what each connection holds is the most.
+    bench.compare("16 connections", server, {
+        "bae -x16, fast": lambda out: bae(url, out, "-x", "16"),
+        "aria2 -x16, fast": lambda out: aria2(url, out, 16),
+    }, size, {("aria2 -x16, fast",): 1.0})
     slow_url = server.url("part.bin", "slow")
     bench.compare("5 MiB/s each", server, {
         "bae -x16": lambda out: bae(slow_url, out, "-x", "16"),
