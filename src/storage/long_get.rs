@@ -47,6 +47,9 @@ const SOON: u64 = 16 * MIB;
 const SKIP: u64 = 4 * MIB;
 /// How long the next part may take to come. A plain get is asked a second time when it is late; this only ends.
 const STALL: Duration = Duration::from_secs(3);
+/// Whoever comes for the next run later than this is too slow: a server may hang up on them, and what it has sent by then
+/// was sent in vain.
+const QUICK: Duration = Duration::from_secs(4);
 /// How long the connection is held for somebody who does not go on.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -63,6 +66,7 @@ pub(super) struct LongGets {
 struct Run {
     next: u64,
     in_order: u64,
+    asked: Option<Instant>,
     /// What follows, in order and without gaps.
     open: VecDeque<Open>,
 }
@@ -128,6 +132,7 @@ impl LongGets {
         range: &Range<u64>,
         store: &ImportStore,
         slots: &Arc<Semaphore>,
+        now: Instant,
     ) -> Coming {
         let known = self.runs.iter().position(|run| run.is_continued_by(range));
         if known.is_none() && self.runs.len() == RUNS {
@@ -135,13 +140,13 @@ impl LongGets {
         }
         let mut run = known.and_then(|n| self.runs.remove(n)).unwrap_or_default();
         // How fast it went before long gets began says nothing of them.
-        let is_long =
-            run.in_order < 2 * SURE || self.pace.is_long(range.end - range.start, Instant::now());
+        let is_long = run.is_quick(now)
+            && (run.in_order < 2 * SURE || self.pace.is_long(range.end - range.start, now));
         let coming = match is_long {
             true => run.ask(range, store, slots),
             false => Coming::default(),
         };
-        run.pass(range);
+        run.pass(range, now);
         self.runs.push_back(run);
         coming
     }
@@ -153,8 +158,13 @@ impl Run {
         self.in_order > 0 && (self.next..=self.next + LONGEST).contains(&range.start)
     }
 
+    fn is_quick(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|asked| now.duration_since(asked) < QUICK)
+    }
+
     /// Goes on to the end of `range`. What is open is given up where it does not begin there.
-    fn pass(&mut self, range: &Range<u64>) {
+    fn pass(&mut self, range: &Range<u64>, now: Instant) {
+        self.asked = Some(now);
         if self.next != range.end {
             self.next = range.end;
             self.open.clear();
@@ -204,7 +214,9 @@ impl Run {
         let end = end.min(open.end);
         let len = usize::try_from(end - self.next).ok()?;
         if open.jobs.send(job(len)).is_err() {
+            // It broke: before the next one there are plain gets for a while.
             self.open.clear();
+            self.in_order = 0;
             return None;
         }
         self.next = end;
@@ -294,4 +306,37 @@ impl Answer {
 async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Error::new(Kind::Network, format!("nothing came for {STALL:?}"));
     timeout(STALL, work).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::tests::Rig;
+
+    /// Runs of 8 MiB of an object of 128 MiB, one each `pause`; how many came by long gets.
+    async fn long_runs(rig: &Rig, pause: Duration) -> usize {
+        let (mut gets, mut now) = (LongGets::default(), Instant::now());
+        let slots = Arc::new(Semaphore::new(2));
+        let mut long = 0;
+        for n in 0..16 {
+            let range = n * LONGEST..(n + 1) * LONGEST;
+            let coming = gets.ask(&range, &rig.store, &slots, now);
+            long += usize::from(!coming.0.is_empty());
+            coming.or_fetch(&rig.store, range).await.unwrap();
+            now += pause;
+        }
+        long
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_for_each_run_has_it_by_plain_gets() {
+        let rig = Rig::new(&[128 << 20], 128 << 20, 256 << 20).await;
+        rig.write(0..128 << 20);
+        rig.writer.flush().await.unwrap();
+        assert_eq!(long_runs(&rig, QUICK / 2).await, 12);
+        rig.spent();
+        assert_eq!(long_runs(&rig, QUICK).await, 0);
+        let spent = rig.spent();
+        assert_eq!((spent.gets, spent.bytes), (16, 128 << 20));
+    }
 }

@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -283,7 +284,8 @@ impl ImportReader {
         let bringing = self.bringing();
         let slots = self.cache.long_gets();
         let all = !bringing.is_on_disk(&range);
-        let long = all.then(|| self.ahead.lock().long.ask(&range, &self.store, slots));
+        let ask = || self.ahead.lock().long.ask(&range, &self.store, slots, Instant::now());
+        let long = all.then(ask);
         bringing.bring(range, long)
     }
 
