@@ -134,11 +134,7 @@ impl LongGets {
         slots: &Arc<Semaphore>,
         now: Instant,
     ) -> Coming {
-        let known = self.runs.iter().position(|run| run.is_continued_by(range));
-        if known.is_none() && self.runs.len() == RUNS {
-            self.runs.pop_front();
-        }
-        let mut run = known.and_then(|n| self.runs.remove(n)).unwrap_or_default();
+        let mut run = self.run_before(range.start);
         // How fast it went before long gets began says nothing of them.
         let is_long = run.is_quick(now)
             && (run.in_order < 2 * SURE || self.pace.is_long(range.end - range.start, now));
@@ -150,12 +146,30 @@ impl LongGets {
         self.runs.push_back(run);
         coming
     }
+
+    /// The run that goes on at `start`, else a new one. Others that would are behind it, and nobody's.
+    fn run_before(&mut self, start: u64) -> Run {
+        let near = self.runs.iter().filter(|run| run.is_continued_at(start));
+        let next = near.map(|run| run.next).max();
+        let mut found = Run::default();
+        self.runs.retain_mut(|run| {
+            let near = run.is_continued_at(start);
+            if Some(run.next) == next {
+                found = std::mem::take(run);
+            }
+            !near
+        });
+        if self.runs.len() == RUNS {
+            self.runs.pop_front();
+        }
+        found
+    }
 }
 
 impl Run {
     /// Some of what lies between may have been fetched for somebody else.
-    fn is_continued_by(&self, range: &Range<u64>) -> bool {
-        self.in_order > 0 && (self.next..=self.next + LONGEST).contains(&range.start)
+    fn is_continued_at(&self, start: u64) -> bool {
+        (self.next..=self.next + LONGEST).contains(&start)
     }
 
     fn is_quick(&self, now: Instant) -> bool {
@@ -311,11 +325,11 @@ async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::tests::Rig;
+    use crate::{backends::Reads, storage::tests::Rig};
 
     /// Runs of 8 MiB of an object of 128 MiB, one each `pause`; how many came by long gets.
-    async fn long_runs(rig: &Rig, pause: Duration) -> usize {
-        let (mut gets, mut now) = (LongGets::default(), Instant::now());
+    async fn long_runs(rig: &Rig, mut gets: LongGets, pause: Duration) -> usize {
+        let mut now = Instant::now();
         let slots = Arc::new(Semaphore::new(2));
         let mut long = 0;
         for n in 0..16 {
@@ -333,10 +347,21 @@ mod tests {
         let rig = Rig::new(&[128 << 20], 128 << 20, 256 << 20).await;
         rig.write(0..128 << 20);
         rig.writer.flush().await.unwrap();
-        assert_eq!(long_runs(&rig, QUICK / 2).await, 12);
+        assert_eq!(long_runs(&rig, LongGets::default(), QUICK / 2).await, 12);
         rig.spent();
-        assert_eq!(long_runs(&rig, QUICK).await, 0);
-        let spent = rig.spent();
-        assert_eq!((spent.gets, spent.bytes), (16, 128 << 20));
+        assert_eq!(long_runs(&rig, LongGets::default(), QUICK).await, 0);
+        assert_eq!(rig.spent(), Reads { gets: 16, bytes: 128 << 20 });
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_run_beside_it_takes_nothing_from_who_reads_in_order() {
+        let rig = Rig::new(&[128 << 20], 128 << 20, 256 << 20).await;
+        rig.write(0..128 << 20);
+        rig.writer.flush().await.unwrap();
+        let stray = |next| Run { next, in_order: MIB, ..Run::default() };
+        let gets =
+            LongGets { runs: [stray(12 * MIB), stray(37 * MIB)].into(), ..Default::default() };
+        assert_eq!(long_runs(&rig, gets, QUICK / 2).await, 12);
+        assert_eq!(rig.spent().bytes, 128 << 20);
     }
 }

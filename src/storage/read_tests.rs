@@ -115,7 +115,10 @@ async fn a_fetch_that_nobody_waits_for_any_more_is_given_up() {
 async fn scan(rig: &Rig, reader: &ImportReader, run: u64) {
     let len = rig.row.len;
     for start in (0..len).step_by(usize::try_from(run).unwrap()) {
-        reader.fetch_soon(start..start + 2 * run).await;
+        let runs = vec![start..start + run, start + run..start + 2 * run];
+        if let Some(fetching) = reader.fetch_soon(runs) {
+            fetching.await;
+        }
         for at in (start..(start + run).min(len)).step_by(1 << 20) {
             let range = at..(at + (1 << 20)).min(len);
             rig.check_payload(range.clone(), &reader.read_at(range).await.unwrap());

@@ -55,12 +55,20 @@ struct Ahead {
     streams: Readahead,
     long: LongGets,
     runs: VecDeque<Vec<Arc<Flight>>>,
+    /// What will be asked for soon, and whether somebody sees to it.
+    soon: VecDeque<Range<u64>>,
+    is_fetching: bool,
 }
 
 impl Ahead {
     fn of(sure: u32) -> Arc<Mutex<Self>> {
-        let streams = Readahead::new(sure);
-        Arc::new(Mutex::new(Self { streams, long: LongGets::default(), runs: VecDeque::new() }))
+        Arc::new(Mutex::new(Self {
+            streams: Readahead::new(sure),
+            long: LongGets::default(),
+            runs: VecDeque::new(),
+            soon: VecDeque::new(),
+            is_fetching: false,
+        }))
     }
 }
 
@@ -221,16 +229,40 @@ impl ImportReader {
         self.begin(range, None);
     }
 
-    /// As [`ImportReader::fetch_ahead`], but as soon as it is its turn: for what is certain to be asked for.
-    pub async fn fetch_soon(&self, mut range: Range<u64>) {
-        let end = range.end.min(self.store.layout().len());
-        while range.start < end {
-            let run =
-                range.start..self.grid.window(range.start).end.max(range.start + LONGEST).min(end);
-            range.start = run.end;
-            let room = self.cache.turn(run.end - run.start).await;
-            self.begin(&run, Some(room));
+    /// As [`ImportReader::fetch_ahead`], but in order, and each as soon as it is its turn: for what is certain to be asked
+    /// for. Answers the work of that, unless it is going on already; to be run inside a runtime.
+    pub fn fetch_soon(
+        &self,
+        ranges: Vec<Range<u64>>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let mut ahead = self.ahead.lock();
+        ahead.soon.extend(ranges);
+        let goes_on = std::mem::replace(&mut ahead.is_fetching, true);
+        let reader = self.clone();
+        (!goes_on).then_some(async move {
+            while let Some(range) = reader.next_soon() {
+                let room = reader.cache.turn(range.end.saturating_sub(range.start)).await;
+                reader.begin(&range, Some(room));
+            }
+        })
+    }
+
+    /// What is to be fetched next: neighbours together, as far as one run goes.
+    fn next_soon(&self) -> Option<Range<u64>> {
+        let mut ahead = self.ahead.lock();
+        let Some(mut next) = ahead.soon.pop_front() else {
+            ahead.is_fetching = false;
+            return None;
+        };
+        while let Some(after) = ahead.soon.pop_front_if(|after| after.start == next.end) {
+            next.end = after.end;
         }
+        next.end = next.end.min(self.store.layout().len());
+        let run = next.start..self.grid.window(next.start).end.max(next.start + LONGEST);
+        if run.end < next.end {
+            ahead.soon.push_front(run.end..next.end);
+        }
+        Some(next.start..next.end.min(run.end))
     }
 
     fn begin(&self, range: &Range<u64>, room: Option<Taken>) {

@@ -275,14 +275,9 @@ impl Disk {
             && !advice.ahead.is_empty()
         {
             let aborted = self.aborted.clone();
-            self.runtime.spawn(async move {
-                let fetch = async {
-                    for run in advice.ahead {
-                        reader.fetch_soon(run).await;
-                    }
-                };
-                aborted.run_until_cancelled(fetch).await;
-            });
+            if let Some(fetching) = reader.fetch_soon(advice.ahead) {
+                self.runtime.spawn(async move { aborted.run_until_cancelled(fetching).await });
+            }
         }
         advice.pieces
     }

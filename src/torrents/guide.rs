@@ -139,7 +139,8 @@ impl Guide {
         }
         let quick = state.advised.is_some_and(|last| now.duration_since(last) < QUICK);
         let mut advice = Advice::default();
-        let is_due = state.suggested.len() * 2 <= self.lead(room);
+        // A suggestion comes behind all that is on its way to the peer, which is half of this: in time only if it is early.
+        let is_due = state.suggested.len() * 4 <= self.lead(room) * 3;
         if is_due && !state.is_deaf() && state.depends(have, self.per_window) {
             advice.pieces = self.advise(&mut state, have, room);
             state.advised = Some(now);
@@ -172,11 +173,20 @@ impl Guide {
         count: usize,
         room: usize,
     ) -> (Vec<u32>, Vec<u32>) {
-        let fits = |w: &u32| self.lacks(have, *w) && !peer.knows(*w);
+        let fits =
+            |w: &u32| self.lacks(have, *w) && !peer.knows(*w) && self.is_in_order(peer, have, *w);
         let mut chosen: Vec<u32> = self.recent.iter().copied().filter(fits).take(count).collect();
         let new = self.take_new(peer, have, count - chosen.len(), room);
         chosen.extend(&new);
         (chosen, new)
+    }
+
+    /// Whether a window goes on with what the peer has or was told of, or others in memory follow it. A libtorrent that is
+    /// told of one by itself takes those around it too, which nobody else wants now.
+    fn is_in_order(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
+        let before = window.checked_sub(1);
+        before.is_none_or(|before| peer.knows(before) || !self.lacks(have, before))
+            || self.listed.contains(&(window + 1))
     }
 
     /// The next windows of the scan that the peer lacks and nobody was told of: those after its last, else where the scan
@@ -478,6 +488,16 @@ mod tests {
         // Half of it for both, the other half but for what was in memory for one.
         let fetched = seed.fetched.len() - before;
         assert!(fetched <= WINDOWS as usize * 105 / 100, "{fetched}");
+    }
+
+    #[test]
+    fn a_window_by_itself_is_not_suggested_and_one_that_others_follow_is() {
+        let mut guide = Guide::new(256, MIB);
+        for window in [90, 40, 41] {
+            guide.list(window, 48);
+        }
+        let told = guide.asks(1, None, Have(&[0; 32]), 48 * MIB, Instant::now()).pieces;
+        assert_eq!(told, [[40].to_vec(), (0..15).collect()].concat());
     }
 
     #[test]
