@@ -1,12 +1,12 @@
 //! The bytes of an object as they come, held to the length that was asked for.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, ops::Range, pin::Pin};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The bytes of a range, in order: all of them, or an error, after which nothing more comes. Nothing is read before it is
 /// asked for; dropping it hangs up.
@@ -38,6 +38,27 @@ pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
     }))
 }
 
+/// The bytes of `range`, from bodies of what is left of it: where one breaks the next goes on, up to `resumes` times.
+pub(super) async fn gather<F: Future<Output = Result<Body>>>(
+    range: &Range<u64>,
+    resumes: u32,
+    open: impl Fn(Range<u64>) -> F,
+) -> Result<Bytes> {
+    let len = usize::try_from(range.end - range.start).map_err(|e| {
+        Error::new(Kind::InvalidInput, format!("{range:?} is too long at once")).because(e)
+    })?;
+    let mut bytes = BytesMut::with_capacity(len);
+    let mut resumed = 0;
+    loop {
+        let body = open(range.start + bytes.len() as u64..range.end).await?;
+        match collect(body, &mut bytes).await {
+            Ok(()) => return Ok(bytes.freeze()),
+            Err(e) if resumed == resumes => return Err(e),
+            Err(_) => resumed += 1,
+        }
+    }
+}
+
 /// Appends all that comes.
 pub(super) async fn collect(mut body: Body, into: &mut BytesMut) -> Result<()> {
     while let Some(bytes) = body.next().await {
@@ -49,7 +70,6 @@ pub(super) async fn collect(mut body: Body, into: &mut BytesMut) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     struct Parts(Vec<&'static [u8]>);
 

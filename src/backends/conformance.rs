@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use super::{
-    Copying, Key, Payload, Shape, Stamp, StorageBackend, Upload, list_all, rng::SplitMix64,
+    Copying, Key, Payload, Shape, Stamp, StorageBackend, Upload, body::collect, list_all,
+    rng::SplitMix64,
 };
 use crate::error::{Kind, Result};
 
@@ -143,21 +144,17 @@ impl Suite<'_> {
     }
 
     /// The body of `range`; where it breaks off, the rest by a get.
-    async fn read(&self, key: &Key, range: Range<u64>) -> Result<Vec<u8>> {
-        let mut body = self.backend.open(key, range.clone()).await?;
-        let mut bytes = Vec::new();
-        while let Some(part) = body.next().await {
-            match part {
-                Ok(part) => bytes.extend_from_slice(&part),
-                Err(e) if e.kind().is_retryable() => {
-                    let left = range.start + bytes.len() as u64..range.end;
-                    bytes.extend_from_slice(&self.backend.get(key, left).await?);
-                    break;
-                }
-                Err(e) => return Err(e),
+    async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let body = self.backend.open(key, range.clone()).await?;
+        let mut bytes = BytesMut::new();
+        match collect(body, &mut bytes).await {
+            Err(e) if e.kind().is_retryable() => {
+                let left = range.start + bytes.len() as u64..range.end;
+                bytes.extend_from_slice(&self.backend.get(key, left).await?);
             }
+            ended => ended?,
         }
-        Ok(bytes)
+        Ok(bytes.freeze())
     }
 
     async fn tells_what_is_missing(&self) {

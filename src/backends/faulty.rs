@@ -225,6 +225,13 @@ impl<B> Faulty<B> {
         self.script.lock().failure(op, what, thing).map_or(Ok(()), Err)
     }
 
+    async fn begin_get(&self, key: &Key) -> Result<()> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        let delay = self.script.lock().delay;
+        tokio::time::sleep(delay).await;
+        self.scripted(Op::Get, "get", key.as_str())
+    }
+
     /// For calls without a script: only chance fails them.
     fn chance(&self, what: &str, thing: &str) -> Result<()> {
         self.script.lock().by_chance(what, thing)
@@ -252,20 +259,14 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        let delay = self.script.lock().delay;
-        tokio::time::sleep(delay).await;
-        self.scripted(Op::Get, "get", key.as_str())?;
+        self.begin_get(key).await?;
         let bytes = self.inner.get(key, range).await?;
         let cut = self.script.lock().cut(bytes.len());
         Ok(cut.map_or(bytes.clone(), |at| bytes.slice(..at)))
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        let delay = self.script.lock().delay;
-        tokio::time::sleep(delay).await;
-        self.scripted(Op::Get, "get", key.as_str())?;
+        self.begin_get(key).await?;
         let len = range.end - range.start;
         let body = self.inner.open(key, range).await?;
         let cut = self.script.lock().cut(usize::try_from(len).unwrap_or(usize::MAX));

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use url::Url;
 
@@ -64,22 +64,6 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// A body that is counted as it is read: of one that is given up, what came.
-struct Counted {
-    meter: Arc<Meter>,
-    key: Key,
-    body: Body,
-}
-
-impl Counted {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        let bytes = self.body.next().await.transpose()?;
-        let came = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        self.meter.count(&self.key, Reads { gets: 0, bytes: came });
-        Ok(bytes)
-    }
-}
-
 /// Counts the gets from `B`.
 #[derive(Debug)]
 pub struct Metered<B> {
@@ -108,12 +92,14 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         got
     }
 
+    /// Counted as it is read: of a body that is given up, what came.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
         self.meter.count(key, Reads { gets: 1, bytes: 0 });
         let body = self.inner.open(key, range).await?;
-        let counted = Counted { meter: Arc::clone(&self.meter), key: key.clone(), body };
-        Ok(Box::pin(stream::try_unfold(counted, |mut counted| async move {
-            Ok(counted.next().await?.map(|bytes| (bytes, counted)))
+        let (meter, key) = (Arc::clone(&self.meter), key.clone());
+        Ok(Box::pin(body.inspect(move |part| {
+            let bytes = part.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            meter.count(&key, Reads { gets: 0, bytes });
         })))
     }
 

@@ -191,14 +191,12 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let answer = String::from_utf8_lossy(&answer);
     let line = answer.lines().next().unwrap_or_default();
-    match status(line) {
-        Some(200..=299) => Ok(()),
-        Some(407) => {
-            Err(Error::new(refusal(Some(407)), format!("CONNECT: answered {line:?}"))
-                .hint(LOGIN_HINT))
-        }
-        status => Err(Error::new(refusal(status), format!("CONNECT: answered {line:?}"))),
+    let status = status(line);
+    if matches!(status, Some(200..=299)) {
+        return Ok(());
     }
+    let error = Error::new(refusal(status), format!("CONNECT: answered {line:?}"));
+    Err(if status == Some(407) { error.hint(LOGIN_HINT) } else { error })
 }
 
 /// The status in `HTTP/1.1 200 OK`.

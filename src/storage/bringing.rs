@@ -6,11 +6,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    disk_cache::DiskCache,
-    fetch::{Fetched, fetch},
-    import::ImportStore,
-    long_get::Coming,
-    windows::Grid,
+    disk_cache::DiskCache, fetch::Fetched, import::ImportStore, long_get::Coming, windows::Grid,
 };
 use crate::{
     backends::Payload,
@@ -67,21 +63,21 @@ impl Bringing {
     }
 
     /// The bytes of `range`; `long` may bring the first of them, where none is on the disk.
-    pub(super) async fn bring(self, range: Range<u64>, long: Option<Coming>) -> Result<Bytes> {
-        if long.is_some() {
+    pub(super) async fn bring(self, range: Range<u64>, long: Coming) -> Result<Bytes> {
+        if !long.is_nothing() {
             return self.fresh(range, long).await;
         }
         let (mut payload, mut at) = (Payload::default(), range.start);
         for window in self.whole_windows(&range) {
             let Some(kept) = self.kept(&window).await else { continue };
             if at < window.start {
-                payload.push(self.fresh(at..window.start, None).await?);
+                payload.push(self.fresh(at..window.start, Coming::default()).await?);
             }
             payload.push(kept);
             at = window.end;
         }
         if at < range.end {
-            payload.push(self.fresh(at..range.end, None).await?);
+            payload.push(self.fresh(at..range.end, Coming::default()).await?);
         }
         Ok(payload.joined())
     }
@@ -100,7 +96,7 @@ impl Bringing {
     }
 
     /// From the place, and onto the disk.
-    async fn fresh(&self, range: Range<u64>, long: Option<Coming>) -> Result<Bytes> {
+    async fn fresh(&self, range: Range<u64>, long: Coming) -> Result<Bytes> {
         let bytes = insist(&self.store, self.checks.clone(), range.clone(), long).await?;
         if let Some(disk) = &self.disk {
             let at = |pos: u64| usize::try_from(pos - range.start).unwrap_or(usize::MAX);
@@ -118,11 +114,11 @@ async fn insist(
     store: &ImportStore,
     checks: Option<Arc<Checks>>,
     range: Range<u64>,
-    mut long: Option<Coming>,
+    mut long: Coming,
 ) -> Result<Bytes> {
     let mut tries = 0;
     loop {
-        match fetch_checked(store, checks.clone(), range.clone(), long.take()).await {
+        match fetch_checked(store, checks.clone(), range.clone(), std::mem::take(&mut long)).await {
             Err(e) if checks.is_some() && is_spoilt(e.kind()) && tries < AGAIN => {
                 tracing::warn!("import {}: {}; fetched again", store.id(), e.report());
                 tokio::time::sleep(AGAIN_AFTER * (1 << tries)).await;
@@ -139,12 +135,9 @@ async fn fetch_checked(
     store: &ImportStore,
     checks: Option<Arc<Checks>>,
     range: Range<u64>,
-    long: Option<Coming>,
+    long: Coming,
 ) -> Result<Bytes> {
-    let Fetched { bytes, from_place } = match long {
-        Some(long) => long.or_fetch(store, range.clone()).await?,
-        None => fetch(store, range.clone()).await?,
-    };
+    let Fetched { bytes, from_place } = long.or_fetch(store, range.clone()).await?;
     match checks.filter(|_| from_place) {
         Some(checks) => hold_against(checks, range, bytes).await,
         None => Ok(bytes),

@@ -95,6 +95,10 @@ struct Part {
 }
 
 impl Coming {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The bytes of `range`, fetched where no long get brings them.
     pub(super) async fn or_fetch(self, store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
         let Some(last) = self.0.last() else { return fetch(store, range).await };
@@ -149,16 +153,11 @@ impl LongGets {
 
     /// The run that goes on at `start`, else a new one. Others that would are behind it, and nobody's.
     fn run_before(&mut self, start: u64) -> Run {
-        let near = self.runs.iter().filter(|run| run.is_continued_at(start));
-        let next = near.map(|run| run.next).max();
-        let mut found = Run::default();
-        self.runs.retain_mut(|run| {
-            let near = run.is_continued_at(start);
-            if Some(run.next) == next {
-                found = std::mem::take(run);
-            }
-            !near
-        });
+        let runs = self.runs.iter().enumerate();
+        let near = runs.filter(|(_, run)| run.is_continued_at(start));
+        let nearest = near.max_by_key(|(_, run)| run.next).map(|(n, _)| n);
+        let found = nearest.and_then(|n| self.runs.remove(n)).unwrap_or_default();
+        self.runs.retain(|run| !run.is_continued_at(start));
         if self.runs.len() == RUNS {
             self.runs.pop_front();
         }
@@ -179,10 +178,7 @@ impl Run {
     /// Goes on to the end of `range`. What is open is given up where it does not begin there.
     fn pass(&mut self, range: &Range<u64>, now: Instant) {
         self.asked = Some(now);
-        if self.next != range.end {
-            self.next = range.end;
-            self.open.clear();
-        }
+        self.jump(range.end);
         self.in_order += range.end - range.start;
     }
 
@@ -209,8 +205,13 @@ impl Run {
     fn go_to(&mut self, start: u64) {
         let near = (self.next..=self.next + SKIP).contains(&start);
         while near && self.next < start && self.tell(start, Job::Skip).is_some() {}
-        if self.next != start {
-            self.next = start;
+        self.jump(start);
+    }
+
+    /// What is open goes on from here, and nowhere else.
+    fn jump(&mut self, to: u64) {
+        if self.next != to {
+            self.next = to;
             self.open.clear();
         }
     }
@@ -335,7 +336,7 @@ mod tests {
         for n in 0..16 {
             let range = n * LONGEST..(n + 1) * LONGEST;
             let coming = gets.ask(&range, &rig.store, &slots, now);
-            long += usize::from(!coming.0.is_empty());
+            long += usize::from(!coming.is_nothing());
             coming.or_fetch(&rig.store, range).await.unwrap();
             now += pause;
         }

@@ -22,7 +22,7 @@ use super::{
     bringing::{Bringing, Checks},
     cache::{Flight, LONGEST, Slot, WindowCache},
     import::{ImportStore, Source},
-    long_get::LongGets,
+    long_get::{Coming, LongGets},
     readahead::{self, Readahead},
     under_way::Taken,
     windows::Grid,
@@ -121,7 +121,7 @@ impl ImportReader {
         let mut at = start;
         while at < end {
             // So much at a time: bounds what one long read holds beyond the cache.
-            let run = at..self.grid.window(at).end.max((at + LONGEST).min(end)).min(end);
+            let run = self.run(at..end);
             at = run.end;
             self.read_run(run, &mut payload).await.map_err(|e| self.place(e))?;
         }
@@ -258,11 +258,17 @@ impl ImportReader {
             next.end = after.end;
         }
         next.end = next.end.min(self.store.layout().len());
-        let run = next.start..self.grid.window(next.start).end.max(next.start + LONGEST);
+        let run = self.run(next.clone());
         if run.end < next.end {
             ahead.soon.push_front(run.end..next.end);
         }
-        Some(next.start..next.end.min(run.end))
+        Some(run)
+    }
+
+    /// The beginning of `range` that is fetched at a time: as long as may be, and a window at least.
+    fn run(&self, range: Range<u64>) -> Range<u64> {
+        let Range { start, end } = range;
+        start..self.grid.window(start).end.max(start.saturating_add(LONGEST)).min(end)
     }
 
     fn begin(&self, range: &Range<u64>, room: Option<Taken>) {
@@ -308,16 +314,17 @@ impl ImportReader {
 
     /// The fetch of a range that is whole windows, or whole pieces of one.
     fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
-        self.bringing().bring(range, None)
+        self.bringing().bring(range, Coming::default())
     }
 
     /// As [`ImportReader::work`], for somebody who reads in order and has taken room for it.
     fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
         let bringing = self.bringing();
         let slots = self.cache.long_gets();
-        let all = !bringing.is_on_disk(&range);
-        let ask = || self.ahead.lock().long.ask(&range, &self.store, slots, Instant::now());
-        let long = all.then(ask);
+        let long = match bringing.is_on_disk(&range) {
+            true => Coming::default(),
+            false => self.ahead.lock().long.ask(&range, &self.store, slots, Instant::now()),
+        };
         bringing.bring(range, long)
     }
 

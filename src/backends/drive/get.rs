@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::{Method, Response, header};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backends::{
         Body, Key,
-        body::{Answer, collect, exactly},
+        body::{Answer, exactly, gather},
         memory::{missing, too_short},
     },
     error::{Error, Kind, Result},
@@ -30,20 +30,7 @@ impl Drive {
             let fits = range.end <= meta.len();
             return if fits { Ok(Bytes::new()) } else { Err(too_short(key, meta.len(), &range)) };
         }
-        let len = usize::try_from(range.end - range.start).map_err(|e| {
-            Error::new(Kind::InvalidInput, format!("{what}: {range:?} is too long")).because(e)
-        })?;
-        let mut bytes = BytesMut::with_capacity(len);
-        let mut breaks = 0;
-        loop {
-            let left = range.start + bytes.len() as u64..range.end;
-            let body = self.body_of(key, left, &range).await?;
-            match collect(body, &mut bytes).await {
-                Ok(()) => return Ok(bytes.freeze()),
-                Err(e) if breaks == BREAKS => return Err(e),
-                Err(_) => breaks += 1,
-            }
-        }
+        gather(&range, BREAKS, |left| self.body_of(key, left, &range)).await
     }
 
     /// The body of exactly `left`, the end of what was `asked` for.

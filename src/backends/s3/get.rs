@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     client::{PATIENCE, Wire},
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backends::{
         Body, Key,
-        body::{Answer, collect, exactly},
+        body::{Answer, exactly, gather},
         memory::{missing, too_short},
     },
     error::{Error, Kind, Result},
@@ -24,23 +24,10 @@ const RESUMES: u32 = 1;
 
 impl Wire {
     pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let Some(len) = range.end.checked_sub(range.start).filter(|len| *len > 0) else {
+        if range.end <= range.start {
             return self.get_nothing(key, &range).await;
-        };
-        let len = usize::try_from(len).map_err(|e| {
-            Error::new(Kind::InvalidInput, format!("{len} bytes at once")).because(e)
-        })?;
-        let mut bytes = BytesMut::with_capacity(len);
-        let mut resumes = 0;
-        loop {
-            let left = range.start + bytes.len() as u64..range.end;
-            let body = self.body_of(key, left, &range).await?;
-            match collect(body, &mut bytes).await {
-                Ok(()) => return Ok(bytes.freeze()),
-                Err(cut) if resumes == RESUMES => return Err(cut),
-                Err(_) => resumes += 1,
-            }
         }
+        gather(&range, RESUMES, |left| self.body_of(key, left, &range)).await
     }
 
     /// No request can ask for nothing; whether the object is there and as long is told all the same.
