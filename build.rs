@@ -2,7 +2,8 @@
 
 use std::env;
 
-const UNITS: &[&str] = &["alerts", "bae_disk_interface", "buffers", "heap", "jobs", "session"];
+const UNITS: &[&str] =
+    &["alerts", "bae_disk_interface", "buffers", "compat", "heap", "jobs", "session"];
 
 fn main() -> anyhow::Result<()> {
     let include = env::var("DEP_TORRENT_RASTERBAR_INCLUDE").unwrap_or_default();

@@ -16,6 +16,7 @@
 #include <libtorrent/peer_class.hpp>
 #include <libtorrent/peer_connection_handle.hpp>
 #include <libtorrent/session_params.hpp>
+#include <libtorrent/torrent.hpp>
 #include <libtorrent/torrent_info.hpp>
 #include <libtorrent/version.hpp>
 

@@ -2,23 +2,28 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-const MIN: &str = "2.0.8";
-const BELOW: &str = "2.1";
+/// The versions whose disk interface and internals bae is written for: from the first to below the second.
+const SUPPORTED: [(u32, u32, u32); 2] = [(2, 0, 8), (2, 1, 0)];
 
 fn main() -> ExitCode {
     match find() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
+            println!("cargo::error={why}");
             println!(
-                "cargo::error=libtorrent-rasterbar >= {MIN}, < {BELOW} is needed and was not found: {why}"
-            );
-            println!(
-                "cargo::error=install it with `sudo apt-get install libtorrent-rasterbar-dev` (or run scripts/setup), \
+                "cargo::error=bae needs libtorrent-rasterbar 2.0.8 or a later 2.0: install it with \
+                 `sudo apt-get install libtorrent-rasterbar-dev` (or run scripts/setup), \
                  or set LIBTORRENT_PREFIX to the folder it was installed to"
             );
             ExitCode::FAILURE
         }
     }
+}
+
+/// `2.0.11` as numbers; what follows the third is left out.
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next().unwrap_or(Ok(0)).ok()?))
 }
 
 fn find() -> Result<(), String> {
@@ -34,9 +39,15 @@ fn find() -> Result<(), String> {
         unsafe { env::set_var("PKG_CONFIG_PATH", pc) };
     }
     let found = pkg_config::Config::new()
-        .range_version(MIN..BELOW)
         .probe("libtorrent-rasterbar")
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| format!("libtorrent-rasterbar was not found: {e}"))?;
+    let [first, end] = SUPPORTED;
+    if !numbers(&found.version).is_some_and(|version| first <= version && version < end) {
+        return Err(format!(
+            "libtorrent-rasterbar {} is installed, which bae does not support",
+            found.version
+        ));
+    }
 
     let include: Vec<_> = found.include_paths.iter().map(|p| p.display().to_string()).collect();
     let defines: Vec<_> = found

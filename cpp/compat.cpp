@@ -1,0 +1,94 @@
+#include "bae/cpp/compat.hpp"
+
+#include <libtorrent/hash_picker.hpp>
+#include <libtorrent/piece_picker.hpp>
+#include <libtorrent/torrent.hpp>
+#include <libtorrent/torrent_peer.hpp>
+
+#include <unordered_map>
+
+namespace bae {
+
+// Private members are reached by explicit instantiations: their arguments may name what is private.
+namespace {
+
+#if LIBTORRENT_VERSION_NUM < 20014
+void forget_block_hash_requests(lt::hash_picker& picker);
+template <auto List> struct hash_picker_list {
+    friend void forget_block_hash_requests(lt::hash_picker& picker) { (picker.*List).clear(); }
+};
+template struct hash_picker_list<&lt::hash_picker::m_piece_block_requests>;
+#endif
+
+void count_one_less(lt::piece_picker& picker, lt::piece_index_t piece);
+#if LIBTORRENT_VERSION_NUM < 20011
+int counted(lt::piece_picker const& picker) { return picker.num_passed(); }
+template <auto Passed> struct picker_count {
+    friend void count_one_less(lt::piece_picker& picker, lt::piece_index_t) { --(picker.*Passed); }
+};
+template struct picker_count<&lt::piece_picker::m_num_passed>;
+#else
+// From 2.0.11 on a piece that passed counts as "have" at once, and its padding with it.
+int counted(lt::piece_picker const& picker) { return picker.num_have(); }
+int padding_of(std::unordered_map<lt::piece_index_t, int> const& pads, lt::piece_index_t piece) {
+    auto const found = pads.find(piece);
+    return found == pads.end() ? 0 : found->second;
+}
+template <auto Have, auto HavePads, auto Pads> struct picker_count {
+    friend void count_one_less(lt::piece_picker& picker, lt::piece_index_t piece) {
+        --(picker.*Have);
+        picker.*HavePads -= padding_of(picker.*Pads, piece);
+    }
+};
+template struct picker_count<&lt::piece_picker::m_num_have, &lt::piece_picker::m_have_pad_bytes,
+                             &lt::piece_picker::m_pads_in_piece>;
+#endif
+
+} // namespace
+
+std::uint16_t& request_depth::of(lt::peer_connection& peer) {
+    return peer.*(&request_depth::m_max_out_request_queue);
+}
+
+void suggestion::send(lt::peer_connection& peer, lt::piece_index_t piece) {
+    (peer.*(&suggestion::write_suggest))(piece);
+}
+
+lt::typed_bitfield<lt::piece_index_t> const& suggestion::have(lt::peer_connection const& peer) {
+    return peer.*(&suggestion::m_have_piece);
+}
+
+#if LIBTORRENT_VERSION_NUM < 20014
+void after_failed_piece(lt::torrent_handle const& handle) {
+    auto const torrent = handle.native_handle();
+    if (torrent && torrent->has_hash_picker())
+        forget_block_hash_requests(torrent->get_hash_picker());
+}
+
+void after_handshake(lt::peer_connection const& peer) {
+    auto const torrent = peer.associated_torrent().lock();
+    auto* const info = peer.peer_info_struct();
+    if (torrent && info != nullptr && !torrent->info_hash().has_v2())
+        info->protocol_v2 = false;
+}
+#else
+void after_failed_piece(lt::torrent_handle const&) {}
+void after_handshake(lt::peer_connection const&) {}
+#endif
+
+void passed_pieces::add(lt::torrent_handle const& handle, lt::piece_index_t piece) {
+    auto const torrent = handle.native_handle();
+    if (!torrent || torrent->info_hash().has_v1() || !torrent->has_picker())
+        return;
+    auto const index = static_cast<std::size_t>(static_cast<int>(piece));
+    if (index >= m_passed.size())
+        m_passed.resize(index + 1);
+    if (!m_passed[index]) {
+        m_passed[index] = true;
+        ++m_count;
+    } else if (counted(torrent->picker()) > m_count) {
+        count_one_less(torrent->picker(), piece);
+    }
+}
+
+} // namespace bae
