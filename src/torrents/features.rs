@@ -9,7 +9,7 @@ use super::ffi;
 
 /// Parts of libtorrent that not every version can be trusted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Feature {
+pub enum Feature {
     /// Bans peers that sent bad blocks. Dangling peer pointer before 2.0.13.
     SmartBan,
     /// HTTP seeds named in a torrent. Use after free before 2.0.9, unchecked chunk sizes before 2.0.14.
@@ -22,7 +22,7 @@ const SAFE_SINCE: [(Feature, u32); 3] =
     [(Feature::SmartBan, 20_013), (Feature::WebSeeds, 20_014), (Feature::Utp, 20_014)];
 
 /// Whether the library this was built for can be trusted with `feature`.
-pub(super) fn is_safe(feature: Feature) -> bool {
+pub fn is_safe(feature: Feature) -> bool {
     is_safe_in(feature, ffi::header_version())
 }
 

@@ -41,7 +41,7 @@ pub use self::{
     content::{Content, Loader},
     demand::{Demand, Wanted},
     download::{Download, Goal, WriterEvents, metadata},
-    features::check_library,
+    features::{Feature, check_library, is_safe},
     session::{Notice, Origin, Start, Status, Torrent, Torrents},
 };
 

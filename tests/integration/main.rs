@@ -53,4 +53,5 @@ mod stream_import;
 mod stream_player;
 mod support;
 mod valgrind;
+mod versions;
 mod webdav;

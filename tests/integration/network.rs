@@ -134,17 +134,6 @@ fn imports_over_required_encryption_and_in_order() {
 }
 
 #[test]
-fn imports_over_utp_when_told_to() {
-    let torrent = Recipe::single("utp.bin", 2 * MIB).piece(256 * KIB).make();
-    let seeder = LibtorrentPeer::utp_seed(&torrent);
-    let bae = Bae::new();
-    let mut args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--no-utp=false"]);
-    args.retain(|a| a != "--no-utp");
-    let done = bae.run(args).expect(0).imported();
-    bae.assert_exact(&done.id, &torrent);
-}
-
-#[test]
 fn fetches_a_torrent_file_by_url() {
     let torrent = Recipe::single("by url.bin", MIB).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
