@@ -232,8 +232,8 @@ impl Torrents {
     }
 
     /// Ends the session: jobs in flight are aborted, trackers told, the network thread joined. Verified bytes are the
-    /// writers' and not touched. Gives up waiting after `deadline` (the process can end regardless).
-    pub async fn stop(&self, deadline: Duration) {
+    /// writers' and not touched. Gives up waiting after `deadline` (the process can end regardless); whether it ended.
+    pub async fn stop(&self, deadline: Duration) -> bool {
         self.stopping.cancel();
         let pump = self.pump.lock().take();
         if let Some(pump) = pump {
@@ -249,9 +249,11 @@ impl Torrents {
             drop(session);
             let _ = done.send(());
         });
-        if tokio::time::timeout(deadline, ended).await.is_err() {
+        let in_time = tokio::time::timeout(deadline, ended).await.is_ok();
+        if !in_time {
             tracing::warn!("the torrent session did not end in time; leaving it behind");
         }
+        in_time
     }
 }
 

@@ -1,7 +1,5 @@
 //! `kill -9` at any moment loses no durable piece, and the next run fetches only what is missing.
 
-use std::{thread, time::Duration};
-
 use bae::catalog::Catalog;
 
 use crate::support::{
@@ -18,14 +16,22 @@ fn torrent() -> Fixture {
 /// What may be fetched though it is stored: requests under way when the last piece completes.
 const SLACK: u64 = 2 * MIB;
 
-/// Kills imports of one torrent at `moments` (milliseconds after each start), then lets one finish.
-fn killed_at(torrent: &Fixture, moments: &[u64], storage_options: &str) {
+/// So many shares of a thousand, in order; the first is 0, which is a kill right after the start.
+fn shares(random: &mut Random, count: usize) -> Vec<u64> {
+    let mut shares: Vec<_> = (1..count).map(|_| random.below(900)).collect();
+    shares.push(0);
+    shares.sort_unstable();
+    shares
+}
+
+/// Kills imports of one torrent when `shares` (of a thousand) of it are stored, then lets one finish.
+fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
     let bae = Bae::new().storing_with(storage_options);
     let seeder = LibtorrentPeer::slow_seed(torrent, 24 * MIB);
     let mut durable = 0;
-    for &moment in moments {
+    for &share in shares {
         let mut running = bae.start_import(torrent, &[seeder.addr()]);
-        thread::sleep(Duration::from_millis(moment));
+        running.stored(torrent.bytes * share / 1000);
         running.kill();
         let stored = |e: &serde_json::Value| e["stored"].as_u64();
         let events = running.events();
@@ -56,18 +62,18 @@ fn killed_at(torrent: &Fixture, moments: &[u64], storage_options: &str) {
 fn resumes_after_kill_without_refetching_durable_pieces() {
     for seed in 0..3 {
         let mut random = Random(seed);
-        let moments: Vec<_> = (0..4).map(|_| 150 + random.below(1800)).collect();
-        eprintln!("seed {seed}: killed after {moments:?} ms");
-        killed_at(&torrent(), &moments, "");
+        let shares = shares(&mut random, 4);
+        eprintln!("seed {seed}: killed at {shares:?} of 1000");
+        killed_at(&torrent(), &shares, "");
     }
 }
 
 #[test]
 fn resumes_after_kill_while_storage_is_slower_than_the_peers() {
     let mut random = Random(77);
-    let moments: Vec<_> = (0..4).map(|_| 400 + random.below(2000)).collect();
-    eprintln!("killed after {moments:?} ms");
-    killed_at(&torrent(), &moments, "upload_limit=16MiB");
+    let shares = shares(&mut random, 4);
+    eprintln!("killed at {shares:?} of 1000");
+    killed_at(&torrent(), &shares, "upload_limit=16MiB");
 }
 
 #[test]
@@ -76,9 +82,9 @@ fn resumes_after_kill_with_many_small_files() {
         (0..2_000u64).map(|i| (format!("{:02}/{i}", i % 40), 1 + i * 7919 % 30_000)).collect();
     let torrent = Recipe::folder("crash of many", list).piece(64 * KIB).make();
     let mut random = Random(5);
-    let moments: Vec<_> = (0..5).map(|_| 100 + random.below(900)).collect();
-    eprintln!("killed after {moments:?} ms");
-    killed_at(&torrent, &moments, "");
+    let shares = shares(&mut random, 5);
+    eprintln!("killed at {shares:?} of 1000");
+    killed_at(&torrent, &shares, "");
 }
 
 #[test]
@@ -115,8 +121,7 @@ fn no_extent_names_a_missing_object_after_a_kill() {
     for round in 0..6 {
         let bae = Bae::new().storing_with("chunk=1MiB");
         let mut running = bae.start_import(&torrent, &[seeder.addr()]);
-        running.event_where("progress", |e| e["stored"].as_u64() > Some(0));
-        thread::sleep(Duration::from_millis(random.below(700)));
+        running.stored(1 + random.below(torrent.bytes / 2));
         running.kill();
         let catalog = Catalog::open_read_only(&bae.data_dir()).unwrap();
         let import = catalog.list().unwrap().remove(0).id;

@@ -1,6 +1,6 @@
 //! Whole files: what lies in storage is what the torrent describes, under its own names.
 
-use std::{fs, thread, time::Duration};
+use std::fs;
 
 use crate::support::{
     KIB, MIB, Random,
@@ -166,10 +166,10 @@ fn an_import_of_whole_files_survives_kills_at_any_moment() {
         let mut random = Random(seed);
         let bae = Bae::new();
         let seeder = LibtorrentPeer::slow_seed(&torrent, 48 * MIB);
-        for _ in 0..6 {
+        for kill in 0..6 {
             let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
             let mut running = bae.start(args);
-            thread::sleep(Duration::from_millis(150 + random.below(1200)));
+            running.stored((torrent.bytes / 8 * kill + random.below(torrent.bytes / 8)).max(1) - 1);
             running.kill();
         }
         let id = import_files(&bae, &torrent, &seeder);

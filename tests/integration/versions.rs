@@ -2,10 +2,7 @@
 //!
 //! The library is the one of the machine: `scripts/fresh-machine` runs these on other Debian releases.
 
-use std::{
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bae::torrents::{Feature, is_safe};
 
@@ -13,29 +10,11 @@ use crate::support::{
     KIB, MIB,
     bae::Bae,
     fault_proxy::{Fault, FaultProxy, Request},
+    gate::Gate,
     peers::{LibtorrentPeer, Release},
     s3_server::S3Server,
     torrents::{Recipe, Version},
 };
-
-/// Holds whoever waits until it is opened.
-#[derive(Debug, Default)]
-struct Gate {
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn wait(&self) {
-        let open = self.open.lock().unwrap();
-        drop(self.opened.wait_while(open, |open| !*open).unwrap());
-    }
-
-    fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-}
 
 /// Objects of this length and more are payload; the catalog's manifest is shorter.
 const PAYLOAD: u64 = MIB;

@@ -284,6 +284,16 @@ impl Running {
         })
     }
 
+    /// Waits until so many bytes are stored, or everything is.
+    pub(crate) fn stored(&mut self, bytes: u64) {
+        loop {
+            let event = self.any_event();
+            if event["event"] == "imported" || event["stored"].as_u64() >= Some(bytes) {
+                return;
+            }
+        }
+    }
+
     /// Ctrl-C.
     pub(crate) fn interrupt(&self) {
         self.0.signal(libc::SIGINT);
