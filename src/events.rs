@@ -116,6 +116,9 @@ pub struct Progress {
     pub eta_seconds: Option<u64>,
     /// `metadata`, `importing` (from peers), `fetching` (from servers), `publishing`, `seeding`, `paused`.
     pub state: &'static str,
+    /// Of an import of a URL: why nothing arrives, while it is to be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The summary of an import; with `--json` its last line.

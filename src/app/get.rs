@@ -6,13 +6,13 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::get_file::FileJob;
+use super::{asking::Told, get_file::FileJob};
 use crate::{
-    downloads::{Effort, Mirror, Resume, Sink, Source, WriteRoom, beside, find},
+    downloads::{Asking, Effort, Mirror, Resume, Sink, Source, WriteRoom, beside},
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
     names,
-    protocols::{Digest, FetchOptions, Found, Listing, Protocols, Remote, place},
+    protocols::{Begun, Digest, FetchOptions, Found, Listing, Protocols, Remote, place},
     rate::RateLimit,
     torrents::keep_heap_steady,
 };
@@ -95,7 +95,7 @@ impl Getter {
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
         let turn = self.turn(cancel).await?;
-        match self.find(&item.urls, cancel).await? {
+        match self.find(&item, events, cancel).await? {
             Mirrors::File(source) => {
                 let path = self.path(&item, &source)?;
                 let mut checksums = item.checksums;
@@ -125,7 +125,7 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<FetchedFile> {
-        let Mirrors::File(source) = self.find(&item.urls, cancel).await? else {
+        let Mirrors::File(source) = self.find(&item, events, cancel).await? else {
             let text = format!("{} is a folder, and no file to be read", place(&item.urls[0]));
             return Err(Error::new(Kind::InvalidInput, text).hint("name a folder for it with -d"));
         };
@@ -152,17 +152,38 @@ impl Getter {
         }
     }
 
-    async fn find(&self, urls: &[Url], cancel: &CancellationToken) -> Result<Mirrors> {
+    /// Whether the first request is to bring the file's bytes. Not while something else is asked for before they are
+    /// read: a server that serves one connection at a time would not answer that.
+    fn wants_first_bytes(&self) -> bool {
+        !self.order.beside && self.order.range.is_none_or(|(start, _)| start == 0)
+    }
+
+    async fn find(
+        &self,
+        item: &GetItem,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<Mirrors> {
         let mut mirrors = Vec::new();
         let mut failed = None;
+        let urls = &item.urls;
         for url in urls {
             let protocol = self.protocols.of(url, self.order.protocol.as_deref())?;
-            match find(&protocol, url, self.order.effort.max_tries, cancel).await {
-                Ok(Found::File(remote)) => mirrors.push(Mirror::new(protocol, remote)),
-                Ok(Found::Folder(listing)) if urls.len() == 1 => {
+            let told = Told::new(url, item, events);
+            let max_tries = self.order.effort.max_tries;
+            let asking = Asking { max_tries, cancel, waits: &|why| told.waits(why) };
+            let found = match mirrors.is_empty() && self.wants_first_bytes() {
+                true => asking.begin(&protocol, url).await,
+                false => asking.probe(&protocol, url).await,
+            };
+            match found {
+                Ok(Begun { found: Found::File(remote), first }) => {
+                    mirrors.push(Mirror::begun(protocol, remote, first));
+                }
+                Ok(Begun { found: Found::Folder(listing), .. }) if urls.len() == 1 => {
                     return Ok(Mirrors::Folder(Box::new((url.clone(), listing))));
                 }
-                Ok(Found::Folder(_)) => {
+                Ok(_) => {
                     let text = format!("{} is a folder, and no mirror of a file", place(url));
                     return Err(Error::new(Kind::InvalidInput, text));
                 }

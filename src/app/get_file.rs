@@ -55,13 +55,16 @@ impl FileJob<'_> {
         let (part, have) = PartFile::open(&self.path, plan, self.getter.room.clone())?;
         self.found(&remote, range.as_ref(), have.len());
         let part = Arc::new(part);
-        let target = Arc::<PartFile>::clone(&part);
+        let (target, plan_range) = (Arc::<PartFile>::clone(&part), range.clone());
         let fetched = self.fetch(target, range, have, self.getter.order.effort).await;
         let part = Arc::try_unwrap(part).map_err(|_| {
             Error::new(Kind::Internal, format!("{} is still being written", self.path.display()))
         })?;
         match fetched {
             Ok((bytes, downloaded)) => {
+                // A later answer may have been of another version than the first, and then is all that is here.
+                let remote = self.source.remote();
+                let checksums = self.all_checksums(plan_range.as_ref());
                 part.finish(bytes, &checksums, remote.modified).await?;
                 Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
             }
@@ -79,8 +82,7 @@ impl FileJob<'_> {
         let range = self.range(&remote)?;
         let checksums = self.all_checksums(range.as_ref());
         let start = range.as_ref().map_or(0, |range| range.start);
-        let proven = !self.source.validators().is_empty();
-        let target = Arc::new(PipeTarget::new(sink, start, proven, &checksums));
+        let target = Arc::new(PipeTarget::new(sink, start, remote.clone(), &checksums));
         self.found(&remote, range.as_ref(), 0);
         let effort = Effort {
             per_server: 1,

@@ -82,8 +82,10 @@ impl App {
 
 impl Job<'_> {
     async fn run(&self) -> Result<Imported> {
+        let waits = |why: Option<&str>| self.waits(why);
+        let ImportRequest { source, fetch, .. } = self.request;
         let source = tokio::select! {
-            source = Source::find(&self.request.source, &self.request.fetch) => source?,
+            source = Source::find(source, fetch, true, &waits) => source?,
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
         tokio::select! {
@@ -116,6 +118,15 @@ impl Job<'_> {
                 done
             }
         }
+    }
+
+    /// A server that is asked what there is has said nothing yet, or is to be asked again.
+    fn waits(&self, why: Option<&str>) {
+        let text = match why {
+            Some(why) => format!("waiting: {why}"),
+            None => "waiting for the server's first answer".to_owned(),
+        };
+        self.events.send(Event::Notice { id: None, text });
     }
 
     fn session(&self) -> Result<Arc<Torrents>> {

@@ -119,16 +119,18 @@ impl Job<'_> {
         let effort = self.effort(several);
         let stored = opened.store.stored();
         let lacks = |file: &File| missing.overlaps(&file.range);
+        // Of a file by itself; a folder is begun with its listing.
+        let mut first = found.first.into_inner();
         let files = found.files.into_iter().zip(&opened.files).enumerate();
         // One by one: there may be a million files.
         let mut jobs =
             files.filter(|(_, (_, file))| lacks(file)).map(|(number, (found_file, file))| {
                 let (_, remote) = found_file;
-                let proven = remote.validator.is_some();
                 let pressure = Arc::clone(&self.app.pressure);
-                let target =
-                    ImportTarget::new(Arc::clone(writer), pressure, file.range.start, proven);
-                let source = Source::new(vec![Mirror::new(Arc::clone(&found.protocol), remote)])?;
+                let (writer, start) = (Arc::clone(writer), file.range.start);
+                let target = ImportTarget::new(writer, pressure, start, remote.clone());
+                let mirror = Mirror::begun(Arc::clone(&found.protocol), remote, first.take());
+                let source = Source::new(vec![mirror])?;
                 let (have, sink) = (have(&stored, &file.range), filling.sink(number));
                 let limits = vec![Arc::clone(&limit)];
                 let fetch = Fetch::new(source, Arc::new(target), None, &have, effort, limits, sink);
@@ -223,6 +225,7 @@ impl Job<'_> {
             held: self.app.pool.held() as u64,
             eta_seconds: bytes.saturating_sub(stored).checked_div(store_rate),
             state,
+            trouble: filling.trouble(),
             ..Progress::default()
         }));
     }
@@ -259,6 +262,13 @@ impl Filling {
     fn received(&self) -> u64 {
         let running: u64 = self.running.lock().values().map(|snapshot| snapshot.received).sum();
         running + self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Of a file that waits, while no other comes.
+    fn trouble(&self) -> Option<String> {
+        let running = self.running.lock();
+        let waits = running.values().all(|snapshot| snapshot.trouble.is_some());
+        running.values().next().filter(|_| waits).and_then(|snapshot| snapshot.trouble.clone())
     }
 
     fn connections(&self) -> usize {

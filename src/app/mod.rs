@@ -5,6 +5,7 @@
 //! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
 
 mod adopt;
+mod asking;
 mod attach;
 mod books;
 mod check;

@@ -120,7 +120,8 @@ mod tests {
             ((*path).to_owned(), remote)
         };
         let files = files.iter().map(file).collect();
-        RemoteFiles { protocol: Arc::clone(&protocol), name: "n".into(), files }
+        let first = parking_lot::Mutex::default();
+        RemoteFiles { protocol: Arc::clone(&protocol), name: "n".into(), files, first }
     }
 
     fn likeness(was: &[(&str, Option<u64>, &str)], is: &[(&str, Option<u64>, &str)]) -> Likeness {

@@ -1,7 +1,9 @@
 //! What the user named, found: a torrent by its file, its URL or a magnet link, or files at a server.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -11,9 +13,9 @@ use super::{
     magnet::Magnet,
 };
 use crate::{
-    downloads::find,
+    downloads::{Asking, Waits},
     error::{Error, Kind, Result},
-    protocols::{Found, Protocol, Protocols, Remote, Wanted, next},
+    protocols::{Begun, ByteStream, Found, Protocol, Protocols, Remote, Wanted, next, no_url},
     torrents::bencode::MAX_INPUT,
 };
 
@@ -26,31 +28,51 @@ pub(super) enum Source {
 }
 
 /// One file at a server, or all below a folder.
-#[derive(Debug)]
 pub(super) struct RemoteFiles {
     pub(super) protocol: Arc<dyn Protocol>,
     /// Of the file, or of the folder.
     pub(super) name: String,
     /// Each with its path in the import: safe, none twice; below `name` where it is a folder.
     pub(super) files: Vec<(String, Remote)>,
+    /// All bytes of the one file, where the first request brought them.
+    pub(super) first: Mutex<Option<ByteStream>>,
+}
+
+impl fmt::Debug for RemoteFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteFiles").field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 /// So many bytes tell whether a file is a torrent.
 const HEAD: u64 = 24;
 
 impl Source {
-    pub(super) async fn find(text: &str, order: &FetchOrder) -> Result<Self> {
+    /// Where a file is no torrent its bytes are `wanted`, or it is only looked at. `waits` is told while a server is
+    /// silent or to be asked again.
+    pub(super) async fn find(
+        text: &str,
+        order: &FetchOrder,
+        wanted: bool,
+        waits: Waits<'_>,
+    ) -> Result<Self> {
         let scheme = text.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
         match scheme.as_str() {
             "magnet" => Ok(Self::Magnet(text.to_owned(), Magnet::parse(text)?)),
-            _ if text.contains("://") => Self::at_server(text, order).await,
+            _ if text.contains("://") => Self::at_server(text, order, wanted, waits).await,
             _ => read(text).await.map(Self::Torrent),
         }
     }
 
-    async fn at_server(text: &str, order: &FetchOrder) -> Result<Self> {
+    async fn at_server(
+        text: &str,
+        order: &FetchOrder,
+        wanted: bool,
+        waits: Waits<'_>,
+    ) -> Result<Self> {
         // The text may hold a password.
-        let bad = |e| Error::new(Kind::InvalidInput, "the source is not a URL").because(e);
+        let bad =
+            |e| Error::new(Kind::InvalidInput, "the source is not a URL").because(no_url(text, e));
         let url = Url::parse(text).map_err(bad)?;
         let protocols = Protocols::new(order.options.clone());
         let protocol = protocols.of(&url, order.protocol.as_deref())?;
@@ -58,15 +80,21 @@ impl Source {
         let hidden = |e| if is_torrent_name(url.path()) { without_path(&url, e) } else { e };
         // Whoever asked stops this by dropping it.
         let never = CancellationToken::new();
-        let found = find(&protocol, &url, order.effort.max_tries, &never).await;
-        match found.map_err(hidden)? {
+        let asking = Asking { max_tries: order.effort.max_tries, cancel: &never, waits };
+        let begun = match wanted && !order.beside {
+            true => asking.begin(&protocol, &url).await,
+            false => asking.probe(&protocol, &url).await,
+        };
+        let Begun { found, mut first } = begun.map_err(hidden)?;
+        match found {
             Found::File(remote) => {
-                if is_torrent(&*protocol, &remote).await.map_err(hidden)? {
-                    return fetch(&*protocol, &remote).await.map_err(hidden).map(Self::Torrent);
+                if is_torrent(&*protocol, &remote, &mut first).await.map_err(hidden)? {
+                    let bytes = fetch(&*protocol, &remote, first).await;
+                    return bytes.map_err(hidden).map(Self::Torrent);
                 }
                 let name = file_name(&remote)?;
                 let files = vec![(name.clone(), remote)];
-                Ok(Self::Files(RemoteFiles { protocol, name, files }))
+                Ok(Self::Files(RemoteFiles { protocol, name, files, first: Mutex::new(first) }))
             }
             Found::Folder(listing) => {
                 let name = folder_name(&listing)?;
@@ -77,7 +105,7 @@ impl Source {
                     let text = format!("folder {name:?} has no files");
                     return Err(Error::new(Kind::NotFound, text));
                 }
-                Ok(Self::Files(RemoteFiles { protocol, name, files }))
+                Ok(Self::Files(RemoteFiles { protocol, name, files, first: Mutex::default() }))
             }
         }
     }
@@ -87,8 +115,13 @@ fn is_torrent_name(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".torrent")
 }
 
-/// By its type or name; else by its first bytes, where it is no longer than a torrent may be.
-async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
+/// By its type or name; else by its first bytes, where it is no longer than a torrent may be. What is read of `first` for
+/// that is put back.
+async fn is_torrent(
+    protocol: &dyn Protocol,
+    remote: &Remote,
+    first: &mut Option<ByteStream>,
+) -> Result<bool> {
     let by_type = remote.content_type.as_deref().is_some_and(|t| t.contains("x-bittorrent"));
     let named = remote.name.as_deref().is_some_and(is_torrent_name);
     if by_type
@@ -101,17 +134,27 @@ async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
     if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
         return Ok(false);
     }
-    let mut head = Vec::new();
-    let mut stream = protocol.open(remote, Wanted { start: 0, end: Some(HEAD) }).await?;
-    while let Some(bytes) = next(&mut stream).await {
-        match bytes {
-            Ok(bytes) => head.extend_from_slice(&bytes),
+    let begun = first.is_some();
+    let mut stream = match first.take() {
+        Some(first) => first,
+        None => protocol.open(remote, Wanted { start: 0, end: Some(HEAD) }).await?,
+    };
+    let (mut head, mut seen) = (Vec::new(), Vec::new());
+    while (head.len() as u64) < HEAD {
+        match next(&mut stream).await {
+            Some(Ok(bytes)) => {
+                head.extend_from_slice(&bytes);
+                seen.push(Ok(bytes));
+            }
             // It is shorter than that: whatever it is, it is no torrent.
-            Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
-            Err(e) => return Err(e),
+            None => break,
+            Some(Err(e)) if e.kind() == Kind::Corrupt => break,
+            Some(Err(e)) => return Err(e),
         }
     }
-    Ok(begins_like_a_torrent(&head))
+    let is_torrent = head.len() as u64 >= HEAD && begins_like_a_torrent(&head);
+    *first = begun.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
+    Ok(is_torrent)
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.
@@ -139,9 +182,16 @@ async fn read(path: &str) -> Result<Vec<u8>> {
     }
 }
 
-async fn fetch(protocol: &dyn Protocol, remote: &Remote) -> Result<Vec<u8>> {
+async fn fetch(
+    protocol: &dyn Protocol,
+    remote: &Remote,
+    first: Option<ByteStream>,
+) -> Result<Vec<u8>> {
     let whole = Wanted { start: 0, end: remote.len };
-    let mut stream = protocol.open(remote, whole).await?;
+    let mut stream = match first {
+        Some(first) => first,
+        None => protocol.open(remote, whole).await?,
+    };
     let mut bytes = Vec::new();
     while let Some(part) = next(&mut stream).await.transpose()? {
         if bytes.len() + part.len() > MAX_INPUT {

@@ -17,6 +17,12 @@ pub(super) fn style(file: &Fetching) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates are constants and parse")
 }
 
+/// Whether nothing more is shown of it.
+pub(super) fn is_over(file: &Fetching) -> bool {
+    let asked = file.state == "probing" && file.connections == 0 && file.trouble.is_none();
+    asked || ["done", "failed", "paused"].contains(&file.state)
+}
+
 /// Which parts are here (`=`), being fetched (`>`), failed (`!`) or not here (`.`), then figures and the name. Fits a
 /// terminal of 100 columns in the usual case; the name is cut where it does not.
 pub(super) fn message(file: &Fetching) -> String {
@@ -24,6 +30,9 @@ pub(super) fn message(file: &Fetching) -> String {
     let map = if file.map.is_empty() { String::new() } else { format!("[{}] ", file.map) };
     if let Some(trouble) = &file.trouble {
         return format!("{map}waiting: {} {name}", plain(trouble));
+    }
+    if file.state == "probing" {
+        return format!("waiting for the server's first answer {name}");
     }
     let size = match file.bytes {
         Some(bytes) => format!("{}/{}", ByteSize(file.stored), ByteSize(bytes)),
@@ -79,6 +88,12 @@ mod tests {
         assert_eq!(message(&file()), "[=>..] ↓ 100 MiB/s 1 GiB/4 GiB ETA 30s 4× f.iso");
         let unknown = Fetching { bytes: None, map: String::new(), eta_seconds: None, ..file() };
         assert_eq!(message(&unknown), "↓ 100 MiB/s 1 GiB 4× f.iso");
+        let asks = Fetching { state: "probing", bytes: None, map: String::new(), ..file() };
+        assert_eq!(message(&asks), "waiting for the server's first answer f.iso");
+        let refused = Fetching { connections: 0, trouble: Some("x: 503".into()), ..asks.clone() };
+        assert_eq!(message(&refused), "waiting: x: 503 f.iso");
+        assert!(!is_over(&asks) && !is_over(&refused));
+        assert!(is_over(&Fetching { connections: 0, ..asks }));
         let waits = Fetching { trouble: Some("x: 503".into()), ..file() };
         assert_eq!(message(&waits), "[=>..] waiting: x: 503 f.iso");
     }

@@ -28,6 +28,7 @@ use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
     events::EventSink,
+    protocols::no_url,
     units::ByteSize,
 };
 
@@ -219,7 +220,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url> {
     parsed.map_err(|e| {
         let shown = text.split(['?', '@']).next().unwrap_or_default();
         let shown = if text.contains('@') { "a URL" } else { shown };
-        Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(e)
+        Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(no_url(text, e))
     })
 }
 
@@ -231,6 +232,8 @@ mod tests {
     fn a_url_without_a_scheme_is_http_and_a_bad_one_is_told_without_its_password() {
         assert_eq!(parse_url("x.example:81/a").unwrap().as_str(), "http://x.example:81/a");
         assert_eq!(parse_url("ftp://x/a").unwrap().scheme(), "ftp");
+        let e = parse_url("http://[fe80::1%25eth0]/a").unwrap_err();
+        assert!(e.report().contains("zone"), "{}", e.report());
         let e = parse_url("http://u:hunter2@x:port/").unwrap_err();
         assert!(!e.report().contains("hunter2"), "{}", e.report());
     }

@@ -124,7 +124,7 @@ impl Reporter {
         if !self.out.shows_bars() {
             return;
         }
-        if ["done", "failed", "paused"].contains(&file.state) {
+        if fetching::is_over(file) {
             if let Some(bar) = self.bars.remove(&file.path) {
                 bar.finish_and_clear();
             }
@@ -173,6 +173,10 @@ fn message(p: &Progress) -> String {
     let rate = |rate: u64| format!("{}/s", ByteSize(rate));
     if p.state == "metadata" {
         return format!("waiting for the torrent's metadata, {} peers", p.peers);
+    }
+    if let Some(trouble) = &p.trouble {
+        let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
+        return format!("☁ {stored} waiting: {}", plain(trouble));
     }
     let eta = p.eta_seconds.map(|s| format!(" ETA {}", short_time(s))).unwrap_or_default();
     let held = match p.state {
@@ -266,6 +270,8 @@ mod tests {
         };
         assert_eq!(message(&progress), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers");
         let url = Progress { state: "fetching", ..progress };
+        let waits = Progress { trouble: Some("x: 503".into()), ..url.clone() };
+        assert_eq!(message(&waits), "☁ 512 MiB/1 GiB waiting: x: 503");
         assert_eq!(message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{checksum, source::find};
+use super::{Asking, checksum};
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Algorithm, Digest, Found, Protocol, Wanted, next, place},
+    protocols::{Algorithm, Begun, Digest, Found, Protocol, Wanted, next, place},
 };
 
 /// The endings that are tried, the usual first.
@@ -59,10 +59,13 @@ async fn read(
     cancel: &CancellationToken,
 ) -> Result<String> {
     let no_file = || Error::new(Kind::NotFound, format!("{} is no file", place(at)));
-    let Found::File(remote) = find(protocol, at, max_tries, cancel).await? else {
-        return Err(no_file());
+    let asking = Asking { max_tries, cancel, waits: &|_| {} };
+    let Begun { found, first } = asking.begin(protocol, at).await?;
+    let Found::File(remote) = found else { return Err(no_file()) };
+    let mut stream = match first {
+        Some(first) => first,
+        None => protocol.open(&remote, Wanted { start: 0, end: remote.len }).await?,
     };
-    let mut stream = protocol.open(&remote, Wanted { start: 0, end: remote.len }).await?;
     let mut bytes = Vec::new();
     while let Some(part) = next(&mut stream).await.transpose()? {
         bytes.extend_from_slice(&part);

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,11 +21,12 @@ use super::{
     holes::{Cell, Cut, Holes},
     source::Source,
     target::Target,
-    worker::{Ended, Run, work},
+    worker::{Ended, FirstRun, Run, work, work_on},
 };
 use crate::{
     backends::Backoff,
     error::{Error, Kind, Result},
+    protocols::ByteStream,
     rate::RateLimit,
     storage::RangeSet,
     units::MIB,
@@ -97,6 +98,8 @@ pub(super) struct Shared {
     pub(super) source: Source,
     pub(super) target: Arc<dyn Target>,
     pub(super) holes: Mutex<Holes>,
+    /// The answer to the first request is still being read.
+    pub(super) first_open: AtomicBool,
     limits: Vec<Arc<RateLimit>>,
     received: AtomicU64,
 }
@@ -121,6 +124,8 @@ pub struct Fetch {
     pub(super) effort: Effort,
     /// What of the file is wanted; `None` where not even its length is known: all that comes.
     pub(super) range: Option<Range<u64>>,
+    /// That was said by whoever wants it; else it is the file's length.
+    pub(super) part: bool,
     pub(super) sink: SnapshotSink,
     pub(super) tries: Tries,
 }
@@ -143,12 +148,14 @@ impl Fetch {
         limits: Vec<Arc<RateLimit>>,
         sink: SnapshotSink,
     ) -> Self {
+        let part = range.is_some();
         let range = range.or_else(|| source.len().map(|len| 0..len));
         let holes = Holes::new(range.clone().unwrap_or(0..0), have, effort.min_split, effort.cut);
         let (holes, received) = (Mutex::new(holes), AtomicU64::new(0));
-        let shared = Arc::new(Shared { source, target, holes, limits, received });
+        let first_open = AtomicBool::new(false);
+        let shared = Arc::new(Shared { source, target, holes, first_open, limits, received });
         let tries = Tries::new(effort.max_tries);
-        Self { shared, effort, range, sink, tries }
+        Self { shared, effort, range, part, sink, tries }
     }
 
     /// Runs until the target has been given every wanted byte. What it has when this ends otherwise, it keeps.
@@ -157,11 +164,12 @@ impl Fetch {
     /// `Cancelled`; `Changed` when it is not the file any more that was probed; what the server said last when it is
     /// given up; what the target says.
     pub async fn run(mut self, cancel: &CancellationToken) -> Result<Fetched> {
+        let first = self.shared.source.take_first();
         let done = match &self.range {
             Some(range) if self.shared.source.ranges() || range.is_empty() => {
-                self.in_parts(cancel).await
+                self.in_parts(first, cancel).await
             }
-            _ => self.in_one_pass(cancel).await,
+            _ => self.in_one_pass(first, cancel).await,
         };
         (self.sink)(self.snapshot(0, None));
         match done {
@@ -175,28 +183,46 @@ impl Fetch {
         }
     }
 
-    async fn in_parts(&mut self, cancel: &CancellationToken) -> Result<u64> {
+    async fn in_parts(
+        &mut self,
+        first: Option<ByteStream>,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
         let mut team = Team::new(&self.effort, self.shared.source.mirrors().len());
+        let from_start = self.range.as_ref().is_some_and(|range| range.start == 0);
+        if let Some(stream) = first.filter(|_| from_start) {
+            team.begin(FirstRun::begin(&self.shared, stream, team.most));
+        }
         let mut checkpoints = Checkpoints::new(Arc::clone(&self.shared.target));
         let done = self.rounds(&mut team, &mut checkpoints, cancel).await;
         team.workers.shutdown().await;
         // One that is under way must not write what it knows after whoever comes next.
         checkpoints.settle().await;
-        match done {
-            Err(error) if error.kind() == Kind::Unsupported && self.whole_file() => {
-                // What is here is given up for that, so the server is asked whether it gives no ranges any more.
-                match self.gives_whole_only().await {
-                    true => self.in_one_pass(cancel).await,
-                    false => Err(error),
-                }
-            }
-            done => done,
+        let Err(error) = done else { return done };
+        match self.anew(&error).await {
+            Some(first) => self.in_one_pass(first, cancel).await,
+            None => Err(error),
         }
     }
 
-    async fn gives_whole_only(&self) -> bool {
+    /// Whether the file is to be fetched in one pass, since `error` says that parts of it do not come: the server gives
+    /// the whole file only, or it is another version and nothing is here of the one before. With the stream of that pass
+    /// where a request like the first brings it. What is here is given up for that, so the server is asked.
+    async fn anew(&self, error: &Error) -> Option<Option<ByteStream>> {
+        let is_worth = match error.kind() {
+            Kind::Unsupported => true,
+            Kind::Changed => self.shared.holes.lock().done() == 0,
+            _ => false,
+        };
+        if !is_worth || !self.whole_file() {
+            return None;
+        }
         let mirror = &self.shared.source.mirrors()[0];
-        mirror.find_again().await.is_ok() && !mirror.remote().ranges
+        if let Some(first) = mirror.begin_again().await.ok()? {
+            return Some(Some(first));
+        }
+        let whole_only = mirror.find_again().await.is_ok() && !mirror.remote().ranges;
+        whole_only.then_some(None)
     }
 
     async fn rounds(
@@ -286,8 +312,10 @@ impl Fetch {
             error.kind(),
             Kind::RateLimited | Kind::Unavailable | Kind::Network | Kind::PermissionDenied
         );
-        if refused && others > 0 && crowded {
-            // It serves the others: this one was one too many.
+        let covered = mirror == 0 && self.shared.first_open.load(Ordering::Relaxed);
+        if refused && others > 0 && (crowded || covered) {
+            // It serves the others: this one was one too many. The first answer has everything, whatever a server says
+            // to later requests.
             tracing::debug!("{}; going on with {others} connections", error.report());
             team.most = others;
             return Ok(None);
@@ -346,6 +374,13 @@ impl Team {
         let most = effort.split.min(effort.per_server.saturating_mul(mirrors)).max(1);
         let good = vec![true; mirrors];
         Self { workers: JoinSet::new(), at: HashMap::new(), good, wanted: most, most, content: 0 }
+    }
+
+    fn begin(&mut self, first: Option<FirstRun>) {
+        if let Some(first) = first {
+            let id = self.workers.spawn(work_on(first)).id();
+            self.at.insert(id, 0);
+        }
     }
 
     /// The good mirror with the fewest workers, if it may have one more.
@@ -434,7 +469,10 @@ impl Tries {
         }
         self.not_before = Instant::now() + self.backoff.next_wait().max(asked);
         self.trouble = Some(error.report());
-        tracing::debug!("{}; try {} of {}", error.report(), self.failed, self.most);
+        let wait = self.not_before.saturating_duration_since(Instant::now());
+        let (failed, most) = (self.failed, self.most);
+        let text = error.report();
+        tracing::info!("{text}; try {failed} of {most}, again in {:.1} s", wait.as_secs_f64());
         true
     }
 

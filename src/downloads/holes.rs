@@ -19,6 +19,8 @@ struct Run {
     written: u64,
     granted: u64,
     end: u64,
+    /// The server has agreed to give it.
+    answered: bool,
 }
 
 /// How holes are cut into runs.
@@ -103,36 +105,53 @@ impl Holes {
     /// A run for a worker, of `workers` that are without one: from what is nobody's, else the second half of what the
     /// slowest still has before it. `None` when there is nothing that is worth a request.
     pub fn take(&mut self, workers: usize) -> Option<(RunId, Range<u64>)> {
-        let range = self.take_left(workers).or_else(|| self.steal())?;
+        let range = self.next_left(workers).or_else(|| self.steal())?;
+        Some(self.begin(range, false))
+    }
+
+    /// The run of an answer that is here already and gives everything from the start of the range on, for one of
+    /// `workers`. Where others have two turns this is as long as both: another run would take a request. `None` when the
+    /// start of the range is not left.
+    pub fn take_first(&mut self, workers: usize) -> Option<(RunId, Range<u64>)> {
+        let hole = self.left.iter().next().filter(|hole| hole.start == self.range.start)?;
+        let range = match self.cut {
+            Cut::Even => {
+                let both = self.turn(workers).saturating_mul(2);
+                hole.start..hole.start + self.part(hole.end - hole.start, workers, both)
+            }
+            Cut::InOrder(grain) => in_order(&hole, grain),
+        };
+        Some(self.begin(range, true))
+    }
+
+    fn begin(&mut self, range: Range<u64>, answered: bool) -> (RunId, Range<u64>) {
+        self.left.remove(range.clone());
+        self.failed.remove(range.clone());
         let id = RunId(self.next);
         self.next += 1;
         let Range { start, end } = range;
-        self.runs.insert(id, Run { written: start, granted: start, end });
-        Some((id, range))
+        self.runs.insert(id, Run { written: start, granted: start, end, answered });
+        (id, start..end)
     }
 
-    fn take_left(&mut self, workers: usize) -> Option<Range<u64>> {
-        let range = match self.cut {
+    fn next_left(&mut self, workers: usize) -> Option<Range<u64>> {
+        match self.cut {
             Cut::Even => {
                 let turn = self.turn(workers);
                 let longest = self.left.iter().max_by_key(|hole| hole.end - hole.start)?;
-                let len = longest.end - longest.start;
-                let parts = (len / self.min_split).min(workers as u64).max(1);
-                let part = len.div_ceil(parts).min(turn);
-                // What is behind it must not become too short.
-                let part = if len - part < self.min_split { len } else { part };
-                longest.start..longest.start + part
+                let part = self.part(longest.end - longest.start, workers, turn);
+                Some(longest.start..longest.start + part)
             }
-            Cut::InOrder(grain) => {
-                let first = self.left.iter().next()?;
-                let grain = grain.max(1);
-                let next = (first.start / grain + 1).saturating_mul(grain);
-                first.start..first.end.min(next)
-            }
-        };
-        self.left.remove(range.clone());
-        self.failed.remove(range.clone());
-        Some(range)
+            Cut::InOrder(grain) => Some(in_order(&self.left.iter().next()?, grain)),
+        }
+    }
+
+    /// How much of a hole of `len` bytes one of `workers` takes, `most` at the most.
+    fn part(&self, len: u64, workers: usize, most: u64) -> u64 {
+        let parts = (len / self.min_split).min(workers as u64).max(1);
+        let part = len.div_ceil(parts).min(most);
+        // What is behind it must not become too short.
+        if len - part < self.min_split { len } else { part }
     }
 
     /// The longest run, where `workers` begin.
@@ -152,6 +171,42 @@ impl Holes {
         let taken = middle..victim.end;
         victim.end = middle;
         Some(taken)
+    }
+
+    /// Notes that the server has agreed to give the run.
+    pub fn answered(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.answered = true;
+        }
+    }
+
+    /// Lets a run go on behind its end: over what is nobody's, or over the run of another that has no answer yet, which
+    /// then is over. `false` where others are at work behind it, or there is nothing more.
+    pub fn go_on(&mut self, id: RunId) -> bool {
+        let Some(end) = self.runs.get(&id).map(|run| run.end) else { return false };
+        let hole = self.left.iter().find(|hole| hole.start == end);
+        let waits = |run: &Run| !run.answered && run.granted == end && run.written == end;
+        let waiting = self.runs.iter().find(|(other, run)| **other != id && waits(run));
+        let next = match (hole, waiting.map(|(other, run)| (*other, run.end))) {
+            (Some(hole), _) => {
+                let next = match self.cut {
+                    Cut::Even => hole,
+                    Cut::InOrder(grain) => in_order(&hole, grain),
+                };
+                self.left.remove(next.clone());
+                self.failed.remove(next.clone());
+                next.end
+            }
+            (None, Some((other, next))) => {
+                self.runs.remove(&other);
+                next
+            }
+            (None, None) => return false,
+        };
+        self.runs.get_mut(&id).is_some_and(|run| {
+            run.end = next;
+            true
+        })
     }
 
     /// How many of `len` bytes that came are still the run's: fewer where another took over its end, 0 when it is over.
@@ -215,6 +270,13 @@ impl Holes {
     }
 }
 
+/// The first of `hole`, up to the next multiple of `grain`.
+fn in_order(hole: &Range<u64>, grain: u64) -> Range<u64> {
+    let grain = grain.max(1);
+    let next = (hole.start / grain + 1).saturating_mul(grain);
+    hole.start..hole.end.min(next)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -253,6 +315,46 @@ mod tests {
         assert_eq!(holes(8 * TURN, MIB, Cut::Even).take(1).unwrap().1, 0..8 * TURN);
         let short = holes(8 * TURN - 8, MIB, Cut::Even).take(4).unwrap().1;
         assert_eq!(short, 0..2 * TURN - 2, "one turn is enough");
+    }
+
+    #[test]
+    fn the_first_answer_has_both_turns_and_the_others_have_theirs() {
+        let mut h = holes(8 * TURN, MIB, Cut::Even);
+        assert_eq!(h.take_first(4).unwrap().1, 0..2 * TURN);
+        let others: Vec<_> =
+            (0..6).map(|n: usize| h.take(3_usize.saturating_sub(n).max(1)).unwrap().1).collect();
+        for (turn, range) in (2..).zip(&others) {
+            assert_eq!(*range, turn * TURN..(turn + 1) * TURN);
+        }
+        let mut short = holes(100, 10, Cut::Even);
+        let runs = [short.take_first(4), short.take(3), short.take(2), short.take(1)];
+        assert_eq!(runs.map(|run| run.unwrap().1), [0..25, 25..50, 50..75, 75..100]);
+        assert_eq!(holes(30, 1, Cut::InOrder(10)).take_first(3).unwrap().1, 0..10);
+        let begun = RangeSet::from(0..1);
+        assert!(Holes::new(0..30, &begun, 1, Cut::Even).take_first(3).is_none());
+    }
+
+    #[test]
+    fn the_first_answer_goes_on_until_others_are_at_work_behind_it() {
+        for cut in [Cut::Even, Cut::InOrder(10)] {
+            let mut h = holes(40, 10, cut);
+            let (first, _) = h.take_first(4).unwrap();
+            let others: Vec<_> = (1..4).map(|n| h.take(4 - n).unwrap()).collect();
+            assert_eq!(h.grant(first, 40), 10);
+            assert!(h.go_on(first), "the next has no answer yet");
+            assert_eq!(h.grant(first, 30), 10);
+            assert!(h.has_come(others[0].0), "whose run is over");
+            h.give_back(others[0].0);
+            h.give_back(others[1].0);
+            assert!(h.go_on(first), "the next was refused");
+            assert_eq!(h.grant(first, 30), 10);
+            h.answered(others[2].0);
+            assert!(!h.go_on(first), "the next is served");
+            h.wrote(first, 30);
+            h.grant(others[2].0, 10);
+            h.wrote(others[2].0, 10);
+            assert!(h.is_complete() && !h.go_on(first), "{cut:?}");
+        }
     }
 
     #[test]
@@ -299,6 +401,8 @@ mod tests {
         Grant(usize, u64),
         Wrote(usize, u64),
         GiveBack(usize),
+        Answered(usize),
+        GoOn(usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -307,6 +411,8 @@ mod tests {
             4 => (0usize..6, 0u64..40).prop_map(|(n, len)| Op::Grant(n, len)),
             4 => (0usize..6, 0u64..40).prop_map(|(n, len)| Op::Wrote(n, len)),
             1 => (0usize..6).prop_map(Op::GiveBack),
+            1 => (0usize..6).prop_map(Op::Answered),
+            2 => (0usize..6).prop_map(Op::GoOn),
         ]
     }
 
@@ -331,13 +437,16 @@ mod tests {
         #[test]
         fn every_byte_is_in_one_place_and_all_of_them_come_in_the_end(
             start in 0u64..50, len in 0u64..300, min_split in 0u64..20, grain in 0u64..40,
-            known in (0u64..300, 0u64..300),
+            known in (0u64..300, 0u64..300), begun in any::<bool>(),
             ops in prop::collection::vec(op(), 0..80),
         ) {
             let done = RangeSet::from(known.0.min(known.1)..known.0.max(known.1));
             let cut = if grain == 0 { Cut::Even } else { Cut::InOrder(grain) };
             let mut h = Holes::new(start..start + len, &done, min_split, cut);
             let mut ids = Vec::new();
+            if begun {
+                ids.extend(h.take_first(3).map(|(id, _)| id));
+            }
             for op in ops {
                 let nth = |n: usize| ids.get(ids.len().wrapping_sub(1 + n)).copied();
                 match op {
@@ -350,6 +459,8 @@ mod tests {
                     Op::Grant(n, len) => if let Some(id) = nth(n) { h.grant(id, len); },
                     Op::Wrote(n, len) => if let Some(id) = nth(n) { h.wrote(id, len); },
                     Op::GiveBack(n) => if let Some(id) = nth(n) { h.give_back(id); },
+                    Op::Answered(n) => if let Some(id) = nth(n) { h.answered(id); },
+                    Op::GoOn(n) => if let Some(id) = nth(n) { h.go_on(id); },
                 }
                 check(&h, &ids)?;
                 prop_assert!(h.cells(7).len() <= 7);

@@ -15,6 +15,7 @@ use super::target::Target;
 use crate::{
     error::{Error, Kind, Result},
     memory::{BLOCK, BlockPool},
+    protocols::Remote,
     storage::{ImportWriter, Pressure},
 };
 
@@ -28,21 +29,21 @@ pub struct ImportTarget {
     pressure: Arc<Pressure>,
     /// Where the file begins in the import.
     base: u64,
-    /// Whether the server tells one version of the file from another.
-    proven: bool,
+    /// The version that is stored.
+    version: Remote,
     used: AtomicBool,
 }
 
 impl ImportTarget {
-    /// `proven`: the source has a validator, so that a second pass is known to bring the same bytes.
+    /// A second pass must be proven to bring the same version again.
     #[must_use]
     pub fn new(
         writer: Arc<ImportWriter>,
         pressure: Arc<Pressure>,
         base: u64,
-        proven: bool,
+        version: Remote,
     ) -> Self {
-        Self { writer, pressure, base, proven, used: AtomicBool::new(false) }
+        Self { writer, pressure, base, version, used: AtomicBool::new(false) }
     }
 
     fn pool(&self) -> &BlockPool {
@@ -83,8 +84,10 @@ impl Target for ImportTarget {
     }
 
     /// Of what is stored already the writer passes over the same bytes when they come again.
-    async fn restart(&self) -> Result<()> {
-        if self.proven || !self.used.load(Ordering::Relaxed) {
+    async fn restart(&self, now: &Remote) -> Result<()> {
+        // There is a place for so many bytes and no other number.
+        let fits = now.len == self.version.len;
+        if self.version.is_same(now) || fits && !self.used.load(Ordering::Relaxed) {
             return Ok(());
         }
         let text = "the file would have to come again from its start, and its server does not tell whether it is the same";

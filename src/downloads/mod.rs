@@ -1,5 +1,8 @@
 //! Files at servers brought here: what is fetched when, over how many connections, and what happens after a failure.
 //!
+//! The first request is the download: where its answer has the bytes, the first worker reads it on, and the others begin
+//! beside it. Whatever a server says to them, that answer is the file as long as it goes on.
+//!
 //! The path of a byte: a [`Protocol`](crate::protocols::Protocol) opens a range that a worker was given by the
 //! [`Holes`](holes::Holes); the bytes pass the rate limits and go to the [`Target`], at their positions. A worker
 //! without work takes the second half of the longest run that another still has before it, so that all end together. A
@@ -28,6 +31,6 @@ pub use fetch::{Effort, Fetch, Fetched, Snapshot};
 pub use import::ImportTarget;
 pub use part::{PartFile, PartPlan, Resume, WriteRoom};
 pub use pipe::{PipeTarget, Sink};
-pub use source::{Mirror, Source, find};
+pub use source::{Asking, Mirror, Source, Waits};
 pub use state::State;
 pub use target::Target;

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     backends::local::room_at,
     error::{Error, Kind, Result},
-    protocols::Validator,
+    protocols::{Remote, Validator},
     storage::RangeSet,
     units::ByteSize,
 };
@@ -76,7 +76,7 @@ pub struct PartPlan {
 pub struct PartFile {
     paths: Paths,
     file: Arc<File>,
-    state: PartState,
+    state: Mutex<PartState>,
     written: Arc<Mutex<RangeSet>>,
     /// What the writing thread failed with, until somebody is told.
     failed: Arc<Mutex<Option<Error>>>,
@@ -138,7 +138,7 @@ impl PartFile {
         if done.is_empty() {
             file.set_len(0).map_err(|e| place(&paths.data, e))?;
         }
-        let state = PartState::new(plan.len, plan.range, plan.validators);
+        let state = Mutex::new(PartState::new(plan.len, plan.range, plan.validators));
         let (file, failed) = (Arc::new(file), Arc::default());
         let written = Arc::new(Mutex::new(done.clone()));
         let writer = Writer {
@@ -244,7 +244,7 @@ impl Target for PartFile {
     async fn checkpoint(&self) -> Result<()> {
         self.all_written().await?;
         let (file, written) = (Arc::clone(&self.file), self.written.lock().clone());
-        let state = self.state.with_done(&written);
+        let state = self.state.lock().with_done(&written);
         let Paths { data, state: path, .. } = self.paths.clone();
         blocking(move || {
             let place = |e| Error::io(format!("cannot write {}", data.display()), e);
@@ -254,8 +254,9 @@ impl Target for PartFile {
         .await
     }
 
-    async fn restart(&self) -> Result<()> {
+    async fn restart(&self, now: &Remote) -> Result<()> {
         self.all_written().await?;
+        self.state.lock().is_of(now.len, now.validator.as_ref());
         *self.written.lock() = RangeSet::new();
         let place = |e| Error::io(format!("cannot write {}", self.paths.data.display()), e);
         self.file.set_len(0).map_err(place)

@@ -44,6 +44,14 @@ impl PartState {
         Self { bae_part: FORMAT, len, range, validators, done: Vec::new() }
     }
 
+    /// From now on it is of this version.
+    pub(super) fn is_of(&mut self, len: Option<u64>, validator: Option<&Validator>) {
+        self.len = len;
+        if !validator.is_some_and(|validator| self.validators.contains(validator)) {
+            self.validators = validator.cloned().into_iter().collect();
+        }
+    }
+
     pub(super) fn done(&self) -> RangeSet {
         self.done.iter().map(|(start, end)| *start..*end).collect()
     }

@@ -10,7 +10,10 @@ use super::{
     checksum::{Check, Checksums},
     target::Target,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::Remote,
+};
 
 /// Takes bytes, and waits where the reader is slow.
 pub type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
@@ -19,8 +22,8 @@ pub type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 pub struct PipeTarget {
     state: Arc<Mutex<State>>,
     start: u64,
-    /// Whether the server tells one version of the file from another.
-    proven: bool,
+    /// The version that the reader gets.
+    version: Mutex<Remote>,
 }
 
 struct State {
@@ -37,12 +40,11 @@ impl std::fmt::Debug for PipeTarget {
 }
 
 impl PipeTarget {
-    /// `start` is the first byte that is wanted; `proven`: the source has a validator, so that a second pass is known to
-    /// bring the same bytes.
+    /// `start` is the first byte that is wanted. A second pass must be proven to bring the same version again.
     #[must_use]
-    pub fn new(sink: Sink, start: u64, proven: bool, checksums: &Checksums) -> Self {
+    pub fn new(sink: Sink, start: u64, version: Remote, checksums: &Checksums) -> Self {
         let state = State { sink, next: start, check: checksums.check() };
-        Self { state: Arc::new(Mutex::new(state)), start, proven }
+        Self { state: Arc::new(Mutex::new(state)), start, version: Mutex::new(version) }
     }
 
     /// Holds what the reader got, once that is all, against the checksums.
@@ -75,8 +77,10 @@ impl Target for PipeTarget {
     }
 
     /// Of what the reader has already, the same bytes are passed over when they come again.
-    async fn restart(&self) -> Result<()> {
-        if self.proven || self.state.lock().next == self.start {
+    async fn restart(&self, now: &Remote) -> Result<()> {
+        let mut version = self.version.lock();
+        if version.is_same(now) || self.state.lock().next == self.start {
+            *version = now.clone();
             return Ok(());
         }
         let text = "the file would have to come again from its start, and its server does not tell whether it is the same";
@@ -107,7 +111,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::downloads::checksum::parse;
+    use crate::{downloads::checksum::parse, protocols::Validator};
+
+    fn version(proven: bool) -> Remote {
+        let validator = proven.then(|| Validator::ETag("\"a\"".into()));
+        Remote { validator, ..Remote::at("http://x/f".parse().unwrap()) }
+    }
 
     fn target(proven: bool, md5: &str) -> (PipeTarget, Arc<Mutex<Vec<u8>>>) {
         let got: Arc<Mutex<Vec<u8>>> = Arc::default();
@@ -119,7 +128,7 @@ mod tests {
             })
         };
         let checksums = Checksums::new([parse(&format!("md5={md5}")).unwrap()]);
-        (PipeTarget::new(sink, 3, proven, &checksums), got)
+        (PipeTarget::new(sink, 3, version(proven), &checksums), got)
     }
 
     const MD5_ABC: &str = "900150983cd24fb0d6963f7d28e17f72";
@@ -128,7 +137,7 @@ mod tests {
     async fn a_second_pass_brings_only_what_the_reader_has_not() {
         let (target, got) = target(true, MD5_ABC);
         target.write(3, vec!["a".into()]).await.unwrap();
-        target.restart().await.unwrap();
+        target.restart(&version(true)).await.unwrap();
         target.write(3, vec!["ab".into()]).await.unwrap();
         target.write(5, vec!["c".into()]).await.unwrap();
         assert_eq!(*got.lock(), b"abc");
@@ -139,9 +148,11 @@ mod tests {
     async fn nothing_is_left_out_and_nothing_is_begun_anew_unproven() {
         let (target, got) = target(false, MD5_ABC);
         assert_eq!(target.write(4, vec!["b".into()]).await.unwrap_err().kind(), Kind::Internal);
-        target.restart().await.unwrap();
+        target.restart(&version(false)).await.unwrap();
         target.write(3, vec!["x".into()]).await.unwrap();
-        assert_eq!(target.restart().await.unwrap_err().kind(), Kind::Changed);
+        for now in [version(false), version(true)] {
+            assert_eq!(target.restart(&now).await.unwrap_err().kind(), Kind::Changed);
+        }
         assert_eq!(*got.lock(), b"x");
         assert_eq!(target.finish(&"f").unwrap_err().kind(), Kind::Corrupt);
     }

@@ -11,10 +11,14 @@ use crate::{
 };
 
 impl Fetch {
-    pub(super) async fn in_one_pass(&mut self, cancel: &CancellationToken) -> Result<u64> {
+    /// `first` is the first pass, where the first request has brought it.
+    pub(super) async fn in_one_pass(
+        &mut self,
+        mut first: Option<ByteStream>,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
         loop {
-            self.begin_anew().await?;
-            let pass = self.one_pass();
+            let pass = self.one_pass(first.take());
             let error = tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 done = pass => match done {
@@ -34,17 +38,19 @@ impl Fetch {
         }
     }
 
-    async fn begin_anew(&self) -> Result<()> {
-        self.shared.target.restart().await?;
-        let range = self.range.clone().unwrap_or(0..u64::MAX);
-        *self.shared.holes.lock() = Holes::new(range, &RangeSet::new(), u64::MAX, self.effort.cut);
-        Ok(())
-    }
-
-    async fn one_pass(&self) -> Result<u64> {
+    async fn one_pass(&mut self, first: Option<ByteStream>) -> Result<u64> {
+        let stream = match first {
+            Some(first) => first,
+            None => self.open_whole().await?,
+        };
+        let remote = self.shared.source.remote();
+        if !self.part {
+            self.range = remote.len.map(|len| 0..len);
+        }
+        self.shared.target.restart(&remote).await?;
         let range = self.range.clone();
-        let wanted = Wanted { start: 0, end: range.as_ref().map(|range| range.end) };
-        let stream = self.shared.source.mirrors()[0].open(wanted).await?;
+        let holes = range.clone().unwrap_or(0..u64::MAX);
+        *self.shared.holes.lock() = Holes::new(holes, &RangeSet::new(), u64::MAX, self.effort.cut);
         let from = range.as_ref().map_or(0, |range| range.start);
         let len = self.drain(stream, from).await?;
         match range {
@@ -53,6 +59,23 @@ impl Fetch {
             }
             _ => Ok(len),
         }
+    }
+
+    /// By a request like the first where the protocol has such, whose answer is taken for what it is.
+    async fn open_whole(&self) -> Result<ByteStream> {
+        let mirror = &self.shared.source.mirrors()[0];
+        if mirror.begins()
+            && let Some(first) = mirror.begin_again().await?
+        {
+            return Ok(first);
+        }
+        let end = self.range.as_ref().map(|range| range.end);
+        let changed = match mirror.open(Wanted { start: 0, end }).await {
+            Err(e) if e.kind() == Kind::Changed => e,
+            opened => return opened,
+        };
+        // Nothing is here of the version that was found first.
+        mirror.begin_again().await?.ok_or(changed)
     }
 
     /// Hands over what comes, but for what lies before `from`. Returns how much that was.

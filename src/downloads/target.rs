@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::{error::Result, protocols::Remote};
 
 /// A place for one file's bytes. All calls may run at the same time; positions are the file's.
 #[async_trait]
@@ -28,9 +28,9 @@ pub trait Target: Send + Sync + fmt::Debug {
     /// What the place says.
     async fn checkpoint(&self) -> Result<()>;
 
-    /// Forgets all that was taken: the file comes again from its first byte, perhaps another.
+    /// Forgets all that was taken: the file comes again from its first byte, as `now` says of it.
     ///
     /// # Errors
-    /// What the place says.
-    async fn restart(&self) -> Result<()>;
+    /// `Changed` where that cannot be forgotten, and the file may be another; what the place says.
+    async fn restart(&self, now: &Remote) -> Result<()>;
 }

@@ -1,6 +1,10 @@
 //! One connection's work: run after run, until there is none.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -42,13 +46,63 @@ pub(super) async fn work(run: Run, mirror: usize) -> Ended {
             Ok(stream) => stream,
             Err(e) => return Ended::Refused(e),
         };
-        if let Err(ended) = run.fetch(stream, mirror).await {
+        shared.holes.lock().answered(run.id);
+        if let Err(ended) = run.fetch(stream, mirror, false).await {
             return ended;
         }
         drop(run);
         next = Run::begin(&shared, 1);
     }
     Ended::Idle
+}
+
+/// Reads on what the first request brought, as far as nobody else is served behind it, and then works as the others do.
+pub(super) async fn work_on(first: FirstRun) -> Ended {
+    let FirstRun { run, stream, open } = first;
+    let shared = Arc::clone(&run.shared);
+    if let Err(e) = shared.target.room().await {
+        return Ended::Target(e);
+    }
+    if let Err(ended) = run.fetch(stream, 0, true).await {
+        return ended;
+    }
+    drop((run, open));
+    match Run::begin(&shared, 1) {
+        Some(run) => work(run, 0).await,
+        None => Ended::Idle,
+    }
+}
+
+/// The first request's answer, with the run that it begins with.
+pub(super) struct FirstRun {
+    run: Run,
+    stream: ByteStream,
+    open: FirstOpen,
+}
+
+impl FirstRun {
+    /// For one of `workers`, where what is wanted begins with the file. `None` where its first bytes are here already.
+    pub(super) fn begin(shared: &Arc<Shared>, stream: ByteStream, workers: usize) -> Option<Self> {
+        let (id, range) = shared.holes.lock().take_first(workers)?;
+        let run = Run { shared: Arc::clone(shared), id, range };
+        Some(Self { run, stream, open: FirstOpen::new(shared) })
+    }
+}
+
+/// Says while it lives that the first request's answer is being read.
+struct FirstOpen(Arc<Shared>);
+
+impl FirstOpen {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.first_open.store(true, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for FirstOpen {
+    fn drop(&mut self) {
+        self.0.first_open.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A run in a worker's hands; given back when dropped, however that comes.
@@ -66,18 +120,25 @@ impl Run {
         Some(Self { shared: Arc::clone(shared), id, range })
     }
 
-    async fn fetch(&self, mut stream: ByteStream, mirror: usize) -> Result<(), Ended> {
+    /// With `goes_on` the stream has everything from the run's start on, and is read on behind its end where it may be.
+    async fn fetch(
+        &self,
+        mut stream: ByteStream,
+        mirror: usize,
+        goes_on: bool,
+    ) -> Result<(), Ended> {
         let mut batch = Batch::at(self.range.start);
         let came = loop {
-            if self.shared.holes.lock().has_come(self.id) {
+            if self.has_come(goes_on) {
                 break Ok(());
             }
             match next(&mut stream).await {
-                Some(Ok(bytes)) => self.take(bytes, &mut batch).await?,
+                Some(Ok(bytes)) => self.take(bytes, &mut batch, goes_on).await?,
                 Some(Err(e)) => break Err(e),
                 None => break Err(ended_early(&self.shared, mirror)),
             }
-            if batch.is_due() {
+            // A run that is written to its end is over, and could not go on any more.
+            if batch.is_due() && !self.has_come(goes_on) {
                 self.hand_over(&mut batch).await?;
             }
         };
@@ -86,11 +147,22 @@ impl Run {
         came.map_err(Ended::Broke)
     }
 
-    async fn take(&self, mut bytes: Bytes, batch: &mut Batch) -> Result<(), Ended> {
-        let granted = self.shared.holes.lock().grant(self.id, bytes.len() as u64);
-        bytes.truncate(usize::try_from(granted).unwrap_or(usize::MAX));
-        self.shared.arrived(granted).await;
-        batch.push(bytes);
+    fn has_come(&self, goes_on: bool) -> bool {
+        let mut holes = self.shared.holes.lock();
+        holes.has_come(self.id) && !(goes_on && holes.go_on(self.id))
+    }
+
+    async fn take(&self, mut bytes: Bytes, batch: &mut Batch, goes_on: bool) -> Result<(), Ended> {
+        loop {
+            let granted = self.shared.holes.lock().grant(self.id, bytes.len() as u64);
+            let rest = bytes.split_off(usize::try_from(granted).unwrap_or(bytes.len()));
+            self.shared.arrived(granted).await;
+            batch.push(bytes);
+            if rest.is_empty() || self.has_come(goes_on) {
+                break;
+            }
+            bytes = rest;
+        }
         // The next is only read when there is a place for it.
         self.shared.target.room().await.map_err(Ended::Target)
     }

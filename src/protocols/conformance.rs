@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use url::Url;
 
-use super::{Found, Listing, Protocol, Remote, Wanted, next, paths::below};
+use super::{Begun, Found, Listing, Protocol, Remote, Wanted, next, paths::below};
 use crate::error::{Error, Kind, Result};
 
 /// A server whose files the suite can write by another way than the protocol.
@@ -86,6 +86,49 @@ pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
     suite.tells_what_is_forbidden().await;
     if ground.may_stop() {
         suite.notices_that_the_server_has_gone().await;
+    }
+}
+
+/// A file that a server gives in an odd way.
+#[derive(Debug)]
+pub struct Oddity {
+    /// What is odd.
+    pub what: &'static str,
+    pub url: Url,
+    /// What the file is; `None` where that cannot be known, so that it must be an error.
+    pub body: Option<Bytes>,
+}
+
+/// The rule about what is not understood: the bytes that come without an error are the whole file, whatever the server
+/// says of it.
+///
+/// # Panics
+/// When fewer or other bytes count as all, or an error was not needed.
+pub async fn check_oddity(protocol: &dyn Protocol, oddity: &Oddity) {
+    let Oddity { what, url, body } = oddity;
+    let got = async {
+        let Begun { found: Found::File(remote), first } = protocol.begin(url).await? else {
+            panic!("{what}: a file was taken for a folder");
+        };
+        let mut stream = match first {
+            Some(first) => first,
+            None => protocol.open(&remote, Wanted { start: 0, end: remote.len }).await?,
+        };
+        let mut all = Vec::new();
+        loop {
+            match next(&mut stream).await {
+                Some(Ok(bytes)) => all.extend_from_slice(&bytes),
+                None => return Ok(all),
+                Some(Err(e)) => return Err(e),
+            }
+        }
+    };
+    let got: Result<Vec<u8>> = got.await;
+    match (got, body) {
+        (Ok(all), Some(body)) => assert!(all == *body, "{what}: {} bytes as all", all.len()),
+        (Ok(all), None) => panic!("{what}: {} bytes as all", all.len()),
+        (Err(e), Some(_)) => panic!("{what}: it could be known: {}", e.report()),
+        (Err(_), None) => {}
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A protocol turns a URL into bytes and nothing else. [`Protocol::probe`] says what is there (one file, with all that
 //! the server tells of it, or a folder and its files), [`Protocol::open`] gives a range of a file as a stream of
-//! [`Bytes`], as they come off the wire. Which ranges are asked for, how many at once, what happens after a failure and
-//! where the bytes go is decided by `downloads`; so no protocol retries, limits, buffers or writes anything itself.
+//! [`Bytes`], as they come off the wire. [`Protocol::begin`] is both in one request, where a protocol can do that. Which
+//! ranges are asked for, how many at once, what happens after a failure and where the bytes go is decided by `downloads`;
+//! so no protocol retries, limits, buffers or writes anything itself.
 //!
 //! What it refuses: bytes that are not those of the range that was asked for (a server that ignores `Range`, lies about
 //! a length, sends more than asked, or has changed the file), headers and listings without bound, and to carry
@@ -11,6 +12,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod date;
 mod dial;
 mod ftp;
 mod http;
@@ -38,6 +40,7 @@ use crate::error::Result;
 pub use http::Http;
 pub use listing::{Entry, Listing, MAX_ENTRIES};
 pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
+pub use paths::no_url;
 pub use registry::Protocols;
 
 /// Bytes as they come, in order. The first error is the last item.
@@ -87,6 +90,15 @@ impl Remote {
             modified: None,
         }
     }
+
+    /// Whether the server proves that `other` is the same version: by the validator, or by date and length together,
+    /// since machines behind one name may have tags of their own.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let validator = self.validator.is_some() && self.validator == other.validator;
+        let date = self.modified.is_some() && self.modified == other.modified;
+        self.len == other.len && (validator || date && self.len.is_some())
+    }
 }
 
 impl fmt::Debug for Remote {
@@ -98,6 +110,20 @@ impl fmt::Debug for Remote {
             .field("ranges", &self.ranges)
             .field("validator", &self.validator)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the first request of a download brought.
+pub struct Begun {
+    pub found: Found,
+    /// The bytes of the file from the first to the last, where the same answer has them. What is wrong with a later
+    /// request is then no matter, as long as this one goes on.
+    pub first: Option<ByteStream>,
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").field("found", &self.found).finish_non_exhaustive()
     }
 }
 
@@ -184,6 +210,9 @@ impl Algorithm {
 /// All calls may run at the same time, many for one URL. Dropping a future or a stream abandons the call and frees its
 /// connection. Errors name the host and the path, never a password or a query, and carry a
 /// [`Kind`](crate::error::Kind): what may pass by itself has a retryable kind, and nothing else has.
+///
+/// A stream ends without an error only where the server's own words say that it is the end. A length, an end or a range
+/// that was not understood is an error, or is asked for in another way.
 #[async_trait]
 pub trait Protocol: Send + Sync + fmt::Debug {
     /// What is at `url`. Asks the server as little as it takes, and reads no payload beyond a few bytes.
@@ -193,12 +222,22 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// `Unsupported` for what this scheme cannot give (a device, a login that is not known); else a retryable kind.
     async fn probe(&self, url: &Url) -> Result<Found>;
 
+    /// What is at `url`, and the bytes of a file where the answer that tells of it brings them: no second answer has to
+    /// be like the first. The stream is as [`Protocol::open`] gives it for [`Wanted::ALL`].
+    ///
+    /// # Errors
+    /// As [`Protocol::probe`].
+    async fn begin(&self, url: &Url) -> Result<Begun> {
+        Ok(Begun { found: self.probe(url).await?, first: None })
+    }
+
     /// The bytes of `range` of a file that was probed before, in order, exactly as many, or fewer and then an error;
     /// `end` `None` is to the end of the file. `Ok` says that the server has agreed to give this range of this version:
     /// with `remote.validator`, another version is never taken for it.
     ///
     /// The stream ends after the last byte of the range; where the server would go on, it is hung up on. When the file
-    /// ends before the range does, the stream ends with `Corrupt`.
+    /// ends before the range does, the stream ends with `Corrupt`; when it comes shorter than the server said that it is,
+    /// with `Network`.
     ///
     /// # Errors
     /// `Changed` when it is not the version that was probed; `Unsupported` when `range` does not begin at 0 and the

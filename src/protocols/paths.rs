@@ -5,6 +5,19 @@ use url::{Host, Url};
 
 use crate::error::{Error, Kind, Result};
 
+/// Why `text` is no URL, without repeating it.
+#[must_use]
+pub fn no_url(text: &str, error: url::ParseError) -> String {
+    let host = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    match host {
+        Some((host, _)) if host.contains('%') => {
+            "an IPv6 address with a zone (%25eth0) cannot be in a URL here: give the host's name"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// The path of `url` with its percent-escapes undone. No control characters are let through: on a line of FTP they
 /// would be further commands.
 ///

@@ -360,6 +360,7 @@ impl Download {
             held: self.torrent.session().held(),
             eta_seconds: left.checked_div(store_rate),
             state: if self.paused { "paused" } else { self.state },
+            trouble: None,
         }));
         match self.timeout {
             Some(timeout) if !self.paused && self.last_arrival.elapsed() > timeout => {

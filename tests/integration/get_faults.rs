@@ -82,9 +82,10 @@ fn a_file_that_changed_is_told_and_never_stitched() {
     get(&bae, &[&nginx.url("/f/f.bin"), "--fresh"]).expect(0);
     same(&out(&bae, "f.bin"), &new);
 
-    // While it is fetched: the probe sees one version, the ranges another.
+    // While it is fetched: the first answer is of one version and breaks off, the ranges are of another.
     let server = Scripted::start(move |n, request| {
-        Some(ranged(request, &[1; 5000]).with("ETag", format!("\"{}\"", n.min(1))))
+        let answer = ranged(request, &[1; 3_000_000]).with("ETag", format!("\"{}\"", n.min(1)));
+        Some(if n == 0 { answer.cut(2_000_000) } else { answer })
     });
     let bae = Bae::new();
     get(&bae, &[&format!("{}/g", server.url())]).expect(1).says("--fresh");
@@ -178,11 +179,12 @@ fn servers_that_do_not_recover_are_given_up_with_the_right_code() {
 #[test]
 fn what_is_not_the_range_is_never_taken_for_it() {
     let body = random(19, 3 * MIB);
-    // Ranges work for the probe and are ignored afterwards: then all of it in one pass.
+    // Ranges work at first, where the answer breaks off, and are ignored afterwards: then all of it in one pass.
     let ignores = Scripted::start({
         let body = body.clone();
-        move |n, request| {
-            Some(if n == 0 { ranged(request, &body) } else { Answer::new(200, &*body) })
+        move |n, request| match n {
+            0 => Some(ranged(request, &body).cut(2_000_000)),
+            _ => Some(Answer::new(200, &*body)),
         }
     });
     let bae = Bae::new();
@@ -190,20 +192,23 @@ fn what_is_not_the_range_is_never_taken_for_it() {
     same(&out(&bae, "f"), &body);
 
     let other_range = |text: &'static str| {
+        let body = body.clone();
         Scripted::start(move |n, request| match n {
-            0 => Some(ranged(request, &[5; 1000])),
-            _ => Some(Answer::new(206, vec![5; 1000]).with("Content-Range", text)),
+            0 => Some(ranged(request, &body).cut(2_000_000)),
+            _ => Some(Answer::new(206, &body[2_000_000..]).with("Content-Range", text)),
         })
     };
-    for (what, code) in [
-        ("bytes 1-1000/1001", 1),
-        ("bytes 1-999/1000", 1),
-        ("bytes 0-999/2000", 1),
-        ("nonsense", 1),
+    let (last, total) = (body.len() - 1, body.len());
+    for what in [
+        format!("bytes 1999999-{}/{total}", last - 1),
+        format!("bytes 2000001-{last}/{total}"),
+        format!("bytes 2000000-{last}/{}", total + 1),
+        "nonsense".to_owned(),
     ] {
+        let what: &'static str = what.leak();
         let (server, bae) = (other_range(what), Bae::new());
         let ran = get(&bae, &[&format!("{}/f", server.url()), "-x", "1", "-m", "2"]);
-        assert_eq!(ran.code, Some(code), "{what}: {}", ran.stderr);
+        assert_eq!(ran.code, Some(1), "{what}: {}", ran.stderr);
         assert!(!out(&bae, "f").exists(), "{what}");
     }
 }

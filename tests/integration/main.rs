@@ -29,6 +29,7 @@ mod get_protocols;
 mod get_stdout;
 mod guided;
 mod http;
+mod http_answers;
 mod import_url;
 mod input;
 mod layers;

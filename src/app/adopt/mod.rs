@@ -158,7 +158,7 @@ impl App {
     async fn torrent_to_adopt(&self, torrent: &str) -> Result<(Metainfo, Vec<u8>)> {
         let options = FetchOptions { silence: self.config.timeout, ..FetchOptions::default() };
         let order = FetchOrder { options, ..FetchOrder::default() };
-        match Source::find(torrent, &order).await? {
+        match Source::find(torrent, &order, true, &|_| {}).await? {
             Source::Files(_) => {
                 let text = "this is no torrent: only a torrent tells what its files must be";
                 Err(Error::new(Kind::InvalidInput, text).hint("give a .torrent file"))

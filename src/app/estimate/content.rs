@@ -64,7 +64,7 @@ impl Content {
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let source = tokio::select! {
-            source = Source::find(&request.source, &request.fetch) => source?,
+            source = Source::find(&request.source, &request.fetch, false, &|_| {}) => source?,
             () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
         let torrent = match source {

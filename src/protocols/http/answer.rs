@@ -1,14 +1,17 @@
 //! What the head of an answer says of the file, and whether it is the range that was asked for.
 
-use std::ops::Range;
+use std::{ops::Range, time::SystemTime};
 
 use hyper::{Response, StatusCode, header::HeaderMap};
 use url::Url;
 
-use super::{digests, disposition, errors::refused};
+use super::{
+    digests, disposition,
+    errors::{refused, wait_asked},
+};
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Remote, Validator, Wanted, place},
+    protocols::{Remote, Validator, Wanted, date, place},
 };
 
 /// An answer without its body.
@@ -18,44 +21,81 @@ pub(super) struct Head<'a> {
     headers: &'a HeaderMap,
 }
 
+/// What the first answer is.
+#[derive(Debug)]
+pub(super) enum First {
+    /// The file, and where the part of it ends that the body has; `None` where only the end of the body tells.
+    File(Box<Remote>, Option<u64>),
+    /// The server does not have it, or not for us.
+    No(Error),
+    /// Not understood, or a refusal that may be one of the range alone.
+    Unclear(Error),
+}
+
+/// What the body of an answer to a range is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// The range, at least up to here.
+    Part(u64),
+    /// The file from its first byte, and its length where that is told.
+    Whole(Option<u64>),
+    /// The file from its first byte, by a server that has the same version and does not take `If-Range`.
+    Unconditional,
+}
+
 impl<'a> Head<'a> {
     pub(super) fn of<B>(response: &'a Response<B>) -> Self {
         Self { status: response.status(), headers: response.headers() }
     }
 
-    /// The file that a GET of its first byte found at `at`.
-    pub(super) fn remote(&self, asked: &Url, at: Url) -> Result<Remote> {
-        let (len, ranges) = match self.status.as_u16() {
+    /// What a GET found at `at`, with `ranged` one of `bytes=0-`.
+    pub(super) fn first(&self, asked: &Url, at: &Url, ranged: bool) -> First {
+        let no = || refused(at, self.status, self.headers);
+        let (len, end, ranges) = match self.status.as_u16() {
             206 => match self.content_range() {
-                Some((Range { start: 0, end: 1 }, total)) => (total, total.is_some()),
-                _ => return Err(self.unsound(&at, "answers a range it was not asked for")),
+                Some((Range { start: 0, end }, Some(total))) if self.has_len_of(end) => {
+                    (Some(total), Some(end), true)
+                }
+                _ => {
+                    return First::Unclear(
+                        self.unsound(at, "answers a range it was not asked for"),
+                    );
+                }
             },
+            200 | 203 => {
+                let len = self.content_length();
+                (len, len, ranged && len.is_some() && self.takes_ranges())
+            }
             // A range of nothing cannot be given.
-            416 if self.total_of_none() == Some(0) => (Some(0), false),
-            200 | 203 => (self.content_length(), false),
-            204 => (Some(0), false),
-            _ => return Err(refused(&at, self.status, self.headers)),
+            416 if self.total_of_none() == Some(0) => (Some(0), Some(0), false),
+            204 => (Some(0), Some(0), false),
+            401 | 404 | 407 | 410 | 429 => return First::No(no()),
+            // A server that says when it is to be asked again is not asked at once.
+            _ if !ranged || wait_asked(self.headers).is_some() => return First::No(no()),
+            _ => return First::Unclear(no()),
         };
         let whole = self.status != StatusCode::PARTIAL_CONTENT;
-        Ok(Remote {
+        let remote = Remote {
             asked: asked.clone(),
+            url: at.clone(),
             len,
             ranges,
             validator: self.validator(len),
             digests: digests::of(self.headers, whole),
             content_type: self.text("content-type").map(str::to_owned),
             name: self.headers.get("content-disposition").and_then(disposition::name),
-            modified: self.text("last-modified").and_then(|t| httpdate::parse_http_date(t).ok()),
-            url: at,
-        })
+            modified: self.modified(),
+        };
+        First::File(Box::new(remote), end)
     }
 
-    /// Refuses all but an answer whose body begins with `range` of the file that was probed, and has all of it.
-    pub(super) fn gives(&self, range: Wanted, remote: &Remote) -> Result<()> {
+    /// Refuses all but an answer whose body begins with `range` of the version that was found. `conditional`: the server
+    /// was told that version (`If-Range`), so that a 206 is of it unless it says otherwise.
+    pub(super) fn gives(&self, range: Wanted, remote: &Remote, conditional: bool) -> Result<Given> {
         match self.status.as_u16() {
-            206 => self.gives_part(range, remote),
-            200 | 203 => self.gives_whole(range, remote),
-            204 if remote.len == Some(0) => Ok(()),
+            206 => self.gives_part(range, remote, conditional),
+            200 | 203 => self.gives_whole(range, remote, conditional),
+            204 if remote.len == Some(0) => Ok(Given::Whole(Some(0))),
             412 => Err(changed(remote)),
             416 if remote.len.is_none_or(|len| range.start < len) => Err(changed(remote)),
             416 => Err(too_short(remote, remote.len.unwrap_or(0))),
@@ -63,28 +103,36 @@ impl<'a> Head<'a> {
         }
     }
 
-    fn gives_part(&self, range: Wanted, remote: &Remote) -> Result<()> {
+    fn gives_part(&self, range: Wanted, remote: &Remote, conditional: bool) -> Result<Given> {
         let Some((sent, total)) = self.content_range() else {
             return Err(self.unsound(&remote.url, "answers a range without saying which"));
         };
+        let version = self.version(remote, total);
         if total.is_some_and(|total| remote.len.is_some_and(|len| len != total))
-            || !self.is_version(remote, total)
+            || version == Some(false)
         {
             return Err(changed(remote));
         }
-        let as_long = self.content_length().is_none_or(|len| len == sent.end - sent.start);
-        let whole = range.end.is_none_or(|end| end == sent.end);
-        if sent.start == range.start && whole && as_long {
-            return Ok(());
+        if remote.validator.is_some() && !conditional && version.is_none() {
+            let what = "does not say of which version its range is";
+            return Err(self.unsound(&remote.url, what));
+        }
+        // One that ends earlier is a part of the range (RFC 9110, 15.3.7).
+        let within = range.end.is_none_or(|end| sent.end <= end);
+        if sent.start == range.start && within && self.has_len_of(sent.end - sent.start) {
+            return Ok(Given::Part(sent.end));
         }
         Err(self.unsound(&remote.url, "answers another range than it was asked for"))
     }
 
-    fn gives_whole(&self, range: Wanted, remote: &Remote) -> Result<()> {
+    fn gives_whole(&self, range: Wanted, remote: &Remote, conditional: bool) -> Result<Given> {
         let len = self.content_length();
         let other_len = len.is_some_and(|len| remote.len.is_some_and(|known| known != len));
-        if other_len || !self.is_version(remote, len) {
+        if other_len || self.version(remote, len) == Some(false) {
             return Err(changed(remote));
+        }
+        if range.start > 0 && conditional {
+            return Ok(Given::Unconditional);
         }
         if range.start > 0 {
             let text = format!("{}: the server gives the whole file only", place(&remote.url));
@@ -92,19 +140,22 @@ impl<'a> Head<'a> {
         }
         match (len, range.end) {
             (Some(len), Some(end)) if len < end => Err(too_short(remote, len)),
-            _ => Ok(()),
+            _ => Ok(Given::Whole(len)),
         }
     }
 
-    /// Whether this answer is of the version that was probed, as far as it says. What it leaves out is no sign of change.
-    fn is_version(&self, remote: &Remote, len: Option<u64>) -> bool {
-        match &remote.validator {
-            Some(Validator::ETag(tag)) => self.text("etag").is_none_or(|now| now == tag),
-            Some(Validator::Modified(date, was)) => {
-                self.text("last-modified").is_none_or(|now| now == date)
-                    && len.is_none_or(|len| len == *was)
+    /// Whether this answer is of the version that was found; `None` where it does not say. Machines behind one name may
+    /// have tags of their own: date and length outweigh them.
+    fn version(&self, remote: &Remote, len: Option<u64>) -> Option<bool> {
+        let dates = self.modified().zip(remote.modified);
+        let same_date = dates.map(|(now, was)| now == was);
+        let same_len = len.zip(remote.len).is_none_or(|(now, was)| now == was);
+        match remote.validator.as_ref()? {
+            Validator::ETag(tag) => {
+                let same_tag = opaque(self.text("etag")?) == opaque(tag);
+                Some(same_tag || same_date == Some(true) && len.is_some() && same_len)
             }
-            None => true,
+            Validator::Modified(_, was) => Some(same_date? && len.is_none_or(|len| len == *was)),
         }
     }
 
@@ -114,15 +165,34 @@ impl<'a> Head<'a> {
         if let Some(tag) = self.text("etag").filter(strong) {
             return Some(Validator::ETag(tag.to_owned()));
         }
+        self.modified()?;
         Some(Validator::Modified(self.text("last-modified")?.to_owned(), len?))
+    }
+
+    fn modified(&self) -> Option<SystemTime> {
+        date::parse(self.text("last-modified")?)
     }
 
     fn text(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
 
+    /// Beside chunks a length says nothing (RFC 9112, 6.3).
     fn content_length(&self) -> Option<u64> {
-        self.text("content-length")?.parse().ok()
+        if self.headers.contains_key("transfer-encoding") {
+            return None;
+        }
+        number(self.text("content-length")?)
+    }
+
+    fn has_len_of(&self, len: u64) -> bool {
+        self.content_length().is_none_or(|told| told == len)
+    }
+
+    fn takes_ranges(&self) -> bool {
+        self.text("accept-ranges").is_some_and(|units| {
+            units.split(',').any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))
+        })
     }
 
     fn content_range(&self) -> Option<(Range<u64>, Option<u64>)> {
@@ -131,7 +201,8 @@ impl<'a> Head<'a> {
 
     /// The length in `bytes */1234`, of an answer that has none of the bytes.
     fn total_of_none(&self) -> Option<u64> {
-        self.text("content-range")?.strip_prefix("bytes */")?.parse().ok()
+        let (none, total) = bytes_unit(self.text("content-range")?)?.split_once('/')?;
+        (none.trim() == "*").then(|| number(total.trim()))?
     }
 
     fn unsound(&self, at: &Url, what: &str) -> Error {
@@ -154,12 +225,29 @@ pub(super) fn too_short(remote: &Remote, len: u64) -> Error {
     Error::new(Kind::Corrupt, text)
 }
 
+/// A tag without the mark that makes it a weak one.
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+/// Digits and nothing else.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// What follows the unit, which has no case; some servers write `=` behind it, as requests do.
+fn bytes_unit(text: &str) -> Option<&str> {
+    let unit = text.get(..5).filter(|unit| unit.eq_ignore_ascii_case("bytes"))?;
+    let rest = &text[unit.len()..];
+    rest.starts_with([' ', '\t', '=']).then(|| rest[1..].trim())
+}
+
 /// `bytes 0-99/1234`, half-open, and the whole length where it is not `*`.
 fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.trim().split_once('-')?;
-    let (first, end) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?.checked_add(1)?);
-    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    let (range, total) = bytes_unit(text)?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, end) = (number(first.trim())?, number(last.trim())?.checked_add(1)?);
+    let total = if total.trim() == "*" { None } else { Some(number(total.trim())?) };
     (first < end && total.is_none_or(|total| end <= total)).then_some((first..end, total))
 }
 
@@ -176,59 +264,137 @@ mod tests {
         lines.iter().map(pair).collect()
     }
 
-    fn probed(status: u16, lines: &[(&'static str, &str)]) -> Result<Remote> {
+    const DATE: &str = "Sat, 07 Nov 2026 10:00:00 GMT";
+
+    fn first(status: u16, lines: &[(&'static str, &str)], ranged: bool) -> First {
         let (status, headers) = (StatusCode::from_u16(status).unwrap(), headers(lines));
         let url = Url::parse("http://x.example/f").unwrap();
-        Head { status, headers: &headers }.remote(&url, url.clone())
+        Head { status, headers: &headers }.first(&url, &url, ranged)
     }
 
-    fn opened(status: u16, lines: &[(&'static str, &str)], range: Range<u64>) -> Option<Kind> {
-        let remote = probed(206, &[("content-range", "bytes 0-0/100"), ("etag", "\"a\"")]).unwrap();
+    fn found(status: u16, lines: &[(&'static str, &str)]) -> (Remote, Option<u64>) {
+        match first(status, lines, true) {
+            First::File(remote, end) => (*remote, end),
+            other => panic!("{status} {lines:?}: {other:?}"),
+        }
+    }
+
+    /// An answer to a range of a file of 100 bytes with tag `"a"` that was modified at [`DATE`].
+    fn given(status: u16, lines: &[(&'static str, &str)], range: Range<u64>) -> Result<Given> {
+        let was = [("content-range", "bytes 0-99/100"), ("etag", "\"a\""), ("last-modified", DATE)];
+        let (remote, _) = found(206, &was);
         let (status, headers) = (StatusCode::from_u16(status).unwrap(), headers(lines));
-        Head { status, headers: &headers }.gives(range.into(), &remote).err().map(|e| e.kind())
+        Head { status, headers: &headers }.gives(range.into(), &remote, true)
     }
 
     #[test]
-    fn a_probe_tells_length_ranges_and_version() {
-        let a = probed(206, &[("content-range", "bytes 0-0/100"), ("etag", "\"a\"")]).unwrap();
-        assert_eq!((a.len, a.ranges), (Some(100), true));
+    fn the_first_answer_tells_length_ranges_and_version() {
+        let (a, end) = found(206, &[("content-range", "bytes 0-99/100"), ("etag", "\"a\"")]);
+        assert_eq!((a.len, end, a.ranges), (Some(100), Some(100), true));
         assert_eq!(a.validator, Some(Validator::ETag("\"a\"".into())));
-        let date = "Sat, 07 Nov 2026 10:00:00 GMT";
-        let b = [("content-length", "7"), ("etag", "W/\"a\""), ("last-modified", date)];
-        let b = probed(200, &b).unwrap();
-        assert_eq!((b.len, b.ranges), (Some(7), false));
-        assert_eq!(b.validator, Some(Validator::Modified(date.into(), 7)));
+        let b = [("content-length", "7"), ("etag", "W/\"a\""), ("last-modified", DATE)];
+        let (b, end) = found(200, &b);
+        assert_eq!((b.len, end, b.ranges), (Some(7), Some(7), false));
+        assert_eq!(b.validator, Some(Validator::Modified(DATE.into(), 7)));
         assert!(b.modified.is_some());
-        let c = probed(200, &[]).unwrap();
-        assert_eq!((c.len, c.ranges, c.validator), (None, false, None));
-        assert_eq!(probed(416, &[("content-range", "bytes */0")]).unwrap().len, Some(0));
-        assert!(probed(416, &[("content-range", "bytes */5")]).is_err());
-        assert!(probed(206, &[("content-range", "bytes 5-9/100")]).is_err());
-        assert_eq!(probed(404, &[]).unwrap_err().kind(), Kind::NotFound);
+        let (c, end) = found(200, &[("last-modified", "0")]);
+        assert_eq!((c.len, end, c.ranges, c.validator), (None, None, false, None));
+        let (short, end) = found(206, &[("content-range", "Bytes 0-9 / 100")]);
+        assert_eq!((short.len, end), (Some(100), Some(10)));
+        let told = [("content-length", "7"), ("accept-ranges", "bytes")];
+        assert!(found(200, &told).0.ranges);
+        assert_eq!(found(416, &[("content-range", "bytes */0")]).0.len, Some(0));
     }
 
     #[test]
-    fn only_the_range_of_the_version_that_was_probed_is_taken() {
+    fn a_length_beside_chunks_is_no_length() {
+        let lines = [("content-length", "5"), ("transfer-encoding", "chunked")];
+        let (remote, end) = found(200, &lines);
+        assert_eq!((remote.len, end), (None, None));
+        assert_eq!(found(200, &[("content-length", "+5")]).0.len, None);
+    }
+
+    #[test]
+    fn what_may_be_a_refusal_of_the_range_alone_is_unclear() {
+        for (status, lines) in [
+            (416, vec![]),
+            (416, vec![("content-range", "bytes */5")]),
+            (400, vec![]),
+            (403, vec![]),
+            (500, vec![]),
+            (206, vec![]),
+            (206, vec![("content-range", "bytes 0--1/0")]),
+            (206, vec![("content-range", "bytes 5-9/100")]),
+            (206, vec![("content-range", "bytes 0-9/*")]),
+            (206, vec![("content-range", "bytes 0-9/100"), ("content-length", "9")]),
+        ] {
+            assert!(matches!(first(status, &lines, true), First::Unclear(_)), "{status} {lines:?}");
+        }
+        for (status, lines, ranged) in [
+            (401, vec![], true),
+            (404, vec![], true),
+            (429, vec![], true),
+            (503, vec![("retry-after", "5")], true),
+            (400, vec![], false),
+        ] {
+            assert!(matches!(first(status, &lines, ranged), First::No(_)), "{status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_range_of_the_version_that_was_found_is_taken() {
         let part = |text| ("content-range", text);
-        assert_eq!(opened(206, &[part("bytes 5-9/100"), ("etag", "\"a\"")], 5..10), None);
-        assert_eq!(opened(206, &[part("bytes 5-9/*")], 5..10), None);
-        assert_eq!(opened(200, &[("content-length", "100")], 0..10), None);
+        let tag = |text| ("etag", text);
+        let given_of = |status, lines: &[_], range| given(status, lines, range).unwrap();
+        let a = [part("bytes 5-9/100"), tag("\"a\"")];
+        assert_eq!(given_of(206, &a, 5..10), Given::Part(10));
+        assert_eq!(given_of(206, &[part("bytes 5-9/*")], 5..10), Given::Part(10));
+        assert_eq!(given_of(206, &[part("bytes 5-7/100")], 5..10), Given::Part(8), "less of it");
+        let weak = [part("bytes 5-9/100"), tag("W/\"a\"")];
+        assert_eq!(given_of(206, &weak, 5..10), Given::Part(10));
+        let other_machine = [part("bytes 5-9/100"), tag("\"b\""), ("last-modified", DATE)];
+        assert_eq!(given_of(206, &other_machine, 5..10), Given::Part(10));
+        let whole = [("content-length", "100"), tag("\"a\"")];
+        assert_eq!(given_of(200, &whole, 0..10), Given::Whole(Some(100)));
+        assert_eq!(given_of(200, &whole, 5..10), Given::Unconditional);
+        let later = "Sat, 07 Nov 2026 10:00:01 GMT";
         for (status, lines, range, kind) in [
-            (206, vec![part("bytes 5-9/100"), ("etag", "\"b\"")], 5..10, Kind::Changed),
+            (206, vec![part("bytes 5-9/100"), tag("\"b\"")], 5..10, Kind::Changed),
             (206, vec![part("bytes 5-9/101")], 5..10, Kind::Changed),
+            (
+                206,
+                vec![part("bytes 5-9/100"), tag("\"b\""), ("last-modified", later)],
+                5..10,
+                Kind::Changed,
+            ),
             (206, vec![part("bytes 4-8/100")], 5..10, Kind::Unsupported),
-            (206, vec![part("bytes 5-8/100")], 5..10, Kind::Unsupported),
+            (206, vec![part("bytes 5-10/100")], 5..10, Kind::Unsupported),
             (206, vec![part("bytes 5-9/100"), ("content-length", "6")], 5..10, Kind::Unsupported),
             (206, vec![], 5..10, Kind::Unsupported),
-            (200, vec![("content-length", "100"), ("etag", "\"a\"")], 5..10, Kind::Unsupported),
-            (200, vec![("content-length", "100"), ("etag", "\"b\"")], 5..10, Kind::Changed),
+            (200, vec![("content-length", "100"), tag("\"b\"")], 5..10, Kind::Changed),
             (200, vec![("content-length", "99")], 0..10, Kind::Changed),
             (412, vec![], 5..10, Kind::Changed),
             (416, vec![part("bytes */3")], 5..10, Kind::Changed),
             (503, vec![], 5..10, Kind::Unavailable),
         ] {
-            assert_eq!(opened(status, &lines, range), Some(kind), "{status} {lines:?}");
+            let kind_of = given(status, &lines, range).err().map(|e| e.kind());
+            assert_eq!(kind_of, Some(kind), "{status} {lines:?}");
         }
+    }
+
+    #[test]
+    fn without_a_condition_a_range_must_say_of_which_version_it_is() {
+        let was = [("content-range", "bytes 0-99/100"), ("etag", "\"a\"")];
+        let (remote, _) = found(206, &was);
+        let answer = |status, lines: &[_]| {
+            let (status, headers) = (StatusCode::from_u16(status).unwrap(), headers(lines));
+            Head { status, headers: &headers }.gives((5..10).into(), &remote, false)
+        };
+        let part = ("content-range", "bytes 5-9/100");
+        assert_eq!(answer(206, &[part, ("etag", "\"a\"")]).unwrap(), Given::Part(10));
+        assert_eq!(answer(206, &[part]).unwrap_err().kind(), Kind::Unsupported);
+        let whole = answer(200, &[("content-length", "100"), ("etag", "\"a\"")]);
+        assert_eq!(whole.unwrap_err().kind(), Kind::Unsupported);
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! The bytes of an answer, as many as were asked for.
+//! The bytes of an answer, as many as were asked for. An answer that says that it has less of the range is asked on.
 
 use std::{
+    future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,55 +12,142 @@ use futures_core::Stream;
 use url::Url;
 
 use super::{
+    answer::{Given, Head},
+    client::{Ask, Wire},
     errors::broken,
     transport::{Body, Lost},
 };
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Wanted, place},
+    protocols::{Remote, Wanted, place},
 };
 
-/// The first bytes of a body: exactly so many, or fewer and an error. When they are all there the body is dropped, which
-/// hangs up on a server that would go on.
+/// A file, and how it is asked for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    wire: Arc<Wire>,
+    remote: Arc<Remote>,
+}
+
+impl Source {
+    pub(super) fn new(wire: &Arc<Wire>, remote: &Remote) -> Self {
+        Self { wire: Arc::clone(wire), remote: Arc::new(remote.clone()) }
+    }
+
+    /// An answer whose body begins with `range`, and where the part of the file ends that it has; `None` where only the
+    /// end of the body tells.
+    pub(super) async fn open(&self, range: Wanted) -> Result<(Body, Option<u64>)> {
+        // Where ranges are not known, to ask for one might only confuse.
+        let conditional = self.remote.ranges && self.wire.takes_if_range(&self.remote);
+        match self.ask(range, conditional).await? {
+            (_, Given::Unconditional) => {}
+            (body, given) => return Ok((body, end_of(given))),
+        }
+        self.wire.no_if_range(&self.remote);
+        let (body, given) = self.ask(range, false).await?;
+        Ok((body, end_of(given)))
+    }
+
+    async fn ask(&self, range: Wanted, conditional: bool) -> Result<(Body, Given)> {
+        let remote = &*self.remote;
+        let ask = Ask {
+            asked: &remote.asked,
+            url: &remote.url,
+            range: remote.ranges.then_some(range),
+            validator: if conditional { remote.validator.as_ref() } else { None },
+            question: None,
+        };
+        let (_, answer) = self.wire.get(ask).await?;
+        let given = Head::of(&answer).gives(range, remote, conditional)?;
+        Ok((answer.into_body(), given))
+    }
+
+    fn at(&self) -> &Url {
+        &self.remote.url
+    }
+}
+
+fn end_of(given: Given) -> Option<u64> {
+    match given {
+        Given::Part(end) => Some(end),
+        Given::Whole(len) => len,
+        Given::Unconditional => None,
+    }
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<(Body, Option<u64>)>> + Send>>;
+
+/// The bytes of a range: exactly so many, or fewer and an error. When they are all there the body is dropped, which hangs
+/// up on a server that would go on.
 pub(super) struct Exactly {
-    /// `None` when there is nothing more to come.
-    body: Option<Body>,
-    /// `None`: all that come.
-    left: Option<u64>,
-    at: Option<Url>,
+    now: Now,
+    source: Option<Source>,
+    /// The next byte.
+    pos: u64,
+    /// Where the body ends by the server's own words.
+    told: Option<u64>,
+    /// `None`: wherever the body ends.
+    end: Option<u64>,
+}
+
+enum Now {
+    Reads(Body),
+    /// The body had less than the range.
+    Asks(Asking),
+    Ended,
 }
 
 impl Exactly {
-    pub(super) fn new(body: Body, range: Wanted, at: &Url) -> Self {
-        Self { body: Some(body), left: range.len(), at: Some(at.clone()) }
+    /// `body` has the bytes from the start of `range` to `told`.
+    pub(super) fn new(source: Source, range: Wanted, body: Body, told: Option<u64>) -> Self {
+        let source = Some(source);
+        Self { now: Now::Reads(body), source, pos: range.start, told, end: range.end }
     }
 
     pub(super) fn nothing() -> Self {
-        Self { body: None, left: Some(0), at: None }
+        Self { now: Now::Ended, source: None, pos: 0, told: None, end: Some(0) }
     }
 
     fn take(&mut self, mut bytes: Bytes) -> Bytes {
-        if let Some(left) = &mut self.left {
-            bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= bytes.len() as u64;
-            if *left == 0 {
-                self.body = None;
+        let end = match (self.told, self.end) {
+            (Some(told), Some(end)) => Some(told.min(end)),
+            (told, end) => told.or(end),
+        };
+        if let Some(end) = end {
+            bytes.truncate(usize::try_from(end - self.pos).unwrap_or(usize::MAX));
+            self.pos += bytes.len() as u64;
+            if self.pos == end {
+                self.now = self.after(end);
             }
         }
         bytes
     }
 
-    fn end(&mut self, lost: Option<&Lost>) -> Option<Result<Bytes>> {
-        self.body = None;
-        let at = self.at.as_ref()?;
-        match (lost, self.left) {
-            (Some(lost), _) => Some(Err(broken(at, lost))),
-            (None, Some(left)) if left > 0 => {
-                let text = format!("{}: the file ends {left} bytes early", place(at));
-                Some(Err(Error::new(Kind::Corrupt, text)))
+    /// What follows when the body has given all that it has of the range, up to `pos`.
+    fn after(&self, pos: u64) -> Now {
+        match (&self.source, self.end) {
+            (Some(source), Some(end)) if pos < end => {
+                let (source, rest) = (source.clone(), Wanted::from(pos..end));
+                Now::Asks(Box::pin(async move { source.open(rest).await }))
             }
-            (None, _) => None,
+            _ => Now::Ended,
         }
+    }
+
+    fn ended(&mut self, lost: Option<&Lost>) -> Option<Result<Bytes>> {
+        self.now = Now::Ended;
+        let source = self.source.as_ref()?;
+        if let Some(lost) = lost {
+            return Some(Err(broken(source.at(), lost)));
+        }
+        let left = self.end?.saturating_sub(self.pos);
+        // Whoever told a length and gives less has broken off, however politely.
+        let kind = match self.told.or(source.remote.len) {
+            Some(told) if self.pos < told => Kind::Network,
+            _ => Kind::Corrupt,
+        };
+        let text = format!("{}: the file ends {left} bytes early", place(source.at()));
+        Some(Err(Error::new(kind, text)))
     }
 }
 
@@ -67,13 +156,25 @@ impl Stream for Exactly {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            return Poll::Ready(match ready!(Pin::new(body).poll_next(context)) {
-                Some(Ok(bytes)) if bytes.is_empty() => continue,
-                Some(Ok(bytes)) => Some(Ok(self.take(bytes))),
-                Some(Err(lost)) => self.end(Some(&lost)),
-                None => self.end(None),
-            });
+            match &mut self.now {
+                Now::Ended => return Poll::Ready(None),
+                Now::Asks(asking) => match ready!(asking.as_mut().poll(context)) {
+                    Ok((body, told)) => {
+                        self.told = told;
+                        self.now = Now::Reads(body);
+                    }
+                    Err(error) => {
+                        self.now = Now::Ended;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                },
+                Now::Reads(body) => match ready!(Pin::new(body).poll_next(context)) {
+                    Some(Ok(bytes)) if bytes.is_empty() => {}
+                    Some(Ok(bytes)) => return Poll::Ready(Some(Ok(self.take(bytes)))),
+                    Some(Err(lost)) => return Poll::Ready(self.ended(Some(&lost))),
+                    None => return Poll::Ready(self.ended(None)),
+                },
+            }
         }
     }
 }

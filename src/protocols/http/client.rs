@@ -1,6 +1,9 @@
 //! The connections, and the way of a request: redirects, logins, and what is carried to whom.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -19,15 +22,18 @@ use super::{
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Login, Validator, Wanted, place},
+    protocols::{FetchOptions, Login, Remote, Validator, Wanted, place},
 };
 
 /// As many as curl and browsers allow for one request, by half: more is a loop.
 const MAX_REDIRECTS: usize = 10;
+/// Servers that something is remembered of.
+const MOST_KNOWN: usize = 1000;
 const AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 /// So many bytes are worth a connection of their own: HTTP/2 cuts them into small frames, and side by side they would
 /// share one window.
 const LONG: u64 = 1 << 20;
+
 /// One request: a GET, unless it is a question.
 #[derive(Debug, Clone)]
 pub(super) struct Ask<'a> {
@@ -49,7 +55,12 @@ pub(super) struct Question {
     pub(super) body: &'static str,
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    /// For what is at `url`, of which nothing is known yet.
+    pub(super) fn first(url: &'a Url, range: Option<Wanted>) -> Self {
+        Self { asked: url, url, range, validator: None, question: None }
+    }
+
     fn method(&self) -> Method {
         self.question.as_ref().map_or(Method::GET, |question| question.method.clone())
     }
@@ -66,6 +77,8 @@ pub(super) struct Wire {
     cookies: Cookies,
     /// What servers that want a login asked for last, so that it is sent at once the next time.
     challenges: Mutex<HashMap<Origin, Challenge>>,
+    /// Servers that give the whole file where `If-Range` is asked with.
+    unconditional: Mutex<HashSet<Origin>>,
 }
 
 impl Wire {
@@ -80,8 +93,23 @@ impl Wire {
             headers: user_headers(&options)?,
             cookies,
             challenges: Mutex::default(),
+            unconditional: Mutex::default(),
             options,
         })
+    }
+
+    /// Whether a range of `remote` is asked for with the version that it must be of.
+    pub(super) fn takes_if_range(&self, remote: &Remote) -> bool {
+        remote.validator.as_ref().is_some_and(|validator| if_range(validator).is_some())
+            && !self.unconditional.lock().contains(&remote.url.origin())
+    }
+
+    /// The server of `remote` has not understood `If-Range`.
+    pub(super) fn no_if_range(&self, remote: &Remote) {
+        let mut known = self.unconditional.lock();
+        if known.len() < MOST_KNOWN {
+            known.insert(remote.url.origin());
+        }
     }
 
     /// Follows redirects and logs in where that is asked for. Any other answer is returned, whatever its status, with
@@ -213,9 +241,12 @@ fn range_value(range: Wanted) -> Result<HeaderValue> {
     value(&format!("bytes={}-{last}", range.start), "the range")
 }
 
+/// Dates of odd forms are not asked with: they would only be taken for another version.
 fn if_range(validator: &Validator) -> Option<HeaderValue> {
     let (Validator::ETag(text) | Validator::Modified(text, _)) = validator;
-    HeaderValue::from_str(text).ok()
+    let is_date = || httpdate::parse_http_date(text).is_ok();
+    let is_usable = matches!(validator, Validator::ETag(_)) || is_date();
+    HeaderValue::from_str(text).ok().filter(|_| is_usable)
 }
 
 fn uri_of(url: &Url) -> Result<Uri> {
@@ -231,10 +262,22 @@ fn without_login(url: &Url) -> Url {
     url
 }
 
+/// A `Location` may have bytes that are in no URL, in whatever encoding: they are sent back as they came.
+fn encoded(location: &[u8]) -> String {
+    use std::fmt::Write as _;
+    location.iter().fold(String::new(), |mut text, byte| {
+        match byte.is_ascii() {
+            true => text.push(char::from(*byte)),
+            false => write!(text, "%{byte:02X}").expect("a String takes all text"),
+        }
+        text
+    })
+}
+
 /// Where a redirect leads.
 fn redirected(from: &Url, location: &HeaderValue) -> Result<Url> {
     let bad = |kind, why: &str| Error::new(kind, format!("{}: a redirect {why}", place(from)));
-    let text = String::from_utf8_lossy(location.as_bytes());
+    let text = encoded(location.as_bytes());
     let to = from.join(&text).map_err(|_| bad(Kind::Unsupported, "to what is no URL"))?;
     match (from.scheme(), to.scheme()) {
         ("https", "http") => Err(bad(Kind::Unsupported, "from https to http")
@@ -249,7 +292,7 @@ mod tests {
     use super::*;
 
     fn to(from: &str, location: &str) -> Result<String> {
-        let location = HeaderValue::from_str(location).unwrap();
+        let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
         redirected(&from.parse().unwrap(), &location).map(Into::into)
     }
 
@@ -257,6 +300,10 @@ mod tests {
     fn a_redirect_may_be_relative_and_never_leads_out_of_tls() {
         assert_eq!(to("http://x/a/b?q", "../c").unwrap(), "http://x/c");
         assert_eq!(to("http://x/a", "https://u:p@y/c").unwrap(), "https://y/c");
+        assert_eq!(to("http://x/a", "/ü.bin").unwrap(), "http://x/%C3%BC.bin");
+        let latin1 = HeaderValue::from_bytes(b"/\xfc.bin").unwrap();
+        let at = redirected(&"http://x/a".parse().unwrap(), &latin1).unwrap();
+        assert_eq!(at.as_str(), "http://x/%FC.bin");
         for (from, location) in [
             ("https://x/", "http://x/"),
             ("http://x/", "file:///etc/passwd"),

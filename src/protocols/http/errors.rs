@@ -11,7 +11,7 @@ use url::Url;
 use super::transport::Lost;
 use crate::{
     error::{Error, Kind},
-    protocols::{dial::LOGIN_HINT, place},
+    protocols::{date, dial::LOGIN_HINT, place},
 };
 
 /// No server's patience is waited for longer: past this the download fails with the wait in its error.
@@ -29,24 +29,36 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
         _ => Kind::Unsupported,
     };
     let words = status.canonical_reason().unwrap_or("an unusual answer");
-    let error = Error::new(kind, format!("{}: {} {words}", place(url), status.as_u16()));
+    let wait = wait_asked(headers).filter(|_| kind.is_retryable());
+    let asks = wait.map(|wait| format!(", and the server asks to wait {}", spoken(wait)));
+    let text = format!("{}: {} {words}{}", place(url), status.as_u16(), asks.unwrap_or_default());
+    let error = Error::new(kind, text);
     let error = match status.as_u16() {
         401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
         407 => error.hint(LOGIN_HINT),
         _ => error,
     };
-    match wait_asked(headers) {
-        Some(wait) if kind.is_retryable() => error.retry_after(wait),
-        _ => error,
+    match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    }
+}
+
+/// `45 s`, `20 min`, `3 h`: what is longer is rounded up.
+fn spoken(wait: Duration) -> String {
+    match wait.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
     }
 }
 
 /// `Retry-After`, in seconds or as a date.
-fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok()?,
+        Err(_) => date::parse(text)?.duration_since(SystemTime::now()).ok()?,
     };
     Some(wait.min(LONGEST_WAIT))
 }
@@ -54,16 +66,24 @@ fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
 /// A request without an answer, or an answer without an end.
 pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     let Some(error) = lost.cause() else {
-        return Error::new(Kind::Network, format!("{}: no answer in time", place(url)));
+        let what = match lost {
+            Lost::Reset => "the server reset the stream before its end",
+            _ => "no answer in time",
+        };
+        return Error::new(Kind::Network, format!("{}: {what}", place(url)));
     };
     let causes = causes(error);
     let says = |words: &str| causes.iter().any(|e| e.to_string().contains(words));
     let told = causes.iter().find_map(|e| e.downcast_ref::<Error>());
+    let is_parse = |e: &hyper::Error| e.is_parse();
+    let unread = causes.iter().filter_map(|e| e.downcast_ref()).any(is_parse);
     let (kind, what, hint) = if says("invalid peer certificate") {
         let hint = "if its authority is one of your own, name it with --cacert";
         (Kind::Unauthenticated, "its certificate cannot be trusted".to_owned(), Some(hint))
     } else if says("head is too large") || says("too many headers") {
         (Kind::Unsupported, "its headers are too large to be headers".to_owned(), None)
+    } else if unread {
+        (Kind::Unsupported, "the server's answer is not HTTP that can be read".to_owned(), None)
     } else if let Some(told) = told {
         (told.kind(), told.to_string(), told.hint_text())
     } else {
@@ -124,5 +144,10 @@ mod tests {
         assert!(wait(&soon).is_some_and(|wait| wait > Duration::from_secs(90)));
         assert_eq!(wait("soon"), None);
         assert_eq!(refusal(404, &[("retry-after", "7")]).wait_asked(), None);
+        let said = refusal(429, &[("retry-after", "1200")]).report();
+        assert!(
+            said.ends_with("429 Too Many Requests, and the server asks to wait 20 min"),
+            "{said}"
+        );
     }
 }

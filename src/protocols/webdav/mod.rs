@@ -15,7 +15,7 @@ use url::Url;
 
 use self::multistatus::{QUESTION, Resource, parse};
 use super::{
-    ByteStream, FetchOptions, Found, Listing, Protocol, Remote, Validator, Wanted,
+    Begun, ByteStream, FetchOptions, Found, Listing, Protocol, Remote, Validator, Wanted, date,
     http::{Depth, Http},
     paths::{as_folder, below, decoded, last_part},
     place,
@@ -85,6 +85,20 @@ impl Protocol for WebDav {
         Ok(Found::File(Remote { asked, url: at, validator, name, ..found }))
     }
 
+    /// A file is what its GET says, whatever tag a listing has of it.
+    async fn begin(&self, url: &Url) -> Result<Begun> {
+        let web = as_http(url)?;
+        let (_, resources) = self.ask(&web, Depth::Zero).await?;
+        if resources.first().is_none_or(|itself| itself.folder) {
+            return Ok(Begun { found: self.probe(url).await?, first: None });
+        }
+        let Begun { found, first } = self.http.begin(&web).await?;
+        let Found::File(found) = found else { return Ok(Begun { found, first }) };
+        let name = found.name.or_else(|| Some(last_part(url)));
+        let (asked, at) = (url.clone(), as_dav(url, found.url));
+        Ok(Begun { found: Found::File(Remote { asked, url: at, name, ..found }), first })
+    }
+
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
         let (asked, url) = (as_http(&remote.asked)?, as_http(&remote.url)?);
         self.http.open(&Remote { asked, url, ..remote.clone() }, range).await
@@ -135,7 +149,7 @@ fn name_in(at: &Url, href: &str) -> Result<Option<String>> {
 fn remote(url: Url, resource: Resource) -> Remote {
     let strong = |tag: &String| tag.starts_with('"') && tag.len() > 2;
     let (len, modified) = (resource.len, resource.modified);
-    let date = modified.as_deref().and_then(|text| httpdate::parse_http_date(text).ok());
+    let date = modified.as_deref().and_then(date::parse);
     let validator = match resource.etag.filter(strong) {
         Some(etag) => Some(Validator::ETag(etag)),
         None => modified.zip(len).map(|(date, len)| Validator::Modified(date, len)),

@@ -13,6 +13,7 @@ pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
 pub(crate) mod ftp_server;
 pub(crate) mod gate;
+pub(crate) mod h2_server;
 pub(crate) mod http;
 pub(crate) mod nginx;
 pub(crate) mod pam;

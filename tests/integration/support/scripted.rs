@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// What goes back before the connection is closed.
+/// What goes back.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     head: String,
@@ -67,6 +67,17 @@ impl Answer {
         let body = body.into();
         let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
         Self { head, sent: body.len(), body }
+    }
+
+    /// Without a length.
+    pub(crate) fn unmeasured(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self { head: format!("HTTP/1.1 {status} X\r\n"), sent: body.len(), body }
+    }
+
+    /// Exactly this, of which nothing need be HTTP.
+    pub(crate) fn raw(bytes: impl Into<String>) -> Self {
+        Self { head: bytes.into(), body: Vec::new(), sent: 0 }
     }
 
     /// An error as S3 words it.
@@ -90,8 +101,8 @@ impl Answer {
         Self { sent, ..self }
     }
 
-    fn write(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        let head = format!("{}Connection: close\r\n\r\n", self.head);
+    fn write(&self, mut stream: &TcpStream, more: &str) -> std::io::Result<()> {
+        let head = format!("{}{more}\r\n", self.head);
         stream.write_all(&[head.as_bytes(), &self.body[..self.sent]].concat())
     }
 }
@@ -105,9 +116,23 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// `script` is given the request and how many came before it.
+    /// `script` is given the request and how many came before it. Each connection has one request.
     pub(crate) fn start(
+        script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
+    ) -> Self {
+        Self::serve(script, false)
+    }
+
+    /// Connections are kept, and served one after the other: none before the one before it was closed.
+    pub(crate) fn keeping(
+        script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
+    ) -> Self {
+        Self::serve(script, true)
+    }
+
+    fn serve(
         mut script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
+        keeps: bool,
     ) -> Self {
         let addr = ports::own();
         let listener = TcpListener::bind(addr).unwrap();
@@ -118,12 +143,17 @@ impl Scripted {
                 if ends.load(Ordering::Acquire) {
                     return;
                 }
-                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-                let Some(request) = Request::read(&stream) else { continue };
-                let answer = script(seen.lock().unwrap().len(), &request);
-                seen.lock().unwrap().push(request);
-                if let Some(answer) = answer {
-                    let _ = answer.write(&stream);
+                // Whoever keeps connections waits for as long as the client does.
+                let limit = (!keeps).then_some(Duration::from_secs(10));
+                stream.set_read_timeout(limit).unwrap();
+                while let Some(request) = Request::read(&stream) {
+                    let answer = script(seen.lock().unwrap().len(), &request);
+                    seen.lock().unwrap().push(request);
+                    let more = if keeps { "" } else { "Connection: close\r\n" };
+                    let written = answer.is_some_and(|answer| answer.write(&stream, more).is_ok());
+                    if !keeps || !written {
+                        break;
+                    }
                 }
             }
         });

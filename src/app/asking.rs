@@ -1,0 +1,56 @@
+//! What is told while a server is asked what there is: that it is silent, or what it answered and that it is asked again.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use url::Url;
+
+use super::get::GetItem;
+use crate::{
+    downloads::State,
+    events::{Event, EventSink, Fetching},
+};
+
+/// One server that is asked for one file. What was told last is taken back when this is dropped.
+pub(super) struct Told<'a> {
+    events: &'a EventSink,
+    /// What the file is called until its server has a name for it.
+    path: String,
+    told: AtomicBool,
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn new(url: &Url, item: &GetItem, events: &'a EventSink) -> Self {
+        let last = url.path().rsplit('/').next().filter(|last| !last.is_empty());
+        let last = last.or_else(|| url.host_str()).unwrap_or_default();
+        let name = item.out.as_deref().unwrap_or(Path::new(last));
+        let path = item.dir.join(name).display().to_string();
+        Self { events, path, told: AtomicBool::new(false) }
+    }
+
+    /// `None` while nothing has come.
+    pub(super) fn waits(&self, why: Option<&str>) {
+        self.told.store(true, Ordering::Relaxed);
+        self.send(usize::from(why.is_none()), why.map(str::to_owned));
+    }
+
+    fn send(&self, connections: usize, trouble: Option<String>) {
+        self.events.send(Event::Fetching(Fetching {
+            path: self.path.clone(),
+            connections,
+            state: State::Probing.as_str(),
+            trouble,
+            ..Fetching::default()
+        }));
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.told.load(Ordering::Relaxed) {
+            self.send(0, None);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Odd answers that real HTTP servers give: the file comes whole, or the reason is told. Never a part of it as all.
+
+use std::{fs, time::SystemTime};
+
+use bae::protocols::{
+    Protocols,
+    conformance::{self, Oddity},
+};
+use bytes::Bytes;
+
+use crate::{
+    get::{event, get, out, random, ranged, same, start},
+    support::{
+        LONG, MIB,
+        bae::Bae,
+        h2_server::H2Server,
+        s3_server::runtime,
+        scripted::{Answer, Request, Scripted},
+    },
+};
+
+const DATE: &str = "Mon, 02 Nov 2020 11:00:00 GMT";
+
+fn chunked(body: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::new();
+    for part in body.chunks(1000) {
+        coded.extend(format!("{:x}\r\n", part.len()).into_bytes());
+        coded.extend([part, b"\r\n"].concat());
+    }
+    coded.extend(b"0\r\n\r\n");
+    coded
+}
+
+fn both_lengths(told: usize, body: &[u8]) -> Answer {
+    Answer::unmeasured(200, chunked(body))
+        .with("Content-Length", told)
+        .with("Transfer-Encoding", "chunked")
+}
+
+/// Stores what is at `url` and gives it back.
+fn imported(url: &str) -> Vec<u8> {
+    let bae = Bae::new();
+    let storage = bae.storage_url();
+    let id = bae.run(["--json", "import", url, "--storage", &storage]).expect(0).imported().id;
+    bae.bytes(["cat", &id])
+}
+
+/// Every answer to a GET that the suite of the protocols knows for odd.
+#[test]
+fn odd_answers_are_the_whole_file_or_an_error() {
+    let body = random(101, 30_000);
+    let table: Vec<(&str, fn(&Request, &[u8]) -> Answer, bool)> = vec![
+        ("a length of fewer bytes beside chunks", |_, body| both_lengths(5, body), true),
+        ("a length of more bytes beside chunks", |_, body| both_lengths(40_000, body), true),
+        ("neither length nor chunks", |_, body| Answer::unmeasured(200, body), true),
+        ("a body that ends early", |_, body| Answer::new(200, body).cut(9000), false),
+        (
+            "chunks without a last one",
+            |_, body| {
+                let coded = chunked(body);
+                let cut = coded.len() - 5;
+                Answer::unmeasured(200, &coded[..cut]).with("Transfer-Encoding", "chunked")
+            },
+            false,
+        ),
+        (
+            "a range that says nothing of itself",
+            |request, body| match request.header("range") {
+                Some(_) => Answer::new(206, &body[..9000]),
+                None => Answer::new(200, body),
+            },
+            true,
+        ),
+        (
+            "a range of an unknown length",
+            |request, body| match request.header("range") {
+                Some(_) => Answer::new(206, body).with("Content-Range", "bytes 0-29999/*"),
+                None => Answer::new(200, body),
+            },
+            true,
+        ),
+        (
+            "another range",
+            |request, body| match request.header("range") {
+                Some(_) => {
+                    Answer::new(206, &body[1..]).with("Content-Range", "bytes 1-29999/30000")
+                }
+                None => Answer::new(200, body),
+            },
+            true,
+        ),
+        (
+            "a range where none was asked for",
+            |_, body| Answer::new(206, &body[..9000]).with("Content-Range", "bytes 7-9006/30000"),
+            false,
+        ),
+        (
+            "a range that is shorter than it says",
+            |request, body| match request.header("range") {
+                Some(_) => {
+                    Answer::new(206, &body[..9000]).with("Content-Range", "bytes 0-29999/30000")
+                }
+                None => Answer::new(200, body),
+            },
+            true,
+        ),
+        ("a status that is none", |_, body| Answer::new(299, body), false),
+    ];
+    for (what, script, whole) in table {
+        let served = body.clone();
+        let server = Scripted::start(move |_, request| Some(script(request, &served)));
+        let url: url::Url = format!("{}/f", server.url()).parse().unwrap();
+        let protocol = Protocols::new(Default::default()).of(&url, None).unwrap();
+        let body = whole.then(|| Bytes::from(body.clone()));
+        let oddity = Oddity { what, url, body };
+        runtime().block_on(conformance::check_oddity(&*protocol, &oddity));
+    }
+}
+
+#[test]
+fn a_length_beside_chunks_is_not_believed() {
+    let body = random(102, 300_000);
+    for told in [5, 299_999, 400_000] {
+        let served = body.clone();
+        let server = Scripted::start(move |_, _| Some(both_lengths(told, &served)));
+        let (url, bae) = (format!("{}/f", server.url()), Bae::new());
+        get(&bae, &[&url]).expect(0);
+        same(&out(&bae, "f"), &body);
+        assert!(imported(&url) == body, "stored, with a length of {told}");
+    }
+}
+
+#[test]
+fn a_reset_without_an_error_is_no_end() {
+    let body = random(103, 60_000);
+    for told in [None, Some(body.len())] {
+        // The first three are cut off, with and without bytes.
+        let server = H2Server::start(body.clone(), told, &[0, 20_000, 40_000]);
+        let (bae, ca) = (Bae::new(), server.ca());
+        get(&bae, &[&server.url("/f"), "--cacert", &ca]).expect(0);
+        same(&out(&bae, "f"), &body);
+        assert!(server.requests() >= 4, "{} requests", server.requests());
+        let server = H2Server::start(body.clone(), told, &[20_000; 9]);
+        let (bae, ca) = (Bae::new(), server.ca());
+        get(&bae, &[&server.url("/f"), "--cacert", &ca, "-m", "2"]).expect(6).says("reset");
+        assert!(!out(&bae, "f").exists());
+    }
+}
+
+/// The first answer breaks off, so that the rest is asked for by range.
+fn broken_at_first(n: usize, answer: Answer) -> Answer {
+    if n == 0 { answer.cut(1_500_000) } else { answer }
+}
+
+#[test]
+fn a_server_that_gives_all_of_it_for_if_range_is_asked_without() {
+    let body = random(104, 3 * MIB);
+    let serve = |name: &'static str, value: &'static str| {
+        let served = body.clone();
+        Scripted::start(move |n, request| {
+            Some(match request.header("if-range") {
+                Some(_) => Answer::new(200, &*served).with(name, value),
+                None => broken_at_first(n, ranged(request, &served).with(name, value)),
+            })
+        })
+    };
+    for (name, value) in [("ETag", "\"a\""), ("Last-Modified", DATE)] {
+        let (server, bae) = (serve(name, value), Bae::new());
+        let ran = get(&bae, &[&format!("{}/f", server.url())]).expect(0);
+        same(&out(&bae, "f"), &body);
+        assert_eq!(event(&ran, "fetched")["downloaded"], body.len(), "{name}: what came was kept");
+        let conditional =
+            server.requests().iter().filter(|r| r.header("if-range").is_some()).count();
+        assert_eq!(conditional, 1, "{name}: it is not asked again");
+    }
+    assert!(imported(&format!("{}/f", serve("ETag", "\"a\"").url())) == body, "stored");
+}
+
+#[test]
+fn a_range_without_a_condition_must_say_of_which_version_it_is() {
+    let body = random(105, 3 * MIB);
+    for tag in ["\"b\"", ""] {
+        let served = body.clone();
+        let server = Scripted::start(move |n, request| {
+            let answer = ranged(request, &served);
+            Some(match request.header("if-range") {
+                Some(_) => Answer::new(200, &*served).with("ETag", "\"a\""),
+                None if n == 0 => broken_at_first(n, answer.with("ETag", "\"a\"")),
+                None if request.header("range") == Some("bytes=0-") => Answer::new(404, ""),
+                None if tag.is_empty() => answer,
+                None => answer.with("ETag", tag),
+            })
+        });
+        let bae = Bae::new();
+        get(&bae, &[&format!("{}/f", server.url()), "-m", "2"]).expect(1);
+        assert!(!out(&bae, "f").exists(), "{tag:?}");
+    }
+}
+
+#[test]
+fn the_first_answer_is_the_file_whatever_is_said_later() {
+    let body = random(106, 4 * MIB);
+    let table: Vec<(&str, fn(usize, &Request, &[u8]) -> Answer)> = vec![
+        ("a page whose length varies", |n, _, body| Answer::new(200, &body[n..])),
+        ("a log that grows", |n, request, body| {
+            let mut body = body.to_vec();
+            body.extend(vec![b'x'; n]);
+            ranged(request, &body)
+        }),
+        ("another tag each time", |n, request, body| {
+            ranged(request, body).with("ETag", format!("\"{n}\""))
+        }),
+        ("a link that works once", |n, request, body| match n {
+            0 => ranged(request, body),
+            _ => Answer::new(404, ""),
+        }),
+        ("a login that works once", |n, request, body| match n {
+            0 => ranged(request, body),
+            _ => Answer::new(401, ""),
+        }),
+        ("ranges only once", |n, request, body| match n {
+            0 => ranged(request, body),
+            _ => Answer::new(200, &*body),
+        }),
+    ];
+    for (what, script) in table {
+        for len in [5000, 4 * MIB as usize] {
+            let served = body[..len].to_vec();
+            let server = Scripted::start(move |n, request| Some(script(n, request, &served)));
+            let url = format!("{}/f", server.url());
+            let lists = [&[url.as_str()][..], &[&url, "-x", "1"], &[&url, "--fresh"]];
+            let runs = if what.contains("once") { 1 } else { lists.len() };
+            for list in &lists[..runs] {
+                let bae = Bae::new();
+                let before = server.requests().len();
+                let ran = get(&bae, list);
+                assert_eq!(ran.code, Some(0), "{what}, {len}: {}", ran.stderr);
+                let got = fs::read(out(&bae, "f")).unwrap();
+                let at = if what.contains("varies") { before } else { 0 };
+                assert!(got.starts_with(&body[at..len]), "{what}, {len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_works_once_goes_into_storage_and_to_standard_output() {
+    let body = random(107, 12 * MIB);
+    let once = |body: &[u8]| {
+        let served = body.to_vec();
+        Scripted::start(move |n, request| {
+            Some(if n == 0 { ranged(request, &served) } else { Answer::new(404, "") })
+        })
+    };
+    let server = once(&body);
+    assert!(imported(&format!("{}/f", server.url())) == body, "stored");
+    let server = once(&body);
+    let got = Bae::new().bytes(["get", &format!("{}/f", server.url()), "-o", "-"]);
+    assert!(got == body, "to standard output");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn date_and_length_outweigh_tags_of_machines_and_nothing_else_does() {
+    let body = random(108, 3 * MIB);
+    for (dated, code) in [(true, 0), (false, 1)] {
+        let served = body.clone();
+        let server = Scripted::start(move |n, request| {
+            let tag = format!("\"machine {n}\"");
+            let answer = match request.header("if-range") {
+                Some(asked) if asked != tag => Answer::new(200, &*served),
+                _ => ranged(request, &served),
+            };
+            let answer = broken_at_first(n, answer.with("ETag", tag));
+            Some(if dated { answer.with("Last-Modified", DATE) } else { answer })
+        });
+        let bae = Bae::new();
+        let ran = get(&bae, &[&format!("{}/f", server.url())]);
+        assert_eq!(ran.code, Some(code), "dated {dated}: {}", ran.stderr);
+        assert_eq!(out(&bae, "f").exists(), dated);
+        if dated {
+            same(&out(&bae, "f"), &body);
+        }
+    }
+}
+
+#[test]
+fn what_refuses_the_first_range_is_asked_without_one() {
+    let body = random(109, 100_000);
+    let table: Vec<(&str, fn(&Request, &[u8]) -> Answer)> = vec![
+        ("416", |_, _| Answer::new(416, "")),
+        ("400", |_, _| Answer::new(400, "")),
+        ("403", |_, _| Answer::new(403, "")),
+        ("406", |_, _| Answer::new(406, "")),
+        ("500", |_, _| Answer::new(500, "")),
+        ("503", |_, _| Answer::new(503, "")),
+        ("nothing", |_, _| Answer::new(206, "").with("Content-Range", "bytes 0--1/0")),
+        ("units in capitals", |request, body| {
+            let range = format!("Bytes 0-{}/{}", body.len() - 1, body.len());
+            assert!(request.header("range").is_some());
+            Answer::new(206, body).with("Content-Range", range)
+        }),
+    ];
+    for (what, script) in table {
+        let served = body.clone();
+        let server = Scripted::start(move |_, request| {
+            Some(match request.header("range") {
+                Some(_) => script(request, &served),
+                None => Answer::new(200, &*served),
+            })
+        });
+        let bae = Bae::new();
+        let ran = get(&bae, &[&format!("{}/f", server.url()), "-m", "1"]);
+        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
+        same(&out(&bae, "f"), &body);
+    }
+    let empty = Scripted::start(|_, request| {
+        Some(Answer::new(if request.header("range").is_some() { 416 } else { 200 }, ""))
+    });
+    let bae = Bae::new();
+    get(&bae, &[&format!("{}/f", empty.url())]).expect(0);
+    same(&out(&bae, "f"), b"");
+    for (status, code) in [(401, 24), (404, 3), (410, 3), (429, 5)] {
+        let server = Scripted::start(move |_, _| Some(Answer::new(status, "")));
+        get(&Bae::new(), &[&format!("{}/f", server.url()), "-m", "1"]).expect(code);
+        assert_eq!(server.requests().len(), 1, "{status} is not asked about again");
+    }
+}
+
+#[test]
+fn a_range_that_comes_shorter_is_asked_on() {
+    let body = random(110, 3 * MIB);
+    let serve = || {
+        let served = body.clone();
+        Scripted::start(move |_, request| {
+            let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
+            let (first, last) = range.unwrap().split_once('-').unwrap();
+            let start: usize = first.parse().unwrap();
+            let last =
+                last.parse().unwrap_or(usize::MAX).min(start + 400_000).min(served.len() - 1);
+            let range = format!("bytes {start}-{last}/{}", served.len());
+            let part = Answer::new(206, &served[start..=last]).with("Content-Range", range);
+            Some(part.with("ETag", "\"a\""))
+        })
+    };
+    for connections in ["4", "1"] {
+        let (server, bae) = (serve(), Bae::new());
+        let ran = get(&bae, &[&format!("{}/f", server.url()), "-x", connections]).expect(0);
+        same(&out(&bae, "f"), &body);
+        assert_eq!(event(&ran, "fetched")["downloaded"], body.len());
+    }
+    let server = serve();
+    assert!(imported(&format!("{}/f", server.url())) == body, "stored");
+}
+
+#[test]
+fn heads_are_read_as_they_are_meant() {
+    let lines = |n: usize| (0..n).map(|n| format!("X-{n:03}: 1\r\n")).collect::<String>();
+    for (what, head) in [
+        ("150 lines", lines(150)),
+        ("a folded line", "X-Folded: one\r\n  two\r\n".to_owned()),
+        ("a warning", "PHP Warning:  something in line 5\r\n".to_owned()),
+        ("a line that is none", "no header at all\r\n".to_owned()),
+        ("a space before the colon", "X-Spaced : 1\r\n".to_owned()),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 5\r\n");
+        let server =
+            Scripted::start(move |_, _| Some(Answer::raw(format!("{head}X-End: 1\r\n\r\nhello"))));
+        let bae = Bae::new();
+        let ran = get(&bae, &[&format!("{}/f", server.url()), "-m", "1"]);
+        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
+        same(&out(&bae, "f"), b"hello");
+    }
+    let server = Scripted::start(|_, _| Some(Answer::raw("SSH-2.0-OpenSSH_9.2\r\n")));
+    get(&Bae::new(), &[&format!("{}/f", server.url())]).expect(1).says("the server's answer");
+    assert_eq!(server.requests().len(), 1, "it is not asked again");
+}
+
+#[test]
+fn a_server_of_one_connection_at_a_time_does_not_wait_for_an_idle_one() {
+    for ranges in [true, false] {
+        let body = random(111, 4 * MIB);
+        let served = body.clone();
+        let server = Scripted::keeping(move |_, request| {
+            Some(if ranges { ranged(request, &served) } else { Answer::new(200, &*served) })
+        });
+        let bae = Bae::new();
+        let urls = ["a", "b", "c"].map(|name| format!("{}/{name}", server.url()));
+        let list = [urls[0].as_str(), &urls[1], &urls[2], "-m", "1", "--timeout", "30s"];
+        get(&bae, &list).expect(0);
+        for name in ["a", "b", "c"] {
+            same(&out(&bae, name), &body);
+        }
+    }
+}
+
+#[test]
+fn a_first_try_that_fails_is_told_at_once() {
+    let busy = |wait: &'static str| {
+        Scripted::start(move |_, _| Some(Answer::new(503, "").with("Retry-After", wait)))
+    };
+    let server = busy("30");
+    let (url, bae) = (format!("{}/f", server.url()), Bae::new());
+    let mut running = start(&bae, &[&url]);
+    let told = running.event_where("fetching", |event| event["trouble"].is_string());
+    assert_eq!(told["state"], "probing", "{told}");
+    assert!(told["trouble"].as_str().unwrap().contains("30 s"), "{told}");
+    assert_eq!(server.requests().len(), 1);
+    running.interrupt();
+    running.ended(LONG).expect(7);
+    let storage = bae.storage_url();
+    let mut running = bae.start(["--json", "import", &url, "--storage", &storage]);
+    let told = running.event_where("notice", |event| event["text"].is_string());
+    assert!(told["text"].as_str().unwrap().contains("503"), "{told}");
+    running.interrupt();
+    running.ended(LONG).expect(7);
+    let again = busy("0");
+    let log = ["get", &format!("{}/f", again.url()), "-v", "-m", "2", "-o", "x"];
+    bae.run(log).expect(5).says("asking 127").says("503").says("try 1 of 2");
+    let long = busy("1200");
+    get(&Bae::new(), &[&format!("{}/f", long.url())]).expect(5).says("asks to wait 20 min");
+    assert_eq!(long.requests().len(), 1);
+}
+
+#[test]
+fn odd_redirects_and_dates_are_followed_and_kept() {
+    let server = Scripted::start(|_, request| {
+        Some(match request.target.as_str() {
+            "/from" => Answer::new(302, "").with("Location", "/\u{fc}.bin"),
+            _ => ranged(request, b"hello").with("Last-Modified", "mon, 2 nov 2020 11:00:00 gmt"),
+        })
+    });
+    let bae = Bae::new();
+    get(&bae, &[&format!("{}/from", server.url()), "-o", "f"]).expect(0);
+    assert_eq!(server.requests()[1].target, "/%C3%BC.bin");
+    let modified = fs::metadata(out(&bae, "f")).unwrap().modified().unwrap();
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(since.as_secs(), 1_604_314_800);
+}
