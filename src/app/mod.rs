@@ -13,6 +13,7 @@ mod estimate;
 mod export;
 mod fill;
 mod get;
+mod get_claims;
 mod get_file;
 mod import;
 mod import_files;

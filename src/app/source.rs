@@ -35,6 +35,10 @@ pub(super) struct RemoteFiles {
     pub(super) files: Vec<(String, Remote)>,
 }
 
+/// What to do about a folder that cannot be imported whole.
+const WHOLE: &str =
+    "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
+
 /// So many bytes tell whether a file is a torrent.
 const HEAD: u64 = 24;
 
@@ -68,9 +72,15 @@ impl Source {
                 let files = vec![(name.clone(), remote)];
                 Ok(Self::Files(RemoteFiles { protocol, name, files }))
             }
-            Found::Folder(listing) => {
+            Found::Folder(mut listing) => {
+                // An import is all of it.
+                if let Some(left_out) = listing.left_out.pop() {
+                    return Err(Error::from(left_out).hint(WHOLE));
+                }
                 let name = folder_name(&listing)?;
-                let paths = paths_below(&listing)?.into_iter().map(|path| format!("{name}/{path}"));
+                let paths: Result<Vec<_>> = paths_below(&listing).into_iter().collect();
+                let paths = paths.map_err(|e| e.hint(WHOLE))?;
+                let paths = paths.into_iter().map(|path| format!("{name}/{path}"));
                 let remotes = listing.files.into_iter().map(|file| file.remote);
                 let files: Vec<_> = paths.zip(remotes).collect();
                 if files.is_empty() {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     app::{GetItem, GetOrder, Getter},
     config::Proxy,
+    downloads::is_stdout,
     error::{Error, Kind, Result},
     events::EventSink,
     units::ByteSize,
@@ -77,8 +78,12 @@ pub(super) struct GetArgs {
 /// Fetches all of them. One that fails does not keep the others from their turn; the exit code is the first failure's.
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
+    args.fetch.warn_of_users(items.iter().flat_map(|item| &item.urls));
     let getter = Getter::new(order(&context, &args).await?);
-    if args.out.as_deref() == Some(Path::new(STDOUT)) {
+    let to_stdout = |out: &Path| {
+        out == STDOUT || is_stdout(&args.dir.as_deref().unwrap_or(Path::new("")).join(out))
+    };
+    if args.out.as_deref().is_some_and(to_stdout) {
         return print(context, getter, items).await;
     }
     let (sink, events) = EventSink::channel();

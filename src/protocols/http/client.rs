@@ -111,8 +111,13 @@ impl Wire {
         };
         let Some(login) = login else { return self.send(ask, at, trusted, None).await };
         let method = ask.method();
-        let first = known.map(|challenge| authorization(&challenge, &login, &method, at));
-        let first = first.transpose()?;
+        let first = match known {
+            Some(challenge) => {
+                let login = self.complete(&login, at).await?;
+                Some(authorization(&challenge, &login, &method, at)?)
+            }
+            None => None,
+        };
         let tried = first.is_some();
         let response = self.send(ask, at, trusted, first).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -123,9 +128,21 @@ impl Wire {
         let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
             return Ok(response);
         };
+        let login = self.complete(&login, at).await?;
         let again = authorization(&challenge, &login, &method, at)?;
         self.challenges.lock().insert(at.origin(), challenge);
         self.send(ask, at, trusted, Some(again)).await
+    }
+
+    /// With a password, now that a server wants one.
+    async fn complete(&self, login: &Login, at: &Url) -> Result<Login> {
+        if login.password.is_some() {
+            return Ok(login.clone());
+        }
+        let host = at.host_str().unwrap_or_default();
+        let password = self.options.passwords.of(&login.user, host).await;
+        let password = password.map_err(|e| e.within(place(at)))?;
+        Ok(Login { user: login.user.clone(), password: Some(Secret::Text(password)) })
     }
 
     async fn send(

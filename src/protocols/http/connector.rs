@@ -154,7 +154,7 @@ async fn secured(
     let no_host = |e| Error::new(Kind::InvalidInput, "this is no host's name").because(e);
     let name = ServerName::try_from(host.to_owned()).map_err(no_host)?;
     let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
-    connected.map_err(|e| Error::new(Kind::Network, "no connection").because(e))
+    connected.map_err(|e| tls::handshake(&e))
 }
 
 /// Whether a proxy is given a request for `uri` as it is, instead of a way to the server.

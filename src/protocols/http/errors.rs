@@ -11,7 +11,7 @@ use url::Url;
 use super::transport::Lost;
 use crate::{
     error::{Error, Kind},
-    protocols::{dial::LOGIN_HINT, place},
+    protocols::{dial::LOGIN_HINT, place, tls},
 };
 
 /// No server's patience is waited for longer: past this the download fails with the wait in its error.
@@ -58,11 +58,9 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     };
     let causes = causes(error);
     let says = |words: &str| causes.iter().any(|e| e.to_string().contains(words));
-    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>());
-    let (kind, what, hint) = if says("invalid peer certificate") {
-        let hint = "if its authority is one of your own, name it with --cacert";
-        (Kind::Unauthenticated, "its certificate cannot be trusted".to_owned(), Some(hint))
-    } else if says("head is too large") || says("too many headers") {
+    let refused = causes.iter().find_map(|e| tls::told_later(*e));
+    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>()).or(refused.as_ref());
+    let (kind, what, hint) = if says("head is too large") || says("too many headers") {
         (Kind::Unsupported, "its headers are too large to be headers".to_owned(), None)
     } else if let Some(told) = told {
         (told.kind(), told.to_string(), told.hint_text())
@@ -70,7 +68,7 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
         (Kind::Network, "the connection broke".to_owned(), None)
     };
     // The innermost says what happened; the others which of our libraries was asked.
-    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+    let cause = causes.last().map(|e| tls::plain(&e.to_string())).unwrap_or_default();
     let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
     match hint {
         Some(hint) => ours.hint(hint),
