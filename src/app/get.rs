@@ -15,7 +15,7 @@ use crate::{
     downloads::{Effort, Existing, Mirror, Resume, Sink, Source, WriteRoom, beside, find},
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
-    names,
+    names, open_files,
     protocols::{Digest, Entry, FetchOptions, Found, Listing, Protocols, Remote, place},
     rate::RateLimit,
     torrents::keep_heap_steady,
@@ -80,7 +80,7 @@ impl Getter {
             room: WriteRoom::new(WRITE_ROOM),
             claims: Claims::default(),
             protocols: Protocols::new(order.fetch.clone()),
-            turns: Arc::new(Semaphore::new(order.jobs.max(1))),
+            turns: Arc::new(Semaphore::new(jobs_that_fit(&order))),
             order: Arc::new(order),
         }
     }
@@ -222,6 +222,9 @@ impl Getter {
             None => item.dir.join(folder_name(&listing)?),
         };
         Self::check_folder(&folder)?;
+        if listing.files.is_empty() && listing.left_out.is_empty() {
+            tracing::warn!("{} is a folder without files", place(&url));
+        }
         let paths = paths_below(&listing);
         let left_out = listing.left_out.into_iter().map(Error::from);
         let mut odd: Vec<Error> = left_out.collect();
@@ -253,6 +256,19 @@ impl Getter {
             false => Ok(fetched),
         }
     }
+}
+
+/// As many files at once as were asked for and as may be open.
+fn jobs_that_fit(order: &GetOrder) -> usize {
+    // Its connections, those that are kept for the next, the file, and its state while that is written.
+    let each = order.effort.per_server.min(order.effort.split).saturating_add(3) as u64;
+    let (jobs, others) = (order.jobs.max(1), 64);
+    let limit = open_files::up_to((jobs as u64).saturating_mul(each).saturating_add(others));
+    let fit = usize::try_from(limit.saturating_sub(others) / each).unwrap_or(usize::MAX).max(1);
+    if fit < jobs {
+        tracing::warn!("{fit} files at once instead of {jobs}: no more may be open (ulimit -n)");
+    }
+    jobs.min(fit)
 }
 
 /// What the URLs of an item are.

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::get::Getter;
 use crate::{
     downloads::{
-        Checksums, Effort, Existing, Fetch, PartFile, PartPlan, PipeTarget, Sink, Snapshot, Source,
-        State, Target, checksum,
+        Checksums, Effort, Existing, Fetch, PartFile, PartPlan, PipeTarget, Resume, Sink, Snapshot,
+        Source, State, Target, checksum,
         holes::{Cell, Cut},
         open_stream,
         state::Input,
@@ -194,6 +194,9 @@ impl FileJob<'_> {
         let done = done.map_err(|e| match (e.kind(), e.hint_text()) {
             (Kind::Changed, None) if several => {
                 e.hint("the mirrors have not the same file: leave out the one that is not it")
+            }
+            (Kind::Changed, None) if order.resume == Resume::Fresh => {
+                e.hint("it changes while it is fetched: try again later")
             }
             (Kind::Changed, None) => e.hint("give --fresh to fetch it from the start"),
             _ => e,

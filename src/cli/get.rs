@@ -160,12 +160,19 @@ async fn get_all(
 
 async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
     let network = &context.config.network;
-    let proxy = args.proxy.as_ref().map(|text| text.parse::<Proxy>()).transpose()?;
+    let given = args.proxy.as_ref().filter(|text| !text.trim().is_empty());
+    let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
     let proxy = proxy.or_else(|| network.proxy.clone());
     let user_agent = args.user_agent.clone().or_else(|| network.user_agent.clone());
     let range = match (args.range_start, args.range_end) {
         (None, None) => None,
         (start, end) => {
+            if let (Some(first), Some(last)) = (start, end)
+                && last < first
+            {
+                let text = format!("--range-end {} is before --range-start {}", last.0, first.0);
+                return Err(Error::new(Kind::InvalidInput, text).into());
+            }
             let end = end.map(|end| end.0.saturating_add(1));
             Some((start.unwrap_or_default().0, end))
         }
@@ -219,13 +226,38 @@ async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failur
 pub(super) fn parse_url(text: &str) -> Result<Url> {
     let parsed = match text.contains("://") {
         true => Url::parse(text),
-        false => Url::parse(&format!("http://{text}")),
+        false => {
+            if let Some(scheme) = other_scheme(text) {
+                let error = Error::new(
+                    Kind::InvalidInput,
+                    format!("a {scheme}: link is no address of a file at a server"),
+                );
+                return Err(match scheme.as_str() {
+                    "magnet" => error.hint("`bae import` takes magnet links"),
+                    _ => error.hint("write it SCHEME://HOST/PATH"),
+                });
+            }
+            Url::parse(&format!("http://{text}"))
+        }
     };
     parsed.map_err(|e| {
         let shown = text.split(['?', '@']).next().unwrap_or_default();
         let shown = if text.contains('@') { "a URL" } else { shown };
         Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(e)
     })
+}
+
+/// The scheme of a link without a host, such as `magnet:?xt=…`. `host:80/path` and `user:password@host` have none.
+fn other_scheme(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_port = !host.is_empty() && host.bytes().all(|b| b.is_ascii_digit());
+    let known =
+        ["magnet", "mailto", "data", "urn"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let is_login = host.contains('@') && !known;
+    (is_scheme && !is_port && !is_login).then(|| scheme.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -236,6 +268,13 @@ mod tests {
     fn a_url_without_a_scheme_is_http_and_a_bad_one_is_told_without_its_password() {
         assert_eq!(parse_url("x.example:81/a").unwrap().as_str(), "http://x.example:81/a");
         assert_eq!(parse_url("ftp://x/a").unwrap().scheme(), "ftp");
+        assert_eq!(parse_url("x:81").unwrap().port(), Some(81));
+        assert_eq!(parse_url("u:p@x/a").unwrap().username(), "u");
+        for link in ["magnet:?xt=urn:btih:00", "mailto:me@x.example", "FILE:/x"] {
+            let error = parse_url(link).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput, "{link}");
+            assert!(error.report().contains("link"), "{}", error.report());
+        }
         let e = parse_url("http://u:hunter2@x:port/").unwrap_err();
         assert!(!e.report().contains("hunter2"), "{}", e.report());
     }

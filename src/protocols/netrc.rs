@@ -6,6 +6,7 @@ use super::Login;
 use crate::{
     config::Secret,
     error::{Error, Result},
+    text,
 };
 
 /// What a netrc file says: logins by host, in the order of the file.
@@ -23,7 +24,8 @@ pub struct Netrc {
 pub fn read(path: &Path) -> Result<Netrc> {
     let bytes =
         std::fs::read(path).map_err(|e| Error::io(format!("netrc file {}", path.display()), e))?;
-    Ok(Netrc::parse(&String::from_utf8_lossy(&bytes)))
+    let lossy = |_| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Netrc::parse(&text::decoded(&bytes).unwrap_or_else(lossy)))
 }
 
 impl Netrc {
@@ -39,7 +41,7 @@ impl Netrc {
         let mut found = Self::default();
         let mut now: Option<&mut Vec<Login>> = None;
         let nobody = || Login { user: String::new(), password: None };
-        let mut words = words(text.trim_start_matches('\u{feff}')).into_iter();
+        let mut words = words(text).into_iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "machine" => {
@@ -100,7 +102,7 @@ mod tests {
         let text = "# mine\nmachine a.example login u password \"p w\"\nmachine b.example\n  login v\n\
                     macdef init\n machine not.example login x\n\n\
                     machine a.example login second password no\ndefault login anyone password any\n";
-        let netrc = Netrc::parse(&format!("\u{feff}{text}"));
+        let netrc = Netrc::parse(text);
         let of = |host: &str, user: Option<&str>| {
             let login = netrc.of(host, user)?;
             let password = login.password.as_ref().map(|secret| secret.reveal().unwrap());

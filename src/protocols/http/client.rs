@@ -13,7 +13,7 @@ use url::{Origin, Url};
 use super::{
     auth::{Challenge, challenges},
     cookies::Cookies,
-    errors::broken,
+    errors::{broken, unauthorized},
     transport::{Answer, Transport},
 };
 use crate::{
@@ -84,8 +84,8 @@ impl Wire {
         })
     }
 
-    /// Follows redirects and logs in where that is asked for. Any other answer is returned, whatever its status, with
-    /// where it came from.
+    /// Follows redirects and logs in where that is asked for. Any other answer but a 401 is returned, whatever its status,
+    /// with where it came from.
     pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Answer)> {
         let mut at = without_login(ask.url);
         for _ in 0..=MAX_REDIRECTS {
@@ -109,7 +109,13 @@ impl Wire {
             true => self.options.login_of(ask.asked),
             false => self.options.netrc_of(at),
         };
-        let Some(login) = login else { return self.send(ask, at, trusted, None).await };
+        let Some(login) = login else {
+            let response = self.send(ask, at, trusted, None).await?;
+            return match response.status() {
+                StatusCode::UNAUTHORIZED => Err(unauthorized(at, response.headers(), None)),
+                _ => Ok(response),
+            };
+        };
         let method = ask.method();
         let first = match known {
             Some(challenge) => {
@@ -126,12 +132,18 @@ impl Wire {
         let asked_for = challenges(response.headers());
         // A second no to the same login is final, but for a digest whose number was too old.
         let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
-            return Ok(response);
+            return Err(unauthorized(at, response.headers(), Some(&login.user)));
         };
         let login = self.complete(&login, at).await?;
         let again = authorization(&challenge, &login, &method, at)?;
         self.challenges.lock().insert(at.origin(), challenge);
-        self.send(ask, at, trusted, Some(again)).await
+        let response = self.send(ask, at, trusted, Some(again)).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                Err(unauthorized(at, response.headers(), Some(&login.user)))
+            }
+            _ => Ok(response),
+        }
     }
 
     /// With a password, now that a server wants one.

@@ -8,7 +8,10 @@ use std::{
 use hyper::{StatusCode, header::HeaderMap};
 use url::Url;
 
-use super::transport::Lost;
+use super::{
+    auth::{challenges, offered},
+    transport::Lost,
+};
 use crate::{
     error::{Error, Kind},
     protocols::{dial::LOGIN_HINT, place, tls},
@@ -21,14 +24,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         401 | 407 => Kind::Unauthenticated,
-        402 | 403 | 451 => Kind::PermissionDenied,
+        403 => Kind::PermissionDenied,
         404 | 410 => Kind::NotFound,
         408 | 425 | 429 => Kind::RateLimited,
         500..=599 => Kind::Unavailable,
-        400 | 414 => Kind::InvalidInput,
         _ => Kind::Unsupported,
     };
-    let words = status.canonical_reason().unwrap_or("an unusual answer");
+    let words = status.canonical_reason().unwrap_or(match status.as_u16() {
+        500.. => "server error",
+        400..500 => "refused",
+        _ => "an answer that says nothing of a file",
+    });
     let error = Error::new(kind, format!("{}: {} {words}", place(url), status.as_u16()));
     let error = match status.as_u16() {
         401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
@@ -38,6 +44,30 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     match wait_asked(headers) {
         Some(wait) if kind.is_retryable() => error.retry_after(wait),
         _ => error,
+    }
+}
+
+/// A 401 that is final. `user` is who was logged in as, or would have been.
+pub(super) fn unauthorized(url: &Url, headers: &HeaderMap, user: Option<&str>) -> Error {
+    let place = place(url);
+    let error =
+        |why: &str| Error::new(Kind::Unauthenticated, format!("{place}: 401 Unauthorized{why}"));
+    let known = challenges(headers).is_some();
+    let ways = offered(headers).join(", ");
+    match user {
+        Some(user) if known => error(&format!(": the login of {user:?} is refused"))
+            .hint("check the user and the password"),
+        _ if !known && !ways.is_empty() => {
+            let error =
+                error(&format!(": the server wants a login by {ways}, which is not spoken"));
+            match ways.to_ascii_lowercase().contains("bearer") {
+                true => error.hint("give a token with --header 'Authorization: env:VARIABLE'"),
+                false => error,
+            }
+        }
+        Some(_) => error(", without saying how to log in")
+            .hint("give what it wants with --header 'Authorization: env:VARIABLE'"),
+        None => refused(url, StatusCode::UNAUTHORIZED, headers),
     }
 }
 
@@ -101,6 +131,10 @@ mod tests {
     #[test]
     fn a_refusal_names_the_place_and_no_secret() {
         assert_eq!(refusal(404, &[]).report(), "x.example:8443/a/b: 404 Not Found");
+        assert_eq!(refusal(520, &[]).report(), "x.example:8443/a/b: 520 server error");
+        for (status, code) in [(400, 1), (402, 1), (414, 1), (451, 1), (401, 24), (403, 24)] {
+            assert_eq!(refusal(status, &[]).kind().exit_code(), code, "{status}");
+        }
         let kinds = [401, 403, 410, 429, 503, 418].map(|status| refusal(status, &[]).kind());
         let wanted = [
             Kind::Unauthenticated,
@@ -111,6 +145,27 @@ mod tests {
             Kind::Unsupported,
         ];
         assert_eq!(kinds, wanted);
+    }
+
+    #[test]
+    fn a_login_that_is_refused_is_told_from_one_that_is_not_spoken() {
+        let url = Url::parse("https://x.example/a").unwrap();
+        let of = |offer: &str, user: Option<&str>| {
+            let headers =
+                HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, offer.parse().unwrap())]);
+            unauthorized(&url, &headers, user)
+        };
+        let wrong = of("Basic realm=\"x\"", Some("bob"));
+        assert!(wrong.report().ends_with("the login of \"bob\" is refused"), "{}", wrong.report());
+        assert!(!wrong.hint_text().unwrap().contains("-u"));
+        let none = of("Basic realm=\"x\"", None);
+        assert!(none.hint_text().unwrap().contains("-u"));
+        for user in [None, Some("bob")] {
+            let other = of("NTLM", user);
+            assert!(other.report().contains("NTLM, which is not spoken"), "{}", other.report());
+        }
+        let token = of("Bearer realm=\"x\"", None);
+        assert!(token.hint_text().unwrap().contains("--header"));
     }
 
     #[test]
