@@ -119,7 +119,7 @@ impl FetchArgs {
             identities: self.identity.clone(),
             host_keys: HostKeys {
                 known_hosts: self.known_hosts.clone(),
-                accept: self.accept_host_key.clone(),
+                accept: self.accept_host_key.as_deref().map(fingerprint).transpose()?,
             },
         })
     }
@@ -205,6 +205,17 @@ fn passwords(context: &Context) -> Result<Passwords> {
     Ok(Passwords::new(given, ask))
 }
 
+/// A fingerprint as it is compared, from what `ssh-keygen -l` and people write.
+fn fingerprint(text: &str) -> Result<String> {
+    let bare = text.strip_prefix("SHA256:").unwrap_or(text).trim_end_matches('=');
+    let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/".contains(&b);
+    if bare.len() == 43 && bare.bytes().all(is_base64) {
+        return Ok(format!("SHA256:{bare}"));
+    }
+    Err(Error::new(Kind::InvalidInput, format!("{text:?} is no SHA-256 fingerprint of a key"))
+        .hint("as `ssh-keygen -lf KEY.pub` shows it: SHA256: and 43 characters"))
+}
+
 fn parse_checksum(text: &str) -> Result<Digest, String> {
     checksum::parse(text).map_err(|e| match e.hint_text() {
         Some(hint) => format!("{e}; {hint}"),
@@ -275,6 +286,17 @@ pub(super) fn typed_secret(matches: &ArgMatches) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fingerprints_are_taken_in_all_their_usual_forms_and_md5_is_refused() {
+        let wanted = "SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwL";
+        for form in [wanted, &format!("{wanted}="), &wanted["SHA256:".len()..]] {
+            assert_eq!(fingerprint(form).unwrap(), wanted, "{form}");
+        }
+        for bad in ["MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48", "SHA256:short", ""] {
+            assert_eq!(fingerprint(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad}");
+        }
+    }
 
     #[test]
     fn a_header_is_split_at_its_first_colon_and_may_come_from_elsewhere() {

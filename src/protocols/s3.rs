@@ -21,6 +21,7 @@ use super::{
     Wanted,
     paths::{as_folder, below, decoded, decoded_path, last_part},
     patience::Patience,
+    tls,
 };
 use crate::{
     backends::{S3Settings, S3Source, SourceObject},
@@ -33,6 +34,8 @@ pub(super) const SCHEMES: &[&str] = &["s3"];
 #[derive(Debug)]
 pub(super) struct S3 {
     options: Arc<FetchOptions>,
+    /// Trusted beside the system's.
+    authorities: Vec<String>,
     /// By what a URL says beside the key.
     sources: Mutex<HashMap<String, Arc<S3Source>>>,
 }
@@ -42,7 +45,9 @@ pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
         return Err(Error::new(Kind::Unsupported, "a proxy for S3 is set in the environment")
             .hint("set HTTPS_PROXY or HTTP_PROXY"));
     }
-    Ok(Arc::new(S3 { options: Arc::clone(options), sources: Mutex::default() }))
+    let authorities = options.cacert.as_deref().map(tls::authorities).transpose()?;
+    let (options, authorities) = (Arc::clone(options), authorities.unwrap_or_default());
+    Ok(Arc::new(S3 { options, authorities, sources: Mutex::default() }))
 }
 
 impl S3 {
@@ -53,7 +58,9 @@ impl S3 {
         if let Some(source) = known {
             return Ok(source);
         }
-        let source = Arc::new(S3Source::new(settings(url, &self.options).await?));
+        let settings = settings(url, &self.options).await?;
+        let authorities = self.authorities.clone();
+        let source = Arc::new(S3Source::new(S3Settings { authorities, ..settings }));
         let mut sources = self.sources.lock();
         Ok(Arc::clone(sources.entry(place.into()).or_insert(source)))
     }

@@ -89,7 +89,7 @@ impl Wire {
             .behavior_version(BehaviorVersion::latest())
             .app_name(AppName::new("bae").expect("three letters are a name"))
             .region(region)
-            .http_client(http_client(proxy(settings)?))
+            .http_client(http_client(proxy(settings)?, &settings.authorities)?)
             .force_path_style(settings.path_style.unwrap_or(quirks.path_style))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -251,16 +251,22 @@ fn proxy(settings: &S3Settings) -> Result<ProxyConfig> {
 }
 
 /// rustls with aws-lc-rs, as everything else here, and proxies honoured, which the SDK's own client does not.
-fn http_client(proxy: ProxyConfig) -> SharedHttpClient {
+fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpClient> {
+    let trusted = tls::TrustStore::default();
+    let trusted =
+        authorities.iter().fold(trusted, |all, pem| all.with_pem_certificate(pem.as_str()));
+    let context = tls::TlsContext::builder().with_trust_store(trusted).build();
+    let context = context.map_err(|e| Error::new(Kind::Internal, "start of TLS").because(e))?;
     let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT).build();
     let connector = Connector::builder()
         .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
         .connector_settings(settings)
         .proxy_config(proxy)
         .build();
     // One for all requests: the pool of connections is in it.
     let connector = SharedHttpConnector::new(connector);
-    http_client_fn(move |_, _| connector.clone())
+    Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
 /// How far this machine's clock is off the server's. The SDK signs by the time in the answers before; what it keeps to

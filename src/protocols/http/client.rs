@@ -13,7 +13,7 @@ use url::{Origin, Url};
 use super::{
     auth::{Challenge, challenges},
     cookies::Cookies,
-    errors::{broken, unauthorized},
+    errors::{LOGIN_UNSENT, broken, unauthorized},
     transport::{Answer, Transport},
 };
 use crate::{
@@ -125,8 +125,11 @@ impl Wire {
             None => None,
         };
         let tried = first.is_some();
-        let response = self.send(ask, at, trusted, first).await?;
+        let mut response = self.send(ask, at, trusted, first).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
+            if !tried {
+                response.headers_mut().insert(LOGIN_UNSENT, HeaderValue::from_static("true"));
+            }
             return Ok(response);
         }
         let asked_for = challenges(response.headers());

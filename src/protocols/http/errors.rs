@@ -20,6 +20,9 @@ use crate::{
 /// No server's patience is waited for longer: past this the download fails with the wait in its error.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
+/// Put beside the headers of an answer to somebody who has a login that the server did not ask for.
+pub(super) const LOGIN_UNSENT: &str = "bae-login-unsent";
+
 /// An answer that is no success.
 pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
@@ -39,6 +42,10 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     let error = match status.as_u16() {
         401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
         407 => error.hint(LOGIN_HINT),
+        403 | 404 if headers.contains_key(LOGIN_UNSENT) => error.hint(
+            "the login was not sent, since the server asked for none: \
+             --header 'Authorization: env:VARIABLE' sends one unasked",
+        ),
         _ => error,
     };
     match wait_asked(headers) {
@@ -132,6 +139,9 @@ mod tests {
     fn a_refusal_names_the_place_and_no_secret() {
         assert_eq!(refusal(404, &[]).report(), "x.example:8443/a/b: 404 Not Found");
         assert_eq!(refusal(520, &[]).report(), "x.example:8443/a/b: 520 server error");
+        let unsent = refusal(404, &[(LOGIN_UNSENT, "true")]);
+        assert!(unsent.hint_text().unwrap().contains("was not sent"));
+        assert_eq!(refusal(404, &[]).hint_text(), None);
         for (status, code) in [(400, 1), (402, 1), (414, 1), (451, 1), (401, 24), (403, 24)] {
             assert_eq!(refusal(status, &[]).kind().exit_code(), code, "{status}");
         }

@@ -7,6 +7,7 @@ mod trouble;
 
 use std::{path::Path, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
@@ -64,6 +65,25 @@ pub(super) fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<
 const SERVERS: usize = 256;
 /// One server, and some for good measure.
 const SESSIONS: usize = 4;
+
+/// The authorities among the certificates of a file, each as PEM: for clients that are not ours.
+///
+/// # Errors
+/// As [`client_config`]; `Unsupported` where there is none among them.
+pub(super) fn authorities(file: &Path) -> Result<Vec<String>> {
+    let found: Vec<_> = certificates(file)?.iter().filter(is_authority).map(pem).collect();
+    match found.is_empty() {
+        false => Ok(found),
+        true => {
+            let text = format!("no certificate of an authority in {}", file.display());
+            Err(Error::new(Kind::Unsupported, text))
+        }
+    }
+}
+
+fn pem(der: &CertificateDer<'static>) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+}
 
 fn is_authority(der: &&CertificateDer<'static>) -> bool {
     RootCertStore::empty().add(CertificateDer::clone(der)).is_ok()
