@@ -256,6 +256,8 @@ fn other_scheme(text: &str) -> Option<String> {
     let is_port = !host.is_empty() && host.bytes().all(|b| b.is_ascii_digit());
     let known =
         ["magnet", "mailto", "data", "urn"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let is_local = scheme.eq_ignore_ascii_case("file");
+    let is_port = is_port || rest.starts_with('/') && !is_local;
     let is_login = host.contains('@') && !known;
     (is_scheme && !is_port && !is_login).then(|| scheme.to_ascii_lowercase())
 }

@@ -19,7 +19,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -152,9 +155,9 @@ fn take_name(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
     if !overwrite {
         return match renameat_with(CWD, data, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) => Err(taken("is there by now")
+            Err(Errno::EXIST) => Err(taken("is there by now")
                 .hint("give --overwrite to put this in its place, or another name with -o")),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 std::fs::rename(data, path).map_err(place)
             }
             Err(e) => Err(place(e.into())),

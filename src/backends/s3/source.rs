@@ -17,7 +17,6 @@ use super::{
     client::{PATIENCE, Wire, has_no_keys},
     errors::{Failure, Op, Place},
     get::{Sent, body},
-    object::unsigned,
 };
 use crate::{
     backends::Body,
@@ -93,7 +92,12 @@ impl S3Source {
         match found.await {
             Ok(found) => Ok(Some(SourceObject {
                 key: key.to_owned(),
-                len: unsigned(found.content_length()),
+                len: found.content_length().and_then(|len| u64::try_from(len).ok()).ok_or_else(
+                    || {
+                        let text = format!("look at object {key} in {}", self.place);
+                        Error::new(Kind::Unsupported, text).because("its length is not told")
+                    },
+                )?,
                 etag: found.e_tag.map(quoted),
                 modified: found.last_modified.and_then(time),
                 content_type: found.content_type,

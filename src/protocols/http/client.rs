@@ -107,7 +107,8 @@ impl Wire {
         let known = self.challenges.lock().get(&at.origin()).cloned();
         let login = match trusted {
             true => self.options.login_of(ask.asked),
-            false => self.options.netrc_of(at),
+            // Nobody is asked for a host that nobody named.
+            false => self.options.netrc_of(at).filter(|login| login.password.is_some()),
         };
         let Some(login) = login else {
             let response = self.send(ask, at, trusted, None).await?;
