@@ -153,11 +153,9 @@ fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {
     same(&out(&bae, "g.bin"), b"by DAV");
     let ftp = FtpServer::pyftpd(false);
     ftp.served.write("h.bin", b"by FTP");
-    let certificate = &ftp.certificates.as_ref().unwrap().certificate;
-    let list = [&ftp.url("ftpes"), "-o", "all", "--cacert", certificate.to_str().unwrap()]
-        .map(|text: &str| text.to_owned());
-    let list: Vec<_> = list.iter().map(String::as_str).collect();
-    get(&bae, &list).expect(0);
+    let certificate = ftp.certificates.as_ref().unwrap().certificate.to_str().unwrap();
+    let url = ftp.url("ftpes");
+    get(&bae, &[&url, "-o", "all", "--cacert", certificate]).expect(0);
     same(&out(&bae, "all").join("h.bin"), b"by FTP");
 }
 
@@ -181,7 +179,7 @@ impl Tls {
         let made = ["-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem"];
         match first {
             true => {
-                run(&[&["req", "-new", "-out", "request.pem"], &made[..], request].concat());
+                run(&[&["req", "-new", "-out", "request.pem"][..], &made, request].concat());
                 let signed = ["x509", "-req", "-in", "request.pem", "-signkey", "key.pem"];
                 run(&[&signed[..], &["-days", "2", "-out", "certificate.pem"]].concat());
             }

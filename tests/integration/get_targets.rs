@@ -53,12 +53,12 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
                 let path = at("pipe");
                 move || fs::read(path).unwrap()
             });
-            let list = [&[url.as_str(), "-o", name], flags].concat();
+            let list = [&[url.as_str(), "-o", name][..], flags].concat();
             let ran = get(&bae, &list).expect(0);
             assert_eq!(event(&ran, "fetched")["bytes"], 5);
             assert_eq!(reader.join().unwrap(), b"hello", "{name} {flags:?}");
         }
-        let list = [&[url.as_str(), "-o", "null"], flags].concat();
+        let list = [&[url.as_str(), "-o", "null"][..], flags].concat();
         get(&bae, &list).expect(0);
         assert_eq!(fs::read_link(at("null")).unwrap(), Path::new("/dev/null"));
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
@@ -66,7 +66,7 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
             let device = rustix::fs::makedev(1, 3);
             mknodat(CWD, at("device"), FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)
                 .unwrap();
-            get(&bae, &[&[url.as_str(), "-o", "device"], flags].concat()).expect(0);
+            get(&bae, &[&[url.as_str(), "-o", "device"][..], flags].concat()).expect(0);
             assert!(fs::symlink_metadata(at("device")).unwrap().file_type().is_char_device());
         }
         assert!(fs::symlink_metadata(at("pipe")).unwrap().file_type().is_fifo());
@@ -108,7 +108,7 @@ fn what_cannot_be_written_to_is_refused_and_left_as_it_is() {
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     let before = names(&at(""));
     for flags in [&[][..], &["--overwrite"][..]] {
-        let run = |name: &str| get(&bae, &[&[url.as_str(), "-o", name], flags].concat());
+        let run = |name: &str| get(&bae, &[&[url.as_str(), "-o", name][..], flags].concat());
         run("folder").expect(2).says("is a folder").says("-d");
         run("socket").expect(1).says("is a socket");
         assert_eq!(names(&at("")), before, "nothing is left behind");
@@ -127,7 +127,7 @@ fn a_part_of_somebody_else_is_left_alone() {
     let (bae, at) = home();
     fs::write(at("victim"), "precious").unwrap();
     for flags in [&[][..], &["--fresh", "--overwrite"][..]] {
-        let run = || get(&bae, &[&[url.as_str()], flags].concat());
+        let run = || get(&bae, &[&[url.as_str()][..], flags].concat());
         fs::write(at("f.part"), "half of something").unwrap();
         run().expect(1).says("f.part");
         same(&at("f.part"), b"half of something");
