@@ -182,8 +182,14 @@ impl StdError for Error {
     }
 }
 
+/// Of this process and of the system: too many open files. Others will be closed.
+const TOO_MANY_OPEN: [i32; 2] = [23, 24];
+
 fn io_kind(e: &io::Error) -> Kind {
     use io::ErrorKind as E;
+    if e.raw_os_error().is_some_and(|code| TOO_MANY_OPEN.contains(&code)) {
+        return Kind::Unavailable;
+    }
     match e.kind() {
         E::NotFound => Kind::NotFound,
         E::AlreadyExists => Kind::AlreadyExists,
@@ -222,5 +228,6 @@ mod tests {
         let full = io::Error::from_raw_os_error(28);
         assert_eq!(Error::io("put", full).kind(), Kind::NoSpace);
         assert_eq!(Error::io("put", io::Error::other("?")).kind(), Kind::Internal);
+        assert!(Error::io("open", io::Error::from_raw_os_error(24)).kind().is_retryable());
     }
 }

@@ -12,11 +12,13 @@ pub mod error;
 pub mod events;
 pub mod memory;
 pub mod names;
+mod open_files;
 pub mod protocols;
 pub mod rate;
 mod redact;
 pub mod storage;
 pub mod telemetry;
+pub mod text;
 pub mod torrents;
 pub mod units;
 

@@ -1,6 +1,6 @@
 //! Parse, run, say how it went.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use bae::cli::{self, Cli};
 
@@ -10,7 +10,7 @@ const WORKERS: usize = 2;
 fn main() -> ExitCode {
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return cli::usage(&error, std::env::args_os()),
     };
     match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => {
@@ -20,13 +20,5 @@ fn main() -> ExitCode {
             code
         }
         Err(error) => cli::failed_to_start(error),
-    }
-}
-
-/// Help and version are answers, not errors: clap knows which stream and which code.
-fn usage(error: &clap::Error) -> ExitCode {
-    match error.print() {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        _ => u8::try_from(error.exit_code()).unwrap_or(2).into(),
     }
 }

@@ -30,6 +30,22 @@ const DIRECTION: [char; 7] =
 /// `InvalidInput` that quotes the component when one could leave the folder or is no usable name, when the path is
 /// longer than [`MAX_PATH`], or when nothing is left of it.
 pub fn join<'a>(base: &str, components: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
+    join_by(base, components, component)
+}
+
+/// The same for the path of a file at a server, below the folder that is fetched. See [`of_server`].
+///
+/// # Errors
+/// As [`join`].
+pub fn path_of_server(path: &str) -> Result<String> {
+    join_by("", path.split('/').map(str::as_bytes), of_server)
+}
+
+fn join_by<'a>(
+    base: &str,
+    components: impl IntoIterator<Item = &'a [u8]>,
+    component: fn(&[u8]) -> Result<Option<String>>,
+) -> Result<String> {
     let mut path = base.to_owned();
     for raw in components {
         let Some(name) = component(raw)? else { continue };
@@ -49,6 +65,19 @@ pub fn join<'a>(base: &str, components: impl IntoIterator<Item = &'a [u8]>) -> R
 /// # Errors
 /// As [`join`].
 pub fn component(raw: &[u8]) -> Result<Option<String>> {
+    checked(raw, true)
+}
+
+/// As [`component`] for the name of a file at a server. What is a name on this system is taken, also where it is none on
+/// Windows: a device's, and one with a backslash.
+///
+/// # Errors
+/// As [`join`].
+pub fn of_server(raw: &[u8]) -> Result<Option<String>> {
+    checked(raw, cfg!(windows))
+}
+
+fn checked(raw: &[u8], on_windows: bool) -> Result<Option<String>> {
     let mut name = decode(raw).into_owned();
     name.retain(|c| !DIRECTION.contains(&c));
     let refuse = |why: &str| Err(bad(format!("the name {} {why}", quote(&name))));
@@ -57,13 +86,13 @@ pub fn component(raw: &[u8]) -> Result<Option<String>> {
         "." | ".." => return refuse("would leave its folder"),
         _ => {}
     }
-    if name.contains(['/', '\\']) {
+    if name.contains('/') || on_windows && name.contains('\\') {
         return refuse("has a path separator in it");
     }
     if name.contains(char::is_control) {
         return refuse("has a control character in it");
     }
-    if is_device(&name) {
+    if on_windows && is_device(&name) {
         return refuse("is the name of a device on Windows");
     }
     Ok(Some(if name.len() > MAX_COMPONENT { with_hash(&name, raw) } else { name }))
@@ -183,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(windows))]
+    fn names_of_servers_are_taken_where_this_system_has_such() {
+        for good in ["aux", "CON", "Lpt1", "a\\b", "x:y?"] {
+            assert_eq!(of_server(good.as_bytes()).unwrap().as_deref(), Some(good));
+        }
+        assert_eq!(path_of_server("aux//b").unwrap(), "aux/b");
+        for bad in ["..", "a/../b", "a\tb", "\u{200e}.."] {
+            assert_eq!(path_of_server(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn long_names_are_cut_but_keep_their_extension_and_stay_apart() {
         let long = |last: char| format!("{}{last}.mkv", "é".repeat(150));
         let (a, b) = (name(long('a').as_bytes()), name(long('b').as_bytes()));
@@ -225,9 +266,9 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_out_is_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
-            if let Ok(Some(name)) = component(&raw) {
+            for name in [component(&raw), of_server(&raw)].into_iter().flatten().flatten() {
                 prop_assert!(name.len() <= MAX_COMPONENT && !name.is_empty());
-                prop_assert!(name != "." && name != ".." && !name.contains(['/', '\\', '\0']));
+                prop_assert!(name != "." && name != ".." && !name.contains(['/', '\0']));
             }
         }
     }

@@ -125,8 +125,7 @@ fn check_torrent(found: &Found) -> Result<()> {
 fn check_names(files: &[FileRow]) -> Result<()> {
     let unsafe_name = |e: Error| Error::new(Kind::Corrupt, "it has an unsafe name").because(e);
     for file in files {
-        let parts = file.path.split('/').map(str::as_bytes);
-        let safe = names::join("", parts).map_err(unsafe_name)?;
+        let safe = names::path_of_server(&file.path).map_err(unsafe_name)?;
         if safe != file.path || file.pad {
             return Err(Error::new(Kind::Corrupt, "it has files that no server gives"));
         }

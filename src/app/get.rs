@@ -1,18 +1,22 @@
 //! `get`: URLs to plain local files, several at a time. `get_file` has the way of one file.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{asking::Told, get_file::FileJob};
+use super::{asking::Told, get_claims::Claims, get_file::FileJob};
 use crate::{
-    downloads::{Asking, Effort, Mirror, Resume, Sink, Source, WriteRoom, beside},
+    downloads::{Asking, Effort, Existing, Mirror, Resume, Sink, Source, WriteRoom, beside},
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
-    names,
-    protocols::{Begun, Digest, FetchOptions, Found, Listing, Protocols, Remote, place},
+    names, open_files,
+    protocols::{Begun, Digest, Entry, FetchOptions, Found, Listing, Protocols, Remote, place},
     rate::RateLimit,
     torrents::keep_heap_steady,
 };
@@ -60,6 +64,8 @@ pub struct Getter {
     pub(super) order: Arc<GetOrder>,
     pub(super) limit: Arc<RateLimit>,
     pub(super) room: WriteRoom,
+    /// What is fetched in this run, by its path.
+    pub(super) claims: Claims,
     protocols: Protocols,
     turns: Arc<Semaphore>,
 }
@@ -72,8 +78,9 @@ impl Getter {
         Self {
             limit: RateLimit::new(order.limit),
             room: WriteRoom::new(WRITE_ROOM),
+            claims: Claims::default(),
             protocols: Protocols::new(order.fetch.clone()),
-            turns: Arc::new(Semaphore::new(order.jobs.max(1))),
+            turns: Arc::new(Semaphore::new(jobs_that_fit(&order))),
             order: Arc::new(order),
         }
     }
@@ -103,7 +110,7 @@ impl Getter {
                     checksums.push(self.beside(&item.urls[0], cancel).await?);
                 }
                 let job = FileJob { getter: self, source, path, checksums, events, cancel };
-                Ok(vec![job.run().await?])
+                Ok(job.run().await?.into_iter().collect())
             }
             Mirrors::Folder(folder) => {
                 drop(turn);
@@ -200,6 +207,17 @@ impl Getter {
         }
     }
 
+    /// Before files are put into it.
+    fn check_folder(folder: &Path) -> Result<()> {
+        match Existing::at(folder)? {
+            Existing::Nothing | Existing::Folder => Ok(()),
+            _ => {
+                let text = format!("{} is no folder, and a folder is fetched", folder.display());
+                Err(Error::new(Kind::InvalidInput, text).hint("name another one with -o or -d"))
+            }
+        }
+    }
+
     /// Where a file goes that is no folder's.
     fn path(&self, item: &GetItem, source: &Source) -> Result<PathBuf> {
         match &item.out {
@@ -224,10 +242,23 @@ impl Getter {
             Some(out) => item.dir.join(out),
             None => item.dir.join(folder_name(&listing)?),
         };
-        let paths = paths_below(&listing)?;
-        let mut running: JoinSet<Result<FetchedFile>> = JoinSet::new();
+        Self::check_folder(&folder)?;
+        if listing.files.is_empty() && listing.left_out.is_empty() {
+            tracing::warn!("{} is a folder without files", place(&url));
+        }
+        let paths = paths_below(&listing);
+        let left_out = listing.left_out.into_iter().map(Error::from);
+        let mut odd: Vec<Error> = left_out.collect();
+        let mut running: JoinSet<Result<Option<FetchedFile>>> = JoinSet::new();
         let protocol = self.protocols.of(&url, self.order.protocol.as_deref())?;
         for (entry, path) in listing.files.into_iter().zip(paths) {
+            let path = match path {
+                Ok(path) => path,
+                Err(e) => {
+                    odd.push(e);
+                    continue;
+                }
+            };
             // Before it is begun: there may be a million files.
             let Ok(turn) = self.turn(cancel).await else { break };
             let (getter, protocol) = (self.clone(), Arc::clone(&protocol));
@@ -240,12 +271,25 @@ impl Getter {
                 FileJob { getter, source, path, checksums, events, cancel }.run().await
             });
         }
-        let fetched = all_of(running).await?;
+        let fetched = all_of(running, odd).await?;
         match cancel.is_cancelled() {
             true => Err(Error::new(Kind::Cancelled, "stopped")),
             false => Ok(fetched),
         }
     }
+}
+
+/// As many files at once as were asked for and as may be open.
+fn jobs_that_fit(order: &GetOrder) -> usize {
+    // Its connections, those that are kept for the next, the file, and its state while that is written.
+    let each = order.effort.per_server.min(order.effort.split).saturating_add(3) as u64;
+    let (jobs, others) = (order.jobs.max(1), 64);
+    let limit = open_files::up_to((jobs as u64).saturating_mul(each).saturating_add(others));
+    let fit = usize::try_from(limit.saturating_sub(others) / each).unwrap_or(usize::MAX).max(1);
+    if fit < jobs {
+        tracing::warn!("{fit} files at once instead of {jobs}: no more may be open (ulimit -n)");
+    }
+    jobs.min(fit)
 }
 
 /// What the URLs of an item are.
@@ -254,14 +298,22 @@ enum Mirrors {
     Folder(Box<(Url, Listing)>),
 }
 
-/// Every file has its turn, whatever became of the others; the first error is the folder's.
-async fn all_of(mut running: JoinSet<Result<FetchedFile>>) -> Result<Vec<FetchedFile>> {
+/// Every file has its turn, whatever became of the others; the first error is the folder's, and all are told. `odd` are
+/// those of files that could not be begun.
+async fn all_of(
+    mut running: JoinSet<Result<Option<FetchedFile>>>,
+    odd: Vec<Error>,
+) -> Result<Vec<FetchedFile>> {
     let (mut fetched, mut failed) = (Vec::new(), None);
+    for error in odd {
+        tracing::warn!("{}", error.report());
+        failed.get_or_insert(error);
+    }
     while let Some(ended) = running.join_next().await {
         let ended =
             ended.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "a file failed").because(e)));
         match ended {
-            Ok(file) => fetched.push(file),
+            Ok(file) => fetched.extend(file),
             Err(e) => {
                 if e.kind() != Kind::Cancelled {
                     tracing::warn!("{}", e.report());
@@ -273,29 +325,50 @@ async fn all_of(mut running: JoinSet<Result<FetchedFile>>) -> Result<Vec<Fetched
     failed.map_or(Ok(fetched), Err)
 }
 
-/// The paths of the files of a folder below it, made safe.
-pub(super) fn paths_below(listing: &Listing) -> Result<Vec<String>> {
-    let safe = |path: &str| names::join("", path.split('/').map(str::as_bytes));
-    let paths: Vec<_> = listing.files.iter().map(|file| safe(&file.path)).collect::<Result<_>>()?;
-    names::refuse_collisions(paths.iter().map(String::as_str))?;
-    Ok(paths)
+/// The paths of the files of a folder below it, made safe; or why a file can have none.
+pub(super) fn paths_below(listing: &Listing) -> Vec<Result<String>> {
+    let within = |file: &Entry, e: Error| {
+        Error::new(Kind::Unsupported, e.report()).within(place(&file.remote.url))
+    };
+    let safe = |file: &Entry| names::path_of_server(&file.path).map_err(|e| within(file, e));
+    let paths: Vec<_> = listing.files.iter().map(safe).collect();
+    let mut folders = HashSet::new();
+    for path in paths.iter().flatten() {
+        folders.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
+    }
+    let mut seen = HashSet::new();
+    let alone = |(path, file): (Result<String>, &Entry)| {
+        let path = path?;
+        let bad = |why: &str| within(file, Error::new(Kind::Unsupported, why));
+        if folders.contains(&path) {
+            return Err(bad("a folder has the same name"));
+        }
+        match seen.insert(path.clone()) {
+            true => Ok(path),
+            false => Err(bad("another file of this folder has the same name here")),
+        }
+    };
+    paths.into_iter().zip(&listing.files).map(alone).collect()
 }
 
 pub(super) fn folder_name(listing: &Listing) -> Result<String> {
     let host = || listing.url.host_str().unwrap_or("folder").to_owned();
-    Ok(names::component(listing.name.as_bytes())?.unwrap_or_else(host))
+    let name = names::of_server(listing.name.as_bytes());
+    Ok(name.map_err(|e| e.hint("give it a name with -o"))?.unwrap_or_else(host))
 }
 
 /// What a file is called that the user gave no name: what its server calls it, else the end of the URL's path. A name
 /// that cannot be used is passed over, not mended: it would then be nobody's.
 pub(super) fn file_name(remote: &Remote) -> Result<String> {
-    let by_server = remote.name.as_deref().map(|name| names::component(name.as_bytes()));
+    let by_server = remote.name.as_deref().map(|name| names::of_server(name.as_bytes()));
     if let Some(Ok(Some(name))) = by_server {
         return Ok(name);
     }
     let last = remote.asked.path().rsplit('/').next().unwrap_or_default();
     let last: Vec<u8> = percent_encoding::percent_decode_str(last).collect();
-    match names::component(&last) {
+    // Slashes of a name stand for folders, as in what servers call files.
+    let last = last.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    match names::of_server(last) {
         Ok(Some(name)) => Ok(name),
         Ok(None) => Ok("index.html".to_owned()),
         Err(e) => Err(e.hint("give it a name with -o")),
@@ -320,8 +393,34 @@ mod tests {
         assert_eq!(named("http://x/", None).unwrap(), "index.html");
         let long = named("http://x/a", Some(&format!("{}.tar", "x".repeat(300)))).unwrap();
         assert!(long.len() <= names::MAX_COMPONENT && long.ends_with(".tar"));
-        for bad in ["http://x/a%2Fb", "http://x/%00", "http://x/a%2F..%2F..%2Fpasswd"] {
+        assert_eq!(named("http://x/c/a%2Fb", None).unwrap(), "b");
+        assert_eq!(named("http://x/a%2F..%2F..%2Fpasswd", None).unwrap(), "passwd");
+        for bad in ["http://x/%00", "http://x/a%2F.."] {
             assert_eq!(named(bad, None).unwrap_err().kind(), Kind::InvalidInput, "{bad}");
         }
+    }
+
+    #[test]
+    fn one_file_without_a_path_leaves_those_of_the_others() {
+        let url: Url = "ftp://h/f/".parse().unwrap();
+        let entry = |path: &&str| {
+            let remote = Remote::at(url.join(path).unwrap());
+            Entry { path: (*path).to_owned(), remote }
+        };
+        let paths = ["a/b", "a", "aux", "bad\tname", "x\u{200e}", "x"];
+        let listing = Listing {
+            files: paths.iter().map(entry).collect(),
+            url: url.clone(),
+            name: "f".into(),
+            left_out: Vec::new(),
+        };
+        let found = paths_below(&listing);
+        let told = |at: usize| found[at].as_ref().map_err(Error::report).cloned();
+        assert_eq!(told(0).unwrap(), "a/b");
+        assert!(told(1).unwrap_err().contains("a folder has the same name"));
+        assert_eq!(told(2).unwrap(), "aux");
+        assert!(told(3).unwrap_err().starts_with("h/f/bad"), "{:?}", told(3));
+        assert_eq!(told(4).unwrap(), "x");
+        assert!(told(5).unwrap_err().contains("another file"));
     }
 }

@@ -1,6 +1,8 @@
 //! One file of `get`: from what the server says of it to its name on the disk.
 
 use std::{
+    fs::File,
+    io::Write,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::get::Getter;
 use crate::{
     downloads::{
-        Checksums, Effort, Fetch, PartFile, PartPlan, PipeTarget, Sink, Snapshot, Source, State,
-        Target, checksum,
+        Checksums, Effort, Existing, Fetch, PartFile, PartPlan, PipeTarget, Resume, Sink, Snapshot,
+        Source, State, Target, checksum,
         holes::{Cell, Cut},
+        open_stream,
         state::Input,
     },
     error::{Error, Kind, Result},
@@ -36,12 +39,66 @@ pub(super) struct FileJob<'a> {
 }
 
 impl FileJob<'_> {
-    pub(super) async fn run(self) -> Result<FetchedFile> {
+    /// `None` when it is fetched already, in this run.
+    pub(super) async fn run(self) -> Result<Option<FetchedFile>> {
+        let existing = Existing::at(&self.path)?;
+        let opened = self.opened(&existing).await?;
+        let asked = self.source.remote().asked;
+        // What is written to as it stands may be named again and again, as /dev/null is.
+        if opened.is_none() && !self.getter.claims.take(&self.path, &asked, &self.checksums)? {
+            tracing::info!("{} was named twice: it is fetched once", place(&asked));
+            return Ok(None);
+        }
+        match opened {
+            Some(mut file) => {
+                let sink = Box::new(move |bytes: &[u8]| file.write_all(bytes));
+                self.run_to(sink).await.map(Some)
+            }
+            None => self.run_to_file(existing).await.map(Some),
+        }
+    }
+
+    /// What is at the path, where that is no file to be replaced but something to be written to.
+    async fn opened(&self, existing: &Existing) -> Result<Option<File>> {
+        let path = self.path.display();
+        let there = |what: &str, hint: &str| {
+            Err(Error::new(Kind::AlreadyExists, format!("{path} is {what}")).hint(hint))
+        };
+        match existing {
+            Existing::Nothing | Existing::File(_) => return Ok(None),
+            Existing::DeadLink if self.getter.order.overwrite => return Ok(None),
+            Existing::Disk if !self.getter.order.overwrite => {
+                return there("a disk, and loses what it holds", "give --overwrite to write to it");
+            }
+            Existing::Stream | Existing::Disk => {}
+            Existing::Folder => {
+                let text = format!("{path} is a folder");
+                return Err(Error::new(Kind::InvalidInput, text)
+                    .hint("name the folder that files go to with -d, and a file with -o"));
+            }
+            Existing::DeadLink => {
+                let hint = "give --overwrite to put this in its place, or another name with -o";
+                return there("a symbolic link to nothing", hint);
+            }
+            Existing::Socket => return there("a socket", "give another name with -o"),
+        }
+        let path = self.path.clone();
+        // A pipe waits for its reader.
+        let opening = tokio::task::spawn_blocking(move || open_stream(&path));
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
+            opened = opening => opened.unwrap_or_else(|e| {
+                Err(Error::new(Kind::Internal, "opening the output").because(e))
+            }).map(Some),
+        }
+    }
+
+    async fn run_to_file(self, existing: Existing) -> Result<FetchedFile> {
         let begun = Instant::now();
         let remote = self.source.remote();
         let range = self.range(&remote)?;
         let checksums = self.all_checksums(range.as_ref());
-        if self.is_here(&remote, range.as_ref())? {
+        if self.is_here(&existing, &remote, range.as_ref())? {
             checksums.check_file(&self.path).await?;
             PartFile::clear_leftover(&self.path);
             return Ok(self.done(&remote, remote.len.unwrap_or(0), 0, begun, &checksums));
@@ -51,6 +108,7 @@ impl FileJob<'_> {
             range: range.clone(),
             validators: self.source.validators(),
             resume: self.getter.order.resume,
+            overwrite: self.getter.order.overwrite,
         };
         let (part, have) = PartFile::open(&self.path, plan, self.getter.room.clone())?;
         self.found(&remote, range.as_ref(), have.len());
@@ -139,6 +197,9 @@ impl FileJob<'_> {
             (Kind::Changed, None) if several => {
                 e.hint("the mirrors have not the same file: leave out the one that is not it")
             }
+            (Kind::Changed, None) if order.resume == Resume::Fresh => {
+                e.hint("it changes while it is fetched: try again later")
+            }
             (Kind::Changed, None) => e.hint("give --fresh to fetch it from the start"),
             _ => e,
         })?;
@@ -169,18 +230,19 @@ impl FileJob<'_> {
     }
 
     /// Whether the file is here already, by length and time, as an earlier run left it.
-    fn is_here(&self, remote: &Remote, range: Option<&Range<u64>>) -> Result<bool> {
-        if self.getter.order.overwrite {
-            return Ok(false);
-        }
-        let found = match std::fs::metadata(&self.path) {
-            Ok(found) => found,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(Error::io(format!("cannot read {}", self.path.display()), e)),
+    fn is_here(
+        &self,
+        existing: &Existing,
+        remote: &Remote,
+        range: Option<&Range<u64>>,
+    ) -> Result<bool> {
+        let found = match existing {
+            Existing::File(found) if !self.getter.order.overwrite => found,
+            _ => return Ok(false),
         };
         let same_time =
             remote.modified.is_some_and(|time| found.modified().is_ok_and(|t| close(t, time)));
-        if found.is_file() && range.is_none() && remote.len == Some(found.len()) && same_time {
+        if range.is_none() && remote.len == Some(found.len()) && same_time {
             return Ok(true);
         }
         let text = format!("{} is there already, and may be something else", self.path.display());

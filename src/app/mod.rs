@@ -14,6 +14,7 @@ mod estimate;
 mod export;
 mod fill;
 mod get;
+mod get_claims;
 mod get_file;
 mod import;
 mod import_files;

@@ -61,6 +61,7 @@ async fn s3_settings(profile: &S3Profile) -> Result<S3Settings> {
         secret_access_key: revealed(profile.secret_access_key.as_ref()).await?,
         public_url: profile.public_url.clone(),
         anonymous: false,
+        authorities: Vec::new(),
     })
 }
 

@@ -44,6 +44,10 @@ impl fmt::Debug for RemoteFiles {
     }
 }
 
+/// What to do about a folder that cannot be imported whole.
+const WHOLE: &str =
+    "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
+
 /// So many bytes tell whether a file is a torrent.
 const HEAD: u64 = 24;
 
@@ -96,9 +100,15 @@ impl Source {
                 let files = vec![(name.clone(), remote)];
                 Ok(Self::Files(RemoteFiles { protocol, name, files, first: Mutex::new(first) }))
             }
-            Found::Folder(listing) => {
+            Found::Folder(mut listing) => {
+                // An import is all of it.
+                if let Some(left_out) = listing.left_out.pop() {
+                    return Err(Error::from(left_out).hint(WHOLE));
+                }
                 let name = folder_name(&listing)?;
-                let paths = paths_below(&listing)?.into_iter().map(|path| format!("{name}/{path}"));
+                let paths: Result<Vec<_>> = paths_below(&listing).into_iter().collect();
+                let paths = paths.map_err(|e| e.hint(WHOLE))?;
+                let paths = paths.into_iter().map(|path| format!("{name}/{path}"));
                 let remotes = listing.files.into_iter().map(|file| file.remote);
                 let files: Vec<_> = paths.zip(remotes).collect();
                 if files.is_empty() {

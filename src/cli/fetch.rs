@@ -1,22 +1,23 @@
 //! The flags of whoever fetches from servers: `get`, and `import` of a URL.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{ArgMatches, Args, ValueHint, builder::BoolishValueParser, parser::ValueSource};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{
     Context,
     args::size,
     output::Failure,
-    secret::{ask_for, secret_of},
+    secret::{ask_password, password_of, secret_of},
 };
 use crate::{
     app::FetchOrder,
     config::{Proxy, Secret},
     downloads::{Effort, Resume, checksum, holes::Cut},
     error::{Error, Kind, Result},
-    protocols::{Digest, FetchOptions, HostKeys, Login, netrc},
+    protocols::{Ask, Digest, FetchOptions, HostKeys, Login, Passwords, netrc, place},
     units::{ByteSize, MIB},
 };
 
@@ -59,7 +60,7 @@ pub(super) struct FetchArgs {
         hide_env_values = true
     )]
     header: Vec<String>,
-    /// Who to log in as; the password is in BAE_PASSWORD, or asked for, or as NAME:env:VARIABLE or NAME:command:COMMAND
+    /// Who to log in as, unless the URL names somebody; the password is in BAE_PASSWORD, or asked for, or as NAME:env:VARIABLE or NAME:command:COMMAND
     #[arg(short = 'u', long, env = "BAE_USER", value_name = "NAME", hide_env_values = true)]
     user: Option<String>,
     /// Take logins from a netrc file [default when given: ~/.netrc]
@@ -105,6 +106,7 @@ impl FetchArgs {
                 Some(path) => netrc::read(&netrc_path(path)?)?,
                 None => Default::default(),
             },
+            passwords: passwords(context)?,
             headers: self.header.iter().map(|line| header(line)).collect::<Result<_>>()?,
             user_agent,
             referer: self.referer.clone(),
@@ -117,7 +119,7 @@ impl FetchArgs {
             identities: self.identity.clone(),
             host_keys: HostKeys {
                 known_hosts: self.known_hosts.clone(),
-                accept: self.accept_host_key.clone(),
+                accept: self.accept_host_key.as_deref().map(fingerprint).transpose()?,
             },
         })
     }
@@ -128,18 +130,24 @@ impl FetchArgs {
             Some((user, secret)) => (user, Some(secret_of(secret))),
             None => (text.as_str(), None),
         };
-        let from_env =
-            || std::env::var("BAE_PASSWORD").ok().map(|_| Secret::Env("BAE_PASSWORD".into()));
-        let password = match given.or_else(from_env) {
+        let password = match given.or_else(password_of_env) {
             Some(password) => password,
-            None => {
-                let asked = ask_for(context, vec!["password"]).await?;
-                Secret::Text(asked.into_iter().map(|(_, text)| text).collect())
-            }
+            None => Secret::Text(password_of(context, user).await?),
         };
         // Now, while somebody looks: later it would be a failure of every connection.
         let revealed = password.reveal()?;
         Ok(Some(Login { user: user.to_owned(), password: Some(Secret::Text(revealed)) }))
+    }
+
+    /// Says so where `-u` names another user than a URL does, which is who is then logged in as.
+    pub(super) fn warn_of_users<'a>(&self, urls: impl Iterator<Item = &'a Url>) {
+        let Some(user) = self.user.as_deref().and_then(|text| text.split(':').next()) else {
+            return;
+        };
+        let named = |url: &Url| percent_decode_str(url.username()).decode_utf8_lossy().into_owned();
+        for url in urls.filter(|url| !url.username().is_empty() && named(url) != user) {
+            tracing::warn!("-u {user} is not for {}, whose URL names {:?}", place(url), named(url));
+        }
     }
 
     /// How an import of a URL is fetched.
@@ -177,6 +185,35 @@ impl FetchArgs {
             cut: Cut::Even,
         }
     }
+}
+
+/// The variable's, unless it is not set or empty.
+fn password_of_env() -> Option<Secret> {
+    let is_set = std::env::var_os("BAE_PASSWORD").is_some_and(|text| !text.is_empty());
+    is_set.then(|| Secret::Env("BAE_PASSWORD".into()))
+}
+
+/// For users who are named without a password, as by a URL.
+fn passwords(context: &Context) -> Result<Passwords> {
+    let given = password_of_env().map(|secret| secret.reveal()).transpose()?.map(Secret::Text);
+    let (out, cancel) = (context.out.clone(), context.cancel.clone());
+    let ask: Option<Ask> = out.can_ask().then(|| {
+        let ask: Ask =
+            Arc::new(move |whose| Box::pin(ask_password(out.clone(), cancel.clone(), whose)));
+        ask
+    });
+    Ok(Passwords::new(given, ask))
+}
+
+/// A fingerprint as it is compared, from what `ssh-keygen -l` and people write.
+fn fingerprint(text: &str) -> Result<String> {
+    let bare = text.strip_prefix("SHA256:").unwrap_or(text).trim_end_matches('=');
+    let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/".contains(&b);
+    if bare.len() == 43 && bare.bytes().all(is_base64) {
+        return Ok(format!("SHA256:{bare}"));
+    }
+    Err(Error::new(Kind::InvalidInput, format!("{text:?} is no SHA-256 fingerprint of a key"))
+        .hint("as `ssh-keygen -lf KEY.pub` shows it: SHA256: and 43 characters"))
 }
 
 fn parse_checksum(text: &str) -> Result<Digest, String> {
@@ -249,6 +286,17 @@ pub(super) fn typed_secret(matches: &ArgMatches) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fingerprints_are_taken_in_all_their_usual_forms_and_md5_is_refused() {
+        let wanted = "SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwL";
+        for form in [wanted, &format!("{wanted}="), &wanted["SHA256:".len()..]] {
+            assert_eq!(fingerprint(form).unwrap(), wanted, "{form}");
+        }
+        for bad in ["MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48", "SHA256:short", ""] {
+            assert_eq!(fingerprint(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad}");
+        }
+    }
 
     #[test]
     fn a_header_is_split_at_its_first_colon_and_may_come_from_elsewhere() {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     app::{GetItem, GetOrder, Getter},
     config::Proxy,
+    downloads::is_stdout,
     error::{Error, Kind, Result},
     events::EventSink,
     protocols::no_url,
@@ -78,8 +79,12 @@ pub(super) struct GetArgs {
 /// Fetches all of them. One that fails does not keep the others from their turn; the exit code is the first failure's.
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
+    args.fetch.warn_of_users(items.iter().flat_map(|item| &item.urls));
     let getter = Getter::new(order(&context, &args).await?);
-    if args.out.as_deref() == Some(Path::new(STDOUT)) {
+    let to_stdout = |out: &Path| {
+        out == STDOUT || is_stdout(&args.dir.as_deref().unwrap_or(Path::new("")).join(out))
+    };
+    if args.out.as_deref().is_some_and(to_stdout) {
         return print(context, getter, items).await;
     }
     let (sink, events) = EventSink::channel();
@@ -156,12 +161,19 @@ async fn get_all(
 
 async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
     let network = &context.config.network;
-    let proxy = args.proxy.as_ref().map(|text| text.parse::<Proxy>()).transpose()?;
+    let given = args.proxy.as_ref().filter(|text| !text.trim().is_empty());
+    let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
     let proxy = proxy.or_else(|| network.proxy.clone());
     let user_agent = args.user_agent.clone().or_else(|| network.user_agent.clone());
     let range = match (args.range_start, args.range_end) {
         (None, None) => None,
         (start, end) => {
+            if let (Some(first), Some(last)) = (start, end)
+                && last < first
+            {
+                let text = format!("--range-end {} is before --range-start {}", last.0, first.0);
+                return Err(Error::new(Kind::InvalidInput, text).into());
+            }
             let end = end.map(|end| end.0.saturating_add(1));
             Some((start.unwrap_or_default().0, end))
         }
@@ -215,13 +227,40 @@ async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failur
 pub(super) fn parse_url(text: &str) -> Result<Url> {
     let parsed = match text.contains("://") {
         true => Url::parse(text),
-        false => Url::parse(&format!("http://{text}")),
+        false => {
+            if let Some(scheme) = other_scheme(text) {
+                let error = Error::new(
+                    Kind::InvalidInput,
+                    format!("a {scheme}: link is no address of a file at a server"),
+                );
+                return Err(match scheme.as_str() {
+                    "magnet" => error.hint("`bae import` takes magnet links"),
+                    _ => error.hint("write it SCHEME://HOST/PATH"),
+                });
+            }
+            Url::parse(&format!("http://{text}"))
+        }
     };
     parsed.map_err(|e| {
         let shown = text.split(['?', '@']).next().unwrap_or_default();
         let shown = if text.contains('@') { "a URL" } else { shown };
         Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(no_url(text, e))
     })
+}
+
+/// The scheme of a link without a host, such as `magnet:?xt=…`. `host:80/path` and `user:password@host` have none.
+fn other_scheme(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_port = !host.is_empty() && host.bytes().all(|b| b.is_ascii_digit());
+    let known =
+        ["magnet", "mailto", "data", "urn"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let is_local = scheme.eq_ignore_ascii_case("file");
+    let is_port = is_port || rest.starts_with('/') && !is_local;
+    let is_login = host.contains('@') && !known;
+    (is_scheme && !is_port && !is_login).then(|| scheme.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -234,6 +273,13 @@ mod tests {
         assert_eq!(parse_url("ftp://x/a").unwrap().scheme(), "ftp");
         let e = parse_url("http://[fe80::1%25eth0]/a").unwrap_err();
         assert!(e.report().contains("zone"), "{}", e.report());
+        assert_eq!(parse_url("x:81").unwrap().port(), Some(81));
+        assert_eq!(parse_url("u:p@x/a").unwrap().username(), "u");
+        for link in ["magnet:?xt=urn:btih:00", "mailto:me@x.example", "FILE:/x"] {
+            let error = parse_url(link).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput, "{link}");
+            assert!(error.report().contains("link"), "{}", error.report());
+        }
         let e = parse_url("http://u:hunter2@x:port/").unwrap_err();
         assert!(!e.report().contains("hunter2"), "{}", e.report());
     }

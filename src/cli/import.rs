@@ -2,6 +2,8 @@
 
 use std::{future::Future, net::SocketAddr, pin::pin};
 
+use url::Url;
+
 use super::{
     Context,
     args::{ImportArgs, SeedArgs},
@@ -29,6 +31,8 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
         return Err(Error::new(Kind::InvalidInput, "one checksum for several sources").into());
     }
+    let urls: Vec<_> = args.sources.iter().filter_map(|text| Url::parse(text).ok()).collect();
+    args.fetch.warn_of_users(urls.iter());
     let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
     let fetch = fetch.await?;
     let request = ImportRequest {

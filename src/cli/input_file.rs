@@ -7,12 +7,13 @@
 //!   checksum=sha-256=…
 //! ```
 
-use std::path::PathBuf;
+use std::{io::Read, path::PathBuf};
 
 use crate::{
     downloads::checksum,
     error::{Error, Kind, Result},
     protocols::Digest,
+    text,
 };
 
 /// One file of a list.
@@ -34,14 +35,20 @@ impl Line {
 pub(super) async fn read(path: PathBuf) -> Result<Vec<Line>> {
     let shown = path.display().to_string();
     let work = move || match path.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(&path),
+        true => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        }
+        false => std::fs::read(&path),
     };
-    let text = tokio::task::spawn_blocking(work)
+    let bytes = tokio::task::spawn_blocking(work)
         .await
         .map_err(std::io::Error::other)
         .flatten()
         .map_err(|e| Error::io(format!("list {shown}"), e))?;
+    let text = text::decoded(&bytes).map_err(|number| {
+        Error::new(Kind::InvalidInput, format!("list {shown}: line {number} is not UTF-8"))
+    })?;
     parse(&text).map_err(|e| e.within(format_args!("list {shown}")))
 }
 

@@ -33,7 +33,7 @@ mod storage;
 mod stream;
 mod verify;
 
-use std::{future::Future, process::ExitCode};
+use std::{ffi::OsString, future::Future, io, process::ExitCode};
 
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +78,22 @@ pub fn failed_to_start(error: std::io::Error) -> ExitCode {
     let error = Error::io("start of the runtime", error);
     Stderr::default().line(format_args!("bae: {}", error.report()));
     error.kind().exit_code().into()
+}
+
+/// What cannot be understood, or help and version, which are answers and no errors: clap knows which stream and which
+/// code. With `--json` an error is an event too.
+pub fn usage(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
+    match error.print() {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return ExitCode::FAILURE,
+        _ => {}
+    }
+    let typed = args.take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    let falsy = ["", "0", "false", "f", "no", "n", "off"];
+    let set = std::env::var("BAE_JSON").is_ok_and(|v| !falsy.contains(&&*v.to_ascii_lowercase()));
+    if error.use_stderr() && (typed || set) {
+        output::usage_as_json(&error.render().to_string());
+    }
+    u8::try_from(error.exit_code()).unwrap_or(2).into()
 }
 
 async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {

@@ -87,7 +87,8 @@ impl NetworkArgs {
         self.listen.iter().try_for_each(|address| check_listen(address))?;
         self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix)?;
         let peers: Vec<_> = self.peer.iter().map(|peer| look_up(peer)).collect::<Result<_>>()?;
-        let proxy = self.proxy.map(|text| text.parse::<Proxy>()).transpose()?;
+        let given = self.proxy.filter(|text| !text.trim().is_empty());
+        let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
         let some_or = |given: Vec<String>, base| if given.is_empty() { base } else { given };
         Ok(NetworkOptions {
             listen: if self.listen.is_empty() { base.listen } else { Some(self.listen) },

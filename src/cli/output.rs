@@ -155,6 +155,19 @@ impl Output {
     }
 }
 
+/// The event of a command line that cannot be understood. `text` is what clap says of it.
+pub(super) fn usage_as_json(text: &str) {
+    let said = text.split("\n\nUsage:").next().unwrap_or_default();
+    let words: Vec<_> = said.split_whitespace().collect();
+    let error = words.join(" ").trim_start_matches("error: ").to_owned();
+    let kind = kind_name(Kind::InvalidInput);
+    let line = ErrorLine { event: "error", kind, error, hint: Some("see --help") };
+    if let Ok(json) = serde_json::to_string(&line) {
+        // It is told on standard error whatever became of standard output.
+        let _ = io::stdout().lock().write_all(format!("{json}\n").as_bytes());
+    }
+}
+
 #[derive(Serialize)]
 struct ErrorLine<'a> {
     event: &'static str,

@@ -3,8 +3,12 @@
 use std::io::{self, IsTerminal, Read};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio_util::sync::CancellationToken;
 
-use super::{Context, output::Failure};
+use super::{
+    Context, interrupted,
+    output::{Failure, Output, plain},
+};
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
@@ -36,16 +40,63 @@ pub(super) async fn ask_for(
         return Ok(share_out(&keys, &piped)?);
     }
     for key in keys {
-        context.out.stderr().prompt(format_args!("{key} (not shown): "));
-        let line = {
-            let _silence = Silence::begin()?;
-            context.unless_cancelled(blocking(read_line)).await
-        };
-        // The line end that was typed was not shown either.
-        context.out.stderr().line("");
-        answers.push((key, not_empty(key, &line?)?));
+        let line = typed(&context.out, &context.cancel, key).await?;
+        answers.push((key, not_empty(key, &line)?));
     }
     Ok(answers)
+}
+
+/// Asks for one secret on the terminal.
+async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
+    out.stderr().prompt(format_args!("{what} (not shown): "));
+    let line = {
+        let _silence = Silence::begin()?;
+        tokio::select! {
+            line = blocking(read_line) => line,
+            () = cancel.cancelled() => Err(interrupted()),
+        }
+    };
+    // The line end that was typed was not shown either.
+    out.stderr().line("");
+    line
+}
+
+/// Asks for the password of somebody somewhere (`bob at files.example`), on the terminal.
+///
+/// # Errors
+/// `InvalidInput` when nothing is typed; `Cancelled`.
+pub(super) async fn ask_password(
+    out: Output,
+    cancel: CancellationToken,
+    whose: String,
+) -> Result<String> {
+    let line = typed(&out, &cancel, &format!("password of {}", plain(&whose))).await?;
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(no_password(&format!("no password was typed for {whose}"))),
+        password => Ok(password.to_owned()),
+    }
+}
+
+/// The password that goes with `-u`: typed, or all that is piped in.
+///
+/// # Errors
+/// `InvalidInput` when there is none; `Cancelled`.
+pub(super) async fn password_of(context: &Context, user: &str) -> Result<String> {
+    let whose = plain(user);
+    if io::stdin().is_terminal() {
+        return ask_password(context.out.clone(), context.cancel.clone(), whose).await;
+    }
+    let piped = context.unless_cancelled(blocking(read_all)).await?;
+    match piped.trim() {
+        "" => Err(no_password(&format!("no password was given for {whose}"))),
+        password => Ok(password.to_owned()),
+    }
+}
+
+fn no_password(text: &str) -> Error {
+    Error::new(Kind::InvalidInput, text).hint(
+        "type it, pipe it in, set BAE_PASSWORD, or write -u NAME:env:VARIABLE or -u NAME:command:COMMAND",
+    )
 }
 
 async fn blocking(read: fn() -> io::Result<String>) -> Result<String> {

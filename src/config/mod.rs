@@ -16,6 +16,7 @@ mod list;
 mod network;
 pub mod prices;
 mod profile;
+mod proxies;
 mod secret;
 mod secrets_file;
 mod seeding;
@@ -36,6 +37,7 @@ pub use self::{
     list::StorageInfo,
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
+    proxies::EnvProxies,
     secret::Secret,
     seeding::{CloudBudget, SeedGoal, SeedOptions, check_ratio},
     write::NewStorage,

@@ -131,7 +131,8 @@ impl Proxy {
     /// What the environment names for all programs, which may be `https`, `socks4` and `socks4a` too, and leave out the
     /// port. `None` where it cannot be a proxy.
     #[must_use]
-    pub fn of_environment(mut url: Url) -> Option<Self> {
+    pub fn of_environment(url: Url) -> Option<Self> {
+        let mut url = fifth(url)?;
         if url.port_or_known_default().is_none() {
             url.set_port(Some(SOCKS_PORT)).ok()?;
         }
@@ -141,6 +142,14 @@ impl Proxy {
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.0.password().is_some()
+    }
+}
+
+/// `socks` alone is version 5, as desktops write it.
+fn fifth(url: Url) -> Option<Url> {
+    match url.as_str().strip_prefix("socks:") {
+        Some(rest) => Url::parse(&format!("socks5:{rest}")).ok(),
+        None => Some(url),
     }
 }
 
@@ -154,6 +163,7 @@ impl FromStr for Proxy {
                 .hint("write it like socks5://host:1080 or http://host:3128")
         };
         let url = Url::parse(text).map_err(|_| bad("not a URL"))?;
+        let url = fifth(url).ok_or_else(|| bad("not a URL"))?;
         if !["socks5", "socks5h", "http"].contains(&url.scheme()) {
             return Err(bad(&format!("scheme {:?} is not socks5, socks5h or http", url.scheme())));
         }
@@ -276,7 +286,12 @@ impl NetworkSection {
             utp: self.utp,
             upnp: self.upnp.unwrap_or(default.upnp),
             encryption: self.encryption.unwrap_or_default(),
-            proxy: self.proxy.map(|text| text.0.parse()).transpose().map_err(here)?,
+            proxy: self
+                .proxy
+                .filter(|text| !text.0.trim().is_empty())
+                .map(|text| text.0.parse())
+                .transpose()
+                .map_err(here)?,
             connections: self.connections.unwrap_or(default.connections),
             limit_rate: self.limit_rate,
             upload_limit: self.upload_limit,
@@ -317,6 +332,8 @@ mod tests {
         assert_eq!(format!("{proxy} {proxy:?}").matches("hunter2").count(), 0);
         assert_eq!(proxy.to_string(), "socks5://proxy.example:1080");
         assert!(proxy.has_password());
+        let desktop: Proxy = "SOCKS://h:1080".parse().unwrap();
+        assert_eq!(desktop.to_string(), "socks5://h:1080");
         for bad in ["ftp://u:hunter2@h:1", "hunter2", "socks5://u:hunter2@h"] {
             assert!(!format!("{:?}", bad.parse::<Proxy>().unwrap_err()).contains("hunter2"));
         }

@@ -13,6 +13,7 @@
 
 mod beside;
 pub mod checksum;
+mod existing;
 mod fetch;
 pub mod holes;
 mod import;
@@ -27,9 +28,10 @@ mod worker;
 
 pub use beside::beside;
 pub use checksum::Checksums;
+pub use existing::{Existing, is_stdout, open_stream};
 pub use fetch::{Effort, Fetch, Fetched, Snapshot};
 pub use import::ImportTarget;
-pub use part::{PartFile, PartPlan, Resume, WriteRoom};
+pub use part::{PartFile, PartPlan, Resume, WriteRoom, beside_it};
 pub use pipe::{PipeTarget, Sink};
 pub use source::{Asking, Mirror, Source, Waits};
 pub use state::State;

@@ -3,9 +3,12 @@
 //! One thread a file writes, so that no disk holds up the sockets; what waits for it is bounded over all files. The
 //! state is written after the bytes it speaks of are flushed: after a crash of the machine too, what it calls done is.
 //! `NAME` itself appears in one step, when all is there and verified.
+//!
+//! A `NAME.part` without a `NAME.bae-part` is somebody else's, and is left alone: the state is there before the data.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
+    io,
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -16,6 +19,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -23,6 +30,7 @@ use tokio::{
 
 use super::{
     checksum::Checksums,
+    existing::{is_own, open_own},
     part_state::{PartState, sibling},
     target::Target,
 };
@@ -69,6 +77,8 @@ pub struct PartPlan {
     pub range: Option<Range<u64>>,
     pub validators: Vec<Validator>,
     pub resume: Resume,
+    /// Whether a file that has the name already is replaced.
+    pub overwrite: bool,
 }
 
 /// A file being written, locked against other processes until dropped.
@@ -77,6 +87,7 @@ pub struct PartFile {
     paths: Paths,
     file: Arc<File>,
     state: Mutex<PartState>,
+    overwrite: bool,
     written: Arc<Mutex<RangeSet>>,
     /// What the writing thread failed with, until somebody is told.
     failed: Arc<Mutex<Option<Error>>>,
@@ -93,10 +104,68 @@ struct Paths {
     state: PathBuf,
 }
 
+/// What is kept beside the file at `path` while it is on its way.
+pub fn beside_it(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let Paths { data, state, .. } = Paths::of(path);
+    [data, state].into_iter()
+}
+
 impl Paths {
     fn of(path: &Path) -> Self {
         let (data, state) = (sibling(path, ".part"), sibling(path, ".bae-part"));
         Self { path: path.to_owned(), data, state }
+    }
+}
+
+impl Paths {
+    /// Whether a download of this file was begun before.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where something that is not ours has one of the names.
+    fn begun(&self) -> Result<bool> {
+        let (state, data) = (is_own(&self.state)?, is_own(&self.data)?);
+        if data && !state {
+            let text =
+                format!("{} is there already, and was not begun by bae", self.data.display());
+            return Err(Error::new(Kind::AlreadyExists, text)
+                .hint("move it away, or choose another name with -o"));
+        }
+        Ok(data)
+    }
+
+    /// What of a file that was begun can be gone on with, when `here` bytes of it are there.
+    fn done(&self, plan: &PartPlan, here: u64) -> Result<RangeSet> {
+        let base = plan.range.as_ref().map_or(0, |range| range.start);
+        match PartState::read(&self.state)? {
+            Some(kept) if here > 0 => Ok(usable(&kept, plan, &self.path)?
+                .within(base..base.saturating_add(here))
+                .collect()),
+            _ => Ok(RangeSet::new()),
+        }
+    }
+}
+
+/// Gives a file its name. Where the file system can, nothing that got the name meanwhile is replaced unasked.
+fn take_name(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
+    let place = |e: io::Error| Error::io(format!("cannot write {}", path.display()), e);
+    let taken = |why: &str| {
+        let text = format!("{} {why}: what was fetched is {}", path.display(), data.display());
+        Error::new(Kind::AlreadyExists, text)
+    };
+    if !overwrite {
+        return match renameat_with(CWD, data, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => Err(taken("is there by now")
+                .hint("give --overwrite to put this in its place, or another name with -o")),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                std::fs::rename(data, path).map_err(place)
+            }
+            Err(e) => Err(place(e.into())),
+        };
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_symlink() => Err(taken("is no file any more")),
+        _ => std::fs::rename(data, path).map_err(place),
     }
 }
 
@@ -111,34 +180,42 @@ impl PartFile {
     /// server.
     ///
     /// # Errors
-    /// `Changed` when what is there is of another version; `Unavailable` when another process fetches it; `NoSpace` when
-    /// it cannot fit; what the file system says.
+    /// `Changed` when what is there is of another version; `AlreadyExists` when it is not ours; `Unavailable` when another
+    /// process fetches it; `NoSpace` when it cannot fit; what the file system says.
     pub fn open(path: &Path, plan: PartPlan, room: WriteRoom) -> Result<(Self, RangeSet)> {
         let paths = Paths::of(path);
         let place = |path: &Path, e| Error::io(format!("cannot write {}", path.display()), e);
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|e| place(dir, e))?;
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&paths.data).map_err(|e| place(&paths.data, e))?;
-        lock(&file, path)?;
-        let here = file.metadata().map_err(|e| place(&paths.data, e))?.len();
-        let base = plan.range.as_ref().map_or(0, |range| range.start);
-        let done = match PartState::read(&paths.state)? {
-            Some(kept) if here > 0 => {
-                usable(&kept, &plan, path)?.within(base..base.saturating_add(here)).collect()
-            }
-            _ => RangeSet::new(),
+        let (file, done) = if paths.begun()? {
+            let file = open_own(&paths.data)?;
+            lock(&file, path)?;
+            let here = file.metadata().map_err(|e| place(&paths.data, e))?.len();
+            (Some(file), paths.done(&plan, here)?)
+        } else {
+            (None, RangeSet::new())
         };
         let wanted = plan.range.clone().or_else(|| plan.len.map(|len| 0..len));
         if let Some(wanted) = &wanted {
             check_room(path, wanted.end - wanted.start - done.len())?;
         }
+        let base = plan.range.as_ref().map_or(0, |range| range.start);
+        let state = PartState::new(plan.len, plan.range, plan.validators);
+        let file = match file {
+            Some(file) => file,
+            None => {
+                // Before the data: so that whoever comes after a crash knows whose that is.
+                state.write(&paths.state)?;
+                let file = open_own(&paths.data)?;
+                lock(&file, path)?;
+                file
+            }
+        };
         if done.is_empty() {
             file.set_len(0).map_err(|e| place(&paths.data, e))?;
         }
-        let state = Mutex::new(PartState::new(plan.len, plan.range, plan.validators));
+        let state = Mutex::new(state);
         let (file, failed) = (Arc::new(file), Arc::default());
         let written = Arc::new(Mutex::new(done.clone()));
         let writer = Writer {
@@ -150,30 +227,38 @@ impl PartFile {
         };
         let (queue, orders) = mpsc::unbounded_channel();
         let writer = tokio::task::spawn_blocking(move || writer.run(orders));
-        Ok((Self { paths, file, state, written, failed, queue, writer, room }, done))
+        let overwrite = plan.overwrite;
+        Ok((Self { paths, file, state, overwrite, written, failed, queue, writer, room }, done))
     }
 
     /// Takes away the state of a file at `path` that is whole, where a crash came between its name and that.
     pub fn clear_leftover(path: &Path) {
         let Paths { data, state, .. } = Paths::of(path);
-        if !data.exists() {
+        if !data.exists() && is_own(&state).unwrap_or(false) {
             // It does no harm where it stays.
             let _ = std::fs::remove_file(state);
         }
     }
 
-    /// Leaves it as it is, for another to go on with: when this returns the file is nobody's.
+    /// Leaves it as it is, for another to go on with: when this returns the file is nobody's. Of a file that nothing came
+    /// of, nothing is left.
     pub async fn close(self) {
-        let Self { queue, writer, .. } = self;
+        let Self { paths, queue, writer, written, .. } = self;
         drop(queue);
         // A panic there was told by its own hook.
         let _ = writer.await;
+        if written.lock().is_empty() {
+            // Still under the lock. What stays does no harm.
+            let _ = std::fs::remove_file(&paths.data);
+            let _ = std::fs::remove_file(&paths.state);
+        }
     }
 
     /// Gives the file its name, once all of it was written and is what `checksums` say. `modified` becomes its time.
     ///
     /// # Errors
-    /// `Corrupt` when a checksum is another: then nothing of it is gone on with. What the file system says.
+    /// `Corrupt` when a checksum is another: then nothing of it is gone on with. `AlreadyExists` when another file has the
+    /// name by now. What the file system says.
     pub async fn finish(
         self,
         len: u64,
@@ -183,7 +268,7 @@ impl PartFile {
         self.all_written().await?;
         if let Err(e) = checksums.check_file(&self.paths.data).await {
             // The bytes are left to look at; the next run begins anew.
-            let _ = std::fs::remove_file(&self.paths.state);
+            self.state.with_done(&RangeSet::new()).write(&self.paths.state)?;
             return Err(e.within(self.paths.path.display()));
         }
         let work = move || {
@@ -194,7 +279,7 @@ impl PartFile {
                 self.file.set_modified(time).map_err(place)?;
             }
             self.file.sync_all().map_err(place)?;
-            std::fs::rename(data, path).map_err(place)?;
+            take_name(data, path, self.overwrite)?;
             // A state without its file is thrown away by the next download of this name.
             let _ = std::fs::remove_file(state);
             Ok(())
@@ -265,7 +350,7 @@ impl Target for PartFile {
 
 /// What of an earlier run can be gone on with.
 fn usable(kept: &PartState, plan: &PartPlan, path: &Path) -> Result<RangeSet> {
-    if plan.resume == Resume::Fresh {
+    if plan.resume == Resume::Fresh || kept.done().is_empty() {
         return Ok(RangeSet::new());
     }
     let changed = |what: &str| {
@@ -370,7 +455,7 @@ mod tests {
             "" => Vec::new(),
             tag => vec![Validator::ETag(tag.to_owned())],
         };
-        PartPlan { len: Some(10), range: None, validators, resume }
+        PartPlan { len: Some(10), range: None, validators, resume, overwrite: false }
     }
 
     fn open(path: &Path, etag: &str, resume: Resume) -> Result<(PartFile, RangeSet)> {
@@ -434,6 +519,47 @@ mod tests {
         let e = part.finish(10, &Checksums::new([wrong]), None).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Corrupt);
         assert!(!path.exists());
-        assert!(!sibling(&path, ".bae-part").exists());
+        assert!(sibling(&path, ".part").exists(), "it can be looked at");
+        let (part, done) = open(&path, "\"b\"", Resume::Proven).unwrap();
+        assert!(done.is_empty(), "whatever version is there now is fetched from its start");
+        part.close().await;
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing came of it");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ours_is_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("f"), dir.path().join("victim"));
+        std::fs::write(&victim, "precious").unwrap();
+        for suffix in [".part", ".bae-part"] {
+            let at = sibling(&path, suffix);
+            std::os::unix::fs::symlink(&victim, &at).unwrap();
+            let error = open(&path, "\"a\"", Resume::Fresh).unwrap_err();
+            assert_eq!(error.kind(), Kind::AlreadyExists, "{}", error.report());
+            assert!(error.report().contains(suffix), "{}", error.report());
+            std::fs::remove_file(&at).unwrap();
+        }
+        std::fs::write(sibling(&path, ".part"), "half of something").unwrap();
+        let error = open(&path, "\"a\"", Resume::Fresh).unwrap_err();
+        assert_eq!(error.kind(), Kind::AlreadyExists, "{}", error.report());
+        assert_eq!(std::fs::read(sibling(&path, ".part")).unwrap(), b"half of something");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_came_meanwhile_is_not_replaced_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        half(&path, "\"a\"").await;
+        let (part, _) = open(&path, "\"a\"", Resume::Proven).unwrap();
+        std::fs::write(&path, "somebody else's").unwrap();
+        let error = part.finish(10, &Checksums::default(), None).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::AlreadyExists, "{}", error.report());
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+        let plan = PartPlan { overwrite: true, ..plan("\"a\"", Resume::Proven) };
+        let (part, done) = PartFile::open(&path, plan, WriteRoom::new(1 << 20)).unwrap();
+        assert_eq!(done, RangeSet::from(5..10));
+        part.finish(10, &Checksums::default(), None).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 10);
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::existing::is_own;
 use crate::{
     error::{Error, Kind, Result},
     protocols::Validator,
@@ -81,7 +82,13 @@ impl PartState {
         let json = serde_json::to_vec(self)
             .map_err(|e| Error::new(Kind::Internal, "a download's state as JSON").because(e))?;
         let new = sibling(path, "~");
-        let written = fs::File::create(&new)
+        if is_own(&new)? {
+            fs::remove_file(&new).map_err(place)?;
+        }
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&new)
             .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_data()))
             .and_then(|()| fs::rename(&new, path));
         written.map_err(place)

@@ -89,6 +89,18 @@ impl Target for PipeTarget {
     }
 }
 
+/// Whoever reads it is not asked twice.
+fn not_taken(e: io::Error) -> Error {
+    if e.kind() == io::ErrorKind::BrokenPipe {
+        return Error::new(Kind::Unsupported, "the output is not read any more").because(e);
+    }
+    let error = Error::io("output", e);
+    match error.kind().is_retryable() {
+        true => Error::new(Kind::Internal, error.report()),
+        false => error,
+    }
+}
+
 impl State {
     fn write(&mut self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
         if pos > self.next {
@@ -100,7 +112,7 @@ impl State {
             let again = known.min(part.len() as u64);
             known -= again;
             let _ = part.split_to(usize::try_from(again).unwrap_or(usize::MAX));
-            (self.sink)(&part).map_err(|e| Error::io("output", e))?;
+            (self.sink)(&part).map_err(not_taken)?;
             self.check.update(&part);
             self.next += part.len() as u64;
         }

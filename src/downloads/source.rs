@@ -81,10 +81,7 @@ impl Mirror {
         remote.url != remote.asked
             && matches!(
                 error.kind(),
-                Kind::NotFound
-                    | Kind::PermissionDenied
-                    | Kind::Unauthenticated
-                    | Kind::InvalidInput
+                Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated | Kind::Unsupported
             )
     }
 

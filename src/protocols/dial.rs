@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hyper::{Uri, header::HeaderValue};
+use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
 use tokio::{
@@ -93,13 +93,6 @@ pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
 pub(super) fn authorization(proxy: &Proxy) -> Option<String> {
     let (user, password) = login(proxy)?;
     Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
-}
-
-/// The user and password in such a value.
-pub(super) fn login_of(value: &HeaderValue) -> Option<(String, String)> {
-    let decoded = STANDARD.decode(value.to_str().ok()?.strip_prefix("Basic ")?).ok()?;
-    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some((user.to_owned(), password.to_owned()))
 }
 
 fn authority(host: &str, port: u16) -> String {

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::Remote;
+use crate::error::{Error, Kind};
 
 /// The most files of one listing: a folder beyond that is refused rather than held in memory.
 pub const MAX_ENTRIES: usize = 1_000_000;
@@ -16,6 +17,28 @@ pub struct Listing {
     pub name: String,
     /// Sorted by path, each path once.
     pub files: Vec<Entry>,
+    /// What is in it and cannot be fetched. Never passed over in silence: each is told, and counts as a failure.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something in a folder that its server does not give, or that has no name here, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    pub kind: Kind,
+    /// What it is, where, and what is wrong with it.
+    pub text: String,
+}
+
+impl From<Error> for LeftOut {
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind(), text: error.report() }
+    }
+}
+
+impl From<LeftOut> for Error {
+    fn from(left_out: LeftOut) -> Self {
+        Self::new(left_out.kind, left_out.text)
+    }
 }
 
 /// A file of a folder.

@@ -19,6 +19,7 @@ mod http;
 mod listing;
 pub mod netrc;
 mod options;
+mod passwords;
 mod paths;
 mod patience;
 mod registry;
@@ -38,8 +39,9 @@ use url::Url;
 use crate::error::Result;
 
 pub use http::Http;
-pub use listing::{Entry, Listing, MAX_ENTRIES};
-pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
+pub use listing::{Entry, LeftOut, Listing, MAX_ENTRIES};
+pub use options::{FetchOptions, HostKeys, Login};
+pub use passwords::{Ask, Passwords};
 pub use paths::no_url;
 pub use registry::Protocols;
 

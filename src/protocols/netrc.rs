@@ -2,49 +2,72 @@
 
 use std::{collections::HashMap, path::Path};
 
-use super::{DEFAULT_HOST, Login};
+use super::Login;
 use crate::{
     config::Secret,
     error::{Error, Result},
+    text,
 };
 
-/// Reads a netrc file; by host, [`DEFAULT_HOST`] for its `default`. The first entry of a host counts.
+/// What a netrc file says: logins by host, in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Netrc {
+    hosts: HashMap<String, Vec<Login>>,
+    /// For all other hosts.
+    default: Vec<Login>,
+}
+
+/// Reads a netrc file.
 ///
 /// # Errors
 /// When it cannot be read. What it has besides hosts and logins is passed over.
-pub fn read(path: &Path) -> Result<HashMap<String, Login>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::io(format!("netrc file {}", path.display()), e))?;
-    Ok(parse(&text))
+pub fn read(path: &Path) -> Result<Netrc> {
+    let bytes =
+        std::fs::read(path).map_err(|e| Error::io(format!("netrc file {}", path.display()), e))?;
+    let lossy = |_| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Netrc::parse(&text::decoded(&bytes).unwrap_or_else(lossy)))
 }
 
-fn parse(text: &str) -> HashMap<String, Login> {
-    let mut logins: HashMap<String, Login> = HashMap::new();
-    let mut host: Option<(String, Login)> = None;
-    let mut keep = |entry: Option<(String, Login)>| {
-        if let Some((host, login)) = entry {
-            logins.entry(host).or_insert(login);
-        }
-    };
-    let nobody = || Login { user: String::new(), password: None };
-    let mut words = words(text).into_iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "machine" => keep(host.replace((words.next().unwrap_or_default(), nobody()))),
-            "default" => keep(host.replace((DEFAULT_HOST.to_owned(), nobody()))),
-            "login" | "password" | "account" => {
-                let value = words.next().unwrap_or_default();
-                match (&mut host, word.as_str()) {
-                    (Some((_, login)), "login") => login.user = value,
-                    (Some((_, login)), "password") => login.password = Some(Secret::Text(value)),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
+impl Netrc {
+    /// The first login for `host`, or the first that is `user`'s.
+    #[must_use]
+    pub fn of(&self, host: &str, user: Option<&str>) -> Option<&Login> {
+        let logins = self.hosts.get(host).into_iter().flatten().chain(&self.default);
+        let mut logins = logins.filter(|login| user.is_none_or(|user| login.user == user));
+        logins.next()
     }
-    keep(host);
-    logins
+
+    pub(super) fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        let mut now: Option<&mut Vec<Login>> = None;
+        let nobody = || Login { user: String::new(), password: None };
+        let mut words = words(text).into_iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "machine" => {
+                    let host = words.next().unwrap_or_default();
+                    let logins = found.hosts.entry(host).or_default();
+                    logins.push(nobody());
+                    now = Some(logins);
+                }
+                "default" => {
+                    found.default.push(nobody());
+                    now = Some(&mut found.default);
+                }
+                "login" | "password" | "account" => {
+                    let value = words.next().unwrap_or_default();
+                    let login = now.as_deref_mut().and_then(|logins| logins.last_mut());
+                    match (login, word.as_str()) {
+                        (Some(login), "login") => login.user = value,
+                        (Some(login), "password") => login.password = Some(Secret::Text(value)),
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 /// Words, quoted ones without their quotes; comments and macros (which end with an empty line) left out.
@@ -79,11 +102,18 @@ mod tests {
         let text = "# mine\nmachine a.example login u password \"p w\"\nmachine b.example\n  login v\n\
                     macdef init\n machine not.example login x\n\n\
                     machine a.example login second password no\ndefault login anyone password any\n";
-        let logins = parse(text);
-        let secret = |text: &str| Some(Secret::Text(text.into()));
-        assert_eq!(logins["a.example"], Login { user: "u".into(), password: secret("p w") });
-        assert_eq!(logins["b.example"], Login { user: "v".into(), password: None });
-        assert_eq!(logins[DEFAULT_HOST], Login { user: "anyone".into(), password: secret("any") });
-        assert_eq!(logins.len(), 3);
+        let netrc = Netrc::parse(text);
+        let of = |host: &str, user: Option<&str>| {
+            let login = netrc.of(host, user)?;
+            let password = login.password.as_ref().map(|secret| secret.reveal().unwrap());
+            Some((login.user.clone(), password.unwrap_or_default()))
+        };
+        let known = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(of("a.example", None), known("u", "p w"));
+        assert_eq!(of("a.example", Some("second")), known("second", "no"));
+        assert_eq!(of("a.example", Some("third")), None);
+        assert_eq!(of("b.example", None), known("v", ""));
+        assert_eq!(of("not.example", None), known("anyone", "any"));
+        assert_eq!(of("a.example", Some("anyone")), known("anyone", "any"));
     }
 }

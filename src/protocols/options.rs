@@ -1,10 +1,11 @@
 //! What the user said about how to fetch; the same for all schemes, each takes what concerns it.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::{netrc::Netrc, passwords::Passwords};
 use crate::config::{Proxy, Secret};
 
 /// How to reach servers. `Default` asks for nothing special.
@@ -12,8 +13,9 @@ use crate::config::{Proxy, Secret};
 pub struct FetchOptions {
     /// For URLs that name no user. What a URL or a netrc file says of its host wins.
     pub login: Option<Login>,
-    /// By host name, from a netrc file; [`DEFAULT_HOST`] stands for all others.
-    pub netrc: HashMap<String, Login>,
+    pub netrc: Netrc,
+    /// For users who are named without a password.
+    pub passwords: Passwords,
     /// Header lines of HTTP and WebDAV requests, not carried to other hosts.
     pub headers: Vec<(String, Secret)>,
     pub user_agent: Option<String>,
@@ -36,32 +38,38 @@ pub struct FetchOptions {
 
 impl FetchOptions {
     /// Who to be at `url`: what the URL itself says, else what the netrc file says of its host, else `login`. A URL
-    /// that names a user only is completed by whichever of these has a password for them.
+    /// that names a user only is completed by whichever of these has a password for them, else by
+    /// [`Passwords::given`]; where that has none either, a person is asked once the server wants one.
     #[must_use]
     pub fn login_of(&self, url: &Url) -> Option<Login> {
-        let known = || self.netrc_of(url).or_else(|| self.login.clone());
-        if url.username().is_empty() {
-            return known();
-        }
-        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let user = decode(url.username());
-        let password = match url.password() {
-            Some(password) => Some(Secret::Text(decode(password))),
-            None => known().filter(|login| login.user == user).and_then(|login| login.password),
+        let mut login = match url.username() {
+            "" => self.netrc_of(url).or_else(|| self.login.clone())?,
+            user => {
+                let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+                let user = decode(user);
+                let named = |login: &Login| login.user == user;
+                let password = match url.password() {
+                    Some(password) => Some(Secret::Text(decode(password))),
+                    None => {
+                        let known =
+                            url.host_str().and_then(|host| self.netrc.of(host, Some(&user)));
+                        let known = known.or(self.login.as_ref().filter(|login| named(login)));
+                        known.and_then(|login| login.password.clone())
+                    }
+                };
+                Login { user, password }
+            }
         };
-        Some(Login { user, password })
+        login.password = login.password.or_else(|| self.passwords.given());
+        Some(login)
     }
 
     /// What the netrc file says of the host of `url`.
     #[must_use]
     pub fn netrc_of(&self, url: &Url) -> Option<Login> {
-        let host = url.host_str()?;
-        self.netrc.get(host).or_else(|| self.netrc.get(DEFAULT_HOST)).cloned()
+        self.netrc.of(url.host_str()?, None).cloned()
     }
 }
-
-/// Stands in a netrc file for every host that has no entry of its own.
-pub const DEFAULT_HOST: &str = "";
 
 /// A user and their password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,17 +95,26 @@ mod tests {
         Login { user: user.into(), password: Some(Secret::Text(password.into())) }
     }
 
+    fn secret(text: &str) -> Option<Secret> {
+        Some(Secret::Text(text.into()))
+    }
+
     #[test]
     fn a_url_is_stronger_than_the_netrc_file_and_that_than_the_flag() {
         let options = FetchOptions {
             login: Some(login("flag", "f")),
-            netrc: HashMap::from([("known.example".into(), login("net", "n"))]),
+            netrc: Netrc::parse(
+                "machine known.example login net password n\n\
+                 machine known.example login bob password b\n",
+            ),
             ..FetchOptions::default()
         };
         let of = |url: &str| options.login_of(&url.parse().unwrap()).unwrap();
         assert_eq!(of("http://a%40b:p%3Aw@known.example/"), login("a@b", "p:w"));
         assert_eq!(of("http://known.example/"), login("net", "n"));
         assert_eq!(of("http://net@known.example/"), login("net", "n"));
+        assert_eq!(of("http://bob@known.example/"), login("bob", "b"));
+        assert_eq!(of("http://flag@known.example/"), login("flag", "f"));
         assert_eq!(of("http://flag@other.example/"), login("flag", "f"));
         assert_eq!(of("http://other.example/"), login("flag", "f"));
         let alone = of("http://x@other.example/");
@@ -105,10 +122,23 @@ mod tests {
     }
 
     #[test]
+    fn a_user_without_a_password_has_the_one_that_is_given() {
+        let passwords = Passwords::new(secret("given"), None);
+        let netrc = Netrc::parse("machine h login bob\n");
+        let options = FetchOptions { netrc, passwords, ..FetchOptions::default() };
+        let of = |url: &str| options.login_of(&url.parse().unwrap());
+        assert_eq!(of("ftp://me@other/").unwrap(), login("me", "given"));
+        assert_eq!(of("sftp://h/").unwrap(), login("bob", "given"));
+        assert_eq!(of("http://me:own@other/").unwrap(), login("me", "own"));
+        assert_eq!(of("http://other/"), None);
+    }
+
+    #[test]
     fn debug_of_the_options_shows_no_secret() {
         let options = FetchOptions {
             login: Some(login("u", "hunter2")),
-            netrc: HashMap::from([("h".into(), login("u", "hunter2"))]),
+            netrc: Netrc::parse("machine h login u password hunter2"),
+            passwords: Passwords::new(secret("hunter2"), None),
             headers: vec![("Cookie".into(), Secret::Text("hunter2".into()))],
             proxy: Some("http://u:hunter2@h:1".parse().unwrap()),
             ..FetchOptions::default()

@@ -5,7 +5,8 @@
 //! is the user, the secret key the password), else from where AWS tools look for them. Where there are none, and with
 //! `anonymous=true`, requests are not signed.
 //!
-//! What it refuses: keys that are no paths (empty parts, `.`, `..`), since files are made of them; a proxy other than
+//! What it refuses: keys that are no paths (empty parts, `.`, `..`), since files are made of them: each is told, and the
+//! rest of a folder comes; a proxy other than
 //! the environment's.
 
 use std::{collections::HashMap, sync::Arc};
@@ -20,6 +21,7 @@ use super::{
     Wanted,
     paths::{as_folder, below, decoded, decoded_path, last_part},
     patience::Patience,
+    tls,
 };
 use crate::{
     backends::{S3Settings, S3Source, SourceObject},
@@ -32,6 +34,8 @@ pub(super) const SCHEMES: &[&str] = &["s3"];
 #[derive(Debug)]
 pub(super) struct S3 {
     options: Arc<FetchOptions>,
+    /// Trusted beside the system's.
+    authorities: Vec<String>,
     /// By what a URL says beside the key.
     sources: Mutex<HashMap<String, Arc<S3Source>>>,
 }
@@ -41,20 +45,24 @@ pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
         return Err(Error::new(Kind::Unsupported, "a proxy for S3 is set in the environment")
             .hint("set HTTPS_PROXY or HTTP_PROXY"));
     }
-    Ok(Arc::new(S3 { options: Arc::clone(options), sources: Mutex::default() }))
+    let authorities = options.cacert.as_deref().map(tls::authorities).transpose()?;
+    let (options, authorities) = (Arc::clone(options), authorities.unwrap_or_default());
+    Ok(Arc::new(S3 { options, authorities, sources: Mutex::default() }))
 }
 
 impl S3 {
-    fn source(&self, url: &Url) -> Result<Arc<S3Source>> {
+    async fn source(&self, url: &Url) -> Result<Arc<S3Source>> {
         let mut place = url.clone();
         place.set_path("");
-        let mut sources = self.sources.lock();
-        if let Some(source) = sources.get(place.as_str()) {
-            return Ok(Arc::clone(source));
+        let known = self.sources.lock().get(place.as_str()).map(Arc::clone);
+        if let Some(source) = known {
+            return Ok(source);
         }
-        let source = Arc::new(S3Source::new(settings(url, &self.options)?));
-        sources.insert(place.into(), Arc::clone(&source));
-        Ok(source)
+        let settings = settings(url, &self.options).await?;
+        let authorities = self.authorities.clone();
+        let source = Arc::new(S3Source::new(S3Settings { authorities, ..settings }));
+        let mut sources = self.sources.lock();
+        Ok(Arc::clone(sources.entry(place.into()).or_insert(source)))
     }
 
     async fn folder(&self, source: &S3Source, url: &Url, key: &str) -> Result<Option<Listing>> {
@@ -63,10 +71,10 @@ impl S3 {
             key => format!("{key}/"),
         };
         let url = as_folder(url);
-        let (mut files, mut page) = (Vec::new(), None);
+        let (mut files, mut left_out, mut page) = (Vec::new(), Vec::new(), None);
         let mut found = false;
         loop {
-            let listed = source.list(&prefix, page.as_deref()).await?;
+            let listed = source.list(&prefix, page.as_ref()).await?;
             found |= !listed.objects.is_empty();
             for object in listed.objects {
                 let path = object.key.strip_prefix(&prefix).unwrap_or_default();
@@ -74,11 +82,14 @@ impl S3 {
                 if path.is_empty() || (path.ends_with('/') && object.len == 0) {
                     continue;
                 }
-                check(path).map_err(|e| e.within(super::place(&url)))?;
+                if let Err(e) = check(path) {
+                    left_out.push(e.within(super::place(&url)).into());
+                    continue;
+                }
                 let remote = remote(below(&url, path), &object);
                 files.push(Entry { path: path.to_owned(), remote });
             }
-            if files.len() > MAX_ENTRIES {
+            if files.len() + left_out.len() > MAX_ENTRIES {
                 let text = format!("{}: more than {MAX_ENTRIES} objects", super::place(&url));
                 return Err(
                     Error::new(Kind::Unsupported, text).hint("fetch the folders in it one by one")
@@ -93,14 +104,14 @@ impl S3 {
         files.dedup_by(|a, b| a.path == b.path);
         // A bucket is there though nothing is in it.
         let found = found || prefix.is_empty();
-        Ok(found.then(|| Listing { name: last_part(&url), url, files }))
+        Ok(found.then(|| Listing { name: last_part(&url), url, files, left_out }))
     }
 }
 
 #[async_trait]
 impl Protocol for S3 {
     async fn probe(&self, url: &Url) -> Result<Found> {
-        let (source, key) = (self.source(url)?, key(url)?);
+        let (source, key) = (self.source(url).await?, key(url)?);
         if !key.is_empty()
             && !key.ends_with('/')
             && let Some(object) = source.look(&key).await?
@@ -119,7 +130,7 @@ impl Protocol for S3 {
     }
 
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
-        let (source, key) = (self.source(&remote.url)?, key(&remote.url)?);
+        let (source, key) = (self.source(&remote.url).await?, key(&remote.url)?);
         let len = match remote.len {
             Some(len) => len,
             None => match source.look(&key).await? {
@@ -168,7 +179,7 @@ fn remote(url: Url, object: &SourceObject) -> Remote {
     }
 }
 
-fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
+async fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
     let bad = |what: String| Error::new(Kind::InvalidInput, what);
     let bucket = url.host_str().and_then(decoded).filter(|bucket| !bucket.is_empty());
     let bucket = bucket.ok_or_else(|| bad("an S3 URL names no bucket".into()).hint(FORM))?;
@@ -201,9 +212,14 @@ fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
         return Ok(settings);
     }
     if let Some(login) = options.login_of(url) {
-        let secret = login.password.map(|secret| secret.reveal()).transpose()?;
-        let missing = || bad(format!("the access key {} has no secret key", login.user));
-        settings.secret_access_key = Some(secret.ok_or_else(missing)?);
+        let secret = match login.password {
+            Some(secret) => secret.reveal()?,
+            None => {
+                let place = format!("S3 bucket {}", settings.bucket);
+                options.passwords.of(&login.user, &place).await?
+            }
+        };
+        settings.secret_access_key = Some(secret);
         settings.access_key_id = Some(login.user);
     }
     Ok(settings)
@@ -224,22 +240,23 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn of(url: &str) -> Result<S3Settings> {
-        settings(&Url::parse(url).unwrap(), &FetchOptions::default())
+    async fn of(url: &str) -> Result<S3Settings> {
+        settings(&Url::parse(url).unwrap(), &FetchOptions::default()).await
     }
 
-    #[test]
-    fn a_url_says_where_the_bucket_is() {
-        let settings =
-            of("s3://My-bucket/a/b?endpoint=http://h:9000&region=eu&path_style=true").unwrap();
+    #[tokio::test]
+    async fn a_url_says_where_the_bucket_is() {
+        let settings = of("s3://My-bucket/a/b?endpoint=http://h:9000&region=eu&path_style=true")
+            .await
+            .unwrap();
         assert_eq!((settings.bucket.as_str(), settings.path_style), ("My-bucket", Some(true)));
         assert_eq!(settings.endpoint.unwrap().as_str(), "http://h:9000/");
         assert_eq!(settings.region.as_deref(), Some("eu"));
         assert_eq!(key(&Url::parse("s3://b/a%20b/c?region=x").unwrap()).unwrap(), "a b/c");
     }
 
-    #[test]
-    fn what_is_no_bucket_or_a_secret_is_refused_and_not_repeated() {
+    #[tokio::test]
+    async fn what_is_no_bucket_or_a_secret_is_refused_and_not_repeated() {
         for url in [
             "s3:///key",
             "s3://b:9000/key",
@@ -248,14 +265,14 @@ mod tests {
             "s3://b/key?path_style=perhaps",
             "s3://b/key?anonymous=perhaps",
         ] {
-            let error = of(url).unwrap_err();
+            let error = of(url).await.unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput, "{url}");
             assert!(!error.report().contains("hunter2"), "{}", error.report());
         }
     }
 
-    #[test]
-    fn a_login_is_a_pair_of_keys() {
+    #[tokio::test]
+    async fn a_login_is_a_pair_of_keys() {
         let login = |password: Option<&str>| FetchOptions {
             login: Some(super::super::Login {
                 user: "AKIA".into(),
@@ -264,12 +281,12 @@ mod tests {
             ..FetchOptions::default()
         };
         let url = Url::parse("s3://b/k").unwrap();
-        let found = settings(&url, &login(Some("s"))).unwrap();
+        let found = settings(&url, &login(Some("s"))).await.unwrap();
         assert_eq!(found.access_key_id.as_deref(), Some("AKIA"));
         assert_eq!(found.secret_access_key.as_deref(), Some("s"));
-        assert!(settings(&url, &login(None)).is_err());
+        assert!(settings(&url, &login(None)).await.is_err());
         let nobody = Url::parse("s3://b/k?anonymous=true").unwrap();
-        let found = settings(&nobody, &login(Some("s"))).unwrap();
+        let found = settings(&nobody, &login(Some("s"))).await.unwrap();
         assert!(found.anonymous && found.access_key_id.is_none());
     }
 

@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::{
-    Entry, Listing, MAX_ENTRIES, Remote,
+    Entry, LeftOut, Listing, MAX_ENTRIES, Remote,
     paths::{as_folder, below, last_part},
 };
 use crate::error::{Error, Kind, Result};
@@ -22,6 +22,7 @@ pub(super) struct Walk {
     /// Folders still to be listed, by their path below the first one; and how deep they are.
     folders: Vec<(String, usize)>,
     files: Vec<Entry>,
+    left_out: Vec<LeftOut>,
     /// Where the folder that is listed now is: empty, or with a slash at its end.
     here: String,
     depth: usize,
@@ -35,6 +36,7 @@ impl Walk {
             url: as_folder(url),
             folders: vec![(String::new(), 0)],
             files: Vec::new(),
+            left_out: Vec::new(),
             here: String::new(),
             depth: 0,
             listed: 0,
@@ -77,6 +79,17 @@ impl Walk {
         Ok(())
     }
 
+    /// Something in the folder listed now that cannot be fetched, and why.
+    ///
+    /// # Errors
+    /// As [`Walk::folder`].
+    pub(super) fn leave_out(&mut self, name: &str, why: impl FnOnce(Url) -> Error) -> Result<()> {
+        if let Some(path) = self.path(name)? {
+            self.left_out.push(why(below(&self.url, &path)).into());
+        }
+        Ok(())
+    }
+
     fn path(&mut self, name: &str) -> Result<Option<String>> {
         if matches!(name, "" | "." | "..") {
             return Ok(None);
@@ -101,7 +114,8 @@ impl Walk {
     pub(super) fn finish(mut self) -> Listing {
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.files.dedup_by(|a, b| a.path == b.path);
-        Listing { name: last_part(&self.url), url: self.url, files: self.files }
+        let name = last_part(&self.url);
+        Listing { name, url: self.url, files: self.files, left_out: self.left_out }
     }
 }
 

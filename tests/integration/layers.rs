@@ -17,7 +17,9 @@ const LAYERS: &[&[&str]] = &[
         "redact",
         "calendar",
         "names",
+        "open_files",
         "rate",
+        "text",
     ],
     &["backends", "catalog"],
     // After `backends` for its S3 client: objects are read with the client that keeps them.

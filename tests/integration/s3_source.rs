@@ -12,7 +12,7 @@ use bae::{
 use bytes::Bytes;
 use url::Url;
 
-use crate::get::{get, out, same};
+use crate::get::{get, out, ranged, same};
 use crate::support::{
     bae::Bae,
     s3_server::{POOR, PUBLIC, S3Server, runtime},
@@ -198,4 +198,67 @@ fn a_bucket_in_another_region_is_asked_there() {
     let Found::File(remote) = found else { panic!("no file") };
     assert_eq!(remote.len, Some(5));
     assert_eq!(server.requests().len(), 3);
+}
+
+/// What a server that lists in pages knows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pages {
+    /// `start-after`, and tokens of its own that it forgets to tell.
+    Second,
+    /// `marker` alone.
+    First,
+    /// Neither: always the first page.
+    None,
+}
+
+/// A bucket `b` with 25 objects below `top/`, listed ten at a time, with tags that have no quotes there.
+fn listing(pages: Pages) -> Scripted {
+    let keys: Vec<_> = (10..35).map(|n| format!("top/{n}")).collect();
+    Scripted::start(move |_, request| {
+        let url: Url = format!("http://x{}", request.target).parse().unwrap();
+        if let Some(key) = url.path().strip_prefix("/b/top/") {
+            let answer = if request.method == "HEAD" {
+                Answer::head(200, 2)
+            } else {
+                ranged(request, key.as_bytes())
+            };
+            return Some(answer.with("ETag", format!("\"{key}\"")));
+        }
+        let name = match pages {
+            Pages::Second => "start-after",
+            Pages::First => "marker",
+            Pages::None => "nothing",
+        };
+        let after =
+            url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let left: Vec<_> = keys.iter().filter(|key| Some(*key) > after.as_ref()).collect();
+        let object = |key: &&String| {
+            let tag = key.rsplit('/').next().unwrap();
+            format!("<Contents><Key>{key}</Key><Size>2</Size><ETag>{tag}</ETag></Contents>")
+        };
+        let objects: String = left.iter().take(10).map(object).collect();
+        let body = format!(
+            "<?xml version=\"1.0\"?><ListBucketResult><Name>b</Name><MaxKeys>10</MaxKeys>\
+             <IsTruncated>{}</IsTruncated>{objects}</ListBucketResult>",
+            left.len() > 10
+        );
+        Some(Answer::new(200, body))
+    })
+}
+
+#[test]
+fn a_listing_without_tokens_is_followed_to_its_end_or_is_an_error() {
+    for pages in [Pages::Second, Pages::First, Pages::None] {
+        let (server, bae) = (listing(pages), nobody(&[]));
+        let query = format!("endpoint={}&region=x&path_style=true&anonymous=true", server.url());
+        let ran = get(&bae, &[&format!("s3://b/top/?{query}"), "-j", "1", "-m", "1"]);
+        if pages == Pages::None {
+            ran.expect(5).says("not all is listed");
+            continue;
+        }
+        ran.expect(0);
+        for n in 10..35 {
+            same(&out(&bae, &format!("top/{n}")), n.to_string().as_bytes());
+        }
+    }
 }

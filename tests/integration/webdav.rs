@@ -2,11 +2,15 @@
 
 use bae::{Error, Kind, protocols::FetchOptions};
 
-use crate::support::{
-    dav_server::{DavServer, PASSWORD},
-    s3_server::runtime,
-    scripted::{Answer, Scripted},
-    served::protocol,
+use crate::{
+    get::{get, out, ranged, same},
+    support::{
+        bae::Bae,
+        dav_server::{DavServer, PASSWORD},
+        s3_server::runtime,
+        scripted::{Answer, Scripted},
+        served::protocol,
+    },
 };
 
 fn refused(url: &str, options: FetchOptions) -> Error {
@@ -96,4 +100,75 @@ fn a_place_without_webdav_is_told_so() {
     let error = refused(&dav_url(&server, "x"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.report().contains("WebDAV is not spoken here"), "{}", error.report());
+}
+
+#[test]
+fn names_that_are_not_escaped_come_and_what_is_refused_is_told() {
+    let file = |href: &str| {
+        format!(
+            "<response><href>{href}</href><propstat><prop><resourcetype/>\
+             <getcontentlength>5</getcontentlength></prop><status>HTTP/1.1 200 OK</status></propstat></response>"
+        )
+    };
+    let folder = "<response><href>//top//</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
+                  <status>HTTP/1.1 200 OK</status></propstat></response>";
+    let refused =
+        "<response><href>/top/gone</href><status>HTTP/1.1 403 Forbidden</status></response>";
+    let files =
+        [file("/top/t #:?3.txt"), file("//top//plain.txt"), file("/top/deep/er.txt")].concat();
+    let server = Scripted::start(move |_, request| {
+        Some(match (request.method.as_str(), request.target.as_str()) {
+            ("PROPFIND", "/top/deep/") => {
+                let own = folder.replace("//top//", "/top/deep/") + &file("/top/deep/er.txt");
+                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{own}</multistatus>"))
+            }
+            ("PROPFIND", _) => {
+                let all = format!("{folder}{refused}{files}");
+                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+            }
+            (_, "/top/t%20%23:%3F3.txt" | "/top/plain.txt" | "/top/deep/er.txt") => {
+                ranged(request, b"hello")
+            }
+            _ => Answer::new(404, ""),
+        })
+    });
+    let bae = Bae::new();
+    let ran = get(&bae, &[&dav_url(&server, "top/")]).expect(24).says("top/gone").says("403");
+    for name in ["t #:?3.txt", "plain.txt", "deep/er.txt"] {
+        same(&out(&bae, "top").join(name), b"hello");
+    }
+    assert_eq!(ran.json().iter().filter(|event| event["event"] == "fetched").count(), 3);
+}
+
+/// A tag in the listing that is another one in the file's own answer.
+#[test]
+fn tags_that_differ_between_listing_and_file_are_no_change() {
+    let date = "Sat, 07 Nov 2026 10:00:00 GMT";
+    for tag in ["W/\"e\"", "\"e-gzip\""] {
+        let server = Scripted::start(move |_, request| {
+            let props = |kind: &str| {
+                format!(
+                    "<propstat><prop><resourcetype>{kind}</resourcetype><getcontentlength>5</getcontentlength>\
+                     <getetag>\"e\"</getetag><getlastmodified>{date}</getlastmodified></prop></propstat>"
+                )
+            };
+            let all = format!(
+                "<response><href>/top/</href>{}</response><response><href>/top/a</href>{}</response>\
+                 <response><href>/top/b</href>{}</response>",
+                props("<collection/>"),
+                props(""),
+                props("")
+            );
+            Some(match request.method.as_str() {
+                "PROPFIND" => {
+                    Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+                }
+                _ => ranged(request, b"hello").with("ETag", tag).with("Last-Modified", date),
+            })
+        });
+        let bae = Bae::new();
+        get(&bae, &[&dav_url(&server, "top/")]).expect(0);
+        same(&out(&bae, "top/a"), b"hello");
+        same(&out(&bae, "top/b"), b"hello");
+    }
 }

@@ -12,7 +12,10 @@ use super::{
     errors::{Refusal, SIGN_IN},
     limits::{Cost, Limiter, Limits, Slower},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    config::EnvProxies,
+    error::{Error, Kind, Result},
+};
 
 /// Drive answers within seconds; what takes longer is lost.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -32,14 +35,23 @@ pub(super) fn time_for(bytes: u64) -> Duration {
 /// all of them on one connection, whose window then holds up large bodies.
 ///
 /// # Errors
-/// `Internal` when there is no TLS.
+/// `Internal` when there is no TLS; `InvalidInput` when the environment names a proxy that is none.
 pub fn http_client() -> Result<reqwest::Client> {
     let redirects = redirect::Policy::custom(|attempt| match attempt.status().as_u16() {
         // To Drive it means "resume incomplete", and goes nowhere.
         308 => attempt.stop(),
         _ => redirect::Policy::limited(5).redirect(attempt),
     });
+    let proxies = EnvProxies::of_process();
+    // Told now: later there is no error that a request could have.
+    proxies.to(&hyper::Uri::from_static("https://www.googleapis.com"))?;
+    let proxy = move |url: &Url| {
+        let uri = url.as_str().parse().ok()?;
+        proxies.to(&uri).ok().flatten().map(|proxy| proxy.url().clone())
+    };
     reqwest::Client::builder()
+        .no_proxy()
+        .proxy(reqwest::Proxy::custom(proxy))
         .user_agent(concat!("bae/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .connect_timeout(Duration::from_secs(5))

@@ -46,6 +46,7 @@ use super::{
 };
 use crate::{
     backends::{Key, progress::Progress},
+    config::EnvProxies,
     error::{Error, Kind, Result},
 };
 
@@ -68,7 +69,7 @@ impl Wire {
     /// Reads the AWS configuration for what the settings leave open. Keys are looked for at the first request.
     ///
     /// # Errors
-    /// `InvalidInput` when no region is to be found.
+    /// `InvalidInput` when no region is to be found, or the environment names a proxy that is none.
     pub(super) async fn open(
         settings: &S3Settings,
         quirks: &Quirks,
@@ -88,7 +89,7 @@ impl Wire {
             .behavior_version(BehaviorVersion::latest())
             .app_name(AppName::new("bae").expect("three letters are a name"))
             .region(region)
-            .http_client(http_client())
+            .http_client(http_client(proxy(settings)?, &settings.authorities)?)
             .force_path_style(settings.path_style.unwrap_or(quirks.path_style))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -226,17 +227,46 @@ pub(super) async fn has_no_keys(settings: &S3Settings, quirks: &Quirks) -> bool 
     matches!(found, Err(CredentialsError::CredentialsNotLoaded(_)))
 }
 
-/// rustls with aws-lc-rs, as everything else here, and `HTTPS_PROXY` honoured, which the SDK's own client does not.
-fn http_client() -> SharedHttpClient {
+/// The environment's proxy on the way to the endpoint, whose host may have the bucket's name before it.
+fn proxy(settings: &S3Settings) -> Result<ProxyConfig> {
+    let endpoint =
+        settings.endpoint.as_ref().map_or("https://s3.amazonaws.com", |url| url.as_str());
+    let bad = |e: &dyn std::fmt::Display| {
+        Error::new(Kind::InvalidInput, format!("the way to {endpoint}: {e}"))
+    };
+    let uri: hyper::Uri = endpoint.parse().map_err(|e| bad(&e))?;
+    let proxies = EnvProxies::of_process();
+    let Some(proxy) = proxies.to(&uri)? else { return Ok(ProxyConfig::disabled()) };
+    if !matches!(proxy.url().scheme(), "http" | "https") {
+        let text = format!("S3 does not go by the proxy {proxy} of the environment");
+        return Err(Error::new(Kind::Unsupported, text)
+            .hint("set an http proxy, or name the endpoint's host in NO_PROXY"));
+    }
+    let url = proxy.url().as_str();
+    let config = match uri.scheme_str() {
+        Some("http") => ProxyConfig::http(url),
+        _ => ProxyConfig::https(url),
+    };
+    Ok(config.map_err(|e| bad(&e))?.no_proxy(proxies.no_proxy()))
+}
+
+/// rustls with aws-lc-rs, as everything else here, and proxies honoured, which the SDK's own client does not.
+fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpClient> {
+    let trusted = tls::TrustStore::default();
+    let trusted =
+        authorities.iter().fold(trusted, |all, pem| all.with_pem_certificate(pem.as_str()));
+    let context = tls::TlsContext::builder().with_trust_store(trusted).build();
+    let context = context.map_err(|e| Error::new(Kind::Internal, "start of TLS").because(e))?;
     let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT).build();
     let connector = Connector::builder()
         .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
         .connector_settings(settings)
-        .proxy_config(ProxyConfig::from_env())
+        .proxy_config(proxy)
         .build();
     // One for all requests: the pool of connections is in it.
     let connector = SharedHttpConnector::new(connector);
-    http_client_fn(move |_, _| connector.clone())
+    Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
 /// How far this machine's clock is off the server's. The SDK signs by the time in the answers before; what it keeps to

@@ -352,6 +352,10 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         | "ServiceUnavailable"
         | "XAmzContentSHA256Mismatch" => plain(Kind::Unavailable),
         "InvalidRange" => plain(Kind::Corrupt),
+        "InvalidObjectState" => say(
+            Kind::Unsupported,
+            "the object is archived: restore it, and try again when that is done",
+        ),
         "NotImplemented" | "MethodNotAllowed" => plain(Kind::Unsupported),
         "PreconditionFailed" => plain(Kind::AlreadyExists),
         _ if too_often => plain(Kind::RateLimited),

@@ -63,6 +63,8 @@ pub struct S3Settings {
     pub anonymous: bool,
     /// Where the bucket can be read by everyone.
     pub public_url: Option<Url>,
+    /// Certificates (PEM) of authorities to trust beside the system's, each of which was looked at before.
+    pub authorities: Vec<String>,
 }
 
 impl fmt::Debug for S3Settings {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::{primitives::DateTime, types::Object};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
@@ -17,7 +17,6 @@ use super::{
     client::{PATIENCE, Wire, has_no_keys},
     errors::{Failure, Op, Place},
     get::{Sent, body},
-    object::unsigned,
 };
 use crate::{
     backends::Body,
@@ -39,7 +38,18 @@ pub struct SourceObject {
 #[derive(Debug, Clone, Default)]
 pub struct SourcePage {
     pub objects: Vec<SourceObject>,
-    pub next: Option<String>,
+    pub next: Option<NextPage>,
+}
+
+/// Where a listing goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextPage {
+    /// Where the server said.
+    Token(String),
+    /// Behind this key: the server said that there is more, and no more than that.
+    After(String),
+    /// The same, for servers that know the first version of the call only.
+    Marker(String),
 }
 
 /// A bucket to read from.
@@ -82,8 +92,13 @@ impl S3Source {
         match found.await {
             Ok(found) => Ok(Some(SourceObject {
                 key: key.to_owned(),
-                len: unsigned(found.content_length()),
-                etag: found.e_tag,
+                len: found.content_length().and_then(|len| u64::try_from(len).ok()).ok_or_else(
+                    || {
+                        let text = format!("look at object {key} in {}", self.place);
+                        Error::new(Kind::Unsupported, text).because("its length is not told")
+                    },
+                )?,
+                etag: found.e_tag.map(quoted),
                 modified: found.last_modified.and_then(time),
                 content_type: found.content_type,
             })),
@@ -95,37 +110,113 @@ impl S3Source {
     /// The objects whose key begins with `prefix`, in the order of their keys, a page at a time.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
-    pub async fn list(&self, prefix: &str, page: Option<&str>) -> Result<SourcePage> {
-        let subject = format!("{prefix:?}");
-        let subject = subject.as_str();
+    /// When the place cannot be asked, or its listing breaks off.
+    pub async fn list(&self, prefix: &str, page: Option<&NextPage>) -> Result<SourcePage> {
+        let mut listed = match page {
+            Some(NextPage::Marker(key)) => self.page_by_marker(prefix, key).await?,
+            page => self.page(prefix, page).await?,
+        };
+        if let Some(NextPage::After(key)) = page
+            && !listed.goes_on_after(key)
+        {
+            listed = self.page_by_marker(prefix, key).await?;
+        }
+        if let Some(NextPage::After(key) | NextPage::Marker(key)) = page
+            && !listed.goes_on_after(key)
+        {
+            return Err(self.breaks_off(prefix));
+        }
+        let next = match listed.next(page) {
+            Ok(next) => next,
+            Err(BreaksOff) => return Err(self.breaks_off(prefix)),
+        };
+        let mut objects = Vec::with_capacity(listed.objects.len());
+        for object in listed.objects {
+            objects.push(self.told_of(object, prefix).await?);
+        }
+        Ok(SourcePage { objects, next })
+    }
+
+    async fn page(&self, prefix: &str, page: Option<&NextPage>) -> Result<Page> {
+        let token = page.and_then(|page| match page {
+            NextPage::Token(token) => Some(token.clone()),
+            _ => None,
+        });
+        let after = page.and_then(|page| match page {
+            NextPage::After(key) => Some(key.clone()),
+            _ => None,
+        });
+        let (subject, token, after) = (&format!("{prefix:?}"), &token, &after);
         let found = self.in_its_region(|wire| async move {
             let request = wire
                 .client
                 .list_objects_v2()
                 .bucket(&wire.bucket)
                 .prefix(prefix)
-                .set_continuation_token(page.map(str::to_owned))
+                .set_continuation_token(token.clone())
+                .set_start_after(after.clone())
                 .send();
             wire.call(Op::List, subject, PATIENCE, request).await
         });
         let found = found.await.map_err(|failure| self.told(failure))?;
-        let next = found.next_continuation_token.filter(|_| found.is_truncated.unwrap_or(false));
-        if next.is_some() && next.as_deref() == page {
-            let text = format!("listing {prefix:?} in {} does not go on", self.place);
-            return Err(Error::new(Kind::Unavailable, text));
-        }
-        let told = |object: aws_sdk_s3::types::Object| {
-            Some(SourceObject {
-                len: unsigned(object.size()),
-                key: object.key?,
-                etag: object.e_tag,
-                modified: object.last_modified.and_then(time),
-                content_type: None,
-            })
+        Ok(Page {
+            truncated: found.is_truncated,
+            token: found.next_continuation_token.filter(|token| !token.is_empty()),
+            by_marker: false,
+            count: found.key_count,
+            most: found.max_keys,
+            folders: found.common_prefixes.unwrap_or_default().len(),
+            objects: found.contents.unwrap_or_default(),
+        })
+    }
+
+    async fn page_by_marker(&self, prefix: &str, marker: &str) -> Result<Page> {
+        let subject = &format!("{prefix:?}");
+        let found = self.in_its_region(|wire| async move {
+            let request = wire
+                .client
+                .list_objects()
+                .bucket(&wire.bucket)
+                .prefix(prefix)
+                .marker(marker)
+                .send();
+            wire.call(Op::List, subject, PATIENCE, request).await
+        });
+        let found = found.await.map_err(|failure| self.told(failure))?;
+        Ok(Page {
+            truncated: found.is_truncated,
+            token: None,
+            by_marker: true,
+            count: None,
+            most: found.max_keys,
+            folders: found.common_prefixes.unwrap_or_default().len(),
+            objects: found.contents.unwrap_or_default(),
+        })
+    }
+
+    fn breaks_off(&self, prefix: &str) -> Error {
+        let text =
+            format!("listing {prefix:?} in {} does not go on: not all is listed", self.place);
+        Error::new(Kind::Unavailable, text)
+    }
+
+    /// What a listing says of an object. Without a length there, the object itself is asked.
+    async fn told_of(&self, object: Object, prefix: &str) -> Result<SourceObject> {
+        let Some(key) = object.key else {
+            let text = format!("listing {prefix:?} in {} has an object without a key", self.place);
+            return Err(Error::new(Kind::Unsupported, text));
         };
-        let objects = found.contents.unwrap_or_default().into_iter().filter_map(told).collect();
-        Ok(SourcePage { objects, next })
+        let Some(len) = object.size.and_then(|len| u64::try_from(len).ok()) else {
+            let missing = || Error::new(Kind::NotFound, format!("object {key} in {}", self.place));
+            return self.look(&key).await?.ok_or_else(missing);
+        };
+        Ok(SourceObject {
+            len,
+            key,
+            etag: object.e_tag.map(quoted),
+            modified: object.last_modified.and_then(time),
+            content_type: None,
+        })
     }
 
     /// The bytes of `range`, which is not empty, of the version that has this `etag`. Between two parts of them the
@@ -163,7 +254,7 @@ impl S3Source {
         };
         // Some servers do not look at the condition.
         if let (Some(was), Some(is)) = (etag, answer.e_tag())
-            && was != is
+            && bare(was) != bare(is)
         {
             return Err(changed());
         }
@@ -244,6 +335,75 @@ impl S3Source {
     }
 }
 
+/// A page as it came.
+struct Page {
+    objects: Vec<Object>,
+    folders: usize,
+    truncated: Option<bool>,
+    token: Option<String>,
+    by_marker: bool,
+    /// How many objects and folders there are in it, and the most it may have, where the server says.
+    count: Option<i32>,
+    most: Option<i32>,
+}
+
+/// There is more, and no way to it.
+#[derive(Debug, PartialEq)]
+struct BreaksOff;
+
+impl Page {
+    fn last(&self) -> Option<&str> {
+        self.objects.last()?.key.as_deref()
+    }
+
+    /// Whether it is not the page that ends with `key` again. Servers that begin with the key itself lose it here.
+    fn goes_on_after(&mut self, key: &str) -> bool {
+        let found = self.objects.iter().position(|object| object.key.as_deref() == Some(key));
+        let known = found.map_or(0, |at| at + 1);
+        if known > 0 && known == self.objects.len() && self.truncated != Some(false) {
+            return false;
+        }
+        self.objects.drain(..known);
+        true
+    }
+
+    /// Where the page behind this one is, which was asked for by `page`.
+    fn next(&self, page: Option<&NextPage>) -> Result<Option<NextPage>, BreaksOff> {
+        let most = self.most.and_then(|most| usize::try_from(most).ok()).unwrap_or(1000);
+        let is_full = most > 0 && self.objects.len() >= most;
+        let count = self.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        if count > self.objects.len() + self.folders && !matches!(page, Some(NextPage::After(_))) {
+            return Err(BreaksOff);
+        }
+        match (self.truncated, &self.token) {
+            (Some(false), _) => Ok(None),
+            (_, Some(token)) => {
+                let next = NextPage::Token(token.clone());
+                if page == Some(&next) { Err(BreaksOff) } else { Ok(Some(next)) }
+            }
+            (None, None) if !is_full => Ok(None),
+            _ => {
+                let last = self.last().ok_or(BreaksOff)?.to_owned();
+                let by_key = if self.by_marker { NextPage::Marker } else { NextPage::After };
+                Ok(Some(by_key(last)))
+            }
+        }
+    }
+}
+
+/// A tag as headers have it: some servers leave the quotes out in listings.
+fn quoted(tag: String) -> String {
+    match tag.contains('"') || tag.is_empty() {
+        true => tag,
+        false => format!("\"{tag}\""),
+    }
+}
+
+/// A tag without its quotes and without the mark of a weak one.
+fn bare(tag: &str) -> &str {
+    tag.trim_start_matches("W/").trim_matches('"')
+}
+
 /// What became of a call: an answer that is no success, or none because nothing could be asked.
 #[derive(Debug)]
 enum Asked {
@@ -288,4 +448,65 @@ impl From<Asked> for Error {
 
 fn time(time: DateTime) -> Option<SystemTime> {
     SystemTime::try_from(time).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(keys: &[&str], truncated: Option<bool>, token: Option<&str>) -> Page {
+        let object = |key: &&str| Object::builder().key(*key).size(1).build();
+        Page {
+            objects: keys.iter().map(object).collect(),
+            folders: 0,
+            truncated,
+            token: token.map(str::to_owned),
+            by_marker: false,
+            count: None,
+            most: Some(2),
+        }
+    }
+
+    fn token(text: &str) -> NextPage {
+        NextPage::Token(text.into())
+    }
+
+    #[test]
+    fn a_listing_goes_on_where_the_server_says_or_behind_its_last_key() {
+        let after = NextPage::After("b".into());
+        assert_eq!(page(&["a", "b"], Some(false), None).next(None), Ok(None));
+        assert_eq!(page(&["a"], None, None).next(None), Ok(None));
+        assert_eq!(page(&["a", "b"], Some(true), Some("t")).next(None), Ok(Some(token("t"))));
+        assert_eq!(page(&["a"], None, Some("t")).next(None), Ok(Some(token("t"))));
+        assert_eq!(page(&["a", "b"], Some(true), None).next(None), Ok(Some(after.clone())));
+        // As long as it may be, and nothing said of its end.
+        assert_eq!(page(&["a", "b"], None, None).next(None), Ok(Some(after)));
+    }
+
+    #[test]
+    fn a_listing_that_breaks_off_is_no_whole_one() {
+        assert_eq!(page(&[], Some(true), None).next(None), Err(BreaksOff));
+        let again = page(&["a"], Some(true), Some("t")).next(Some(&token("t")));
+        assert_eq!(again, Err(BreaksOff));
+        let fewer = Page { count: Some(3), ..page(&["a", "b"], Some(false), None) };
+        assert_eq!(fewer.next(None), Err(BreaksOff));
+    }
+
+    #[test]
+    fn the_same_page_again_is_known_and_a_key_that_comes_twice_is_left_out() {
+        assert!(!page(&["a", "b"], Some(true), None).goes_on_after("b"));
+        let mut inclusive = page(&["b", "c"], Some(true), None);
+        assert!(inclusive.goes_on_after("b"));
+        assert_eq!((inclusive.objects.len(), inclusive.last()), (1, Some("c")));
+        // Nothing is behind it.
+        let mut end = page(&["b"], Some(false), None);
+        assert!(end.goes_on_after("b") && end.objects.is_empty());
+    }
+
+    #[test]
+    fn tags_are_the_same_with_and_without_quotes() {
+        assert_eq!(quoted("692".into()), "\"692\"");
+        assert_eq!(quoted("\"692\"".into()), "\"692\"");
+        assert!(bare("W/\"692\"") == bare("692") && bare("\"692\"") != bare("693"));
+    }
 }

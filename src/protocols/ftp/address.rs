@@ -37,6 +37,8 @@ impl Security {
     }
 }
 
+const ANONYMOUS: &str = "anonymous";
+
 /// A server and who we are there: connections to one address are as good as each other.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Address {
@@ -44,7 +46,8 @@ pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
-    pub(super) password: String,
+    /// `None` of a user who is named without one.
+    pub(super) password: Option<String>,
 }
 
 impl Address {
@@ -56,19 +59,31 @@ impl Address {
             Error::new(Kind::InvalidInput, "an FTP URL names no server").hint("ftp://host/path")
         })?;
         let port = url.port().unwrap_or_else(|| security.usual_port());
-        let login = options.login_of(url);
-        let named = login.is_some();
-        let (user, password) = match login {
+        let (user, mut password) = match options.login_of(url) {
             Some(login) => (login.user, login.password.map(|secret| secret.reveal()).transpose()?),
-            None => ("anonymous".to_owned(), None),
+            None => (ANONYMOUS.to_owned(), None),
         };
-        // Anonymous servers ask for an address and take anything; a named user without a password may need none.
-        let password = password.unwrap_or_else(|| if named { "" } else { "bae@" }.to_owned());
-        if [&user, &password].into_iter().any(|text| text.chars().any(char::is_control)) {
-            let text = format!("the user or the password for {host} has a control character in it");
-            return Err(Error::new(Kind::InvalidInput, text));
+        if user.eq_ignore_ascii_case(ANONYMOUS) || user.eq_ignore_ascii_case("ftp") {
+            // Such servers ask for an address and take anything.
+            password.get_or_insert_with(|| "bae@".to_owned());
         }
-        Ok(Self { security, host, port, user, password })
+        let address = Self { security, host, port, user, password };
+        address.check(&address.user)?;
+        address.password.as_deref().map_or(Ok(()), |password| address.check(password))?;
+        Ok(address)
+    }
+
+    /// Whether the user or the password is no second command.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub(super) fn check(&self, text: &str) -> Result<()> {
+        if !text.chars().any(char::is_control) {
+            return Ok(());
+        }
+        let host = &self.host;
+        let text = format!("the user or the password for {host} has a control character in it");
+        Err(Error::new(Kind::InvalidInput, text))
     }
 }
 
@@ -125,11 +140,12 @@ mod tests {
     #[test]
     fn nobody_in_particular_is_anonymous_and_no_password_is_shown() {
         let anyone = address("ftp://h/").unwrap();
-        assert_eq!((anyone.user.as_str(), anyone.password.as_str()), ("anonymous", "bae@"));
+        assert_eq!((anyone.user.as_str(), anyone.password.as_deref()), ("anonymous", Some("bae@")));
+        assert_eq!(address("ftp://ftp@h/").unwrap().password.as_deref(), Some("bae@"));
         let bob = address("ftp://bob:hunter2@h/").unwrap();
-        assert_eq!(bob.password, "hunter2");
+        assert_eq!(bob.password.as_deref(), Some("hunter2"));
         assert_eq!(format!("{bob:?} {bob}").matches("hunter2").count(), 0);
-        assert_eq!(address("ftp://bob@h/").unwrap().password, "");
+        assert_eq!(address("ftp://bob@h/").unwrap().password, None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use suppaftp::{FtpError, types::Response};
 
 use crate::{
     error::{Error, Kind},
-    protocols::paths::said,
+    protocols::{paths::said, tls},
 };
 
 /// `doing` names what was done, to what, and where.
@@ -18,11 +18,6 @@ pub(super) fn failure(doing: impl Into<String>, error: FtpError) -> Error {
             hint.into_iter().fold(error, Error::hint)
         }
         FtpError::ConnectionError(e) => lost(doing, e),
-        FtpError::SecureError(why) if why.contains("certificate") => {
-            Error::new(Kind::Unauthenticated, doing)
-                .because(why)
-                .hint("--cacert FILE trusts the authority that signed it")
-        }
         FtpError::SecureError(why) => Error::new(Kind::Network, doing).because(why),
         // A server that is out of step, or no FTP server at all.
         FtpError::BadResponse => Error::new(Kind::Unavailable, doing)
@@ -33,13 +28,21 @@ pub(super) fn failure(doing: impl Into<String>, error: FtpError) -> Error {
 
 /// A connection that broke: whatever the system calls it, it may work the next time.
 pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
+    // Of a TLS handshake.
+    if let Some(told) = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        let error = Error::new(told.kind(), doing).because(told.report());
+        return told.hint_text().into_iter().fold(error, Error::hint);
+    }
     let kind = match e.kind() {
         // What we would have sent is no command; what came is more than any server has to say.
         io::ErrorKind::InvalidInput => Kind::InvalidInput,
         io::ErrorKind::InvalidData if !is_tls(&e) => Kind::Unsupported,
         _ => Kind::Network,
     };
-    Error::new(kind, doing).because(e)
+    match kind {
+        Kind::Network => Error::new(kind, doing).because(tls::plain(&e.to_string())),
+        _ => Error::new(kind, doing).because(e),
+    }
 }
 
 fn is_tls(e: &io::Error) -> bool {

@@ -22,6 +22,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client};
 
+use crate::protocols::tls::handshake;
+
 /// What all connections of a session are.
 pub(super) type TlsStream = Flushed<client::TlsStream<TcpStream>>;
 
@@ -45,9 +47,10 @@ impl AsyncTlsConnector for Connector {
     type Stream = TlsStream;
 
     async fn connect(&self, domain: &str, stream: TcpStream) -> FtpResult<TlsStream> {
-        let failed = |e: &dyn std::fmt::Display| FtpError::SecureError(e.to_string());
-        let name = ServerName::try_from(domain.to_owned()).map_err(|e| failed(&e))?;
-        let stream = self.0.connect(name, stream).await.map_err(|e| failed(&e))?;
+        let no_host = |e| FtpError::ConnectionError(io::Error::new(io::ErrorKind::InvalidInput, e));
+        let refused = |e| FtpError::ConnectionError(io::Error::other(handshake(&e)));
+        let name = ServerName::try_from(domain.to_owned()).map_err(no_host)?;
+        let stream = self.0.connect(name, stream).await.map_err(refused)?;
         Ok(Flushed { inner: stream, unsent: false })
     }
 }

@@ -89,10 +89,11 @@ impl Session {
     /// # Errors
     /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
     pub(super) async fn open(setup: &Setup, address: &Address) -> Result<Self> {
+        let password = password(setup, address).await?;
         let signed_in = async {
             let mut ftp = connect(setup, address).await?;
             let doing = || format!("sign in to {address}");
-            ftp.login(&address.user, &address.password).await.map_err(|e| failure(doing(), e))?;
+            ftp.login(&address.user, &password).await.map_err(|e| failure(doing(), e))?;
             ftp.transfer_type(FileType::Binary).await.map_err(|e| failure(doing(), e))?;
             Ok(ftp)
         };
@@ -286,6 +287,16 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         failure(refusal.doing, refusal.why)
     }
+}
+
+/// Before the connection is made: somebody may have to be asked, and the server would not wait.
+async fn password(setup: &Setup, address: &Address) -> Result<String> {
+    if let Some(password) = &address.password {
+        return Ok(password.clone());
+    }
+    let password = setup.options.passwords.of(&address.user, &address.host).await?;
+    address.check(&password)?;
+    Ok(password)
 }
 
 async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {

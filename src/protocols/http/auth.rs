@@ -14,7 +14,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::header::HeaderMap;
 use md5::{Digest as _, Md5};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::paths::said,
+};
 
 /// How a server wants to be told who asks.
 #[derive(Debug, Clone)]
@@ -51,6 +54,20 @@ pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
     }
     let basic = |offer: &Offer| offer.scheme.eq_ignore_ascii_case("basic");
     offers.iter().any(basic).then_some(Challenge::Basic)
+}
+
+/// The ways that the headers of a 401 offer, to be shown.
+pub(super) fn offered(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
+    let shown = |offer: Offer| {
+        let what = [offer.get("algorithm"), offer.get("qop")].into_iter().flatten();
+        let what: Vec<_> = what.map(said).collect();
+        match offer.scheme.eq_ignore_ascii_case("digest") && !what.is_empty() {
+            true => format!("Digest ({})", what.join(", ")),
+            false => said(&offer.scheme),
+        }
+    };
+    lines.flat_map(parse).map(shown).collect()
 }
 
 impl Challenge {
@@ -289,6 +306,14 @@ mod tests {
         assert_eq!(nonce(&["Basic realm=\"x\"", md5]), "1");
         assert_eq!(nonce(&[unknown, "basic"]), "basic");
         assert_eq!(nonce(&["Negotiate"]), "none");
+    }
+
+    #[test]
+    fn ways_that_are_not_known_can_be_named() {
+        let named = |lines: &[&str]| offered(&headers(lines)).join(", ");
+        assert_eq!(named(&["NTLM", "Bearer realm=\"x\""]), "NTLM, Bearer");
+        let digest = "Digest realm=\"x\", nonce=\"3\", algorithm=SHA-512-256, qop=\"auth-int\"";
+        assert_eq!(named(&[digest]), "Digest (SHA-512-256, auth-int)");
     }
 
     #[test]

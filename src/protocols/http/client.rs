@@ -16,7 +16,7 @@ use url::{Origin, Url};
 use super::{
     auth::{Challenge, challenges},
     cookies::Cookies,
-    errors::broken,
+    errors::{LOGIN_UNSENT, broken, unauthorized},
     transport::{Answer, Transport},
 };
 use crate::{
@@ -112,8 +112,8 @@ impl Wire {
         }
     }
 
-    /// Follows redirects and logs in where that is asked for. Any other answer is returned, whatever its status, with
-    /// where it came from.
+    /// Follows redirects and logs in where that is asked for. Any other answer but a 401 is returned, whatever its status,
+    /// with where it came from.
     pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Answer)> {
         let mut at = without_login(ask.url);
         for _ in 0..=MAX_REDIRECTS {
@@ -135,25 +135,58 @@ impl Wire {
         let known = self.challenges.lock().get(&at.origin()).cloned();
         let login = match trusted {
             true => self.options.login_of(ask.asked),
-            false => self.options.netrc_of(at),
+            // Nobody is asked for a host that nobody named.
+            false => self.options.netrc_of(at).filter(|login| login.password.is_some()),
         };
-        let Some(login) = login else { return self.send(ask, at, trusted, None).await };
+        let Some(login) = login else {
+            let response = self.send(ask, at, trusted, None).await?;
+            return match response.status() {
+                StatusCode::UNAUTHORIZED => Err(unauthorized(at, response.headers(), None)),
+                _ => Ok(response),
+            };
+        };
         let method = ask.method();
-        let first = known.map(|challenge| authorization(&challenge, &login, &method, at));
-        let first = first.transpose()?;
+        let first = match known {
+            Some(challenge) => {
+                let login = self.complete(&login, at).await?;
+                Some(authorization(&challenge, &login, &method, at)?)
+            }
+            None => None,
+        };
         let tried = first.is_some();
-        let response = self.send(ask, at, trusted, first).await?;
+        let mut response = self.send(ask, at, trusted, first).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
+            if !tried {
+                response.headers_mut().insert(LOGIN_UNSENT, HeaderValue::from_static("true"));
+            }
             return Ok(response);
         }
         let asked_for = challenges(response.headers());
         // A second no to the same login is final, but for a digest whose number was too old.
         let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
-            return Ok(response);
+            return Err(unauthorized(at, response.headers(), Some(&login.user)));
         };
+        let login = self.complete(&login, at).await?;
         let again = authorization(&challenge, &login, &method, at)?;
         self.challenges.lock().insert(at.origin(), challenge);
-        self.send(ask, at, trusted, Some(again)).await
+        let response = self.send(ask, at, trusted, Some(again)).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                Err(unauthorized(at, response.headers(), Some(&login.user)))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// With a password, now that a server wants one.
+    async fn complete(&self, login: &Login, at: &Url) -> Result<Login> {
+        if login.password.is_some() {
+            return Ok(login.clone());
+        }
+        let host = at.host_str().unwrap_or_default();
+        let password = self.options.passwords.of(&login.user, host).await;
+        let password = password.map_err(|e| e.within(place(at)))?;
+        Ok(Login { user: login.user.clone(), password: Some(Secret::Text(password)) })
     }
 
     async fn send(

@@ -18,13 +18,9 @@ use hyper::{
     rt::{Read, ReadBufCursor, Write},
 };
 use hyper_util::{
-    client::{
-        legacy::connect::{Connected, Connection},
-        proxy::matcher::{Intercept, Matcher},
-    },
+    client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -32,14 +28,13 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
-use url::Url;
 
 use crate::{
-    config::Proxy,
+    config::{EnvProxies, Proxy},
     error::{Error, Kind, Result},
     protocols::{
         FetchOptions,
-        dial::{authorization, dial, login_of, straight, to_proxy, tunnel},
+        dial::{authorization, dial, straight, to_proxy, tunnel},
         patience::Patience,
         tls,
     },
@@ -154,7 +149,7 @@ async fn secured(
     let no_host = |e| Error::new(Kind::InvalidInput, "this is no host's name").because(e);
     let name = ServerName::try_from(host.to_owned()).map_err(no_host)?;
     let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
-    connected.map_err(|e| Error::new(Kind::Network, "no connection").because(e))
+    connected.map_err(|e| tls::handshake(&e))
 }
 
 /// Whether a proxy is given a request for `uri` as it is, instead of a way to the server.
@@ -166,14 +161,14 @@ fn forwards(proxy: &Proxy, uri: &Uri) -> bool {
 #[derive(Debug)]
 enum Proxies {
     Given(Proxy),
-    Environment(Box<Matcher>),
+    Environment(Box<EnvProxies>),
 }
 
 impl Proxies {
     fn of(options: &FetchOptions) -> Self {
         match &options.proxy {
             Some(proxy) => Self::Given(proxy.clone()),
-            None => Self::Environment(Box::new(Matcher::from_env())),
+            None => Self::Environment(Box::new(EnvProxies::of_process())),
         }
     }
 
@@ -181,29 +176,9 @@ impl Proxies {
     fn to(&self, uri: &Uri) -> Result<Option<Proxy>> {
         match self {
             Self::Given(proxy) => Ok(Some(proxy.clone())),
-            Self::Environment(matcher) => {
-                matcher.intercept(uri).map(|found| proxy_of(&found)).transpose()
-            }
+            Self::Environment(proxies) => proxies.to(uri),
         }
     }
-}
-
-fn proxy_of(found: &Intercept) -> Result<Proxy> {
-    let raw = found.raw_auth().map(|(user, password)| (user.to_owned(), password.to_owned()));
-    let login = raw.or_else(|| found.basic_auth().and_then(login_of));
-    let with_login = || {
-        let mut url = Url::parse(&found.uri().to_string()).ok()?;
-        if let Some((user, password)) = login {
-            let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-            url.set_username(&encoded(&user)).ok()?;
-            url.set_password(Some(&encoded(&password))).ok()?;
-        }
-        Proxy::of_environment(url)
-    };
-    with_login().ok_or_else(|| {
-        Error::new(Kind::InvalidInput, "the proxy in the environment has no usable address")
-            .hint("look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")
-    })
 }
 
 /// Connects for one client.

@@ -10,12 +10,18 @@ use hyper::header::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use url::{Host, Url};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    text,
+};
 
 /// As long as browsers let a cookie be.
 const LONGEST: usize = 4096;
 /// Of all servers together: more is nobody's login.
 const MOST: usize = 300;
+
+/// Seconds since 1970, past all that is meant: the year 9999.
+const FOR_EVER: f64 = 253_402_300_799.0;
 
 /// What is kept to be sent.
 #[derive(Default)]
@@ -28,22 +34,44 @@ impl std::fmt::Debug for Cookies {
 }
 
 impl Cookies {
+    /// Reads a file. Lines that are no cookie are left out and told.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has other things in it and no cookie.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::io(format!("cookies {}", path.display()), e))?;
+        let bytes =
+            std::fs::read(path).map_err(|e| Error::io(format!("cookies {}", path.display()), e))?;
+        let lossy = |_| String::from_utf8_lossy(&bytes).into_owned();
+        let text = text::decoded(&bytes).unwrap_or_else(lossy);
         let mut store = CookieStore::default();
+        let (mut cookies, mut odd) = (0, Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.strip_prefix("#HttpOnly_").unwrap_or(line);
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (url, cookie) = parse(line).ok_or_else(|| {
-                let text = format!("cookies {}: line {number} is none", path.display());
-                Error::new(Kind::InvalidInput, text)
-                    .hint("the file must be in Netscape's format: seven fields with tabs between")
-            })?;
+            let Some((url, cookie)) = parse(line) else {
+                odd.push(number);
+                continue;
+            };
+            cookies += 1;
             // One that is too old, or of nobody: it would not be sent.
             let _ = store.parse(&cookie, &url);
+        }
+        match odd.as_slice() {
+            [] => {}
+            [first, ..] if cookies == 0 => {
+                let text = format!("cookies {}: line {first} is none", path.display());
+                return Err(Error::new(Kind::InvalidInput, text).hint(
+                    "the file must be in Netscape's format: seven fields with tabs between",
+                ));
+            }
+            odd => {
+                let shown: Vec<_> = odd.iter().take(5).map(usize::to_string).collect();
+                let more = if odd.len() > shown.len() { " and others" } else { "" };
+                let lines = shown.join(", ");
+                tracing::warn!("cookies {}: no cookie in line {lines}{more}", path.display());
+            }
         }
         Ok(Self(Mutex::new(store)))
     }
@@ -86,8 +114,15 @@ impl Cookies {
 /// A line of a file, as a server would have set that cookie, and which.
 fn parse(line: &str) -> Option<(Url, String)> {
     let fields: Vec<_> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
-    let [domain, subdomains, path, secure, expires, name, value] = fields[..] else {
-        return None;
+    // An empty value may be left out with its tab.
+    let (domain, subdomains, path, secure, expires, name, value) = match fields[..] {
+        [domain, subdomains, path, secure, expires, name, value] => {
+            (domain, subdomains, path, secure, expires, name, value)
+        }
+        [domain, subdomains, path, secure, expires, name] => {
+            (domain, subdomains, path, secure, expires, name, "")
+        }
+        _ => return None,
     };
     let (host, secure) = (domain.trim_start_matches('.'), secure.eq_ignore_ascii_case("TRUE"));
     let scheme = if secure { "https" } else { "http" };
@@ -100,11 +135,12 @@ fn parse(line: &str) -> Option<(Url, String)> {
     if secure {
         cookie.push_str("; Secure");
     }
-    // 0 is for as long as the session.
-    let expires: i64 = expires.parse().ok()?;
-    if expires != 0 {
-        let left = expires
-            - chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
+    // 0 is for as long as the session, and so is nothing. Some tools write parts of a second, or a time without end.
+    let expires: f64 = if expires.trim().is_empty() { 0.0 } else { expires.trim().parse().ok()? };
+    if expires != 0.0 {
+        let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
+        #[allow(clippy::cast_possible_truncation, reason = "it is cut to what a cookie may say")]
+        let left = (expires.clamp(-FOR_EVER, FOR_EVER) as i64).saturating_sub(now);
         cookie.push_str(&format!("; Max-Age={left}"));
     }
     Some((url, cookie))
@@ -135,6 +171,21 @@ mod tests {
         assert_eq!(of("http://sub.x.example/"), "a=1");
         assert_eq!(of("http://notx.example/"), "");
         assert_eq!(format!("{cookies:?}"), "2 cookies");
+    }
+
+    #[test]
+    fn one_odd_line_leaves_the_other_cookies() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let lines = "\u{feff}x.example\tFALSE\t/\tFALSE\t4102444800.5\ta\t1\n\
+            x.example\tFALSE\t/\tFALSE\t\tb\t2\n\
+            nonsense\n\
+            x.example\tFALSE\t/\tFALSE\t99999999999999999999999\tc\t3\n\
+            x.example\tFALSE\t/\tFALSE\t0\td\n\
+            x.example\tFALSE\t/\tFALSE\tsoon\te\t5\n";
+        file.write_all(lines.as_bytes()).unwrap();
+        let cookies = Cookies::read(file.path()).unwrap();
+        let sent = cookies.of(&"http://x.example/".parse().unwrap(), None).unwrap();
+        assert_eq!(sent, "a=1; b=2; c=3; d=");
     }
 
     #[test]

@@ -8,27 +8,36 @@ use std::{
 use hyper::{StatusCode, header::HeaderMap};
 use url::Url;
 
-use super::transport::Lost;
+use super::{
+    auth::{challenges, offered},
+    transport::Lost,
+};
 use crate::{
     error::{Error, Kind},
-    protocols::{date, dial::LOGIN_HINT, place},
+    protocols::{date, dial::LOGIN_HINT, place, tls},
 };
 
 /// No server's patience is waited for longer: past this the download fails with the wait in its error.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
+/// Put beside the headers of an answer to somebody who has a login that the server did not ask for.
+pub(super) const LOGIN_UNSENT: &str = "bae-login-unsent";
+
 /// An answer that is no success.
 pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         401 | 407 => Kind::Unauthenticated,
-        402 | 403 | 451 => Kind::PermissionDenied,
+        403 => Kind::PermissionDenied,
         404 | 410 => Kind::NotFound,
         408 | 425 | 429 => Kind::RateLimited,
         500..=599 => Kind::Unavailable,
-        400 | 414 => Kind::InvalidInput,
         _ => Kind::Unsupported,
     };
-    let words = status.canonical_reason().unwrap_or("an unusual answer");
+    let words = status.canonical_reason().unwrap_or(match status.as_u16() {
+        500.. => "server error",
+        400..500 => "refused",
+        _ => "an answer that says nothing of a file",
+    });
     let wait = wait_asked(headers).filter(|_| kind.is_retryable());
     let asks = wait.map(|wait| format!(", and the server asks to wait {}", spoken(wait)));
     let text = format!("{}: {} {words}{}", place(url), status.as_u16(), asks.unwrap_or_default());
@@ -36,6 +45,10 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     let error = match status.as_u16() {
         401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
         407 => error.hint(LOGIN_HINT),
+        403 | 404 if headers.contains_key(LOGIN_UNSENT) => error.hint(
+            "the login was not sent, since the server asked for none: \
+             --header 'Authorization: env:VARIABLE' sends one unasked",
+        ),
         _ => error,
     };
     match wait {
@@ -50,6 +63,30 @@ fn spoken(wait: Duration) -> String {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds.div_ceil(60)),
         seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+/// A 401 that is final. `user` is who was logged in as, or would have been.
+pub(super) fn unauthorized(url: &Url, headers: &HeaderMap, user: Option<&str>) -> Error {
+    let place = place(url);
+    let error =
+        |why: &str| Error::new(Kind::Unauthenticated, format!("{place}: 401 Unauthorized{why}"));
+    let known = challenges(headers).is_some();
+    let ways = offered(headers).join(", ");
+    match user {
+        Some(user) if known => error(&format!(": the login of {user:?} is refused"))
+            .hint("check the user and the password"),
+        _ if !known && !ways.is_empty() => {
+            let error =
+                error(&format!(": the server wants a login by {ways}, which is not spoken"));
+            match ways.to_ascii_lowercase().contains("bearer") {
+                true => error.hint("give a token with --header 'Authorization: env:VARIABLE'"),
+                false => error,
+            }
+        }
+        Some(_) => error(", without saying how to log in")
+            .hint("give what it wants with --header 'Authorization: env:VARIABLE'"),
+        None => refused(url, StatusCode::UNAUTHORIZED, headers),
     }
 }
 
@@ -74,13 +111,11 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     };
     let causes = causes(error);
     let says = |words: &str| causes.iter().any(|e| e.to_string().contains(words));
-    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>());
+    let refused = causes.iter().find_map(|e| tls::told_later(*e));
+    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>()).or(refused.as_ref());
     let is_parse = |e: &hyper::Error| e.is_parse();
     let unread = causes.iter().filter_map(|e| e.downcast_ref()).any(is_parse);
-    let (kind, what, hint) = if says("invalid peer certificate") {
-        let hint = "if its authority is one of your own, name it with --cacert";
-        (Kind::Unauthenticated, "its certificate cannot be trusted".to_owned(), Some(hint))
-    } else if says("head is too large") || says("too many headers") {
+    let (kind, what, hint) = if says("head is too large") || says("too many headers") {
         (Kind::Unsupported, "its headers are too large to be headers".to_owned(), None)
     } else if unread {
         (Kind::Unsupported, "the server's answer is not HTTP that can be read".to_owned(), None)
@@ -90,7 +125,7 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
         (Kind::Network, "the connection broke".to_owned(), None)
     };
     // The innermost says what happened; the others which of our libraries was asked.
-    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+    let cause = causes.last().map(|e| tls::plain(&e.to_string())).unwrap_or_default();
     let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
     match hint {
         Some(hint) => ours.hint(hint),
@@ -123,6 +158,13 @@ mod tests {
     #[test]
     fn a_refusal_names_the_place_and_no_secret() {
         assert_eq!(refusal(404, &[]).report(), "x.example:8443/a/b: 404 Not Found");
+        assert_eq!(refusal(520, &[]).report(), "x.example:8443/a/b: 520 server error");
+        let unsent = refusal(404, &[(LOGIN_UNSENT, "true")]);
+        assert!(unsent.hint_text().unwrap().contains("was not sent"));
+        assert_eq!(refusal(404, &[]).hint_text(), None);
+        for (status, code) in [(400, 1), (402, 1), (414, 1), (451, 1), (401, 24), (403, 24)] {
+            assert_eq!(refusal(status, &[]).kind().exit_code(), code, "{status}");
+        }
         let kinds = [401, 403, 410, 429, 503, 418].map(|status| refusal(status, &[]).kind());
         let wanted = [
             Kind::Unauthenticated,
@@ -133,6 +175,27 @@ mod tests {
             Kind::Unsupported,
         ];
         assert_eq!(kinds, wanted);
+    }
+
+    #[test]
+    fn a_login_that_is_refused_is_told_from_one_that_is_not_spoken() {
+        let url = Url::parse("https://x.example/a").unwrap();
+        let of = |offer: &str, user: Option<&str>| {
+            let headers =
+                HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, offer.parse().unwrap())]);
+            unauthorized(&url, &headers, user)
+        };
+        let wrong = of("Basic realm=\"x\"", Some("bob"));
+        assert!(wrong.report().ends_with("the login of \"bob\" is refused"), "{}", wrong.report());
+        assert!(!wrong.hint_text().unwrap().contains("-u"));
+        let none = of("Basic realm=\"x\"", None);
+        assert!(none.hint_text().unwrap().contains("-u"));
+        for user in [None, Some("bob")] {
+            let other = of("NTLM", user);
+            assert!(other.report().contains("NTLM, which is not spoken"), "{}", other.report());
+        }
+        let token = of("Bearer realm=\"x\"", None);
+        assert!(token.hint_text().unwrap().contains("--header"));
     }
 
     #[test]

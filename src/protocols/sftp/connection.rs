@@ -68,13 +68,27 @@ impl Connection {
     pub(super) async fn open(address: &Address, options: &FetchOptions) -> Result<Self> {
         let patience = Patience::of(options);
         let doing = || format!("connect to {address}");
-        patience.connecting(doing, Self::connect(address, options, patience)).await
+        let mut refused = false;
+        let connecting = Self::connect(address, options, patience, &mut refused);
+        let failed = match patience.connecting(doing, connecting).await {
+            Err(e) if refused && address.password.is_none() && options.passwords.can_ask() => e,
+            done => return done,
+        };
+        // Nothing else is left to try. The server would not wait for the answer.
+        tracing::info!("{}", failed.report());
+        let password = options.passwords.of(&address.user, &address.host).await?;
+        let known = Address { password: Some(password), ..address.clone() };
+        let connecting = Self::connect(&known, options, patience, &mut refused);
+        let connected = patience.connecting(doing, connecting).await?;
+        Ok(Self { address: address.clone(), ..connected })
     }
 
+    /// `refused` tells whether it was the login that failed.
     async fn connect(
         address: &Address,
         options: &FetchOptions,
         patience: Patience,
+        refused: &mut bool,
     ) -> Result<Self> {
         let doing = format!("connect to {address}");
         let known = Arc::new(host_key::known(address, &options.host_keys).await?);
@@ -90,7 +104,9 @@ impl Connection {
         let stream = stream.map_err(|e| e.within(&doing))?;
         let connected = russh::client::connect_stream(Arc::new(config), stream, check).await;
         let mut handle = connected.map_err(|e: Trouble| e.told(&doing))?;
-        sign_in(&mut handle, address, &options.identities).await?;
+        let signed_in = sign_in(&mut handle, address, &options.identities).await;
+        *refused = signed_in.as_ref().is_err_and(|e| e.kind() == Kind::Unauthenticated);
+        signed_in?;
         let raw = start(&handle, address).await?;
         Ok(Self {
             raw,

@@ -41,6 +41,13 @@ impl HostKey {
             Judgement::Unknown if self.accept.as_deref() == Some(&*fingerprint) => Ok(()),
             Judgement::Unknown => {
                 let kind = key.algorithm();
+                if let Some(accepted) = &self.accept {
+                    let text =
+                        format!("{address}: its {kind} key is {fingerprint}, not {accepted}");
+                    return Err(refused(text).hint(format!(
+                        "a server has several keys: what is accepted must be its {kind} key's fingerprint"
+                    )));
+                }
                 let text = format!("{address} is not known: its {kind} key is {fingerprint}");
                 Err(refused(text).hint(format!(
                     "compare that with what the server's owner says, then --accept-host-key {fingerprint}"
@@ -123,7 +130,8 @@ mod tests {
         assert!(fingerprint.starts_with("SHA256:"), "{fingerprint}");
         assert!(error.report().contains(fingerprint), "{}", error.report());
         judge("", Some(fingerprint)).unwrap();
-        assert!(judge("", Some("SHA256:else")).is_err());
+        let other = judge("", Some("SHA256:else")).unwrap_err();
+        assert!(other.report().ends_with("not SHA256:else"), "{}", other.report());
     }
 
     #[test]

@@ -222,6 +222,6 @@ impl SignIn<'_> {
         let text = format!("sign in to {address} as {:?}", address.user);
         Error::new(Kind::Unauthenticated, text)
             .because(tried)
-            .hint("give a password (-u USER), a key file (--identity FILE), or a key to the agent")
+            .hint("give a password (BAE_PASSWORD, or -u USER to be asked), a key file (--identity FILE), or a key to the agent")
     }
 }

@@ -6,18 +6,26 @@
 //!
 //! What it refuses: resources that are not in the folder that was asked for, and answers without bound.
 
+mod hrefs;
 mod multistatus;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use url::Url;
 
-use self::multistatus::{QUESTION, Resource, parse};
+use self::{
+    hrefs::{Hrefs, Listed},
+    multistatus::{QUESTION, Resource, parse},
+};
 use super::{
     Begun, ByteStream, FetchOptions, Found, Listing, Protocol, Remote, Validator, Wanted, date,
     http::{Depth, Http},
-    paths::{as_folder, below, decoded, last_part},
+    paths::{as_folder, below, last_part},
     place,
     walk::Walk,
 };
@@ -29,10 +37,12 @@ pub(super) const SCHEMES: &[&str] = &["dav", "davs", "webdav+http", "webdav+http
 #[derive(Debug)]
 pub(super) struct WebDav {
     http: Http,
+    /// Hosts whose listings have other tags than their files.
+    other_tags: Mutex<HashSet<String>>,
 }
 
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
-    Ok(Arc::new(WebDav { http: Http::new(options)? }))
+    Ok(Arc::new(WebDav { http: Http::new(options)?, other_tags: Mutex::default() }))
 }
 
 impl WebDav {
@@ -51,17 +61,77 @@ impl WebDav {
         while let Some(path) = walk.next_folder() {
             let folder = if path.is_empty() { top.clone() } else { as_folder(&below(&top, &path)) };
             let (at, resources) = self.ask(&folder, Depth::One).await?;
-            for resource in resources {
-                let Some(name) = name_in(&at, &resource.href)? else { continue };
-                if resource.folder {
-                    walk.folder(&name)?;
-                } else {
-                    walk.file(&name, |url| remote(url, resource))?;
-                }
-            }
+            let folders = add(&mut walk, &Hrefs::new(&at, &resources), resources)?;
+            folders.iter().try_for_each(|name| walk.folder(name))?;
         }
         Ok(walk.finish())
     }
+
+    /// The file by its date, where its listing has another tag than the file itself.
+    async fn open_by_date(
+        &self,
+        remote: &Remote,
+        range: Wanted,
+        changed: Error,
+    ) -> Result<ByteStream> {
+        let Some(by_date) = by_date(remote) else { return Err(changed) };
+        let Found::File(now) = self.http.probe(&remote.asked).await? else { return Err(changed) };
+        if now.len != remote.len || now.modified != remote.modified {
+            return Err(changed);
+        }
+        let stream = self.http.open(&by_date, range).await?;
+        let host = remote.url.host_str().unwrap_or_default().to_owned();
+        self.other_tags.lock().insert(host);
+        Ok(stream)
+    }
+}
+
+/// Adds what a folder has to the walk. Returns the names of the folders in it.
+fn add(walk: &mut Walk, hrefs: &Hrefs, resources: Vec<Resource>) -> Result<BTreeSet<String>> {
+    let mut folders = BTreeSet::new();
+    for resource in resources {
+        let refused = |at: &dyn std::fmt::Display, status: u16| {
+            Error::new(
+                status_kind(status),
+                format!("{at}: its folder is listed with status {status}"),
+            )
+        };
+        match (hrefs.place_of(&resource.href)?, resource.refused) {
+            // As when there is more than the server lists.
+            (Listed::Itself, Some(status)) => return Err(refused(&place(&hrefs.at), status)),
+            (Listed::Itself, None) => {}
+            (Listed::In(name), Some(status)) => {
+                walk.leave_out(&name, |url| refused(&place(&url), status))?;
+            }
+            (Listed::In(name), None) if resource.folder => _ = folders.insert(name),
+            (Listed::In(name), None) => walk.file(&name, |url| remote(url, resource))?,
+            // More than was asked for: it comes again with the folder that it is in.
+            (Listed::Deeper(name), _) => _ = folders.insert(name),
+            (Listed::Unnamed, _) => {
+                walk.leave_out(&resource.href.replace(['/', '\0'], "\u{fffd}"), |_| {
+                    let text = format!("{}: {:?} is no name here", place(&hrefs.at), resource.href);
+                    Error::new(Kind::Unsupported, text)
+                        .hint("names are UTF-8 without control characters")
+                })?
+            }
+        }
+    }
+    Ok(folders)
+}
+
+fn status_kind(status: u16) -> Kind {
+    match status {
+        401 | 403 => Kind::PermissionDenied,
+        404 | 410 => Kind::NotFound,
+        500..=599 | 423 | 429 => Kind::Unavailable,
+        _ => Kind::Unsupported,
+    }
+}
+
+/// The same file, to be known by its date and length.
+fn by_date(remote: &Remote) -> Option<Remote> {
+    let date = httpdate::fmt_http_date(remote.modified?);
+    Some(Remote { validator: Some(Validator::Modified(date, remote.len?)), ..remote.clone() })
 }
 
 #[async_trait]
@@ -73,6 +143,10 @@ impl Protocol for WebDav {
             let text = format!("{}: the server says nothing of it", place(&at));
             Error::new(Kind::Unsupported, text)
         })?;
+        if let Some(status) = itself.refused {
+            let text = format!("{}: answered with status {status}", place(&at));
+            return Err(Error::new(status_kind(status), text));
+        }
         if itself.folder {
             return self.list(url).await.map(Found::Folder);
         }
@@ -101,7 +175,16 @@ impl Protocol for WebDav {
 
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
         let (asked, url) = (as_http(&remote.asked)?, as_http(&remote.url)?);
-        self.http.open(&Remote { asked, url, ..remote.clone() }, range).await
+        let remote = Remote { asked, url, ..remote.clone() };
+        let is_tag = matches!(remote.validator, Some(Validator::ETag(_)));
+        let host = remote.url.host_str().unwrap_or_default();
+        let by_date = if self.other_tags.lock().contains(host) { by_date(&remote) } else { None };
+        match self.http.open(by_date.as_ref().unwrap_or(&remote), range).await {
+            Err(e) if e.kind() == Kind::Changed && is_tag && by_date.is_none() => {
+                self.open_by_date(&remote, range, e).await
+            }
+            opened => opened,
+        }
     }
 }
 
@@ -125,24 +208,6 @@ fn as_dav(asked: &Url, found: Url) -> Url {
     match as_http(asked) {
         Ok(web) if web.host() == found.host() && web.path() == found.path() => asked.clone(),
         _ => found,
-    }
-}
-
-/// What a resource in the folder `at` is called; `None` for the folder itself.
-fn name_in(at: &Url, href: &str) -> Result<Option<String>> {
-    let outside = || {
-        let text = format!("{}: the server lists {href:?}, which is not in it", place(at));
-        Error::new(Kind::Unsupported, text)
-    };
-    let url = at.join(href).map_err(|e| outside().because(e))?;
-    let parts = |url: &Url| -> Option<Vec<String>> {
-        url.path_segments()?.filter(|part| !part.is_empty()).map(decoded).collect()
-    };
-    let (folder, found) = (parts(at).ok_or_else(outside)?, parts(&url).ok_or_else(outside)?);
-    match found.strip_prefix(&*folder) {
-        Some([]) => Ok(None),
-        Some([name]) => Ok(Some(name.clone())),
-        _ => Err(outside()),
     }
 }
 
@@ -186,18 +251,32 @@ mod tests {
     }
 
     #[test]
-    fn names_are_what_stands_below_the_folder() {
-        let at = url("http://h/top%20x/");
-        let name = |href: &str| name_in(&at, href);
-        assert_eq!(name("/top%20x/").unwrap(), None);
-        assert_eq!(name("/top x").unwrap(), None);
-        assert_eq!(name("http://h/top%20x/a%2523.bin").unwrap().as_deref(), Some("a%23.bin"));
-        assert_eq!(name("https://proxied/top%20x/sub/").unwrap().as_deref(), Some("sub"));
-        assert_eq!(name("relative%20name").unwrap().as_deref(), Some("relative name"));
-        // The walk refuses what is no name.
-        assert_eq!(name("/top%20x/..%2Fetc").unwrap().as_deref(), Some("../etc"));
-        for outside in ["/etc/passwd", "/top%20x/../other", "/top%20x/a/b", "/", "http://h"] {
-            assert_eq!(name(outside).unwrap_err().kind(), Kind::Unsupported, "{outside}");
-        }
+    fn what_a_folder_lists_is_taken_told_or_asked_for_again() {
+        let at = url("http://h/d/");
+        let resource = |href: &str, refused| {
+            let folder = href.ends_with('/');
+            Resource { href: href.to_owned(), folder, refused, ..Resource::default() }
+        };
+        let listed = vec![
+            resource("/d/", None),
+            resource("/d/a", None),
+            resource("/d/gone", Some(403)),
+            resource("/d/sub/", None),
+            resource("/d/deep/er/b", None),
+            resource("/d/bad%0Aname", None),
+        ];
+        let mut walk = Walk::new(&at);
+        walk.next_folder();
+        let folders = add(&mut walk, &Hrefs::new(&at, &listed), listed.clone()).unwrap();
+        assert_eq!(folders.into_iter().collect::<Vec<_>>(), ["deep", "sub"]);
+        let listing = walk.finish();
+        let files: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(files, ["a"]);
+        let told: Vec<_> = listing.left_out.iter().map(|left_out| left_out.kind).collect();
+        assert_eq!(told, [Kind::PermissionDenied, Kind::Unsupported]);
+        assert!(listing.left_out[0].text.contains("h/d/gone"), "{}", listing.left_out[0].text);
+        let cut = vec![resource("/d/", Some(507)), resource("/d/a", None)];
+        let error = add(&mut Walk::new(&at), &Hrefs::new(&at, &cut), cut.clone()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());
     }
 }

@@ -19,7 +19,7 @@ pub(super) const QUESTION: &str = r#"<?xml version="1.0" encoding="utf-8"?><prop
 const TEXT: usize = 16 << 10;
 
 /// One `response`.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Resource {
     /// A URL or the path of one, escaped.
     pub(super) href: String,
@@ -28,6 +28,8 @@ pub(super) struct Resource {
     pub(super) etag: Option<String>,
     pub(super) modified: Option<String>,
     pub(super) content_type: Option<String>,
+    /// Why there is nothing more of it: a status that is no success.
+    pub(super) refused: Option<u16>,
 }
 
 /// # Errors
@@ -95,9 +97,12 @@ struct Parsing {
     text: String,
     done: Vec<Resource>,
     now: Resource,
+    /// One `response` may be of several, where all that is told of them is a status.
+    hrefs: Vec<String>,
     /// What the `propstat` says so far: it counts when its status is good, which comes last.
     told: Resource,
     good: bool,
+    any_good: bool,
     found: bool,
 }
 
@@ -118,7 +123,10 @@ impl Parsing {
         };
         match element {
             Element::Multistatus if self.open.is_empty() => self.found = true,
-            Element::Response => self.now = Resource::default(),
+            Element::Response => {
+                (self.now, self.any_good) = (Resource::default(), false);
+                self.hrefs.clear();
+            }
             // A server that leaves the status out has found it all.
             Element::Propstat => (self.told, self.good) = (Resource::default(), true),
             _ => {}
@@ -142,10 +150,21 @@ impl Parsing {
         match element {
             // One of the resource itself: others name locks and the like.
             Element::Href if self.open.last() == Some(&Element::Response) => {
-                self.now.href = text.to_owned();
+                self.hrefs.push(text.to_owned());
             }
-            Element::Status if self.open.last() == Some(&Element::Propstat) => {
-                self.good = text.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
+            Element::Status => {
+                let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+                let good = status.is_some_and(|code: u16| (200..300).contains(&code));
+                match self.open.last() {
+                    Some(Element::Propstat) => {
+                        self.good = good;
+                        // That a property is not there says nothing of the resource.
+                        let of_all = status.filter(|code| !good && *code != 404);
+                        self.now.refused = self.now.refused.or(of_all);
+                    }
+                    Some(Element::Response) if !good => self.now.refused = status,
+                    _ => {}
+                }
             }
             Element::Collection => self.told.folder = true,
             Element::Length => self.told.len = text.parse().ok(),
@@ -153,13 +172,25 @@ impl Parsing {
             Element::Modified => self.told.modified = owned(),
             Element::ContentType => self.told.content_type = owned(),
             Element::Propstat if self.good => self.keep(),
-            Element::Response => self.done.push(std::mem::take(&mut self.now)),
+            Element::Response => self.respond(),
             _ => {}
         }
         self.text.clear();
     }
 
+    fn respond(&mut self) {
+        let mut now = std::mem::take(&mut self.now);
+        if self.any_good {
+            // Some of its properties may be nobody's to read.
+            now.refused = None;
+        }
+        for href in self.hrefs.drain(..) {
+            self.done.push(Resource { href, ..now.clone() });
+        }
+    }
+
     fn keep(&mut self) {
+        self.any_good = true;
         let told = std::mem::take(&mut self.told);
         self.now.folder |= told.folder;
         self.now.len = told.len.or(self.now.len);

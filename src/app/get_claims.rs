@@ -1,0 +1,82 @@
+//! Which files of a run have which names: two of one name would write over each other.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use url::Url;
+
+use crate::{
+    downloads::beside_it,
+    error::{Error, Kind, Result},
+    protocols::{Digest, place},
+};
+
+/// The names of a run, each with what has it. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Claims(Arc<Mutex<HashMap<PathBuf, Claim>>>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Claim {
+    url: Url,
+    checksums: Vec<Digest>,
+    /// What the file itself is called; others are its helpers'.
+    path: PathBuf,
+}
+
+impl Claims {
+    /// Takes the name `path`, and those of what is kept beside the file on its way, for what is at `url`. Makes the folder
+    /// that it is in. `false` when the same thing has it already: it is fetched once.
+    ///
+    /// # Errors
+    /// `InvalidInput` when something else of this run has one of the names; what the file system says.
+    pub(super) fn take(&self, path: &Path, url: &Url, checksums: &[Digest]) -> Result<bool> {
+        let path = whole(path)?;
+        let claim = Claim { url: url.clone(), checksums: checksums.to_owned(), path: path.clone() };
+        let mut claims = self.0.lock();
+        if claims.get(&path) == Some(&claim) {
+            return Ok(false);
+        }
+        let names: Vec<_> = std::iter::once(path.clone()).chain(beside_it(&path)).collect();
+        if let Some((name, other)) = names.iter().find_map(|name| claims.get_key_value(name)) {
+            let (name, other) = (name.display(), place(&other.url));
+            let text = format!("{}: {name} is the name of {other} in this run", place(url));
+            return Err(Error::new(Kind::InvalidInput, text)
+                .hint("give it another name: -o, or out= in the file that -i reads"));
+        }
+        claims.extend(names.into_iter().map(|name| (name, claim.clone())));
+        Ok(true)
+    }
+}
+
+/// One name for each file, however the folder that it is in is named.
+fn whole(path: &Path) -> Result<PathBuf> {
+    let place = |e| Error::io(format!("cannot write {}", path.display()), e);
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir).map_err(place)?;
+    let dir = dir.canonicalize().map_err(place)?;
+    Ok(path.file_name().map_or(dir.clone(), |name| dir.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_given_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let claims = Claims::default();
+        let take =
+            |name: &str, url: &str| claims.take(&dir.path().join(name), &url.parse().unwrap(), &[]);
+        assert!(take("a.bin", "http://x/a.bin").unwrap());
+        assert!(!take("./a.bin", "http://x/a.bin").unwrap(), "the same thing");
+        let other = take("a.bin", "http://y/a.bin").unwrap_err();
+        assert_eq!(other.kind(), Kind::InvalidInput);
+        assert!(other.report().contains("x/a.bin"), "{}", other.report());
+        assert!(take("a.bin.part", "http://x/a.bin.part").is_err(), "it is written to");
+        assert!(take("sub/a.bin", "http://y/a.bin").unwrap());
+    }
+}

@@ -1,0 +1,180 @@
+//! The proxies that the environment names for all programs: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, and `NO_PROXY` for
+//! what goes without. Read once for each client; what cannot be a proxy is an error of whoever would go by it, since to
+//! go direct is what a proxy is set against.
+
+use std::fmt;
+
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
+use url::Url;
+
+use super::Proxy;
+use crate::error::{Error, Kind, Result};
+
+/// Proxies by the scheme of what they are for.
+pub struct EnvProxies {
+    http: Option<Result<Proxy, String>>,
+    https: Option<Result<Proxy, String>>,
+    /// Intercepts all that does not go direct.
+    bypass: Matcher,
+    no_proxy: String,
+    /// Nothing goes by a proxy.
+    none: bool,
+}
+
+impl fmt::Debug for EnvProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { http, https, no_proxy, .. } = self;
+        f.debug_struct("EnvProxies")
+            .field("http", http)
+            .field("https", https)
+            .field("no_proxy", no_proxy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EnvProxies {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |name: &str| {
+            let names = [name.to_owned(), name.to_lowercase()];
+            let set = |name: &String| variable(name).filter(|value| !value.trim().is_empty());
+            names.iter().find_map(|name| Some((name.clone(), set(name)?)))
+        };
+        let proxy = |name: &str| first(name).map(|(name, value)| parse(&name, value.trim()));
+        let all = proxy("ALL_PROXY");
+        let no = first("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
+        let hosts: Vec<_> =
+            no.split([',', ' ', '\t']).map(bare).filter(|h| !h.is_empty()).collect();
+        // Behind a web server that variable is a header of whoever asks.
+        let is_cgi = variable("REQUEST_METHOD").is_some();
+        let no_proxy = hosts.join(",");
+        Self {
+            http: if is_cgi { None } else { proxy("HTTP_PROXY") }.or_else(|| all.clone()),
+            https: proxy("HTTPS_PROXY").or(all),
+            bypass: Matcher::builder().all("http://proxy").no(no_proxy.clone()).build(),
+            none: hosts.contains(&"*"),
+            no_proxy,
+        }
+    }
+
+    /// The one on the way to `uri`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for one that cannot be used.
+    pub fn to(&self, uri: &Uri) -> Result<Option<Proxy>> {
+        let proxy = match uri.scheme_str() {
+            Some("http") => &self.http,
+            Some("https") => &self.https,
+            _ => &None,
+        };
+        match proxy {
+            Some(proxy) if !self.none && self.bypass.intercept(uri).is_some() => {
+                proxy.clone().map(Some).map_err(|why| {
+                    Error::new(Kind::InvalidInput, why)
+                        .hint("write it like socks5://host:1080 or http://host:3128, or unset it")
+                })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What goes without, with commas between.
+    #[must_use]
+    pub fn no_proxy(&self) -> &str {
+        &self.no_proxy
+    }
+}
+
+/// `[::1]` without its brackets, `*.x` as `.x`: both are written, and only the latter are known below.
+fn bare(host: &str) -> &str {
+    let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// The value is in no error: it may hold a password.
+fn parse(name: &str, value: &str) -> Result<Proxy, String> {
+    let bad = |why: &str| format!("the proxy in the environment variable {name} {why}");
+    let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+    let url = Url::parse(&text).map_err(|_| bad("is not a URL"))?;
+    let scheme = url.scheme().to_owned();
+    let known = ["http", "https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
+    if !known.contains(&scheme.as_str()) {
+        return Err(bad(&format!("has the scheme {scheme:?}, which is not known")));
+    }
+    Proxy::of_environment(url).ok_or_else(|| bad("names no host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(vars: &[(&str, &str)], uri: &str) -> Result<Option<String>> {
+        let find = |name: &str| {
+            let found = vars.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let found = EnvProxies::of(find).to(&uri.parse().unwrap());
+        found.map(|proxy| proxy.map(|proxy| proxy.to_string()))
+    }
+
+    #[test]
+    fn proxies_are_known_by_scheme_in_any_case_and_with_any_of_the_usual_names() {
+        for (value, wanted) in [
+            ("socks://127.0.0.1:1080", "socks5://127.0.0.1:1080"),
+            ("SOCKS5://h:1", "socks5://h:1"),
+            ("Socks4A://h", "socks4a://h:1080"),
+            ("h:3128", "http://h:3128"),
+            (" HTTP://h ", "http://h:80"),
+        ] {
+            for uri in ["http://x/", "https://x/"] {
+                let found = to(&[("ALL_PROXY", value)], uri).unwrap();
+                assert_eq!(found.as_deref(), Some(wanted), "{value}");
+            }
+        }
+        let one = [("HTTP_PROXY", ""), ("http_proxy", "http://h:1"), ("https_proxy", "http://h:2")];
+        assert_eq!(to(&one, "http://x/").unwrap().unwrap(), "http://h:1");
+        assert_eq!(to(&one, "https://x/").unwrap().unwrap(), "http://h:2");
+    }
+
+    #[test]
+    fn what_cannot_be_a_proxy_is_an_error_of_whoever_would_go_by_it() {
+        for value in ["htp://u:hunter2@h:1", "socks6://hunter2:1", "http://", "u:hunter2@[h"] {
+            let error = to(&[("https_proxy", value)], "https://x/").unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput, "{value}");
+            assert!(error.report().contains("https_proxy"), "{}", error.report());
+            assert!(!error.report().contains("hunter2"), "{}", error.report());
+            assert_eq!(to(&[("https_proxy", value)], "http://x/").unwrap(), None);
+            let vars = [("https_proxy", value), ("NO_PROXY", "x")];
+            assert_eq!(to(&vars, "https://x/").unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_goes_without_a_proxy_is_named_by_host_address_or_star() {
+        let direct = |no: &str, host: &str| {
+            let vars = [("ALL_PROXY", "http://h:1"), ("no_proxy", no)];
+            to(&vars, &format!("http://{host}/")).unwrap().is_none()
+        };
+        for (no, host) in [
+            ("*", "127.0.0.1"),
+            ("a, *", "x.example"),
+            ("*", "[::1]"),
+            ("a 127.0.0.0/8", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            (".x.example,y", "a.x.example"),
+            ("*.x.example", "a.x.example"),
+            ("x.example", "a.x.example"),
+        ] {
+            assert!(direct(no, host), "{no} {host}");
+        }
+        for (no, host) in [("", "x"), ("x.example", "notx.example"), ("127.0.0.2", "127.0.0.1")] {
+            assert!(!direct(no, host), "{no} {host}");
+        }
+    }
+}

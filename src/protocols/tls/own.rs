@@ -1,0 +1,112 @@
+//! Certificates of a server itself that the user trusts, as `openssl req -x509` makes them for a machine at home.
+//!
+//! A certificate that is byte for byte in the file of `--cacert` needs no authority: its name and its dates are looked at
+//! and that its server has the key, whatever else is in it. All others are the system verifier's to judge.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key},
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+};
+use rustls_platform_verifier::Verifier;
+
+use super::certificate::Certificate;
+
+/// The system's judgement, but for the certificates that are trusted by themselves.
+#[derive(Debug)]
+pub(super) struct Trusting {
+    pub(super) system: Arc<Verifier>,
+    /// Each of them is one that [`Certificate::parse`] reads.
+    pub(super) own: Vec<CertificateDer<'static>>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Trusting {
+    fn own<'a>(&self, given: &'a CertificateDer<'_>) -> Option<Certificate<'a>> {
+        let known = self.own.iter().any(|own| own.as_ref() == given.as_ref());
+        known.then(|| Certificate::parse(given)).flatten()
+    }
+}
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(own) = self.own(end_entity) else {
+            return self.system.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
+        };
+        fits(&own, server_name, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let Some(own) = self.own(cert) else {
+            return self.system.verify_tls12_signature(message, cert, dss);
+        };
+        let mapping = self.algorithms.mapping.iter();
+        let mut known =
+            mapping.filter(|(scheme, _)| *scheme == dss.scheme).flat_map(|(_, all)| *all);
+        let verified = known.any(|algorithm| {
+            algorithm.public_key_alg_id().as_ref() == own.key_algorithm
+                && algorithm.verify_signature(own.key_bits, message, dss.signature()).is_ok()
+        });
+        if verified {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let Some(own) = self.own(cert) else {
+            return self.system.verify_tls13_signature(message, cert, dss);
+        };
+        let key = SubjectPublicKeyInfoDer::from(own.key);
+        verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.system.supported_verify_schemes()
+    }
+}
+
+fn fits(own: &Certificate<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+    let at = |seconds: i64| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    };
+    let time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let error = if time < own.not_before {
+        CertificateError::NotValidYetContext { time: now, not_before: at(own.not_before) }
+    } else if time > own.not_after {
+        CertificateError::ExpiredContext { time: now, not_after: at(own.not_after) }
+    } else if !own.is_for(&name.to_str()) {
+        let (expected, presented) = (name.to_owned(), own.names());
+        CertificateError::NotValidForNameContext { expected, presented }
+    } else {
+        return Ok(());
+    };
+    Err(error.into())
+}

@@ -1,0 +1,241 @@
+//! Where `bae get` writes: devices and pipes as they stand, files in one step, and nothing that is not its own.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::{
+    get::{args, event, get, out, ranged, same},
+    input::is_root,
+    support::{bae::Bae, ftp_server::FtpServer, scripted::Scripted},
+};
+
+fn server() -> Scripted {
+    Scripted::start(|_, request| Some(ranged(request, b"hello").with("ETag", "\"a\"")))
+}
+
+fn pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// A folder for files, with nothing in it.
+fn home() -> (Bae, impl Fn(&str) -> PathBuf) {
+    let bae = Bae::new();
+    let dir = out(&bae, "");
+    fs::create_dir_all(&dir).unwrap();
+    (bae, move |name: &str| dir.join(name))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
+    let server = server();
+    let url = format!("{}/f", server.url());
+    for flags in [&[][..], &["--overwrite"][..], &["--fresh"][..]] {
+        let (bae, at) = home();
+        pipe(&at("pipe"));
+        symlink("pipe", at("link")).unwrap();
+        symlink("/dev/null", at("null")).unwrap();
+        for name in ["pipe", "link"] {
+            let reader = thread::spawn({
+                let path = at("pipe");
+                move || fs::read(path).unwrap()
+            });
+            let list = [&[url.as_str(), "-o", name][..], flags].concat();
+            let ran = get(&bae, &list).expect(0);
+            assert_eq!(event(&ran, "fetched")["bytes"], 5);
+            assert_eq!(reader.join().unwrap(), b"hello", "{name} {flags:?}");
+        }
+        let list = [&[url.as_str(), "-o", "null"][..], flags].concat();
+        get(&bae, &list).expect(0);
+        assert_eq!(fs::read_link(at("null")).unwrap(), Path::new("/dev/null"));
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        if is_root() {
+            let device = rustix::fs::makedev(1, 3);
+            mknodat(CWD, at("device"), FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)
+                .unwrap();
+            get(&bae, &[&[url.as_str(), "-o", "device"][..], flags].concat()).expect(0);
+            assert!(fs::symlink_metadata(at("device")).unwrap().file_type().is_char_device());
+        }
+        assert!(fs::symlink_metadata(at("pipe")).unwrap().file_type().is_fifo());
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert!(!names(&at("")).iter().any(|name| name.contains("part")), "{:?}", names(&at("")));
+    }
+}
+
+#[test]
+fn standard_output_by_its_name_has_the_bytes_and_nothing_else() {
+    let (server, bae) = (server(), Bae::new());
+    let url = format!("{}/f", server.url());
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let piped = bae.command(["get", &url, "-o", name]).output().unwrap();
+        assert_eq!(piped.stdout, b"hello", "{name}: {}", String::from_utf8_lossy(&piped.stderr));
+        // Into a file it is written where the shell is.
+        let file = bae.home().join("all");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo before; \"$@\"; echo after", "sh"]);
+        let inner = bae.command(["get", &url, "-o", name]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        for (key, value) in inner.get_envs() {
+            value.map(|value| command.env(key, value));
+        }
+        command.stdout(fs::File::create(&file).unwrap()).stderr(Stdio::null());
+        assert!(command.status().unwrap().success());
+        assert_eq!(fs::read(&file).unwrap(), b"before\nhelloafter\n", "{name}");
+    }
+    assert!(fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
+}
+
+#[test]
+fn what_cannot_be_written_to_is_refused_and_left_as_it_is() {
+    let server = server();
+    let url = format!("{}/f", server.url());
+    let (bae, at) = home();
+    fs::create_dir(at("folder")).unwrap();
+    symlink("nowhere", at("dead")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    let before = names(&at(""));
+    for flags in [&[][..], &["--overwrite"][..]] {
+        let run = |name: &str| get(&bae, &[&[url.as_str(), "-o", name][..], flags].concat());
+        run("folder").expect(2).says("is a folder").says("-d");
+        run("socket").expect(1).says("is a socket");
+        assert_eq!(names(&at("")), before, "nothing is left behind");
+    }
+    get(&bae, &[&url, "-o", "dead"]).expect(1).says("symbolic link to nothing");
+    assert_eq!(fs::read_link(at("dead")).unwrap(), Path::new("nowhere"));
+    let dir = |dir: &str| bae.run(["get", &url, "-d", dir]);
+    dir("/dev/null").expect(2).says("/dev/null");
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_part_of_somebody_else_is_left_alone() {
+    let server = server();
+    let url = format!("{}/f", server.url());
+    let (bae, at) = home();
+    fs::write(at("victim"), "precious").unwrap();
+    for flags in [&[][..], &["--fresh", "--overwrite"][..]] {
+        let run = || get(&bae, &[&[url.as_str()][..], flags].concat());
+        fs::write(at("f.part"), "half of something").unwrap();
+        run().expect(1).says("f.part");
+        same(&at("f.part"), b"half of something");
+        fs::remove_file(at("f.part")).unwrap();
+        for name in ["f.part", "f.bae-part", "f.bae-part~"] {
+            symlink("victim", at(name)).unwrap();
+            run().expect(1).says(name);
+            assert!(fs::symlink_metadata(at(name)).unwrap().is_symlink(), "{name}");
+            same(&at("victim"), b"precious");
+            fs::remove_file(at(name)).unwrap();
+            pipe(&at(name));
+            run().expect(1).says(name);
+            assert!(fs::symlink_metadata(at(name)).unwrap().file_type().is_fifo(), "{name}");
+            fs::remove_file(at(name)).unwrap();
+        }
+    }
+    get(&bae, &[&url]).expect(0);
+    same(&at("f"), b"hello");
+    assert_eq!(names(&at("")), ["f", "victim"]);
+}
+
+#[test]
+fn a_file_that_does_not_come_leaves_nothing_behind() {
+    let gone = Scripted::start(|_, request| Some(ranged(request, &[7; 3000]).cut(0)));
+    let (bae, at) = home();
+    get(&bae, &[&format!("{}/f", gone.url()), "-m", "1"]).expect(6);
+    assert_eq!(names(&at("")), Vec::<String>::new());
+}
+
+#[test]
+fn one_odd_name_leaves_the_rest_of_a_folder() {
+    let server = FtpServer::pyftpd(false);
+    for name in ["good.txt", "aux", "CON", "back\\slash", "tab\tname"] {
+        server.served.write(&format!("odd/{name}"), name.as_bytes());
+    }
+    let (bae, at) = home();
+    let ran = get(&bae, &[&format!("{}odd/", server.url("ftp"))]);
+    for name in ["good.txt", "aux", "CON", "back\\slash"] {
+        same(&at("odd").join(name), name.as_bytes());
+    }
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    ran.says("control character").says("odd/tab");
+    // A name of its own is no reason against a file either.
+    get(&bae, &[&format!("{}odd/aux", server.url("ftp"))]).expect(0);
+    same(&at("aux"), b"aux");
+}
+
+#[test]
+fn a_url_named_twice_is_fetched_once_and_two_files_of_one_name_are_told() {
+    let server = server();
+    let (bae, at) = home();
+    let (one, two) = (format!("{}/a/f", server.url()), format!("{}/b/f", server.url()));
+    get(&bae, &[&one, &one]).expect(0);
+    same(&at("f"), b"hello");
+    fs::remove_file(at("f")).unwrap();
+    let ran = get(&bae, &[&one, &two]).expect(2).says("is the name of").says("out=");
+    assert!(!ran.stderr.contains("another bae"), "{}", ran.stderr);
+    same(&at("f"), b"hello");
+}
+
+#[test]
+fn the_last_part_of_an_escaped_path_is_the_name() {
+    let server = server();
+    let (bae, at) = home();
+    get(&bae, &[&format!("{}/x/a%2Fb.txt", server.url())]).expect(0);
+    same(&at("b.txt"), b"hello");
+}
+
+#[test]
+fn lists_are_read_as_windows_writes_them() {
+    let server = server();
+    let (bae, at) = home();
+    let list = bae.home().join("list");
+    fs::write(&list, format!("\u{feff}{}/one\r\n", server.url())).unwrap();
+    get(&bae, &["-i", list.to_str().unwrap()]).expect(0);
+    same(&at("one"), b"hello");
+    fs::write(&list, b"http://x.example/\nhttp://\xff/\n").unwrap();
+    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).says("line 2 is not UTF-8");
+}
+
+#[test]
+fn what_is_typed_wrong_is_an_event_too_and_links_are_told_from_addresses() {
+    let bae = Bae::new();
+    let ran = bae.run(["--json", "get", "--no-such-flag"]).expect(2);
+    let error = event(&ran, "error");
+    assert_eq!(error["kind"], "invalid_input");
+    assert!(error["error"].as_str().unwrap().contains("--no-such-flag"), "{error}");
+    assert!(bae.run(["get", "--no-such-flag"]).expect(2).stdout.is_empty());
+    get(&bae, &["magnet:?xt=urn:btih:0"]).expect(2).says("bae import");
+    let reversed = ["http://127.0.0.1:1/", "--range-start", "10", "--range-end", "5"];
+    get(&bae, &reversed).expect(2).says("before --range-start");
+}
+
+#[test]
+fn more_files_at_once_than_may_be_open_are_fetched_all_the_same() {
+    let server = server();
+    let (bae, at) = home();
+    let list = bae.home().join("list");
+    let line = |n: usize| format!("{}/{n}\n", server.url());
+    fs::write(&list, (0..150).map(line).collect::<String>()).unwrap();
+    let inner = bae.command(args(&bae, &["-i", list.to_str().unwrap(), "-j", "150"]));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 128; exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (key, value) in inner.get_envs() {
+        value.map(|value| command.env(key, value));
+    }
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(names(&at("")).len(), 150);
+}
