@@ -268,7 +268,7 @@ impl PartFile {
         self.all_written().await?;
         if let Err(e) = checksums.check_file(&self.paths.data).await {
             // The bytes are left to look at; the next run begins anew.
-            self.state.with_done(&RangeSet::new()).write(&self.paths.state)?;
+            self.state.lock().with_done(&RangeSet::new()).write(&self.paths.state)?;
             return Err(e.within(self.paths.path.display()));
         }
         let work = move || {
