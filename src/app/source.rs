@@ -1,6 +1,6 @@
 //! What the user named, found: a torrent by its file, its URL or a magnet link, or files at a server.
 
-use std::sync::Arc;
+use std::{error::Error as _, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -8,16 +8,17 @@ use url::Url;
 use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
-    magnet::Magnet,
+    magnet::{self, Magnet},
+    source_file::{Input, beginning, read, understood},
 };
 use crate::{
     downloads::find,
     error::{Error, Kind, Result},
-    protocols::{Found, Protocol, Protocols, Remote, Wanted, next},
+    protocols::{Found, MagnetLink, Protocol, Protocols, Remote, Wanted, next},
     torrents::bencode::MAX_INPUT,
 };
 
-/// A torrent by its file's bytes, or by its magnet link; or what is no torrent.
+/// A torrent by its file's bytes, or by its magnet link as libtorrent gets it; or what is no torrent.
 #[derive(Debug)]
 pub(super) enum Source {
     Torrent(Vec<u8>),
@@ -35,17 +36,33 @@ pub(super) struct RemoteFiles {
     pub(super) files: Vec<(String, Remote)>,
 }
 
-/// So many bytes tell whether a file is a torrent.
-const HEAD: u64 = 24;
+/// So many bytes tell whether a file is a torrent, also where it is compressed.
+const HEAD: u64 = 1024;
+/// No torrent is shorter.
+const MIN_TORRENT: u64 = 24;
 
 impl Source {
     pub(super) async fn find(text: &str, order: &FetchOrder) -> Result<Self> {
-        let scheme = text.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
-        match scheme.as_str() {
-            "magnet" => Ok(Self::Magnet(text.to_owned(), Magnet::parse(text)?)),
-            _ if text.contains("://") => Self::at_server(text, order).await,
-            _ => read(text).await.map(Self::Torrent),
-        }
+        let trimmed = text.trim();
+        let scheme =
+            trimmed.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
+        let file = match scheme.as_str() {
+            "magnet" => return Self::of_link(trimmed),
+            "file" if trimmed[5..].starts_with('/') => Input::Path(path_of(trimmed)?),
+            _ if trimmed.contains("://") => return Self::at_server(trimmed, order).await,
+            _ if text == "-" => Input::Stdin,
+            _ if Path::new(text).exists() => Input::Path(text.into()),
+            _ => match magnet::of_info_hash(trimmed) {
+                Some(link) => return Self::of_link(&link),
+                None => Input::Path(text.into()),
+            },
+        };
+        understood(read(file, order.options.silence).await?)
+    }
+
+    fn of_link(link: &str) -> Result<Self> {
+        let magnet = Magnet::parse(link)?;
+        Ok(Self::Magnet(magnet.link(), magnet))
     }
 
     async fn at_server(text: &str, order: &FetchOrder) -> Result<Self> {
@@ -59,10 +76,18 @@ impl Source {
         // Whoever asked stops this by dropping it.
         let never = CancellationToken::new();
         let found = find(&protocol, &url, order.effort.max_tries, &never).await;
-        match found.map_err(hidden)? {
+        let found = match found {
+            Err(e) => match e.source().and_then(|cause| cause.downcast_ref::<MagnetLink>()) {
+                Some(MagnetLink(link)) => return Self::of_link(link).map_err(hidden),
+                None => return Err(hidden(e)),
+            },
+            Ok(found) => found,
+        };
+        match found {
             Found::File(remote) => {
                 if is_torrent(&*protocol, &remote).await.map_err(hidden)? {
-                    return fetch(&*protocol, &remote).await.map_err(hidden).map(Self::Torrent);
+                    let bytes = fetch(&*protocol, &remote).await.map_err(hidden)?;
+                    return understood(bytes).map_err(hidden);
                 }
                 let name = file_name(&remote)?;
                 let files = vec![(name.clone(), remote)];
@@ -98,20 +123,21 @@ async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
     {
         return Ok(true);
     }
-    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
+    if remote.len.is_some_and(|len| len < MIN_TORRENT || len > MAX_INPUT as u64) {
         return Ok(false);
     }
     let mut head = Vec::new();
-    let mut stream = protocol.open(remote, Wanted { start: 0, end: Some(HEAD) }).await?;
+    let end = remote.len.map_or(HEAD, |len| len.min(HEAD));
+    let mut stream = protocol.open(remote, Wanted { start: 0, end: Some(end) }).await?;
     while let Some(bytes) = next(&mut stream).await {
         match bytes {
             Ok(bytes) => head.extend_from_slice(&bytes),
-            // It is shorter than that: whatever it is, it is no torrent.
-            Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
+            // It is shorter than that.
+            Err(e) if e.kind() == Kind::Corrupt => break,
             Err(e) => return Err(e),
         }
     }
-    Ok(begins_like_a_torrent(&head))
+    Ok(begins_like_a_torrent(&beginning(&head)))
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.
@@ -122,21 +148,6 @@ fn begins_like_a_torrent(head: &[u8]) -> bool {
     let (Some(len), Some(key)) = (len, rest.get(digits + 1..)) else { return false };
     let is_word = |key: &[u8]| key.iter().all(|b| b.is_ascii_lowercase() || b" -.".contains(b));
     rest[digits] == b':' && (1..=20).contains(&len) && is_word(&key[..len.min(key.len())])
-}
-
-async fn read(path: &str) -> Result<Vec<u8>> {
-    let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let len = std::fs::metadata(&owned)?.len();
-        if len > MAX_INPUT as u64 { Ok(Err(len)) } else { std::fs::read(&owned).map(Ok) }
-    });
-    let read =
-        read.await.map_err(|e| Error::new(Kind::Internal, "reading a file panicked").because(e))?;
-    match read {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(len)) => Err(too_large(path, len)),
-        Err(e) => Err(Error::io(format!("torrent file {path}"), e)),
-    }
 }
 
 async fn fetch(protocol: &dyn Protocol, remote: &Remote) -> Result<Vec<u8>> {
@@ -163,7 +174,16 @@ fn without_path(url: &Url, error: Error) -> Error {
     }
 }
 
-fn too_large(what: &str, len: u64) -> Error {
+/// The path that a `file:` URL names.
+fn path_of(text: &str) -> Result<std::path::PathBuf> {
+    let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+    path.ok_or_else(|| {
+        Error::new(Kind::InvalidInput, format!("{text} names no file on this machine"))
+            .hint("write file:///PATH, or the path alone")
+    })
+}
+
+pub(super) fn too_large(what: &str, len: u64) -> Error {
     let text = format!("{what} has {len} bytes or more; a torrent file has at most {MAX_INPUT}");
     Error::new(Kind::InvalidInput, text)
 }

@@ -15,6 +15,7 @@ mod dial;
 mod ftp;
 mod http;
 mod listing;
+mod magnet_link;
 pub mod netrc;
 mod options;
 mod paths;
@@ -37,6 +38,7 @@ use crate::error::Result;
 
 pub use http::Http;
 pub use listing::{Entry, Listing, MAX_ENTRIES};
+pub use magnet_link::MagnetLink;
 pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
 pub use registry::Protocols;
 
