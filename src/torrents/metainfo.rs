@@ -377,7 +377,9 @@ fn first_piece(meta: &Metainfo, file: &File) -> usize {
 /// Takes the piece hashes of longer files. Files without a layer stay without, as they are from a magnet link.
 fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
     let mut by_root: HashMap<&[u8], Node<'_>> = HashMap::new();
-    layers.iter().for_each(|(root, layer)| drop(by_root.entry(root).or_insert(layer)));
+    for (root, layer) in layers.iter() {
+        by_root.entry(root).or_insert(layer);
+    }
     for (index, file) in meta.files.iter().enumerate() {
         let len = file.range.end - file.range.start;
         let Some(root) = &meta.roots[index] else { continue };

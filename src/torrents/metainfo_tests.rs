@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::torrents::bencode::Encoder;
 
 const K: u64 = 16384;
 
@@ -620,7 +621,7 @@ fn only_v1_may_have_keys_out_of_order() {
     let v2 = b"d4:infod4:name1:x12:meta versioni2e12:piece lengthi16384e9:file treedeee";
     assert_eq!(refusal(v2), "the keys are out of order in the dictionary at byte 7");
     let v2 = b"d4:infod9:file treede12:meta versioni2e4:name1:x12:piece lengthi016384eee";
-    assert_eq!(refusal(v2), "there is a leading zero in the number at byte 56");
+    assert_eq!(refusal(v2), "there is a leading zero in the number at byte 63");
     let v2 = b"d4:infod9:file treede12:meta versioni2e4:name1:x4:name1:x12:piece lengthi16384eee";
     assert_eq!(refusal(v2), "a key comes twice in the dictionary at byte 7");
 }

@@ -39,7 +39,7 @@ pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
     let doc = Document::parse_beginning(torrent)?;
     let root = doc.root().as_dict();
     let bad = || Error::new(Kind::InvalidInput, "not a torrent");
-    let (root, info) = root.and_then(|r| Some((r, r.get("info")?))).ok_or_else(bad)?;
+    let root = root.filter(|root| root.get("info").is_some()).ok_or_else(bad)?;
     let mut e = Encoder::default();
     e.dict(|e| {
         announce(e, &trackers(root));
@@ -47,11 +47,16 @@ pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
         for key in ["httpseeds", "info", "nodes", "piece layers", "url-list"] {
             match (key, root.get(key)) {
                 (_, None) => {}
-                ("info", _) => drop(e.bytes(key).raw(info.raw())),
                 ("url-list", Some(urls)) => {
-                    e.bytes(key).list(|e| web_seeds(urls).for_each(|url| drop(e.bytes(url))));
+                    e.bytes(key).list(|e| {
+                        for url in web_seeds(urls) {
+                            e.bytes(url);
+                        }
+                    });
                 }
-                (_, Some(value)) => drop(e.bytes(key).raw(value.raw())),
+                (_, Some(value)) => {
+                    e.bytes(key).raw(value.raw());
+                }
             }
         }
     });

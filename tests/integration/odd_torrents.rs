@@ -211,7 +211,7 @@ fn an_import_keeps_its_names_when_they_would_be_read_otherwise_today() {
     // As a bae wrote them that knew no encodings.
     let old = ["cd/_x.1b4eaec6.txt", "cd/_x.00112233.txt"];
     let db = rusqlite::Connection::open(bae.data_dir().join("catalog.db")).unwrap();
-    for (idx, path) in old.iter().enumerate() {
+    for (idx, path) in (0i64..).zip(old) {
         assert_eq!(
             db.execute(
                 "UPDATE files SET path = ?1 WHERE idx = ?2 + (SELECT min(idx) FROM files)",

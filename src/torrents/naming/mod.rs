@@ -144,7 +144,7 @@ mod tests {
             (b"Release R1/beta6.iso", "Release R1_beta6.", ".iso"),
             (b"textures\\a.dds", "textures_a.", ".dds"),
             (b"/etc/passwd", "_etc_passwd.", ""),
-            (b"../x", ".._x.", ""),
+            (b"../x", "..", "._x"),
             (b"a\0b", "a_b.", ""),
             (b"\x1b[31m", "_[31m.", ""),
             (b"NUL", "NUL_.", ""),
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(join("", &[b"a"]).unwrap(), "a");
         assert_eq!(join("t", &[b"."]).unwrap(), "t/_");
         assert_eq!(join("t", &[]).unwrap(), "t/_");
-        assert!(join("t", &[b"abcdefg"; 400]).unwrap_err().contains("longer than 3072 bytes"));
+        assert!(join("t", &[&b"abcdefg"[..]; 400]).unwrap_err().contains("longer than 3072 bytes"));
     }
 
     #[test]
