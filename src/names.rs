@@ -21,7 +21,7 @@ const MAX_EXTENSION: usize = 16;
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 
 /// Marks that turn the direction of writing: `gpj.exe` shown as `exe.jpg`. libtorrent drops the same seven.
-const DIRECTION: [char; 7] =
+pub(crate) const DIRECTION: [char; 7] =
     ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{200e}', '\u{200f}'];
 
 /// Joins `components` to `base` with `/`. Empty components are skipped.
@@ -98,7 +98,7 @@ fn checked(raw: &[u8], on_windows: bool) -> Result<Option<String>> {
     Ok(Some(if name.len() > MAX_COMPONENT { with_hash(&name, raw) } else { name }))
 }
 
-fn is_device(name: &str) -> bool {
+pub(crate) fn is_device(name: &str) -> bool {
     let port = |kind: &str| {
         let (stem, digit) = (name.get(..3), name.get(3..));
         stem.is_some_and(|s| s.eq_ignore_ascii_case(kind))
@@ -120,20 +120,21 @@ fn decode(raw: &[u8]) -> Cow<'_, str> {
 
 /// `stem.ext` to `stem.1a2b3c4d.ext`, the stem cut so that all is at most [`MAX_COMPONENT`] bytes. The hash is of the
 /// name as it was sent, so it is the same on every run.
-fn with_hash(name: &str, raw: &[u8]) -> String {
+pub(crate) fn with_hash(name: &str, raw: &[u8]) -> String {
+    let hash = digest(&SHA256, raw);
+    let hash = hash.as_ref();
+    with_tag(name, &format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]))
+}
+
+/// `stem.ext` to `stem{tag}.ext`, the stem cut so that all is at most [`MAX_COMPONENT`] bytes.
+pub(crate) fn with_tag(name: &str, tag: &str) -> String {
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 && (2..=MAX_EXTENSION + 1).contains(&(name.len() - dot)) => {
             name.split_at(dot)
         }
         _ => (name, ""),
     };
-    let hash = digest(&SHA256, raw);
-    let hash = hash.as_ref();
-    let tag = format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
-    let mut end = stem.len().min(MAX_COMPONENT - tag.len() - extension.len());
-    while !stem.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = stem.floor_char_boundary(MAX_COMPONENT - tag.len() - extension.len());
     format!("{}{tag}{extension}", &stem[..end])
 }
 

@@ -5,7 +5,10 @@ use crate::{
     catalog::{FileRow, ImportRow, ImportState, KeyState, Role},
     error::{Error, Kind, Result},
     names,
-    storage::attach::{Found, Survey, survey},
+    storage::{
+        attach::{Found, Survey, survey},
+        manifest::Manifest,
+    },
     torrents::metainfo::Metainfo,
 };
 
@@ -116,19 +119,40 @@ fn check_torrent(found: &Found) -> Result<()> {
     let hashes = (meta.info_hash_v1, meta.info_hash_v2);
     let same = hashes == (manifest.info_hash_v1, manifest.info_hash_v2)
         && meta.len == manifest.len
-        && meta.name == manifest.name
-        && file_rows(&meta) == manifest.files;
+        && same_names(&meta, manifest);
     let differs = || Error::new(Kind::Corrupt, "it says other things than its torrent");
     same.then_some(()).ok_or_else(differs)
 }
 
+/// Whether the manifest has the torrent's files. Their names may be others, as long as they are safe, where they had to
+/// be guessed: another bae guessed otherwise.
+fn same_names(meta: &Metainfo, manifest: &Manifest) -> bool {
+    if meta.name == manifest.name && file_rows(meta) == manifest.files {
+        return true;
+    }
+    let mut renamed = meta.clone();
+    renamed.keep_names(manifest.files.iter().map(|file| file.path.clone()));
+    let real = manifest.files.iter().filter(|file| !file.pad);
+    meta.guessed_names
+        && renamed.name == manifest.name
+        && file_rows(&renamed) == manifest.files
+        && refuse_unsafe(real.map(|file| file.path.as_str())).is_ok()
+}
+
 fn check_names(files: &[FileRow]) -> Result<()> {
+    if files.iter().any(|file| file.pad) {
+        return Err(Error::new(Kind::Corrupt, "it has files that no server gives"));
+    }
+    refuse_unsafe(files.iter().map(|file| file.path.as_str()))
+}
+
+fn refuse_unsafe<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
     let unsafe_name = |e: Error| Error::new(Kind::Corrupt, "it has an unsafe name").because(e);
-    for file in files {
-        let safe = names::path_of_server(&file.path).map_err(unsafe_name)?;
-        if safe != file.path || file.pad {
+    for path in paths.clone() {
+        let safe = names::path_of_server(path).map_err(unsafe_name)?;
+        if safe != path {
             return Err(Error::new(Kind::Corrupt, "it has files that no server gives"));
         }
     }
-    names::refuse_collisions(files.iter().map(|file| file.path.as_str())).map_err(unsafe_name)
+    names::refuse_collisions(paths).map_err(unsafe_name)
 }

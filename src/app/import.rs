@@ -8,11 +8,11 @@ use super::{
     App, ImportRequest, SESSION_END, input_budget,
     magnet::Magnet,
     place::Place,
-    plan::{Plan, file_rows},
+    plan::{Plan, file_rows, selection},
     source::Source,
 };
 use crate::{
-    catalog::{ImportRow, ImportState, LayoutKind, NewImport},
+    catalog::{Catalog, ImportRow, ImportState, LayoutKind, NewImport},
     config::Config,
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported, Progress},
@@ -20,7 +20,6 @@ use crate::{
     torrents::{
         Origin, Start, Torrent, Torrents, metadata,
         metainfo::{File, Metainfo, torrent_file},
-        select,
     },
     units::ByteSize,
 };
@@ -93,13 +92,16 @@ impl Job<'_> {
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         }
         let known = match source {
-            Source::Torrent(bytes) => Ok((Metainfo::parse(&bytes)?, bytes)),
-            Source::Magnet(uri, magnet) => self.known(&magnet)?.ok_or((uri, magnet)),
+            Source::Torrent(bytes) => Ok((Metainfo::read(bytes)?, None)),
+            Source::Magnet(uri, magnet) => {
+                let select = magnet.selected(self.request.select.as_deref())?;
+                self.known(&magnet)?.map(|known| (known, select)).ok_or((uri, magnet))
+            }
             Source::Files(found) => return self.import_files(found).await,
         };
         match known {
-            Ok((meta, metainfo)) => {
-                let opened = self.open(metainfo, meta).await?;
+            Ok(((meta, metainfo), select)) => {
+                let opened = self.open(metainfo, meta, select.as_deref()).await?;
                 if opened.plan.missing().next().is_none() && !self.request.seed {
                     // All of it is here already: nobody needs to be asked for anything.
                     self.open_stream(&opened)?;
@@ -154,22 +156,28 @@ impl Job<'_> {
         let info = metadata(&mut torrent, &self.cancel, self.request.timeout).await?;
         let metainfo = torrent_file(&info, &magnet.trackers);
         let meta = Metainfo::parse(&metainfo)?;
-        let opened = self.open(metainfo, meta).await?;
+        let opened = self.open(metainfo, meta, magnet.select.as_deref()).await?;
         leave_out(&torrent, &opened.plan)?;
         self.fill(torrents, Some(torrent), opened).await
     }
 
     /// Finds the import in the catalog or creates it, and plans what is to be fetched.
-    async fn open(&self, metainfo: Vec<u8>, meta: Metainfo) -> Result<Opened> {
+    async fn open(
+        &self,
+        metainfo: Vec<u8>,
+        mut meta: Metainfo,
+        by_link: Option<&str>,
+    ) -> Result<Opened> {
         check_memory(&meta, &self.app.config)?;
-        let selected = match &self.request.select {
-            Some(spec) => Some(select::select(spec, &meta.files)?),
-            None => None,
-        };
         // The same torrent in another storage is another import.
         let catalog = &self.app.catalog;
         let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
-        let row = match known.into_iter().find(|row| row.storage == self.place.name) {
+        let known = known.into_iter().find(|row| row.storage == self.place.name);
+        if let Some(row) = &known {
+            keep_names(catalog, row, &mut meta)?;
+        }
+        let selected = selection(self.request.select.as_deref(), by_link, &meta.files)?;
+        let row = match known {
             Some(row) => self.take_up(row, selected.clone()).await?,
             None => {
                 let room = self.place.backend.free_room().await?;
@@ -179,6 +187,10 @@ impl Job<'_> {
         };
         let store = self.app.open_store(&row, &self.place)?;
         resume(catalog, &store).await?;
+        for text in &meta.notes {
+            let id = Some(row.id.to_string());
+            self.events.send(Event::Notice { id, text: text.clone() });
+        }
         let plan = Plan::new(&meta, selected.as_deref(), &store);
         Ok(Opened { row, metainfo, meta, store, plan })
     }
@@ -216,6 +228,12 @@ impl Job<'_> {
         }
         Ok(ImportRow { selected, layout, ..row })
     }
+}
+
+/// Calls a torrent's files as its import does.
+pub(super) fn keep_names(catalog: &Catalog, row: &ImportRow, meta: &mut Metainfo) -> Result<()> {
+    meta.keep_names(catalog.files(&row.id)?.into_iter().map(|file| file.path));
+    Ok(())
 }
 
 /// What an import that is there already becomes. Chunks are the default, so asking for them may mean nothing; whole

@@ -1,15 +1,44 @@
-//! What a magnet link says that bae itself needs: which torrent it is, and its trackers. libtorrent reads the rest.
+//! What a magnet link says that bae itself needs: which torrent it is, its trackers, and which files are wanted.
+//! libtorrent reads the rest.
 
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::{metainfo::plain_scheme, select::check_link_selection},
+};
+
+/// What has to be escaped in a value. libtorrent does not undo that for the addresses of peers.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'[')
+    .remove(b']');
 
 /// A checked magnet link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Magnet {
     pub(super) v1: Option<[u8; 20]>,
     pub(super) v2: Option<[u8; 32]>,
     pub(super) trackers: Vec<Vec<String>>,
+    /// The files it selects, as BEP 53 counts them.
+    pub(super) select: Option<String>,
+    /// What is libtorrent's alone.
+    others: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Magnet {
+    /// Without its trackers, which may have passkeys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Magnet").field("v1", &self.v1).field("v2", &self.v2).finish_non_exhaustive()
+    }
 }
 
 impl Magnet {
@@ -19,17 +48,14 @@ impl Magnet {
                 .hint("it should look like magnet:?xt=urn:btih:<40 hexadecimal digits>; quote it in the shell")
         };
         let url = Url::parse(link).map_err(|_| bad("not a URL"))?;
-        let mut magnet = Self { v1: None, v2: None, trackers: Vec::new() };
+        let mut magnet =
+            Self { v1: None, v2: None, trackers: Vec::new(), select: None, others: Vec::new() };
         for (key, value) in url.query_pairs() {
-            if key == "tr" || key.starts_with("tr.") {
-                magnet.trackers.push(vec![value.into_owned()]);
-            } else if key == "xt" || key.starts_with("xt.") {
-                if let Some(hash) = value.strip_prefix("urn:btih:") {
-                    magnet.v1 = Some(btih(hash).ok_or_else(|| bad("its info-hash is malformed"))?);
-                } else if let Some(hash) = value.strip_prefix("urn:btmh:1220") {
-                    magnet.v2 =
-                        Some(hex(hash).ok_or_else(|| bad("its v2 info-hash is malformed"))?);
-                }
+            match key.split('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "tr" => magnet.trackers.extend(tracker(&value).map(|url| vec![url])),
+                "xt" => magnet.take_topic(&value).map_err(bad)?,
+                "so" => magnet.select = Some(joined(magnet.select.take(), &value)),
+                _ => magnet.others.push((key.into_owned(), value.into_owned())),
             }
         }
         if magnet.v1.is_none() && magnet.v2.is_none() {
@@ -37,6 +63,72 @@ impl Magnet {
         }
         Ok(magnet)
     }
+
+    fn take_topic(&mut self, topic: &str) -> Result<(), &'static str> {
+        let of = |prefix: &str| match topic.get(..prefix.len()) {
+            Some(start) if start.eq_ignore_ascii_case(prefix) => Some(topic[prefix.len()..].trim()),
+            _ => None,
+        };
+        if let Some(hash) = of("urn:btih:") {
+            self.v1 = Some(btih(hash).ok_or("its info-hash is malformed")?);
+        } else if let Some(hash) = of("urn:btmh:1220") {
+            self.v2 = Some(hex(hash).ok_or("its v2 info-hash is malformed")?);
+        }
+        Ok(())
+    }
+
+    /// The files it selects, where `asked` does not.
+    ///
+    /// # Errors
+    /// `InvalidInput` when that cannot be read: before anybody is asked for metadata.
+    pub(super) fn selected(&self, asked: Option<&str>) -> Result<Option<String>> {
+        let select = self.select.as_ref().filter(|_| asked.is_none());
+        select.map(|spec| check_link_selection(spec)).transpose()?;
+        Ok(select.cloned())
+    }
+
+    /// As libtorrent gets it: in the one spelling that it knows, and without a selection, which is bae's.
+    pub(super) fn link(&self) -> String {
+        let digits = |hash: &[u8]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let mut link = "magnet:?".to_owned();
+        let mut add = |key: &str, value: &str| {
+            let and = if link.ends_with('?') { "" } else { "&" };
+            link.push_str(&format!("{and}{key}={value}"));
+        };
+        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+        if let Some(v1) = &self.v1 {
+            add("xt", &format!("urn:btih:{}", digits(v1)));
+        }
+        if let Some(v2) = &self.v2 {
+            add("xt", &format!("urn:btmh:1220{}", digits(v2)));
+        }
+        self.trackers.iter().flatten().for_each(|url| add("tr", &escaped(url)));
+        for (key, value) in &self.others {
+            // Keys are names like `dn` and `x.pe`.
+            if key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') {
+                add(key, &escaped(value));
+            }
+        }
+        link
+    }
+}
+
+/// The link to the torrent whose info-hash is all that was given: 40 or 64 hexadecimal digits, or 32 letters of base32.
+pub(super) fn of_info_hash(text: &str) -> Option<String> {
+    match text.len() {
+        40 | 32 => btih(text).map(|_| format!("magnet:?xt=urn:btih:{text}")),
+        64 => hex::<32>(text).map(|_| format!("magnet:?xt=urn:btmh:1220{text}")),
+        _ => None,
+    }
+}
+
+fn tracker(url: &str) -> Option<String> {
+    let url = url.trim();
+    (!url.is_empty()).then(|| plain_scheme(url))
+}
+
+fn joined(before: Option<String>, more: &str) -> String {
+    before.map_or_else(|| more.to_owned(), |before| format!("{before},{more}"))
 }
 
 fn btih(text: &str) -> Option<[u8; 20]> {
@@ -45,7 +137,7 @@ fn btih(text: &str) -> Option<[u8; 20]> {
 
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
+    if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     for (i, byte) in out.iter_mut().enumerate() {
@@ -85,6 +177,42 @@ mod tests {
         assert_eq!(Magnet::parse(base32).unwrap().v1, magnet.v1);
         let v2 = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
         assert_eq!(Magnet::parse(&v2).unwrap().v2, Some([0xab; 32]));
+    }
+
+    #[test]
+    fn every_spelling_of_a_link_is_the_one_that_libtorrent_knows() {
+        let hash = "ab".repeat(20);
+        let plain = format!("magnet:?xt=urn:btih:{hash}");
+        for link in [
+            plain.clone(),
+            format!("MAGNET:?XT=URN:BTIH:{}", hash.to_uppercase()),
+            format!("magnet://?xt=urn:btih:{hash}"),
+            format!("magnet:?xt=urn:btih:{hash}#x"),
+            format!("magnet:?xt.1=urn:btih:{hash}&so=1&so=3-4"),
+            format!("magnet:?xt=urn:btih:{hash}%20\n"),
+        ] {
+            assert_eq!(Magnet::parse(&link).unwrap().link(), plain, "{link}");
+        }
+        let long = format!("{plain}&tr=HTTP%3A%2F%2Ft%2Fa%3Fk%3D1%20&dn=a+b&x.pe=1.2.3.4:5&so=1");
+        let magnet = Magnet::parse(&long).unwrap();
+        assert_eq!(magnet.trackers, [["http://t/a?k=1"]]);
+        assert_eq!(magnet.select.as_deref(), Some("1"));
+        let rest = "&tr=http://t/a%3Fk%3D1&dn=a%20b&x.pe=1.2.3.4:5";
+        assert_eq!(magnet.link(), format!("{plain}{rest}"));
+    }
+
+    #[test]
+    fn an_info_hash_alone_is_a_link() {
+        for (hash, kind) in
+            [("ab".repeat(20), "btih:"), ("AB".repeat(16), "btih:"), ("0c".repeat(32), "btmh:1220")]
+        {
+            let link = of_info_hash(&hash).unwrap();
+            assert_eq!(link, format!("magnet:?xt=urn:{kind}{hash}"));
+            Magnet::parse(&link).unwrap();
+        }
+        for no in ["x.torrent".to_owned(), "ab".repeat(19), "+b".repeat(20), "8".repeat(32)] {
+            assert_eq!(of_info_hash(&no), None, "{no}");
+        }
     }
 
     #[test]

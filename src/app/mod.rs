@@ -33,6 +33,7 @@ mod repair;
 mod seed;
 mod show;
 mod source;
+mod source_file;
 mod stream;
 mod types;
 mod url;
@@ -202,10 +203,11 @@ impl App {
     /// The torrent of an import, as it was checked when it came.
     fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
         let bytes = self.catalog.metainfo(&row.id)?;
-        let meta = Metainfo::parse(&bytes).map_err(|e| {
+        let mut meta = Metainfo::parse(&bytes).map_err(|e| {
             Error::new(Kind::Corrupt, format!("import {}: its torrent in the catalog", row.id))
                 .because(e)
         })?;
+        import::keep_names(&self.catalog, row, &mut meta)?;
         Ok((bytes, meta))
     }
 }

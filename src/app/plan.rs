@@ -2,12 +2,26 @@
 
 use crate::{
     catalog::FileRow,
+    error::Result,
     storage::{ImportStore, Layout, RangeSet},
     torrents::{
         metainfo::{File, Metainfo},
         select,
     },
 };
+
+/// The files that are wanted: as the user says, or else as the magnet link does. `None` is all.
+pub(super) fn selection(
+    asked: Option<&str>,
+    by_link: Option<&str>,
+    files: &[File],
+) -> Result<Option<Vec<u32>>> {
+    match (asked, by_link) {
+        (Some(spec), _) => select::select(spec, files).map(Some),
+        (None, Some(spec)) => select::select_by_link(spec, files).map(Some),
+        (None, None) => Ok(None),
+    }
+}
 
 /// Piece by piece, what is wanted and what is durable.
 #[derive(Debug)]

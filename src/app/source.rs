@@ -1,6 +1,6 @@
 //! What the user named, found: a torrent by its file, its URL or a magnet link, or files at a server.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error as _, fmt, path::Path, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -10,16 +10,19 @@ use url::Url;
 use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
-    magnet::Magnet,
+    magnet::{self, Magnet},
+    source_file::{Input, beginning, read, understood},
 };
 use crate::{
     downloads::{Asking, Waits},
     error::{Error, Kind, Result},
-    protocols::{Begun, ByteStream, Found, Protocol, Protocols, Remote, Wanted, next, no_url},
+    protocols::{
+        Begun, ByteStream, Found, MagnetLink, Protocol, Protocols, Remote, Wanted, next, no_url,
+    },
     torrents::bencode::MAX_INPUT,
 };
 
-/// A torrent by its file's bytes, or by its magnet link; or what is no torrent.
+/// A torrent by its file's bytes, or by its magnet link as libtorrent gets it; or what is no torrent.
 #[derive(Debug)]
 pub(super) enum Source {
     Torrent(Vec<u8>),
@@ -48,8 +51,10 @@ impl fmt::Debug for RemoteFiles {
 const WHOLE: &str =
     "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
 
-/// So many bytes tell whether a file is a torrent.
-const HEAD: u64 = 24;
+/// So many bytes tell whether a file is a torrent, also where it is compressed.
+const HEAD: u64 = 1024;
+/// No torrent is shorter.
+const MIN_TORRENT: u64 = 24;
 
 impl Source {
     /// Where a file is no torrent its bytes are `wanted`, or it is only looked at. `waits` is told while a server is
@@ -60,12 +65,28 @@ impl Source {
         wanted: bool,
         waits: Waits<'_>,
     ) -> Result<Self> {
-        let scheme = text.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
-        match scheme.as_str() {
-            "magnet" => Ok(Self::Magnet(text.to_owned(), Magnet::parse(text)?)),
-            _ if text.contains("://") => Self::at_server(text, order, wanted, waits).await,
-            _ => read(text).await.map(Self::Torrent),
-        }
+        let trimmed = text.trim();
+        let scheme =
+            trimmed.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
+        let file = match scheme.as_str() {
+            "magnet" => return Self::of_link(trimmed),
+            "file" if trimmed[5..].starts_with('/') => Input::Path(path_of(trimmed)?),
+            _ if trimmed.contains("://") => {
+                return Self::at_server(trimmed, order, wanted, waits).await;
+            }
+            _ if text == "-" => Input::Stdin,
+            _ if Path::new(text).exists() => Input::Path(text.into()),
+            _ => match magnet::of_info_hash(trimmed) {
+                Some(link) => return Self::of_link(&link),
+                None => Input::Path(text.into()),
+            },
+        };
+        understood(read(file, order.options.silence).await?)
+    }
+
+    fn of_link(link: &str) -> Result<Self> {
+        let magnet = Magnet::parse(link)?;
+        Ok(Self::Magnet(magnet.link(), magnet))
     }
 
     async fn at_server(
@@ -89,12 +110,18 @@ impl Source {
             true => asking.begin(&protocol, &url).await,
             false => asking.probe(&protocol, &url).await,
         };
-        let Begun { found, mut first } = begun.map_err(hidden)?;
+        let Begun { found, mut first } = match begun {
+            Err(e) => match e.source().and_then(|cause| cause.downcast_ref::<MagnetLink>()) {
+                Some(MagnetLink(link)) => return Self::of_link(link).map_err(hidden),
+                None => return Err(hidden(e)),
+            },
+            Ok(begun) => begun,
+        };
         match found {
             Found::File(remote) => {
                 if is_torrent(&*protocol, &remote, &mut first).await.map_err(hidden)? {
-                    let bytes = fetch(&*protocol, &remote, first).await;
-                    return bytes.map_err(hidden).map(Self::Torrent);
+                    let bytes = fetch(&*protocol, &remote, first).await.map_err(hidden)?;
+                    return understood(bytes).map_err(hidden);
                 }
                 let name = file_name(&remote)?;
                 let files = vec![(name.clone(), remote)];
@@ -141,30 +168,30 @@ async fn is_torrent(
     {
         return Ok(true);
     }
-    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
+    if remote.len.is_some_and(|len| len < MIN_TORRENT || len > MAX_INPUT as u64) {
         return Ok(false);
     }
     let begun = first.is_some();
+    let end = remote.len.map_or(HEAD, |len| len.min(HEAD));
     let mut stream = match first.take() {
         Some(first) => first,
-        None => protocol.open(remote, Wanted { start: 0, end: Some(HEAD) }).await?,
+        None => protocol.open(remote, Wanted { start: 0, end: Some(end) }).await?,
     };
     let (mut head, mut seen) = (Vec::new(), Vec::new());
-    while (head.len() as u64) < HEAD {
+    while (head.len() as u64) < end {
         match next(&mut stream).await {
             Some(Ok(bytes)) => {
                 head.extend_from_slice(&bytes);
                 seen.push(Ok(bytes));
             }
-            // It is shorter than that: whatever it is, it is no torrent.
+            // It is shorter than that.
             None => break,
             Some(Err(e)) if e.kind() == Kind::Corrupt => break,
             Some(Err(e)) => return Err(e),
         }
     }
-    let is_torrent = head.len() as u64 >= HEAD && begins_like_a_torrent(&head);
     *first = begun.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
-    Ok(is_torrent)
+    Ok(begins_like_a_torrent(&beginning(&head)))
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.
@@ -175,21 +202,6 @@ fn begins_like_a_torrent(head: &[u8]) -> bool {
     let (Some(len), Some(key)) = (len, rest.get(digits + 1..)) else { return false };
     let is_word = |key: &[u8]| key.iter().all(|b| b.is_ascii_lowercase() || b" -.".contains(b));
     rest[digits] == b':' && (1..=20).contains(&len) && is_word(&key[..len.min(key.len())])
-}
-
-async fn read(path: &str) -> Result<Vec<u8>> {
-    let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let len = std::fs::metadata(&owned)?.len();
-        if len > MAX_INPUT as u64 { Ok(Err(len)) } else { std::fs::read(&owned).map(Ok) }
-    });
-    let read =
-        read.await.map_err(|e| Error::new(Kind::Internal, "reading a file panicked").because(e))?;
-    match read {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(len)) => Err(too_large(path, len)),
-        Err(e) => Err(Error::io(format!("torrent file {path}"), e)),
-    }
 }
 
 async fn fetch(
@@ -223,7 +235,16 @@ fn without_path(url: &Url, error: Error) -> Error {
     }
 }
 
-fn too_large(what: &str, len: u64) -> Error {
+/// The path that a `file:` URL names.
+fn path_of(text: &str) -> Result<std::path::PathBuf> {
+    let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+    path.ok_or_else(|| {
+        Error::new(Kind::InvalidInput, format!("{text} names no file on this machine"))
+            .hint("write file:///PATH, or the path alone")
+    })
+}
+
+pub(super) fn too_large(what: &str, len: u64) -> Error {
     let text = format!("{what} has {len} bytes or more; a torrent file has at most {MAX_INPUT}");
     Error::new(Kind::InvalidInput, text)
 }

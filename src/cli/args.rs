@@ -4,11 +4,12 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
-    builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser},
+    builder::{BoolishValueParser, OsStringValueParser, PossibleValuesParser, TypedValueParser},
     error::ErrorKind,
     parser::ValueSource,
 };
 use clap_complete::Shell;
+use url::Url;
 
 use super::{
     fetch::{self, FetchArgs},
@@ -138,8 +139,8 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// A .torrent file or its URL, a magnet link, or the URL of a file or folder
-    #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath)]
+    /// A .torrent file (- for standard input) or its URL, a magnet link or info-hash, or the URL of a file or folder
+    #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath, value_parser = source())]
     pub(super) sources: Vec<String>,
     /// Where the bytes go: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
     #[arg(long, env = "BAE_STORAGE", value_name = "NAME|URL", default_value = "file")]
@@ -147,7 +148,7 @@ pub(super) struct ImportArgs {
     /// How they are kept there
     #[arg(long, env = "BAE_LAYOUT", value_enum, default_value_t = Layout::Chunks)]
     pub(super) layout: Layout,
-    /// Only these files: numbers and ranges (1,3-5) or a glob (*.flac)
+    /// Only these files: numbers and ranges (1,3-5), paths of files and folders as `bae info` prints them, or a glob (*.flac)
     #[arg(long, env = "BAE_SELECT", value_name = "1,3-5|GLOB")]
     pub(super) select: Option<String>,
     /// Go on seeding when all is imported
@@ -280,7 +281,7 @@ pub(super) struct AttachArgs {
 #[derive(Debug, Args)]
 pub(super) struct AdoptArgs {
     /// A .torrent file or its http(s) URL; a magnet link when its torrent was imported before
-    #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath, value_parser = source())]
     pub(super) torrent: String,
     /// The folder that has the torrent's files: a storage's name, or a URL such as s3://bucket/folder or file:///dir
     #[arg(long, env = "BAE_FROM", value_name = "NAME|URL")]
@@ -347,6 +348,16 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "bae", &mut script);
     script
+}
+
+/// A source as text. The path of a file whose name is not UTF-8 becomes a `file:` URL, which can hold it.
+fn source() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|given| {
+        given.into_string().unwrap_or_else(|given| {
+            let url = std::path::absolute(&given).ok().and_then(|p| Url::from_file_path(p).ok());
+            url.map_or_else(|| given.to_string_lossy().into_owned(), Into::into)
+        })
+    })
 }
 
 pub(super) fn size(text: &str) -> Result<ByteSize, String> {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     Context,
     args::ImportArgs,
+    import::of_source,
     output::{Align, Failure, plain, table},
     progress::short_time,
 };
@@ -40,12 +41,14 @@ pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Fa
         streams: None,
     };
     let mut first_failure = None;
+    let several = args.sources.len() > 1;
     for source in args.sources {
         request.source = source;
         match app::estimate(&context.config, &request, context.cancel.clone()).await {
             Ok(estimate) => show(&context, &estimate)?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error.into()),
             Err(error) => {
+                let error = if several { of_source(error, &request.source) } else { error };
                 context.out.error(&error);
                 first_failure.get_or_insert(error.kind());
             }

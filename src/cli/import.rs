@@ -8,7 +8,7 @@ use super::{
     Context,
     args::{ImportArgs, SeedArgs},
     estimate, interrupted,
-    output::Failure,
+    output::{Failure, plain},
     progress::follow,
     stream,
 };
@@ -17,6 +17,7 @@ use crate::{
     config::{NetworkOptions, SeedOptions},
     error::{Error, Kind},
     events::{EventSink, Imported},
+    redact,
 };
 
 /// Imports one source after the other. One that fails does not keep the next from its turn; the exit code is the first
@@ -104,7 +105,11 @@ async fn import_each(
         let request = ImportRequest { source: source.clone(), ..request.clone() };
         match import_one(context, app, request).await {
             Ok(imported) => ids.push(imported.id),
-            Err(Failure::Error(error)) if error.kind() != Kind::Cancelled => {
+            Err(Failure::Error(error)) => {
+                let error = if sources.len() > 1 { of_source(error, source) } else { error };
+                if error.kind() == Kind::Cancelled {
+                    return Err(error.into());
+                }
                 context.out.error(&error);
                 first_failure.get_or_insert(error.kind());
             }
@@ -115,6 +120,12 @@ async fn import_each(
         Some(kind) => Err(Failure::Reported(kind)),
         None => Ok(ids),
     }
+}
+
+/// Names the source that an error is of, where it does not do so itself.
+pub(super) fn of_source(error: Error, source: &str) -> Error {
+    let source = plain(&redact::source(source.trim()));
+    if error.report().contains(&source) { error } else { error.within(source) }
 }
 
 async fn import_one(

@@ -17,6 +17,7 @@ mod dial;
 mod ftp;
 mod http;
 mod listing;
+mod magnet_link;
 pub mod netrc;
 mod options;
 mod passwords;
@@ -40,6 +41,7 @@ use crate::error::Result;
 
 pub use http::Http;
 pub use listing::{Entry, LeftOut, Listing, MAX_ENTRIES};
+pub use magnet_link::MagnetLink;
 pub use options::{FetchOptions, HostKeys, Login};
 pub use passwords::{Ask, Passwords};
 pub use paths::no_url;

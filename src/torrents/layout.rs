@@ -1,8 +1,7 @@
 //! A torrent's files in one linear space, byte for byte where libtorrent 2.0.8 puts them.
 //!
 //! Offsets in libtorrent's disk requests count pad files, so these must be the same pads: those that a v1 list names,
-//! and for v2 one behind every file that does not end on a piece. libtorrent's names are not followed: it
-//! "sanitizes" what [`crate::names`] refuses.
+//! and for v2 one behind every file that does not end on a piece. Names are not libtorrent's: [`super::naming`] has them.
 
 use std::ops::Range;
 
@@ -12,6 +11,7 @@ use crate::{
     torrents::{
         bencode::{Dict, List, Node},
         merkle::Hash,
+        naming::Naming,
     },
 };
 
@@ -46,19 +46,32 @@ pub(super) struct Layout {
     /// For v2: the merkle root of each file; `None` where there is nothing to hash.
     pub(super) roots: Vec<Option<Hash>>,
     pub(super) len: u64,
+    /// What is not as the torrent has it.
+    pub(super) notes: Vec<String>,
     /// How many files the torrent itself lists, and the bytes of their paths.
     listed: usize,
     names: usize,
 }
 
+/// How the files of one torrent are called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names<'a> {
+    /// The torrent's own.
+    pub(super) root: &'a str,
+    pub(super) naming: Naming,
+}
+
+/// The most notes of one torrent.
+const MAX_NOTES: usize = 5;
+
 impl Layout {
-    /// A v1 list of files in the folder `name`.
-    pub(super) fn v1_list(list: List<'_>, name: &str) -> Result<Self> {
+    /// A v1 list of files in the torrent's folder.
+    pub(super) fn v1_list(list: List<'_>, names: Names<'_>) -> Result<Self> {
         let mut layout = Self::default();
         for (i, node) in list.iter().enumerate() {
             let place = |e: Error| e.within(format_args!("file {}", i + 1));
             let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
-            let file = v1_entry(dict, name).map_err(place)?;
+            let file = v1_entry(dict, names).map_err(place)?;
             layout.list(file, None).map_err(place)?;
         }
         Ok(layout)
@@ -70,38 +83,56 @@ impl Layout {
         let mut attr = Attributes::of(info);
         attr.pad |= is_bitcomet_pad(name.as_bytes());
         let len = if attr.symlink { 0 } else { length(info)? };
-        let file = Entry { path: name.to_owned(), len, attr, symlink: None };
+        let file = Entry { path: name.to_owned(), len, attr, target: Target::None };
         layout.list(file, None)?;
         Ok(layout)
     }
 
-    /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even one file is in the folder `name`.
-    pub(super) fn v2(tree: Dict<'_>, name: &str, listed: bool, piece_length: u64) -> Result<Self> {
+    /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even one file is in the torrent's folder.
+    pub(super) fn v2(
+        tree: Dict<'_>,
+        names: Names<'_>,
+        listed: bool,
+        piece_length: u64,
+    ) -> Result<Self> {
         let mut layout = Self::default();
         let mut top = tree.iter();
         let single = match (top.next(), top.next()) {
             (Some((_, only)), None) => leaf(only).is_some() && !listed,
             _ => false,
         };
-        layout.walk(tree, if single { "" } else { name }, name, piece_length)?;
+        layout.walk(tree, if single { "" } else { names.root }, names, piece_length)?;
         Ok(layout)
     }
 
     /// Recurses once per folder: the parser stops at 64 levels.
-    fn walk(&mut self, tree: Dict<'_>, folder: &str, root: &str, piece_length: u64) -> Result<()> {
+    fn walk(
+        &mut self,
+        tree: Dict<'_>,
+        folder: &str,
+        names: Names<'_>,
+        piece_length: u64,
+    ) -> Result<()> {
         for (key, node) in tree.iter() {
             let place = |e: Error| e.within(format_args!("file tree, in {}", names::quote(folder)));
-            let path = names::join(folder, [key]).map_err(place)?;
+            if key.is_empty() {
+                return Err(place(bad("the path is empty")));
+            }
+            let entry = leaf(node);
+            let path = match entry {
+                None if key == b"." => folder.to_owned(),
+                _ => names.naming.join(folder, [key]).map_err(place)?,
+            };
             let place = |e: Error| e.within(format_args!("file {}", names::quote(&path)));
-            let Some(entry) = leaf(node) else {
+            let Some(entry) = entry else {
                 let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
-                self.walk(dict, &path, root, piece_length)?;
+                self.walk(dict, &path, names, piece_length)?;
                 continue;
             };
             let dict = entry.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
-            let (file, hash) = v2_entry(dict, &path, root).map_err(place)?;
+            let (file, hash) = v2_entry(dict, &path, names).map_err(place)?;
             self.list(file, hash).map_err(place)?;
-            self.align(root, piece_length).map_err(place)?;
+            self.align(names.root, piece_length).map_err(place)?;
         }
         Ok(())
     }
@@ -115,7 +146,19 @@ impl Layout {
     }
 
     fn push(&mut self, entry: Entry, root: Option<Hash>) -> Result<()> {
-        self.names += entry.path.len() + entry.symlink.as_ref().map_or(0, String::len);
+        let symlink = match entry.target {
+            Target::Inside(to) => Some(to),
+            Target::None => None,
+            Target::Outside => {
+                if self.notes.len() < MAX_NOTES {
+                    let path = names::quote(&entry.path);
+                    let what = "points out of the torrent: it is an empty file instead";
+                    self.notes.push(format!("the link {path} {what}"));
+                }
+                None
+            }
+        };
+        self.names += entry.path.len() + symlink.as_ref().map_or(0, String::len);
         if self.names > MAX_NAMES {
             return Err(bad(format!("the paths of all files are longer than {MAX_NAMES} bytes")));
         }
@@ -126,7 +169,7 @@ impl Layout {
             range: self.len..end,
             pad: entry.attr.pad,
             executable: entry.attr.executable,
-            symlink: entry.symlink,
+            symlink,
         });
         self.roots.push(root);
         self.len = end;
@@ -170,7 +213,16 @@ struct Entry {
     path: String,
     len: u64,
     attr: Attributes,
-    symlink: Option<String>,
+    target: Target,
+}
+
+/// Where a symbolic link points.
+enum Target {
+    /// It is none, or nobody says.
+    None,
+    /// To this path, which has the form of [`File::path`].
+    Inside(String),
+    Outside,
 }
 
 #[derive(Default)]
@@ -192,23 +244,26 @@ impl Attributes {
 
 fn pad(root: &str, len: u64) -> Entry {
     let attr = Attributes { pad: true, ..Attributes::default() };
-    Entry { path: format!("{root}/.pad/{len}"), len, attr, symlink: None }
+    Entry { path: format!("{root}/.pad/{len}"), len, attr, target: Target::None }
 }
 
-fn v1_entry(dict: Dict<'_>, root: &str) -> Result<Entry> {
+fn v1_entry(dict: Dict<'_>, names: Names<'_>) -> Result<Entry> {
     let attr = Attributes::of(dict);
     // A link has no bytes whatever its length says, also one without a target, which is then an empty file.
     let len = if attr.symlink { 0 } else { length(dict)? };
     let components = components(dict)?;
-    if attr.pad || components.iter().chain([&root.as_bytes()]).any(|c| is_bitcomet_pad(c)) {
-        return Ok(pad(root, len));
+    if attr.pad || components.iter().chain([&names.root.as_bytes()]).any(|c| is_bitcomet_pad(c)) {
+        return Ok(pad(names.root, len));
     }
-    let path = names::join(root, components)?;
-    let symlink = target(dict, &attr, root)?;
-    Ok(Entry { path, len, attr, symlink })
+    if components.is_empty() {
+        return Err(bad("the path is empty"));
+    }
+    let path = names.naming.join(names.root, components)?;
+    let target = target(dict, &attr, &path, names)?;
+    Ok(Entry { path, len, attr, target })
 }
 
-fn v2_entry(dict: Dict<'_>, path: &str, root: &str) -> Result<(Entry, Option<Hash>)> {
+fn v2_entry(dict: Dict<'_>, path: &str, names: Names<'_>) -> Result<(Entry, Option<Hash>)> {
     let attr = Attributes::of(dict);
     if attr.pad {
         return Err(bad("a pad file has no place in a file tree"));
@@ -222,8 +277,8 @@ fn v2_entry(dict: Dict<'_>, path: &str, root: &str) -> Result<(Entry, Option<Has
     if len > 0 && hash.is_none() {
         return Err(bad("\"pieces root\" is not a hash of 32 bytes"));
     }
-    let symlink = target(dict, &attr, root)?;
-    Ok((Entry { path: path.to_owned(), len, attr, symlink }, hash))
+    let target = target(dict, &attr, path, names)?;
+    Ok((Entry { path: path.to_owned(), len, attr, target }, hash))
 }
 
 /// The entry of a file in a file tree: what its dictionary holds under the empty key, alone.
@@ -247,7 +302,7 @@ fn length(dict: Dict<'_>) -> Result<u64> {
 }
 
 /// `path.utf-8` where it is there, because it is then more likely to be what was meant.
-fn components(dict: Dict<'_>) -> Result<Vec<&[u8]>> {
+pub(super) fn components(dict: Dict<'_>) -> Result<Vec<&[u8]>> {
     let list = |key| dict.get(key).and_then(Node::as_list);
     let usable = |list: &List<'_>| list.iter().next().is_some();
     match list("path.utf-8").filter(usable).or_else(|| list("path")) {
@@ -261,17 +316,38 @@ fn strings<'a>(list: List<'a>, what: &str) -> Result<Vec<&'a [u8]>> {
     all.ok_or_else(|| bad(format!("{what:?} is not a list of strings")))
 }
 
-fn target(dict: Dict<'_>, attr: &Attributes, root: &str) -> Result<Option<String>> {
+/// From the torrent's folder on, as BEP 47 has it; from the link's own folder where it begins with `..`, as makers do
+/// that copy what the link itself says.
+fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Result<Target> {
     if !attr.symlink {
-        return Ok(None);
+        return Ok(Target::None);
     }
-    let Some(list) = dict.list("symlink path")? else { return Ok(None) };
+    let Some(list) = dict.list("symlink path")? else { return Ok(Target::None) };
     let components = strings(list, "symlink path")?;
-    if components.iter().all(|c| c.is_empty()) {
-        return Ok(None);
+    let mut at: Vec<String> = match components.first() {
+        Some(&b"..") => {
+            let inside = path.strip_prefix(names.root).unwrap_or_default();
+            let folder = inside.rsplit_once('/').map_or("", |(folder, _)| folder);
+            folder.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    };
+    for raw in components {
+        match raw {
+            b".." if at.pop().is_none() => return Ok(Target::Outside),
+            b".." => {}
+            [b'/', ..] => return Ok(Target::Outside),
+            _ => at.extend(names.naming.component(raw)?),
+        }
     }
-    let place = |e: Error| e.within("the target of a symbolic link");
-    names::join(root, components).map(Some).map_err(place)
+    if at.is_empty() {
+        return Ok(Target::None);
+    }
+    let target = format!("{}/{}", names.root, at.join("/"));
+    match target.len() > names::MAX_PATH {
+        true => Err(bad("the target of a symbolic link is too long")),
+        false => Ok(Target::Inside(target)),
+    }
 }
 
 /// BitComet marked its pads by name alone, and libtorrent goes by that.

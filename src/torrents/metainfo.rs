@@ -2,21 +2,22 @@
 //!
 //! A torrent comes from a stranger and decides names on our disk, sizes of our buffers and what counts as verified.
 //! [`Metainfo::parse`] therefore refuses with a sentence whatever it cannot stand behind, and what it returns needs no
-//! second look: paths are safe to join to a folder, ranges neither overlap nor overflow, and every hash that is there
-//! belongs to the bytes it is for. What is accepted is laid out exactly as libtorrent 2.0.8 lays it out.
+//! second look: paths are safe to join to a folder and none comes twice, ranges neither overlap nor overflow, and every
+//! hash that is there belongs to the bytes it is for. What is accepted is laid out exactly as libtorrent 2.0.8 lays it out.
 
 use std::{collections::HashMap, ops::Range};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-pub use crate::torrents::layout::File;
+pub use crate::torrents::{layout::File, rewrite::torrent_file};
 use crate::{
     error::{Error, Kind, Result},
     names,
     torrents::{
-        bencode::{Dict, Document, Encoder, Node},
-        layout::Layout,
+        bencode::{Dict, Document, Flaws, Node},
+        layout::{self, Layout, Names},
         merkle::{self, Hash},
+        naming::{Naming, number},
     },
 };
 
@@ -51,12 +52,18 @@ pub struct Metainfo {
     pub created: Option<i64>,
     /// Where the info dictionary is in the input.
     pub info: Range<usize>,
+    /// Some names are not UTF-8, and were read in the encoding they look like.
+    pub guessed_names: bool,
+    /// What was taken although it is not as it should be, a sentence each.
+    pub notes: Vec<String>,
     /// One a piece, or empty for v2 only.
     pieces_v1: Vec<[u8; 20]>,
     /// One a piece, or empty for v1 only; zeros where the torrent came without that hash.
     pieces_v2: Vec<Hash>,
     /// One a file.
     roots: Vec<Option<Hash>>,
+    /// Where the torrent ends in the input.
+    end: usize,
 }
 
 impl Metainfo {
@@ -77,12 +84,22 @@ impl Metainfo {
         })
     }
 
+    /// The same, and the torrent without what follows its end.
+    ///
+    /// # Errors
+    /// As [`Metainfo::parse`].
+    pub fn read(mut torrent: Vec<u8>) -> Result<(Self, Vec<u8>)> {
+        let meta = Self::parse(&torrent)?;
+        torrent.truncate(meta.end);
+        Ok((meta, torrent))
+    }
+
     /// Reads an info dictionary alone, which is all that a magnet link's peers send: no trackers, no v2 piece hashes.
     ///
     /// # Errors
     /// As [`Metainfo::parse`].
     pub fn parse_info(info: &[u8]) -> Result<Self> {
-        let parsed = Document::parse(info).and_then(|doc| parse_info(doc.root()));
+        let parsed = Document::parse(info).and_then(|doc| parse_info(doc.root(), None));
         parsed.map_err(|e| e.within("not a usable torrent"))
     }
 
@@ -127,32 +144,13 @@ impl Metainfo {
     }
 }
 
-/// A `.torrent` around the `info` dictionary that a magnet link brought, so that it can be kept and parsed later.
-#[must_use]
-pub fn torrent_file(info: &[u8], trackers: &[Vec<String>]) -> Vec<u8> {
-    let mut e = Encoder::default();
-    e.dict(|e| {
-        if let Some(first) = trackers.iter().flatten().next() {
-            e.bytes("announce").bytes(first).bytes("announce-list").list(|e| {
-                for tier in trackers.iter().filter(|t| !t.is_empty()) {
-                    e.list(|e| {
-                        for url in tier {
-                            e.bytes(url);
-                        }
-                    });
-                }
-            });
-        }
-        e.bytes("info").raw(info);
-    });
-    e.finish()
-}
-
 fn parse(torrent: &[u8]) -> Result<Metainfo> {
-    let doc = Document::parse(torrent)?;
+    let doc = Document::parse_beginning(torrent)?;
     let root = doc.root().as_dict().ok_or_else(|| bad("it is not a dictionary"))?;
     let info = root.get("info").ok_or_else(|| bad("it has no \"info\""))?;
-    let mut meta = parse_info(info)?;
+    let mut meta = parse_info(info, root.get("encoding").and_then(Node::as_bytes))?;
+    meta.end = doc.root().span().end;
+    meta.notes.extend(notes(doc.root(), torrent));
     if meta.info_hash_v2.is_some()
         && let Some(layers) = root.dict("piece layers")?
     {
@@ -165,20 +163,37 @@ fn parse(torrent: &[u8]) -> Result<Metainfo> {
     Ok(meta)
 }
 
-fn parse_info(node: Node<'_>) -> Result<Metainfo> {
+/// What of a torrent file is passed over.
+fn notes(root: Node<'_>, torrent: &[u8]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(at) = root.key_twice() {
+        let dict = format!("the dictionary at byte {at} of the torrent");
+        notes.push(format!("a key comes twice in {dict}: the first counts"));
+    }
+    let behind = &torrent[root.span().end..];
+    if !behind.trim_ascii().is_empty() {
+        notes.push(format!("{} bytes behind the end of the torrent are ignored", behind.len()));
+    }
+    notes
+}
+
+/// `encoding`: what the torrent says its names are in.
+fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     let info = node.as_dict().ok_or_else(|| bad("\"info\" is not a dictionary"))?;
     let v2 = is_v2(info)?;
-    if let Some(at) = node.unsorted().filter(|_| info.get("meta version").is_some()) {
-        return Err(bad(format!("the keys of the dictionary at byte {at} are out of order"))
-            .hint("v1 torrents may have that, but libtorrent takes no v2 torrent that does"));
+    if let Some(flaw) = node.flaw().filter(|_| info.get("meta version").is_some()) {
+        return Err(flawed(flaw));
     }
     let v1 = !v2 || info.get("files").is_some() || info.get("length").is_some();
     let piece_length = piece_length(info, v2)?;
     let hash_v1: [u8; 20] = merkle::bytes(digest(&SHA1_FOR_LEGACY_USE_ONLY, node.raw()).as_ref());
     let hash_v2 = merkle::sha256(node.raw());
     let fallback = if v1 { &hash_v1[..] } else { &hash_v2[..] };
-    let Layout { files, roots, len, .. } = layout(info, v1, v2, piece_length, fallback)?;
+    let naming = Naming::of(names_of(info).iter().copied(), encoding);
+    let Layout { mut files, roots, len, notes, .. } =
+        layout(info, (v1, v2), piece_length, naming, fallback)?;
     refuse_unusable(&files, len, piece_length)?;
+    number(&mut files);
     let name = files[0].path.split('/').next().unwrap_or_default().to_owned();
     let mut meta = Metainfo {
         name,
@@ -193,15 +208,55 @@ fn parse_info(node: Node<'_>) -> Result<Metainfo> {
         comment: None,
         created: None,
         info: node.span(),
+        guessed_names: naming.is_guessed(),
+        notes,
         pieces_v1: Vec::new(),
         pieces_v2: Vec::new(),
         roots,
+        end: node.span().end,
     };
     meta.pieces_v1 = pieces_v1(info, v1, meta.pieces())?;
     if v2 {
         meta.pieces_v2 = small_files(&meta);
     }
     Ok(meta)
+}
+
+/// libtorrent takes no v2 torrent whose info dictionary is not strict bencode.
+fn flawed((at, flaws): (usize, Flaws)) -> Error {
+    let what = match flaws {
+        f if f.has(Flaws::TWICE) => "a key comes twice in the dictionary",
+        f if f.has(Flaws::UNSORTED) => "the keys are out of order in the dictionary",
+        _ => "there is a leading zero in the number",
+    };
+    bad(format!("{what} at byte {at}"))
+        .hint("v1 torrents may have that, but libtorrent takes no v2 torrent that does")
+}
+
+/// The names that are not UTF-8.
+fn names_of(info: Dict<'_>) -> Vec<&[u8]> {
+    let mut names: Vec<&[u8]> = raw_name(info).into_iter().collect();
+    let list = info.get("files").and_then(Node::as_list).into_iter().flat_map(|l| l.iter());
+    for file in list.filter_map(Node::as_dict) {
+        // Whatever is wrong with them is said where they are laid out.
+        names.extend(layout::components(file).unwrap_or_default());
+    }
+    names.retain(|name| std::str::from_utf8(name).is_err());
+    if let Some(tree) = info.get("file tree").and_then(Node::as_dict) {
+        names_in(tree, &mut names);
+    }
+    names
+}
+
+fn names_in<'a>(tree: Dict<'a>, names: &mut Vec<&'a [u8]>) {
+    for (key, node) in tree.iter().filter(|(key, _)| !key.is_empty()) {
+        names.extend(std::str::from_utf8(key).is_err().then_some(key));
+        node.as_dict().into_iter().for_each(|dict| names_in(dict, names));
+    }
+}
+
+fn raw_name(info: Dict<'_>) -> Option<&[u8]> {
+    ["name.utf-8", "name"].iter().find_map(|key| info.get(key).and_then(Node::as_bytes))
 }
 
 fn is_v2(info: Dict<'_>) -> Result<bool> {
@@ -231,24 +286,31 @@ fn piece_length(info: Dict<'_>, v2: bool) -> Result<u32> {
 }
 
 /// The torrent's name; for one of several files that calls itself nothing, its info hash, as in libtorrent.
-fn name(info: Dict<'_>, fallback: Option<&[u8]>) -> Result<String> {
-    let raw = match info.get("name.utf-8").and_then(Node::as_bytes) {
-        Some(raw) => raw,
-        None => info.bytes("name")?.ok_or_else(|| bad("it has no \"name\""))?,
-    };
-    match (names::component(raw).map_err(|e| e.within("\"name\""))?, fallback) {
+fn name(info: Dict<'_>, naming: Naming, fallback: Option<&[u8]>) -> Result<String> {
+    if info.get("name.utf-8").and_then(Node::as_bytes).is_none() {
+        info.bytes("name")?;
+    }
+    let raw = raw_name(info).ok_or_else(|| bad("it has no \"name\""))?;
+    match (naming.component(raw).map_err(|e| e.within("\"name\""))?, fallback) {
         (Some(name), _) => Ok(name),
         (None, Some(hash)) => Ok(hash.iter().map(|b| format!("{b:02x}")).collect()),
         (None, None) => Err(bad("its \"name\" is empty")),
     }
 }
 
-fn layout(info: Dict<'_>, v1: bool, v2: bool, piece_length: u32, hash: &[u8]) -> Result<Layout> {
+fn layout(
+    info: Dict<'_>,
+    (v1, v2): (bool, bool),
+    piece_length: u32,
+    naming: Naming,
+    hash: &[u8],
+) -> Result<Layout> {
     let list = info.list("files")?;
     let fallback = (v2 || list.is_some()).then_some(hash);
-    let name = name(info, fallback)?;
+    let name = name(info, naming, fallback)?;
+    let names = Names { root: &name, naming };
     let old = match list {
-        Some(list) => Layout::v1_list(list, &name)?,
+        Some(list) => Layout::v1_list(list, names)?,
         None if v1 => Layout::v1_single(info, &name)?,
         None => Layout::default(),
     };
@@ -256,7 +318,7 @@ fn layout(info: Dict<'_>, v1: bool, v2: bool, piece_length: u32, hash: &[u8]) ->
         return Ok(old);
     }
     let tree = info.dict("file tree")?.ok_or_else(|| bad("it has no \"file tree\""))?;
-    let mut new = Layout::v2(tree, &name, list.is_some(), u64::from(piece_length))?;
+    let mut new = Layout::v2(tree, names, list.is_some(), u64::from(piece_length))?;
     if v1 && new.files.len() == old.files.len() + 1 {
         new.remove_tail_pad();
     }
@@ -274,7 +336,7 @@ fn refuse_unusable(files: &[File], len: u64, piece_length: u32) -> Result<()> {
         let what = format!("{len} bytes in pieces of {piece_length} are more than {MAX_PIECES}");
         return Err(bad(format!("{what} pieces")));
     }
-    names::refuse_collisions(files.iter().filter(|f| !f.pad).map(|f| f.path.as_str()))
+    Ok(())
 }
 
 fn pieces_v1(info: Dict<'_>, v1: bool, count: u32) -> Result<Vec<[u8; 20]>> {
@@ -314,14 +376,17 @@ fn first_piece(meta: &Metainfo, file: &File) -> usize {
 
 /// Takes the piece hashes of longer files. Files without a layer stay without, as they are from a magnet link.
 fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
-    let layers: HashMap<&[u8], Node<'_>> = layers.iter().collect();
+    let mut by_root: HashMap<&[u8], Node<'_>> = HashMap::new();
+    for (root, layer) in layers.iter() {
+        by_root.entry(root).or_insert(layer);
+    }
     for (index, file) in meta.files.iter().enumerate() {
         let len = file.range.end - file.range.start;
         let Some(root) = &meta.roots[index] else { continue };
         if len <= u64::from(meta.piece_length) {
             continue;
         }
-        let Some(layer) = layers.get(&root[..]) else { continue };
+        let Some(layer) = by_root.get(&root[..]) else { continue };
         let wrong = |why| bad(format!("the piece layer of {} {why}", names::quote(&file.path)));
         let bytes = layer.as_bytes().ok_or_else(|| wrong("is not a string"))?;
         let (hashes, rest) = bytes.as_chunks::<32>();
@@ -338,10 +403,10 @@ fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
 }
 
 /// Tiers of `announce-list`, or else `announce`. What is no URL in UTF-8 is passed over: trackers are a convenience.
-fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
+pub(super) fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
     let url = |node: Node<'_>| {
         let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();
-        (!text.is_empty()).then(|| text.to_owned())
+        (!text.is_empty()).then(|| plain_scheme(text))
     };
     let tiers = root.get("announce-list").and_then(Node::as_list);
     let tiers = tiers.into_iter().flat_map(|l| l.iter()).filter_map(Node::as_list);
@@ -352,6 +417,15 @@ fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
     match root.get("announce").and_then(url) {
         Some(only) if tiers.is_empty() => vec![vec![only]],
         _ => tiers,
+    }
+}
+
+/// The scheme in small letters: libtorrent knows no other.
+#[must_use]
+pub fn plain_scheme(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{}://{rest}", scheme.to_ascii_lowercase()),
+        None => url.to_owned(),
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
     governor::{Marks, Orders, Sample},
     metainfo::MAX_PIECES,
+    rewrite::for_libtorrent,
     settings,
     torrent_disk::TorrentDisk,
 };
@@ -181,18 +182,18 @@ impl Torrents {
         self.routes.lock().insert(number, tx);
         self.disk.registry().add(Arc::clone(&disk));
         let torrent = Torrent { number, disk, notices, session: Arc::clone(self), gone: false };
-        let add = self.add_torrent(number, start);
+        let add = self.add_torrent(number, start)?;
         torrent.blocking(move |s| s.get_mut().add(&add)).await?;
         Ok(torrent)
     }
 
-    fn add_torrent(&self, torrent: u64, start: Start) -> AddTorrent {
+    fn add_torrent(&self, torrent: u64, start: Start) -> Result<AddTorrent> {
         let complete = matches!(start.origin, Origin::Stored(_));
         let (metainfo, magnet) = match start.origin {
-            Origin::File(bytes) | Origin::Stored(bytes) => (bytes, String::new()),
+            Origin::File(bytes) | Origin::Stored(bytes) => (for_libtorrent(&bytes)?, String::new()),
             Origin::Magnet(uri) => (Vec::new(), uri),
         };
-        AddTorrent {
+        Ok(AddTorrent {
             torrent,
             metainfo,
             magnet,
@@ -206,7 +207,7 @@ impl Torrents {
             lsd: self.options.lsd && !start.private,
             pex: self.options.pex && !start.private,
             web_seeds: features::is_safe(Feature::WebSeeds),
-        }
+        })
     }
 
     /// Limits what goes to peers from now on, or with `None` leaves only the limit of the options.

@@ -163,7 +163,7 @@ impl App {
                 let text = "this is no torrent: only a torrent tells what its files must be";
                 Err(Error::new(Kind::InvalidInput, text).hint("give a .torrent file"))
             }
-            Source::Torrent(bytes) => Ok((Metainfo::parse(&bytes)?, bytes)),
+            Source::Torrent(bytes) => Metainfo::read(bytes),
             Source::Magnet(_, magnet) => {
                 let known = self.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
                 let known = known.first().map(|row| self.metainfo_of(row)).transpose()?;

@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{
         ImportRequest, SESSION_END,
-        import::{check_memory, check_not_removing},
+        import::{check_memory, check_not_removing, keep_names},
         import_url::{
             begun_before, checks, keeps, refuse_checksums_of_folders, refuse_to_seed_files,
         },
         input_pool,
         magnet::Magnet,
-        plan::{plain_file, ranges_wanted, wanted},
+        plan::{plain_file, ranges_wanted, selection, wanted},
         remote::{Record, file_rows, has_open_end},
         source::{RemoteFiles, Source},
     },
@@ -25,7 +25,6 @@ use crate::{
     torrents::{
         Origin, Start, Torrents, metadata,
         metainfo::{File, Metainfo, torrent_file},
-        select,
     },
 };
 
@@ -67,19 +66,35 @@ impl Content {
             source = Source::find(&request.source, &request.fetch, false, &|_| {}) => source?,
             () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
-        let torrent = match source {
+        let (torrent, by_link) = match source {
             Source::Files(found) => return Self::of_server(request, found),
-            Source::Torrent(bytes) => bytes,
-            Source::Magnet(uri, magnet) => match of_earlier_import(catalog, &magnet)? {
-                Some(bytes) => bytes,
-                None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
-            },
+            Source::Torrent(bytes) => (bytes, None),
+            Source::Magnet(uri, magnet) => {
+                let by_link = magnet.selected(request.select.as_deref())?;
+                let bytes = match of_earlier_import(catalog, &magnet)? {
+                    Some(bytes) => bytes,
+                    None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
+                };
+                (bytes, by_link)
+            }
         };
-        Self::of_torrent(config, request, &torrent)
+        let (mut meta, torrent) = Metainfo::read(torrent)?;
+        if let Some(catalog) = catalog {
+            let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+            let place = config.storage(&request.storage)?.canonical();
+            let known = known.iter().find(|row| row.storage == place);
+            known.map(|row| keep_names(catalog, row, &mut meta)).transpose()?;
+        }
+        Self::of_torrent(config, request, meta, &torrent, by_link.as_deref())
     }
 
-    fn of_torrent(config: &Config, request: &ImportRequest, torrent: &[u8]) -> Result<Self> {
-        let meta = Metainfo::parse(torrent)?;
+    fn of_torrent(
+        config: &Config,
+        request: &ImportRequest,
+        meta: Metainfo,
+        torrent: &[u8],
+        by_link: Option<&str>,
+    ) -> Result<Self> {
         check_memory(&meta, config)?;
         let len = torrent.len() as u64;
         let info_hash = meta.info_hash_v1.map(|h| hex(&h)).or(meta.info_hash_v2.map(|h| hex(&h)));
@@ -87,7 +102,7 @@ impl Content {
             name: meta.name.clone(),
             info_hash: info_hash.unwrap_or_default(),
             len: meta.len,
-            selected: selected(request, &meta.files)?,
+            selected: selection(request.select.as_deref(), by_link, &meta.files)?,
             files: meta.files.clone(),
             // There it is base64.
             in_manifest: len.div_ceil(3) * 4,
@@ -115,7 +130,7 @@ impl Content {
             name: found.name.clone(),
             info_hash: String::new(),
             len: files.last().map_or(0, |file| file.range.end),
-            selected: selected(request, &files)?,
+            selected: selection(request.select.as_deref(), None, &files)?,
             files,
             in_manifest: record,
             in_catalog: record,
@@ -171,10 +186,6 @@ impl Content {
         let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
         Ok(Some((row, store.stored())))
     }
-}
-
-fn selected(request: &ImportRequest, files: &[File]) -> Result<Option<Vec<u32>>> {
-    request.select.as_ref().map(|spec| select::select(spec, files)).transpose()
 }
 
 fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Option<Vec<u8>>> {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Login, Remote, Validator, Wanted, place},
+    protocols::{FetchOptions, Login, MagnetLink, Remote, Validator, Wanted, place},
 };
 
 /// As many as curl and browsers allow for one request, by half: more is a loop.
@@ -315,6 +315,9 @@ fn redirected(from: &Url, location: &HeaderValue) -> Result<Url> {
     match (from.scheme(), to.scheme()) {
         ("https", "http") => Err(bad(Kind::Unsupported, "from https to http")
             .hint("give the http URL itself if it is to be trusted")),
+        (_, "magnet") => Err(bad(Kind::Unsupported, "to a magnet link")
+            .because(MagnetLink(to.into()))
+            .hint("`bae import` takes magnet links, and URLs that lead to them")),
         (_, "http" | "https") if to.has_host() => Ok(without_login(&to)),
         _ => Err(bad(Kind::Unsupported, &format!("to scheme {:?}", to.scheme()))),
     }
@@ -344,6 +347,15 @@ mod tests {
         ] {
             assert!(to(from, location).is_err(), "{location}");
         }
+    }
+
+    #[test]
+    fn a_redirect_to_a_magnet_link_has_the_link_as_its_cause() {
+        let link = "magnet:?xt=urn:btih:ab&tr=http://t/passkey";
+        let e = to("https://x/", link).unwrap_err();
+        assert_eq!(e.report(), "x/: a redirect to a magnet link");
+        let cause = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<MagnetLink>());
+        assert_eq!(cause, Some(&MagnetLink(link.to_owned())));
     }
 
     #[test]

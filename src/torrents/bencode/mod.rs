@@ -4,8 +4,9 @@
 //! takes 16 bytes and the shortest one 2 of input (`0:`), so memory stays within a small factor of the input, and the
 //! stack does not grow with nesting.
 //!
-//! Strict where laxness would let two programs see two torrents in the same bytes: no leading zeros, no `-0`, no
-//! duplicate keys, nothing behind the root. Lax only about the order of keys, because real torrents have them unsorted.
+//! Lax about what real torrents have and every client takes: keys out of order, leading zeros, a key that comes twice
+//! (the first counts, as in libtorrent), and in a file bytes behind the end. [`Flaws`] says where, because libtorrent
+//! takes no v2 torrent with them. Strict about everything else.
 
 mod parse;
 
@@ -36,8 +37,30 @@ struct Token {
     end: u32,
     aux: u32,
     sort: Sort,
-    /// Of a dictionary: its keys do not ascend.
-    unsorted: bool,
+    flaws: Flaws,
+}
+
+/// What a value has that strict bencode does not. Values within it have their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flaws(u8);
+
+impl Flaws {
+    const NONE: Self = Self(0);
+    /// Keys that do not ascend.
+    pub const UNSORTED: Self = Self(1);
+    /// A key that comes more than once.
+    pub const TWICE: Self = Self(2);
+    /// A leading zero, or -0.
+    pub const ZERO: Self = Self(4);
+
+    #[must_use]
+    pub fn has(self, flaw: Self) -> bool {
+        self.0 & flaw.0 != 0
+    }
+
+    fn add(&mut self, flaw: Self) {
+        self.0 |= flaw.0;
+    }
 }
 
 /// A parsed input. [`Document::root`] is the way in.
@@ -59,12 +82,26 @@ impl<'a> Document<'a> {
     /// Parses all of `input` as one value.
     ///
     /// # Errors
-    /// `InvalidInput`, with the byte offset, for anything that is not strict bencode or passes a limit of this module.
+    /// `InvalidInput`, with the byte offset, for anything that is no bencode or passes a limit of this module.
     pub fn parse(input: &'a [u8]) -> Result<Self> {
+        let doc = Self::parse_beginning(input)?;
+        let end = doc.root().span().end;
+        match input.len() - end {
+            0 => Ok(doc),
+            extra => Err(bad(format!("{extra} bytes follow the end of the data"), end)),
+        }
+    }
+
+    /// Parses the value that `input` begins with, whatever follows it.
+    ///
+    /// # Errors
+    /// As [`Document::parse`].
+    pub fn parse_beginning(input: &'a [u8]) -> Result<Self> {
         if input.len() > MAX_INPUT {
             return Err(bad(format!("{} bytes is more than {MAX_INPUT}", input.len()), MAX_INPUT));
         }
-        Ok(Self { input, tokens: parse::tokens(input)? })
+        let (tokens, end) = parse::tokens(input)?;
+        Ok(Self { input: &input[..end], tokens })
     }
 
     /// The outermost value.
@@ -127,11 +164,22 @@ impl<'a> Node<'a> {
         &self.doc.input[self.span()]
     }
 
-    /// Where the first dictionary in it (or it itself) starts whose keys do not ascend; `None` when all do.
+    /// Where the first value with flaws starts, it itself and all in it included, and which those are.
     #[must_use]
-    pub fn unsorted(self) -> Option<usize> {
+    pub fn flaw(self) -> Option<(usize, Flaws)> {
+        self.flaws().next()
+    }
+
+    fn flaws(self) -> impl Iterator<Item = (usize, Flaws)> {
         let tokens = &self.doc.tokens[self.index..self.after()];
-        tokens.iter().find(|t| t.unsorted).map(|t| t.start as usize)
+        let flawed = tokens.iter().filter(|t| t.flaws != Flaws::NONE);
+        flawed.map(|t| (t.start as usize, t.flaws))
+    }
+
+    /// Where the first dictionary starts in which a key comes twice, it itself and all in it included.
+    #[must_use]
+    pub fn key_twice(self) -> Option<usize> {
+        self.flaws().find(|(_, flaws)| flaws.has(Flaws::TWICE)).map(|(at, _)| at)
     }
 
     #[must_use]
@@ -180,7 +228,7 @@ impl<'a> Dict<'a> {
         })
     }
 
-    /// The value at `key`. Walks the dictionary: meant for the few fixed keys of a torrent.
+    /// The first value at `key`. Walks the dictionary: meant for the few fixed keys of a torrent.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Node<'a>> {
         self.iter().find(|(k, _)| *k == key.as_bytes()).map(|(_, node)| node)
@@ -334,11 +382,9 @@ mod tests {
             ("i-e", "a number is not made of digits, at byte 0"),
             ("i1x", "a number is not made of digits, at byte 0"),
             ("i+1e", "a number is not made of digits, at byte 0"),
-            ("i01e", "a number has a leading zero or is -0, at byte 0"),
-            ("i-0e", "a number has a leading zero or is -0, at byte 0"),
-            ("i-01e", "a number has a leading zero or is -0, at byte 0"),
             ("i9223372036854775808e", "a number does not fit 64 bits, at byte 0"),
-            ("01:a", "the length of a string has a leading zero, at byte 0"),
+            ("i00000000000000000001e", "a number does not fit 64 bits, at byte 0"),
+            ("0000000000000001:a", "a length of more than 15 digits, at byte 0"),
             ("1a", "the length of a string does not end with ':', at byte 1"),
             ("5:abc", "a string of 5 bytes, but only 3 are left, at byte 0"),
             (
@@ -348,8 +394,6 @@ mod tests {
             ("i1ei2e", "3 bytes follow the end of the data, at byte 3"),
             ("di1ei2ee", "a key is not a string, at byte 1"),
             ("d1:ae", "a key has no value, at byte 4"),
-            ("d1:ai1e1:ai2ee", "a key comes twice, at byte 7"),
-            ("d1:bi1e1:ald1:xi0eee1:bi2ee", "a key comes twice, at byte 20"),
         ];
         for (input, sentence) in table {
             assert_eq!(refusal(input.as_bytes()), *sentence, "for {input:?}");
@@ -357,13 +401,49 @@ mod tests {
     }
 
     #[test]
+    fn leading_zeros_are_taken_and_told() {
+        for (text, value) in [("i01e", 1), ("i-0e", 0), ("i-01e", -1), ("i00e", 0)] {
+            let doc = Document::parse(text.as_bytes()).unwrap();
+            assert_eq!(doc.root().as_int(), Some(value), "{text}");
+            assert_eq!(doc.root().flaw(), Some((0, Flaws::ZERO)));
+        }
+        let doc = Document::parse(b"l03:abc0:00:e").unwrap();
+        let strings = doc.root().as_list().unwrap().iter().map(|n| n.as_bytes().unwrap());
+        assert_eq!(strings.collect::<Vec<_>>(), [&b"abc"[..], b"", b""]);
+        assert_eq!(doc.root().flaw(), Some((1, Flaws::ZERO)));
+    }
+
+    #[test]
+    fn the_first_of_equal_keys_counts() {
+        for (text, at) in [
+            ("d1:ai1e1:ai2ee", 0),
+            ("d1:bi3e1:ai1e1:bi2ee", 0),
+            ("d1:ai1e1:bld1:xi0e1:xi7eeee", 11),
+        ] {
+            let doc = Document::parse(text.as_bytes()).unwrap();
+            assert_eq!(doc.root().as_dict().unwrap().int("a").unwrap(), Some(1), "{text}");
+            assert_eq!(doc.root().key_twice(), Some(at), "{text}");
+        }
+        let sorted = Document::parse(b"d1:ai1e1:bi2ee").unwrap();
+        assert_eq!((sorted.root().key_twice(), sorted.root().flaw()), (None, None));
+    }
+
+    #[test]
+    fn what_follows_the_beginning_is_not_looked_at() {
+        let doc = Document::parse_beginning(b"d1:ai1eee<!-- ad -->").unwrap();
+        assert_eq!(doc.root().raw(), b"d1:ai1ee");
+        assert!(Document::parse_beginning(b"d1:ai1e").is_err());
+    }
+
+    #[test]
     fn tolerates_unsorted_keys() {
+        let flaw = |node: Node<'_>| node.flaw();
         let doc = Document::parse(b"d1:bi1e1:ald1:bi0eee1:ci3ee").unwrap();
         assert_eq!(doc.root().as_dict().unwrap().int("c").unwrap(), Some(3));
-        assert_eq!(doc.root().unsorted(), Some(0));
+        assert_eq!(flaw(doc.root()), Some((0, Flaws::UNSORTED)));
         let doc = Document::parse(b"d1:ald1:bi0e1:ai0eee1:ci3ee").unwrap();
-        assert_eq!(doc.root().unsorted(), Some(5));
-        assert_eq!(doc.root().as_dict().unwrap().get("c").unwrap().unsorted(), None);
+        assert_eq!(flaw(doc.root()), Some((5, Flaws::UNSORTED)));
+        assert_eq!(flaw(doc.root().as_dict().unwrap().get("c").unwrap()), None);
     }
 
     #[test]

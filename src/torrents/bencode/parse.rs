@@ -2,14 +2,18 @@
 
 use std::{cmp::Ordering, ops::Range};
 
-use super::{MAX_DEPTH, MAX_TOKENS, Sort, Token, bad};
+use super::{Flaws, MAX_DEPTH, MAX_TOKENS, Sort, Token, bad};
 use crate::error::Result;
 
-/// The tokens of `input`, which is no longer than [`super::MAX_INPUT`].
-pub(super) fn tokens(input: &[u8]) -> Result<Vec<Token>> {
+/// The longest number, leading zeros included, and the longest length of a string: libtorrent reads no longer ones.
+const MAX_DIGITS: usize = 19;
+const MAX_LENGTH_DIGITS: usize = 15;
+
+/// The tokens of the value at the beginning of `input`, which is no longer than [`super::MAX_INPUT`], and where it ends.
+pub(super) fn tokens(input: &[u8]) -> Result<(Vec<Token>, usize)> {
     let mut parser = Parser { input, at: 0, tokens: Vec::new(), open: Vec::new() };
     parser.run()?;
-    Ok(parser.tokens)
+    Ok((parser.tokens, parser.at))
 }
 
 struct Parser<'a> {
@@ -26,7 +30,7 @@ struct Open {
     /// In a dictionary: the last key, to see that keys ascend, and whether its value is still to come.
     last_key: Option<Range<usize>>,
     wants_value: bool,
-    unsorted: bool,
+    flaws: Flaws,
 }
 
 impl Parser<'_> {
@@ -47,12 +51,8 @@ impl Parser<'_> {
                 None => self.value(next)?,
             }
             if self.open.is_empty() {
-                break;
+                return Ok(());
             }
-        }
-        match self.input.len() - self.at {
-            0 => Ok(()),
-            extra => Err(bad(format!("{extra} bytes follow the end of the data"), self.at)),
         }
     }
 
@@ -61,7 +61,7 @@ impl Parser<'_> {
         self.input.get(self.at).copied().ok_or_else(end)
     }
 
-    fn push(&mut self, sort: Sort, start: usize, aux: usize) -> Result<()> {
+    fn push(&mut self, sort: Sort, start: usize, aux: usize, flaws: Flaws) -> Result<()> {
         if self.tokens.len() == MAX_TOKENS {
             return Err(bad(format!("more than {MAX_TOKENS} values"), start));
         }
@@ -70,7 +70,7 @@ impl Parser<'_> {
             end: small(self.at),
             aux: small(aux),
             sort,
-            unsorted: false,
+            flaws,
         });
         Ok(())
     }
@@ -91,8 +91,9 @@ impl Parser<'_> {
         let token = self.tokens.len();
         let sort = if dict { Sort::Dict } else { Sort::List };
         self.at += 1;
-        self.push(sort, self.at - 1, 0)?;
-        self.open.push(Open { token, dict, last_key: None, wants_value: false, unsorted: false });
+        self.push(sort, self.at - 1, 0, Flaws::NONE)?;
+        let flaws = Flaws::NONE;
+        self.open.push(Open { token, dict, last_key: None, wants_value: false, flaws });
         Ok(())
     }
 
@@ -103,9 +104,13 @@ impl Parser<'_> {
         }
         self.at += 1;
         let after = small(self.tokens.len());
+        let mut flaws = top.flaws;
+        if flaws.has(Flaws::UNSORTED) && self.has_key_twice(top.token) {
+            flaws.add(Flaws::TWICE);
+        }
         let token = &mut self.tokens[top.token];
-        (token.end, token.aux, token.unsorted) = (small(self.at), after, top.unsorted);
-        if top.unsorted { self.refuse_duplicates(top.token) } else { Ok(()) }
+        (token.end, token.aux, token.flaws) = (small(self.at), after, flaws);
+        Ok(())
     }
 
     fn key(&mut self) -> Result<()> {
@@ -118,27 +123,24 @@ impl Parser<'_> {
         if let Some(last) = top.last_key.replace(key.clone()) {
             match self.input[last].cmp(&self.input[key]) {
                 Ordering::Less => {}
-                Ordering::Equal => return Err(bad("a key comes twice", start)),
-                Ordering::Greater => top.unsorted = true,
+                Ordering::Equal => top.flaws.add(Flaws::TWICE),
+                Ordering::Greater => top.flaws.add(Flaws::UNSORTED),
             }
         }
         Ok(())
     }
 
     /// Neighbours were compared while reading; only in an unsorted dictionary can equal keys be apart.
-    fn refuse_duplicates(&self, dict: usize) -> Result<()> {
+    fn has_key_twice(&self, dict: usize) -> bool {
         let (mut keys, mut next) = (Vec::new(), dict + 1);
         while next < self.tokens.len() {
             let (key, value) = (self.tokens[next], self.tokens[next + 1]);
-            keys.push((&self.input[key.aux as usize..key.end as usize], key.start as usize));
+            keys.push(&self.input[key.aux as usize..key.end as usize]);
             let leaf = matches!(value.sort, Sort::Int | Sort::Bytes);
             next = if leaf { next + 2 } else { value.aux as usize };
         }
         keys.sort_unstable();
-        match keys.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            Some(pair) => Err(bad("a key comes twice", pair[1].1)),
-            None => Ok(()),
-        }
+        keys.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// Reads a string; gives where its content is.
@@ -149,9 +151,7 @@ impl Parser<'_> {
             return Err(bad("the length of a string does not end with ':'", self.at));
         }
         let (body, text) = (self.at + 1, &self.input[start..self.at]);
-        if text.len() > 1 && text[0] == b'0' {
-            return Err(bad("the length of a string has a leading zero", start));
-        }
+        let flaws = if text.len() > 1 && text[0] == b'0' { Flaws::ZERO } else { Flaws::NONE };
         let room = self.input.len() - body;
         match length {
             Some(length) if length <= room => self.at = body + length,
@@ -161,7 +161,11 @@ impl Parser<'_> {
                 return Err(bad(what, start));
             }
         }
-        self.push(Sort::Bytes, start, body)?;
+        if text.len() > MAX_LENGTH_DIGITS {
+            let what = format!("a length of more than {MAX_LENGTH_DIGITS} digits");
+            return Err(bad(what, start));
+        }
+        self.push(Sort::Bytes, start, body, flaws)?;
         Ok(body..self.at)
     }
 
@@ -188,14 +192,14 @@ impl Parser<'_> {
         if self.peek()? != b'e' || magnitude.is_empty() {
             return Err(bad("a number is not made of digits", start));
         }
-        if magnitude[0] == b'0' && text.len() > 1 {
-            return Err(bad("a number has a leading zero or is -0", start));
-        }
-        if std::str::from_utf8(text).ok().and_then(|s| s.parse::<i64>().ok()).is_none() {
+        let zero = magnitude[0] == b'0' && text.len() > 1;
+        let flaws = if zero { Flaws::ZERO } else { Flaws::NONE };
+        let number = std::str::from_utf8(text).ok().and_then(|s| s.parse::<i64>().ok());
+        if number.is_none() || magnitude.len() > MAX_DIGITS {
             return Err(bad("a number does not fit 64 bits", start));
         }
         self.at += 1;
-        self.push(Sort::Int, start, 0)
+        self.push(Sort::Int, start, 0, flaws)
     }
 }
 

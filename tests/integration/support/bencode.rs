@@ -1,5 +1,7 @@
 //! Bencode by hand, so that a test can write what no tool would.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
 /// A value; `Raw` is written as it is, well-formed or not.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
@@ -49,6 +51,41 @@ impl Value {
             Self::Raw(bytes) => out.extend_from_slice(bytes),
         }
     }
+}
+
+/// The info dictionary of a v1 torrent, and its payload: files by path and bytes, in pieces of `piece`.
+pub(crate) fn info_of(
+    name: &[u8],
+    files: &[(&[&[u8]], &[u8])],
+    piece: usize,
+) -> (Vec<u8>, Vec<u8>) {
+    let payload: Vec<u8> = files.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+    let file = |(path, bytes): &(&[&[u8]], &[u8])| {
+        let parts = path.iter().map(|part| Value::Bytes(part.to_vec())).collect();
+        let len = i64::try_from(bytes.len()).unwrap();
+        Value::Dict(vec![("length", Value::Int(len)), ("path", Value::List(parts))])
+    };
+    let info = Value::Dict(vec![
+        ("files", Value::List(files.iter().map(file).collect())),
+        ("name", Value::Bytes(name.to_vec())),
+        ("piece length", Value::Int(i64::try_from(piece).unwrap())),
+        ("pieces", Value::Bytes(pieces(&payload, piece))),
+    ]);
+    (info.encode(), payload)
+}
+
+/// The hashes of the pieces of `payload`.
+pub(crate) fn pieces(payload: &[u8], piece: usize) -> Vec<u8> {
+    payload.chunks(piece).flat_map(sha1).collect()
+}
+
+fn sha1(bytes: &[u8]) -> Vec<u8> {
+    digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref().to_vec()
+}
+
+/// In hexadecimal digits.
+pub(crate) fn info_hash(info: &[u8]) -> String {
+    sha1(info).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn string(bytes: &[u8], out: &mut Vec<u8>) {

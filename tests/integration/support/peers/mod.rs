@@ -5,10 +5,12 @@
 
 mod aria2;
 mod libtorrent;
+mod payload;
 mod qbittorrent;
 mod transmission;
 
 pub(crate) use aria2::Aria2;
 pub(crate) use libtorrent::{LibtorrentPeer, Release};
+pub(crate) use payload::PayloadPeer;
 pub(crate) use qbittorrent::QBittorrent;
 pub(crate) use transmission::Transmission;

@@ -1,13 +1,23 @@
 //! Which files `--select` means, and which pieces those need.
 //!
-//! A selection is a list with commas of two things: numbers as `bae info` prints them (`1`, `3-5`, `7-`; counted from
-//! 1, pads not counted), and anything else as a glob over the path. `*` also crosses folders, so that `*.flac` means
-//! every one of them. A comma within `{}` or `[]` belongs to the glob.
+//! A selection is a list with commas of three things: numbers as `bae info` prints them (`1`, `3-5`, `7-`; counted from
+//! 1, pads not counted); the path of a file or folder as it is there, with or without the torrent's name, a folder being
+//! all below it; and anything else as a glob over the path. `*` also crosses folders, so that `*.flac` means every one of
+//! them. A comma within a path that is there, or within `{}` or `[]` of a glob, belongs to it.
+//!
+//! The selection of a magnet link (`so=`, BEP 53) is one of numbers alone, counted from 0 over all that the torrent
+//! lists, pads included.
 
-use std::ops::RangeInclusive;
+mod link;
+mod paths;
+
+pub use self::link::{check_link_selection, select_by_link};
+
+use std::{cell::LazyCell, ops::RangeInclusive};
 
 use globset::{GlobBuilder, GlobMatcher};
 
+use self::paths::Paths;
 use crate::{
     error::{Error, Kind, Result},
     torrents::metainfo::{File, Metainfo},
@@ -22,22 +32,33 @@ pub fn select(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     let numbered: Vec<usize> = (0..files.len()).filter(|i| !files[*i].pad).collect();
     let mut chosen = vec![false; files.len()];
     let mut any = false;
-    for part in parts(spec) {
-        any = true;
-        match numbers(part, numbered.len())? {
-            Some(range) => numbered[range].iter().for_each(|i| chosen[*i] = true),
-            None => choose_glob(part, files, &numbered, &mut chosen)?,
+    let paths = LazyCell::new(|| Paths::of(files));
+    let mut rest = spec;
+    while let Some((part, behind)) = next_part(rest, &paths) {
+        (rest, any) = (behind, true);
+        match numbers(part, numbered.len()) {
+            Ok(Some(range)) => numbered[range].iter().for_each(|i| chosen[*i] = true),
+            no_number => match paths.find(part) {
+                Some(found) => found.into_iter().for_each(|i| chosen[i] = true),
+                None => {
+                    no_number?;
+                    choose_glob(part, files, &numbered, &mut chosen)?;
+                }
+            },
         }
     }
     if !any {
         return Err(bad("the selection is empty").hint(HINT));
     }
-    let chosen = chosen.iter().enumerate().filter(|(_, chosen)| **chosen);
-    Ok(chosen.map(|(i, _)| u32::try_from(i).expect("a torrent has far fewer files")).collect())
+    Ok(indices(&chosen))
 }
 
-const HINT: &str =
-    "give numbers as `bae info` prints them (1,3-5) or a pattern over the path (*.flac)";
+fn indices(chosen: &[bool]) -> Vec<u32> {
+    let chosen = chosen.iter().enumerate().filter(|(_, chosen)| **chosen);
+    chosen.map(|(i, _)| u32::try_from(i).expect("a torrent has far fewer files")).collect()
+}
+
+const HINT: &str = "give numbers or paths as `bae info` prints them (1,3-5), a folder, or a pattern over the path (*.flac)";
 
 /// Which pieces hold bytes of the files at the indices `selected`: one flag a piece.
 #[must_use]
@@ -55,10 +76,34 @@ pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
     wanted
 }
 
-/// The parts between commas that are in no bracket, without the empty ones.
-fn parts(spec: &str) -> impl Iterator<Item = &str> {
+/// The first part of `spec` that is not empty, and what follows it. It ends at a comma that is in no bracket, but at a
+/// later one where that makes the path of a file or folder.
+fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
+    spec: &'s str,
+    paths: &LazyCell<Paths<'f>, F>,
+) -> Option<(&'s str, &'s str)> {
+    let spec = spec.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+    if spec.is_empty() {
+        return None;
+    }
+    let cut = |at: usize| (spec[..at].trim(), spec.get(at + 1..).unwrap_or_default());
+    let first = spec.find(',').unwrap_or(spec.len());
+    let is_number = spec[..first].trim().bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if first < spec.len() || !is_number {
+        let commas = spec.match_indices(',').map(|(at, _)| at).take(paths.most_commas());
+        let mut ends: Vec<usize> = commas.collect();
+        ends.push(spec.match_indices(',').nth(ends.len()).map_or(spec.len(), |(at, _)| at));
+        if let Some(end) = ends.into_iter().rev().find(|end| paths.has(spec[..*end].trim())) {
+            return Some(cut(end));
+        }
+    }
+    Some(cut(end_of_glob(spec)))
+}
+
+/// Where the first comma is that is in no bracket.
+fn end_of_glob(spec: &str) -> usize {
     let (mut depth, mut escaped) = (0usize, false);
-    let split = move |c: char| {
+    let end = spec.find(|c: char| {
         if std::mem::take(&mut escaped) {
             return false;
         }
@@ -69,8 +114,8 @@ fn parts(spec: &str) -> impl Iterator<Item = &str> {
             _ => {}
         }
         c == ',' && depth == 0
-    };
-    spec.split(split).map(str::trim).filter(|part| !part.is_empty())
+    });
+    end.unwrap_or(spec.len())
 }
 
 /// `3`, `3-5` or `3-`, as a range of 0-based numbers below `count`; `None` for what is no number.
@@ -162,6 +207,45 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_there_is_that_file_before_it_is_a_glob() {
+        let shown = files(&[
+            "show/[Group] Show - 01 [1080p].mkv",
+            "show/x{1}.flac",
+            "show/Sub/b.txt",
+            "show/Sub/c, d [1].txt",
+            "show/7",
+            "show/a [b",
+            "show/*.txt",
+        ]);
+        let select = |spec: &str| select(spec, &shown).map_err(|e| e.to_string());
+        for (i, file) in (0..).zip(&shown) {
+            assert_eq!(select(&file.path).unwrap(), [i], "{}", file.path);
+            let inner = file.path.strip_prefix("show/").unwrap();
+            let mixed = format!("1,{inner} , 2");
+            let wanted = if inner == "7" { None } else { Some(i) };
+            if let Some(i) = wanted {
+                let mut all = vec![0, 1, i];
+                all.sort_unstable();
+                all.dedup();
+                assert_eq!(select(&mixed).unwrap(), all, "{mixed}");
+            }
+        }
+        for folder in ["show/Sub/", "show/Sub", "Sub/", "Sub"] {
+            assert_eq!(select(folder).unwrap(), [2, 3], "{folder}");
+        }
+        assert_eq!(select("show/").unwrap().len(), 7);
+        assert_eq!(select("Sub/*").unwrap(), [2, 3]);
+        // A number is a number first, and a file of that name where there is no such number.
+        assert_eq!(select("7").unwrap(), [6]);
+        assert_eq!(select_one("9", "9"), Ok(vec![0]));
+        assert!(select("Su").is_err() && select("b.txt/").is_err());
+    }
+
+    fn select_one(path: &str, spec: &str) -> Result<Vec<u32>, String> {
+        select(spec, &files(&[path])).map_err(|e| e.to_string())
+    }
+
+    #[test]
     fn what_means_nothing_is_refused_with_a_hint() {
         let table = [
             ("", "the selection is empty"),
@@ -187,14 +271,14 @@ mod tests {
 
     #[test]
     fn wanted_are_the_pieces_that_a_file_touches() {
-        let meta = Metainfo::parse(include_bytes!("testdata/multi_v1.torrent")).unwrap();
+        let meta = Metainfo::parse(include_bytes!("../testdata/multi_v1.torrent")).unwrap();
         // Pieces of 32768: a.bin is 0..32868, b.bin 5 bytes behind it, z.bin the rest.
         assert_eq!(wanted_pieces(&meta, &[0]), [true, true, false, false]);
         assert_eq!(wanted_pieces(&meta, &[1]), [false, true, false, false]);
         assert_eq!(wanted_pieces(&meta, &[2]), [false; 4]);
         assert_eq!(wanted_pieces(&meta, &[3]), [false, true, true, true]);
         assert_eq!(wanted_pieces(&meta, &[99]), [false; 4]);
-        let meta = Metainfo::parse(include_bytes!("testdata/multi_v2.torrent")).unwrap();
+        let meta = Metainfo::parse(include_bytes!("../testdata/multi_v2.torrent")).unwrap();
         assert_eq!(wanted_pieces(&meta, &[0, 1]), [true, true, false, false, false, false]);
     }
 

@@ -1,0 +1,227 @@
+//! The bytes of a torrent that is a file on this machine, a pipe, or standard input; and what they are.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read},
+    path::PathBuf,
+    time::Duration,
+};
+
+use flate2::read::GzDecoder;
+use tokio::sync::mpsc;
+
+use super::{
+    magnet::Magnet,
+    source::{Source, too_large},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    torrents::bencode::MAX_INPUT,
+};
+
+/// How much is read at a time.
+const STEP: usize = 64 << 10;
+/// The longest text that is looked at for a magnet link.
+const MAX_LINK: usize = 64 << 10;
+const GZIP: &[u8] = b"\x1f\x8b";
+
+/// What is read.
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    Path(PathBuf),
+    Stdin,
+}
+
+impl Input {
+    fn name(&self) -> String {
+        match self {
+            Self::Path(path) => format!("torrent file {}", path.display()),
+            Self::Stdin => "standard input".to_owned(),
+        }
+    }
+
+    fn open(&self) -> io::Result<(Box<dyn Read>, u64)> {
+        match self {
+            Self::Path(path) => {
+                let file = File::open(path)?;
+                let len = file.metadata()?.len();
+                Ok((Box::new(file), len))
+            }
+            Self::Stdin => Ok((Box::new(io::stdin()), 0)),
+        }
+    }
+}
+
+/// All of it. `silence`: gives up when nothing came for so long, as from a pipe that nobody writes to.
+pub(super) async fn read(input: Input, silence: Option<Duration>) -> Result<Vec<u8>> {
+    let name = input.name();
+    let (tx, mut parts) = mpsc::channel(4);
+    // A thread of its own: nobody can wake it while it waits for a pipe, and nothing may wait for it then.
+    std::thread::spawn(move || {
+        if let Err(e) = send(&input, &tx) {
+            let _ = tx.blocking_send(Err(e));
+        }
+    });
+    let mut bytes = Vec::new();
+    loop {
+        let part = match silence {
+            Some(silence) => tokio::time::timeout(silence, parts.recv()).await.map_err(|_| {
+                let text = format!("{name}: nothing arrived for {} s", silence.as_secs_f64());
+                Error::new(Kind::Network, text).hint("does anything write to it?")
+            })?,
+            None => parts.recv().await,
+        };
+        match part {
+            None => return Ok(bytes),
+            Some(Ok(Part::Bytes(part))) => bytes.extend_from_slice(&part),
+            Some(Ok(Part::Len(len))) if len <= MAX_INPUT as u64 => {}
+            Some(Ok(Part::Len(len))) => return Err(too_large(&name, len)),
+            Some(Err(e)) => return Err(Error::io(name, e)),
+        }
+        if bytes.len() > MAX_INPUT {
+            return Err(too_large(&name, bytes.len() as u64));
+        }
+    }
+}
+
+enum Part {
+    /// What the file system says of its length.
+    Len(u64),
+    Bytes(Vec<u8>),
+}
+
+/// Reads until the end, or until nobody wants more.
+fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
+    let (mut from, len) = input.open()?;
+    if to.blocking_send(Ok(Part::Len(len))).is_err() {
+        return Ok(());
+    }
+    loop {
+        let mut part = vec![0; STEP];
+        match from.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                part.truncate(n);
+                if to.blocking_send(Ok(Part::Bytes(part))).is_err() {
+                    return Ok(());
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A torrent, compressed or not, or the text of a magnet link: what sites hand out as a `.torrent`.
+pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
+    let bytes = if bytes.starts_with(GZIP) { decompressed(&bytes)? } else { bytes };
+    let text = bytes.trim_ascii();
+    let is_link = text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"magnet:"));
+    match std::str::from_utf8(text) {
+        Ok(link) if is_link && text.len() <= MAX_LINK => {
+            let magnet = Magnet::parse(link)?;
+            Ok(Source::Magnet(magnet.link(), magnet))
+        }
+        _ => Ok(Source::Torrent(bytes)),
+    }
+}
+
+fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let read = GzDecoder::new(bytes).take(MAX_INPUT as u64 + 1).read_to_end(&mut out);
+    match read {
+        Ok(_) if out.len() > MAX_INPUT => {
+            Err(too_large("the torrent, decompressed,", out.len() as u64))
+        }
+        Ok(_) => Ok(out),
+        Err(e) => {
+            let text = "the torrent is compressed with gzip, and damaged";
+            Err(Error::new(Kind::InvalidInput, text).because(e))
+        }
+    }
+}
+
+/// What `head` begins with once it is decompressed, as far as that can be told; `head` itself where it is not compressed.
+pub(super) fn beginning(head: &[u8]) -> Vec<u8> {
+    if !head.starts_with(GZIP) {
+        return head.to_owned();
+    }
+    let mut out = [0; 64];
+    let (mut from, mut len) = (GzDecoder::new(head), 0);
+    // It ends in an error where the head does.
+    while let Ok(n @ 1..) = from.read(&mut out[len..]) {
+        len += n;
+    }
+    out[..len].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut to = GzEncoder::new(Vec::new(), Compression::default());
+        to.write_all(bytes).unwrap();
+        to.finish().unwrap()
+    }
+
+    #[test]
+    fn a_compressed_torrent_is_the_torrent() {
+        let torrent = b"d4:infod4:name1:xee".to_vec();
+        for bytes in [torrent.clone(), gzip(&torrent), [gzip(&torrent), b"junk".to_vec()].concat()]
+        {
+            assert_eq!(beginning(&bytes), torrent);
+            let Source::Torrent(found) = understood(bytes).unwrap() else { panic!("a torrent") };
+            assert_eq!(found, torrent);
+        }
+        let cut = &gzip(&torrent)[..20];
+        assert_eq!(understood(cut.to_vec()).unwrap_err().kind(), Kind::InvalidInput);
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_torrent_may_have_is_refused() {
+        let bomb = gzip(&vec![0; MAX_INPUT + 1]);
+        assert!(bomb.len() < 1 << 20);
+        assert!(understood(bomb).unwrap_err().to_string().contains("80000000"));
+    }
+
+    #[test]
+    fn the_text_of_a_magnet_link_is_the_link() {
+        let link = format!("Magnet:?xt=urn:btih:{}\n", "ab".repeat(20));
+        let Source::Magnet(_, magnet) = understood(link.into_bytes()).unwrap() else { panic!() };
+        assert_eq!(magnet.v1, Some([0xab; 20]));
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_nobody_writes_to_ends_with_the_timeout() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let ended = read(Input::Path(pipe), Some(Duration::from_millis(50))).await;
+        let e = ended.unwrap_err();
+        assert_eq!(e.kind(), Kind::Network);
+        assert!(e.to_string().contains("pipe: nothing arrived for 0.05 s"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn what_has_no_end_is_read_up_to_the_limit() {
+        let e = read(Input::Path("/dev/zero".into()), None).await.unwrap_err();
+        assert!(e.to_string().contains("80000000"), "{e}");
+        let e = read(Input::Path("/nonexistent.torrent".into()), None).await.unwrap_err();
+        assert_eq!(
+            (e.kind(), e.to_string().as_str()),
+            (Kind::NotFound, "torrent file /nonexistent.torrent")
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! The names that the files of an import have in the catalog: they stay what they were when it came, although today they
+//! might be read in another way.
+
+use std::collections::HashMap;
+
+use super::metainfo::Metainfo;
+
+impl Metainfo {
+    /// Calls the files as the catalog does, one path a file. Links point to what their targets are called then.
+    pub fn keep_names(&mut self, paths: impl ExactSizeIterator<Item = String>) {
+        if paths.len() != self.files.len() {
+            return;
+        }
+        let mut renamed = HashMap::new();
+        for (file, path) in self.files.iter_mut().zip(paths) {
+            if file.path != path && !file.pad {
+                renamed.extend(prefixes(&file.path).zip(prefixes(&path)).filter(|(a, b)| a != b));
+            }
+            file.path = path;
+        }
+        for file in &mut self.files {
+            if let Some(path) = file.symlink.as_ref().and_then(|to| renamed.get(to)) {
+                file.symlink = Some(path.clone());
+            }
+        }
+        let first = self.files.first().map(|file| file.path.as_str()).unwrap_or_default();
+        self.name = first.split('/').next().unwrap_or_default().to_owned();
+    }
+}
+
+/// `a/b/c` is `a`, `a/b` and `a/b/c`.
+fn prefixes(path: &str) -> impl Iterator<Item = String> {
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| path[..end].to_owned())
+}

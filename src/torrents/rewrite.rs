@@ -1,0 +1,103 @@
+//! Torrent files written anew around an info dictionary, whose bytes stay as they are: they are what the hash is of.
+
+use super::{
+    bencode::{Document, Encoder, Node},
+    metainfo::{plain_scheme, trackers},
+};
+use crate::error::{Error, Kind, Result};
+
+/// A `.torrent` around the `info` dictionary that a magnet link brought, so that it can be kept and parsed later.
+#[must_use]
+pub fn torrent_file(info: &[u8], trackers: &[Vec<String>]) -> Vec<u8> {
+    let mut e = Encoder::default();
+    e.dict(|e| {
+        announce(e, trackers);
+        e.bytes("info").raw(info);
+    });
+    e.finish()
+}
+
+fn announce(e: &mut Encoder, trackers: &[Vec<String>]) {
+    let Some(first) = trackers.iter().flatten().next() else { return };
+    e.bytes("announce").bytes(first).bytes("announce-list").list(|e| {
+        for tier in trackers.iter().filter(|t| !t.is_empty()) {
+            e.list(|e| {
+                for url in tier {
+                    e.bytes(url);
+                }
+            });
+        }
+    });
+}
+
+/// The torrent as libtorrent gets it: what it uses and nothing else, with tracker URLs as it knows them. Its own reading
+/// of what bae takes (spaces around a URL, `HTTP://`, bytes behind the end, a key that comes twice) is not relied on.
+///
+/// # Errors
+/// `InvalidInput` for what is no torrent.
+pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
+    let doc = Document::parse_beginning(torrent)?;
+    let root = doc.root().as_dict();
+    let bad = || Error::new(Kind::InvalidInput, "not a torrent");
+    let root = root.filter(|root| root.get("info").is_some()).ok_or_else(bad)?;
+    let mut e = Encoder::default();
+    e.dict(|e| {
+        announce(e, &trackers(root));
+        // In the order of their keys.
+        for key in ["httpseeds", "info", "nodes", "piece layers", "url-list"] {
+            match (key, root.get(key)) {
+                (_, None) => {}
+                ("url-list", Some(urls)) => {
+                    e.bytes(key).list(|e| {
+                        for url in web_seeds(urls) {
+                            e.bytes(url);
+                        }
+                    });
+                }
+                (_, Some(value)) => {
+                    e.bytes(key).raw(value.raw());
+                }
+            }
+        }
+    });
+    Ok(e.finish())
+}
+
+/// One URL, or a list of them.
+fn web_seeds(urls: Node<'_>) -> impl Iterator<Item = String> {
+    let listed = urls.as_list().into_iter().flat_map(|list| list.iter()).filter_map(Node::as_bytes);
+    let texts = urls.as_bytes().into_iter().chain(listed);
+    let urls = texts.filter_map(|url| std::str::from_utf8(url).ok()).map(str::trim);
+    urls.filter(|url| !url.is_empty()).map(plain_scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrents::metainfo::Metainfo;
+
+    const INFO: &[u8] =
+        b"d6:lengthi03e6:lengthi9e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+
+    #[test]
+    fn libtorrent_gets_the_same_info_dictionary_and_urls_that_it_knows() {
+        let parts = [
+            &b"d8:announce10: HTTP://a\n8:announce1:x8:encoding3:GBK4:info"[..],
+            INFO,
+            b"5:nodesl3:abce8:url-list11:HTTPS://w/ ee<!-- ad -->",
+        ];
+        let torrent = parts.concat();
+        let written = for_libtorrent(&torrent).unwrap();
+        let expected = [
+            &b"d8:announce8:http://a13:announce-listll8:http://aee4:info"[..],
+            INFO,
+            b"5:nodesl3:abce8:url-listl10:https://w/ee",
+        ];
+        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected.concat()));
+        let (given, meta) =
+            (Metainfo::parse(&torrent).unwrap(), Metainfo::parse(&written).unwrap());
+        assert_eq!(given.info_hash_v1, meta.info_hash_v1);
+        assert_eq!((given.len, given.notes.len()), (3, 2));
+        assert!(for_libtorrent(b"de").is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! The selection of a magnet link: `so=0,2,4-6` (BEP 53).
+
+use std::ops::RangeInclusive;
+
+use super::{bad, indices};
+use crate::{
+    error::{Error, Result},
+    torrents::metainfo::File,
+};
+
+/// The files that `so=` of a magnet link means, as ascending indices into `files`; never a pad, never none.
+///
+/// # Errors
+/// `InvalidInput` when a part of it cannot be read or means no file.
+pub fn select_by_link(spec: &str, files: &[File]) -> Result<Vec<u32>> {
+    let mut chosen = vec![false; files.len()];
+    for range in ranges(spec)? {
+        if *range.end() >= files.len() {
+            let last = files.len() - 1;
+            return Err(wrong(spec, &format!("there are only files 0 to {last}")));
+        }
+        chosen[range].fill(true);
+    }
+    for (chosen, file) in chosen.iter_mut().zip(files) {
+        *chosen &= !file.pad;
+    }
+    match indices(&chosen) {
+        none if none.is_empty() => Err(wrong(spec, "it means no file")),
+        some => Ok(some),
+    }
+}
+
+/// Whether `so=` can be read, before it is known what files there are.
+///
+/// # Errors
+/// `InvalidInput` when it cannot.
+pub fn check_link_selection(spec: &str) -> Result<()> {
+    ranges(spec).map(drop)
+}
+
+fn ranges(spec: &str) -> Result<Vec<RangeInclusive<usize>>> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        // One too long for its type is above any count.
+        digits.then(|| text.parse::<usize>().unwrap_or(usize::MAX))
+    };
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let range = number(from.trim())?..=number(to.trim())?;
+        (!range.is_empty()).then_some(range)
+    };
+    let parts = spec.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let ranges: Vec<_> = parts
+        .map(|part| {
+            range(part).ok_or_else(|| wrong(spec, &format!("{part:?} is no number or range")))
+        })
+        .collect::<Result<_>>()?;
+    if ranges.is_empty() { Err(wrong(spec, "it is empty")) } else { Ok(ranges) }
+}
+
+fn wrong(spec: &str, why: &str) -> Error {
+    bad(format!("the magnet link's selection so={spec}: {why}")).hint(
+        "give --select to choose yourself (--select '*' for all), or take so= out of the link",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Vec<File> {
+        let file = |(i, pad): (u64, &bool)| File {
+            path: format!("t/{i}"),
+            range: i..i + 1,
+            pad: *pad,
+            executable: false,
+            symlink: None,
+        };
+        (0..).zip(&[false, true, false, false]).map(file).collect()
+    }
+
+    #[test]
+    fn files_are_counted_from_nought_with_the_pads() {
+        let select = |spec| select_by_link(spec, &files()).unwrap();
+        assert_eq!(select("0"), [0]);
+        assert_eq!(select("2, 0-1"), [0, 2]);
+        assert_eq!(select("3,3,"), [3]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_with_its_name() {
+        for (spec, why) in [
+            ("4", "there are only files 0 to 3"),
+            ("0-4294967295", "there are only files 0 to 3"),
+            ("99999999999999999999999", "there are only files 0 to 3"),
+            ("1", "it means no file"),
+            ("", "it is empty"),
+            ("-1", "\"-1\" is no number or range"),
+            ("2-", "\"2-\" is no number or range"),
+            ("3-2", "\"3-2\" is no number or range"),
+            ("0,a", "\"a\" is no number or range"),
+        ] {
+            let e = select_by_link(spec, &files()).unwrap_err();
+            assert_eq!(e.to_string(), format!("the magnet link's selection so={spec}: {why}"));
+        }
+        assert!(check_link_selection("5").is_ok() && check_link_selection("x").is_err());
+    }
+}

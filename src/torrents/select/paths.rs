@@ -1,0 +1,78 @@
+//! The files and folders of a torrent by their paths, with and without the torrent's name.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::torrents::metainfo::File;
+
+/// Made once for a selection that is not of numbers alone.
+pub(super) struct Paths<'a> {
+    all: &'a [File],
+    files: HashMap<&'a str, usize>,
+    /// Without the torrent's name.
+    inner: HashMap<&'a str, usize>,
+    folders: HashSet<&'a str>,
+    most_commas: usize,
+}
+
+impl<'a> Paths<'a> {
+    pub(super) fn of(all: &'a [File]) -> Self {
+        let (files, inner, folders) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let mut paths = Self { all, files, inner, folders, most_commas: 0 };
+        for (index, file) in all.iter().enumerate().filter(|(_, file)| !file.pad) {
+            let path = file.path.as_str();
+            paths.most_commas = paths.most_commas.max(path.matches(',').count());
+            paths.files.insert(path, index);
+            paths.add_folders(path);
+            if let Some((_, inner)) = path.split_once('/') {
+                paths.inner.insert(inner, index);
+                paths.add_folders(inner);
+            }
+        }
+        paths
+    }
+
+    fn add_folders(&mut self, mut path: &'a str) {
+        // A folder that is known has its own above it already.
+        while let Some((folder, _)) = path.rsplit_once('/')
+            && self.folders.insert(folder)
+        {
+            path = folder;
+        }
+    }
+
+    /// The most commas in a path.
+    pub(super) fn most_commas(&self) -> usize {
+        self.most_commas
+    }
+
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.file(path).is_some() || self.folders.contains(without_slash(path))
+    }
+
+    /// The files that a path means; it is a folder where it ends with a slash, or is no file.
+    pub(super) fn find(&self, path: &str) -> Option<Vec<usize>> {
+        if let Some(file) = self.file(path) {
+            return Some(vec![file]);
+        }
+        let folder = without_slash(path);
+        self.folders.contains(folder).then(|| self.below(folder))
+    }
+
+    /// With the torrent's name before without it.
+    fn file(&self, path: &str) -> Option<usize> {
+        self.files.get(path).or_else(|| self.inner.get(path)).copied()
+    }
+
+    fn below(&self, folder: &str) -> Vec<usize> {
+        let is_below = |path: &str| path.strip_prefix(folder).is_some_and(|p| p.starts_with('/'));
+        let chosen = |file: &File| {
+            let inner = file.path.split_once('/').map(|(_, inner)| inner);
+            !file.pad && (is_below(&file.path) || inner.is_some_and(is_below))
+        };
+        (0..self.all.len()).filter(|index| chosen(&self.all[*index])).collect()
+    }
+}
+
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}

@@ -1,0 +1,238 @@
+//! Torrents that are not as they should be and that every client takes: imported, and called the same everywhere.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::Value as Json;
+
+use crate::support::{
+    bae::Bae,
+    bencode::{Value, info_hash, info_of, pieces},
+    peers::PayloadPeer,
+};
+
+const PIECE: usize = 32_768;
+
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + i / 255) as u8 ^ seed).collect()
+}
+
+fn torrent(bae: &Bae, info: &[u8]) -> std::path::PathBuf {
+    let path = bae.home().join("x.torrent");
+    fs::write(&path, Value::Dict(vec![("info", Value::Raw(info.to_vec()))]).encode()).unwrap();
+    path
+}
+
+/// The paths that `info` shows, in order.
+fn paths(bae: &Bae, id: &str) -> Vec<String> {
+    let info = bae.run(["--json", "info", id]).expect(0).json().remove(0);
+    let files = info["file_list"].as_array().unwrap().iter();
+    files.map(|file| file["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What is below a folder, by path.
+fn below(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn odd_files() -> Vec<(Vec<&'static [u8]>, Vec<u8>)> {
+    let names: [&[&'static [u8]]; 10] = [
+        &[b"Icon\r"],
+        &["Artist \u{96} Title.mp3".as_bytes()],
+        &[b"a\nb.txt"],
+        &[b"textures\\a.dds"],
+        &[b"../../../etc/passwd"],
+        &[b"nul\0byte"],
+        &[b".", b"dot.txt"],
+        &[b"\x95\x5c.txt"],
+        &[b"same"],
+        &[b"same"],
+    ];
+    let len = |i: usize| if i == 0 { 0 } else { 20_000 + i };
+    (0..).zip(names).map(|(i, name)| (name.to_vec(), bytes(len(i), i as u8))).collect()
+}
+
+#[test]
+fn odd_names_are_the_same_in_info_cat_select_export_and_publish() {
+    let bae = Bae::new();
+    let files = odd_files();
+    let listed: Vec<(&[&[u8]], &[u8])> = files.iter().map(|(p, b)| (&p[..], &b[..])).collect();
+    let (info, payload) = info_of(b"Release R1/beta6", &listed, PIECE);
+    let peer = PayloadPeer::seed(&info, &payload, PIECE);
+    let torrent = torrent(&bae, &info);
+    let done = bae.run(bae.import_args(&torrent, &[peer.addr()], &["--timeout", "20s"]));
+    let done = done.expect(0).imported();
+    assert_eq!(done.info_hash, info_hash(&info));
+    let shown = paths(&bae, &done.id);
+    let root = shown[0].split('/').next().unwrap().to_owned();
+    assert!(root.starts_with("Release R1_beta6."), "{root}");
+    assert_eq!(shown.iter().collect::<std::collections::HashSet<_>>().len(), files.len());
+    for (n, plain) in [(6, "dot.txt"), (7, "表.txt"), (8, "same"), (9, "same.1")] {
+        assert_eq!(shown[n], format!("{root}/{plain}"));
+    }
+    for (path, (_, bytes)) in shown.iter().zip(&files) {
+        assert!(!path.contains(char::is_control) && !path.contains('\\'), "{path:?}");
+        assert_eq!(&bae.bytes(["cat", &done.id, path]), bytes, "{path}");
+        let args = bae.import_args(&torrent, &[], &["--dry-run", "--select", path]);
+        let counted = bae.run(args).expect(0).json().remove(0);
+        assert_eq!(
+            (counted["files"].as_u64(), counted["bytes"].as_u64()),
+            (Some(1), Some(bytes.len() as u64))
+        );
+    }
+    let expected: BTreeMap<_, _> =
+        shown.iter().cloned().zip(files.iter().map(|f| f.1.clone())).collect();
+    let out = bae.home().join("out");
+    bae.run(["export", &done.id, out.to_str().unwrap()]).expect(0);
+    assert_eq!(below(&out), expected);
+    assert_eq!(
+        fs::read_dir(bae.home())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name() == "etc")
+            .count(),
+        0
+    );
+    bae.run(["publish", &done.id]).expect(0);
+    let info = bae.run(["--json", "info", &done.id]).expect(0).json().remove(0);
+    for file in info["file_list"].as_array().unwrap() {
+        assert_eq!(file["key"], file["path"]);
+    }
+    bae.run(["verify", &done.id]).expect(0);
+}
+
+#[test]
+fn links_inside_a_torrent_are_exported_and_others_are_empty_files() {
+    let bae = Bae::new();
+    let data = bytes(50_000, 1);
+    let link = |name: &str, target: &[&str]| {
+        let parts = |parts: &[&str]| Value::List(parts.iter().map(|p| (*p).into()).collect());
+        Value::Dict(vec![
+            ("attr", "l".into()),
+            ("length", Value::Int(0)),
+            ("path", parts(&["x", name])),
+            ("symlink path", parts(target)),
+        ])
+    };
+    let real = Value::Dict(vec![
+        ("length", Value::Int(50_000)),
+        ("path", Value::List(vec!["x".into(), "real".into()])),
+    ]);
+    let links = [
+        link("up", &["..", "x", "real"]),
+        link("out", &["..", "..", "etc"]),
+        link("abs", &["/etc"]),
+    ];
+    let info = Value::Dict(vec![
+        ("files", Value::List([vec![real], links.to_vec()].concat())),
+        ("name", "d".into()),
+        ("piece length", Value::Int(PIECE as i64)),
+        ("pieces", Value::Bytes(pieces(&data, PIECE))),
+    ])
+    .encode();
+    let peer = PayloadPeer::seed(&info, &data, PIECE);
+    let ran = bae.run(bae.import_args(torrent(&bae, &info), &[peer.addr()], &["--timeout", "20s"]));
+    let ran = ran.expect(0);
+    let notices = ran.json().into_iter().filter(|e| e["event"] == "notice");
+    let told =
+        notices.filter(|e| e["text"].as_str().unwrap().contains("points out of the torrent"));
+    assert_eq!(told.count(), 2);
+    let out = bae.home().join("out");
+    bae.run(["export", "d", out.to_str().unwrap()]).expect(0);
+    let x = out.join("d/x");
+    assert_eq!(fs::read(x.join("up")).unwrap(), data);
+    for empty in ["out", "abs"] {
+        let file = fs::symlink_metadata(x.join(empty)).unwrap();
+        assert!(file.is_file() && file.len() == 0, "{empty}");
+    }
+}
+
+#[test]
+fn flaws_that_every_client_takes_are_taken() {
+    let data = bytes(50_000, 1);
+    let hashes = pieces(&data, PIECE);
+    let raw = |text: &str| {
+        let mut info = text.as_bytes().to_vec();
+        info.extend_from_slice(b"6:pieces40:");
+        info.extend_from_slice(&hashes);
+        info.push(b'e');
+        info
+    };
+    let plain = raw("d6:lengthi50000e4:name1:z12:piece lengthi32768e");
+    let whole = |info: &[u8], tail: &str| [b"d4:info", info, b"e", tail.as_bytes()].concat();
+    let table = [
+        ("a line end behind it", plain.clone(), "\n", None),
+        ("an advertisement behind it", plain, "<!-- ad -->", Some("11 bytes behind the end")),
+        ("leading zeros", raw("d6:lengthi050000e4:name01:z12:piece lengthi32768e"), "", None),
+        (
+            "a key twice",
+            raw("d6:lengthi50000e6:lengthi7e4:name1:z12:piece lengthi32768e"),
+            "",
+            Some("a key comes twice"),
+        ),
+        ("keys out of order", raw("d4:name1:z12:piece lengthi32768e6:lengthi50000e"), "", None),
+    ];
+    for (what, info, tail, notice) in table {
+        let bae = Bae::new();
+        let peer = PayloadPeer::seed(&info, &data, PIECE);
+        let path = bae.home().join("x.torrent");
+        fs::write(&path, whole(&info, tail)).unwrap();
+        let ran = bae.run(bae.import_args(&path, &[peer.addr()], &["--timeout", "20s"])).expect(0);
+        assert_eq!(ran.imported().info_hash, info_hash(&info), "{what}");
+        let is_told =
+            |e: &Json| e["text"].as_str().is_some_and(|t| t.contains(notice.unwrap_or("?")));
+        assert_eq!(ran.json().iter().any(is_told), notice.is_some(), "{what}");
+        assert_eq!(bae.bytes(["cat", "z"]), data, "{what}");
+    }
+}
+
+#[test]
+fn an_import_keeps_its_names_when_they_would_be_read_otherwise_today() {
+    let bae = Bae::new();
+    let (a, b) = (bytes(50_000, 1), bytes(40_001, 2));
+    let (info, payload) =
+        info_of(b"cd", &[(&[b"\x95\x5c.txt"], &a), (&[b"\x83\x5c.txt"], &b)], PIECE);
+    let peer = PayloadPeer::seed(&info, &payload, PIECE);
+    let torrent = torrent(&bae, &info);
+    let args = |more: &[&str]| bae.import_args(&torrent, &[peer.addr()], more);
+    let done = bae.run(args(&["--select", "1", "--timeout", "20s"])).expect(0).imported();
+    assert_eq!(paths(&bae, &done.id), ["cd/表.txt", "cd/ソ.txt"]);
+    // As a bae wrote them that knew no encodings.
+    let old = ["cd/_x.1b4eaec6.txt", "cd/_x.00112233.txt"];
+    let db = rusqlite::Connection::open(bae.data_dir().join("catalog.db")).unwrap();
+    for (idx, path) in (0i64..).zip(old) {
+        assert_eq!(
+            db.execute(
+                "UPDATE files SET path = ?1 WHERE idx = ?2 + (SELECT min(idx) FROM files)",
+                (path, idx)
+            )
+            .unwrap(),
+            1
+        );
+    }
+    drop(db);
+    assert_eq!(paths(&bae, &done.id), old);
+    let again = bae.run(args(&["--select", old[1], "--timeout", "20s"])).expect(0).imported();
+    assert_eq!(again.id, done.id);
+    let again = bae.run(args(&["--timeout", "20s"])).expect(0).imported();
+    assert_eq!((again.id, again.downloaded), (done.id.clone(), 0));
+    assert_eq!(bae.bytes(["cat", &done.id, old[0]]), a);
+    let out = bae.home().join("out");
+    bae.run(["export", &done.id, out.to_str().unwrap()]).expect(0);
+    assert_eq!(below(&out).into_keys().collect::<Vec<_>>(), [old[1], old[0]]);
+    // And comes back by its manifest.
+    let other = Bae::new();
+    other.run(["attach", &bae.storage_url()]).expect(0);
+    assert_eq!(paths(&other, &done.id), old);
+}
