@@ -203,6 +203,9 @@ impl Getter {
             Some(out) => item.dir.join(out),
             None => item.dir.join(folder_name(&listing)?),
         };
+        if listing.files.is_empty() {
+            tracing::warn!("{}: the folder has no files", place(&url));
+        }
         let paths = paths_below(&listing)?;
         let mut running: JoinSet<Result<FetchedFile>> = JoinSet::new();
         let protocol = self.protocols.of(&url, self.order.protocol.as_deref())?;

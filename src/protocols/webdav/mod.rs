@@ -17,7 +17,7 @@ use self::multistatus::{QUESTION, Resource, parse};
 use super::{
     ByteStream, FetchOptions, Found, Listing, Protocol, Remote, Validator, Wanted,
     http::{Depth, Http},
-    paths::{as_folder, below, decoded, last_part},
+    paths::{as_folder, below_bytes, decoded, last_part},
     place,
     walk::Walk,
 };
@@ -49,7 +49,8 @@ impl WebDav {
         let mut walk = Walk::new(url);
         let top = as_folder(&as_http(url)?);
         while let Some(path) = walk.next_folder() {
-            let folder = if path.is_empty() { top.clone() } else { as_folder(&below(&top, &path)) };
+            let folder =
+                if path.is_empty() { top.clone() } else { as_folder(&below_bytes(&top, &path)) };
             let (at, resources) = self.ask(&folder, Depth::One).await?;
             for resource in resources {
                 let Some(name) = name_in(&at, &resource.href)? else { continue };
