@@ -266,14 +266,18 @@ fn names_in_other_encodings_come_by_their_bytes() {
         server.served.write("f/plain.txt", b"plain");
         let folder = server.served.dir().join("f");
         std::fs::rename(folder.join("plain.txt"), folder.join(name)).unwrap();
-        let url = match server.certificates {
-            Some(_) => server.url_of_user("ftp", crate::support::ftp_server::PASSWORD),
-            None => server.url("ftp"),
+        let (url, bae) = (server.url("ftp"), Bae::new());
+        let login = match server.certificates {
+            Some(_) => &["-u", "bob:command:echo secret"][..],
+            None => &[],
         };
-        let bae = Bae::new();
-        get(&bae, &[&format!("{url}f/")]).expect(0).says("not UTF-8");
+        let fetched = |path: &str| {
+            let url = format!("{url}{path}");
+            get(&bae, &[&[url.as_str()], login].concat()).expect(0)
+        };
+        fetched("f/").says("not UTF-8");
         same(&out(&bae, "f/naïve.txt"), b"plain");
-        get(&bae, &[&format!("{url}f/na%EFve.txt")]).expect(0);
+        fetched("f/na%EFve.txt");
         same(&out(&bae, "naïve.txt"), b"plain");
     }
 }

@@ -3,8 +3,6 @@
 //! A line of Unix has a mode, a length and a date, then the name. What is between mode and length differs (the group may
 //! be missing, owner and group may have spaces in them), so the length is found by the date behind it.
 
-use chrono::DateTime;
-
 use super::listing::{Child, Line};
 
 /// What a line says.
@@ -54,22 +52,19 @@ fn is_total(line: &[u8]) -> bool {
 fn eplf(facts: &[u8]) -> Option<Line> {
     let tab = facts.iter().position(|b| *b == b'\t')?;
     let (facts, name) = (std::str::from_utf8(&facts[..tab]).ok()?, facts[tab + 1..].to_vec());
-    let (mut is_file, mut is_folder, mut len, mut modified) = (false, false, None, None);
+    let (mut is_file, mut is_folder, mut len) = (false, false, None);
     for fact in facts.split(',') {
         match fact.split_at_checked(1) {
             Some(("/", "")) => is_folder = true,
             Some(("r", "")) => is_file = true,
             Some(("s", number)) => len = number.parse().ok(),
-            Some(("m", seconds)) => {
-                let time = seconds.parse().ok().and_then(|s| DateTime::from_timestamp(s, 0));
-                modified = time.map(|time| time.format("%Y%m%d%H%M%S").to_string());
-            }
             _ => {}
         }
     }
     Some(Line::Is(match (is_folder, is_file) {
         (true, _) => Child::Folder(name),
-        (false, true) => Child::File { name, len, modified },
+        // Its date is asked for, so that it is in the form that it is compared in.
+        (false, true) => Child::File { name, len, modified: None },
         // It can be neither read nor entered: what it is, a question tells.
         (false, false) => Child::Unknown(name),
     }))
@@ -342,12 +337,7 @@ mod tests {
 
     #[test]
     fn lines_of_eplf_are_read() {
-        let modified = Some("19960301223503".to_owned());
-        let name = b"djb.html".to_vec();
-        assert_eq!(
-            read(b"+i8388621.48594,m825719703,r,s280,\tdjb.html"),
-            Line::Is(Child::File { name, len: Some(280), modified })
-        );
+        assert_eq!(read(b"+i8388621.48594,m825719703,r,s280,\tdjb.html"), file("djb.html", 280));
         assert_eq!(read(b"+i8388621.50690,m824255907,/,\t514 a"), folder("514 a"));
         assert_eq!(read(b"+i1,m1,\tx"), Line::Is(Child::Unknown(b"x".to_vec())));
         assert_eq!(read(b"+no tab"), Line::Unread);

@@ -83,8 +83,8 @@ impl Protocol for Ftp {
         };
         let refusal = match entered {
             Answer::Is(()) => {
+                // The session ends in some folder of it, and is no use for paths from where a login begins.
                 let listing = folder::list(&mut session, Walk::new(url), ranges).await?;
-                self.pool.give(session);
                 return Ok(Found::Folder(listing));
             }
             Answer::Refused(refusal) if is_folder => {

@@ -153,7 +153,8 @@ pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
             Response::Status(Status { code, message: String::from_utf8_lossy(&message).into() })
         }
         HANDLE => Response::Handle(string(bytes)?),
-        DATA => Response::Data(string(bytes)?),
+        // Copied, so that it does not hold the whole read buffer in memory while it waits for its turn.
+        DATA => Response::Data(Bytes::copy_from_slice(&string(bytes)?)),
         NAME => {
             let count = u32(bytes)?;
             let entry = |_| {
