@@ -109,7 +109,7 @@ pub(crate) fn is_device(name: &str) -> bool {
 
 /// UTF-8 as it is. Other bytes are read as Latin-1, which keeps them apart; where that gives control characters (0x80
 /// to 0x9f: an East Asian encoding, say) those become `_`, and a hash of the bytes keeps the names apart.
-fn decode(raw: &[u8]) -> Cow<'_, str> {
+pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(raw) {
         return Cow::Borrowed(text);
     }

@@ -101,8 +101,7 @@ impl FromStr for LogFormat {
 pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let directives = wanted.as_deref().unwrap_or_else(|| directives(verbose, quiet));
-    // Debug lines of the one are whole requests and answers of the token server, trace lines of the other are passwords
-    // of FTP. The last directive for a target wins.
+    // Its debug lines are whole requests and answers of the token server. The last directive for a target wins.
     let filter = EnvFilter::try_new(format!("{directives},{SECRETIVE}")).map_err(|e| {
         Error::new(Kind::InvalidInput, format!("RUST_LOG={directives:?}"))
             .because(e)
@@ -122,8 +121,7 @@ pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Res
 
 /// What no `RUST_LOG` turns on. A certificate that is not trusted is told by whoever wanted the connection.
 const SECRETIVE: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2::authenticator=warn,\
-                         yup_oauth2::service_account=warn,suppaftp=error,\
-                         suppaftp::async_ftp::tokio_ftp::control=error";
+                         yup_oauth2::service_account=warn";
 
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {

@@ -61,6 +61,8 @@ const NAMES: &[&str] = &[
     "日本 é.bin",
     ".hidden",
 ];
+/// Deeper than folders usually are.
+const DEEP: usize = 70;
 /// Not a multiple of anything.
 const LEN: u64 = 3_000_017;
 
@@ -81,6 +83,7 @@ pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
     if ground.has_folders() {
         suite.lists_folders().await;
         suite.lists_an_empty_end().await;
+        suite.lists_deep_folders().await;
     }
     suite.tells_a_stranger().await;
     suite.tells_what_is_forbidden().await;
@@ -332,6 +335,14 @@ impl Suite<'_> {
         let listing = self.folder("thin").await;
         assert_eq!(listing.files.len(), 1, "a folder of one empty file: {listing:?}");
         assert_eq!(listing.files[0].remote.len, Some(0));
+    }
+
+    async fn lists_deep_folders(&self) {
+        let path = format!("{}end.bin", "d/".repeat(DEEP));
+        self.write(&format!("deep/{path}"), &pattern(10, 9)).await;
+        let listing = self.folder("deep").await;
+        let found: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(found, [path], "a file {DEEP} folders deep");
     }
 
     async fn tells_a_stranger(&self) {

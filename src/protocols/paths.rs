@@ -1,6 +1,6 @@
 //! Names of files at servers, between URLs and what a protocol says on the wire.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::{Host, Url};
 
 use crate::error::{Error, Kind, Result};
@@ -35,6 +35,29 @@ pub(super) fn decoded_path(url: &Url) -> Result<String> {
 pub(super) fn decoded(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     (!text.chars().any(char::is_control)).then(|| text.into_owned())
+}
+
+/// The path of `url` as the bytes that its percent-escapes stand for. What no line of a protocol may have in it, the
+/// protocol refuses.
+pub(super) fn path_bytes(url: &Url) -> Vec<u8> {
+    percent_decode_str(url.path()).collect()
+}
+
+/// The last part of the path of `url`, where that is text.
+pub(super) fn file_name(url: &Url) -> Option<String> {
+    url.path().rsplit('/').next().and_then(decoded).filter(|name| !name.is_empty())
+}
+
+/// As [`below`], for a path that may be no text: names are what the server has, in any encoding.
+pub(super) fn below_bytes(folder: &Url, path: &[u8]) -> Url {
+    if let Ok(text) = std::str::from_utf8(path) {
+        return below(folder, text);
+    }
+    let mut url = as_folder(folder);
+    let parts = path.split(|b| *b == b'/').map(|part| percent_encode(part, NON_ALPHANUMERIC));
+    let parts: Vec<String> = parts.map(|part| part.to_string()).collect();
+    url.set_path(&format!("{}{}", url.path(), parts.join("/")));
+    url
 }
 
 /// The URL of what is called `path` below `folder`. No part of `path` may be empty, `.` or `..`.
@@ -99,6 +122,20 @@ mod tests {
                 assert_eq!(last_part(&below), name.rsplit('/').next().unwrap());
             }
         }
+    }
+
+    #[test]
+    fn names_that_are_no_text_survive_too() {
+        for scheme in ["ftp", "sftp"] {
+            let folder = url(&format!("{scheme}://me@h:2121/a%20b"));
+            for name in [&b"na\xefve.txt"[..], b"\xff\\x/%2F..\xfe", b"sub/\x93\xfa"] {
+                let below = below_bytes(&folder, name);
+                assert_eq!(path_bytes(&below), [b"/a b/", name].concat(), "{below}");
+                assert_eq!(file_name(&below), None);
+            }
+            assert_eq!(below_bytes(&folder, b"x y").path(), "/a%20b/x%20y");
+        }
+        assert_eq!(file_name(&url("sftp://h/a/b%20c")).as_deref(), Some("b c"));
     }
 
     #[test]

@@ -1,54 +1,64 @@
 //! A walk over a folder at a server, whatever its protocol: which folder is listed next, and what is kept.
 //!
-//! Names are the server's choosing. One that is no name (it has a slash or a NUL in it) is a lie about the folder and
-//! ends the walk; `.` and `..` are passed over. Folders in folders are followed as deep as [`MAX_DEPTH`], which ends
-//! loops too, and everything that is listed counts towards [`MAX_ENTRIES`].
+//! Names are the server's choosing, and bytes: in which encoding they are, only its owner knows. One that is no name (it
+//! has a slash or a NUL in it) is a lie about the folder and ends the walk; `.` and `..` are passed over. Folders in
+//! folders are followed as deep as a path may be long, which ends loops too, and everything that is listed counts
+//! towards [`MAX_ENTRIES`].
 
 use url::Url;
 
 use super::{
     Entry, LeftOut, Listing, MAX_ENTRIES, Remote,
-    paths::{as_folder, below, last_part},
+    paths::{as_folder, below_bytes, last_part},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    names,
+};
 
-/// Deeper than any folder that people keep; a loop of links ends here.
-const MAX_DEPTH: usize = 64;
+/// The most that is kept of paths, in bytes: they are held in memory until all is listed.
+const MAX_PATHS: usize = 256 << 20;
 
 /// A walk under way.
 #[derive(Debug)]
 pub(super) struct Walk {
     url: Url,
-    /// Folders still to be listed, by their path below the first one; and how deep they are.
-    folders: Vec<(String, usize)>,
+    /// Folders still to be listed, by their path below the first one.
+    folders: Vec<Vec<u8>>,
     files: Vec<Entry>,
     left_out: Vec<LeftOut>,
     /// Where the folder that is listed now is: empty, or with a slash at its end.
-    here: String,
-    depth: usize,
+    here: Vec<u8>,
     listed: usize,
     most: usize,
+    /// Bytes of all paths so far.
+    path_bytes: usize,
+    /// A name that is not UTF-8, and how many there are.
+    odd: Option<(String, usize)>,
 }
 
 impl Walk {
     pub(super) fn new(url: &Url) -> Self {
         Self {
             url: as_folder(url),
-            folders: vec![(String::new(), 0)],
+            folders: vec![Vec::new()],
             files: Vec::new(),
             left_out: Vec::new(),
-            here: String::new(),
-            depth: 0,
+            here: Vec::new(),
             listed: 0,
             most: MAX_ENTRIES,
+            path_bytes: 0,
+            odd: None,
         }
     }
 
     /// The path below the first folder of the next one to be listed: the empty path first, `None` at the end.
-    pub(super) fn next_folder(&mut self) -> Option<String> {
-        let (path, depth) = self.folders.pop()?;
-        self.here = if path.is_empty() { String::new() } else { format!("{path}/") };
-        self.depth = depth;
+    pub(super) fn next_folder(&mut self) -> Option<Vec<u8>> {
+        let path = self.folders.pop()?;
+        self.here.clone_from(&path);
+        if !path.is_empty() {
+            self.here.push(b'/');
+        }
         Some(path)
     }
 
@@ -56,14 +66,10 @@ impl Walk {
     ///
     /// # Errors
     /// `Unsupported` for a name that is none, for too many entries, and for folders that are too deep.
-    pub(super) fn folder(&mut self, name: &str) -> Result<()> {
-        let Some(path) = self.path(name)? else { return Ok(()) };
-        if self.depth == MAX_DEPTH {
-            return Err(self
-                .bad(&format!("folders are more than {MAX_DEPTH} deep"))
-                .hint("is there a link to a folder that it is in?"));
+    pub(super) fn folder(&mut self, name: impl AsRef<[u8]>) -> Result<()> {
+        if let Some(path) = self.path(name.as_ref())? {
+            self.folders.push(path);
         }
-        self.folders.push((path, self.depth + 1));
         Ok(())
     }
 
@@ -71,11 +77,15 @@ impl Walk {
     ///
     /// # Errors
     /// As [`Walk::folder`].
-    pub(super) fn file(&mut self, name: &str, known: impl FnOnce(Url) -> Remote) -> Result<()> {
-        if let Some(path) = self.path(name)? {
-            let remote = known(below(&self.url, &path));
-            self.files.push(Entry { path, remote });
-        }
+    pub(super) fn file(
+        &mut self,
+        name: impl AsRef<[u8]>,
+        known: impl FnOnce(Url) -> Remote,
+    ) -> Result<()> {
+        let Some(path) = self.path(name.as_ref())? else { return Ok(()) };
+        let remote = known(below_bytes(&self.url, &path));
+        let parts: Vec<_> = path.split(|b| *b == b'/').map(names::decode).collect();
+        self.files.push(Entry { path: parts.join("/"), remote });
         Ok(())
     }
 
@@ -84,17 +94,18 @@ impl Walk {
     /// # Errors
     /// As [`Walk::folder`].
     pub(super) fn leave_out(&mut self, name: &str, why: impl FnOnce(Url) -> Error) -> Result<()> {
-        if let Some(path) = self.path(name)? {
-            self.left_out.push(why(below(&self.url, &path)).into());
+        if let Some(path) = self.path(name.as_bytes())? {
+            self.left_out.push(why(below_bytes(&self.url, &path)).into());
         }
         Ok(())
     }
 
-    fn path(&mut self, name: &str) -> Result<Option<String>> {
-        if matches!(name, "" | "." | "..") {
+    fn path(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        if matches!(name, b"" | b"." | b"..") {
             return Ok(None);
         }
-        if name.contains(['/', '\0']) {
+        if name.iter().any(|b| matches!(b, b'/' | 0)) {
+            let name = String::from_utf8_lossy(name);
             return Err(self.bad(&format!("the server lists {name:?}, which is no name")));
         }
         self.listed += 1;
@@ -103,15 +114,36 @@ impl Walk {
                 .bad(&format!("it has more than {} entries", self.most))
                 .hint("fetch the folders in it one by one"));
         }
-        Ok(Some(format!("{}{name}", self.here)))
+        if std::str::from_utf8(name).is_err() {
+            let odd = self.odd.get_or_insert_with(|| (name.escape_ascii().to_string(), 0));
+            odd.1 += 1;
+        }
+        let path = [&self.here, name].concat();
+        self.path_bytes += path.len();
+        if path.len() > names::MAX_PATH || self.path_bytes > MAX_PATHS {
+            let most = names::MAX_PATH;
+            return Err(self
+                .bad(&format!("paths in it have more than {most} bytes, or too many in all"))
+                .hint("is there a link to a folder that it is in?"));
+        }
+        Ok(Some(path))
     }
 
     fn bad(&self, what: &str) -> Error {
-        let (host, path) = (self.url.host_str().unwrap_or_default(), self.url.path());
-        Error::new(Kind::Unsupported, format!("folder {path} at {host}: {what}"))
+        Error::new(Kind::Unsupported, format!("{}: {what}", self.place()))
+    }
+
+    fn place(&self) -> String {
+        format!("folder {} at {}", self.url.path(), self.url.host_str().unwrap_or_default())
     }
 
     pub(super) fn finish(mut self) -> Listing {
+        if let Some((name, count)) = &self.odd {
+            tracing::warn!(
+                "{}: {count} names are not UTF-8, such as \"{name}\"; they are kept as Latin-1 here",
+                self.place()
+            );
+        }
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.files.dedup_by(|a, b| a.path == b.path);
         let name = last_part(&self.url);
@@ -130,13 +162,13 @@ mod tests {
     #[test]
     fn folders_are_walked_and_files_are_sorted_with_their_urls() {
         let mut walk = walk();
-        assert_eq!(walk.next_folder().as_deref(), Some(""));
+        assert_eq!(walk.next_folder().as_deref(), Some(&b""[..]));
         walk.folder(".").unwrap();
         walk.folder("..").unwrap();
         walk.folder("b c").unwrap();
         walk.file("z#1", Remote::at).unwrap();
         walk.file("z#1", Remote::at).unwrap();
-        assert_eq!(walk.next_folder().as_deref(), Some("b c"));
+        assert_eq!(walk.next_folder().as_deref(), Some(&b"b c"[..]));
         walk.file("a", Remote::at).unwrap();
         assert_eq!(walk.next_folder(), None);
         let listing = walk.finish();
@@ -145,6 +177,19 @@ mod tests {
         let found: Vec<_> =
             listing.files.iter().map(|f| (f.path.as_str(), f.remote.url.as_str())).collect();
         assert_eq!(found, [("b c/a", "sftp://h/top/b%20c/a"), ("z#1", "sftp://h/top/z%231")]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf_8_are_asked_for_by_their_bytes() {
+        let mut walk = walk();
+        walk.next_folder();
+        walk.folder(b"\xe9t\xe9").unwrap();
+        walk.next_folder();
+        walk.file(b"na\xefve.txt", Remote::at).unwrap();
+        let files = walk.finish().files;
+        assert_eq!(files[0].path, "été/naïve.txt");
+        let asked = super::super::paths::path_bytes(&files[0].remote.url);
+        assert_eq!(asked, b"/top/\xe9t\xe9/na\xefve.txt");
     }
 
     #[test]
@@ -161,17 +206,20 @@ mod tests {
     #[test]
     fn endless_folders_come_to_an_end() {
         let mut deep = walk();
+        let mut depth = 0;
         let refused = loop {
             let Some(path) = deep.next_folder() else { panic!("no end") };
-            assert!(path.split('/').count() <= MAX_DEPTH, "{path}");
+            assert!(path.len() <= names::MAX_PATH);
             if let Err(error) = deep.folder("again") {
                 break error;
             }
+            depth += 1;
         };
-        assert!(refused.report().contains("64 deep"), "{}", refused.report());
+        assert!(depth > 500, "{depth}");
+        assert!(refused.report().contains("more than 3072 bytes"), "{}", refused.report());
         let mut wide = Walk { most: 10, ..walk() };
         wide.next_folder();
-        let refused = (0..).find_map(|n| wide.file(&format!("{n}"), Remote::at).err()).unwrap();
+        let refused = (0..).find_map(|n| wide.file(format!("{n}"), Remote::at).err()).unwrap();
         assert!(refused.report().contains("more than 10 entries"), "{}", refused.report());
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A home whose `.ssh` knows the server, which has one file.
-fn home(server: &SshServer) -> Bae {
+pub(crate) fn home(server: &SshServer) -> Bae {
     server.served.write("f.bin", b"here");
     let bae = Bae::new();
     let ssh = bae.home().join(".ssh");
@@ -77,7 +77,7 @@ fn the_users_settings_say_where_a_host_is_and_who_we_are_there() {
 }
 
 /// An agent, which holds no key yet.
-fn agent(socket: &Path) -> Process {
+pub(crate) fn agent(socket: &Path) -> Process {
     let mut command = Command::new("ssh-agent");
     command.arg("-D").arg("-a").arg(socket);
     let agent = Process::start("ssh-agent", &command);

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result},
     protocols::{
         FetchOptions,
-        paths::{decoded_path, host},
+        paths::{host, path_bytes},
     },
 };
 
@@ -105,15 +105,23 @@ impl fmt::Debug for Address {
 }
 
 /// The path as commands have it: relative to where a login begins, absolute after a doubled slash (`ftp://h//etc/x`).
-/// A transfer type at its end (`;type=i`) says nothing: files are fetched as they are.
+/// Bytes, since names may be in any encoding. A transfer type at its end (`;type=i`) says nothing: files are fetched as
+/// they are.
 ///
 /// # Errors
 /// `InvalidInput` for what is no line of FTP.
-pub(super) fn path(url: &Url) -> Result<String> {
-    let path = decoded_path(url)?;
-    let path = path.strip_prefix('/').unwrap_or(&path);
-    let plain = [";type=i", ";type=a", ";type=d"].iter().find_map(|t| path.strip_suffix(t));
-    Ok(plain.unwrap_or(path).to_owned())
+pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
+    let path = path_bytes(url);
+    if path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        let host = url.host_str().unwrap_or_default();
+        let text = format!("the path of a URL of {host} has a line break in it");
+        return Err(Error::new(Kind::InvalidInput, text)
+            .because("it would be a second command for an FTP server"));
+    }
+    let path = path.strip_prefix(b"/").unwrap_or(&path);
+    let types = [&b";type=i"[..], b";type=a", b";type=d"];
+    let plain = types.iter().find_map(|end| path.strip_suffix(*end));
+    Ok(plain.unwrap_or(path).to_vec())
 }
 
 #[cfg(test)]
@@ -164,7 +172,17 @@ mod tests {
             ("ftp://h/x.bin;type=i", "x.bin"),
             ("ftp://h", ""),
         ] {
-            assert_eq!(path(&Url::parse(url).unwrap()).unwrap(), wanted, "{url}");
+            let found = path(&Url::parse(url).unwrap()).unwrap();
+            assert_eq!(String::from_utf8(found).unwrap(), wanted, "{url}");
+        }
+        assert_eq!(path(&Url::parse("ftp://h/na%EFve").unwrap()).unwrap(), b"na\xefve");
+    }
+
+    #[test]
+    fn a_path_is_never_a_second_command() {
+        for url in ["ftp://h/a%0d%0aDELE%20b", "ftp://h/a%0AX", "ftp://h/a%00"] {
+            let error = path(&Url::parse(url).unwrap()).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput, "{url}");
         }
     }
 }

@@ -1,15 +1,16 @@
 //! The bytes of a range as they come, and the end of the transfer.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use tokio::io::AsyncReadExt;
 
 use super::{
+    address::Address,
     errors::lost,
     pool::Pool,
-    session::{Data, Session},
+    session::{IN_STEP, Session, Size, Transfer},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -21,39 +22,44 @@ const BUFFER: usize = 256 << 10;
 /// Less than this is not worth a read.
 const LEAST: usize = 32 << 10;
 
+/// What a transfer is to bring.
+pub(super) struct Order {
+    /// What the error names.
+    pub(super) subject: String,
+    pub(super) address: Address,
+    pub(super) path: Vec<u8>,
+    /// Bytes still to come; `None` is as many as there are.
+    pub(super) left: Option<u64>,
+    /// The length of the file, where the range goes to its end: the server ends the transfer by itself.
+    pub(super) ends_at: Option<u64>,
+}
+
 /// A transfer under way. Dropped, the data connection is closed and the session goes back to the pool.
 pub(super) struct Body {
     pool: Arc<Pool>,
     session: Option<Session>,
-    data: Option<Data>,
-    /// What the error names.
-    subject: String,
-    /// Bytes still to come; `None` is as many as there are.
-    left: Option<u64>,
-    /// Nothing follows the range, so the server ends the transfer by itself.
-    to_the_end: bool,
+    transfer: Option<Transfer>,
+    order: Order,
     buffer: BytesMut,
+}
+
+/// What comes after the last byte of a file.
+enum After {
+    Nothing,
+    More,
+    /// That is not told in time.
+    Unknown,
 }
 
 impl Body {
     pub(super) fn new(
         pool: &Arc<Pool>,
         session: Session,
-        data: Data,
-        subject: String,
-        left: Option<u64>,
-        to_the_end: bool,
+        transfer: Transfer,
+        order: Order,
     ) -> Self {
-        let (session, data) = (Some(session), Some(data));
-        Self {
-            pool: pool.clone(),
-            session,
-            data,
-            subject,
-            left,
-            to_the_end,
-            buffer: BytesMut::new(),
-        }
+        let (session, transfer) = (Some(session), Some(transfer));
+        Self { pool: Arc::clone(pool), session, transfer, order, buffer: BytesMut::new() }
     }
 
     pub(super) fn stream(self) -> ByteStream {
@@ -64,65 +70,120 @@ impl Body {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.left == Some(0) {
-            self.finish().await;
+        let (Some(session), Some(transfer)) = (&self.session, &mut self.transfer) else {
+            return Ok(None);
+        };
+        if self.order.left == Some(0) {
             return Ok(None);
         }
-        let (Some(session), Some(data)) = (&self.session, &mut self.data) else { return Ok(None) };
         if self.buffer.capacity() < LEAST {
             self.buffer = BytesMut::with_capacity(BUFFER);
         }
-        let subject = &self.subject;
-        let buffer = &mut self.buffer;
-        let read = async { data.read_buf(buffer).await.map_err(|e| lost(subject.clone(), e)) };
+        let subject = &self.order.subject;
+        let read = read(transfer, &mut self.buffer, subject);
         let n = session.patience().answer(|| subject.clone(), read).await?;
         if n == 0 {
             return self.ended().await;
         }
         let mut bytes = self.buffer.split();
-        if let Some(left) = &mut self.left {
+        let mut more = false;
+        if let Some(left) = &mut self.order.left {
             let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
+            more = bytes.len() > wanted;
             bytes.truncate(wanted);
             *left -= bytes.len() as u64;
+        }
+        if let (Some(0), Some(len)) = (self.order.left, self.order.ends_at) {
+            // Before the last bytes are handed on: nobody may ask for more than them.
+            self.finish(len, more).await?;
         }
         Ok(Some(bytes.freeze()))
     }
 
     /// The server has closed the data connection. Whether that was all, it says on the other one.
     async fn ended(&mut self) -> Result<Option<Bytes>> {
-        let (Some(mut session), Some(data)) = (self.session.take(), self.data.take()) else {
+        let (Some(mut session), Some(transfer)) = (self.session.take(), self.transfer.take())
+        else {
             return Ok(None);
         };
-        session.end(data).await.map_err(|e| e.within(&self.subject))?;
+        session.end(transfer).await.map_err(|e| e.within(&self.order.subject))?;
         self.pool.give(session);
-        match self.left {
+        match self.order.left {
             None => Ok(None),
-            Some(left) => Err(Error::new(Kind::Corrupt, self.subject.clone())
+            Some(left) => Err(Error::new(Kind::Corrupt, self.order.subject.clone())
                 .because(format!("the file ended {left} bytes before it should"))),
         }
     }
 
-    /// All that was wanted is here, so nothing that is wrong from here on matters to anybody but the session.
-    async fn finish(&mut self) {
-        if !self.to_the_end {
-            return;
-        }
-        let (Some(mut session), Some(data)) = (self.session.take(), self.data.take()) else {
-            return;
+    /// All that was wanted is here, and it is the end of the file: nothing may follow, unless the file has grown.
+    async fn finish(&mut self, len: u64, more: bool) -> Result<()> {
+        let (Some(mut session), Some(mut transfer)) = (self.session.take(), self.transfer.take())
+        else {
+            return Ok(());
         };
-        if session.end(data).await.is_ok() {
-            self.pool.give(session);
+        let after = if more { After::More } else { self.after(&mut transfer).await };
+        match after {
+            After::Nothing => {
+                let ended = tokio::time::timeout(IN_STEP, session.end(transfer)).await;
+                if matches!(ended, Ok(Ok(_))) {
+                    self.pool.give(session);
+                }
+                Ok(())
+            }
+            After::Unknown => {
+                self.hang_up(session, transfer);
+                Ok(())
+            }
+            After::More => {
+                self.hang_up(session, transfer);
+                self.has_grown(len).await
+            }
         }
+    }
+
+    async fn after(&mut self, transfer: &mut Transfer) -> After {
+        self.buffer.reserve(1);
+        let read = read(transfer, &mut self.buffer, &self.order.subject);
+        match tokio::time::timeout(IN_STEP, read).await {
+            Ok(Ok(0)) => After::Nothing,
+            Ok(Ok(_)) => After::More,
+            _ => After::Unknown,
+        }
+    }
+
+    fn hang_up(&self, mut session: Session, transfer: Transfer) {
+        // First this, so that the server hears of it.
+        drop(transfer);
+        session.doubtful = true;
+        self.pool.give(session);
+    }
+
+    /// More came than the file has bytes by what its server says.
+    async fn has_grown(&self, len: u64) -> Result<()> {
+        let mut session = self.pool.take(&self.order.address).await?;
+        let now = session.size(&self.order.path).await?;
+        self.pool.give(session);
+        if matches!(now, Size::Is(now) if now > len) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Corrupt, self.order.subject.clone()).because(format!(
+            "the server says that the file has {len} bytes, and sends more than it should"
+        )))
+    }
+}
+
+/// Some bytes; 0 at the end. TLS that ends without a farewell is an end too: the reply says whether that was all.
+async fn read(transfer: &mut Transfer, buffer: &mut BytesMut, subject: &str) -> Result<usize> {
+    match transfer.data.read_buf(buffer).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read.map_err(|e| lost(subject, e)),
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // First this, so that the server hears of it.
-        drop(self.data.take());
-        if let Some(mut session) = self.session.take() {
-            session.doubtful = true;
-            self.pool.give(session);
+        if let (Some(session), Some(transfer)) = (self.session.take(), self.transfer.take()) {
+            self.hang_up(session, transfer);
         }
     }
 }

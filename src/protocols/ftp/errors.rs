@@ -2,41 +2,111 @@
 
 use std::io;
 
-use suppaftp::{FtpError, types::Response};
-
+use super::{
+    control::Broken,
+    reply::{NoReply, Reply},
+};
 use crate::{
     error::{Error, Kind},
-    protocols::{paths::said, tls},
+    protocols::tls,
 };
 
-/// `doing` names what was done, to what, and where.
-pub(super) fn failure(doing: impl Into<String>, error: FtpError) -> Error {
-    match error {
-        FtpError::UnexpectedResponse(reply) => {
-            let (kind, hint) = verdict(&reply);
-            let error = Error::new(kind, doing).because(text(&reply));
-            hint.into_iter().fold(error, Error::hint)
-        }
-        FtpError::ConnectionError(e) => lost(doing, e),
-        FtpError::SecureError(why) => Error::new(Kind::Network, doing).because(why),
+/// A command that was refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// What was done, to what, and where.
+    doing: String,
+    /// The command, without its argument, which may be a password.
+    command: String,
+    reply: Reply,
+    /// What was answered to another command that would have done as well.
+    before: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(doing: String, command: &str, reply: Reply) -> Self {
+        Self { doing, command: command.to_owned(), reply, before: None }
+    }
+
+    /// The same, after `other` was refused too.
+    pub(super) fn after(self, other: &Self) -> Self {
+        Self { before: Some(other.answered()), ..self }
+    }
+
+    pub(super) fn is_of(&self, command: &str) -> bool {
+        self.command == command
+    }
+
+    /// Whether there is no such file, or none that we may see: servers give one answer for both.
+    pub(super) fn is_not_there(&self) -> bool {
+        matches!(self.reply.code, 550 | 551)
+    }
+
+    /// Whether the server does not have the command, or not with such an argument.
+    pub(super) fn is_unknown_command(&self) -> bool {
+        matches!(self.reply.code, 202 | 500..=504 | 522)
+    }
+
+    /// Whether a listing is refused because there is nothing to list.
+    pub(super) fn says_empty(&self) -> bool {
+        let words = self.reply.words();
+        let nothing =
+            ["no files", "no such file", "not found", "empty", "no members", "no entries"];
+        matches!(self.reply.code, 450 | 550) && nothing.iter().any(|text| words.contains(text))
+    }
+
+    fn answered(&self) -> String {
+        format!("{} answered {}", self.command, self.reply.said())
+    }
+
+    /// As an error about too many connections: the same login is in already.
+    pub(super) fn one_too_many(self) -> Error {
+        Error::new(Kind::RateLimited, self.doing.clone())
+            .because(format!("{}, while another connection has the same login", self.answered()))
+            .hint(FEWER)
+    }
+
+    /// As an error about a server that serves nobody now: nothing was asked of it yet.
+    pub(super) fn not_now(self) -> Error {
+        Error::new(Kind::Unavailable, self.doing.clone()).because(self.answered())
+    }
+
+    /// As an error of this kind.
+    pub(super) fn of_kind(self, kind: Kind) -> Error {
+        Error::new(kind, self.doing.clone()).because(self.answered())
+    }
+}
+
+const FEWER: &str = "fewer connections at once may help (-x)";
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let (kind, hint) = verdict(&refusal.reply);
+        let answered = refusal.answered();
+        let why = refusal.before.map_or(answered.clone(), |before| format!("{before}; {answered}"));
+        let error = Error::new(kind, refusal.doing).because(why);
+        hint.into_iter().fold(error, Error::hint)
+    }
+}
+
+/// There is no reply. `doing` names what was done, to what, and where.
+pub(super) fn broken(doing: impl Into<String>, broken: Broken) -> Error {
+    match broken {
+        Broken::Io(e) => lost(doing, e),
         // A server that is out of step, or no FTP server at all.
-        FtpError::BadResponse => Error::new(Kind::Unavailable, doing)
-            .because("the server answered something that is not FTP"),
-        other => Error::new(Kind::Internal, doing).because(other),
+        Broken::NoReply(NoReply::Foreign(said)) => Error::new(Kind::Unavailable, doing)
+            .because(format!("the server answered something that is not FTP: {said:?}")),
+        Broken::NoReply(NoReply::TooLong) => {
+            Error::new(Kind::Unsupported, doing).because("an answer of the server has no end")
+        }
     }
 }
 
 /// A connection that broke: whatever the system calls it, it may work the next time.
 pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
-    // Of a TLS handshake.
-    if let Some(told) = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        let error = Error::new(told.kind(), doing).because(told.report());
-        return told.hint_text().into_iter().fold(error, Error::hint);
-    }
     let kind = match e.kind() {
-        // What we would have sent is no command; what came is more than any server has to say.
+        // What we would have sent is no command.
         io::ErrorKind::InvalidInput => Kind::InvalidInput,
-        io::ErrorKind::InvalidData if !is_tls(&e) => Kind::Unsupported,
         _ => Kind::Network,
     };
     match kind {
@@ -45,46 +115,23 @@ pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
     }
 }
 
-fn is_tls(e: &io::Error) -> bool {
-    e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-}
-
-/// Whether the server does not have the command, or not with such an argument.
-pub(super) fn is_unknown_command(error: &FtpError) -> bool {
-    matches!(reply_code(error), Some(500..=504 | 522))
-}
-
-/// Whether there is no such file, or none that we may see: servers give one answer for both.
-pub(super) fn is_not_there(error: &FtpError) -> bool {
-    matches!(reply_code(error), Some(550 | 551))
-}
-
-pub(super) fn reply_code(error: &FtpError) -> Option<u32> {
-    if let FtpError::UnexpectedResponse(reply) = error { code(reply) } else { None }
-}
-
-/// The three digits; the library has no name for all of them.
-fn code(reply: &Response) -> Option<u32> {
-    std::str::from_utf8(reply.body.get(..3)?).ok()?.parse().ok()
-}
-
-fn text(reply: &Response) -> String {
-    format!("answered {}", said(&String::from_utf8_lossy(&reply.body)))
+/// A connection on which TLS did not come about.
+pub(super) fn no_tls(doing: impl Into<String>, e: io::Error) -> Error {
+    let told = tls::handshake(&e);
+    let error = Error::new(told.kind(), doing).because(told.report());
+    told.hint_text().into_iter().fold(error, Error::hint)
 }
 
 /// The table: what an answer means, and what to do about it.
-fn verdict(reply: &Response) -> (Kind, Option<&'static str>) {
-    let words = String::from_utf8_lossy(&reply.body).to_lowercase();
+fn verdict(reply: &Reply) -> (Kind, Option<&'static str>) {
+    let words = reply.words();
     let says = |some: &[&str]| some.iter().any(|word| words.contains(word));
-    let full = says(&["too many", "maximum", "limit"]);
-    match code(reply).unwrap_or_default() {
-        421 => (Kind::Unavailable, Some("fewer connections at once may help (-x)")),
-        430 | 530 | 532 | 331 | 332 if full => {
-            (Kind::RateLimited, Some("fewer connections at once may help (-x)"))
-        }
-        430 | 530 | 532 | 331 | 332 => {
-            (Kind::Unauthenticated, Some("give the user and the password: -u USER"))
-        }
+    let full = says(&["too many", "maximum", "limit", "simultaneous", "only one", "restricted to"]);
+    match reply.code {
+        421 => (Kind::Unavailable, Some(FEWER)),
+        430 | 530 | 532 | 331 | 332 if full => (Kind::RateLimited, Some(FEWER)),
+        332 | 532 => (Kind::Unauthenticated, Some("the server wants an account (ACCT) as well")),
+        430 | 530 | 331 => (Kind::Unauthenticated, Some("give the user and the password: -u USER")),
         // Asked for TLS, or for it on the data connections too.
         522 | 534 | 536 => (Kind::Unsupported, Some("ftpes:// asks for TLS")),
         550 if says(&["permission", "denied", "not allowed", "forbidden"]) => {
@@ -103,13 +150,10 @@ fn verdict(reply: &Response) -> (Kind, Option<&'static str>) {
 
 #[cfg(test)]
 mod tests {
-    use suppaftp::Status;
-
     use super::*;
 
-    fn kind(answer: &str) -> Kind {
-        let reply = Response::new(Status::Unknown, answer.as_bytes().to_vec());
-        failure("get x", FtpError::UnexpectedResponse(reply)).kind()
+    fn refused(answer: &str) -> Error {
+        Refusal::new("get x".into(), "RETR", Reply::of(answer)).into()
     }
 
     #[test]
@@ -119,6 +163,9 @@ mod tests {
             ("530 Login incorrect.\r\n", Kind::Unauthenticated),
             ("530 Sorry, the maximum number of clients is reached\r\n", Kind::RateLimited),
             ("530 Too many users\r\n", Kind::RateLimited),
+            ("530 Your account is restricted to 1 simultaneous logins.\r\n", Kind::RateLimited),
+            ("530 This server allows only one login per user.\r\n", Kind::RateLimited),
+            ("332 Need account\r\n", Kind::Unauthenticated),
             ("550 Failed to open file.\r\n", Kind::NotFound),
             ("551 File not available\r\n", Kind::NotFound),
             ("550 Permission denied.\r\n", Kind::PermissionDenied),
@@ -130,15 +177,33 @@ mod tests {
             ("553 Name not allowed\r\n", Kind::PermissionDenied),
             ("200 fine\r\n", Kind::Internal),
         ] {
-            assert_eq!(kind(answer), wanted, "{answer}");
+            assert_eq!(refused(answer).kind(), wanted, "{answer}");
         }
     }
 
     #[test]
-    fn what_a_server_says_is_told_on_one_line() {
-        let reply = Response::new(Status::Unknown, b"550-no\r\n550 such file\r\n".to_vec());
-        let error = failure("get x", FtpError::UnexpectedResponse(reply));
-        assert_eq!(error.report(), "get x: answered 550-no  550 such file");
+    fn an_error_names_the_command_that_was_answered() {
+        assert_eq!(
+            refused("550-no\r\n550 such file\r\n").report(),
+            "get x: RETR answered 550-no 550 such file"
+        );
+        let first = Refusal::new("get x".into(), "EPSV", Reply::of("425 no"));
+        let second = Refusal::new("get x".into(), "PASV", Reply::of("502 no"));
+        let both = Error::from(second.after(&first)).report();
+        assert_eq!(both, "get x: EPSV answered 425 no; PASV answered 502 no");
+    }
+
+    #[test]
+    fn an_empty_folder_is_told_from_one_that_may_not_be_listed() {
+        let says_empty =
+            |answer| Refusal::new("list".into(), "LIST", Reply::of(answer)).says_empty();
+        for answer in ["450 No files found", "550 No such file or directory.", "450 /x: not found"]
+        {
+            assert!(says_empty(answer), "{answer}");
+        }
+        for answer in ["550 Permission denied", "450 File busy", "550 Failed", "451 No files"] {
+            assert!(!says_empty(answer), "{answer}");
+        }
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Folders: `MLSD` where the server has it, else `LIST`, which is meant for people.
 //!
-//! `LIST` says when a file was changed to the minute or the day, in a time zone of the server's choosing, so each file's
-//! date is asked for: a round trip each, which is why files beyond [`DATED`] go without. Its links may point anywhere: one
-//! that has a length is a file, others are passed over.
+//! What a line leaves open is asked: `SIZE` tells files, `CWD` folders. A line that is not understood may be a name
+//! alone, and is asked for as one; if it is none, it is an error that quotes the line, so that nothing is left out in
+//! silence. `LIST` says when a file was changed to the minute or the day, in a time zone of the server's choosing, so each
+//! file's date is asked for: a round trip each, which is why files beyond [`DATED`] go without. Links may point anywhere:
+//! one that has a length is a file, one to a folder is passed over.
 
-use suppaftp::list::{File, ListParser};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::{
-    errors::lost,
-    session::{Answer, Data, Session, remote, stamp},
+    errors::{Refusal, lost},
+    list_line,
+    listing::{Child, Line, facts},
+    session::{Answer, Session, Size, Transfer, remote, show},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -21,17 +24,16 @@ const DATED: usize = 1000;
 /// The longest line: a path of 4 KiB, and what is said of it.
 const LINE: u64 = 8 << 10;
 
-/// What a line of a listing is about.
-#[derive(Debug, PartialEq, Eq)]
-enum Child {
-    Folder(String),
-    File {
-        name: String,
-        len: Option<u64>,
-        modified: Option<String>,
-    },
-    /// To what, only a question can tell.
-    Link(String),
+/// A listing under way.
+pub(super) struct Folders<'a> {
+    session: &'a mut Session,
+    /// Where the first folder is, without a slash at its end.
+    top: Vec<u8>,
+    /// The folder that is listed now.
+    here: Vec<u8>,
+    mlsd: bool,
+    /// Dates that may still be asked for.
+    undated: usize,
 }
 
 /// All files below the folder that the session is in.
@@ -39,205 +41,224 @@ enum Child {
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
 pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) -> Result<Listing> {
-    let top = session.here().await?;
-    let top = top.trim_end_matches('/').to_owned();
-    let mut mlsd = session.features().await?.mlsd;
-    let mut undated = DATED;
+    let mut top = session.here().await?;
+    while top.ends_with(b"/") {
+        top.pop();
+    }
+    let mlsd = session.features().await?.mlsd;
+    let mut folders = Folders { session, top, here: Vec::new(), mlsd, undated: DATED };
     while let Some(path) = walk.next_folder() {
-        if !path.is_empty()
-            && let Answer::Refused(refusal) = session.enter(&format!("{top}/{path}")).await?
-        {
-            return Err(refusal.into());
+        if !path.is_empty() {
+            folders.here = [&folders.top, &b"/"[..], &path].concat();
+            folders.go_back().await?;
         }
-        for child in children(session, &mut mlsd).await? {
-            let child = asked(session, child, &mut undated).await?;
-            match child {
+        for line in folders.children().await? {
+            match folders.asked(line).await? {
                 Some(Child::Folder(name)) => walk.folder(&name)?,
                 Some(Child::File { name, len, modified }) => {
-                    walk.file(&name, |url| remote(url, len, modified, ranges))?
+                    walk.file(&name, |url| remote(url, len, modified, ranges))?;
                 }
-                Some(Child::Link(_)) | None => {}
+                Some(Child::Link(_) | Child::Unknown(_)) | None => {}
             }
         }
     }
     Ok(walk.finish())
 }
 
-/// What a line left open; `None` for what is no file.
-async fn asked(session: &mut Session, child: Child, undated: &mut usize) -> Result<Option<Child>> {
-    let (name, len) = match child {
-        Child::File { name, len, modified: None } => (name, len),
-        Child::Link(name) => {
-            let Some(len) = session.size(&name).await? else { return Ok(None) };
-            (name, Some(len))
-        }
-        child => return Ok(Some(child)),
-    };
-    let mut modified = None;
-    if *undated > 0 {
-        *undated -= 1;
-        modified = session.modified(&name).await?;
-    }
-    Ok(Some(Child::File { name, len, modified }))
-}
-
-/// What is in the folder that the session is in.
-async fn children(session: &mut Session, mlsd: &mut bool) -> Result<Vec<Child>> {
-    if *mlsd {
-        match session.begin("MLSD", 0).await? {
-            Answer::Is(data) => return read(session, data, facts).await,
-            Answer::Refused(refusal) if refusal.is_unknown_command() => *mlsd = false,
-            Answer::Refused(refusal) => return Err(refusal.into()),
-        }
-    }
-    // Hidden files too, where the server knows the flag; others take it for a name that is not there.
-    for command in ["LIST -a", "LIST"] {
-        match session.begin(command, 0).await? {
-            Answer::Is(data) => {
-                let children = read(session, data, line).await?;
-                if !children.is_empty() {
-                    return Ok(children);
-                }
-            }
-            Answer::Refused(_) if command != "LIST" => {}
-            // So some say that a folder is empty.
-            Answer::Refused(refusal) if refusal.is_not_there() => return Ok(Vec::new()),
-            Answer::Refused(refusal) => return Err(refusal.into()),
-        }
-    }
-    Ok(Vec::new())
-}
-
-async fn read(
-    session: &mut Session,
-    data: Data,
-    parse: fn(&str) -> Option<Child>,
-) -> Result<Vec<Child>> {
-    let subject = format!("a listing of {}", session.address);
-    let bad = |what: &str| Error::new(Kind::Unsupported, subject.clone()).because(what);
-    let mut data = BufReader::new(data);
-    let mut found = Vec::new();
-    let mut buffer = Vec::new();
-    loop {
-        buffer.clear();
-        let read = async {
-            let read = (&mut data).take(LINE).read_until(b'\n', &mut buffer).await;
-            match read {
-                // TLS that ends without a farewell: the answer on the other connection says whether that was all.
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
-                read => read.map_err(|e| lost(subject.clone(), e)),
-            }
+impl Folders<'_> {
+    /// Into the folder that is listed now.
+    async fn go_back(&mut self) -> Result<()> {
+        let here: &[u8] = match (&self.here[..], &self.top[..]) {
+            ([], []) => b"/",
+            ([], top) => top,
+            (here, _) => here,
         };
-        if session.patience().answer(|| subject.clone(), read).await? == 0 {
-            break;
+        match self.session.enter(here).await? {
+            Answer::Is(()) => Ok(()),
+            Answer::Refused(refusal) => Err(refusal.into()),
         }
-        if !buffer.ends_with(b"\n") && buffer.len() as u64 == LINE {
-            return Err(bad("a line of it is endless"));
-        }
-        let text = std::str::from_utf8(&buffer).map_err(|_| {
-            bad("names in it are not UTF-8").hint("fetch the files one by one, or rename them")
-        })?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        if found.len() > crate::protocols::MAX_ENTRIES {
-            return Err(bad("it has too many lines"));
-        }
-        found.extend(parse(text));
     }
-    session.end(data.into_inner()).await?;
-    Ok(found)
+
+    /// What a line left open; `None` for what is no file.
+    async fn asked(&mut self, line: Told) -> Result<Option<Child>> {
+        let (name, len, modified) = match line {
+            Told::Child(Child::File { name, len, modified }) => (name, len, modified),
+            Told::Child(Child::Folder(name)) => {
+                return Ok(Some(Child::Folder(self.trimmed_folder(name).await?)));
+            }
+            Told::Child(Child::Link(name)) => match self.session.size(&name).await? {
+                Size::Is(len) => (name, Some(len), None),
+                // A folder, or nothing.
+                Size::NotThere => return Ok(None),
+                Size::Unknown if self.is_folder(&name).await? => return Ok(None),
+                Size::Unknown => (name, None, None),
+            },
+            Told::Child(Child::Unknown(name)) => match self.kind_of(&name).await? {
+                Some(Child::File { name, len, modified }) => (name, len, modified),
+                Some(folder) => return Ok(Some(folder)),
+                None => return Err(self.unread(&name)),
+            },
+            Told::Unread(line) => match self.kind_of(&line).await? {
+                Some(Child::File { name, len, modified }) => (name, len, modified),
+                Some(folder) => return Ok(Some(folder)),
+                None => return Err(self.unread(&line)),
+            },
+        };
+        self.file(name, len, modified).await.map(Some)
+    }
+
+    /// A file with all that can be found out of it.
+    async fn file(
+        &mut self,
+        mut name: Vec<u8>,
+        mut len: Option<u64>,
+        mut modified: Option<String>,
+    ) -> Result<Child> {
+        if !self.mlsd && name.starts_with(b" ") {
+            // Some servers have more than one space before the name.
+            let bare = name.trim_ascii_start().to_vec();
+            let exact = self.session.size(&name).await?;
+            if exact.len().is_none() && self.session.size(&bare).await?.len().is_some() {
+                name = bare;
+            }
+        }
+        if len.is_none() {
+            len = self.session.size(&name).await?.len();
+        }
+        if len == Some(0) {
+            len = match self.session.is_empty(&name).await? {
+                Answer::Is(true) => Some(0),
+                Answer::Is(false) => None,
+                // Whoever fetches it is told why.
+                Answer::Refused(_) => None,
+            };
+        }
+        if modified.is_none() && self.undated > 0 {
+            self.undated -= 1;
+            modified = self.session.modified(&name).await?;
+        }
+        Ok(Child::File { name, len, modified })
+    }
+
+    async fn trimmed_folder(&mut self, name: Vec<u8>) -> Result<Vec<u8>> {
+        if self.mlsd || !name.starts_with(b" ") || self.is_folder(&name).await? {
+            return Ok(name);
+        }
+        let bare = name.trim_ascii_start().to_vec();
+        Ok(if self.is_folder(&bare).await? { bare } else { name })
+    }
+
+    /// What is called so, if anything is.
+    async fn kind_of(&mut self, name: &[u8]) -> Result<Option<Child>> {
+        if name.contains(&0) || matches!(name, b"." | b"..") {
+            return Ok(None);
+        }
+        let name = name.to_vec();
+        if let Size::Is(len) = self.session.size(&name).await? {
+            return Ok(Some(Child::File { name, len: Some(len), modified: None }));
+        }
+        if self.is_folder(&name).await? {
+            return Ok(Some(Child::Folder(name)));
+        }
+        // A server that tells no lengths may tell dates.
+        let modified = self.session.modified(&name).await?;
+        Ok(modified.map(|date| Child::File { name, len: None, modified: Some(date) }))
+    }
+
+    async fn is_folder(&mut self, name: &[u8]) -> Result<bool> {
+        if let Answer::Refused(_) = self.session.enter(name).await? {
+            return Ok(false);
+        }
+        self.go_back().await?;
+        Ok(true)
+    }
+
+    fn unread(&self, line: &[u8]) -> Error {
+        let place = match &self.here[..] {
+            [] => String::new(),
+            here => format!(" of {}", show(here)),
+        };
+        let text = format!("a listing{place} on {}", self.session.address);
+        Error::new(Kind::Unsupported, text)
+            .because(format!("the line {} is not understood", show(line)))
+            .hint("fetch the files one by one")
+    }
+
+    /// What is in the folder that the session is in.
+    async fn children(&mut self) -> Result<Vec<Told>> {
+        if self.mlsd {
+            match self.session.begin("MLSD", b"", 0).await? {
+                Answer::Is(transfer) => return self.read(transfer, facts).await,
+                Answer::Refused(refusal) if refusal.is_unknown_command() => self.mlsd = false,
+                Answer::Refused(refusal) => return nothing_or(refusal),
+            }
+        }
+        // Hidden files too, where the server knows the flag; others take it for a name.
+        if let Answer::Is(transfer) = self.session.begin("LIST", b"-a", 0).await? {
+            let told = self.read(transfer, list_line::read).await?;
+            if !told.is_empty() && !told.iter().any(|line| matches!(line, Told::Unread(_))) {
+                return Ok(told);
+            }
+        }
+        match self.session.begin("LIST", b"", 0).await? {
+            Answer::Is(transfer) => self.read(transfer, list_line::read).await,
+            Answer::Refused(refusal) => nothing_or(refusal),
+        }
+    }
+
+    async fn read(&mut self, transfer: Transfer, parse: fn(&[u8]) -> Line) -> Result<Vec<Told>> {
+        let subject = format!("a listing of {}", self.session.address);
+        let bad = |what: &str| Error::new(Kind::Unsupported, subject.clone()).because(what);
+        let patience = self.session.patience();
+        let mut transfer = transfer;
+        let mut data = BufReader::new(&mut transfer.data);
+        let mut found = Vec::new();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = async {
+                match (&mut data).take(LINE).read_until(b'\n', &mut line).await {
+                    // TLS that ends without a farewell: the answer on the other connection says whether that was all.
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
+                    read => read.map_err(|e| lost(subject.clone(), e)),
+                }
+            };
+            if patience.answer(|| subject.clone(), read).await? == 0 {
+                break;
+            }
+            if !line.ends_with(b"\n") && line.len() as u64 == LINE {
+                return Err(bad("a line of it is endless"));
+            }
+            if found.len() > crate::protocols::MAX_ENTRIES {
+                return Err(bad("it has too many lines"));
+            }
+            while line.ends_with(b"\n") || line.ends_with(b"\r") {
+                line.pop();
+            }
+            match parse(&line) {
+                Line::Is(child) => found.push(Told::Child(child)),
+                Line::Nothing => {}
+                Line::Unread => found.push(Told::Unread(line.clone())),
+            }
+        }
+        let reply = self.session.end(transfer).await?;
+        // vsftpd: "226 Transfer done (but failed to open directory)."
+        match reply.filter(|reply| reply.words().contains("failed to open")) {
+            Some(reply) => Err(Error::new(Kind::PermissionDenied, subject)
+                .because(format!("the server answered {}", reply.said()))),
+            None => Ok(found),
+        }
+    }
 }
 
-/// A line of `MLSD`: `type=file;size=5;modify=20260101000000; name`. `None` for what is neither a file nor a folder.
-fn facts(line: &str) -> Option<Child> {
-    let (facts, name) = line.split_once(' ')?;
-    let (mut kind, mut len, mut modified) = (String::new(), None, None);
-    for fact in facts.split(';') {
-        let Some((key, value)) = fact.split_once('=') else { continue };
-        match key.to_ascii_lowercase().as_str() {
-            "type" => kind = value.to_ascii_lowercase(),
-            "size" => len = value.parse().ok(),
-            "modify" => modified = stamp(value),
-            _ => {}
-        }
-    }
-    let name = name.to_owned();
-    match kind.as_str() {
-        "file" => Some(Child::File { name, len, modified }),
-        "dir" => Some(Child::Folder(name)),
-        // `OS.unix=slink:/where`, in several spellings.
-        link if link.contains("link") => Some(Child::Link(name)),
-        _ => None,
-    }
+/// What a line told.
+enum Told {
+    Child(Child),
+    /// The line itself.
+    Unread(Vec<u8>),
 }
 
-/// A line of `LIST`, as Unix or DOS would write it. `None` for all others: sums, pipes, devices.
-fn line(line: &str) -> Option<Child> {
-    let file: File = ListParser::parse_posix(line).or_else(|_| ListParser::parse_dos(line)).ok()?;
-    let name = file.name().to_owned();
-    Some(if file.is_directory() {
-        Child::Folder(name)
-    } else if file.is_symlink() {
-        Child::Link(name)
-    } else {
-        Child::File { name, len: Some(file.size() as u64), modified: None }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(name: &str, len: Option<u64>, modified: Option<&str>) -> Option<Child> {
-        Some(Child::File { name: name.into(), len, modified: modified.map(str::to_owned) })
-    }
-
-    fn folder(name: &str) -> Option<Child> {
-        Some(Child::Folder(name.into()))
-    }
-
-    #[test]
-    fn facts_of_real_servers_are_read() {
-        for (line, wanted) in [
-            (
-                "modify=20261127030405;perm=adfr;size=5;type=file;unique=1;UNIX.mode=0644; a b;c.bin",
-                file("a b;c.bin", Some(5), Some("20261127030405")),
-            ),
-            (
-                "Type=file;Size=1;Modify=20261127030405.123; x",
-                file("x", Some(1), Some("20261127030405")),
-            ),
-            ("type=dir;modify=20261127030405; d", folder("d")),
-            ("type=cdir;; .", None),
-            ("type=pdir; ..", None),
-            ("type=OS.unix=slink:/etc; etc", Some(Child::Link("etc".into()))),
-            ("type=file; no length", file("no length", None, None)),
-            ("garbage", None),
-        ] {
-            assert_eq!(facts(line), wanted, "{line}");
-        }
-    }
-
-    #[test]
-    fn listings_for_people_are_read() {
-        for (text, wanted) in [
-            (
-                "-rw-r--r--    1 0        0               5 Nov 27 03:00 a b.bin",
-                file("a b.bin", Some(5), None),
-            ),
-            ("drwxr-xr-x    2 0        0            4096 Nov 27  2025 sub", folder("sub")),
-            (
-                "lrwxrwxrwx    1 0        0               4 Nov 27 03:00 l -> /etc",
-                Some(Child::Link("l".into())),
-            ),
-            ("10-19-26  03:19PM       <DIR>          pub", folder("pub")),
-            (
-                "04-08-26  03:09PM                  403 readme.txt",
-                file("readme.txt", Some(403), None),
-            ),
-            ("total 12", None),
-            ("prw-r--r--    1 0        0               0 Nov 27 03:00 pipe", None),
-        ] {
-            assert_eq!(line(text), wanted, "{text}");
-        }
-    }
+/// Some say so that a folder is empty.
+fn nothing_or(refusal: Refusal) -> Result<Vec<Told>> {
+    if refusal.says_empty() { Ok(Vec::new()) } else { Err(refusal.into()) }
 }

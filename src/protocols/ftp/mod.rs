@@ -6,19 +6,27 @@
 //! byte of the range the data connection is closed, whatever the server would still send, and the session goes back to
 //! the pool.
 //!
-//! [`address`] is what a URL says, [`errors`] the one table of answers, [`session`] asks, [`pool`] keeps sessions, [`body`] is
-//! a transfer, [`folder`] a listing; [`flushed`] is TLS as the library wants it.
+//! [`address`] is what a URL says; [`reply`] and [`control`] are the lines that go back and forth, [`errors`] the one
+//! table of answers; [`login`] begins a [`session`], which asks; [`data`] is where data connections go, [`rest`] whether
+//! ranges are really served; [`pool`] keeps sessions, [`body`] is a transfer; [`folder`] lists by what [`listing`] and
+//! [`list_line`] read.
 //!
 //! What it refuses: addresses that a server gives for its data connections (they are made to where the control connection
-//! goes, else a server could have us connect to anyone), line breaks in names and passwords, and to go on without
-//! TLS where it was asked for.
+//! goes, else a server could have us connect to anyone), line breaks in names and passwords, lines of listings that are
+//! not understood, and to go on without TLS where it was asked for.
 
 mod address;
 mod body;
+mod control;
+mod data;
 mod errors;
-mod flushed;
 mod folder;
+mod list_line;
+mod listing;
+mod login;
 mod pool;
+mod reply;
+mod rest;
 mod session;
 
 use std::sync::Arc;
@@ -29,12 +37,13 @@ use url::Url;
 
 use self::{
     address::Address,
-    body::Body,
+    body::{Body, Order},
+    errors::Refusal,
     pool::Pool,
-    session::{Answer, Refusal, Session, Setup},
+    session::{Answer, Session, Setup, Size, show},
 };
 use super::{
-    ByteStream, FetchOptions, Found, Protocol, Remote, Validator, Wanted, paths::last_part,
+    ByteStream, FetchOptions, Found, Protocol, Remote, Validator, Wanted, paths::file_name,
     walk::Walk,
 };
 use crate::error::{Error, Kind, Result};
@@ -61,46 +70,59 @@ impl Protocol for Ftp {
         let address = Address::of(url, &self.pool.setup.options)?;
         let path = address::path(url)?;
         let mut session = self.pool.take(&address).await?;
-        let features = session.features().await?;
-        let ranges = features.rest || session.takes_rest().await?;
-        let folder = path.trim_end_matches('/');
-        let is_folder = path.is_empty() || path.ends_with('/');
-        let len = if is_folder { None } else { session.size(&path).await? };
+        session.features().await?;
+        let ranges = session.takes_rest().await?;
+        let folder = path.strip_suffix(b"/").unwrap_or(&path);
+        let is_folder = path.is_empty() || path.ends_with(b"/");
+        let size = if is_folder { Size::NotThere } else { session.size(&path).await? };
         // Asked even of what has a length: some servers say how long a folder is.
         let entered = match folder {
-            "" if path.is_empty() => Answer::Is(()),
-            "" => session.enter("/").await?,
+            b"" if path.is_empty() => Answer::Is(()),
+            b"" => session.enter(b"/").await?,
             folder => session.enter(folder).await?,
         };
         let refusal = match entered {
             Answer::Is(()) => {
-                return Ok(Found::Folder(
-                    folder::list(&mut session, Walk::new(url), ranges).await?,
-                ));
+                // The session ends in some folder of it, and is no use for paths from where a login begins.
+                let listing = folder::list(&mut session, Walk::new(url), ranges).await?;
+                return Ok(Found::Folder(listing));
+            }
+            Answer::Refused(refusal) if is_folder => {
+                self.pool.give(session);
+                return Err(refusal.into());
             }
             Answer::Refused(refusal) => refusal,
         };
-        let modified = if is_folder { None } else { session.modified(&path).await? };
+        let modified = session.modified(&path).await?;
+        let len = match size {
+            Size::Is(len) if len > 0 => Some(len),
+            Size::Unknown | Size::NotThere if modified.is_some() => None,
+            _ => match session.is_empty(&path).await? {
+                Answer::Is(is_empty) => is_empty.then_some(0),
+                Answer::Refused(retr) => {
+                    self.pool.give(session);
+                    let is_there = size.len().is_some();
+                    return Err(not_given(retr, refusal, is_there));
+                }
+            },
+        };
         self.pool.give(session);
-        if len.is_none() && modified.is_none() {
-            return Err(refusal.into());
-        }
         let file = session::remote(url.clone(), len, modified, ranges);
-        Ok(Found::File(Remote { name: Some(last_part(url)), ..file }))
+        Ok(Found::File(Remote { name: file_name(url), ..file }))
     }
 
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
         let address = Address::of(&remote.url, &self.pool.setup.options)?;
         let path = address::path(&remote.url)?;
+        let subject = format!("get {} from {address}", show(&path));
+        let whole_only = |why: &str| Error::new(Kind::Unsupported, subject.clone()).because(why);
         if range.start > 0 && !remote.ranges {
-            let text = format!("{address} gives {path:?} from its beginning only");
-            return Err(Error::new(Kind::Unsupported, text));
+            return Err(whole_only("the server gives it from its beginning only"));
         }
         let mut session = self.pool.take(&address).await?;
         if !path.is_ascii() {
             session.features().await?;
         }
-        let subject = format!("get {path:?} from {address}");
         let len = same_version(&mut session, remote, &path, &subject).await?;
         let end = range.end.or(len);
         if let Some(len) = len.filter(|len| range.start > *len || end > Some(*len)) {
@@ -113,32 +135,42 @@ impl Protocol for Ftp {
             self.pool.give(session);
             return Ok(Box::pin(stream::empty()));
         }
-        match session.begin(&format!("RETR {path}"), range.start).await? {
-            Answer::Is(data) => {
-                let to_the_end = range.end.is_none() || range.end == len;
-                Ok(Body::new(&self.pool, session, data, subject, left, to_the_end).stream())
+        if let Some(len) = len.filter(|_| range.start > 0)
+            && !session.rest_is_done(&path, len, range.start).await?
+        {
+            self.pool.give(session);
+            return Err(whole_only("the server takes REST and does not begin there"));
+        }
+        match session.begin("RETR", &path, range.start).await? {
+            Answer::Is(transfer) => {
+                let ends_at = len.filter(|len| end == Some(*len));
+                let order = Order { subject, address, path, left, ends_at };
+                Ok(Body::new(&self.pool, session, transfer, order).stream())
             }
             Answer::Refused(refusal) => {
-                let is_there = refusal.is_not_there() && session.size(&path).await?.is_some();
+                if refusal.is_of("REST") {
+                    *session.known.rest.lock() = Some(false);
+                }
+                let is_there = refusal.is_not_there() && session.size(&path).await?.len().is_some();
                 self.pool.give(session);
-                Err(refused(refusal, subject, range, is_there))
+                Err(refused(refusal, subject, is_there))
             }
         }
     }
 }
 
-/// Holds the file against what was probed. Its length, where the server tells it.
+/// Holds the file against what was probed. Its length, where the server tells it: 0 was proven by the probe, or is none.
 async fn same_version(
     session: &mut Session,
     remote: &Remote,
-    path: &str,
+    path: &[u8],
     subject: &str,
 ) -> Result<Option<u64>> {
     let changed = |was: String, is: String| {
         let error = Error::new(Kind::Changed, subject);
         error.because(format!("the file was {was} and is {is} now"))
     };
-    let len = session.size(path).await?;
+    let len = session.size(path).await?.len().filter(|len| *len > 0 || remote.len.is_some());
     if let (Some(was), Some(is)) = (remote.len, len)
         && was != is
     {
@@ -154,12 +186,21 @@ async fn same_version(
 }
 
 /// Why a transfer did not begin. A file that has a length is there, so one that is not given is not ours to read.
-fn refused(refusal: Refusal, subject: String, range: Wanted, is_there: bool) -> Error {
-    if refusal.is_unknown_command() && range.start > 0 {
+fn refused(refusal: Refusal, subject: String, is_there: bool) -> Error {
+    if refusal.is_of("REST") {
         return Error::new(Kind::Unsupported, subject).because(Error::from(refusal));
     }
     if is_there {
         return Error::new(Kind::PermissionDenied, subject).because(Error::from(refusal));
     }
     refusal.into()
+}
+
+/// Why something is neither a folder nor a file that is given.
+fn not_given(retr: Refusal, cwd: Refusal, is_there: bool) -> Error {
+    match (is_there, retr.is_not_there()) {
+        (true, true) => retr.of_kind(Kind::PermissionDenied),
+        (false, true) => cwd.into(),
+        (_, false) => retr.into(),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     address::Address,
-    session::{Session, Setup},
+    session::{IN_STEP, Known, Session, Setup},
 };
 use crate::error::Result;
 
@@ -19,18 +20,17 @@ const IDLE: Duration = Duration::from_secs(30);
 const KEPT: usize = 16;
 /// So shortly after its last answer a session needs no question whether it is there.
 const FRESH: Duration = Duration::from_secs(2);
-/// For the answer that says a session is still of use. A new one is made when it takes longer.
-const IN_STEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    pub(super) setup: Setup,
+    pub(super) setup: Arc<Setup>,
     idle: Mutex<HashMap<Address, Vec<Session>>>,
+    known: Mutex<HashMap<Address, Arc<Known>>>,
 }
 
 impl Pool {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { setup, idle: Mutex::default() }
+        Self { setup: Arc::new(setup), idle: Mutex::default(), known: Mutex::default() }
     }
 
     /// A session that is there and answers, or a new one.
@@ -42,7 +42,11 @@ impl Pool {
                 return Ok(session);
             }
         }
-        Session::open(&self.setup, address).await
+        Session::open(&self.setup, address, self.known(address)).await
+    }
+
+    fn known(&self, address: &Address) -> Arc<Known> {
+        Arc::clone(self.known.lock().entry(address.clone()).or_default())
     }
 
     fn pop(&self, address: &Address) -> Option<Session> {

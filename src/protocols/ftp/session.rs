@@ -2,75 +2,100 @@
 
 use std::{
     io,
-    pin::Pin,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use chrono::NaiveDateTime;
-use suppaftp::{
-    FtpError, FtpResult, Mode, Status,
-    tokio::{ImplAsyncFtpStream, TransferStream},
-    types::FileType,
+use parking_lot::Mutex;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::OnceCell,
 };
-use tokio::{net::TcpStream, sync::OnceCell};
 use url::Url;
 
 use super::{
-    address::{Address, Security},
-    errors::{failure, is_not_there, is_unknown_command, reply_code},
-    flushed::{Connector, TlsStream},
+    address::Address,
+    control::{Connection, Control, secure},
+    data::{extended_port, passive_port, port_command},
+    errors::{Refusal, broken, lost, no_tls},
+    login::{SignedIn, dial_data, sign_in},
+    reply::Reply,
+    rest::Proof,
 };
 use crate::{
-    config::Proxy,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Remote, Validator, dial::dial, patience::Patience, tls},
+    protocols::{FetchOptions, Remote, Validator, patience::Patience, tls},
 };
 
 /// The connection that bytes come by.
-pub(super) type Data = TransferStream<TlsStream>;
-
-type Ftp = ImplAsyncFtpStream<TlsStream>;
+pub(super) type Data = Box<dyn Connection>;
 
 /// What all sessions of a protocol are opened by.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) options: std::sync::Arc<FetchOptions>,
+    pub(super) options: Arc<FetchOptions>,
     pub(super) patience: Patience,
     tls: OnceCell<TlsConfig>,
 }
 
-type TlsConfig = std::sync::Arc<rustls::ClientConfig>;
+type TlsConfig = Arc<rustls::ClientConfig>;
 
 impl Setup {
-    pub(super) fn new(options: &std::sync::Arc<FetchOptions>) -> Self {
+    pub(super) fn new(options: &Arc<FetchOptions>) -> Self {
         let patience = Patience::of(options);
-        Self { options: options.clone(), patience, tls: OnceCell::new() }
+        Self { options: Arc::clone(options), patience, tls: OnceCell::new() }
     }
 
-    async fn connector(&self) -> Result<Connector> {
+    /// For one session and its data connections.
+    pub(super) async fn tls(&self) -> Result<TlsConfig> {
         let make = || async { tls::client_config(self.options.cacert.as_deref()) };
         let config = self.tls.get_or_try_init(make).await?;
-        Ok(Connector::new(tls::with_sessions(config)))
+        Ok(tls::with_sessions(config))
     }
+}
+
+/// What was found out about a server and login; the same for all sessions there.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Somebody got in with this login.
+    pub(super) signed_in: AtomicBool,
+    /// Whether a transfer can begin in the middle, once that was asked or tried.
+    pub(super) rest: Mutex<Option<bool>>,
+    /// Which offsets a transfer really began at.
+    pub(super) proof: tokio::sync::Mutex<Proof>,
 }
 
 /// A server's features that matter here.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Features {
     pub(super) mlsd: bool,
-    pub(super) rest: bool,
+}
+
+/// How data connections are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Active,
+    ExtendedPassive,
+    Passive,
 }
 
 /// A session that is signed in.
 pub(super) struct Session {
-    ftp: Ftp,
+    control: Control,
+    tls: Option<TlsConfig>,
+    setup: Arc<Setup>,
     pub(super) address: Address,
-    patience: Patience,
+    pub(super) known: Arc<Known>,
     /// Once they were asked for.
     features: Option<Features>,
-    /// How data connections are made, unless the server does not know that.
     mode: Mode,
-    /// The server has given a data connection in the way that it is asked for one.
+    /// The server has given a data connection in this mode.
     proven: bool,
     /// Hung up on in the middle of a transfer: answers to that may still be on their way.
     pub(super) doubtful: bool,
@@ -83,52 +108,110 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// A transfer that has begun.
+pub(super) struct Transfer {
+    pub(super) data: Data,
+    /// The server has said already that it is over: no reply follows.
+    is_over: bool,
+}
+
+/// What a server said to a command: connections that broke are errors.
+pub(super) enum Answer<T> {
+    Is(T),
+    Refused(Refusal),
+}
+
+/// What is known of the length of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    Is(u64),
+    /// The server does not tell lengths, or not of this.
+    Unknown,
+    /// There is no file of that name.
+    NotThere,
+}
+
+impl Size {
+    pub(super) fn len(self) -> Option<u64> {
+        if let Self::Is(len) = self { Some(len) } else { None }
+    }
+}
+
 impl Session {
     /// Connects and signs in.
     ///
     /// # Errors
     /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
-    pub(super) async fn open(setup: &Setup, address: &Address) -> Result<Self> {
-        let password = password(setup, address).await?;
-        let signed_in = async {
-            let mut ftp = connect(setup, address).await?;
-            let doing = || format!("sign in to {address}");
-            ftp.login(&address.user, &password).await.map_err(|e| failure(doing(), e))?;
-            ftp.transfer_type(FileType::Binary).await.map_err(|e| failure(doing(), e))?;
-            Ok(ftp)
-        };
-        let connecting = || format!("connect to {address}");
-        let mut ftp = setup.patience.connecting(connecting, signed_in).await?;
-        let (address, patience) = (address.clone(), setup.patience);
-        let (features, proven, doubtful) = (None, false, false);
-        let used = Instant::now();
+    pub(super) async fn open(
+        setup: &Arc<Setup>,
+        address: &Address,
+        known: Arc<Known>,
+    ) -> Result<Self> {
+        let is_known = known.signed_in.load(Ordering::Acquire);
+        let SignedIn { control, tls } = sign_in(setup, address, is_known).await?;
+        known.signed_in.store(true, Ordering::Release);
         let mode = if setup.options.ftp_active { Mode::Active } else { Mode::ExtendedPassive };
-        ftp.set_passive_nat_workaround(true);
-        ftp.set_mode(mode);
-        Ok(Self { ftp, address, patience, features, mode, proven, doubtful, used })
+        Ok(Self {
+            control,
+            tls,
+            setup: Arc::clone(setup),
+            address: address.clone(),
+            known,
+            features: None,
+            mode,
+            proven: false,
+            doubtful: false,
+            used: Instant::now(),
+        })
     }
 
-    /// One command's answer, within the time that a server may be silent.
-    async fn ask<T>(
-        &mut self,
-        doing: impl Fn() -> String,
-        command: impl AsyncFnOnce(&mut Ftp) -> FtpResult<T>,
-    ) -> Result<Answer<T>> {
-        let address = self.address.clone();
-        let doing = || format!("{} on {address}", doing());
-        let asked = async { Ok(command(&mut self.ftp).await) };
-        match self.patience.answer(doing, asked).await? {
-            Ok(answer) => Ok(Answer::Is(answer)),
-            Err(e) if reply_code(&e).is_some_and(|code| code != 421) => {
-                Ok(Answer::Refused(Refusal { doing: doing(), why: e }))
-            }
-            Err(e) => Err(failure(doing(), e)),
+    pub(super) fn patience(&self) -> Patience {
+        self.setup.patience
+    }
+
+    /// One command's reply, within the time that a server may be silent. `421` is an error: the server hangs up.
+    async fn ask(&mut self, doing: &str, name: &str, argument: &[u8]) -> Result<Reply> {
+        let doing = format!("{doing} on {}", self.address);
+        let mut command = name.as_bytes().to_vec();
+        if !argument.is_empty() {
+            command.push(b' ');
+            command.extend_from_slice(argument);
         }
+        let control = &mut self.control;
+        let asked = async {
+            control.send(&command).await.map_err(|e| lost(&doing, e))?;
+            control.reply().await.map_err(|e| broken(&doing, e))
+        };
+        let reply = self.setup.patience.answer(|| format!("{doing}: {name}"), asked).await?;
+        tracing::trace!("{}: {name}: {}", self.address, reply.said());
+        if reply.code == 421 {
+            return Err(Refusal::new(doing, name, reply).into());
+        }
+        Ok(reply)
     }
 
-    /// Whether it still answers, and only to what it is asked. Takes one round trip.
+    fn refusal(&self, doing: &str, command: &str, reply: Reply) -> Refusal {
+        Refusal::new(format!("{doing} on {}", self.address), command, reply)
+    }
+
+    /// Whether it still answers, and only to what it is asked. Takes one round trip. Replies to a transfer that was hung
+    /// up on come before that.
     pub(super) async fn is_in_step(&mut self, limit: Duration) -> bool {
-        let sound = matches!(tokio::time::timeout(limit, self.ftp.noop()).await, Ok(Ok(())));
+        let left_over = if self.doubtful { 4 } else { 0 };
+        let control = &mut self.control;
+        let noop = async {
+            control.send(b"NOOP").await.ok()?;
+            for _ in 0..left_over {
+                match control.reply().await.ok()?.code {
+                    200 => return Some(()),
+                    421 => return None,
+                    _ => {}
+                }
+            }
+            // Any answer is one, where there is nothing else that it could be to.
+            (control.reply().await.ok()?.code != 421 && left_over == 0).then_some(())
+        };
+        let sound = matches!(tokio::time::timeout(limit, noop).await, Ok(Some(())));
         self.doubtful = !sound;
         sound
     }
@@ -143,216 +226,274 @@ impl Session {
     }
 
     async fn ask_features(&mut self) -> Result<Features> {
-        // No answer is the one that is waited for, so that the answer comes whole: read by the library as a list of
-        // features, one with an empty line in it (rclone's) is none.
-        let feat = async |ftp: &mut Ftp| ftp.custom_command("FEAT", &[Status::Help]).await;
-        let answer = self.ask(|| "ask for features".into(), feat).await?;
-        let text = match &answer {
-            Answer::Refused(refusal) => refusal.text_of(211),
-            Answer::Is(_) => None,
-        };
-        let Some(text) = text else { return Ok(Features::default()) };
-        let features: Vec<String> = text.lines().map(|line| line.trim().to_uppercase()).collect();
-        if features.iter().any(|name| name == "UTF8") {
+        let reply = self.ask("ask for features", "FEAT", b"").await?;
+        if !reply.is_done() {
+            return Ok(Features::default());
+        }
+        let text = reply.words();
+        let has = |name: &str| text.lines().any(|line| line.trim_start().starts_with(name));
+        if has("utf8") {
             // Some servers give and take names in another encoding until they are told. No answer matters.
-            let utf8 = async |ftp: &mut Ftp| ftp.opts("UTF8", Some("ON")).await;
-            self.ask(|| "choose UTF-8".into(), utf8).await?;
+            self.ask("choose UTF-8", "OPTS", b"UTF8 ON").await?;
         }
-        let has = |name: &str| features.iter().any(|feature| feature.starts_with(name));
-        Ok(Features { mlsd: has("MLST") || has("MLSD"), rest: has("REST") })
+        Ok(Features { mlsd: has("mlst") || has("mlsd") })
     }
 
-    /// Whether a transfer can begin in the middle.
+    /// Whether a transfer can begin in the middle. Asked once: what the features say is not always done.
     pub(super) async fn takes_rest(&mut self) -> Result<bool> {
-        let rest =
-            async |ftp: &mut Ftp| ftp.custom_command("REST 0", &[Status::RequestFilePending]).await;
-        Ok(matches!(self.ask(|| "ask for ranges".into(), rest).await?, Answer::Is(_)))
-    }
-
-    /// The length of a file; `None` for what is none, or where the server does not tell lengths.
-    pub(super) async fn size(&mut self, path: &str) -> Result<Option<u64>> {
-        let size = async |ftp: &mut Ftp| ftp.size(path).await;
-        match self.ask(|| format!("ask for the length of {path:?}"), size).await? {
-            Answer::Is(len) => Ok(Some(len as u64)),
-            Answer::Refused(_) => Ok(None),
+        if let Some(known) = *self.known.rest.lock() {
+            return Ok(known);
         }
+        let takes = self.ask("ask for ranges", "REST", b"0").await?.code == 350;
+        *self.known.rest.lock() = Some(takes);
+        Ok(takes)
     }
 
-    /// When a file was last changed, in the server's words.
-    pub(super) async fn modified(&mut self, path: &str) -> Result<Option<String>> {
-        let line = format!("MDTM {path}");
-        let mdtm = async |ftp: &mut Ftp| ftp.custom_command(line, &[Status::File]).await;
-        let answer = self.ask(|| format!("ask for the date of {path:?}"), mdtm).await?;
-        let Answer::Is(reply) = answer else { return Ok(None) };
-        let text = String::from_utf8_lossy(&reply.body);
-        Ok(text.split_whitespace().nth(1).and_then(stamp))
-    }
-
-    /// Goes into a folder; `None` is where the login began.
-    pub(super) async fn enter(&mut self, path: &str) -> Result<Answer<()>> {
-        let cwd = async |ftp: &mut Ftp| ftp.cwd(path).await;
-        self.ask(|| format!("look for {path:?}"), cwd).await
-    }
-
-    /// The folder that it is in.
-    pub(super) async fn here(&mut self) -> Result<String> {
-        let pwd = async |ftp: &mut Ftp| ftp.pwd().await;
-        match self.ask(|| "ask for the folder".into(), pwd).await? {
-            Answer::Is(path) => Ok(path),
-            Answer::Refused(refusal) => Err(refusal.into()),
-        }
-    }
-
-    /// Begins a transfer at `start`. Where the server refuses before `EPSV` was ever of use (servers that do not know it
-    /// say so, those that were told to forbid it give the answer for files that may not be read), `PASV` is tried.
-    pub(super) async fn begin(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
-        let first = self.begin_once(command, start).await?;
-        let Answer::Refused(refusal) = first else {
-            self.proven = true;
-            return Ok(first);
-        };
-        if self.proven || !(refusal.is_unknown_command() || refusal.is_not_there()) {
-            return Ok(Answer::Refused(refusal));
-        }
-        self.ftp.set_mode(Mode::Passive);
-        let second = self.begin_once(command, start).await?;
-        if let Answer::Is(_) = second {
-            self.proven = true;
-            return Ok(second);
-        }
-        self.ftp.set_mode(self.mode);
-        // The second was about the file only if the first was not.
-        Ok(if refusal.is_unknown_command() { second } else { Answer::Refused(refusal) })
-    }
-
-    async fn begin_once(&mut self, command: &str, start: u64) -> Result<Answer<Data>> {
-        let start = usize::try_from(start).map_err(|e| {
-            Error::new(Kind::InvalidInput, format!("byte {start} of a file")).because(e)
-        })?;
-        let begin = async |ftp: &mut Ftp| {
-            ftp.resume_transfer(start).await?;
-            ftp.custom_data_command(command, &[Status::AboutToSend, Status::AlreadyOpen]).await
-        };
-        Ok(match self.ask(|| format!("get {command:?}"), begin).await? {
-            Answer::Is((_, data)) => Answer::Is(data),
-            Answer::Refused(refusal) => Answer::Refused(refusal),
+    /// The length of a file.
+    pub(super) async fn size(&mut self, path: &[u8]) -> Result<Size> {
+        let doing = format!("ask for the length of {}", show(path));
+        let reply = self.ask(&doing, "SIZE", path).await?;
+        Ok(match (reply.is_done(), reply.number(), reply.code) {
+            (true, Some(len), _) => Size::Is(len),
+            (false, _, 550 | 551) => Size::NotThere,
+            _ => Size::Unknown,
         })
     }
 
-    /// Hears the end of a transfer that was read to its end.
-    pub(super) async fn end(&mut self, data: Data) -> Result<()> {
-        let place = self.address.to_string();
-        let doing = || format!("end of a transfer from {place}");
-        let end = async { data.finish().await.map_err(|e| failure(doing(), e)) };
-        self.patience.answer(doing, end).await
+    /// When a file was last changed, in the server's words.
+    pub(super) async fn modified(&mut self, path: &[u8]) -> Result<Option<String>> {
+        let doing = format!("ask for the date of {}", show(path));
+        let reply = self.ask(&doing, "MDTM", path).await?;
+        let text = String::from_utf8_lossy(reply.last_text()).into_owned();
+        Ok(text.split_whitespace().next().filter(|_| reply.is_done()).and_then(stamp))
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
-    }
-}
-
-/// What a server said to a command: connections that broke are errors.
-pub(super) enum Answer<T> {
-    Is(T),
-    Refused(Refusal),
-}
-
-pub(super) struct Refusal {
-    doing: String,
-    why: FtpError,
-}
-
-impl Refusal {
-    pub(super) fn is_not_there(&self) -> bool {
-        is_not_there(&self.why)
+    /// Goes into a folder.
+    pub(super) async fn enter(&mut self, path: &[u8]) -> Result<Answer<()>> {
+        let doing = format!("look for {}", show(path));
+        let reply = self.ask(&doing, "CWD", path).await?;
+        Ok(match reply.is_done() {
+            true => Answer::Is(()),
+            false => Answer::Refused(self.refusal(&doing, "CWD", reply)),
+        })
     }
 
-    pub(super) fn is_unknown_command(&self) -> bool {
-        is_unknown_command(&self.why)
+    /// The folder that it is in.
+    pub(super) async fn here(&mut self) -> Result<Vec<u8>> {
+        let doing = "ask for the folder";
+        let reply = self.ask(doing, "PWD", b"").await?;
+        let quoted = if reply.is_done() { quoted(reply.last_text()) } else { None };
+        quoted.ok_or_else(|| self.refusal(doing, "PWD", reply).into())
     }
 
-    /// What the answer says, where it has this code.
-    fn text_of(&self, code: u32) -> Option<String> {
-        match &self.why {
-            FtpError::UnexpectedResponse(reply) if reply_code(&self.why) == Some(code) => {
-                Some(String::from_utf8_lossy(&reply.body).into_owned())
-            }
-            _ => None,
-        }
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        failure(refusal.doing, refusal.why)
-    }
-}
-
-/// Before the connection is made: somebody may have to be asked, and the server would not wait.
-async fn password(setup: &Setup, address: &Address) -> Result<String> {
-    if let Some(password) = &address.password {
-        return Ok(password.clone());
-    }
-    let password = setup.options.passwords.of(&address.user, &address.host).await?;
-    address.check(&password)?;
-    Ok(password)
-}
-
-async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
-    let doing = || format!("connect to {address}");
-    let at = (address.host.as_str(), address.port);
-    if address.security == Security::Implicit {
-        if setup.options.proxy.is_some() {
-            return Err(Error::new(Kind::Unsupported, "ftps:// does not go through a proxy")
-                .hint("ftpes:// does, where the server knows it"));
-        }
-        let connector = setup.connector().await?;
-        let ftp = Ftp::connect_secure_implicit(at, connector, &address.host).await;
-        let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
-        // The data connections too. Where this is so anyway, the commands may be unknown.
-        for command in ["PBSZ 0", "PROT P"] {
-            match ftp.custom_command(command, &[Status::CommandOk]).await {
-                Err(e) if !is_unknown_command(&e) => return Err(failure(doing(), e)),
-                _ => {}
+    /// Begins a transfer at `start`. `EPSV` is tried first: servers that do not know it say so, others forbid it, or give
+    /// a port that cannot be reached; then `PASV` may do.
+    pub(super) async fn begin(
+        &mut self,
+        command: &str,
+        path: &[u8],
+        start: u64,
+    ) -> Result<Answer<Transfer>> {
+        let doing = match command {
+            "RETR" => format!("get {}", show(path)),
+            _ => "list a folder".to_owned(),
+        };
+        let stream = match self.data_connection(&doing).await? {
+            Answer::Is(stream) => stream,
+            Answer::Refused(refusal) => return Ok(Answer::Refused(refusal)),
+        };
+        if start > 0 {
+            let reply = self.ask(&doing, "REST", start.to_string().as_bytes()).await?;
+            if reply.code != 350 {
+                return Ok(Answer::Refused(self.refusal(&doing, "REST", reply)));
             }
         }
-        return Ok(ftp);
+        let reply = self.ask(&doing, command, path).await?;
+        if !reply.is_preliminary() && !reply.is_done() {
+            return Ok(Answer::Refused(self.refusal(&doing, command, reply)));
+        }
+        let stream = self.connected(stream, &doing).await?;
+        self.proven = true;
+        let mut data: Data = Box::new(stream);
+        if let Some(tls) = &self.tls {
+            let secured = async {
+                let doing = format!("TLS on a data connection from {}", self.address);
+                secure(data, tls, &self.address.host).await.map_err(|e| no_tls(doing, e))
+            };
+            data = self.patience().connecting(|| doing, secured).await?;
+        }
+        Ok(Answer::Is(Transfer { data, is_over: reply.is_done() }))
     }
-    let proxy = setup.options.proxy.clone();
-    let stream = dial(&address.host, address.port, proxy.as_ref()).await;
-    let ftp = Ftp::connect_with_stream(stream.map_err(|e| e.within(doing()))?).await;
-    let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
-    if let Some(proxy) = proxy {
-        let host = address.host.clone();
-        ftp =
-            ftp.passive_stream_builder(move |at| by_proxy(host.clone(), at.port(), proxy.clone()));
+
+    /// A data connection, or where the server is to make it.
+    async fn data_connection(&mut self, doing: &str) -> Result<Answer<Stream>> {
+        match self.mode {
+            Mode::Active => return self.listen(doing).await,
+            Mode::Passive => return self.passive(doing, "PASV", passive_port).await,
+            Mode::ExtendedPassive => {}
+        }
+        let first = self.passive(doing, "EPSV", extended_port).await;
+        let may_not_do = match &first {
+            Ok(Answer::Is(_)) => false,
+            Ok(Answer::Refused(_)) => true,
+            // The server is there, and where it wants us to come is not.
+            Err(e) => e.kind() == Kind::Network && self.is_in_step(IN_STEP).await,
+        };
+        if self.proven || !may_not_do {
+            return first;
+        }
+        let second = match (self.passive(doing, "PASV", passive_port).await?, first) {
+            (Answer::Refused(second), Ok(Answer::Refused(first))) => {
+                return Ok(Answer::Refused(second.after(&first)));
+            }
+            (Answer::Refused(_), first) => return first,
+            (second, _) => second,
+        };
+        self.mode = Mode::Passive;
+        Ok(second)
     }
-    if address.security == Security::Plain {
-        return Ok(ftp);
+
+    async fn passive(
+        &mut self,
+        doing: &str,
+        command: &str,
+        port: fn(&[u8]) -> Option<u16>,
+    ) -> Result<Answer<Stream>> {
+        let reply = self.ask(doing, command, b"").await?;
+        let port = if reply.is_done() { port(reply.last_text()) } else { None };
+        let Some(port) = port else {
+            return Ok(Answer::Refused(self.refusal(doing, command, reply)));
+        };
+        let mut to = self.control.peer;
+        to.set_port(port);
+        let stream = dial_data(&self.setup, &self.address, to).await?;
+        Ok(Answer::Is(Stream::Made(stream)))
     }
-    let secure = ftp.into_secure(setup.connector().await?, &address.host).await;
-    let doing = format!("begin TLS with {address}");
-    secure.map_err(|e| match e {
-        FtpError::UnexpectedResponse(_) => Error::new(Kind::Unsupported, doing.clone())
-            .because(failure(doing, e))
-            .hint("ftp:// goes without, and shows the password to everybody on the way"),
-        e => failure(doing, e),
-    })
+
+    async fn listen(&mut self, doing: &str) -> Result<Answer<Stream>> {
+        let failed = |e: io::Error| Error::new(Kind::Network, doing).because(e);
+        let here = SocketAddr::new(self.control.local.ip(), 0);
+        let listener = TcpListener::bind(here).await.map_err(failed)?;
+        let command = port_command(listener.local_addr().map_err(failed)?);
+        let (name, argument) = command.split_once(' ').unwrap_or_default();
+        let reply = self.ask(doing, name, argument.as_bytes()).await?;
+        Ok(match reply.is_done() {
+            true => Answer::Is(Stream::Awaited(listener)),
+            false => Answer::Refused(self.refusal(doing, name, reply)),
+        })
+    }
+
+    /// The stream, once the server has connected where it was told to. Nobody else is let in.
+    async fn connected(&self, stream: Stream, doing: &str) -> Result<TcpStream> {
+        let listener = match stream {
+            Stream::Made(stream) => return Ok(stream),
+            Stream::Awaited(listener) => listener,
+        };
+        let server = self.control.peer.ip().to_canonical();
+        let what = || format!("{doing}: a data connection from {}", self.address);
+        let accepted = async {
+            loop {
+                let (stream, from) = listener.accept().await.map_err(|e| lost(what(), e))?;
+                if from.ip().to_canonical() == server {
+                    return Ok(stream);
+                }
+            }
+        };
+        self.patience().answer(what, accepted).await
+    }
+
+    /// Hears the end of a transfer that was read to its end; what the server says of it, where it still has to.
+    pub(super) async fn end(&mut self, transfer: Transfer) -> Result<Option<Reply>> {
+        let Transfer { data, is_over } = transfer;
+        drop(data);
+        if is_over {
+            return Ok(None);
+        }
+        let doing = format!("end of a transfer from {}", self.address);
+        let control = &mut self.control;
+        let reply = async { control.reply().await.map_err(|e| broken(&doing, e)) };
+        let reply = self.setup.patience.answer(|| doing.clone(), reply).await?;
+        match reply.code {
+            200..=299 => Ok(Some(reply)),
+            // The file was there when the transfer began.
+            500.. => Err(Refusal::new(doing, "the server", reply).of_kind(Kind::Unavailable)),
+            _ => Err(Refusal::new(doing, "the server", reply).into()),
+        }
+    }
+
+    /// Whether a file has no bytes, as a transfer of it shows: servers say length 0 also of what they make on request.
+    pub(super) async fn is_empty(&mut self, path: &[u8]) -> Result<Answer<bool>> {
+        match self.begin("RETR", path, 0).await? {
+            Answer::Is(transfer) => Ok(Answer::Is(self.bytes_up_to(transfer, 1).await? == 0)),
+            Answer::Refused(refusal) => Ok(Answer::Refused(refusal)),
+        }
+    }
+
+    /// How many bytes come by a transfer, counted up to `most`; then it is hung up on. The session is ready for the next
+    /// command afterwards.
+    pub(super) async fn bytes_up_to(
+        &mut self,
+        mut transfer: Transfer,
+        most: usize,
+    ) -> Result<usize> {
+        let doing = format!("read from {}", self.address);
+        let mut buffer = vec![0; most];
+        let mut came = 0;
+        while came < most {
+            let read = async {
+                match transfer.data.read(&mut buffer[came..]).await {
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                    read => read.map_err(|e| lost(&doing, e)),
+                }
+            };
+            match self.patience().answer(|| doing.clone(), read).await? {
+                0 => {
+                    self.end(transfer).await?;
+                    return Ok(came);
+                }
+                len => came += len,
+            }
+        }
+        drop(transfer);
+        self.doubtful = true;
+        if !self.is_in_step(IN_STEP).await {
+            let address = self.address.clone();
+            *self = Self::open(&self.setup, &address, Arc::clone(&self.known)).await?;
+        }
+        Ok(came)
+    }
 }
 
-/// A data connection by the proxy, to the host of the control connection whatever address the server gives. On a task
-/// of its own, since the library wants to share what it waits for.
-fn by_proxy(host: String, port: u16, proxy: Proxy) -> DataConnecting {
-    let dialing = tokio::spawn(async move { dial(&host, port, Some(&proxy)).await });
-    Box::pin(async move {
-        let dialed =
-            dialing.await.map_err(io::Error::other).and_then(|d| d.map_err(io::Error::other));
-        dialed.map_err(FtpError::ConnectionError)
-    })
+/// For the answer that says a session is still of use.
+pub(super) const IN_STEP: Duration = Duration::from_secs(5);
+
+/// A data connection before the transfer begins.
+enum Stream {
+    Made(TcpStream),
+    Awaited(TcpListener),
 }
 
-type DataConnecting = Pin<Box<dyn Future<Output = FtpResult<TcpStream>> + Send + Sync>>;
+/// A path as errors show it.
+pub(super) fn show(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+/// The path in `"/a ""b"" c" is the current directory`.
+fn quoted(text: &[u8]) -> Option<Vec<u8>> {
+    let start = text.iter().position(|b| *b == b'"')? + 1;
+    let mut path = Vec::new();
+    let mut rest = text[start..].iter().peekable();
+    while let Some(byte) = rest.next() {
+        if *byte != b'"' {
+            path.push(*byte);
+        } else if rest.next_if_eq(&&b'"').is_some() {
+            path.push(b'"');
+        } else {
+            return Some(path);
+        }
+    }
+    None
+}
 
 /// The first 14 digits of a date, down to the second: what MLSD and MDTM both give.
 pub(super) fn stamp(text: &str) -> Option<String> {
@@ -387,5 +528,15 @@ mod tests {
         for none in ["", "2026112703040", "20261327030405", "19691231235959", "2026-11-27 030405"] {
             assert_eq!(of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_what_stands_in_quotes() {
+        let of = |text: &str| quoted(text.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+        assert_eq!(of("\"/a b\" is current"), Some("/a b".into()));
+        assert_eq!(of("\"/a \"\"b\"\"\""), Some("/a \"b\"".into()));
+        assert_eq!(of("\"/\""), Some("/".into()));
+        assert_eq!(of("/a"), None);
+        assert_eq!(of("\"/a"), None);
     }
 }

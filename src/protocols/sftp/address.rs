@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Kind, Result},
     protocols::{
         FetchOptions,
-        paths::{decoded_path, host},
+        paths::{host, path_bytes},
     },
 };
 
@@ -22,19 +22,32 @@ pub(super) struct Address {
     pub(super) password: Option<String>,
     /// Key files that the user's settings name for it.
     pub(super) identities: Vec<PathBuf>,
+    /// No other keys of the agent are tried.
+    pub(super) identities_only: bool,
 }
 
 impl Address {
     /// What the URL and the options say wins over the user's settings.
     ///
     /// # Errors
-    /// `InvalidInput` for a URL without a host, or without a user where the system does not know one either; what is
+    /// `Unsupported` for a host that is reached by another; `InvalidInput` for a URL without a host, or without a user where the system does not know one either; what is
     /// wrong with a password.
     pub(super) fn of(url: &Url, options: &FetchOptions, config: &UserConfig) -> Result<Self> {
         let bad = |what: &str| Error::new(Kind::InvalidInput, what);
         let host = host(url)
             .ok_or_else(|| bad("an SFTP URL names no server").hint("sftp://user@host/path"))?;
-        let HostConfig { host_name, port, user: usual, identities } = config.of(&host);
+        let found = config.of(&host);
+        let HostConfig { host_name, port, user: usual, identities, identities_only, detour } =
+            found;
+        if let (Some(line), None) = (detour, &options.proxy) {
+            // Its address may be another machine's here.
+            let text = format!("{host} is reached by another host ({line} in ~/.ssh/config)");
+            return Err(Error::new(Kind::Unsupported, text)
+                .because("bae connects directly or by a proxy only")
+                .hint(
+                    "`ssh -D 1080 -N JUMPHOST` makes a proxy: --proxy socks5h://127.0.0.1:1080",
+                ));
+        }
         let (user, password) = match options.login_of(url) {
             Some(login) => (login.user, login.password),
             None => {
@@ -47,7 +60,7 @@ impl Address {
         };
         let password = password.map(|secret| secret.reveal()).transpose()?;
         let (host, port) = (host_name.unwrap_or(host), url.port().or(port).unwrap_or(22));
-        Ok(Self { host, port, user, password, identities })
+        Ok(Self { host, port, user, password, identities, identities_only })
     }
 }
 
@@ -68,16 +81,22 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The path that the server is asked for: absolute, or relative to the user's home after `/~/`.
+/// The path that the server is asked for: absolute, or relative to the user's home after `/~/`. Bytes, since names may be
+/// in any encoding.
 ///
 /// # Errors
-/// `InvalidInput` for control characters and for what is no UTF-8.
-pub(super) fn path(url: &Url) -> Result<String> {
-    let path = decoded_path(url)?;
-    Ok(match path.as_str() {
-        "" => "/".to_owned(),
-        "/~" | "/~/" => ".".to_owned(),
-        path => path.strip_prefix("/~/").unwrap_or(path).to_owned(),
+/// `InvalidInput` for what is no path of any system.
+pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
+    let path = path_bytes(url);
+    if path.contains(&0) {
+        let host = url.host_str().unwrap_or_default();
+        let text = format!("the path of a URL of {host} has a NUL in it");
+        return Err(Error::new(Kind::InvalidInput, text));
+    }
+    Ok(match path.as_slice() {
+        b"" => b"/".to_vec(),
+        b"/~" | b"/~/" => b".".to_vec(),
+        path => path.strip_prefix(b"/~/").unwrap_or(path).to_vec(),
     })
 }
 
@@ -98,7 +117,11 @@ mod tests {
             ("sftp://h/~", "."),
             ("sftp://h", "/"),
         ] {
-            assert_eq!(path(&Url::parse(url).unwrap()).unwrap(), wanted, "{url}");
+            let found = path(&Url::parse(url).unwrap()).unwrap();
+            assert_eq!(String::from_utf8(found).unwrap(), wanted, "{url}");
         }
+        assert_eq!(path(&Url::parse("sftp://h/na%EFve").unwrap()).unwrap(), b"/na\xefve");
+        let error = path(&Url::parse("sftp://h/a%00").unwrap()).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidInput);
     }
 }

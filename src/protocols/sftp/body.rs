@@ -34,7 +34,7 @@ const LEAST: usize = 16;
 struct Answer {
     start: u64,
     len: u32,
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Bytes>,
 }
 
 type Asked = Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
@@ -97,7 +97,7 @@ impl Body {
             let rest = self.ask(start + u64::from(got), len - got);
             self.asked.push_front(rest);
         }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
     }
 
     fn ended(&self) -> Result<Option<Bytes>> {

@@ -8,22 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use russh::{
     ChannelMsg,
     cipher::{AES_128_GCM, AES_256_GCM},
-    client::{Config, Handle},
-};
-use russh_sftp::{
-    client::{Config as SftpConfig, RawSftpSession, rawsession::SftpResult},
-    protocol::{File, FileAttributes, OpenFlags},
+    client::{self as ssh, Config},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     address::Address,
+    client::{Answer, Client, Handle},
     errors::{Trouble, is_end, is_fatal, request, transport},
     host_key::{self, HostKey},
+    packet::{Attributes, Entry, FileKind},
     sign_in::sign_in,
 };
 use crate::{
@@ -36,15 +35,14 @@ use crate::{
 const WINDOW: u32 = 32 << 20;
 /// Messages of up to 32 KiB that wait to be read, on each connection.
 const MESSAGES: usize = 32;
-/// Files open at a time. The library takes a server's names for open files as text, and OpenSSH counts them in a byte
-/// that is no text from 128 on.
+/// Files open at a time: some servers allow no more than a hundred.
 const OPEN_FILES: usize = 64;
-/// Longer than any queue of requests takes. Whether a server is silent is found out by what comes at all.
-const NEVER: u64 = 24 * 3600;
+/// Answers without any entry that a listing may have in a row: none is usual.
+const EMPTY: usize = 100;
 
 pub(super) struct Connection {
-    raw: RawSftpSession,
-    handle: Handle<HostKey>,
+    client: Client,
+    ssh: ssh::Handle<HostKey>,
     pub(super) address: Address,
     pub(super) patience: Patience,
     open_files: Arc<Semaphore>,
@@ -107,10 +105,10 @@ impl Connection {
         let signed_in = sign_in(&mut handle, address, &options.identities).await;
         *refused = signed_in.as_ref().is_err_and(|e| e.kind() == Kind::Unauthenticated);
         signed_in?;
-        let raw = start(&handle, address).await?;
+        let client = start(&handle, address).await?;
         Ok(Self {
-            raw,
-            handle,
+            client,
+            ssh: handle,
             address: address.clone(),
             patience,
             open_files: Arc::new(Semaphore::new(OPEN_FILES)),
@@ -121,7 +119,7 @@ impl Connection {
     }
 
     pub(super) fn is_of_use(&self) -> bool {
-        !self.handle.is_closed() && !self.broken.load(Ordering::Acquire)
+        !self.ssh.is_closed() && !self.broken.load(Ordering::Acquire)
     }
 
     /// Something came from the server.
@@ -138,8 +136,8 @@ impl Connection {
     async fn answered<T>(
         &self,
         doing: impl Fn() -> String,
-        answer: impl Future<Output = SftpResult<T>>,
-    ) -> Result<SftpResult<T>> {
+        answer: impl Future<Output = Answer<T>>,
+    ) -> Result<Answer<T>> {
         let mut answer = std::pin::pin!(answer);
         loop {
             let silence = self.patience.silence;
@@ -170,42 +168,83 @@ impl Connection {
     async fn ask<T>(
         &self,
         doing: impl Fn() -> String,
-        answer: impl Future<Output = SftpResult<T>>,
+        answer: impl Future<Output = Answer<T>>,
     ) -> Result<T> {
         let answer = self.answered(&doing, answer).await?;
         answer.map_err(|e| request(self.at(doing()), e))
     }
 
     /// What is at `path`; links are followed.
-    pub(super) async fn stat(&self, path: &str) -> Result<FileAttributes> {
-        let answer = self.ask(|| format!("look at {path:?}"), self.raw.stat(path)).await?;
-        Ok(answer.attrs)
+    pub(super) async fn stat(&self, path: &[u8]) -> Result<Attributes> {
+        self.ask(|| format!("look at {}", show(path)), self.client.stat(path)).await
+    }
+
+    /// What is at `path`, with a type: where the server does not tell one, by trying. `listed` is what a listing said.
+    pub(super) async fn typed(
+        self: &Arc<Self>,
+        path: &[u8],
+        listed: Option<Attributes>,
+    ) -> Result<(Attributes, FileKind)> {
+        let mut attributes = match listed {
+            Some(listed) if listed.kind() != FileKind::Unknown => {
+                return Ok((listed, listed.kind()));
+            }
+            // First as it is, so that a link is one.
+            Some(listed) => {
+                let looked = self.client.lstat(path);
+                let found = self.answered(|| format!("look at {}", show(path)), looked).await?;
+                found.unwrap_or(listed)
+            }
+            None => self.stat(path).await?,
+        };
+        if attributes.kind() == FileKind::Unknown && listed.is_some() {
+            attributes = self.stat(path).await?;
+        }
+        let kind = match attributes.kind() {
+            FileKind::Unknown if self.is_folder(path).await? => FileKind::Folder,
+            FileKind::Unknown => FileKind::File,
+            kind => kind,
+        };
+        Ok((attributes, kind))
+    }
+
+    async fn is_folder(self: &Arc<Self>, path: &[u8]) -> Result<bool> {
+        let opened = self.client.open_folder(path);
+        Ok(self.answered(|| format!("open folder {}", show(path)), opened).await?.is_ok())
+    }
+
+    /// Whether a file has no bytes, as a read shows: servers say length 0 also of what they make on request.
+    pub(super) async fn is_empty(self: &Arc<Self>, path: &[u8]) -> Result<bool> {
+        let (file, _) = self.open_file(path).await?;
+        let first = file.read(&format!("read {}", show(path)), 0, 1).await?;
+        Ok(first.is_none_or(|bytes| bytes.is_empty()))
     }
 
     /// Where `path` is once all links are followed.
-    pub(super) async fn real_path(&self, path: &str) -> Result<String> {
-        let answer = self.ask(|| format!("resolve {path:?}"), self.raw.realpath(path)).await?;
-        let none = || Error::new(Kind::Unavailable, self.at(format!("resolve {path:?}")));
-        Ok(answer.files.into_iter().next().ok_or_else(none)?.filename)
+    pub(super) async fn real_path(&self, path: &[u8]) -> Result<Answer<Bytes>> {
+        self.answered(|| format!("resolve {}", show(path)), self.client.real_path(path)).await
+    }
+
+    /// What a link leads to; the inner error is the server's.
+    pub(super) async fn target(&self, link: &[u8]) -> Result<Answer<Attributes>> {
+        self.answered(|| format!("look at {}", show(link)), self.client.stat(link)).await
     }
 
     /// Opens a file, and says what it is that was opened.
-    pub(super) async fn open_file(
-        self: &Arc<Self>,
-        path: &str,
-    ) -> Result<(OpenFile, FileAttributes)> {
-        let doing = || format!("open {path:?}");
+    pub(super) async fn open_file(self: &Arc<Self>, path: &[u8]) -> Result<(OpenFile, Attributes)> {
+        let doing = || format!("open {}", show(path));
         let permit = self.permit().await;
-        let open = self.raw.open(path, OpenFlags::READ, FileAttributes::empty());
-        let file = self.held(permit, self.ask(doing, open).await?.handle);
-        let attributes = self.ask(doing, self.raw.fstat(file.handle.as_str())).await?.attrs;
+        let handle = self.ask(doing, self.client.open(path)).await?;
+        let file = self.held(permit, handle);
+        let attributes = self.ask(doing, self.client.fstat(&file.handle)).await?;
         Ok((file, attributes))
     }
 
-    pub(super) async fn open_folder(self: &Arc<Self>, path: &str) -> Result<OpenFile> {
+    pub(super) async fn open_folder(self: &Arc<Self>, path: &[u8]) -> Result<OpenFile> {
         let permit = self.permit().await;
-        let opened = self.ask(|| format!("open folder {path:?}"), self.raw.opendir(path)).await?;
-        Ok(self.held(permit, opened.handle))
+        let opened = self.client.open_folder(path);
+        let handle = self.ask(|| format!("open folder {}", show(path)), opened).await?;
+        Ok(self.held(permit, handle))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -213,62 +252,53 @@ impl Connection {
         permit.expect("the semaphore is never closed")
     }
 
-    fn held(self: &Arc<Self>, permit: OwnedSemaphorePermit, handle: String) -> OpenFile {
-        OpenFile { connection: Arc::clone(self), handle, permit: Some(permit) }
+    fn held(self: &Arc<Self>, permit: OwnedSemaphorePermit, handle: Handle) -> OpenFile {
+        OpenFile { connection: Arc::clone(self), handle, _permit: permit }
     }
+}
+
+/// A path as errors show it.
+pub(super) fn show(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
 }
 
 /// A file or folder that is open at the server. Dropped, it is closed.
 pub(super) struct OpenFile {
+    handle: Handle,
     pub(super) connection: Arc<Connection>,
-    handle: String,
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl OpenFile {
     /// Bytes of a file, or fewer than were asked for; `None` at its end.
-    pub(super) async fn read(
-        &self,
-        subject: &str,
-        start: u64,
-        len: u32,
-    ) -> Result<Option<Vec<u8>>> {
-        let read = self.connection.raw.read(self.handle.as_str(), start, len);
+    pub(super) async fn read(&self, subject: &str, start: u64, len: u32) -> Result<Option<Bytes>> {
+        let read = self.connection.client.read(&self.handle, start, len);
         match self.connection.answered(|| subject.to_owned(), read).await? {
-            Ok(answer) => Ok(Some(answer.data)),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(e) if is_end(&e) => Ok(None),
             Err(e) => Err(request(self.connection.at(subject.to_owned()), e)),
         }
     }
 
     /// Some of what is in a folder; `None` when that was all.
-    pub(super) async fn some(&self, path: &str) -> Result<Option<Vec<File>>> {
-        let doing = || format!("list {path:?}");
-        let some = self.connection.raw.readdir(self.handle.as_str());
-        match self.connection.answered(doing, some).await? {
-            Ok(answer) => Ok(Some(answer.files)),
-            Err(e) if is_end(&e) => Ok(None),
-            Err(e) => Err(request(self.connection.at(doing()), e)),
+    pub(super) async fn some(&self, path: &[u8]) -> Result<Option<Vec<Entry>>> {
+        let doing = || format!("list {}", show(path));
+        for _ in 0..EMPTY {
+            let some = self.connection.client.read_folder(&self.handle);
+            match self.connection.answered(doing, some).await? {
+                Ok(entries) if entries.is_empty() => {}
+                Ok(entries) => return Ok(Some(entries)),
+                Err(e) if is_end(&e) => return Ok(None),
+                Err(e) => return Err(request(self.connection.at(doing()), e)),
+            }
         }
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        let (connection, permit) = (Arc::clone(&self.connection), self.permit.take());
-        let handle = std::mem::take(&mut self.handle);
-        // Without a runtime the connection is ending anyway, and all that is open with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = connection.raw.close(handle).await;
-                drop(permit);
-            });
-        }
+        Err(Error::new(Kind::Unsupported, self.connection.at(doing()))
+            .because("the server gives answers without entries and no end"))
     }
 }
 
 /// Starts SFTP on a connection that is signed in.
-async fn start(handle: &Handle<HostKey>, address: &Address) -> Result<RawSftpSession> {
+async fn start(handle: &ssh::Handle<HostKey>, address: &Address) -> Result<Client> {
     let doing = || format!("start SFTP on {address}");
     let lost = |e| transport(doing(), e);
     let mut channel = handle.channel_open_session().await.map_err(lost)?;
@@ -283,8 +313,10 @@ async fn start(handle: &Handle<HostKey>, address: &Address) -> Result<RawSftpSes
             Some(_) => {}
         }
     }
-    let config = SftpConfig { request_timeout_secs: NEVER, ..SftpConfig::default() };
-    let raw = RawSftpSession::new_with_config(channel.into_stream(), config);
-    raw.init().await.map_err(|e| request(doing(), e))?;
-    Ok(raw)
+    let started = Client::start(channel.into_stream()).await;
+    started.map_err(|why| {
+        Error::new(Kind::Unsupported, doing())
+            .because(why)
+            .hint("a start-up file of the user there may print something: SFTP needs silence")
+    })
 }

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use russh_sftp::{client::error::Error as SftpError, protocol::StatusCode};
-
+use super::{client::Failure, packet::Status};
 use crate::{
     error::{Error, Kind},
     protocols::paths::said,
@@ -42,32 +41,39 @@ pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
     Error::new(kind, doing.to_string()).because(e)
 }
 
+/// The statuses of the draft, and those of later versions that servers send all the same.
+const END_OF_FILE: u32 = 1;
+
 /// A request that failed: the server's answer, or none.
-pub(super) fn request(doing: impl Into<String>, e: SftpError) -> Error {
-    let (kind, why) = match &e {
-        SftpError::Status(status) => {
-            let kind = match status.status_code {
-                StatusCode::NoSuchFile => Kind::NotFound,
-                StatusCode::PermissionDenied => Kind::PermissionDenied,
-                StatusCode::OpUnsupported => Kind::Unsupported,
-                StatusCode::Eof => Kind::Corrupt,
-                StatusCode::NoConnection | StatusCode::ConnectionLost => Kind::Network,
-                // Of which servers say no more: too many open files, a disk that does not answer.
-                StatusCode::Ok | StatusCode::Failure | StatusCode::BadMessage => Kind::Unavailable,
-            };
-            (kind, format!("answered {}: {}", status.status_code, said(&status.error_message)))
-        }
-        SftpError::Limited(why) => (Kind::Unavailable, why.clone()),
-        other => (Kind::Network, said(&other.to_string())),
+pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
+    let status = match failure {
+        Failure::Status(status) => status,
+        Failure::Broken(why) => return Error::new(Kind::Network, doing).because(said(&why)),
     };
-    Error::new(kind, doing).because(why)
+    let (kind, name) = match status.code {
+        END_OF_FILE => (Kind::Corrupt, "end of file"),
+        2 => (Kind::NotFound, "no such file"),
+        3 => (Kind::PermissionDenied, "permission denied"),
+        6 => (Kind::Network, "no connection"),
+        7 => (Kind::Network, "connection lost"),
+        8 => (Kind::Unsupported, "not supported"),
+        10 => (Kind::NotFound, "no such path"),
+        20 => (Kind::InvalidInput, "invalid file name"),
+        // Of which servers say no more: too many open files, a disk that does not answer.
+        _ => (Kind::Unavailable, "failure"),
+    };
+    let words = match said(&status.message) {
+        words if words.is_empty() => format!("answered status {} ({name})", status.code),
+        words => format!("answered {name}: {words}"),
+    };
+    Error::new(kind, doing).because(words)
 }
 
-pub(super) fn is_end(e: &SftpError) -> bool {
-    matches!(e, SftpError::Status(status) if status.status_code == StatusCode::Eof)
+pub(super) fn is_end(failure: &Failure) -> bool {
+    matches!(failure, Failure::Status(Status { code: END_OF_FILE, .. }))
 }
 
 /// Whether the connection is of no use any more.
-pub(super) fn is_fatal(e: &SftpError) -> bool {
-    !matches!(e, SftpError::Status(_) | SftpError::Limited(_))
+pub(super) fn is_fatal(failure: &Failure) -> bool {
+    matches!(failure, Failure::Broken(_))
 }

@@ -1,57 +1,129 @@
 //! Folders. A link in one is a file of it when it leads to a file below the same folder; all other links are passed over,
-//! so that nothing outside comes along and no folder is in itself.
+//! so that nothing outside comes along and no folder is in itself. What has no type in the listing is looked at.
 
 use std::sync::Arc;
 
-use russh_sftp::protocol::{File, FileAttributes};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use url::Url;
 
-use super::{connection::Connection, remote};
-use crate::{
-    error::Result,
-    protocols::{Listing, walk::Walk},
+use super::{
+    address,
+    client::Failure,
+    connection::{Connection, show},
+    errors::request,
+    packet::{Attributes, Entry, FileKind},
+    remote,
 };
+use crate::{
+    error::{Error, Result},
+    protocols::{Entry as ListedFile, Listing, walk::Walk},
+};
+
+/// Files of length 0 that are looked into at a time.
+const AT_ONCE: usize = 32;
+
+/// A listing under way.
+struct Folders<'a> {
+    connection: &'a Arc<Connection>,
+    /// The first folder, without a slash at its end.
+    top: &'a [u8],
+    /// Where that really is, once there was a link.
+    real_top: Option<Vec<u8>>,
+}
 
 /// All files below the folder `path`.
 ///
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
-pub(super) async fn list(connection: &Arc<Connection>, url: &Url, path: &str) -> Result<Listing> {
-    let top = path.trim_end_matches('/');
+pub(super) async fn list(connection: &Arc<Connection>, url: &Url, path: &[u8]) -> Result<Listing> {
+    let top = path.strip_suffix(b"/").unwrap_or(path);
     let mut walk = Walk::new(url);
-    // Asked for when there is a link.
-    let mut real_top = None;
+    let mut folders = Folders { connection, top, real_top: None };
     while let Some(below) = walk.next_folder() {
-        let here = if below.is_empty() { top.to_owned() } else { format!("{top}/{below}") };
-        let here = if here.is_empty() { "/".to_owned() } else { here };
+        let here = match (top, &below[..]) {
+            (b"", []) => b"/".to_vec(),
+            (top, []) => top.to_vec(),
+            (top, below) => [top, b"/", below].concat(),
+        };
         let folder = connection.open_folder(&here).await?;
         while let Some(some) = folder.some(&here).await? {
-            for File { filename, attrs, .. } in some {
-                let kind = attrs.file_type();
-                if kind.is_dir() {
-                    walk.folder(&filename)?;
-                } else if kind.is_file() {
-                    walk.file(&filename, |url| remote(url, &attrs))?;
-                } else if kind.is_symlink() {
-                    let link = format!("{here}/{filename}");
-                    let real_top = match &real_top {
-                        Some(top) => top,
-                        None => real_top.insert(connection.real_path(&format!("{top}/")).await?),
-                    };
-                    if let Some(attrs) = file_below(connection, &link, real_top).await {
-                        walk.file(&filename, |url| remote(url, &attrs))?;
+            for entry in some {
+                match folders.of_entry(&here, &entry).await? {
+                    Some((FileKind::Folder, _)) => walk.folder(&entry.name)?,
+                    Some((_, attributes)) => {
+                        walk.file(&entry.name, |url| remote(url, &attributes))?;
                     }
+                    None => {}
                 }
             }
         }
     }
-    Ok(walk.finish())
+    prove_empty_files(connection, walk.finish()).await
 }
 
-/// What a link leads to, where that is a file below `top`. A link that leads nowhere is no error of the folder.
-async fn file_below(connection: &Connection, link: &str, top: &str) -> Option<FileAttributes> {
-    let target = connection.real_path(link).await.ok()?;
-    let below = target.strip_prefix(top.trim_end_matches('/'))?.starts_with('/');
-    let attributes = connection.stat(link).await.ok()?;
-    (below && attributes.file_type().is_file()).then_some(attributes)
+impl Folders<'_> {
+    /// A folder or a file that an entry is; `None` for what is passed over.
+    async fn of_entry(
+        &mut self,
+        here: &[u8],
+        entry: &Entry,
+    ) -> Result<Option<(FileKind, Attributes)>> {
+        if matches!(&entry.name[..], b"." | b"..") {
+            return Ok(None);
+        }
+        let slash: &[u8] = if here.ends_with(b"/") { b"" } else { b"/" };
+        let path = [here, slash, &entry.name].concat();
+        let (attributes, kind) = self.connection.typed(&path, Some(entry.attributes)).await?;
+        Ok(match kind {
+            FileKind::Folder | FileKind::File => Some((kind, attributes)),
+            FileKind::Link => {
+                self.file_below(&path).await?.map(|attributes| (FileKind::File, attributes))
+            }
+            // `typed` leaves nothing unknown.
+            FileKind::Other | FileKind::Unknown => None,
+        })
+    }
+
+    /// What a link leads to, where that is a file below the first folder. A link that leads nowhere is no error of the
+    /// folder.
+    async fn file_below(&mut self, link: &[u8]) -> Result<Option<Attributes>> {
+        let real_top = match &self.real_top {
+            Some(top) => top.clone(),
+            None => {
+                let top = [self.top, b"/"].concat();
+                let found = self.connection.real_path(&top).await?;
+                let failed = |e: Failure| {
+                    let doing = format!("resolve {} on {}", show(&top), self.connection.address);
+                    Error::within(request(doing, e), "links in a folder")
+                };
+                self.real_top.insert(found.map_err(failed)?.to_vec()).clone()
+            }
+        };
+        let Ok(target) = self.connection.real_path(link).await? else { return Ok(None) };
+        let real_top = real_top.strip_suffix(b"/").unwrap_or(&real_top);
+        let below = target.strip_prefix(real_top).is_some_and(|rest| rest.starts_with(b"/"));
+        if !below {
+            return Ok(None);
+        }
+        let Ok(attributes) = self.connection.target(link).await? else { return Ok(None) };
+        Ok((attributes.kind() == FileKind::File).then_some(attributes))
+    }
+}
+
+/// Files that are said to have no bytes, and have some, have no known length.
+async fn prove_empty_files(connection: &Arc<Connection>, mut listing: Listing) -> Result<Listing> {
+    let is_empty = |file: &&mut ListedFile| file.remote.len == Some(0);
+    let empty: Vec<_> = listing.files.iter_mut().filter(is_empty).collect();
+    stream::iter(empty)
+        .map(Ok::<_, Error>)
+        .try_for_each_concurrent(AT_ONCE, |file| async move {
+            let path = address::path(&file.remote.url)?;
+            // One that cannot be opened is told when it is fetched.
+            if !matches!(connection.is_empty(&path).await, Ok(true)) {
+                (file.remote.len, file.remote.validator) = (None, None);
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(listing)
 }

@@ -113,7 +113,8 @@ mod tests {
 
     fn judge(known: &str, accept: Option<&str>) -> Result<()> {
         let (host, user) = ("h".to_owned(), "u".to_owned());
-        let address = Address { host, port: 22, user, password: None, identities: Vec::new() };
+        let (identities, identities_only) = (Vec::new(), false);
+        let address = Address { host, port: 22, user, password: None, identities, identities_only };
         let mut lines = Known::default();
         lines.read("known_hosts", known, "h", 22);
         let keys = HostKeys { known_hosts: None, accept: accept.map(str::to_owned) };

@@ -118,7 +118,7 @@ fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
 }
 
 /// Whether `text` is what `pattern` stands for: `*` is any characters, `?` is one. Letters are alike in either case.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);

@@ -5,18 +5,22 @@
 //! handed on, so that a long way to the server does not matter.
 //!
 //! [`address`] is what a URL says, with what [`user_config`] says of its host; [`known_hosts`] and [`host_key`] say whether the server is the one that is meant;
-//! [`sign_in`] says who we are; [`connection`] is the one way to ask, [`server`] has several; [`body`] is a range, [`folder`] a listing.
+//! [`sign_in`] says who we are, by the keys of [`identity`]; [`packet`] and [`client`] are SFTP itself, on a channel of SSH; [`connection`] is the one way
+//! to ask, [`server`] has several; [`body`] is a range, [`folder`] a listing.
 //!
 //! What it refuses: a server whose key is not known, and more so one whose key is another than it was; to read more of
 //! OpenSSH's settings than where a host is and who we are there, or to run its programs.
 
 mod address;
 mod body;
+mod client;
 mod connection;
 mod errors;
 mod folder;
 mod host_key;
+mod identity;
 mod known_hosts;
+mod packet;
 mod server;
 mod sign_in;
 mod user_config;
@@ -30,12 +34,18 @@ use std::{
 use async_trait::async_trait;
 use futures_util::stream;
 use parking_lot::Mutex;
-use russh_sftp::protocol::FileAttributes;
 use url::Url;
 
-use self::{address::Address, body::Body, server::Server, user_config::UserConfig};
+use self::{
+    address::Address,
+    body::Body,
+    connection::show,
+    packet::{Attributes, FileKind},
+    server::Server,
+    user_config::UserConfig,
+};
 use super::{
-    ByteStream, FetchOptions, Found, Protocol, Remote, Validator, Wanted, paths::last_part,
+    ByteStream, FetchOptions, Found, Protocol, Remote, Validator, Wanted, paths::file_name,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -72,25 +82,35 @@ impl Protocol for Sftp {
     async fn probe(&self, url: &Url) -> Result<Found> {
         let path = address::path(url)?;
         let connection = self.server(url)?.connection().await?;
-        let attributes = connection.stat(&path).await?;
-        let kind = attributes.file_type();
-        if kind.is_dir() {
-            return folder::list(&connection, url, &path).await.map(Found::Folder);
+        let (attributes, kind) = connection.typed(&path, None).await?;
+        match kind {
+            FileKind::Folder => {
+                return folder::list(&connection, url, &path).await.map(Found::Folder);
+            }
+            FileKind::File => {}
+            _ => {
+                let place = &connection.address;
+                let text = format!("{} on {place} is neither a file nor a folder", show(&path));
+                return Err(Error::new(Kind::Unsupported, text));
+            }
         }
-        // Servers that say nothing of what it is have nothing but files.
-        if attributes.permissions.is_some() && !kind.is_file() {
-            let text = format!("{path:?} on {} is neither a file nor a folder", connection.address);
-            return Err(Error::new(Kind::Unsupported, text));
+        let mut file = Remote { name: file_name(url), ..remote(url.clone(), &attributes) };
+        if file.len == Some(0) && !connection.is_empty(&path).await? {
+            // Made on request, or by the system, as below `/proc`: its length is where it ends.
+            (file.len, file.validator) = (None, None);
         }
-        Ok(Found::File(Remote { name: Some(last_part(url)), ..remote(url.clone(), &attributes) }))
+        Ok(Found::File(file))
     }
 
     async fn open(&self, wanted: &Remote, range: Wanted) -> Result<ByteStream> {
         let path = address::path(&wanted.url)?;
         let lease = self.server(&wanted.url)?.lease().await?;
         let (file, attributes) = lease.connection.open_file(&path).await?;
-        let subject = format!("get {path:?} from {}", lease.connection.address);
-        let found = remote(wanted.url.clone(), &attributes);
+        let subject = format!("get {} from {}", show(&path), lease.connection.address);
+        let mut found = remote(wanted.url.clone(), &attributes);
+        if wanted.len.is_none() && found.len == Some(0) {
+            found.len = None;
+        }
         let differs = |was: bool, what: &str| {
             let changed = || Error::new(Kind::Changed, subject.clone());
             if was {
@@ -117,11 +137,11 @@ impl Protocol for Sftp {
 }
 
 /// What a server's attributes of a file tell.
-fn remote(url: Url, attributes: &FileAttributes) -> Remote {
-    let modified = attributes.mtime.map(u64::from);
-    let validator = modified.zip(attributes.size);
+fn remote(url: Url, attributes: &Attributes) -> Remote {
+    let modified = attributes.modified.map(u64::from);
+    let validator = modified.zip(attributes.len);
     Remote {
-        len: attributes.size,
+        len: attributes.len,
         ranges: true,
         validator: validator.map(|(time, len)| Validator::Modified(time.to_string(), len)),
         modified: modified.and_then(|s| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(s))),

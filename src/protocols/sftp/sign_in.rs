@@ -1,28 +1,25 @@
-//! Who we are, proven in the ways that the server takes, in this order: the keys that were named, the password, the keys
-//! of the agent, the key files of the user's settings, the usual ones.
+//! Who we are, proven in the ways that the server takes, in this order: the keys that were named (by `--identity`, then by
+//! the user's settings), the password, the other keys of the agent, the usual key files where none was named. A key that
+//! the agent has is used by the agent.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use russh::{
     MethodKind, MethodSet,
     client::{AuthResult, Handle, KeyboardInteractiveAuthResponse},
-    keys::{
-        Error as KeyError, HashAlg, PrivateKeyWithHashAlg,
-        agent::{AgentIdentity, client::AgentClient},
-        load_secret_key,
-    },
+    keys::{Error as KeyError, HashAlg, PrivateKeyWithHashAlg, PublicKey},
 };
 
-use super::{address::Address, errors::transport, host_key::HostKey};
+use super::{
+    address::Address,
+    errors::transport,
+    host_key::HostKey,
+    identity::{Agent, Identity},
+};
 use crate::error::{Error, Kind, Result};
 
 /// In `~/.ssh`, where they are there and not encrypted.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-/// Servers hang up after six, and the password should be among them.
-const AGENT_KEYS: usize = 4;
 
 /// A connection on which we are nobody yet.
 pub(super) struct SignIn<'a> {
@@ -30,8 +27,11 @@ pub(super) struct SignIn<'a> {
     address: &'a Address,
     /// What the server still takes.
     methods: MethodSet,
+    agent: Agent,
     /// What was tried, for the error.
     tried: Vec<String>,
+    /// Keys that were tried.
+    used: Vec<PublicKey>,
 }
 
 /// Signs in, or says what was tried.
@@ -48,33 +48,41 @@ pub(super) async fn sign_in(
         AuthResult::Success => return Ok(()),
         AuthResult::Failure { remaining_methods, .. } => remaining_methods,
     };
-    let mut sign_in = SignIn { handle, address, methods, tried: Vec::new() };
+    let agent = Agent::connect().await;
+    let (tried, used) = (Vec::new(), Vec::new());
+    let mut sign_in = SignIn { handle, address, methods, agent, tried, used };
     for file in identities {
-        let key = load(file).await.map_err(|e| {
-            let text = format!("key file {}", file.display());
-            let error = Error::new(Kind::InvalidInput, text);
-            if matches!(e, KeyError::KeyIsEncrypted) {
-                return error.because(e).hint("`ssh-add` gives it to the agent, which is asked");
-            }
-            error.because(e)
-        })?;
-        if sign_in.key_file(file, key).await? {
+        let identity = Identity::load(file).await;
+        let agent_has_it = identity.public.as_ref().is_some_and(|key| sign_in.agent.has(key));
+        if let (Err(e), false) = (&identity.private, agent_has_it) {
+            return Err(no_key(&identity, e));
+        }
+        if sign_in.identity(identity).await? {
             return Ok(());
         }
     }
-    if sign_in.password().await? || sign_in.agent().await? || sign_in.usual_files().await? {
+    for file in &address.identities {
+        if sign_in.identity(Identity::load(file).await).await? {
+            return Ok(());
+        }
+    }
+    if sign_in.password().await? || !address.identities_only && sign_in.agents_keys().await? {
+        return Ok(());
+    }
+    if identities.is_empty() && address.identities.is_empty() && sign_in.usual_files().await? {
         return Ok(());
     }
     Err(sign_in.refused())
 }
 
-type PrivateKey = russh::keys::PrivateKey;
-
-/// On a thread of its own: the file may be on a slow disk, and a key may take a moment to derive.
-async fn load(file: &Path) -> Result<PrivateKey, KeyError> {
-    let file = file.to_owned();
-    let loaded = tokio::task::spawn_blocking(move || load_secret_key(file, None)).await;
-    loaded.unwrap_or(Err(KeyError::CouldNotReadKey))
+/// A key file that was named, and is none.
+fn no_key(identity: &Identity, e: &KeyError) -> Error {
+    let text = format!("key file {}", identity.file.display());
+    let error = Error::new(Kind::InvalidInput, text).because(e.to_string());
+    match e {
+        KeyError::KeyIsEncrypted => error.hint("`ssh-add` gives it to the agent, which is asked"),
+        _ => error,
+    }
 }
 
 impl SignIn<'_> {
@@ -107,15 +115,63 @@ impl SignIn<'_> {
         Ok(best.unwrap_or(Some(HashAlg::Sha256)))
     }
 
-    async fn key_file(&mut self, file: &Path, key: PrivateKey) -> Result<bool> {
-        if !self.takes(MethodKind::PublicKey) {
+    /// Tries a key once, by the agent where that has it.
+    async fn identity(&mut self, identity: Identity) -> Result<bool> {
+        let name = format!("the key {}", identity.file.display());
+        if let Some(public) = identity.public.filter(|public| self.agent.has(public)) {
+            if self.by_agent(public, format!("{name} (by the agent)")).await? {
+                return Ok(true);
+            }
+            return Ok(false);
+        }
+        match identity.private {
+            Ok(key) => self.by_file(key, name).await,
+            Err(KeyError::KeyIsEncrypted) => {
+                self.tried.push(format!("{name}, which is encrypted and not in the agent"));
+                Ok(false)
+            }
+            // Named for all hosts, and not there on this machine.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether a key is still worth a try; it counts as tried then.
+    fn may_use(&mut self, key: &PublicKey) -> bool {
+        let known = self.used.iter().any(|used| used.key_data() == key.key_data());
+        if known || !self.takes(MethodKind::PublicKey) {
+            return false;
+        }
+        self.used.push(key.clone());
+        true
+    }
+
+    async fn by_file(&mut self, key: russh::keys::PrivateKey, what: String) -> Result<bool> {
+        if !self.may_use(key.public_key()) {
             return Ok(false);
         }
         let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
         let answer = self.handle.authenticate_publickey(self.address.user.as_str(), key).await;
         let answer = answer.map_err(|e| self.lost(e))?;
-        Ok(self.taken(format!("the key {}", file.display()), answer))
+        Ok(self.taken(what, answer))
+    }
+
+    async fn by_agent(&mut self, key: PublicKey, what: String) -> Result<bool> {
+        if !self.may_use(&key) {
+            return Ok(false);
+        }
+        let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;
+        let Some(agent) = self.agent.client() else { return Ok(false) };
+        let user = self.address.user.as_str();
+        match self.handle.authenticate_publickey_with(user, key, hash, agent).await {
+            Ok(answer) => Ok(self.taken(what, answer)),
+            // The agent does not sign, which its owner may have told it.
+            Err(_) if !self.handle.is_closed() => {
+                self.tried.push(format!("{what}, with which the agent does not sign"));
+                Ok(false)
+            }
+            Err(_) => Err(self.lost(russh::Error::Disconnect)),
+        }
     }
 
     async fn password(&mut self) -> Result<bool> {
@@ -170,43 +226,21 @@ impl SignIn<'_> {
         false
     }
 
-    async fn agent(&mut self) -> Result<bool> {
-        if !self.takes(MethodKind::PublicKey) {
-            return Ok(false);
-        }
-        // No agent, or one that does not answer, is no key.
-        let Ok(mut agent) = AgentClient::connect_env().await else { return Ok(false) };
-        let identities = agent.request_identities().await.unwrap_or_default();
-        for identity in identities.into_iter().take(AGENT_KEYS) {
-            let AgentIdentity::PublicKey { key, comment } = identity else { continue };
-            let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;
-            let user = self.address.user.as_str();
-            let answer = self.handle.authenticate_publickey_with(user, key, hash, &mut agent).await;
-            let what = format!("the agent's key {comment:?}");
-            match answer {
-                Ok(answer) => {
-                    if self.taken(what, answer) {
-                        return Ok(true);
-                    }
-                }
-                // The agent does not sign, which its owner may have told it.
-                Err(_) if !self.handle.is_closed() => {}
-                Err(_) => return Err(self.lost(russh::Error::Disconnect)),
-            }
-            if !self.takes(MethodKind::PublicKey) {
-                break;
+    async fn agents_keys(&mut self) -> Result<bool> {
+        for (key, comment) in self.agent.keys() {
+            let fingerprint = key.fingerprint(HashAlg::Sha256);
+            let what = format!("the agent's key {fingerprint} ({comment})");
+            if self.by_agent(key, what).await? {
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
     async fn usual_files(&mut self) -> Result<bool> {
-        let home = std::env::home_dir();
-        let usual =
-            home.into_iter().flat_map(|home| USUAL.map(|name| home.join(".ssh").join(name)));
-        for file in self.address.identities.iter().cloned().chain(usual) {
-            let Ok(key) = load(&file).await else { continue };
-            if self.key_file(&file, key).await? {
+        let Some(home) = std::env::home_dir() else { return Ok(false) };
+        for file in USUAL.map(|name| home.join(".ssh").join(name)) {
+            if self.identity(Identity::load(&file).await).await? {
                 return Ok(true);
             }
         }
@@ -217,6 +251,10 @@ impl SignIn<'_> {
         let address = self.address;
         let tried = match self.tried.as_slice() {
             [] => "there was nothing to try".to_owned(),
+            // Most servers take a few keys.
+            tried if self.handle.is_closed() => {
+                format!("it refused {}, and hung up then", tried.join(", "))
+            }
             tried => format!("it refused {}", tried.join(", ")),
         };
         let text = format!("sign in to {address} as {:?}", address.user);

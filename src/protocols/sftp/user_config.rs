@@ -1,13 +1,28 @@
-//! What `~/.ssh/config` says of a host, as far as it says where it is and who we are there.
+//! What `~/.ssh/config` says of a host, as far as it says where it is, how it is reached, and who we are there.
+//!
+//! `Include`s are read where they stand before all hosts or below `Host *`, which is where people have them. What follows a
+//! `Match` is not: its conditions may be anything. That is told, where it may say that a host is reached by another.
 
 use std::path::{Path, PathBuf};
 
 use ssh2_config::{HostParams, ParseRule, SshConfig};
 
+use super::known_hosts::matches;
 use crate::error::{Error, Kind, Result};
 
 /// The lines that are read; all others are passed over.
-const READ: [&str; 5] = ["host", "hostname", "port", "user", "identityfile"];
+const READ: [&str; 8] = [
+    "host",
+    "hostname",
+    "port",
+    "user",
+    "identityfile",
+    "identitiesonly",
+    "proxyjump",
+    "proxycommand",
+];
+/// How deep files include others, as for `ssh`.
+const MAX_INCLUDES: usize = 16;
 
 /// The file, or nothing where there is none.
 #[derive(Debug, Default)]
@@ -20,6 +35,10 @@ pub(super) struct HostConfig {
     pub(super) port: Option<u16>,
     pub(super) user: Option<String>,
     pub(super) identities: Vec<PathBuf>,
+    /// No other keys of the agent are tried.
+    pub(super) identities_only: bool,
+    /// The line that says how else than directly it is reached.
+    pub(super) detour: Option<String>,
 }
 
 impl UserConfig {
@@ -30,52 +49,135 @@ impl UserConfig {
     pub(super) fn read() -> Result<Self> {
         let Some(home) = std::env::home_dir() else { return Ok(Self::default()) };
         let file = home.join(".ssh/config");
-        match std::fs::read_to_string(&file) {
-            Ok(text) => Self::parse(&text, &home).map_err(|e| e.within(file.display())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(e) => Err(Error::io(format!("cannot read {}", file.display()), e)),
-        }
+        let Some(text) = text_of(&file)? else { return Ok(Self::default()) };
+        Self::parse(&text, &home).map_err(|e| e.within(file.display()))
     }
 
     fn parse(text: &str, home: &Path) -> Result<Self> {
-        let read = what_is_read(text);
+        let mut lines = Lines { home, read: String::new(), unread_detours: Vec::new() };
+        lines.take(text, 0)?;
+        for line in &lines.unread_detours {
+            tracing::warn!("~/.ssh/config: what follows Match is not read, such as {line:?}");
+        }
         let config = SshConfig::default().home_dir(home);
-        let parsed = config.parse(&mut read.as_bytes(), ParseRule::STRICT);
+        let rules = ParseRule::ALLOW_UNSUPPORTED_FIELDS;
+        let parsed = config.parse(&mut lines.read.as_bytes(), rules);
         let bad = |e| Error::new(Kind::InvalidInput, "settings of ssh").because(e);
         parsed.map(Self).map_err(bad)
     }
 
     /// `host` is what the URL says.
     pub(super) fn of(&self, host: &str) -> HostConfig {
-        let HostParams { host_name, port, user, identity_file, .. } = self.0.query(host);
+        let params = self.0.query(host);
+        let other = |name: &str| {
+            let found = params.unsupported_fields.iter();
+            let mut found = found.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+            found.next().map(|(_, words)| words.join(" "))
+        };
+        let is_some = |text: &String| !text.eq_ignore_ascii_case("none");
+        let jump = params.proxy_jump.as_ref().map(|hosts| hosts.join(",")).filter(is_some);
+        let command = other("ProxyCommand").filter(is_some);
+        let detour = jump.map(|jump| format!("ProxyJump {jump}"));
+        let detour = detour.or(command.map(|command| format!("ProxyCommand {command}")));
+        let identities_only = other("IdentitiesOnly").is_some_and(|text| text == "yes");
+        let HostParams { host_name, port, user, identity_file, .. } = params;
+        let identities = identity_file.unwrap_or_default();
         HostConfig {
             host_name: host_name.map(|name| name.replace("%h", host)),
             port,
             user,
-            identities: identity_file.unwrap_or_default(),
+            identities: identities.into_iter().filter(|file| file != Path::new("none")).collect(),
+            identities_only,
+            detour,
         }
     }
 }
 
-/// Leaves out what follows a `Match`, whose conditions are not known here, and which would else be said of the host
-/// before it.
-fn what_is_read(text: &str) -> String {
-    let mut matching = false;
-    let mut read = String::new();
-    for line in text.lines() {
-        let name = line.trim_start().split(|c: char| c.is_whitespace() || c == '=').next();
-        let name = name.unwrap_or_default().to_ascii_lowercase();
-        match name.as_str() {
-            "match" => matching = true,
-            "host" => matching = false,
-            _ => {}
-        }
-        if !matching && READ.contains(&name.as_str()) {
-            read.push_str(line);
-            read.push('\n');
-        }
+fn text_of(file: &Path) -> Result<Option<String>> {
+    match std::fs::read(file) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("cannot read {}", file.display()), e)),
     }
-    read
+}
+
+/// The lines that are read, with those of included files.
+struct Lines<'a> {
+    home: &'a Path,
+    read: String,
+    /// Lines below a `Match` that say that a host is reached by another.
+    unread_detours: Vec<String>,
+}
+
+impl Lines<'_> {
+    /// Leaves out what follows a `Match`, which would else be said of the host before it.
+    fn take(&mut self, text: &str, depth: usize) -> Result<()> {
+        let (mut matching, mut for_all) = (false, true);
+        for line in text.lines() {
+            let line = line.trim();
+            let name = line.split(|c: char| c.is_whitespace() || c == '=').next();
+            let name = name.unwrap_or_default();
+            let value = line[name.len()..].trim_start_matches([' ', '\t', '=']);
+            let name = name.to_ascii_lowercase();
+            match name.as_str() {
+                "match" => matching = true,
+                "host" => (matching, for_all) = (false, value == "*"),
+                "include" if !matching => {
+                    self.include(value, depth, for_all)?;
+                    continue;
+                }
+                "proxyjump" | "proxycommand" if matching => {
+                    self.unread_detours.push(line.to_owned())
+                }
+                _ => {}
+            }
+            if !matching && READ.contains(&name.as_str()) {
+                self.read.push_str(line);
+                self.read.push('\n');
+            }
+        }
+        Ok(())
+    }
+
+    fn include(&mut self, value: &str, depth: usize, for_all: bool) -> Result<()> {
+        if !for_all {
+            tracing::warn!("~/.ssh/config: Include below a Host is not read: {value:?}");
+            return Ok(());
+        }
+        if depth == MAX_INCLUDES {
+            return Err(Error::new(Kind::InvalidInput, "settings of ssh include one another"));
+        }
+        for pattern in value.split_whitespace() {
+            for file in self.files(pattern.trim_matches('"')) {
+                let Some(text) = text_of(&file)? else { continue };
+                self.take(&text, depth + 1)?;
+                // What follows is for all hosts again.
+                self.read.push_str("Host *\n");
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of a pattern, sorted. Only its last part has wildcards.
+    fn files(&self, pattern: &str) -> Vec<PathBuf> {
+        let path = match pattern.strip_prefix("~/") {
+            Some(rest) => self.home.join(rest),
+            None => self.home.join(".ssh").join(pattern),
+        };
+        let (Some(folder), Some(last)) = (path.parent(), path.file_name()) else {
+            return Vec::new();
+        };
+        let last = last.to_string_lossy();
+        if !last.contains(['*', '?']) {
+            return vec![path];
+        }
+        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let fits = |name: &str| matches(&last, name) && !name.starts_with('.');
+        let fitting = entries.filter(|entry| fits(&entry.file_name().to_string_lossy()));
+        let mut files: Vec<_> = fitting.map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +195,13 @@ Host nas
   Ciphers whatever
 Match host nas
   User nobody
+  ProxyJump elsewhere
+Host inside
+  ProxyJump bastion,other
+  IdentitiesOnly yes
+Host direct
+  ProxyJump none
+  ProxyCommand none
 Host *.lan !old.lan
   HostName %h.example.org
 Include others
@@ -105,11 +214,35 @@ Include others
         assert_eq!(nas.host_name.as_deref(), Some("nas.example.org"));
         assert_eq!((nas.port, nas.user.as_deref()), (Some(2222), Some("everywhere")));
         assert_eq!(nas.identities, [Path::new("/home/u/.ssh/nas")]);
+        assert_eq!(nas.detour.as_deref(), Some("ProxyCommand nc %h %p"));
+        let inside = config.of("inside");
+        assert_eq!(inside.detour.as_deref(), Some("ProxyJump bastion,other"));
+        assert!(inside.identities_only && !nas.identities_only);
+        assert_eq!(config.of("direct").detour, None);
         assert_eq!(config.of("a.lan").host_name.as_deref(), Some("a.lan.example.org"));
         assert_eq!(config.of("old.lan").host_name, None);
         let other = HostConfig { user: Some("everywhere".into()), ..HostConfig::default() };
         assert_eq!(config.of("other"), other);
         assert_eq!(UserConfig::default().of("other"), HostConfig::default());
         assert!(UserConfig::parse("Host a\n Port x\n", Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn included_files_are_read_as_if_they_stood_there() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".ssh/config.d");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("a.conf"), "Host nas\n ProxyJump bastion\nMatch all\n User x\n")
+            .unwrap();
+        std::fs::write(folder.join("b.conf"), "Host nas\n HostName first\n").unwrap();
+        let text =
+            "Include config.d/*.conf missing ~/.ssh/missing\nUser me\nHost nas\n HostName second\n";
+        let config = UserConfig::parse(text, home.path()).unwrap();
+        let nas = config.of("nas");
+        assert_eq!(nas.detour.as_deref(), Some("ProxyJump bastion"));
+        assert_eq!((nas.host_name.as_deref(), nas.user.as_deref()), (Some("first"), Some("me")));
+        assert_eq!(config.of("other").user.as_deref(), Some("me"));
+        std::fs::write(folder.join("a.conf"), "Include config.d/a.conf\n").unwrap();
+        assert!(UserConfig::parse("Include config.d/a.conf\n", home.path()).is_err());
     }
 }

@@ -25,7 +25,7 @@ use self::{
 use super::{
     Begun, ByteStream, FetchOptions, Found, Listing, Protocol, Remote, Validator, Wanted, date,
     http::{Depth, Http},
-    paths::{as_folder, below, last_part},
+    paths::{as_folder, below_bytes, last_part},
     place,
     walk::Walk,
 };
@@ -59,7 +59,8 @@ impl WebDav {
         let mut walk = Walk::new(url);
         let top = as_folder(&as_http(url)?);
         while let Some(path) = walk.next_folder() {
-            let folder = if path.is_empty() { top.clone() } else { as_folder(&below(&top, &path)) };
+            let folder =
+                if path.is_empty() { top.clone() } else { as_folder(&below_bytes(&top, &path)) };
             let (at, resources) = self.ask(&folder, Depth::One).await?;
             let folders = add(&mut walk, &Hrefs::new(&at, &resources), resources)?;
             folders.iter().try_for_each(|name| walk.folder(name))?;

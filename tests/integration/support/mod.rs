@@ -24,6 +24,7 @@ pub(crate) mod process;
 pub(crate) mod proxies;
 pub(crate) mod s3_server;
 pub(crate) mod scripted;
+pub(crate) mod scripted_ftp;
 pub(crate) mod served;
 pub(crate) mod ssh_server;
 pub(crate) mod tools;

@@ -11,10 +11,11 @@ use std::{
 use bae::protocols::{FetchOptions, HostKeys, conformance::WRONG};
 
 use super::{
-    LONG, need,
+    LONG, PYTHON, need,
     pam::PamWrapper,
     ports,
     process::Process,
+    script,
     served::{Served, Visitor, Written},
     tools::tool,
     wait_until,
@@ -22,6 +23,8 @@ use super::{
 
 pub(crate) const USER: &str = "bob";
 pub(crate) const PASSWORD: &str = "secret";
+/// The server's own SFTP.
+const INTERNAL: &str = "internal-sftp";
 
 /// A server that answers. Dropped, it is gone with everything in it.
 #[derive(Debug)]
@@ -49,7 +52,26 @@ impl SshServer {
     /// The same served again, by a server with a key of another kind, or another key of the same.
     pub(crate) fn openssh_with(served: Served, addr: SocketAddrV4, kind: &str) -> Self {
         let sign_in = "UsePAM no\nKbdInteractiveAuthentication no\n";
-        Self::sshd(served, addr, kind, sign_in, &Command::new("/usr/sbin/sshd"))
+        Self::sshd(served, addr, kind, sign_in, &Command::new("/usr/sbin/sshd"), INTERNAL)
+    }
+
+    /// OpenSSH that runs a server of ours for SFTP, which is odd in this way and serves the folder as its root.
+    pub(crate) fn odd(oddity: &str) -> Self {
+        let served = Served::new();
+        let (script, dir) = (script("odd_sftp.py"), served.dir());
+        let sftp = format!("{PYTHON} {} {oddity} {}", script.display(), dir.display());
+        Self::openssh_running(served, "", &sftp)
+    }
+
+    /// With further lines of configuration.
+    pub(crate) fn openssh_configured(lines: &str) -> Self {
+        Self::openssh_running(Served::new(), lines, INTERNAL)
+    }
+
+    fn openssh_running(served: Served, lines: &str, sftp: &str) -> Self {
+        let sign_in = format!("UsePAM no\nKbdInteractiveAuthentication no\n{lines}\n");
+        let sshd = Command::new("/usr/sbin/sshd");
+        Self::sshd(served, ports::own(), "ed25519", &sign_in, &sshd, sftp)
     }
 
     /// OpenSSH that asks for [`PASSWORD`] as if somebody sat there, and knows no other way in. Its PAM is one of our own,
@@ -59,11 +81,18 @@ impl SshServer {
         let pam = PamWrapper::new(served.own(), &whoami(), PASSWORD, "sshd");
         let sshd = pam.command("/usr/sbin/sshd");
         let sign_in = "UsePAM yes\nKbdInteractiveAuthentication yes\nPubkeyAuthentication no\n";
-        let server = Self::sshd(served, ports::own(), "ed25519", sign_in, &sshd);
+        let server = Self::sshd(served, ports::own(), "ed25519", sign_in, &sshd, INTERNAL);
         Self { pam: Some(pam), ..server }
     }
 
-    fn sshd(served: Served, addr: SocketAddrV4, kind: &str, sign_in: &str, sshd: &Command) -> Self {
+    fn sshd(
+        served: Served,
+        addr: SocketAddrV4,
+        kind: &str,
+        sign_in: &str,
+        sshd: &Command,
+        sftp: &str,
+    ) -> Self {
         need("/usr/sbin/sshd", "openssh-server");
         let own = served.own().to_owned();
         let host_key = make_key(&own, "host", kind);
@@ -81,7 +110,7 @@ impl SshServer {
             "ListenAddress {addr}\n{listen}HostKey {host}\nPidFile none\nStrictModes no\n{sign_in}\
              AuthorizedKeysFile {own}/authorized_keys\n\
              PasswordAuthentication no\nPermitRootLogin yes\n\
-             UseDNS no\nMaxStartups 100\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n\
+             UseDNS no\nMaxStartups 100\nSubsystem sftp {sftp}\nForceCommand {sftp}\n\
              Match LocalPort {forbidding}\nForceCommand internal-sftp -P open\n",
             host = host_key.display(),
             own = own.display(),
@@ -117,6 +146,11 @@ impl SshServer {
             TcpStream::connect(addr).is_ok()
         });
         process
+    }
+
+    /// The root of an odd server, or a path there.
+    pub(crate) fn odd_url(&self, path: &str) -> String {
+        format!("sftp://{}@{}{path}", self.user, self.addr)
     }
 
     /// The folder that is served, with a login where `password` is one.

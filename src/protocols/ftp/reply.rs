@@ -1,0 +1,182 @@
+//! Replies of FTP servers (RFC 959, 4.2), as they are really written. Pure.
+//!
+//! A reply is a line `220 text`, or several: `220-text`, further lines, `220 text`. Servers also end with another code
+//! than they began with, leave out the text with its space (`220`), and put empty lines in between.
+
+use crate::protocols::paths::said;
+
+/// The longest reply that is read: servers greet with their terms of use.
+pub(super) const LONGEST: usize = 64 << 10;
+
+/// What a server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) code: u16,
+    /// All its lines, codes included.
+    text: Vec<u8>,
+}
+
+impl Reply {
+    /// The command is under way: another reply follows.
+    pub(super) fn is_preliminary(&self) -> bool {
+        self.code / 100 == 1
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// All of it, short enough to show, and on one line.
+    pub(super) fn said(&self) -> String {
+        said(&String::from_utf8_lossy(&self.text))
+    }
+
+    /// Its lines, with their codes, in lower case.
+    pub(super) fn words(&self) -> String {
+        String::from_utf8_lossy(&self.text).to_lowercase()
+    }
+
+    /// What follows the code in its last line.
+    pub(super) fn last_text(&self) -> &[u8] {
+        let last = self.text.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
+        last.get(4..).unwrap_or_default()
+    }
+
+    /// The first number of `213 5`, `213 5 bytes`. A negative one means that the server does not know.
+    pub(super) fn number(&self) -> Option<u64> {
+        let mut words = self.last_text().split(u8::is_ascii_whitespace);
+        let word = words.find(|word| !word.is_empty())?;
+        std::str::from_utf8(word).ok()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+impl Reply {
+    /// A reply of these lines.
+    pub(super) fn of(text: &str) -> Self {
+        let mut lines = ReplyLines::default();
+        text.lines().find_map(|line| lines.push(line.as_bytes()).unwrap()).unwrap()
+    }
+}
+
+/// Something that is no reply of FTP.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoReply {
+    /// Another protocol.
+    Foreign(String),
+    TooLong,
+}
+
+/// The lines of a reply that is still coming.
+#[derive(Debug, Default)]
+pub(super) struct ReplyLines {
+    code: Option<u16>,
+    text: Vec<u8>,
+}
+
+impl ReplyLines {
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Adds a line, which may have its line break. `Some` when it was the last.
+    ///
+    /// # Errors
+    /// When this is not FTP, or has no end.
+    pub(super) fn push(&mut self, line: &[u8]) -> Result<Option<Reply>, NoReply> {
+        let line = line.trim_ascii_end();
+        let is_last = match (self.code, code(line)) {
+            (None, None) if line.is_empty() => return Ok(None),
+            (None, None) => return Err(NoReply::Foreign(said(&String::from_utf8_lossy(line)))),
+            (None, Some(code)) => {
+                self.code = Some(code);
+                line.get(3) != Some(&b'-')
+            }
+            (Some(_), None) => false,
+            (Some(first), Some(code)) => match line.get(3) {
+                Some(b' ') => true,
+                None => code == first,
+                Some(_) => false,
+            },
+        };
+        if !self.text.is_empty() {
+            self.text.push(b'\n');
+        }
+        self.text.extend_from_slice(line);
+        if self.text.len() > LONGEST {
+            return Err(NoReply::TooLong);
+        }
+        if !is_last {
+            return Ok(None);
+        }
+        // The last line says what became of the command, also where it began with another code.
+        let code = code(line).or(self.code).unwrap_or_default();
+        Ok(Some(Reply { code, text: std::mem::take(&mut self.text) }))
+    }
+}
+
+/// The three digits at the beginning of a line.
+fn code(line: &[u8]) -> Option<u16> {
+    let digits = line.get(..3)?;
+    let all = digits.iter().all(u8::is_ascii_digit) && (b'1'..=b'6').contains(&digits[0]);
+    // `2000 files` is text.
+    let ends = line.get(3).is_none_or(|next| !next.is_ascii_digit());
+    if all && ends { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> Result<Option<Reply>, NoReply> {
+        let mut lines = ReplyLines::default();
+        for line in text.lines() {
+            if let Some(reply) = lines.push(line.as_bytes())? {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn replies_end_where_servers_end_them() {
+        for (text, code, last) in [
+            ("220 ready", 220, "ready"),
+            ("220", 220, ""),
+            ("\r\n220 ready", 220, "ready"),
+            ("220-a\n\n 220 no\nb\n220 end", 220, "end"),
+            ("211-Features:\n UTF8\n\n REST STREAM\n211 End", 211, "End"),
+            ("230-2000 files\n2000 files\n230 in", 230, "in"),
+            ("226-begun\n250 done", 250, "done"),
+            ("230-x\n230", 230, ""),
+        ] {
+            let reply = reply(text).unwrap().unwrap_or_else(|| panic!("{text:?} has no end"));
+            assert_eq!((reply.code, reply.last_text()), (code, last.as_bytes()), "{text:?}");
+        }
+        assert_eq!(reply("220-a\nb").unwrap(), None);
+        assert_eq!(reply("SSH-2.0-x"), Err(NoReply::Foreign("SSH-2.0-x".into())));
+        let mut endless = ReplyLines::default();
+        endless.push(b"220-").unwrap();
+        let end = (0..).find_map(|_| endless.push(&[b'x'; 1000]).err());
+        assert_eq!(end, Some(NoReply::TooLong));
+    }
+
+    #[test]
+    fn numbers_are_found_among_words() {
+        for (text, number) in [
+            ("213 5", Some(5)),
+            ("213  5 bytes", Some(5)),
+            ("213-x\n213 7", Some(7)),
+            ("213 -1", None),
+            ("213", None),
+            ("213 unknown", None),
+        ] {
+            assert_eq!(Reply::of(text).number(), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_told_on_one_line() {
+        assert_eq!(Reply::of("550-no\r\n550 such file").said(), "550-no 550 such file");
+    }
+}

@@ -1,0 +1,294 @@
+//! Packets of SFTP version 3 (draft-ietf-secsh-filexfer-02), as far as reading needs them. Pure.
+//!
+//! Handles and names are byte strings, and stay that: a handle belongs to the server, and a name is in whatever encoding
+//! its owner has.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The version that is spoken: all servers have it.
+pub(super) const VERSION: u32 = 3;
+/// Longer packets are nothing that was asked for. OpenSSH sends at most as much.
+const LONGEST: usize = 256 << 10;
+
+pub(super) const INIT: u8 = 1;
+pub(super) const SSH_FXP_VERSION: u8 = 2;
+pub(super) const OPEN: u8 = 3;
+pub(super) const CLOSE: u8 = 4;
+pub(super) const READ: u8 = 5;
+pub(super) const LSTAT: u8 = 7;
+pub(super) const FSTAT: u8 = 8;
+pub(super) const OPENDIR: u8 = 11;
+pub(super) const READDIR: u8 = 12;
+pub(super) const REALPATH: u8 = 16;
+pub(super) const STAT: u8 = 17;
+
+const STATUS: u8 = 101;
+const HANDLE: u8 = 102;
+const DATA: u8 = 103;
+const NAME: u8 = 104;
+const ATTRS: u8 = 105;
+
+/// A packet that is being written. Its length is put in at the end.
+#[derive(Debug)]
+pub(super) struct Packet(BytesMut);
+
+impl Packet {
+    pub(super) fn new(kind: u8, id: u32) -> Self {
+        let mut bytes = BytesMut::with_capacity(64);
+        bytes.put_u32(0);
+        bytes.put_u8(kind);
+        bytes.put_u32(id);
+        Self(bytes)
+    }
+
+    /// A string, which may be any bytes.
+    pub(super) fn string(mut self, text: &[u8]) -> Self {
+        self.0.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.0.put_slice(text);
+        self
+    }
+
+    pub(super) fn u32(mut self, number: u32) -> Self {
+        self.0.put_u32(number);
+        self
+    }
+
+    pub(super) fn u64(mut self, number: u64) -> Self {
+        self.0.put_u64(number);
+        self
+    }
+
+    pub(super) fn finish(mut self) -> Bytes {
+        let len = u32::try_from(self.0.len() - 4).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(&len.to_be_bytes());
+        self.0.freeze()
+    }
+}
+
+/// Takes the first packet out of what came, without its length. `None` while it is not whole.
+///
+/// # Errors
+/// When what came is no packet: what it begins with.
+pub(super) fn take_packet(came: &mut BytesMut) -> Result<Option<Bytes>, String> {
+    let Some(head) = came.first_chunk::<4>() else { return Ok(None) };
+    let len = u32::from_be_bytes(*head) as usize;
+    if len == 0 || len > LONGEST {
+        let shown = &came[..came.len().min(60)];
+        return Err(String::from_utf8_lossy(shown).into_owned());
+    }
+    if came.len() < 4 + len {
+        came.reserve(4 + len - came.len());
+        return Ok(None);
+    }
+    came.advance(4);
+    Ok(Some(came.split_to(len).freeze()))
+}
+
+/// What a server says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Attributes {
+    pub(super) len: Option<u64>,
+    pub(super) permissions: Option<u32>,
+    /// Seconds since 1970.
+    pub(super) modified: Option<u32>,
+}
+
+/// What something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileKind {
+    File,
+    Folder,
+    Link,
+    /// A device, a pipe, a socket.
+    Other,
+    /// The server does not say.
+    Unknown,
+}
+
+impl Attributes {
+    pub(super) fn kind(&self) -> FileKind {
+        match self.permissions.unwrap_or_default() & 0o170_000 {
+            0 => FileKind::Unknown,
+            0o100_000 => FileKind::File,
+            0o040_000 => FileKind::Folder,
+            0o120_000 => FileKind::Link,
+            _ => FileKind::Other,
+        }
+    }
+}
+
+/// An entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: Bytes,
+    pub(super) attributes: Attributes,
+}
+
+/// A status, which may be all that is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) code: u32,
+    pub(super) message: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    Status(Status),
+    Handle(Bytes),
+    Data(Bytes),
+    Names(Vec<Entry>),
+    Attributes(Attributes),
+}
+
+/// A response, and the number of the request that it is to; `None` for what is none.
+pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
+    let bytes = &mut packet;
+    let kind = u8(bytes)?;
+    let id = u32(bytes)?;
+    let response = match kind {
+        STATUS => {
+            let code = u32(bytes)?;
+            // Old servers leave the words out.
+            let message = string(bytes).unwrap_or_default();
+            Response::Status(Status { code, message: String::from_utf8_lossy(&message).into() })
+        }
+        HANDLE => Response::Handle(string(bytes)?),
+        // Copied, so that it does not hold the whole read buffer in memory while it waits for its turn.
+        DATA => Response::Data(Bytes::copy_from_slice(&string(bytes)?)),
+        NAME => {
+            let count = u32(bytes)?;
+            let entry = |_| {
+                let name = string(bytes)?;
+                // What `ls -l` would show, for people.
+                string(bytes)?;
+                Some(Entry { name, attributes: attributes(bytes)? })
+            };
+            Response::Names((0..count).map(entry).collect::<Option<_>>()?)
+        }
+        ATTRS => Response::Attributes(attributes(bytes)?),
+        _ => return None,
+    };
+    Some((id, response))
+}
+
+/// The version that a server answers with.
+pub(super) fn version(mut packet: Bytes) -> Option<u32> {
+    let kind = u8(&mut packet)?;
+    if kind == SSH_FXP_VERSION { u32(&mut packet) } else { None }
+}
+
+fn attributes(bytes: &mut Bytes) -> Option<Attributes> {
+    let flags = u32(bytes)?;
+    let has = |flag: u32| flags & flag != 0;
+    let mut found = Attributes::default();
+    if has(1) {
+        found.len = Some(u64(bytes)?);
+    }
+    if has(2) {
+        // The user and the group.
+        u64(bytes)?;
+    }
+    if has(4) {
+        found.permissions = Some(u32(bytes)?);
+    }
+    if has(8) {
+        u32(bytes)?;
+        found.modified = Some(u32(bytes)?);
+    }
+    if has(1 << 31) {
+        for _ in 0..u32(bytes)? {
+            string(bytes)?;
+            string(bytes)?;
+        }
+    }
+    Some(found)
+}
+
+fn u8(bytes: &mut Bytes) -> Option<u8> {
+    bytes.try_get_u8().ok()
+}
+
+fn u32(bytes: &mut Bytes) -> Option<u32> {
+    bytes.try_get_u32().ok()
+}
+
+fn u64(bytes: &mut Bytes) -> Option<u64> {
+    bytes.try_get_u64().ok()
+}
+
+fn string(bytes: &mut Bytes) -> Option<Bytes> {
+    let len = u32(bytes)? as usize;
+    (len <= bytes.len()).then(|| bytes.split_to(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packets(bytes: &[u8]) -> Bytes {
+        let mut came = BytesMut::from(bytes);
+        take_packet(&mut came).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_handle_is_bytes_and_comes_back_as_it_came() {
+        let handle = b"\x00\x00\x00\x80\xff";
+        let sent = Packet::new(HANDLE, 7).string(handle).finish();
+        let (id, found) = response(packets(&sent)).unwrap();
+        assert_eq!((id, found), (7, Response::Handle(Bytes::from_static(handle))));
+        let read = Packet::new(READ, 8).string(handle).u64(1 << 40).u32(9).finish();
+        assert_eq!(&read[9..18], b"\x00\x00\x00\x05\x00\x00\x00\x80\xff");
+    }
+
+    #[test]
+    fn attributes_are_read_whatever_is_left_out() {
+        let entry = |name: &[u8], flags: u32| {
+            Packet::new(NAME, 1).u32(1).string(name).string(b"-rw-r--r-- x").u32(flags)
+        };
+        let names = |packet: Packet| match response(packets(&packet.finish())) {
+            Some((1, Response::Names(names))) => names[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        let all = entry(b"na\xefve", 0x8000_000f).u64(5).u32(1).u32(2).u32(0o100_644).u32(3);
+        let all = names(all.u32(4).u32(1).string(b"x@y").string(b"z"));
+        let (len, permissions, modified) = (Some(5), Some(0o100_644), Some(4));
+        assert_eq!(all.attributes, Attributes { len, permissions, modified });
+        assert_eq!((&all.name[..], all.attributes.kind()), (&b"na\xefve"[..], FileKind::File));
+        assert_eq!(names(entry(b"a", 0)).attributes, Attributes::default());
+        let typeless = names(entry(b"a", 4).u32(0o644));
+        assert_eq!(typeless.attributes.kind(), FileKind::Unknown);
+    }
+
+    #[test]
+    fn a_status_may_have_no_words() {
+        let found = response(packets(&Packet::new(STATUS, 3).u32(4).finish()));
+        let status = Status { code: 4, message: String::new() };
+        assert_eq!(found, Some((3, Response::Status(status))));
+    }
+
+    #[test]
+    fn what_is_no_packet_is_told_by_its_beginning() {
+        let mut came = BytesMut::from(&b"Welcome to this host!\n"[..]);
+        assert_eq!(take_packet(&mut came).unwrap_err(), "Welcome to this host!\n");
+        let mut came = BytesMut::from(&b"\0\0\0"[..]);
+        assert_eq!(take_packet(&mut came), Ok(None));
+        let mut came = BytesMut::from(&b"\0\0\0\x02a"[..]);
+        assert_eq!(take_packet(&mut came), Ok(None));
+        came.put_slice(b"bc");
+        assert_eq!(take_packet(&mut came), Ok(Some(Bytes::from_static(b"ab"))));
+        assert_eq!(&came[..], b"c");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_of_a_server_is_too_much(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 100u8..107) {
+            let _ = response(Bytes::from(bytes.clone()));
+            let mut typed = vec![kind];
+            typed.extend(bytes);
+            let _ = response(Bytes::from(typed.clone()));
+            let _ = version(Bytes::from(typed));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! An FTP server that answers as a test says: the oddities that real servers have too rarely. What the test says nothing
+//! of is answered as it should be.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddrV4, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use super::ports;
+
+/// What is odd about a server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Oddities {
+    /// By absolute path.
+    pub(crate) files: HashMap<String, Vec<u8>>,
+    /// Replies by command. `{port}` in one is the port of a new data connection, `{high}` and `{low}` its two bytes.
+    pub(crate) replies: HashMap<&'static str, String>,
+    /// What `LIST` sends, and `LIST -a`.
+    pub(crate) list: Vec<u8>,
+    /// What `MLSD` sends; without it the server does not know that.
+    pub(crate) mlsd: Option<Vec<u8>>,
+    pub(crate) greeting: Option<&'static str>,
+    /// Sessions at a time, and the answer to `PASS` of more.
+    pub(crate) most: Option<(usize, &'static str)>,
+    /// `REST` is answered as if it were done, and is not.
+    pub(crate) ignores_rest: bool,
+    /// There is nothing about files of which only `RETR` tells.
+    pub(crate) knows_only_retr: bool,
+}
+
+impl Oddities {
+    /// One file, and one odd reply.
+    pub(crate) fn reply(path: &str, bytes: &[u8], command: &'static str, reply: &str) -> Self {
+        Self::file(path, bytes).with(command, reply)
+    }
+
+    pub(crate) fn file(path: &str, bytes: &[u8]) -> Self {
+        Self::default().and_file(path, bytes)
+    }
+
+    pub(crate) fn and_file(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.files.insert(path.to_owned(), bytes.to_vec());
+        self
+    }
+
+    pub(crate) fn with(mut self, command: &'static str, reply: &str) -> Self {
+        self.replies.insert(command, reply.to_owned());
+        self
+    }
+
+    pub(crate) fn listing(self, list: &[u8]) -> Self {
+        Self { list: list.to_vec(), ..self }
+    }
+
+    pub(crate) fn start(self) -> ScriptedFtp {
+        ScriptedFtp::start(self)
+    }
+}
+
+/// The server. Dropped, it takes no more connections.
+#[derive(Debug)]
+pub(crate) struct ScriptedFtp {
+    addr: SocketAddrV4,
+    commands: Arc<Mutex<Vec<String>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl ScriptedFtp {
+    fn start(odd: Oddities) -> Self {
+        let addr = ports::own();
+        let listener = TcpListener::bind(addr).unwrap();
+        let (commands, over) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default());
+        let (seen, ends) = (Arc::clone(&commands), Arc::<AtomicBool>::clone(&over));
+        let (odd, inside) = (Arc::new(odd), Arc::new(AtomicUsize::new(0)));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if ends.load(Ordering::Acquire) {
+                    return;
+                }
+                let (odd, seen, inside) =
+                    (Arc::clone(&odd), Arc::clone(&seen), Arc::clone(&inside));
+                thread::spawn(move || {
+                    let number = inside.fetch_add(1, Ordering::AcqRel) + 1;
+                    let folder = "/".to_owned();
+                    let mut session =
+                        Session { odd, seen, stream, number, folder, rest: 0, data: None };
+                    // Whoever hangs up is gone.
+                    let _ = session.serve();
+                    inside.fetch_sub(1, Ordering::AcqRel);
+                });
+            }
+        });
+        Self { addr, commands, over }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("ftp://{}{path}", self.addr)
+    }
+
+    /// All commands so far, of all sessions.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.commands.lock().unwrap().clone()
+    }
+}
+
+impl Drop for ScriptedFtp {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+struct Session {
+    odd: Arc<Oddities>,
+    seen: Arc<Mutex<Vec<String>>>,
+    stream: TcpStream,
+    /// How many sessions there were when it began, itself included.
+    number: usize,
+    folder: String,
+    rest: usize,
+    data: Option<TcpListener>,
+}
+
+impl Session {
+    fn serve(&mut self) -> std::io::Result<()> {
+        self.say(self.odd.greeting.unwrap_or("220 ready"))?;
+        let mut lines = BufReader::new(self.stream.try_clone()?);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+            self.seen.lock().unwrap().push(text.clone());
+            let (command, word) = text.split_once(' ').unwrap_or((&text, ""));
+            self.answer(&command.to_uppercase(), word)?;
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, text: &str) -> std::io::Result<()> {
+        self.stream.write_all(format!("{text}\r\n").as_bytes())
+    }
+
+    fn answer(&mut self, command: &str, word: &str) -> std::io::Result<()> {
+        let odd = Arc::clone(&self.odd);
+        if let Some(reply) = odd.replies.get(command) {
+            let filled = self.filled(reply);
+            return self.say(&filled);
+        }
+        let path = self.path(word);
+        let file = odd.files.get(&path);
+        let not_there = "550 no such file";
+        let only_retr = odd.knows_only_retr && matches!(command, "SIZE" | "MDTM" | "FEAT");
+        match (command, file) {
+            _ if only_retr => self.say("500 unknown"),
+            ("USER", _) => self.say("331 password"),
+            ("PASS", _) => match odd.most {
+                Some((most, refusal)) if self.number > most => self.say(refusal),
+                _ => self.say("230 in"),
+            },
+            ("TYPE" | "OPTS" | "NOOP", _) => self.say("200 ok"),
+            ("FEAT", _) => self.say("211-Features\r\n SIZE\r\n MDTM\r\n REST STREAM\r\n211 End"),
+            ("PWD", _) => self.say(&format!("257 \"{}\"", self.folder.clone())),
+            ("CWD", _) => {
+                let inside = format!("{}/", path.trim_end_matches('/'));
+                if odd.files.keys().any(|file| file.starts_with(&inside)) {
+                    self.folder = path;
+                    return self.say("250 ok");
+                }
+                self.say(not_there)
+            }
+            ("SIZE", Some(file)) => self.say(&format!("213 {}", file.len())),
+            ("MDTM", Some(_)) => self.say("213 20200102030405"),
+            ("REST", _) => {
+                self.rest = if odd.ignores_rest { 0 } else { word.parse().unwrap() };
+                self.say("350 ok")
+            }
+            ("EPSV", _) => {
+                let filled = self.filled("229 ok (|||{port}|)");
+                self.say(&filled)
+            }
+            ("PASV", _) => {
+                let filled = self.filled("227 ok (127,0,0,1,{high},{low})");
+                self.say(&filled)
+            }
+            ("RETR", Some(file)) => {
+                let start = std::mem::take(&mut self.rest).min(file.len());
+                self.send(&file[start..])
+            }
+            ("LIST", _) => self.send(&odd.list),
+            ("MLSD", _) if odd.mlsd.is_some() => self.send(odd.mlsd.as_deref().unwrap()),
+            ("SIZE" | "MDTM" | "RETR", None) => self.say(not_there),
+            _ => self.say("500 unknown"),
+        }
+    }
+
+    fn filled(&mut self, reply: &str) -> String {
+        if !reply.contains(['{']) {
+            return reply.to_owned();
+        }
+        let here = self.stream.local_addr().unwrap().ip();
+        let listener = TcpListener::bind((here, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.data = Some(listener);
+        reply
+            .replace("{port}", &port.to_string())
+            .replace("{high}", &(port >> 8).to_string())
+            .replace("{low}", &(port & 0xff).to_string())
+    }
+
+    fn path(&self, word: &str) -> String {
+        if word.starts_with('/') {
+            return word.to_owned();
+        }
+        format!("{}/{word}", self.folder.trim_end_matches('/'))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(listener) = self.data.take() else { return self.say("425 no data connection") };
+        self.say("150 here")?;
+        let (mut data, _) = listener.accept()?;
+        let sent = data.write_all(bytes);
+        drop(data);
+        self.say(if sent.is_ok() { "226 done" } else { "426 aborted" })
+    }
+}
