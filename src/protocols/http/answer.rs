@@ -51,6 +51,9 @@ impl<'a> Head<'a> {
     /// What a GET found at `at`, with `ranged` one of `bytes=0-`.
     pub(super) fn first(&self, asked: &Url, at: &Url, ranged: bool) -> First {
         let no = || refused(at, self.status, self.headers);
+        if let Err(error) = self.is_decoded(at) {
+            return First::No(error);
+        }
         let (len, end, ranges) = match self.status.as_u16() {
             206 => match self.content_range() {
                 Some((Range { start: 0, end }, Some(total))) if self.has_len_of(end) => {
@@ -62,10 +65,11 @@ impl<'a> Head<'a> {
                     );
                 }
             },
-            200 | 203 => {
+            200 | 203 if self.is_whole() => {
                 let len = self.content_length();
                 (len, len, ranged && len.is_some() && self.takes_ranges())
             }
+            200 | 203 => return First::Unclear(self.unsound(at, "gives a part and calls it all")),
             // A range of nothing cannot be given.
             416 if self.total_of_none() == Some(0) => (Some(0), Some(0), false),
             204 => (Some(0), Some(0), false),
@@ -92,8 +96,12 @@ impl<'a> Head<'a> {
     /// Refuses all but an answer whose body begins with `range` of the version that was found. `conditional`: the server
     /// was told that version (`If-Range`), so that a 206 is of it unless it says otherwise.
     pub(super) fn gives(&self, range: Wanted, remote: &Remote, conditional: bool) -> Result<Given> {
+        self.is_decoded(&remote.url)?;
         match self.status.as_u16() {
             206 => self.gives_part(range, remote, conditional),
+            200 | 203 if !self.is_whole() => {
+                Err(self.unsound(&remote.url, "gives a part and calls it all"))
+            }
             200 | 203 => self.gives_whole(range, remote, conditional),
             204 if remote.len == Some(0) => Ok(Given::Whole(Some(0))),
             412 => Err(changed(remote)),
@@ -183,6 +191,30 @@ impl<'a> Head<'a> {
             return None;
         }
         number(self.text("content-length")?)
+    }
+
+    /// Whether a 200 is all of the file: some servers write `Content-Range` and forget the status.
+    fn is_whole(&self) -> bool {
+        if !self.headers.contains_key("content-range") {
+            return true;
+        }
+        self.content_range().is_some_and(|(sent, total)| sent.start == 0 && total == Some(sent.end))
+    }
+
+    /// Refuses a body in a transfer coding that was not asked for: its bytes are not the file's.
+    fn is_decoded(&self, at: &Url) -> Result<()> {
+        let codings = self.headers.get_all("transfer-encoding").iter();
+        let lines = codings.map(|value| value.to_str().unwrap_or("unreadable"));
+        let known = |coding: &&str| {
+            ["", "chunked", "identity"].iter().any(|known| coding.eq_ignore_ascii_case(known))
+        };
+        match lines.flat_map(|line| line.split(',')).map(str::trim).find(|coding| !known(coding)) {
+            None => Ok(()),
+            Some(coding) => {
+                let text = format!("{}: transfer coding {coding:?} is not known", place(at));
+                Err(Error::new(Kind::Unsupported, text))
+            }
+        }
     }
 
     fn has_len_of(&self, len: u64) -> bool {
@@ -326,6 +358,7 @@ mod tests {
             (206, vec![("content-range", "bytes 0--1/0")]),
             (206, vec![("content-range", "bytes 5-9/100")]),
             (206, vec![("content-range", "bytes 0-9/*")]),
+            (200, vec![("content-range", "bytes 0-9/100")]),
             (206, vec![("content-range", "bytes 0-9/100"), ("content-length", "9")]),
         ] {
             assert!(matches!(first(status, &lines, true), First::Unclear(_)), "{status} {lines:?}");
@@ -336,6 +369,7 @@ mod tests {
             (429, vec![], true),
             (503, vec![("retry-after", "5")], true),
             (400, vec![], false),
+            (200, vec![("transfer-encoding", "gzip, chunked")], true),
         ] {
             assert!(matches!(first(status, &lines, ranged), First::No(_)), "{status} {lines:?}");
         }

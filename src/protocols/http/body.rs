@@ -140,7 +140,10 @@ impl Exactly {
         if let Some(lost) = lost {
             return Some(Err(broken(source.at(), lost)));
         }
-        let left = self.end?.saturating_sub(self.pos);
+        let left = self.end.or(self.told)?.saturating_sub(self.pos);
+        if left == 0 {
+            return None;
+        }
         // Whoever told a length and gives less has broken off, however politely.
         let kind = match self.told.or(source.remote.len) {
             Some(told) if self.pos < told => Kind::Network,
