@@ -26,6 +26,7 @@ pub mod governor;
 mod guide;
 mod hashing;
 pub mod layout;
+mod listening;
 pub mod merkle;
 pub mod metainfo;
 mod piece;

@@ -30,7 +30,7 @@ fn over_a_bucket(
     proxy.spoil(plan);
     let endpoint = format!("http://{}", proxy.addr());
     let url = server.storage_url_at(&endpoint, &server.bucket("ends"), name);
-    (Bae::new().storing_at(&format!("{url}&chunk=5MiB"), server.env()), proxy)
+    (Bae::new().storing_at(&format!("{url}&chunk=8MiB"), server.env()), proxy)
 }
 
 fn refuse_puts(request: &Request) -> Fault {

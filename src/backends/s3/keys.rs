@@ -163,10 +163,14 @@ async fn explained(error: &CredentialsError) -> Option<String> {
     name.as_ref()?;
     // The chain goes on behind a profile that is not there, and tells of the last it asked.
     let alone = ProfileFileCredentialsProvider::builder().build();
-    let said = texts(&alone.provide_credentials().await.err()?);
-    Some(match said.contains("was not defined") {
-        true => format!("{profile} (AWS_PROFILE) is in none of the AWS config files"),
-        false => format!("{profile}: {said}"),
+    Some(match alone.provide_credentials().await.err()? {
+        CredentialsError::CredentialsNotLoaded(_) => {
+            format!("{profile} (AWS_PROFILE) is in none of the AWS config files, or has no keys")
+        }
+        e => match texts(&e) {
+            said if said.contains("cargo feature") => unsupported(&profile, &said),
+            said => format!("{profile}: {said}"),
+        },
     })
 }
 
