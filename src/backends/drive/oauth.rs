@@ -11,7 +11,7 @@ use url::{Url, form_urlencoded};
 
 use super::errors::SIGN_IN;
 use crate::{
-    backends::header::header_text,
+    backends::{header::header_text, unfit::is_html},
     error::{Error, Kind, Result},
 };
 
@@ -111,12 +111,12 @@ pub async fn grant(
     form: &[(&str, &str)],
 ) -> Result<Result<Granted, Refused>> {
     let (status, body) = post(http, token_uri, form).await?;
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| {
-        // A server in trouble was told from this before.
-        let text = format!("Google sign-in: what answers ({status}) is no token server");
-        Error::new(Kind::InvalidInput, text)
-            .hint("is token_uri right, and is there a proxy in between?")
-    })?;
+    if is_html(&String::from_utf8_lossy(&body)) {
+        let text = format!("Google sign-in: a web page came, not a token (status {status})");
+        return Err(Error::new(Kind::InvalidInput, text)
+            .hint("is token_uri right, and is there a proxy in between?"));
+    }
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_answer(status))?;
     if let Some(code) = answer.error {
         return Ok(Err(Refused { code, description: answer.error_description }));
     }
