@@ -134,7 +134,10 @@ impl Error {
 
     /// An I/O error met while doing `context`.
     pub fn io(context: impl Into<String>, e: io::Error) -> Self {
-        Self::new(io_kind(&e), context).because(e)
+        // EMFILE, ENFILE: of the process, and of the system.
+        let files = matches!(e.raw_os_error(), Some(23 | 24));
+        let error = Self::new(io_kind(&e), context).because(e);
+        if files { error.hint("raise the limit of open files (ulimit -n)") } else { error }
     }
 
     #[must_use]

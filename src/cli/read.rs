@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::{Access, ExportSummary},
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 /// Streams: holds one window of bytes at a time, however large the file.
@@ -55,5 +55,10 @@ pub(super) async fn export(context: Context, args: ExportArgs) -> Result<(), Fai
         });
     }
     let ExportSummary { files, bytes } = summary;
-    context.out.done(format_args!("exported {files} files, {} to {}", ByteSize(bytes), plain(&dir)))
+    context.out.done(format_args!(
+        "exported {}, {} to {}",
+        counted(files, "file"),
+        ByteSize(bytes),
+        plain(&dir)
+    ))
 }

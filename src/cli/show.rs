@@ -9,7 +9,7 @@ use super::{
 use crate::{
     app::{Access, App, FileInfo, ImportInfo, ImportSummary, Read, Seeded},
     calendar::Utc,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 pub(super) async fn ls(context: Context) -> Result<(), Failure> {
@@ -72,8 +72,8 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("id", import.id.clone()),
         ("name", plain(&import.name)),
         ("state", state(import)),
-        ("size", format!("{} ({} bytes)", ByteSize(import.bytes), import.bytes)),
-        ("stored", format!("{} in {} objects", ByteSize(import.stored), info.objects)),
+        ("size", format!("{} ({})", ByteSize(import.bytes), counted(import.bytes, "byte"))),
+        ("stored", stored(import.stored, info.objects)),
         ("packed", format!("{} ({:.1} %)", ByteSize(info.packed), info.packed_share * 100.0)),
         ("storage", plain(&import.storage)),
         ("layout", info.layout.to_owned()),
@@ -126,7 +126,8 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     let time = short_time(seconds);
     let money = seeded.dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     Some(format!(
-        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} gets from storage, {kept} from the cache{money}"
+        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {} from storage, {kept} from the cache{money}",
+        counted(gets, "get")
     ))
 }
 
@@ -135,6 +136,13 @@ fn read(read: &Read) -> Option<String> {
     let Read { gets, fetched, dollars } = *read;
     let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
+}
+
+fn stored(bytes: u64, objects: usize) -> String {
+    match objects {
+        0 => "nothing".to_owned(),
+        objects => format!("{} in {}", ByteSize(bytes), counted(objects, "object")),
+    }
 }
 
 #[cfg(test)]

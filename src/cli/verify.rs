@@ -12,7 +12,7 @@ use crate::{
     app::{Access, App, RepairRequest, VerifyReport},
     error::{Error, Kind},
     events::EventSink,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -40,8 +40,10 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
             if bad == 0 {
                 return Ok(());
             }
-            let text =
-                format!("{bad} of {} imports are not what their torrent says", imports.len());
+            let text = match imports.len() {
+                1 => "the import is not what its torrent says".to_owned(),
+                all => format!("{bad} of {all} imports are not what their torrent says"),
+            };
             let hint = "`bae verify --repair` fetches the bad pieces again";
             Err(Error::new(Kind::Corrupt, text).hint(hint).into())
         })
@@ -104,5 +106,7 @@ fn show(context: &Context, import: &str, report: &VerifyReport) -> Result<(), Fa
         bytes => format!(", {} not stored yet", ByteSize(bytes)),
     };
     let (pieces, bad) = (report.pieces, report.bad.len());
-    context.out.done(format_args!("{import}: {pieces} pieces verified, {bad} bad{missing}"))
+    context
+        .out
+        .done(format_args!("{import}: {} verified, {bad} bad{missing}", counted(pieces, "piece")))
 }

@@ -27,6 +27,7 @@ mod guide;
 mod hashing;
 mod kept_names;
 pub mod layout;
+mod listening;
 pub mod merkle;
 pub mod metainfo;
 mod naming;

@@ -23,6 +23,7 @@ use super::{
     features::{self, Feature},
     ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
     governor::{Marks, Orders, Sample},
+    listening::Listening,
     metainfo::MAX_PIECES,
     rewrite::for_libtorrent,
     settings,
@@ -106,6 +107,7 @@ pub struct Torrents {
     pool: BlockPool,
     routes: Mutex<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
     listening: Mutex<Vec<String>>,
+    deaf: Mutex<Listening>,
     next: AtomicU64,
     stopping: CancellationToken,
     pump: Mutex<Option<JoinHandle<()>>>,
@@ -144,6 +146,7 @@ impl Torrents {
             pool,
             routes: Mutex::default(),
             listening: Mutex::default(),
+            deaf: Mutex::default(),
             next: AtomicU64::new(1),
             stopping: CancellationToken::new(),
             pump: Mutex::new(None),
@@ -219,6 +222,24 @@ impl Torrents {
         self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
     }
 
+    /// libtorrent cannot listen, or let in who came.
+    fn cannot_listen(&self, text: &str) {
+        let heard = self.deaf.lock().failed(text, Instant::now());
+        if heard.tell {
+            tracing::warn!(alert = text, "cannot listen");
+        }
+        if heard.close {
+            tracing::warn!("too many open files: no peer is let in for a while (ulimit -n)");
+            self.listen(None);
+        }
+    }
+
+    fn listen(&self, options: Option<&NetworkOptions>) {
+        if let Err(e) = self.call(|s| s.get_mut().apply(&settings::listen(options))) {
+            tracing::warn!(error = %e.report(), "cannot change where it listens");
+        }
+    }
+
     /// Sealed bytes became durable.
     pub(super) fn drained(&self) {
         self.disk.drained();
@@ -276,6 +297,9 @@ async fn pump(torrents: Arc<Torrents>) {
         alerts.into_iter().for_each(|a| route(&torrents, a));
         statuses.iter().for_each(|s| report(&torrents, s));
         if ticked {
+            if torrents.deaf.lock().is_over(Instant::now()) {
+                torrents.listen(Some(&torrents.options));
+            }
             let _ = torrents.call(|s| s.get_mut().post_updates());
             memory.govern(&torrents);
         }
@@ -285,10 +309,7 @@ async fn pump(torrents: Arc<Torrents>) {
 fn route(torrents: &Torrents, alert: AlertInfo) {
     let notice = match alert.kind {
         AlertKind::Listening => return torrents.listening.lock().push(alert.text),
-        AlertKind::ListenFailed => {
-            tracing::warn!(alert = alert.text, "cannot listen");
-            return;
-        }
+        AlertKind::ListenFailed => return torrents.cannot_listen(&alert.text),
         AlertKind::Metadata => Notice::Metadata(alert.data),
         AlertKind::TrackerError => Notice::TrackerFailed(format!(
             "tracker {}: {}",

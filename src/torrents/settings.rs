@@ -53,6 +53,17 @@ pub(super) fn session(options: &NetworkOptions, budget: usize) -> Vec<Setting> {
     s.0
 }
 
+/// Where peers are let in, or with `None` nowhere, to change it while the session runs.
+pub(super) fn listen(options: Option<&NetworkOptions>) -> Vec<Setting> {
+    let mut s = Settings::default();
+    s.text("listen_interfaces", options.map(interfaces).unwrap_or_default());
+    s.0
+}
+
+fn interfaces(o: &NetworkOptions) -> String {
+    o.listen.as_ref().map_or_else(|| LISTEN_ANYWHERE.into(), |l| l.join(","))
+}
+
 /// A limit alone, to change it while the session runs.
 pub(super) fn upload_limit(limit: Option<u64>) -> Vec<Setting> {
     let mut s = Settings::default();
@@ -78,8 +89,7 @@ fn identity(s: &mut Settings, o: &NetworkOptions) {
 }
 
 fn network(s: &mut Settings, o: &NetworkOptions) {
-    let listen = o.listen.as_ref().map_or_else(|| LISTEN_ANYWHERE.into(), |l| l.join(","));
-    s.text("listen_interfaces", listen);
+    s.text("listen_interfaces", interfaces(o));
     if let Some(interface) = &o.interface {
         s.text("outgoing_interfaces", interface.as_str());
     }

@@ -14,12 +14,13 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Quirks, S3Settings,
-    client::{PATIENCE, Wire, has_no_keys},
+    client::{PATIENCE, Wire},
     errors::{Failure, Op, Place},
     get::{Sent, body},
+    keys::has_no_keys,
 };
 use crate::{
-    backends::Body,
+    backends::{Body, unfit::is_page},
     error::{Error, Kind, Result},
 };
 
@@ -90,6 +91,9 @@ impl S3Source {
             wire.call(Op::Head, key, PATIENCE, request).await
         });
         match found.await {
+            Ok(found) if found.e_tag.is_none() && is_page(found.content_type.as_deref()) => {
+                Err(Failure::page(Op::Head, key, &self.place).into())
+            }
             Ok(found) => Ok(Some(SourceObject {
                 key: key.to_owned(),
                 len: found.content_length().and_then(|len| u64::try_from(len).ok()).ok_or_else(
@@ -258,6 +262,9 @@ impl S3Source {
         {
             return Err(changed());
         }
+        if answer.e_tag.is_none() && is_page(answer.content_type()) {
+            return Err(Failure::page(Op::Get, key, &self.place).into());
+        }
         match Sent::of(&answer, &range) {
             Sent::Asked => {}
             Sent::Short { len } => {
@@ -284,7 +291,7 @@ impl S3Source {
 
     /// Without keys requests are not signed: many buckets may be read by everybody.
     async fn settings(&self) -> S3Settings {
-        let look = || has_no_keys(&self.settings, &self.quirks);
+        let look = || has_no_keys(&self.settings, &self.quirks, &self.place);
         let anonymous = self.settings.anonymous || *self.keyless.get_or_init(look).await;
         S3Settings { anonymous, ..self.settings.clone() }
     }

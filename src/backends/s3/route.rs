@@ -1,0 +1,42 @@
+//! The way to a place: its address as the SDK takes it.
+
+use url::Url;
+
+use super::errors::Place;
+use crate::error::{Error, Kind, Result};
+
+/// The endpoint with a slash at the end of its path: what follows is put behind it as it is.
+///
+/// # Errors
+/// `InvalidInput` when it has a query.
+pub(super) fn endpoint(url: &Url, place: &Place) -> Result<String> {
+    if url.query().is_some() || url.fragment().is_some() {
+        let text = format!("{place}: the endpoint has a ? or a #");
+        return Err(Error::new(Kind::InvalidInput, text)
+            .hint("an endpoint is an address like https://host:port/path"));
+    }
+    let mut url = url.clone();
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::S3Settings;
+
+    fn place() -> Place {
+        Place::of(&S3Settings::default())
+    }
+
+    #[test]
+    fn a_path_of_an_endpoint_ends_with_a_slash() {
+        let endpoint = |text: &str| endpoint(&Url::parse(text).unwrap(), &place());
+        assert_eq!(endpoint("http://h/storage/v1/s3").unwrap(), "http://h/storage/v1/s3/");
+        assert_eq!(endpoint("http://h/storage/v1/s3/").unwrap(), "http://h/storage/v1/s3/");
+        assert_eq!(endpoint("http://h").unwrap(), "http://h/");
+        assert_eq!(endpoint("http://h/?x=1").unwrap_err().kind(), Kind::InvalidInput);
+    }
+}
