@@ -10,6 +10,8 @@ pub(super) struct Magnet {
     pub(super) v1: Option<[u8; 20]>,
     pub(super) v2: Option<[u8; 32]>,
     pub(super) trackers: Vec<Vec<String>>,
+    /// Of `ws` (BEP 19).
+    pub(super) web_seeds: Vec<String>,
 }
 
 impl Magnet {
@@ -19,10 +21,12 @@ impl Magnet {
                 .hint("it should look like magnet:?xt=urn:btih:<40 hexadecimal digits>; quote it in the shell")
         };
         let url = Url::parse(link).map_err(|_| bad("not a URL"))?;
-        let mut magnet = Self { v1: None, v2: None, trackers: Vec::new() };
+        let mut magnet = Self { v1: None, v2: None, trackers: Vec::new(), web_seeds: Vec::new() };
         for (key, value) in url.query_pairs() {
             if key == "tr" || key.starts_with("tr.") {
                 magnet.trackers.push(vec![value.into_owned()]);
+            } else if key == "ws" {
+                magnet.web_seeds.push(value.into_owned());
             } else if key == "xt" || key.starts_with("xt.") {
                 if let Some(hash) = value.strip_prefix("urn:btih:") {
                     magnet.v1 = Some(btih(hash).ok_or_else(|| bad("its info-hash is malformed"))?);
@@ -77,10 +81,10 @@ mod tests {
 
     #[test]
     fn both_spellings_of_an_info_hash_are_one() {
-        let hex =
-            "magnet:?xt=urn:btih:0123456789abcdef0123456789ABCDEF01234567&tr=udp%3A%2F%2Ft%3A80";
+        let hex = "magnet:?xt=urn:btih:0123456789abcdef0123456789ABCDEF01234567&tr=udp%3A%2F%2Ft%3A80&ws=http%3A%2F%2Fw%2Ff";
         let magnet = Magnet::parse(hex).unwrap();
         assert_eq!(magnet.trackers, vec![vec!["udp://t:80".to_owned()]]);
+        assert_eq!(magnet.web_seeds, ["http://w/f"]);
         let base32 = "magnet:?xt=urn:btih:AERUKZ4JVPG66AJDIVTYTK6N54ASGRLH";
         assert_eq!(Magnet::parse(base32).unwrap().v1, magnet.v1);
         let v2 = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     app::FetchOrder,
-    config::{Proxy, Secret},
+    config::{NetworkOptions, Proxy, Secret},
     downloads::{Effort, Resume, checksum, holes::Cut},
     error::{Error, Kind, Result},
-    protocols::{Digest, FetchOptions, HostKeys, Login, netrc},
+    protocols::{Digest, FetchOptions, HostKeys, Login, Outgoing, netrc},
     units::{ByteSize, MIB},
 };
 
@@ -119,6 +119,7 @@ impl FetchArgs {
                 known_hosts: self.known_hosts.clone(),
                 accept: self.accept_host_key.clone(),
             },
+            outgoing: Outgoing::default(),
         })
     }
 
@@ -146,11 +147,13 @@ impl FetchArgs {
     pub(super) async fn order(
         &self,
         context: &Context,
-        proxy: Option<Proxy>,
-        user_agent: Option<String>,
+        network: &NetworkOptions,
     ) -> Result<FetchOrder, Failure> {
+        let (proxy, user_agent) = (network.proxy.clone(), network.user_agent.clone());
+        let mut options = self.options(context, proxy, user_agent).await?;
+        options.outgoing.interface = network.first_interface().map(str::to_owned);
         Ok(FetchOrder {
-            options: self.options(context, proxy, user_agent).await?,
+            options,
             protocol: self.protocol.clone(),
             effort: self.effort(),
             resume: self.resume(),

@@ -29,7 +29,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
         return Err(Error::new(Kind::InvalidInput, "one checksum for several sources").into());
     }
-    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
+    let fetch = args.fetch.order(&context, &network);
     let fetch = fetch.await?;
     let request = ImportRequest {
         source: String::new(),

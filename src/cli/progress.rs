@@ -1,13 +1,20 @@
-//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`.
+//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`, and
+//! a line now and then where there is no terminal.
 
-use std::{collections::HashMap, future::Future, pin::pin, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::pin,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     fetching,
+    heartbeat::Heartbeat,
     output::{Failure, Output, plain},
 };
 use crate::{
@@ -20,6 +27,9 @@ use crate::{
 pub(super) struct Reporter {
     out: Output,
     bars: HashMap<String, ProgressBar>,
+    heartbeat: Heartbeat,
+    /// Warnings that were shown: of many imports, one tracker may have the same to say.
+    warned: HashSet<String>,
 }
 
 /// Runs `work` to its end and shows its `events` meanwhile. When nobody reads our output any more, `work` is cancelled
@@ -30,7 +40,7 @@ pub(super) async fn follow<T>(
     cancel: &CancellationToken,
     work: impl Future<Output = crate::Result<T>>,
 ) -> Result<T, Failure> {
-    let mut reporter = Reporter { out: out.clone(), bars: HashMap::new() };
+    let mut reporter = Reporter::new(out);
     let mut shown = Ok(());
     let mut work = pin!(work);
     let done = loop {
@@ -57,9 +67,18 @@ pub(super) async fn follow<T>(
 }
 
 impl Reporter {
+    fn new(out: &Output) -> Self {
+        let heartbeat = Heartbeat::new(Instant::now());
+        Self { out: out.clone(), bars: HashMap::new(), heartbeat, warned: HashSet::new() }
+    }
+
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
         if self.out.is_json() {
             return self.out.json(event);
+        }
+        if !self.out.shows_bars() {
+            let lines = self.heartbeat.lines(event, Instant::now());
+            lines.iter().for_each(|line| self.out.note(line));
         }
         match event {
             Event::Started(started) => self.started(started),
@@ -76,6 +95,11 @@ impl Reporter {
                 self.out.note(plain(text));
             }
             Event::Notice { .. } => {}
+            Event::Warning { text, .. } => {
+                if self.warned.insert(text.clone()) {
+                    self.out.note(plain(text));
+                }
+            }
             Event::Imported(imported) => return self.imported(imported),
             Event::Found(found) if self.out.is_verbose() => {
                 self.out.note(fetching::found(found));
@@ -93,12 +117,16 @@ impl Reporter {
     }
 
     fn started(&mut self, started: &Started) {
+        // That of the metadata, which is there now.
+        if let Some(bar) = self.bars.remove("") {
+            bar.finish_and_clear();
+        }
         if self.out.is_verbose() {
             let Started { id, name, bytes, stored, files, .. } = started;
             let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
-            let name = plain(name);
+            let (name, state) = (plain(name), started.state);
             self.out.note(format_args!(
-                "importing {id} {name}: {bytes} in {files} files, {stored} stored already"
+                "{state} {id} {name}: {bytes} in {files} files, {stored} stored already"
             ));
             if !started.listening.is_empty() {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
@@ -186,7 +214,12 @@ fn message(p: &Progress) -> String {
     if p.state == "fetching" {
         return format!("↓ {down} ☁ {stored}{eta} {} connections", p.peers);
     }
-    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{held}", p.peers)
+    let web = match p.web_seeds {
+        0 => String::new(),
+        1 => ", 1 web seed".to_owned(),
+        n => format!(", {n} web seeds"),
+    };
+    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{web}{held}", p.peers)
 }
 
 /// `45s`, `3m20s`, `2h05m`, `3d4h`.

@@ -19,6 +19,7 @@ pub mod netrc;
 mod options;
 mod paths;
 mod patience;
+mod reach;
 mod registry;
 mod s3;
 mod sftp;
@@ -37,7 +38,8 @@ use crate::error::Result;
 
 pub use http::Http;
 pub use listing::{Entry, Listing, MAX_ENTRIES};
-pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login};
+pub use options::{DEFAULT_HOST, FetchOptions, HostKeys, Login, Outgoing};
+pub use reach::{is_public, names_private_host};
 pub use registry::Protocols;
 
 /// Bytes as they come, in order. The first error is the last item.

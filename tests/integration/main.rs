@@ -52,6 +52,8 @@ mod stream;
 mod stream_import;
 mod stream_player;
 mod support;
+mod told;
 mod valgrind;
 mod versions;
+mod web_seeds;
 mod webdav;

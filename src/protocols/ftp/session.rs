@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Remote, Validator, dial::dial, patience::Patience, tls},
+    protocols::{FetchOptions, Outgoing, Remote, Validator, dial::dial, patience::Patience, tls},
 };
 
 /// The connection that bytes come by.
@@ -309,13 +309,15 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
         return Ok(ftp);
     }
     let proxy = setup.options.proxy.clone();
-    let stream = dial(&address.host, address.port, proxy.as_ref()).await;
+    let outgoing = &setup.options.outgoing;
+    let stream = dial(&address.host, address.port, proxy.as_ref(), outgoing).await;
     let ftp = Ftp::connect_with_stream(stream.map_err(|e| e.within(doing()))?).await;
     let mut ftp = ftp.map_err(|e| failure(doing(), e))?;
-    if let Some(proxy) = proxy {
-        let host = address.host.clone();
-        ftp =
-            ftp.passive_stream_builder(move |at| by_proxy(host.clone(), at.port(), proxy.clone()));
+    if proxy.is_some() || outgoing.interface.is_some() || outgoing.only_public {
+        let (host, outgoing) = (address.host.clone(), outgoing.clone());
+        ftp = ftp.passive_stream_builder(move |at| {
+            data_connection(host.clone(), at.port(), proxy.clone(), outgoing.clone())
+        });
     }
     if address.security == Security::Plain {
         return Ok(ftp);
@@ -330,10 +332,15 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Ftp> {
     })
 }
 
-/// A data connection by the proxy, to the host of the control connection whatever address the server gives. On a task
-/// of its own, since the library wants to share what it waits for.
-fn by_proxy(host: String, port: u16, proxy: Proxy) -> DataConnecting {
-    let dialing = tokio::spawn(async move { dial(&host, port, Some(&proxy)).await });
+/// A data connection, to the host of the control connection whatever address the server gives. On a task of its own,
+/// since the library wants to share what it waits for.
+fn data_connection(
+    host: String,
+    port: u16,
+    proxy: Option<Proxy>,
+    outgoing: Outgoing,
+) -> DataConnecting {
+    let dialing = tokio::spawn(async move { dial(&host, port, proxy.as_ref(), &outgoing).await });
     Box::pin(async move {
         let dialed =
             dialing.await.map_err(io::Error::other).and_then(|d| d.map_err(io::Error::other));
