@@ -76,7 +76,8 @@ impl Reporter {
         if self.out.is_json() {
             return self.out.json(event);
         }
-        if !self.out.shows_bars() {
+        let is_told = self.out.is_verbose() && matches!(event, Event::Started(_));
+        if !self.out.shows_bars() && !is_told {
             let lines = self.heartbeat.lines(event, Instant::now());
             lines.iter().for_each(|line| self.out.note(line));
         }

@@ -1,7 +1,8 @@
 //! What is said when nothing arrives, and what ends a run.
 
 use std::{
-    net::SocketAddrV4,
+    io::{Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -35,14 +36,14 @@ fn what_a_tracker_says_is_told() {
     let refusal = "d14:failure reason43:Unregistered torrent: check your passkey ab";
     let cases: [(Answer, &str); 3] = [
         (Answer::new(200, format!("{refusal}e")), "Unregistered torrent: check your passkey"),
-        (Answer::new(403, "<html>no</html>"), "403"),
+        (Answer::new(403, "<html>no</html>"), "403 Forbidden"),
         (Answer::new(200, "<html>this domain is for sale</html>"), "not a tracker's"),
     ];
     for (answer, said) in cases {
         let server = Scripted::start(move |_, _| Some(answer.clone()));
         let bae = Bae::new();
         let passkey = "0123456789abcdef0123456789abcdef";
-        let url = format!("{}/{passkey}/announce", server.url());
+        let url = format!("{}/announce?passkey={passkey}", server.url());
         let tracked = torrent.with_tracker(&url, bae.home());
         let ran = plain_import(&bae, &tracked, &[], &["--timeout", "5s"]).expect(6).says(said);
         // Once while it waits, and once in the error.
@@ -162,4 +163,36 @@ fn a_peer_that_chokes_without_end_is_hung_up_on() {
     assert!(each < 2000, "{each} chokes a connection");
     running.interrupt();
     running.ended(LONG).expect(7);
+}
+
+#[test]
+fn a_peer_that_reads_no_answers_is_hung_up_on() {
+    const AT_ONCE: usize = 200;
+    let torrent = small("unread.bin");
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new();
+    let id = bae.import(&torrent, &[seeder.addr()]).id;
+    let running = bae.seed(&id, &[]);
+    let mut stream = TcpStream::connect(bae.listen).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    let hash = torrent.info_hash();
+    let hash: Vec<u8> =
+        (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
+    stream.write_all(b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\0").unwrap();
+    stream.write_all(&[&hash[..], b"-XX0001-123456789012"].concat()).unwrap();
+    let message = |body: &[u8]| {
+        let head = (body.len() as u32 + 1).to_be_bytes();
+        [&head[..], &[20], body].concat()
+    };
+    stream.write_all(&message(b"\0d1:md11:ut_metadatai3ee13:metadata_sizei100ee")).unwrap();
+    let ask = message(b"\x02d8:msg_typei0e5:piecei0ee").repeat(AT_ONCE);
+    let most = 1_000_000 / AT_ONCE;
+    let asked = (0..most).take_while(|_| stream.write_all(&ask).is_ok()).count();
+    assert!(asked < most, "a million questions were taken");
+    // What was on its way comes, and then the end.
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut buffer = [0; 65536];
+    while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
+    running.interrupt();
+    running.ended(LONG).expect(0);
 }

@@ -9,12 +9,13 @@ use bae::{
 use url::Url;
 
 use crate::support::{
-    KIB, MIB,
+    KIB, LONG, MIB,
     bae::{Bae, Ran},
     nginx::Nginx,
     peers::LibtorrentPeer,
     scripted::{Answer, Scripted},
     torrents::{Fixture, Recipe, Version},
+    wait_until,
 };
 
 /// Has nginx serve the data of a torrent.
@@ -120,7 +121,8 @@ fn web_seeds_and_peers_fill_an_import_together() {
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
     let done = bae.run(bae.import_args(&seeded.torrent, &[peer.addr()], &[])).expect(0).imported();
     bae.assert_exact(&done.id, &torrent);
-    assert!(peer.sent() > 0 && requests(&nginx, "/slow/") > 0);
+    wait_until("the peer says that it sent something", LONG, || peer.sent() > 0);
+    wait_until("nginx says that it sent something", LONG, || requests(&nginx, "/slow/") > 0);
     // Twice is what both would bring that did not know of each other.
     assert!(done.downloaded < torrent.bytes * 3 / 2, "{} bytes came", done.downloaded);
 }
