@@ -19,6 +19,7 @@ template <typename T> std::uint64_t unsign(T v) {
 TorrentStatus status_of(lt::torrent_status const& s) {
     TorrentStatus out{};
     out.torrent = torrent_of(s.handle);
+    out.downloaded = unsign(s.total_payload_download);
     out.uploaded = unsign(s.total_payload_upload);
     out.upload_rate = unsign(s.upload_payload_rate);
     out.peers = static_cast<std::uint32_t>(unsign(s.num_peers));
@@ -63,9 +64,26 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
         auto& info = add(alerts, AlertKind::TrackerError, a);
         // Not the alert's message: it has the whole URL in it.
         info.text = rust::String::lossy(failed->error.message());
+        if (failed->error.category() == lt::http_category())
+            info.text = std::to_string(failed->error.value()) + " " + failed->error.message();
+        else if (failed->error.category() == lt::bdecode_category())
+            info.text = "the answer is not a tracker's, as of a web page";
         if (auto const* reason = failed->failure_reason(); *reason != '\0')
             info.text = rust::String::lossy(reason);
+        else if (failed->error == lt::error_code(lt::errors::tracker_failure) &&
+                 failed->handle.is_valid())
+            // Of a UDP tracker the words are lost on the way here: Rust asks for them.
+            for (char const c : failed->handle.info_hashes().get_best())
+                info.data.push_back(static_cast<std::uint8_t>(c));
         info.url = rust::String::lossy(failed->tracker_url());
+    } else if (auto const* reply = lt::alert_cast<lt::tracker_reply_alert>(&a)) {
+        auto& info = add(alerts, AlertKind::TrackerReply, a);
+        info.text = std::to_string(reply->num_peers);
+        info.url = rust::String::lossy(reply->tracker_url());
+    } else if (auto const* warned = lt::alert_cast<lt::tracker_warning_alert>(&a)) {
+        auto& info = add(alerts, AlertKind::TrackerWarning, a);
+        info.text = rust::String::lossy(warned->warning_message());
+        info.url = rust::String::lossy(warned->tracker_url());
     } else if (lt::alert_cast<lt::hash_failed_alert>(&a) ||
                lt::alert_cast<lt::file_error_alert>(&a) ||
                lt::alert_cast<lt::metadata_failed_alert>(&a)) {

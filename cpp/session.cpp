@@ -20,6 +20,8 @@
 #include <libtorrent/torrent_info.hpp>
 #include <libtorrent/version.hpp>
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <iterator>
 #include <limits>
@@ -32,8 +34,19 @@ namespace {
 std::string text(rust::String const& s) { return {s.data(), s.size()}; }
 std::string text(rust::Str s) { return {s.data(), s.size()}; }
 
+// A peer that chokes us more often than once a second, by so many times, costs work and memory and
+// brings nothing.
+constexpr int most_chokes = 100;
+// Questions of a peer that it has read no answer to: libtorrent keeps all answers in memory.
+constexpr int most_unread = 4000;
+// Less than this waits for every peer that reads.
+constexpr int little_unread = 64 * 1024;
+// More than this waits for no peer that reads: eight times the mark up to which payload is queued.
+constexpr int much_unread = 64 * 1024 * 1024;
+
 // Caps the requests in flight to one peer at its share, whatever reqq it announces, watches its
-// handshake, and suggests pieces to it that the engine names.
+// handshake, suggests pieces to it that the engine names, and hangs up on a peer that would fill
+// the memory.
 struct share_plugin final : lt::peer_plugin {
     share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget,
                  DiskEngine const& engine, std::uint64_t torrent)
@@ -52,6 +65,8 @@ struct share_plugin final : lt::peer_plugin {
         return false;
     }
     bool on_request(lt::peer_request const& r) override {
+        if (is_unread())
+            return true;
         int const piece = static_cast<int>(r.piece);
         if (piece != m_asked && piece >= 0) {
             m_asked = piece;
@@ -65,9 +80,39 @@ struct share_plugin final : lt::peer_plugin {
         return true;
     }
     void sent_request(lt::peer_request const&) override { cap(); }
-    void tick() override { cap(); }
+    bool on_extended(int, int, lt::span<char const>) override { return is_unread(); }
+    void sent_payload(int bytes) override { m_unread = std::max(0, m_unread - 1 - bytes / 1024); }
+    bool on_choke() override {
+        if (++m_chokes > most_chokes)
+            hang_up();
+        return false;
+    }
+    void tick() override {
+        m_chokes = std::max(0, m_chokes - 1);
+        auto const peer = m_peer.native_handle();
+        if (peer && peer->send_buffer_size() > much_unread)
+            hang_up();
+        cap();
+    }
 
   private:
+    // Counts a question, and hangs up when too many answers were not read.
+    bool is_unread() {
+        auto const peer = m_peer.native_handle();
+        if (!peer || peer->send_buffer_size() < little_unread)
+            m_unread = 0;
+        if (++m_unread <= most_unread)
+            return false;
+        hang_up();
+        return true;
+    }
+
+    void hang_up() {
+        namespace errc = boost::system::errc;
+        m_peer.disconnect(errc::make_error_code(errc::no_buffer_space), lt::operation_t::bittorrent,
+                          lt::peer_connection_interface::peer_error);
+    }
+
     // Fewer than 4 and a round trip costs more than memory would; more than 500 gains nothing, even
     // on loopback.
     std::uint16_t share() const {
@@ -113,6 +158,8 @@ struct share_plugin final : lt::peer_plugin {
     std::uint64_t m_torrent;
     std::uint64_t m_number;
     int m_asked = -1;
+    int m_chokes = 0;
+    int m_unread = 0;
     std::uint16_t m_announced = 0;
     std::uint16_t m_set = 0;
 };
@@ -205,6 +252,18 @@ lt::add_torrent_params torrent_params(AddTorrent const& t) {
     return p;
 }
 
+// The longest piece: MAX_PIECE_LENGTH of torrents/metainfo.rs.
+constexpr std::size_t longest_piece = 128 * 1024 * 1024;
+
+// Zeros for a whole piece, which take address space and no memory.
+char const* zeros() {
+    static void* const mapped = ::mmap(nullptr, longest_piece, PROT_READ,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
+        throw std::runtime_error("no address space for a piece");
+    return static_cast<char const*>(mapped);
+}
+
 } // namespace
 
 Session::Session(rust::Vec<Setting> const& settings, rust::Box<DiskEngine> engine, bool smart_ban)
@@ -249,12 +308,11 @@ void Session::add(AddTorrent const& t) {
         p.flags |= lt::torrent_flags::disable_lsd;
     if (!t.pex)
         p.flags |= lt::torrent_flags::disable_pex;
-    if (!t.web_seeds) {
-        // An explicit, empty list replaces what the torrent file says.
-        p.url_seeds.clear();
-        p.http_seeds.clear();
-        p.flags |= lt::torrent_flags::override_web_seeds;
-    }
+    // Web seeds are Rust's (torrents/web_seeds). An explicit, empty list replaces what the torrent
+    // file says.
+    p.url_seeds.clear();
+    p.http_seeds.clear();
+    p.flags |= lt::torrent_flags::override_web_seeds;
     for (auto const& peer : t.peers)
         p.peers.push_back(endpoint(text(peer)));
     // One byte a piece. All or nothing: a shorter bitfield means "checked up to here" to
@@ -314,6 +372,10 @@ void Session::relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> piec
     auto const& h = handle(torrent);
     for (auto const p : pieces)
         h.reset_piece_deadline(lt::piece_index_t{static_cast<int>(p)});
+}
+
+void Session::add_piece(std::uint64_t torrent, std::uint32_t piece) const {
+    handle(torrent).add_piece(lt::piece_index_t{static_cast<int>(piece)}, zeros());
 }
 
 rust::Vec<std::uint32_t> Session::availability(std::uint64_t torrent) const {

@@ -51,6 +51,10 @@ class Session {
     // The pieces named are due no longer. Those that are missing then have libtorrent's lowest
     // priority.
     void relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const;
+    // Has the blocks of a piece that no peer brought written and the piece hashed. The bytes are
+    // with the engine, which takes its own instead of those of this write: libtorrent is shown
+    // zeros. Waits for the network thread.
+    void add_piece(std::uint64_t torrent, std::uint32_t piece) const;
     // How many peers have each piece; empty for a seed. Waits for the network thread.
     rust::Vec<std::uint32_t> availability(std::uint64_t torrent) const;
     // Blocks under way with all peers together, from now on.

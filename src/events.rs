@@ -22,6 +22,9 @@ pub enum Event {
     Resumed { id: String },
     /// Something worth a line that is not an error: a tracker that failed, a piece that did.
     Notice { id: Option<String>, text: String },
+    /// As a notice (and called so), of what keeps an import from going on: shown although nobody asked for more words.
+    #[serde(rename = "notice")]
+    Warning { id: Option<String>, text: String },
     /// Every wanted byte is acknowledged by storage and committed in the catalog.
     Imported(Imported),
     /// What is at a URL is known, and which file it becomes.
@@ -91,6 +94,8 @@ pub struct Started {
     pub info_hash: String,
     /// Where peers can reach us, when a port is open.
     pub listening: Vec<String>,
+    /// `importing`, or `seeding` for what is there already.
+    pub state: &'static str,
 }
 
 /// A snapshot. Rates are bytes a second over the last few seconds; counters are totals of this run.
@@ -100,7 +105,7 @@ pub struct Progress {
     pub bytes: u64,
     /// ☁ acknowledged by storage and committed: the only figure that counts as done.
     pub stored: u64,
-    /// ↓ payload received from peers in this run.
+    /// ↓ payload received from peers and web seeds in this run.
     pub downloaded: u64,
     pub download_rate: u64,
     pub store_rate: u64,
@@ -110,6 +115,8 @@ pub struct Progress {
     /// Of an import of a URL: connections to servers.
     pub peers: usize,
     pub seeds: usize,
+    /// Web seeds of the torrent that can be asked.
+    pub web_seeds: usize,
     /// Payload bytes held in memory.
     pub held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +138,7 @@ pub struct Imported {
     pub seconds: f64,
     pub files: usize,
     pub info_hash: String,
-    /// Payload received from peers, whatever became of it.
+    /// Payload received from peers and web seeds, whatever became of it.
     pub downloaded: u64,
     /// Most payload bytes held in memory at once.
     pub peak_held: u64,

@@ -13,6 +13,23 @@ pub(crate) fn tracker(url: &str) -> String {
     }
 }
 
+/// What a tracker says, without the parts of its URL that may be a passkey, and no longer than a line.
+pub(crate) fn tracker_words(url: &str, text: &str) -> String {
+    let mut text: String = text.chars().take(LONGEST_WORDS).collect();
+    if let Ok(url) = Url::parse(url) {
+        let path = url.path().split('/').map(str::to_owned);
+        let query = url.query_pairs().map(|(_, value)| value.into_owned());
+        for secret in path.chain(query).filter(|part| part.len() >= PASSKEY) {
+            text = text.replace(&secret, "…");
+        }
+    }
+    text
+}
+
+/// Shorter parts of a URL are no passkeys, but words like `announce`.
+const PASSKEY: usize = 12;
+const LONGEST_WORDS: usize = 300;
+
 /// A source as given, but for the query of a URL and the trackers of a magnet, where passkeys are.
 pub(crate) fn source(given: &str) -> String {
     match Url::parse(given) {
@@ -48,6 +65,14 @@ pub(crate) fn without_password(given: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_tracker_says_has_no_passkey() {
+        let url = "https://t.example/0123456789abcdef/announce?key=fedcba9876543210";
+        let said = "0123456789abcdef is unknown, fedcba9876543210 too: announce again";
+        assert_eq!(tracker_words(url, said), "… is unknown, … too: announce again");
+        assert_eq!(tracker_words("not a URL", &"x".repeat(900)).len(), LONGEST_WORDS);
+    }
 
     #[test]
     fn a_password_is_taken_out_and_the_rest_stays_as_it_was_given() {

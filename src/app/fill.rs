@@ -60,7 +60,8 @@ impl Job<'_> {
         let readers = self.open_stream(&opened)?;
         let demand = readers.as_ref().map(|readers| Arc::clone(&readers.0)).unwrap_or_default();
         let download = self.download(torrent, &opened, stored, writer_events);
-        let mut download = download.with_readers(demand);
+        let download = download.with_readers(demand);
+        let mut download = download.with_web_seeds(&opened.meta, &opened.metainfo);
         let span = tracing::info_span!("import", id = %opened.row.id);
         let filled = async {
             download.fill(&self.cancel).await?;
@@ -267,5 +268,6 @@ pub(super) async fn started(
         files: files_wanted(&meta.files, row.selected.as_deref()).count(),
         info_hash: row.info_hash(),
         listening: torrents.listening(),
+        state: "importing",
     }));
 }

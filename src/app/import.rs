@@ -15,10 +15,10 @@ use crate::{
     catalog::{Catalog, ImportRow, ImportState, LayoutKind, NewImport},
     config::Config,
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Imported, Progress},
+    events::{Event, EventSink, Imported},
     storage::{ImportStore, RangeSet, stream::resume},
     torrents::{
-        Origin, Start, Torrent, Torrents, metadata,
+        Origin, Start, Torrent, Torrents, check_interfaces, metadata,
         metainfo::{File, Metainfo, torrent_file},
     },
     units::ByteSize,
@@ -74,6 +74,7 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<Imported> {
         let begun = Instant::now();
+        check_interfaces(&request.network)?;
         let place = self.place(&request.storage).await?;
         Job { app: self, request: &request, place, events, cancel, begun }.run().await
     }
@@ -149,12 +150,11 @@ impl Job<'_> {
         uri: String,
         magnet: &Magnet,
     ) -> Result<Imported> {
-        self.events.send(Event::Progress(Progress { state: "metadata", ..Progress::default() }));
         let start =
             Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
         let mut torrent = torrents.add(start).await?;
-        let info = metadata(&mut torrent, &self.cancel, self.request.timeout).await?;
-        let metainfo = torrent_file(&info, &magnet.trackers);
+        let info = metadata(&mut torrent, &self.cancel, self.request.timeout, &self.events).await?;
+        let metainfo = torrent_file(&info, &magnet.trackers, &magnet.web_seeds);
         let meta = Metainfo::parse(&metainfo)?;
         let opened = self.open(metainfo, meta, magnet.select.as_deref()).await?;
         leave_out(&torrent, &opened.plan)?;
@@ -163,6 +163,18 @@ impl Job<'_> {
 
     /// Finds the import in the catalog or creates it, and plans what is to be fetched.
     async fn open(
+        &self,
+        metainfo: Vec<u8>,
+        meta: Metainfo,
+        by_link: Option<&str>,
+    ) -> Result<Opened> {
+        tokio::select! {
+            opened = self.find_or_create(metainfo, meta, by_link) => opened,
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
+        }
+    }
+
+    async fn find_or_create(
         &self,
         metainfo: Vec<u8>,
         mut meta: Metainfo,

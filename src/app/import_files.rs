@@ -99,6 +99,7 @@ impl Job<'_> {
             files: opened.files.len(),
             info_hash: String::new(),
             listening: Vec::new(),
+            state: "importing",
         }));
     }
 

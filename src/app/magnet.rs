@@ -23,11 +23,13 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b']');
 
 /// A checked magnet link.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Magnet {
     pub(super) v1: Option<[u8; 20]>,
     pub(super) v2: Option<[u8; 32]>,
     pub(super) trackers: Vec<Vec<String>>,
+    /// Of `ws` (BEP 19).
+    pub(super) web_seeds: Vec<String>,
     /// The files it selects, as BEP 53 counts them.
     pub(super) select: Option<String>,
     /// What is libtorrent's alone.
@@ -48,11 +50,11 @@ impl Magnet {
                 .hint("it should look like magnet:?xt=urn:btih:<40 hexadecimal digits>; quote it in the shell")
         };
         let url = Url::parse(link).map_err(|_| bad("not a URL"))?;
-        let mut magnet =
-            Self { v1: None, v2: None, trackers: Vec::new(), select: None, others: Vec::new() };
+        let mut magnet = Self::default();
         for (key, value) in url.query_pairs() {
             match key.split('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "tr" => magnet.trackers.extend(tracker(&value).map(|url| vec![url])),
+                "ws" => magnet.web_seeds.push(value.trim().to_owned()),
                 "xt" => magnet.take_topic(&value).map_err(bad)?,
                 "so" => magnet.select = Some(joined(magnet.select.take(), &value)),
                 _ => magnet.others.push((key.into_owned(), value.into_owned())),
@@ -169,10 +171,10 @@ mod tests {
 
     #[test]
     fn both_spellings_of_an_info_hash_are_one() {
-        let hex =
-            "magnet:?xt=urn:btih:0123456789abcdef0123456789ABCDEF01234567&tr=udp%3A%2F%2Ft%3A80";
+        let hex = "magnet:?xt=urn:btih:0123456789abcdef0123456789ABCDEF01234567&tr=udp%3A%2F%2Ft%3A80&ws=http%3A%2F%2Fw%2Ff";
         let magnet = Magnet::parse(hex).unwrap();
         assert_eq!(magnet.trackers, vec![vec!["udp://t:80".to_owned()]]);
+        assert_eq!(magnet.web_seeds, ["http://w/f"]);
         let base32 = "magnet:?xt=urn:btih:AERUKZ4JVPG66AJDIVTYTK6N54ASGRLH";
         assert_eq!(Magnet::parse(base32).unwrap().v1, magnet.v1);
         let v2 = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));

@@ -89,6 +89,7 @@ impl App {
                 .flat_map(|meta| meta.trackers.iter().flatten())
                 .map(|tracker| redact::tracker(tracker))
                 .collect(),
+            web_seeds: meta.iter().flat_map(web_seeds).collect(),
             private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
@@ -162,4 +163,11 @@ fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
         source: redact::source(&row.source),
         stored,
     }
+}
+
+/// Web seeds as they may be shown; of the kind that is not used it is said.
+fn web_seeds(meta: &Metainfo) -> impl Iterator<Item = String> + '_ {
+    let used = meta.web_seeds.iter().map(|url| redact::source(url));
+    let others = meta.http_seeds.iter();
+    used.chain(others.map(|url| format!("{} (BEP 17: not used)", redact::source(url))))
 }

@@ -98,6 +98,8 @@ pub struct ImportInfo {
     pub pieces: usize,
     /// Without what follows the host: that may hold a passkey.
     pub trackers: Vec<String>,
+    /// URLs without login and query.
+    pub web_seeds: Vec<String>,
     pub private: bool,
     /// Seconds since 1970.
     pub created: u64,

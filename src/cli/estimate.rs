@@ -27,7 +27,7 @@ struct EstimateLine<'a> {
 /// Counts for one source after the other, each on its own; the exit code is that of the first that cannot be imported.
 pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
-    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
+    let fetch = args.fetch.order(&context, &network);
     let mut request = ImportRequest {
         source: String::new(),
         storage: args.storage,

@@ -14,10 +14,12 @@ use super::{
 };
 use crate::{
     app::FetchOrder,
-    config::{Proxy, Secret},
+    config::{NetworkOptions, Proxy, Secret},
     downloads::{Effort, Resume, checksum, holes::Cut},
     error::{Error, Kind, Result},
-    protocols::{Ask, Digest, FetchOptions, HostKeys, Login, Passwords, netrc, place},
+    protocols::{
+        Ask, Digest, FetchOptions, HostKeys, Login, Outgoing, Passwords, netrc, place,
+    },
     units::{ByteSize, MIB},
 };
 
@@ -121,6 +123,7 @@ impl FetchArgs {
                 known_hosts: self.known_hosts.clone(),
                 accept: self.accept_host_key.as_deref().map(fingerprint).transpose()?,
             },
+            outgoing: Outgoing::default(),
         })
     }
 
@@ -154,11 +157,13 @@ impl FetchArgs {
     pub(super) async fn order(
         &self,
         context: &Context,
-        proxy: Option<Proxy>,
-        user_agent: Option<String>,
+        network: &NetworkOptions,
     ) -> Result<FetchOrder, Failure> {
+        let (proxy, user_agent) = (network.proxy.clone(), network.user_agent.clone());
+        let mut options = self.options(context, proxy, user_agent).await?;
+        options.outgoing.interface = network.first_interface().map(str::to_owned);
         Ok(FetchOrder {
-            options: self.options(context, proxy, user_agent).await?,
+            options,
             protocol: self.protocol.clone(),
             effort: self.effort(),
             resume: self.resume(),

@@ -34,7 +34,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     }
     let urls: Vec<_> = args.sources.iter().filter_map(|text| Url::parse(text).ok()).collect();
     args.fetch.warn_of_users(urls.iter());
-    let fetch = args.fetch.order(&context, network.proxy.clone(), network.user_agent.clone());
+    let fetch = args.fetch.order(&context, &network);
     let fetch = fetch.await?;
     let request = ImportRequest {
         source: String::new(),

@@ -1,4 +1,6 @@
-//! Ctrl-C and SIGTERM: the first stops cleanly and keeps all that is durable, the second stops at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first stops cleanly and keeps all that is durable, the second stops at once.
+
+use std::{fs, future::pending};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,25 +16,57 @@ use crate::{
 /// `Internal` when the system takes no handler.
 pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
     let open = |kind| signal(kind).map_err(|e| Error::io("watching for signals", e));
-    let (mut interrupt, mut terminate) =
-        (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
+    let mut signals = Signals {
+        interrupt: open(SignalKind::interrupt())?,
+        terminate: open(SignalKind::terminate())?,
+        hangup: if ignores_hangup() { None } else { Some(open(SignalKind::hangup())?) },
+    };
     let token = CancellationToken::new();
     let first = token.clone();
     tokio::spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
+        signals.next().await;
         stderr.line("stopping; everything durable is kept (once more to stop at once)");
         first.cancel();
-        either(&mut interrupt, &mut terminate).await;
+        signals.next().await;
         stop_at_once();
     });
     Ok(token)
 }
 
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` where the process was started to outlive its terminal.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
+        }
     }
+}
+
+/// Whether SIGHUP was ignored when the process started, as `nohup` has it. Known on Linux; elsewhere it is not.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    hangup_is_in(&status)
+}
+
+/// Whether the mask of ignored signals in the text of `/proc/PID/status` has SIGHUP, the first of them.
+fn hangup_is_in(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 #[allow(
@@ -41,4 +75,17 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
 )]
 fn stop_at_once() -> ! {
     std::process::exit(Kind::Cancelled.exit_code().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_that_is_ignored_is_read_from_the_mask() {
+        assert!(hangup_is_in("Name:\tbae\nSigIgn:\t0000000000001001\n"));
+        assert!(!hangup_is_in("SigIgn:\t0000000000001000\n"));
+        assert!(!hangup_is_in("SigBlk:\t0000000000000001\n"));
+        assert!(!hangup_is_in(""));
+    }
 }

@@ -16,6 +16,7 @@ mod fetch;
 mod fetching;
 mod get;
 mod goals;
+mod heartbeat;
 mod import;
 mod input_file;
 mod interrupt;
@@ -54,7 +55,7 @@ use crate::{
 struct Context {
     config: Config,
     out: Output,
-    /// Cancelled by the first Ctrl-C or SIGTERM.
+    /// Cancelled by the first Ctrl-C, SIGTERM or SIGHUP.
     cancel: CancellationToken,
 }
 

@@ -41,6 +41,10 @@ pub(super) struct NetworkArgs {
     #[arg(long, env = "BAE_NO_PEX", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_pex: Option<bool>,
+    /// Do not fetch from the web servers that a torrent names
+    #[arg(long, env = "BAE_NO_WEB_SEEDS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    no_web_seeds: Option<bool>,
     /// TCP only
     #[arg(long, env = "BAE_NO_UTP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -110,6 +114,7 @@ impl NetworkArgs {
             user_agent: self.user_agent.or(base.user_agent),
             sequential: self.sequential.unwrap_or(base.sequential),
             suggest: base.suggest,
+            web_seeds: self.no_web_seeds.map_or(base.web_seeds, |no| !no),
             libtorrent: base.libtorrent,
         })
     }

@@ -1,13 +1,20 @@
-//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`.
+//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`, and
+//! a line now and then where there is no terminal.
 
-use std::{collections::HashMap, future::Future, pin::pin, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::pin,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     fetching,
+    heartbeat::Heartbeat,
     output::{Failure, Output, plain},
 };
 use crate::{
@@ -20,6 +27,9 @@ use crate::{
 pub(super) struct Reporter {
     out: Output,
     bars: HashMap<String, ProgressBar>,
+    heartbeat: Heartbeat,
+    /// Warnings that were shown: of many imports, one tracker may have the same to say.
+    warned: HashSet<String>,
 }
 
 /// Runs `work` to its end and shows its `events` meanwhile. When nobody reads our output any more, `work` is cancelled
@@ -30,7 +40,7 @@ pub(super) async fn follow<T>(
     cancel: &CancellationToken,
     work: impl Future<Output = crate::Result<T>>,
 ) -> Result<T, Failure> {
-    let mut reporter = Reporter { out: out.clone(), bars: HashMap::new() };
+    let mut reporter = Reporter::new(out);
     let mut shown = Ok(());
     let mut work = pin!(work);
     let done = loop {
@@ -57,9 +67,19 @@ pub(super) async fn follow<T>(
 }
 
 impl Reporter {
+    fn new(out: &Output) -> Self {
+        let heartbeat = Heartbeat::new(Instant::now());
+        Self { out: out.clone(), bars: HashMap::new(), heartbeat, warned: HashSet::new() }
+    }
+
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
         if self.out.is_json() {
             return self.out.json(event);
+        }
+        let is_told = self.out.is_verbose() && matches!(event, Event::Started(_));
+        if !self.out.shows_bars() && !is_told {
+            let lines = self.heartbeat.lines(event, Instant::now());
+            lines.iter().for_each(|line| self.out.note(line));
         }
         match event {
             Event::Started(started) => self.started(started),
@@ -76,6 +96,11 @@ impl Reporter {
                 self.out.note(plain(text));
             }
             Event::Notice { .. } => {}
+            Event::Warning { text, .. } => {
+                if self.warned.insert(text.clone()) {
+                    self.out.note(plain(text));
+                }
+            }
             Event::Imported(imported) => return self.imported(imported),
             Event::Found(found) if self.out.is_verbose() => {
                 self.out.note(fetching::found(found));
@@ -93,12 +118,16 @@ impl Reporter {
     }
 
     fn started(&mut self, started: &Started) {
+        // That of the metadata, which is there now.
+        if let Some(bar) = self.bars.remove("") {
+            bar.finish_and_clear();
+        }
         if self.out.is_verbose() {
             let Started { id, name, bytes, stored, files, .. } = started;
             let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
-            let name = plain(name);
+            let (name, state) = (plain(name), started.state);
             self.out.note(format_args!(
-                "importing {id} {name}: {bytes} in {}, {stored} stored already",
+                "{state} {id} {name}: {bytes} in {}, {stored} stored already",
                 counted(*files, "file")
             ));
             if !started.listening.is_empty() {
@@ -191,7 +220,11 @@ fn message(p: &Progress) -> String {
     if p.state == "fetching" {
         return format!("↓ {down} ☁ {stored}{eta} {}", counted(p.peers, "connection"));
     }
-    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{held}", counted(p.peers, "peer"))
+    let web = match p.web_seeds {
+        0 => String::new(),
+        count => format!(", {}", counted(count, "web seed")),
+    };
+    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{web}{held}", counted(p.peers, "peer"))
 }
 
 /// `45s`, `3m20s`, `2h05m`, `3d4h`.

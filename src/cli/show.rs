@@ -87,6 +87,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         fields.push(("private", if info.private { "yes" } else { "no" }.to_owned()));
     }
     fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
+    fields.extend(info.web_seeds.iter().map(|url| ("web seed", plain(url))));
     fields.push(("created", Utc::at(info.created).to_string()));
     fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
     fields.extend(goal_text(&info.goal).map(|text| ("limits", text)));
@@ -185,6 +186,7 @@ mod tests {
             piece_length: 1 << 20,
             pieces: 7,
             trackers: vec!["http://t".into()],
+            web_seeds: vec!["http://w/f".into()],
             private: true,
             created: 0,
             completed: None,
@@ -204,6 +206,7 @@ mod tests {
             "packed      512 B (50.0 %)",
             "7 of 1 MiB",
             "tracker     http://t",
+            "web seed    http://w/f",
             "not selected  x/y",
             "limits      ratio 1.5",
             "read        1 MiB in 2 gets from storage",

@@ -40,6 +40,8 @@ pub struct NetworkOptions {
     pub sequential: bool,
     /// Suggests to peers what is in memory, or is read next.
     pub suggest: bool,
+    /// Fetches from the web seeds of torrents too.
+    pub web_seeds: bool,
     /// Settings of libtorrent by its own names, stronger than ours. Only a few are taken.
     pub libtorrent: BTreeMap<String, i64>,
 }
@@ -78,8 +80,17 @@ impl Default for NetworkOptions {
             user_agent: None,
             sequential: false,
             suggest: true,
+            web_seeds: true,
             libtorrent: BTreeMap::new(),
         }
+    }
+}
+
+impl NetworkOptions {
+    /// The interface or address of outgoing connections; of several, which libtorrent takes, the first.
+    #[must_use]
+    pub fn first_interface(&self) -> Option<&str> {
+        self.interface.as_deref()?.split(',').map(str::trim).find(|name| !name.is_empty())
     }
 }
 
@@ -244,6 +255,7 @@ pub(super) struct NetworkSection {
     user_agent: Option<String>,
     sequential: Option<bool>,
     suggest: Option<bool>,
+    web_seeds: Option<bool>,
     libtorrent: BTreeMap<String, i64>,
 }
 
@@ -300,6 +312,7 @@ impl NetworkSection {
             user_agent: self.user_agent,
             sequential: self.sequential.unwrap_or(default.sequential),
             suggest: self.suggest.unwrap_or(default.suggest),
+            web_seeds: self.web_seeds.unwrap_or(default.web_seeds),
             libtorrent: self.libtorrent,
         })
     }

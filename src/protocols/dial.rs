@@ -1,6 +1,6 @@
 //! TCP connections: straight, or by a proxy. A host's addresses are tried side by side where one is slow to answer.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, net::IpAddr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::Uri;
@@ -16,6 +16,7 @@ use tokio_socks::{
 };
 use tower_service::Service as _;
 
+use super::{Outgoing, is_public};
 use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
@@ -30,13 +31,18 @@ const LONGEST: usize = 16 << 10;
 ///
 /// # Errors
 /// `Network` when nobody answers; `Unauthenticated` and `PermissionDenied` when the proxy refuses.
-pub(super) async fn dial(host: &str, port: u16, proxy: Option<&Proxy>) -> Result<TcpStream> {
+pub(super) async fn dial(
+    host: &str,
+    port: u16,
+    proxy: Option<&Proxy>,
+    outgoing: &Outgoing,
+) -> Result<TcpStream> {
     let Some(proxy) = proxy else {
-        return straight(host, port)
+        return straight(host, port, outgoing)
             .await
             .map_err(|e| e.within(format!("connect to {host}:{port}")));
     };
-    let stream = to_proxy(proxy).await?;
+    let stream = to_proxy(proxy, outgoing).await?;
     match proxy.url().scheme() {
         "http" => tunnel(stream, host, port, proxy).await,
         _ => by_socks(stream, host, port, proxy).await,
@@ -47,11 +53,28 @@ pub(super) async fn dial(host: &str, port: u16, proxy: Option<&Proxy>) -> Result
 /// each waits for its answer.
 ///
 /// # Errors
-/// `Network`.
-pub(super) async fn straight(host: &str, port: u16) -> Result<TcpStream> {
+/// `Network`; `PermissionDenied` for an address that is not to be connected to. Nothing is sent there.
+pub(super) async fn straight(host: &str, port: u16, outgoing: &Outgoing) -> Result<TcpStream> {
+    let stream = connected(host, port, outgoing.interface.as_deref()).await?;
+    if !outgoing.only_public {
+        return Ok(stream);
+    }
+    let address = stream.peer_addr().map_err(|e| Error::io("no connection", e))?.ip();
+    if is_public(address) {
+        return Ok(stream);
+    }
+    let text = format!("{address} is no address of the public network");
+    Err(Error::new(Kind::PermissionDenied, text))
+}
+
+async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream> {
     let uri = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
     let Ok(uri) = uri.build() else {
         // What is in no URL, as `fe80::1%eth0`.
+        if let Some(interface) = interface {
+            let text = format!("{host} cannot be reached from interface {interface}");
+            return Err(Error::new(Kind::Unsupported, text));
+        }
         let failed = |e: io::Error| Error::new(Kind::Network, "no connection").because(e);
         let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -59,6 +82,19 @@ pub(super) async fn straight(host: &str, port: u16) -> Result<TcpStream> {
     };
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
+    match interface.map(|interface| (interface, interface.parse::<IpAddr>())) {
+        None => {}
+        Some((_, Ok(address))) => connector.set_local_address(Some(address)),
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        Some((name, Err(_))) => {
+            connector.set_interface(name);
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+        Some((name, Err(_))) => {
+            let text = format!("connections cannot be bound to interface {name} here");
+            return Err(Error::new(Kind::Unsupported, text));
+        }
+    }
     let connected = connector.call(uri).await.map_err(|e| {
         let mut cause: &dyn StdError = &e;
         while let Some(next) = cause.source() {
@@ -74,11 +110,13 @@ pub(super) async fn straight(host: &str, port: u16) -> Result<TcpStream> {
 ///
 /// # Errors
 /// `Network`, with the proxy's name.
-pub(super) async fn to_proxy(proxy: &Proxy) -> Result<TcpStream> {
+pub(super) async fn to_proxy(proxy: &Proxy, outgoing: &Outgoing) -> Result<TcpStream> {
+    // Wherever it is, the user named it.
+    let outgoing = Outgoing { only_public: false, ..outgoing.clone() };
     let at = |e: Error| e.within(format!("proxy {proxy}"));
     let (host, port) = (proxy.url().host_str(), proxy.url().port_or_known_default());
     let (host, port) = (host.unwrap_or_default(), port.unwrap_or_default());
-    straight(host.trim_matches(['[', ']']), port).await.map_err(at)
+    straight(host.trim_matches(['[', ']']), port, &outgoing).await.map_err(at)
 }
 
 /// Who to be at a proxy.

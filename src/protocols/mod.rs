@@ -23,6 +23,7 @@ mod options;
 mod passwords;
 mod paths;
 mod patience;
+mod reach;
 mod registry;
 mod s3;
 mod sftp;
@@ -42,9 +43,10 @@ use crate::error::Result;
 pub use http::Http;
 pub use listing::{Entry, LeftOut, Listing, MAX_ENTRIES};
 pub use magnet_link::MagnetLink;
-pub use options::{FetchOptions, HostKeys, Login};
+pub use options::{FetchOptions, HostKeys, Login, Outgoing};
 pub use passwords::{Ask, Passwords};
 pub use paths::no_url;
+pub use reach::{is_public, names_private_host};
 pub use registry::Protocols;
 
 /// Bytes as they come, in order. The first error is the last item.

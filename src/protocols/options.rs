@@ -34,6 +34,17 @@ pub struct FetchOptions {
     /// SSH: private key files tried before the agent's and the usual ones.
     pub identities: Vec<PathBuf>,
     pub host_keys: HostKeys,
+    pub outgoing: Outgoing,
+}
+
+/// How connections leave this machine.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    /// The interface, or the local address, that connections are made from.
+    pub interface: Option<String>,
+    /// Refuses every address that is not of the public network, unless it is the proxy's: for URLs of strangers, whose
+    /// names and redirects could lead to services of this machine or its network.
+    pub only_public: bool,
 }
 
 impl FetchOptions {

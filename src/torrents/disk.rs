@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use cxx::UniquePtr;
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -174,26 +175,55 @@ impl Disk {
         if data.len() > BLOCK {
             return false;
         }
-        let bytes = torrent.content().and_then(|c| {
-            let at = c.geometry.piece(piece).start + start as u64;
-            let range = at..at + data.len() as u64;
-            let mut pads = c.geometry.pads_in(&range).peekable();
-            pads.peek().is_some().then(|| {
-                // Whatever a peer sends for padding, it is zeros.
-                let mut clean = data.to_vec();
-                for pad in pads {
-                    let within = |pos: u64| usize::try_from(pos - at).unwrap_or(0);
-                    clean[within(pad.start)..within(pad.end)].fill(0);
-                }
-                self.pool.copy(&clean)
-            })
-        });
-        let bytes = bytes.unwrap_or_else(|| self.pool.copy(data));
-        if torrent.write(piece, start, bytes, ack) == Some(true) {
+        let offered = torrent.take_offered(piece, start, data.len());
+        let from_peer = offered.is_none();
+        let bytes = offered.unwrap_or_else(|| self.copy_of(&torrent, piece, start, data));
+        let written = torrent.write(piece, start, bytes, ack);
+        if from_peer && written.is_some() {
+            torrent.count_received(data.len());
+        }
+        if written == Some(true) {
             self.hashers.wake(&torrent, piece);
         }
         self.evict();
         self.exceeded()
+    }
+
+    /// A peer's block in memory of the budget. Whatever a peer sends for padding, it is zeros.
+    fn copy_of(&self, torrent: &TorrentDisk, piece: u32, start: usize, data: &[u8]) -> Bytes {
+        let Some(content) = torrent.content() else { return self.pool.copy(data) };
+        let at = content.geometry.piece(piece).start + start as u64;
+        let range = at..at + data.len() as u64;
+        let mut pads = content.geometry.pads_in(&range).peekable();
+        if pads.peek().is_none() {
+            return self.pool.copy(data);
+        }
+        let mut clean = data.to_vec();
+        for pad in pads {
+            let within = |pos: u64| usize::try_from(pos - at).unwrap_or(0);
+            clean[within(pad.start)..within(pad.end)].fill(0);
+        }
+        self.pool.copy(&clean)
+    }
+
+    /// Returns when a piece may be begun that nobody is waiting to send: the same back-pressure that holds peers back.
+    /// Sealed bytes drain by themselves, so it ends.
+    pub(super) async fn room_for_piece(&self) {
+        while self.marks.exceeded(self.pressure.sealed(), true) {
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
+    /// Returns when there is room for a block, after open pieces of peers made some. While nothing drains there is no more
+    /// room to come.
+    pub(super) async fn room_for_block(&self) {
+        while self.marks.excess(self.pool.held() + BLOCK) > 0 {
+            self.evict();
+            if self.pressure.sealed() == 0 || self.marks.excess(self.pool.held() + BLOCK) == 0 {
+                return;
+            }
+            tokio::time::sleep(SOON).await;
+        }
     }
 
     pub(super) fn hash(&self, storage: u32, piece: u32, wants: Wants, job: UniquePtr<HashJob>) {
@@ -250,6 +280,9 @@ impl Disk {
     }
 
     pub(super) fn piece_failed(&self, torrent: u64, piece: u32) {
+        if let Some(torrent) = self.registry.torrent(torrent) {
+            torrent.count_failed();
+        }
         tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
     }
 
@@ -347,7 +380,7 @@ async fn read_stored(
     piece: u32,
     start: usize,
     len: usize,
-) -> Option<bytes::Bytes> {
+) -> Option<Bytes> {
     let content = match torrent.loaded().await {
         Ok(content) => content,
         Err(e) => {

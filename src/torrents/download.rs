@@ -15,7 +15,10 @@ use super::{
     demand::Demand,
     metainfo::Metainfo,
     session::{Notice, Status, Torrent},
+    silence::{Silence, wrong},
     steering::Steering,
+    trackers::Trackers,
+    web_seeds::{Outcome, Wants, WebSeeds},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -32,6 +35,11 @@ const AVAILABILITY: Duration = Duration::from_secs(5);
 /// The least time between two words to the picker on what readers wait for: a player that seeks about tells ten places
 /// a second at most.
 const HURRY: Duration = Duration::from_millis(100);
+
+/// While peers send nothing for so long, web seeds also fetch pieces that peers have sent a part of.
+const STALLED: Duration = Duration::from_secs(5);
+/// The priority of a piece that a web seed brings: peers are asked for it when there is no other.
+const LEFT_TO_WEB: u8 = 1;
 
 /// What a writer says, and the wake-up calls that hang on it.
 pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
@@ -117,6 +125,13 @@ pub struct Download {
     last_availability: Instant,
     readers: Readers,
     pause: PauseClock,
+    trackers: Trackers,
+    web: WebSeeds,
+    /// What peers had sent when it was last looked at, and when that changed.
+    from_peers: (u64, Instant),
+    /// Whether a piece passed in this run, and whether it was told that only wrong bytes came.
+    some_passed: bool,
+    told_wrong: bool,
     state: &'static str,
 }
 
@@ -153,6 +168,11 @@ impl Download {
             last_availability: now,
             readers: Readers::default(),
             pause: PauseClock::new(timeout),
+            trackers: Trackers::default(),
+            web: WebSeeds::none(),
+            from_peers: (0, now),
+            some_passed: false,
+            told_wrong: false,
             state: "importing",
         }
     }
@@ -164,7 +184,16 @@ impl Download {
         self
     }
 
-    /// Payload bytes received from peers.
+    /// Fetches from the web seeds too that the torrent `meta` names, of which the file is `metainfo`.
+    #[must_use]
+    pub fn with_web_seeds(mut self, meta: &Metainfo, metainfo: &[u8]) -> Self {
+        let (web, told) = WebSeeds::of(meta, metainfo, &self.torrent);
+        self.web = web;
+        told.into_iter().for_each(|text| self.warn(text));
+        self
+    }
+
+    /// Payload bytes received from peers and web seeds.
     #[must_use]
     pub fn downloaded(&self) -> u64 {
         self.torrent.disk().received()
@@ -221,12 +250,17 @@ impl Download {
         let disk = Arc::clone(self.torrent.disk());
         let demand = Arc::clone(&self.readers.demand);
         self.steer().await;
+        self.feed();
         while !done(self) {
             tokio::select! {
                 () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 notice = self.torrent.notice() => self.heard(notice)?,
                 event = next(&mut self.writer) => self.written(event)?,
-                () = disk.progress() => self.steer().await,
+                outcome = self.web.next() => self.web_ended(outcome),
+                () = disk.progress() => {
+                    self.steer().await;
+                    self.feed();
+                }
                 () = demand.changed() => self.readers_changed(),
                 _ = tick.tick() => self.tick()?,
             }
@@ -241,12 +275,28 @@ impl Download {
                 return Err(Error::new(Kind::Internal, text).within(&self.goal.id));
             }
             Some(Notice::Status(status)) => self.status = status,
-            Some(Notice::TrackerFailed(text) | Notice::Trouble(text)) => {
-                self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
+            Some(Notice::TrackerAnswered { tracker, peers }) => {
+                self.trackers.answered(tracker, &peers);
             }
+            Some(Notice::TrackerFailed { tracker, text }) => {
+                let told = format!("tracker {tracker}: {text}");
+                // The first is told a little later, as what it is by then.
+                if !self.trackers.refused(tracker, text) {
+                    self.notice(told);
+                }
+            }
+            Some(Notice::Trouble(text)) => self.notice(text),
             Some(Notice::Metadata(_)) => {}
         }
         Ok(())
+    }
+
+    fn notice(&self, text: String) {
+        self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
+    }
+
+    fn warn(&self, text: String) {
+        self.events.send(Event::Warning { id: Some(self.goal.id.clone()), text });
     }
 
     fn written(&mut self, event: WriterEvent) -> Result<()> {
@@ -310,6 +360,7 @@ impl Download {
     async fn steer(&mut self) {
         let passed = self.torrent.disk().take_passed();
         if !passed.is_empty() {
+            self.some_passed = true;
             passed.into_iter().for_each(|piece| self.steering.done(piece));
             self.readers.demand.has_arrived();
             if !self.readers.urgent.is_empty() {
@@ -325,10 +376,55 @@ impl Download {
                 self.steering.set_availability(&peers);
             }
         }
-        for (priority, pieces) in self.steering.lead(self.goal.lead) {
+        for (priority, mut pieces) in self.steering.lead(self.goal.lead) {
+            pieces.retain(|piece| !self.web.has_taken(*piece));
             if let Err(e) = self.torrent.prioritize(&pieces, priority) {
                 tracing::warn!(error = %e.report(), "cannot prefer the pieces of open chunks");
             }
+        }
+    }
+
+    /// Has web seeds bring what no peer does.
+    fn feed(&mut self) {
+        let now = Instant::now();
+        if !self.web.is_free(now) || self.goal.stored >= self.goal.wanted.len() {
+            return;
+        }
+        let is_alone = self.status.peers == 0;
+        let open = self.steering.open_pieces();
+        // Peers are asked for the oldest chunks first: web seeds begin at the other end.
+        let open: Vec<u32> = if is_alone { open.collect() } else { open.rev().collect() };
+        let urgent = &self.readers.urgent;
+        let first: Vec<u32> = urgent.iter().copied().chain(open).collect();
+        let wants = Wants {
+            first: &first,
+            is_missing: &|piece| self.steering.is_missing(piece),
+            partial: is_alone || self.from_peers.1.elapsed() >= STALLED,
+        };
+        let mut begun = self.web.feed(&wants, now);
+        begun.retain(|piece| !urgent.contains(piece));
+        self.prioritize(&begun, LEFT_TO_WEB);
+    }
+
+    fn web_ended(&mut self, outcome: Outcome) {
+        let (left, told) = self.web.ended(outcome, Instant::now());
+        for piece in left.filter(|piece| !self.readers.urgent.contains(piece)) {
+            self.prioritize(&[piece], self.steering.priority(piece));
+        }
+        match told {
+            Some(text) if self.status.peers == 0 => self.warn(text),
+            Some(text) => self.notice(text),
+            None => {}
+        }
+        self.feed();
+    }
+
+    fn prioritize(&self, pieces: &[u32], priority: u8) {
+        if pieces.is_empty() {
+            return;
+        }
+        if let Err(e) = self.torrent.prioritize(pieces, priority) {
+            tracing::warn!(error = %e.report(), "cannot change what peers are asked for");
         }
     }
 
@@ -336,15 +432,18 @@ impl Download {
         if self.readers.stale {
             self.hurry();
         }
+        self.feed();
+        self.tell();
         let now = self.begun.elapsed().as_secs_f64();
         let store_rate = self.store_rate.sample(now, self.goal.stored);
-        let received = self.downloaded();
+        let received = self.arrived();
         if received > self.received {
             self.received = received;
             self.last_arrival = Instant::now();
         }
-        for text in self.torrent.disk().take_unreadable() {
-            self.events.send(Event::Notice { id: Some(self.goal.id.clone()), text });
+        let from_peers = self.torrent.disk().received_from_peers();
+        if from_peers > self.from_peers.0 {
+            self.from_peers = (from_peers, Instant::now());
         }
         let left = self.goal.wanted.len().saturating_sub(self.goal.stored);
         self.events.send(Event::Progress(Progress {
@@ -358,6 +457,7 @@ impl Download {
             upload_rate: self.status.upload_rate,
             peers: self.status.peers,
             seeds: self.status.seeds,
+            web_seeds: self.web.usable(),
             held: self.torrent.session().held(),
             eta_seconds: left.checked_div(store_rate),
             state: if self.pause.is_paused() { "paused" } else { self.state },
@@ -366,47 +466,43 @@ impl Download {
         self.pause.check(Instant::now())?;
         match self.timeout {
             Some(timeout) if !self.pause.is_paused() && self.last_arrival.elapsed() > timeout => {
-                Err(silence(timeout, &self.goal.id))
+                Err(Silence {
+                    timeout,
+                    failed: self.only_wrong(),
+                    trackers: &self.trackers,
+                    web_seeds: self.web.report(),
+                }
+                .error(&self.goal.id))
             }
             _ => Ok(()),
         }
     }
-}
 
-/// Waits for a magnet's info dictionary.
-///
-/// # Errors
-/// `Cancelled` when `stop` is; `Network` when nobody sent it within `timeout`.
-pub async fn metadata(
-    torrent: &mut Torrent,
-    stop: &CancellationToken,
-    timeout: Option<Duration>,
-) -> Result<Vec<u8>> {
-    let limit = async {
-        match timeout {
-            Some(t) => tokio::time::sleep(t).await,
-            None => pending().await,
+    /// Payload that arrived, parts of blocks included: those libtorrent counts, about once a second.
+    fn arrived(&self) -> u64 {
+        let disk = self.torrent.disk();
+        let from_web = disk.received() - disk.received_from_peers();
+        disk.received().max(self.status.downloaded + from_web)
+    }
+
+    /// Pieces that came with wrong bytes, while none came with right ones.
+    fn only_wrong(&self) -> u64 {
+        if self.some_passed { 0 } else { self.torrent.disk().failed() }
+    }
+
+    /// What nobody was told yet.
+    fn tell(&mut self) {
+        self.torrent.disk().take_unreadable().into_iter().for_each(|text| self.notice(text));
+        for (text, is_all) in self.trackers.tick() {
+            if is_all { self.warn(text) } else { self.notice(text) }
         }
-    };
-    tokio::pin!(limit);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-            () = &mut limit => return Err(silence(timeout.unwrap_or_default(), "magnet link")
-                .hint("no peer sent the torrent's metadata: check the link, name a peer with --peer, or wait longer with --timeout")),
-            notice = torrent.notice() => match notice {
-                None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
-                Some(Notice::Metadata(info)) => return Ok(info),
-                Some(Notice::Failed(text)) => return Err(Error::new(Kind::InvalidInput, text).within("magnet link")),
-                Some(_) => {}
-            },
+        let failed = self.only_wrong();
+        if failed > 0 && self.status.peers == 0 && !self.told_wrong {
+            self.told_wrong = true;
+            let text = format!("{}; a peer that sends wrong bytes is banned", wrong(failed));
+            self.warn(text);
         }
     }
-}
-
-fn silence(timeout: Duration, what: &str) -> Error {
-    Error::new(Kind::Network, format!("{what}: nothing arrived for {} s", timeout.as_secs_f64()))
-        .hint("are there peers? name one with --peer, or wait longer with --timeout")
 }
 
 /// An import that is only seeded has no writer: nothing ever comes then.

@@ -12,14 +12,11 @@ use super::ffi;
 pub enum Feature {
     /// Bans peers that sent bad blocks. Dangling peer pointer before 2.0.13.
     SmartBan,
-    /// HTTP seeds named in a torrent. Use after free before 2.0.9, unchecked chunk sizes before 2.0.14.
-    WebSeeds,
     /// uTP. Use after free on a failed shutdown before 2.0.14, corrupt payload on close before 2.0.11.
     Utp,
 }
 
-const SAFE_SINCE: [(Feature, u32); 3] =
-    [(Feature::SmartBan, 20_013), (Feature::WebSeeds, 20_014), (Feature::Utp, 20_014)];
+const SAFE_SINCE: [(Feature, u32); 2] = [(Feature::SmartBan, 20_013), (Feature::Utp, 20_014)];
 
 /// Whether the library this was built for can be trusted with `feature`.
 pub fn is_safe(feature: Feature) -> bool {
@@ -57,7 +54,7 @@ mod tests {
 
     #[test]
     fn debian_12s_library_runs_without_what_its_peers_could_break() {
-        for feature in [Feature::SmartBan, Feature::WebSeeds, Feature::Utp] {
+        for feature in [Feature::SmartBan, Feature::Utp] {
             assert!(!is_safe_in(feature, 20_008));
             assert!(is_safe_in(feature, 20_014));
         }

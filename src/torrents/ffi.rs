@@ -63,7 +63,6 @@ pub(super) mod bridge {
         dht: bool,
         lsd: bool,
         pex: bool,
-        web_seeds: bool,
     }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +71,8 @@ pub(super) mod bridge {
         Listening,
         ListenFailed,
         TrackerError,
+        TrackerReply,
+        TrackerWarning,
         Trouble,
         TorrentError,
     }
@@ -82,9 +83,9 @@ pub(super) mod bridge {
         /// 0 for the session itself.
         torrent: u64,
         text: String,
-        /// The tracker's URL, for `TrackerError`: it may hold a passkey.
+        /// The tracker's URL, for what trackers say: it may hold a passkey.
         url: String,
-        /// The info dictionary, for `Metadata`.
+        /// The info dictionary, for `Metadata`; the info-hash, for a `TrackerError` without the tracker's words.
         data: Vec<u8>,
     }
 
@@ -92,6 +93,7 @@ pub(super) mod bridge {
     #[derive(Debug, Clone, Default)]
     struct TorrentStatus {
         torrent: u64,
+        downloaded: u64,
         uploaded: u64,
         upload_rate: u64,
         peers: u32,
@@ -187,6 +189,7 @@ pub(super) mod bridge {
         fn prioritize(self: &Session, torrent: u64, pieces: &[u32], priority: u8) -> Result<()>;
         fn hurry(self: &Session, torrent: u64, pieces: &[u32], step: i32) -> Result<()>;
         fn relax(self: &Session, torrent: u64, pieces: &[u32]) -> Result<()>;
+        fn add_piece(self: &Session, torrent: u64, piece: u32) -> Result<()>;
         fn availability(self: &Session, torrent: u64) -> Result<Vec<u32>>;
         fn set_requests(self: &Session, blocks: u32);
         fn apply(self: Pin<&mut Session>, settings: &Vec<Setting>) -> Result<()>;

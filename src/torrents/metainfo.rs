@@ -45,8 +45,10 @@ pub struct Metainfo {
     pub info_hash_v2: Option<Hash>,
     /// Tracker URLs by tier, the first tier first.
     pub trackers: Vec<Vec<String>>,
-    /// How many web seeds it names.
-    pub web_seeds: usize,
+    /// URLs of web seeds (BEP 19, `url-list`), as the torrent has them.
+    pub web_seeds: Vec<String>,
+    /// URLs of the older kind (BEP 17, `httpseeds`).
+    pub http_seeds: Vec<String>,
     pub comment: Option<String>,
     /// When it was made, in seconds since 1970.
     pub created: Option<i64>,
@@ -157,7 +159,8 @@ fn parse(torrent: &[u8]) -> Result<Metainfo> {
         take_layers(&mut meta, layers)?;
     }
     meta.trackers = trackers(root);
-    meta.web_seeds = ["url-list", "httpseeds"].into_iter().map(|key| urls(root, key)).sum();
+    meta.web_seeds = urls(root, "url-list");
+    meta.http_seeds = urls(root, "httpseeds");
     meta.comment = text(root, "comment.utf-8").or_else(|| text(root, "comment"));
     meta.created = root.get("creation date").and_then(Node::as_int).filter(|t| *t >= 0);
     Ok(meta)
@@ -204,7 +207,8 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
         info_hash_v1: v1.then_some(hash_v1),
         info_hash_v2: v2.then_some(hash_v2),
         trackers: Vec::new(),
-        web_seeds: 0,
+        web_seeds: Vec::new(),
+        http_seeds: Vec::new(),
         comment: None,
         created: None,
         info: node.span(),
@@ -429,12 +433,16 @@ pub fn plain_scheme(url: &str) -> String {
     }
 }
 
-fn urls(root: Dict<'_>, key: &str) -> usize {
-    let used = |node: Node<'_>| node.as_bytes().is_some_and(|b| !b.is_empty());
-    let Some(node) = root.get(key) else { return 0 };
+/// A list of URLs, or one alone, as many torrents have it. What is no text is passed over.
+fn urls(root: Dict<'_>, key: &str) -> Vec<String> {
+    let url = |node: Node<'_>| {
+        let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let Some(node) = root.get(key) else { return Vec::new() };
     match node.as_list() {
-        Some(list) => list.iter().filter(|n| used(*n)).count(),
-        None => usize::from(used(node)),
+        Some(list) => list.iter().filter_map(url).collect(),
+        None => url(node).into_iter().collect(),
     }
 }
 

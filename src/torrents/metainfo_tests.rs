@@ -402,7 +402,9 @@ fn optional_keys_are_read_leniently() {
     let meta = Metainfo::parse(&bencode(&D(outside))).unwrap();
     assert!(meta.private);
     assert_eq!(meta.trackers, [["http://one"]]);
-    assert_eq!((meta.comment, meta.created, meta.web_seeds), (None, None, 3));
+    assert_eq!((meta.comment, meta.created), (None, None));
+    assert_eq!(meta.web_seeds, ["http://w/1", "http://w/2"]);
+    assert_eq!(meta.http_seeds, ["http://w/3"]);
 }
 
 #[test]
@@ -413,7 +415,7 @@ fn a_torrent_made_of_a_magnet_link_keeps_its_hash() {
         let alone = Metainfo::parse_info(info).unwrap();
         assert_eq!(alone.info, 0..info.len());
         assert!(alone.trackers.is_empty());
-        let rebuilt = torrent_file(info, &meta.trackers);
+        let rebuilt = torrent_file(info, &meta.trackers, &meta.web_seeds);
         let again = Metainfo::parse(&rebuilt).unwrap();
         assert_eq!(&rebuilt[again.info.clone()], info);
         assert_eq!(again.info_hash_v1, meta.info_hash_v1);
@@ -422,7 +424,9 @@ fn a_torrent_made_of_a_magnet_link_keeps_its_hash() {
         // Piece layers are outside the info dictionary: only a longer file misses them.
         assert_eq!(again.piece_v2(0).is_some(), (7..9).contains(&i), "torrent {i}");
     }
-    assert_eq!(torrent_file(b"de", &[]), b"d4:infodee");
+    assert_eq!(torrent_file(b"de", &[], &[]), b"d4:infodee");
+    let seeds = ["http://w/f".to_owned()];
+    assert_eq!(torrent_file(b"de", &[], &seeds), b"d4:infode8:url-listl10:http://w/fee");
 }
 
 #[test]

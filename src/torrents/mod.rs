@@ -7,8 +7,8 @@
 //! request is answered from the open piece, the writer's memory, the cache, or the backend, in that order.
 //!
 //! [`governor`] keeps all of it inside the budget, [`steering`] leads the picker so that chunks become whole,
-//! [`demand`] puts what a player waits for before all that, [`session`] owns libtorrent, [`download`] joins one torrent
-//! to one import. [`ffi`] is the only bridge.
+//! [`demand`] puts what a player waits for before all that, [`web_seeds`] bring pieces that no peer sends, [`session`]
+//! owns libtorrent, [`download`] joins one torrent to one import. [`ffi`] is the only bridge.
 //!
 //! What it refuses: to wait on the network thread, to believe libtorrent about what is stored (the catalog is the
 //! truth), and features of library versions that peers could break ([`features`]).
@@ -38,15 +38,23 @@ pub mod select;
 mod serve;
 mod session;
 mod settings;
+mod silence;
 pub mod steering;
+mod swarm_metadata;
 mod torrent_disk;
+mod trackers;
+mod udp_tracker;
+mod web_seeds;
 
 pub use self::{
     content::{Content, Loader},
     demand::{Demand, Wanted},
-    download::{Download, Goal, WriterEvents, metadata},
+    download::{Download, Goal, WriterEvents},
     features::{Feature, check_library, is_safe},
     session::{Notice, Origin, Start, Status, Torrent, Torrents},
+    settings::check_interfaces,
+    swarm_metadata::metadata,
+    trackers::Trackers,
 };
 
 /// Has the C library keep a little of what is freed, for all threads together, in the whole process: for one that reads

@@ -100,6 +100,11 @@ impl OpenPiece {
         self.missing == 0
     }
 
+    /// Whether blocks are still to come: for the first time, or again after the hash failed.
+    pub(super) fn is_to_come(&self) -> bool {
+        !self.is_whole() || self.pinned && self.request.is_none()
+    }
+
     pub(super) fn received(&self) -> usize {
         self.blocks.iter().flatten().count()
     }

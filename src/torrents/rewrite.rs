@@ -8,11 +8,18 @@ use crate::error::{Error, Kind, Result};
 
 /// A `.torrent` around the `info` dictionary that a magnet link brought, so that it can be kept and parsed later.
 #[must_use]
-pub fn torrent_file(info: &[u8], trackers: &[Vec<String>]) -> Vec<u8> {
+pub fn torrent_file(info: &[u8], trackers: &[Vec<String>], web_seeds: &[String]) -> Vec<u8> {
     let mut e = Encoder::default();
     e.dict(|e| {
         announce(e, trackers);
         e.bytes("info").raw(info);
+        if !web_seeds.is_empty() {
+            e.bytes("url-list").list(|e| {
+                for url in web_seeds {
+                    e.bytes(url);
+                }
+            });
+        }
     });
     e.finish()
 }

@@ -26,14 +26,15 @@ use super::{
     listening::Listening,
     metainfo::MAX_PIECES,
     rewrite::for_libtorrent,
-    settings,
+    settings::{self, check_interfaces},
     torrent_disk::TorrentDisk,
+    udp_tracker,
 };
 use crate::{
     config::NetworkOptions,
     error::{Error, Kind, Result},
     memory::BlockPool,
-    rate::Rate,
+    rate::{Rate, RateLimit},
     redact,
     storage::Pressure,
 };
@@ -45,6 +46,13 @@ const TICK: Duration = Duration::from_millis(250);
 /// libtorrent asks the fastest peers for what is due first, and for the same block twice when it is late.
 const DUE_STEP_MS: i32 = 250;
 
+/// What web seeds may always bring, in bytes a second, while peers use the whole limit: so that one whose turn comes is
+/// known to answer.
+const SLOWEST_WEB: u64 = 1024;
+
+/// Trackers whose words are remembered.
+const MOST_WORDS: usize = 1000;
+
 /// What a torrent is told, in order.
 #[derive(Debug, Clone)]
 pub enum Notice {
@@ -53,7 +61,16 @@ pub enum Notice {
     Status(Status),
     /// Something failed and is tried again by itself: a piece's hash, a read for a peer, a magnet's metadata.
     Trouble(String),
-    TrackerFailed(String),
+    /// A tracker, by scheme, host and port, named so many peers.
+    TrackerAnswered {
+        tracker: String,
+        peers: String,
+    },
+    /// A tracker could not be reached, or refused.
+    TrackerFailed {
+        tracker: String,
+        text: String,
+    },
     /// The torrent stopped with an error.
     Failed(String),
 }
@@ -61,6 +78,8 @@ pub enum Notice {
 /// A torrent in the session as libtorrent sees it: payload bytes of this run, bytes a second, peers.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
+    /// Parts of blocks included.
+    pub downloaded: u64,
     pub uploaded: u64,
     pub upload_rate: u64,
     pub peers: usize,
@@ -105,7 +124,11 @@ pub struct Torrents {
     options: NetworkOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
+    /// What web seeds bring, held to the limits that hold for peers.
+    web_limit: Arc<RateLimit>,
     routes: Mutex<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
+    /// What UDP trackers said, by torrent and URL.
+    words: Mutex<HashMap<(u64, String), String>>,
     listening: Mutex<Vec<String>>,
     deaf: Mutex<Listening>,
     next: AtomicU64,
@@ -131,6 +154,7 @@ impl Torrents {
         pool: BlockPool,
     ) -> Result<Arc<Self>> {
         features::check_library()?;
+        check_interfaces(options)?;
         let disk =
             Disk::new(Arc::clone(&pressure), pool.clone(), Handle::current(), options.suggest)?;
         let settings = settings::session(options, pool.budget());
@@ -144,7 +168,9 @@ impl Torrents {
             options: options.clone(),
             pressure,
             pool,
+            web_limit: RateLimit::new(options.limit_rate),
             routes: Mutex::default(),
+            words: Mutex::default(),
             listening: Mutex::default(),
             deaf: Mutex::default(),
             next: AtomicU64::new(1),
@@ -209,7 +235,6 @@ impl Torrents {
             dht: self.options.dht && !start.private,
             lsd: self.options.lsd && !start.private,
             pex: self.options.pex && !start.private,
-            web_seeds: features::is_safe(Feature::WebSeeds),
         })
     }
 
@@ -226,7 +251,7 @@ impl Torrents {
     fn cannot_listen(&self, text: &str) {
         let heard = self.deaf.lock().failed(text, Instant::now());
         if heard.tell {
-            tracing::warn!(alert = text, "cannot listen");
+            tracing::warn!("peers cannot connect there: {text}");
         }
         if heard.close {
             tracing::warn!("too many open files: no peer is let in for a while (ulimit -n)");
@@ -238,6 +263,22 @@ impl Torrents {
         if let Err(e) = self.call(|s| s.get_mut().apply(&settings::listen(options))) {
             tracing::warn!(error = %e.report(), "cannot change where it listens");
         }
+    }
+
+    pub(super) fn options(&self) -> &NetworkOptions {
+        &self.options
+    }
+
+    pub(super) fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub(super) fn web_limit(&self) -> &RateLimit {
+        &self.web_limit
     }
 
     /// Sealed bytes became durable.
@@ -294,7 +335,10 @@ async fn pump(torrents: Arc<Torrents>) {
         if let Err(e) = popped {
             tracing::error!(error = %e.report(), "cannot read libtorrent's alerts");
         }
-        alerts.into_iter().for_each(|a| route(&torrents, a));
+        alerts.into_iter().for_each(|a| match a.kind {
+            AlertKind::TrackerError if !a.data.is_empty() => ask_for_words(&torrents, a),
+            _ => route(&torrents, a),
+        });
         statuses.iter().for_each(|s| report(&torrents, s));
         if ticked {
             if torrents.deaf.lock().is_over(Instant::now()) {
@@ -306,15 +350,45 @@ async fn pump(torrents: Arc<Torrents>) {
     }
 }
 
+/// Routes a refusal once it is known what the tracker says. Asked once a tracker and torrent.
+fn ask_for_words(torrents: &Arc<Torrents>, mut alert: AlertInfo) {
+    let key = (alert.torrent, alert.url.clone());
+    let known = torrents.words.lock().get(&key).cloned();
+    if let Some(words) = known {
+        alert.text = words;
+        return route(torrents, alert);
+    }
+    let torrents = Arc::clone(torrents);
+    tokio::spawn(async move {
+        let words = udp_tracker::refusal(&alert.url, &alert.data, &torrents.options).await;
+        if let Some(words) = words.filter(|words| !words.is_empty()) {
+            alert.text = words;
+        }
+        let mut known = torrents.words.lock();
+        if known.len() < MOST_WORDS {
+            known.insert(key, alert.text.clone());
+        }
+        drop(known);
+        route(&torrents, alert);
+    });
+}
+
 fn route(torrents: &Torrents, alert: AlertInfo) {
     let notice = match alert.kind {
         AlertKind::Listening => return torrents.listening.lock().push(alert.text),
         AlertKind::ListenFailed => return torrents.cannot_listen(&alert.text),
         AlertKind::Metadata => Notice::Metadata(alert.data),
-        AlertKind::TrackerError => Notice::TrackerFailed(format!(
-            "tracker {}: {}",
+        AlertKind::TrackerError => Notice::TrackerFailed {
+            tracker: redact::tracker(&alert.url),
+            text: redact::tracker_words(&alert.url, &alert.text),
+        },
+        AlertKind::TrackerReply => {
+            Notice::TrackerAnswered { tracker: redact::tracker(&alert.url), peers: alert.text }
+        }
+        AlertKind::TrackerWarning => Notice::Trouble(format!(
+            "tracker {} warns: {}",
             redact::tracker(&alert.url),
-            alert.text
+            redact::tracker_words(&alert.url, &alert.text)
         )),
         AlertKind::Trouble => Notice::Trouble(alert.text),
         AlertKind::TorrentError => Notice::Failed(alert.text),
@@ -328,6 +402,7 @@ fn route(torrents: &Torrents, alert: AlertInfo) {
 
 fn report(torrents: &Torrents, status: &TorrentStatus) {
     let notice = Status {
+        downloaded: status.downloaded,
         uploaded: status.uploaded,
         upload_rate: status.upload_rate,
         peers: status.peers as usize,
@@ -343,6 +418,8 @@ fn report(torrents: &Torrents, status: &TorrentStatus) {
 struct Memory {
     marks: Marks,
     drain: Rate,
+    /// How fast peers send.
+    peers: Rate,
     begun: Instant,
     last: Option<Orders>,
 }
@@ -350,7 +427,8 @@ struct Memory {
 impl Memory {
     fn new(torrents: &Torrents) -> Self {
         let marks = Marks::new(torrents.pool.budget());
-        Self { marks, drain: Rate::default(), begun: Instant::now(), last: None }
+        let (drain, peers) = (Rate::default(), Rate::default());
+        Self { marks, drain, peers, begun: Instant::now(), last: None }
     }
 
     fn govern(&mut self, torrents: &Torrents) {
@@ -364,6 +442,12 @@ impl Memory {
         });
         let user = torrents.options.limit_rate;
         let orders = Orders { limit: orders.limit.into_iter().chain(user).min(), ..orders };
+        // What peers leave of the limit is for web seeds: the two together keep to it.
+        let received =
+            torrents.disk.registry().all().iter().map(|t| t.received_from_peers()).sum::<u64>();
+        let peers = self.peers.sample(self.begun.elapsed().as_secs_f64(), received);
+        let left = |limit: u64| limit.saturating_sub(peers).max(SLOWEST_WEB);
+        torrents.web_limit.set(orders.limit.map(left));
         if self.last == Some(orders) {
             return;
         }
@@ -457,6 +541,12 @@ impl Torrent {
         self.session.call(|s| s.get().relax(self.number, pieces))
     }
 
+    /// Has libtorrent take a piece whose bytes were offered to the torrent's disk ([`TorrentDisk::offer`]), as if they came
+    /// from a peer. They were written when this returns, unless libtorrent takes no pieces now.
+    pub(super) async fn add_piece(session: &Arc<Torrents>, number: u64, piece: u32) -> Result<()> {
+        blocking(session, move |s| s.get().add_piece(number, piece)).await
+    }
+
     /// How many connected peers have each piece.
     pub(super) async fn availability(&self) -> Result<Vec<u32>> {
         let number = self.number;
@@ -514,11 +604,19 @@ impl Torrent {
         &self,
         f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
     ) -> Result<R> {
-        let session = Arc::clone(&self.session);
-        tokio::task::spawn_blocking(move || session.call(f))
-            .await
-            .map_err(|e| Error::new(Kind::Internal, "a call into libtorrent panicked").because(e))?
+        blocking(&self.session, f).await
     }
+}
+
+/// A call that waits for libtorrent's network thread.
+async fn blocking<R: Send + 'static>(
+    session: &Arc<Torrents>,
+    f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
+) -> Result<R> {
+    let session = Arc::clone(session);
+    tokio::task::spawn_blocking(move || session.call(f))
+        .await
+        .map_err(|e| Error::new(Kind::Internal, "a call into libtorrent panicked").because(e))?
 }
 
 impl Drop for Torrent {

@@ -1,6 +1,9 @@
 //! Our choices as libtorrent's settings. Every number that is not its default says why.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use super::{
     features::{self, Feature},
@@ -8,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{Encryption, NetworkOptions, Proxy},
+    error::{Error, Kind, Result},
     memory::BLOCK,
 };
 
@@ -23,6 +27,52 @@ const LISTEN_ANYWHERE: &str = "0.0.0.0:0,[::]:0";
 
 /// libtorrent's alert categories that `cpp/alerts.cpp` translates: error, storage, tracker, status.
 const ALERTS: i64 = 1 | 8 | 16 | 64;
+
+/// Refuses interfaces and addresses to connect from, and interfaces to listen on, that this machine has not: libtorrent
+/// would go on without a word, and without a connection. What only cannot be bound is told when it is tried.
+///
+/// # Errors
+/// `InvalidInput`, naming the interface.
+pub fn check_interfaces(options: &NetworkOptions) -> Result<()> {
+    let outgoing = options.interface.iter().flat_map(|list| list.split(',')).map(str::trim);
+    for name in outgoing.filter(|name| !name.is_empty()) {
+        check_interface(name)?;
+    }
+    let listen = options.listen.iter().flatten();
+    let devices = listen.filter(|text| text.parse::<SocketAddr>().is_err());
+    for (device, _) in devices.filter_map(|text| text.rsplit_once(':')) {
+        check_interface(device)?;
+    }
+    Ok(())
+}
+
+fn check_interface(name: &str) -> Result<()> {
+    // Of `fe80::1%eth0` the part that names an interface.
+    let name = name.rsplit_once('%').map_or(name, |(_, device)| device);
+    let is_here = match name.parse::<IpAddr>() {
+        Ok(address) => UdpSocket::bind((address, 0)).is_ok(),
+        Err(_) => is_interface(name),
+    };
+    if is_here {
+        return Ok(());
+    }
+    let text = format!("interface {name} does not exist on this machine");
+    Err(Error::new(Kind::InvalidInput, text)
+        .hint("`ip address` lists interfaces and their addresses; is the tunnel up?"))
+}
+
+/// Whether the system has an interface of this name.
+#[cfg(target_os = "linux")]
+fn is_interface(name: &str) -> bool {
+    UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))
+        .is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
+}
+
+/// Other systems are not asked: libtorrent tells when it cannot listen there.
+#[cfg(not(target_os = "linux"))]
+fn is_interface(_: &str) -> bool {
+    true
+}
 
 #[derive(Default)]
 struct Settings(Vec<Setting>);
@@ -211,6 +261,32 @@ mod tests {
         );
         o.limit_rate = None;
         assert_eq!(value(&session(&o, 128 << 20), "download_rate_limit"), Some(0));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_interface_that_is_not_there_is_named() {
+        let options = |interface: Option<&str>, listen: &[&str]| NetworkOptions {
+            interface: interface.map(str::to_owned),
+            listen: Some(listen.iter().map(|text| (*text).to_owned()).collect()),
+            ..Default::default()
+        };
+        for good in [
+            options(None, &[]),
+            options(Some("lo"), &["lo:0", "127.0.0.1:0", "[::]:6881", "192.0.2.1:0"]),
+            options(Some("127.0.0.1"), &["0.0.0.0:0"]),
+        ] {
+            check_interfaces(&good).unwrap();
+        }
+        for (bad, name) in [
+            (options(Some("nosuch0"), &[]), "nosuch0"),
+            (options(Some("lo, nosuch1"), &[]), "nosuch1"),
+            (options(Some("192.0.2.1"), &[]), "192.0.2.1"),
+            (options(None, &["127.0.0.1:0", "nosuch2:0"]), "nosuch2"),
+        ] {
+            let e = check_interfaces(&bad).unwrap_err();
+            assert!(e.kind() == Kind::InvalidInput && e.to_string().contains(name), "{e}");
+        }
     }
 
     #[test]

@@ -99,6 +99,17 @@ impl Steering {
         self.piece_len
     }
 
+    /// Missing pieces of open chunks, those of the oldest chunk first.
+    pub fn open_pieces(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+        self.open.iter().flat_map(|open| open.missing.iter().copied())
+    }
+
+    /// Whether a piece is wanted and has not passed.
+    #[must_use]
+    pub fn is_missing(&self, piece: u32) -> bool {
+        self.unopened.contains(&piece) || self.chunk_of.contains_key(&piece)
+    }
+
     /// What the picker was told last of a piece.
     #[must_use]
     pub fn priority(&self, piece: u32) -> u8 {
@@ -148,8 +159,10 @@ mod tests {
         assert_eq!(s.lead(4), vec![(7, vec![0, 1, 2, 3])]);
         s.set_availability(&[9, 9, 9, 9, 5, 5, 5, 5, 5, 5, 1, 5]);
         assert_eq!(s.lead(8), vec![(6, vec![8, 9, 10, 11])]);
+        assert_eq!(s.open_pieces().collect::<Vec<_>>(), [0, 1, 2, 3, 8, 9, 10, 11]);
         (0..4).for_each(|p| s.done(p));
         assert_eq!(s.lead(8), vec![(7, vec![8, 9, 10, 11]), (6, vec![4, 5, 6, 7])]);
+        assert!(!s.is_missing(0) && s.is_missing(4) && !s.is_missing(12));
     }
 
     #[test]

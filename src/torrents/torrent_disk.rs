@@ -41,10 +41,15 @@ pub(super) struct TorrentDisk {
     /// libtorrent's question "may I start?", held until there is content to start on.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
+    /// Pieces that came from a web seed, for the writes that libtorrent makes of them: by block, until it is written.
+    offers: Mutex<HashMap<u32, Vec<Option<Bytes>>>>,
     /// Pieces that a reader waits for: evicted only when there is no other.
     urgent: Mutex<BTreeSet<u32>>,
-    /// Payload bytes received from peers.
+    /// Payload bytes received from peers and web seeds, and of these the web seeds'.
     received: AtomicU64,
+    from_web: AtomicU64,
+    /// Pieces whose hash failed.
+    failed: AtomicU64,
     /// Payload bytes handed over to be sent to them.
     given: AtomicU64,
     /// Rung when a piece passed.
@@ -65,8 +70,11 @@ impl TorrentDisk {
             pieces: Mutex::default(),
             checks: Mutex::default(),
             passed: Mutex::default(),
+            offers: Mutex::default(),
             urgent: Mutex::default(),
             received: AtomicU64::new(0),
+            from_web: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             given: AtomicU64::new(0),
             progress: Notify::new(),
             guide: Mutex::default(),
@@ -161,7 +169,11 @@ impl TorrentDisk {
         if !start.is_multiple_of(BLOCK) || piece >= content.geometry.pieces() {
             return None;
         }
-        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK)) {
+            // No peer sends it, but a piece of a web seed is written whole.
+            ack.pin_mut().complete();
+            return Some(false);
+        }
         let mut pieces = self.pieces.lock();
         let open = pieces.entry(piece).or_insert_with(|| OpenPiece::new(piece, &content.geometry));
         if open.stage() == Stage::Passed {
@@ -228,9 +240,62 @@ impl TorrentDisk {
         }
     }
 
-    /// Payload bytes received from peers so far, whatever became of them.
+    /// Payload bytes received from peers and web seeds so far, whatever became of them.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Of these, those of peers.
+    pub(super) fn received_from_peers(&self) -> u64 {
+        self.received().saturating_sub(self.from_web.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes of a peer.
+    pub(super) fn count_received(&self, len: usize) {
+        self.received.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of a web seed.
+    pub(super) fn arrived(&self, len: u64) {
+        self.from_web.fetch_add(len, Ordering::Relaxed);
+        self.received.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Counts a piece that failed its hash.
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Holds the blocks of a verified piece ready for libtorrent's writes, until the result is dropped.
+    pub(super) fn offer(&self, piece: u32, blocks: Vec<Bytes>) -> Offer<'_> {
+        self.offers.lock().insert(piece, blocks.into_iter().map(Some).collect());
+        Offer { disk: self, piece }
+    }
+
+    /// A block that was offered, given away.
+    pub(super) fn take_offered(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
+        let mut offers = self.offers.lock();
+        let block = offers.get_mut(&piece)?.get_mut(start / BLOCK)?;
+        if block.as_ref()?.len() == len { block.take() } else { None }
+    }
+
+    /// What of a piece is here and not durable yet.
+    pub(super) fn holding(&self, piece: u32) -> Holding {
+        match self.pieces.lock().get(&piece) {
+            None => Holding::Nothing,
+            Some(open) if open.stage() == Stage::Open && open.is_to_come() => Holding::Part,
+            Some(_) => Holding::Whole,
+        }
+    }
+
+    /// Whether a piece is durable.
+    pub(super) fn is_stored(&self, piece: u32) -> bool {
+        let stored = |content: &Content| content.store.covered(content.geometry.piece(piece));
+        self.content().is_some_and(stored)
     }
 
     /// Counts bytes that answer a peer's request.
@@ -343,6 +408,28 @@ impl TorrentDisk {
         let range = content.block(piece, start, len);
         let kept = sends.and_then(|sends| Some(in_block(sends, &content.reader.try_kept(&range)?)));
         kept.or_else(|| content.reader.try_memory(range).map(|p| p.joined()))
+    }
+}
+
+/// What of a piece is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holding {
+    Nothing,
+    /// Blocks are missing, or come again after the hash failed.
+    Part,
+    /// It is being hashed, or on its way to storage.
+    Whole,
+}
+
+/// An offered piece. Dropping it takes back what was not written.
+pub(super) struct Offer<'a> {
+    disk: &'a TorrentDisk,
+    piece: u32,
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        self.disk.offers.lock().remove(&self.piece);
     }
 }
 

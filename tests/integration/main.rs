@@ -62,6 +62,8 @@ mod stream_import;
 mod stream_player;
 mod support;
 mod torrent_sources;
+mod told;
 mod valgrind;
 mod versions;
+mod web_seeds;
 mod webdav;

@@ -21,6 +21,7 @@ use crate::{
     catalog::{Catalog, ImportRow, hex},
     config::Config,
     error::{Error, Kind, Result},
+    events::EventSink,
     storage::{ImportStore, Layout, Pressure, RangeSet},
     torrents::{
         Origin, Start, Torrents, metadata,
@@ -207,9 +208,9 @@ async fn fetch_metadata(
     let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
     let info = async {
         let mut torrent = torrents.add(start).await?;
-        metadata(&mut torrent, cancel, request.timeout).await
+        metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await
     };
     let info = info.await;
     torrents.stop(SESSION_END).await;
-    Ok(torrent_file(&info?, &magnet.trackers))
+    Ok(torrent_file(&info?, &magnet.trackers, &magnet.web_seeds))
 }

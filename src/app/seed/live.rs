@@ -11,7 +11,9 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress, Started},
     storage::ImportStore,
-    torrents::{Content, Notice, Origin, Start, Status, Torrent, Torrents, metainfo::Metainfo},
+    torrents::{
+        Content, Notice, Origin, Start, Status, Torrent, Torrents, Trackers, metainfo::Metainfo,
+    },
 };
 
 /// How long to wait for the first address when it is to be told to the user.
@@ -25,11 +27,13 @@ pub(super) struct Live {
     /// Open from the first byte that a peer asked for.
     store: Arc<OnceLock<Arc<ImportStore>>>,
     status: Status,
+    trackers: Trackers,
     changed: bool,
     /// What is in the books already.
     booked: Booked,
 }
 
+#[derive(Clone, Copy)]
 struct Booked {
     kept: u64,
     served: u64,
@@ -49,7 +53,8 @@ impl Live {
     pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
         let kept = store.traffic().kept();
         let booked = Booked { kept, served: torrent.given(), at: Instant::now() };
-        Self { torrent, store: Arc::new(OnceLock::from(store)), status, changed: true, booked }
+        let (store, trackers) = (Arc::new(OnceLock::from(store)), Trackers::default());
+        Self { torrent, store, status, trackers, changed: true, booked }
     }
 
     /// Puts an import into the session. Returns the bytes of its files too.
@@ -78,21 +83,37 @@ impl Live {
             files,
             info_hash: row.info_hash(),
             listening: listening(torrents).await,
+            state: "seeding",
         }));
         let booked = Booked { kept: 0, served: 0, at: Instant::now() };
-        let status = Status::default();
-        Ok((Self { torrent, store, status, changed: true, booked }, bytes))
+        let (status, trackers) = (Status::default(), Trackers::default());
+        Ok((Self { torrent, store, status, trackers, changed: true, booked }, bytes))
     }
 
     /// Takes in what the session said since the last look.
     pub(super) fn look(&mut self, id: &ImportId, events: &EventSink) -> Heard {
         let tell = |text| events.send(Event::Notice { id: Some(id.to_string()), text });
         self.torrent.take_unreadable().into_iter().for_each(tell);
+        for (text, is_all) in self.trackers.tick() {
+            match is_all {
+                true => events.send(Event::Warning { id: Some(id.to_string()), text }),
+                false => tell(text),
+            }
+        }
         loop {
             match self.torrent.try_notice() {
                 Ok(None) => return Heard::Nothing,
                 Ok(Some(Notice::Status(status))) => (self.status, self.changed) = (status, true),
-                Ok(Some(Notice::TrackerFailed(text) | Notice::Trouble(text))) => tell(text),
+                Ok(Some(Notice::TrackerAnswered { tracker, peers })) => {
+                    self.trackers.answered(tracker, &peers);
+                }
+                Ok(Some(Notice::TrackerFailed { tracker, text })) => {
+                    let told = format!("tracker {tracker}: {text}");
+                    if !self.trackers.refused(tracker, text) {
+                        tell(told);
+                    }
+                }
+                Ok(Some(Notice::Trouble(text))) => tell(text),
                 Ok(Some(Notice::Metadata(_))) => {}
                 Ok(Some(Notice::Failed(text))) => {
                     return Heard::Failed(Error::new(Kind::Internal, text));
@@ -127,24 +148,30 @@ impl Live {
         }
     }
 
-    /// What is not in the books yet, which from now on it is: all but what it cost. While it is stopped, no time passes.
-    pub(super) fn unbooked(&mut self, stopped: bool) -> Traffic {
+    /// What is not in the books yet, all but what it cost. While it is stopped, no time passes.
+    pub(super) fn pending(&self, stopped: bool) -> Traffic {
         let kept = self.store.get().map_or(0, |store| store.traffic().kept());
-        // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
-        let (served, before) = (self.torrent.given(), &self.booked);
-        let mut traffic = Traffic {
-            kept: kept - before.kept,
-            served: served - before.served,
+        let booked = &self.booked;
+        Traffic {
+            kept: kept - booked.kept,
+            // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
+            served: self.torrent.given() - booked.served,
+            seconds: if stopped { 0 } else { booked.at.elapsed().as_secs() },
             ..Traffic::default()
-        };
-        let time = before.at.elapsed();
-        if traffic.is_zero() && time < TIME && !stopped {
-            return traffic;
         }
-        traffic.seconds = if stopped { 0 } else { time.as_secs() };
+    }
+
+    /// The same, which from now on is in the books. Time alone waits until it is worth a row, unless this is the last.
+    pub(super) fn unbooked(&mut self, stopped: bool, last: bool) -> Traffic {
+        let traffic = self.pending(stopped);
+        let is_time = Traffic { seconds: 0, ..traffic }.is_zero();
+        if is_time && !stopped && !last && traffic.seconds < TIME.as_secs() {
+            return Traffic::default();
+        }
+        let Booked { kept, served, at } = self.booked;
         // What is left of a second is counted with the next.
-        let at = before.at + Duration::from_secs(time.as_secs());
-        self.booked = Booked { kept, served, at };
+        let at = at + Duration::from_secs(at.elapsed().as_secs());
+        self.booked = Booked { kept: kept + traffic.kept, served: served + traffic.served, at };
         traffic
     }
 

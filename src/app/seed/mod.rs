@@ -2,7 +2,7 @@
 //!
 //! An import whose every byte is stored goes into the session as its torrent and nothing more. Where its bytes are is
 //! read from the catalog when the first peer asks for one. What is fetched for peers and what they get goes into the
-//! books every few seconds; goals and the month's budget are looked at then.
+//! books every few seconds, and the month's budget is looked at then; goals are looked at every second.
 
 mod goals;
 mod limits;
@@ -37,7 +37,9 @@ use crate::{
 
 /// How often peers' doings are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often the books are written, and goals and budget looked at.
+/// Goals are looked at after so many looks: once a second.
+const GOALS: u64 = 4;
+/// How often the books are written and the budget is looked at.
 const BOOKS: Duration = Duration::from_secs(5);
 /// Imports that peers can reach at once, when nothing else is said: each takes its torrent's piece hashes in memory.
 const AT_ONCE: usize = 1000;
@@ -64,6 +66,8 @@ struct Seeding<'a> {
     imports: Vec<Candidate>,
     rotation: Rotation,
     live: HashMap<usize, Live>,
+    /// Goals that are kept with imports, as they were a moment ago.
+    said: HashMap<ImportId, SeedGoal>,
     pace: Pace,
     begun: Instant,
     looks: u64,
@@ -164,6 +168,7 @@ impl<'a> Seeding<'a> {
             imports,
             rotation,
             live: HashMap::new(),
+            said: app.catalog.goals()?,
             pace: Pace::Free,
             begun: Instant::now(),
             looks: 0,
@@ -176,7 +181,7 @@ impl<'a> Seeding<'a> {
         self.app.seeding.store(true, Ordering::Relaxed);
         let seeded = self.seed(cancel).await;
         // What happened since the last time.
-        let booked = self.book().await;
+        let booked = self.book(true).await;
         self.app.seeding.store(false, Ordering::Relaxed);
         seeded.and(booked)
     }
@@ -190,10 +195,15 @@ impl<'a> Seeding<'a> {
         while !self.rotation.is_over() {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                _ = looks.tick() => self.look()?,
+                _ = looks.tick() => {
+                    self.look()?;
+                    if self.looks.is_multiple_of(GOALS) {
+                        self.keep_goals().await?;
+                    }
+                }
                 _ = books.tick() => {
-                    self.book().await?;
-                    self.keep_goals()?;
+                    self.book(false).await?;
+                    self.said = self.app.catalog.goals()?;
                     self.keep_budget().await?;
                     self.take_turns();
                     self.enter(cancel).await?;
@@ -259,15 +269,15 @@ impl<'a> Seeding<'a> {
         failed.into_iter().try_for_each(|(index, error)| self.fail(index, error))
     }
 
-    /// Writes into the books what happened since the last time.
-    async fn book(&mut self) -> Result<()> {
+    /// Writes into the books what happened since the last time; `last`: to the second.
+    async fn book(&mut self, last: bool) -> Result<()> {
         let mut entries: HashMap<(Option<ImportId>, String), Traffic> = HashMap::new();
         for (by, Reads { gets, bytes }) in self.app.take_reads(false).await? {
             entries.insert(by, Traffic { gets, fetched: bytes, ..Traffic::default() });
         }
         for (&index, live) in &mut self.live {
             let candidate = &mut self.imports[index];
-            let traffic = live.unbooked(self.pace == Pace::Stop);
+            let traffic = live.unbooked(self.pace == Pace::Stop, last);
             if traffic.is_zero() {
                 continue;
             }
@@ -282,16 +292,22 @@ impl<'a> Seeding<'a> {
         self.app.catalog.add_traffic(Utc::now().month_name(), entries.collect()).await
     }
 
-    /// Ends what has been seeded enough. What was said for an import is read each time: it may have changed.
-    fn keep_goals(&mut self) -> Result<()> {
-        let said = self.app.catalog.goals()?;
-        let done = |(&index, _): (&usize, &Live)| {
+    /// Ends what has been seeded enough.
+    async fn keep_goals(&mut self) -> Result<()> {
+        let stopped = self.pace == Pace::Stop;
+        let done = |(&index, live): (&usize, &Live)| {
             let Candidate { row, goal, past, bytes } = &self.imports[index];
-            let said = said.get(&row.id).copied().unwrap_or_default();
+            let said = self.said.get(&row.id).copied().unwrap_or_default();
             let goal = self.options.asked.or(said).or(*goal);
-            reached(&goal, *bytes, past).map(|why| (index, why))
+            let mut so_far = *past;
+            so_far += live.pending(stopped);
+            reached(&goal, *bytes, &so_far).map(|why| (index, why))
         };
         let done: Vec<_> = self.live.iter().filter_map(done).collect();
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.book(true).await?;
         for (index, why) in done {
             self.rotation.finish(index);
             self.live.remove(&index);

@@ -73,7 +73,7 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Control> {
         return Err(Error::new(Kind::Unsupported, "ftps:// does not go through a proxy")
             .hint("ftpes:// does, where the server knows it"));
     }
-    let stream = dial(&address.host, address.port, proxy).await.map_err(|e| e.within(doing()))?;
+    let stream = dial(&address.host, address.port, proxy, &setup.options.outgoing).await.map_err(|e| e.within(doing()))?;
     Control::plain(stream).map_err(|e| lost(doing(), e))
 }
 
@@ -177,8 +177,9 @@ pub(super) async fn dial_data(
 ) -> Result<TcpStream> {
     let doing = || format!("data connection to {address}, port {}", to.port());
     let connecting = async {
-        if let Some(proxy) = &setup.options.proxy {
-            let dialed = dial(&address.host, to.port(), Some(proxy)).await;
+        let (proxy, outgoing) = (setup.options.proxy.as_ref(), &setup.options.outgoing);
+        if proxy.is_some() || outgoing.interface.is_some() {
+            let dialed = dial(&address.host, to.port(), proxy, outgoing).await;
             return dialed.map_err(|e| e.within(doing()));
         }
         TcpStream::connect(to).await.map_err(|e| lost(doing(), e))

@@ -35,6 +35,7 @@ use crate::{
     protocols::{
         FetchOptions,
         dial::{authorization, dial, straight, to_proxy, tunnel},
+        names_private_host,
         patience::Patience,
         tls,
     },
@@ -87,9 +88,10 @@ impl Ways {
         let secure = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        self.refuse_private(uri)?;
         let proxy = self.proxies.to(uri)?;
         let stream: Box<dyn Stream> = match &proxy {
-            None => Box::new(straight(host, port).await?),
+            None => Box::new(straight(host, port, &self.options.outgoing).await?),
             Some(proxy) => self.by_proxy(host, port, proxy, forwards(proxy, uri)).await?,
         };
         if !secure {
@@ -102,6 +104,16 @@ impl Ways {
         Ok(Wired { io: TokioIo::new(Box::new(stream)), second, forwards: false })
     }
 
+    /// A proxy is not asked for what would not be connected to without it, as far as the URL itself tells.
+    fn refuse_private(&self, uri: &Uri) -> Result<()> {
+        let private = || url::Url::parse(&uri.to_string()).is_ok_and(|url| names_private_host(&url));
+        if !self.options.outgoing.only_public || !private() {
+            return Ok(());
+        }
+        let text = format!("{} is no host of the public network", uri.host().unwrap_or_default());
+        Err(Error::new(Kind::PermissionDenied, text))
+    }
+
     async fn by_proxy(
         &self,
         host: &str,
@@ -109,9 +121,9 @@ impl Ways {
         proxy: &Proxy,
         forwards: bool,
     ) -> Result<Box<dyn Stream>> {
-        let scheme = proxy.url().scheme();
+        let (scheme, outgoing) = (proxy.url().scheme(), &self.options.outgoing);
         if scheme == "https" {
-            let stream = Box::new(to_proxy(proxy).await?);
+            let stream = Box::new(to_proxy(proxy, outgoing).await?);
             let name = proxy.url().host_str().unwrap_or_default().trim_matches(['[', ']']);
             let stream = secured(&self.tls().await?.first, name, stream).await;
             let stream = stream.map_err(|e| e.within(format!("proxy {proxy}")))?;
@@ -121,8 +133,8 @@ impl Ways {
             };
         }
         Ok(Box::new(match forwards {
-            true => to_proxy(proxy).await?,
-            false => dial(host, port, Some(proxy)).await?,
+            true => to_proxy(proxy, outgoing).await?,
+            false => dial(host, port, Some(proxy), outgoing).await?,
         }))
     }
 

@@ -98,7 +98,8 @@ impl Connection {
         let others = config.preferred.cipher.iter().filter(|c| !ciphers.contains(c)).copied();
         config.preferred.cipher = ciphers.into_iter().chain(others).collect();
         let check = HostKey::new(address, known, &options.host_keys);
-        let stream = dial(&address.host, address.port, options.proxy.as_ref()).await;
+        let (proxy, outgoing) = (options.proxy.as_ref(), &options.outgoing);
+        let stream = dial(&address.host, address.port, proxy, outgoing).await;
         let stream = stream.map_err(|e| e.within(&doing))?;
         let connected = russh::client::connect_stream(Arc::new(config), stream, check).await;
         let mut handle = connected.map_err(|e: Trouble| e.told(&doing))?;

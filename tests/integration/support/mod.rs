@@ -22,6 +22,7 @@ pub(crate) mod player;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxies;
+pub(crate) mod raw_peer;
 pub(crate) mod s3_server;
 pub(crate) mod scripted;
 pub(crate) mod scripted_ftp;

@@ -196,6 +196,19 @@ impl Fixture {
         Fixture { torrent: path, ..self.clone() }
     }
 
+    /// The same torrent with web seeds, written to `dir`. The info-hash does not change.
+    pub(crate) fn with_web_seeds(&self, urls: &[&str], dir: &Path) -> Fixture {
+        let torrent = fs::read(&self.torrent).unwrap();
+        // `url-list` sorts behind every key that libtorrent writes.
+        let mut edited = torrent.strip_suffix(b"e").unwrap().to_vec();
+        edited.extend_from_slice(b"8:url-listl");
+        urls.iter().for_each(|url| edited.extend(format!("{}:{url}", url.len()).into_bytes()));
+        edited.extend_from_slice(b"ee");
+        let path = dir.join("seeded.torrent");
+        fs::write(&path, edited).unwrap();
+        Fixture { torrent: path, ..self.clone() }
+    }
+
     /// Panics unless the file or folder at `copy` is the data, byte for byte, with nothing more beside it.
     pub(crate) fn assert_same(&self, copy: &Path) {
         let (ours, theirs) = (tree(&self.data()), tree(copy));

@@ -1,0 +1,110 @@
+//! What the trackers of one torrent said: a refusal is told once, and the last words of each are kept for the error at
+//! the end. Pure; time comes as ticks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A refusal is told after so many ticks of 250 ms: another tracker may answer meanwhile, or the same one by another
+/// address.
+const PATIENCE: u32 = 8;
+
+/// Refusals are told of so many trackers, the first ones.
+const TOLD: usize = 8;
+
+/// The trackers of a torrent, by scheme, host and port.
+#[derive(Debug, Default)]
+pub struct Trackers {
+    answered: bool,
+    last: BTreeMap<String, String>,
+    refused: BTreeSet<String>,
+    /// Refusals that are not told yet, and the ticks they still wait.
+    waiting: Vec<(String, u32)>,
+}
+
+impl Trackers {
+    /// A tracker took the announce and named so many peers.
+    pub fn answered(&mut self, tracker: String, peers: &str) {
+        self.answered = true;
+        self.last.insert(tracker, format!("{peers} peers"));
+    }
+
+    /// A tracker could not be reached, or refused. Whether it is the first time of this tracker.
+    pub fn refused(&mut self, tracker: String, why: String) -> bool {
+        let first = self.refused.len() < TOLD && self.refused.insert(tracker.clone());
+        if first {
+            self.waiting.push((said(&tracker, &why), PATIENCE));
+        }
+        self.last.insert(tracker, why);
+        first
+    }
+
+    /// To be called every 250 ms: refusals to be told now, with whether they are all there is to tell.
+    pub fn tick(&mut self) -> Vec<(String, bool)> {
+        self.waiting.iter_mut().for_each(|(_, left)| *left = left.saturating_sub(1));
+        let (due, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(_, left)| *left == 0);
+        self.waiting = waiting;
+        let due: Vec<(String, u32)> = due;
+        due.into_iter().map(|(text, _)| (text, !self.answered)).collect()
+    }
+
+    /// The last words of each; `None` when none said anything.
+    #[must_use]
+    pub fn report(&self) -> Option<String> {
+        let all: Vec<_> = self.last.iter().map(|(tracker, text)| said(tracker, text)).collect();
+        match all.len() {
+            0 => None,
+            n if n > TOLD => Some(format!("{}; and {} more", all[..TOLD].join("; "), n - TOLD)),
+            _ => Some(all.join("; ")),
+        }
+    }
+}
+
+fn said(tracker: &str, text: &str) -> String {
+    format!("tracker {tracker}: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks(trackers: &mut Trackers, n: u32) -> Vec<(String, bool)> {
+        (0..n).flat_map(|_| trackers.tick()).collect()
+    }
+
+    #[test]
+    fn the_first_refusal_of_a_tracker_is_told_once() {
+        let mut trackers = Trackers::default();
+        assert!(trackers.refused("http://a".into(), "unregistered torrent".into()));
+        assert!(ticks(&mut trackers, PATIENCE - 1).is_empty());
+        let told = ticks(&mut trackers, 1);
+        assert_eq!(told, [("tracker http://a: unregistered torrent".to_owned(), true)]);
+        assert!(!trackers.refused("http://a".into(), "no".into()));
+        assert!(ticks(&mut trackers, 100).is_empty());
+        assert_eq!(trackers.report().unwrap(), "tracker http://a: no");
+    }
+
+    #[test]
+    fn a_refusal_is_no_warning_when_another_tracker_answers() {
+        let mut trackers = Trackers::default();
+        trackers.refused("udp://a:1".into(), "timed out".into());
+        trackers.answered("http://b".into(), "0");
+        assert_eq!(
+            ticks(&mut trackers, PATIENCE),
+            [("tracker udp://a:1: timed out".into(), false)]
+        );
+        assert_eq!(
+            trackers.report().unwrap(),
+            "tracker http://b: 0 peers; tracker udp://a:1: timed out"
+        );
+    }
+
+    #[test]
+    fn hundreds_of_trackers_fill_no_screen() {
+        let mut trackers = Trackers::default();
+        for n in 0..300 {
+            trackers.refused(format!("http://{n}"), "no".into());
+        }
+        assert_eq!(ticks(&mut trackers, PATIENCE).len(), TOLD);
+        assert!(trackers.report().unwrap().ends_with("and 292 more"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Where a web seed has the files of a torrent, and whether it may be asked: its URL was chosen by a stranger.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use tokio::net::lookup_host;
+use url::Url;
+
+use super::names::Names;
+use crate::{
+    error::{Error, Kind, Result},
+    protocols::{is_public, names_private_host},
+};
+
+/// Whatever else the user has keys for is not asked on a stranger's word.
+const SCHEMES: [&str; 3] = ["http", "https", "ftp"];
+
+/// What stands in a path as it is.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The URL of a web seed, if it can be one.
+///
+/// # Errors
+/// `Unsupported` or `InvalidInput`, with the reason.
+pub(super) fn parse(text: &str) -> Result<Url> {
+    let mut url = Url::parse(text.trim())
+        .map_err(|e| Error::new(Kind::InvalidInput, "not a URL").because(e))?;
+    if !SCHEMES.contains(&url.scheme()) {
+        let text = format!("scheme {:?} is not http, https or ftp", url.scheme());
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(Error::new(Kind::InvalidInput, "a URL without a host"));
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// The URL of the file at `index` below that of the web seed, as BEP 19 has it. `None` for a name that is none in a URL.
+pub(super) fn file_url(base: &Url, names: &Names, index: usize) -> Option<Url> {
+    let mut text = base.as_str().to_owned();
+    let folder = text.ends_with('/');
+    let parts: Vec<&[u8]> = match (names.is_single, folder) {
+        (true, false) => return Some(base.clone()),
+        (true, true) => vec![names.root.as_slice()],
+        (false, _) => {
+            let path = names.files.get(index)?;
+            std::iter::once(&names.root).chain(path).map(Vec::as_slice).collect()
+        }
+    };
+    if !folder {
+        text.push('/');
+    }
+    for (n, part) in parts.into_iter().enumerate() {
+        if matches!(part, b"" | b"." | b"..") {
+            return None;
+        }
+        if n > 0 {
+            text.push('/');
+        }
+        text.extend(percent_encode(part, PATH));
+    }
+    Url::parse(&text).ok()
+}
+
+/// What a web seed may be reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It is in the public network, and must not lead anywhere else.
+    Public,
+    /// It is on this machine or its network.
+    Private,
+}
+
+/// Where a web seed is. Looks its name up, unless that is for a proxy to do.
+///
+/// # Errors
+/// `PermissionDenied` for one of this machine or its network whose URL could be more than the name of a file.
+pub(super) async fn reach(url: &Url, by_proxy: bool) -> Result<Reach> {
+    if !(names_private_host(url) || !by_proxy && resolves_to_private(url).await) {
+        return Ok(Reach::Public);
+    }
+    if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+        let text = "a URL with a query or a login, of a host that is not in the public network";
+        return Err(Error::new(Kind::PermissionDenied, text));
+    }
+    Ok(Reach::Private)
+}
+
+async fn resolves_to_private(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let found = lookup_host((host, url.port_or_known_default().unwrap_or(80))).await;
+    // One that is not found is told when it is connected to.
+    let Ok(mut found) = found.map(Iterator::peekable) else { return false };
+    found.peek().is_some() && found.all(|address| !is_public(address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(is_single: bool) -> Names {
+        let path = |text: &str| text.split('/').map(|part| part.as_bytes().to_vec()).collect();
+        let files = if is_single { vec![vec![]] } else { vec![path("a b.bin"), path("s/é#.txt")] };
+        Names { root: b"the name".to_vec(), files, is_single }
+    }
+
+    fn url_of(base: &str, is_single: bool, index: usize) -> String {
+        let base = parse(base).unwrap();
+        file_url(&base, &names(is_single), index).unwrap().to_string()
+    }
+
+    #[test]
+    fn one_file_is_at_the_url_or_in_its_folder() {
+        assert_eq!(url_of("http://x/f.bin", true, 0), "http://x/f.bin");
+        assert_eq!(url_of("http://x/get?id=1", true, 0), "http://x/get?id=1");
+        assert_eq!(url_of("http://x/d/", true, 0), "http://x/d/the%20name");
+        assert_eq!(url_of(" http://x/d/#top ", true, 0), "http://x/d/the%20name");
+    }
+
+    #[test]
+    fn several_files_are_below_the_url_under_the_torrents_name() {
+        assert_eq!(url_of("http://x/d", false, 0), "http://x/d/the%20name/a%20b.bin");
+        assert_eq!(url_of("ftp://x/", false, 1), "ftp://x/the%20name/s/%C3%A9%23.txt");
+    }
+
+    #[test]
+    fn a_name_that_would_lead_elsewhere_has_no_url() {
+        let base = parse("http://x/").unwrap();
+        for bad in ["..", ".", ""] {
+            let files = vec![vec![bad.as_bytes().to_vec()]];
+            let names = Names { root: b"n".to_vec(), files, is_single: false };
+            assert_eq!(file_url(&base, &names, 0), None);
+        }
+    }
+
+    #[test]
+    fn only_three_schemes_are_asked_on_a_strangers_word() {
+        assert!(parse("HTTPS://x/").is_ok() && parse("ftp://x/a").is_ok());
+        for bad in ["s3://bucket/x", "sftp://x/", "file:///etc/passwd", "/etc/passwd", "http:///"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_private_host_is_asked_for_plain_files_only() {
+        for (url, wanted) in [
+            ("http://127.0.0.1:8/f", Some(Reach::Private)),
+            ("http://192.168.0.1/f?reboot=1", None),
+            ("http://me:pass@localhost/f", None),
+            ("http://1.1.1.1/f?x=1", Some(Reach::Public)),
+        ] {
+            assert_eq!(reach(&url.parse().unwrap(), false).await.ok(), wanted, "{url}");
+        }
+    }
+}

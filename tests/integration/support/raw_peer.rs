@@ -1,0 +1,117 @@
+//! A seeder that speaks the protocol by hand, so that a test can have it misbehave.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddrV4, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use super::{ports, torrents::Fixture};
+
+/// A block that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) piece: u32,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+/// A connection to whoever downloads.
+pub(crate) struct Line(TcpStream);
+
+impl Line {
+    /// A message of this type.
+    pub(crate) fn say(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
+        let mut message = (body.len() as u32 + 1).to_be_bytes().to_vec();
+        message.push(kind);
+        message.extend_from_slice(body);
+        self.0.write_all(&message)
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn read(&mut self, len: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// A running seeder that claims to have every piece.
+#[derive(Debug)]
+pub(crate) struct RawPeer {
+    addr: SocketAddrV4,
+    connections: Arc<AtomicUsize>,
+}
+
+impl RawPeer {
+    /// `answer` is called for each block that is asked for, with the connection, and ends it with an error.
+    pub(crate) fn start(
+        torrent: &Fixture,
+        pieces: u32,
+        answer: impl Fn(&mut Line, Asked) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let addr = ports::own();
+        let listener = TcpListener::bind(addr).unwrap();
+        let hash = torrent.info_hash();
+        let hash: Vec<u8> =
+            (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let (answer, connections) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&connections);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let (answer, hash) = (Arc::clone(&answer), hash.clone());
+                thread::spawn(move || serve(Line(stream), &hash, pieces, &*answer));
+            }
+        });
+        Self { addr, connections }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddrV4 {
+        self.addr
+    }
+
+    /// How often it was connected to.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+fn serve(
+    mut line: Line,
+    hash: &[u8],
+    pieces: u32,
+    answer: &(dyn Fn(&mut Line, Asked) -> std::io::Result<()> + Send + Sync),
+) -> std::io::Result<()> {
+    line.read(68)?;
+    let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
+    hello.extend_from_slice(hash);
+    hello.extend_from_slice(b"-XX0001-123456789012");
+    line.write(&hello)?;
+    let mut field = vec![0u8; pieces.div_ceil(8) as usize];
+    for piece in 0..pieces {
+        field[piece as usize / 8] |= 0x80 >> (piece % 8);
+    }
+    line.say(5, &field)?;
+    line.say(1, &[])?;
+    loop {
+        let len = u32::from_be_bytes(line.read(4)?.try_into().unwrap());
+        if len == 0 {
+            continue;
+        }
+        let message = line.read(len as usize)?;
+        if message[0] == 6 {
+            let number = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap());
+            let asked = Asked { piece: number(1), start: number(5), len: number(9) };
+            answer(&mut line, asked)?;
+        }
+    }
+}
