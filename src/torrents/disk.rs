@@ -26,8 +26,9 @@ use super::{
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
+    sends::Sends,
     serve,
-    torrent_disk::{TorrentDisk, answer, in_block},
+    torrent_disk::{TorrentDisk, answer},
 };
 use crate::{
     error::Result,
@@ -56,7 +57,7 @@ pub(super) struct Disk {
     pressure: Arc<Pressure>,
     pool: BlockPool,
     /// Blocks of the cache on their way to peers.
-    sends: BlockPool,
+    sends: Sends,
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
@@ -83,7 +84,7 @@ impl Disk {
             registry: Registry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
-            sends: BlockPool::new(pool.budget() / SENDS),
+            sends: Sends::new(pool.budget() / SENDS),
             pool,
             hashers,
             runtime,
@@ -128,9 +129,8 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.live(storage) else { return };
-        let has_room = self.sends.held() < self.sends.budget();
-        if let Some(bytes) = torrent.read_memory(has_room.then_some(&self.sends), piece, start, len)
-        {
+        let sends = self.sends.has_room().then_some(&self.sends);
+        if let Some(bytes) = torrent.read_memory(sends, piece, start, len) {
             self.go_on(&torrent, piece, start, len);
             torrent.gave(&bytes);
             return complete_read(&mut job, bytes);
@@ -343,7 +343,7 @@ impl Disk {
 
 async fn read_stored(
     torrent: &Arc<TorrentDisk>,
-    sends: &BlockPool,
+    sends: &Sends,
     piece: u32,
     start: usize,
     len: usize,
@@ -361,10 +361,10 @@ async fn read_stored(
         match content.reader.read_at(range.clone()).await {
             Ok(payload) => {
                 let until = Instant::now() + CROWDED;
-                while sends.held() >= sends.budget() && Instant::now() < until {
+                while !sends.has_room() && Instant::now() < until {
                     tokio::time::sleep(SOON).await;
                 }
-                return Some(in_block(sends, &payload));
+                return Some(sends.lend(&payload));
             }
             Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
                 tokio::time::sleep(LOOK).await;

@@ -31,6 +31,7 @@ pub mod metainfo;
 mod piece;
 mod registry;
 pub mod select;
+mod sends;
 mod serve;
 mod session;
 mod settings;
