@@ -48,17 +48,17 @@ struct share_plugin final : lt::peer_plugin {
     }
 
     lt::string_view type() const override { return "bae_share"; }
-    // Of small pieces a peer may ask for no more ahead than what it remembers of our suggestions, or
-    // else it asks for some by chance before the next suggestion reaches it: a get each.
+    // Of small pieces a peer may ask for no more ahead than three quarters of the suggestions that it
+    // remembers, or else it asks for some by chance before the next one reaches it: a get each.
     void add_handshake(lt::entry& handshake) override {
         auto const torrent = complete_torrent();
         auto* const depth = handshake.find_key("reqq");
         if (!torrent || depth == nullptr)
             return;
-        constexpr std::int64_t remembered = 16;
+        constexpr std::int64_t pieces = 12;
         constexpr std::int64_t least = 128;
         std::int64_t const blocks = torrent->torrent_file().piece_length() / lt::default_block_size;
-        *depth = std::min(depth->integer(), std::max(remembered * blocks, least));
+        *depth = std::min(depth->integer(), std::max(pieces * blocks, least));
     }
     bool on_interested() override {
         suggest(-1);
