@@ -51,6 +51,9 @@ const SENDS: usize = 8;
 /// may be those of peers who take nothing any more.
 const CROWDED: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(5);
+/// The most that a read waits for peers who are behind, and how often it looks whether it still must.
+const HELD: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Disk {
     registry: Registry,
@@ -356,6 +359,7 @@ async fn read_stored(
         }
     };
     let range = content.block(piece, start, len);
+    turn(torrent, content, piece).await;
     let begun = Instant::now();
     loop {
         match content.reader.read_at(range.clone()).await {
@@ -378,6 +382,23 @@ async fn read_stored(
                 return None;
             }
         }
+    }
+}
+
+/// Waits while what comes next is held for peers who are behind.
+async fn turn(torrent: &TorrentDisk, content: &Content, piece: u32) {
+    let until = Instant::now() + HELD;
+    while Instant::now() < until {
+        let released = match &mut *torrent.guide().lock() {
+            Some(guide) if guide.is_pending(piece) => guide.release(Instant::now()),
+            _ => return,
+        };
+        if !released.is_empty()
+            && let Some(fetching) = content.reader.fetch_soon(released)
+        {
+            tokio::spawn(fetching);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -38,6 +38,12 @@ const FEW_PIECES: usize = 4;
 const AROUND: u64 = 8 * MIB;
 /// The part of memory whose windows are about to go: one of so many.
 const OLD: usize = 2;
+/// Over how long it is seen how fast a peer asks.
+const PACE: Duration = Duration::from_millis(500);
+/// What comes next waits so long for peers that are about to lose what they were led to, if they are half as fast.
+const HOLD: Duration = Duration::from_millis(300);
+/// The part of memory that is next to go: one window of so many.
+const NEXT: usize = 8;
 /// Windows that are fetched together, unless the peer waits for the first.
 const TOGETHER: usize = 4;
 /// The most pieces in a window: those asked for are bits of a word.
@@ -90,9 +96,13 @@ pub(super) struct Guide {
     per_window: u32,
     /// Where the scan goes on.
     next: u32,
-    /// Windows that are in memory or will be, oldest first.
+    /// Windows that are in memory or on their way there, oldest first, and those that will be fetched next.
     recent: VecDeque<u32>,
+    pending: VecDeque<u32>,
     listed: HashSet<u32>,
+    /// Windows that memory has room for, and since when what is pending is held.
+    room: usize,
+    held: Option<Instant>,
     peers: HashMap<u64, Peer>,
 }
 
@@ -134,6 +144,30 @@ struct Peer {
     began_with: u32,
     from_us: u32,
     advised: Option<Instant>,
+    pace: Pace,
+}
+
+/// How fast a peer asks.
+#[derive(Debug, Default)]
+struct Pace {
+    seen: Option<Instant>,
+    since: Option<Instant>,
+    /// Pieces since then, and a second before.
+    pieces: u32,
+    rate: f64,
+}
+
+impl Pace {
+    fn asks(&mut self, now: Instant) {
+        self.seen = Some(now);
+        let since = *self.since.get_or_insert(now);
+        self.pieces += 1;
+        let took = now.duration_since(since);
+        if took >= PACE {
+            self.rate = f64::from(self.pieces) / took.as_secs_f64();
+            (self.since, self.pieces) = (Some(now), 0);
+        }
+    }
 }
 
 impl Guide {
@@ -147,7 +181,10 @@ impl Guide {
             per_window,
             next: 0,
             recent: VecDeque::new(),
+            pending: VecDeque::new(),
             listed: HashSet::new(),
+            room: 0,
+            held: None,
             peers: HashMap::new(),
         }
     }
@@ -155,6 +192,12 @@ impl Guide {
     /// The peer is gone.
     pub(super) fn forget(&mut self, peer: u64) {
         self.peers.remove(&peer);
+        // What nobody else is led to is not wanted any more.
+        let (peers, listed) = (&self.peers, &mut self.listed);
+        self.pending.retain(|window| {
+            let is_wanted = peers.values().any(|peer| peer.knows(*window));
+            is_wanted || !listed.remove(window)
+        });
     }
 
     /// Whether there are peers that take what is suggested.
@@ -173,10 +216,11 @@ impl Guide {
         now: Instant,
     ) -> Advice {
         let room = self.windows_in(room);
+        self.room = room;
         let new = || Peer { began_with: have.count(), ..Peer::default() };
         let mut state = self.peers.remove(&peer).unwrap_or_else(new);
         let request =
-            piece.filter(|p| *p < self.pieces).map(|p| self.note(&mut state, p, have, room));
+            piece.filter(|p| *p < self.pieces).map(|p| self.note(&mut state, p, have, room, now));
         let is_due = match request {
             Some(Request::Again) => false,
             Some(Request::Part) if state.expands => state.told.len() <= FEW_PIECES,
@@ -186,7 +230,8 @@ impl Guide {
         let quick = state.advised.is_some_and(|last| now.duration_since(last) < QUICK);
         let mut advice = Advice::default();
         if is_due && !state.is_deaf() && self.depends(&state, have) {
-            advice.pieces = self.advise(&mut state, have, room);
+            let leads = quick && state.listens();
+            advice.pieces = self.advise(&mut state, have, room, leads);
             state.advised = Some(now);
         }
         state.cold.retain(|w| state.suggested.contains(w));
@@ -194,12 +239,59 @@ impl Guide {
         if quick && state.listens() && (waits || state.cold.len() >= TOGETHER) {
             advice.ahead = self.runs(&std::mem::take(&mut state.cold));
         }
+        let waits = state.suggested.front().is_some_and(|first| self.pending.contains(first));
         self.peers.insert(peer, state);
+        if waits || self.pending.len() >= TOGETHER {
+            advice.ahead.extend(self.release(now));
+        }
         advice
     }
 
+    /// Whether a piece is to be fetched with others, which wait for peers who are behind.
+    pub(super) fn is_pending(&self, piece: u32) -> bool {
+        self.pending.contains(&(piece / self.per_window))
+    }
+
+    /// What is pending and held by nobody any more: to be fetched now.
+    pub(super) fn release(&mut self, now: Instant) -> Vec<Range<u64>> {
+        let mut windows = Vec::new();
+        while let Some(next) = self.pending.front().copied().filter(|_| !self.is_held(now)) {
+            self.pending.pop_front();
+            self.recent.push_back(next);
+            self.forget_oldest();
+            windows.push(next);
+        }
+        self.runs(&windows)
+    }
+
+    /// Whether what memory would let go of next is what somebody is led to who is nearly as fast as the fastest.
+    fn is_held(&mut self, now: Instant) -> bool {
+        let fastest = self.peers.values().map(|peer| peer.pace.rate).fold(0.0, f64::max);
+        let next: HashSet<u32> = self.recent.iter().take(self.room / NEXT + 1).copied().collect();
+        let is_here = |seen: Instant| now.duration_since(seen) < HOLD;
+        let holds = |peer: &Peer| {
+            peer.pace.rate * 2.0 >= fastest
+                && peer.pace.seen.is_some_and(is_here)
+                && peer.suggested.iter().any(|window| next.contains(window))
+        };
+        if self.recent.len() < self.room || !self.peers.values().any(holds) {
+            self.held = None;
+            return false;
+        }
+        let since = *self.held.get_or_insert(now);
+        now.duration_since(since) < HOLD
+    }
+
     /// Notes that the peer asks for a piece.
-    fn note(&mut self, peer: &mut Peer, piece: u32, have: Have<'_>, room: usize) -> Request {
+    fn note(
+        &mut self,
+        peer: &mut Peer,
+        piece: u32,
+        have: Have<'_>,
+        room: usize,
+        now: Instant,
+    ) -> Request {
+        peer.pace.asks(now);
         let before = piece.checked_sub(1);
         let skips = before.is_some_and(|before| {
             self.unasked(peer, have, before / self.per_window) & self.bit(before) != 0
@@ -230,11 +322,18 @@ impl Guide {
 
     /// The pieces to suggest. What was suggested before and not asked for yet is told again, before the new: a libtorrent
     /// takes the newest suggestion first.
-    fn advise(&mut self, peer: &mut Peer, have: Have<'_>, room: usize) -> Vec<u32> {
+    fn advise(&mut self, peer: &mut Peer, have: Have<'_>, room: usize, leads: bool) -> Vec<u32> {
         let count = self.lead(peer, room).saturating_sub(peer.suggested.len());
-        let (windows, new) = self.choose(peer, have, count, room);
+        let (windows, new) = self.choose(peer, have, count);
         peer.suggested.extend(windows);
-        peer.cold.extend(new);
+        match leads {
+            true => self.pending.extend(new),
+            false => {
+                self.recent.extend(&new);
+                self.forget_oldest();
+                peer.cold.extend(new);
+            }
+        }
         let told = self.pieces_to_tell(peer, have);
         peer.told.clone_from(&told);
         told
@@ -276,20 +375,21 @@ impl Guide {
 
     /// Up to `count` windows for the peer, and those of them that are new to memory: first what memory will let go of
     /// first.
-    fn choose(
-        &mut self,
-        peer: &mut Peer,
-        have: Have<'_>,
-        count: usize,
-        room: usize,
-    ) -> (Vec<u32>, Vec<u32>) {
+    fn choose(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> (Vec<u32>, Vec<u32>) {
         let fits = |w: &u32| self.is_open(peer, have, *w) && self.is_in_order(peer, have, *w);
-        let (full, old) = (self.recent.len() >= room, self.recent.len() / OLD);
+        let (full, old) = (self.recent.len() >= self.room, self.recent.len() / OLD);
         // What goes from memory next is no place to lead somebody to who is not there.
         let stays = |(n, w): &(usize, u32)| !full || *n >= old || self.follows(peer, have, *w);
-        let here = self.recent.iter().copied().enumerate().filter(stays).map(|(_, w)| w);
+        let here = self
+            .recent
+            .iter()
+            .chain(&self.pending)
+            .copied()
+            .enumerate()
+            .filter(stays)
+            .map(|(_, w)| w);
         let mut chosen: Vec<u32> = here.filter(fits).take(count).collect();
-        let new = self.take_new(peer, have, count - chosen.len(), room);
+        let new = self.take_new(peer, have, count - chosen.len());
         chosen.extend(&new);
         (chosen, new)
     }
@@ -313,7 +413,7 @@ impl Guide {
 
     /// The next windows of the scan that the peer lacks and nobody was told of: those after its last, else where the scan
     /// is.
-    fn take_new(&mut self, peer: &mut Peer, have: Have<'_>, count: usize, room: usize) -> Vec<u32> {
+    fn take_new(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> Vec<u32> {
         let windows = self.pieces.div_ceil(self.per_window);
         let mut taken = Vec::new();
         let is_new =
@@ -327,7 +427,7 @@ impl Guide {
                 at = 0;
             }
             if is_new(self, at) {
-                self.list(at, room);
+                self.listed.insert(at);
                 taken.push(at);
             }
             at += 1;
@@ -344,7 +444,12 @@ impl Guide {
         if self.listed.insert(window) {
             self.recent.push_back(window);
         }
-        while self.recent.len() > room.max(1) {
+        self.room = room;
+        self.forget_oldest();
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.recent.len() > self.room.max(1) {
             if let Some(oldest) = self.recent.pop_front() {
                 self.listed.remove(&oldest);
             }
@@ -609,6 +714,7 @@ mod tests {
         dice: u32,
         got: u32,
         strayed: u32,
+        waited: u32,
     }
 
     /// What memory holds of it, and how many pieces were fetched.
@@ -645,7 +751,6 @@ mod tests {
                 (run.start >> 18..run.end >> 18)
                     .for_each(|piece| self.fetch(u32::try_from(piece).unwrap()));
             }
-            piece.into_iter().for_each(|piece| self.fetch(piece));
             peer.line.push_back(Err(advice.pieces));
             peer.line.extend(piece.map(Ok));
         }
@@ -663,6 +768,7 @@ mod tests {
                 dice: u32::try_from(number).unwrap(),
                 got: 0,
                 strayed: 0,
+                waited: 0,
             }
         }
 
@@ -681,8 +787,7 @@ mod tests {
             });
             let before = (piece.saturating_sub(batch - 1)..piece).rev();
             let start = before.take_while(|p| self.is_free(*p)).last().unwrap_or(piece);
-            let batch: Vec<u32> =
-                (start..start + batch).take_while(|p| self.is_free(*p)).collect();
+            let batch: Vec<u32> = (start..start + batch).take_while(|p| self.is_free(*p)).collect();
             self.batch.extend(batch);
         }
 
@@ -694,7 +799,14 @@ mod tests {
                         told.into_iter().rev().for_each(|p| self.suggested.push_front(p));
                         self.suggested.truncate(REMEMBERED as usize);
                     }
+                    Ok(piece) if seed.guide.is_pending(piece) && self.waited < 150 => {
+                        self.waited += 1;
+                        self.line.push_front(came);
+                        return;
+                    }
                     Ok(piece) => {
+                        self.waited = 0;
+                        seed.fetch(piece);
                         self.have[piece as usize / 8] |= 0x80 >> (piece % 8);
                         self.suggested.retain(|p| *p != piece);
                         self.asked.remove(&piece);
@@ -747,11 +859,12 @@ mod tests {
 
     #[test]
     fn four_fast_peers_of_small_pieces_are_led_together() {
+        // Each as fast as the others now and half as fast then: without holding what comes next, twice the payload.
         for dice in 1..=8 {
             let (fetched, strayed) = small_pieces_to(4, dice);
-            println!("{fetched} {strayed}");
+            assert!(fetched <= SMALL * 102 / 100, "{fetched} for {SMALL}");
+            assert!(strayed <= 8, "{strayed} picked by chance");
         }
-        panic!();
     }
 
     #[test]
@@ -877,7 +990,7 @@ mod tests {
                 }
                 let windows = guide.windows_in(room).max(REMEMBERED as usize);
                 proptest::prop_assert!(guide.recent.len() <= windows);
-                proptest::prop_assert_eq!(guide.recent.len(), guide.listed.len());
+                proptest::prop_assert_eq!(guide.recent.len() + guide.pending.len(), guide.listed.len());
                 for state in guide.peers.values() {
                     proptest::prop_assert!(state.asked.len() <= ASKED && state.suggested.len() <= REMEMBERED as usize);
                 }
