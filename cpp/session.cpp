@@ -6,6 +6,7 @@
 
 #include <libtorrent/add_torrent_params.hpp>
 #include <libtorrent/bencode.hpp>
+#include <libtorrent/entry.hpp>
 #include <libtorrent/create_torrent.hpp>
 #include <libtorrent/extensions.hpp>
 #include <libtorrent/extensions/smart_ban.hpp>
@@ -60,6 +61,18 @@ struct share_plugin final : lt::peer_plugin {
     }
 
     lt::string_view type() const override { return "bae_share"; }
+    // Of small pieces a peer may ask for no more ahead than three quarters of the suggestions that it
+    // remembers, or else it asks for some by chance before the next one reaches it: a get each.
+    void add_handshake(lt::entry& handshake) override {
+        auto const torrent = complete_torrent();
+        auto* const depth = handshake.find_key("reqq");
+        if (!torrent || depth == nullptr)
+            return;
+        constexpr std::int64_t pieces = 12;
+        constexpr std::int64_t least = 128;
+        std::int64_t const blocks = torrent->torrent_file().piece_length() / lt::default_block_size;
+        *depth = std::min(depth->integer(), std::max(pieces * blocks, least));
+    }
     bool on_interested() override {
         suggest(-1);
         return false;
@@ -131,13 +144,20 @@ struct share_plugin final : lt::peer_plugin {
         depth = m_set;
     }
 
+    // The torrent of this peer when we have all of it: such a one has no picker.
+    std::shared_ptr<lt::torrent> complete_torrent() const {
+        auto const peer = m_peer.native_handle();
+        auto torrent = peer ? peer->associated_torrent().lock() : nullptr;
+        bool const is_complete = torrent && torrent->valid_metadata() && !torrent->has_picker();
+        return is_complete ? torrent : nullptr;
+    }
+
     void suggest(int asked) {
         auto const peer = m_peer.native_handle();
         if (!peer || (asked >= 0 && peer->is_choked()))
             return;
-        auto const torrent = peer->associated_torrent().lock();
-        // A torrent that has everything has no picker.
-        if (!torrent || !torrent->valid_metadata() || torrent->has_picker())
+        auto const torrent = complete_torrent();
+        if (!torrent)
             return;
         auto const& have = suggestion::have(*peer);
         rust::Slice<std::uint8_t const> const bits(

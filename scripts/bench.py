@@ -14,6 +14,7 @@ from bench_clients import MIB, Failed, Seeder, Tracker, Work
 from bench_cloud import cloud
 from bench_get import get
 from bench_seed import seed
+from bench_shapes import shapes
 
 SIZE = int(os.environ.get("BENCH_MIB", 1024))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 3))
@@ -201,9 +202,10 @@ def print_rows():
 
 def main():
     p = argparse.ArgumentParser(prog="scripts/bench")
-    sections = ["speed", "memory", "slow", "cloud", "seed", "get", "all"]
+    sections = ["speed", "memory", "slow", "cloud", "seed", "shapes", "get", "all"]
     p.add_argument("section", nargs="?", default="all", choices=sections)
     p.add_argument("--json", metavar="FILE", help="write every figure there too")
+    p.add_argument("--quick", action="store_true", help="an eighth of the bytes of the shapes, the farthest storage alone")
     p.add_argument("--without-bae", action="store_true", help="only the other clients of the speed run")
     args = p.parse_args()
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -224,6 +226,9 @@ def main():
         if args.section in ("seed", "all") and not args.without_bae:
             seed(make, SIZE * MIB, row, tell, raw)
             shutil.rmtree(os.path.join(Work.dir, "seed"), ignore_errors=True)
+        parts = {"speed": ["import"], "seed": ["local", "storage"]}.get(args.section, ["import", "local", "storage"])
+        if args.section in ("speed", "seed", "shapes", "all") and not args.without_bae:
+            shapes(parts, ROUNDS, args.quick, row, tell, raw)
         if args.section in ("get", "all") and not args.without_bae:
             _, folder = make("get.bin", SIZE * MIB, MIB)
             get(folder, SIZE * MIB, ROUNDS, row, tell, raw)

@@ -22,7 +22,7 @@ SUPPORT = os.path.join(HERE, "..", "tests", "integration", "support")
 LTPEER = os.path.join(SUPPORT, "ltpeer.py")
 PYTHON = [sys.executable, "-W", "ignore"]
 TICK = os.sysconf("SC_CLK_TCK")
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 # Addresses of our own, so that two runs at once do not meet: trackers and Transmission know peers by IP.
 NET = f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
 PORT = 20000 + os.getpid() % 10000

@@ -52,12 +52,15 @@ class Delay:
 
 
 def environment(server, port):
-    """A profile `bench` whose endpoint is another in each run: the catalog knows it by name."""
+    """A profile `bench` whose endpoint is another in each run: the catalog knows it by name. Without a server: a folder."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
+    home = os.path.join(Work.dir, "bae")
+    clean |= {"HOME": home, "XDG_CONFIG_HOME": home}
+    if server is None:
+        return clean
     keys = {"TYPE": "s3", "BUCKET": BUCKET, "PREFIX": "bae", "ENDPOINT": f"http://127.0.0.1:{port}",
             "REGION": server.region, "PATH_STYLE": "true"}
-    home = os.path.join(Work.dir, "bae")
-    return clean | server.keys() | {"HOME": home, "XDG_CONFIG_HOME": home} | {
+    return clean | server.keys() | {
         f"BAE_STORAGE_BENCH_{key}": value for key, value in keys.items()}
 
 

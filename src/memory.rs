@@ -78,12 +78,51 @@ impl BlockPool {
     #[must_use]
     pub fn copy(&self, data: &[u8]) -> Bytes {
         assert!(data.len() <= BLOCK, "a block holds {BLOCK} bytes, not {}", data.len());
-        let mut buf =
-            self.shared.free.lock().pop().unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice());
-        buf[..data.len()].copy_from_slice(data);
+        let mut block = self.take();
+        block[..data.len()].copy_from_slice(data);
+        block.freeze(data.len())
+    }
+
+    /// A block to write into; what it holds before that is anything.
+    #[must_use]
+    pub fn take(&self) -> OpenBlock {
+        let free = self.shared.free.lock().pop();
+        let buf = free.unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice());
         let held = self.shared.held.fetch_add(BLOCK, Ordering::Relaxed) + BLOCK;
         self.shared.peak.fetch_max(held, Ordering::Relaxed);
-        Bytes::from_owner(Block { buf, len: data.len(), pool: Arc::clone(&self.shared) })
+        OpenBlock(Block { buf, len: BLOCK, pool: Arc::clone(&self.shared) })
+    }
+}
+
+/// A block that is being written.
+pub struct OpenBlock(Block);
+
+impl OpenBlock {
+    /// Its first `len` bytes, which change no more. The block returns to the pool with their last clone.
+    #[must_use]
+    pub fn freeze(mut self, len: usize) -> Bytes {
+        self.0.len = len.min(BLOCK);
+        Bytes::from_owner(self.0)
+    }
+}
+
+impl std::ops::Deref for OpenBlock {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.buf
+    }
+}
+
+impl std::ops::DerefMut for OpenBlock {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0.buf
+    }
+}
+
+impl fmt::Debug for OpenBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenBlock").finish_non_exhaustive()
     }
 }
 

@@ -112,6 +112,7 @@ impl StorageBackend for MemoryBackend {
             conditional_put: false,
             links: false,
             window: Capabilities::WINDOW,
+            blocks: false,
         }
     }
 

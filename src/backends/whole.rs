@@ -23,6 +23,9 @@ pub struct Capabilities {
     pub links: bool,
     /// The least worth getting at once where what lies beside it may be wanted by nobody: see [`Capabilities::WINDOW`].
     pub window: u64,
+    /// The body of [`StorageBackend::open`](super::StorageBackend::open) comes in blocks of 16 KiB that hold nothing else:
+    /// they may be kept one by one.
+    pub blocks: bool,
 }
 
 impl Capabilities {

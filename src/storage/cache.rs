@@ -15,19 +15,21 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    blocks::Blocks,
     disk_cache::DiskCache,
     kept::Kept,
     under_way::{Taken, UnderWay},
 };
 use crate::{
+    backends::Payload,
     catalog::ImportId,
     error::{Error, Kind, Result},
+    memory::BlockPool,
     units::MIB,
 };
 
@@ -48,7 +50,7 @@ pub(super) struct Slot {
 }
 
 /// What a fetch ended with; the error shared by all who waited. `None` while it runs.
-type Outcome = Option<Result<Bytes, Arc<Error>>>;
+type Outcome = Option<Result<Blocks, Arc<Error>>>;
 
 /// A window on its way. It goes on while somebody holds this, or another of the same fetch.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ pub(super) struct Flight {
 /// A window that was asked for.
 #[derive(Debug)]
 pub(super) enum Fetch {
-    Ready(Bytes),
+    Ready(Blocks),
     Running(Arc<Flight>),
 }
 
@@ -75,6 +77,8 @@ pub struct WindowCache {
     disk: Option<Arc<DiskCache>>,
     /// How many more long gets may be open, of all imports together.
     long_gets: Arc<Semaphore>,
+    /// What windows are made of.
+    blocks: BlockPool,
 }
 
 #[derive(Debug, Default)]
@@ -99,11 +103,16 @@ impl WindowCache {
             state: Mutex::default(),
             disk,
             long_gets: Arc::new(Semaphore::new(LONG_GETS)),
+            blocks: BlockPool::new(usize::try_from(room).unwrap_or(usize::MAX)),
         })
     }
 
     pub(super) fn disk(&self) -> Option<&Arc<DiskCache>> {
         self.disk.as_ref()
+    }
+
+    pub(super) fn blocks(&self) -> &BlockPool {
+        &self.blocks
     }
 
     pub(super) fn long_gets(&self) -> &Arc<Semaphore> {
@@ -146,7 +155,7 @@ impl WindowCache {
     }
 
     /// The `part` of a window, if that is here. `heats`: whether it stays longer for being read.
-    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>, heats: bool) -> Option<Bytes> {
+    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>, heats: bool) -> Option<Payload> {
         self.state.lock().kept.get(slot, part, self.keep(), heats)
     }
 
@@ -155,7 +164,7 @@ impl WindowCache {
     pub(super) fn fetch<F, Fut>(self: &Arc<Self>, slots: &[Slot], fetch: F) -> Vec<Fetch>
     where
         F: Fn(Range<u64>) -> Fut,
-        Fut: Future<Output = Result<Bytes>> + Send + 'static,
+        Fut: Future<Output = Result<Blocks>> + Send + 'static,
     {
         let mut trips: Vec<Trip> = Vec::new();
         let mut state = self.state.lock();
@@ -198,9 +207,9 @@ impl WindowCache {
     ) -> Vec<Arc<Flight>>
     where
         F: Fn(Range<u64>) -> Fut,
-        Fut: Future<Output = Result<Bytes>> + Send + 'static,
+        Fut: Future<Output = Result<Blocks>> + Send + 'static,
     {
-        let (mut flights, mut trip) = (Vec::new(), Trip::new(self));
+        let (mut flights, mut trips) = (Vec::new(), Vec::<Trip>::new());
         let mut state = self.state.lock();
         for slot in slots {
             if state.kept.contains(slot) {
@@ -208,24 +217,26 @@ impl WindowCache {
             }
             if let Some(flight) = state.flights.get(slot).and_then(Weak::upgrade) {
                 flights.push(flight);
-            } else if trip.takes(slot) {
-                flights.push(trip.add(slot.clone()));
+                continue;
             }
+            if trips.last().is_none_or(|trip| !trip.takes(slot)) {
+                trips.push(Trip::new(self));
+            }
+            flights.extend(trips.last_mut().map(|trip| trip.add(slot.clone())));
         }
-        let range = trip.range();
-        let room = room.or_else(|| self.under_way.try_take(range.end - range.start));
-        let begins = room.filter(|_| !range.is_empty()).inspect(|_| {
-            for window in &trip.windows {
-                state.flights.insert(window.slot.clone(), window.flight.clone());
-            }
-        });
+        let len: u64 = trips.iter().map(|trip| trip.range().end - trip.range().start).sum();
+        let Some(room) = room.or_else(|| self.under_way.try_take(len)).filter(|_| len > 0) else {
+            return Vec::new();
+        };
+        for window in trips.iter().flat_map(|trip| &trip.windows) {
+            state.flights.insert(window.slot.clone(), window.flight.clone());
+        }
         drop(state);
-        match begins {
-            Some(room) => {
-                tracing::trace!(?range, "fetch ahead");
-                drop(tokio::spawn(trip.run(fetch(range), Some(room))));
-            }
-            None => flights.clear(),
+        let room = Arc::new(room);
+        for trip in trips {
+            let range = trip.range();
+            tracing::trace!(?range, "fetch ahead");
+            drop(tokio::spawn(trip.run(fetch(range), Some(Arc::clone(&room)))));
         }
         flights
     }
@@ -238,7 +249,7 @@ impl Flight {
 }
 
 impl Fetch {
-    pub(super) async fn wait(self) -> Result<Bytes> {
+    pub(super) async fn wait(self) -> Result<Blocks> {
         let flight = match self {
             Self::Ready(bytes) => return Ok(bytes),
             Self::Running(flight) => flight,
@@ -304,34 +315,33 @@ impl Trip {
     }
 
     /// `room`: taken already; else it waits for some.
-    async fn run(mut self, work: impl Future<Output = Result<Bytes>>, room: Option<Taken>) {
+    async fn run(mut self, work: impl Future<Output = Result<Blocks>>, room: Option<Arc<Taken>>) {
         self.wanted = None;
         let (range, given_up) = (self.range(), self.given_up.clone());
         let under_way = Arc::clone(&self.cache.under_way);
         let fetch = async {
             let _room = match room {
                 Some(room) => room,
-                None => under_way.take(range.end - range.start).await,
+                None => Arc::new(under_way.take(range.end - range.start).await),
             };
             work.await
         };
         tokio::select! {
             biased;
-            got = fetch => self.arrive(got.map_err(Arc::new), range.start),
+            got = fetch => self.arrive(got.map_err(Arc::new)),
             () = given_up.cancelled() => {}
         }
     }
 
-    fn arrive(&mut self, got: Result<Bytes, Arc<Error>>, start: u64) {
-        let alone = self.windows.len() == 1;
+    fn arrive(&mut self, mut got: Result<Blocks, Arc<Error>>) {
         let keep = self.cache.keep();
         for window in std::mem::take(&mut self.windows) {
             let slot = window.slot;
-            let outcome = got.clone().map(|bytes| {
-                let at = |pos: u64| usize::try_from(pos - start).unwrap_or(usize::MAX);
-                let part = bytes.slice(at(slot.start)..at(slot.end));
-                // A slice would keep the whole run in memory for as long as one window of it stays.
-                if alone { part } else { Bytes::copy_from_slice(&part) }
+            let len = usize::try_from(slot.end - slot.start).unwrap_or(usize::MAX);
+            let outcome = got.as_ref().map(|blocks| blocks.split(len)).map_err(Arc::clone);
+            let outcome = outcome.map(|(window, rest)| {
+                got = Ok(rest);
+                window
             });
             {
                 // Kept and off the list in one step: between the two, another reader would fetch it again.

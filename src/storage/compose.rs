@@ -164,7 +164,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn can(copy: Copying, ordered: bool) -> Capabilities {
-        Capabilities { copy, ordered, conditional_put: false, links: false, window: 1 }
+        Capabilities {
+            copy,
+            ordered,
+            conditional_put: false,
+            links: false,
+            window: 1,
+            blocks: false,
+        }
     }
 
     fn key(n: usize) -> Key {

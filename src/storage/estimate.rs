@@ -187,6 +187,7 @@ mod tests {
         conditional_put: false,
         links: true,
         window: MIB,
+        blocks: false,
     };
     const CANNOT: Capabilities = Capabilities { copy: Copying::No, ordered: true, ..CAN };
 

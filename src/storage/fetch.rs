@@ -1,16 +1,18 @@
 //! The bytes of a range from wherever they are: padding, memory, and objects by as few gets as will do.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::try_join_all};
 use tokio::task::JoinSet;
 
 use super::{
+    blocks::{Blocks, Cut},
     cache::LONGEST,
     import::{ImportStore, Source, StoredObject},
 };
 use crate::{
-    backends::Key,
+    backends::{Key, Payload, StorageBackend},
     error::{Error, Kind, Result},
     units::KIB,
 };
@@ -43,7 +45,7 @@ impl Plan {
         for source in sources {
             let len = source.len();
             match source {
-                // The buffer is zeros where nothing is put.
+                // What nothing came for is zeros.
                 Source::Zeros(_) => {}
                 Source::Memory(bytes) => plan.ready.push((at, bytes)),
                 Source::Object(object, range) => plan.get(&object, range, at),
@@ -92,7 +94,7 @@ fn at_least(part: &Range<u64>, len: u64) -> Range<u64> {
 /// The bytes of a range.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    pub(super) bytes: Bytes,
+    pub(super) bytes: Blocks,
     /// Whether some of them were in the place alone.
     pub(super) from_place: bool,
 }
@@ -101,10 +103,10 @@ pub(super) struct Fetched {
 ///
 /// # Errors
 /// `NotFound` when a part is not stored yet or its object is gone; else what the backend says.
-pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
+pub(super) async fn fetch(store: &ImportStore, range: Range<u64>, cut: &Cut) -> Result<Fetched> {
     loop {
         let moves = store.moves();
-        match fetch_once(store, range.clone()).await {
+        match fetch_once(store, range.clone(), cut).await {
             // The bytes moved to another object after it was looked up where they are: they are there now.
             Err(e) if e.kind() == Kind::NotFound && store.moves() != moves => {}
             fetched => return fetched,
@@ -112,33 +114,48 @@ pub(super) async fn fetch(store: &ImportStore, range: Range<u64>) -> Result<Fetc
     }
 }
 
-async fn fetch_once(store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
-    let len = size(range.end - range.start);
+async fn fetch_once(store: &ImportStore, range: Range<u64>, cut: &Cut) -> Result<Fetched> {
+    let Range { start, end } = range;
     let Plan { ready, gets } = Plan::of(store.locate(range))?;
     let from_place = !gets.is_empty();
-    if let ([get], []) = (&gets[..], &ready[..])
-        && get.wanted.end - get.wanted.start == len as u64
-    {
-        let bytes = got(store.backend().get(&get.key, get.range.clone()).await, get)?;
-        return Ok(Fetched { bytes, from_place });
+    let backend = store.backend();
+    let in_blocks = backend.capabilities().blocks;
+    let mut came = match in_blocks {
+        true => try_join_all(gets.iter().map(|get| in_blocks_of(backend.as_ref(), get))).await?,
+        false => gets_at_once(backend, gets).await?,
+    };
+    came.extend(ready.into_iter().map(|(at, bytes)| (at, false, Payload::from_iter([bytes]))));
+    came.sort_by_key(|(at, ..)| *at);
+    let mut filling = cut.from(start);
+    for (at, own, payload) in came {
+        // Padding is between what came.
+        filling.zeros_to(start + at);
+        for part in payload.parts() {
+            if own { filling.take(part.clone()) } else { filling.write(part) }
+        }
     }
-    let mut whole = BytesMut::zeroed(len);
-    let mut put = |at: u64, bytes: &[u8]| whole[size(at)..][..bytes.len()].copy_from_slice(bytes);
-    ready.iter().for_each(|(at, bytes)| put(*at, bytes));
+    filling.zeros_to(end);
+    Ok(Fetched { bytes: filling.finish(), from_place })
+}
+
+/// Where bytes go, whether they are in blocks of their own, and they.
+type Came = (u64, bool, Payload);
+
+async fn gets_at_once(backend: &Arc<dyn StorageBackend>, gets: Vec<Get>) -> Result<Vec<Came>> {
     let mut running = JoinSet::new();
     for get in gets {
-        let backend = std::sync::Arc::clone(store.backend());
+        let backend = Arc::clone(backend);
         running.spawn(async move {
             let bytes = got(backend.get(&get.key, get.range.clone()).await, &get)?;
-            Ok::<_, Error>((get.at, bytes))
+            Ok::<_, Error>((get.at, false, Payload::from_iter([bytes])))
         });
     }
+    let mut came = Vec::with_capacity(running.len());
     while let Some(ended) = running.join_next().await {
         let broke = |e| Error::new(Kind::Internal, "a get did not finish").because(e);
-        let (at, bytes) = ended.map_err(broke)??;
-        put(at, &bytes);
+        came.push(ended.map_err(broke)??);
     }
-    Ok(Fetched { bytes: whole.freeze(), from_place })
+    Ok(came)
 }
 
 /// What is wanted of the answer, which must be as long as was asked for.
@@ -149,6 +166,23 @@ fn got(answer: Result<Bytes>, get: &Get) -> Result<Bytes> {
         return Ok(bytes.slice(size(get.wanted.start)..size(get.wanted.end)));
     }
     let text = format!("object {}: {} bytes came for {start}..{end}", get.key, bytes.len());
+    Err(Error::new(Kind::Corrupt, text))
+}
+
+/// As [`got`], from a place whose bodies come in blocks: those are kept as they are.
+async fn in_blocks_of(backend: &dyn StorageBackend, get: &Get) -> Result<Came> {
+    let from = get.range.start + get.wanted.start;
+    let len = get.wanted.end - get.wanted.start;
+    let mut body = backend.open(&get.key, from..from + len).await?;
+    let mut payload = Payload::default();
+    while let Some(part) = body.next().await {
+        payload.push(part?);
+    }
+    if payload.len() == len {
+        return Ok((get.at, true, payload));
+    }
+    let text =
+        format!("object {}: {} bytes came for {from}..{}", get.key, payload.len(), from + len);
     Err(Error::new(Kind::Corrupt, text))
 }
 

@@ -15,7 +15,8 @@ use std::{
     ops::Range,
 };
 
-use bytes::Bytes;
+use super::blocks::Blocks;
+use crate::backends::Payload;
 
 /// How many rooms of other things may come before what is hot and not asked for is new again. A scan of less leaves it
 /// alone.
@@ -37,7 +38,7 @@ pub(super) struct Kept<K> {
 
 #[derive(Debug)]
 struct Entry {
-    bytes: Bytes,
+    bytes: Blocks,
     used: u64,
     /// What `came` was then.
     came: u64,
@@ -70,7 +71,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
     }
 
     /// All of a thing, for somebody who may read it later.
-    pub(super) fn whole(&self, key: &K) -> Option<Bytes> {
+    pub(super) fn whole(&self, key: &K) -> Option<Blocks> {
         self.entries.get(key).map(|entry| entry.bytes.clone())
     }
 
@@ -82,13 +83,13 @@ impl<K: Clone + Eq + Hash> Kept<K> {
         part: Range<usize>,
         room: u64,
         heats: bool,
-    ) -> Option<Bytes> {
+    ) -> Option<Payload> {
         let entry = self.entries.get_mut(key)?;
         let given = entry.bytes.slice(part);
         if !heats {
             return Some(given);
         }
-        entry.given += given.len() as u64;
+        entry.given += given.len();
         let len = entry.bytes.len() as u64;
         let becomes_hot = !entry.hot && entry.given > len;
         let segment = if entry.hot { &mut self.hot } else { &mut self.new };
@@ -108,7 +109,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
     }
 
     /// Keeps `bytes`, and lets go of what has to go for them.
-    pub(super) fn insert(&mut self, key: K, bytes: Bytes, room: u64) {
+    pub(super) fn insert(&mut self, key: K, bytes: Blocks, room: u64) {
         self.remove(&key);
         self.clock += 1;
         self.bytes += bytes.len() as u64;
@@ -166,6 +167,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -258,8 +260,8 @@ mod tests {
         ]
     }
 
-    fn bytes(len: u64) -> Bytes {
-        Bytes::from(vec![0; usize::try_from(len).unwrap()])
+    fn bytes(len: u64) -> Blocks {
+        Blocks::from(Bytes::from(vec![0; usize::try_from(len).unwrap()]))
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -24,13 +24,14 @@ use tokio::{
 };
 
 use super::{
+    blocks::{Blocks, Cut, Filling},
     cache::LONGEST,
     fetch::{Fetched, fetch},
     import::{ImportStore, Source},
     pace::Pace,
 };
 use crate::{
-    backends::{Body, Key, Payload, StorageBackend},
+    backends::{Body, Key, StorageBackend},
     error::{Error, Kind, Result},
     units::MIB,
 };
@@ -41,8 +42,12 @@ const RUNS: usize = 4;
 const MOST: u64 = 64 * MIB;
 /// What is read in order before a long get is worth its risk: of one that is given up, some MiB are under way.
 const SURE: u64 = 32 * MIB;
-/// The next get begins while the last still has this to bring.
-const SOON: u64 = 16 * MIB;
+/// What follows begins while this is still to come: more than a fast line brings while a place far away makes up its mind.
+const SOON: u64 = 24 * MIB;
+/// Gets of one reader that are under way at once, where objects are short.
+const OPEN: usize = 6;
+/// The shortest object that has a long get: shorter ones come faster by several plain gets at once.
+const LEAST: u64 = 4 * MIB;
 /// What is read and thrown away rather than to give a long get up for it.
 const SKIP: u64 = 4 * MIB;
 /// How long the next part may take to come. A plain get is asked a second time when it is late; this only ends.
@@ -80,8 +85,15 @@ struct Open {
 
 #[derive(Debug)]
 enum Job {
-    Bring { len: usize, done: oneshot::Sender<Bytes> },
-    Skip(usize),
+    Bring { to: Filling, len: u64, done: oneshot::Sender<Blocks> },
+    Skip(u64),
+}
+
+/// What long gets need: where the bytes are, how they are cut, and how many gets may be open.
+pub(super) struct Access<'a> {
+    pub(super) store: &'a ImportStore,
+    pub(super) cut: &'a Cut,
+    pub(super) slots: &'a Arc<Semaphore>,
 }
 
 /// Bytes that long gets will bring, from the start of a range and one after the other, if it goes well.
@@ -91,7 +103,7 @@ pub(super) struct Coming(Vec<Part>);
 #[derive(Debug)]
 struct Part {
     end: u64,
-    bytes: oneshot::Receiver<Bytes>,
+    bytes: oneshot::Receiver<Blocks>,
 }
 
 impl Coming {
@@ -100,50 +112,55 @@ impl Coming {
     }
 
     /// The bytes of `range`, fetched where no long get brings them.
-    pub(super) async fn or_fetch(self, store: &ImportStore, range: Range<u64>) -> Result<Fetched> {
-        let Some(last) = self.0.last() else { return fetch(store, range).await };
+    pub(super) async fn or_fetch(
+        self,
+        store: &ImportStore,
+        range: Range<u64>,
+        cut: &Cut,
+    ) -> Result<Fetched> {
+        let Some(last) = self.0.last() else { return fetch(store, range, cut).await };
         let end = last.end;
-        let (came, rest) = tokio::join!(self.came(range.start), rest(store, end..range.end));
-        let (at, mut payload) = came;
+        let rest = async {
+            match end < range.end {
+                true => Ok::<_, Error>(Some(fetch(store, end..range.end, cut).await?.bytes)),
+                false => Ok(None),
+            }
+        };
+        let (mut came, rest) = tokio::join!(self.came(), rest);
+        let at: u64 = range.start + came.iter().map(|part| part.len() as u64).sum::<u64>();
         if at < end {
-            payload.push(fetch(store, at..end).await?.bytes);
+            came.push(fetch(store, at..end, cut).await?.bytes);
         }
-        rest?.into_iter().for_each(|rest| payload.push(rest));
-        Ok(Fetched { bytes: payload.joined(), from_place: true })
+        came.extend(rest?);
+        if let [one] = &came[..] {
+            return Ok(Fetched { bytes: one.clone(), from_place: true });
+        }
+        let mut filling = cut.from(range.start);
+        came.iter().flat_map(Blocks::parts).for_each(|part| filling.take(part.clone()));
+        Ok(Fetched { bytes: filling.finish(), from_place: true })
     }
 
-    /// What came of it from `at` on, and up to where.
-    async fn came(self, mut at: u64) -> (u64, Payload) {
-        let mut payload = Payload::default();
+    /// What came of it.
+    async fn came(self) -> Vec<Blocks> {
+        let mut came = Vec::with_capacity(self.0.len() + 2);
         for part in self.0 {
             let Ok(bytes) = part.bytes.await else { break };
-            at = part.end;
-            payload.push(bytes);
+            came.push(bytes);
         }
-        (at, payload)
+        came
     }
-}
-
-async fn rest(store: &ImportStore, range: Range<u64>) -> Result<Option<Bytes>> {
-    if range.is_empty() { Ok(None) } else { Ok(Some(fetch(store, range).await?.bytes)) }
 }
 
 impl LongGets {
     /// Notes that `range` is fetched ahead now, and answers what of it long gets will bring: those under way, and new ones
-    /// where they are worth it. `slots` limits how many are open. Inside a runtime.
-    pub(super) fn ask(
-        &mut self,
-        range: &Range<u64>,
-        store: &ImportStore,
-        slots: &Arc<Semaphore>,
-        now: Instant,
-    ) -> Coming {
+    /// where they are worth it. Inside a runtime.
+    pub(super) fn ask(&mut self, range: &Range<u64>, from: &Access<'_>, now: Instant) -> Coming {
         let mut run = self.run_before(range.start);
         // How fast it went before long gets began says nothing of them.
         let is_long = run.is_quick(now)
             && (run.in_order < 2 * SURE || self.pace.is_long(range.end - range.start, now));
         let coming = match is_long {
-            true => run.ask(range, store, slots),
+            true => run.ask(range, from),
             false => Coming::default(),
         };
         run.pass(range, now);
@@ -182,23 +199,31 @@ impl Run {
         self.in_order += range.end - range.start;
     }
 
-    fn ask(&mut self, range: &Range<u64>, store: &ImportStore, slots: &Arc<Semaphore>) -> Coming {
+    fn ask(&mut self, range: &Range<u64>, from: &Access<'_>) -> Coming {
         self.go_to(range.start);
-        let most = self.in_order.min(MOST);
+        if self.in_order >= SURE {
+            self.open_to(range.end, from);
+        }
         let mut coming = Coming::default();
         while self.next < range.end {
-            if self.open.is_empty() && self.in_order >= SURE {
-                self.open.extend(begin(self.next..range.end, most, store, slots));
-            }
-            let Some(part) = self.take(range.end) else { break };
+            let Some(part) = self.take(range.end, from.cut) else { break };
             coming.0.push(part);
         }
-        // The next is on its way while this one is read to its end.
-        let end = self.open.back().map_or(self.next, |last| last.end);
-        if self.in_order >= 2 * SURE && self.open.len() < 2 && end - self.next <= SOON {
-            self.open.extend(begin(end..end + LONGEST, most, store, slots));
+        // What follows is on its way while this is read to its end.
+        if self.in_order >= 2 * SURE && self.next == range.end {
+            self.open_to(range.end + SOON, from);
         }
         coming
+    }
+
+    /// Begins gets until those that are open reach to `end`, one for each object.
+    fn open_to(&mut self, end: u64, from: &Access<'_>) {
+        let mut at = self.open.back().map_or(self.next, |last| last.end);
+        while at < end && self.open.len() < OPEN {
+            let Some(open) = begin(at, self.in_order.min(MOST), from) else { break };
+            at = open.end;
+            self.open.push_back(open);
+        }
     }
 
     /// Over what is fetched already to `start`.
@@ -217,18 +242,18 @@ impl Run {
     }
 
     /// What the open get has from here to `end`.
-    fn take(&mut self, end: u64) -> Option<Part> {
+    fn take(&mut self, end: u64, cut: &Cut) -> Option<Part> {
         let (done, bytes) = oneshot::channel();
-        let end = self.tell(end, |len| Job::Bring { len, done })?;
+        let to = cut.from(self.next);
+        let end = self.tell(end, |len| Job::Bring { to, len, done })?;
         Some(Part { end, bytes })
     }
 
     /// Has the open get do a job from here to `end`, or as far as it goes: up to where, if there is one.
-    fn tell(&mut self, end: u64, job: impl FnOnce(usize) -> Job) -> Option<u64> {
+    fn tell(&mut self, end: u64, job: impl FnOnce(u64) -> Job) -> Option<u64> {
         let open = self.open.front()?;
         let end = end.min(open.end);
-        let len = usize::try_from(end - self.next).ok()?;
-        if open.jobs.send(job(len)).is_err() {
+        if open.jobs.send(job(end - self.next)).is_err() {
             // It broke: before the next one there are plain gets for a while.
             self.open.clear();
             self.in_order = 0;
@@ -242,23 +267,19 @@ impl Run {
     }
 }
 
-/// Begins a get of up to `most` bytes from where `range` begins; `None` where the object has no more than that.
-fn begin(
-    range: Range<u64>,
-    most: u64,
-    store: &ImportStore,
-    slots: &Arc<Semaphore>,
-) -> Option<Open> {
-    let end = range.start.saturating_add(most).min(store.layout().len());
-    let first = store.locate(range.start..end).into_iter().next();
+/// Begins a get of up to `most` bytes from `start`, as far as its object goes; `None` where that is not far.
+fn begin(start: u64, most: u64, from: &Access<'_>) -> Option<Open> {
+    let end = start.saturating_add(most).min(from.store.layout().len());
+    let first = from.store.locate(start..end).into_iter().next();
     let Some(Source::Object(object, part)) = first else { return None };
-    let end = range.start + (part.end - part.start);
-    if end <= range.end {
+    let is_rest = part.end == object.len && object.len >= LEAST;
+    if !is_rest && part.end - part.start < LEAST {
         return None;
     }
-    let slot = Arc::clone(slots).try_acquire_owned().ok()?;
+    let end = start + (part.end - part.start);
+    let slot = Arc::clone(from.slots).try_acquire_owned().ok()?;
     let (jobs, queue) = mpsc::unbounded_channel();
-    tokio::spawn(serve(Arc::clone(store.backend()), object.key, part, queue, slot));
+    tokio::spawn(serve(Arc::clone(from.store.backend()), object.key, part, queue, slot));
     Some(Open { end, jobs })
 }
 
@@ -276,13 +297,13 @@ async fn serve(
         let mut answer = Answer { body, over: Bytes::new() };
         while let Ok(Some(job)) = timeout(IDLE, queue.recv()).await {
             match job {
-                Job::Skip(len) => drop(answer.take(len).await?),
-                Job::Bring { len, mut done } => {
-                    let bytes = tokio::select! {
-                        bytes = answer.take(len) => bytes?,
+                Job::Skip(len) => answer.take(len, |_| ()).await?,
+                Job::Bring { mut to, len, mut done } => {
+                    tokio::select! {
+                        came = answer.take(len, |bytes| to.write(bytes)) => came?,
                         () = done.closed() => break,
-                    };
-                    if done.send(bytes).is_err() {
+                    }
+                    if done.send(to.finish()).is_err() {
                         break;
                     }
                 }
@@ -302,19 +323,20 @@ struct Answer {
 }
 
 impl Answer {
-    /// The next `len` bytes.
-    async fn take(&mut self, len: usize) -> Result<Bytes> {
-        let mut bytes = BytesMut::with_capacity(len);
-        while bytes.len() < len {
+    /// Hands on the next `len` bytes.
+    async fn take(&mut self, mut len: u64, mut to: impl FnMut(&[u8])) -> Result<()> {
+        while len > 0 {
             if self.over.is_empty() {
                 let ended = || Error::new(Kind::Corrupt, "it ended early");
                 let next = async { self.body.next().await.unwrap_or_else(|| Err(ended())) };
                 self.over = in_time(next).await?;
             }
-            let more = self.over.split_to(self.over.len().min(len - bytes.len()));
-            bytes.extend_from_slice(&more);
+            let more = usize::try_from(len).unwrap_or(usize::MAX).min(self.over.len());
+            to(&self.over[..more]);
+            self.over.advance(more);
+            len -= more as u64;
         }
-        Ok(bytes.freeze())
+        Ok(())
     }
 }
 
@@ -326,18 +348,21 @@ async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backends::Reads, storage::tests::Rig};
+    use crate::{backends::Reads, memory::BlockPool, storage::tests::Rig};
 
     /// Runs of 8 MiB of an object of 128 MiB, one each `pause`; how many came by long gets.
     async fn long_runs(rig: &Rig, mut gets: LongGets, pause: Duration) -> usize {
         let mut now = Instant::now();
         let slots = Arc::new(Semaphore::new(2));
+        let cut = Cut { pool: BlockPool::new(8 << 20), unit: MIB };
         let mut long = 0;
         for n in 0..16 {
             let range = n * LONGEST..(n + 1) * LONGEST;
-            let coming = gets.ask(&range, &rig.store, &slots, now);
+            let from = Access { store: &rig.store, cut: &cut, slots: &slots };
+            let coming = gets.ask(&range, &from, now);
             long += usize::from(!coming.is_nothing());
-            coming.or_fetch(&rig.store, range).await.unwrap();
+            let came = coming.or_fetch(&rig.store, range, &cut).await.unwrap();
+            assert_eq!(came.bytes.len() as u64, LONGEST);
             now += pause;
         }
         long

@@ -19,6 +19,7 @@
 
 pub mod assembly;
 pub mod attach;
+mod blocks;
 mod bringing;
 pub mod cache;
 pub mod compose;

@@ -19,10 +19,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
+    blocks::{Blocks, Cut},
     bringing::{Bringing, Checks},
     cache::{Flight, LONGEST, Slot, WindowCache},
     import::{ImportStore, Source},
-    long_get::{Coming, LongGets},
+    long_get::{Access, Coming, LongGets},
     readahead::{self, Readahead},
     under_way::Taken,
     windows::Grid,
@@ -134,7 +135,7 @@ impl ImportReader {
         let fetches = self.cache.fetch(&slots, |range| self.work(range));
         self.go_on(&run);
         for ((part, slot), fetch) in parts.into_iter().zip(slots).zip(fetches) {
-            payload.push(match fetch.wait().await {
+            let came = match fetch.wait().await {
                 Ok(window) => {
                     // Counts as read.
                     self.cache.peek(&slot, within(&slot, &part), self.heats());
@@ -142,13 +143,14 @@ impl ImportReader {
                 }
                 Err(e) if is_local(e.kind()) => self.alone(&part, &slot, e).await?,
                 Err(e) => return Err(e),
-            });
+            };
+            came.parts().iter().for_each(|bytes| payload.push(bytes.clone()));
         }
         Ok(())
     }
 
     /// What is wrong with a window may be wrong with another piece of it than those asked for: they are fetched alone.
-    async fn alone(&self, part: &Range<u64>, tried: &Slot, error: Error) -> Result<Bytes> {
+    async fn alone(&self, part: &Range<u64>, tried: &Slot, error: Error) -> Result<Payload> {
         let slot = self.slot(self.grid.units(part));
         if slot == *tried {
             return Err(error);
@@ -174,7 +176,7 @@ impl ImportReader {
             let look = |slot: &Slot| self.cache.peek(slot, within(slot, &part), self.heats());
             let window = self.slot(self.grid.window(part.start));
             let kept = look(&window).or_else(|| look(&self.slot(self.grid.units(&part))))?;
-            payload.push(kept);
+            kept.parts().iter().for_each(|bytes| payload.push(bytes.clone()));
         }
         self.store.traffic().count_kept(payload.len());
         Some(payload)
@@ -313,24 +315,30 @@ impl ImportReader {
     }
 
     /// The fetch of a range that is whole windows, or whole pieces of one.
-    fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
+    fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
         self.bringing().bring(range, Coming::default())
     }
 
     /// As [`ImportReader::work`], for somebody who reads in order and has taken room for it.
-    fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes>> + Send + use<> {
-        let bringing = self.bringing();
-        let slots = self.cache.long_gets();
-        let long = match bringing.is_on_disk(&range) {
+    fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
+        let (bringing, cut) = (self.bringing(), self.cut());
+        let access = Access { store: &self.store, cut: &cut, slots: self.cache.long_gets() };
+        // A folder answers at once: runs of it need nothing to go before them.
+        let is_near = self.store.backend().capabilities().blocks;
+        let long = match is_near || bringing.is_on_disk(&range) {
             true => Coming::default(),
-            false => self.ahead.lock().long.ask(&range, &self.store, slots, Instant::now()),
+            false => self.ahead.lock().long.ask(&range, &access, Instant::now()),
         };
         bringing.bring(range, long)
     }
 
     fn bringing(&self) -> Bringing {
         let disk = self.cache.disk().cloned();
-        Bringing::new(Arc::clone(&self.store), self.grid, self.checks.clone(), disk)
+        Bringing::new(Arc::clone(&self.store), self.grid, self.checks.clone(), disk, self.cut())
+    }
+
+    fn cut(&self) -> Cut {
+        Cut { pool: self.cache.blocks().clone(), unit: self.grid.unit() }
     }
 
     fn place(&self, e: Error) -> Error {

@@ -189,6 +189,7 @@ pub(super) fn strict(rig: &Rig, copy: Copying, ordered: bool) -> Strict {
         conditional_put: false,
         links: false,
         window: Capabilities::WINDOW,
+        blocks: false,
     };
     Strict {
         inner: Arc::clone(&rig.backend),

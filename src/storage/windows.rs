@@ -46,6 +46,11 @@ impl Grid {
         range.start / unit * unit..range.end.next_multiple_of(unit).min(self.len)
     }
 
+    /// What a window can be cut at: each multiple of this.
+    pub(super) fn unit(&self) -> u64 {
+        self.unit.unwrap_or(self.window)
+    }
+
     /// The windows that `range` lies in, in order.
     pub(super) fn windows(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let (grid, end) = (*self, range.end.min(self.len));

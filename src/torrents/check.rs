@@ -159,11 +159,11 @@ impl<'m> PieceHashes<'m> {
     /// Whether bytes that passed before are still those of `piece`, pads as zeros: by one hash, where there are two, since
     /// it takes half the time. `true` where none is known.
     #[must_use]
-    pub fn still(self, piece: u32, data: &[u8]) -> bool {
+    pub fn still<'d>(self, piece: u32, data: impl IntoIterator<Item = &'d [u8]>) -> bool {
         let mut shape = self.shape(piece);
         shape.v2 &= self.v1(piece).is_none();
         let mut hasher = PieceHasher::new(shape);
-        hasher.update(data);
+        data.into_iter().for_each(|part| hasher.update(part));
         let digests = hasher.finish();
         match (self.v1(piece), self.meta.piece_v2(piece)) {
             (Some(v1), _) => digests.v1.as_ref() == Some(v1),

@@ -27,8 +27,9 @@ use super::{
     hashing::{Hashers, Wants},
     piece::HashRequest,
     registry::Registry,
+    sends::Sends,
     serve,
-    torrent_disk::{TorrentDisk, answer, in_block},
+    torrent_disk::{TorrentDisk, answer},
 };
 use crate::{
     error::Result,
@@ -51,13 +52,16 @@ const SENDS: usize = 8;
 /// may be those of peers who take nothing any more.
 const CROWDED: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(5);
+/// The most that a read waits for peers who are behind, and how often it looks whether it still must.
+const HELD: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Disk {
     registry: Registry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     /// Blocks of the cache on their way to peers.
-    sends: BlockPool,
+    sends: Sends,
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
@@ -84,7 +88,7 @@ impl Disk {
             registry: Registry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
-            sends: BlockPool::new(pool.budget() / SENDS),
+            sends: Sends::new(pool.budget() / SENDS),
             pool,
             hashers,
             runtime,
@@ -129,9 +133,8 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.live(storage) else { return };
-        let has_room = self.sends.held() < self.sends.budget();
-        if let Some(bytes) = torrent.read_memory(has_room.then_some(&self.sends), piece, start, len)
-        {
+        let sends = self.sends.has_room().then_some(&self.sends);
+        if let Some(bytes) = torrent.read_memory(sends, piece, start, len) {
             self.go_on(&torrent, piece, start, len);
             torrent.gave(&bytes);
             return complete_read(&mut job, bytes);
@@ -376,7 +379,7 @@ impl Disk {
 
 async fn read_stored(
     torrent: &Arc<TorrentDisk>,
-    sends: &BlockPool,
+    sends: &Sends,
     piece: u32,
     start: usize,
     len: usize,
@@ -389,15 +392,16 @@ async fn read_stored(
         }
     };
     let range = content.block(piece, start, len);
+    turn(torrent, content, piece).await;
     let begun = Instant::now();
     loop {
         match content.reader.read_at(range.clone()).await {
             Ok(payload) => {
                 let until = Instant::now() + CROWDED;
-                while sends.held() >= sends.budget() && Instant::now() < until {
+                while !sends.has_room() && Instant::now() < until {
                     tokio::time::sleep(SOON).await;
                 }
-                return Some(in_block(sends, &payload));
+                return Some(sends.lend(&payload));
             }
             Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
                 tokio::time::sleep(LOOK).await;
@@ -411,6 +415,23 @@ async fn read_stored(
                 return None;
             }
         }
+    }
+}
+
+/// Waits while what comes next is held for peers who are behind.
+async fn turn(torrent: &TorrentDisk, content: &Content, piece: u32) {
+    let until = Instant::now() + HELD;
+    while Instant::now() < until {
+        let released = match &mut *torrent.guide().lock() {
+            Some(guide) if guide.is_pending(piece) => guide.release(Instant::now()),
+            _ => return,
+        };
+        if !released.is_empty()
+            && let Some(fetching) = content.reader.fetch_soon(released)
+        {
+            tokio::spawn(fetching);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

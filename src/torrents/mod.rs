@@ -35,6 +35,7 @@ mod piece;
 mod registry;
 mod rewrite;
 pub mod select;
+mod sends;
 mod serve;
 mod session;
 mod settings;

@@ -7,6 +7,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{check::PieceHashes, metainfo::Metainfo};
 use crate::{
     error::{Error, Kind, Result},
@@ -19,20 +21,31 @@ pub(super) fn checks_of(meta: Arc<Metainfo>) -> Checks {
     Checks { piece_len, check: Box::new(move |range, bytes| check(&meta, &range, bytes)) }
 }
 
-/// `range` is whole pieces, and `bytes` what came for it.
-fn check(meta: &Metainfo, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+/// `range` is whole pieces, and `parts` what came for it, each part in one piece.
+fn check(meta: &Metainfo, range: &Range<u64>, parts: &[Bytes]) -> Result<()> {
     let hashes = PieceHashes::of(meta);
     let len = u64::from(meta.piece_length);
     let first = u32::try_from(range.start / len).unwrap_or(u32::MAX);
-    let pieces = bytes.chunks(meta.piece_length as usize);
-    match (first..).zip(pieces).find(|(piece, data)| !hashes.still(*piece, data)) {
-        None => Ok(()),
-        Some((piece, _)) => {
+    let mut left = parts;
+    for piece in first.. {
+        if left.is_empty() {
+            break;
+        }
+        let mut held = 0;
+        let of_piece = left.iter().take_while(|part| {
+            let is_of_piece = held < len;
+            held += part.len() as u64;
+            is_of_piece
+        });
+        let (data, rest) = left.split_at(of_piece.count());
+        if !hashes.still(piece, data.iter().map(|part| &part[..])) {
             let text = format!("{} is stored otherwise than the torrent says", name(meta, piece));
             let hint = "`bae verify --repair` fetches what is wrong again from the swarm";
-            Err(Error::new(Kind::Corrupt, text).hint(hint))
+            return Err(Error::new(Kind::Corrupt, text).hint(hint));
         }
+        left = rest;
     }
+    Ok(())
 }
 
 /// `piece 17 ("a/b.flac", "a/c.flac")`: the piece, and the files it is part of.

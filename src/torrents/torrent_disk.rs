@@ -24,11 +24,12 @@ use super::{
     ffi::{CheckJob, WriteJob},
     guide::Guide,
     piece::{AfterRun, HashRequest, OpenPiece, Stage},
+    sends::Sends,
 };
 use crate::{
     backends::Payload,
     error::{Error, Kind, Result},
-    memory::{BLOCK, BlockPool},
+    memory::BLOCK,
 };
 
 pub(super) struct TorrentDisk {
@@ -392,11 +393,11 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Bytes that are in memory already, open or verified. What the cache has is copied into a block of `sends`, and left
-    /// there without it: a slice would keep its whole window for as long as a slow peer takes.
+    /// Bytes that are in memory already, open or verified. What the cache has is counted by `sends`, and left there
+    /// without it.
     pub(super) fn read_memory(
         &self,
-        sends: Option<&BlockPool>,
+        sends: Option<&Sends>,
         piece: u32,
         start: usize,
         len: usize,
@@ -406,7 +407,7 @@ impl TorrentDisk {
             return read_open(open, start, len);
         }
         let range = content.block(piece, start, len);
-        let kept = sends.and_then(|sends| Some(in_block(sends, &content.reader.try_kept(&range)?)));
+        let kept = sends.and_then(|sends| Some(sends.lend(&content.reader.try_kept(&range)?)));
         kept.or_else(|| content.reader.try_memory(range).map(|p| p.joined()))
     }
 }
@@ -431,13 +432,6 @@ impl Drop for Offer<'_> {
     fn drop(&mut self) {
         self.disk.offers.lock().remove(&self.piece);
     }
-}
-
-/// The bytes of one read, in memory of the budget.
-pub(super) fn in_block(sends: &BlockPool, payload: &Payload) -> Bytes {
-    let joined = payload.joined();
-    // libtorrent asks for no more than a block.
-    if joined.len() <= BLOCK { sends.copy(&joined) } else { joined }
 }
 
 fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {

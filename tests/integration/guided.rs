@@ -3,7 +3,7 @@
 use crate::{
     seeding::{Stored, stop},
     support::{
-        MIB,
+        KIB, MIB,
         peers::{LibtorrentPeer, Release},
         torrents::{Fixture, Recipe},
     },
@@ -41,6 +41,16 @@ fn one_peer_costs_few_long_gets_and_no_byte_twice() {
     assert!(fetched < 1.05, "{fetched} times the payload came from storage");
     // A get for each MiB, were it not led.
     assert!(gets < 72, "{gets} gets");
+}
+
+#[test]
+fn an_album_of_small_pieces_costs_few_gets_and_no_byte_twice() {
+    let track = |n: u64| (format!("{n:02}.flac"), 8 * MIB + n * 40_001);
+    let album = Recipe::folder("led over an album", (0..12).map(track).collect()).piece(256 * KIB);
+    let (gets, fetched) = leeched(&album.make(), &[100 * MIB]);
+    assert!(fetched < 1.05, "{fetched} times the payload came from storage");
+    // A get for each piece, were it not led: 386.
+    assert!(gets < 96, "{gets} gets");
 }
 
 #[test]

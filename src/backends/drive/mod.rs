@@ -119,6 +119,7 @@ impl DriveBackend {
         conditional_put: false,
         links: true,
         window: Self::WINDOW,
+        blocks: false,
     };
     /// Google lets a project get two million times a day and read a TB: half a MiB at a time is both.
     const WINDOW: u64 = 512 * KIB;

@@ -1,12 +1,13 @@
 //! Objects as files under a folder: whole or not there, and durable when a put returns.
 
+mod reading;
 mod upload;
 
 use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, IoSlice, Read, Seek, SeekFrom, Take, Write},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -19,22 +20,29 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
     Body, Capabilities, Copying, Key, ObjectInfo, Page, PageToken, Payload, Shape, Stamp,
     StorageBackend, Unfinished, Upload,
-    body::{Answer, exactly},
+    body::exactly,
     memory::{missing, too_short},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    memory::BlockPool,
+};
+use reading::Reading;
 use upload::LocalUpload;
 
 /// Temporary files older than this belong to no running put: a put of one object takes seconds.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// Bytes of a body that are read at once.
-const PART: usize = 1 << 20;
+/// Bytes of read blocks that stay allocated for the next reads, those in use included.
+const READ_POOL: usize = 64 << 20;
+/// Reads of a folder that run at once: enough for the disk to order them, few enough not to crowd the processors.
+const READERS: usize = 4;
 
 /// Keeps each object as `root/<key>`; half-written ones under `root/.tmp/`, where no key can be.
 #[derive(Debug, Clone)]
@@ -47,6 +55,9 @@ struct Shared {
     root: PathBuf,
     /// Folders whose own name is known to be on the disk: their parent was synced since they were made.
     durable_folders: Mutex<HashSet<PathBuf>>,
+    /// What bodies are read into.
+    blocks: BlockPool,
+    readers: Semaphore,
 }
 
 impl LocalBackend {
@@ -59,7 +70,13 @@ impl LocalBackend {
         let tmp = root.join(".tmp");
         fs::create_dir_all(&tmp).map_err(|e| Error::io(format!("folder {}", tmp.display()), e))?;
         remove_stale(&tmp);
-        Ok(Self { shared: Arc::new(Shared { root, durable_folders: Mutex::default() }) })
+        let shared = Shared {
+            root,
+            durable_folders: Mutex::default(),
+            blocks: BlockPool::new(READ_POOL),
+            readers: Semaphore::new(READERS),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What every folder can do.
@@ -69,6 +86,7 @@ impl LocalBackend {
         conditional_put: true,
         links: true,
         window: Capabilities::WINDOW,
+        blocks: true,
     };
 
     #[must_use]
@@ -325,32 +343,6 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// An object that is read part by part.
-struct Reading {
-    shared: Arc<Shared>,
-    /// Away while a part of it is read.
-    file: Option<Take<File>>,
-    key: Key,
-}
-
-impl Answer for Reading {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        let Some(mut file) = self.file.take() else { return Ok(None) };
-        let read = blocking(move || {
-            let mut bytes = Vec::with_capacity(PART);
-            let read = file.by_ref().take(PART as u64).read_to_end(&mut bytes);
-            Ok(read.map(|_| (bytes, file)))
-        });
-        let (bytes, file) = read.await?.map_err(|e| self.shared.error("get", &self.key, e))?;
-        self.file = Some(file);
-        Ok((!bytes.is_empty()).then(|| bytes.into()))
-    }
-
-    fn wrong(&self, how: &str) -> Error {
-        Error::new(Kind::Corrupt, format!("get {}: {how}", self.key))
-    }
-}
-
 /// Tells the file work that nobody waits for it any more.
 struct AbandonOnDrop(Arc<AtomicBool>);
 
@@ -378,13 +370,8 @@ impl StorageBackend for LocalBackend {
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        let (key, asked) = (key.clone(), range.clone());
-        let shared = Arc::clone(&self.shared);
-        let found = blocking(move || {
-            let file = shared.find(&key, &asked)?.take(asked.end - asked.start);
-            Ok(Reading { shared, file: Some(file), key })
-        });
-        Ok(exactly(found.await?, range.end - range.start))
+        let reading = Reading::begin(&self.shared, key, &range).await?;
+        Ok(exactly(reading, range.end - range.start))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {

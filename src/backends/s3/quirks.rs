@@ -84,6 +84,7 @@ impl Quirks {
             ordered: false,
             conditional_put: self.conditional_put,
             links: true,
+            blocks: false,
             window,
         }
     }

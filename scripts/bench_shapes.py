@@ -1,0 +1,210 @@
+"""Torrents as they are in the wild, for the speed and seed sections of scripts/bench: imported and seeded.
+
+Four shapes (one large file, an album, thousands of small files, very long pieces), imported into a folder beside
+libtorrent's own client, seeded out of a folder beside its own seeder, and out of an S3 server that is 0, 30 and 100 ms
+away, in chunks and in whole files. `--quick` is an eighth of the bytes and the farthest storage alone; BENCH_SHAPES names
+the shapes to run, by parts of their names with commas between.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import bench_clients as clients
+from bench_clients import KIB, MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
+from bench_cloud import by_disk, straight
+from bench_seed import Bae, Delay, imported, leech
+from bench_servers import SeaweedFS
+
+
+@dataclass
+class Shape:
+    """`files` files of `each` bytes in pieces of `piece` bytes."""
+
+    name: str
+    files: int
+    each: int
+    piece: int
+    # What its rows may cost, where they are promised.
+    promised: bool = False
+
+    @property
+    def size(self):
+        return self.files * self.each
+
+    def quick(self):
+        files = max(1, self.files // 8)
+        return Shape(self.name, files, self.each if self.files > 1 else self.each // 8, self.piece)
+
+
+SHAPES = [
+    Shape("one file, 1 MiB pieces", 1, 1024 * MIB, MIB, True),
+    Shape("one file, 256 KiB pieces", 1, 512 * MIB, 256 * KIB, True),
+    Shape("one file, 16 KiB pieces", 1, 128 * MIB, 16 * KIB),
+    Shape("one file, 16 MiB pieces", 1, 1024 * MIB, 16 * MIB),
+    Shape("album, 256 KiB pieces", 40, 12 * MIB, 256 * KIB, True),
+    Shape("10,000 files of 20 KiB", 10_000, 20 * KIB, 256 * KIB),
+]
+ALBUM, SMALL = SHAPES[4], SHAPES[5]
+
+
+def made(shape):
+    """The torrent of a shape and the folder it is in, made once; files are cut from one run of random bytes."""
+    name = shape.name.replace(",", "").replace(" ", "-")
+    folder, torrent = os.path.join(Work.dir, "shapes"), os.path.join(Work.dir, f"{name}.torrent")
+    if not os.path.exists(torrent):
+        os.makedirs(folder, exist_ok=True)
+        root = os.path.join(folder, name)
+        with open("/dev/urandom", "rb") as source:
+            if shape.files > 1:
+                os.makedirs(root)
+            for n in range(shape.files):
+                path = os.path.join(root, f"{n % 97:02}", f"{n:05}.bin") if shape.files > 100 else \
+                    os.path.join(root, f"{n:03}.bin") if shape.files > 1 else root
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as out:
+                    for at in range(0, shape.each, MIB):
+                        out.write(source.read(min(MIB, shape.each - at)))
+        script = os.path.join(clients.SUPPORT, "mktorrent.py")
+        subprocess.run([*PYTHON, script, root, torrent, "v1", str(shape.piece)], check=True,
+                       stdout=subprocess.DEVNULL)
+    return torrent, folder
+
+
+@contextlib.contextmanager
+def used(process):
+    """CPU seconds that a process took within; [seconds, peak RSS] when it is left."""
+    took, (before, _) = [None, None], clients.daemon_usage(process.pid)
+    yield took
+    after, took[1] = clients.daemon_usage(process.pid)
+    took[0] = after - before
+
+
+def theirs(torrent, folder):
+    """libtorrent's own seeder, which believes that it has everything: (seconds, CPU seconds)."""
+    addr = f"{NET}.210:{PORT}"
+    args = [*PYTHON, clients.LTPEER, "seed", torrent, folder, "--listen", addr, "--unverified", "--plain"]
+    seeder = helper(args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        clients.wait_port(*addr.rsplit(":", 1))
+        with used(seeder) as took:
+            seconds = leech(torrent, [addr])[0]
+    finally:
+        stop(seeder)
+    return seconds, took[0]
+
+
+def ours(torrent, server=None, port=None, count=1):
+    with Bae(server, port) as bae:
+        with used(bae.process) as took:
+            seconds = max(leech(torrent, [bae.addr], count))
+    return seconds, took[0], took[1]
+
+
+class Shapes:
+    def __init__(self, rounds, row, tell, raw):
+        self.rounds, self.row, self.tell, self.raw = rounds, row, tell, raw
+
+    def note(self, what, **figures):
+        self.raw.append({"section": "shapes", "what": what} | figures)
+        told = ", ".join(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+                         for name, value in figures.items())
+        self.tell(f"{what}: {told}")
+
+    def local(self, shape):
+        """Both seeders in turn; the best of each, since what else the machine does only adds."""
+        torrent, folder = made(shape)
+        with clients.Seeder(torrent, folder) as seeder:
+            clients.bae(torrent, seeder, folder)
+        best = {"bae": [1e9, 1e9], "libtorrent": [1e9, 1e9]}
+        for _ in range(self.rounds):
+            for who, run in (("libtorrent", lambda: theirs(torrent, folder)), ("bae", lambda: ours(torrent))):
+                seconds, cpu = run()[:2]
+                self.note(f"{shape.name}: seeded out of a folder by {who}", seconds=seconds, cpu=cpu)
+                best[who] = [min(best[who][0], seconds), min(best[who][1], cpu)]
+        wall, cpu = (mine / other for mine, other in zip(best["bae"], best["libtorrent"]))
+        self.row(f"{shape.name}: out of a folder, bae / libtorrent", wall, "x", 1.05 if shape.promised else None)
+        self.row(f"{shape.name}: CPU of that", cpu, "x", 1.2 if shape.promised else None)
+
+    def far(self, shape, server, layout, milliseconds, count=1):
+        torrent, _ = made(shape)
+        what = f"{shape.name}: {layout}, {milliseconds} ms" + (f", {count} leechers" if count > 1 else "")
+        with Delay(server, milliseconds) as delay:
+            seconds, cpu, rss = ours(torrent, server, delay.port, count)
+        rate, fetched = shape.size * count / seconds / MIB, delay.seen["bytes"] / shape.size
+        gets = delay.seen["gets"] / (shape.size / 1024 / MIB)
+        self.note(what, seconds=seconds, rate=rate, fetched=fetched, gets=delay.seen["gets"], cpu=cpu, rss=rss / MIB)
+        self.row(f"{what}: rate", rate, "MiB/s")
+        self.row(f"{what}: bytes from storage / payload", fetched, "x", 1.04 if count == 1 else 1.1)
+        self.row(f"{what}: gets a GiB", gets, "")
+        return rate
+
+    def storage(self, shapes, distances):
+        rates = {}
+        for shape in shapes:
+            torrent, folder = made(shape)
+            for layout in ("chunks", "files"):
+                with SeaweedFS() as server:
+                    imported(torrent, folder, server, layout)
+                    for milliseconds in distances:
+                        rates[shape.name, layout, milliseconds] = self.far(shape, server, layout, milliseconds)
+                    if shape.name == ALBUM.name:
+                        self.far(shape, server, layout, distances[-1], 4)
+        far, large = distances[-1], shapes[0].name
+        for layout in ("chunks", "files"):
+            rate = rates.get((ALBUM.name, layout, far))
+            if rate:
+                self.row(f"{ALBUM.name}: {layout}, {far} ms: 95.4 MiB/s / its rate", 95.4 / rate, "x", 1)
+        small = rates.get((SMALL.name, "chunks", far))
+        if small and (large, "chunks", far) in rates:
+            self.row(f"{SMALL.name}: {far} ms: rate of one large file / its", rates[large, "chunks", far] / small, "x",
+                     1 / 0.7)
+
+    def brought_in(self, shape):
+        """Into a folder, by bae and by libtorrent's own client in turn."""
+        torrent, folder = made(shape)
+        best, rss = {}, 0
+        for _ in range(self.rounds):
+            for run in (clients.plain, clients.bae):
+                with clients.Seeder(torrent, folder) as seeder:
+                    result = run(torrent, seeder, folder)
+                shutil.rmtree(os.path.join(Work.dir, run.__name__), ignore_errors=True)
+                self.note(f"{shape.name}: into a folder by {run.__name__}", seconds=result.wall, cpu=result.cpu,
+                          rss=result.rss / MIB)
+                best[run.__name__] = min(best.get(run.__name__, (1e9, 1e9)), (result.wall, result.cpu))
+            rss = max(rss, result.rss)
+        self.row(f"{shape.name}: into a folder, bae / libtorrent", best["bae"][0] / best["plain"][0], "x")
+        self.row(f"{shape.name}: CPU of that", best["bae"][1] / best["plain"][1], "x")
+        self.row(f"{shape.name}: peak RSS of that", rss / MIB, "MiB", 100)
+
+    def small_import(self, shape):
+        """Straight into S3, against a client and then rclone."""
+        torrent, folder = made(shape)
+        with SeaweedFS() as server:
+            mine = straight(torrent, folder, server)
+        with SeaweedFS() as server:
+            fetched, copied = by_disk(torrent, folder, server)
+        self.note(f"{shape.name}: import to S3", bae=mine.wall, client=fetched.wall, rclone=copied.wall,
+                  rss=mine.rss / MIB)
+        self.row(f"{shape.name}: import to S3, bae / client, then rclone", mine.wall / (fetched.wall + copied.wall),
+                 "x", 0.8)
+        self.row(f"{shape.name}: peak RSS of that", mine.rss / MIB, "MiB", 100)
+
+
+def shapes(parts, rounds, quick, row, tell, raw):
+    """`parts`: "import", "local" (seeding out of a folder) and "storage" (out of S3)."""
+    words = os.environ.get("BENCH_SHAPES", "").split(",")
+    chosen = [s.quick() if quick else s for s in SHAPES if any(word in s.name for word in words)]
+    run = Shapes(1 if quick else rounds, row, tell, raw)
+    for shape in chosen if "import" in parts else []:
+        run.brought_in(shape)
+        if shape.name == SMALL.name:
+            run.small_import(shape)
+    for shape in chosen if "local" in parts else []:
+        run.local(shape)
+    if "storage" in parts:
+        run.storage(chosen, [100] if quick else [0, 30, 100])
+    shutil.rmtree(os.path.join(Work.dir, "shapes"), ignore_errors=True)

@@ -1,0 +1,140 @@
+//! The body of an object: read a run at a time, off the async threads, into blocks that are used again.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, IoSliceMut, Read},
+    num::NonZeroU64,
+    ops::Range,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rustix::fs::Advice;
+
+use super::{Shared, blocking};
+use crate::{
+    backends::{Key, body::Answer},
+    error::{Error, Kind, Result},
+    memory::{BLOCK, OpenBlock},
+};
+
+/// Blocks that are read at once: a MiB.
+const RUN: u64 = 64;
+
+/// An object that is read part by part.
+pub(super) struct Reading {
+    shared: Arc<Shared>,
+    /// Away while a part of it is read.
+    file: Option<File>,
+    /// Bytes that are still to be read.
+    left: u64,
+    ready: VecDeque<Bytes>,
+    key: Key,
+}
+
+impl Reading {
+    /// Finds the object, in which `range` must lie, and reads the beginning of it.
+    pub(super) async fn begin(shared: &Arc<Shared>, key: &Key, range: &Range<u64>) -> Result<Self> {
+        let (key, range) = (key.clone(), range.clone());
+        let left = range.end.saturating_sub(range.start);
+        let mut reading =
+            Self { shared: Arc::clone(shared), file: None, left, ready: VecDeque::new(), key };
+        let (shared, key) = (Arc::clone(shared), reading.key.clone());
+        let open = move || {
+            let file = shared.find(&key, &range)?;
+            // On its way while the first run is read; a hint alone.
+            let _ =
+                rustix::fs::fadvise(&file, range.start, NonZeroU64::new(left), Advice::WillNeed);
+            Ok(file)
+        };
+        reading.run(open).await?;
+        Ok(reading)
+    }
+
+    /// Reads the next blocks of the file that `open` gives.
+    async fn run(&mut self, open: impl FnOnce() -> Result<File> + Send + 'static) -> Result<()> {
+        let _turn = self.shared.readers.acquire().await.ok();
+        let (shared, key, left) = (Arc::clone(&self.shared), self.key.clone(), self.left);
+        let (blocks, file) = blocking(move || {
+            let mut file = open()?;
+            let blocks = read_blocks(&shared, &mut file, left);
+            Ok((blocks.map_err(|e| shared.error("get", &key, e))?, file))
+        })
+        .await?;
+        self.left -= blocks.iter().map(|block| block.len() as u64).sum::<u64>();
+        self.ready = blocks;
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+impl Answer for Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.ready.is_empty()
+            && self.left > 0
+            && let Some(file) = self.file.take()
+        {
+            self.run(move || Ok(file)).await?;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    fn wrong(&self, how: &str) -> Error {
+        Error::new(Kind::Corrupt, format!("get {}: {how}", self.key))
+    }
+}
+
+/// The next bytes of the file, up to [`RUN`] blocks and `left` bytes; none at its end.
+fn read_blocks(shared: &Shared, file: &mut File, left: u64) -> io::Result<VecDeque<Bytes>> {
+    let count = left.div_ceil(BLOCK as u64).min(RUN);
+    let mut blocks: Vec<OpenBlock> = (0..count).map(|_| shared.blocks.take()).collect();
+    let asked = usize::try_from(left.min(count * BLOCK as u64)).unwrap_or(0);
+    let mut held = 0;
+    while held < asked {
+        let room = blocks[held / BLOCK..].iter_mut().enumerate().map(|(n, block)| {
+            let start = if n == 0 { held % BLOCK } else { 0 };
+            let at = (held / BLOCK + n) * BLOCK;
+            IoSliceMut::new(&mut block[start..BLOCK.min(asked - at)])
+        });
+        match file.read_vectored(&mut room.collect::<Vec<_>>()) {
+            Ok(0) => break,
+            Ok(more) => held += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let full = blocks.into_iter().enumerate().take(held.div_ceil(BLOCK));
+    Ok(full.map(|(n, block)| block.freeze(held - n * BLOCK)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::backends::{LocalBackend, Payload, StorageBackend};
+
+    #[tokio::test]
+    async fn a_body_comes_in_blocks_whatever_part_of_the_object_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = LocalBackend::open(dir.path()).unwrap();
+        let whole: Vec<u8> =
+            (0..3 * 1024 * 1024 + 5_usize).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let key = Key::new("object").unwrap();
+        backend.put(&key, Payload::from_iter([Bytes::from(whole.clone())])).await.unwrap();
+        for range in [0..whole.len(), 0..1, 7..BLOCK + 7, 1_000_000..3_000_000, 5..5] {
+            let asked = range.start as u64..range.end as u64;
+            let mut body = backend.open(&key, asked).await.unwrap();
+            let mut got = Vec::new();
+            while let Some(part) = body.next().await {
+                let part = part.unwrap();
+                assert!(part.len() == BLOCK || got.len() + part.len() == range.len());
+                got.extend_from_slice(&part);
+            }
+            assert!(got == whole[range]);
+        }
+        // What was read is given back to the next reads.
+        assert_eq!(backend.shared.blocks.held(), 0);
+    }
+}

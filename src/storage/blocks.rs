@@ -1,0 +1,224 @@
+//! Bytes in blocks of their own: what is fetched is written into them once, and each is given away without a copy and
+//! kept by whoever still sends it, without what lies beside it.
+//!
+//! Blocks begin anew at each unit (a piece), so that a peer's request lies in one of them.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    backends::Payload,
+    memory::{BLOCK, BlockPool, OpenBlock},
+};
+
+/// Bytes that change no more. Cloning copies none.
+#[derive(Debug, Clone)]
+pub(super) struct Blocks {
+    parts: Arc<[Bytes]>,
+    len: usize,
+}
+
+impl Blocks {
+    fn new(parts: impl Into<Arc<[Bytes]>>) -> Self {
+        let parts = parts.into();
+        Self { len: parts.iter().map(Bytes::len).sum(), parts }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// The bytes of `range`, which lies in them.
+    pub(super) fn slice(&self, range: Range<usize>) -> Payload {
+        let mut payload = Payload::default();
+        // All but those at the ends of units are whole blocks.
+        let guess = (range.start / BLOCK).min(self.parts.len());
+        let is_even = self.parts[..guess].iter().all(|part| part.len() == BLOCK);
+        let (first, mut at) = if is_even { (guess, guess * BLOCK) } else { (0, 0) };
+        for part in &self.parts[first..] {
+            if at >= range.end {
+                break;
+            }
+            let (start, end) = (range.start.max(at) - at, range.end.min(at + part.len()) - at);
+            if start < end {
+                payload.push(part.slice(start..end));
+            }
+            at += part.len();
+        }
+        payload
+    }
+
+    /// What lies before `len`, which is where a unit ends, and the rest.
+    pub(super) fn split(&self, len: usize) -> (Self, Self) {
+        let mut at = 0;
+        let before = self.parts.iter().take_while(|part| {
+            at += part.len();
+            at <= len
+        });
+        let (before, rest) = self.parts.split_at(before.count());
+        (Self::new(before), Self::new(rest))
+    }
+
+    #[cfg(test)]
+    fn joined(&self) -> Bytes {
+        self.slice(0..self.len).joined()
+    }
+}
+
+impl From<Bytes> for Blocks {
+    fn from(bytes: Bytes) -> Self {
+        Self::new([bytes])
+    }
+}
+
+/// How bytes of an import are cut into blocks.
+#[derive(Debug, Clone)]
+pub(super) struct Cut {
+    pub(super) pool: BlockPool,
+    /// Blocks begin anew at each multiple of this.
+    pub(super) unit: u64,
+}
+
+impl Cut {
+    /// Blocks for the bytes from `at` on.
+    pub(super) fn from(&self, at: u64) -> Filling {
+        Filling { cut: self.clone(), at, open: None, parts: Vec::new() }
+    }
+
+    /// From `at` to where its block ends.
+    fn room(&self, at: u64) -> usize {
+        let (unit, block) = (self.unit.max(1), BLOCK as u64);
+        let in_unit = at % unit;
+        usize::try_from((block - in_unit % block).min(unit - in_unit)).unwrap_or(BLOCK)
+    }
+}
+
+/// Blocks that are being filled.
+#[derive(Debug)]
+pub(super) struct Filling {
+    cut: Cut,
+    at: u64,
+    open: Option<(OpenBlock, usize)>,
+    parts: Vec<Bytes>,
+}
+
+impl Filling {
+    #[cfg(test)]
+    fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Copies the bytes into blocks.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.cut.room(self.at);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            let (mut block, held) = self.open.take().unwrap_or_else(|| (self.cut.pool.take(), 0));
+            block[held..held + now.len()].copy_from_slice(now);
+            self.at += now.len() as u64;
+            self.open = Some((block, held + now.len()));
+            if now.len() == room {
+                self.close();
+            }
+            bytes = later;
+        }
+    }
+
+    /// Takes over bytes that are in a block of their own, where that is a whole one here too; else copies them.
+    pub(super) fn take(&mut self, block: Bytes) {
+        if self.open.is_none() && block.len() == self.cut.room(self.at) {
+            self.at += block.len() as u64;
+            self.parts.push(block);
+        } else {
+            self.write(&block);
+        }
+    }
+
+    /// Zeros up to `at`.
+    pub(super) fn zeros_to(&mut self, at: u64) {
+        static ZEROS: [u8; BLOCK] = [0; BLOCK];
+        while self.at < at {
+            let len = usize::try_from(at - self.at).map_or(BLOCK, |len| len.min(BLOCK));
+            self.write(&ZEROS[..len]);
+        }
+    }
+
+    fn close(&mut self) {
+        let Some((block, held)) = self.open.take() else { return };
+        // A short one is not worth a block.
+        let part = match held * 2 <= BLOCK {
+            true => Bytes::copy_from_slice(&block[..held]),
+            false => block.freeze(held),
+        };
+        self.parts.push(part);
+    }
+
+    pub(super) fn finish(mut self) -> Blocks {
+        self.close();
+        Blocks::new(self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(unit: u64) -> Cut {
+        Cut { pool: BlockPool::new(1 << 20), unit }
+    }
+
+    #[test]
+    fn blocks_that_fit_are_taken_over_and_others_are_copied() {
+        let pool = BlockPool::new(1 << 20);
+        let mut filling = cut(1 << 20).from(1 << 20);
+        let block = pool.copy(&[7; BLOCK]);
+        let at = block.as_ptr();
+        filling.take(block);
+        filling.write(b"x");
+        filling.take(pool.copy(&[8; BLOCK]));
+        let blocks = filling.finish();
+        assert_eq!(blocks.parts()[0].as_ptr(), at);
+        assert_eq!(pool.held(), BLOCK, "the second was copied");
+        assert_eq!(blocks.parts().iter().map(Bytes::len).collect::<Vec<_>>(), [BLOCK, BLOCK, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_in_any_portions_is_there_in_blocks_that_begin_with_each_unit(
+            unit in prop_oneof![Just(16_384u64), Just(65_536), 1u64..100_000],
+            units in 0u64..3,
+            portions in prop::collection::vec((1usize..40_000, any::<bool>()), 1..12),
+            part in (0usize..1000, 0usize..1000),
+        ) {
+            let (mut whole, mut filling) = (Vec::new(), cut(unit).from(units * unit));
+            for (n, (len, own)) in portions.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..len).map(|at| u8::try_from((at * 7 + n) % 251).unwrap()).collect();
+                whole.extend(&bytes);
+                if own { filling.take(bytes.into()) } else { filling.write(&bytes) }
+            }
+            prop_assert_eq!(filling.at(), units * unit + whole.len() as u64);
+            let blocks = filling.finish();
+            prop_assert_eq!(&blocks.joined()[..], &whole[..]);
+            let mut at = 0;
+            for block in blocks.parts() {
+                prop_assert!(block.len() <= BLOCK);
+                prop_assert!(at / unit == (at + block.len() as u64 - 1) / unit, "in one unit");
+                at += block.len() as u64;
+            }
+            let place = |n: usize| whole.len() * n / 1000;
+            let range = place(part.0.min(part.1))..place(part.0.max(part.1));
+            prop_assert_eq!(&blocks.slice(range.clone()).joined()[..], &whole[range]);
+            let len = usize::try_from(unit).unwrap().min(whole.len());
+            let (before, rest) = blocks.split(len);
+            prop_assert_eq!((before.len(), rest.len()), (len, whole.len() - len));
+            prop_assert_eq!(&[before.joined(), rest.joined()].concat(), &whole);
+        }
+    }
+}
