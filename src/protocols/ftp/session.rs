@@ -194,22 +194,27 @@ impl Session {
         Refusal::new(format!("{doing} on {}", self.address), command, reply)
     }
 
-    /// Whether it still answers, and only to what it is asked. Takes one round trip. Replies to a transfer that was hung
-    /// up on come before that.
+    /// Whether it still answers, and only to what it is asked. A transfer that was hung up on has its own reply, which may
+    /// come before or after that to another command: it is heard first.
     pub(super) async fn is_in_step(&mut self, limit: Duration) -> bool {
-        let left_over = if self.doubtful { 4 } else { 0 };
+        let doubtful = self.doubtful;
         let control = &mut self.control;
         let noop = async {
+            if doubtful {
+                control.reply().await.ok()?;
+            }
             control.send(b"NOOP").await.ok()?;
-            for _ in 0..left_over {
+            // Some say that it was aborted, and then that it is over.
+            let most = if doubtful { 3 } else { 1 };
+            for _ in 0..most {
                 match control.reply().await.ok()?.code {
-                    200 => return Some(()),
                     421 => return None,
+                    // Any answer is one, where there is nothing else that it could be to.
+                    code if code == 200 || !doubtful => return Some(()),
                     _ => {}
                 }
             }
-            // Any answer is one, where there is nothing else that it could be to.
-            (control.reply().await.ok()?.code != 421 && left_over == 0).then_some(())
+            None
         };
         let sound = matches!(tokio::time::timeout(limit, noop).await, Ok(Some(())));
         self.doubtful = !sound;
