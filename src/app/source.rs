@@ -9,7 +9,7 @@ use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
     magnet::{self, Magnet},
-    source_file::{Input, beginning, read, understood},
+    source_file::{Input, beginning, link_in, read, understood},
 };
 use crate::{
     downloads::find,
@@ -52,6 +52,7 @@ impl Source {
             _ if trimmed.contains("://") => return Self::at_server(trimmed, order).await,
             _ if text == "-" => Input::Stdin,
             _ if Path::new(text).exists() => Input::Path(text.into()),
+            _ if Path::new(trimmed).exists() => Input::Path(trimmed.into()),
             _ => match magnet::of_info_hash(trimmed) {
                 Some(link) => return Self::of_link(&link),
                 None => Input::Path(text.into()),
@@ -112,7 +113,7 @@ fn is_torrent_name(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".torrent")
 }
 
-/// By its type or name; else by its first bytes, where it is no longer than a torrent may be.
+/// Or the text of a magnet link. By its type or name; else by its first bytes, where it is no longer than a torrent may be.
 async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
     let by_type = remote.content_type.as_deref().is_some_and(|t| t.contains("x-bittorrent"));
     let named = remote.name.as_deref().is_some_and(is_torrent_name);
@@ -137,7 +138,8 @@ async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
             Err(e) => return Err(e),
         }
     }
-    Ok(begins_like_a_torrent(&beginning(&head)))
+    let is_link = (head.len() as u64) < HEAD && link_in(&head).is_some();
+    Ok(is_link || begins_like_a_torrent(&beginning(&head)))
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.
