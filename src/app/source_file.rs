@@ -113,10 +113,8 @@ fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
 
 /// A torrent, compressed or not, or the text of a magnet link: what sites hand out as a `.torrent`.
 pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
-    let bytes = match decompressor(&bytes) {
-        Some(from) => decompressed(from)?,
-        None => bytes,
-    };
+    let unpacked = decompressor(&bytes).map(decompressed).transpose()?;
+    let bytes = unpacked.unwrap_or(bytes);
     match link_in(&bytes) {
         Some(link) => {
             let magnet = Magnet::parse(link)?;
