@@ -11,7 +11,7 @@ use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
     magnet::{self, Magnet},
-    source_file::{Input, beginning, read, understood},
+    source_file::{Input, beginning, link_in, read, understood},
 };
 use crate::{
     downloads::{Asking, Waits},
@@ -76,6 +76,7 @@ impl Source {
             }
             _ if text == "-" => Input::Stdin,
             _ if Path::new(text).exists() => Input::Path(text.into()),
+            _ if Path::new(trimmed).exists() => Input::Path(trimmed.into()),
             _ => match magnet::of_info_hash(trimmed) {
                 Some(link) => return Self::of_link(&link),
                 None => Input::Path(text.into()),
@@ -152,7 +153,7 @@ fn is_torrent_name(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".torrent")
 }
 
-/// By its type or name; else by its first bytes, where it is no longer than a torrent may be. What is read of `first` for
+/// Or the text of a magnet link. By its type or name; else by its first bytes, where it is no longer than a torrent may be. What is read of `first` for
 /// that is put back.
 async fn is_torrent(
     protocol: &dyn Protocol,
@@ -186,12 +187,16 @@ async fn is_torrent(
             }
             // It is shorter than that.
             None => break,
-            Some(Err(e)) if e.kind() == Kind::Corrupt => break,
+            Some(Err(e)) if e.kind() == Kind::Corrupt => {
+                seen.push(Err(e));
+                break;
+            }
             Some(Err(e)) => return Err(e),
         }
     }
     *first = begun.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
-    Ok(begins_like_a_torrent(&beginning(&head)))
+    let is_link = (head.len() as u64) < HEAD && link_in(&head).is_some();
+    Ok(is_link || begins_like_a_torrent(&beginning(&head)))
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.

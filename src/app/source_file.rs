@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use flate2::read::GzDecoder;
+use flate2::read::{GzDecoder, ZlibDecoder};
 use tokio::sync::mpsc;
 
 use super::{
@@ -23,7 +23,6 @@ use crate::{
 const STEP: usize = 64 << 10;
 /// The longest text that is looked at for a magnet link.
 const MAX_LINK: usize = 64 << 10;
-const GZIP: &[u8] = b"\x1f\x8b";
 
 /// What is read.
 #[derive(Debug, Clone)]
@@ -114,28 +113,46 @@ fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
 
 /// A torrent, compressed or not, or the text of a magnet link: what sites hand out as a `.torrent`.
 pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
-    let bytes = if bytes.starts_with(GZIP) { decompressed(&bytes)? } else { bytes };
-    let text = bytes.trim_ascii();
-    let is_link = text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"magnet:"));
-    match std::str::from_utf8(text) {
-        Ok(link) if is_link && text.len() <= MAX_LINK => {
+    let unpacked = decompressor(&bytes).map(decompressed).transpose()?;
+    let bytes = unpacked.unwrap_or(bytes);
+    match link_in(&bytes) {
+        Some(link) => {
             let magnet = Magnet::parse(link)?;
             Ok(Source::Magnet(magnet.link(), magnet))
         }
-        _ => Ok(Source::Torrent(bytes)),
+        None => Ok(Source::Torrent(bytes)),
     }
 }
 
-fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
+/// The magnet link that a text is, and nothing else.
+pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
+    let text = bytes.trim_ascii();
+    let is_link = text.get(..8)?.eq_ignore_ascii_case(b"magnet:?")
+        && text.len() <= MAX_LINK
+        && !text.iter().any(u8::is_ascii_whitespace);
+    std::str::from_utf8(text).ok().filter(|_| is_link)
+}
+
+/// By its first two bytes, with which no torrent begins: gzip, or zlib as servers send it for `deflate`.
+fn decompressor(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
+    match bytes {
+        [0x1f, 0x8b, ..] => Some(Box::new(GzDecoder::new(bytes))),
+        [0x78, flags, ..] if (0x7800 + u16::from(*flags)).is_multiple_of(31) => {
+            Some(Box::new(ZlibDecoder::new(bytes)))
+        }
+        _ => None,
+    }
+}
+
+fn decompressed(from: Box<dyn Read + '_>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    let read = GzDecoder::new(bytes).take(MAX_INPUT as u64 + 1).read_to_end(&mut out);
-    match read {
+    match from.take(MAX_INPUT as u64 + 1).read_to_end(&mut out) {
         Ok(_) if out.len() > MAX_INPUT => {
             Err(too_large("the torrent, decompressed,", out.len() as u64))
         }
         Ok(_) => Ok(out),
         Err(e) => {
-            let text = "the torrent is compressed with gzip, and damaged";
+            let text = "the torrent is compressed, and damaged";
             Err(Error::new(Kind::InvalidInput, text).because(e))
         }
     }
@@ -143,11 +160,8 @@ fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
 
 /// What `head` begins with once it is decompressed, as far as that can be told; `head` itself where it is not compressed.
 pub(super) fn beginning(head: &[u8]) -> Vec<u8> {
-    if !head.starts_with(GZIP) {
-        return head.to_owned();
-    }
-    let mut out = [0; 64];
-    let (mut from, mut len) = (GzDecoder::new(head), 0);
+    let Some(mut from) = decompressor(head) else { return head.to_owned() };
+    let (mut out, mut len) = ([0; 64], 0);
     // It ends in an error where the head does.
     while let Ok(n @ 1..) = from.read(&mut out[len..]) {
         len += n;
@@ -159,7 +173,10 @@ pub(super) fn beginning(head: &[u8]) -> Vec<u8> {
 mod tests {
     use std::io::Write as _;
 
-    use flate2::{Compression, write::GzEncoder};
+    use flate2::{
+        Compression,
+        write::{GzEncoder, ZlibEncoder},
+    };
 
     use super::*;
 
@@ -172,7 +189,11 @@ mod tests {
     #[test]
     fn a_compressed_torrent_is_the_torrent() {
         let torrent = b"d4:infod4:name1:xee".to_vec();
-        for bytes in [torrent.clone(), gzip(&torrent), [gzip(&torrent), b"junk".to_vec()].concat()]
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(&torrent).unwrap();
+        let zlib = zlib.finish().unwrap();
+        for bytes in
+            [torrent.clone(), zlib, gzip(&torrent), [gzip(&torrent), b"junk".to_vec()].concat()]
         {
             assert_eq!(beginning(&bytes), torrent);
             let Source::Torrent(found) = understood(bytes).unwrap() else { panic!("a torrent") };
@@ -194,6 +215,9 @@ mod tests {
         let link = format!("Magnet:?xt=urn:btih:{}\n", "ab".repeat(20));
         let Source::Magnet(_, magnet) = understood(link.into_bytes()).unwrap() else { panic!() };
         assert_eq!(magnet.v1, Some([0xab; 20]));
+        // Several are a list, and none of them is meant.
+        let list = b"magnet:?xt=urn:btih:ab\nmagnet:?xt=urn:btih:cd".to_vec();
+        assert!(matches!(understood(list), Ok(Source::Torrent(_))));
     }
 
     #[tokio::test]

@@ -17,9 +17,7 @@ use crate::{
     config::{NetworkOptions, Proxy, Secret},
     downloads::{Effort, Resume, checksum, holes::Cut},
     error::{Error, Kind, Result},
-    protocols::{
-        Ask, Digest, FetchOptions, HostKeys, Login, Outgoing, Passwords, netrc, place,
-    },
+    protocols::{Ask, Digest, FetchOptions, HostKeys, Login, Outgoing, Passwords, netrc, place},
     units::{ByteSize, MIB},
 };
 

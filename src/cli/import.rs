@@ -124,7 +124,10 @@ async fn import_each(
 
 /// Names the source that an error is of, where it does not do so itself.
 pub(super) fn of_source(error: Error, source: &str) -> Error {
-    let source = plain(&redact::source(source.trim()));
+    let source = match source {
+        "-" => "standard input".to_owned(),
+        source => plain(&redact::source(source.trim())),
+    };
     if error.report().contains(&source) { error } else { error.within(source) }
 }
 

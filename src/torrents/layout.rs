@@ -322,7 +322,8 @@ fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Re
     if !attr.symlink {
         return Ok(Target::None);
     }
-    let Some(list) = dict.list("symlink path")? else { return Ok(Target::None) };
+    let list = dict.get("symlink path").and_then(Node::as_list);
+    let Some(list) = list else { return Ok(Target::None) };
     let components = strings(list, "symlink path")?;
     let mut at: Vec<String> = match components.first() {
         Some(&b"..") => {

@@ -184,7 +184,7 @@ fn notes(root: Node<'_>, torrent: &[u8]) -> Vec<String> {
 fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     let info = node.as_dict().ok_or_else(|| bad("\"info\" is not a dictionary"))?;
     let v2 = is_v2(info)?;
-    if let Some(flaw) = node.flaw().filter(|_| info.get("meta version").is_some()) {
+    if let Some(flaw) = node.flaw().filter(|_| meta_version(info).is_some()) {
         return Err(flawed(flaw));
     }
     let v1 = !v2 || info.get("files").is_some() || info.get("length").is_some();
@@ -263,8 +263,13 @@ fn raw_name(info: Dict<'_>) -> Option<&[u8]> {
     ["name.utf-8", "name"].iter().find_map(|key| info.get(key).and_then(Node::as_bytes))
 }
 
+/// What is no number above 0 counts as none, as in libtorrent.
+fn meta_version(info: Dict<'_>) -> Option<i64> {
+    info.get("meta version").and_then(Node::as_int).filter(|version| *version > 0)
+}
+
 fn is_v2(info: Dict<'_>) -> Result<bool> {
-    match info.int("meta version")?.unwrap_or(1) {
+    match meta_version(info).unwrap_or(1) {
         1 if info.get("file tree").is_some() => {
             Err(bad("it has a \"file tree\", but no \"meta version\" of 2"))
         }

@@ -389,6 +389,13 @@ fn a_torrent_of_files_without_a_name_is_called_by_its_hash() {
 }
 
 #[test]
+fn a_version_that_is_none_is_that_of_v1() {
+    for version in [I(0), I(-1), s("1"), I(1)] {
+        assert!(parsed(with(&single(), vec![("meta version", version)])).info_hash_v2.is_none());
+    }
+}
+
+#[test]
 fn optional_keys_are_read_leniently() {
     let outside = vec![
         ("info", D(with(&single(), vec![("private", I(1))]))),

@@ -92,6 +92,7 @@ fn files_are_named_as_other_programs_name_them() {
     let odd = one.bae.home().join(OsStr::from_bytes(b"caf\xe9 1.torrent"));
     fs::copy(&one.torrent, &odd).unwrap();
     one.comes_by(&odd);
+    one.comes_by(format!("{}\n", one.torrent.display()));
     one.import("file://elsewhere/x.torrent").expect(2).says("names no file on this machine");
     one.import(one.bae.home().join("no\u{e9}.torrent")).expect(3).says("no\u{e9}.torrent");
     let mut command = one.bae.command(one.bae.import_args("-", &[one.peer.addr()], &GIVE_UP));
@@ -131,15 +132,19 @@ fn what_a_server_hands_out_as_a_torrent_is_one() {
         Some(match request.target.split('?').next().unwrap() {
             "/gz.torrent" => Answer::new(200, gzip.clone()).with("Content-Encoding", "gzip"),
             "/download" => Answer::new(302, "").with("Location", &magnet),
-            "/text.torrent" => Answer::new(200, format!("{magnet}\n")),
+            "/text.torrent" | "/link" => Answer::new(200, format!("{magnet}\n")),
+            "/links" => Answer::new(200, format!("{magnet}\n{magnet}\n")),
             "/junk.torrent" => Answer::new(200, &b"\x1f\x8b\x08junk"[..]),
             _ => Answer::new(404, ""),
         })
     });
-    for path in ["/gz.torrent", "/download?id=1&passkey=secret", "/text.torrent"] {
+    for path in ["/gz.torrent", "/download?id=1&passkey=secret", "/text.torrent", "/link"] {
         one.comes_by(format!("{}{path}", server.url()));
     }
-    one.import(format!("{}/junk.torrent", server.url())).expect(2).says("compressed with gzip");
+    // A list of links is a file like any other.
+    let links = one.import(format!("{}/links", server.url())).expect(0).imported();
+    assert_eq!(links.info_hash, "");
+    one.import(format!("{}/junk.torrent", server.url())).expect(2).says("compressed, and damaged");
     let get = one.bae.run(["get", &format!("{}/download?passkey=secret", server.url())]).expect(1);
     let get = get.says("magnet link").says("bae import");
     assert!(!get.stderr.contains("secret") && !get.stderr.contains("btih"), "{}", get.stderr);

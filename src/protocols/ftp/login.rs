@@ -73,7 +73,9 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Control> {
         return Err(Error::new(Kind::Unsupported, "ftps:// does not go through a proxy")
             .hint("ftpes:// does, where the server knows it"));
     }
-    let stream = dial(&address.host, address.port, proxy, &setup.options.outgoing).await.map_err(|e| e.within(doing()))?;
+    let stream = dial(&address.host, address.port, proxy, &setup.options.outgoing)
+        .await
+        .map_err(|e| e.within(doing()))?;
     Control::plain(stream).map_err(|e| lost(doing(), e))
 }
 

@@ -106,7 +106,8 @@ impl Ways {
 
     /// A proxy is not asked for what would not be connected to without it, as far as the URL itself tells.
     fn refuse_private(&self, uri: &Uri) -> Result<()> {
-        let private = || url::Url::parse(&uri.to_string()).is_ok_and(|url| names_private_host(&url));
+        let private =
+            || url::Url::parse(&uri.to_string()).is_ok_and(|url| names_private_host(&url));
         if !self.options.outgoing.only_public || !private() {
             return Ok(());
         }
