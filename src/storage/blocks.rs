@@ -197,7 +197,7 @@ mod tests {
             portions in prop::collection::vec((1usize..40_000, any::<bool>()), 1..12),
             part in (0usize..1000, 0usize..1000),
         ) {
-            let (mut whole, mut filling) = (Vec::new(), cut(unit).from(units * unit));
+            let (mut whole, mut filling) = (Vec::<u8>::new(), cut(unit).from(units * unit));
             for (n, (len, own)) in portions.into_iter().enumerate() {
                 let bytes: Vec<u8> = (0..len).map(|at| u8::try_from((at * 7 + n) % 251).unwrap()).collect();
                 whole.extend(&bytes);

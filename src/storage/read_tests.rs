@@ -15,8 +15,8 @@ use crate::{
 
 /// What a reader for peers holds bytes against, here: pieces of 256 KiB of what [`Rig::write`] wrote.
 fn checks() -> Checks {
-    let check = |range: Range<u64>, bytes: &[u8]| {
-        let good = bytes.iter().copied().eq(range.clone().map(byte));
+    let check = |range: Range<u64>, parts: &[Bytes]| {
+        let good = parts.iter().flatten().copied().eq(range.clone().map(byte));
         let bad = || Error::new(Kind::Corrupt, format!("the piece at {} is wrong", range.start));
         if good { Ok(()) } else { Err(bad()) }
     };
