@@ -32,7 +32,8 @@ use crate::{
 const WINDOW: u32 = 4 << 20;
 /// The most bytes of headers taken over HTTP/2. Over 1.1 it is one buffer.
 const MAX_HEADERS: u32 = 64 << 10;
-/// The most lines of headers over HTTP/1.1: as many as one buffer has, at 128 bytes each. Each line takes 64 bytes while a head is read.
+/// The most lines of headers over HTTP/1.1: as many as one buffer has, at 128 bytes each. While a head is read each takes
+/// 64 bytes.
 const MAX_LINES: usize = 1024;
 /// How long a connection waits for the next request. Servers that serve one connection at a time serve nobody else
 /// meanwhile, our own next connection neither.
