@@ -143,7 +143,8 @@ impl Login<'_> {
             let reply = self.ask(command, command.as_bytes()).await?;
             let refusal = self.refused(command, reply.clone());
             let implicit = self.address.security == Security::Implicit;
-            if !reply.is_done() && !(implicit && refusal.is_unknown_command()) {
+            let may_be = reply.is_done() || implicit && refusal.is_unknown_command();
+            if !may_be {
                 return Err(refusal.into());
             }
         }
