@@ -76,9 +76,9 @@ impl Wire {
         match self.head(key).await? {
             Some(found) if found == len => Ok(()),
             found => {
-                let found = found.map_or("nothing".to_owned(), |len| format!("{len} bytes"));
                 let text = format!("put object {key} in {}", self.place);
-                let why = format!("it was answered with success, and {found} of {len} are there");
+                let there = found.unwrap_or(0);
+                let why = format!("answered with success, and {there} of {len} bytes are there");
                 Err(Error::new(Kind::InvalidInput, text).because(why).hint(NOT_STORED))
             }
         }
