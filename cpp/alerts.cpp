@@ -64,9 +64,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
         auto& info = add(alerts, AlertKind::TrackerError, a);
         // Not the alert's message: it has the whole URL in it.
         info.text = rust::String::lossy(failed->error.message());
-        if (failed->error.category() == lt::http_category())
-            info.text = std::to_string(failed->error.value()) + " " + failed->error.message();
-        else if (failed->error.category() == lt::bdecode_category())
+        if (failed->error.category() == lt::bdecode_category())
             info.text = "the answer is not a tracker's, as of a web page";
         if (auto const* reason = failed->failure_reason(); *reason != '\0')
             info.text = rust::String::lossy(reason);
@@ -75,6 +73,10 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
             // Of a UDP tracker the words are lost on the way here: Rust asks for them.
             for (char const c : failed->handle.info_hashes().get_best())
                 info.data.push_back(static_cast<std::uint8_t>(c));
+        // Of an HTTP status the words alone would say little.
+        if (failed->error.category() == lt::http_category())
+            info.text = rust::String::lossy(std::to_string(failed->error.value()) + " " +
+                                            std::string(info.text));
         info.url = rust::String::lossy(failed->tracker_url());
     } else if (auto const* reply = lt::alert_cast<lt::tracker_reply_alert>(&a)) {
         auto& info = add(alerts, AlertKind::TrackerReply, a);

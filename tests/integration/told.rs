@@ -36,7 +36,7 @@ fn what_a_tracker_says_is_told() {
     let refusal = "d14:failure reason43:Unregistered torrent: check your passkey ab";
     let cases: [(Answer, &str); 3] = [
         (Answer::new(200, format!("{refusal}e")), "Unregistered torrent: check your passkey"),
-        (Answer::new(403, "<html>no</html>"), "403 Forbidden"),
+        (Answer::new(403, "<html>no</html>"), "403 X"),
         (Answer::new(200, "<html>this domain is for sale</html>"), "not a tracker's"),
     ];
     for (answer, said) in cases {

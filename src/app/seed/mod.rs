@@ -299,8 +299,9 @@ impl<'a> Seeding<'a> {
             let Candidate { row, goal, past, bytes } = &self.imports[index];
             let said = self.said.get(&row.id).copied().unwrap_or_default();
             let goal = self.options.asked.or(said).or(*goal);
-            let mut so_far = *past;
-            so_far += live.pending(stopped);
+            // Bytes count when they are in the books: by then what was handed over has gone out.
+            let seconds = past.seconds + live.pending(stopped).seconds;
+            let so_far = Traffic { seconds, ..*past };
             reached(&goal, *bytes, &so_far).map(|why| (index, why))
         };
         let done: Vec<_> = self.live.iter().filter_map(done).collect();
