@@ -41,7 +41,7 @@ const OLD: usize = 2;
 /// Over how long it is seen how fast a peer asks.
 const PACE: Duration = Duration::from_millis(500);
 /// What comes next waits so long for peers that are about to lose what they were led to, if they are half as fast.
-const HOLD: Duration = Duration::from_millis(300);
+const HOLD: Duration = Duration::from_secs(1);
 /// The part of memory that is next to go: one window of so many.
 const NEXT: usize = 8;
 /// Windows that are fetched together, unless the peer waits for the first.
