@@ -53,7 +53,7 @@ const SENDS: usize = 8;
 const CROWDED: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(5);
 /// The most that a read waits for peers who are behind, and how often it looks whether it still must.
-const HELD: Duration = Duration::from_millis(500);
+const HELD: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Disk {
@@ -433,6 +433,7 @@ async fn turn(torrent: &TorrentDisk, content: &Content, piece: u32) {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    torrent.guide().lock().iter_mut().for_each(|guide| guide.fetches(piece));
 }
 
 fn patience(content: &Content, range: &Range<u64>) -> Duration {

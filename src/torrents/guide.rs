@@ -41,7 +41,7 @@ const OLD: usize = 2;
 /// Over how long it is seen how fast a peer asks.
 const PACE: Duration = Duration::from_millis(500);
 /// What comes next waits so long for peers that are about to lose what they were led to, if they are half as fast.
-const HOLD: Duration = Duration::from_millis(300);
+const HOLD: Duration = Duration::from_millis(500);
 /// The part of memory that is next to go: one window of so many.
 const NEXT: usize = 8;
 /// Windows that are fetched together, unless the peer waits for the first.
@@ -262,6 +262,16 @@ impl Guide {
             windows.push(next);
         }
         self.runs(&windows)
+    }
+
+    /// The piece is fetched all the same: who waited for it waits no longer.
+    pub(super) fn fetches(&mut self, piece: u32) {
+        let window = piece / self.per_window;
+        if let Some(n) = self.pending.iter().position(|pending| *pending == window) {
+            self.pending.remove(n);
+            self.recent.push_back(window);
+            self.forget_oldest();
+        }
     }
 
     /// Whether what memory would let go of next is what somebody is led to who is nearly as fast as the fastest.
@@ -661,7 +671,9 @@ mod tests {
             leecher.told(advice.pieces);
         }
 
+        /// Nobody waits here.
         fn reads(&mut self, piece: u32) {
+            self.guide.fetches(piece);
             match self.memory.iter().position(|p| *p == piece) {
                 Some(n) => drop(self.memory.remove(n)),
                 None => self.fetched.push(piece),
@@ -900,9 +912,9 @@ mod tests {
         let mut leechers: Vec<_> = (1..=8).map(pace).collect();
         seed.serve(&mut leechers);
         // One scan after the other, each as fast as the fastest that is left: 1 + 1/2 + … + 1/8 times, where each by
-        // itself would be eight times.
+        // itself would be eight times. Some more here, where nobody waits for those behind.
         let fetched = seed.fetched.len();
-        assert!(fetched <= WINDOWS as usize * 28 / 10, "{fetched} for {WINDOWS}");
+        assert!(fetched <= WINDOWS as usize * 31 / 10, "{fetched} for {WINDOWS}");
     }
 
     #[test]
