@@ -10,7 +10,7 @@ use super::{
 use crate::{
     app::{Access, AttachReport, AttachedImport, SkippedImport},
     error::Kind,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), F
         let was = import.was.as_ref().map(|was| format!(" (was {was})")).unwrap_or_default();
         let lost = match import.missing {
             0 => String::new(),
-            n => format!(", {n} objects are missing ({})", ByteSize(import.lost)),
+            n => format!(", {} missing ({})", counted(n, "object"), ByteSize(import.lost)),
         };
         context.out.line(format_args!(
             "{}{was} {}: {}, {} stored{lost}",
@@ -105,5 +105,5 @@ fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), F
         );
     }
     let what = if dry_run { "would attach" } else { "attached" };
-    context.out.done(format_args!("{what} {} imports", report.attached.len()))
+    context.out.done(format_args!("{what} {}", counted(report.attached.len(), "import")))
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::ProgressFn,
     events::{Event, Fetching, Imported, Progress, Started},
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 /// Shows events.
@@ -96,9 +96,9 @@ impl Reporter {
         if self.out.is_verbose() {
             let Started { id, name, bytes, stored, files, .. } = started;
             let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
-            let name = plain(name);
+            let (name, files) = (plain(name), counted(*files, "file"));
             self.out.note(format_args!(
-                "importing {id} {name}: {bytes} in {files} files, {stored} stored already"
+                "importing {id} {name}: {bytes} in {files}, {stored} stored already"
             ));
             if !started.listening.is_empty() {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));

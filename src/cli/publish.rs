@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::{Access, PublishSummary},
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -35,14 +35,15 @@ pub(super) async fn publish(context: Context, args: PublishArgs) -> Result<(), F
     let PublishSummary { done, already, incomplete } = summary;
     if incomplete > 0 {
         context.out.note(format_args!(
-            "{incomplete} files are not wholly stored yet; import them again to fetch the rest"
+            "{} not wholly stored yet; import again to fetch the rest",
+            counted(incomplete, "file")
         ));
     }
     let before = if already > 0 { format!(", {already} were before") } else { String::new() };
     let (bytes, sent) = (ByteSize(done.bytes), ByteSize(done.sent));
     context.out.done(format_args!(
-        "published {} files, {bytes}, {sent} of it sent again{before}",
-        done.files
+        "published {}, {bytes}, {sent} of it sent again{before}",
+        counted(done.files, "file")
     ))
 }
 

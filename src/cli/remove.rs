@@ -12,7 +12,7 @@ use crate::{
     app::{Access, App, GcOrder, GcReport, RemoveSummary},
     error::Error,
     storage::sweep::Failures,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -64,7 +64,8 @@ async fn remove_one(
         return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
     }
     let RemoveSummary { objects, bytes } = summary;
-    context.out.done(format_args!("removed {id} {name}: {objects} objects, {}", ByteSize(bytes)))
+    let objects = counted(objects, "object");
+    context.out.done(format_args!("removed {id} {name}: {objects}, {}", ByteSize(bytes)))
 }
 
 pub(super) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
@@ -93,21 +94,24 @@ fn show(context: &Context, report: &GcReport) -> Result<(), Failure> {
     let GcReport { objects, bytes, removed, uploads, failed, held_back, unclaimed } = *report;
     if held_back > 0 {
         context.out.note(format_args!(
-            "{held_back} objects are left of a catalog that was attached; `bae gc --yes` removes them"
+            "{} left of a catalog that was attached; `bae gc --yes` removes them",
+            counted(held_back, "object")
         ));
     }
     if unclaimed > 0 {
         context.out.note(format_args!(
-            "{unclaimed} imports with a manifest are not in the catalog and left alone; `bae attach` takes them in"
+            "{} with a manifest, not in the catalog, left alone; `bae attach` takes them in",
+            counted(unclaimed, "import")
         ));
     }
     let what = if removed { "removed" } else { "found" };
-    let mut text = format!("{what} {objects} objects that no import names, {}", ByteSize(bytes));
+    let objects = counted(objects, "object");
+    let mut text = format!("{what} {objects} that no import names, {}", ByteSize(bytes));
     if uploads > 0 {
-        text += &format!(", and {uploads} unfinished uploads");
+        text += &format!(", and {}", counted(uploads, "unfinished upload"));
     }
     if failed > 0 {
-        text += &format!("; {failed} failures");
+        text += &format!("; {}", counted(failed, "failure"));
     }
     context.out.done(text)
 }
@@ -126,7 +130,8 @@ async fn collect_if_wanted(context: &Context, app: &App) -> Result<(GcReport, Fa
     let GcReport { objects, bytes, uploads, .. } = found;
     let uploads = if uploads == 0 { "" } else { ", and unfinished uploads" };
     let bytes = ByteSize(bytes);
-    let question = format!("remove {objects} objects that no import names, {bytes}{uploads}?");
+    let objects = counted(objects, "object");
+    let question = format!("remove {objects} that no import names, {bytes}{uploads}?");
     if !confirmed(context, &question).await? {
         return Ok((found, failures));
     }

@@ -9,12 +9,15 @@ use super::{
 use crate::{
     app::{Access, App, FileInfo, ImportInfo, ImportSummary, Read, Seeded},
     calendar::Utc,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 pub(super) async fn ls(context: Context) -> Result<(), Failure> {
     let list = async |app: &App| Ok(context.unless_cancelled(app.list()).await?);
-    let imports = context.with_app(Access::Read, list).await?;
+    let imports = match App::is_new(&context.config)? {
+        true => Vec::new(),
+        false => context.with_app(Access::Read, list).await?,
+    };
     if context.out.is_json() {
         return imports.iter().try_for_each(|import| context.out.json(import));
     }
@@ -72,8 +75,8 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("id", import.id.clone()),
         ("name", plain(&import.name)),
         ("state", state(import)),
-        ("size", format!("{} ({} bytes)", ByteSize(import.bytes), import.bytes)),
-        ("stored", format!("{} in {} objects", ByteSize(import.stored), info.objects)),
+        ("size", format!("{} ({})", ByteSize(import.bytes), counted(import.bytes, "byte"))),
+        ("stored", stored(import.stored, info.objects)),
         ("packed", format!("{} ({:.1} %)", ByteSize(info.packed), info.packed_share * 100.0)),
         ("storage", plain(&import.storage)),
         ("layout", info.layout.to_owned()),
@@ -113,6 +116,13 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     lines
 }
 
+fn stored(bytes: u64, objects: usize) -> String {
+    match objects {
+        0 => "nothing".to_owned(),
+        _ => format!("{} in {}", ByteSize(bytes), counted(objects, "object")),
+    }
+}
+
 /// `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`; `None` before
 /// anybody got anything.
 fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
@@ -123,10 +133,10 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     let ratio = seeded.served as f64 / bytes.max(1) as f64;
     let Seeded { gets, seconds, .. } = *seeded;
     let [served, fetched, kept] = [seeded.served, seeded.fetched, seeded.kept].map(ByteSize);
-    let time = short_time(seconds);
+    let (time, gets) = (short_time(seconds), counted(gets, "get"));
     let money = seeded.dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     Some(format!(
-        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} gets from storage, {kept} from the cache{money}"
+        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} from storage, {kept} from the cache{money}"
     ))
 }
 
@@ -134,7 +144,8 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
 fn read(read: &Read) -> Option<String> {
     let Read { gets, fetched, dollars } = *read;
     let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
-    (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
+    let count = counted(gets, "get");
+    (gets > 0).then(|| format!("{} in {count} from storage{money}", ByteSize(fetched)))
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub mod manifest;
 pub mod matching;
 mod pace;
 mod pending;
+pub mod place_names;
 pub mod presence;
 pub mod pressure;
 pub mod publish;
@@ -57,6 +58,8 @@ pub mod writer;
 mod crash;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod one_case;
 #[cfg(test)]
 mod publish_tests;
 #[cfg(test)]
