@@ -20,7 +20,7 @@ pub(super) struct DataLock {
 impl DataLock {
     pub(super) fn take(data_dir: &Path) -> Result<Self> {
         let place = |e| located(Error::io(format!("data folder {}", data_dir.display()), e));
-        folders::make(data_dir).map_err(|e| located(e.within("data folder")))?;
+        folders::make("data folder", data_dir).map_err(located)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -119,7 +119,7 @@ impl Catalog {
     /// # Errors
     /// `Unsupported` when a newer bae made it; `Corrupt` or an I/O kind when it cannot be used.
     pub fn open(dir: &Path) -> Result<Self> {
-        folders::make(dir).map_err(|e| e.within("data folder"))?;
+        folders::make("data folder", dir)?;
         let path = dir.join("catalog.db");
         let mut writing = connect(&path, true)?;
         keep_private(&path)?;
@@ -135,7 +135,7 @@ impl Catalog {
     /// When it cannot be looked at, or is no folder.
     pub fn is_in(dir: &Path) -> Result<bool> {
         let path = dir.join("catalog.db");
-        folders::is_there(dir).map_err(|e| e.within("data folder"))?;
+        folders::is_there("data folder", dir)?;
         path.try_exists().map_err(|e| Error::io(format!("catalog {}", path.display()), e))
     }
 

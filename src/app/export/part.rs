@@ -25,7 +25,7 @@ pub(super) struct Part {
 impl Part {
     pub(super) fn create(target: &Path) -> Result<Self> {
         let dir = target.parent().unwrap_or(Path::new("."));
-        folders::make(dir)?;
+        folders::make("folder", dir)?;
         // A short name of its own: the file's may have the longest length there is.
         let path = dir.join(format!(".bae-{}.part", std::process::id()));
         let file = File::create(&path).map_err(|e| trouble(&path, e))?;

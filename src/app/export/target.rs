@@ -31,7 +31,7 @@ pub(super) enum Was {
 impl Target {
     /// Makes the folder, and tries those names of `files` that may be trouble in it.
     pub(super) async fn open(dir: &Path, files: &[FileRow]) -> Result<Self> {
-        folders::make(dir)?;
+        folders::make("folder", dir)?;
         let renamed = try_in(dir, files).await?;
         Ok(Self { dir: dir.to_owned(), renamed })
     }
@@ -83,7 +83,7 @@ async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
         return Ok(Renamed::default());
     }
     let trial = dir.join(format!(".bae-{}.names", std::process::id()));
-    folders::make(&trial)?;
+    folders::make("folder", &trial)?;
     let tried = match LocalBackend::open(&trial) {
         Ok(place) => try_names(&place, "", files, Default::default).await,
         Err(e) => Err(e),
@@ -96,7 +96,7 @@ async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
 /// Puts a link at `path`, in the place of what is there.
 pub(super) fn make_link(to: &Path, path: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {
-        folders::make(dir)?;
+        folders::make("folder", dir)?;
     }
     let make = || {
         match fs::remove_file(path) {

@@ -59,8 +59,8 @@ impl Drop for TempFile {
 impl Files {
     pub(super) fn open(root: PathBuf) -> Result<Self> {
         let tmp = root.join(".tmp");
-        let was_there = folders::is_there(&root)?;
-        let had_temporary = was_there && folders::is_there(&tmp)?;
+        let was_there = folders::is_there("storage folder", &root)?;
+        let had_temporary = was_there && folders::is_there("storage folder", &tmp)?;
         remove_stale(&tmp);
         Ok(Self {
             root,

@@ -54,7 +54,8 @@ impl LocalBackend {
     /// # Errors
     /// When it cannot be made or written.
     pub fn make_folder(root: &Path) -> Result<()> {
-        folders::make(&root.join(".tmp"))
+        folders::make("storage folder", root)?;
+        folders::make("storage folder", &root.join(".tmp"))
     }
 
     /// What every folder can do.

@@ -23,7 +23,7 @@ if "--pad" in options:
 if "--links" in options:
     flags |= lt.create_torrent.symlinks
 files = lt.file_storage()
-lt.add_files(files, source, flags)
+lt.add_files(files, source, flags=flags)
 torrent = lt.create_torrent(files, int(piece_size), flags=flags)
 torrent.set_priv("--private" in options)
 lt.set_piece_hashes(torrent, os.path.dirname(os.path.abspath(source)))
