@@ -128,9 +128,10 @@ const SECRETIVE: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "warn,bae=info",
-        (_, 2) => "warn,bae=debug",
+        // What is wrong with keys is told by whoever wanted them; this crate says it in hundreds of letters before.
+        (_, 0) => "warn,aws_config=error",
+        (_, 1) => "warn,aws_config=error,bae=info",
+        (_, 2) => "warn,aws_config=error,bae=debug",
         _ => "warn,bae=trace",
     }
 }

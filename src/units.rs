@@ -8,6 +8,15 @@ pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 
+/// `1 file`, `2 files`: for nouns that take an s.
+#[must_use]
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    match count.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
+}
+
 /// A number of bytes, parsed from and shown as `16MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
@@ -60,13 +69,6 @@ impl fmt::Display for ByteSize {
             Some((unit, name)) => write!(f, "{:.1} {name}", self.0 as f64 / unit as f64),
         }
     }
-}
-
-/// `1 file`, `2 files`.
-#[must_use]
-pub fn counted(n: impl TryInto<u64>, noun: &str) -> String {
-    let n = n.try_into().unwrap_or(u64::MAX);
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Parses a time: `90`, `90s`, `5m`, `2h`, `7d`, `250ms`.
@@ -128,6 +130,12 @@ pub fn parse_range(s: &str, len: u64) -> Result<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_a_thing_has_no_s() {
+        let counts = [0usize, 1, 2].map(|n| counted(n, "file"));
+        assert_eq!(counts, ["0 files", "1 file", "2 files"]);
+    }
     use proptest::prelude::*;
 
     #[test]

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::content::is_playable;
 use crate::{
     app::{StreamedFile, StreamedImport},
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 /// What a part of a path may have as it is.
@@ -47,8 +47,7 @@ pub(super) fn imports(imports: &[(&str, &str, usize)], links: &Links) -> String 
     let mut rows = String::new();
     for (id, name, files) in imports {
         let (link, name) = (escaped(&links.to_import(id)), escaped(name));
-        let plural = if *files == 1 { "" } else { "s" };
-        row(&mut rows, &link, &name, &format!("{files} file{plural}"));
+        row(&mut rows, &link, &name, &counted(*files, "file"));
     }
     page("bae", "", &rows)
 }

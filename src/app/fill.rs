@@ -8,7 +8,7 @@ use std::{
 use tracing::Instrument as _;
 
 use super::{
-    FLUSH,
+    FLUSH, SESSION_END,
     import::{Filled, Job, Opened},
     plan::{bytes_wanted, files_wanted},
     publish::{Files, SharedSink, publish},
@@ -70,11 +70,11 @@ impl Job<'_> {
             }
         };
         if let Err(e) = filled.instrument(span).await {
-            let error = leave_off(&download, &writer, e).await;
-            if let Some(publishing) = publishing {
-                publishing.stop().await;
-            }
-            self.app.leave_manifest_at_stop(&opened.row, &self.place).await;
+            // Peers are not asked for more, trackers hear of the end while storage takes what is verified.
+            let (error, ()) = tokio::join!(
+                self.leave_off(opened.import(), &writer, publishing, e),
+                torrents.stop(SESSION_END)
+            );
             return Err(error);
         }
         self.complete_metainfo(&opened, &download).await?;
@@ -171,6 +171,24 @@ impl Job<'_> {
         }
     }
 
+    /// Stops before the end: nothing verified is lost that storage still takes in time.
+    pub(super) async fn leave_off(
+        &self,
+        opened: Filled<'_>,
+        writer: &ImportWriter,
+        publishing: Option<Arc<Publishing>>,
+        error: Error,
+    ) -> Error {
+        let refused = writer.is_refused() || publishing.as_ref().is_some_and(|p| p.is_refused());
+        let error = stopped(writer, opened.wanted, error).await;
+        if let Some(publishing) = publishing {
+            publishing.stop().await;
+        }
+        let refused = refused || self.place.backend.refuses();
+        self.app.leave_manifest_at_stop(opened.row, &self.place, refused).await;
+        error
+    }
+
     /// Records the end and tells it, with the bytes fetched and those thrown away again.
     pub(super) async fn finish(
         &self,
@@ -205,18 +223,16 @@ fn start(opened: &Opened) -> Start {
     }
 }
 
-/// Stops before the end: nothing verified is lost that storage still takes in time.
-async fn leave_off(download: &Download, writer: &ImportWriter, error: Error) -> Error {
-    // The session may have ended by itself.
-    let _ = download.torrent().pause();
-    stopped(writer, download.wanted(), error).await
-}
-
 /// Stops a writer before the end, and says how far it is.
-pub(super) async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
+async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
+    let waiting = writer.waiting();
+    if waiting > 0 && !writer.is_refused() {
+        let (waiting, limit) = (ByteSize(waiting), FLUSH.as_secs());
+        tracing::warn!("waiting up to {limit} s for storage to take {waiting}");
+    }
     let left = writer.stop(FLUSH).await;
     if left > 0 {
-        tracing::warn!("storage did not take {} in time; they are fetched again", ByteSize(left));
+        tracing::warn!("{} are not stored and will be fetched again", ByteSize(left));
     }
     let stored = writer.store().stored_bytes(wanted);
     let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));

@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::{
-    fill::stopped,
     import::Job,
     import_url::OpenedFiles,
     publish::{Files, SharedSink, publish, told},
@@ -52,7 +51,7 @@ impl Job<'_> {
         };
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
         self.told_start(&opened);
-        let (sink, mut lost) = told(&self.events, &opened.row);
+        let (sink, mut ends) = told(&self.events, &opened.row, self.request.timeout);
         let sink: SharedSink = sink;
         let direct = files.as_ref().map(Files::direct);
         let publishing = files.map(|files| publish(files, &sink));
@@ -65,12 +64,17 @@ impl Job<'_> {
             let fetched = loop {
                 tokio::select! {
                     done = &mut filled => break done?,
-                    Some(error) = lost.recv() => return Err(error),
                     _ = tick.tick() => self.tell(&opened, &filling, "fetching"),
                 }
             };
             self.all_durable(&opened, &writer, publishing.as_ref(), &filling).await?;
             Ok(fetched)
+        };
+        let filled = async {
+            tokio::select! {
+                filled = filled => filled,
+                error = ends.heard() => Err(error),
+            }
         };
         let filled = filled.instrument(span).await;
         let received = filling.received();
@@ -82,14 +86,7 @@ impl Job<'_> {
                 }
                 Ok((opened, received))
             }
-            Err(error) => {
-                let error = stopped(&writer, &opened.wanted, error).await;
-                if let Some(publishing) = publishing {
-                    publishing.stop().await;
-                }
-                self.app.leave_manifest_at_stop(&opened.row, &self.place).await;
-                Err(error)
-            }
+            Err(error) => Err(self.leave_off(opened.import(), &writer, publishing, error).await),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long a stop waits for the manifest: it is one small object, and the import is whole without it.
-const AT_STOP: Duration = Duration::from_secs(10);
+pub(super) const AT_STOP: Duration = Duration::from_secs(2);
 
 impl App {
     /// Leaves a manifest of the import as it is now, unless the one there says the same. That it cannot be written
@@ -25,8 +25,17 @@ impl App {
         }
     }
 
-    /// As [`App::leave_manifest`], but not for longer than a stop may take.
-    pub(super) async fn leave_manifest_at_stop(&self, row: &ImportRow, place: &Place) {
+    /// As [`App::leave_manifest`], but not for longer than a stop may take, and not in a storage that has just refused.
+    pub(super) async fn leave_manifest_at_stop(
+        &self,
+        row: &ImportRow,
+        place: &Place,
+        refused: bool,
+    ) {
+        if refused {
+            tracing::info!("import {}: no manifest is written: storage refuses", row.id);
+            return;
+        }
         if tokio::time::timeout(AT_STOP, self.leave_manifest(row, place)).await.is_err() {
             let e = Error::new(Kind::Unavailable, "storage did not take it in time");
             tracing::warn!("import {}: its manifest is not up to date: {}", row.id, e.report());

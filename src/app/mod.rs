@@ -80,8 +80,9 @@ pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 /// How long the torrent session may take to end: trackers hear of it within five seconds.
 const SESSION_END: Duration = Duration::from_secs(8);
-/// How long a stop waits for storage to take what is verified already.
-const FLUSH: Duration = Duration::from_secs(20);
+/// How long a stop waits for storage to take what is verified already. With [`manifest::AT_STOP`] less than the 10 s
+/// after which supervisors kill.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// One budget: seven eighths for bytes on their way in, one eighth for what is read again. While nothing comes in, half of
 /// it is for what is read: the allocator needs some room to move, and blocks on their way to peers have their own.

@@ -1,6 +1,9 @@
 //! `publish`, and what `import --layout files` has of it: files of an import made objects under the torrent's own names.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -17,12 +20,16 @@ use crate::{
     catalog::{FileRow, ImportRow, ImportState, LayoutKind},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
-    storage::{DirectFiles, ImportStore, Published, Publisher, Publishing, WriterEvent},
+    storage::{
+        DirectFiles, ImportStore, PauseClock, Published, Publisher, Publishing, WriterEvent,
+    },
     torrents::metainfo::File,
 };
 
 /// The longest first wait after a failure, as for uploads.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the length of a pause is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// Files published at once by a command of its own: small ones are mostly waiting for answers.
 const AT_ONCE: usize = 4;
 
@@ -66,11 +73,11 @@ impl Job<'_> {
         let Some(files) = self.publisher(opened).await? else { return Ok(()) };
         let _importing = self.app.importing();
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
-        let (sink, mut lost) = told(&self.events, opened.row);
+        let (sink, mut ends) = told(&self.events, opened.row, self.request.timeout);
         let publishing = publish(files, &sink);
         let done = tokio::select! {
             done = publishing.finished() => done.map(drop),
-            Some(error) = lost.recv() => Err(error),
+            error = ends.heard() => Err(error),
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
         };
         publishing.stop().await;
@@ -78,21 +85,53 @@ impl Job<'_> {
     }
 }
 
-/// What publishing says, as events of the import, and what ends it.
+/// What ends an import while its writer and its publishing are at work.
+pub(super) struct Ends {
+    failed: mpsc::UnboundedReceiver<Error>,
+    pause: Arc<Mutex<PauseClock>>,
+}
+
+impl Ends {
+    /// The error that ends it: what cannot be stored, or a pause that is too long. Pending while there is none.
+    pub(super) async fn heard(&mut self) -> Error {
+        let mut tick = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                Some(error) = self.failed.recv() => return error,
+                _ = tick.tick() => {
+                    if let Err(e) = self.pause.lock().check(Instant::now()) {
+                        return e;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What writing and publishing say, as events of the import, and what ends it.
 pub(super) fn told(
     events: &EventSink,
     row: &ImportRow,
-) -> (SharedSink, mpsc::UnboundedReceiver<Error>) {
+    timeout: Option<Duration>,
+) -> (SharedSink, Ends) {
     let (events, id) = (events.clone(), row.id.to_string());
-    let (tx, lost) = mpsc::unbounded_channel();
+    let (tx, failed) = mpsc::unbounded_channel();
+    let pause = Arc::new(Mutex::new(PauseClock::new(timeout)));
+    let ends = Ends { failed, pause: Arc::clone(&pause) };
     let sink: SharedSink = Arc::new(move |event| match event {
         // Nobody hears it who has not stopped.
-        WriterEvent::Lost(error) => drop(tx.send(error)),
-        WriterEvent::Paused(error) => events.paused(&id, &error),
-        WriterEvent::Resumed => events.send(Event::Resumed { id: id.clone() }),
-        WriterEvent::Durable(_) => {}
+        WriterEvent::Lost(error) | WriterEvent::Failed(error) => drop(tx.send(error)),
+        WriterEvent::Paused(error) => {
+            events.paused(&id, &error);
+            pause.lock().paused(error, Instant::now());
+        }
+        WriterEvent::Resumed => {
+            pause.lock().resumed();
+            events.send(Event::Resumed { id: id.clone() });
+        }
+        WriterEvent::Durable(_) => pause.lock().stored(Instant::now()),
     });
-    (sink, lost)
+    (sink, ends)
 }
 
 /// The wanted files that can be objects: links have no bytes and no form that every place keeps.

@@ -11,6 +11,7 @@ mod body;
 pub mod conformance;
 pub mod drive;
 pub mod faulty;
+mod header;
 pub mod hedged;
 mod key;
 pub mod local;
@@ -23,6 +24,7 @@ pub mod retry;
 mod rng;
 pub mod s3;
 pub mod throttled;
+mod unfit;
 mod whole;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
@@ -196,6 +198,12 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
 
     /// Whether bytes leave this machine on the way there (promise 1 hangs on it).
     fn is_remote(&self) -> bool;
+
+    /// Whether a call that was refused or got no answer waits now to be tried again. Only a wrapper that tries again
+    /// knows that.
+    fn refuses(&self) -> bool {
+        false
+    }
 }
 
 /// A shared backend is a backend, so that wrappers can go around one that others hold too.
@@ -255,5 +263,9 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
 
     fn is_remote(&self) -> bool {
         (**self).is_remote()
+    }
+
+    fn refuses(&self) -> bool {
+        (**self).refuses()
     }
 }

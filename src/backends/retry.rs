@@ -1,9 +1,18 @@
 //! Trying again what may pass by itself, with waits that spread out.
 
-use std::{future::Future, ops::Range, time::Duration};
+use std::{
+    future::Future,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
@@ -80,12 +89,54 @@ impl Default for RetryPolicy {
 
 /// A trouble that lasts longer than this is told to the user.
 const UNTOLD: Duration = Duration::from_secs(5);
+/// How long after it was told it may be told again.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// The calls of one place that failed and are being tried again.
+#[derive(Debug, Default)]
+struct Failing {
+    calls: AtomicUsize,
+    /// When the user was last told of one, until a call succeeds.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Failing {
+    /// Whether the user is to be told of a call that fails: once, however many fail together.
+    fn is_news(&self, now: Instant) -> bool {
+        let mut told = self.told.lock();
+        let news = told.is_none();
+        told.get_or_insert(now);
+        news
+    }
+
+    fn succeeded(&self, now: Instant) {
+        let mut told = self.told.lock();
+        *told = told.filter(|at| now < *at + TOLD);
+    }
+}
+
+/// One call among those that are failing, for as long as it is tried again.
+struct Counted<'a>(&'a Failing);
+
+impl<'a> Counted<'a> {
+    fn new(failing: &'a Failing) -> Self {
+        failing.calls.fetch_add(1, Ordering::Relaxed);
+        Self(failing)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Repeats the calls into `B` that fail with a retryable kind.
 #[derive(Debug)]
 pub struct Retrying<B> {
     inner: B,
     policy: RetryPolicy,
+    failing: Arc<Failing>,
 }
 
 impl<B> Retrying<B> {
@@ -96,7 +147,16 @@ impl<B> Retrying<B> {
 
     #[must_use]
     pub fn with_policy(inner: B, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
+        Self { inner, policy, failing: Arc::default() }
+    }
+
+    /// A call that sends `len` bytes of payload.
+    fn sending<'a>(&'a self, what: &'static str, thing: &'a str, len: u64) -> Patience<'a> {
+        Patience::sending(self.policy, &self.failing, what, thing, len)
+    }
+
+    fn asking<'a>(&'a self, what: &'static str, thing: &'a str) -> Patience<'a> {
+        Patience::asking(self.policy, &self.failing, what, thing)
     }
 }
 
@@ -105,24 +165,37 @@ struct Patience<'a> {
     what: &'static str,
     thing: &'a str,
     policy: RetryPolicy,
+    failing: &'a Failing,
     budget: Duration,
     resends: u32,
     /// Whether a forgotten upload session is begun again by the same call.
     begins_anew: bool,
+    /// Whether the user is told of a trouble: the writer tells of those with payload, as a pause.
+    tells: bool,
 }
 
-impl RetryPolicy {
-    /// A call that sends `len` bytes of payload.
-    fn sending<'a>(self, what: &'static str, thing: &'a str, len: u64) -> Patience<'a> {
+impl<'a> Patience<'a> {
+    fn sending(
+        policy: RetryPolicy,
+        failing: &'a Failing,
+        what: &'static str,
+        thing: &'a str,
+        len: u64,
+    ) -> Self {
         // Nothing is sent twice when there is nothing to send.
-        let resends = if len == 0 { u32::MAX } else { self.resends };
-        let budget = self.send_budget;
-        Patience { what, thing, policy: self, budget, resends, begins_anew: true }
+        let resends = if len == 0 { u32::MAX } else { policy.resends };
+        let asking = Self::asking(policy, failing, what, thing);
+        Self { budget: policy.send_budget, resends, tells: false, ..asking }
     }
 
-    fn asking<'a>(self, what: &'static str, thing: &'a str) -> Patience<'a> {
-        let (budget, resends) = (self.budget, u32::MAX);
-        Patience { what, thing, policy: self, budget, resends, begins_anew: true }
+    fn asking(
+        policy: RetryPolicy,
+        failing: &'a Failing,
+        what: &'static str,
+        thing: &'a str,
+    ) -> Self {
+        let (budget, resends) = (policy.budget, u32::MAX);
+        Self { what, thing, policy, failing, budget, resends, begins_anew: true, tells: true }
     }
 }
 
@@ -141,11 +214,14 @@ impl Patience<'_> {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut deadline = None;
+        let (mut deadline, mut counted) = (None, None);
         let mut backoff = Backoff::new(self.policy.base, self.policy.cap);
         loop {
             let error = match call().await {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    self.failing.succeeded(Instant::now());
+                    return Ok(done);
+                }
                 Err(e) => e,
             };
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.budget);
@@ -156,13 +232,15 @@ impl Patience<'_> {
                 return Err(error);
             }
             self.resends -= 1;
+            counted.get_or_insert_with(|| Counted::new(self.failing));
             let Self { what, thing, .. } = &self;
             let text = format!("{what} {thing} will be tried again in {wait:.1?}");
             // What passes within seconds is no news: some places refuse a call now and then every day.
-            if self.budget - left < UNTOLD {
-                tracing::info!("{text}: {}", error.report());
-            } else {
+            let lasts = self.budget - left >= UNTOLD;
+            if lasts && self.tells && self.failing.is_news(Instant::now()) {
                 tracing::warn!("{text}: {}", error.report());
+            } else {
+                tracing::info!("{text}: {}", error.report());
             }
             tokio::time::sleep(wait).await;
         }
@@ -172,52 +250,53 @@ impl Patience<'_> {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Retrying<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        let patience = self.policy.sending("put", key.as_str(), payload.len());
+        let patience = self.sending("put", key.as_str(), payload.len());
         patience.repeat(|| self.inner.put(key, payload.clone())).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.policy.asking("get", key.as_str()).repeat(|| self.inner.get(key, range.clone())).await
+        self.asking("get", key.as_str()).repeat(|| self.inner.get(key, range.clone())).await
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        let patience = self.policy.asking("get", key.as_str());
+        let patience = self.asking("get", key.as_str());
         patience.repeat(|| self.inner.open(key, range.clone())).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.policy.asking("head", key.as_str()).repeat(|| self.inner.head(key)).await
+        self.asking("head", key.as_str()).repeat(|| self.inner.head(key)).await
     }
 
     async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.policy.asking("head", key.as_str()).repeat(|| self.inner.stamp(key)).await
+        self.asking("head", key.as_str()).repeat(|| self.inner.stamp(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.policy.asking("delete", key.as_str()).repeat(|| self.inner.delete(key)).await
+        self.asking("delete", key.as_str()).repeat(|| self.inner.delete(key)).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.policy.asking("list", prefix).repeat(|| self.inner.list(prefix, page)).await
+        self.asking("list", prefix).repeat(|| self.inner.list(prefix, page)).await
     }
 
     async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let patience = self.policy.asking("begin", key.as_str());
+        let patience = self.asking("begin", key.as_str());
         let inner = patience.repeat(|| self.inner.begin(key, shape)).await?;
-        Ok(Box::new(RetryingUpload { inner, key: key.clone(), policy: self.policy }))
+        let failing = Arc::clone(&self.failing);
+        Ok(Box::new(RetryingUpload { inner, key: key.clone(), policy: self.policy, failing }))
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.policy.asking("list uploads", prefix).repeat(|| self.inner.unfinished(prefix)).await
+        self.asking("list uploads", prefix).repeat(|| self.inner.unfinished(prefix)).await
     }
 
     async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        let patience = self.policy.asking("abort", upload.key.as_str());
+        let patience = self.asking("abort", upload.key.as_str());
         patience.repeat(|| self.inner.abort(upload)).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
-        self.policy.asking("link", key.as_str()).repeat(|| self.inner.url(key, expiry)).await
+        self.asking("link", key.as_str()).repeat(|| self.inner.url(key, expiry)).await
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -225,11 +304,15 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
     }
 
     async fn free_room(&self) -> Result<Option<u64>> {
-        self.policy.asking("ask", "free room").repeat(|| self.inner.free_room()).await
+        self.asking("ask", "free room").repeat(|| self.inner.free_room()).await
     }
 
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
+    }
+
+    fn refuses(&self) -> bool {
+        self.failing.calls.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -239,11 +322,12 @@ struct RetryingUpload {
     inner: Box<dyn Upload>,
     key: Key,
     policy: RetryPolicy,
+    failing: Arc<Failing>,
 }
 
 impl RetryingUpload {
     fn asking(&self, what: &'static str) -> Patience<'_> {
-        self.policy.asking(what, self.key.as_str()).within_upload()
+        Patience::asking(self.policy, &self.failing, what, self.key.as_str()).within_upload()
     }
 }
 
@@ -254,10 +338,9 @@ impl Upload for RetryingUpload {
     }
 
     async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        let patience = self
-            .policy
-            .sending("write a part of", self.key.as_str(), payload.len())
-            .within_upload();
+        let (what, key) = ("write a part of", self.key.as_str());
+        let patience = Patience::sending(self.policy, &self.failing, what, key, payload.len());
+        let patience = patience.within_upload();
         patience.repeat(|| self.inner.write(part, payload.clone())).await
     }
 

@@ -10,6 +10,7 @@
 //! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
 
 mod attached;
+mod failure;
 mod figures;
 mod forget;
 mod goals;
@@ -26,7 +27,14 @@ mod traffic;
 mod whole;
 mod writer;
 
-use std::{fmt, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -37,6 +45,7 @@ use crate::{
 };
 
 pub use attached::{Attached, AttachedObject};
+pub(crate) use failure::is_catalog_failure;
 pub use figures::Figures;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use keys::KeyState;
@@ -44,6 +53,7 @@ pub use objects::{Extent, ObjectNum, ObjectRow, Role};
 pub use traffic::Traffic;
 pub use whole::Named;
 
+use failure::{of_file, sql_error};
 use writer::Writer;
 
 /// How long a connection waits for another process's transaction before it gives up.
@@ -100,6 +110,7 @@ pub struct Catalog {
 
 struct Inner {
     id: String,
+    path: PathBuf,
     reader: Mutex<Connection>,
     /// `None` when opened for reading only.
     writer: Option<Writer>,
@@ -123,10 +134,10 @@ impl Catalog {
         let path = dir.join("catalog.db");
         let mut writing = connect(&path, true)?;
         keep_private(&path)?;
-        let id = schema::prepare(&mut writing, &path)?;
+        let id = schema::prepare(&mut writing, &path).map_err(|e| of_file(&path, e))?;
         let reader = Mutex::new(connect(&path, false)?);
-        let writer = Some(Writer::spawn(writing)?);
-        Ok(Self { inner: Arc::new(Inner { id, reader, writer }) })
+        let writer = Some(Writer::spawn(writing, &path)?);
+        Ok(Self { inner: Arc::new(Inner { id, path, reader, writer }) })
     }
 
     /// Whether a folder has a catalog.
@@ -150,8 +161,9 @@ impl Catalog {
             return Err(Error::new(Kind::NotFound, text).hint("nothing was imported there yet"));
         }
         let reader = connect(&path, false)?;
-        let id = schema::check(&reader, &path)?;
-        Ok(Self { inner: Arc::new(Inner { id, reader: Mutex::new(reader), writer: None }) })
+        let id = schema::check(&reader, &path).map_err(|e| of_file(&path, e))?;
+        let reader = Mutex::new(reader);
+        Ok(Self { inner: Arc::new(Inner { id, path, reader, writer: None }) })
     }
 
     /// Opens an existing catalog for writing, beside another process that may be writing it: for a row that neither
@@ -161,9 +173,10 @@ impl Catalog {
     /// `NotFound` when there is none; `Unsupported` when another bae made it; else as [`Catalog::open`].
     pub fn open_beside(dir: &Path) -> Result<Self> {
         let catalog = Self::open_read_only(dir)?;
-        let writer = Writer::spawn(connect(&dir.join("catalog.db"), true)?)?;
-        let Inner { id, reader, .. } = Arc::into_inner(catalog.inner).expect("nobody else has it");
-        Ok(Self { inner: Arc::new(Inner { id, reader, writer: Some(writer) }) })
+        let path = dir.join("catalog.db");
+        let writer = Some(Writer::spawn(connect(&path, true)?, &path)?);
+        let inner = Arc::into_inner(catalog.inner).expect("nobody else has it");
+        Ok(Self { inner: Arc::new(Inner { writer, ..inner }) })
     }
 
     /// 16 hexadecimal digits, at random: the first part of every key, so that catalogs can share a place.
@@ -192,13 +205,13 @@ impl Catalog {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match &self.inner.writer {
-            Some(writer) => writer.run(work).await,
+            Some(writer) => writer.run(work).await.map_err(|e| of_file(&self.inner.path, e)),
             None => Err(Error::new(Kind::Unsupported, "the catalog is open for reading only")),
         }
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        work(&self.inner.reader.lock())
+        work(&self.inner.reader.lock()).map_err(|e| of_file(&self.inner.path, e))
     }
 }
 
@@ -219,7 +232,7 @@ fn connect(path: &Path, writing: bool) -> Result<Connection> {
         connection.pragma_update(None, "foreign_keys", true)?;
         Ok(connection)
     };
-    open().map_err(|e| sql_error(e).within(format_args!("catalog {}", path.display())))
+    open().map_err(|e| of_file(path, sql_error(e)))
 }
 
 /// Nobody else's to read: the catalog holds trackers' passkeys and upload sessions. SQLite gives the files beside it
@@ -228,19 +241,6 @@ fn keep_private(path: &Path) -> Result<()> {
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, mode)
         .map_err(|e| Error::io(format!("catalog {}", path.display()), e))
-}
-
-/// An SQLite error as ours: what the caller can do about it.
-fn sql_error(e: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode as Code;
-    let kind = match e.sqlite_error_code() {
-        Some(Code::DatabaseBusy | Code::DatabaseLocked) => Kind::Unavailable,
-        Some(Code::DiskFull) => Kind::NoSpace,
-        Some(Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen) => Kind::PermissionDenied,
-        Some(Code::DatabaseCorrupt | Code::NotADatabase) => Kind::Corrupt,
-        _ => Kind::Internal,
-    };
-    Error::new(kind, "the catalog refused").because(e)
 }
 
 /// SQLite's integers are signed: past their end is no length that can be.

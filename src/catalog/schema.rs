@@ -179,9 +179,8 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<String> {
 }
 
 fn known_version(connection: &Connection, path: &Path) -> Result<usize> {
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|e| sql_error(e).within(format_args!("catalog {}", path.display())))?;
+    let version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql_error)?;
     match usize::try_from(version) {
         Ok(version) if version <= MIGRATIONS.len() => Ok(version),
         _ => {

@@ -1,14 +1,21 @@
 //! The one writer: a thread that owns the connection and commits in groups.
 //!
 //! Invariants: a command is answered exactly once, after the commit that holds it (or its refusal); a command that
-//! fails leaves nothing of itself in the group; commands run in the order they were sent.
+//! fails leaves nothing of itself in the group; commands run in the order they were sent; nothing is answered as
+//! committed when the file is not under its name any more.
 
-use std::{sync::mpsc, thread};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::sql_error;
+use super::failure::{moved, same_error, sql_error};
 use crate::error::{Error, Kind, Result};
 
 /// The most commands in one transaction: bounds how long the first waits for the last.
@@ -30,11 +37,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(connection: Connection) -> Result<Self> {
+    /// `connection` is to the file at `path`.
+    pub(super) fn spawn(connection: Connection, path: &Path) -> Result<Self> {
         let (queue, commands) = mpsc::channel();
+        let file = OpenFile::at(path)?;
         let thread = thread::Builder::new()
             .name("catalog".into())
-            .spawn(move || serve(&connection, &commands))
+            .spawn(move || serve(&connection, &file, &commands))
             .map_err(|e| Error::io("start the catalog's writer", e))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -71,15 +80,37 @@ impl Drop for Writer {
     }
 }
 
-fn serve(connection: &Connection, commands: &mpsc::Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        let mut group = vec![first];
-        group.extend(commands.try_iter().take(GROUP - 1));
-        commit_group(connection, group);
+/// The file that the connection is to. SQLite goes on writing to one that was removed, and says that all is well.
+struct OpenFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl OpenFile {
+    fn at(path: &Path) -> Result<Self> {
+        let place = || format!("catalog {}", path.display());
+        let found = fs::metadata(path).map_err(|e| Error::io(place(), e))?;
+        Ok(Self { path: path.to_owned(), id: (found.dev(), found.ino()) })
+    }
+
+    /// # Errors
+    /// `NotFound` when another file or none has its name.
+    fn check(&self) -> Result<()> {
+        let found = fs::metadata(&self.path).map(|found| (found.dev(), found.ino()));
+        if found.is_ok_and(|id| id == self.id) { Ok(()) } else { Err(moved(&self.path)) }
     }
 }
 
-fn commit_group(connection: &Connection, group: Vec<Command>) {
+fn serve(connection: &Connection, file: &OpenFile, commands: &mpsc::Receiver<Command>) {
+    while let Ok(first) = commands.recv() {
+        let mut group = vec![first];
+        group.extend(commands.try_iter().take(GROUP - 1));
+        commit_group(connection, file, group);
+    }
+}
+
+fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
     if let Err(e) = connection.execute_batch("BEGIN IMMEDIATE") {
         let why = sql_error(e);
         for command in group {
@@ -90,6 +121,7 @@ fn commit_group(connection: &Connection, group: Vec<Command>) {
     let ran: Vec<Ran> =
         group.into_iter().map(|command| in_savepoint(connection, command)).collect();
     let committed = connection.execute_batch("COMMIT").map_err(sql_error);
+    let committed = committed.and_then(|()| file.check());
     if committed.is_err() {
         // The transaction may be open still; a rollback that has nothing to do fails, and that is as wanted.
         let _ = connection.execute_batch("ROLLBACK");
@@ -112,9 +144,4 @@ fn in_savepoint(connection: &Connection, command: Command) -> Ran {
         ran = Ran { keep: false, answer: Box::new(move |_| answer(Err(e))) };
     }
     ran
-}
-
-/// One failure ends many commands, and an error cannot be cloned: its text can.
-fn same_error(e: &Error) -> Error {
-    Error::new(e.kind(), e.report())
 }

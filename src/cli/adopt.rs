@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::{Access, AdoptRequest, AdoptSummary},
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -57,10 +57,10 @@ fn show(context: &Context, summary: &AdoptSummary, dry_run: bool) -> Result<(), 
     }
     let what = if dry_run { "would adopt" } else { "adopted" };
     let id = if id.is_empty() { String::new() } else { format!(" {id}") };
-    let plural = if *files == 1 { "" } else { "s" };
     context.out.done(format_args!(
-        "{what}{id} {}: {files} whole file{plural}, {} of {}",
+        "{what}{id} {}: {}, {} of {}",
         plain(name),
+        counted(*files, "whole file"),
         ByteSize(*adopted),
         ByteSize(*bytes)
     ))

@@ -79,7 +79,8 @@ fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), F
         let was = import.was.as_ref().map(|was| format!(" (was {was})")).unwrap_or_default();
         let lost = match import.missing {
             0 => String::new(),
-            n => format!(", {} missing ({})", counted(n, "object"), ByteSize(import.lost)),
+            1 => format!(", 1 object is missing ({})", ByteSize(import.lost)),
+            n => format!(", {n} objects are missing ({})", ByteSize(import.lost)),
         };
         context.out.line(format_args!(
             "{}{was} {}: {}, {} stored{lost}",

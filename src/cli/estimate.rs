@@ -13,7 +13,7 @@ use crate::{
     config::prices::Cost,
     error::Kind,
     storage::estimate::Requests,
-    units::ByteSize,
+    units::{ByteSize, counted},
 };
 
 #[derive(Serialize)]
@@ -63,10 +63,9 @@ fn show(context: &Context, estimate: &Estimate) -> Result<(), Failure> {
 
 fn lines(estimate: &Estimate) -> Vec<String> {
     let Estimate { tally, files, bytes, chunk_len, .. } = estimate;
-    let plural = if *files == 1 { "" } else { "s" };
     let mut fields = vec![
         ("name", plain(&estimate.name)),
-        ("size", format!("{} in {files} file{plural}", ByteSize(*bytes))),
+        ("size", format!("{} in {}", ByteSize(*bytes), counted(*files, "file"))),
         ("storage", plain(&estimate.storage)),
         ("layout", format!("{} of up to {}", layout(estimate.layout), ByteSize(*chunk_len))),
     ];
@@ -113,7 +112,7 @@ fn layout(layout: &str) -> &str {
 }
 
 fn objects(count: u64) -> String {
-    if count == 1 { "1 object".to_owned() } else { format!("{count} objects") }
+    counted(count, "object")
 }
 
 /// Only those there are.

@@ -34,8 +34,8 @@ pub(super) async fn follow<T>(
     let mut shown = Ok(());
     let mut work = pin!(work);
     let done = loop {
+        // In turn: events without end must not keep the work from its own.
         tokio::select! {
-            biased;
             Some(event) = events.recv(), if shown.is_ok() => {
                 shown = reporter.show(&event);
                 if shown.is_err() {
@@ -96,9 +96,10 @@ impl Reporter {
         if self.out.is_verbose() {
             let Started { id, name, bytes, stored, files, .. } = started;
             let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
-            let (name, files) = (plain(name), counted(*files, "file"));
+            let name = plain(name);
             self.out.note(format_args!(
-                "importing {id} {name}: {bytes} in {files}, {stored} stored already"
+                "importing {id} {name}: {bytes} in {}, {stored} stored already",
+                counted(*files, "file")
             ));
             if !started.listening.is_empty() {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
@@ -153,8 +154,8 @@ impl Reporter {
         let Imported { id, name, bytes, files, seconds, .. } = imported;
         let (name, bytes) = (plain(name), ByteSize(*bytes));
         let time = short_time(Duration::try_from_secs_f64(*seconds).unwrap_or_default().as_secs());
-        let plural = if *files == 1 { "" } else { "s" };
-        self.out.done(format_args!("imported {id} {name}: {bytes} in {files} file{plural}, {time}"))
+        let files = counted(*files, "file");
+        self.out.done(format_args!("imported {id} {name}: {bytes} in {files}, {time}"))
     }
 
     fn finish(self) {
@@ -172,7 +173,7 @@ fn style() -> ProgressStyle {
 fn message(p: &Progress) -> String {
     let rate = |rate: u64| format!("{}/s", ByteSize(rate));
     if p.state == "metadata" {
-        return format!("waiting for the torrent's metadata, {} peers", p.peers);
+        return format!("waiting for the torrent's metadata, {}", counted(p.peers, "peer"));
     }
     let eta = p.eta_seconds.map(|s| format!(" ETA {}", short_time(s))).unwrap_or_default();
     let held = match p.state {
@@ -184,9 +185,9 @@ fn message(p: &Progress) -> String {
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
     let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
     if p.state == "fetching" {
-        return format!("↓ {down} ☁ {stored}{eta} {} connections", p.peers);
+        return format!("↓ {down} ☁ {stored}{eta} {}", counted(p.peers, "connection"));
     }
-    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {} peers{held}", p.peers)
+    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{held}", counted(p.peers, "peer"))
 }
 
 /// `45s`, `3m20s`, `2h05m`, `3d4h`.

@@ -34,9 +34,10 @@ pub(super) async fn publish(context: Context, args: PublishArgs) -> Result<(), F
     }
     let PublishSummary { done, already, incomplete } = summary;
     if incomplete > 0 {
+        let (files, are) =
+            (counted(incomplete, "file"), if incomplete == 1 { "is" } else { "are" });
         context.out.note(format_args!(
-            "{} not wholly stored yet; import again to fetch the rest",
-            counted(incomplete, "file")
+            "{files} {are} not wholly stored yet; import again to fetch the rest"
         ));
     }
     let before = if already > 0 { format!(", {already} were before") } else { String::new() };

@@ -64,8 +64,11 @@ async fn remove_one(
         return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
     }
     let RemoveSummary { objects, bytes } = summary;
-    let objects = counted(objects, "object");
-    context.out.done(format_args!("removed {id} {name}: {objects}, {}", ByteSize(bytes)))
+    context.out.done(format_args!(
+        "removed {id} {name}: {}, {}",
+        counted(objects, "object"),
+        ByteSize(bytes)
+    ))
 }
 
 pub(super) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
@@ -93,15 +96,15 @@ fn show(context: &Context, report: &GcReport) -> Result<(), Failure> {
     }
     let GcReport { objects, bytes, removed, uploads, failed, held_back, unclaimed } = *report;
     if held_back > 0 {
+        let (left, are) = (counted(held_back, "object"), are(held_back));
         context.out.note(format_args!(
-            "{} left of a catalog that was attached; `bae gc --yes` removes them",
-            counted(held_back, "object")
+            "{left} {are} left of a catalog that was attached; `bae gc --yes` removes them"
         ));
     }
     if unclaimed > 0 {
+        let (left, are) = (counted(unclaimed, "import"), are(unclaimed));
         context.out.note(format_args!(
-            "{} with a manifest, not in the catalog, left alone; `bae attach` takes them in",
-            counted(unclaimed, "import")
+            "{left} with a manifest {are} not in the catalog and left alone; `bae attach` takes them in"
         ));
     }
     let what = if removed { "removed" } else { "found" };
@@ -114,6 +117,10 @@ fn show(context: &Context, report: &GcReport) -> Result<(), Failure> {
         text += &format!("; {}", counted(failed, "failure"));
     }
     context.out.done(text)
+}
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 /// Counts, then removes only when somebody says yes.
@@ -129,8 +136,7 @@ async fn collect_if_wanted(context: &Context, app: &App) -> Result<(GcReport, Fa
     }
     let GcReport { objects, bytes, uploads, .. } = found;
     let uploads = if uploads == 0 { "" } else { ", and unfinished uploads" };
-    let bytes = ByteSize(bytes);
-    let objects = counted(objects, "object");
+    let (objects, bytes) = (counted(objects, "object"), ByteSize(bytes));
     let question = format!("remove {objects} that no import names, {bytes}{uploads}?");
     if !confirmed(context, &question).await? {
         return Ok((found, failures));

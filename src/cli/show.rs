@@ -116,13 +116,6 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     lines
 }
 
-fn stored(bytes: u64, objects: usize) -> String {
-    match objects {
-        0 => "nothing".to_owned(),
-        _ => format!("{} in {}", ByteSize(bytes), counted(objects, "object")),
-    }
-}
-
 /// `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`; `None` before
 /// anybody got anything.
 fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
@@ -133,10 +126,11 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     let ratio = seeded.served as f64 / bytes.max(1) as f64;
     let Seeded { gets, seconds, .. } = *seeded;
     let [served, fetched, kept] = [seeded.served, seeded.fetched, seeded.kept].map(ByteSize);
-    let (time, gets) = (short_time(seconds), counted(gets, "get"));
+    let time = short_time(seconds);
     let money = seeded.dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     Some(format!(
-        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {gets} from storage, {kept} from the cache{money}"
+        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {} from storage, {kept} from the cache{money}",
+        counted(gets, "get")
     ))
 }
 
@@ -144,8 +138,14 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
 fn read(read: &Read) -> Option<String> {
     let Read { gets, fetched, dollars } = *read;
     let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
-    let count = counted(gets, "get");
-    (gets > 0).then(|| format!("{} in {count} from storage{money}", ByteSize(fetched)))
+    (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
+}
+
+fn stored(bytes: u64, objects: usize) -> String {
+    match objects {
+        0 => "nothing".to_owned(),
+        objects => format!("{} in {}", ByteSize(bytes), counted(objects, "object")),
+    }
 }
 
 #[cfg(test)]

@@ -45,13 +45,10 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
             if bad == 0 {
                 return Ok(());
             }
-            let text = format!(
-                "{bad} of {} not what the torrent says",
-                match imports.len() {
-                    1 => "1 import is".to_owned(),
-                    n => format!("{n} imports are"),
-                }
-            );
+            let text = match imports.len() {
+                1 => "the import is not what its torrent says".to_owned(),
+                all => format!("{bad} of {all} imports are not what their torrent says"),
+            };
             let hint = match lost == bad {
                 true => "none of their objects is there: is it the right storage, and is its disk mounted?",
                 false => "`bae verify --repair` fetches the bad pieces again",
@@ -117,6 +114,7 @@ fn show(context: &Context, import: &str, report: &VerifyReport) -> Result<(), Fa
         bytes => format!(", {} not stored yet", ByteSize(bytes)),
     };
     let (pieces, bad) = (report.pieces, report.bad.len());
-    let pieces = counted(pieces, "piece");
-    context.out.done(format_args!("{import}: {pieces} verified, {bad} bad{missing}"))
+    context
+        .out
+        .done(format_args!("{import}: {} verified, {bad} bad{missing}", counted(pieces, "piece")))
 }

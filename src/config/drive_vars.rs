@@ -28,6 +28,7 @@ pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
             settings.set(key, value, variable);
         }
     }
+    settings.expand_home(|path| env.absolute(path));
     if let Some(folder) = &overrides.drive_folder {
         settings.set("folder", folder, "--drive-folder".into());
     }

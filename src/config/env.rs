@@ -49,6 +49,14 @@ impl Env {
         self.xdg("XDG_DATA_HOME", ".local/share")
     }
 
+    /// A path from a flag or a variable, which may be relative, with a leading `~/` replaced: not every shell does that.
+    pub(super) fn given(&self, path: &Path) -> Result<PathBuf> {
+        if path.starts_with("~") {
+            return self.absolute(path);
+        }
+        std::path::absolute(path).map_err(|e| Error::io(path.display().to_string(), e))
+    }
+
     /// `path` with a leading `~/` replaced.
     pub(super) fn absolute(&self, path: &Path) -> Result<PathBuf> {
         let found = match path.strip_prefix("~") {

@@ -116,7 +116,8 @@ impl Config {
     /// variable's name, when something in it cannot be used.
     pub fn load(overrides: Overrides, env: &Env) -> Result<Self> {
         let default = || Some(env.config_home()?.join("bae/config.toml"));
-        let path = overrides.config.clone().or_else(default);
+        let named = overrides.config.as_ref().map(|path| env.given(path)).transpose();
+        let path = named.map_err(|e| e.within("config file"))?.or_else(default);
         let must_exist = overrides.config.is_some() && !overrides.makes_config;
         let mut file = match &path {
             Some(path) if must_exist => File::read(path)?,
@@ -268,7 +269,7 @@ impl Config {
 
 fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<PathBuf> {
     if let Some(dir) = given {
-        return std::path::absolute(&dir).map_err(|e| Error::io(format!("data folder {dir:?}"), e));
+        return env.given(&dir).map_err(|e| e.within("data folder"));
     }
     if let Some(dir) = in_file {
         return env.absolute(dir).map_err(|e| e.within("data_dir in the config file"));
@@ -281,8 +282,7 @@ fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result
 
 fn cache_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<Option<PathBuf>> {
     if let Some(dir) = given {
-        let absolute = std::path::absolute(&dir);
-        return absolute.map(Some).map_err(|e| Error::io(format!("cache folder {dir:?}"), e));
+        return env.given(&dir).map(Some).map_err(|e| e.within("cache folder"));
     }
     let absolute = in_file.map(|dir| env.absolute(dir)).transpose();
     absolute.map_err(|e| e.within("cache_dir in the config file"))

@@ -235,12 +235,18 @@ fn flag(text: &str) -> Result<bool> {
 
 /// The text is in no error: it may hold a password, which such a URL is not allowed to (it would be shown).
 fn web_url(text: &str) -> Result<Url> {
-    let open = |url: &Url| url.username().is_empty() && url.password().is_none();
-    let found =
-        Url::parse(text).ok().filter(|u| ["http", "https"].contains(&u.scheme()) && open(u));
-    found.ok_or_else(|| {
-        Error::new(Kind::InvalidInput, "not an http or https URL without user and password")
-    })
+    let bad = |why: &str| Error::new(Kind::InvalidInput, why);
+    // `h:9000` is a URL too: of the scheme `h`.
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
+    if !scheme.is_some_and(|scheme| ["http", "https"].contains(&scheme.as_str())) {
+        return Err(bad("not an http or https URL")
+            .hint("write http://HOST or https://HOST, with :PORT where there is one"));
+    }
+    let url = Url::parse(text).map_err(|e| bad("not an http or https URL").because(e))?;
+    match url.username().is_empty() && url.password().is_none() {
+        true => Ok(url),
+        false => Err(bad("a URL with a user or password in it, which would be shown")),
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +276,17 @@ mod tests {
         assert!(refused(&[local, path, ("upload_concurrency", "0")]).contains("1 to 64"));
         assert!(refused(&[local, path, ("bucket", "b")]).contains("\"local\" has no such key"));
         assert!(refused(&[("type", "tape")]).contains("\"tape\""));
+    }
+
+    #[test]
+    fn an_endpoint_without_a_scheme_is_told_how_to_write_it() {
+        for text in ["h:9000", "h", "127.0.0.1:9000/path", "ftp://h"] {
+            let e = web_url(text).unwrap_err();
+            assert!(e.hint_text().unwrap().contains("http://HOST"), "{text}: {e:?}");
+        }
+        let e = web_url("http://me:hunter2@h").unwrap_err();
+        assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
+        assert_eq!(web_url("HTTPS://h:1").unwrap().as_str(), "https://h:1/");
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub enum Secret {
 }
 
 impl Secret {
-    /// The secret, without the line end that a command or an editor leaves behind it. Runs the command, so it may
-    /// take as long as that does.
+    /// The secret, without the white space that a command, an editor or a file leaves around it. Runs the command, so
+    /// it may take as long as that does.
     ///
     /// # Errors
     /// `Unauthenticated` when the variable is not set, or the command fails or prints nothing.
@@ -47,7 +47,7 @@ impl Secret {
                     .map_err(|_| missing("the command of a secret printed no text".into()))?
             }
         };
-        let found = found.trim_end_matches(['\r', '\n']);
+        let found = found.trim();
         if found.is_empty() {
             return Err(missing(format!("{self:?} is empty")));
         }
@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn a_command_gives_what_it_prints() {
         assert_eq!(Secret::Command("echo s3cr3t".into()).reveal().unwrap(), "s3cr3t");
+        assert_eq!(Secret::Text(" s3cr3t\r\n".into()).reveal().unwrap(), "s3cr3t");
         for bad in [Secret::Command("exit 3".into()), Secret::Command("true".into())] {
             assert_eq!(bad.reveal().unwrap_err().kind(), Kind::Unauthenticated);
         }

@@ -103,13 +103,18 @@ impl Settings {
         !self.0.is_empty() && self.0.values().all(|setting| setting.origin.ends_with(file))
     }
 
-    /// Puts the home folder into `path`. A path that is wrong stays as it is: using it will say so.
+    /// Puts the home folder into the paths that begin with `~/`. A path that is wrong stays as it is: using it will say
+    /// so.
     pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
-        let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut("path") else { return };
-        if let Some(path) =
-            absolute(Path::new(text)).ok().and_then(|p| p.into_os_string().into_string().ok())
-        {
-            *text = path;
+        for key in ["path", "service_account"] {
+            let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut(key) else {
+                continue;
+            };
+            let path = Path::new(text.as_str());
+            let expanded = if path.starts_with("~") { absolute(path).ok() } else { None };
+            if let Some(path) = expanded.and_then(|path| path.into_os_string().into_string().ok()) {
+                *text = path;
+            }
         }
     }
 

@@ -194,7 +194,10 @@ fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
     if let Some(text) = endpoint.or_else(from_env) {
         let endpoint =
             Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let wrong = || bad("the endpoint of an S3 URL is no http URL".into()).hint(FORM);
+        let wrong = || {
+            bad("the endpoint of an S3 URL is no http or https URL".into())
+                .hint("write http://HOST or https://HOST, with :PORT where there is one")
+        };
         settings.endpoint = Some(endpoint.ok_or_else(wrong)?);
     }
     if settings.anonymous {

@@ -347,6 +347,11 @@ impl ImportStore {
         segments.into_iter().map(piece).collect()
     }
 
+    /// How many bytes were accepted and are not durable.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.pending.lock().len()
+    }
+
     /// Drops what was accepted and is not durable. Returns how many bytes that were.
     pub(super) fn forget_pending(&self) -> u64 {
         let dropped = self.pending.lock().take_all();

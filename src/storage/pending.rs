@@ -71,6 +71,11 @@ impl PendingBytes {
         out
     }
 
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.values().map(|part| part.len() as u64).sum()
+    }
+
     /// Takes everything out.
     pub(super) fn take_all(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.parts).into_values().collect()

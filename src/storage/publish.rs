@@ -375,7 +375,7 @@ impl Publisher {
     ) -> Result<()> {
         let there: HashSet<u64> = upload.done().iter().copied().collect();
         let at_once = if self.backend().capabilities().ordered { 1 } else { self.concurrency };
-        let mut running = JoinSet::new();
+        let (mut running, mut filled) = (JoinSet::new(), Ok(()));
         for (index, part) in (0..).zip(plan.parts) {
             let range = plan.shape.part(index);
             let len = range.end - range.start;
@@ -384,15 +384,19 @@ impl Publisher {
                 continue;
             }
             while running.len() >= at_once {
-                progress(ended(running.join_next().await)?);
+                filled = filled.and(ended(running.join_next().await).map(progress));
+            }
+            if filled.is_err() {
+                break;
             }
             let (me, upload, file) = (Arc::clone(self), Arc::clone(upload), file.clone());
             running.spawn(async move { me.part(&*upload, index, part, file).await.map(|()| len) });
         }
+        // Parts under way are let end, also after a failure: what has arrived is not sent again by the next try.
         while let Some(done) = running.join_next().await {
-            progress(ended(Some(done))?);
+            filled = filled.and(ended(Some(done)).map(progress));
         }
-        Ok(())
+        filled
     }
 
     async fn part(

@@ -230,7 +230,7 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
             WriterEvent::Paused(_) => paused += 1,
             WriterEvent::Resumed => paused -= 1,
             WriterEvent::Durable(ranges) => assert!(ranges.is_empty()),
-            WriterEvent::Lost(error) => panic!("{}", error.report()),
+            WriterEvent::Lost(error) | WriterEvent::Failed(error) => panic!("{}", error.report()),
         }
     }
     assert_eq!(paused, 0, "every pause ends");

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A file waits (part of it is not durable), is ready, is being published, or is done; `left` counts all but the done.
-//! - What fails is tried again until it succeeds, as uploads are: nothing here ends an import.
+//! - What fails is tried again as uploads are, until it succeeds or the run is told to end.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,31 +19,29 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{ImportStore, Published, Publisher, WriterEvent, WriterSink};
+use super::{ImportStore, Published, Publisher, WriterEvent, WriterSink, trouble::Troubles};
 use crate::{
-    backends::Backoff,
     catalog::FileRow,
     error::{Error, Kind, Result},
 };
 
 /// Files on their way at once: each has several parts on theirs.
 const AT_ONCE: usize = 2;
-/// The longest wait between two tries, in first waits.
-const LONGEST_WAIT: u32 = 30;
 
 /// Files on their way to be published.
 #[derive(Debug)]
 pub struct Publishing {
     durable: mpsc::UnboundedSender<Vec<Range<u64>>>,
     stopping: CancellationToken,
+    shared: Arc<Shared>,
     /// What was published so far, and whether that is all.
     progress: watch::Receiver<(Published, bool)>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Publishing {
-    /// Starts to publish `files`. `sink` hears of failures (`Paused`, `Resumed`), and at the end of nothing durable, as
-    /// a wake-up. Failures are tried again after `retry_base` and up to 30 times that.
+    /// Starts to publish `files`. `sink` hears of failures (`Paused`, `Resumed`, `Failed`), and at the end of nothing
+    /// durable, as a wake-up. Failures are tried again after `retry_base` and up to 60 times that.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -59,9 +57,11 @@ impl Publishing {
         let (told, progress) = watch::channel((Published::default(), false));
         let stopping = CancellationToken::new();
         let span = tracing::info_span!("publish", id = %publisher.store().id());
-        let shared = Shared { publisher, retry_base, sink, failing: Mutex::new(0) };
+        let troubles = Troubles::new(publisher.store(), retry_base, sink);
+        let shared = Shared { publisher, troubles };
+        let shared = Arc::new(shared);
         let actor = Actor {
-            shared: Arc::new(shared),
+            shared: Arc::clone(&shared),
             states: vec![State::Waiting; files.len()],
             left: files.len(),
             files,
@@ -71,7 +71,7 @@ impl Publishing {
             told,
         };
         let task = tokio::spawn(actor.run(heard, stopping.clone()).instrument(span));
-        Arc::new(Self { durable, stopping, progress, task: Mutex::new(Some(task)) })
+        Arc::new(Self { durable, stopping, shared, progress, task: Mutex::new(Some(task)) })
     }
 
     /// Tells of ranges that became durable.
@@ -90,6 +90,12 @@ impl Publishing {
     #[must_use]
     pub fn published(&self) -> Published {
         self.progress.borrow().0
+    }
+
+    /// Whether storage refuses to make a file, as far as was seen a moment ago.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.shared.troubles.any()
     }
 
     /// Waits until all files are published.
@@ -132,9 +138,10 @@ struct Actor {
     files: Vec<FileRow>,
     states: Vec<State>,
     left: usize,
-    ready: VecDeque<usize>,
+    /// Each with the tries of it that ended in a panic.
+    ready: VecDeque<(usize, u32)>,
     running: JoinSet<Published>,
-    indices: HashMap<task::Id, usize>,
+    indices: HashMap<task::Id, (usize, u32)>,
     told: watch::Sender<(Published, bool)>,
 }
 
@@ -147,9 +154,10 @@ impl Actor {
         self.look_at(0..self.files.len());
         // Also what an earlier run left goes, when no file is left to take it along.
         let swept = Arc::clone(&self.shared);
+        let mut trouble = swept.troubles.of_one();
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = swept.insist(|| swept.publisher.delete_freed()) => {}
+            () = trouble.insist(|| swept.publisher.delete_freed()) => {}
         }
         while self.left > 0 {
             self.start();
@@ -166,7 +174,7 @@ impl Actor {
         }
         if self.left == 0 {
             self.told.send_modify(|(_, done)| *done = true);
-            (self.shared.sink)(WriterEvent::Durable(Vec::new()));
+            self.shared.troubles.tell(WriterEvent::Durable(Vec::new()));
         }
     }
 
@@ -187,22 +195,23 @@ impl Actor {
             let range = file.start..file.start + file.len;
             if self.states[index] == State::Waiting && self.store().covered(range) {
                 self.states[index] = State::Taken;
-                self.ready.push_back(index);
+                self.ready.push_back((index, 0));
             }
         }
     }
 
     fn start(&mut self) {
         while self.running.len() < AT_ONCE {
-            let Some(index) = self.ready.pop_front() else { return };
+            let Some((index, panics)) = self.ready.pop_front() else { return };
             let (shared, file) = (Arc::clone(&self.shared), self.files[index].clone());
             let publish = async move {
-                let published = shared.insist(|| shared.publish(&file)).await;
-                shared.insist(|| shared.publisher.delete_freed()).await;
+                let mut trouble = shared.troubles.of_one().after_panics(panics).await;
+                let published = trouble.insist(|| shared.publish(&file)).await;
+                trouble.insist(|| shared.publisher.delete_freed()).await;
                 published
             };
             let handle = self.running.spawn(publish.in_current_span());
-            self.indices.insert(handle.id(), index);
+            self.indices.insert(handle.id(), (index, panics));
         }
     }
 
@@ -214,17 +223,18 @@ impl Actor {
                 self.told.send_modify(|(sum, _)| *sum += published);
             }
             // A defect, told by the panic's own hook; the file is tried again, behind the others.
-            Err(e) => self.ready.extend(self.indices.remove(&e.id())),
+            Err(e) => {
+                let panicked = self.indices.remove(&e.id());
+                self.ready.extend(panicked.map(|(index, panics)| (index, panics + 1)));
+            }
         }
     }
 }
 
+#[derive(Debug)]
 struct Shared {
     publisher: Arc<Publisher>,
-    retry_base: Duration,
-    sink: WriterSink,
-    /// Files that are failing now.
-    failing: Mutex<usize>,
+    troubles: Troubles,
 }
 
 impl Shared {
@@ -233,52 +243,10 @@ impl Shared {
         match self.publisher.publish(file, &|_| {}).await {
             Err(e) if !self.publisher.store().covered(range) => {
                 // What is fetched again is not for this run.
-                (self.sink)(WriterEvent::Lost(e));
+                self.troubles.tell(WriterEvent::Lost(e));
                 std::future::pending().await
             }
             published => published,
-        }
-    }
-
-    /// Does it until it succeeds, and tells when it does not and when it does again.
-    async fn insist<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> T {
-        let longest = self.retry_base.saturating_mul(LONGEST_WAIT);
-        let mut backoff = Backoff::new(self.retry_base, longest);
-        let mut trouble = None;
-        loop {
-            let error = match call().await {
-                Ok(done) => return done,
-                Err(e) => e,
-            };
-            let wait = backoff.next_wait().max(error.wait_asked().unwrap_or_default());
-            tracing::warn!("{}; trying again in {wait:.1?}", error.report());
-            trouble.get_or_insert_with(|| Trouble::begin(self, error));
-            tokio::time::sleep(wait).await;
-        }
-    }
-}
-
-/// One file that fails, for as long as it does.
-struct Trouble<'a>(&'a Shared);
-
-impl<'a> Trouble<'a> {
-    fn begin(shared: &'a Shared, error: Error) -> Self {
-        // Told under the lock, so that pauses and resumptions keep their order.
-        let mut failing = shared.failing.lock();
-        *failing += 1;
-        if *failing == 1 {
-            (shared.sink)(WriterEvent::Paused(error));
-        }
-        Self(shared)
-    }
-}
-
-impl Drop for Trouble<'_> {
-    fn drop(&mut self) {
-        let mut failing = self.0.failing.lock();
-        *failing -= 1;
-        if *failing == 0 {
-            (self.0.sink)(WriterEvent::Resumed);
         }
     }
 }

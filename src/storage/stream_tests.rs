@@ -281,7 +281,9 @@ async fn a_session_forgotten_in_a_run_ends_it_and_the_next_fetches_what_was_in_i
     run.place.forgets.store(1, Ordering::Relaxed);
     run.write(&run.missing()[..5 * 16]).await;
     let lost = loop {
-        if let WriterEvent::Lost(error) = run.rig.events.recv().await.unwrap() {
+        if let WriterEvent::Lost(error) | WriterEvent::Failed(error) =
+            run.rig.events.recv().await.unwrap()
+        {
             break error;
         }
     };

@@ -241,7 +241,7 @@ async fn a_failing_put_pauses_once_and_resumes_with_nothing_lost() {
             WriterEvent::Paused(_) => pauses += 1,
             WriterEvent::Resumed => resumes += 1,
             WriterEvent::Durable(_) => durable += 1,
-            WriterEvent::Lost(error) => panic!("{}", error.report()),
+            WriterEvent::Lost(error) | WriterEvent::Failed(error) => panic!("{}", error.report()),
         }
         assert!(pauses - resumes <= 1);
     }
@@ -270,13 +270,74 @@ async fn a_place_that_is_full_for_a_while_is_waited_for_and_told_of_once() {
     while durable < 4 || resumed < 1 {
         match rig.event().await {
             WriterEvent::Durable(runs) => durable += runs.len(),
-            WriterEvent::Lost(error) => panic!("{}", error.report()),
+            WriterEvent::Lost(error) | WriterEvent::Failed(error) => panic!("{}", error.report()),
             WriterEvent::Resumed => resumed += 1,
             WriterEvent::Paused(error) => panic!("paused again: {}", error.report()),
         }
     }
     assert_eq!((rig.pressure.sealed(), rig.pressure.pool().held()), (0, 0));
     rig.check(0..4 << 20).await;
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_tried_a_few_times_and_ends_the_run() {
+    // Of a local place; a bucket's owner can give the right.
+    for kind in [Kind::Internal, Kind::InvalidInput, Kind::PermissionDenied, Kind::NotFound] {
+        let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+        rig.backend.fail_next_puts(u64::MAX, kind);
+        rig.write(0..1 << 20);
+        let WriterEvent::Failed(error) = rig.event().await else { panic!("{kind:?}") };
+        assert_eq!(error.kind(), kind);
+        assert!(error.report().contains(rig.row.id.as_str()), "{}", error.report());
+        assert_eq!(rig.backend.puts(), 5, "{kind:?}");
+        assert!(rig.writer.is_refused());
+        assert_eq!(
+            rig.writer.stop(Duration::from_secs(100)).await,
+            1 << 20,
+            "nothing is waited for"
+        );
+        assert_eq!((rig.pressure.sealed(), rig.pressure.pool().held()), (0, 0));
+        assert_eq!(rig.backend.puts(), 5, "nothing is tried after the end");
+    }
+}
+
+#[tokio::test]
+async fn what_passes_after_all_is_no_end() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.fail_next_puts(4, Kind::Internal);
+    rig.write(0..1 << 20);
+    assert_eq!(rig.durable().await, std::slice::from_ref(&(0..1 << 20)));
+    assert_eq!(rig.backend.puts(), 5);
+}
+
+#[tokio::test]
+async fn an_upload_that_panics_each_time_ends_the_run() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.panic_next_puts(u64::MAX);
+    rig.write(0..1 << 20);
+    let WriterEvent::Failed(error) = rig.event().await else { panic!("not failed") };
+    assert!(error.report().contains("panic"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_gone_ends_the_run() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    std::fs::remove_file(rig.dir.path().join("catalog.db")).unwrap();
+    rig.write(0..1 << 20);
+    let WriterEvent::Failed(error) = rig.event().await else { panic!("not failed") };
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.report().contains("catalog.db"), "{}", error.report());
+    assert_eq!(rig.backend.puts(), 0, "nothing is put that no row names");
+}
+
+#[tokio::test]
+async fn a_storage_that_refuses_is_not_waited_for_at_the_end() {
+    let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    rig.backend.fail_next_puts(u64::MAX, Kind::Unavailable);
+    rig.write(0..2 << 20);
+    assert!(matches!(rig.event().await, WriterEvent::Paused(_)));
+    assert_eq!(rig.writer.waiting(), 2 << 20);
+    assert_eq!(rig.writer.stop(Duration::MAX).await, 2 << 20);
 }
 
 #[tokio::test]
@@ -311,8 +372,7 @@ async fn an_upload_that_panics_is_begun_again() {
     rig.write(0..1 << 20);
     rig.writer.flush().await.unwrap();
     rig.check(0..1 << 20).await;
-    let WriterEvent::Paused(error) = rig.event().await else { panic!("not paused") };
-    assert_eq!(error.kind(), Kind::Internal);
+    assert_eq!(rig.durable().await, std::slice::from_ref(&(0..1 << 20)));
     assert_eq!((rig.pressure.sealed(), rig.pressure.in_flight()), (0, 0));
 }
 

@@ -1,11 +1,13 @@
 //! One object on its way: intent, put, commit, each until it succeeds.
 
 use std::{
-    future::Future, ops::Range, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering,
-    time::Duration,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::{
@@ -14,11 +16,12 @@ use super::{
     import::ImportStore,
     pressure::{InFlight, Pressure},
     stream::{Sent, Stream},
+    trouble::{Trouble, Troubles},
 };
 use crate::{
-    backends::{Backoff, Key},
+    backends::Key,
     catalog::{Catalog, Extent, FileRow, ObjectNum, ObjectRow, Role},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
 };
 
 /// What a writer tells.
@@ -32,34 +35,27 @@ pub enum WriterEvent {
     Resumed,
     /// Bytes that were durable are gone, and nobody fetches them again in this run: it is to end with this.
     Lost(Error),
+    /// Nothing can be stored, and waiting does not help: the run is to end with this.
+    Failed(Error),
 }
 
 /// Takes a writer's events, from any thread and under the writer's lock: it must be quick and not call back.
 pub type WriterSink = Box<dyn Fn(WriterEvent) + Send + Sync>;
-
-/// The longest wait between two tries, in first waits: 60 s at the usual 1 s.
-const LONGEST_WAIT: u32 = 60;
-/// The longest wait that a place is granted when it asks for one. Some ask for a day (a daily quota); whoever makes
-/// room or pays meanwhile should not have to wait for the end of it.
-const LONGEST_ASKED: Duration = Duration::from_secs(15 * 60);
 
 /// What the uploads of one writer share.
 pub(super) struct Uploader {
     pub(super) store: Arc<ImportStore>,
     pub(super) catalog: Catalog,
     pub(super) pressure: Arc<Pressure>,
-    pub(super) retry_base: Duration,
     pub(super) direct: Option<DirectFiles>,
-    pub(super) sink: WriterSink,
-    /// Uploads that are failing now.
-    pub(super) failing: Mutex<usize>,
+    pub(super) troubles: Troubles,
     pub(super) stored_total: AtomicU64,
 }
 
 impl Uploader {
-    /// Makes the plan's bytes durable. Returns only then, however often it takes; dropping it abandons the try.
-    pub(super) async fn upload(&self, plan: Plan, in_flight: InFlight, panicked: bool) -> bool {
-        let mut trouble = Trouble::after(self, panicked).await;
+    /// Makes the plan's bytes durable after so many tries that panicked. Returns only then; dropping it abandons the try.
+    pub(super) async fn upload(&self, plan: Plan, in_flight: InFlight, panics: u32) -> bool {
+        let mut trouble = self.troubles.of_one().after_panics(panics).await;
         self.put(&mut trouble, plan, in_flight).await;
         true
     }
@@ -73,21 +69,21 @@ impl Uploader {
         index: u64,
         plan: Plan,
         in_flight: InFlight,
-        panicked: bool,
+        panics: u32,
     ) -> bool {
-        let mut trouble = Trouble::after(self, panicked).await;
+        let mut trouble = self.troubles.of_one().after_panics(panics).await;
         let sent = trouble.insist(|| self.send_part(stream, file, index, &plan)).await;
         match sent {
             Sent::Recorded => {
                 self.pressure.drain(self.store.free(&plan.runs));
                 drop(in_flight);
                 self.stored_total.fetch_add(plan.len(), Ordering::Relaxed);
-                (self.sink)(WriterEvent::Durable(plan.runs));
+                self.troubles.tell(WriterEvent::Durable(plan.runs));
                 return true;
             }
             Sent::Lost(error) => {
                 let error = error.within(format_args!("import {}", self.store.id()));
-                (self.sink)(WriterEvent::Lost(error));
+                self.troubles.tell(WriterEvent::Lost(error));
             }
             Sent::Refused => {}
         }
@@ -134,7 +130,7 @@ impl Uploader {
         self.pressure.drain(self.store.made_durable(&object, extents));
         drop(in_flight);
         self.stored_total.fetch_add(len, Ordering::Relaxed);
-        (self.sink)(WriterEvent::Durable(plan.runs));
+        self.troubles.tell(WriterEvent::Durable(plan.runs));
     }
 
     /// A key of our own, or the name of the file that the plan is.
@@ -156,74 +152,4 @@ fn extents(runs: &[Range<u64>], object: ObjectNum) -> Vec<Extent> {
         extent
     };
     runs.iter().map(extent).collect()
-}
-
-/// The failures of one upload: counted while they last, with longer and longer waits.
-struct Trouble<'a> {
-    uploader: &'a Uploader,
-    failing: bool,
-    backoff: Backoff,
-}
-
-impl<'a> Trouble<'a> {
-    /// Waits first when the try before this one panicked.
-    async fn after(uploader: &'a Uploader, panicked: bool) -> Self {
-        let mut trouble = Self { uploader, failing: false, backoff: new_backoff(uploader) };
-        if panicked {
-            let text = format!("an upload of import {} ended in a panic", uploader.store.id());
-            trouble.wait_after(Error::new(Kind::Internal, text)).await;
-        }
-        trouble
-    }
-
-    async fn insist<T, F: Future<Output = Result<T>>>(&mut self, mut call: impl FnMut() -> F) -> T {
-        loop {
-            match call().await {
-                Ok(done) => {
-                    self.over(true);
-                    return done;
-                }
-                Err(e) => self.wait_after(e).await,
-            }
-        }
-    }
-
-    async fn wait_after(&mut self, error: Error) {
-        let asked = error.wait_asked().unwrap_or_default().min(LONGEST_ASKED);
-        // The jitter comes on top, so that the uploads which were asked together do not come back together.
-        let wait = asked + self.backoff.next_wait();
-        let error = error.within(format_args!("import {}", self.uploader.store.id()));
-        tracing::warn!("{}; trying again in {wait:.1?}", error.report());
-        if !self.failing {
-            self.failing = true;
-            // The event is sent under the lock, so that pauses and resumptions keep their order.
-            let mut failing = self.uploader.failing.lock();
-            *failing += 1;
-            if *failing == 1 {
-                (self.uploader.sink)(WriterEvent::Paused(error));
-            }
-        }
-        tokio::time::sleep(wait).await;
-    }
-
-    fn over(&mut self, succeeded: bool) {
-        if std::mem::take(&mut self.failing) {
-            self.backoff = new_backoff(self.uploader);
-            let mut failing = self.uploader.failing.lock();
-            *failing -= 1;
-            if *failing == 0 && succeeded {
-                (self.uploader.sink)(WriterEvent::Resumed);
-            }
-        }
-    }
-}
-
-impl Drop for Trouble<'_> {
-    fn drop(&mut self) {
-        self.over(false);
-    }
-}
-
-fn new_backoff(uploader: &Uploader) -> Backoff {
-    Backoff::new(uploader.retry_base, uploader.retry_base.saturating_mul(LONGEST_WAIT))
 }

@@ -150,6 +150,10 @@ impl StorageBackend for Watched {
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
     }
+
+    fn refuses(&self) -> bool {
+        self.inner.refuses()
+    }
 }
 
 /// An upload that takes nothing from an object that is another by now.

@@ -35,6 +35,7 @@ use super::{
     lanes::{Lanes, Turn},
     pressure::Pressure,
     ranges::RangeSet,
+    trouble::Troubles,
     upload::{Uploader, WriterSink},
 };
 use crate::{
@@ -103,13 +104,11 @@ impl ImportWriter {
         let assembly = Assembly::new(Arc::clone(store.layout()), wanted, store.stored());
         let lanes = options.direct.as_ref().map(DirectFiles::lanes).unwrap_or_default();
         let uploader = Arc::new(Uploader {
+            troubles: Troubles::new(&store, options.retry_base, sink),
             store,
             catalog,
             pressure,
-            retry_base: options.retry_base,
             direct: options.direct,
-            sink,
-            failing: Mutex::new(0),
             stored_total: AtomicU64::new(0),
         });
         let (commands, queue) = mpsc::unbounded_channel();
@@ -161,12 +160,35 @@ impl ImportWriter {
         })
     }
 
-    /// Flushes for up to `deadline`, then abandons what is not durable: the objects begun stay as intents for the
-    /// sweep. Returns how many bytes were abandoned.
+    /// Flushes for up to `deadline`, or until storage refuses, then abandons what is not durable: the objects begun
+    /// stay as intents for the sweep. Returns how many bytes were abandoned.
     pub async fn stop(&self, deadline: Duration) -> u64 {
-        // Out of time or without an actor: the count below tells either.
-        let _ = tokio::time::timeout(deadline, self.flush()).await;
+        tokio::select! {
+            biased;
+            // Without an actor the count below tells it.
+            _ = self.flush() => {}
+            () = self.refused() => {}
+            () = tokio::time::sleep(deadline) => {}
+        }
         self.abandon().await
+    }
+
+    /// Whether storage refuses what it is given, or does not answer, as far as was seen a moment ago.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.uploader.troubles.any() || self.uploader.store.backend().refuses()
+    }
+
+    async fn refused(&self) {
+        while !self.is_refused() {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Bytes that were written and are not durable.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.uploader.store.pending_bytes()
     }
 
     /// Stops at once. When it returns nothing of this writer is under way any more, so that the import can be opened
@@ -216,6 +238,8 @@ struct Job {
     turn: Option<Turn>,
     /// Some of the part is read back first, which may have to wait for memory.
     reads: bool,
+    /// Uploads of it that ended in a panic.
+    panics: u32,
 }
 
 impl Job {
@@ -230,7 +254,7 @@ struct Actor {
     assembly: Assembly,
     lanes: Lanes,
     /// Plans to upload next: of flushes, and of uploads that panicked.
-    queued: VecDeque<(Job, bool)>,
+    queued: VecDeque<Job>,
     /// Each tells whether its lane goes on.
     uploads: JoinSet<bool>,
     running: HashMap<task::Id, Job>,
@@ -296,14 +320,14 @@ impl Actor {
         for (lane, first) in turns {
             for slot in first.. {
                 let Some(job) = self.part(lane, slot) else { break };
-                self.queued.push_back((job, false));
+                self.queued.push_back(job);
             }
         }
         let max = self.uploader.store.layout().chunk_len();
         while let Some(plan) = self.assembly.take_full().or_else(|| self.assembly.take_packed(max))
         {
             let job = self.number(plan, None, false);
-            self.queued.push_back((job, false));
+            self.queued.push_back(job);
         }
     }
 
@@ -311,7 +335,7 @@ impl Actor {
         let number = self.next;
         self.next += 1;
         self.outstanding.insert(number);
-        Job { number, plan, turn, reads }
+        Job { number, plan, turn, reads, panics: 0 }
     }
 
     /// The part of a lane that `slot`, whose turn it is, makes when all of it is there.
@@ -327,11 +351,12 @@ impl Actor {
 
     fn start_uploads(&mut self) {
         while self.has_room() {
-            let Some((job, panicked)) = self.next_job() else { return };
+            let Some(job) = self.next_job() else { return };
             // What is read back may wait until other bytes have gone: those must not seem to be fewer than they are.
             let in_flight = if job.reads { 0 } else { job.plan.len() };
             let in_flight = self.uploader.pressure.take_off(in_flight);
-            let (uploader, plan) = (Arc::clone(&self.uploader), job.plan.clone());
+            let (uploader, plan, panics) =
+                (Arc::clone(&self.uploader), job.plan.clone(), job.panics);
             let part = job.turn.map(|turn| {
                 let lane = self.lanes.lane(turn);
                 (Arc::clone(&lane.stream), lane.file.clone(), turn.part)
@@ -339,9 +364,9 @@ impl Actor {
             let upload = async move {
                 match part {
                     Some((stream, file, part)) => {
-                        uploader.send(&stream, &file, part, plan, in_flight, panicked).await
+                        uploader.send(&stream, &file, part, plan, in_flight, panics).await
                     }
-                    None => uploader.upload(plan, in_flight, panicked).await,
+                    None => uploader.upload(plan, in_flight, panics).await,
                 }
             };
             let handle = self.uploads.spawn(upload.in_current_span());
@@ -358,10 +383,10 @@ impl Actor {
         self.running.values().any(|job| job.reads)
     }
 
-    fn next_job(&mut self) -> Option<(Job, bool)> {
+    fn next_job(&mut self) -> Option<Job> {
         let reads = self.reads();
         let mut busy: Vec<usize> = self.running.values().filter_map(Job::lane).collect();
-        let next = self.queued.iter().position(|(job, _)| {
+        let next = self.queued.iter().position(|job| {
             let Some(lane) = job.lane() else { return true };
             let waits = busy.contains(&lane) || job.reads && reads;
             // Whatever comes after it in its lane waits for it.
@@ -372,14 +397,13 @@ impl Actor {
             return self.queued.remove(at);
         }
         if let Some(job) = self.next_part() {
-            return Some((job, false));
+            return Some(job);
         }
         let plan = self.assembly.take_full_where(|slot| !self.lanes.holds(slot));
-        let job = match plan.or_else(|| self.packed()) {
-            Some(plan) => self.number(plan, None, false),
-            None => self.out_of_turn()?,
-        };
-        Some((job, false))
+        match plan.or_else(|| self.packed()) {
+            Some(plan) => Some(self.number(plan, None, false)),
+            None => self.out_of_turn(),
+        }
     }
 
     /// The next part of a file that is sent in order: from memory, or read back when it had to become chunks.
@@ -427,11 +451,11 @@ impl Actor {
             return None;
         }
         let lanes = &mut self.lanes;
-        let at = self.queued.iter().rposition(|(job, _)| {
+        let at = self.queued.iter().rposition(|job| {
             let turn = job.turn.filter(|_| !job.plan.is_empty());
             turn.is_some_and(|turn| lanes.take_back(turn))
         })?;
-        let (job, _) = self.queued.remove(at)?;
+        let job = self.queued.remove(at)?;
         Some(Job { turn: None, reads: false, ..job })
     }
 
@@ -441,7 +465,10 @@ impl Actor {
             Err(e) => (e.id(), None),
         };
         let Some(job) = self.running.remove(&id) else { return };
-        let Some(goes_on) = goes_on else { return self.queued.push_front((job, true)) };
+        let Some(goes_on) = goes_on else {
+            let panics = job.panics + 1;
+            return self.queued.push_front(Job { panics, ..job });
+        };
         self.outstanding.remove(&job.number);
         if let Some(turn) = job.turn {
             self.lanes.done(turn, !goes_on);

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
     rate::Rate,
-    storage::{ImportStore, Publishing, RangeSet, WriterEvent},
+    storage::{ImportStore, PauseClock, Publishing, RangeSet, WriterEvent},
 };
 
 /// How often progress is told.
@@ -116,12 +116,12 @@ pub struct Download {
     last_arrival: Instant,
     last_availability: Instant,
     readers: Readers,
-    paused: bool,
+    pause: PauseClock,
     state: &'static str,
 }
 
 impl Download {
-    /// `timeout`: give up when nothing arrived for so long.
+    /// `timeout`: give up when nothing arrived, or storage took nothing, for so long.
     #[must_use]
     pub fn new(
         torrent: Torrent,
@@ -152,7 +152,7 @@ impl Download {
             last_arrival: now,
             last_availability: now,
             readers: Readers::default(),
-            paused: false,
+            pause: PauseClock::new(timeout),
             state: "importing",
         }
     }
@@ -189,8 +189,8 @@ impl Download {
     /// Runs until every wanted byte is durable.
     ///
     /// # Errors
-    /// `Cancelled` when `stop` is; `Network` when nothing arrived for the timeout; what libtorrent said when the torrent
-    /// failed.
+    /// `Cancelled` when `stop` is; `Network` when nothing arrived for the timeout; what storage said when it took nothing
+    /// for as long, or cannot take anything; what libtorrent said when the torrent failed.
     pub async fn fill(&mut self, stop: &CancellationToken) -> Result<()> {
         self.run(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
     }
@@ -253,17 +253,18 @@ impl Download {
         match event {
             WriterEvent::Durable(ranges) => {
                 self.last_arrival = Instant::now();
+                self.pause.stored(self.last_arrival);
                 self.goal.stored += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
             }
             WriterEvent::Paused(error) => {
-                self.paused = true;
                 self.events.paused(&self.goal.id, &error);
+                self.pause.paused(error, Instant::now());
             }
             WriterEvent::Resumed => {
-                self.paused = false;
+                self.pause.resumed();
                 self.events.send(Event::Resumed { id: self.goal.id.clone() });
             }
-            WriterEvent::Lost(error) => return Err(error),
+            WriterEvent::Lost(error) | WriterEvent::Failed(error) => return Err(error),
         }
         Ok(())
     }
@@ -359,10 +360,11 @@ impl Download {
             seeds: self.status.seeds,
             held: self.torrent.session().held(),
             eta_seconds: left.checked_div(store_rate),
-            state: if self.paused { "paused" } else { self.state },
+            state: if self.pause.is_paused() { "paused" } else { self.state },
         }));
+        self.pause.check(Instant::now())?;
         match self.timeout {
-            Some(timeout) if !self.paused && self.last_arrival.elapsed() > timeout => {
+            Some(timeout) if !self.pause.is_paused() && self.last_arrival.elapsed() > timeout => {
                 Err(silence(timeout, &self.goal.id))
             }
             _ => Ok(()),

@@ -60,7 +60,7 @@ fn a_lost_catalog_is_rebuilt_from_the_place_alone() {
 
     lose_catalog(&bae);
     let dry = bae.run(["attach", &bae.storage_url(), "--dry-run"]).expect(0);
-    assert!(dry.stdout.contains("would attach 1 imports"), "{}", dry.stdout);
+    assert!(dry.stdout.contains("would attach 1 import"), "{}", dry.stdout);
     assert_eq!(bae.run(["ls", "--json"]).expect(0).stdout, "");
     let lines = attach(&bae, 0);
     assert_eq!((&lines[0]["event"], &lines[0]["id"]), (&"attached".into(), &id.as_str().into()));

@@ -94,8 +94,9 @@ impl Trial {
         let found = self.timed(self.backend.head(&self.key("small"))).await?;
         if found != Some(SMALL.len() as u64) {
             return Err(wrong(format!(
-                "an object of {} bytes is said to have {found:?}",
-                SMALL.len()
+                "an object of {} bytes is said to have {}",
+                SMALL.len(),
+                found.map_or("none: it is not there".to_owned(), |len| len.to_string())
             )));
         }
         match self.timed(self.backend.head(&self.key("missing"))).await {
@@ -143,6 +144,9 @@ impl Trial {
         const SENT_AGAIN: &str =
             "nothing to change: whole files are sent again when they are published";
         let nothing = || warn("the server copies nothing by itself", SENT_AGAIN);
+        let refused = |e: &Error| {
+            warn(format!("the server copies nothing by itself: {}", e.report()), SENT_AGAIN)
+        };
         let (from, len) = (self.key("parts"), PART + 1);
         let shape = match self.backend.capabilities().copy {
             Copying::No => return nothing(),
@@ -154,7 +158,7 @@ impl Trial {
         let copied = self.fill_by_copy(&*upload, &from, shape).await;
         if let Err(e) = copied {
             upload.abort().await?;
-            return if e.kind() == Kind::Unsupported { nothing() } else { Err(e) };
+            return if e.kind() == Kind::Unsupported { refused(&e) } else { Err(e) };
         }
         same(&self.backend.get(&key, PART - 1..len).await?, &[FILL; 2])?;
         ok("the server copies, so whole files are composed there")

@@ -45,10 +45,10 @@ impl fmt::Debug for Credentials {
 
 impl Credentials {
     /// # Errors
-    /// `InvalidInput` when a service account's key cannot be read.
+    /// `InvalidInput` when a service account's key cannot be read, or a token cannot be one.
     pub fn into_source(self, http: &reqwest::Client) -> Result<Arc<dyn TokenSource>> {
         Ok(match self {
-            Self::Token(token) => Arc::new(ReadyToken(AccessToken(token))),
+            Self::Token(token) => Arc::new(ReadyToken(AccessToken::new(&token)?)),
             Self::User { client_id, client_secret, refresh_token, token_uri } => {
                 let token_uri = token_uri.map_or_else(|| Url::parse(TOKEN_URI), Ok);
                 let token_uri = token_uri.expect("the built-in address is a URL");
@@ -211,7 +211,7 @@ impl Renew for ServiceAccount {
         let ends = token.expiration_time().map(std::time::SystemTime::from);
         let lasts = ends.and_then(|end| end.duration_since(now).ok());
         Ok(Granted {
-            access_token: AccessToken(text.to_owned()),
+            access_token: AccessToken::new(text)?,
             lasts: lasts.unwrap_or(Duration::from_secs(300)),
             refresh_token: None,
         })

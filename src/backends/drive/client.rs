@@ -1,15 +1,24 @@
 //! One request to Drive and its answer: sign-in, pace, time limits, and what a refusal means.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{
-    super::progress::Progress,
+    super::{
+        progress::Progress,
+        unfit::{Unfit, is_html, is_page},
+    },
     auth::TokenSource,
-    errors::{Refusal, SIGN_IN},
+    errors::{NOT_DRIVE, Refusal, SIGN_IN},
     limits::{Cost, Limiter, Limits, Slower},
 };
 use crate::error::{Error, Kind, Result};
@@ -80,7 +89,8 @@ impl Call {
         self.progress.clone().unwrap_or_else(Progress::new)
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+    /// `answered`: the server has answered before, so that whatever is wrong may pass.
+    async fn answer(&self, request: RequestBuilder, answered: bool) -> Result<Response> {
         let sent = match &self.progress {
             None => request.timeout(self.time).send().await,
             Some(progress) => match progress.watch(request.send()).await {
@@ -91,7 +101,7 @@ impl Call {
                 }
             },
         };
-        sent.map_err(|e| lost(&self.what, e))
+        sent.map_err(|e| lost(&self.what, e, answered))
     }
 
     /// With this much time.
@@ -114,6 +124,8 @@ pub(super) struct Client {
     endpoint: Url,
     tokens: Arc<dyn TokenSource>,
     limiter: Limiter,
+    /// It has answered.
+    answered: AtomicBool,
 }
 
 impl Client {
@@ -123,7 +135,8 @@ impl Client {
         tokens: Arc<dyn TokenSource>,
         limits: Limits,
     ) -> Self {
-        Self { http, endpoint, tokens, limiter: Limiter::new(limits) }
+        let (limiter, answered) = (Limiter::new(limits), AtomicBool::new(false));
+        Self { http, endpoint, tokens, limiter, answered }
     }
 
     /// The address of `path` at the endpoint, with what every call says.
@@ -155,7 +168,9 @@ impl Client {
             if call.to.origin() == self.endpoint.origin() {
                 request = request.bearer_auth(&token.0);
             }
-            let response = call.answer(request).await?;
+            let answered = self.answered.load(Ordering::Relaxed);
+            let response = call.answer(request, answered).await?;
+            self.answered.store(true, Ordering::Relaxed);
             if response.status() != 401 {
                 return Ok(response);
             }
@@ -227,9 +242,13 @@ impl Client {
 
 /// The JSON of an answer.
 pub(super) async fn decode<T: DeserializeOwned>(call: &Call, response: Response) -> Result<T> {
+    let page = is_page(response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()));
     let body = body(call, response, LONGEST_JSON).await?;
+    if page || is_html(&String::from_utf8_lossy(&body)) {
+        let text = format!("{}: this is not Google Drive: a web page came", call.what);
+        return Err(Error::new(Kind::InvalidInput, text).hint(NOT_DRIVE));
+    }
     serde_json::from_slice(&body).map_err(|e| {
-        // Whoever stands in between answers with a page of its own now and then.
         let text = format!("{} on Google Drive: the answer is not understood", call.what);
         Error::new(Kind::Unavailable, text).because(e)
     })
@@ -238,7 +257,7 @@ pub(super) async fn decode<T: DeserializeOwned>(call: &Call, response: Response)
 /// The body of an answer, up to `most` bytes.
 async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|e| lost(&call.what, e))? {
+    while let Some(part) = response.chunk().await.map_err(|e| lost(&call.what, e, true))? {
         if body.len() + part.len() > most {
             let text = format!("{} on Google Drive: the answer is too long", call.what);
             return Err(Error::new(Kind::Unavailable, text));
@@ -249,8 +268,16 @@ async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8
 }
 
 /// The error of a request without an answer. Its URL is left out: an upload session's is a secret.
-pub(super) fn lost(what: &str, e: reqwest::Error) -> Error {
-    Error::new(Kind::Network, format!("{what} on Google Drive")).because(e.without_url())
+pub(super) fn lost(what: &str, e: reqwest::Error, answered: bool) -> Error {
+    let (e, what) = (e.without_url(), format!("{what} on Google Drive"));
+    let lost = Error::new(Kind::Network, what.clone()).because(e);
+    match Unfit::of(&lost.report()) {
+        None => lost,
+        Some(unfit) => {
+            let kind = unfit.kind_at(answered);
+            Error::new(kind, what).because(unfit.why).hint(unfit.hint)
+        }
+    }
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

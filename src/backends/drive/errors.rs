@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::error::{Error, Kind};
+use crate::{
+    backends::unfit::is_html,
+    error::{Error, Kind},
+};
 
 /// A refusal, understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +38,11 @@ struct Reason {
 impl Refusal {
     /// From an answer's status and the beginning of its body.
     pub(super) fn read(status: u16, body: &[u8]) -> Self {
+        // Google has pages for a server in trouble, not for a request that is wrong.
+        if matches!(status, 400 | 404 | 405) && is_html(&String::from_utf8_lossy(body)) {
+            let text = format!("this is not Google Drive: a web page came (status {status})");
+            return Self { kind: Kind::InvalidInput, text, hint: Some(NOT_DRIVE) };
+        }
         let body = serde_json::from_slice::<Answer>(body).unwrap_or_default().error;
         let reason = body.errors.first().map_or("", |e| e.reason.as_str());
         let (kind, hint) = meaning(status, reason, &body.message);
@@ -82,6 +90,9 @@ fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static s
         _ => (Kind::Internal, None),
     }
 }
+
+/// When something else answers at the address.
+pub(super) const NOT_DRIVE: &str = "is the endpoint right, and is there a proxy in between?";
 
 pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or give a token that is still good; \
 a refresh token of a consent screen in testing ends after 7 days";
@@ -210,5 +221,7 @@ mod tests {
     fn a_body_that_is_no_json_leaves_the_status() {
         let refusal = Refusal::read(502, b"<html>Bad Gateway</html>");
         assert_eq!((refusal.kind, refusal.text.as_str()), (Kind::Unavailable, "status 502"));
+        let refusal = Refusal::read(404, b"<!doctype html><title>Not here</title>");
+        assert_eq!(refusal.kind, Kind::InvalidInput);
     }
 }

@@ -39,6 +39,11 @@ pub(super) struct Meta {
 }
 
 impl Meta {
+    /// Whether it says what the file holds.
+    pub(super) fn is_told(&self) -> bool {
+        self.size.is_some() && self.md5_checksum.is_some()
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.size.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
@@ -51,6 +56,8 @@ struct Files {
     files: Vec<Meta>,
     #[serde(default)]
     next_page_token: Option<String>,
+    #[serde(default)]
+    incomplete_search: bool,
 }
 
 impl Drive {
@@ -108,7 +115,7 @@ impl Drive {
 
     async fn query(&self, query: &str, page: Option<&str>, what: &str) -> Result<Files> {
         let root = self.root().await?;
-        let fields = format!("nextPageToken,files({FIELDS})");
+        let fields = format!("nextPageToken,incompleteSearch,files({FIELDS})");
         let mut params = vec![("q", query), ("fields", &fields), ("orderBy", "createdTime")];
         params.extend([("pageSize", PAGE), ("includeItemsFromAllDrives", "true")]);
         params.extend(page.map(|token| ("pageToken", token)));
@@ -117,7 +124,30 @@ impl Drive {
             None => params.push(("corpora", "user")),
         }
         let url = self.client.url("drive/v3/files", &params);
-        self.client.json(&Call::new(Method::GET, url, what, Cost::List), |request| request).await
+        let call = Call::new(Method::GET, url, what, Cost::List);
+        let found: Files = self.client.json(&call, |request| request).await?;
+        let circle = found.next_page_token.is_some() && found.next_page_token.as_deref() == page;
+        if circle || found.incomplete_search {
+            let why = if circle { "the listing does not go on" } else { "it is not complete" };
+            return Err(Error::new(Kind::Internal, format!("{what} on Google Drive: {why}")));
+        }
+        Ok(found)
+    }
+
+    /// What the file that was made holds: of an answer that does not say it, the file is asked.
+    pub(super) async fn told(&self, made: Meta, id: &str, what: &str) -> Result<Meta> {
+        if made.id != id {
+            let text = format!("{what} on Google Drive: another file was made than was asked for");
+            return Err(Error::new(Kind::Internal, text));
+        }
+        if made.is_told() {
+            return Ok(made);
+        }
+        self.meta(id, what).await?.ok_or_else(|| {
+            let text =
+                format!("{what} on Google Drive: it was answered with success, and is not there");
+            Error::new(Kind::Unavailable, text)
+        })
     }
 
     /// One page of the objects whose key begins with `prefix`; their ids are noted on the way, so that a listing mends

@@ -18,6 +18,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The folder that is made when none is named.
 const DEFAULT_FOLDER: &str = "bae";
+/// Empty pages of a search, before it is taken for endless.
+const MOST_PAGES: usize = 100;
 /// Where its id is noted.
 const ROOT_NOTE: &str = "root";
 
@@ -155,7 +157,7 @@ impl Drive {
         let query = query_folder(name, parent);
         let mut params = vec![
             ("q", query.as_str()),
-            ("fields", "files(id)"),
+            ("fields", "nextPageToken,files(id)"),
             ("orderBy", "createdTime"),
             ("pageSize", "1"),
             ("includeItemsFromAllDrives", "true"),
@@ -164,10 +166,24 @@ impl Drive {
             Some(drive) => params.extend([("corpora", "drive"), ("driveId", drive)]),
             None => params.push(("corpora", "user")),
         }
-        let url = self.client.url("drive/v3/files", &params);
-        let call = Call::new(Method::GET, url, what, Cost::List);
-        let found: Value = self.client.json(&call, |request| request).await?;
-        Ok(found["files"][0]["id"].as_str().map(str::to_owned))
+        let mut page: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let token = page.as_deref().map(|token| ("pageToken", token));
+            let params: Vec<_> = params.iter().copied().chain(token).collect();
+            let url = self.client.url("drive/v3/files", &params);
+            let call = Call::new(Method::GET, url, what, Cost::List);
+            let found: Value = self.client.json(&call, |request| request).await?;
+            if let Some(id) = found["files"][0]["id"].as_str() {
+                return Ok(Some(id.to_owned()));
+            }
+            // A page may be empty and not the last.
+            page = found["nextPageToken"].as_str().map(str::to_owned);
+            if page.is_none() {
+                return Ok(None);
+            }
+        }
+        let text = format!("{what} on Google Drive: the search does not end");
+        Err(Error::new(Kind::Internal, text))
     }
 }
 

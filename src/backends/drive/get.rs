@@ -94,7 +94,7 @@ struct Reading {
 
 impl Answer for Reading {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        self.answer.chunk().await.map_err(|e| lost(&self.what, e))
+        self.answer.chunk().await.map_err(|e| lost(&self.what, e, true))
     }
 
     fn wrong(&self, how: &str) -> Error {

@@ -10,7 +10,10 @@ use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
 use super::errors::SIGN_IN;
-use crate::error::{Error, Kind, Result};
+use crate::{
+    backends::header::header_text,
+    error::{Error, Kind, Result},
+};
 
 /// Files the app itself made or was given by the user, nothing else: the least there is, and what Google lets
 /// anybody's client ask for without a review.
@@ -26,6 +29,15 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// An access token: whoever has it may do what its user allowed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(pub(super) String);
+
+impl AccessToken {
+    /// # Errors
+    /// `InvalidInput` when no header can hold it.
+    pub(super) fn new(text: &str) -> Result<Self> {
+        let token = header_text("the access token for Google Drive", text).map(Self);
+        token.map_err(|why| Error::new(Kind::InvalidInput, why))
+    }
+}
 
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,18 +103,24 @@ struct Answer {
 /// Asks `token_uri` for a token.
 ///
 /// # Errors
-/// `Network` or `Unavailable` when there is no answer. A refusal is no error here: the device flow lives on them.
+/// `Network` or `Unavailable` when there is no answer, `InvalidInput` when it is none of a token server. A refusal is no
+/// error here: the device flow lives on them.
 pub async fn grant(
     http: &reqwest::Client,
     token_uri: &Url,
     form: &[(&str, &str)],
 ) -> Result<Result<Granted, Refused>> {
     let (status, body) = post(http, token_uri, form).await?;
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_answer(status))?;
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| {
+        // A server in trouble was told from this before.
+        let text = format!("Google sign-in: what answers ({status}) is no token server");
+        Error::new(Kind::InvalidInput, text)
+            .hint("is token_uri right, and is there a proxy in between?")
+    })?;
     if let Some(code) = answer.error {
         return Ok(Err(Refused { code, description: answer.error_description }));
     }
-    let access_token = AccessToken(answer.access_token.ok_or_else(|| no_answer(status))?);
+    let access_token = AccessToken::new(&answer.access_token.ok_or_else(|| no_answer(status))?)?;
     // Google says 3599; who says nothing is asked again soon.
     let lasts = Duration::from_secs(answer.expires_in.unwrap_or(300));
     Ok(Ok(Granted { access_token, lasts, refresh_token: answer.refresh_token }))

@@ -126,7 +126,9 @@ impl Drive {
                 Err(e) => Err(e),
             };
             match sent {
-                Ok(Sent::Made(meta)) => return Ok(Made(meta)),
+                Ok(Sent::Made(meta)) => {
+                    return self.told(meta, id, &format!("put of {key}")).await.map(Made);
+                }
                 Ok(Sent::Received(_)) => return Err(damaged(key)),
                 Err(e) if e.kind() == Kind::AlreadyExists => {
                     return self.made_before(key, id).await;

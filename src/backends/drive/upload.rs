@@ -234,6 +234,11 @@ impl DriveUpload {
         {
             state.made = Some(meta);
         }
+        let (Some(made), Some(saved)) = (state.made.clone(), &state.saved) else {
+            return Ok(state.made.clone());
+        };
+        let what = format!("finish of {}", self.key);
+        state.made = Some(self.drive.told(made, &saved.id, &what).await?);
         Ok(state.made.clone())
     }
 
@@ -257,7 +262,7 @@ impl DriveUpload {
             Err(e) if e.kind() == Kind::AlreadyExists => {
                 drive.meta(id, &what).await?.ok_or_else(|| self.expired())
             }
-            copied => copied,
+            copied => drive.told(copied?, id, &what).await,
         }
     }
 

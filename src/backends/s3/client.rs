@@ -10,23 +10,18 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_config::default_provider::{
-    credentials::DefaultCredentialsChain, region::DefaultRegionChain,
-};
-use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
 use aws_sdk_s3::{
     Client, Config,
     config::{
-        AppName, BehaviorVersion, ConfigBag, Credentials, Intercept, Region,
-        RequestChecksumCalculation, ResponseChecksumValidation, RuntimeComponents,
-        SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
-        interceptors::BeforeDeserializationInterceptorContextRef, retry::RetryConfig,
-        timeout::TimeoutConfig,
+        AppName, BehaviorVersion, ConfigBag, Intercept, RequestChecksumCalculation,
+        ResponseChecksumValidation, RuntimeComponents, SharedHttpClient,
+        StalledStreamProtectionConfig, interceptors::BeforeDeserializationInterceptorContextRef,
+        retry::RetryConfig, timeout::TimeoutConfig,
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
     primitives::{DateTime, DateTimeFormat},
@@ -36,17 +31,19 @@ use aws_smithy_http_client::{
 };
 use aws_smithy_runtime_api::client::{
     http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn},
-    orchestrator::HttpResponse,
+    orchestrator::{HttpResponse, Metadata},
 };
 
 use super::{
     S3Settings,
-    errors::{Failure, Op, Place},
+    errors::{Failure, Op, Place, Seen},
+    keys::{keys, region},
     quirks::Quirks,
+    route,
 };
 use crate::{
-    backends::{Key, progress::Progress},
-    error::{Error, Kind, Result},
+    backends::{Key, progress::Progress, unfit::is_page},
+    error::Result,
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -62,26 +59,30 @@ pub(super) struct Wire {
     pub(super) prefix: String,
     pub(super) place: Arc<Place>,
     clock: Arc<Clock>,
+    /// It has answered as an S3 server does.
+    answered: AtomicBool,
+    /// It wants a checksum of what is sent in a header.
+    wants_checksums: AtomicBool,
 }
 
 impl Wire {
     /// Reads the AWS configuration for what the settings leave open. Keys are looked for at the first request.
     ///
     /// # Errors
-    /// `InvalidInput` when no region is to be found.
+    /// `InvalidInput` when no region is to be found, or something cannot be what it is given for.
     pub(super) async fn open(
         settings: &S3Settings,
         quirks: &Quirks,
         prefix: &str,
         place: &Arc<Place>,
     ) -> Result<Self> {
-        let region = region(settings, quirks).await.ok_or_else(|| {
-            Error::new(Kind::InvalidInput, format!("no region is given for {place}"))
-                .hint("set region of the storage, or AWS_REGION")
-        })?;
+        route::check_proxy(settings.endpoint.as_ref(), place)?;
+        let endpoint = settings.endpoint.as_ref().map(|url| route::endpoint(url, place));
+        let endpoint = endpoint.transpose()?;
+        let region = region(settings, quirks, place).await?;
         let keys = match settings.anonymous {
             true => None,
-            false => Some(keys(settings, &region).await),
+            false => Some(keys(settings, &region, place).await?),
         };
         let clock = Arc::new(Clock::default());
         let mut config = Config::builder()
@@ -95,8 +96,9 @@ impl Wire {
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .interceptor(WatchClock(Arc::clone(&clock)));
-        config.set_endpoint_url(settings.endpoint.as_ref().map(ToString::to_string));
+            .interceptor(WatchClock(Arc::clone(&clock)))
+            .interceptor(RefusePages);
+        config.set_endpoint_url(endpoint);
         match keys {
             Some(keys) => config.set_credentials_provider(Some(keys)),
             None => config.set_allow_no_auth(),
@@ -107,7 +109,23 @@ impl Wire {
             prefix: prefix.to_owned(),
             place: Arc::clone(place),
             clock,
+            answered: AtomicBool::new(false),
+            wants_checksums: AtomicBool::new(false),
         })
+    }
+
+    /// Whether what is sent has its checksum in a header.
+    pub(super) fn wants_checksums(&self) -> bool {
+        self.wants_checksums.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call that was made without checksums and failed is to be made again with them, as all from now on.
+    pub(super) fn learns_checksums(&self, summed: bool, failure: &Failure) -> bool {
+        let learns = !summed && failure.wants_checksum();
+        if learns {
+            self.wants_checksums.store(true, Ordering::Relaxed);
+        }
+        learns
     }
 
     /// The name of an object in the bucket.
@@ -171,59 +189,27 @@ impl Wire {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        answer.map_err(|error| {
-            let corrected = self.clock.corrections() != corrections_before;
-            Failure::new(op, subject, &self.place, corrected, error)
-        })
+        let answered = self.answered.load(Ordering::Relaxed);
+        let answer = answer.map_err(|error| {
+            let clock_was_wrong = self.clock.corrections() != corrections_before;
+            let seen = Seen { clock_was_wrong, answered };
+            Failure::new(op, subject, &self.place, seen, error)
+        });
+        if !answered && answer.as_ref().map_or_else(|f| f.is_of_storage(), |_| true) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// A call whose answer cannot be gone on with, however often it is made.
+    pub(super) fn senseless(&self, op: Op, subject: &str, why: &str) -> Box<Failure> {
+        Failure::senseless(op, subject, &self.place, why.to_owned())
     }
 
     /// A call that got no answer, or not all of it.
     pub(super) fn silence(&self, op: Op, subject: &str, why: impl Into<String>) -> Box<Failure> {
         Failure::silence(op, subject, &self.place, why.into())
     }
-}
-
-/// The region that requests are signed for: as given, as the place fixes it, as AWS tools find it.
-async fn region(settings: &S3Settings, quirks: &Quirks) -> Option<Region> {
-    let named = |name: &String| Region::new(name.clone());
-    let from_env = || {
-        let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-        names.into_iter().find_map(|n| std::env::var(n).ok()).filter(|r| !r.is_empty())
-    };
-    if let Some(region) = &settings.region {
-        return Some(named(region));
-    }
-    match &quirks.region {
-        Some(fixed) if quirks.region_is_fixed() => Some(named(fixed)),
-        // A server of one's own: no files are read and no metadata service is asked for it.
-        Some(usual) => Some(Region::new(from_env().unwrap_or_else(|| usual.clone()))),
-        None => DefaultRegionChain::builder().build().region().await,
-    }
-}
-
-/// The keys that are given, or where AWS tools look for them; looked for there at the first request.
-async fn keys(settings: &S3Settings, region: &Region) -> SharedCredentialsProvider {
-    match (&settings.access_key_id, &settings.secret_access_key) {
-        (Some(id), Some(secret)) => {
-            let keys = Credentials::new(id, secret, None, None, "bae storage");
-            SharedCredentialsProvider::new(keys)
-        }
-        _ => {
-            let chain = DefaultCredentialsChain::builder().region(region.clone());
-            SharedCredentialsProvider::new(chain.build().await)
-        }
-    }
-}
-
-/// Whether there are no keys, neither given nor where AWS tools look for them. Any other trouble with them is none of
-/// this.
-pub(super) async fn has_no_keys(settings: &S3Settings, quirks: &Quirks) -> bool {
-    if settings.access_key_id.is_some() {
-        return false;
-    }
-    let Some(region) = region(settings, quirks).await else { return false };
-    let found = keys(settings, &region).await.provide_credentials().await;
-    matches!(found, Err(CredentialsError::CredentialsNotLoaded(_)))
 }
 
 /// rustls with aws-lc-rs, as everything else here, and `HTTPS_PROXY` honoured, which the SDK's own client does not.
@@ -300,6 +286,33 @@ impl Intercept for WatchClock {
             self.0.heard(time);
         }
         Ok(())
+    }
+}
+
+/// Ends a call that changes something and is answered by a page for people with a good status: a firewall, a router or
+/// a console did not do what it was asked. What is read is looked at where it is read.
+#[derive(Debug)]
+struct RefusePages;
+
+impl Intercept for RefusePages {
+    fn name(&self) -> &'static str {
+        "RefusePages"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response();
+        let page = is_page(answer.headers().get("content-type"));
+        let call = config.load::<Metadata>().map_or("", |call| call.name());
+        let reads = ["Get", "Head", "List"].iter().any(|verb| call.starts_with(verb));
+        match page && answer.status().is_success() && !reads {
+            true => Err("a web page came".into()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -3,21 +3,15 @@
 //! The code in the answer's body says most; an answer to a HEAD has no body, so the status has to do there. Texts are
 //! cut to a sentence, and hold neither credentials nor signed links: servers do not put them into messages.
 
-use std::{
-    error::Error as StdError,
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::{
-    error::{ProvideErrorMetadata, SdkError},
-    primitives::{DateTime, DateTimeFormat},
-};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::S3Settings;
+use super::{
+    S3Settings,
+    cause::{Answer, Cause, Form},
+};
 use crate::error::{Error, Kind};
 
 /// What was being done, and the permission it takes.
@@ -106,29 +100,16 @@ pub(super) struct Failure {
     subject: String,
     place: Arc<Place>,
     cause: Cause,
+    seen: Seen,
+}
+
+/// What was known of the place when a call failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
     /// The clock was found wrong and set right while this call was under way.
-    clock_was_wrong: bool,
-}
-
-#[derive(Debug)]
-enum Cause {
-    Answer(Answer),
-    /// No answer, or not a whole one: what the server did is not known.
-    Silence(String),
-    Credentials(String),
-    /// The request could not be made.
-    Request(String),
-}
-
-/// What the server said.
-#[derive(Debug, Default)]
-struct Answer {
-    status: u16,
-    code: String,
-    message: String,
-    /// The region the bucket is in, where the answer says so.
-    region: Option<String>,
-    wait: Option<Duration>,
+    pub(super) clock_was_wrong: bool,
+    /// It has answered as an S3 server does.
+    pub(super) answered: bool,
 }
 
 impl Failure {
@@ -136,7 +117,7 @@ impl Failure {
         op: Op,
         subject: &str,
         place: &Arc<Place>,
-        clock_was_wrong: bool,
+        seen: Seen,
         error: SdkError<E, HttpResponse>,
     ) -> Box<Self>
     where
@@ -144,12 +125,28 @@ impl Failure {
     {
         let cause = Cause::of(error);
         let (subject, place) = (subject.to_owned(), Arc::clone(place));
-        Box::new(Self { op, subject, place, cause, clock_was_wrong })
+        Box::new(Self { op, subject, place, cause, seen })
     }
 
-    pub(super) fn silence(op: Op, subject: &str, place: &Arc<Place>, why: String) -> Box<Self> {
+    fn with(op: Op, subject: &str, place: &Arc<Place>, cause: Cause) -> Box<Self> {
         let (subject, place) = (subject.to_owned(), Arc::clone(place));
-        Box::new(Self { op, subject, place, cause: Cause::Silence(why), clock_was_wrong: false })
+        Box::new(Self { op, subject, place, cause, seen: Seen::default() })
+    }
+
+    /// A call without an answer, or without all of it.
+    pub(super) fn silence(op: Op, subject: &str, place: &Arc<Place>, why: String) -> Box<Self> {
+        Self::with(op, subject, place, Cause::Silence(why))
+    }
+
+    /// A call that a page for people answered.
+    pub(super) fn page(op: Op, subject: &str, place: &Arc<Place>) -> Box<Self> {
+        let answer = Answer { status: 200, form: Form::Page, ..Answer::default() };
+        Self::with(op, subject, place, Cause::Answer(answer))
+    }
+
+    /// A call whose answer cannot be gone on with, however often it is made.
+    pub(super) fn senseless(op: Op, subject: &str, place: &Arc<Place>, why: String) -> Box<Self> {
+        Self::with(op, subject, place, Cause::Senseless(why))
     }
 
     fn answer(&self) -> Option<&Answer> {
@@ -158,7 +155,7 @@ impl Failure {
 
     /// Nobody can say whether the server did it.
     pub(super) fn outcome_is_unknown(&self) -> bool {
-        matches!(self.cause, Cause::Silence(_))
+        matches!(self.cause, Cause::Silence(_) | Cause::Unfit(_))
     }
 
     /// The object is not there (or, for a HEAD, perhaps its bucket: such an answer has no code).
@@ -207,6 +204,34 @@ impl Failure {
         self.is_unsupported() || self.answer().is_some_and(unread)
     }
 
+    /// A page for people came, not the answer of a storage.
+    pub(super) fn is_page(&self) -> bool {
+        self.answer().is_some_and(Answer::is_page)
+    }
+
+    /// An S3 server said it.
+    pub(super) fn is_of_storage(&self) -> bool {
+        self.answer().is_some_and(|a| !a.code.is_empty())
+    }
+
+    /// The server wants the bytes' checksum in a header: buckets with object lock do.
+    pub(super) fn wants_checksum(&self) -> bool {
+        self.answer().is_some_and(|a| {
+            let message = a.message.to_ascii_lowercase();
+            let named = message.contains("content-md5") || message.contains("x-amz-checksum");
+            a.status == 400
+                && (a.code == "MissingContentMD5" || a.code == "InvalidRequest" && named)
+        })
+    }
+
+    /// The place refuses, by its nature or by its rules, to copy what is there.
+    pub(super) fn refuses_copies(&self) -> bool {
+        !self.seen.clock_was_wrong
+            && self.answer().is_some_and(|a| {
+                matches!(verdict(self.op, a).0, Kind::InvalidInput | Kind::PermissionDenied)
+            })
+    }
+
     /// The server does not have this call.
     pub(super) fn is_unsupported(&self) -> bool {
         self.answer().is_some_and(|a| verdict(self.op, a).0 == Kind::Unsupported)
@@ -222,7 +247,13 @@ impl From<Box<Failure>> for Error {
                 Self::new(Kind::Unauthenticated, context).because(why).hint(KEYS)
             }
             Cause::Request(why) => Self::new(Kind::InvalidInput, context).because(why),
-            Cause::Answer(answer) if failure.clock_was_wrong && answer.blames_the_clock() => {
+            // The request was right, and the answer makes no sense: nobody foresaw it.
+            Cause::Senseless(why) => Self::new(Kind::Internal, context).because(why),
+            Cause::Unfit(unfit) => {
+                let kind = unfit.kind_at(failure.seen.answered);
+                Self::new(kind, context).because(unfit.why).hint(unfit.hint)
+            }
+            Cause::Answer(answer) if failure.seen.clock_was_wrong && answer.blames_the_clock() => {
                 let why = "the clock of this machine was wrong; the server's is used from now on";
                 Self::new(Kind::Unavailable, context).because(why)
             }
@@ -236,70 +267,7 @@ impl From<Box<Failure>> for Error {
     }
 }
 
-impl Cause {
-    fn of<E>(error: SdkError<E, HttpResponse>) -> Self
-    where
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-    {
-        if let Some(raw) = error.raw_response() {
-            let Some(said) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
-                return Self::Answer(Answer::new(raw, "", &chain(&error)));
-            };
-            let (code, message) = (said.code(), said.message());
-            let answer = Answer::new(raw, code.unwrap_or_default(), message.unwrap_or_default());
-            return Self::Answer(answer);
-        }
-        let why = chain(&error);
-        if caused_by::<CredentialsError>(&error) {
-            // The SDK lists everywhere it looked, at length.
-            let none = why.contains("no credentials found") || why.contains("not loaded");
-            return Self::Credentials(if none { NO_KEYS.into() } else { why });
-        }
-        match error {
-            SdkError::ConstructionFailure(_) => Self::Request(why),
-            SdkError::DispatchFailure(e) if e.is_user() => Self::Request(why),
-            _ => Self::Silence(why),
-        }
-    }
-}
-
-impl Answer {
-    fn new(raw: &HttpResponse, code: &str, message: &str) -> Self {
-        let header = |name| raw.headers().get(name);
-        let body = raw.body().bytes().and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default();
-        let region = header("x-amz-bucket-region").or_else(|| element(body, "Region"));
-        let wait = header("retry-after").and_then(|text| wait(text, SystemTime::now()));
-        Self {
-            status: raw.status().as_u16(),
-            // Some servers' errors are not parsed where a success was expected.
-            code: some_of(code).or_else(|| element(body, "Code")).map(sentence).unwrap_or_default(),
-            message: some_of(message)
-                .or_else(|| element(body, "Message"))
-                .map(sentence)
-                .unwrap_or_default(),
-            region: region.filter(|r| is_region(r)).map(str::to_owned),
-            wait,
-        }
-    }
-
-    /// Refused in a way that a wrong time in the signature can be the reason of. (To a HEAD a server cannot say more.)
-    fn blames_the_clock(&self) -> bool {
-        matches!(self.status, 400 | 401 | 403)
-    }
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code.as_str(), self.message.as_str()) {
-            ("", "") => write!(f, "answered {}", self.status),
-            (code, "") => write!(f, "answered {} {code}", self.status),
-            (code, message) => write!(f, "answered {} {code}: {message}", self.status),
-        }
-    }
-}
-
 /// How a user gives keys.
-const NO_KEYS: &str = "no keys were found, in the storage or where AWS tools keep them";
 const KEYS: &str = "set access_key_id and secret_access_key of the storage, or AWS_ACCESS_KEY_ID and \
                     AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws";
 
@@ -314,7 +282,10 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
     };
     let too_often = matches!(answer.status, 429);
     match answer.code.as_str() {
+        _ if is_capped(answer) => say(Kind::NoSpace, CAP),
         _ if is_full(answer) => say(Kind::NoSpace, "free some room, or raise the quota"),
+        "" if answer.is_foreign() => (Kind::InvalidInput, Some(NOT_S3.to_owned())),
+        "" if answer.is_page() && answer.status == 403 => say(Kind::PermissionDenied, WALL),
         "NoSuchBucket" => say(Kind::NotFound, "create the bucket, or check its name and endpoint"),
         "NoSuchKey" => plain(Kind::NotFound),
         "NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" => plain(Kind::SessionExpired),
@@ -332,6 +303,8 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         | "MissingSecurityHeader"
         | "SignatureDoesNotMatch" => say(Kind::Unauthenticated, KEYS),
         "AccessDenied" | "AllAccessDisabled" => may_not(),
+        // Signed by the server's own time, if that could be known: see `Seen`.
+        "RequestTimeTooSkewed" => say(Kind::Unauthenticated, CLOCK),
         "BandwidthLimitExceeded"
         | "RequestLimitExceeded"
         | "SlowDown"
@@ -347,7 +320,6 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         | "InternalError"
         | "InvalidDigest"
         | "OperationAborted"
-        | "RequestTimeTooSkewed"
         | "RequestTimeout"
         | "ServiceUnavailable"
         | "XAmzContentSHA256Mismatch" => plain(Kind::Unavailable),
@@ -355,9 +327,22 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         "NotImplemented" | "MethodNotAllowed" => plain(Kind::Unsupported),
         "PreconditionFailed" => plain(Kind::AlreadyExists),
         _ if too_often => plain(Kind::RateLimited),
+        // An object that is missing is named; so is a bucket.
+        "" if answer.status == 404 && !matches!(op, Op::Get | Op::Head) => {
+            say(Kind::NotFound, NOT_S3)
+        }
         _ => by_status(answer, region, may_not),
     }
 }
+
+/// For what was acknowledged and is not there.
+pub(super) const NOT_STORED: &str =
+    "something between here and the storage answers in its place: a firewall or a proxy";
+const NOT_S3: &str =
+    "is the endpoint the address of the S3 API, with its port and path? A web console has another";
+const WALL: &str = "something between here and the storage refuses it: a firewall or a proxy";
+const CLOCK: &str = "the clock of this machine is off: set it, by NTP best";
+const CAP: &str = "raise the cap in the settings of the account (at Backblaze: Caps & Alerts), or wait until it is reset";
 
 fn by_status(
     answer: &Answer,
@@ -380,7 +365,7 @@ fn by_status(
     }
 }
 
-/// No room, or no more of it for this account. Backblaze says it in words alone.
+/// No room, or no more of it for this account.
 fn is_full(answer: &Answer) -> bool {
     let code = answer.code.as_str();
     answer.status == 507
@@ -388,7 +373,11 @@ fn is_full(answer: &Answer) -> bool {
         || code.contains("StorageFull")
         || code.contains("StorageLimit")
         || code.contains("InsufficientStorage")
-        || answer.message.to_ascii_lowercase().contains("storage cap exceeded")
+}
+
+/// A limit that the account's owner has set. Backblaze says it in words alone, with the code of a missing right.
+fn is_capped(answer: &Answer) -> bool {
+    answer.message.to_ascii_lowercase().contains("cap exceeded")
 }
 
 fn region_hint(answer: &Answer) -> String {
@@ -396,53 +385,6 @@ fn region_hint(answer: &Answer) -> String {
         Some(region) => format!("the bucket is in another region: set region={region}"),
         None => "check the region and the endpoint of the storage".to_owned(),
     }
-}
-
-/// The text of an XML element. Enough for the flat error documents of S3.
-fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    rest.split_once("</").map(|(text, _)| text)
-}
-
-fn some_of(text: &str) -> Option<&str> {
-    Some(text).filter(|t| !t.is_empty())
-}
-
-/// Short enough to show, and on one line: it comes from elsewhere.
-fn sentence(text: &str) -> String {
-    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(300).collect::<String>().trim().to_owned()
-}
-
-fn is_region(text: &str) -> bool {
-    (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-}
-
-/// `Retry-After`: seconds, or the time from when on it may be tried again.
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let then = DateTime::from_str(text.trim(), DateTimeFormat::HttpDate).ok()?;
-    SystemTime::try_from(then).ok()?.duration_since(now).ok()
-}
-
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    // The outermost says only that a dispatch failed.
-    let causes = std::iter::successors(error.source(), |&e| e.source());
-    let mut out = String::new();
-    for cause in causes {
-        let text = sentence(&cause.to_string());
-        if !out.contains(&text) {
-            out.push_str(if out.is_empty() { "" } else { ": " });
-            out.push_str(&text);
-        }
-    }
-    if out.is_empty() { error.to_string() } else { out }
-}
-
-fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |&e| e.source()).any(|e| e.is::<T>())
 }
 
 #[cfg(test)]
@@ -455,8 +397,8 @@ mod tests {
 
     fn error(op: Op, answer: Answer, clock_was_wrong: bool) -> Error {
         let place = Arc::new(Place { bucket: "music".into(), host: "s3.example:9000".into() });
-        let cause = Cause::Answer(answer);
-        Error::from(Box::new(Failure { op, subject: "ab/c".into(), place, cause, clock_was_wrong }))
+        let (cause, seen) = (Cause::Answer(answer), Seen { clock_was_wrong, answered: false });
+        Error::from(Box::new(Failure { op, subject: "ab/c".into(), place, cause, seen }))
     }
 
     #[test]
@@ -494,7 +436,7 @@ mod tests {
             (504, "", Kind::Unavailable),
             (400, "RequestTimeout", Kind::Unavailable),
             (409, "OperationAborted", Kind::Unavailable),
-            (403, "RequestTimeTooSkewed", Kind::Unavailable),
+            (403, "RequestTimeTooSkewed", Kind::Unauthenticated),
             (400, "BadDigest", Kind::Unavailable),
             (400, "XAmzContentSHA256Mismatch", Kind::Unavailable),
             (416, "InvalidRange", Kind::Corrupt),
@@ -520,9 +462,6 @@ mod tests {
 
     #[test]
     fn a_wrong_region_is_told_with_the_right_one() {
-        let body =
-            "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
-        assert_eq!(element(body, "Region"), Some("eu-west-1"));
         let told = Answer { region: Some("eu-west-1".into()), ..answer(400, "") };
         let e = error(Op::Head, told, false);
         assert_eq!(e.kind(), Kind::InvalidInput);
@@ -536,18 +475,41 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_seconds_or_a_time() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
-        assert_eq!(wait("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:28:09 GMT", now), Some(Duration::from_secs(9)));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:27:00 GMT", now), None);
-        assert_eq!(wait("soon", now), None);
+    fn a_clock_that_stays_off_and_a_cap_have_hints_of_their_own() {
+        let e = error(Op::Put, answer(403, "RequestTimeTooSkewed"), false);
+        assert!(e.hint_text().unwrap().contains("clock"), "{e:?}");
+        let e = error(Op::Put, answer(403, "RequestTimeTooSkewed"), true);
+        assert_eq!(e.kind(), Kind::Unavailable);
+        let message = "Transaction cap exceeded, see the Caps & Alerts page".to_owned();
+        let e = error(Op::Put, Answer { message, ..answer(403, "AccessDenied") }, false);
+        assert_eq!(e.kind(), Kind::NoSpace);
+        assert!(e.hint_text().unwrap().contains("raise the cap"), "{e:?}");
     }
 
     #[test]
-    fn what_a_server_says_is_kept_short_and_on_one_line() {
-        let long = format!("a\nb{}", "c".repeat(1000));
-        let said = sentence(&long);
-        assert!(said.len() == 300 && said.starts_with("a bc"), "{said}");
+    fn a_page_is_no_storage_unless_a_gateway_says_that_it_waits() {
+        let page = |status| Answer { form: Form::Page, ..answer(status, "") };
+        for status in [200, 302, 400, 401, 404, 405] {
+            let e = error(Op::Put, page(status), false);
+            assert_eq!(e.kind(), Kind::InvalidInput, "{status}");
+            assert!(e.report().contains("this is not S3"), "{}", e.report());
+        }
+        assert_eq!(error(Op::Put, page(502), false).kind(), Kind::Unavailable);
+        let e = error(Op::Put, page(403), false);
+        assert_eq!(e.kind(), Kind::PermissionDenied);
+        assert!(e.hint_text().unwrap().contains("firewall"), "{e:?}");
+    }
+
+    #[test]
+    fn a_checksum_that_is_asked_for_is_told_from_other_requests_that_are_wrong() {
+        let place = Arc::new(Place { bucket: "b".into(), host: "h".into() });
+        let asks = |status, code: &str, message: &str| {
+            let answer = Answer { message: message.into(), ..answer(status, code) };
+            Failure::with(Op::Put, "k", &place, Cause::Answer(answer)).wants_checksum()
+        };
+        let lock = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object \
+                    requests with Object Lock parameters";
+        assert!(asks(400, "InvalidRequest", lock) && asks(400, "MissingContentMD5", ""));
+        assert!(!asks(400, "InvalidRequest", "no") && !asks(403, "InvalidRequest", lock));
     }
 }

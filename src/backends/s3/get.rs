@@ -15,6 +15,7 @@ use crate::{
         Body, Key,
         body::{Answer, exactly, gather},
         memory::{missing, too_short},
+        unfit::is_page,
     },
     error::{Error, Kind, Result},
 };
@@ -63,6 +64,9 @@ impl Wire {
             }
             Err(failure) => return Err(failure.into()),
         };
+        if answer.e_tag.is_none() && is_page(answer.content_type()) {
+            return Err(Failure::page(Op::Get, key.as_str(), &self.place).into());
+        }
         match Sent::of(&answer, &left) {
             Sent::Asked => {
                 let (key, place) = (key.as_str().to_owned(), Arc::clone(&self.place));

@@ -5,19 +5,25 @@
 //! changed on their way; a ranged GET comes back into one buffer of exactly the length asked for, its head checked
 //! first. After a PUT that got no answer the object is looked for before anything is said.
 //!
-//! [`client`](self) sets the SDK up and is the one way to call it, `errors` is the one table of what answers mean,
-//! `quirks` what is known of a place by its host; `object` and `get` move whole objects and ranges, `upload` makes an
-//! object of parts, `unfinished` finds and frees what was begun and left; `source` reads objects that others keep.
+//! [`client`](self) sets the SDK up and is the one way to call it, with `keys` and by a `route`; `cause` takes its errors
+//! apart and `errors` is the one table of what answers mean, `quirks` what is known of a place by its host; `object` and
+//! `get` move whole objects and ranges, `listing` lists them, `upload` makes an object of parts, `unfinished` finds and
+//! frees what was begun and left; `source` reads objects that others keep.
 //!
-//! What it refuses: retrying (`Retrying` is around it and honours `Retry-After`), checksum headers and conditional puts
-//! (places differ, some lie), asking anything of the network or reading any AWS file before it must.
+//! What it refuses: retrying (`Retrying` is around it and honours `Retry-After`), checksum headers where they are not
+//! asked for and conditional puts (places differ, some lie), taking a good status for an acknowledgement where nothing
+//! of a storage is in the answer, asking anything of the network or reading any AWS file before it must.
 
+mod cause;
 mod client;
 mod errors;
 mod get;
+mod keys;
+mod listing;
 mod names;
 mod object;
 mod quirks;
+mod route;
 mod source;
 mod unfinished;
 mod upload;
@@ -110,6 +116,8 @@ impl S3Backend {
         reason = "opening a place is asynchronous for every kind of place"
     )]
     pub async fn open(settings: S3Settings, notes: Arc<dyn Notes>) -> Result<Self> {
+        let mut settings = settings;
+        settings.bucket = settings.bucket.trim().to_owned();
         let quirks = Quirks::of(settings.endpoint.as_ref());
         let place = Arc::new(Place::of(&settings));
         let bad = |what: &str| Error::new(Kind::InvalidInput, format!("{place}: {what}"));
@@ -117,6 +125,14 @@ impl S3Backend {
             return Err(bad("of access_key_id and secret_access_key only one is given"));
         }
         let folder = settings.prefix.as_deref().unwrap_or_default().trim_matches('/');
+        if settings.bucket.is_empty()
+            || settings.bucket.contains(|c: char| c.is_control() || c == '/')
+        {
+            return Err(bad("the name of the bucket cannot be one"));
+        }
+        if folder.contains(char::is_control) {
+            return Err(bad("the prefix has a control character in it"));
+        }
         if folder.len() > MAX_PREFIX {
             return Err(bad(&format!("the prefix is longer than {MAX_PREFIX} bytes")));
         }

@@ -7,14 +7,17 @@ use aws_sdk_s3::{
     error::BoxError,
     primitives::{ByteStream, SdkBody},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use md5::{Digest as _, Md5};
 
 use super::{
     client::{PATIENCE, Wire},
-    errors::{Failure, Op},
+    errors::{Failure, NOT_STORED, Op},
 };
 use crate::{
     backends::{
         Key, ObjectInfo, Page, PageToken, Payload, Stamp, payload::PayloadBody, progress::Progress,
+        unfit::is_page,
     },
     error::{Error, Kind, Result},
 };
@@ -23,7 +26,35 @@ pub(super) const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl Wire {
     pub(super) async fn put(&self, key: &Key, payload: &Payload) -> Result<()> {
+        let summed = self.wants_checksums();
+        match self.send_whole(key, payload, summed).await {
+            Ok(Some(_)) => Ok(()),
+            // Every S3 server gives a tag to what it stored.
+            Ok(None) => self.look_for(key, payload.len()).await,
+            Err(failure) if self.learns_checksums(summed, &failure) => {
+                tracing::debug!("{} wants checksums of what is sent", self.place);
+                Box::pin(self.put(key, payload)).await
+            }
+            Err(failure) if failure.outcome_is_unknown() => {
+                self.settle(key, payload.len(), failure).await
+            }
+            Err(failure) if failure.is_page() => match self.head(key).await {
+                Ok(Some(len)) if len == payload.len() => Ok(()),
+                _ => Err(failure.into()),
+            },
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The tag of the object, where the answer has one.
+    async fn send_whole(
+        &self,
+        key: &Key,
+        payload: &Payload,
+        summed: bool,
+    ) -> Result<Option<String>, Box<Failure>> {
         let progress = Progress::new();
+        let sums = Sums::of(payload, summed).await;
         let request = self
             .client
             .put_object()
@@ -31,16 +62,25 @@ impl Wire {
             .key(self.name(key))
             .content_type(CONTENT_TYPE)
             .content_length(signed(payload.len()))
+            .set_content_md5(sums.md5)
             .body(body(payload, &progress))
             .customize()
-            .interceptor(SignedAs(sha256(payload).await?))
+            .interceptor(SignedAs(sums.sha256))
             .send();
-        match self.call_sending(Op::Put, key.as_str(), &progress, request).await {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.outcome_is_unknown() => {
-                self.settle(key, payload.len(), failure).await
+        let sent = self.call_sending(Op::Put, key.as_str(), &progress, request).await?;
+        Ok(sent.e_tag.filter(|tag| !tag.is_empty()))
+    }
+
+    /// Looks for an object whose put was answered as no S3 server answers.
+    async fn look_for(&self, key: &Key, len: u64) -> Result<()> {
+        match self.head(key).await? {
+            Some(found) if found == len => Ok(()),
+            found => {
+                let found = found.map_or("nothing".to_owned(), |len| format!("{len} bytes"));
+                let text = format!("put object {key} in {}", self.place);
+                let why = format!("it was answered with success, and {found} of {len} are there");
+                Err(Error::new(Kind::InvalidInput, text).because(why).hint(NOT_STORED))
             }
-            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -69,7 +109,12 @@ impl Wire {
         match self.call(Op::Head, key.as_str(), PATIENCE, request).await {
             Ok(found) => {
                 let len = unsigned(found.content_length());
-                Ok(Some(Stamp { len, tag: found.e_tag.filter(|tag| !tag.is_empty()) }))
+                let tag = found.e_tag.filter(|tag| !tag.is_empty());
+                // Objects have tags, also those that are pages.
+                if tag.is_none() && is_page(found.content_type.as_deref()) {
+                    return Err(Failure::page(Op::Head, key.as_str(), &self.place));
+                }
+                Ok(Some(Stamp { len, tag }))
             }
             Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure),
@@ -85,26 +130,14 @@ impl Wire {
     }
 
     pub(super) async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        let token = page.map(|token| token.0.clone());
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(format!("{}{prefix}", self.prefix))
-            .set_continuation_token(token.clone())
-            .send();
-        let found = self.call(Op::List, &format!("{prefix:?}"), PATIENCE, request).await?;
+        let prefix = format!("{}{prefix}", self.prefix);
+        let found = self.page(&prefix, page.map(|token| token.0.as_str())).await?;
         let info = |object: &aws_sdk_s3::types::Object| {
             let key = self.key(object.key()?)?;
             Some(ObjectInfo { key, len: unsigned(object.size()) })
         };
-        let objects = found.contents().iter().filter_map(info).collect();
-        let next = found.next_continuation_token.filter(|_| found.is_truncated.unwrap_or(false));
-        if next.is_some() && next == token {
-            let why = "the listing does not go on";
-            return Err(self.silence(Op::List, &format!("{prefix:?}"), why).into());
-        }
-        Ok(Page { objects, next: next.map(PageToken) })
+        let objects = found.objects.iter().filter_map(info).collect();
+        Ok(Page { objects, next: found.next.map(PageToken) })
     }
 }
 
@@ -123,22 +156,39 @@ pub(super) fn body(payload: &Payload, progress: &Progress) -> ByteStream {
     ByteStream::new(SdkBody::from_body_1_x(body))
 }
 
-/// Hexadecimal, of all parts. Off the worker threads when it takes milliseconds.
-pub(super) async fn sha256(payload: &Payload) -> Result<String> {
-    const AT_ONCE: u64 = 256 << 10;
-    if payload.len() <= AT_ONCE {
-        return Ok(hash(payload));
-    }
-    let payload = payload.clone();
-    tokio::task::spawn_blocking(move || hash(&payload))
-        .await
-        .map_err(|e| Error::new(Kind::Internal, "hash a payload").because(e))
+/// What a payload hashes to, of all parts.
+pub(super) struct Sums {
+    /// Hexadecimal: what the request is signed with.
+    pub(super) sha256: String,
+    /// In base64, for places that ask for it.
+    pub(super) md5: Option<String>,
 }
 
-fn hash(payload: &Payload) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    payload.parts().iter().for_each(|part| context.update(part));
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+impl Sums {
+    /// Off the worker threads when it takes milliseconds.
+    pub(super) async fn of(payload: &Payload, with_md5: bool) -> Self {
+        const AT_ONCE: u64 = 256 << 10;
+        let here = || Self::now(payload, with_md5);
+        if payload.len() <= AT_ONCE {
+            return here();
+        }
+        let there = payload.clone();
+        let sums = tokio::task::spawn_blocking(move || Self::now(&there, with_md5)).await;
+        // A runtime that ends has no such threads any more.
+        sums.unwrap_or_else(|_| here())
+    }
+
+    fn now(payload: &Payload, with_md5: bool) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        payload.parts().iter().for_each(|part| context.update(part));
+        let sha256 = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let md5 = with_md5.then(|| {
+            let mut md5 = Md5::new();
+            payload.parts().iter().for_each(|part| md5.update(part));
+            BASE64.encode(md5.finalize())
+        });
+        Self { sha256, md5 }
+    }
 }
 
 /// Signs a request with the hash of its payload. Left alone the SDK leaves streamed bodies unsigned, over plain HTTP
@@ -169,10 +219,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_hash_is_of_all_parts() {
+    async fn the_sums_are_of_all_parts() {
         let abc: Payload =
             ["a", "", "bc"].map(|part| Bytes::from_static(part.as_bytes())).into_iter().collect();
         let wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(&abc).await.unwrap(), wanted);
+        let sums = Sums::of(&abc, true).await;
+        assert_eq!(
+            (sums.sha256.as_str(), sums.md5.as_deref()),
+            (wanted, Some("kAFQmDzST7DWlj99KOF/cg=="))
+        );
+        assert_eq!(Sums::of(&abc, false).await.md5, None);
     }
 }

@@ -14,13 +14,14 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Quirks, S3Settings,
-    client::{PATIENCE, Wire, has_no_keys},
+    client::{PATIENCE, Wire},
     errors::{Failure, Op, Place},
     get::{Sent, body},
+    keys::has_no_keys,
     object::unsigned,
 };
 use crate::{
-    backends::Body,
+    backends::{Body, unfit::is_page},
     error::{Error, Kind, Result},
 };
 
@@ -80,6 +81,9 @@ impl S3Source {
             wire.call(Op::Head, key, PATIENCE, request).await
         });
         match found.await {
+            Ok(found) if found.e_tag.is_none() && is_page(found.content_type.as_deref()) => {
+                Err(Failure::page(Op::Head, key, &self.place).into())
+            }
             Ok(found) => Ok(Some(SourceObject {
                 key: key.to_owned(),
                 len: unsigned(found.content_length()),
@@ -97,24 +101,8 @@ impl S3Source {
     /// # Errors
     /// Only when the place cannot be asked.
     pub async fn list(&self, prefix: &str, page: Option<&str>) -> Result<SourcePage> {
-        let subject = format!("{prefix:?}");
-        let subject = subject.as_str();
-        let found = self.in_its_region(|wire| async move {
-            let request = wire
-                .client
-                .list_objects_v2()
-                .bucket(&wire.bucket)
-                .prefix(prefix)
-                .set_continuation_token(page.map(str::to_owned))
-                .send();
-            wire.call(Op::List, subject, PATIENCE, request).await
-        });
+        let found = self.in_its_region(|wire| async move { wire.page(prefix, page).await });
         let found = found.await.map_err(|failure| self.told(failure))?;
-        let next = found.next_continuation_token.filter(|_| found.is_truncated.unwrap_or(false));
-        if next.is_some() && next.as_deref() == page {
-            let text = format!("listing {prefix:?} in {} does not go on", self.place);
-            return Err(Error::new(Kind::Unavailable, text));
-        }
         let told = |object: aws_sdk_s3::types::Object| {
             Some(SourceObject {
                 len: unsigned(object.size()),
@@ -124,8 +112,8 @@ impl S3Source {
                 content_type: None,
             })
         };
-        let objects = found.contents.unwrap_or_default().into_iter().filter_map(told).collect();
-        Ok(SourcePage { objects, next })
+        let objects = found.objects.into_iter().filter_map(told).collect();
+        Ok(SourcePage { objects, next: found.next })
     }
 
     /// The bytes of `range`, which is not empty, of the version that has this `etag`. Between two parts of them the
@@ -167,6 +155,9 @@ impl S3Source {
         {
             return Err(changed());
         }
+        if answer.e_tag.is_none() && is_page(answer.content_type()) {
+            return Err(Failure::page(Op::Get, key, &self.place).into());
+        }
         match Sent::of(&answer, &range) {
             Sent::Asked => {}
             Sent::Short { len } => {
@@ -193,7 +184,7 @@ impl S3Source {
 
     /// Without keys requests are not signed: many buckets may be read by everybody.
     async fn settings(&self) -> S3Settings {
-        let look = || has_no_keys(&self.settings, &self.quirks);
+        let look = || has_no_keys(&self.settings, &self.quirks, &self.place);
         let anonymous = self.settings.anonymous || *self.keyless.get_or_init(look).await;
         S3Settings { anonymous, ..self.settings.clone() }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::{PATIENCE, Wire},
     errors::{Failure, Op},
+    listing::GOES_NOT_ON,
     object::unsigned,
 };
 use crate::{
@@ -128,12 +129,15 @@ impl Wire {
                 }
             }
             let next = (page.next_key_marker, page.next_upload_id_marker);
-            if page.is_truncated != Some(true) || next.0.is_none() {
+            if page.is_truncated != Some(true) {
                 return Ok(found);
             }
-            if next == (key_marker, id_marker) {
-                let why = "the listing does not go on";
-                return Err(self.silence(Op::ListUploads, &subject, why));
+            // Who does not say where it goes on means: behind the last one.
+            let last = page.uploads.unwrap_or_default().pop();
+            let last = last.map(|last| (last.key, last.upload_id)).unwrap_or_default();
+            let next = if next.0.is_some() { next } else { last };
+            if next.0.is_none() || next == (key_marker, id_marker) {
+                return Err(self.senseless(Op::ListUploads, &subject, GOES_NOT_ON));
             }
             (key_marker, id_marker) = next;
         }
@@ -158,16 +162,13 @@ impl Wire {
                     found.push(Part { number, len: unsigned(part.size()), etag: etag.to_owned() });
                 }
             }
-            let next = page.next_part_number_marker;
-            if page.is_truncated != Some(true) || next.is_none() {
+            if page.is_truncated != Some(true) {
                 return Ok(found);
             }
-            if next == marker {
-                return Err(self.silence(
-                    Op::ListParts,
-                    key.as_str(),
-                    "the listing does not go on",
-                ));
+            let last = || found.last().map(|part| part.number.to_string());
+            let next = page.next_part_number_marker.or_else(last);
+            if next.is_none() || next == marker {
+                return Err(self.senseless(Op::ListParts, key.as_str(), GOES_NOT_ON));
             }
             marker = next;
         }

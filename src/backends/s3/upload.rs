@@ -15,7 +15,7 @@ use super::{
     client::{PATIENCE, Wire},
     errors::{Failure, Op},
     names::encoded,
-    object::{SignedAs, body, sha256, signed},
+    object::{SignedAs, Sums, body, signed},
     quirks::MIN_PART,
     unfinished::{Noted, Part, forget},
 };
@@ -88,12 +88,34 @@ impl S3Upload {
         Ok(self.id.get_or_try_init(begin).await?.as_str())
     }
 
-    fn add(&self, op: Op, part: u64, etag: Option<String>) -> Result<()> {
-        let etag = etag.ok_or_else(|| {
-            self.wire.silence(op, self.key.as_str(), format!("part {part} got no entity tag"))
-        })?;
-        self.parts.lock().insert(part, etag);
-        Ok(())
+    fn without_tag(&self, op: Op, part: u64) -> Box<Failure> {
+        self.wire.silence(op, self.key.as_str(), format!("part {part} got no entity tag"))
+    }
+
+    /// The tag that the part got, where the answer has one.
+    async fn send_part(
+        &self,
+        part: u64,
+        payload: &Payload,
+        summed: bool,
+    ) -> Result<Result<Option<String>, Box<Failure>>> {
+        let (wire, progress) = (&self.wire, Progress::new());
+        let sums = Sums::of(payload, summed).await;
+        let request = wire
+            .client
+            .upload_part()
+            .bucket(&wire.bucket)
+            .key(wire.name(&self.key))
+            .upload_id(self.id().await?)
+            .part_number(number(part))
+            .content_length(signed(payload.len()))
+            .set_content_md5(sums.md5)
+            .body(body(payload, &progress))
+            .customize()
+            .interceptor(SignedAs(sums.sha256))
+            .send();
+        let sent = wire.call_sending(Op::Write, self.key.as_str(), &progress, request).await;
+        Ok(sent.map(|sent| sent.e_tag.filter(|tag| !tag.is_empty())))
     }
 
     /// What became of a part whose answer was lost: it arrived, or the server hung up on an upload it does not know.
@@ -102,7 +124,8 @@ impl S3Upload {
             Ok(parts) => {
                 let ours = |p: &Part| p.number == number(part) && p.len == len;
                 let found = parts.into_iter().find(ours).ok_or(failure)?;
-                self.add(Op::Write, part, Some(found.etag))
+                self.parts.lock().insert(part, found.etag);
+                Ok(())
             }
             Err(asked) if asked.is_expired() => Err(asked.into()),
             Err(_) => Err(failure.into()),
@@ -137,8 +160,11 @@ impl S3Upload {
             .send();
         match wire.call(Op::Copy, self.key.as_str(), JOINING, request).await {
             Ok(copied) => {
-                let result = copied.copy_part_result;
-                self.add(Op::Copy, part, result.and_then(|r| r.e_tag))
+                let tag = copied.copy_part_result.and_then(|result| result.e_tag);
+                let tag = tag.filter(|tag| !tag.is_empty());
+                let tag = tag.ok_or_else(|| self.without_tag(Op::Copy, part))?;
+                self.parts.lock().insert(part, tag);
+                Ok(())
             }
             Err(failure) => Err(self.why_not_copied(from, range, failure).await),
         }
@@ -149,7 +175,7 @@ impl S3Upload {
         if why.is_missing() {
             return missing(from);
         }
-        let past_the_end = why.is_past_the_end();
+        let (past_the_end, refuses) = (why.is_past_the_end(), why.refuses_copies());
         let error = Error::from(why);
         if (past_the_end || error.kind() == Kind::InvalidInput)
             && let Ok(Some(len)) = self.wire.head(from).await
@@ -157,7 +183,7 @@ impl S3Upload {
         {
             return too_short(from, len, range);
         }
-        error
+        if refuses { no_copies(error) } else { error }
     }
 
     /// The one request that makes the object, of what was gathered.
@@ -209,25 +235,23 @@ impl Upload for S3Upload {
         if self.shape.len == 0 {
             return Ok(());
         }
-        let (wire, progress) = (&self.wire, Progress::new());
-        let request = wire
-            .client
-            .upload_part()
-            .bucket(&wire.bucket)
-            .key(wire.name(&self.key))
-            .upload_id(self.id().await?)
-            .part_number(number(part))
-            .content_length(signed(payload.len()))
-            .body(body(&payload, &progress))
-            .customize()
-            .interceptor(SignedAs(sha256(&payload).await?))
-            .send();
-        match wire.call_sending(Op::Write, self.key.as_str(), &progress, request).await {
-            Ok(sent) => self.add(Op::Write, part, sent.e_tag),
-            Err(failure) if failure.outcome_is_unknown() => {
+        let summed = self.wire.wants_checksums();
+        match self.send_part(part, &payload, summed).await? {
+            Err(failure) if self.wire.learns_checksums(summed, &failure) => {
+                self.write(part, payload).await
+            }
+            Err(failure) if failure.outcome_is_unknown() || failure.is_page() => {
                 self.settle(part, payload.len(), failure).await
             }
             Err(failure) => Err(failure.into()),
+            Ok(Some(etag)) => {
+                self.parts.lock().insert(part, etag);
+                Ok(())
+            }
+            Ok(None) => {
+                let failure = self.without_tag(Op::Write, part);
+                self.settle(part, payload.len(), failure).await
+            }
         }
     }
 
@@ -255,12 +279,16 @@ impl Upload for S3Upload {
 
     async fn finish(&self) -> Result<()> {
         let made = self.make().await?;
+        let copies = self.whole.lock().is_some();
         let may_be_there = |f: &Failure| f.is_expired() || f.outcome_is_unknown();
         match made {
             Err(failure) if failure.lost_parts() => {
                 // With the same parts it never succeeds: the next `begin` must find nothing of this one.
                 self.abort().await?;
                 return Err(failure.into());
+            }
+            Err(failure) if copies && failure.refuses_copies() => {
+                return Err(no_copies(failure.into()));
             }
             Err(failure) if !may_be_there(&failure) => return Err(failure.into()),
             // The answer to this or an earlier finish may have been lost: the object says.
@@ -285,6 +313,11 @@ impl Upload for S3Upload {
     }
 }
 
+/// Copies are refused, for a right that is lacking or a rule of this server's: the bytes can be sent instead.
+fn no_copies(why: Error) -> Error {
+    Error::new(Kind::Unsupported, "the storage refuses to copy").because(why)
+}
+
 /// The upload of an earlier run and its parts, if the place still has it.
 async fn take_up(
     wire: &Wire,
@@ -294,12 +327,9 @@ async fn take_up(
     noted: Noted,
 ) -> Result<(Option<String>, BTreeMap<u64, String>)> {
     let found = match wire.parts(key, &noted.upload_id).await {
-        Err(failure) if failure.is_expired() || failure.is_missing() => {
-            forget(notes, key).await?;
-            return Ok((None, BTreeMap::new()));
-        }
-        Err(failure) if failure.tells_nothing() => {
-            // What cannot be known is sent again, to an upload of its own.
+        Err(failure) if failure.is_expired() || failure.is_missing() || failure.tells_nothing() => {
+            // What cannot be known is sent again, to an upload of its own. Some servers do not know one without parts,
+            // and keep it all the same.
             wire.abort(notes, key, &noted.upload_id).await?;
             return Ok((None, BTreeMap::new()));
         }

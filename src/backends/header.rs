@@ -1,0 +1,39 @@
+//! Text from elsewhere that goes into headers.
+
+/// `text` as it goes into a header.
+pub(super) fn header_text(what: &str, text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(format!("{what} is empty"));
+    }
+    match text.chars().all(|c| (' '..='~').contains(&c)) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{what} has a character in it that no header can have")),
+    }
+}
+
+/// As [`header_text`] for what is only signed with: any letters.
+pub(super) fn secret_text(what: &str, text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match (text.is_empty(), text.chars().any(char::is_control)) {
+        (true, _) => Err(format!("{what} is empty")),
+        (_, true) => Err(format!("{what} has a line end or another control character in it")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_at_the_ends_goes_and_what_no_header_can_have_is_named_without_its_value() {
+        assert_eq!(header_text("region", " us-east-1\r\n").unwrap(), "us-east-1");
+        for bad in ["hunter2\nX-Evil: 1", "hunter2\0", "hunter2ü", "\n"] {
+            let why = header_text("access_key_id", bad).unwrap_err();
+            assert!(why.starts_with("access_key_id") && !why.contains("hunter2"), "{why}");
+        }
+        assert_eq!(secret_text("k", "päss word\n").unwrap(), "päss word");
+        assert!(secret_text("k", "one\ntwo").is_err() && secret_text("k", " ").is_err());
+    }
+}

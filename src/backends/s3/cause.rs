@@ -1,0 +1,252 @@
+//! Why a call failed, taken out of the SDK's error: an answer, none, or what can never become one.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    primitives::{DateTime, DateTimeFormat},
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::keys::KeyTrouble;
+use crate::backends::unfit::{Unfit, is_html, is_page};
+
+#[derive(Debug)]
+pub(super) enum Cause {
+    Answer(Answer),
+    /// No answer, or not a whole one: what the server did is not known.
+    Silence(String),
+    Credentials(String),
+    /// The request could not be made.
+    Request(String),
+    /// There is no answer, and there would be none to another try.
+    Unfit(Unfit),
+    /// An answer that contradicts itself.
+    Senseless(String),
+}
+
+/// What the server said.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
+    /// The region the bucket is in, where the answer says so.
+    pub(super) region: Option<String>,
+    pub(super) wait: Option<Duration>,
+    pub(super) form: Form,
+}
+
+/// What an answer without a code looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An S3 answer, or too little to tell.
+    #[default]
+    Plain,
+    /// A page for people.
+    Page,
+    /// A document that no S3 server sends.
+    Other,
+}
+
+const NO_KEYS: &str = "no keys were found, in the storage or where AWS tools keep them";
+
+impl Cause {
+    pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        if let Some(raw) = error.raw_response() {
+            let Some(said) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
+                return Self::Answer(Answer::new(raw, "", &chain(&error)));
+            };
+            let (code, message) = (said.code(), said.message());
+            let answer = Answer::new(raw, code.unwrap_or_default(), message.unwrap_or_default());
+            return Self::Answer(answer);
+        }
+        if let Some(trouble) = causes(&error).find_map(|e| e.downcast_ref::<KeyTrouble>()) {
+            return Self::Credentials(trouble.to_string());
+        }
+        let why = chain(&error);
+        if causes(&error).any(|e| e.is::<CredentialsError>()) {
+            // The SDK lists everywhere it looked, at length.
+            let none = why.contains("no credentials found") || why.contains("not loaded");
+            return Self::Credentials(if none { NO_KEYS.into() } else { why });
+        }
+        match error {
+            SdkError::ConstructionFailure(_) => Self::Request(why),
+            SdkError::DispatchFailure(e) if e.is_user() => Self::Request(why),
+            _ => match Unfit::of(&why) {
+                Some(unfit) => Self::Unfit(unfit),
+                None => Self::Silence(why),
+            },
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn new(raw: &HttpResponse, code: &str, message: &str) -> Self {
+        let header = |name| raw.headers().get(name);
+        let body = raw.body().bytes().and_then(|b| std::str::from_utf8(b).ok());
+        let text = body.unwrap_or_default();
+        let region = header("x-amz-bucket-region").or_else(|| element(text, "Region"));
+        let wait = header("retry-after").and_then(|text| wait(text, SystemTime::now()));
+        let status = raw.status().as_u16();
+        // Some servers' errors are not parsed where a success was expected.
+        let code = some_of(code).or_else(|| element(text, "Code")).map(sentence);
+        let form = match code {
+            Some(_) => Form::Plain,
+            None => form(status, header("content-type"), body),
+        };
+        let message = match form {
+            Form::Plain => some_of(message).or_else(|| element(text, "Message")),
+            Form::Page | Form::Other => None,
+        };
+        Self {
+            status,
+            code: code.unwrap_or_default(),
+            message: message.map(sentence).unwrap_or_default(),
+            region: region.filter(|r| is_region(r)).map(str::to_owned),
+            wait,
+            form,
+        }
+    }
+
+    /// Refused in a way that a wrong time in the signature can be the reason of. (To a HEAD a server cannot say more.)
+    pub(super) fn blames_the_clock(&self) -> bool {
+        matches!(self.status, 400 | 401 | 403)
+    }
+
+    pub(super) fn is_page(&self) -> bool {
+        self.form == Form::Page
+    }
+
+    /// No storage answered: not one that is down or refuses behind a gateway with pages of its own.
+    pub(super) fn is_foreign(&self) -> bool {
+        let said = matches!(self.status, 200..=399 | 400 | 401 | 404 | 405 | 406 | 411..=415);
+        self.form != Form::Plain && said
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code.as_str(), self.message.as_str()) {
+            _ if self.is_foreign() && self.is_page() => {
+                write!(f, "this is not S3: a web page came (status {})", self.status)
+            }
+            _ if self.is_foreign() => {
+                write!(f, "this is not S3: another document came (status {})", self.status)
+            }
+            ("", "") if self.is_page() => write!(f, "answered {} with a web page", self.status),
+            ("", "") => write!(f, "answered {}", self.status),
+            (code, "") => write!(f, "answered {} {code}", self.status),
+            (code, message) => write!(f, "answered {} {code}: {message}", self.status),
+        }
+    }
+}
+
+/// What an answer is whose code nobody found.
+fn form(status: u16, content_type: Option<&str>, body: Option<&str>) -> Form {
+    let start: String = body.unwrap_or_default().trim_start().chars().take(16).collect();
+    let start = start.to_ascii_lowercase();
+    if is_page(content_type) || is_html(&start) {
+        return Form::Page;
+    }
+    // An answer to a list or a begin is XML. One that is cut short in the middle of it is not meant.
+    let text = !start.is_empty() && !start.starts_with('<') && !start.starts_with('\u{feff}');
+    let redirect = matches!(status, 302 | 303);
+    if text && status < 300 || redirect { Form::Other } else { Form::Plain }
+}
+
+/// The text of an XML element. Enough for the flat error documents of S3.
+fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    rest.split_once("</").map(|(text, _)| text)
+}
+
+fn some_of(text: &str) -> Option<&str> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+/// Short enough to show, and on one line: it comes from elsewhere.
+fn sentence(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(300).collect::<String>().trim().to_owned()
+}
+
+fn is_region(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// `Retry-After`: seconds, or the time from when on it may be tried again.
+fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = DateTime::from_str(text.trim(), DateTimeFormat::HttpDate).ok()?;
+    SystemTime::try_from(then).ok()?.duration_since(now).ok()
+}
+
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut out = String::new();
+    // The outermost says only that a dispatch failed.
+    for cause in causes(error).skip(1) {
+        let text = sentence(&cause.to_string());
+        if !out.contains(&text) {
+            out.push_str(if out.is_empty() { "" } else { ": " });
+            out.push_str(&text);
+        }
+    }
+    if out.is_empty() { error.to_string() } else { out }
+}
+
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_known_by_its_type_or_its_beginning() {
+        let of = |kind: Option<&str>, body: &str| form(200, kind, Some(body));
+        assert_eq!(of(Some("text/html; charset=utf-8"), ""), Form::Page);
+        assert_eq!(of(None, "\n<!DOCTYPE html><title>Router</title>"), Form::Page);
+        assert_eq!(of(Some("application/json"), "{\"error\":1}"), Form::Other);
+        assert_eq!(of(None, "404 page not found"), Form::Other);
+        assert_eq!(form(404, None, Some("404 page not found")), Form::Plain);
+        assert_eq!(of(Some("application/xml"), "<ListBucketResult>"), Form::Plain);
+        assert_eq!(form(302, None, None), Form::Other);
+    }
+
+    #[test]
+    fn elements_are_found_in_the_flat_documents_of_s3() {
+        let body =
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+        assert_eq!(element(body, "Region"), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn a_wait_is_seconds_or_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+        assert_eq!(wait("7", now), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:09 GMT", now), Some(Duration::from_secs(9)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:27:00 GMT", now), None);
+        assert_eq!(wait("soon", now), None);
+    }
+
+    #[test]
+    fn what_a_server_says_is_kept_short_and_on_one_line() {
+        let long = format!("a\nb{}", "c".repeat(1000));
+        let said = sentence(&long);
+        assert!(said.len() == 300 && said.starts_with("a bc"), "{said}");
+    }
+}

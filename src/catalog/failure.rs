@@ -1,0 +1,182 @@
+//! SQLite's errors as ours: said once, with the file, and with what its file system lacks.
+
+use std::{error::Error as StdError, fmt, fs::File, io, path::Path};
+
+use rusqlite::ffi;
+use rustix::fs::Access;
+
+use crate::error::{Error, Kind};
+
+/// Marks an error of the catalog itself. SQLite's own error says the same twice: as its text and as its cause.
+#[derive(Debug)]
+struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Failure {}
+
+const CANNOT_OPEN: &str = "it cannot be opened";
+const FAILS: &str = "the disk or the connection to it fails: `dmesg` may say more";
+const ELSEWHERE: &str = "name a folder on a local disk with --data-dir or BAE_DATA_DIR";
+
+/// Whether the catalog itself failed, not what was asked of it.
+pub(crate) fn is_catalog_failure(error: &Error) -> bool {
+    StdError::source(error).is_some_and(|source| source.is::<Failure>())
+}
+
+/// An SQLite error as ours: what the caller can do about it.
+pub(super) fn sql_error(e: rusqlite::Error) -> Error {
+    let extended = e.sqlite_error().map_or(0, |e| e.extended_code);
+    let (kind, words, hint) = meaning(extended);
+    let words = words.map_or_else(|| e.to_string(), str::to_owned);
+    let error = failure(kind, words);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn failure(kind: Kind, words: String) -> Error {
+    Error::new(kind, "catalog").because(Failure(words))
+}
+
+/// By SQLite's extended result code; without words its own are used.
+fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
+    match code {
+        ffi::SQLITE_READONLY_DBMOVED => {
+            (Kind::NotFound, Some("the file was moved or removed while it was open"), None)
+        }
+        ffi::SQLITE_IOERR_LOCK
+        | ffi::SQLITE_IOERR_UNLOCK
+        | ffi::SQLITE_IOERR_RDLOCK
+        | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+        | ffi::SQLITE_IOERR_SHMLOCK
+        | ffi::SQLITE_PROTOCOL => {
+            (Kind::Unsupported, Some("its file system does not lock files"), Some(ELSEWHERE))
+        }
+        // The file is made as long as it is mapped: hardly ever anything but a full disk keeps it from that.
+        ffi::SQLITE_IOERR_SHMSIZE => {
+            (Kind::NoSpace, Some("no room for its index in memory"), Some("free some room for it"))
+        }
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_MMAP => (
+            Kind::Unsupported,
+            Some("its file system does not share files in memory (mmap)"),
+            Some(ELSEWHERE),
+        ),
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
+            (Kind::Unavailable, Some("its file system failed to sync it"), Some(FAILS))
+        }
+        _ => match code & 0xff {
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+                (Kind::Unavailable, Some("another process uses it"), None)
+            }
+            ffi::SQLITE_FULL => {
+                (Kind::NoSpace, Some("its disk is full"), Some("free some room for it"))
+            }
+            ffi::SQLITE_READONLY | ffi::SQLITE_PERM => {
+                (Kind::PermissionDenied, Some("it cannot be written"), Some(ELSEWHERE))
+            }
+            // What can be opened when it is tried again may be so the next time.
+            ffi::SQLITE_CANTOPEN => (Kind::Unavailable, Some(CANNOT_OPEN), None),
+            ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(FAILS)),
+            ffi::SQLITE_CORRUPT => (Kind::Corrupt, Some("it is damaged"), None),
+            ffi::SQLITE_NOTADB => (Kind::Corrupt, Some("the file is not an SQLite database"), None),
+            _ => (Kind::Internal, None, None),
+        },
+    }
+}
+
+/// Names the file, and what the system says where SQLite could not open it. Any other error stays as it is.
+pub(super) fn of_file(path: &Path, error: Error) -> Error {
+    let Some(failure) = StdError::source(&error).and_then(|e| e.downcast_ref::<Failure>()) else {
+        return error;
+    };
+    let context = format!("catalog {}", path.display());
+    if error.to_string().starts_with(&context) {
+        return error;
+    }
+    // SQLite keeps the system's reason to itself; whoever opens the file is told.
+    if failure.0 == CANNOT_OPEN
+        && let Err(e) = may_open(path)
+    {
+        let system = Error::io(&context, e);
+        let named = Error::new(system.kind(), context).because(Failure(cause(&system)));
+        return system.hint_text().into_iter().fold(named, Error::hint);
+    }
+    let named = Error::new(error.kind(), context).because(Failure(failure.0.clone()));
+    error.hint_text().into_iter().fold(named, Error::hint)
+}
+
+/// What the system says to opening a file. It is not opened: closing it again would end the locks that SQLite holds on it.
+fn may_open(path: &Path) -> io::Result<()> {
+    rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK)?;
+    File::open("/dev/null").map(drop)
+}
+
+/// One failure ends many commands, and an error cannot be cloned: its text can.
+pub(super) fn same_error(e: &Error) -> Error {
+    let same = match is_catalog_failure(e) {
+        true => Error::new(e.kind(), e.to_string()).because(Failure(cause(e))),
+        false => Error::new(e.kind(), e.report()),
+    };
+    e.hint_text().into_iter().fold(same, Error::hint)
+}
+
+/// The error of a catalog whose file is not under its name any more.
+pub(super) fn moved(path: &Path) -> Error {
+    let (kind, words, _) = meaning(ffi::SQLITE_READONLY_DBMOVED);
+    of_file(path, failure(kind, words.unwrap_or_default().to_owned()))
+}
+
+fn cause(e: &Error) -> String {
+    StdError::source(e).map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn of(code: i32) -> Error {
+        let text = Some("words of SQLite".to_owned());
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), text);
+        of_file(Path::new("/d/catalog.db"), sql_error(error))
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_what_its_file_system_lacks_once() {
+        let full = of(ffi::SQLITE_FULL);
+        assert_eq!(full.report(), "catalog /d/catalog.db: its disk is full");
+        assert_eq!(full.kind(), Kind::NoSpace);
+        let lock = of(ffi::SQLITE_IOERR_LOCK);
+        assert_eq!(lock.kind(), Kind::Unsupported);
+        assert!(lock.report().contains("does not lock files"), "{}", lock.report());
+        assert!(lock.hint_text().unwrap().contains("--data-dir"));
+        let other = of(ffi::SQLITE_IOERR_READ);
+        assert_eq!(other.report(), "catalog /d/catalog.db: words of SQLite");
+        assert!(is_catalog_failure(&other) && is_catalog_failure(&same_error(&other)));
+        assert_eq!(same_error(&other).report(), other.report());
+    }
+
+    #[test]
+    fn a_file_that_sqlite_cannot_open_has_the_reason_of_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone/catalog.db");
+        let error = of_file(&path, sql_error(Connection::open(&path).unwrap_err()));
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.report().contains("No such file"), "{}", error.report());
+        assert!(is_catalog_failure(&error));
+    }
+
+    #[test]
+    fn what_is_no_failure_of_the_catalog_stays_as_it_is() {
+        let error = of_file(Path::new("/d"), Error::new(Kind::NotFound, "no import is called x"));
+        assert_eq!(error.report(), "no import is called x");
+        assert!(!is_catalog_failure(&error));
+    }
+}

@@ -1,0 +1,92 @@
+//! How long storage has refused, against the time that the user gives it. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// The pause of an import, from what its writer tells.
+#[derive(Debug)]
+pub struct PauseClock {
+    /// `None` to wait for ever.
+    timeout: Option<Duration>,
+    pause: Option<Pause>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    /// When it began, or bytes last became durable in it.
+    since: Instant,
+    error: Error,
+}
+
+impl PauseClock {
+    #[must_use]
+    pub fn new(timeout: Option<Duration>) -> Self {
+        Self { timeout, pause: None }
+    }
+
+    /// Storage refuses, from `now` on.
+    pub fn paused(&mut self, error: Error, now: Instant) {
+        self.pause = Some(Pause { since: now, error });
+    }
+
+    /// Something became durable.
+    pub fn stored(&mut self, now: Instant) {
+        if let Some(pause) = &mut self.pause {
+            pause.since = now;
+        }
+    }
+
+    /// Storage takes objects again.
+    pub fn resumed(&mut self) {
+        self.pause = None;
+    }
+
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// # Errors
+    /// What storage said, when nothing was stored for the timeout.
+    pub fn check(&self, now: Instant) -> Result<()> {
+        let Some((timeout, pause)) = self.timeout.zip(self.pause.as_ref()) else { return Ok(()) };
+        if now.saturating_duration_since(pause.since) <= timeout {
+            return Ok(());
+        }
+        let text = format!("nothing was stored for {} s", timeout.as_secs_f64());
+        let error = Error::new(pause.error.kind(), text).because(pause.error.report());
+        Err(match pause.error.hint_text() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_pause_longer_than_the_timeout_ends_with_what_storage_said() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let full = || Error::new(Kind::NoSpace, "put k: 507").hint("make room");
+        let mut clock = PauseClock::new(Some(Duration::from_secs(6)));
+        clock.check(at(100)).unwrap();
+        clock.paused(full(), at(100));
+        clock.check(at(106)).unwrap();
+        clock.stored(at(103));
+        clock.check(at(109)).unwrap();
+        let error = clock.check(at(110)).unwrap_err();
+        assert_eq!(error.report(), "nothing was stored for 6 s: put k: 507");
+        assert_eq!((error.kind(), error.hint_text()), (Kind::NoSpace, Some("make room")));
+        clock.resumed();
+        clock.check(at(1000)).unwrap();
+
+        let mut patient = PauseClock::new(None);
+        patient.paused(full(), at(0));
+        patient.check(at(1_000_000)).unwrap();
+    }
+}

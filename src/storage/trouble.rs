@@ -1,0 +1,209 @@
+//! What becomes of failures while bytes wait to be stored: told once, tried again with longer and longer waits, counted,
+//! and ended.
+//!
+//! A failure that may pass, by itself or because the user makes room or gives a right, is waited for, for two days at
+//! most. One that cannot pass (a catalog or a local folder that is gone or cannot be written, a request that is wrong, a
+//! defect) is tried [`TRIES`] times and then ends the run by [`WriterEvent::Failed`]; what is durable stays.
+
+use std::{
+    fmt,
+    future::{Future, pending},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{ImportStore, WriterEvent, WriterSink};
+use crate::{
+    backends::Backoff,
+    catalog::is_catalog_failure,
+    error::{Error, Kind, Result},
+};
+
+/// The longest wait between two tries, in first waits: 60 s at the usual 1 s.
+const LONGEST_WAIT: u32 = 60;
+/// The longest wait that a place is granted when it asks for one. Some ask for a day (a daily quota); whoever makes
+/// room or pays meanwhile should not have to wait for the end of it.
+const LONGEST_ASKED: Duration = Duration::from_secs(15 * 60);
+/// How often something is tried that fails in a way that does not pass: 15 s at most with first waits of 1 s, for an
+/// open file that another closes, or a network folder that comes back.
+const TRIES: u32 = 5;
+/// How long a failure that may pass is waited for. A used-up daily quota takes a day.
+const LONGEST_PAUSE: Duration = Duration::from_secs(48 * 3600);
+
+/// Whether waiting does not help against a failure of a place (`remote` or a local folder) or of the catalog.
+fn cannot_pass(error: &Error, remote: bool) -> bool {
+    match error.kind() {
+        Kind::NoSpace
+        | Kind::RateLimited
+        | Kind::Unavailable
+        | Kind::Network
+        | Kind::SessionExpired
+        // Something else has the name: the user can move it away.
+        | Kind::AlreadyExists => false,
+        // A bucket can be made, and a right be given, by whoever owns it.
+        Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated => {
+            !remote || is_catalog_failure(error)
+        }
+        Kind::InvalidInput
+        | Kind::Corrupt
+        | Kind::Changed
+        | Kind::Unsupported
+        | Kind::Cancelled
+        | Kind::Internal => true,
+    }
+}
+
+/// What the failures of one import's uploads have in common.
+pub(super) struct Troubles {
+    /// What the errors are of.
+    import: String,
+    remote: bool,
+    retry_base: Duration,
+    sink: WriterSink,
+    now: Mutex<Now>,
+}
+
+impl fmt::Debug for Troubles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Troubles").field("import", &self.import).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Now {
+    /// Things that are failing.
+    failing: usize,
+    /// Of these, those that may pass.
+    paused: usize,
+    /// A pause was told, and its end was not.
+    told: bool,
+}
+
+impl Troubles {
+    pub(super) fn new(store: &ImportStore, retry_base: Duration, sink: WriterSink) -> Self {
+        let (import, remote) = (format!("import {}", store.id()), store.backend().is_remote());
+        Self { import, remote, retry_base, sink, now: Mutex::default() }
+    }
+
+    pub(super) fn tell(&self, event: WriterEvent) {
+        (self.sink)(event);
+    }
+
+    /// Whether something is failing now.
+    pub(super) fn any(&self) -> bool {
+        self.now.lock().failing > 0
+    }
+
+    /// For one thing that has to succeed.
+    pub(super) fn of_one(&self) -> Trouble<'_> {
+        let state = State::Well;
+        Trouble { all: self, state, since: None, tries: 0, backoff: self.backoff() }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.retry_base, self.retry_base.saturating_mul(LONGEST_WAIT))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Well,
+    /// Failing in a way that may pass.
+    Paused,
+    /// Failing in a way that does not.
+    Failing,
+}
+
+/// The failures of one thing: counted while they last.
+pub(super) struct Trouble<'a> {
+    all: &'a Troubles,
+    state: State,
+    /// The first failure in a row.
+    since: Option<Instant>,
+    /// Failures in a row that cannot pass.
+    tries: u32,
+    backoff: Backoff,
+}
+
+impl Trouble<'_> {
+    /// Waits first when the tries before this one ended in so many panics.
+    pub(super) async fn after_panics(mut self, panics: u32) -> Self {
+        if panics > 0 {
+            self.tries = panics - 1;
+            self.wait_after(Error::new(Kind::Internal, "an upload ended in a panic")).await;
+        }
+        self
+    }
+
+    /// Calls until it succeeds. Never returns when it cannot: the run is told to end.
+    pub(super) async fn insist<T, F>(&mut self, mut call: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T>>,
+    {
+        loop {
+            match call().await {
+                Ok(done) => {
+                    self.succeeded();
+                    return done;
+                }
+                Err(e) => self.wait_after(e).await,
+            }
+        }
+    }
+
+    async fn wait_after(&mut self, error: Error) {
+        let asked = error.wait_asked().unwrap_or_default().min(LONGEST_ASKED);
+        // The jitter comes on top, so that the uploads which were asked together do not come back together.
+        let wait = asked + self.backoff.next_wait();
+        let hopeless = cannot_pass(&error, self.all.remote);
+        let error = error.within(&self.all.import);
+        self.tries = if hopeless { self.tries + 1 } else { 0 };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.tries >= TRIES || !hopeless && since.elapsed() > LONGEST_PAUSE {
+            self.count(State::Failing, None);
+            self.all.tell(WriterEvent::Failed(error));
+            return pending().await;
+        }
+        tracing::info!("{}; trying again in {wait:.1?}", error.report());
+        match hopeless {
+            true => self.count(State::Failing, None),
+            false => self.count(State::Paused, Some(error)),
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    /// Counts this one as what it is now. A pause is told with the first that pauses, its end with the first success
+    /// after the last. Both are sent under the lock, so that they keep their order.
+    fn count(&mut self, state: State, error: Option<Error>) {
+        let before = std::mem::replace(&mut self.state, state);
+        let mut now = self.all.now.lock();
+        now.failing += usize::from(state != State::Well);
+        now.failing -= usize::from(before != State::Well);
+        now.paused += usize::from(state == State::Paused);
+        now.paused -= usize::from(before == State::Paused);
+        if let Some(error) = error
+            && !std::mem::replace(&mut now.told, true)
+        {
+            self.all.tell(WriterEvent::Paused(error));
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if self.state == State::Well {
+            return;
+        }
+        self.count(State::Well, None);
+        (self.since, self.tries, self.backoff) = (None, 0, self.all.backoff());
+        let mut now = self.all.now.lock();
+        if now.paused == 0 && std::mem::take(&mut now.told) {
+            self.all.tell(WriterEvent::Resumed);
+        }
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        self.count(State::Well, None);
+    }
+}
