@@ -317,7 +317,8 @@ lt::torrent_handle const& Session::handle(std::uint64_t torrent) const {
 void Session::add(AddTorrent const& t) {
     lt::add_torrent_params p = torrent_params(t);
     p.userdata = tag(t.torrent);
-    p.save_path = std::to_string(t.torrent);
+    // A name only: nothing is saved there. Absolute, or the working directory would have to exist.
+    p.save_path = "/" + std::to_string(t.torrent);
     p.flags &= ~(lt::torrent_flags::auto_managed | lt::torrent_flags::paused);
     p.flags |= lt::torrent_flags::update_subscribe;
     if (t.sequential)

@@ -8,6 +8,8 @@
 
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
+use rustix::io::Errno;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -134,10 +136,8 @@ impl Error {
 
     /// An I/O error met while doing `context`.
     pub fn io(context: impl Into<String>, e: io::Error) -> Self {
-        // EMFILE, ENFILE: of the process, and of the system.
-        let files = matches!(e.raw_os_error(), Some(23 | 24));
-        let error = Self::new(io_kind(&e), context).because(e);
-        if files { error.hint("raise the limit of open files (ulimit -n)") } else { error }
+        let (kind, hint) = (io_kind(&e), io_hint(&e));
+        Self { hint: hint.map(str::to_owned), ..Self::new(kind, context).because(e) }
     }
 
     #[must_use]
@@ -206,12 +206,42 @@ fn io_kind(e: &io::Error) -> Kind {
         | E::BrokenPipe
         | E::HostUnreachable
         | E::NetworkUnreachable => Kind::Network,
-        E::Interrupted | E::WouldBlock | E::ResourceBusy => Kind::Unavailable,
+        E::Interrupted
+        | E::WouldBlock
+        | E::ResourceBusy
+        | E::OutOfMemory
+        | E::StaleNetworkFileHandle => Kind::Unavailable,
         E::InvalidInput | E::InvalidFilename | E::NotADirectory | E::IsADirectory => {
             Kind::InvalidInput
         }
+        E::Unsupported => Kind::Unsupported,
+        _ => Errno::from_io_error(e).map_or(Kind::Internal, errno_kind),
+    }
+}
+
+/// Of those that the standard library has no word for.
+fn errno_kind(e: Errno) -> Kind {
+    match e {
+        // The disk, its cable, or the server of a network drive: it may be back at the next try.
+        Errno::IO | Errno::NODEV | Errno::NXIO | Errno::HOSTDOWN | Errno::REMOTEIO => {
+            Kind::Unavailable
+        }
+        Errno::MFILE | Errno::NFILE | Errno::NOLCK => Kind::Unavailable,
+        Errno::LOOP => Kind::InvalidInput,
         _ => Kind::Internal,
     }
+}
+
+/// What to do, where the number alone tells.
+fn io_hint(e: &io::Error) -> Option<&'static str> {
+    Some(match Errno::from_io_error(e)? {
+        Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",
+        Errno::IO | Errno::NODEV | Errno::NXIO => {
+            "the disk or the connection to it fails: `dmesg` may say more"
+        }
+        Errno::ROFS => "the file system is mounted read-only",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -232,5 +262,26 @@ mod tests {
         assert_eq!(Error::io("put", full).kind(), Kind::NoSpace);
         assert_eq!(Error::io("put", io::Error::other("?")).kind(), Kind::Internal);
         assert!(Error::io("open", io::Error::from_raw_os_error(24)).kind().is_retryable());
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_is_told_from_what_does_not() {
+        let kind = |e: Errno| Error::io("put", e.into()).kind();
+        for passing in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::STALE, Errno::NOMEM] {
+            assert!(kind(passing).is_retryable(), "{passing:?}");
+        }
+        for (lasting, expected) in [
+            (Errno::NOSPC, Kind::NoSpace),
+            (Errno::DQUOT, Kind::NoSpace),
+            (Errno::FBIG, Kind::NoSpace),
+            (Errno::ROFS, Kind::PermissionDenied),
+            (Errno::PERM, Kind::PermissionDenied),
+            (Errno::NOENT, Kind::NotFound),
+            (Errno::NAMETOOLONG, Kind::InvalidInput),
+        ] {
+            assert_eq!(kind(lasting), expected, "{lasting:?}");
+        }
+        let hint = Error::io("open", Errno::MFILE.into()).hint_text().map(str::to_owned);
+        assert!(hint.is_some_and(|hint| hint.contains("ulimit -n")));
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod downloads;
 pub mod error;
 pub mod events;
+mod folders;
 pub mod memory;
 pub mod names;
 mod open_files;

@@ -108,10 +108,21 @@ pub fn parse_range(s: &str, len: u64) -> Result<Range<u64>> {
         ("", "") => return Err(bad("empty")),
         ("", n) => len.saturating_sub(number(n)?)..len,
         (a, "") => number(a)?..len,
-        (a, b) => number(a)?..number(b)?.saturating_add(1).min(len),
+        (a, b) => {
+            let (first, last) = (number(a)?, number(b)?);
+            if last < first {
+                return Err(bad("it ends before it begins"));
+            }
+            first..last.saturating_add(1).min(len)
+        }
     };
-    if range.start > range.end || range.start > len {
-        return Err(bad(&format!("outside the {len} bytes there are")));
+    let all = range.start == 0 && range.end == len;
+    if range.is_empty() && !all {
+        let behind = Error::new(
+            Kind::InvalidInput,
+            format!("range {s:?}: it begins behind the end, at {len} bytes"),
+        );
+        return Err(if a.is_empty() { bad("no bytes") } else { behind });
     }
     Ok(range)
 }
@@ -146,7 +157,17 @@ mod tests {
         assert_eq!(parse_range("0-0", 10).unwrap(), 0..1);
         assert_eq!(parse_range("-4", 10).unwrap(), 6..10);
         assert_eq!(parse_range("4-", 10).unwrap(), 4..10);
-        assert!(parse_range("11-", 10).is_err());
+        assert_eq!(parse_range("-40", 10).unwrap(), 0..10);
+        assert_eq!(parse_range("0-", 0).unwrap(), 0..0, "all of nothing");
+        for (text, words) in [
+            ("5-2", "ends before it begins"),
+            ("10-", "behind the end, at 10 bytes"),
+            ("11-12", "behind the end, at 10 bytes"),
+            ("-0", "no bytes"),
+        ] {
+            let refused = parse_range(text, 10).unwrap_err().to_string();
+            assert!(refused.contains(words), "{text}: {refused}");
+        }
         assert!(parse_range("-", 10).is_err());
     }
 

@@ -41,7 +41,7 @@ impl Job<'_> {
             Some(torrent) => torrent,
             None => torrents.add(start(&opened)).await?,
         };
-        let files = self.publisher(opened.import())?;
+        let files = self.publisher(opened.import()).await?;
         let open = files.is_some() || opened.plan.missing().next().is_some();
         let state = if open { ImportState::Importing } else { ImportState::Imported };
         self.app.catalog.set_state(&opened.row.id, state).await?;

@@ -47,7 +47,7 @@ impl Job<'_> {
         // Whose length is not known cannot be an object of its own yet.
         let files = match opened.has_open_end() {
             true => None,
-            false => self.publisher(opened.import())?,
+            false => self.publisher(opened.import()).await?,
         };
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
         self.told_start(&opened);

@@ -1,12 +1,15 @@
 //! One writer a data folder: a lock that the system drops with the process, however it ends.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     path::Path,
 };
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    folders,
+};
 
 /// Held while the data folder is open for writing.
 #[derive(Debug)]
@@ -16,11 +19,8 @@ pub(super) struct DataLock {
 
 impl DataLock {
     pub(super) fn take(data_dir: &Path) -> Result<Self> {
-        let place = |e| {
-            Error::io(format!("data folder {}", data_dir.display()), e)
-                .hint("name a folder you can write to with --data-dir or BAE_DATA_DIR")
-        };
-        fs::create_dir_all(data_dir).map_err(place)?;
+        let place = |e| located(Error::io(format!("data folder {}", data_dir.display()), e));
+        folders::make("data folder", data_dir).map_err(located)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -38,6 +38,17 @@ impl DataLock {
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
         written.map_err(place)?;
         Ok(Self { _file: file })
+    }
+}
+
+fn located(error: Error) -> Error {
+    match (error.kind(), error.hint_text()) {
+        // What may pass, and a full disk, have hints of their own.
+        (Kind::Unavailable | Kind::NoSpace, Some(_)) => error,
+        (Kind::NoSpace, None) => {
+            error.hint("free some room there, or choose another folder with --data-dir")
+        }
+        _ => error.hint("name a folder you can write to with --data-dir or BAE_DATA_DIR"),
     }
 }
 

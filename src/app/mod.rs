@@ -62,9 +62,10 @@ pub use self::{
     read::ReadStream,
     stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, ExportSummary, FetchOrder, FileInfo,
-        FileUrl, GcOrder, GcReport, Goal, GoalChange, ImportInfo, ImportRequest, ImportSummary,
-        PublishSummary, Read, RemoveSummary, RepairRequest, Seeded, SkippedImport, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, ExportOrder, ExportSummary, FetchOrder,
+        FileInfo, FileUrl, GcOrder, GcReport, Goal, GoalChange, ImportInfo, ImportRequest,
+        ImportSummary, PublishSummary, Read, RemoveSummary, RepairRequest, Seeded, SkippedImport,
+        VerifyReport,
     },
 };
 use self::{lock::DataLock, place::Place, plan::plain_file};
@@ -174,7 +175,17 @@ impl App {
     }
 
     /// The place of a storage's name or URL, opened once: its connections, limits and sign-in are shared.
+    ///
+    /// # Errors
+    /// `NotFound` when it is a folder whose disk is not mounted; else what opening it says.
     async fn place(&self, storage: &str) -> Result<Arc<Place>> {
+        let place = self.place_as_it_is(storage).await?;
+        place.is_mounted(&self.catalog).await?;
+        Ok(place)
+    }
+
+    /// As [`App::place`], whatever is there: to remove what is left.
+    async fn place_as_it_is(&self, storage: &str) -> Result<Arc<Place>> {
         let mut places = self.places.lock().await;
         if let Some(place) = places.get(storage) {
             return Ok(Arc::clone(place));
@@ -182,6 +193,14 @@ impl App {
         let place = Arc::new(Place::open(&self.config.storage(storage)?, &self.catalog).await?);
         places.insert(storage.to_owned(), Arc::clone(&place));
         Ok(place)
+    }
+
+    /// Whether nothing was ever imported into this data folder: there is no catalog.
+    ///
+    /// # Errors
+    /// When the data folder cannot be one, or not be looked at.
+    pub fn is_new(config: &Config) -> Result<bool> {
+        Catalog::is_in(&config.data_dir).map(|there| !there)
     }
 
     fn open_store(&self, row: &ImportRow, place: &Place) -> Result<Arc<ImportStore>> {

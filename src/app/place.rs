@@ -1,6 +1,6 @@
 //! A storage profile, opened.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use super::drive::open_drive;
 use crate::{
     backends::{
-        Adaptive, Hedged, LocalBackend, Meter, Metered, Notes, RetryPolicy, Retrying, S3Backend,
-        S3Settings, StorageBackend, Throttled,
+        Adaptive, Hedged, Key, LocalBackend, Meter, Metered, Notes, RetryPolicy, Retrying,
+        S3Backend, S3Settings, StorageBackend, Throttled,
     },
     catalog::Catalog,
     config::{Config, Profile, ProfileKind, S3Profile, Secret},
@@ -150,6 +150,8 @@ pub(super) struct Place {
     pub(super) meter: Arc<Meter>,
     pub(super) upload_concurrency: usize,
     chunk: u64,
+    /// Of a local one.
+    folder: Option<PathBuf>,
     /// Whether it has answered.
     answers: OnceCell<()>,
 }
@@ -165,18 +167,44 @@ impl Place {
             meter,
             upload_concurrency: profile.upload_concurrency,
             chunk: profile.chunk,
+            folder: folder_of(profile),
             answers: OnceCell::new(),
         })
     }
 
-    /// Asks a remote place for something small, once. What is wrong with keys, region or bucket is then told by name
-    /// before anything is fetched; to a large put some servers answer by hanging up.
+    /// Refuses a local folder that has nothing of what the catalog says is in it: the disk that belongs there is not
+    /// mounted, and what was written now would be on the one below.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(super) async fn is_mounted(&self, catalog: &Catalog) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let keys = catalog.some_keys(&self.name)?;
+        for key in &keys {
+            if self.backend.head(&Key::new(key)?).await?.is_some() {
+                return Ok(());
+            }
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "folder {} has nothing of what was imported into it: is its disk mounted?",
+            folder.display()
+        );
+        let hint = "mount it and try again; if what was there is lost for good, `bae rm` removes its imports";
+        Err(Error::new(Kind::NotFound, text).hint(hint))
+    }
+
+    /// Asks a place that is to be written, once: a remote one for something small, a local one for its folder. What is
+    /// wrong with keys, region or bucket is then told by name before anything is fetched; to a large put some servers
+    /// answer by hanging up.
     ///
     /// # Errors
     /// What the place says.
     pub(super) async fn ask(&self, catalog: &Catalog) -> Result<()> {
-        if !self.backend.is_remote() {
-            return Ok(());
+        if let Some(folder) = &self.folder {
+            return LocalBackend::make_folder(folder);
         }
         let ask = || async {
             match self.backend.list(&catalog.key_prefix(), None).await {
@@ -193,6 +221,19 @@ impl Place {
     /// The chunk length of a new import.
     pub(super) fn chunk_len(&self, memory: u64) -> u64 {
         chunk_len(self.chunk, memory)
+    }
+}
+
+/// Makes the folder of a local storage that is to be written, where it is not there.
+pub(super) fn make_folder(profile: &Profile) -> Result<()> {
+    folder_of(profile).map_or(Ok(()), |folder| LocalBackend::make_folder(&folder))
+}
+
+/// The folder of a local storage.
+fn folder_of(profile: &Profile) -> Option<PathBuf> {
+    match &profile.kind {
+        ProfileKind::Local { path } => Some(path.clone()),
+        ProfileKind::S3(_) | ProfileKind::Drive(_) => None,
     }
 }
 

@@ -57,11 +57,12 @@ pub(super) fn publish(Files { publisher, files }: Files, sink: &SharedSink) -> A
 
 impl Job<'_> {
     /// What there is to publish of an import whose files are to be objects.
-    pub(super) fn publisher(&self, opened: Filled<'_>) -> Result<Option<Files>> {
+    pub(super) async fn publisher(&self, opened: Filled<'_>) -> Result<Option<Files>> {
         if opened.row.layout != LayoutKind::Files {
             return Ok(None);
         }
-        let publisher = self.app.publisher(opened.store, &self.place)?;
+        let all = whole_files(opened.files, None);
+        let publisher = self.app.publisher(opened.store, &self.place, &all).await?;
         let mut files = whole_files(opened.files, opened.row.selected.as_deref());
         files.retain(|file| !publisher.is_published(file));
         Ok((!files.is_empty()).then_some(Files { publisher, files }))
@@ -69,7 +70,7 @@ impl Job<'_> {
 
     /// Publishes what an earlier run left, when nothing is to be fetched any more.
     pub(super) async fn publish_rest(&self, opened: Filled<'_>) -> Result<()> {
-        let Some(files) = self.publisher(opened)? else { return Ok(()) };
+        let Some(files) = self.publisher(opened).await? else { return Ok(()) };
         let _importing = self.app.importing();
         self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
         let (sink, mut ends) = told(&self.events, opened.row, self.request.timeout);
@@ -154,14 +155,14 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
         let row = self.catalog.find(needle)?;
-        let all = whole_files(&self.files_of(&row)?, row.selected.as_deref());
-        let files = self.chosen(&row, all, paths)?;
+        let all = self.files_of(&row)?;
+        let files = self.chosen(&row, whole_files(&all, row.selected.as_deref()), paths)?;
         if paths.is_empty() && row.layout != LayoutKind::Files {
             self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
         }
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
-        let publisher = self.publisher(&store, &place)?;
+        let publisher = self.publisher(&store, &place, &whole_files(&all, None)).await?;
         // What is read back and sent is in the memory of what comes in.
         let _importing = self.importing();
         let (already, rest): (Vec<_>, Vec<_>) =
@@ -194,13 +195,18 @@ impl App {
         paths.iter().map(choose).collect()
     }
 
-    pub(super) fn publisher(
+    /// For an import of these files, whose names were tried in the place.
+    async fn publisher(
         &self,
         store: &Arc<ImportStore>,
         place: &Place,
+        files: &[FileRow],
     ) -> Result<Arc<Publisher>> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
-        Publisher::new(self.reader(store), catalog, pressure, place.upload_concurrency)
+        let publisher =
+            Publisher::new(self.reader(store), catalog, pressure, place.upload_concurrency)?;
+        publisher.try_names(files).await?;
+        Ok(publisher)
     }
 }
 

@@ -17,7 +17,7 @@ impl App {
     /// `NotFound`; how many objects are left and why the first is, in which case `gc` finishes what was begun.
     pub async fn remove(&self, needle: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(needle)?;
-        let place = self.place_of(&row).await?;
+        let place = self.place_as_it_is(&row.storage).await?;
         let mut objects = self.catalog.objects(&row.id)?;
         remove_import(&self.catalog, &place.backend, &row, keep_objects).await?;
         if keep_objects {

@@ -209,11 +209,30 @@ pub struct FileUrl {
     pub url: String,
 }
 
+/// How an export treats what it finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExportOrder {
+    /// Whether files that are there with other bytes are replaced; else they are left alone, and count as failed.
+    pub overwrite: bool,
+}
+
 /// What an export wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct ExportSummary {
+    /// Files and links of the import that are there now.
     pub files: usize,
     pub bytes: u64,
+    /// Of `files`, those that were there already.
+    pub already: usize,
+    /// Files and links that could not be written, or whose name another file has.
+    pub failed: usize,
+    /// Paths whose last part has another name there.
+    pub renamed: Vec<String>,
+    /// Files that should be executable and are not.
+    pub modes: usize,
+    /// Why, for the first of `failed`.
+    #[serde(skip)]
+    pub failures: Vec<Error>,
 }
 
 /// What hashing an import's stored bytes again found.
@@ -223,6 +242,8 @@ pub struct VerifyReport {
     pub pieces: usize,
     /// Those that are not what the torrent says, or whose object is gone.
     pub bad: Vec<BadPiece>,
+    /// How many of `bad` are in objects that are not there.
+    pub lost: usize,
     /// Wanted bytes that are not stored yet; not an error.
     pub missing: u64,
 }

@@ -32,12 +32,13 @@ impl App {
             None => all.into_iter().filter(|file| published(file).is_some()).collect(),
         };
         if files.is_empty() {
-            return Err(not_published(&row, "no file of it"));
+            return Err(not_published(&row, "no file of it is"));
         }
         let place = self.place_of(&row).await?;
         let mut urls = Vec::with_capacity(files.len());
         for file in files {
-            let object = published(&file).ok_or_else(|| not_published(&row, &file.path))?;
+            let object = published(&file)
+                .ok_or_else(|| not_published(&row, &format!("{:?} is not", file.path)))?;
             let url = place.backend.url(&Key::new(&object.key)?, expiry).await?;
             urls.push(FileUrl { path: file.path, url: url.into() });
         }
@@ -46,6 +47,6 @@ impl App {
 }
 
 fn not_published(row: &ImportRow, what: &str) -> Error {
-    let text = format!("import {}: {what} is not an object of its own", row.id);
+    let text = format!("import {}: {what} an object of its own", row.id);
     Error::new(Kind::NotFound, text).hint(format!("`bae publish {}` makes whole files", row.id))
 }

@@ -44,13 +44,20 @@ impl App {
         let readable = |p| plan.have[p as usize] && store.readable(meta.piece_range(p));
         let here = || (0..meta.pieces()).filter(|&p| readable(p) && hashes.is_known(p));
         let total = here().map(|p| length(&meta, p)).sum();
-        let mut report =
-            VerifyReport { pieces: 0, bad: Vec::new(), missing: store.missing(&plan.wanted).len() };
+        let missing = store.missing(&plan.wanted).len();
+        let mut report = VerifyReport { pieces: 0, bad: Vec::new(), lost: 0, missing };
         let mut done = 0;
         for piece in here() {
             let good = tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                digests = hash(&reader, &meta, piece) => digests?.is_some_and(|d| hashes.verify(piece, &d)),
+                digests = hash(&reader, &meta, piece) => match digests? {
+                    Read::All(digests) => hashes.verify(piece, &digests),
+                    Read::Spoilt => false,
+                    Read::Lost => {
+                        report.lost += 1;
+                        false
+                    }
+                },
             };
             report.pieces += 1;
             if !good {
@@ -83,6 +90,7 @@ impl App {
             bad.extend(pieces_of(&meta, &range));
         }
         Ok(VerifyReport {
+            lost: bad.len(),
             pieces: plan.have.iter().filter(|have| **have).count(),
             bad: bad
                 .into_iter()
@@ -142,8 +150,17 @@ fn length(meta: &Metainfo, piece: u32) -> u64 {
     range.end - range.start
 }
 
-/// The digests of a stored piece, read a MiB at a time; `None` when its object is gone or cut short.
-async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Option<PieceDigests>> {
+/// What came of reading a stored piece.
+enum Read {
+    All(PieceDigests),
+    /// Its object is cut short, or not readable as what it was.
+    Spoilt,
+    /// Its object is gone.
+    Lost,
+}
+
+/// The digests of a stored piece, read a MiB at a time.
+async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Read> {
     let mut range = meta.piece_range(piece);
     let mut hasher = PieceHashes::of(meta).hasher(piece);
     while !range.is_empty() {
@@ -152,13 +169,13 @@ async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Opti
             Ok(payload) => payload.parts().iter().for_each(|p| hasher.update(p)),
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
                 tracing::warn!(piece, error = %e.report(), "a stored piece cannot be read");
-                return Ok(None);
+                return Ok(if e.kind() == Kind::NotFound { Read::Lost } else { Read::Spoilt });
             }
             Err(e) => return Err(e),
         }
         range.start = end;
     }
-    Ok(Some(hasher.finish()))
+    Ok(Read::All(hasher.finish()))
 }
 
 fn files_of(meta: &Metainfo, piece: u32) -> Vec<String> {

@@ -41,6 +41,7 @@ impl App {
             };
             bad.extend(here.iter().filter(touches).copied());
         }
+        let lost = bad.len();
         let checksums = Record::parse(self.catalog.remote(&row.id)?.as_deref()).checksums()?;
         if let (Some(progress), [file]) = (progress, files.as_slice()) {
             let checksums = Checksums::new(checksums);
@@ -55,6 +56,7 @@ impl App {
         };
         Ok(VerifyReport {
             pieces: here.len(),
+            lost,
             bad: bad.into_iter().map(piece).collect(),
             missing: store.missing(&ranges_wanted(&files, row.selected.as_deref())).len(),
         })

@@ -1,8 +1,9 @@
 //! SQLite's errors as ours: said once, with the file, and with what its file system lacks.
 
-use std::{error::Error as StdError, fmt, fs::File, path::Path};
+use std::{error::Error as StdError, fmt, fs::File, io, path::Path};
 
 use rusqlite::ffi;
+use rustix::fs::Access;
 
 use crate::error::{Error, Kind};
 
@@ -18,6 +19,8 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {}
 
+const CANNOT_OPEN: &str = "it cannot be opened";
+const FAILS: &str = "the disk or the connection to it fails: `dmesg` may say more";
 const ELSEWHERE: &str = "name a folder on a local disk with --data-dir or BAE_DATA_DIR";
 
 /// Whether the catalog itself failed, not what was asked of it.
@@ -55,16 +58,17 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
         | ffi::SQLITE_PROTOCOL => {
             (Kind::Unsupported, Some("its file system does not lock files"), Some(ELSEWHERE))
         }
-        ffi::SQLITE_IOERR_SHMOPEN
-        | ffi::SQLITE_IOERR_SHMSIZE
-        | ffi::SQLITE_IOERR_SHMMAP
-        | ffi::SQLITE_IOERR_MMAP => (
+        // The file is made as long as it is mapped: hardly ever anything but a full disk keeps it from that.
+        ffi::SQLITE_IOERR_SHMSIZE => {
+            (Kind::NoSpace, Some("no room for its index in memory"), Some("free some room for it"))
+        }
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_MMAP => (
             Kind::Unsupported,
             Some("its file system does not share files in memory (mmap)"),
             Some(ELSEWHERE),
         ),
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
-            (Kind::Internal, Some("its file system does not sync files"), Some(ELSEWHERE))
+            (Kind::Unavailable, Some("its file system failed to sync it"), Some(FAILS))
         }
         _ => match code & 0xff {
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
@@ -76,7 +80,9 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
             ffi::SQLITE_READONLY | ffi::SQLITE_PERM => {
                 (Kind::PermissionDenied, Some("it cannot be written"), Some(ELSEWHERE))
             }
-            ffi::SQLITE_CANTOPEN => (Kind::PermissionDenied, None, None),
+            // What can be opened when it is tried again may be so the next time.
+            ffi::SQLITE_CANTOPEN => (Kind::Unavailable, Some(CANNOT_OPEN), None),
+            ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(FAILS)),
             ffi::SQLITE_CORRUPT => (Kind::Corrupt, Some("it is damaged"), None),
             ffi::SQLITE_NOTADB => (Kind::Corrupt, Some("the file is not an SQLite database"), None),
             _ => (Kind::Internal, None, None),
@@ -94,8 +100,8 @@ pub(super) fn of_file(path: &Path, error: Error) -> Error {
         return error;
     }
     // SQLite keeps the system's reason to itself; whoever opens the file is told.
-    if error.kind() == Kind::PermissionDenied
-        && let Err(e) = File::options().read(true).write(true).open(path)
+    if failure.0 == CANNOT_OPEN
+        && let Err(e) = may_open(path)
     {
         let system = Error::io(&context, e);
         let named = Error::new(system.kind(), context).because(Failure(cause(&system)));
@@ -103,6 +109,12 @@ pub(super) fn of_file(path: &Path, error: Error) -> Error {
     }
     let named = Error::new(error.kind(), context).because(Failure(failure.0.clone()));
     error.hint_text().into_iter().fold(named, Error::hint)
+}
+
+/// What the system says to opening a file. It is not opened: closing it again would end the locks that SQLite holds on it.
+fn may_open(path: &Path) -> io::Result<()> {
+    rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK)?;
+    File::open("/dev/null").map(drop)
 }
 
 /// One failure ends many commands, and an error cannot be cloned: its text can.

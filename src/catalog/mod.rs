@@ -39,7 +39,10 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    folders,
+};
 
 pub use attached::{Attached, AttachedObject};
 pub(crate) use failure::is_catalog_failure;
@@ -127,8 +130,7 @@ impl Catalog {
     /// # Errors
     /// `Unsupported` when a newer bae made it; `Corrupt` or an I/O kind when it cannot be used.
     pub fn open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir)
-            .map_err(|e| Error::io(format!("data folder {}", dir.display()), e))?;
+        folders::make("data folder", dir)?;
         let path = dir.join("catalog.db");
         let mut writing = connect(&path, true)?;
         keep_private(&path)?;
@@ -138,13 +140,23 @@ impl Catalog {
         Ok(Self { inner: Arc::new(Inner { id, path, reader, writer }) })
     }
 
+    /// Whether a folder has a catalog.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or is no folder.
+    pub fn is_in(dir: &Path) -> Result<bool> {
+        let path = dir.join("catalog.db");
+        folders::is_there("data folder", dir)?;
+        path.try_exists().map_err(|e| Error::io(format!("catalog {}", path.display()), e))
+    }
+
     /// Opens an existing catalog for reading, beside whoever writes it. Writing methods answer `Unsupported`.
     ///
     /// # Errors
     /// `NotFound` when there is none; else as [`Catalog::open`].
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         let path = dir.join("catalog.db");
-        if !path.exists() {
+        if !Self::is_in(dir)? {
             let text = format!("no catalog in {}", dir.display());
             return Err(Error::new(Kind::NotFound, text).hint("nothing was imported there yet"));
         }

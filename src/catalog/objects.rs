@@ -209,6 +209,21 @@ pub(super) fn freed(
 }
 
 impl Catalog {
+    /// Keys of objects that are in a storage: the first and the last of them, as many as tell whether it is there.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn some_keys(&self, storage: &str) -> Result<Vec<String>> {
+        let some = |order: &str| {
+            format!(
+                "SELECT * FROM (SELECT o.key FROM objects o JOIN imports i ON i.num = o.import
+                WHERE i.storage = ?1 AND o.state = 'stored' AND i.state <> 'removing'
+                ORDER BY o.num {order} LIMIT 16)"
+            )
+        };
+        let query = format!("{} UNION {}", some("DESC"), some("ASC"));
+        self.read(|connection| select(connection, &query, [storage], |row| row.get(0)))
+    }
     /// Takes a key for an object of `len` bytes that is about to be put.
     ///
     /// # Errors

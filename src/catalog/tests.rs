@@ -227,3 +227,18 @@ fn import_ids_are_eight_hex_digits() {
         assert!(bad.parse::<ImportId>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_data_folder_that_cannot_be_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    std::fs::write(&file, "x").unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for (path, words) in [(&file, "is a file, not a folder"), (&link, "is a link to nothing")] {
+        for refused in [Catalog::open(path).map(drop), Catalog::open_read_only(path).map(drop)] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());
+            assert!(refused.report().contains(words), "{}", refused.report());
+        }
+    }
+}

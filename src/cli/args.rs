@@ -251,6 +251,9 @@ pub(super) struct ExportArgs {
     /// Folder to write to; the import's name is added below it
     #[arg(value_hint = ValueHint::DirPath)]
     pub(super) dir: PathBuf,
+    /// Put files in the place of others that are there under their names
+    #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
+    pub(super) overwrite: bool,
 }
 
 #[derive(Debug, Args)]

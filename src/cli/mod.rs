@@ -36,6 +36,7 @@ mod verify;
 
 use std::{ffi::OsString, future::Future, io, process::ExitCode};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::Cli;
@@ -108,6 +109,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     overrides.makes_config = matches!(command, Command::Storage(StorageCommand::Add(_)));
     let config = Config::load(overrides, &Env::process())?;
     let cancel = interrupt::watch(out.stderr().clone())?;
+    outlive_file_limits()?;
     let context = Context { config, out, cancel };
     match command {
         Command::Import(args) => import::import(context, args).await,
@@ -129,6 +131,13 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Storage(command) => storage::run(context, command).await,
         Command::Completions { .. } => unreachable!("answered above, before anything is opened"),
     }
+}
+
+/// A file that must not grow (`ulimit -f`) is an error by name, and not the end of the process.
+fn outlive_file_limits() -> Result<()> {
+    // SIGXFSZ, on all of Linux but MIPS.
+    let limit = SignalKind::from_raw(25);
+    signal(limit).map(drop).map_err(|e| Error::io("watching for signals", e))
 }
 
 fn overrides(global: GlobalArgs) -> Overrides {

@@ -14,7 +14,10 @@ use crate::{
 
 pub(super) async fn ls(context: Context) -> Result<(), Failure> {
     let list = async |app: &App| Ok(context.unless_cancelled(app.list()).await?);
-    let imports = context.with_app(Access::Read, list).await?;
+    let imports = match App::is_new(&context.config)? {
+        true => Vec::new(),
+        false => context.with_app(Access::Read, list).await?,
+    };
     if context.out.is_json() {
         return imports.iter().try_for_each(|import| context.out.json(import));
     }

@@ -26,16 +26,21 @@ struct VerifiedLine<'a> {
 /// Looks at all of them before it fails for one.
 pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Failure> {
     let VerifyArgs { imports, quick, repair, network } = args;
+    if imports.is_empty() && App::is_new(&context.config)? {
+        context.out.note("nothing is imported yet");
+        return Ok(());
+    }
     let network = network.resolve(context.config.network.clone())?;
     let repair = repair.then_some(RepairRequest { network, timeout: context.config.timeout });
     let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
         .with_app(access, async |app| {
             let imports = if imports.is_empty() { every_id(&context, app).await? } else { imports };
-            let mut bad = 0;
+            let (mut bad, mut lost) = (0, 0);
             for import in &imports {
-                bad +=
-                    usize::from(!verify_one(&context, app, import, quick, repair.as_ref()).await?);
+                let report = verify_one(&context, app, import, quick, repair.as_ref()).await?;
+                bad += usize::from(!report.bad.is_empty());
+                lost += usize::from(report.pieces > 0 && report.lost == report.pieces);
             }
             if bad == 0 {
                 return Ok(());
@@ -44,28 +49,31 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
                 1 => "the import is not what its torrent says".to_owned(),
                 all => format!("{bad} of {all} imports are not what their torrent says"),
             };
-            let hint = "`bae verify --repair` fetches the bad pieces again";
+            let hint = match lost == bad {
+                true => "none of their objects is there: is it the right storage, and is its disk mounted?",
+                false => "`bae verify --repair` fetches the bad pieces again",
+            };
             Err(Error::new(Kind::Corrupt, text).hint(hint).into())
         })
         .await
 }
 
-/// Whether the import is good, at the end.
+/// What the import is at the end.
 async fn verify_one(
     context: &Context,
     app: &App,
     import: &str,
     quick: bool,
     repair: Option<&RepairRequest>,
-) -> Result<bool, Failure> {
+) -> Result<VerifyReport, Failure> {
     let report = look(context, app, import, quick).await?;
     let Some(request) = repair.filter(|_| !report.bad.is_empty()) else {
-        return Ok(report.bad.is_empty());
+        return Ok(report);
     };
     let (sink, events) = EventSink::channel();
     let work = app.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await?;
-    Ok(look(context, app, import, quick).await?.bad.is_empty())
+    look(context, app, import, quick).await
 }
 
 async fn look(

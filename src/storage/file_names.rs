@@ -1,7 +1,8 @@
 //! Under which key a file of an import is published: the torrent's own names, as far as every place takes them. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::place_names::{Renamed, SHORT, prefixes};
 use crate::{
     backends::Key,
     catalog::{FileRow, ImportId, ObjectRow, Role},
@@ -26,8 +27,8 @@ impl Folder {
     }
 
     /// A folder of the import's own, for when something else has the torrent's name in this place.
-    pub(super) fn apart(name: &str, import: &ImportId) -> Self {
-        let (name, tag) = (usable(name), format!(" [{import}]"));
+    pub(super) fn apart(name: &str, renamed: &Renamed, import: &ImportId) -> Self {
+        let (name, tag) = (renamed.apply(&usable(name)), format!(" [{import}]"));
         Self(Some(format!("{}{tag}", cut(&name, MAX_PART - tag.len()))))
     }
 
@@ -39,8 +40,8 @@ impl Folder {
     }
 
     /// The key of a file.
-    pub(super) fn key(&self, file: &FileRow) -> Result<Key> {
-        let path = usable(&file.path);
+    pub(super) fn key(&self, file: &FileRow, renamed: &Renamed) -> Result<Key> {
+        let path = renamed.apply(&usable(&file.path));
         let key = match (&self.0, path.split_once('/')) {
             (None, _) => path,
             (Some(folder), Some((_, rest))) => format!("{folder}/{rest}"),
@@ -50,8 +51,8 @@ impl Folder {
     }
 
     /// What a listing has to be asked for to see whether the names of `file`'s import are free: a folder, or one key.
-    pub(super) fn top(&self, file: &FileRow) -> Result<String> {
-        let key = self.key(file)?;
+    pub(super) fn top(&self, file: &FileRow, renamed: &Renamed) -> Result<String> {
+        let key = self.key(file, renamed)?;
         Ok(match key.as_str().split_once('/') {
             Some((folder, _)) => format!("{folder}/"),
             None => key.as_str().to_owned(),
@@ -59,45 +60,118 @@ impl Folder {
     }
 }
 
+impl Renamed {
+    /// A usable path with the names that its parts have in the place.
+    pub(super) fn apply(&self, path: &str) -> String {
+        if self.is_empty() {
+            return path.to_owned();
+        }
+        let part = |(whole, part)| match self.has(whole) {
+            true => Self::part(whole, part),
+            false => String::from(part),
+        };
+        prefixes(path).map(part).collect::<Vec<_>>().join("/")
+    }
+
+    /// A path as it is, but for parts that are renamed.
+    #[must_use]
+    pub fn in_target(&self, path: &str) -> String {
+        let own = usable(path);
+        if own == path {
+            return self.apply(path);
+        }
+        // Only backends keep something of their own under a dot.
+        let renamed = self.apply(&own);
+        if renamed == own { path.to_owned() } else { renamed }
+    }
+
+    /// The name that a part of a path gets where it cannot keep its own: without what some place refuses, short, and
+    /// with a hash of the path, so that no other has it.
+    fn part(whole: &str, part: &str) -> String {
+        let safe = part.replace([':', '?', '*', '"', '<', '>', '|'], "_");
+        let safe = safe.trim_end_matches(['.', ' ']);
+        hashed(if safe.is_empty() { "_" } else { safe }, whole, SHORT)
+    }
+}
+
 /// The objects of an import that are whole files, or are to be.
 #[derive(Debug, Clone, Default)]
-pub struct WholeFiles(HashMap<String, ObjectRow>);
+pub struct WholeFiles {
+    by_key: HashMap<String, ObjectRow>,
+    /// Whether some key looks as if a part of it was renamed.
+    renames: bool,
+}
 
 impl WholeFiles {
     /// Those among the objects of one import.
     #[must_use]
     pub fn of(objects: &[ObjectRow]) -> Self {
+        let mut whole = Self::default();
         let named = objects.iter().filter(|object| object.role == Role::File);
-        Self(named.map(|object| (object.key.clone(), object.clone())).collect())
+        named.for_each(|object| whole.insert(object.clone()));
+        whole
     }
 
     /// The object of `file`, whether stored or only intended.
     #[must_use]
     pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
-        let key = self.folder(file)?.key(file).ok()?;
-        self.0.get(key.as_str())
+        let folder = self.folder(file)?;
+        let find = |renamed: &Renamed| self.by_key.get(folder.key(file, renamed).ok()?.as_str());
+        let own = find(&Renamed::default());
+        if own.is_some() || !self.renames {
+            return own;
+        }
+        // Which parts were renamed is seen from the keys alone: hardly ever more than two of one path.
+        let path = usable(&file.path);
+        let parts: Vec<String> = prefixes(&path).map(|(whole, _)| whole.to_owned()).collect();
+        let sets = parts.iter().enumerate().flat_map(|(n, one)| {
+            let alone = Renamed::of([one.clone()]);
+            let pairs = parts[n + 1..].iter().map(|two| Renamed::of([one.clone(), two.clone()]));
+            std::iter::once(alone).chain(pairs)
+        });
+        sets.chain([Renamed::of(parts.clone())]).find_map(|renamed| find(&renamed))
     }
 
     pub(super) fn forget(&mut self, objects: &[ObjectRow]) {
-        objects.iter().for_each(|object| drop(self.0.remove(&object.key)));
+        objects.iter().for_each(|object| drop(self.by_key.remove(&object.key)));
     }
 
     /// Every file of an import is in one folder, so any of them tells which.
     pub(super) fn folder(&self, file: &FileRow) -> Option<Folder> {
-        self.0.keys().next().map(|key| Folder::decided_by(key, &file.path))
+        self.by_key.keys().next().map(|key| Folder::decided_by(key, &file.path))
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<ObjectRow> {
-        self.0.get(key.as_str()).cloned()
+        self.by_key.get(key.as_str()).cloned()
     }
 
     pub(super) fn insert(&mut self, object: ObjectRow) {
-        self.0.insert(object.key.clone(), object);
+        self.renames |= object.key.split('/').any(has_hash);
+        self.by_key.insert(object.key.clone(), object);
+    }
+
+    /// The paths, folders among them, that stored objects have for their names; `top` is the first part of the import's.
+    pub(super) fn kept(&self, top: &str) -> HashSet<String> {
+        let mut kept = HashSet::new();
+        for (key, _) in self.by_key.iter().filter(|(_, object)| object.stored) {
+            let path = match key.split_once('/') {
+                Some((_, rest)) => format!("{top}/{rest}"),
+                None => key.clone(),
+            };
+            kept.extend(prefixes(&path).map(|(whole, _)| whole.to_owned()));
+        }
+        kept
     }
 }
 
+/// Whether a part of a key has a hash before its extension, or at its end.
+fn has_hash(part: &str) -> bool {
+    let hash = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    part.rsplit('.').take(2).any(hash)
+}
+
 /// Backends keep their own things under names that begin with a dot.
-fn usable(path: &str) -> String {
+pub(super) fn usable(path: &str) -> String {
     let path = match path.strip_prefix('.') {
         Some(_) => format!("_{path}"),
         None => path.to_owned(),
@@ -129,12 +203,16 @@ fn shortened(key: &str, path: &str) -> String {
 
 /// `stem.ext` to `stem.0123456789abcdef.ext`, the stem cut so that it is a part of a key.
 fn with_hash(name: &str, of: &str) -> String {
+    hashed(name, of, MAX_PART)
+}
+
+fn hashed(name: &str, of: &str, max: usize) -> String {
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION => name.split_at(dot),
         _ => (name, ""),
     };
     let tag = format!(".{:016x}", fnv(of));
-    format!("{}{tag}{extension}", cut(stem, MAX_PART - tag.len() - extension.len()))
+    format!("{}{tag}{extension}", cut(stem, max - tag.len() - extension.len()))
 }
 
 fn cut(text: &str, max: usize) -> &str {
@@ -158,7 +236,7 @@ mod tests {
     }
 
     fn key(folder: &Folder, path: &str) -> String {
-        folder.key(&file(path)).unwrap().to_string()
+        folder.key(&file(path), &Renamed::default()).unwrap().to_string()
     }
 
     #[test]
@@ -168,14 +246,17 @@ mod tests {
         assert_eq!(key(&own, "An Album/CD 1/01.flac"), "An Album/CD 1/01.flac");
         assert_eq!(key(&own, "film.mkv"), "film.mkv");
         assert_eq!(key(&own, ".hidden/.x"), "_.hidden/.x");
-        let apart = Folder::apart("An Album", &id);
+        let apart = Folder::apart("An Album", &Renamed::default(), &id);
         assert_eq!(key(&apart, "An Album/CD 1/01.flac"), "An Album [9c4e01ab]/CD 1/01.flac");
         assert_eq!(
-            key(&Folder::apart("film.mkv", &id), "film.mkv"),
+            key(&Folder::apart("film.mkv", &Renamed::default(), &id), "film.mkv"),
             "film.mkv [9c4e01ab]/film.mkv"
         );
-        assert_eq!(apart.top(&file("An Album/x")).unwrap(), "An Album [9c4e01ab]/");
-        assert_eq!(own.top(&file("film.mkv")).unwrap(), "film.mkv");
+        assert_eq!(
+            apart.top(&file("An Album/x"), &Renamed::default()).unwrap(),
+            "An Album [9c4e01ab]/"
+        );
+        assert_eq!(own.top(&file("film.mkv"), &Renamed::default()).unwrap(), "film.mkv");
     }
 
     #[test]
@@ -183,7 +264,7 @@ mod tests {
         let id: ImportId = "9c4e01ab".parse().unwrap();
         for path in ["An Album/CD 1/01.flac", "film.mkv", ".x/y", "a\\b/c\\d"] {
             let name = path.split('/').next().unwrap();
-            for folder in [Folder::own(), Folder::apart(name, &id)] {
+            for folder in [Folder::own(), Folder::apart(name, &Renamed::default(), &id)] {
                 assert_eq!(Folder::decided_by(&key(&folder, path), path), folder, "{path}");
             }
         }
@@ -200,6 +281,38 @@ mod tests {
         assert!(key(&Folder::own(), &long).ends_with(".mkv"));
     }
 
+    #[test]
+    fn renamed_parts_are_found_again_from_the_keys_alone() {
+        let id: ImportId = "9c4e01ab".parse().unwrap();
+        let paths = ["d/Disc/01.flac", "d/disc/01.flac", "d/disc/A: b.flac", "d/disc/c.flac"];
+        let renamed = Renamed::of(["d/disc", "d/disc/A: b.flac"].map(str::to_owned));
+        for folder in [Folder::own(), Folder::apart("d", &renamed, &id)] {
+            let mut whole = WholeFiles::default();
+            let keys = paths.map(|path| folder.key(&file(path), &renamed).unwrap().to_string());
+            for key in &keys {
+                let row = ObjectRow { key: key.clone(), ..object() };
+                whole.insert(row);
+            }
+            for (path, key) in paths.iter().zip(&keys) {
+                assert_eq!(whole.find(&file(path)).map(|o| &o.key), Some(key), "{path}");
+            }
+            assert!(keys[1].contains("/disc.") && keys[2].contains("/A_ b."), "{keys:?}");
+            assert!(whole.find(&file("d/disc/other")).is_none());
+        }
+    }
+
+    fn object() -> ObjectRow {
+        ObjectRow {
+            num: crate::catalog::ObjectNum(1),
+            import: "9c4e01ab".parse().unwrap(),
+            key: String::new(),
+            role: Role::File,
+            len: 1,
+            stored: true,
+            packed: false,
+        }
+    }
+
     proptest! {
         #[test]
         fn every_path_of_a_torrent_is_a_key(
@@ -209,8 +322,8 @@ mod tests {
             prop_assume!(parts.iter().all(|part| part != "." && part != ".."));
             let path = parts.join("/");
             let id: ImportId = "9c4e01ab".parse().unwrap();
-            let folder = if apart { Folder::apart(&parts[0], &id) } else { Folder::own() };
-            prop_assert!(folder.key(&file(&path)).is_ok(), "{path}");
+            let folder = if apart { Folder::apart(&parts[0], &Renamed::default(), &id) } else { Folder::own() };
+            prop_assert!(folder.key(&file(&path), &Renamed::default()).is_ok(), "{path}");
         }
     }
 }

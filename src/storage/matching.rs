@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{file_names::Folder, manifest::OwnKey};
+use super::{file_names::Folder, manifest::OwnKey, place_names::Renamed};
 use crate::{backends::ObjectInfo, catalog::FileRow};
 
 /// What was found for a file.
@@ -41,7 +41,8 @@ impl<'a> Matching<'a> {
         for (index, file) in files.iter().enumerate().filter(|(_, file)| needs_object(file)) {
             by_len.insert(file.len, (0, String::new()));
             let without = file.path.split_once('/').map(|(_, rest)| rest.to_owned());
-            let published = Folder::own().key(file).ok().map(|key| key.to_string());
+            let published =
+                Folder::own().key(file, &Renamed::default()).ok().map(|key| key.to_string());
             let all = [Some(file.path.clone()), without, published];
             for (rank, name) in (0..).zip(all).filter_map(|(rank, name)| Some((rank, name?))) {
                 names.entry(name).or_insert((index, rank));

@@ -39,6 +39,7 @@ pub mod matching;
 mod pace;
 pub mod pause;
 mod pending;
+pub mod place_names;
 pub mod presence;
 pub mod pressure;
 pub mod publish;
@@ -60,6 +61,8 @@ pub mod writer;
 mod crash;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod one_case;
 #[cfg(test)]
 mod publish_tests;
 #[cfg(test)]

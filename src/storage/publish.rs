@@ -23,7 +23,8 @@ use tokio::{sync::OnceCell, task::JoinSet};
 use super::{
     ImportReader, ImportStore, Pressure,
     compose::{Composition, Part, Rules, compose},
-    file_names::{Folder, WholeFiles},
+    file_names::{Folder, WholeFiles, usable},
+    place_names::{Renamed, try_names},
     stream::{self, Stream},
     sweep::delete_freed,
 };
@@ -69,6 +70,8 @@ pub struct Publisher {
     /// Parts of a file on their way at once.
     concurrency: usize,
     folder: OnceCell<Folder>,
+    /// What the place cannot keep under its own name; nothing before that was tried.
+    renamed: OnceCell<Arc<Renamed>>,
     named: Mutex<WholeFiles>,
     /// Files that are sent as they come, by where they begin.
     streams: Mutex<HashMap<u64, Arc<Stream>>>,
@@ -99,6 +102,7 @@ impl Publisher {
             pressure,
             concurrency: concurrency.max(1),
             folder: OnceCell::new(),
+            renamed: OnceCell::new(),
             named: Mutex::new(named),
             streams: Mutex::default(),
             freed: Mutex::new(objects.into_iter().filter(leftover).collect()),
@@ -117,6 +121,35 @@ impl Publisher {
 
     fn backend(&self) -> &Arc<dyn StorageBackend> {
         self.store().backend()
+    }
+
+    /// Finds out which names of `files`, which are all of the import, the place cannot keep. To be called before the
+    /// first file is published: two files whose names are one there would be one object.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub async fn try_names(&self, files: &[FileRow]) -> Result<()> {
+        let prefix = self.catalog.key_prefix();
+        let top = files.first().map(|file| usable(&file.path)).unwrap_or_default();
+        let top = top.split('/').next().unwrap_or_default();
+        let kept = || self.named.lock().kept(top);
+        let renamed = try_names(&**self.backend(), &prefix, files, kept).await?;
+        if !renamed.is_empty() {
+            let some: Vec<_> = renamed.paths().take(3).map(|path| format!("{path:?}")).collect();
+            let more = renamed.paths().count() - some.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            tracing::warn!(
+                "import {}: this storage cannot keep these names as they are, so they get a hash: {}{more}",
+                self.store().id(),
+                some.join(", "),
+            );
+        }
+        self.renamed.get_or_init(|| async { Arc::new(renamed) }).await;
+        Ok(())
+    }
+
+    fn renamed(&self) -> Arc<Renamed> {
+        self.renamed.get().cloned().unwrap_or_default()
     }
 
     /// Whether the file is an object already.
@@ -235,7 +268,7 @@ impl Publisher {
     /// Records the key of a file as intended, having seen that nothing else is there.
     pub(super) async fn take_name(&self, file: &FileRow) -> Result<Named> {
         let folder = self.folder.get_or_try_init(|| self.decide_folder(file)).await?;
-        let key = folder.key(file)?;
+        let key = folder.key(file, &self.renamed())?;
         let known = self.named.lock().get(&key);
         if let Some(row) = known {
             if !row.stored && self.backend().head(&key).await?.is_some() {
@@ -261,13 +294,14 @@ impl Publisher {
             return Ok(decided);
         }
         let own = Folder::own();
-        let (store, top) = (self.store(), own.top(file)?);
+        let renamed = self.renamed();
+        let (store, top) = (self.store(), own.top(file, &renamed)?);
         let taken = self.catalog.others_have(store.id(), &top)?
             || match top.ends_with('/') {
                 true => !self.backend().list(&top, None).await?.objects.is_empty(),
                 false => self.backend().head(&Key::new(&top)?).await?.is_some(),
             };
-        Ok(if taken { Folder::apart(store.name(), store.id()) } else { own })
+        Ok(if taken { Folder::apart(store.name(), &renamed, store.id()) } else { own })
     }
 
     /// Makes the object of what is stored of `file`.

@@ -14,14 +14,15 @@ use tokio::sync::mpsc;
 
 use super::{
     DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
-    Publishing, RangeSet, WindowCache, WriterEvent, WriterOptions,
+    Publishing, RangeSet, WholeFiles, WindowCache, WriterEvent, WriterOptions,
+    one_case::OneCase,
     strict::{Strict, strict},
     sweep::{Sweep, remove_import},
     tests::{Rig, byte},
 };
 use crate::{
-    backends::{Copying, Key, Payload, StorageBackend, list_all},
-    catalog::{FileRow, LayoutKind, NewImport, Role},
+    backends::{Copying, Key, MemoryBackend, Payload, StorageBackend, list_all},
+    catalog::{Catalog, FileRow, LayoutKind, NewImport, Role},
     error::Kind,
     memory::BlockPool,
 };
@@ -374,4 +375,85 @@ async fn forgotten_sessions_are_begun_anew() {
     let place = Strict { forgets: AtomicU64::new(2), ..strict(&rig, Copying::No, true) };
     publish_strictly(&mut rig, place).await;
     rig.check_published("rig").await;
+}
+
+/// An import of small files of these names, `direct` stored under them at once and else published, in a place that knows
+/// no case. Each file's bytes are all its number.
+async fn published_in_one_case(paths: &[&str], direct: bool) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let len = 3000;
+    let file = |(start, path): (u64, &&str)| FileRow {
+        path: (*path).to_owned(),
+        start: start * len,
+        len,
+        pad: false,
+    };
+    let files: Vec<FileRow> = (0..).zip(paths).map(file).collect();
+    let new = NewImport {
+        name: "rig".into(),
+        len: len * files.len() as u64,
+        storage: "file".into(),
+        chunk_len: 16 << 10,
+        layout: LayoutKind::Files,
+        files: files.clone(),
+        ..NewImport::default()
+    };
+    let row = catalog.create_import(new).await.unwrap();
+    let place = Arc::new(OneCase::new(MemoryBackend::new()).refusing(":"));
+    let store = ImportStore::open(&catalog, &row, Arc::clone(&place) as _).unwrap();
+    let pressure = Pressure::new(BlockPool::new(64 << 20));
+    let publisher = || async {
+        let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
+        let publisher = Publisher::new(reader, catalog.clone(), Arc::clone(&pressure), 3).unwrap();
+        publisher.try_names(&files).await.unwrap();
+        publisher
+    };
+    let ours = publisher().await;
+    let options = WriterOptions {
+        direct: direct.then(|| DirectFiles::new(Arc::clone(&ours), &files)),
+        ..WriterOptions::default()
+    };
+    let wanted = RangeSet::from(0..row.len);
+    let (to, at) = (catalog.clone(), Arc::clone(&pressure));
+    let writer =
+        ImportWriter::spawn(Arc::clone(&store), to, at, &wanted, options, Box::new(|_| {}));
+    for (n, file) in files.iter().enumerate() {
+        let bytes = vec![u8::try_from(n).unwrap(); len as usize];
+        writer.write_at(file.start, vec![pressure.pool().copy(&bytes)]);
+    }
+    writer.flush().await.unwrap();
+    writer.abandon().await;
+    let nothing = |_| {};
+    let all = files.iter().map(|file| ours.publish(file, &nothing));
+    futures_util::future::try_join_all(all).await.unwrap();
+    ours.delete_freed().await.unwrap();
+    let again = publisher().await;
+    let whole = WholeFiles::of(&catalog.objects(&row.id).unwrap());
+    let mut keys = Vec::new();
+    for (n, file) in files.iter().enumerate() {
+        assert!(again.is_published(file), "{} is not seen again", file.path);
+        let key = Key::new(&whole.find(file).unwrap().key).unwrap();
+        let bytes = place.get(&key, 0..len).await.unwrap();
+        assert!(bytes.iter().all(|b| usize::from(*b) == n), "{} has other bytes", file.path);
+        keys.push(key.to_string());
+    }
+    assert_eq!(list_all(&*place, "rig/").await.unwrap().len(), files.len());
+    assert!(list_all(&*place, &catalog.key_prefix()).await.unwrap().is_empty());
+    keys
+}
+
+#[tokio::test]
+async fn files_whose_names_are_one_in_the_place_are_two_objects() {
+    let paths = ["rig/A.txt", "rig/a.txt", "rig/Disc/1", "rig/disc/1", "rig/disc/a: b", "rig/z"];
+    for direct in [false, true] {
+        let keys = published_in_one_case(&paths, direct).await;
+        for kept in [0, 2, 5] {
+            assert_eq!(keys[kept], paths[kept]);
+        }
+        assert!(keys[1].starts_with("rig/a.") && keys[1].ends_with(".txt"), "{}", keys[1]);
+        let folder = keys[3].strip_suffix("/1").unwrap();
+        assert!(folder.starts_with("rig/disc."), "{folder}");
+        assert!(keys[4].starts_with(&format!("{folder}/a_ b.")), "{}", keys[4]);
+    }
 }

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
         "units",
         "memory",
         "events",
+        "folders",
         "config",
         "telemetry",
         "redact",

@@ -132,7 +132,7 @@ fn a_check_of_a_place_that_may_not_be_written_says_so_and_what_to_change() {
     fs::write(&below_a_file, "").unwrap();
     let url = format!("file://{}/below", below_a_file.display());
     let ran = bae.run(["storage", "check", &url]).expect(2);
-    assert!(ran.stdout.contains("no folder"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("is a file, not a folder"), "{}", ran.stdout);
 }
 
 #[test]

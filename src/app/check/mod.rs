@@ -15,7 +15,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use self::probes::Trial;
-use super::place::{CheckNotes, open_backend};
+use super::place::{CheckNotes, make_folder, open_backend};
 use crate::{
     backends::RetryPolicy,
     config::{Config, Profile, ProfileKind},
@@ -92,6 +92,7 @@ pub async fn check_storage(
     let notes = CheckNotes::of(config, &profile);
     let mut backend = None;
     let opening = async {
+        make_folder(&profile)?;
         backend = Some(
             open_backend(&profile, notes, RetryPolicy::brief(), &std::sync::Arc::default()).await?,
         );
@@ -143,6 +144,7 @@ async fn try_all<F: FnMut(&Probe) + Send>(
     if log.probe("parts", LIMIT, trial.parts()).await? {
         log.probe("copy", LIMIT, trial.copy()).await?;
     }
+    log.probe("names", LIMIT, trial.names()).await?;
     log.probe("abort", LIMIT, trial.abort()).await?;
     log.probe("delete", LIMIT, trial.delete()).await?;
     log.probe("leftovers", LIMIT, trial.leftovers()).await?;

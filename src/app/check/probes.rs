@@ -12,6 +12,7 @@ use super::{Finding, Outcome, Probe, ok, short, since, warn};
 use crate::{
     backends::{Copying, Key, Payload, Shape, StorageBackend, Upload, list_all},
     error::{Error, Kind, Result},
+    storage::place_names::{NameRules, name_rules},
     units::{ByteSize, GIB, MIB},
 };
 
@@ -225,6 +226,25 @@ impl Trial {
                 warn(format!("{} free", ByteSize(free)), "make room before the next import")
             }
             Some(free) => ok(format!("{} free", ByteSize(free))),
+        }
+    }
+
+    /// Which names whole files can keep there.
+    pub(super) async fn names(&self) -> Result<Finding> {
+        const RENAMED: &str = "nothing to change: whole files that cannot keep their names there get names with a hash";
+        let rules = name_rules(&*self.backend, &format!("{}/", self.prefix)).await?;
+        let NameRules { tells_case, tells_normal_forms, takes_special } = rules;
+        let lacks: Vec<_> = [
+            (tells_case, "names that differ only in upper and lower case are one there"),
+            (tells_normal_forms, "names that differ only in Unicode normal form are one there"),
+            (takes_special, "names with one of : ? * \" < > | are refused there"),
+        ]
+        .into_iter()
+        .filter_map(|(can, text)| (!can).then_some(text))
+        .collect();
+        match lacks.is_empty() {
+            true => ok("all names are kept as they are"),
+            false => warn(lacks.join("; "), RENAMED),
         }
     }
 

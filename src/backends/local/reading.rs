@@ -11,20 +11,42 @@ use std::{
 
 use bytes::Bytes;
 use rustix::fs::Advice;
+use tokio::sync::Semaphore;
 
-use super::{Shared, blocking};
+use super::{blocking, files::Files};
 use crate::{
     backends::{Key, body::Answer},
     error::{Error, Kind, Result},
-    memory::{BLOCK, OpenBlock},
+    memory::{BLOCK, BlockPool, OpenBlock},
 };
 
 /// Blocks that are read at once: a MiB.
 const RUN: u64 = 64;
 
+/// Bytes of read blocks that stay allocated for the next reads, those in use included.
+const READ_POOL: usize = 64 << 20;
+/// Reads of a folder that run at once: enough for the disk to order them, few enough not to crowd the processors.
+const READERS: usize = 4;
+
+/// What all reads of a folder share.
+#[derive(Debug)]
+pub(super) struct ReadSide {
+    files: Arc<Files>,
+    /// What bodies are read into.
+    blocks: BlockPool,
+    readers: Semaphore,
+}
+
+impl ReadSide {
+    pub(super) fn new(files: &Arc<Files>) -> Self {
+        let (files, blocks) = (Arc::clone(files), BlockPool::new(READ_POOL));
+        Self { files, blocks, readers: Semaphore::new(READERS) }
+    }
+}
+
 /// An object that is read part by part.
 pub(super) struct Reading {
-    shared: Arc<Shared>,
+    shared: Arc<ReadSide>,
     /// Away while a part of it is read.
     file: Option<File>,
     /// Bytes that are still to be read.
@@ -35,14 +57,18 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Finds the object, in which `range` must lie, and reads the beginning of it.
-    pub(super) async fn begin(shared: &Arc<Shared>, key: &Key, range: &Range<u64>) -> Result<Self> {
+    pub(super) async fn begin(
+        shared: &Arc<ReadSide>,
+        key: &Key,
+        range: &Range<u64>,
+    ) -> Result<Self> {
         let (key, range) = (key.clone(), range.clone());
         let left = range.end.saturating_sub(range.start);
         let mut reading =
             Self { shared: Arc::clone(shared), file: None, left, ready: VecDeque::new(), key };
         let (shared, key) = (Arc::clone(shared), reading.key.clone());
         let open = move || {
-            let file = shared.find(&key, &range)?;
+            let file = shared.files.find(&key, &range)?;
             // On its way while the first run is read; a hint alone.
             let _ =
                 rustix::fs::fadvise(&file, range.start, NonZeroU64::new(left), Advice::WillNeed);
@@ -59,7 +85,7 @@ impl Reading {
         let (blocks, file) = blocking(move || {
             let mut file = open()?;
             let blocks = read_blocks(&shared, &mut file, left);
-            Ok((blocks.map_err(|e| shared.error("get", &key, e))?, file))
+            Ok((blocks.map_err(|e| shared.files.error("get", &key, e))?, file))
         })
         .await?;
         self.left -= blocks.iter().map(|block| block.len() as u64).sum::<u64>();
@@ -86,7 +112,7 @@ impl Answer for Reading {
 }
 
 /// The next bytes of the file, up to [`RUN`] blocks and `left` bytes; none at its end.
-fn read_blocks(shared: &Shared, file: &mut File, left: u64) -> io::Result<VecDeque<Bytes>> {
+fn read_blocks(shared: &ReadSide, file: &mut File, left: u64) -> io::Result<VecDeque<Bytes>> {
     let count = left.div_ceil(BLOCK as u64).min(RUN);
     let mut blocks: Vec<OpenBlock> = (0..count).map(|_| shared.blocks.take()).collect();
     let asked = usize::try_from(left.min(count * BLOCK as u64)).unwrap_or(0);
@@ -118,6 +144,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_comes_in_blocks_whatever_part_of_the_object_it_is() {
         let dir = tempfile::tempdir().unwrap();
+        LocalBackend::make_folder(dir.path()).unwrap();
         let backend = LocalBackend::open(dir.path()).unwrap();
         let whole: Vec<u8> =
             (0..3 * 1024 * 1024 + 5_usize).map(|at| u8::try_from(at % 251).unwrap()).collect();
@@ -135,6 +162,6 @@ mod tests {
             assert!(got == whole[range]);
         }
         // What was read is given back to the next reads.
-        assert_eq!(backend.shared.blocks.held(), 0);
+        assert_eq!(backend.reads.blocks.held(), 0);
     }
 }

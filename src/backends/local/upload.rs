@@ -11,9 +11,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Shared, TempFile, blocking, missing};
+use super::{
+    blocking,
+    files::{Files, TempFile},
+};
 use crate::{
-    backends::{Key, Payload, Shape, Upload, memory::wrong_length},
+    backends::{
+        Key, Payload, Shape, Upload,
+        memory::{missing, wrong_length},
+    },
     error::{Error, Kind, Result},
 };
 
@@ -24,7 +30,7 @@ pub(super) struct LocalUpload {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
+    files: Arc<Files>,
     key: Key,
     shape: Shape,
     temp: TempFile,
@@ -38,11 +44,9 @@ impl std::fmt::Debug for Inner {
 }
 
 impl LocalUpload {
-    pub(super) fn begin(shared: Arc<Shared>, key: Key, shape: Shape) -> Result<Self> {
-        let temp = TempFile(shared.temp_path());
-        let file = File::options().read(true).write(true).create_new(true).open(&temp.0);
-        let file = file.map_err(|e| shared.error("begin", &key, e))?;
-        Ok(Self { inner: Arc::new(Inner { shared, key, shape, temp, file }) })
+    pub(super) fn begin(files: Arc<Files>, key: Key, shape: Shape) -> Result<Self> {
+        let (temp, file) = files.temporary().map_err(|e| files.error("begin", &key, e))?;
+        Ok(Self { inner: Arc::new(Inner { files, key, shape, temp, file }) })
     }
 
     async fn run(
@@ -51,7 +55,7 @@ impl LocalUpload {
         work: impl FnOnce(&Inner) -> io::Result<()> + Send + 'static,
     ) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || work(&inner).map_err(|e| inner.shared.error(what, &inner.key, e))).await
+        blocking(move || work(&inner).map_err(|e| inner.files.error(what, &inner.key, e))).await
     }
 }
 
@@ -89,9 +93,9 @@ impl Upload for LocalUpload {
     }
 
     async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        let source = match File::open(self.inner.shared.path(from)) {
+        let source = match File::open(self.inner.files.path(from)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing(from)),
-            source => source.map_err(|e| self.inner.shared.error("copy from", from, e))?,
+            source => source.map_err(|e| self.inner.files.error("copy from", from, e))?,
         };
         self.run("copy a part of", move |inner| inner.copy(part, source, &range)).await
     }
@@ -102,13 +106,13 @@ impl Upload for LocalUpload {
             Ok(found) => found.len(),
             // The answer to an earlier finish was lost: the name is given.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(inner.shared.error("finish", &inner.key, e)),
+            Err(e) => return Err(inner.files.error("finish", &inner.key, e)),
         };
         if len != inner.shape.len {
             return Err(wrong_length(&inner.key, len, inner.shape.len));
         }
         let never = AtomicBool::new(false);
-        self.run("finish", move |i| i.shared.give_name(&i.temp, &i.file, &i.key, &never)).await
+        self.run("finish", move |i| i.files.give_name(&i.temp, &i.file, &i.key, &never)).await
     }
 
     async fn abort(&self) -> Result<()> {

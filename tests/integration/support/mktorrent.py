@@ -1,6 +1,7 @@
-"""Makes a .torrent with libtorrent: mktorrent.py SOURCE OUT v1|v2|hybrid PIECE_SIZE [--pad] [--private]
+"""Makes a .torrent with libtorrent: mktorrent.py SOURCE OUT v1|v2|hybrid PIECE_SIZE [--pad] [--private] [--links]
 
-SOURCE is a file or a folder; --pad aligns the files of a v1 torrent to pieces with pad files (BEP 47).
+SOURCE is a file or a folder; --pad aligns the files of a v1 torrent to pieces with pad files (BEP 47); --links keeps symbolic links
+(BEP 47 too) instead of what they lead to.
 Prints {"v1": hash or null, "v2": hash or null, "pieces": N, "name": ...}.
 """
 
@@ -19,8 +20,10 @@ flags = {
 }[kind]
 if "--pad" in options:
     flags |= lt.create_torrent.canonical_files
+if "--links" in options:
+    flags |= lt.create_torrent.symlinks
 files = lt.file_storage()
-lt.add_files(files, source)
+lt.add_files(files, source, flags=flags)
 torrent = lt.create_torrent(files, int(piece_size), flags=flags)
 torrent.set_priv("--private" in options)
 lt.set_piece_hashes(torrent, os.path.dirname(os.path.abspath(source)))

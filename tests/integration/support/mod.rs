@@ -11,6 +11,7 @@ pub(crate) mod certificates;
 pub(crate) mod dav_server;
 pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
+pub(crate) mod file_faults;
 pub(crate) mod ftp_server;
 pub(crate) mod gate;
 pub(crate) mod h2_server;

@@ -39,6 +39,7 @@ pub(crate) struct Recipe {
     piece: u64,
     pad: bool,
     private: bool,
+    links: bool,
     seed: u64,
 }
 
@@ -59,7 +60,17 @@ impl Recipe {
     pub(crate) fn single(name: &str, len: u64) -> Self {
         let name = name.to_owned();
         let version = Version::V1;
-        Self { name, files: None, len, version, piece: MIB, pad: false, private: false, seed: 1 }
+        Self {
+            name,
+            files: None,
+            len,
+            version,
+            piece: MIB,
+            pad: false,
+            private: false,
+            links: false,
+            seed: 1,
+        }
     }
 
     pub(crate) fn folder(name: &str, files: Vec<(String, u64)>) -> Self {
@@ -83,6 +94,11 @@ impl Recipe {
     /// Only its trackers may bring peers.
     pub(crate) fn private(self) -> Self {
         Self { private: true, ..self }
+    }
+
+    /// Keeps symbolic links.
+    pub(crate) fn with_links(self) -> Self {
+        Self { links: true, ..self }
     }
 
     /// Another seed is another info-hash over other bytes.
@@ -142,6 +158,7 @@ impl Recipe {
         command.arg(self.piece.to_string());
         command.args(self.pad.then_some("--pad"));
         command.args(self.private.then_some("--private"));
+        command.args(self.links.then_some("--links"));
         let made = command.output().unwrap();
         let complaint = String::from_utf8_lossy(&made.stderr);
         assert!(

@@ -1,0 +1,221 @@
+//! `export`: an import as plain files, bit for bit. Each file appears under its name only when it is whole.
+//!
+//! What is there already stays: a file of the same bytes counts as done, so that an export that was cut short can be
+//! repeated, and another one is left alone unless `overwrite` is asked for. One file that cannot be written does not
+//! keep the others: what failed is told at the end. What it refuses: a path that leaves the target, and two files of
+//! the import under one name where the target takes their names for one.
+
+mod part;
+mod target;
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    part::{Part, same_bytes},
+    target::{Target, Was, is_file_of},
+};
+use super::{
+    App, ExportOrder, ExportSummary, ProgressFn, ReadStream,
+    plan::{file_row, files_wanted},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    storage::ImportReader,
+    torrents::metainfo::File,
+};
+
+/// So many failures are told by name; of the others, how many there are.
+const TOLD: usize = 10;
+
+/// Why a file was not exported.
+enum Failure {
+    /// Others may be.
+    File(Error),
+    /// No other will be either.
+    All(Error),
+}
+
+impl Failure {
+    /// Of reading from storage.
+    fn read(error: Error) -> Self {
+        match error.kind() {
+            Kind::NotFound | Kind::Corrupt => Self::File(error),
+            _ => Self::All(error),
+        }
+    }
+
+    /// Of writing to the target.
+    fn write(error: Error) -> Self {
+        match error.kind() {
+            Kind::NoSpace => Self::All(error.hint("free some room there, and run it again")),
+            kind if kind.is_retryable() => Self::All(error),
+            _ => Self::File(error),
+        }
+    }
+}
+
+impl App {
+    /// Writes the selected files of an import to `dir/<its name>[/…]`. Files that are there with other bytes are left
+    /// alone unless `order` says otherwise. What could not be written is in the summary; the rest is there.
+    ///
+    /// # Errors
+    /// What ends all of it: `NoSpace`, `Cancelled`, a storage that cannot be asked, a target that is no folder.
+    pub async fn export(
+        &self,
+        needle: &str,
+        dir: &Path,
+        order: ExportOrder,
+        progress: ProgressFn,
+        cancel: CancellationToken,
+    ) -> Result<ExportSummary> {
+        let row = self.catalog.find(needle)?;
+        let all = self.files_of(&row)?;
+        let files: Vec<_> = files_wanted(&all, row.selected.as_deref()).collect();
+        let target = Target::open(dir, &all.iter().map(file_row).collect::<Vec<_>>()).await?;
+        let reader = self.open_reader(&row).await?;
+        let total = files.iter().map(|file| len(file)).sum();
+        let mut export = Export {
+            reader,
+            target,
+            order,
+            cancel,
+            progress: Box::new(move |done| progress(done, total)),
+            done: 0,
+            summary: ExportSummary::default(),
+        };
+        export.summary.renamed = export.target.renamed_paths().map(str::to_owned).collect();
+        for file in files {
+            export.file(file).await?;
+        }
+        Ok(export.summary)
+    }
+}
+
+fn len(file: &File) -> u64 {
+    file.range.end - file.range.start
+}
+
+/// One export under way.
+struct Export {
+    reader: ImportReader,
+    target: Target,
+    order: ExportOrder,
+    cancel: CancellationToken,
+    progress: Box<dyn Fn(u64) + Send + Sync>,
+    done: u64,
+    summary: ExportSummary,
+}
+
+impl Export {
+    /// # Errors
+    /// Only what ends the export.
+    async fn file(&mut self, file: &File) -> Result<()> {
+        let begun = self.done;
+        let exported = match &file.symlink {
+            Some(to) => self.link(file, to),
+            None => self.bytes(file).await,
+        };
+        self.done = begun + len(file);
+        (self.progress)(self.done);
+        match exported {
+            Ok(()) => {
+                self.summary.files += 1;
+                self.summary.bytes += len(file);
+                Ok(())
+            }
+            Err(Failure::All(error)) => Err(error),
+            Err(Failure::File(error)) => {
+                self.summary.failed += 1;
+                if self.summary.failures.len() < TOLD {
+                    self.summary.failures.push(error);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn bytes(&mut self, file: &File) -> Result<(), Failure> {
+        let path = self.target.path(&file.path).map_err(Failure::File)?;
+        let found = self.target.look(&path).map_err(Failure::write)?;
+        match found {
+            Was::Nothing | Was::Link => {}
+            Was::File(there) if !self.order.overwrite => {
+                let mut stream = ReadStream::new(self.reader.clone(), file.range.clone());
+                let same = is_file_of(&there, len(file))
+                    && self.uncancelled(same_bytes(&mut stream, &path)).await?;
+                if !same {
+                    return Err(Failure::File(in_the_way(&path, "another file")));
+                }
+                self.summary.already += 1;
+                self.executable(file, &path);
+                return Ok(());
+            }
+            Was::File(_) => {}
+            Was::Folder => return Err(Failure::File(in_the_way(&path, "a folder"))),
+        }
+        let mut stream = ReadStream::new(self.reader.clone(), file.range.clone());
+        let mut part = Part::create(&path).map_err(Failure::write)?;
+        while let Some(bytes) =
+            self.uncancelled(async { stream.next().await.map_err(Failure::read) }).await?
+        {
+            part.write(&bytes).map_err(Failure::write)?;
+            self.done += bytes.len() as u64;
+            (self.progress)(self.done);
+        }
+        part.finish().map_err(Failure::write)?;
+        self.executable(file, &path);
+        Ok(())
+    }
+
+    /// Lets whoever may read the file run it; where the file system has no such thing the file is there all the same.
+    fn executable(&mut self, file: &File, path: &Path) {
+        if !file.executable {
+            return;
+        }
+        if let Err(e) = part::make_executable(path) {
+            tracing::debug!("{}", e.report());
+            self.summary.modes += 1;
+        }
+    }
+
+    fn link(&mut self, file: &File, to: &str) -> Result<(), Failure> {
+        let path = self.target.path(&file.path).map_err(Failure::File)?;
+        let to = self.target.relative(&file.path, to).map_err(Failure::File)?;
+        match self.target.look(&path).map_err(Failure::write)? {
+            Was::Link if std::fs::read_link(&path).is_ok_and(|there| there == to) => {
+                self.summary.already += 1;
+                return Ok(());
+            }
+            Was::File(_) if !self.order.overwrite => {
+                return Err(Failure::File(in_the_way(&path, "another file")));
+            }
+            Was::Folder => return Err(Failure::File(in_the_way(&path, "a folder"))),
+            Was::Nothing | Was::Link | Was::File(_) => {}
+        }
+        target::make_link(&to, &path).map_err(Failure::write)
+    }
+
+    async fn uncancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            () = self.cancel.cancelled() => {
+                Err(Failure::All(Error::new(Kind::Cancelled, "stopped")
+                    .hint("run the same command again to go on from there")))
+            }
+            done = work => done,
+        }
+    }
+}
+
+fn in_the_way(path: &Path, what: &str) -> Error {
+    let text = format!("{} is there already, {what}", path.display());
+    let hint = match what {
+        "a folder" => "move it away",
+        _ => "give --overwrite to put the import's in its place, or export to another folder",
+    };
+    Error::new(Kind::AlreadyExists, text).hint(hint)
+}

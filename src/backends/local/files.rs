@@ -1,0 +1,376 @@
+//! The files of a place: what is done with them, off the async threads.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+
+use crate::{
+    backends::{
+        Key, ObjectInfo, Payload, Stamp,
+        memory::{missing, too_short},
+    },
+    error::{Error, Kind, Result},
+    folders,
+};
+
+/// Bytes of two files that are compared at once.
+const PART: usize = 1 << 20;
+
+/// Temporary files older than this belong to no running put: a put of one object takes seconds.
+pub(super) const STALE: Duration = Duration::from_secs(3600);
+
+/// A place's folder. Invariant: it is made once at most, by whoever begins to write there, so that what is meant for a
+/// disk that goes away never lands on the one below it.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) root: PathBuf,
+    /// Whether the folder was there once.
+    was_there: AtomicBool,
+    /// Whether the folder of temporary files was there once.
+    had_temporary: Mutex<bool>,
+    /// Folders whose own name is known to be on the disk: their parent was synced since they were made.
+    durable_folders: Mutex<HashSet<PathBuf>>,
+    /// Held from the look at a name to the renaming, where the file system does not do both at once.
+    naming: Mutex<()>,
+}
+
+/// A file that goes away unless it was renamed first.
+pub(super) struct TempFile(pub(super) PathBuf);
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // After the rename there is nothing under this name, and that is as wanted.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Files {
+    pub(super) fn open(root: PathBuf) -> Result<Self> {
+        let tmp = root.join(".tmp");
+        let was_there = folders::is_there("storage folder", &root)?;
+        let had_temporary = was_there && folders::is_there("storage folder", &tmp)?;
+        remove_stale(&tmp);
+        Ok(Self {
+            root,
+            was_there: was_there.into(),
+            had_temporary: Mutex::new(had_temporary),
+            durable_folders: Mutex::default(),
+            naming: Mutex::default(),
+        })
+    }
+
+    pub(super) fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Whether the folder was there and is not any more.
+    fn is_gone(&self) -> bool {
+        let there = self.root.is_dir();
+        self.was_there.fetch_or(there, Ordering::Relaxed) && !there
+    }
+
+    fn gone(&self) -> Error {
+        let text = format!("folder {} is gone", self.root.display());
+        Error::new(Kind::NotFound, text).hint("is its disk mounted?")
+    }
+
+    pub(super) fn error(&self, what: &str, key: &Key, e: io::Error) -> Error {
+        let root = self.root.display();
+        if e.kind() == io::ErrorKind::NotFound {
+            let text = format!("{what} {key}: folder {root} is not there, or was emptied");
+            return Error::new(Kind::NotFound, text).because(e).hint("is its disk mounted?");
+        }
+        if e.kind() == io::ErrorKind::AlreadyExists {
+            let text = format!("{what} {key}: another object has this name in {root}");
+            return Error::new(Kind::AlreadyExists, text)
+                .hint("move it away, or see with `bae storage check` which names the folder takes for one");
+        }
+        let error = Error::io(format!("{what} {key} in {root}"), e);
+        match error.kind() {
+            Kind::NoSpace => error
+                .hint(format!("free some room for {root}, or choose another place with --storage")),
+            _ => error,
+        }
+    }
+
+    fn temp_path(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let salt = getrandom::u32().unwrap_or_default();
+        self.root.join(format!(".tmp/{}-{n}-{salt:08x}", std::process::id()))
+    }
+
+    /// A new temporary file. The folder of those is made the first time, in a folder that is there.
+    pub(super) fn temporary(&self) -> io::Result<(TempFile, File)> {
+        let path = self.temp_path();
+        let create = || File::options().read(true).write(true).create_new(true).open(&path);
+        let created = match create() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut had = self.had_temporary.lock();
+                if !*had {
+                    match fs::create_dir(self.root.join(".tmp")) {
+                        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                        _ => *had = true,
+                    }
+                }
+                create()
+            }
+            created => created,
+        };
+        let file = created?;
+        *self.had_temporary.lock() = true;
+        Ok((TempFile(path), file))
+    }
+
+    pub(super) fn put(&self, key: &Key, payload: &Payload, abandoned: &AtomicBool) -> Result<()> {
+        let put = || {
+            let (temp, mut file) = self.temporary()?;
+            write_all_parts(&mut file, payload.parts())?;
+            self.give_name(&temp, &file, key, abandoned)
+        };
+        put().map_err(|e| self.error("put", key, e))
+    }
+
+    /// Makes a complete temporary file the object.
+    pub(super) fn give_name(
+        &self,
+        temp: &TempFile,
+        file: &File,
+        key: &Key,
+        abandoned: &AtomicBool,
+    ) -> io::Result<()> {
+        file.sync_all()?;
+        if abandoned.load(Ordering::Acquire) {
+            return Err(io::Error::other("the put was abandoned"));
+        }
+        let path = self.path(key);
+        let folder = path.parent().unwrap_or(&self.root);
+        // A delete may take an empty folder away between making it and the rename: make it again then.
+        for last in [false, false, true] {
+            self.make_durable_folder(folder)?;
+            match self.rename_new(&temp.0, &path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !last => {
+                    self.durable_folders.lock().remove(folder);
+                }
+                // The same bytes put again: by a try whose answer was lost.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if is_same(&temp.0, &path)? {
+                        break;
+                    }
+                    return Err(e);
+                }
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        sync_folder(folder)
+    }
+
+    /// Renames a file to a name that nothing has, by the file system's own judgement of what is one name.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Many file systems that are no Unix's own cannot do that.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            done => return done.map_err(io::Error::from),
+        }
+        let _alone = self.naming.lock();
+        match fs::symlink_metadata(to) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(e) if is_absent(&e) => fs::rename(from, to),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes `folder` and those above it up to the root, and syncs the names of the new ones.
+    fn make_durable_folder(&self, folder: &Path) -> io::Result<()> {
+        let known = self.durable_folders.lock().contains(folder);
+        if known && folder.is_dir() || folder == self.root {
+            return Ok(());
+        }
+        if let Some(above) = folder.parent() {
+            self.make_durable_folder(above)?;
+            match fs::create_dir(folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => sync_folder(above)?,
+            }
+        }
+        self.durable_folders.lock().insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// The file of an object, at the beginning of `range`, which lies in it.
+    pub(super) fn find(&self, key: &Key, range: &Range<u64>) -> Result<File> {
+        let fail = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound if self.is_gone() => self.gone(),
+            io::ErrorKind::NotFound => missing(key),
+            _ => self.error("get", key, e),
+        };
+        let mut file = File::open(self.path(key)).map_err(fail)?;
+        let len = file.metadata().map_err(fail)?.len();
+        if range.end > len {
+            return Err(too_short(key, len, range));
+        }
+        file.seek(SeekFrom::Start(range.start)).map_err(fail)?;
+        Ok(file)
+    }
+
+    pub(super) fn get(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+        let file = self.find(key, range)?;
+        let asked = range.end.saturating_sub(range.start);
+        let mut bytes = Vec::with_capacity(usize::try_from(asked).unwrap_or(0));
+        file.take(asked).read_to_end(&mut bytes).map_err(|e| self.error("get", key, e))?;
+        match bytes.len() as u64 == asked {
+            true => Ok(bytes.into()),
+            false => Err(too_short(key, range.start + bytes.len() as u64, range)),
+        }
+    }
+
+    fn metadata(&self, key: &Key) -> Result<Option<fs::Metadata>> {
+        match fs::metadata(self.path(key)) {
+            Ok(found) => Ok(found.is_file().then_some(found)),
+            Err(e) if is_absent(&e) && self.is_gone() => Err(self.gone()),
+            Err(e) if is_absent(&e) => Ok(None),
+            Err(e) => Err(self.error("head", key, e)),
+        }
+    }
+
+    pub(super) fn head(&self, key: &Key) -> Result<Option<u64>> {
+        Ok(self.metadata(key)?.map(|found| found.len()))
+    }
+
+    pub(super) fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+        let Some(found) = self.metadata(key)? else { return Ok(None) };
+        let changed = found.modified().map_err(|e| self.error("head", key, e))?;
+        let since = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Some(Stamp { len: found.len(), tag: Some(since.as_nanos().to_string()) }))
+    }
+
+    pub(super) fn delete(&self, key: &Key) -> Result<()> {
+        let path = self.path(key);
+        match fs::remove_file(&path) {
+            Err(e) if is_absent(&e) => return Ok(()),
+            done => done.map_err(|e| self.error("delete", key, e))?,
+        }
+        let folders = path.ancestors().skip(1).take_while(|f| *f != self.root);
+        for folder in folders {
+            // Refused for a folder that still holds something, which is where this ends.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+            self.durable_folders.lock().remove(folder);
+        }
+        Ok(())
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let listed = self.walk(prefix);
+        if self.is_gone() {
+            return Err(self.gone());
+        }
+        listed.map_err(|e| Error::io(format!("list {prefix:?} in {}", self.root.display()), e))
+    }
+
+    fn walk(&self, prefix: &str) -> io::Result<Vec<ObjectInfo>> {
+        let within = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if !within.is_empty() && Key::new(within).is_err() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        let mut folders = vec![within.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(self.root.join(&folder)) {
+                Err(e) if is_absent(&e) => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let Some(name) = child_key(&folder, &entry.file_name()) else { continue };
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    folders.push(name.as_str().to_owned());
+                } else if kind.is_file() && name.as_str().starts_with(prefix) {
+                    match entry.metadata() {
+                        Ok(m) => found.push(ObjectInfo { key: name, len: m.len() }),
+                        Err(e) if is_absent(&e) => {}
+                        Err(e) => return Err(e),
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn remove_stale(tmp: &Path) {
+    let Ok(entries) = fs::read_dir(tmp) else { return };
+    for entry in entries.flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).map(|t| t.elapsed());
+        if matches!(age, Ok(Ok(age)) if age > STALE) {
+            // What cannot be removed now is tried again at the next start.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+pub(super) fn is_absent(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// The key of an entry of `folder`; `None` for what is no object of ours (`.tmp`, a user's own files).
+fn child_key(folder: &str, name: &OsStr) -> Option<Key> {
+    let name = name.to_str()?;
+    let text = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    Key::new(&text).ok()
+}
+
+/// Whether two files have the same bytes.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (Vec::with_capacity(PART), Vec::with_capacity(PART));
+    loop {
+        (a.clear(), b.clear());
+        Read::by_ref(&mut one).take(PART as u64).read_to_end(&mut a)?;
+        Read::by_ref(&mut other).take(PART as u64).read_to_end(&mut b)?;
+        if a != b || a.is_empty() {
+            return Ok(a == b);
+        }
+    }
+}
+
+pub(super) fn write_all_parts(file: &mut File, parts: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> =
+        parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut left, n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

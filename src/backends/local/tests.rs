@@ -1,0 +1,152 @@
+//! The folder as a place, and what is wrong with folders.
+
+use std::fs::{self, File};
+
+use super::{
+    files::{STALE, write_all_parts},
+    *,
+};
+use crate::backends::{conformance, list_all};
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::open(dir.path()).unwrap();
+    conformance::check(&backend).await;
+    assert!(backend.free_room().await.unwrap().is_some_and(|room| room > 0));
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "only .tmp is left: {left:?}");
+    assert_eq!(fs::read_dir(dir.path().join(".tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_put_leaves_the_object_whole_or_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    LocalBackend::make_folder(dir.path()).unwrap();
+    let backend = LocalBackend::open(dir.path()).unwrap();
+    let payload = (0..512).map(|_| Bytes::from(vec![7; 16 << 10])).collect::<Payload>();
+    for n in 0..8 {
+        let put_key = key(&format!("drop/{n}"));
+        let put = backend.put(&put_key, payload.clone());
+        let _ = tokio::time::timeout(Duration::from_millis(n), put).await;
+    }
+    // The file work of a dropped put runs on for a moment.
+    while fs::read_dir(dir.path().join(".tmp")).unwrap().count() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for object in list_all(&backend, "drop/").await.unwrap() {
+        assert_eq!(object.len, payload.len());
+    }
+}
+
+#[tokio::test]
+async fn opening_removes_old_temporary_files_only() {
+    let dir = tempfile::tempdir().unwrap();
+    LocalBackend::make_folder(dir.path()).unwrap();
+    let (old, new) = (dir.path().join(".tmp/old"), dir.path().join(".tmp/new"));
+    File::create(&new).unwrap();
+    let long_ago = std::time::SystemTime::now() - 2 * STALE;
+    File::create(&old).unwrap().set_modified(long_ago).unwrap();
+    LocalBackend::open(dir.path()).unwrap();
+    assert!(new.exists() && !old.exists());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_with_a_hint() {
+    let full = Path::new("/dev/full");
+    if !full.exists() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::open(dir.path()).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(full).unwrap();
+    let e = write_all_parts(&mut file, &[Bytes::from_static(b"x")]).unwrap_err();
+    let error = backend.files.error("put", &key("k"), e);
+    assert_eq!(error.kind(), Kind::NoSpace);
+    assert!(error.hint_text().is_some());
+}
+
+fn body(text: &'static str) -> Payload {
+    Payload::from_iter([Bytes::from_static(text.as_bytes())])
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_empty_and_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("not/there");
+    let backend = LocalBackend::open(&root).unwrap();
+    assert!(list_all(&backend, "").await.unwrap().is_empty());
+    assert_eq!(backend.head(&key("k")).await.unwrap(), None);
+    backend.delete(&key("k")).await.unwrap();
+    let refused = backend.put(&key("k"), body("x")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound, "{}", refused.report());
+    assert!(!dir.path().join("not").exists());
+    LocalBackend::make_folder(&root).unwrap();
+    backend.put(&key("k"), body("x")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_away_is_not_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("disk/bae");
+    LocalBackend::make_folder(&root).unwrap();
+    let backend = LocalBackend::open(&root).unwrap();
+    backend.put(&key("a/b"), body("x")).await.unwrap();
+    for left in ["disk", "disk/bae"] {
+        // What an unmounted disk leaves: nothing, or the empty folder that it was mounted at.
+        fs::remove_dir_all(dir.path().join("disk")).unwrap();
+        fs::create_dir_all(dir.path().join(left)).unwrap();
+        let put = backend.put(&key("a/c"), body("x")).await.unwrap_err();
+        assert_eq!(put.kind(), Kind::NotFound, "{}", put.report());
+        assert!(put.hint_text().is_some_and(|hint| hint.contains("mounted")));
+        let begin = backend.begin(&key("a/d"), Shape { len: 1, part_len: 1 }).await.unwrap_err();
+        assert_eq!(begin.kind(), Kind::NotFound, "{}", begin.report());
+        assert_eq!(fs::read_dir(dir.path().join(left)).unwrap().count(), 0, "{left}");
+    }
+    fs::remove_dir(&root).unwrap();
+    for error in [
+        backend.get(&key("a/b"), 0..1).await.unwrap_err(),
+        backend.head(&key("a/b")).await.unwrap_err(),
+        backend.list("", None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::NotFound, "{}", error.report());
+        assert!(error.report().contains("is gone"), "{}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_never_written_over_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::open(dir.path()).unwrap();
+    backend.put(&key("a/k"), body("one")).await.unwrap();
+    backend.put(&key("a/k"), body("one")).await.unwrap();
+    for other in ["two", "longer"] {
+        let refused = backend.put(&key("a/k"), body(other)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::AlreadyExists, "{}", refused.report());
+    }
+    assert_eq!(&backend.get(&key("a/k"), 0..3).await.unwrap()[..], b"one");
+    assert_eq!(fs::read_dir(dir.path().join(".tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_folder_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "x").unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for (path, words) in [
+        (&file, "is a file, not a folder"),
+        (&link, "is a link to nothing"),
+        (&file.join("below"), "is a file, not a folder"),
+    ] {
+        for refused in [LocalBackend::open(path).map(drop), LocalBackend::make_folder(path)] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());
+            assert!(refused.report().contains(words), "{}", refused.report());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Folders made, and what is in their place named.
+
+use std::{fs, io, path::Path};
+
+use crate::error::{Error, Kind, Result};
+
+/// Makes a folder and those above it; `what` is it to the user, as in `data folder`.
+///
+/// # Errors
+/// `InvalidInput` when a part of the path is a file or a link to nothing; else what the file system says.
+pub(crate) fn make(what: &str, path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| refused(what, path, e))
+}
+
+/// Whether a folder is there.
+///
+/// # Errors
+/// As [`make`], when something else is.
+pub(crate) fn is_there(what: &str, path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(refused(what, path, io::ErrorKind::NotADirectory.into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !is_dangling(path) => Ok(false),
+        Err(e) => Err(refused(what, path, e)),
+    }
+}
+
+fn is_dangling(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) && !path.exists()
+}
+
+/// Why a folder cannot be there: what is in its place, or in that of one above it.
+fn refused(what: &str, path: &Path, e: io::Error) -> Error {
+    let context = format!("{what} {}", path.display());
+    let above = path.ancestors().filter(|part| !part.as_os_str().is_empty());
+    for part in above {
+        let is = match fs::metadata(part) {
+            Ok(found) if found.is_dir() => break,
+            Ok(_) => "is a file, not a folder",
+            Err(_) if is_dangling(part) => "is a link to nothing",
+            Err(_) => continue,
+        };
+        let text = if part == path {
+            format!("{context} {is}")
+        } else {
+            format!("{context}: {} {is}", part.display())
+        };
+        return Error::new(Kind::InvalidInput, text).hint("name another folder");
+    }
+    Error::io(context, e)
+}
