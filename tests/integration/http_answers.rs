@@ -19,6 +19,11 @@ use crate::{
     },
 };
 
+/// What answers a request for a body.
+type Script = fn(&Request, &[u8]) -> Answer;
+/// The same, by how many requests came before.
+type NthScript = fn(usize, &Request, &[u8]) -> Answer;
+
 const DATE: &str = "Mon, 02 Nov 2020 11:00:00 GMT";
 
 fn chunked(body: &[u8]) -> Vec<u8> {
@@ -49,7 +54,7 @@ fn imported(url: &str) -> Vec<u8> {
 #[test]
 fn odd_answers_are_the_whole_file_or_an_error() {
     let body = random(101, 30_000);
-    let table: Vec<(&str, fn(&Request, &[u8]) -> Answer, bool)> = vec![
+    let table: Vec<(&str, Script, bool)> = vec![
         ("a length of fewer bytes beside chunks", |_, body| both_lengths(5, body), true),
         ("a length of more bytes beside chunks", |_, body| both_lengths(40_000, body), true),
         ("neither length nor chunks", |_, body| Answer::unmeasured(200, body), true),
@@ -191,7 +196,8 @@ fn a_server_that_gives_all_of_it_for_if_range_is_asked_without() {
             server.requests().iter().filter(|r| r.header("if-range").is_some()).count();
         assert_eq!(conditional, 1, "{name}: it is not asked again");
     }
-    assert!(imported(&format!("{}/f", serve("ETag", "\"a\"").url())) == body, "stored");
+    let server = serve("ETag", "\"a\"");
+    assert!(imported(&format!("{}/f", server.url())) == body, "stored");
 }
 
 #[test]
@@ -218,7 +224,7 @@ fn a_range_without_a_condition_must_say_of_which_version_it_is() {
 #[test]
 fn the_first_answer_is_the_file_whatever_is_said_later() {
     let body = random(106, 4 * MIB);
-    let table: Vec<(&str, fn(usize, &Request, &[u8]) -> Answer)> = vec![
+    let table: Vec<(&str, NthScript)> = vec![
         ("a page whose length varies", |n, _, body| Answer::new(200, &body[n..])),
         ("a log that grows", |n, request, body| {
             let mut body = body.to_vec();
@@ -238,7 +244,7 @@ fn the_first_answer_is_the_file_whatever_is_said_later() {
         }),
         ("ranges only once", |n, request, body| match n {
             0 => ranged(request, body),
-            _ => Answer::new(200, &*body),
+            _ => Answer::new(200, body),
         }),
     ];
     for (what, script) in table {
@@ -305,7 +311,7 @@ fn date_and_length_outweigh_tags_of_machines_and_nothing_else_does() {
 #[test]
 fn what_refuses_the_first_range_is_asked_without_one() {
     let body = random(109, 100_000);
-    let table: Vec<(&str, fn(&Request, &[u8]) -> Answer)> = vec![
+    let table: Vec<(&str, Script)> = vec![
         ("416", |_, _| Answer::new(416, "")),
         ("400", |_, _| Answer::new(400, "")),
         ("403", |_, _| Answer::new(403, "")),

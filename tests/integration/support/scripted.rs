@@ -134,8 +134,7 @@ impl Scripted {
         mut script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
         keeps: bool,
     ) -> Self {
-        let addr = ports::own();
-        let listener = TcpListener::bind(addr).unwrap();
+        let (addr, listener) = listen();
         let (requests, over) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::default());
         let (seen, ends) = (Arc::clone(&requests), Arc::<AtomicBool>::clone(&over));
         thread::spawn(move || {
@@ -167,6 +166,16 @@ impl Scripted {
     /// What came so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+}
+
+/// Another program may take the port in the moment between.
+fn listen() -> (SocketAddrV4, TcpListener) {
+    loop {
+        let addr = ports::own();
+        if let Ok(listener) = TcpListener::bind(addr) {
+            return (addr, listener);
+        }
     }
 }
 
