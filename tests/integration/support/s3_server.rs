@@ -327,6 +327,7 @@ impl S3Server {
             secret_access_key: Some(self.secret_key.clone()),
             public_url: None,
             anonymous: false,
+            authorities: Vec::new(),
         }
     }
 }
