@@ -69,9 +69,11 @@ struct share_plugin final : lt::peer_plugin {
         if (!torrent || depth == nullptr)
             return;
         constexpr std::int64_t pieces = 12;
-        constexpr std::int64_t least = 128;
+        // Of smaller ones that would be too few for a line of 100 ms.
+        constexpr std::int64_t least = 4;
         std::int64_t const blocks = torrent->torrent_file().piece_length() / lt::default_block_size;
-        *depth = std::min(depth->integer(), std::max(pieces * blocks, least));
+        if (blocks >= least)
+            *depth = std::min(depth->integer(), std::max<std::int64_t>(pieces * blocks, 128));
     }
     bool on_interested() override {
         suggest(-1);
