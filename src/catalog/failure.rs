@@ -59,9 +59,11 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
             (Kind::Unsupported, Some("its file system does not lock files"), Some(ELSEWHERE))
         }
         // The file is made as long as it is mapped: hardly ever anything but a full disk keeps it from that.
-        ffi::SQLITE_IOERR_SHMSIZE => {
-            (Kind::NoSpace, Some("no room for its index in memory"), Some("free some room for it"))
-        }
+        ffi::SQLITE_IOERR_SHMSIZE => (
+            Kind::NoSpace,
+            Some("no room for its shared index, or its disk fails"),
+            Some("free some room for it"),
+        ),
         ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_MMAP => (
             Kind::Unsupported,
             Some("its file system does not share files in memory (mmap)"),
@@ -83,7 +85,9 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
             // What can be opened when it is tried again may be so the next time.
             ffi::SQLITE_CANTOPEN => (Kind::Unavailable, Some(CANNOT_OPEN), None),
             ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(FAILS)),
-            ffi::SQLITE_CORRUPT => (Kind::Corrupt, Some("it is damaged"), None),
+            ffi::SQLITE_CORRUPT => {
+                (Kind::Corrupt, Some("it is damaged, or its disk does not read it"), None)
+            }
             ffi::SQLITE_NOTADB => (Kind::Corrupt, Some("the file is not an SQLite database"), None),
             _ => (Kind::Internal, None, None),
         },

@@ -277,7 +277,10 @@ impl Trial<'_> {
         self.made.push(key.clone());
         let body = Payload::from_iter([Bytes::from_static(b"a name that is tried")]);
         match self.backend.put(&key, body).await {
-            Err(e) if e.kind() == Kind::InvalidInput => Ok(false),
+            Err(e) if e.kind() == Kind::InvalidInput => {
+                self.made.pop();
+                Ok(false)
+            }
             put => put.map(|()| true),
         }
     }
@@ -292,10 +295,7 @@ impl Trial<'_> {
 
     async fn clean_up(&self) -> Result<()> {
         for key in &self.made {
-            match self.backend.delete(key).await {
-                Err(e) if e.kind() == Kind::InvalidInput => {}
-                deleted => deleted?,
-            }
+            self.backend.delete(key).await?;
         }
         Ok(())
     }
@@ -312,15 +312,18 @@ pub struct NameRules {
     pub takes_special: bool,
 }
 
-/// Tries what the place does with names, under keys that begin with `prefix`.
+/// Tries what the place does with names, under keys that begin with `prefix`. The keys of what it made come with it, for
+/// the caller to delete.
 ///
 /// # Errors
 /// What the place says, but for refusing a name.
-pub async fn name_rules(backend: &dyn StorageBackend, prefix: &str) -> Result<NameRules> {
+pub async fn name_rules(
+    backend: &dyn StorageBackend,
+    prefix: &str,
+) -> (Result<NameRules>, Vec<Key>) {
     let mut trial = Trial { backend, prefix: format!("{prefix}names"), made: vec![] };
-    let tried = trial.rules().await;
-    trial.clean_up().await?;
-    tried
+    let rules = trial.rules().await;
+    (rules, trial.made)
 }
 
 impl Trial<'_> {
@@ -398,9 +401,10 @@ mod tests {
     #[tokio::test]
     async fn what_a_place_does_with_names_is_told() {
         let all = NameRules { tells_case: true, tells_normal_forms: true, takes_special: true };
-        assert_eq!(name_rules(&MemoryBackend::new(), "check/").await.unwrap(), all);
+        assert_eq!(name_rules(&MemoryBackend::new(), "check/").await.0.unwrap(), all);
         let place = OneCase::new(MemoryBackend::new()).refusing(":");
         let none = NameRules { tells_case: false, tells_normal_forms: false, takes_special: false };
-        assert_eq!(name_rules(&place, "check/").await.unwrap(), none);
+        let (rules, made) = name_rules(&place, "check/").await;
+        assert_eq!((rules.unwrap(), made.len()), (none, 2));
     }
 }

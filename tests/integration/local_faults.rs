@@ -22,10 +22,11 @@ use crate::{
 };
 
 /// What a disk says, and the exit codes that a run may end with then. A fault that passes may leave none; SQLite does not
-/// always tell what the system said (5), or takes it for something that its file system lacks (1).
+/// always tell what the system said: it takes an error for damage, for a file that is read-only, for a full disk, or for
+/// something that the file system lacks.
 const ERRORS: [(i32, &[i32]); 4] = [
-    (libc::EIO, &[0, 1, 5]),
-    (libc::ENOSPC, &[0, 5, 8]),
+    (libc::EIO, &[0, 1, 5, 8, 24, 32]),
+    (libc::ENOSPC, &[0, 1, 5, 8]),
     (libc::EMFILE, &[0, 1, 5]),
     (libc::EROFS, &[0, 5, 24]),
 ];
@@ -157,6 +158,7 @@ fn an_import_of_whole_files_ends_and_goes_on_whichever_file_operation_fails() {
     let source = Source::new();
     let import = |bae: &Bae| source.import(bae, &["--layout", "files"]);
     sweep("import of files", 20, Source::bae, import, |bae, _, what| {
+        bae.run(import(bae)).expect_after(what);
         source.assert_goes_on(bae, what);
         assert_eq!(fs::read(bae.objects().join("f.bin")).unwrap(), source.data, "{what}");
     });

@@ -232,7 +232,10 @@ impl Trial {
     /// Which names whole files can keep there.
     pub(super) async fn names(&self) -> Result<Finding> {
         const RENAMED: &str = "nothing to change: whole files that cannot keep their names there get names with a hash";
-        let rules = name_rules(&*self.backend, &format!("{}/", self.prefix)).await?;
+        let (rules, made) = name_rules(&*self.backend, &format!("{}/", self.prefix)).await;
+        self.made.lock().extend(made);
+        // Why it does not say is told by what was tried before.
+        let Ok(rules) = rules else { return ok("not known") };
         let NameRules { tells_case, tells_normal_forms, takes_special } = rules;
         let lacks: Vec<_> = [
             (tells_case, "names that differ only in upper and lower case are one there"),
