@@ -123,7 +123,7 @@ fn names_come_from_the_server_or_the_url_and_leave_no_folder() {
         ("../../../etc/passwd", Some("passwd")),
         ("..", Some("f")),
         ("a\\b\\c.txt", Some("c.txt")),
-        ("CON", Some("f")),
+        ("CON", Some("CON")),
         (long.as_str(), None),
     ] {
         let header = format!("attachment; filename=\"{}\"", given.replace('\\', "\\\\"));
