@@ -9,7 +9,7 @@ use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
     magnet::{self, Magnet},
-    source_file::{Input, beginning, link_in, read, understood},
+    source_file::{Input, beginning, link_in, may_hold_one, read, understood},
 };
 use crate::{
     downloads::find,
@@ -36,10 +36,10 @@ pub(super) struct RemoteFiles {
     pub(super) files: Vec<(String, Remote)>,
 }
 
-/// So many bytes tell whether a file is a torrent, also where it is compressed.
-const HEAD: u64 = 1024;
-/// No torrent is shorter.
-const MIN_TORRENT: u64 = 24;
+/// So many bytes tell whether a file is a torrent, and no torrent is shorter.
+const HEAD: u64 = 24;
+/// So many tell it where the file is compressed, or may be the text of a magnet link.
+const LONG_HEAD: u64 = 1024;
 
 impl Source {
     pub(super) async fn find(text: &str, order: &FetchOrder) -> Result<Self> {
@@ -124,11 +124,22 @@ async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
     {
         return Ok(true);
     }
-    if remote.len.is_some_and(|len| len < MIN_TORRENT || len > MAX_INPUT as u64) {
+    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
         return Ok(false);
     }
+    let head = first_bytes(protocol, remote, HEAD).await?;
+    if begins_like_a_torrent(&head) || !may_hold_one(&head) {
+        return Ok(begins_like_a_torrent(&head));
+    }
+    let head = first_bytes(protocol, remote, LONG_HEAD).await?;
+    let is_link = (head.len() as u64) < LONG_HEAD && link_in(&head).is_some();
+    Ok(is_link || begins_like_a_torrent(&beginning(&head)))
+}
+
+/// So many, or all where it is shorter.
+async fn first_bytes(protocol: &dyn Protocol, remote: &Remote, count: u64) -> Result<Vec<u8>> {
     let mut head = Vec::new();
-    let end = remote.len.map_or(HEAD, |len| len.min(HEAD));
+    let end = remote.len.map_or(count, |len| len.min(count));
     let mut stream = protocol.open(remote, Wanted { start: 0, end: Some(end) }).await?;
     while let Some(bytes) = next(&mut stream).await {
         match bytes {
@@ -138,8 +149,7 @@ async fn is_torrent(protocol: &dyn Protocol, remote: &Remote) -> Result<bool> {
             Err(e) => return Err(e),
         }
     }
-    let is_link = (head.len() as u64) < HEAD && link_in(&head).is_some();
-    Ok(is_link || begins_like_a_torrent(&beginning(&head)))
+    Ok(head)
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.
