@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, fmt, path::Path, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use super::{
     FetchOrder,
     get::{file_name, folder_name, paths_below},
     magnet::{self, Magnet},
-    source_file::{Input, beginning, link_in, read, understood},
+    source_file::{Input, beginning, link_in, may_hold_one, read, understood},
 };
 use crate::{
     downloads::{Asking, Waits},
@@ -51,10 +52,10 @@ impl fmt::Debug for RemoteFiles {
 const WHOLE: &str =
     "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
 
-/// So many bytes tell whether a file is a torrent, also where it is compressed.
-const HEAD: u64 = 1024;
-/// No torrent is shorter.
-const MIN_TORRENT: u64 = 24;
+/// So many bytes tell whether a file is a torrent, and no torrent is shorter.
+const HEAD: u64 = 24;
+/// So many tell it where the file is compressed, or may be the text of a magnet link.
+const LONG_HEAD: u64 = 1024;
 
 impl Source {
     /// Where a file is no torrent its bytes are `wanted`, or it is only looked at. `waits` is told while a server is
@@ -153,8 +154,8 @@ fn is_torrent_name(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".torrent")
 }
 
-/// Or the text of a magnet link. By its type or name; else by its first bytes, where it is no longer than a torrent may be. What is read of `first` for
-/// that is put back.
+/// Or the text of a magnet link. By its type or name; else by its first bytes, where it is no longer than a torrent may be.
+/// What is read of `first` for that is put back.
 async fn is_torrent(
     protocol: &dyn Protocol,
     remote: &Remote,
@@ -169,34 +170,60 @@ async fn is_torrent(
     {
         return Ok(true);
     }
-    if remote.len.is_some_and(|len| len < MIN_TORRENT || len > MAX_INPUT as u64) {
+    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
         return Ok(false);
     }
     let begun = first.is_some();
-    let end = remote.len.map_or(HEAD, |len| len.min(HEAD));
+    let mut peek = Peek { head: Vec::new(), seen: Vec::new() };
     let mut stream = match first.take() {
         Some(first) => first,
-        None => protocol.open(remote, Wanted { start: 0, end: Some(end) }).await?,
+        None => protocol.open(remote, up_to(remote, HEAD)).await?,
     };
-    let (mut head, mut seen) = (Vec::new(), Vec::new());
-    while (head.len() as u64) < end {
-        match next(&mut stream).await {
-            Some(Ok(bytes)) => {
-                head.extend_from_slice(&bytes);
-                seen.push(Ok(bytes));
-            }
-            // It is shorter than that.
-            None => break,
-            Some(Err(e)) if e.kind() == Kind::Corrupt => {
-                seen.push(Err(e));
-                break;
-            }
-            Some(Err(e)) => return Err(e),
+    peek.read(&mut stream, HEAD).await?;
+    if !begins_like_a_torrent(&peek.head) && may_hold_one(&peek.head) {
+        if !begun {
+            peek.head.clear();
+            stream = protocol.open(remote, up_to(remote, LONG_HEAD)).await?;
         }
+        peek.read(&mut stream, LONG_HEAD).await?;
     }
+    let Peek { head, seen } = peek;
     *first = begun.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
-    let is_link = (head.len() as u64) < HEAD && link_in(&head).is_some();
+    let is_link = (head.len() as u64) < LONG_HEAD && link_in(&head).is_some();
     Ok(is_link || begins_like_a_torrent(&beginning(&head)))
+}
+
+/// So many bytes of a file, or all where it is shorter.
+fn up_to(remote: &Remote, count: u64) -> Wanted {
+    Wanted { start: 0, end: Some(remote.len.map_or(count, |len| len.min(count))) }
+}
+
+/// The beginning of a stream, and all that was read of it for that.
+struct Peek {
+    head: Vec<u8>,
+    seen: Vec<Result<Bytes>>,
+}
+
+impl Peek {
+    /// Reads on until the beginning has `count` bytes, or the stream ends.
+    async fn read(&mut self, stream: &mut ByteStream, count: u64) -> Result<()> {
+        while (self.head.len() as u64) < count {
+            match next(stream).await {
+                Some(Ok(bytes)) => {
+                    self.head.extend_from_slice(&bytes);
+                    self.seen.push(Ok(bytes));
+                }
+                None => break,
+                // It is shorter than was said, which whoever reads all of it is told.
+                Some(Err(e)) if e.kind() == Kind::Corrupt => {
+                    self.seen.push(Err(e));
+                    break;
+                }
+                Some(Err(e)) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A dictionary whose first key is a short word, like `d8:announce`.

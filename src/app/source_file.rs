@@ -133,6 +133,13 @@ pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok().filter(|_| is_link)
 }
 
+/// Whether what begins so may be a torrent in another form: compressed, or the text of a magnet link.
+pub(super) fn may_hold_one(head: &[u8]) -> bool {
+    let text = head.trim_ascii_start();
+    let is_link = text.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"magnet:?"));
+    is_link || decompressor(head).is_some()
+}
+
 /// By its first two bytes, with which no torrent begins: gzip, or zlib as servers send it for `deflate`.
 fn decompressor(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
     match bytes {

@@ -266,20 +266,24 @@ impl PartFile {
         modified: Option<SystemTime>,
     ) -> Result<()> {
         self.all_written().await?;
-        if let Err(e) = checksums.check_file(&self.paths.data).await {
+        let Self { paths, file, state, overwrite, queue, writer, .. } = self;
+        // It holds the file, and so the lock on it.
+        drop(queue);
+        let _ = writer.await;
+        if let Err(e) = checksums.check_file(&paths.data).await {
             // The bytes are left to look at; the next run begins anew.
-            self.state.lock().with_done(&RangeSet::new()).write(&self.paths.state)?;
-            return Err(e.within(self.paths.path.display()));
+            state.lock().with_done(&RangeSet::new()).write(&paths.state)?;
+            return Err(e.within(paths.path.display()));
         }
         let work = move || {
-            let Paths { path, data, state } = &self.paths;
+            let Paths { path, data, state } = &paths;
             let place = |e| Error::io(format!("cannot write {}", path.display()), e);
-            self.file.set_len(len).map_err(place)?;
+            file.set_len(len).map_err(place)?;
             if let Some(time) = modified {
-                self.file.set_modified(time).map_err(place)?;
+                file.set_modified(time).map_err(place)?;
             }
-            self.file.sync_all().map_err(place)?;
-            take_name(data, path, self.overwrite)?;
+            file.sync_all().map_err(place)?;
+            take_name(data, path, overwrite)?;
             // A state without its file is thrown away by the next download of this name.
             let _ = std::fs::remove_file(state);
             Ok(())

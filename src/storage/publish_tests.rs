@@ -419,7 +419,7 @@ async fn published_in_one_case(paths: &[&str], direct: bool) -> Vec<String> {
     let writer =
         ImportWriter::spawn(Arc::clone(&store), to, at, &wanted, options, Box::new(|_| {}));
     for (n, file) in files.iter().enumerate() {
-        let bytes = vec![u8::try_from(n).unwrap(); len as usize];
+        let bytes = vec![u8::try_from(n).unwrap(); usize::try_from(len).unwrap()];
         writer.write_at(file.start, vec![pressure.pool().copy(&bytes)]);
     }
     writer.flush().await.unwrap();

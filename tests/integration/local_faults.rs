@@ -176,7 +176,8 @@ fn commands_that_read_or_sweep_end_whichever_file_operation_fails() {
         let out = bae.objects().join("../out");
         vec!["export".to_owned(), "f.bin".to_owned(), out.to_str().unwrap().to_owned()]
     };
-    let commands: [(&str, &dyn Fn(&Bae) -> Vec<String>); 4] = [
+    type Arguments<'a> = &'a dyn Fn(&Bae) -> Vec<String>;
+    let commands: [(&str, Arguments<'_>); 4] = [
         ("export", &exported),
         ("verify", &|_| vec!["verify".to_owned()]),
         ("gc", &|_| ["gc", "--yes"].map(str::to_owned).to_vec()),

@@ -347,7 +347,8 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     }
     let (mut a, mut b) = (Vec::with_capacity(PART), Vec::with_capacity(PART));
     loop {
-        (a.clear(), b.clear());
+        a.clear();
+        b.clear();
         Read::by_ref(&mut one).take(PART as u64).read_to_end(&mut a)?;
         Read::by_ref(&mut other).take(PART as u64).read_to_end(&mut b)?;
         if a != b || a.is_empty() {
