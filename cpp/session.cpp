@@ -61,8 +61,8 @@ struct share_plugin final : lt::peer_plugin {
     }
 
     lt::string_view type() const override { return "bae_share"; }
-    // Of small pieces a peer may ask for no more ahead than three quarters of the suggestions that it
-    // remembers, or else it asks for some by chance before the next one reaches it: a get each.
+    // Of small pieces a peer may ask for no more ahead than three quarters of the suggestions that
+    // it remembers, or else it asks for some by chance before the next one reaches it: a get each.
     void add_handshake(lt::entry& handshake) override {
         auto const torrent = complete_torrent();
         auto* const depth = handshake.find_key("reqq");

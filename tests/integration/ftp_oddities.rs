@@ -233,7 +233,7 @@ fn an_empty_folder_is_told_and_is_no_error() {
         let odd = Oddities::file("/f/hidden", b"");
         let odd = reply.map_or(odd.clone(), |reply| odd.with("LIST", reply));
         let (_, ran) = fetch(&odd.start(), "/f/", &["-m", "1"]);
-        ran.expect(0).says("has no files");
+        ran.expect(0).says("a folder without files");
     }
     for (reply, code) in [("550 Permission denied", 24), ("450 busy", 5)] {
         let odd = Oddities::file("/f/hidden", b"").with("LIST", reply);
