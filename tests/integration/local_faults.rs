@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// What a disk says, and the exit codes that a run may end with then. A fault that passes may leave none; SQLite does not
-/// always tell what the system said: it takes an error for damage, for a file that is read-only, for a full disk, or for
-/// something that the file system lacks.
+/// always tell what the system said: it takes an error for damage, for a file that is read-only or not there, for a full
+/// disk, or for something that the file system lacks.
 const ERRORS: [(i32, &[i32]); 4] = [
     (libc::EIO, &[0, 1, 5, 8, 24, 32]),
     (libc::ENOSPC, &[0, 1, 5, 8]),
-    (libc::EMFILE, &[0, 1, 5]),
-    (libc::EROFS, &[0, 5, 24]),
+    (libc::EMFILE, &[0, 1, 5, 24]),
+    (libc::EROFS, &[0, 3, 5, 24]),
 ];
 /// More than this is a loop that tells the same again and again.
 const MOST_TOLD: usize = 64 << 10;

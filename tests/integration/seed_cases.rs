@@ -48,7 +48,7 @@ fn a_storage_that_refuses_everything_for_a_minute_ends_no_peers_download() {
     let mut running = bae.seed(&id, &[]);
     let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
     wait_until("it has gone away", LONG, || proxy.seen().len() > 6);
-    wait_until("it was asked again and again", LONG, || proxy.seen().len() > 60);
+    wait_until("it was asked again and again", LONG, || proxy.seen().len() > 14);
     assert!(leecher.received() < torrent.bytes, "the storage was away");
     away.store(false, Ordering::Relaxed);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
