@@ -380,7 +380,7 @@ impl Guide {
         let around = u32::try_from(AROUND / self.piece_len).unwrap_or(u32::MAX).max(1);
         let last = first.saturating_add(around).min(end) - 1;
         let is_open = self.unasked(peer, have, last / self.per_window) & self.bit(last) != 0;
-        (is_open && last > first).then_some(last)
+        (is_open && last > first && !have.has(last)).then_some(last)
     }
 
     /// Up to `count` windows for the peer, and those of them that are new to memory: first what memory will let go of
