@@ -74,6 +74,7 @@ const UNFIT: &[Row] = &[
             "invalid HTTP header",
             "invalid header",
             "http2 error",
+            "received unexpected message from connection",
         ],
         Kind::InvalidInput,
         "what answers there does not speak HTTP",
