@@ -48,9 +48,10 @@ pub(super) async fn ask_for(
 
 /// Asks for one secret on the terminal.
 async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
-    out.stderr().prompt(format_args!("{what} (not shown): "));
     let line = {
+        // Before the question: somebody who sees it may answer at once.
         let _silence = Silence::begin()?;
+        out.stderr().prompt(format_args!("{what} (not shown): "));
         tokio::select! {
             line = blocking(read_line) => line,
             () = cancel.cancelled() => Err(interrupted()),
