@@ -21,7 +21,9 @@ use crate::error::{Error, Kind, Result};
 
 /// Calls that carry no payload in, at once: reads wait for the other side and hardly for the line, and those of
 /// players and peers must not queue behind each other.
-const OTHER_CALLS: usize = 16;
+const OTHER_CALLS: usize = 64;
+/// So many at first: most places are fast enough for that, and not all take more.
+const OTHER_CALLS_AT_FIRST: usize = 16;
 /// The least time between two halvings: what a place says of calls that were under way says nothing of the new limit.
 const EPOCH: Duration = Duration::from_secs(1);
 /// The longest time that everybody waits because one call was asked to; who was asked may wait longer.
@@ -43,8 +45,13 @@ impl Aimd {
     /// Begins at `max` (at least 1): places that complain are the exception.
     #[must_use]
     pub fn new(max: usize) -> Self {
+        Self::from(max, max)
+    }
+
+    /// Begins at `first`, which is at least 1.
+    fn from(first: usize, max: usize) -> Self {
         let max = max.max(1);
-        Self { limit: max, max, successes: 0, halved_at: None }
+        Self { limit: first.clamp(1, max), max, successes: 0, halved_at: None }
     }
 
     #[must_use]
@@ -89,8 +96,7 @@ struct LaneState {
 }
 
 impl Lane {
-    fn new(max: usize) -> Self {
-        let aimd = Aimd::new(max);
+    fn new(aimd: Aimd) -> Self {
         let turns = Semaphore::new(aimd.limit());
         Self { turns, state: Mutex::new(LaneState { aimd, debt: 0, quiet_until: None }) }
     }
@@ -201,7 +207,8 @@ impl<B> Adaptive<B> {
     /// At most `uploads` puts and parts at once.
     #[must_use]
     pub fn new(inner: B, uploads: usize) -> Self {
-        let lanes = Lanes { sends: Lane::new(uploads), others: Lane::new(OTHER_CALLS) };
+        let others = Aimd::from(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
+        let lanes = Lanes { sends: Lane::new(Aimd::new(uploads)), others: Lane::new(others) };
         Self { inner, lanes: Arc::new(lanes) }
     }
 
@@ -399,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_calls_run_at_once_before_and_after_the_limit_falls_and_rises() {
-        let lane = Arc::new(Lane::new(8));
+        let lane = Arc::new(Lane::new(Aimd::new(8)));
         assert_eq!(at_once(&lane, 30).await, 8);
         // The limit falls while five calls run, three more than it then allows together with the free ones.
         let mut running = Vec::new();
@@ -416,9 +423,21 @@ mod tests {
         assert_eq!(at_once(&lane, 30).await, 5);
     }
 
+    #[test]
+    fn reads_become_more_at_once_while_the_place_is_well() {
+        let mut aimd = Aimd::from(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
+        for _ in 0..OTHER_CALLS * OTHER_CALLS {
+            aimd.on_success();
+        }
+        assert_eq!(aimd.limit(), OTHER_CALLS);
+        let now = Instant::now();
+        aimd.on_congestion(now, now);
+        assert_eq!(aimd.limit(), OTHER_CALLS / 2);
+    }
+
     #[tokio::test]
     async fn calls_run_in_the_order_they_came() {
-        let lane = Arc::new(Lane::new(1));
+        let lane = Arc::new(Lane::new(Aimd::new(1)));
         let first = lane.turn().await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
@@ -446,7 +465,7 @@ mod tests {
         let key = Key::new("k").unwrap();
         assert!(place.put(&key, payload()).await.is_err());
         assert_eq!((place.uploads_at_once(), other.uploads_at_once()), (4, 8));
-        assert_eq!(place.lanes.others.state.lock().aimd.limit(), OTHER_CALLS);
+        assert_eq!(place.lanes.others.state.lock().aimd.limit(), OTHER_CALLS_AT_FIRST);
         place.inner.fail_next_puts(1, Kind::NoSpace);
         assert!(place.put(&key, payload()).await.is_err());
         assert_eq!(place.uploads_at_once(), 4, "a full place is not a busy one");
@@ -472,7 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_abandoned_call_gives_its_turn_back() {
-        let lane = Lane::new(1);
+        let lane = Lane::new(Aimd::new(1));
         for _ in 0..3 {
             let call = lane.run(std::future::pending::<Result<()>>());
             assert!(tokio::time::timeout(Duration::from_millis(5), call).await.is_err());

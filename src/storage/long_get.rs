@@ -47,7 +47,7 @@ const SOON: u64 = 24 * MIB;
 /// Gets of one reader that are under way at once, where objects are short.
 const OPEN: usize = 6;
 /// The shortest object that has a long get: shorter ones come faster by several plain gets at once.
-const LEAST: u64 = 4 * MIB;
+const LEAST: u64 = MIB;
 /// What is read and thrown away rather than to give a long get up for it.
 const SKIP: u64 = 4 * MIB;
 /// How long the next part may take to come. A plain get is asked a second time when it is late; this only ends.

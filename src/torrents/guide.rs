@@ -588,7 +588,7 @@ impl Peer {
 
     /// Whether it takes what is suggested.
     fn listens(&self) -> bool {
-        self.followed > self.strayed.max(1)
+        self.followed >= self.strayed.max(1)
     }
 
     fn is_deaf(&self) -> bool {
