@@ -149,6 +149,10 @@ impl Failure {
         Self::with(op, subject, place, Cause::Senseless(why))
     }
 
+    pub(super) fn is_senseless(&self) -> bool {
+        matches!(self.cause, Cause::Senseless(_))
+    }
+
     fn answer(&self) -> Option<&Answer> {
         if let Cause::Answer(answer) = &self.cause { Some(answer) } else { None }
     }

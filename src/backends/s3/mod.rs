@@ -36,12 +36,15 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use url::Url;
 
-pub use self::source::{S3Source, SourceObject, SourcePage};
 use self::{
     client::Wire,
     errors::{Op, Place},
     quirks::Quirks,
     upload::S3Upload,
+};
+pub use self::{
+    listing::NextPage,
+    source::{S3Source, SourceObject, SourcePage},
 };
 use super::{
     Body, Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,

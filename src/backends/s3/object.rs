@@ -13,6 +13,7 @@ use md5::{Digest as _, Md5};
 use super::{
     client::{PATIENCE, Wire},
     errors::{Failure, NOT_STORED, Op},
+    listing::NextPage,
 };
 use crate::{
     backends::{
@@ -131,13 +132,14 @@ impl Wire {
 
     pub(super) async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
         let prefix = format!("{}{prefix}", self.prefix);
-        let found = self.page(&prefix, page.map(|token| token.0.as_str())).await?;
+        let page = page.and_then(|token| NextPage::parse(&token.0));
+        let found = self.listed(&prefix, page.as_ref()).await?;
         let info = |object: &aws_sdk_s3::types::Object| {
             let key = self.key(object.key()?)?;
             Some(ObjectInfo { key, len: unsigned(object.size()) })
         };
         let objects = found.objects.iter().filter_map(info).collect();
-        Ok(Page { objects, next: found.next.map(PageToken) })
+        Ok(Page { objects, next: found.next.map(|next| PageToken(next.text())) })
     }
 }
 

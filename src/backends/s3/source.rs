@@ -18,6 +18,7 @@ use super::{
     errors::{Failure, Op, Place},
     get::{Sent, body},
     keys::has_no_keys,
+    listing::NextPage,
 };
 use crate::{
     backends::{Body, unfit::is_page},
@@ -40,17 +41,6 @@ pub struct SourceObject {
 pub struct SourcePage {
     pub objects: Vec<SourceObject>,
     pub next: Option<NextPage>,
-}
-
-/// Where a listing goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextPage {
-    /// Where the server said.
-    Token(String),
-    /// Behind this key: the server said that there is more, and no more than that.
-    After(String),
-    /// The same, for servers that know the first version of the call only.
-    Marker(String),
 }
 
 /// A bucket to read from.
@@ -116,92 +106,21 @@ impl S3Source {
     /// # Errors
     /// When the place cannot be asked, or its listing breaks off.
     pub async fn list(&self, prefix: &str, page: Option<&NextPage>) -> Result<SourcePage> {
-        let mut listed = match page {
-            Some(NextPage::Marker(key)) => self.page_by_marker(prefix, key).await?,
-            page => self.page(prefix, page).await?,
-        };
-        if let Some(NextPage::After(key)) = page
-            && !listed.goes_on_after(key)
-        {
-            listed = self.page_by_marker(prefix, key).await?;
-        }
-        if let Some(NextPage::After(key) | NextPage::Marker(key)) = page
-            && !listed.goes_on_after(key)
-        {
-            return Err(self.breaks_off(prefix));
-        }
-        let next = match listed.next(page) {
-            Ok(next) => next,
-            Err(BreaksOff) => return Err(self.breaks_off(prefix)),
+        let listed =
+            self.in_its_region(|wire| async move { wire.listed(prefix, page).await }).await;
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(failure) if failure.is(Failure::is_senseless) => {
+                let text = format!("not all is listed of {prefix:?} in {}", self.place);
+                return Err(Error::new(Kind::Unavailable, text).because(Error::from(failure)));
+            }
+            Err(failure) => return Err(self.told(failure)),
         };
         let mut objects = Vec::with_capacity(listed.objects.len());
         for object in listed.objects {
             objects.push(self.told_of(object, prefix).await?);
         }
-        Ok(SourcePage { objects, next })
-    }
-
-    async fn page(&self, prefix: &str, page: Option<&NextPage>) -> Result<Page> {
-        let token = page.and_then(|page| match page {
-            NextPage::Token(token) => Some(token.clone()),
-            _ => None,
-        });
-        let after = page.and_then(|page| match page {
-            NextPage::After(key) => Some(key.clone()),
-            _ => None,
-        });
-        let (subject, token, after) = (&format!("{prefix:?}"), &token, &after);
-        let found = self.in_its_region(|wire| async move {
-            let request = wire
-                .client
-                .list_objects_v2()
-                .bucket(&wire.bucket)
-                .prefix(prefix)
-                .set_continuation_token(token.clone())
-                .set_start_after(after.clone())
-                .send();
-            wire.call(Op::List, subject, PATIENCE, request).await
-        });
-        let found = found.await.map_err(|failure| self.told(failure))?;
-        Ok(Page {
-            truncated: found.is_truncated,
-            token: found.next_continuation_token.filter(|token| !token.is_empty()),
-            by_marker: false,
-            count: found.key_count,
-            most: found.max_keys,
-            folders: found.common_prefixes.unwrap_or_default().len(),
-            objects: found.contents.unwrap_or_default(),
-        })
-    }
-
-    async fn page_by_marker(&self, prefix: &str, marker: &str) -> Result<Page> {
-        let subject = &format!("{prefix:?}");
-        let found = self.in_its_region(|wire| async move {
-            let request = wire
-                .client
-                .list_objects()
-                .bucket(&wire.bucket)
-                .prefix(prefix)
-                .marker(marker)
-                .send();
-            wire.call(Op::List, subject, PATIENCE, request).await
-        });
-        let found = found.await.map_err(|failure| self.told(failure))?;
-        Ok(Page {
-            truncated: found.is_truncated,
-            token: None,
-            by_marker: true,
-            count: None,
-            most: found.max_keys,
-            folders: found.common_prefixes.unwrap_or_default().len(),
-            objects: found.contents.unwrap_or_default(),
-        })
-    }
-
-    fn breaks_off(&self, prefix: &str) -> Error {
-        let text =
-            format!("listing {prefix:?} in {} does not go on: not all is listed", self.place);
-        Error::new(Kind::Unavailable, text)
+        Ok(SourcePage { objects, next: listed.next })
     }
 
     /// What a listing says of an object. Without a length there, the object itself is asked.
@@ -342,62 +261,6 @@ impl S3Source {
     }
 }
 
-/// A page as it came.
-struct Page {
-    objects: Vec<Object>,
-    folders: usize,
-    truncated: Option<bool>,
-    token: Option<String>,
-    by_marker: bool,
-    /// How many objects and folders there are in it, and the most it may have, where the server says.
-    count: Option<i32>,
-    most: Option<i32>,
-}
-
-/// There is more, and no way to it.
-#[derive(Debug, PartialEq)]
-struct BreaksOff;
-
-impl Page {
-    fn last(&self) -> Option<&str> {
-        self.objects.last()?.key.as_deref()
-    }
-
-    /// Whether it is not the page that ends with `key` again. Servers that begin with the key itself lose it here.
-    fn goes_on_after(&mut self, key: &str) -> bool {
-        let found = self.objects.iter().position(|object| object.key.as_deref() == Some(key));
-        let known = found.map_or(0, |at| at + 1);
-        if known > 0 && known == self.objects.len() && self.truncated != Some(false) {
-            return false;
-        }
-        self.objects.drain(..known);
-        true
-    }
-
-    /// Where the page behind this one is, which was asked for by `page`.
-    fn next(&self, page: Option<&NextPage>) -> Result<Option<NextPage>, BreaksOff> {
-        let most = self.most.and_then(|most| usize::try_from(most).ok()).unwrap_or(1000);
-        let is_full = most > 0 && self.objects.len() >= most;
-        let count = self.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-        if count > self.objects.len() + self.folders && !matches!(page, Some(NextPage::After(_))) {
-            return Err(BreaksOff);
-        }
-        match (self.truncated, &self.token) {
-            (Some(false), _) => Ok(None),
-            (_, Some(token)) => {
-                let next = NextPage::Token(token.clone());
-                if page == Some(&next) { Err(BreaksOff) } else { Ok(Some(next)) }
-            }
-            (None, None) if !is_full => Ok(None),
-            _ => {
-                let last = self.last().ok_or(BreaksOff)?.to_owned();
-                let by_key = if self.by_marker { NextPage::Marker } else { NextPage::After };
-                Ok(Some(by_key(last)))
-            }
-        }
-    }
-}
-
 /// A tag as headers have it: some servers leave the quotes out in listings.
 fn quoted(tag: String) -> String {
     match tag.contains('"') || tag.is_empty() {
@@ -460,55 +323,6 @@ fn time(time: DateTime) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn page(keys: &[&str], truncated: Option<bool>, token: Option<&str>) -> Page {
-        let object = |key: &&str| Object::builder().key(*key).size(1).build();
-        Page {
-            objects: keys.iter().map(object).collect(),
-            folders: 0,
-            truncated,
-            token: token.map(str::to_owned),
-            by_marker: false,
-            count: None,
-            most: Some(2),
-        }
-    }
-
-    fn token(text: &str) -> NextPage {
-        NextPage::Token(text.into())
-    }
-
-    #[test]
-    fn a_listing_goes_on_where_the_server_says_or_behind_its_last_key() {
-        let after = NextPage::After("b".into());
-        assert_eq!(page(&["a", "b"], Some(false), None).next(None), Ok(None));
-        assert_eq!(page(&["a"], None, None).next(None), Ok(None));
-        assert_eq!(page(&["a", "b"], Some(true), Some("t")).next(None), Ok(Some(token("t"))));
-        assert_eq!(page(&["a"], None, Some("t")).next(None), Ok(Some(token("t"))));
-        assert_eq!(page(&["a", "b"], Some(true), None).next(None), Ok(Some(after.clone())));
-        // As long as it may be, and nothing said of its end.
-        assert_eq!(page(&["a", "b"], None, None).next(None), Ok(Some(after)));
-    }
-
-    #[test]
-    fn a_listing_that_breaks_off_is_no_whole_one() {
-        assert_eq!(page(&[], Some(true), None).next(None), Err(BreaksOff));
-        let again = page(&["a"], Some(true), Some("t")).next(Some(&token("t")));
-        assert_eq!(again, Err(BreaksOff));
-        let fewer = Page { count: Some(3), ..page(&["a", "b"], Some(false), None) };
-        assert_eq!(fewer.next(None), Err(BreaksOff));
-    }
-
-    #[test]
-    fn the_same_page_again_is_known_and_a_key_that_comes_twice_is_left_out() {
-        assert!(!page(&["a", "b"], Some(true), None).goes_on_after("b"));
-        let mut inclusive = page(&["b", "c"], Some(true), None);
-        assert!(inclusive.goes_on_after("b"));
-        assert_eq!((inclusive.objects.len(), inclusive.last()), (1, Some("c")));
-        // Nothing is behind it.
-        let mut end = page(&["b"], Some(false), None);
-        assert!(end.goes_on_after("b") && end.objects.is_empty());
-    }
 
     #[test]
     fn tags_are_the_same_with_and_without_quotes() {
