@@ -29,7 +29,7 @@ use super::{
     windows::Grid,
 };
 use crate::{
-    backends::Payload,
+    backends::{Capabilities, Payload},
     error::{Error, Kind, Result},
     memory::BLOCK,
 };
@@ -38,6 +38,9 @@ static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Runs fetched ahead that are kept going at once, over all who read in order.
 const RUNS: usize = 32;
+
+/// Pieces that are read together out of a folder, where they are small.
+const NEAR: u64 = 4;
 
 /// Reads one import. Cheap to clone, and clones know of each other who reads in order; the cache is shared by all.
 #[derive(Debug, Clone)]
@@ -91,7 +94,7 @@ impl ImportReader {
     /// A reader for peers: it gives nothing away that was fetched and not checked.
     #[must_use]
     pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
-        let least = store.backend().capabilities().window;
+        let least = least_window(store.backend().capabilities(), checks.piece_len);
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
         let ahead = Ahead::of(readahead::PEER);
         Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
@@ -346,6 +349,14 @@ impl ImportReader {
     }
 }
 
+/// The shortest window of a place. A folder answers at once: of small pieces fewer are read that nobody may ask for.
+fn least_window(place: Capabilities, piece_len: u64) -> u64 {
+    match place.blocks {
+        true => place.window.min(NEAR.saturating_mul(piece_len)),
+        false => place.window,
+    }
+}
+
 /// Whether an error is about certain bytes, so that their neighbours may be well.
 fn is_local(kind: Kind) -> bool {
     matches!(kind, Kind::NotFound | Kind::Corrupt)
@@ -361,5 +372,23 @@ fn zeros(mut len: u64, payload: &mut Payload) {
         let part = usize::try_from(len).map_or(BLOCK, |len| len.min(BLOCK));
         payload.push(Bytes::from_static(&ZEROS[..part]));
         len -= part as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backends::{MemoryBackend, StorageBackend as _},
+        units::{KIB, MIB},
+    };
+
+    #[test]
+    fn small_pieces_are_read_a_few_at_a_time_out_of_a_folder_and_not_out_of_a_bucket() {
+        let bucket = MemoryBackend::new().capabilities();
+        let folder = Capabilities { blocks: true, ..bucket };
+        assert_eq!(least_window(folder, 16 * KIB), 64 * KIB);
+        assert_eq!(least_window(folder, 256 * KIB), MIB);
+        assert_eq!(least_window(bucket, 16 * KIB), MIB);
     }
 }

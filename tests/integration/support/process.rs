@@ -61,7 +61,9 @@ impl Process {
     /// Starts `command`. The kernel kills it too when the test's thread dies without dropping anything.
     pub(crate) fn start(name: &str, command: &Command) -> Self {
         let mut wrapped = Command::new("setpriv");
-        wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        // Also where the tests themselves were started with `nohup`.
+        wrapped.args(["--pdeathsig", "KILL", "env", "--default-signal=HUP"]);
+        wrapped.arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
                 Some(value) => wrapped.env(key, value),
