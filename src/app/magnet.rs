@@ -72,11 +72,14 @@ impl Magnet {
             _ => None,
         };
         if let Some(hash) = of("urn:btih:") {
-            self.v1 = Some(btih(hash).ok_or("its info-hash is malformed")?);
+            let hash = btih(hash).filter(|hash| *hash != [0; 20]);
+            only(&mut self.v1, hash.ok_or("its info-hash is malformed")?)
         } else if let Some(hash) = of("urn:btmh:1220") {
-            self.v2 = Some(hex(hash).ok_or("its v2 info-hash is malformed")?);
+            let hash = hex(hash).filter(|hash| *hash != [0; 32]);
+            only(&mut self.v2, hash.ok_or("its v2 info-hash is malformed")?)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// The files it selects, where `asked` does not.
@@ -121,6 +124,19 @@ pub(super) fn of_info_hash(text: &str) -> Option<String> {
         40 | 32 => btih(text).map(|_| format!("magnet:?xt=urn:btih:{text}")),
         64 => hex::<32>(text).map(|_| format!("magnet:?xt=urn:btmh:1220{text}")),
         _ => None,
+    }
+}
+
+/// One link is one torrent.
+fn only<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str> {
+    match known {
+        Some(before) if *before != hash => {
+            Err("it names two torrents; give each a link of its own")
+        }
+        _ => {
+            *known = Some(hash);
+            Ok(())
+        }
     }
 }
 
@@ -179,6 +195,17 @@ mod tests {
         assert_eq!(Magnet::parse(base32).unwrap().v1, magnet.v1);
         let v2 = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
         assert_eq!(Magnet::parse(&v2).unwrap().v2, Some([0xab; 32]));
+    }
+
+    #[test]
+    fn a_link_to_two_torrents_is_refused_and_one_that_says_the_same_twice_is_not() {
+        let topic = |digit: &str| format!("xt=urn:btih:{}", digit.repeat(40));
+        let parse = |one: &str, two: &str| Magnet::parse(&format!("magnet:?{one}&{two}"));
+        assert!(parse(&topic("a"), &topic("A")).is_ok());
+        let two = parse(&topic("a"), &topic("b")).unwrap_err();
+        assert!(two.report().contains("names two torrents"), "{}", two.report());
+        let none = Magnet::parse(&format!("magnet:?{}", topic("0"))).unwrap_err();
+        assert!(none.report().contains("malformed"), "{}", none.report());
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! `cat`: bytes of an import, or of one file of it, streamed from wherever they are.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use super::App;
 use crate::{
+    backends::Payload,
     catalog::{FileRow, ImportRow},
     error::{Error, Kind, Result},
     storage::ImportReader,
+    torrents::checks_of,
     units::{MIB, parse_range},
 };
 
 /// Bytes of an import on their way out.
 #[derive(Debug)]
 pub struct ReadStream {
-    reader: ImportReader,
+    reader: Checked,
     left: Range<u64>,
     /// Read but not given yet.
     ready: std::vec::IntoIter<Bytes>,
@@ -23,7 +25,8 @@ pub struct ReadStream {
 }
 
 impl ReadStream {
-    pub(super) fn new(reader: ImportReader, range: Range<u64>) -> Self {
+    pub(super) fn new(reader: impl Into<Checked>, range: Range<u64>) -> Self {
+        let reader = reader.into();
         let len = range.end - range.start;
         Self { reader, left: range, ready: Vec::new().into_iter(), len }
     }
@@ -42,7 +45,8 @@ impl ReadStream {
     /// The next bytes; `None` after the last.
     ///
     /// # Errors
-    /// `NotFound` where nothing is stored yet; what the backend says.
+    /// `NotFound` where nothing is stored yet; `Corrupt` where it is stored otherwise than the torrent says; what the
+    /// backend says.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(part) = self.ready.next() {
@@ -55,6 +59,30 @@ impl ReadStream {
             let payload = self.reader.read_at(self.left.start..end).await?;
             self.left.start = end;
             self.ready = payload.parts().to_vec().into_iter();
+        }
+    }
+}
+
+/// Reads what can be held against the torrent's hashes, and gives it only if they agree.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    /// As it is stored: an import from a server has no hashes, and a piece that is not whole cannot be checked.
+    plain: ImportReader,
+    proven: Option<ImportReader>,
+}
+
+impl From<ImportReader> for Checked {
+    fn from(plain: ImportReader) -> Self {
+        Self { plain, proven: None }
+    }
+}
+
+impl Checked {
+    async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
+        let Some(proven) = &self.proven else { return self.plain.read_at(range).await };
+        match proven.read_at(range.clone()).await {
+            Err(e) if e.kind() == Kind::NotFound => self.plain.read_at(range).await,
+            read => read,
         }
     }
 }
@@ -78,7 +106,21 @@ impl App {
             None => 0..file.len,
         };
         let range = file.start + part.start..file.start + part.end;
-        Ok(ReadStream::new(self.open_reader(&row).await?, range))
+        Ok(ReadStream::new(self.open_checked(&row).await?, range))
+    }
+
+    /// A reader for whoever takes files out of the import.
+    pub(super) async fn open_checked(&self, row: &ImportRow) -> Result<Checked> {
+        let plain = self.open_reader(row).await?;
+        let proven = match row.is_torrent() {
+            true => {
+                let checks = checks_of(Arc::new(self.metainfo_of(row)?.1));
+                let (store, cache) = (Arc::clone(plain.store()), Arc::clone(&self.cache));
+                Some(ImportReader::proven(store, cache, checks))
+            }
+            false => None,
+        };
+        Ok(Checked { plain, proven })
     }
 
     pub(super) async fn open_reader(&self, row: &ImportRow) -> Result<ImportReader> {

@@ -151,7 +151,7 @@ impl Protocol for S3 {
             _ => None,
         };
         let silence = Patience::of(&self.options).silence;
-        source.open(&key, range.start..end, etag, silence).await
+        source.open(&key, range.start..end, (len, etag), silence).await
     }
 }
 

@@ -100,6 +100,19 @@ impl Walk {
         Ok(())
     }
 
+    /// The folder that was to be listed now cannot be: it is left out where it is a folder of the first one.
+    ///
+    /// # Errors
+    /// `error`, where it is the first one, or is about more than this folder.
+    pub(super) fn leave_out_folder(&mut self, error: Error) -> Result<()> {
+        let is_of_it = matches!(error.kind(), Kind::PermissionDenied | Kind::NotFound);
+        if self.here.is_empty() || !is_of_it {
+            return Err(error);
+        }
+        self.left_out.push(error.into());
+        Ok(())
+    }
+
     fn path(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         if matches!(name, b"" | b"." | b"..") {
             return Ok(None);
@@ -190,6 +203,21 @@ mod tests {
         assert_eq!(files[0].path, "été/naïve.txt");
         let asked = super::super::paths::path_bytes(&files[0].remote.url);
         assert_eq!(asked, b"/top/\xe9t\xe9/na\xefve.txt");
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_listed_is_left_out_but_not_the_first() {
+        let refused = |kind| Error::new(kind, "list it");
+        let mut walk = walk();
+        walk.next_folder();
+        assert!(walk.leave_out_folder(refused(Kind::PermissionDenied)).is_err());
+        walk.folder("lost+found").unwrap();
+        walk.file("a", Remote::at).unwrap();
+        walk.next_folder();
+        assert!(walk.leave_out_folder(refused(Kind::Network)).is_err());
+        walk.leave_out_folder(refused(Kind::PermissionDenied)).unwrap();
+        let listing = walk.finish();
+        assert_eq!((listing.files.len(), listing.left_out.len()), (1, 1));
     }
 
     #[test]

@@ -296,12 +296,18 @@ impl Publisher {
         let own = Folder::own();
         let renamed = self.renamed();
         let (store, top) = (self.store(), own.top(file, &renamed)?);
+        let name = top.strip_suffix('/').unwrap_or(&top);
+        let is_folder = top.len() > name.len();
+        // On a disk a folder and a file cannot have the same name.
+        let either = !self.backend().is_remote();
         let taken = self.catalog.others_have(store.id(), &top)?
-            || match top.ends_with('/') {
-                true => !self.backend().list(&top, None).await?.objects.is_empty(),
-                false => self.backend().head(&Key::new(&top)?).await?.is_some(),
-            };
+            || (is_folder || either) && self.is_folder(name).await?
+            || (!is_folder || either) && self.backend().head(&Key::new(name)?).await?.is_some();
         Ok(if taken { Folder::apart(store.name(), &renamed, store.id()) } else { own })
+    }
+
+    async fn is_folder(&self, name: &str) -> Result<bool> {
+        Ok(!self.backend().list(&format!("{name}/"), None).await?.objects.is_empty())
     }
 
     /// Makes the object of what is stored of `file`.

@@ -26,7 +26,7 @@ use super::{
     long_get::{Access, Coming, LongGets},
     readahead::{self, Readahead},
     under_way::Taken,
-    windows::Grid,
+    windows::{Grid, WINDOW},
 };
 use crate::{
     backends::{Capabilities, Payload},
@@ -97,6 +97,14 @@ impl ImportReader {
         let least = least_window(store.backend().capabilities(), checks.piece_len);
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
         let ahead = Ahead::of(readahead::PEER);
+        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
+    }
+
+    /// A reader for whoever takes files out: it reads in order, and gives nothing that was fetched and not checked.
+    #[must_use]
+    pub fn proven(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
+        let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, WINDOW);
+        let ahead = Ahead::of(readahead::PLAYER);
         Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
     }
 

@@ -47,6 +47,7 @@ mod trackers;
 mod udp_tracker;
 mod web_seeds;
 
+pub(crate) use self::serve::checks_of;
 pub use self::{
     content::{Content, Loader},
     demand::{Demand, Wanted},

@@ -15,8 +15,8 @@ use crate::{
     storage::Checks,
 };
 
-/// What a reader for peers holds its windows against.
-pub(super) fn checks_of(meta: Arc<Metainfo>) -> Checks {
+/// What a reader holds its windows against.
+pub(crate) fn checks_of(meta: Arc<Metainfo>) -> Checks {
     let piece_len = u64::from(meta.piece_length);
     Checks { piece_len, check: Box::new(move |range, bytes| check(&meta, &range, bytes)) }
 }

@@ -113,6 +113,48 @@ fn a_length_that_is_too_small_is_an_error() {
     let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-m", "2"]);
     ran.expect(32).says("sends more than it should");
     assert!(!out(&bae, "a.bin").exists());
+    // Where only its listing tells it too.
+    let odd = Oddities { knows_only_retr: true, ..folder(line("a.txt").trim_end().as_bytes()) };
+    let odd = odd.and_file("/f/a.txt", b"hello and more");
+    let (bae, ran) = fetch(&odd.start(), "/f/", &[]);
+    ran.expect(32).says("sends more than it should");
+    same(&out(&bae, "f/b.txt"), b"hello");
+    assert!(!out(&bae, "f/a.txt").exists());
+}
+
+#[test]
+fn a_transfer_that_brings_fewer_bytes_than_it_announces_is_not_whole() {
+    let odd = || Oddities { knows_only_retr: true, ..Oddities::file("/a.bin", b"hello") };
+    let announces = |reply| Oddities { opening: Some(reply), ..odd() };
+    let (bae, ran) = fetch(&announces("150 a.bin (5000 bytes)").start(), "/a.bin", &["-m", "1"]);
+    ran.expect(32).says("4995 bytes before it should");
+    assert!(!out(&bae, "a.bin").exists());
+    let (bae, ran) = fetch(&announces("150 a.bin (5 bytes)").start(), "/a.bin", &["-m", "1"]);
+    ran.expect(0);
+    same(&out(&bae, "a.bin"), b"hello");
+}
+
+#[test]
+fn a_link_is_a_file_where_it_is_given() {
+    let link = "lrwxrwxrwx   1 u g        5 Jan 12 07:08 a.txt -> b.txt";
+    let dangling = "\r\nlrwxrwxrwx   1 u g        5 Jan 12 07:08 no.txt -> nothing";
+    let odd = folder([link, dangling].concat().as_bytes()).with("SIZE", "550 not now");
+    let (bae, ran) = fetch(&odd.start(), "/f/", &[]);
+    ran.expect(0);
+    same(&out(&bae, "f/a.txt"), b"hello");
+    same(&out(&bae, "f/b.txt"), b"hello");
+}
+
+/// `MLSD` and `MDTM` of one server do not agree in what they call the same moment.
+#[test]
+fn dates_of_a_listing_count_only_where_a_file_is_known_again_by_them() {
+    let facts = "type=file;size=5;modify=20200102050405; a.txt\r\n\
+                 type=file;size=5;modify=20200102050405; b.txt\r\n";
+    let odd = folder(b"").with("FEAT", "211-x\r\n MLSD\r\n MDTM\r\n211 End");
+    let (bae, ran) = fetch(&Oddities { mlsd: Some(facts.into()), ..odd }.start(), "/f/", &[]);
+    ran.expect(0);
+    same(&out(&bae, "f/a.txt"), b"hello");
+    same(&out(&bae, "f/b.txt"), b"hello");
 }
 
 #[test]

@@ -138,3 +138,33 @@ fn a_damaged_whole_file_is_whole_again_under_its_name() {
     assert_eq!(report[0]["objects"], 0);
     bae.assert_exact(&id, &torrent);
 }
+
+/// What is stored otherwise than the torrent says is given to nobody as if it were right.
+#[test]
+fn what_was_changed_behind_its_back_is_not_taken_out() {
+    let list = [("changed.bin", 3 * MIB), ("good.bin", 3 * MIB)];
+    let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
+    for version in [Version::V1, Version::V2] {
+        let recipe = Recipe::folder(&format!("A changed album {version:?}"), list.clone());
+        let torrent = recipe.version(version).piece(64 << 10).make();
+        let bae = Bae::new().storing_with("layout=files");
+        let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+        let id = bae.import(&torrent, &[seeder.addr()]).id;
+        let changed = bae.objects().join(&torrent.name).join("changed.bin");
+        let mut bytes = fs::read(&changed).unwrap();
+        bytes[2_000_000] ^= 1;
+        fs::write(&changed, bytes).unwrap();
+
+        let out = bae.home().join("out");
+        let ran = bae.run(["export", &id, out.to_str().unwrap()]);
+        assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+        let ran = ran.says("stored otherwise than the torrent says").says("changed.bin");
+        ran.says("bae verify --repair");
+        assert!(!out.join(&torrent.name).join("changed.bin").exists());
+        let good = fs::read(out.join(&torrent.name).join("good.bin")).unwrap();
+        assert_eq!(good, fs::read(torrent.data().join("good.bin")).unwrap());
+        bae.run(["cat", &id, "changed.bin"]).expect(32).says("stored otherwise");
+        // The rest of it is right.
+        bae.run(["cat", &id, "changed.bin", "--range", "0-9999"]).expect(0);
+    }
+}

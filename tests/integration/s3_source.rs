@@ -262,3 +262,46 @@ fn a_listing_without_tokens_is_followed_to_its_end_or_is_an_error() {
         }
     }
 }
+
+/// A listing and its objects, as a server tells them that makes mistakes.
+fn tells(listing: &'static str, object: &'static [u8]) -> (Scripted, String) {
+    let server = Scripted::start(move |_, request| {
+        Some(match (request.method.as_str(), request.target.contains("list-type")) {
+            (_, true) => Answer::new(200, listing),
+            ("HEAD", _) => Answer::head(200, object.len()).with("ETag", "\"e\""),
+            _ => ranged(request, object).with("ETag", "\"e\""),
+        })
+    });
+    let query = format!("endpoint={}&region=x&path_style=true&anonymous=true", server.url());
+    (server, format!("s3://b/top/?{query}"))
+}
+
+#[test]
+fn a_listing_that_ends_in_the_middle_is_not_all() {
+    for cut in [
+        "<ListBucketResult><IsTruncated>false</IsTruncated>\
+         <Contents><Key>top/a</Key><Size>5</Size><ETag>e</ETag></Contents>",
+        "<ListBucketResult><Contents><Key>top/a</Key><Size>5</Size></Contents><Contents><Key>top/b</K",
+    ] {
+        let ((_server, url), bae) = (tells(cut, b"hello"), nobody(&[]));
+        get(&bae, &[&url]).expect(6).says("the answer ends in the middle");
+        assert!(!out(&bae, "top/a").exists());
+    }
+}
+
+#[test]
+fn a_length_in_a_listing_is_held_against_the_object() {
+    let listed = |len: &str| {
+        let text = format!(
+            "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>top/a</Key>\
+             <Size>{len}</Size><ETag>\"e\"</ETag></Contents></ListBucketResult>"
+        );
+        &*text.leak()
+    };
+    let ((_server, url), bae) = (tells(listed("0"), b"hello"), nobody(&[]));
+    get(&bae, &[&url]).expect(0);
+    same(&out(&bae, "top/a"), b"hello");
+    let ((_server, url), bae) = (tells(listed("3"), b"hello"), nobody(&[]));
+    get(&bae, &[&url]).expect(1).says("another object");
+    assert!(!out(&bae, "top/a").exists());
+}

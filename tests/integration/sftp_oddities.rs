@@ -76,6 +76,18 @@ fn a_length_of_nothing_is_believed_only_when_nothing_comes_by_sftp() {
 }
 
 #[test]
+fn a_length_that_is_too_small_is_an_error_by_sftp() {
+    let server = SshServer::odd("short");
+    for (name, len) in [("small.bin", 2000), ("big.bin", MIB + 1)] {
+        server.served.write(name, &random(92, len));
+        let bae = Bae::new();
+        let ran = fetch(&bae, &server, &server.odd_url(&format!("/{name}"))).expect(32);
+        ran.says("sends more than it should");
+        assert!(!out(&bae, name).exists());
+    }
+}
+
+#[test]
 fn names_in_other_encodings_come_by_their_bytes_by_sftp() {
     let server = SshServer::openssh();
     server.served.write("f/plain.txt", b"plain");

@@ -140,6 +140,37 @@ fn names_that_are_not_escaped_come_and_what_is_refused_is_told() {
     assert_eq!(ran.json().iter().filter(|event| event["event"] == "fetched").count(), 3);
 }
 
+#[test]
+fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refused_is_told() {
+    let entry = |href: &str, kind: &str| {
+        format!(
+            "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
+             <getcontentlength>0</getcontentlength></prop><status>HTTP/1.1 200 OK</status></propstat></response>"
+        )
+    };
+    let all = [
+        entry("/top/", "<collection/>"),
+        entry("/top/made.txt", ""),
+        entry("/top/empty.txt", ""),
+        entry("/top/lost+found/", "<collection/>"),
+    ];
+    let all = all.concat();
+    let server = Scripted::start(move |_, request| {
+        Some(match (request.method.as_str(), request.target.as_str()) {
+            ("PROPFIND", "/top/lost+found/") => Answer::new(403, ""),
+            ("PROPFIND", _) => {
+                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+            }
+            (_, "/top/made.txt") => ranged(request, b"hello"),
+            _ => Answer::new(200, ""),
+        })
+    });
+    let bae = Bae::new();
+    get(&bae, &[&dav_url(&server, "top/")]).expect(24).says("lost+found").says("403");
+    same(&out(&bae, "top/made.txt"), b"hello");
+    same(&out(&bae, "top/empty.txt"), b"");
+}
+
 /// A tag in the listing that is another one in the file's own answer.
 #[test]
 fn tags_that_differ_between_listing_and_file_are_no_change() {

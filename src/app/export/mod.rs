@@ -19,10 +19,10 @@ use self::{
 use super::{
     App, ExportOrder, ExportSummary, ProgressFn, ReadStream,
     plan::{file_row, files_wanted},
+    read::Checked,
 };
 use crate::{
     error::{Error, Kind, Result},
-    storage::ImportReader,
     torrents::metainfo::File,
 };
 
@@ -74,7 +74,7 @@ impl App {
         let all = self.files_of(&row)?;
         let files: Vec<_> = files_wanted(&all, row.selected.as_deref()).collect();
         let target = Target::open(dir, &all.iter().map(file_row).collect::<Vec<_>>()).await?;
-        let reader = self.open_reader(&row).await?;
+        let reader = self.open_checked(&row).await?;
         let total = files.iter().map(|file| len(file)).sum();
         let mut export = Export {
             reader,
@@ -99,7 +99,7 @@ fn len(file: &File) -> u64 {
 
 /// One export under way.
 struct Export {
-    reader: ImportReader,
+    reader: Checked,
     target: Target,
     order: ExportOrder,
     cancel: CancellationToken,

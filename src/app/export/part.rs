@@ -1,9 +1,9 @@
 //! One file on its way to its place.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Read as _, Write},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -26,9 +26,7 @@ impl Part {
     pub(super) fn create(target: &Path) -> Result<Self> {
         let dir = target.parent().unwrap_or(Path::new("."));
         folders::make("folder", dir)?;
-        // A short name of its own: the file's may have the longest length there is.
-        let path = dir.join(format!(".bae-{}.part", std::process::id()));
-        let file = File::create(&path).map_err(|e| trouble(&path, e))?;
+        let (file, path) = unused(dir)?;
         Ok(Self { file, path, target: target.to_owned(), finished: false })
     }
 
@@ -43,6 +41,35 @@ impl Part {
     }
 }
 
+/// An empty file in `dir` that no other export writes: what one left that was killed, else a new one. The name is short,
+/// since the file's own may have the longest length there is.
+fn unused(dir: &Path) -> Result<(File, PathBuf)> {
+    for n in 1.. {
+        let path = dir.join(format!(".bae-{n}.part"));
+        if let Some(file) = take(&path).map_err(|e| trouble(&path, e))? {
+            return Ok((file, path));
+        }
+    }
+    unreachable!("there are more numbers than exports")
+}
+
+/// `None` when another export has it. Where files cannot be locked, the last one to come has it.
+fn take(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // Whoever had it may have finished it meanwhile: then it is under another name now, and whole.
+        let is_here = |there: fs::Metadata| file.metadata().map(|m| m.ino() == there.ino());
+        if fs::symlink_metadata(path).and_then(is_here).unwrap_or(false) {
+            file.set_len(0)?;
+            return Ok(Some(file));
+        }
+    }
+}
+
 fn trouble(path: &Path, e: io::Error) -> Error {
     Error::io(format!("cannot write {}", path.display()), e)
 }
@@ -50,7 +77,7 @@ fn trouble(path: &Path, e: io::Error) -> Error {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.finished {
-            // What is left of it is a dot file that the next export writes over.
+            // What is left of it is a dot file that the next export into this folder writes over.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -30,6 +30,18 @@ pub(super) enum Cause {
     Senseless(String),
 }
 
+/// An answer whose end is missing, though its head says that it is all.
+#[derive(Debug)]
+pub(super) struct CutShort;
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer ends in the middle")
+    }
+}
+
+impl StdError for CutShort {}
+
 /// What the server said.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
@@ -61,6 +73,9 @@ impl Cause {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
+        if causes(&error).any(|e| e.is::<CutShort>()) {
+            return Self::Silence(CutShort.to_string());
+        }
         if let Some(raw) = error.raw_response() {
             let Some(said) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
                 return Self::Answer(Answer::new(raw, "", &chain(&error)));

@@ -20,8 +20,12 @@ use aws_sdk_s3::{
     config::{
         AppName, BehaviorVersion, ConfigBag, Intercept, RequestChecksumCalculation,
         ResponseChecksumValidation, RuntimeComponents, SharedHttpClient,
-        StalledStreamProtectionConfig, interceptors::BeforeDeserializationInterceptorContextRef,
-        retry::RetryConfig, timeout::TimeoutConfig,
+        StalledStreamProtectionConfig,
+        interceptors::{
+            AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+        },
+        retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
     primitives::{DateTime, DateTimeFormat},
@@ -36,6 +40,7 @@ use aws_smithy_runtime_api::client::{
 
 use super::{
     S3Settings,
+    cause::CutShort,
     errors::{Failure, Op, Place, Seen},
     keys::{keys, region},
     quirks::Quirks,
@@ -98,7 +103,8 @@ impl Wire {
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(WatchClock(Arc::clone(&clock)))
-            .interceptor(RefusePages);
+            .interceptor(RefusePages)
+            .interceptor(RefuseCutListings);
         config.set_endpoint_url(endpoint);
         match keys {
             Some(keys) => config.set_credentials_provider(Some(keys)),
@@ -346,9 +352,47 @@ impl Intercept for RefusePages {
     }
 }
 
+/// Ends a listing whose document has no end: the SDK takes what came before for all of it.
+#[derive(Debug)]
+struct RefuseCutListings;
+
+impl Intercept for RefuseCutListings {
+    fn name(&self) -> &'static str {
+        "RefuseCutListings"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let lists = config.load::<Metadata>().is_some_and(|call| call.name().starts_with("List"));
+        let answer = context.response();
+        let body = answer.body().bytes().unwrap_or_default();
+        match lists && answer.status().is_success() && !is_whole_listing(body) {
+            true => Err(CutShort.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether the document that a listing is has its end: `</ListBucketResult>` and the like.
+fn is_whole_listing(body: &[u8]) -> bool {
+    body.trim_ascii_end().ends_with(b"Result>")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listing_without_its_end_is_not_whole() {
+        assert!(is_whole_listing(b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>\n"));
+        for cut in ["", "<ListBucketResult><Contents><Key>a</Key></Contents>", "<ListBucketResu"] {
+            assert!(!is_whole_listing(cut.as_bytes()), "{cut}");
+        }
+    }
 
     #[test]
     fn the_servers_time_is_taken_over_once() {

@@ -155,6 +155,11 @@ impl Sent {
     }
 }
 
+/// How long the whole object is, where an answer says it.
+pub(super) fn total(answer: &GetObjectOutput) -> Option<u64> {
+    content_range(answer.content_range()?)?.1
+}
+
 /// `bytes 0-99/1234`, half-open, and the whole length where it is not `*`.
 fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;

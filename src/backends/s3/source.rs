@@ -16,7 +16,7 @@ use super::{
     Quirks, S3Settings,
     client::{PATIENCE, Wire},
     errors::{Failure, Op, Place},
-    get::{Sent, body},
+    get::{Sent, body, total},
     keys::has_no_keys,
     listing::NextPage,
 };
@@ -129,7 +129,10 @@ impl S3Source {
             let text = format!("listing {prefix:?} in {} has an object without a key", self.place);
             return Err(Error::new(Kind::Unsupported, text));
         };
-        let Some(len) = object.size.and_then(|len| u64::try_from(len).ok()) else {
+        // What a server makes on request may be listed with a length of 0.
+        let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
+        let is_folder = key.ends_with('/') && object.size == Some(0);
+        let Some(len) = len.or(is_folder.then_some(0)) else {
             let missing = || Error::new(Kind::NotFound, format!("object {key} in {}", self.place));
             return self.look(&key).await?.ok_or_else(missing);
         };
@@ -142,7 +145,7 @@ impl S3Source {
         })
     }
 
-    /// The bytes of `range`, which is not empty, of the version that has this `etag`. Between two parts of them the
+    /// The bytes of `range`, which is not empty, of the version that has this `etag` and is `len` bytes long. Between two parts of them the
     /// server may take as long as `silence`.
     ///
     /// # Errors
@@ -151,7 +154,7 @@ impl S3Source {
         &self,
         key: &str,
         range: Range<u64>,
-        etag: Option<&str>,
+        (len, etag): (u64, Option<&str>),
         silence: Duration,
     ) -> Result<Body> {
         let subject = format!("get object {key} in {}", self.place);
@@ -185,6 +188,9 @@ impl S3Source {
             return Err(Failure::page(Op::Get, key, &self.place).into());
         }
         match Sent::of(&answer, &range) {
+            Sent::Asked if total(&answer).is_some_and(|total| total != len) => {
+                return Err(changed());
+            }
             Sent::Asked => {}
             Sent::Short { len } => {
                 return Err(Error::new(Kind::Corrupt, subject)

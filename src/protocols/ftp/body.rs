@@ -30,6 +30,8 @@ pub(super) struct Order {
     pub(super) path: Vec<u8>,
     /// Bytes still to come; `None` is as many as there are.
     pub(super) left: Option<u64>,
+    /// As many as there are, by what the server said when it began: it may end before.
+    pub(super) announced: Option<u64>,
     /// The length of the file, where the range goes to its end: the server ends the transfer by itself.
     pub(super) ends_at: Option<u64>,
 }
@@ -87,6 +89,9 @@ impl Body {
         }
         let mut bytes = self.buffer.split();
         let mut more = false;
+        if let Some(announced) = &mut self.order.announced {
+            *announced = announced.saturating_sub(bytes.len() as u64);
+        }
         if let Some(left) = &mut self.order.left {
             let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
             more = bytes.len() > wanted;
@@ -108,7 +113,7 @@ impl Body {
         };
         session.end(transfer).await.map_err(|e| e.within(&self.order.subject))?;
         self.pool.give(session);
-        match self.order.left {
+        match self.order.left.or(self.order.announced.filter(|left| *left > 0)) {
             None => Ok(None),
             Some(left) => Err(Error::new(Kind::Corrupt, self.order.subject.clone())
                 .because(format!("the file ended {left} bytes before it should"))),

@@ -4,7 +4,8 @@
 //! alone, and is asked for as one; if it is none, it is an error that quotes the line, so that nothing is left out in
 //! silence. `LIST` says when a file was changed to the minute or the day, in a time zone of the server's choosing, so each
 //! file's date is asked for: a round trip each, which is why files beyond [`DATED`] go without. Links may point anywhere:
-//! one that has a length is a file, one to a folder is passed over.
+//! one that is given is a file, one to a folder or to nothing is passed over. A folder that may not be
+//! listed is left out by name.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
@@ -32,6 +33,8 @@ pub(super) struct Folders<'a> {
     /// The folder that is listed now.
     here: Vec<u8>,
     mlsd: bool,
+    /// Whether `MLSD` tells the same dates as `MDTM`, by which a file is known again: seen at the first file.
+    dates_agree: Option<bool>,
     /// Dates that may still be asked for.
     undated: usize,
 }
@@ -46,13 +49,24 @@ pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) ->
         top.pop();
     }
     let mlsd = session.features().await?.mlsd;
-    let mut folders = Folders { session, top, here: Vec::new(), mlsd, undated: DATED };
+    let mut folders =
+        Folders { session, top, here: Vec::new(), mlsd, dates_agree: None, undated: DATED };
     while let Some(path) = walk.next_folder() {
         if !path.is_empty() {
             folders.here = [&folders.top, &b"/"[..], &path].concat();
-            folders.go_back().await?;
+            if let Err(e) = folders.go_back().await {
+                walk.leave_out_folder(e)?;
+                continue;
+            }
         }
-        for line in folders.children().await? {
+        let children = match folders.children().await {
+            Ok(children) => children,
+            Err(e) => {
+                walk.leave_out_folder(e)?;
+                continue;
+            }
+        };
+        for line in children {
             match folders.asked(line).await? {
                 Some(Child::Folder(name)) => walk.folder(&name)?,
                 Some(Child::File { name, len, modified }) => {
@@ -88,10 +102,19 @@ impl Folders<'_> {
             }
             Told::Child(Child::Link(name)) => match self.session.size(&name).await? {
                 Size::Is(len) => (name, Some(len), None),
-                // A folder, or nothing.
-                Size::NotThere => return Ok(None),
-                Size::Unknown if self.is_folder(&name).await? => return Ok(None),
+                _ if self.is_folder(&name).await? => return Ok(None),
                 Size::Unknown => (name, None, None),
+                // Servers say so too of what they tell no length of. A link that leads nowhere is no error of the folder.
+                Size::NotThere => match self.session.is_empty(&name).await? {
+                    Answer::Is(is_empty) => {
+                        return Ok(Some(Child::File {
+                            name,
+                            len: is_empty.then_some(0),
+                            modified: None,
+                        }));
+                    }
+                    Answer::Refused(_) => return Ok(None),
+                },
             },
             Told::Child(Child::Unknown(name)) => match self.kind_of(&name).await? {
                 Some(Child::File { name, len, modified }) => (name, len, modified),
@@ -133,6 +156,12 @@ impl Folders<'_> {
                 Answer::Refused(_) => None,
             };
         }
+        if modified.is_some() && self.dates_agree.is_none() {
+            let told = self.session.modified(&name).await?;
+            self.dates_agree = Some(told == modified);
+            return Ok(Child::File { name, len, modified: told });
+        }
+        modified = modified.filter(|_| self.dates_agree == Some(true));
         if modified.is_none() && self.undated > 0 {
             self.undated -= 1;
             modified = self.session.modified(&name).await?;
@@ -140,7 +169,9 @@ impl Folders<'_> {
         Ok(Child::File { name, len, modified })
     }
 
-    async fn trimmed_folder(&mut self, name: Vec<u8>) -> Result<Vec<u8>> {
+    async fn trimmed_folder(&mut self, mut name: Vec<u8>) -> Result<Vec<u8>> {
+        // As `ls -F` writes it.
+        name.pop_if(|last| *last == b'/');
         if self.mlsd || !name.starts_with(b" ") || self.is_folder(&name).await? {
             return Ok(name);
         }

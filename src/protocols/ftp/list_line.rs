@@ -248,15 +248,21 @@ fn dos(line: &[u8]) -> Option<Line> {
     let size = words.get(after)?;
     let rest = line.get(size.end + 1..).filter(|rest| !rest.is_empty())?;
     if size.text.starts_with('<') {
-        let name = rest.trim_ascii_start().to_vec();
+        let name = rest.trim_ascii_start();
         return Some(match size.text {
-            "<DIR>" => Line::Is(Child::Folder(name)),
-            _ => Line::Is(Child::Link(name)),
+            "<DIR>" => Line::Is(Child::Folder(name.to_vec())),
+            _ => Line::Is(Child::Link(without_target(name).to_vec())),
         });
     }
     let digits: String = size.text.chars().filter(|c| !matches!(c, ',' | '.')).collect();
     let len = digits.parse().ok()?;
     Some(Line::Is(Child::File { name: rest.to_vec(), len: Some(len), modified: None }))
+}
+
+/// `there [C:\target]` is called `there`.
+fn without_target(name: &[u8]) -> &[u8] {
+    let before = name.windows(2).position(|two| two == b" [").filter(|_| name.ends_with(b"]"));
+    before.map_or(name, |at| &name[..at])
 }
 
 #[cfg(test)]
@@ -330,6 +336,7 @@ mod tests {
             ("12.01.2020  17:08               1,005 a.txt", file("a.txt", 1005)),
             ("01/12/2020  05:08 PM    <DIR>          pub", folder("pub")),
             ("01-12-20  05:08PM       <JUNCTION>     there", link("there")),
+            ("01-12-20  05:08PM       <SYMLINK>      a.txt [b.txt]", link("a.txt")),
         ] {
             assert_eq!(read(text.as_bytes()), wanted, "{text}");
         }

@@ -131,6 +131,8 @@ impl Protocol for Ftp {
                 .because(format!("the file has {len} bytes, and more were asked for")));
         }
         let left = end.map(|end| end.saturating_sub(range.start));
+        // Also where its listing alone tells the length.
+        let known = len.or(remote.len);
         if left == Some(0) {
             self.pool.give(session);
             return Ok(Box::pin(stream::empty()));
@@ -143,8 +145,9 @@ impl Protocol for Ftp {
         }
         match session.begin("RETR", &path, range.start).await? {
             Answer::Is(transfer) => {
-                let ends_at = len.filter(|len| end == Some(*len));
-                let order = Order { subject, address, path, left, ends_at };
+                let ends_at = known.filter(|len| end == Some(*len));
+                let announced = transfer.announced.filter(|_| range.start == 0 && end.is_none());
+                let order = Order { subject, address, path, left, announced, ends_at };
                 Ok(Body::new(&self.pool, session, transfer, order).stream())
             }
             Answer::Refused(refusal) => {

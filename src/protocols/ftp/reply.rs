@@ -36,6 +36,13 @@ impl Reply {
         String::from_utf8_lossy(&self.text).to_lowercase()
     }
 
+    /// `Opening BINARY mode data connection for f.bin (50000 bytes).`
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let text = std::str::from_utf8(self.last_text()).ok()?;
+        let (before, _) = text.rsplit_once(" bytes")?;
+        before.rsplit_once('(')?.1.trim().parse().ok()
+    }
+
     /// What follows the code in its last line.
     pub(super) fn last_text(&self) -> &[u8] {
         let last = self.text.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
@@ -136,6 +143,18 @@ mod tests {
             }
         }
         Ok(None)
+    }
+
+    #[test]
+    fn the_bytes_that_a_transfer_has_are_read() {
+        let bytes = |text| Reply::of(text).bytes();
+        assert_eq!(
+            bytes("150 Opening BINARY mode data connection for f (x).bin (50000 bytes)."),
+            Some(50000)
+        );
+        assert_eq!(bytes("150 Opening data connection for f.bin (50000 bytes)"), Some(50000));
+        assert_eq!(bytes("150 Accepted data connection"), None);
+        assert_eq!(bytes("150 many bytes"), None);
     }
 
     #[test]

@@ -111,6 +111,8 @@ impl std::fmt::Debug for Session {
 /// A transfer that has begun.
 pub(super) struct Transfer {
     pub(super) data: Data,
+    /// How many bytes it has, where the reply says so.
+    pub(super) announced: Option<u64>,
     /// The server has said already that it is over: no reply follows.
     is_over: bool,
 }
@@ -327,7 +329,7 @@ impl Session {
             };
             data = self.patience().connecting(|| doing, secured).await?;
         }
-        Ok(Answer::Is(Transfer { data, is_over: reply.is_done() }))
+        Ok(Answer::Is(Transfer { data, announced: reply.bytes(), is_over: reply.is_done() }))
     }
 
     /// A data connection, or where the server is to make it.
@@ -409,7 +411,7 @@ impl Session {
 
     /// Hears the end of a transfer that was read to its end; what the server says of it, where it still has to.
     pub(super) async fn end(&mut self, transfer: Transfer) -> Result<Option<Reply>> {
-        let Transfer { data, is_over } = transfer;
+        let Transfer { data, is_over, .. } = transfer;
         drop(data);
         if is_over {
             return Ok(None);

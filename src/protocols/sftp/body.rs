@@ -51,6 +51,8 @@ pub(super) struct Body {
     at: u64,
     /// `None` is wherever the file ends.
     end: Option<u64>,
+    /// The range goes to where the file ends by what the server says of it: nothing may follow.
+    is_to_the_end: bool,
     window: usize,
 }
 
@@ -60,7 +62,7 @@ impl Body {
         file: OpenFile,
         subject: String,
         start: u64,
-        end: Option<u64>,
+        (end, len): (Option<u64>, Option<u64>),
     ) -> Self {
         Self {
             lease,
@@ -70,6 +72,7 @@ impl Body {
             next: start,
             at: start,
             end,
+            is_to_the_end: end.is_some() && end == len,
             window: FIRST,
         }
     }
@@ -93,11 +96,28 @@ impl Body {
         bytes.truncate(len as usize);
         let got = u32::try_from(bytes.len()).expect("cut to the length of a read");
         self.at += u64::from(got);
+        if got == len && self.is_to_the_end && Some(self.at) == self.end {
+            // Before the last bytes are handed on: nobody may ask for more than them.
+            self.prove_the_end().await?;
+        }
         if got < len {
             let rest = self.ask(start + u64::from(got), len - got);
             self.asked.push_front(rest);
         }
         Ok(Some(bytes))
+    }
+
+    /// What was asked for behind the end is nothing, unless the file has grown.
+    async fn prove_the_end(&mut self) -> Result<()> {
+        let Some(behind) = self.asked.next().await else { return Ok(()) };
+        let is_more = behind?.bytes.is_some_and(|bytes| !bytes.is_empty());
+        if !is_more || self.file.is_longer_than(&self.subject, self.at).await? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Corrupt, self.subject.to_string()).because(format!(
+            "the server says that the file has {} bytes, and sends more than it should",
+            self.at
+        )))
     }
 
     fn ended(&self) -> Result<Option<Bytes>> {
@@ -115,6 +135,11 @@ impl Body {
             let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.next));
             let len = u32::try_from(left).unwrap_or(u32::MAX).min(READ);
             if len == 0 {
+                if self.is_to_the_end && self.end == Some(self.next) {
+                    let behind = self.ask(self.next, 1);
+                    self.asked.push_back(behind);
+                    self.next += 1;
+                }
                 break;
             }
             let read = self.ask(self.next, len);

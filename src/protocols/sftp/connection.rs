@@ -281,6 +281,15 @@ impl OpenFile {
         }
     }
 
+    /// Whether the file has more bytes than `len` by now, by what the server says.
+    pub(super) async fn is_longer_than(&self, subject: &str, len: u64) -> Result<bool> {
+        let asked = self.connection.client.fstat(&self.handle);
+        match self.connection.answered(|| subject.to_owned(), asked).await? {
+            Ok(now) => Ok(now.len.is_some_and(|now| now > len)),
+            Err(e) => Err(request(self.connection.at(subject.to_owned()), e)),
+        }
+    }
+
     /// Some of what is in a folder; `None` when that was all.
     pub(super) async fn some(&self, path: &[u8]) -> Result<Option<Vec<Entry>>> {
         let doing = || format!("list {}", show(path));

@@ -45,8 +45,22 @@ pub(super) async fn list(connection: &Arc<Connection>, url: &Url, path: &[u8]) -
             (top, []) => top.to_vec(),
             (top, below) => [top, b"/", below].concat(),
         };
-        let folder = connection.open_folder(&here).await?;
-        while let Some(some) = folder.some(&here).await? {
+        let folder = match connection.open_folder(&here).await {
+            Ok(folder) => folder,
+            Err(e) => {
+                walk.leave_out_folder(e)?;
+                continue;
+            }
+        };
+        loop {
+            let some = match folder.some(&here).await {
+                Ok(Some(some)) => some,
+                Ok(None) => break,
+                Err(e) => {
+                    walk.leave_out_folder(e)?;
+                    break;
+                }
+            };
             for entry in some {
                 match folders.of_entry(&here, &entry).await? {
                     Some((FileKind::Folder, _)) => walk.folder(&entry.name)?,

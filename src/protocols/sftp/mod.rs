@@ -132,7 +132,7 @@ impl Protocol for Sftp {
         if end.is_some_and(|end| end <= range.start) {
             return Ok(Box::pin(stream::empty()));
         }
-        Ok(Body::new(lease, file, subject, range.start, end).stream())
+        Ok(Body::new(lease, file, subject, range.start, (end, found.len)).stream())
     }
 }
 

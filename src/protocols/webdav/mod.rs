@@ -61,11 +61,35 @@ impl WebDav {
         while let Some(path) = walk.next_folder() {
             let folder =
                 if path.is_empty() { top.clone() } else { as_folder(&below_bytes(&top, &path)) };
-            let (at, resources) = self.ask(&folder, Depth::One).await?;
-            let folders = add(&mut walk, &Hrefs::new(&at, &resources), resources)?;
+            let (at, mut resources) = match self.ask(&folder, Depth::One).await {
+                Ok(answer) => answer,
+                Err(e) => {
+                    walk.leave_out_folder(e)?;
+                    continue;
+                }
+            };
+            let hrefs = Hrefs::new(&at, &resources);
+            self.prove_empty_files(&hrefs, &mut resources).await?;
+            let folders = add(&mut walk, &hrefs, resources)?;
             folders.iter().try_for_each(|name| walk.folder(name))?;
         }
         Ok(walk.finish())
+    }
+
+    /// Files that are listed with no bytes, and have some, are as long as their own answers say.
+    async fn prove_empty_files(&self, hrefs: &Hrefs, resources: &mut [Resource]) -> Result<()> {
+        for file in resources.iter_mut() {
+            if file.folder || file.refused.is_some() || file.len != Some(0) {
+                continue;
+            }
+            let Listed::In(name) = hrefs.place_of(&file.href)? else { continue };
+            let url = below_bytes(&as_folder(&hrefs.at), name.as_bytes());
+            // Whoever fetches it is told why it is refused.
+            if let Ok(Found::File(found)) = self.http.probe(&url).await {
+                file.len = found.len;
+            }
+        }
+        Ok(())
     }
 
     /// The file by its date, where its listing has another tag than the file itself.

@@ -77,27 +77,32 @@ pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
 }
 
 /// The first part of `spec` that is not empty, and what follows it. It ends at a comma that is in no bracket, but at a
-/// later one where that makes the path of a file or folder.
+/// later one where that makes the path of a file or folder. White space around it counts only where a path has it.
 fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
     spec: &'s str,
     paths: &LazyCell<Paths<'f>, F>,
 ) -> Option<(&'s str, &'s str)> {
+    let exact = spec.trim_start_matches(',');
     let spec = spec.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
     if spec.is_empty() {
         return None;
     }
-    let cut = |at: usize| (spec[..at].trim(), spec.get(at + 1..).unwrap_or_default());
+    let after = |spec: &'s str, end: usize| spec.get(end + 1..).unwrap_or_default();
     let first = spec.find(',').unwrap_or(spec.len());
     let is_number = spec[..first].trim().bytes().all(|b| b.is_ascii_digit() || b == b'-');
     if first < spec.len() || !is_number {
-        let commas = spec.match_indices(',').map(|(at, _)| at).take(paths.most_commas());
+        let commas = exact.match_indices(',').map(|(at, _)| at).take(paths.most_commas());
         let mut ends: Vec<usize> = commas.collect();
-        ends.push(spec.match_indices(',').nth(ends.len()).map_or(spec.len(), |(at, _)| at));
-        if let Some(end) = ends.into_iter().rev().find(|end| paths.has(spec[..*end].trim())) {
-            return Some(cut(end));
+        ends.push(exact.match_indices(',').nth(ends.len()).map_or(exact.len(), |(at, _)| at));
+        for end in ends.into_iter().rev() {
+            let whole = &exact[..end];
+            if let Some(path) = [whole, whole.trim()].into_iter().find(|path| paths.has(path)) {
+                return Some((path, after(exact, end)));
+            }
         }
     }
-    Some(cut(end_of_glob(spec)))
+    let end = end_of_glob(spec);
+    Some((spec[..end].trim(), after(spec, end)))
 }
 
 /// Where the first comma is that is in no bracket.
@@ -239,6 +244,17 @@ mod tests {
         assert_eq!(select("7").unwrap(), [6]);
         assert_eq!(select_one("9", "9"), Ok(vec![0]));
         assert!(select("Su").is_err() && select("b.txt/").is_err());
+    }
+
+    #[test]
+    fn white_space_counts_where_a_path_has_it() {
+        let shown = files(&["t/a", "t/ a", "t/a ", "t/ b, c"]);
+        let select = |spec: &str| select(spec, &shown).map_err(|e| e.to_string());
+        for (spec, wanted) in [("a", 0), (" a", 1), ("a ", 2), ("t/a ", 2), (" b, c", 3)] {
+            assert_eq!(select(spec), Ok(vec![wanted]), "{spec:?}");
+        }
+        assert_eq!(select("t/a, t/ a"), Ok(vec![0, 1]));
+        assert_eq!(select(" 1 , 2 "), Ok(vec![0, 1]));
     }
 
     fn select_one(path: &str, spec: &str) -> Result<Vec<u32>, String> {

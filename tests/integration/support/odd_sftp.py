@@ -2,6 +2,7 @@
 
 handles   handles are bytes that are no text, and counted up: more than 100 open ones are refused
 none      listings say nothing of permissions; typeless: neither listings nor STAT say what something is
+short     files are said to be 1000 bytes shorter than they are
 greeting  something is printed first
 """
 import os
@@ -28,12 +29,14 @@ def status(number, code, words=b""):
 
 
 def attributes(found, listed):
-    mode = found.st_mode
+    mode, size = found.st_mode, found.st_size
+    if oddity == "short" and stat.S_ISREG(mode):
+        size = max(0, size - 1000)
     if oddity == "none" and listed:
         return struct.pack(">IQ", 1, found.st_size)
     if oddity == "typeless":
         mode = stat.S_IMODE(mode)
-    return struct.pack(">IQIII", 1 | 4 | 8, found.st_size, mode, int(found.st_mtime), int(found.st_mtime))
+    return struct.pack(">IQIII", 1 | 4 | 8, size, mode, int(found.st_mtime), int(found.st_mtime))
 
 
 def take(body):

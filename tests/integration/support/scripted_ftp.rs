@@ -26,6 +26,8 @@ pub(crate) struct Oddities {
     /// What `MLSD` sends; without it the server does not know that.
     pub(crate) mlsd: Option<Vec<u8>>,
     pub(crate) greeting: Option<&'static str>,
+    /// What a transfer begins with, where that is not usual.
+    pub(crate) opening: Option<&'static str>,
     /// Sessions at a time, and the answer to `PASS` of more.
     pub(crate) most: Option<(usize, &'static str)>,
     /// `REST` is answered as if it were done, and is not.
@@ -222,7 +224,7 @@ impl Session {
 
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let Some(listener) = self.data.take() else { return self.say("425 no data connection") };
-        self.say("150 here")?;
+        self.say(self.odd.opening.unwrap_or("150 here"))?;
         let (mut data, _) = listener.accept()?;
         let sent = data.write_all(bytes);
         drop(data);
