@@ -431,7 +431,7 @@ impl Session {
     /// Whether a file has no bytes, as a transfer of it shows: servers say length 0 also of what they make on request.
     pub(super) async fn is_empty(&mut self, path: &[u8]) -> Result<Answer<bool>> {
         match self.begin("RETR", path, 0).await? {
-            Answer::Is(transfer) => Ok(Answer::Is(self.bytes_up_to(transfer, 1).await? == 0)),
+            Answer::Is(transfer) => Ok(Answer::Is(self.bytes_up_to(transfer, SMALL).await? == 0)),
             Answer::Refused(refusal) => Ok(Answer::Refused(refusal)),
         }
     }
@@ -471,6 +471,8 @@ impl Session {
     }
 }
 
+/// A file of fewer bytes is read to its end rather than hung up on, which takes servers a while to get over.
+const SMALL: usize = 16 << 10;
 /// For the answer that says a session is still of use.
 pub(super) const IN_STEP: Duration = Duration::from_secs(5);
 
