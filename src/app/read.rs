@@ -3,14 +3,15 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::App;
 use crate::{
     backends::Payload,
     catalog::{FileRow, ImportRow},
     error::{Error, Kind, Result},
-    storage::ImportReader,
-    torrents::checks_of,
+    storage::{Checks, ImportReader, WindowCache},
+    torrents::{checks_of, metainfo::Metainfo},
     units::{MIB, parse_range},
 };
 
@@ -68,7 +69,14 @@ impl ReadStream {
 pub(super) struct Checked {
     /// As it is stored: an import from a server has no hashes, and a piece that is not whole cannot be checked.
     plain: ImportReader,
-    proven: Option<ImportReader>,
+    proven: Option<Proven>,
+}
+
+#[derive(Debug, Clone)]
+struct Proven {
+    reader: ImportReader,
+    /// What did not agree so far.
+    wrong: Arc<Mutex<Vec<Range<u64>>>>,
 }
 
 impl From<ImportReader> for Checked {
@@ -77,14 +85,38 @@ impl From<ImportReader> for Checked {
     }
 }
 
+impl Proven {
+    fn new(plain: &ImportReader, cache: &Arc<WindowCache>, meta: Metainfo) -> Self {
+        let wrong = Arc::<Mutex<Vec<Range<u64>>>>::default();
+        let (Checks { piece_len, check }, noted) = (checks_of(Arc::new(meta)), Arc::clone(&wrong));
+        let check = move |range: Range<u64>, bytes: &[Bytes]| {
+            check(range.clone(), bytes).inspect_err(|_| noted.lock().push(range))
+        };
+        let checks = Checks { piece_len, check: Box::new(check) };
+        let reader = ImportReader::proven(Arc::clone(plain.store()), Arc::clone(cache), checks);
+        Self { reader, wrong }
+    }
+
+    fn is_wrong(&self, range: &Range<u64>) -> bool {
+        self.wrong.lock().iter().any(|wrong| wrong.start < range.end && range.start < wrong.end)
+    }
+}
+
 impl Checked {
     async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
         let Some(proven) = &self.proven else { return self.plain.read_at(range).await };
-        match proven.read_at(range.clone()).await {
-            Err(e) if e.kind() == Kind::NotFound => self.plain.read_at(range).await,
+        match proven.reader.read_at(range.clone()).await {
+            // The rest of a piece is not there, or not what it was: a neighbour in it, perhaps.
+            Err(e) if is_of_a_piece(&e) && !proven.is_wrong(&range) => {
+                self.plain.read_at(range).await
+            }
             read => read,
         }
     }
+}
+
+fn is_of_a_piece(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Corrupt)
 }
 
 impl App {
@@ -113,11 +145,7 @@ impl App {
     pub(super) async fn open_checked(&self, row: &ImportRow) -> Result<Checked> {
         let plain = self.open_reader(row).await?;
         let proven = match row.is_torrent() {
-            true => {
-                let checks = checks_of(Arc::new(self.metainfo_of(row)?.1));
-                let (store, cache) = (Arc::clone(plain.store()), Arc::clone(&self.cache));
-                Some(ImportReader::proven(store, cache, checks))
-            }
+            true => Some(Proven::new(&plain, &self.cache, self.metainfo_of(row)?.1)),
             false => None,
         };
         Ok(Checked { plain, proven })

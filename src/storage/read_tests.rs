@@ -1,6 +1,10 @@
 //! The read path over a backend in memory: checks, fetching again, fetching ahead, giving up.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -50,7 +54,8 @@ async fn a_checked_reader_gives_no_wrong_byte_away_and_what_is_good_around_it() 
     let key = rig.first_object().await;
     rig.spoil(&key, 300 << 10, b"spoilt").await;
     let cache = WindowCache::new(64 << 20);
-    let reader = ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks());
+    let reader =
+        steady(ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks()));
     let wrong = reader.read_at(299 << 10..310 << 10).await.unwrap_err();
     assert_eq!(wrong.kind(), Kind::Corrupt);
     assert!(wrong.report().contains("the piece at 262144 is wrong"), "{}", wrong.report());
@@ -72,7 +77,8 @@ async fn an_answer_that_is_spoilt_once_is_fetched_again() {
     rig.write(0..4 << 20);
     rig.writer.flush().await.unwrap();
     let cache = WindowCache::new(64 << 20);
-    let reader = ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks());
+    let reader =
+        steady(ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks()));
     rig.backend.truncate_next_gets(1);
     rig.check_payload(0..1 << 20, &reader.read_at(0..1 << 20).await.unwrap());
     assert_eq!(rig.backend.gets(), 2);
@@ -86,7 +92,7 @@ async fn who_reads_all_of_it_in_order_costs_few_gets_and_no_byte_twice() {
     rig.write(0..40 << 20);
     rig.writer.flush().await.unwrap();
     let cache = WindowCache::new(128 << 20);
-    let reader = ImportReader::new(Arc::clone(&rig.store), cache);
+    let reader = steady(ImportReader::new(Arc::clone(&rig.store), cache));
     for block in 0..(40 << 20) / B {
         let range = block * B..(block + 1) * B;
         rig.check_payload(range.clone(), &reader.read_at(range).await.unwrap());
@@ -111,6 +117,12 @@ async fn a_fetch_that_nobody_waits_for_any_more_is_given_up() {
     rig.check(0..9).await;
 }
 
+/// By a clock that stands still: how many gets there are does not hang on how fast this machine is.
+fn steady(reader: ImportReader) -> ImportReader {
+    static START: OnceLock<Instant> = OnceLock::new();
+    reader.by_clock(|| *START.get_or_init(Instant::now))
+}
+
 /// What leads peers: all of the import in order, in runs, each fetched before the one before it is read.
 async fn scan(rig: &Rig, reader: &ImportReader, run: u64) {
     let len = rig.row.len;
@@ -133,7 +145,7 @@ impl Rig {
         rig.write(0..64 << 20);
         rig.writer.flush().await.unwrap();
         let cache = WindowCache::new(64 << 20);
-        let reader = ImportReader::checked(Arc::clone(&rig.store), cache, checks());
+        let reader = steady(ImportReader::checked(Arc::clone(&rig.store), cache, checks()));
         (rig, reader)
     }
 }
@@ -174,7 +186,8 @@ async fn without_a_connection_to_spare_nothing_changes_but_the_number_of_gets() 
     let (rig, _) = Rig::long(64 << 20).await;
     let cache = WindowCache::new(64 << 20);
     let _all = cache.long_gets().try_acquire_many(16).unwrap();
-    let reader = ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks());
+    let reader =
+        steady(ImportReader::checked(Arc::clone(&rig.store), Arc::clone(&cache), checks()));
     scan(&rig, &reader, 8 << 20).await;
     assert_eq!(rig.spent(), Reads { gets: 8, bytes: 64 << 20 });
 }
@@ -186,7 +199,7 @@ async fn of_what_a_disk_has_but_for_a_window_that_window_is_fetched() {
     let read_all = async || {
         let disk = DiskCache::open(dir.path(), 1 << 30).unwrap();
         let cache = WindowCache::over(64 << 20, Some(disk));
-        let reader = ImportReader::checked(Arc::clone(&rig.store), cache, checks());
+        let reader = steady(ImportReader::checked(Arc::clone(&rig.store), cache, checks()));
         scan(&rig, &reader, 8 << 20).await;
     };
     let files = || {

@@ -51,6 +51,7 @@ pub struct ImportReader {
     checks: Option<Arc<Checks>>,
     ahead: Arc<Mutex<Ahead>>,
     scanned: Arc<AtomicBool>,
+    now: fn() -> Instant,
 }
 
 /// Who reads in order, and what is fetched for them.
@@ -88,6 +89,7 @@ impl ImportReader {
             checks: None,
             ahead: Ahead::of(readahead::PLAYER),
             scanned: Arc::default(),
+            now: Instant::now,
         }
     }
 
@@ -97,7 +99,7 @@ impl ImportReader {
         let least = least_window(store.backend().capabilities(), checks.piece_len);
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
         let ahead = Ahead::of(readahead::PEER);
-        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
+        Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
     }
 
     /// A reader for whoever takes files out: it reads in order, and gives nothing that was fetched and not checked.
@@ -105,7 +107,13 @@ impl ImportReader {
     pub fn proven(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, WINDOW);
         let ahead = Ahead::of(readahead::PLAYER);
-        Self { store, cache, grid, checks: Some(Arc::new(checks)), ahead, scanned: Arc::default() }
+        Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
+    }
+
+    /// The same by another clock.
+    #[cfg(test)]
+    pub(super) fn by_clock(self, now: fn() -> Instant) -> Self {
+        Self { now, ..self }
     }
 
     /// The import it reads.
@@ -338,7 +346,7 @@ impl ImportReader {
         let is_near = self.store.backend().capabilities().blocks;
         let long = match is_near || bringing.is_on_disk(&range) {
             true => Coming::default(),
-            false => self.ahead.lock().long.ask(&range, &access, Instant::now()),
+            false => self.ahead.lock().long.ask(&range, &access, (self.now)()),
         };
         bringing.bring(range, long)
     }

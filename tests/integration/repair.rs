@@ -147,9 +147,10 @@ fn what_was_changed_behind_its_back_is_not_taken_out() {
     for version in [Version::V1, Version::V2] {
         let recipe = Recipe::folder(&format!("A changed album {version:?}"), list.clone());
         let torrent = recipe.version(version).piece(64 << 10).make();
-        let bae = Bae::new().storing_with("layout=files");
+        let bae = Bae::new();
         let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-        let id = bae.import(&torrent, &[seeder.addr()]).id;
+        let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+        let id = bae.run(args).expect(0).imported().id;
         let changed = bae.objects().join(&torrent.name).join("changed.bin");
         let mut bytes = fs::read(&changed).unwrap();
         bytes[2_000_000] ^= 1;
