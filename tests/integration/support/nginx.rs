@@ -20,9 +20,12 @@ use super::{
     wait_until,
 };
 
-/// What stands between `@` is known when it starts.
+/// What stands between `@` is known when it starts. Modules by name: some need folders that only root may make.
 const CONFIG: &str = r#"
-include /etc/nginx/modules-enabled/*.conf;
+include /etc/nginx/modules-enabled/*-mod-http-ndk.conf;
+include /etc/nginx/modules-enabled/*-mod-http-lua.conf;
+include /etc/nginx/modules-enabled/*-mod-http-headers-more-filter.conf;
+include /etc/nginx/modules-enabled/*-mod-stream.conf;
 worker_processes 2;
 @USER@
 daemon off;
