@@ -228,17 +228,18 @@ fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
     let bae = Bae::new().storing_at(&server.storage_url(&bucket, "my music"), server.env());
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--memory", "32MiB"]);
     let mut running = bae.start(args);
-    let (mut on_disk, mut peak) = (0, 0);
+    let (mut on_disk, mut peak) = (None, 0);
     let done = loop {
         let event = running.any_event();
-        on_disk = written(running.0.id()).unwrap_or(on_disk);
+        on_disk = written(running.0.id()).or(on_disk);
         peak = peak.max(high_water(running.0.id()).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
     };
     running.ended(LONG).expect(0);
-    assert!((1..8 * MIB).contains(&on_disk), "{on_disk} bytes were written to the disk");
+    // None at all where the folder of this test is in memory.
+    assert!(on_disk.is_some_and(|bytes| bytes < 8 * MIB), "{on_disk:?} bytes were written");
     // Payloads go out as they lie in memory: joining or keeping them would show as another budget.
     assert!(peak <= 32 * MIB + OVERHEAD, "{peak} bytes were resident");
     let id = done["id"].as_str().unwrap();

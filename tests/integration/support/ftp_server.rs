@@ -201,7 +201,7 @@ fn proftpd_config(own: &str, addr: SocketAddrV4, certificates: &Certificates) ->
         "LoadModule mod_tls.c\nServerName test\nServerType standalone\nUseIPv6 off\n\
          DefaultAddress {ip}\nSocketBindTight on\nPort {port}\nUser {user}\nGroup {group}\n\
          PidFile {own}/proftpd.pid\nScoreboardFile {own}/scoreboard\nSystemLog {own}/proftpd.log\n\
-         TransferLog none\nWtmpLog off\nDelayEngine off\nRequireValidShell off\nUseFtpUsers off\n\
+         TransferLog none\nWtmpLog off\n<IfModule mod_delay.c>\nDelayEngine off\n</IfModule>\nRequireValidShell off\nUseFtpUsers off\n\
          AuthOrder mod_auth_file.c\nAuthUserFile {own}/passwd\nDefaultRoot {own}/pub\n\
          UseReverseDNS off\nTLSEngine on\nTLSRequired off\nTLSECCertificateFile {cert}\n\
          TLSECCertificateKeyFile {key}\nTLSLog {own}/tls.log\n",

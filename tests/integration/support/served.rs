@@ -55,8 +55,11 @@ impl Served {
             fs::create_dir_all(&folder).unwrap();
             open_up(&folder);
         }
+        let readable = || fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
+        // One that nobody may read may be there already.
+        let _ = readable();
         fs::write(&file, bytes).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        readable().unwrap();
         let ago = Duration::from_secs(100_000 - WRITTEN.fetch_add(1, Ordering::Relaxed));
         let file = fs::File::options().write(true).open(file).unwrap();
         file.set_modified(SystemTime::now() - ago).unwrap();
