@@ -377,9 +377,11 @@ impl Intercept for RefuseCutListings {
     }
 }
 
-/// Whether the document that a listing is has its end: `</ListBucketResult>` and the like.
+/// Whether the document that a listing is has its end: `</ListBucketResult>` and the like. What is no listing at all is
+/// looked at where it is read.
 fn is_whole_listing(body: &[u8]) -> bool {
-    body.trim_ascii_end().ends_with(b"Result>")
+    let is_listing = body.windows(5).any(|five| five == b"<List");
+    !is_listing || body.trim_ascii_end().ends_with(b"Result>")
 }
 
 #[cfg(test)]
@@ -389,7 +391,12 @@ mod tests {
     #[test]
     fn a_listing_without_its_end_is_not_whole() {
         assert!(is_whole_listing(b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>\n"));
-        for cut in ["", "<ListBucketResult><Contents><Key>a</Key></Contents>", "<ListBucketResu"] {
+        assert!(is_whole_listing(b"<html>") && is_whole_listing(b""));
+        for cut in [
+            "<ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key></Contents>",
+            "<ListBucketResu",
+        ] {
             assert!(!is_whole_listing(cut.as_bytes()), "{cut}");
         }
     }
