@@ -218,6 +218,12 @@ pub(crate) fn written(pid: u32) -> Option<u64> {
     io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
+/// Whether a folder is in a tmpfs, as `/tmp` is on some systems.
+fn is_in_memory(dir: &std::path::Path) -> bool {
+    const TMPFS: i64 = 0x0102_1994;
+    rustix::fs::statfs(dir).unwrap().f_type == TMPFS
+}
+
 #[test]
 fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
     let server = S3Server::seaweed();
@@ -238,8 +244,9 @@ fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
         }
     };
     running.ended(LONG).expect(0);
-    // None at all where the folder of this test is in memory.
-    assert!(on_disk.is_some_and(|bytes| bytes < 8 * MIB), "{on_disk:?} bytes were written");
+    let least = if is_in_memory(&bae.data_dir()) { 0 } else { 1 };
+    let on_disk = on_disk.expect("the kernel counts what is written");
+    assert!((least..8 * MIB).contains(&on_disk), "{on_disk} bytes were written to the disk");
     // Payloads go out as they lie in memory: joining or keeping them would show as another budget.
     assert!(peak <= 32 * MIB + OVERHEAD, "{peak} bytes were resident");
     let id = done["id"].as_str().unwrap();
