@@ -53,15 +53,18 @@ fn unused(dir: &Path) -> Result<(File, PathBuf)> {
     unreachable!("there are more numbers than exports")
 }
 
-/// `None` when another export has it. Where files cannot be locked, the last one to come has it.
+/// `None` when another export has it, or it is no file. Where files cannot be locked, the last export to come has it.
 fn take(path: &Path) -> io::Result<Option<File>> {
     loop {
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Ok(None);
+        }
         let file = File::options().write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // Whoever had it may have finished it meanwhile: then it is under another name now, and whole.
+        // Another export may have renamed it to its target between the opening and the lock.
         let is_here = |there: fs::Metadata| file.metadata().map(|m| m.ino() == there.ino());
         if fs::symlink_metadata(path).and_then(is_here).unwrap_or(false) {
             file.set_len(0)?;
