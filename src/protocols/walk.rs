@@ -100,17 +100,22 @@ impl Walk {
         Ok(())
     }
 
-    /// The folder that was to be listed now cannot be: it is left out where it is a folder of the first one.
+    /// What listing the folder gave. `None` when it cannot be listed: it is left out, unless it is the first one.
     ///
     /// # Errors
-    /// `error`, where it is the first one, or is about more than this folder.
-    pub(super) fn leave_out_folder(&mut self, error: Error) -> Result<()> {
-        let is_of_it = matches!(error.kind(), Kind::PermissionDenied | Kind::NotFound);
-        if self.here.is_empty() || !is_of_it {
-            return Err(error);
+    /// That of the listing, where it is of the first folder, or about more than this one.
+    pub(super) fn listed<T>(&mut self, listing: Result<T>) -> Result<Option<T>> {
+        match listing {
+            Ok(listed) => Ok(Some(listed)),
+            Err(e)
+                if !self.here.is_empty()
+                    && matches!(e.kind(), Kind::PermissionDenied | Kind::NotFound) =>
+            {
+                self.left_out.push(e.into());
+                Ok(None)
+            }
+            Err(e) => Err(e),
         }
-        self.left_out.push(error.into());
-        Ok(())
     }
 
     fn path(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -207,15 +212,16 @@ mod tests {
 
     #[test]
     fn a_folder_that_may_not_be_listed_is_left_out_but_not_the_first() {
-        let refused = |kind| Error::new(kind, "list it");
+        let refused = |kind| Err::<(), _>(Error::new(kind, "list it"));
         let mut walk = walk();
         walk.next_folder();
-        assert!(walk.leave_out_folder(refused(Kind::PermissionDenied)).is_err());
+        assert!(walk.listed(refused(Kind::PermissionDenied)).is_err());
         walk.folder("lost+found").unwrap();
         walk.file("a", Remote::at).unwrap();
         walk.next_folder();
-        assert!(walk.leave_out_folder(refused(Kind::Network)).is_err());
-        walk.leave_out_folder(refused(Kind::PermissionDenied)).unwrap();
+        assert!(walk.listed(refused(Kind::Network)).is_err());
+        assert!(walk.listed(refused(Kind::PermissionDenied)).unwrap().is_none());
+        assert_eq!(walk.listed(Ok(7)).unwrap(), Some(7));
         let listing = walk.finish();
         assert_eq!((listing.files.len(), listing.left_out.len()), (1, 1));
     }

@@ -52,20 +52,7 @@ pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) ->
     let mut folders =
         Folders { session, top, here: Vec::new(), mlsd, dates_agree: None, undated: DATED };
     while let Some(path) = walk.next_folder() {
-        if !path.is_empty() {
-            folders.here = [&folders.top, &b"/"[..], &path].concat();
-            if let Err(e) = folders.go_back().await {
-                walk.leave_out_folder(e)?;
-                continue;
-            }
-        }
-        let children = match folders.children().await {
-            Ok(children) => children,
-            Err(e) => {
-                walk.leave_out_folder(e)?;
-                continue;
-            }
-        };
+        let Some(children) = walk.listed(folders.children_of(&path).await)? else { continue };
         for line in children {
             match folders.asked(line).await? {
                 Some(Child::Folder(name)) => walk.folder(&name)?,
@@ -80,6 +67,15 @@ pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) ->
 }
 
 impl Folders<'_> {
+    /// What is in the folder `path`, which is listed from now on.
+    async fn children_of(&mut self, path: &[u8]) -> Result<Vec<Told>> {
+        if !path.is_empty() {
+            self.here = [&self.top, &b"/"[..], path].concat();
+            self.go_back().await?;
+        }
+        self.children().await
+    }
+
     /// Into the folder that is listed now.
     async fn go_back(&mut self) -> Result<()> {
         let here: &[u8] = match (&self.here[..], &self.top[..]) {

@@ -45,22 +45,8 @@ pub(super) async fn list(connection: &Arc<Connection>, url: &Url, path: &[u8]) -
             (top, []) => top.to_vec(),
             (top, below) => [top, b"/", below].concat(),
         };
-        let folder = match connection.open_folder(&here).await {
-            Ok(folder) => folder,
-            Err(e) => {
-                walk.leave_out_folder(e)?;
-                continue;
-            }
-        };
-        loop {
-            let some = match folder.some(&here).await {
-                Ok(Some(some)) => some,
-                Ok(None) => break,
-                Err(e) => {
-                    walk.leave_out_folder(e)?;
-                    break;
-                }
-            };
+        let Some(folder) = walk.listed(connection.open_folder(&here).await)? else { continue };
+        while let Some(Some(some)) = walk.listed(folder.some(&here).await)? {
             for entry in some {
                 match folders.of_entry(&here, &entry).await? {
                     Some((FileKind::Folder, _)) => walk.folder(&entry.name)?,

@@ -61,13 +61,8 @@ impl WebDav {
         while let Some(path) = walk.next_folder() {
             let folder =
                 if path.is_empty() { top.clone() } else { as_folder(&below_bytes(&top, &path)) };
-            let (at, mut resources) = match self.ask(&folder, Depth::One).await {
-                Ok(answer) => answer,
-                Err(e) => {
-                    walk.leave_out_folder(e)?;
-                    continue;
-                }
-            };
+            let listed = walk.listed(self.ask(&folder, Depth::One).await)?;
+            let Some((at, mut resources)) = listed else { continue };
             let hrefs = Hrefs::new(&at, &resources);
             self.prove_empty_files(&hrefs, &mut resources).await?;
             let folders = add(&mut walk, &hrefs, resources)?;
