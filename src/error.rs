@@ -56,6 +56,12 @@ impl Kind {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::Network | Self::SessionExpired)
     }
 
+    /// Whether the error is about certain bytes, so that others of the same place may be well.
+    #[must_use]
+    pub fn is_about_bytes(self) -> bool {
+        matches!(self, Self::NotFound | Self::Corrupt)
+    }
+
     /// The exit code of the program when this is what ended it.
     #[must_use]
     pub fn exit_code(self) -> u8 {

@@ -130,9 +130,7 @@ pub(super) fn of_info_hash(text: &str) -> Option<String> {
 /// One link is one torrent.
 fn only<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str> {
     match known {
-        Some(before) if *before != hash => {
-            Err("it names two torrents; give each a link of its own")
-        }
+        Some(before) if *before != hash => Err("it names two torrents; use one link for each"),
         _ => {
             *known = Some(hash);
             Ok(())

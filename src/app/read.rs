@@ -10,7 +10,7 @@ use crate::{
     backends::Payload,
     catalog::{FileRow, ImportRow},
     error::{Error, Kind, Result},
-    storage::{Checks, ImportReader, WindowCache},
+    storage::{Checks, ImportReader, RangeSet, WindowCache},
     torrents::{checks_of, metainfo::Metainfo},
     units::{MIB, parse_range},
 };
@@ -76,7 +76,7 @@ pub(super) struct Checked {
 struct Proven {
     reader: ImportReader,
     /// What did not agree so far.
-    wrong: Arc<Mutex<Vec<Range<u64>>>>,
+    wrong: Arc<Mutex<RangeSet>>,
 }
 
 impl From<ImportReader> for Checked {
@@ -87,18 +87,14 @@ impl From<ImportReader> for Checked {
 
 impl Proven {
     fn new(plain: &ImportReader, cache: &Arc<WindowCache>, meta: Metainfo) -> Self {
-        let wrong = Arc::<Mutex<Vec<Range<u64>>>>::default();
+        let wrong = Arc::<Mutex<RangeSet>>::default();
         let (Checks { piece_len, check }, noted) = (checks_of(Arc::new(meta)), Arc::clone(&wrong));
         let check = move |range: Range<u64>, bytes: &[Bytes]| {
-            check(range.clone(), bytes).inspect_err(|_| noted.lock().push(range))
+            check(range.clone(), bytes).inspect_err(|_| noted.lock().insert(range))
         };
         let checks = Checks { piece_len, check: Box::new(check) };
         let reader = ImportReader::proven(Arc::clone(plain.store()), Arc::clone(cache), checks);
         Self { reader, wrong }
-    }
-
-    fn is_wrong(&self, range: &Range<u64>) -> bool {
-        self.wrong.lock().iter().any(|wrong| wrong.start < range.end && range.start < wrong.end)
     }
 }
 
@@ -107,16 +103,12 @@ impl Checked {
         let Some(proven) = &self.proven else { return self.plain.read_at(range).await };
         match proven.reader.read_at(range.clone()).await {
             // The rest of a piece is not there, or not what it was: a neighbour in it, perhaps.
-            Err(e) if is_of_a_piece(&e) && !proven.is_wrong(&range) => {
+            Err(e) if e.kind().is_about_bytes() && !proven.wrong.lock().overlaps(&range) => {
                 self.plain.read_at(range).await
             }
             read => read,
         }
     }
-}
-
-fn is_of_a_piece(error: &Error) -> bool {
-    matches!(error.kind(), Kind::NotFound | Kind::Corrupt)
 }
 
 impl App {
@@ -141,7 +133,7 @@ impl App {
         Ok(ReadStream::new(self.open_checked(&row).await?, range))
     }
 
-    /// A reader for whoever takes files out of the import.
+    /// A reader for `export` and `cat`.
     pub(super) async fn open_checked(&self, row: &ImportRow) -> Result<Checked> {
         let plain = self.open_reader(row).await?;
         let proven = match row.is_torrent() {

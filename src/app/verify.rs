@@ -167,7 +167,7 @@ async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Read
         let end = range.end.min(range.start + MIB);
         match reader.read_at(range.start..end).await {
             Ok(payload) => payload.parts().iter().for_each(|p| hasher.update(p)),
-            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
+            Err(e) if e.kind().is_about_bytes() => {
                 tracing::warn!(piece, error = %e.report(), "a stored piece cannot be read");
                 return Ok(if e.kind() == Kind::NotFound { Read::Lost } else { Read::Spoilt });
             }

@@ -84,7 +84,7 @@ impl App {
                     progress(done, total);
                 }
                 Ok(None) => return Ok(check.finish(&file.path).is_ok()),
-                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => return Ok(false),
+                Err(e) if e.kind().is_about_bytes() => return Ok(false),
                 Err(e) => return Err(e),
             }
         }

@@ -102,7 +102,7 @@ impl ImportReader {
         Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
     }
 
-    /// A reader for whoever takes files out: it reads in order, and gives nothing that was fetched and not checked.
+    /// A reader for `export` and `cat`: files in order, each byte checked before it is given.
     #[must_use]
     pub fn proven(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, WINDOW);
@@ -160,7 +160,7 @@ impl ImportReader {
                     self.cache.peek(&slot, within(&slot, &part), self.heats());
                     window.slice(within(&slot, &part))
                 }
-                Err(e) if is_local(e.kind()) => self.alone(&part, &slot, e).await?,
+                Err(e) if e.kind().is_about_bytes() => self.alone(&part, &slot, e).await?,
                 Err(e) => return Err(e),
             };
             came.parts().iter().for_each(|bytes| payload.push(bytes.clone()));
@@ -371,11 +371,6 @@ fn least_window(place: Capabilities, piece_len: u64) -> u64 {
         true => place.window.min(NEAR.saturating_mul(piece_len)),
         false => place.window,
     }
-}
-
-/// Whether an error is about certain bytes, so that their neighbours may be well.
-fn is_local(kind: Kind) -> bool {
-    matches!(kind, Kind::NotFound | Kind::Corrupt)
 }
 
 fn within(slot: &Slot, part: &Range<u64>) -> Range<usize> {

@@ -165,7 +165,7 @@ impl Shared {
         match self.backend.get(&candidate.key, inside).await {
             Ok(bytes) => state.update(&bytes),
             // It was changed or taken away meanwhile: that is to say, it is not what the torrent says.
-            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
+            Err(e) if e.kind().is_about_bytes() => {
                 tracing::warn!(error = %e.report(), "an object cannot be read");
                 state.skip(len);
             }

@@ -41,7 +41,7 @@ impl Failure {
     /// Of reading from storage.
     fn read(error: Error) -> Self {
         match error.kind() {
-            Kind::NotFound | Kind::Corrupt => Self::File(error),
+            kind if kind.is_about_bytes() => Self::File(error),
             _ => Self::All(error),
         }
     }
