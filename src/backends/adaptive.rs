@@ -45,11 +45,11 @@ impl Aimd {
     /// Begins at `max` (at least 1): places that complain are the exception.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self::from(max, max)
+        Self::starting_at(max, max)
     }
 
     /// Begins at `first`, which is at least 1.
-    fn from(first: usize, max: usize) -> Self {
+    fn starting_at(first: usize, max: usize) -> Self {
         let max = max.max(1);
         Self { limit: first.clamp(1, max), max, successes: 0, halved_at: None }
     }
@@ -207,7 +207,7 @@ impl<B> Adaptive<B> {
     /// At most `uploads` puts and parts at once.
     #[must_use]
     pub fn new(inner: B, uploads: usize) -> Self {
-        let others = Aimd::from(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
+        let others = Aimd::starting_at(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
         let lanes = Lanes { sends: Lane::new(Aimd::new(uploads)), others: Lane::new(others) };
         Self { inner, lanes: Arc::new(lanes) }
     }
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn reads_become_more_at_once_while_the_place_is_well() {
-        let mut aimd = Aimd::from(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
+        let mut aimd = Aimd::starting_at(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
         for _ in 0..OTHER_CALLS * OTHER_CALLS {
             aimd.on_success();
         }

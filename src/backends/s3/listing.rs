@@ -94,12 +94,13 @@ impl Wire {
             Some(NextPage::Marker(key)) => self.page_after(prefix, key, &subject).await?,
             page => self.page(prefix, page, &subject).await?,
         };
+        let mut goes_on = page.and_then(NextPage::key).is_none_or(|key| listed.goes_on_after(key));
         if let Some(NextPage::After(key)) = page
-            && !listed.goes_on_after(key)
+            && !goes_on
         {
             listed = self.page_after(prefix, key, &subject).await?;
+            goes_on = listed.goes_on_after(key);
         }
-        let goes_on = page.and_then(NextPage::key).is_none_or(|key| listed.goes_on_after(key));
         let next = if goes_on { listed.next(page) } else { Err(GOES_NOT_ON) };
         let next = next.map_err(|why| self.senseless(Op::List, &subject, why))?;
         Ok(Listed { objects: listed.objects, next })
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(page(&["a", "b"], Some(true), Some("t")).next(None), Ok(Some(token("t"))));
         assert_eq!(page(&["a"], None, Some("t")).next(None), Ok(Some(token("t"))));
         assert_eq!(page(&["a", "b"], Some(true), None).next(None), Ok(Some(after.clone())));
-        // As long as it may be, and nothing said of its end.
+        // A page as long as the server gives them, which does not say whether it is the last.
         assert_eq!(page(&["a", "b"], None, None).next(None), Ok(Some(after)));
         let first = Page { is_first_version: true, ..page(&["a", "b"], Some(true), None) };
         assert_eq!(first.next(None), Ok(Some(NextPage::Marker("b".into()))));
