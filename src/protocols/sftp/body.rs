@@ -97,7 +97,7 @@ impl Body {
         let got = u32::try_from(bytes.len()).expect("cut to the length of a read");
         self.at += u64::from(got);
         if got == len && self.is_to_the_end && Some(self.at) == self.end {
-            // Before the last bytes are handed on: nobody may ask for more than them.
+            // Before the last bytes are handed on: the caller may stop reading with them.
             self.prove_the_end().await?;
         }
         if got < len {

@@ -61,7 +61,7 @@ impl Process {
     /// Starts `command`. The kernel kills it too when the test's thread dies without dropping anything.
     pub(crate) fn start(name: &str, command: &Command) -> Self {
         let mut wrapped = Command::new("setpriv");
-        // Also where the tests themselves were started with `nohup`.
+        // Under `nohup` the tests ignore SIGHUP, and their children would too.
         wrapped.args(["--pdeathsig", "KILL", "env", "--default-signal=HUP"]);
         wrapped.arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
