@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use url::Url;
 
@@ -32,6 +33,9 @@ use super::{
 use crate::error::{Error, Kind, Result};
 
 pub(super) const SCHEMES: &[&str] = &["dav", "davs", "webdav+http", "webdav+https"];
+
+/// Files of length 0 that are looked into at a time.
+const AT_ONCE: usize = 8;
 
 /// Files and folders of WebDAV servers.
 #[derive(Debug)]
@@ -73,18 +77,20 @@ impl WebDav {
 
     /// Files that are listed with no bytes, and have some, are as long as their own answers say.
     async fn prove_empty_files(&self, hrefs: &Hrefs, resources: &mut [Resource]) -> Result<()> {
-        for file in resources.iter_mut() {
-            if file.folder || file.refused.is_some() || file.len != Some(0) {
-                continue;
-            }
-            let Listed::In(name) = hrefs.place_of(&file.href)? else { continue };
-            let url = below_bytes(&as_folder(&hrefs.at), name.as_bytes());
-            // Whoever fetches it is told why it is refused.
-            if let Ok(Found::File(found)) = self.http.probe(&url).await {
-                file.len = found.len;
-            }
-        }
-        Ok(())
+        let is_empty =
+            |file: &&mut Resource| !file.folder && file.refused.is_none() && file.len == Some(0);
+        stream::iter(resources.iter_mut().filter(is_empty))
+            .map(Ok::<_, Error>)
+            .try_for_each_concurrent(AT_ONCE, |file| async move {
+                let Listed::In(name) = hrefs.place_of(&file.href)? else { return Ok(()) };
+                let url = below_bytes(&as_folder(&hrefs.at), name.as_bytes());
+                // Whoever fetches it is told why it is refused.
+                if let Ok(Found::File(found)) = self.http.probe(&url).await {
+                    file.len = found.len;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// The file by its date, where its listing has another tag than the file itself.
