@@ -461,5 +461,5 @@ fn bad(what: impl Into<String>) -> Error {
 }
 
 #[cfg(test)]
-#[path = "metainfo_tests.rs"]
+#[path = "metainfo_tests/mod.rs"]
 mod tests;
