@@ -381,7 +381,8 @@ impl Intercept for RefuseCutListings {
 /// looked at where it is read.
 fn is_whole_listing(body: &[u8]) -> bool {
     let is_listing = body.windows(5).any(|five| five == b"<List");
-    !is_listing || body.trim_ascii_end().ends_with(b"Result>")
+    let last_tag = body.trim_ascii_end().rsplit(|b| *b == b'<').next().unwrap_or_default();
+    !is_listing || (last_tag.starts_with(b"/") && last_tag.ends_with(b"Result>"))
 }
 
 #[cfg(test)]
