@@ -56,9 +56,7 @@ fn what_a_tracker_says_is_told() {
 fn peers_with_wrong_bytes_alone_are_told_as_such() {
     let torrent = small("only wrong.bin");
     let peer = RawPeer::start(&torrent, 4, |line, asked| {
-        let mut body = [asked.piece.to_be_bytes(), asked.start.to_be_bytes()].concat();
-        body.resize(8 + asked.len as usize, 0xee);
-        line.say(7, &body)
+        line.give(asked, &vec![0xee; asked.len as usize])
     });
     let bae = Bae::new();
     let ran = plain_import(&bae, &torrent, &[peer.addr()], &["--timeout", "4s"]);

@@ -2,20 +2,31 @@
 //!
 //! The library is the one of the machine: `scripts/fresh-machine` runs these on other Debian releases.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bae::torrents::{Feature, is_safe};
 
 use crate::support::{
-    KIB, MIB,
+    KIB, LONG, MIB,
     bae::Bae,
     fault_proxy::{Fault, FaultProxy, Request},
     gate::Gate,
     peers::{LibtorrentPeer, Release},
+    raw_peer::{Asked, RawPeer},
     s3_server::S3Server,
     torrents::{Recipe, Version},
+    wait_until,
 };
 
+/// Peers that say nothing are hung up on too, after a minute and more.
+const BANNED_IN: Duration = Duration::from_secs(20);
 /// Objects of this length and more are payload; the catalog's manifest is shorter.
 const PAYLOAD: u64 = MIB;
 
@@ -68,5 +79,47 @@ fn utp_is_on_by_itself_where_the_library_is_safe_and_by_order_elsewhere() {
     let mut args = bae.import_args(&torrent.torrent, &[seeder.addr()], order);
     args.retain(|a| a != "--no-utp");
     let done = bae.run(args).expect(0).imported();
+    bae.assert_exact(&done.id, &torrent);
+}
+
+/// A piece of two blocks from two peers does not match. Who sent the wrong one is known only by comparing it with the
+/// right one, which the other peer sends then; what is missing after that is sent once the liar was hung up on.
+#[test]
+fn who_sent_a_wrong_block_is_banned_by_versions_that_do_that_safely() {
+    let torrent = Recipe::single("ban by version.bin", 64 * KIB).piece(32 * KIB).make();
+    let data = fs::read(torrent.data()).unwrap();
+    let place = |asked: Asked| (asked.piece, asked.start);
+
+    let lie = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&lie);
+    let liar = RawPeer::start(&torrent, 2, move |line, asked| {
+        let mut lie = told.lock().unwrap();
+        if lie.is_some() {
+            return Ok(());
+        }
+        line.give(asked, &vec![0xee; asked.len as usize])?;
+        *lie = Some(place(asked));
+        // The other blocks are asked for elsewhere.
+        line.say(0, &[])
+    });
+
+    let (banned, gone): (_, Arc<AtomicUsize>) = (is_safe(Feature::SmartBan), liar.ended());
+    let honest = RawPeer::start(&torrent, 2, move |line, asked| {
+        let was_told = lie.lock().unwrap().is_some();
+        wait_until("a wrong block was sent", LONG, || lie.lock().unwrap().is_some());
+        let (piece, start) = lie.lock().unwrap().unwrap();
+        if !was_told && place(asked) == (piece, start) {
+            // Asked for of both, and no longer of this one.
+            return Ok(());
+        }
+        if banned && asked.piece != piece {
+            wait_until("the liar is banned", BANNED_IN, || gone.load(Ordering::Acquire) > 0);
+        }
+        let at = asked.piece as usize * 32 * KIB as usize + asked.start as usize;
+        line.give(asked, &data[at..at + asked.len as usize])
+    });
+
+    let bae = Bae::new();
+    let done = bae.import(&torrent, &[liar.addr(), honest.addr()]);
     bae.assert_exact(&done.id, &torrent);
 }

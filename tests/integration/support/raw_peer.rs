@@ -32,6 +32,12 @@ impl Line {
         self.0.write_all(&message)
     }
 
+    /// The block that was asked for.
+    pub(crate) fn give(&mut self, asked: Asked, block: &[u8]) -> std::io::Result<()> {
+        let place = [asked.piece.to_be_bytes(), asked.start.to_be_bytes()].concat();
+        self.say(7, &[&place, block].concat())
+    }
+
     /// Bytes as they are.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_all(bytes)
@@ -49,6 +55,7 @@ impl Line {
 pub(crate) struct RawPeer {
     addr: SocketAddrV4,
     connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 impl RawPeer {
@@ -63,16 +70,21 @@ impl RawPeer {
         let hash = torrent.info_hash();
         let hash: Vec<u8> =
             (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
-        let (answer, connections) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
-        let count = Arc::clone(&connections);
+        let answer = Arc::new(answer);
+        let (connections, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (count, over) = (Arc::clone(&connections), Arc::clone(&ended));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 count.fetch_add(1, Ordering::Relaxed);
-                let (answer, hash) = (Arc::clone(&answer), hash.clone());
-                thread::spawn(move || serve(Line(stream), &hash, pieces, &*answer));
+                let (answer, hash, over) = (Arc::clone(&answer), hash.clone(), Arc::clone(&over));
+                thread::spawn(move || {
+                    // Whichever side hangs up.
+                    let _ = serve(Line(stream), &hash, pieces, &*answer);
+                    over.fetch_add(1, Ordering::Release);
+                });
             }
         });
-        Self { addr, connections }
+        Self { addr, connections, ended }
     }
 
     pub(crate) fn addr(&self) -> SocketAddrV4 {
@@ -82,6 +94,11 @@ impl RawPeer {
     /// How often it was connected to.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many of its connections are over, told to whoever asks.
+    pub(crate) fn ended(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.ended)
     }
 }
 
@@ -94,7 +111,9 @@ fn serve(
     line.read(68)?;
     let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
     hello.extend_from_slice(hash);
-    hello.extend_from_slice(b"-XX0001-123456789012");
+    // Each peer has an id of its own: libtorrent keeps one connection per id.
+    let port = line.0.local_addr()?.port();
+    hello.extend_from_slice(format!("-XX0001-{port:012}").as_bytes());
     line.write(&hello)?;
     let mut field = vec![0u8; pieces.div_ceil(8) as usize];
     for piece in 0..pieces {
