@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, IoSlice, Read, Seek, SeekFrom, Write},
     ops::Range,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime},
@@ -14,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
     io::Errno,
 };
 
@@ -221,8 +222,7 @@ impl Files {
             io::ErrorKind::NotFound => missing(key),
             _ => self.error("get", key, e),
         };
-        let mut file = File::open(self.path(key)).map_err(fail)?;
-        let len = file.metadata().map_err(fail)?.len();
+        let (mut file, len) = open_file(&self.path(key)).map_err(fail)?;
         if range.end > len {
             return Err(too_short(key, len, range));
         }
@@ -339,10 +339,25 @@ fn child_key(folder: &str, name: &OsStr) -> Option<Key> {
     Key::new(&text).ok()
 }
 
+/// Opens a file to read it, and says how long it is. A pipe or a folder is none: whoever opens a pipe waits for a writer.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let no_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(no_wait).open(path)?;
+    let found = file.metadata()?;
+    match found.is_file() {
+        true => Ok((file, found.len())),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
 /// Whether two files have the same bytes.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
+    let (mut one, len) = open_file(one)?;
+    let (mut other, other_len) = match open_file(other) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    if len != other_len {
         return Ok(false);
     }
     let (mut a, mut b) = (Vec::with_capacity(PART), Vec::with_capacity(PART));

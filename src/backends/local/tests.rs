@@ -150,3 +150,22 @@ fn what_is_no_folder_is_named() {
         }
     }
 }
+
+/// Whoever opens a pipe to read it waits for a writer, who may never come.
+#[tokio::test]
+async fn a_pipe_or_a_folder_is_no_object() {
+    let dir = tempfile::tempdir().unwrap();
+    LocalBackend::make_folder(dir.path()).unwrap();
+    let backend = LocalBackend::open(dir.path()).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    for name in ["pipe", "folder"] {
+        let name = key(name);
+        assert_eq!(backend.head(&name).await.unwrap(), None);
+        assert_eq!(backend.get(&name, 0..0).await.unwrap_err().kind(), Kind::NotFound);
+        let put = backend.put(&name, body("new")).await;
+        assert_eq!(put.unwrap_err().kind(), Kind::AlreadyExists);
+    }
+}
