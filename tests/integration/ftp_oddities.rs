@@ -135,6 +135,20 @@ fn a_transfer_that_brings_fewer_bytes_than_it_announces_is_not_whole() {
 }
 
 #[test]
+fn a_transfer_that_ends_short_of_the_length_is_gone_on_with() {
+    let data = random(85, MIB + 1);
+    let odd = Oddities { most_bytes: Some(400_000), ..Oddities::file("/a.bin", &data) };
+    let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-x", "1"]);
+    ran.expect(0);
+    same(&out(&bae, "a.bin"), &data);
+    // Nothing more comes of it, however often it is asked for.
+    let odd = Oddities::reply("/a.bin", b"hello", "SIZE", "213 5000");
+    let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-x", "1", "-m", "2"]);
+    ran.expect(32).says("4995 bytes before it should");
+    assert!(!out(&bae, "a.bin").exists());
+}
+
+#[test]
 fn a_link_is_a_file_where_it_is_given() {
     let link = "lrwxrwxrwx   1 u g        5 Jan 12 07:08 a.txt -> b.txt";
     let dangling = "\r\nlrwxrwxrwx   1 u g        5 Jan 12 07:08 no.txt -> nothing";

@@ -43,6 +43,8 @@ pub(super) struct Body {
     transfer: Option<Transfer>,
     order: Order,
     buffer: BytesMut,
+    /// Something of it is here.
+    has_come: bool,
 }
 
 /// What comes after the last byte of a file.
@@ -61,7 +63,8 @@ impl Body {
         order: Order,
     ) -> Self {
         let (session, transfer) = (Some(session), Some(transfer));
-        Self { pool: Arc::clone(pool), session, transfer, order, buffer: BytesMut::new() }
+        let (pool, buffer) = (Arc::clone(pool), BytesMut::new());
+        Self { pool, session, transfer, order, buffer, has_come: false }
     }
 
     pub(super) fn stream(self) -> ByteStream {
@@ -87,6 +90,7 @@ impl Body {
         if n == 0 {
             return self.ended().await;
         }
+        self.has_come = true;
         let mut bytes = self.buffer.split();
         let mut more = false;
         if let Some(announced) = &mut self.order.announced {
@@ -113,11 +117,14 @@ impl Body {
         };
         session.end(transfer).await.map_err(|e| e.within(&self.order.subject))?;
         self.pool.give(session);
-        match self.order.left.or(self.order.announced.filter(|left| *left > 0)) {
-            None => Ok(None),
-            Some(left) => Err(Error::new(Kind::Corrupt, self.order.subject.clone())
-                .because(format!("the file ended {left} bytes before it should"))),
-        }
+        let Some(left) = self.order.left.or(self.order.announced.filter(|left| *left > 0)) else {
+            return Ok(None);
+        };
+        // A transfer that broke off can be gone on with, whatever the server calls it.
+        let broke_off = self.order.left.is_some() && self.has_come;
+        let kind = if broke_off { Kind::Network } else { Kind::Corrupt };
+        Err(Error::new(kind, self.order.subject.clone())
+            .because(format!("the file ended {left} bytes before it should")))
     }
 
     /// All that was wanted is here, and it is the end of the file: nothing may follow, unless the file has grown.

@@ -32,6 +32,8 @@ pub(crate) struct Oddities {
     pub(crate) most: Option<(usize, &'static str)>,
     /// `REST` is answered as if it were done, and is not.
     pub(crate) ignores_rest: bool,
+    /// The most bytes of a transfer, whose end is then called a good one.
+    pub(crate) most_bytes: Option<usize>,
     /// There is nothing about files of which only `RETR` tells.
     pub(crate) knows_only_retr: bool,
 }
@@ -192,7 +194,8 @@ impl Session {
             }
             ("RETR", Some(file)) => {
                 let start = std::mem::take(&mut self.rest).min(file.len());
-                self.send(&file[start..])
+                let end = odd.most_bytes.map_or(file.len(), |most| file.len().min(start + most));
+                self.send(&file[start..end])
             }
             ("LIST", _) => self.send(&odd.list),
             ("MLSD", _) if odd.mlsd.is_some() => self.send(odd.mlsd.as_deref().unwrap()),
