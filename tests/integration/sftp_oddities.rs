@@ -57,6 +57,15 @@ fn entries_without_a_type_are_looked_at() {
 }
 
 #[test]
+fn a_server_that_knows_files_by_their_name_only_gives_them() {
+    let server = SshServer::odd("nameless");
+    server.served.write("sub/b.txt", b"there");
+    let bae = Bae::new();
+    fetch(&bae, &server, &server.odd_url("/sub/b.txt")).expect(0);
+    same(&out(&bae, "b.txt"), b"there");
+}
+
+#[test]
 fn what_a_shell_prints_is_told() {
     let server = SshServer::odd("greeting");
     let ran = fetch(&Bae::new(), &server, &server.odd_url("/"));

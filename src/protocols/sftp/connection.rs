@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     address::Address,
     client::{Answer, Client, Handle},
-    errors::{Trouble, is_end, is_fatal, request, transport},
+    errors::{Trouble, is_end, is_fatal, is_unsupported, request, transport},
     host_key::{self, HostKey},
     packet::{Attributes, Entry, FileKind},
     sign_in::sign_in,
@@ -237,7 +237,11 @@ impl Connection {
         let permit = self.permit().await;
         let handle = self.ask(doing, self.client.open(path)).await?;
         let file = self.held(permit, handle);
-        let attributes = self.ask(doing, self.client.fstat(&file.handle)).await?;
+        let attributes = match self.answered(doing, self.client.fstat(&file.handle)).await? {
+            // Some servers know what a name is only.
+            Err(e) if is_unsupported(&e) => self.ask(doing, self.client.stat(path)).await?,
+            answer => answer.map_err(|e| request(self.at(doing()), e))?,
+        };
         Ok((file, attributes))
     }
 

@@ -43,6 +43,7 @@ pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
 
 /// The statuses of the draft, and those of later versions that servers send all the same.
 const END_OF_FILE: u32 = 1;
+const UNSUPPORTED: u32 = 8;
 
 /// A request that failed: the server's answer, or none.
 pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
@@ -56,7 +57,7 @@ pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
         3 => (Kind::PermissionDenied, "permission denied"),
         6 => (Kind::Network, "no connection"),
         7 => (Kind::Network, "connection lost"),
-        8 => (Kind::Unsupported, "not supported"),
+        UNSUPPORTED => (Kind::Unsupported, "not supported"),
         10 => (Kind::NotFound, "no such path"),
         20 => (Kind::InvalidInput, "invalid file name"),
         // Of which servers say no more: too many open files, a disk that does not answer.
@@ -71,6 +72,11 @@ pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
 
 pub(super) fn is_end(failure: &Failure) -> bool {
     matches!(failure, Failure::Status(Status { code: END_OF_FILE, .. }))
+}
+
+/// Whether the server does not know the request.
+pub(super) fn is_unsupported(failure: &Failure) -> bool {
+    matches!(failure, Failure::Status(Status { code: UNSUPPORTED, .. }))
 }
 
 /// Whether the connection is of no use any more.

@@ -2,6 +2,7 @@
 
 handles   handles are bytes that are no text, and counted up: more than 100 open ones are refused
 none      listings say nothing of permissions; typeless: neither listings nor STAT say what something is
+nameless  what is open cannot be asked about
 short     files are said to be 1000 bytes shorter than they are
 greeting  something is printed first
 """
@@ -84,7 +85,7 @@ def answer(kind, number, body):
         send(104, number, struct.pack(">I", len(listed)) + b"".join(listed))
     elif kind == 7:
         send(105, number, attributes(os.lstat(below(first)), False))
-    elif kind == 8:
+    elif kind == 8 and oddity != "nameless":
         send(105, number, attributes(os.fstat(handles[first].fileno()), False))
     elif kind == 17:
         send(105, number, attributes(os.stat(below(first)), False))
