@@ -203,3 +203,34 @@ fn tags_that_differ_between_listing_and_file_are_no_change() {
         same(&out(&bae, "top/b"), b"hello");
     }
 }
+
+/// Dates that are no dates of HTTP, and those that are none at all.
+#[test]
+fn odd_dates_of_a_listing_keep_no_file_away() {
+    for (listed, sent) in [
+        ("2026-11-07T10:00:00Z", "Sat, 07 Nov 2026 10:00:00 GMT"),
+        ("7 Nov 2026 10:00:00 GMT", "Sat, 07 Nov 2026 10:00:00 GMT"),
+        ("yesterday", "Sat, 07 Nov 2026 10:00:00 GMT"),
+        ("yesterday", "yesterday"),
+    ] {
+        let server = Scripted::start(move |_, request| {
+            let entry = |href: &str, kind: &str| {
+                format!(
+                    "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
+                     <getcontentlength>5</getcontentlength><getetag></getetag>\
+                     <getlastmodified>{listed}</getlastmodified></prop></propstat></response>"
+                )
+            };
+            let all = [entry("/top/", "<collection/>"), entry("/top/a", "")].concat();
+            Some(match request.method.as_str() {
+                "PROPFIND" => {
+                    Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+                }
+                _ => ranged(request, b"hello").with("Last-Modified", sent),
+            })
+        });
+        let bae = Bae::new();
+        get(&bae, &[&dav_url(&server, "top/")]).expect(0);
+        same(&out(&bae, "top/a"), b"hello");
+    }
+}

@@ -239,11 +239,14 @@ fn as_dav(asked: &Url, found: Url) -> Url {
 
 fn remote(url: Url, resource: Resource) -> Remote {
     let strong = |tag: &String| tag.starts_with('"') && tag.len() > 2;
-    let (len, modified) = (resource.len, resource.modified);
-    let date = modified.as_deref().and_then(date::parse);
+    let len = resource.len;
+    let date = resource.modified.as_deref().and_then(date::parse);
     let validator = match resource.etag.filter(strong) {
         Some(etag) => Some(Validator::ETag(etag)),
-        None => modified.zip(len).map(|(date, len)| Validator::Modified(date, len)),
+        // In the form that requests have: listings write dates in others too.
+        None => {
+            date.zip(len).map(|(date, len)| Validator::Modified(httpdate::fmt_http_date(date), len))
+        }
     };
     Remote {
         len,
