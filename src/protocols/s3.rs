@@ -77,9 +77,10 @@ impl S3 {
             let listed = source.list(&prefix, page.as_ref()).await?;
             found |= !listed.objects.is_empty();
             for object in listed.objects {
-                let path = object.key.strip_prefix(&prefix).unwrap_or_default();
+                // A server may list more than was asked for.
+                let Some(path) = object.key.strip_prefix(&prefix) else { continue };
                 // What other tools leave to stand for a folder.
-                if path.is_empty() || (path.ends_with('/') && object.len == 0) {
+                if (path.is_empty() || path.ends_with('/')) && object.len == 0 {
                     continue;
                 }
                 if let Err(e) = check(path) {

@@ -305,3 +305,39 @@ fn a_length_in_a_listing_is_held_against_the_object() {
     get(&bae, &[&url]).expect(1).says("another object");
     assert!(!out(&bae, "top/a").exists());
 }
+
+#[test]
+fn a_name_in_a_listing_that_is_not_read_is_an_error_and_a_tag_of_nothing_is_none() {
+    let ((_server, url), bae) = (
+        tells(
+            "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key><![CDATA[top/a]]></Key>\
+             <Size>5</Size></Contents></ListBucketResult>",
+            b"hello",
+        ),
+        nobody(&[]),
+    );
+    get(&bae, &[&url, "-m", "1"]).expect(5).says("whose name cannot be read");
+    let ((_server, url), bae) = (
+        tells(
+            "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>top/a</Key><Size>5</Size>\
+             <ETag>\"\"</ETag></Contents><Contents><Key>elsewhere/b</Key><Size>5</Size></Contents>\
+             </ListBucketResult>",
+            b"hello",
+        ),
+        nobody(&[]),
+    );
+    get(&bae, &[&url]).expect(0);
+    same(&out(&bae, "top/a"), b"hello");
+    // Whether that is all is not understood.
+    let ((_server, url), bae) = (
+        tells(
+            "<ListBucketResult><IsTruncated>perhaps</IsTruncated><Contents><Key>top/a</Key><Size>5</Size>\
+             </Contents></ListBucketResult>",
+            b"hello",
+        ),
+        nobody(&[]),
+    );
+    let ran = get(&bae, &[&url, "-m", "1"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(!out(&bae, "top/a").exists());
+}

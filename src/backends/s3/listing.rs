@@ -13,6 +13,7 @@ use super::{
 
 pub(super) const GOES_NOT_ON: &str =
     "the listing does not go on: the server says that there is more, and not where";
+const NAMELESS: &str = "the listing has an object whose name cannot be read";
 const LACKS_SOME: &str = "the listing does not go on: it has fewer objects than the server counts";
 
 /// The most objects of a page, where a server does not say.
@@ -94,6 +95,11 @@ impl Wire {
             Some(NextPage::Marker(key)) => self.page_after(prefix, key, &subject).await?,
             page => self.page(prefix, page, &subject).await?,
         };
+        // The SDK takes a name in a form that it does not read for none.
+        let has_name = |object: &Object| object.key.as_ref().is_some_and(|key| !key.is_empty());
+        if !listed.objects.iter().all(has_name) {
+            return Err(self.senseless(Op::List, &subject, NAMELESS));
+        }
         let mut goes_on = page.and_then(NextPage::key).is_none_or(|key| listed.goes_on_after(key));
         if let Some(NextPage::After(key)) = page
             && !goes_on

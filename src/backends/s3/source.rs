@@ -10,6 +10,7 @@ use std::{
 };
 
 use aws_sdk_s3::{primitives::DateTime, types::Object};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
@@ -24,6 +25,9 @@ use crate::{
     backends::{Body, unfit::is_page},
     error::{Error, Kind, Result},
 };
+
+/// Objects that are asked for their length at a time.
+const AT_ONCE: usize = 8;
 
 /// What is told of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +96,7 @@ impl S3Source {
                         Error::new(Kind::Unsupported, text).because("its length is not told")
                     },
                 )?,
-                etag: found.e_tag.map(quoted),
+                etag: found.e_tag.and_then(quoted),
                 modified: found.last_modified.and_then(time),
                 content_type: found.content_type,
             })),
@@ -116,19 +120,14 @@ impl S3Source {
             }
             Err(failure) => return Err(self.told(failure)),
         };
-        let mut objects = Vec::with_capacity(listed.objects.len());
-        for object in listed.objects {
-            objects.push(self.told_of(object, prefix).await?);
-        }
+        let told = stream::iter(listed.objects).map(|object| self.told_of(object));
+        let objects = told.buffered(AT_ONCE).try_collect().await?;
         Ok(SourcePage { objects, next: listed.next })
     }
 
     /// What a listing says of an object. Without a length there, the object itself is asked.
-    async fn told_of(&self, object: Object, prefix: &str) -> Result<SourceObject> {
-        let Some(key) = object.key else {
-            let text = format!("listing {prefix:?} in {} has an object without a key", self.place);
-            return Err(Error::new(Kind::Unsupported, text));
-        };
+    async fn told_of(&self, object: Object) -> Result<SourceObject> {
+        let key = object.key.unwrap_or_default();
         // What a server makes on request may be listed with a length of 0.
         let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
         let is_folder = key.ends_with('/') && object.size == Some(0);
@@ -139,7 +138,7 @@ impl S3Source {
         Ok(SourceObject {
             len,
             key,
-            etag: object.e_tag.map(quoted),
+            etag: object.e_tag.and_then(quoted),
             modified: object.last_modified.and_then(time),
             content_type: None,
         })
@@ -267,11 +266,12 @@ impl S3Source {
     }
 }
 
-/// A tag as headers have it: some servers leave the quotes out in listings.
-fn quoted(tag: String) -> String {
-    match tag.contains('"') || tag.is_empty() {
-        true => tag,
-        false => format!("\"{tag}\""),
+/// A tag as headers have it, where there is one: some servers leave the quotes out in listings.
+fn quoted(tag: String) -> Option<String> {
+    match bare(&tag) {
+        "" => None,
+        _ if tag.contains('"') => Some(tag),
+        _ => Some(format!("\"{tag}\"")),
     }
 }
 
@@ -332,8 +332,10 @@ mod tests {
 
     #[test]
     fn tags_are_the_same_with_and_without_quotes() {
-        assert_eq!(quoted("692".into()), "\"692\"");
-        assert_eq!(quoted("\"692\"".into()), "\"692\"");
+        for tag in ["692", "\"692\""] {
+            assert_eq!(quoted(tag.into()).as_deref(), Some("\"692\""));
+        }
+        assert_eq!((quoted(String::new()), quoted("\"\"".into())), (None, None));
         assert!(bare("W/\"692\"") == bare("692") && bare("\"692\"") != bare("693"));
     }
 }
