@@ -79,7 +79,7 @@ pub(super) struct GetArgs {
 /// Fetches all of them. One that fails does not keep the others from their turn; the exit code is the first failure's.
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
-    args.fetch.warn_of_users(items.iter().flat_map(|item| &item.urls));
+    args.fetch.warn_of_users(items.iter().flatten().flat_map(|item| &item.urls));
     let getter = Getter::new(order(&context, &args).await?);
     let to_stdout = |out: &Path| {
         out == STDOUT || is_stdout(&args.dir.as_deref().unwrap_or(Path::new("")).join(out))
@@ -103,7 +103,11 @@ pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> 
 const STDOUT: &str = "-";
 
 /// Fetches one file to standard output. A reader that has seen enough ends it well, as it ends `cat`.
-async fn print(context: Context, getter: Getter, items: Vec<GetItem>) -> Result<(), Failure> {
+async fn print(
+    context: Context,
+    getter: Getter,
+    items: Vec<Result<GetItem>>,
+) -> Result<(), Failure> {
     if context.out.is_json() {
         let text = "-o - and --json both want standard output";
         return Err(Error::new(Kind::InvalidInput, text).hint("leave out one of them").into());
@@ -121,7 +125,7 @@ async fn print(context: Context, getter: Getter, items: Vec<GetItem>) -> Result<
     let (told, events) = EventSink::channel();
     let work = async {
         let item = items.into_iter().next().expect("one was counted");
-        getter.get_to(item, sink, &told, &context.cancel).await
+        getter.get_to(item?, sink, &told, &context.cancel).await
     };
     match follow(&out, events, &context.cancel, work).await {
         Err(_) if closed.load(Ordering::Relaxed) => Err(Failure::PipeClosed),
@@ -133,7 +137,7 @@ async fn print(context: Context, getter: Getter, items: Vec<GetItem>) -> Result<
 /// The kind of the first failure, by the order of the items. Each is told when it happens.
 async fn get_all(
     getter: Getter,
-    items: Vec<GetItem>,
+    items: Vec<Result<GetItem>>,
     events: EventSink,
     cancel: CancellationToken,
     out: Output,
@@ -141,7 +145,12 @@ async fn get_all(
     let mut running = JoinSet::new();
     for (number, item) in items.into_iter().enumerate() {
         let (getter, events, cancel) = (getter.clone(), events.clone(), cancel.clone());
-        running.spawn(async move { (number, getter.get(item, &events, &cancel).await) });
+        running.spawn(async move {
+            match item {
+                Ok(item) => (number, getter.get(item, &events, &cancel).await),
+                Err(error) => (number, Err(error)),
+            }
+        });
     }
     let mut first: Option<(usize, Kind)> = None;
     while let Some(ended) = running.join_next().await {
@@ -192,7 +201,8 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
     })
 }
 
-async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failure> {
+/// What is to be fetched, or what is wrong with it.
+async fn items(context: &Context, args: &GetArgs) -> Result<Vec<Result<GetItem>>, Failure> {
     let dir = args.dir.clone().unwrap_or_default();
     let mut lines: Vec<Line> = match args.mirror {
         true if !args.urls.is_empty() => vec![Line::mirrors(args.urls.clone())],
@@ -220,7 +230,13 @@ async fn items(context: &Context, args: &GetArgs) -> Result<Vec<GetItem>, Failur
             checksums,
         })
     };
-    Ok(lines.into_iter().map(item).collect::<Result<_>>()?)
+    let mut items: Vec<Result<GetItem>> = lines.into_iter().map(item).collect();
+    match items.pop_if(|item| item.is_err()) {
+        // Before anybody is asked for a password.
+        Some(Err(error)) if items.is_empty() => return Err(error.into()),
+        last => items.extend(last),
+    }
+    Ok(items)
 }
 
 /// As typed; without a scheme it is `http`, as for curl and wget. The text may hold a password: it is in no error.

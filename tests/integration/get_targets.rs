@@ -209,6 +209,18 @@ fn lists_are_read_as_windows_writes_them() {
 }
 
 #[test]
+fn a_line_that_is_no_url_keeps_the_others_from_nothing() {
+    let server = server();
+    let (bae, at) = home();
+    let list = bae.home().join("list");
+    let url = server.url();
+    fs::write(&list, format!("{url}/one\nhttp://[nowhere\n{url}/two\n")).unwrap();
+    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).says("is not a URL");
+    same(&at("one"), b"hello");
+    same(&at("two"), b"hello");
+}
+
+#[test]
 fn what_is_typed_wrong_is_an_event_too_and_links_are_told_from_addresses() {
     let bae = Bae::new();
     let ran = bae.run(["--json", "get", "--no-such-flag"]).expect(2);
