@@ -193,16 +193,17 @@ fn proftpd_config(own: &str, addr: SocketAddrV4, certificates: &Certificates) ->
         let named = Command::new("id").arg(flag).output().unwrap();
         String::from_utf8(named.stdout).unwrap().trim().to_owned()
     };
-    let (user, group) = match rustix::process::getuid().is_root() {
-        true => ("nobody".to_owned(), "nogroup".to_owned()),
-        false => (name("-un"), name("-gn")),
+    // Only root may change where `/` is; others begin in the user's folder.
+    let (user, group, top) = match rustix::process::getuid().is_root() {
+        true => ("nobody".to_owned(), "nogroup".to_owned(), format!("DefaultRoot {own}/pub\n")),
+        false => (name("-un"), name("-gn"), String::new()),
     };
     format!(
         "LoadModule mod_tls.c\nServerName test\nServerType standalone\nUseIPv6 off\n\
          DefaultAddress {ip}\nSocketBindTight on\nPort {port}\nUser {user}\nGroup {group}\n\
          PidFile {own}/proftpd.pid\nScoreboardFile {own}/scoreboard\nSystemLog {own}/proftpd.log\n\
          TransferLog none\nWtmpLog off\n<IfModule mod_delay.c>\nDelayEngine off\n</IfModule>\nRequireValidShell off\nUseFtpUsers off\n\
-         AuthOrder mod_auth_file.c\nAuthUserFile {own}/passwd\nDefaultRoot {own}/pub\n\
+         AuthOrder mod_auth_file.c\nAuthUserFile {own}/passwd\n{top}\
          UseReverseDNS off\nTLSEngine on\nTLSRequired off\nTLSECCertificateFile {cert}\n\
          TLSECCertificateKeyFile {key}\nTLSLog {own}/tls.log\n",
         ip = addr.ip(),
