@@ -1,4 +1,4 @@
-"""The driver of scripts/bench: makes data, runs the clients in turn, prints a table. See scripts/bench for its usage."""
+"""The driver of scripts/bench: makes data, runs the clients in turn, prints a table. The usage is in scripts/bench."""
 
 import argparse
 import json
@@ -28,13 +28,13 @@ def tell(text):
 
 
 def row(what, value, unit, limit=None):
-    """One line of the table; `limit` is the most it may be."""
+    """Adds a row to the table. `limit` is the largest value that passes."""
     ok = None if limit is None else value is not None and value <= limit
     rows.append({"what": what, "value": value, "unit": unit, "limit": limit, "ok": ok})
 
 
 def make(name, size, piece):
-    """`size` random bytes and a v1 torrent of them; the bytes are made once per run."""
+    """Makes a file of `size` random bytes (once per run) and a v1 torrent of it. Returns the torrent and the folder."""
     folder = os.path.join(Work.dir, "seed")
     os.makedirs(folder, exist_ok=True)
     data = os.path.join(folder, name)
@@ -50,7 +50,7 @@ def make(name, size, piece):
 
 
 def tracked(torrent, url):
-    """The same torrent with an announce URL; `announce` sorts before every key it has."""
+    """A copy of the torrent with an announce URL. `announce` sorts before every other key in it."""
     path = torrent + ".tracked"
     with open(torrent, "rb") as old, open(path, "wb") as new:
         new.write(b"d8:announce%d:%s" % (len(url), url.encode()) + old.read()[1:])
@@ -122,7 +122,7 @@ def speed_table(table):
 
 
 def run_bae(what, torrent, folder, peers, rate_each=0, limit=300, **options):
-    """One run of bae against `peers` seeders; None when it failed."""
+    """One run of bae against `peers` seeders. Returns None when it failed."""
     tell(f"{what} …")
     try:
         with Seeder(torrent, folder, peers, rate_each) as seeder:
@@ -164,7 +164,7 @@ def memory():
 
 
 def longest_gap(result):
-    """The longest time in which `stored` did not grow, in seconds."""
+    """The longest time in seconds during which `stored` did not grow."""
     stored, since, gap = 0, 0.0, 0.0
     for at, event in result.lines:
         if event.get("event") in ("progress", "imported"):
@@ -183,7 +183,7 @@ def slow():
         if result:
             row(f"{what}: peak RSS", result.rss / MIB, "MiB", 192)
             row(f"{what}: most bytes held", imported(result)["peak_held"] / MIB, "MiB", BUDGET / MIB)
-            # A 16 MiB chunk takes 1.6 s at this rate, and some travel side by side.
+            # A 16 MiB chunk takes 1.6 s at this rate, and several are uploaded at the same time.
             row(f"{what}: longest time without progress", longest_gap(result), "s", 10)
             row(f"{what}: time (12.8 s is the storage's)", result.wall, "s")
 

@@ -1,7 +1,7 @@
-"""The clients that scripts/bench.py measures, and what they need around them.
+"""The clients that scripts/bench.py measures, with the seeder and the tracker that they need.
 
-A client that is one process for one torrent (bae, plain libtorrent, aria2) is measured from its start to its exit. A
-daemon (Transmission, qBittorrent) is started first and measured from adding the torrent until it says it is complete.
+A client that runs one process per torrent (bae, plain libtorrent, aria2) is measured from its start to its exit. A
+daemon (Transmission, qBittorrent) is started first and measured from adding the torrent until it reports completion.
 """
 
 import atexit
@@ -23,7 +23,7 @@ LTPEER = os.path.join(SUPPORT, "ltpeer.py")
 PYTHON = [sys.executable, "-W", "ignore"]
 TICK = os.sysconf("SC_CLK_TCK")
 KIB, MIB = 1 << 10, 1 << 20
-# Addresses of our own, so that two runs at once do not meet: trackers and Transmission know peers by IP.
+# Addresses of this run alone: trackers and Transmission identify peers by IP, and two runs at once must not mix.
 NET = f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
 PORT = 20000 + os.getpid() % 10000
 
@@ -49,7 +49,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
 
 
 def helper(args, **more):
-    """Starts something that is not measured; it dies with us however we die."""
+    """Starts a process that is not measured. It is killed when this process ends in any way."""
     process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *args], **more)
     running.append(process)
     return process
@@ -67,7 +67,7 @@ def wait_port(host, port, seconds=30):
 
 
 class Seeder:
-    """python3-libtorrent with its default disk I/O (mmap): one session, or many with an IP each."""
+    """python3-libtorrent with its default disk I/O (mmap): one session, or several with an IP each."""
 
     def __init__(self, torrent, folder, count=1, rate_each=0):
         self.addrs = [f"{NET}.{10 + i}:{PORT}" for i in range(count)]
@@ -85,7 +85,7 @@ class Seeder:
         raise RuntimeError("the seeder ended")
 
     def drain(self):
-        """Reads what it printed, so that it never waits for us."""
+        """Reads the seeder's output, so that the seeder never blocks on a full pipe."""
         while select.select([self.process.stdout], [], [], 0)[0]:
             if not os.read(self.process.stdout.fileno(), 1 << 16):
                 return
@@ -104,11 +104,11 @@ class Seeder:
 class Result:
     def __init__(self, wall, cpu, rss, inner=None, lines=(), written=None):
         self.wall, self.cpu, self.rss = wall, cpu, rss
-        # Bytes that went to a disk (memory-backed folders are none).
+        # Bytes written to a disk. Writes to memory-backed folders do not count.
         self.written = written
-        # The time the client itself counted, without the start of its interpreter.
+        # The time that the client itself measured, without the start of its interpreter.
         self.inner = inner
-        # (seconds since the start, parsed JSON) of what it printed.
+        # The printed JSON objects, each with the seconds since the start.
         self.lines = list(lines)
 
 
@@ -117,7 +117,7 @@ class Failed(Exception):
 
 
 def measure(args, seeder, limit, env=None):
-    """Runs one process to its end; user+sys seconds and peak RSS of it and of the children it waited for."""
+    """Runs one process to its end. CPU (user+sys seconds) and peak RSS include the children it waited for."""
     log = open(os.path.join(Work.dir, "client.log"), "wb")
     began = time.monotonic()
     process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.PIPE, env=env)
@@ -142,9 +142,10 @@ def measure(args, seeder, limit, env=None):
         tail = open(log.name, errors="replace").read()[-2000:]
         raise Failed(f"exit code {process.returncode}: {tail}")
     inner = next((e["seconds"] for _, e in lines if e.get("event") in ("done", "imported")), None)
-    # Between fork and exec a child counts this driver's pages as its own peak, and ru_maxrss remembers that. So the
+    # Between fork and exec the child counts this driver's pages as its own, and ru_maxrss keeps that peak. So the
     # driver stays small: it holds no data and leaves hashing to another process.
-    # Linux counts `write_bytes` of /proc/PID/io in blocks of 512 here.
+    #
+    # On Linux ru_oublock is `write_bytes` of /proc/PID/io in blocks of 512 bytes.
     return Result(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, inner, lines, usage.ru_oublock * 512)
 
 
@@ -157,7 +158,7 @@ def parsed(line):
 
 
 class Work:
-    """The folder everything happens in: memory-backed, removed at the end."""
+    """The working directory of a run: in memory, removed at the end."""
 
     dir = None
 
@@ -187,7 +188,7 @@ def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, stora
 
 
 def plain(torrent, seeder, _data, limit=600):
-    """libtorrent 2.0.8 as it ships: default disk I/O, default settings except uTP, DHT, LSD and port mapping off."""
+    """libtorrent 2.0.8 with default disk I/O and settings, except that uTP, DHT, LSD and port mapping are off."""
     folder = Work.fresh("plain")
     args = [*PYTHON, LTPEER, "get", torrent, folder, "--plain", "--exit", "--listen", f"{NET}.201:{PORT}"]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -195,7 +196,7 @@ def plain(torrent, seeder, _data, limit=600):
 
 
 def aria2(torrent, seeder, _data, limit=600):
-    """It cannot be given a peer: `torrent` names a tracker that knows the seeder."""
+    """aria2 takes no peer address: `torrent` names a tracker that knows the seeder."""
     return measure(
         ["aria2c", "--no-conf=true", "--seed-time=0", "--enable-dht=false", "--enable-dht6=false",
          "--bt-enable-lpd=false", "--enable-peer-exchange=false", "--disable-ipv6=true",
@@ -226,7 +227,7 @@ def measure_daemon(process, seeder, limit, add, complete):
 
 
 def transmission(torrent, seeder, _data, limit=600):
-    """3.00 never dials 127/8, so the seeder dials it."""
+    """Transmission 3.00 never dials 127/8, so the seeder dials it."""
     home, ip, rpc = Work.fresh("transmission"), f"{NET}.203", PORT + 1
     os.makedirs(f"{home}/cfg")
     with open(f"{home}/cfg/settings.json", "w") as f:
@@ -337,7 +338,7 @@ def qbittorrent(torrent, seeder, _data, limit=600):
 
 
 class Tracker:
-    """opentracker that knows one torrent (Debian's build answers for listed hashes only)."""
+    """opentracker with one torrent on its whitelist (Debian's build answers only for listed info-hashes)."""
 
     def __init__(self, info_hash):
         self.dir = Work.fresh("tracker")

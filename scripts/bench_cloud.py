@@ -1,8 +1,8 @@
-"""The cloud section of scripts/bench: from the swarm into an S3 server, straight and by way of a disk.
+"""The cloud section of scripts/bench: from the swarm into an S3 server, directly and through a disk.
 
-The other way is what people do today: libtorrent's own client to a disk (here tmpfs, which flatters it), then `rclone
-copy`. Both ways run in turn, each time on a server that was just started and is empty. Loopback has no latency and the
-server shares the processors, so only ratios say something.
+The way through a disk is what users do without bae: libtorrent's own client to a disk (here tmpfs, which is faster than
+a disk), then `rclone copy`. Both ways run in turn, each time on an empty server that was just started. Loopback has no
+latency and the server shares the processors, so only ratios are meaningful.
 """
 
 import json
@@ -21,7 +21,7 @@ RCLONE = ["--s3-upload-cutoff", "16M", "--s3-chunk-size", "16M", "--s3-upload-co
 
 
 def straight(torrent, folder, server, port=None, data=None):
-    """bae, from its start to its exit. `port`: by way of a proxy. `data`: its data folder, else in memory."""
+    """bae from its start to its exit. `port`: of a proxy for the server. `data`: the data directory, else in memory."""
     with Seeder(torrent, folder) as seeder:
         try:
             return clients.bae(torrent, seeder, folder, storage=server.storage(port), data=data, env=server.keys())
@@ -42,7 +42,7 @@ def by_disk(torrent, folder, server):
 
 
 def counted(torrent, folder, server):
-    """bae once more, with everything it sends counted, and its data folder on a real disk, where writing shows."""
+    """One more run of bae: a proxy counts its requests, and its data directory is on a real disk, to count writes."""
     proxy = helper([*PYTHON, os.path.join(clients.HERE, "bench_proxy.py"), f"127.0.0.1:{server.port}"],
                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     data = tempfile.mkdtemp(prefix="bae-bench.", dir=os.environ.get("BENCH_DISK", "/var/tmp"))
@@ -56,7 +56,7 @@ def counted(torrent, folder, server):
 
 
 def one_server(server, torrent, folder, rounds, note):
-    """What every round took: wall seconds by way."""
+    """Runs all rounds. Returns the wall seconds of each way and bae's peak RSS."""
     walls = {"bae": [], "client": [], "rclone": [], "by disk": []}
     peak = 0
     for n in range(rounds):

@@ -1,10 +1,10 @@
-"""A TCP proxy that makes an HTTP server as slow to answer as one far away: `bench_delay.py HOST:PORT MILLISECONDS`.
+"""A TCP proxy that gives an HTTP server the latency of a distant one: `bench_delay.py HOST:PORT MILLISECONDS`.
 
-It listens on a free port of loopback and prints it. Each request is held back for so long; the answer then comes as fast
-as it can, moved inside the kernel, so that the proxy itself costs little. On a line from stdin (or its end) it prints one
-JSON object and ends:
+It listens on a free port of loopback and prints the port. It delays each request by MILLISECONDS. The answer is not
+delayed, and is moved inside the kernel (splice), so that the proxy itself uses little CPU. After a line on stdin (or
+its end) it prints one JSON object and exits:
 
-    {"gets": N, "bytes": bytes of all answers, "shortest": the shortest range asked for}
+    {"gets": N, "bytes": bytes of all answers, "shortest": length of the shortest requested range}
 """
 
 import contextlib
@@ -22,7 +22,7 @@ seen = {"gets": 0, "bytes": 0, "ranges": []}
 
 
 def requests(client, server, delay):
-    """Heads alone: what reads has no bodies. One that has is passed on with its head, and delayed once."""
+    """Delays and forwards the client's bytes, one recv at a time. A GET has no body, so one recv is one request."""
     with contextlib.suppress(OSError):
         while data := client.recv(1 << 16):
             if data.startswith(b"GET "):

@@ -1,8 +1,8 @@
-"""A TCP proxy that makes a server as slow to answer as one far away: `bench_far.py HOST:PORT RTT_MS WINDOW`.
+"""A TCP proxy that gives a server the latency of a distant one: `bench_far.py HOST:PORT RTT_MS WINDOW`.
 
-It listens on a free port of loopback and prints it. Each direction of a connection is a line of its own: what goes in comes
-out half a round trip later, and no more than WINDOW bytes go in within a round trip, as TCP would have it. A connection
-takes its first bytes one round trip late, which is what a handshake takes. It runs until it is killed.
+It listens on a free port of loopback and prints the port. Each direction of a connection delays its bytes by half a
+round trip and accepts at most WINDOW bytes per round trip, as TCP does. The first bytes of a connection are accepted
+one round trip late, which is the time of a handshake. The proxy runs until it is killed.
 """
 
 import collections
@@ -16,11 +16,12 @@ AT_ONCE = 1 << 17
 
 
 class Line:
-    """One direction. A thread reads into it and another writes out of it."""
+    """One direction of a connection. One thread reads from the source, another writes to the sink."""
 
     def __init__(self, source, sink, delay, window):
         self.source, self.sink, self.delay = source, sink, delay
-        # A window is what is under way there and its acknowledgements on the way back: half of it is here.
+        # A TCP window covers the bytes in flight and the acknowledgements on their way back: only half of it is
+        # here.
         self.room, self.under_way = window // 2, 0
         self.parts, self.changed = collections.deque(), threading.Condition()
 

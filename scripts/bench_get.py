@@ -1,8 +1,8 @@
-"""The get section of scripts/bench: files from servers on loopback, by bae and by those who do the same.
+"""The get section of scripts/bench: downloads from servers on loopback, by bae and by other download clients.
 
-Every client writes to the same memory-backed folder. The servers share the processors, so only ratios say something. The
-slow location sends 5 MiB/s on each connection, and the far servers answer after 50 ms: there only the number of connections,
-what is asked for ahead and how it ends count.
+Every client writes to the same memory-backed folder. The servers share the processors, so only ratios are meaningful.
+The slow location sends 5 MiB/s per connection, and the far servers have a round trip of 50 ms: there only the number of
+connections, the read-ahead and the end of the download matter.
 """
 
 import os
@@ -18,7 +18,7 @@ from bench_servers import SERVERS
 
 GIB = 1024 * MIB
 RTT = 50
-# What a connection over a long way is given at most: what Linux lets a receiver have unasked, and what it lets a sender.
+# TCP windows for a long round trip: Linux's default maximum of a receive buffer, and of a send buffer.
 WIDE, USUAL = 6 * MIB, 4 * MIB
 
 
@@ -40,7 +40,7 @@ def axel(url, out, connections):
     return ["axel", "-q", "-n", str(connections), "-o", out, url]
 
 
-# A part a connection: shorter ones would each have the burst that nginx allows before its limit counts.
+# One part per connection. Each shorter part would get the burst that nginx sends before limit_rate applies.
 def wget2(url, out, connections):
     return ["wget2", "-q", "--chunk-size=20M", f"--max-threads={connections}", "-O", out, url]
 
@@ -60,13 +60,13 @@ def bae_sftp(server, port, name, out, *more):
 
 
 class Bench:
-    """The rounds of every group, and its rows."""
+    """Runs the rounds of every group and adds the rows."""
 
     def __init__(self, rounds, row, tell, raw):
         self.rounds, self.row, self.tell, self.raw = rounds, row, tell, raw
 
     def run(self, server, name, args, size):
-        """One client once; None when it failed. What it wrote must have the right length."""
+        """Runs one client once. Returns None when it failed or its file has the wrong length."""
         out = os.path.join(Work.fresh("got"), "file")
         try:
             result = clients.measure(args(out), server, 900, os.environ | {"HOME": Work.dir})
@@ -83,10 +83,10 @@ class Bench:
         return result
 
     def compare(self, what, server, ways, size, limits, once=()):
-        """Runs the ways in turn and tells what each took, the first of them against the others.
+        """Runs the ways in turn and adds rows for each, and for the ratio of the first way to the others.
 
-        `limits` has the most that each ratio of walls may be. The names of a tuple are taken together: the best counts.
-        One of `once` is so slow that one round is enough.
+        `limits` maps a tuple of ways to the maximum ratio of bae's wall time to the best wall time among them.
+        The ways in `once` are so slow that they run in the first round only.
         """
         results = {name: [] for name in ways}
         for n in range(self.rounds):
@@ -109,7 +109,7 @@ class Bench:
 
 
 def get(folder, size, rounds, row, tell, raw):
-    """`folder` has `get.bin`, of `size` bytes."""
+    """`folder` contains `get.bin`, of `size` bytes."""
     bench, part = Bench(rounds, row, tell, raw), min(size, 320 * MIB)
     with open(os.path.join(folder, "part.bin"), "wb") as f:
         subprocess.run(["head", "-c", str(part), os.path.join(folder, "get.bin")], stdout=f, check=True)
@@ -135,7 +135,7 @@ def get(folder, size, rounds, row, tell, raw):
 
 
 def over_ssh(bench, what, server, port, name, size, limit):
-    """As many connections as each takes by itself, and one."""
+    """Compares the clients with their default number of connections, and bae also with one connection."""
     bench.compare(what, server, {
         f"bae, {what}": lambda out: bae_sftp(server, port, name, out),
         f"sftp, {what}": lambda out: sftp(server, port, name, out),
@@ -151,7 +151,7 @@ def from_nginx(bench, server, folder, size, part):
     }, size, {("curl",): 1.05})
     if len(one) == 2:
         bench.row("one connection: cpu of bae / curl", one["bae -x1"][1] / one["curl"][1], "x", 1.2)
-    # Where all come as fast as they can, what each connection holds is the most.
+    # Without a rate limit each connection buffers the most.
     bench.compare("16 connections", server, {
         "bae -x16, fast": lambda out: bae(url, out, "-x", "16"),
         "aria2 -x16, fast": lambda out: aria2(url, out, 16),
@@ -177,7 +177,7 @@ def from_nginx(bench, server, folder, size, part):
 
 
 def memory(bench, server, folder):
-    """Of a long file no more than of a short one. Both are zeros that take no room, and so is what is made of them."""
+    """A long file must need no more memory than a short one. Source and result are sparse and use no space."""
     free = shutil.disk_usage(Work.dir).free
     peaks = []
     for size in (GIB, min(20 * GIB, free - GIB)):
@@ -189,12 +189,12 @@ def memory(bench, server, folder):
         peaks.append(result and result.rss)
         bench.row(f"{name}: cpu per GiB", result and result.cpu * GIB / size, "s")
         bench.row(f"{name}: peak RSS", result and result.rss / MIB, "MiB", 48)
-    # What differs from run to run.
+    # 10 % is the variation between runs.
     bench.row("the long file: peak RSS / the short one's", peaks[1] / peaks[0] if all(peaks) else None, "x", 1.1)
 
 
 class Holes:
-    """Makes holes of what is written to a file, again and again until left, so that it takes no room."""
+    """Punches holes into a file while it is written, so that the file uses no space."""
 
     def __init__(self, path, size):
         self.args = ["fallocate", "--punch-hole", "--offset", "0", "--length", str(size), path]
@@ -203,7 +203,7 @@ class Holes:
 
     def punch(self):
         while not self.over.wait(0.2):
-            # It is not there at first, and not at the end.
+            # The file does not exist at the start and at the end.
             subprocess.run(self.args, stderr=subprocess.DEVNULL, check=False)
 
     def __enter__(self):

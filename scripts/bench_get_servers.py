@@ -1,6 +1,6 @@
-"""The servers of files that the get section of scripts/bench fetches from, each on loopback with a folder to serve.
+"""The servers for the get section of scripts/bench, each on loopback with a folder to serve.
 
-All are ready when entered, and gone with what they wrote when left. vsftpd comes from BENCH_VSFTPD, which scripts/bench sets.
+A server is ready on entering its context. On leaving it is stopped. vsftpd is BENCH_VSFTPD, which scripts/bench sets.
 """
 
 import os
@@ -97,7 +97,7 @@ Require all granted
 
 
 class Server:
-    """It has no output to read, unlike a seeder."""
+    """A server process. Unlike a seeder it has no output to drain."""
 
     def __init__(self, data):
         self.data = data
@@ -110,7 +110,7 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        # Killed, it would leave its workers.
+        # SIGKILL would leave its worker processes running.
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -152,7 +152,7 @@ class Nginx(Server):
 
 
 class Vsftpd(Server):
-    """For whoever has no login."""
+    """For anonymous users."""
 
     scheme = "ftp"
 
@@ -161,19 +161,19 @@ class Vsftpd(Server):
 
 
 class Sshd(Server):
-    """OpenSSH's, for whoever runs this, by a key."""
+    """OpenSSH for the current user, with a key."""
 
     def command(self):
         for name in ("host", "identity"):
             subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", f"{self.dir}/{name}"], check=True)
         if os.getuid() == 0:
-            # Where sshd locks itself up before anybody has signed in; it does not start without.
+            # The directory of sshd's privilege separation; sshd does not start without it.
             os.makedirs("/run/sshd", exist_ok=True)
         self.user, self.identity = pwd.getpwuid(os.getuid()).pw_name, f"{self.dir}/identity"
         return ["/usr/sbin/sshd", "-D", "-e", "-f", self.configured(SSHD)]
 
     def known_hosts(self, port):
-        """A file that knows the server at that port."""
+        """Writes a known_hosts file with the server's key at that port."""
         path = f"{self.dir}/known_hosts.{port}"
         with open(path, "w") as f:
             f.write(f"[127.0.0.1]:{port} {open(f'{self.dir}/host.pub').read()}")
@@ -184,12 +184,12 @@ class Sshd(Server):
 
 
 class Apache(Server):
-    """With mod_dav, for anyone."""
+    """apache with mod_dav, without a login."""
 
     scheme = "dav"
 
     def command(self):
-        # When root starts it, apache serves as somebody else, who must get to the data and write the locks.
+        # Started by root, apache runs as nobody, which must be able to reach the data and to create the lock files.
         os.mkdir(f"{self.dir}/locks")
         os.chmod(f"{self.dir}/locks", 0o777)
         for folder in (Work.dir, self.dir, self.data):
@@ -200,7 +200,7 @@ class Apache(Server):
 
 
 class Far:
-    """A way to a server on loopback that takes `rtt` milliseconds there and back; see bench_far.py."""
+    """A proxy to a server on loopback with a round trip of `rtt` milliseconds; see bench_far.py."""
 
     def __init__(self, server, rtt, window):
         self.args = [f"127.0.0.1:{server.port}", str(rtt), str(window)]

@@ -1,11 +1,11 @@
 """A TCP proxy that counts HTTP requests and bytes: `bench_proxy.py HOST:PORT` listens on a free port of loopback.
 
-Prints the port, then on a line from stdin (or its end) one JSON object, and ends:
+It prints the port. After a line on stdin (or its end) it prints one JSON object and exits:
 
     {"sent": bytes from the client, "requests": {"PUT": N, ...}}
 
-It reads only request lines, Content-Length and chunk sizes, and passes on every byte as it came. It costs CPU: figures
-of time are taken without it.
+It parses only request lines, Content-Length and chunk sizes, and forwards every byte unchanged. It uses CPU, so times
+are measured without it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ sent, requests = 0, Counter()
 
 
 class Requests:
-    """Finds the requests in what a client sends on one connection."""
+    """Finds the requests in the bytes that a client sends on one connection."""
 
     def __init__(self):
         self.head, self.body, self.chunked = b"", 0, False
@@ -41,7 +41,7 @@ class Requests:
         lines = head.decode("latin-1").split("\r\n")
         method, target = lines[0].split(" ")[:2]
         query = target.partition("?")[2]
-        # A part of a multipart upload is a PUT as well, and is paid for as one.
+        # An UploadPart request is a PUT and is billed as one.
         requests[method + (" part" if "partNumber=" in query else "")] += 1
         fields = dict(line.lower().split(":", 1) for line in lines[1:])
         self.body = int(fields.get("content-length", 0))
@@ -49,7 +49,7 @@ class Requests:
 
     def chunk(self, line):
         size = int(line.split(b";")[0], 16)
-        # The data and its line end; after the last chunk the empty line alone.
+        # The data of a chunk and its line end. After the last chunk there is only the empty line.
         self.body, self.chunked = size + 2, size > 0
 
 

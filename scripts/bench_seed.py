@@ -1,9 +1,9 @@
-"""The seed section of scripts/bench: bae seeding out of an S3 server that is far away, to libtorrent leechers.
+"""The seed section of scripts/bench: bae seeds from a distant S3 server to libtorrent leechers.
 
-The bytes go into SeaweedFS first, past the proxy; then bae seeds them through bench_delay.py, which holds each request
-back for as long as a storage of that distance would. Beside it, in the same run: what people do today, a libtorrent
-client on `rclone mount` (where FUSE works). Everything shares the processors, so on two of them a row is as much about
-the leecher and the server as about the seeder; ratios and bytes are what to look at.
+The import into SeaweedFS does not use the proxy. Then bae seeds through bench_delay.py, which delays each request as a
+storage at that distance would. The same run measures what users do without bae: a libtorrent client on `rclone mount`
+(where FUSE works). All processes share the processors, so with two of them a rate depends as much on the leecher and
+the server as on the seeder. Ratios and byte counts are the meaningful figures.
 """
 
 import json
@@ -18,11 +18,11 @@ from bench_clients import MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
 from bench_servers import BUCKET, SeaweedFS
 
 EIGHT = 8
-# MiB/s to one leecher, by milliseconds to the storage.
+# Minimum MiB/s to one leecher, by milliseconds to the storage.
 AT_LEAST = {30: 100, 100: 60}
-# Without PEX: whether leechers know each other is for the row to say.
+# PEX is off: each row decides whether its leechers know each other.
 TORRENT_FLAGS = ["--no-dht", "--no-lsd", "--no-utp", "--no-pex"]
-# What libtorrent does by itself: no suggestions, and its default upload watermarks.
+# libtorrent's own settings: no suggestions, and its default upload watermarks.
 DEFAULTS = """
 [network]
 suggest = false
@@ -34,7 +34,7 @@ send_buffer_watermark_factor = 50
 
 
 class Delay:
-    """The proxy, with what it saw when it is left."""
+    """The delaying proxy. `seen` has its counts after the context is left."""
 
     def __init__(self, server, milliseconds):
         self.process = helper([*PYTHON, os.path.join(clients.HERE, "bench_delay.py"), f"127.0.0.1:{server.port}",
@@ -52,7 +52,10 @@ class Delay:
 
 
 def environment(server, port):
-    """A profile `bench` whose endpoint is another in each run: the catalog knows it by name. Without a server: a folder."""
+    """The environment of bae, with a storage profile `bench` at `port`; without a server, with no profile (a folder).
+
+    The catalog refers to the profile by name, so the endpoint can be another in each run.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
     home = os.path.join(Work.dir, "bae")
     clean |= {"HOME": home, "XDG_CONFIG_HOME": home}
@@ -65,14 +68,14 @@ def environment(server, port):
 
 
 def imported(torrent, folder, server, layout="chunks"):
-    """By a new installation: what it seeds is this import alone."""
+    """Imports with a new data directory, so that `bae seed` seeds this import alone."""
     with clients.Seeder(torrent, folder) as seeder:
         clients.bae(torrent, seeder, folder, storage="bench", env=environment(server, server.port),
                     options=["--layout", layout])
 
 
 class Bae:
-    """`bae seed` of everything in the data folder, through `port`."""
+    """`bae seed` of all imports in the data directory, with the storage at `port`."""
 
     def __init__(self, server, port, memory=None, config=None):
         data = os.path.join(Work.dir, "bae", "data")
@@ -99,7 +102,7 @@ class Bae:
 
 
 def leech(torrent, peers, count=1, limit=600, between=()):
-    """`count` leechers at once; the seconds each took, from when it was ready. `between`: whether they know each other."""
+    """Runs `count` leechers at once. Returns the seconds of each from ready to done. `between`: they know each other."""
     leechers = []
     for n in range(count):
         save = Work.fresh(f"leech{n}")
@@ -147,7 +150,7 @@ def eight(server, torrent, size, milliseconds, note, between, memory=None):
 
 
 def mounted(server, torrent, folder, size, milliseconds, mode, note):
-    """A libtorrent seeder on a mount of the bucket that holds the very file."""
+    """A libtorrent seeder on an rclone mount of the bucket, which holds the torrent's file as one object."""
     name = os.path.basename(torrent).rsplit(".", 2)[0]
     if not server.rclone("copyto", os.path.join(folder, name), server.remote(f"plain/{name}")):
         raise Failed("rclone copied nothing")
@@ -200,7 +203,7 @@ def seed(make, size, row, tell, raw):
         rate, _, _ = one(server, torrent, size, 100, note, "libtorrent's defaults", config=DEFAULTS)
         row("one leecher, 100 ms, libtorrent's defaults", rate, "MiB/s")
         row("its rate / bae's", rate / ours[100][0], "x", 0.1)
-        # Five sixteenths of the memory are kept windows: a quarter of the payload.
+        # The cache of windows is 5/16 of the memory: 256 MiB, which is a quarter of the payload.
         took, seen = eight(server, torrent, size, 100, note, between=True, memory="819MiB")
         row("eight with a cache of 256 MiB, 100 ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.3)
         imported(torrent, folder, server, "files")
@@ -230,8 +233,8 @@ def today(server, torrent, folder, size, chunks, whole, row, tell, note):
         row(f"rclone mount (cache {mode}), 100 ms", theirs, "MiB/s")
         row(f"its rate / bae's, 100 ms, cache {mode}", theirs / min(chunks[0], whole[0]), "x", 0.34)
         row(f"bae's bytes from storage / its, cache {mode}", whole[1]["bytes"] / requests["bytes"], "x", 1)
-        # It asks for everything from where it is to the end, and hangs up.
+        # rclone requests each range to the end of the object, and closes the connection early.
         gets = max(requests["gets"], 1)
         row(f"bae's gets / its, whole file, cache {mode}", whole[1]["gets"] / gets, "x", 0.1)
-        # An object of 16 MiB takes one at least.
+        # Each object of 16 MiB takes at least one get.
         row(f"bae's gets / its, chunks, cache {mode}", chunks[1]["gets"] / gets, "x")

@@ -1,6 +1,6 @@
-"""S3 servers on loopback for scripts/bench: each started empty with its data in memory, and stopped by its own id.
+"""S3 servers on loopback for scripts/bench. Each starts empty with its data in memory and is stopped by process id.
 
-The programs come from BENCH_WEED, BENCH_GARAGE and BENCH_RCLONE, which scripts/bench sets.
+The programs are BENCH_WEED, BENCH_GARAGE and BENCH_RCLONE, which scripts/bench sets.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ BUCKET = "bench"
 
 
 def free_ports(count, offset=0):
-    """Ports that are free now, and those `offset` above them too."""
+    """Ports that are free now; the ports `offset` above them are free too."""
     found = []
     while len(found) < count:
         with socket.socket() as s, socket.socket() as above:
@@ -36,7 +36,7 @@ def free_ports(count, offset=0):
 
 
 class Server:
-    """Ready when entered: the bucket is there and has taken an object, so that nobody measures the first growth."""
+    """On entering, the bucket exists and holds an object: no run measures the server's first allocation."""
 
     region = "us-east-1"
 
@@ -79,12 +79,12 @@ class Server:
         return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
 
     def storage(self, port=None):
-        """The URL for bae; another port when something stands between."""
+        """The storage URL for bae; `port` is that of a proxy in front of the server."""
         endpoint = f"http%3A%2F%2F127.0.0.1%3A{port or self.port}"
         return f"s3://{BUCKET}/bae?endpoint={endpoint}&path_style=true&region={self.region}"
 
     def remote(self, path=""):
-        """The same place for rclone, without a config file."""
+        """The same bucket for rclone, without a config file."""
         return (f":s3,provider=Other,env_auth=true,endpoint='{self.endpoint}',region={self.region},"
                 f"force_path_style=true:{BUCKET}/{path}")
 
@@ -118,7 +118,7 @@ class SeaweedFS(Server):
 
     def __exit__(self, *_):
         super().__exit__()
-        # It leaves these behind, one for each gRPC port.
+        # SeaweedFS leaves these socket files behind, one for each gRPC port.
         for port in self.ports:
             for part in ("s3", "master", "volume", "filer"):
                 with contextlib.suppress(FileNotFoundError):

@@ -1,9 +1,9 @@
-"""Torrents as they are in the wild, for the speed and seed sections of scripts/bench: imported and seeded.
+"""Torrents of realistic shapes, for the speed and seed sections of scripts/bench: imported and seeded.
 
-Four shapes (one large file, an album, thousands of small files, very long pieces), imported into a folder beside
-libtorrent's own client, seeded out of a folder beside its own seeder, and out of an S3 server that is 0, 30 and 100 ms
-away, in chunks and in whole files. `--quick` is an eighth of the bytes and the farthest storage alone; BENCH_SHAPES names
-the shapes to run, by parts of their names with commas between.
+The shapes are large files, an album, thousands of small files, and very long pieces. They are imported into a folder,
+compared with libtorrent's own client. They are seeded from a folder, compared with libtorrent's own seeder, and from an
+S3 server that is 0, 30 and 100 ms away, in chunks and in whole files. `--quick` takes an eighth of the bytes and the
+farthest storage only. BENCH_SHAPES selects shapes: parts of their names, separated by commas.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Shape:
     files: int
     each: int
     piece: int
-    # What its rows may cost, where they are promised.
+    # Whether its rows have limits.
     promised: bool = False
 
     @property
@@ -52,7 +52,7 @@ ALBUM, SMALL = SHAPES[4], SHAPES[5]
 
 
 def made(shape):
-    """The torrent of a shape and the folder it is in, made once; files are cut from one run of random bytes."""
+    """The torrent of a shape and the folder of its data. They are made once, with random bytes."""
     name = shape.name.replace(",", "").replace(" ", "-")
     folder, torrent = os.path.join(Work.dir, "shapes"), os.path.join(Work.dir, f"{name}.torrent")
     if not os.path.exists(torrent):
@@ -76,7 +76,7 @@ def made(shape):
 
 @contextlib.contextmanager
 def used(process):
-    """CPU seconds that a process took within; [seconds, peak RSS] when it is left."""
+    """Measures a process inside the context. On leaving, the yielded list is [CPU seconds, peak RSS]."""
     took, (before, _) = [None, None], clients.daemon_usage(process.pid)
     yield took
     after, took[1] = clients.daemon_usage(process.pid)
@@ -84,7 +84,7 @@ def used(process):
 
 
 def theirs(torrent, folder):
-    """libtorrent's own seeder, which believes that it has everything: (seconds, CPU seconds)."""
+    """libtorrent's own seeder, which does not verify its data: (seconds, CPU seconds)."""
     addr = f"{NET}.210:{PORT}"
     args = [*PYTHON, clients.LTPEER, "seed", torrent, folder, "--listen", addr, "--unverified", "--plain"]
     seeder = helper(args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -115,7 +115,7 @@ class Shapes:
         self.tell(f"{what}: {told}")
 
     def local(self, shape):
-        """Both seeders in turn; the best of each, since what else the machine does only adds."""
+        """Runs both seeders in turn and takes the best of each, because other load on the machine only adds time."""
         torrent, folder = made(shape)
         with clients.Seeder(torrent, folder) as seeder:
             clients.bae(torrent, seeder, folder)
@@ -164,7 +164,7 @@ class Shapes:
                      1 / 0.7)
 
     def brought_in(self, shape):
-        """Into a folder, by bae and by libtorrent's own client in turn."""
+        """Imports into a folder, by bae and by libtorrent's own client in turn."""
         torrent, folder = made(shape)
         best, rss = {}, 0
         for _ in range(self.rounds):
@@ -181,7 +181,7 @@ class Shapes:
         self.row(f"{shape.name}: peak RSS of that", rss / MIB, "MiB", 100)
 
     def small_import(self, shape):
-        """Straight into S3, against a client and then rclone."""
+        """Imports directly into S3, compared with libtorrent's client and then rclone."""
         torrent, folder = made(shape)
         with SeaweedFS() as server:
             mine = straight(torrent, folder, server)
@@ -195,7 +195,7 @@ class Shapes:
 
 
 def shapes(parts, rounds, quick, row, tell, raw):
-    """`parts`: "import", "local" (seeding out of a folder) and "storage" (out of S3)."""
+    """`parts`: "import", "local" (seeding from a folder) and "storage" (seeding from S3)."""
     words = os.environ.get("BENCH_SHAPES", "").split(",")
     chosen = [s.quick() if quick else s for s in SHAPES if any(word in s.name for word in words)]
     run = Shapes(1 if quick else rounds, row, tell, raw)

@@ -1,12 +1,13 @@
-# Sourced by the other scripts: where things are, how to talk, how to be sure that nothing is left running.
+# Sourced by the other scripts: paths, messages, and the processes to stop at the end.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/bae
-# The newest libtorrent wheel: a second, younger implementation of the same client than Debian's.
+# The newest libtorrent wheel: a second, newer version of the same client than Debian's.
 pylt=$cache/pylt
-# Programs that no package brings, each in a folder with a bin/: `cloud` (Python wheels), and what cargo builds.
+# Programs without a Debian package, each folder with a bin/: `cloud` (Python wheels), and the programs that cargo
+# builds.
 tools=$cache/tools
-# Debian's own interpreter, because its libtorrent module is not seen by any other `python3` in PATH.
+# Debian's own interpreter: its libtorrent module is not found by any other `python3` in PATH.
 python=/usr/bin/python3
 
 say() { printf '%s\n' "$*" >&2; }
@@ -15,7 +16,7 @@ die() {
     exit 1
 }
 
-# Where a program is: in PATH, or where scripts/setup puts those that the distribution has no package of.
+# The path of a program: in PATH, or where scripts/setup puts programs without a Debian package.
 tool() {
     local found
     found=$(command -v "$1") || found=$(compgen -G "$cache/tools/*/bin/$1" | head -n 1) || true
@@ -24,7 +25,7 @@ tool() {
 }
 
 pids=()
-# Remembers a process to stop at the end. Processes are only ever stopped by the id we started them with.
+# Remembers a process to stop at the end. Processes are stopped only by the id with which they were started.
 own() { pids+=("$1"); }
 
 stop() {

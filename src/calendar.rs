@@ -1,27 +1,27 @@
-//! Days and months of UTC, from seconds since 1970: enough to show a time and to know when a month ends.
+//! UTC dates from seconds since 1970, to display times and to find the end of a month.
 
 use std::{fmt, time::SystemTime};
 
-/// Seconds of a day.
+/// Seconds per day.
 const DAY: u64 = 86_400;
 
-/// A moment, in UTC.
+/// A time in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Utc {
-    /// Since 1970.
+    /// Seconds since 1970-01-01 00:00:00 UTC.
     pub seconds: u64,
     pub year: u64,
-    /// From 1.
+    /// 1 to 12.
     pub month: u64,
-    /// From 1.
+    /// 1 to 31.
     pub day: u64,
 }
 
 impl Utc {
     #[must_use]
     pub fn at(seconds: u64) -> Self {
-        // Howard Hinnant's days-to-civil: years begin in March, so that the leap day comes last; 719468 days lie between
-        // 1 March of year 0 and 1 January 1970, 146097 days are 400 years.
+        // Howard Hinnant's days-to-civil algorithm. Years start in March, so that the leap day is the last day of a
+        // year. 719468 days lie between 1 March of year 0 and 1 January 1970; 146097 days are 400 years.
         let day = seconds / DAY + 719_468;
         let (era, of_era) = (day / 146_097, day % 146_097);
         let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -38,7 +38,7 @@ impl Utc {
         Self::at(since.as_secs())
     }
 
-    /// `2026-11`.
+    /// Year and month, like `2026-11`.
     #[must_use]
     pub fn month_name(self) -> String {
         format!("{:04}-{:02}", self.year, self.month)
@@ -59,7 +59,7 @@ impl Utc {
 }
 
 impl fmt::Display for Utc {
-    /// `2025-11-21 06:49:00 UTC`.
+    /// Formats as `2025-11-21 06:49:00 UTC`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { year, month, day, .. } = self;
         let time = self.seconds % DAY;

@@ -1,68 +1,67 @@
-//! What went wrong, said once: what, where, and what to do.
+//! The error type: what failed, on which object and storage, and what to do about it.
 //!
-//! [`Kind`] tells the *caller* what to do; three tables hang on it and live here:
-//! kind → retry ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status
-//! ([`Kind::http_status`]).
-//! The text is lower case and names the thing and the place; the cause is a field, printed once, by
-//! [`Error::report`].
+//! [`Kind`] tells the *caller* what to do. Three tables depend on it and live here: kind → retry
+//! ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status ([`Kind::http_status`]).
+//! The text is lower case and names the object and the storage. The cause is a separate field, and [`Error::report`]
+//! prints it once.
 
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use rustix::io::Errno;
 
-/// The result of everything in this crate that can fail.
+/// The result of every fallible function in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// There is no such thing: name another.
+    /// The named object does not exist: name another.
     NotFound,
-    /// It is there already: choose another name, or use what is there.
+    /// It already exists: choose another name, or use the existing one.
     AlreadyExists,
-    /// What was given cannot be used: a bad argument, a malformed torrent.
+    /// The input is not usable: a bad argument, a malformed torrent.
     InvalidInput,
-    /// Nobody is signed in, or the key is wrong.
+    /// Not signed in, or wrong credentials.
     Unauthenticated,
     /// Signed in, but not allowed to do this.
     PermissionDenied,
-    /// Asked too often: later.
+    /// Too many requests: retry later.
     RateLimited,
-    /// Busy or down: later.
+    /// Busy or down: retry later.
     Unavailable,
-    /// Nothing answered in time, or the connection broke.
+    /// A timeout or a broken connection.
     Network,
-    /// Bytes are not what their hash says.
+    /// The bytes do not match their hash.
     Corrupt,
-    /// It is not what it was when it was looked at: start afresh.
+    /// The object changed since it was first read: start over.
     Changed,
-    /// No room, or the quota is used up.
+    /// No free space, or the quota is used up.
     NoSpace,
-    /// An upload session is gone: start it again.
+    /// An upload session has expired: start the upload again.
     SessionExpired,
-    /// This build or this place cannot do that.
+    /// This build, system or storage does not support it.
     Unsupported,
-    /// Somebody asked to stop.
+    /// Stopped on request.
     Cancelled,
-    /// A defect, or something nobody foresaw. Never retried.
+    /// A bug or an unforeseen error. Never retried.
     Internal,
 }
 
 impl Kind {
-    /// Whether the same call may succeed later with nobody's help.
+    /// Whether the same call may succeed later without user action.
     #[must_use]
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::Network | Self::SessionExpired)
     }
 
-    /// Whether the error is about certain bytes, so that others of the same place may be well.
+    /// Whether the error concerns certain bytes only, so that other bytes of the same storage may be readable.
     #[must_use]
     pub fn is_about_bytes(self) -> bool {
         matches!(self, Self::NotFound | Self::Corrupt)
     }
 
-    /// The exit code of the program when this is what ended it.
+    /// The exit code of the program when this error ended it.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -78,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// The status of an HTTP answer when this is why there is no better one.
+    /// The HTTP status for this kind, when no more specific one applies.
     #[must_use]
     pub fn http_status(self) -> u16 {
         match self {
@@ -87,7 +86,7 @@ impl Kind {
             Self::AlreadyExists | Self::Changed => 409,
             Self::Internal => 500,
             Self::Unsupported => 501,
-            // Whoever asks us is signed in: it is our own call to the storage that was refused, or failed.
+            // The HTTP client is signed in; our own request to the storage was rejected or failed.
             Self::Unauthenticated | Self::PermissionDenied | Self::Corrupt => 502,
             Self::RateLimited | Self::Unavailable | Self::SessionExpired | Self::Cancelled => 503,
             Self::Network => 504,
@@ -96,7 +95,7 @@ impl Kind {
     }
 }
 
-/// An error: its kind, what was being done to what, a hint where there is one, and the cause.
+/// An error: its kind, the operation and object, an optional hint, and the cause.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -107,7 +106,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without a cause. `context` names the thing and the place.
+    /// An error without a cause. `context` names the object and the storage.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), hint: None, retry_after: None, source: None }
     }
@@ -119,28 +118,28 @@ impl Error {
         self
     }
 
-    /// Adds what the user can do.
+    /// Adds a hint: what the user can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds how long the other side asked to be left alone (`Retry-After`).
+    /// Adds the delay that the server requested (`Retry-After`).
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// Puts `place` before the text, for a caller that knows more about where it happened.
+    /// Prefixes the text with `place`, for a caller that knows the location of the error.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
         self.context = format!("{place}: {}", self.context);
         self
     }
 
-    /// An I/O error met while doing `context`.
+    /// An I/O error; `context` names the operation.
     pub fn io(context: impl Into<String>, e: io::Error) -> Self {
         let (kind, hint) = (io_kind(&e), io_hint(&e));
         Self { hint: hint.map(str::to_owned), ..Self::new(kind, context).because(e) }
@@ -156,7 +155,7 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// How long the other side asked to be left alone.
+    /// The delay that the server requested.
     #[must_use]
     pub fn wait_asked(&self) -> Option<Duration> {
         self.retry_after
@@ -191,7 +190,7 @@ impl StdError for Error {
     }
 }
 
-/// Of this process and of the system: too many open files. Others will be closed.
+/// ENFILE (system limit) and EMFILE (process limit): too many open files. Retryable, since other files will be closed.
 const TOO_MANY_OPEN: [i32; 2] = [23, 24];
 
 fn io_kind(e: &io::Error) -> Kind {
@@ -225,10 +224,10 @@ fn io_kind(e: &io::Error) -> Kind {
     }
 }
 
-/// Of those that the standard library has no word for.
+/// Maps an errno that has no [`io::ErrorKind`].
 fn errno_kind(e: Errno) -> Kind {
     match e {
-        // The disk, its cable, or the server of a network drive: it may be back at the next try.
+        // The disk, its cable, or the server of a network drive; a retry may succeed.
         Errno::IO | Errno::NODEV | Errno::NXIO | Errno::HOSTDOWN | Errno::REMOTEIO => {
             Kind::Unavailable
         }
@@ -238,7 +237,7 @@ fn errno_kind(e: Errno) -> Kind {
     }
 }
 
-/// What to do, where the number alone tells.
+/// The hint for an errno, where the errno alone suffices.
 fn io_hint(e: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_io_error(e)? {
         Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",

@@ -1,4 +1,4 @@
-//! Our own notices to the CLI, the API and tests: what happened to an import, in order, never lost.
+//! Events of imports and downloads for the CLI, the API and tests, delivered in order and never dropped.
 
 use std::sync::Arc;
 
@@ -7,54 +7,54 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind};
 
-/// Something that happened. Serialised as one JSON object with an `event` field.
+/// One event. Serialised as one JSON object with an `event` field.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The import is known: its metadata is there and its row is in the catalog.
+    /// The metadata of the import is known and its row is in the catalog.
     Started(Started),
-    /// How far it is; about four times a second while something runs.
+    /// Progress of an import, about four times a second while it runs.
     Progress(Progress),
-    /// Storage refuses for now (full, no permission, down). What is verified stays in memory and is tried again.
+    /// Storage rejects writes for now (full, no permission, down). Verified data stays in memory and is retried.
     Paused { id: String, error: String, hint: Option<String> },
-    /// Storage takes objects again.
+    /// Storage accepts objects again.
     Resumed { id: String },
-    /// Something worth a line that is not an error: a tracker that failed, a piece that did.
+    /// A message that is not an error, such as a failed tracker or a failed piece.
     Notice { id: Option<String>, text: String },
-    /// As a notice (and called so), of what keeps an import from going on: shown although nobody asked for more words.
+    /// A notice about a cause that stops an import. Shown without `--verbose`; serialised as `notice`.
     #[serde(rename = "notice")]
     Warning { id: Option<String>, text: String },
     /// Every wanted byte is acknowledged by storage and committed in the catalog.
     Imported(Imported),
-    /// What is at a URL is known, and which file it becomes.
+    /// The server described the file at a URL, and the output path is known.
     Found(FoundFile),
-    /// How far a file is; about four times a second.
+    /// Progress of a file, about four times a second.
     Fetching(Fetching),
-    /// A file is whole, verified, and under its name.
+    /// A file is complete, verified, and has its final name.
     Fetched(FetchedFile),
 }
 
-/// A file that is to be fetched.
+/// A file that will be fetched.
 #[derive(Debug, Clone, Serialize)]
 pub struct FoundFile {
-    /// Without user, password and query.
+    /// The URL without user, password and query.
     pub url: String,
     pub path: String,
-    /// Where the server tells.
+    /// Length, if the server reports one.
     pub bytes: Option<u64>,
-    /// Of these, here already.
+    /// Bytes already present locally.
     pub stored: u64,
 }
 
-/// A snapshot of a file on its way. The rate is bytes a second over the last few seconds.
+/// A snapshot of a running download. Rates are bytes per second over the last few seconds.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Fetching {
     pub path: String,
     pub bytes: Option<u64>,
-    /// Bytes that are here.
+    /// Bytes present locally.
     pub stored: u64,
-    /// Bytes that came in this run.
+    /// Bytes received in this run.
     pub downloaded: u64,
     pub download_rate: u64,
     pub connections: usize,
@@ -62,23 +62,23 @@ pub struct Fetching {
     pub eta_seconds: Option<u64>,
     /// `queued`, `probing`, `running`, `paused`, `failed`, `done`.
     pub state: &'static str,
-    /// The file in parts of the same length: `=` here, `>` being fetched, `!` failed and waiting, `.` not here.
+    /// The file divided into equal parts: `=` present, `>` being fetched, `!` failed and waiting, `.` missing.
     pub map: String,
-    /// Why nothing arrives, while it is to be tried again.
+    /// The last error, while a retry is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
-/// The summary of a file; with `--json` the last line of it.
+/// Summary of a file; the last line about it in `--json` output.
 #[derive(Debug, Clone, Serialize)]
 pub struct FetchedFile {
     pub url: String,
     pub path: String,
     pub bytes: u64,
     pub seconds: f64,
-    /// Bytes that came in this run, whatever became of them.
+    /// Bytes received in this run, including bytes that were discarded.
     pub downloaded: u64,
-    /// What its bytes were held against, like `sha-256=…`.
+    /// Checksums that were verified, like `sha-256=…`.
     pub checked: Vec<String>,
 }
 
@@ -86,24 +86,24 @@ pub struct FetchedFile {
 pub struct Started {
     pub id: String,
     pub name: String,
-    /// Bytes to be stored: whole pieces of the selection, without padding.
+    /// Bytes to store: whole pieces of the selection, without padding.
     pub bytes: u64,
-    /// Of these, durable already.
+    /// Bytes of these that are already durable.
     pub stored: u64,
     pub files: usize,
     pub info_hash: String,
-    /// Where peers can reach us, when a port is open.
+    /// Addresses at which peers can reach us, when a port is open.
     pub listening: Vec<String>,
-    /// `importing`, or `seeding` for what is there already.
+    /// `importing`, or `seeding` for an import that is already stored.
     pub state: &'static str,
 }
 
-/// A snapshot. Rates are bytes a second over the last few seconds; counters are totals of this run.
+/// A snapshot of an import. Rates are bytes per second over the last few seconds; counters are totals of this run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Progress {
     pub id: String,
     pub bytes: u64,
-    /// ☁ acknowledged by storage and committed: the only figure that counts as done.
+    /// ☁ bytes acknowledged by storage and committed: the only figure that counts as done.
     pub stored: u64,
     /// ↓ payload received from peers and web seeds in this run.
     pub downloaded: u64,
@@ -112,10 +112,10 @@ pub struct Progress {
     /// ↑ payload sent to peers in this run.
     pub uploaded: u64,
     pub upload_rate: u64,
-    /// Of an import of a URL: connections to servers.
+    /// Connected peers; for an import of a URL, connections to servers.
     pub peers: usize,
     pub seeds: usize,
-    /// Web seeds of the torrent that can be asked.
+    /// Usable web seeds of the torrent.
     pub web_seeds: usize,
     /// Payload bytes held in memory.
     pub held: u64,
@@ -123,44 +123,44 @@ pub struct Progress {
     pub eta_seconds: Option<u64>,
     /// `metadata`, `importing` (from peers), `fetching` (from servers), `publishing`, `seeding`, `paused`.
     pub state: &'static str,
-    /// Of an import of a URL: why nothing arrives, while it is to be tried again.
+    /// For an import of a URL: the last error, while a retry is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
-/// The summary of an import; with `--json` its last line.
+/// Summary of an import; the last line about it in `--json` output.
 #[derive(Debug, Clone, Serialize)]
 pub struct Imported {
     pub id: String,
     pub name: String,
-    /// Bytes of the files wanted.
+    /// Bytes of the selected files.
     pub bytes: u64,
     pub seconds: f64,
     pub files: usize,
     pub info_hash: String,
-    /// Payload received from peers and web seeds, whatever became of it.
+    /// Payload received from peers and web seeds, including discarded bytes.
     pub downloaded: u64,
-    /// Most payload bytes held in memory at once.
+    /// Peak of payload bytes held in memory.
     pub peak_held: u64,
-    /// Payload thrown away to stay within the memory, and fetched again; of all imports of this run.
+    /// Payload discarded to stay within the memory budget and fetched again; total over all imports of this run.
     pub evicted: u64,
-    /// Bytes of this import in objects that hold parts of several chunks.
+    /// Bytes of this import in packed objects, which hold parts of several chunks.
     pub packed: u64,
 }
 
-/// Where events go. Cheap to clone; sending never waits and never fails.
+/// Sends events to a receiver. Cheap to clone; sending never blocks and never fails.
 #[derive(Debug, Clone, Default)]
 pub struct EventSink(Option<Arc<mpsc::UnboundedSender<Event>>>);
 
 impl EventSink {
-    /// A sink and the receiver it feeds.
+    /// A sink and its receiver.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (tx, rx) = mpsc::unbounded_channel();
         (Self(Some(Arc::new(tx))), rx)
     }
 
-    /// A sink that nobody listens to.
+    /// A sink that discards all events.
     #[must_use]
     pub fn none() -> Self {
         Self(None)
@@ -168,7 +168,7 @@ impl EventSink {
 
     pub fn send(&self, event: Event) {
         if let Some(tx) = &self.0 {
-            // A listener that went away does not stop an import.
+            // A dropped receiver does not stop an import.
             let _ = tx.send(event);
         }
     }
@@ -180,7 +180,7 @@ impl EventSink {
     }
 }
 
-/// For a storage that refuses without a word of advice.
+/// The hint for a storage error that has none.
 fn what_to_do(kind: Kind) -> &'static str {
     match kind {
         Kind::NoSpace => "make room there, or raise the quota",

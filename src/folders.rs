@@ -1,21 +1,21 @@
-//! Folders made, and what is in their place named.
+//! Creates and checks folders. Errors name the file or dangling symlink that is in the way.
 
 use std::{fs, io, path::Path};
 
 use crate::error::{Error, Kind, Result};
 
-/// Makes a folder and those above it; `what` is it to the user, as in `data folder`.
+/// Creates a folder and its parents. `what` describes the folder in errors, as in `data folder`.
 ///
 /// # Errors
-/// `InvalidInput` when a part of the path is a file or a link to nothing; else what the file system says.
+/// `InvalidInput` when a component of the path is a file or a dangling symlink; otherwise the I/O error.
 pub(crate) fn make(what: &str, path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| refused(what, path, e))
 }
 
-/// Whether a folder is there.
+/// Whether the folder exists.
 ///
 /// # Errors
-/// As [`make`], when something else is.
+/// As [`make`], when the path is something other than a folder.
 pub(crate) fn is_there(what: &str, path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(true),
@@ -29,7 +29,7 @@ fn is_dangling(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) && !path.exists()
 }
 
-/// Why a folder cannot be there: what is in its place, or in that of one above it.
+/// The error for a folder that cannot be used: names the file or dangling symlink at `path` or at one of its parents.
 fn refused(what: &str, path: &Path, e: io::Error) -> Error {
     let context = format!("{what} {}", path.display());
     let above = path.ancestors().filter(|part| !part.as_os_str().is_empty());

@@ -1,4 +1,4 @@
-//! bae takes a torrent or a URL and puts its bytes straight into storage the user owns.
+//! bae downloads a torrent or a URL and writes its bytes straight into storage that the user owns.
 
 pub mod api;
 pub mod app;

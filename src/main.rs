@@ -1,10 +1,11 @@
-//! Parse, run, say how it went.
+//! Entry point: parses the arguments, runs the command, exits with its code.
 
 use std::{process::ExitCode, time::Duration};
 
 use bae::cli::{self, Cli};
 
-/// Two threads: hashing and storage calls on one must not hold up the other's answers. libtorrent has its own.
+/// Worker threads of the runtime. With two, hashing on one does not delay storage responses on the other. libtorrent
+/// has its own threads.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli::run(cli));
-            // Everything is closed by now, except perhaps a read from a terminal that nobody answers.
+            // Everything is closed by now, except perhaps a blocking read from a terminal.
             runtime.shutdown_timeout(Duration::from_millis(100));
             code
         }

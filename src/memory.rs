@@ -1,8 +1,8 @@
-//! The one byte budget: every payload byte that bae holds lives in a [`Block`] and is charged here.
+//! The memory budget of payload bytes. Every payload byte that bae holds lives in a [`Block`] and is counted here.
 //!
-//! Blocks are 16 KiB (BitTorrent's transfer unit), allocated one by one and recycled through a free list, so that
-//! resident memory follows the most that was ever held at once and never the size of the torrent. A block is frozen
-//! to [`Bytes`] without a copy; when its last clone is dropped, the block returns to the pool and the budget.
+//! Blocks are 16 KiB (BitTorrent's transfer unit), allocated one by one and recycled through a free list. Resident
+//! memory therefore follows the peak of bytes held at once, not the size of the torrent. A block is frozen to [`Bytes`]
+//! without a copy. When the last clone is dropped, the block returns to the pool and its bytes to the budget.
 
 use std::{
     fmt,
@@ -15,17 +15,17 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// The length of a block: BitTorrent's largest transfer unit.
+/// Length of a block in bytes: BitTorrent's largest transfer unit.
 pub const BLOCK: usize = 16 * 1024;
 
-/// Hands out blocks and counts the bytes held in them. Cheap to clone; all clones are one pool.
+/// Allocates blocks and counts the bytes held in them. Cheap to clone; all clones share one pool.
 #[derive(Clone)]
 pub struct BlockPool {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Bytes of blocks handed out and not yet returned. May pass `budget`: the pool counts, its users decide.
+    /// Bytes of blocks in use. May exceed `budget`: the pool only counts, its users enforce the limit.
     held: AtomicUsize,
     peak: AtomicUsize,
     budget: usize,
@@ -54,13 +54,13 @@ impl BlockPool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Bytes held now, a whole [`BLOCK`] for each block however little of it is used.
+    /// Bytes in use now. Each block counts as a whole [`BLOCK`], however little of it is used.
     #[must_use]
     pub fn held(&self) -> usize {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// The most bytes ever held at once.
+    /// Peak of bytes in use at once.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.shared.peak.load(Ordering::Relaxed)
@@ -71,10 +71,10 @@ impl BlockPool {
         self.shared.budget
     }
 
-    /// Copies `data` into a block. The result returns to the pool with its last clone.
+    /// Copies `data` into a block. The block returns to the pool when its last clone is dropped.
     ///
     /// # Panics
-    /// When `data` is longer than [`BLOCK`]: callers split before.
+    /// When `data` is longer than [`BLOCK`]: callers split longer data first.
     #[must_use]
     pub fn copy(&self, data: &[u8]) -> Bytes {
         assert!(data.len() <= BLOCK, "a block holds {BLOCK} bytes, not {}", data.len());
@@ -83,7 +83,7 @@ impl BlockPool {
         block.freeze(data.len())
     }
 
-    /// A block to write into; what it holds before that is anything.
+    /// A block to write into. Its initial content is unspecified.
     #[must_use]
     pub fn take(&self) -> OpenBlock {
         let free = self.shared.free.lock().pop();
@@ -98,7 +98,7 @@ impl BlockPool {
 pub struct OpenBlock(Block);
 
 impl OpenBlock {
-    /// Its first `len` bytes, which change no more. The block returns to the pool with their last clone.
+    /// Freezes the first `len` bytes. The block returns to the pool when the last clone is dropped.
     #[must_use]
     pub fn freeze(mut self, len: usize) -> Bytes {
         self.0.len = len.min(BLOCK);
@@ -126,7 +126,7 @@ impl fmt::Debug for OpenBlock {
     }
 }
 
-/// A block in use; only ever seen as the [`Bytes`] over it.
+/// A block in use; exposed only as [`Bytes`] over it.
 struct Block {
     buf: Box<[u8]>,
     len: usize,
@@ -143,7 +143,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         let held = self.pool.held.fetch_sub(BLOCK, Ordering::Relaxed) - BLOCK;
         let mut free = self.pool.free.lock();
-        // Held and free together stay within the budget, or within what was over it anyway.
+        // Keep the block only while used and free blocks together stay within the budget.
         if held + free.len() * BLOCK < self.pool.budget {
             free.push(std::mem::take(&mut self.buf));
         }

@@ -1,8 +1,8 @@
-//! What a stranger calls a file, turned into a path that is safe and usable on Linux, or refused.
+//! Converts file names from torrents and servers to paths that are safe and usable on Linux, or rejects them.
 //!
-//! A refused name gets no replacement: two names that are "cleaned" to one would write over each other. What is
-//! changed is only what no file system takes (more than 240 bytes) or what shows another name than it is (marks that
-//! turn the direction of writing), and then so that it stays unique and the same on every run.
+//! A rejected name gets no replacement: two names "cleaned" to the same name would overwrite each other. Only two
+//! things are changed: names longer than 240 bytes, and marks that change the writing direction and so disguise the
+//! name. The result stays unique and is the same on every run.
 
 use std::borrow::Cow;
 
@@ -10,30 +10,30 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::error::{Error, Kind, Result};
 
-/// The longest component in bytes. Linux takes 255; 15 are left for suffixes such as `.partial`.
+/// Longest component in bytes. Linux allows 255; 15 are reserved for suffixes such as `.partial`.
 pub const MAX_COMPONENT: usize = 240;
-/// The longest path in bytes. Linux takes 4096; 1 KiB is left for the folder it is put in.
+/// Longest path in bytes. Linux allows 4096; 1 KiB is reserved for the parent folder.
 pub const MAX_PATH: usize = 3072;
-/// Longer endings than this after the last dot are no extension that is worth keeping.
+/// Longest extension in bytes that is kept when a name is shortened.
 const MAX_EXTENSION: usize = 16;
 
-/// Names that open a device on Windows whatever the folder, so that a library shared from there would hang.
+/// Device names on Windows. A file with such a name in a shared library would hang a Windows client.
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 
-/// Marks that turn the direction of writing: `gpj.exe` shown as `exe.jpg`. libtorrent drops the same seven.
+/// Marks that change the writing direction and can show `gpj.exe` as `exe.jpg`. libtorrent drops the same seven.
 pub(crate) const DIRECTION: [char; 7] =
     ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{200e}', '\u{200f}'];
 
 /// Joins `components` to `base` with `/`. Empty components are skipped.
 ///
 /// # Errors
-/// `InvalidInput` that quotes the component when one could leave the folder or is no usable name, when the path is
-/// longer than [`MAX_PATH`], or when nothing is left of it.
+/// `InvalidInput` when a component could leave the folder or is not a usable name (the error quotes it), when the path
+/// is longer than [`MAX_PATH`], or when the result is empty.
 pub fn join<'a>(base: &str, components: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
     join_by(base, components, component)
 }
 
-/// The same for the path of a file at a server, below the folder that is fetched. See [`of_server`].
+/// As [`join`], for the path of a file on a server, relative to the fetched folder. See [`of_server`].
 ///
 /// # Errors
 /// As [`join`].
@@ -60,7 +60,7 @@ fn join_by<'a>(
     if path.len() == base.len() { Err(bad("the path is empty")) } else { Ok(path) }
 }
 
-/// One component, as it is used on disk; `None` when it is empty.
+/// Converts one component to its name on disk; `None` when it is empty.
 ///
 /// # Errors
 /// As [`join`].
@@ -68,8 +68,8 @@ pub fn component(raw: &[u8]) -> Result<Option<String>> {
     checked(raw, true)
 }
 
-/// As [`component`] for the name of a file at a server. What is a name on this system is taken, also where it is none on
-/// Windows: a device's, and one with a backslash.
+/// As [`component`], for the name of a file on a server. Accepts any name that is valid on this system, including
+/// device names and backslashes, which are invalid on Windows.
 ///
 /// # Errors
 /// As [`join`].
@@ -107,8 +107,9 @@ pub(crate) fn is_device(name: &str) -> bool {
     DEVICES.iter().any(|d| name.eq_ignore_ascii_case(d)) || port("COM") || port("LPT")
 }
 
-/// UTF-8 as it is. Other bytes are read as Latin-1, which keeps them apart; where that gives control characters (0x80
-/// to 0x9f: an East Asian encoding, say) those become `_`, and a hash of the bytes keeps the names apart.
+/// Decodes a name. UTF-8 stays as it is. Other bytes are read as Latin-1, which keeps distinct names distinct. If that
+/// yields control characters (0x80 to 0x9f, for example from an East Asian encoding), they become `_` and a hash of the
+/// bytes keeps the names distinct.
 pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(raw) {
         return Cow::Borrowed(text);
@@ -118,15 +119,15 @@ pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
     Cow::Owned(if raw.iter().any(is_c1) { with_hash(&text, raw) } else { text })
 }
 
-/// `stem.ext` to `stem.1a2b3c4d.ext`, the stem cut so that all is at most [`MAX_COMPONENT`] bytes. The hash is of the
-/// name as it was sent, so it is the same on every run.
+/// Changes `stem.ext` to `stem.1a2b3c4d.ext` and shortens the stem so that the result is at most [`MAX_COMPONENT`]
+/// bytes. The hash covers the raw name, so the result is the same on every run.
 pub(crate) fn with_hash(name: &str, raw: &[u8]) -> String {
     let hash = digest(&SHA256, raw);
     let hash = hash.as_ref();
     with_tag(name, &format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]))
 }
 
-/// `stem.ext` to `stem{tag}.ext`, the stem cut so that all is at most [`MAX_COMPONENT`] bytes.
+/// Changes `stem.ext` to `stem{tag}.ext` and shortens the stem so that the result is at most [`MAX_COMPONENT`] bytes.
 pub(crate) fn with_tag(name: &str, tag: &str) -> String {
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 && (2..=MAX_EXTENSION + 1).contains(&(name.len() - dot)) => {
@@ -138,13 +139,13 @@ pub(crate) fn with_tag(name: &str, tag: &str) -> String {
     format!("{}{tag}{extension}", &stem[..end])
 }
 
-/// Refuses paths that cannot all exist: one that comes twice, and one that is the folder of another.
+/// Rejects paths that cannot all exist: duplicates, and a path that is a parent folder of another.
 ///
 /// # Errors
 /// `InvalidInput` that quotes the path.
 pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut paths: Vec<&str> = paths.collect();
-    // By component, so that what is inside `a` comes right behind `a`, and not behind `a.txt`.
+    // Sort by component, so that the contents of `a` directly follow `a` rather than `a.txt`.
     paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
     for pair in paths.windows(2) {
         let (path, next) = (pair[0], pair[1]);
@@ -159,7 +160,7 @@ pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()>
     Ok(())
 }
 
-/// In quotes, escaped, and cut to what fits a line: the name is the stranger's.
+/// Quotes and escapes an untrusted name, cut to 80 characters.
 pub(crate) fn quote(name: &str) -> String {
     const SHOWN: usize = 80;
     match name.char_indices().nth(SHOWN) {

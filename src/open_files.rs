@@ -1,8 +1,8 @@
-//! How many files and connections this process may have open.
+//! The limit on open files and connections of this process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit to `wanted` where it is lower and may be raised. Returns what it is then.
+/// Raises the limit to `wanted` if it is lower, as far as the hard limit allows. Returns the resulting limit.
 #[must_use]
 pub(crate) fn up_to(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

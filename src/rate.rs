@@ -1,14 +1,15 @@
-//! Bytes a second: a limit that many share and that may change while they wait, and a measure.
+//! Rates in bytes per second: a shared limit that can change while callers wait, and a measurement.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A waiter looks up at least this often, so that a new limit is felt at once.
+/// Longest sleep of a waiter before it checks the limit again, so that a new limit applies within 100 ms.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A link that lets bytes pass in the order they came, at its rate. It saves nothing up: an idle link has no burst.
+/// A rate limit that lets bytes pass in the order of the calls. Unused capacity is not saved, so an idle link has no
+/// burst.
 #[derive(Debug)]
 pub struct RateLimit {
     link: Mutex<Link>,
@@ -17,11 +18,11 @@ pub struct RateLimit {
 /// Invariant: `drained <= asked`.
 #[derive(Debug)]
 struct Link {
-    /// `None` lets everything pass.
+    /// `None` is no limit.
     bytes_per_second: Option<u64>,
-    /// Bytes that wanted to pass so far.
+    /// Total bytes requested so far.
     asked: f64,
-    /// Of these, those whose time has come, at the time below.
+    /// Bytes of these that have passed at time `at`.
     drained: f64,
     at: Instant,
 }
@@ -48,7 +49,7 @@ impl Link {
 }
 
 impl RateLimit {
-    /// `None` is no limit.
+    /// `None` or 0 is no limit.
     #[must_use]
     pub fn new(bytes_per_second: Option<u64>) -> Arc<Self> {
         let bytes_per_second = bytes_per_second.filter(|rate| *rate > 0);
@@ -56,14 +57,14 @@ impl RateLimit {
         Arc::new(Self { link: Mutex::new(link) })
     }
 
-    /// Changes the limit, for those too who wait already.
+    /// Changes the limit, also for calls that are already waiting.
     pub fn set(&self, bytes_per_second: Option<u64>) {
         let mut link = self.link.lock();
         link.advance();
         link.bytes_per_second = bytes_per_second.filter(|rate| *rate > 0);
     }
 
-    /// Returns when the time of `len` bytes has gone by, behind those that came before.
+    /// Waits until `len` bytes may pass, after those of earlier calls.
     #[allow(clippy::cast_precision_loss, reason = "a delay needs no 53 bits")]
     pub async fn pass(&self, len: u64) {
         let ticket = {
@@ -82,7 +83,7 @@ impl RateLimit {
     }
 }
 
-/// Bytes a second over the last few seconds, from a counter sampled at uneven times.
+/// Rate in bytes per second over the last few seconds, from a counter sampled at uneven intervals.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rate {
     last: Option<(f64, u64)>,
@@ -90,10 +91,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Half of the weight is on the last two seconds.
+    /// Seconds after which a sample has half its weight.
     const HALF_LIFE: f64 = 2.0;
 
-    /// Takes the counter's value at `now` (seconds on any steady clock) and answers the rate.
+    /// Records the counter's value at `now` (seconds on any steady clock) and returns the rate.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -108,7 +109,7 @@ impl Rate {
             }
             let current = total.saturating_sub(before) as f64 / dt;
             let keep = 0.5f64.powf(dt / Self::HALF_LIFE);
-            // The first figure stands alone: from zero it would take seconds to come near the truth.
+            // The first rate is used directly: averaging from zero would take seconds to reach the true value.
             let before = if self.rate == 0.0 { current } else { self.rate };
             self.rate = before * keep + current * (1.0 - keep);
         }

@@ -1,8 +1,8 @@
-//! URLs as they may be shown and logged: without passwords, and without what may be a passkey.
+//! Removes passwords, and parts that may be passkeys, from URLs before display and logging.
 
 use url::Url;
 
-/// A tracker's scheme, host and port: what follows may be a passkey.
+/// A tracker's scheme, host and port. The rest may contain a passkey.
 pub(crate) fn tracker(url: &str) -> String {
     match Url::parse(url) {
         Ok(url) => {
@@ -13,7 +13,7 @@ pub(crate) fn tracker(url: &str) -> String {
     }
 }
 
-/// What a tracker says, without the parts of its URL that may be a passkey, and no longer than a line.
+/// A message from a tracker, without the parts of its URL that may be passkeys, cut to 300 characters.
 pub(crate) fn tracker_words(url: &str, text: &str) -> String {
     let mut text: String = text.chars().take(LONGEST_WORDS).collect();
     if let Ok(url) = Url::parse(url) {
@@ -26,11 +26,12 @@ pub(crate) fn tracker_words(url: &str, text: &str) -> String {
     text
 }
 
-/// Shorter parts of a URL are no passkeys, but words like `announce`.
+/// Minimum length of a passkey in bytes. Shorter parts of a URL are words like `announce`.
 const PASSKEY: usize = 12;
 const LONGEST_WORDS: usize = 300;
 
-/// A source as given, but for the query of a URL and the trackers of a magnet, where passkeys are.
+/// A source as given, without the user, password and query of a URL and the trackers of a magnet link, which may
+/// contain passkeys.
 pub(crate) fn source(given: &str) -> String {
     match Url::parse(given) {
         // A path on a disk may parse as a URL, but has no host.
@@ -49,8 +50,7 @@ pub(crate) fn source(given: &str) -> String {
     }
 }
 
-/// A URL without the name and password of who may fetch it. Passkeys stay: where they are needed, the torrent has them
-/// as well.
+/// A URL without its user name and password. Passkeys stay; the torrent contains them as well.
 pub(crate) fn without_password(given: &str) -> String {
     match Url::parse(given) {
         Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {

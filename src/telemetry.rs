@@ -1,10 +1,10 @@
-//! What a run says about itself on standard error: log lines, and every other line that is not data.
+//! Standard error: log lines, and all other output that is not data.
 //!
-//! A progress bar owns the last lines of the terminal, so nothing may write there beside it. [`Stderr`] is the one way
-//! to standard error: it takes the bars off the screen, writes, and puts them back.
+//! A progress bar occupies the last lines of the terminal, so direct writes would corrupt it. All output to standard
+//! error goes through [`Stderr`], which hides the bars, writes, and draws them again.
 //!
-//! What it refuses: lines of other crates below `warn` unless `RUST_LOG` asks for them. Their debug lines show whole
-//! URLs, and a private tracker's URL holds its user's passkey.
+//! Log lines of other crates below `warn` are dropped unless `RUST_LOG` enables them. Their debug lines show whole
+//! URLs, and the URL of a private tracker contains the user's passkey.
 
 use std::{
     fmt,
@@ -17,25 +17,25 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 use crate::error::{Error, Kind, Result};
 
-/// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones are one.
+/// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones share the same bars.
 #[derive(Debug, Clone, Default)]
 pub struct Stderr {
     bars: MultiProgress,
 }
 
 impl Stderr {
-    /// Where bars are added.
+    /// The progress bars; add new ones here.
     #[must_use]
     pub fn bars(&self) -> &MultiProgress {
         &self.bars
     }
 
-    /// Writes one line. A standard error that is closed is nobody's concern.
+    /// Writes one line. Errors are ignored, as standard error may be closed.
     pub fn line(&self, text: impl fmt::Display) {
         let _ = self.write_whole(format!("{text}\n").as_bytes());
     }
 
-    /// Writes text that an answer is to follow on the same line.
+    /// Writes a prompt without a line end; the answer is typed on the same line.
     pub fn prompt(&self, text: impl fmt::Display) {
         let _ = self.write_whole(text.to_string().as_bytes());
     }
@@ -50,7 +50,7 @@ impl Stderr {
 }
 
 impl Write for Stderr {
-    /// The log layer hands over a whole line at a time.
+    /// The log layer passes one whole line per call.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_whole(bytes).map(|()| bytes.len())
     }
@@ -68,12 +68,12 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-/// The form of log lines.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -94,14 +94,15 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Sends log lines to `stderr` from now on. `RUST_LOG`, where set and not empty, wins over `verbose` and `quiet`.
+/// Sends log lines to `stderr` from now on. A non-empty `RUST_LOG` overrides `verbose` and `quiet`.
 ///
 /// # Errors
-/// `InvalidInput` when `RUST_LOG` does not parse; `Internal` when this was called before.
+/// `InvalidInput` when `RUST_LOG` does not parse; `Internal` on a second call.
 pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let directives = wanted.as_deref().unwrap_or_else(|| directives(verbose, quiet));
-    // Its debug lines are whole requests and answers of the token server. The last directive for a target wins.
+    // The debug lines of yup_oauth2 contain whole requests and responses of the token server. The last directive for a
+    // target wins.
     let filter = EnvFilter::try_new(format!("{directives},{SECRETIVE}")).map_err(|e| {
         Error::new(Kind::InvalidInput, format!("RUST_LOG={directives:?}"))
             .because(e)
@@ -119,14 +120,16 @@ pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Res
     installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
 }
 
-/// What no `RUST_LOG` turns on. A certificate that is not trusted is told by whoever wanted the connection.
+/// Directives that `RUST_LOG` cannot override. Untrusted certificates are reported by the code that opens the
+/// connection.
 const SECRETIVE: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2::authenticator=warn,\
                          yup_oauth2::service_account=warn";
 
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
-        // What is wrong with keys is told by whoever wanted them; this crate says it in hundreds of letters before.
+        // Credential errors are reported by the caller; aws_config logs the same error first, in hundreds of
+        // characters.
         (_, 0) => "warn,aws_config=error",
         (_, 1) => "warn,aws_config=error,bae=info",
         (_, 2) => "warn,aws_config=error,bae=debug",

@@ -1,9 +1,9 @@
-//! Text files that people write: UTF-8, and what the editors of Windows make of it.
+//! Decoding of text files written by people: UTF-8, and the byte order marks and UTF-16 of Windows editors.
 
-/// The text of `bytes` without its byte order mark, which may say that it is UTF-16.
+/// Decodes `bytes` and removes a byte order mark. A UTF-16 mark selects UTF-16; without one the text is read as UTF-8.
 ///
 /// # Errors
-/// The number of the first line that is no text.
+/// The number of the first line that is not valid UTF-8; 1 for invalid UTF-16.
 pub fn decoded(bytes: &[u8]) -> Result<String, usize> {
     let sixteen = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Vec<_> = rest.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();

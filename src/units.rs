@@ -1,4 +1,4 @@
-//! Sizes, rates, times and ranges as people write them. Suffixes are binary: `16MiB`, `16M` and `16m` are equal.
+//! Parsing and display of sizes, durations and ranges. Suffixes are binary: `16MiB`, `16M` and `16m` are equal.
 
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 
-/// `1 file`, `2 files`: for nouns that take an s.
+/// A count with its noun: `1 file`, `2 files`. For nouns with a plural in s.
 #[must_use]
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     match count.try_into().unwrap_or(u64::MAX) {
@@ -17,7 +17,7 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
-/// A number of bytes, parsed from and shown as `16MiB`.
+/// A number of bytes, parsed from and displayed as `16MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
 
@@ -71,10 +71,10 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Parses a time: `90`, `90s`, `5m`, `2h`, `7d`, `250ms`.
+/// Parses a duration: `90`, `90s`, `5m`, `2h`, `7d`, `250ms`. A bare number is seconds.
 ///
 /// # Errors
-/// `InvalidInput` when it is none of these.
+/// `InvalidInput` for any other form.
 pub fn parse_duration(s: &str) -> Result<Duration> {
     let split = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
     let (number, suffix) = s.split_at(split);
@@ -93,7 +93,8 @@ pub fn parse_duration(s: &str) -> Result<Duration> {
     }
 }
 
-/// A byte range as typed for `--range`: half-open over `[0, len)`, from `A-B` (B included, like HTTP), `A-` or `-N`.
+/// Parses a byte range of `--range` to a half-open range within `[0, len)`. Forms: `A-B` (B included, as in HTTP), `A-`
+/// and `-N`.
 ///
 /// # Errors
 /// `InvalidInput` when it does not parse or lies outside `len`.

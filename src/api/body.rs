@@ -1,8 +1,8 @@
-//! The body of an answer: bytes of a file, read while the client takes them.
+//! Response bodies: ranges of a file, read while the client receives them.
 //!
-//! One task a body reads a step, hands it on frame by frame, and reads the next when the last frame is taken. A client
-//! that takes nothing for a while (a player that is paused) keeps its connection and nothing else: what is read for it
-//! is dropped, its turn is given to others, and it is read again when the client goes on.
+//! For each body, one task reads a step, sends it frame by frame, and reads the next step when the last frame is taken.
+//! Of a client that takes nothing for a while (a paused player) only the connection is kept: the unsent part of the
+//! step is dropped, and the reader's permit is released for others. The step is read again when the client continues.
 
 use std::{
     pin::Pin,
@@ -22,25 +22,26 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The most that is handed to the connection at once, in memory of its own: a slice would keep its whole step alive. One
-/// waits to be taken, and the connection holds up to two: that is what a paused client costs.
+/// Maximum length of a frame. Frames are copied: a slice would keep its whole step in memory. One frame waits in the
+/// channel, and the connection buffers up to two. That is the memory of a paused client.
 const FRAME: usize = 32 << 10;
-/// A client that takes nothing for so long is paused.
+/// A client that takes no frame for this long is regarded as paused.
 const PAUSED: Duration = Duration::from_secs(5);
-/// One that stays paused for so long has gone without a word.
+/// A client that stays paused for this long is regarded as disconnected.
 const GONE: Duration = Duration::from_secs(30 * 60);
 
-/// What is sent after the head.
+/// The body of a response.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// All of it; nothing when it is empty.
+    /// The complete body; may be empty.
     Ready(Bytes),
-    /// So many bytes, as they come.
+    /// `left` bytes, sent as they are read.
     Fed { frames: mpsc::Receiver<Result<Bytes>>, left: u64 },
 }
 
 impl Body {
-    /// What `read` gives, after `first`, which it gave already. `turn` is held while something is read for it.
+    /// Sends `first`, which was read already, and then the rest of `read`. `turn` is the permit
+    /// for the memory of a reader.
     pub(super) fn of(
         read: FileRead,
         first: Option<Bytes>,
@@ -53,7 +54,7 @@ impl Body {
         tokio::spawn(async move {
             if let Err(e) = feeding.run(first).await {
                 tracing::warn!(error = %e.report(), "a stream broke off");
-                // All the client can be told now is that not everything came.
+                // The head is sent already. The client only learns that the body is incomplete.
                 let _ = feeding.frames.send(Err(e)).await;
             }
         });
@@ -69,7 +70,7 @@ struct Feeding {
 }
 
 impl Feeding {
-    /// Ends well when all is sent, and when the client is gone.
+    /// Returns `Ok` when all is sent, and also when the client has disconnected.
     async fn run(&mut self, first: Option<Bytes>) -> Result<()> {
         let mut step = first;
         loop {
@@ -86,7 +87,7 @@ impl Feeding {
         }
     }
 
-    /// The next step; `None` after the last, or when nobody is there to take it.
+    /// The next step; `None` after the last, or when the client has disconnected.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.turn.is_none() {
             let turn = tokio::select! {
@@ -101,7 +102,7 @@ impl Feeding {
         }
     }
 
-    /// Whether the client is still there.
+    /// Sends a step. Returns whether the client is still connected.
     async fn hand_on(&mut self, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
             match timeout(PAUSED, self.frames.reserve()).await {

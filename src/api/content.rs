@@ -1,7 +1,7 @@
-//! What a file is, as far as players and browsers care: by the end of its name. Pure.
+//! The content type of a file, by the extension of its name. No I/O.
 
-/// What is played, shown or read; everything else is bytes. HTML, SVG and scripts are left out on purpose: a torrent is
-/// a stranger's, and a browser would run them as pages of ours.
+/// Types of media, images and documents; everything else is sent as bytes. HTML, SVG and scripts are left out on
+/// purpose: torrents come from strangers, and a browser would run such files with the origin of the stream server.
 const TYPES: &[(&str, &str)] = &[
     ("3gp", "video/3gpp"),
     ("aac", "audio/aac"),
@@ -67,7 +67,7 @@ pub(super) fn content_type(path: &str) -> &'static str {
     found.map_or(BYTES, |at| TYPES[at].1)
 }
 
-/// Whether a player makes a title of it, so that it belongs into a playlist.
+/// Whether a file is audio or video, and so belongs into a playlist.
 pub(super) fn is_playable(path: &str) -> bool {
     let kind = content_type(path);
     ["audio/", "video/"].iter().any(|media| kind.starts_with(media)) && !kind.ends_with("mpegurl")

@@ -1,13 +1,13 @@
-//! What programs reach over the network: files of imports, by HTTP, to players and to whatever else reads ranges.
+//! The stream server: serves files of imports over HTTP, to players and other clients, with range requests.
 //!
-//! The path of a byte out: a request is checked for its token ([`token`]), its path is a file ([`routes`]), its range
-//! is one of the file's ([`range`]), and what is asked for is read step by step while the client takes it ([`body`]).
-//! A client that hangs up is noticed at the next step, and what was asked for on its account is taken back.
+//! The path of a byte out: the token of a request is checked ([`token`]), its path is resolved to a file ([`routes`]),
+//! and its `Range` header to a range of that file ([`range`]). The range is then read in steps while the client
+//! receives it ([`body`]). After a client disconnects, the read ends at the next step, and its demand is withdrawn.
 //!
-//! It translates and decides nothing: what can be read, and what is fetched first, is [`app`](crate::app)'s.
+//! This layer only translates: [`app`](crate::app) decides what can be read, and what is fetched first.
 //!
-//! What it refuses: anybody without the token (also on loopback, where every page a browser shows could ask), more
-//! connections and longer requests than it has memory for, and waiting for clients that do nothing.
+//! Refused: requests without the token (also on loopback, where any web page in a browser could send them), more
+//! connections and longer requests than memory is reserved for, and idle clients.
 
 mod body;
 mod content;

@@ -1,4 +1,4 @@
-//! The pages of a stream server: what there is, for a browser and as a playlist. Pure.
+//! The pages of the stream server: lists of imports and files in HTML, and playlists. No I/O.
 
 use std::fmt::Write;
 
@@ -10,21 +10,21 @@ use crate::{
     units::{ByteSize, counted},
 };
 
-/// What a part of a path may have as it is.
+/// Characters that are not percent-encoded in a part of a path.
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// `text` as a part of a URL or, with its `/`, as several.
+/// Percent-encodes each `/`-separated part of `text` for a URL.
 pub(super) fn encoded(text: &str) -> String {
     let parts = text.split('/').map(|part| utf8_percent_encode(part, PART).to_string());
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// What comes before and behind the path of each link.
+/// Prefix and suffix of every link.
 #[derive(Debug, Clone)]
 pub(super) struct Links {
-    /// With `/` at its end.
+    /// Prefix, with `/` at its end.
     pub(super) base: String,
-    /// The token, where that is how the request brought it.
+    /// Query with the token, if the request had it there.
     pub(super) query: String,
 }
 
@@ -42,7 +42,7 @@ impl Links {
     }
 }
 
-/// All imports.
+/// The page of all imports.
 pub(super) fn imports(imports: &[(&str, &str, usize)], links: &Links) -> String {
     let mut rows = String::new();
     for (id, name, files) in imports {
@@ -52,7 +52,7 @@ pub(super) fn imports(imports: &[(&str, &str, usize)], links: &Links) -> String 
     page("bae", "", &rows)
 }
 
-/// The files of an import.
+/// The page of an import's files.
 pub(super) fn files(import: &StreamedImport, links: &Links) -> String {
     let playlist = match import.files().iter().any(|file| is_playable(&file.path)) {
         true => format!(
@@ -82,18 +82,18 @@ fn page(title: &str, before: &str, rows: &str) -> String {
     )
 }
 
-/// The titles of an import, for any player.
+/// An M3U playlist of an import's audio and video files.
 pub(super) fn playlist(import: &StreamedImport, links: &Links) -> String {
     let titles = import.files().iter().filter(|file| is_playable(&file.path));
     let titles = titles.map(|file| {
-        // A line of its own: a name with a line end in it must not make two.
+        // One entry is one line: replace line breaks in the name.
         let name = file.path.replace(|c: char| c.is_control(), " ");
         format!("#EXTINF:-1,{name}\n{}\n", links.to_file(import.id(), &file.path))
     });
     std::iter::once("#EXTM3U\n".to_owned()).chain(titles).collect()
 }
 
-/// Names come from strangers' torrents.
+/// Escapes text for HTML. File names come from strangers' torrents.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,7 +1,7 @@
-//! Which part of a file a request asks for, by RFC 9110 (sections 13 and 14). Pure.
+//! Evaluates range and conditional headers of a request, by RFC 9110 (sections 13 and 14). No I/O.
 //!
-//! One range is answered with that range. Several are answered with the whole file, as the RFC allows: no player asks
-//! for several. A `Range` that is malformed, or whose unit is not bytes, counts as none.
+//! A single range is answered with that range. Several ranges are answered with the whole file, as the RFC allows:
+//! players do not request several. A `Range` header that is malformed, or has another unit than bytes, is ignored.
 
 use std::ops::Range;
 
@@ -10,22 +10,22 @@ use hyper::{
     header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE},
 };
 
-/// What to answer with.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// 200.
+    /// 200, the whole file.
     Whole,
-    /// 206; never empty.
+    /// 206, a range that is not empty.
     Part(Range<u64>),
-    /// 416: no byte of what was asked for is there.
+    /// 416: the requested range is outside of the file.
     Beyond,
-    /// 304: the client has it.
+    /// 304: the client has the current version.
     Unchanged,
-    /// 412: the client wanted another one.
+    /// 412: the file is not the version that the client requires.
     Another,
 }
 
-/// What a request for a file of `len` bytes and the strong validator `etag` (quotes included) asks for.
+/// The answer to a request for a file of `len` bytes with the strong validator `etag` (in quotes).
 pub(super) fn asked(method: &Method, headers: &HeaderMap, etag: &str, len: u64) -> Asked {
     if all(headers, IF_MATCH).is_some_and(|list| !lists(&list, etag, Compared::Strongly)) {
         return Asked::Another;
@@ -33,10 +33,10 @@ pub(super) fn asked(method: &Method, headers: &HeaderMap, etag: &str, len: u64) 
     if all(headers, IF_NONE_MATCH).is_some_and(|list| lists(&list, etag, Compared::Weakly)) {
         return Asked::Unchanged;
     }
-    // Ranges are defined for GET alone.
+    // Ranges are defined only for GET.
     let ranges = headers.get(RANGE).filter(|_| *method == Method::GET);
     let Some(ranges) = ranges.and_then(|ranges| ranges.to_str().ok()) else { return Asked::Whole };
-    // No date is ever sent, so one in `If-Range` is not ours; nor may a weak tag be compared here.
+    // A date in `If-Range` never matches, since the server sends none. A weak tag must not be compared here.
     if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes() != etag.as_bytes()) {
         return Asked::Whole;
     }
@@ -49,13 +49,13 @@ enum Compared {
     Weakly,
 }
 
-/// The values of a header that may come several times, as one list.
+/// The values of a repeatable header, joined into one list.
 fn all(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// Whether a list of entity tags has this one. Our own tags have no commas, so cutting there finds them.
+/// Whether a list of entity tags contains `etag`. Our own tags contain no commas, so splitting at commas is safe.
 fn lists(list: &str, etag: &str, compared: Compared) -> bool {
     let same = |tag: &str| {
         let opaque = match compared {
@@ -72,7 +72,7 @@ fn part(text: &str, len: u64) -> Asked {
     let found: Vec<_> = specs.iter().filter_map(|spec| spec.within(len)).collect();
     match (&specs[..], &found[..]) {
         (_, []) => Asked::Beyond,
-        // A suffix of a file of no bytes: there is no range that could be named.
+        // A suffix range of an empty file cannot be expressed as a range.
         ([_], [part]) if part.is_empty() => Asked::Whole,
         ([_], [part]) => Asked::Part(part.clone()),
         _ => Asked::Whole,
@@ -98,7 +98,7 @@ impl Spec {
         }
     }
 
-    /// The bytes of it that a file of `len` has; `None` when that is none.
+    /// The range within a file of `len` bytes; `None` when it is outside.
     fn within(self, len: u64) -> Option<Range<u64>> {
         match self {
             Self::Last(0) => None,
@@ -111,13 +111,13 @@ impl Spec {
     }
 }
 
-/// Digits alone. Numbers beyond any file are as far as numbers go.
+/// Parses digits. Numbers that do not fit are cut to `u64::MAX`.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// The ranges of a `Range` header; `None` when it is to be ignored.
+/// The ranges of a `Range` header; `None` when the header has to be ignored.
 fn byte_ranges(text: &str) -> Option<Vec<Spec>> {
     let (unit, set) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {

@@ -1,7 +1,8 @@
-//! What is behind each path, and the head of each answer.
+//! Routes of the stream server: resolves paths, and builds the heads of the answers.
 //!
-//! `/TOKEN/` lists the imports, `/TOKEN/ID/` the files of one, `/TOKEN/ID.m3u` is its playlist, and `/TOKEN/ID/PATH` a
-//! file. Without the token in the path it has to be in `Authorization: Bearer TOKEN` or `?token=TOKEN`.
+//! `/TOKEN/` lists the imports, `/TOKEN/ID/` lists the files of one, `/TOKEN/ID.m3u` is its playlist, and
+//! `/TOKEN/ID/PATH` is a file. Without the token in the path, it must be in `Authorization: Bearer TOKEN` or
+//! `?token=TOKEN`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,25 +31,25 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How long a client waits for one of the readers before it to be done.
+/// Timeout for the permit of a reader, when all permits are in use.
 const TURN: Duration = Duration::from_secs(10);
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const PLAYLIST: &str = "audio/x-mpegurl; charset=utf-8";
 
-/// What a server answers.
+/// The state that requests share.
 #[derive(Debug)]
 pub(super) struct Routes {
     pub(super) streams: Streams,
     pub(super) token: Token,
-    /// `HOST:PORT` for links, where a request does not say what it called us.
+    /// `HOST:PORT` for links, when a request has no valid `Host` header.
     pub(super) authority: String,
 }
 
-/// A request of somebody who knows the token.
+/// A request with a valid token.
 struct Admitted<'a> {
-    /// What follows the token, without `/` before it.
+    /// The path after the token, without a leading `/`.
     path: &'a str,
     links: Links,
 }
@@ -93,7 +94,7 @@ impl Routes {
         self.file(&import, found.ok_or_else(nothing)?, request).await
     }
 
-    /// Looks for the token in each place where it may be.
+    /// Checks the token in the path, in `Authorization`, and in the query.
     fn admit<'a>(&self, uri: &'a Uri, headers: &HeaderMap) -> Option<Admitted<'a>> {
         let path = uri.path().trim_start_matches('/');
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
@@ -115,7 +116,8 @@ impl Routes {
         self.token.is(word).then(|| Admitted { path, links: Links { base: base(), query } })
     }
 
-    /// Players take a playlist's links as they are: with the name by which this request found us.
+    /// The absolute prefix for links in playlists, with the host name of this request. Players
+    /// use these links unchanged.
     fn full(&self, base: &str, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.filter(|host| host.parse::<hyper::http::uri::Authority>().is_ok());
@@ -173,8 +175,9 @@ impl Routes {
         Ok(answer)
     }
 
-    /// What is stored is read for the first time before the head is sent, so that the head can say why it cannot be. Of
-    /// what is on its way the head goes at once: players wait for bytes longer than for an answer.
+    /// The body of an answer. Stored bytes are read once before the head is sent, so that an error
+    /// becomes a status code. While the import is being filled, the head is sent at once: players wait
+    /// longer for a body than for a head.
     async fn body(
         &self,
         import: &Arc<StreamedImport>,
@@ -198,7 +201,7 @@ fn nothing() -> Error {
     Error::new(Kind::NotFound, "there is nothing here")
 }
 
-/// An error as an answer. Its text names imports and objects, which whoever knows the token may know.
+/// An error as an answer. Its text may name imports and objects, which holders of the token are allowed to know.
 fn told(error: &Error) -> Response<Body> {
     let status = StatusCode::from_u16(error.kind().http_status())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -222,14 +225,14 @@ fn text(status: StatusCode, kind: &str, text: impl Into<Bytes>) -> Response<Body
     set(&mut answer, CONTENT_LENGTH, &len);
     set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(&mut answer, CACHE_CONTROL, "no-store");
-    // The token is in the address of the page: no other site may learn it, and nothing in a page may run.
+    // The URL of the page contains the token: it must not leak to other sites, and no script may run in the page.
     set(&mut answer, REFERRER_POLICY, "no-referrer");
     set(&mut answer, CONTENT_SECURITY_POLICY, "default-src 'none'");
     answer
 }
 
 fn set(answer: &mut Response<Body>, name: HeaderName, value: &str) {
-    // What is set here is ASCII: numbers, constants, and names that are percent-encoded.
+    // All values are ASCII: numbers, constants, and percent-encoded names.
     if let Ok(value) = HeaderValue::from_str(value) {
         answer.headers_mut().insert(name, value);
     }

@@ -1,4 +1,4 @@
-//! The server: connections taken, bounded and let go.
+//! The server: accepts connections and limits their number, duration and memory.
 
 use std::{
     convert::Infallible,
@@ -21,19 +21,19 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Connections at once. One that waits for its turn to be taken waits in the system's queue.
+/// Maximum number of connections. Further ones wait in the system's accept queue.
 const CONNECTIONS: usize = 128;
-/// How long a client may take for the head of a request, and be silent between two.
+/// Timeout for the head of a request, and for an idle connection between two requests.
 const HEAD: Duration = Duration::from_secs(15);
-/// The longest head, and what a connection takes on its way out before it takes no more. With a frame more and one that
-/// waits, 128 connections hold 12 MiB at worst.
+/// Maximum length of a request head, and of a connection's write buffer. With one frame beyond the buffer and one that
+/// waits, 128 connections hold at most 12 MiB.
 const BUFFER: usize = 32 << 10;
-/// Headers of a request.
+/// Maximum number of headers in a request.
 const HEADERS: usize = 64;
-/// How long to wait when the system has no more sockets.
+/// Delay after an accept error, for example when no descriptors are left.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// A stream server that has its address. It answers while [`StreamServer::run`] runs.
+/// A stream server with a bound address. It accepts requests while [`StreamServer::run`] runs.
 #[derive(Debug)]
 pub struct StreamServer {
     listener: TcpListener,
@@ -42,10 +42,10 @@ pub struct StreamServer {
 }
 
 impl StreamServer {
-    /// Takes the address. What `streams` has, and what is opened in it later, is served to whoever knows `token`.
+    /// Binds the address. Clients with `token` can read all imports in `streams`, including those opened later.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be bound.
     pub async fn bind(listen: SocketAddr, streams: Streams, token: Token) -> Result<Self> {
         let place = |e| Error::io(format!("listen on {listen} for players"), e);
         let listener = TcpListener::bind(listen).await.map_err(place)?;
@@ -55,25 +55,25 @@ impl StreamServer {
         Ok(Self { listener, address, routes })
     }
 
-    /// Where it listens.
+    /// The bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The page of an import, with the token.
+    /// URL of the page of an import, with the token.
     #[must_use]
     pub fn import_url(&self, import: &StreamedImport) -> String {
         format!("{}{}/", self.links().base, import.id())
     }
 
-    /// The playlist of an import, with the token.
+    /// URL of the playlist of an import, with the token.
     #[must_use]
     pub fn playlist_url(&self, import: &StreamedImport) -> String {
         format!("{}{}.m3u", self.links().base, import.id())
     }
 
-    /// A file, with the token.
+    /// URL of a file, with the token.
     #[must_use]
     pub fn file_url(&self, import: &StreamedImport, file: &StreamedFile) -> String {
         self.links().to_file(import.id(), &file.path)
@@ -84,13 +84,13 @@ impl StreamServer {
         Links { base: format!("http://{authority}/{}/", token.reveal()), query: String::new() }
     }
 
-    /// Answers until dropped; connections end with it.
+    /// Serves until dropped, which also ends all connections.
     pub async fn run(&self) -> Infallible {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             let place = Arc::clone(&room).acquire_owned().await;
-            // Those that ended make room in the set too.
+            // Free the entries of connections that have ended.
             while connections.try_join_next().is_some() {}
             match (self.listener.accept().await, place) {
                 (Ok((stream, _)), Ok(place)) => {
@@ -107,7 +107,7 @@ impl StreamServer {
 }
 
 async fn serve(stream: TcpStream, routes: Arc<Routes>, _place: OwnedSemaphorePermit) {
-    // A seek is a small answer to a small question: it must not wait for more to be sent.
+    // A seek is a short answer to a short request: send it without waiting for more data.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(|request: hyper::Request<Incoming>| {
         let routes = Arc::clone(&routes);
@@ -121,17 +121,17 @@ async fn serve(stream: TcpStream, routes: Arc<Routes>, _place: OwnedSemaphorePer
         .serve_connection(TokioIo::new(stream), answer)
         .await;
     if let Err(e) = served {
-        // Clients hang up in the middle all the time: that is how players seek.
+        // Clients often disconnect in the middle of an answer: that is how players seek.
         tracing::debug!(error = %e, "a player's connection ended early");
     }
 }
 
-/// An address that others can write down: where we listen on all, the one that leads out.
+/// An address for URLs. When listening on all interfaces, the address of the default route.
 fn reachable(ip: IpAddr) -> IpAddr {
     if !ip.is_unspecified() {
         return ip;
     }
-    // Nothing is sent: connecting a datagram socket only chooses a route. The address is one kept for documentation.
+    // No packet is sent: connecting a UDP socket only selects a route. The destination is reserved for documentation.
     let route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
         socket.local_addr()

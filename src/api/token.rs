@@ -1,4 +1,4 @@
-//! Who may read: whoever knows the token.
+//! The access token of the stream server.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use crate::error::{Error, Kind, Result};
 
-/// Random bytes of a token that we make: as hard to guess as a key.
+/// Random bytes in a generated token: as hard to guess as a 128-bit key.
 const BYTES: usize = 16;
-/// The shortest that a user may choose.
+/// Minimum length of a token that the user chose.
 const SHORTEST: usize = 16;
 
-/// The word that opens a stream server. Shown only where somebody asks for a URL.
+/// The token that grants access to the stream server. It is shown only in URLs that the user requests.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// A new one, at random.
+    /// Generates a random token.
     ///
     /// # Errors
     /// `Internal` when the system has no randomness.
@@ -27,10 +27,11 @@ impl Token {
         Ok(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
     }
 
-    /// One that the user chose, so that URLs stay what they are.
+    /// Accepts a token that the user chose, so that URLs stay the same between runs.
     ///
     /// # Errors
-    /// `InvalidInput` when it is short, or is not letters, digits, `-` and `_`: it is a part of URLs. It is in no error.
+    /// `InvalidInput` when it is too short, or has other characters than letters, digits, `-` and `_`: it is part of
+    /// URLs. The error does not contain the token.
     pub fn chosen(text: String) -> Result<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         if text.len() >= SHORTEST && text.bytes().all(plain) {
@@ -41,12 +42,12 @@ impl Token {
         ))
     }
 
-    /// The word itself, for a URL.
+    /// The text of the token, for a URL.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Compares in a time that does not tell how much of `word` is right.
+    /// Compares in constant time, so that the duration does not reveal how much of `word` is right.
     pub(super) fn is(&self, word: &str) -> bool {
         verify_slices_are_equal(self.0.as_bytes(), word.as_bytes()).is_ok()
     }

@@ -1,4 +1,4 @@
-//! What is told while a server is asked what there is: that it is silent, or what it answered and that it is asked again.
+//! Progress events of a probe: the server has not answered yet, or the probe failed and will be retried.
 
 use std::{
     path::Path,
@@ -13,10 +13,10 @@ use crate::{
     events::{Event, EventSink, Fetching},
 };
 
-/// One server that is asked for one file. What was told last is taken back when this is dropped.
+/// Reports the probe of one file on one server. Dropping it clears the last report.
 pub(super) struct Told<'a> {
     events: &'a EventSink,
-    /// What the file is called until its server has a name for it.
+    /// Provisional local path of the file: the requested name, or the last part of the URL.
     path: String,
     told: AtomicBool,
 }
@@ -30,7 +30,7 @@ impl<'a> Told<'a> {
         Self { events, path, told: AtomicBool::new(false) }
     }
 
-    /// `None` while nothing has come.
+    /// Reports that there is no answer yet (`None`), or the error before a retry.
     pub(super) fn waits(&self, why: Option<&str>) {
         self.told.store(true, Ordering::Relaxed);
         self.send(usize::from(why.is_none()), why.map(str::to_owned));

@@ -1,4 +1,4 @@
-//! `attach`: the imports of a place into this catalog, by the manifests they left there.
+//! `attach`: adds the imports of a storage to this catalog, from the manifests in that storage.
 
 use super::{App, AttachReport, AttachedImport, SkippedImport, place::Place, plan::file_rows};
 use crate::{
@@ -13,12 +13,11 @@ use crate::{
 };
 
 impl App {
-    /// Takes the imports that a storage has and this catalog does not into the catalog, without reading any payload.
-    /// With `dry_run` nothing is recorded. Imports that are known, and manifests that cannot be used, are in the
-    /// report.
+    /// Adds the imports in a storage that this catalog does not have, without reading payload. With `dry_run` nothing
+    /// is recorded. Known imports and unusable manifests are listed in the report.
     ///
     /// # Errors
-    /// `NotFound` when there is no manifest in the storage; else what the storage or the catalog says.
+    /// `NotFound` when the storage has no manifest; otherwise the error of the storage or the catalog.
     pub async fn attach(&self, storage: &str, dry_run: bool) -> Result<AttachReport> {
         let place = self.place(storage).await?;
         let Survey { imports, refused, numbers } = survey(&*place.backend).await?;
@@ -28,7 +27,7 @@ impl App {
                 .hint("name the place as it was named when things were imported there"));
         }
         if let Some(seen) = numbers.get(self.catalog.id()).filter(|_| !dry_run) {
-            // A copy of this catalog went on where this one is to go on.
+            // A copy of this catalog has used these object numbers already. Skip them, so that no key is used twice.
             self.catalog.skip_numbers(*seen).await?;
         }
         let mut report = AttachReport { refused, ..AttachReport::default() };
@@ -69,7 +68,7 @@ impl App {
         Ok(())
     }
 
-    /// Why the import is not to be attached: it is here.
+    /// The reason why an import is not attached: this catalog has it already. `None` if it can be attached.
     fn reason_to_skip(&self, found: &Found, place: &Place) -> Result<Option<String>> {
         let manifest = &found.manifest;
         let in_place = |row: &ImportRow| row.storage == place.name;
@@ -95,7 +94,8 @@ impl App {
                 ImportState::Importing | ImportState::Imported => format!("it is here as {id}"),
             }));
         }
-        // Two imports of the same objects would remove each other's: so also not under another name of the place.
+        // Two imports with the same objects would delete each other's. So the import is refused also when the same
+        // storage is known by another name.
         let ours = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
         let keys = ours.map(|object| object.key.as_str());
         let states = self.catalog.key_states(&place.name, keys)?;
@@ -106,8 +106,8 @@ impl App {
     }
 }
 
-/// The torrent is what verifies the bytes: everything else in the manifest must agree with it. Without one there are no
-/// hashes, and names that are as safe as when they came from their server.
+/// Checks a manifest against its torrent, whose hashes verify the bytes: name, files and length must agree. A manifest
+/// without a torrent has no hashes; its file names must be as safe as those taken from a server.
 fn check_torrent(found: &Found) -> Result<()> {
     let manifest = &found.manifest;
     let no_hash = manifest.info_hash_v1.is_none() && manifest.info_hash_v2.is_none();
@@ -124,8 +124,8 @@ fn check_torrent(found: &Found) -> Result<()> {
     same.then_some(()).ok_or_else(differs)
 }
 
-/// Whether the manifest has the torrent's files. Their names may be others, as long as they are safe, where they had to
-/// be guessed: another bae guessed otherwise.
+/// Whether the manifest lists the torrent's files. Where names had to be guessed (from an unknown encoding), another
+/// bae may have guessed differently: other names are accepted if they are safe.
 fn same_names(meta: &Metainfo, manifest: &Manifest) -> bool {
     if meta.name == manifest.name && file_rows(meta) == manifest.files {
         return true;

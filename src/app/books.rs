@@ -1,8 +1,9 @@
-//! The books: what reading the imports cost, for peers and for everybody else, by import and storage.
+//! Usage counts: the requests and bytes that reading cost, by import, storage and month.
 //!
-//! Every place counts what is got from it, by object, where the requests leave for it: what is tried again or asked twice
-//! counts as often. From time to time, and at the end, the counts are taken and go into the catalog under the month, for
-//! the import that names the object. A bae that was killed has lost those of the last minute.
+//! The [`Metered`](crate::backends::Metered) wrapper of each storage counts gets by object, below retries and hedges: a
+//! repeated request counts each time. Every minute, and when the data folder is closed, the counts are taken, assigned
+//! to the import that owns the object, and added to the catalog under the current month. A killed process loses the
+//! counts of the last minute. Reads of local storage are not recorded here.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,14 +23,14 @@ use crate::{
     error::{Kind, Result},
 };
 
-/// How often what is read goes into the books, while nothing is seeded.
+/// Interval between two recordings, while nothing is seeded.
 const OFTEN: Duration = Duration::from_secs(60);
 
-/// What was read, by import (none where no import names the object) and storage.
+/// Reads by import and storage. The import is `None` where no import has the object.
 pub(super) type ReadBy = HashMap<(Option<ImportId>, String), Reads>;
 
 impl App {
-    /// Writes into the books from time to time.
+    /// Records the usage counts once a minute. Never returns.
     pub async fn keep_books(&self) -> Infallible {
         loop {
             tokio::time::sleep(OFTEN).await;
@@ -37,8 +38,8 @@ impl App {
         }
     }
 
-    /// Writes into the books what was read from places that are not on this machine since the last time, unless seeding
-    /// does it. What cannot be written is lost: nobody is kept from reading by that.
+    /// Records the reads of remote storages since the last call, unless seeding does it. Counts
+    /// that cannot be written are lost: reading goes on.
     pub(super) async fn book_reads(&self) {
         if self.seeding.load(Ordering::Relaxed) {
             return;
@@ -58,7 +59,7 @@ impl App {
             let month = Utc::now().month_name();
             match self.lock {
                 Some(_) => self.catalog.add_traffic(month, entries).await,
-                // Open for reading only, or beside a process that writes.
+                // The data folder is open for reading only, or beside a process that writes.
                 None => {
                     let beside = Catalog::open_beside(&self.config.data_dir)?;
                     beside.add_traffic(month, entries).await
@@ -71,7 +72,8 @@ impl App {
         }
     }
 
-    /// What was read since this was last asked: of all places, or only of those that are not on this machine.
+    /// Takes the reads since the last call: of all storages, or only of the
+    /// remote ones. The counts of the others are dropped.
     pub(super) async fn take_reads(&self, only_remote: bool) -> Result<ReadBy> {
         let mut found = ReadBy::new();
         for place in self.places.lock().await.values() {
@@ -87,42 +89,43 @@ impl App {
         Ok(found)
     }
 
-    /// The import that an object was read for. An object that is the user's own may be in several: it was for one that
-    /// is open.
+    /// The import that an object was read for. Several imports can share an object
+    /// that the user owns: one that is open is preferred.
     fn whose(&self, storage: &str, key: &str) -> Result<Option<ImportId>> {
         let imports = self.catalog.imports_of_key(storage, key)?;
         let opened = self.opened.lock();
         let open = imports.iter().find(|id| opened.contains(*id)).or(imports.first());
-        // Removed meanwhile, perhaps because its bytes are in another object now: our keys tell it.
+        // Its import was removed meanwhile, or its bytes were moved to
+        // another object. Our own keys contain the import id.
         let told = || key.split('/').nth(1)?.parse().ok();
         let ours = key.starts_with(&self.catalog.key_prefix());
         Ok(open.cloned().or_else(|| if ours { told() } else { None }))
     }
 }
 
-/// What reading from a storage cost, and what peers got of it.
+/// Requests and bytes read from a storage, their price, and the bytes sent to peers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spent {
     pub gets: u64,
-    /// Bytes they brought.
+    /// Bytes those gets returned.
     pub fetched: u64,
     /// Bytes sent to peers.
     pub served: u64,
-    /// What the gets and their bytes cost at list prices; `None` where those are not known.
+    /// Price of the gets and their bytes, from the provider's list; `None` where the prices are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dollars: Option<f64>,
 }
 
-/// The books of a storage.
+/// Usage of a storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct StorageBooks {
     /// In this calendar month (UTC).
     pub month: Spent,
-    /// Ever.
+    /// Over all time.
     pub total: Spent,
 }
 
-/// The books of every storage that anything was read from, by its name or URL. Empty where there is no catalog.
+/// Usage of every storage that was read from, by its name or URL. Empty where there is no catalog.
 ///
 /// # Errors
 /// When the catalog cannot be read.
@@ -130,7 +133,7 @@ pub fn storage_books(config: &Config) -> Result<BTreeMap<String, StorageBooks>> 
     let mut books = BTreeMap::<String, StorageBooks>::new();
     let catalog = match Catalog::open_read_only(&config.data_dir) {
         Ok(catalog) => catalog,
-        // None yet, or of an older bae, which had no such books.
+        // There is no catalog, or one of an older bae without usage counts.
         Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => return Ok(books),
         Err(e) => return Err(e),
     };
@@ -151,7 +154,8 @@ pub(super) fn spent(config: &Config, storage: &str, traffic: &Traffic) -> Spent 
     Spent { gets, fetched, served: traffic.served, dollars }
 }
 
-/// The money for so many gets that brought so many bytes. A storage that is not configured any more has no prices.
+/// Price in dollars of `gets` requests that returned `fetched` bytes. `None` for a storage without known prices, or one
+/// that is no longer configured.
 pub(super) fn dollars(config: &Config, storage: &str, gets: u64, fetched: u64) -> Option<f64> {
     let profile = config.storage(storage).ok()?;
     Some(provider(&profile.kind, Prices::table())?.reading(gets, fetched))

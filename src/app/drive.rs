@@ -1,4 +1,4 @@
-//! A profile of type drive, opened.
+//! Opens the backend of a Drive storage.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The backend of a drive profile. Nothing is asked of Google before it is used.
+/// Opens the backend of a Drive profile. Sends no request.
 pub(super) async fn open_drive(
     profile: &Profile,
     drive: &DriveProfile,
@@ -19,7 +19,7 @@ pub(super) async fn open_drive(
 ) -> Result<DriveBackend> {
     let http = http_client()?;
     let (name, keys) = (profile.canonical(), drive.clone());
-    // A secret may come from a command that asks its user.
+    // A secret may come from a command, which may prompt the user.
     let credentials = tokio::task::spawn_blocking(move || credentials(&name, &keys)).await;
     let credentials = credentials
         .map_err(|e| Error::new(Kind::Internal, "the secrets of a storage").because(e))?;
@@ -31,7 +31,7 @@ pub(super) async fn open_drive(
     Ok(DriveBackend::open(http, settings, tokens, notes))
 }
 
-/// A ready token before a service account before a user's sign-in: what was given most on purpose.
+/// The credentials to use, the most explicit first: an access token, a service account, the user's sign-in.
 fn credentials(name: &str, drive: &DriveProfile) -> Result<Credentials> {
     let place = |e: Error| e.within(format!("storage {name:?}"));
     let reveal = |secret: &Secret| secret.reveal().map_err(place);

@@ -1,4 +1,4 @@
-//! The filling of an import: session, writer and download joined, and what is recorded at the end.
+//! Fills an import from a torrent: connects session, [`ImportWriter`] and [`Download`], and records the result.
 
 use std::{
     sync::Arc,
@@ -25,11 +25,11 @@ use crate::{
     units::ByteSize,
 };
 
-/// How long to wait for the first address when it is to be told to the user.
+/// Timeout for the first listening address, which is shown to the user.
 const LISTENING: Duration = Duration::from_secs(2);
 
 impl Job<'_> {
-    /// Fills an import. `torrent` is there already when its metadata came from the swarm.
+    /// Fills an import. `torrent` is in the session already when its metadata came from the swarm.
     pub(super) async fn fill(
         &self,
         torrents: &Arc<Torrents>,
@@ -71,7 +71,8 @@ impl Job<'_> {
             }
         };
         if let Err(e) = filled.instrument(span).await {
-            // Peers are not asked for more, trackers hear of the end while storage takes what is verified.
+            // In parallel: storage takes the verified bytes, and the session stops requests to peers and announces the
+            // stop to trackers.
             let (error, _) = tokio::join!(
                 self.leave_off(opened.import(), &writer, publishing, e),
                 torrents.stop(SESSION_END)
@@ -90,7 +91,7 @@ impl Job<'_> {
         Ok(imported)
     }
 
-    /// Opens the import to players where that is asked for; they wait for what is missing until the result is dropped.
+    /// Opens the import to players if requested. Their reads wait for missing bytes until the result is dropped.
     pub(super) fn open_stream(&self, opened: &Opened) -> Result<Option<EndOnDrop>> {
         let streams = self.request.streams.as_ref();
         streams
@@ -98,7 +99,7 @@ impl Job<'_> {
             .transpose()
     }
 
-    /// The writer of an import; what becomes durable is told to `publishing` too.
+    /// The writer of an import. Ranges that become durable are reported to `publishing` as well.
     pub(super) fn writer(
         &self,
         opened: Filled<'_>,
@@ -147,7 +148,8 @@ impl Job<'_> {
         Download::new(torrent, &opened.meta, store, goal, writer, events, self.request.timeout)
     }
 
-    /// A v2 torrent from a magnet came without its piece layers; by now libtorrent has them from peers.
+    /// Adds the piece layers to the stored metadata. A v2 torrent from a magnet link starts without them; libtorrent
+    /// has requested them from peers during the download.
     async fn complete_metainfo(&self, opened: &Opened, download: &Download) -> Result<()> {
         let pieces = opened.meta.pieces();
         let lacking = opened.meta.info_hash_v2.is_some()
@@ -172,7 +174,8 @@ impl Job<'_> {
         }
     }
 
-    /// Stops before the end: nothing verified is lost that storage still takes in time.
+    /// Ends an import early. Verified bytes that storage accepts within [`FLUSH`] are kept.
+    /// Returns `error` with a hint.
     pub(super) async fn leave_off(
         &self,
         opened: Filled<'_>,
@@ -190,7 +193,8 @@ impl Job<'_> {
         error
     }
 
-    /// Records the end and tells it, with the bytes fetched and those thrown away again.
+    /// Records the import as complete and reports it, with the bytes fetched and the bytes evicted to stay in the
+    /// memory budget.
     pub(super) async fn finish(
         &self,
         opened: Filled<'_>,
@@ -224,7 +228,7 @@ fn start(opened: &Opened) -> Start {
     }
 }
 
-/// Stops a writer before the end, and says how far it is.
+/// Stops a writer early, and adds the progress to the error.
 async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
     let waiting = writer.waiting();
     if waiting > 0 && !writer.is_refused() {
@@ -247,7 +251,8 @@ async fn stopped(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Erro
     }
 }
 
-/// Tells that an import is under way, with the addresses peers can reach (which the system gives out a moment later).
+/// Reports that an import has started, with the addresses that peers can reach. The system assigns them shortly after
+/// the start of the session.
 pub(super) async fn started(
     torrents: &Torrents,
     row: &ImportRow,

@@ -1,4 +1,8 @@
-//! `get`: URLs to plain local files, several at a time. `get_file` has the way of one file.
+//! `get`: downloads URLs to plain local files, several at a time.
+//!
+//! A [`Getter`] takes one [`GetItem`] after the other. It probes the URLs, chooses a local path, and runs
+//! one [`FileJob`] for the file, or one for each file of a folder. Connections, rate limit and write
+//! buffers are shared by all files.
 
 use std::{
     collections::HashSet,
@@ -21,50 +25,50 @@ use crate::{
     torrents::keep_heap_steady,
 };
 
-/// What may wait for the disk, over all files: enough that no connection waits for a write that a fast one takes at once.
+/// Bytes that may wait for the disk, over all files. With a fast disk, no connection has to wait for a write.
 const WRITE_ROOM: usize = 2 << 20;
 
-/// How files are fetched; the same for all of a run.
+/// Options of all downloads of a run.
 #[derive(Debug, Clone)]
 pub struct GetOrder {
     pub fetch: FetchOptions,
-    /// Speaks for every URL, whatever its own scheme.
+    /// Protocol to use for every URL, instead of that of its scheme.
     pub protocol: Option<String>,
     pub effort: Effort,
-    /// Files at once (at least 1).
+    /// Files downloaded at once (at least 1).
     pub jobs: usize,
-    /// Bytes a second, over all files.
+    /// Rate limit over all files, in bytes per second.
     pub limit: Option<u64>,
-    /// Bytes a second, for each file.
+    /// Rate limit for each file, in bytes per second.
     pub limit_each: Option<u64>,
     pub resume: Resume,
-    /// The checksum that lies beside a file counts as well.
+    /// Also verify against the checksum file next to each file on the server.
     pub beside: bool,
-    /// Also where there is a file of that name already.
+    /// Replace existing files of the same name.
     pub overwrite: bool,
-    /// The first byte wanted, and the one behind the last.
+    /// Byte range to fetch: start, and end (exclusive).
     pub range: Option<(u64, Option<u64>)>,
 }
 
-/// One thing to be fetched.
+/// One file or folder to download.
 #[derive(Debug, Clone)]
 pub struct GetItem {
-    /// Of one file, or of one folder. Several are mirrors: servers that have the same file.
+    /// URL of a file or of a folder. Several URLs are mirrors: servers that have the same file.
     pub urls: Vec<Url>,
-    /// The folder it goes to.
+    /// The target folder.
     pub dir: PathBuf,
-    /// Its name there, or its path; `None` is what the server calls it.
+    /// File name or path in `dir`; `None` takes the name that the server reports.
     pub out: Option<PathBuf>,
     pub checksums: Vec<Digest>,
 }
 
-/// Fetches, with the connections and limits that all share. Cheap to clone.
+/// Downloads items. All downloads share its limits and connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Getter {
     pub(super) order: Arc<GetOrder>,
     pub(super) limit: Arc<RateLimit>,
     pub(super) room: WriteRoom,
-    /// What is fetched in this run, by its path.
+    /// Local paths used in this run.
     pub(super) claims: Claims,
     protocols: Protocols,
     turns: Arc<Semaphore>,
@@ -73,7 +77,8 @@ pub struct Getter {
 impl Getter {
     #[must_use]
     pub fn new(order: GetOrder) -> Self {
-        // Read buffers come and go all the time.
+        // Read buffers are allocated and freed all the time. Without this, glibc returns the
+        // memory to the system each time.
         keep_heap_steady();
         Self {
             limit: RateLimit::new(order.limit),
@@ -85,16 +90,17 @@ impl Getter {
         }
     }
 
-    /// Changes the limit over all files, also of those under way.
+    /// Changes the rate limit over all files, including those in flight.
     pub fn set_limit(&self, bytes_per_second: Option<u64>) {
         self.limit.set(bytes_per_second);
     }
 
-    /// Fetches the file or folder that `item` names. Returns when all of it is there under its name, a summary a file.
+    /// Downloads the file or folder of `item`. Returns one summary per file when all files are
+    /// complete under their names.
     ///
     /// # Errors
-    /// What is wrong with the URL or the server; `AlreadyExists` and `Changed` as the order says; `NoSpace`; `Corrupt`
-    /// when a checksum is another; `Cancelled`. What came is kept, for the same call again.
+    /// Errors of the URL or the server; `AlreadyExists` and `Changed`, depending on the options; `NoSpace`; `Corrupt`
+    /// when a checksum does not match; `Cancelled`. Received bytes are kept, so that the same call can resume.
     pub async fn get(
         &self,
         item: GetItem,
@@ -120,11 +126,11 @@ impl Getter {
         }
     }
 
-    /// Fetches the file that `item` names and hands it to `sink`, from its first byte to its last; nothing is kept of it
-    /// here.
+    /// Downloads the file of `item` in order and passes its bytes to `sink`. Nothing is stored locally.
     ///
     /// # Errors
-    /// As [`Getter::get`]; `InvalidInput` for a folder. What was handed on stays that, also when a checksum is another.
+    /// As [`Getter::get`]; `InvalidInput` for a folder. After an error, also a wrong checksum, `sink` has already
+    /// received bytes.
     pub async fn get_to(
         &self,
         item: GetItem,
@@ -149,7 +155,7 @@ impl Getter {
         beside(&protocol, url, self.order.effort.max_tries, cancel).await
     }
 
-    /// Waits until a file may be fetched.
+    /// Waits for a permit to download a file.
     async fn turn(&self, cancel: &CancellationToken) -> Result<tokio::sync::OwnedSemaphorePermit> {
         let stopped = || Error::new(Kind::Cancelled, "stopped");
         tokio::select! {
@@ -159,8 +165,9 @@ impl Getter {
         }
     }
 
-    /// Whether the first request is to bring the file's bytes. Not while something else is asked for before they are
-    /// read: a server that serves one connection at a time would not answer that.
+    /// Whether the first request may already transfer the file. Not for a range that starts later, and not
+    /// while another request has to come before the bytes are read: a server that serves one connection at a
+    /// time would not answer it.
     fn wants_first_bytes(&self) -> bool {
         !self.order.beside && self.order.range.is_none_or(|(start, _)| start == 0)
     }
@@ -207,7 +214,7 @@ impl Getter {
         }
     }
 
-    /// Before files are put into it.
+    /// Checks that the target of a folder is a folder, or does not exist.
     fn check_folder(folder: &Path) -> Result<()> {
         match Existing::at(folder)? {
             Existing::Nothing | Existing::Folder => Ok(()),
@@ -218,7 +225,7 @@ impl Getter {
         }
     }
 
-    /// Where a file goes that is no folder's.
+    /// The local path of a single file, not one of a folder.
     fn path(&self, item: &GetItem, source: &Source) -> Result<PathBuf> {
         match &item.out {
             Some(out) => Ok(item.dir.join(out)),
@@ -259,7 +266,7 @@ impl Getter {
                     continue;
                 }
             };
-            // Before it is begun: there may be a million files.
+            // The permit is taken before the task is started, because a folder may have a million files.
             let Ok(turn) = self.turn(cancel).await else { break };
             let (getter, protocol) = (self.clone(), Arc::clone(&protocol));
             let (path, events, cancel) = (folder.join(path), events.clone(), cancel.clone());
@@ -279,9 +286,9 @@ impl Getter {
     }
 }
 
-/// As many files at once as were asked for and as may be open.
+/// The number of files to download at once: as requested, or fewer where the limit of open files requires it.
 fn jobs_that_fit(order: &GetOrder) -> usize {
-    // Its connections, those that are kept for the next, the file, and its state while that is written.
+    // Descriptors per file: its connections, one idle connection, the file itself, and its state file during a save.
     let each = order.effort.per_server.min(order.effort.split).saturating_add(3) as u64;
     let (jobs, others) = (order.jobs.max(1), 64);
     let limit = open_files::up_to((jobs as u64).saturating_mul(each).saturating_add(others));
@@ -292,14 +299,14 @@ fn jobs_that_fit(order: &GetOrder) -> usize {
     jobs.min(fit)
 }
 
-/// What the URLs of an item are.
+/// What the URLs of an item are: mirrors of one file, or a folder.
 enum Mirrors {
     File(Source),
     Folder(Box<(Url, Listing)>),
 }
 
-/// Every file has its turn, whatever became of the others; the first error is the folder's, and all are told. `odd` are
-/// those of files that could not be begun.
+/// Waits for all files, even when some fail. All errors are logged, and the first is returned. `odd` has the errors of
+/// files that could not be started.
 async fn all_of(
     mut running: JoinSet<Result<Option<FetchedFile>>>,
     odd: Vec<Error>,
@@ -325,7 +332,7 @@ async fn all_of(
     failed.map_or(Ok(fetched), Err)
 }
 
-/// The paths of the files of a folder below it, made safe; or why a file can have none.
+/// For each file of a folder, its safe path relative to that folder, or the error why it has none.
 pub(super) fn paths_below(listing: &Listing) -> Vec<Result<String>> {
     let within = |file: &Entry, e: Error| {
         Error::new(Kind::Unsupported, e.report()).within(place(&file.remote.url))
@@ -357,8 +364,8 @@ pub(super) fn folder_name(listing: &Listing) -> Result<String> {
     Ok(name.map_err(|e| e.hint("give it a name with -o"))?.unwrap_or_else(host))
 }
 
-/// What a file is called that the user gave no name: what its server calls it, else the end of the URL's path. A name
-/// that cannot be used is passed over, not mended: it would then be nobody's.
+/// The local name of a file without a user-given name: the server's name for it, else the last part of the URL's path.
+/// An unsafe server name is ignored, not sanitised: the result would be a name that neither server nor user has chosen.
 pub(super) fn file_name(remote: &Remote) -> Result<String> {
     let by_server = remote.name.as_deref().map(|name| names::of_server(name.as_bytes()));
     if let Some(Ok(Some(name))) = by_server {
@@ -366,7 +373,7 @@ pub(super) fn file_name(remote: &Remote) -> Result<String> {
     }
     let last = remote.asked.path().rsplit('/').next().unwrap_or_default();
     let last: Vec<u8> = percent_encoding::percent_decode_str(last).collect();
-    // Slashes of a name stand for folders, as in what servers call files.
+    // A decoded name may contain slashes. Only the part after the last one is used, as for names from servers.
     let last = last.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     match names::of_server(last) {
         Ok(Some(name)) => Ok(name),

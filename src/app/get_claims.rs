@@ -1,4 +1,4 @@
-//! Which files of a run have which names: two of one name would write over each other.
+//! Local paths claimed by the files of a run, so that two files never write to the same path.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::{
     protocols::{Digest, place},
 };
 
-/// The names of a run, each with what has it. Cheap to clone; all clones are one.
+/// The claimed paths of a run. Cheap to clone; all clones share the same map.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Claims(Arc<Mutex<HashMap<PathBuf, Claim>>>);
 
@@ -23,16 +23,16 @@ pub(super) struct Claims(Arc<Mutex<HashMap<PathBuf, Claim>>>);
 struct Claim {
     url: Url,
     checksums: Vec<Digest>,
-    /// What the file itself is called; others are its helpers'.
+    /// Path of the file itself. Its temp files have claims of their own with the same value.
     path: PathBuf,
 }
 
 impl Claims {
-    /// Takes the name `path`, and those of what is kept beside the file on its way, for what is at `url`. Makes the folder
-    /// that it is in. `false` when the same thing has it already: it is fetched once.
+    /// Claims `path`, and the paths of its temp files, for the file at `url`. Creates the parent folder. Returns
+    /// `false` when the same URL with the same checksums has claimed it already: the file is fetched once.
     ///
     /// # Errors
-    /// `InvalidInput` when something else of this run has one of the names; what the file system says.
+    /// `InvalidInput` when another file of this run has claimed one of the paths; any error of the file system.
     pub(super) fn take(&self, path: &Path, url: &Url, checksums: &[Digest]) -> Result<bool> {
         let path = whole(path)?;
         let claim = Claim { url: url.clone(), checksums: checksums.to_owned(), path: path.clone() };
@@ -52,7 +52,7 @@ impl Claims {
     }
 }
 
-/// One name for each file, however the folder that it is in is named.
+/// The path with its parent folder made canonical, so that each file has exactly one path.
 fn whole(path: &Path) -> Result<PathBuf> {
     let place = |e| Error::io(format!("cannot write {}", path.display()), e);
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,4 +1,7 @@
-//! One file of `get`: from what the server says of it to its name on the disk.
+//! Downloads one file of `get`.
+//!
+//! [`FileJob::run`] looks at the local path first: a pipe or device is written in order by [`FileJob::run_to`]; any
+//! other file is fetched into a [`PartFile`], verified, and renamed when it is complete.
 
 use std::{
     fs::File,
@@ -28,7 +31,7 @@ use crate::{
     storage::RangeSet,
 };
 
-/// A file to be fetched, and all that it takes.
+/// A file to download, with its source, local path and checksums.
 pub(super) struct FileJob<'a> {
     pub(super) getter: &'a Getter,
     pub(super) source: Source,
@@ -39,12 +42,12 @@ pub(super) struct FileJob<'a> {
 }
 
 impl FileJob<'_> {
-    /// `None` when it is fetched already, in this run.
+    /// Downloads to the local path. `None` when the same file is already downloaded in this run.
     pub(super) async fn run(self) -> Result<Option<FetchedFile>> {
         let existing = Existing::at(&self.path)?;
         let opened = self.opened(&existing).await?;
         let asked = self.source.remote().asked;
-        // What is written to as it stands may be named again and again, as /dev/null is.
+        // Pipes and devices, like /dev/null, may be named any number of times.
         if opened.is_none() && !self.getter.claims.take(&self.path, &asked, &self.checksums)? {
             tracing::info!("{} was named twice: it is fetched once", place(&asked));
             return Ok(None);
@@ -58,7 +61,7 @@ impl FileJob<'_> {
         }
     }
 
-    /// What is at the path, where that is no file to be replaced but something to be written to.
+    /// Opens the path for writing if it is a pipe or device. `None` if it is a file to create or replace.
     async fn opened(&self, existing: &Existing) -> Result<Option<File>> {
         let path = self.path.display();
         let there = |what: &str, hint: &str| {
@@ -83,7 +86,7 @@ impl FileJob<'_> {
             Existing::Socket => return there("a socket", "give another name with -o"),
         }
         let path = self.path.clone();
-        // A pipe waits for its reader.
+        // Opening a pipe blocks until it has a reader.
         let opening = tokio::task::spawn_blocking(move || open_stream(&path));
         tokio::select! {
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
@@ -120,7 +123,8 @@ impl FileJob<'_> {
         })?;
         match fetched {
             Ok((bytes, downloaded)) => {
-                // A later answer may have been of another version than the first, and then is all that is here.
+                // The source may have changed since the first answer. The file was then fetched from the
+                // start in its new version.
                 let remote = self.source.remote();
                 let checksums = self.all_checksums(plan_range.as_ref());
                 part.finish(bytes, &checksums, remote.modified).await?;
@@ -133,7 +137,7 @@ impl FileJob<'_> {
         }
     }
 
-    /// To whoever reads it from its first byte to its last, by one connection.
+    /// Downloads to `sink`: from the first byte to the last, over one connection.
     pub(super) async fn run_to(self, sink: Sink) -> Result<FetchedFile> {
         let begun = Instant::now();
         let remote = self.source.remote();
@@ -156,7 +160,7 @@ impl FileJob<'_> {
         Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
     }
 
-    /// A part of a file has no checksum that anybody gives.
+    /// The checksums to verify. Checksums are of whole files, so a range has none.
     fn all_checksums(&self, range: Option<&Range<u64>>) -> Checksums {
         match range {
             None => Checksums::new(self.checksums.clone().into_iter().chain(self.source.digests())),
@@ -173,7 +177,7 @@ impl FileJob<'_> {
         }));
     }
 
-    /// Fetches what is not here. Returns the bytes of the file and those that came.
+    /// Fetches the missing bytes. Returns the length of the file and the number of bytes received.
     async fn fetch(
         &self,
         target: Arc<dyn Target>,
@@ -206,7 +210,7 @@ impl FileJob<'_> {
         Ok((done.len, done.received))
     }
 
-    /// What of the file is wanted; `None` for all of it.
+    /// The requested range; `None` for the whole file.
     fn range(&self, remote: &Remote) -> Result<Option<Range<u64>>> {
         let Some((start, end)) = self.getter.order.range else { return Ok(None) };
         let bad = |why: String| {
@@ -229,7 +233,10 @@ impl FileJob<'_> {
         Ok(Some(start..end))
     }
 
-    /// Whether the file is here already, by length and time, as an earlier run left it.
+    /// Whether an earlier run completed the file: its length and modification time match.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is a file that does not match, and it may not be overwritten.
     fn is_here(
         &self,
         existing: &Existing,
@@ -271,13 +278,13 @@ impl FileJob<'_> {
     }
 }
 
-/// File systems keep times to the second, some to two.
+/// Compares modification times. File systems store them with a resolution of one or two seconds.
 fn close(a: SystemTime, b: SystemTime) -> bool {
     let apart = a.duration_since(b).or_else(|_| b.duration_since(a)).unwrap_or_default();
     apart.as_secs() < 2
 }
 
-/// Tells how far a file is.
+/// Reports the progress of a file.
 struct Told {
     path: String,
     events: EventSink,
@@ -285,7 +292,7 @@ struct Told {
     now: Mutex<Now>,
 }
 
-/// What was told last.
+/// The last reported progress.
 #[derive(Default)]
 struct Now {
     state: State,
@@ -309,7 +316,7 @@ impl Told {
         self.send(&now);
     }
 
-    /// The last word: what became of it.
+    /// Reports the final state.
     fn end(&self, error: Option<&Error>) {
         let input = match error.map(Error::kind) {
             None => Input::Complete,

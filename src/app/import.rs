@@ -1,4 +1,7 @@
-//! `import`: a torrent found and planned. `fill` does the rest.
+//! `import`: finds the source, opens or creates the import in the catalog, and plans what to fetch.
+//!
+//! [`App::import`] resolves the request to a [`Source`], tests the storage, and starts a torrent session when one is
+//! needed. [`Job`] then fetches the bytes: of a torrent in the module `fill`, of files at a URL in `import_url`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,7 +27,7 @@ use crate::{
     units::ByteSize,
 };
 
-/// One call of `import`.
+/// One call of [`App::import`].
 pub(super) struct Job<'a> {
     pub(super) app: &'a App,
     pub(super) request: &'a ImportRequest,
@@ -34,13 +37,13 @@ pub(super) struct Job<'a> {
     pub(super) begun: Instant,
 }
 
-/// What of an open import does not depend on where its bytes come from.
+/// The parts of an open import that torrents and URLs have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Filled<'a> {
     pub(super) row: &'a ImportRow,
     pub(super) store: &'a Arc<ImportStore>,
     pub(super) files: &'a [File],
-    /// Bytes to be stored, padding left out.
+    /// Ranges to store, without padding.
     pub(super) wanted: &'a RangeSet,
 }
 
@@ -51,7 +54,7 @@ impl Opened {
     }
 }
 
-/// An import of a torrent that is known and open, ready to be filled.
+/// An open import of a torrent with known metadata, ready to be filled.
 pub(super) struct Opened {
     pub(super) row: ImportRow,
     pub(super) metainfo: Vec<u8>,
@@ -61,12 +64,12 @@ pub(super) struct Opened {
 }
 
 impl App {
-    /// Brings a torrent in, or the files at a URL. Returns when every wanted byte is durable (with `seed`: when cancelled after that), having
-    /// sent [`Event::Imported`].
+    /// Imports a torrent, or the files at a URL. Returns when every selected byte is durable, after sending
+    /// [`Event::Imported`]. With `seed` it then seeds, and returns when seeding ends.
     ///
     /// # Errors
-    /// Whatever is wrong with source, selection or storage, before anything is fetched; `NoSpace` when it cannot fit;
-    /// `Network` when nothing arrives for the timeout; `Cancelled` when stopped before the end.
+    /// Any error in source, selection or storage is returned before the payload is fetched. `NoSpace` when the import
+    /// does not fit; `Network` when no bytes arrive for the idle timeout; `Cancelled` when stopped before the end.
     pub async fn import(
         &self,
         request: ImportRequest,
@@ -104,7 +107,7 @@ impl Job<'_> {
             Ok(((meta, metainfo), select)) => {
                 let opened = self.open(metainfo, meta, select.as_deref()).await?;
                 if opened.plan.missing().next().is_none() && !self.request.seed {
-                    // All of it is here already: nobody needs to be asked for anything.
+                    // Everything is stored already: no session and no peers are needed.
                     self.open_stream(&opened)?;
                     self.publish_rest(opened.import()).await?;
                     return self.finish(opened.import(), (0, 0)).await;
@@ -123,7 +126,7 @@ impl Job<'_> {
         }
     }
 
-    /// A server that is asked what there is has said nothing yet, or is to be asked again.
+    /// Tells the user that a server has not answered yet (`None`), or that the request will be retried (`Some`).
     fn waits(&self, why: Option<&str>) {
         let text = match why {
             Some(why) => format!("waiting: {why}"),
@@ -137,7 +140,7 @@ impl Job<'_> {
         Torrents::start(&self.request.network, Arc::clone(pressure), pool.clone())
     }
 
-    /// The metadata of a magnet that was imported before: nobody is asked for it twice.
+    /// The metadata of a magnet link that was imported before, from the catalog.
     fn known(&self, magnet: &Magnet) -> Result<Option<(Metainfo, Vec<u8>)>> {
         let found = self.app.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
         let known = found.first().map(|row| self.app.metainfo_of(row)).transpose()?;
@@ -161,7 +164,7 @@ impl Job<'_> {
         self.fill(torrents, Some(torrent), opened).await
     }
 
-    /// Finds the import in the catalog or creates it, and plans what is to be fetched.
+    /// Finds the import in the catalog or creates it, and plans what to fetch.
     async fn open(
         &self,
         metainfo: Vec<u8>,
@@ -224,7 +227,7 @@ impl Job<'_> {
         }
     }
 
-    /// This import is there: go on with it.
+    /// Prepares an existing import to be resumed, with the selection and layout of this request.
     pub(super) async fn take_up(
         &self,
         row: ImportRow,
@@ -242,14 +245,14 @@ impl Job<'_> {
     }
 }
 
-/// Calls a torrent's files as its import does.
+/// Renames the files of a torrent as its import in the catalog has them.
 pub(super) fn keep_names(catalog: &Catalog, row: &ImportRow, meta: &mut Metainfo) -> Result<()> {
     meta.keep_names(catalog.files(&row.id)?.into_iter().map(|file| file.path));
     Ok(())
 }
 
-/// What an import that is there already becomes. Chunks are the default, so asking for them may mean nothing; whole
-/// files stay what they are anyway.
+/// The layout of an existing import after this request. `Chunks` is the default and may not have been chosen by the
+/// user, so it changes nothing: whole files are never turned back into chunks.
 pub(super) fn layout_of(asked: LayoutKind, known: &ImportRow) -> LayoutKind {
     match asked {
         LayoutKind::Files => LayoutKind::Files,
@@ -257,14 +260,15 @@ pub(super) fn layout_of(asked: LayoutKind, known: &ImportRow) -> LayoutKind {
     }
 }
 
-/// A magnet's torrent was added before it was known what of it is wanted.
+/// Sets the priority of unselected pieces to 0. A magnet link is added to the session before its files are known.
 fn leave_out(torrent: &Torrent, plan: &Plan) -> Result<()> {
     let unwanted: Vec<u32> =
         (0u32..).zip(&plan.wanted_pieces).filter(|(_, wanted)| !**wanted).map(|(p, _)| p).collect();
     if unwanted.is_empty() { Ok(()) } else { torrent.prioritize(&unwanted, 0) }
 }
 
-/// A piece is verified whole, in memory: one that takes more than three quarters of it could not be completed.
+/// Refuses a torrent whose pieces are too long. A piece is verified as a whole in memory, so it must fit into three
+/// quarters of the memory for incoming bytes.
 pub(super) fn check_memory(meta: &Metainfo, config: &Config) -> Result<()> {
     let piece = u64::from(meta.piece_length);
     if piece <= input_budget(config) / 4 * 3 {
@@ -288,7 +292,7 @@ pub(super) fn check_not_removing(row: &ImportRow) -> Result<()> {
     Err(Error::new(Kind::Unavailable, text).hint("finish that with `bae gc --yes` first"))
 }
 
-/// `room` is what the storage says is left, where it knows.
+/// Refuses an import that does not fit. `room` is the free space that the storage reports, where it does.
 pub(super) fn check_room(storage: &str, room: Option<u64>, len: u64) -> Result<()> {
     let Some(room) = room.filter(|room| *room < len) else { return Ok(()) };
     let text = format!(

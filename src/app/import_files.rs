@@ -1,4 +1,5 @@
-//! The filling of an import from a server: files fetched, a few at a time, into the same writer that torrents have.
+//! Fills an import from a server: fetches its files, up to [`AT_ONCE`] at a time, into the [`ImportWriter`] that
+//! torrents use too.
 
 use std::{
     collections::HashMap,
@@ -31,20 +32,21 @@ use crate::{
     units::MIB,
 };
 
-/// How often progress is told.
+/// Interval of the progress events.
 const TICK: Duration = Duration::from_millis(250);
-/// Files at once, where there are several: small ones are mostly waiting for answers.
+/// Files fetched at once from a folder. Transfers of small files mostly wait for the server's answers.
 const AT_ONCE: usize = 4;
 
 impl Job<'_> {
-    /// Fetches what is missing. Returns when it is durable, with the import as it is then and the bytes that came.
+    /// Fetches what is missing. Returns when it is durable, with the import as it is then and the
+    /// number of bytes received.
     pub(super) async fn fill_files(
         &self,
         opened: OpenedFiles,
         found: RemoteFiles,
     ) -> Result<(OpenedFiles, u64)> {
         let _importing = self.app.importing();
-        // Whose length is not known cannot be an object of its own yet.
+        // A file of unknown length cannot become an object of its own before its end.
         let files = match opened.has_open_end() {
             true => None,
             false => self.publisher(opened.import()).await?,
@@ -103,7 +105,7 @@ impl Job<'_> {
         }));
     }
 
-    /// Fetches every wanted file that lacks something. Returns the length of the last.
+    /// Fetches every selected file that has missing bytes. Returns the length of the file that ended last.
     async fn fetch_all(
         &self,
         opened: &OpenedFiles,
@@ -117,10 +119,10 @@ impl Job<'_> {
         let effort = self.effort(several);
         let stored = opened.store.stored();
         let lacks = |file: &File| missing.overlaps(&file.range);
-        // Of a file by itself; a folder is begun with its listing.
+        // The first response may already carry the bytes of a single file. For a folder it was the listing.
         let mut first = found.first.into_inner();
         let files = found.files.into_iter().zip(&opened.files).enumerate();
-        // One by one: there may be a million files.
+        // Lazily, because a folder may have a million files.
         let mut jobs =
             files.filter(|(_, (_, file))| lacks(file)).map(|(number, (found_file, file))| {
                 let (_, remote) = found_file;
@@ -156,13 +158,14 @@ impl Job<'_> {
                 }
             }
         };
-        // None of them may write any more when the writer stops.
+        // No transfer may write after the writer stops.
         running.shutdown().await;
         done
     }
 
-    /// Runs in order, so that chunks become whole one after the other: all that is on its way together takes a quarter
-    /// of the memory.
+    /// Connections and range size of each file. Ranges are fetched in order, so that chunks become
+    /// complete one after the other. All ranges in flight take a quarter of the memory for incoming bytes,
+    /// or 1 MiB each where that is more.
     fn effort(&self, several: bool) -> Effort {
         let given = self.request.fetch.effort;
         let at_once = if several { AT_ONCE } else { 1 };
@@ -174,7 +177,7 @@ impl Job<'_> {
         Effort { per_server: workers, split: workers, cut, ..given }
     }
 
-    /// Waits until storage has all that was fetched, and the files are published.
+    /// Waits until all fetched bytes are durable and the files are published.
     async fn all_durable(
         &self,
         opened: &OpenedFiles,
@@ -229,18 +232,18 @@ impl Job<'_> {
     }
 }
 
-/// What of a file is stored, counted from its beginning.
+/// The stored ranges of a file, relative to its start.
 fn have(stored: &RangeSet, file: &Range<u64>) -> RangeSet {
     let parts = stored.within(file.clone());
     parts.map(|part| part.start - file.start..part.end - file.start).collect()
 }
 
-/// How far the files are.
+/// Progress of all files.
 #[derive(Default)]
 struct Filling {
-    /// Of those under way, by number.
+    /// State of the files in flight, by index.
     running: Mutex<HashMap<usize, Snapshot>>,
-    /// Bytes that came for those that have ended.
+    /// Bytes received for files that have ended.
     ended: AtomicU64,
     rates: Mutex<(Rate, Rate)>,
 }
@@ -262,7 +265,7 @@ impl Filling {
         running + self.ended.load(Ordering::Relaxed)
     }
 
-    /// Of a file that waits, while no other comes.
+    /// The error of a waiting file, reported only while every file in flight is waiting.
     fn trouble(&self) -> Option<String> {
         let running = self.running.lock();
         let waits = running.values().all(|snapshot| snapshot.trouble.is_some());
@@ -273,7 +276,7 @@ impl Filling {
         self.running.lock().values().map(|snapshot| snapshot.connections).sum()
     }
 
-    /// Bytes a second, come and stored, at `now` in seconds.
+    /// Bytes per second, received and stored; `now` is in seconds.
     fn rates(&self, now: f64, received: u64, stored: u64) -> (u64, u64) {
         let mut rates = self.rates.lock();
         (rates.0.sample(now, received), rates.1.sample(now, stored))

@@ -1,5 +1,8 @@
-//! `import` of a URL: its files found in the catalog or put there, and what is recorded at the end. `import_files` has
-//! the filling.
+//! `import` of a URL: finds or creates the import in the catalog, and verifies and records the result.
+//!
+//! [`Job::import_files`] compares the files found at the URL with earlier imports of it ([`Likeness`]), forgets stored
+//! bytes that may be of another version, fetches what is missing (the module `import_files`), and checks the stored
+//! bytes against the known checksums.
 
 use std::sync::Arc;
 
@@ -22,7 +25,7 @@ use crate::{
     torrents::{metainfo::File, select},
 };
 
-/// An import of a URL that is known and open, ready to be filled.
+/// An open import of a URL, ready to be filled.
 pub(super) struct OpenedFiles {
     pub(super) row: ImportRow,
     pub(super) store: Arc<ImportStore>,
@@ -37,7 +40,7 @@ impl OpenedFiles {
         Filled { row, store, files, wanted }
     }
 
-    /// Whether its length is known only when it has ended.
+    /// Whether its length is unknown until the server ends the transfer.
     pub(super) fn has_open_end(&self) -> bool {
         self.row.len == OPEN_LEN && self.record.open_end
     }
@@ -58,13 +61,13 @@ impl Job<'_> {
         if !checked || checks(&self.request.fetch) {
             self.check_stored(&opened).await?;
         }
-        // All that is left where nothing had to be fetched, or its length was not known.
+        // Publishes everything that remains: all files when nothing was fetched or the length was unknown until now.
         self.publish_rest(opened.import()).await?;
         self.finish(opened.import(), (downloaded, 0)).await
     }
 
-    /// Finds the import in the catalog or creates it. What is stored of it and cannot be proven to be of these files is
-    /// forgotten.
+    /// Finds the import in the catalog or creates it. Stored bytes that are not proven to be of the
+    /// same files are forgotten.
     async fn open_files(&self, found: &RemoteFiles) -> Result<OpenedFiles> {
         let rows = file_rows(found)?;
         let files: Vec<File> = rows.iter().cloned().map(plain_file).collect();
@@ -100,7 +103,7 @@ impl Job<'_> {
         self.reopen(row, record).await
     }
 
-    /// What the file must hash to: by the user, by what lies beside it, by its server.
+    /// The expected checksums of a single file: from the user, from the checksum file next to it, and from the server.
     async fn checksums(&self, found: &RemoteFiles) -> Result<Checksums> {
         let FetchOrder { checksums, beside: looks, effort, .. } = &self.request.fetch;
         match found.files.as_slice() {
@@ -117,7 +120,7 @@ impl Job<'_> {
         }
     }
 
-    /// Opens what the catalog knows of an import now.
+    /// Opens an import as the catalog has it now.
     pub(super) async fn reopen(&self, row: ImportRow, record: Record) -> Result<OpenedFiles> {
         let files = self.app.files_of(&row)?;
         let store = self.app.open_store(&row, &self.place)?;
@@ -126,7 +129,7 @@ impl Job<'_> {
         Ok(OpenedFiles { row, store, files, wanted, record })
     }
 
-    /// After the end of what had no length: it has one now.
+    /// Records the length of an import whose length was unknown, and reopens it.
     pub(super) async fn close_end(&self, opened: OpenedFiles, len: u64) -> Result<OpenedFiles> {
         let catalog = &self.app.catalog;
         catalog.set_len(&opened.row.id, len).await?;
@@ -134,7 +137,7 @@ impl Job<'_> {
         self.reopen(row, opened.record).await
     }
 
-    /// The import of this source here that is of the files found, ready to be gone on with.
+    /// The existing import of this source in this storage that matches the files found, ready to be resumed.
     async fn known_files(&self, found: &RemoteFiles) -> Result<Option<ImportRow>> {
         let catalog = &self.app.catalog;
         let known = begun_before(catalog, self.request, &self.place.name, found)?;
@@ -143,7 +146,7 @@ impl Job<'_> {
         catalog.get(&row.id).map(Some)
     }
 
-    /// Forgets what is stored of an import that is to begin anew.
+    /// Forgets the stored bytes of an import, unless they can be kept.
     async fn forget_unproven(&self, row: &ImportRow, likeness: Likeness) -> Result<()> {
         let keeps = keeps(self.request.fetch.resume, likeness, row);
         let stored = self.app.open_store(row, &self.place)?.stored();
@@ -162,7 +165,8 @@ impl Job<'_> {
         delete_freed(&self.app.catalog, &self.place.backend, &row.id, &freed).await
     }
 
-    /// Reads what is stored and holds it against the checksums, where there are any.
+    /// Reads the stored bytes of a single file and verifies them against the known checksums.
+    /// Bytes that fail are deleted.
     async fn check_stored(&self, opened: &OpenedFiles) -> Result<()> {
         let checksums = Checksums::new(opened.record.checksums()?);
         let [file] = opened.files.as_slice() else { return Ok(()) };
@@ -189,10 +193,10 @@ impl Job<'_> {
     }
 }
 
-/// The import of this source in this place that is of the files found, as far as can be told.
+/// The newest import of this source in this storage that may be of the files found, and how certain that is.
 ///
 /// # Errors
-/// `Changed` when there are imports of this source, and of none of them are the files.
+/// `Changed` when there are imports of this source and none matches the files, except with [`Resume::Fresh`].
 pub(super) fn begun_before(
     catalog: &Catalog,
     request: &ImportRequest,
@@ -216,7 +220,7 @@ pub(super) fn begun_before(
     Ok(None)
 }
 
-/// Whether what is stored of an import that was begun is gone on with.
+/// Whether the stored bytes of an earlier import are kept.
 pub(super) fn keeps(resume: Resume, likeness: Likeness, row: &ImportRow) -> bool {
     match (resume, likeness) {
         (Resume::Fresh, _) => false,
@@ -226,7 +230,7 @@ pub(super) fn keeps(resume: Resume, likeness: Likeness, row: &ImportRow) -> bool
     }
 }
 
-/// Whether the user wants what is stored to be held against a checksum.
+/// Whether the user requested verification of the stored bytes against a checksum.
 pub(super) fn checks(fetch: &FetchOrder) -> bool {
     !fetch.checksums.is_empty() || fetch.beside
 }
@@ -247,7 +251,7 @@ pub(super) fn refuse_to_seed_files(request: &ImportRequest) -> Result<()> {
 }
 
 impl App {
-    /// As [`App::repair`], for an import of a URL: `bad` counts its files.
+    /// As [`App::repair`], for an import of a URL: [`BadPiece::piece`] is the index of a file.
     pub(super) async fn repair_files(
         &self,
         row: ImportRow,

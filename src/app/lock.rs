@@ -1,4 +1,5 @@
-//! One writer a data folder: a lock that the system drops with the process, however it ends.
+//! The lock of a data folder: one writing process at a time. The system
+//! releases it when the process ends, even if killed.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -11,7 +12,7 @@ use crate::{
     folders,
 };
 
-/// Held while the data folder is open for writing.
+/// Holds the lock while the data folder is open for writing.
 #[derive(Debug)]
 pub(super) struct DataLock {
     _file: File,
@@ -43,7 +44,7 @@ impl DataLock {
 
 fn located(error: Error) -> Error {
     match (error.kind(), error.hint_text()) {
-        // What may pass, and a full disk, have hints of their own.
+        // Temporary errors, and a full disk, can have hints of their own.
         (Kind::Unavailable | Kind::NoSpace, Some(_)) => error,
         (Kind::NoSpace, None) => {
             error.hint("free some room there, or choose another folder with --data-dir")
@@ -54,7 +55,7 @@ fn located(error: Error) -> Error {
 
 fn in_use(data_dir: &Path, file: &mut File) -> Error {
     let mut pid = String::new();
-    // Only a courtesy: the message stands without it.
+    // The process id is optional: without it the message is still complete.
     let _ = file.read_to_string(&mut pid);
     let by = match pid.trim() {
         "" => String::new(),

@@ -1,7 +1,7 @@
-//! Signing in to Google once, for a refresh token that is good until it is taken back.
+//! Sign-in to Google, for a refresh token that is valid until it is revoked.
 //!
-//! Two ways of OAuth 2.0: with a browser on this machine, which is sent back to a port of ours on loopback, or with a
-//! code that the user types in on another device. Both run under the user's own client.
+//! Two OAuth 2.0 flows: a browser on this machine, which is redirected to a port on loopback; or a code that the user
+//! enters on another device. Both use the user's own OAuth client.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -24,34 +24,34 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How the user is asked.
+/// The OAuth flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginWay {
     /// A browser on this machine.
     Browser,
-    /// A browser anywhere, and a code.
+    /// A browser on any device, and a code.
     Device,
 }
 
-/// What the user is to do.
+/// The next action of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginStep<'a> {
     Open { url: &'a str },
     Enter { url: &'a str, code: &'a str },
 }
 
-/// As long as Google keeps a sign-in page open.
+/// Deadline for the user: Google's sign-in page expires after this time.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// RFC 8628: the wait between two questions when the server names none, and what "slow down" adds.
+/// The polling interval of RFC 8628 when the server gives none, and the increment for `slow_down`.
 const POLL: Duration = Duration::from_secs(5);
-/// A request line with a code and a state is far shorter.
+/// Maximum length of a request from the browser. A request with code and state is far shorter.
 const LONGEST_REQUEST: usize = 16 << 10;
 
-/// Signs in to the storage of `profile`; `tell` is called with what the user is to do. Returns the refresh token.
+/// Signs in to the storage of `profile` and returns the refresh token. `tell` is called with each action of the user.
 ///
 /// # Errors
-/// `Unsupported` for a storage without sign-in; `InvalidInput` when the profile names no client; `Unauthenticated` when
-/// the user or Google turns it down, or nobody answers in ten minutes.
+/// `Unsupported` for a storage without sign-in; `InvalidInput` when the profile has no OAuth client; `Unauthenticated`
+/// when the user or Google denies it, or the user does not sign in within ten minutes.
 pub async fn login(
     profile: &Profile,
     way: LoginWay,
@@ -75,7 +75,7 @@ pub async fn login(
     Ok(Secret::Text(refresh_token))
 }
 
-/// The client that signs in, and where.
+/// The OAuth client, and the addresses of the server.
 struct Flow {
     http: reqwest::Client,
     client_id: String,
@@ -93,7 +93,7 @@ impl Flow {
         };
         let client_id = drive.client_id.clone().ok_or_else(|| missing("client_id"))?;
         let client_secret = drive.client_secret.as_ref().ok_or_else(|| missing("client_secret"))?;
-        // A stand-in for the token server stands in for the others too.
+        // A test server that replaces the token server also replaces the other two.
         let address = |google: &str, path: &str| {
             let address = match &drive.token_uri {
                 Some(given) => given.join(path),
@@ -125,7 +125,7 @@ impl Flow {
         let port = |e| Error::io("a port on 127.0.0.1 for the browser to come back to", e);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(port)?;
         let redirect = format!("http://{}", listener.local_addr().map_err(port)?);
-        // PKCE: what comes back is of use only to whoever knows the verifier.
+        // PKCE: the returned code can be redeemed only with the verifier.
         let (verifier, state) = (random()?, random()?);
         let hash = digest::digest(&digest::SHA256, verifier.as_bytes());
         let mut page = self.auth_uri.clone();
@@ -137,7 +137,7 @@ impl Flow {
             .append_pair("state", &state)
             .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(hash))
             .append_pair("code_challenge_method", "S256")
-            // Without these two there is no refresh token, or only the first time.
+            // Without these two parameters Google returns a refresh token only the first time, or never.
             .append_pair("access_type", "offline")
             .append_pair("prompt", "consent");
         tell(LoginStep::Open { url: page.as_str() });
@@ -170,7 +170,7 @@ impl Flow {
                 Ok(Err(refused)) if refused.code == "slow_down" => pause += POLL,
                 Ok(Err(refused)) if refused.code == "expired_token" => break,
                 Ok(Err(refused)) => return Err(refused.error()),
-                // RFC 8628: after a connection that failed, ask less often.
+                // RFC 8628: poll less often after a connection error.
                 Err(e) if e.kind().is_retryable() => pause = pause.saturating_mul(2),
                 Err(e) => return Err(e),
             }
@@ -183,7 +183,7 @@ impl Flow {
 struct DeviceCode {
     device_code: String,
     user_code: String,
-    /// Google's name for what the standard calls `verification_uri`.
+    /// Google's name for the standard's `verification_uri`.
     #[serde(alias = "verification_uri")]
     verification_url: String,
     expires_in: Option<u64>,
@@ -221,8 +221,8 @@ fn random() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Waits until the browser comes back with a code. What else comes (its request for an icon, somebody who guesses) is
-/// answered and changes nothing.
+/// Waits until the browser is redirected here with a code. Other requests (for an icon, or with a guessed state) are
+/// answered and ignored.
 async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -241,7 +241,7 @@ async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
              Connection: close\r\n\r\n{text}",
             text.len()
         );
-        // The code counts, whether or not the browser waits for the page.
+        // The code is valid even if the browser does not wait for the answer.
         let _ = timeout_at(soon, stream.write_all(answer.as_bytes())).await;
         match returned {
             Some(Ok(code)) => return Ok(code),
@@ -251,7 +251,7 @@ async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
     }
 }
 
-/// The first line of a request, of which the rest is read and not looked at.
+/// Reads a request and returns its first line. The headers are discarded.
 async fn request_line(stream: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -263,11 +263,11 @@ async fn request_line(stream: &mut TcpStream) -> Option<String> {
     text.lines().next().map(str::to_owned)
 }
 
-/// What a browser brought back.
+/// Parser of the redirected request.
 struct Returned;
 
 impl Returned {
-    /// `None` for a request that is not the one with our `state`.
+    /// The code or the error; `None` for a request without our `state`.
     fn read(line: &str, state: &str) -> Option<Result<String, Refused>> {
         let path = line.strip_prefix("GET ")?.split(' ').next()?;
         let url = Url::parse("http://127.0.0.1").ok()?.join(path).ok()?;

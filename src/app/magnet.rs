@@ -1,5 +1,5 @@
-//! What a magnet link says that bae itself needs: which torrent it is, its trackers, and which files are wanted.
-//! libtorrent reads the rest.
+//! Magnet links: parses the fields that bae itself uses (info-hashes, trackers, web seeds, selected files). All other
+//! fields are passed to libtorrent.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::{
     torrents::{metainfo::plain_scheme, select::check_link_selection},
 };
 
-/// What has to be escaped in a value. libtorrent does not undo that for the addresses of peers.
+/// Characters to percent-encode in a value. Those of IP addresses stay, because libtorrent does not decode `x.pe`.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -28,16 +28,16 @@ pub(super) struct Magnet {
     pub(super) v1: Option<[u8; 20]>,
     pub(super) v2: Option<[u8; 32]>,
     pub(super) trackers: Vec<Vec<String>>,
-    /// Of `ws` (BEP 19).
+    /// URLs from `ws` (BEP 19).
     pub(super) web_seeds: Vec<String>,
-    /// The files it selects, as BEP 53 counts them.
+    /// The selected files, with indices as in BEP 53.
     pub(super) select: Option<String>,
-    /// What is libtorrent's alone.
+    /// The other fields, which only libtorrent uses.
     others: Vec<(String, String)>,
 }
 
 impl fmt::Debug for Magnet {
-    /// Without its trackers, which may have passkeys.
+    /// Omits the trackers, which may contain passkeys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Magnet").field("v1", &self.v1).field("v2", &self.v2).finish_non_exhaustive()
     }
@@ -82,17 +82,18 @@ impl Magnet {
         }
     }
 
-    /// The files it selects, where `asked` does not.
+    /// The files that the link selects; `None` when the user's selection `asked` overrides it.
     ///
     /// # Errors
-    /// `InvalidInput` when that cannot be read: before anybody is asked for metadata.
+    /// `InvalidInput` when the selection is malformed. It is checked before the metadata is requested from peers.
     pub(super) fn selected(&self, asked: Option<&str>) -> Result<Option<String>> {
         let select = self.select.as_ref().filter(|_| asked.is_none());
         select.map(|spec| check_link_selection(spec)).transpose()?;
         Ok(select.cloned())
     }
 
-    /// As libtorrent gets it: in the one spelling that it knows, and without a selection, which is bae's.
+    /// The link for libtorrent: normalised to the spelling that it accepts, and without the
+    /// selection, which bae applies.
     pub(super) fn link(&self) -> String {
         let digits = |hash: &[u8]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let mut link = "magnet:?".to_owned();
@@ -118,7 +119,7 @@ impl Magnet {
     }
 }
 
-/// The link to the torrent whose info-hash is all that was given: 40 or 64 hexadecimal digits, or 32 letters of base32.
+/// The magnet link for a bare info-hash: 40 or 64 hexadecimal digits, or 32 characters of base32.
 pub(super) fn of_info_hash(text: &str) -> Option<String> {
     match text.len() {
         40 | 32 => btih(text).map(|_| format!("magnet:?xt=urn:btih:{text}")),
@@ -127,7 +128,7 @@ pub(super) fn of_info_hash(text: &str) -> Option<String> {
     }
 }
 
-/// One link is one torrent.
+/// Stores an info-hash; fails when the link already has a different one.
 fn only<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str> {
     match known {
         Some(before) if *before != hash => Err("it names two torrents; use one link for each"),
@@ -162,7 +163,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(out)
 }
 
-/// RFC 4648: 32 characters of five bits, as old links have it.
+/// Decodes 32 base32 characters (RFC 4648) of 5 bits each, as in old magnet links.
 fn base32(text: &str) -> Option<[u8; 20]> {
     let mut out = [0u8; 20];
     for (i, c) in text.bytes().enumerate() {

@@ -1,4 +1,4 @@
-//! The manifest an import leaves in its storage.
+//! Writing the manifest of an import to its storage.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::{
     storage::manifest::write_manifest,
 };
 
-/// How long a stop waits for the manifest: it is one small object, and the import is whole without it.
+/// Timeout for writing the manifest at a stop. The manifest is one small object, and the import is complete without it.
 pub(super) const AT_STOP: Duration = Duration::from_secs(2);
 
 impl App {
-    /// Leaves a manifest of the import as it is now, unless the one there says the same. That it cannot be written
-    /// does not undo anything: the user is told, and the next command that opens the import for writing tries again.
+    /// Writes the manifest of the import as it is now, unless the stored one is equal. A failure is only logged: the
+    /// next command that opens the import for writing tries again.
     pub(super) async fn leave_manifest(&self, row: &ImportRow, place: &Place) {
         if let Err(e) = write_manifest(&self.catalog, &place.backend, row).await {
             tracing::warn!(
@@ -25,7 +25,7 @@ impl App {
         }
     }
 
-    /// As [`App::leave_manifest`], but not for longer than a stop may take, and not in a storage that has just refused.
+    /// As [`App::leave_manifest`], with the timeout [`AT_STOP`]. Skipped when the storage has just refused a request.
     pub(super) async fn leave_manifest_at_stop(
         &self,
         row: &ImportRow,

@@ -1,8 +1,9 @@
-//! The one way in: everything a surface (the CLI today) can ask for, and the only place that puts the layers together.
+//! The facade over all layers: every operation that a surface (today the CLI) can request is a method of [`App`]. Only
+//! this module combines the layers.
 //!
-//! Start order: lock of the data folder, catalog, memory budget; a torrent session only for a call that needs one.
-//! Stop order: session (its jobs are aborted, its network thread joined), writers (flushed within a deadline), catalog.
-//! Nothing durable depends on any of it happening: a killed process loses what was not committed, no more.
+//! Start order: lock of the data folder, catalog, memory budget. A torrent session starts only in a call that needs
+//! one. Stop order: session (its jobs are aborted, its network thread is joined), writers (flushed within a deadline),
+//! catalog. Durability does not depend on an orderly stop: a killed process loses only what was not committed.
 
 mod adopt;
 mod asking;
@@ -78,17 +79,18 @@ use crate::{
     torrents::metainfo::{File, Metainfo},
 };
 
-/// Called with the bytes done and the bytes there are.
+/// Progress callback: bytes done, bytes in total.
 pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
-/// How long the torrent session may take to end: trackers hear of it within five seconds.
+/// Timeout for stopping the torrent session. Announcing the stop to trackers takes at most 5 s of it.
 const SESSION_END: Duration = Duration::from_secs(8);
-/// How long a stop waits for storage to take what is verified already. With [`manifest::AT_STOP`] less than the 10 s
-/// after which supervisors kill.
+/// Timeout for flushing verified bytes to storage at a stop. Together with [`manifest::AT_STOP`] it is less than the
+/// 10 s after which supervisors kill a process.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// One budget: seven eighths for bytes on their way in, one eighth for what is read again. While nothing comes in, half of
-/// it is for what is read: the allocator needs some room to move, and blocks on their way to peers have their own.
+/// The share of the memory budget for incoming bytes: 7/8. The read cache gets the other 1/8
+/// during an import, and 1/2 at other times. It never gets all: the allocator needs slack, and
+/// blocks that are sent to peers have a pool of their own.
 fn input_budget(config: &Config) -> u64 {
     config.memory.0 - config.memory.0 / 8
 }
@@ -105,14 +107,14 @@ pub struct App {
     pool: BlockPool,
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
-    /// Imports that are being filled now.
+    /// Number of imports that are being filled now.
     filling: AtomicUsize,
     places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
-    /// Imports that were opened to be read.
+    /// Imports that this process has opened. The usage counts prefer them when several imports share an object.
     opened: Mutex<HashSet<ImportId>>,
-    /// Whether what is read is for peers.
+    /// Whether this process seeds. Seeding records the usage counts itself.
     seeding: AtomicBool,
-    /// Held as long as the folder is open for writing.
+    /// The lock of the data folder. Held while the folder is open for writing.
     lock: Option<DataLock>,
 }
 
@@ -120,8 +122,8 @@ impl App {
     /// Opens the data folder.
     ///
     /// # Errors
-    /// `Unavailable` when another bae writes to it; `Unsupported` when a newer bae made it; else what the file system
-    /// says.
+    /// `Unavailable` when another bae process writes to it; `Unsupported` when a newer bae
+    /// created it; otherwise the error of the file system.
     pub async fn open(config: Config, access: Access) -> Result<Self> {
         let (lock, catalog) = match access {
             Access::Write => {
@@ -130,7 +132,7 @@ impl App {
             }
             Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
             Access::Beside => match Catalog::open_beside(&config.data_dir) {
-                // Of an older bae: brought up to date first, by one process.
+                // The catalog has an older schema: migrate it first, under the lock.
                 Err(e) if e.kind() == Kind::Unsupported => {
                     let lock = DataLock::take(&config.data_dir)?;
                     (Some(lock), Catalog::open(&config.data_dir)?)
@@ -153,38 +155,38 @@ impl App {
         })
     }
 
-    /// Closes the data folder.
+    /// Closes the data folder, after recording the last usage counts.
     ///
     /// # Errors
-    /// None today; a place for those of backends that say goodbye.
+    /// Never fails yet; reserved for backends that can fail at shutdown.
     pub async fn close(self) -> Result<()> {
         self.book_reads().await;
         Ok(())
     }
 
-    /// To be held while bytes come in: they need the memory that reading has meanwhile.
+    /// Guard of an import: while one is held, the read cache shrinks to 1/8 of the memory budget.
     fn importing(&self) -> Importing<'_> {
         self.filling.fetch_add(1, Ordering::Relaxed);
         self.cache.set_room(self.config.memory.0 - input_budget(&self.config));
         Importing(self)
     }
 
-    /// The place an import lives in.
+    /// The storage of an import.
     async fn place_of(&self, row: &ImportRow) -> Result<Arc<Place>> {
         self.place(&row.storage).await
     }
 
-    /// The place of a storage's name or URL, opened once: its connections, limits and sign-in are shared.
+    /// The storage with this name or URL. It is opened once per process: connections, limits and sign-in are shared.
     ///
     /// # Errors
-    /// `NotFound` when it is a folder whose disk is not mounted; else what opening it says.
+    /// `NotFound` when it is a local folder whose disk is not mounted; otherwise any error of opening it.
     async fn place(&self, storage: &str) -> Result<Arc<Place>> {
         let place = self.place_as_it_is(storage).await?;
         place.is_mounted(&self.catalog).await?;
         Ok(place)
     }
 
-    /// As [`App::place`], whatever is there: to remove what is left.
+    /// As [`App::place`], without the check that the disk is mounted. For removing imports whose objects are lost.
     async fn place_as_it_is(&self, storage: &str) -> Result<Arc<Place>> {
         let mut places = self.places.lock().await;
         if let Some(place) = places.get(storage) {
@@ -195,10 +197,10 @@ impl App {
         Ok(place)
     }
 
-    /// Whether nothing was ever imported into this data folder: there is no catalog.
+    /// Whether the data folder has no catalog, so that nothing was ever imported into it.
     ///
     /// # Errors
-    /// When the data folder cannot be one, or not be looked at.
+    /// When the path is not a folder, or cannot be read.
     pub fn is_new(config: &Config) -> Result<bool> {
         Catalog::is_in(&config.data_dir).map(|there| !there)
     }
@@ -212,7 +214,7 @@ impl App {
         ImportReader::new(Arc::clone(store), Arc::clone(&self.cache))
     }
 
-    /// The files of an import, pads included.
+    /// The files of an import, including padding.
     fn files_of(&self, row: &ImportRow) -> Result<Vec<File>> {
         if row.is_torrent() {
             return Ok(self.metainfo_of(row)?.1.files);
@@ -220,7 +222,7 @@ impl App {
         Ok(self.catalog.files(&row.id)?.into_iter().map(plain_file).collect())
     }
 
-    /// The torrent of an import, as it was checked when it came.
+    /// The torrent file of an import and its parsed metadata, with the file names that the import uses.
     fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
         let bytes = self.catalog.metainfo(&row.id)?;
         let mut meta = Metainfo::parse(&bytes).map_err(|e| {
@@ -232,13 +234,14 @@ impl App {
     }
 }
 
-/// The cache folder, when one is asked for. Each catalog has its own in it: their imports may have the same ids.
+/// The on-disk read cache, when configured. Each catalog has its own
+/// subfolder, because catalogs can use equal import ids.
 fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache>>> {
     let open = |dir: &PathBuf| DiskCache::open(&dir.join(catalog.id()), config.cache_size.0);
     config.cache_dir.as_ref().map(open).transpose()
 }
 
-/// An import is being filled.
+/// Guard of [`App::importing`]: when the last one is dropped, the read cache grows back to half of the memory budget.
 struct Importing<'a>(&'a App);
 
 impl Drop for Importing<'_> {

@@ -1,4 +1,8 @@
-//! A storage profile, opened.
+//! An open storage: the backend of a `[storage.NAME]` profile with
+//! its wrappers, and the checks before it is written to.
+//!
+//! The wrappers from the outside in: [`Retrying`], [`Hedged`], [`Adaptive`], [`Throttled`] (only with an upload limit),
+//! [`Metered`], then the backend. A local backend has no retry, hedge or adaptive limit.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -17,8 +21,9 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The backend of a profile, with its rate limit. A local one fails at once; a remote one is called as often at a time
-/// as it takes, and tried again as `patience` says. The writer over either tells the user and goes on by itself.
+/// The backend of a profile, with its upload limit. Calls to a local backend are not retried. For a remote one, an
+/// adaptive limit bounds the concurrent calls, and failed calls are retried as `patience` says. Above both, the import
+/// writer reports errors to the user and retries by itself.
 pub(super) async fn open_backend(
     profile: &Profile,
     notes: Arc<dyn Notes>,
@@ -26,7 +31,7 @@ pub(super) async fn open_backend(
     meter: &Arc<Meter>,
 ) -> Result<Arc<dyn StorageBackend>> {
     let bare = Metered::new(open_bare(profile, notes).await?, Arc::clone(meter));
-    // Far inside, so that what is sent again counts against the limit too.
+    // Below the retries, so that repeated uploads count against the limit too.
     let limited: Arc<dyn StorageBackend> = match profile.upload_limit {
         Some(limit) => Arc::new(Throttled::new(bare, limit)),
         None => Arc::new(bare),
@@ -49,7 +54,7 @@ async fn open_bare(profile: &Profile, notes: Arc<dyn Notes>) -> Result<Arc<dyn S
     }
 }
 
-/// What a profile says of a bucket, its secrets revealed.
+/// The S3 settings of a profile, with the secrets resolved.
 async fn s3_settings(profile: &S3Profile) -> Result<S3Settings> {
     Ok(S3Settings {
         bucket: profile.bucket.clone(),
@@ -65,7 +70,7 @@ async fn s3_settings(profile: &S3Profile) -> Result<S3Settings> {
     })
 }
 
-/// A secret's text. Getting it may run a command, so not on a thread that others wait for.
+/// The text of a secret. Resolving it may run a command, so it happens on a blocking thread.
 async fn revealed(secret: Option<&Secret>) -> Result<Option<String>> {
     let Some(secret) = secret.cloned() else { return Ok(None) };
     let reveal = tokio::task::spawn_blocking(move || secret.reveal());
@@ -73,7 +78,7 @@ async fn revealed(secret: Option<&Secret>) -> Result<Option<String>> {
     found.map(Some)
 }
 
-/// What a place must remember, kept in the catalog under the place's name.
+/// The durable notes of a backend, kept in the catalog under the name of the storage.
 #[derive(Debug)]
 struct PlaceNotes {
     catalog: Catalog,
@@ -95,8 +100,8 @@ impl Notes for PlaceNotes {
     }
 }
 
-/// What a place remembered, for a look at it: what changes is forgotten again. So the look needs no right to write to
-/// the data folder, and takes nothing from an import that runs.
+/// The notes of a backend during a check: reads see the catalog, changes stay in memory. The check needs no right to
+/// write to the data folder, and does not disturb an import that runs.
 #[derive(Debug)]
 pub(super) struct CheckNotes {
     kept: Option<PlaceNotes>,
@@ -105,7 +110,7 @@ pub(super) struct CheckNotes {
 
 impl CheckNotes {
     pub(super) fn of(config: &Config, profile: &Profile) -> Arc<dyn Notes> {
-        // Without a catalog there is nothing to remember yet.
+        // Without a catalog there are no notes yet.
         let catalog = Catalog::open_read_only(&config.data_dir).ok();
         let kept = catalog.map(|catalog| PlaceNotes { catalog, storage: profile.canonical() });
         Arc::new(Self { kept, changed: Mutex::default() })
@@ -140,19 +145,19 @@ impl Notes for CheckNotes {
     }
 }
 
-/// Where an import's objects go, and how.
+/// An open storage.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// What the catalog calls it.
+    /// The name in the catalog.
     pub(super) name: String,
     pub(super) backend: Arc<dyn StorageBackend>,
-    /// What is read there.
+    /// Counts the reads, by object.
     pub(super) meter: Arc<Meter>,
     pub(super) upload_concurrency: usize,
     chunk: u64,
-    /// Of a local one.
+    /// The folder of a local storage.
     folder: Option<PathBuf>,
-    /// Whether it has answered.
+    /// Set when a remote storage has answered its first request.
     answers: OnceCell<()>,
 }
 
@@ -172,11 +177,11 @@ impl Place {
         })
     }
 
-    /// Refuses a local folder that has nothing of what the catalog says is in it: the disk that belongs there is not
-    /// mounted, and what was written now would be on the one below.
+    /// Refuses a local folder that has none of the objects that the catalog expects there. Its disk is then not
+    /// mounted, and new objects would go to the disk below.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` when the folder has none of them; otherwise the error of the backend.
     pub(super) async fn is_mounted(&self, catalog: &Catalog) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let keys = catalog.some_keys(&self.name)?;
@@ -196,19 +201,19 @@ impl Place {
         Err(Error::new(Kind::NotFound, text).hint(hint))
     }
 
-    /// Asks a place that is to be written, once: a remote one for something small, a local one for its folder. What is
-    /// wrong with keys, region or bucket is then told by name before anything is fetched; to a large put some servers
-    /// answer by hanging up.
+    /// Tests a storage once before the first write. For a remote storage this is one listing; for a local one it
+    /// creates the folder. Wrong keys, a wrong region or a missing bucket are reported before anything is fetched. Some
+    /// servers answer a large upload that they refuse by closing the connection, which would hide the reason.
     ///
     /// # Errors
-    /// What the place says.
+    /// The error of the backend, with the name of the storage.
     pub(super) async fn ask(&self, catalog: &Catalog) -> Result<()> {
         if let Some(folder) = &self.folder {
             return LocalBackend::make_folder(folder);
         }
         let ask = || async {
             match self.backend.list(&catalog.key_prefix(), None).await {
-                // To be allowed to put and not to list is nothing wrong.
+                // Credentials that may put but not list are valid.
                 Err(e) if e.kind() != Kind::PermissionDenied => {
                     Err(e.within(format_args!("storage {:?}", self.name)))
                 }
@@ -218,18 +223,18 @@ impl Place {
         self.answers.get_or_try_init(ask).await.copied()
     }
 
-    /// The chunk length of a new import.
+    /// The chunk length of a new import, in bytes.
     pub(super) fn chunk_len(&self, memory: u64) -> u64 {
         chunk_len(self.chunk, memory)
     }
 }
 
-/// Makes the folder of a local storage that is to be written, where it is not there.
+/// Creates the folder of a local storage before the first write.
 pub(super) fn make_folder(profile: &Profile) -> Result<()> {
     folder_of(profile).map_or(Ok(()), |folder| LocalBackend::make_folder(&folder))
 }
 
-/// The folder of a local storage.
+/// The folder of a local storage; `None` for a remote one.
 fn folder_of(profile: &Profile) -> Option<PathBuf> {
     match &profile.kind {
         ProfileKind::Local { path } => Some(path.clone()),
@@ -237,8 +242,8 @@ fn folder_of(profile: &Profile) -> Option<PathBuf> {
     }
 }
 
-/// The chunk length of a new import: the profile's, or less where the memory budget holds fewer than eight of them
-/// (one is filled while others are on their way, and neither may take all).
+/// The chunk length of a new import, in bytes: that of the profile, or less where the memory budget holds fewer than
+/// eight such chunks. One chunk is filled while others are uploaded, and neither may take all of the memory.
 pub(super) fn chunk_len(profile: u64, memory: u64) -> u64 {
     let fits = (memory / 8).max(1);
     profile.min(1 << fits.ilog2())

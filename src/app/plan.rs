@@ -1,4 +1,5 @@
-//! What a torrent and a selection mean for an import: which pieces are wanted, which are here. Pure but for the store.
+//! From a torrent and a selection: which pieces and files are wanted, and which of them are durable. No I/O; the stored
+//! ranges come from the [`ImportStore`].
 
 use crate::{
     catalog::FileRow,
@@ -10,7 +11,7 @@ use crate::{
     },
 };
 
-/// The files that are wanted: as the user says, or else as the magnet link does. `None` is all.
+/// The indices of the selected files: by the user, or else by the magnet link. `None` is all.
 pub(super) fn selection(
     asked: Option<&str>,
     by_link: Option<&str>,
@@ -23,14 +24,14 @@ pub(super) fn selection(
     }
 }
 
-/// Piece by piece, what is wanted and what is durable.
+/// Wanted and durable pieces of an import.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// One entry a piece.
+    /// One entry per piece.
     pub(super) wanted_pieces: Vec<bool>,
-    /// One entry a piece: every byte of it is durable (or padding).
+    /// One entry per piece: whether each of its bytes is durable or padding.
     pub(super) have: Vec<bool>,
-    /// Wanted bytes, without padding: whole pieces, since only those can be verified.
+    /// Wanted ranges without padding. They consist of whole pieces, since only those can be verified.
     pub(super) wanted: RangeSet,
 }
 
@@ -50,7 +51,7 @@ impl Plan {
     }
 }
 
-/// What a selection wants, piece by piece and as ranges without padding.
+/// The pieces of a selection, and the same as ranges without padding.
 pub(super) fn wanted(
     meta: &Metainfo,
     selected: Option<&[u32]>,
@@ -67,23 +68,23 @@ pub(super) fn wanted(
     (pieces, ranges)
 }
 
-/// What a selection wants of an import that is no torrent: its files, and nothing that they share with others.
+/// The ranges of a selection in an import from a URL: exactly the selected files.
 pub(super) fn ranges_wanted(files: &[File], selected: Option<&[u32]>) -> RangeSet {
     files_wanted(files, selected).map(|file| file.range.clone()).collect()
 }
 
-/// A file of an import that is no torrent, as one of a torrent looks.
+/// A file of an import from a URL, in the form of a torrent's file.
 pub(super) fn plain_file(row: FileRow) -> File {
     let range = row.start..row.start.saturating_add(row.len);
     File { path: row.path, range, pad: row.pad, executable: false, symlink: None }
 }
 
-/// The files as the catalog records them.
+/// The catalog rows of a torrent's files.
 pub(super) fn file_rows(meta: &Metainfo) -> Vec<FileRow> {
     meta.files.iter().map(file_row).collect()
 }
 
-/// A file as the catalog records it.
+/// The catalog row of a file.
 pub(super) fn file_row(file: &File) -> FileRow {
     FileRow {
         path: file.path.clone(),
@@ -93,7 +94,7 @@ pub(super) fn file_row(file: &File) -> FileRow {
     }
 }
 
-/// The real files that are wanted, of all those of an import.
+/// The selected files of an import, without padding.
 pub(super) fn files_wanted<'a>(
     files: &'a [File],
     selected: Option<&'a [u32]>,
@@ -102,13 +103,14 @@ pub(super) fn files_wanted<'a>(
     files.filter(move |(i, f)| !f.pad && is_selected(selected, *i)).map(|x| x.1)
 }
 
-/// Whether a selection (ascending, as `select` makes it; `None` is all) has the file at `index`.
+/// Whether the selection has the file at `index`. `selected` is in ascending order, as `select`
+/// returns it; `None` is all.
 pub(super) fn is_selected(selected: Option<&[u32]>, index: usize) -> bool {
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     selected.is_none_or(|s| s.binary_search(&index).is_ok())
 }
 
-/// The bytes of the files that are wanted. What is stored may be more: whole pieces, which reach into other files.
+/// Total length of the selected files in bytes. More may be stored: whole pieces, which can overlap other files.
 pub(super) fn bytes_wanted(files: &[File], selected: Option<&[u32]>) -> u64 {
     files_wanted(files, selected).map(|f| f.range.end - f.range.start).sum()
 }

@@ -1,4 +1,8 @@
-//! `publish`, and what `import --layout files` has of it: files of an import made objects under the torrent's own names.
+//! Publishing: turns files of an import into objects with the torrent's file names. Used by `publish`, and by `import`
+//! with the layout of whole files.
+//!
+//! During an import, [`publish`] starts a [`Publishing`] task that publishes each file as soon as it is complete. The
+//! command [`App::publish`] publishes the complete files of an import and returns.
 
 use std::{
     sync::Arc,
@@ -26,37 +30,38 @@ use crate::{
     torrents::metainfo::File,
 };
 
-/// The longest first wait after a failure, as for uploads.
+/// Longest delay before the first retry, as for uploads.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the length of a pause is looked at.
+/// Interval for checking whether a pause of the storage is too long.
 const LOOK: Duration = Duration::from_millis(250);
-/// Files published at once by a command of its own: small ones are mostly waiting for answers.
+/// Files that the command publishes at once. Small files mostly wait for the server's answers.
 const AT_ONCE: usize = 4;
 
-/// A writer's sink that others tell things to as well.
+/// The event sink of a writer, shared with publishing. It is called from any thread, under the writer's lock: it must
+/// return quickly and not call back.
 pub(super) type SharedSink = Arc<dyn Fn(WriterEvent) + Send + Sync>;
 
-/// The files of an import that are still to be published, and who does it.
+/// The unpublished files of an import, and their publisher.
 pub(super) struct Files {
     publisher: Arc<Publisher>,
     files: Vec<FileRow>,
 }
 
 impl Files {
-    /// For the writer, which stores files of one chunk under their names at once.
+    /// For the writer, which stores a file of one chunk directly under its own name.
     pub(super) fn direct(&self) -> DirectFiles {
         DirectFiles::new(Arc::clone(&self.publisher), &self.files)
     }
 }
 
-/// Starts to publish them as they become whole.
+/// Starts to publish each file when it is complete.
 pub(super) fn publish(Files { publisher, files }: Files, sink: &SharedSink) -> Arc<Publishing> {
     let sink = Arc::clone(sink);
     Publishing::spawn(publisher, files, RETRY, Box::new(move |event| sink(event)))
 }
 
 impl Job<'_> {
-    /// What there is to publish of an import whose files are to be objects.
+    /// The files to publish; `None` when the layout is not whole files, or all are published.
     pub(super) async fn publisher(&self, opened: Filled<'_>) -> Result<Option<Files>> {
         if opened.row.layout != LayoutKind::Files {
             return Ok(None);
@@ -68,7 +73,7 @@ impl Job<'_> {
         Ok((!files.is_empty()).then_some(Files { publisher, files }))
     }
 
-    /// Publishes what an earlier run left, when nothing is to be fetched any more.
+    /// Publishes the remaining files, when nothing is left to fetch.
     pub(super) async fn publish_rest(&self, opened: Filled<'_>) -> Result<()> {
         let Some(files) = self.publisher(opened).await? else { return Ok(()) };
         let _importing = self.app.importing();
@@ -85,14 +90,15 @@ impl Job<'_> {
     }
 }
 
-/// What ends an import while its writer and its publishing are at work.
+/// Fatal errors of an import's writer and publishing.
 pub(super) struct Ends {
     failed: mpsc::UnboundedReceiver<Error>,
     pause: Arc<Mutex<PauseClock>>,
 }
 
 impl Ends {
-    /// The error that ends it: what cannot be stored, or a pause that is too long. Pending while there is none.
+    /// Waits for a fatal error: bytes that cannot be stored, or a storage that has been paused
+    /// for longer than the timeout.
     pub(super) async fn heard(&mut self) -> Error {
         let mut tick = tokio::time::interval(LOOK);
         loop {
@@ -108,7 +114,7 @@ impl Ends {
     }
 }
 
-/// What writing and publishing say, as events of the import, and what ends it.
+/// The sink that turns the events of writer and publishing into events of the import, and the receiver of fatal errors.
 pub(super) fn told(
     events: &EventSink,
     row: &ImportRow,
@@ -119,7 +125,7 @@ pub(super) fn told(
     let pause = Arc::new(Mutex::new(PauseClock::new(timeout)));
     let ends = Ends { failed, pause: Arc::clone(&pause) };
     let sink: SharedSink = Arc::new(move |event| match event {
-        // Nobody hears it who has not stopped.
+        // Sending fails only when the receiver has stopped already; the error is then not needed.
         WriterEvent::Lost(error) | WriterEvent::Failed(error) => drop(tx.send(error)),
         WriterEvent::Paused(error) => {
             events.paused(&id, &error);
@@ -134,19 +140,20 @@ pub(super) fn told(
     (sink, ends)
 }
 
-/// The wanted files that can be objects: links have no bytes and no form that every place keeps.
+/// The selected files that can be objects. Symbolic links have no bytes, and not every storage can represent them.
 pub(super) fn whole_files(files: &[File], selected: Option<&[u32]>) -> Vec<FileRow> {
     files_wanted(files, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
 }
 
 impl App {
-    /// Makes each file of an import (those at `paths` only, when any are named) one object under the torrent's own
-    /// name, by the storage itself where that can. Without `paths` the import's files stay whole from then on. What is
-    /// not wholly stored yet is left out and counted. May be cut short and done again.
+    /// Publishes the files of an import: each becomes one object with the torrent's file name. The storage composes it
+    /// by itself where it can. `paths` chooses files; without it, all files are published, and the import has the
+    /// layout of whole files from then on. Files that are not completely stored are counted and left out. Can be
+    /// interrupted and repeated.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import or file; `AlreadyExists` when something else has a file's name;
-    /// `Cancelled`; else what the storage says.
+    /// `NotFound` when there is no such import or file; `AlreadyExists` when a file's name is taken by another object;
+    /// `Cancelled`; otherwise the error of the storage.
     pub async fn publish(
         &self,
         needle: &str,
@@ -163,7 +170,7 @@ impl App {
         let place = self.place_of(&row).await?;
         let store = self.open_store(&row, &place)?;
         let publisher = self.publisher(&store, &place, &whole_files(&all, None)).await?;
-        // What is read back and sent is in the memory of what comes in.
+        // Bytes that are read back and uploaded use the memory for incoming bytes.
         let _importing = self.importing();
         let (already, rest): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| publisher.is_published(file));
@@ -195,7 +202,7 @@ impl App {
         paths.iter().map(choose).collect()
     }
 
-    /// For an import of these files, whose names were tried in the place.
+    /// A publisher for these files. Their names have been tested in the storage.
     async fn publisher(
         &self,
         store: &Arc<ImportStore>,
@@ -215,7 +222,7 @@ async fn publish_each(
     files: Vec<FileRow>,
     progress: ProgressFn,
 ) -> Result<Published> {
-    // What an earlier run left goes in any case.
+    // Objects that an earlier run freed.
     publisher.delete_freed().await?;
     let total = files.iter().map(|file| file.len).sum();
     let (progress, bytes) = (Arc::new(progress), Arc::new(Mutex::new(0)));

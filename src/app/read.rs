@@ -1,4 +1,4 @@
-//! `cat`: bytes of an import, or of one file of it, streamed from wherever they are.
+//! `cat`: streams the bytes of an import, or of one of its files, from memory, cache or storage.
 
 use std::{ops::Range, sync::Arc};
 
@@ -15,12 +15,12 @@ use crate::{
     units::{MIB, parse_range},
 };
 
-/// Bytes of an import on their way out.
+/// A stream of bytes of an import.
 #[derive(Debug)]
 pub struct ReadStream {
     reader: Checked,
     left: Range<u64>,
-    /// Read but not given yet.
+    /// Bytes that were read and not returned yet.
     ready: std::vec::IntoIter<Bytes>,
     len: u64,
 }
@@ -32,7 +32,7 @@ impl ReadStream {
         Self { reader, left: range, ready: Vec::new().into_iter(), len }
     }
 
-    /// All the bytes it will give.
+    /// Length of the whole stream in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -46,8 +46,8 @@ impl ReadStream {
     /// The next bytes; `None` after the last.
     ///
     /// # Errors
-    /// `NotFound` where nothing is stored yet; `Corrupt` where it is stored otherwise than the torrent says; what the
-    /// backend says.
+    /// `NotFound` where bytes are not stored yet; `Corrupt` where they do not match the torrent's hashes; otherwise the
+    /// error of the backend.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(part) = self.ready.next() {
@@ -64,10 +64,10 @@ impl ReadStream {
     }
 }
 
-/// Reads what can be held against the torrent's hashes, and gives it only if they agree.
+/// A reader that verifies bytes against the torrent's hashes where possible, and returns them only if they match.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
-    /// As it is stored: an import from a server has no hashes, and a piece that is not whole cannot be checked.
+    /// Reads without verification: imports from a URL have no hashes, and an incomplete piece cannot be verified.
     plain: ImportReader,
     proven: Option<Proven>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Checked {
 #[derive(Debug, Clone)]
 struct Proven {
     reader: ImportReader,
-    /// What did not agree so far.
+    /// Ranges that failed verification so far.
     wrong: Arc<Mutex<RangeSet>>,
 }
 
@@ -102,7 +102,8 @@ impl Checked {
     async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
         let Some(proven) = &self.proven else { return self.plain.read_at(range).await };
         match proven.reader.read_at(range.clone()).await {
-            // The rest of a piece is not there, or not what it was: a neighbour in it, perhaps.
+            // Another part of the piece is missing or damaged, so these bytes cannot be
+            // verified. Read them as they are.
             Err(e) if e.kind().is_about_bytes() && !proven.wrong.lock().overlaps(&range) => {
                 self.plain.read_at(range).await
             }
@@ -112,10 +113,11 @@ impl Checked {
 }
 
 impl App {
-    /// Opens an import for reading: the file at `path` (the only file when `None`), or `range` of it as typed.
+    /// Opens a file of an import for reading: the one at `path` (`None` is the only file), or `range` of it as typed.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import or file; `InvalidInput` when the path is needed or the range is outside.
+    /// `NotFound` when there is no such import or file; `InvalidInput` when a path is needed, or the
+    /// range is outside the file.
     pub async fn open_read(
         &self,
         needle: &str,
@@ -133,7 +135,7 @@ impl App {
         Ok(ReadStream::new(self.open_checked(&row).await?, range))
     }
 
-    /// A reader for `export` and `cat`.
+    /// A verifying reader, for `export` and `cat`.
     pub(super) async fn open_checked(&self, row: &ImportRow) -> Result<Checked> {
         let plain = self.open_reader(row).await?;
         let proven = match row.is_torrent() {
@@ -150,7 +152,7 @@ impl App {
     }
 }
 
-/// By number as `info` prints it, by whole path, or by the path without the torrent's name.
+/// Finds a file by its path, by its path without the name of the torrent, or by its number as `info` prints it.
 pub(super) fn find_file<'a>(
     row: &ImportRow,
     files: &'a [FileRow],

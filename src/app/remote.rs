@@ -1,4 +1,4 @@
-//! What is kept of the servers of an import, and whether what is found there now is still what was begun.
+//! The record of an import's servers, and the comparison of the files found now with those that were imported before.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,28 +10,28 @@ use crate::{
     protocols::{Digest, Validator},
 };
 
-/// An import of a length that nobody knows is laid out for this much, until it has ended: 65,536 chunks of 16 MiB.
+/// The provisional length of an import whose length is unknown until its transfer ends: 1 TiB, 65,536 chunks of 16 MiB.
 pub(super) const OPEN_LEN: u64 = 1 << 40;
 
-/// Kept in the catalog, and in the import's manifest.
+/// Validators and checksums of an import from a URL. Kept in the catalog, and in the import's manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// One a file.
+    /// One per file.
     pub(super) validators: Vec<Option<Validator>>,
-    /// What the file must hash to, where it is one.
+    /// The expected checksums, when the import is a single file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) checksums: Vec<String>,
-    /// The server did not tell how long the file is.
+    /// Whether the server did not report the length of the file.
     #[serde(default)]
     pub(super) open_end: bool,
 }
 
-/// What found files are to files that were begun.
+/// How files found now compare with files imported before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Likeness {
-    /// The server proves that they are the same.
+    /// The same files: the validators of the server are equal.
     Proven,
-    /// Names and lengths are the same, and nothing tells more.
+    /// Names and lengths are equal, but at least one file has no validators to compare.
     Likely,
     Other,
 }
@@ -46,7 +46,7 @@ impl Record {
     }
 
     pub(super) fn parse(text: Option<&str>) -> Self {
-        // One that cannot be read proves nothing.
+        // An unreadable record proves nothing.
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
@@ -59,7 +59,7 @@ impl Record {
         self.checksums.iter().map(|text| checksum::parse(text)).collect()
     }
 
-    /// `rows` are the files that were begun.
+    /// Compares `found` with `rows`, the files of an earlier import.
     pub(super) fn likeness(&self, rows: &[FileRow], found: &RemoteFiles) -> Likeness {
         let same_file = |(row, (path, remote)): (&FileRow, &(String, crate::protocols::Remote))| {
             row.path == *path && remote.len.map_or(self.open_end, |len| len == row.len)
@@ -80,7 +80,7 @@ impl Record {
     }
 }
 
-/// The files as the catalog records them, one after the other.
+/// The catalog rows of the files, laid out one after the other.
 pub(super) fn file_rows(found: &RemoteFiles) -> Result<Vec<FileRow>> {
     let mut start: u64 = 0;
     let row = |(path, remote): &(String, crate::protocols::Remote)| {

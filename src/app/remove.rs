@@ -1,4 +1,4 @@
-//! `rm` and `gc`: imports out of storage, and what a crash left there.
+//! `rm` and `gc`: deletes imports, and objects that no import has.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use crate::{
 };
 
 impl App {
-    /// Removes an import and its objects; with `keep_objects` only from sight, so that the same torrent imported again
-    /// finds them.
+    /// Removes an import and deletes its objects. With `keep_objects` the import is only hidden, and importing the same
+    /// torrent again finds its objects.
     ///
     /// # Errors
-    /// `NotFound`; how many objects are left and why the first is, in which case `gc` finishes what was begun.
+    /// `NotFound`; the number of objects that are left, with the first error. `gc` then completes the removal.
     pub async fn remove(&self, needle: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(needle)?;
         let place = self.place_as_it_is(&row.storage).await?;
@@ -28,8 +28,9 @@ impl App {
         Ok(RemoveSummary { objects: objects.len(), bytes: stored.map(|o| o.len).sum() })
     }
 
-    /// Finds what no import names, in every storage that is configured or that imports are in, and removes it when
-    /// told to. What cannot be removed, and storages that cannot be opened, do not keep the rest: each is returned.
+    /// Finds objects and uploads that no import has, in every configured storage and every storage with imports.
+    /// Deletes them if requested. Errors of single objects and storages are collected and returned; the others are
+    /// still processed.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -88,7 +89,7 @@ impl App {
         Ok(())
     }
 
-    /// Every storage an import is in, every one that was attached, and every one that is configured.
+    /// Every storage with imports, every attached one, and every configured one.
     fn storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
         let mut storages: BTreeSet<String> = self.catalog.storages()?.into_iter().collect();
         for name in self.config.storage_names() {

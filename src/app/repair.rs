@@ -1,4 +1,4 @@
-//! `verify --repair`: pieces that are not what the torrent says, fetched again from the swarm; files of a URL, from there.
+//! `verify --repair`: fetches bad pieces again from the swarm, or bad files from their URL.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,11 +19,11 @@ use crate::{
 };
 
 impl App {
-    /// Forgets where the bytes of `bad` pieces are, and fetches what the import then lacks. Objects that held nothing
-    /// else go when the new bytes are durable. Stopped before that, it goes on like any import.
+    /// Forgets the stored bytes of the `bad` pieces, and fetches what the import is missing then. Objects that become
+    /// unused are deleted once the new bytes are durable. If stopped before that, it is resumed like any import.
     ///
     /// # Errors
-    /// `NotFound`; what [`App::import`] fails with.
+    /// `NotFound`; any error of [`App::import`].
     pub async fn repair(
         &self,
         needle: &str,
@@ -41,7 +41,7 @@ impl App {
         let (metainfo, meta) = self.metainfo_of(&row)?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
         let freed = self.catalog.forget_ranges(&row.id, ranges).await?;
-        // What was wrong may be there as it was read.
+        // The cache may hold the bad bytes.
         self.cache.forget(&row.id);
         let store = self.open_store(&row, &place)?;
         resume(&self.catalog, &store).await?;
@@ -63,7 +63,7 @@ impl App {
 }
 
 impl RepairRequest {
-    /// The import that fetches what `row` lacks.
+    /// The request that fetches the missing bytes of `row`.
     pub(super) fn import(self, row: &ImportRow) -> ImportRequest {
         ImportRequest {
             source: row.source.clone(),

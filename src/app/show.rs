@@ -1,4 +1,4 @@
-//! `ls` and `info`: the catalog, for people and programs.
+//! `ls` and `info`: imports as the catalog has them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl App {
-    /// Every import, one line each.
+    /// A summary of every import.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -27,7 +27,7 @@ impl App {
         rows.map(|row| Ok(summary(&row, self.stored(&row)?))).collect()
     }
 
-    /// Wanted bytes that are stored, in whole pieces. Of an import that is complete the catalog has the figure.
+    /// Selected bytes that are stored, in whole pieces. For a complete import the catalog has the number.
     fn stored(&self, row: &ImportRow) -> Result<u64> {
         let all = row.selected.is_none();
         match (row.state, row.wanted) {
@@ -37,17 +37,18 @@ impl App {
                 let store = self.look_up(row)?;
                 Ok(store.stored_bytes(&store.layout().all_stored()))
             }
-            // Which pieces a selection wants is in the torrent.
+            // The pieces of a selection are known only from the torrent.
             _ => Ok(self.look(row)?.summary.stored),
         }
     }
 
-    /// Only the catalog is asked, whether or not the storage can be reached: no backend is opened.
+    /// Opens an import to look at its stored ranges. It needs only the catalog: an empty memory backend stands in for
+    /// the storage, which may be unreachable.
     fn look_up(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
         ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
     }
 
-    /// Everything about one import.
+    /// Full details of one import.
     ///
     /// # Errors
     /// `NotFound`, or when the catalog cannot be read.
@@ -100,7 +101,7 @@ impl App {
         })
     }
 
-    /// The keys of the user's own objects that files of an import are in, by where the files begin.
+    /// Keys of the adopted objects that hold files of an import, by the start of the file.
     fn adopted_keys(&self, row: &ImportRow, objects: &[ObjectRow]) -> Result<HashMap<u64, String>> {
         let adopted = objects.iter().filter(|object| object.role == Role::Adopted);
         let keys: HashMap<_, _> = adopted.map(|object| (object.num, &object.key)).collect();
@@ -113,7 +114,7 @@ impl App {
             .collect())
     }
 
-    /// The books of an import, and the money they make.
+    /// Usage of an import, with its price.
     fn books(&self, row: &ImportRow) -> Result<(Seeded, Read)> {
         let traffic = self.catalog.traffic_of(&row.id)?;
         let Traffic { gets, fetched, kept, served, seconds, read_gets, read_fetched } = traffic;
@@ -146,7 +147,7 @@ impl App {
 struct Look {
     summary: ImportSummary,
     files: Vec<File>,
-    /// Of a torrent.
+    /// Only for a torrent.
     meta: Option<Metainfo>,
     store: Arc<ImportStore>,
 }
@@ -165,7 +166,7 @@ fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
     }
 }
 
-/// Web seeds as they may be shown; of the kind that is not used it is said.
+/// Web seeds without login and query. Those of BEP 17 are marked as not used.
 fn web_seeds(meta: &Metainfo) -> impl Iterator<Item = String> + '_ {
     let used = meta.web_seeds.iter().map(|url| redact::source(url));
     let others = meta.http_seeds.iter();

@@ -1,4 +1,4 @@
-//! What the user named, found: a torrent by its file, its URL or a magnet link, or files at a server.
+//! Resolves the source that the user named: a torrent by file, URL or magnet link, or files on a server.
 
 use std::{error::Error as _, fmt, path::Path, sync::Arc};
 
@@ -23,7 +23,8 @@ use crate::{
     torrents::bencode::MAX_INPUT,
 };
 
-/// A torrent by its file's bytes, or by its magnet link as libtorrent gets it; or what is no torrent.
+/// A resolved source: the bytes of a torrent file, a magnet link in libtorrent's spelling, or
+/// files that are no torrent.
 #[derive(Debug)]
 pub(super) enum Source {
     Torrent(Vec<u8>),
@@ -31,14 +32,14 @@ pub(super) enum Source {
     Files(RemoteFiles),
 }
 
-/// One file at a server, or all below a folder.
+/// One file on a server, or all files below a folder.
 pub(super) struct RemoteFiles {
     pub(super) protocol: Arc<dyn Protocol>,
-    /// Of the file, or of the folder.
+    /// Name of the file, or of the folder.
     pub(super) name: String,
-    /// Each with its path in the import: safe, none twice; below `name` where it is a folder.
+    /// Each file with its path in the import. Paths are safe and unique; in a folder they begin with `name`.
     pub(super) files: Vec<(String, Remote)>,
-    /// All bytes of the one file, where the first request brought them.
+    /// The response body of the first request, when it carries the single file from its first byte.
     pub(super) first: Mutex<Option<ByteStream>>,
 }
 
@@ -48,18 +49,18 @@ impl fmt::Debug for RemoteFiles {
     }
 }
 
-/// What to do about a folder that cannot be imported whole.
+/// Hint for a folder that cannot be imported completely.
 const WHOLE: &str =
     "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
 
-/// So many bytes tell whether a file is a torrent, and no torrent is shorter.
+/// Bytes at the start of a file that identify a torrent. No torrent is shorter.
 const HEAD: u64 = 24;
-/// So many tell it where the file is compressed, or may be the text of a magnet link.
+/// Bytes needed when the file is compressed, or may be the text of a magnet link.
 const LONG_HEAD: u64 = 1024;
 
 impl Source {
-    /// Where a file is no torrent its bytes are `wanted`, or it is only looked at. `waits` is told while a server is
-    /// silent or to be asked again.
+    /// Resolves `text`. With `wanted`, the first request already transfers the bytes of a file; without it, files are
+    /// only probed. `waits` is called while a server has not answered, and before a retry.
     pub(super) async fn find(
         text: &str,
         order: &FetchOrder,
@@ -97,15 +98,15 @@ impl Source {
         wanted: bool,
         waits: Waits<'_>,
     ) -> Result<Self> {
-        // The text may hold a password.
+        // The error must not contain the text, which may hold a password.
         let bad =
             |e| Error::new(Kind::InvalidInput, "the source is not a URL").because(no_url(text, e));
         let url = Url::parse(text).map_err(bad)?;
         let protocols = Protocols::new(order.options.clone());
         let protocol = protocols.of(&url, order.protocol.as_deref())?;
-        // A tracker's URL of a torrent has a passkey in it, often enough in its path.
+        // Torrent URLs of trackers contain a passkey, often in the path.
         let hidden = |e| if is_torrent_name(url.path()) { without_path(&url, e) } else { e };
-        // Whoever asked stops this by dropping it.
+        // The caller cancels by dropping this future.
         let never = CancellationToken::new();
         let asking = Asking { max_tries: order.effort.max_tries, cancel: &never, waits };
         let begun = match wanted && !order.beside {
@@ -130,7 +131,7 @@ impl Source {
                 Ok(Self::Files(RemoteFiles { protocol, name, files, first: Mutex::new(first) }))
             }
             Found::Folder(mut listing) => {
-                // An import is all of it.
+                // An import of a folder must have all of its files.
                 if let Some(left_out) = listing.left_out.pop() {
                     return Err(Error::from(left_out).hint(WHOLE));
                 }
@@ -154,8 +155,8 @@ fn is_torrent_name(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".torrent")
 }
 
-/// Or the text of a magnet link. By its type or name; else by its first bytes, where it is no longer than a torrent may be.
-/// What is read of `first` for that is put back.
+/// Whether the file is a torrent or the text of a magnet link. Decided by type or name; otherwise by the first bytes,
+/// if the file is no longer than a torrent may be. Bytes read from `first` are put back.
 async fn is_torrent(
     protocol: &dyn Protocol,
     remote: &Remote,
@@ -193,19 +194,19 @@ async fn is_torrent(
     Ok(is_link || begins_like_a_torrent(&beginning(&head)))
 }
 
-/// So many bytes of a file, or all where it is shorter.
+/// The range of the first `count` bytes, or of the whole file where that is shorter.
 fn up_to(remote: &Remote, count: u64) -> Wanted {
     Wanted { start: 0, end: Some(remote.len.map_or(count, |len| len.min(count))) }
 }
 
-/// The beginning of a stream, and all that was read of it for that.
+/// The first bytes of a stream, and the items that were read from it to get them.
 struct Peek {
     head: Vec<u8>,
     seen: Vec<Result<Bytes>>,
 }
 
 impl Peek {
-    /// Reads on until the beginning has `count` bytes, or the stream ends.
+    /// Reads until the head has `count` bytes, or the stream ends.
     async fn read(&mut self, stream: &mut ByteStream, count: u64) -> Result<()> {
         while (self.head.len() as u64) < count {
             match next(stream).await {
@@ -214,7 +215,7 @@ impl Peek {
                     self.seen.push(Ok(bytes));
                 }
                 None => break,
-                // It is shorter than was said, which whoever reads all of it is told.
+                // The body is shorter than declared. The error is put back for the reader of the whole file.
                 Some(Err(e)) if e.kind() == Kind::Corrupt => {
                     self.seen.push(Err(e));
                     break;
@@ -226,7 +227,7 @@ impl Peek {
     }
 }
 
-/// A dictionary whose first key is a short word, like `d8:announce`.
+/// Whether `head` begins with a bencoded dictionary whose first key is a short word, like `d8:announce`.
 fn begins_like_a_torrent(head: &[u8]) -> bool {
     let Some(rest) = head.strip_prefix(b"d") else { return false };
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -256,7 +257,7 @@ async fn fetch(
     Ok(bytes)
 }
 
-/// Only its host is named.
+/// Removes the path from an error and names only the host.
 fn without_path(url: &Url, error: Error) -> Error {
     let host = url.host_str().unwrap_or("the server");
     let said = error.report().replace(url.path(), "/…");
@@ -267,7 +268,7 @@ fn without_path(url: &Url, error: Error) -> Error {
     }
 }
 
-/// The path that a `file:` URL names.
+/// The path of a `file:` URL.
 fn path_of(text: &str) -> Result<std::path::PathBuf> {
     let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
     path.ok_or_else(|| {

@@ -1,4 +1,5 @@
-//! The bytes of a torrent that is a file on this machine, a pipe, or standard input; and what they are.
+//! Reads a torrent from a local file, a pipe or standard input, and recognises its form: a torrent, a compressed
+//! torrent, or the text of a magnet link.
 
 use std::{
     fs::File,
@@ -19,12 +20,12 @@ use crate::{
     torrents::bencode::MAX_INPUT,
 };
 
-/// How much is read at a time.
+/// Bytes per read.
 const STEP: usize = 64 << 10;
-/// The longest text that is looked at for a magnet link.
+/// Longest text that is considered as a magnet link.
 const MAX_LINK: usize = 64 << 10;
 
-/// What is read.
+/// A local input.
 #[derive(Debug, Clone)]
 pub(super) enum Input {
     Path(PathBuf),
@@ -51,11 +52,11 @@ impl Input {
     }
 }
 
-/// All of it. `silence`: gives up when nothing came for so long, as from a pipe that nobody writes to.
+/// Reads the whole input, up to the largest torrent. `silence` is the idle timeout, for pipes without a writer.
 pub(super) async fn read(input: Input, silence: Option<Duration>) -> Result<Vec<u8>> {
     let name = input.name();
     let (tx, mut parts) = mpsc::channel(4);
-    // A thread of its own: nobody can wake it while it waits for a pipe, and nothing may wait for it then.
+    // A thread of its own: a blocking read of a pipe cannot be interrupted, and the runtime must not wait for it.
     std::thread::spawn(move || {
         if let Err(e) = send(&input, &tx) {
             let _ = tx.blocking_send(Err(e));
@@ -84,12 +85,12 @@ pub(super) async fn read(input: Input, silence: Option<Duration>) -> Result<Vec<
 }
 
 enum Part {
-    /// What the file system says of its length.
+    /// The length that the file system reports.
     Len(u64),
     Bytes(Vec<u8>),
 }
 
-/// Reads until the end, or until nobody wants more.
+/// Reads until the end of the input, or until the receiver is dropped.
 fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
     let (mut from, len) = input.open()?;
     if to.blocking_send(Ok(Part::Len(len))).is_err() {
@@ -111,7 +112,7 @@ fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
     }
 }
 
-/// A torrent, compressed or not, or the text of a magnet link: what sites hand out as a `.torrent`.
+/// Recognises a torrent, compressed or not, or the text of a magnet link. Sites offer all of them as `.torrent` files.
 pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
     let unpacked = decompressor(&bytes).map(decompressed).transpose()?;
     let bytes = unpacked.unwrap_or(bytes);
@@ -124,7 +125,7 @@ pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
     }
 }
 
-/// The magnet link that a text is, and nothing else.
+/// The magnet link, when the text is exactly one link.
 pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
     let text = bytes.trim_ascii();
     let is_link = text.get(..8)?.eq_ignore_ascii_case(b"magnet:?")
@@ -133,14 +134,15 @@ pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok().filter(|_| is_link)
 }
 
-/// Whether what begins so may be a torrent in another form: compressed, or the text of a magnet link.
+/// Whether a file that begins with `head` may be a compressed torrent or the text of a magnet link.
 pub(super) fn may_hold_one(head: &[u8]) -> bool {
     let text = head.trim_ascii_start();
     let is_link = text.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"magnet:?"));
     is_link || decompressor(head).is_some()
 }
 
-/// By its first two bytes, with which no torrent begins: gzip, or zlib as servers send it for `deflate`.
+/// The decompressor for the first two bytes: gzip, or zlib as servers send it for `deflate`.
+/// No torrent begins with them.
 fn decompressor(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
     match bytes {
         [0x1f, 0x8b, ..] => Some(Box::new(GzDecoder::new(bytes))),
@@ -165,11 +167,11 @@ fn decompressed(from: Box<dyn Read + '_>) -> Result<Vec<u8>> {
     }
 }
 
-/// What `head` begins with once it is decompressed, as far as that can be told; `head` itself where it is not compressed.
+/// The first bytes (at most 64) of the decompressed `head`; `head` itself where it is not compressed.
 pub(super) fn beginning(head: &[u8]) -> Vec<u8> {
     let Some(mut from) = decompressor(head) else { return head.to_owned() };
     let (mut out, mut len) = ([0; 64], 0);
-    // It ends in an error where the head does.
+    // The decompressor fails where the head is cut off.
     while let Ok(n @ 1..) = from.read(&mut out[len..]) {
         len += n;
     }
@@ -222,7 +224,7 @@ mod tests {
         let link = format!("Magnet:?xt=urn:btih:{}\n", "ab".repeat(20));
         let Source::Magnet(_, magnet) = understood(link.into_bytes()).unwrap() else { panic!() };
         assert_eq!(magnet.v1, Some([0xab; 20]));
-        // Several are a list, and none of them is meant.
+        // A text with several links is a list; none of them is chosen.
         let list = b"magnet:?xt=urn:btih:ab\nmagnet:?xt=urn:btih:cd".to_vec();
         assert!(matches!(understood(list), Ok(Source::Torrent(_))));
     }

@@ -1,13 +1,13 @@
-//! Imports open to readers that come and go, each at a place of its own: what the stream server reads from.
+//! Imports that are open for streaming, each with any number of independent readers. The stream server reads from here.
 //!
-//! What is stored is read as by `cat`, a quarter of a MiB at a time, with the next window on its way into the cache
-//! while this one is sent. Of an import that is being filled by this process, a reader waits for what is not here yet:
-//! it says what it needs ([`Demand`]), the swarm is asked for that first, and the bytes are read from memory as soon as
-//! their piece is verified. An import that another process fills is looked up in the catalog again where bytes are
-//! missing, at most once a second.
+//! Each [`FileRead`] returns steps of up to 256 KiB, and prefetches the next window of 1 MiB into the cache meanwhile.
+//! In an import that this process fills, a read of missing bytes waits: the reader declares the range that it needs
+//! ([`Demand`]), the download requests those pieces first, and the bytes are read from memory as soon as their piece is
+//! verified. In an import that another process fills, a read of missing bytes reopens the import from the catalog, at
+//! most once per second, and fails if the bytes are still missing.
 //!
-//! Memory: a reader at work holds two of its steps and, for a moment, a window of the cache; there are so many at
-//! once as fit into an eighth of the budget that way ([`Streams::turn`]).
+//! Memory: an active reader holds two steps and, for a moment, one window of the cache. [`Streams::turn`] admits as
+//! many readers at once as fit into an eighth of the memory budget.
 
 use std::{
     ops::Range,
@@ -30,14 +30,14 @@ use crate::{
     units::{ByteSize, MIB},
 };
 
-/// What a reader takes at a time: a slow one holds little, and a quarter of a cache window costs no request of its own.
+/// Bytes per step. A slow reader holds little memory, and four steps share one request for a cache window.
 const STEP: u64 = 256 << 10;
-/// What is fetched at a time from storage, and so far ahead of a reader.
+/// Length of a cache window: the unit of requests to storage, and the distance of the prefetch.
 const WINDOW: u64 = MIB;
-/// How often the catalog is asked for bytes that another process may have stored meanwhile.
+/// Shortest interval between two lookups of missing bytes in the catalog.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The imports that are open for streaming. Cheap to clone; all clones are one.
+/// The imports that are open for streaming. Cheap to clone; all clones share the same list.
 #[derive(Debug, Clone)]
 pub struct Streams {
     shared: Arc<Shared>,
@@ -46,16 +46,16 @@ pub struct Streams {
 #[derive(Debug)]
 struct Shared {
     imports: Mutex<Vec<Arc<StreamedImport>>>,
-    /// How many there are; whoever waits for the next hears of it.
+    /// Number of imports. Changes wake the callers of [`Streams::opened`].
     count: watch::Sender<usize>,
     turns: Arc<Semaphore>,
 }
 
 impl Streams {
-    /// None yet. `memory` is the budget that readers have an eighth of.
+    /// An empty list. Readers get an eighth of `memory`.
     #[must_use]
     pub fn new(memory: ByteSize) -> Self {
-        // A step that is sent, one that is next, and the window both come from: not quite a MiB each.
+        // About 1 MiB per reader: the step being sent, the next step and, for a moment, the window they come from.
         let readers = usize::try_from(memory.0 / 8 / MIB).unwrap_or(usize::MAX).clamp(4, 64);
         let shared = Shared {
             imports: Mutex::default(),
@@ -65,7 +65,7 @@ impl Streams {
         Self { shared: Arc::new(shared) }
     }
 
-    /// All of them, in the order they were opened.
+    /// All imports, in the order in which they were opened.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<StreamedImport>> {
         self.shared.imports.lock().clone()
@@ -76,11 +76,11 @@ impl Streams {
         self.shared.imports.lock().iter().find(|import| import.id == id).cloned()
     }
 
-    /// The one that is opened after `seen` others, as soon as it is.
+    /// Waits for the import at index `seen` of the list.
     pub async fn opened(&self, seen: usize) -> Arc<StreamedImport> {
         let mut count = self.shared.count.subscribe();
         loop {
-            // The sender is in `self`, so it is not gone.
+            // This cannot fail: `self` holds the sender.
             let _ = count.wait_for(|count| *count > seen).await;
             if let Some(import) = self.shared.imports.lock().get(seen) {
                 return Arc::clone(import);
@@ -88,10 +88,10 @@ impl Streams {
         }
     }
 
-    /// The right to hold the memory of one reader, once it is free.
+    /// Waits for a permit to hold the memory of one reader.
     ///
     /// # Errors
-    /// `Cancelled` never: nobody closes it.
+    /// Never: the semaphore is not closed.
     pub async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         let turn = Arc::clone(&self.shared.turns).acquire_owned().await;
         turn.map_err(|e| Error::new(Kind::Cancelled, "streaming has ended").because(e))
@@ -104,12 +104,12 @@ impl Streams {
     }
 }
 
-/// A file as players see it.
+/// A file in the form that players need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamedFile {
     pub path: String,
     pub bytes: u64,
-    /// Changes with its bytes, and is no other file's.
+    /// Entity tag: unique to the file, and different when its bytes are.
     pub tag: String,
     start: u64,
 }
@@ -124,12 +124,12 @@ pub struct StreamedImport {
     filling: Filling,
 }
 
-/// Who stores what is missing.
+/// Which process stores the missing bytes.
 #[derive(Debug)]
 enum Filling {
     /// This process.
     Here(Arc<Demand>),
-    /// Another one, or nobody.
+    /// Another process, or none.
     Elsewhere {
         row: Box<ImportRow>,
         catalog: Catalog,
@@ -169,19 +169,19 @@ impl StreamedImport {
         &self.name
     }
 
-    /// The files that are wanted, in order.
+    /// The selected files, in order.
     #[must_use]
     pub fn files(&self) -> &[StreamedFile] {
         &self.files
     }
 
-    /// Whether what is missing is on its way, so that a read of it waits.
+    /// Whether missing bytes are being fetched by this process, so that reads of them wait.
     #[must_use]
     pub fn is_filling(&self) -> bool {
         matches!(&self.filling, Filling::Here(demand) if !demand.has_ended())
     }
 
-    /// Reads `range` of `file`, which is inside of it, from its start on.
+    /// A reader of `range` of `file`. The range is cut to the length of the file.
     #[must_use]
     pub fn read(self: &Arc<Self>, file: &StreamedFile, range: Range<u64>) -> FileRead {
         let wanted = match &self.filling {
@@ -197,7 +197,9 @@ impl StreamedImport {
         self.reader.lock().clone()
     }
 
-    /// The beginning of `range` that can be read, once there is one; `until` is where the reader will end.
+    /// Waits until the start of `range` is readable, and returns the readable part of `range` from there.
+    /// Returns an empty range when the bytes are missing and this process does not fetch them. `until` is
+    /// the end of the whole read.
     async fn ready(&self, range: Range<u64>, until: u64, wanted: Option<&Wanted>) -> Range<u64> {
         let reader = self.reader();
         loop {
@@ -213,13 +215,14 @@ impl StreamedImport {
             }
             tokio::select! {
                 () = arrival => {}
-                // What makes bytes readable without a piece that passes: a whole file that is finished.
+                // Bytes can also become readable when a whole file is finished, without a notification.
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    /// Looks the import up again, unless that was just done. Whether there is a point in trying once more.
+    /// Reopens the import from the catalog, unless that was done less than a second ago. Returns
+    /// whether to try the read again.
     async fn look_again(&self) -> Result<bool> {
         let Filling::Elsewhere { row, catalog, cache, looked } = &self.filling else {
             return Ok(false);
@@ -250,7 +253,8 @@ impl StreamedImport {
                 false => self.reader().read_at(ready).await,
             };
             match read {
-                // Stored, or put into another object, by the process that fills it.
+                // The process that fills the import may have stored these bytes meanwhile, or moved
+                // them to another object.
                 Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unavailable) => {
                     if !self.look_again().await? {
                         return Err(e);
@@ -268,34 +272,34 @@ impl StreamedImport {
     }
 }
 
-/// A file being read. Dropped, nothing is asked for on its account any more.
+/// A read of a file. Dropping it withdraws its demand and its prefetch.
 #[derive(Debug)]
 pub struct FileRead {
     import: Arc<StreamedImport>,
     file_start: u64,
     left: Range<u64>,
     wanted: Option<Wanted>,
-    /// The window that is fetched into the cache, and where it begins.
+    /// Start of the window that is being prefetched, and the task.
     ahead: Option<(u64, AbortOnDropHandle<()>)>,
 }
 
 impl FileRead {
-    /// The bytes that it has not given.
+    /// Bytes that are still to be returned.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left.end - self.left.start
     }
 
-    /// The next bytes, up to 256 KiB, in memory of their own; `None` after the last. May be dropped and called again.
+    /// The next bytes, up to 256 KiB, in an allocation of their own; `None` after the last. Cancel safe.
     ///
     /// # Errors
-    /// `Unavailable` where nothing is stored and nothing comes; what the backend says.
+    /// `Unavailable` when the bytes are not stored and are not being fetched; otherwise the error of the backend.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.left.is_empty() {
             return Ok(None);
         }
         self.look_ahead();
-        // Steps end where windows do: none needs two.
+        // Steps are aligned, so that none spans two windows.
         let inside = (self.left.start - self.file_start) % STEP;
         let end = self.left.end.min(self.left.start + STEP - inside);
         let range = self.left.start..end;
@@ -306,12 +310,12 @@ impl FileRead {
         Ok(Some(bytes.freeze()))
     }
 
-    /// Takes back the last `len` bytes given, which are read again.
+    /// Puts back the last `len` bytes that were returned: they will be read again.
     pub fn put_back(&mut self, len: u64) {
         self.left.start -= len.min(self.left.start - self.file_start);
     }
 
-    /// Has the next window fetched, whose first byte is enough for that.
+    /// Prefetches the next window. Reading its first byte loads the whole window into the cache.
     fn look_ahead(&mut self) {
         let inside = self.left.start - self.file_start;
         let next = self.file_start + (inside / WINDOW + 1) * WINDOW;
@@ -320,17 +324,17 @@ impl FileRead {
             return;
         }
         let reader = self.import.reader();
-        // What it cannot read will be told when it is its turn.
+        // An error is reported by the read of the window itself.
         let fetch = async move { drop(reader.read_at(next..next + 1).await) };
         self.ahead = Some((next, AbortOnDropHandle::new(tokio::spawn(fetch))));
     }
 }
 
 impl App {
-    /// Opens an import for streaming, as one more of `streams`, and returns it.
+    /// Opens an import for streaming, adds it to `streams`, and returns it.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import; what opening its storage fails with.
+    /// `NotFound` when there is no such import; otherwise any error of opening its storage.
     pub async fn stream(&self, needle: &str, streams: &Streams) -> Result<Arc<StreamedImport>> {
         let row = self.catalog.find(needle)?;
         let reader = self.open_reader(&row).await?;
@@ -345,7 +349,8 @@ impl App {
         Ok(streams.opened(seen).await)
     }
 
-    /// Opens an import that is about to be filled by this process. What comes is to be told to the demand.
+    /// Opens an import that this process is about to fill. The download must report its progress
+    /// to the returned [`Demand`].
     pub(super) fn stream_filling(
         &self,
         row: &ImportRow,
@@ -360,7 +365,7 @@ impl App {
     }
 }
 
-/// The demand of an import's readers, who hear when its filling ends however that comes.
+/// The demand of an import's readers. Dropping it ends all waits, however the filling ended.
 pub(super) struct EndOnDrop(pub(super) Arc<Demand>);
 
 impl Drop for EndOnDrop {

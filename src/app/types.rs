@@ -1,4 +1,4 @@
-//! What is asked of [`App`](super::App) and what it answers: plain values, shared by the CLI and every later surface.
+//! Requests to [`App`](super::App) and its answers: plain values, shared by the CLI and every later surface.
 
 use std::time::Duration;
 
@@ -17,69 +17,70 @@ use crate::{
 /// How the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reads the catalog and the objects; any number at once.
+    /// Reads the catalog and the objects. Any number of processes at once.
     Read,
-    /// Changes them; one process at a time.
+    /// Changes the catalog and the objects. One process at a time.
     Write,
-    /// Changes what is said of imports and nothing of their bytes; beside a process that does.
+    /// Changes single catalog rows about imports, never their bytes. Allowed while another process writes.
     Beside,
 }
 
-/// One thing to bring in.
+/// A source to import.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
-    /// Path or URL of a `.torrent` file, a magnet link, or the URL of files.
+    /// Path or URL of a `.torrent` file, a magnet link, or the URL of a file or folder.
     pub source: String,
-    /// Name or URL, as for [`Config::storage`](crate::config::Config::storage).
+    /// Name or URL of the storage, as for [`Config::storage`](crate::config::Config::storage).
     pub storage: String,
-    /// Files by number from 1, range, or glob; `None` is all.
+    /// Files by number (from 1), range, or glob; `None` is all.
     pub select: Option<String>,
-    /// `Files` also makes whole files of an import that is chunks so far; `Chunks` undoes nothing.
+    /// `Files` also turns an existing import of chunks into whole
+    /// files; `Chunks` changes nothing of an existing import.
     pub layout: LayoutKind,
     pub network: NetworkOptions,
-    /// Go on seeding when all is imported, until cancelled or it is enough.
+    /// Continue seeding after the import, until cancelled or a seed goal is reached.
     pub seed: bool,
     pub seeding: SeedOptions,
-    /// Give up when nothing arrived for so long.
+    /// Idle timeout: give up when no bytes arrive for so long.
     pub timeout: Option<Duration>,
-    /// Where it is opened for players as soon as its files are known.
+    /// Opens the import for players here as soon as its files are known.
     pub streams: Option<Streams>,
     pub fetch: FetchOrder,
 }
 
-/// How servers are reached and files are fetched from them.
+/// How files are fetched from servers.
 #[derive(Debug, Clone, Default)]
 pub struct FetchOrder {
     pub options: FetchOptions,
-    /// Speaks for the URL, whatever its own scheme.
+    /// Protocol to use for the URL, instead of that of its scheme.
     pub protocol: Option<String>,
     pub effort: Effort,
     pub resume: Resume,
-    /// What the file must hash to.
+    /// Expected checksums of the file.
     pub checksums: Vec<Digest>,
-    /// The checksum that lies beside the file counts as well.
+    /// Also verify against the checksum file next to the file on the server.
     pub beside: bool,
 }
 
-/// One import in one line.
+/// A summary of one import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportSummary {
     pub id: String,
     pub name: String,
-    /// Bytes of the files wanted.
+    /// Bytes of the selected files.
     pub bytes: u64,
-    /// Files wanted.
+    /// Number of selected files.
     pub files: usize,
     /// `importing` or `imported`.
     pub state: String,
     pub storage: String,
     pub info_hash: String,
     pub source: String,
-    /// Wanted bytes that storage acknowledged, in whole pieces: with a selection it may end above `bytes`.
+    /// Selected bytes that storage acknowledged, in whole pieces. With a selection it may exceed `bytes`.
     pub stored: u64,
 }
 
-/// One import with everything that is known of it.
+/// Full details of one import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportInfo {
     #[serde(flatten)]
@@ -89,14 +90,14 @@ pub struct ImportInfo {
     pub objects: usize,
     /// `chunks` or `files`.
     pub layout: &'static str,
-    /// Bytes in objects that hold parts of several chunks.
+    /// Bytes in packed objects, which hold parts of several chunks.
     pub packed: u64,
     /// `packed` as a share of the stored bytes, 0 to 1.
     pub packed_share: f64,
     pub chunk_len: u64,
     pub piece_length: u64,
     pub pieces: usize,
-    /// Without what follows the host: that may hold a passkey.
+    /// Scheme and host only: the rest of the URL may hold a passkey.
     pub trackers: Vec<String>,
     /// URLs without login and query.
     pub web_seeds: Vec<String>,
@@ -105,15 +106,15 @@ pub struct ImportInfo {
     pub created: u64,
     /// Seconds since 1970; `None` while it is incomplete.
     pub completed: Option<u64>,
-    /// When it has been seeded enough, where that was said for it.
+    /// The seed goal that was set for this import.
     pub goal: Goal,
-    /// What seeding it cost and gave, over all runs.
+    /// Usage for seeding, over all runs.
     pub seeded: Seeded,
-    /// What reading it for everybody else cost: players, exports, checks.
+    /// Usage for all other reads: players, exports, checks.
     pub read: Read,
 }
 
-/// When an import has been seeded enough, as far as it was said for it: 0 is never, nothing is as the config says.
+/// The seed goal that was set for one import. 0 is unlimited; `None` is the goal of the config.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Goal {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,12 +133,12 @@ impl From<SeedGoal> for Goal {
     }
 }
 
-/// What is to become of the goal of an import.
+/// A change of the seed goal of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct GoalChange {
-    /// What was said before is forgotten.
+    /// Clear the previous goal first.
     pub reset: bool,
-    /// What is said now; the rest stays.
+    /// The new values. Those that are not set here stay.
     pub goal: SeedGoal,
 }
 
@@ -148,32 +149,34 @@ impl GoalChange {
     }
 }
 
-/// The books of an import.
+/// Usage of an import for seeding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Seeded {
-    /// Ranged gets from storage; those that were repeated count each time.
+    /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
-    /// Bytes they brought.
+    /// Bytes those gets returned.
     pub fetched: u64,
-    /// Bytes that were read from the cache instead.
+    /// Bytes served from the cache.
     pub kept: u64,
     /// Bytes sent to peers.
     pub served: u64,
-    /// Seconds in which peers could reach it.
+    /// Seconds in which peers could reach the import.
     pub seconds: u64,
-    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    /// Price of the gets and their bytes, from the provider's list;
+    /// `None` where the prices of the storage are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dollars: Option<f64>,
 }
 
-/// What was read of an import, but for peers.
+/// Usage of an import for everything except seeding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Read {
-    /// Ranged gets from storage; those that were repeated count each time.
+    /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
-    /// Bytes they brought.
+    /// Bytes those gets returned.
     pub fetched: u64,
-    /// What the gets and their bytes cost at list prices; `None` where the storage's prices are not known.
+    /// Price of the gets and their bytes, from the provider's list;
+    /// `None` where the prices of the storage are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dollars: Option<f64>,
 }
@@ -181,24 +184,24 @@ pub struct Read {
 /// A file of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileInfo {
-    /// From 1, as `--select` counts.
+    /// Number of the file from 1, as in `--select`.
     pub number: usize,
     pub path: String,
     pub bytes: u64,
     pub selected: bool,
-    /// The object that it is by itself, once it is published, or that was adopted for it.
+    /// Key of the object that holds exactly this file, once it is published or adopted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// What `publish` did.
+/// Result of `publish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PublishSummary {
     #[serde(flatten)]
     pub done: Published,
     /// Files that were whole objects already.
     pub already: usize,
-    /// Files that are not wholly stored yet.
+    /// Files that are not completely stored yet.
     pub incomplete: usize,
 }
 
@@ -209,116 +212,116 @@ pub struct FileUrl {
     pub url: String,
 }
 
-/// How an export treats what it finds.
+/// Options of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportOrder {
-    /// Whether files that are there with other bytes are replaced; else they are left alone, and count as failed.
+    /// Replace existing files that have other content. Without it they stay, and count as failed.
     pub overwrite: bool,
 }
 
-/// What an export wrote.
+/// Result of an export.
 #[derive(Debug, Default, Serialize)]
 pub struct ExportSummary {
-    /// Files and links of the import that are there now.
+    /// Files and links of the import that exist in the target now.
     pub files: usize,
     pub bytes: u64,
-    /// Of `files`, those that were there already.
+    /// Those of `files` that existed before.
     pub already: usize,
-    /// Files and links that could not be written, or whose name another file has.
+    /// Files and links that could not be written, or whose path is taken by something else.
     pub failed: usize,
-    /// Paths whose last part has another name there.
+    /// Paths whose last part has another name in the target.
     pub renamed: Vec<String>,
-    /// Files that should be executable and are not.
+    /// Files that should be executable and could not be made so.
     pub modes: usize,
-    /// Why, for the first of `failed`.
+    /// The errors of the first of `failed`.
     #[serde(skip)]
     pub failures: Vec<Error>,
 }
 
-/// What hashing an import's stored bytes again found.
+/// Result of verifying the stored bytes of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// Pieces hashed.
     pub pieces: usize,
-    /// Those that are not what the torrent says, or whose object is gone.
+    /// Pieces whose hash does not match, or whose object is gone.
     pub bad: Vec<BadPiece>,
-    /// How many of `bad` are in objects that are not there.
+    /// How many of `bad` are in objects that do not exist.
     pub lost: usize,
-    /// Wanted bytes that are not stored yet; not an error.
+    /// Selected bytes that are not stored yet. This is not an error.
     pub missing: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadPiece {
-    /// From 0, as BitTorrent counts.
+    /// Index of the piece from 0, as in BitTorrent.
     pub piece: u32,
-    /// Paths of the files it is part of.
+    /// Paths of the files that the piece overlaps.
     pub files: Vec<String>,
 }
 
-/// What removing an import took out of storage.
+/// Objects and bytes deleted from storage with an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RemoveSummary {
     pub objects: usize,
     pub bytes: u64,
 }
 
-/// What `gc` is to do.
+/// Options of `gc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GcOrder {
-    /// Remove; else only count.
+    /// Remove what is found. Without it, only count.
     pub remove: bool,
-    /// Also what is left of catalogs that were taken over: their bae may still be at work somewhere.
+    /// Also remove leftovers of catalogs that `attach` took over. Another bae may still use such a catalog.
     pub adopted: bool,
 }
 
-/// Objects that no import names: those removed, or those found.
+/// Objects without an import that `gc` removed or found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct GcReport {
     pub objects: usize,
     pub bytes: u64,
-    /// Whether they were removed, or only counted.
+    /// Whether the objects were removed, or only counted.
     pub removed: bool,
-    /// Uploads that were begun and not finished.
+    /// Uploads that were started and never finished.
     pub uploads: usize,
-    /// How many things could not be removed, or storages not looked at.
+    /// Number of items that could not be removed, and of storages that could not be listed.
     pub failed: usize,
-    /// Objects left by catalogs that were taken over, which wait for an order to remove them.
+    /// Objects left by catalogs that were taken over. They are removed only with [`GcOrder::adopted`].
     pub held_back: usize,
-    /// Imports with a manifest that are not in the catalog, and are left alone.
+    /// Imports that have a manifest in storage but are not in the catalog. They are left alone.
     pub unclaimed: usize,
 }
 
-/// What attaching a storage brought.
+/// Result of attaching a storage.
 #[derive(Debug, Default)]
 pub struct AttachReport {
     pub attached: Vec<AttachedImport>,
     pub skipped: Vec<SkippedImport>,
-    /// Manifests that cannot be used, and why.
+    /// Manifests that cannot be used, with the reason.
     pub refused: Vec<Error>,
 }
 
-/// An import that came back.
+/// An import that is in the catalog again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AttachedImport {
     pub id: String,
-    /// Its id before, where another import has that.
+    /// Its previous id, where another import has that id now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub was: Option<String>,
     pub name: String,
-    /// Bytes, padding included.
+    /// Length in bytes, including padding.
     pub bytes: u64,
-    /// Bytes of it that are there.
+    /// Stored bytes of it that exist.
     pub stored: u64,
     /// `importing` or `imported`.
     pub state: String,
-    /// Objects of its manifest that are not there.
+    /// Objects in its manifest that do not exist.
     pub missing: usize,
-    /// Bytes of it in those.
+    /// Bytes of it in the missing objects.
     pub lost: u64,
 }
 
-/// An import that was left as it is.
+/// An import that `attach` left unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SkippedImport {
     pub id: String,
@@ -326,10 +329,10 @@ pub struct SkippedImport {
     pub reason: String,
 }
 
-/// How pieces are fetched again.
+/// Options for fetching bad pieces again.
 #[derive(Debug, Clone)]
 pub struct RepairRequest {
     pub network: NetworkOptions,
-    /// Give up when nothing arrived for so long.
+    /// Idle timeout: give up when no bytes arrive for so long.
     pub timeout: Option<Duration>,
 }

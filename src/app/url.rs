@@ -1,4 +1,4 @@
-//! `url`: links to files that are objects of their own.
+//! `url`: links to published files, which are objects of their own.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::{
 };
 
 impl App {
-    /// Links to the published files of an import, or to the one at `path`, good for `expiry` where the storage makes
-    /// them expire.
+    /// Links to the published files of an import, or to the one at `path`. They are valid for `expiry`, where the
+    /// storage supports expiry.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import or file, or it is not published; `Unsupported` where the storage has no
-    /// links.
+    /// `NotFound` when there is no such import or file, or it is not published; `Unsupported` when
+    /// the storage has no links.
     pub async fn urls(
         &self,
         needle: &str,

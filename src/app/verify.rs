@@ -1,4 +1,4 @@
-//! `verify`: what is stored, hashed again against the torrent.
+//! `verify`: checks the stored pieces against the hashes of the torrent, or only that their objects exist.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -24,7 +24,7 @@ impl App {
     /// Reads and hashes every stored piece.
     ///
     /// # Errors
-    /// `Cancelled`; what the backend says when it cannot be asked. A piece that is lost or wrong is in the report.
+    /// `Cancelled`; the error of a backend that does not answer. Pieces that are lost or wrong are in the report.
     pub async fn verify(
         &self,
         needle: &str,
@@ -71,11 +71,11 @@ impl App {
 }
 
 impl App {
-    /// Looks whether the objects of an import are there, with the length they should have. Nothing is read, so bytes
-    /// that changed in place are not seen.
+    /// Checks that the objects of an import exist and have the expected lengths. Payload is not read, so bytes that
+    /// changed in place are not noticed. Of adopted objects, the ETag or modification time is compared as well.
     ///
     /// # Errors
-    /// What the backend says when it cannot be asked. A piece of which something is lost is in the report.
+    /// The error of a backend that does not answer. Pieces in lost objects are in the report.
     pub async fn verify_quick(&self, needle: &str) -> Result<VerifyReport> {
         let row = self.catalog.find(needle)?;
         let place = self.place_of(&row).await?;
@@ -102,7 +102,7 @@ impl App {
 }
 
 impl App {
-    /// Adopted objects that are others than those that were verified, as far as the place can tell.
+    /// Adopted objects that changed since they were verified, as far as the storage can tell.
     async fn changed(
         &self,
         import: &ImportId,
@@ -120,7 +120,7 @@ impl App {
         Ok(changed)
     }
 
-    /// The ranges of an import whose objects are gone, or have another length than they should.
+    /// Ranges of an import whose objects are missing, have another length, or (if adopted) have changed.
     pub(super) async fn lost_ranges(
         &self,
         row: &ImportRow,
@@ -138,7 +138,7 @@ impl App {
     }
 }
 
-/// The pieces that have a part in a range.
+/// The pieces that overlap a range.
 fn pieces_of(meta: &Metainfo, range: &Range<u64>) -> Range<u32> {
     let len = u64::from(meta.piece_length);
     let piece = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(meta.pieces());
@@ -150,16 +150,16 @@ fn length(meta: &Metainfo, piece: u32) -> u64 {
     range.end - range.start
 }
 
-/// What came of reading a stored piece.
+/// Result of reading a stored piece.
 enum Read {
     All(PieceDigests),
-    /// Its object is cut short, or not readable as what it was.
+    /// Its object is truncated or damaged.
     Spoilt,
-    /// Its object is gone.
+    /// Its object is missing.
     Lost,
 }
 
-/// The digests of a stored piece, read a MiB at a time.
+/// Hashes a stored piece, which is read in steps of 1 MiB.
 async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Read> {
     let mut range = meta.piece_range(piece);
     let mut hasher = PieceHashes::of(meta).hasher(piece);

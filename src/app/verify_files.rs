@@ -1,5 +1,6 @@
-//! `verify` of an import that came from a URL. Without a torrent there are no hashes of pieces: each file counts as one
-//! piece, from 0. Its objects must be there with their lengths; where a checksum is known, its bytes are held against it.
+//! `verify` of an import from a URL. Without a torrent there are no piece hashes, so each file counts as one piece,
+//! with its index as number. Its objects must exist with the expected lengths. The bytes are verified where the import
+//! is a single file with a known checksum.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,7 +20,7 @@ use crate::{
 };
 
 impl App {
-    /// Without `progress` nothing is read.
+    /// Verifies all files. Payload is read only with `progress`.
     pub(super) async fn verify_files(
         &self,
         row: &ImportRow,

@@ -1,4 +1,4 @@
-//! As many calls at once as a place takes: fewer when it is overwhelmed, more when it is well.
+//! Adaptive limit on concurrent calls: halved when the storage is overloaded, raised while calls succeed.
 
 use std::{
     future::Future,
@@ -19,19 +19,19 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Calls that carry no payload in, at once: reads wait for the other side and hardly for the line, and those of
-/// players and peers must not queue behind each other.
+/// Maximum of concurrent calls that send no payload. Reads wait for the server's latency and hardly for bandwidth,
+/// and reads of players and peers must not queue behind each other.
 const OTHER_CALLS: usize = 64;
-/// So many at first: most places are fast enough for that, and not all take more.
+/// Initial limit of these calls. Most storages are fast enough at this, and some accept no more.
 const OTHER_CALLS_AT_FIRST: usize = 16;
-/// The least time between two halvings: what a place says of calls that were under way says nothing of the new limit.
+/// Minimum time between two halvings. Failures of calls that were already running say nothing about the new limit.
 const EPOCH: Duration = Duration::from_secs(1);
-/// The longest time that everybody waits because one call was asked to; who was asked may wait longer.
+/// Longest pause of all calls after one was asked to wait (`Retry-After`). The refused call itself may wait longer.
 const LONGEST_QUIET: Duration = Duration::from_secs(60);
 
-/// A limit that rises by one for each round of successes and is halved by congestion: AIMD, as TCP does it.
+/// AIMD, as in TCP: the limit rises by one per round of successes and is halved by congestion.
 ///
-/// Invariant: `1 <= limit <= max`. Knows no clock: times are passed in.
+/// Invariant: `1 <= limit <= max`. Reads no clock; the caller passes the times.
 #[derive(Debug)]
 pub struct Aimd {
     limit: usize,
@@ -42,13 +42,13 @@ pub struct Aimd {
 }
 
 impl Aimd {
-    /// Begins at `max` (at least 1): places that complain are the exception.
+    /// Starts at `max` (at least 1), because storages that report overload are the exception.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self::starting_at(max, max)
     }
 
-    /// Begins at `first`, which is at least 1.
+    /// Starts at `first` (at least 1), bounded by `max`.
     fn starting_at(first: usize, max: usize) -> Self {
         let max = max.max(1);
         Self { limit: first.clamp(1, max), max, successes: 0, halved_at: None }
@@ -59,7 +59,7 @@ impl Aimd {
         self.limit
     }
 
-    /// A call succeeded.
+    /// Records a successful call.
     pub fn on_success(&mut self) {
         self.successes += 1;
         if self.successes >= self.limit {
@@ -68,7 +68,8 @@ impl Aimd {
         }
     }
 
-    /// A call that began at `began` met congestion.
+    /// Records congestion met by a call that started at `began`. Ignored when the call started before the last
+    /// halving, or when that was less than `EPOCH` ago.
     pub fn on_congestion(&mut self, began: Instant, now: Instant) {
         self.successes = 0;
         let known = self.halved_at.is_some_and(|at| began < at || now < at + EPOCH);
@@ -79,7 +80,7 @@ impl Aimd {
     }
 }
 
-/// Calls that share a limit, in the order they came.
+/// Calls that share one limit. Permits are granted in the order of arrival.
 #[derive(Debug)]
 struct Lane {
     turns: Semaphore,
@@ -89,9 +90,9 @@ struct Lane {
 #[derive(Debug)]
 struct LaneState {
     aimd: Aimd,
-    /// Permits in use that go away when they come back, because the limit fell meanwhile.
+    /// Permits in use that are withdrawn when they are released, because the limit has fallen.
     debt: usize,
-    /// Nobody begins before this.
+    /// No call starts before this time.
     quiet_until: Option<Instant>,
 }
 
@@ -101,7 +102,7 @@ impl Lane {
         Self { turns, state: Mutex::new(LaneState { aimd, debt: 0, quiet_until: None }) }
     }
 
-    /// Makes the call when it is its turn, and learns from how it went.
+    /// Waits for a permit, makes the call, and adjusts the limit by its outcome.
     async fn run<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let _turn = self.turn().await;
         let began = Instant::now();
@@ -113,7 +114,7 @@ impl Lane {
                 self.be_quiet(error, now);
                 self.adjust(|aimd| aimd.on_congestion(began, now));
             }
-            // The place answered, and its answer says nothing about its load.
+            // The server answered, and the error says nothing about its load.
             Err(_) => {}
         }
         done
@@ -141,7 +142,7 @@ impl Lane {
         }
     }
 
-    /// Changes the limit, and brings the permits there are to it.
+    /// Changes the limit, and the number of permits with it.
     fn adjust(&self, change: impl FnOnce(&mut Aimd)) {
         let mut state = self.state.lock();
         let before = state.aimd.limit();
@@ -166,16 +167,16 @@ fn is_congestion(error: &Error) -> bool {
     matches!(error.kind(), Kind::RateLimited | Kind::Unavailable | Kind::Network)
 }
 
-/// One call's right to run.
+/// The permit of one call.
 struct Turn<'a> {
     lane: &'a Lane,
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Turn<'_> {
-    /// Also when the call is abandoned.
+    /// Returns the permit, also when the call is abandoned.
     fn drop(&mut self) {
-        // Under the lock, so that no change of the limit comes between the look and the return.
+        // The lock keeps the limit from changing between the check of `debt` and the return of the permit.
         let mut state = self.lane.state.lock();
         match self.permit.take() {
             Some(permit) if state.debt > 0 => {
@@ -187,10 +188,10 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Lets so many calls into `B` at once as it takes, puts and parts in one lane and all else in another.
+/// Limits the concurrent calls into `B`: one limit for puts and parts, another for all other calls.
 ///
-/// Inside `Retrying`, so that a retry waits for its turn again and others pass while it waits. What is learnt is
-/// learnt of this place alone: a slow one holds up no other.
+/// Placed inside `Retrying`, so that a retry waits for a new permit and other calls run during its backoff. Limits
+/// belong to one storage, so a slow storage does not delay another.
 #[derive(Debug)]
 pub struct Adaptive<B> {
     inner: B,
@@ -204,7 +205,7 @@ struct Lanes {
 }
 
 impl<B> Adaptive<B> {
-    /// At most `uploads` puts and parts at once.
+    /// Allows at most `uploads` concurrent puts and parts.
     #[must_use]
     pub fn new(inner: B, uploads: usize) -> Self {
         let others = Aimd::starting_at(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
@@ -212,7 +213,7 @@ impl<B> Adaptive<B> {
         Self { inner, lanes: Arc::new(lanes) }
     }
 
-    /// How many puts and parts may run at once now.
+    /// The current limit on concurrent puts and parts.
     #[must_use]
     pub fn uploads_at_once(&self) -> usize {
         self.lanes.sends.state.lock().aimd.limit()
@@ -229,7 +230,7 @@ impl<B: StorageBackend> StorageBackend for Adaptive<B> {
         self.lanes.others.run(self.inner.get(key, range)).await
     }
 
-    /// The lane is free again when the answer begins: how fast it is read says nothing of the place.
+    /// Releases the permit when the answer starts, because the reading speed says nothing about the storage's load.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
         self.lanes.others.run(self.inner.open(key, range)).await
     }
@@ -280,7 +281,7 @@ impl<B: StorageBackend> StorageBackend for Adaptive<B> {
     }
 }
 
-/// The parts of an object, each in its turn.
+/// An upload in which each call waits for a permit.
 #[derive(Debug)]
 struct AdaptiveUpload {
     inner: Box<dyn Upload>,
@@ -347,7 +348,7 @@ mod tests {
         let mut aimd = Aimd::new(8);
         aimd.on_congestion(at(0), at(10));
         assert_eq!(aimd.limit(), 4);
-        // Of calls that began before, and too soon after.
+        // Ignored: a call that started before the halving, and a failure less than a second after it.
         aimd.on_congestion(at(0), at(5000));
         aimd.on_congestion(at(20), at(500));
         assert_eq!(aimd.limit(), 4);
@@ -384,7 +385,7 @@ mod tests {
         }
     }
 
-    /// How many of `calls` ran at once, at most.
+    /// The highest number of `calls` that ran at the same time.
     async fn at_once(lane: &Arc<Lane>, calls: usize) -> usize {
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
@@ -408,7 +409,7 @@ mod tests {
     async fn only_so_many_calls_run_at_once_before_and_after_the_limit_falls_and_rises() {
         let lane = Arc::new(Lane::new(Aimd::new(8)));
         assert_eq!(at_once(&lane, 30).await, 8);
-        // The limit falls while five calls run, three more than it then allows together with the free ones.
+        // The limit falls from 8 to 4 while seven calls run: the one free permit goes, and three are owed.
         let mut running = Vec::new();
         for _ in 0..7 {
             running.push(lane.turn().await);

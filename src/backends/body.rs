@@ -1,4 +1,4 @@
-//! The bytes of an object as they come, held to the length that was asked for.
+//! The bytes of an object as a stream, checked against the requested length.
 
 use std::{future::Future, ops::Range, pin::Pin};
 
@@ -8,20 +8,20 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::{Error, Kind, Result};
 
-/// The bytes of a range, in order: all of them, or an error, after which nothing more comes. Nothing is read before it is
-/// asked for; dropping it hangs up.
+/// The bytes of a range, in order. The stream ends after exactly the whole range, or with one error. It reads only
+/// when polled; dropping it closes the connection.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// An answer that is being read.
+/// A response body that is being read.
 pub(super) trait Answer: Send + 'static {
-    /// What comes next, `None` when the answer ends.
+    /// The next bytes; `None` at the end of the answer.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 
-    /// What to say of an answer that is not as long as it should be.
+    /// The error for an answer that is longer or shorter than it should be.
     fn wrong(&self, how: &str) -> Error;
 }
 
-/// An answer that has to bring `len` bytes.
+/// A body of exactly `len` bytes. An answer that is longer or shorter ends with an error.
 pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
     Box::pin(stream::try_unfold((answer, len), |(mut answer, left)| async move {
         if left == 0 {
@@ -38,7 +38,7 @@ pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
     }))
 }
 
-/// The bytes of `range`, from bodies of what is left of it: where one breaks the next goes on, up to `resumes` times.
+/// Collects the bytes of `range`. When a body breaks off, the missing rest is opened again, up to `resumes` times.
 pub(super) async fn gather<F: Future<Output = Result<Body>>>(
     range: &Range<u64>,
     resumes: u32,
@@ -59,7 +59,7 @@ pub(super) async fn gather<F: Future<Output = Result<Body>>>(
     }
 }
 
-/// Appends all that comes.
+/// Appends the whole body to `into`. After an error, `into` holds the bytes received before it.
 pub(super) async fn collect(mut body: Body, into: &mut BytesMut) -> Result<()> {
     while let Some(bytes) = body.next().await {
         into.extend_from_slice(&bytes?);

@@ -1,4 +1,4 @@
-//! The contract of [`StorageBackend`] as one suite: every backend and every wrapper passes it.
+//! The contract of [`StorageBackend`] as one test suite. Every backend and every wrapper passes it.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::error::{Kind, Result};
 
-/// Runs the suite under keys of its own, and removes them.
+/// Runs the suite under a random prefix, then deletes the objects it made.
 ///
 /// # Panics
-/// On the first breach, with a sentence that says which.
+/// On the first violation of the contract, with a message that names it.
 pub async fn check(backend: &dyn StorageBackend) {
     let suite = Suite { backend, prefix: format!("conformance-{:016x}", seed()) };
     suite.stores_an_empty_object().await;
@@ -74,7 +74,7 @@ impl Suite<'_> {
         got.unwrap_or_else(|e| panic!("head {key} failed: {}", e.report()))
     }
 
-    /// Keys and lengths under the suite's prefix and `name`, sorted.
+    /// Keys and lengths of the objects under the suite's prefix and `name`, sorted.
     async fn list(&self, name: &str) -> Vec<(Key, u64)> {
         let prefix = format!("{}/{name}", self.prefix);
         let listed = list_all(self.backend, &prefix).await;
@@ -143,7 +143,7 @@ impl Suite<'_> {
         assert_eq!(kind, Kind::NotFound, "the body of a missing object is NotFound");
     }
 
-    /// The body of `range`; where it breaks off, the rest by a get.
+    /// Reads the body of `range`. When it breaks off with a retryable error, the rest is fetched with a get.
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let body = self.backend.open(key, range.clone()).await?;
         let mut bytes = BytesMut::new();
@@ -240,7 +240,8 @@ impl Suite<'_> {
         done.unwrap_or_else(|e| panic!("finish {key} failed: {}", e.report()));
     }
 
-    /// Two parts and a bit, with an interruption: parts as small as S3 takes them.
+    /// Uploads two parts of 5 MiB, the smallest that S3 takes, and a short last part. The upload is dropped after the
+    /// first part sent, then resumed.
     async fn makes_objects_of_parts(&self) {
         let part_len = 5 << 20;
         let shape = Shape { len: 2 * part_len + 777, part_len };

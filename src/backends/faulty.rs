@@ -1,4 +1,4 @@
-//! Failing on purpose, repeatably: what tests put around a backend to see what the rest does then.
+//! Fault injection for tests: a wrapper that makes backend calls fail in a repeatable way.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// A backend that fails as scripted, and by chance with a seed; without a script it passes everything on.
+/// A backend that fails as scripted, and at random by a seed. Without a script it forwards every call.
 ///
-/// A failing put may have stored the whole object (a coin of the seed decides), since a lost answer looks just so.
+/// A failing put may have stored the whole object (decided at random by the seed), as when a server's answer is lost.
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
@@ -36,7 +36,7 @@ pub struct Faulty<B> {
     gets: AtomicU64,
 }
 
-/// The calls that a script tells apart.
+/// The kinds of calls that a script can fail separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Op {
     Put,
@@ -44,14 +44,14 @@ pub enum Op {
     Head,
     Delete,
     List,
-    /// What is done to an upload: begin, write, copy and finish; giving it up is not.
+    /// A call on an upload: begin, write, copy or finish, but not abort.
     Upload,
 }
 
 #[derive(Debug)]
 struct Script {
     rng: SplitMix64,
-    /// How many calls fail next, and with what.
+    /// How many of the next calls fail, and with which kind.
     next: BTreeMap<Op, (u64, Kind)>,
     truncated: u64,
     panics: u64,
@@ -60,7 +60,7 @@ struct Script {
     asked_wait: Option<Duration>,
 }
 
-/// What becomes of a call: the error it ends with, and whether it is carried out all the same.
+/// The fault of a call: its error, and whether the call is carried out all the same. `None` for no fault.
 type Fate = Option<(Error, bool)>;
 
 impl Script {
@@ -73,7 +73,7 @@ impl Script {
         Some((error, self.coin()))
     }
 
-    /// What is done to an upload fails by its own script, else like a put.
+    /// Calls on an upload fail by their own script, otherwise like a put.
     fn upload_fate(&mut self, what: &str, key: &Key) -> Fate {
         match self.spend(Op::Upload) {
             Some(kind) => Some((self.on_purpose(what, kind, key.as_str()), self.coin())),
@@ -102,7 +102,7 @@ impl Script {
         kind.map_or(Ok(()), |kind| Err(self.on_purpose(what, kind, thing)))
     }
 
-    /// Where an answer of `len` bytes is cut short, if it is.
+    /// At which byte an answer of `len` bytes is cut off, if it is.
     fn cut(&mut self, len: usize) -> Option<usize> {
         let left = self.truncated.checked_sub(1).filter(|_| len > 0)?;
         self.truncated = left;
@@ -123,7 +123,7 @@ impl Script {
 }
 
 impl<B> Faulty<B> {
-    /// Passes calls on to `inner` until told to fail. Equal seeds and calls fail alike.
+    /// Forwards calls to `inner` until told to fail. Equal seeds and equal calls give equal faults.
     #[must_use]
     pub fn new(inner: B, seed: u64) -> Self {
         let script = Script {
@@ -144,79 +144,79 @@ impl<B> Faulty<B> {
         }
     }
 
-    /// The next `n` calls of this sort fail with `kind`; 0 ends it.
+    /// The next `n` calls of this kind fail with `kind`; 0 stops it.
     pub fn fail_next(&self, op: Op, n: u64, kind: Kind) {
         self.script.lock().next.insert(op, (n, kind));
     }
 
-    /// The next `n` puts fail with `kind`; 0 ends it.
+    /// The next `n` puts fail with `kind`; 0 stops it.
     pub fn fail_next_puts(&self, n: u64, kind: Kind) {
         self.fail_next(Op::Put, n, kind);
     }
 
-    /// The next `n` puts panic, as a defect in a backend would.
+    /// The next `n` puts panic, as a bug in a backend would.
     pub fn panic_next_puts(&self, n: u64) {
         self.script.lock().panics = n;
     }
 
-    /// The next `n` gets fail with `kind`; 0 ends it.
+    /// The next `n` gets fail with `kind`; 0 stops it.
     pub fn fail_next_gets(&self, n: u64, kind: Kind) {
         self.fail_next(Op::Get, n, kind);
     }
 
-    /// The next `n` deletes fail with `kind`, and the objects stay; 0 ends it.
+    /// The next `n` deletes fail with `kind` and leave the objects; 0 stops it.
     pub fn fail_next_deletes(&self, n: u64, kind: Kind) {
         self.fail_next(Op::Delete, n, kind);
     }
 
-    /// The next `n` calls that begin, write to, copy into or finish an upload fail with `kind`; 0 ends it.
+    /// The next `n` calls that begin, write to, copy into or finish an upload fail with `kind`; 0 stops it.
     pub fn fail_next_uploads(&self, n: u64, kind: Kind) {
         self.fail_next(Op::Upload, n, kind);
     }
 
-    /// The next `n` gets give fewer bytes than were asked for, which no place should: callers must notice.
+    /// The next `n` gets return fewer bytes than requested. This breaks the contract; callers must detect it.
     pub fn truncate_next_gets(&self, n: u64) {
         self.script.lock().truncated = n;
     }
 
-    /// Errors from now on ask to be left alone for so long, as `Retry-After` does.
+    /// All further errors ask for this wait before a retry, as `Retry-After` does.
     pub fn ask_to_wait(&self, wait: Duration) {
         self.script.lock().asked_wait = Some(wait);
     }
 
-    /// Every call fails with `kind` at this probability (0 to 1); 0 ends it.
+    /// Every call fails with `kind` with this probability (0 to 1); 0 stops it.
     pub fn fail_randomly(&self, probability: f64, kind: Kind) {
         self.script.lock().random = (probability, kind);
     }
 
-    /// Every put and get takes this much longer.
+    /// Delays every put and get by this time.
     pub fn delay(&self, by: Duration) {
         self.script.lock().delay = by;
     }
 
-    /// Puts stand still until [`Self::release_puts`].
+    /// Blocks puts until [`Self::release_puts`].
     pub fn hang_puts(&self) {
         self.hung.send_replace(true);
     }
 
-    /// Lets the puts go on that [`Self::hang_puts`] holds.
+    /// Releases the puts that [`Self::hang_puts`] blocks.
     pub fn release_puts(&self) {
         self.hung.send_replace(false);
     }
 
-    /// Puts begun so far, failed ones too.
+    /// Number of puts started so far, including failed ones.
     #[must_use]
     pub fn puts(&self) -> u64 {
         self.puts.load(Ordering::Relaxed)
     }
 
-    /// Gets begun so far, failed ones too.
+    /// Number of gets started so far, including failed ones.
     #[must_use]
     pub fn gets(&self) -> u64 {
         self.gets.load(Ordering::Relaxed)
     }
 
-    /// The backend inside, to look at what is really there.
+    /// The wrapped backend, to check what is really stored.
     pub fn inner(&self) -> &B {
         &self.inner
     }
@@ -232,7 +232,7 @@ impl<B> Faulty<B> {
         self.scripted(Op::Get, "get", key.as_str())
     }
 
-    /// For calls without a script: only chance fails them.
+    /// For calls without a script of their own: they fail only at random.
     fn chance(&self, what: &str, thing: &str) -> Result<()> {
         self.script.lock().by_chance(what, thing)
     }
@@ -244,7 +244,7 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
         self.puts.fetch_add(1, Ordering::Relaxed);
         let delay = self.script.lock().delay;
         tokio::time::sleep(delay).await;
-        // The sender lives in self, so the wait ends only by release.
+        // The sender lives in `self`, so the wait ends only by a release.
         let _ = self.hung.subscribe().wait_for(|hung| !hung).await;
         let fate = self.script.lock().put_fate(key);
         match fate {
@@ -338,7 +338,7 @@ impl<B: StorageBackend> StorageBackend for Faulty<B> {
     }
 }
 
-/// Parts fail by the script of uploads, else like puts: and perhaps are carried out all the same.
+/// An upload whose calls fail by the script of uploads, otherwise like puts. A failing call may be carried out.
 #[derive(Debug)]
 struct FaultyUpload {
     inner: Box<dyn Upload>,

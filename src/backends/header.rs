@@ -1,6 +1,6 @@
-//! Text from elsewhere that goes into headers.
+//! Validation of credentials and other configured text before it is put into HTTP headers.
 
-/// `text` as it goes into a header.
+/// Trims `text` and checks that it can be a header value: printable ASCII, not empty. The error does not contain it.
 pub(super) fn header_text(what: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -12,7 +12,7 @@ pub(super) fn header_text(what: &str, text: &str) -> Result<String, String> {
     }
 }
 
-/// As [`header_text`] for what is only signed with: any letters.
+/// As [`header_text`], for a secret that is only used for signing: any characters except control characters.
 pub(super) fn secret_text(what: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     match (text.is_empty(), text.chars().any(char::is_control)) {

@@ -1,7 +1,8 @@
-//! A second get for one whose answer is late: what a single slow connection or disk holds up, another one brings.
+//! Hedged gets: when a get is late, the same get is sent a second time, and the first success counts. This bypasses a
+//! single slow connection or disk.
 //!
-//! Late is half as long again as all but one in twenty of the last gets of that length took. Second gets are limited to
-//! 3 % of the bytes: where everything became slow, twice as many requests would make it slower.
+//! A get is late after 1.5 times the 95th percentile of recent gets of similar length. Second gets are limited to 3 %
+//! of the bytes received, so that a storage that is slow as a whole does not get twice the requests.
 
 use std::{
     collections::VecDeque,
@@ -22,19 +23,19 @@ use super::{
 };
 use crate::error::Result;
 
-/// Gets of one length class that are remembered, and how many of them it takes to know what is late.
+/// Gets remembered per length class, and how many of them are needed before a get can count as late.
 const REMEMBERED: usize = 64;
 const ENOUGH: usize = 20;
-/// Nothing is late before this: on a fast line what is lost is less than a request.
+/// No get is late before this. On a fast connection a second request costs more than the delay.
 const LEAST: Duration = Duration::from_millis(50);
-/// Of 100 bytes, how many may be asked for twice; and the most that is saved up.
+/// Bytes that second gets may use, in percent of the bytes received, and the most that can accumulate.
 const PERCENT: u64 = 3;
 const SAVED: u64 = 32 << 20;
 
-/// What is known of how long gets take, and what second ones may still cost. Pure.
+/// Durations of recent gets, and the byte budget of second gets. Does no IO and reads no clock.
 #[derive(Debug, Default)]
 pub struct Hedge {
-    /// By length: class n holds gets of up to 256 KiB times 2^n.
+    /// Class n holds gets of up to 256 KiB times 2^n; the last one also all longer gets.
     took: [VecDeque<Duration>; 8],
     saved: u64,
 }
@@ -45,7 +46,7 @@ fn class(len: u64) -> usize {
 }
 
 impl Hedge {
-    /// When a get of `len` bytes is late; `None` while too little is known.
+    /// How long a get of `len` bytes may take before it is late; `None` before enough gets are known.
     #[must_use]
     pub fn late_after(&self, len: u64) -> Option<Duration> {
         let took = &self.took[class(len)];
@@ -58,7 +59,7 @@ impl Hedge {
         Some((usual + usual / 2).max(LEAST))
     }
 
-    /// Notes that a get of `len` bytes took so long.
+    /// Records that a get of `len` bytes took `time`, and adds its share to the budget.
     pub fn took(&mut self, len: u64, time: Duration) {
         let took = &mut self.took[class(len)];
         if took.len() == REMEMBERED {
@@ -68,7 +69,7 @@ impl Hedge {
         self.saved = (self.saved + len * PERCENT / 100).min(SAVED);
     }
 
-    /// Whether `len` bytes may be asked for twice, which then counts.
+    /// Takes `len` bytes from the budget of second gets, if it has as many.
     pub fn spend(&mut self, len: u64) -> bool {
         let enough = self.saved >= len;
         self.saved -= if enough { len } else { 0 };
@@ -76,7 +77,7 @@ impl Hedge {
     }
 }
 
-/// The first success of `call`, which is made again when it is late.
+/// Returns the first success of `call`, which is made a second time when the first is late.
 async fn hedged<T, F: Future<Output = Result<T>>>(
     hedge: &Mutex<Hedge>,
     len: u64,
@@ -97,7 +98,7 @@ async fn hedged<T, F: Future<Output = Result<T>>>(
         None => {
             tracing::debug!(len, "a get is late: asked a second time");
             let mut second = pin!(call());
-            // An error of one leaves the other its chance.
+            // When one of the two fails, the other may still succeed.
             tokio::select! {
                 got = first.as_mut() => if got.is_ok() { got } else { second.await },
                 got = second.as_mut() => if got.is_ok() { got } else { first.await },
@@ -110,7 +111,7 @@ async fn hedged<T, F: Future<Output = Result<T>>>(
     got
 }
 
-/// Asks `B` a second time for what is late.
+/// Sends a second get to `B` when the first is late.
 #[derive(Debug)]
 pub struct Hedged<B> {
     inner: B,
@@ -201,7 +202,7 @@ mod tests {
         conformance::check(&Hedged::new(MemoryBackend::new())).await;
     }
 
-    /// As after a thousand gets of a MiB in 10 ms each.
+    /// The state after 1,000 gets of 1 MiB that took 10 ms each.
     fn experienced() -> Mutex<Hedge> {
         let mut hedge = Hedge::default();
         (0..1000).for_each(|_| hedge.took(MIB, Duration::from_millis(10)));

@@ -1,23 +1,25 @@
-//! The names of objects.
+//! Object keys.
 
 use std::{fmt, sync::Arc};
 
 use crate::error::{Error, Kind, Result};
 
-/// The name of an object inside its backend: relative, `/`-separated, and such that every backend can hold it.
+/// The key of an object: a relative, `/`-separated name that every backend can store.
 ///
-/// Chunks have keys of hexadecimal digits; published files have the torrent's own names. So a part may be any text
-/// of 1 to 255 bytes without control characters and backslashes that is not `.` or `..`, the first part does not
-/// begin with a dot (backends keep their own things there), and the whole has up to [`Key::MAX`] bytes.
+/// Chunks have keys of hexadecimal digits; published files have names from the torrent. Each component is 1 to 255
+/// bytes of any text without control characters and backslashes, and is not `.` or `..`. The key does not begin with
+/// a dot (backends keep their own files under such names) and is at most [`Key::MAX`] bytes long.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// S3 takes 1024 bytes, the profile's prefix among them.
+    /// Leaves room for the storage's prefix within S3's limit of 1024 bytes.
     pub const MAX: usize = 800;
 
+    /// Checks `text` and makes it a key.
+    ///
     /// # Errors
-    /// `InvalidInput` when it is not such a name.
+    /// `InvalidInput` when `text` is not a valid key.
     pub fn new(text: &str) -> Result<Self> {
         let part_ok = |p: &str| {
             (1..=255).contains(&p.len())

@@ -14,19 +14,19 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Keeps every object as one run of bytes; gone with the process.
+/// Keeps each object as one buffer until the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
     objects: Arc<RwLock<BTreeMap<Key, Bytes>>>,
     uploads: Arc<RwLock<BTreeMap<Key, Parts>>>,
 }
 
-/// The parts of an upload that are there.
+/// Parts received so far, by part index.
 type Parts = BTreeMap<u64, Bytes>;
 
-/// Objects of one page: few, so that tests see several.
+/// Objects per page of a listing. Small, so that tests see several pages.
 const PAGE: usize = 100;
-/// Bytes of a body that come at once.
+/// Bytes per item of a body.
 const PART: usize = 100_000;
 
 impl MemoryBackend {
@@ -49,7 +49,7 @@ impl StorageBackend for MemoryBackend {
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
         let mut left = get(&self.objects.read(), key, &range)?;
-        // In parts, so that readers see several.
+        // Several items, so that tests exercise readers with more than one.
         let parts = std::iter::from_fn(move || {
             let part = left.split_to(left.len().min(PART));
             (!part.is_empty()).then_some(Ok(part))
@@ -126,7 +126,7 @@ impl StorageBackend for MemoryBackend {
 }
 
 fn copied(payload: &Payload) -> Bytes {
-    // A copy on purpose: keeping the caller's blocks would keep them charged to the memory budget.
+    // Copies on purpose: keeping the caller's blocks would keep them charged to the memory budget.
     let mut whole = BytesMut::with_capacity(usize::try_from(payload.len()).unwrap_or(0));
     payload.parts().iter().for_each(|p| whole.extend_from_slice(p));
     whole.freeze()
@@ -137,7 +137,7 @@ fn get(objects: &BTreeMap<Key, Bytes>, key: &Key, range: &Range<u64>) -> Result<
     let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
     match bounds {
         Some((start, end)) if start <= end && end <= object.len() => {
-            // Not a slice: the caller's bytes must not keep a whole object alive.
+            // Copies instead of slicing, so that the caller's bytes do not keep the whole object alive.
             Ok(Bytes::copy_from_slice(&object[start..end]))
         }
         _ => Err(too_short(key, object.len() as u64, range)),
@@ -202,17 +202,17 @@ fn expired(key: &Key) -> Error {
     Error::new(Kind::SessionExpired, format!("the upload of {key} is not there any more"))
 }
 
-/// The error of a finished object that is not as long as its shape.
+/// The error for a finished object whose length differs from its shape.
 pub(super) fn wrong_length(key: &Key, len: u64, wanted: u64) -> Error {
     Error::new(Kind::Corrupt, format!("object {key} has {len} bytes instead of {wanted}"))
 }
 
-/// The error of a `get` or a read of an object that is not there.
+/// The error for a read or an opened body of an object that does not exist.
 pub(super) fn missing(key: &Key) -> Error {
     Error::new(Kind::NotFound, format!("object {key} is not there"))
 }
 
-/// The error of a `get` past the end of an object.
+/// The error for a read past the end of an object.
 pub(super) fn too_short(key: &Key, len: u64, range: &Range<u64>) -> Error {
     let Range { start, end } = range;
     Error::new(Kind::Corrupt, format!("object {key} has {len} bytes, asked for {start}..{end}"))

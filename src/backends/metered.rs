@@ -1,4 +1,5 @@
-//! Counting what is read from a place, by object: innermost, so that what is asked a second time counts a second time.
+//! Counts the reads from a storage, per object. Innermost of the wrappers, so that a retry or a second get counts
+//! again.
 
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// Gets, and the bytes they brought.
+/// Number of gets, and the bytes they returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
     pub gets: u64,
@@ -28,14 +29,14 @@ impl std::ops::AddAssign for Reads {
     }
 }
 
-/// What was read since it was last taken.
+/// Reads since the last [`Meter::take`].
 #[derive(Debug, Default)]
 pub struct Meter {
     by_key: Mutex<HashMap<Key, Reads>>,
 }
 
 impl Meter {
-    /// What was counted, which is forgotten here.
+    /// Returns the counts and resets them.
     #[must_use]
     pub fn take(&self) -> HashMap<Key, Reads> {
         std::mem::take(&mut *self.by_key.lock())
@@ -50,8 +51,8 @@ impl Meter {
     }
 }
 
-/// A get under way. One that nobody waits for any more (a second one was faster, a player went elsewhere) counts as if all
-/// of it had come: nobody can tell how much of it was sent. One that failed has brought nothing.
+/// A get in flight. When it is dropped before its answer (a second get was faster, a player moved to another position),
+/// the whole range is counted, because the bytes already sent are unknown. A failed get counts 0 bytes.
 struct UnderWay<'a> {
     meter: &'a Meter,
     key: &'a Key,
@@ -92,7 +93,7 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         got
     }
 
-    /// Counted as it is read: of a body that is given up, what came.
+    /// Counts the bytes as the body is read, so a body dropped early counts only what was received.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
         self.meter.count(key, Reads { gets: 1, bytes: 0 });
         let body = self.inner.open(key, range).await?;

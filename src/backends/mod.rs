@@ -1,9 +1,12 @@
-//! Where objects live: the trait every storage place implements, and the places.
+//! Storage backends: the trait [`StorageBackend`], its implementations and its wrappers.
 //!
-//! A backend keeps immutable objects under keys and knows nothing of imports or torrents. Bytes come in as a
-//! [`Payload`] (pieces of memory, never joined into one) and go out as ranges. Retrying, limiting and failing on
-//! purpose are wrappers (`Retrying<B>`, `Hedged<B>`, `Adaptive<B>`, `Throttled<B>`, `Metered<B>`, `Faulty<B>`), so that no backend does them itself.
-//! What it refuses: overwriting a key with other bytes, and calling a put done before it is durable.
+//! A backend keeps immutable objects under keys and knows nothing of imports or torrents. A put takes a [`Payload`]
+//! (a list of memory buffers, never joined into one); a get returns a byte range. Each concern around a backend is a
+//! wrapper of its own: `Retrying<B>` retries, `Hedged<B>` sends a second get when the first is late, `Adaptive<B>`
+//! limits concurrent calls, `Throttled<B>` limits the upload rate, `Metered<B>` counts reads, `Faulty<B>` fails on
+//! purpose for tests. No backend does any of these itself.
+//!
+//! A put returns success only when the object is durable. A key is written once: no caller puts other bytes under it.
 
 pub mod adaptive;
 mod body;
@@ -51,24 +54,25 @@ pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage};
 pub use throttled::Throttled;
 pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 
-/// What a listing says of an object.
+/// One object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: Key,
     pub len: u64,
 }
 
-/// What tells an object's bytes from others that may come under the same key: of objects that are not ours.
+/// Identifies one version of an object's bytes. For objects that bae did not write, whose bytes may change under
+/// their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     pub len: u64,
-    /// Changes with the bytes, in the place's own words (an S3 ETag, the time of a file's last change); `None` where the
-    /// place has no word for it.
+    /// Version tag in the backend's own format (an S3 ETag, a file's modification time). Changes when the bytes
+    /// change; `None` when the backend has no tag.
     pub tag: Option<String>,
 }
 
 impl Stamp {
-    /// Whether an object of this stamp is that of `other`, as far as both tell.
+    /// Whether both stamps can be of the same version: equal lengths, and equal tags when both have one.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let tags = self.tag.as_ref().zip(other.tag.as_ref());
@@ -76,22 +80,22 @@ impl Stamp {
     }
 }
 
-/// Some of a listing.
+/// One page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub objects: Vec<ObjectInfo>,
-    /// Gives the objects that follow, when there are more.
+    /// Token for the next page; `None` on the last page.
     pub next: Option<PageToken>,
 }
 
-/// Where a listing goes on; the place's own words.
+/// Continuation token of a listing, in the backend's own format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageToken(pub String);
 
-/// Everything that begins with `prefix`, page by page.
+/// Lists every object whose key starts with `prefix`, fetching all pages.
 ///
 /// # Errors
-/// The first that the place gives.
+/// The first error that the backend returns.
 pub async fn list_all(place: &dyn StorageBackend, prefix: &str) -> Result<Vec<ObjectInfo>> {
     let mut found = Vec::new();
     let mut page = place.list(prefix, None).await?;
@@ -102,111 +106,112 @@ pub async fn list_all(place: &dyn StorageBackend, prefix: &str) -> Result<Vec<Ob
     }
 }
 
-/// A place that keeps immutable objects. Every implementation passes the one suite in `backends::conformance`.
+/// Keeps immutable objects under keys. Every implementation passes the suite in `backends::conformance`.
 ///
-/// All calls may run at the same time, for the same key too. Dropping a future abandons the call: a `put` then has
-/// stored the whole object or nothing under its key. Errors carry the key and a [`Kind`](crate::error::Kind); what may
-/// pass by itself has a retryable kind, and nothing else has.
+/// All calls may run at the same time, also for the same key. Dropping a future abandons the call; a dropped `put`
+/// has stored either the whole object or nothing. Errors name the key and carry a [`Kind`](crate::error::Kind). A
+/// kind is retryable if and only if the failure may pass without a change by the user.
 #[async_trait]
 pub trait StorageBackend: Send + Sync + fmt::Debug {
-    /// Stores `payload` under `key`. `Ok` means durable: it survives a crash of this machine.
+    /// Stores `payload` under `key`. `Ok` means durable: the object survives a crash of this machine.
     ///
-    /// The same bytes put twice are stored once and both calls succeed; a put over other bytes may do either, since
-    /// no caller does it (a key is written once, and only a crash repeats a put).
+    /// Two puts of the same bytes store one object, and both succeed. A put of other bytes under an existing key may
+    /// overwrite or fail; no caller does this (a key is written once, and only a crash repeats a put).
     ///
     /// # Errors
-    /// `NoSpace`, `PermissionDenied`, or a retryable kind. After an error the key may or may not hold the object,
-    /// whole.
+    /// `NoSpace`, `PermissionDenied`, or a retryable kind. After an error the key holds either the whole object or
+    /// nothing.
     async fn put(&self, key: &Key, payload: Payload) -> Result<()>;
 
-    /// The bytes of `range`, exactly as many as asked for.
+    /// Returns the bytes of `range`, exactly as many as the range is long.
     ///
     /// # Errors
-    /// `NotFound` when there is no such object; `Corrupt` when it ends before the range does.
+    /// `NotFound` when the object does not exist; `Corrupt` when it ends before the range does.
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
 
-    /// The bytes of `range`, which is not empty, as they come and no faster than they are asked for: for ranges longer
-    /// than what may be held at once.
+    /// Streams the bytes of `range`, which must not be empty, and reads no faster than the caller polls. For ranges
+    /// too long to hold in memory at once.
     ///
-    /// Only the beginning is as sure as a `get`: no wrapper goes on where it breaks, or asks a second time. Whoever
-    /// reads it does that, by `get`.
+    /// Only the start of the answer is retried by the wrappers. When the body breaks later, the caller fetches the
+    /// rest with `get`.
     ///
     /// # Errors
-    /// As `get`, at once or in the place of bytes.
+    /// As `get`, either at once or as an item of the body.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body>;
 
-    /// The length of the object, or `None` when there is none.
+    /// The length of the object, or `None` when it does not exist.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
+    /// Only when the storage cannot be reached or refuses to answer.
     async fn head(&self, key: &Key) -> Result<Option<u64>>;
 
-    /// As [`StorageBackend::head`], with what tells the object's bytes from others under its key.
+    /// As [`StorageBackend::head`], with a tag that identifies this version of the bytes.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
+    /// Only when the storage cannot be reached or refuses to answer.
     async fn stamp(&self, key: &Key) -> Result<Option<Stamp>>;
 
-    /// Removes the object; no error when there is none.
+    /// Removes the object. Succeeds when it does not exist.
     ///
     /// # Errors
-    /// When it is still there.
+    /// When the object may still exist.
     async fn delete(&self, key: &Key) -> Result<()>;
 
-    /// The objects whose key begins with `prefix`, in no order, a page at a time: the first one without `page`, each
-    /// further one by the token of the one before. Objects half made are not listed. What comes or goes meanwhile may
-    /// be listed or not.
+    /// Lists the objects whose key starts with `prefix`, in no particular order, one page at a time: the first page
+    /// when `page` is `None`, each further page by the token of the previous one. Unfinished uploads are not listed.
+    /// An object that is created or deleted during the listing may be listed or not.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
+    /// Only when the storage cannot be reached or refuses to answer.
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page>;
 
-    /// Begins an object of `shape` that is made part by part, or goes on with the one that was begun before for this
-    /// key with this shape. One at a time for a key.
+    /// Begins an upload of an object of `shape`, part by part, or resumes the upload that was begun before for this
+    /// key with this shape. At most one upload per key at a time.
     ///
     /// # Errors
-    /// `Unsupported` when the shape is beyond the place (more than [`Shape::MAX_PARTS`]); else as `put`.
+    /// `Unsupported` when the backend cannot make this shape (for example more than [`Shape::MAX_PARTS`] parts);
+    /// otherwise as `put`.
     async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>>;
 
-    /// Uploads whose key begins with `prefix` that were begun and neither finished nor aborted.
+    /// Lists uploads under `prefix` that were begun and neither finished nor aborted.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
+    /// Only when the storage cannot be reached or refuses to answer.
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
 
-    /// Gives up an upload and frees what was sent; no error when there is none.
+    /// Aborts an upload and frees its parts. Succeeds when the upload does not exist.
     ///
     /// # Errors
-    /// When it may still be there.
+    /// When the upload may still exist.
     async fn abort(&self, upload: &Unfinished) -> Result<()>;
 
-    /// A link to the object for anyone who has it: public where the place is, else good for `expiry`. Whether the
-    /// object is there is not looked at.
+    /// A link to the object that works without credentials: permanent when the storage is public, otherwise valid for
+    /// `expiry`. Does not check that the object exists.
     ///
     /// # Errors
-    /// `Unsupported` where the place has no links.
+    /// `Unsupported` when the backend has no links.
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url>;
 
-    /// What the place can do, as far as is known without asking it.
+    /// What the backend can do, as far as is known without a request.
     fn capabilities(&self) -> Capabilities;
 
-    /// The bytes that still fit, where the place can tell.
+    /// Free space in bytes; `None` when the backend does not know it.
     ///
     /// # Errors
-    /// Only when the place cannot be asked; a place that does not know answers `None`.
+    /// Only when the storage cannot be reached or refuses to answer.
     async fn free_room(&self) -> Result<Option<u64>>;
 
-    /// Whether bytes leave this machine on the way there (promise 1 hangs on it).
+    /// Whether objects leave this machine. Promise 1 (no payload on the local disk for a remote storage) depends on
+    /// it.
     fn is_remote(&self) -> bool;
 
-    /// Whether a call that was refused or got no answer waits now to be tried again. Only a wrapper that tries again
-    /// knows that.
+    /// Whether a failed call is waiting for its next retry. Only a retrying wrapper can answer this.
     fn refuses(&self) -> bool {
         false
     }
 }
 
-/// A shared backend is a backend, so that wrappers can go around one that others hold too.
+/// A shared backend is a backend too, so a wrapper can be put around one that is also used elsewhere.
 #[async_trait]
 impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {

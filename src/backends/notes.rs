@@ -1,4 +1,4 @@
-//! What a backend must remember of a key from one run to the next.
+//! Durable state that a backend keeps per key between runs.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -7,33 +7,33 @@ use parking_lot::RwLock;
 
 use crate::error::Result;
 
-/// A few durable words per name, for the backend of one place: Drive's file ids, uploads under way.
+/// A durable map from names to short values, private to one backend: Google Drive file ids, uploads in progress.
 ///
-/// Names are the backend's own (a key with a word before it, say). Values may be secrets (a session URI lets whoever
-/// holds it write), so they are never logged. Losing the notes loses no data: a backend finds what it needs again,
-/// only slower.
+/// The backend chooses the names (for example a key with a prefix word). Values may be secrets (whoever has an upload
+/// session URI can write to it), so they are never logged. Losing the notes loses no data: the backend finds the
+/// information again, only slower.
 #[async_trait]
 pub trait Notes: Send + Sync + fmt::Debug {
-    /// What was last noted under `name`.
+    /// The last value set under `name`.
     ///
     /// # Errors
     /// When the notes cannot be read.
     fn get(&self, name: &str) -> Result<Option<String>>;
 
-    /// Every name that begins with `prefix`, with its value, in order.
+    /// All names that start with `prefix`, with their values, ordered by name.
     ///
     /// # Errors
     /// When the notes cannot be read.
     fn list(&self, prefix: &str) -> Result<Vec<(String, String)>>;
 
-    /// Notes `value`, or forgets the name with `None`. Durable when it returns.
+    /// Sets the value of `name`, or removes it with `None`. Durable when it returns.
     ///
     /// # Errors
     /// When the notes cannot be written.
     async fn set(&self, name: &str, value: Option<String>) -> Result<()>;
 }
 
-/// Notes that end with the process: for tests, and for a place that is only looked at.
+/// Notes that last as long as the process: for tests, and for a storage that is only read.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryNotes(Arc<RwLock<BTreeMap<String, String>>>);
 

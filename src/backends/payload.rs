@@ -1,4 +1,4 @@
-//! The bytes of one object, and how they go out over HTTP.
+//! The bytes of one object, and their form as an HTTP request body.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::progress::Progress;
 
-/// The bytes of one object, as the pieces of memory they arrived in. Cloning copies no bytes.
+/// The bytes of one object, as the memory buffers they arrived in. Cloning copies no bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Payload {
     parts: Vec<Bytes>,
@@ -35,7 +35,7 @@ impl Payload {
         self.len == 0
     }
 
-    /// The bytes as one run; copied only when they are in several parts.
+    /// The bytes as one buffer. Copies them only when there are several parts.
     #[must_use]
     pub fn joined(&self) -> Bytes {
         match &self.parts[..] {
@@ -58,7 +58,8 @@ impl FromIterator<Bytes> for Payload {
     }
 }
 
-/// A payload as the body of an HTTP request: each part a frame, none copied, the length known from the start.
+/// A payload as an HTTP request body. Each part is one frame, no bytes are copied, and the length is known at the
+/// start.
 #[derive(Debug)]
 pub(super) struct PayloadBody {
     parts: vec::IntoIter<Bytes>,
@@ -68,7 +69,7 @@ pub(super) struct PayloadBody {
 }
 
 impl PayloadBody {
-    /// `progress` hears of each piece that goes out.
+    /// Reports each buffer that is sent to `progress`.
     pub(super) fn new(payload: Payload, progress: Progress) -> Self {
         let len = payload.len;
         Self { len, left: len, parts: payload.parts.into_iter(), progress }

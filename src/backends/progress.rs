@@ -1,17 +1,18 @@
-//! Noticing a request that has stopped moving, however long it may take as a whole.
+//! Detects a stalled request by an idle timeout, independent of the total duration.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Nothing moves for so long: the other side, or the line to it, is gone.
+/// Idle timeout: after 30 s without progress the server or the connection counts as gone.
 const IDLE: Duration = Duration::from_secs(30);
-/// What the kernel may hold of a body that is handed over, and the slowest line (bytes a second) it goes out on.
+/// Bytes of a body that the kernel may still buffer after the last write, and the slowest connection allowed for, in
+/// bytes per second.
 const BUFFERED: u64 = 4 << 20;
 const SLOWEST: u64 = 64 << 10;
 
-/// When a request last moved. Its body tells of each piece that it hands over.
+/// When a request last made progress. Its body reports each buffer that it hands to the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Mutex<Instant>>);
 
@@ -24,14 +25,15 @@ impl Progress {
         *self.0.lock() = Instant::now();
     }
 
-    /// All `len` bytes are handed over: what of them is still under way has its time beside the answer's.
+    /// Records that all `len` bytes were handed over. Extends the idle timeout by the time that the kernel's buffer
+    /// may need to drain, because the server answers only after that.
     pub(super) fn all_sent(&self, len: u64) {
         let buffered = Duration::from_secs(len.min(BUFFERED) / SLOWEST);
         *self.0.lock() = Instant::now() + buffered;
     }
 
-    /// The outcome of `call`, or `None` once nothing moved for half a minute. A limit on the whole time would have to
-    /// know the line: 16 MiB may take a second or ten minutes, and both are fine.
+    /// Returns the outcome of `call`, or `None` after 30 s without progress. There is no limit on the total time,
+    /// because the right one depends on the connection: 16 MiB may take a second or ten minutes, and both are fine.
     pub(super) async fn watch<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         self.watch_for(IDLE, call).await
     }

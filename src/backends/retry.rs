@@ -1,4 +1,4 @@
-//! Trying again what may pass by itself, with waits that spread out.
+//! Retries failed calls with exponential backoff and jitter.
 
 use std::{
     future::Future,
@@ -22,9 +22,9 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Waits of full-jitter exponential backoff: each uniform in `[0, min(cap, base * 2^n)]`.
+/// Exponential backoff with full jitter: each wait is uniform in `[0, min(cap, base * 2^n)]`.
 ///
-/// Full jitter because many puts fail together when a place goes away, and must not come back together.
+/// Full jitter, because many puts fail together when a storage goes away, and their retries must not arrive together.
 #[derive(Debug)]
 pub struct Backoff {
     base: Duration,
@@ -39,35 +39,35 @@ impl Backoff {
         Self { base, cap, tries: 0, rng: SplitMix64::from_system() }
     }
 
-    /// The next wait.
+    /// The wait before the next retry.
     pub fn next_wait(&mut self) -> Duration {
-        // 2^16 times any base is past every cap in use.
+        // `base * 2^16` is above every cap in use.
         let most = self.base.saturating_mul(1 << self.tries.min(16)).min(self.cap);
         self.tries += 1;
         most.mul_f64(self.rng.fraction())
     }
 }
 
-/// How long to keep trying, and how much to send again.
+/// How long to retry, and how often to resend a payload.
 ///
-/// Times count from the first failure, so that a slow call has its second try too. No try begins later; the last error
-/// is returned then, with the wait it asks for where it does.
+/// Budgets count from the first failure, so that a slow call gets a retry too. A retry that would start after the
+/// budget is not made: the last error is returned, with the wait that the server asked for, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The longest first wait; it doubles from there.
+    /// Upper bound of the first wait. It doubles with each retry.
     pub base: Duration,
-    /// The longest wait, unless the place asks for more.
+    /// Upper bound of any wait, unless the server asks for more.
     pub cap: Duration,
-    /// For calls that send payload.
+    /// Time budget of calls that send payload.
     pub send_budget: Duration,
-    /// For all others.
+    /// Time budget of all other calls.
     pub budget: Duration,
-    /// How many times one call may send its payload again.
+    /// How many times one call may resend its payload.
     pub resends: u32,
 }
 
 impl RetryPolicy {
-    /// For a look at a place by somebody who waits for the answer.
+    /// For a single check of a storage while the user waits for the answer.
     #[must_use]
     pub fn brief() -> Self {
         let ms = Duration::from_millis;
@@ -76,32 +76,34 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// 1 s doubling to 60 s, within two minutes: a place that is away for longer is news for the user. Payload only
-    /// within half a minute, since the writer above tries for ever by itself and says so: long enough that the 503s
-    /// some places give every day are no news, short enough that an outage soon is. And at most eight times over,
-    /// since sent bytes cost money or a daily quota (750 GB on Drive) whether they are kept or not; with waits as
-    /// above half a minute has room for five or six.
+    /// Waits from 1 s, doubling to 60 s. Calls without payload retry for two minutes; a storage that is away for
+    /// longer is reported to the user.
+    ///
+    /// Calls with payload retry for 30 s only, because the writer above retries without end and reports a pause. 30 s
+    /// is long enough to hide the 503 answers that some storages give every day, and short enough to report an outage
+    /// soon. They resend at most eight times, because sent bytes cost money or daily quota (750 GB on Google Drive)
+    /// even when they are not stored. With these waits, 30 s allows five or six resends.
     fn default() -> Self {
         let secs = Duration::from_secs;
         Self { base: secs(1), cap: secs(60), send_budget: secs(30), budget: secs(120), resends: 8 }
     }
 }
 
-/// A trouble that lasts longer than this is told to the user.
+/// A failure is shown to the user only when it lasts longer than this.
 const UNTOLD: Duration = Duration::from_secs(5);
-/// How long after it was told it may be told again.
+/// Minimum time between two warnings.
 const TOLD: Duration = Duration::from_secs(60);
 
-/// The calls of one place that failed and are being tried again.
+/// Failed calls of one storage that are being retried.
 #[derive(Debug, Default)]
 struct Failing {
     calls: AtomicUsize,
-    /// When the user was last told of one, until a call succeeds.
+    /// When the user was last warned. Cleared by a success that comes [`TOLD`] or more after the warning.
     told: Mutex<Option<Instant>>,
 }
 
 impl Failing {
-    /// Whether the user is to be told of a call that fails: once, however many fail together.
+    /// Whether to warn the user of a failing call. True once, however many calls fail together.
     fn is_news(&self, now: Instant) -> bool {
         let mut told = self.told.lock();
         let news = told.is_none();
@@ -115,7 +117,7 @@ impl Failing {
     }
 }
 
-/// One call among those that are failing, for as long as it is tried again.
+/// Counts one call as failing for as long as it is retried.
 struct Counted<'a>(&'a Failing);
 
 impl<'a> Counted<'a> {
@@ -131,7 +133,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Repeats the calls into `B` that fail with a retryable kind.
+/// Retries the calls into `B` that fail with a retryable kind.
 #[derive(Debug)]
 pub struct Retrying<B> {
     inner: B,
@@ -150,7 +152,7 @@ impl<B> Retrying<B> {
         Self { inner, policy, failing: Arc::default() }
     }
 
-    /// A call that sends `len` bytes of payload.
+    /// Retry state of a call that sends `len` bytes of payload.
     fn sending<'a>(&'a self, what: &'static str, thing: &'a str, len: u64) -> Patience<'a> {
         Patience::sending(self.policy, &self.failing, what, thing, len)
     }
@@ -160,7 +162,7 @@ impl<B> Retrying<B> {
     }
 }
 
-/// One call and what it may cost.
+/// Retry state of one call: its time budget and the resends left.
 struct Patience<'a> {
     what: &'static str,
     thing: &'a str,
@@ -168,9 +170,9 @@ struct Patience<'a> {
     failing: &'a Failing,
     budget: Duration,
     resends: u32,
-    /// Whether a forgotten upload session is begun again by the same call.
+    /// Whether a retry starts a new upload session, which makes `SessionExpired` retryable.
     begins_anew: bool,
-    /// Whether the user is told of a trouble: the writer tells of those with payload, as a pause.
+    /// Whether to warn the user of a lasting failure. For calls with payload the writer reports it, as a pause.
     tells: bool,
 }
 
@@ -182,7 +184,7 @@ impl<'a> Patience<'a> {
         thing: &'a str,
         len: u64,
     ) -> Self {
-        // Nothing is sent twice when there is nothing to send.
+        // Resending an empty payload costs nothing.
         let resends = if len == 0 { u32::MAX } else { policy.resends };
         let asking = Self::asking(policy, failing, what, thing);
         Self { budget: policy.send_budget, resends, tells: false, ..asking }
@@ -200,7 +202,7 @@ impl<'a> Patience<'a> {
 }
 
 impl Patience<'_> {
-    /// Inside an upload, which cannot begin itself again.
+    /// For a call inside an upload, which cannot start a new session by itself.
     fn within_upload(mut self) -> Self {
         self.begins_anew = false;
         self
@@ -225,7 +227,8 @@ impl Patience<'_> {
                 Err(e) => e,
             };
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.budget);
-            // The jitter comes on top of what is asked, or all who were asked would come back together.
+            // The jitter is added to the requested wait; otherwise all refused callers would return at the same
+            // moment.
             let wait = error.wait_asked().unwrap_or_default().saturating_add(backoff.next_wait());
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.may_pass(&error) || self.resends == 0 || wait > left {
@@ -235,7 +238,7 @@ impl Patience<'_> {
             counted.get_or_insert_with(|| Counted::new(self.failing));
             let Self { what, thing, .. } = &self;
             let text = format!("{what} {thing} will be tried again in {wait:.1?}");
-            // What passes within seconds is no news: some places refuse a call now and then every day.
+            // A failure that passes within seconds is not shown: some storages refuse a call now and then every day.
             let lasts = self.budget - left >= UNTOLD;
             if lasts && self.tells && self.failing.is_news(Instant::now()) {
                 tracing::warn!("{text}: {}", error.report());
@@ -316,7 +319,7 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
     }
 }
 
-/// The parts of an object, each tried again like a put. An expired upload is not: its parts are gone.
+/// Retries each part like a put. An expired upload is not retried, because its parts are gone.
 #[derive(Debug)]
 struct RetryingUpload {
     inner: Box<dyn Upload>,

@@ -1,4 +1,4 @@
-//! A small seeded generator (splitmix64): jitter and scripted faults need spread and repeatability, not secrecy.
+//! A small seeded random generator (splitmix64) for retry jitter and scripted faults. Not cryptographically secure.
 
 /// Yields the same numbers for the same seed.
 #[derive(Debug, Clone)]
@@ -9,7 +9,7 @@ impl SplitMix64 {
         Self(seed)
     }
 
-    /// Seeded by the system; by the address of a local where the system has no randomness to give.
+    /// Seeds from the system's randomness, or from a stack address when the system has none.
     pub(crate) fn from_system() -> Self {
         let here = 0u8;
         Self(getrandom::u64().unwrap_or(std::ptr::addr_of!(here).addr() as u64))
@@ -23,7 +23,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A number in `[0, 1)`.
+    /// A uniform number in `[0, 1)`.
     #[allow(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64

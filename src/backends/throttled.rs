@@ -1,4 +1,4 @@
-//! A limit on how fast bytes go out: for links that other people use too.
+//! Limits the upload rate, for connections that are shared with others.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{error::Result, rate::RateLimit};
 
-/// Holds the puts of all callers together to a rate; reads pass freely.
+/// Limits the combined rate of all puts and parts; reads are not limited.
 ///
-/// A put first waits for the time its bytes take at the rate, behind the puts that came before it, and then runs:
-/// each is delayed as if the link were a queue. There is no burst: an idle link saves nothing up.
+/// A put first waits for the time that its bytes take at this rate, behind the puts that arrived before it, and then
+/// runs: the connection behaves like a queue. Bursts are not allowed: an idle connection saves nothing up.
 #[derive(Debug)]
 pub struct Throttled<B> {
     inner: B,
@@ -91,7 +91,7 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
     }
 }
 
-/// The parts of an object, held to the rate that the puts share; what the server copies passes freely.
+/// An upload whose parts share the rate limit of the puts. Copies on the server are not limited.
 #[derive(Debug)]
 struct ThrottledUpload {
     inner: Box<dyn Upload>,

@@ -1,8 +1,9 @@
-//! What no further try mends: an address where no server of the right kind answers, and pages where answers should be.
+//! Errors that no retry fixes: the endpoint is wrong or not a storage server, or a web page was sent instead of an
+//! answer.
 
 use crate::error::Kind;
 
-/// Why nothing at the address answers as a storage does.
+/// Why the endpoint cannot be used as a storage server.
 #[derive(Debug)]
 pub(super) struct Unfit {
     pub(super) kind: Kind,
@@ -11,7 +12,7 @@ pub(super) struct Unfit {
 }
 
 impl Unfit {
-    /// By the words of the libraries, which say it nowhere else.
+    /// Recognises such an error by the text of the HTTP, TLS or DNS library, which offers no error code for it.
     pub(super) fn of(why: &str) -> Option<Self> {
         let row = UNFIT.iter().find(|(said, ..)| said.iter().any(|said| why.contains(said)));
         row.map(|(_, kind, words, hint)| {
@@ -23,7 +24,8 @@ impl Unfit {
         })
     }
 
-    /// What the caller can do: at a place that has answered before the same may pass.
+    /// The error kind. A server that has answered before is treated as temporarily unreachable (`Network`,
+    /// retryable), unless the cause is on this machine.
     pub(super) fn kind_at(&self, answered: bool) -> Kind {
         let of_this_machine = self.kind == Kind::Internal;
         if answered && !of_this_machine { Kind::Network } else { self.kind }
@@ -82,13 +84,13 @@ const UNFIT: &[Row] = &[
     ),
 ];
 
-/// Whether the content type is that of a page.
+/// Whether the content type is HTML.
 pub(super) fn is_page(content_type: Option<&str>) -> bool {
     let name = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     name.eq_ignore_ascii_case("text/html") || name.eq_ignore_ascii_case("application/xhtml+xml")
 }
 
-/// Whether a text begins as a page does.
+/// Whether the text starts like an HTML document.
 pub(super) fn is_html(text: &str) -> bool {
     let start: String = text.trim_start().chars().take(16).collect();
     let start = start.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Objects made part by part: whole files, composed on the server or sent in order.
+//! Objects made part by part: whole files, composed on the server or uploaded in order.
 
 use std::{fmt, ops::Range};
 
@@ -10,43 +10,46 @@ use crate::{
     units::{KIB, MIB},
 };
 
-/// What a place can do beyond keeping objects.
+/// What a backend can do beyond storing objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// What [`Upload::copy`] takes.
+    /// Which ranges [`Upload::copy`] accepts.
     pub copy: Copying,
-    /// Parts of an [`Upload`] must come one after the other; else in any order, several at once.
+    /// Whether the parts of an [`Upload`] must be sent in order, one at a time. Otherwise they may be sent in any
+    /// order, several at once.
     pub ordered: bool,
-    /// A put can be refused where an object is. Never relied on: places differ in it and some lie.
+    /// Whether a put can be made to fail when the key exists. Never relied on: servers differ, and some accept the
+    /// condition and ignore it.
     pub conditional_put: bool,
-    /// [`StorageBackend::url`](super::StorageBackend::url) gives links.
+    /// Whether [`StorageBackend::url`](super::StorageBackend::url) returns links.
     pub links: bool,
-    /// The least worth getting at once where what lies beside it may be wanted by nobody: see [`Capabilities::WINDOW`].
+    /// Smallest useful read in bytes, when the neighbouring bytes may not be needed: see [`Capabilities::WINDOW`].
     pub window: u64,
-    /// The body of [`StorageBackend::open`](super::StorageBackend::open) comes in blocks of 16 KiB that hold nothing else:
-    /// they may be kept one by one.
+    /// Whether the body of [`StorageBackend::open`](super::StorageBackend::open) consists of separately allocated
+    /// blocks of 16 KiB, so that each can be cached on its own.
     pub blocks: bool,
 }
 
 impl Capabilities {
-    /// Where gets are dear, or cost nothing like the bytes they bring.
+    /// For storages where requests cost more than traffic, or where a seek takes longer than the read.
     pub const WINDOW: u64 = MIB;
-    /// Where bytes are dear. No shorter: a get of less takes as long.
+    /// For storages where traffic costs more than requests. Not shorter, because a smaller get takes as long.
     pub const SHORT_WINDOW: u64 = 256 * KIB;
 }
 
-/// Which bytes of other objects a place takes over without sending them through here.
+/// Which ranges of existing objects a server can copy into a new object, without the bytes passing through this
+/// machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copying {
-    /// None.
+    /// No copies.
     No,
-    /// A whole object as the only part.
+    /// Only a whole object, as the only part of the new one.
     Whole,
-    /// Also ranges, as parts of at least `min_part` bytes (all but the last), from objects larger than that.
+    /// Also ranges, as parts of at least `min_part` bytes (except the last), from objects larger than `min_part`.
     Ranges { min_part: u64 },
 }
 
-/// The length of an object made part by part, and of its parts but the last.
+/// Length of an object that is made part by part, and of each part except the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     pub len: u64,
@@ -54,16 +57,16 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// S3 takes so many parts at most.
+    /// S3's limit on the parts of one upload.
     pub const MAX_PARTS: u64 = 10_000;
 
-    /// How many parts there are; an empty object has one.
+    /// The number of parts. An empty object has one.
     #[must_use]
     pub fn parts(self) -> u64 {
         self.len.div_ceil(self.part_len).max(1)
     }
 
-    /// Which bytes of the object are part `index`, from 0.
+    /// The range of the object that is part `index`, counted from 0.
     #[must_use]
     pub fn part(self, index: u64) -> Range<u64> {
         let at = |n: u64| n.saturating_mul(self.part_len).min(self.len);
@@ -71,54 +74,55 @@ impl Shape {
     }
 }
 
-/// An object being made part by part; nothing is under its key before [`Upload::finish`].
+/// An upload in progress. Nothing exists under its key before [`Upload::finish`].
 ///
-/// Each part is given once, with exactly its [`Shape::part`] bytes; where `Capabilities::ordered`, one after the other.
-/// Dropping it leaves the upload where it is: the same `begin` goes on from there, also in a later run where the
-/// place can. `SessionExpired` means that the place has forgotten it: begin again, from the first part.
+/// Each part is written once and has exactly the length of its [`Shape::part`]; with `Capabilities::ordered` the
+/// parts are written in order. Dropping the upload does not abort it: the same `begin` resumes it, also in a later
+/// run where the backend can. `SessionExpired` means that the server has forgotten the upload: begin again with the
+/// first part.
 #[async_trait]
 pub trait Upload: Send + Sync + fmt::Debug {
-    /// The parts that are there already, from an earlier run; ascending.
+    /// Parts that an earlier run has stored, in ascending order.
     fn done(&self) -> &[u64];
 
-    /// Sends a part.
+    /// Sends one part.
     ///
     /// # Errors
     /// As `put`, and `SessionExpired`.
     async fn write(&self, part: u64, payload: Payload) -> Result<()>;
 
-    /// Takes a part from `range` of another object in the same place, as far as `Capabilities::copy` goes.
+    /// Copies `range` of another object in the same storage as one part, as far as `Capabilities::copy` allows.
     ///
     /// # Errors
-    /// `Unsupported` beyond that, and where the server turns out not to copy: send the bytes instead. `NotFound`
-    /// when there is no such object; else as `write`.
+    /// `Unsupported` beyond that, and when the server turns out not to copy: send the bytes instead. `NotFound` when
+    /// the source does not exist; otherwise as `write`.
     async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()>;
 
-    /// Makes the object, of which every part is there. `Ok` means durable, of the right length, and readable.
+    /// Completes the object after every part was written. `Ok` means durable, of the right length, and readable.
     ///
     /// # Errors
-    /// As `write`. After an error that may pass it can be called again.
+    /// As `write`. After a retryable error it can be called again.
     async fn finish(&self) -> Result<()>;
 
-    /// Gives up and frees what was sent. No error when the place has forgotten it.
+    /// Aborts the upload and frees its parts. Succeeds when the server has forgotten the upload.
     ///
     /// # Errors
-    /// When it may still be there.
+    /// When the upload may still exist.
     async fn abort(&self) -> Result<()>;
 }
 
-/// An upload that was begun, and neither finished nor aborted: space that is paid for and names nothing.
+/// An upload that was begun and neither finished nor aborted. It costs space, and no object refers to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
-    /// What it would have become.
+    /// Key of the object that was being uploaded.
     pub key: Key,
-    /// The place's own name for it. May be a secret: never shown.
+    /// The server's id of the upload. May be a secret, so it is never shown.
     pub id: UploadId,
-    /// Seconds since 1970, where the place tells.
+    /// Start time in seconds since 1970, when the server reports it.
     pub begun: Option<i64>,
 }
 
-/// A place's own name for an upload.
+/// The server's id of an upload. `Debug` hides it, because it may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UploadId(pub String);
 

@@ -1,4 +1,4 @@
-//! Imports that come with their objects: back from their manifests, or adopted.
+//! Imports that are recorded together with existing objects: restored from their manifests, or adopted.
 
 use std::ops::Range;
 
@@ -12,21 +12,21 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// An import as its manifest tells it.
+/// An import with its objects, as found in a storage.
 #[derive(Debug, Clone)]
 pub struct Attached {
-    /// Its id, unless another import has it.
+    /// Its id, unless another import has this id; then a new one is chosen.
     pub id: ImportId,
     pub new: NewImport,
     pub state: ImportState,
     /// Seconds since 1970.
     pub created_at: i64,
     pub completed_at: Option<i64>,
-    /// Those that are there.
+    /// The objects that exist in the storage.
     pub objects: Vec<AttachedObject>,
-    /// Key and length of every manifest of it; they go when it writes its own.
+    /// Key and length of each of its manifests. They are deleted when the import writes a new one.
     pub manifests: Vec<(String, u64)>,
-    /// The catalogs whose ids its keys begin with.
+    /// Ids of the catalogs that its keys start with.
     pub catalogs: Vec<String>,
 }
 
@@ -37,9 +37,9 @@ pub struct AttachedObject {
     pub len: u64,
     pub role: Role,
     pub packed: bool,
-    /// Each a range of the import, and where in the object it begins.
+    /// Each a range of the import, and the offset in the object where it starts.
     pub extents: Vec<(Range<u64>, u64)>,
-    /// Of an adopted one, what told its bytes from others when they were verified.
+    /// For an adopted object, the version tag it had when its bytes were verified.
     pub tag: Option<String>,
 }
 
@@ -92,7 +92,8 @@ fn insert_object(
     import: i64,
     object: &AttachedObject,
 ) -> Result<ObjectNum> {
-    // In any storage: two may be one place. What is the user's own may be in several imports, since none removes it.
+    // Checked in every storage, because two names may refer to the same one. An adopted object may belong to several
+    // imports, because none deletes it.
     let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
         WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') LIMIT 1";
     let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
@@ -112,20 +113,19 @@ fn insert_object(
 }
 
 impl Catalog {
-    /// Records an import that was found in its storage, with its objects, in one transaction.
+    /// Records an import found in its storage, with its objects, in one transaction.
     ///
     /// # Errors
-    /// `AlreadyExists` when another import has one of its objects; what is the user's own several may have.
+    /// `AlreadyExists` when an object belongs to another import. Adopted objects may belong to several.
     pub async fn attach_import(&self, attached: Attached) -> Result<ImportRow> {
         let own = self.inner.id.clone();
         self.write(move |connection| attach(connection, &own, &attached)).await
     }
 
-    /// The adopted objects of an import by their keys: their lengths, and what told their bytes from others when they
-    /// were verified.
+    /// The adopted objects of an import: key, length, and the version tag when their bytes were verified.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn adopted_objects(&self, import: &ImportId) -> Result<Vec<(String, u64, Option<String>)>> {
         let query =
             "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
@@ -136,8 +136,8 @@ impl Catalog {
         })
     }
 
-    /// Never gives an object a number up to `seen`: keys with such numbers are in a storage already, of a newer
-    /// catalog than this copy of it.
+    /// Makes sure that no new object gets a number up to `seen`. For an old copy of a catalog, when its storage has
+    /// keys with such numbers from the newer one.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -186,7 +186,7 @@ mod tests {
         let id = catalog.attach_import(adopting("9c4e01ab")).await.unwrap().id;
         let listed = catalog.adopted_objects(&id).unwrap();
         assert_eq!(listed[0], ("a".into(), 60, Some("tag of a".into())));
-        // Several may have it: nobody takes it from the others.
+        // Several imports may adopt the same object.
         let other = catalog.attach_import(adopting("0badcafe")).await.unwrap().id;
 
         assert_eq!(catalog.forget_ranges(&id, vec![0..10, 70..80]).await.unwrap(), []);

@@ -1,4 +1,4 @@
-//! SQLite's errors as ours: said once, with the file, and with what its file system lacks.
+//! SQLite's errors as bae's: stated once, with the file, and with what its file system lacks.
 
 use std::{error::Error as StdError, fmt, fs::File, io, path::Path};
 
@@ -7,7 +7,7 @@ use rustix::fs::Access;
 
 use crate::error::{Error, Kind};
 
-/// Marks an error of the catalog itself. SQLite's own error says the same twice: as its text and as its cause.
+/// Marks an error of the catalog itself. SQLite's own error would print its text twice, as message and as cause.
 #[derive(Debug)]
 struct Failure(String);
 
@@ -23,12 +23,12 @@ const CANNOT_OPEN: &str = "it cannot be opened";
 const FAILS: &str = "the disk or the connection to it fails: `dmesg` may say more";
 const ELSEWHERE: &str = "name a folder on a local disk with --data-dir or BAE_DATA_DIR";
 
-/// Whether the catalog itself failed, not what was asked of it.
+/// Whether the catalog itself failed, as opposed to a refused command.
 pub(crate) fn is_catalog_failure(error: &Error) -> bool {
     StdError::source(error).is_some_and(|source| source.is::<Failure>())
 }
 
-/// An SQLite error as ours: what the caller can do about it.
+/// Converts an SQLite error, with the kind and hint for the caller.
 pub(super) fn sql_error(e: rusqlite::Error) -> Error {
     let extended = e.sqlite_error().map_or(0, |e| e.extended_code);
     let (kind, words, hint) = meaning(extended);
@@ -44,7 +44,7 @@ fn failure(kind: Kind, words: String) -> Error {
     Error::new(kind, "catalog").because(Failure(words))
 }
 
-/// By SQLite's extended result code; without words its own are used.
+/// Kind, text and hint by SQLite's extended result code. Without a text, SQLite's message is used.
 fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
     match code {
         ffi::SQLITE_READONLY_DBMOVED => {
@@ -58,7 +58,7 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
         | ffi::SQLITE_PROTOCOL => {
             (Kind::Unsupported, Some("its file system does not lock files"), Some(ELSEWHERE))
         }
-        // The file is made as long as it is mapped: hardly ever anything but a full disk keeps it from that.
+        // SQLite extends this file before mapping it. That hardly ever fails except on a full disk.
         ffi::SQLITE_IOERR_SHMSIZE => (
             Kind::NoSpace,
             Some("no room for its shared index, or its disk fails"),
@@ -82,7 +82,7 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
             ffi::SQLITE_READONLY | ffi::SQLITE_PERM => {
                 (Kind::PermissionDenied, Some("it cannot be written"), Some(ELSEWHERE))
             }
-            // What can be opened when it is tried again may be so the next time.
+            // Retryable, because the next try may succeed. `of_file` replaces it when the system names a reason.
             ffi::SQLITE_CANTOPEN => (Kind::Unavailable, Some(CANNOT_OPEN), None),
             ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(FAILS)),
             ffi::SQLITE_CORRUPT => {
@@ -94,7 +94,7 @@ fn meaning(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
     }
 }
 
-/// Names the file, and what the system says where SQLite could not open it. Any other error stays as it is.
+/// Adds the file's path, and the system's reason when SQLite could not open it. Other errors are returned unchanged.
 pub(super) fn of_file(path: &Path, error: Error) -> Error {
     let Some(failure) = StdError::source(&error).and_then(|e| e.downcast_ref::<Failure>()) else {
         return error;
@@ -103,7 +103,7 @@ pub(super) fn of_file(path: &Path, error: Error) -> Error {
     if error.to_string().starts_with(&context) {
         return error;
     }
-    // SQLite keeps the system's reason to itself; whoever opens the file is told.
+    // SQLite does not report the system's reason, so the file is checked again.
     if failure.0 == CANNOT_OPEN
         && let Err(e) = may_open(path)
     {
@@ -115,13 +115,14 @@ pub(super) fn of_file(path: &Path, error: Error) -> Error {
     error.hint_text().into_iter().fold(named, Error::hint)
 }
 
-/// What the system says to opening a file. It is not opened: closing it again would end the locks that SQLite holds on it.
+/// The system's reason why a file cannot be opened. The file itself is not opened, because closing it would release
+/// the locks that SQLite holds on it; `/dev/null` is opened instead, to detect a lack of file descriptors.
 fn may_open(path: &Path) -> io::Result<()> {
     rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK)?;
     File::open("/dev/null").map(drop)
 }
 
-/// One failure ends many commands, and an error cannot be cloned: its text can.
+/// Copies an error, because one failure ends many commands and errors cannot be cloned.
 pub(super) fn same_error(e: &Error) -> Error {
     let same = match is_catalog_failure(e) {
         true => Error::new(e.kind(), e.to_string()).because(Failure(cause(e))),
@@ -130,7 +131,7 @@ pub(super) fn same_error(e: &Error) -> Error {
     e.hint_text().into_iter().fold(same, Error::hint)
 }
 
-/// The error of a catalog whose file is not under its name any more.
+/// The error for a catalog whose file was moved or removed while open.
 pub(super) fn moved(path: &Path) -> Error {
     let (kind, words, _) = meaning(ffi::SQLITE_READONLY_DBMOVED);
     of_file(path, failure(kind, words.unwrap_or_default().to_owned()))

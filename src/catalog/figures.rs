@@ -1,4 +1,4 @@
-//! What a list says of an import, counted when it changes and not whenever somebody looks.
+//! Counts of an import's wanted files, for listings. Updated when they change, not whenever they are read.
 
 use rusqlite::{Connection, params};
 
@@ -9,18 +9,18 @@ use super::{
 };
 use crate::error::Result;
 
-/// Figures of an import's files that are wanted; pads do not count.
+/// Counts of an import's wanted files, without padding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     pub files: u64,
     pub bytes: u64,
-    /// Bytes that were stored when it was last complete, in whole pieces: with a selection more than `bytes`. `None`
-    /// where that was not counted since the selection changed.
+    /// Bytes stored when it was last complete, in whole pieces, so with a selection they may be more than `bytes`.
+    /// `None` when they were not counted since the selection changed.
     pub stored: Option<u64>,
 }
 
-/// Of all files, and of those that are selected: each of these is looked up by its key, so that the time grows with
-/// their number and not with its square.
+/// One statement for all files, one for a selection. The latter looks up each selected file by its key, so its time
+/// is linear in their number and not quadratic.
 const COUNTS: [&str; 2] = [
     "UPDATE imports SET wanted_stored = NULL, (wanted_files, wanted_bytes) = (
         SELECT count(*), coalesce(sum(len), 0) FROM files WHERE import = imports.num AND NOT pad
@@ -31,7 +31,7 @@ const COUNTS: [&str; 2] = [
     ) WHERE num = ? AND selected IS NOT NULL",
 ];
 
-/// Counts an import's files anew.
+/// Counts an import's wanted files again.
 pub(super) fn count(connection: &Connection, import: i64) -> Result<()> {
     COUNTS.iter().try_for_each(|sql| {
         let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
@@ -40,10 +40,10 @@ pub(super) fn count(connection: &Connection, import: i64) -> Result<()> {
 }
 
 impl Catalog {
-    /// Moves an import to [`ImportState::Imported`], with `stored` bytes of its pieces that are wanted.
+    /// Sets the state to [`ImportState::Imported`]. `stored` is the bytes of its wanted pieces.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_imported(&self, id: &ImportId, stored: u64) -> Result<()> {
         let (id, stored) = (id.clone(), sql_int(stored)?);
         let sql = "UPDATE imports SET state = ?, completed_at = coalesce(completed_at, ?),

@@ -1,4 +1,4 @@
-//! Taking back what was recorded: ranges whose bytes turned out to be wrong or gone.
+//! Removes extents of ranges whose bytes are wrong or missing.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -27,13 +27,12 @@ fn forget(
 }
 
 impl Catalog {
-    /// Forgets where the bytes of `ranges` are, in one transaction: they are holes again, and an import that was
-    /// complete is [`ImportState::Importing`](super::ImportState::Importing). Objects that hold nothing any more
-    /// become intents and are returned: they are to be deleted, and the sweep does it where nobody else does. Those that
-    /// are the user's own are only forgotten.
+    /// Removes the extents of `ranges` in one transaction. The ranges become holes, and an import that was complete
+    /// becomes [`ImportState::Importing`](super::ImportState::Importing). Objects without extents become intents and
+    /// are returned for the caller to delete; otherwise the sweep deletes them. Adopted objects are only forgotten.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn forget_ranges(
         &self,
         import: &ImportId,
@@ -58,7 +57,7 @@ mod tests {
         prop::collection::vec(range, 0..most)
     }
 
-    /// For each byte the object that holds it and where.
+    /// For each byte, the object that holds it and the offset there.
     fn cells(catalog: &Catalog, id: &ImportId) -> Vec<Option<(ObjectNum, u64)>> {
         let mut cells = vec![None; usize::try_from(LEN).unwrap()];
         for extent in catalog.extents(id).unwrap() {
@@ -76,7 +75,7 @@ mod tests {
         let catalog = Catalog::open(dir.path()).unwrap();
         let new = NewImport { len: LEN, storage: "file".into(), ..NewImport::default() };
         let id = catalog.create_import(new).await.unwrap().id;
-        // Two objects by turns, so that one holds several runs.
+        // Runs alternate between two objects, so that each can hold several.
         let mut runs = [Vec::new(), Vec::new()];
         let ends = cuts.iter().copied().chain([LEN]);
         let mut start = 0;

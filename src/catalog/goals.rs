@@ -1,4 +1,4 @@
-//! When an import has been seeded enough, where its owner said so.
+//! Seed goals that the user has set for single imports.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::{Catalog, ImportId, imports::import_num, objects::select, sql_error, sql_int, sql_u64};
 use crate::{config::SeedGoal, error::Result};
 
-/// In the table 0 is a goal that is never reached.
+/// In the table, 0 is a goal that is never reached.
 fn goal_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, SeedGoal)> {
     let ratio = row.get::<_, Option<f64>>(1)?;
     let time = row.get::<_, Option<i64>>(2)?.map(sql_u64);
@@ -19,7 +19,7 @@ fn goal_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, SeedGoal)> {
 }
 
 impl Catalog {
-    /// The goals of all imports that have one of their own.
+    /// The goals of all imports that have their own.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -30,7 +30,7 @@ impl Catalog {
         rows.into_iter().map(|(id, goal)| Ok((id.parse()?, goal))).collect()
     }
 
-    /// The goal of an import; of nothing where none was set.
+    /// The goal of an import; empty when none was set.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -45,13 +45,13 @@ impl Catalog {
     /// Replaces the goal of an import.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_goal(&self, id: &ImportId, goal: SeedGoal) -> Result<()> {
         let id = id.clone();
         let ratio = goal.ratio.map(|ratio| if ratio.is_finite() { ratio } else { 0.0 });
         let seconds = |time: Duration| match time {
             SeedGoal::NO_TIME => Ok(0),
-            // Less than a second is a goal all the same.
+            // 0 means never, so a goal below one second is stored as 1.
             time => sql_int(time.as_secs().max(1)),
         };
         let seconds = goal.time.map(seconds).transpose()?;

@@ -13,16 +13,16 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Where an import stands.
+/// The state of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportState {
-    /// Being filled, or to be resumed.
+    /// In progress, or to be resumed.
     Importing,
     /// Every wanted byte is durable.
     Imported,
-    /// Being removed: its objects may be gone already.
+    /// Being removed; some of its objects may be deleted already.
     Removing,
-    /// Removed from sight, its objects kept for a later import of the same torrent.
+    /// Hidden from the user; its objects are kept for a later import of the same torrent.
     Kept,
 }
 
@@ -43,13 +43,13 @@ impl ImportState {
     }
 }
 
-/// What an import's bytes become in their place.
+/// How an import's bytes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LayoutKind {
-    /// Chunks, under keys of our own.
+    /// As chunks, under keys chosen by bae.
     #[default]
     Chunks,
-    /// Whole files under the torrent's names, each as soon as it is complete.
+    /// As whole files under their own names. Each file is made as soon as it is complete.
     Files,
 }
 
@@ -67,15 +67,15 @@ impl LayoutKind {
     }
 }
 
-/// What a new import is made of.
+/// The properties of a new import.
 #[derive(Debug, Clone, Default)]
 pub struct NewImport {
     pub name: String,
-    /// What the user gave: a path, a magnet link, a URL.
+    /// As the user gave it: a path, a magnet link, or a URL.
     pub source: String,
     pub info_hash_v1: Option<[u8; 20]>,
     pub info_hash_v2: Option<[u8; 32]>,
-    /// Bytes, padding included.
+    /// Length in bytes, including padding.
     pub len: u64,
     /// The storage, by the name or URL that opens it again.
     pub storage: String,
@@ -83,11 +83,11 @@ pub struct NewImport {
     pub layout: LayoutKind,
     /// The torrent file, or empty.
     pub metainfo: Vec<u8>,
-    /// Covering `[0, len)` in order.
+    /// The files in order. Together they cover `[0, len)`.
     pub files: Vec<FileRow>,
     /// Indices into `files`; `None` for all.
     pub selected: Option<Vec<u32>>,
-    /// What is kept of the servers that it comes from (see [`Catalog::remote`]).
+    /// Information about the servers of a URL import (see [`Catalog::remote`]).
     pub remote: Option<String>,
 }
 
@@ -99,7 +99,7 @@ pub struct ImportRow {
     pub source: String,
     pub info_hash_v1: Option<[u8; 20]>,
     pub info_hash_v2: Option<[u8; 32]>,
-    /// Bytes, padding included.
+    /// Length in bytes, including padding.
     pub len: u64,
     pub storage: String,
     pub chunk_len: u64,
@@ -107,21 +107,21 @@ pub struct ImportRow {
     pub state: ImportState,
     /// Seconds since 1970.
     pub created_at: i64,
-    /// When it first became [`ImportState::Imported`].
+    /// When it first became [`ImportState::Imported`], in seconds since 1970.
     pub completed_at: Option<i64>,
     pub selected: Option<Vec<u32>>,
-    /// Of the files that are wanted.
+    /// Counts of the wanted files.
     pub wanted: Figures,
 }
 
 impl ImportRow {
-    /// Whether it came from the swarm, and has hashes; else it came from a URL.
+    /// Whether it is a torrent, with an info-hash. Otherwise it came from a URL.
     #[must_use]
     pub fn is_torrent(&self) -> bool {
         self.info_hash_v1.is_some() || self.info_hash_v2.is_some()
     }
 
-    /// The info-hash to show: v1 where there is one, else v2, in hexadecimal; empty without any.
+    /// The info-hash for display, in hexadecimal: v1 if present, otherwise v2, otherwise empty.
     #[must_use]
     pub fn info_hash(&self) -> String {
         let v2 = || self.info_hash_v2.as_ref().map(|h| hex(h));
@@ -135,14 +135,14 @@ impl ImportRow {
     }
 }
 
-/// One file of an import, in its byte space.
+/// A file of an import, as a range of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileRow {
-    /// `/`-separated, relative, the torrent's name first where it has several files.
+    /// Relative and `/`-separated. Starts with the torrent's name when it has several files.
     pub path: String,
     pub start: u64,
     pub len: u64,
-    /// Known zeros that are never stored.
+    /// Padding: known zeros that are never stored.
     pub pad: bool,
 }
 
@@ -191,7 +191,7 @@ pub(super) fn select(
     rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
 }
 
-/// The row number of an import: what other tables refer to.
+/// The row number of an import, which other tables refer to.
 pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> {
     let query = "SELECT num FROM imports WHERE id = ?";
     let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
@@ -212,8 +212,8 @@ fn selection_text(selected: Option<&[u32]>) -> Option<String> {
     selected.map(|files| format!("{files:?}").replace(' ', ""))
 }
 
-/// An id for a new import. 32 bits at random: a clash is refused by UNIQUE and is not worth a second draw below a
-/// million imports.
+/// A random id for a new import, of 32 bits. UNIQUE refuses a collision; below a million imports a retry is not worth
+/// it.
 pub(super) fn random_id() -> Result<ImportId> {
     random_hex::<4>()?.parse()
 }
@@ -279,7 +279,7 @@ impl Catalog {
         self.write(move |connection| insert_import(connection, &random_id()?, &new)).await
     }
 
-    /// The imports a user sees, oldest first: neither removed nor being removed.
+    /// The imports that the user sees, oldest first. Leaves out those kept and those being removed.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -295,7 +295,7 @@ impl Catalog {
         self.read(|connection| select(connection, "state = ?", [state.as_str()]))
     }
 
-    /// How many files an import has, and their bytes; padding does not count.
+    /// The number of an import's files and their total bytes, without padding.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -309,19 +309,19 @@ impl Catalog {
         })
     }
 
-    /// The import of this id, in any state.
+    /// The import with this id, in any state.
     ///
     /// # Errors
-    /// `NotFound` when there is none.
+    /// `NotFound` when it does not exist.
     pub fn get(&self, id: &ImportId) -> Result<ImportRow> {
         let found = self.read(|connection| select(connection, "id = ?", [id.as_str()]))?;
         found.into_iter().next().ok_or_else(|| not_found(id.as_str()))
     }
 
-    /// The one import a user means: its id, at least 6 digits of its info-hash, or its whole name.
+    /// The import that the user names by its id, at least 6 digits of its info-hash, or its whole name.
     ///
     /// # Errors
-    /// `NotFound` when nothing fits; `InvalidInput` naming the candidates when several do.
+    /// `NotFound` when none matches; `InvalidInput` naming the candidates when several match.
     pub fn find(&self, needle: &str) -> Result<ImportRow> {
         let mut all = self.list()?;
         let digits = needle.to_ascii_lowercase();
@@ -343,7 +343,8 @@ impl Catalog {
         }
     }
 
-    /// The imports of a torrent, kept ones too, those being removed not; the ones in sight first, then newest first.
+    /// The imports of a torrent, including kept ones and without those being removed. Kept ones come last; within
+    /// each group the newest is first.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -359,10 +360,10 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Moves an import to `state`; the first time it is imported is noted.
+    /// Sets the state of an import. Records the time when it becomes imported for the first time.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_state(&self, id: &ImportId, state: ImportState) -> Result<()> {
         let id = id.clone();
         let sql = "UPDATE imports SET state = ?1, completed_at =
@@ -373,7 +374,7 @@ impl Catalog {
     /// Records which files are wanted; `None` for all.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_selected(&self, id: &ImportId, selected: Option<Vec<u32>>) -> Result<()> {
         let id = id.clone();
         let selected = selection_text(selected.as_deref());
@@ -385,10 +386,10 @@ impl Catalog {
         .await
     }
 
-    /// Records what the import's bytes are to become.
+    /// Records how the import's bytes are stored.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_layout(&self, id: &ImportId, layout: LayoutKind) -> Result<()> {
         let id = id.clone();
         let sql = "UPDATE imports SET layout = ? WHERE id = ?";
@@ -398,7 +399,7 @@ impl Catalog {
     /// The files of an import, in order.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
         let query = "SELECT path, start, len, pad FROM files WHERE import = ? ORDER BY idx";
         let file = |row: &Row<'_>| {
@@ -413,7 +414,7 @@ impl Catalog {
         })
     }
 
-    /// Forgets an import: its row, files, objects and extents. No error when there is none.
+    /// Deletes the rows of an import, its files, objects and extents. Succeeds when it does not exist.
     ///
     /// # Errors
     /// When the catalog cannot be written.

@@ -1,4 +1,4 @@
-//! What the catalog says of keys: for the sweep, which looks at what a place lists.
+//! What the catalog records about object keys, for the sweep, which compares it with a storage's listing.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -10,15 +10,15 @@ use crate::error::Result;
 pub enum KeyState {
     /// Nothing.
     No,
-    /// An object of this storage that is intended, or that holds nothing any more.
+    /// An object of this storage that is an intent: not stored yet, or without extents and to be deleted.
     Intended,
-    /// An object that is stored; or of an import that is being removed, which goes with that; or of another storage,
-    /// which may be the same place by another name.
+    /// An object that the sweep must not delete: it is stored, or its import is being removed (which deletes it), or
+    /// it belongs to another storage, which may be the same one by another name.
     Yes,
 }
 
 impl Catalog {
-    /// What is recorded under each of `keys`, for objects found in `storage`.
+    /// The state of each of `keys`, for objects found in `storage`.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -44,12 +44,13 @@ impl Catalog {
         })
     }
 
-    /// Whether an import of this catalog has objects under `folder` (its `/` included), or had it made.
+    /// Whether `folder` (with its `/`) contains recorded objects, or is the chunk folder of an import of this
+    /// catalog.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub fn knows_folder(&self, folder: &str) -> Result<bool> {
-        // `0` follows `/`: what lies between the two begins with the folder.
+        // `0` follows `/` in ASCII, so every key between the two starts with the folder.
         let end = format!("{}0", folder.trim_end_matches('/'));
         let own = folder.strip_prefix(&self.key_prefix()).map(|rest| rest.trim_end_matches('/'));
         let query = "SELECT 1 WHERE EXISTS(SELECT 1 FROM objects WHERE key >= ?1 AND key < ?2)
@@ -60,7 +61,7 @@ impl Catalog {
         })
     }
 
-    /// The ids of the catalogs whose objects in `storage` were taken over.
+    /// The ids of the catalogs whose objects in `storage` this catalog has taken over.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -69,7 +70,7 @@ impl Catalog {
         self.read(|connection| select(connection, query, [storage], |row| row.get(0)))
     }
 
-    /// Every storage that an import is in, whatever its state, or that was attached.
+    /// Every storage that has an import, in any state, or that was attached.
     ///
     /// # Errors
     /// When the catalog cannot be read.

@@ -1,7 +1,7 @@
-//! Which object tells of an import when this catalog is lost.
+//! The manifest objects, from which an import is restored when this catalog is lost.
 //!
-//! A key is written once, so each new manifest is a new object. The one before becomes an intent in the transaction
-//! that names the new one: whatever happens then, somebody deletes it.
+//! A key is written once, so each new manifest is a new object. The previous one becomes an intent in the transaction
+//! that records the new one, so that it is deleted even after a crash.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -13,10 +13,10 @@ use super::{
 use crate::error::{Error, Kind, Result};
 
 impl Catalog {
-    /// Takes a key for a manifest of `len` bytes that is about to be put.
+    /// Reserves a key for a manifest of `len` bytes that is about to be put.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn intend_manifest(&self, import: &ImportId, len: u64) -> Result<ObjectRow> {
         let (id, import) = (self.inner.id.clone(), import.clone());
         self.write(move |connection| {
@@ -25,8 +25,8 @@ impl Catalog {
         .await
     }
 
-    /// Records that the manifest `num` is stored, and the digest of what it says. Every other manifest of its import
-    /// is an intent from now on; those are returned, to be deleted. The same again is no error.
+    /// Records that the manifest `num` is stored, and the digest of its content. All other manifests of its import
+    /// become intents and are returned, to be deleted. Repeating the call succeeds.
     ///
     /// # Errors
     /// `NotFound` when it was never intended.
@@ -54,7 +54,7 @@ impl Catalog {
         .await
     }
 
-    /// The digest of what the stored manifest of an import says; `None` without one.
+    /// The digest of the stored manifest's content; `None` when an import has none.
     ///
     /// # Errors
     /// When the catalog cannot be read.

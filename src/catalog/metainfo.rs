@@ -1,11 +1,11 @@
-//! The torrent files of imports: in a table of their own, so that nobody reads them who only lists imports.
+//! The torrent files of imports. In a table of their own, so that listing imports does not read them.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Catalog, ImportId, imports::import_num, sql_error};
 use crate::error::Result;
 
-/// Nothing is kept for an import that came from none.
+/// Stores the torrent file of an import. An empty one, as of a URL import, is not stored.
 pub(super) fn keep_metainfo(connection: &Connection, import: i64, metainfo: &[u8]) -> Result<()> {
     if metainfo.is_empty() {
         return Ok(());
@@ -15,10 +15,10 @@ pub(super) fn keep_metainfo(connection: &Connection, import: i64, metainfo: &[u8
 }
 
 impl Catalog {
-    /// Replaces the torrent file of an import.
+    /// Replaces the torrent file of an import. An empty one changes nothing.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
         let id = id.clone();
         self.write(move |connection| {
@@ -27,10 +27,10 @@ impl Catalog {
         .await
     }
 
-    /// The torrent file of an import; empty when it came from none.
+    /// The torrent file of an import; empty when it has none.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
         self.read(|connection| {
             let num = import_num(connection, id)?;

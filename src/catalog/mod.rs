@@ -1,13 +1,14 @@
-//! The file of record: which imports there are, and which object holds which of their bytes.
+//! The catalog: the database of record. It lists the imports, and which object holds which of their bytes.
 //!
-//! One SQLite file, `catalog.db`, in WAL mode. All writing goes through one thread that owns the writing
-//! connection: it takes everything queued at once, runs it in one transaction with a savepoint per command, and
-//! answers after the commit. So any number of uploads that finish together cost one fsync, and a command that
-//! fails undoes itself only. Readers have a connection of their own beside it and see what was last committed.
+//! It is one SQLite file, `catalog.db`, in WAL mode. One thread owns the writing connection and does all writes. It
+//! takes all queued commands (at most 1,024), runs them in one transaction with a savepoint each, and answers after
+//! the commit. So any number of uploads that finish together cost one fsync, and a failing command undoes only
+//! itself. Reads use a second connection and see the last commit.
 //!
-//! An object is recorded in this order, so that a crash leaves an object without a name and never a name without
-//! an object: `intend` (the key is taken), the put, `commit_object` (the extents name it). What it refuses: extents
-//! that overlap, a file of a newer bae, and any knowledge of where and how objects are kept.
+//! An object is recorded in this order: `intend` reserves the key, the caller puts the object, and `commit_object`
+//! records its extents. So a crash may leave an object without extents, but never an extent without its object.
+//! Overlapping extents and the file of a newer bae are refused. The catalog does not know where or how objects are
+//! stored.
 
 mod attached;
 mod failure;
@@ -56,15 +57,15 @@ pub use whole::Named;
 use failure::{of_file, sql_error};
 use writer::Writer;
 
-/// How long a connection waits for another process's transaction before it gives up.
+/// How long a connection waits for the transaction of another process.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// The name of an import: 8 hexadecimal digits, at random.
+/// The id of an import: 8 random hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImportId(Arc<str>);
 
 impl ImportId {
-    /// One that no import has, almost surely: a clash is refused when it is recorded.
+    /// A random id. A collision is very unlikely, and is refused when the import is recorded.
     ///
     /// # Errors
     /// `Internal` when the system has no randomness.
@@ -102,7 +103,7 @@ impl fmt::Debug for ImportId {
     }
 }
 
-/// The open catalog. Cheap to clone; all clones share the writer thread, which ends with the last of them.
+/// The open catalog. Cheap to clone; all clones share the writer thread, which ends with the last clone.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -123,12 +124,12 @@ impl fmt::Debug for Catalog {
 }
 
 impl Catalog {
-    /// Opens `<dir>/catalog.db` for reading and writing, making both if need be.
+    /// Opens `<dir>/catalog.db` for reading and writing. Creates the folder and the file when they do not exist.
     ///
-    /// That no other process writes too is the caller's to see to.
+    /// The caller makes sure that no other process writes at the same time.
     ///
     /// # Errors
-    /// `Unsupported` when a newer bae made it; `Corrupt` or an I/O kind when it cannot be used.
+    /// `Unsupported` when a newer bae made the file; `Corrupt` or an I/O kind when it cannot be used.
     pub fn open(dir: &Path) -> Result<Self> {
         folders::make("data folder", dir)?;
         let path = dir.join("catalog.db");
@@ -140,20 +141,22 @@ impl Catalog {
         Ok(Self { inner: Arc::new(Inner { id, path, reader, writer }) })
     }
 
-    /// Whether a folder has a catalog.
+    /// Whether a folder contains a catalog.
     ///
     /// # Errors
-    /// When it cannot be looked at, or is no folder.
+    /// When `dir` cannot be read, or is not a folder.
     pub fn is_in(dir: &Path) -> Result<bool> {
         let path = dir.join("catalog.db");
         folders::is_there("data folder", dir)?;
         path.try_exists().map_err(|e| Error::io(format!("catalog {}", path.display()), e))
     }
 
-    /// Opens an existing catalog for reading, beside whoever writes it. Writing methods answer `Unsupported`.
+    /// Opens an existing catalog for reading, while another process may write it. Writing methods return
+    /// `Unsupported`.
     ///
     /// # Errors
-    /// `NotFound` when there is none; else as [`Catalog::open`].
+    /// `NotFound` when there is no catalog; `Unsupported` when it is of another version; otherwise as
+    /// [`Catalog::open`].
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         let path = dir.join("catalog.db");
         if !Self::is_in(dir)? {
@@ -166,11 +169,13 @@ impl Catalog {
         Ok(Self { inner: Arc::new(Inner { id, path, reader, writer: None }) })
     }
 
-    /// Opens an existing catalog for writing, beside another process that may be writing it: for a row that neither
-    /// hangs on what the other does. Nothing is migrated, so that an older bae at work finds what it knows.
+    /// Opens an existing catalog for writing while another process may write it too, for rows that do not depend on
+    /// the other process's work. Migrates nothing, so that an older bae in the other process keeps the tables it
+    /// knows.
     ///
     /// # Errors
-    /// `NotFound` when there is none; `Unsupported` when another bae made it; else as [`Catalog::open`].
+    /// `NotFound` when there is no catalog; `Unsupported` when it is of another version; otherwise as
+    /// [`Catalog::open`].
     pub fn open_beside(dir: &Path) -> Result<Self> {
         let catalog = Self::open_read_only(dir)?;
         let path = dir.join("catalog.db");
@@ -179,19 +184,20 @@ impl Catalog {
         Ok(Self { inner: Arc::new(Inner { writer, ..inner }) })
     }
 
-    /// 16 hexadecimal digits, at random: the first part of every key, so that catalogs can share a place.
+    /// The catalog's id: 16 random hexadecimal digits. Every chunk and manifest key starts with it, so that several
+    /// catalogs can share a storage.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.inner.id
     }
 
-    /// What the keys of all objects of this catalog begin with, `/` included.
+    /// The prefix of the catalog's own keys, with the `/`.
     #[must_use]
     pub fn key_prefix(&self) -> String {
         format!("{}/", self.inner.id)
     }
 
-    /// Returns when everything asked for before is committed or refused, also where the asker has gone.
+    /// Returns after all earlier commands are committed or refused, including those whose caller is gone.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -199,7 +205,7 @@ impl Catalog {
         self.write(|_| Ok(())).await
     }
 
-    /// Runs `work` in the writer's next transaction; `Ok` means committed and synced.
+    /// Runs `work` in the writer's next transaction. `Ok` means committed and synced.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -217,7 +223,8 @@ impl Catalog {
 
 fn connect(path: &Path, writing: bool) -> Result<Connection> {
     let open = || -> rusqlite::Result<Connection> {
-        // A reader opens for writing too: WAL needs its shared memory file, and `query_only` holds it to reading.
+        // Readers open the file for writing too, because WAL needs its shared memory file. `query_only` prevents
+        // writes.
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, writing);
         let connection = Connection::open_with_flags(path, flags)?;
@@ -235,20 +242,20 @@ fn connect(path: &Path, writing: bool) -> Result<Connection> {
     open().map_err(|e| of_file(path, sql_error(e)))
 }
 
-/// Nobody else's to read: the catalog holds trackers' passkeys and upload sessions. SQLite gives the files beside it
-/// the same mode.
+/// Makes the file private to its owner: it contains trackers' passkeys and upload sessions. SQLite creates its `-wal`
+/// and `-shm` files with the same mode.
 fn keep_private(path: &Path) -> Result<()> {
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, mode)
         .map_err(|e| Error::io(format!("catalog {}", path.display()), e))
 }
 
-/// SQLite's integers are signed: past their end is no length that can be.
+/// SQLite's integers are signed. A length above their maximum is invalid.
 fn sql_int(n: u64) -> Result<i64> {
     i64::try_from(n).map_err(|_| Error::new(Kind::InvalidInput, format!("{n} bytes is too long")))
 }
 
-/// A number we wrote through [`sql_int`].
+/// A number that was written through [`sql_int`].
 fn sql_u64(n: i64) -> u64 {
     n.unsigned_abs()
 }
@@ -260,7 +267,7 @@ fn random_hex<const BYTES: usize>() -> Result<String> {
     Ok(hex(&bytes))
 }
 
-/// Two digits a byte.
+/// Two hexadecimal digits per byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, b| {

@@ -1,4 +1,4 @@
-//! The few words that storage places must remember, by place and name.
+//! Values that storage backends keep between runs, by storage and name.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -6,7 +6,7 @@ use super::{Catalog, sql_error};
 use crate::error::Result;
 
 impl Catalog {
-    /// What was last noted under `name` for `storage`.
+    /// The last value set under `name` for `storage`.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -18,7 +18,7 @@ impl Catalog {
         })
     }
 
-    /// Every name of `storage` that begins with `prefix`, and its value, in order.
+    /// All names of `storage` that start with `prefix`, with their values, ordered by name.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -33,7 +33,7 @@ impl Catalog {
         })
     }
 
-    /// Notes `value`, or forgets the name with `None`.
+    /// Sets the value of `name`, or removes it with `None`.
     ///
     /// # Errors
     /// When the catalog cannot be written.

@@ -1,4 +1,4 @@
-//! Objects and the extents that name them.
+//! Objects, and the extents that refer to them.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{Catalog, ImportId, imports::import_num, sql_error, sql_int, sql_u64};
 use crate::error::{Error, Kind, Result};
 
-/// The number of an object; never used twice in one catalog.
+/// The number of an object. Never reused within a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectNum(pub u64);
 
-/// A range of an import and where its bytes lie: in `object`, from `offset` on.
+/// A range of an import and its location: in `object`, starting at `offset`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     pub range: Range<u64>,
@@ -19,16 +19,16 @@ pub struct Extent {
     pub offset: u64,
 }
 
-/// What an object is to its import.
+/// What an object contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Bytes of it, under a key of our own.
+    /// Bytes of its import, under a key chosen by bae.
     Chunk,
-    /// A whole file of it, under the torrent's name.
+    /// A whole file of its import, under the file's own name.
     File,
-    /// No bytes of it: what is needed to find it again without this catalog.
+    /// No bytes of its import, but the information to restore it without this catalog.
     Manifest,
-    /// Bytes of it in an object that is the user's own: read where it is, never written and never deleted.
+    /// Bytes of its import in an object that belongs to the user. Read in place, never written and never deleted.
     Adopted,
 }
 
@@ -54,14 +54,14 @@ impl Role {
 pub struct ObjectRow {
     pub num: ObjectNum,
     pub import: ImportId,
-    /// Of a chunk: `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`; of a manifest the number has
-    /// `manifest-` before it.
+    /// For a chunk `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`; for a manifest the number has
+    /// the prefix `manifest-`.
     pub key: String,
     pub role: Role,
     pub len: u64,
-    /// Whether the put was acknowledged and the extents committed; else only the intent is recorded.
+    /// Whether the put was acknowledged and the extents were committed. Otherwise only the intent is recorded.
     pub stored: bool,
-    /// Whether it holds parts of chunks rather than one whole chunk.
+    /// Whether it holds parts of several chunks instead of one whole chunk.
     pub packed: bool,
 }
 
@@ -112,7 +112,7 @@ pub(super) fn insert_intent(
     (len, packed, role): (u64, bool, Role),
 ) -> Result<ObjectRow> {
     let import_num = import_num(connection, import)?;
-    // The key holds the number, which the insert gives: empty for the moment, inside the same transaction.
+    // The key contains the number, which the insert returns. It stays empty until the update in the same transaction.
     let sql = "INSERT INTO objects(import, key, len, state, packed, role)
         VALUES(?, '', ?, 'intent', ?, ?)";
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
@@ -141,7 +141,7 @@ pub(super) fn insert_extents(
         .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} is not intended", num.0)))?;
     extents.sort_unstable_by_key(|extent| extent.range.start);
     if stored {
-        // The answer to an earlier commit was lost: the same again is no error.
+        // The answer to an earlier commit was lost. The same extents again are accepted.
         if extents_of_object(connection, object)? == extents {
             return Ok(());
         }
@@ -160,7 +160,7 @@ pub(super) fn insert_extents(
     connection.execute(sql, [object]).map(drop).map_err(sql_error)
 }
 
-/// Refuses an extent that is empty, not inside its object, or over another one.
+/// Refuses an extent that is empty, not inside its object, or overlaps another one.
 fn check_extent(
     connection: &Connection,
     import: i64,
@@ -171,7 +171,7 @@ fn check_extent(
     let Extent { range, object, offset } = extent;
     let inside = range.end.checked_sub(range.start).and_then(|len| len.checked_add(*offset));
     let fits = *object == num && !range.is_empty() && inside.is_some_and(|end| end <= object_len);
-    // Extents do not overlap, so the last that starts before this one's end is the one to look at.
+    // Extents do not overlap, so it is enough to check the last one that starts before this one's end.
     let query =
         "SELECT end FROM extents WHERE import = ? AND start < ? ORDER BY start DESC LIMIT 1";
     let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
@@ -187,8 +187,8 @@ fn check_extent(
     Err(Error::new(Kind::Internal, text))
 }
 
-/// Of `objects`, those that hold nothing any more become intents and are returned, to be deleted. What is the user's
-/// own is not ours to delete: it is forgotten at once, so that nobody ever comes to it.
+/// Turns those of `objects` that have no extents left into intents and returns them, to be deleted. Adopted objects
+/// belong to the user: their rows are deleted at once, so that the objects never are.
 pub(super) fn freed(
     connection: &Connection,
     objects: impl IntoIterator<Item = ObjectNum>,
@@ -209,7 +209,8 @@ pub(super) fn freed(
 }
 
 impl Catalog {
-    /// Keys of objects that are in a storage: the first and the last of them, as many as tell whether it is there.
+    /// Keys of stored objects in a storage, to check whether the storage has them: up to 16 of the oldest and 16 of
+    /// the newest.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -224,10 +225,10 @@ impl Catalog {
         let query = format!("{} UNION {}", some("DESC"), some("ASC"));
         self.read(|connection| select(connection, &query, [storage], |row| row.get(0)))
     }
-    /// Takes a key for an object of `len` bytes that is about to be put.
+    /// Reserves a key for an object of `len` bytes that is about to be put.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn intend(&self, import: &ImportId, len: u64, packed: bool) -> Result<ObjectRow> {
         let rows = self.intend_many(import, vec![(len, packed)]).await?;
         let row = rows.into_iter().next();
@@ -237,7 +238,7 @@ impl Catalog {
     /// As [`Catalog::intend`] for several objects, each given as `(len, packed)`, in one transaction.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn intend_many(
         &self,
         import: &ImportId,
@@ -252,16 +253,17 @@ impl Catalog {
         .await
     }
 
-    /// Records that the object is stored and what it holds, in one transaction. The same again is no error.
+    /// Records in one transaction that the object is stored, and its extents. Repeating it with the same extents
+    /// succeeds.
     ///
     /// # Errors
-    /// `NotFound` when it was never intended; `Internal` when an extent overlaps another or leaves its object;
+    /// `NotFound` when it was never intended; `Internal` when an extent overlaps another or is not inside the object;
     /// `AlreadyExists` when it was committed with other extents.
     pub async fn commit_object(&self, num: ObjectNum, extents: Vec<Extent>) -> Result<()> {
         self.write(move |connection| insert_extents(connection, num, extents)).await
     }
 
-    /// Forgets an object and its extents. No error when there is none.
+    /// Deletes the rows of an object and its extents. Succeeds when there are none.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -271,7 +273,7 @@ impl Catalog {
         self.write(move |c| c.execute(sql, [num]).map(drop).map_err(sql_error)).await
     }
 
-    /// The objects of an import, intended ones too.
+    /// The objects of an import, including intents.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -283,7 +285,7 @@ impl Catalog {
     /// The extents of an import, by position.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
         let query =
             "SELECT start, end, object, offset FROM extents WHERE import = ? ORDER BY start";
@@ -301,7 +303,8 @@ impl Catalog {
         self.read(|connection| select(connection, query, [], |row| row.get(0)))
     }
 
-    /// Objects that were intended and never committed: puts that run now, or that a crash cut short.
+    /// Objects that were intended and are not committed: puts in progress, puts cut short by a crash, and objects to
+    /// be deleted.
     ///
     /// # Errors
     /// When the catalog cannot be read.

@@ -1,4 +1,4 @@
-//! Imports that came from URLs: what is kept of the servers, and how they are found again.
+//! Imports from URLs: information about their servers, and the search by URL.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -11,10 +11,10 @@ use super::{
 use crate::error::Result;
 
 impl Catalog {
-    /// What is kept of the servers that an import comes from, as its owner wrote it; `None` where nothing is.
+    /// Information about the servers of a URL import, as set by the caller; `None` when there is none.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn remote(&self, id: &ImportId) -> Result<Option<String>> {
         let query = "SELECT remote FROM imports WHERE id = ?";
         let found: Option<Option<String>> = self.read(|connection| {
@@ -24,17 +24,18 @@ impl Catalog {
         found.ok_or_else(|| not_found(id.as_str()))
     }
 
-    /// Replaces what [`Catalog::remote`] answers.
+    /// Replaces the value that [`Catalog::remote`] returns.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_remote(&self, id: &ImportId, remote: Option<String>) -> Result<()> {
         let id = id.clone();
         let sql = "UPDATE imports SET remote = ? WHERE id = ?";
         self.write(move |c| update(c, sql, params![remote, id.as_str()], &id)).await
     }
 
-    /// The imports of a source that is no torrent, in one storage: newest first, kept ones too, those being removed not.
+    /// The imports of a source without metainfo, in one storage, newest first. Includes kept ones, not those being
+    /// removed.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -46,10 +47,10 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Sets the length of an import of one file, which was not known when it began.
+    /// Sets the length of an import of one file, when it was unknown at the start.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub async fn set_len(&self, id: &ImportId, len: u64) -> Result<()> {
         let (id, len) = (id.clone(), sql_int(len)?);
         self.write(move |connection| {

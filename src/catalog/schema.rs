@@ -1,4 +1,4 @@
-//! The tables, and how an older file becomes a current one.
+//! The tables, and the migration of older files.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use super::{random_hex, sql_error, sql_int};
 use crate::error::{Error, Kind, Result};
 
-/// Each step takes the file from the version of its index to the next. Steps are never changed, only added.
+/// Each step migrates the file from the version of its index to the next. Steps are never changed, only added.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -87,7 +87,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
         tag TEXT NOT NULL
     );
 ",
-    // No reference to the import: what it cost stays spent when it is gone.
+    // No foreign key to `imports`: costs stay recorded after the import is removed.
     "
     CREATE TABLE traffic(
         month TEXT NOT NULL,
@@ -105,7 +105,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE imports ADD COLUMN remote TEXT;
 ",
-    // Of a goal, nothing is what the config says and 0 never.
+    // A goal that is NULL comes from the config; 0 is never reached.
     "
     CREATE TABLE goals(
         import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
@@ -113,7 +113,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
         seconds INTEGER
     );
 ",
-    // Beside the imports, whose rows are long with it, and read to their ends by whoever lists them.
+    // A table of its own, because the metainfo makes rows of `imports` long, and listing imports reads whole rows.
     "
     CREATE TABLE metainfo(
         import INTEGER PRIMARY KEY REFERENCES imports(num) ON DELETE CASCADE,
@@ -136,9 +136,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Brings the file to the current version and returns the catalog's id.
+/// Migrates the file to the current version and returns the catalog's id.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {
-    // Immediate, so that two processes that open a new folder together do not both make the tables.
+    // Immediate, so that two processes opening a new folder at once do not both create the tables.
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
     let version = known_version(&tx, path)?;
@@ -156,8 +156,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     Ok(id)
 }
 
-/// Gives back what a migration left empty, where that is much. Where it fails the file stays larger, and is used up by
-/// what comes.
+/// Frees the pages that a migration emptied, when they are more than a quarter of the file. When this fails, the file
+/// stays larger and later writes reuse the pages.
 fn shrink(connection: &Connection) {
     let count = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let much = || Ok(count("freelist_count")? > count("page_count")? / 4);
@@ -168,7 +168,7 @@ fn shrink(connection: &Connection) {
     }
 }
 
-/// Refuses a file that is not of the current version, and returns the catalog's id.
+/// Refuses a file of another version, and returns the catalog's id.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<String> {
     if known_version(connection, path)? < MIGRATIONS.len() {
         let text = format!("catalog {} is of an older bae", path.display());

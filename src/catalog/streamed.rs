@@ -1,6 +1,6 @@
-//! What was sent into objects that are not finished yet: the place has it, and nobody can read it.
+//! Ranges sent into uploads that are not finished: the server has the bytes, but they are not readable yet.
 //!
-//! Parts come in order, so of each object it is one range from the object's first byte on.
+//! Parts are sent in order, so each object has one such range, which starts at the object's first byte.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -33,7 +33,7 @@ pub(super) fn drop_streamed(connection: &Connection, object: i64) -> Result<()> 
     connection.execute(sql, [object]).map(drop).map_err(sql_error)
 }
 
-/// What of the import was sent into `object`, from the object's first byte on; empty at `start` when nothing was.
+/// The range of the import that was sent into `object`; empty at `start` when nothing was sent.
 pub(super) fn streamed_of(connection: &Connection, object: i64, start: u64) -> Result<Range<u64>> {
     let query = "SELECT start, end FROM streamed WHERE object = ?";
     let range = |row: &rusqlite::Row<'_>| Ok(sql_u64(row.get(0)?)..sql_u64(row.get(1)?));
@@ -41,7 +41,7 @@ pub(super) fn streamed_of(connection: &Connection, object: i64, start: u64) -> R
     Ok(found.unwrap_or(start..start))
 }
 
-/// Drops what was sent of `ranges`, which turned out to be bad: the upload that has it is of no use.
+/// Deletes the entries of uploads that contain bytes of `ranges`. These bytes are bad, so the uploads are unusable.
 pub(super) fn forget_streamed(
     connection: &Connection,
     import: i64,
@@ -57,8 +57,8 @@ pub(super) fn forget_streamed(
 }
 
 impl Catalog {
-    /// Records that `range` of its import, from the first byte of the intended object `num` on, was sent into its upload;
-    /// an empty range, that nothing of it stands any more.
+    /// Records that `range` of its import was sent into the upload of the intended object `num`, starting at the
+    /// object's first byte. An empty range means that nothing sent is valid any more.
     ///
     /// # Errors
     /// `NotFound` when there is no such intent.
@@ -66,7 +66,7 @@ impl Catalog {
         self.write(move |connection| set(connection, num, &range)).await
     }
 
-    /// The intended objects of an import into which something was sent, and what.
+    /// The intended objects of an import into which bytes were sent, with their ranges.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -106,7 +106,7 @@ mod tests {
         catalog.set_streamed(file.num, 10..50).await.unwrap();
         assert_eq!(catalog.streamed(&id).unwrap(), [(file.clone(), 10..50)]);
         assert!(catalog.take_over(file.num, 10..90).await.is_err(), "50..90 is nowhere");
-        // One chunk reaches into what was sent: it was read back.
+        // The chunk overlaps the sent range, as after a read-back.
         let chunk = catalog.intend(&id, 60, false).await.unwrap();
         let extent = Extent { range: 40..100, object: chunk.num, offset: 0 };
         catalog.commit_object(chunk.num, vec![extent]).await.unwrap();

@@ -82,7 +82,7 @@ async fn committed_objects_survive_and_intents_are_told_apart() {
     for _ in 0..2 {
         catalog.commit_object(stored.num, extents.clone()).await.unwrap();
     }
-    // No clean end: the file is copied as a crash would leave it, the write-ahead log beside it.
+    // The file and its write-ahead log are copied while open, in the state that a crash would leave.
     let crashed = tempfile::tempdir().unwrap();
     for name in ["catalog.db", "catalog.db-wal"] {
         std::fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
@@ -160,7 +160,7 @@ fn a_newer_catalog_is_refused() {
     }
 }
 
-/// As an older bae left it: the tables of the first version, two imports, one with a selection.
+/// Creates a catalog of the first version with two imports, one of them with a selection.
 fn first_version(dir: &std::path::Path) {
     let connection = Connection::open(dir.join("catalog.db")).unwrap();
     let insert = "

@@ -1,26 +1,26 @@
-//! What reading the imports cost and what peers got, by month.
+//! Reads from storage and bytes sent to peers, per month, storage and import.
 
 use rusqlite::{Row, params};
 
 use super::{Catalog, ImportId, objects::select, sql_error, sql_int, sql_u64};
 use crate::error::Result;
 
-/// What is added to the books, or was added up from them.
+/// Traffic counts to be added, or their sums.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Ranged gets from storage for peers.
     pub gets: u64,
-    /// Bytes they brought.
+    /// Bytes that these gets returned.
     pub fetched: u64,
-    /// Bytes that were read from the cache instead.
+    /// Bytes for peers that came from the cache.
     pub kept: u64,
     /// Payload bytes sent to peers.
     pub served: u64,
-    /// Seconds in which peers could reach it.
+    /// Seconds during which peers could reach the import.
     pub seconds: u64,
-    /// Gets for everybody else: players, exports, checks.
+    /// Gets for all other readers: players, exports, checks.
     pub read_gets: u64,
-    /// Bytes they brought.
+    /// Bytes that these gets returned.
     pub read_fetched: u64,
 }
 
@@ -30,13 +30,13 @@ impl Traffic {
         *self == Self::default()
     }
 
-    /// Bytes that came from storage, whoever they were for.
+    /// Bytes read from storage, for peers and all other readers.
     #[must_use]
     pub fn all_fetched(&self) -> u64 {
         self.fetched.saturating_add(self.read_fetched)
     }
 
-    /// Gets, whoever they were for.
+    /// Gets from storage, for peers and all other readers.
     #[must_use]
     pub fn all_gets(&self) -> u64 {
         self.gets.saturating_add(self.read_gets)
@@ -73,7 +73,8 @@ fn traffic_row(row: &Row<'_>) -> rusqlite::Result<Traffic> {
 }
 
 impl Catalog {
-    /// Adds to the books of a month (`2026-11`), all in one transaction. What was read of no import has none.
+    /// Adds to the counts of a month (`2026-11`), in one transaction. The id is `None` for reads that belong to no
+    /// import.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -117,7 +118,7 @@ impl Catalog {
         .await
     }
 
-    /// All that is in the books of an import.
+    /// The sums of an import over all months.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -127,7 +128,8 @@ impl Catalog {
         Ok(found.into_iter().next().unwrap_or_default())
     }
 
-    /// The books of a month, or of all months, by storage. Imports that are gone count: what they cost was spent.
+    /// The sums per storage of a month, or of all months. Includes imports that were removed, because their cost
+    /// remains.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -139,7 +141,7 @@ impl Catalog {
         self.read(|connection| select(connection, &query, [month], row))
     }
 
-    /// The imports of a storage that name an object: one, or several where it is the user's own.
+    /// The imports in a storage that have an object with this key: one, or several when it is adopted.
     ///
     /// # Errors
     /// When the catalog cannot be read.

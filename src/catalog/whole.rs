@@ -1,4 +1,5 @@
-//! Objects that are whole files: their keys are names that others may have, and they take extents over.
+//! Objects that are whole files. Their keys are file names, which may collide, and they take over extents of other
+//! objects.
 
 use std::ops::Range;
 
@@ -13,11 +14,12 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// What a named intent found.
+/// The result of a named intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     pub row: ObjectRow,
-    /// Whether the name was recorded just now; else it is from an earlier try, or of an object that is stored.
+    /// Whether the name was recorded by this call. Otherwise an earlier try recorded it, and the object may be
+    /// stored.
     pub new: bool,
 }
 
@@ -33,7 +35,7 @@ fn intend_named(
     (key, len, role): (&str, u64, Role),
 ) -> Result<Named> {
     let num = import_num(connection, import)?;
-    // Keys are names inside one storage.
+    // Keys must be unique within one storage.
     let query = format!(
         "{COLUMNS} WHERE o.key = ?1
         AND i.storage = (SELECT storage FROM imports WHERE num = ?2)"
@@ -54,13 +56,13 @@ fn intend_named(
     Ok(Named { row: object(connection, made)?, new: true })
 }
 
-/// Cuts `range` out of what other objects hold of the import.
+/// Removes `range` from the extents of the import, and returns these extents as they were.
 pub(super) fn cut_out(
     connection: &Connection,
     import: i64,
     range: &Range<u64>,
 ) -> Result<Vec<Extent>> {
-    // Extents do not overlap: only the last that starts before the range can reach into it.
+    // Extents do not overlap, so of those that start before the range only the last can reach into it.
     let query = "SELECT start, end, object, offset FROM extents WHERE import = ?1 AND start < ?3
         AND end > ?2 AND start >= coalesce(
             (SELECT max(start) FROM extents WHERE import = ?1 AND start <= ?2), 0)
@@ -86,8 +88,8 @@ fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
     statement.execute(values).map(drop).map_err(sql_error)
 }
 
-/// Refuses cuts that, with what was sent into the object before, are not all of `range`: a whole file is made of what
-/// is stored, and holds no more.
+/// Checks that `cut` together with the bytes already sent covers all of `range`, and that the object is exactly as
+/// long. A whole file is made of stored bytes only.
 fn check_covered(
     cut: &[Extent],
     sent: &Range<u64>,
@@ -112,7 +114,7 @@ fn take_over(
 ) -> Result<Vec<ObjectRow>> {
     let row = object(connection, sql_int(num.0)?)?;
     if row.stored {
-        // The answer to an earlier call was lost: what it freed are leftovers by now.
+        // The answer to an earlier call was lost. The objects it freed are leftover intents by now.
         return Ok(Vec::new());
     }
     let import = import_num(connection, &row.import)?;
@@ -133,7 +135,7 @@ fn take_over(
 }
 
 impl Extent {
-    /// What is left of it when `range` is another object's: at most a part before it and one behind.
+    /// The parts of this extent outside `range`: at most one before and one after it.
     pub(crate) fn without(&self, range: &Range<u64>) -> Vec<Extent> {
         let Range { start, end } = self.range;
         let parts = [start..end.min(range.start), start.max(range.end)..end];
@@ -147,11 +149,11 @@ impl Extent {
 }
 
 impl Catalog {
-    /// Takes `key`, a name that is not ours alone, for an object that is about to be made; or finds that this import
-    /// has taken it before.
+    /// Reserves `key`, a file name, for an object about to be made, or finds the reservation that this import already
+    /// has.
     ///
     /// # Errors
-    /// `AlreadyExists` when another object of this storage has it; `NotFound` when there is no such import.
+    /// `AlreadyExists` when another object of this storage has the key; `NotFound` when the import does not exist.
     pub async fn intend_named(
         &self,
         import: &ImportId,
@@ -163,9 +165,9 @@ impl Catalog {
         self.write(move |connection| intend_named(connection, &import, (&key, len, role))).await
     }
 
-    /// Records that the object `num` is stored and holds `range` of its import, which others held until now, all in one
-    /// transaction. Those that hold nothing any more become intents, and are returned: they are to be deleted. Those that
-    /// are the user's own are only forgotten.
+    /// Records in one transaction that the object `num` is stored and holds `range` of its import, which other
+    /// objects held before. Objects without extents become intents and are returned, to be deleted. Adopted objects
+    /// are only forgotten.
     ///
     /// # Errors
     /// `NotFound` when it was never intended; `Internal` when part of `range` is not stored.
@@ -173,7 +175,7 @@ impl Catalog {
         self.write(move |connection| take_over(connection, num, &range)).await
     }
 
-    /// As [`Catalog::drop_object`] for several.
+    /// As [`Catalog::drop_object`] for several objects.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -189,10 +191,10 @@ impl Catalog {
         .await
     }
 
-    /// Whether another import of the same storage has an object under `top`: a folder with its `/`, or a key.
+    /// Whether another import in the same storage has an object under `top`: a folder with its `/`, or a key.
     ///
     /// # Errors
-    /// `NotFound` when there is no such import.
+    /// `NotFound` when the import does not exist.
     pub fn others_have(&self, import: &ImportId, top: &str) -> Result<bool> {
         let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
             WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)

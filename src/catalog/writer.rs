@@ -1,8 +1,8 @@
-//! The one writer: a thread that owns the connection and commits in groups.
+//! The one writer: a thread that owns the writing connection and commits commands in groups.
 //!
-//! Invariants: a command is answered exactly once, after the commit that holds it (or its refusal); a command that
-//! fails leaves nothing of itself in the group; commands run in the order they were sent; nothing is answered as
-//! committed when the file is not under its name any more.
+//! Invariants: a command is answered exactly once, after its commit or refusal. A failing command leaves no change in
+//! the group. Commands run in the order they were sent. No command is answered as committed when the file was moved
+//! or removed.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use super::failure::{moved, same_error, sql_error};
 use crate::error::{Error, Kind, Result};
 
-/// The most commands in one transaction: bounds how long the first waits for the last.
+/// The most commands per transaction. Bounds how long the first waits for the last.
 const GROUP: usize = 1024;
 
-/// Runs the work (or takes the reason why it cannot run), and says how to answer once the group is committed.
+/// Runs the work (or receives the reason why it cannot run), and returns how to answer after the commit.
 type Command = Box<dyn FnOnce(Result<&Connection>) -> Ran + Send>;
 
 struct Ran {
@@ -31,13 +31,13 @@ struct Ran {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// `None` only while being dropped.
+    /// `None` only during drop.
     queue: Option<mpsc::Sender<Command>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Writer {
-    /// `connection` is to the file at `path`.
+    /// `connection` must be to the file at `path`.
     pub(super) fn spawn(connection: Connection, path: &Path) -> Result<Self> {
         let (queue, commands) = mpsc::channel();
         let file = OpenFile::at(path)?;
@@ -57,7 +57,7 @@ impl Writer {
             let done = connection.and_then(work);
             let keep = done.is_ok();
             let answer = move |committed: Result<()>| {
-                // Nobody waits any more: the work is committed all the same.
+                // The caller may be gone; its work is committed all the same.
                 let _ = tx.send(done.and_then(|value| committed.map(|()| value)));
             };
             Ran { keep, answer: Box::new(answer) }
@@ -70,17 +70,17 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Waits for what was queued: the last clone of the catalog leaves nothing behind it.
+    /// Waits for all queued commands, so that dropping the last clone of the catalog loses none.
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there was told by its own hook.
+            // The panic hook has already reported a panic of the thread.
             let _ = thread.join();
         }
     }
 }
 
-/// The file that the connection is to. SQLite goes on writing to one that was removed, and says that all is well.
+/// The identity of the open file. SQLite keeps writing to a file that was removed, and reports success.
 struct OpenFile {
     path: PathBuf,
     /// Device and inode.
@@ -94,8 +94,10 @@ impl OpenFile {
         Ok(Self { path: path.to_owned(), id: (found.dev(), found.ino()) })
     }
 
+    /// Checks that the path still names this file.
+    ///
     /// # Errors
-    /// `NotFound` when another file or none has its name.
+    /// `NotFound` when the path names another file or none.
     fn check(&self) -> Result<()> {
         let found = fs::metadata(&self.path).map(|found| (found.dev(), found.ino()));
         if found.is_ok_and(|id| id == self.id) { Ok(()) } else { Err(moved(&self.path)) }
@@ -123,7 +125,7 @@ fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
     let committed = connection.execute_batch("COMMIT").map_err(sql_error);
     let committed = committed.and_then(|()| file.check());
     if committed.is_err() {
-        // The transaction may be open still; a rollback that has nothing to do fails, and that is as wanted.
+        // The transaction may still be open. If it is not, the rollback fails, which is fine.
         let _ = connection.execute_batch("ROLLBACK");
     }
     for ran in ran {
@@ -139,7 +141,8 @@ fn in_savepoint(connection: &Connection, command: Command) -> Ran {
     };
     let end = if ran.keep { "RELEASE command" } else { "ROLLBACK TO command; RELEASE command" };
     if let Err(e) = execute(end) {
-        // SQLite may have rolled the whole transaction back (a full disk): this command must not be told "done".
+        // SQLite may have rolled back the whole transaction (on a full disk), so this command must not be answered as
+        // done.
         let answer = ran.answer;
         ran = Ran { keep: false, answer: Box::new(move |_| answer(Err(e))) };
     }

@@ -1,4 +1,4 @@
-//! `adopt`: what is in a storage already, as an import that leaves it where it is.
+//! `adopt`: creates an import from files that are already in a storage and stay where they are.
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ struct AdoptedLine<'a> {
 
 pub(super) async fn adopt(context: Context, args: AdoptArgs) -> Result<(), Failure> {
     let AdoptArgs { torrent, from, dry_run } = args;
-    // Before anything is opened: a name that is wrong should say so at once.
+    // Check the storage name before anything is opened, so that a wrong name fails at once.
     context.config.storage(&from)?;
     let summary = context
         .with_app(Access::Write, async |app| {

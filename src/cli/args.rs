@@ -1,4 +1,4 @@
-//! What was typed. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
+//! Command line arguments. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -27,8 +27,8 @@ use crate::{
     units::{ByteSize, parse_duration, parse_range},
 };
 
-/// Torrents and URLs straight into storage you own: no payload on the local disk, memory under a fixed budget, nothing lost
-/// on a crash.
+/// Download torrents and URLs straight into storage you own: no payload on the local disk, a fixed memory budget, no
+/// data lost on a crash.
 #[derive(Debug, Parser)]
 #[command(name = "bae", bin_name = "bae", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -41,47 +41,47 @@ pub struct Cli {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 5 temporary, 6 network, \
 7 interrupted, 8 no space, 24 authentication, 32 integrity.";
 
-/// Flags of every command, before or after its name.
+/// Flags of every command, accepted before or after its name.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
-    /// Folder of the catalog and of the default storage [default: $XDG_DATA_HOME/bae]
+    /// Folder of the catalog and the default storage [default: $XDG_DATA_HOME/bae]
     #[arg(long, env = "BAE_DATA_DIR", global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) data_dir: Option<PathBuf>,
     /// Config file [default: $XDG_CONFIG_HOME/bae/config.toml]
     #[arg(long, env = "BAE_CONFIG", global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) config: Option<PathBuf>,
-    /// Most payload bytes held in memory at once [default: 128MiB]
+    /// Maximum payload bytes held in memory [default: 128MiB]
     #[arg(long, env = "BAE_MEMORY", global = true, value_name = "SIZE", value_parser = size)]
     pub(super) memory: Option<ByteSize>,
-    /// Folder to keep windows in that were fetched for peers; it may be deleted at any time [default: none]
+    /// On-disk read cache for seeding; safe to delete at any time [default: none]
     #[arg(long, env = "BAE_CACHE_DIR", global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) cache_dir: Option<PathBuf>,
-    /// Most bytes in the cache folder [default: 10GiB]
+    /// Maximum size of the on-disk read cache [default: 10GiB]
     #[arg(long, env = "BAE_CACHE_SIZE", global = true, value_name = "SIZE", value_parser = size)]
     pub(super) cache_size: Option<ByteSize>,
-    /// Most bytes a second to fetch, such as 5MiB; 0 for no limit
+    /// Maximum download rate in bytes per second, such as 5MiB; 0 for no limit
     #[arg(long, env = "BAE_LIMIT_RATE", global = true, value_name = "RATE", value_parser = rate)]
     pub(super) limit_rate: Option<u64>,
-    /// Give up when nothing arrived for so long, such as 30s or 5m; 0 for never
+    /// Give up after this time without data, such as 30s or 5m; 0 for never
     #[arg(long, env = "BAE_TIMEOUT", global = true, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,
-    /// Ready access token for Google Drive; better given as the variable, which others cannot read
+    /// Access token for Google Drive; prefer the environment variable, which other users cannot read
     #[arg(long, env = "BAE_DRIVE_TOKEN", global = true, value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub(super) drive_token: Option<Secret>,
-    /// Folder id that --storage drive means when no profile has this type
+    /// Folder id for --storage drive when no profile has this type
     #[arg(long, env = "BAE_DRIVE_FOLDER", global = true, value_name = "ID")]
     pub(super) drive_folder: Option<String>,
-    /// One JSON object a line on standard output
+    /// Print one JSON object per line on standard output
     #[arg(long, env = "BAE_JSON", global = true, value_parser = BoolishValueParser::new())]
     pub(super) json: bool,
-    /// Only errors
+    /// Print only errors
     #[arg(short, long, env = "BAE_QUIET", global = true, value_parser = BoolishValueParser::new())]
     pub(super) quiet: bool,
-    /// More: -v what happens, -vv why; RUST_LOG wins
+    /// Print more: -v what happens, -vv why; RUST_LOG takes precedence
     #[arg(short, long, env = "BAE_VERBOSE", global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Form of log lines on standard error
+    /// Format of log lines on standard error
     #[arg(
         long,
         env = "BAE_LOG_FORMAT",
@@ -95,71 +95,72 @@ pub(super) struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Bring torrents and URLs into storage
+    /// Import torrents and URLs into storage
     Import(ImportArgs),
-    /// Fetch URLs to plain files
+    /// Download URLs to plain files
     Get(GetArgs),
-    /// Serve what was imported to the swarm, until stopped
+    /// Seed imports to the swarm until stopped
     Seed(SeedArgs),
-    /// Say when imports have been seeded enough, in this run and all later ones
+    /// Set the seed goals of imports, for the current and all later runs
     Limit(LimitArgs),
     /// List imports
     Ls,
-    /// Show everything about one import
+    /// Show all details of one import
     Info {
-        /// Id, unique name, or the beginning of an info-hash
+        /// Id, unique name, or info-hash prefix
         import: String,
     },
-    /// Write a file's bytes to standard output
+    /// Write a file to standard output
     Cat(CatArgs),
-    /// Serve the files of an import to players, by HTTP, until stopped
+    /// Serve the files of an import to players by HTTP until stopped
     Stream(StreamArgs),
-    /// Write an import as plain files
+    /// Export an import as plain files
     Export(ExportArgs),
-    /// Make each file of an import one object under its own name
+    /// Store each file of an import as one object under its own name
     Publish(PublishArgs),
-    /// Print links to files that are objects of their own
+    /// Print links to published files
     Url(UrlArgs),
-    /// Hash what is stored again and compare it with the torrent
+    /// Hash stored data again and compare it with the torrent
     Verify(VerifyArgs),
-    /// Take the imports of a storage into the catalog, by the manifests they left there
+    /// Add the imports of a storage to the catalog, from their manifests
     Attach(AttachArgs),
-    /// Seed and play what is in a storage already: nothing is copied, and nothing of it ever removed
+    /// Seed and play files that are already in a storage, without copying or ever removing them
     Adopt(AdoptArgs),
     /// Remove imports and their objects
     Rm(RmArgs),
-    /// Count the objects that no import names and uploads left unfinished, and remove them when asked
+    /// Count objects without an import and unfinished uploads, and remove them on request
     Gc(GcArgs),
-    /// The places that imports can go to
+    /// Manage the storages that imports can use
     #[command(subcommand)]
     Storage(StorageCommand),
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions { shell: Shell },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// A .torrent file (- for standard input) or its URL, a magnet link or info-hash, or the URL of a file or folder
+    /// .torrent file (- for standard input) or its URL, magnet link, info-hash, or URL of a file or folder
     #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath, value_parser = source())]
     pub(super) sources: Vec<String>,
-    /// Where the bytes go: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
+    /// Target storage: a name from `bae storage list`, or a URL such as s3://bucket or file:///dir
     #[arg(long, env = "BAE_STORAGE", value_name = "NAME|URL", default_value = "file")]
     pub(super) storage: String,
-    /// How they are kept there
+    /// Layout of the stored objects
     #[arg(long, env = "BAE_LAYOUT", value_enum, default_value_t = Layout::Chunks)]
     pub(super) layout: Layout,
-    /// Only these files: numbers and ranges (1,3-5), paths of files and folders as `bae info` prints them, or a glob (*.flac)
+    /// Import only these files: numbers and ranges (1,3-5), file and folder paths as printed by `bae info`, or a glob
+    /// (*.flac)
     #[arg(long, env = "BAE_SELECT", value_name = "1,3-5|GLOB")]
     pub(super) select: Option<String>,
-    /// Go on seeding when all is imported
+    /// Continue seeding after the import
     #[arg(long, env = "BAE_SEED", value_parser = BoolishValueParser::new())]
     pub(super) seed: bool,
-    /// Also serve the files to players, by HTTP, while they come and afterwards, until stopped
+    /// Serve the files to players by HTTP during and after the import, until stopped
     #[arg(long, env = "BAE_STREAM", value_name = "ADDR:PORT", num_args = 0..=1, require_equals = true,
           default_missing_value = STREAM_LISTEN)]
     pub(super) stream: Option<SocketAddr>,
-    /// Only count what it would take: objects, requests, bytes, memory, money. Nothing is fetched (of a magnet link, only
-    /// its metadata) and nothing is written
+    /// Only estimate objects, requests, bytes, memory and cost; nothing is downloaded (except a magnet link's metadata)
+    /// and nothing is written
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
     #[command(flatten)]
@@ -172,9 +173,9 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Layout {
-    /// Runs of the torrent, a few MiB each
+    /// Chunks of the torrent, a few MiB each
     Chunks,
-    /// One object a file, under the torrent's own names
+    /// One object per file, under the torrent's file names
     Files,
 }
 
@@ -189,27 +190,27 @@ impl From<Layout> for LayoutKind {
 
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
-    /// Id, unique name, or the beginning of an info-hash
+    /// Id, unique name, or info-hash prefix
     pub(super) import: String,
-    /// Only these files: paths inside the import, or numbers as `bae info` shows them
+    /// Publish only these files: paths inside the import, or numbers as shown by `bae info`
     #[arg(value_name = "PATH")]
     pub(super) paths: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct UrlArgs {
-    /// Id, unique name, or the beginning of an info-hash
+    /// Id, unique name, or info-hash prefix
     pub(super) import: String,
-    /// Path of the file inside the import; all that are published when left out
+    /// Path of the file inside the import; all published files if omitted
     pub(super) path: Option<String>,
-    /// How long the links are good, where the storage makes them expire
+    /// Validity of the links, where the storage makes them expire
     #[arg(long, env = "BAE_EXPIRES", value_name = "TIME", default_value = "1h", value_parser = time)]
     pub(super) expires: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SeedArgs {
-    /// Ids, unique names, or beginnings of info-hashes; none for all
+    /// Ids, unique names, or info-hash prefixes; all imports if omitted
     #[arg(value_name = "IMPORT")]
     pub(super) imports: Vec<String>,
     #[command(flatten)]
@@ -220,51 +221,51 @@ pub(super) struct SeedArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CatArgs {
-    /// Id, unique name, or the beginning of an info-hash
+    /// Id, unique name, or info-hash prefix
     pub(super) import: String,
-    /// Path of the file inside the import; not needed when it has one
+    /// Path of the file inside the import; optional if it has only one
     pub(super) path: Option<String>,
-    /// Bytes A to B, both included; also A- and -N
+    /// Byte range A to B, both included; also A- and -N
     #[arg(long, env = "BAE_RANGE", value_name = "A-B", allow_hyphen_values = true, value_parser = range)]
     pub(super) range: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StreamArgs {
-    /// Id, unique name, or the beginning of an info-hash
+    /// Id, unique name, or info-hash prefix
     pub(super) import: String,
-    /// Print only the address of this file, by its path inside the import
+    /// Print only the URL of this file, given by its path inside the import
     pub(super) path: Option<String>,
-    /// Where players reach us; port 0 lets the system choose
-    // Not BAE_LISTEN, which says where peers do: on every interface, often.
+    /// Listen address for players; port 0 lets the system choose
+    // Not BAE_LISTEN, which is the listen address for peers and often means every interface.
     #[arg(long, env = "BAE_STREAM_LISTEN", value_name = "ADDR:PORT", default_value = STREAM_LISTEN)]
     pub(super) listen: SocketAddr,
 }
 
-/// Where players reach us unless they are told otherwise: on this machine alone.
+/// Default listen address for players: this machine only, a free port.
 const STREAM_LISTEN: &str = "127.0.0.1:0";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// Id, unique name, or the beginning of an info-hash
+    /// Id, unique name, or info-hash prefix
     pub(super) import: String,
-    /// Folder to write to; the import's name is added below it
+    /// Target folder; the import's name is added below it
     #[arg(value_hint = ValueHint::DirPath)]
     pub(super) dir: PathBuf,
-    /// Put files in the place of others that are there under their names
+    /// Replace existing files of the same name
     #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
     pub(super) overwrite: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Ids, unique names, or beginnings of info-hashes; none for all
+    /// Ids, unique names, or info-hash prefixes; all imports if omitted
     #[arg(value_name = "IMPORT")]
     pub(super) imports: Vec<String>,
-    /// Only look whether the objects are there with the right length; nothing is read
+    /// Only check that the objects exist with the right length, without reading them
     #[arg(long, env = "BAE_QUICK", value_parser = BoolishValueParser::new())]
     pub(super) quick: bool,
-    /// Fetch what is bad again from the swarm
+    /// Fetch bad pieces again from the swarm
     #[arg(long, env = "BAE_REPAIR", value_parser = BoolishValueParser::new())]
     pub(super) repair: bool,
     #[command(flatten)]
@@ -273,53 +274,53 @@ pub(super) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArgs {
-    /// The storage: a profile's name, or a URL such as s3://bucket/prefix
+    /// Storage: a profile name, or a URL such as s3://bucket/prefix
     #[arg(value_name = "NAME|URL")]
     pub(super) place: String,
-    /// Only show what would come
+    /// Only show what would be attached
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct AdoptArgs {
-    /// A .torrent file or its http(s) URL; a magnet link when its torrent was imported before
+    /// .torrent file or its http(s) URL; a magnet link if its torrent was imported before
     #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath, value_parser = source())]
     pub(super) torrent: String,
-    /// The folder that has the torrent's files: a storage's name, or a URL such as s3://bucket/folder or file:///dir
+    /// Folder with the torrent's files: a storage name, or a URL such as s3://bucket/folder or file:///dir
     #[arg(long, env = "BAE_FROM", value_name = "NAME|URL")]
     pub(super) from: String,
-    /// Only match by name and length; nothing is read and nothing recorded
+    /// Only match by name and length, without reading or recording anything
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
-    /// Ids, unique names, or beginnings of info-hashes
+    /// Ids, unique names, or info-hash prefixes
     #[arg(required = true, value_name = "IMPORT")]
     pub(super) imports: Vec<String>,
-    /// Forget the import, leave its objects in storage
+    /// Remove the import from the catalog but keep its objects in storage
     #[arg(long, env = "BAE_KEEP_OBJECTS", value_parser = BoolishValueParser::new())]
     pub(super) keep_objects: bool,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(short, long, env = "BAE_YES", value_parser = BoolishValueParser::new())]
     pub(super) yes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct GcArgs {
-    /// Remove them without asking, also what is left of catalogs that were attached
+    /// Remove without a prompt, including leftovers of attached catalogs
     #[arg(short, long, env = "BAE_YES", value_parser = BoolishValueParser::new())]
     pub(super) yes: bool,
 }
 
 impl Cli {
-    /// Takes the command line apart.
+    /// Parses the command line.
     ///
     /// # Errors
-    /// clap's own, which knows its text and exit code (2; 0 for `--help` and `--version`); also for a password on the
-    /// command line.
+    /// A clap error, which has its own text and exit code (2; 0 for `--help` and `--version`). Also for a password on
+    /// the command line.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(args)?;
@@ -342,7 +343,7 @@ impl Cli {
     }
 }
 
-/// What `bae` alone prints.
+/// The text that `bae` prints without a command.
 pub(super) fn help() -> String {
     Cli::command().render_help().to_string()
 }
@@ -353,7 +354,7 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// A source as text. The path of a file whose name is not UTF-8 becomes a `file:` URL, which can hold it.
+/// Parses a source as text. A path that is not UTF-8 becomes a `file:` URL, which can represent it.
 fn source() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(|given| {
         given.into_string().unwrap_or_else(|given| {
@@ -375,13 +376,13 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
     with_hint(parse_rate(text))
 }
 
-/// 0 is no goal.
+/// Parses a seed ratio; 0 is no goal.
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().map_err(|_| format!("{text:?} is not a number"))?;
     if number == 0.0 { Ok(SeedGoal::NO_RATIO) } else { with_hint(check_ratio(number)) }
 }
 
-/// Never an error, which clap would show with the text.
+/// Never fails, since clap would print the secret in the error.
 #[allow(clippy::unnecessary_wraps, reason = "the form of a value parser")]
 fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::Text(text.to_owned()))
@@ -391,12 +392,12 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     with_hint(parse_duration(text))
 }
 
-/// Only that it is a range; whether the file has it is seen when there is a file.
+/// Checks the syntax only; the range is checked against the file when it is opened.
 fn range(text: &str) -> Result<String, String> {
     with_hint(parse_range(text, u64::MAX)).map(|_| text.to_owned())
 }
 
-/// clap prints one text, so the hint goes into it.
+/// Appends the hint to the text, since clap prints only one text.
 fn with_hint<T>(parsed: Result<T>) -> Result<T, String> {
     parsed.map_err(|e| match e.hint_text() {
         Some(hint) => format!("{e}; {hint}"),

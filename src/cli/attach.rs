@@ -1,4 +1,4 @@
-//! `attach`: the imports of a place into the catalog.
+//! `attach`: adds the imports of a storage to the catalog.
 
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ struct SkippedLine<'a> {
     import: &'a SkippedImport,
 }
 
-/// How the command ended.
+/// The totals at the end of the command.
 #[derive(Serialize)]
 struct TotalLine {
     event: &'static str,

@@ -1,4 +1,4 @@
-//! `import --dry-run`: what it would take, in one screen.
+//! `import --dry-run`: prints the estimate of an import on one screen.
 
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ struct EstimateLine<'a> {
     estimate: &'a Estimate,
 }
 
-/// Counts for one source after the other, each on its own; the exit code is that of the first that cannot be imported.
+/// Estimates each source separately. The exit code is that of the first source that cannot be imported.
 pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
     let fetch = args.fetch.order(&context, &network);
@@ -118,7 +118,7 @@ fn objects(count: u64) -> String {
     counted(count, "object")
 }
 
-/// Only those there are.
+/// Lists only the request types with a count above 0.
 fn requests(requests: &Requests) -> String {
     let Requests { put, begin, part, copy, finish, delete, list, get } = *requests;
     let named = [
@@ -169,7 +169,7 @@ fn note(cost: &Cost) -> String {
     format!("{}: {}.", cost.provider, parts.join("; "))
 }
 
-/// With as many digits as say something: nobody budgets with parts of a cent.
+/// Formats an amount in whole cents; smaller fractions do not matter for a budget.
 fn dollars(amount: f64) -> String {
     match amount {
         0.0 => "$0".to_owned(),

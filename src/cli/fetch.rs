@@ -1,4 +1,4 @@
-//! The flags of whoever fetches from servers: `get`, and `import` of a URL.
+//! Flags for downloads from servers: `get`, and `import` of a URL.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,37 +21,38 @@ use crate::{
     units::{ByteSize, MIB},
 };
 
-/// Connections to one server: enough for most servers that limit each, few enough for those that count them.
+/// Default connections to one server: enough where a server throttles each connection, few enough where it limits their
+/// number.
 const WORKERS: u32 = 4;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Servers")]
 pub(super) struct FetchArgs {
-    /// Most connections to one server [default: 4]
+    /// Maximum connections to one server [default: 4]
     #[arg(short = 'x', long, env = "BAE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Most connections for one file, over all its mirrors [default: as many as -x allows]
+    /// Maximum connections for one file, over all its mirrors [default: as many as -x allows]
     #[arg(short = 's', long, env = "BAE_SPLIT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     split: Option<u32>,
-    /// Do not cut what is left of a file in parts shorter than this
+    /// Do not split the rest of a file into parts smaller than this
     #[arg(short = 'k', long, env = "BAE_MIN_SPLIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     min_split: ByteSize,
-    /// Failures in a row before a file is given up
+    /// Consecutive failures before a file is given up
     #[arg(short = 'm', long, env = "BAE_MAX_TRIES", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     max_tries: u32,
-    /// Go on with what is there also where the server tells nothing but the same length
+    /// Resume without ETag or Last-Modified if the length matches
     #[arg(short = 'c', long = "continue", env = "BAE_CONTINUE", value_parser = BoolishValueParser::new(), conflicts_with = "fresh")]
     goes_on: bool,
-    /// Fetch from the start, whatever is there of it
+    /// Download from the start, ignoring partial data
     #[arg(long, env = "BAE_FRESH", value_parser = BoolishValueParser::new())]
     fresh: bool,
-    /// What the file must hash to, such as sha-256=HEX; also md5, sha-1, sha-512; may be repeated
+    /// Expected checksum, such as sha-256=HEX; also md5, sha-1, sha-512; may be repeated
     #[arg(long, env = "BAE_CHECKSUM", value_name = "NAME=HEX", value_delimiter = ',', value_parser = parse_checksum)]
     pub(super) checksum: Vec<Digest>,
-    /// Hold the file against the checksum that lies beside it at the server, as NAME.sha256
+    /// Verify against the checksum file next to the file on the server, such as NAME.sha256
     #[arg(long, env = "BAE_CHECKSUM_BESIDE", value_parser = BoolishValueParser::new())]
     pub(super) checksum_beside: bool,
-    /// A header of every request, as 'NAME: VALUE'; a secret as 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'
+    /// Header of every request, as 'NAME: VALUE'; a secret as 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'
     #[arg(
         long,
         env = "BAE_HEADER",
@@ -60,40 +61,41 @@ pub(super) struct FetchArgs {
         hide_env_values = true
     )]
     header: Vec<String>,
-    /// Who to log in as, unless the URL names somebody; the password is in BAE_PASSWORD, or asked for, or as NAME:env:VARIABLE or NAME:command:COMMAND
+    /// Login user, unless the URL names one; password from BAE_PASSWORD, a prompt, NAME:env:VARIABLE or
+    /// NAME:command:COMMAND
     #[arg(short = 'u', long, env = "BAE_USER", value_name = "NAME", hide_env_values = true)]
     user: Option<String>,
-    /// Take logins from a netrc file [default when given: ~/.netrc]
+    /// Read logins from a netrc file [default when given: ~/.netrc]
     #[arg(long, env = "BAE_NETRC", value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_hint = ValueHint::FilePath)]
     netrc: Option<PathBuf>,
-    /// Certificates (PEM) to trust beside the system's
+    /// PEM certificates to trust in addition to the system's
     #[arg(long, env = "BAE_CACERT", value_name = "FILE", value_hint = ValueHint::FilePath)]
     cacert: Option<PathBuf>,
-    /// The page that linked to it
+    /// URL of the page that links to the file, sent as the Referer header
     #[arg(long, env = "BAE_REFERER", value_name = "URL")]
     referer: Option<String>,
-    /// Cookies, from a file in Netscape's format
+    /// Cookie file in Netscape format
     #[arg(long, env = "BAE_LOAD_COOKIES", value_name = "FILE", value_hint = ValueHint::FilePath)]
     load_cookies: Option<PathBuf>,
-    /// Speak this protocol, whatever the scheme of the URL
+    /// Use this protocol instead of the URL's scheme
     #[arg(long, env = "BAE_PROTOCOL", value_name = "SCHEME")]
     pub(super) protocol: Option<String>,
-    /// FTP: let the server connect to us
+    /// FTP: use active mode, in which the server connects to us
     #[arg(long, env = "BAE_FTP_ACTIVE", value_parser = BoolishValueParser::new())]
     ftp_active: bool,
-    /// SSH: a private key; may be repeated
+    /// SSH: private key; may be repeated
     #[arg(long, env = "BAE_IDENTITY", value_name = "FILE", value_delimiter = ',', value_hint = ValueHint::FilePath)]
     identity: Vec<PathBuf>,
-    /// SSH: known hosts [default: ~/.ssh/known_hosts]
+    /// SSH: known hosts file [default: ~/.ssh/known_hosts]
     #[arg(long, env = "BAE_KNOWN_HOSTS", value_name = "FILE", value_hint = ValueHint::FilePath)]
     known_hosts: Option<PathBuf>,
-    /// SSH: accept the host with this fingerprint although it is not known
+    /// SSH: accept an unknown host with this key fingerprint
     #[arg(long, env = "BAE_ACCEPT_HOST_KEY", value_name = "SHA256:…")]
     accept_host_key: Option<String>,
 }
 
 impl FetchArgs {
-    /// How to reach servers. Asks for a password where one is needed and not given.
+    /// The connection options. Prompts for the password of `-u` if it is not given.
     pub(super) async fn options(
         &self,
         context: &Context,
@@ -135,12 +137,12 @@ impl FetchArgs {
             Some(password) => password,
             None => Secret::Text(password_of(context, user).await?),
         };
-        // Now, while somebody looks: later it would be a failure of every connection.
+        // Reveal the password now, while the user is present. Later it would fail on every connection.
         let revealed = password.reveal()?;
         Ok(Some(Login { user: user.to_owned(), password: Some(Secret::Text(revealed)) }))
     }
 
-    /// Says so where `-u` names another user than a URL does, which is who is then logged in as.
+    /// Warns when `-u` names another user than a URL does. The URL's user is used for the login.
     pub(super) fn warn_of_users<'a>(&self, urls: impl Iterator<Item = &'a Url>) {
         let Some(user) = self.user.as_deref().and_then(|text| text.split(':').next()) else {
             return;
@@ -151,7 +153,7 @@ impl FetchArgs {
         }
     }
 
-    /// How an import of a URL is fetched.
+    /// The order for the import of a URL.
     pub(super) async fn order(
         &self,
         context: &Context,
@@ -190,13 +192,13 @@ impl FetchArgs {
     }
 }
 
-/// The variable's, unless it is not set or empty.
+/// The password from `BAE_PASSWORD`, unless that is unset or empty.
 fn password_of_env() -> Option<Secret> {
     let is_set = std::env::var_os("BAE_PASSWORD").is_some_and(|text| !text.is_empty());
     is_set.then(|| Secret::Env("BAE_PASSWORD".into()))
 }
 
-/// For users who are named without a password, as by a URL.
+/// Passwords of users that are named without one, as by a URL.
 fn passwords(context: &Context) -> Result<Passwords> {
     let given = password_of_env().map(|secret| secret.reveal()).transpose()?.map(Secret::Text);
     let (out, cancel) = (context.out.clone(), context.cancel.clone());
@@ -208,7 +210,7 @@ fn passwords(context: &Context) -> Result<Passwords> {
     Ok(Passwords::new(given, ask))
 }
 
-/// A fingerprint as it is compared, from what `ssh-keygen -l` and people write.
+/// The normal form of a fingerprint, from the forms that `ssh-keygen -l` prints and people type.
 fn fingerprint(text: &str) -> Result<String> {
     let bare = text.strip_prefix("SHA256:").unwrap_or(text).trim_end_matches('=');
     let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/".contains(&b);
@@ -237,7 +239,7 @@ fn netrc_path(given: &std::path::Path) -> Result<PathBuf> {
     })
 }
 
-/// `NAME: VALUE`; the value is in no error.
+/// Parses `NAME: VALUE`. Errors never contain the value, which may be a secret.
 fn header(line: &str) -> Result<(String, Secret)> {
     let Some((name, value)) = line.split_once(':') else {
         let text = "a header without a colon";
@@ -249,7 +251,8 @@ fn header(line: &str) -> Result<(String, Secret)> {
 /// Headers whose values are secrets.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
-/// What was typed that every user of the machine can read and should not, in words without it.
+/// The error text for a secret typed on the command line, which every user of the machine can read. The text does not
+/// contain the secret.
 pub(super) fn typed_secret(matches: &ArgMatches) -> Option<&'static str> {
     let typed = |id: &str| {
         let known = matches.try_contains_id(id).unwrap_or(false);

@@ -1,4 +1,4 @@
-//! How a file on its way looks on a terminal.
+//! Terminal output of a running download.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::{
     units::ByteSize,
 };
 
-/// A file of unknown length has no percent to show.
+/// A file of unknown length has no percentage.
 pub(super) fn style(file: &Fetching) -> ProgressStyle {
     let template =
         if file.bytes.is_some() { "{percent:>3}% {wide_msg}" } else { "     {wide_msg}" };
     ProgressStyle::with_template(template).expect("the templates are constants and parse")
 }
 
-/// Whether nothing more is shown of it.
+/// Whether the bar is removed: the file is done, failed or paused, or its probe is answered.
 pub(super) fn is_over(file: &Fetching) -> bool {
     let asked = file.state == "probing" && file.connections == 0 && file.trouble.is_none();
     asked || ["done", "failed", "paused"].contains(&file.state)
 }
 
-/// Which parts are here (`=`), being fetched (`>`), failed (`!`) or not here (`.`), then figures and the name. Fits a
-/// terminal of 100 columns in the usual case; the name is cut where it does not.
+/// The map of parts: present (`=`), being fetched (`>`), failed (`!`) and missing (`.`). Then figures and the name.
+/// Usually fits a terminal of 100 columns; otherwise the name is cut.
 pub(super) fn message(file: &Fetching) -> String {
     let name = plain(file.path.rsplit('/').next().unwrap_or_default());
     let map = if file.map.is_empty() { String::new() } else { format!("[{}] ", file.map) };

@@ -1,4 +1,4 @@
-//! `get`: URLs to plain files.
+//! `get`: downloads URLs to plain files.
 
 use std::{
     io,
@@ -35,48 +35,48 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// What to fetch: files, or folders where the protocol has such
+    /// URLs of files, or of folders where the protocol has them
     #[arg(value_name = "URL", required_unless_present = "input_file", value_hint = ValueHint::Url)]
     urls: Vec<String>,
-    /// The file's name, or its path below --dir; - is standard output [default: what the server calls it]
+    /// File name, or path below --dir; - is standard output [default: the server's name of the file]
     #[arg(short, long, env = "BAE_OUT", value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
-    /// The folder it goes to [default: this one]
+    /// Target folder [default: the current folder]
     #[arg(short, long, env = "BAE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     dir: Option<PathBuf>,
-    /// Also what this file lists, one a line, mirrors with tabs between; - is standard input
+    /// Also download the URLs in this file, one file per line, mirrors separated by tabs; - is standard input
     #[arg(short, long, env = "BAE_INPUT_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     input_file: Option<PathBuf>,
-    /// Files at once
+    /// Maximum files downloaded at once
     #[arg(short, long, env = "BAE_JOBS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
-    /// All URLs are of one file
+    /// Treat all URLs as mirrors of one file
     #[arg(long, env = "BAE_MIRROR", value_parser = BoolishValueParser::new())]
     mirror: bool,
-    /// Only the part of the file from this byte on, counted from 0
+    /// Download only from this byte on, counted from 0
     #[arg(long, env = "BAE_RANGE_START", value_name = "BYTES", value_parser = size)]
     range_start: Option<ByteSize>,
-    /// Only the part up to this byte, which is included
+    /// Download only up to this byte, which is included
     #[arg(long, env = "BAE_RANGE_END", value_name = "BYTES", value_parser = size)]
     range_end: Option<ByteSize>,
-    /// Put it in the place of a file of that name
+    /// Replace an existing file of the same name
     #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
     overwrite: bool,
-    /// Most bytes a second for each file; 0 for no limit
+    /// Maximum bytes per second for each file; 0 for no limit
     #[arg(long, env = "BAE_LIMIT_EACH", value_name = "RATE", value_parser = rate)]
     limit_each: Option<u64>,
-    /// socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
-    // Text, not a `Proxy`: clap repeats a value that does not parse, and this one may hold a password.
+    /// Proxy: socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
+    // A string, not a `Proxy`: clap prints a value that does not parse, and this one may contain a password.
     #[arg(long, env = "BAE_PROXY", value_name = "URL", hide_env_values = true)]
     proxy: Option<String>,
-    /// What servers are told we are
+    /// User agent sent to servers
     #[arg(long, env = "BAE_USER_AGENT", value_name = "TEXT")]
     user_agent: Option<String>,
     #[command(flatten)]
     fetch: FetchArgs,
 }
 
-/// Fetches all of them. One that fails does not keep the others from their turn; the exit code is the first failure's.
+/// Downloads all items. One failure does not stop the others; the exit code is that of the first item that failed.
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
     args.fetch.warn_of_users(items.iter().flatten().flat_map(|item| &item.urls));
@@ -99,10 +99,10 @@ pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> 
     }
 }
 
-/// As `-o`, standard output.
+/// The value of `-o` for standard output.
 const STDOUT: &str = "-";
 
-/// Fetches one file to standard output. A reader that has seen enough ends it well, as it ends `cat`.
+/// Downloads one file to standard output. A closed pipe ends it without an error, as for `cat`.
 async fn print(
     context: Context,
     getter: Getter,
@@ -134,7 +134,7 @@ async fn print(
     }
 }
 
-/// The kind of the first failure, by the order of the items. Each is told when it happens.
+/// Returns the kind of the first failure in the order of the items. Each error is printed when it occurs.
 async fn get_all(
     getter: Getter,
     items: Vec<Result<GetItem>>,
@@ -201,7 +201,7 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
     })
 }
 
-/// What is to be fetched, or what is wrong with it.
+/// The items to download; `Err` for an item that is not valid.
 async fn items(context: &Context, args: &GetArgs) -> Result<Vec<Result<GetItem>>, Failure> {
     let dir = args.dir.clone().unwrap_or_default();
     let mut lines: Vec<Line> = match args.mirror {
@@ -232,14 +232,15 @@ async fn items(context: &Context, args: &GetArgs) -> Result<Vec<Result<GetItem>>
     };
     let mut items: Vec<Result<GetItem>> = lines.into_iter().map(item).collect();
     match items.pop_if(|item| item.is_err()) {
-        // Before anybody is asked for a password.
+        // The only item is not valid: fail before any password prompt.
         Some(Err(error)) if items.is_empty() => return Err(error.into()),
         last => items.extend(last),
     }
     Ok(items)
 }
 
-/// As typed; without a scheme it is `http`, as for curl and wget. The text may hold a password: it is in no error.
+/// Parses a URL as typed. Without a scheme it is `http`, as for curl and wget. Errors never contain a password in the
+/// text.
 pub(super) fn parse_url(text: &str) -> Result<Url> {
     let parsed = match text.contains("://") {
         true => Url::parse(text),
@@ -264,7 +265,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url> {
     })
 }
 
-/// The scheme of a link without a host, such as `magnet:?xt=…`. `host:80/path` and `user:password@host` have none.
+/// The scheme of a link without a host, such as `magnet:?xt=…`. `host:80/path` and `user:password@host` have no scheme.
 fn other_scheme(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())

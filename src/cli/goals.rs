@@ -1,4 +1,4 @@
-//! The flags of seeding, laid over the settings of the config file.
+//! Seeding flags, applied over the settings of the config file.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::config::{CloudBudget, SeedGoal, SeedOptions};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Seeding")]
 pub(super) struct GoalArgs {
-    /// Seed each import until peers have so many times its bytes, such as 2 or 1.5; 0 for no such goal
+    /// Seed each import until peers received this many times its size, such as 2 or 1.5; 0 for no ratio goal
     #[arg(long, env = "BAE_SEED_RATIO", value_name = "RATIO", value_parser = ratio)]
     seed_ratio: Option<f64>,
-    /// Seed each import for so long, such as 12h or 7d, over all runs; 0 for no such goal
+    /// Seed each import for this long over all runs, such as 12h or 7d; 0 for no time goal
     #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Most to fetch from storage in a month, such as 20GB or $5; near it seeding slows, then stops; 0 for no limit
+    /// Maximum to read from storage per month, such as 20GB or $5; near it seeding slows down, then stops; 0 for no
+    /// limit
     #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE|$", value_parser = budget)]
     cloud_budget: Option<CloudBudget>,
 }

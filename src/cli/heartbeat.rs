@@ -1,5 +1,5 @@
-//! Lines now and then for runs without a terminal, as by cron or a service manager: what is seeded and where peers reach
-//! it, how far an import is and why nothing arrives. Pure: the time is given.
+//! Periodic status lines for runs without a terminal, as under cron or a service manager: seeding imports, listen
+//! addresses, import progress, and the last warning of an idle import. Pure: the caller passes the time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,20 +11,22 @@ use crate::{
     units::ByteSize,
 };
 
-/// Between two lines of an import, and of seeding.
+/// Interval between status lines of an import.
 const IMPORTING: Duration = Duration::from_secs(60);
+/// Interval between status lines of seeding.
 const SEEDING: Duration = Duration::from_secs(3600);
-/// Imports whose seeding is told by name.
+/// Number of imports whose seeding is announced by name.
 const NAMED: usize = 10;
 
-/// What was told and when.
+/// The state behind the status lines.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     last: Instant,
-    /// The last warning of the import that runs.
+    /// The last warning of the running import.
     trouble: Option<String>,
-    /// How many imports are seeded, and what was said last of those that changed.
+    /// Number of imports that started seeding.
     started: usize,
+    /// The last progress of each seeding import.
     seeding: HashMap<String, Progress>,
 }
 
@@ -33,7 +35,7 @@ impl Heartbeat {
         Self { last: now, trouble: None, started: 0, seeding: HashMap::new() }
     }
 
-    /// The lines that are due with `event`.
+    /// The status lines due after `event`.
     pub(super) fn lines(&mut self, event: &Event, now: Instant) -> Vec<String> {
         match event {
             Event::Started(started) if started.state == "seeding" => self.seeds(started),
@@ -88,7 +90,7 @@ impl Heartbeat {
         format!("seeding {count} {imports}: {sent} to peers in this run, {peers}")
     }
 
-    /// `9c4e: 0 B of 390.6 KiB stored, 0 peers; tracker http://t: unregistered torrent`.
+    /// Status of an import: `9c4e: 0 B of 390.6 KiB stored, 0 peers; tracker http://t: unregistered torrent`.
     fn far(&self, p: &Progress) -> String {
         let who = match p.state {
             "fetching" => counted(p.peers, "connection"),

@@ -1,4 +1,4 @@
-//! `import` and `seed`: the two commands that meet the swarm.
+//! `import` and `seed`: import sources, and seed imports to the swarm.
 
 use std::{future::Future, net::SocketAddr, pin::pin};
 
@@ -20,13 +20,13 @@ use crate::{
     redact,
 };
 
-/// Imports one source after the other. One that fails does not keep the next from its turn; the exit code is the first
-/// failure's.
+/// Imports the sources one after the other. One failure does not stop the others; the exit code is that of the first
+/// failure.
 pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Failure> {
     if args.dry_run {
         return estimate::dry_run(context, args).await;
     }
-    // Before anything is opened: a name that is wrong should say so at once.
+    // Check the storage name before anything is opened, so that a wrong name fails at once.
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;
     if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
@@ -42,7 +42,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         select: args.select,
         layout: args.layout.into(),
         network,
-        // With several sources seeding begins when the last is in, or the first would never end.
+        // With several sources, seeding starts after the last import; otherwise the first would never end.
         seed: args.seed && args.sources.len() == 1,
         seeding: args.goals.resolve(context.config.seeding.clone()),
         timeout: context.config.timeout,
@@ -69,7 +69,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         .await
 }
 
-/// Has `work` done while players are served; when it is done, they are served until stopped.
+/// Runs `work` while serving players, and then serves players until stopped.
 async fn beside(
     context: &Context,
     streams: &Streams,
@@ -86,7 +86,7 @@ async fn beside(
     tokio::select! {
         done = &mut both => done,
         failure = stream::serve(context, &server, streams) => {
-            // Nobody reads our output any more: as after Ctrl-C, what is stored is kept.
+            // Standard output is closed: stop as after Ctrl-C. Stored data is kept.
             context.cancel.cancel();
             both.await.and(Err(failure))
         }
@@ -122,7 +122,7 @@ async fn import_each(
     }
 }
 
-/// Names the source that an error is of, where it does not do so itself.
+/// Prefixes an error with its source, unless the error already names it.
 pub(super) fn of_source(error: Error, source: &str) -> Error {
     let source = match source {
         "-" => "standard input".to_owned(),
@@ -156,7 +156,7 @@ fn stopped(error: Error) -> Error {
     }
 }
 
-/// Ends well when it is stopped, and when all goals are reached.
+/// Returns `Ok` when stopped, and when all goals are reached.
 pub(super) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
     let seeding = args.goals.resolve(context.config.seeding.clone());

@@ -1,4 +1,4 @@
-//! Lists of URLs, as aria2 takes them: one file a line, its mirrors with tabs between, and indented lines of options.
+//! URL lists in aria2's format: one file per line with its mirrors separated by tabs, then indented lines of options.
 //!
 //! ```text
 //! # a comment

@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first stops cleanly and keeps all that is durable, the second stops at once.
+//! Ctrl-C, SIGTERM and SIGHUP. The first signal stops cleanly and keeps all durable data; the second stops at once.
 
 use std::{fs, future::pending};
 
@@ -10,10 +10,10 @@ use crate::{
     telemetry::Stderr,
 };
 
-/// Watches from now on; the token is cancelled by the first signal.
+/// Installs the signal handlers. The first signal cancels the token.
 ///
 /// # Errors
-/// `Internal` when the system takes no handler.
+/// The I/O error when a handler cannot be installed.
 pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
     let open = |kind| signal(kind).map_err(|e| Error::io("watching for signals", e));
     let mut signals = Signals {
@@ -36,7 +36,7 @@ pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where the process was started to outlive its terminal.
+    /// `None` when SIGHUP was ignored at the start of the process, as by `nohup`.
     hangup: Option<Signal>,
 }
 
@@ -56,13 +56,13 @@ impl Signals {
     }
 }
 
-/// Whether SIGHUP was ignored when the process started, as `nohup` has it. Known on Linux; elsewhere it is not.
+/// Whether SIGHUP was ignored at the start of the process, as by `nohup`. Detected on Linux only.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     hangup_is_in(&status)
 }
 
-/// Whether the mask of ignored signals in the text of `/proc/PID/status` has SIGHUP, the first of them.
+/// Whether the mask of ignored signals in `/proc/PID/status` contains SIGHUP, which is its first bit.
 fn hangup_is_in(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

@@ -1,4 +1,4 @@
-//! `limit`: when an import has been seeded enough, kept with it.
+//! `limit`: sets or shows the seed goals that are stored with an import.
 
 use std::time::Duration;
 
@@ -17,23 +17,24 @@ use crate::{
     config::SeedGoal,
 };
 
-// Variables of their own: those of `seed` are for a run and not to be kept.
+// Separate variables: those of `seed` apply to one run and must not be stored.
 #[derive(Debug, Args)]
 pub(super) struct LimitArgs {
-    /// Ids, unique names, or beginnings of info-hashes
+    /// Ids, unique names, or info-hash prefixes
     #[arg(required = true, value_name = "IMPORT")]
     imports: Vec<String>,
-    /// Enough when peers have so many times its bytes, such as 2 or 1.5; 0 for no such goal, whatever is said elsewhere
+    /// Seed until peers received this many times the import's size, such as 2 or 1.5; 0 for no ratio goal, overriding
+    /// the config
     #[arg(long, env = "BAE_LIMIT_SEED_RATIO", value_name = "RATIO", value_parser = ratio)]
     seed_ratio: Option<f64>,
-    /// Enough after so long, such as 12h or 7d; 0 for no such goal, whatever is said elsewhere
+    /// Seed for this long, such as 12h or 7d; 0 for no time goal, overriding the config
     #[arg(long, env = "BAE_LIMIT_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Never enough, whatever is said elsewhere
+    /// Seed without limit, overriding the config
     #[arg(long, env = "BAE_NO_LIMIT", value_parser = BoolishValueParser::new(),
           conflicts_with_all = ["seed_ratio", "seed_time", "reset"])]
     no_limit: bool,
-    /// Forget what was said for them; flags beside it are set anew
+    /// Remove the stored goals; goals given with it are set anew
     #[arg(long, env = "BAE_RESET", value_parser = BoolishValueParser::new())]
     reset: bool,
 }
@@ -54,7 +55,7 @@ impl LimitArgs {
     }
 }
 
-/// Without a change it says what is set.
+/// Without a change, prints the current goals.
 pub(super) async fn limit(context: Context, args: LimitArgs) -> Result<(), Failure> {
     let change = args.change();
     let access = if change.is_none() { Access::Read } else { Access::Beside };
@@ -75,7 +76,7 @@ pub(super) async fn limit(context: Context, args: LimitArgs) -> Result<(), Failu
         .await
 }
 
-/// `ratio 2, 7d0h`; `None` where nothing is said.
+/// Formats a goal as `ratio 2, 7d0h`; `None` when no goal is set.
 pub(super) fn goal_text(goal: &Goal) -> Option<String> {
     let ratio = goal.ratio.map(|ratio| match ratio {
         0.0 => "no ratio".to_owned(),

@@ -1,4 +1,4 @@
-//! `storage login`: signs in to a storage and keeps the sign-in.
+//! `storage login`: signs in to a storage and saves the sign-in.
 
 use clap::Args;
 use serde::Serialize;
@@ -8,10 +8,10 @@ use crate::app::{LoginStep, LoginWay, login};
 
 #[derive(Debug, Args)]
 pub(super) struct LoginArgs {
-    /// A profile of type drive with client_id and client_secret
+    /// Profile of type drive with client_id and client_secret
     #[arg(value_name = "NAME", default_value = "drive")]
     name: String,
-    /// Sign in on another device with a code, for a machine without a browser
+    /// Sign in on another device with a code, for machines without a browser
     #[arg(long, env = "BAE_DEVICE", value_parser = clap::builder::BoolishValueParser::new())]
     device: bool,
 }
@@ -41,7 +41,7 @@ fn tell(context: &Context, step: LoginStep<'_>) {
         LoginStep::Enter { url, code } => (url, Some(code)),
     };
     if context.out.is_json() {
-        // Whoever does not read it cannot sign in, and is told so in the end.
+        // Ignored: if this line is not read, the sign-in fails later with an error of its own.
         let _ = context.out.json(&Line::Login { url, code });
     }
     match code {

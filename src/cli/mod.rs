@@ -1,12 +1,11 @@
-//! The command line: what was typed, what it means, do it, say what came of it.
+//! The command line: parses arguments, runs one command and prints the result.
 //!
-//! [`args`] is what was typed; each command's file turns that into a request to [`App`] and the answer into lines.
-//! Data goes to standard output and everything else to standard error, and only [`output`] and
-//! [`progress`] write there. Nothing here decides anything about imports: what the CLI can do, [`App`] can do for
-//! any other surface.
+//! [`args`] defines the arguments. The file of each command turns them into a request to [`App`] and prints the
+//! response. Data goes to standard output and everything else to standard error; only [`output`] and [`progress`] write
+//! there. No import logic lives here: every operation of the CLI is available to other front ends through [`App`].
 //!
-//! What it refuses: secrets on the command line, since every user of the machine can read it. `--drive-token` is the
-//! one exception: a token that ends within the hour, for scripts; its variable is the better way.
+//! Secrets on the command line are rejected, since every user of the machine can read it. The one exception is
+//! `--drive-token`, a token for scripts that expires within an hour; its environment variable is safer.
 
 mod adopt;
 mod args;
@@ -52,7 +51,7 @@ use crate::{
     telemetry::{self, Stderr},
 };
 
-/// What every command works with.
+/// What every command receives.
 struct Context {
     config: Config,
     out: Output,
@@ -60,12 +59,12 @@ struct Context {
     cancel: CancellationToken,
 }
 
-/// Runs one command and says how it went; the exit code follows the table at [`Kind::exit_code`].
+/// Runs one command and reports errors. [`Kind::exit_code`] has the table of exit codes.
 pub async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(&cli.global, Stderr::default());
     match execute(cli, out.clone()).await {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough: that is how `bae cat … | head` ends.
+        // The reader closed the pipe, as in `bae cat … | head`: not an error.
         Err(Failure::PipeClosed) => ExitCode::SUCCESS,
         Err(Failure::Reported(kind)) => kind.exit_code().into(),
         Err(Failure::Error(error)) => {
@@ -75,15 +74,15 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// The exit code when there is no runtime to run in, which is said too.
+/// Reports that the runtime could not start, and returns the exit code.
 pub fn failed_to_start(error: std::io::Error) -> ExitCode {
     let error = Error::io("start of the runtime", error);
     Stderr::default().line(format_args!("bae: {}", error.report()));
     error.kind().exit_code().into()
 }
 
-/// What cannot be understood, or help and version, which are answers and no errors: clap knows which stream and which
-/// code. With `--json` an error is an event too.
+/// Prints a usage error, or the help or version text. clap chooses the stream and the exit code. With `--json` a usage
+/// error is also printed as an event.
 pub fn usage(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
     match error.print() {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return ExitCode::FAILURE,
@@ -133,9 +132,9 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     }
 }
 
-/// A file that must not grow (`ulimit -f`) is an error by name, and not the end of the process.
+/// Handles SIGXFSZ, so that exceeding the file size limit (`ulimit -f`) is an I/O error and does not kill the process.
 fn outlive_file_limits() -> Result<()> {
-    // SIGXFSZ, on all of Linux but MIPS.
+    // SIGXFSZ is 25 on Linux, except on MIPS.
     let limit = SignalKind::from_raw(25);
     signal(limit).map(drop).map_err(|e| Error::io("watching for signals", e))
 }
@@ -156,10 +155,10 @@ fn overrides(global: GlobalArgs) -> Overrides {
 }
 
 impl Context {
-    /// Opens the data folder, has `work` done, and closes it whatever came of that.
+    /// Opens the data folder, runs `work`, and closes the folder even when `work` failed.
     ///
     /// # Errors
-    /// The work's, and only when there is none, the closing's.
+    /// The error of `work`; if it succeeded, the error of closing.
     async fn with_app<T>(
         &self,
         access: Access,
@@ -176,7 +175,7 @@ impl Context {
         Ok(value)
     }
 
-    /// For calls that do not watch the token themselves.
+    /// Runs a call that does not watch the cancellation token itself.
     async fn unless_cancelled<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = call => done,

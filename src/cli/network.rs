@@ -1,4 +1,4 @@
-//! The network flags of `import` and `seed`, laid over the settings of the config file.
+//! Network flags of `import`, `seed` and `verify`, applied over the settings of the config file.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -13,43 +13,43 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// A switch that the file has too takes an optional value, so that a flag or a variable can also turn it back.
+/// A switch that also exists in the config file takes an optional value, so that a flag or variable can switch it back.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(super) struct NetworkArgs {
-    /// A peer to connect to; may be repeated
+    /// Peer to connect to; may be repeated
     #[arg(long, env = "BAE_PEER", value_name = "HOST:PORT", value_delimiter = ',')]
     peer: Vec<String>,
-    /// Where peers reach us; may be repeated [default: every interface, a free port]
+    /// Listen address for peers; may be repeated [default: every interface, a free port]
     #[arg(long, env = "BAE_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
     listen: Vec<String>,
-    /// Interface or local address for outgoing connections
+    /// Network interface or local address for outgoing connections
     #[arg(long, env = "BAE_INTERFACE", value_name = "NAME|ADDR")]
     interface: Option<String>,
-    /// Do not use the DHT
+    /// Disable the DHT
     #[arg(long, env = "BAE_NO_DHT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_dht: Option<bool>,
-    /// A node to enter the DHT by; may be repeated
+    /// DHT bootstrap node; may be repeated
     #[arg(long, env = "BAE_DHT_BOOTSTRAP", value_name = "HOST:PORT", value_delimiter = ',')]
     dht_bootstrap: Vec<String>,
-    /// Do not look for peers on the local network
+    /// Disable local peer discovery (LSD)
     #[arg(long, env = "BAE_NO_LSD", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_lsd: Option<bool>,
-    /// Do not exchange peers with peers
+    /// Disable peer exchange (PEX)
     #[arg(long, env = "BAE_NO_PEX", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_pex: Option<bool>,
-    /// Do not fetch from the web servers that a torrent names
+    /// Do not download from the web seeds of a torrent
     #[arg(long, env = "BAE_NO_WEB_SEEDS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_web_seeds: Option<bool>,
-    /// TCP only
+    /// Use TCP only, without uTP
     #[arg(long, env = "BAE_NO_UTP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_utp: Option<bool>,
-    /// Ask the router to open the port (UPnP and NAT-PMP)
+    /// Map the listen port on the router (UPnP and NAT-PMP)
     #[arg(long, env = "BAE_UPNP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     upnp: Option<bool>,
@@ -57,36 +57,36 @@ pub(super) struct NetworkArgs {
     #[arg(long, env = "BAE_ENCRYPTION", value_name = "MODE",
           value_parser = PossibleValuesParser::new(Encryption::NAMES).try_map(|name| name.parse::<Encryption>()))]
     encryption: Option<Encryption>,
-    /// socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
-    // Text, not a `Proxy`: clap repeats a value that does not parse, and this one may hold a password.
+    /// Proxy: socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
+    // A string, not a `Proxy`: clap prints a value that does not parse, and this one may contain a password.
     #[arg(long, env = "BAE_PROXY", value_name = "URL", hide_env_values = true)]
     proxy: Option<String>,
-    /// Most connections at once [default: 200]
+    /// Maximum number of connections [default: 200]
     #[arg(long, env = "BAE_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections: Option<u32>,
-    /// Most bytes a second to peers; 0 for no limit
+    /// Maximum upload rate to peers in bytes per second; 0 for no limit
     #[arg(long, env = "BAE_UPLOAD_LIMIT", value_name = "RATE", value_parser = rate)]
     upload_limit: Option<u64>,
-    /// Most peers served at once
+    /// Maximum number of peers served at once
     #[arg(long, env = "BAE_UPLOAD_SLOTS", value_name = "N")]
     upload_slots: Option<u32>,
-    /// Beginning of our peer id
+    /// Prefix of our peer id
     #[arg(long, env = "BAE_PEER_ID_PREFIX", value_name = "TEXT")]
     peer_id_prefix: Option<String>,
-    /// What trackers and peers are told we are
+    /// Client name sent to trackers and peers
     #[arg(long, env = "BAE_USER_AGENT", value_name = "TEXT")]
     user_agent: Option<String>,
-    /// Pieces in order instead of rarest first
+    /// Download pieces in order instead of rarest first
     #[arg(long, env = "BAE_SEQUENTIAL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     sequential: Option<bool>,
 }
 
 impl NetworkArgs {
-    /// Lays these over `base`. Looks up the names of peers, so it may wait for DNS.
+    /// Applies these flags over `base`. Resolves the host names of peers, so it may block on DNS.
     ///
     /// # Errors
-    /// `InvalidInput` for a value that cannot be used, `Network` for a peer whose name is not known.
+    /// `InvalidInput` for an unusable value, `Network` for a peer whose host name cannot be resolved.
     pub(super) fn resolve(self, base: NetworkOptions) -> Result<NetworkOptions> {
         self.listen.iter().try_for_each(|address| check_listen(address))?;
         self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix)?;

@@ -1,4 +1,4 @@
-//! The only printing: data to standard output, everything else to standard error.
+//! All printing of the CLI: data to standard output, everything else to standard error.
 
 use std::{
     fmt::Display,
@@ -13,13 +13,13 @@ use crate::{
     telemetry::Stderr,
 };
 
-/// Why a command ends before it is done.
+/// Why a command ended early.
 #[derive(Debug)]
 pub(super) enum Failure {
     Error(Error),
-    /// An error that was shown already, where it happened.
+    /// An error that was already printed.
     Reported(Kind),
-    /// Nobody reads our output any more.
+    /// The reader of standard output closed the pipe.
     PipeClosed,
 }
 
@@ -38,14 +38,14 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Where lines go, and in which form.
+/// The output streams and the output format.
 #[derive(Debug, Clone)]
 pub(super) struct Output {
     stderr: Stderr,
     json: bool,
     quiet: bool,
     verbose: bool,
-    /// Standard output carries a file, and nothing else.
+    /// Standard output carries the bytes of a file and nothing else.
     piped: bool,
 }
 
@@ -55,7 +55,7 @@ impl Output {
         Self { stderr, json, quiet, verbose: verbose > 0, piped: false }
     }
 
-    /// The same, with everything but a file's bytes on standard error.
+    /// The same, with result lines on standard error because standard output carries the bytes of a file.
     pub(super) fn piped(&self) -> Self {
         Self { piped: true, ..self.clone() }
     }
@@ -72,34 +72,34 @@ impl Output {
         &self.stderr
     }
 
-    /// Whether progress bars have a place to be.
+    /// Whether progress bars are shown: standard error is a terminal, without `--json` and `--quiet`.
     pub(super) fn shows_bars(&self) -> bool {
         !self.json && !self.quiet && io::stderr().is_terminal()
     }
 
-    /// Whether there is somebody to answer a question.
+    /// Whether a prompt can be answered: standard input and standard error are terminals, without `--json`.
     pub(super) fn can_ask(&self) -> bool {
         !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    /// Bytes as they are.
+    /// Writes bytes unchanged to standard output.
     pub(super) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.raw_io(bytes)?)
     }
 
-    /// The same for whoever has an error of their own to make of it.
+    /// As [`Self::raw`], for callers that handle the I/O error themselves.
     pub(super) fn raw_io(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         stdout.flush()
     }
 
-    /// One line of data.
+    /// Writes one line of data.
     pub(super) fn line(&self, text: impl Display) -> Result<(), Failure> {
         self.raw(format!("{text}\n").as_bytes())
     }
 
-    /// One line of data that says how a command ended: not with `--quiet`.
+    /// Writes the result line of a command, unless `--quiet` is given.
     pub(super) fn done(&self, text: impl Display) -> Result<(), Failure> {
         match (self.quiet, self.piped) {
             (true, _) => Ok(()),
@@ -111,21 +111,21 @@ impl Output {
         }
     }
 
-    /// One JSON object on one line.
+    /// Writes one JSON object on one line.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value)
             .map_err(|e| Error::new(Kind::Internal, "a report as JSON").because(e))?;
         self.line(text)
     }
 
-    /// A line for the person at the terminal.
+    /// Writes a message for the user to standard error, unless `--quiet` is given.
     pub(super) fn note(&self, text: impl Display) {
         if !self.quiet {
             self.stderr.line(text);
         }
     }
 
-    /// What went wrong and what to do, on standard error; with `--json` on standard output too.
+    /// Prints an error and its hint on standard error; with `--json` on standard output too.
     pub(super) fn error(&self, error: &Error) {
         self.stderr.line(format_args!("bae: {}", plain(&error.report())));
         if let Some(hint) = error.hint_text() {
@@ -138,12 +138,12 @@ impl Output {
                 error: error.report(),
                 hint: error.hint_text(),
             };
-            // The error is told on standard error whatever became of standard output.
+            // Ignored: the error is already on standard error.
             let _ = self.json(&line);
         }
     }
 
-    /// Asks a yes-or-no question; anything but yes is no. Waits for the answer on a thread of its own.
+    /// Prompts for yes or no; any answer but yes counts as no. Reads the answer on a blocking thread.
     pub(super) async fn ask(&self, question: &str) -> io::Result<bool> {
         self.stderr.prompt(format_args!("{question} [y/N] "));
         let answer = tokio::task::spawn_blocking(|| {
@@ -155,7 +155,7 @@ impl Output {
     }
 }
 
-/// The event of a command line that cannot be understood. `text` is what clap says of it.
+/// Prints a usage error as a JSON event. `text` is clap's message.
 pub(super) fn usage_as_json(text: &str) {
     let said = text.split("\n\nUsage:").next().unwrap_or_default();
     let words: Vec<_> = said.split_whitespace().collect();
@@ -163,7 +163,7 @@ pub(super) fn usage_as_json(text: &str) {
     let kind = kind_name(Kind::InvalidInput);
     let line = ErrorLine { event: "error", kind, error, hint: Some("see --help") };
     if let Ok(json) = serde_json::to_string(&line) {
-        // It is told on standard error whatever became of standard output.
+        // Ignored: the error is already on standard error.
         let _ = io::stdout().lock().write_all(format!("{json}\n").as_bytes());
     }
 }
@@ -176,7 +176,7 @@ struct ErrorLine<'a> {
     hint: Option<&'a str>,
 }
 
-/// `NotFound` as `not_found`.
+/// The kind in snake case: `NotFound` as `not_found`.
 pub(super) fn kind_name(kind: Kind) -> String {
     let mut name = String::new();
     for c in format!("{kind:?}").chars() {
@@ -188,7 +188,8 @@ pub(super) fn kind_name(kind: Kind) -> String {
     name
 }
 
-/// `text` without characters that would move the cursor or end the line: names come from strangers' torrents.
+/// Replaces characters that move the cursor, end the line or change the writing direction. Names come from untrusted
+/// torrents.
 pub(super) fn plain(text: &str) -> String {
     let harmful = |c: char| {
         c.is_control()
@@ -197,14 +198,14 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// How a column stands under its head.
+/// Alignment of a column and its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
     Right,
 }
 
-/// Lines of aligned columns. The last column is not padded: it is the place for names, whose width on screen nobody knows.
+/// Formats rows as aligned columns. The last column is not padded: it holds names, whose width on screen is unknown.
 pub(super) fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     let head: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
     let all = || std::iter::once(&head).chain(rows);

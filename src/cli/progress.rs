@@ -1,5 +1,5 @@
-//! How far it is, for whoever looks: a bar on a terminal, every event with `--json`, first and last lines with `-v`, and
-//! a line now and then where there is no terminal.
+//! Progress output: a bar on a terminal, every event with `--json`, first and last lines with `-v`, and periodic status
+//! lines without a terminal.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,17 +23,17 @@ use crate::{
     units::{ByteSize, counted},
 };
 
-/// Shows events.
+/// Prints events.
 pub(super) struct Reporter {
     out: Output,
     bars: HashMap<String, ProgressBar>,
     heartbeat: Heartbeat,
-    /// Warnings that were shown: of many imports, one tracker may have the same to say.
+    /// Warnings already printed: one tracker may send the same warning for many imports.
     warned: HashSet<String>,
 }
 
-/// Runs `work` to its end and shows its `events` meanwhile. When nobody reads our output any more, `work` is cancelled
-/// and waited for: what it has is kept, as after Ctrl-C.
+/// Runs `work` to its end and prints its `events` meanwhile. When standard output is closed, cancels `work` and waits
+/// for it; stored data is kept, as after Ctrl-C.
 pub(super) async fn follow<T>(
     out: &Output,
     mut events: UnboundedReceiver<Event>,
@@ -44,7 +44,7 @@ pub(super) async fn follow<T>(
     let mut shown = Ok(());
     let mut work = pin!(work);
     let done = loop {
-        // In turn: events without end must not keep the work from its own.
+        // Branches are polled in random order, so that endless events cannot starve the work.
         tokio::select! {
             Some(event) = events.recv(), if shown.is_ok() => {
                 shown = reporter.show(&event);
@@ -60,7 +60,7 @@ pub(super) async fn follow<T>(
     }
     reporter.finish();
     match (shown, done) {
-        // What was asked for did not happen, but there is nobody to tell except by the exit code.
+        // The work failed and standard output is closed: only the exit code can report it.
         (Err(Failure::PipeClosed), Err(error)) => Err(Failure::Reported(error.kind())),
         (shown, done) => shown.and(done.map_err(Failure::Error)),
     }
@@ -118,7 +118,7 @@ impl Reporter {
     }
 
     fn started(&mut self, started: &Started) {
-        // That of the metadata, which is there now.
+        // The bar of the metadata download, which is complete now.
         if let Some(bar) = self.bars.remove("") {
             bar.finish_and_clear();
         }
@@ -134,7 +134,7 @@ impl Reporter {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
             }
         }
-        // What is there already is seeded: it has a bar when peers come.
+        // An import that is stored already is only seeded; its bar appears when a peer connects.
         if self.out.shows_bars() && started.stored < started.bytes {
             self.bar(&started.id, started.bytes).set_position(started.stored);
         }
@@ -166,7 +166,7 @@ impl Reporter {
         bar.set_message(fetching::message(file));
     }
 
-    /// The bar of one import, on the screen from now on.
+    /// The bar of one import or file, created on first use.
     fn bar(&mut self, id: &str, len: u64) -> &ProgressBar {
         let bars = self.out.stderr().bars();
         self.bars.entry(id.to_owned()).or_insert_with(|| {
@@ -198,7 +198,7 @@ fn style() -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-/// Fits a terminal of 80 columns in the usual case.
+/// Usually fits a terminal of 80 columns.
 fn message(p: &Progress) -> String {
     let rate = |rate: u64| format!("{}/s", ByteSize(rate));
     if p.state == "metadata" {
@@ -227,7 +227,7 @@ fn message(p: &Progress) -> String {
     format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{web}{held}", counted(p.peers, "peer"))
 }
 
-/// `45s`, `3m20s`, `2h05m`, `3d4h`.
+/// A duration as `45s`, `3m20s`, `2h05m` or `3d4h`.
 pub(super) fn short_time(seconds: u64) -> String {
     let (m, h, d) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (d, h, m) {
@@ -238,7 +238,7 @@ pub(super) fn short_time(seconds: u64) -> String {
     }
 }
 
-/// A bar over bytes for commands without events; the bar goes when the last clone of the callback does.
+/// A progress bar in bytes for commands without events. The bar disappears when the callback is dropped.
 pub(super) fn bytes_bar(out: &Output, what: &'static str) -> ProgressFn {
     if !out.shows_bars() {
         return Box::new(|_, _| {});

@@ -1,4 +1,4 @@
-//! `publish` and `url`: whole files under their own names, and links to them.
+//! `publish` and `url`: store whole files under their own names, and print links to them.
 
 use serde::Serialize;
 
@@ -48,7 +48,7 @@ pub(super) async fn publish(context: Context, args: PublishArgs) -> Result<(), F
     ))
 }
 
-/// One link a line; with several files the order is the torrent's.
+/// Prints one link per line; several files are in the torrent's order.
 pub(super) async fn url(context: Context, args: UrlArgs) -> Result<(), Failure> {
     let UrlArgs { import, path, expires } = args;
     let urls = context

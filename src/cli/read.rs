@@ -1,4 +1,4 @@
-//! `cat` and `export`: the bytes back out.
+//! `cat` and `export`: read imports back from storage.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
     units::{ByteSize, counted},
 };
 
-/// Streams: holds one window of bytes at a time, however large the file.
+/// Streams the file. Holds one window of bytes at a time, however large the file is.
 pub(super) async fn cat(context: Context, args: CatArgs) -> Result<(), Failure> {
     let CatArgs { import, path, range } = args;
     context
@@ -38,7 +38,7 @@ struct ExportedLine<'a> {
     summary: ExportSummary,
 }
 
-/// What could not be exported is told after the rest was.
+/// Exports all files, then reports those that failed.
 pub(super) async fn export(context: Context, args: ExportArgs) -> Result<(), Failure> {
     let ExportArgs { import, dir, overwrite } = args;
     let order = ExportOrder { overwrite };

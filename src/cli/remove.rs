@@ -1,4 +1,4 @@
-//! `rm` and `gc`: the two commands that take something away, and so ask first.
+//! `rm` and `gc`: the two commands that delete data, and therefore prompt first.
 
 use serde::Serialize;
 
@@ -58,7 +58,8 @@ async fn remove_one(
         context.out.note(format_args!("kept {id}"));
         return Ok(());
     }
-    // By id: by now the name may be another's too. And not cancelled halfway: it is short, and safe to finish.
+    // By id, since the name may match another import by now. Not cancelled halfway: removal is short and safe to
+    // finish.
     let summary = app.remove(id, keep_objects).await?;
     if context.out.is_json() {
         return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
@@ -123,7 +124,7 @@ fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
-/// Counts, then removes only when somebody says yes.
+/// Counts the objects that no import names, and removes them only after a confirmation.
 async fn collect_if_wanted(context: &Context, app: &App) -> Result<(GcReport, Failures), Failure> {
     let count = GcOrder { remove: false, adopted: true };
     let (found, failures) = context.unless_cancelled(app.gc(count)).await?;

@@ -1,4 +1,4 @@
-//! Secrets that somebody types: without an echo on a terminal, else from what is piped in.
+//! Secrets typed by the user: read without echo from a terminal, or from piped input.
 
 use std::io::{self, IsTerminal, Read};
 
@@ -14,10 +14,10 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// No key or token is longer; a whole key file may be piped in.
+/// Maximum length of a secret in bytes. Keys and tokens are shorter; a whole key file may be piped in.
 const LONGEST: u64 = 64 << 10;
 
-/// A secret as it is given on a command line: `env:VARIABLE` or `command:COMMAND`, else the text itself.
+/// Parses a secret from the command line: `env:VARIABLE`, `command:COMMAND`, or the text itself.
 pub(super) fn secret_of(text: &str) -> Secret {
     match text.split_once(':') {
         Some(("env", name)) => Secret::Env(name.to_owned()),
@@ -26,7 +26,7 @@ pub(super) fn secret_of(text: &str) -> Secret {
     }
 }
 
-/// Asks for each of `keys` in turn. Piped input is one secret, or a line for each where there are several.
+/// Prompts for each of `keys`. Piped input is the secret of a single key, or one line per key.
 pub(super) async fn ask_for(
     context: &Context,
     keys: Vec<&'static str>,
@@ -46,10 +46,10 @@ pub(super) async fn ask_for(
     Ok(answers)
 }
 
-/// Asks for one secret on the terminal.
+/// Prompts for one secret on the terminal.
 async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
     let line = {
-        // Before the question: somebody who sees it may answer at once.
+        // Turn the echo off before the prompt, since the user may type at once.
         let _silence = Silence::begin()?;
         out.stderr().prompt(format_args!("{what} (not shown): "));
         tokio::select! {
@@ -57,12 +57,12 @@ async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<S
             () = cancel.cancelled() => Err(interrupted()),
         }
     };
-    // The line end that was typed was not shown either.
+    // The typed line end was not shown either.
     out.stderr().line("");
     line
 }
 
-/// Asks for the password of somebody somewhere (`bob at files.example`), on the terminal.
+/// Prompts on the terminal for the password of a user (`bob at files.example`).
 ///
 /// # Errors
 /// `InvalidInput` when nothing is typed; `Cancelled`.
@@ -78,7 +78,7 @@ pub(super) async fn ask_password(
     }
 }
 
-/// The password that goes with `-u`: typed, or all that is piped in.
+/// The password for `-u`: typed, or the whole piped input.
 ///
 /// # Errors
 /// `InvalidInput` when there is none; `Cancelled`.
@@ -132,7 +132,7 @@ fn not_empty(key: &str, text: &str) -> Result<String> {
     }
 }
 
-/// A terminal that does not show what is typed, until dropped: also when the question is interrupted.
+/// Turns the terminal echo off until dropped, also when the prompt is interrupted.
 struct Silence(Termios);
 
 impl Silence {
@@ -148,7 +148,7 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        // A terminal that went away needs no echo.
+        // Ignored: a closed terminal needs no echo.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

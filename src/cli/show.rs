@@ -1,4 +1,4 @@
-//! `ls` and `info`: what there is.
+//! `ls` and `info`: list imports, and show the details of one.
 
 use super::{
     Context,
@@ -60,7 +60,7 @@ fn lines_of(imports: &[ImportSummary]) -> Vec<String> {
     table(&columns, &imports.iter().map(row).collect::<Vec<_>>())
 }
 
-/// With how much of it is stored, where that is not all.
+/// The state, with the stored percentage unless the import is complete.
 fn state(import: &ImportSummary) -> String {
     if import.stored >= import.bytes {
         return import.state.clone();
@@ -83,7 +83,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         ("chunk", ByteSize(info.chunk_len).to_string()),
         ("source", plain(&import.source)),
     ];
-    // What came from a URL has none of these.
+    // Imports of URLs have no torrent fields.
     if info.pieces > 0 {
         fields.push(("info-hash", import.info_hash.clone()));
         fields.push(("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))));
@@ -106,7 +106,7 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         let skipped = if file.selected { "" } else { "not selected" };
         let size = ByteSize(file.bytes).to_string();
         let path = match &file.key {
-            // Most have the name of the file: said only where it is another.
+            // Most keys equal the path of the file; show only those that differ.
             Some(key) if *key != file.path => format!("{} as {}", plain(&file.path), plain(key)),
             Some(_) => format!("{} as such", plain(&file.path)),
             None => plain(&file.path),
@@ -117,8 +117,8 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
     lines
 }
 
-/// `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`; `None` before
-/// anybody got anything.
+/// Seeding usage: `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`.
+/// `None` before the first byte is served or fetched.
 fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     if seeded.served == 0 && seeded.fetched == 0 {
         return None;
@@ -135,7 +135,7 @@ fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
     ))
 }
 
-/// `1 GiB in 1024 gets from storage; $0.09`; `None` before anybody read it.
+/// Read usage: `1 GiB in 1024 gets from storage; $0.09`. `None` before the first read.
 fn read(read: &Read) -> Option<String> {
     let Read { gets, fetched, dollars } = *read;
     let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();

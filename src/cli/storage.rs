@@ -1,4 +1,4 @@
-//! `storage`: the places that imports can go to.
+//! `storage`: lists, adds, checks and signs in to the storages that imports can use.
 
 use clap::{Args, Subcommand, builder::BoolishValueParser};
 use serde::Serialize;
@@ -17,38 +17,38 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StorageCommand {
-    /// List the storages there are
+    /// List storages
     List,
-    /// Write a storage into the config file
+    /// Add a storage to the config file
     Add(AddArgs),
-    /// Try everything that an import will ask of a storage, and say what to change
+    /// Test every operation that an import needs from a storage, and suggest fixes
     Check(CheckArgs),
-    /// Sign in to Google Drive, and keep the sign-in
+    /// Sign in to Google Drive and save the sign-in
     Login(LoginArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// What it is to be called
+    /// Name of the storage
     pub(super) name: String,
-    /// A URL such as s3://bucket/prefix?endpoint=…, and keys such as chunk=16MiB. A secret is asked for (KEY=-), or
-    /// taken from KEY=env:VARIABLE or KEY=command:COMMAND
+    /// URL such as s3://bucket/prefix?endpoint=…, and settings such as chunk=16MiB. A secret comes from a prompt
+    /// (KEY=-), from KEY=env:VARIABLE or from KEY=command:COMMAND
     #[arg(value_name = "URL|KEY=VALUE")]
     pub(super) settings: Vec<String>,
-    /// Needed without a URL
+    /// Storage type; required without a URL
     #[arg(long = "type", env = "BAE_TYPE", value_name = "TYPE", value_parser = ["local", "s3", "drive"])]
     pub(super) kind: Option<String>,
-    /// Replace one of this name
+    /// Replace an existing storage of this name
     #[arg(long, env = "BAE_FORCE", value_parser = BoolishValueParser::new())]
     pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// A storage's name, or a URL
+    /// Storage name or URL
     #[arg(value_name = "NAME|URL", default_value = "file", env = "BAE_STORAGE")]
     pub(super) storage: String,
-    /// Also move 8 MiB there and back, to see how fast it is
+    /// Also transfer 8 MiB in each direction to measure the speed
     #[arg(long, env = "BAE_SPEED", value_parser = BoolishValueParser::new())]
     pub(super) speed: bool,
 }
@@ -62,7 +62,7 @@ pub(super) async fn run(context: Context, command: StorageCommand) -> Result<(),
     }
 }
 
-/// A storage, and what reading from it cost.
+/// A storage and the usage of reading from it.
 #[derive(Serialize)]
 struct StorageLine {
     #[serde(flatten)]
@@ -73,7 +73,7 @@ struct StorageLine {
 
 fn list(context: &Context) -> Result<(), Failure> {
     let mut books = storage_books(&context.config)?;
-    // What was read from a storage that has no name cost money too.
+    // Include storages without a name: reading from them costs money too.
     let storages = context.config.storages_and(books.keys().map(String::as_str));
     let line = |info: StorageInfo| {
         let books = books.remove(&info.name).unwrap_or_default();
@@ -111,7 +111,7 @@ fn lines_of(storages: &[StorageLine]) -> Vec<String> {
     table(&columns, &storages.iter().map(row).collect::<Vec<_>>())
 }
 
-/// `1.5 GiB $0.14`; empty where nothing was read.
+/// Usage as `1.5 GiB $0.14`; empty if nothing was read.
 fn read(spent: &Spent) -> String {
     if spent.gets == 0 {
         return String::new();

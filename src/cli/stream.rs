@@ -1,4 +1,4 @@
-//! `stream`, and what `import --stream` has of it: files of imports for players, by HTTP, until stopped.
+//! `stream` and `import --stream`: serve the files of imports to players by HTTP until stopped.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The variable of a token that stays the same. Not a flag: every user of the machine can read those.
+/// Environment variable of a fixed token. Not a flag, since every user of the machine can read flags.
 const TOKEN: &str = "BAE_STREAM_TOKEN";
 
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ struct StreamingLine<'a> {
     event: &'static str,
     import: &'a str,
     name: &'a str,
-    /// The page with all files.
+    /// The page that lists all files.
     url: String,
     playlist: String,
     files: Vec<FileLine<'a>>,
@@ -37,7 +37,7 @@ struct FileLine<'a> {
     url: String,
 }
 
-/// Ends well when it is stopped: that is the only way it ends.
+/// Runs until stopped, then returns `Ok`.
 pub(super) async fn stream(context: Context, args: StreamArgs) -> Result<(), Failure> {
     let StreamArgs { import, path, listen } = args;
     context
@@ -55,7 +55,7 @@ pub(super) async fn stream(context: Context, args: StreamArgs) -> Result<(), Fai
         .await
 }
 
-/// Takes the address, and a token: the user's, or a new one.
+/// Binds the listen address, with the user's token or a new random one.
 pub(super) async fn bind(listen: SocketAddr, streams: &Streams) -> Result<StreamServer> {
     let token = match std::env::var_os(TOKEN).is_some_and(|token| !token.is_empty()) {
         true => Token::chosen(Secret::Env(TOKEN.into()).reveal()?)?,
@@ -64,7 +64,7 @@ pub(super) async fn bind(listen: SocketAddr, streams: &Streams) -> Result<Stream
     StreamServer::bind(listen, streams.clone(), token).await
 }
 
-/// Answers players, and tells the addresses of each import that is opened. Ends only when nobody hears that any more.
+/// Serves players, and prints the URLs of each import that is opened. Returns only when printing fails.
 pub(super) async fn serve(context: &Context, server: &StreamServer, streams: &Streams) -> Failure {
     let told = async {
         for seen in 0.. {
@@ -81,7 +81,7 @@ pub(super) async fn serve(context: &Context, server: &StreamServer, streams: &St
     }
 }
 
-/// By whole path, by the path without the torrent's name, or by number.
+/// Finds a file by its whole path, or by its path without the torrent's name.
 fn find<'a>(import: &'a StreamedImport, path: &str) -> Result<&'a StreamedFile> {
     let files = import.files();
     let without_name =
@@ -93,7 +93,7 @@ fn find<'a>(import: &'a StreamedImport, path: &str) -> Result<&'a StreamedFile> 
     })
 }
 
-/// Prints where an import is: `only` this file, or all.
+/// Prints the URLs of an import: of `only` this file, or of all files.
 fn tell(
     context: &Context,
     server: &StreamServer,
@@ -102,7 +102,7 @@ fn tell(
 ) -> Result<(), Failure> {
     let all = import.files().iter();
     let files = all.filter(|file| only.is_none_or(|only| only.path == file.path));
-    // A bar may own the last lines of the terminal.
+    // A progress bar may occupy the last lines of the terminal.
     context.out.stderr().bars().suspend(|| {
         if context.out.is_json() {
             let file = |file: &StreamedFile| server.file_url(import, file);

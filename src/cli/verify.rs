@@ -1,4 +1,4 @@
-//! `verify`: is what is stored what the torrent says? And if not, make it so.
+//! `verify`: compares stored data with the torrent, and repairs it on request.
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ struct VerifiedLine<'a> {
     report: &'a VerifyReport,
 }
 
-/// Looks at all of them before it fails for one.
+/// Verifies every import before it fails because of a bad one.
 pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Failure> {
     let VerifyArgs { imports, quick, repair, network } = args;
     if imports.is_empty() && App::is_new(&context.config)? {
@@ -58,7 +58,7 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
         .await
 }
 
-/// What the import is at the end.
+/// Returns the report of the import as it is at the end, after the repair if there was one.
 async fn verify_one(
     context: &Context,
     app: &App,

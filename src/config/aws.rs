@@ -1,11 +1,12 @@
-//! The endpoint that the variables of the AWS tools name, for S3 storages that name none themselves.
+//! The S3 endpoint from the variables of the AWS tools, for S3 storages that set none.
 //!
-//! Only the endpoint, since it says which place is meant. The region and the credentials are looked for where AWS tools
-//! look for them when the place is opened: some places fix their region, whatever `AWS_REGION` says for AWS.
+//! Only the endpoint is taken, since it identifies the storage. The region and the credentials are looked up when the
+//! storage is opened, in the same sources as in AWS tools. Some providers have a fixed region, whatever `AWS_REGION`
+//! says for AWS.
 
 use super::{env::Env, settings::Settings};
 
-/// An endpoint, with the variable it is from.
+/// An endpoint and the variable that it comes from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AwsEnv(Option<(&'static str, String)>);
 
@@ -19,7 +20,7 @@ impl AwsEnv {
         self.0.as_ref().map(|(_, url)| url.as_str())
     }
 
-    /// Fills in what `settings`, of an S3 storage, leave open.
+    /// Sets the endpoint of an S3 storage that has none in `settings`.
     pub(super) fn complete(&self, settings: &mut Settings) {
         if let Some((variable, url)) = &self.0 {
             settings.set_default("endpoint", url, variable);

@@ -1,7 +1,7 @@
-//! Google Drive without a profile: `BAE_DRIVE_TOKEN` and the like, and the two flags that are stronger.
+//! Google Drive without a profile: `BAE_DRIVE_TOKEN` and similar variables, and two flags that override them.
 //!
-//! They sign in to a `drive://FOLDER` and to a profile that has no sign-in of its own, and alone make up the storage
-//! that the plain word `drive` means when no profile has this type.
+//! They are the credentials of a `drive://FOLDER` URL, and of a profile without credentials. On their own they define
+//! the storage `drive`, unless a profile has this type.
 
 use super::{
     DriveProfile, Env, Overrides, Profile, ProfileKind, Secret, aws::AwsEnv, settings::Settings,
@@ -19,7 +19,7 @@ const KEYS: &[&str] = &[
     "token_uri",
 ];
 
-/// What the variables and flags say, as the keys of a profile.
+/// The variables and flags as keys of a profile.
 pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
     let mut settings = Settings::default();
     for key in KEYS {
@@ -38,13 +38,13 @@ pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
     settings
 }
 
-/// The storage that the variables alone make up; `None` when they say nothing.
+/// The storage defined by the variables alone; `None` when none is set.
 pub(super) fn profile(variables: &Settings) -> Result<Option<Profile>> {
     if !variables.has_any(KEYS) {
         return Ok(None);
     }
     if let Some(folder) = variables.text("folder") {
-        // By its URL, which is what finds it again without the variable.
+        // Named by its URL, so that it is found again without the variable.
         let mut profile = Profile::from_url(&format!("drive://{folder}"), &AwsEnv::default())?;
         if let ProfileKind::Drive(drive) = &mut profile.kind {
             sign_in(drive, &taken(variables)?);
@@ -56,7 +56,7 @@ pub(super) fn profile(variables: &Settings) -> Result<Option<Profile>> {
     Profile::from_settings("drive", settings).map(Some)
 }
 
-/// Gives `drive` the sign-in of the variables where it has none, or else of the profile with the same folder.
+/// Adds credentials to `drive` if it has none: those of the variables, else those of the profile with the same folder.
 pub(super) fn complete<'a>(
     drive: &mut DriveProfile,
     variables: &Settings,

@@ -1,4 +1,4 @@
-//! The environment as a value, so that resolving settings is a pure function of what is passed in.
+//! The environment as a value, so that resolving settings is a pure function of its arguments.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,12 @@ use crate::error::{Error, Kind, Result};
 
 const STORAGE: &str = "BAE_STORAGE_";
 
-/// Environment variables. Those that are not UTF-8 are left out: none that matter here can be.
+/// Environment variables. Those that are not UTF-8 are left out; no setting needs one.
 #[derive(Clone, Default)]
 pub struct Env(BTreeMap<String, String>);
 
 impl std::fmt::Debug for Env {
-    /// Names only: a value may be a secret.
+    /// Names only, since a value may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.0.keys()).finish()
     }
@@ -49,7 +49,7 @@ impl Env {
         self.xdg("XDG_DATA_HOME", ".local/share")
     }
 
-    /// A path from a flag or a variable, which may be relative, with a leading `~/` replaced: not every shell does that.
+    /// Makes a path from a flag or variable absolute. A leading `~/` is expanded here, since not every shell does that.
     pub(super) fn given(&self, path: &Path) -> Result<PathBuf> {
         if path.starts_with("~") {
             return self.absolute(path);
@@ -57,7 +57,7 @@ impl Env {
         std::path::absolute(path).map_err(|e| Error::io(path.display().to_string(), e))
     }
 
-    /// `path` with a leading `~/` replaced.
+    /// Expands a leading `~/`. Other relative paths are an error.
     pub(super) fn absolute(&self, path: &Path) -> Result<PathBuf> {
         let found = match path.strip_prefix("~") {
             Ok(rest) => self.folder("HOME").map(|home| home.join(rest)),
@@ -69,7 +69,7 @@ impl Env {
         })
     }
 
-    /// The XDG specification: a relative value does not count.
+    /// As the XDG specification requires, a relative value is ignored.
     fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
         self.folder(name).or_else(|| Some(self.folder("HOME")?.join(below_home)))
     }
@@ -78,7 +78,7 @@ impl Env {
         self.0.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
-    /// Lays every `BAE_STORAGE_<NAME>_<KEY>` over `profiles`; a name that is not among them makes a new profile.
+    /// Applies every `BAE_STORAGE_<NAME>_<KEY>` over `profiles`. An unknown name creates a new profile.
     pub(super) fn add_profiles(&self, profiles: &mut BTreeMap<String, Settings>) -> Result<()> {
         for (variable, value) in &self.0 {
             let Some(rest) = variable.strip_prefix(STORAGE) else { continue };
@@ -100,8 +100,8 @@ impl Env {
     }
 }
 
-/// `MUSIC_REFRESH_TOKEN` is the key `refresh_token` of `MUSIC`, not the key `token` of `MUSIC_REFRESH`: the longest
-/// key that fits.
+/// Splits at the longest matching key: `MUSIC_REFRESH_TOKEN` is the key `refresh_token` of `MUSIC`, not the key `token`
+/// of `MUSIC_REFRESH`.
 fn split(rest: &str) -> Option<(&str, &'static str)> {
     let fits = |key: &&'static str| {
         let name = rest.strip_suffix(as_variable(key).as_str())?.strip_suffix('_')?;

@@ -1,4 +1,4 @@
-//! The TOML file: shape, reading, and errors with file and line.
+//! The TOML config file: its structure, reading it, and errors with file and line.
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     units::{ByteSize, parse_duration},
 };
 
-/// What the file says.
+/// The settings in the config file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) data_dir: Option<PathBuf>,
@@ -70,7 +70,7 @@ impl File {
         let raw: Raw = toml::from_str(text).map_err(|e| {
             let at = e.span().map_or(String::new(), |span| format!(", line {}", line(span.start)));
             let place = format!("config file {}{at}", path.display());
-            // Only the message: the long form quotes the line, which may hold a secret.
+            // Only the message: the long form quotes the line, which may contain a secret.
             Error::new(Kind::InvalidInput, format!("{place}: {}", e.message().trim()))
         })?;
         let mut profiles = BTreeMap::new();
@@ -97,7 +97,7 @@ impl File {
     }
 }
 
-/// A number of bytes a second: `5M`, `5MiB/s`.
+/// Parses a rate in bytes per second: `5M`, `5MiB/s`.
 pub(crate) fn parse_rate(text: &str) -> Result<u64> {
     let number = text.trim().strip_suffix("/s").unwrap_or(text);
     number.parse::<ByteSize>().map(|size| size.0)
@@ -119,7 +119,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duratio
     scalar(d, parse_duration)
 }
 
-/// Text, or a number that is read as the same text would be.
+/// Deserializes text, or an integer that is parsed like the same text.
 fn scalar<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     parse: impl Fn(&str) -> Result<T>,

@@ -1,31 +1,32 @@
-//! Every storage that can be named, for people to choose from.
+//! Lists every storage that a user can name.
 
 use serde::Serialize;
 
 use super::{Config, Profile, settings::Settings};
 use crate::error::Result;
 
-/// One storage in one line; never with a secret.
+/// One storage, for display. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StorageInfo {
     pub name: String,
-    /// `local`, `s3` or `drive`; as it is written where it is none of these.
+    /// `local`, `s3` or `drive`; another type as it is written.
     #[serde(rename = "type")]
     pub kind: String,
-    /// As a URL.
+    /// The location as a URL.
     pub place: String,
-    /// Bytes of a chunk.
+    /// Chunk size in bytes.
     pub chunk: Option<u64>,
-    /// Whether an import without `--storage` goes there.
+    /// Whether an import without `--storage` uses it.
     pub default: bool,
-    /// File and line, or the variable, or `imports` for one without a name; `None` for the one that is always there.
+    /// Where it is defined: file and line, a variable, or `imports` for one without a name. `None` for the built-in
+    /// one.
     pub defined: Option<String>,
-    /// Why it cannot be used.
+    /// Why it is not usable.
     pub error: Option<String>,
 }
 
 impl Config {
-    /// All storages with a name, those that cannot be used too, and `others`: those that imports know by their URLs.
+    /// All named storages, including unusable ones, and `others`: storages that imports record by URL.
     #[must_use]
     pub fn storages_and<'a>(&self, others: impl Iterator<Item = &'a str>) -> Vec<StorageInfo> {
         let named = self.storage_names();

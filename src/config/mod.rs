@@ -1,12 +1,12 @@
-//! What a run may use, and where: flags, environment and one TOML file, resolved once at the start.
+//! Settings of a run: flags, environment and one TOML config file, resolved once at the start.
 //!
-//! A setting is looked for in this order and the first place that has it wins: the flag, its environment variable
-//! `BAE_*` (the argument parser joins these two into [`Overrides`]), the file, the default. Storage profiles have no
-//! flags; theirs is `BAE_STORAGE_<NAME>_<KEY>`, then the file's `[storage.NAME]`. Profiles are only taken apart when
-//! one is asked for ([`Config::storage`]), so that a mistake in one does not close the others.
+//! A setting comes from the first of these that has it: the flag, its environment variable `BAE_*` (the argument parser
+//! joins these two into [`Overrides`]), the config file, the default. Storage profiles have no flags: their keys come
+//! from `BAE_STORAGE_<NAME>_<KEY>`, then from `[storage.NAME]` in the file. A profile is parsed only when it is
+//! requested ([`Config::storage`]), so that a mistake in one does not block the others.
 //!
-//! What it refuses: keys it does not know (a typing error would otherwise be a setting silently ignored), relative
-//! paths in the file (relative to what?), and secrets in URLs.
+//! Rejected are unknown keys (a typing error would otherwise be ignored silently), relative paths in the file (they
+//! have no defined base), and secrets in URLs.
 
 mod aws;
 mod drive_vars;
@@ -47,75 +47,76 @@ use crate::{
     units::{ByteSize, GIB, MIB},
 };
 
-/// The byte budget when none is given.
+/// Default memory budget.
 pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 * MIB);
-/// The least budget that works: two 16 MiB pieces, one coming in while the other goes out.
+/// Smallest memory budget that works: two 16 MiB pieces, one being received while the other is stored.
 pub const MIN_MEMORY: ByteSize = ByteSize(32 * MIB);
 
-/// The room of a cache folder when none is given.
+/// Default capacity of the cache folder.
 pub const DEFAULT_CACHE: ByteSize = ByteSize(10 * GIB);
 
-/// What flags and environment variables said; all of it optional, all of it stronger than the file.
+/// Settings from flags and environment variables. All are optional, and all override the config file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub data_dir: Option<PathBuf>,
-    /// A file named on purpose has to be there; the default one need not.
+    /// A config file named here must exist; the default one need not.
     pub config: Option<PathBuf>,
-    /// Not even that one, since it is about to be written.
+    /// The command creates the config file, so that even a named one need not exist.
     pub makes_config: bool,
     pub memory: Option<ByteSize>,
-    /// A folder for windows that were read, and the most bytes in it.
+    /// Folder of the on-disk read cache.
     pub cache_dir: Option<PathBuf>,
+    /// Maximum bytes in the cache folder.
     pub cache_size: Option<ByteSize>,
-    /// Bytes a second from peers and servers; 0 lifts the file's limit.
+    /// Download limit in bytes per second, from peers and servers; 0 removes the file's limit.
     pub limit_rate: Option<u64>,
-    /// Zero lifts the file's timeout.
+    /// Zero removes the file's timeout.
     pub timeout: Option<Duration>,
-    /// A ready access token for Google Drive.
+    /// An access token for Google Drive that needs no sign-in.
     pub drive_token: Option<Secret>,
-    /// The folder that the plain word `drive` means.
+    /// Folder id of the storage `drive`.
     pub drive_folder: Option<String>,
 }
 
-/// The settings of one run.
+/// The resolved settings of one run.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds the catalog, and the objects of the default storage. Absolute; not created here.
+    /// Folder of the catalog and of the default storage's objects. Absolute; not created here.
     pub data_dir: PathBuf,
-    /// Most payload bytes held at once, over all imports.
+    /// Maximum payload bytes held in memory, over all imports.
     pub memory: ByteSize,
-    /// A folder for windows that were read, when one is asked for. Absolute.
+    /// Folder of the on-disk read cache, if one is configured. Absolute.
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes in it.
+    /// Maximum bytes in the cache folder.
     pub cache_size: ByteSize,
-    /// Bytes a second from peers and servers.
+    /// Download limit in bytes per second, from peers and servers.
     pub limit_rate: Option<u64>,
-    /// Bytes a second to peers.
+    /// Upload limit in bytes per second, to peers.
     pub upload_limit: Option<u64>,
-    /// Give up when nothing arrived for so long.
+    /// Give up after this time without data.
     pub timeout: Option<Duration>,
-    /// What network flags start from; the two limits above are in it too.
+    /// Base for the network flags; includes the two limits above.
     pub network: NetworkOptions,
-    /// What the flags of seeding start from.
+    /// Base for the seeding flags.
     pub seeding: SeedOptions,
-    /// Where the config file is or would be; none without a home.
+    /// Path of the config file, which may not exist; `None` without a home folder.
     file: Option<PathBuf>,
     profiles: BTreeMap<String, Settings>,
     aws: AwsEnv,
-    /// What `--storage` is when it is not given.
+    /// The storage used without `--storage`.
     default_storage: String,
-    /// `BAE_DRIVE_*` and their flags.
+    /// Settings from `BAE_DRIVE_*` and the corresponding flags.
     drive: Settings,
-    /// Where a sign-in is kept; `None` without a config folder.
+    /// Path of the secrets file; `None` without a config folder.
     secrets: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads the file and lays `overrides` and the storage variables of `env` over it.
+    /// Reads the config file and applies `overrides` and the storage variables of `env` over it.
     ///
     /// # Errors
-    /// `NotFound` when the file named by `overrides` is not there; `InvalidInput`, with file and line or the
-    /// variable's name, when something in it cannot be used.
+    /// `NotFound` when the file named by `overrides` does not exist; `InvalidInput`, with file and line or the
+    /// variable's name, when a setting is not valid.
     pub fn load(overrides: Overrides, env: &Env) -> Result<Self> {
         let default = || Some(env.config_home()?.join("bae/config.toml"));
         let named = overrides.config.as_ref().map(|path| env.given(path)).transpose();
@@ -133,10 +134,10 @@ impl Config {
         Ok(Self { file: path, secrets, ..Self::resolve(file, overrides, env)? })
     }
 
-    /// Keeps a secret of a profile for the next runs, in a file that nobody else can read. Returns where.
+    /// Saves a secret of a profile for later runs, in a file that only its owner can read. Returns the file's path.
     ///
     /// # Errors
-    /// When it cannot be written, or there is no config folder.
+    /// When the file cannot be written, or there is no config folder.
     pub fn remember_secret(&self, profile: &str, key: &str, secret: &Secret) -> Result<PathBuf> {
         let path = self.secrets.as_ref().ok_or_else(|| {
             Error::new(
@@ -165,7 +166,7 @@ impl Config {
         let drive = drive_vars::read(&overrides, env);
         let mut profiles = std::mem::take(&mut file.profiles);
         env.add_profiles(&mut profiles)?;
-        // What only the secrets file knows was a profile once.
+        // A profile that is only in the secrets file has been removed from the config.
         profiles.retain(|_, settings| !settings.is_only_from(secrets_file::NAME));
         Ok(Self {
             data_dir: data_dir(overrides.data_dir, file.data_dir.as_deref(), env)?,
@@ -186,11 +187,11 @@ impl Config {
         })
     }
 
-    /// The storage meant by `--storage`: a profile's name, a URL, or `file`, `s3`, `drive` for the default of a kind.
+    /// Resolves the value of `--storage`: a profile's name, a URL, or `file`, `s3`, `drive` for the default of a type.
     ///
     /// # Errors
-    /// `NotFound` when there is no such profile, with the names there are; `InvalidInput` when its keys or the URL
-    /// cannot be used, or when a URL carries a secret.
+    /// `NotFound` when there is no such profile (the hint lists the existing names); `InvalidInput` when its keys or
+    /// the URL are not valid, or when the URL contains a secret.
     pub fn storage(&self, name_or_url: &str) -> Result<Profile> {
         let mut profile = self.written_storage(name_or_url)?;
         if let ProfileKind::Drive(drive) = &mut profile.kind {
@@ -219,7 +220,7 @@ impl Config {
         }
     }
 
-    /// The names that `--storage` takes: `file`, and every profile's.
+    /// The names that `--storage` accepts: `file` and all profiles.
     #[must_use]
     pub fn storage_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! How a session meets the network: addresses, discovery, limits, identity.
+//! Network settings of a session: addresses, discovery, limits, identity.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
@@ -8,46 +8,47 @@ use url::Url;
 use super::file::rate;
 use crate::error::{Error, Kind, Result};
 
-/// The choices of one session. Rates are bytes a second; `None` leaves a choice to the session.
+/// The network settings of one session. Rates are in bytes per second; `None` leaves a choice to the session.
 #[derive(Debug, Clone)]
 pub struct NetworkOptions {
-    /// `ADDR:PORT` or `DEVICE:PORT`, each checked by [`check_listen`]; `None` is every interface, on a port chosen by the system.
+    /// `ADDR:PORT` or `DEVICE:PORT`, each checked by [`check_listen`]. `None` is every interface, on a port chosen by
+    /// the system.
     pub listen: Option<Vec<String>>,
-    /// The interface or local address that outgoing connections use.
+    /// Network interface or local address of outgoing connections.
     pub interface: Option<String>,
-    /// Peers to connect to besides those that are found.
+    /// Peers to connect to in addition to discovered ones.
     pub peers: Vec<SocketAddr>,
     pub dht: bool,
-    /// `HOST:PORT` of nodes to enter the DHT by.
+    /// DHT bootstrap nodes as `HOST:PORT`.
     pub dht_bootstrap: Vec<String>,
     pub lsd: bool,
     pub pex: bool,
-    /// `None`: where the library's uTP can be trusted (libtorrent 2.0.14 and later).
+    /// `None` enables uTP where libtorrent's is reliable (2.0.14 and later).
     pub utp: Option<bool>,
-    /// Asks the router to open the port, by UPnP and NAT-PMP both.
+    /// Maps the port on the router with both UPnP and NAT-PMP.
     pub upnp: bool,
     pub encryption: Encryption,
     pub proxy: Option<Proxy>,
-    /// Most connections at once.
+    /// Maximum connections at once.
     pub connections: u32,
     pub limit_rate: Option<u64>,
     pub upload_limit: Option<u64>,
-    /// Most peers served at once.
+    /// Maximum peers served at once.
     pub upload_slots: Option<u32>,
     pub peer_id_prefix: Option<String>,
     pub user_agent: Option<String>,
-    /// Pieces in order instead of rarest first.
+    /// Download pieces in order instead of rarest first.
     pub sequential: bool,
-    /// Suggests to peers what is in memory, or is read next.
+    /// Send suggest messages for pieces that are in memory or will be read next.
     pub suggest: bool,
-    /// Fetches from the web seeds of torrents too.
+    /// Also download from the web seeds of torrents.
     pub web_seeds: bool,
-    /// Settings of libtorrent by its own names, stronger than ours. Only a few are taken.
+    /// libtorrent settings by their own names. They override ours; only a few are accepted.
     pub libtorrent: BTreeMap<String, i64>,
 }
 
-/// The settings of libtorrent that can be given as they are: how much is prepared for peers, and how many are served.
-/// The others keep memory within its budget, or say what else the program relies on.
+/// libtorrent settings that can be set directly: how much data is prepared for peers, and how many peers are served.
+/// All others keep memory within its budget or are relied on elsewhere in the program.
 pub(super) const TUNABLE: [&str; 7] = [
     "choking_algorithm",
     "connection_speed",
@@ -87,7 +88,7 @@ impl Default for NetworkOptions {
 }
 
 impl NetworkOptions {
-    /// The interface or address of outgoing connections; of several, which libtorrent takes, the first.
+    /// The interface or address of outgoing connections. libtorrent accepts several; this is the first.
     #[must_use]
     pub fn first_interface(&self) -> Option<&str> {
         self.interface.as_deref()?.split(',').map(str::trim).find(|name| !name.is_empty())
@@ -98,10 +99,10 @@ impl NetworkOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encryption {
-    /// Offered and accepted.
+    /// Encryption is offered and accepted.
     #[default]
     Enabled,
-    /// Peers without it are refused.
+    /// Peers without encryption are rejected.
     Required,
     Disabled,
 }
@@ -124,23 +125,23 @@ impl FromStr for Encryption {
     }
 }
 
-/// Where SOCKS proxies listen.
+/// Default port of SOCKS proxies.
 const SOCKS_PORT: u16 = 1080;
 
-/// A SOCKS5 or HTTP proxy. Shown without its user and password.
+/// A SOCKS5 or HTTP proxy. `Display` and `Debug` omit user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy(Url);
 
 impl Proxy {
-    /// The whole URL: scheme (`socks5`, `socks5h` or `http`, and what [`Proxy::of_environment`] takes besides), host and
-    /// port always, user and password perhaps.
+    /// The whole URL: the scheme (`socks5`, `socks5h` or `http`, and those that [`Proxy::of_environment`] also
+    /// accepts), always host and port, optionally user and password.
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.0
     }
 
-    /// What the environment names for all programs, which may be `https`, `socks4` and `socks4a` too, and leave out the
-    /// port. `None` where it cannot be a proxy.
+    /// A proxy from the environment variables that all programs share. Its scheme may also be `https`, `socks4` or
+    /// `socks4a`, and the port may be missing. `None` when the URL cannot be a proxy.
     #[must_use]
     pub fn of_environment(url: Url) -> Option<Self> {
         let mut url = fifth(url)?;
@@ -156,7 +157,7 @@ impl Proxy {
     }
 }
 
-/// `socks` alone is version 5, as desktops write it.
+/// Reads `socks` as `socks5`, as desktops mean it.
 fn fifth(url: Url) -> Option<Url> {
     match url.as_str().strip_prefix("socks:") {
         Some(rest) => Url::parse(&format!("socks5:{rest}")).ok(),
@@ -167,7 +168,7 @@ fn fifth(url: Url) -> Option<Url> {
 impl FromStr for Proxy {
     type Err = Error;
 
-    /// The text is in no error: it may hold a password.
+    /// Errors never contain the text, which may hold a password.
     fn from_str(text: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::new(Kind::InvalidInput, format!("proxy: {why}"))
@@ -201,7 +202,7 @@ impl fmt::Debug for Proxy {
 /// Checks one listen address: `0.0.0.0:6881`, `[::]:0` or `eth0:6881`.
 ///
 /// # Errors
-/// `InvalidInput` when it is none of these.
+/// `InvalidInput` for any other form.
 pub fn check_listen(text: &str) -> Result<()> {
     let device = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -215,11 +216,11 @@ pub fn check_listen(text: &str) -> Result<()> {
         .hint("write it like 0.0.0.0:6881, [::]:6881 or eth0:6881; port 0 lets the system choose"))
 }
 
-/// Checks the beginning of our peer id, such as `-BA0100-`.
+/// Checks the prefix of our peer id, such as `-BA0100-`.
 ///
 /// # Errors
-/// `InvalidInput` when it is empty, longer than 12 characters (a peer id has 20 bytes, and 8 must stay random), or
-/// has anything but visible ASCII.
+/// `InvalidInput` when it is empty, longer than 12 characters (a peer id has 20 bytes, of which 8 must stay random), or
+/// contains anything but visible ASCII.
 pub fn check_peer_id_prefix(text: &str) -> Result<()> {
     if (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -230,7 +231,7 @@ pub fn check_peer_id_prefix(text: &str) -> Result<()> {
     ))
 }
 
-/// `[network]` of the file.
+/// The `[network]` section of the config file.
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NetworkSection {
@@ -266,7 +267,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// Text that `Debug` does not show.
+/// Text that `Debug` hides.
 #[derive(Deserialize)]
 struct HiddenText(String);
 

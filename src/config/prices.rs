@@ -1,31 +1,31 @@
-//! What the common places charge: one dated table, `prices.toml`, and the multiplication.
+//! Prices of common providers: one dated table, `prices.toml`, and the cost calculation.
 //!
-//! List prices, without free allowances, volume steps and taxes: what is shown is what a large account pays for one
-//! import more, and so rather too much than too little.
+//! Prices are list prices, without free allowances, volume discounts and taxes. The result is what a large account pays
+//! for one more import, so it is more likely too high than too low.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-/// All prices.
+/// The price table.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// The month they were read in, such as `2026-09`.
+    /// The month in which the prices were read, such as `2026-09`.
     pub as_of: String,
     #[serde(rename = "provider")]
     pub providers: Vec<Provider>,
     pub drive: DriveLimits,
 }
 
-/// One provider. Dollars; requests by the million.
+/// One provider. Prices are in dollars; those of requests are per million.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
     pub id: String,
     pub name: String,
-    /// What its price page is called.
+    /// Title of its price page.
     pub source: String,
     hosts: Vec<String>,
     unit: Unit,
@@ -36,16 +36,16 @@ pub struct Provider {
     list: f64,
     get: f64,
     delete: f64,
-    /// Days that every object is paid for at least.
+    /// Minimum number of days for which every object is billed.
     #[serde(default)]
     pub min_days: u32,
-    /// The least bill of a month, for the whole account.
+    /// Minimum monthly bill of the whole account.
     #[serde(default)]
     pub min_month: f64,
     pub note: String,
 }
 
-/// What a bill calls a GB.
+/// The meaning of GB on a bill.
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum Unit {
     #[serde(rename = "GB")]
@@ -54,13 +54,13 @@ enum Unit {
     Binary,
 }
 
-/// What Google Drive lets an account do.
+/// The limits of a Google Drive account.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriveLimits {
     pub source: String,
     pub creates_per_second: u64,
-    /// Bytes.
+    /// In bytes.
     pub upload_per_day: u64,
     pub units_per_minute: u64,
     pub units_per_day: u64,
@@ -70,49 +70,49 @@ pub struct DriveLimits {
     pub units_delete: u64,
 }
 
-/// What is paid for.
+/// The billed usage of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes that stay.
+    /// Bytes that stay stored.
     pub stored: u64,
-    /// Requests that send bytes, or begin or join what is sent.
+    /// Requests that send bytes, or that start or complete an upload.
     pub put: u64,
     pub copy: u64,
     pub list: u64,
     pub delete: u64,
-    /// Requests of the import that read or look.
+    /// Read and lookup requests of the import.
     pub look: u64,
     /// Bytes that the import reads back.
     pub read: u64,
-    /// Requests for reading all of it back once.
+    /// Requests to read the whole import once.
     pub get: u64,
 }
 
-/// Dollars.
+/// Costs in dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cost {
     pub provider: String,
-    /// For keeping it, a month.
+    /// Storage per month.
     pub month: f64,
-    /// Requests of the import and what it reads back, once.
+    /// Requests and read-back of the import, once.
     pub import: f64,
-    /// Requests and egress of reading all of it once, outside of the provider's network.
+    /// Requests and egress to read the whole import once, from outside the provider's network.
     pub read_back: f64,
-    /// Days that every object is paid for at least.
+    /// Minimum number of days for which every object is billed.
     pub min_days: u32,
-    /// What the account pays a month at least, whatever it holds.
+    /// Minimum monthly bill of the account, whatever it stores.
     pub min_month: f64,
     pub note: String,
 }
 
 impl Provider {
-    /// Dollars for so many gets that brought so many bytes, outside of the provider's network.
+    /// Dollars for `gets` requests that return `bytes`, from outside the provider's network.
     #[must_use]
     pub fn reading(&self, gets: u64, bytes: u64) -> f64 {
         self.units(bytes) * self.egress + real(gets) * self.get / 1e6
     }
 
-    /// Bytes in what the bill calls a GB.
+    /// Bytes in the bill's unit of a GB.
     fn units(&self, bytes: u64) -> f64 {
         let unit = match self.unit {
             Unit::Decimal => 1e9,
@@ -147,7 +147,7 @@ fn real(n: u64) -> f64 {
 }
 
 impl Prices {
-    /// The table that this bae was built with.
+    /// The table built into this binary.
     #[must_use]
     pub fn table() -> &'static Self {
         static TABLE: LazyLock<Prices> = LazyLock::new(|| {
@@ -156,8 +156,8 @@ impl Prices {
         &TABLE
     }
 
-    /// Whoever is behind an S3 endpoint: a provider by its host name, or a server of one's own when the address is
-    /// in no public network. `None`: somebody the table does not know.
+    /// The provider at an S3 endpoint: by its host name, or `own` for an address in a private network. `None` for an
+    /// unknown provider.
     #[must_use]
     pub fn provider_at(&self, endpoint: &Url) -> Option<&Provider> {
         let host = endpoint.host()?;
@@ -180,7 +180,7 @@ impl Prices {
     }
 }
 
-/// Names without a dot are those of a local network (or of a container beside this one).
+/// Names without a dot belong to a local network (or to a container on the same host).
 fn is_private(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => {

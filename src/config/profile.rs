@@ -1,4 +1,4 @@
-//! One configured place for objects, resolved: its type's keys, and the keys every type has.
+//! A resolved storage profile: the keys common to all types, and those of its type.
 
 use std::path::PathBuf;
 
@@ -13,21 +13,21 @@ use crate::{
 /// A storage profile.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// See [`Profile::canonical`].
+    /// The recorded name; see [`Profile::canonical`].
     name: String,
     pub kind: ProfileKind,
-    /// Bytes of a chunk: the unit that becomes one object.
+    /// Chunk size in bytes. A chunk becomes one object.
     pub chunk: u64,
-    /// Most objects on their way at once.
+    /// Maximum objects uploaded at once.
     pub upload_concurrency: usize,
-    /// Bytes a second to this storage, for metered lines.
+    /// Upload limit to this storage in bytes per second, for metered connections.
     pub upload_limit: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ProfileKind {
-    /// A folder; absolute.
+    /// A local folder; absolute.
     Local {
         path: PathBuf,
     },
@@ -41,7 +41,7 @@ pub struct S3Profile {
     pub prefix: Option<String>,
     pub endpoint: Option<Url>,
     pub region: Option<String>,
-    /// `None` for what suits the endpoint.
+    /// `None` selects the style that suits the endpoint.
     pub path_style: Option<bool>,
     pub access_key_id: Option<Secret>,
     pub secret_access_key: Option<Secret>,
@@ -60,15 +60,15 @@ pub struct DriveProfile {
     pub token_uri: Option<Url>,
 }
 
-/// 16 MiB: large enough that a request's latency hardly shows, small enough that eight fit the default budget.
+/// 16 MiB: large enough to hide the latency of a request, small enough that eight chunks fit the default memory budget.
 const CHUNK: u64 = 16 * MIB;
-/// Drive creates files slowly (a few a second), so its chunks are larger.
+/// Google Drive creates only a few files per second, so its chunks are larger.
 const DRIVE_CHUNK: u64 = 32 * MIB;
 const UPLOADS: usize = 4;
 
 impl Profile {
-    /// What the catalog records of it: the profile's name, or for a URL the URL of the place alone (no secrets and no
-    /// tuning such as `chunk`). [`Config::storage`](super::Config::storage) finds the same place by it again.
+    /// The name recorded in the catalog: the profile's name, or for a URL the URL without secrets and without tuning
+    /// such as `chunk`. [`Config::storage`](super::Config::storage) resolves it to the same storage again.
     #[must_use]
     pub fn canonical(&self) -> String {
         self.name.clone()
@@ -84,13 +84,13 @@ impl Profile {
         }
     }
 
-    /// Where its objects are, as a storage URL would say it: without secrets and tuning.
+    /// The location of the objects as a storage URL, without secrets and tuning.
     #[must_use]
     pub fn place(&self) -> String {
         match &self.kind {
             ProfileKind::Local { path } => match Url::from_file_path(path) {
                 Ok(url) => url.into(),
-                // Only of a path that is not absolute, which no profile has.
+                // Only for a relative path, which no profile has.
                 Err(()) => path.display().to_string(),
             },
             ProfileKind::S3(s3) => {
@@ -125,7 +125,7 @@ impl Profile {
     }
 
     /// # Errors
-    /// `InvalidInput` naming the storage, the key and where it was written.
+    /// `InvalidInput` that names the storage, the key and where it is defined.
     pub(super) fn from_settings(name: &str, mut settings: Settings) -> Result<Self> {
         if let (None, Some(kind)) = (settings.text("type"), type_of_name(name)) {
             settings.set("type", kind, format!("the name {name:?}"));
@@ -163,7 +163,8 @@ impl Profile {
     }
 }
 
-/// The type of a profile that has the name of one and says no other: so `BAE_STORAGE_S3_BUCKET` alone makes a storage.
+/// The type of a profile named after one, unless it sets another. `BAE_STORAGE_S3_BUCKET` alone therefore defines a
+/// storage.
 pub(super) fn type_of_name(name: &str) -> Option<&'static str> {
     [("file", "local"), ("s3", "s3"), ("drive", "drive")]
         .into_iter()
@@ -209,7 +210,8 @@ fn missing(key: &str) -> Error {
     Error::new(Kind::InvalidInput, format!("has no {key}"))
 }
 
-/// From one BitTorrent block to what still leaves room for other bytes in a large budget.
+/// Parses a chunk size: at least one BitTorrent block, at most what leaves free space for other data in a large memory
+/// budget.
 fn chunk(text: &str) -> Result<u64> {
     let size = text.parse::<ByteSize>()?;
     if (16 * KIB..=GIB).contains(&size.0) {
@@ -233,10 +235,11 @@ fn flag(text: &str) -> Result<bool> {
         .map_err(|_| Error::new(Kind::InvalidInput, format!("{text:?} is not true or false")))
 }
 
-/// The text is in no error: it may hold a password, which such a URL is not allowed to (it would be shown).
+/// Errors never contain the text, which may hold a password. URLs with a password are rejected, since they are
+/// displayed.
 fn web_url(text: &str) -> Result<Url> {
     let bad = |why: &str| Error::new(Kind::InvalidInput, why);
-    // `h:9000` is a URL too: of the scheme `h`.
+    // `h:9000` is also a valid URL, with the scheme `h`.
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
     if !scheme.is_some_and(|scheme| ["http", "https"].contains(&scheme.as_str())) {
         return Err(bad("not an http or https URL")

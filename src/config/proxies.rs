@@ -1,6 +1,6 @@
-//! The proxies that the environment names for all programs: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, and `NO_PROXY` for
-//! what goes without. Read once for each client; what cannot be a proxy is an error of whoever would go by it, since to
-//! go direct is what a proxy is set against.
+//! Proxies from the environment variables that all programs share: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, and
+//! `NO_PROXY` for exceptions. They are read once per client. An invalid proxy is an error of every request that would
+//! use it: a direct connection would defeat the purpose of a proxy.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use url::Url;
 use super::Proxy;
 use crate::error::{Error, Kind, Result};
 
-/// Proxies by the scheme of what they are for.
+/// The proxies, by the scheme of the request URL.
 pub struct EnvProxies {
     http: Option<Result<Proxy, String>>,
     https: Option<Result<Proxy, String>>,
-    /// Intercepts all that does not go direct.
+    /// Intercepts every URI that `NO_PROXY` does not list.
     bypass: Matcher,
     no_proxy: String,
-    /// Nothing goes by a proxy.
+    /// `NO_PROXY` contains `*`: no request uses a proxy.
     none: bool,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Debug for EnvProxies {
 }
 
 impl EnvProxies {
-    /// Those of this process.
+    /// The proxies in the environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
         Self::of(|name| std::env::var(name).ok())
@@ -51,7 +51,7 @@ impl EnvProxies {
         let no = first("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
         let hosts: Vec<_> =
             no.split([',', ' ', '\t']).map(bare).filter(|h| !h.is_empty()).collect();
-        // Behind a web server that variable is a header of whoever asks.
+        // Under CGI, `HTTP_PROXY` is set from a header of the client's request, and is ignored.
         let is_cgi = variable("REQUEST_METHOD").is_some();
         let no_proxy = hosts.join(",");
         Self {
@@ -63,10 +63,10 @@ impl EnvProxies {
         }
     }
 
-    /// The one on the way to `uri`.
+    /// The proxy for requests to `uri`, if any.
     ///
     /// # Errors
-    /// `InvalidInput` for one that cannot be used.
+    /// `InvalidInput` when that proxy is not valid.
     pub fn to(&self, uri: &Uri) -> Result<Option<Proxy>> {
         let proxy = match uri.scheme_str() {
             Some("http") => &self.http,
@@ -84,20 +84,21 @@ impl EnvProxies {
         }
     }
 
-    /// What goes without, with commas between.
+    /// The exceptions of `NO_PROXY`, separated by commas.
     #[must_use]
     pub fn no_proxy(&self) -> &str {
         &self.no_proxy
     }
 }
 
-/// `[::1]` without its brackets, `*.x` as `.x`: both are written, and only the latter are known below.
+/// Normalises an exception: `[::1]` to `::1`, `*.x` to `.x`. Users write both forms, and the matcher knows only the
+/// second.
 fn bare(host: &str) -> &str {
     let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// The value is in no error: it may hold a password.
+/// Errors never contain the value, which may hold a password.
 fn parse(name: &str, value: &str) -> Result<Proxy, String> {
     let bad = |why: &str| format!("the proxy in the environment variable {name} {why}");
     let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };

@@ -1,4 +1,4 @@
-//! A secret: given as text, or as where to get it, and never shown.
+//! A secret: its text, or where to read it. It is never displayed.
 
 use std::{fmt, process::Command};
 
@@ -9,7 +9,7 @@ use serde::{
 
 use crate::error::{Error, Kind, Result};
 
-/// A secret in a profile. `Debug` shows what kind of secret it is, never the secret.
+/// A secret in a profile. `Debug` shows the variant, never the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// The secret itself.
@@ -21,8 +21,8 @@ pub enum Secret {
 }
 
 impl Secret {
-    /// The secret, without the white space that a command, an editor or a file leaves around it. Runs the command, so
-    /// it may take as long as that does.
+    /// The secret without surrounding white space, which commands, editors and files add. Runs the command, and blocks
+    /// until it ends.
     ///
     /// # Errors
     /// `Unauthenticated` when the variable is not set, or the command fails or prints nothing.
@@ -60,13 +60,13 @@ impl fmt::Debug for Secret {
         match self {
             Self::Text(_) => f.write_str("a secret"),
             Self::Env(name) => write!(f, "a secret in ${name}"),
-            // The command may have the secret in it.
+            // The command itself may contain the secret.
             Self::Command(_) => f.write_str("a secret from a command"),
         }
     }
 }
 
-/// A value of a profile as the file has it.
+/// A value of a profile, as in the config file.
 #[derive(Clone)]
 pub(super) enum Value {
     Text(String),

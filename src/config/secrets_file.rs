@@ -1,8 +1,8 @@
-//! The file of secrets that bae itself writes: what `bae storage login` was given.
+//! The secrets file, which bae itself writes: the results of `bae storage login`.
 //!
-//! It lies beside the config file and has its form, `[storage.NAME]` with keys of a profile, so that a key may be moved
-//! from one to the other by hand. It is bae's to rewrite, as the config file with its comments is not, and nobody else
-//! may read it.
+//! It is next to the config file and has the same form, `[storage.NAME]` with keys of a profile, so that a key can be
+//! moved between the two by hand. bae may rewrite it, unlike the config file with its comments. Only its owner can read
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Secret, settings::Settings};
 use crate::error::{Error, Kind, Result};
 
-/// Its name in the config folder.
+/// File name in the config folder.
 pub(super) const NAME: &str = "secrets.toml";
 
 /// Profile → key → secret.
@@ -28,8 +28,8 @@ struct Content {
     storage: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// Lays the secrets in the file at `path` over `profiles`; none when it is not there. Secrets of a profile that is gone
-/// make no new one, as far as anybody sees: it has no type.
+/// Applies the secrets in the file at `path` over `profiles`. A missing file has no secrets. Secrets of a removed
+/// profile add an entry that `Config::resolve` drops.
 pub(super) fn add_to(profiles: &mut BTreeMap<String, Settings>, path: &Path) -> Result<()> {
     for (name, keys) in read(path)?.storage {
         let settings = profiles.entry(name).or_default();
@@ -40,7 +40,8 @@ pub(super) fn add_to(profiles: &mut BTreeMap<String, Settings>, path: &Path) -> 
     Ok(())
 }
 
-/// Keeps a profile's secret for the next runs. The file is replaced whole, so that a crash leaves the old one.
+/// Saves a profile's secret for later runs. The file is replaced by an atomic rename, so that a crash leaves the old
+/// one.
 pub(super) fn remember(path: &Path, profile: &str, key: &str, secret: &Secret) -> Result<()> {
     let mut content = read(path)?;
     content.storage.entry(profile.to_owned()).or_default().insert(key.into(), secret.reveal()?);
@@ -72,7 +73,7 @@ fn read(path: &Path) -> Result<Content> {
     if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
         tracing::warn!("others can read the secrets file {}: chmod 600 it", path.display());
     }
-    // Not the parser's words: they quote the line, and the line is a secret.
+    // Not the parser's message: it quotes the line, and the line contains a secret.
     toml::from_str(&text).map_err(|_| {
         let text = format!("secrets file {} is not as bae writes it", path.display());
         Error::new(Kind::InvalidInput, text)

@@ -1,4 +1,4 @@
-//! When an import has been seeded enough, and what that may cost.
+//! Seed goals, and the budget for reading from storage while seeding.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -10,63 +10,63 @@ use crate::{
     units::ByteSize,
 };
 
-/// When an import has been seeded enough: when the first of these is reached. Nothing said is what others say, or never.
+/// When to stop seeding an import: at the first goal reached. `None` inherits; without any goal seeding has no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SeedGoal {
-    /// Bytes to peers for each byte of the import, over all runs.
+    /// Bytes sent to peers per byte of the import, over all runs.
     pub ratio: Option<f64>,
-    /// How long it was seeded, over all runs.
+    /// Seeding time over all runs.
     pub time: Option<Duration>,
 }
 
 impl SeedGoal {
-    /// A ratio that is never reached, whatever others say.
+    /// A ratio that is never reached. Overrides inherited ratios.
     pub const NO_RATIO: f64 = f64::INFINITY;
-    /// A time that is never reached, whatever others say.
+    /// A time that is never reached. Overrides inherited times.
     pub const NO_TIME: Duration = Duration::MAX;
-    /// Never enough.
+    /// Seeds without limit.
     pub const NONE: Self = Self { ratio: Some(Self::NO_RATIO), time: Some(Self::NO_TIME) };
 
-    /// What is said here, and of the rest what `other` says.
+    /// The goals of `self`; those that are `None` come from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { ratio: self.ratio.or(other.ratio), time: self.time.or(other.time) }
     }
 }
 
-/// The choices of seeding.
+/// The seeding settings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeedOptions {
-    /// For all imports of this run, whatever else is said.
+    /// Goals from the flags of this run. They override all others.
     pub asked: SeedGoal,
-    /// By the host of a tracker, for torrents that name it.
+    /// Goals by tracker host, for torrents with that tracker.
     pub trackers: BTreeMap<String, SeedGoal>,
-    /// For all others.
+    /// Goals for all other imports.
     pub goal: SeedGoal,
-    /// What reading from storages that are not on this machine may come to in a month.
+    /// Monthly budget for reading from remote storages.
     pub cloud_budget: Option<CloudBudget>,
-    /// Most imports that peers can reach at once; the others have their turns.
+    /// Maximum imports that peers can reach at once; the others are rotated in.
     pub at_once: Option<usize>,
 }
 
 impl SeedOptions {
-    /// The goal of a torrent with trackers on these hosts, where nothing else is said.
+    /// The goal of a torrent with trackers on these hosts, without goals of the run or the import.
     pub fn goal_at<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
         let tracker = hosts.into_iter().find_map(|host| self.trackers.get(host)).copied();
         tracker.unwrap_or_default().or(self.goal)
     }
 }
 
-/// The most that reading from remote storages may come to.
+/// The budget for reading from remote storages.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CloudBudget {
     Bytes(ByteSize),
-    /// US dollars at list prices, requests included.
+    /// US dollars at list prices, including requests.
     Dollars(f64),
 }
 
 impl CloudBudget {
-    /// Which is no budget.
+    /// Zero means no budget.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         match self {
@@ -79,7 +79,7 @@ impl CloudBudget {
 impl FromStr for CloudBudget {
     type Err = Error;
 
-    /// `20GB`, `$5` or `5USD`.
+    /// Parses `20GB`, `$5` or `5USD`.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
         let lower = text.to_ascii_lowercase();
@@ -103,10 +103,10 @@ impl fmt::Display for CloudBudget {
     }
 }
 
-/// Refuses a ratio that says nothing.
+/// Checks a seed ratio.
 ///
 /// # Errors
-/// `InvalidInput` for what is no number above zero.
+/// `InvalidInput` unless it is a finite number above 0.
 pub fn check_ratio(ratio: f64) -> Result<f64> {
     if ratio.is_finite() && ratio > 0.0 {
         return Ok(ratio);
@@ -115,7 +115,7 @@ pub fn check_ratio(ratio: f64) -> Result<f64> {
         .hint("2 is twice the bytes of the import"))
 }
 
-/// `[seeding]` of the file.
+/// The `[seeding]` section of the config file.
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SeedingSection {

@@ -1,4 +1,4 @@
-//! The keys of one storage profile before they are taken apart, each with where it was written.
+//! The unparsed keys of one storage profile, each with the place where it is defined.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 use super::secret::{Secret, Value};
 use crate::error::{Error, Kind, Result};
 
-/// Every key a profile of any type may have.
+/// Every key of any profile type.
 pub(super) const KEYS: &[&str] = &[
     "type",
     "path",
@@ -33,11 +33,11 @@ pub(super) const KEYS: &[&str] = &[
     "upload_limit",
 ];
 
-/// Those that never belong in a URL: URLs are typed, logged and recorded.
+/// Keys that are rejected in a URL, since URLs are typed, logged and recorded.
 pub(super) const SECRET_KEYS: &[&str] =
     &["secret_access_key", "client_secret", "refresh_token", "token", "service_account"];
 
-/// Key → value of one profile. Taking a key removes it; what is left in the end is unknown.
+/// Key → value of one profile. Taking a key removes it; keys left at the end are unknown.
 #[derive(Clone, Default)]
 pub(super) struct Settings(BTreeMap<String, Setting>);
 
@@ -49,7 +49,7 @@ struct Setting {
 }
 
 impl fmt::Debug for Settings {
-    /// Keys only: a value may be a secret.
+    /// Keys only, since a value may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
@@ -64,7 +64,7 @@ impl Settings {
         self.0.insert(key.to_owned(), Setting { value, origin });
     }
 
-    /// A look at a text without taking it.
+    /// Returns a text without removing it.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match &self.0.get(key)?.value {
             Value::Text(text) => Some(text),
@@ -72,7 +72,7 @@ impl Settings {
         }
     }
 
-    /// Sets a text that is not there yet.
+    /// Sets a key that is not set yet.
     pub(super) fn set_default(&mut self, key: &str, value: &str, origin: &str) {
         if !self.0.contains_key(key) {
             self.set(key, value, origin.to_owned());
@@ -83,7 +83,7 @@ impl Settings {
         self.0.contains_key(key)
     }
 
-    /// Where it was written: its type, or else the first key.
+    /// Where the profile is defined: the origin of its type, else of its first key.
     pub(super) fn origin(&self) -> Option<&str> {
         let first = self.0.get("type").or_else(|| self.0.values().next())?;
         Some(&first.origin)
@@ -98,13 +98,13 @@ impl Settings {
         keys.iter().any(|key| self.0.contains_key(*key))
     }
 
-    /// Whether all of it was written in a file of this name.
+    /// Whether all keys come from a file of this name.
     pub(super) fn is_only_from(&self, file: &str) -> bool {
         !self.0.is_empty() && self.0.values().all(|setting| setting.origin.ends_with(file))
     }
 
-    /// Puts the home folder into the paths that begin with `~/`. A path that is wrong stays as it is: using it will say
-    /// so.
+    /// Expands a leading `~/` in paths to the home folder. A path that cannot be expanded stays as it is and fails when
+    /// used.
     pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
         for key in ["path", "service_account"] {
             let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut(key) else {
@@ -122,7 +122,7 @@ impl Settings {
         self.take_with(key, |text| Ok(text.to_owned()))
     }
 
-    /// Takes `key`, read by `parse`; an error says the key and where it was written.
+    /// Removes `key` and parses it. An error names the key and where it is defined.
     pub(super) fn take_with<T>(
         &mut self,
         key: &str,
@@ -146,7 +146,7 @@ impl Settings {
     }
 
     /// # Errors
-    /// `InvalidInput` naming a key that nobody took.
+    /// `InvalidInput` that names a key which was not taken.
     pub(super) fn finish(self, kind: &str) -> Result<()> {
         match self.0.into_iter().next() {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! Storage URLs: `file:///dir`, `s3://bucket/prefix`, `drive://FOLDER`, with a profile's keys as parameters.
+//! Storage URLs: `file:///dir`, `s3://bucket/prefix`, `drive://FOLDER`, with profile keys as query parameters.
 
 use url::Url;
 
@@ -11,16 +11,17 @@ use crate::error::{Error, Kind, Result};
 
 const ORIGIN: &str = "storage URL";
 
-/// The keys that say *which* place, and so belong in what is recorded; the others only say how to use it.
+/// Keys that identify the storage and are therefore recorded. All other keys only tune its use.
 const PLACE_KEYS: &[&str] = &["endpoint", "path_style", "region"];
 
 impl Profile {
     /// # Errors
-    /// `InvalidInput`; the text of the error holds no parameter and no user, since those may be secrets.
+    /// `InvalidInput`. The error contains no parameter and no user, since those may be secrets.
     pub(super) fn from_url(text: &str, aws: &AwsEnv) -> Result<Self> {
         let (mut url, mut settings) = take_apart(text)?;
         if settings.text("type") == Some("s3") {
-            // The endpoint says which place it is, so it is recorded: without the variable the place is found again.
+            // The endpoint identifies the storage. It is recorded, so that the storage is found again without the
+            // variable.
             if let (false, Some(endpoint)) = (settings.has("endpoint"), aws.endpoint()) {
                 url.query_pairs_mut().append_pair("endpoint", endpoint);
             }
@@ -31,14 +32,14 @@ impl Profile {
     }
 }
 
-/// The settings that a storage URL stands for.
+/// Parses a storage URL into settings.
 ///
 /// # Errors
 /// As [`Profile::from_url`].
 pub(super) fn take_apart(text: &str) -> Result<(Url, Settings)> {
     let url =
         Url::parse(text).map_err(|e| bad("a storage is given as a name or a URL").because(e))?;
-    // `file:dir` parses as `/dir`, which is not what anyone who types it means.
+    // `file:dir` parses as `/dir`, which is never intended.
     if url.scheme() == "file" && !text.trim_start().to_ascii_lowercase().starts_with("file:///") {
         return Err(bad("storage URL names no local folder").hint(FILE_HINT));
     }
@@ -61,7 +62,7 @@ pub(super) fn take_apart(text: &str) -> Result<(Url, Settings)> {
     Ok((url, settings))
 }
 
-/// The settings that the part before the `?` stands for.
+/// The settings in the part before the `?`.
 fn place(url: &Url) -> Result<Settings> {
     let mut settings = Settings::default();
     let mut set = |key: &str, value: &str| settings.set(key, value, ORIGIN.into());

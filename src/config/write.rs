@@ -1,7 +1,7 @@
-//! A new storage, from the command line into the config file.
+//! Adds a storage from the command line to the config file.
 //!
-//! Everything else in the file stays as it is, comments too. The new text replaces the old in one step, so that a
-//! crash leaves one or the other. A file with a secret in it is only for its owner to read.
+//! Everything else in the file stays unchanged, including comments. The file is replaced by an atomic rename, so that a
+//! crash leaves either the old or the new one. A file with a secret is readable only by its owner.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 
 const ORIGIN: &str = "command line";
 
-/// A storage that is to be written to the config file.
+/// A storage to write to the config file.
 #[derive(Debug)]
 pub struct NewStorage {
     name: String,
@@ -32,11 +32,11 @@ pub struct NewStorage {
 }
 
 impl NewStorage {
-    /// Takes `words` apart: at most one storage URL, and `KEY=VALUE`. A secret is `KEY=env:VARIABLE`,
-    /// `KEY=command:COMMAND`, or `KEY=-` to be asked for.
+    /// Parses `words`: at most one storage URL, and `KEY=VALUE` settings. A secret is `KEY=env:VARIABLE`,
+    /// `KEY=command:COMMAND`, or `KEY=-` for a prompt.
     ///
     /// # Errors
-    /// `InvalidInput` when the name or a word cannot be used, also for a secret on the command line.
+    /// `InvalidInput` when the name or a word is not valid, also for a secret on the command line.
     pub fn new(name: &str, kind: Option<&str>, words: &[String]) -> Result<Self> {
         check_name(name)?;
         let mut new =
@@ -50,7 +50,7 @@ impl NewStorage {
         if let Some(kind) = kind {
             new.set("type", kind)?;
         }
-        // With one half of a key pair the other is meant to follow.
+        // An access key id without its secret key: prompt for the secret key.
         if new.settings.has("access_key_id") && !new.settings.has("secret_access_key") {
             new.ask_for("secret_access_key");
         }
@@ -81,7 +81,7 @@ impl NewStorage {
             return Err(bad(format!("{key} is given twice")));
         }
         let secret = SECRET_KEYS.iter().find(|secret| **secret == key);
-        // A key id is no secret, but comes from where the secret does.
+        // A key id is not secret, but may come from the same source as the secret key.
         if let (true, Some(found)) = (secret.is_some() || key == "access_key_id", indirect(value)) {
             self.settings.set_value(key, Value::Secret(found), ORIGIN.into());
             return Ok(());
@@ -111,13 +111,13 @@ impl NewStorage {
         &self.name
     }
 
-    /// The secrets that somebody has to be asked for.
+    /// The secrets that the caller must prompt for.
     #[must_use]
     pub fn to_ask(&self) -> &[&'static str] {
         &self.to_ask
     }
 
-    /// Adds a secret that was asked for.
+    /// Adds a secret that the user typed.
     pub fn answer(&mut self, key: &str, secret: &str) {
         let secret = Value::Secret(Secret::Text(secret.to_owned()));
         self.settings.set_value(key, secret, ORIGIN.into());
@@ -130,12 +130,12 @@ impl NewStorage {
 }
 
 impl Config {
-    /// Writes the storage to the config file and answers which file that is. One that is there already is replaced
-    /// only with `replace`.
+    /// Writes the storage to the config file and returns the file's path. An existing storage of the same name is
+    /// replaced only with `replace`.
     ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidInput` when there is no place for a config file, another name means the same
-    /// variables, or `[storage]` is written in a way that cannot be added to; else what the file system says.
+    /// `AlreadyExists`; `InvalidInput` when there is no path for a config file, when another storage name has the same
+    /// environment variables, or when the form of `[storage]` cannot be extended; otherwise the I/O error.
     pub fn add_storage(&self, new: &NewStorage, replace: bool) -> Result<PathBuf> {
         let variable = as_variable(&new.name);
         let same = |name: &&String| **name != new.name && as_variable(name) == variable;
@@ -147,7 +147,7 @@ impl Config {
             bad("no config file: neither HOME nor XDG_CONFIG_HOME is set")
                 .hint("name one with --config")
         })?;
-        // A link stays one, and what it leads to is replaced.
+        // A symlink is kept, and its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let named = |e| Error::io(format!("config file {}", path.display()), e);
         let old = match fs::read_to_string(&path) {
@@ -161,9 +161,9 @@ impl Config {
     }
 }
 
-/// `old` with the storage's section in it.
+/// The text `old` with the storage's section added or replaced.
 fn with_storage(old: &str, new: &NewStorage, replace: bool) -> Result<String> {
-    // The text of the error is left out: it quotes lines, and one may hold a secret.
+    // The parser's text is dropped: it quotes lines, and one may contain a secret.
     let mut document: DocumentMut = old.parse().map_err(|_| bad("it is not TOML"))?;
     let by_hand = || {
         bad("[storage] is written in a way that cannot be added to")
@@ -206,7 +206,8 @@ fn toml(key: &str, value: &Value) -> Toml {
     }
 }
 
-/// Writes beside the file and renames. A new file, and one with a secret, is its owner's alone; else it stays as it is.
+/// Writes a temp file in the same folder and renames it. A new file and a file with a secret get mode 0600; otherwise
+/// the mode stays.
 fn replace_file(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -217,7 +218,7 @@ fn replace_file(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let temp = folder.join(format!(".config-{}.tmp", std::process::id()));
     let written = write_new(&temp, text, mode).and_then(|()| fs::rename(&temp, path));
     if written.is_err() {
-        // Nothing more can be done than to say the first error.
+        // Ignored: the first error is returned.
         let _ = fs::remove_file(&temp);
     }
     written?;
@@ -225,14 +226,15 @@ fn replace_file(path: &Path, text: &str, secret: bool) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    // Made for its owner alone, whatever it is to be in the end.
+    // Created with mode 0600, whatever the final mode is.
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
 }
 
-/// Names go into URLs' place, variables and sections: plain letters, so that they mean one thing in each.
+/// Names appear in place of URLs, in variables and in section names. With plain characters a name has one meaning in
+/// each.
 fn check_name(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -243,7 +245,7 @@ fn check_name(name: &str) -> Result<()> {
         .hint("up to 64 letters, digits, - and _, beginning with a letter or digit"))
 }
 
-/// `env:VARIABLE` and `command:COMMAND`.
+/// Parses `env:VARIABLE` and `command:COMMAND`.
 fn indirect(value: &str) -> Option<Secret> {
     match value.split_once(':')? {
         ("env", name) if !name.is_empty() => Some(Secret::Env(name.to_owned())),
@@ -252,7 +254,7 @@ fn indirect(value: &str) -> Option<Secret> {
     }
 }
 
-/// Typed paths are relative to where they are typed; those in the file are relative to nothing.
+/// Makes a typed path absolute, from the current folder. Paths in the config file must be absolute already.
 fn absolute(path: &str) -> Result<String> {
     if path.starts_with("~/") {
         return Ok(path.to_owned());

@@ -1,4 +1,4 @@
-//! Checksums that lie beside a file, as `f.iso.sha256` beside `f.iso`.
+//! Checksum files next to a file on the server, as `f.iso.sha256` next to `f.iso`.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::{
     protocols::{Algorithm, Begun, Digest, Found, Protocol, Wanted, next, place},
 };
 
-/// The endings that are tried, the usual first.
+/// The name suffixes to try, the most common first.
 const ENDINGS: [(&str, Algorithm); 4] = [
     (".sha256", Algorithm::Sha256),
     (".sha512", Algorithm::Sha512),
     (".sha1", Algorithm::Sha1),
     (".md5", Algorithm::Md5),
 ];
-/// The longest file of checksums that is read: some have a line for every file of a release.
+/// Maximum length of a checksum file in bytes. Some have a line for every file of a release.
 const LONGEST: usize = 1 << 20;
 
-/// The checksum that lies beside the file at `url`.
+/// Fetches the checksum of the file at `url` from a checksum file next to it.
 ///
 /// # Errors
-/// `NotFound` when there is none; `Corrupt` when what is there has no checksum of that file; what the server says.
+/// `NotFound` when there is no checksum file; `Corrupt` when it has no checksum of this file; errors of the server.
 pub async fn beside(
     protocol: &Arc<dyn Protocol>,
     url: &Url,
@@ -77,8 +77,8 @@ async fn read(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `HEX  NAME` or `HEX *NAME`, `NAME (FILE) = HEX` as BSD writes it, or the digits alone. A line that names the file comes
-/// first; one that names another does not count.
+/// Finds the digest of the file. Lines have the form `HEX  NAME`, `HEX *NAME`, `NAME (FILE) = HEX` as in BSD, or only
+/// the digits. A line that names the file takes precedence; lines that name another file are ignored.
 fn digest_of(text: &str, name: &str, algorithm: Algorithm) -> Option<Digest> {
     let digest = |word: &str| checksum::parse(&format!("{}={word}", algorithm.name())).ok();
     let mut unnamed = None;

@@ -1,4 +1,4 @@
-//! What a file's bytes must hash to, and whether they do.
+//! Expected checksums of a file, and their verification.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -11,12 +11,12 @@ use crate::{
     units::MIB,
 };
 
-/// The checksums of one file: the user's, and those its server gives.
+/// The checksums of one file, from the user and from its servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checksums(Vec<Digest>);
 
 impl Checksums {
-    /// Of several of one algorithm the first counts: it is the user's.
+    /// Keeps the first digest of each algorithm: the user's digests come first.
     #[must_use]
     pub fn new(digests: impl IntoIterator<Item = Digest>) -> Self {
         let mut kept: Vec<Digest> = Vec::new();
@@ -38,16 +38,16 @@ impl Checksums {
         &self.0
     }
 
-    /// To be fed the whole file, in order.
+    /// A verification that must receive the whole file in order.
     #[must_use]
     pub fn check(&self) -> Check {
         Check(self.0.iter().map(|digest| (Hasher::new(digest.algorithm), digest.clone())).collect())
     }
 
-    /// Reads the file at `path` and compares.
+    /// Reads the file at `path` and verifies it.
     ///
     /// # Errors
-    /// `Corrupt` when it is another file; what the file system says.
+    /// `Corrupt` when a checksum does not match; I/O errors.
     pub async fn check_file(&self, path: &Path) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -70,7 +70,7 @@ impl Checksums {
     }
 }
 
-/// Checksums on their way.
+/// A verification in progress.
 #[derive(Debug)]
 pub struct Check(Vec<(Hasher, Digest)>);
 
@@ -80,7 +80,7 @@ impl Check {
     }
 
     /// # Errors
-    /// `Corrupt`, naming `what`, when a checksum is not what it should be.
+    /// `Corrupt`, naming `what`, when a checksum does not match.
     pub fn finish(self, what: &dyn std::fmt::Display) -> Result<()> {
         for (hasher, wanted) in self.0 {
             let found = hasher.finish();
@@ -131,10 +131,10 @@ impl Hasher {
     }
 }
 
-/// `sha-256=HEX`, as aria2 takes it.
+/// Parses `sha-256=HEX`, the form of aria2.
 ///
 /// # Errors
-/// `InvalidInput` when it is none.
+/// `InvalidInput` for any other form.
 pub fn parse(text: &str) -> Result<Digest> {
     let bad = |why: String| {
         let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
@@ -151,7 +151,7 @@ pub fn parse(text: &str) -> Result<Digest> {
     Ok(Digest { algorithm, bytes })
 }
 
-/// As [`parse`] takes it.
+/// Formats a digest in the form that [`parse`] reads.
 #[must_use]
 pub fn show(digest: &Digest) -> String {
     format!("{}={}", digest.algorithm.name(), hex(&digest.bytes))
@@ -174,7 +174,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Of `abc`.
+    /// Checksums of `abc`.
     const KNOWN: [&str; 4] = [
         "md5=900150983cd24fb0d6963f7d28e17f72",
         "sha-1=a9993e364706816aba3e25717850c26c9cd0d89d",

@@ -1,5 +1,5 @@
-//! What is at the path that a file is to have. A file may be replaced; a device or a pipe is written to as it stands, and
-//! a folder is neither.
+//! What exists at the target path of a file. A file may be replaced, a device or a pipe is written to as it is, and a
+//! folder allows neither.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -15,27 +15,27 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Kind, Result};
 
-/// As many symbolic links in a row as Linux follows.
+/// Maximum number of symlinks in a row, as in Linux.
 const LINKS: usize = 40;
 
-/// What a path names. Symbolic links are followed.
+/// What a path names. Symlinks are followed.
 #[derive(Debug)]
 pub enum Existing {
     Nothing,
     File(Metadata),
     Folder,
-    /// A symbolic link to what is not there.
+    /// A dangling symlink.
     DeadLink,
-    /// A character device, a pipe, or what a process has open: it is written to, and is what it was afterwards.
+    /// A character device, a FIFO, or an open file of a process. It is written to and never replaced.
     Stream,
-    /// A block device. It is written to, and loses what it holds.
+    /// A block device. It is written to, and its content is lost.
     Disk,
     Socket,
 }
 
 impl Existing {
     /// # Errors
-    /// What the file system says.
+    /// I/O errors.
     pub fn at(path: &Path) -> Result<Self> {
         let place = |e| Error::io(format!("cannot write {}", path.display()), e);
         if descriptor(path).is_some() {
@@ -62,27 +62,27 @@ impl Existing {
     }
 }
 
-/// Whether `path` names this process's standard output.
+/// Whether `path` names the standard output of this process.
 #[must_use]
 pub fn is_stdout(path: &Path) -> bool {
     descriptor(path).is_some_and(|found| found == own_descriptors().join("1"))
 }
 
-/// Opens what [`Existing`] calls a stream or a disk. Waits for the reader of a pipe.
+/// Opens a path that [`Existing`] reports as a stream or a disk. Blocks until a FIFO has a reader.
 ///
 /// # Errors
-/// What the file system says.
+/// I/O errors.
 pub fn open_stream(path: &Path) -> Result<File> {
     let place = |e| Error::io(format!("cannot write {}", path.display()), e);
     if is_stdout(path) {
-        // Opened by its name, a file would be written from its start.
+        // A file opened again by its name would be written from its start.
         return io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(place);
     }
     let append = descriptor(path).is_some();
     OpenOptions::new().write(true).append(append).open(path).map_err(place)
 }
 
-/// Where in `/proc` a path leads that names what a process has open, as `/dev/stdout` and `/dev/fd/3` do.
+/// The path in `/proc` of an open file, if `path` leads to one, as `/dev/stdout` and `/dev/fd/3` do.
 fn descriptor(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
@@ -101,10 +101,10 @@ fn own_descriptors() -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd", std::process::id()))
 }
 
-/// Opens a regular file that is ours, and makes it where there is none. Neither a link nor anything else is opened.
+/// Opens a regular file of ours, or creates it. Symlinks and everything else are rejected.
 ///
 /// # Errors
-/// `AlreadyExists` where there is something else; what the file system says.
+/// `AlreadyExists` when something else is there; I/O errors.
 pub(super) fn open_own(path: &Path) -> Result<File> {
     let place = |e| Error::io(format!("cannot write {}", path.display()), e);
     is_own(path)?;
@@ -118,10 +118,10 @@ pub(super) fn open_own(path: &Path) -> Result<File> {
     }
 }
 
-/// Whether there is a regular file at `path`, and no link to one.
+/// Whether a regular file is at `path`. A symlink to one does not count.
 ///
 /// # Errors
-/// `AlreadyExists` where there is anything else; what the file system says.
+/// `AlreadyExists` when anything else is there; I/O errors.
 pub(super) fn is_own(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => Ok(true),

@@ -1,4 +1,4 @@
-//! One file fetched over as many connections as help: who works, what a failure means, when to give up.
+//! Downloads one file over several connections: starts workers, handles their failures, and decides when to give up.
 
 use std::{
     collections::HashMap,
@@ -32,80 +32,80 @@ use crate::{
     units::MIB,
 };
 
-/// How often progress is told.
+/// Interval between progress reports.
 pub(super) const TICK: Duration = Duration::from_millis(250);
-/// How often what is here is made to survive a crash.
+/// Interval between checkpoints, which make the received bytes survive a crash.
 const CHECKPOINT: Duration = Duration::from_secs(1);
-/// A server that wants to be left alone for longer is not waited for.
+/// Longest delay requested by a server that is waited for. A longer one ends the download.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The longest first wait after a failure, and the longest of all.
+/// Upper bounds of the first backoff wait after a failure, and of all waits.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How many cells a snapshot shows.
+/// Number of cells in a snapshot.
 pub(super) const CELLS: u64 = 32;
 
-/// How much is done at once, and how often.
+/// Limits on connections, splitting and retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
-    /// Connections to one server (at least 1).
+    /// Maximum connections to one server (at least 1).
     pub per_server: usize,
-    /// Connections for one file, over all its mirrors (at least 1).
+    /// Maximum connections for one file, over all its mirrors (at least 1).
     pub split: usize,
-    /// A run is cut in two only when both halves are as long.
+    /// A run is split only if both halves have at least this many bytes.
     pub min_split: u64,
-    /// Failures in a row, with nothing arriving between them, before it is given up (at least 1).
+    /// Consecutive failures, without a byte received between them, before the download is given up (at least 1).
     pub max_tries: u32,
     pub cut: Cut,
 }
 
 impl Default for Effort {
-    /// Four connections: enough for most servers that limit each, few enough for those that count them.
+    /// Four connections: enough where a server throttles each connection, few enough where it limits their number.
     fn default() -> Self {
         Self { per_server: 4, split: usize::MAX, min_split: MIB, max_tries: 5, cut: Cut::Even }
     }
 }
 
-/// How far it is.
+/// Progress of a download.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Bytes that are here.
+    /// Bytes present at the target.
     pub done: u64,
-    /// Bytes there are to be, where that is known.
+    /// Total bytes, if known.
     pub len: Option<u64>,
-    /// Bytes that came in this run, whatever became of them.
+    /// Bytes received in this run, including discarded bytes.
     pub received: u64,
     pub connections: usize,
-    /// The file in parts of the same length, where its length is known.
+    /// The file in equal parts, if its length is known.
     pub cells: Vec<Cell>,
-    /// Why nothing arrives, while it is to be tried again.
+    /// The last error, while a retry is pending.
     pub trouble: Option<String>,
 }
 
-/// Called with how far it is, about four times a second.
+/// Called with the progress about four times a second.
 pub(super) type SnapshotSink = Box<dyn Fn(Snapshot) + Send + Sync>;
 
-/// What a finished fetch says.
+/// Result of a finished download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fetched {
-    /// The bytes of the file, or of the part of it that was wanted.
+    /// Length of the file, or of the wanted part of it.
     pub len: u64,
-    /// Bytes that came in this run, whatever became of them.
+    /// Bytes received in this run, including discarded bytes.
     pub received: u64,
 }
 
-/// What all workers of a file share.
+/// State shared by all workers of a file.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) source: Source,
     pub(super) target: Arc<dyn Target>,
     pub(super) holes: Mutex<Holes>,
-    /// The answer to the first request is still being read.
+    /// The response to the first request is still being read.
     pub(super) first_open: AtomicBool,
     limits: Vec<Arc<RateLimit>>,
     received: AtomicU64,
 }
 
 impl Shared {
-    /// Counts bytes that came, and waits as the limits say.
+    /// Counts received bytes, and waits as the rate limits require.
     pub(super) async fn arrived(&self, len: u64) {
         self.received.fetch_add(len, Ordering::Relaxed);
         for limit in &self.limits {
@@ -118,13 +118,13 @@ impl Shared {
     }
 }
 
-/// A file to be fetched.
+/// A download of one file.
 pub struct Fetch {
     pub(super) shared: Arc<Shared>,
     pub(super) effort: Effort,
-    /// What of the file is wanted; `None` where not even its length is known: all that comes.
+    /// The wanted range. `None` when not even the length is known: everything is read.
     pub(super) range: Option<Range<u64>>,
-    /// That was said by whoever wants it; else it is the file's length.
+    /// The caller chose the range; otherwise it is the whole file.
     pub(super) part: bool,
     pub(super) sink: SnapshotSink,
     pub(super) tries: Tries,
@@ -137,7 +137,7 @@ impl std::fmt::Debug for Fetch {
 }
 
 impl Fetch {
-    /// `range` is what of the file is wanted, all of it when `None`; `have` is what of that the target has already.
+    /// `range` is the wanted part of the file, `None` for all of it. `have` is what the target already has of that.
     #[must_use]
     pub fn new(
         source: Source,
@@ -158,11 +158,11 @@ impl Fetch {
         Self { shared, effort, range, part, sink, tries }
     }
 
-    /// Runs until the target has been given every wanted byte. What it has when this ends otherwise, it keeps.
+    /// Runs until every wanted byte is written to the target. After an error the target keeps what was written.
     ///
     /// # Errors
-    /// `Cancelled`; `Changed` when it is not the file any more that was probed; what the server said last when it is
-    /// given up; what the target says.
+    /// `Cancelled`; `Changed` when the file is no longer the one that was probed; the server's last error when the
+    /// download is given up; errors of the target.
     pub async fn run(mut self, cancel: &CancellationToken) -> Result<Fetched> {
         let first = self.shared.source.take_first();
         let done = match &self.range {
@@ -196,7 +196,7 @@ impl Fetch {
         let mut checkpoints = Checkpoints::new(Arc::clone(&self.shared.target));
         let done = self.rounds(&mut team, &mut checkpoints, cancel).await;
         team.workers.shutdown().await;
-        // One that is under way must not write what it knows after whoever comes next.
+        // A running checkpoint must not write older state after this returns.
         checkpoints.settle().await;
         let Err(error) = done else { return done };
         match self.anew(&error).await {
@@ -205,9 +205,10 @@ impl Fetch {
         }
     }
 
-    /// Whether the file is to be fetched in one pass, since `error` says that parts of it do not come: the server gives
-    /// the whole file only, or it is another version and nothing is here of the one before. With the stream of that pass
-    /// where a request like the first brings it. What is here is given up for that, so the server is asked.
+    /// Whether to fetch the file in one pass after `error`, because its ranges cannot be fetched: the server sends only
+    /// the whole file, or the file is another version and nothing of the earlier one is present. `Some(Some(_))` has
+    /// the stream of that pass, if a request like the first returns it. The pass discards the bytes that are present,
+    /// so the server is queried first.
     async fn anew(&self, error: &Error) -> Option<Option<ByteStream>> {
         let is_worth = match error.kind() {
             Kind::Unsupported => true,
@@ -261,7 +262,7 @@ impl Fetch {
         self.range.as_ref().is_some_and(|r| r.start == 0 && Some(r.end) == self.shared.source.len())
     }
 
-    /// Puts as many to work as may and can.
+    /// Starts as many workers as the limits allow and the work requires.
     fn employ(&self, team: &mut Team) {
         if self.tries.waits() {
             return;
@@ -272,9 +273,10 @@ impl Fetch {
             if team.content >= team.workers.len() && team.content > 0 {
                 return;
             }
-            // Taken here and in turn: workers begin in any order, and would cut for others than are still without.
+            // Runs are taken here and in order. Workers start in any order, and would split the work by an outdated
+            // number of idle workers.
             let Some(run) = Run::begin(&self.shared, idle) else {
-                // What is left is too little to share: until one of those at work ends nobody else is needed.
+                // The rest is too small to share: no further worker is needed until one of the running ones ends.
                 team.content = team.workers.len();
                 return;
             };
@@ -283,7 +285,7 @@ impl Fetch {
         }
     }
 
-    /// What the end of a worker means: `Some` when the fetch ends by it.
+    /// Handles the end of a worker. `Some` when it ends the download.
     async fn ended(
         &mut self,
         team: &mut Team,
@@ -298,7 +300,7 @@ impl Fetch {
         let mirror = team.at.remove(&id).unwrap_or(0);
         let (error, refused) = match ended {
             Ended::Idle => {
-                // The same for whoever found nothing after its run.
+                // As in `employ`: no further worker is needed now.
                 team.content = team.workers.len();
                 return Ok(None);
             }
@@ -314,8 +316,8 @@ impl Fetch {
         );
         let covered = mirror == 0 && self.shared.first_open.load(Ordering::Relaxed);
         if refused && others > 0 && (crowded || covered) {
-            // It serves the others: this one was one too many. The first answer has everything, whatever a server says
-            // to later requests.
+            // The server still serves the other connections, so this one was one too many. The first response carries
+            // the whole file, whatever the server answers to later requests.
             tracing::debug!("{}; going on with {others} connections", error.report());
             team.most = others;
             return Ok(None);
@@ -335,7 +337,7 @@ impl Fetch {
             return Ok(Some(error));
         }
         if others == 0 {
-            // Nobody is served now: perhaps more will be when it goes on.
+            // The server serves no connection now. It may accept more of them after the wait.
             team.most = team.most.saturating_mul(2).min(team.wanted);
         }
         Ok((!self.tries.again(&error, self.shared.received())).then_some(error))
@@ -354,18 +356,18 @@ impl Fetch {
     }
 }
 
-/// The workers of a fetch.
+/// The workers of a download.
 struct Team {
     workers: JoinSet<Ended>,
-    /// Which mirror each works for.
+    /// The mirror that each worker uses.
     at: HashMap<task::Id, usize>,
-    /// By mirror, whether it is still asked.
+    /// Per mirror, whether it is still used.
     good: Vec<bool>,
-    /// As many as should work.
+    /// Desired number of workers.
     wanted: usize,
-    /// As many as may work; fewer after a refusal.
+    /// Maximum number of workers; lower after a refusal.
     most: usize,
-    /// With so many at work a further one found nothing to do.
+    /// Number of running workers at which a further one finds nothing to do.
     content: usize,
 }
 
@@ -383,21 +385,21 @@ impl Team {
         }
     }
 
-    /// The good mirror with the fewest workers, if it may have one more.
+    /// The usable mirror with the fewest workers, if it may have one more.
     fn free_mirror(&self, per_server: usize) -> Option<usize> {
         let busy = |mirror: &usize| self.at.values().filter(|at| *at == mirror).count();
         let good = (0..self.good.len()).filter(|mirror| self.good[*mirror]);
         good.min_by_key(busy).filter(|mirror| busy(mirror) < per_server.max(1))
     }
 
-    /// Whether there are others that can do without this mirror.
+    /// Stops using a mirror. Returns whether other mirrors remain.
     fn leave_out(&mut self, mirror: usize) -> bool {
         self.good[mirror] = false;
         self.good.iter().any(|good| *good)
     }
 }
 
-/// Checkpoints of the target, one at a time, beside the fetching.
+/// Checkpoints of the target, one at a time, in parallel with the download.
 struct Checkpoints {
     target: Arc<dyn Target>,
     running: JoinSet<Result<()>>,
@@ -421,7 +423,7 @@ impl Checkpoints {
         while self.running.join_next().await.is_some() {}
     }
 
-    /// Pending while none is under way.
+    /// Waits for the running checkpoint. Pending while there is none.
     async fn ended(&mut self) -> Result<()> {
         match self.running.join_next().await {
             Some(Ok(done)) => done,
@@ -431,12 +433,12 @@ impl Checkpoints {
     }
 }
 
-/// Failures in a row, and what they are waited for.
+/// Consecutive failures, and the wait until the next try.
 #[derive(Debug)]
 pub(super) struct Tries {
     most: u32,
     failed: u32,
-    /// What had arrived at the last failure: more than that since, and the count begins anew.
+    /// Bytes received at the last failure. Any bytes received since then reset the count.
     received: u64,
     backoff: Backoff,
     not_before: Instant,
@@ -455,7 +457,7 @@ impl Tries {
         }
     }
 
-    /// Whether it may be tried again after `error`; if so, not before a while.
+    /// Whether to retry after `error`. If so, the next try must wait.
     pub(super) fn again(&mut self, error: &Error, received: u64) -> bool {
         if received > self.received {
             self.failed = 0;

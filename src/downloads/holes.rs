@@ -1,10 +1,11 @@
-//! Which parts of a file are here, on their way, or nobody's yet, and who fetches what next. Pure.
+//! Range scheduler of one file: which ranges are done, in flight or unassigned, and which range a worker fetches next.
+//! Pure.
 //!
 //! Invariants:
 //! - Every byte of the range is in exactly one of: done, a run, left.
-//! - Of a run, `written <= granted <= end`: what is written is done, what is granted has come and is on its way to the
-//!   target, and only what is neither can be taken over by another worker.
-//! - A run that was given is at least `min_split` long, but where a hole was shorter from the start.
+//! - In a run, `written <= granted <= end`. Bytes up to `written` are done. Bytes from there up to `granted` have been
+//!   received and are being written to the target. Only the bytes after `granted` can be taken over by another worker.
+//! - A run is at least `min_split` long when it is assigned, unless its hole was shorter from the start.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -19,34 +20,34 @@ struct Run {
     written: u64,
     granted: u64,
     end: u64,
-    /// The server has agreed to give it.
+    /// The server has accepted the request.
     answered: bool,
 }
 
 /// How holes are cut into runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Evenly among the workers: few requests. What is long comes in two turns, so that whoever is done with the first
-    /// takes of the second, and the slow are left less that must be taken from them.
+    /// Evenly among the workers, with few requests. Long holes are cut for two rounds of runs. A fast worker takes more
+    /// runs of the second round, and less must be taken over from slow workers.
     Even,
-    /// In order, so many bytes at a time, ending at multiples of that: what is on its way stays close together, for a
-    /// target that makes one object of neighbours.
+    /// In order, in runs of so many bytes that end at multiples of it. The ranges in flight stay close together, for a
+    /// target that makes one object of neighbouring bytes.
     InOrder(u64),
 }
 
-/// What a part of the range looks like, for whoever shows it.
+/// The state of one part of the range, for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell {
     Done,
-    /// Some of it is being fetched.
+    /// A run is at work in it.
     Running,
-    /// Was given back by a worker that failed, and waits.
+    /// Given back by a failed worker, and waiting.
     Failed,
     Left,
 }
 
-/// Runs are only shortened for a second turn when they stay as long: each begins with a question, and a long way to the
-/// answer takes the time of a mebibyte or two.
+/// Minimum length of a run for two rounds of runs. Every run costs a round trip, in which a distant server could send 1
+/// or 2 MiB.
 const TURN: u64 = 8 * MIB;
 
 /// The state of one file's range.
@@ -55,18 +56,18 @@ pub struct Holes {
     range: Range<u64>,
     done: RangeSet,
     left: RangeSet,
-    /// Of `left`, what was given back.
+    /// The part of `left` that was given back.
     failed: RangeSet,
     runs: BTreeMap<RunId, Run>,
     next: u64,
     min_split: u64,
     cut: Cut,
-    /// The longest run that is cut evenly; known once the workers are.
+    /// Maximum length of an evenly cut run. Set by the first call, which has the number of workers.
     turn: Option<u64>,
 }
 
 impl Holes {
-    /// All of `range` but `done` is to be fetched. Runs shorter than `min_split` (at least 1) are not made by cutting.
+    /// All of `range` except `done` will be fetched. Cutting creates no runs shorter than `min_split` (at least 1).
     #[must_use]
     pub fn new(range: Range<u64>, done: &RangeSet, min_split: u64, cut: Cut) -> Self {
         let done: RangeSet = done.within(range.clone()).collect();
@@ -96,22 +97,22 @@ impl Holes {
         self.done.len()
     }
 
-    /// Runs that are being fetched.
+    /// Number of runs in flight.
     #[must_use]
     pub fn running(&self) -> usize {
         self.runs.len()
     }
 
-    /// A run for a worker, of `workers` that are without one: from what is nobody's, else the second half of what the
-    /// slowest still has before it. `None` when there is nothing that is worth a request.
+    /// Takes a run for one of `workers` idle workers: from the unassigned holes, else the second half of the longest
+    /// remaining run. `None` when nothing is left that is worth a request.
     pub fn take(&mut self, workers: usize) -> Option<(RunId, Range<u64>)> {
         let range = self.next_left(workers).or_else(|| self.steal())?;
         Some(self.begin(range, false))
     }
 
-    /// The run of an answer that is here already and gives everything from the start of the range on, for one of
-    /// `workers`. Where others have two turns this is as long as both: another run would take a request. `None` when the
-    /// start of the range is not left.
+    /// Takes the run of a response that is open already and contains everything from the start of the range on, for one
+    /// of `workers`. With two rounds of runs this run is as long as both, since a second run would cost another
+    /// request. `None` when the start of the range is not left.
     pub fn take_first(&mut self, workers: usize) -> Option<(RunId, Range<u64>)> {
         let hole = self.left.iter().next().filter(|hole| hole.start == self.range.start)?;
         let range = match self.cut {
@@ -146,15 +147,15 @@ impl Holes {
         }
     }
 
-    /// How much of a hole of `len` bytes one of `workers` takes, `most` at the most.
+    /// How many of `len` bytes in a hole one of `workers` takes, at most `most`.
     fn part(&self, len: u64, workers: usize, most: u64) -> u64 {
         let parts = (len / self.min_split).min(workers as u64).max(1);
         let part = len.div_ceil(parts).min(most);
-        // What is behind it must not become too short.
+        // Take the whole hole rather than leave a rest that is too short.
         if len - part < self.min_split { len } else { part }
     }
 
-    /// The longest run, where `workers` begin.
+    /// The maximum length of a run, when `workers` start.
     fn turn(&mut self, workers: usize) -> u64 {
         let half = self.left.len().div_ceil(2 * workers.max(1) as u64);
         let worth = workers > 1 && half >= self.min_split.max(TURN);
@@ -173,15 +174,15 @@ impl Holes {
         Some(taken)
     }
 
-    /// Notes that the server has agreed to give the run.
+    /// Records that the server has accepted the request for the run.
     pub fn answered(&mut self, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.answered = true;
         }
     }
 
-    /// Lets a run go on behind its end: over what is nobody's, or over the run of another that has no answer yet, which
-    /// then is over. `false` where others are at work behind it, or there is nothing more.
+    /// Extends a run past its end: over an unassigned hole, or over the run of another worker without a response, which
+    /// ends that run. `false` when another worker is being served behind it, or at the end of the range.
     pub fn go_on(&mut self, id: RunId) -> bool {
         let Some(end) = self.runs.get(&id).map(|run| run.end) else { return false };
         let hole = self.left.iter().find(|hole| hole.start == end);
@@ -209,7 +210,8 @@ impl Holes {
         })
     }
 
-    /// How many of `len` bytes that came are still the run's: fewer where another took over its end, 0 when it is over.
+    /// How many of `len` received bytes still belong to the run: fewer if another worker took over its end, 0 if the
+    /// run is over.
     pub fn grant(&mut self, id: RunId, len: u64) -> u64 {
         let Some(run) = self.runs.get_mut(&id) else { return 0 };
         let granted = len.min(run.end - run.granted);
@@ -217,13 +219,13 @@ impl Holes {
         granted
     }
 
-    /// Whether everything of the run has come.
+    /// Whether all bytes of the run have been received.
     #[must_use]
     pub fn has_come(&self, id: RunId) -> bool {
         self.runs.get(&id).is_none_or(|run| run.granted == run.end)
     }
 
-    /// Notes that the next `len` bytes that were granted are with the target.
+    /// Records that the next `len` granted bytes are written to the target.
     pub fn wrote(&mut self, id: RunId, len: u64) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let end = (run.written + len).min(run.granted);
@@ -234,7 +236,7 @@ impl Holes {
         }
     }
 
-    /// Ends a run; what of it is not written is nobody's again.
+    /// Ends a run. Its unwritten bytes become unassigned again.
     pub fn give_back(&mut self, id: RunId) {
         if let Some(run) = self.runs.remove(&id) {
             self.left.insert(run.written..run.end);
@@ -242,7 +244,7 @@ impl Holes {
         }
     }
 
-    /// The range in `count` parts of the same length, in order; fewer where it has not as many bytes.
+    /// The states of `count` equal parts of the range, in order; fewer if the range has fewer bytes.
     #[must_use]
     pub fn cells(&self, count: u64) -> Vec<Cell> {
         let len = self.range.end - self.range.start;
@@ -256,7 +258,7 @@ impl Holes {
 
     fn cell(&self, part: &Range<u64>) -> Cell {
         let is_in = |run: &Run| run.written < part.end && part.start < run.end;
-        // Of a run only where it is now: the rest of it is as good as nobody's.
+        // A run counts only in the part it is working in; its remaining parts are shown as left.
         let is_at = |run: &Run| is_in(run) && part.contains(&run.granted.min(run.end - 1));
         if self.done.contains(part) {
             Cell::Done
@@ -270,7 +272,7 @@ impl Holes {
     }
 }
 
-/// The first of `hole`, up to the next multiple of `grain`.
+/// The start of `hole`, up to the next multiple of `grain`.
 fn in_order(hole: &Range<u64>, grain: u64) -> Range<u64> {
     let grain = grain.max(1);
     let next = (hole.start / grain + 1).saturating_mul(grain);

@@ -1,4 +1,4 @@
-//! A file of an import on its way into storage: no byte of it touches a disk.
+//! Writes a downloaded file to the storage of an import, without touching a local disk.
 
 use std::{
     sync::{
@@ -19,23 +19,23 @@ use crate::{
     storage::{ImportWriter, Pressure},
 };
 
-/// How often it is looked whether there is room again: what makes it says nothing.
+/// Polling interval for free memory, since its release is not signalled.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The range of an import that a file is, as a target.
+/// The range of one file in an import, as a target.
 #[derive(Debug)]
 pub struct ImportTarget {
     writer: Arc<ImportWriter>,
     pressure: Arc<Pressure>,
-    /// Where the file begins in the import.
+    /// Position of the file in the import.
     base: u64,
-    /// The version that is stored.
+    /// The version of the file that is stored.
     version: Remote,
     used: AtomicBool,
 }
 
 impl ImportTarget {
-    /// A second pass must be proven to bring the same version again.
+    /// A second pass must be proven to return the same version.
     #[must_use]
     pub fn new(
         writer: Arc<ImportWriter>,
@@ -53,8 +53,8 @@ impl ImportTarget {
 
 #[async_trait]
 impl Target for ImportTarget {
-    /// Seven eighths of the budget are for what has come; from three eighths on the writer sends what it has, so that
-    /// there is always something on its way that makes room.
+    /// Waits while received bytes fill 7/8 of the memory budget. From 3/8 on the writer uploads what it has, so that an
+    /// upload is always in flight that will free memory.
     async fn room(&self) -> Result<()> {
         while self.pool().held() >= self.pool().budget() / 8 * 7 {
             tokio::time::sleep(LOOK).await;
@@ -78,14 +78,14 @@ impl Target for ImportTarget {
         Ok(())
     }
 
-    /// The writer does that by itself.
+    /// Nothing to do: the writer commits by itself.
     async fn checkpoint(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Of what is stored already the writer passes over the same bytes when they come again.
+    /// When the file is sent again, the writer skips bytes that are stored already.
     async fn restart(&self, now: &Remote) -> Result<()> {
-        // There is a place for so many bytes and no other number.
+        // The import has space for exactly this many bytes.
         let fits = now.len == self.version.len;
         if self.version.is_same(now) || fits && !self.used.load(Ordering::Relaxed) {
             return Ok(());
@@ -95,7 +95,7 @@ impl Target for ImportTarget {
     }
 }
 
-/// The bytes in blocks of the pool, so that they count against the budget.
+/// Copies the bytes into blocks of the pool, so that they count against the memory budget.
 fn into_blocks(pool: &BlockPool, parts: Vec<Bytes>) -> Vec<Bytes> {
     let len: usize = parts.iter().map(Bytes::len).sum();
     let mut blocks = Vec::with_capacity(len.div_ceil(BLOCK));

@@ -1,15 +1,17 @@
-//! Files at servers brought here: what is fetched when, over how many connections, and what happens after a failure.
+//! Downloads files from servers: which ranges are fetched when, over how many connections, and what happens after a
+//! failure.
 //!
-//! The first request is the download: where its answer has the bytes, the first worker reads it on, and the others begin
-//! beside it. Whatever a server says to them, that answer is the file as long as it goes on.
+//! The path of a byte: a [`Protocol`](crate::protocols::Protocol) opens a range that [`Holes`](holes::Holes) has
+//! assigned to a worker. The bytes pass the rate limits and are written to the [`Target`] at their positions.
 //!
-//! The path of a byte: a [`Protocol`](crate::protocols::Protocol) opens a range that a worker was given by the
-//! [`Holes`](holes::Holes); the bytes pass the rate limits and go to the [`Target`], at their positions. A worker
-//! without work takes the second half of the longest run that another still has before it, so that all end together. A
-//! server that refuses a further connection gets fewer; one without ranges gets one, and is read in one pass.
+//! The first request already starts the download. If its response carries the bytes of the file, the first worker reads
+//! it, and other workers start in parallel. That response stays in use until it ends, whatever the server answers to
+//! other requests. An idle worker takes the second half of the longest remaining run, so that all workers finish
+//! together. A server that rejects a further connection gets fewer. A server without range requests gets one
+//! connection, and the file is read in one pass.
 //!
-//! What it refuses: to read from a socket what the target has no room for, to go on with another version of a file, to
-//! try for ever, and to give a file its name before all of it is there and is what its checksums say.
+//! Guarantees: the socket is read only when the target has capacity, different versions of a file are not mixed,
+//! retries are limited, and a file gets its name only when it is complete and matches its checksums.
 
 mod beside;
 pub mod checksum;

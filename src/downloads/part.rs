@@ -1,10 +1,12 @@
-//! A local file on its way: `NAME.part` with its bytes at their places, `NAME.bae-part` with which of them are there.
+//! A local file during its download: `NAME.part` holds its bytes at their positions, `NAME.bae-part` the ranges
+//! present.
 //!
-//! One thread a file writes, so that no disk holds up the sockets; what waits for it is bounded over all files. The
-//! state is written after the bytes it speaks of are flushed: after a crash of the machine too, what it calls done is.
-//! `NAME` itself appears in one step, when all is there and verified.
+//! One thread per file writes, so that a slow disk does not block the sockets. The bytes that wait for it are bounded
+//! over all files. The state is written after its bytes are flushed, so that ranges marked as done survive even a crash
+//! of the machine. `NAME` appears by an atomic rename, when the file is complete and verified.
 //!
-//! A `NAME.part` without a `NAME.bae-part` is somebody else's, and is left alone: the state is there before the data.
+//! A `NAME.part` without a `NAME.bae-part` belongs to another program and is left alone: bae writes the state before
+//! the data.
 
 use std::{
     fs::{File, TryLockError},
@@ -42,11 +44,11 @@ use crate::{
     units::ByteSize,
 };
 
-/// What may wait to be written, over all files that share it. Cheap to clone.
+/// Capacity for bytes that wait to be written, shared by all files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WriteRoom(Arc<Semaphore>);
 
-/// Room is counted in these, since a semaphore's numbers are small.
+/// Bytes per permit, since a request for permits is limited to a `u32`.
 const UNIT: usize = 1024;
 
 impl WriteRoom {
@@ -56,28 +58,28 @@ impl WriteRoom {
     }
 }
 
-/// What an interrupted download is worth to the next.
+/// How far the data of an interrupted download is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resume {
-    /// Gone on with, where the server tells that it is the same file.
+    /// Resume if the server proves that the file is the same.
     #[default]
     Proven,
-    /// Also where the server tells nothing but a length that is the same.
+    /// Resume also if the length matches and the server sends nothing else to compare.
     Trusting,
-    /// Nothing.
+    /// Start over.
     Fresh,
 }
 
-/// What is to become of a file.
+/// What to write to a file.
 #[derive(Debug, Clone)]
 pub struct PartPlan {
-    /// Bytes at the server, where that told.
+    /// Length at the server in bytes, if reported.
     pub len: Option<u64>,
-    /// What of them is wanted; the file begins with the first of these. `None` is all.
+    /// The wanted range. The file starts with the first byte of it. `None` is everything.
     pub range: Option<Range<u64>>,
     pub validators: Vec<Validator>,
     pub resume: Resume,
-    /// Whether a file that has the name already is replaced.
+    /// Whether an existing file of this name is replaced.
     pub overwrite: bool,
 }
 
@@ -89,7 +91,7 @@ pub struct PartFile {
     state: Mutex<PartState>,
     overwrite: bool,
     written: Arc<Mutex<RangeSet>>,
-    /// What the writing thread failed with, until somebody is told.
+    /// The error of the writing thread, until it is returned.
     failed: Arc<Mutex<Option<Error>>>,
     queue: mpsc::UnboundedSender<Order>,
     writer: JoinHandle<()>,
@@ -98,13 +100,13 @@ pub struct PartFile {
 
 #[derive(Debug, Clone)]
 struct Paths {
-    /// The name it will have.
+    /// The final path.
     path: PathBuf,
     data: PathBuf,
     state: PathBuf,
 }
 
-/// What is kept beside the file at `path` while it is on its way.
+/// The paths of the data and the state of a download to `path`.
 pub fn beside_it(path: &Path) -> impl Iterator<Item = PathBuf> {
     let Paths { data, state, .. } = Paths::of(path);
     [data, state].into_iter()
@@ -118,10 +120,10 @@ impl Paths {
 }
 
 impl Paths {
-    /// Whether a download of this file was begun before.
+    /// Whether an earlier download of this file left data.
     ///
     /// # Errors
-    /// `AlreadyExists` where something that is not ours has one of the names.
+    /// `AlreadyExists` when something that is not ours has one of the names.
     fn begun(&self) -> Result<bool> {
         let (state, data) = (is_own(&self.state)?, is_own(&self.data)?);
         if data && !state {
@@ -133,7 +135,7 @@ impl Paths {
         Ok(data)
     }
 
-    /// What of a file that was begun can be gone on with, when `here` bytes of it are there.
+    /// The ranges of an earlier download that can be reused, when its data has `here` bytes.
     fn done(&self, plan: &PartPlan, here: u64) -> Result<RangeSet> {
         let base = plan.range.as_ref().map_or(0, |range| range.start);
         match PartState::read(&self.state)? {
@@ -145,7 +147,8 @@ impl Paths {
     }
 }
 
-/// Gives a file its name. Where the file system can, nothing that got the name meanwhile is replaced unasked.
+/// Gives a file its final name. Without `overwrite`, a file that got the name meanwhile is not replaced, where the file
+/// system supports that.
 fn take_name(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
     let place = |e: io::Error| Error::io(format!("cannot write {}", path.display()), e);
     let taken = |why: &str| {
@@ -171,17 +174,17 @@ fn take_name(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
 
 enum Order {
     Write(u64, Vec<Bytes>, OwnedSemaphorePermit),
-    /// Answered when all before it is written.
+    /// Answered when all writes before it are done.
     Reached(oneshot::Sender<()>),
 }
 
 impl PartFile {
-    /// Opens what there is of the file at `path`, or begins it. Also returns what of it is there, in positions at the
-    /// server.
+    /// Opens the partial download of the file at `path`, or creates it. Also returns the ranges present, as positions
+    /// at the server.
     ///
     /// # Errors
-    /// `Changed` when what is there is of another version; `AlreadyExists` when it is not ours; `Unavailable` when another
-    /// process fetches it; `NoSpace` when it cannot fit; what the file system says.
+    /// `Changed` when the partial download is of another version; `AlreadyExists` when it is not ours; `Unavailable`
+    /// when another process downloads it; `NoSpace` when the file does not fit; I/O errors.
     pub fn open(path: &Path, plan: PartPlan, room: WriteRoom) -> Result<(Self, RangeSet)> {
         let paths = Paths::of(path);
         let place = |path: &Path, e| Error::io(format!("cannot write {}", path.display()), e);
@@ -205,7 +208,7 @@ impl PartFile {
         let file = match file {
             Some(file) => file,
             None => {
-                // Before the data: so that whoever comes after a crash knows whose that is.
+                // Before the data, so that after a crash the data is recognised as ours.
                 state.write(&paths.state)?;
                 let file = open_own(&paths.data)?;
                 lock(&file, path)?;
@@ -231,34 +234,35 @@ impl PartFile {
         Ok((Self { paths, file, state, overwrite, written, failed, queue, writer, room }, done))
     }
 
-    /// Takes away the state of a file at `path` that is whole, where a crash came between its name and that.
+    /// Removes the state of a complete file at `path`, left by a crash between the rename and the removal of the state.
     pub fn clear_leftover(path: &Path) {
         let Paths { data, state, .. } = Paths::of(path);
         if !data.exists() && is_own(&state).unwrap_or(false) {
-            // It does no harm where it stays.
+            // Ignored: a leftover state does no harm.
             let _ = std::fs::remove_file(state);
         }
     }
 
-    /// Leaves it as it is, for another to go on with: when this returns the file is nobody's. Of a file that nothing came
-    /// of, nothing is left.
+    /// Closes the file so that a later download can resume it. The lock is released when this returns. Data and state
+    /// are removed when nothing was written.
     pub async fn close(self) {
         let Self { paths, queue, writer, written, .. } = self;
         drop(queue);
-        // A panic there was told by its own hook.
+        // A panic of the writer was already reported by the panic hook.
         let _ = writer.await;
         if written.lock().is_empty() {
-            // Still under the lock. What stays does no harm.
+            // Still under the lock. Ignored: leftover files do no harm.
             let _ = std::fs::remove_file(&paths.data);
             let _ = std::fs::remove_file(&paths.state);
         }
     }
 
-    /// Gives the file its name, once all of it was written and is what `checksums` say. `modified` becomes its time.
+    /// Gives the file its final name after all bytes are written and match `checksums`. Sets its modification time to
+    /// `modified`.
     ///
     /// # Errors
-    /// `Corrupt` when a checksum is another: then nothing of it is gone on with. `AlreadyExists` when another file has the
-    /// name by now. What the file system says.
+    /// `Corrupt` when a checksum does not match; the next download then starts over. `AlreadyExists` when another file
+    /// got the name meanwhile. I/O errors.
     pub async fn finish(
         self,
         len: u64,
@@ -267,11 +271,11 @@ impl PartFile {
     ) -> Result<()> {
         self.all_written().await?;
         let Self { paths, file, state, overwrite, queue, writer, .. } = self;
-        // It holds the file, and so the lock on it.
+        // The writer holds the file, and so its lock.
         drop(queue);
         let _ = writer.await;
         if let Err(e) = checksums.check_file(&paths.data).await {
-            // The bytes are left to look at; the next run begins anew.
+            // The bytes stay for inspection; the next run starts over.
             state.lock().with_done(&RangeSet::new()).write(&paths.state)?;
             return Err(e.within(paths.path.display()));
         }
@@ -284,7 +288,7 @@ impl PartFile {
             }
             file.sync_all().map_err(place)?;
             take_name(data, path, overwrite)?;
-            // A state without its file is thrown away by the next download of this name.
+            // Ignored: the next download of this name discards a state without data.
             let _ = std::fs::remove_file(state);
             Ok(())
         };
@@ -294,7 +298,7 @@ impl PartFile {
     async fn all_written(&self) -> Result<()> {
         let (tx, rx) = oneshot::channel();
         if self.queue.send(Order::Reached(tx)).is_ok() {
-            // A writer that is gone has left its error.
+            // A writer that has ended has left its error.
             let _ = rx.await;
         }
         self.check()
@@ -325,7 +329,7 @@ impl Target for PartFile {
         let units = u32::try_from(len.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.room.0).acquire_many_owned(units).await;
         let permit = permit.map_err(|e| Error::new(Kind::Internal, "room to write").because(e))?;
-        // When the writer is gone the next check says why.
+        // If the writer has ended, the next check returns its error.
         let _ = self.queue.send(Order::Write(pos, parts, permit));
         Ok(())
     }
@@ -352,7 +356,7 @@ impl Target for PartFile {
     }
 }
 
-/// What of an earlier run can be gone on with.
+/// The ranges of an earlier download that can be reused.
 fn usable(kept: &PartState, plan: &PartPlan, path: &Path) -> Result<RangeSet> {
     if plan.resume == Resume::Fresh || kept.done().is_empty() {
         return Ok(RangeSet::new());
@@ -426,7 +430,7 @@ impl Writer {
                     }
                     drop(permit);
                 }
-                // Whoever asked may have gone.
+                // Ignored: the receiver may be gone.
                 Order::Reached(answer) => drop(answer.send(())),
             }
         }

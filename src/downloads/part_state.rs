@@ -1,4 +1,4 @@
-//! What is kept beside a file that is being fetched, so that the same command goes on with it: `NAME.bae-part`.
+//! The state file `NAME.bae-part` next to a partial download, with which the same command resumes it.
 
 use std::{
     fs,
@@ -16,22 +16,22 @@ use crate::{
     storage::RangeSet,
 };
 
-/// The form of this version.
+/// Version of the file format.
 const FORMAT: u64 = 1;
-/// The longest state: a file in a million parts.
+/// Maximum length of a state file in bytes: about a million ranges.
 const LONGEST: u64 = 64 << 20;
 
-/// What is known of a file that is not whole yet.
+/// The state of an incomplete file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartState {
     bae_part: u64,
-    /// Bytes of the file at its server, where that told.
+    /// Length of the file at its server in bytes, if reported.
     pub(super) len: Option<u64>,
-    /// What of it is wanted, half-open.
+    /// The wanted range, half-open.
     pub(super) range: Option<(u64, u64)>,
     pub(super) validators: Vec<Validator>,
-    /// Positions of the file, half-open.
+    /// The ranges present, as positions of the file, half-open.
     done: Vec<(u64, u64)>,
 }
 
@@ -45,7 +45,7 @@ impl PartState {
         Self { bae_part: FORMAT, len, range, validators, done: Vec::new() }
     }
 
-    /// From now on it is of this version.
+    /// Sets the version of the file that the bytes belong to from now on.
     pub(super) fn is_of(&mut self, len: Option<u64>, validator: Option<&Validator>) {
         self.len = len;
         if !validator.is_some_and(|validator| self.validators.contains(validator)) {
@@ -62,7 +62,7 @@ impl PartState {
         Self { done, ..self.clone() }
     }
 
-    /// What was kept at `path`; `None` where nothing is, or what is there is no state of ours.
+    /// Reads the state at `path`; `None` when there is none, or when it is not a valid state.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
         let place = |e| Error::io(format!("cannot read {}", path.display()), e);
         match fs::metadata(path) {
@@ -76,7 +76,7 @@ impl PartState {
         Ok(state.filter(|state| state.bae_part == FORMAT))
     }
 
-    /// Keeps it at `path` in one step: whoever reads it sees the one before or this one.
+    /// Writes the state to `path` by an atomic rename: a reader sees either the old or the new state.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let place = |e| Error::io(format!("cannot write {}", path.display()), e);
         let json = serde_json::to_vec(self)
@@ -95,7 +95,7 @@ impl PartState {
     }
 }
 
-/// `path` with `suffix` behind its name.
+/// `path` with `suffix` appended to its name.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

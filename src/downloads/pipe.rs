@@ -1,4 +1,4 @@
-//! A file on its way to somebody who reads it from its first byte to its last, and from whom nothing can be taken back.
+//! A target whose reader takes the bytes in order, from the first to the last, and cannot give any back.
 
 use std::{io, sync::Arc};
 
@@ -15,20 +15,20 @@ use crate::{
     protocols::Remote,
 };
 
-/// Takes bytes, and waits where the reader is slow.
+/// Writes bytes to the reader. Blocks while the reader is slow.
 pub type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
-/// The reader, as a target. One connection at a time may write, in order.
+/// The reader, as a target. Only one connection at a time may write, in order.
 pub struct PipeTarget {
     state: Arc<Mutex<State>>,
     start: u64,
-    /// The version that the reader gets.
+    /// The version of the file that the reader receives.
     version: Mutex<Remote>,
 }
 
 struct State {
     sink: Sink,
-    /// The position of the next byte that the reader gets.
+    /// The position of the next byte for the reader.
     next: u64,
     check: Check,
 }
@@ -40,17 +40,17 @@ impl std::fmt::Debug for PipeTarget {
 }
 
 impl PipeTarget {
-    /// `start` is the first byte that is wanted. A second pass must be proven to bring the same version again.
+    /// `start` is the first wanted byte. A second pass must be proven to return the same version.
     #[must_use]
     pub fn new(sink: Sink, start: u64, version: Remote, checksums: &Checksums) -> Self {
         let state = State { sink, next: start, check: checksums.check() };
         Self { state: Arc::new(Mutex::new(state)), start, version: Mutex::new(version) }
     }
 
-    /// Holds what the reader got, once that is all, against the checksums.
+    /// Verifies the checksums, after all bytes are written.
     ///
     /// # Errors
-    /// `Corrupt`, with the reader having the bytes already.
+    /// `Corrupt`; the reader has received the bytes by then.
     pub fn finish(self, what: &dyn std::fmt::Display) -> Result<()> {
         let state = Arc::into_inner(self.state)
             .ok_or_else(|| Error::new(Kind::Internal, format!("{what} is still being written")))?;
@@ -66,17 +66,17 @@ impl Target for PipeTarget {
 
     async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
         let state = Arc::clone(&self.state);
-        // The reader may take its time.
+        // On a blocking thread, since the reader may be slow.
         let written = tokio::task::spawn_blocking(move || state.lock().write(pos, parts));
         written.await.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "output").because(e)))
     }
 
-    /// The reader has what it has.
+    /// Nothing to do: written bytes are with the reader.
     async fn checkpoint(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Of what the reader has already, the same bytes are passed over when they come again.
+    /// When the file is sent again, bytes that the reader already has are skipped.
     async fn restart(&self, now: &Remote) -> Result<()> {
         let mut version = self.version.lock();
         if version.is_same(now) || self.state.lock().next == self.start {
@@ -89,7 +89,7 @@ impl Target for PipeTarget {
     }
 }
 
-/// Whoever reads it is not asked twice.
+/// Maps an error of the reader to a kind that is not retried.
 fn not_taken(e: io::Error) -> Error {
     if e.kind() == io::ErrorKind::BrokenPipe {
         return Error::new(Kind::Unsupported, "the output is not read any more").because(e);

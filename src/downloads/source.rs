@@ -1,4 +1,4 @@
-//! The file that is fetched: at one server, or at several that have the same.
+//! The file to download, on one server or on several mirrors.
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
     protocols::{Begun, ByteStream, Digest, Found, Protocol, Remote, Validator, Wanted, place},
 };
 
-/// A server that says nothing for so long is told of.
+/// A server that sends nothing for this long is reported.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// A file at one server.
+/// A file on one server.
 pub struct Mirror {
     protocol: Arc<dyn Protocol>,
     remote: RwLock<Remote>,
-    /// What the first request brought, until it is read on.
+    /// The stream of the first response, until it is taken.
     first: Mutex<Option<ByteStream>>,
-    /// The first request brought something.
+    /// Whether the first response carried bytes.
     begins: bool,
 }
 
@@ -37,14 +37,14 @@ impl Mirror {
         Self::begun(protocol, remote, None)
     }
 
-    /// `first` is all of the file, on its way already.
+    /// `first` is the stream of the whole file, if the first request has opened it.
     #[must_use]
     pub fn begun(protocol: Arc<dyn Protocol>, remote: Remote, first: Option<ByteStream>) -> Self {
         let begins = first.is_some();
         Self { protocol, remote: RwLock::new(remote), first: Mutex::new(first), begins }
     }
 
-    /// Whether a request like the first brings the file.
+    /// Whether a request like the first returns the bytes of the file.
     pub(super) fn begins(&self) -> bool {
         self.begins
     }
@@ -59,11 +59,11 @@ impl Mirror {
         self.protocol.open(&remote, range).await
     }
 
-    /// Asks as for the first time, and takes what is there now for the file. `None` where the protocol does not bring
-    /// the bytes with that: then the file is still the one before.
+    /// Repeats the first request, and uses the version of the file that it returns from now on. `None` when the
+    /// protocol does not return bytes with it; the known version then stays.
     ///
     /// # Errors
-    /// What the server says.
+    /// Errors of the server.
     pub(super) async fn begin_again(&self) -> Result<Option<ByteStream>> {
         let asked = self.remote().asked;
         let Begun { found: Found::File(now), first: Some(first) } =
@@ -75,7 +75,7 @@ impl Mirror {
         Ok(Some(first))
     }
 
-    /// Whether an error may only mean that the place it was redirected to is good for a while.
+    /// Whether an error may only mean that the target of a redirect has expired.
     pub(super) fn may_have_moved(&self, error: &Error) -> bool {
         let remote = self.remote.read();
         remote.url != remote.asked
@@ -85,10 +85,10 @@ impl Mirror {
             )
     }
 
-    /// Asks where the file is now.
+    /// Probes the original URL for the current location of the file.
     ///
     /// # Errors
-    /// `Changed` when it is another one; what the server says.
+    /// `Changed` when it is another file; errors of the server.
     pub(super) async fn find_again(&self) -> Result<()> {
         let before = self.remote();
         let Found::File(now) = self.protocol.probe(&before.asked).await? else {
@@ -108,16 +108,16 @@ fn changed(remote: &Remote) -> Error {
     Error::new(Kind::Changed, text)
 }
 
-/// One file. Cheap to clone; all clones are one.
+/// One file. Cheap to clone; all clones share the mirrors.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// At least one.
+    /// Has at least one entry.
     mirrors: Arc<[Mirror]>,
 }
 
 impl Source {
     /// # Errors
-    /// `InvalidInput` when there is no mirror, or two say that the file has different lengths.
+    /// `InvalidInput` when there is no mirror, or mirrors report different lengths.
     pub fn new(mirrors: Vec<Mirror>) -> Result<Self> {
         let lens: Vec<_> =
             mirrors.iter().map(|mirror| (mirror.remote(), mirror.remote().len)).collect();
@@ -139,12 +139,12 @@ impl Source {
         &self.mirrors
     }
 
-    /// What the first request brought. Another request is needed for the file's first bytes once this is dropped.
+    /// Takes the stream of the first response. Once it is dropped, the first bytes of the file need another request.
     pub fn take_first(&self) -> Option<ByteStream> {
         self.mirrors[0].first.lock().take()
     }
 
-    /// What the first server says of the file.
+    /// The description of the file by the first mirror.
     #[must_use]
     pub fn remote(&self) -> Remote {
         self.mirrors[0].remote()
@@ -160,29 +160,29 @@ impl Source {
         self.len() == Some(0)
     }
 
-    /// Whether it can be fetched in parts, from every mirror.
+    /// Whether the length is known and every mirror supports range requests.
     #[must_use]
     pub fn ranges(&self) -> bool {
         self.len().is_some() && self.mirrors.iter().all(|mirror| mirror.remote.read().ranges)
     }
 
-    /// What tells the versions apart, of every mirror that has such a thing.
+    /// The validators of all mirrors that send one.
     #[must_use]
     pub fn validators(&self) -> Vec<Validator> {
         self.mirrors.iter().filter_map(|mirror| mirror.remote.read().validator.clone()).collect()
     }
 
-    /// The checksums that the servers give.
+    /// The checksums that the servers send.
     #[must_use]
     pub fn digests(&self) -> Vec<Digest> {
         self.mirrors.iter().flat_map(|mirror| mirror.remote.read().digests.clone()).collect()
     }
 }
 
-/// Told while a server is waited for: nothing came yet, or what came last is an error and it is asked again.
+/// Called while waiting for a server: with `None` when no response has arrived yet, with an error before a retry.
 pub type Waits<'a> = &'a (dyn Fn(Option<&str>) + Send + Sync);
 
-/// How often a server is asked, and how long it is waited for.
+/// Retries and cancellation of the first request to a server.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
     /// At least 1.
@@ -198,15 +198,15 @@ impl fmt::Debug for Asking<'_> {
 }
 
 impl Asking<'_> {
-    /// Begins the download of `url`, again and again after what may pass.
+    /// Sends the first request of a download of `url`, and repeats it after retryable errors.
     ///
     /// # Errors
-    /// `Cancelled`; what the server said last.
+    /// `Cancelled`; the last error of the server.
     pub async fn begin(&self, protocol: &Arc<dyn Protocol>, url: &Url) -> Result<Begun> {
         self.ask(url, || protocol.begin(url)).await
     }
 
-    /// What is at `url`, where its bytes are not wanted, or not from the first on.
+    /// Probes `url`, when its bytes are not wanted, or not from the first one on.
     ///
     /// # Errors
     /// As [`Asking::begin`].

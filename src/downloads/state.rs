@@ -9,45 +9,45 @@
 //! ```
 //!
 //! Invariants:
-//! - `done` is for ever; from every other state there is a way to `done`.
-//! - Only `probing` and `running` fail: nothing else does anything that could.
-//! - What is paused or failed begins with a probe again: the file may have changed meanwhile.
+//! - `done` is final. Every other state can lead to `done`.
+//! - Only `probing` and `running` can fail, since no other state does any work.
+//! - A paused or failed download starts with a probe again, since the file may have changed meanwhile.
 
-/// Where a download stands.
+/// The state of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum State {
-    /// Waits for its turn.
+    /// Waits for a slot.
     #[default]
     Queued,
-    /// Asks the server what there is.
+    /// Probes the server.
     Probing,
-    /// Fetches.
+    /// Fetches bytes.
     Running,
-    /// Stopped, to be gone on with.
+    /// Stopped; can be resumed.
     Paused,
-    /// Given up; may be tried again.
+    /// Given up; can be resumed.
     Failed,
-    /// All of it is there, verified, under its name.
+    /// Complete, verified, and under its final name.
     Done,
 }
 
-/// What happens to a download.
+/// Inputs of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Its turn has come.
+    /// A slot is free.
     Start,
-    /// The server told what there is.
+    /// The server has described the file.
     Found,
-    /// The last byte is there and verified.
+    /// The last byte is written and verified.
     Complete,
     Fail,
     Pause,
-    /// Back into the queue.
+    /// Return to the queue.
     Resume,
 }
 
 impl State {
-    /// What becomes of it; `None` when that cannot happen now.
+    /// The next state; `None` when `input` is not valid in this state.
     #[must_use]
     pub fn on(self, input: Input) -> Option<Self> {
         match (self, input) {

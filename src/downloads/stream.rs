@@ -1,5 +1,5 @@
-//! A file that comes in one pass from its first byte: no ranges, or not even a length. After a failure it comes again
-//! from the start.
+//! Downloads a file in one pass from its first byte, when the server supports no ranges or does not even send a length.
+//! After a failure the pass starts over.
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Fetch {
-    /// `first` is the first pass, where the first request has brought it.
+    /// `first` is the stream of the first pass, if the first request has opened it.
     pub(super) async fn in_one_pass(
         &mut self,
         mut first: Option<ByteStream>,
@@ -26,7 +26,7 @@ impl Fetch {
                     Err(error) => error,
                 },
             };
-            // What arrived is worth nothing without the rest, so it is no sign of progress.
+            // The bytes of a broken pass are useless without the rest, so they do not count as progress.
             if !error.kind().is_retryable() || !self.tries.again(&error, 0) {
                 return Err(error);
             }
@@ -61,7 +61,8 @@ impl Fetch {
         }
     }
 
-    /// By a request like the first where the protocol has such, whose answer is taken for what it is.
+    /// Opens the stream by a request like the first, if the protocol returns bytes with it, and accepts the version
+    /// that it returns. Otherwise opens it by a range request.
     async fn open_whole(&self) -> Result<ByteStream> {
         let mirror = &self.shared.source.mirrors()[0];
         if mirror.begins()
@@ -74,11 +75,11 @@ impl Fetch {
             Err(e) if e.kind() == Kind::Changed => e,
             opened => return opened,
         };
-        // Nothing is here of the version that was found first.
+        // A pass keeps nothing of the version that was probed, so the current one is accepted.
         mirror.begin_again().await?.ok_or(changed)
     }
 
-    /// Hands over what comes, but for what lies before `from`. Returns how much that was.
+    /// Writes the stream to the target, without the bytes before `from`. Returns the number of bytes written.
     async fn drain(&self, mut stream: ByteStream, from: u64) -> Result<u64> {
         let taken = self.shared.holes.lock().take(1);
         let Some((id, _)) = taken else { return Ok(0) };

@@ -1,4 +1,4 @@
-//! Where the bytes of a download go.
+//! The destination of a download's bytes.
 
 use std::fmt;
 
@@ -7,30 +7,30 @@ use bytes::Bytes;
 
 use crate::{error::Result, protocols::Remote};
 
-/// A place for one file's bytes. All calls may run at the same time; positions are the file's.
+/// The destination of one file's bytes. All calls may run concurrently; positions are those of the file.
 #[async_trait]
 pub trait Target: Send + Sync + fmt::Debug {
-    /// Returns when there is room for what is read next.
+    /// Waits until there is capacity for the next bytes.
     ///
     /// # Errors
-    /// What became of bytes that were taken before.
+    /// The error of an earlier write.
     async fn room(&self) -> Result<()>;
 
-    /// Takes `parts`, one after the other from `pos` on. When it returns they are as safe as this process is.
+    /// Writes `parts` consecutively from `pos` on. When it returns, the bytes are lost only with the process.
     ///
     /// # Errors
     /// As [`Target::room`].
     async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()>;
 
-    /// Makes what was taken so far survive the process, where that does not happen by itself.
+    /// Makes the bytes written so far survive the process, unless the target does that by itself.
     ///
     /// # Errors
-    /// What the place says.
+    /// Errors of the target.
     async fn checkpoint(&self) -> Result<()>;
 
-    /// Forgets all that was taken: the file comes again from its first byte, as `now` says of it.
+    /// Discards all bytes written so far. The file is sent again from its first byte, as the version `now`.
     ///
     /// # Errors
-    /// `Changed` where that cannot be forgotten, and the file may be another; what the place says.
+    /// `Changed` when the bytes cannot be discarded and the file may be another one; errors of the target.
     async fn restart(&self, now: &Remote) -> Result<()>;
 }

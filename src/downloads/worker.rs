@@ -1,4 +1,4 @@
-//! One connection's work: run after run, until there is none.
+//! The work of one connection: it fetches run after run until none is left.
 
 use std::{
     ops::Range,
@@ -14,27 +14,28 @@ use crate::{
     protocols::{ByteStream, next, place},
 };
 
-/// Bytes are handed to the target together: a TLS record has 16 KiB, and each hand-over costs a wake-up.
+/// Bytes per write to the target. A TLS record has only 16 KiB, and each write costs a wake-up.
 const BATCH: u64 = 128 << 10;
-/// What comes in smaller pieces is copied together: each of them may hold on to a read buffer several times as long.
+/// Pieces below this length are copied into one buffer. Each of them could keep a read buffer alive that is several
+/// times as large.
 const SMALL: usize = 64 << 10;
-/// Unless they come slowly.
+/// Maximum age of a batch in milliseconds, for slow connections.
 const BATCH_AGE_MS: u128 = 500;
 
-/// How a worker came to its end.
+/// Why a worker ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// There is no run that is worth a request.
+    /// No run is left that is worth a request.
     Idle,
-    /// The server did not give a run.
+    /// The server refused the request for a run.
     Refused(Error),
-    /// A run broke off.
+    /// The connection broke during a run.
     Broke(Error),
-    /// The target does not take what came.
+    /// The target failed.
     Target(Error),
 }
 
-/// Works for the mirror at `mirror`, at first on `run`, until nothing is left.
+/// Fetches runs from the mirror with index `mirror`, `run` first, until none is left.
 pub(super) async fn work(run: Run, mirror: usize) -> Ended {
     let shared = Arc::clone(&run.shared);
     let mut next = Some(run);
@@ -56,7 +57,7 @@ pub(super) async fn work(run: Run, mirror: usize) -> Ended {
     Ended::Idle
 }
 
-/// Reads on what the first request brought, as far as nobody else is served behind it, and then works as the others do.
+/// Reads the first response up to the position where another worker is served, and then works like the other workers.
 pub(super) async fn work_on(first: FirstRun) -> Ended {
     let FirstRun { run, stream, open } = first;
     let shared = Arc::clone(&run.shared);
@@ -73,7 +74,7 @@ pub(super) async fn work_on(first: FirstRun) -> Ended {
     }
 }
 
-/// The first request's answer, with the run that it begins with.
+/// The response to the first request, with its first run.
 pub(super) struct FirstRun {
     run: Run,
     stream: ByteStream,
@@ -81,7 +82,8 @@ pub(super) struct FirstRun {
 }
 
 impl FirstRun {
-    /// For one of `workers`, where what is wanted begins with the file. `None` where its first bytes are here already.
+    /// Takes the run for one of `workers`. The wanted range must start at byte 0. `None` when its first bytes are
+    /// present already.
     pub(super) fn begin(shared: &Arc<Shared>, stream: ByteStream, workers: usize) -> Option<Self> {
         let (id, range) = shared.holes.lock().take_first(workers)?;
         let run = Run { shared: Arc::clone(shared), id, range };
@@ -89,7 +91,7 @@ impl FirstRun {
     }
 }
 
-/// Says while it lives that the first request's answer is being read.
+/// Marks the first response as being read, until dropped.
 struct FirstOpen(Arc<Shared>);
 
 impl FirstOpen {
@@ -105,22 +107,23 @@ impl Drop for FirstOpen {
     }
 }
 
-/// A run in a worker's hands; given back when dropped, however that comes.
+/// A run held by a worker. It is given back when dropped, for whatever reason.
 pub(super) struct Run {
     shared: Arc<Shared>,
     id: RunId,
-    /// As it was taken: another may take over its end.
+    /// The range as it was taken. Another worker may take over its end.
     range: Range<u64>,
 }
 
 impl Run {
-    /// A run for one of `workers` that are without. `None` when there is none that is worth a request.
+    /// Takes a run for one of `workers` idle workers. `None` when no run is worth a request.
     pub(super) fn begin(shared: &Arc<Shared>, workers: usize) -> Option<Self> {
         let (id, range) = shared.holes.lock().take(workers)?;
         Some(Self { shared: Arc::clone(shared), id, range })
     }
 
-    /// With `goes_on` the stream has everything from the run's start on, and is read on behind its end where it may be.
+    /// Reads the run from `stream`. With `goes_on` the stream has all bytes from the run's start on, and is read past
+    /// the run's end as far as `Holes::go_on` allows.
     async fn fetch(
         &self,
         mut stream: ByteStream,
@@ -137,12 +140,12 @@ impl Run {
                 Some(Err(e)) => break Err(e),
                 None => break Err(ended_early(&self.shared, mirror)),
             }
-            // A run that is written to its end is over, and could not go on any more.
+            // Extend the run before writing: a run that is written to its end is over and cannot be extended.
             if batch.is_due() && !self.has_come(goes_on) {
                 self.hand_over(&mut batch).await?;
             }
         };
-        // Also what came before the trouble is worth its bytes.
+        // Bytes received before an error are written too.
         self.hand_over(&mut batch).await?;
         came.map_err(Ended::Broke)
     }
@@ -163,7 +166,7 @@ impl Run {
             }
             bytes = rest;
         }
-        // The next is only read when there is a place for it.
+        // Read more only when the target has capacity for it.
         self.shared.target.room().await.map_err(Ended::Target)
     }
 
@@ -186,7 +189,7 @@ fn ended_early(shared: &Shared, mirror: usize) -> Error {
     Error::new(Kind::Network, format!("{place}: the connection ended before the range did"))
 }
 
-/// Bytes that came one after the other.
+/// Consecutive bytes, collected for one write.
 pub(super) struct Batch {
     pos: u64,
     len: u64,
@@ -224,7 +227,7 @@ impl Batch {
         self.len >= BATCH || self.len > 0 && self.since.elapsed().as_millis() >= BATCH_AGE_MS
     }
 
-    /// Where they belong, how many they are, and the bytes; `None` when there are none.
+    /// The position, the length and the bytes; `None` when the batch is empty.
     pub(super) fn take(&mut self) -> Option<(u64, u64, Vec<Bytes>)> {
         let (pos, len) = (self.pos, std::mem::take(&mut self.len));
         self.pos += len;

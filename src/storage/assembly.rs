@@ -1,11 +1,11 @@
-//! Which verified ranges wait, and which of them make the next object. Pure.
+//! Tracks which verified ranges wait for storage, and decides which of them make the next object. Pure.
 //!
 //! Invariants:
-//! - A byte that was added is waiting or settled (stored before, or taken by one plan), never both.
+//! - An added byte is either waiting or settled (stored before, or taken by a plan), never both.
 //! - A byte leaves in exactly one plan; adding it again changes nothing.
-//! - `missing` of an open slot counts its wanted bytes that are neither waiting nor settled, `ready` its wanted
+//! - `missing` of an open slot counts its wanted bytes that are neither waiting nor settled; `ready` counts its wanted
 //!   bytes that wait. The slot is full when `missing` is 0 and `ready` is not.
-//! - `open` has exactly the slots in which something waits; `full` exactly the full ones of them.
+//! - `open` holds exactly the slots with waiting bytes; `full` holds exactly the full ones of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,13 @@ use std::{
 
 use super::{layout::Layout, ranges::RangeSet};
 
-/// What the next object holds.
+/// The content of the next object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Sorted, disjoint, never touching; in the object one after the other.
+    /// Sorted, disjoint, never adjacent. The object holds them one after the other.
     pub runs: Vec<Range<u64>>,
-    /// Whether it is less than a whole slot or of several: such an object cannot be composed server-side later.
+    /// Whether this is less than a whole slot, or parts of several: such an object cannot be composed server-side
+    /// later.
     pub packed: bool,
 }
 
@@ -61,7 +62,7 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Nothing waits yet. `wanted` is what will be stored in the end, `stored` what is already.
+    /// An assembly without waiting bytes. `wanted` is what will be stored in the end, `stored` what is stored already.
     #[must_use]
     pub fn new(layout: Arc<Layout>, wanted: &RangeSet, stored: RangeSet) -> Self {
         let wanted = wanted.intersect(&layout.all_stored());
@@ -69,14 +70,14 @@ impl Assembly {
         Self { layout, wanted, settled: stored, open, full, waiting: 0 }
     }
 
-    /// Bytes that wait.
+    /// The number of waiting bytes.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.waiting
     }
 
-    /// Adds a verified range. Padding in it, and what was added or stored before, is passed over; what nobody
-    /// wanted waits too, since verified bytes are never dropped.
+    /// Adds a verified range. Padding, and bytes that were added or stored before, are skipped. Unwanted bytes wait
+    /// too, since verified bytes are never dropped.
     pub fn add(&mut self, range: Range<u64>) {
         let layout = Arc::clone(&self.layout);
         let new = layout.stored(range).flat_map(|part| self.settled.holes(part));
@@ -108,7 +109,7 @@ impl Assembly {
         }
     }
 
-    /// `missing` and `ready` of a slot, from scratch.
+    /// Computes `missing` and `ready` of a slot from scratch.
     fn count(&self, index: usize, waiting: &RangeSet) -> (u64, u64) {
         let wanted = self.wanted.within(self.layout.slots()[index].clone());
         let unsettled: Vec<_> = wanted.flat_map(|part| self.settled.holes(part)).collect();
@@ -117,7 +118,7 @@ impl Assembly {
         (total - ready, ready)
     }
 
-    /// Changes what is wanted; slots may become full by it.
+    /// Changes the set of wanted bytes. Slots may become full by it.
     pub fn set_wanted(&mut self, wanted: &RangeSet) {
         self.wanted = wanted.intersect(&self.layout.all_stored());
         let mut open = std::mem::take(&mut self.open);
@@ -129,29 +130,29 @@ impl Assembly {
         self.open = open;
     }
 
-    /// The rest of a slot of which every wanted byte is there.
+    /// The rest of a slot whose wanted bytes are all there.
     pub fn take_full(&mut self) -> Option<Plan> {
         self.take_full_where(|_| true)
     }
 
-    /// As [`Assembly::take_full`], of the slots that `may` be taken.
+    /// As [`Assembly::take_full`], limited to the slots that `may` be taken.
     pub fn take_full_where(&mut self, may: impl Fn(usize) -> bool) -> Option<Plan> {
         let index = self.full.iter().copied().find(|index| may(*index))?;
         self.take_slot(index)
     }
 
-    /// The last slot of which every wanted byte is there, of those that `may` be taken.
+    /// The last slot whose wanted bytes are all there, of those that `may` be taken.
     pub fn last_full(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
         self.full.iter().rev().copied().find(|index| may(*index))
     }
 
-    /// Whether something of this slot was stored before, or taken.
+    /// Whether some bytes of this slot were stored before, or taken by a plan.
     #[must_use]
     pub fn has_settled(&self, index: usize) -> bool {
         self.settled.overlaps(&self.layout.slots()[index])
     }
 
-    /// The rest of this slot, when every wanted byte of it is there and some wait.
+    /// The rest of this slot, if it is full.
     pub fn take_slot(&mut self, index: usize) -> Option<Plan> {
         if !self.full.remove(&index) {
             return None;
@@ -161,8 +162,8 @@ impl Assembly {
         Some(self.settle(slot.waiting, packed))
     }
 
-    /// What waits in the slots that are furthest from full, up to `max_len` bytes: the nearly full ones are worth
-    /// waiting for. A slot is split only when it alone is longer than `max_len`.
+    /// The waiting bytes of the slots that are furthest from full, up to `max_len` bytes: nearly full slots are worth
+    /// waiting for. A slot is split only when its waiting bytes alone are longer than `max_len`.
     pub fn take_packed(&mut self, max_len: u64) -> Option<Plan> {
         let mut order: Vec<_> = self.open.iter().map(|(i, slot)| (slot.missing, *i)).collect();
         order.sort_unstable_by_key(|(missing, index)| (u64::MAX - missing, *index));
@@ -221,7 +222,7 @@ mod tests {
 
     const LEN: u64 = 60;
 
-    /// Files of 22, 8 (padding) and 30 bytes in chunks of 10: slots at 0, 10, 20..22, 30, 40, 50.
+    /// Files of 22, 8 (padding) and 30 bytes in chunks of 10: slots begin at 0, 10, 20 (2 bytes long), 30, 40 and 50.
     fn layout() -> Arc<Layout> {
         let span = |range, pad| FileSpan { range, pad };
         let spans = [span(0..22, false), span(22..30, true), span(30..LEN, false)];

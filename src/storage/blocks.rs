@@ -1,7 +1,7 @@
-//! Bytes in blocks of their own: what is fetched is written into them once, and each is given away without a copy and
-//! kept by whoever still sends it, without what lies beside it.
+//! Bytes in blocks of their own. Fetched bytes are written into blocks once. Each block is then shared without a copy,
+//! and a reader that still sends it keeps only that block alive, not its neighbours.
 //!
-//! Blocks begin anew at each unit (a piece), so that a peer's request lies in one of them.
+//! Each unit (a piece) starts a new block, so a peer's request lies in one block.
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     memory::{BLOCK, BlockPool, OpenBlock},
 };
 
-/// Bytes that change no more. Cloning copies none.
+/// Immutable bytes in blocks. A clone copies no bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Blocks {
     parts: Arc<[Bytes]>,
@@ -33,10 +33,10 @@ impl Blocks {
         &self.parts
     }
 
-    /// The bytes of `range`, which lies in them.
+    /// The bytes of `range`, which must lie within the blocks.
     pub(super) fn slice(&self, range: Range<usize>) -> Payload {
         let mut payload = Payload::default();
-        // All but those at the ends of units are whole blocks.
+        // All blocks except those at the ends of units are whole.
         let guess = (range.start / BLOCK).min(self.parts.len());
         let is_even = self.parts[..guess].iter().all(|part| part.len() == BLOCK);
         let (first, mut at) = if is_even { (guess, guess * BLOCK) } else { (0, 0) };
@@ -53,7 +53,7 @@ impl Blocks {
         payload
     }
 
-    /// What lies before `len`, which is where a unit ends, and the rest.
+    /// Splits at `len`, which is the end of a unit: the blocks before it, and the rest.
     pub(super) fn split(&self, len: usize) -> (Self, Self) {
         let mut at = 0;
         let before = self.parts.iter().take_while(|part| {
@@ -76,21 +76,21 @@ impl From<Bytes> for Blocks {
     }
 }
 
-/// How bytes of an import are cut into blocks.
+/// How the bytes of an import are cut into blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     pub(super) pool: BlockPool,
-    /// Blocks begin anew at each multiple of this.
+    /// Each multiple of this length starts a new block.
     pub(super) unit: u64,
 }
 
 impl Cut {
-    /// Blocks for the bytes from `at` on.
+    /// Starts to fill blocks with the bytes from `at` on.
     pub(super) fn from(&self, at: u64) -> Filling {
         Filling { cut: self.clone(), at, open: None, parts: Vec::new() }
     }
 
-    /// From `at` to where its block ends.
+    /// The number of bytes from `at` to the end of its block.
     fn room(&self, at: u64) -> usize {
         let (unit, block) = (self.unit.max(1), BLOCK as u64);
         let in_unit = at % unit;
@@ -129,7 +129,7 @@ impl Filling {
         }
     }
 
-    /// Takes over bytes that are in a block of their own, where that is a whole one here too; else copies them.
+    /// Adds `block` without a copy if it is exactly the next whole block; else copies it.
     pub(super) fn take(&mut self, block: Bytes) {
         if self.open.is_none() && block.len() == self.cut.room(self.at) {
             self.at += block.len() as u64;
@@ -139,7 +139,7 @@ impl Filling {
         }
     }
 
-    /// Zeros up to `at`.
+    /// Fills with zeros up to `at`.
     pub(super) fn zeros_to(&mut self, at: u64) {
         static ZEROS: [u8; BLOCK] = [0; BLOCK];
         while self.at < at {
@@ -150,7 +150,7 @@ impl Filling {
 
     fn close(&mut self) {
         let Some((block, held)) = self.open.take() else { return };
-        // A short one is not worth a block.
+        // A part of at most half a block is copied, so that it does not hold a whole block.
         let part = match held * 2 <= BLOCK {
             true => Bytes::copy_from_slice(&block[..held]),
             false => block.freeze(held),

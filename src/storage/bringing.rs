@@ -1,5 +1,5 @@
-//! The bytes of a range for a reader: from a disk, by a long get, or by a get of their own; checked, where there is something
-//! to hold them against, and got again when they came wrong.
+//! Fetches the bytes of a range for a reader: from the disk cache, a long GET, or a GET of its own. With [`Checks`] the
+//! bytes are verified, and fetched again when they are wrong.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -15,19 +15,18 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// How often bytes that came wrong are got again before they count as stored wrong, which a peer is told for good.
+/// How often wrong bytes are fetched again before they count as stored wrong. That answer is final for a peer.
 const AGAIN: u32 = 5;
-/// The wait before the first of that, twice as long each time: what spoils bytes under way may be a moment's trouble.
+/// The wait before the first retry; it doubles each time. What corrupts bytes in transit may last only a moment.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Says whether the bytes of a range, which is whole pieces, are what they should be.
-/// They come in parts, none of which lies in two pieces.
+/// Checks the bytes of a range of whole pieces. The bytes come in parts, none of which spans two pieces.
 type Check = Box<dyn Fn(Range<u64>, &[Bytes]) -> Result<()> + Send + Sync>;
 
-/// What fetched bytes are held against.
+/// How fetched bytes are verified.
 pub struct Checks {
-    /// What can be checked by itself.
+    /// The length of the unit that can be verified by itself.
     pub piece_len: u64,
-    /// `Corrupt`, naming what is wrong. Called off the threads that others wait for.
+    /// Returns `Corrupt` with the name of the bad piece. Called on the blocking thread pool.
     pub check: Check,
 }
 
@@ -37,7 +36,7 @@ impl std::fmt::Debug for Checks {
     }
 }
 
-/// Where the bytes come from, and what they are held against.
+/// A fetch: where the bytes come from, and how they are verified.
 pub(super) struct Bringing {
     store: Arc<ImportStore>,
     grid: Grid,
@@ -54,12 +53,12 @@ impl Bringing {
         disk: Option<Arc<DiskCache>>,
         cut: Cut,
     ) -> Self {
-        // Only what is checked when it comes back is kept there.
+        // The disk cache holds only windows that can be verified when they are read back.
         let disk = disk.filter(|_| checks.is_some());
         Self { store, grid, checks, disk, cut }
     }
 
-    /// Whether some of `range` is on the disk, as far as is known.
+    /// Whether a window of `range` is in the disk cache, as far as the index knows.
     pub(super) fn is_on_disk(&self, range: &Range<u64>) -> bool {
         let has = |disk: &Arc<DiskCache>| {
             self.whole_windows(range).any(|window| disk.has(self.store.id(), &window))
@@ -67,7 +66,7 @@ impl Bringing {
         self.disk.as_ref().is_some_and(has)
     }
 
-    /// The bytes of `range`; `long` may bring the first of them, where none is on the disk.
+    /// The bytes of `range`. `long` may deliver the first of them, and then the disk cache is not read.
     pub(super) async fn bring(self, range: Range<u64>, long: Coming) -> Result<Blocks> {
         if !long.is_nothing() || !self.is_on_disk(&range) {
             return self.fresh(range, long).await;
@@ -94,7 +93,7 @@ impl Bringing {
         self.grid.windows(range).filter(move |window| start <= window.start && window.end <= end)
     }
 
-    /// A window, if it is on the disk and right.
+    /// A window from the disk cache, if it is there and verifies.
     async fn kept(&self, window: &Range<u64>) -> Option<Blocks> {
         let (disk, checks) = (self.disk.as_ref()?, self.checks.clone()?);
         let bytes = disk.get(self.store.id(), window).await?;
@@ -104,7 +103,7 @@ impl Bringing {
         checked.inspect_err(|_| disk.drop_window(self.store.id(), window)).ok()
     }
 
-    /// From the place, and onto the disk.
+    /// Fetches `range` from the storage, and writes its windows to the disk cache.
     async fn fresh(&self, range: Range<u64>, long: Coming) -> Result<Blocks> {
         let blocks = self.insist(range.clone(), long).await?;
         if let Some(disk) = &self.disk {
@@ -117,7 +116,7 @@ impl Bringing {
         Ok(blocks)
     }
 
-    /// The bytes of `range`, fetched again when they come spoilt. `long` may bring the first of them.
+    /// Fetches `range`, again when the bytes are corrupted. `long` may deliver the first of them.
     async fn insist(&self, range: Range<u64>, mut long: Coming) -> Result<Blocks> {
         let mut tries = 0;
         loop {
@@ -133,8 +132,7 @@ impl Bringing {
         }
     }
 
-    /// The bytes of `range`, held against what they should be where they are not from memory alone: those were when they
-    /// came there.
+    /// Fetches and verifies `range`. Bytes from memory alone are not verified again: they were when they were accepted.
     async fn fetch_checked(&self, range: Range<u64>, long: Coming) -> Result<Blocks> {
         let Fetched { bytes, from_place } =
             long.or_fetch(&self.store, range.clone(), &self.cut).await?;
@@ -145,7 +143,7 @@ impl Bringing {
     }
 }
 
-/// Checks bytes where nobody waits for the thread: hashing a MiB takes a millisecond.
+/// Verifies bytes on the blocking thread pool: hashing 1 MiB takes about 1 ms.
 async fn hold_against(checks: Arc<Checks>, range: Range<u64>, blocks: Blocks) -> Result<Blocks> {
     let check = move || (checks.check)(range, blocks.parts()).map(|()| blocks);
     tokio::task::spawn_blocking(check)
@@ -153,7 +151,7 @@ async fn hold_against(checks: Arc<Checks>, range: Range<u64>, blocks: Blocks) ->
         .map_err(|e| Error::new(Kind::Internal, "a check did not finish").because(e))?
 }
 
-/// Whether an answer was not what was asked for, by itself or something between, so that the next may be.
+/// Whether the response was corrupted at the server or in transit, so that a retry may help.
 fn is_spoilt(kind: Kind) -> bool {
     matches!(kind, Kind::Corrupt | Kind::Unsupported)
 }

@@ -1,9 +1,9 @@
-//! Windows of imports, fetched once and kept while there is room.
+//! The window cache: windows of imports are fetched once and kept within a byte limit.
 //!
-//! Whoever asks for a window that is being fetched waits for the same fetch. A fetch is a task of its own, so that a
-//! reader that goes away takes nothing from the others; when nobody is left who wants any of it, it is given up. What
-//! is under way shares a room too, so that memory is bounded however many ask. Errors are handed to those who waited and
-//! not kept. Always safe to drop.
+//! Readers that request a window in flight wait for the same fetch. Each fetch is a task of its own, so one reader can
+//! be cancelled without affecting the others. A fetch is cancelled when no reader wants any of its windows. Bytes in
+//! flight have a budget too, so memory is bounded for any number of readers. Errors are returned to the readers that
+//! waited, and are not cached. The cache is always safe to drop.
 
 use std::{
     collections::HashMap,
@@ -33,14 +33,14 @@ use crate::{
     units::MIB,
 };
 
-/// The most that one fetch brings, for somebody who reads in order.
+/// The longest fetch for a sequential reader.
 pub(super) const LONGEST: u64 = 8 * MIB;
 
-/// Long gets that are open at once: each holds a connection, and what that has in its buffers.
+/// The number of long GETs that are open at once. Each holds a connection and the bytes in its buffers.
 const LONG_GETS: usize = 16;
 
-/// A window: of which import, and where. Windows whose bytes were checked against the torrent are others than those
-/// that were not.
+/// The key of a window: its import and its range. A window that was verified against the torrent has another key than
+/// one that was not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
     pub(super) import: ImportId,
@@ -49,35 +49,35 @@ pub(super) struct Slot {
     pub(super) end: u64,
 }
 
-/// What a fetch ended with; the error shared by all who waited. `None` while it runs.
+/// The outcome of a fetch, with an error shared by all readers that waited. `None` while the fetch runs.
 type Outcome = Option<Result<Blocks, Arc<Error>>>;
 
-/// A window on its way. It goes on while somebody holds this, or another of the same fetch.
+/// A window in flight. The fetch is cancelled when its last handle, over all of its windows, is dropped.
 #[derive(Debug)]
 pub(super) struct Flight {
     outcome: watch::Receiver<Outcome>,
     _wanted: Arc<DropGuard>,
 }
 
-/// A window that was asked for.
+/// A requested window.
 #[derive(Debug)]
 pub(super) enum Fetch {
     Ready(Blocks),
     Running(Arc<Flight>),
 }
 
-/// The cache. Shared by the readers of all imports.
+/// The cache, shared by the readers of all imports.
 #[derive(Debug)]
 pub struct WindowCache {
-    /// For what is kept and what is under way, five parts to three.
+    /// The capacity in bytes: five eighths for cached windows, three eighths for fetches in flight.
     room: AtomicU64,
     under_way: Arc<UnderWay>,
     state: Mutex<State>,
-    /// What does not fit, on a disk.
+    /// The cache on disk, for windows that do not fit into memory.
     disk: Option<Arc<DiskCache>>,
-    /// How many more long gets may be open, of all imports together.
+    /// The permits for long GETs, shared by all imports.
     long_gets: Arc<Semaphore>,
-    /// What windows are made of.
+    /// The pool that windows are allocated from.
     blocks: BlockPool,
 }
 
@@ -88,13 +88,13 @@ struct State {
 }
 
 impl WindowCache {
-    /// Holds up to `room` bytes, what is under way included; a single window that is longer is held all the same.
+    /// A cache of up to `room` bytes, fetches in flight included. A single window that is longer is kept all the same.
     #[must_use]
     pub fn new(room: u64) -> Arc<Self> {
         Self::over(room, None)
     }
 
-    /// As [`WindowCache::new`], with a larger and slower one behind it for windows that were checked.
+    /// As [`WindowCache::new`], with a larger and slower disk cache behind it for verified windows.
     #[must_use]
     pub fn over(room: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         Arc::new(Self {
@@ -119,14 +119,14 @@ impl WindowCache {
         &self.long_gets
     }
 
-    /// Changes the room; what does not fit any more goes at once.
+    /// Changes the capacity, and evicts at once what does not fit any more.
     pub fn set_room(&self, room: u64) {
         self.room.store(room, Ordering::Relaxed);
         self.under_way.set_limit(room / 8 * 3);
         self.state.lock().kept.shrink(self.keep());
     }
 
-    /// Bytes kept now.
+    /// The number of bytes that are cached now.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.state.lock().kept.bytes()
@@ -136,17 +136,17 @@ impl WindowCache {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// The room for what is kept.
+    /// The capacity for cached windows.
     pub(super) fn keep(&self) -> u64 {
         self.room() / 8 * 5
     }
 
-    /// The most to fetch ahead of one reader: several have to fit beside each other.
+    /// The longest prefetch for one reader, so that several readers fit side by side.
     pub(super) fn ahead(&self) -> u64 {
         (self.room() / 16).min(LONGEST)
     }
 
-    /// Drops the windows of an import: its bytes are about to be others.
+    /// Drops the windows of an import whose bytes are about to change.
     pub fn forget(&self, import: &ImportId) {
         self.disk.iter().for_each(|disk| disk.forget(import));
         let mut state = self.state.lock();
@@ -154,13 +154,13 @@ impl WindowCache {
         state.flights.retain(|slot, _| slot.import != *import);
     }
 
-    /// The `part` of a window, if that is here. `heats`: whether it stays longer for being read.
+    /// The `part` of a window, if it is cached. `heats`: whether this read promotes the window.
     pub(super) fn peek(&self, slot: &Slot, part: Range<usize>, heats: bool) -> Option<Payload> {
         self.state.lock().kept.get(slot, part, self.keep(), heats)
     }
 
-    /// The windows, which follow each other, or the fetches of them: those under way, or new ones. Neighbours that are
-    /// to be fetched come by one fetch.
+    /// The given windows, which are adjacent: from the cache, from a fetch in flight, or from a new fetch. Neighbours
+    /// that are missing share one fetch.
     pub(super) fn fetch<F, Fut>(self: &Arc<Self>, slots: &[Slot], fetch: F) -> Vec<Fetch>
     where
         F: Fn(Range<u64>) -> Fut,
@@ -192,13 +192,14 @@ impl WindowCache {
         asked
     }
 
-    /// Room for `len` bytes to be fetched, when it is this call's turn.
+    /// Reserves `len` bytes of the fetch budget, after the reservations requested before.
     pub(super) async fn turn(&self, len: u64) -> Taken {
         self.under_way.take(len).await
     }
 
-    /// Fetches those of the windows, which follow each other, that nobody fetched yet, into room that was taken for them,
-    /// else as far as there is room beside what others need. Dropping the answer gives them up again.
+    /// Prefetches those of the given adjacent windows that are neither cached nor in flight. Without a reservation in
+    /// `room` it fetches only if one can be made without waiting. Dropping the returned handles cancels the fetches
+    /// that no reader waits for.
     pub(super) fn fetch_ahead<F, Fut>(
         self: &Arc<Self>,
         slots: &[Slot],
@@ -264,7 +265,7 @@ impl Fetch {
     }
 }
 
-/// An error that several waited for: each gets its kind, text and hint.
+/// An error that several readers waited for: each gets its kind, text and hint.
 fn shared(e: &Arc<Error>) -> Error {
     let error = Error::new(e.kind(), e.report());
     match e.hint_text() {
@@ -273,11 +274,11 @@ fn shared(e: &Arc<Error>) -> Error {
     }
 }
 
-/// One fetch of neighbouring windows; whatever ends it takes them off the list.
+/// One fetch of adjacent windows. However it ends, its windows leave the list of windows in flight.
 struct Trip {
     cache: Arc<WindowCache>,
     windows: Vec<Window>,
-    /// Cancelled when nobody wants any of the windows.
+    /// Cancelled when no reader wants any of the windows.
     given_up: CancellationToken,
     wanted: Option<Arc<DropGuard>>,
 }
@@ -295,7 +296,7 @@ impl Trip {
         Self { cache: Arc::clone(cache), windows: Vec::new(), given_up, wanted }
     }
 
-    /// Whether the window can come by the same fetch.
+    /// Whether the same fetch can include the window.
     fn takes(&self, slot: &Slot) -> bool {
         let range = self.range();
         self.windows.is_empty() || range.end == slot.start && slot.end - range.start <= LONGEST
@@ -314,7 +315,7 @@ impl Trip {
         first..self.windows.last().map_or(first, |window| window.slot.end)
     }
 
-    /// `room`: taken already; else it waits for some.
+    /// `room` is the reservation; without one, the fetch waits for its own.
     async fn run(mut self, work: impl Future<Output = Result<Blocks>>, room: Option<Arc<Taken>>) {
         self.wanted = None;
         let (range, given_up) = (self.range(), self.given_up.clone());
@@ -344,9 +345,10 @@ impl Trip {
                 window
             });
             {
-                // Kept and off the list in one step: between the two, another reader would fetch it again.
+                // The window is cached and taken off the list in one step: between two steps, another reader would
+                // fetch it again.
                 let mut state = self.cache.state.lock();
-                // Not when it was forgotten meanwhile.
+                // A window that was dropped by `forget` meanwhile is not cached.
                 if state.is_listed(&slot, &window.flight) {
                     state.flights.remove(&slot);
                     if let Ok(bytes) = &outcome {
@@ -372,7 +374,7 @@ impl Drop for Trip {
         }
         let mut state = self.cache.state.lock();
         for window in &self.windows {
-            // Another fetch of it may have begun since this one was given up.
+            // A new fetch of the window may have begun since this one was cancelled.
             if state.is_listed(&window.slot, &window.flight) {
                 state.flights.remove(&window.slot);
             }

@@ -1,8 +1,9 @@
-//! How a whole file is made of what is stored already: which parts the place copies, which go through here. Pure.
+//! Plans how one file object is made of the stored objects: which parts the storage copies, and which are read and
+//! sent. Pure.
 //!
-//! All parts but the last are equally long, copied ones too: some places take nothing else. So the grid of the chunks,
-//! which starts at each file's start, is the grid of the parts wherever a chunk is large enough to be one; a part
-//! then lies in one object, and the place copies it by itself.
+//! All parts but the last have the same length, copied ones too, because some storages accept nothing else. So the grid
+//! of the parts is the grid of the chunks, which starts at each file's start, wherever a chunk is large enough to be a
+//! part. A part then lies in one object, and the storage can copy it by itself.
 
 use std::ops::Range;
 
@@ -12,32 +13,32 @@ use crate::{
     units::{KIB, MIB},
 };
 
-/// The least part of places that do not say: S3's.
+/// The smallest part on storages that declare none: that of S3.
 const LEAST_PART: u64 = 5 * MIB;
-/// Places that take parts in order take them in multiples of this.
+/// The length of ordered parts must be a multiple of this.
 pub(super) const ORDERED_STEP: u64 = 256 * KIB;
 
-/// A run of a file and where it lies now.
+/// A run of a file and the object that holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// In the file, from 0.
     pub range: Range<u64>,
     pub key: Key,
     pub object_len: u64,
-    /// Where in the object the run begins.
+    /// The offset of the run in the object.
     pub offset: u64,
 }
 
-/// Where a part comes from.
+/// The source of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// The place takes `range` of the object over by itself.
+    /// The storage copies `range` of the object by itself.
     Copy { key: Key, range: Range<u64> },
     /// These bytes of the file are read and sent.
     Send(Range<u64>),
 }
 
-/// A file as an upload.
+/// The parts of an upload that makes a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Composition {
     pub shape: Shape,
@@ -46,7 +47,7 @@ pub struct Composition {
 }
 
 impl Composition {
-    /// Bytes that the place takes over by itself.
+    /// The number of bytes that the storage copies by itself.
     #[must_use]
     pub fn copied(&self) -> u64 {
         let of = |part: &Part| match part {
@@ -57,17 +58,17 @@ impl Composition {
     }
 }
 
-/// What a composition has to keep to.
+/// The constraints of a composition.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     pub can: Capabilities,
-    /// Of the import.
+    /// The chunk length of the import.
     pub chunk_len: u64,
-    /// Parts that are sent are not longer than this, where the place allows: they are held in memory.
+    /// The longest part to send, where the storage allows it: parts that are sent are held in memory.
     pub most_sent: u64,
 }
 
-/// Plans a file of `len` bytes that lies in `pieces`: in order and without gaps.
+/// Plans a file of `len` bytes made of `pieces`, which are in order and without gaps.
 ///
 /// # Errors
 /// `Internal` when the pieces leave a gap or do not end at `len`.
@@ -82,7 +83,7 @@ pub fn compose(len: u64, pieces: &[Piece], rules: &Rules) -> Result<Composition>
     }
     let mut unit = rules.chunk_len.max(1);
     let mut best = with_unit(len, pieces, rules, unit);
-    // Half a chunk lies in one object just as well, and is sent with half the memory.
+    // Half a chunk also lies in one object, and is sent with half the memory.
     while longest_sent(&best) > rules.most_sent && unit > 1 {
         unit /= 2;
         let smaller = with_unit(len, pieces, rules, unit);
@@ -113,13 +114,13 @@ fn with_unit(len: u64, pieces: &[Piece], rules: &Rules, unit: u64) -> Compositio
     Composition { shape, parts }
 }
 
-/// The smallest multiple of `unit` that the place takes, or more where the parts would be too many.
+/// The smallest multiple of `unit` that the storage accepts as a part, or more where there would be too many parts.
 fn part_len(len: u64, rules: &Rules, unit: u64) -> u64 {
     let least = match rules.can.copy {
         Copying::Ranges { min_part } => min_part.max(1),
         Copying::No | Copying::Whole => LEAST_PART,
     };
-    // Parts that are sent in order need not follow the chunks: nothing of them is copied but whole objects.
+    // Ordered parts need not follow the chunk grid: such a storage copies whole objects at most.
     let unit = if rules.can.ordered { unit.next_multiple_of(ORDERED_STEP) } else { unit };
     let least = least.max(len.div_ceil(Shape::MAX_PARTS)).max(1);
     least.div_ceil(unit).saturating_mul(unit)
@@ -178,7 +179,7 @@ mod tests {
         Key::new(&format!("o{n}")).unwrap()
     }
 
-    /// Objects of these lengths one after the other, each wholly of the file.
+    /// Objects of these lengths in order, each with bytes of the file only.
     fn whole_objects(lens: &[u64]) -> (u64, Vec<Piece>) {
         let mut at = 0;
         let piece = |(n, len): (usize, &u64)| {
@@ -205,7 +206,7 @@ mod tests {
         let (len, pieces) = whole_objects(&[16 * MIB, 16 * MIB, 16 * MIB, 3 * MIB]);
         let plan = compose(len, &pieces, &s3(16 * MIB)).unwrap();
         assert_eq!(plan.shape, Shape { len, part_len: 16 * MIB });
-        // The last object is too small to have a range copied out of it.
+        // The last object is too small for a range copy.
         assert_eq!(sent(&plan), [3]);
         assert_eq!(plan.parts[1], Part::Copy { key: key(1), range: 0..16 * MIB });
         let (len, pieces) = whole_objects(&[16 * MIB, 6 * MIB]);

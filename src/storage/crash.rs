@@ -1,8 +1,9 @@
-//! A crash between every two steps of whatever changes a place: afterwards the sweep leaves exactly what is named.
+//! Simulates a crash between any two steps of everything that changes a storage. Afterwards the sweep must leave
+//! exactly the objects that are named.
 //!
-//! The steps in the catalog are transactions, those in the place are puts, deletes and aborts, and they take turns. So
-//! a crash before and one after each change of the place is a crash between every two steps. A crash here is a future
-//! that is dropped where it stands, and a catalog that is opened again.
+//! The steps in the catalog are transactions, those in the storage are puts, deletes and aborts, and they alternate. So
+//! a crash before and after each change of the storage covers every gap between two steps. A crash is simulated by
+//! dropping a future where it stands, and opening the catalog again.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +39,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Stands still for good at one of its changes, before making it or after.
+/// A backend that hangs forever at one of its changes, before or after making it.
 #[derive(Debug)]
 struct CrashAt {
     inner: Arc<MemoryBackend>,
@@ -46,7 +47,7 @@ struct CrashAt {
     after: bool,
     changes: AtomicUsize,
     crashed: Notify,
-    /// A key that it does not delete.
+    /// A key that it refuses to delete.
     refused: Mutex<Option<String>>,
 }
 
@@ -150,7 +151,7 @@ impl StorageBackend for CrashAt {
 
 const CHUNK: u64 = 10;
 
-/// An import of three chunks with its manifest, in a place that can be looked at whatever happens to the rest.
+/// An import of three chunks with its manifest, in a storage that stays readable after the crash.
 struct Rig {
     dir: TempDir,
     catalog: Catalog,
@@ -177,7 +178,7 @@ impl Rig {
         Arc::clone(&self.place) as _
     }
 
-    /// As a writer does it: intent, put, commit.
+    /// Stores a range as a writer does: intent, put, commit.
     async fn store(&self, range: Range<u64>, backend: &Arc<dyn StorageBackend>) -> Result<()> {
         let len = range.end - range.start;
         let object = self.catalog.intend(&self.row.id, len, false).await?;
@@ -186,7 +187,7 @@ impl Rig {
         self.catalog.commit_object(object.num, vec![extent]).await
     }
 
-    /// An upload that was begun and left.
+    /// Leaves an upload that was started and not finished.
     async fn leave_upload(&self) {
         let key = format!("{}{}/0000ffff", self.catalog.key_prefix(), self.row.id);
         let shape = Shape { len: 10, part_len: 5 };
@@ -194,7 +195,7 @@ impl Rig {
         upload.write(0, body(5)).await.unwrap();
     }
 
-    /// What a catalog says that is opened after the crash, once the sweep has run.
+    /// Simulates the restart after a crash: opens the catalog again, runs the sweep, and checks the result.
     async fn swept_after_crash(&mut self) {
         self.catalog.settle().await.unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
@@ -245,7 +246,7 @@ fn body(len: u64) -> Payload {
     Payload::from_iter([Bytes::from(vec![1; usize::try_from(len).unwrap()])])
 }
 
-/// Runs `work` until it is done or the backend stands still; returns whether it was done.
+/// Runs `work` until it is done or the backend hangs. Returns whether it was done.
 async fn until_crash(backend: &Arc<CrashAt>, work: impl Future<Output = Result<()>>) -> bool {
     tokio::select! {
         biased;
@@ -257,7 +258,8 @@ async fn until_crash(backend: &Arc<CrashAt>, work: impl Future<Output = Result<(
     }
 }
 
-/// Every change of the place in turn, and both sides of it, until there are no more; returns how many there were.
+/// Runs with a crash before and after each change of the storage, until no change is left. Returns the number of
+/// changes.
 async fn at_every_step(mut run: impl AsyncFnMut(usize, bool) -> bool) -> usize {
     for at in 0.. {
         let done = [run(at, false).await, run(at, true).await];
@@ -415,7 +417,7 @@ async fn what_cannot_be_removed_keeps_its_row_and_does_not_keep_the_rest() {
     assert!(list_all(&*rig.place, "").await.unwrap().is_empty());
 }
 
-/// Half of them named, half not: found and removed page by page.
+/// Half of the objects are named and half are not. They are found and removed page by page.
 #[tokio::test]
 async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
     const OBJECTS: u64 = 100_000;

@@ -1,5 +1,5 @@
-//! Files that are one object from the start: those that arrive as one chunk need no second one made of it, and where parts
-//! must come in order the larger ones are sent as they come.
+//! Files that are stored as one object from the start. A file of one chunk is stored under its own name and needs no
+//! second object. Where the storage takes parts in order, larger files are sent part by part as they arrive.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -9,16 +9,16 @@ use crate::{
     error::Result,
 };
 
-/// What a writer asks before it stores bytes as a chunk. Cheap to clone.
+/// Which files the writer may store under their own names. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DirectFiles {
     publisher: Arc<Publisher>,
-    /// By where they begin.
+    /// By start position.
     files: Arc<HashMap<u64, FileRow>>,
 }
 
 impl DirectFiles {
-    /// For files that are to be published by `publisher`.
+    /// For `files` that `publisher` publishes.
     #[must_use]
     pub fn new(publisher: Arc<Publisher>, files: &[FileRow]) -> Self {
         let some = files.iter().filter(|file| file.len > 0);
@@ -30,7 +30,7 @@ impl DirectFiles {
         &self.publisher
     }
 
-    /// The files that are sent in order, and how far they are.
+    /// The files that are sent in order, with their progress.
     pub(super) fn lanes(&self) -> Lanes {
         let store = self.publisher.store();
         let mut files: Vec<_> = self.files.values().collect();
@@ -44,17 +44,18 @@ impl DirectFiles {
         lanes
     }
 
-    /// Takes the name of the file that `runs` are all of; `None` when they are not one whole file.
+    /// Records an intent under the file's name when `runs` are exactly one whole file that is not stored yet. `None`
+    /// otherwise: the writer then stores a chunk.
     pub(super) async fn intend(&self, runs: &[Range<u64>]) -> Result<Option<ObjectRow>> {
         let [run] = runs else { return Ok(None) };
         let whole = self.files.get(&run.start).filter(|file| file.start + file.len == run.end);
         let Some(file) = whole else { return Ok(None) };
         let row = self.publisher.take_name(file).await?.row;
-        // Bytes of a file that is stored come again only when its object was lost behind our back.
+        // Bytes of a stored file arrive again only when its object was lost outside of bae.
         Ok((!row.stored).then_some(row))
     }
 
-    /// Notes that the object is committed.
+    /// Records that the object is committed.
     pub(super) fn stored(&self, object: &ObjectRow) {
         self.publisher.made(object);
     }

@@ -1,9 +1,10 @@
-//! Windows on a local disk, for those who have room there and pay for what they fetch. Off unless it is asked for.
+//! Caches verified windows on a local disk, for users who have free space there and pay for what they fetch. Off by
+//! default.
 //!
-//! One file a window, named after its import and its place in it. Only windows that were checked are written, and what
-//! is read is checked again by whoever asked, against the torrent's hashes: a file that was cut or changed is no more
-//! than a window that is fetched again. So the folder may be deleted at any moment, in part or as a whole. Nothing waits
-//! for a write, and no error here is anybody's: it costs a fetch.
+//! Each window is one file, named after its import and its range. Only verified windows are written, and the caller
+//! verifies them again after reading, against the torrent's hashes. A file that was truncated or changed costs one more
+//! fetch. So the folder may be deleted at any time, in part or as a whole. No caller waits for a write. Errors never
+//! reach a caller: the window is fetched again, and only the first failed write is logged.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,18 +25,18 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The folder, and what is in it as far as is known.
+/// The cache folder, and an index of its files.
 #[derive(Debug)]
 pub struct DiskCache {
     dir: PathBuf,
     room: u64,
     index: Mutex<Index>,
-    /// Names for files that are being written.
+    /// The number of the next temp file.
     next: AtomicU64,
     complained: AtomicBool,
 }
 
-/// Files by when they were last used.
+/// Files with their last use and length, ordered by last use.
 #[derive(Debug, Default)]
 struct Index {
     files: HashMap<String, (u64, u64)>,
@@ -60,7 +61,7 @@ impl Index {
         true
     }
 
-    /// The files that have to go for the rest to fit.
+    /// Removes the least recently used files from the index until the rest fits. Returns their names.
     fn shrink(&mut self, room: u64) -> Vec<String> {
         let mut gone = Vec::new();
         while self.bytes > room {
@@ -78,10 +79,10 @@ fn name_of(import: &ImportId, window: &Range<u64>) -> String {
 }
 
 impl DiskCache {
-    /// Opens the folder, made if need be, and takes over what is in it. `room`: the most bytes it may hold.
+    /// Opens the folder, creates it if necessary, and indexes its files. `room` is the capacity in bytes.
     ///
     /// # Errors
-    /// When the folder cannot be made or read.
+    /// When the folder cannot be created or read.
     pub fn open(dir: &Path, room: u64) -> Result<Arc<Self>> {
         let place = |e| Error::io(format!("cache folder {}", dir.display()), e);
         fs::create_dir_all(dir).map_err(place)?;
@@ -89,7 +90,7 @@ impl DiskCache {
         for entry in fs::read_dir(dir).map_err(place)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             match entry.metadata() {
-                // What was being written when a run ended.
+                // The temp file of a write that was cut short by the end of a run.
                 _ if name.ends_with(".tmp") => drop(fs::remove_file(entry.path())),
                 Ok(meta) if meta.is_file() => {
                     found.push((meta.modified().ok(), name, meta.len()));
@@ -111,12 +112,12 @@ impl DiskCache {
         Ok(Arc::new(cache))
     }
 
-    /// Whether there is something for a window, as far as is known.
+    /// Whether the index has a file for the window.
     pub(super) fn has(&self, import: &ImportId, window: &Range<u64>) -> bool {
         self.index.lock().files.contains_key(&name_of(import, window))
     }
 
-    /// What is there for a window, true or not.
+    /// Reads the file of a window. The bytes are not verified.
     pub(super) async fn get(
         self: &Arc<Self>,
         import: &ImportId,
@@ -138,7 +139,7 @@ impl DiskCache {
         tokio::task::spawn_blocking(read).await.ok()?
     }
 
-    /// Writes a window, some time soon.
+    /// Writes a window in the background.
     pub(super) fn put(self: &Arc<Self>, import: &ImportId, window: &Range<u64>, bytes: Bytes) {
         if bytes.len() as u64 > self.room || self.has(import, window) {
             return;
@@ -156,12 +157,12 @@ impl DiskCache {
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let temp = self.dir.join(format!("{}.tmp", self.next.fetch_add(1, Ordering::Relaxed)));
         let written = fs::write(&temp, bytes).or_else(|e| {
-            // Somebody may have deleted the folder.
+            // The user may have deleted the folder.
             fs::create_dir_all(&self.dir)?;
             if e.kind() == io::ErrorKind::NotFound { fs::write(&temp, bytes) } else { Err(e) }
         });
         written.and_then(|()| fs::rename(&temp, self.dir.join(name))).inspect_err(|_| {
-            // What is left of it is removed at the next start otherwise.
+            // Removes the partial temp file; otherwise it would stay until the next start.
             let _ = fs::remove_file(&temp);
         })?;
         self.index.lock().insert(name.to_owned(), bytes.len() as u64);
@@ -169,7 +170,7 @@ impl DiskCache {
         Ok(())
     }
 
-    /// Drops a window that turned out wrong.
+    /// Drops a window that failed verification.
     pub(super) fn drop_window(&self, import: &ImportId, window: &Range<u64>) {
         self.drop_file(&name_of(import, window));
     }
@@ -186,7 +187,7 @@ impl DiskCache {
 
     fn drop_file(&self, name: &str) {
         self.index.lock().remove(name);
-        // Gone already, as likely as not.
+        // The file is often gone already.
         let _ = fs::remove_file(self.dir.join(name));
     }
 

@@ -1,7 +1,7 @@
-//! What an import will ask of a place, counted before it begins. Pure.
+//! Counts the requests and bytes of an import before it begins. Pure.
 //!
-//! It counts what happens when memory allows (every slot becomes one object, or one part of a file that is sent in order)
-//! and nothing fails: an import under pressure packs, and one on a bad line repeats.
+//! The counts assume that memory allows every slot to become one object, or one part of a file that is sent in order,
+//! and that nothing fails. An import under memory pressure packs, and one on a bad connection repeats requests.
 
 use serde::Serialize;
 
@@ -14,21 +14,21 @@ use super::{
 };
 use crate::{backends::Key, error::Result};
 
-/// Requests by what they do. Those of a place that has other words for them are the nearest.
+/// Requests by kind. For a storage with other kinds of requests, the nearest kind counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Requests {
     /// Whole objects.
     pub put: u64,
-    /// Objects begun that are made part by part, and as many finished.
+    /// Multipart uploads started. As many are finished.
     pub begin: u64,
     /// Parts sent.
     pub part: u64,
-    /// Parts copied within the place.
+    /// Parts copied within the storage.
     pub copy: u64,
     pub finish: u64,
     pub delete: u64,
     pub list: u64,
-    /// Looks at what is there, and reads of what is sent once more.
+    /// Lookups of what exists, and reads of bytes that are sent again.
     pub get: u64,
 }
 
@@ -40,23 +40,23 @@ impl Requests {
     }
 }
 
-/// What an import comes to in its place.
+/// The totals of an import in its storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Bytes that come to stay: no padding, nothing that is there already, no manifest. Each is sent once.
+    /// Bytes that will be stored for good: without padding, existing bytes and manifests. Each is sent once.
     pub payload: u64,
-    /// Bytes that are read back and sent once more, where the place cannot make whole files of chunks by itself.
+    /// Bytes that are read back and sent again, where the storage cannot compose whole files of chunks.
     pub resent: u64,
-    /// Bytes that are read back in the end and held against a checksum.
+    /// Bytes that are read back at the end to verify a checksum.
     pub checked: u64,
-    /// Objects that hold the payload in the end.
+    /// Objects that hold the payload at the end.
     pub objects: u64,
     pub requests: Requests,
-    /// Requests for reading all of it back once, in order.
+    /// The number of GETs to read everything once, in order.
     pub reads: u64,
 }
 
-/// Counts what storing `missing` of an import takes, and making those of `files` whole objects that it completes.
+/// Counts what it takes to store the `missing` ranges of an import, and to publish those of `files` that they complete.
 ///
 /// # Errors
 /// `Internal` when a file cannot be composed of the slots of `layout`: both are cut from the same files.
@@ -97,7 +97,7 @@ pub fn tally(
             tally.keep(held);
         }
     }
-    // Whether the names of the torrent are taken.
+    // The listing that checks whether the torrent's names are taken.
     tally.requests.list += u64::from(!whole.is_empty());
     for file in whole {
         tally.compose(layout, file, rules)?;
@@ -106,7 +106,7 @@ pub fn tally(
 }
 
 impl Tally {
-    /// Counts that so many bytes are read back and held against a checksum.
+    /// Counts a read of `len` bytes to verify a checksum.
     pub fn check(&mut self, len: u64) {
         self.checked += len;
         self.requests.get += len.div_ceil(WINDOW);
@@ -117,7 +117,7 @@ impl Tally {
         self.reads += len.div_ceil(WINDOW);
     }
 
-    /// One file made one object of the chunks that hold it.
+    /// Counts the requests that make one file object of its chunks.
     fn compose(&mut self, layout: &Layout, file: &FileSpan, rules: &Rules) -> Result<()> {
         let (start, end) = (file.range.start, file.range.end);
         self.keep(end - start);
@@ -290,15 +290,15 @@ mod tests {
     fn what_a_selection_takes_of_other_files_stays_in_chunks() {
         let files = spans(&[40 * MIB, 40 * MIB]);
         let layout = layout(&files, LayoutKind::Files);
-        // The first file and the piece that it shares with the second.
+        // The first file, and the piece that it shares with the second.
         let wanted = RangeSet::from(0..41 * MIB);
         let found = tally(&layout, &wanted, &files[..1], &rules(CAN)).unwrap();
         assert_eq!(found.objects, 2);
         assert_eq!((found.requests.put, found.requests.delete), (4, 3));
     }
 
-    /// The figure to keep at 16 MiB chunks. It cannot hold for files that end soon after a chunk began (17 MiB is two
-    /// objects), of which a torrent would have to have many.
+    /// The limit on PUTs at 16 MiB chunks. It cannot hold for a torrent of many files that end soon after the start of
+    /// a chunk (17 MiB is two objects).
     fn bound(payload: u64, files: u64) -> u64 {
         payload / (12 * MIB) + files / 64 + 20
     }
@@ -326,7 +326,7 @@ mod tests {
         ) {
             let found = chunks(&lens);
             let large = lens.iter().filter(|len| **len >= 5 * MIB).count() as u64;
-            // Beside a chunk there is at most the rest of each large file and the small ones before it.
+            // Besides its full chunks, each large file adds at most its own rest and the small files before it.
             prop_assert!(found.requests.put <= found.payload / (11 * MIB) + 2 * large + 1);
         }
 

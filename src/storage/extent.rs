@@ -1,4 +1,4 @@
-//! Which object holds which range of one import. Pure.
+//! Maps the ranges of one import to the objects that hold them. Pure.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// A part of a range asked about.
+/// A part of a requested range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     /// In `object`, from `offset` on.
@@ -29,8 +29,10 @@ impl ExtentMap {
         Self::default()
     }
 
+    /// Adds an extent.
+    ///
     /// # Errors
-    /// `Internal` when it is empty or overlaps an extent that is there.
+    /// `Internal` when it is empty or overlaps an existing extent.
     pub fn insert(&mut self, extent: Extent) -> Result<()> {
         let Range { start, end } = extent.range;
         if start >= end || self.overlapping(&extent.range).next().is_some() {
@@ -41,7 +43,7 @@ impl ExtentMap {
         Ok(())
     }
 
-    /// Puts `extent` in the place of whatever holds its range; returns what lost a part of its own.
+    /// Inserts `extent` over whatever held its range. Returns the objects that lost a part.
     pub fn replace(&mut self, extent: Extent) -> Vec<ObjectNum> {
         let cut: Vec<Extent> = self.overlapping(&extent.range).cloned().collect();
         for old in &cut {
@@ -55,7 +57,7 @@ impl ExtentMap {
         cut.into_iter().map(|old| old.object).collect()
     }
 
-    /// The extents that have a part in `range`, in order.
+    /// The extents that overlap `range`, in order.
     fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = &Extent> {
         let Range { start, end } = *range;
         let first = self.by_start.range(..start).next_back();
@@ -73,7 +75,7 @@ impl ExtentMap {
         self.overlapping(range).map(move |e| e.range.start.max(start)..e.range.end.min(end))
     }
 
-    /// `range` cut into stored parts and holes, in order and without gaps.
+    /// `range` as stored parts and holes, in order and without gaps.
     #[must_use]
     pub fn segments(&self, range: Range<u64>) -> Vec<Segment> {
         let mut out = Vec::new();
@@ -93,7 +95,7 @@ impl ExtentMap {
         out
     }
 
-    /// Whether all of `range` is stored; of an empty range, yes.
+    /// Whether all of `range` is stored; true for an empty range.
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
         self.holes(range.clone()).is_empty()

@@ -1,4 +1,4 @@
-//! The bytes of a range from wherever they are: padding, memory, and objects by as few gets as will do.
+//! Collects the bytes of a range from padding, memory and objects, with as few GETs as possible.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,22 +17,23 @@ use crate::{
     units::KIB,
 };
 
-/// The shortest get: where less is wanted of an object (a piece that reaches into the next one by a little), more is
-/// asked for and thrown away. It costs the same, and a get of some bytes takes as long as one of 256 KiB.
+/// The shortest GET. Where less of an object is needed (a piece that extends a little into the next object), the GET is
+/// made longer and the extra bytes are discarded. That costs the same: a GET of a few bytes takes as long as one of 256
+/// KiB.
 const SHORTEST: u64 = 256 * KIB;
 
-/// A get, and where its bytes go.
+/// A GET, and where its bytes go.
 #[derive(Debug, PartialEq, Eq)]
 struct Get {
     key: Key,
     range: Range<u64>,
-    /// Of what is got: what is wanted.
+    /// The needed part of the GET's range, from its start.
     wanted: Range<u64>,
-    /// Where that goes, counted from the start of the range that is fetched.
+    /// The offset of the needed bytes in the range that is fetched.
     at: u64,
 }
 
-/// Everything of one range: what is at hand, and what is to be got.
+/// The sources of one range: the bytes at hand, and the GETs for the rest.
 #[derive(Debug, Default)]
 struct Plan {
     ready: Vec<(u64, Bytes)>,
@@ -45,7 +46,7 @@ impl Plan {
         for source in sources {
             let len = source.len();
             match source {
-                // What nothing came for is zeros.
+                // Gaps between the sources are filled with zeros.
                 Source::Zeros(_) => {}
                 Source::Memory(bytes) => plan.ready.push((at, bytes)),
                 Source::Object(object, range) => plan.get(&object, range, at),
@@ -85,29 +86,30 @@ impl Plan {
     }
 }
 
-/// `part` of an object of `len` bytes, made [`SHORTEST`] long where the object is: to its end first, else from before.
+/// `part` of an object of `len` bytes, extended to [`SHORTEST`] where the object is that long: towards its end first,
+/// then towards its start.
 fn at_least(part: &Range<u64>, len: u64) -> Range<u64> {
     let end = part.end.max(part.start.saturating_add(SHORTEST)).min(len.max(part.end));
     part.start.min(end.saturating_sub(SHORTEST))..end
 }
 
-/// The bytes of a range.
+/// The fetched bytes of a range.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) bytes: Blocks,
-    /// Whether some of them were in the place alone.
+    /// Whether some of them were read from the storage.
     pub(super) from_place: bool,
 }
 
-/// The bytes of `range`.
+/// Fetches the bytes of `range`.
 ///
 /// # Errors
-/// `NotFound` when a part is not stored yet or its object is gone; else what the backend says.
+/// `NotFound` when a part is not stored yet or its object is gone; else the error of the backend.
 pub(super) async fn fetch(store: &ImportStore, range: Range<u64>, cut: &Cut) -> Result<Fetched> {
     loop {
         let moves = store.moves();
         match fetch_once(store, range.clone(), cut).await {
-            // The bytes moved to another object after it was looked up where they are: they are there now.
+            // The bytes moved to another object after the lookup. The next lookup finds them there.
             Err(e) if e.kind() == Kind::NotFound && store.moves() != moves => {}
             fetched => return fetched,
         }
@@ -128,7 +130,7 @@ async fn fetch_once(store: &ImportStore, range: Range<u64>, cut: &Cut) -> Result
     came.sort_by_key(|(at, ..)| *at);
     let mut filling = cut.from(start);
     for (at, own, payload) in came {
-        // Padding is between what came.
+        // The gaps between the received bytes are padding.
         filling.zeros_to(start + at);
         for part in payload.parts() {
             if own { filling.take(part.clone()) } else { filling.write(part) }
@@ -138,7 +140,7 @@ async fn fetch_once(store: &ImportStore, range: Range<u64>, cut: &Cut) -> Result
     Ok(Fetched { bytes: filling.finish(), from_place })
 }
 
-/// Where bytes go, whether they are in blocks of their own, and they.
+/// The offset of received bytes, whether they are in blocks of their own, and the bytes.
 type Came = (u64, bool, Payload);
 
 async fn gets_at_once(backend: &Arc<dyn StorageBackend>, gets: Vec<Get>) -> Result<Vec<Came>> {
@@ -158,7 +160,7 @@ async fn gets_at_once(backend: &Arc<dyn StorageBackend>, gets: Vec<Get>) -> Resu
     Ok(came)
 }
 
-/// What is wanted of the answer, which must be as long as was asked for.
+/// The needed part of the response, which must have the requested length.
 fn got(answer: Result<Bytes>, get: &Get) -> Result<Bytes> {
     let bytes = answer?;
     let Range { start, end } = get.range;
@@ -169,7 +171,7 @@ fn got(answer: Result<Bytes>, get: &Get) -> Result<Bytes> {
     Err(Error::new(Kind::Corrupt, text))
 }
 
-/// As [`got`], from a place whose bodies come in blocks: those are kept as they are.
+/// As [`got`], for a backend whose bodies arrive in blocks: the blocks are kept as they are.
 async fn in_blocks_of(backend: &dyn StorageBackend, get: &Get) -> Result<Came> {
     let from = get.range.start + get.wanted.start;
     let len = get.wanted.end - get.wanted.start;

@@ -1,4 +1,5 @@
-//! Under which key a file of an import is published: the torrent's own names, as far as every place takes them. Pure.
+//! Decides the key under which a file of an import is published: the torrent's own names, as far as every storage
+//! accepts them. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,30 +10,30 @@ use crate::{
     error::Result,
 };
 
-/// A part of a key is not longer than this.
+/// The longest part of a key, in bytes.
 const MAX_PART: usize = 255;
-/// Longer endings than this after the last dot are no extension that is worth keeping.
+/// The longest extension that is kept, in bytes with its dot.
 const MAX_EXTENSION: usize = 17;
 
-/// The folder of an import in its place, where it is not the torrent's own name.
+/// The folder of an import in its storage, if it is not the torrent's own name.
 ///
 /// A torrent of one file has no folder of its own; under another name it gets one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Folder(Option<String>);
 
 impl Folder {
-    /// The torrent's own names.
+    /// Keeps the torrent's own names.
     pub(super) fn own() -> Self {
         Self(None)
     }
 
-    /// A folder of the import's own, for when something else has the torrent's name in this place.
+    /// A separate folder for the import, if the torrent's name is taken in this storage.
     pub(super) fn apart(name: &str, renamed: &Renamed, import: &ImportId) -> Self {
         let (name, tag) = (renamed.apply(&usable(name)), format!(" [{import}]"));
         Self(Some(format!("{}{tag}", cut(&name, MAX_PART - tag.len()))))
     }
 
-    /// As it was decided when `key` was given to a file of `path`.
+    /// The folder that shows in `key`, the key of the file at `path`.
     pub(super) fn decided_by(key: &str, path: &str) -> Self {
         let first = |text: &str| text.split_once('/').map(|(first, _)| first.to_owned());
         let folder = first(key);
@@ -50,7 +51,7 @@ impl Folder {
         Key::new(&shortened(&key, &file.path))
     }
 
-    /// What a listing has to be asked for to see whether the names of `file`'s import are free: a folder, or one key.
+    /// What to look up to see whether the names of `file`'s import are free: a folder to list, or one key.
     pub(super) fn top(&self, file: &FileRow, renamed: &Renamed) -> Result<String> {
         let key = self.key(file, renamed)?;
         Ok(match key.as_str().split_once('/') {
@@ -61,7 +62,7 @@ impl Folder {
 }
 
 impl Renamed {
-    /// A usable path with the names that its parts have in the place.
+    /// A usable path with the names that its parts have in the storage.
     pub(super) fn apply(&self, path: &str) -> String {
         if self.is_empty() {
             return path.to_owned();
@@ -73,20 +74,20 @@ impl Renamed {
         prefixes(path).map(part).collect::<Vec<_>>().join("/")
     }
 
-    /// A path as it is, but for parts that are renamed.
+    /// The path with its renamed parts replaced, and otherwise unchanged.
     #[must_use]
     pub fn in_target(&self, path: &str) -> String {
         let own = usable(path);
         if own == path {
             return self.apply(path);
         }
-        // Only backends keep something of their own under a dot.
+        // Only backends reserve names with a leading dot, so other targets keep them.
         let renamed = self.apply(&own);
         if renamed == own { path.to_owned() } else { renamed }
     }
 
-    /// The name that a part of a path gets where it cannot keep its own: without what some place refuses, short, and
-    /// with a hash of the path, so that no other has it.
+    /// The name of a part of a path that cannot keep its own: without the characters that some storages refuse, short,
+    /// and with a hash of the path, which makes it unique.
     fn part(whole: &str, part: &str) -> String {
         let safe = part.replace([':', '?', '*', '"', '<', '>', '|'], "_");
         let safe = safe.trim_end_matches(['.', ' ']);
@@ -94,16 +95,16 @@ impl Renamed {
     }
 }
 
-/// The objects of an import that are whole files, or are to be.
+/// The objects of an import that are whole files, or are intended to be.
 #[derive(Debug, Clone, Default)]
 pub struct WholeFiles {
     by_key: HashMap<String, ObjectRow>,
-    /// Whether some key looks as if a part of it was renamed.
+    /// Whether a key looks as if a part of it was renamed.
     renames: bool,
 }
 
 impl WholeFiles {
-    /// Those among the objects of one import.
+    /// The whole files among the objects of one import.
     #[must_use]
     pub fn of(objects: &[ObjectRow]) -> Self {
         let mut whole = Self::default();
@@ -112,7 +113,7 @@ impl WholeFiles {
         whole
     }
 
-    /// The object of `file`, whether stored or only intended.
+    /// The object of `file`, stored or only intended.
     #[must_use]
     pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
         let folder = self.folder(file)?;
@@ -121,7 +122,7 @@ impl WholeFiles {
         if own.is_some() || !self.renames {
             return own;
         }
-        // Which parts were renamed is seen from the keys alone: hardly ever more than two of one path.
+        // The keys alone show which parts were renamed: rarely more than two of one path.
         let path = usable(&file.path);
         let parts: Vec<String> = prefixes(&path).map(|(whole, _)| whole.to_owned()).collect();
         let sets = parts.iter().enumerate().flat_map(|(n, one)| {
@@ -136,7 +137,7 @@ impl WholeFiles {
         objects.iter().for_each(|object| drop(self.by_key.remove(&object.key)));
     }
 
-    /// Every file of an import is in one folder, so any of them tells which.
+    /// The folder of the import. Every file of an import is in one folder, so any key shows it.
     pub(super) fn folder(&self, file: &FileRow) -> Option<Folder> {
         self.by_key.keys().next().map(|key| Folder::decided_by(key, &file.path))
     }
@@ -150,7 +151,7 @@ impl WholeFiles {
         self.by_key.insert(object.key.clone(), object);
     }
 
-    /// The paths, folders among them, that stored objects have for their names; `top` is the first part of the import's.
+    /// The paths, including folders, whose names stored objects have. `top` is the first part of the import's paths.
     pub(super) fn kept(&self, top: &str) -> HashSet<String> {
         let mut kept = HashSet::new();
         for (key, _) in self.by_key.iter().filter(|(_, object)| object.stored) {
@@ -170,7 +171,8 @@ fn has_hash(part: &str) -> bool {
     part.rsplit('.').take(2).any(hash)
 }
 
-/// Backends keep their own things under names that begin with a dot.
+/// The path in a form that backends accept: without a leading dot, which they reserve, without backslashes, and with
+/// parts of limited length.
 pub(super) fn usable(path: &str) -> String {
     let path = match path.strip_prefix('.') {
         Some(_) => format!("_{path}"),
@@ -183,7 +185,7 @@ pub(super) fn usable(path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// A key that is too long loses folders from the inside, and the file's name gets a hash of the whole path instead.
+/// Shortens a key that is too long: it loses its innermost folders, and the file name gets a hash of the whole path.
 fn shortened(key: &str, path: &str) -> String {
     if key.len() <= Key::MAX {
         return key.to_owned();
@@ -201,7 +203,7 @@ fn shortened(key: &str, path: &str) -> String {
     short + &name
 }
 
-/// `stem.ext` to `stem.0123456789abcdef.ext`, the stem cut so that it is a part of a key.
+/// Turns `stem.ext` into `stem.0123456789abcdef.ext`, with the stem cut to the longest part of a key.
 fn with_hash(name: &str, of: &str) -> String {
     hashed(name, of, MAX_PART)
 }
@@ -219,8 +221,8 @@ fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-/// FNV-1a over 64 bits: names that differ get keys that differ, the same on every run. Nobody gains by a clash, which
-/// the catalog refuses.
+/// FNV-1a with 64 bits: different names get different keys, the same in every run. An attacker gains nothing by a
+/// collision, which the catalog rejects.
 fn fnv(text: &str) -> u64 {
     let step = |hash: u64, b: u8| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)

@@ -1,4 +1,5 @@
-//! One import as the writer and the readers share it: what is durable and where, and what is accepted but not yet.
+//! The state of one import that its writer and its readers share: which bytes are durable and where, and which are
+//! accepted but not durable yet.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -20,10 +21,10 @@ use crate::{
     error::Result,
 };
 
-/// An open import. At most one [`ImportWriter`](super::ImportWriter) adds to it at a time; readers are many.
+/// An open import. At most one [`ImportWriter`](super::ImportWriter) adds to it at a time; it can have many readers.
 ///
-/// A byte goes from `pending` to `durable` by being in both for a moment, and whoever looks at both holds
-/// `pending` while it looks: so a byte that was accepted is always found. Lock order: `pending`, then `durable`.
+/// A byte moves from `pending` to `durable` by being in both for a moment. Code that looks at both holds the lock of
+/// `pending` while it does, so an accepted byte is always found. Lock order: `pending`, then `durable`.
 #[derive(Debug)]
 pub struct ImportStore {
     id: ImportId,
@@ -39,15 +40,15 @@ pub struct ImportStore {
 struct Durable {
     extents: ExtentMap,
     objects: HashMap<ObjectNum, StoredObject>,
-    /// What was sent into objects that are not finished: the place has it, but it cannot be read. Some of it may lie in
-    /// other objects too, until then.
+    /// The ranges sent into objects that are not finished: the storage has these bytes, but they cannot be read yet.
+    /// Some of them may also lie in other objects until then.
     streamed: HashMap<ObjectNum, Range<u64>>,
     packed: u64,
-    /// Counts how often bytes moved from one object to another.
+    /// The number of times that bytes moved from one object to another.
     moves: u64,
 }
 
-/// Where an object is found.
+/// The key and length of an object.
 #[derive(Debug, Clone)]
 pub(super) struct StoredObject {
     pub(super) key: Key,
@@ -58,18 +59,18 @@ pub(super) struct StoredObject {
 /// Where bytes are at this moment.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    /// So many bytes of padding.
+    /// A number of padding bytes.
     Zeros(u64),
     Memory(Bytes),
     Object(StoredObject, Range<u64>),
-    /// In the place, in an object that is not finished; the range is of the import.
+    /// In storage, in an object that is not finished; the range is of the import.
     Unfinished(Range<u64>),
     /// Not stored yet; the range is of the import.
     Hole(Range<u64>),
 }
 
 impl Source {
-    /// How many bytes it gives; `None` when they cannot be read.
+    /// The number of bytes, or `None` when they cannot be read.
     fn readable_len(&self) -> Option<u64> {
         (!matches!(self, Self::Unfinished(_) | Self::Hole(_))).then(|| self.len())
     }
@@ -99,7 +100,7 @@ impl Durable {
         Ok(())
     }
 
-    /// What of `range` the place does not have.
+    /// The parts of `range` that the storage does not have.
     fn holes(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut holes = self.extents.holes(range);
         if !self.streamed.is_empty() && !holes.is_empty() {
@@ -112,12 +113,11 @@ impl Durable {
 }
 
 impl ImportStore {
-    /// Opens what the catalog knows of an import.
+    /// Opens an import from its catalog rows. Objects that belong to the user are checked for changes before they are
+    /// read.
     ///
     /// # Errors
-    /// When the catalog cannot be read, or what it says of the import makes no sense.
-    ///
-    /// What is the user's own among its objects is looked at before it is read.
+    /// When the catalog cannot be read, or its rows for the import contradict each other.
     pub fn open(
         catalog: &Catalog,
         row: &ImportRow,
@@ -171,7 +171,7 @@ impl ImportStore {
         &self.backend
     }
 
-    /// What reading it cost since it was opened.
+    /// Counts the bytes served from the cache since the import was opened.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -199,7 +199,7 @@ impl ImportStore {
         self.ready(range.clone()) == range
     }
 
-    /// The beginning of `range` that can be read now: what is in memory, in finished objects, or padding.
+    /// The start of `range` that can be read now: bytes in memory, in finished objects, or padding.
     #[must_use]
     pub fn ready(&self, range: Range<u64>) -> Range<u64> {
         let end = range.end.min(self.layout.len()).max(range.start);
@@ -208,7 +208,7 @@ impl ImportStore {
         range.start..range.start + ready
     }
 
-    /// How many bytes of `set` are durable; padding does not count.
+    /// The number of bytes of `set` that are durable; padding does not count.
     #[must_use]
     pub fn stored_bytes(&self, set: &RangeSet) -> u64 {
         let durable = self.durable.read();
@@ -220,13 +220,13 @@ impl ImportStore {
         parts.map(stored).sum()
     }
 
-    /// Bytes in objects that are not one whole slot.
+    /// The number of bytes in packed objects, which are not one whole slot.
     #[must_use]
     pub fn packed_bytes(&self) -> u64 {
         self.durable.read().packed
     }
 
-    /// All that is durable.
+    /// All durable ranges.
     #[must_use]
     pub fn stored(&self) -> RangeSet {
         let durable = self.durable.read();
@@ -234,7 +234,7 @@ impl ImportStore {
         extents.chain(durable.streamed.values().cloned()).collect()
     }
 
-    /// What of `wanted` is neither durable nor padding: what a resumed import has to fetch.
+    /// The parts of `wanted` that are neither durable nor padding: what a resumed import has to fetch.
     #[must_use]
     pub fn missing(&self, wanted: &RangeSet) -> RangeSet {
         let durable = self.durable.read();
@@ -242,7 +242,8 @@ impl ImportStore {
         parts.flat_map(|part| durable.holes(part)).collect()
     }
 
-    /// Takes what is new of verified `parts` that begin at `pos`, readable from now on, and returns its ranges.
+    /// Accepts the new bytes of verified `parts`, which begin at `pos`. They are readable from now on. Returns the
+    /// accepted ranges.
     pub(super) fn accept(&self, pos: u64, parts: Vec<Bytes>) -> Vec<Range<u64>> {
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let mut pending = self.pending.lock();
@@ -256,23 +257,23 @@ impl ImportStore {
         new
     }
 
-    /// The accepted bytes of `runs`, one after the other.
+    /// The accepted bytes of `runs`, in order.
     pub(super) fn payload(&self, runs: &[Range<u64>]) -> Payload {
         let pending = self.pending.lock();
         runs.iter().flat_map(|run| pending.within(run)).map(|(_, part)| part).collect()
     }
 
-    /// Notes that an object is committed, and frees its bytes. Returns how many were freed.
+    /// Records that an object is committed, and frees its pending bytes. Returns how many bytes were freed.
     pub(super) fn made_durable(&self, object: &ObjectRow, extents: Vec<Extent>) -> u64 {
         let runs: Vec<_> = extents.iter().map(|extent| extent.range.clone()).collect();
         if let Err(e) = self.durable.write().add(object, extents) {
-            // The catalog refuses such extents before they come here.
+            // The catalog rejects such extents before they get here.
             tracing::error!("import {}: {}", self.id, e.report());
         }
         self.free(&runs)
     }
 
-    /// Frees the accepted bytes of `runs`, which are durable. Returns how many were freed.
+    /// Frees the pending bytes of `runs`, which are durable. Returns how many bytes were freed.
     pub(super) fn free(&self, runs: &[Range<u64>]) -> u64 {
         let freed = {
             let mut pending = self.pending.lock();
@@ -281,12 +282,12 @@ impl ImportStore {
         total(&freed)
     }
 
-    /// Notes what was sent into the unfinished object `num`: `range`, from the object's first byte on.
+    /// Records that `range` was sent into the unfinished object `num`, counted from the object's first byte.
     pub(super) fn set_streamed(&self, num: ObjectNum, range: Range<u64>) {
         self.durable.write().streamed.insert(num, range);
     }
 
-    /// What was sent into the unfinished object that begins at `start`.
+    /// The range that was sent into the unfinished object that begins at `start`.
     pub(super) fn streamed_at(&self, start: u64) -> Option<Range<u64>> {
         let durable = self.durable.read();
         durable.streamed.values().find(|range| range.start == start).cloned()
@@ -298,7 +299,7 @@ impl ImportStore {
         durable.streamed.iter().find(|(_, range)| range.start == start).map(|(num, _)| *num)
     }
 
-    /// Notes that of what was sent into `num` only `range` stands. Returns what is a hole by that.
+    /// Records that only `range` is left of what was sent into `num`. Returns the ranges that became holes.
     pub(super) fn cut_streamed(&self, num: ObjectNum, range: Range<u64>) -> Vec<Range<u64>> {
         let mut durable = self.durable.write();
         let before = durable.streamed.remove(&num).unwrap_or(range.clone());
@@ -308,7 +309,8 @@ impl ImportStore {
         durable.holes(before)
     }
 
-    /// Notes that `object` holds `range` from now on, all of which others held, and that those in `freed` hold nothing.
+    /// Records that `object` holds `range` from now on, which other objects held, and that the objects in `freed` hold
+    /// nothing.
     pub(super) fn taken_over(
         &self,
         object: &ObjectRow,
@@ -327,12 +329,12 @@ impl ImportStore {
         Ok(())
     }
 
-    /// Changes whenever bytes moved to another object.
+    /// Changes whenever bytes move to another object.
     pub(super) fn moves(&self) -> u64 {
         self.durable.read().moves
     }
 
-    /// What holds `range`, counted from its start; `None` when a part of it is not durable.
+    /// The pieces that hold `range`, with positions from its start; `None` when a part is not in finished objects.
     pub(super) fn pieces(&self, range: &Range<u64>) -> Option<Vec<Piece>> {
         let durable = self.durable.read();
         let segments = durable.extents.segments(range.clone());
@@ -347,12 +349,12 @@ impl ImportStore {
         segments.into_iter().map(piece).collect()
     }
 
-    /// How many bytes were accepted and are not durable.
+    /// The number of bytes that are accepted and not durable.
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending.lock().len()
     }
 
-    /// Drops what was accepted and is not durable. Returns how many bytes that were.
+    /// Drops the bytes that are accepted and not durable. Returns how many there were.
     pub(super) fn forget_pending(&self) -> u64 {
         let dropped = self.pending.lock().take_all();
         total(&dropped)
@@ -365,7 +367,7 @@ impl ImportStore {
         !sources.iter().any(|source| matches!(source, Source::Hole(_) | Source::Unfinished(_)))
     }
 
-    /// Where the bytes of `range` are, in order and without gaps, all seen at one moment.
+    /// The sources of the bytes of `range`, in order and without gaps, all looked up at one moment.
     pub(super) fn locate(&self, range: Range<u64>) -> Vec<Source> {
         let mut out = Vec::new();
         let pending = self.pending.lock();

@@ -1,13 +1,15 @@
-//! What a cache keeps, and what goes first. Pure.
+//! A segmented LRU cache: decides which entries are evicted first. Pure.
 //!
-//! Two segments, each least-recently-used. What comes in is new; what is read more than once over becomes hot. New
-//! things go first, so that one reader who wants everything once takes nothing from what many ask for. "Once over" is
-//! counted in bytes: a window is read in 64 blocks, and that is one reading, not 64.
+//! Both segments are LRU lists. A new entry starts in the new segment. An entry that is read more than once over is
+//! promoted to the hot segment. New entries are evicted first, so that one scan over everything does not evict what
+//! many readers use. "Once over" counts bytes: a window is read in 64 blocks, and that is one reading, not 64.
 //!
 //! # Invariants
-//! - `bytes` is the sum of the lengths kept and, after each insert, within the room unless a single thing is longer.
-//! - Hot things fill at most three quarters of the room; the oldest of them become new again. So does what nobody asked
-//!   for while [`STALE`] rooms of other things came: what was hot last week goes in the end.
+//! - `bytes` is the sum of the kept lengths. After each insert it is within the capacity, unless a single entry is
+//!   longer.
+//! - Hot entries fill at most three quarters of the capacity; the oldest of them are demoted to the new segment. An
+//!   entry that is not read while [`STALE`] times the capacity arrives is demoted too, so what was hot last week is
+//!   evicted in the end.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,19 +20,19 @@ use std::{
 use super::blocks::Blocks;
 use crate::backends::Payload;
 
-/// How many rooms of other things may come before what is hot and not asked for is new again. A scan of less leaves it
+/// How many times the capacity may arrive before a hot entry that is not read is demoted. A shorter scan leaves it
 /// alone.
 const STALE: u64 = 32;
 
-/// Bytes by key, within a room.
+/// Bytes by key, within a capacity.
 #[derive(Debug)]
 pub(super) struct Kept<K> {
     entries: HashMap<K, Entry>,
-    /// By when they were last used, oldest first.
+    /// By last use, oldest first.
     new: BTreeMap<u64, K>,
     hot: BTreeMap<u64, K>,
     clock: u64,
-    /// Bytes that ever came.
+    /// The number of bytes inserted so far.
     came: u64,
     bytes: u64,
     hot_bytes: u64,
@@ -40,10 +42,10 @@ pub(super) struct Kept<K> {
 struct Entry {
     bytes: Blocks,
     used: u64,
-    /// What `came` was then.
+    /// The value of `came` at the last use.
     came: u64,
     hot: bool,
-    /// Bytes given out since it came, or since it was last hot.
+    /// Bytes returned since it was inserted, or since it was demoted.
     given: u64,
 }
 
@@ -70,13 +72,13 @@ impl<K: Clone + Eq + Hash> Kept<K> {
         self.entries.contains_key(key)
     }
 
-    /// All of a thing, for somebody who may read it later.
+    /// All bytes of an entry, without counting them as read.
     pub(super) fn whole(&self, key: &K) -> Option<Blocks> {
         self.entries.get(key).map(|entry| entry.bytes.clone())
     }
 
-    /// The `part` of a thing, which is read now. `heats`: whether it stays longer for that; else it goes when what came
-    /// with it goes.
+    /// Reads a `part` of an entry. `heats`: whether the read counts for promotion and age. Without it the entry keeps
+    /// its position in the LRU order.
     pub(super) fn get(
         &mut self,
         key: &K,
@@ -108,7 +110,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
         Some(given)
     }
 
-    /// Keeps `bytes`, and lets go of what has to go for them.
+    /// Inserts `bytes`, and evicts what no longer fits.
     pub(super) fn insert(&mut self, key: K, bytes: Blocks, room: u64) {
         self.remove(&key);
         self.clock += 1;
@@ -120,7 +122,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
         self.shrink(room);
     }
 
-    /// Lets go until what is kept fits, or is one thing.
+    /// Evicts entries until the rest fits, or only one is left.
     pub(super) fn shrink(&mut self, room: u64) {
         self.cool(room);
         while self.bytes > room && self.entries.len() > 1 {
@@ -147,7 +149,7 @@ impl<K: Clone + Eq + Hash> Kept<K> {
         gone.iter().for_each(|key| self.remove(key));
     }
 
-    /// Makes the oldest hot things new again while there is too much of them, or they are stale.
+    /// Demotes the oldest hot entries while the hot segment is too large or they are stale.
     fn cool(&mut self, room: u64) {
         loop {
             let Some(oldest) = self.hot.first_entry() else { return };
@@ -180,7 +182,7 @@ mod tests {
         came: u64,
     }
 
-    /// The same in the plainest way: two lists, oldest first.
+    /// The reference model: two lists, oldest first.
     #[derive(Default)]
     struct Model {
         new: Vec<Thing>,
@@ -303,7 +305,7 @@ mod tests {
             if !kept.contains(&key) {
                 kept.insert(key, bytes(16), room);
             }
-            // As peers read: in blocks.
+            // Peers read in blocks.
             (0..4).all(|n| kept.get(&key, 4 * n..4 * n + 4, room, true).is_some())
         };
         for _ in 0..2 {
@@ -311,7 +313,7 @@ mod tests {
         }
         (1000..4000).for_each(|key| assert!(read(&mut kept, key)));
         assert!((0..50).all(|key| kept.contains(&key)), "a scan of 30 rooms");
-        // Another set that is asked for again and again takes their place.
+        // Another set of keys that is read repeatedly replaces them.
         (0..2).for_each(|_| (100..140).for_each(|key| assert!(read(&mut kept, key))));
         (1000..4000).for_each(|key| assert!(read(&mut kept, key)));
         assert!((100..140).all(|key| kept.contains(&key)));
@@ -324,7 +326,7 @@ mod tests {
         let room = 20 * 16;
         for front in 0u32..200 {
             kept.insert(front, bytes(16), room);
-            // Some are at the front, others up to 18 behind it.
+            // Some readers are at the front, others up to 18 windows behind it.
             for behind in [0, 0, 6, 12, 18] {
                 let read = front
                     .checked_sub(behind)

@@ -1,7 +1,8 @@
-//! Whose turn it is among the slots of files that are sent in order. Pure but for the streams it hands out.
+//! Decides which slot of each file that is sent in order may be uploaded next. Pure, apart from the streams it hands
+//! out.
 //!
 //! Invariants:
-//! - The parts of a lane are planned in order, each once; `planned` counts those that are not sent yet.
+//! - The parts of a lane are planned in order, each once. `planned` counts the planned parts that are not sent yet.
 //! - A lane that is over plans nothing: its slots become chunks like all others.
 
 use std::{ops::Range, sync::Arc};
@@ -21,15 +22,15 @@ pub(super) struct Lane {
     over: bool,
 }
 
-/// The lanes of an import, by position.
+/// The lanes of an import, sorted by position.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(Vec<Lane>);
 
-/// A part of a file, as it was planned.
+/// A planned part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) lane: usize,
-    /// Of the file, from 0.
+    /// Index within the file, from 0.
     pub(super) part: u64,
 }
 
@@ -53,13 +54,14 @@ impl Lanes {
         &self.0[turn.lane]
     }
 
-    /// Whether the slot is to be sent in its turn.
+    /// Whether the slot belongs to a lane that is not over.
     pub(super) fn holds(&self, slot: usize) -> bool {
         let at = self.0.partition_point(|lane| lane.slots.end <= slot);
         self.0.get(at).is_some_and(|lane| !lane.over && lane.slots.contains(&slot))
     }
 
-    /// The slots whose turn it is: `any`, or those of lanes of which nothing is planned.
+    /// The next slot of each lane, as (lane, slot): of all lanes that are not over, or without `any` only of those with
+    /// nothing planned.
     pub(super) fn next(&self, any: bool) -> impl Iterator<Item = (usize, usize)> + '_ {
         let turns = self.0.iter().enumerate().filter(move |(_, lane)| {
             !lane.over && lane.next < lane.slots.end && (any || lane.planned == 0)
@@ -67,7 +69,7 @@ impl Lanes {
         turns.map(|(n, lane)| (n, lane.next))
     }
 
-    /// Plans the slot whose turn it is in `lane`.
+    /// Plans the next slot of `lane`.
     pub(super) fn plan(&mut self, lane: usize) -> Turn {
         let at = &mut self.0[lane];
         let part = (at.next - at.slots.start) as u64;
@@ -76,7 +78,7 @@ impl Lanes {
         Turn { lane, part }
     }
 
-    /// Unplans the part, if it is the last one planned of its lane: it is to be stored otherwise before its turn comes.
+    /// Cancels a planned part if it is the last planned one of its lane. The caller then stores it as a chunk.
     pub(super) fn take_back(&mut self, turn: Turn) -> bool {
         let lane = &mut self.0[turn.lane];
         let last = (lane.next - lane.slots.start) as u64 == turn.part + 1;
@@ -87,7 +89,7 @@ impl Lanes {
         last
     }
 
-    /// A planned part is sent, or is stored otherwise when the lane is `over`.
+    /// A planned part is sent. With `over` it was stored as a chunk instead, and the lane ends.
     pub(super) fn done(&mut self, turn: Turn, over: bool) {
         let lane = &mut self.0[turn.lane];
         lane.planned -= 1;

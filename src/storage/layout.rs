@@ -1,9 +1,9 @@
-//! How an import is cut into slots: the ranges that become one object each when memory allows. Pure.
+//! Cuts an import into slots: the ranges that become one object each when memory allows. Pure.
 //!
-//! The grid starts anew at each file, so that a file's objects hold nothing else and equal files make equal
-//! objects. Small files share a slot, since an object of a few bytes costs a request and a minimum charge; except
-//! where files are to become objects of their own anyway.
-//! Padding is known zeros: it lies in no slot and is never stored.
+//! The grid starts anew at each file, so that the objects of a file hold nothing else, and equal files make equal
+//! objects. Small files share a slot, since an object of a few bytes costs a request and a minimum charge. They do not
+//! share one where files are to become objects of their own. Padding is known to be zeros: it lies in no slot and is
+//! never stored.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::{
     units::MIB,
 };
 
-/// Files below this share slots: it is also S3's smallest part that can be composed server-side.
+/// Files below this length share slots. It is also the smallest part that S3 can compose server-side.
 pub const SMALL_FILE: u64 = 5 * MIB;
 
-/// One file's range. Spans cover an import in order; empty files have empty ranges.
+/// The range of one file. The spans of an import cover it in order; empty files have empty ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSpan {
     pub range: Range<u64>,
@@ -30,18 +30,18 @@ impl From<&FileRow> for FileSpan {
     }
 }
 
-/// The cut of one import. Every byte that is not padding lies in exactly one slot.
+/// The slots of one import. Every byte that is not padding lies in exactly one slot.
 #[derive(Debug, Clone)]
 pub struct Layout {
     len: u64,
     chunk_len: u64,
     pads: RangeSet,
-    /// Sorted and disjoint. A slot of several files may have padding inside, never at its ends.
+    /// Sorted and disjoint. A slot with several files may have padding inside, never at its ends.
     slots: Vec<Range<u64>>,
 }
 
 impl Layout {
-    /// Cuts `[0, len)` for what is to become of it. Slots hold at most `chunk_len` bytes, padding not counted.
+    /// Cuts `[0, len)` into slots for layout `kind`. A slot holds at most `chunk_len` bytes, padding not counted.
     ///
     /// # Errors
     /// `InvalidInput` when the spans leave a gap, overlap or do not end at `len`, or `chunk_len` is 0.
@@ -57,7 +57,7 @@ impl Layout {
         }
         let mut layout = Self { len, chunk_len, pads: RangeSet::new(), slots: Vec::new() };
         let mut at = 0;
-        // The slot of small files being filled, and the bytes in it without padding.
+        // The slot of small files being filled, and the number of bytes in it without padding.
         let mut shared: Option<(Range<u64>, u64)> = None;
         for FileSpan { range, pad } in spans {
             if range.start != at || range.end < at {
@@ -107,7 +107,7 @@ impl Layout {
         }
     }
 
-    /// Bytes, padding included.
+    /// The length in bytes, padding included.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -141,13 +141,13 @@ impl Layout {
         (inside && !self.pads.overlaps(&(pos..pos + 1))).then_some(index)
     }
 
-    /// The parts of `range` that are stored: inside the import, and no padding.
+    /// The parts of `range` that have to be stored: inside the import, and not padding.
     pub fn stored(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let end = range.end.min(self.len);
         self.pads.holes(range.start.min(end)..end).into_iter()
     }
 
-    /// All that is stored of a complete import.
+    /// Everything that is stored of a complete import.
     #[must_use]
     pub fn all_stored(&self) -> RangeSet {
         self.stored(0..self.len).collect()

@@ -1,12 +1,12 @@
-//! Long gets: whoever reads a lot in order has it by few requests, each read as far as there is room for it.
+//! Long GETs: a sequential reader is served by few requests, each read as far as there is budget for its bytes.
 //!
-//! Runs that are fetched ahead are as long as what may be held at once, and a request for each is most of what cheap
-//! storage costs. So when some runs have followed each other, the next asks for more than itself, as much as was read in
-//! order so far, and the runs after it are the rest of the same answer. It is read no faster than runs are asked for, so
-//! it holds no memory of its own but what its connection has in buffers.
+//! A prefetch run is as long as what may be held in memory at once. On cheap storage, one request per run is most of
+//! the cost. So after some runs in order, the next request covers more than its own run: as much as was read in order
+//! so far, up to 64 MiB. The runs after it are read from the same response. The response is read only as fast as runs
+//! are requested, so a long GET holds no memory except the buffers of its connection.
 //!
-//! A long get is a convenience: it is given up when it breaks, stalls, or nobody wants more of it, and whoever waited for
-//! its bytes gets them as if there had been none. Where several short gets at once are faster, those are made ([`Pace`]).
+//! A long GET is an optimisation. It is dropped when it breaks, stalls, or is not used any more, and the reader fetches
+//! the missing bytes with plain GETs. Where several short GETs at once are faster, those are used instead ([`Pace`]).
 
 use std::{
     collections::VecDeque,
@@ -36,47 +36,48 @@ use crate::{
     units::MIB,
 };
 
-/// Readers in order that are told apart; the one that moved least recently is forgotten first.
+/// The number of sequential readers that are tracked. The least recently used one is forgotten first.
 const RUNS: usize = 4;
-/// The most that one request asks for: what is given up half-way has been sent in part.
+/// The longest range of one request: a request that is dropped half-way has still sent a part of its bytes.
 const MOST: u64 = 64 * MIB;
-/// What is read in order before a long get is worth its risk: of one that is given up, some MiB are under way.
+/// Bytes read in order before a long GET is worth its risk: a dropped one wastes some MiB in flight.
 const SURE: u64 = 32 * MIB;
-/// What follows begins while this is still to come: more than a fast line brings while a place far away makes up its mind.
+/// The next GET is opened when this many bytes of the open ones are left: more than a fast line transfers during the
+/// latency of a distant storage.
 const SOON: u64 = 24 * MIB;
-/// Gets of one reader that are under way at once, where objects are short.
+/// The number of open GETs per reader, where objects are short.
 const OPEN: usize = 6;
-/// The shortest object that has a long get: shorter ones come faster by several plain gets at once.
+/// The shortest object that gets a long GET: shorter ones arrive faster by several plain GETs at once.
 const LEAST: u64 = MIB;
-/// What is read and thrown away rather than to give a long get up for it.
+/// The longest gap that is read and discarded to keep a long GET.
 const SKIP: u64 = 4 * MIB;
-/// How long the next part may take to come. A plain get is asked a second time when it is late; this only ends.
+/// The longest wait for the next bytes. A late plain GET is hedged with a second one; a late long GET ends.
 const STALL: Duration = Duration::from_secs(3);
-/// Whoever comes for the next run later than this is too slow: a server may hang up on them, and what it has sent by then
-/// was sent in vain.
+/// A reader that requests its next run later than this is too slow: the server may close the connection, and the bytes
+/// already sent would be wasted.
 const QUICK: Duration = Duration::from_secs(4);
-/// How long the connection is held for somebody who does not go on.
+/// How long a connection is kept open for a reader that requests nothing.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// The long gets of one import.
+/// The long GETs of one import.
 #[derive(Debug, Default)]
 pub(super) struct LongGets {
-    /// The one that moved last at the back.
+    /// Least recently used first.
     runs: VecDeque<Run>,
     pace: Pace,
 }
 
-/// Somebody who has all fetched in order.
+/// A sequential reader.
 #[derive(Debug, Default)]
 struct Run {
     next: u64,
     in_order: u64,
     asked: Option<Instant>,
-    /// What follows, in order and without gaps.
+    /// The open GETs after `next`, in order and without gaps.
     open: VecDeque<Open>,
 }
 
-/// A long get that is under way: it has the bytes up to `end`, and hands them out in order.
+/// An open long GET. It delivers the bytes up to `end`, in order.
 #[derive(Debug)]
 struct Open {
     end: u64,
@@ -89,14 +90,14 @@ enum Job {
     Skip(u64),
 }
 
-/// What long gets need: where the bytes are, how they are cut, and how many gets may be open.
+/// What long GETs need: the import, the way to cut its bytes into blocks, and the permits for open GETs.
 pub(super) struct Access<'a> {
     pub(super) store: &'a ImportStore,
     pub(super) cut: &'a Cut,
     pub(super) slots: &'a Arc<Semaphore>,
 }
 
-/// Bytes that long gets will bring, from the start of a range and one after the other, if it goes well.
+/// Bytes that long GETs will deliver: consecutive parts from the start of a range. Each part may fail.
 #[derive(Debug, Default)]
 pub(super) struct Coming(Vec<Part>);
 
@@ -111,7 +112,7 @@ impl Coming {
         self.0.is_empty()
     }
 
-    /// The bytes of `range`, fetched where no long get brings them.
+    /// The bytes of `range`. What the long GETs do not deliver is fetched.
     pub(super) async fn or_fetch(
         self,
         store: &ImportStore,
@@ -140,7 +141,7 @@ impl Coming {
         Ok(Fetched { bytes: filling.finish(), from_place: true })
     }
 
-    /// What came of it.
+    /// The parts that arrived before the first failure.
     async fn came(self) -> Vec<Blocks> {
         let mut came = Vec::with_capacity(self.0.len() + 2);
         for part in self.0 {
@@ -152,11 +153,11 @@ impl Coming {
 }
 
 impl LongGets {
-    /// Notes that `range` is fetched ahead now, and answers what of it long gets will bring: those under way, and new ones
-    /// where they are worth it. Inside a runtime.
+    /// Records that `range` is prefetched now. Returns the parts of it that long GETs will deliver: those open, and new
+    /// ones where they are worth it. To be called inside a runtime.
     pub(super) fn ask(&mut self, range: &Range<u64>, from: &Access<'_>, now: Instant) -> Coming {
         let mut run = self.run_before(range.start);
-        // How fast it went before long gets began says nothing of them.
+        // Rates from before the first long GET say nothing about long GETs.
         let is_long = run.is_quick(now)
             && (run.in_order < 2 * SURE || self.pace.is_long(range.end - range.start, now));
         let coming = match is_long {
@@ -168,7 +169,7 @@ impl LongGets {
         coming
     }
 
-    /// The run that goes on at `start`, else a new one. Others that would are behind it, and nobody's.
+    /// Removes and returns the run that continues at `start`, else a new run. Drops older runs overtaken by it.
     fn run_before(&mut self, start: u64) -> Run {
         let runs = self.runs.iter().enumerate();
         let near = runs.filter(|(_, run)| run.is_continued_at(start));
@@ -183,7 +184,7 @@ impl LongGets {
 }
 
 impl Run {
-    /// Some of what lies between may have been fetched for somebody else.
+    /// The bytes in between may have been fetched for another reader.
     fn is_continued_at(&self, start: u64) -> bool {
         (self.next..=self.next + LONGEST).contains(&start)
     }
@@ -192,7 +193,7 @@ impl Run {
         self.asked.is_some_and(|asked| now.duration_since(asked) < QUICK)
     }
 
-    /// Goes on to the end of `range`. What is open is given up where it does not begin there.
+    /// Advances to the end of `range`. Open GETs that do not begin there are dropped.
     fn pass(&mut self, range: &Range<u64>, now: Instant) {
         self.asked = Some(now);
         self.jump(range.end);
@@ -209,14 +210,14 @@ impl Run {
             let Some(part) = self.take(range.end, from.cut) else { break };
             coming.0.push(part);
         }
-        // What follows is on its way while this is read to its end.
+        // The next GET is on its way while this one is read to its end.
         if self.in_order >= 2 * SURE && self.next == range.end {
             self.open_to(range.end + SOON, from);
         }
         coming
     }
 
-    /// Begins gets until those that are open reach to `end`, one for each object.
+    /// Opens GETs, one per object, until the open ones reach `end`.
     fn open_to(&mut self, end: u64, from: &Access<'_>) {
         let mut at = self.open.back().map_or(self.next, |last| last.end);
         while at < end && self.open.len() < OPEN {
@@ -226,14 +227,14 @@ impl Run {
         }
     }
 
-    /// Over what is fetched already to `start`.
+    /// Moves to `start`, over bytes that were fetched before.
     fn go_to(&mut self, start: u64) {
         let near = (self.next..=self.next + SKIP).contains(&start);
         while near && self.next < start && self.tell(start, Job::Skip).is_some() {}
         self.jump(start);
     }
 
-    /// What is open goes on from here, and nowhere else.
+    /// Open GETs continue at `next` only; any other position drops them.
     fn jump(&mut self, to: u64) {
         if self.next != to {
             self.next = to;
@@ -241,7 +242,7 @@ impl Run {
         }
     }
 
-    /// What the open get has from here to `end`.
+    /// Requests the bytes from `next` to `end` from the first open GET, as far as it reaches.
     fn take(&mut self, end: u64, cut: &Cut) -> Option<Part> {
         let (done, bytes) = oneshot::channel();
         let to = cut.from(self.next);
@@ -249,12 +250,13 @@ impl Run {
         Some(Part { end, bytes })
     }
 
-    /// Has the open get do a job from here to `end`, or as far as it goes: up to where, if there is one.
+    /// Gives the first open GET a job from `next` to `end`, or to its own end. Returns where the job ends, or `None`
+    /// without an open GET.
     fn tell(&mut self, end: u64, job: impl FnOnce(u64) -> Job) -> Option<u64> {
         let open = self.open.front()?;
         let end = end.min(open.end);
         if open.jobs.send(job(end - self.next)).is_err() {
-            // It broke: before the next one there are plain gets for a while.
+            // The GET broke: plain GETs are used until enough was read in order again.
             self.open.clear();
             self.in_order = 0;
             return None;
@@ -267,7 +269,8 @@ impl Run {
     }
 }
 
-/// Begins a get of up to `most` bytes from `start`, as far as its object goes; `None` where that is not far.
+/// Opens a GET of up to `most` bytes from `start`, within one object. `None` where the object has too little left, the
+/// bytes are in no object, or there is no permit.
 fn begin(start: u64, most: u64, from: &Access<'_>) -> Option<Open> {
     let end = start.saturating_add(most).min(from.store.layout().len());
     let first = from.store.locate(start..end).into_iter().next();
@@ -283,7 +286,7 @@ fn begin(start: u64, most: u64, from: &Access<'_>) -> Option<Open> {
     Some(Open { end, jobs })
 }
 
-/// Reads the object's bytes as they are asked for, until nobody asks or something is wrong.
+/// Reads the object as its bytes are requested, until requests stop or an error occurs.
 async fn serve(
     backend: Arc<dyn StorageBackend>,
     key: Key,
@@ -316,14 +319,14 @@ async fn serve(
     }
 }
 
-/// A body, and what came of it that was not asked for yet.
+/// A response body, and the received bytes that were not requested yet.
 struct Answer {
     body: Body,
     over: Bytes,
 }
 
 impl Answer {
-    /// Hands on the next `len` bytes.
+    /// Passes the next `len` bytes to `to`.
     async fn take(&mut self, mut len: u64, mut to: impl FnMut(&[u8])) -> Result<()> {
         while len > 0 {
             if self.over.is_empty() {
@@ -350,7 +353,7 @@ mod tests {
     use super::*;
     use crate::{backends::Reads, memory::BlockPool, storage::tests::Rig};
 
-    /// Runs of 8 MiB of an object of 128 MiB, one each `pause`; how many came by long gets.
+    /// Requests 16 runs of 8 MiB from an object of 128 MiB, one each `pause`. Returns how many used long GETs.
     async fn long_runs(rig: &Rig, mut gets: LongGets, pause: Duration) -> usize {
         let mut now = Instant::now();
         let slots = Arc::new(Semaphore::new(2));

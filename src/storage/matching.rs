@@ -1,40 +1,40 @@
-//! Which of the objects that are in a place already may be files of a torrent: by name and length. Pure.
+//! Matches objects that are already in a storage to the files of a torrent, by name and length. Pure.
 //!
-//! A file is the object under its path (with the torrent's name before it or without, or as we would publish it) if
-//! that has its length; else the one object of its length, where no other file has that length. Whether the bytes are
-//! the file's is seen when they are hashed.
+//! A file matches the object under its path (with or without the torrent's name in front, or as bae would publish it)
+//! if the length is the same. Else it matches the one object of its length, if no other file has that length. Hashing
+//! shows later whether the bytes are those of the file.
 
 use std::collections::HashMap;
 
 use super::{file_names::Folder, manifest::OwnKey, place_names::Renamed};
 use crate::{backends::ObjectInfo, catalog::FileRow};
 
-/// What was found for a file.
+/// The match of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matched {
-    /// The key of the object that it may be.
+    /// The key of the object that may be the file.
     Object(String),
     /// The object of its name has another length.
     OtherLength(u64),
-    /// Several objects have its length, and none its name.
+    /// Several objects have its length, and none has its name.
     Several,
     Nothing,
 }
 
-/// Takes a listing, object by object, in memory for the torrent's files alone.
+/// Consumes a listing object by object; its memory depends on the torrent's files only.
 #[derive(Debug)]
 pub struct Matching<'a> {
     files: &'a [FileRow],
-    /// Where a name leads to, and how good a name it is: 0 is the best.
+    /// The file that each name belongs to, and the rank of that name: 0 is the best.
     names: HashMap<String, (usize, u8)>,
-    /// For each file the best object of one of its names: how good the name, the key, the length.
+    /// For each file the best object under one of its names: the rank of the name, the key, the length.
     named: HashMap<usize, (u8, String, u64)>,
-    /// For each length that a file has: how many objects have it, and one of them.
+    /// For each length of a file: the number of objects with it, and the key of one of them.
     by_len: HashMap<u64, (usize, String)>,
 }
 
 impl<'a> Matching<'a> {
-    /// For `files` of one torrent. Pads and files of no bytes match nothing: they need no object.
+    /// For `files` of one torrent. Pads and empty files match nothing: they need no object.
     #[must_use]
     pub fn new(files: &'a [FileRow]) -> Self {
         let (mut names, mut by_len) = (HashMap::new(), HashMap::new());
@@ -51,7 +51,7 @@ impl<'a> Matching<'a> {
         Self { files, names, named: HashMap::new(), by_len }
     }
 
-    /// Looks at one object of the place. Our own chunks and manifests are no files.
+    /// Adds one object of the storage. Chunks and manifests of bae are ignored.
     pub fn see(&mut self, object: &ObjectInfo) {
         let key = object.key.as_str();
         if OwnKey::parse(key).is_some() {
@@ -72,7 +72,7 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// One answer for each file, in order; `None` for those that need no object.
+    /// One answer for each file, in order; `None` for files that need no object.
     #[must_use]
     pub fn finish(self) -> Vec<Option<Matched>> {
         let mut files_of: HashMap<u64, usize> = HashMap::new();

@@ -1,21 +1,24 @@
-//! From verified bytes at positions to durable objects, and back.
+//! Turns verified bytes at positions into durable objects, and reads them back.
 //!
-//! The path of a byte in: [`ImportWriter::write_at`] puts it into the import's pending bytes, where readers find it
-//! at once, and tells the writer's actor. The [`Assembly`](assembly::Assembly) knows which slot of the
-//! [`Layout`] it belongs to and says when a slot is whole, or, under [`Pressure`], what to pack together instead.
-//! That plan becomes an object: intent in the catalog, put into the backend as the very blocks it arrived in, then
-//! object and extents committed. Only then is its memory given back and the range told to be durable.
+//! Write path: [`ImportWriter::write_at`] adds the bytes to the pending bytes of the import, where readers find them at
+//! once, and notifies the writer's actor. The [`Assembly`](assembly::Assembly) knows which slot of the [`Layout`] the
+//! bytes belong to. It reports when a slot is complete or, under [`Pressure`], which bytes to pack together instead.
+//! The resulting plan becomes an object in three steps: the catalog records the intent, the backend stores the blocks
+//! without copying them, and the catalog commits the object and its extents. Only then is the memory freed and the
+//! range reported as durable.
 //!
-//! Where files are to be objects of their own, the [`Publisher`] makes each of what is stored of it, by the place itself
-//! where it can, and the file's extents move to it in one transaction.
+//! Published files: where each file becomes an object of its own, the [`Publisher`] makes that object from what is
+//! stored. The storage copies the bytes itself where it can. One transaction moves the file's extents to the new
+//! object. Where parts must be sent in order, the [`stream`] module sends large files part by part as they arrive, and
+//! [`DirectFiles`] stores a file of one chunk under its own name at once.
 //!
-//! The path of a byte out: [`ImportReader`] finds it in the [`WindowCache`] or in memory, or has its window fetched: what
-//! padding, pending bytes and extents say of it at one moment, by as few gets as will do. Windows for peers are held
-//! against the torrent's hashes before they are kept, and what follows is fetched for those who read in order: run by run,
-//! the runs of one long get where an object is long.
+//! Read path: [`ImportReader`] looks for the bytes in the [`WindowCache`] and in memory. On a miss it fetches the whole
+//! window: padding, pending bytes and extents are looked up at one moment, and the objects are read with as few GETs as
+//! possible. Windows for peers are verified against the torrent's hashes before they enter the cache. For sequential
+//! readers the following windows are prefetched in runs. Long objects serve several runs from one long GET.
 //!
-//! What it refuses: bytes nobody verified, naming an object before it is durable, giving up on verified bytes while
-//! the process lives, and any knowledge of where bytes come from.
+//! Guarantees: unverified bytes are never stored, no extent names an object before it is durable, verified bytes are
+//! never dropped while the process lives, and nothing here knows the source of the bytes.
 
 pub mod assembly;
 pub mod attach;

@@ -1,7 +1,8 @@
-//! The reference model: random operations on a real writer, reader and catalog against a row of flags.
+//! The reference model: random operations on a real writer, reader and catalog, compared with an array of flags.
 //!
-//! The bytes at each position are fixed (`byte`), so the model needs only to know which were accepted and which
-//! were durable for sure: those before the last flush. A crash keeps at least these and nothing wrong.
+//! The bytes at each position are fixed (`byte`), so the model only stores which bytes were accepted, and which were
+//! certainly durable: those before the last flush. A crash must keep at least the durable bytes, and must not add wrong
+//! ones.
 
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use super::tests::{Rig, byte};
 use crate::error::Kind;
 
-/// Three files around padding, small enough that random ranges meet each other; slots of 4000 bytes.
+/// Four files and one pad, small enough that random ranges often overlap; slots of up to 4000 bytes.
 const FILES: [i64; 5] = [10_000, -1500, 3000, 900, 5000];
 const LEN: u64 = 20_400;
 
@@ -43,7 +44,7 @@ fn flags(model: &mut [bool], range: &Range<u64>) -> Vec<usize> {
     (at(range.start)..at(range.end).min(model.len())).collect()
 }
 
-/// What the model knows of each position, padding counted as there from the start.
+/// The state of each position. Padding counts as accepted from the start.
 struct Model {
     accepted: Vec<bool>,
     flushed: Vec<bool>,

@@ -1,4 +1,5 @@
-//! A place that takes names for one which differ in case or normal form, and refuses some: as exFAT or a Mac's disk does.
+//! A test storage that treats names as one if they differ only in case or Unicode normal form, and refuses some names,
+//! as exFAT or a Mac's disk does.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct OneCase<B> {
     inner: B,
-    /// How the name was spelt first, by its folded form.
+    /// The first spelling of each key, by its folded form.
     spelt: Mutex<HashMap<String, Key>>,
     refused: &'static str,
     longest: usize,
@@ -36,7 +37,7 @@ impl<B> OneCase<B> {
         Self { inner, spelt, refused: "", longest: 255, calls }
     }
 
-    /// These characters; a dot only at the end of a name.
+    /// Refuses names with one of these characters. A dot counts only at the end of a name.
     pub(super) fn refusing(self, refused: &'static str) -> Self {
         Self { refused, ..self }
     }
@@ -64,7 +65,7 @@ impl<B> OneCase<B> {
 }
 
 fn folded(key: &Key) -> Result<Key> {
-    // Not the dots at the end that some drop: this place has names with them.
+    // `fold` strips dots and spaces at the end of a name. The `|` protects them, because this storage keeps them.
     let part = |part: &str| fold(&format!("{part}|")).trim_end_matches('|').to_owned();
     Key::new(&key.as_str().split('/').map(part).collect::<Vec<_>>().join("/"))
 }
@@ -99,7 +100,7 @@ impl<B: StorageBackend> StorageBackend for OneCase<B> {
         self.inner.delete(&name).await
     }
 
-    /// All of it, in one page.
+    /// Returns the whole listing as one page.
     async fn list(&self, prefix: &str, _: Option<&PageToken>) -> Result<Page> {
         let mut page = self.inner.list("", None).await?;
         for object in &mut page.objects {

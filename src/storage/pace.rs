@@ -1,34 +1,35 @@
-//! Whether one long get at a time is as fast as several short ones, for one import. Pure.
+//! Decides for one import whether one long GET at a time is as fast as several short ones. Pure.
 //!
-//! Some places give each connection a share of their line, so that one brings a third of what three do; others give all
-//! there is to one. Nobody can tell but by trying: where long gets are slow, short ones have their turn, and whichever was
-//! faster goes on for a while.
+//! Some storages limit the rate of each connection, so that one connection reads a third of what three do. Others give
+//! the whole line to one connection. Only a trial can tell: where long GETs are slow, short ones are tried, and the
+//! faster kind is used for the next 1 GiB.
 
 use std::time::{Duration, Instant};
 
 use crate::units::MIB;
 
-/// What is read between two looks, and by what a trial has found out to be faster.
+/// The number of bytes per measurement, and the number of bytes read with the winner of a trial before the next
+/// measurement.
 const SPAN: u64 = 64 * MIB;
 const SETTLED: u64 = 1024 * MIB;
-/// Bytes a second that no place is asked to better: a quarter of what goes through a line of a Gbit/s.
+/// A rate in bytes per second that needs no trial: about a quarter of a 1 Gbit/s line.
 const FAST: f64 = 32.0 * 1024.0 * 1024.0;
-/// How much faster short gets have to be for what they cost more.
+/// How much faster short GETs must be to justify their higher cost.
 const WORTH: f64 = 1.25;
-/// Who asks for nothing for so long is not waiting for the place.
+/// A reader that requests nothing for this long is not limited by the storage.
 const PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Turn {
     Long,
-    /// Short gets, to see; long ones brought so much a second.
+    /// Short GETs as a trial. Holds the rate of the long GETs in bytes per second.
     Trial(f64),
     Settled {
         long: bool,
     },
 }
 
-/// How fast it went so far.
+/// The current mode and the measurement in progress.
 #[derive(Debug)]
 pub(super) struct Pace {
     turn: Turn,
@@ -44,7 +45,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Notes that `len` more bytes are wanted, as they are when those before have come, and answers whether by a long get.
+    /// Records a request for `len` more bytes, which is sent when the bytes before have arrived. Returns whether to use
+    /// a long GET.
     pub(super) fn is_long(&mut self, len: u64, now: Instant) -> bool {
         let paused = self.last.is_none_or(|last| now.duration_since(last) > PAUSE);
         self.last = Some(now);
@@ -82,7 +84,8 @@ impl Turn {
 mod tests {
     use super::*;
 
-    /// Of `count` runs of 8 MiB, how many were long, where long gets bring `long` MiB a second and short ones `short`.
+    /// Of `count` runs of 8 MiB, the number that used long GETs, where long GETs read `long` MiB/s and short ones
+    /// `short` MiB/s.
     fn long_runs(count: u32, long: u32, short: u32) -> u32 {
         let (mut pace, mut now, mut longs) = (Pace::default(), Instant::now(), 0);
         for _ in 0..count {

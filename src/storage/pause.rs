@@ -1,20 +1,20 @@
-//! How long storage has refused, against the time that the user gives it. Pure.
+//! Measures how long storage has refused writes, against the timeout that the user configured. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// The pause of an import, from what its writer tells.
+/// The pause state of an import, fed from the events of its writer.
 #[derive(Debug)]
 pub struct PauseClock {
-    /// `None` to wait for ever.
+    /// `None` waits without a limit.
     timeout: Option<Duration>,
     pause: Option<Pause>,
 }
 
 #[derive(Debug)]
 struct Pause {
-    /// When it began, or bytes last became durable in it.
+    /// The start of the pause, or the last time bytes became durable during it.
     since: Instant,
     error: Error,
 }
@@ -25,19 +25,19 @@ impl PauseClock {
         Self { timeout, pause: None }
     }
 
-    /// Storage refuses, from `now` on.
+    /// Storage refuses writes from `now` on.
     pub fn paused(&mut self, error: Error, now: Instant) {
         self.pause = Some(Pause { since: now, error });
     }
 
-    /// Something became durable.
+    /// Some bytes became durable.
     pub fn stored(&mut self, now: Instant) {
         if let Some(pause) = &mut self.pause {
             pause.since = now;
         }
     }
 
-    /// Storage takes objects again.
+    /// Storage accepts objects again.
     pub fn resumed(&mut self) {
         self.pause = None;
     }
@@ -47,8 +47,10 @@ impl PauseClock {
         self.pause.is_some()
     }
 
+    /// Checks the pause against the timeout.
+    ///
     /// # Errors
-    /// What storage said, when nothing was stored for the timeout.
+    /// The error of the storage, when nothing was stored for the timeout.
     pub fn check(&self, now: Instant) -> Result<()> {
         let Some((timeout, pause)) = self.timeout.zip(self.pause.as_ref()) else { return Ok(()) };
         if now.saturating_duration_since(pause.since) <= timeout {

@@ -1,4 +1,4 @@
-//! Verified bytes that are not durable yet, by position. Pure.
+//! Holds verified bytes that are not durable yet, by position. Pure.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::ranges::gaps;
 
-/// Parts of memory by where they belong; they never overlap. No bytes are copied, only sliced.
+/// Parts in memory by position; they never overlap. Bytes are sliced, never copied.
 #[derive(Debug, Default)]
 pub(super) struct PendingBytes {
     parts: BTreeMap<u64, Bytes>,
 }
 
 impl PendingBytes {
-    /// The parts inside `range`, in order, clipped to it.
+    /// The parts that overlap `range`, in order, clipped to it.
     pub(super) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, Bytes)> {
         let Range { start, end } = *range;
         let first = self.parts.range(..start).next_back();
@@ -21,13 +21,13 @@ impl PendingBytes {
         first.into_iter().chain(rest).filter_map(move |(at, part)| clip(*at, part, &(start..end)))
     }
 
-    /// What of `range` is not here, in order.
+    /// The ranges of `range` without pending bytes, in order.
     pub(super) fn holes(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let parts = self.within(&range).map(|(at, part)| at..at + part.len() as u64);
         gaps(range.clone(), parts)
     }
 
-    /// Adds what of `parts`, which begin at `pos`, lies in `new`: sorted ranges where nothing is yet.
+    /// Adds those bytes of `parts`, which begin at `pos`, that lie in `new`: sorted ranges without pending bytes.
     pub(super) fn insert(&mut self, pos: u64, parts: Vec<Bytes>, new: &[Range<u64>]) {
         let mut at = pos;
         let mut new = new.iter().peekable();
@@ -46,7 +46,7 @@ impl PendingBytes {
         }
     }
 
-    /// Takes `range` out and returns its parts, so that they are freed where the caller holds no lock.
+    /// Removes `range` and returns its parts, so that the caller can free them without holding a lock.
     pub(super) fn remove(&mut self, range: &Range<u64>) -> Vec<Bytes> {
         let starts: Vec<u64> = {
             let first = self.parts.range(..range.start).next_back();
@@ -60,7 +60,7 @@ impl PendingBytes {
                 continue;
             }
             let Some(part) = self.parts.remove(&at) else { continue };
-            // A part may lie across the end of an object: what is outside stays.
+            // A part may extend beyond the object; the bytes outside of it stay.
             for outside in [at..range.start, range.end..end] {
                 if let Some((at, rest)) = clip(at, &part, &outside) {
                     self.parts.insert(at, rest);
@@ -71,18 +71,18 @@ impl PendingBytes {
         out
     }
 
-    /// How many bytes there are.
+    /// The number of pending bytes.
     pub(super) fn len(&self) -> u64 {
         self.parts.values().map(|part| part.len() as u64).sum()
     }
 
-    /// Takes everything out.
+    /// Removes and returns all parts.
     pub(super) fn take_all(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.parts).into_values().collect()
     }
 }
 
-/// What of the part at `at` lies in `range`; `None` when nothing does.
+/// The overlap of the part at `at` with `range`; `None` when they do not overlap.
 fn clip(at: u64, part: &Bytes, range: &Range<u64>) -> Option<(u64, Bytes)> {
     let start = range.start.max(at);
     let end = range.end.min(at + part.len() as u64);

@@ -1,10 +1,11 @@
-//! Which names of an import's files a place cannot keep as they are: two that are one name there, and names that it refuses.
+//! Finds the file names of an import that a storage cannot keep: names that are the same name there, and names that it
+//! refuses.
 //!
-//! Found by trying, before any byte of the import goes there: file systems differ in what they fold (case, Unicode
-//! normal forms, dots at the end) and S3 servers may keep their objects on one. Tried are only names that may be
-//! trouble somewhere, as small objects under a key of the catalog's own, so that `gc` finds them after a crash; most
-//! imports have none and cost nothing. What the place cannot keep is stored under a name of its own (its
-//! own, with a hash), the same on every run.
+//! The names are probed before any byte of the import is stored. File systems differ in what they treat as equal (case,
+//! Unicode normal forms, dots at the end), and an S3 server may keep its objects on any of them. Only names that are a
+//! problem on some storage are probed, as small objects under the catalog's own key prefix, so that `gc` finds them
+//! after a crash. Most imports have no such name, and then no request is made. A name that the storage cannot keep gets
+//! a hash, which is the same in every run.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -22,18 +23,18 @@ use crate::{
 
 /// Characters that exFAT, NTFS and SMB refuse in names.
 const SPECIAL: [char; 7] = [':', '?', '*', '"', '<', '>', '|'];
-/// Names up to this length fit everywhere: eCryptfs takes 143 bytes, all others more.
+/// Names up to this length in bytes fit everywhere: eCryptfs accepts 143 bytes, all others more.
 pub(super) const SHORT: usize = 140;
-/// So many groups of names that may be one are tried. A place that merges names does it by a rule: where one of these
-/// is merged, all further ones count as merged.
+/// The number of groups of possibly equal names that are probed. A storage merges names by a rule: if it merges one of
+/// these groups, all further groups count as merged.
 const MOST_GROUPS: usize = 64;
 
-/// Folders and files, by their path, that cannot keep their own name.
+/// The folders and files, by path, that cannot keep their own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Renamed(BTreeSet<String>);
 
 impl Renamed {
-    /// Exactly these.
+    /// Exactly these paths.
     pub(crate) fn of(paths: impl IntoIterator<Item = String>) -> Self {
         Self(paths.into_iter().collect())
     }
@@ -53,7 +54,7 @@ impl Renamed {
     }
 }
 
-/// Every folder and file of a path, with its last part.
+/// Every folder and file of a path, each with its last part.
 pub(super) fn prefixes(path: &str) -> impl Iterator<Item = (&str, &str)> {
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     ends.scan(0, move |begin, end| {
@@ -63,7 +64,7 @@ pub(super) fn prefixes(path: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// What is equal in two names that some place may take for one.
+/// A folded form that is equal for any two names that some storage may treat as one.
 pub(super) fn fold(name: &str) -> String {
     if name.is_ascii() {
         return name.trim_end_matches(['.', ' ']).to_ascii_lowercase();
@@ -78,10 +79,10 @@ pub(super) fn fold(name: &str) -> String {
     nfkd.normalize(&folded).trim_end_matches(['.', ' ']).to_owned()
 }
 
-/// Names that may be trouble in some place.
+/// Names that are a problem on some storage.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Suspects {
-    /// Siblings (paths, in the order of the files) that may be one name.
+    /// Siblings that may be the same name, as paths in the order of the files.
     groups: Vec<Vec<String>>,
     /// Paths whose last part has a special character, or ends with a dot or a space.
     special: Vec<String>,
@@ -91,7 +92,7 @@ struct Suspects {
 
 impl Suspects {
     fn of<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Self {
-        // Numbers instead of texts: there may be a million files.
+        // Hashes instead of strings: there may be a million files.
         let mut seen: HashMap<u64, u64> = HashMap::new();
         let mut merged: HashSet<u64> = HashSet::new();
         let mut suspects = Self::default();
@@ -144,7 +145,7 @@ fn number(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The same for names in one folder that may be one.
+/// Equal for names in one folder that may be the same name.
 fn sibling(whole: &str, part: &str) -> u64 {
     number((&whole[..whole.len() - part.len()], fold(part)))
 }
@@ -157,7 +158,7 @@ fn last(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, last)| last)
 }
 
-/// Whether some name of `files` has to be tried.
+/// Whether any name of `files` has to be probed.
 #[must_use]
 pub fn are_suspect(files: &[FileRow]) -> bool {
     !Suspects::of(real_paths(files).iter().map(String::as_str)).is_empty()
@@ -167,11 +168,11 @@ fn real_paths(files: &[FileRow]) -> Vec<String> {
     files.iter().filter(|file| !file.pad).map(|file| usable(&file.path)).collect()
 }
 
-/// Tries what may be trouble among the paths of `files`, under keys that begin with `prefix`, and takes what it made
-/// away again. Of names that are one, the first in `kept` keeps its own, else the first of `files`.
+/// Probes the problem names among the paths of `files`, under keys that begin with `prefix`, and deletes the probe
+/// objects. Of names that are the same there, the first one in `kept` keeps its own, else the first one of `files`.
 ///
 /// # Errors
-/// What the place says, but for refusing a name.
+/// The error of the storage, unless it means that a name is refused.
 pub async fn try_names(
     backend: &dyn StorageBackend,
     prefix: &str,
@@ -196,7 +197,7 @@ pub async fn try_names(
     Ok(renamed)
 }
 
-/// Names being tried in a place.
+/// Names being probed in a storage.
 struct Trial<'a> {
     backend: &'a dyn StorageBackend,
     prefix: String,
@@ -238,7 +239,7 @@ impl Trial<'_> {
         Ok(Renamed(renamed))
     }
 
-    /// Which of the characters in `paths` the place refuses, or drops.
+    /// The characters in `paths` that the storage refuses or drops.
     async fn refused_characters(&mut self, paths: &[String]) -> Result<BTreeSet<char>> {
         let mut tried = BTreeSet::new();
         for path in paths {
@@ -256,8 +257,8 @@ impl Trial<'_> {
         Ok(refused)
     }
 
-    /// Whether an object of this name is made, and listed under it: a drive may drop a dot at the end, and take what is
-    /// behind a colon for something else.
+    /// Whether an object of this name is made and listed under it: a file system may drop a dot at the end, or treat
+    /// what follows a colon as something else.
     async fn keeps_name(&mut self, folder: &str, name: &str) -> Result<bool> {
         if !self.put(folder, name).await? {
             return Ok(false);
@@ -271,7 +272,7 @@ impl Trial<'_> {
         Key::new(&format!("{}/{folder}/{name}", self.prefix))
     }
 
-    /// Whether the place took the name.
+    /// Whether the storage accepted the name.
     async fn put(&mut self, folder: &str, name: &str) -> Result<bool> {
         let key = self.key(folder, name)?;
         self.made.push(key.clone());
@@ -287,7 +288,7 @@ impl Trial<'_> {
 
     async fn is_there(&self, folder: &str, name: &str) -> Result<bool> {
         match self.backend.head(&self.key(folder, name)?).await {
-            // A name that it refuses is told by the put.
+            // A refused name is reported by the PUT.
             Err(e) if e.kind() == Kind::InvalidInput => Ok(false),
             found => found.map(|found| found.is_some()),
         }
@@ -301,22 +302,22 @@ impl Trial<'_> {
     }
 }
 
-/// What a place does with names, for `storage check`.
+/// How a storage treats names, for `storage check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameRules {
-    /// Whether names that differ in case alone are two.
+    /// Whether names that differ only in case are different.
     pub tells_case: bool,
-    /// Whether names that differ in Unicode's normal form alone are two.
+    /// Whether names that differ only in Unicode normal form are different.
     pub tells_normal_forms: bool,
-    /// Whether `: ? * " < > |` may be in names.
+    /// Whether `: ? * " < > |` are allowed in names.
     pub takes_special: bool,
 }
 
-/// Tries what the place does with names, under keys that begin with `prefix`. The keys of what it made come with it, for
-/// the caller to delete.
+/// Probes how the storage treats names, under keys that begin with `prefix`. Also returns the keys of the probe
+/// objects, for the caller to delete.
 ///
 /// # Errors
-/// What the place says, but for refusing a name.
+/// The error of the storage, unless it means that a name is refused.
 pub async fn name_rules(
     backend: &dyn StorageBackend,
     prefix: &str,

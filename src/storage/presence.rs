@@ -1,10 +1,10 @@
-//! Whether objects are there with the length they should have, found by listing: no payload is read.
+//! Checks by listing whether objects exist with the expected length. No payload is read.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{backends::StorageBackend, error::Result, storage::manifest::OwnKey};
 
-/// Which of `objects` (keys and lengths) are not there, or with another length: their places in the slice, ascending.
+/// Which of `objects` (keys and lengths) are missing or have another length: their indices in the slice, ascending.
 ///
 /// # Errors
 /// When the backend cannot be listed.
@@ -30,7 +30,7 @@ pub async fn absent(backend: &dyn StorageBackend, objects: &[(&str, u64)]) -> Re
     Ok(absent)
 }
 
-/// What is listed to find `key` among others of its import: the import's folder, or the torrent's.
+/// The prefix to list to find `key` and other objects of its import: the import's folder, or the torrent's.
 fn prefix_of(key: &str) -> String {
     if let Some(own) = OwnKey::parse(key) {
         return own.folder();

@@ -1,7 +1,7 @@
-//! How much memory is taken by bytes that wait for storage, over all writers.
+//! Counts the memory that is held by bytes on their way to storage, over all writers.
 //!
-//! Bytes on their way in are *open* (not verified yet), then *sealed* (accepted by a writer), then *in flight* (in
-//! a put), then gone. Writers count the last two here; the first is what the pool holds beyond them.
+//! Incoming bytes are *open* (not verified yet), then *sealed* (accepted by a writer), then *in flight* (in a PUT),
+//! then freed. Writers count the last two states here. Open bytes are the rest of what the pool holds.
 
 use std::{
     sync::{
@@ -15,17 +15,17 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::memory::BlockPool;
 
-/// How often it is looked whether there is room again: what makes it says nothing.
+/// How often the free memory is polled: the pool sends no notification when memory is freed.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The counters all writers of one pool share.
+/// The counters that all writers of one pool share.
 #[derive(Debug)]
 pub struct Pressure {
     pool: BlockPool,
     sealed: AtomicUsize,
     in_flight: AtomicUsize,
     drained: AtomicU64,
-    /// Whoever reads stored bytes back to send them again has the turn while it fills its memory.
+    /// Held by the one task that reads stored bytes back into memory, while it does so.
     turn: Semaphore,
 }
 
@@ -46,47 +46,49 @@ impl Pressure {
         &self.pool
     }
 
-    /// Bytes accepted by writers and not durable yet, those in flight included.
+    /// Bytes accepted by writers that are not durable yet, including those in flight.
     #[must_use]
     pub fn sealed(&self) -> usize {
         self.sealed.load(Ordering::Relaxed)
     }
 
-    /// Of the sealed bytes, those in a put now.
+    /// The part of the sealed bytes that is in a PUT now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Bytes that became durable so far, over all writers: how fast it grows is how fast storage drains.
+    /// Bytes that became durable so far, over all writers. Its growth is the drain rate of the storage.
     #[must_use]
     pub fn drained(&self) -> u64 {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// Sealed bytes in no put from which on writers stop waiting for whole chunks: three eighths of the budget, so that
-    /// the rest still takes what makes chunks whole. Not above the mark at which waiting peers go on, or nothing might be
-    /// on its way to storage while all of them wait.
+    /// The mark of sealed bytes outside of any PUT at which writers stop waiting for complete chunks: three eighths of
+    /// the budget, so that the rest can still take the bytes that complete chunks. The mark must not be above the one
+    /// at which waiting peers resume. Otherwise all peers could wait while no byte is on its way to storage.
     #[must_use]
     pub fn pack_mark(&self) -> usize {
         self.pool.budget() / 8 * 3
     }
 
-    /// Whether a writer should put what it has. A nearly full pool counts only for a writer with no put in flight:
-    /// otherwise that put is about to make room.
+    /// Whether a writer should upload incomplete chunks. A pool that is seven eighths full counts only for an idle
+    /// writer: otherwise the PUT in flight is about to free memory.
     pub(super) fn wants_packing(&self, idle: bool) -> bool {
         let waiting = self.sealed().saturating_sub(self.in_flight());
         waiting >= self.pack_mark() || idle && self.pool.held() >= self.pool.budget() / 8 * 7
     }
 
-    /// The longest part that should be read back to be sent again: of these, one is read while others are sent.
+    /// The longest part that may be read back to be sent again: a quarter of the budget, since one part is read while
+    /// others are sent.
     #[must_use]
     pub fn most_read_back(&self) -> u64 {
         self.pool.budget() as u64 / 4
     }
 
-    /// Waits for the turn to read `len` stored bytes back into the pool, and until they fit in three quarters of it
-    /// with all it holds: what comes from peers must find room meanwhile. All of that drains without this, so it ends.
+    /// Waits for the permit to read `len` stored bytes back into the pool, and then until they fit into three quarters
+    /// of it together with all it holds. The last quarter stays free for bytes from peers. The held bytes drain without
+    /// this read, so the wait ends.
     pub(super) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         let turn = self.turn.acquire().await.ok();
@@ -118,7 +120,7 @@ impl Pressure {
     }
 }
 
-/// Bytes in a put.
+/// Bytes in a PUT.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pressure: Arc<Pressure>,

@@ -1,11 +1,16 @@
-//! One file of an import made one object under the torrent's own name.
+//! Makes one file of an import an object of its own, under the torrent's own file name.
 //!
-//! The order, so that a crash anywhere leaves every byte where an extent finds it: the name is recorded as an intent,
-//! the object is made of what is stored (by the place itself where it can), one transaction gives it the extents of
-//! the file and makes intents of the objects that hold nothing any more, readers are told, and only then are those
-//! deleted. What a crash leaves is an intent: the next try takes it up, or the sweep removes it.
+//! The order of steps keeps an extent for every byte, wherever a crash happens:
+//! 1. The name is recorded as an intent.
+//! 2. The object is made of the stored bytes. The storage copies them itself where it can.
+//! 3. One transaction moves the file's extents to the new object, and turns objects that hold nothing any more into
+//!    intents.
+//! 4. Readers see the new extents.
+//! 5. The emptied objects are deleted.
 //!
-//! What it refuses: writing over an object that is not this import's.
+//! A crash leaves at most an intent, which the next try resumes or the sweep removes.
+//!
+//! An object that does not belong to this import is never overwritten.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,19 +41,19 @@ use crate::{
     units::MIB,
 };
 
-/// How often an upload that the place forgot is begun again.
+/// How often an upload that the storage has forgotten is started again.
 const ANEW: usize = 3;
-/// So much is read at once of a part that is sent: a few windows, to hide the latency.
+/// The number of bytes per read of a part that is sent: a few windows, which hides the latency.
 const READ: u64 = 2 * MIB;
 
-/// What publishing did.
+/// The result of publishing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Published {
     pub files: u64,
     pub bytes: u64,
-    /// Of `bytes`, those that the place took over by itself.
+    /// The part of `bytes` that the storage copied by itself.
     pub copied: u64,
-    /// Of `bytes`, those that went through here once more.
+    /// The part of `bytes` that was read back and sent again.
     pub sent: u64,
 }
 
@@ -61,29 +66,29 @@ impl AddAssign for Published {
     }
 }
 
-/// Publishes the files of one import. There is one at a time for an import.
+/// Publishes the files of one import. An import has at most one publisher at a time.
 #[derive(Debug)]
 pub struct Publisher {
     reader: ImportReader,
     catalog: Catalog,
     pressure: Arc<Pressure>,
-    /// Parts of a file on their way at once.
+    /// The number of parts of a file in flight at once.
     concurrency: usize,
     folder: OnceCell<Folder>,
-    /// What the place cannot keep under its own name; nothing before that was tried.
+    /// The names that the storage cannot keep; empty until they were probed.
     renamed: OnceCell<Arc<Renamed>>,
     named: Mutex<WholeFiles>,
-    /// Files that are sent as they come, by where they begin.
+    /// The files that are sent as they arrive, by start position.
     streams: Mutex<HashMap<u64, Arc<Stream>>>,
     /// Objects that hold nothing any more and are still to be deleted.
     freed: Mutex<Vec<ObjectRow>>,
-    /// Set when the server turned out not to copy.
+    /// Set when the server turns out not to copy.
     sends_all: AtomicBool,
 }
 
 impl Publisher {
-    /// Must be made before the import's writer starts: intents of chunks are then leftovers of an earlier run, which
-    /// the first publishing removes.
+    /// Must be called before the import's writer starts: chunk intents are then leftovers of an earlier run, and the
+    /// first publishing deletes them.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -123,11 +128,11 @@ impl Publisher {
         self.store().backend()
     }
 
-    /// Finds out which names of `files`, which are all of the import, the place cannot keep. To be called before the
-    /// first file is published: two files whose names are one there would be one object.
+    /// Probes which file names the storage cannot keep. `files` must be all files of the import. To be called before
+    /// the first file is published: otherwise two files whose names are the same there would become one object.
     ///
     /// # Errors
-    /// What the place says.
+    /// The error of the storage.
     pub async fn try_names(&self, files: &[FileRow]) -> Result<()> {
         let prefix = self.catalog.key_prefix();
         let top = files.first().map(|file| usable(&file.path)).unwrap_or_default();
@@ -159,20 +164,20 @@ impl Publisher {
         named.is_some_and(|object| object.stored && self.holds_all(&object, &range_of(file)))
     }
 
-    /// Whether all of the file is in `object`: after a repair some of it may be in chunks again.
+    /// Whether all of the file is in `object`: after a repair, parts of it may be in chunks again.
     fn holds_all(&self, object: &ObjectRow, file: &Range<u64>) -> bool {
         let pieces = self.store().pieces(file).unwrap_or_default();
         file.is_empty()
             || matches!(&pieces[..], [only] if only.key.as_str() == object.key && only.offset == 0)
     }
 
-    /// Makes `file`, of which every byte is durable, an object of its own; `progress` hears of its bytes part by part.
-    /// One that is published already is left as it is. After an error it can be tried again, and goes on from there.
-    /// The objects that held it are deleted by [`Publisher::delete_freed`].
+    /// Makes `file`, whose bytes must all be durable, an object of its own. `progress` receives the number of bytes of
+    /// each finished part. A file that is published already is left as it is. After an error the call can be repeated,
+    /// and resumes. [`Publisher::delete_freed`] deletes the objects that held the file before.
     ///
     /// # Errors
-    /// `NotFound` when part of it is not stored; `AlreadyExists` when something else has its name; else what the place
-    /// or the catalog says.
+    /// `NotFound` when a part of the file is not stored; `AlreadyExists` when a foreign object has its name; else the
+    /// error of the storage or the catalog.
     pub async fn publish(
         self: &Arc<Self>,
         file: &FileRow,
@@ -211,14 +216,14 @@ impl Publisher {
         let key = Key::new(&row.key)?;
         let done = self.make(&key, &range, progress).await?;
         if !new {
-            // An earlier run may have begun it in parts of another length: those are of no use any more.
+            // An earlier run may have started the upload with parts of another length, which are useless now.
             give_up(self.backend(), &key).await?;
         }
         self.take_over(&row, range).await?;
         Ok(done)
     }
 
-    /// The object of a file is there: from now on it holds the file.
+    /// Moves the file's extents to its object, which exists now.
     async fn take_over(&self, row: &ObjectRow, range: Range<u64>) -> Result<()> {
         let freed = self.catalog.take_over(row.num, range.clone()).await?;
         self.store().taken_over(row, range, &freed)?;
@@ -227,7 +232,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// How `file` is sent as it comes, where it is; one for each file.
+    /// The upload that sends `file` as it arrives, one for each file; `None` where files are not sent so.
     pub(super) fn stream(&self, file: &FileRow) -> Option<Arc<Stream>> {
         let (range, can) = (range_of(file), self.backend().capabilities());
         let shape = stream::shape(&range, self.store().layout().chunk_len(), can)?;
@@ -239,7 +244,7 @@ impl Publisher {
         Some(Arc::clone(stream))
     }
 
-    /// The object that `file` is to be, by the name that was taken before, or else is taken now.
+    /// The object row of `file`. With `taken` a row that is recorded is trusted; else the name is checked and taken.
     pub(super) async fn name_of(&self, file: &FileRow, taken: bool) -> Result<ObjectRow> {
         let known = self.named.lock().find(file).cloned();
         match known {
@@ -248,8 +253,8 @@ impl Publisher {
         }
     }
 
-    /// Takes the name of a file again whose object holds only some of it: the rest was bad, and is in chunks. What is
-    /// good becomes a chunk too first, so that an object keeps its bytes as long as something names it.
+    /// Frees the name of a file whose object holds only some of it, because bad parts were replaced by chunks. The file
+    /// is first made one chunk, so that an object keeps its bytes as long as extents refer to it.
     async fn free_name(self: &Arc<Self>, file: &FileRow, range: &Range<u64>) -> Result<Named> {
         let chunk = self.catalog.intend(self.store().id(), file.len, false).await?;
         self.make(&Key::new(&chunk.key)?, range, &|_| ()).await?;
@@ -260,19 +265,19 @@ impl Publisher {
         self.take_name(file).await
     }
 
-    /// Notes that the object of a file is committed.
+    /// Records that the object of a file is committed.
     pub(super) fn made(&self, row: &ObjectRow) {
         self.named.lock().insert(ObjectRow { stored: true, ..row.clone() });
     }
 
-    /// Records the key of a file as intended, having seen that nothing else is there.
+    /// Records the key of a file as an intent, after a check that no other object has it.
     pub(super) async fn take_name(&self, file: &FileRow) -> Result<Named> {
         let folder = self.folder.get_or_try_init(|| self.decide_folder(file)).await?;
         let key = folder.key(file, &self.renamed())?;
         let known = self.named.lock().get(&key);
         if let Some(row) = known {
             if !row.stored && self.backend().head(&key).await?.is_some() {
-                // Made by an earlier try that did not come to record it; of what, nobody knows for sure.
+                // Made by an earlier try that did not record it. Its content is unknown.
                 self.backend().delete(&key).await?;
             }
             return Ok(Named { row, new: false });
@@ -288,7 +293,8 @@ impl Publisher {
         Ok(named)
     }
 
-    /// The torrent's own name, unless something else has it; decided with the first file and seen from any later on.
+    /// The torrent's own name, unless another import or object has it. Decided with the first file; later runs read it
+    /// from the recorded keys.
     async fn decide_folder(&self, file: &FileRow) -> Result<Folder> {
         if let Some(decided) = self.named.lock().folder(file) {
             return Ok(decided);
@@ -298,7 +304,7 @@ impl Publisher {
         let (store, top) = (self.store(), own.top(file, &renamed)?);
         let name = top.strip_suffix('/').unwrap_or(&top);
         let is_folder = top.len() > name.len();
-        // On a disk a folder and a file cannot have the same name.
+        // On a disk, a folder and a file cannot have the same name.
         let either = !self.backend().is_remote();
         let taken = self.catalog.others_have(store.id(), &top)?
             || (is_folder || either) && self.is_folder(name).await?
@@ -310,7 +316,7 @@ impl Publisher {
         Ok(!self.backend().list(&format!("{name}/"), None).await?.objects.is_empty())
     }
 
-    /// Makes the object of what is stored of `file`.
+    /// Makes the object `key` of the stored bytes of `file`.
     async fn make(
         self: &Arc<Self>,
         key: &Key,
@@ -371,7 +377,7 @@ impl Publisher {
         Ok(done)
     }
 
-    /// Gives the upload the parts that it lacks.
+    /// Sends or copies the parts that the upload lacks.
     async fn fill(
         self: &Arc<Self>,
         upload: &Arc<dyn Upload>,
@@ -398,7 +404,7 @@ impl Publisher {
             let (me, upload, file) = (Arc::clone(self), Arc::clone(upload), file.clone());
             running.spawn(async move { me.part(&*upload, index, part, file).await.map(|()| len) });
         }
-        // Parts under way are let end, also after a failure: what has arrived is not sent again by the next try.
+        // Parts in flight are awaited even after a failure: the next try does not send them again.
         while let Some(done) = running.join_next().await {
             filled = filled.and(ended(Some(done)).map(progress));
         }
@@ -421,7 +427,7 @@ impl Publisher {
         }
     }
 
-    /// Stored bytes, in blocks of the one budget for as long as they are held.
+    /// Reads stored bytes into blocks of the one memory budget.
     pub(super) async fn read(&self, range: Range<u64>) -> Result<Payload> {
         let _turn = self.pressure.turn_to_read(range.end - range.start).await;
         let pool = self.pressure.pool();
@@ -437,10 +443,10 @@ impl Publisher {
         Ok(payload)
     }
 
-    /// Deletes the objects that hold nothing any more. What fails is kept for the next call.
+    /// Deletes the objects that hold nothing any more. After a failure the next call tries all of them again.
     ///
     /// # Errors
-    /// What the place or the catalog says.
+    /// The error of the storage or the catalog.
     pub async fn delete_freed(&self) -> Result<()> {
         let freed = std::mem::take(&mut *self.freed.lock());
         let deleted = self.delete(&freed).await;
@@ -458,7 +464,7 @@ impl Publisher {
     }
 }
 
-/// A range of a file, in its import.
+/// A range of a file as a range of its import.
 fn within(file: &Range<u64>, range: &Range<u64>) -> Range<u64> {
     file.start + range.start..file.start + range.end
 }
@@ -467,7 +473,7 @@ fn range_of(file: &FileRow) -> Range<u64> {
     file.start..file.start + file.len
 }
 
-/// Gives up what was begun under `key`: space that is paid for and names nothing.
+/// Aborts the uploads that were started under `key`: they take paid space and hold nothing that is named.
 pub(super) async fn give_up(place: &Arc<dyn StorageBackend>, key: &Key) -> Result<()> {
     for upload in place.unfinished(key.as_str()).await? {
         if upload.key == *key {

@@ -1,4 +1,4 @@
-//! Whole files over a faulty backend in memory: exact, made by the place itself, and with nothing left over.
+//! Publishing whole files over a faulty memory backend: exact bytes, copies by the storage itself, no leftovers.
 
 use std::{
     sync::{
@@ -35,7 +35,7 @@ impl Rig {
         Publisher::new(self.reader.clone(), catalog, pressure, 3).unwrap()
     }
 
-    /// The real files.
+    /// The files without padding.
     pub(super) fn files(&self) -> Vec<FileRow> {
         let files = self.catalog.files(&self.row.id).unwrap();
         files.into_iter().filter(|file| !file.pad).collect()
@@ -51,7 +51,7 @@ impl Rig {
         sum
     }
 
-    /// Each file is an object under its name, and there is nothing else in the place.
+    /// Checks that each file is an object under its name, and that nothing else is in the storage.
     pub(super) async fn check_published(&self, folder: &str) {
         let place = self.backend.inner();
         let files = self.files();
@@ -236,7 +236,7 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
     assert_eq!(paused, 0, "every pause ends");
 }
 
-/// A run of the process: it publishes until something fails, which is where it dies.
+/// One run of the process: it publishes until a call fails, and dies there.
 async fn publish_until_it_dies(rig: &Rig) -> bool {
     let Ok(publisher) =
         Publisher::new(rig.reader.clone(), rig.catalog.clone(), Arc::clone(&rig.pressure), 3)
@@ -259,7 +259,7 @@ async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
     let mut rig = Rig::of(layout, &files, 1 << 20, 64 << 20).await;
     rig.write(0..rig.row.len);
     rig.writer.flush().await.unwrap();
-    // Every call may fail, with or without having been carried out: each is a place to die at.
+    // Every call may fail, before or after it was carried out. Each failure is a point to die at.
     let steps = [0.5, 0.3, 0.2, 0.1, 0.05];
     for (n, probability) in (seed..).zip(steps) {
         rig.backend.fail_randomly(probability, Kind::Internal);
@@ -303,7 +303,8 @@ proptest! {
     }
 }
 
-/// Publishes a filled rig through a strict place with little memory; returns what was done, and the most held.
+/// Publishes a filled rig through a strict storage with little memory. Returns what was done, and the peak of held
+/// bytes.
 async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
     let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(place)).unwrap();
     let pressure = Pressure::new(BlockPool::new(32 << 20));
@@ -325,7 +326,7 @@ async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
     (sum, pressure.pool().peak())
 }
 
-/// Sizes around the grid: 12 MiB chunks in 32 MiB of memory.
+/// Lengths around the grid: 12 MiB chunks in 32 MiB of memory.
 const FILES: [i64; 5] = [30 * M + 3, 12 * M, 0, 700, 25 * M];
 
 #[tokio::test]
@@ -354,7 +355,8 @@ async fn places_like_s3_copy_chunks_and_are_sent_short_ends() {
     let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
     let place = strict(&rig, Copying::Ranges { min_part: 5 << 20 }, false);
     let (done, _) = publish_strictly(&mut rig, place).await;
-    // 30 MiB and 3 bytes end with 6 MiB and 3 bytes, large enough to copy out of; 25 MiB end with 1 MiB.
+    // 30 MiB and 3 bytes end with 6 MiB and 3 bytes, large enough for a range copy. 25 MiB end with 1 MiB, which is
+    // sent.
     assert_eq!(done.sent, 1 << 20);
     rig.check_published("rig").await;
 }
@@ -377,8 +379,8 @@ async fn forgotten_sessions_are_begun_anew() {
     rig.check_published("rig").await;
 }
 
-/// An import of small files of these names, `direct` stored under them at once and else published, in a place that knows
-/// no case. Each file's bytes are all its number.
+/// Imports small files of these names into a storage that ignores case. With `direct` they are stored under their names
+/// at once, else they are published. All bytes of a file are its number. Returns the keys.
 async fn published_in_one_case(paths: &[&str], direct: bool) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();

@@ -1,8 +1,9 @@
-//! The files of an import published one after the other while it goes on: each as soon as all its bytes are durable.
+//! Publishes the files of a running import, each as soon as all its bytes are durable.
 //!
 //! Invariants:
-//! - A file waits (part of it is not durable), is ready, is being published, or is done; `left` counts all but the done.
-//! - What fails is tried again as uploads are, until it succeeds or the run is told to end.
+//! - Each file is waiting (a part is not durable), ready, being published, or done; `left` counts all files that are
+//!   not done.
+//! - A failure is retried like that of an upload, until it succeeds or the run has to end.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,23 +26,23 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Files on their way at once: each has several parts on theirs.
+/// The number of files in flight at once; each has several parts in flight.
 const AT_ONCE: usize = 2;
 
-/// Files on their way to be published.
+/// Publishes the files of a running import in the background.
 #[derive(Debug)]
 pub struct Publishing {
     durable: mpsc::UnboundedSender<Vec<Range<u64>>>,
     stopping: CancellationToken,
     shared: Arc<Shared>,
-    /// What was published so far, and whether that is all.
+    /// What was published so far, and whether all files are done.
     progress: watch::Receiver<(Published, bool)>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Publishing {
-    /// Starts to publish `files`. `sink` hears of failures (`Paused`, `Resumed`, `Failed`), and at the end of nothing
-    /// durable, as a wake-up. Failures are tried again after `retry_base` and up to 60 times that.
+    /// Starts to publish `files`. `sink` receives the failures (`Paused`, `Resumed`, `Lost`, `Failed`), and at the end
+    /// a `Durable` event without ranges, as a wake-up. Failures are retried after `retry_base` and up to 60 times that.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -74,9 +75,9 @@ impl Publishing {
         Arc::new(Self { durable, stopping, shared, progress, task: Mutex::new(Some(task)) })
     }
 
-    /// Tells of ranges that became durable.
+    /// Reports ranges that became durable.
     pub fn durable(&self, ranges: &[Range<u64>]) {
-        // When it is stopped nobody needs to know.
+        // The receiver is gone only after a stop.
         let _ = self.durable.send(ranges.to_vec());
     }
 
@@ -92,7 +93,7 @@ impl Publishing {
         self.progress.borrow().0
     }
 
-    /// Whether storage refuses to make a file, as far as was seen a moment ago.
+    /// Whether storage currently refuses to make a file, as of the last call.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.shared.troubles.any()
@@ -101,7 +102,7 @@ impl Publishing {
     /// Waits until all files are published.
     ///
     /// # Errors
-    /// `Cancelled` when it was stopped before.
+    /// `Cancelled` when it was stopped before that.
     pub async fn finished(&self) -> Result<Published> {
         let mut progress = self.progress.clone();
         let stopped = |_| Error::new(Kind::Cancelled, "publishing was stopped");
@@ -109,12 +110,12 @@ impl Publishing {
         Ok(done.0)
     }
 
-    /// Stops. When it returns nothing of it is under way any more; what was begun is taken up by the next run.
+    /// Stops. When it returns, none of its work is in flight. The next run resumes what was started.
     pub async fn stop(&self) {
         self.stopping.cancel();
         let task = self.task.lock().take();
         if let Some(task) = task {
-            // A panic there was told by its own hook.
+            // A panic of the task was reported by the panic hook.
             let _ = task.await;
         }
     }
@@ -138,7 +139,7 @@ struct Actor {
     files: Vec<FileRow>,
     states: Vec<State>,
     left: usize,
-    /// Each with the tries of it that ended in a panic.
+    /// File index, and the number of tries that ended in a panic.
     ready: VecDeque<(usize, u32)>,
     running: JoinSet<Published>,
     indices: HashMap<task::Id, (usize, u32)>,
@@ -152,7 +153,7 @@ impl Actor {
         stopping: CancellationToken,
     ) {
         self.look_at(0..self.files.len());
-        // Also what an earlier run left goes, when no file is left to take it along.
+        // Leftovers of an earlier run are deleted even if there is no file to publish.
         let swept = Arc::clone(&self.shared);
         let mut trouble = swept.troubles.of_one();
         tokio::select! {
@@ -168,7 +169,7 @@ impl Actor {
             }
         }
         self.running.shutdown().await;
-        // What was asked of the catalog runs although nobody waits: whoever opens the import next must see it.
+        // A requested catalog write completes even if its caller is gone. The next open of the import must see it.
         if let Err(e) = self.shared.publisher.catalog().settle().await {
             tracing::warn!("{}", e.report());
         }
@@ -182,7 +183,7 @@ impl Actor {
         self.shared.publisher.store()
     }
 
-    /// Files that `range` may have completed.
+    /// Checks the files that `range` may have completed.
     fn look_within(&mut self, range: &Range<u64>) {
         let first = self.files.partition_point(|file| file.start + file.len <= range.start);
         let end = self.files.partition_point(|file| file.start < range.end);
@@ -222,7 +223,7 @@ impl Actor {
                 self.left -= 1;
                 self.told.send_modify(|(sum, _)| *sum += published);
             }
-            // A defect, told by the panic's own hook; the file is tried again, behind the others.
+            // A bug, reported by the panic hook. The file is tried again after the others.
             Err(e) => {
                 let panicked = self.indices.remove(&e.id());
                 self.ready.extend(panicked.map(|(index, panics)| (index, panics + 1)));
@@ -242,7 +243,7 @@ impl Shared {
         let range = file.start..file.start + file.len;
         match self.publisher.publish(file, &|_| {}).await {
             Err(e) if !self.publisher.store().covered(range) => {
-                // What is fetched again is not for this run.
+                // The next run fetches the lost bytes again.
                 self.troubles.tell(WriterEvent::Lost(e));
                 std::future::pending().await
             }

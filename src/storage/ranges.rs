@@ -1,11 +1,11 @@
-//! Sets of positions as sorted, disjoint, never touching half-open ranges. Pure.
+//! Sets of positions as sorted, disjoint, non-adjacent half-open ranges. Pure.
 
 use std::{
     collections::BTreeMap,
     ops::{Bound, Range},
 };
 
-/// A set of `u64` positions. Work on a range costs the logarithm of the set and the ranges touched.
+/// A set of `u64` positions. An operation costs O(log n) plus the number of ranges it touches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to end. Invariant: `start < end`, and each end lies before the next start.
@@ -19,7 +19,7 @@ impl RangeSet {
         Self::default()
     }
 
-    /// How many positions there are.
+    /// The number of positions.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -56,7 +56,7 @@ impl RangeSet {
         self.len += end - start;
     }
 
-    /// Takes every position of `range` out.
+    /// Removes every position of `range`.
     pub fn remove(&mut self, range: Range<u64>) {
         while let Some(cut) = self.first_within(&range) {
             let (&start, &end) = self
@@ -75,7 +75,7 @@ impl RangeSet {
         }
     }
 
-    /// Whether every position of `range` is in the set; of an empty range, yes.
+    /// Whether every position of `range` is in the set; true for an empty range.
     #[must_use]
     pub fn contains(&self, range: &Range<u64>) -> bool {
         let before = self.map.range(..=range.start).next_back();
@@ -98,12 +98,12 @@ impl RangeSet {
         let end = end.max(start);
         let first = self.map.range(..=start).next_back();
         let rest = (Bound::Excluded(start), Bound::Included(end));
-        // The end is included because a `BTreeMap` panics when both bounds exclude one value; the filter drops it.
+        // The end is included because a `BTreeMap` panics when both bounds exclude the same value; the filter drops it.
         let parts = first.into_iter().chain(self.map.range(rest));
         parts.map(move |(s, e)| start.max(*s)..end.min(*e)).filter(|part| part.start < part.end)
     }
 
-    /// How many positions of `range` are in the set.
+    /// The number of positions of `range` in the set.
     #[must_use]
     pub fn len_within(&self, range: Range<u64>) -> u64 {
         self.within(range).map(|part| part.end - part.start).sum()
@@ -115,20 +115,20 @@ impl RangeSet {
         gaps(range.clone(), self.within(range))
     }
 
-    /// What both sets have.
+    /// The positions that are in both sets.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         self.iter().flat_map(|range| other.within(range)).collect()
     }
 
-    /// What this set has and the other does not.
+    /// The positions of this set that are not in the other.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         self.iter().flat_map(|range| other.holes(range)).collect()
     }
 }
 
-/// The parts of `range` between `parts`, which lie inside it in order.
+/// The gaps of `range` between `parts`, which lie inside it in order.
 pub(super) fn gaps(
     range: Range<u64>,
     parts: impl IntoIterator<Item = Range<u64>>,

@@ -1,4 +1,4 @@
-//! The read path over a backend in memory: checks, fetching again, fetching ahead, giving up.
+//! The read path over a memory backend: verification, retries, prefetch, cancellation.
 
 use std::{
     ops::Range,
@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind},
 };
 
-/// What a reader for peers holds bytes against, here: pieces of 256 KiB of what [`Rig::write`] wrote.
+/// The checks of a reader for peers in these tests: pieces of 256 KiB of what [`Rig::write`] wrote.
 fn checks() -> Checks {
     let check = |range: Range<u64>, parts: &[Bytes]| {
         let good = parts.iter().flatten().copied().eq(range.clone().map(byte));
@@ -35,7 +35,7 @@ impl Rig {
         Key::new(&objects.iter().find(|o| o.num == first.object).unwrap().key).unwrap()
     }
 
-    /// Puts other bytes into an object, from `at` on.
+    /// Overwrites bytes of an object, from `at` on.
     async fn spoil(&self, key: &Key, at: u64, with: &[u8]) {
         let len = self.backend.head(key).await.unwrap().unwrap();
         let mut bytes = self.backend.get(key, 0..len).await.unwrap().to_vec();
@@ -63,7 +63,7 @@ async fn a_checked_reader_gives_no_wrong_byte_away_and_what_is_good_around_it() 
     for at in [0, 512 << 10, 2 << 20] {
         rig.check_payload(at..at + 100, &reader.read_at(at..at + 100).await.unwrap());
     }
-    // Believed by those who have nothing to check with, and by nobody else.
+    // A reader without checks returns the wrong bytes; the checked reader does not.
     assert!(rig.reader.read_at(299 << 10..310 << 10).await.is_ok());
     assert!(reader.try_read(299 << 10..310 << 10).is_none());
     let true_bytes: Vec<u8> = (300 << 10..(300 << 10) + 6).map(byte).collect();
@@ -100,7 +100,7 @@ async fn who_reads_all_of_it_in_order_costs_few_gets_and_no_byte_twice() {
     let spent = rig.spent();
     assert_eq!(spent.bytes, 40 << 20);
     assert!(spent.gets <= 20, "{spent:?}");
-    // What is not there cannot be fetched ahead, and every block but a few was there.
+    // All but a few blocks were prefetched, and so were cache hits.
     assert!(rig.store.traffic().kept() >= (40 << 20) - 20 * B);
 }
 
@@ -117,13 +117,14 @@ async fn a_fetch_that_nobody_waits_for_any_more_is_given_up() {
     rig.check(0..9).await;
 }
 
-/// By a clock that stands still: how many gets there are does not hang on how fast this machine is.
+/// A reader whose clock stands still: the number of GETs must not depend on the speed of this machine.
 fn steady(reader: ImportReader) -> ImportReader {
     static START: OnceLock<Instant> = OnceLock::new();
     reader.by_clock(|| *START.get_or_init(Instant::now))
 }
 
-/// What leads peers: all of the import in order, in runs, each fetched before the one before it is read.
+/// Reads the whole import in order, in runs, as the scan for peers does. Each run is prefetched before the run before
+/// it is read.
 async fn scan(rig: &Rig, reader: &ImportReader, run: u64) {
     let len = rig.row.len;
     for start in (0..len).step_by(usize::try_from(run).unwrap()) {
@@ -139,7 +140,7 @@ async fn scan(rig: &Rig, reader: &ImportReader, run: u64) {
 }
 
 impl Rig {
-    /// 64 MiB in objects of `chunk_len`, and a reader that has little room for them.
+    /// An import of 64 MiB in objects of `chunk_len`, and a reader with a small cache.
     async fn long(chunk_len: u64) -> (Self, ImportReader) {
         let rig = Self::new(&[64 << 20], chunk_len, 128 << 20).await;
         rig.write(0..64 << 20);
@@ -166,7 +167,7 @@ async fn long_gets_go_over_the_ends_of_objects_wherever_they_are() {
     let (rig, reader) = Rig::long(11 << 20).await;
     scan(&rig, &reader, 5 << 20).await;
     let spent = rig.spent();
-    // A piece that lies in two objects takes a byte of each, and no get is shorter than this.
+    // A piece in two objects needs a GET from each, and no GET is shorter than 256 KiB.
     assert!(spent.bytes <= (64 << 20) + 20 * (256 << 10), "{spent:?}");
     assert!(spent.gets <= 18, "{spent:?}");
 }

@@ -1,42 +1,43 @@
-//! Who reads in order, and how far ahead of them to fetch. Pure.
+//! Detects sequential readers and decides how far ahead of them to fetch. Pure.
 //!
-//! libtorrent does not say which peer a read is for, and a player may have several connections, so readers are told
-//! apart by where they are: a read that begins where another ended goes on with it. After some windows in order what
-//! follows is fetched ahead, twice as much each time up to a limit and to a quarter of what was read in order, and when
-//! half of it is read the next. So a stream costs few, long gets, and somebody who reads here and there no byte too much.
+//! libtorrent does not say which peer a read is for, and a player may have several connections. So readers are told
+//! apart by position: a read that begins where another ended continues it. After some windows in order, the following
+//! bytes are prefetched. When half of a prefetched range is read, the next range is prefetched, each twice as long as
+//! the one before, up to a limit and to a quarter of what was read in order. So a sequential reader costs few, long
+//! GETs, and random reads fetch no extra byte.
 //!
-//! Peers and players differ. A player goes on, and waits for every byte. A peer asks for 8 MiB before it has the first
-//! block, so it waits for nothing; and a fast libtorrent takes eight pieces in order and then goes elsewhere (seen:
-//! fetching ahead after the fourth fetched a quarter of the payload twice).
+//! Peers and players differ. A player reads on, and waits for every byte. A peer requests 8 MiB before it has the first
+//! block, so it waits for nothing. A fast libtorrent peer reads eight pieces in order and then jumps. Measured:
+//! prefetch after the fourth piece fetched a quarter of the payload twice.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// Readers in order that are told apart at once; the one that moved least recently is forgotten first.
+/// The number of sequential readers that are tracked at once. The least recently used one is forgotten first.
 const STREAMS: usize = 8;
-/// Windows that a player reads in order before anything is fetched ahead.
+/// Windows that a player reads in order before prefetch starts.
 pub(super) const PLAYER: u32 = 3;
 /// The same for peers.
 pub(super) const PEER: u32 = 16;
 
-/// Somebody who reads in order.
+/// A sequential reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stream {
     /// The end of the last window that was read.
     at: u64,
-    /// Windows that followed each other.
+    /// The number of windows read in order.
     run: u32,
-    /// Up to where it is fetched.
+    /// The end of what was prefetched.
     ahead: u64,
-    /// How much is fetched next.
+    /// The length of the next prefetch in bytes.
     step: u64,
 }
 
 /// The readers of one import.
 #[derive(Debug)]
 pub(super) struct Readahead {
-    /// Windows read in order before anything is fetched ahead.
+    /// Windows read in order before prefetch starts.
     sure: u32,
-    /// The one that moved last at the back.
+    /// Least recently used first.
     streams: VecDeque<Stream>,
 }
 
@@ -45,9 +46,9 @@ impl Readahead {
         Self { sure, streams: VecDeque::new() }
     }
 
-    /// Notes that `window` is read now, and answers what to fetch ahead for that, `most` bytes at a time.
+    /// Records that `window` is read now. Returns the range to prefetch, at most `most` bytes long.
     pub(super) fn reads(&mut self, window: &Range<u64>, most: u64) -> Option<Range<u64>> {
-        // Several blocks of one window, or of one that was fetched ahead and is asked for again.
+        // Another block of the same window, or a repeated read of a prefetched window.
         if self.streams.iter().any(|stream| stream.at == window.end) {
             return None;
         }
@@ -89,7 +90,7 @@ mod tests {
         n * MIB..(n + 1) * MIB
     }
 
-    /// What was fetched ahead, in windows.
+    /// The prefetched ranges, in windows.
     fn read(ahead: &mut Readahead, order: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
         let fetched = order.into_iter().filter_map(|n| ahead.reads(&window(n), MOST));
         fetched.map(|range| range.start / MIB..range.end / MIB).collect()
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn a_fast_peer_that_takes_eight_pieces_in_order_costs_no_byte_too_much() {
         let mut ahead = Readahead::new(PEER);
-        // Runs of eight, each somewhere else.
+        // Runs of eight windows, each at another position.
         let order = (0..128).flat_map(|n| (0..8).map(move |m| n * 37 % 128 * 9 + m));
         assert_eq!(read(&mut ahead, order), []);
         let fetched = read(&mut ahead, 5000..5100);
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn who_reads_here_and_there_costs_nothing() {
         let mut ahead = Readahead::new(PLAYER);
-        // Every piece once, as rarest-first asks for them.
+        // Every piece once, in the scattered order of rarest-first.
         let order = (0..1024).map(|n| n * 389 % 1024);
         assert_eq!(read(&mut ahead, order), []);
         assert_eq!(read(&mut ahead, [5, 5, 5, 6, 6, 5, 6]), []);

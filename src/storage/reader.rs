@@ -1,8 +1,8 @@
-//! Bytes of an import, from wherever they are: memory, the cache, or the backend.
+//! Reads the bytes of an import from memory, the cache, or the backend.
 //!
-//! Nothing is got from the backend but whole windows. Where there is something to hold them against ([`Checks`]), a
-//! window is checked before any of it is given to anyone: what came wrong is got again, and what stays wrong is an error
-//! that names it. Bytes in memory were checked before they came there.
+//! The backend is read in whole windows only. With [`Checks`] each window is verified before any of it is returned. A
+//! window that fails is fetched again. If it still fails, the error names the bad piece. Bytes in memory were verified
+//! before they were accepted.
 
 use std::{
     collections::VecDeque,
@@ -36,13 +36,14 @@ use crate::{
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Runs fetched ahead that are kept going at once, over all who read in order.
+/// The number of prefetch runs that are kept in flight, over all sequential readers of one [`ImportReader`].
 const RUNS: usize = 32;
 
-/// Pieces that are read together out of a folder, where they are small.
+/// The number of pieces per window in a local folder, where pieces are small.
 const NEAR: u64 = 4;
 
-/// Reads one import. Cheap to clone, and clones know of each other who reads in order; the cache is shared by all.
+/// Reads one import. Cheap to clone. Clones share the detection of sequential readers; the cache is shared by all
+/// imports.
 #[derive(Debug, Clone)]
 pub struct ImportReader {
     store: Arc<ImportStore>,
@@ -54,13 +55,13 @@ pub struct ImportReader {
     now: fn() -> Instant,
 }
 
-/// Who reads in order, and what is fetched for them.
+/// The sequential readers, and what is prefetched for them.
 #[derive(Debug)]
 struct Ahead {
     streams: Readahead,
     long: LongGets,
     runs: VecDeque<Vec<Arc<Flight>>>,
-    /// What will be asked for soon, and whether somebody sees to it.
+    /// Ranges that will be requested soon, and whether a task is fetching them.
     soon: VecDeque<Range<u64>>,
     is_fetching: bool,
 }
@@ -78,7 +79,7 @@ impl Ahead {
 }
 
 impl ImportReader {
-    /// A reader that believes the backend.
+    /// A reader that trusts the backend: nothing is verified.
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
         let grid = Grid::in_order(store.layout().len());
@@ -93,7 +94,7 @@ impl ImportReader {
         }
     }
 
-    /// A reader for peers: it gives nothing away that was fetched and not checked.
+    /// A reader for peers: every fetched byte is verified before it is returned.
     #[must_use]
     pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
         let least = least_window(store.backend().capabilities(), checks.piece_len);
@@ -102,7 +103,7 @@ impl ImportReader {
         Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
     }
 
-    /// A reader for `export` and `cat`: files in order, each byte checked before it is given.
+    /// A reader for `export` and `cat`: files in order, each byte verified before it is returned.
     #[must_use]
     pub fn proven(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
         let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, WINDOW);
@@ -110,23 +111,23 @@ impl ImportReader {
         Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
     }
 
-    /// The same by another clock.
+    /// The same reader with another clock.
     #[cfg(test)]
     pub(super) fn by_clock(self, now: fn() -> Instant) -> Self {
         Self { now, ..self }
     }
 
-    /// The import it reads.
+    /// The import that this reads.
     #[must_use]
     pub fn store(&self) -> &Arc<ImportStore> {
         &self.store
     }
 
-    /// The bytes of `range`. Dropping the future gives up the fetches that nobody else waits for.
+    /// Reads the bytes of `range`. Dropping the future cancels the fetches that no other reader waits for.
     ///
     /// # Errors
-    /// `NotFound` when a part is not stored yet; `InvalidInput` outside the import; `Corrupt` when what is stored is not
-    /// what it should be, however often it is got; else what the backend says.
+    /// `NotFound` when a part is not stored yet; `InvalidInput` outside the import; `Corrupt` when the stored bytes are
+    /// wrong after every retry; else the error of the backend.
     pub async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
         let Range { start, end } = range;
         if start > end || end > self.store.layout().len() {
@@ -140,7 +141,7 @@ impl ImportReader {
         let mut payload = Payload::default();
         let mut at = start;
         while at < end {
-            // So much at a time: bounds what one long read holds beyond the cache.
+            // One run at a time: this bounds the memory that a long read holds beyond the cache.
             let run = self.run(at..end);
             at = run.end;
             self.read_run(run, &mut payload).await.map_err(|e| self.place(e))?;
@@ -156,7 +157,7 @@ impl ImportReader {
         for ((part, slot), fetch) in parts.into_iter().zip(slots).zip(fetches) {
             let came = match fetch.wait().await {
                 Ok(window) => {
-                    // Counts as read.
+                    // Counts the bytes as read.
                     self.cache.peek(&slot, within(&slot, &part), self.heats());
                     window.slice(within(&slot, &part))
                 }
@@ -168,7 +169,7 @@ impl ImportReader {
         Ok(())
     }
 
-    /// What is wrong with a window may be wrong with another piece of it than those asked for: they are fetched alone.
+    /// A window may fail because of another piece than the requested ones, so those are fetched alone.
     async fn alone(&self, part: &Range<u64>, tried: &Slot, error: Error) -> Result<Payload> {
         let slot = self.slot(self.grid.units(part));
         if slot == *tried {
@@ -181,13 +182,13 @@ impl ImportReader {
         }
     }
 
-    /// As [`ImportReader::read_at`], but without waiting: `None` when that needs the backend, or fails.
+    /// As [`ImportReader::read_at`], but without waiting: `None` when the read needs the backend, or fails.
     #[must_use]
     pub fn try_read(&self, range: Range<u64>) -> Option<Payload> {
         self.try_kept(&range).or_else(|| self.try_memory(range))
     }
 
-    /// The bytes of `range` when the cache has them: slices of its windows.
+    /// The bytes of `range` if the cache has all of them, as slices of its windows.
     #[must_use]
     pub fn try_kept(&self, range: &Range<u64>) -> Option<Payload> {
         let mut payload = Payload::default();
@@ -201,7 +202,7 @@ impl ImportReader {
         Some(payload)
     }
 
-    /// The bytes of `range` when none of them is only in the backend.
+    /// The bytes of `range` if all of them are in memory or padding.
     #[must_use]
     pub fn try_memory(&self, range: Range<u64>) -> Option<Payload> {
         if range.start > range.end || range.end > self.store.layout().len() {
@@ -218,8 +219,8 @@ impl ImportReader {
         Some(payload)
     }
 
-    /// Notes that `range` is read by somebody, and answers what they will want next when they read in order:
-    /// for [`ImportReader::fetch_ahead`].
+    /// Records that `range` is being read. For a sequential reader it returns the range to prefetch with
+    /// [`ImportReader::fetch_ahead`].
     #[must_use]
     pub fn reads(&self, range: &Range<u64>) -> Option<Range<u64>> {
         let most = self.cache.ahead();
@@ -229,8 +230,8 @@ impl ImportReader {
         Some(next.start..next.end.min(self.store.layout().len()))
     }
 
-    /// Says whether all who read it go over it together from now on: then what several of them read is not worth more than
-    /// what the last of them are still to read.
+    /// Sets scan mode: from now on all readers move over the import together. A cache hit then does not promote a
+    /// window, since only the readers further behind will read it again.
     pub fn set_scanned(&self, scanned: bool) {
         self.scanned.store(scanned, Ordering::Relaxed);
     }
@@ -239,19 +240,20 @@ impl ImportReader {
         !self.scanned.load(Ordering::Relaxed)
     }
 
-    /// Bytes of windows that stay in memory before the first of them goes.
+    /// The number of bytes that the cache keeps before it evicts a window.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.cache.keep()
     }
 
-    /// Begins to fetch what of `range` is stored and not here, where there is room. Inside a runtime.
+    /// Starts to prefetch the windows of `range` that are stored and not cached, if the budget allows. To be called
+    /// inside a runtime.
     pub fn fetch_ahead(&self, range: &Range<u64>) {
         self.begin(range, None);
     }
 
-    /// As [`ImportReader::fetch_ahead`], but in order, and each as soon as it is its turn: for what is certain to be asked
-    /// for. Answers the work of that, unless it is going on already; to be run inside a runtime.
+    /// As [`ImportReader::fetch_ahead`], but in order and with a wait for the budget, for ranges that will certainly be
+    /// requested. Returns the task to run inside a runtime, or `None` when one is running already.
     pub fn fetch_soon(
         &self,
         ranges: Vec<Range<u64>>,
@@ -268,7 +270,7 @@ impl ImportReader {
         })
     }
 
-    /// What is to be fetched next: neighbours together, as far as one run goes.
+    /// The next range to fetch: neighbours are merged up to the length of one run.
     fn next_soon(&self) -> Option<Range<u64>> {
         let mut ahead = self.ahead.lock();
         let Some(mut next) = ahead.soon.pop_front() else {
@@ -286,7 +288,7 @@ impl ImportReader {
         Some(run)
     }
 
-    /// The beginning of `range` that is fetched at a time: as long as may be, and a window at least.
+    /// The start of `range` that is fetched at once: up to the longest fetch, and at least one window.
     fn run(&self, range: Range<u64>) -> Range<u64> {
         let Range { start, end } = range;
         start..self.grid.window(start).end.max(start.saturating_add(LONGEST)).min(end)
@@ -298,7 +300,7 @@ impl ImportReader {
             windows.filter(|w| self.store.found(w.clone())).map(|w| self.slot(w)).collect();
         let flights = self.cache.fetch_ahead(&slots, room, |range| self.work_ahead(range));
         let mut ahead = self.ahead.lock();
-        // What has arrived needs nobody to want it.
+        // A fetch that has ended needs no handle to keep it alive.
         ahead.runs.retain(|run| run.iter().any(|flight| !flight.has_ended()));
         if !flights.is_empty() {
             ahead.runs.push_back(flights);
@@ -314,7 +316,7 @@ impl ImportReader {
         }
     }
 
-    /// `range`, cut where its windows end.
+    /// `range`, cut at the ends of its windows.
     fn parts(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let range = range.clone();
         let cut = move |w: Range<u64>| w.start.max(range.start)..w.end.min(range.end);
@@ -326,23 +328,24 @@ impl ImportReader {
         Slot { import: self.store.id().clone(), checked, start: range.start, end: range.end }
     }
 
-    /// What is fetched for a part of a window: all of it, or as little as can be while the rest is not stored.
+    /// The cache key to fetch for a part of a window: the whole window, or the smallest unit while the rest is not
+    /// stored.
     fn slot_of(&self, part: &Range<u64>) -> Slot {
         let window = self.grid.window(part.start);
         let whole = self.store.found(window.clone());
         self.slot(if whole { window } else { self.grid.units(part) })
     }
 
-    /// The fetch of a range that is whole windows, or whole pieces of one.
+    /// The fetch of a range of whole windows, or of whole pieces of one.
     fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
         self.bringing().bring(range, Coming::default())
     }
 
-    /// As [`ImportReader::work`], for somebody who reads in order and has taken room for it.
+    /// As [`ImportReader::work`], for a sequential reader whose budget is reserved.
     fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
         let (bringing, cut) = (self.bringing(), self.cut());
         let access = Access { store: &self.store, cut: &cut, slots: self.cache.long_gets() };
-        // A folder answers at once: runs of it need nothing to go before them.
+        // A local folder answers at once, so runs from it need no long GET.
         let is_near = self.store.backend().capabilities().blocks;
         let long = match is_near || bringing.is_on_disk(&range) {
             true => Coming::default(),
@@ -365,7 +368,8 @@ impl ImportReader {
     }
 }
 
-/// The shortest window of a place. A folder answers at once: of small pieces fewer are read that nobody may ask for.
+/// The shortest window of a storage. A local folder answers at once, so windows of small pieces are shorter there and
+/// fewer unwanted pieces are read.
 fn least_window(place: Capabilities, piece_len: u64) -> u64 {
     match place.blocks {
         true => place.window.min(NEAR.saturating_mul(piece_len)),

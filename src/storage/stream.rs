@@ -1,15 +1,16 @@
-//! A file of several chunks sent straight into its own object, where parts must come in order and nothing is composed.
+//! Sends a file of several chunks straight into its own object. This is used on storages that need parts in order and
+//! cannot compose objects.
 //!
-//! The file's name is an intent before the first byte, as of any object. After each part that the place acknowledged,
-//! the catalog records how far the file was sent: those bytes are durable, their memory is free, and no later run
-//! fetches or sends them again; only nobody can read them before the object is finished and takes the file over. What
-//! of a file could not wait in memory lies in chunks until its turn, and is read back then.
+//! The file's name is recorded as an intent before the first byte, as for any object. After each part that the storage
+//! acknowledged, the catalog records how much of the file was sent. Those bytes are durable and their memory is free,
+//! and no later run fetches or sends them again. They cannot be read until the object is finished and holds the file.
+//! Bytes that cannot wait in memory for their part are stored in chunks, and read back when the part is due.
 //!
 //! Invariants:
-//! - What is recorded as sent stands in the upload that goes on with the file; nothing recorded, nothing stands. So when
-//!   the place has forgotten the upload, what of it is in no chunk is a hole again.
-//! - Everything is recorded as sent before the object is finished: an object of the file's length under its name, then,
-//!   is the file.
+//! - The bytes recorded as sent are in the upload that continues the file; without a record, nothing counts as sent. So
+//!   when the storage has forgotten the upload, those of its bytes that are in no chunk become holes again.
+//! - All bytes are recorded as sent before the object is finished. So an object under the file's name with the file's
+//!   length is the file.
 
 use std::ops::Range;
 
@@ -22,8 +23,8 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// One file on its way. The writer sends what comes from memory, the publisher the rest; whoever holds the state has the
-/// upload to itself.
+/// The upload of one file. The writer sends the parts that are in memory, the publisher sends the rest. The task that
+/// holds the lock of `state` has the upload to itself.
 #[derive(Debug)]
 pub(super) struct Stream {
     file: Range<u64>,
@@ -35,26 +36,26 @@ pub(super) struct Stream {
 struct State {
     row: Option<ObjectRow>,
     upload: Option<Box<dyn Upload>>,
-    /// Parts that the place has.
+    /// The number of parts that the storage has.
     sent: u64,
-    /// Bytes that were read back to be sent by the publisher.
+    /// The number of bytes that the publisher read back and sent.
     resent: u64,
     finished: bool,
-    /// Nothing is sent any more: the file is made of chunks, or not in this run.
+    /// No more parts are sent: the file is made of its chunks, or by a later run.
     over: bool,
 }
 
-/// What became of a part.
+/// The outcome of sending a part.
 #[derive(Debug)]
 pub(super) enum Sent {
     Recorded,
-    /// It was not sent; the bytes are to be stored as a chunk.
+    /// The part was not sent; its bytes are to be stored as a chunk.
     Refused,
-    /// As `Refused`, and what was sent before is gone: it is holes again.
+    /// As `Refused`, and the parts sent before are lost: their ranges are holes again.
     Lost(Error),
 }
 
-/// The parts of a file that can be sent as it comes: those of its chunks.
+/// The parts of a file that can be sent as it arrives, which are its chunks; `None` where it is not sent so.
 pub(super) fn shape(file: &Range<u64>, chunk_len: u64, can: Capabilities) -> Option<Shape> {
     let shape = Shape { len: file.end - file.start, part_len: chunk_len };
     let composes = matches!(can.copy, Copying::Ranges { .. });
@@ -69,7 +70,7 @@ impl Stream {
         Self { file, shape, state: Mutex::default() }
     }
 
-    /// A part of the file, in its import.
+    /// The range of a part in the import.
     pub(super) fn part(&self, index: u64) -> Range<u64> {
         let Range { start, end } = self.shape.part(index);
         self.file.start + start..self.file.start + end
@@ -79,10 +80,11 @@ impl Stream {
         &self.file
     }
 
-    /// Sends part `index` and records it. The parts before it were given before; one that is there already is left out.
+    /// Sends part `index` and records it. The parts before it must have been sent; a part that the storage has already
+    /// is skipped.
     ///
     /// # Errors
-    /// What may pass; then it is to be called again.
+    /// An error that may pass: call again.
     pub(super) async fn send(
         &self,
         publisher: &Publisher,
@@ -127,7 +129,7 @@ impl Stream {
         self.record(publisher, state).await
     }
 
-    /// Begins the upload, or goes on with the one of an earlier run.
+    /// Starts the upload, or resumes that of an earlier run.
     async fn open(&self, publisher: &Publisher, file: &FileRow, state: &mut State) -> Result<()> {
         if state.upload.is_some() {
             return Ok(());
@@ -135,13 +137,13 @@ impl Stream {
         let store = publisher.store();
         let row = publisher.name_of(file, store.streamed_at(self.file.start).is_some()).await?;
         if row.stored {
-            // A repair left holes in a file that is an object: it is made anew of chunks.
+            // A repair left holes in a file that is an object already: it is made again from chunks.
             return Err(Error::new(Kind::Unsupported, "the file is an object already"));
         }
         let key = Key::new(&row.key)?;
         let known = store.streamed_at(self.file.start);
         if known.is_none() {
-            // Begun by a run that sent nothing it recorded, maybe of parts of another length.
+            // Left by a run that recorded nothing as sent. Its parts may have another length.
             give_up(store.backend(), &key).await?;
         }
         let upload = store.backend().begin(&key, self.shape).await?;
@@ -161,7 +163,7 @@ impl Stream {
         (sent.end - sent.start).div_ceil(self.shape.part_len)
     }
 
-    /// What of the file so many parts are, in its import.
+    /// The range in the import of the first `parts` parts.
     fn sent(&self, parts: u64) -> Range<u64> {
         self.file.start..self.part(parts).start
     }
@@ -174,7 +176,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The place has forgotten the upload, or does not take it.
+    /// Ends the upload, which the storage has forgotten or does not accept.
     async fn lose(&self, publisher: &Publisher, state: &mut State, error: Error) -> Result<Sent> {
         state.upload = None;
         let mut lost = Vec::new();
@@ -187,8 +189,8 @@ impl Stream {
         Ok(if lost.is_empty() { Sent::Refused } else { Sent::Lost(told(error)) })
     }
 
-    /// Sends what is left of the file, all of which is durable, and finishes its object. `None` when nothing was sent so
-    /// far: it is made of its chunks like any other file. After an error it can be called again.
+    /// Sends the rest of the file, all of which is durable, and finishes its object. `None` when nothing was sent so
+    /// far: the file is then made of its chunks like any other. It can be called again after an error.
     pub(super) async fn finish(
         &self,
         publisher: &Publisher,
@@ -246,7 +248,7 @@ impl Stream {
         row.ok_or_else(|| Error::new(Kind::Internal, "a finished file has no name"))
     }
 
-    /// Whether an earlier try finished the object and did not come to record it.
+    /// Whether an earlier try finished the object and did not record it.
     async fn was_finished(
         &self,
         publisher: &Publisher,
@@ -266,7 +268,7 @@ impl Stream {
     }
 }
 
-/// How many parts from the first on are there.
+/// The number of consecutive parts from the first on.
 fn leading(done: &[u64]) -> u64 {
     (0..).zip(done).take_while(|(n, part)| n == *part).count() as u64
 }
@@ -276,7 +278,7 @@ fn opened(state: &State) -> Result<&dyn Upload> {
     upload.ok_or_else(|| Error::new(Kind::Internal, "an upload was not begun"))
 }
 
-/// What is not said to pass is not tried again on the same upload.
+/// After an error that is not retryable, the next try opens the upload session anew.
 fn forget_failed(state: &mut State, error: &Error) {
     if !error.kind().is_retryable() {
         state.upload = None;
@@ -293,11 +295,11 @@ fn told(error: Error) -> Error {
         .hint("run the same command again: what was sent in that session is fetched again")
 }
 
-/// Looks how far the files of an import that were being sent have come, and forgets what does not stand any more: those
-/// bytes are to be fetched again. To be called before it is planned what to fetch.
+/// Checks how much of each partly sent file the storage still has, and forgets uploads that are gone or have less than
+/// recorded: their bytes must be fetched again. To be called before the ranges to fetch are planned.
 ///
 /// # Errors
-/// When the place or the catalog cannot be asked.
+/// When the storage or the catalog cannot be read.
 pub async fn resume(catalog: &Catalog, store: &ImportStore) -> Result<()> {
     let part_len = store.layout().chunk_len();
     for (object, range) in catalog.streamed(store.id())? {
@@ -319,7 +321,7 @@ pub async fn resume(catalog: &Catalog, store: &ImportStore) -> Result<()> {
                 "import {}: the storage has forgotten the upload of {key}; its bytes are fetched again",
                 store.id()
             );
-            // Of no use any more: whatever it has left would be in the way of a new one.
+            // The upload is useless now, and its parts would be in the way of a new one.
             give_up(store.backend(), &key).await.map_err(place)?;
             let nothing = range.start..range.start;
             catalog.set_streamed(object.num, nothing.clone()).await?;

@@ -1,4 +1,4 @@
-//! Files sent part after part as they come: once, exact, and gone on with in the next run.
+//! Files sent part by part as they arrive: each byte once, exact, and resumed in the next run.
 
 use std::{
     ops::Range,
@@ -28,7 +28,7 @@ const M: i64 = 1 << 20;
 const CHUNK: u64 = 1 << 20;
 const PIECE: u64 = 64 << 10;
 
-/// A run of the program over a place that takes parts in order, and copies at most whole objects.
+/// A run of the program over a storage that takes parts in order, and copies at most whole objects.
 struct Run {
     rig: Rig,
     place: Arc<Strict>,
@@ -93,7 +93,7 @@ impl Run {
         missing.iter().flat_map(pieces).collect()
     }
 
-    /// Gives the writer these pieces, no faster than peers may: they wait while too much is not durable.
+    /// Writes these pieces at the rate that peers are held to: waits while more than half of the budget is not durable.
     async fn write(&self, pieces: &[Range<u64>]) {
         for piece in pieces {
             while self.rig.pressure.sealed() > self.rig.pressure.pool().budget() / 2 {
@@ -137,7 +137,7 @@ impl Run {
     }
 }
 
-/// In place, by a seed.
+/// Shuffles in place, by a seed.
 fn shuffle(pieces: &mut [Range<u64>], mut seed: u64) {
     for n in (1..pieces.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -196,7 +196,7 @@ async fn a_flush_ends_although_a_part_is_read_back_before_all_that_is_in_memory(
         let pieces = run.missing();
         run.write(&pieces[begins..begins + 8]).await;
         run.rig.writer.flush().await.unwrap();
-        // All of it and the flush are there before the writer looks.
+        // All pieces and the flush are queued before the writer handles them.
         for piece in pieces[8 - begins..16 - begins].iter().chain(&pieces[16..48]) {
             run.rig.write(piece.clone());
         }
@@ -316,7 +316,7 @@ async fn dies_and_goes_on(files: Vec<i64>, budget: usize, seed: u64, kind: Kind,
         run.rig.backend.fail_randomly(probability, kind);
         let mut pieces = run.missing();
         if n % 3 > 0 {
-            // Near to in order.
+            // Almost in order.
             pieces.chunks_mut(40).for_each(|some| shuffle(some, n));
         }
         let working = async {
@@ -329,7 +329,7 @@ async fn dies_and_goes_on(files: Vec<i64>, budget: usize, seed: u64, kind: Kind,
             }
         };
         let _ = tokio::time::timeout(Duration::from_millis(n * 7 % 40), working).await;
-        // Also while failures last.
+        // The restart also happens while calls still fail.
         let Run { rig, place, publisher } = run;
         drop(publisher);
         let mut rig = rig.crash().await;

@@ -1,4 +1,5 @@
-//! A place with stricter rules than memory has.
+//! A test storage that enforces the rules of real storages for uploads: the order of parts, their length, and what can
+//! be copied.
 
 use std::{
     ops::Range,
@@ -21,19 +22,19 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// A place that keeps to stricter rules than memory does, and panics when they are broken.
+/// A storage with stricter rules than the memory backend. It panics when they are broken.
 #[derive(Debug)]
 pub(super) struct Strict {
     pub(super) inner: Arc<Faulty<MemoryBackend>>,
     pub(super) can: Capabilities,
-    /// What it says it copies, and does not.
+    /// Whether it rejects copies although its capabilities promise them.
     pub(super) refuses_copies: bool,
-    /// Sessions that it will forget, at their second part.
+    /// The number of upload sessions that it will forget, each at its second part.
     pub(super) forgets: AtomicU64,
     pub(super) begun: AtomicU64,
-    /// The shortest part but the last.
+    /// The shortest part, except for the last one.
     pub(super) least: u64,
-    /// Bytes that were sent, in puts and parts, failed ones too.
+    /// Bytes sent in PUTs and parts, failed ones included.
     pub(super) sent: Arc<AtomicU64>,
 }
 
@@ -181,7 +182,7 @@ impl StorageBackend for Strict {
     }
 }
 
-/// Over the place of `rig`.
+/// A strict storage over the backend of `rig`.
 pub(super) fn strict(rig: &Rig, copy: Copying, ordered: bool) -> Strict {
     let can = Capabilities {
         copy,

@@ -1,4 +1,4 @@
-//! Writer, reader, cache and sweep together, over a faulty backend in memory and a catalog in a fresh folder.
+//! Writer, reader, cache and sweep together, over a faulty memory backend and a catalog in a fresh folder.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 pub(super) const B: u64 = BLOCK as u64;
 
-/// The byte at each position: not periodic in anything that matters.
+/// The test byte at each position: mixed from the position, so that it has no period of a block, window or chunk.
 pub(super) fn byte(pos: u64) -> u8 {
     let mixed = pos.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
     u8::try_from(mixed).unwrap()
@@ -32,7 +32,7 @@ pub(super) fn join(payload: &Payload) -> Vec<u8> {
     payload.parts().concat()
 }
 
-/// An import of the given files (a negative length is padding), and all that works on it.
+/// An import of the given files (a negative length is padding), with everything that works on it.
 pub(super) struct Rig {
     pub(super) dir: TempDir,
     pub(super) catalog: Catalog,
@@ -106,14 +106,14 @@ impl Rig {
         Self { dir, catalog, backend, meter, row, store, pressure, writer, reader, events }
     }
 
-    /// What was read from the place since this was asked last.
+    /// What was read from the storage since the last call.
     pub(super) fn spent(&self) -> Reads {
         let mut sum = Reads::default();
         self.meter.take().into_values().for_each(|reads| sum += reads);
         sum
     }
 
-    /// Drops everything without a flush, and opens it again.
+    /// Drops everything without a flush, and opens the import again.
     pub(super) async fn crash(self) -> Self {
         let Self { dir, catalog, backend, row, pressure, writer, .. } = self;
         let budget = pressure.pool().budget();
@@ -129,7 +129,7 @@ impl Rig {
         self.writer.write_at(range.start, parts);
     }
 
-    /// Panics when the bytes are not those that were written, and zeros in padding.
+    /// Panics when the bytes are not those that were written, with zeros in padding.
     pub(super) async fn check(&self, range: Range<u64>) {
         let payload = self.reader.read_at(range.clone()).await.unwrap();
         self.check_payload(range, &payload);
@@ -155,7 +155,7 @@ impl Rig {
         }
     }
 
-    /// No extent names an object that is missing or too short, and keys are under the catalog's prefix.
+    /// Checks that each stored object exists with its length, and that generated keys are under the catalog's prefix.
     pub(super) async fn check_objects(&self) {
         for object in self.catalog.objects(&self.row.id).unwrap() {
             let own = object.key.starts_with(&self.catalog.key_prefix());
@@ -281,7 +281,7 @@ async fn a_place_that_is_full_for_a_while_is_waited_for_and_told_of_once() {
 
 #[tokio::test]
 async fn what_cannot_pass_is_tried_a_few_times_and_ends_the_run() {
-    // Of a local place; a bucket's owner can give the right.
+    // On a local storage. The owner of a bucket can grant the permission, so there it may pass.
     for kind in [Kind::Internal, Kind::InvalidInput, Kind::PermissionDenied, Kind::NotFound] {
         let mut rig = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
         rig.backend.fail_next_puts(u64::MAX, kind);
@@ -359,7 +359,7 @@ async fn a_get_that_is_cut_short_is_an_error_and_not_kept() {
     let rig = Rig::new(&[6 << 20], 4 << 20, 64 << 20).await;
     rig.write(0..4 << 20);
     rig.writer.flush().await.unwrap();
-    // That of the window, and that of the bytes alone.
+    // The GET of the window, and the GET of the requested bytes alone.
     rig.backend.truncate_next_gets(2);
     assert!(rig.reader.read_at(0..9).await.is_err());
     rig.check(0..9).await;
@@ -379,7 +379,8 @@ async fn an_upload_that_panics_is_begun_again() {
 #[tokio::test]
 async fn verified_bytes_drain_under_pressure_without_their_neighbours() {
     let mut rig = Rig::new(&[64 << 20], 1 << 20, 4 << 20).await;
-    // One block in every chunk but the last few: nothing becomes whole, and at half the budget they must go.
+    // Three blocks in each of the first 60 chunks: no chunk becomes complete, and at the mark (three eighths of the
+    // budget) they must be packed.
     for n in 0..60 {
         rig.write(n << 20..(n << 20) + 3 * B);
     }
@@ -455,7 +456,7 @@ async fn the_cache_stays_within_its_bytes_and_drops_the_oldest() {
     let rig = Rig::new(&[6 << 20], 6 << 20, 64 << 20).await;
     rig.write(0..6 << 20);
     rig.writer.flush().await.unwrap();
-    // Five eighths of it are for what is kept.
+    // Five eighths of the capacity are for cached windows.
     let cache = WindowCache::new(4 << 20);
     let reader = ImportReader::new(Arc::clone(&rig.store), Arc::clone(&cache));
     for n in [0, 2, 0, 4] {

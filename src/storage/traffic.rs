@@ -1,9 +1,9 @@
-//! What reading an import cost nobody: the bytes that were here already. What is read from the place is counted there
-//! ([`Metered`](crate::backends::Metered)).
+//! Counts the bytes of an import that were served from the cache. Reads from the storage are counted by
+//! [`Metered`](crate::backends::Metered).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of one import, as long as it is open.
+/// Counters of one import, from opening it to closing it.
 #[derive(Debug, Default)]
 pub struct Traffic {
     kept: AtomicU64,
@@ -14,7 +14,7 @@ impl Traffic {
         self.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that readers had from the cache.
+    /// Bytes that readers received from the cache.
     #[must_use]
     pub fn kept(&self) -> u64 {
         self.kept.load(Ordering::Relaxed)

@@ -1,9 +1,9 @@
-//! What becomes of failures while bytes wait to be stored: told once, tried again with longer and longer waits, counted,
-//! and ended.
+//! Handles failures while bytes wait to be stored: each is reported once, retried with growing backoff, counted, and in
+//! the end given up.
 //!
-//! A failure that may pass, by itself or because the user makes room or gives a right, is waited for, for two days at
-//! most. One that cannot pass (a catalog or a local folder that is gone or cannot be written, a request that is wrong, a
-//! defect) is tried [`TRIES`] times and then ends the run by [`WriterEvent::Failed`]; what is durable stays.
+//! A failure that may pass, by itself or because the user frees space or grants a permission, is retried for up to two
+//! days. One that cannot pass (a catalog or local folder that is gone or read-only, an invalid request, a bug) is tried
+//! [`TRIES`] times. Then [`WriterEvent::Failed`] ends the run; durable bytes stay.
 
 use std::{
     fmt,
@@ -20,18 +20,18 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The longest wait between two tries, in first waits: 60 s at the usual 1 s.
+/// The longest wait between two tries, as a multiple of the first wait: 60 s at the usual 1 s.
 const LONGEST_WAIT: u32 = 60;
-/// The longest wait that a place is granted when it asks for one. Some ask for a day (a daily quota); whoever makes
-/// room or pays meanwhile should not have to wait for the end of it.
+/// The longest wait that a storage can ask for. Some ask for a day (a daily quota). A user who frees space or pays
+/// meanwhile should not have to wait for all of it.
 const LONGEST_ASKED: Duration = Duration::from_secs(15 * 60);
-/// How often something is tried that fails in a way that does not pass: 15 s at most with first waits of 1 s, for an
-/// open file that another closes, or a network folder that comes back.
+/// The number of tries for a failure that does not pass: up to 15 s with first waits of 1 s, for a file that another
+/// program closes, or a network folder that reconnects.
 const TRIES: u32 = 5;
-/// How long a failure that may pass is waited for. A used-up daily quota takes a day.
+/// How long a failure that may pass is retried. A used-up daily quota takes a day.
 const LONGEST_PAUSE: Duration = Duration::from_secs(48 * 3600);
 
-/// Whether waiting does not help against a failure of a place (`remote` or a local folder) or of the catalog.
+/// Whether waiting cannot help against a failure of the catalog or of the storage (`remote`, or a local folder).
 fn cannot_pass(error: &Error, remote: bool) -> bool {
     match error.kind() {
         Kind::NoSpace
@@ -39,9 +39,9 @@ fn cannot_pass(error: &Error, remote: bool) -> bool {
         | Kind::Unavailable
         | Kind::Network
         | Kind::SessionExpired
-        // Something else has the name: the user can move it away.
+        // Another object has the name: the user can move it away.
         | Kind::AlreadyExists => false,
-        // A bucket can be made, and a right be given, by whoever owns it.
+        // The owner of a bucket can create it or grant the permission.
         Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated => {
             !remote || is_catalog_failure(error)
         }
@@ -54,9 +54,9 @@ fn cannot_pass(error: &Error, remote: bool) -> bool {
     }
 }
 
-/// What the failures of one import's uploads have in common.
+/// The state that the failures of one import's uploads share.
 pub(super) struct Troubles {
-    /// What the errors are of.
+    /// Names the import in error texts.
     import: String,
     remote: bool,
     retry_base: Duration,
@@ -72,11 +72,11 @@ impl fmt::Debug for Troubles {
 
 #[derive(Default)]
 struct Now {
-    /// Things that are failing.
+    /// The number of operations that are failing.
     failing: usize,
-    /// Of these, those that may pass.
+    /// Those of them that may pass by waiting.
     paused: usize,
-    /// A pause was told, and its end was not.
+    /// A pause was reported, and its end was not.
     told: bool,
 }
 
@@ -90,12 +90,12 @@ impl Troubles {
         (self.sink)(event);
     }
 
-    /// Whether something is failing now.
+    /// Whether an operation is failing now.
     pub(super) fn any(&self) -> bool {
         self.now.lock().failing > 0
     }
 
-    /// For one thing that has to succeed.
+    /// A retry loop for one operation that must succeed.
     pub(super) fn of_one(&self) -> Trouble<'_> {
         let state = State::Well;
         Trouble { all: self, state, since: None, tries: 0, backoff: self.backoff() }
@@ -109,25 +109,25 @@ impl Troubles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Well,
-    /// Failing in a way that may pass.
+    /// Fails in a way that may pass.
     Paused,
-    /// Failing in a way that does not.
+    /// Fails in a way that does not pass.
     Failing,
 }
 
-/// The failures of one thing: counted while they last.
+/// The failures of one operation, counted while they last.
 pub(super) struct Trouble<'a> {
     all: &'a Troubles,
     state: State,
     /// The first failure in a row.
     since: Option<Instant>,
-    /// Failures in a row that cannot pass.
+    /// The number of failures in a row that cannot pass.
     tries: u32,
     backoff: Backoff,
 }
 
 impl Trouble<'_> {
-    /// Waits first when the tries before this one ended in so many panics.
+    /// Waits first, if earlier tries ended in `panics` panics.
     pub(super) async fn after_panics(mut self, panics: u32) -> Self {
         if panics > 0 {
             self.tries = panics - 1;
@@ -136,7 +136,7 @@ impl Trouble<'_> {
         self
     }
 
-    /// Calls until it succeeds. Never returns when it cannot: the run is told to end.
+    /// Calls until it succeeds. If it cannot succeed, it reports `Failed`, which ends the run, and never returns.
     pub(super) async fn insist<T, F>(&mut self, mut call: impl FnMut() -> F) -> T
     where
         F: Future<Output = Result<T>>,
@@ -154,7 +154,8 @@ impl Trouble<'_> {
 
     async fn wait_after(&mut self, error: Error) {
         let asked = error.wait_asked().unwrap_or_default().min(LONGEST_ASKED);
-        // The jitter comes on top, so that the uploads which were asked together do not come back together.
+        // The backoff with its jitter is added, so that uploads that were asked to wait together do not resume
+        // together.
         let wait = asked + self.backoff.next_wait();
         let hopeless = cannot_pass(&error, self.all.remote);
         let error = error.within(&self.all.import);
@@ -173,8 +174,8 @@ impl Trouble<'_> {
         tokio::time::sleep(wait).await;
     }
 
-    /// Counts this one as what it is now. A pause is told with the first that pauses, its end with the first success
-    /// after the last. Both are sent under the lock, so that they keep their order.
+    /// Records the new state of this operation. The first operation that pauses reports the pause. The first success
+    /// after the last pause reports its end. Both are sent under the lock, which keeps their order.
     fn count(&mut self, state: State, error: Option<Error>) {
         let before = std::mem::replace(&mut self.state, state);
         let mut now = self.all.now.lock();

@@ -1,13 +1,13 @@
-//! The room for bytes that are being fetched: memory that is not there yet, and must be when they come.
+//! The memory budget for fetches in flight: each fetch reserves its bytes before they arrive.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Queue, Notify};
 
-/// Who fetches takes the room for it first, in the order they came.
+/// A byte budget with reservations, granted in the order of the requests.
 ///
-/// A limit that falls is kept by those who come later; one fetch runs always, however long it is.
+/// A lower limit applies to new reservations. One fetch is always admitted, however large.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
     queue: Queue<()>,
@@ -21,7 +21,7 @@ struct State {
     used: u64,
 }
 
-/// Room that is taken until this is dropped.
+/// A reservation, released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Taken {
     from: Arc<UnderWay>,
@@ -38,19 +38,20 @@ impl UnderWay {
         self.freed.notify_one();
     }
 
-    /// Room for `len` bytes, as soon as it is this call's turn and there is some.
+    /// Reserves `len` bytes. Waits for the reservations requested before it and for enough free budget.
     pub(super) async fn take(self: &Arc<Self>, len: u64) -> Taken {
         let _turn = self.queue.lock().await;
         loop {
             if let Some(taken) = self.taken(len) {
                 return taken;
             }
-            // Only the first in the queue waits here, and a notice that came before is kept for it.
+            // Only the first caller in the queue waits here. `notify_one` keeps a permit when it fires before the wait
+            // begins.
             self.freed.notified().await;
         }
     }
 
-    /// Room for `len` bytes that nobody else waits for.
+    /// Reserves `len` bytes if that needs no waiting and no other caller is waiting.
     pub(super) fn try_take(self: &Arc<Self>, len: u64) -> Option<Taken> {
         let _turn = self.queue.try_lock().ok()?;
         self.taken(len)

@@ -1,4 +1,4 @@
-//! One object on its way: intent, put, commit, each until it succeeds.
+//! Uploads one object in three steps, each retried until it succeeds: intent, PUT, commit.
 
 use std::{
     ops::Range,
@@ -24,25 +24,27 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a writer tells.
+/// An event of a writer.
 #[derive(Debug)]
 pub enum WriterEvent {
     /// These ranges are stored and committed; their memory is free.
     Durable(Vec<Range<u64>>),
-    /// Storage or the catalog refuses; it is tried again until it does not. Told once, until `Resumed`.
+    /// Storage or the catalog refuses writes. They are retried until they succeed. Sent once per pause, until
+    /// `Resumed`.
     Paused(Error),
-    /// What was refused has succeeded.
+    /// The refused operations have succeeded.
     Resumed,
-    /// Bytes that were durable are gone, and nobody fetches them again in this run: it is to end with this.
+    /// Bytes that were durable are lost and are not fetched again in this run, so the run ends with this error.
     Lost(Error),
-    /// Nothing can be stored, and waiting does not help: the run is to end with this.
+    /// Nothing can be stored, and waiting does not help: the run ends with this error.
     Failed(Error),
 }
 
-/// Takes a writer's events, from any thread and under the writer's lock: it must be quick and not call back.
+/// Receives a writer's events, on any thread and under the writer's lock. It must be quick and must not call the
+/// writer.
 pub type WriterSink = Box<dyn Fn(WriterEvent) + Send + Sync>;
 
-/// What the uploads of one writer share.
+/// The state that the uploads of one writer share.
 pub(super) struct Uploader {
     pub(super) store: Arc<ImportStore>,
     pub(super) catalog: Catalog,
@@ -53,15 +55,16 @@ pub(super) struct Uploader {
 }
 
 impl Uploader {
-    /// Makes the plan's bytes durable after so many tries that panicked. Returns only then; dropping it abandons the try.
+    /// Makes the plan's bytes durable, after `panics` earlier tries that panicked. Returns only when they are. Dropping
+    /// it abandons the try.
     pub(super) async fn upload(&self, plan: Plan, in_flight: InFlight, panics: u32) -> bool {
         let mut trouble = self.troubles.of_one().after_panics(panics).await;
         self.put(&mut trouble, plan, in_flight).await;
         true
     }
 
-    /// Sends part `index` of a file, of which the plan is what waits in memory. Whether the next part can follow; else
-    /// the plan became a chunk.
+    /// Sends part `index` of a file; `plan` holds its bytes that wait in memory. Returns whether the next part can
+    /// follow. If not, the plan was stored as a chunk.
     pub(super) async fn send(
         &self,
         stream: &Stream,
@@ -133,7 +136,7 @@ impl Uploader {
         self.troubles.tell(WriterEvent::Durable(plan.runs));
     }
 
-    /// A key of our own, or the name of the file that the plan is.
+    /// Records the intent: under the file's own name if the plan is one whole file, else under a chunk key.
     async fn intend(&self, plan: &Plan, len: u64) -> Result<ObjectRow> {
         if let Some(direct) = &self.direct
             && let Some(object) = direct.intend(&plan.runs).await?

@@ -1,10 +1,10 @@
-//! Objects that are the user's own, and that the user may change: looked at before they are believed.
+//! Objects that belong to the user, who may change them: each is checked before it is trusted.
 //!
-//! Before the first read of an adopted object, and once a minute while it is read, the place is asked whether it is
-//! still the one that was verified: its length and, where the place has such a word, its tag. One that is another gives
-//! nothing any more. A change that the tag does not tell is found by `verify`, as with every other object.
+//! Before the first read of an adopted object, and then once a minute while it is read, its length and (where the
+//! storage has one) its tag, such as an ETag, are compared with those that were verified. An object that changed is not
+//! read any more. A change that keeps the tag is found by `verify`, as with every other object.
 //!
-//! What it refuses: to remove such an object, whoever asks.
+//! [`StorageBackend::delete`] always fails for such an object.
 
 use std::{
     collections::HashMap,
@@ -25,10 +25,10 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How long a look holds: a request a minute for an object that is in use, none for the others.
+/// How long a check is valid: one request a minute for an object in use, none for the others.
 const HOLDS: Duration = Duration::from_secs(60);
 
-/// `backend`, with a watch on the objects given by key, length and tag; itself when there are none.
+/// Wraps `backend` to check the objects given by key, length and tag. Without objects it returns `backend` itself.
 pub(super) fn watched(
     backend: Arc<dyn StorageBackend>,
     objects: Vec<(String, u64, Option<String>)>,
@@ -59,12 +59,12 @@ struct Watches {
 #[derive(Debug)]
 struct Watch {
     stamp: Stamp,
-    /// When it was looked at last, and whether it was the same. Held during a look, so that readers share it.
+    /// The time and result of the last check. Locked during a check, so that readers share it.
     looked: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl Watches {
-    /// Refuses an object that is not what was verified.
+    /// Fails if the object is not the one that was verified.
     async fn look(&self, key: &Key) -> Result<()> {
         let Some(watch) = self.objects.get(key) else { return Ok(()) };
         let mut looked = watch.looked.lock().await;
@@ -156,7 +156,7 @@ impl StorageBackend for Watched {
     }
 }
 
-/// An upload that takes nothing from an object that is another by now.
+/// An upload that copies nothing from a changed object.
 #[derive(Debug)]
 struct WatchedUpload {
     inner: Box<dyn Upload>,

@@ -1,57 +1,60 @@
-//! How an import is cut for reading: into windows, each fetched, checked and kept as a whole. Pure.
+//! Divides an import into windows for reading. Each window is fetched, verified and cached as a whole. Pure.
 //!
-//! A window for peers is made of whole pieces, so that it can be checked before any of it is given away: as many as make
-//! what a get from its place is worth ([`Capabilities::window`](crate::backends::Capabilities)), or one that is longer.
-//! Peers ask for pieces in no order, so what lies beside the one asked for has often left the cache before anybody wants
-//! it. Players go on: for them it is a MiB. The grid lies over the import and not over its objects: then no piece is in two windows,
-//! and a piece is fetched once however its file begins, and wherever its bytes have moved meanwhile.
+//! A window for peers consists of whole pieces, so that it can be verified before any of it is sent. It has as many
+//! pieces as are worth one GET from its storage ([`Capabilities::window`](crate::backends::Capabilities)), or one piece
+//! that is longer. Peers request pieces in no order, so neighbours of a requested piece are often evicted before a peer
+//! requests them. Players read sequentially: their window is 1 MiB.
+//!
+//! The grid covers the import, not its objects. So no piece lies in two windows, and a piece is fetched once wherever
+//! its file begins and wherever its bytes were moved meanwhile.
 
 use std::ops::Range;
 
 use crate::units::MIB;
 
-/// The length of a window for those who read in order: smaller gets cost more requests than they save bytes.
+/// The window length for sequential readers. Smaller windows cost more requests than they save bytes.
 pub(super) const WINDOW: u64 = MIB;
 
-/// The cut of one import.
+/// The window grid of one import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
-    /// What can be checked by itself: a piece. `None` where nothing can be checked.
+    /// The length of the unit that can be verified by itself (a piece); `None` without verification.
     unit: Option<u64>,
     window: u64,
     len: u64,
 }
 
 impl Grid {
-    /// For an import of `len` bytes that is read in order.
+    /// For an import of `len` bytes that is read sequentially.
     pub(super) fn in_order(len: u64) -> Self {
         Self { unit: None, window: WINDOW, len }
     }
 
-    /// For an import of `len` bytes in pieces of `piece_len`, which are checked; `least` bytes are worth a get.
+    /// For an import of `len` bytes in pieces of `piece_len`, which are verified. One GET should read at least `least`
+    /// bytes.
     pub(super) fn of_pieces(len: u64, piece_len: u64, least: u64) -> Self {
         let unit = piece_len.max(1);
         Self { unit: Some(unit), window: unit * least.max(1).div_ceil(unit), len }
     }
 
-    /// The window that `pos` lies in.
+    /// The window that contains `pos`.
     pub(super) fn window(&self, pos: u64) -> Range<u64> {
         let start = pos / self.window * self.window;
         start..(start + self.window).min(self.len)
     }
 
-    /// The least that can be fetched for `range`: whole pieces, where those are checked.
+    /// The smallest range that can be fetched for `range`: whole pieces where they are verified.
     pub(super) fn units(&self, range: &Range<u64>) -> Range<u64> {
         let Some(unit) = self.unit else { return range.clone() };
         range.start / unit * unit..range.end.next_multiple_of(unit).min(self.len)
     }
 
-    /// What a window can be cut at: each multiple of this.
+    /// A window may be cut at each multiple of this length.
     pub(super) fn unit(&self) -> u64 {
         self.unit.unwrap_or(self.window)
     }
 
-    /// The windows that `range` lies in, in order.
+    /// The windows that overlap `range`, in order.
     pub(super) fn windows(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let (grid, end) = (*self, range.end.min(self.len));
         let first = (range.start < end).then(|| grid.window(range.start));

@@ -1,12 +1,14 @@
-//! The one writer of an import: verified bytes at positions in, durable objects out.
+//! The one writer of an import: takes verified bytes at positions, and stores them as durable objects.
 //!
-//! An actor owns the [`Assembly`] and starts the uploads, a few at a time; nothing else decides what an object
-//! holds. Invariants:
-//! - A plan the assembly gave is queued, being uploaded, or durable; an upload that panics is begun again.
-//! - Of a file that is sent in order one part is on its way at a time. What of it is ahead of its turn waits, for as long
-//!   as memory allows, and becomes a chunk then.
-//! - `outstanding` has exactly the numbers of the plans that are not durable; a flush waits for those before it.
-//! - Bytes count as sealed from `write_at` on until the store lets go of them, however that comes.
+//! An actor owns the [`Assembly`] and starts the uploads, a few at a time. Nothing else decides which bytes an object
+//! holds.
+//!
+//! Invariants:
+//! - Each plan from the assembly is queued, uploading, or durable. An upload that panics starts again.
+//! - A file that is sent in order has one part in flight at a time. Its later parts wait as long as memory allows, and
+//!   then become chunks.
+//! - `outstanding` holds exactly the numbers of the plans that are not durable. A flush waits for the plans before it.
+//! - Bytes count as sealed from `write_at` until the store frees or drops them.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -43,17 +45,17 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How often the pressure is looked at while something waits: others raise it without a word to this writer.
+/// How often the pressure is polled while bytes wait: other writers change it without notifying this one.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How a writer works.
+/// The options of a writer.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
-    /// Objects on their way at once (at least 1).
+    /// The number of uploads in flight at once (at least 1).
     pub upload_concurrency: usize,
-    /// The longest first wait after a failure; it doubles up to 60 times this.
+    /// The longest first wait after a failure. The limit doubles with each further failure, up to 60 times this.
     pub retry_base: Duration,
-    /// Where files become objects of their own.
+    /// Set where files become objects of their own.
     pub direct: Option<DirectFiles>,
 }
 
@@ -69,12 +71,12 @@ enum Command {
     Flush(oneshot::Sender<()>),
 }
 
-/// Adds verified bytes to an import. Dropped without [`ImportWriter::stop`], it abandons what is not durable, some
-/// time later: the import must not be opened again in this process then.
+/// Adds verified bytes to an import. Dropping it without [`ImportWriter::stop`] abandons the bytes that are not
+/// durable, but not at once, so the import must not be opened again in this process.
 pub struct ImportWriter {
     uploader: Arc<Uploader>,
     commands: mpsc::UnboundedSender<Command>,
-    /// Ends the actor while others still hold the writer.
+    /// Stops the actor even if other handles of the writer exist.
     stopping: CancellationToken,
     actor: Mutex<Option<JoinHandle<u64>>>,
 }
@@ -88,7 +90,8 @@ impl fmt::Debug for ImportWriter {
 }
 
 impl ImportWriter {
-    /// Starts the writer of `store`, of which there is one at a time. `wanted` is what makes a chunk whole.
+    /// Starts the writer of `store`, which can have one at a time. A chunk is complete when all of its `wanted` bytes
+    /// are there.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -130,8 +133,8 @@ impl ImportWriter {
         Self { uploader, commands, stopping, actor: Mutex::new(Some(actor)) }
     }
 
-    /// Takes verified bytes that begin at `pos`; they are readable when this returns. Padding, and what is durable
-    /// or waits already, is passed over. Never waits: callers bound the memory, by [`Pressure`].
+    /// Accepts verified bytes that begin at `pos`. They are readable when this returns. Padding, and bytes that are
+    /// durable or pending already, are skipped. Never waits: the callers bound the memory with [`Pressure`].
     pub fn write_at(&self, pos: u64, parts: Vec<Bytes>) {
         let new = self.uploader.store.accept(pos, parts);
         let len: u64 = new.iter().map(|range| range.end - range.start).sum();
@@ -141,16 +144,16 @@ impl ImportWriter {
         }
     }
 
-    /// Changes what is wanted.
+    /// Changes the set of wanted bytes.
     pub fn set_wanted(&self, wanted: RangeSet) {
         self.send(Command::Wanted(wanted));
     }
 
-    /// Puts all that was written before this call, without waiting for chunks to become whole, and returns when it
-    /// is durable: for as long as storage refuses, it does not.
+    /// Uploads everything written before this call, without waiting for complete chunks, and returns when it is
+    /// durable. Does not return while storage refuses writes.
     ///
     /// # Errors
-    /// `Internal` when the writer is not there any more.
+    /// `Internal` when the writer has stopped.
     pub async fn flush(&self) -> Result<()> {
         let (tx, rx) = oneshot::channel();
         self.send(Command::Flush(tx));
@@ -160,12 +163,12 @@ impl ImportWriter {
         })
     }
 
-    /// Flushes for up to `deadline`, or until storage refuses, then abandons what is not durable: the objects begun
-    /// stay as intents for the sweep. Returns how many bytes were abandoned.
+    /// Flushes until `deadline`, or until storage refuses writes, and then abandons the bytes that are not durable.
+    /// Objects in flight stay as intents for the sweep. Returns the number of abandoned bytes.
     pub async fn stop(&self, deadline: Duration) -> u64 {
         tokio::select! {
             biased;
-            // Without an actor the count below tells it.
+            // A flush fails only when the actor has stopped; the count below covers that.
             _ = self.flush() => {}
             () = self.refused() => {}
             () = tokio::time::sleep(deadline) => {}
@@ -173,7 +176,7 @@ impl ImportWriter {
         self.abandon().await
     }
 
-    /// Whether storage refuses what it is given, or does not answer, as far as was seen a moment ago.
+    /// Whether storage currently refuses writes or does not answer, as of the last call.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.uploader.troubles.any() || self.uploader.store.backend().refuses()
@@ -185,14 +188,14 @@ impl ImportWriter {
         }
     }
 
-    /// Bytes that were written and are not durable.
+    /// The number of bytes that are written and not durable.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.uploader.store.pending_bytes()
     }
 
-    /// Stops at once. When it returns nothing of this writer is under way any more, so that the import can be opened
-    /// again. Returns how many bytes were abandoned.
+    /// Stops at once. When it returns, no work of this writer is in flight, and the import can be opened again. Returns
+    /// the number of abandoned bytes.
     pub async fn abandon(&self) -> u64 {
         self.stopping.cancel();
         let actor = self.actor.lock().take();
@@ -202,13 +205,13 @@ impl ImportWriter {
         }
     }
 
-    /// Bytes made durable by this writer.
+    /// The number of bytes that this writer made durable.
     #[must_use]
     pub fn stored_total(&self) -> u64 {
         self.uploader.stored_total.load(Ordering::Relaxed)
     }
 
-    /// The import it writes.
+    /// The import that this writes.
     #[must_use]
     pub fn store(&self) -> &Arc<ImportStore> {
         &self.uploader.store
@@ -229,16 +232,16 @@ impl Uploader {
     }
 }
 
-/// A plan and its place in the order of plans.
+/// A plan with its number in the order of plans.
 #[derive(Debug, Clone)]
 struct Job {
     number: u64,
     plan: Plan,
-    /// When it is a part of a file that is sent in order.
+    /// Set for a part of a file that is sent in order.
     turn: Option<Turn>,
-    /// Some of the part is read back first, which may have to wait for memory.
+    /// Whether some of the part is read back from storage first, which may wait for memory.
     reads: bool,
-    /// Uploads of it that ended in a panic.
+    /// The number of uploads of this plan that ended in a panic.
     panics: u32,
 }
 
@@ -253,26 +256,26 @@ struct Actor {
     concurrency: usize,
     assembly: Assembly,
     lanes: Lanes,
-    /// Plans to upload next: of flushes, and of uploads that panicked.
+    /// Plans to upload next, from flushes and from uploads that panicked.
     queued: VecDeque<Job>,
-    /// Each tells whether its lane goes on.
+    /// Each returns whether its lane continues.
     uploads: JoinSet<bool>,
     running: HashMap<task::Id, Job>,
     outstanding: BTreeSet<u64>,
     next: u64,
-    /// Each with the first plan number that it does not wait for.
+    /// Each flush, with the number of the first plan that it does not wait for.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl Drop for Actor {
-    /// Also when the runtime goes away under it: the budget must not stay charged.
+    /// Also runs when the runtime shuts down under the actor: the memory budget must be released.
     fn drop(&mut self) {
         self.uploader.abandon();
     }
 }
 
 impl Actor {
-    /// Runs until the writer is gone; returns the bytes that were abandoned.
+    /// Runs until the writer stops or is dropped. Returns the number of abandoned bytes.
     async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
@@ -296,7 +299,8 @@ impl Actor {
             }
         }
         self.uploads.shutdown().await;
-        // A commit that was asked for runs although its upload is gone: whoever opens the import next must see it.
+        // A commit that was requested completes even if its upload is cancelled. The next open of the import must see
+        // it.
         if let Err(e) = self.uploader.catalog.settle().await {
             tracing::warn!("import {}: {}", self.uploader.store.id(), e.report());
         }
@@ -314,7 +318,7 @@ impl Actor {
         }
     }
 
-    /// Plans all that waits: what is next of files that are sent in order, and the rest as chunks.
+    /// Plans all waiting bytes: the next parts of files that are sent in order, and the rest as chunks.
     fn queue_all(&mut self) {
         let turns: Vec<_> = self.lanes.next(true).collect();
         for (lane, first) in turns {
@@ -338,7 +342,7 @@ impl Actor {
         Job { number, plan, turn, reads, panics: 0 }
     }
 
-    /// The part of a lane that `slot`, whose turn it is, makes when all of it is there.
+    /// Plans `slot` as a part of the lane, if it is the lane's next slot and complete.
     fn part(&mut self, lane: usize, slot: usize) -> Option<Job> {
         if !self.lanes.next(true).any(|turn| turn == (lane, slot)) {
             return None;
@@ -352,7 +356,8 @@ impl Actor {
     fn start_uploads(&mut self) {
         while self.has_room() {
             let Some(job) = self.next_job() else { return };
-            // What is read back may wait until other bytes have gone: those must not seem to be fewer than they are.
+            // A part that is read back may wait until other bytes are freed. It does not count as in flight, or those
+            // bytes would seem to be fewer than they are.
             let in_flight = if job.reads { 0 } else { job.plan.len() };
             let in_flight = self.uploader.pressure.take_off(in_flight);
             let (uploader, plan, panics) =
@@ -374,7 +379,7 @@ impl Actor {
         }
     }
 
-    /// A part that is read back takes no room: it may wait for the others to make some in memory.
+    /// A part that is read back takes no upload permit: it may wait for other uploads to free memory.
     fn has_room(&self) -> bool {
         self.running.values().filter(|job| !job.reads).count() < self.concurrency
     }
@@ -389,7 +394,7 @@ impl Actor {
         let next = self.queued.iter().position(|job| {
             let Some(lane) = job.lane() else { return true };
             let waits = busy.contains(&lane) || job.reads && reads;
-            // Whatever comes after it in its lane waits for it.
+            // Later parts of the same lane wait for this one.
             busy.push(lane);
             !waits
         });
@@ -406,7 +411,7 @@ impl Actor {
         }
     }
 
-    /// The next part of a file that is sent in order: from memory, or read back when it had to become chunks.
+    /// The next part of a file that is sent in order: from memory, or read back if it had to be stored as chunks.
     fn next_part(&mut self) -> Option<Job> {
         let turns: Vec<_> = self.lanes.next(false).collect();
         let reads = self.reads();
@@ -419,7 +424,7 @@ impl Actor {
         }
         let store = &self.uploader.store;
         let stored = |(lane, slot): &(usize, usize)| {
-            // A file that is durable to its end is for whoever publishes it.
+            // A file that is durable to its end is left to the publisher.
             let file = self.lanes.lane(Turn { lane: *lane, part: 0 }).stream.file();
             store.covered(store.layout().slots()[*slot].clone()) && !store.covered(file.clone())
         };
@@ -428,8 +433,8 @@ impl Actor {
         Some(self.number(Plan { runs: Vec::new(), packed: false }, Some(turn), true))
     }
 
-    /// What to put before its time, under pressure. While a part is being sent there is none: it is about to make room,
-    /// and what is put now would be sent twice.
+    /// Selects a plan to upload early under pressure. `None` while a part is being sent: that part is about to free
+    /// memory, and a chunk stored now would be sent twice.
     fn packed(&mut self) -> Option<Plan> {
         let sends = self.running.values().any(|job| job.turn.is_some() && !job.reads);
         let idle = self.running.values().all(|job| job.reads);
@@ -443,8 +448,8 @@ impl Actor {
         }
     }
 
-    /// A part of a flush whose turn is furthest away, as a chunk, under pressure: when one before it is read back, it may
-    /// be what that one waits for.
+    /// Under pressure: turns the last queued part that can be unplanned into a chunk, while an earlier part is read
+    /// back. That frees memory, which the read may be waiting for.
     fn out_of_turn(&mut self) -> Option<Job> {
         let idle = self.running.values().all(|job| job.reads);
         if !self.reads() || !self.uploader.pressure.wants_packing(idle) {
@@ -479,7 +484,7 @@ impl Actor {
         let first = self.outstanding.first().copied().unwrap_or(self.next);
         let waiting = self.flushes.extract_if(.., |(until, _)| *until <= first);
         for (_, done) in waiting {
-            // Whoever asked may have gone.
+            // The caller of the flush may be gone.
             let _ = done.send(());
         }
     }

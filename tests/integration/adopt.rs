@@ -1,4 +1,4 @@
-//! Adopting: what is in a place already is seeded where it is, and stays the user's.
+//! `bae adopt`: files that are in a storage already are seeded from where they are and stay the user's.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn album(name: &str) -> Recipe {
     Recipe::folder(name, list).piece(64 * KIB)
 }
 
-/// The torrent's files as a user keeps them, one of them under another name.
+/// The torrent's files as a user keeps them: one is renamed, and one file of the folder is not of the torrent.
 fn library(torrent: &Fixture, dir: &Path) -> PathBuf {
     let folder = dir.join("library");
     let data = torrent.data();
@@ -54,7 +54,7 @@ fn adopted(bae: &Bae, torrent: &Fixture, from: &str) -> Value {
     lines.pop().expect("a summary")
 }
 
-/// All files below a folder, with their bytes.
+/// All files below a folder, sorted by path, with their bytes.
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let (mut open, mut all) = (vec![dir.to_owned()], Vec::new());
     while let Some(path) = open.pop() {
@@ -116,7 +116,7 @@ fn files_that_are_there_already_are_seeded_in_place_and_never_removed() {
         seeds_exactly(&bae, id, &torrent);
         adopt(&bae, &torrent, &file_url(&music)).expect(1).says("already");
 
-        // Nothing was copied: beside the user's files there is a manifest, and it goes with the import.
+        // Nothing was copied. The only new file is a manifest, and `rm` removes it with the import.
         let chunks = |dir: &Path| {
             let all = contents(dir).into_iter();
             all.filter(|(path, _)| !before.iter().any(|(known, _)| known == path))
@@ -142,7 +142,8 @@ fn a_file_that_changed_after_it_was_adopted_is_noticed_and_not_served() {
     let path = music.join("CD 1/01.flac");
     let mut bytes = fs::read(&path).unwrap();
     bytes[1_000_000] ^= 1;
-    // The same length; a file system's clock may be as coarse as some milliseconds.
+    // The length stays the same, so the modification time must differ; a file system may record it in steps of some
+    // milliseconds.
     std::thread::sleep(std::time::Duration::from_millis(50));
     fs::write(&path, &bytes).unwrap();
     bae.run(["cat", &id, "CD 1/01.flac", "--range", "0-9"]).expect(32).says("not what was adopted");
@@ -158,7 +159,7 @@ fn a_file_that_changed_after_it_was_adopted_is_noticed_and_not_served() {
     let quick = bae.run(["verify", "--quick", &id]).expect(32).stdout;
     assert!(quick.contains("01.flac"), "{quick}");
 
-    // From the swarm into our own chunks; the user's file, whatever it is now, stays.
+    // The repair fetches from the swarm into chunks of the import. The user's changed file stays as it is.
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let peer = seeder.addr().to_string();
     let repair = ["verify", "--repair", "--no-dht", "--no-lsd", "--no-utp", "--peer", &peer, &id];
@@ -219,7 +220,7 @@ fn nothing_is_recorded_when_nothing_fits() {
     fs::create_dir_all(&elsewhere).unwrap();
     fs::write(elsewhere.join("x"), b"x").unwrap();
     adopt(&bae, &torrent, &file_url(&elsewhere)).expect(3).says("no file of");
-    // The right names and lengths, other bytes.
+    // The names and lengths are right, the bytes are not.
     for path in ["CD 1/01.flac", "CD 1/02.flac"] {
         let to = elsewhere.join(path);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -258,13 +259,14 @@ fn objects_of_a_bucket_are_adopted_and_a_lost_catalog_finds_them_again() {
     bae.assert_exact(id, &torrent);
     seeds_exactly(&bae, id, &torrent);
 
-    // The catalog is lost: the manifest tells what was adopted, and that it is not ours.
+    // The catalog is lost. The manifest in the bucket records what was adopted, and that those objects are the
+    // user's.
     fs::remove_dir_all(bae.data_dir()).unwrap();
     let attached = bae.run(["--json", "attach", &url]).expect(0).json();
     assert_eq!(attached[0]["state"], "imported", "{attached:?}");
     let id = attached[0]["id"].as_str().unwrap();
     bae.assert_exact(id, &torrent);
-    // A change of the same length is told by the ETag.
+    // The changed object has the same length; its ETag differs.
     let mut other = fs::read(torrent.data().join("cover.jpg")).unwrap();
     other[5] ^= 1;
     put(&format!("{}/cover.jpg", torrent.name), other);

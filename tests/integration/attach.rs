@@ -1,4 +1,4 @@
-//! A lost catalog comes back from the place alone.
+//! `bae attach` rebuilds a lost catalog from the storage alone.
 
 use std::{fs, path::PathBuf};
 
@@ -17,7 +17,7 @@ fn album() -> Fixture {
     Recipe::folder("An Album to lose", list.to_vec()).piece(64 << 10).make()
 }
 
-/// Every object of a place, by key.
+/// Every object in the storage: its key and its path, sorted by key.
 fn objects(bae: &Bae) -> Vec<(String, PathBuf)> {
     let mut open = vec![bae.objects().to_owned()];
     let mut found = Vec::new();
@@ -74,7 +74,7 @@ fn a_lost_catalog_is_rebuilt_from_the_place_alone() {
     let again = attach(&bae, 0);
     assert_eq!((&again[0]["event"], &again[1]["skipped"]), (&"skipped".into(), &1.into()));
 
-    // The swarm gets it from there, and the import writes a manifest of its own in place of the old one.
+    // bae seeds the attached import. Importing it again replaces the old manifest by one of the new catalog.
     let running = bae.seed(&id, &[]);
     let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
@@ -109,7 +109,7 @@ fn an_import_that_lost_objects_comes_back_incomplete_and_is_completed() {
     assert!((lost..lost + MIB).contains(&done.downloaded), "{} for {lost}", done.downloaded);
     bae.assert_verified(&id);
     bae.assert_exact(&id, &torrent);
-    // What was cut short is under the old catalog's name: only an order removes it.
+    // The truncated object belongs to the old catalog, so gc removes it only with `--yes`.
     let report = bae.run(["gc", "--json"]).expect(0).json();
     assert_eq!((&report[0]["objects"], &report[0]["held_back"]), (&0.into(), &1.into()));
     let report = bae.run(["gc", "--json", "--yes"]).expect(0).json();

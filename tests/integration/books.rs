@@ -1,4 +1,4 @@
-//! The books: every get that leaves for a storage is in them, whoever it is for and however it ended.
+//! Usage: every get that is sent to a storage is counted, whatever it is for and however it ends.
 
 use std::{fs, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-/// An import in a bucket that is reached through a proxy.
+/// An import in a bucket behind a proxy.
 struct Stored {
     bae: Bae,
     id: String,
@@ -41,7 +41,7 @@ impl Stored {
         self.bae.run(["--json", "info", &self.id]).expect(0).json().remove(0)
     }
 
-    /// What `storage list` says of the bucket.
+    /// The line of `storage list` about the bucket.
     fn listed(&self) -> Value {
         let lines = self.bae.run(["--json", "storage", "list"]).expect(0).json();
         let found = lines.iter().find(|line| line["name"].as_str().unwrap().starts_with("s3://"));
@@ -89,13 +89,13 @@ fn what_commands_and_players_read_is_in_the_books_also_beside_a_bae_that_seeds()
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
     FaultProxy::assert_counted(&stored.info()["read"]["gets"], stored.gets());
-    // The budget is for all of it: nothing was fetched for peers.
+    // `--cloud-budget` covers all reads: seeding stops although nothing was fetched for peers.
     assert_eq!(stored.info()["seeded"]["fetched"], 0);
     let mut running = bae.seed_with(id, &[], &["--cloud-budget", "1MiB"]);
     running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
     running.interrupt();
     running.ended(Duration::from_secs(30)).expect(0);
-    // What it cost was spent, also when the import is gone.
+    // The total keeps what was spent when the import is removed.
     let before = stored.listed()["total"].clone();
     bae.run(["rm", id, "--yes"]).expect(0);
     assert_eq!(stored.listed()["total"], before);
@@ -109,10 +109,10 @@ fn gets_that_were_repeated_are_in_the_books_as_often_as_they_were_asked() {
     stored.bae.assert_verified(&stored.id);
     let books = stored.info()["read"].clone();
     let asked = stored.gets();
-    // About half of them were refused.
+    // About half of the requests are refused.
     assert!(asked > 12, "{asked} requests");
     FaultProxy::assert_counted(&books["gets"], asked);
-    // Those that were refused brought nothing.
+    // A refused get fetches no bytes.
     let (fetched, bytes) = (books["fetched"].as_u64().unwrap(), stored.torrent.bytes);
     assert!((bytes..bytes + bytes / 5).contains(&fetched), "{books}");
 

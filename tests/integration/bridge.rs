@@ -1,5 +1,5 @@
-//! The bridge under stress, through the library: slots reused while jobs are late, storage that hangs, an end with
-//! everything in flight.
+//! The bridge to libtorrent under stress, through the library: slots that are reused while jobs are late, storage
+//! that hangs, a stop with everything in flight.
 
 use std::{
     net::SocketAddrV4,
@@ -29,7 +29,7 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-/// A torrent session over a backend that misbehaves on demand.
+/// A torrent session over a backend that can be made to fail.
 struct Rig {
     _dir: TempDir,
     catalog: Catalog,
@@ -82,7 +82,7 @@ impl Rig {
         (row, store)
     }
 
-    /// The torrent in the session, filling a new import.
+    /// Adds the torrent to the session. It fills a new import.
     async fn add(&self) -> (Download, Arc<ImportWriter>) {
         let (row, store) = self.new_import().await;
         let start = Start {
@@ -116,7 +116,8 @@ impl Rig {
         (download, writer)
     }
 
-    /// A torrent that is imported, in the session to be seeded; nobody else has it.
+    /// A torrent that is imported and still in the session, which can seed it. Its seeder has ended: no other peer
+    /// has it.
     async fn imported(
         torrent: &Fixture,
         listen: SocketAddrV4,
@@ -149,11 +150,11 @@ async fn a_thousand_torrents_added_and_removed_with_late_completions() {
     let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
-    // Every put ends long after its torrent has gone and its slot has another owner.
+    // Every put ends long after its torrent is removed and its slot is reused.
     rig.backend.delay(Duration::from_millis(50));
     for i in 0..1000u64 {
         let (download, writer) = rig.add().await;
-        // Mostly gone at once; now and then after blocks, hashes and puts are under way.
+        // Most torrents are removed at once, every 40th when blocks, hashes and puts are in flight.
         if i % 40 == 0 {
             tokio::time::sleep(Duration::from_millis(200 + i % 300)).await;
         }
@@ -176,7 +177,7 @@ async fn a_session_ends_in_time_though_storage_hangs() {
     rig.backend.hang_puts();
     let (mut download, writer) = rig.add().await;
     let stop = CancellationToken::new();
-    // Acks are held and puts hang when so much of it is there: now end.
+    // When this many bytes are held, acks are held back and puts hang. Then the session is stopped.
     let held_back = async {
         while rig.pool.held() <= 16 << 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -198,7 +199,7 @@ async fn a_session_ends_with_reads_in_flight() {
     let torrent = Recipe::single("reads.bin", 32 * MIB).piece(MIB).make();
     let listen = ports::own();
     let (rig, download, _writer) = Rig::imported(&torrent, listen).await;
-    // Longer than the session is waited for.
+    // Longer than the wait for the end of the session.
     rig.backend.delay(2 * LONG);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let gets = rig.backend.gets();
@@ -242,11 +243,11 @@ async fn a_failed_read_does_not_end_the_seeding() {
     let torrent = Recipe::single("lost.bin", 8 * MIB).piece(256 * KIB).make();
     let listen = ports::own();
     let (rig, download, _writer) = Rig::imported(&torrent, listen).await;
-    // Windows, and the pieces of them that are then asked for alone.
+    // The gets of windows fail, then the gets of single pieces in them.
     rig.backend.fail_next_gets(4, Kind::NotFound);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let (mut seeded, _) = download.into_torrent();
-    // A few pieces were lost; all the others are served.
+    // A few pieces are lost; all others are served.
     let until = Instant::now() + LONG;
     while leecher.received() < 6 * MIB {
         assert!(Instant::now() < until, "the leecher has only {}", leecher.received());

@@ -1,4 +1,4 @@
-//! The commands as people and programs use them.
+//! The commands, run as users and scripts run them.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -46,7 +46,7 @@ fn an_import_ends_with_its_summary_and_keeps_stdout_for_data() {
     }
 }
 
-/// `ls`, which has its figures from the catalog, says what `info` finds in the torrent and the extents.
+/// `ls` reads its figures from the catalog; `info` computes the same figures from the torrent and the extents.
 fn assert_listed_as_described(bae: &Bae, state: &str) {
     let listed = bae.run(["ls", "--json"]).expect(0).json().remove(0);
     assert_eq!(listed["state"], state);
@@ -174,7 +174,7 @@ fn gc_takes_nothing_that_has_a_name() {
 fn selects_files_by_number_and_glob() {
     let torrent = album();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    // Files are numbered as the torrent lists them, which is as its maker found them.
+    // Files are numbered in the torrent's order, which is the order in which its creator found them.
     let meta = Metainfo::parse(&fs::read(&torrent.torrent).unwrap()).unwrap();
     let two = 1 + meta.files.iter().position(|f| f.path.ends_with("02 two.flac")).unwrap();
     let table = [

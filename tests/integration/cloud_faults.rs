@@ -1,4 +1,5 @@
-//! A bucket behind a bad line: whatever happens to whichever request, an import ends exact, with nothing left over.
+//! A bucket behind a bad connection: whichever request fails in whichever way, the import is exact and leaves no
+//! garbage.
 
 use std::{
     sync::{
@@ -22,7 +23,7 @@ use crate::support::{
     wait_until,
 };
 
-/// A bucket of its own on the shared server, reached through a proxy.
+/// A new bucket on the shared server, behind a proxy.
 struct Cloud {
     server: &'static S3Server,
     bucket: String,
@@ -36,7 +37,8 @@ impl Cloud {
         Self { server, bucket: server.bucket("faults"), proxy }
     }
 
-    /// A bae that stores under `prefix` through the proxy, in chunks that make a small torrent several objects.
+    /// A bae that stores under `prefix` through the proxy. Its chunks are small, so that a small torrent has
+    /// several objects.
     fn bae(&self, prefix: &str) -> Bae {
         let url = format!("{}&chunk=5MiB", self.url(prefix));
         Bae::new().storing_at(&url, self.server.env())
@@ -52,14 +54,14 @@ fn torrent(name: &str) -> Fixture {
     torrent_of(name, 12 * MIB + 5)
 }
 
-/// Its first file has `len` bytes.
+/// The torrent's first file has `len` bytes.
 fn torrent_of(name: &str, len: u64) -> Fixture {
     let files = [("one.bin", len), ("two.bin", 5 * MIB), ("small/a", 3), ("small/b", 70_000)];
     let files = files.map(|(path, len)| (path.to_owned(), len)).to_vec();
     Recipe::folder(name, files).piece(256 * KIB).make()
 }
 
-/// What `gc` would remove.
+/// The summary of `gc`: what it would remove.
 fn leftovers(bae: &Bae) -> Value {
     let ran = bae.run(["--json", "gc"]).expect(0);
     ran.json().pop().expect("gc prints a summary")
@@ -83,7 +85,7 @@ const FAULTS: [Fault; 6] = [
     Fault::Refuse("500 Internal Server Error", "InternalError"),
 ];
 
-/// Imports once to learn how many requests that takes, then again for each of them, with that one spoilt.
+/// Imports once to count the requests, then once for each request, which gets a fault.
 fn sweep(name: &str, options: &[&str], seed: u64) {
     let torrent = torrent(name);
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
@@ -120,10 +122,10 @@ fn whole_files_end_exact_whichever_request_is_spoilt() {
     sweep("spoilt files", &["--layout", "files"], 4);
 }
 
-/// Kills the program at its first request, at the second in the next run, and so on until an import ends: before the
-/// server hears of the request, or after it did what was asked.
+/// Kills the program at its first request, in the next run at the second, and so on until an import ends. In every
+/// other run the request does not reach the server; in the others the server carries it out.
 fn killed_at_each_request(name: &str, options: &[&str]) {
-    // Run `n` gets `n` requests through: eleven chunks are more than the first five runs can store.
+    // Run `n` gets `n` requests through. Eleven chunks are more than the first five runs can store.
     let torrent = torrent_of(name, 50 * MIB + 5);
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
@@ -133,7 +135,7 @@ fn killed_at_each_request(name: &str, options: &[&str]) {
     let done = loop {
         let reached = Arc::new(AtomicBool::new(false));
         let (flag, even) = (Arc::clone(&reached), n % 2 == 0);
-        // Every run gets one request further than the one before, whose objects it does not fetch again.
+        // Every run gets one request further than the run before, and does not fetch again what that run stored.
         cloud.proxy.spoil(move |r| {
             if r.number < n {
                 return Fault::None;
@@ -206,7 +208,7 @@ fn what_a_bucket_deleted_under_way_lost_is_found_and_fetched_again() {
     let bae = cloud.bae("gone");
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["stored"].as_u64() > Some(0));
-    // This server makes a bucket again by itself when something is put there; others answer like this.
+    // SeaweedFS creates a missing bucket when an object is put, so the proxy sends the answer of other servers.
     cloud.proxy.spoil(|_| Fault::Refuse("404 Not Found", "NoSuchBucket"));
     let paused = running.event("paused");
     assert!(paused["error"].as_str().unwrap().contains(&cloud.bucket), "{paused}");
@@ -231,7 +233,7 @@ fn two_catalogs_share_a_prefix() {
     let seeders = torrents.each_ref().map(|t| LibtorrentPeer::seed(Release::Debian, t));
     let cloud = Cloud::new();
     let homes = [cloud.bae("shared"), cloud.bae("shared")];
-    // Each imports both at the same time: equal torrents under one prefix too.
+    // Both homes import both torrents at the same time, so the prefix also gets equal torrents.
     thread::scope(|scope| {
         for bae in &homes {
             scope.spawn(|| {
@@ -309,14 +311,14 @@ fn a_request_that_stalls_is_given_up_and_sent_again() {
         }
         Fault::None
     });
-    // It stalls until the import is over, which therefore did not wait for it.
+    // The request stalls until the import has ended. So the import did not wait for it.
     let done = bae.import(&torrent, &[seeder.addr()]);
     assert!(cloud.proxy.seen().len() > 3, "nothing was sent again");
     gate.open();
     bae.assert_exact(&done.id, &torrent);
 }
 
-/// What a process has given the disks to write.
+/// The bytes that a process has sent to the disks.
 fn write_bytes(pid: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.trim().parse().ok()

@@ -1,4 +1,4 @@
-//! Peers that send wrong bytes: a piece that fails is fetched again, and the import is exact.
+//! Peers that send wrong bytes: a failed piece is fetched again, and the import is exact.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use crate::support::{
     wait_until,
 };
 
-/// A copy of the data with `count` wrong bytes in it, at seeded places.
+/// Writes a copy of the data with `count` wrong bytes at seeded positions.
 fn broken_copy(torrent: &Fixture, into: &Path, count: u64) {
     let mut bytes = fs::read(torrent.data()).unwrap();
     let mut random = Random(count);
@@ -26,7 +26,7 @@ fn exact_despite_corruption(version: Version) {
         Recipe::single("corrupt.bin", 48 * MIB + 11).version(version).piece(256 * KIB).make();
     let dir = tempfile::tempdir().unwrap();
     broken_copy(&torrent, dir.path(), 400);
-    // The good one is slow, so that the bad one gets to send something.
+    // The good seeder is slow, so that the corrupting peer gets requests.
     let good = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
     let mut bad = LibtorrentPeer::corrupting(&torrent, dir.path());
     let bae = Bae::new();

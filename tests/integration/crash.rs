@@ -13,10 +13,10 @@ fn torrent() -> Fixture {
     Recipe::single("crash.bin", 64 * MIB + 99).piece(512 * KIB).make()
 }
 
-/// What may be fetched though it is stored: requests under way when the last piece completes.
+/// Bytes that may be fetched although they are not missing: requests in flight when the last piece completes.
 const SLACK: u64 = 2 * MIB;
 
-/// So many shares of a thousand, in order; the first is 0, which is a kill right after the start.
+/// `count` shares in thousandths, sorted. The first is 0: a kill right after the start.
 fn shares(random: &mut Random, count: usize) -> Vec<u64> {
     let mut shares: Vec<_> = (1..count).map(|_| random.below(900)).collect();
     shares.push(0);
@@ -24,7 +24,7 @@ fn shares(random: &mut Random, count: usize) -> Vec<u64> {
     shares
 }
 
-/// Kills imports of one torrent when `shares` (of a thousand) of it are stored, then lets one finish.
+/// Kills an import each time one of `shares` (in thousandths) is stored, then lets one finish.
 fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
     let bae = Bae::new().storing_with(storage_options);
     let seeder = LibtorrentPeer::slow_seed(torrent, 24 * MIB);
@@ -39,13 +39,13 @@ fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
             let at_start = stored(started).unwrap();
             assert!(at_start >= durable, "{at_start} of {durable} durable bytes after a kill");
         }
-        // What a run told as stored is a promise to the next.
+        // What a run reported as stored must be stored in the next run.
         durable = events.iter().filter_map(stored).max().unwrap_or(0).max(durable);
     }
     let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
     let done = ran.imported();
     let lines = ran.json();
-    // None where a run had stored all of it before it was killed.
+    // There is no `started` event when an earlier run stored everything before it was killed.
     let started = lines.iter().find(|e| e["event"] == "started");
     let at_start = started.map_or(torrent.bytes, |e| e["stored"].as_u64().unwrap());
     assert!(at_start >= durable, "{at_start} of {durable} durable bytes at the last start");
@@ -53,7 +53,7 @@ fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
     assert!(done.downloaded <= allowed, "{} fetched, {allowed} allowed", done.downloaded);
     bae.assert_verified(&done.id);
     bae.assert_exact(&done.id, torrent);
-    // Whatever a crash left without a name goes, and nothing that has one.
+    // gc removes the objects that a crash left without a name, and no others.
     bae.run(["gc", "--yes"]).expect(0);
     bae.assert_exact(&done.id, torrent);
 }

@@ -1,4 +1,4 @@
-//! Google Drive, as far as a strict stand-in can tell (`support/fake_drive` says what it keeps to).
+//! Google Drive, tested with a strict fake server (`support/fake_drive` lists its rules).
 
 use std::{
     ffi::OsString,
@@ -32,7 +32,7 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-/// A pace that holds nothing up.
+/// Limits that delay no request.
 fn fast() -> Limits {
     let first_wait = Duration::from_millis(5);
     Limits {
@@ -89,7 +89,7 @@ fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
 
-/// The key of a chunk.
+/// The key of chunk `n`.
 fn chunk(n: u64) -> Key {
     key(&format!("0123456789abcdef/00000001/{n:08x}"))
 }
@@ -98,7 +98,7 @@ fn bytes(len: u64, seed: u64) -> Bytes {
     Random(seed).bytes(len).into()
 }
 
-/// In pieces, as blocks come from peers.
+/// The bytes in slices of 16 KiB, like the blocks that peers send.
 fn payload(bytes: &Bytes) -> Payload {
     (0..bytes.len())
         .step_by(16 << 10)
@@ -145,7 +145,7 @@ async fn keeps_the_contract_when_nothing_can_be_noted() {
     assert_holds(&other, &chunk(1), &whole).await;
 }
 
-/// As the catalog of a command that only reads.
+/// Notes that cannot be written, as in a command that opens the catalog read-only.
 #[derive(Debug, Default)]
 struct ReadOnly(MemoryNotes);
 
@@ -164,7 +164,7 @@ impl Notes for ReadOnly {
     }
 }
 
-/// A put, what follows from it, and its end: each of its requests is made to fail in turn.
+/// A put, the operations on its object, and a delete. Each of these requests is made to fail in turn.
 async fn a_life(drive: &FakeDrive) {
     let backend = retrying(open(drive, &MemoryNotes::default()));
     let whole = bytes(700 * KIB, 3);
@@ -417,7 +417,7 @@ async fn lost_notes_are_mended_from_what_the_files_say() {
     wanted.sort();
     assert_eq!(listed, wanted);
     assert_eq!(listing.list("id:").unwrap().len(), 3);
-    // And a key that is put again is still one file.
+    // A second put of a key makes no second file.
     open(&drive, &MemoryNotes::default()).put(&keys[1], payload(&whole)).await.unwrap();
     assert_eq!(drive.files().len(), 3);
     for key in &keys {
@@ -496,7 +496,7 @@ async fn a_range_that_breaks_off_goes_on_from_there() {
     assert!(broken.kind().is_retryable(), "{}", broken.report());
 }
 
-/// A part of whole files: the least that Drive takes before the end.
+/// The part length of whole files: the smallest that Drive accepts before the last part.
 const PART: u64 = 256 * KIB;
 
 async fn write(upload: &dyn Upload, shape: Shape, whole: &Bytes, part: u64) -> Result<()> {
@@ -514,7 +514,7 @@ async fn a_whole_file_goes_on_in_the_next_run_from_the_byte_that_arrived() {
     let first = open(&drive, &notes);
     let upload = first.begin(&file, shape).await.unwrap();
     write(&*upload, shape, &whole, 0).await.unwrap();
-    // Of the second part a third arrives, then everything is refused: the process goes away.
+    // A third of the second part arrives, then every request is refused. Then the process ends.
     drive.fail("PUT", SESSION, 0, 1, Act::CutBody(PART as usize + 77));
     drive.fail("PUT", SESSION, 0, 5, Act::Refuse(503, "backendError", None));
     write(&*upload, shape, &whole, 1).await.unwrap_err();
@@ -619,7 +619,7 @@ async fn a_copy_sends_no_bytes_and_says_its_own_key() {
     assert_eq!(refused.kind(), Kind::Unsupported);
 }
 
-/// bae with a storage `music` on a stand-in, by its config file.
+/// A bae whose config file has a storage `music` on a fake server.
 struct Rig {
     bae: Bae,
     drive: FakeDrive,
@@ -656,7 +656,7 @@ fn ended(process: Process) -> Ran {
     Running(process).ended(Duration::from_secs(120))
 }
 
-/// No secret of the stand-in is in a text.
+/// Panics when a secret of the fake server is in `text`.
 fn assert_silent(text: &str) {
     let secrets =
         [SESSION_SECRET, TOKEN_SECRET, REFRESH_TOKEN, fake_drive::CLIENT_SECRET, "S3CR3T"];
@@ -675,7 +675,7 @@ fn a_torrent_goes_into_drive_and_comes_back_and_no_secret_is_logged() {
     let rig = Rig::new("");
     let torrent = Recipe::single("into drive.bin", 6 * MIB + 77).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    // Whatever goes wrong is said, and says no more than it should.
+    // Every fault is logged, and no log line contains a secret.
     rig.drive.fail("PUT", SESSION, 1, 1, Act::CutBody(300_000));
     rig.drive.fail("PUT", SESSION, 3, 1, Act::LoseAnswer);
     rig.drive.fail("POST", "/upload/", 2, 1, Act::Refuse(503, "backendError", None));
@@ -743,7 +743,7 @@ fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() 
     let done = events.iter().find(|e| e["event"] == "imported").unwrap();
     let fetched = done["downloaded"].as_u64().unwrap();
     assert!(fetched <= torrent.bytes - stored + MIB, "{fetched} bytes fetched over {stored}");
-    // The part that was on its way when the first run was killed, and the manifests.
+    // 1 MiB is the part that was in flight when the first run was killed; 64 KiB are for the manifests.
     let received = rig.drive.counts(|counts| counts.received);
     assert!(received <= torrent.bytes + MIB + 64 * KIB, "{received} bytes were sent");
     assert_eq!(rig.drive.files().iter().filter(|file| file.data.len() > 64 << 10).count(), 1);
@@ -808,13 +808,13 @@ fn a_ready_token_in_a_variable_is_enough() {
     let mut command = bae.command(["verify", &done.id]);
     command.envs(drive.env());
     ended(Process::start("bae", &command)).expect(0);
-    // Without it, what is missing is said.
+    // Without the token, the error names the variable that is missing.
     bae.run(["verify", &done.id]).expect(3).says("BAE_DRIVE_TOKEN");
     let help = bae.command(["--help"]).env("BAE_DRIVE_TOKEN", "hunter2").output().unwrap();
     assert!(!String::from_utf8_lossy(&help.stdout).contains("hunter2"));
 }
 
-/// One GET, as a browser would; returns the address it is sent on to.
+/// Sends one GET, as a browser does. Returns the URL of the redirect.
 fn browse(url: &str) -> Option<String> {
     let url: url::Url = url.parse().unwrap();
     let address = (url.host_str().unwrap(), url.port().unwrap());
@@ -832,7 +832,7 @@ fn browse(url: &str) -> Option<String> {
     location
 }
 
-/// A profile that has a client and no sign-in.
+/// A profile with a client and no refresh token.
 fn without_sign_in(rig: &Rig) -> String {
     let profile = rig.drive.profile("music", Some(&rig.folder));
     let kept: Vec<&str> = profile.lines().filter(|line| !line.contains("refresh_token")).collect();
@@ -847,7 +847,7 @@ fn a_browser_signs_in_and_the_sign_in_is_kept_where_nobody_else_reads_it() {
     let mut running = rig.bae.start(["--json", "-vv", "storage", "login", "music"]);
     let page = running.event("login")["url"].as_str().unwrap().to_owned();
     let back = browse(&page).expect("the consent page sends the browser on");
-    // Somebody who guesses gets nowhere.
+    // A request with a guessed `state` is rejected.
     let origin = &back[..back.find("/?").unwrap()];
     assert_eq!(browse(&format!("{origin}/?state=guess&code=stolen")), None);
     browse(&back);

@@ -1,4 +1,4 @@
-//! `import --dry-run`: what it says is what an import then takes, and it takes nothing itself.
+//! `import --dry-run` reports what the import then does, and changes nothing itself.
 
 use std::{fs, path::Path};
 

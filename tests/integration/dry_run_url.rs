@@ -1,4 +1,4 @@
-//! `import --dry-run` of URLs: what it says is what the import then takes, and nothing of the files is fetched for it.
+//! `import --dry-run` of URLs reports what the import then does, and fetches no file.
 
 use serde_json::Value;
 
@@ -23,14 +23,14 @@ fn estimate(bae: &Bae, url: &str, options: &[&str]) -> Value {
     line.clone()
 }
 
-/// Counts, imports, and holds one against the other.
+/// Runs a dry run and then the import, and compares their figures. Returns the line of the dry run.
 fn counts_what_is_taken(bae: &Bae, url: &str, options: &[&str]) -> Value {
     let before = estimate(bae, url, options);
     assert!(!bae.data_dir().exists() && !bae.objects().exists(), "something was written");
     let id = bae.run(args(bae, url, options)).expect(0).imported().id;
     let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
     let (taken, told) = (info["objects"].as_u64(), before["objects"].as_u64());
-    // Where memory is short, chunks are stored before they are whole if storage is slow just then.
+    // With little memory, chunks are stored before they are full if storage is slow at that time.
     let short = options.contains(&"--memory");
     assert!(if short { taken >= told } else { taken == told }, "{options:?}: {before}, {info}");
     assert_eq!(info["stored"], before["payload"], "{options:?}: {before}");
@@ -74,7 +74,7 @@ fn a_dry_run_asks_for_nothing_of_a_file() {
     let line = estimate(&bae, &nginx.url("/f/f.bin"), &[]);
     assert_eq!(line["bytes"], 9 * MIB);
     assert!(!line["costs"].as_array().unwrap().is_empty());
-    // Whether it is a torrent, its first bytes say.
+    // Only the first bytes are fetched, to see whether the file is a torrent.
     let bytes = |line: &String| line.split(' ').nth(2).unwrap().parse::<u64>().unwrap();
     let came: u64 = nginx.requests().iter().map(bytes).sum();
     assert!(came <= 64, "{:?}", nginx.requests());

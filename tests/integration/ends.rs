@@ -1,4 +1,4 @@
-//! What cannot pass ends a run, and what may pass is waited for no longer than the user says.
+//! A permanent error ends a run. A temporary error ends it after the timeout that the user sets.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-/// Much longer than any stop may take, and less than any storage is waited for otherwise.
+/// Longer than any stop may take, and shorter than the usual wait for storage.
 const STOPPED: Duration = Duration::from_secs(25);
 
 fn torrent(name: &str) -> Fixture {
     Recipe::single(name, 24 * MIB + 5).piece(256 << 10).make()
 }
 
-/// bae over a bucket whose requests `plan` spoils.
+/// A bae with a bucket whose requests have the faults of `plan`.
 fn over_a_bucket(
     name: &str,
     plan: impl Fn(&Request) -> Fault + Send + Sync + 'static,
@@ -40,7 +40,7 @@ fn refuse_puts(request: &Request) -> Fault {
     }
 }
 
-/// Panics unless the end of the run is told once and no line of a log is on the default level but those that `may`.
+/// Panics unless the run reported exactly `pauses` pauses and logged no retry at the default level.
 fn assert_told_once(ran: &Ran, pauses: usize) {
     let paused = ran.json().iter().filter(|event| event["event"] == "paused").count();
     assert_eq!(paused, pauses, "{}", ran.stdout);
@@ -140,7 +140,7 @@ fn a_storage_folder_that_is_removed_under_way_ends_the_import_by_name() {
 #[test]
 fn a_limit_of_open_files_and_folders_that_go_end_an_import() {
     need("prlimit", "util-linux");
-    // From too few to start to enough for all but the peers.
+    // From too few files to start, to enough for everything except the peers.
     for files in [16, 20, 24, 28, 32] {
         let (bae, torrent, seeder) = in_a_folder("few files.bin");
         let ours =
@@ -155,7 +155,7 @@ fn a_limit_of_open_files_and_folders_that_go_end_an_import() {
             };
         }
         let running = Running(Process::start("bae", &command));
-        // Gone while it starts, or when it has: whichever, it must end.
+        // The folders are removed while bae starts, or after that. In both cases it must end.
         std::thread::sleep(Duration::from_millis(1500));
         let _ = fs::remove_dir_all(bae.data_dir());
         let _ = fs::remove_dir_all(bae.objects());
@@ -170,7 +170,7 @@ fn a_whole_file_is_sent_where_the_storage_refuses_to_copy() {
     let torrent = torrent("not copied.bin");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     for status in ["403 Forbidden", "400 Bad Request"] {
-        // Copies are the puts without a body.
+        // A copy is a PUT without a body.
         let (bae, proxy) = over_a_bucket("copies", move |r| match (r.method.as_str(), r.body) {
             ("PUT", 0) => Fault::Refuse(status, "InvalidRequest"),
             _ => Fault::None,

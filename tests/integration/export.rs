@@ -1,4 +1,4 @@
-//! `export`: what is there is the user's, what cannot be written is told, and the rest is there.
+//! `export` keeps the user's files, reports each file that it cannot write, and writes the others.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -33,7 +33,7 @@ fn an_export_leaves_other_files_alone_and_writes_the_rest() {
     let out = bae.home().join("out");
     let mine = out.join("An Export/a.txt");
     fs::create_dir_all(mine.parent().unwrap()).unwrap();
-    // Of the same length too, so that only the bytes tell.
+    // The second text has the file's length, so only its bytes differ.
     for text in [b"mine".to_vec(), vec![b'm'; 70 * KIB as usize]] {
         fs::write(&mine, &text).unwrap();
         let ran =
@@ -75,7 +75,7 @@ fn a_link_in_the_place_of_a_file_is_not_followed_and_a_folder_is_named() {
     export(&bae, &mine, &[]).expect(2).says("is a file, not a folder");
 }
 
-/// Exports with one sort of operation refused below `out`, as file systems do that are no Unix's own.
+/// Exports while one operation fails below `out`, as on file systems that do not support it.
 fn refusing(bae: &Bae, out: &Path, op: &str, import: &str) -> Ran {
     let faults = FileFaults::under(&[out]);
     let mut command = bae.command(["--json", "export", import, out.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! Whole files: what lies in storage is what the torrent describes, under its own names.
+//! Whole files: the storage has the torrent's files, under their own names.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn album(name: &str) -> Recipe {
     Recipe::folder(name, list.to_vec()).piece(256 * KIB)
 }
 
-/// Storage holds the torrent's files at `folder`, bit for bit, and nothing else of it.
+/// Panics unless the storage has the torrent's files at `folder`, byte for byte, and besides them only a manifest.
 fn assert_whole(bae: &Bae, torrent: &Fixture, folder: &str) {
     torrent.assert_same(&bae.objects().join(folder));
     let others: Vec<_> = objects(bae)

@@ -1,4 +1,4 @@
-//! FTP from real servers: the suite of the protocols with and without TLS, and what only FTP has.
+//! FTP from real servers: the protocols' conformance suite with and without TLS, and what only FTP has.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ fn servers_may_connect_to_us() {
     }
 }
 
-/// Servers that do not know `EPSV`, and those that were told to forbid it.
+/// One server does not know `EPSV`, the other is configured to refuse it.
 #[test]
 fn where_epsv_is_refused_pasv_is_used() {
     for server in [FtpServer::old_pyftpd(), FtpServer::vsftpd_with("cmds_denied=EPSV")] {
@@ -74,7 +74,7 @@ fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
     runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()))
 }
 
-/// A server that has no TLS gets no login; one whose certificate nobody signed neither.
+/// No login is sent to a server without TLS, or to one whose certificate is not trusted.
 #[test]
 fn without_tls_that_can_be_trusted_nothing_is_sent() {
     let plain = FtpServer::vsftpd();
@@ -100,7 +100,7 @@ fn more_connections_than_an_ftp_server_allows_may_pass() {
             panic!("no file")
         };
         let open = |start| protocol.open(&remote, Wanted { start, end: None });
-        // The server notices a little later that somebody has gone.
+        // The server notices some time later that a connection is closed.
         let open_in_time = async |start| {
             let end = Instant::now() + LONG;
             loop {
@@ -116,7 +116,7 @@ fn more_connections_than_an_ftp_server_allows_may_pass() {
         let error = open(2000).await.err().expect("the third is refused");
         assert!(error.kind().is_retryable(), "{}", error.report());
         drop(first);
-        // A stream that was dropped has freed its connection, for whoever is next.
+        // Dropping a stream frees its connection for the next one.
         let mut third = open_in_time(2000).await;
         next(&mut third).await.unwrap().unwrap();
         drop(second);

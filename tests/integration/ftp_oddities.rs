@@ -1,5 +1,5 @@
-//! FTP servers that answer in ways of their own: what other clients understand is fetched, and what is not understood is
-//! an error that says so.
+//! FTP servers with unusual answers. Answers that other clients understand are accepted; an answer that is not
+//! understood is an error that quotes it.
 
 use crate::{
     get::{args, get, out, random, same},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Gets what is at `path` of this server.
+/// Runs `get` for `path` of this server.
 fn fetch(server: &ScriptedFtp, path: &str, options: &[&str]) -> (Bae, Ran) {
     let bae = Bae::new();
     let url = server.url(path);
@@ -19,7 +19,7 @@ fn fetch(server: &ScriptedFtp, path: &str, options: &[&str]) -> (Bae, Ran) {
     (bae, ran)
 }
 
-/// The file `/a.bin` comes as it is.
+/// Panics unless `/a.bin` arrives unchanged.
 fn comes_whole(what: &str, odd: Oddities, data: &[u8]) -> ScriptedFtp {
     let server = odd.start();
     let (bae, ran) = fetch(&server, "/a.bin", &["-m", "3"]);
@@ -32,7 +32,7 @@ fn line(name: &str) -> String {
     format!("-rw-r--r--   1 u g        5 Jan 12 07:08 {name}\r\n")
 }
 
-/// A folder `/f` with the files `a.txt` and `b.txt`, one line of which is odd.
+/// A folder `/f` with the files `a.txt` and `b.txt`. In its listing, the line of `a.txt` is `odd_line`.
 fn folder(odd_line: &[u8]) -> Oddities {
     let odd = Oddities::file("/f/a.txt", b"hello").and_file("/f/b.txt", b"hello");
     odd.listing(&[odd_line, b"\r\n", line("b.txt").as_bytes()].concat())
@@ -98,7 +98,7 @@ fn a_length_of_nothing_is_believed_only_when_nothing_comes() {
     comes_whole("SIZE 0", odd(), &data);
     let server = comes_whole("a file of nothing", Oddities::file("/a.bin", b""), b"");
     assert!(server.commands().iter().any(|command| command == "RETR a.bin"));
-    // In a folder too.
+    // The same with a file in a folder.
     let list = "-rw-r--r--   1 u g        0 Jan 12 07:08 a.bin\r\n";
     let odd = Oddities::reply("/f/a.bin", &data, "SIZE", "213 0").listing(list.as_bytes());
     let (bae, ran) = fetch(&odd.start(), "/f/", &[]);
@@ -113,7 +113,7 @@ fn a_length_that_is_too_small_is_an_error() {
     let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-m", "2"]);
     ran.expect(32).says("sends more than it should");
     assert!(!out(&bae, "a.bin").exists());
-    // Where only its listing tells it too.
+    // The same when only the listing has a length.
     let odd = Oddities { knows_only_retr: true, ..folder(line("a.txt").trim_end().as_bytes()) };
     let odd = odd.and_file("/f/a.txt", b"hello and more");
     let (bae, ran) = fetch(&odd.start(), "/f/", &[]);
@@ -141,7 +141,7 @@ fn a_transfer_that_ends_short_of_the_length_is_gone_on_with() {
     let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-x", "1"]);
     ran.expect(0);
     same(&out(&bae, "a.bin"), &data);
-    // Nothing more comes of it, however often it is asked for.
+    // The server has no more bytes, however often they are requested.
     let odd = Oddities::reply("/a.bin", b"hello", "SIZE", "213 5000");
     let (bae, ran) = fetch(&odd.start(), "/a.bin", &["-x", "1", "-m", "2"]);
     ran.expect(32).says("4995 bytes before it should");
@@ -159,7 +159,7 @@ fn a_link_is_a_file_where_it_is_given() {
     same(&out(&bae, "f/b.txt"), b"hello");
 }
 
-/// `MLSD` and `MDTM` of one server do not agree in what they call the same moment.
+/// `MLSD` and `MDTM` of this server report different times for the same moment.
 #[test]
 fn dates_of_a_listing_count_only_where_a_file_is_known_again_by_them() {
     let facts = "type=file;size=5;modify=20200102050405; a.txt\r\n\
@@ -183,7 +183,7 @@ fn ranges_that_are_not_served_make_one_piece() {
         let last = commands.iter().rposition(|command| command == "RETR a.bin").unwrap();
         let rest = commands[last - 1].starts_with("REST");
         assert!(!rest, "{what}: the file came in one piece: {commands:?}");
-        // Into storage as well, which must not keep a byte that came in a wrong place.
+        // An import must not store a byte at a wrong offset either.
         let (bae, server) = (Bae::new(), odd.start());
         let storage = bae.storage_url();
         let url = server.url("/a.bin");
@@ -202,7 +202,7 @@ fn ranges_that_are_served_are_proven_once() {
     assert_eq!(asked, 1, "{:?}", server.commands());
 }
 
-/// Whose login was taken once has the right password.
+/// A login that was accepted once has the right password.
 #[test]
 fn further_logins_that_are_refused_mean_fewer_connections() {
     let data = random(87, 5 * MIB + 3);
@@ -215,11 +215,11 @@ fn further_logins_that_are_refused_mean_fewer_connections() {
         let odd = Oddities { most: Some((1, refusal)), ..Oddities::file("/a.bin", &data) };
         comes_whole(refusal, odd, &data);
     }
-    // The first one is told as it is.
+    // The refusal of the first login is reported as it is.
     let odd =
         Oddities { most: Some((0, "530 Login incorrect.")), ..Oddities::file("/a.bin", b"x") };
     fetch(&odd.start(), "/a.bin", &[]).1.expect(24);
-    // Nobody has said who they are yet: that may pass.
+    // The greeting is refused before the login, so the error may be temporary.
     let odd = Oddities { greeting: Some("530 no"), ..Oddities::file("/a.bin", b"x") };
     fetch(&odd.start(), "/a.bin", &["-m", "1"]).1.expect(5).says("the greeting answered 530 no");
 }
@@ -272,7 +272,7 @@ fn a_line_that_is_not_understood_is_an_error_that_quotes_it() {
 fn names_keep_their_spaces() {
     for (list, name) in [
         (line(" lead.txt"), " lead.txt"),
-        // Two spaces between the date and every name.
+        // This server puts two spaces between the date and every name.
         (line(" bare.txt"), "bare.txt"),
         (line("trail "), "trail "),
     ] {
@@ -297,7 +297,7 @@ fn an_empty_folder_is_told_and_is_no_error() {
     }
 }
 
-/// vsftpd says with success that it could not.
+/// vsftpd reports success when it cannot list a folder.
 #[test]
 fn a_folder_that_may_not_be_listed_is_not_empty() {
     use std::os::unix::fs::PermissionsExt;

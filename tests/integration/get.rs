@@ -1,4 +1,4 @@
-//! `bae get` from a real web server: whole, exact, under the right name, whatever the server can and cannot do.
+//! `bae get` from a real web server: the file is whole and has the right name, whatever the server supports.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -32,7 +32,7 @@ pub(crate) fn start(bae: &Bae, list: &[&str]) -> Running {
     bae.start(args(bae, list))
 }
 
-/// Where `name` ends up.
+/// The path at which `get` writes `name`.
 pub(crate) fn out(bae: &Bae, name: &str) -> std::path::PathBuf {
     bae.home().join("out").join(name)
 }
@@ -85,8 +85,8 @@ fn a_file_is_fetched_over_several_connections_and_no_byte_twice() {
     let ran = get(&bae, &[&nginx.url("/slow/f.bin"), "-x", "8", "-k", "256KiB"]).expect(0);
     same(&out(&bae, "f.bin"), &data);
     assert_eq!(event(&ran, "fetched")["downloaded"], data.len());
-    // The first reads on what was asked for first, and each of the others asks for its own eighth, in whatever order they
-    // begin; a request is logged when it ends.
+    // The first connection requests everything from 0 on. Each other connection requests its own eighth, in any
+    // order. nginx logs a request when it ends.
     let eighth = |n: u64| match n {
         0 => " bytes=0-".to_owned(),
         _ => format!(" bytes={}-{}", n * 2 * MIB, (n + 1) * 2 * MIB - 1),
@@ -143,7 +143,7 @@ fn names_come_from_the_server_or_the_url_and_leave_no_folder() {
     assert!(files_in(&out(&bae, "")).is_empty());
 }
 
-/// The answer of a server that does ranges right.
+/// The answer of a server that handles ranges correctly.
 pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
     let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
     let Some((first, last)) = range.and_then(|text| text.split_once('-')) else {
@@ -194,7 +194,7 @@ fn a_checksum_is_held_against_the_bytes_before_the_file_has_its_name() {
     get(&Bae::new(), &[&nginx.url("/f/f.bin.sha256"), "--checksum-beside"])
         .expect(3)
         .says("beside");
-    // What the server itself says counts as well.
+    // A checksum from the server is verified too.
     let lies = Scripted::start(|_, request| {
         Some(
             ranged(request, b"abc").with("Repr-Digest", format!("md5=:{}:", "A".repeat(22) + "==")),
@@ -264,7 +264,7 @@ fn a_full_disk_is_told_by_name() {
     let dir = small.to_str().unwrap();
     let get = |url: &str| bae.run(["get", url, "-d", dir]);
     get(&nginx.url("/f/f.bin")).expect(8).says("has room for");
-    // Not even a length, so that nobody can know before.
+    // These answers have no length, so the lack of space shows only while writing.
     get(&nginx.url("/chunked/f.bin")).expect(8).says("no space left");
     get(&nginx.url("/endless/x")).expect(8).says("no space left");
 }
@@ -292,7 +292,7 @@ fn memory_does_not_grow_with_the_file_or_the_connections() {
             "{peak} bytes resident with -x {connections} {url}"
         );
     }
-    // What is read at once grows with the speed: as fast as it comes, up to a bound for each connection.
+    // Read sizes grow with the speed, up to a bound per connection. Here the download has no speed limit.
     let (one, many) = (peak("1", "/f/f.bin", "100GiB"), peak("16", "/f/f.bin", "100GiB"));
     assert!(many <= one + 12 * MIB, "{one} bytes resident by one connection, {many} by 16");
 }

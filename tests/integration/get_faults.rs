@@ -1,4 +1,4 @@
-//! What can go wrong between `bae get` and a server: the file is exact, or there is none and the reason is told.
+//! Faults between `bae get` and a server: the file is exact, or there is no file and the error names the reason.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -41,7 +41,7 @@ fn a_killed_get_goes_on_and_fetches_only_what_is_missing() {
     }
 }
 
-/// Bytes that the state beside a file calls done.
+/// The bytes that the state file of `name` records as done.
 fn done_of(bae: &Bae, name: &str) -> u64 {
     let Ok(text) = std::fs::read(out(bae, &format!("{name}.bae-part"))) else { return 0 };
     let state: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -82,7 +82,8 @@ fn a_file_that_changed_is_told_and_never_stitched() {
     get(&bae, &[&nginx.url("/f/f.bin"), "--fresh"]).expect(0);
     same(&out(&bae, "f.bin"), &new);
 
-    // While it is fetched: the first answer is of one version and breaks off, the ranges are of another.
+    // The file changes during the download: the first answer breaks off, and the ranges after it are of another
+    // version.
     let server = Scripted::start(move |n, request| {
         let answer = ranged(request, &[1; 3_000_000]).with("ETag", format!("\"{}\"", n.min(1)));
         Some(if n == 0 { answer.cut(2_000_000) } else { answer })
@@ -110,7 +111,7 @@ fn without_a_sign_of_the_version_a_file_begins_anew_unless_told_to_go_on() {
     assert_eq!(event(&ran, "fetched")["downloaded"].as_u64(), Some(data.len() as u64 - kept));
     same(&out(&bae, "f.bin"), &data);
     let bae = Bae::new();
-    // Slow enough for all of this to be seen before it is done.
+    // Slow enough that the download is not done before the kill.
     let mut running = start(&bae, &[&url, "--limit-rate", "1MiB"]);
     running.event_where("fetching", |e| e["stored"].as_u64() > Some(MIB));
     wait_until("something is recorded", LONG, || done_of(&bae, "f.bin") > 0);
@@ -179,7 +180,7 @@ fn servers_that_do_not_recover_are_given_up_with_the_right_code() {
 #[test]
 fn what_is_not_the_range_is_never_taken_for_it() {
     let body = random(19, 3 * MIB);
-    // Ranges work at first, where the answer breaks off, and are ignored afterwards: then all of it in one pass.
+    // The first answer breaks off, and later ranges are ignored: then the whole file comes in one answer.
     let ignores = Scripted::start({
         let body = body.clone();
         move |n, request| match n {

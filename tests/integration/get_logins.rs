@@ -1,4 +1,4 @@
-//! Who `bae get` is at servers, and whom it believes: passwords, certificates of one's own, proxies of the environment.
+//! `bae get`: logins, trusted certificates, and proxies of the environment.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ fn with(bae: &Bae, list: &[&str], env: &[(&str, &str)]) -> Ran {
     Ran { code: done.status.code(), stdout: text(&done.stdout), stderr: text(&done.stderr) }
 }
 
-/// A server that wants this login, by Basic.
+/// A server that requires this Basic login.
 fn wants(login: &'static str) -> Scripted {
     let wanted = format!("Basic {}", STANDARD.encode(login));
     Scripted::start(move |_, request| {
@@ -58,7 +58,7 @@ fn the_user_of_a_url_has_the_password_of_the_variable() {
     with(&bae, &[&url], &[("BAE_PASSWORD", "secret")]).expect(0);
     same(&out(&bae, "f"), b"hello");
     let seen = sent(&server).len();
-    // Nothing is sent that would count as a failed login.
+    // No request is sent: it would count as a failed login.
     get(&bae, &[&url, "-o", "g"]).expect(24).says("no password").says("BAE_PASSWORD");
     assert_eq!(sent(&server).len(), seen);
     with(&bae, &[&url, "-o", "h", "-u", "eve"], &[("BAE_PASSWORD", "secret")])
@@ -134,7 +134,7 @@ fn a_login_that_is_not_spoken_is_named() {
     }
 }
 
-/// The certificate alone, without the authority that signed it.
+/// The file has only the server's certificate, and not that of the authority that signed it.
 #[test]
 fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {
     let (nginx, dav, bae) = (Nginx::start(), DavServer::apache(), Bae::new());
@@ -142,12 +142,12 @@ fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {
     let own = nginx.certificates.certificate.to_str().unwrap();
     get(&bae, &[&nginx.tls_url("/f/f.bin"), "--cacert", own]).expect(0);
     same(&out(&bae, "f.bin"), b"by TLS");
-    // Only that one.
+    // Only this certificate is trusted.
     get(&bae, &[&nginx.expired_url("/f.bin"), "--cacert", own]).expect(24).says("certificate");
     let certificate = dav.certificates.as_ref().unwrap().certificate.to_str().unwrap();
     dav.served.write("g.bin", b"by DAV");
     let list = bae.home().join("list");
-    // Not on the command line: it has a password.
+    // The URL is not on the command line, because it contains a password.
     fs::write(&list, dav.tls_url("basic/g.bin")).unwrap();
     get(&bae, &["-i", list.to_str().unwrap(), "--cacert", certificate]).expect(0);
     same(&out(&bae, "g.bin"), b"by DAV");
@@ -159,7 +159,7 @@ fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {
     same(&out(&bae, "all").join("h.bin"), b"by FTP");
 }
 
-/// `openssl s_server`, which serves the files of its folder.
+/// `openssl s_server`, which serves the files of its directory.
 struct Tls {
     process: Process,
     addr: SocketAddrV4,
@@ -167,7 +167,8 @@ struct Tls {
 }
 
 impl Tls {
-    /// With a certificate that it signs itself, made with `request`, of X.509's version 1 with `first`.
+    /// Starts a server with a self-signed certificate that is made with `request`. With `first` it has version 1 of
+    /// X.509.
     fn start(dir: &Path, request: &[&str], first: bool, options: &[&str]) -> Self {
         need("openssl", "openssl");
         let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
@@ -234,7 +235,7 @@ fn certificates_that_sign_themselves_are_trusted_for_their_names_alone() {
         let server = Tls::start(&folder, &request, first, &[version]);
         let bae = Bae::new();
         let certificate = server.certificate.to_str().unwrap();
-        // The server is elsewhere on loopback.
+        // The certificate is for localhost, and the server has another loopback address.
         let url = format!("https://localhost:{}/f.bin", relay(server.addr));
         let ran = get(&bae, &[&url, "--cacert", certificate, "-m", "2"]);
         assert_eq!(ran.code, Some(0), "{version} {first}: {}", ran.stderr);
@@ -242,7 +243,7 @@ fn certificates_that_sign_themselves_are_trusted_for_their_names_alone() {
     }
 }
 
-/// What comes to this port of 127.0.0.1 goes on to `to`.
+/// Forwards connections from a port of 127.0.0.1 to `to`. Returns the port.
 fn relay(to: SocketAddrV4) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

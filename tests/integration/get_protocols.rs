@@ -1,4 +1,4 @@
-//! `bae get` and `bae import` by every protocol that is not HTTP: files, folders, interruptions, and what goes wrong.
+//! `bae get` and `bae import` with every protocol except HTTP: files, folders, interruptions and errors.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::{
     },
 };
 
-/// A server of some protocol, and what `bae` is told about it.
+/// A server of one protocol, and the options that `bae` needs for it.
 struct Place {
     name: &'static str,
-    /// Of the folder that is served.
+    /// The URL of the served folder.
     url: String,
     options: Vec<String>,
     env: Vec<(String, String)>,
     keeper: Keeper,
 }
 
-/// Where the served files are.
+/// The server that has the files.
 enum Keeper {
     Ftp(FtpServer),
     Ssh(SshServer),
@@ -103,14 +103,14 @@ impl Place {
         url.into()
     }
 
-    /// A home of its own, with what the server wants in the environment.
+    /// A new home with the server's variables in the environment.
     fn bae(&self) -> Bae {
         let bae = Bae::new();
         let objects = format!("file://{}", bae.objects().display());
         bae.storing_at(&objects, self.env.clone())
     }
 
-    /// URL and options, and more of those.
+    /// `url`, the server's options and `more`.
     fn args<'a>(&'a self, url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         let options = self.options.iter().map(String::as_str);
         [url].into_iter().chain(options).chain(more.iter().copied()).collect()
@@ -166,7 +166,7 @@ fn a_killed_get_goes_on_by_every_protocol() {
             place.name
         );
         same(&out(&bae, "f.bin"), &data);
-        // Another version is never stitched to what is here.
+        // A new version is never combined with the old file.
         place.write("f.bin", &random(44, 24 * MIB));
         get(&bae, &place.args(&url, &[])).expect(1);
         same(&out(&bae, "f.bin"), &data);

@@ -1,4 +1,4 @@
-//! `bae get -o -`: a file to standard output, in order and whole, or with an exit code that says that it is not.
+//! `bae get -o -`: a file to standard output, in order and complete, or an exit code that reports an error.
 
 use std::{
     io::Read,
@@ -11,7 +11,7 @@ use crate::{
     support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
 };
 
-/// What it wrote, how it ended, and what it said.
+/// The output of a command, its exit code and its messages.
 struct Piped {
     bytes: Vec<u8>,
     code: Option<i32>,
@@ -84,7 +84,7 @@ fn a_slow_reader_costs_no_memory() {
     let mut stdout = running.stdout.take().unwrap();
     let mut got = vec![0; data.len() - MIB as usize];
     stdout.read_exact(&mut got).unwrap();
-    // It waits with the rest, since a pipe has less room.
+    // bae still has the rest, because a pipe holds less than 1 MiB.
     let peak = high_water(running.id()).unwrap();
     assert!(peak < OVERHEAD, "{peak} bytes resident");
     stdout.read_to_end(&mut got).unwrap();

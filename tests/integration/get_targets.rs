@@ -1,4 +1,5 @@
-//! Where `bae get` writes: devices and pipes as they stand, files in one step, and nothing that is not its own.
+//! Where `bae get` writes: devices and pipes are written to as they are, files are replaced atomically, and other
+//! files are not touched.
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
-/// A folder for files, with nothing in it.
+/// A home with an empty output folder, and a function that returns paths in that folder.
 fn home() -> (Bae, impl Fn(&str) -> PathBuf) {
     let bae = Bae::new();
     let dir = out(&bae, "");
@@ -82,7 +83,7 @@ fn standard_output_by_its_name_has_the_bytes_and_nothing_else() {
     for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
         let piped = bae.command(["get", &url, "-o", name]).output().unwrap();
         assert_eq!(piped.stdout, b"hello", "{name}: {}", String::from_utf8_lossy(&piped.stderr));
-        // Into a file it is written where the shell is.
+        // When stdout is a file, the bytes are written at the position of the shell.
         let file = bae.home().join("all");
         let mut command = Command::new("sh");
         command.args(["-c", "echo before; \"$@\"; echo after", "sh"]);
@@ -170,7 +171,7 @@ fn one_odd_name_leaves_the_rest_of_a_folder() {
     }
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     ran.says("control character").says("odd/tab");
-    // A name of its own is no reason against a file either.
+    // A single file may have such a name too.
     get(&bae, &[&format!("{}odd/aux", server.url("ftp"))]).expect(0);
     same(&at("aux"), b"aux");
 }

@@ -1,4 +1,4 @@
-//! Peers that take suggestions: what is fetched for one serves all, and comes in few, long gets.
+//! Peers that follow suggestions: a window that is fetched for one peer serves all, and gets are few and long.
 
 use crate::{
     seeding::{Stored, stop},
@@ -9,20 +9,20 @@ use crate::{
     },
 };
 
-/// Much more than what stays in memory in these tests.
+/// A torrent much larger than the window cache in these tests.
 fn long(name: &str) -> Fixture {
     Recipe::single(name, 96 * MIB + 5).piece(MIB).make()
 }
 
-/// Leechers with lines of `rates` bytes a second, of both releases, get everything at once from 20 MiB of kept windows.
-/// Answers the gets, and the bytes that came, for each byte of the payload.
+/// Seeds with a window cache of 20 MiB to leechers of both releases, limited to `rates` bytes/s. Returns the number
+/// of gets, and the fetched bytes per payload byte.
 fn leeched(torrent: &Fixture, rates: &[u64]) -> (u64, f64) {
     let stored = Stored::new(torrent);
     let running = stored.bae.seed_with(&stored.id, &[], &["--memory", "64MiB", "--no-pex"]);
     let releases = [Release::Debian, Release::Newest].into_iter().cycle();
     let leech = |(rate, release)| LibtorrentPeer::lone_leech(release, torrent, rate);
     let mut leechers: Vec<_> = rates.iter().copied().zip(releases).map(leech).collect();
-    // All at once: who comes late gets what it missed from storage again.
+    // All connect at once: a late leecher would make bae fetch again what it missed.
     leechers.iter_mut().for_each(|leecher| leecher.connect(stored.bae.listen));
     for leecher in &mut leechers {
         torrent.assert_same(&leecher.wait_done().join(&torrent.name));
@@ -39,7 +39,7 @@ fn leeched(torrent: &Fixture, rates: &[u64]) -> (u64, f64) {
 fn one_peer_costs_few_long_gets_and_no_byte_twice() {
     let (gets, fetched) = leeched(&long("led through"), &[100 * MIB]);
     assert!(fetched < 1.05, "{fetched} times the payload came from storage");
-    // A get for each MiB, were it not led.
+    // Without suggestions there is one get per MiB.
     assert!(gets < 72, "{gets} gets");
 }
 
@@ -49,14 +49,14 @@ fn an_album_of_small_pieces_costs_few_gets_and_no_byte_twice() {
     let album = Recipe::folder("led over an album", (0..12).map(track).collect()).piece(256 * KIB);
     let (gets, fetched) = leeched(&album.make(), &[100 * MIB]);
     assert!(fetched < 1.05, "{fetched} times the payload came from storage");
-    // A get for each piece, were it not led: 386.
+    // Without suggestions there is one get per piece: 386.
     assert!(gets < 96, "{gets} gets");
 }
 
 #[test]
 fn peers_that_do_not_know_each_other_are_served_by_one_scan() {
-    // Each by itself would find a fifth of it in memory. A peer that the machine leaves no time for a while falls behind
-    // the others, which says nothing of how they are led: then they try again.
+    // Without suggestions each peer would find a fifth of its windows in the cache. A peer that gets no CPU time
+    // for a while falls behind the others, whatever is suggested; then the test tries again.
     let mut tries = Vec::new();
     while tries.len() < 3 && tries.iter().all(|fetched| *fetched >= 1.5) {
         tries.push(leeched(&long("scanned once"), &[10 * MIB; 3]).1);

@@ -1,4 +1,4 @@
-//! HTTP from real servers: the suite of the protocols with every login, over TLS, HTTP/2 and IPv6.
+//! HTTP from real servers: the protocols' conformance suite with every login, over TLS, HTTP/2 and IPv6.
 
 use bae::protocols::FetchOptions;
 
@@ -23,7 +23,7 @@ fn nginx_keeps_the_contract_over_tls() {
     nginx.ground(&nginx.tls_url("/f/")).check(options(&nginx));
 }
 
-/// Ranges that are long enough for a connection of their own ask for HTTP/1.1 first, which such a server refuses.
+/// Long ranges get their own connection and ask for HTTP/1.1 first, which such a server refuses.
 #[test]
 fn a_server_that_speaks_only_http_2_keeps_the_contract() {
     let nginx = Nginx::start();
@@ -60,6 +60,6 @@ fn a_cookie_that_a_redirect_sets_opens_the_file() {
     get(&bae, &[&nginx.url("/members/f.bin")]).expect(24);
     get(&bae, &[&nginx.url("/login/f.bin"), "-x", "4"]).expect(0);
     same(&out(&bae, "f.bin"), &data);
-    // It is forgotten with the run.
+    // Cookies are not kept after the run.
     get(&bae, &[&nginx.url("/members/f.bin"), "--overwrite"]).expect(24);
 }

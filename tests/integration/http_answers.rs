@@ -1,4 +1,5 @@
-//! Odd answers that real HTTP servers give: the file comes whole, or the reason is told. Never a part of it as all.
+//! Odd answers of real HTTP servers: the file is whole, or the error names the reason. A part never counts as the
+//! whole.
 
 use std::{fs, time::SystemTime};
 
@@ -19,9 +20,9 @@ use crate::{
     },
 };
 
-/// What answers a request for a body.
+/// The answer to a request for a body.
 type Script = fn(&Request, &[u8]) -> Answer;
-/// The same, by how many requests came before.
+/// The answer, given also the number of earlier requests.
 type NthScript = fn(usize, &Request, &[u8]) -> Answer;
 
 const DATE: &str = "Mon, 02 Nov 2020 11:00:00 GMT";
@@ -42,7 +43,7 @@ fn both_lengths(told: usize, body: &[u8]) -> Answer {
         .with("Transfer-Encoding", "chunked")
 }
 
-/// Stores what is at `url` and gives it back.
+/// Imports the file at `url` and returns the stored bytes.
 fn imported(url: &str) -> Vec<u8> {
     let bae = Bae::new();
     let storage = bae.storage_url();
@@ -50,7 +51,7 @@ fn imported(url: &str) -> Vec<u8> {
     bae.bytes(["cat", &id])
 }
 
-/// Every answer to a GET that the suite of the protocols knows for odd.
+/// Every odd answer to a GET, as cases of the protocols' conformance suite.
 #[test]
 fn odd_answers_are_the_whole_file_or_an_error() {
     let body = random(101, 30_000);
@@ -156,7 +157,7 @@ fn a_length_beside_chunks_is_not_believed() {
 fn a_reset_without_an_error_is_no_end() {
     let body = random(103, 60_000);
     for told in [None, Some(body.len())] {
-        // The first three are cut off, with and without bytes.
+        // The first three answers are reset, after 0, 20,000 and 40,000 bytes.
         let server = H2Server::start(body.clone(), told, &[0, 20_000, 40_000]);
         let (bae, ca) = (Bae::new(), server.ca());
         get(&bae, &[&server.url("/f"), "--cacert", &ca]).expect(0);
@@ -169,7 +170,7 @@ fn a_reset_without_an_error_is_no_end() {
     }
 }
 
-/// The first answer breaks off, so that the rest is asked for by range.
+/// The first answer breaks off, so that the rest is requested as a range.
 fn broken_at_first(n: usize, answer: Answer) -> Answer {
     if n == 0 { answer.cut(1_500_000) } else { answer }
 }
@@ -188,7 +189,7 @@ fn a_server_that_gives_all_of_it_for_if_range_is_asked_without() {
     };
     for (name, value) in [("ETag", "\"a\""), ("Last-Modified", DATE)] {
         let (server, bae) = (serve(name, value), Bae::new());
-        // By one connection: others may ask before it is known.
+        // With one connection. More connections might send `If-Range` before the server's behaviour is known.
         let ran = get(&bae, &[&format!("{}/f", server.url()), "-x", "1"]).expect(0);
         same(&out(&bae, "f"), &body);
         assert_eq!(event(&ran, "fetched")["downloaded"], body.len(), "{name}: what came was kept");

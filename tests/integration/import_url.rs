@@ -1,4 +1,4 @@
-//! `bae import URL`: what comes from a server is kept like what comes from the swarm.
+//! `bae import URL`: files from a server are stored like files from the swarm.
 
 use std::{ffi::OsStr, fs, time::Duration};
 
@@ -28,7 +28,7 @@ fn import(bae: &Bae, url: &str, options: &[&str]) -> Ran {
     bae.run(args(bae, url, options))
 }
 
-/// Exported, it is one file, or the file at `path` below the folder that it is.
+/// Panics unless the exported file at `path` and the output of `cat` are `wanted`.
 fn assert_exact(bae: &Bae, id: &str, path: &str, wanted: &[u8]) {
     let out = tempfile::tempdir_in(bae.home()).unwrap();
     bae.run([OsStr::new("export"), id.as_ref(), out.path().as_os_str()]).expect(0);

@@ -1,4 +1,4 @@
-//! Bad input and bad places: a clear error, the right exit code, nothing half-written, no panic.
+//! Bad input and bad locations: a clear error, the right exit code, no partial files, no panic.
 
 use std::{
     fs, net::SocketAddrV4, os::unix::fs::PermissionsExt as _, path::Path, process::Command,
@@ -13,7 +13,8 @@ use crate::support::{
     torrents::Recipe,
 };
 
-/// Refused, with this code, in words of our own, and nothing is left of it.
+/// Panics unless importing `source` fails with `code` and a message, without a panic and without an entry in the
+/// catalog.
 fn refused(bae: &Bae, source: &Path, code: i32, what: &str) -> Ran {
     let ran = bae.run(bae.import_args(source, &[], &["--timeout", "5s"]));
     assert_eq!(ran.code, Some(code), "{what}\nstdout:\n{}\nstderr:\n{}", ran.stdout, ran.stderr);
@@ -24,7 +25,7 @@ fn refused(bae: &Bae, source: &Path, code: i32, what: &str) -> Ran {
     ran
 }
 
-/// The `info` of a one-piece torrent with some entries replaced (`None`: left out).
+/// The `info` of a one-piece torrent with some entries replaced (`None`: removed).
 fn info(changes: &[(&'static str, Option<Value>)]) -> Vec<u8> {
     let mut entries = vec![
         ("length", Value::Int(10_000)),
@@ -154,7 +155,7 @@ fn gives_up_on_a_peer_that_is_not_there() {
 #[test]
 fn refuses_an_unwritable_data_folder() {
     let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
-    // Root may write anywhere except where nobody can.
+    // Root can write everywhere except on a read-only file system.
     let _mount = if is_root() {
         Some(Tmpfs::mount(&bae.data_dir(), "ro,size=1m"))
     } else {
@@ -195,7 +196,7 @@ fn refuses_a_data_folder_that_another_bae_uses() {
     first.event("imported");
     let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[]));
     ran.expect(5).says(bae.data_dir().to_str().unwrap());
-    // It was only refused: the first goes on, and its folder is free again after it.
+    // The refusal does not disturb the first bae, and the data directory is free after its end.
     first.interrupt();
     first.ended(Duration::from_secs(20));
     bae.import(&torrent, &[seeder.addr()]);
@@ -211,7 +212,7 @@ fn a_full_disk_pauses_tells_and_resumes() {
     let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event("started");
-    // There was room when it began; somebody else takes it.
+    // There was enough space at the start. Then another file takes it.
     let other = objects.join("somebody elses");
     fs::write(&other, vec![1; (44 * MIB) as usize]).unwrap();
     let paused = running.event("paused");
@@ -240,7 +241,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
-/// A mounted tmpfs; unmounted when dropped.
+/// A mounted tmpfs. Dropping it unmounts it.
 pub(crate) struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
@@ -251,7 +252,7 @@ impl Tmpfs {
     }
 }
 
-/// What `scripts/setup` needed too.
+/// Runs `program` as root, with sudo if necessary, as `scripts/setup` does.
 fn as_root(program: &str) -> Command {
     if is_root() {
         return Command::new(program);
@@ -268,7 +269,7 @@ fn mount(args: &[&str], at: &Path) {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily, because a bae that is just being killed may still hold a file.
+        // A lazy unmount: a bae that is just being killed may still have a file open.
         let _ = as_root("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,11 +1,11 @@
-//! The arrows between the folders of `src/` point one way: a layer knows only those left of it.
+//! Dependencies between the folders of `src/` point one way: a layer uses only layers before it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Left to right. What shares an entry does not know each other.
+/// From the lowest layer to the highest. Modules of one entry do not use each other.
 const LAYERS: &[&[&str]] = &[
     &[
         "error",
@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
         "text",
     ],
     &["backends", "catalog"],
-    // After `backends` for its S3 client: objects are read with the client that keeps them.
+    // After `backends`, because the protocol `s3` uses the S3 client of the backend.
     &["protocols"],
     &["storage"],
     &["torrents"],
@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["api"],
     &["cli"],
 ];
-/// The base is one layer of small files that may know each other.
+/// The base layer consists of small modules that may use each other.
 const BASE: usize = 0;
 
 fn layer(module: &str) -> Option<usize> {
@@ -50,7 +50,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules named by `crate::…` in a source, the nested ones of a `use crate::{…}` too.
+/// The modules that `crate::…` names in a source file, including those in a `use crate::{…}`.
 fn named(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     for (at, _) in text.match_indices("crate::") {

@@ -1,5 +1,5 @@
-//! A machine that fails: whatever happens to whichever file operation of bae's, each run ends with a named error or its
-//! work done, nothing that was durable is lost, and the next run goes on.
+//! Failing file operations: whichever operation fails, each run completes or ends with an error that names the
+//! cause. Nothing durable is lost, and the next run resumes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,16 +21,16 @@ use crate::{
     },
 };
 
-/// What a disk says.
+/// The errors that an operation fails with.
 const ERRORS: [i32; 4] = [libc::EIO, libc::ENOSPC, libc::EMFILE, libc::EROFS];
-/// How a run may end then: never by a signal, a panic or as a wrong use. A fault that passes may leave none. SQLite does not
-/// always tell what the system said: it takes an error for damage, for a file that is read-only or not there, for a full
-/// disk, or for something that the file system lacks.
+/// The allowed exit codes: no signal, no panic, no usage error. A temporary fault may leave no error. SQLite does
+/// not always pass on the system's error: it may report damage, a file that is read-only or missing, a full disk,
+/// or a missing feature of the file system.
 const CODES: &[i32] = &[0, 1, 3, 5, 8, 24, 32];
-/// More than this is a loop that tells the same again and again.
+/// The limit of stderr in bytes. More is a loop that repeats a message.
 const MOST_TOLD: usize = 64 << 10;
 
-/// One import of a small file in seven objects.
+/// A server with a small file, which makes seven objects.
 struct Source {
     nginx: Nginx,
     data: Vec<u8>,
@@ -55,7 +55,7 @@ impl Source {
         args.into_iter().map(str::to_owned).collect()
     }
 
-    /// The next run does what this one left, and everything is there.
+    /// Panics unless the next run completes the import, and the bytes are exact before and after `gc`.
     fn assert_goes_on(&self, bae: &Bae, what: &str) {
         bae.run(self.import(bae, &[])).expect_after(what);
         assert_eq!(bae.bytes(["cat", "f.bin"]), self.data, "{what}: other bytes");
@@ -87,7 +87,7 @@ fn run(command: &Command) -> Ran {
     Running(Process::start("bae", command)).ended(LONG)
 }
 
-/// What every run owes whose files fail.
+/// Checks what holds for every run with a fault: the exit code, the amount of output, and a message for each error.
 fn assert_told(ran: &Ran, codes: &[i32], what: &str) {
     let said = format!("{what}:\n{}\n{}", ran.stdout, ran.stderr);
     let code = ran.code.unwrap_or_else(|| panic!("a signal ended it: {said}"));
@@ -99,7 +99,7 @@ fn assert_told(ran: &Ran, codes: &[i32], what: &str) {
     }
 }
 
-/// Some of the steps of a run that has `total`: all of a short one.
+/// At most `most` steps of a run that has `total`, at equal distances.
 fn some(total: u64, most: u64) -> impl Iterator<Item = u64> {
     let by = total.div_ceil(most).max(1) as usize;
     (1..=total).step_by(by)
@@ -109,8 +109,8 @@ fn faults_of(bae: &Bae) -> FileFaults {
     FileFaults::under(&[&bae.data_dir(), bae.objects()])
 }
 
-/// Runs `args` once to learn how many steps it has, then again in a fresh home for some of them, with that one spoilt.
-/// `prepare` gives the home; `after` looks at what is left.
+/// For each errno: runs `args` once to count the steps, then for some of the steps again in a new home, with a
+/// fault at that step. `prepare` makes the home; `after` checks what is left.
 fn sweep(
     name: &str,
     most: u64,
@@ -185,7 +185,7 @@ fn commands_that_read_or_sweep_end_whichever_file_operation_fails() {
     }
 }
 
-/// A fault that stays: the run ends all the same, by its `--timeout` at the latest.
+/// A permanent fault: the run still ends, after its `--timeout` at the latest.
 #[test]
 fn an_import_ends_when_the_files_fail_for_good() {
     let source = Source::new();
@@ -208,7 +208,7 @@ fn an_import_ends_when_the_files_fail_for_good() {
     }
 }
 
-/// The folder of objects, or that of the catalog, goes away under way: an unmounted disk.
+/// The directory of the objects or of the catalog disappears during the run, as when a disk is unmounted.
 #[test]
 fn an_import_ends_when_a_folder_goes_away_and_goes_on_when_it_is_back() {
     let source = Source::new();
@@ -279,7 +279,7 @@ fn a_seeding_bae_gives_no_wrong_byte_when_its_disk_fails_and_goes_on() {
     }
 }
 
-/// Without a library in between: few file descriptors, and files that must not grow.
+/// Limits of the system in place of the fault library: few file descriptors, and a maximum file size.
 #[test]
 fn limits_of_the_system_are_named() {
     let source = Source::new();
@@ -344,7 +344,7 @@ fn nothing_is_imported_onto_the_disk_below_one_that_is_not_mounted() {
     assert!(!mount.exists());
     fs::rename(&away, &mount).unwrap();
     source.assert_goes_on(&bae, "the disk is back");
-    // What is lost for good can be given up.
+    // An import whose objects are lost for good can be removed.
     fs::rename(&mount, &away).unwrap();
     bae.run(["rm", "f.bin", "--yes"]).expect(0);
     bae.run(source.import(&bae, &[])).expect(0);

@@ -1,7 +1,9 @@
-//! The program against real clients, real crashes and bad input: one binary, a fresh data folder for each test.
+//! The program against real clients, real crashes and bad input. One test binary; each test has a fresh data
+//! directory.
 //!
-//! Each module holds one promise or one surface. `support` starts what they need (peers, trackers, torrents, bae
-//! itself); a program that is missing fails the test and names what to install, it never passes by skipping.
+//! Each module tests one promise or one command. `support` starts the other programs of a test (peers, trackers,
+//! servers, bae itself) and makes its torrents. A missing program fails the test with the name of the package to
+//! install; no test passes by skipping.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,

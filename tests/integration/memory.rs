@@ -1,4 +1,4 @@
-//! Memory stays inside the budget, whatever comes in and however slowly it goes out.
+//! Memory stays within the budget, however fast bytes arrive and however slowly storage accepts them.
 
 use crate::support::{
     LONG, MIB,
@@ -7,11 +7,11 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-/// What the program takes besides payload: itself, libtorrent, SQLite, and sockets' buffers. Built without
-/// optimisation it takes somewhat more than the release build that `scripts/bench` measures.
+/// Memory besides the payload: the program, libtorrent, SQLite and socket buffers. A build without optimisation
+/// needs somewhat more than the release build that `scripts/bench` measures.
 pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
-/// Imports with a budget of 64 MiB; answers the import's id.
+/// Imports with a memory budget of 64 MiB and checks that it holds.
 fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
     let budget = 64 * MIB;
     let swarm = LibtorrentPeer::swarm(torrent, peers, 0);
@@ -37,7 +37,7 @@ fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
     bae.assert_exact(done["id"].as_str().unwrap(), torrent);
 }
 
-/// The most memory a process ever had resident, in bytes.
+/// The peak resident memory of a process, in bytes.
 pub(crate) fn high_water(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

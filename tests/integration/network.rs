@@ -1,4 +1,4 @@
-//! How bae meets the network: what it asks, and what it listens on.
+//! The network use of bae: what it sends, and where it listens.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,7 +21,7 @@ use crate::support::{
     torrents::{Fixture, Recipe, Version},
 };
 
-/// A DHT node that knows no other, tells of one peer perhaps, and remembers what was asked.
+/// A DHT node that knows no other node, and at most one peer. It records all queries.
 struct DhtNode {
     addr: SocketAddrV4,
     stop: Arc<AtomicBool>,
@@ -51,14 +51,15 @@ impl DhtNode {
         Self { addr, stop, thread: Some(thread) }
     }
 
-    /// Every query so far.
+    /// Stops the node and returns all queries.
     fn asked(mut self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
 }
 
-/// "I am node N, I know no other, here is a token and that peer", with the transaction id of the query.
+/// The reply to a query, with its transaction id: the node's id, no other nodes, a token, and the peer for
+/// `get_peers`.
 fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
     let find = |needle: &[u8]| query.windows(needle.len()).position(|w| w == needle);
     find(b"1:y1:q")?;
@@ -80,7 +81,7 @@ fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether an import of `torrent` asks the DHT for its peers.
+/// Whether an import of `torrent` queries the DHT for its peers.
 fn asks_the_dht(torrent: &Fixture) -> bool {
     let node = DhtNode::start(None);
     let bae = Bae::new();
@@ -155,7 +156,7 @@ fn fetches_a_torrent_file_by_url() {
     bae.run(bae.import_args(&url, &[], &[])).expect(6);
 }
 
-/// A SOCKS5 proxy without a password, for one connection after another; counts them.
+/// A SOCKS5 proxy without a login. `served` counts the connections that it opened.
 fn socks5(listener: TcpListener, served: Arc<AtomicU32>) {
     for client in listener.incoming() {
         let served = Arc::clone(&served);
@@ -216,7 +217,7 @@ fn nothing_listens_but_the_peer_port() {
     running.ended(LONG);
 }
 
-/// The TCP addresses that a process listens on.
+/// The TCP addresses on which a process listens.
 fn listening(pid: u32) -> Vec<SocketAddr> {
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let sockets: Vec<String> = fds
@@ -252,7 +253,7 @@ fn fetches_a_magnets_metadata_once() {
     let first = import(&[seeder.addr()], "30s").expect(0).imported();
     bae.assert_exact(&first.id, &torrent);
     drop(seeder);
-    // Nobody is there any more, and nobody needs to be.
+    // There is no peer any more, and none is needed.
     let again = import(&[], "3s").expect(0).imported();
     assert_eq!((again.id, again.downloaded), (first.id, 0));
 }

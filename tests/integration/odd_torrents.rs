@@ -1,4 +1,4 @@
-//! Torrents that are not as they should be and that every client takes: imported, and called the same everywhere.
+//! Malformed torrents that every client accepts: bae imports them and shows the same names everywhere.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -29,7 +29,7 @@ fn paths(bae: &Bae, id: &str) -> Vec<String> {
     files.map(|file| file["path"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What is below a folder, by path.
+/// The files below a folder: their contents by path.
 fn below(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
@@ -208,7 +208,7 @@ fn an_import_keeps_its_names_when_they_would_be_read_otherwise_today() {
     let args = |more: &[&str]| bae.import_args(&torrent, &[peer.addr()], more);
     let done = bae.run(args(&["--select", "1", "--timeout", "20s"])).expect(0).imported();
     assert_eq!(paths(&bae, &done.id), ["cd/表.txt", "cd/ソ.txt"]);
-    // As a bae wrote them that knew no encodings.
+    // Paths as written by an old bae that did not recognise encodings.
     let old = ["cd/_x.1b4eaec6.txt", "cd/_x.00112233.txt"];
     let db = rusqlite::Connection::open(bae.data_dir().join("catalog.db")).unwrap();
     for (idx, path) in (0i64..).zip(old) {
@@ -231,7 +231,7 @@ fn an_import_keeps_its_names_when_they_would_be_read_otherwise_today() {
     let out = bae.home().join("out");
     bae.run(["export", &done.id, out.to_str().unwrap()]).expect(0);
     assert_eq!(below(&out).into_keys().collect::<Vec<_>>(), [old[1], old[0]]);
-    // And comes back by its manifest.
+    // `attach` restores the old paths from the manifest.
     let other = Bae::new();
     other.run(["attach", &bae.storage_url()]).expect(0);
     assert_eq!(paths(&other, &done.id), old);

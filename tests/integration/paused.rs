@@ -1,4 +1,4 @@
-//! Storage that refuses for a while: the import waits, loses nothing, takes no more memory, and goes on by itself.
+//! Storage that refuses for a while: the import waits, loses nothing, needs no more memory, and resumes by itself.
 
 use std::{
     process::Command,
@@ -14,10 +14,11 @@ use crate::support::{
     torrents::Recipe,
 };
 
-/// Files cannot grow beyond this until [`make_room`]: enough for the catalog, too little for a chunk.
+/// The maximum file size until [`make_room`]: enough for the catalog, too little for a chunk.
 const FULL_AT: u64 = 6 * MIB;
 
-/// bae in a place that is full: whoever writes a larger file gets the error that a full disk gives, and no signal.
+/// Starts bae with the maximum file size [`FULL_AT`]. A larger write fails with EFBIG and without a signal; bae
+/// handles it like a full disk.
 fn start_without_room(bae: &Bae, args: Vec<std::ffi::OsString>) -> Running {
     need("prlimit", "util-linux");
     let ours = bae.command(args);
@@ -52,7 +53,7 @@ fn an_import_into_a_full_place_pauses_and_goes_on_when_there_is_room() {
     let hint = paused["hint"].as_str().unwrap();
     assert!(hint.contains("free some room") && hint.contains("goes on by itself"), "{hint}");
 
-    // What is in memory is kept, and nothing comes in beyond it.
+    // What is in memory is kept, and no more is downloaded.
     let began = Instant::now();
     let mut last = running.event_where("progress", |e| e["state"] == "paused");
     let mut still_since = Instant::now();

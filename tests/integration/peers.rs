@@ -1,4 +1,4 @@
-//! Real clients, both ways: bae downloads from each of them, and each of them downloads from bae.
+//! Real clients in both directions: bae downloads from each of them, and each of them downloads from bae.
 
 use std::{thread, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{
     tracker::Tracker,
 };
 
-/// 24 MiB and an odd end in 256 KiB pieces: enough to see order and requests, quick with slow clients.
+/// 24 MiB and an odd end, in pieces of 256 KiB: enough to test order and requests, and quick with slow clients.
 fn torrent() -> Fixture {
     Recipe::single("two dozen.bin", 24 * MIB + 12_345).piece(256 << 10).make()
 }
@@ -20,13 +20,13 @@ fn folder() -> Fixture {
     Recipe::folder("An Album (2024)", files.collect()).piece(64 << 10).make()
 }
 
-/// Imports `torrent` from a libtorrent seeder that is gone afterwards; returns the id.
+/// Imports `torrent` from a libtorrent seeder, which then ends. Returns the id.
 fn imported(bae: &Bae, torrent: &Fixture) -> String {
     let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
     bae.import(torrent, &[seeder.addr()]).id
 }
 
-/// bae with the whole torrent, seeding it.
+/// A bae that has the whole torrent and seeds it.
 fn seeding(torrent: &Fixture) -> (Bae, Running) {
     let bae = Bae::new();
     let id = imported(&bae, torrent);
@@ -98,7 +98,7 @@ fn downloads_by_magnet_link_alone() {
         let args = bae.import_args(torrent.magnet(), &[seeder.addr()], &[]);
         let done = bae.run(args).expect(0).imported();
         bae.assert_exact(&done.id, &torrent);
-        // The hashes of v2 pieces came from peers, and are kept.
+        // The v2 piece hashes came from peers and are stored.
         let verified = bae.run(["--json", "verify", &done.id]).expect(0).json();
         assert_eq!(verified[0]["pieces"], 6, "{version:?}: {verified:?}");
     }
@@ -128,7 +128,7 @@ fn transmission_downloads_from_bae() {
     let leecher = Transmission::leech(&torrent);
     let bae = Bae::new();
     let id = imported(&bae, &torrent);
-    // It never dials 127/8, so bae does.
+    // Transmission never dials 127/8, so bae dials it.
     let _running = bae.seed(&id, &[leecher.addr()]);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
 }

@@ -1,4 +1,4 @@
-//! HTTP, FTP and SFTP by real proxies, and by nothing else when one was named.
+//! HTTP, FTP and SFTP through real proxies. When a proxy is set, nothing is sent directly.
 
 use bae::{
     Error, Kind,
@@ -123,7 +123,7 @@ fn proxies_of_the_environment_are_used_but_where_it_says_not_to() {
     let socks = ProxyServer::socks5(&ssh);
     nginx.serve("f.bin", b"by the environment");
     let (tls, certificates) = proxy.tls.as_ref().unwrap();
-    // Two authorities in one file.
+    // Two certificate authorities in one file.
     let trusted = bae.home().join("ca.pem");
     let read = |path| std::fs::read_to_string(path).unwrap();
     std::fs::write(&trusted, read(&certificates.ca) + &read(&nginx.certificates.ca)).unwrap();
@@ -142,7 +142,7 @@ fn proxies_of_the_environment_are_used_but_where_it_says_not_to() {
         (&https, "all_proxy", format!("https://bob:s%65cret@{tls}"), ""),
         (&http, "ALL_PROXY", format!("socks4://{}", socks.addr), ""),
         (&https, "ALL_PROXY", format!("socks4a://{}", socks.addr), ""),
-        // Nobody listens there, and nobody is asked.
+        // These proxies do not exist. The requests must not use them.
         (&http, "http_proxy", "http://127.0.0.1:1".to_owned(), host.as_str()),
         (&https, "http_proxy", "http://127.0.0.1:1".to_owned(), ""),
     ];

@@ -1,4 +1,4 @@
-//! What changed or went behind our back is found, and mended from the swarm.
+//! Objects that were changed or lost are found, and repaired from the swarm.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -41,7 +41,7 @@ fn mended(version: Version) {
     let bae = Bae::new().storing_with("chunk=1MiB");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
-    // Whole chunks, so that it does not matter which of them was stored first.
+    // Only chunks of the full length, so that it does not matter which of them was stored first.
     let mut objects = chunks(&bae);
     objects.retain(|path| fs::metadata(path).unwrap().len() == MIB);
     let mut bytes = fs::read(&objects[1]).unwrap();
@@ -73,7 +73,7 @@ fn mended(version: Version) {
     bae.assert_exact(&id, &torrent);
     let ls = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!(ls[0]["state"], "imported");
-    // Nothing is left over, and the manifest tells of the import as it is now.
+    // Nothing is left over, and the new manifest describes the import as it is now.
     let report = bae.run(["gc", "--json"]).expect(0).json();
     assert_eq!((&report[0]["objects"], &report[0]["uploads"]), (&0.into(), &0.into()));
     fs::remove_dir_all(bae.data_dir()).unwrap();
@@ -139,7 +139,7 @@ fn a_damaged_whole_file_is_whole_again_under_its_name() {
     bae.assert_exact(&id, &torrent);
 }
 
-/// What is stored otherwise than the torrent says is given to nobody as if it were right.
+/// Stored bytes that differ from the torrent are never returned as if they were right.
 #[test]
 fn what_was_changed_behind_its_back_is_not_taken_out() {
     let list = [("changed.bin", 3 * MIB), ("good.bin", 3 * MIB)];
@@ -165,7 +165,7 @@ fn what_was_changed_behind_its_back_is_not_taken_out() {
         let good = fs::read(out.join(&torrent.name).join("good.bin")).unwrap();
         assert_eq!(good, fs::read(torrent.data().join("good.bin")).unwrap());
         bae.run(["cat", &id, "changed.bin"]).expect(32).says("stored otherwise");
-        // The rest of it is right.
+        // The rest of the file is right.
         bae.run(["cat", &id, "changed.bin", "--range", "0-9999"]).expect(0);
     }
 }

@@ -1,4 +1,5 @@
-//! S3 places on real servers: the contract of backends, uploads that go on in the next run, and a whole import.
+//! S3 storage on real servers: the backends' conformance suite, uploads that resume in the next run, and a whole
+//! import.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +46,7 @@ fn payload(len: u64, byte: u8) -> Payload {
         .collect()
 }
 
-/// Everything that holds on every server.
+/// All checks. Servers that lack a feature run only some of them.
 fn keeps_the_contract(server: &S3Server) {
     let bucket = passes_the_suite(server);
     runtime().block_on(an_upload_goes_on_in_the_next_run(server, &bucket));
@@ -97,7 +98,7 @@ async fn an_upload_goes_on_in_the_next_run(server: &S3Server, bucket: &str) {
     let (a, b) = tokio::join!(upload.write(0, payload(part, 5)), upload.write(2, payload(part, 6)));
     a.and(b).unwrap();
     upload.finish().await.unwrap();
-    // As after an answer that was lost.
+    // A second finish, as after a lost answer.
     upload.finish().await.unwrap();
     for (at, byte) in [(0, 5), (part, 1), (2 * part, 6), (3 * part, 0)] {
         let end = (at + part).min(shape.len);
@@ -105,7 +106,7 @@ async fn an_upload_goes_on_in_the_next_run(server: &S3Server, bucket: &str) {
         assert!(got.iter().all(|b| *b == byte) && got.len() as u64 == end - at, "at {at}");
     }
     assert!(backend.unfinished("").await.unwrap().is_empty());
-    // Another shape is another upload: the first is given up.
+    // A different shape starts a new upload and abandons the first.
     let dropped = backend.begin(&made, shape).await.unwrap();
     dropped.write(0, payload(part, 5)).await.unwrap();
     let other = backend.begin(&made, Shape { len: part, part_len: part }).await.unwrap();
@@ -123,7 +124,7 @@ fn seaweedfs_keeps_the_contract() {
 
 #[test]
 fn s3s_keeps_the_contract() {
-    // It lists parts without their tags, so uploads begin anew there.
+    // s3s-fs lists parts without ETags, so uploads start anew there.
     passes_the_suite(&S3Server::s3s());
 }
 
@@ -142,8 +143,8 @@ fn ceph_keeps_the_contract() {
 #[test]
 #[ignore = "moto comes with the servers that take long to install: scripts/test --all"]
 fn moto_keeps_the_contract() {
-    // Its list of parts has a root of another name, so uploads begin anew there. When one key is put several times at
-    // once it now and then answers 500, which passes.
+    // moto's list of parts has a different root element, so uploads start anew there. When one key is put several
+    // times at once, moto sometimes answers 500, which is temporary.
     let server = S3Server::moto();
     runtime().block_on(passes_with_retries(&server, &server.bucket("contract")));
 }
@@ -212,13 +213,13 @@ fn a_signed_link_opens_without_keys() {
     });
 }
 
-/// Bytes the process had written to disk so far.
+/// The bytes that the process has written to disk so far.
 pub(crate) fn written(pid: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
-/// Whether a folder is in a tmpfs, as `/tmp` is on some systems.
+/// Whether a directory is in a tmpfs, as `/tmp` is on some systems.
 fn is_in_memory(dir: &std::path::Path) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     rustix::fs::statfs(dir).unwrap().f_type == TMPFS
@@ -247,7 +248,7 @@ fn an_import_goes_straight_into_the_bucket_and_not_onto_the_disk() {
     let least = if is_in_memory(&bae.data_dir()) { 0 } else { 1 };
     let on_disk = on_disk.expect("the kernel counts what is written");
     assert!((least..8 * MIB).contains(&on_disk), "{on_disk} bytes were written to the disk");
-    // Payloads go out as they lie in memory: joining or keeping them would show as another budget.
+    // Payloads are sent from their place in memory. Copies would exceed the limit.
     assert!(peak <= 32 * MIB + OVERHEAD, "{peak} bytes were resident");
     let id = done["id"].as_str().unwrap();
     let stored: u64 = server.objects(&bucket).iter().map(|(_, len)| len).sum();

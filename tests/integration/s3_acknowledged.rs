@@ -1,4 +1,5 @@
-//! What an S3 server, or whoever answers in its place, did not really do: looked into before it counts.
+//! Answers of an S3 server, or of another server in its place, that do not prove success: bae checks before it
+//! counts them.
 
 use std::sync::{
     Arc,
@@ -151,7 +152,7 @@ fn an_object_that_was_finished_and_is_not_there_is_an_error() {
     assert_eq!(error.kind(), Kind::InvalidInput, "{}", error.report());
 }
 
-/// A page of a listing with one object, and more to come.
+/// A page of a listing with one object, and more to follow.
 fn one_of_more(name: &str, token: Option<&str>) -> Answer {
     let token = token.map(|t| format!("<NextContinuationToken>{t}</NextContinuationToken>"));
     Answer::new(
@@ -166,7 +167,7 @@ fn one_of_more(name: &str, token: Option<&str>) -> Answer {
 
 #[test]
 fn a_listing_that_breaks_off_or_goes_in_circles_is_an_error_at_once() {
-    // Without a token the next page is asked for by the last name, and then in the first version's way.
+    // Without a token the next page is requested by the last key, then with the first version of the API.
     for (token, requests) in [(None, 3), (Some("again"), 2)] {
         let server = Scripted::start(move |_, _| Some(one_of_more("a", token)));
         let listed = runtime().block_on(async { list_all(&open(&server).await, "").await });

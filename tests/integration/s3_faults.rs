@@ -1,4 +1,4 @@
-//! What S3 servers do wrong, from a script: nothing is believed that was not checked, and what may pass is told so.
+//! Faults of S3 servers, from a script: every answer is verified, and a temporary error is reported as temporary.
 
 use std::{
     ops::Range,
@@ -55,7 +55,7 @@ fn small() -> Payload {
 #[test]
 fn a_put_is_signed_with_the_hash_of_its_bytes_and_says_its_length() {
     let server = Scripted::start(|_, _| Some(Answer::new(200, "").with("ETag", "\"x\"")));
-    // More than one frame, more than one write of a socket.
+    // More than one frame and more than one socket write.
     let parts = (0..512).map(|n| Bytes::from(vec![n as u8; 4096])).collect::<Payload>();
     put(&server, parts.clone()).unwrap();
     let request = &server.requests()[0];
@@ -127,7 +127,7 @@ fn a_finish_that_failed_with_success_in_its_head_is_tried_again() {
                 "POST" if finishes.fetch_add(1, Ordering::Relaxed) == 0 => {
                     Answer::error(200, "InternalError")
                 }
-                // It was made after all.
+                // The object exists: the first finish succeeded.
                 "POST" => Answer::error(404, "NoSuchUpload"),
                 "PUT" => Answer::new(200, "").with("ETag", "\"p\""),
                 "HEAD" => Answer::head(200, 11),
@@ -231,7 +231,7 @@ fn http_date(time: SystemTime) -> String {
     DateTime::from(time).fmt(DateTimeFormat::HttpDate).unwrap()
 }
 
-/// How far the time in a request's signature is from `time`, in seconds.
+/// The difference in seconds between the time in a request's signature and `time`.
 fn skew(request: &Request, time: SystemTime) -> u64 {
     let text = request.header("x-amz-date").unwrap();
     let (date, clock) = text.split_once('T').unwrap();
@@ -265,7 +265,7 @@ fn a_clock_that_is_twenty_minutes_off_does_not_matter() {
             let error = backend.put(&key(), small()).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());
             backend.put(&key(), small()).await.unwrap();
-            // Without a body there is no code in the answer: the first refusal of a HEAD may pass too.
+            // The answer to a HEAD has no body and no error code, so its first refusal counts as temporary too.
             let other = open(&server).await;
             let error = other.head(&key()).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());

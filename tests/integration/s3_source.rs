@@ -1,4 +1,4 @@
-//! S3 as a source, from real servers: the suite of the protocols, buckets elsewhere, and what is wrong with keys.
+//! S3 as a source, from real servers: the protocols' conformance suite, buckets in other regions, and wrong keys.
 
 use async_trait::async_trait;
 use bae::{
@@ -20,14 +20,15 @@ use crate::support::{
     served::protocol,
 };
 
-/// A folder of a bucket, as the suite of the protocols writes into it.
+/// A folder of a bucket as [`Ground`] of the protocols' conformance suite.
 #[derive(Debug)]
 struct Bucket<'a> {
     server: &'a S3Server,
     bucket: String,
-    /// Who may see and not read, where the server knows such.
+    /// The options of a client that may list objects and read none; `None` where the server has no such user.
     poor: Option<FetchOptions>,
-    /// A server for this alone, whose objects are files: what is a folder to it cannot be looked for as an object.
+    /// The server is for this test alone and may be killed. Its objects are files, so the path of a folder cannot
+    /// be probed as an object.
     own: bool,
 }
 
@@ -131,7 +132,7 @@ fn a_prefix_is_a_folder_and_what_is_not_there_is_not_found() {
     }
 }
 
-/// A home without keys, and no machine that has some to give.
+/// A home without keys, on a machine without a metadata service that could provide some.
 fn nobody(more: &[(&str, &str)]) -> Bae {
     let bae = Bae::new();
     let objects = format!("file://{}", bae.objects().display());
@@ -157,7 +158,7 @@ fn a_public_bucket_needs_no_keys() {
     server.put(&private, "a.bin", b"for few".to_vec());
     let refused = get(&bae, &[&server.storage_url(&private, "a.bin")]).expect(24);
     refused.says("asked without keys");
-    // Keys that the server does not know are not sent where that is said.
+    // With `anonymous=true` unknown keys are not sent.
     let bae = nobody(&[("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "knows")]);
     let url = server.storage_url(PUBLIC, "top/a.bin");
     get(&bae, &[&url]).expect(24);
@@ -165,7 +166,7 @@ fn a_public_bucket_needs_no_keys() {
     same(&out(&bae, "a.bin"), b"for all");
 }
 
-/// Garage says in its refusal where it is.
+/// Garage names its region when it refuses a request.
 #[test]
 #[ignore = "Garage takes long to install: scripts/test --all"]
 fn garage_tells_its_region() {
@@ -177,7 +178,7 @@ fn garage_tells_its_region() {
     assert_eq!(remote.len, Some(8));
 }
 
-/// As Amazon does it: a HEAD cannot say where the bucket is, other answers can.
+/// As at Amazon: the answer to a HEAD does not name the bucket's region; other answers do.
 #[test]
 fn a_bucket_in_another_region_is_asked_there() {
     let server = Scripted::start(|_, request| {
@@ -200,18 +201,18 @@ fn a_bucket_in_another_region_is_asked_there() {
     assert_eq!(server.requests().len(), 3);
 }
 
-/// What a server that lists in pages knows.
+/// The paging that a server supports.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Pages {
-    /// `start-after`, and tokens of its own that it forgets to tell.
+    /// `start-after`; it never sends a continuation token.
     Second,
-    /// `marker` alone.
+    /// Only `marker`.
     First,
-    /// Neither: always the first page.
+    /// None: always the first page.
     None,
 }
 
-/// A bucket `b` with 25 objects below `top/`, listed ten at a time, with tags that have no quotes there.
+/// A bucket `b` with 25 objects below `top/`, ten per page. In the listing their ETags have no quotes.
 fn listing(pages: Pages) -> Scripted {
     let keys: Vec<_> = (10..35).map(|n| format!("top/{n}")).collect();
     Scripted::start(move |_, request| {
@@ -263,7 +264,7 @@ fn a_listing_without_tokens_is_followed_to_its_end_or_is_an_error() {
     }
 }
 
-/// A listing and its objects, as a server tells them that makes mistakes.
+/// A server with this listing and this content for each object, and its URL.
 fn tells(listing: &'static str, object: &'static [u8]) -> (Scripted, String) {
     let server = Scripted::start(move |_, request| {
         Some(match (request.method.as_str(), request.target.contains("list-type")) {
@@ -328,7 +329,7 @@ fn a_name_in_a_listing_that_is_not_read_is_an_error_and_a_tag_of_nothing_is_none
     );
     get(&bae, &[&url]).expect(0);
     same(&out(&bae, "top/a"), b"hello");
-    // Whether that is all is not understood.
+    // The value of `IsTruncated` is unknown, so the listing may be incomplete.
     let ((_server, url), bae) = (
         tells(
             "<ListBucketResult><IsTruncated>perhaps</IsTruncated><Contents><Key>top/a</Key><Size>5</Size>\

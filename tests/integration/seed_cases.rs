@@ -1,5 +1,5 @@
-//! Seeding when not everything is as it should be: storage away for a minute, imports that share objects, bytes that are
-//! given on while they come.
+//! Seeding in unusual situations: storage that is unavailable for a minute, imports that share objects, and bytes
+//! that are uploaded during the import.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn a_storage_that_refuses_everything_for_a_minute_ends_no_peers_download() {
     let bae = Bae::new().storing_at(&url, server.env());
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
-    // It goes away in the middle of the download: some gets are answered before.
+    // Storage becomes unavailable during the download: the first gets are answered.
     let away = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&away);
     proxy.spoil(move |r| {
@@ -66,7 +66,7 @@ fn bytes_are_given_on_to_a_third_while_they_come() {
     let mut seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
     let mut running = bae.start(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]));
     running.event_where("progress", |e| e["stored"].as_u64() > Some(6 * MIB));
-    // From here on bae gets nothing new, so that what the other gets is what bae has.
+    // From here on bae receives nothing new, so the leecher gets only what bae has.
     seeder.pause();
     let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
     wait_until("the third has what there is", LONG, || leecher.received() >= 5 * MIB);
@@ -95,7 +95,7 @@ fn copy_of(torrent: &Fixture, dir: &Path) -> Vec<u8> {
 
 #[test]
 fn two_imports_of_one_object_are_seeded_and_one_that_goes_takes_nothing_from_the_other() {
-    // The same file in two torrents: for two trackers, say.
+    // The same file in two torrents, for example for two trackers.
     let recipe = Recipe::single("cross seeded.bin", 6 * MIB + 9);
     let (one, other) = (recipe.clone().piece(256 * KIB).make(), recipe.piece(64 * KIB).make());
     assert_ne!(one.info_hash(), other.info_hash());
@@ -129,7 +129,7 @@ fn an_object_that_is_an_imports_own_is_no_other_imports() {
     let seeder = LibtorrentPeer::seed(Release::Debian, &one);
     let args = bae.import_args(&one.torrent, &[seeder.addr()], &["--layout", "files"]);
     let id = bae.run(args).expect(0).imported().id;
-    // `rm` of the one would take it from the other.
+    // `rm` of one import would remove the object of the other.
     let adopt = ["adopt", other.torrent.to_str().unwrap(), "--from", &bae.storage_url()];
     bae.run(adopt).expect(1).says("belongs to import");
     bae.run(["gc", "--yes"]).expect(0);

@@ -1,4 +1,4 @@
-//! Goals that are kept with an import.
+//! Seed goals that are stored with an import.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
 }
 
-/// What `bae limit` says.
+/// The goal that `bae limit` reports.
 fn limit(bae: &Bae, id: &str, flags: &[&str]) -> Value {
     let args = ["--json", "limit", id].into_iter().chain(flags.iter().copied());
     let line = bae.run(args).expect(0).json().remove(0);
@@ -50,7 +50,7 @@ fn a_limit_of_an_import_is_kept_and_counts_for_a_bae_that_seeds_it() {
     assert_eq!(said, json!({ "ratio": 0.5, "seconds": 604_800 }));
     assert!(enough(&mut running, &id).contains("0.5 times"));
     running.ended(Duration::from_secs(30)).expect(0);
-    // The next run knows, and one flag leaves the other as it was.
+    // The next run has the goal, and a flag changes only its own part of it.
     assert_eq!(limit(&bae, &id, &["--seed-time", "0"]), json!({ "ratio": 0.5, "seconds": 0 }));
     let mut again = bae.seed(&id, &[]);
     enough(&mut again, &id);
@@ -80,7 +80,7 @@ fn a_limit_of_an_import_is_stronger_than_the_config_and_weaker_than_the_flags_of
     limit(&bae, &free, &["--no-limit"]);
     let mut running = bae.seed_with(&free, &[], &[&usual]);
     enough(&mut running, &usual);
-    // Both were looked at together.
+    // Both imports are checked together, so a goal of `free` would have ended it too.
     leeches_exactly(&bae, &one);
     assert!(running.0.is_running());
     running.interrupt();

@@ -1,4 +1,4 @@
-//! Seeding out of storage: every client gets what the torrent says, whatever storage does, and the books say what it cost.
+//! Seeding from storage: every client gets exact bytes, whatever storage does, and the usage has what it cost.
 
 use std::{
     collections::HashSet,
@@ -41,12 +41,12 @@ fn album(name: &str) -> Recipe {
     Recipe::folder(name, files).piece(256 * KIB)
 }
 
-/// An import in a bucket of its own, reached through a proxy.
+/// An import in its own bucket, behind a proxy.
 pub(crate) struct Stored {
     pub(crate) bae: Bae,
     pub(crate) id: String,
     proxy: FaultProxy,
-    /// Of the import.
+    /// The storage URL of the import.
     url: String,
 }
 
@@ -63,14 +63,14 @@ impl Stored {
         Self { bae, id, proxy, url }
     }
 
-    /// What the catalog has in its books.
+    /// The usage by seeding, from the catalog.
     pub(crate) fn books(&self) -> Value {
         let info = self.bae.run(["--json", "info", &self.id]).expect(0).json().remove(0);
         info["seeded"].clone()
     }
 }
 
-/// A libtorrent leecher gets everything, and nothing that it had to throw away.
+/// A libtorrent leecher gets the whole torrent, and no piece that fails its hash.
 fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
     let mut leecher = LibtorrentPeer::leech(Release::Newest, torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
@@ -101,7 +101,7 @@ fn every_client_downloads_exactly_what_bae_seeds_out_of_a_bucket() {
         let mut aria2 = Aria2::leech(&torrent);
         torrent.assert_same(&aria2.wait_done().join(&torrent.name));
     }
-    // It never dials 127/8, so bae does.
+    // Transmission never dials 127/8, so bae dials it.
     let transmission = Transmission::leech(&torrent);
     let _running = bae.seed(id, &[transmission.addr()]);
     torrent.assert_same(&transmission.wait_done().join(&torrent.name));
@@ -130,7 +130,7 @@ fn an_answer_that_is_spoilt_reaches_no_peer() {
         Fault::Refuse("500 Internal Server Error", "InternalError"),
     ];
     for fault in faults {
-        // Every third.
+        // Every third request.
         let plan = move |r: &Request| if r.number % 3 == 1 { fault } else { Fault::None };
         stored.proxy.spoil(plan);
         let running = stored.bae.seed(&stored.id, &[]);
@@ -149,7 +149,7 @@ fn a_storage_that_is_away_costs_peers_time_and_nothing_else() {
     stored.proxy.spoil(move |r| match (flag.load(Ordering::Relaxed), r.number % 2) {
         (false, _) => Fault::None,
         (true, 0) => Fault::Busy(1),
-        // It says nothing at all, for longer than the outage.
+        // No answer for longer than the outage.
         (true, _) => Fault::Stall(Duration::from_secs(15)),
     });
     let mut running = stored.bae.seed(&stored.id, &[]);
@@ -164,7 +164,7 @@ fn a_storage_that_is_away_costs_peers_time_and_nothing_else() {
     assert!(told.is_empty(), "what passes is not shown: {told:?}");
 }
 
-/// The files of a local storage that are chunks, the largest first.
+/// The chunks of a local storage, the largest first.
 fn chunks(bae: &Bae) -> Vec<PathBuf> {
     let mut open = vec![bae.objects().to_owned()];
     let mut found = Vec::new();
@@ -202,7 +202,7 @@ fn a_lost_object_is_told_by_file_and_piece_and_the_rest_is_served() {
     let told = running.event_where("notice", |e| e["text"].as_str().unwrap().contains("piece "));
     let text = told["text"].as_str().unwrap();
     assert!(text.contains(".flac\"") || text.contains("booklet.pdf\""), "{text}");
-    // All that is not in the lost object, nor in a piece that reaches into it.
+    // Everything except the lost object and the pieces that overlap it.
     let rest = torrent.bytes - gone - 2 * 256 * KIB;
     wait_until("the rest is served", LONG, || leecher.received() >= rest);
 }
@@ -223,7 +223,7 @@ fn bytes_that_changed_in_storage_reach_no_peer_and_are_named() {
             e["text"].as_str().unwrap().contains("otherwise than the torrent says")
         });
         assert!(told["text"].as_str().unwrap().contains("verify --repair"), "{told}");
-        // All but the piece that is wrong.
+        // Everything except the wrong piece.
         let rest = torrent.bytes - 256 * KIB;
         wait_until("the rest is served", LONG, || leecher.received() >= rest);
         assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
@@ -248,7 +248,8 @@ fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() 
         let count = |name: &str| books[name].as_u64().unwrap();
         assert!(count("served") >= run * torrent.bytes, "{books}");
         FaultProxy::assert_counted(&books["gets"], stored.proxy.seen().len() as u64);
-        // More where a piece reaches into the next chunk, and hardly anything is fetched twice in a run.
+        // More than the payload where a piece extends into the next chunk. Hardly anything is fetched twice in a
+        // run.
         let payload = run * torrent.bytes;
         assert!((payload..payload + payload / 5).contains(&count("fetched")), "{books}");
     }
@@ -256,7 +257,7 @@ fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() 
     assert!(stored.url.starts_with("s3://"));
 }
 
-/// The files of a cache folder.
+/// The files of a cache directory.
 fn cached(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
@@ -269,7 +270,7 @@ fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
     let stored = Stored::new(&torrent);
     let dir = stored.bae.home().join("cache");
     let flags = ["--cache-dir", dir.to_str().unwrap()];
-    // How many bytes of the bucket a download by a new run costs, with `meanwhile` done while it runs.
+    // The bytes that a new run fetches from the bucket for one leecher; `meanwhile` is called during the download.
     let fetched = || stored.books()["fetched"].as_u64().unwrap();
     let costs = |meanwhile: &dyn Fn()| {
         let before = fetched();
@@ -293,11 +294,11 @@ fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
         }
         fs::write(path, bytes).unwrap();
     }
-    // Two thirds, and what is fetched together with them.
+    // Two thirds of the windows, and what is fetched together with them.
     let some = costs(&|| ());
     assert!(some > all / 2 && some < all + all / 4, "{some} of {all}");
     costs(&|| fs::remove_dir_all(&dir).unwrap());
-    // With room for a few of them.
+    // With space for a few windows.
     let small = ["--cache-dir", dir.to_str().unwrap(), "--cache-size", "5MiB"];
     stop(stored.bae.seed_with(&stored.id, &[], &small));
     let left: u64 = cached(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
@@ -325,7 +326,7 @@ fn a_spent_budget_stops_seeding_until_next_month_and_no_import() {
     running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
     drop(leecher);
     stop(running);
-    // The next run knows.
+    // The next run has the spent budget too.
     let mut running = stored.bae.seed_with(&stored.id, &[], &budget);
     running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
     let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
@@ -337,7 +338,7 @@ fn a_spent_budget_stops_seeding_until_next_month_and_no_import() {
     stored.bae.import(&another, &[seeder.addr()]);
 }
 
-/// How many open files of a process are connections to the address that it listens on.
+/// The number of open connections of a process at the address on which it listens.
 fn connections(running: &Running, listen: SocketAddrV4) -> usize {
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(listen.ip().octets()), listen.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -362,7 +363,7 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
     let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05".to_vec();
     hello.extend((0..40).step_by(2).map(digit));
     hello.extend(b"-XX0000-000000000000");
-    // Interested, and a request for each of some blocks that nobody will read.
+    // `interested`, and requests for some blocks that are never read.
     hello.extend(b"\0\0\0\x01\x02");
     for block in 0..8u32 {
         hello.extend(b"\0\0\0\x0d\x06\0\0\0\x01");
@@ -370,12 +371,12 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
         hello.extend(16_384u32.to_be_bytes());
     }
     for n in 0..500 {
-        // One that is not taken because there are too many of them is one that goes at once.
+        // A connection that is refused because there are too many counts as one that ends at once.
         if let Ok(mut peer) = TcpStream::connect(stored.bae.listen) {
             let _ = peer.write_all(&hello[..if n % 3 == 0 { 40 } else { hello.len() }]);
         }
     }
-    // A leecher that finds every place taken comes back a minute later.
+    // Waits for a free connection slot: a leecher that finds none retries only a minute later.
     wait_until("their connections are gone", LONG, || {
         connections(&running, stored.bae.listen) == 0
     });
@@ -387,7 +388,7 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
     assert!(peak < (128 + 80) * MIB, "{peak} bytes were resident");
 }
 
-/// A torrent of `pieces` pieces of 16 MiB, of which only the description exists.
+/// A .torrent of `pieces` pieces of 16 MiB. Its payload does not exist.
 fn described(name: &str, pieces: usize) -> Vec<u8> {
     let hashes: Vec<u8> = (0..pieces * 20).map(|n| (n * 7 + name.len()) as u8).collect();
     let info = bencode::Value::Dict(vec![

@@ -1,4 +1,4 @@
-//! SFTP from real servers: the suite of the protocols, who the server is, who we are, and links.
+//! SFTP from real servers: the protocols' conformance suite, host keys, logins, and symlinks.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -14,7 +14,7 @@ use crate::support::{
     ssh_server::{PASSWORD, SshServer},
 };
 
-/// What is at `url`, for a client with these options.
+/// Probes `url` with these options.
 fn probe(url: &str, options: FetchOptions) -> Result<Found, Error> {
     runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()))
 }
@@ -105,7 +105,7 @@ fn a_wrong_password_is_told_by_name() {
     probe(&server.url(Some(PASSWORD)), options()).expect("the right one is taken");
 }
 
-/// As PAM has it: no password by itself, but a question that somebody is to answer.
+/// As with PAM: a password is not accepted by itself, only as the answer to a prompt.
 #[test]
 fn a_server_that_asks_for_the_password_gets_it() {
     let server = SshServer::openssh_asking();

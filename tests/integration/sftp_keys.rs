@@ -1,4 +1,4 @@
-//! SFTP as somebody at a terminal uses it: keys that nobody names, from the usual files and from the agent.
+//! SFTP without key options, as users run it: keys from the usual files and from the agent.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// A home whose `.ssh` knows the server, which has one file.
+/// A home whose `.ssh` has the server's host key. The server has one file.
 pub(crate) fn home(server: &SshServer) -> Bae {
     server.served.write("f.bin", b"here");
     let bae = Bae::new();
@@ -23,7 +23,7 @@ pub(crate) fn home(server: &SshServer) -> Bae {
     bae
 }
 
-/// Gets the file with nothing said of keys; `agent` is the socket of one.
+/// Gets the file without key options; `agent` is the socket of an agent.
 fn get(bae: &Bae, server: &SshServer, agent: Option<&Path>) -> Ran {
     let url = format!("{}f.bin", server.url(None));
     let env = agent.map(|path| ("SSH_AUTH_SOCK".to_owned(), path.display().to_string()));
@@ -69,14 +69,14 @@ fn the_users_settings_say_where_a_host_is_and_who_we_are_there() {
     fs::write(ssh.join("config"), config).unwrap();
     bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(0);
     same(&out(&bae, "f.bin"), b"here");
-    // What the URL says wins.
+    // The user name in the URL wins.
     let stranger = args(&bae, &[&format!("sftp://no-such-user@nas/{path}f.bin"), "--overwrite"]);
     bae.run(stranger).expect(24).says("no-such-user");
     fs::write(ssh.join("config"), "Host nas\n Port none\n").unwrap();
     bae.run(args(&bae, &[&format!("sftp://nas/{path}f.bin")])).expect(2).says(".ssh/config");
 }
 
-/// An agent, which holds no key yet.
+/// An agent without keys.
 pub(crate) fn agent(socket: &Path) -> Process {
     let mut command = Command::new("ssh-agent");
     command.arg("-D").arg("-a").arg(socket);
@@ -85,7 +85,7 @@ pub(crate) fn agent(socket: &Path) -> Process {
     agent
 }
 
-/// With a program that says the key's password where it is asked for one.
+/// Adds a key to the agent; `asker` is a program that prints the passphrase of the key.
 fn add(socket: &Path, key: &Path, asker: &Path) {
     let mut command = Command::new("ssh-add");
     command.arg("-q").arg(key).env("SSH_AUTH_SOCK", socket);
@@ -115,7 +115,7 @@ fn the_agent_signs_also_with_keys_that_have_a_password() {
         get(&bae, &server, Some(&socket)).expect(0);
         same(&out(&bae, "f.bin"), b"here");
         get(&bae, &server, None).expect(24);
-        // Named, it is no use by itself, and what is to be done is said.
+        // `--identity` cannot use such a key by itself, and the error says what to do.
         let url = format!("{}f.bin", server.url(None));
         let named = args(&bae, &[&url, "--identity", key.to_str().unwrap()]);
         bae.run(named).expect(2).says("ssh-add");

@@ -1,5 +1,5 @@
-//! SFTP servers with oddities: handles that are no text, entries without a type, lengths of nothing, names in other
-//! encodings; and what `~/.ssh/config` says of keys and of the way to a host.
+//! SFTP servers with oddities: binary handles, entries without a type, files of length 0, names in other encodings.
+//! Also what `~/.ssh/config` says about keys and about the way to a host.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
@@ -13,14 +13,14 @@ use crate::{
     },
 };
 
-/// Gets `url` as somebody who knows the server and has the key.
+/// Gets `url` with the server's host key and an accepted key.
 fn fetch(bae: &Bae, server: &SshServer, url: &str) -> Ran {
     let (known, key) = (server.known_hosts(), server.identity.clone());
     let trust = ["--known-hosts", known.to_str().unwrap(), "--identity", key.to_str().unwrap()];
     bae.run(args(bae, &[&[url, "-m", "1"][..], &trust].concat()))
 }
 
-/// The server counts handles up in bytes that are no text, and takes no more than 100 open ones.
+/// The server's handles are binary and never reused, and at most 100 may be open.
 #[test]
 fn handles_are_bytes_and_are_closed() {
     let server = SshServer::odd("handles");
@@ -72,7 +72,7 @@ fn what_a_shell_prints_is_told() {
     ran.expect(1).says("Welcome to this host!").says("start-up file");
 }
 
-/// What the system makes when it is read has length 0.
+/// The system generates files of /proc when they are read; their length is 0.
 #[test]
 fn a_length_of_nothing_is_believed_only_when_nothing_comes_by_sftp() {
     let server = SshServer::openssh();
@@ -100,7 +100,7 @@ fn a_length_that_is_too_small_is_an_error_by_sftp() {
 fn names_in_other_encodings_come_by_their_bytes_by_sftp() {
     let server = SshServer::openssh();
     server.served.write("f/plain.txt", b"plain");
-    // What the name would be for those who cannot read it.
+    // The name of the other file as it would be if its invalid byte were replaced.
     server.served.write("f/na\u{fffd}ve.txt", b"another");
     let folder = server.served.dir().join("f");
     let name = OsStr::from_bytes(b"na\xefve.txt");
@@ -113,7 +113,7 @@ fn names_in_other_encodings_come_by_their_bytes_by_sftp() {
     same(&out(&bae, "naïve.txt"), b"plain");
 }
 
-/// The settings of somebody at a terminal, in a home whose agent has many keys, the right one last.
+/// The settings of a user, in a home whose agent has many keys. The right key is the last.
 #[test]
 fn keys_that_the_settings_name_come_before_those_of_the_agent() {
     let server = SshServer::openssh_configured("MaxAuthTries 3");
@@ -141,12 +141,12 @@ fn keys_that_the_settings_name_come_before_those_of_the_agent() {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ran { code: ran.status.code(), stdout: text(ran.stdout), stderr: text(ran.stderr) }
     };
-    // Nothing is named: the server hangs up before the right one, and what was tried is told.
+    // Without a setting, the server disconnects before the right key, and the error names the keys that were tried.
     get().expect(24).says("the agent's key SHA256:");
     let config = |text: &str| fs::write(ssh.join("config"), text).unwrap();
     config("Host *\n IdentityFile ~/.ssh/right\n");
     get().expect(0);
-    // Also by its public half alone, which only the agent can do something with.
+    // The public key alone is enough when the agent has the private key.
     config("Host *\n IdentityFile ~/.ssh/right.pub\n IdentitiesOnly yes\n");
     get().expect(0);
     fs::remove_file(&right).unwrap();
@@ -154,14 +154,14 @@ fn keys_that_the_settings_name_come_before_those_of_the_agent() {
     fs::rename(ssh.join("right.pub"), ssh.join("elsewhere.pub")).unwrap();
     config("Host *\n IdentityFile ~/.ssh/elsewhere.pub\n");
     get().expect(0);
-    // Nothing but what is named.
+    // With `IdentitiesOnly` only the key in the settings is tried.
     make_key(&ssh, "wrong", "ed25519");
     config("Host *\n IdentityFile ~/.ssh/wrong\n IdentitiesOnly yes\n");
     let ran = get().expect(24).says("it refused the key");
     assert!(!ran.stderr.contains("SHA256:"), "{}", ran.stderr);
 }
 
-/// Its address may be another machine's here.
+/// The address is valid behind the other host. Here it may be another machine's.
 #[test]
 fn a_host_behind_another_is_refused_by_name() {
     let server = SshServer::openssh();

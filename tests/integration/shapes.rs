@@ -1,4 +1,4 @@
-//! Every shape a torrent comes in: imported from a libtorrent seeder, exported, compared byte for byte.
+//! Every shape of torrent: imported from a libtorrent seeder, exported, and compared byte for byte.
 
 use crate::support::{
     KIB, MIB,

@@ -1,4 +1,4 @@
-//! `bae storage`: adding a place, listing the places, and trying one.
+//! `bae storage`: adding, listing and checking a storage.
 
 use std::{
     fs, io::Write, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration,
@@ -117,7 +117,7 @@ fn a_secret_comes_from_a_pipe_or_a_variable_and_never_from_the_command_line() {
 
 #[test]
 fn a_check_of_a_place_that_may_not_be_written_says_so_and_what_to_change() {
-    // Also root may make no folder there.
+    // Not even root can make a directory there.
     let bae = Bae::new();
     let ran = bae.run(["storage", "check", "file:///sys/bae", "--json"]).expect(24);
     let lines = ran.json();
@@ -153,7 +153,7 @@ fn an_interrupted_check_leaves_nothing() {
 #[test]
 fn a_check_of_a_server_that_is_not_there_ends_soon_with_a_network_error() {
     let bae = Bae::new();
-    // Bound and dropped: nobody listens there.
+    // The port is released again, so nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("s3://b?endpoint=http://127.0.0.1:{port}&region=eu");
     let mut command = bae.command(["storage", "check", &url]);

@@ -1,4 +1,4 @@
-//! Settings of a storage that can never work: named at once, without a secret, and never a panic.
+//! Storage settings that can never work: an immediate error that names the setting, no secret in it, no panic.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use crate::support::{
     scripted::{Answer, Scripted},
 };
 
-/// Ends a command as [`Bae::run`] does, with more in its environment.
+/// Runs a command to its end with more environment variables. Returns the exit code and all output.
 fn run(bae: &Bae, env: &[(&str, &str)], args: &[&str]) -> (i32, String) {
     let mut command = bae.command(args);
     command.envs(env.iter().copied());
-    // An answer of the metadata service of a cloud that the tests happen to run in.
+    // The tests may run in a cloud whose metadata service would provide keys.
     command.env("AWS_EC2_METADATA_DISABLED", "true");
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -33,12 +33,12 @@ fn check(bae: &Bae, env: &[(&str, &str)], url: &str) -> (i32, String) {
     run(bae, env, &["storage", "check", url])
 }
 
-/// How often the bucket was asked for something; a check looks at the server's clock besides.
+/// The number of requests to the bucket. A check also requests the server's time.
 fn asked(server: &Scripted) -> usize {
     server.requests().iter().filter(|request| request.target.starts_with("/b")).count()
 }
 
-/// A bucket with nothing in it, which takes what it is given.
+/// An empty bucket that accepts every PUT.
 fn bucket() -> Scripted {
     Scripted::start(|_, request| {
         Some(match request.method.as_str() {
@@ -183,7 +183,7 @@ fn other_things_that_are_no_storage_are_named_and_asked_for_once() {
     }
 }
 
-/// Says `text` to whoever connects.
+/// A server that sends `text` on each connection.
 fn speaks(text: &'static [u8]) -> std::net::SocketAddrV4 {
     let addr = ports::own();
     let listener = TcpListener::bind(addr).unwrap();
@@ -199,7 +199,7 @@ fn speaks(text: &'static [u8]) -> std::net::SocketAddrV4 {
 #[test]
 fn the_wrong_protocol_at_an_endpoint_is_named_at_once() {
     let bae = Bae::new();
-    // As servers without TLS do, whatever comes.
+    // The answer of a server without TLS to anything.
     let plain = speaks(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     let ssh = speaks(b"SSH-2.0-OpenSSH_9.9\r\n");
     for (endpoint, says) in [

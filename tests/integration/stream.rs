@@ -1,4 +1,4 @@
-//! Players: any range of any file of an import, by HTTP, for whoever has the token and for nobody else.
+//! Players: any range of any file of an import over HTTP, and only with the token.
 
 use std::{fs, io::Read, net::TcpStream, thread, time::Duration};
 
@@ -22,7 +22,7 @@ fn album(name: &str) -> Fixture {
     Recipe::folder(name, list).piece(64 * KIB).make()
 }
 
-/// A finished import in a folder, being streamed.
+/// A completed import in a folder, and the bae that streams it.
 fn streamed(torrent: &Fixture) -> (Bae, Player) {
     let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, torrent));
     let id = bae.import(torrent, &[seeder.addr()]).id;
@@ -52,7 +52,7 @@ fn curl_reads_any_range_of_a_streamed_file() {
     let flac = player.url("<co>.flac");
     assert!(curl(&[], &flac) == bytes_of(&torrent, "Jóga & <co>.flac"));
     assert!(curl(&[], &player.url("empty.txt")).is_empty());
-    // A download that broke off goes on where it was.
+    // A download that broke off can be resumed.
     let part = tempfile::tempdir().unwrap();
     let part = part.path().join("film.mkv");
     fs::write(&part, &film[..4_000_001]).unwrap();
@@ -147,7 +147,7 @@ fn nobody_without_the_token_reads_a_stream() {
     let one = ("Range", "bytes=0-0");
     assert_eq!(ask("GET", &bare, &[("Authorization", &bearer), one]).status, 206);
     assert_eq!(ask("GET", &format!("{bare}?token={token}"), &[one]).status, 206);
-    // The pages that such a request gets lead on.
+    // The links on a page have the token when the page was requested with it in the query.
     let listed = ask("GET", &format!("{server}/{id}/?token={token}"), &[]).text();
     assert!(listed.contains(&format!("film.mkv?token={token}")), "{listed}");
     let stderr = player.running.0.stderr();
@@ -186,7 +186,7 @@ fn a_stream_listens_on_loopback_and_lists_what_it_has() {
     assert_eq!(titles, [player.url("film.mkv"), player.url(".flac")], "{playlist}");
     assert!(curl(&[], titles[1]) == bytes_of(&torrent, "Jóga & <co>.flac"));
 
-    // As text: an address a line; only the file that is named; Ctrl-C ends it well.
+    // Text output: one URL per line, and only the named file. Ctrl-C ends it with exit code 0.
     let id = player.told["import"].as_str().unwrap();
     let mut running = bae.start(["stream", id, "film.mkv"]);
     let url = running.0.wait_for("an address", LONG, |line| Some(line.to_owned()));
@@ -213,7 +213,7 @@ fn a_cold_range_of_one_mib_takes_two_requests_to_a_bucket_at_most() {
     let mut random = Random(7);
     let ends = [16 * MIB - 300_000, 0, 39 * MIB];
     for n in 0..8 {
-        // Cold each time: a new process has nothing in its cache.
+        // A new process has an empty cache.
         let player = Player::start(&bae, &id, &[]);
         let from = ends.get(n).copied().unwrap_or_else(|| random.below(39 * MIB));
         proxy.spoil(|_| Fault::None);
@@ -223,7 +223,7 @@ fn a_cold_range_of_one_mib_takes_two_requests_to_a_bucket_at_most() {
         assert!(got == film[from as usize..(from + MIB) as usize], "{range}");
         assert!((1..=2).contains(&requests.len()), "{range}: {requests:?}");
     }
-    // All of it, and what is read twice is not fetched twice.
+    // The whole file takes no more than one request per MiB.
     let player = Player::start(&bae, &id, &[]);
     proxy.spoil(|_| Fault::None);
     assert!(curl(&[], &player.url("cold.mkv")) == film);
@@ -242,11 +242,11 @@ fn what_cannot_be_read_is_said_in_the_head_of_the_answer() {
     }
     let answer = ask("GET", &player.url("film.mkv"), &[]);
     assert_eq!(answer.status, 404, "{}", answer.text());
-    // The head can be had all the same, and the server lives.
+    // HEAD is still answered, and the server still runs.
     assert_eq!(ask("HEAD", &player.url("film.mkv"), &[]).status, 200);
 }
 
-/// Reads up to `most` bytes of the body, and hangs up.
+/// Reads up to `most` bytes of the answer and closes the connection.
 fn read_a_little(url: &str, from: u64, most: usize) {
     let range = format!("bytes={from}-");
     let mut stream = send("GET", url, &[("Range", &range)]);
@@ -267,7 +267,7 @@ fn a_storm_of_seeks_stays_in_memory_and_leaves_a_server_that_answers() {
     let id = bae.import(&torrent, &[seeder.addr()]).id;
     let player = Player::start(&bae, &id, &["--memory", "32MiB"]);
     let url = player.url("stormy.mkv");
-    // Players that opened it and take nothing hold next to nothing.
+    // Players that read nothing need almost no memory.
     let paused: Vec<TcpStream> = (0..3).map(|_| send("GET", &url, &[])).collect();
     let threads: Vec<_> = (0..8u64)
         .map(|n| {
@@ -287,7 +287,7 @@ fn a_storm_of_seeks_stays_in_memory_and_leaves_a_server_that_answers() {
     let film = fs::read(torrent.data()).unwrap();
     let last = curl(&["--range", "-1000"], &url);
     assert!(last == film[film.len() - 1000..]);
-    // Those that were paused go on where they were.
+    // The paused players resume where they stopped.
     for mut stream in paused {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -311,7 +311,7 @@ fn strangers_that_hold_connections_open_do_not_keep_players_out() {
     let long = "x".repeat(200_000);
     let mut stream = send("GET", &url, &[("X-Long", &long)]);
     let mut answer = Vec::new();
-    // Refused, by an answer or by hanging up, and never served.
+    // It is refused by an answer or by closing the connection, and not served.
     let _ = stream.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

@@ -1,4 +1,4 @@
-//! Playing what is still coming: what a player needs is fetched first, wherever in the file it is.
+//! Playing during an import: what a player needs is fetched first, wherever it is in the file.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ fn playing(bae: &Bae, torrent: &Fixture, peers: &LibtorrentPeer, options: &[&str
     Player::of(bae.start(bae.import_args(&torrent.torrent, peers.addrs(), &all)))
 }
 
-/// The bytes stored so far, by the last word on it.
+/// The bytes stored so far, as of the last progress event.
 fn stored(running: &Running) -> u64 {
     let events = running.events();
     let last = events.iter().rev().find(|e| e["event"] == "progress");
@@ -57,7 +57,8 @@ fn a_player_gets_the_end_of_a_film_long_before_it_is_imported() {
     }
     let so_far = stored(&player.running);
     assert!(so_far < 40 * MIB, "{so_far} were stored by then");
-    // All of it from the beginning, as it comes; then the import is whole, and it is served until stopped.
+    // The whole file from its start during the import. Then the import is complete, and it is served until bae is
+    // stopped.
     assert!(curl(&[], &url) == film);
     let imported = player.running.event("imported");
     let fetched = imported["downloaded"].as_u64().unwrap();
@@ -72,7 +73,7 @@ fn a_player_gets_the_end_of_a_film_long_before_it_is_imported() {
 fn seeks_in_what_is_coming_neither_stall_the_import_nor_exceed_the_budget() {
     let torrent = Recipe::single("stormy.mkv", 160 * MIB).make();
     let film = fs::read(torrent.data()).unwrap();
-    // Storage is slower than the peers: memory is full all the time.
+    // Storage is slower than the peers, so memory is always full.
     let bae = Bae::new().storing_with("upload_limit=12MiB");
     let swarm = LibtorrentPeer::swarm(&torrent, 3, 0);
     let options = ["--memory", "32MiB"];
@@ -87,7 +88,7 @@ fn seeks_in_what_is_coming_neither_stall_the_import_nor_exceed_the_budget() {
                     let from = random.below(159 * MIB);
                     let range = format!("bytes={from}-");
                     let mut stream = send("GET", &url, &[("Range", &range)]);
-                    // Every third one waits for what it asked for; the others hang up.
+                    // Every third request reads its bytes; the others close the connection.
                     let most = if round % 3 == 0 { 300_000 } else { 0 };
                     let mut bytes = vec![0; most + 1];
                     if stream.read_exact(&mut bytes).is_err() {
@@ -154,7 +155,7 @@ fn a_second_process_reads_what_another_has_stored_so_far() {
     assert!(end.text().contains("not stored yet"), "{}", end.text());
     importing.event("imported");
     importing.ended(LONG).expect(0);
-    // What was stored since it was opened is found.
+    // The stream also finds what was stored after it was opened.
     thread::sleep(Duration::from_millis(1100));
     assert!(curl(&[], &url) == film);
 }

@@ -1,4 +1,4 @@
-//! A real player's reading: FFmpeg's libraries open a film by its address, seek in it, and decode what they get.
+//! Reads of a real player: FFmpeg's libraries open a film by its URL, seek in it, and decode it.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -26,12 +26,12 @@ fn avplay(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// What is seen when a second is played here and there, the end first, and then all of it.
+/// The frames when one second is played at several positions, the end first, and then the whole film.
 fn seen(place: &str) -> String {
     avplay(&["play", place, "15", "2", "9", "10", "4"])
 }
 
-/// A film of 15 MB whose index is at its end, and its torrent.
+/// A film of 15 MB with its index at the end, and its torrent.
 fn film() -> (TempDir, Fixture) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("data").join(NAME);
@@ -74,7 +74,7 @@ fn a_player_seeks_and_plays_a_film_out_of_a_bucket() {
 #[test]
 fn a_player_seeks_and_plays_a_film_while_it_comes() {
     let (_place, torrent) = film();
-    // Seconds for all of it, a piece at a time: the end is wanted first.
+    // The download takes seconds, piece by piece, and the player needs the end first.
     let (bae, seeder) = (in_a_bucket(), LibtorrentPeer::slow_seed(&torrent, 2 * MIB));
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--stream"]);
     let player = Player::of(bae.start(args));

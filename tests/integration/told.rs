@@ -1,4 +1,4 @@
-//! What is said when nothing arrives, and what ends a run.
+//! The messages when nothing arrives, and what ends a run.
 
 use std::{
     io::{Read as _, Write as _},
@@ -155,7 +155,7 @@ fn a_peer_that_chokes_without_end_is_hung_up_on() {
     });
     let bae = Bae::new();
     let running = bae.start_import(&torrent, &[peer.addr()]);
-    // Each connection is good for a hundred chokes and a few that were under way.
+    // A connection ends after a hundred chokes and the few that were in flight.
     wait_until("it is connected to again", LONG, || peer.connections() >= 2);
     let each = storms.load(Ordering::Relaxed) / peer.connections();
     assert!(each < 2000, "{each} chokes a connection");
@@ -187,7 +187,7 @@ fn a_peer_that_reads_no_answers_is_hung_up_on() {
     let most = 1_000_000 / AT_ONCE;
     let asked = (0..most).take_while(|_| stream.write_all(&ask).is_ok()).count();
     assert!(asked < most, "a million questions were taken");
-    // What was on its way comes, and then the end.
+    // The answers in flight arrive, then the connection ends.
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut buffer = [0; 65536];
     while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}

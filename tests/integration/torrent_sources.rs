@@ -1,4 +1,4 @@
-//! What a user names to be imported: spellings of links and files, what servers hand out, and which files of it.
+//! The sources of an import: spellings of links and files, what servers send as a torrent, and selections of files.
 
 use std::{
     ffi::OsStr,
@@ -21,7 +21,7 @@ use crate::support::{
 const PIECE: usize = 32_768;
 const GIVE_UP: [&str; 2] = ["--timeout", "20s"];
 
-/// A torrent of one file, and who has it.
+/// A torrent of one file, and a peer that has it.
 struct One {
     bae: Bae,
     data: Vec<u8>,
@@ -59,7 +59,7 @@ impl One {
         self.bae.run(self.bae.import_args(source, &[self.peer.addr()], &GIVE_UP))
     }
 
-    /// Imports it and takes it away again.
+    /// Imports `source`, compares the bytes, and removes the import.
     fn comes_by(&self, source: impl AsRef<OsStr>) {
         let done = self.import(&source).expect(0).imported();
         assert_eq!(self.bae.bytes(["cat", &done.id]), self.data, "{:?}", source.as_ref());
@@ -207,10 +207,10 @@ fn a_magnet_link_selects_files_as_select_does() {
     }
     let only_b = import(format!("{magnet}&so=1"), &[]).expect(0).imported();
     assert_eq!(only_b.bytes, 50_000);
-    // The pieces of the second file, of which the first shares one.
+    // The pieces of the second file; the first file shares one of them.
     assert!(peer.sent() <= 3 * PIECE as u64, "{} bytes", peer.sent());
     assert_eq!(bae.bytes(["cat", &only_b.id, "b.bin"]), b);
-    // The user's own selection wins, whatever the link says.
+    // The user's own selection takes precedence over the link.
     let both = import(format!("{magnet}&so=9"), &["--select", "1-2"]).expect(0).imported();
     assert_eq!((both.id, both.bytes), (only_b.id, 450_000));
 }

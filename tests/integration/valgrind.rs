@@ -1,6 +1,6 @@
 //! The bridge under valgrind: every byte that crosses between libtorrent and Rust is inside a live buffer.
 //!
-//! A canary with two mistakes of the kind looked for runs first, under the same options, and must be caught.
+//! A canary with two such errors runs first with the same options, and valgrind must report both.
 
 use std::{ffi::OsStr, fs, net::SocketAddrV4, process::Command, time::Duration};
 
@@ -14,9 +14,9 @@ use crate::support::{
     torrents::{Fixture, Recipe, Version},
 };
 
-/// What valgrind ends with when it saw an error.
+/// The exit code of valgrind when it found an error.
 const CAUGHT: i32 = 99;
-/// Valgrind is twenty to fifty times slower.
+/// A timeout for programs under valgrind, which makes them twenty to fifty times slower.
 const SLOW: Duration = Duration::from_secs(300);
 
 fn valgrind(program: impl AsRef<OsStr>) -> Command {

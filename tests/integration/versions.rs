@@ -1,6 +1,6 @@
-//! What holds on every version of libtorrent that bae is built against, and what only the later ones have.
+//! What holds with every libtorrent version that bae is built against, and what only later versions have.
 //!
-//! The library is the one of the machine: `scripts/fresh-machine` runs these on other Debian releases.
+//! The tests use the library of the machine: `scripts/fresh-machine` runs them on other Debian releases.
 
 use std::{
     fs,
@@ -25,12 +25,12 @@ use crate::support::{
     wait_until,
 };
 
-/// Peers that say nothing are hung up on too, after a minute and more.
+/// Less than the minute after which a silent peer is disconnected too.
 const BANNED_IN: Duration = Duration::from_secs(20);
-/// Objects of this length and more are payload; the catalog's manifest is shorter.
+/// Objects of at least this length are payload; the manifest is shorter.
 const PAYLOAD: u64 = MIB;
 
-/// No object is stored before a peer has got the whole torrent from bae, so all of it came from memory.
+/// A peer gets the whole torrent from bae before any object is stored, so all of it is served from memory.
 fn is_served_before_it_is_stored(version: Version) {
     let recipe = Recipe::single(&format!("announced {version:?}.bin"), 24 * MIB + 7);
     let torrent = recipe.version(version).piece(256 * KIB).make();
@@ -82,8 +82,9 @@ fn utp_is_on_by_itself_where_the_library_is_safe_and_by_order_elsewhere() {
     bae.assert_exact(&done.id, &torrent);
 }
 
-/// A piece of two blocks from two peers does not match. Who sent the wrong one is known only by comparing it with the
-/// right one, which the other peer sends then; what is missing after that is sent once the liar was hung up on.
+/// A piece of two blocks, one from each peer, fails its hash. Which peer sent the wrong block is known only after
+/// the honest peer has sent the right one. The honest peer sends what is still missing when the lying peer is
+/// disconnected.
 #[test]
 fn who_sent_a_wrong_block_is_banned_by_versions_that_do_that_safely() {
     let torrent = Recipe::single("ban by version.bin", 64 * KIB).piece(32 * KIB).make();
@@ -99,7 +100,7 @@ fn who_sent_a_wrong_block_is_banned_by_versions_that_do_that_safely() {
         }
         line.give(asked, &vec![0xee; asked.len as usize])?;
         *lie = Some(place(asked));
-        // The other blocks are asked for elsewhere.
+        // Chokes, so that the other blocks are requested from the other peer.
         line.say(0, &[])
     });
 
@@ -109,7 +110,7 @@ fn who_sent_a_wrong_block_is_banned_by_versions_that_do_that_safely() {
         wait_until("a wrong block was sent", LONG, || lie.lock().unwrap().is_some());
         let (piece, start) = lie.lock().unwrap().unwrap();
         if !was_told && place(asked) == (piece, start) {
-            // Asked for of both, and no longer of this one.
+            // This block was requested from both peers, and is no longer requested from this one.
             return Ok(());
         }
         if banned && asked.piece != piece {

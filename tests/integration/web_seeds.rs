@@ -1,4 +1,4 @@
-//! Web seeds: pieces from the servers that a torrent names, alone and beside peers.
+//! Web seeds: pieces from the servers that a torrent names, alone and together with peers.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::support::{
     wait_until,
 };
 
-/// Has nginx serve the data of a torrent.
+/// Copies the data of a torrent into the folder that nginx serves.
 fn serve(nginx: &Nginx, torrent: &Fixture) {
     fn copy(nginx: &Nginx, top: &Path, path: &Path) {
         if path.is_dir() {
@@ -101,7 +101,7 @@ fn a_web_seed_with_wrong_bytes_is_left_for_another() {
     let said = |e: &serde_json::Value| e["text"].as_str().unwrap().contains("wrong bytes");
     assert!(notices.iter().any(said), "{notices:?}");
     assert!(requests(&nginx, "/f/other/") <= 2, "it was asked on and on");
-    // Alone, it is named at the end.
+    // When it is the only web seed, the final error names it.
     let alone = Bae::new();
     let seeded = torrent.with_web_seeds(&[&bad], alone.home());
     alone
@@ -123,7 +123,7 @@ fn web_seeds_and_peers_fill_an_import_together() {
     bae.assert_exact(&done.id, &torrent);
     wait_until("the peer says that it sent something", LONG, || peer.sent() > 0);
     wait_until("nginx says that it sent something", LONG, || requests(&nginx, "/slow/") > 0);
-    // Twice is what both would bring that did not know of each other.
+    // Without coordination the web seed and the peer would fetch everything twice.
     assert!(done.downloaded < torrent.bytes * 3 / 2, "{} bytes came", done.downloaded);
 }
 
@@ -150,7 +150,7 @@ fn what_a_web_seed_answers_is_told() {
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
     bae.run(args).expect(6).says("404 Not Found");
-    // Another file of that name.
+    // Another file with that name.
     nginx.served.write("gone.bin", &vec![0; 1000]);
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
     bae.run(args).expect(6).says("has not 1048576 bytes");

@@ -1,4 +1,4 @@
-//! WebDAV from real servers: the suite of the protocols with every login, and answers that are none.
+//! WebDAV from real servers: the protocols' conformance suite with every login, and invalid answers.
 
 use bae::{Error, Kind, protocols::FetchOptions};
 
@@ -64,7 +64,7 @@ fn a_certificate_that_nobody_signed_is_refused_over_webdav() {
 
 const ANSWER: &str = "<?xml version=\"1.0\"?><multistatus xmlns=\"DAV:\"><response><href>";
 
-/// A server that says that what it is asked for is a folder, and that `href` is one in it.
+/// A server that describes the requested path as a folder, with `href` as a folder in it.
 fn server_with(href: &'static str) -> Scripted {
     Scripted::start(move |_, request| {
         let href = if request.header("depth") == Some("0") { "/top/" } else { href };
@@ -171,7 +171,7 @@ fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refu
     same(&out(&bae, "top/empty.txt"), b"");
 }
 
-/// A tag in the listing that is another one in the file's own answer.
+/// The file has another ETag in the listing than in its own answer.
 #[test]
 fn tags_that_differ_between_listing_and_file_are_no_change() {
     let date = "Sat, 07 Nov 2026 10:00:00 GMT";
@@ -204,7 +204,7 @@ fn tags_that_differ_between_listing_and_file_are_no_change() {
     }
 }
 
-/// Dates that are no dates of HTTP, and those that are none at all.
+/// Dates that are not in HTTP's format, or not dates at all.
 #[test]
 fn odd_dates_of_a_listing_keep_no_file_away() {
     for (listed, sent) in [

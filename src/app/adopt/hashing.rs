@@ -1,7 +1,7 @@
-//! One pass over objects that may be a torrent's files: which of its pieces are right.
+//! Hashes the candidate objects of a torrent in one pass, and finds the pieces that match.
 //!
-//! Runs of pieces are read and hashed side by side, each in steps of 4 MiB, so that memory is bounded whatever the
-//! length of a piece. A piece with a part in a file that nothing was found for is not read.
+//! Runs of pieces are read and hashed concurrently, each in steps of 4 MiB, so memory is bounded whatever the piece
+//! length. A piece that overlaps a file without a candidate is not read.
 
 use std::{ops::Range, sync::Arc};
 
@@ -20,14 +20,14 @@ use crate::{
     units::MIB,
 };
 
-/// What is read at a time: few requests, and little memory for each of those that run.
+/// Bytes per request: long enough for few requests, and short enough for the memory of all concurrent runs.
 const STEP: u64 = 4 * MIB;
-/// Pieces are hashed in runs of at least so many bytes (a piece at least).
+/// A run of pieces ends with the piece that makes it at least this long, in bytes.
 const RUN: u64 = 16 * MIB;
-/// A block of zeros, for padding.
+/// Zeros, for padding.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// The pass.
+/// The pass over all candidates.
 #[derive(Debug)]
 pub(super) struct Hashing {
     shared: Arc<Shared>,
@@ -38,11 +38,11 @@ pub(super) struct Hashing {
 struct Shared {
     meta: Metainfo,
     backend: Arc<dyn StorageBackend>,
-    /// In order; they cover what can be read.
+    /// In order of their position. They cover all bytes that can be read.
     parts: Vec<Part>,
 }
 
-/// A range of the torrent and what holds it.
+/// A range of the torrent, and its source.
 #[derive(Debug, Clone)]
 enum Part {
     Object(Candidate),
@@ -59,7 +59,7 @@ impl Part {
 }
 
 impl Hashing {
-    /// `memory` is the budget, of which it takes a quarter.
+    /// Uses a quarter of `memory`, the memory budget.
     pub(super) fn new(
         meta: &Metainfo,
         candidates: &[Candidate],
@@ -75,7 +75,7 @@ impl Hashing {
         Self { shared: Arc::new(shared), at_once }
     }
 
-    /// The ranges of the pieces that are right.
+    /// The ranges of the pieces that match their hash.
     pub(super) async fn run(self, progress: ProgressFn) -> Result<RangeSet> {
         let runs = self.shared.runs();
         let total = runs.iter().map(|run| self.shared.len_of(run)).sum();
@@ -103,7 +103,7 @@ impl Hashing {
 }
 
 impl Shared {
-    /// Neighbouring pieces that can be read and checked, in runs.
+    /// Runs of adjacent pieces that can be read and have a known hash.
     fn runs(&self) -> Vec<Range<u32>> {
         let here: RangeSet = self.parts.iter().map(Part::range).collect();
         let hashes = PieceHashes::of(&self.meta);
@@ -129,7 +129,7 @@ impl Shared {
         self.meta.piece_range(run.start).start..self.meta.piece_range(run.end - 1).end
     }
 
-    /// Those of the pieces that are right.
+    /// Hashes a run. Returns the pieces that match.
     async fn hash(&self, run: Range<u32>) -> Result<Vec<u32>> {
         let bytes = self.bytes_of(&run);
         let mut state = Running::new(&self.meta, run.start);
@@ -164,7 +164,7 @@ impl Shared {
         let inside = range.start - candidate.file.start..range.end - candidate.file.start;
         match self.backend.get(&candidate.key, inside).await {
             Ok(bytes) => state.update(&bytes),
-            // It was changed or taken away meanwhile: that is to say, it is not what the torrent says.
+            // The object changed or was deleted meanwhile. Its pieces then do not match the torrent.
             Err(e) if e.kind().is_about_bytes() => {
                 tracing::warn!(error = %e.report(), "an object cannot be read");
                 state.skip(len);
@@ -175,13 +175,13 @@ impl Shared {
     }
 }
 
-/// The hashing of one run, piece after piece.
+/// Progress of one run.
 struct Running<'m> {
     meta: &'m Metainfo,
     piece: u32,
-    /// How far it is in the torrent.
+    /// Position in the torrent.
     at: u64,
-    /// Of the piece under way; `None` when a part of that is lost.
+    /// Hasher of the current piece; `None` when a part of the piece could not be read.
     hasher: Option<PieceHasher>,
     right: Vec<u32>,
 }
@@ -192,7 +192,7 @@ impl<'m> Running<'m> {
         Self { meta, piece, at: meta.piece_range(piece).start, hasher, right: Vec::new() }
     }
 
-    /// Takes the next bytes.
+    /// Hashes the next bytes.
     fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(self.left().min(bytes.len()));
@@ -204,7 +204,7 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// The next `len` bytes are lost, and with them every piece they are a part of.
+    /// Skips `len` bytes that could not be read. Pieces that overlap them do not match.
     fn skip(&mut self, len: u64) {
         let mut len = len;
         while len > 0 {
@@ -215,7 +215,7 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// What is left of the piece under way.
+    /// Remaining bytes of the current piece.
     fn left(&self) -> usize {
         let left = self.meta.piece_range(self.piece).end - self.at;
         usize::try_from(left).expect("a piece is at most 128 MiB")

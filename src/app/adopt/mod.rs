@@ -1,8 +1,9 @@
-//! `adopt`: an import of what is in a place already, read where it is. Nothing is copied and nothing of it is ours.
+//! `adopt`: creates an import from objects that are in a storage already. The objects are read in place: they are not
+//! copied, and bae does not own them.
 //!
-//! The place is listed once and matched with the torrent's files ([`Matching`]); what matches is read once and hashed
-//! ([`Hashing`]); and the import is recorded, with extents that point at the user's own objects, in one transaction.
-//! Only pieces that are right are in it. Cut short, nothing was recorded.
+//! The storage is listed once and matched with the torrent's files ([`Matching`]). The matching objects are read once
+//! and hashed ([`Hashing`]). The import is recorded in one transaction, with extents that point at the user's objects,
+//! and only for verified pieces. An interrupted `adopt` records nothing.
 
 mod hashing;
 
@@ -35,21 +36,21 @@ use crate::{
     torrents::metainfo::Metainfo,
 };
 
-/// Objects that are asked for their stamps at once.
+/// Concurrent requests for object versions ([`Stamp`]).
 const AT_ONCE: usize = 8;
 
-/// What is to be adopted, and from where.
+/// Options of `adopt`.
 #[derive(Debug, Clone)]
 pub struct AdoptRequest {
     /// Path or http(s) URL of a `.torrent` file, or a magnet link of a torrent that was imported before.
     pub torrent: String,
-    /// The storage whose objects are looked at: a name or URL, as for imports.
+    /// The storage with the objects: a name or URL, as for imports.
     pub from: String,
-    /// Only match by name and length: nothing is read and nothing recorded.
+    /// Only match by name and length. Nothing is read or recorded.
     pub dry_run: bool,
 }
 
-/// What came of it.
+/// Result of `adopt`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdoptSummary {
     /// Empty when nothing was recorded.
@@ -57,29 +58,29 @@ pub struct AdoptSummary {
     pub name: String,
     pub info_hash: String,
     pub storage: String,
-    /// Bytes of the torrent's files.
+    /// Total length of the torrent's files in bytes.
     pub bytes: u64,
-    /// Of these, in adopted objects; with `dry_run` in those that match.
+    /// Bytes of them in adopted objects; with `dry_run`, in objects that match.
     pub adopted: u64,
-    /// Files that are wholly in an object of the user's.
+    /// Number of files that are completely in an object of the user.
     pub files: usize,
-    /// `importing` while something is missing, else `imported`.
+    /// `importing` while bytes are missing, else `imported`.
     pub state: &'static str,
-    /// Files that are not, or not wholly.
+    /// Files that were not adopted, or only in part.
     pub missing: Vec<MissingFile>,
 }
 
-/// A file that was not adopted, or not all of it.
+/// A file that was not adopted, or only in part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingFile {
     pub path: String,
     pub bytes: u64,
-    /// Bytes of it that are missing.
+    /// Missing bytes of the file.
     pub missing: u64,
     pub reason: String,
 }
 
-/// A file with the object that it may be.
+/// A file and the object that may hold it.
 #[derive(Debug, Clone)]
 struct Candidate {
     file: FileRow,
@@ -94,12 +95,12 @@ impl Candidate {
 }
 
 impl App {
-    /// Records an import of a torrent whose files are objects of the user's own. They are read, and never changed or
-    /// removed. What is missing or different can be fetched by [`App::import`] into objects of ours beside them.
+    /// Creates an import of a torrent from the user's own objects. They are read, and never changed or deleted. Missing
+    /// and different bytes can be fetched by [`App::import`] into bae's own objects.
     ///
     /// # Errors
-    /// `NotFound` when no file of the torrent is there; `AlreadyExists` when the place has an import of it; `Corrupt`
-    /// when what is there is not what the torrent says; `Cancelled`; what the place says.
+    /// `NotFound` when no file of the torrent is in the storage; `AlreadyExists` when the storage already has an import
+    /// of the torrent; `Corrupt` when no piece matches its hash; `Cancelled`; otherwise the error of the storage.
     pub async fn adopt(
         &self,
         request: AdoptRequest,
@@ -190,10 +191,10 @@ impl App {
     }
 }
 
-/// A file that is missing, with where it begins.
+/// A missing file, with its start in the import.
 type Missing = (u64, MissingFile);
 
-/// Lists the place, and asks for the stamp of each object that may be a file. Files without one are missing.
+/// Lists the storage, and requests the version of each matching object. Files without an object are missing.
 async fn candidates(place: &Place, files: &[FileRow]) -> Result<(Vec<Candidate>, Vec<Missing>)> {
     let mut matching = Matching::new(files);
     let mut page = place.backend.list("", None).await?;
@@ -223,7 +224,7 @@ async fn candidates(place: &Place, files: &[FileRow]) -> Result<(Vec<Candidate>,
     Ok((candidates, missing))
 }
 
-/// One stamp a key, in order.
+/// The version of each object, in the order of `keys`.
 async fn stamps(place: &Place, keys: impl Iterator<Item = Key>) -> Result<Vec<Option<Stamp>>> {
     let (mut stamps, mut asking) = (Vec::new(), JoinSet::new());
     let mut keys = keys.enumerate();
@@ -254,7 +255,7 @@ fn all_of(file: &FileRow, reason: String) -> Missing {
     (file.start, MissingFile { path: file.path.clone(), bytes: file.len, missing, reason })
 }
 
-/// What of a file that matched is not good.
+/// The part of a candidate that failed verification.
 fn lacking(candidate: &Candidate, good: &RangeSet) -> Option<Missing> {
     let lacks = candidate.file.len - good.len_within(candidate.range());
     let why = "its bytes differ, or share a piece with a file that is missing";
@@ -262,7 +263,7 @@ fn lacking(candidate: &Candidate, good: &RangeSet) -> Option<Missing> {
     (lacks > 0).then_some((start, MissingFile { missing: lacks, ..file }))
 }
 
-/// What was found of a torrent in a place.
+/// The result of matching and hashing.
 struct Looked {
     meta: Metainfo,
     metainfo: Vec<u8>,
@@ -270,7 +271,7 @@ struct Looked {
     files: Vec<FileRow>,
     candidates: Vec<Candidate>,
     missing: Vec<MissingFile>,
-    /// The pieces that are right.
+    /// Ranges of the verified pieces.
     good: RangeSet,
 }
 
@@ -293,7 +294,7 @@ impl Looked {
         }
     }
 
-    /// The import as the catalog takes it.
+    /// The import in the form that the catalog records.
     fn into_attached(self, source: &str, chunk_len: u64) -> Result<Attached> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -327,7 +328,7 @@ impl Looked {
     }
 }
 
-/// The user's object, and what of the torrent it holds.
+/// The user's object, with the verified ranges that it holds.
 fn adopted(candidate: &Candidate, good: &RangeSet) -> AttachedObject {
     let start = candidate.file.start;
     let held = good.within(candidate.range());

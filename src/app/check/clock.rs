@@ -1,4 +1,4 @@
-//! Whether this machine's clock agrees with the server's: signatures are good for a quarter of an hour.
+//! Compares the local clock with the server's. Request signatures are valid for 15 minutes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,18 +6,18 @@ use aws_smithy_types::{DateTime, date_time::Format};
 
 use super::{Outcome, Probe};
 
-/// S3 refuses what is signed 15 minutes away; a third of that is worth a word.
+/// Difference that causes a warning, in seconds. S3 refuses a signature that is 15 minutes off.
 const MUCH: u64 = 5 * 60;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the server for the time. Nothing, when it does not answer: the other trials say that better.
+/// Reads the server's clock. `None` when it does not answer: the other probes report that in more detail.
 pub(super) async fn probe(server: &str) -> Option<Probe> {
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .ok()?;
-    // Whatever it answers, it says when.
+    // The date is in the headers of any answer, whatever its status.
     let answer = client.head(server).send().await.ok()?;
     let date = answer.headers().get("date")?.to_str().ok()?;
     let theirs = DateTime::from_str(date, Format::HttpDate).ok()?.secs();
@@ -32,7 +32,7 @@ fn compare(ours: i64, theirs: i64) -> Probe {
         _ => (Outcome::Warn, Some("set this machine's clock, by NTP best".to_owned())),
     };
     let text = match apart {
-        // The header has whole seconds, and travels.
+        // The header has a resolution of 1 s, and takes time to arrive.
         0..5 => "this clock and the server's agree".to_owned(),
         _ => {
             let side = if ours > theirs { "ahead of" } else { "behind" };

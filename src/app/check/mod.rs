@@ -1,8 +1,8 @@
-//! `storage check`: tries everything that an import will ask of a place, and says what to change.
+//! `storage check`: tests every operation that an import needs of a storage, and says what to change.
 //!
-//! It works under a key prefix of its own and takes away what it made, also when it is interrupted. Nothing is tried
-//! for long: whoever set a place up waits for the answer. What it refuses: judging by the name of a provider what
-//! can be seen by trying.
+//! [`try_all`] runs the probes of [`Trial`] one after the other, each with a timeout, because a user waits for the
+//! result. They use a key prefix of their own. The created objects are deleted at the end, also when the check is
+//! interrupted. Features are tested, never inferred from the name of a provider.
 
 mod clock;
 mod probes;
@@ -22,16 +22,16 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How one trial went.
+/// Result of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Ok,
-    /// Imports work, but something will be slower, dearer or left over.
+    /// Imports work, but they will be slower, more expensive, or leave something behind.
     Warn,
     Fail,
 }
 
-/// One thing that was tried.
+/// One probe and its result.
 #[derive(Debug)]
 pub struct Probe {
     /// One word: `write`, `read`, `delete`.
@@ -40,31 +40,31 @@ pub struct Probe {
     pub text: String,
     /// What to change.
     pub hint: Option<String>,
-    /// Of a failure.
+    /// The kind of error, if the probe failed.
     pub kind: Option<Kind>,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug)]
 pub struct CheckReport {
-    /// The name or URL, as imports record it.
+    /// Name or URL of the storage, as imports record it.
     pub storage: String,
-    /// As a URL, without secrets.
+    /// The storage as a URL, without secrets.
     pub place: String,
     pub failures: usize,
     pub warnings: usize,
-    /// The median of the small calls.
+    /// Median duration of the small calls.
     pub latency: Option<Duration>,
-    /// The kind of the first failure: those after it tend to follow from it.
+    /// The kind of the first failure. Later failures are often consequences of it.
     pub failed: Option<Kind>,
 }
 
-/// The longest time that one trial may take; parts are 5 MiB, which a line of 1 Mbit/s takes 42 s for.
+/// Timeout of a probe. Parts are 5 MiB, which take 42 s at 1 Mbit/s.
 const LIMIT: Duration = Duration::from_secs(100);
-/// The longest time to open a place or for the first small object: then nobody answers.
+/// Timeout for opening the storage and for its first small object. After that, the server is regarded as not answering.
 const FIRST: Duration = Duration::from_secs(40);
 
-/// What a trial finds that does not fail.
+/// Result of a probe that did not fail.
 type Finding = (Outcome, String, Option<&'static str>);
 
 fn ok(text: impl Into<String>) -> Result<Finding> {
@@ -75,11 +75,12 @@ fn warn(text: impl Into<String>, hint: &'static str) -> Result<Finding> {
     Ok((Outcome::Warn, text.into(), Some(hint)))
 }
 
-/// Tries a storage, by name or URL, and hands each finding to `tell` at once; with `speed` also how fast it is.
-/// Needs no data folder, and does not mind that an import runs.
+/// Checks a storage, by name or URL, and passes each result to `tell` at once. With `speed`, also measures throughput.
+/// Needs no data folder, and can run beside an import.
 ///
 /// # Errors
-/// When there is no such storage, its settings cannot be used, or `cancel` came; all else is in the report.
+/// When there is no such storage, its settings are invalid, or `cancel` was triggered. All
+/// other errors are in the report.
 pub async fn check_storage(
     config: &Config,
     storage: &str,
@@ -120,6 +121,8 @@ fn new_report(profile: &Profile) -> CheckReport {
     }
 }
 
+/// Runs all probes in order.
+///
 /// # Errors
 /// Only when cancelled.
 async fn try_all<F: FnMut(&Probe) + Send>(
@@ -134,7 +137,7 @@ async fn try_all<F: FnMut(&Probe) + Send>(
         log.tell(probe);
     }
     if !written {
-        // Whether it can be read at all tells a wrong place from a missing permission.
+        // Whether listing works tells a wrong storage from a missing permission to write.
         log.probe("list", FIRST, trial.list_any()).await?;
         return Ok(());
     }
@@ -157,7 +160,7 @@ async fn try_all<F: FnMut(&Probe) + Send>(
     Ok(())
 }
 
-/// A server of the place that can be asked for the time.
+/// The URL of a server whose clock can be compared.
 fn server_of(profile: &Profile) -> Option<String> {
     let (endpoint, known) = match &profile.kind {
         ProfileKind::Local { .. } => return None,
@@ -167,7 +170,7 @@ fn server_of(profile: &Profile) -> Option<String> {
     Some(endpoint.map_or_else(|| known.to_owned(), ToString::to_string))
 }
 
-/// Counts what was found, and tells it.
+/// Counts and reports the results.
 struct Log<'a, F> {
     profile: &'a Profile,
     cancel: &'a CancellationToken,
@@ -176,7 +179,7 @@ struct Log<'a, F> {
 }
 
 impl<F: FnMut(&Probe)> Log<'_, F> {
-    /// Makes one trial; whether it did not fail.
+    /// Runs one probe. Returns whether it passed.
     ///
     /// # Errors
     /// Only when cancelled.
@@ -227,7 +230,7 @@ impl<F: FnMut(&Probe)> Log<'_, F> {
     }
 }
 
-/// What to change: the backend's own hint, or what the kind of place and of error suggest.
+/// What to change: the hint of the error, or one for the kind of error and storage.
 fn advice(error: &Error, profile: &Profile) -> String {
     if let Some(hint) = error.hint_text() {
         return hint.to_owned();
@@ -259,7 +262,7 @@ fn advice(error: &Error, profile: &Profile) -> String {
     text.to_owned()
 }
 
-/// How long something took, for people.
+/// A duration as text.
 fn short(time: Duration) -> String {
     match time.as_millis() {
         0..1000 => format!("{} ms", time.as_millis()),

@@ -1,4 +1,4 @@
-//! What is tried, one by one.
+//! The probes of a storage check.
 
 use std::{
     sync::Arc,
@@ -16,31 +16,31 @@ use crate::{
     units::{ByteSize, GIB, MIB},
 };
 
-/// What S3 takes as the smallest part.
+/// The smallest part that S3 accepts.
 const PART: u64 = 5 * MIB;
-/// A call slower than this makes many small files slow.
+/// A small call that takes longer makes imports of many small files slow.
 const SLOW: Duration = Duration::from_secs(1);
-/// Less room than this will not last.
+/// Less free space causes a warning.
 const LITTLE_ROOM: u64 = GIB;
-/// How long the cleaning up may take.
+/// Timeout for deleting what the check created.
 const CLEANING: Duration = Duration::from_secs(20);
 const SPEED_BYTES: u64 = 8 * MIB;
 
 const SMALL: &[u8] = b"bae was here, and takes this away again\n";
 
-/// A place under trial.
+/// A storage that is being checked.
 pub(super) struct Trial {
     backend: Arc<dyn StorageBackend>,
     prefix: String,
-    /// How long the small calls took.
+    /// Durations of the small calls.
     small_calls: Mutex<Vec<Duration>>,
-    /// Every key that may have become an object.
+    /// Every key under which an object may exist.
     made: Mutex<Vec<Key>>,
 }
 
 impl Trial {
     pub(super) fn new(backend: Arc<dyn StorageBackend>) -> Self {
-        // Where the system has no randomness the process number has to do: two checks at once are rare.
+        // Without randomness from the system, the process id has to do: two checks at once are rare.
         let salt = getrandom::u64().unwrap_or_else(|_| std::process::id().into());
         let prefix = format!("bae-check-{salt:016x}");
         Self { backend, prefix, small_calls: Mutex::default(), made: Mutex::default() }
@@ -54,7 +54,7 @@ impl Trial {
         Key::new(&format!("{}/{name}", self.prefix)).expect("a prefix of ours and a plain word")
     }
 
-    /// A key that is taken away in the end.
+    /// A key that is deleted at the end.
     fn make(&self, name: &str) -> Key {
         let key = self.key(name);
         self.made.lock().push(key.clone());
@@ -73,7 +73,7 @@ impl Trial {
         let put = self.timed(self.backend.put(&key, payload(Bytes::from_static(SMALL)))).await;
         if let Err(e) = put {
             if !e.kind().is_retryable() {
-                // A refusal stores nothing: there is nothing to take away again.
+                // A refused put stores nothing, so there is nothing to delete.
                 self.made.lock().clear();
             }
             return Err(e);
@@ -121,13 +121,13 @@ impl Trial {
         )
     }
 
-    /// For a place that takes no object.
+    /// Lists a storage that refused a write.
     pub(super) async fn list_any(&self) -> Result<Finding> {
         self.backend.list(&self.prefix, None).await?;
         ok("listing works, so the place and the sign-in are right: it is writing that is refused")
     }
 
-    /// Makes an object that is long enough to be copied from.
+    /// Creates an object by multipart upload that is long enough to be copied from.
     pub(super) async fn parts(&self) -> Result<Finding> {
         let (key, shape) = (self.make("parts"), Shape { len: PART + 1, part_len: PART });
         let upload = self.backend.begin(&key, shape).await?;
@@ -206,7 +206,7 @@ impl Trial {
 
     pub(super) async fn leftovers(&self) -> Result<Finding> {
         let left = match self.backend.unfinished("").await {
-            // Told by `abort` already.
+            // `abort` has reported that already.
             Err(e) if e.kind() == Kind::Unsupported => return ok("not known"),
             left => left?.len(),
         };
@@ -229,12 +229,12 @@ impl Trial {
         }
     }
 
-    /// Which names whole files can keep there.
+    /// Tests which file names the storage keeps.
     pub(super) async fn names(&self) -> Result<Finding> {
         const RENAMED: &str = "nothing to change: whole files that cannot keep their names there get names with a hash";
         let (rules, made) = name_rules(&*self.backend, &format!("{}/", self.prefix)).await;
         self.made.lock().extend(made);
-        // Why it does not say is told by what was tried before.
+        // The reason of a failure was reported by an earlier probe.
         let Ok(rules) = rules else { return ok("not known") };
         let NameRules { tells_case, tells_normal_forms, takes_special } = rules;
         let lacks: Vec<_> = [
@@ -264,7 +264,7 @@ impl Trial {
         ok(format!("{parts}, {copies}{puts}{}", yes(can.links, ", links")))
     }
 
-    /// The median of the small calls.
+    /// Median duration of the small calls.
     pub(super) fn latency(&self) -> Option<Duration> {
         let mut times = self.small_calls.lock().clone();
         times.sort_unstable();
@@ -291,7 +291,7 @@ impl Trial {
         ok(format!("{up}/s up and {}/s down, one call at a time", rate(began)))
     }
 
-    /// Takes away what was made, whatever came before; says what it could not.
+    /// Deletes all objects of the check, whatever its result. Returns a warning if some could not be deleted.
     pub(super) async fn clean_up(&self) -> Option<Probe> {
         let cleaned = tokio::time::timeout(CLEANING, self.remove_all()).await;
         let error = match cleaned {
@@ -308,7 +308,7 @@ impl Trial {
         })
     }
 
-    /// All of it is tried; the first error is the answer.
+    /// Tries to delete everything. Returns the first error.
     async fn remove_all(&self) -> Result<()> {
         let made = std::mem::take(&mut *self.made.lock());
         if made.is_empty() {

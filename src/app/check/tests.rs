@@ -1,4 +1,4 @@
-//! The trials over a faulty place.
+//! The probes against a [`Faulty`] memory backend.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Rig {
         }
     }
 
-    /// Everything but the opening.
+    /// Runs all probes except the opening, and cleans up.
     async fn check(&self) -> (Vec<Probe>, Result<CheckReport>) {
         let profile = self.config.storage("file:///somewhere").unwrap();
         let mut told = Vec::new();

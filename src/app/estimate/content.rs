@@ -1,4 +1,4 @@
-//! What is to be imported, found: the files of a torrent or of a server, and what of them is stored already.
+//! Finds the files of an import for its estimate, and which of their bytes are stored already.
 
 use std::sync::Arc;
 
@@ -29,15 +29,15 @@ use crate::{
     },
 };
 
-/// What an import is made of.
+/// The files of an import and their source.
 pub(super) struct Content {
     pub(super) name: String,
-    /// Empty where it is no torrent.
+    /// Empty for an import from a URL.
     pub(super) info_hash: String,
     pub(super) len: u64,
     pub(super) files: Vec<File>,
     pub(super) selected: Option<Vec<u32>>,
-    /// Bytes that say where it comes from: in the manifest, and in the catalog.
+    /// Bytes of the torrent file, or of the record of the servers: in the manifest, and in the catalog.
     pub(super) in_manifest: u64,
     pub(super) in_catalog: u64,
     origin: From,
@@ -48,11 +48,11 @@ enum From {
     Server(RemoteFiles, Checks),
 }
 
-/// Whether stored bytes are read back and held against a checksum.
+/// Whether stored bytes are read back and verified against a checksum.
 struct Checks {
-    /// There is one.
+    /// A checksum is known.
     any: bool,
-    /// Also when all of it was stored, and so checked, before.
+    /// Verify also an import that was complete, and so verified, before.
     always: bool,
 }
 
@@ -105,7 +105,7 @@ impl Content {
             len: meta.len,
             selected: selection(request.select.as_deref(), by_link, &meta.files)?,
             files: meta.files.clone(),
-            // There it is base64.
+            // The manifest has it in base64.
             in_manifest: len.div_ceil(3) * 4,
             in_catalog: len,
             origin: From::Torrent(Box::new(meta)),
@@ -139,7 +139,7 @@ impl Content {
         })
     }
 
-    /// What the selection wants, without padding.
+    /// The selected ranges, without padding.
     pub(super) fn wanted(&self, layout: &Layout) -> RangeSet {
         let selected = self.selected.as_deref();
         match &self.origin {
@@ -148,7 +148,7 @@ impl Content {
         }
     }
 
-    /// Whether what is stored is read back in the end; `fetches` says whether anything has to be fetched.
+    /// Whether the import reads back what it stored. `fetches` tells whether bytes have to be fetched.
     pub(super) fn is_checked(&self, fetches: bool) -> bool {
         match &self.origin {
             From::Torrent(_) => false,
@@ -158,7 +158,7 @@ impl Content {
         }
     }
 
-    /// An import of this in this place, and what of it is durable and would be kept.
+    /// The existing import of these files in this storage, and its durable ranges that would be kept.
     pub(super) fn known(
         &self,
         catalog: &Catalog,
@@ -183,7 +183,7 @@ impl Content {
         if !kept {
             return Ok(Some((row, RangeSet::new())));
         }
-        // Only the catalog is asked: no backend is opened.
+        // Only the catalog is read: an empty memory backend stands in for the storage.
         let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
         Ok(Some((row, store.stored())))
     }
@@ -195,7 +195,7 @@ fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Optio
     found.first().map(|row| catalog.metainfo(&row.id)).transpose()
 }
 
-/// Asks the swarm. The torrent gets no place for content, without which it asks for none.
+/// Fetches the metadata from the swarm. No content is attached to the torrent, so no payload is requested.
 async fn fetch_metadata(
     config: &Config,
     request: &ImportRequest,

@@ -1,5 +1,8 @@
-//! What an import will come to, before anything of it is fetched: nothing is written, no storage is asked, and only the
-//! torrent itself (of a magnet, its metadata from peers; of a URL, what its server says of the files) is read.
+//! `import --dry-run`: estimates objects, requests, memory and price of an import before it starts.
+//!
+//! [`Content`] finds the files: from the torrent file, from the metadata that peers send for a magnet link, or from
+//! what the server reports for a URL. The numbers are computed from them and from the [`Layout`]. Nothing is written,
+//! no payload is downloaded, and no remote storage is contacted.
 
 mod content;
 
@@ -30,61 +33,63 @@ use crate::{
     units::MIB,
 };
 
-/// What the program takes beside the payload it holds: the most that `scripts/bench` lets it take.
+/// Memory of the process besides payload. `scripts/bench` fails when it needs more.
 const OVERHEAD: u64 = 64 * MIB;
-/// What a manifest and the catalog take for each object or file beside the torrent and the paths, and an empty catalog.
+/// Bytes per object or file in a manifest and in the catalog, without the torrent and the
+/// paths; and of an empty catalog.
 const MANIFEST_ENTRY: u64 = 128;
 const CATALOG_ENTRY: u64 = 320;
 const CATALOG_EMPTY: u64 = 128 << 10;
 
-/// What an import will come to.
+/// The estimate of an import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
     pub name: String,
-    /// Empty where it is no torrent.
+    /// Empty for an import from a URL.
     pub info_hash: String,
-    /// The place, as imports record it.
+    /// The storage, as imports record it.
     pub storage: String,
     /// `chunks` or `files`.
     pub layout: &'static str,
     pub chunk_len: u64,
-    /// Bytes of the files wanted.
+    /// Bytes of the selected files.
     pub bytes: u64,
     pub files: usize,
-    /// Of these, durable already: an import that goes on.
+    /// Bytes of them that are durable already, when an import is resumed.
     pub stored: u64,
     #[serde(flatten)]
     pub tally: Tally,
-    /// About how long the manifest is: one object more than those that hold payload.
+    /// Approximate length of the manifest in bytes. It is one object more than those with payload.
     pub manifest: u64,
-    /// About what the catalog on this machine takes.
+    /// Approximate size in the local catalog, in bytes.
     pub catalog: u64,
-    /// Most memory the whole program takes.
+    /// Maximum memory of the whole process, in bytes.
     pub memory: u64,
-    /// The month of the prices.
+    /// The month of the price list.
     pub prices_as_of: &'static str,
-    /// Of the provider, where it is known; else of those that are. Empty where no money is taken.
+    /// Cost at the storage's provider; where that is not known, at every known provider. Empty
+    /// where nothing is charged.
     pub costs: Vec<Cost>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drive: Option<DriveLoad>,
 }
 
-/// What an import takes of Google Drive's limits.
+/// Use of Google Drive's limits by an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DriveLoad {
-    /// By files created a second and bytes sent a day, whatever the line.
+    /// Minimum duration from the limits on files created per second and bytes uploaded per day, whatever the bandwidth.
     pub seconds_at_least: u64,
     pub quota_units: u64,
-    /// For reading all of it back once.
+    /// Quota units for reading all of it back once.
     pub read_units: u64,
 }
 
-/// Finds what is to be imported and counts what that will take.
+/// Finds the source and computes the estimate.
 ///
 /// # Errors
-/// What `import` would refuse: source, selection or storage that cannot be used, pieces too large for the memory, a
-/// local folder without room. `Network` when nobody sends a magnet's metadata within the timeout; `Unsupported` when a
-/// server does not tell how long its file is.
+/// Errors that `import` would return before the payload: an unusable source, selection or storage, pieces too long for
+/// the memory, a local folder without enough free space. `Network` when no peer sends a magnet link's metadata within
+/// the timeout; `Unsupported` when the server does not report the length of its file.
 pub async fn estimate(
     config: &Config,
     request: &ImportRequest,
@@ -115,12 +120,12 @@ pub async fn estimate(
     import.estimate(config, &profile, &content)
 }
 
-/// The import as far as it is there already.
+/// An existing import, or the defaults of a new one.
 struct Found {
     kind: LayoutKind,
     chunk_len: u64,
     stored: RangeSet,
-    /// All that was wanted of it then is stored and recorded as imported.
+    /// Whether it is recorded as imported, so that all bytes of its selection at that time are stored.
     complete: bool,
 }
 
@@ -140,7 +145,7 @@ impl Found {
             chunk_len: self.chunk_len,
             most_sent: Pressure::new(input_pool(config)).most_read_back(),
         };
-        // Empty files are never missing: those of a complete import are there.
+        // Empty files have no bytes that could be missing. In a complete import they exist already.
         let is_made = |file: &&FileSpan| {
             self.kind == LayoutKind::Files && !(self.complete && file.range.is_empty())
         };
@@ -150,7 +155,7 @@ impl Found {
         if content.is_checked(!missing.is_empty()) {
             tally.check(bytes);
         }
-        // The manifest.
+        // One more put for the manifest.
         tally.requests.put += 1;
         let paths: u64 = rows.iter().map(|row| row.path.len() as u64).sum();
         let entries = tally.objects + rows.len() as u64;
@@ -179,7 +184,7 @@ impl Found {
     }
 }
 
-/// `None` when there is none yet.
+/// The catalog; `None` when there is none yet.
 fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
     match Catalog::open_read_only(&config.data_dir) {
         Ok(catalog) => Ok(Some(catalog)),
@@ -188,7 +193,8 @@ fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
     }
 }
 
-/// What a kind of place can do, without opening one. A server may turn out to copy nothing: then files cost more.
+/// Capabilities of a kind of storage, without opening it. If the server turns out not to
+/// support copies, files cost more.
 fn capabilities(kind: &ProfileKind) -> Capabilities {
     match kind {
         ProfileKind::Local { .. } => LocalBackend::CAPABILITIES,
@@ -211,7 +217,7 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
     }
 }
 
-/// Who is paid for a place, where that is known.
+/// The provider that charges for a storage, if known.
 pub(super) fn provider<'a>(kind: &ProfileKind, prices: &'a Prices) -> Option<&'a Provider> {
     match kind {
         ProfileKind::Local { .. } | ProfileKind::Drive(_) => None,
@@ -222,7 +228,7 @@ pub(super) fn provider<'a>(kind: &ProfileKind, prices: &'a Prices) -> Option<&'a
     }
 }
 
-/// Whose prices are shown: the place's own, or all there are where it is nobody's or a stranger's.
+/// The providers whose prices are shown: that of the storage, or all where it is local or unknown.
 fn providers<'a>(kind: &ProfileKind, prices: &'a Prices) -> Vec<&'a Provider> {
     if let ProfileKind::Drive(_) = kind {
         return Vec::new();

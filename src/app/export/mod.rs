@@ -1,9 +1,10 @@
-//! `export`: an import as plain files, bit for bit. Each file appears under its name only when it is whole.
+//! `export`: writes an import to plain files, bit for bit. A file appears under its name only when it is complete.
 //!
-//! What is there already stays: a file of the same bytes counts as done, so that an export that was cut short can be
-//! repeated, and another one is left alone unless `overwrite` is asked for. One file that cannot be written does not
-//! keep the others: what failed is told at the end. What it refuses: a path that leaves the target, and two files of
-//! the import under one name where the target takes their names for one.
+//! Each file is read through a verifying [`ReadStream`] into a temp file ([`Part`]) and renamed. A file that exists
+//! with the same bytes counts as done, so an interrupted export can be repeated. A file with other bytes is left alone,
+//! except with `overwrite`. A file that cannot be written does not stop the others; failures are reported at the end.
+//!
+//! Refused: a path that leaves the target folder, and two files of the import whose names the target treats as equal.
 
 mod part;
 mod target;
@@ -26,19 +27,19 @@ use crate::{
     torrents::metainfo::File,
 };
 
-/// So many failures are told by name; of the others, how many there are.
+/// Number of failures that are reported in full. Further ones are only counted.
 const TOLD: usize = 10;
 
 /// Why a file was not exported.
 enum Failure {
-    /// Others may be.
+    /// Concerns this file only.
     File(Error),
-    /// No other will be either.
+    /// Ends the export: other files would fail too.
     All(Error),
 }
 
 impl Failure {
-    /// Of reading from storage.
+    /// From an error of reading storage.
     fn read(error: Error) -> Self {
         match error.kind() {
             kind if kind.is_about_bytes() => Self::File(error),
@@ -46,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// Of writing to the target.
+    /// From an error of writing to the target.
     fn write(error: Error) -> Self {
         match error.kind() {
             Kind::NoSpace => Self::All(error.hint("free some room there, and run it again")),
@@ -57,11 +58,13 @@ impl Failure {
 }
 
 impl App {
-    /// Writes the selected files of an import to `dir/<its name>[/…]`. Files that are there with other bytes are left
-    /// alone unless `order` says otherwise. What could not be written is in the summary; the rest is there.
+    /// Writes the selected files of an import to `dir/<its name>[/…]`. Existing files with other bytes are
+    /// left alone, except with [`ExportOrder::overwrite`]. Files that could not be written are in the
+    /// summary; all others are complete.
     ///
     /// # Errors
-    /// What ends all of it: `NoSpace`, `Cancelled`, a storage that cannot be asked, a target that is no folder.
+    /// Only errors that end the export: `NoSpace`, `Cancelled`, a storage that does not answer, a
+    /// target that is not a folder.
     pub async fn export(
         &self,
         needle: &str,
@@ -97,7 +100,7 @@ fn len(file: &File) -> u64 {
     file.range.end - file.range.start
 }
 
-/// One export under way.
+/// A running export.
 struct Export {
     reader: Checked,
     target: Target,
@@ -110,7 +113,7 @@ struct Export {
 
 impl Export {
     /// # Errors
-    /// Only what ends the export.
+    /// Only errors that end the export.
     async fn file(&mut self, file: &File) -> Result<()> {
         let begun = self.done;
         let exported = match &file.symlink {
@@ -169,7 +172,8 @@ impl Export {
         Ok(())
     }
 
-    /// Lets whoever may read the file run it; where the file system has no such thing the file is there all the same.
+    /// Makes a file executable for those who may read it. A failure is only counted: some file
+    /// systems have no such mode.
     fn executable(&mut self, file: &File, path: &Path) {
         if !file.executable {
             return;

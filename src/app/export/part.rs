@@ -1,4 +1,4 @@
-//! One file on its way to its place.
+//! Temp files of an export.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -14,7 +14,7 @@ use crate::{
     folders,
 };
 
-/// Written beside its place, and removed again unless it is finished.
+/// A temp file in the folder of its target. Deleted when dropped, unless it was finished.
 pub(super) struct Part {
     file: File,
     path: PathBuf,
@@ -41,8 +41,8 @@ impl Part {
     }
 }
 
-/// An empty file in `dir` that no other export writes: what one left that was killed, else a new one. The name is short,
-/// since the file's own may have the longest length there is.
+/// Opens a temp file in `dir` that no other export uses: one that a killed export left, or a new one. The temp name is
+/// short, because the target's name may already have the maximum length.
 fn unused(dir: &Path) -> Result<(File, PathBuf)> {
     for n in 1.. {
         let path = dir.join(format!(".bae-{n}.part"));
@@ -53,7 +53,8 @@ fn unused(dir: &Path) -> Result<(File, PathBuf)> {
     unreachable!("there are more numbers than exports")
 }
 
-/// `None` when another export has it, or it is no file. Where files cannot be locked, the last export to come has it.
+/// Opens and locks a temp file. `None` when another export has locked it, or it is not a regular file. Without support
+/// for locks it is opened all the same, and the last export to open it truncates it.
 fn take(path: &Path) -> io::Result<Option<File>> {
     loop {
         if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
@@ -64,7 +65,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // Another export may have renamed it to its target between the opening and the lock.
+        // Another export may have renamed the file to its target between the opening and the lock.
         let is_here = |there: fs::Metadata| file.metadata().map(|m| m.ino() == there.ino());
         if fs::symlink_metadata(path).and_then(is_here).unwrap_or(false) {
             file.set_len(0)?;
@@ -80,13 +81,13 @@ fn trouble(path: &Path, e: io::Error) -> Error {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.finished {
-            // What is left of it is a dot file that the next export into this folder writes over.
+            // A leftover is a hidden file that the next export into this folder reuses.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Lets everybody run a file who may read it.
+/// Makes a file executable for everybody who may read it.
 pub(super) fn make_executable(path: &Path) -> Result<()> {
     let set = || {
         let mode = fs::metadata(path)?.permissions().mode();

@@ -1,4 +1,4 @@
-//! Where files are exported to, and under which names there.
+//! The target folder of an export, and the file names in it.
 
 use std::{
     fs, io,
@@ -13,23 +13,23 @@ use crate::{
     storage::place_names::{Renamed, are_suspect, try_names},
 };
 
-/// A folder, and what it cannot keep under its own name.
+/// The target folder, with the names that it cannot keep.
 pub(super) struct Target {
     dir: PathBuf,
     renamed: Renamed,
 }
 
-/// What a path has.
+/// What exists at a path.
 pub(super) enum Was {
     Nothing,
     File(fs::Metadata),
-    /// Never followed: what it leads to is not the export's.
+    /// A symbolic link. It is never followed: its target is not part of the export.
     Link,
     Folder,
 }
 
 impl Target {
-    /// Makes the folder, and tries those names of `files` that may be trouble in it.
+    /// Creates the folder, and tests those names of `files` that its file system may not keep.
     pub(super) async fn open(dir: &Path, files: &[FileRow]) -> Result<Self> {
         folders::make("folder", dir)?;
         let renamed = try_in(dir, files).await?;
@@ -40,13 +40,13 @@ impl Target {
         self.renamed.paths()
     }
 
-    /// Where a file of the import goes. The torrent's paths were checked when it came; this holds whatever the catalog
-    /// says.
+    /// The path of a file of the import in the target. The names were checked when the torrent was imported; they are
+    /// checked again here in case the catalog was changed.
     pub(super) fn path(&self, path: &str) -> Result<PathBuf> {
         Ok(self.dir.join(plain(&self.renamed.in_target(path))?))
     }
 
-    /// What a link at `path` to `to` holds: relative, so that the exported folder can be moved.
+    /// The content of a link at `path` to `to`. It is relative, so that the exported folder can be moved.
     pub(super) fn relative(&self, path: &str, to: &str) -> Result<PathBuf> {
         let depth = path.split('/').count() - 1;
         let to = self.renamed.in_target(to);
@@ -64,7 +64,7 @@ impl Target {
     }
 }
 
-/// Whether what is there is a file of this length, and no pipe or device.
+/// Whether `there` is a regular file of this length, not a pipe or device.
 pub(super) fn is_file_of(there: &fs::Metadata, len: u64) -> bool {
     there.is_file() && there.len() == len
 }
@@ -77,7 +77,7 @@ fn plain(path: &str) -> Result<&Path> {
     Ok(Path::new(path))
 }
 
-/// In a folder that goes again.
+/// Tests the names in a temporary subfolder.
 async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
     if !are_suspect(files) {
         return Ok(Renamed::default());
@@ -88,12 +88,12 @@ async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
         Ok(place) => try_names(&place, "", files, Default::default).await,
         Err(e) => Err(e),
     };
-    // What is left of it is a folder that shows no name of the import's.
+    // A leftover is one hidden folder, which is not in the way of any exported file.
     let _ = fs::remove_dir_all(&trial);
     tried
 }
 
-/// Puts a link at `path`, in the place of what is there.
+/// Creates a symbolic link at `path`, and replaces the file or link there.
 pub(super) fn make_link(to: &Path, path: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {
         folders::make("folder", dir)?;

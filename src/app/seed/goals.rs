@@ -1,4 +1,4 @@
-//! Whose word counts for when an import has been seeded enough: that of the run, of the import, of its tracker, of all.
+//! Seed goals and their precedence: flags of the run, the import, its trackers, the default.
 
 use url::Url;
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl App {
-    /// Changes when an import has been seeded enough, and answers what is said for it then. A bae that seeds it hears of
-    /// it within seconds.
+    /// Changes the seed goal of an import, and returns the result. A bae that seeds the import
+    /// applies it within seconds.
     ///
     /// # Errors
     /// `NotFound` when there is no such import; when the catalog cannot be written.
@@ -25,7 +25,7 @@ impl App {
         Ok((row, goal.into()))
     }
 
-    /// What the config says for an import. Its trackers are only looked up where one has a goal of its own.
+    /// The goal that the config has for an import. Its trackers are looked up only if the config has goals by tracker.
     pub(super) fn usual_goal(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
         if options.trackers.is_empty() {
             return Ok(options.goal_at([]));

@@ -1,4 +1,5 @@
-//! When it is enough: goals of an import, and the month's budget of bytes from the cloud. Pure.
+//! Limits of seeding: the goals of an import, and the monthly budget of bytes or money for
+//! reading cloud storage. No I/O.
 
 use crate::{
     catalog::Traffic,
@@ -6,12 +7,12 @@ use crate::{
     units::ByteSize,
 };
 
-/// Of the budget, what is spent at full speed; the rest is made to last for the month.
+/// Share of the budget that is spent at full speed. The rest is spread over the remaining month.
 const FREELY: f64 = 0.8;
-/// Slower than this is no service to anybody.
+/// Lowest upload rate in bytes per second. Peers have no use for less.
 const SLOWEST: u64 = 64 << 10;
 
-/// Which goal of an import of `bytes` is reached, in words.
+/// The goal that an import of `bytes` has reached, as text; `None` if none is reached.
 pub(super) fn reached(goal: &SeedGoal, bytes: u64, done: &Traffic) -> Option<String> {
     if let Some(ratio) = goal.ratio.filter(|ratio| real(done.served) >= ratio * real(bytes)) {
         let served = ByteSize(done.served);
@@ -21,20 +22,20 @@ pub(super) fn reached(goal: &SeedGoal, bytes: u64, done: &Traffic) -> Option<Str
     Some(format!("it was seeded for {} s", time.as_secs()))
 }
 
-/// What the budget lets seeding do.
+/// The upload speed that the budget allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
     Free,
-    /// Bytes a second to peers.
+    /// Limited to this rate in bytes per second.
     Slow(u64),
     Stop,
 }
 
-/// What is spent of a month's budget: `fetched` bytes, which came to so many dollars.
+/// The upload speed for the rest of the month. `fetched` is in bytes, and `dollars` is their price.
 pub(super) fn pace(budget: CloudBudget, fetched: u64, dollars: f64, seconds_left: u64) -> Pace {
     let bytes = match budget {
         CloudBudget::Bytes(size) => real(size.0),
-        // At what they came to so far.
+        // Converts money to bytes at this month's average price.
         CloudBudget::Dollars(most) if dollars > 0.0 => real(fetched) * most / dollars,
         CloudBudget::Dollars(_) => f64::INFINITY,
     };

@@ -1,4 +1,4 @@
-//! One import in the session, to be seeded.
+//! One import in the session while it is seeded.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,20 +16,21 @@ use crate::{
     },
 };
 
-/// How long to wait for the first address when it is to be told to the user.
+/// Timeout for the first listening address, which is shown to the user.
 const LISTENING: Duration = Duration::from_secs(2);
-/// Time alone is written into the books this often: ten thousand rows every few seconds would be all they are for.
+/// Interval for recording seeding time alone. At every recording (5 s), 10,000 idle imports would otherwise write
+/// 10,000 catalog rows.
 const TIME: Duration = Duration::from_secs(60);
 
-/// A torrent that peers can reach.
+/// An import in the session, which peers can reach.
 pub(super) struct Live {
     torrent: Torrent,
-    /// Open from the first byte that a peer asked for.
+    /// Opened when a peer requests the first byte.
     store: Arc<OnceLock<Arc<ImportStore>>>,
     status: Status,
     trackers: Trackers,
     changed: bool,
-    /// What is in the books already.
+    /// Usage that is already recorded.
     booked: Booked,
 }
 
@@ -40,16 +41,16 @@ struct Booked {
     at: Instant,
 }
 
-/// What the session said.
+/// Result of reading the messages of the session.
 pub(super) enum Heard {
     Nothing,
-    /// There is no session any more.
+    /// The session has ended.
     Ended,
     Failed(Error),
 }
 
 impl Live {
-    /// A torrent that is in the session already, with what its import is read by.
+    /// For a torrent that is already in the session, with the store that its import is read from.
     pub(super) fn of((torrent, status): (Torrent, Status), store: Arc<ImportStore>) -> Self {
         let kept = store.traffic().kept();
         let booked = Booked { kept, served: torrent.given(), at: Instant::now() };
@@ -57,7 +58,7 @@ impl Live {
         Self { torrent, store, status, trackers, changed: true, booked }
     }
 
-    /// Puts an import into the session. Returns the bytes of its files too.
+    /// Adds an import to the session. Also returns the total length of its files in bytes.
     pub(super) async fn begin(
         app: &App,
         torrents: &Arc<Torrents>,
@@ -90,7 +91,7 @@ impl Live {
         Ok((Self { torrent, store, status, trackers, changed: true, booked }, bytes))
     }
 
-    /// Takes in what the session said since the last look.
+    /// Processes the messages of the session since the last call.
     pub(super) fn look(&mut self, id: &ImportId, events: &EventSink) -> Heard {
         let tell = |text| events.send(Event::Notice { id: Some(id.to_string()), text });
         self.torrent.take_unreadable().into_iter().for_each(tell);
@@ -127,7 +128,7 @@ impl Live {
         self.changed
     }
 
-    /// Whether peers are connected.
+    /// Whether at least one peer is connected.
     pub(super) fn is_busy(&self) -> bool {
         self.status.peers > 0
     }
@@ -148,20 +149,22 @@ impl Live {
         }
     }
 
-    /// What is not in the books yet, all but what it cost. While it is stopped, no time passes.
+    /// Usage that is not recorded yet, without gets and fetched bytes. While seeding is stopped,
+    /// no seeding time is counted.
     pub(super) fn pending(&self, stopped: bool) -> Traffic {
         let kept = self.store.get().map_or(0, |store| store.traffic().kept());
         let booked = &self.booked;
         Traffic {
             kept: kept - booked.kept,
-            // libtorrent's own count is a second late, and forgets what it had not added when a peer left.
+            // libtorrent's own counter is one second late, and loses what it has not added yet when a peer disconnects.
             served: self.torrent.given() - booked.served,
             seconds: if stopped { 0 } else { booked.at.elapsed().as_secs() },
             ..Traffic::default()
         }
     }
 
-    /// The same, which from now on is in the books. Time alone waits until it is worth a row, unless this is the last.
+    /// Returns the same as [`Live::pending`] and marks it as recorded. Returns nothing if it would only be seeding time
+    /// of less than [`TIME`], unless this is the last call.
     pub(super) fn unbooked(&mut self, stopped: bool, last: bool) -> Traffic {
         let traffic = self.pending(stopped);
         let is_time = Traffic { seconds: 0, ..traffic }.is_zero();
@@ -169,14 +172,14 @@ impl Live {
             return Traffic::default();
         }
         let Booked { kept, served, at } = self.booked;
-        // What is left of a second is counted with the next.
+        // The fraction of a second is counted next time.
         let at = at + Duration::from_secs(at.elapsed().as_secs());
         self.booked = Booked { kept: kept + traffic.kept, served: served + traffic.served, at };
         traffic
     }
 
     pub(super) fn pause(&self) {
-        // A session that has ended seeds nothing.
+        // The only error is that the session has ended: nothing is seeded then.
         let _ = self.torrent.pause();
     }
 
@@ -185,7 +188,8 @@ impl Live {
     }
 }
 
-/// An import of which everything is stored: neither its files nor its objects are looked at before a peer asks.
+/// Adds a completely stored import. Its files and objects are loaded from the catalog when a
+/// peer requests the first byte.
 async fn add_whole(
     app: &App,
     torrents: &Arc<Torrents>,
@@ -206,8 +210,8 @@ async fn add_whole(
     Ok(torrent)
 }
 
-/// An import of which a part is stored: pieces that are not whole, or in a file that is not uploaded to its end, can be
-/// given to nobody.
+/// Adds a partly stored import. Pieces are offered to peers only if they are complete, and their
+/// files uploaded to the end.
 async fn add_part(
     app: &App,
     torrents: &Arc<Torrents>,
@@ -222,7 +226,7 @@ async fn add_part(
     for (piece, have) in (0u32..).zip(&mut have) {
         *have &= store.readable(meta.piece_range(piece));
     }
-    // Only what is here is wanted: seeding fetches nothing.
+    // Only stored pieces are wanted: seeding fetches nothing.
     let start =
         Start { origin: Origin::File(metainfo), wanted: have.clone(), have, private: meta.private };
     let torrent = torrents.add(start).await?;
@@ -230,7 +234,7 @@ async fn add_part(
     Ok(torrent)
 }
 
-/// The addresses peers can reach, which the system gives out a moment after the start.
+/// The addresses that peers can reach. The system assigns them shortly after the start of the session.
 async fn listening(torrents: &Torrents) -> Vec<String> {
     let until = Instant::now() + LISTENING;
     while torrents.listening().is_empty() && Instant::now() < until {

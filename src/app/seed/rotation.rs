@@ -1,34 +1,34 @@
-//! Whose turn it is when there are more imports than peers can reach at once. Pure.
+//! Rotation of imports, when more are to be seeded than may be in the session at once. No I/O.
 //!
-//! An import that is in the session costs memory (its piece hashes), announces and timers; one that waits costs a row. So
-//! only so many are in it, and those that nobody asks for give way after their time to those that wait longest.
+//! An import in the session costs memory (its piece hashes), announces and timers; a waiting one costs a row. So their
+//! number is limited. Imports without connected peers are replaced, after their time, by those that wait longest.
 //!
 //! # Invariants
-//! - Each import is in one place: live, waiting, or done for good.
-//! - An import that peers are connected to is not sent away, and none before its time.
+//! - Each import is in exactly one state: in the session, waiting, or finished.
+//! - An import with connected peers is not removed from the session, and none is removed before its time.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// How long an import that nobody asks for stays: a tracker that was told of it names it to others for half an hour.
+/// Minimum time in the session. A tracker keeps returning an announced address to peers for half an hour.
 pub(super) const TURN: Duration = Duration::from_secs(30 * 60);
 
-/// Who is live, and who waits. Times are since the start.
+/// Imports in the session, and waiting ones. Times are relative to the start.
 #[derive(Debug)]
 pub(super) struct Rotation {
     waiting: VecDeque<usize>,
-    /// The one that came first at the front.
+    /// With the time they entered; the earliest at the front.
     live: VecDeque<(usize, Duration)>,
     at_once: usize,
 }
 
 impl Rotation {
-    /// Of `count` imports at most `at_once` (at least 1) are live.
+    /// For `count` imports, at most `at_once` (at least 1) in the session.
     pub(super) fn new(count: usize, at_once: usize) -> Self {
         let at_once = at_once.max(1);
         Self { waiting: (0..count).collect(), live: VecDeque::new(), at_once }
     }
 
-    /// The next that comes in, while there is room for one.
+    /// Moves the next waiting import into the session, if there is a free slot.
     pub(super) fn enter(&mut self, now: Duration) -> Option<usize> {
         if self.live.len() >= self.at_once {
             return None;
@@ -38,7 +38,7 @@ impl Rotation {
         Some(next)
     }
 
-    /// One that has had its time and is asked for by nobody, if another waits for its place.
+    /// Moves an import without peers, whose time is over, back to the waiting ones. Only if another import waits.
     pub(super) fn leave(
         &mut self,
         now: Duration,
@@ -55,7 +55,7 @@ impl Rotation {
         Some(gone)
     }
 
-    /// It has been seeded enough, or cannot be: it comes no more.
+    /// Removes an import for good: it reached its goal, or failed.
     pub(super) fn finish(&mut self, index: usize) {
         self.live.retain(|(n, _)| *n != index);
         self.waiting.retain(|n| *n != index);

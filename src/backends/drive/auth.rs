@@ -1,4 +1,4 @@
-//! Where access tokens come from, kept in memory and renewed by one caller for all.
+//! Sources of access tokens. A token is cached in memory, and one caller renews it for all.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -13,21 +13,21 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Gives access tokens.
+/// Supplies access tokens.
 #[async_trait]
 pub trait TokenSource: Send + Sync + fmt::Debug {
-    /// A token that is good now; another than `refused`, which the server would not take.
+    /// A token that is valid now, and differs from `refused`, which the server has rejected.
     ///
     /// # Errors
-    /// `Unauthenticated` when there is none; retryable ones when the token server cannot be asked.
+    /// `Unauthenticated` when no token can be had; retryable kinds when the token server cannot be reached.
     async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken>;
 }
 
-/// How bae signs in.
+/// Credentials for Google Drive.
 pub enum Credentials {
-    /// A ready access token. Good for an hour at most, and never renewed.
+    /// A ready access token. Valid for at most an hour, and never renewed.
     Token(String),
-    /// What `bae storage login` leaves.
+    /// A refresh token, as `bae storage login` stores it.
     User { client_id: String, client_secret: String, refresh_token: String, token_uri: Option<Url> },
     /// The key file of a service account: its path, or its JSON text.
     ServiceAccount { key: String, token_uri: Option<Url> },
@@ -44,8 +44,11 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Makes a token source of these credentials.
+    ///
     /// # Errors
-    /// `InvalidInput` when a service account's key cannot be read, or a token cannot be one.
+    /// `InvalidInput` when the key of a service account cannot be parsed, or a token has invalid characters.
+    /// Otherwise the I/O error of reading the key file.
     pub fn into_source(self, http: &reqwest::Client) -> Result<Arc<dyn TokenSource>> {
         Ok(match self {
             Self::Token(token) => Arc::new(ReadyToken(AccessToken::new(&token)?)),
@@ -80,14 +83,14 @@ fn service_key(given: &str) -> Result<ServiceAccountKey> {
         let place = || format!("key of a service account {}", path.display());
         std::fs::read_to_string(path).map_err(|e| Error::io(place(), e))?
     };
-    // Not serde's own words: they may quote the key.
+    // Without serde's message, which may quote the key.
     serde_json::from_str(&text).map_err(|_| {
         Error::new(Kind::InvalidInput, "the key of a service account is not Google's JSON key file")
             .hint("service_account is the path of the downloaded key, or its whole text")
     })
 }
 
-/// A token somebody else looks after.
+/// A configured token that bae cannot renew.
 #[derive(Debug)]
 struct ReadyToken(AccessToken);
 
@@ -102,20 +105,21 @@ impl TokenSource for ReadyToken {
     }
 }
 
-/// Where [`Renewed`] gets the next token.
+/// Requests the next token for [`Renewed`].
 #[async_trait]
 trait Renew: Send + Sync + fmt::Debug {
     async fn renew(&self) -> Result<Granted>;
 }
 
-/// Keeps a token until a minute before its end. Whoever finds none renews it while the others wait.
+/// Caches a token until one minute before it expires. The first caller without a valid token renews it while others
+/// wait.
 #[derive(Debug)]
 struct Renewed<R> {
     from: R,
     held: Mutex<Option<(AccessToken, Instant)>>,
 }
 
-/// A token is not used in its last minute: it must outlast the request that it goes with.
+/// A token is not used in its last minute, because it must outlast the request.
 const BEFORE_END: Duration = Duration::from_secs(60);
 
 impl<R: Renew> Renewed<R> {
@@ -168,8 +172,8 @@ impl Renew for User {
     }
 }
 
-/// The scope of a service account. Not `drive.file`: that shows an account only what it made itself, and the folder
-/// it works in was made by somebody else and shared with it. It reaches nothing that is not shared with it anyway.
+/// OAuth scope of a service account. With `drive.file` an account sees only files that it created, but its folder was
+/// created by a user and shared with it. The wider scope still reaches only what is shared with the account.
 const SERVICE_SCOPE: &str = "https://www.googleapis.com/auth/drive";
 
 struct ServiceAccount(ServiceAccountKey);
@@ -206,7 +210,7 @@ impl Renew for ServiceAccount {
         let text = token.token().ok_or_else(|| {
             Error::new(Kind::Unauthenticated, "the token server gave no token").hint(SIGN_IN)
         })?;
-        // Google's are good for an hour. Who says nothing is asked again soon.
+        // Google's tokens are valid for an hour. Without a stated lifetime, five minutes are assumed.
         let now = std::time::SystemTime::now();
         let ends = token.expiration_time().map(std::time::SystemTime::from);
         let lasts = ends.and_then(|end| end.duration_since(now).ok());

@@ -1,4 +1,4 @@
-//! One request to Drive and its answer: sign-in, pace, time limits, and what a refusal means.
+//! One request to Drive and its answer: sign-in, rate limits, timeouts, and the meaning of a refusal.
 
 use std::{
     sync::{
@@ -26,33 +26,33 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Drive answers within seconds; what takes longer is lost.
+/// Timeout: Drive answers within seconds.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The slowest line that still counts as working, in bytes a second.
+/// The slowest connection that still counts as working, in bytes per second.
 const SLOWEST: u64 = 128 << 10;
-/// Of a body that is metadata; the largest, a page of a listing, has about 600 bytes a file.
+/// Longest body of metadata. The largest is a page of a listing, with about 600 bytes per file.
 const LONGEST_JSON: usize = 16 << 20;
-/// Connections that are kept for the next request.
+/// Idle connections kept for later requests.
 const KEPT_CONNECTIONS: usize = 16;
 
-/// How long a request may take that moves `bytes`.
+/// Timeout of a request that transfers `bytes`.
 pub(super) fn time_for(bytes: u64) -> Duration {
     ANSWER + Duration::from_secs(bytes / SLOWEST)
 }
 
-/// The client all requests go through. HTTP/1.1 and so a connection for each request under way: on HTTP/2 Google puts
-/// all of them on one connection, whose window then holds up large bodies.
+/// The HTTP client for all requests. Uses HTTP/1.1, so each request in flight has its own connection: with HTTP/2,
+/// Google puts all of them on one connection, whose flow-control window then slows down large bodies.
 ///
 /// # Errors
-/// `Internal` when there is no TLS; `InvalidInput` when the environment names a proxy that is none.
+/// `Internal` when TLS cannot be set up; `InvalidInput` when the environment names an invalid proxy.
 pub fn http_client() -> Result<reqwest::Client> {
     let redirects = redirect::Policy::custom(|attempt| match attempt.status().as_u16() {
-        // To Drive it means "resume incomplete", and goes nowhere.
+        // Drive uses 308 for "resume incomplete", without a target.
         308 => attempt.stop(),
         _ => redirect::Policy::limited(5).redirect(attempt),
     });
     let proxies = EnvProxies::of_process();
-    // Told now: later there is no error that a request could have.
+    // Checked now, because the proxy callback below cannot return an error.
     proxies.to(&hyper::Uri::from_static("https://www.googleapis.com"))?;
     let proxy = move |url: &Url| {
         let uri = url.as_str().parse().ok()?;
@@ -70,11 +70,11 @@ pub fn http_client() -> Result<reqwest::Client> {
         .map_err(|e| Error::new(Kind::Internal, "start of the HTTP client").because(e))
 }
 
-/// What is asked of Drive. Never shown whole: the address may be an upload session, which is a secret.
+/// One request. Has no `Debug`, because the URL may be an upload session, which is a secret.
 pub(super) struct Call {
     method: Method,
     to: Url,
-    /// As in `get of KEY`, for errors.
+    /// What the request does, for errors: `get of KEY`.
     what: String,
     cost: Cost,
     time: Duration,
@@ -86,22 +86,22 @@ impl Call {
         Self { method, to, what: what.into(), cost, time: ANSWER, progress: None }
     }
 
-    /// With time to move so many bytes.
+    /// Extends the timeout for a transfer of this many bytes.
     pub(super) fn moving(self, bytes: u64) -> Self {
         Self { time: time_for(bytes), ..self }
     }
 
-    /// For as long as its body moves.
+    /// Replaces the timeout with an idle timeout for the request body.
     pub(super) fn sending(self) -> Self {
         Self { progress: Some(Progress::new()), ..self }
     }
 
-    /// What the body of a call that is [`Call::sending`] tells of its pieces.
+    /// The progress that the body of a [`Call::sending`] call reports to.
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone().unwrap_or_else(Progress::new)
     }
 
-    /// `answered`: the server has answered before, so that whatever is wrong may pass.
+    /// Sends the request. `answered`: the server has answered before, so connection errors count as temporary.
     async fn answer(&self, request: RequestBuilder, answered: bool) -> Result<Response> {
         let sent = match &self.progress {
             None => request.timeout(self.time).send().await,
@@ -116,17 +116,17 @@ impl Call {
         sent.map_err(|e| lost(&self.what, e, answered))
     }
 
-    /// With this much time.
+    /// Sets the timeout.
     pub(super) fn within(self, time: Duration) -> Self {
         Self { time, ..self }
     }
 }
 
-/// Whether a request that was refused for its sign-in is sent again with a new one.
+/// What to do with a request that is refused with 401: whether to send it again with a new token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsigned {
     SendAgain,
-    /// No: how much of it arrived has to be asked first.
+    /// Do not send it again. The caller first asks how much of it arrived.
     AskFirst,
 }
 
@@ -136,7 +136,7 @@ pub(super) struct Client {
     endpoint: Url,
     tokens: Arc<dyn TokenSource>,
     limiter: Limiter,
-    /// It has answered.
+    /// Whether the server has answered any request.
     answered: AtomicBool,
 }
 
@@ -151,20 +151,20 @@ impl Client {
         Self { http, endpoint, tokens, limiter, answered }
     }
 
-    /// The address of `path` at the endpoint, with what every call says.
+    /// The URL of `path` at the endpoint, with the parameters that every call needs.
     pub(super) fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
         let mut url = self.endpoint.clone();
         let base = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{base}/{path}"));
-        // Without it a file in a shared drive is not found.
+        // Without this parameter, files in shared drives are not found.
         url.query_pairs_mut().append_pair("supportsAllDrives", "true").extend_pairs(query);
         url
     }
 
-    /// Sends a call that `shape` gave its body and returns whatever answer there is.
+    /// Sends a call whose headers and body `shape` adds, and returns the answer of any status.
     ///
     /// # Errors
-    /// `Network` when there is none, `Unauthenticated` when the sign-in is refused twice.
+    /// `Network` when there is no answer, `Unauthenticated` when two tokens are refused.
     pub(super) async fn exchange(
         &self,
         call: &Call,
@@ -176,7 +176,7 @@ impl Client {
             self.limiter.admit(call.cost).await;
             let token = self.tokens.token(refused.as_ref()).await?;
             let mut request = shape(self.http.request(call.method.clone(), call.to.clone()));
-            // A session may live at another address. It needs no token, and none goes anywhere else.
+            // An upload session may have another origin. It needs no token, and the token is sent to no other origin.
             if call.to.origin() == self.endpoint.origin() {
                 request = request.bearer_auth(&token.0);
             }
@@ -199,7 +199,7 @@ impl Client {
         }
     }
 
-    /// As [`Client::exchange`]; any answer but a success is an error.
+    /// As [`Client::exchange`], but any answer without a success status is an error.
     pub(super) async fn send(
         &self,
         call: &Call,
@@ -213,7 +213,7 @@ impl Client {
         Err(self.refusal(call, response).await)
     }
 
-    /// As [`Client::send`], for an answer that is JSON.
+    /// As [`Client::send`], for a JSON answer.
     pub(super) async fn json<T: DeserializeOwned>(
         &self,
         call: &Call,
@@ -222,12 +222,12 @@ impl Client {
         decode(call, self.send(call, shape).await?).await
     }
 
-    /// A call went through that was not sent by [`Client::send`].
+    /// Records the success of a call that was not sent by [`Client::send`].
     pub(super) fn accepted(&self, cost: Cost) {
         self.limiter.accepted(cost);
     }
 
-    /// The error of a refusal, whose wait is everybody's.
+    /// The error of a refused call. A rate limit delays all callers.
     pub(super) async fn refusal(&self, call: &Call, response: Response) -> Error {
         let status = response.status().as_u16();
         let asked = retry_after(&response);
@@ -252,7 +252,7 @@ impl Client {
     }
 }
 
-/// The JSON of an answer.
+/// Parses an answer as JSON.
 pub(super) async fn decode<T: DeserializeOwned>(call: &Call, response: Response) -> Result<T> {
     let page = is_page(response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()));
     let body = body(call, response, LONGEST_JSON).await?;
@@ -266,7 +266,7 @@ pub(super) async fn decode<T: DeserializeOwned>(call: &Call, response: Response)
     })
 }
 
-/// The body of an answer, up to `most` bytes.
+/// Reads the body of an answer, up to `most` bytes.
 async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|e| lost(&call.what, e, true))? {
@@ -279,7 +279,7 @@ async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8
     Ok(body)
 }
 
-/// The error of a request without an answer. Its URL is left out: an upload session's is a secret.
+/// The error of a request without an answer. The URL is left out, because that of an upload session is a secret.
 pub(super) fn lost(what: &str, e: reqwest::Error, answered: bool) -> Error {
     let (e, what) = (e.without_url(), format!("{what} on Google Drive"));
     let lost = Error::new(Kind::Network, what.clone()).because(e);
@@ -294,6 +294,6 @@ pub(super) fn lost(what: &str, e: reqwest::Error, answered: bool) -> Error {
 
 fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    // Google sends seconds; a day is as long as any limit of theirs.
+    // Google sends seconds. Capped at one day, the longest of its limits.
     text.trim().parse().ok().map(|secs: u64| Duration::from_secs(secs.min(86_400)))
 }

@@ -1,4 +1,4 @@
-//! What Drive's refusals mean, in one table.
+//! Maps Drive's refusals to error kinds and hints, in one table.
 
 use serde::Deserialize;
 
@@ -7,11 +7,11 @@ use crate::{
     error::{Error, Kind},
 };
 
-/// A refusal, understood.
+/// A parsed refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) kind: Kind,
-    /// Google's own text and reason.
+    /// Google's message and reason.
     pub(super) text: String,
     hint: Option<&'static str>,
 }
@@ -36,9 +36,9 @@ struct Reason {
 }
 
 impl Refusal {
-    /// From an answer's status and the beginning of its body.
+    /// Parses an answer's status and the start of its body.
     pub(super) fn read(status: u16, body: &[u8]) -> Self {
-        // Google has pages for a server in trouble, not for a request that is wrong.
+        // Google sends HTML pages for server errors, but not for invalid requests.
         if matches!(status, 400 | 404 | 405) && is_html(&String::from_utf8_lossy(body)) {
             let text = format!("this is not Google Drive: a web page came (status {status})");
             return Self { kind: Kind::InvalidInput, text, hint: Some(NOT_DRIVE) };
@@ -64,7 +64,7 @@ impl Refusal {
     }
 }
 
-/// Google has more reasons than are worth telling apart: those that are not here mean what their status means.
+/// The kind and hint of a refusal. A reason that is not listed has the meaning of its status.
 fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static str>) {
     match reason {
         "rateLimitExceeded" | "userRateLimitExceeded" | "sharingRateLimitExceeded" => {
@@ -91,7 +91,7 @@ fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static s
     }
 }
 
-/// When something else answers at the address.
+/// Hint when another server answers at the endpoint.
 pub(super) const NOT_DRIVE: &str = "is the endpoint right, and is there a proxy in between?";
 
 pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or give a token that is still good; \
@@ -100,7 +100,7 @@ a refresh token of a consent screen in testing ends after 7 days";
 const NO_ROOM_FOR_SERVICE_ACCOUNTS: &str = "a service account has no room of its own: make it a member of a shared \
 drive and name a folder there, or sign in as a user with `bae storage login NAME`";
 
-/// The hint when a root folder is not found: more often not seen than not there.
+/// Hint when the root folder is not found. Usually it exists, but is not visible to bae.
 pub(super) const FOLDER_NOT_SEEN: &str = "bae signs in with the scope drive.file and sees only what it made itself: \
 leave the folder out and it makes one called bae, or name a folder it made";
 

@@ -17,17 +17,17 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// What bae wants to know of a file.
+/// The metadata fields that bae requests.
 pub(super) const FIELDS: &str = "id,size,md5Checksum,trashed,appProperties";
-/// As many files as a page can have.
+/// The most files that a page can have.
 const PAGE: &str = "1000";
 
-/// A file as Drive describes it.
+/// Metadata of a file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Meta {
     pub(super) id: String,
-    /// A number in quotes, as all of Google's 64-bit numbers. Folders have none.
+    /// A number in quotes, as Google writes all 64-bit numbers. Folders have none.
     #[serde(default)]
     size: Option<String>,
     #[serde(default)]
@@ -39,7 +39,7 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// Whether it says what the file holds.
+    /// Whether length and MD5 are present.
     pub(super) fn is_told(&self) -> bool {
         self.size.is_some() && self.md5_checksum.is_some()
     }
@@ -61,7 +61,7 @@ struct Files {
 }
 
 impl Drive {
-    /// The file `id`, unless it is gone or in the trash.
+    /// Metadata of the file `id`; `None` when it is gone or in the trash.
     pub(super) async fn meta(&self, id: &str, what: &str) -> Result<Option<Meta>> {
         let url = self.client.url(&format!("drive/v3/files/{id}"), &[("fields", FIELDS)]);
         let call = Call::new(Method::GET, url, what, Cost::Read);
@@ -72,7 +72,7 @@ impl Drive {
         }
     }
 
-    /// The file that holds `key`: the noted one, or else the oldest that says so itself.
+    /// The file of `key`: the noted one if it exists, otherwise the oldest file with this key in its properties.
     pub(super) async fn look_up(&self, key: &Key, what: &str) -> Result<Option<Meta>> {
         if let Some(id) = self.known.get(key)? {
             if let Some(meta) = self.meta(&id, what).await? {
@@ -85,7 +85,7 @@ impl Drive {
         Ok(Some(found))
     }
 
-    /// The id of the file that holds `key`, by the notes if they have it.
+    /// The id of the file of `key`, from the notes if they have it.
     pub(super) async fn id_of(&self, key: &Key, what: &str) -> Result<Option<String>> {
         if let Some(id) = self.known.get(key)? {
             return Ok(Some(id));
@@ -93,8 +93,8 @@ impl Drive {
         Ok(self.look_up(key, what).await?.map(|meta| meta.id))
     }
 
-    /// All files that say they hold `key`, the oldest first. There is more than one only after a crash or where two
-    /// programs did the same.
+    /// All files with `key` in their properties, oldest first. More than one exist only after a crash, or when two
+    /// programs put the same key.
     pub(super) async fn find(&self, key: &Key, what: &str) -> Result<Vec<Meta>> {
         let root = self.root().await?;
         let query = names::query_key(key, &root.id);
@@ -108,7 +108,7 @@ impl Drive {
                 break;
             }
         }
-        // Half of a hash would match too little to matter, but a file is given out as the key it says.
+        // The query compares 128 bits of the hash. A collision is very unlikely, but only the full key is proof.
         found.retain(|meta| names::key_of(&meta.app_properties).as_ref() == Some(key));
         Ok(found)
     }
@@ -134,7 +134,7 @@ impl Drive {
         Ok(found)
     }
 
-    /// What the file that was made holds: of an answer that does not say it, the file is asked.
+    /// Metadata of the file just created, requested when the answer lacks length or MD5.
     pub(super) async fn told(&self, made: Meta, id: &str, what: &str) -> Result<Meta> {
         if made.id != id {
             let text = format!("{what} on Google Drive: another file was made than was asked for");
@@ -150,14 +150,13 @@ impl Drive {
         })
     }
 
-    /// One page of the objects whose key begins with `prefix`; their ids are noted on the way, so that a listing mends
-    /// lost notes.
+    /// One page of the objects whose key starts with `prefix`. Notes their ids too, so a listing restores lost notes.
     pub(super) async fn list_page(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
         let root = self.root().await?;
         let query = names::query_prefix(prefix, &root.id);
         let what = format!("list of {prefix:?}");
         let files = self.query(&query, page.map(|token| token.0.as_str()), &what).await?;
-        // The oldest comes first, and is the one that is read.
+        // The oldest file comes first, and it is the one that reads use.
         let mut found = BTreeMap::new();
         for meta in files.files {
             let key = names::key_of(&meta.app_properties);
@@ -174,7 +173,7 @@ impl Drive {
         Ok(Page { objects, next: files.next_page_token.map(PageToken) })
     }
 
-    /// Removes every file that holds `key`.
+    /// Removes the files of `key`: the noted one, or all that a search finds.
     pub(super) async fn remove_key(&self, key: &Key) -> Result<()> {
         let what = format!("delete of {key}");
         let ids = match self.known.get(key)? {
@@ -188,14 +187,14 @@ impl Drive {
         Ok(())
     }
 
-    /// Removes a file, past the trash where that is allowed; no error when it is not there.
+    /// Deletes a file permanently, or moves it to the trash when permissions allow no more. Succeeds when it does not
+    /// exist.
     pub(super) async fn remove(&self, id: &str, what: &str) -> Result<()> {
         let url = self.client.url(&format!("drive/v3/files/{id}"), &[]);
         let call = Call::new(Method::DELETE, url.clone(), what, Cost::Edit);
         match self.client.send(&call, |request| request).await {
             Err(e) if e.kind() == Kind::NotFound => Ok(()),
-            // Content managers of a shared drive can put things into the trash and no more. It is emptied by itself
-            // after 30 days.
+            // Content managers of a shared drive can only move files to the trash. Google empties it after 30 days.
             Err(e) if e.kind() == Kind::PermissionDenied => {
                 let call = Call::new(Method::PATCH, url, what, Cost::Edit);
                 let trash = json!({ "trashed": true });
@@ -213,7 +212,7 @@ impl Drive {
         self.client.send(&call, |request| request.json(change)).await.map(drop)
     }
 
-    /// What a new file is told to be.
+    /// Metadata for creating the file of `key`.
     pub(super) async fn description(&self, key: &Key, id: &str) -> Result<Value> {
         let placing = names::placing(key);
         let parent = self.folder(&placing.folders).await?;
@@ -225,7 +224,7 @@ impl Drive {
         }))
     }
 
-    /// The bytes that still fit; `None` where there is no limit or it is a shared drive's.
+    /// Free space in bytes; `None` when there is no limit, or for a shared drive.
     pub(super) async fn room(&self) -> Result<Option<u64>> {
         if self.root().await?.drive.is_some() {
             return Ok(None);
@@ -238,7 +237,7 @@ impl Drive {
     }
 }
 
-/// The error of an object that arrived otherwise than it was sent.
+/// The error for an object whose stored bytes differ from those sent.
 pub(super) fn damaged(key: &Key) -> Error {
     let text = format!("object {key} arrived damaged on Google Drive, and was removed there");
     Error::new(Kind::Unavailable, text)

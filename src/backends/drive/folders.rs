@@ -1,4 +1,4 @@
-//! The folders that files are in: the root of the place, and those below it, made when they are first needed.
+//! The folders of a storage on Drive: the root, and those below it, which are created on first use.
 
 use std::collections::HashMap;
 
@@ -16,19 +16,19 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// The folder that is made when none is named.
+/// Name of the root folder when the settings give none.
 const DEFAULT_FOLDER: &str = "bae";
-/// Empty pages of a search, before it is taken for endless.
+/// Empty pages of a search before it counts as endless.
 const MOST_PAGES: usize = 100;
-/// Where its id is noted.
+/// Name of the note with the root folder's id.
 const ROOT_NOTE: &str = "root";
 
-/// The folder everything is in.
+/// The root folder of a storage.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Root {
     pub(super) id: String,
-    /// The shared drive it lives in.
+    /// Id of the shared drive that contains it.
     #[serde(default, rename = "driveId")]
     pub(super) drive: Option<String>,
     #[serde(default)]
@@ -37,16 +37,16 @@ pub(super) struct Root {
     trashed: bool,
 }
 
-/// The ids of folders by path, as far as this process has met them.
+/// Ids of folders by path, as far as this process has used them.
 #[derive(Debug, Default)]
 pub(super) struct Folders {
     ids: Mutex<HashMap<String, String>>,
-    /// One folder is made at a time: making them is slow and rare, and two callers may want the same.
+    /// Held while a folder is created. Creation is slow and rare, and two callers may need the same folder.
     making: tokio::sync::Mutex<()>,
 }
 
 impl Drive {
-    /// The root folder, looked at once.
+    /// The root folder, looked up once.
     pub(super) async fn root(&self) -> Result<&Root> {
         self.root.get_or_try_init(|| self.find_root()).await
     }
@@ -86,7 +86,7 @@ impl Drive {
         Ok(root)
     }
 
-    /// The id of the folder at `path` below the root.
+    /// The id of the folder at `path` below the root. Creates missing folders.
     pub(super) async fn folder(&self, path: &[String]) -> Result<String> {
         let root = self.root().await?;
         let mut parent = root.id.clone();
@@ -124,7 +124,7 @@ impl Drive {
         self.notes.get(&folder_note(name))
     }
 
-    /// Forgets the folders on `path`: one of them is gone.
+    /// Forgets the ids of the folders on `path`, because one of them is gone.
     pub(super) async fn forget_folders(&self, path: &[String]) {
         for depth in 0..path.len() {
             let name = path[..=depth].join("/");
@@ -133,7 +133,8 @@ impl Drive {
         }
     }
 
-    /// Finds or makes a folder. Where two programs made the same at once, all take the older.
+    /// Finds or creates a folder. When two programs create the same folder at once, later searches find the older
+    /// one.
     async fn folder_in(&self, parent: &str, name: &str, drive: Option<&str>) -> Result<String> {
         let what = format!("folder {name:?}");
         if let Some(id) = self.find_folder(parent, name, drive, &what).await? {
@@ -176,7 +177,7 @@ impl Drive {
             if let Some(id) = found["files"][0]["id"].as_str() {
                 return Ok(Some(id.to_owned()));
             }
-            // A page may be empty and not the last.
+            // A page can be empty without being the last.
             page = found["nextPageToken"].as_str().map(str::to_owned);
             if page.is_none() {
                 return Ok(None);

@@ -1,4 +1,4 @@
-//! Ranges of objects out.
+//! Ranged reads of objects.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Connections that may break in the middle of one range, which goes on from there.
+/// How often a broken connection is resumed within one range.
 const BREAKS: u32 = 3;
 
 impl Drive {
@@ -33,7 +33,7 @@ impl Drive {
         gather(&range, BREAKS, |left| self.body_of(key, left, &range)).await
     }
 
-    /// The body of exactly `left`, the end of what was `asked` for.
+    /// The body of exactly `left`, which is the unread rest of `asked`.
     pub(super) async fn body_of(
         &self,
         key: &Key,
@@ -51,7 +51,7 @@ impl Drive {
                 }
                 None if searched => return Err(missing(key)),
                 None => {
-                    // The noted file may have been replaced by another program.
+                    // Another program may have replaced the noted file, so the key is searched once more.
                     searched = true;
                     self.known.forget(key).await;
                 }
@@ -59,7 +59,7 @@ impl Drive {
         }
     }
 
-    /// An answer that promises exactly `left`; `None` when there is no such file.
+    /// Requests exactly `left`; `None` when the file does not exist.
     async fn ask(
         &self,
         key: &Key,
@@ -75,7 +75,7 @@ impl Drive {
         let answer = self.client.exchange(&call, Unsigned::SendAgain, ask).await?;
         match answer.status().as_u16() {
             206 => check_range(&answer, key, asked, left)?,
-            // All of it, from a server that saw that it was all that was asked for.
+            // The whole object, from a server that answers 200 when the range covers all of it.
             200 if left.start == 0 && answer.content_length() == Some(left.end) => {}
             200 => return Err(odd(&what, "gives more than the range that was asked for")),
             404 => return Ok(None),
@@ -102,7 +102,7 @@ impl Answer for Reading {
     }
 }
 
-/// A 206 must be of the very bytes asked for; a shorter one means that the object ends there.
+/// Checks that a 206 answer has exactly the requested range. A shorter object is reported as too short.
 fn check_range(
     answer: &Response,
     key: &Key,

@@ -1,4 +1,4 @@
-//! Ids for files that are not made yet. A create that is repeated with its id makes no second file.
+//! Reserved file ids. Repeating a create with the same id makes no second file.
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Ids asked for at once: a request for minutes of uploads.
+/// Ids per request: enough for minutes of uploads.
 const AT_ONCE: &str = "200";
 
-/// Ids that nobody has used yet.
+/// Ids that are reserved and not used yet.
 #[derive(Debug, Default)]
 pub(super) struct IdPool(tokio::sync::Mutex<Vec<String>>);
 
@@ -22,7 +22,7 @@ struct Ids {
 }
 
 impl IdPool {
-    /// One that was never given out.
+    /// Returns an id that was never returned before. Reserves more when none are left.
     pub(super) async fn take(&self, client: &Client) -> Result<String> {
         let mut pool = self.0.lock().await;
         if pool.is_empty() {

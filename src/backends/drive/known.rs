@@ -1,4 +1,4 @@
-//! Which file holds which key: in the notes, and where those cannot be written, in memory.
+//! Maps keys to file ids, in the notes, or in memory when the notes cannot be written.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,11 +9,11 @@ use crate::{
     error::Result,
 };
 
-/// The file ids of keys.
+/// The known file ids by key.
 #[derive(Debug)]
 pub(super) struct Known {
     notes: Arc<dyn Notes>,
-    /// What the notes would not take: a catalog that is open for reading only must not fail a read.
+    /// Ids that could not be noted. A catalog that is open for reading only must not make a read fail.
     unwritten: Mutex<HashMap<Key, String>>,
 }
 

@@ -1,8 +1,8 @@
-//! How fast a user may ask: Google's quota units a minute, the undocumented pace of creates, and the shared wait after
-//! a refusal.
+//! Rate limits per user: Google's quota units per minute, the undocumented limit on creates, and a shared backoff
+//! after a refusal.
 //!
-//! One limiter serves all callers of a backend, because Google counts per user and not per connection. It books in
-//! advance: a caller is told how long to wait and its units are taken at once, so that callers go in order.
+//! One limiter serves all callers of a backend, because Google counts per user and not per connection. It books
+//! ahead: a caller's units are taken at once and the caller waits as told, so callers proceed in order.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 use crate::backends::rng::SplitMix64;
 
-/// The pace that is kept.
+/// The rates to keep within.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Google's quota: 325,000 units a minute for one user of a project made since May 2026.
+    /// Google's quota: 325,000 units per minute for one user of a project created since May 2026.
     pub units_per_minute: f64,
-    /// Files and folders made a second. Nowhere documented; more than two or three are refused sooner or later.
+    /// Files and folders created per second. Undocumented; more than two or three are refused sooner or later.
     pub creates_per_second: f64,
-    /// Creates that may come at once after a pause.
+    /// Creates allowed at once after a pause.
     pub create_burst: f64,
-    /// The longest first wait after a refusal; it doubles up to 32 times this.
+    /// Upper bound of the first wait after a refusal. Doubles up to 32 times this.
     pub first_wait: Duration,
-    /// Creates refused for longer than this are the day's upload limit and not a matter of pace.
+    /// When creates are refused for longer than this, the cause is the daily upload limit and not the rate.
     pub daily_after: Duration,
 }
 
@@ -38,20 +38,20 @@ impl Default for Limits {
     }
 }
 
-/// What a call costs, in Google's units.
+/// What a call costs in Google's quota units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cost {
     /// Metadata of one file.
     Read,
     List,
     Download,
-    /// A change.
+    /// A change to a file.
     Edit,
-    /// A change that makes a file or folder.
+    /// A change that creates a file or folder.
     Create,
-    /// Ids, and the like.
+    /// Reserving ids and the like.
     Other,
-    /// A request to an upload session, which its `Create` paid for.
+    /// A request to an upload session, which its `Create` has paid for.
     Session,
 }
 
@@ -67,7 +67,7 @@ impl Cost {
     }
 }
 
-/// A token bucket that is booked ahead: the level falls below zero, and the wait is until it is back.
+/// A token bucket that books ahead: its level may fall below zero, and the wait lasts until it is zero again.
 #[derive(Debug)]
 struct Bucket {
     most: f64,
@@ -94,32 +94,32 @@ impl Bucket {
 struct State {
     units: Bucket,
     creates: Bucket,
-    /// Nobody asks before then.
+    /// No call starts before this time.
     quiet_until: Option<Instant>,
     /// Refusals in a row.
     refusals: u32,
-    /// Since when no create went through.
+    /// When creates began to be refused, with no success since.
     creates_refused: Option<Instant>,
     rng: SplitMix64,
 }
 
-/// What a refusal for pace comes to.
+/// The consequence of a rate-limit refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slower {
-    /// Ask again after this.
+    /// Retry after this time.
     Wait(Duration),
-    /// It is the limit of the day.
+    /// The daily limit is reached.
     Tomorrow,
 }
 
-/// The shared pace.
+/// The rate limiter that all callers share.
 #[derive(Debug)]
 pub(super) struct Limiter {
     limits: Limits,
     state: Mutex<State>,
 }
 
-/// Refusals after which the wait does not grow: 2^5 first waits.
+/// Refusals until the wait stops growing, at 2^5 times the first.
 const DOUBLINGS: u32 = 5;
 
 impl Limiter {
@@ -127,7 +127,7 @@ impl Limiter {
         let now = Instant::now();
         let per_second = limits.units_per_minute / 60.0;
         let state = State {
-            // Ten seconds' worth at once: bursts pass, and the minute's sum stays near what is allowed.
+            // Ten seconds' worth at once: bursts pass, and the sum of a minute stays near the quota.
             units: Bucket::full(per_second * 10.0, per_second, now),
             creates: Bucket::full(limits.create_burst, limits.creates_per_second, now),
             quiet_until: None,
@@ -138,7 +138,7 @@ impl Limiter {
         Self { limits, state: Mutex::new(state) }
     }
 
-    /// Waits until a call of this cost may go.
+    /// Waits until a call of this cost may start.
     pub(super) async fn admit(&self, cost: Cost) {
         let wait = self.book(cost, Instant::now());
         if !wait.is_zero() {
@@ -158,8 +158,8 @@ impl Limiter {
         units.max(create).max(quiet)
     }
 
-    /// A call was refused for its pace: everyone waits, full jitter under a bound that doubles, and never less than
-    /// what was asked for.
+    /// Records a rate-limit refusal. All callers then wait: full jitter under a bound that doubles, and at least as
+    /// long as the server asked.
     pub(super) fn refused(&self, cost: Cost, asked: Option<Duration>) -> Slower {
         self.refused_at(cost, asked, Instant::now())
     }
@@ -180,7 +180,7 @@ impl Limiter {
         Slower::Wait(until.saturating_duration_since(now))
     }
 
-    /// A call went through.
+    /// Records a successful call.
     pub(super) fn accepted(&self, cost: Cost) {
         let mut state = self.state.lock();
         state.refusals = 0;

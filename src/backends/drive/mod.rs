@@ -1,16 +1,16 @@
-//! Google Drive: every object a file, found by its id.
+//! Google Drive: each object is one file, found by its id.
 //!
-//! A file is made with an id that was asked for beforehand, so that a repeated create makes no second one; its bytes go
-//! into an upload session, all in one request, and its length and MD5 are compared with what was sent. Its id is noted
-//! under its key. Should the notes be lost, it is found by its `appProperties` ([`names`]), where its key is, whatever
-//! the user has renamed or moved.
+//! The id of a file is reserved before the file is created, so a repeated create makes no second file. The bytes are
+//! sent into an upload session in one request, then length and MD5 are compared with what was sent. The id is noted
+//! under the key. When the notes are lost, the file is found by its `appProperties` ([`names`]), which contain the
+//! key, even after the user has renamed or moved it.
 //!
-//! Everything goes through one [`client::Client`]: it signs in, keeps the pace that Google allows a user ([`limits`])
-//! and knows what refusals mean ([`errors`]). What may pass is tried again within a session, because only the session
-//! knows how much arrived; everything else is left to `Retrying`.
+//! All requests go through one [`client::Client`]. It signs in, keeps within Google's rate limits per user
+//! ([`limits`]) and maps refusals to errors ([`errors`]). Failures that may pass are retried inside an upload
+//! session, because only the session knows how much has arrived; `Retrying` handles all others.
 //!
-//! What it refuses: folders, names or search results as the truth (all of them may change behind our back), and any
-//! log of a token or of a session's address, with which anyone could write.
+//! Folders, file names and search results are never taken as proof, because each may change at any time. Tokens and
+//! session URIs are never logged, because anyone can write with them.
 
 mod auth;
 mod client;
@@ -62,12 +62,12 @@ use crate::{
     units::KIB,
 };
 
-/// Where objects go, and how fast.
+/// The folder for objects, the server, and the rate limits.
 #[derive(Debug, Clone)]
 pub struct DriveSettings {
-    /// The id of the folder; without one it is a folder called `bae` in My Drive, made when it is not there.
+    /// Id of the folder. `None` for a folder called `bae` in My Drive, which is created when it does not exist.
     pub folder: Option<String>,
-    /// Where Drive is: [`DriveSettings::ENDPOINT`], or a stand-in for tests and proxies.
+    /// Base URL of Drive: [`DriveSettings::ENDPOINT`], or a replacement for tests and proxies.
     pub endpoint: Url,
     pub limits: Limits,
 }
@@ -83,7 +83,8 @@ impl Default for DriveSettings {
     }
 }
 
-/// Keys whose puts wait for each other only by accident: few enough, and small.
+/// Number of put locks. Puts of different keys share a lock by chance only; this many are rarely shared and need
+/// little memory.
 const LOCKS: usize = 1024;
 
 /// Objects in a folder on Google Drive.
@@ -98,14 +99,14 @@ struct Drive {
     root: OnceCell<Root>,
     folders: Folders,
     ids: IdPool,
-    /// Ids of files whose put has not succeeded yet.
+    /// Ids reserved for files whose put has not succeeded yet.
     pending: Mutex<HashMap<Key, String>>,
     locks: Vec<tokio::sync::Mutex<()>>,
     hasher: RandomState,
 }
 
 impl fmt::Debug for Drive {
-    /// Not the notes: they hold session addresses.
+    /// Leaves out the notes, because they contain session URIs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drive").field("folder", &self.wanted_folder).finish_non_exhaustive()
     }
@@ -121,10 +122,10 @@ impl DriveBackend {
         window: Self::WINDOW,
         blocks: false,
     };
-    /// Google lets a project get two million times a day and read a TB: half a MiB at a time is both.
+    /// Google allows a project two million gets and 1 TB per day. Reads of 512 KiB use up both limits together.
     const WINDOW: u64 = 512 * KIB;
 
-    /// A backend over `http` that signs in with `tokens`. Nothing is asked of Google yet.
+    /// A backend over `http` that signs in with `tokens`. Sends no request yet.
     pub fn open(
         http: reqwest::Client,
         settings: DriveSettings,
@@ -152,7 +153,7 @@ impl Drive {
         &self.locks[usize::try_from(hash).expect("below the number of locks")]
     }
 
-    /// Notes what only saves a search: failing to is no reason to fail.
+    /// Sets a note that only saves a search, so a failure is logged and ignored.
     async fn note(&self, name: &str, value: Option<String>) {
         if let Err(e) = self.notes.set(name, value).await {
             tracing::debug!("{name} is not noted: {}", e.report());
@@ -203,7 +204,8 @@ impl StorageBackend for DriveBackend {
         self.0.abort_upload(upload).await
     }
 
-    /// The address of the file in the browser: for whoever the file is shared with, in Drive, and without an end.
+    /// The file's page in the browser. It works without time limit, for the accounts that the file is shared with on
+    /// Drive.
     async fn url(&self, key: &Key, _: Duration) -> Result<Url> {
         let what = format!("link to {key}");
         let id = self.0.id_of(key, &what).await?.ok_or_else(|| missing(key))?;

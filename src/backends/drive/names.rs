@@ -1,8 +1,8 @@
-//! How a key is kept on Drive: which folder and name the user sees, and which properties say the key.
+//! How a key is stored on Drive: the visible folder and file name, and the properties that contain the key.
 //!
-//! The key is in the file's `appProperties`, not in its name or folder: a file that the user renames or moves is still
-//! the same object. A property holds 124 bytes with its name, so a key is cut into several. Properties are found
-//! through hashes, because a query can ask for a property's whole value only.
+//! The key is in the file's `appProperties` and not in its name or folder, so a file that the user renames or moves
+//! is still the same object. A property holds 124 bytes including its name, so a key is split over several. Searches
+//! use hashes, because a query can only compare whole property values.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,21 @@ use aws_lc_rs::digest;
 
 use crate::backends::Key;
 
-/// Property → value, as Drive has them.
+/// Property name to value, as Drive stores them.
 pub(super) type Properties = BTreeMap<String, String>;
 
-/// The id of the root folder: tells the objects of one place from those of others in the same account.
+/// Property with the id of the root folder. Separates the objects of several storages in one account.
 pub(super) const PLACE: &str = "bae";
-/// The key's hash.
+/// Property with the hash of the key.
 const KEY_HASH: &str = "h";
-/// The hash of the key's first folder: the listing of one import asks for it.
+/// Property with the hash of the key's first folder, for listing one import.
 const FIRST_HASH: &str = "d";
-/// How many pieces the key is in: a copy keeps the properties of its source beside its own.
+/// Property with the number of pieces that the key is split into. A copy keeps its source's properties beside its
+/// own, so pieces beyond this number are ignored.
 const PIECES: &str = "n";
-/// The folder of chunks.
+/// Folder for chunks.
 pub(super) const CHUNKS: &str = "chunks";
-/// Bytes of a key in one property: 124 less `k0`.
+/// Bytes of a key in one property. With a name such as `k0` it fits in 124.
 const PIECE: usize = 120;
 
 /// Where the user sees an object.
@@ -34,8 +35,8 @@ pub(super) struct Placing {
     pub(super) name: String,
 }
 
-/// Chunks go to one of 256 folders, since a folder holds 500,000 files and slows down long before; whatever has a name
-/// that means something goes where the name says.
+/// Chunks are spread over 256 folders, because a folder holds at most 500,000 files and becomes slow long before.
+/// Other objects are placed as their key says.
 pub(super) fn placing(key: &Key) -> Placing {
     let parts: Vec<&str> = key.as_str().split('/').collect();
     if is_chunk(&parts) {
@@ -47,14 +48,14 @@ pub(super) fn placing(key: &Key) -> Placing {
     Placing { folders, name: (*name).to_owned() }
 }
 
-/// `<16 hex>/<8 hex>/<hex>`: names that mean nothing to anyone.
+/// Whether a key has the form `<16 hex>/<8 hex>/<hex>`, which is a chunk.
 fn is_chunk(parts: &[&str]) -> bool {
     let hex = |part: &&str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     matches!(parts, [catalog, import, _, ..] if catalog.len() == 16 && import.len() == 8)
         && parts.iter().all(hex)
 }
 
-/// What a file carries to be found again.
+/// The properties by which the file of `key` is found again.
 pub(super) fn properties(key: &Key, root: &str) -> Properties {
     let pieces = pieces(key.as_str());
     let mut out = Properties::from([
@@ -71,7 +72,7 @@ pub(super) fn properties(key: &Key, root: &str) -> Properties {
     out
 }
 
-/// The key that a file carries; `None` where it is damaged or not ours.
+/// The key in a file's properties; `None` when they are damaged or not from bae.
 pub(super) fn key_of(properties: &Properties) -> Option<Key> {
     let pieces: usize = properties.get(PIECES)?.parse().ok()?;
     if pieces > Key::MAX {
@@ -89,7 +90,7 @@ pub(super) fn query_key(key: &Key, root: &str) -> String {
     format!("{} and {} and trashed = false", has(PLACE, root), has(KEY_HASH, &hash(key.as_str())))
 }
 
-/// The query for the files whose keys may begin with `prefix`.
+/// The query for all files whose key may start with `prefix`.
 pub(super) fn query_prefix(prefix: &str, root: &str) -> String {
     match prefix.split_once('/') {
         Some((first, _)) => {
@@ -109,19 +110,19 @@ pub(super) fn query_folder(name: &str, parent: &str) -> String {
     )
 }
 
-/// What Drive takes for a folder's type.
+/// Drive's MIME type of a folder.
 pub(super) const FOLDER: &str = "application/vnd.google-apps.folder";
 
 fn has(key: &str, value: &str) -> String {
     format!("appProperties has {{ key='{key}' and value={} }}", quoted(value))
 }
 
-/// A text in a query: in quotes, with those inside escaped.
+/// Quotes and escapes a text for a query.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// 128 bits of SHA-256, as 32 hexadecimal digits.
+/// The first 128 bits of SHA-256, as 32 hexadecimal digits.
 fn hash(text: &str) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     hex(&digest.as_ref()[..16])
@@ -135,7 +136,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// `text` in pieces that fit a property, cut between characters.
+/// Splits `text` between characters into pieces that fit a property.
 fn pieces(mut text: &str) -> Vec<&str> {
     let mut out = Vec::new();
     while !text.is_empty() {

@@ -1,8 +1,8 @@
-//! The few words of OAuth 2.0 that bae speaks with Google's token server.
+//! The part of OAuth 2.0 that bae uses with Google's token server.
 //!
-//! The grants of a user are asked for here and not through yup-oauth2: its flow for stored refresh tokens has Google's
-//! address built in, and its other flows answer every failed refresh, also one for lack of network, by asking the user
-//! to sign in anew, which a program in the background cannot do. Service accounts have neither trouble and use it.
+//! User tokens are requested here and not through yup-oauth2. Its flow for stored refresh tokens has Google's address
+//! built in, and its other flows answer every failed refresh, even a network failure, by asking the user to sign in
+//! again, which a background program cannot do. Service accounts have neither problem and use yup-oauth2.
 
 use std::{fmt, time::Duration};
 
@@ -15,24 +15,26 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Files the app itself made or was given by the user, nothing else: the least there is, and what Google lets
-/// anybody's client ask for without a review.
+/// OAuth scope: only files that the app created or that the user opened with it. The narrowest scope, and one that
+/// Google grants to any client without a review.
 pub const SCOPE: &str = "https://www.googleapis.com/auth/drive.file";
 /// Google's token server.
 pub const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 
-/// How long the token server may take.
+/// Timeout of the token server.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Answers of a token server are a few hundred bytes.
+/// Longest answer accepted from a token server; they are a few hundred bytes long.
 const LONGEST_ANSWER: usize = 64 << 10;
 
-/// An access token: whoever has it may do what its user allowed.
+/// An access token. A secret: it gives all access that its user has granted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(pub(super) String);
 
 impl AccessToken {
+    /// Checks `text` and makes it a token.
+    ///
     /// # Errors
-    /// `InvalidInput` when no header can hold it.
+    /// `InvalidInput` when a header cannot hold it.
     pub(super) fn new(text: &str) -> Result<Self> {
         let token = header_text("the access token for Google Drive", text).map(Self);
         token.map_err(|why| Error::new(Kind::InvalidInput, why))
@@ -45,12 +47,12 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// What a grant gave.
+/// The result of a grant.
 pub struct Granted {
     pub access_token: AccessToken,
-    /// For how long.
+    /// Lifetime of the access token.
     pub lasts: Duration,
-    /// Only at the first sign-in.
+    /// Present at the first sign-in only.
     pub refresh_token: Option<String>,
 }
 
@@ -60,7 +62,7 @@ impl fmt::Debug for Granted {
     }
 }
 
-/// Why the token server gave nothing: one of OAuth's codes, such as `invalid_grant`.
+/// A refusal of the token server, with an OAuth error code such as `invalid_grant`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub code: String,
@@ -100,11 +102,11 @@ struct Answer {
     error_description: String,
 }
 
-/// Asks `token_uri` for a token.
+/// Requests a token from `token_uri`.
 ///
 /// # Errors
-/// `Network` or `Unavailable` when there is no answer, `InvalidInput` when it is none of a token server. A refusal is no
-/// error here: the device flow lives on them.
+/// `Network` or `Unavailable` when there is no usable answer, `InvalidInput` when a web page is sent or the token has
+/// invalid characters. A refusal is returned as `Ok(Err(_))`, because the device flow polls until it ends.
 pub async fn grant(
     http: &reqwest::Client,
     token_uri: &Url,
@@ -121,15 +123,15 @@ pub async fn grant(
         return Ok(Err(Refused { code, description: answer.error_description }));
     }
     let access_token = AccessToken::new(&answer.access_token.ok_or_else(|| no_answer(status))?)?;
-    // Google says 3599; who says nothing is asked again soon.
+    // Google sends 3599. Without a stated lifetime, five minutes are assumed.
     let lasts = Duration::from_secs(answer.expires_in.unwrap_or(300));
     Ok(Ok(Granted { access_token, lasts, refresh_token: answer.refresh_token }))
 }
 
-/// Sends a form; returns the status and the body, of which nothing is logged.
+/// Posts a form and returns the status and the body. Neither is logged.
 ///
 /// # Errors
-/// `Network` when there is no answer; `Unavailable` when the server is in trouble.
+/// `Network` when there is no answer; `Unavailable` for server errors, status 429, and an answer that is too long.
 pub async fn post(
     http: &reqwest::Client,
     to: &Url,

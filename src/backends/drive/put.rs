@@ -1,4 +1,4 @@
-//! One object in, in one request where nothing goes wrong.
+//! Puts of one object. All bytes are sent in a single request when nothing fails.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Tries in a row that bring a session no further before it is given up.
+/// Tries in a row without progress before an upload session is given up.
 const RESUMES: u32 = 5;
-/// Sessions for one put.
+/// Upload sessions per put.
 const SESSIONS: u32 = 3;
-/// A wait that a server asks for and that is longer than this is left to the caller, who holds no session.
+/// When the server asks for a longer wait, the error goes to the caller, which holds no session while it waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What an object must turn out to be.
+/// Expected length and MD5 of an object.
 struct Sum {
     len: u64,
     md5: String,
 }
 
 impl Sum {
-    /// Computed on a thread of its own: 32 MiB take tens of milliseconds, while they are on their way.
+    /// Starts hashing on a blocking thread. 32 MiB take tens of milliseconds, while they are being sent.
     fn begin(payload: &Payload) -> JoinHandle<Self> {
         let payload = payload.clone();
         tokio::task::spawn_blocking(move || {
@@ -49,7 +49,7 @@ impl Sum {
 
 impl Drive {
     pub(super) async fn put(&self, key: &Key, payload: &Payload) -> Result<()> {
-        // Two puts of a key would make two files; the second finds the first's.
+        // Two concurrent puts of a key would make two files. With the lock the second put finds the first one's file.
         let _one_at_a_time = self.lock_of(key).lock().await;
         let sum = Sum::begin(payload);
         let pending = self.pending.lock().get(key).cloned();
@@ -65,7 +65,7 @@ impl Drive {
                     self.remove_key(key).await?;
                     (self.new_id(key).await?, sum)
                 } else {
-                    // The sum is needed only when all has been sent.
+                    // The checksum is needed only after everything was sent.
                     let id = self.new_id(key).await?;
                     let made = self.create(key, &id, payload).await?;
                     return self.accept(key, made, &sum_of(sum).await?).await;
@@ -76,8 +76,8 @@ impl Drive {
         self.accept(key, made, &sum).await
     }
 
-    /// What is under the key. Chunks are only looked for in the notes: their keys are used once, and a search costs
-    /// more than the put.
+    /// The file that already exists under the key. A chunk without a note counts as absent, because its key is used
+    /// once and a search costs more than the put.
     async fn before_put(&self, key: &Key) -> Result<Option<Meta>> {
         let is_chunk = names::placing(key).folders.first().is_some_and(|f| f == names::CHUNKS);
         if is_chunk && self.known.get(key)?.is_none() {
@@ -86,14 +86,15 @@ impl Drive {
         self.look_up(key, &format!("put of {key}")).await
     }
 
-    /// An id for the file of `key`, kept until the file is there: a put that is repeated makes the same file.
+    /// Reserves an id for the file of `key`. It is kept until the put succeeds, so a repeated put makes the same
+    /// file.
     async fn new_id(&self, key: &Key) -> Result<String> {
         let id = self.ids.take(&self.client).await?;
         self.pending.lock().insert(key.clone(), id.clone());
         Ok(id)
     }
 
-    /// Notes a file that is as it was sent, and removes one that is not.
+    /// Notes a file that matches `sum`, and removes one that does not.
     async fn accept(&self, key: &Key, made: Made, sum: &Sum) -> Result<()> {
         let Made(meta) = made;
         let what = format!("put of {key}");
@@ -103,7 +104,7 @@ impl Drive {
             return Err(damaged(key));
         }
         if meta.trashed {
-            // Its folder is in the trash, and it would go with it.
+            // Its folder is in the trash, and the file would be deleted with it.
             self.pending.lock().remove(key);
             self.forget_folders(&names::placing(key).folders).await;
             self.remove(&meta.id, &what).await?;
@@ -115,7 +116,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Makes the file `id`, with as many sessions as it takes.
+    /// Creates the file `id`, with a new session when one expires or is refused.
     async fn create(&self, key: &Key, id: &str, payload: &Payload) -> Result<Made> {
         let mut restarted = false;
         let mut sessions = 0;
@@ -135,7 +136,7 @@ impl Drive {
                 }
                 Err(e) if sessions == SESSIONS => return Err(e),
                 Err(e) if e.kind() == Kind::SessionExpired => {}
-                // Google: begin anew after any refusal in a session.
+                // Google says to start a new session after any refusal inside one.
                 Err(e) if e.kind() == Kind::Internal && !restarted => restarted = true,
                 Err(e) => return Err(e),
             }
@@ -143,20 +144,20 @@ impl Drive {
         }
     }
 
-    /// The file that an earlier try made, whose answer was lost.
+    /// The file made by an earlier try whose answer was lost.
     async fn made_before(&self, key: &Key, id: &str) -> Result<Made> {
         let what = format!("put of {key}");
         if let Some(meta) = self.meta(id, &what).await? {
             return Ok(Made(meta));
         }
-        // Made and removed since: the id is used up.
+        // Created and deleted since; the id cannot be used again.
         self.pending.lock().remove(key);
         let text = format!("{what} on Google Drive: the file is gone again");
         Err(Error::new(Kind::Unavailable, text))
     }
 
-    /// Begins a session for the file of `key`; its folders are made when they are gone. With `named` the file says
-    /// its key from the start.
+    /// Starts an upload session for the file of `key`, and recreates its folders when they are gone. With `named`,
+    /// the file has the key in its properties from the start.
     pub(super) async fn open(&self, key: &Key, id: &str, len: u64, named: bool) -> Result<Session> {
         match self.start(key, &self.described(key, id, named).await?, len).await {
             Err(e) if e.kind() == Kind::NotFound => {
@@ -175,13 +176,13 @@ impl Drive {
         Ok(description)
     }
 
-    /// What makes a file the object `key`.
+    /// The properties that make a file the object `key`.
     pub(super) async fn properties(&self, key: &Key) -> Result<Value> {
         let properties = names::properties(key, &self.root().await?.id);
         Ok(properties.into_iter().map(|(name, value)| (name, Value::from(value))).collect())
     }
 
-    /// Sends `payload` into a session, going on where it breaks off; returns when the server has all of it.
+    /// Sends `payload` into a session and resumes after interruptions. Returns when the server has all of it.
     pub(super) async fn fill(
         &self,
         session: &Session,
@@ -227,17 +228,17 @@ impl Drive {
     }
 }
 
-/// A file that is there now.
+/// A file that exists now.
 struct Made(Meta);
 
-/// Where a payload is in its file.
+/// The position of a payload in its file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) start: u64,
-    /// The first byte that is to be sent.
+    /// First byte to send.
     pub(super) from: u64,
     pub(super) total: u64,
-    /// What has arrived is not known and asked first.
+    /// Whether to ask the session first how much has arrived, because that is unknown.
     pub(super) ask: bool,
 }
 
@@ -247,7 +248,7 @@ impl Span {
     }
 }
 
-/// Whether a session that gave this error is worth asking how far it is.
+/// Whether to resume the session after this error.
 fn passes(e: &Error) -> bool {
     let waits = e.wait_asked().is_none_or(|wait| wait <= LONGEST_WAIT);
     e.kind().is_retryable() && e.kind() != Kind::SessionExpired && waits

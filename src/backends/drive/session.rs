@@ -1,7 +1,7 @@
-//! Resumable upload sessions: begin, send, ask what arrived.
+//! Resumable upload sessions: start, send, query the status.
 //!
-//! A session takes the bytes of one file in order. The server says how many it has, and that number alone counts:
-//! what was sent and not confirmed is sent again. Every request but the last brings a multiple of 256 KiB.
+//! A session takes the bytes of one file in order. Only the byte count that the server reports is trusted: bytes that
+//! were sent and not confirmed are sent again. Every request except the last carries a multiple of 256 KiB.
 
 use std::{fmt, ops::Range};
 
@@ -21,10 +21,10 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// What every request to a session but the last must be a multiple of.
+/// Every request to a session except the last carries a multiple of this.
 pub(super) const GRAIN: u64 = 256 << 10;
 
-/// The address of a session. Whoever has it can write the file, without signing in: a secret.
+/// The URI of an upload session. A secret: with it anyone can write the file without signing in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Session(Url);
@@ -49,20 +49,20 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What a session answers.
+/// The answer of an upload session.
 #[derive(Debug)]
 pub(super) enum Sent {
-    /// It has all, and made the file.
+    /// The server has all bytes and has created the file.
     Made(Meta),
-    /// It has so many bytes.
+    /// The server has this many bytes.
     Received(u64),
 }
 
 impl Drive {
-    /// Begins the upload of a file of `len` bytes that is to be as `description` says.
+    /// Starts the upload of a file of `len` bytes with the metadata `description`.
     ///
     /// # Errors
-    /// `AlreadyExists` when there is a file with the id in `description`.
+    /// `AlreadyExists` when a file with the id in `description` exists.
     pub(super) async fn start(&self, key: &Key, description: &Value, len: u64) -> Result<Session> {
         let query = [("uploadType", "resumable"), ("fields", FIELDS)];
         let url = self.client.url("upload/drive/v3/files", &query);
@@ -82,10 +82,11 @@ impl Drive {
         })
     }
 
-    /// Sends `payload` as the bytes from `at` on of a file of `total` bytes.
+    /// Sends `payload` as the bytes from offset `at` of a file of `total` bytes.
     ///
     /// # Errors
-    /// `SessionExpired` when the session is gone; retryable ones after which [`Drive::status`] tells what arrived.
+    /// `SessionExpired` when the session is gone; retryable errors, after which [`Drive::status`] returns what
+    /// arrived.
     pub(super) async fn send(
         &self,
         session: &Session,
@@ -108,7 +109,7 @@ impl Drive {
         self.understand(&call, answer, key).await
     }
 
-    /// Asks how much of a file of `total` bytes the session has.
+    /// Queries how many of the `total` bytes the session has.
     ///
     /// # Errors
     /// As [`Drive::send`].
@@ -124,14 +125,14 @@ impl Drive {
         self.understand(&call, answer, key).await
     }
 
-    /// Gives a session up. Whatever the answer, nothing comes of it any more or it was gone before; only without one
-    /// that is not known.
+    /// Cancels a session. After any answer except a server error, the session no longer exists. Without an answer
+    /// that is unknown, so it is an error.
     pub(super) async fn give_up(&self, session: &Session, key: &Key) -> Result<()> {
         let what = format!("end of the upload of {key}");
         let call = Call::new(Method::DELETE, session.0.clone(), what, Cost::Session);
         let shape = |request: reqwest::RequestBuilder| request.header(header::CONTENT_LENGTH, 0);
         let answer = self.client.exchange(&call, Unsigned::SendAgain, shape).await?;
-        // 499 is Google's "client closed request": done.
+        // 499 is Google's "client closed request", which means success here.
         if answer.status().is_server_error() {
             return Err(self.client.refusal(&call, answer).await);
         }
@@ -157,12 +158,12 @@ impl Drive {
 fn content_range(range: &Range<u64>, total: u64) -> String {
     match range.end.checked_sub(1) {
         Some(last) if !range.is_empty() => format!("bytes {}-{last}/{total}", range.start),
-        // An empty file has no bytes to name: the total says that this was all.
+        // An empty file has no byte range; the total tells the server that it is complete.
         _ => format!("bytes */{total}"),
     }
 }
 
-/// How many bytes a 308 says have arrived: none when it names no range.
+/// The number of bytes received according to a 308 answer; 0 when it has no range.
 fn received(answer: &Response) -> Option<u64> {
     let Some(range) = answer.headers().get(header::RANGE) else { return Some(0) };
     range_end(range.to_str().ok()?)

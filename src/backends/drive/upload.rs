@@ -1,6 +1,6 @@
-//! Whole files, sent part after part into one session that outlives the process, or copied on the server.
+//! Whole files: sent part by part into one session that survives a restart, or copied on the server.
 //!
-//! The last part makes the file, but it is no object before `finish`: only then does it say its key.
+//! The last part creates the file, but it becomes an object only at `finish`, which adds the key to its properties.
 
 use std::{
     ops::Range,
@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// An upload as it is noted. Holds the session's address, so it is never shown.
+/// The note of an upload. Contains the session URI, so it is never shown.
 #[derive(Clone, Serialize, Deserialize)]
 struct Saved {
     session: Session,
@@ -60,21 +60,21 @@ impl std::fmt::Debug for DriveUpload {
 #[derive(Default)]
 struct State {
     saved: Option<Saved>,
-    /// Bytes the server has.
+    /// Bytes that the server has.
     received: u64,
-    /// A request failed: how much arrived is not known.
+    /// A request failed, so the number of bytes that arrived is unknown.
     unsure: bool,
-    /// Of all bytes up to `hashed`; `None` when an earlier process sent some.
+    /// MD5 of all bytes up to `hashed`; `None` when an earlier process sent some of them.
     md5: Option<Md5>,
     hashed: u64,
     made: Option<Meta>,
-    /// The file to copy, and the id of the copy.
+    /// Id of the file to copy, and the id reserved for the copy.
     copy: Option<(String, String)>,
-    /// The place has forgotten it.
+    /// The server has forgotten the upload.
     expired: bool,
 }
 
-/// A copy on the server goes on while the request waits, and Google gives none the time of a large one.
+/// Timeout of a server-side copy. The request waits for the copy, and Google states no time for a large file.
 const COPY: Duration = Duration::from_secs(600);
 
 fn note(key: &Key) -> String {
@@ -112,7 +112,7 @@ impl Drive {
         })
     }
 
-    /// Where an upload that was begun before is now.
+    /// The state of an upload that an earlier run began.
     async fn resume(&self, key: &Key, shape: Shape, saved: Saved) -> Result<State> {
         if (saved.len, saved.part_len) != (shape.len, shape.part_len) {
             self.end_upload(key, &saved).await?;
@@ -122,7 +122,7 @@ impl Drive {
             Err(e) if e.kind() == Kind::SessionExpired => {
                 let what = format!("upload of {key}");
                 match self.meta(&saved.id, &what).await?.filter(|meta| meta.len() == shape.len) {
-                    // Whole before it expired, and nobody was there to hear it.
+                    // The file was complete before the session expired, and the answer was lost.
                     Some(meta) => Sent::Made(meta),
                     None => {
                         self.end_upload(key, &saved).await?;
@@ -144,7 +144,7 @@ impl Drive {
         })
     }
 
-    /// Gives an upload up: its session, the file it may have made, and the note of it.
+    /// Aborts an upload: cancels its session, and removes the file that it may have created and its note.
     async fn end_upload(&self, key: &Key, saved: &Saved) -> Result<()> {
         self.give_up(&saved.session, key).await?;
         self.remove(&saved.id, &format!("end of the upload of {key}")).await?;
@@ -164,21 +164,21 @@ impl Drive {
     pub(super) async fn abort_upload(&self, upload: &Unfinished) -> Result<()> {
         match serde_json::from_str::<Saved>(&upload.id.0) {
             Ok(saved) => self.end_upload(&upload.key, &saved).await,
-            // Not one of ours, so nothing of ours is there.
+            // Not an id made by this backend, so there is nothing to remove.
             Err(_) => Ok(()),
         }
     }
 }
 
 impl State {
-    /// Nothing sent yet.
+    /// The state of an upload without any bytes.
     fn fresh() -> Self {
         Self { md5: Some(Md5::new()), ..Self::default() }
     }
 }
 
 impl DriveUpload {
-    /// The session, begun with the first part: a copy needs none.
+    /// The upload session, started with the first part because a copy needs none.
     async fn session(&self, state: &mut State) -> Result<Session> {
         if let Some(saved) = &state.saved {
             return Ok(saved.session.clone());
@@ -195,7 +195,7 @@ impl DriveUpload {
         };
         let text = serde_json::to_string(&saved)
             .map_err(|e| Error::new(Kind::Internal, "note of an upload").because(e))?;
-        // Before the first byte: what is sent must be found again to be gone on with, or removed.
+        // Noted before the first byte is sent, so that the upload can be resumed or removed.
         self.drive.notes.set(&note(&self.key), Some(text)).await?;
         state.saved = Some(saved);
         Ok(session)
@@ -211,7 +211,7 @@ impl DriveUpload {
         Error::new(Kind::SessionExpired, text)
     }
 
-    /// Counts a part that was sent into the checksum.
+    /// Adds a sent part to the checksum.
     async fn hash(&self, state: &mut State, range: &Range<u64>, payload: Payload) {
         if state.hashed != range.start {
             return;
@@ -225,7 +225,7 @@ impl DriveUpload {
         state.hashed = range.end;
     }
 
-    /// The file that all parts made.
+    /// The file that all parts together made, once it exists.
     async fn made(&self, state: &mut State) -> Result<Option<Meta>> {
         if state.made.is_none()
             && let Some(saved) = &state.saved
@@ -242,7 +242,7 @@ impl DriveUpload {
         Ok(state.made.clone())
     }
 
-    /// Whether an earlier `finish` got through, whose answer was lost on its way.
+    /// Whether an earlier `finish` succeeded and its answer was lost.
     async fn is_finished(&self) -> Result<bool> {
         let what = format!("finish of {}", self.key);
         let found = self.drive.look_up(&self.key, &what).await?;
@@ -256,7 +256,7 @@ impl DriveUpload {
         description["appProperties"] = drive.properties(&self.key).await?;
         let path = format!("drive/v3/files/{from}/copy");
         let url = drive.client.url(&path, &[("fields", FIELDS)]);
-        // The server reads and writes every byte of it.
+        // The server reads and writes every byte of the file.
         let call = Call::new(Method::POST, url, &what, Cost::Create).within(COPY);
         match drive.client.json::<Meta>(&call, |request| request.json(&description)).await {
             Err(e) if e.kind() == Kind::AlreadyExists => {
@@ -266,7 +266,7 @@ impl DriveUpload {
         }
     }
 
-    /// Gives the finished file its key; what was under it before goes.
+    /// Makes the finished file the object of the key, and removes the file that was the object before.
     async fn give_key(&self, meta: &Meta, named: bool) -> Result<()> {
         let what = format!("finish of {}", self.key);
         let drive = &self.drive;
@@ -338,7 +338,7 @@ impl Upload for DriveUpload {
             self.drive.end_upload(&self.key, &saved).await?;
         }
         let id = self.drive.ids.take(&self.drive.client).await?;
-        // Done by `finish`: before it there must be no such object.
+        // `finish` makes the copy, because the object must not exist before.
         *state = State { copy: Some((source.id, id)), ..State::default() };
         Ok(())
     }

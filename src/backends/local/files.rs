@@ -1,4 +1,4 @@
-//! The files of a place: what is done with them, off the async threads.
+//! The file operations of a local storage. They block, so they run on blocking threads.
 
 use std::{
     collections::HashSet,
@@ -28,33 +28,35 @@ use crate::{
     folders,
 };
 
-/// Bytes of two files that are compared at once.
+/// Bytes of each file that are compared at a time.
 const PART: usize = 1 << 20;
 
-/// Temporary files older than this belong to no running put: a put of one object takes seconds.
+/// Temp files older than this belong to no running put: putting one object takes seconds.
 pub(super) const STALE: Duration = Duration::from_secs(3600);
 
-/// A place's folder. Invariant: it is made once at most, by whoever begins to write there, so that what is meant for a
-/// disk that goes away never lands on the one below it.
+/// The folder of a local storage.
+///
+/// Invariant: the root is never created here, and `.tmp` at most once, in a root that exists. So objects meant for a
+/// disk that was unmounted never land on the file system below its mount point.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) root: PathBuf,
-    /// Whether the folder was there once.
+    /// Whether the folder has existed since this was opened.
     was_there: AtomicBool,
-    /// Whether the folder of temporary files was there once.
+    /// Whether the folder of temp files has existed since this was opened.
     had_temporary: Mutex<bool>,
-    /// Folders whose own name is known to be on the disk: their parent was synced since they were made.
+    /// Folders whose own entry is durable: their parent was synced after they were created.
     durable_folders: Mutex<HashSet<PathBuf>>,
-    /// Held from the look at a name to the renaming, where the file system does not do both at once.
+    /// Held from the check of a name to the rename, where the file system cannot do both in one step.
     naming: Mutex<()>,
 }
 
-/// A file that goes away unless it was renamed first.
+/// A temp file that is deleted on drop, unless it was renamed before.
 pub(super) struct TempFile(pub(super) PathBuf);
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // After the rename there is nothing under this name, and that is as wanted.
+        // After the rename no file has this name, so the error is expected.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -78,7 +80,7 @@ impl Files {
         self.root.join(key.as_str())
     }
 
-    /// Whether the folder was there and is not any more.
+    /// Whether the folder existed before and does not exist now.
     fn is_gone(&self) -> bool {
         let there = self.root.is_dir();
         self.was_there.fetch_or(there, Ordering::Relaxed) && !there
@@ -115,7 +117,7 @@ impl Files {
         self.root.join(format!(".tmp/{}-{n}-{salt:08x}", std::process::id()))
     }
 
-    /// A new temporary file. The folder of those is made the first time, in a folder that is there.
+    /// Creates a temp file. Creates `.tmp` on first use, if the root exists.
     pub(super) fn temporary(&self) -> io::Result<(TempFile, File)> {
         let path = self.temp_path();
         let create = || File::options().read(true).write(true).create_new(true).open(&path);
@@ -146,7 +148,7 @@ impl Files {
         put().map_err(|e| self.error("put", key, e))
     }
 
-    /// Makes a complete temporary file the object.
+    /// Renames a complete temp file to its key, durably.
     pub(super) fn give_name(
         &self,
         temp: &TempFile,
@@ -160,14 +162,15 @@ impl Files {
         }
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root);
-        // A delete may take an empty folder away between making it and the rename: make it again then.
+        // A delete may remove a folder that became empty between its creation and the rename. It is created again
+        // then.
         for last in [false, false, true] {
             self.make_durable_folder(folder)?;
             match self.rename_new(&temp.0, &path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound && !last => {
                     self.durable_folders.lock().remove(folder);
                 }
-                // The same bytes put again: by a try whose answer was lost.
+                // The same bytes put again, by a retry whose earlier answer was lost.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     if is_same(&temp.0, &path)? {
                         break;
@@ -183,10 +186,10 @@ impl Files {
         sync_folder(folder)
     }
 
-    /// Renames a file to a name that nothing has, by the file system's own judgement of what is one name.
+    /// Renames a file to a name that does not exist yet. The file system decides which names are equal.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // Many file systems that are no Unix's own cannot do that.
+            // Many file systems from outside Unix do not support `RENAME_NOREPLACE`.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             done => return done.map_err(io::Error::from),
         }
@@ -198,7 +201,7 @@ impl Files {
         }
     }
 
-    /// Makes `folder` and those above it up to the root, and syncs the names of the new ones.
+    /// Creates `folder` and its missing parents below the root, and syncs the parent of each new one.
     fn make_durable_folder(&self, folder: &Path) -> io::Result<()> {
         let known = self.durable_folders.lock().contains(folder);
         if known && folder.is_dir() || folder == self.root {
@@ -215,7 +218,7 @@ impl Files {
         Ok(())
     }
 
-    /// The file of an object, at the beginning of `range`, which lies in it.
+    /// Opens the file of an object at the start of `range`, after checking that the range is inside it.
     pub(super) fn find(&self, key: &Key, range: &Range<u64>) -> Result<File> {
         let fail = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound if self.is_gone() => self.gone(),
@@ -269,7 +272,7 @@ impl Files {
         }
         let folders = path.ancestors().skip(1).take_while(|f| *f != self.root);
         for folder in folders {
-            // Refused for a folder that still holds something, which is where this ends.
+            // Fails for a folder that is not empty; the removal of parents stops there.
             if fs::remove_dir(folder).is_err() {
                 break;
             }
@@ -322,7 +325,7 @@ fn remove_stale(tmp: &Path) {
     for entry in entries.flatten() {
         let age = entry.metadata().and_then(|m| m.modified()).map(|t| t.elapsed());
         if matches!(age, Ok(Ok(age)) if age > STALE) {
-            // What cannot be removed now is tried again at the next start.
+            // A file that cannot be removed now is tried again at the next start.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -332,14 +335,15 @@ pub(super) fn is_absent(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The key of an entry of `folder`; `None` for what is no object of ours (`.tmp`, a user's own files).
+/// The key of a directory entry of `folder`; `None` for a file that is not an object (`.tmp`, a user's own files).
 fn child_key(folder: &str, name: &OsStr) -> Option<Key> {
     let name = name.to_str()?;
     let text = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
     Key::new(&text).ok()
 }
 
-/// Opens a file to read it, and says how long it is. A pipe or a folder is none: whoever opens a pipe waits for a writer.
+/// Opens a file for reading and returns its length. A FIFO or a folder counts as not found. `O_NONBLOCK`, because
+/// opening a FIFO would otherwise wait for a writer.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let no_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(no_wait).open(path)?;

@@ -1,4 +1,4 @@
-//! Objects as files under a folder: whole or not there, and durable when a put returns.
+//! Objects as files under a folder. An object is complete or absent, and durable when a put returns.
 
 mod files;
 mod reading;
@@ -32,7 +32,7 @@ use crate::{
     folders,
 };
 
-/// Keeps each object as `root/<key>`; half-written ones under `root/.tmp/`, where no key can be.
+/// Stores each object as `root/<key>`. Temp files are under `root/.tmp/`, which no key can name.
 #[derive(Debug, Clone)]
 pub struct LocalBackend {
     files: Arc<Files>,
@@ -40,26 +40,26 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// Opens the folder and removes what crashed puts left in it. One that is not there is empty, and not made: a put
-    /// into it fails (see [`LocalBackend::make_folder`]).
+    /// Opens the folder and removes old temp files that crashed puts left. A folder that does not exist counts as
+    /// empty and is not created: a put into it fails (see [`LocalBackend::make_folder`]).
     ///
     /// # Errors
-    /// When it is no folder, or cannot be looked at.
+    /// When `root` is not a folder, or cannot be read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let files = Arc::new(Files::open(root.into())?);
         Ok(Self { reads: Arc::new(ReadSide::new(&files)), files })
     }
 
-    /// Makes the folder of a place that is to be written, where it is not there.
+    /// Creates the folder of a storage that is about to be written, where it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made or written.
+    /// When it cannot be created.
     pub fn make_folder(root: &Path) -> Result<()> {
         folders::make("storage folder", root)?;
         folders::make("storage folder", &root.join(".tmp"))
     }
 
-    /// What every folder can do.
+    /// What a local folder can do.
     pub const CAPABILITIES: Capabilities = Capabilities {
         copy: Copying::Ranges { min_part: 1 },
         ordered: false,
@@ -74,7 +74,7 @@ impl LocalBackend {
         &self.files.root
     }
 
-    /// Runs file work off the async threads.
+    /// Runs file work on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Files) -> Result<T> + Send + 'static,
@@ -84,10 +84,10 @@ impl LocalBackend {
     }
 }
 
-/// The bytes that still fit where `path` is or would be made.
+/// Free space in bytes on the file system where `path` is or would be created.
 ///
 /// # Errors
-/// When the file system does not tell.
+/// When the file system does not report it.
 pub fn room_at(path: &Path) -> Result<u64> {
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
     let room = rustix::fs::statvfs(there)
@@ -102,7 +102,7 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "file work did not finish").because(e)))
 }
 
-/// Tells the file work that nobody waits for it any more.
+/// Tells the file work that its caller is gone.
 struct AbandonOnDrop(Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
@@ -156,7 +156,7 @@ impl StorageBackend for LocalBackend {
         Ok(Box::new(upload))
     }
 
-    /// A half-made file is a temporary file, which the next run does not take up: `open` removes it in time.
+    /// A half-written file is a temp file, which no later run resumes: `open` removes it when it is old enough.
     async fn unfinished(&self, _: &str) -> Result<Vec<Unfinished>> {
         Ok(Vec::new())
     }

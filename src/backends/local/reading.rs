@@ -1,4 +1,4 @@
-//! The body of an object: read a run at a time, off the async threads, into blocks that are used again.
+//! The body of a local object. It is read in runs of blocks, on blocking threads, into reusable blocks.
 
 use std::{
     collections::VecDeque,
@@ -20,19 +20,19 @@ use crate::{
     memory::{BLOCK, BlockPool, OpenBlock},
 };
 
-/// Blocks that are read at once: a MiB.
+/// Blocks per read: 1 MiB.
 const RUN: u64 = 64;
 
-/// Bytes of read blocks that stay allocated for the next reads, those in use included.
+/// Bytes of read blocks that stay allocated for later reads, including those in use.
 const READ_POOL: usize = 64 << 20;
-/// Reads of a folder that run at once: enough for the disk to order them, few enough not to crowd the processors.
+/// Concurrent reads of a folder: enough for the disk to order them, few enough not to occupy all CPUs.
 const READERS: usize = 4;
 
-/// What all reads of a folder share.
+/// State shared by all reads of a folder.
 #[derive(Debug)]
 pub(super) struct ReadSide {
     files: Arc<Files>,
-    /// What bodies are read into.
+    /// The pool of blocks that bodies are read into.
     blocks: BlockPool,
     readers: Semaphore,
 }
@@ -44,19 +44,19 @@ impl ReadSide {
     }
 }
 
-/// An object that is read part by part.
+/// An object that is read run by run.
 pub(super) struct Reading {
     shared: Arc<ReadSide>,
-    /// Away while a part of it is read.
+    /// `None` while a blocking thread reads from it.
     file: Option<File>,
-    /// Bytes that are still to be read.
+    /// Bytes still to be read.
     left: u64,
     ready: VecDeque<Bytes>,
     key: Key,
 }
 
 impl Reading {
-    /// Finds the object, in which `range` must lie, and reads the beginning of it.
+    /// Opens the object and reads the first run of `range`, which must be inside it.
     pub(super) async fn begin(
         shared: &Arc<ReadSide>,
         key: &Key,
@@ -69,7 +69,7 @@ impl Reading {
         let (shared, key) = (Arc::clone(shared), reading.key.clone());
         let open = move || {
             let file = shared.files.find(&key, &range)?;
-            // On its way while the first run is read; a hint alone.
+            // The system starts to read the range while the first run is read. Only a hint, so errors are ignored.
             let _ =
                 rustix::fs::fadvise(&file, range.start, NonZeroU64::new(left), Advice::WillNeed);
             Ok(file)
@@ -78,7 +78,7 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Reads the next blocks of the file that `open` gives.
+    /// Reads the next run of blocks from the file that `open` returns.
     async fn run(&mut self, open: impl FnOnce() -> Result<File> + Send + 'static) -> Result<()> {
         let _turn = self.shared.readers.acquire().await.ok();
         let (shared, key, left) = (Arc::clone(&self.shared), self.key.clone(), self.left);
@@ -111,7 +111,7 @@ impl Answer for Reading {
     }
 }
 
-/// The next bytes of the file, up to [`RUN`] blocks and `left` bytes; none at its end.
+/// The next bytes of the file, up to [`RUN`] blocks and `left` bytes; empty at the end of the file.
 fn read_blocks(shared: &ReadSide, file: &mut File, left: u64) -> io::Result<VecDeque<Bytes>> {
     let count = left.div_ceil(BLOCK as u64).min(RUN);
     let mut blocks: Vec<OpenBlock> = (0..count).map(|_| shared.blocks.take()).collect();
@@ -161,7 +161,7 @@ mod tests {
             }
             assert!(got == whole[range]);
         }
-        // What was read is given back to the next reads.
+        // All blocks are back in the pool, for later reads.
         assert_eq!(backend.reads.blocks.held(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The folder as a place, and what is wrong with folders.
+//! Tests of the local backend, and of unusable folders.
 
 use std::fs::{self, File};
 
@@ -34,7 +34,7 @@ async fn a_dropped_put_leaves_the_object_whole_or_absent() {
         let put = backend.put(&put_key, payload.clone());
         let _ = tokio::time::timeout(Duration::from_millis(n), put).await;
     }
-    // The file work of a dropped put runs on for a moment.
+    // The file work of a dropped put continues for a moment.
     while fs::read_dir(dir.path().join(".tmp")).unwrap().count() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -97,7 +97,7 @@ async fn a_folder_that_goes_away_is_not_made_again() {
     let backend = LocalBackend::open(&root).unwrap();
     backend.put(&key("a/b"), body("x")).await.unwrap();
     for left in ["disk", "disk/bae"] {
-        // What an unmounted disk leaves: nothing, or the empty folder that it was mounted at.
+        // An unmounted disk leaves nothing, or the empty folder of its mount point.
         fs::remove_dir_all(dir.path().join("disk")).unwrap();
         fs::create_dir_all(dir.path().join(left)).unwrap();
         let put = backend.put(&key("a/c"), body("x")).await.unwrap_err();
@@ -151,7 +151,7 @@ fn what_is_no_folder_is_named() {
     }
 }
 
-/// Whoever opens a pipe to read it waits for a writer, who may never come.
+/// Opening a FIFO for reading normally blocks until a writer opens it, which may never happen.
 #[tokio::test]
 async fn a_pipe_or_a_folder_is_no_object() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A file made part by part, at its place in a temporary file.
+//! An upload to a local folder: each part is written at its offset in one temp file.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Begins anew each time: a temporary file of an earlier run is not taken up.
+/// Starts from nothing each time: temp files of earlier runs are not resumed.
 #[derive(Debug)]
 pub(super) struct LocalUpload {
     inner: Arc<Inner>,
@@ -71,10 +71,10 @@ impl Inner {
 
     fn copy(&self, part: u64, mut from: File, range: &Range<u64>) -> io::Result<()> {
         from.seek(SeekFrom::Start(range.start))?;
-        // A handle of its own: the position is then nobody else's.
+        // A separate handle, so that its file position is not shared.
         let mut to = File::options().write(true).open(&self.temp.0)?;
         to.seek(SeekFrom::Start(self.shape.part(part).start))?;
-        // On one file system this copies (or shares) in the kernel.
+        // Within one file system the kernel copies the bytes, or shares the extents.
         let wanted = range.end - range.start;
         let copied = io::copy(&mut from.take(wanted), &mut to)?;
         to.flush()?;
@@ -104,7 +104,7 @@ impl Upload for LocalUpload {
         let inner = &self.inner;
         let len = match std::fs::metadata(&inner.temp.0) {
             Ok(found) => found.len(),
-            // The answer to an earlier finish was lost: the name is given.
+            // The answer to an earlier finish was lost: the file was already renamed.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(inner.files.error("finish", &inner.key, e)),
         };

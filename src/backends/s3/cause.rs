@@ -1,4 +1,4 @@
-//! Why a call failed, taken out of the SDK's error: an answer, none, or what can never become one.
+//! Classifies an SDK error: the server answered, gave no answer, or a retry cannot get one.
 
 use std::{
     error::Error as StdError,
@@ -19,18 +19,18 @@ use crate::backends::unfit::{Unfit, is_html, is_page};
 #[derive(Debug)]
 pub(super) enum Cause {
     Answer(Answer),
-    /// No answer, or not a whole one: what the server did is not known.
+    /// No complete answer. Whether the server carried out the call is unknown.
     Silence(String),
     Credentials(String),
-    /// The request could not be made.
+    /// The request could not be built.
     Request(String),
-    /// There is no answer, and there would be none to another try.
+    /// No answer, and a retry would not get one either.
     Unfit(Unfit),
     /// An answer that contradicts itself.
     Senseless(String),
 }
 
-/// An answer whose end is missing, though its head says that it is all.
+/// An answer whose document is cut off, although its headers say that it is complete.
 #[derive(Debug)]
 pub(super) struct CutShort;
 
@@ -42,25 +42,25 @@ impl fmt::Display for CutShort {
 
 impl StdError for CutShort {}
 
-/// What the server said.
+/// An answer with an error, or one that the SDK could not parse.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
-    /// The region the bucket is in, where the answer says so.
+    /// The bucket's region, when the answer names it.
     pub(super) region: Option<String>,
     pub(super) wait: Option<Duration>,
     pub(super) form: Form,
 }
 
-/// What an answer without a code looks like.
+/// What an answer without an error code looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Form {
     /// An S3 answer, or too little to tell.
     #[default]
     Plain,
-    /// A page for people.
+    /// A web page.
     Page,
     /// A document that no S3 server sends.
     Other,
@@ -89,7 +89,7 @@ impl Cause {
         }
         let why = chain(&error);
         if causes(&error).any(|e| e.is::<CredentialsError>()) {
-            // The SDK lists everywhere it looked, at length.
+            // The SDK's own message is a long list of every provider it tried.
             let none = why.contains("no credentials found") || why.contains("not loaded");
             return Self::Credentials(if none { NO_KEYS.into() } else { why });
         }
@@ -112,7 +112,8 @@ impl Answer {
         let region = header("x-amz-bucket-region").or_else(|| element(text, "Region"));
         let wait = header("retry-after").and_then(|text| wait(text, SystemTime::now()));
         let status = raw.status().as_u16();
-        // Some servers' errors are not parsed where a success was expected.
+        // The SDK does not parse an error document that comes with a success status, so the text is searched for the
+        // code.
         let code = some_of(code).or_else(|| element(text, "Code")).map(sentence);
         let form = match code {
             Some(_) => Form::Plain,
@@ -132,7 +133,7 @@ impl Answer {
         }
     }
 
-    /// Refused in a way that a wrong time in the signature can be the reason of. (To a HEAD a server cannot say more.)
+    /// Whether a wrong time in the signature can be the reason. A HEAD gives only the status.
     pub(super) fn blames_the_clock(&self) -> bool {
         matches!(self.status, 400 | 401 | 403)
     }
@@ -141,7 +142,8 @@ impl Answer {
         self.form == Form::Page
     }
 
-    /// No storage answered: not one that is down or refuses behind a gateway with pages of its own.
+    /// Whether the answer is not from a storage server. Error pages of a gateway before a storage that is down or
+    /// refuses do not count.
     pub(super) fn is_foreign(&self) -> bool {
         let said = matches!(self.status, 200..=399 | 400 | 401 | 404 | 405 | 406 | 411..=415);
         self.form != Form::Plain && said
@@ -165,20 +167,20 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What an answer is whose code nobody found.
+/// Classifies an answer without an error code.
 fn form(status: u16, content_type: Option<&str>, body: Option<&str>) -> Form {
     let start: String = body.unwrap_or_default().trim_start().chars().take(16).collect();
     let start = start.to_ascii_lowercase();
     if is_page(content_type) || is_html(&start) {
         return Form::Page;
     }
-    // An answer to a list or a begin is XML. One that is cut short in the middle of it is not meant.
+    // Answers to a list or a begin are XML. XML that was cut off still counts as S3.
     let text = !start.is_empty() && !start.starts_with('<') && !start.starts_with('\u{feff}');
     let redirect = matches!(status, 302 | 303);
     if text && status < 300 || redirect { Form::Other } else { Form::Plain }
 }
 
-/// The text of an XML element. Enough for the flat error documents of S3.
+/// The text of an XML element. Sufficient for the flat error documents of S3.
 fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     rest.split_once("</").map(|(text, _)| text)
@@ -188,7 +190,7 @@ fn some_of(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty())
 }
 
-/// Short enough to show, and on one line: it comes from elsewhere.
+/// Cuts foreign text to 300 characters and one line, for display.
 fn sentence(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(300).collect::<String>().trim().to_owned()
@@ -198,7 +200,7 @@ fn is_region(text: &str) -> bool {
     (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
-/// `Retry-After`: seconds, or the time from when on it may be tried again.
+/// Parses `Retry-After`: seconds, or an HTTP date.
 fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -209,7 +211,7 @@ fn wait(text: &str, now: SystemTime) -> Option<Duration> {
 
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut out = String::new();
-    // The outermost says only that a dispatch failed.
+    // The outermost error only says that the dispatch failed.
     for cause in causes(error).skip(1) {
         let text = sentence(&cause.to_string());
         if !out.contains(&text) {

@@ -1,9 +1,10 @@
-//! The client of the AWS SDK, set up for every place that speaks S3, and one way to call it.
+//! The AWS SDK client, configured for every S3-compatible server, and the one way to call it.
 //!
-//! Set up by what was measured: checksum headers and trailers off (several places refuse them; what is sent is covered
-//! by its SHA-256 in the signature instead), the SDK's retries off (it ignores `Retry-After` and hides how often bytes
-//! are sent; `Retrying` is around us), its stalled-stream watch off (it ends part copies that are merely slow), and
-//! limits of our own: a time for answers, and for what carries payload that it moves.
+//! The configuration follows measurements. Checksum headers and trailers are off, because several servers refuse
+//! them; the SHA-256 in the signature covers the payload instead. The SDK's retries are off, because they ignore
+//! `Retry-After` and hide how often bytes are sent; `Retrying` wraps this backend. The SDK's stalled-stream
+//! protection is off, because it aborts part copies that are merely slow. Calls have a timeout of their own; calls
+//! with payload have an idle timeout.
 
 use std::{
     error::Error as StdError,
@@ -53,30 +54,29 @@ use crate::{
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// For an answer without a body to speak of; also how long a body may pause.
+/// Timeout for an answer without a large body; also the idle timeout of a body.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A client, and what all calls through it share.
+/// The SDK client, and the state that all its calls share.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) client: Client,
     pub(super) bucket: String,
-    /// What comes before every key: empty, or ends with `/`.
+    /// Prefix of every object name: empty, or ends with `/`.
     pub(super) prefix: String,
     pub(super) place: Arc<Place>,
     clock: Arc<Clock>,
-    /// It has answered as an S3 server does.
+    /// The server has answered as an S3 server does.
     answered: AtomicBool,
-    /// It wants a checksum of what is sent in a header.
+    /// The server requires a checksum header for each body.
     wants_checksums: AtomicBool,
 }
 
 impl Wire {
-    /// Reads the AWS configuration for what the settings leave open. Keys are looked for at the first request.
+    /// Reads the AWS configuration for settings that are not given. Credentials are searched at the first request.
     ///
     /// # Errors
-    /// `InvalidInput` when no region is to be found, something cannot be what it is given for, or the environment names a
-    /// proxy that is none.
+    /// `InvalidInput` when no region is found, a setting is invalid, or the environment names an invalid proxy.
     pub(super) async fn open(
         settings: &S3Settings,
         quirks: &Quirks,
@@ -121,12 +121,12 @@ impl Wire {
         })
     }
 
-    /// Whether what is sent has its checksum in a header.
+    /// Whether bodies are sent with a checksum header.
     pub(super) fn wants_checksums(&self) -> bool {
         self.wants_checksums.load(Ordering::Relaxed)
     }
 
-    /// Whether a call that was made without checksums and failed is to be made again with them, as all from now on.
+    /// Whether to repeat a failed call with a checksum. If so, all later calls send one too.
     pub(super) fn learns_checksums(&self, summed: bool, failure: &Failure) -> bool {
         let learns = !summed && failure.wants_checksum();
         if learns {
@@ -135,22 +135,22 @@ impl Wire {
         learns
     }
 
-    /// The name of an object in the bucket.
+    /// The object's name in the bucket.
     pub(super) fn name(&self, key: &Key) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    /// The key of an object in the bucket; `None` for what is no object of ours.
+    /// The key of an object name; `None` for a name outside the prefix or one that is not a valid key.
     pub(super) fn key(&self, name: &str) -> Option<Key> {
         Key::new(name.strip_prefix(&self.prefix)?).ok()
     }
 
-    /// The time by the server's clock, as far as it is known.
+    /// The server's time, as far as it is known.
     pub(super) fn now(&self) -> SystemTime {
         self.clock.now()
     }
 
-    /// One request, within its time. `subject` is what the error names.
+    /// Makes one request with the timeout `limit`. Errors name `subject`.
     pub(super) async fn call<T, E>(
         &self,
         op: Op,
@@ -168,7 +168,7 @@ impl Wire {
         }
     }
 
-    /// As [`Wire::call`] for a request that carries payload: for as long as it moves.
+    /// As [`Wire::call`] for a request with payload, with an idle timeout instead of a total one.
     pub(super) async fn call_sending<T, E>(
         &self,
         op: Op,
@@ -208,18 +208,18 @@ impl Wire {
         answer
     }
 
-    /// A call whose answer cannot be gone on with, however often it is made.
+    /// The error for a call whose answer contradicts itself, so that repeating it does not help.
     pub(super) fn senseless(&self, op: Op, subject: &str, why: &str) -> Box<Failure> {
         Failure::senseless(op, subject, &self.place, why.to_owned())
     }
 
-    /// A call that got no answer, or not all of it.
+    /// The error for a call without a complete answer.
     pub(super) fn silence(&self, op: Op, subject: &str, why: impl Into<String>) -> Box<Failure> {
         Failure::silence(op, subject, &self.place, why.into())
     }
 }
 
-/// The environment's proxy on the way to the endpoint, whose host may have the bucket's name before it.
+/// The environment's proxy for the endpoint. Requests may go to its host with the bucket's name in front.
 fn proxy(settings: &S3Settings) -> Result<ProxyConfig> {
     let endpoint =
         settings.endpoint.as_ref().map_or("https://s3.amazonaws.com", |url| url.as_str());
@@ -242,7 +242,7 @@ fn proxy(settings: &S3Settings) -> Result<ProxyConfig> {
     Ok(config.map_err(|e| bad(&e))?.no_proxy(proxies.no_proxy()))
 }
 
-/// rustls with aws-lc-rs, as everything else here, and proxies honoured, which the SDK's own client does not.
+/// rustls with aws-lc-rs, as in the rest of bae, and with proxy support, which the SDK's default client lacks.
 fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpClient> {
     let trusted = tls::TrustStore::default();
     let trusted =
@@ -256,21 +256,22 @@ fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpC
         .connector_settings(settings)
         .proxy_config(proxy)
         .build();
-    // One for all requests: the pool of connections is in it.
+    // Shared by all requests, because it holds the connection pool.
     let connector = SharedHttpConnector::new(connector);
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
-/// How far this machine's clock is off the server's. The SDK signs by the time in the answers before; what it keeps to
-/// itself and is needed here: that a refusal was the clock's fault, and the time for links.
+/// Offset of the server's clock from this machine's. The SDK corrects its signatures from the time in earlier
+/// answers, but does not expose the offset. It is needed here to recognise a refusal caused by the clock, and to sign
+/// links.
 #[derive(Debug, Default)]
 struct Clock {
-    /// Seconds the server is ahead.
+    /// Seconds that the server's clock is ahead.
     ahead: AtomicI64,
     corrections: AtomicU64,
 }
 
-/// Less than servers mind (minutes), more than an answer takes.
+/// Seconds. Less than the offset that servers refuse (minutes), more than an answer takes.
 const CLOCK_TOLERANCE: u64 = 60;
 
 impl Clock {
@@ -282,7 +283,7 @@ impl Clock {
         self.corrections.load(Ordering::Acquire)
     }
 
-    /// Takes over the server's time where ours is wrong.
+    /// Takes over the server's time when this machine's clock is wrong.
     fn heard(&self, server: SystemTime) {
         let seconds = |t: SystemTime| {
             t.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0))
@@ -315,7 +316,7 @@ impl Intercept for WatchClock {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let header = |name| context.response().headers().get(name);
-        // An answer with an age comes from a cache, and its date is the day it went in.
+        // An answer with an `Age` header is from a cache, and its date is when it was cached.
         let date = header("date").filter(|_| header("age").is_none());
         let date = date.and_then(|d| DateTime::from_str(d, DateTimeFormat::HttpDate).ok());
         if let Some(time) = date.and_then(|d| SystemTime::try_from(d).ok()) {
@@ -325,8 +326,8 @@ impl Intercept for WatchClock {
     }
 }
 
-/// Ends a call that changes something and is answered by a page for people with a good status: a firewall, a router or
-/// a console did not do what it was asked. What is read is looked at where it is read.
+/// Fails a modifying call that is answered with a web page and a success status: a firewall, a router or a web
+/// console answered, and nothing was done. Reading calls check for pages themselves.
 #[derive(Debug)]
 struct RefusePages;
 
@@ -352,7 +353,7 @@ impl Intercept for RefusePages {
     }
 }
 
-/// Ends a listing whose document has no end: the SDK takes what came before for all of it.
+/// Fails a listing whose document is cut off. The SDK would return the objects before the cut as the whole page.
 #[derive(Debug)]
 struct RefuseCutListings;
 
@@ -377,8 +378,8 @@ impl Intercept for RefuseCutListings {
     }
 }
 
-/// Whether the document that a listing is has its end: `</ListBucketResult>` and the like. What is no listing at all is
-/// looked at where it is read.
+/// Whether the XML document of a listing has its end tag (`</ListBucketResult>` and similar). An answer that is not a
+/// listing passes and is checked by its reader.
 fn is_whole_listing(body: &[u8]) -> bool {
     let is_listing = body.windows(5).any(|five| five == b"<List");
     let last_tag = body.trim_ascii_end().rsplit(|b| *b == b'<').next().unwrap_or_default();

@@ -1,7 +1,8 @@
-//! What S3 places answer when something is wrong, as our kinds, with what to do: one table, [`verdict`].
+//! Maps the errors of S3 servers to [`Kind`]s and hints. [`verdict`] is the one table.
 //!
-//! The code in the answer's body says most; an answer to a HEAD has no body, so the status has to do there. Texts are
-//! cut to a sentence, and hold neither credentials nor signed links: servers do not put them into messages.
+//! The code in the answer's body says most. An answer to a HEAD has no body, so the status decides there. Messages
+//! are cut to a sentence. They contain neither credentials nor signed links, because servers do not put them into
+//! messages.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::error::{Error, Kind};
 
-/// What was being done, and the permission it takes.
+/// The operation that failed. Determines the permission that the hint names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Put,
@@ -54,7 +55,7 @@ impl Op {
     fn permission(self) -> &'static str {
         match self {
             Self::Put | Self::Begin | Self::Write | Self::Finish => "s3:PutObject",
-            // A missing object is hidden, too, from keys that may not list.
+            // Without permission to list, S3 answers 403 for a missing object too.
             Self::Get | Self::Head | Self::Link => "s3:GetObject and s3:ListBucket",
             Self::Delete => "s3:DeleteObject",
             Self::List => "s3:ListBucket",
@@ -66,7 +67,7 @@ impl Op {
     }
 }
 
-/// Where: what every error names.
+/// The bucket and host that every error names.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) bucket: String,
@@ -93,7 +94,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A call that did not succeed.
+/// A failed call.
 #[derive(Debug)]
 pub(super) struct Failure {
     op: Op,
@@ -103,12 +104,12 @@ pub(super) struct Failure {
     seen: Seen,
 }
 
-/// What was known of the place when a call failed.
+/// What was known about the server when a call failed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
-    /// The clock was found wrong and set right while this call was under way.
+    /// The clock offset was corrected while this call was in flight.
     pub(super) clock_was_wrong: bool,
-    /// It has answered as an S3 server does.
+    /// The server has answered as an S3 server does.
     pub(super) answered: bool,
 }
 
@@ -133,18 +134,18 @@ impl Failure {
         Box::new(Self { op, subject, place, cause, seen: Seen::default() })
     }
 
-    /// A call without an answer, or without all of it.
+    /// A call without a complete answer.
     pub(super) fn silence(op: Op, subject: &str, place: &Arc<Place>, why: String) -> Box<Self> {
         Self::with(op, subject, place, Cause::Silence(why))
     }
 
-    /// A call that a page for people answered.
+    /// A call that was answered with a web page.
     pub(super) fn page(op: Op, subject: &str, place: &Arc<Place>) -> Box<Self> {
         let answer = Answer { status: 200, form: Form::Page, ..Answer::default() };
         Self::with(op, subject, place, Cause::Answer(answer))
     }
 
-    /// A call whose answer cannot be gone on with, however often it is made.
+    /// A call whose answer contradicts itself, so that repeating it does not help.
     pub(super) fn senseless(op: Op, subject: &str, place: &Arc<Place>, why: String) -> Box<Self> {
         Self::with(op, subject, place, Cause::Senseless(why))
     }
@@ -157,68 +158,68 @@ impl Failure {
         if let Cause::Answer(answer) = &self.cause { Some(answer) } else { None }
     }
 
-    /// Nobody can say whether the server did it.
+    /// Whether the server may or may not have carried out the call.
     pub(super) fn outcome_is_unknown(&self) -> bool {
         matches!(self.cause, Cause::Silence(_) | Cause::Unfit(_))
     }
 
-    /// The object is not there (or, for a HEAD, perhaps its bucket: such an answer has no code).
+    /// The object does not exist. For a HEAD the bucket may be missing instead, because the answer has no code.
     pub(super) fn is_missing(&self) -> bool {
         self.answer().is_some_and(|a| {
             a.status == 404 && matches!(a.code.as_str(), "" | "NoSuchKey" | "NotFound")
         })
     }
 
-    /// The upload is not there.
+    /// The upload does not exist.
     pub(super) fn is_expired(&self) -> bool {
         self.answer().is_some_and(|a| a.code == "NoSuchUpload")
     }
 
-    /// The upload is there, but not with the parts we know of.
+    /// The upload exists, but without the parts that were sent.
     pub(super) fn lost_parts(&self) -> bool {
         self.answer().is_some_and(|a| matches!(a.code.as_str(), "InvalidPart" | "InvalidPartOrder"))
     }
 
-    /// The object ends before the range begins.
+    /// The object ends before the range starts.
     pub(super) fn is_past_the_end(&self) -> bool {
         self.answer().is_some_and(|a| a.status == 416 || a.code == "InvalidRange")
     }
 
-    /// The object is not the one that the request was for.
+    /// The object is another version than the request named.
     pub(super) fn is_changed(&self) -> bool {
         self.answer().is_some_and(|a| a.status == 412)
     }
 
-    /// The region that the bucket is in, where the answer says that it is not in ours.
+    /// The bucket's region, when the answer says that it is not the configured one.
     pub(super) fn region(&self) -> Option<&str> {
         let answer = self.answer().filter(|_| self.is_elsewhere())?;
         answer.region.as_deref()
     }
 
-    /// The bucket may be in another region.
+    /// Whether the bucket may be in another region.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.answer().is_some_and(|a| {
             matches!(a.status, 301 | 307 | 308 | 400) && verdict(self.op, a).0 == Kind::InvalidInput
         })
     }
 
-    /// The server does not have this call, or answers it in a way that nobody reads: success, and not the document.
+    /// Whether the server lacks this call, or answers it with a success that is not the expected document.
     pub(super) fn tells_nothing(&self) -> bool {
         let unread = |a: &Answer| (200..300).contains(&a.status) && a.code.is_empty();
         self.is_unsupported() || self.answer().is_some_and(unread)
     }
 
-    /// A page for people came, not the answer of a storage.
+    /// Whether a web page was sent instead of a storage server's answer.
     pub(super) fn is_page(&self) -> bool {
         self.answer().is_some_and(Answer::is_page)
     }
 
-    /// An S3 server said it.
+    /// Whether the answer has an error code, as S3 servers send.
     pub(super) fn is_of_storage(&self) -> bool {
         self.answer().is_some_and(|a| !a.code.is_empty())
     }
 
-    /// The server wants the bytes' checksum in a header: buckets with object lock do.
+    /// Whether the server requires a checksum header for the body. Buckets with object lock do.
     pub(super) fn wants_checksum(&self) -> bool {
         self.answer().is_some_and(|a| {
             let message = a.message.to_ascii_lowercase();
@@ -228,7 +229,7 @@ impl Failure {
         })
     }
 
-    /// The place refuses, by its nature or by its rules, to copy what is there.
+    /// Whether the server refuses this copy, because it cannot copy or does not permit it.
     pub(super) fn refuses_copies(&self) -> bool {
         !self.seen.clock_was_wrong
             && self.answer().is_some_and(|a| {
@@ -236,7 +237,7 @@ impl Failure {
             })
     }
 
-    /// The server does not have this call.
+    /// Whether the server lacks this call.
     pub(super) fn is_unsupported(&self) -> bool {
         self.answer().is_some_and(|a| verdict(self.op, a).0 == Kind::Unsupported)
     }
@@ -251,7 +252,7 @@ impl From<Box<Failure>> for Error {
                 Self::new(Kind::Unauthenticated, context).because(why).hint(KEYS)
             }
             Cause::Request(why) => Self::new(Kind::InvalidInput, context).because(why),
-            // The request was right, and the answer makes no sense: nobody foresaw it.
+            // The request was valid and the answer contradicts itself, a case the code does not handle.
             Cause::Senseless(why) => Self::new(Kind::Internal, context).because(why),
             Cause::Unfit(unfit) => {
                 let kind = unfit.kind_at(failure.seen.answered);
@@ -271,11 +272,11 @@ impl From<Box<Failure>> for Error {
     }
 }
 
-/// How a user gives keys.
+/// How a user sets credentials.
 const KEYS: &str = "set access_key_id and secret_access_key of the storage, or AWS_ACCESS_KEY_ID and \
                     AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws";
 
-/// The table: what an answer means, and what to do about it.
+/// The table: the kind of an answer, and a hint for the user.
 fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
     let plain = |kind| (kind, None);
     let say = |kind, hint: &str| (kind, Some(hint.to_owned()));
@@ -307,7 +308,7 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         | "MissingSecurityHeader"
         | "SignatureDoesNotMatch" => say(Kind::Unauthenticated, KEYS),
         "AccessDenied" | "AllAccessDisabled" => may_not(),
-        // Signed by the server's own time, if that could be known: see `Seen`.
+        // Only when the server's time could not be learned; otherwise requests are signed with it (see `Seen`).
         "RequestTimeTooSkewed" => say(Kind::Unauthenticated, CLOCK),
         "BandwidthLimitExceeded"
         | "RequestLimitExceeded"
@@ -317,7 +318,7 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         | "Throttling"
         | "ThrottlingException"
         | "TooManyRequests" => plain(Kind::RateLimited),
-        // The bytes were damaged on their way: what we sent was hashed before.
+        // For the digest errors: the bytes were damaged on the way, because they were hashed before they were sent.
         "BadDigest"
         | "ConditionalRequestConflict"
         | "IncompleteBody"
@@ -335,7 +336,7 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
         "NotImplemented" | "MethodNotAllowed" => plain(Kind::Unsupported),
         "PreconditionFailed" => plain(Kind::AlreadyExists),
         _ if too_often => plain(Kind::RateLimited),
-        // An object that is missing is named; so is a bucket.
+        // An S3 server names what is missing, object or bucket. A 404 without a code is from another server.
         "" if answer.status == 404 && !matches!(op, Op::Get | Op::Head) => {
             say(Kind::NotFound, NOT_S3)
         }
@@ -343,7 +344,7 @@ fn verdict(op: Op, answer: &Answer) -> (Kind, Option<String>) {
     }
 }
 
-/// For what was acknowledged and is not there.
+/// Hint for a put that was acknowledged although the object does not exist.
 pub(super) const NOT_STORED: &str =
     "something between here and the storage answers in its place: a firewall or a proxy";
 const NOT_S3: &str =
@@ -367,13 +368,13 @@ fn by_status(
         405 | 501 => plain(Kind::Unsupported),
         416 => plain(Kind::Corrupt),
         400 | 411..=414 => plain(Kind::InvalidInput),
-        // Nonsense with a good status: a proxy between us, or an answer cut short.
+        // A success status without a valid answer: from a proxy in between, or cut off.
         200..=299 | 408 | 409 | 425 | 500 | 502..=504 | 520..=529 => plain(Kind::Unavailable),
         _ => plain(Kind::Internal),
     }
 }
 
-/// No room, or no more of it for this account.
+/// Whether the disk is full or the account's quota is used up.
 fn is_full(answer: &Answer) -> bool {
     let code = answer.code.as_str();
     answer.status == 507
@@ -383,7 +384,8 @@ fn is_full(answer: &Answer) -> bool {
         || code.contains("InsufficientStorage")
 }
 
-/// A limit that the account's owner has set. Backblaze says it in words alone, with the code of a missing right.
+/// Whether a spending limit of the account is reached. Backblaze says so only in the message; the code is
+/// `AccessDenied`.
 fn is_capped(answer: &Answer) -> bool {
     answer.message.to_ascii_lowercase().contains("cap exceeded")
 }

@@ -1,4 +1,4 @@
-//! Ranges of objects, checked: a wrong range or a cut body must never pass for the bytes.
+//! Ranged reads. Checks that a wrong range or a cut-off body is never returned as the requested bytes.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How often a body that broke off is taken up where it ended, before the caller hears of it.
+/// How often a body that broke off is resumed before the caller gets the error.
 const RESUMES: u32 = 1;
 
 impl Wire {
@@ -31,7 +31,7 @@ impl Wire {
         gather(&range, RESUMES, |left| self.body_of(key, left, &range)).await
     }
 
-    /// No request can ask for nothing; whether the object is there and as long is told all the same.
+    /// HTTP cannot request an empty range. The existence and length of the object are checked all the same.
     async fn get_nothing(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
         match self.head(key).await? {
             None => Err(missing(key)),
@@ -40,7 +40,7 @@ impl Wire {
         }
     }
 
-    /// The body of exactly `left`, the end of what was `asked` for.
+    /// The body of exactly `left`, which is the unread rest of `asked`.
     pub(super) async fn body_of(
         &self,
         key: &Key,
@@ -58,7 +58,7 @@ impl Wire {
             Ok(answer) => answer,
             Err(failure) if failure.is_missing() => return Err(missing(key)),
             Err(failure) if failure.is_past_the_end() => {
-                // Its length is worth a question: this is about a damaged object.
+                // A HEAD for the length in the message is worth it, because the object is damaged.
                 let len = self.head(key).await?.ok_or_else(|| missing(key))?;
                 return Err(too_short(key, len, asked));
             }
@@ -84,8 +84,8 @@ impl Wire {
     }
 }
 
-/// The `len` bytes that an answer has to bring, with pauses no longer than `silence`. `cut` says what is wrong with one
-/// that does not.
+/// Reads exactly `len` bytes of an answer, with the idle timeout `silence`. `cut` makes the error for an answer that
+/// does not fit.
 pub(super) fn body(
     stream: ByteStream,
     len: u64,
@@ -114,7 +114,7 @@ impl<F: Fn(String) -> Error + Send + Sync + 'static> Answer for Reading<F> {
     }
 }
 
-/// What an answer holds, by its head.
+/// Which bytes an answer contains, by its headers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Asked,
@@ -131,7 +131,7 @@ impl Sent {
         Self::by(answer.content_range(), len, asked)
     }
 
-    /// `range` is the `Content-Range` of a partial answer; without one the answer is the whole object.
+    /// `range` is the `Content-Range` of a partial answer; without it the answer is the whole object.
     fn by(range: Option<&str>, len: Option<u64>, asked: &Range<u64>) -> Self {
         let Some(text) = range else {
             return match len {
@@ -155,12 +155,12 @@ impl Sent {
     }
 }
 
-/// How long the whole object is, where an answer says it.
+/// The length of the whole object, when the answer states it.
 pub(super) fn total(answer: &GetObjectOutput) -> Option<u64> {
     content_range(answer.content_range()?)?.1
 }
 
-/// `bytes 0-99/1234`, half-open, and the whole length where it is not `*`.
+/// Parses `bytes 0-99/1234` into a half-open range and the total length, `None` for `*`.
 fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;

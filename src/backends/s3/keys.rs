@@ -1,8 +1,8 @@
-//! The region and the keys that requests are signed with: as given, or where AWS tools look for them.
+//! The region and the credentials that requests are signed with, from the settings or from where AWS tools look.
 //!
-//! Both go into headers, and the signer panics on what no header can hold. So white space at their ends is taken off (a
-//! secret from a file or a pipe has a line end) and anything else of the kind is an error that names it, without its
-//! value.
+//! Both go into headers, and the signer panics on characters that no header can hold. So white space at the ends is
+//! trimmed (a secret from a file or a pipe ends with a newline), and any other such character is an error. The error
+//! names the setting, but not its value.
 
 use std::{error::Error as StdError, fmt};
 
@@ -19,10 +19,11 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The region that requests are signed for: as given, as the place fixes it, as AWS tools find it.
+/// The region that requests are signed for. Sources in order: the settings, the service's host name, the AWS
+/// configuration. For AWS and for unknown hosts the environment takes precedence over the host name.
 ///
 /// # Errors
-/// `InvalidInput` when there is none, or it cannot be one.
+/// `InvalidInput` when no region is found, or it is invalid.
 pub(super) async fn region(
     settings: &S3Settings,
     quirks: &Quirks,
@@ -31,7 +32,7 @@ pub(super) async fn region(
     let (name, origin) = match (&settings.region, &quirks.region) {
         (Some(given), _) => (given.clone(), "region"),
         (None, Some(fixed)) if quirks.region_is_fixed() => (fixed.clone(), "region"),
-        // A server of one's own: no files are read and no metadata service is asked for it.
+        // The host gives a default, so AWS profile files and the metadata service are not read.
         (None, Some(usual)) => from_env().unwrap_or_else(|| (usual.clone(), "region")),
         (None, None) => match from_env() {
             Some(found) => found,
@@ -40,7 +41,7 @@ pub(super) async fn region(
     };
     let bad = |why: String| Error::new(Kind::InvalidInput, format!("{place}: {why}"));
     let name = header_text(origin, &name).map_err(bad)?;
-    // It is between slashes in the signature, and may be a part of a host name.
+    // The region stands between slashes in the signature, and may be part of a host name.
     if name.contains(['/', ' ', ',']) {
         return Err(bad(format!("{origin} is not the name of a region")));
     }
@@ -61,10 +62,10 @@ async fn from_files(place: &Place) -> Result<String> {
     })
 }
 
-/// The keys that are given, or where AWS tools look for them; looked for there at the first request.
+/// The configured credentials, or a provider that searches where AWS tools do, at the first request.
 ///
 /// # Errors
-/// `InvalidInput` when given keys cannot be keys.
+/// `InvalidInput` when configured credentials are invalid.
 pub(super) async fn keys(
     settings: &S3Settings,
     region: &Region,
@@ -84,8 +85,8 @@ pub(super) async fn keys(
     Ok(SharedCredentialsProvider::new(Checked(chain)))
 }
 
-/// Whether there are no keys, neither given nor where AWS tools look for them. Any other trouble with them is none of
-/// this.
+/// Whether no credentials exist, neither in the settings nor where AWS tools look. False for any other problem with
+/// them.
 pub(super) async fn has_no_keys(settings: &S3Settings, quirks: &Quirks, place: &Place) -> bool {
     if settings.access_key_id.is_some() {
         return false;
@@ -95,7 +96,7 @@ pub(super) async fn has_no_keys(settings: &S3Settings, quirks: &Quirks, place: &
     matches!(keys.provide_credentials().await, Err(CredentialsError::CredentialsNotLoaded(_)))
 }
 
-/// Why there are no keys, in our words.
+/// Why no credentials are available, worded by bae.
 #[derive(Debug)]
 pub(super) struct KeyTrouble(String);
 
@@ -107,7 +108,7 @@ impl fmt::Display for KeyTrouble {
 
 impl StdError for KeyTrouble {}
 
-/// The keys that AWS tools would find, looked at before they are used.
+/// Validates the credentials that the AWS search finds, before they are used.
 #[derive(Debug)]
 struct Checked(DefaultCredentialsChain);
 
@@ -139,7 +140,7 @@ fn checked(found: &Credentials) -> Result<Credentials, String> {
     Ok(Credentials::new(id, secret, token.transpose()?, found.expiry(), "bae"))
 }
 
-/// One of the two variables without the other: other keys than those that were meant might be found.
+/// Reports when only one of the two variables is set. The search would go on and might find unintended credentials.
 fn half_a_pair() -> Option<String> {
     let set = |name| std::env::var(name).is_ok_and(|text| !text.trim().is_empty());
     let (id, secret) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY");
@@ -150,7 +151,7 @@ fn half_a_pair() -> Option<String> {
     }
 }
 
-/// What the SDK does not say, or says of itself.
+/// A better explanation, for errors where the SDK names no cause or names its own cargo features.
 async fn explained(error: &CredentialsError) -> Option<String> {
     let said = texts(error);
     let name = std::env::var("AWS_PROFILE").ok().filter(|name| !name.trim().is_empty());
@@ -161,7 +162,8 @@ async fn explained(error: &CredentialsError) -> Option<String> {
         return Some(unsupported(&profile, &said));
     }
     name.as_ref()?;
-    // The chain goes on behind a profile that is not there, and tells of the last it asked.
+    // The search skips a profile that does not exist and reports the last provider's error, so the profile is read
+    // alone.
     let alone = ProfileFileCredentialsProvider::builder().build();
     Some(match alone.provide_credentials().await.err()? {
         CredentialsError::CredentialsNotLoaded(_) => {

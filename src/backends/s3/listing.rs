@@ -1,8 +1,9 @@
-//! Listings page by page, from servers that know their second version, from those that know only the first, and from those
-//! that leave out half of what either says.
+//! Object listings, page by page. Supports servers with version 2 of the call, with version 1 only, and servers that
+//! omit fields of either.
 //!
-//! A server that says that there is more and not where is asked for the names behind the last one. What is refused: taking a
-//! listing for whole that breaks off, goes round in a circle, or has fewer objects than it says.
+//! When a server says that there is more but gives no continuation token, the next page starts after the last name. A
+//! listing that breaks off, repeats in a circle, or has fewer objects than it counts is an error and never taken as
+//! complete.
 
 use aws_sdk_s3::types::Object;
 
@@ -16,17 +17,17 @@ pub(super) const GOES_NOT_ON: &str =
 const NAMELESS: &str = "the listing has an object whose name cannot be read";
 const LACKS_SOME: &str = "the listing does not go on: it has fewer objects than the server counts";
 
-/// The most objects of a page, where a server does not say.
+/// Objects in a full page, when the server does not state it.
 const PAGE: usize = 1000;
 
-/// Where a listing goes on.
+/// Where the next page starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextPage {
-    /// Where the server said.
+    /// The server's continuation token.
     Token(String),
-    /// Behind this key: the server said that there is more, and no more than that.
+    /// After this key: the server said that there is more and gave no token.
     After(String),
-    /// The same, for servers that know the first version of the call only.
+    /// The same, for servers that know only version 1 of the call.
     Marker(String),
 }
 
@@ -55,36 +56,36 @@ impl NextPage {
         if let Self::Token(token) = self { Some(token) } else { None }
     }
 
-    /// The key that it is behind.
+    /// The key after which the page starts.
     fn key(&self) -> Option<&str> {
         if let Self::After(key) | Self::Marker(key) = self { Some(key) } else { None }
     }
 }
 
-/// Some of a listing, as the place has it.
+/// One page of a listing, with the server's object names.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) objects: Vec<Object>,
-    /// Gives the objects that follow.
+    /// Where the next page starts; `None` on the last page.
     pub(super) next: Option<NextPage>,
 }
 
-/// A page as it came.
+/// A page as the server sent it.
 struct Page {
     objects: Vec<Object>,
     folders: usize,
     truncated: Option<bool>,
     token: Option<String>,
-    /// The name that the next page follows, where it is said.
+    /// Name after which the next page starts, when the server gives it.
     marker: Option<String>,
     is_first_version: bool,
-    /// How many objects and folders there are in it, and the most it may have, where the server says.
+    /// The number of objects and folders in the page, and the most that it may have, when the server states them.
     count: Option<i32>,
     most: Option<i32>,
 }
 
 impl Wire {
-    /// The objects whose name in the bucket begins with `prefix`, and after `page` where that is given.
+    /// The objects whose name in the bucket starts with `prefix`; with `page`, those of that page.
     pub(super) async fn listed(
         &self,
         prefix: &str,
@@ -95,7 +96,7 @@ impl Wire {
             Some(NextPage::Marker(key)) => self.page_after(prefix, key, &subject).await?,
             page => self.page(prefix, page, &subject).await?,
         };
-        // The SDK takes a name in a form that it does not read for none.
+        // The SDK returns no name when it cannot parse the name.
         let has_name = |object: &Object| object.key.as_ref().is_some_and(|key| !key.is_empty());
         if !listed.objects.iter().all(has_name) {
             return Err(self.senseless(Op::List, &subject, NAMELESS));
@@ -165,7 +166,8 @@ impl Page {
         self.objects.last()?.key.as_deref()
     }
 
-    /// Whether it is not the page that ends with `key` again. Servers that begin with the key itself lose it here.
+    /// Removes the objects up to `key`, for servers that start with the key itself. False when the page ends with
+    /// `key` and may not be the last: the server has sent the previous page again.
     fn goes_on_after(&mut self, key: &str) -> bool {
         let found = self.objects.iter().position(|object| object.key.as_deref() == Some(key));
         let known = found.map_or(0, |at| at + 1);
@@ -176,12 +178,12 @@ impl Page {
         true
     }
 
-    /// Where the page behind this one is, which was asked for by `page`; or why it cannot be told.
+    /// Where the page after this one starts; `page` is the position of this one. The error says why it is unknown.
     fn next(&self, page: Option<&NextPage>) -> Result<Option<NextPage>, &'static str> {
         let most = self.most.and_then(|most| usize::try_from(most).ok()).unwrap_or(PAGE);
         let is_full = most > 0 && self.objects.len() >= most;
         let count = self.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-        // Behind a key, that key itself may be counted.
+        // After a key, some servers count that key too, so the count proves nothing.
         if count > self.objects.len() + self.folders && page.and_then(NextPage::key).is_none() {
             return Err(LACKS_SOME);
         }
@@ -194,7 +196,7 @@ impl Page {
                 if self.is_first_version { NextPage::Marker(key) } else { NextPage::After(key) }
             }
         };
-        // Names come in their order: what is not behind the key that was asked for leads in a circle.
+        // Names are in order. A next key that is not after the requested one leads in a circle.
         let was = page.and_then(NextPage::key);
         let is_circle = was.zip(next.key()).is_some_and(|(was, is)| is <= was);
         if is_circle || page == Some(&next) { Err(GOES_NOT_ON) } else { Ok(Some(next)) }
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!(page(&["a", "b"], Some(true), Some("t")).next(None), Ok(Some(token("t"))));
         assert_eq!(page(&["a"], None, Some("t")).next(None), Ok(Some(token("t"))));
         assert_eq!(page(&["a", "b"], Some(true), None).next(None), Ok(Some(after.clone())));
-        // A page as long as the server gives them, which does not say whether it is the last.
+        // A full page that does not say whether it is the last one.
         assert_eq!(page(&["a", "b"], None, None).next(None), Ok(Some(after)));
         let first = Page { is_first_version: true, ..page(&["a", "b"], Some(true), None) };
         assert_eq!(first.next(None), Ok(Some(NextPage::Marker("b".into()))));
@@ -256,7 +258,7 @@ mod tests {
         let mut inclusive = page(&["b", "c"], Some(true), None);
         assert!(inclusive.goes_on_after("b"));
         assert_eq!((inclusive.objects.len(), inclusive.last()), (1, Some("c")));
-        // Nothing is behind it.
+        // The last page: nothing follows `b`.
         let mut end = page(&["b"], Some(false), None);
         assert!(end.goes_on_after("b") && end.objects.is_empty());
     }

@@ -1,18 +1,21 @@
-//! Objects in a bucket of anything that speaks S3: AWS, the services that copy its interface, a server at home.
+//! Objects in a bucket of any S3-compatible server: AWS, the services that copy its interface, a server at home.
 //!
-//! The path of a byte: a payload's parts are hashed where they lie in memory and sent as they are, as the body of one
-//! PUT (or of one part of a multipart upload) whose signature covers the hash, so that the server refuses bytes that
-//! changed on their way; a ranged GET comes back into one buffer of exactly the length asked for, its head checked
-//! first. After a PUT that got no answer the object is looked for before anything is said.
+//! The path of a byte in: the parts of a payload are hashed in memory and sent uncopied as the body of one PUT, or of
+//! one part of a multipart upload. The signature covers the hash, so the server refuses bytes that changed on the
+//! way. After a PUT without an answer, a HEAD finds out whether the object exists. The path of a byte out: the
+//! headers of a ranged GET are checked first, then the body is collected into one buffer of exactly the requested
+//! length.
 //!
-//! [`client`](self) sets the SDK up and is the one way to call it, with `keys` and by a `route`; `cause` takes its errors
-//! apart and `errors` is the one table of what answers mean, `quirks` what is known of a place by its host; `object` and
-//! `get` move whole objects and ranges, `listing` lists them, `upload` makes an object of parts, `unfinished` finds and
-//! frees what was begun and left; `source` reads objects that others keep.
+//! `client` sets up the SDK and makes all calls. `keys` finds the credentials and the region, `route` normalises the
+//! endpoint. `cause` takes the SDK's errors apart, `errors` is the one table of what answers mean, and `quirks` holds
+//! what is known of a service by its host name. `object` and `get` move whole objects and ranges, `listing` lists
+//! them, `upload` makes an object of parts, `unfinished` finds and aborts abandoned uploads, and `source` reads
+//! objects that bae did not write.
 //!
-//! What it refuses: retrying (`Retrying` is around it and honours `Retry-After`), checksum headers where they are not
-//! asked for and conditional puts (places differ, some lie), taking a good status for an acknowledgement where nothing
-//! of a storage is in the answer, asking anything of the network or reading any AWS file before it must.
+//! This module does not retry: `Retrying` wraps it and honours `Retry-After`. It sends no checksum headers unless the
+//! server asks for them, and no conditional puts (servers differ, and some ignore the condition). A success status
+//! counts as an acknowledgement only when the answer looks like S3. Nothing is sent, and no AWS file is read, before
+//! the first call.
 
 mod cause;
 mod client;
@@ -52,27 +55,27 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Which bucket, where, and with which keys.
+/// Bucket, endpoint and credentials of a storage.
 #[derive(Clone, Default)]
 pub struct S3Settings {
     pub bucket: String,
-    /// The folder in the bucket that everything goes into.
+    /// Folder in the bucket that holds all objects.
     pub prefix: Option<String>,
     /// `None` for AWS.
     pub endpoint: Option<Url>,
-    /// `None` for what the endpoint or the AWS configuration says.
+    /// `None` to take it from the endpoint or the AWS configuration.
     pub region: Option<String>,
-    /// `None` for what suits the endpoint.
+    /// `None` to decide by the endpoint.
     pub path_style: Option<bool>,
-    /// Both or neither; without them keys are looked for the way AWS tools do: environment, profile files, the command
-    /// in them, web identity, the metadata service.
+    /// Set both or neither. Without them credentials are searched as AWS tools do: environment, profile files and the
+    /// `credential_process` in them, web identity, the metadata service.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<String>,
-    /// Requests are not signed: for buckets that everybody may read.
+    /// Requests are not signed: for public buckets.
     pub anonymous: bool,
-    /// Where the bucket can be read by everyone.
+    /// Base URL under which the bucket is public.
     pub public_url: Option<Url>,
-    /// Certificates (PEM) of authorities to trust beside the system's, each of which was looked at before.
+    /// PEM certificates of authorities to trust in addition to the system's. The caller has validated them.
     pub authorities: Vec<String>,
 }
 
@@ -89,9 +92,9 @@ impl fmt::Debug for S3Settings {
     }
 }
 
-/// The longest prefix: with the longest key it is as long a name as S3 takes.
+/// Longest prefix in bytes. Together with the longest key it reaches S3's limit of 1024.
 const MAX_PREFIX: usize = 1024 - Key::MAX - 1;
-/// Links that are signed are good for so long at most.
+/// Longest validity of a signed link.
 const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A bucket, or a folder in one.
@@ -106,16 +109,16 @@ pub struct S3Backend {
 }
 
 impl S3Backend {
-    /// What the service at `endpoint` (AWS without one) can do, as far as its name tells.
+    /// What the service at `endpoint` (AWS for `None`) can do, as far as its host name tells.
     #[must_use]
     pub fn capabilities_at(endpoint: Option<&Url>) -> Capabilities {
         Quirks::of(endpoint).capabilities()
     }
 
-    /// Looks at the settings alone. The first call reads what else there is of AWS configuration, and connects.
+    /// Checks the settings only. The first call reads the rest of the AWS configuration and connects.
     ///
     /// # Errors
-    /// `InvalidInput` when the settings cannot be right.
+    /// `InvalidInput` when the settings are invalid.
     #[allow(
         clippy::unused_async,
         reason = "opening a place is asynchronous for every kind of place"
@@ -210,7 +213,7 @@ impl StorageBackend for S3Backend {
                 .hint("ask for less, or set public_url of the storage"));
         }
         let wire = self.wire().await?;
-        // By the server's clock: a link is checked by it.
+        // Signed with the server's time, because the server checks the expiry.
         let terms = PresigningConfig::builder().start_time(wire.now()).expires_in(expiry).build();
         let terms = terms.map_err(|e| {
             Error::new(Kind::InvalidInput, format!("a link for {expiry:?}")).because(e)
@@ -219,7 +222,7 @@ impl StorageBackend for S3Backend {
         let link =
             wire.call(Op::Link, key.as_str(), client::PATIENCE, link.presigned(terms)).await?;
         Url::parse(link.uri())
-            // Without the cause, which may show the link.
+            // The cause is left out, because it may contain the signed link.
             .map_err(|_| Error::new(Kind::Internal, format!("link to {key} in {}", self.place)))
     }
 
@@ -272,7 +275,7 @@ mod tests {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 
-    /// reqwest and the SDK in one process: each brings its TLS, and neither may panic for want of a provider.
+    /// reqwest and the SDK each bring a TLS provider; neither may panic when both are in the process.
     #[tokio::test]
     async fn a_place_where_nobody_listens_is_a_network_error_that_names_it() {
         let _other = reqwest::Client::new();

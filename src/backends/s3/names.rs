@@ -1,8 +1,9 @@
-//! Object names as parts of URLs and of the copy-source header.
+//! Object names encoded for URLs and for the copy-source header.
 
 use std::fmt::Write;
 
-/// Percent-encoded but for `/` and what no server reads another way. The `+` too: some read it as a space.
+/// Percent-encodes all but `/` and unreserved characters. `+` is encoded too, because some servers read it as a
+/// space.
 pub(super) fn encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {

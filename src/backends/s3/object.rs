@@ -30,7 +30,7 @@ impl Wire {
         let summed = self.wants_checksums();
         match self.send_whole(key, payload, summed).await {
             Ok(Some(_)) => Ok(()),
-            // Every S3 server gives a tag to what it stored.
+            // Every S3 server returns an ETag for a stored object, so check whether it was stored.
             Ok(None) => self.look_for(key, payload.len()).await,
             Err(failure) if self.learns_checksums(summed, &failure) => {
                 tracing::debug!("{} wants checksums of what is sent", self.place);
@@ -47,7 +47,7 @@ impl Wire {
         }
     }
 
-    /// The tag of the object, where the answer has one.
+    /// Returns the ETag of the object, when the answer has one.
     async fn send_whole(
         &self,
         key: &Key,
@@ -72,7 +72,7 @@ impl Wire {
         Ok(sent.e_tag.filter(|tag| !tag.is_empty()))
     }
 
-    /// Looks for an object whose put was answered as no S3 server answers.
+    /// Checks for an object whose put was answered in a way no S3 server answers.
     async fn look_for(&self, key: &Key, len: u64) -> Result<()> {
         match self.head(key).await? {
             Some(found) if found == len => Ok(()),
@@ -85,17 +85,18 @@ impl Wire {
         }
     }
 
-    /// What became of an object whose put got no answer. A key is written once, so what is there is it.
+    /// Finds out what became of a put without an answer. A key is written once, so an object of this length is ours.
     async fn settle(&self, key: &Key, len: u64, failure: Box<Failure>) -> Result<()> {
         if matches!(self.head(key).await, Ok(Some(found)) if found == len) {
             return Ok(());
         }
-        // A server that refuses while the bytes still come often just hangs up. Asked for little, it says why.
+        // A server that refuses an upload in progress often just closes the connection. A small request gets its
+        // reason.
         let request = self.client.list_objects_v2().bucket(&self.bucket);
         let request = request.prefix(&self.prefix).max_keys(1).send();
         let asked = self.call(Op::Put, key.as_str(), PATIENCE, request).await;
         match asked.map_err(Error::from) {
-            // To be allowed to put and not to list is nothing wrong.
+            // Credentials may allow puts and not listings, so this refusal does not explain the failed put.
             Err(e) if !e.kind().is_retryable() && e.kind() != Kind::PermissionDenied => Err(e),
             _ => Err(failure.into()),
         }
@@ -111,7 +112,7 @@ impl Wire {
             Ok(found) => {
                 let len = unsigned(found.content_length());
                 let tag = found.e_tag.filter(|tag| !tag.is_empty());
-                // Objects have tags, also those that are pages.
+                // An object has an ETag even when it is an HTML file; a web page from another server has none.
                 if tag.is_none() && is_page(found.content_type.as_deref()) {
                     return Err(Failure::page(Op::Head, key.as_str(), &self.place));
                 }
@@ -143,7 +144,7 @@ impl Wire {
     }
 }
 
-/// Lengths are signed in the SDK; one that does not fit is refused by the server.
+/// The SDK takes lengths as `i64`. A length that does not fit is clamped, and the server refuses it.
 pub(super) fn signed(len: u64) -> i64 {
     i64::try_from(len).unwrap_or(i64::MAX)
 }
@@ -152,22 +153,22 @@ pub(super) fn unsigned(len: Option<i64>) -> u64 {
     len.and_then(|len| u64::try_from(len).ok()).unwrap_or_default()
 }
 
-/// The payload's own memory as the body of a request: nothing is joined or copied.
+/// The payload as a request body; its buffers are neither joined nor copied.
 pub(super) fn body(payload: &Payload, progress: &Progress) -> ByteStream {
     let body = PayloadBody::new(payload.clone(), progress.clone());
     ByteStream::new(SdkBody::from_body_1_x(body))
 }
 
-/// What a payload hashes to, of all parts.
+/// Checksums over all parts of a payload.
 pub(super) struct Sums {
-    /// Hexadecimal: what the request is signed with.
+    /// Hexadecimal; the request is signed with it.
     pub(super) sha256: String,
-    /// In base64, for places that ask for it.
+    /// Base64, for servers that require it.
     pub(super) md5: Option<String>,
 }
 
 impl Sums {
-    /// Off the worker threads when it takes milliseconds.
+    /// Hashes on a blocking thread when the payload is large enough to take milliseconds.
     pub(super) async fn of(payload: &Payload, with_md5: bool) -> Self {
         const AT_ONCE: u64 = 256 << 10;
         let here = || Self::now(payload, with_md5);
@@ -176,7 +177,7 @@ impl Sums {
         }
         let there = payload.clone();
         let sums = tokio::task::spawn_blocking(move || Self::now(&there, with_md5)).await;
-        // A runtime that ends has no such threads any more.
+        // A runtime that shuts down has no blocking threads any more.
         sums.unwrap_or_else(|_| here())
     }
 
@@ -193,8 +194,8 @@ impl Sums {
     }
 }
 
-/// Signs a request with the hash of its payload. Left alone the SDK leaves streamed bodies unsigned, over plain HTTP
-/// too, and servers would store whatever arrives.
+/// Signs a request with the hash of its payload. By default the SDK leaves streamed bodies unsigned, over plain HTTP
+/// too, and servers would store damaged bytes.
 #[derive(Debug)]
 pub(super) struct SignedAs(pub(super) String);
 

@@ -1,19 +1,19 @@
-//! What differs between the places that speak S3, by the host of the endpoint.
+//! Differences between S3 services, by the host name of the endpoint.
 //!
-//! Only what must be known before asking is here; what a server refuses it says itself. Left out on purpose, because
-//! the client does for all what the pickiest needs: no checksum headers or trailers (B2, GCS and older Ceph refuse
-//! them), one DELETE per object (B2 refuses the checksum of a bulk delete), equal parts (R2 wants them), an explicit
-//! length of 0 on part copies (Ceph wants it), names in listings unencoded (SeaweedFS encodes `+` and AWS the space
-//! as the same `+`).
+//! Only facts that are needed before the first request are here; a server's refusals show the rest. Other differences
+//! are left out on purpose, because the client follows the strictest server for all: no checksum headers or trailers
+//! (B2, GCS and older Ceph refuse them), one DELETE per object (B2 refuses the checksum of a bulk delete), equal
+//! parts (R2 requires them), an explicit length of 0 on part copies (Ceph requires it), unencoded names in listings
+//! (SeaweedFS encodes `+`, and AWS the space, as the same `+`).
 
 use url::Url;
 
 use crate::backends::{Capabilities, Copying};
 
-/// Parts but the last are at least this long.
+/// Minimum length of each part except the last.
 pub(super) const MIN_PART: u64 = 5 << 20;
 
-/// A service, or `Other` for a server of one's own: MinIO, Garage, Ceph, SeaweedFS and so on.
+/// A known service, or `Other` for MinIO, Garage, Ceph, SeaweedFS and other servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
     Aws,
@@ -25,13 +25,13 @@ pub(super) enum Service {
     Other,
 }
 
-/// What to do differently at a place.
+/// How to treat a server differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quirks {
     pub(super) service: Service,
-    /// The bucket in the path, not in the host name: works with an IP address and without wildcard DNS.
+    /// The bucket is in the path and not in the host name. Works with an IP address and without wildcard DNS.
     pub(super) path_style: bool,
-    /// What the signature names; `None` to find it the way AWS tools do.
+    /// Region for the signature; `None` to find it as AWS tools do.
     pub(super) region: Option<String>,
     copies_ranges: bool,
     conditional_put: bool,
@@ -57,12 +57,13 @@ impl Quirks {
             region: region.or(fallback),
             // Google's S3 interface has no UploadPartCopy.
             copies_ranges: service != Service::Google,
-            // B2 answers 501, Garage takes the header and overwrites: of the unknown nothing is promised.
+            // B2 answers 501, and Garage accepts the header and overwrites. So unknown servers are assumed to lack
+            // it.
             conditional_put: matches!(service, Service::Aws | Service::R2),
         }
     }
 
-    /// Whether the region comes from the place, so that `AWS_REGION`, which is meant for AWS, does not apply.
+    /// Whether the host decides the region, so that `AWS_REGION`, which is meant for AWS, is ignored.
     pub(super) fn region_is_fixed(&self) -> bool {
         !matches!(self.service, Service::Aws | Service::Other)
     }
@@ -74,9 +75,9 @@ impl Quirks {
             Copying::Whole
         };
         let window = match self.service {
-            // Traffic is free there, and gets are not.
+            // R2 charges for requests and not for traffic.
             Service::R2 => Capabilities::WINDOW,
-            // A get costs as much as 5 KiB of traffic at Amazon's prices, and nothing where requests are free.
+            // At Amazon's prices a get costs as much as 5 KiB of traffic; on servers without prices it costs nothing.
             _ => Capabilities::SHORT_WINDOW,
         };
         Capabilities {
@@ -112,7 +113,7 @@ fn service(host: &str) -> Service {
     }
 }
 
-/// `s3.eu-west-1.amazonaws.com` says it; `s3.amazonaws.com` does not.
+/// `s3.eu-west-1.amazonaws.com` names the region; `s3.amazonaws.com` does not.
 fn aws_region(host: &str) -> Option<String> {
     let first = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
     let last = first.rsplit('.').next()?;

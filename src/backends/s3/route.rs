@@ -1,14 +1,14 @@
-//! The way to a place: its address as the SDK takes it.
+//! The endpoint in the form that the SDK takes.
 
 use url::Url;
 
 use super::errors::Place;
 use crate::error::{Error, Kind, Result};
 
-/// The endpoint with a slash at the end of its path: what follows is put behind it as it is.
+/// The endpoint with a slash at the end of its path, because the SDK appends to it.
 ///
 /// # Errors
-/// `InvalidInput` when it has a query.
+/// `InvalidInput` when it has a query or a fragment.
 pub(super) fn endpoint(url: &Url, place: &Place) -> Result<String> {
     if url.query().is_some() || url.fragment().is_some() {
         let text = format!("{place}: the endpoint has a ? or a #");

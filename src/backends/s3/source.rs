@@ -1,7 +1,7 @@
-//! Objects that are not ours: any key of any bucket, to be read and nothing else. What `protocols` fetches from.
+//! Read-only access to any object in any bucket, for objects that bae did not write. `protocols` fetches from it.
 //!
-//! It is here because the client is: one set-up, one table of answers. What differs from a storage is that nobody has
-//! checked the settings before, so a bucket that turns out to be in another region is asked again there.
+//! It is in this module to share the client and the table of errors. Its settings were not checked before, unlike
+//! those of a storage. So when the bucket turns out to be in another region, the request is repeated there.
 
 use std::{
     ops::Range,
@@ -26,21 +26,21 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Objects that are asked for their length at a time.
+/// Concurrent HEAD requests for objects whose length the listing lacks.
 const AT_ONCE: usize = 8;
 
-/// What is told of an object.
+/// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceObject {
     pub key: String,
     pub len: u64,
-    /// Quotes included.
+    /// With its quotes.
     pub etag: Option<String>,
     pub modified: Option<SystemTime>,
     pub content_type: Option<String>,
 }
 
-/// Some of a listing, and what gives the objects that follow.
+/// One page of a listing, and where the next page starts.
 #[derive(Debug, Clone, Default)]
 pub struct SourcePage {
     pub objects: Vec<SourceObject>,
@@ -53,15 +53,15 @@ pub struct S3Source {
     settings: S3Settings,
     quirks: Quirks,
     place: Arc<Place>,
-    /// Made at the first call, and again when the bucket says where it is.
+    /// Made at the first call, and replaced when the bucket names another region.
     wire: Mutex<Option<Arc<Wire>>>,
-    /// Nobody has keys: found out at the first call.
+    /// Whether no credentials exist. Determined at the first call.
     keyless: OnceCell<bool>,
 }
 
 impl S3Source {
-    /// Looks at the settings alone; `prefix` has no meaning here. Without a region, one is tried that the bucket then
-    /// corrects.
+    /// Reads the settings and the environment only; ignores `prefix`. Without a region the default is tried, and the
+    /// bucket's answer corrects it.
     #[must_use]
     pub fn new(mut settings: S3Settings) -> Self {
         let quirks = Quirks::of(settings.endpoint.as_ref());
@@ -75,10 +75,10 @@ impl S3Source {
         Self { settings, quirks, place, wire: Mutex::new(None), keyless: OnceCell::new() }
     }
 
-    /// What is told of the object `key`; `None` when there is none.
+    /// Metadata of the object `key`; `None` when it does not exist.
     ///
     /// # Errors
-    /// Only when the place cannot be asked.
+    /// When the storage cannot be reached or refuses to answer, or does not state the object's length.
     pub async fn look(&self, key: &str) -> Result<Option<SourceObject>> {
         let found = self.in_its_region(|wire| async move {
             let request = wire.client.head_object().bucket(&wire.bucket).key(key).send();
@@ -105,10 +105,10 @@ impl S3Source {
         }
     }
 
-    /// The objects whose key begins with `prefix`, in the order of their keys, a page at a time.
+    /// The objects whose key starts with `prefix`, in key order, one page at a time.
     ///
     /// # Errors
-    /// When the place cannot be asked, or its listing breaks off.
+    /// When the storage cannot be reached or refuses to answer, or its listing breaks off.
     pub async fn list(&self, prefix: &str, page: Option<&NextPage>) -> Result<SourcePage> {
         let listed =
             self.in_its_region(|wire| async move { wire.listed(prefix, page).await }).await;
@@ -125,10 +125,10 @@ impl S3Source {
         Ok(SourcePage { objects, next: listed.next })
     }
 
-    /// What a listing says of an object. Without a length there, the object itself is asked.
+    /// Metadata from a listing. When the length is missing there, a HEAD fetches it.
     async fn told_of(&self, object: Object) -> Result<SourceObject> {
         let key = object.key.unwrap_or_default();
-        // What a server makes on request may be listed with a length of 0.
+        // An object that a server generates on request may be listed with length 0.
         let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
         let is_folder = key.ends_with('/') && object.size == Some(0);
         let Some(len) = len.or(is_folder.then_some(0)) else {
@@ -144,11 +144,12 @@ impl S3Source {
         })
     }
 
-    /// The bytes of `range`, which is not empty, of the version that has this `etag` and is `len` bytes long. Between two parts of them the
-    /// server may take as long as `silence`.
+    /// Streams the bytes of `range`, which must not be empty, of the version with this `etag` and `len` bytes.
+    /// `silence` is the idle timeout.
     ///
     /// # Errors
-    /// `NotFound`; `Changed` when it is another version; `Corrupt` when the object ends before the range does.
+    /// `NotFound`; `Changed` when the object is another version; `Corrupt` when the object ends before the range
+    /// does.
     pub async fn open(
         &self,
         key: &str,
@@ -177,7 +178,7 @@ impl S3Source {
             Err(failure) if failure.is_changed() => return Err(changed()),
             Err(failure) => return Err(self.told(failure)),
         };
-        // Some servers do not look at the condition.
+        // Some servers ignore `If-Match`.
         if let (Some(was), Some(is)) = (etag, answer.e_tag())
             && bare(was) != bare(is)
         {
@@ -213,7 +214,7 @@ impl S3Source {
         Ok(Arc::clone(wire.insert(Arc::new(made))))
     }
 
-    /// Without keys requests are not signed: many buckets may be read by everybody.
+    /// The settings, with signing off when no credentials exist: many buckets are public.
     async fn settings(&self) -> S3Settings {
         let look = || has_no_keys(&self.settings, &self.quirks, &self.place);
         let anonymous = self.settings.anonymous || *self.keyless.get_or_init(look).await;
@@ -232,7 +233,7 @@ impl S3Source {
         )
     }
 
-    /// Asks, and asks again in the region that the bucket says it is in.
+    /// Makes a call. When the bucket says that it is in another region, makes it again there.
     async fn in_its_region<T, F>(&self, ask: impl Fn(Arc<Wire>) -> F) -> Result<T, Asked>
     where
         F: Future<Output = Result<T, Box<Failure>>>,
@@ -252,7 +253,7 @@ impl S3Source {
         Ok(ask(moved).await?)
     }
 
-    /// Where the bucket is, when the refusal was about that. An answer to a HEAD has no body to say it in.
+    /// The bucket's region, when the call failed because of it. A HEAD has no body to name it, so a listing is tried.
     async fn region_of(&self, wire: &Wire, failure: &Failure) -> Option<String> {
         if let Some(region) = failure.region() {
             return Some(region.to_owned());
@@ -266,7 +267,7 @@ impl S3Source {
     }
 }
 
-/// A tag as headers have it, where there is one: some servers leave the quotes out in listings.
+/// An ETag with quotes, as in headers; some servers omit them in listings. `None` when it is empty.
 fn quoted(tag: String) -> Option<String> {
     match bare(&tag) {
         "" => None,
@@ -275,12 +276,12 @@ fn quoted(tag: String) -> Option<String> {
     }
 }
 
-/// A tag without its quotes and without the mark of a weak one.
+/// An ETag without its quotes and without the mark of a weak one.
 fn bare(tag: &str) -> &str {
     tag.trim_start_matches("W/").trim_matches('"')
 }
 
-/// What became of a call: an answer that is no success, or none because nothing could be asked.
+/// Why a call failed: by its answer, or before it could be made.
 #[derive(Debug)]
 enum Asked {
     Failed(Box<Failure>),

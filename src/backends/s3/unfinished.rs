@@ -1,7 +1,7 @@
-//! Multipart uploads that were begun and left: finding them, and freeing what was sent.
+//! Abandoned multipart uploads: lists them and frees their parts.
 //!
-//! Not every place lists them: s3s answers 501, MinIO lists nothing for a folder. So what the listing lacks is taken
-//! from our own notes, and asked for one by one.
+//! Not every server lists them: s3s answers 501, and MinIO lists nothing for a folder. So each upload in the notes
+//! that the listing lacks is checked on its own.
 
 use std::collections::HashSet;
 
@@ -18,10 +18,10 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Before the key, in the name of a note.
+/// Prefix of the name of a note, before the key.
 const NOTE: &str = "upload:";
 
-/// What is remembered of an upload under way.
+/// The note about an upload in progress.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Noted {
     pub(super) upload_id: String,
@@ -38,7 +38,7 @@ impl Noted {
         (self.len, self.part_len) == (shape.len, shape.part_len)
     }
 
-    /// What is noted for a key. A note that cannot be read is none: losing one loses no data.
+    /// Reads the note of a key. An unreadable note counts as missing: losing one loses no data.
     pub(super) fn get(notes: &dyn Notes, key: &Key) -> Result<Option<Self>> {
         let text = notes.get(&format!("{NOTE}{key}"))?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
@@ -52,12 +52,12 @@ impl Noted {
     }
 }
 
-/// Forgets the upload of a key.
+/// Deletes the note of a key.
 pub(super) async fn forget(notes: &dyn Notes, key: &Key) -> Result<()> {
     notes.set(&format!("{NOTE}{key}"), None).await
 }
 
-/// A part that the place has.
+/// A part that the server has stored.
 #[derive(Debug)]
 pub(super) struct Part {
     /// From 1, as S3 counts.
@@ -66,14 +66,14 @@ pub(super) struct Part {
     pub(super) etag: String,
 }
 
-/// What there is of an upload.
+/// What the server still has of an upload.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Some servers (s3s) say this of one they do not know. It takes no room either way.
+    /// Some servers (s3s) also answer this for an unknown upload. Neither takes space.
     NoParts,
     Parts,
-    /// The place cannot list parts.
+    /// The server cannot list parts.
     Unknown,
 }
 
@@ -83,7 +83,7 @@ impl Wire {
         notes: &dyn Notes,
         prefix: &str,
     ) -> Result<Vec<Unfinished>> {
-        // Before the listing: what is noted now and not listed then is gone, or the listing does not say.
+        // Read before the listing: an upload noted here and not listed then is gone, or the server does not list it.
         let noted = notes.list(&format!("{NOTE}{prefix}"))?;
         let mut found = match self.list_uploads(prefix).await {
             Err(failure) if failure.is_unsupported() => Vec::new(),
@@ -132,7 +132,7 @@ impl Wire {
             if page.is_truncated != Some(true) {
                 return Ok(found);
             }
-            // Who does not say where it goes on means: behind the last one.
+            // A server that gives no marker means: after the last upload of this page.
             let last = page.uploads.unwrap_or_default().pop();
             let last = last.map(|last| (last.key, last.upload_id)).unwrap_or_default();
             let next = if next.0.is_some() { next } else { last };
@@ -143,7 +143,7 @@ impl Wire {
         }
     }
 
-    /// The parts of an upload, all pages.
+    /// The parts of an upload, over all pages.
     pub(super) async fn parts(&self, key: &Key, id: &str) -> Result<Vec<Part>, Box<Failure>> {
         let mut found = Vec::new();
         let mut marker: Option<String> = None;
@@ -184,7 +184,8 @@ impl Wire {
         }
     }
 
-    /// Frees an upload and forgets it. Twice where it is still there then: a part that arrives meanwhile can stay.
+    /// Aborts an upload and deletes its note. Aborts once more when parts are left, because a part that arrives
+    /// during the abort can remain.
     pub(super) async fn abort(&self, notes: &dyn Notes, key: &Key, id: &str) -> Result<()> {
         for _ in 0..2 {
             let request = self.client.abort_multipart_upload().bucket(&self.bucket);

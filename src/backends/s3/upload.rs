@@ -1,8 +1,8 @@
-//! An object made part by part: a multipart upload, or for a whole object taken over, one copy.
+//! An object made of parts: a multipart upload, or a single copy when the object is a copy of one whole object.
 //!
-//! The place is asked to begin one only with the first part, so a copy of a whole object leaves nothing behind. What
-//! is begun is noted before a part is sent; the parts themselves are known to the place, which is asked for them when
-//! the upload is taken up again. An object of no bytes has no parts to speak of and is put at the end.
+//! The multipart upload is created with the first part only, so a copy of a whole object leaves nothing behind. Its
+//! id is noted before a part is sent. The parts are not noted: on resume the server is asked for them. An empty
+//! object has no parts and is put at the end.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
@@ -28,9 +28,9 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The longest part, and the longest object that is copied whole.
+/// The longest part, and the longest object that one request copies.
 const MAX_PART: u64 = 5 << 30;
-/// Servers join thousands of parts, or copy gigabytes, before they answer.
+/// Timeout for calls in which servers join thousands of parts, or copy gigabytes, before they answer.
 const JOINING: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
@@ -41,11 +41,11 @@ pub(super) struct S3Upload {
     key: Key,
     shape: Shape,
     done: Vec<u64>,
-    /// The place's name for it, once it was begun.
+    /// The server's upload id, once the upload is created.
     id: OnceCell<String>,
-    /// The entity tags of the parts that are there.
+    /// ETags of the stored parts.
     parts: Mutex<BTreeMap<u64, String>>,
-    /// The object that this one is to be a copy of.
+    /// The object that this one will be a copy of.
     whole: Mutex<Option<Key>>,
 }
 
@@ -72,7 +72,7 @@ impl S3Upload {
         Ok(Self { wire, notes, copying, key, shape, done, id, parts, whole })
     }
 
-    /// The place's name for the upload, begun now if it was not.
+    /// The server's upload id. Creates the upload on first use.
     async fn id(&self) -> Result<&str> {
         let begin = || async {
             let request = self.wire.client.create_multipart_upload().bucket(&self.wire.bucket);
@@ -92,7 +92,7 @@ impl S3Upload {
         self.wire.silence(op, self.key.as_str(), format!("part {part} got no entity tag"))
     }
 
-    /// The tag that the part got, where the answer has one.
+    /// Returns the ETag of the part, when the answer has one.
     async fn send_part(
         &self,
         part: u64,
@@ -118,7 +118,7 @@ impl S3Upload {
         Ok(sent.map(|sent| sent.e_tag.filter(|tag| !tag.is_empty())))
     }
 
-    /// What became of a part whose answer was lost: it arrived, or the server hung up on an upload it does not know.
+    /// Finds out what became of a part without an answer: it was stored, or the server does not know the upload.
     async fn settle(&self, part: u64, len: u64, failure: Box<Failure>) -> Result<()> {
         match self.wire.parts(&self.key, self.id().await?).await {
             Ok(parts) => {
@@ -153,7 +153,7 @@ impl S3Upload {
             .copy_source(source(wire, from))
             .copy_source_range(format!("bytes={}-{}", range.start, range.end - 1))
             .customize()
-            // The SDK sends no length with an empty body, and Ceph wants one.
+            // The SDK sends no length with an empty body, and Ceph requires one.
             .mutate_request(|request| {
                 request.headers_mut().insert("content-length", "0");
             })
@@ -170,7 +170,7 @@ impl S3Upload {
         }
     }
 
-    /// Servers have many codes for a range that the source does not have.
+    /// Explains a failed copy. Servers use many codes for a range beyond the source's end.
     async fn why_not_copied(&self, from: &Key, range: &Range<u64>, why: Box<Failure>) -> Error {
         if why.is_missing() {
             return missing(from);
@@ -186,7 +186,7 @@ impl S3Upload {
         if refuses { no_copies(error) } else { error }
     }
 
-    /// The one request that makes the object, of what was gathered.
+    /// Sends the one request that makes the object.
     async fn make(&self) -> Result<Made> {
         let whole = self.whole.lock().clone();
         if let Some(from) = whole {
@@ -221,7 +221,7 @@ impl S3Upload {
     }
 }
 
-/// Whether the request that makes the object was answered with success.
+/// The answer to the request that makes the object.
 type Made = Result<(), Box<Failure>>;
 
 #[async_trait]
@@ -283,7 +283,7 @@ impl Upload for S3Upload {
         let may_be_there = |f: &Failure| f.is_expired() || f.outcome_is_unknown();
         match made {
             Err(failure) if failure.lost_parts() => {
-                // With the same parts it never succeeds: the next `begin` must find nothing of this one.
+                // It cannot succeed with these parts, so the next `begin` must not resume it.
                 self.abort().await?;
                 return Err(failure.into());
             }
@@ -291,7 +291,7 @@ impl Upload for S3Upload {
                 return Err(no_copies(failure.into()));
             }
             Err(failure) if !may_be_there(&failure) => return Err(failure.into()),
-            // The answer to this or an earlier finish may have been lost: the object says.
+            // The answer to this or an earlier finish may be lost. The object's existence decides.
             _ => {}
         }
         match (self.wire.head(&self.key).await?, made) {
@@ -313,12 +313,12 @@ impl Upload for S3Upload {
     }
 }
 
-/// Copies are refused, for a right that is lacking or a rule of this server's: the bytes can be sent instead.
+/// The error for refused copies, by missing permission or by the server's rules. The caller sends the bytes instead.
 fn no_copies(why: Error) -> Error {
     Error::new(Kind::Unsupported, "the storage refuses to copy").because(why)
 }
 
-/// The upload of an earlier run and its parts, if the place still has it.
+/// The upload of an earlier run and its parts, if the server still has it.
 async fn take_up(
     wire: &Wire,
     notes: &dyn Notes,
@@ -328,8 +328,8 @@ async fn take_up(
 ) -> Result<(Option<String>, BTreeMap<u64, String>)> {
     let found = match wire.parts(key, &noted.upload_id).await {
         Err(failure) if failure.is_expired() || failure.is_missing() || failure.tells_nothing() => {
-            // What cannot be known is sent again, to an upload of its own. Some servers do not know one without parts,
-            // and keep it all the same.
+            // When the parts are unknown, everything is sent again in a new upload. Some servers report an upload
+            // without parts as unknown and keep it all the same, so it is aborted.
             wire.abort(notes, key, &noted.upload_id).await?;
             return Ok((None, BTreeMap::new()));
         }
@@ -337,7 +337,7 @@ async fn take_up(
     };
     let mut parts = BTreeMap::new();
     for part in found {
-        // From 0 here. A part of another length is none of ours and is sent again, over it.
+        // Counted from 0 here. A part of another length is not ours; it is sent again and replaces it.
         let Some(index) = u64::try_from(part.number).ok().and_then(|n| n.checked_sub(1)) else {
             continue;
         };
@@ -363,7 +363,7 @@ fn check(key: &Key, shape: Shape) -> Result<()> {
     Err(Error::new(Kind::Unsupported, format!("object {key} would have {why}")))
 }
 
-/// S3 counts from 1; 10,000 is the last.
+/// S3 counts parts from 1 to 10,000.
 fn number(part: u64) -> i32 {
     i32::try_from(part + 1).unwrap_or(i32::MAX)
 }

@@ -1,8 +1,9 @@
-//! Finding the imports of a place without a catalog: by the manifests they left.
+//! Finds the imports of a storage without a catalog, by their manifests.
 //!
-//! The place is listed once for manifests; of each import's folder the newest that can be used is read, and the
-//! objects it names are looked for by listing. No payload is read. An import whose manifests lie in two folders (it
-//! was attached before, and has written its own since) is one: what has more of it is it.
+//! The storage is listed once for manifests. In each import's folder the newest usable manifest is read, and a listing
+//! shows which of its objects exist. No payload is read. An import may have manifests in two folders, if it was
+//! attached before and has written its own manifest since. It counts as one import: the version with more stored bytes
+//! wins.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,27 +17,27 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// An import as it was found.
+/// An import that was found in a storage.
 #[derive(Debug)]
 pub struct Found {
-    /// Without the objects that are not there.
+    /// Without the objects that are missing.
     pub manifest: Manifest,
-    /// Key and length of every manifest of it, in every folder.
+    /// Key and length of each of its manifests, in all folders.
     pub manifests: Vec<(String, u64)>,
     /// The catalogs in whose folders it has manifests or objects.
     pub catalogs: BTreeSet<String>,
-    /// Objects its manifest names that are not there, or not whole.
+    /// Objects that its manifest names and that are missing or have another length.
     pub missing: Vec<ManifestObject>,
 }
 
 impl Found {
-    /// Bytes of the import that are there.
+    /// The number of bytes of the import in objects that exist.
     #[must_use]
     pub fn stored(&self) -> u64 {
         bytes_in(&self.manifest.objects)
     }
 
-    /// Bytes of the import in the objects that are missing.
+    /// The number of bytes of the import in the missing objects.
     #[must_use]
     pub fn lost(&self) -> u64 {
         bytes_in(&self.missing)
@@ -44,7 +45,7 @@ impl Found {
 }
 
 impl Found {
-    /// As an import of `storage` for the catalog: complete only when nothing of it is missing.
+    /// Converts it to an import of `storage` for the catalog. It is complete only when nothing is missing.
     #[must_use]
     pub fn into_attached(self, storage: &str) -> Attached {
         let Self { manifest, manifests, catalogs, missing } = self;
@@ -88,20 +89,20 @@ fn bytes_in(objects: &[ManifestObject]) -> u64 {
     extents.map(|(range, _)| range.end - range.start).sum()
 }
 
-/// What a place has.
+/// The content of a storage.
 #[derive(Debug, Default)]
 pub struct Survey {
     pub imports: Vec<Found>,
-    /// Manifests that cannot be used, and why.
+    /// Manifests that cannot be used, with the reason.
     pub refused: Vec<Error>,
-    /// For each catalog the highest number in a key of it.
+    /// For each catalog the highest number in one of its keys.
     pub numbers: BTreeMap<String, u64>,
 }
 
-/// Looks for imports in a place.
+/// Searches a storage for imports.
 ///
 /// # Errors
-/// When the place cannot be listed or read.
+/// When the storage cannot be listed or read.
 pub async fn survey(backend: &dyn StorageBackend) -> Result<Survey> {
     let mut survey = Survey::default();
     let mut folders: BTreeMap<String, Vec<(u64, ObjectInfo)>> = BTreeMap::new();
@@ -129,7 +130,7 @@ pub async fn survey(backend: &dyn StorageBackend) -> Result<Survey> {
     Ok(survey)
 }
 
-/// What makes two manifests those of one import.
+/// Manifests with the same identity belong to one import.
 #[derive(PartialEq, Eq, Hash)]
 struct Identity(ImportId, Option<[u8; 20]>, Option<[u8; 32]>, u64);
 
@@ -140,8 +141,8 @@ impl Identity {
     }
 }
 
-/// The newest manifest of a folder that can be used, with what of it is there. A damaged one gives way to the one
-/// before it; one of a newer bae does not: that bae knows more of the import than any other manifest.
+/// The newest usable manifest of a folder, with those of its objects that exist. A damaged manifest is skipped for the
+/// one before it. A manifest of a newer bae is not skipped: it may hold more of the import than any older one.
 async fn newest(
     backend: &dyn StorageBackend,
     mut manifests: Vec<(u64, ObjectInfo)>,
@@ -199,7 +200,7 @@ fn catalog_of(key: &Key) -> Option<String> {
     OwnKey::parse(key.as_str()).map(|own| own.catalog.to_owned())
 }
 
-/// Of one import's folders that which has most of it; the others' manifests are its too.
+/// The version of an import with the most stored bytes. It takes over the manifests of the other versions.
 fn the_fullest(mut found: Vec<Found>) -> Option<Found> {
     found.sort_by_key(|found| (found.stored(), found.manifest.completed_at));
     let mut fullest = found.pop()?;

@@ -1,4 +1,4 @@
-//! Out of one catalog into another by way of the place, with objects in every state an import can have.
+//! From one catalog through the storage into another, with objects in every state that an import can have.
 
 use std::{ops::Range, sync::Arc};
 
@@ -30,7 +30,8 @@ fn zeros(len: u64) -> Payload {
     Payload::from_iter([Bytes::from(vec![0; usize::try_from(len).unwrap()])])
 }
 
-/// How an import is cut: where runs end, which object holds each run (`None`: nobody), which objects are files.
+/// How an import is stored: the ends of its runs, the object that holds each run (`None` for a hole), and which objects
+/// are files.
 #[derive(Debug, Clone)]
 struct Cut {
     ends: Vec<u64>,
@@ -91,7 +92,7 @@ fn described(cut: &Cut, catalog: &Catalog) -> Attached {
     }
 }
 
-/// What the catalog says of where the bytes are, by key.
+/// The extents in the catalog, with object keys.
 fn map(catalog: &Catalog, row: &ImportRow) -> Vec<(Range<u64>, String, u64)> {
     let objects = catalog.objects(&row.id).unwrap();
     let key = |num: ObjectNum| objects.iter().find(|o| o.num == num).unwrap().key.clone();
@@ -105,7 +106,7 @@ async fn put_objects(place: &Place, catalog: &Catalog, row: &ImportRow) {
     }
 }
 
-/// The one import of the place, taken into `catalog`.
+/// Attaches the only import of the storage to `catalog`.
 async fn attach_one(place: &Place, catalog: &Catalog) -> (ImportRow, u64) {
     let mut survey = survey(&**place).await.unwrap();
     assert!(survey.refused.is_empty(), "{:?}", survey.refused);
@@ -139,7 +140,7 @@ async fn round_trip(cut: Cut, lose: prop::sample::Index) {
     let sweep = Sweep { catalog: &second, backend: &place, storage: "file" };
     assert!(sweep.find().await.unwrap().is_empty(), "what was attached is no leftover");
 
-    // Its own manifest takes the place of the old one, and a third catalog finds the same import by that.
+    // The manifest of the second catalog replaces the old one, and a third catalog finds the same import by it.
     assert!(write_manifest(&second, &place, &again).await.unwrap());
     assert!(sweep.find().await.unwrap().is_empty());
     let (_dir, third) = catalog();
@@ -174,7 +175,7 @@ fn whole() -> Cut {
     Cut { ends, holders, files: [false; 4], state: ImportState::Imported }
 }
 
-/// An import in a place, and the catalog that made it.
+/// An import in a storage, and the catalog that made it.
 async fn one_import() -> (TempDir, Catalog, ImportRow, Place) {
     let place: Place = Arc::new(MemoryBackend::new());
     let (dir, catalog) = catalog();
@@ -209,7 +210,7 @@ async fn leftovers_of_an_adopted_catalog_wait_for_an_order_and_unclaimed_imports
     assert_eq!(sweep.remove(&found, true).await.unwrap().tally, found.adopted);
     let left = sweep.find().await.unwrap();
     assert!(left.is_empty() && left.unclaimed.len() == 1);
-    // And once all of it is removed, only what is others' is there.
+    // After the import is removed, only the objects of others are left.
     let row = second.get(&row.id).unwrap();
     remove_import(&second, &place, &row, false).await.unwrap();
     assert_eq!(crate::backends::list_all(&*place, "").await.unwrap().len(), 4);

@@ -1,4 +1,4 @@
-//! The JSON of a manifest: its fields as they are written, and nothing else accepted.
+//! The JSON of a manifest: the fields as they are written. Unknown fields are refused.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ struct Body {
     state: String,
     created: i64,
     completed: Option<i64>,
-    /// Base64.
+    /// The torrent file in Base64.
     torrent: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remote: Option<String>,
@@ -34,7 +34,7 @@ struct Body {
     objects: Vec<Object>,
 }
 
-/// Each begins where the one before ends.
+/// Each file begins where the one before it ends.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {

@@ -1,4 +1,4 @@
-//! What a manifest must keep to before anything is done with it.
+//! Validates a decoded manifest before it is used.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -8,12 +8,12 @@ use crate::{
     error::Result,
 };
 
-/// Longer imports than this there are none: libtorrent's own limit.
+/// The longest import, which is libtorrent's limit.
 const MAX_LEN: u64 = 1 << 48;
-/// Longer chunks than this there are none: the configuration takes up to 1 GiB.
+/// The longest chunk: the configuration allows up to 1 GiB.
 const MAX_CHUNK: u64 = 1 << 30;
 
-/// More chunks than this there are none: 256 TiB at the usual 16 MiB. An import that is open holds a range for each.
+/// The largest number of chunks: 256 TiB at the usual 16 MiB. An open import holds a range in memory for each.
 const MAX_SLOTS: u64 = 1 << 24;
 
 impl Manifest {
@@ -73,7 +73,7 @@ impl Manifest {
 }
 
 impl ManifestObject {
-    /// A chunk has a key of ours and a file none; each holds something, but for files of no bytes.
+    /// A chunk must have a generated key, and a file must not. Each object must hold something, except empty files.
     fn is_sound(&self) -> bool {
         let own = OwnKey::parse(self.key.as_str());
         let fits = match self.role {
@@ -91,7 +91,7 @@ impl ManifestObject {
     }
 }
 
-/// Whether it is a relative path of plain names.
+/// Whether it is a relative path without NUL, and without empty, `.` or `..` parts.
 fn is_plain(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
     path.split('/').all(plain)

@@ -1,6 +1,6 @@
-//! The shape of keys that bae makes up itself.
+//! The keys that bae generates.
 
-/// A key of ours, taken apart: `<catalog>/<import>/<number>` for a chunk, `…/manifest-<number>` for a manifest.
+/// A generated key in parts: `<catalog>/<import>/<number>` for a chunk, `…/manifest-<number>` for a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnKey<'a> {
     pub catalog: &'a str,
@@ -10,7 +10,7 @@ pub struct OwnKey<'a> {
 }
 
 impl<'a> OwnKey<'a> {
-    /// `None` when the key is of another shape, such as a published file's.
+    /// `None` when the key has another form, such as that of a published file.
     #[must_use]
     pub fn parse(key: &'a str) -> Option<Self> {
         let mut parts = key.split('/');
@@ -22,7 +22,7 @@ impl<'a> OwnKey<'a> {
         let digits = last.strip_prefix("manifest-");
         let is_manifest = digits.is_some();
         let digits = digits.unwrap_or(last);
-        // 12 digits are more objects than any catalog will have, and far from where numbers end.
+        // 12 digits allow more objects than any catalog will have, and are far below the end of `u64`.
         let fits =
             (8..=12).contains(&digits.len()) && (digits.len() == 8 || !digits.starts_with('0'));
         if !fits || ![catalog, import, digits].into_iter().all(is_digits) {
@@ -32,7 +32,7 @@ impl<'a> OwnKey<'a> {
         Some(Self { catalog, import, number, is_manifest })
     }
 
-    /// What the keys of its import in its catalog begin with.
+    /// The common prefix of the keys of this import in its catalog.
     #[must_use]
     pub fn folder(&self) -> String {
         format!("{}/{}/", self.catalog, self.import)

@@ -1,13 +1,13 @@
-//! What an import leaves in its storage, so that a lost catalog can be rebuilt from the place alone.
+//! The manifest of an import: a copy of its catalog rows in its storage, from which a lost catalog can be rebuilt.
 //!
-//! A manifest is one object beside the import's chunks: a header line that says which format it is and how long, with
-//! a SHA-256, and then JSON with everything the catalog knows of the import: its torrent, its files, its objects and
-//! which bytes they hold. So an import comes back without a byte of payload being read. It is written when the import
-//! is complete, when it stops in the middle, and whenever its objects changed; each time under a new key, since a key
-//! is written once, and the one before goes when the new one is committed.
+//! A manifest is one object beside the import's chunks. It has a header line with its format, its length and a SHA-256,
+//! and then JSON with everything that the catalog knows of the import: its torrent, its files, its objects and their
+//! extents. So an import is restored without reading payload. The manifest is written when the import is complete, when
+//! it stops before that, and whenever its objects change. Each version has a new key, since a key is written only once.
+//! The version before is deleted when the new one is committed.
 //!
-//! What it refuses: a manifest of a newer bae (half understood it could lose something), and anything in one that the
-//! catalog would not hold: it comes from a place that others may write to.
+//! A manifest of a newer bae is refused, because half-understood data could be lost. So is any manifest with content
+//! that the catalog would reject, because others may be able to write to the storage.
 
 mod body;
 mod check;
@@ -31,17 +31,18 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The format of this version.
+/// The format that this version writes.
 const FORMAT: u64 = 1;
-/// The longest header line: three numbers and a digest.
+/// The longest header line in bytes: two numbers and a digest.
 const MAX_HEADER: usize = 256;
-/// The longest manifest. 100,000 chunks (1.5 TiB) take about 12 MiB, the torrent's own file a third more than it has.
+/// The longest manifest. 100,000 chunks (1.5 TiB) take about 12 MiB. The torrent file takes a third more than its own
+/// length.
 pub const MAX_MANIFEST: u64 = 256 << 20;
 
-/// Everything there is to know of an import.
+/// Everything that the catalog knows of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// The catalog that wrote it.
+    /// The catalog that wrote the manifest.
     pub catalog: String,
     pub import: ImportId,
     pub name: String,
@@ -49,7 +50,7 @@ pub struct Manifest {
     pub source: String,
     pub info_hash_v1: Option<[u8; 20]>,
     pub info_hash_v2: Option<[u8; 32]>,
-    /// Bytes, padding included.
+    /// Length in bytes, padding included.
     pub len: u64,
     pub chunk_len: u64,
     pub layout: LayoutKind,
@@ -60,9 +61,9 @@ pub struct Manifest {
     /// Seconds since 1970.
     pub created_at: i64,
     pub completed_at: Option<i64>,
-    /// The torrent file, or empty.
+    /// The torrent file; empty if there is none.
     pub metainfo: Vec<u8>,
-    /// What is kept of the servers that it came from, where it is no torrent.
+    /// For an import that is not a torrent: the stored record of the servers it was fetched from.
     pub remote: Option<String>,
     /// Covering `[0, len)` in order.
     pub files: Vec<FileRow>,
@@ -76,9 +77,9 @@ pub struct ManifestObject {
     pub len: u64,
     pub role: Role,
     pub packed: bool,
-    /// Each a range of the import, and where in the object it begins.
+    /// Ranges of the import, each with its offset in the object.
     pub extents: Vec<(Range<u64>, u64)>,
-    /// Of an adopted one, what tells its bytes from others.
+    /// For an adopted object: the tag that changes with its bytes.
     pub tag: Option<String>,
 }
 
@@ -90,22 +91,22 @@ struct Header {
     bytes: u64,
 }
 
-/// Only the number of the format: a newer header may have other fields.
+/// The number of the format only, since a newer header may have other fields.
 #[derive(Deserialize)]
 struct Version {
     bae_manifest: u64,
 }
 
-/// A manifest as the bytes of an object.
+/// A manifest encoded as the bytes of an object.
 #[derive(Debug)]
 pub struct Encoded {
     pub bytes: Vec<u8>,
-    /// Of what it says: equal manifests have equal ones.
+    /// SHA-256 of the JSON body: equal manifests have equal digests.
     pub digest: String,
 }
 
 impl Manifest {
-    /// Its object.
+    /// Encodes the manifest as an object.
     ///
     /// # Errors
     /// `Unsupported` when it is longer than [`MAX_MANIFEST`].
@@ -125,10 +126,10 @@ impl Manifest {
         Ok(Encoded { bytes, digest: sha256 })
     }
 
-    /// Reads an object that claims to be a manifest.
+    /// Decodes an object that claims to be a manifest.
     ///
     /// # Errors
-    /// `Unsupported` when a newer bae made it; `Corrupt`, saying what is wrong, when it is none or is damaged.
+    /// `Unsupported` when a newer bae made it; `Corrupt`, with the reason, when it is damaged or not a manifest.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let line = bytes.iter().take(MAX_HEADER).position(|b| *b == b'\n');
         let line = line.ok_or_else(|| bad("it has no header line"))?;

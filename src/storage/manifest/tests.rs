@@ -1,4 +1,4 @@
-//! Manifests out and in again, and what is no manifest.
+//! Manifests encoded and decoded, and bytes that are no manifest.
 
 use proptest::prelude::*;
 
@@ -136,7 +136,7 @@ fn what_the_catalog_would_not_hold_is_refused() {
     }
 }
 
-/// A header that fits the body, so that the body is what is looked at.
+/// Adds a header that fits the body, so that the body is what is tested.
 fn with_header(body: &[u8]) -> Vec<u8> {
     let sha256 = hex(digest(&SHA256, body).as_ref());
     let header = Header { bae_manifest: FORMAT, sha256, bytes: body.len() as u64 };

@@ -1,4 +1,4 @@
-//! Leaving a manifest in the place.
+//! Writes the manifest of an import to its storage.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,14 +12,14 @@ use crate::{
     redact,
 };
 
-/// Leaves a manifest of the import as it is now, unless the one there says the same; `row` may be older than what the
-/// catalog says. Afterwards the manifests before it are gone, or intents that the sweep removes. Returns whether one
-/// was written. No writer of the import may be running: what it commits meanwhile would be told by neither.
+/// Writes a manifest of the import's current state, unless the stored one has the same content. `row` may be older than
+/// the catalog. Afterwards the older manifests are deleted, or are intents that the sweep removes. Returns whether a
+/// manifest was written. No writer of the import may be running: the manifest would miss what it commits meanwhile.
 ///
-/// Nothing is written for an import that has no bytes yet, nor for one that is being removed.
+/// Nothing is written for an import that has no bytes yet, or that is being removed.
 ///
 /// # Errors
-/// What the place or the catalog says; the import is whole all the same, and the next call tries again.
+/// The error of the storage or the catalog. The import is intact even so, and the next call tries again.
 pub async fn write_manifest(
     catalog: &Catalog,
     backend: &Arc<dyn StorageBackend>,

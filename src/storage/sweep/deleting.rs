@@ -1,4 +1,4 @@
-//! Deleting many objects, a few at a time, whatever becomes of each.
+//! Deletes many objects, a few at a time, and continues after failures.
 
 use std::{fmt, sync::Arc};
 
@@ -11,12 +11,12 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Deletes under way at once.
+/// The number of deletes in flight.
 const AT_ONCE: usize = 8;
-/// So many failures are told; after that they are only counted.
+/// The number of failures that are kept; further ones are only counted.
 const TOLD: usize = 50;
 
-/// What could not be removed, and why.
+/// The objects that could not be removed, and why.
 #[derive(Debug, Default)]
 pub struct Failures {
     count: usize,
@@ -37,19 +37,19 @@ impl Failures {
         self.told.truncate(TOLD);
     }
 
-    /// How many there were.
+    /// The number of failures.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The first of them.
+    /// The first failures.
     #[must_use]
     pub fn told(&self) -> &[Error] {
         &self.told
     }
 
-    /// All as one error: how many of `total` things, and the first reason.
+    /// Merges all failures into one error: how many of `total` objects failed, and the first reason.
     pub(super) fn into_result(self, total: usize, what: impl fmt::Display) -> Result<()> {
         let count = self.count;
         let Some(first) = self.told.into_iter().next() else { return Ok(()) };
@@ -59,17 +59,17 @@ impl Failures {
     }
 }
 
-/// What is gone.
+/// The deleted objects.
 #[derive(Debug, Default)]
 pub(super) struct Deleted {
     pub(super) tally: Tally,
-    /// The rows of those that have one.
+    /// The catalog rows of the deleted objects that have one.
     pub(super) nums: Vec<ObjectNum>,
 }
 
 type Done = (Option<u64>, Option<ObjectNum>, Result<()>);
 
-/// Deletes that run.
+/// The deletes in flight, and their results.
 #[derive(Debug)]
 pub(super) struct Deleting<'a> {
     backend: &'a Arc<dyn StorageBackend>,
@@ -84,7 +84,7 @@ impl<'a> Deleting<'a> {
         Self { backend, running: JoinSet::new(), deleted, failures }
     }
 
-    /// Starts one, when there is room among those that run. It is counted when it has a length.
+    /// Starts a delete as soon as one of the permits is free. Only an object with a length is counted in the tally.
     pub(super) async fn start(&mut self, key: Key, len: Option<u64>, num: Option<ObjectNum>) {
         while self.running.len() >= AT_ONCE {
             self.next().await;
@@ -93,7 +93,7 @@ impl<'a> Deleting<'a> {
         self.running.spawn(async move { (len, num, backend.delete(&key).await) });
     }
 
-    /// Waits for all that were started.
+    /// Waits for all deletes that were started.
     pub(super) async fn wait(&mut self) {
         while !self.running.is_empty() {
             self.next().await;

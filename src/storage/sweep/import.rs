@@ -1,4 +1,4 @@
-//! Removing one import, and what a repair took its bytes from.
+//! Removes one import, and the objects that a repair replaced.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,17 +10,17 @@ use crate::{
     storage::manifest::OwnKey,
 };
 
-/// Removes an import: first from sight, then its manifests, then its uploads and objects, then its rows. So a crash in
-/// between leaves an import that the next sweep finishes, and never a manifest that tells of objects that are gone.
-/// What cannot be removed keeps its row, and the import stays in [`ImportState::Removing`].
+/// Removes an import in this order: it is hidden, then its manifests, its uploads and objects, and its rows are
+/// deleted. So a crash leaves an import that the next sweep finishes, and never a manifest that names deleted objects.
+/// What cannot be deleted keeps its row, and the import stays in [`ImportState::Removing`].
 ///
-/// Objects that are the user's own are left as they are, and only forgotten.
+/// Objects that belong to the user are not deleted, only removed from the catalog.
 ///
-/// With `keep_objects` it only goes from sight, and a later import of the same torrent takes its objects up again.
-/// Its writer must have stopped.
+/// With `keep_objects` the import is only hidden, and a later import of the same torrent uses its objects again. Its
+/// writer must have stopped.
 ///
 /// # Errors
-/// How many objects are left, and why the first of them is; what the catalog says.
+/// How many objects are left, and the first reason; or the error of the catalog.
 pub async fn remove_import(
     catalog: &Catalog,
     backend: &Arc<dyn StorageBackend>,
@@ -45,11 +45,11 @@ pub async fn remove_import(
     catalog.delete_import(&row.id).await
 }
 
-/// Deletes objects that a repair or a publishing left with nothing, where that is still so, and their rows. What
-/// cannot be deleted stays an intent, which the sweep finds.
+/// Deletes objects that a repair or a publishing emptied, if they are still empty, with their rows. What cannot be
+/// deleted stays an intent, which the sweep finds.
 ///
 /// # Errors
-/// How many are left, and why the first of them is; what the catalog says.
+/// How many objects are left, and the first reason; or the error of the catalog.
 pub async fn delete_freed(
     catalog: &Catalog,
     backend: &Arc<dyn StorageBackend>,
@@ -58,7 +58,7 @@ pub async fn delete_freed(
 ) -> Result<()> {
     let nums: BTreeSet<_> = freed.iter().map(|object| object.num).collect();
     let mut now = catalog.objects(import)?;
-    // Whoever took its name up again made it an object that holds something.
+    // A key that was taken again belongs to an object that holds bytes.
     let used: BTreeSet<_> =
         now.iter().filter(|object| object.stored).map(|object| object.key.clone()).collect();
     now.retain(|object| {
@@ -67,14 +67,14 @@ pub async fn delete_freed(
     delete(catalog, backend, &now).await?.into_result(now.len(), "replaced objects")
 }
 
-/// Deletes objects, and of those that are gone the rows.
+/// Deletes objects, and the rows of those that are gone.
 async fn delete(
     catalog: &Catalog,
     backend: &Arc<dyn StorageBackend>,
     objects: &[ObjectRow],
 ) -> Result<Failures> {
     let mut deleting = Deleting::new(backend);
-    // The catalog hands out none of the user's own to be deleted; should it ever, nothing happens to them.
+    // The catalog returns no user's objects here. If it ever did, they would be skipped.
     for object in objects.iter().filter(|object| object.role != Role::Adopted) {
         deleting.start(Key::new(&object.key)?, Some(object.len), Some(object.num)).await;
     }

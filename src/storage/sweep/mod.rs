@@ -1,12 +1,12 @@
-//! Finding and removing what nothing names: what crashes leave, and imports that are no longer wanted.
+//! Finds and removes objects that no catalog row names: leftovers of crashes, and imports that are no longer wanted.
 //!
-//! What a place lists is compared page by page with the catalog, so that a hundred thousand objects take no more
-//! memory than a few. Looked at are the keys of this catalog and of those whose imports were attached; whatever else
-//! is in the place is none of ours.
+//! The listing of a storage is compared with the catalog page by page, so that 100,000 objects take no more memory than
+//! a few. Only the keys of this catalog and of catalogs whose imports were attached are examined. All other objects in
+//! the storage are ignored.
 //!
-//! What it refuses: touching an import that has a manifest and is not in the catalog. Somebody can still attach it (it
-//! is of a newer copy of this catalog, or was left out when others were attached), and then remove it by name. And
-//! giving up at the first object that cannot be removed: the rest goes, and the failures are told.
+//! An import that has a manifest but is not in the catalog is never touched. It can still be attached and then removed
+//! by name: it belongs to a newer copy of this catalog, or was left out when others were attached. An object that
+//! cannot be removed does not stop the sweep: the rest is removed, and the failures are reported.
 
 mod deleting;
 mod import;
@@ -24,7 +24,7 @@ use crate::{
     error::{Kind, Result},
 };
 
-/// Objects, and what they take.
+/// The number and total length of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub objects: usize,
@@ -43,20 +43,20 @@ impl Tally {
     }
 }
 
-/// What one storage holds for nothing.
+/// The leftovers in one storage.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// Objects of this catalog that no stored object row names, and those of intents.
+    /// Objects of this catalog that no stored object row names, and objects of intents.
     pub own: Tally,
-    /// Objects of catalogs that were taken over, of which nothing is recorded.
+    /// Objects of attached catalogs that no row names.
     pub adopted: Tally,
-    /// Intents that were never committed; their object may or may not be there.
+    /// Intents that were never committed; their objects may or may not exist.
     pub intents: Vec<ObjectRow>,
-    /// Uploads that were begun and not finished.
+    /// Uploads that were started and not finished.
     pub uploads: Vec<Unfinished>,
-    /// Imports whose removal was cut short.
+    /// Imports whose removal was interrupted.
     pub removing: Vec<ImportRow>,
-    /// Folders of imports that have a manifest and are not in the catalog; nothing in them is counted or removed.
+    /// Folders of imports that have a manifest and are not in the catalog. Their objects are not counted or removed.
     pub unclaimed: BTreeSet<String>,
 }
 
@@ -71,7 +71,7 @@ impl Leftovers {
     }
 }
 
-/// What was removed, and what could not be.
+/// The result of a sweep: the removed objects, and the failures.
 #[derive(Debug, Default)]
 pub struct Removed {
     pub tally: Tally,
@@ -79,27 +79,27 @@ pub struct Removed {
     pub failures: Failures,
 }
 
-/// The sweep of one storage. No writer of the catalog may be running: a put that is not committed yet looks like a
+/// The sweep of one storage. No writer of the catalog may be running: a PUT that is not committed yet looks like a
 /// leftover.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep<'a> {
     pub catalog: &'a Catalog,
     pub backend: &'a Arc<dyn StorageBackend>,
-    /// What imports call the backend.
+    /// The name of the storage in the rows of imports.
     pub storage: &'a str,
 }
 
 impl Sweep<'_> {
-    /// Looks for what the storage holds for nothing.
+    /// Searches the storage for leftovers.
     ///
     /// # Errors
-    /// When the catalog cannot be read or the backend not listed.
+    /// When the catalog cannot be read, or the backend cannot be listed.
     pub async fn find(&self) -> Result<Leftovers> {
         let mut found = Leftovers { intents: self.intents()?, ..Leftovers::default() };
         found.removing = self.catalog.list_in_state(ImportState::Removing)?;
         found.removing.retain(|row| row.storage == self.storage);
         for (intent, state) in self.with_states(&found.intents)? {
-            // A name of the torrent's is under no prefix of ours.
+            // A file's own name is under none of the key prefixes.
             if intent.role != Role::File || state == KeyState::Yes {
                 continue;
             }
@@ -119,11 +119,11 @@ impl Sweep<'_> {
         Ok(found)
     }
 
-    /// Removes what [`Sweep::find`] found, with `adopted` also what catalogs that were taken over left. Goes on past
-    /// what cannot be removed. May be cut short and done again.
+    /// Removes what [`Sweep::find`] found; with `adopted` also the leftovers of attached catalogs. Continues after
+    /// failures. It can be interrupted and repeated.
     ///
     /// # Errors
-    /// When the catalog cannot be used or the backend not listed.
+    /// When the catalog cannot be used, or the backend cannot be listed.
     pub async fn remove(&self, found: &Leftovers, adopted: bool) -> Result<Removed> {
         let mut removed = Removed::default();
         for upload in &found.uploads {
@@ -157,7 +157,7 @@ impl Sweep<'_> {
         Ok(removed)
     }
 
-    /// Deletes the objects of intents and, of those that are gone, the rows.
+    /// Deletes the objects of intents, and the rows of those that are gone.
     async fn remove_intents(
         &self,
         intents: &[ObjectRow],
@@ -165,12 +165,12 @@ impl Sweep<'_> {
     ) -> Result<()> {
         for (intent, state) in self.with_states(intents)? {
             if state == KeyState::Yes {
-                // Another object has the name by now: only the row goes.
+                // Another object has the name now: only the row is deleted.
                 deleting.deleted.nums.push(intent.num);
                 continue;
             }
             let key = Key::new(&intent.key)?;
-            // What is counted is what takes room: most intents have no object.
+            // Only objects that take space are counted: most intents have no object.
             let len = self.backend.head(&key).await.ok().flatten();
             deleting.start(key, len, Some(intent.num)).await;
         }
@@ -191,10 +191,10 @@ impl Sweep<'_> {
         for intent in leftover {
             let row = self.catalog.get(&intent.import)?;
             if row.state == ImportState::Importing && self.is_streamed(&intent)? {
-                // Durable bytes of an import that goes on are in its upload.
+                // Its upload holds durable bytes of an import that will resume.
                 continue;
             }
-            // An import that is being removed takes its intents with it.
+            // The intents of an import that is being removed are deleted with it.
             if row.storage == self.storage && row.state != ImportState::Removing {
                 intents.push(intent);
             }
@@ -207,7 +207,7 @@ impl Sweep<'_> {
         Ok(intent.role == Role::File && streamed.any(|(object, _)| object.num == intent.num))
     }
 
-    /// What the keys begin with that are looked at, and whether they are of this catalog.
+    /// The key prefixes to examine, and whether each belongs to this catalog.
     fn prefixes(&self) -> Result<Vec<(String, bool)>> {
         let adopted = self.catalog.adopted(self.storage)?.into_iter();
         let adopted = adopted.map(|id| (format!("{id}/"), false));
@@ -215,7 +215,7 @@ impl Sweep<'_> {
     }
 }
 
-/// Uploads under a prefix; a place that cannot list them has none that could be found.
+/// The unfinished uploads under a prefix; none if the storage cannot list them.
 async fn unfinished(backend: &Arc<dyn StorageBackend>, prefix: &str) -> Result<Vec<Unfinished>> {
     match backend.unfinished(prefix).await {
         Err(e) if e.kind() == Kind::Unsupported => Ok(Vec::new()),
@@ -223,7 +223,7 @@ async fn unfinished(backend: &Arc<dyn StorageBackend>, prefix: &str) -> Result<V
     }
 }
 
-/// Uploads of whole files that are intended.
+/// The unfinished uploads of whole files that are intents.
 async fn uploads_of(
     backend: &Arc<dyn StorageBackend>,
     objects: &[ObjectRow],

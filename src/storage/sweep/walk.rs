@@ -1,4 +1,4 @@
-//! One pass over what a place lists under a prefix, compared with the catalog.
+//! One pass over the listing of a prefix, compared with the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,16 @@ use crate::{
     storage::manifest::OwnKey,
 };
 
-/// What is under a prefix and is not named.
+/// Objects under a prefix that no stored row names.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) unnamed: Tally,
-    /// What is recorded as an intent.
+    /// Objects that are recorded as intents.
     pub(super) intended: Tally,
     pub(super) unclaimed: BTreeSet<String>,
 }
 
-/// What is unnamed in one import's folder.
+/// The unnamed objects in one import's folder.
 #[derive(Default)]
 struct InFolder {
     tally: Tally,
@@ -27,7 +27,7 @@ struct InFolder {
 }
 
 impl Walk {
-    /// Counts; only one entry an import is kept, however many objects there are.
+    /// Counts the objects. Memory grows with the number of imports, not of objects.
     pub(super) async fn new(sweep: Sweep<'_>, prefix: &str) -> Result<Self> {
         let mut walk = Self::default();
         let mut folders: BTreeMap<String, InFolder> = BTreeMap::new();
@@ -56,7 +56,7 @@ impl Walk {
     }
 }
 
-/// Deletes what nothing at all is recorded of, but for what is in `unclaimed`.
+/// Deletes the objects that no row names, except those in the `unclaimed` folders.
 pub(super) async fn delete_unnamed(
     sweep: Sweep<'_>,
     prefix: &str,
@@ -75,7 +75,8 @@ pub(super) async fn delete_unnamed(
     Ok(())
 }
 
-/// The objects of a page that hold nothing, as far as the catalog knows now: what was committed since is named.
+/// The objects of a page that no stored row names. The catalog is read after the listing, so objects committed since
+/// then count as named.
 fn with_states(sweep: Sweep<'_>, page: &Page) -> Result<Vec<(ObjectInfo, KeyState)>> {
     let keys = page.objects.iter().map(|object| object.key.as_str());
     let states = sweep.catalog.key_states(sweep.storage, keys)?;
@@ -90,7 +91,7 @@ async fn following(sweep: Sweep<'_>, prefix: &str, page: Page) -> Result<Option<
     }
 }
 
-/// The import's folder, or what is before the last part.
+/// The import's folder, or for other keys the part before the last `/`.
 fn folder_of(object: &ObjectInfo) -> String {
     let key = object.key.as_str();
     let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);

@@ -1,4 +1,7 @@
-"""Runs a program at a terminal and answers its first question: at_terminal.py ANSWER PROGRAM ARGS... Ends as it does."""
+"""Runs a program at a terminal and answers its first password prompt: at_terminal.py ANSWER PROGRAM ARGS...
+
+The exit code is the program's.
+"""
 import os, pty, sys
 
 answer, argv = sys.argv[1], sys.argv[2:]

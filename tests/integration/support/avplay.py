@@ -1,9 +1,9 @@
-"""A player without a window: FFmpeg's libraries, which mpv and most others play with.
+"""A player without a window, built on FFmpeg's libraries, as mpv and most other players are.
 
-    avplay.py make FILE SECONDS     an MP4 of noise whose index is at its end, where a player has to seek first
-    avplay.py play PLACE SECOND...  plays a second from each of these on, then all of it
+    avplay.py make FILE SECONDS     writes an MP4 of noise with its index at the end, so that a player must seek first
+    avplay.py play PLACE SECOND...  plays one second from each SECOND, then the whole file
 
-PLACE is a file or an address. Each thing played is a JSON line with its frames, and a checksum over their pixels.
+PLACE is a file or a URL. For each run it prints a JSON line with the number of frames and a checksum of their pixels.
 """
 
 import json
@@ -31,7 +31,7 @@ def make(path, seconds):
 
 
 def play(source, begin, frames):
-    """Frames from the second `begin` on, at most so many."""
+    """Decodes at most `frames` frames from the second `begin` on; all of them when `frames` is None."""
     stream = source.streams.video[0]
     source.seek(int(begin / stream.time_base), stream=stream)
     count = checksum = 0

@@ -1,4 +1,4 @@
-//! The program that was built, in a fresh home.
+//! The program under test, in a new home directory.
 
 use std::{
     ffi::OsStr,
@@ -13,23 +13,23 @@ use tempfile::TempDir;
 
 use super::{LONG, ports, process::Process, torrents::Fixture, wait_until};
 
-/// How one command ended.
+/// The result of one command.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// `None` when a signal ended it.
+    /// `None` when a signal ended the command.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 impl Ran {
-    /// Panics unless it ended with `code`; the message shows what it printed.
+    /// Panics unless the exit code is `code`; the message shows stdout and stderr.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Panics unless stderr says `text`, in whatever case.
+    /// Panics unless stderr contains `text`. Case is ignored.
     pub(crate) fn says(self, text: &str) -> Self {
         let said = self.stderr.to_lowercase();
         assert!(said.contains(&text.to_lowercase()), "{text:?} is not in:\n{}", self.stderr);
@@ -43,7 +43,7 @@ impl Ran {
         self.stdout.lines().map(parse).collect()
     }
 
-    /// The `imported` line, which is the last.
+    /// The `imported` event, which is the last line.
     pub(crate) fn imported(&self) -> Imported {
         let lines = self.json();
         Imported::from(lines.last().expect("an import prints its summary"))
@@ -71,7 +71,7 @@ impl From<&Value> for Imported {
     }
 }
 
-/// A home with a data folder and a folder for objects, and the address bae listens on there.
+/// A home with a data directory and a directory for objects, and the address at which bae listens.
 #[derive(Debug)]
 pub(crate) struct Bae {
     home: TempDir,
@@ -79,7 +79,7 @@ pub(crate) struct Bae {
     /// Parameters of the storage URL, without the `?`.
     storage_options: String,
     storage_dir: PathBuf,
-    /// A storage URL instead of the folder.
+    /// A storage URL that replaces the local directory.
     remote: Option<String>,
     env: Vec<(String, String)>,
 }
@@ -92,20 +92,20 @@ impl Bae {
         Self { home, listen: ports::own(), storage_options, storage_dir, remote, env }
     }
 
-    /// Keeps objects where `url` says, with `env` in its environment.
+    /// Stores objects at `url`. Every command gets the variables of `env`.
     pub(crate) fn storing_at(mut self, url: &str, env: Vec<(String, String)>) -> Self {
         self.remote = Some(url.to_owned());
         self.env = env;
         self
     }
 
-    /// Keeps objects in `dir` instead of a folder in its home.
+    /// Stores objects in `dir` instead of a directory in the home.
     pub(crate) fn storing_in(mut self, dir: &Path) -> Self {
         dir.clone_into(&mut self.storage_dir);
         self
     }
 
-    /// With parameters of the storage URL, like `upload_limit=1MiB`.
+    /// Adds parameters to the storage URL, such as `upload_limit=1MiB`.
     pub(crate) fn storing_with(mut self, options: &str) -> Self {
         options.clone_into(&mut self.storage_options);
         self
@@ -123,7 +123,7 @@ impl Bae {
         &self.storage_dir
     }
 
-    /// How many objects storage holds, whatever they are called.
+    /// The number of files in the storage directory.
     pub(crate) fn object_count(&self) -> usize {
         let mut open = vec![self.storage_dir.clone()];
         let mut count = 0;
@@ -148,7 +148,7 @@ impl Bae {
         format!("file://{}{mark}{}", self.storage_dir.display(), self.storage_options)
     }
 
-    /// `bae ARGS…` in this home, deaf to the environment of whoever runs the tests.
+    /// `bae ARGS…` in this home, without the variables of the test's own environment that change bae's behaviour.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
         let ours = |name: &OsStr| {
@@ -173,19 +173,19 @@ impl Bae {
         Running(Process::start("bae", &self.command(args)))
     }
 
-    /// Runs it to its end, at most two minutes.
+    /// Runs `bae ARGS…` to its end, for at most [`LONG`] (two minutes).
     pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
         self.start(args).ended(LONG)
     }
 
-    /// Runs it and returns stdout as the bytes they are (`cat`).
+    /// Runs `bae ARGS…`, expects success and returns stdout as bytes (for `cat`).
     pub(crate) fn bytes<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Vec<u8> {
         let out = self.command(args).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         out.stdout
     }
 
-    /// `import SOURCE` from these peers and nowhere else; `options` come last.
+    /// `import SOURCE` from these peers only; `options` come last.
     pub(crate) fn import_args(
         &self,
         source: impl AsRef<OsStr>,
@@ -210,7 +210,7 @@ impl Bae {
         args
     }
 
-    /// Imports and expects success.
+    /// Imports `torrent` and expects success.
     pub(crate) fn import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> Imported {
         let done = self.run(self.import_args(&torrent.torrent, peers, &[])).expect(0).imported();
         assert_eq!(done.bytes, torrent.bytes);
@@ -218,24 +218,24 @@ impl Bae {
         done
     }
 
-    /// Imports slowly enough to be caught in the middle.
+    /// Starts an import and does not wait for its end.
     pub(crate) fn start_import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> Running {
         self.start(self.import_args(&torrent.torrent, peers, &[]))
     }
 
-    /// `seed ID`, reachable at [`Bae::listen`], dialling `peers`.
+    /// Starts `seed ID`, which listens at [`Bae::listen`] and dials `peers`.
     pub(crate) fn seed(&self, id: &str, peers: &[SocketAddrV4]) -> Running {
         self.seed_with(id, peers, &[])
     }
 
-    /// `seed` of everything there is.
+    /// Starts `seed` without an import: it seeds all of them.
     pub(crate) fn seed_all(&self) -> Running {
         let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "seed".into()];
         args.extend(self.network_args(&[]));
         self.start(args)
     }
 
-    /// As [`Bae::seed`], with more flags.
+    /// [`Bae::seed`] with more flags. Returns when bae listens.
     pub(crate) fn seed_with(&self, id: &str, peers: &[SocketAddrV4], more: &[&str]) -> Running {
         let mut args: Vec<std::ffi::OsString> = vec!["--json".into(), "seed".into(), id.into()];
         args.extend(self.network_args(peers));
@@ -248,14 +248,14 @@ impl Bae {
         running
     }
 
-    /// Exports and compares with the original, byte for byte.
+    /// Exports the import and compares it with the original, byte for byte.
     pub(crate) fn assert_exact(&self, id: &str, torrent: &Fixture) {
         let out = tempfile::tempdir_in(self.home()).unwrap();
         self.run([OsStr::new("export"), id.as_ref(), out.path().as_os_str()]).expect(0);
         torrent.assert_same(&out.path().join(&torrent.name));
     }
 
-    /// Panics unless `verify` finds nothing wrong.
+    /// Panics unless `verify` finds no error.
     pub(crate) fn assert_verified(&self, id: &str) {
         self.run(["verify", id]).expect(0);
     }
@@ -266,17 +266,17 @@ impl Bae {
 pub(crate) struct Running(pub(crate) Process);
 
 impl Running {
-    /// The next event, whatever it is.
+    /// Waits for the next event of any name.
     pub(crate) fn any_event(&mut self) -> Value {
         self.0.wait_for("an event", LONG, |line| serde_json::from_str(line).ok())
     }
 
-    /// Waits for the next event of this name.
+    /// Waits for the next event named `name`.
     pub(crate) fn event(&mut self, name: &str) -> Value {
         self.event_where(name, |_| true)
     }
 
-    /// Waits for an event of this name that `wanted` accepts.
+    /// Waits for an event named `name` that `wanted` accepts.
     pub(crate) fn event_where(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.0.wait_for(name, LONG, |line| {
             let value: Value = serde_json::from_str(line).ok()?;
@@ -284,7 +284,7 @@ impl Running {
         })
     }
 
-    /// Waits until so many bytes are stored, or everything is.
+    /// Waits until an event reports at least `bytes` stored bytes, or the import is complete.
     pub(crate) fn stored(&mut self, bytes: u64) {
         loop {
             let event = self.any_event();
@@ -294,23 +294,23 @@ impl Running {
         }
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         self.0.signal(libc::SIGINT);
     }
 
-    /// `kill -9`: nothing of it gets to run any more.
+    /// Sends SIGKILL: the process runs no code of its own any more.
     pub(crate) fn kill(&mut self) {
         self.0.kill();
     }
 
-    /// Waits for its end.
+    /// Waits for the exit and returns the result.
     pub(crate) fn ended(mut self, limit: Duration) -> Ran {
         let code = self.0.wait(limit).code();
         Ran { code, stdout: self.0.stdout(), stderr: self.0.stderr() }
     }
 
-    /// What it printed so far, as events.
+    /// The events that were printed so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.0.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }

@@ -1,8 +1,8 @@
-//! Bencode by hand, so that a test can write what no tool would.
+//! A bencode writer, so that a test can write torrents that no tool makes.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-/// A value; `Raw` is written as it is, well-formed or not.
+/// A bencode value. `Raw` is written unchanged, well-formed or not.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Int(i64),
@@ -53,7 +53,8 @@ impl Value {
     }
 }
 
-/// The info dictionary of a v1 torrent, and its payload: files by path and bytes, in pieces of `piece`.
+/// The info dictionary of a v1 torrent with pieces of `piece` bytes, and its payload. Each file is a path and its
+/// bytes.
 pub(crate) fn info_of(
     name: &[u8],
     files: &[(&[&[u8]], &[u8])],
@@ -74,7 +75,7 @@ pub(crate) fn info_of(
     (info.encode(), payload)
 }
 
-/// The hashes of the pieces of `payload`.
+/// The SHA-1 hashes of the pieces of `payload`.
 pub(crate) fn pieces(payload: &[u8], piece: usize) -> Vec<u8> {
     payload.chunks(piece).flat_map(sha1).collect()
 }
@@ -83,7 +84,7 @@ fn sha1(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref().to_vec()
 }
 
-/// In hexadecimal digits.
+/// The info-hash in hexadecimal.
 pub(crate) fn info_hash(info: &[u8]) -> String {
     sha1(info).iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Ceph's S3 gateway with the smallest cluster under it: one monitor, one manager, one store in memory.
+//! Ceph's S3 gateway on the smallest cluster: one monitor, one manager, one in-memory object store.
 
 use std::{
     fs,
@@ -9,13 +9,13 @@ use std::{
 
 use super::{LONG, need, ports, process::Process, wait_until};
 
-/// A cluster in the making.
+/// A cluster that is being started.
 struct Cluster {
     dir: PathBuf,
     processes: Vec<Process>,
 }
 
-/// Starts it in `dir` with the gateway at `gateway`. The processes are in the order they were started.
+/// Starts the cluster in `dir` with the gateway at `gateway`. Returns the processes in the order of their start.
 pub(super) fn start(dir: &Path, gateway: SocketAddrV4, access: &str, secret: &str) -> Vec<Process> {
     for (program, package) in [
         ("ceph-mon", "ceph-mon"),
@@ -44,7 +44,7 @@ impl Cluster {
     }
 
     fn config(&self, id: &str, gateway: SocketAddrV4) -> String {
-        // Of its own too: the monitor's default port may be anyone's.
+        // The monitor gets its own address: its default port may be in use.
         let (dir, monitor) = (self.dir.display(), ports::own());
         let ip = monitor.ip();
         format!(
@@ -62,7 +62,7 @@ impl Cluster {
         )
     }
 
-    /// Runs a command of the cluster to its end and returns what it printed.
+    /// Runs a command of the cluster to its end, for at most 60 s, and returns its stdout.
     fn run(&self, program: &str, args: &[&str]) -> String {
         let mut command = Command::new("timeout");
         command.args(["60", program, "-c", &self.path("ceph.conf")]).args(args);
@@ -110,7 +110,7 @@ impl Cluster {
         });
     }
 
-    /// The manager and the store.
+    /// Starts the object store and the manager.
     fn start_store(&mut self) {
         let id = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned();
         self.run("ceph", &["osd", "new", &id]);

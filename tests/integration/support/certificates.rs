@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, and a certificate of it for 127.0.0.0/8's names.
+//! A certificate authority for one test, and its certificate for a server at an IP of 127.0.0.0/8.
 
 use std::{
     fs,
@@ -9,19 +9,19 @@ use std::{
 
 use super::need;
 
-/// Files in PEM.
+/// Paths of PEM files.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    /// What a client must trust.
+    /// The certificate of the authority, which clients must trust.
     pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
-    /// Key and certificate in one file.
+    /// Key and certificate of the server in one file.
     pub(crate) both: PathBuf,
 }
 
 impl Certificates {
-    /// For a server at `ip`, that is also called `localhost`.
+    /// A certificate for a server at `ip` and at `localhost`.
     pub(crate) fn new(dir: &Path, ip: Ipv4Addr) -> Self {
         need("openssl", "openssl");
         let file = |name: &str| dir.join(name);

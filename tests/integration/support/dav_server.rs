@@ -1,4 +1,4 @@
-//! Real WebDAV servers: apache's mod_dav, which knows Basic and Digest logins and TLS, and rclone's.
+//! Real WebDAV servers: apache's mod_dav (Basic and Digest logins, TLS) and rclone's.
 
 use std::{
     fs,
@@ -24,25 +24,25 @@ pub(crate) const USER: &str = "bob";
 pub(crate) const PASSWORD: &str = "secret";
 const MODULES: &str = "/usr/lib/apache2/modules";
 
-/// A server that answers. Dropped, it is gone with everything in it.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub(crate) struct DavServer {
     pub(crate) process: Process,
     addr: SocketAddrV4,
-    /// Of apache alone.
+    /// The HTTPS address of apache; `None` for rclone.
     tls: Option<SocketAddrV4>,
     pub(crate) served: Served,
     pub(crate) certificates: Option<Certificates>,
 }
 
 impl DavServer {
-    /// The same folder as `/basic/`, `/digest/` and `/anyone/`.
+    /// apache, which serves the same folder as `/basic/`, `/digest/` and `/anyone/`, named after the login of each.
     pub(crate) fn apache() -> Self {
         need("/usr/sbin/apache2", "apache2-bin");
         let (served, addr, tls) = (Served::new(), ports::own(), ports::own());
         let certificates = Certificates::new(served.own(), *tls.ip());
         let own = served.own();
-        // apache writes its locks as somebody else when root starts it.
+        // Started by root, apache runs as `nobody`, which must be able to create its lock files.
         let locks = own.join("locks");
         fs::create_dir(&locks).unwrap();
         fs::set_permissions(&locks, fs::Permissions::from_mode(0o777)).unwrap();
@@ -92,19 +92,20 @@ impl DavServer {
         format!("dav://{}/{path}", self.addr)
     }
 
-    /// What a client trusts.
+    /// Fetch options that trust the server's certificate authority.
     pub(crate) fn options(&self) -> FetchOptions {
         let cacert = self.certificates.as_ref().map(|certificates| certificates.ca.clone());
         FetchOptions { cacert, ..FetchOptions::default() }
     }
 
-    /// The folder at `url`, as the suite of the protocols writes into it; this must be the last that is done with it.
+    /// The folder at `url` as ground of the conformance suite. The suite kills the server, so this must be its last
+    /// use.
     pub(crate) fn ground(&self, url: &str) -> Written<'_> {
         let visitor = |url: &str| Some(Visitor::new(url.to_owned(), self.options()));
         Written {
             folders: url.starts_with("dav"),
             stranger: visitor(&url.replace(&format!(":{PASSWORD}@"), &format!(":{WRONG}@"))),
-            // rclone is whoever runs the tests, and root may read everything.
+            // rclone runs as the user of the tests; for root no file is forbidden.
             forbidden: self.tls.and_then(|_| visitor(url)),
             process: Some(&self.process),
             ..Written::new(&self.served, url)

@@ -1,7 +1,8 @@
-//! A proxy before a real HTTP server that counts its requests and spoils the ones a test picks.
+//! A proxy in front of a real HTTP server. It counts requests and breaks those that a test picks.
 //!
-//! It passes HTTP/1.1 on request by request (so that "the third PUT" means something) and touches no byte of what it
-//! passes: signatures hold, since the `Host` header names the proxy from the start.
+//! It forwards HTTP/1.1 request by request, so that a test can name "the third PUT". Without a fault it changes no
+//! byte. Signatures stay valid, because clients use the proxy's address and the `Host` header names the proxy from
+//! the start.
 
 use std::{
     fmt,
@@ -16,34 +17,34 @@ use std::{
     time::Duration,
 };
 
-/// What becomes of a request.
+/// The fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// The connection is reset before the server hears of it.
+    /// The connection is reset before the request reaches the server.
     Reset,
     /// Half of the request's body reaches the server, then both connections end.
     CutRequest,
-    /// The server does it, and the answer is lost.
+    /// The server carries out the request, and the answer is lost.
     LoseAnswer,
-    /// The server does it, and the answer ends in the middle.
+    /// The server carries out the request, and the answer ends in the middle.
     CutAnswer,
-    /// Nothing moves for so long; then the connection ends.
+    /// The request is not forwarded. The connection is reset after this time.
     Stall(Duration),
-    /// The answer has one wrong bit, in the middle of its body.
+    /// The answer has one wrong bit in the middle of its body.
     Flip,
-    /// The answer says that it is of another range than was asked for.
+    /// The `Content-Range` of the answer is not the range of the request.
     OtherRange,
-    /// The server hears nothing: 503, with this `Retry-After` in seconds.
+    /// The request does not reach the server: 503 with this `Retry-After` in seconds.
     Busy(u64),
-    /// The server hears nothing: this status line and S3 error code.
+    /// The request does not reach the server: an answer with this status line and S3 error code.
     Refuse(&'static str, &'static str),
 }
 
-/// A request, as far as tests pick by it.
+/// The properties of a request by which tests pick it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// From 0, over all connections.
+    /// Counted from 0 over all connections.
     pub(crate) number: u64,
     pub(crate) method: String,
     pub(crate) body: u64,
@@ -59,7 +60,7 @@ struct Shared {
     ended: AtomicBool,
 }
 
-/// The running proxy; it ends with its value.
+/// A running proxy. It stops when it is dropped.
 pub(crate) struct FaultProxy {
     shared: Arc<Shared>,
     addr: SocketAddr,
@@ -90,7 +91,7 @@ impl FaultProxy {
                     return;
                 }
                 let shared = Arc::clone(&all);
-                // An error is a connection that ended, which is what happens to connections.
+                // An error means that a connection ended, which needs no handling here.
                 thread::spawn(move || serve(&shared, &client).map_err(drop));
             }
         });
@@ -101,27 +102,28 @@ impl FaultProxy {
         self.addr
     }
 
-    /// Spoils requests as `plan` says from now on, and counts them from 0 again.
+    /// From now on requests have the faults that `plan` returns. Their numbers start at 0 again.
     pub(crate) fn spoil(&self, plan: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
         *self.shared.plan.lock().unwrap() = Arc::new(Box::new(plan));
         self.shared.seen.lock().unwrap().clear();
         self.shared.next.store(0, Ordering::Relaxed);
     }
 
-    /// Passes everything on again.
+    /// Forwards every request without a fault again.
     pub(crate) fn mend(&self) {
         *self.shared.plan.lock().unwrap() = Arc::new(Box::new(|_| Fault::None));
     }
 
-    /// Panics unless `gets`, of the books, are `requests` (of several times since [`FaultProxy::spoil`]), but for a few:
-    /// one that was late, and was overtaken before it got here.
+    /// Panics unless `gets`, a count of the usage, is within 5 % and 2 of `requests`. (`requests` may be the sum
+    /// over several [`FaultProxy::spoil`].) They can differ because a late get is hedged, and the loser may be
+    /// cancelled before it reaches the proxy.
     pub(crate) fn assert_counted(gets: &serde_json::Value, requests: u64) {
         let gets = gets.as_u64().unwrap();
         let few = requests / 20 + 2;
         assert!(gets.abs_diff(requests) <= few, "{gets} in the books, {requests} requests");
     }
 
-    /// The requests since the last [`FaultProxy::spoil`], spoilt ones too.
+    /// The requests since the last [`FaultProxy::spoil`], including those with a fault.
     pub(crate) fn seen(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().clone()
     }
@@ -130,12 +132,12 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener, which then sees that it is over.
+        // Wakes the accepting thread, which then sees `ended`.
         let _ = TcpStream::connect(self.addr);
     }
 }
 
-/// The lines of a request or an answer up to the empty one, and how its body is told.
+/// The lines of a request or an answer up to the empty line, and the framing of its body.
 struct Head {
     bytes: Vec<u8>,
     body: Body,
@@ -176,7 +178,7 @@ impl Head {
         String::from_utf8_lossy(&self.bytes[..end]).into_owned()
     }
 
-    /// Changes the digits of `Content-Range`.
+    /// Changes every digit of the range in `Content-Range`.
     fn say_other_range(&mut self) {
         let text = String::from_utf8_lossy(&self.bytes).to_ascii_lowercase();
         let Some(at) = text.find("content-range:") else { return };
@@ -255,7 +257,7 @@ fn note(shared: &Shared, head: &Head) -> (Request, Fault) {
     (request, fault)
 }
 
-/// Passes the answer on, or what of it is to arrive. Whether the connection may be used again.
+/// Forwards the answer as far as the fault allows. Returns whether the connection can be used again.
 fn answer_back(
     server: &TcpStream,
     client: &TcpStream,
@@ -275,7 +277,7 @@ fn answer_back(
             head.body = Body::Length(0);
         }
         if interim {
-            // The client has been told already.
+            // The client has `100 Continue` from the proxy already.
             continue;
         }
         if fault == Fault::LoseAnswer {
@@ -327,7 +329,7 @@ fn pass(from: &mut impl BufRead, mut to: impl Write, body: Body) -> io::Result<(
             let text = String::from_utf8_lossy(&line);
             let size = text.trim().split(';').next().unwrap_or_default();
             let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
-            // The bytes and the line end after them; after the last chunk only that.
+            // A chunk's bytes and the line end after them. The last chunk is only the line end.
             io::copy(&mut from.take(size + 2), &mut to)?;
             if size == 0 {
                 return Ok(());
@@ -351,8 +353,8 @@ fn refuse(mut to: &TcpStream, status: &str, code: &str, headers: &str) -> io::Re
     to.write_all(text.as_bytes())
 }
 
-/// Ends the connection with an RST, as a crashed host or an impatient middlebox does.
+/// Closes the connection with an RST, as a crashed host or a middlebox does.
 fn reset(client: &TcpStream) -> io::Result<()> {
-    // The close that follows when the connection is dropped sends it.
+    // The RST is sent when the connection is dropped.
     Ok(rustix::net::sockopt::set_socket_linger(client.as_fd(), Some(Duration::ZERO))?)
 }

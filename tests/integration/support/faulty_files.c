@@ -1,13 +1,13 @@
-// Loaded into a program (LD_PRELOAD): lets its file operations fail at a step that was counted before.
+// A library for LD_PRELOAD: it counts the file operations of a program and lets some of them fail.
 //
-// FAULT_UNDER   folders, `:` between them; only what is done with files in them is counted
-// FAULT_ERROR   the errno; only operations that can end with it are counted
+// FAULT_UNDER   folders, separated by `:`; only operations on files in them are counted
+// FAULT_ERROR   the errno (EIO if unset); only operations that can fail with it are counted
 // FAULT_OP      the name of the only operation that is counted
-// FAULT_AT      the first step that fails, from 1; 0 counts only
-// FAULT_FOR     how many steps fail
-// FAULT_COUNT   a file of 8 bytes that the steps are counted in, so that the count outlives the program
-// FAULT_GONE    a folder that is renamed to `<it>.gone` at that step; nothing fails by itself then
-// FAULT_CLOCK   seconds that the wall clock jumps by at that step; nothing fails by itself then
+// FAULT_AT      the first operation that fails, from 1; 0 counts and fails none
+// FAULT_FOR     how many operations in a row fail (1 if unset)
+// FAULT_COUNT   a file of 8 bytes that holds the count, so that the count outlives the program
+// FAULT_GONE    a folder that is renamed to FOLDER.gone at that operation, which then succeeds
+// FAULT_CLOCK   seconds by which the wall clock jumps at that operation, which then succeeds
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -91,7 +91,7 @@ static int is_ours(const char *path) {
 
 static int is_open(int fd) { return fd >= 0 && fd < MOST_FILES && ours[fd]; }
 
-// Whether this step fails.
+// Counts an operation, if it is one that is counted, and returns whether it fails.
 static int fails(int kind, const char *op) {
     pthread_once(&once, start);
     if (!(kind & kinds) || (only && strcmp(only, op) != 0))

@@ -1,4 +1,5 @@
-//! File operations of bae that fail at a step: a library loaded before all others counts and spoils them.
+//! Failing file operations of bae: a preloaded library (`faulty_files.c`) counts operations and breaks some of
+//! them.
 
 use std::{
     fs,
@@ -11,20 +12,20 @@ use tempfile::TempDir;
 
 use super::{need, script};
 
-/// What happens at a step.
+/// What happens at a counted operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileFault<'a> {
-    /// An operation ends with this error.
+    /// The operation fails with this errno.
     Error(i32),
-    /// This one does; no other is counted.
+    /// The operation of this name fails with this errno; no other is counted.
     Only(&'a str, i32),
-    /// A folder is renamed to `….gone`.
+    /// This folder is renamed to `FOLDER.gone`.
     Gone(&'a Path),
-    /// The wall clock jumps by so many seconds.
+    /// The wall clock jumps by this many seconds.
     Clock(i64),
 }
 
-/// Counts the steps of one program at a time.
+/// Counts the file operations of one program at a time.
 #[derive(Debug)]
 pub(crate) struct FileFaults {
     dir: TempDir,
@@ -32,13 +33,13 @@ pub(crate) struct FileFaults {
 }
 
 impl FileFaults {
-    /// For what is done with files in `folders`.
+    /// Counts operations on files in `folders`.
     pub(crate) fn under(folders: &[&Path]) -> Self {
         let folders: Vec<_> = folders.iter().map(|folder| folder.to_str().unwrap()).collect();
         Self { dir: tempfile::tempdir().unwrap(), under: folders.join(":") }
     }
 
-    /// Lets `command` meet `fault` at the steps from `first` (from 1; 0 is never) on, `many` of them.
+    /// Sets `fault` for `many` operations of `command`, starting with number `first` (from 1; 0 is never).
     pub(crate) fn spoil(&self, command: &mut Command, fault: FileFault<'_>, first: u64, many: u64) {
         fs::write(self.counter(), [0; 8]).unwrap();
         command.env("LD_PRELOAD", library()).env("FAULT_UNDER", &self.under);
@@ -54,7 +55,7 @@ impl FileFaults {
         };
     }
 
-    /// The steps of the last program.
+    /// The number of operations of the last program.
     pub(crate) fn steps(&self) -> u64 {
         u64::from_ne_bytes(fs::read(self.counter()).unwrap().try_into().unwrap())
     }
@@ -64,7 +65,7 @@ impl FileFaults {
     }
 }
 
-/// Compiled once a run.
+/// The path of the library, which is compiled once per test process.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = LIBRARY.get_or_init(|| {

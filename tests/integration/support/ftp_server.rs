@@ -1,7 +1,8 @@
-//! Real FTP servers, each with a folder and an address of its own. Every one of them runs as whoever runs the tests.
+//! Real FTP servers, each with its own folder and address. They run as the user of the tests (proftpd, started by
+//! root, as `nobody`).
 //!
-//! vsftpd has no `MLSD` and only anonymous users here (others need PAM); pyftpdlib and proftpd have both, and TLS; rclone
-//! is terse.
+//! vsftpd has no `MLSD` and here only anonymous users, because others need PAM. pyftpdlib and proftpd have both,
+//! and TLS. rclone supports few commands.
 
 use std::{
     fs,
@@ -27,14 +28,14 @@ use super::{
 pub(crate) const USER: &str = "bob";
 pub(crate) const PASSWORD: &str = "secret";
 
-/// A server that answers. Dropped, it is gone with everything in it.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub(crate) struct FtpServer {
     pub(crate) process: Process,
     pub(crate) addr: SocketAddr,
     pub(crate) served: Served,
     pub(crate) certificates: Option<Certificates>,
-    /// Who may not read what is forbidden.
+    /// The user that may not read the forbidden file; `None` for rclone.
     poor: Option<&'static str>,
 }
 
@@ -43,7 +44,7 @@ impl FtpServer {
         Self::vsftpd_with("")
     }
 
-    /// With further lines of configuration.
+    /// vsftpd with more lines of configuration.
     pub(crate) fn vsftpd_with(lines: &str) -> Self {
         let (served, addr) = (Served::new(), ports::own());
         let config = format!(
@@ -65,17 +66,17 @@ impl FtpServer {
         Self { poor: Some("anonymous"), ..server }
     }
 
-    /// TLS when it is asked for, or from the first byte.
+    /// pyftpdlib with explicit TLS (on request), or with implicit TLS (from the first byte).
     pub(crate) fn pyftpd(implicit: bool) -> Self {
         Self::pyftpd_at(ports::own().into(), implicit.then_some("implicit"))
     }
 
-    /// One that does not know `EPSV`.
+    /// pyftpdlib without `EPSV`.
     pub(crate) fn old_pyftpd() -> Self {
         Self::pyftpd_at(ports::own().into(), Some("old"))
     }
 
-    /// By IPv6, where the machine has that.
+    /// pyftpdlib at an IPv6 address; `None` on a machine without IPv6.
     pub(crate) fn ipv6_pyftpd() -> Option<Self> {
         ports::ipv6().map(|addr| Self::pyftpd_at(addr.into(), None))
     }
@@ -143,7 +144,7 @@ impl FtpServer {
         Self { process, addr, served, certificates, poor: None }
     }
 
-    /// For whoever has no login.
+    /// The URL without a login.
     pub(crate) fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}/", self.addr)
     }
@@ -152,13 +153,13 @@ impl FtpServer {
         format!("{scheme}://{USER}:{password}@{}/", self.addr)
     }
 
-    /// What a client trusts.
+    /// Fetch options that trust the server's certificate authority.
     pub(crate) fn options(&self) -> FetchOptions {
         let cacert = self.certificates.as_ref().map(|certificates| certificates.ca.clone());
         FetchOptions { cacert, ..FetchOptions::default() }
     }
 
-    /// The folder at `url`, as the suite of the protocols writes into it.
+    /// The folder at `url` as ground of the conformance suite.
     pub(crate) fn ground(&self, url: &str) -> Written<'_> {
         let scheme = url.split(':').next().expect("a URL has a scheme");
         let visitor = |url: String| Some(Visitor::new(url, self.options()));
@@ -172,13 +173,13 @@ impl FtpServer {
         }
     }
 
-    /// The same, for the last that is done with this server.
+    /// [`FtpServer::ground`] for the last use of this server: the suite kills it.
     pub(crate) fn last_ground(&self, url: &str) -> Written<'_> {
         Written { process: Some(&self.process), ..self.ground(url) }
     }
 }
 
-/// Root does not serve as root.
+/// The user and group ids of proftpd's user. For root these are the ids of `nobody`.
 fn ids() -> (u32, u32) {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     if uid == 0 { (65_534, 65_534) } else { (uid, gid) }
@@ -193,7 +194,7 @@ fn proftpd_config(own: &str, addr: SocketAddrV4, certificates: &Certificates) ->
         let named = Command::new("id").arg(flag).output().unwrap();
         String::from_utf8(named.stdout).unwrap().trim().to_owned()
     };
-    // Only root may change where `/` is; others begin in the user's folder.
+    // Only root can change the root directory; other users start in the user's folder.
     let (user, group, top) = match rustix::process::getuid().is_root() {
         true => ("nobody".to_owned(), "nogroup".to_owned(), format!("DefaultRoot {own}/pub\n")),
         false => (name("-un"), name("-gn"), String::new()),

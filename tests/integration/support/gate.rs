@@ -1,4 +1,4 @@
-//! Holds threads until a test opens it: a step that is counted instead of a time that is waited.
+//! A gate at which threads wait until the test opens it. It replaces waiting for a fixed time.
 
 use std::sync::{Condvar, Mutex};
 

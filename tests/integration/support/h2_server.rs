@@ -1,4 +1,4 @@
-//! A server that speaks HTTP/2 only and resets streams without an error: frames by hand, over TLS.
+//! A TLS server that speaks only HTTP/2 and resets streams without an error code. Its frames are written by hand.
 
 use std::{
     io::{Read, Write},
@@ -27,7 +27,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// Serves one file, whatever is asked for.
+/// Serves one body for every request.
 #[derive(Debug)]
 pub(crate) struct H2Server {
     addr: SocketAddrV4,
@@ -37,7 +37,8 @@ pub(crate) struct H2Server {
 }
 
 impl H2Server {
-    /// `told` is the length in the head. The first answers are reset after as many bytes as `cuts` says.
+    /// `told` is the value of `content-length`; `None` sends none. Answer N is reset after `cuts[N]` bytes; later
+    /// answers are complete.
     pub(crate) fn start(body: Vec<u8>, told: Option<usize>, cuts: &[usize]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let addr = ports::own();
@@ -48,7 +49,7 @@ impl H2Server {
         let (asked, cuts) = (Arc::clone(&requests), cuts.to_vec());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // One that does not speak HTTP/2 is not spoken to.
+                // An error ends only this connection, such as one of a client without HTTP/2.
                 let _ = serve(stream, &config, |_| {
                     let n = asked.fetch_add(1, Ordering::AcqRel);
                     answer(&body, told, cuts.get(n).copied())
@@ -91,7 +92,7 @@ fn serve(
     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
     stream.read_exact(&mut [0; PREFACE])?;
-    // A window for all that is sent is the client's to give, and it gives some MiB at once.
+    // The server ignores flow control: the client's initial window of some MiB is larger than any answer.
     write(&mut stream, SETTINGS, 0, 0, &[])?;
     loop {
         let mut head = [0; 9];
@@ -112,7 +113,7 @@ fn serve(
 }
 
 fn answer(body: &[u8], told: Option<usize>, cut: Option<usize>) -> Vec<(u8, u8, Vec<u8>)> {
-    // `:status 200` of HPACK's table, and `content-length` by its number there.
+    // HPACK: entry 8 of the static table (`:status 200`), then a literal value for entry 28 (`content-length`).
     let mut head = vec![0x88];
     if let Some(len) = told {
         let digits = len.to_string();

@@ -1,4 +1,4 @@
-//! Just enough HTTP for qBittorrent's web API on loopback.
+//! A minimal HTTP client for qBittorrent's web API on loopback.
 
 use std::{
     io::{Read, Write},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Sends one request; returns the status and the body, or `None` while nobody answers.
+/// Sends one request and returns the status and the body; `None` when the request fails.
 pub(crate) fn request(
     to: SocketAddrV4,
     method: &str,
@@ -31,7 +31,7 @@ pub(crate) fn request(
     Some((status, body.to_owned()))
 }
 
-/// A multipart form of one file and some fields, and its content type.
+/// A multipart form of some fields and one file: its content type and its body.
 pub(crate) fn form(file: (&str, &[u8]), fields: &[(&str, &str)]) -> (String, Vec<u8>) {
     const BOUNDARY: &str = "----b4e-8f1c";
     let mut body = Vec::new();

@@ -1,14 +1,14 @@
-"""A libtorrent client for the tests: one or many seeders or leechers in one process.
+"""A libtorrent client for the tests: one or more seeders or leechers in one process.
 
     ltpeer.py seed|get TORRENT SAVE_DIR --listen IP:PORT [--listen ...] [--peer IP:PORT ...] [options]
 
-It prints one JSON object a line on stdout:
+It prints one JSON object per line on stdout:
     {"event": "ready", "version": ...}       every session listens
     {"event": "progress", "bytes": N, "down": N, "up": N, "peers": N}     about four times a second
-    {"event": "done", "seconds": S}          (get) everything is there; it goes on seeding unless --exit
-    {"event": "note", "text": ...}           an alert worth reading when a test fails
-It takes commands on stdin, one a line: `connect IP:PORT`, `pause`, `resume`, `quit`. It ends when stdin closes, so that
-a test that dies leaves no orphan.
+    {"event": "done", "seconds": S}          (get) the download is complete; it seeds on, unless --exit is given
+    {"event": "note", "text": ...}           an alert that helps to explain a failed test
+It reads commands from stdin, one per line: `connect IP:PORT`, `pause`, `resume`, `quit`. It ends when stdin closes, so
+that a test that dies leaves no orphan.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import threading
 import time
 
 started = time.monotonic()
-import libtorrent as lt  # noqa: E402  (the time it takes belongs to the start of the program)
+import libtorrent as lt  # noqa: E402  (the measured time includes this import)
 
 
 def say(**event):
@@ -67,7 +67,8 @@ def settings(args, listen):
             "allow_multiple_connections_per_ip": True,
             "announce_to_all_trackers": True,
             "announce_to_all_tiers": True,
-            # 127.0.0.x is "local": a limit of the session would not apply to it, and one of the torrent does.
+            # Rate limits are set per torrent (see `start`): libtorrent exempts local addresses such as 127.0.0.x
+            # from the limits of a session.
             "connections_limit": 500,
             "unchoke_slots_limit": -1,
         }
@@ -85,7 +86,8 @@ def params(args):
     p.flags &= ~lt.torrent_flags.paused
     if args.mode == "seed":
         if args.unverified:
-            # seed_mode hashes each piece before its first byte leaves; a claim to have every piece does not.
+            # With seed_mode libtorrent hashes each piece before it sends a byte of it; with have_pieces it does
+            # not.
             p.have_pieces = [True] * p.ti.num_pieces()
             p.flags |= lt.torrent_flags.no_verify_files
         else:
@@ -159,9 +161,9 @@ def run(args):
         if not done and not flushing and handles[0].status().is_seeding:
             if args.exit:
                 say(event="done", seconds=time.monotonic() - started)
-                # The destructors of the sessions would wait for trackers; nothing here needs that.
+                # Skips the destructors of the sessions, which would wait for trackers.
                 os._exit(0)
-            # To have every piece is not to have written it: whoever reads the file now waits for that.
+            # Complete pieces may not be written yet. A test that reads the file needs the flush before "done".
             flushing = True
             handles[0].flush_cache()
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """Makes a .torrent with libtorrent: mktorrent.py SOURCE OUT v1|v2|hybrid PIECE_SIZE [--pad] [--private] [--links]
 
-SOURCE is a file or a folder; --pad aligns the files of a v1 torrent to pieces with pad files (BEP 47); --links keeps symbolic links
-(BEP 47 too) instead of what they lead to.
+SOURCE is a file or a folder. --pad aligns the files of a v1 torrent to pieces with pad files (BEP 47). --links stores
+symbolic links as links (BEP 47) instead of the files they point to.
 Prints {"v1": hash or null, "v2": hash or null, "pieces": N, "name": ...}.
 """
 

@@ -1,8 +1,9 @@
-//! What the tests stand on.
+//! Helpers of the tests.
 //!
-//! [`torrents`] makes data and .torrent files, [`peers`] and [`tracker`] run other people's clients, [`bae`] runs the
-//! program that was built. Every one of them is a [`process`] of its own on an address of its own ([`ports`]), because
-//! Transmission and trackers tell peers apart by IP address alone. Each is killed when its value is dropped.
+//! [`torrents`] makes data and .torrent files, [`peers`] and [`tracker`] run clients and a tracker of other
+//! projects, [`bae`] runs the program under test. Each is a [`process`] with its own IP address ([`ports`]),
+//! because Transmission and trackers tell peers apart by IP address alone. The process is killed when its value is
+//! dropped.
 
 pub(crate) mod bae;
 pub(crate) mod bencode;
@@ -41,18 +42,18 @@ use std::{
 pub(crate) const KIB: u64 = 1 << 10;
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// How long anything that should simply work may take, on a busy machine with two cores.
+/// Timeout of any step that must succeed, long enough for a busy machine with two cores.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// Debian's own interpreter: its libtorrent module is not seen by another `python3` in PATH.
+/// Debian's own interpreter. Another `python3` in PATH does not find Debian's libtorrent module.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
-/// A helper script beside this file.
+/// The path of a helper script in this directory.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/support").join(name)
 }
 
-/// Fails the test when `program` is not installed, saying how to get it.
+/// Fails the test when `program` is not installed, with the package to install.
 pub(crate) fn need(program: &str, package: &str) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
@@ -63,7 +64,7 @@ pub(crate) fn need(program: &str, package: &str) {
     );
 }
 
-/// Asks `ready` every 20 ms until it says yes; panics with `what` after `limit`.
+/// Polls `ready` every 20 ms until it returns true. Panics with `what` after `limit`.
 pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
@@ -72,7 +73,7 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() ->
     }
 }
 
-/// A small seeded generator (SplitMix64): the same seed gives the same data and the same crash moments.
+/// A small seeded generator (SplitMix64). The same seed gives the same data and the same crash moments.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(pub(crate) u64);
 

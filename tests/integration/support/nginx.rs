@@ -1,5 +1,5 @@
-//! nginx, which serves a folder in every way that web servers do: with and without ranges, lengths and tags, slowly,
-//! only to a few at a time, behind a login, over TLS.
+//! nginx, which serves one folder in many ways: with and without ranges, lengths and ETags, slowly, to a few
+//! connections at a time, behind a login, over TLS.
 
 use std::{
     fs,
@@ -20,7 +20,8 @@ use super::{
     wait_until,
 };
 
-/// What stands between `@` is known when it starts. Modules by name: some need folders that only root may make.
+/// Names between `@` are replaced when nginx starts. Modules are loaded one by one: some need directories that only
+/// root can create.
 const CONFIG: &str = r#"
 include /etc/nginx/modules-enabled/*-mod-http-ndk.conf;
 include /etc/nginx/modules-enabled/*-mod-http-lua.conf;
@@ -142,7 +143,7 @@ impl Nginx {
         Self { process, served, addr, tls, expired, h2, ipv6, certificates }
     }
 
-    /// `path` begins with a location, as `/f/x`.
+    /// The URL of `path`, which begins with a location of the configuration, such as `/f/x`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
@@ -151,17 +152,18 @@ impl Nginx {
         format!("https://{}{path}", self.tls)
     }
 
-    /// Where only HTTP/2 is spoken.
+    /// A URL at the port that speaks only HTTP/2.
     pub(crate) fn h2_url(&self, path: &str) -> String {
         format!("https://{}{path}", self.h2)
     }
 
-    /// By IPv6, where the machine has that.
+    /// A URL with an IPv6 address; `None` on a machine without IPv6.
     pub(crate) fn ipv6_url(&self, path: &str) -> Option<String> {
         self.ipv6.map(|addr| format!("http://{addr}{path}"))
     }
 
-    /// A place, as the suite of the protocols writes into it; this must be the last that is done with it.
+    /// The location at `url` as ground of the conformance suite. The suite kills the server, so this must be its
+    /// last use.
     pub(crate) fn ground(&self, url: &str) -> Written<'_> {
         let options =
             FetchOptions { cacert: Some(self.certificates.ca.clone()), ..Default::default() };
@@ -176,12 +178,12 @@ impl Nginx {
         }
     }
 
-    /// With a certificate that was good for a moment.
+    /// A URL at the port whose certificate has expired.
     pub(crate) fn expired_url(&self, path: &str) -> String {
         format!("https://{}{path}", self.expired)
     }
 
-    /// Puts a file in the place of the one of that name, in one step.
+    /// Replaces the file `name` atomically (temp file and rename).
     pub(crate) fn serve(&self, name: &str, bytes: &[u8]) {
         let path = self.www(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -195,7 +197,7 @@ impl Nginx {
         self.served.dir().join(name)
     }
 
-    /// A line a request that has ended: path, status, bytes of the body, and the range that was asked for.
+    /// One line per completed request: path, status, bytes of the body, and the requested range.
     pub(crate) fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(self.served.own().join("access.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
@@ -213,7 +215,7 @@ fn another_port(ip: Ipv4Addr) -> SocketAddrV4 {
     SocketAddrV4::new(ip, listener.local_addr().unwrap().port())
 }
 
-/// A certificate for the same key that ends as it is made.
+/// A certificate for the same key that expires the moment it is made.
 fn expire(certificates: &Certificates) {
     let dir = certificates.certificate.parent().unwrap();
     let done = Command::new("openssl")

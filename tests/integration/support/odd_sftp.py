@@ -1,10 +1,11 @@
-"""An SFTP server on stdin and stdout, for sshd to run: odd_sftp.py ODDITY DIR. Paths are below DIR.
+"""An SFTP server on stdin and stdout, run by sshd: odd_sftp.py ODDITY DIR. Paths are below DIR.
 
-handles   handles are bytes that are no text, and counted up: more than 100 open ones are refused
-none      listings say nothing of permissions; typeless: neither listings nor STAT say what something is
-nameless  what is open cannot be asked about
-short     files are said to be 1000 bytes shorter than they are
-greeting  something is printed first
+handles   handles are binary and never reused; the 101st open handle is refused (so with every ODDITY)
+none      listings have no permissions
+typeless  neither listings nor STAT have a file type
+nameless  there is no FSTAT
+short     the reported size of a file is 1000 bytes too small
+greeting  a line of text is printed before the protocol starts
 """
 import os
 import stat
@@ -76,7 +77,7 @@ def answer(kind, number, body):
         names = handles[first]
         if not names:
             return status(number, 1, b"end")
-        # The folder of an open listing is the root of these tests, or the first folder in it.
+        # A listing is of DIR or of DIR/sub, so each name is looked up in both.
         handles[first] = names[50:]
         listed = []
         for name in names[:50]:

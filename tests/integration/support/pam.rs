@@ -1,4 +1,4 @@
-//! PAM for one server alone: a user and a password that the machine does not know.
+//! PAM for one server alone, with a user and a password that the machine does not have.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// The library that answers for PAM, and where it finds its settings.
+/// The pam_wrapper library, which replaces PAM, and the directory of its settings.
 #[derive(Debug)]
 pub(crate) struct PamWrapper {
     library: PathBuf,
@@ -14,7 +14,7 @@ pub(crate) struct PamWrapper {
 }
 
 impl PamWrapper {
-    /// Lets `user` into `service` by `password`. Settings are kept in `own`.
+    /// Accepts `user` with `password` for `service`. The settings are written to `own`.
     pub(crate) fn new(own: &Path, user: &str, password: &str, service: &str) -> Self {
         let library = installed();
         let matrix = library.with_file_name("pam_wrapper").join("pam_matrix.so");
@@ -29,7 +29,7 @@ impl PamWrapper {
         Self { library, dir }
     }
 
-    /// Starts `program` with it.
+    /// A command that runs `program` with the wrapper.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("env");
         command.arg(format!("LD_PRELOAD={}", self.library.display())).arg("PAM_WRAPPER=1");
@@ -39,7 +39,7 @@ impl PamWrapper {
 }
 
 impl Drop for PamWrapper {
-    /// Processes that were killed leave copies of the settings, and there are not many names for those.
+    /// Removes the copies of the settings that killed processes left in /tmp: pam_wrapper has few names for them.
     fn drop(&mut self) {
         let own = self.dir.parent().unwrap().to_str().unwrap();
         for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {

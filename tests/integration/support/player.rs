@@ -1,4 +1,4 @@
-//! Whoever plays: curl, and a client of a few lines for what curl would not do.
+//! Players: curl, and a small HTTP client for requests that curl does not make.
 
 use std::{
     io::{Read, Write},
@@ -14,11 +14,11 @@ use super::{
     need,
 };
 
-/// bae serving one import to players.
+/// A bae that serves one import to players.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) running: Running,
-    /// Its `streaming` line.
+    /// Its `streaming` event.
     pub(crate) told: Value,
 }
 
@@ -29,13 +29,13 @@ impl Player {
         Self::of(bae.start(args))
     }
 
-    /// Of a running `stream` or `import --stream`.
+    /// The player of a running `stream` or `import --stream`.
     pub(crate) fn of(mut running: Running) -> Self {
         let told = running.event("streaming");
         Self { running, told }
     }
 
-    /// The address of the file whose path ends so.
+    /// The URL of the file whose path ends with `end`.
     pub(crate) fn url(&self, end: &str) -> String {
         let files = self.told["files"].as_array().unwrap();
         let found = files.iter().find(|f| f["path"].as_str().unwrap().ends_with(end));
@@ -45,13 +45,13 @@ impl Player {
             .to_owned()
     }
 
-    /// The address of the page, with `/` at its end.
+    /// The URL of the page, with a trailing `/`.
     pub(crate) fn page(&self) -> String {
         self.told["url"].as_str().unwrap().to_owned()
     }
 }
 
-/// What curl brings.
+/// The body that curl downloads. Panics when curl fails.
 pub(crate) fn curl(options: &[&str], url: &str) -> Vec<u8> {
     need("curl", "curl");
     let mut command = Command::new("curl");
@@ -61,7 +61,7 @@ pub(crate) fn curl(options: &[&str], url: &str) -> Vec<u8> {
     out.stdout
 }
 
-/// An answer to one request.
+/// The answer to one request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -80,13 +80,13 @@ impl Answer {
     }
 }
 
-/// `http://HOST:PORT` and the rest of an address.
+/// Splits a URL into `HOST:PORT` and its path and query.
 fn split(url: &str) -> (&str, &str) {
     let rest = url.strip_prefix("http://").unwrap();
     rest.split_at(rest.find('/').unwrap())
 }
 
-/// Sends a request and leaves the connection open.
+/// Sends a request and returns the open connection.
 pub(crate) fn send(method: &str, url: &str, headers: &[(&str, &str)]) -> TcpStream {
     let (host, target) = split(url);
     let mut stream = TcpStream::connect(host).unwrap();
@@ -99,7 +99,7 @@ pub(crate) fn send(method: &str, url: &str, headers: &[(&str, &str)]) -> TcpStre
     stream
 }
 
-/// One request, and its answer up to the end of the connection.
+/// Sends a request and reads the answer to the end of the connection.
 pub(crate) fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
     let mut bytes = Vec::new();
     send(method, url, headers).read_to_end(&mut bytes).unwrap();

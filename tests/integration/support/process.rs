@@ -1,4 +1,4 @@
-//! A child process whose output is collected line by line and which never outlives its value.
+//! A child process that is killed when its value is dropped. Its output is collected line by line.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -17,7 +17,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 struct Output {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
-    /// Set when the pipe has ended and every line of it is in `lines`.
+    /// Set when the pipe has ended and all its lines are in `lines`.
     ended: AtomicBool,
 }
 
@@ -45,7 +45,7 @@ impl Output {
     }
 }
 
-/// A running child. Dropped, it is killed and reaped.
+/// A running child process. Dropping it kills and reaps it.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -53,15 +53,15 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     stdout: Arc<Output>,
     stderr: Arc<Output>,
-    /// How many lines of stdout [`Process::wait_for`] has looked at.
+    /// The number of stdout lines that [`Process::wait_for`] has read.
     seen: usize,
 }
 
 impl Process {
-    /// Starts `command`. The kernel kills it too when the test's thread dies without dropping anything.
+    /// Starts `command`. The kernel kills the child when the test's thread ends without dropping this value.
     pub(crate) fn start(name: &str, command: &Command) -> Self {
         let mut wrapped = Command::new("setpriv");
-        // Under `nohup` the tests ignore SIGHUP, and their children would too.
+        // Under `nohup` the tests ignore SIGHUP, and child processes inherit that.
         wrapped.args(["--pdeathsig", "KILL", "env", "--default-signal=HUP"]);
         wrapped.arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
@@ -86,13 +86,13 @@ impl Process {
         Self { name: name.to_owned(), child, stdin, stdout, stderr, seen: 0 }
     }
 
-    /// Writes one line to its stdin.
+    /// Writes one line to the child's stdin.
     pub(crate) fn tell(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("open until dropped");
         writeln!(stdin, "{line}").unwrap_or_else(|e| panic!("tell {}: {e}", self.name));
     }
 
-    /// The first new line of stdout for which `wanted` returns something.
+    /// Waits for the first new line of stdout for which `wanted` returns a value, and returns that value.
     pub(crate) fn wait_for<T>(
         &mut self,
         what: &str,
@@ -106,7 +106,7 @@ impl Process {
                 return found;
             }
             if ended {
-                // What it wrote last may still be on its way through the reading thread.
+                // The reading thread may not have collected the last lines yet.
                 thread::sleep(Duration::from_millis(100));
                 if let Some(found) = self.next_match(&mut wanted) {
                     return found;
@@ -137,12 +137,12 @@ impl Process {
         None
     }
 
-    /// Waits for its end; kills it and panics after `limit`.
+    /// Waits for the child to exit. After `limit` it kills the child and panics.
     pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The reading threads end with the pipes, unless a child of the child holds those open.
+                // The reading threads end with the pipes, unless a grandchild holds the pipes open.
                 self.stdout.wait_for_end(Duration::from_secs(5));
                 self.stderr.wait_for_end(Duration::from_secs(5));
                 return status;
@@ -159,13 +159,13 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Sends SIGKILL and waits for the exit.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end, and waits a while: a server that is killed leaves its workers.
+    /// Sends SIGTERM and waits up to 5 s for the exit. SIGKILL would leave a server's worker processes running.
     pub(crate) fn end(&mut self) {
         if self.is_running() {
             self.signal(libc::SIGTERM);
@@ -176,16 +176,17 @@ impl Process {
         }
     }
 
-    /// `kill -9` to it and to all that it has started: servers that have a process for each connection.
+    /// Sends SIGKILL to the child and all its descendants: some servers run a process for each connection.
     pub(crate) fn kill_family(&self) {
         let family = descendants(self.child.id());
         self.signal(libc::SIGKILL);
         for pid in &family {
-            // SAFETY: plain system call; the id was our child's child's a moment ago.
+            // SAFETY: plain system call; the id belonged to a descendant of our child a moment ago.
             #[allow(unsafe_code, reason = "the standard library knows no children's children")]
             let _ = unsafe { libc::kill(*pid, libc::SIGKILL) };
         }
-        // Until they are gone, and their ports with them. Ours stays to be reaped.
+        // Waits until all have exited and their ports are free. The child itself is not reaped here:
+        // `WaitIdOptions::NOWAIT`.
         let pid = rustix::process::Pid::from_child(&self.child);
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         super::wait_until("the killed are gone", super::LONG, || !family.iter().any(is_alive));
@@ -197,7 +198,7 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a pid fits");
-        // SAFETY: plain system call; the child is not reaped yet (we own it), so the id is still its own.
+        // SAFETY: plain system call; the child is ours and not reaped yet, so the id is still its own.
         #[allow(unsafe_code, reason = "the standard library sends no signal but SIGKILL")]
         let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "signal {signal} to {}", self.name);
@@ -211,7 +212,7 @@ impl Process {
         self.stderr.lines.lock().unwrap().join("\n")
     }
 
-    /// The last lines of both outputs, for the message of a failing test.
+    /// The last 30 lines of stdout and of stderr, for the message of a failing test.
     pub(crate) fn log(&self) -> String {
         let tail = |text: String| {
             let lines: Vec<_> = text.lines().collect();
@@ -221,7 +222,7 @@ impl Process {
     }
 }
 
-/// The processes that `pid` has started, and those that they have.
+/// All descendants of the process `pid`, without `pid` itself.
 fn descendants(pid: u32) -> Vec<libc::pid_t> {
     let mut found = vec![libc::pid_t::try_from(pid).expect("a pid fits")];
     let parents: Vec<(libc::pid_t, libc::pid_t)> = std::fs::read_dir("/proc")
@@ -244,10 +245,10 @@ fn is_alive(pid: &libc::pid_t) -> bool {
     stat(*pid).is_some_and(|(state, _)| state != "Z" && state != "X")
 }
 
-/// The state of a process and whose child it is.
+/// The state letter of a process and the id of its parent; `None` when it does not exist.
 fn stat(pid: libc::pid_t) -> Option<(String, libc::pid_t)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may have anything in it.
+    // The process name, in parentheses, may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))

@@ -1,4 +1,4 @@
-//! Real proxies: OpenSSH's client, which speaks SOCKS5 (`ssh -D`), and apache, which forwards HTTP and knows `CONNECT`.
+//! Real proxies: OpenSSH's client as a SOCKS5 proxy (`ssh -D`), and apache as an HTTP proxy with `CONNECT`.
 
 use std::{
     fs,
@@ -14,18 +14,18 @@ use super::{
     wait_until,
 };
 
-/// A proxy that answers. Dropped, it is gone.
+/// A running proxy. Dropping it stops the proxy.
 #[derive(Debug)]
 pub(crate) struct ProxyServer {
     process: Process,
     pub(crate) addr: SocketAddrV4,
-    /// Where it speaks TLS, and what must be trusted there.
+    /// The TLS address of the proxy, and the certificates for it.
     pub(crate) tls: Option<(SocketAddrV4, Certificates)>,
     _dir: TempDir,
 }
 
 impl ProxyServer {
-    /// Reaches whatever `through` reaches.
+    /// A SOCKS5 proxy that connects from the host of `through`.
     pub(crate) fn socks5(through: &SshServer) -> Self {
         let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
         let mut command = Command::new("ssh");
@@ -44,7 +44,7 @@ impl ProxyServer {
         Self::start("ssh -D", &command, addr, None, dir)
     }
 
-    /// Lets through who says `bob:secret`, in the clear and by TLS.
+    /// An HTTP proxy that requires the login `bob:secret`, at a plain-text and a TLS address.
     pub(crate) fn connect() -> Self {
         need("/usr/sbin/apache2", "apache2-bin");
         let (dir, addr, tls) = (tempfile::tempdir().unwrap(), ports::own(), ports::own());
@@ -101,7 +101,7 @@ impl ProxyServer {
         Self { process, addr, tls, _dir: dir }
     }
 
-    /// Ends it: what needs it fails from now on.
+    /// Kills the proxy. Requests through it fail from now on.
     pub(crate) fn stop(&self) {
         self.process.kill_family();
     }

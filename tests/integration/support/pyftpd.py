@@ -9,7 +9,7 @@ host, port, folder, pem = sys.argv[1:5]
 users = DummyAuthorizer()
 users.add_anonymous(folder)
 users.add_user("bob", "secret", folder)
-# May look, and read nothing.
+# May list folders, and read no file.
 users.add_user("poor", "secret", folder, perm="el")
 
 
@@ -18,7 +18,7 @@ class Handler(TLS_FTPHandler):
     authorizer = users
 
     def handle(self):
-        # TLS before the greeting, or when it is asked for.
+        # Implicit TLS starts before the greeting, explicit TLS on request.
         if "implicit" in sys.argv:
             self.secure_connection(self.ssl_context)
         else:
@@ -30,7 +30,7 @@ class Handler(TLS_FTPHandler):
 
 
 if "old" in sys.argv:
-    # A server of before 1998.
+    # Like a server from before 1998, when EPSV was introduced.
     Handler.proto_cmds = {name: how for name, how in Handler.proto_cmds.items() if name != "EPSV"}
 
 ThreadedFTPServer((host, int(port)), Handler).serve_forever()

@@ -1,4 +1,4 @@
-//! A seeder that speaks the protocol by hand, so that a test can have it misbehave.
+//! A seeder that writes the BitTorrent protocol by hand, so that a test can make it misbehave.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use super::{ports, torrents::Fixture};
 
-/// A block that was asked for.
+/// A requested block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) piece: u32,
@@ -20,11 +20,11 @@ pub(crate) struct Asked {
     pub(crate) len: u32,
 }
 
-/// A connection to whoever downloads.
+/// A connection to a leecher.
 pub(crate) struct Line(TcpStream);
 
 impl Line {
-    /// A message of this type.
+    /// Sends a message of this type.
     pub(crate) fn say(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
         let mut message = (body.len() as u32 + 1).to_be_bytes().to_vec();
         message.push(kind);
@@ -32,13 +32,13 @@ impl Line {
         self.0.write_all(&message)
     }
 
-    /// The block that was asked for.
+    /// Sends the requested block.
     pub(crate) fn give(&mut self, asked: Asked, block: &[u8]) -> std::io::Result<()> {
         let place = [asked.piece.to_be_bytes(), asked.start.to_be_bytes()].concat();
         self.say(7, &[&place, block].concat())
     }
 
-    /// Bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_all(bytes)
     }
@@ -59,7 +59,7 @@ pub(crate) struct RawPeer {
 }
 
 impl RawPeer {
-    /// `answer` is called for each block that is asked for, with the connection, and ends it with an error.
+    /// `answer` is called for each requested block. When it returns an error, the connection is closed.
     pub(crate) fn start(
         torrent: &Fixture,
         pieces: u32,
@@ -78,7 +78,7 @@ impl RawPeer {
                 count.fetch_add(1, Ordering::Relaxed);
                 let (answer, hash, over) = (Arc::clone(&answer), hash.clone(), Arc::clone(&over));
                 thread::spawn(move || {
-                    // Whichever side hangs up.
+                    // An error means that one of the sides closed the connection.
                     let _ = serve(Line(stream), &hash, pieces, &*answer);
                     over.fetch_add(1, Ordering::Release);
                 });
@@ -91,12 +91,12 @@ impl RawPeer {
         self.addr
     }
 
-    /// How often it was connected to.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// How many of its connections are over, told to whoever asks.
+    /// The number of connections that have ended, as a shared counter.
     pub(crate) fn ended(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.ended)
     }

@@ -1,7 +1,7 @@
-//! Real S3 servers, each in a folder and on an address of its own.
+//! Real S3 servers, each with its own directory and address.
 //!
-//! SeaweedFS and s3s-fs are quick to install and to start, and every run of the tests has them. Garage, Ceph and moto
-//! are for `scripts/test --all`.
+//! SeaweedFS and s3s-fs install and start fast, so every test run uses them. Garage, Ceph and moto are for
+//! `scripts/test --all`.
 
 use std::{
     fs,
@@ -27,21 +27,22 @@ use url::Url;
 
 use super::{ceph, ports, process::Process, tools::tool, wait_until};
 
-/// A server that answers. Dropped, it is gone with everything in it.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub(crate) struct S3Server {
     pub(crate) endpoint: String,
     pub(crate) access_key: String,
     pub(crate) secret_key: String,
     pub(crate) region: &'static str,
-    /// Of a server whose buckets are made when it starts.
+    /// The bucket of a server that creates its only bucket when it starts.
     only_bucket: Option<&'static str>,
-    /// Killed from the last to the first.
+    /// Stopped in reverse order of their start.
     processes: Vec<Process>,
     _dir: Place,
 }
 
-/// The folder of a server: removed with its value, or by the next test process where that never drops.
+/// The directory of a server. A temporary one is removed on drop. The one of the shared server, which is never
+/// dropped, is removed by the next test process.
 #[derive(Debug)]
 enum Place {
     Temporary(#[allow(dead_code, reason = "held for its drop")] TempDir),
@@ -50,20 +51,21 @@ enum Place {
 
 const ACCESS: &str = "GK0123456789abcdef01234567";
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-/// Who may see every object of a SeaweedFS and read none; the secret key is the server's.
+/// The access key of a SeaweedFS user that may list objects and read none. Its secret key is the server's.
 pub(crate) const POOR: &str = "GKpoor00000000000000000000";
-/// The bucket of a SeaweedFS that everybody may read.
+/// The bucket of a SeaweedFS that is readable without credentials.
 pub(crate) const PUBLIC: &str = "public";
-/// SeaweedFS takes ten seconds to be ready, and more on a busy machine.
+/// The start timeout. SeaweedFS needs ten seconds to be ready, and more on a busy machine.
 const STARTING: Duration = Duration::from_secs(90);
 
 impl S3Server {
-    /// The SeaweedFS that all tests of this process share: its start takes longer than most of them.
+    /// The SeaweedFS that all tests of this process share, because its start takes longer than most tests.
     pub(crate) fn seaweed() -> &'static Self {
         static SHARED: OnceLock<S3Server> = OnceLock::new();
         SHARED.get_or_init(|| {
             let (started, server) = mpsc::channel();
-            // A child dies with the thread that started it, so this one must outlive the test that happens to be first.
+            // A child process is killed when the thread that started it ends, so this thread must outlive the first
+            // test.
             let starter = thread::Builder::new().name("seaweed".into());
             let starter = starter.spawn(move || {
                 let dir = folder_of_process("seaweed");
@@ -77,7 +79,7 @@ impl S3Server {
         })
     }
 
-    /// A SeaweedFS for one test alone, to be killed or filled.
+    /// A SeaweedFS for one test alone, which may kill or fill it.
     #[allow(dead_code, reason = "for tests of faults under way")]
     pub(crate) fn own_seaweed() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -115,12 +117,12 @@ impl S3Server {
         command.args(["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.arg(format!("-s3.port={}", s3.port()));
         command.arg(format!("-s3.config={}", config_file.display()));
-        // Else sockets in /tmp that are named after the port alone.
+        // The default sockets are in /tmp and named after the port alone.
         for part in ["filer", "s3"] {
             let socket = dir.join(format!("{part}.sock"));
             command.arg(format!("-{part}.localSocket={}", socket.display()));
         }
-        // Each bucket has volumes of its own, by default seven: one will do, and there are many buckets.
+        // Each bucket has its own volumes, seven by default. One is enough, and there are many buckets.
         command.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
         command.args(["-master.volumeSizeLimitMB=512", "-volume.max=500"]);
         command.arg("-master.telemetry=false");
@@ -128,7 +130,7 @@ impl S3Server {
         Self::new(s3, "us-east-1", None, vec![process], place).ready()
     }
 
-    /// s3s-fs: a folder as a bucket, strict about what it is sent.
+    /// s3s-fs: buckets are directories, and requests are validated strictly.
     pub(crate) fn s3s() -> Self {
         let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
         let mut command = Command::new(tool("s3s", "s3s-fs", "test"));
@@ -138,7 +140,7 @@ impl S3Server {
         Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
     }
 
-    /// Garage: takes small parts and ignores conditions; its region is `garage`.
+    /// Garage: accepts small parts and ignores conditional headers. Its region is `garage`.
     pub(crate) fn garage() -> Self {
         let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -162,7 +164,7 @@ impl S3Server {
         Self::new(addr, "garage", Some("bae"), vec![process], place).ready()
     }
 
-    /// moto: checks neither keys nor hashes.
+    /// moto: checks neither access keys nor checksums.
     pub(crate) fn moto() -> Self {
         let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
         let mut command = Command::new(tool("cloud", "moto_server", "all-servers"));
@@ -171,7 +173,7 @@ impl S3Server {
         Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
     }
 
-    /// Ceph's gateway, the best of the old servers.
+    /// Ceph's S3 gateway, the best of the older servers.
     pub(crate) fn ceph() -> Self {
         let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
         let processes = ceph::start(dir.path(), addr, ACCESS, SECRET);
@@ -190,7 +192,7 @@ impl S3Server {
         Self { endpoint, access_key, secret_key, region, only_bucket, processes, _dir: dir }
     }
 
-    /// Waits until it takes and gives an object: a server that listens is often not ready for that.
+    /// Waits until a PUT succeeds: a server that accepts connections is often not ready for that.
     fn ready(mut self) -> Self {
         let (client, runtime) = (self.client(), runtime());
         let bucket = self.only_bucket.unwrap_or("ready");
@@ -222,7 +224,7 @@ impl S3Server {
         Client::from_conf(config.build())
     }
 
-    /// Kills it for good.
+    /// Kills all processes of the server.
     pub(crate) fn kill(&self) {
         self.processes.iter().for_each(Process::kill_family);
     }
@@ -231,14 +233,14 @@ impl S3Server {
         self.endpoint.trim_start_matches("http://").parse().unwrap()
     }
 
-    /// Makes a bucket of exactly this name again.
+    /// Creates a bucket of exactly this name.
     pub(crate) fn make_bucket(&self, bucket: &str) {
         let client = self.client();
         let made = run(client.create_bucket().bucket(bucket).send());
         made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
     }
 
-    /// A new bucket whose name begins with `name`. (Where there can be but one bucket, that one.)
+    /// A new bucket whose name begins with `name`, or the only bucket of a server that has just one.
     pub(crate) fn bucket(&self, name: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if let Some(only) = self.only_bucket {
@@ -249,7 +251,7 @@ impl S3Server {
         bucket
     }
 
-    /// Removes every object of a bucket.
+    /// Removes the objects of a bucket (of one listing page, at most 1000).
     pub(crate) fn empty_bucket(&self, bucket: &str) {
         let client = self.client();
         run(async {
@@ -261,7 +263,7 @@ impl S3Server {
         });
     }
 
-    /// Puts an object that is nobody's but the test's.
+    /// Puts an object that is not bae's.
     pub(crate) fn put(&self, bucket: &str, key: &str, body: Vec<u8>) {
         let client = self.client();
         let put = run(client.put_object().bucket(bucket).key(key).body(body.into()).send());
@@ -274,7 +276,7 @@ impl S3Server {
         removed.unwrap_or_else(|e| panic!("remove {key}: {e:?}"));
     }
 
-    /// The keys of a bucket with their lengths, in order.
+    /// The keys and lengths of the objects in a bucket, sorted.
     pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
         let client = self.client();
         run(async {
@@ -291,12 +293,12 @@ impl S3Server {
         })
     }
 
-    /// What `--storage` takes. The keys go into the environment: [`S3Server::env`].
+    /// A URL for `--storage`. The credentials are passed in the environment: [`S3Server::env`].
     pub(crate) fn storage_url(&self, bucket: &str, prefix: &str) -> String {
         self.storage_url_at(&self.endpoint, bucket, prefix)
     }
 
-    /// The same, reached through a proxy.
+    /// The storage URL with the endpoint of a proxy.
     pub(crate) fn storage_url_at(&self, endpoint: &str, bucket: &str, prefix: &str) -> String {
         let mut url = Url::parse(&format!("s3://{bucket}/{prefix}")).unwrap();
         url.query_pairs_mut()
@@ -306,7 +308,7 @@ impl S3Server {
         url.into()
     }
 
-    /// What a bae process needs to be let in.
+    /// The environment variables with the server's credentials.
     pub(crate) fn env(&self) -> Vec<(String, String)> {
         let pairs = [
             ("AWS_ACCESS_KEY_ID", self.access_key.as_str()),
@@ -340,22 +342,22 @@ impl Drop for S3Server {
     }
 }
 
-/// Runs `work` to its end on a thread of its own, so that asynchronous tests can call what uses it.
+/// Runs `work` to its end on its own thread and runtime, so that async tests can call this too.
 fn run<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| scope.spawn(|| runtime().block_on(work)).join().unwrap())
 }
 
-/// A runtime for one call, in a test that is no asynchronous function.
+/// A runtime for a test that is not async.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A port that was free a moment ago on the same IP, which is nobody else's.
+/// A port on the same IP that was free a moment ago. No other server has this IP.
 fn port_at(addr: SocketAddrV4) -> u16 {
     std::net::TcpListener::bind((*addr.ip(), 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// A folder named after this process; those of processes that are gone are removed.
+/// A directory named after this process. Directories of processes that have ended are removed.
 fn folder_of_process(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
     fs::create_dir_all(&root).unwrap();

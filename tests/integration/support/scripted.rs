@@ -1,4 +1,4 @@
-//! An HTTP server that answers what a test says, byte for byte: the faults that real servers have too rarely.
+//! An HTTP server that sends the test's answers byte for byte, for faults that are rare with real servers.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -13,7 +13,7 @@ use std::{
 
 use super::ports;
 
-/// A request as it came over the wire.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -53,12 +53,12 @@ impl Request {
     }
 }
 
-/// What goes back.
+/// An answer of the server.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     head: String,
     body: Vec<u8>,
-    /// How much of the body is sent.
+    /// How many bytes of the body are sent.
     sent: usize,
 }
 
@@ -69,24 +69,24 @@ impl Answer {
         Self { head, sent: body.len(), body }
     }
 
-    /// Without a length.
+    /// An answer without `Content-Length`.
     pub(crate) fn unmeasured(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         Self { head: format!("HTTP/1.1 {status} X\r\n"), sent: body.len(), body }
     }
 
-    /// Exactly this, of which nothing need be HTTP.
+    /// Exactly these bytes, which need not be HTTP.
     pub(crate) fn raw(bytes: impl Into<String>) -> Self {
         Self { head: bytes.into(), body: Vec::new(), sent: 0 }
     }
 
-    /// An error as S3 words it.
+    /// An error in S3's XML format.
     pub(crate) fn error(status: u16, code: &str) -> Self {
         let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
         Self::new(status, body)
     }
 
-    /// To a HEAD: says how long the body would be and sends none.
+    /// An answer to HEAD: it declares a body of `len` bytes and sends none.
     pub(crate) fn head(status: u16, len: usize) -> Self {
         Self { sent: 0, ..Self::new(status, vec![0; len]) }
     }
@@ -96,7 +96,7 @@ impl Answer {
         self
     }
 
-    /// Closes the connection after so much of the body.
+    /// Closes the connection after `sent` bytes of the body.
     pub(crate) fn cut(self, sent: usize) -> Self {
         Self { sent, ..self }
     }
@@ -107,7 +107,7 @@ impl Answer {
     }
 }
 
-/// A server that asks `script` for each answer. `None` closes the connection without one.
+/// A server that takes each answer from `script`. `None` closes the connection without an answer.
 #[derive(Debug)]
 pub(crate) struct Scripted {
     addr: SocketAddrV4,
@@ -116,14 +116,14 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// `script` is given the request and how many came before it. Each connection has one request.
+    /// `script` gets the number of earlier requests and the request. Each connection serves one request.
     pub(crate) fn start(
         script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
     ) -> Self {
         Self::serve(script, false)
     }
 
-    /// Connections are kept, and served one after the other: none before the one before it was closed.
+    /// Connections stay open. They are served one at a time, the next when the one before is closed.
     pub(crate) fn keeping(
         script: impl FnMut(usize, &Request) -> Option<Answer> + Send + 'static,
     ) -> Self {
@@ -142,7 +142,7 @@ impl Scripted {
                 if ends.load(Ordering::Acquire) {
                     return;
                 }
-                // Whoever keeps connections waits for as long as the client does.
+                // A connection that is kept open has no read timeout: it lasts until the client closes it.
                 let limit = (!keeps).then_some(Duration::from_secs(10));
                 stream.set_read_timeout(limit).unwrap();
                 while let Some(request) = Request::read(&stream) {
@@ -163,13 +163,13 @@ impl Scripted {
         format!("http://{}", self.addr)
     }
 
-    /// What came so far.
+    /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-/// Another program may take the port in the moment between.
+/// Another program may take the port before this one binds it; then another port is used.
 fn listen() -> (SocketAddrV4, TcpListener) {
     loop {
         let addr = ports::own();

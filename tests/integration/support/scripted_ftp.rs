@@ -1,5 +1,5 @@
-//! An FTP server that answers as a test says: the oddities that real servers have too rarely. What the test says nothing
-//! of is answered as it should be.
+//! An FTP server with the oddities that a test sets, for behaviour that is rare with real servers. All other
+//! commands get the standard reply.
 
 use std::{
     collections::HashMap,
@@ -14,32 +14,33 @@ use std::{
 
 use super::ports;
 
-/// What is odd about a server.
+/// The oddities of a server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Oddities {
-    /// By absolute path.
+    /// Contents by absolute path.
     pub(crate) files: HashMap<String, Vec<u8>>,
-    /// Replies by command. `{port}` in one is the port of a new data connection, `{high}` and `{low}` its two bytes.
+    /// Replies by command. `{port}` is replaced by the port of a new data connection, `{high}` and `{low}` by its
+    /// two bytes.
     pub(crate) replies: HashMap<&'static str, String>,
-    /// What `LIST` sends, and `LIST -a`.
+    /// What `LIST` sends, with and without `-a`.
     pub(crate) list: Vec<u8>,
-    /// What `MLSD` sends; without it the server does not know that.
+    /// What `MLSD` sends; `None`: the server does not know `MLSD`.
     pub(crate) mlsd: Option<Vec<u8>>,
     pub(crate) greeting: Option<&'static str>,
-    /// What a transfer begins with, where that is not usual.
+    /// The reply that opens a transfer; `None`: `150 here`.
     pub(crate) opening: Option<&'static str>,
-    /// Sessions at a time, and the answer to `PASS` of more.
+    /// The maximum number of sessions, and the reply to `PASS` in a session beyond it.
     pub(crate) most: Option<(usize, &'static str)>,
-    /// `REST` is answered as if it were done, and is not.
+    /// `REST` is acknowledged and ignored.
     pub(crate) ignores_rest: bool,
-    /// The most bytes of a transfer, whose end is then called a good one.
+    /// The maximum bytes of a transfer. A truncated transfer is reported as successful.
     pub(crate) most_bytes: Option<usize>,
-    /// There is nothing about files of which only `RETR` tells.
+    /// `SIZE`, `MDTM` and `FEAT` are unknown: only `RETR` shows that a file exists.
     pub(crate) knows_only_retr: bool,
 }
 
 impl Oddities {
-    /// One file, and one odd reply.
+    /// A server with one file and one odd reply.
     pub(crate) fn reply(path: &str, bytes: &[u8], command: &'static str, reply: &str) -> Self {
         Self::file(path, bytes).with(command, reply)
     }
@@ -67,7 +68,7 @@ impl Oddities {
     }
 }
 
-/// The server. Dropped, it takes no more connections.
+/// A running server. Dropping it ends accepting connections.
 #[derive(Debug)]
 pub(crate) struct ScriptedFtp {
     addr: SocketAddrV4,
@@ -94,7 +95,7 @@ impl ScriptedFtp {
                     let folder = "/".to_owned();
                     let mut session =
                         Session { odd, seen, stream, number, folder, rest: 0, data: None };
-                    // Whoever hangs up is gone.
+                    // An error means that the client closed the connection.
                     let _ = session.serve();
                     inside.fetch_sub(1, Ordering::AcqRel);
                 });
@@ -124,7 +125,7 @@ struct Session {
     odd: Arc<Oddities>,
     seen: Arc<Mutex<Vec<String>>>,
     stream: TcpStream,
-    /// How many sessions there were when it began, itself included.
+    /// The number of open sessions when this one began, itself included.
     number: usize,
     folder: String,
     rest: usize,

@@ -1,4 +1,4 @@
-//! A folder of this machine that a server of some protocol serves.
+//! A local folder that a server of some protocol serves.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{process::Process, s3_server::runtime};
 
-/// The folder. Everybody may read it: servers that are started by root do not stay root.
+/// The folder. Every user may read it: servers that are started by root change to another user.
 #[derive(Debug)]
 pub(crate) struct Served {
     root: TempDir,
@@ -35,18 +35,19 @@ impl Served {
         served
     }
 
-    /// What is served.
+    /// The folder that is served.
     pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("pub")
     }
 
-    /// Where the server has its own files.
+    /// The directory for the server's own files.
     pub(crate) fn own(&self) -> &Path {
         self.root.path()
     }
 
     pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
-        // Servers tell dates to the second, and tests write faster than that.
+        // Servers report dates in whole seconds, and tests write more often. So each write gets a date one second
+        // after the last.
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let file = self.dir().join(path);
         let mut folder = self.dir();
@@ -56,7 +57,7 @@ impl Served {
             open_up(&folder);
         }
         let readable = || fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
-        // One that nobody may read may be there already.
+        // The file may exist with mode 000. An error because it does not exist is ignored.
         let _ = readable();
         fs::write(&file, bytes).unwrap();
         readable().unwrap();
@@ -70,24 +71,24 @@ fn open_up(dir: &Path) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The name that [`Written`] gives to what may not be read. Servers that are root refuse it by this name.
+/// The name of the file that [`Written`] makes unreadable. Servers that run as root refuse it by this name.
 pub(crate) const FORBIDDEN: &str = "secret.bin";
 
-/// The served folder, as the suite of the protocols writes into it.
+/// The served folder as [`Ground`] of the protocols' conformance suite.
 #[derive(Debug)]
 pub(crate) struct Written<'a> {
     pub(crate) served: &'a Served,
     pub(crate) url: Url,
     pub(crate) folders: bool,
-    /// The folder, for whoever is not let in.
+    /// The folder with credentials that the server rejects.
     pub(crate) stranger: Option<Visitor>,
-    /// The folder, for whoever may not read [`FORBIDDEN`] in it.
+    /// The folder for a user that may not read [`FORBIDDEN`].
     pub(crate) forbidden: Option<Visitor>,
-    /// The server, if this is the last that it does.
+    /// The server, if this is its last use: the suite kills it.
     pub(crate) process: Option<&'a Process>,
 }
 
-/// Somebody who goes to a URL.
+/// A client: a URL, which may contain a login, and its fetch options.
 #[derive(Debug, Clone)]
 pub(crate) struct Visitor {
     pub(crate) url: String,
@@ -99,7 +100,7 @@ impl Visitor {
         Self { url, options }
     }
 
-    /// Goes to what is at `path` below the URL.
+    /// The visit of `path` below the URL.
     pub(crate) fn visit(&self, path: &str) -> Visit {
         let mut url: Url = self.url.parse().unwrap();
         url.set_path(&format!("{}{path}", url.path()));
@@ -108,13 +109,13 @@ impl Visitor {
 }
 
 impl<'a> Written<'a> {
-    /// For a server that lets everybody read everything.
+    /// For a server without access control.
     pub(crate) fn new(served: &'a Served, url: &str) -> Self {
         let url = url.parse().unwrap();
         Self { served, url, folders: true, stranger: None, forbidden: None, process: None }
     }
 
-    /// Runs the suite as somebody with these options.
+    /// Runs the conformance suite with these options.
     pub(crate) fn check(&self, options: FetchOptions) {
         let protocol = protocol(self.url.as_str(), options);
         runtime().block_on(conformance::check(&*protocol, self));
@@ -160,7 +161,7 @@ impl Ground for Written<'_> {
     }
 }
 
-/// What speaks for `url`.
+/// The protocol that handles `url`.
 pub(crate) fn protocol(url: &str, options: FetchOptions) -> std::sync::Arc<dyn Protocol> {
     Protocols::new(options).of(&url.parse().unwrap(), None).unwrap()
 }

@@ -1,5 +1,5 @@
-//! Real SSH servers with SFTP: OpenSSH's, which lets in whoever runs the tests by a key, and rclone's, which has a user
-//! with a password.
+//! Real SSH servers with SFTP: OpenSSH's, which accepts a key of the user of the tests, and rclone's, which has a
+//! user with a password.
 
 use std::{
     fs,
@@ -23,23 +23,24 @@ use super::{
 
 pub(crate) const USER: &str = "bob";
 pub(crate) const PASSWORD: &str = "secret";
-/// The server's own SFTP.
+/// The SFTP server that is built into sshd.
 const INTERNAL: &str = "internal-sftp";
 
-/// A server that answers. Dropped, it is gone with everything in it.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub(crate) struct SshServer {
     pub(crate) process: Process,
     pub(crate) addr: SocketAddrV4,
-    /// Of OpenSSH: where it opens no files, and where it is by IPv6.
+    /// More addresses of OpenSSH: first one where it refuses to open files, then its IPv6 address, if the machine
+    /// has IPv6. Empty for rclone.
     others: Vec<SocketAddr>,
     pub(crate) served: Served,
-    /// A private key that is let in, beside its public half.
+    /// A private key that the server accepts. The public key is next to it.
     pub(crate) identity: PathBuf,
-    /// The server's own.
+    /// The private host key of the server.
     host_key: PathBuf,
     user: String,
-    /// Dropped after the process that uses it.
+    /// Dropped after `process`, which uses it.
     #[allow(dead_code, reason = "held for its drop")]
     pam: Option<PamWrapper>,
 }
@@ -49,13 +50,13 @@ impl SshServer {
         Self::openssh_with(Served::new(), ports::own(), "ed25519")
     }
 
-    /// The same served again, by a server with a key of another kind, or another key of the same.
+    /// A server of the same folder with another host key, of the given kind.
     pub(crate) fn openssh_with(served: Served, addr: SocketAddrV4, kind: &str) -> Self {
         let sign_in = "UsePAM no\nKbdInteractiveAuthentication no\n";
         Self::sshd(served, addr, kind, sign_in, &Command::new("/usr/sbin/sshd"), INTERNAL)
     }
 
-    /// OpenSSH that runs a server of ours for SFTP, which is odd in this way and serves the folder as its root.
+    /// OpenSSH with `odd_sftp.py` as its SFTP server, with this oddity and the folder as root.
     pub(crate) fn odd(oddity: &str) -> Self {
         let served = Served::new();
         let (script, dir) = (script("odd_sftp.py"), served.dir());
@@ -63,7 +64,7 @@ impl SshServer {
         Self::openssh_running(served, "", &sftp)
     }
 
-    /// With further lines of configuration.
+    /// OpenSSH with more lines of configuration.
     pub(crate) fn openssh_configured(lines: &str) -> Self {
         Self::openssh_running(Served::new(), lines, INTERNAL)
     }
@@ -74,8 +75,8 @@ impl SshServer {
         Self::sshd(served, ports::own(), "ed25519", &sign_in, &sshd, sftp)
     }
 
-    /// OpenSSH that asks for [`PASSWORD`] as if somebody sat there, and knows no other way in. Its PAM is one of our own,
-    /// which has a user with this password.
+    /// OpenSSH that prompts for [`PASSWORD`] (keyboard-interactive) and allows no other login. It runs with its own
+    /// PAM, [`PamWrapper`], whose user has this password.
     pub(crate) fn openssh_asking() -> Self {
         let served = Served::new();
         let pam = PamWrapper::new(served.own(), &whoami(), PASSWORD, "sshd");
@@ -99,7 +100,7 @@ impl SshServer {
         let identity = make_key(&own, "identity", "ed25519");
         fs::copy(identity.with_extension("pub"), own.join("authorized_keys")).unwrap();
         if rustix::process::getuid().is_root() {
-            // Where sshd locks itself up before anybody has signed in; it does not start without.
+            // The directory of sshd's privilege separation; sshd does not start without it.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let (forbids, ipv6) = (ports::own(), ports::ipv6());
@@ -148,19 +149,19 @@ impl SshServer {
         process
     }
 
-    /// The root of an odd server, or a path there.
+    /// The URL of a path on an odd server, whose root is the folder.
     pub(crate) fn odd_url(&self, path: &str) -> String {
         format!("sftp://{}@{}{path}", self.user, self.addr)
     }
 
-    /// The folder that is served, with a login where `password` is one.
+    /// The URL of the served folder, with the password if there is one.
     pub(crate) fn url(&self, password: Option<&str>) -> String {
         self.url_at(self.addr.into(), password)
     }
 
     fn url_at(&self, addr: SocketAddr, password: Option<&str>) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
-        // OpenSSH serves the whole machine, rclone its folder.
+        // OpenSSH serves the whole file system, rclone the folder.
         let dir = match self.user.as_str() {
             USER => String::new(),
             _ => self.served.dir().display().to_string(),
@@ -168,12 +169,12 @@ impl SshServer {
         format!("sftp://{}{password}@{addr}{dir}/", self.user)
     }
 
-    /// The same folder of OpenSSH by IPv6, where the machine has that.
+    /// The URL of the same folder of OpenSSH at its IPv6 address; `None` on a machine without IPv6.
     pub(crate) fn ipv6_url(&self) -> Option<String> {
         self.others.get(1).map(|addr| self.url_at(*addr, None))
     }
 
-    /// The folder as the suite of the protocols writes into it; this must be the last that is done with it.
+    /// The folder as ground of the conformance suite. The suite kills the server, so this must be its last use.
     pub(crate) fn ground(&self) -> Written<'_> {
         let is_openssh = !self.others.is_empty();
         let (url, stranger, forbidden) = if is_openssh {
@@ -189,7 +190,7 @@ impl SshServer {
         Written { stranger: Some(stranger), forbidden, process, ..Written::new(&self.served, &url) }
     }
 
-    /// Lets in who has the private key of `file`, and nobody else.
+    /// Accepts the private key `file` and no other.
     pub(crate) fn let_in(&self, file: &Path) {
         let authorized = self.served.own().join("authorized_keys");
         fs::copy(file.with_extension("pub"), authorized).unwrap();
@@ -207,14 +208,14 @@ impl SshServer {
         listed.split(' ').nth(1).unwrap().to_owned()
     }
 
-    /// A file that knows this server.
+    /// Writes a `known_hosts` file with this server's host key.
     pub(crate) fn known_hosts(&self) -> PathBuf {
         let file = self.served.own().join("known_hosts");
         fs::write(&file, self.known_hosts_lines()).unwrap();
         file
     }
 
-    /// Of a client that knows the server and has the key.
+    /// Fetch options with the server's host key and an accepted private key.
     pub(crate) fn options(&self) -> FetchOptions {
         FetchOptions {
             identities: vec![self.identity.clone()],
@@ -228,7 +229,7 @@ fn whoami() -> String {
     output(Command::new("id").arg("-un"))
 }
 
-/// A private key without a password, beside its public half.
+/// Makes a private key without a passphrase. The public key is next to it.
 pub(crate) fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     need("ssh-keygen", "openssh-client");
     let file = dir.join(name);

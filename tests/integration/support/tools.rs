@@ -1,8 +1,8 @@
-//! Programs that no package brings: `scripts/setup` installs them into folders of their own in the cache.
+//! Programs without a distribution package. `scripts/setup` installs each into its own directory of the cache.
 
 use std::path::{Path, PathBuf};
 
-/// Where `scripts/common.sh` has its cache.
+/// The cache directory, the same as in `scripts/common.sh`.
 pub(crate) fn cache() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
         let home = std::env::var_os("HOME")?;
@@ -11,8 +11,8 @@ pub(crate) fn cache() -> PathBuf {
     cache.unwrap_or_default().join("bae")
 }
 
-/// The program `name` of the folder `tools/FOLDER`, or of PATH. Fails the test when there is none, naming the group of
-/// `scripts/setup` that brings it.
+/// The path of the program `name` in `tools/FOLDER`, or in PATH. When it is missing, the test fails and names the
+/// group of `scripts/setup` that installs it.
 pub(crate) fn tool(folder: &str, name: &str, group: &str) -> PathBuf {
     let ours = cache().join("tools").join(folder).join("bin").join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();

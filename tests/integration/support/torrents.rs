@@ -1,4 +1,4 @@
-//! Data and torrents: made once for each set of parameters, kept under cargo's own folder for test data.
+//! Test data and torrents. Each is made once per set of parameters and kept in `CARGO_TARGET_TMPDIR`.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -28,11 +28,11 @@ impl Version {
     }
 }
 
-/// What a torrent is to look like.
+/// The parameters of a torrent.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Recipe {
     name: String,
-    /// `None`: the torrent is one file. Else paths inside the folder `name`, with lengths.
+    /// Paths inside the folder `name`, with lengths. `None`: the torrent is a single file.
     files: Option<Vec<(String, u64)>>,
     len: u64,
     version: Version,
@@ -43,11 +43,11 @@ pub(crate) struct Recipe {
     seed: u64,
 }
 
-/// A torrent, and its data on disk.
+/// A torrent and its data on disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixture {
     pub(crate) torrent: PathBuf,
-    /// The folder that contains the data: what a seeder calls its download folder.
+    /// The folder that contains the data. Seeders use it as their download folder.
     pub(crate) parent: PathBuf,
     pub(crate) name: String,
     /// Without padding.
@@ -91,7 +91,7 @@ impl Recipe {
         Self { pad: true, ..self }
     }
 
-    /// Only its trackers may bring peers.
+    /// Sets the private flag: peers come only from its trackers.
     pub(crate) fn private(self) -> Self {
         Self { private: true, ..self }
     }
@@ -101,12 +101,12 @@ impl Recipe {
         Self { links: true, ..self }
     }
 
-    /// Another seed is another info-hash over other bytes.
+    /// Another seed gives other bytes and another info-hash.
     pub(crate) fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// Makes it, or finds it made.
+    /// Makes the torrent, or opens the one that was made before.
     pub(crate) fn make(&self) -> Fixture {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
@@ -116,13 +116,14 @@ impl Recipe {
             fs::create_dir_all(&root).unwrap();
             let made = tempfile::tempdir_in(&root).unwrap();
             self.write(made.path());
-            // Another test may have been faster: then its copy stands, which is the same bytes.
+            // The rename fails when another test was faster. Then the other test's copy, with the same bytes, is
+            // used.
             let _ = fs::rename(made.path(), &place);
         }
         self.open(&place)
     }
 
-    /// The torrent of a file or folder that is there already, as `PLACE/data/NAME`.
+    /// The torrent of an existing file or folder `PLACE/data/NAME`.
     pub(crate) fn make_of(&self, place: &Path) -> Fixture {
         let top = place.join("data").join(&self.name);
         let hashes = self.hash_with_libtorrent(&top, &place.join("x.torrent"));
@@ -184,12 +185,12 @@ impl Recipe {
 }
 
 impl Fixture {
-    /// The data itself: a file or a folder.
+    /// The path of the data: a file or a folder.
     pub(crate) fn data(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    /// The v1 hash, or the v2 hash where there is no other.
+    /// The v1 info-hash; the v2 info-hash of a torrent without v1.
     pub(crate) fn info_hash(&self) -> &str {
         self.v1.as_deref().or(self.v2.as_deref()).unwrap()
     }
@@ -216,7 +217,7 @@ impl Fixture {
     /// The same torrent with web seeds, written to `dir`. The info-hash does not change.
     pub(crate) fn with_web_seeds(&self, urls: &[&str], dir: &Path) -> Fixture {
         let torrent = fs::read(&self.torrent).unwrap();
-        // `url-list` sorts behind every key that libtorrent writes.
+        // `url-list` sorts after every key that libtorrent writes.
         let mut edited = torrent.strip_suffix(b"e").unwrap().to_vec();
         edited.extend_from_slice(b"8:url-listl");
         urls.iter().for_each(|url| edited.extend(format!("{}:{url}", url.len()).into_bytes()));
@@ -226,7 +227,7 @@ impl Fixture {
         Fixture { torrent: path, ..self.clone() }
     }
 
-    /// Panics unless the file or folder at `copy` is the data, byte for byte, with nothing more beside it.
+    /// Panics unless `copy` consists of exactly the files of the data, byte for byte.
     pub(crate) fn assert_same(&self, copy: &Path) {
         let (ours, theirs) = (tree(&self.data()), tree(copy));
         let names = |t: &BTreeMap<PathBuf, PathBuf>| t.keys().cloned().collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! opentracker: HTTP and UDP in one process, each test its own.
+//! opentracker: HTTP and UDP in one process, a process for each test.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{need, ports, process::Process, torrents::Fixture, wait_until};
 
-/// A running tracker that knows some torrents. Debian's build answers for listed hashes only.
+/// A running tracker. Debian's build answers only for the info-hashes on its whitelist.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     addr: SocketAddrV4,
@@ -20,7 +20,7 @@ impl Tracker {
     pub(crate) fn start(known: &[&Fixture]) -> Self {
         need("opentracker", "opentracker");
         let dir = tempfile::tempdir().unwrap();
-        // It drops to `nobody` and into this folder before it reads the list.
+        // opentracker changes its user to `nobody` and its directory to this one before it reads the whitelist.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let list: String = known.iter().map(|t| format!("{}\n", t.v1.as_ref().unwrap())).collect();
         fs::write(dir.path().join("whitelist.txt"), list).unwrap();
@@ -37,13 +37,13 @@ impl Tracker {
         format!("udp://{}/announce", self.addr)
     }
 
-    /// Forgets every peer: killed clients are handed out for minutes otherwise.
+    /// Restarts the tracker with an empty list of peers; otherwise it returns killed clients for minutes.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         self.process = launch(self.addr, &self.dir);
     }
 
-    /// The fixture with this tracker in it, in a file that lives as long as the tracker.
+    /// The fixture with this tracker in its .torrent file. The file is removed when the tracker is dropped.
     pub(crate) fn torrent(&self, fixture: &Fixture) -> Fixture {
         fixture.with_tracker(&self.http(), self.dir.path())
     }

@@ -1,4 +1,4 @@
-//! `files` and `about`: metadata, listings, copies, downloads.
+//! The endpoints `files` and `about`: metadata, listings, copies, downloads.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -36,7 +36,7 @@ pub(super) fn route(state: &mut State, request: &Request) -> Result<Answer, Refu
     }
 }
 
-/// A file that the request may see: those in a shared drive only when it says that it knows them.
+/// Looks up a file. A file in a shared drive is found only by a request with `supportsAllDrives=true`.
 fn find<'a>(state: &'a State, request: &Request, id: &str) -> Result<&'a File, Refused> {
     let id = if id == "root" { "root-of-my-drive" } else { id };
     let file = state.files.get(id).ok_or(Refused(404, "notFound"))?;
@@ -130,7 +130,7 @@ fn copy(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refuse
     let source = find(state, request, id)?.clone();
     let mut description = request.json()?;
     let new = take_id(state, &description)?;
-    // A copy keeps what it is not told anew.
+    // A copy keeps the properties of its source that the request does not set.
     let mut kept: Map<String, Value> =
         source.properties.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
     kept.extend(description["appProperties"].as_object().cloned().unwrap_or_default());
@@ -161,7 +161,7 @@ fn media(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refus
     Ok(answer)
 }
 
-/// An id for a new file: one that was generated and not used, or one of the server's own.
+/// The id of a new file: one from `generateIds` that is still unused, or one that the server makes.
 pub(super) fn take_id(state: &mut State, description: &Value) -> Result<String, Refused> {
     let Some(id) = description["id"].as_str() else {
         return Ok(format!("made-{:020x}", state.number()));
@@ -172,7 +172,7 @@ pub(super) fn take_id(state: &mut State, description: &Value) -> Result<String, 
     if state.used.contains(id) { Err(Refused(409, "fileIdInUse")) } else { Ok(id.to_owned()) }
 }
 
-/// The folder a new file goes to.
+/// The folder of a new file.
 pub(super) fn parent(
     state: &State,
     request: &Request,
@@ -235,7 +235,7 @@ pub(super) fn properties(given: &Value) -> Result<BTreeMap<String, String>, Refu
     given.iter().map(text).collect()
 }
 
-/// Only the fields that were asked for, or Google's few when none were.
+/// The metadata of a file: the requested fields, or Google's four default fields.
 pub(super) fn described(file: &File, fields: Option<&str>) -> Value {
     let mut all = json!({
         "kind": "drive#file",

@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1: connections that stay open, bodies with a length, and everything that can go wrong.
+//! A minimal HTTP/1.1 server: persistent connections, bodies with a length, and all faults of [`Act`].
 
 use std::{
     collections::HashMap,
@@ -13,13 +13,13 @@ use super::{Act, Refused, SESSION, Shared, files, oauth, uploads};
 
 pub(super) struct Request {
     pub(super) method: String,
-    /// Path and query as they came.
+    /// Path and query as received, not decoded.
     pub(super) target: String,
     pub(super) path: String,
     pub(super) query: HashMap<String, String>,
     headers: HashMap<String, String>,
     pub(super) body: Vec<u8>,
-    /// The body is as long as was said.
+    /// Whether the body has the length that `Content-Length` declares.
     pub(super) whole: bool,
     pub(super) corrupt: bool,
 }
@@ -61,7 +61,7 @@ impl Answer {
         self
     }
 
-    /// As Google words its refusals.
+    /// An error answer in Google's JSON format and wording.
     fn refusal(Refused(status, reason): Refused, retry_after: Option<u64>) -> Self {
         let message = match reason {
             "userRateLimitExceeded" => "User rate limit exceeded.",
@@ -84,7 +84,7 @@ impl Answer {
     }
 }
 
-/// Answers what comes on a connection until either side has enough.
+/// Serves requests on a connection until one side closes it.
 pub(super) fn serve(shared: &Shared, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let Ok(mut out) = stream.try_clone() else { return };
@@ -107,7 +107,7 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
             _ => None,
         };
         let last = cut.is_some() || request.header("connection") == Some("close");
-        // Whoever broke off in the middle of a body hears nothing.
+        // A request with an incomplete body gets no answer.
         if !request.whole || write(&mut out, &answer, cut).is_err() || last {
             break;
         }
@@ -169,7 +169,7 @@ fn answer(shared: &Shared, request: &mut Request, act: Option<&Act>) -> Answer {
     })
 }
 
-/// `GET /drive/v3/files/*`, for counting.
+/// Method and path with `*` for ids, such as `GET /drive/v3/files/*`: the key under which the request is counted.
 fn shape_of(request: &Request) -> String {
     let parts: Vec<&str> = request.path.split('/').collect();
     let path = match parts.as_slice() {
@@ -192,7 +192,7 @@ fn route(shared: &Shared, request: &Request) -> Result<Answer, Refused> {
     let session = request.path == "/upload/drive/v3/files" && request.asks("upload_id").is_some();
     match token {
         Some(token) if !state.oauth.is_good(token) => return Err(Refused(401, "authError")),
-        // A session's address is enough by itself.
+        // The URL of an upload session contains a secret and needs no token.
         None if !session => return Err(Refused(401, "required")),
         _ => {}
     }

@@ -1,9 +1,10 @@
-//! A stand-in for Google Drive v3 that is stricter than the original.
+//! A fake Google Drive v3 server that is stricter than the original.
 //!
-//! No server of Google's can be had for tests, so this one refuses whatever the documentation forbids, and some of what
-//! it only advises against. Its upload sessions follow the rules of Google's own storage-testbench, whose protocol is
-//! the same: 308 without `Range` at 0 bytes, the total bound to the session, 256 KiB multiples before the end, a status
-//! query that answers 200 once the file is made. Unlike that one it also refuses bytes out of order.
+//! Google offers no Drive server for tests, so this one refuses everything that the documentation forbids and some
+//! of what it advises against. Its upload sessions follow the rules of Google's storage-testbench, whose protocol
+//! is the same: 308 without `Range` at 0 bytes, the total length bound to the session, multiples of 256 KiB before
+//! the end, a status query that answers 200 once the file exists. Unlike the testbench it also refuses bytes out of
+//! order.
 //!
 //! Every answer can be made to fail ([`Fault`]), and every request is counted.
 
@@ -25,19 +26,19 @@ use http::Request;
 
 pub(crate) const FOLDER: &str = "application/vnd.google-apps.folder";
 
-/// What the server keeps to.
+/// The limits that the server enforces.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    /// Refuses creates beyond this pace and a burst of 10.
+    /// Creates per second, after a burst of 10. Creates above that rate are refused; `None` is no limit.
     pub(crate) creates_per_second: Option<f64>,
     pub(crate) units_per_minute: Option<u64>,
-    /// Bytes of the account.
+    /// The capacity of the account in bytes.
     pub(crate) quota: Option<u64>,
-    /// Requests a session serves before it is forgotten.
+    /// The number of requests after which an upload session expires.
     pub(crate) session_requests: Option<u32>,
-    /// How long an access token is good for.
+    /// The lifetime of an access token.
     pub(crate) token_life: Duration,
-    /// Files of a page of a listing, at most.
+    /// The maximum number of files on a page of a listing.
     pub(crate) page: usize,
 }
 
@@ -54,41 +55,42 @@ impl Default for Rules {
     }
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
-    /// A refusal with this status and reason, and perhaps `Retry-After` in seconds.
+    /// An error answer with this status and reason, and a `Retry-After` in seconds if given.
     Refuse(u16, &'static str, Option<u64>),
-    /// The connection is closed when the head of the request has come.
+    /// The connection is closed after the head of the request.
     Reset,
-    /// The connection is closed after so many bytes of the request's body, which count.
+    /// Only this many bytes of the request's body are read; they count. Then the connection is closed without an
+    /// answer.
     CutBody(usize),
-    /// The answer is held back for so long.
+    /// The answer is delayed for this long.
     Stall(Duration),
-    /// The work is done and nobody hears of it.
+    /// The request is carried out, and the connection is closed without an answer.
     LoseAnswer,
-    /// The answer ends after so many bytes of its body.
+    /// The answer ends after this many bytes of its body.
     CutAnswer(usize),
-    /// A bit of what arrives is stored wrong.
+    /// One bit of the uploaded file is stored wrong.
     Corrupt,
-    /// The session is gone.
+    /// The upload session of the request expires before the request is handled.
     Expire,
-    /// All access tokens end before this request.
+    /// All access tokens expire before this request.
     ExpireTokens,
 }
 
-/// An [`Act`] for some requests: those with this method (any when it is empty) whose path and query contain `path`.
+/// An [`Act`] for the requests with this method (empty: any method) whose path and query contain `path`.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
-    /// So many go well first.
+    /// The number of matching requests that succeed first.
     pub(crate) skip: u32,
     pub(crate) times: u32,
     pub(crate) act: Act,
 }
 
-/// A request to a session, for a [`Fault`].
+/// The `path` of a [`Fault`] for requests to an upload session.
 pub(crate) const SESSION: &str = "upload_id=";
 
 #[derive(Debug, Clone)]
@@ -101,7 +103,7 @@ pub(crate) struct File {
     pub(crate) trashed: bool,
     pub(crate) data: Arc<Vec<u8>>,
     pub(crate) md5: String,
-    /// Order of making.
+    /// Position in the order of creation.
     pub(crate) created: u64,
     pub(crate) drive: Option<String>,
 }
@@ -120,10 +122,10 @@ struct Session {
 pub(crate) struct Counts {
     pub(crate) requests: BTreeMap<String, u64>,
     pub(crate) units: u64,
-    /// Bytes that came in to sessions.
+    /// Body bytes that upload sessions received.
     pub(crate) received: u64,
     pub(crate) creates: Vec<Instant>,
-    /// What was refused, by reason.
+    /// Refused requests by reason.
     pub(crate) refused: BTreeMap<String, u64>,
 }
 
@@ -146,7 +148,7 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// A running stand-in; it ends with the test's process.
+/// A running server. Its threads end with the test process.
 #[derive(Clone)]
 pub(crate) struct FakeDrive(Arc<Shared>);
 
@@ -156,11 +158,11 @@ impl std::fmt::Debug for FakeDrive {
     }
 }
 
-/// An access token that is good from the start and does not end by itself.
+/// An access token that is valid from the start and has no expiry.
 const READY_TOKEN: &str = "ya29.ready-token-S3CR3T";
-/// The beginning of every session's secret.
+/// The prefix of the secret in every session URL.
 pub(crate) const SESSION_SECRET: &str = "AHmUCY2-S3CR3T";
-/// The beginning of every access token the token server gives.
+/// The prefix of every access token that the token server issues.
 pub(crate) const TOKEN_SECRET: &str = "ya29.given-S3CR3T";
 pub(crate) const REFRESH_TOKEN: &str = "1//refresh-S3CR3T";
 pub(crate) const CLIENT_ID: &str = "4242.apps.googleusercontent.com";
@@ -200,7 +202,7 @@ impl FakeDrive {
         self.0.lock()
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// The base URL, `http://127.0.0.1:PORT`.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.0.address)
     }
@@ -209,12 +211,12 @@ impl FakeDrive {
         format!("{}/token", self.endpoint())
     }
 
-    /// A ready access token.
+    /// An access token that is valid now.
     pub(crate) fn token(&self) -> &'static str {
         READY_TOKEN
     }
 
-    /// A `[storage.NAME]` section that signs in with a refresh token.
+    /// A `[storage.NAME]` section that logs in with a refresh token.
     pub(crate) fn profile(&self, name: &str, folder: Option<&str>) -> String {
         let folder = folder.map(|id| format!("folder = '{id}'\n")).unwrap_or_default();
         format!(
@@ -226,7 +228,7 @@ impl FakeDrive {
         )
     }
 
-    /// Variables for `--storage drive` with a ready token.
+    /// Environment variables for `--storage drive` with a valid access token.
     pub(crate) fn env(&self) -> [(&'static str, String); 2] {
         [("BAE_DRIVE_ENDPOINT", self.endpoint()), ("BAE_DRIVE_TOKEN", self.token().into())]
     }
@@ -239,7 +241,7 @@ impl FakeDrive {
         self.state().faults.push(fault);
     }
 
-    /// `times` requests fail after `skip` have gone well.
+    /// After `skip` successful requests, the next `times` matching requests fail.
     pub(crate) fn fail(
         &self,
         method: &'static str,
@@ -251,7 +253,7 @@ impl FakeDrive {
         self.fault(Fault { method, path, skip, times, act });
     }
 
-    /// Whether every fault has happened.
+    /// Whether every fault has happened as often as it should.
     pub(crate) fn all_failed(&self) -> bool {
         self.state().faults.iter().all(|fault| fault.times == 0)
     }
@@ -268,7 +270,7 @@ impl FakeDrive {
         id
     }
 
-    /// All files that are no folders and not in the trash.
+    /// All files except folders and files in the trash.
     pub(crate) fn files(&self) -> Vec<File> {
         let state = self.state();
         let is_file = |file: &&File| file.mime != FOLDER && !file.trashed;
@@ -279,7 +281,7 @@ impl FakeDrive {
         self.state().files.values().filter(|file| file.mime == FOLDER).cloned().collect()
     }
 
-    /// Changes a file behind everybody's back; `None` removes it.
+    /// Changes a file without a request; `None` removes it.
     pub(crate) fn meddle(&self, id: &str, change: impl FnOnce(File) -> Option<File>) {
         let mut state = self.state();
         let file = state.files.remove(id).unwrap();
@@ -288,7 +290,7 @@ impl FakeDrive {
         }
     }
 
-    /// Where a file is: the names of its folders and its own.
+    /// The path of a file: the names of its folders and its own.
     pub(crate) fn path(&self, file: &File) -> String {
         let state = self.state();
         let mut path = file.name.clone();
@@ -304,7 +306,7 @@ impl FakeDrive {
         self.state().sessions.values().filter(|session| !session.made).count()
     }
 
-    /// How often `METHOD PATH` was asked, the ids in the path as `*`.
+    /// The number of requests `METHOD PATH`, with `*` for the ids in the path.
     pub(crate) fn asked(&self, what: &str) -> u64 {
         self.state().counts.requests.get(what).copied().unwrap_or(0)
     }
@@ -313,17 +315,17 @@ impl FakeDrive {
         look(&self.state().counts)
     }
 
-    /// Every access token given so far ends.
+    /// Makes every access token that was issued so far expire.
     pub(crate) fn expire_tokens(&self) {
         self.state().oauth.expire();
     }
 
-    /// The refresh token is taken back.
+    /// Revokes the refresh token.
     pub(crate) fn revoke(&self) {
         self.state().oauth.revoke();
     }
 
-    /// What the token server says to a device, one after the other; `""` is yes.
+    /// The answers of the token server to a device login, in this order; `""` grants access.
     pub(crate) fn device_answers(&self, answers: &[&'static str]) {
         self.state().oauth.device_answers = VecDeque::from(answers.to_vec());
     }
@@ -359,7 +361,8 @@ impl State {
         self.files.insert(id.to_owned(), folder);
     }
 
-    /// The fault of a request, if it is one's turn.
+    /// The fault for a request, taken from the first matching [`Fault`] that is not used up. `None` during its
+    /// `skip` requests.
     fn fault_of(&mut self, request: &Request) -> Option<Act> {
         let target = request.target.clone();
         let fits = |f: &&mut Fault| {
@@ -376,7 +379,7 @@ impl State {
         Some(fault.act.clone())
     }
 
-    /// Charges a request; an error when the minute's units are used up.
+    /// Charges the quota units of a request. An error when the units of the current minute are used up.
     fn charge(&mut self, units: u64) -> Result<(), Refused> {
         if self.window.0.elapsed() > Duration::from_secs(60) {
             self.window = (Instant::now(), 0);
@@ -389,7 +392,7 @@ impl State {
         }
     }
 
-    /// Counts a create; an error when they come too fast.
+    /// Counts a create. An error when creates exceed `creates_per_second`.
     fn create(&mut self) -> Result<(), Refused> {
         let now = Instant::now();
         if let Some(pace) = self.rules.creates_per_second {
@@ -409,6 +412,6 @@ impl State {
     }
 }
 
-/// A refusal: status and reason.
+/// An error answer: status and reason.
 #[derive(Debug, Clone, Copy)]
 struct Refused(u16, &'static str);

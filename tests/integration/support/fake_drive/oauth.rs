@@ -1,4 +1,4 @@
-//! The token server: refresh tokens, codes from a browser or a device, and service accounts.
+//! The token server: refresh tokens, authorization codes of a browser or a device, and service accounts.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,10 +18,10 @@ use super::{
 };
 
 pub(super) struct State {
-    /// Token → end.
+    /// Access token → its expiry; `None`: it does not expire.
     good: HashMap<String, Option<Instant>>,
     revoked: bool,
-    /// Code → challenge and redirect of the page it was asked on.
+    /// Authorization code → code challenge and redirect URI of the request for it.
     codes: HashMap<String, (String, String)>,
     pub(super) device_answers: VecDeque<&'static str>,
     count: u64,
@@ -140,7 +140,7 @@ fn device(form: &HashMap<String, String>, here: &str) -> Result<Value, &'static 
     }))
 }
 
-/// The consent page, on which the user says yes at once.
+/// The consent page. The user grants access at once.
 fn page(state: &mut super::State, request: &Request) -> Answer {
     let asks = |name: &str| request.asks(name).unwrap_or_default().to_owned();
     let right = asks("client_id") == CLIENT_ID
@@ -160,7 +160,7 @@ fn page(state: &mut super::State, request: &Request) -> Answer {
     Answer::new(302).with("Location", back)
 }
 
-/// A service account's claims, signed with something.
+/// Checks a service account's JWT. Of the signature only the length is checked.
 fn check_assertion(assertion: &str, here: &str) -> Option<()> {
     let parts: Vec<&str> = assertion.split('.').collect();
     let [head, claims, signature] = parts.as_slice() else { return None };

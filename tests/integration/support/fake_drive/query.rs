@@ -1,4 +1,4 @@
-//! The few forms of Drive's query language that bae uses. Anything else is refused, as a mistake in a query should be.
+//! The parts of Drive's query language that bae uses. Any other query is refused as invalid.
 
 use super::{File, Refused};
 
@@ -57,7 +57,7 @@ fn term(text: &str) -> Option<(Term, &str)> {
     Some((Term::Parent(id), rest.strip_prefix(" in parents")?))
 }
 
-/// A text in quotes, and what follows it.
+/// A quoted string, and the text after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let text = text.strip_prefix('\'')?;
     let mut out = String::new();

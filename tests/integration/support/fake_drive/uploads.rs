@@ -5,7 +5,7 @@ use super::{
     http::{Answer, Request},
 };
 
-/// What all requests but the last bring a multiple of, and what is kept of one that breaks off.
+/// The body of every request but the last must be a multiple of this. Of a broken-off body, a multiple is kept.
 const GRAIN: usize = 256 << 10;
 
 pub(super) fn route(state: &mut State, request: &Request, here: &str) -> Result<Answer, Refused> {
@@ -69,7 +69,7 @@ fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Ref
     take(session, request)?;
     if (session.data.len() as u64) < session.total {
         let answer = Answer::new(308);
-        // No header at all for nothing: that is how Google says it.
+        // For 0 bytes Google sends no `Range` header.
         return Ok(match session.data.len() {
             0 => answer,
             n => answer.with("Range", format!("bytes=0-{}", n - 1)),
@@ -95,7 +95,7 @@ fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Ref
     Ok(Answer::json(&files::described(&file, fields.as_deref())))
 }
 
-/// Takes what a request brings, if it is what comes next.
+/// Appends the body of a request to the session. Its range must begin where the session's data ends.
 fn take(session: &mut Session, request: &Request) -> Result<(), Refused> {
     let range = request.header("content-range").and_then(|text| text.strip_prefix("bytes "));
     let (range, total) =

@@ -1,4 +1,4 @@
-//! aria2: one process for one torrent.
+//! aria2: one process per torrent.
 
 use std::{
     net::{SocketAddrV4, TcpStream},
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{LONG, need, ports, process::Process, torrents::Fixture, wait_until};
 
-/// aria2c. It finds peers through the tracker that the torrent names.
+/// A running aria2c. It finds peers only through the tracker of the torrent.
 #[derive(Debug)]
 pub(crate) struct Aria2 {
     addr: SocketAddrV4,

@@ -1,4 +1,4 @@
-//! libtorrent itself through its Python bindings: `ltpeer.py` beside the folder.
+//! libtorrent through its Python bindings: `ltpeer.py` in the parent directory.
 
 use std::{
     net::SocketAddrV4,
@@ -11,21 +11,21 @@ use tempfile::TempDir;
 
 use crate::support::{LONG, PYTHON, need, ports, process::Process, script, torrents::Fixture};
 
-/// Which libtorrent plays the peer.
+/// The libtorrent version of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Release {
     /// Debian's python3-libtorrent (2.0.8).
     Debian,
-    /// The newest wheel that `scripts/setup test` fetched.
+    /// The newest wheel, fetched by `scripts/setup test`.
     Newest,
 }
 
-/// One or many libtorrent sessions in a Python process.
+/// One or more libtorrent sessions in a Python process.
 #[derive(Debug)]
 pub(crate) struct LibtorrentPeer {
     addrs: Vec<SocketAddrV4>,
     process: Process,
-    /// Where a leecher puts its data.
+    /// The download directory of a leecher.
     dir: Option<TempDir>,
 }
 
@@ -34,17 +34,17 @@ impl LibtorrentPeer {
         Self::seed_with(release, torrent, 1, &[])
     }
 
-    /// A seeder that sends at most `rate` bytes a second.
+    /// A seeder that sends at most `rate` bytes/s.
     pub(crate) fn slow_seed(torrent: &Fixture, rate: u64) -> Self {
         Self::seed_with(Release::Debian, torrent, 1, &["--up-limit", &rate.to_string()])
     }
 
-    /// A seeder that is reached over uTP alone.
+    /// A seeder that uses uTP only.
     pub(crate) fn utp_seed(torrent: &Fixture) -> Self {
         Self::seed_with(Release::Newest, torrent, 1, &["--only-utp"])
     }
 
-    /// `count` seeders, each with an IP of its own.
+    /// `count` seeders, each with its own IP, that send at most `rate_each` bytes/s each.
     pub(crate) fn swarm(torrent: &Fixture, count: usize, rate_each: u64) -> Self {
         Self::seed_with(Release::Debian, torrent, count, &["--up-limit", &rate_each.to_string()])
     }
@@ -54,12 +54,12 @@ impl LibtorrentPeer {
         Self::start(release, "seed", &torrent.torrent, &from, count, options, None)
     }
 
-    /// A peer that claims every piece and serves wrong bytes wherever `broken` (a copy of the data) is wrong.
+    /// A peer that claims every piece and serves the bytes of `broken`, a copy of the data with errors.
     pub(crate) fn corrupting(torrent: &Fixture, broken: &Path) -> Self {
         Self::start(Release::Debian, "seed", &torrent.torrent, broken, 1, &["--unverified"], None)
     }
 
-    /// Starts to download from `from` into a folder of its own.
+    /// A leecher that dials `from` and downloads into its own directory.
     pub(crate) fn leech(release: Release, torrent: &Fixture, from: SocketAddrV4) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let save = dir.path().to_owned();
@@ -67,7 +67,7 @@ impl LibtorrentPeer {
         Self::start(release, "get", &torrent.torrent, &save, 1, &["--peer", &peer], Some(dir))
     }
 
-    /// A leecher with a line of `rate` bytes a second that knows no peer until it is told to connect to one.
+    /// A leecher that downloads at most `rate` bytes/s. It knows no peer until [`LibtorrentPeer::connect`].
     pub(crate) fn lone_leech(release: Release, torrent: &Fixture, rate: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let save = dir.path().to_owned();
@@ -112,24 +112,24 @@ impl LibtorrentPeer {
         &self.addrs
     }
 
-    /// Waits until a leecher has everything; returns its folder.
+    /// Waits until a leecher has the whole torrent; returns its directory.
     pub(crate) fn wait_done(&mut self) -> PathBuf {
         self.process.wait_for("done", LONG, |line| event(line, "done"));
         self.dir.as_ref().expect("a leecher").path().to_owned()
     }
 
-    /// Payload bytes it has sent so far, over all its sessions.
+    /// Payload bytes sent by all its sessions. Waits for the next progress event.
     pub(crate) fn sent(&mut self) -> u64 {
         self.process.wait_for("progress", LONG, |line| event(line, "progress")?["up"].as_u64())
     }
 
-    /// Payload bytes it has received, by its last word so far.
+    /// Payload bytes received by all its sessions, as of the last progress event.
     pub(crate) fn received(&self) -> u64 {
         let last = self.process.stdout();
         last.lines().rev().find_map(|l| event(l, "progress")?["down"].as_u64()).unwrap_or(0)
     }
 
-    /// Whether it has noted something of this name so far.
+    /// Whether a `note` event so far contains `name`.
     pub(crate) fn has_said(&self, name: &str) -> bool {
         self.process
             .stdout()

@@ -1,7 +1,7 @@
-//! Other people's clients, as seeders and as leechers.
+//! Clients of other projects, as seeders and as leechers.
 //!
-//! What decides who dials whom: aria2 cannot be given a peer, so it goes through the tracker; Transmission 3.00 takes
-//! 127/8 for "martian" and never dials it, so whoever is at the other end has to.
+//! Two limits decide which side dials. aria2 takes no peer address, so it finds peers through the tracker.
+//! Transmission 3.00 treats 127/8 as invalid ("martian") and never dials it, so the other side must dial.
 
 mod aria2;
 mod libtorrent;

@@ -1,4 +1,4 @@
-//! A seeder of any payload under any info dictionary: for torrents that no client would make.
+//! A seeder of any payload under any info dictionary: for torrents that no client makes.
 
 use std::{
     io::{self, Read, Write},
@@ -14,11 +14,11 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use crate::support::ports;
 
-/// The number by which peers ask us for metadata.
+/// The extended message id under which peers request metadata from this seeder (BEP 10).
 const METADATA: u8 = 3;
 const BLOCK: usize = 16_384;
 
-/// Runs as long as the test does.
+/// A running seeder. Its threads end with the test process.
 pub(crate) struct PayloadPeer {
     addr: SocketAddrV4,
     sent: Arc<AtomicU64>,
@@ -45,7 +45,7 @@ impl PayloadPeer {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let seeded = Arc::clone(&seeded);
-                // It ends when the other side hangs up.
+                // The thread ends when the peer closes the connection.
                 thread::spawn(move || seeded.serve(stream));
             }
         });
@@ -56,7 +56,7 @@ impl PayloadPeer {
         self.addr
     }
 
-    /// Payload bytes that were asked for.
+    /// Payload bytes that peers have requested so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ fn say(peer: &mut TcpStream, kind: u8, body: &[u8]) -> io::Result<()> {
     peer.write_all(&[&len.to_be_bytes()[..], &[kind], body].concat())
 }
 
-/// `None` for a message that only keeps the connection.
+/// Reads a message: its type and body. `None` for a keep-alive.
 fn hear(peer: &mut TcpStream) -> io::Result<Option<(u8, Vec<u8>)>> {
     let mut len = [0; 4];
     peer.read_exact(&mut len)?;
@@ -122,7 +122,7 @@ fn hear(peer: &mut TcpStream) -> io::Result<Option<(u8, Vec<u8>)>> {
     Ok((!body.is_empty()).then(|| (body[0], body[1..].to_vec())))
 }
 
-/// The number that follows `key` in bencode.
+/// The integer after `key` in a bencoded text; 0 when there is none.
 fn number(body: &[u8], key: &str) -> usize {
     let text = String::from_utf8_lossy(body);
     let rest = text.split_once(key).map(|(_, rest)| rest).unwrap_or_default();

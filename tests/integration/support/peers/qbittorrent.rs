@@ -1,4 +1,4 @@
-//! qBittorrent: a profile folder written before it starts, then its web API.
+//! qBittorrent: configured by a profile directory that is written before the start, then driven by its web API.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{LONG, http, need, ports, process::Process, torrents::Fixture, wait_until};
 
-/// qBittorrent without its window, driven through its web API.
+/// A running qbittorrent-nox, driven by its web API.
 #[derive(Debug)]
 pub(crate) struct QBittorrent {
     addr: SocketAddrV4,
@@ -29,7 +29,7 @@ impl QBittorrent {
         this
     }
 
-    /// Downloads from whoever dials it or whom the torrent's tracker names.
+    /// Downloads from peers that dial it and from peers that the torrent's tracker names.
     pub(crate) fn leech(torrent: &Fixture) -> Self {
         let this = Self::start();
         this.add(torrent, this.dir.path(), false);
@@ -40,7 +40,7 @@ impl QBittorrent {
         self.addr
     }
 
-    /// Tells it of a peer.
+    /// Makes qBittorrent dial the peer `to`.
     pub(crate) fn connect(&self, torrent: &Fixture, to: SocketAddrV4) {
         let body = format!("hashes={}&peers={to}", torrent.info_hash());
         let path = "/api/v2/torrents/addPeers";

@@ -1,4 +1,4 @@
-//! Transmission: a daemon with a settings file written before it starts, driven by transmission-remote.
+//! Transmission: a daemon with a settings file that is written before the start, driven by transmission-remote.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{LONG, need, ports, process::Process, torrents::Fixture, wait_until};
 
-/// A transmission-daemon. It only ever accepts connections from 127/8, whichever way the bytes go.
+/// A running transmission-daemon. It never dials 127/8, so the other side must dial, whether it seeds or leeches.
 #[derive(Debug)]
 pub(crate) struct Transmission {
     addr: SocketAddrV4,
@@ -53,7 +53,7 @@ impl Transmission {
         this
     }
 
-    /// Waits to be dialled and then downloads.
+    /// A leecher that waits for a peer to dial it.
     pub(crate) fn leech(torrent: &Fixture) -> Self {
         let this = Self::start();
         this.add(torrent, this.dir.path());
@@ -67,7 +67,7 @@ impl Transmission {
 
     pub(crate) fn wait_done(&self) -> PathBuf {
         wait_until("transmission downloads", LONG, || {
-            // It goes on under a temporary name until the last piece is verified.
+            // A file has a temporary name until its last piece is verified.
             self.percent() == "100%"
         });
         self.dir.path().to_owned()
