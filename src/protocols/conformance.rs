@@ -1,4 +1,4 @@
-//! The contract of [`Protocol`] as one suite: every protocol passes it against every server there is.
+//! The contract of [`Protocol`] as a test suite. Every protocol passes it against every available server.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -9,45 +9,45 @@ use url::Url;
 use super::{Begun, Found, Listing, Protocol, Remote, Wanted, next, paths::below};
 use crate::error::{Error, Kind, Result};
 
-/// A server whose files the suite can write by another way than the protocol.
+/// A server under test. The suite writes its files without going through the protocol.
 #[async_trait]
 pub trait Ground: Send + Sync + fmt::Debug {
-    /// Makes or replaces the file `path`, and the folders it is in. A file that is replaced gets another date too.
+    /// Creates or replaces the file `path` and creates its parent folders. A replaced file also gets a new date.
     async fn write(&self, path: &str, bytes: Bytes);
 
     async fn remove(&self, path: &str);
 
-    /// The folder that `path`s are below, with a slash at its end.
+    /// The folder that contains all `path`s. Its URL ends with a slash.
     fn url(&self) -> Url;
 
     /// Whether the protocol has folders.
     fn has_folders(&self) -> bool;
 
-    /// The same folder for somebody whose password is [`WRONG`], or who has another key. `None` where everybody is let
-    /// in.
+    /// The same folder with credentials that the server must reject: the password [`WRONG`] or an unknown key. `None`
+    /// if the server accepts every login.
     fn stranger(&self) -> Option<Visit>;
 
-    /// A file that is there and may not be read, or that may not be seen either. `None` where all may be.
+    /// An existing file that may not be read, or not even be seen. `None` if all files may be read.
     async fn forbidden(&self) -> Option<Visit>;
 
-    /// Whether nobody needs the server after this.
+    /// Whether this is the last use of the server.
     fn may_stop(&self) -> bool;
 
-    /// Kills the server, in the middle of what it does, for good.
+    /// Kills the server permanently, in the middle of its work.
     async fn stop(&self);
 }
 
-/// Somebody who goes somewhere.
+/// A URL, and a protocol with the credentials to try on it.
 #[derive(Debug)]
 pub struct Visit {
     pub protocol: Arc<dyn Protocol>,
     pub url: Url,
 }
 
-/// A password that is nobody's, and that nothing repeats.
+/// A password of no account. No error may repeat it.
 pub const WRONG: &str = "hunter2-is-nobodys";
 
-/// Names that mean something to a shell, a URL, a pattern or a command line, and here mean themselves.
+/// File names with characters that are special in a shell, a URL, a pattern or a command line. Here they are literal.
 const NAMES: &[&str] = &[
     "a b.bin",
     "50%.bin",
@@ -61,15 +61,15 @@ const NAMES: &[&str] = &[
     "日本 é.bin",
     ".hidden",
 ];
-/// Deeper than folders usually are.
+/// Folder depth of the deep listing, more than folders usually have.
 const DEEP: usize = 70;
-/// Not a multiple of anything.
+/// Length of the test files in bytes, not a multiple of any block size.
 const LEN: u64 = 3_000_017;
 
 /// Runs the suite in a folder of its own.
 ///
 /// # Panics
-/// On the first breach, with a sentence that says which.
+/// On the first violation, with a sentence that names it.
 pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
     let suite = Suite { protocol, ground };
     suite.finds_a_file().await;
@@ -92,21 +92,20 @@ pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
     }
 }
 
-/// A file that a server gives in an odd way.
+/// A file that a server sends in an unusual way.
 #[derive(Debug)]
 pub struct Oddity {
-    /// What is odd.
+    /// Description of what is unusual.
     pub what: &'static str,
     pub url: Url,
-    /// What the file is; `None` where that cannot be known, so that it must be an error.
+    /// The expected bytes; `None` if they cannot be determined, so that the protocol must fail.
     pub body: Option<Bytes>,
 }
 
-/// The rule about what is not understood: the bytes that come without an error are the whole file, whatever the server
-/// says of it.
+/// Checks one rule: a stream that ends without an error has delivered the whole file, whatever the server declares.
 ///
 /// # Panics
-/// When fewer or other bytes count as all, or an error was not needed.
+/// If the stream ends without an error on other bytes than the file's, or if it fails although the file can be fetched.
 pub async fn check_oddity(protocol: &dyn Protocol, oddity: &Oddity) {
     let Oddity { what, url, body } = oddity;
     let got = async {
@@ -264,7 +263,7 @@ impl Suite<'_> {
         }
     }
 
-    /// As many as downloads use. A server that refuses so many says so in a way that may pass.
+    /// Opens 8 ranges concurrently, as downloads do. A server may reject some of them, but only with a retryable error.
     async fn serves_many_at_once(&self) {
         let body = pattern(LEN, 6);
         self.write("many.bin", &body).await;
@@ -329,7 +328,7 @@ impl Suite<'_> {
         assert_eq!(kind, Kind::Changed, "a file that changed since its folder was listed");
     }
 
-    /// The last of many pages, or of many folders.
+    /// A folder whose only file is empty, as the last page or the last folder of a listing may be.
     async fn lists_an_empty_end(&self) {
         self.write("thin/only.bin", &Bytes::new()).await;
         let listing = self.folder("thin").await;
@@ -370,7 +369,7 @@ impl Suite<'_> {
         assert_eq!(kind, Kind::PermissionDenied, "what is forbidden: {}", error.report());
     }
 
-    /// In the middle of a file. Nothing can be tested on this server any more.
+    /// Stops the server in the middle of a file. No later test can use this server.
     async fn notices_that_the_server_has_gone(&self) {
         let body = Bytes::from(vec![7; 64 << 20]);
         self.write("big.bin", &body).await;
@@ -396,7 +395,7 @@ fn failure<T>(outcome: Result<T>) -> Error {
     outcome.err().expect("an error was wanted")
 }
 
-/// Bytes that differ by `seed`, and at any distance that a mistake is likely to have.
+/// Test bytes that depend on `seed` and differ at every distance by which a faulty range is likely to be off.
 fn pattern(len: u64, seed: u64) -> Bytes {
     let byte = |n: u64| {
         let mixed = (n ^ seed << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);

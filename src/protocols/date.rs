@@ -1,19 +1,19 @@
-//! Dates as servers write them: those of RFC 9110, and those that are meant to be.
+//! Parses dates of servers: the forms of RFC 9110, and common deviations from them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// The time that `text` says; `None` where it says none. Weekdays are passed over, letters have no case, a day may have
-/// one digit, and a zone may be a number.
+/// The time in `text`; `None` if it is not a date. Weekdays are ignored, case is ignored, a day may have one digit, and
+/// a zone may be a number.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
     if let Ok(time) = httpdate::parse_http_date(text.trim()) {
         return Some(time);
     }
     let lower = text.trim().to_ascii_lowercase();
     let words: Vec<&str> = lower.split([' ', ',', '\t']).filter(|word| !word.is_empty()).collect();
-    // `2 Nov 2020 11:00:00 GMT`, `2-Nov-2020 …`; `Nov 2 11:00:00 2020`.
+    // Accepted forms: `2 Nov 2020 11:00:00 GMT`, `2-Nov-2020 …`, `Nov 2 11:00:00 2020`.
     let words = match words.as_slice() {
         [first, rest @ ..] if first.starts_with(|c: char| c.is_ascii_alphabetic()) => {
             if month(first).is_some() { words.as_slice() } else { rest }
@@ -47,7 +47,7 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok())?
 }
 
-/// Days since 1970. Years of two digits are those of 1970 to 2069.
+/// Days since 1970-01-01. Two-digit years mean 1970 to 2069.
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     let year = match year {
         0..=69 => year + 2000,
@@ -81,7 +81,7 @@ fn clock(text: &str) -> Option<i64> {
     is_time.then(|| i64::try_from(hour * 3600 + minute * 60 + second).ok())?
 }
 
-/// Seconds east of Greenwich.
+/// Offset of the time zone in seconds, positive east of Greenwich.
 fn offset(zone: &[&str]) -> Option<i64> {
     match zone {
         [] | ["gmt" | "utc" | "ut" | "z"] => Some(0),
@@ -154,7 +154,7 @@ mod tests {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
             let text = httpdate::fmt_http_date(time);
             prop_assert_eq!(parse(&text), Some(time));
-            // The same by our own reading.
+            // The parser of this module reads the same.
             prop_assert_eq!(parse(&text.to_lowercase()), Some(time));
         }
     }

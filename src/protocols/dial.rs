@@ -1,4 +1,5 @@
-//! TCP connections: straight, or by a proxy. A host's addresses are tried side by side where one is slow to answer.
+//! Opens TCP connections, directly or through a proxy. Several addresses of a host are tried in parallel if one is
+//! slow.
 
 use std::{error::Error as StdError, io, net::IpAddr};
 
@@ -22,15 +23,15 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// What to do about a 407.
+/// Hint for a 407 response.
 pub(super) const LOGIN_HINT: &str = "the proxy wants a user and password: set them in BAE_PROXY";
-/// The longest answer of a proxy.
+/// Maximum length of a proxy's response head, in bytes.
 const LONGEST: usize = 16 << 10;
 
-/// Connects to a server. What is sent goes out at once.
+/// Connects to a server, with Nagle's algorithm off.
 ///
 /// # Errors
-/// `Network` when nobody answers; `Unauthenticated` and `PermissionDenied` when the proxy refuses.
+/// `Network` if there is no answer; `Unauthenticated` and `PermissionDenied` if the proxy refuses.
 pub(super) async fn dial(
     host: &str,
     port: u16,
@@ -49,11 +50,12 @@ pub(super) async fn dial(
     }
 }
 
-/// A connection to a host itself, whose errors do not name it. What is sent goes out at once: requests are short, and
+/// Connects to a host without a proxy. Errors do not name the host. Nagle's algorithm is off: requests are short, and
 /// each waits for its answer.
 ///
 /// # Errors
-/// `Network`; `PermissionDenied` for an address that is not to be connected to. Nothing is sent there.
+/// `Network`; `PermissionDenied` for an address that `outgoing` does not allow. That connection is closed before any
+/// byte is sent.
 pub(super) async fn straight(host: &str, port: u16, outgoing: &Outgoing) -> Result<TcpStream> {
     let stream = connected(host, port, outgoing.interface.as_deref()).await?;
     if !outgoing.only_public {
@@ -70,7 +72,7 @@ pub(super) async fn straight(host: &str, port: u16, outgoing: &Outgoing) -> Resu
 async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream> {
     let uri = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
     let Ok(uri) = uri.build() else {
-        // What is in no URL, as `fe80::1%eth0`.
+        // The host cannot be part of a URL, for example `fe80::1%eth0`.
         if let Some(interface) = interface {
             let text = format!("{host} cannot be reached from interface {interface}");
             return Err(Error::new(Kind::Unsupported, text));
@@ -106,12 +108,12 @@ async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<Tcp
     Ok(connected?.into_inner())
 }
 
-/// A connection to a proxy, on which nothing is said yet.
+/// Connects to the proxy itself. No byte of a proxy protocol has been sent yet.
 ///
 /// # Errors
-/// `Network`, with the proxy's name.
+/// `Network`, with the name of the proxy.
 pub(super) async fn to_proxy(proxy: &Proxy, outgoing: &Outgoing) -> Result<TcpStream> {
-    // Wherever it is, the user named it.
+    // The user configured the proxy, so it may have a private address.
     let outgoing = Outgoing { only_public: false, ..outgoing.clone() };
     let at = |e: Error| e.within(format!("proxy {proxy}"));
     let (host, port) = (proxy.url().host_str(), proxy.url().port_or_known_default());
@@ -119,7 +121,7 @@ pub(super) async fn to_proxy(proxy: &Proxy, outgoing: &Outgoing) -> Result<TcpSt
     straight(host.trim_matches(['[', ']']), port, &outgoing).await.map_err(at)
 }
 
-/// Who to be at a proxy.
+/// The user and password in the URL of the proxy.
 pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
     let url = proxy.url();
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -127,7 +129,7 @@ pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
         .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())))
 }
 
-/// The value of `Proxy-Authorization`.
+/// The value of the header `Proxy-Authorization`.
 pub(super) fn authorization(proxy: &Proxy) -> Option<String> {
     let (user, password) = login(proxy)?;
     Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
@@ -146,13 +148,13 @@ async fn by_socks(stream: TcpStream, host: &str, port: u16, proxy: &Proxy) -> Re
             let first = found.find(|at| scheme == "socks5" || at.is_ipv4());
             TargetAddr::Ip(first.ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?)
         }
-        // The proxy looks it up.
+        // The proxy resolves the host name.
         _ => TargetAddr::Domain(host.into(), port),
     };
     let fourth = proxy.url().scheme().starts_with("socks4");
     let login = login(proxy);
     let connected = match &login {
-        // That version knows no passwords.
+        // SOCKS4 has no passwords.
         Some((user, _)) if fourth => {
             let connecting = Socks4Stream::connect_with_userid_and_socket(stream, target, user);
             connecting.await.map(Socks4Stream::into_inner)
@@ -184,11 +186,11 @@ fn socks_kind(e: &tokio_socks::Error) -> Kind {
     }
 }
 
-/// HTTP's `CONNECT`, on a connection to the proxy. The answer is read byte by byte: the server behind the proxy may
-/// speak first, and what it says is not ours to take.
+/// Sends HTTP `CONNECT` on a connection to the proxy. The response is read byte by byte: the server behind the proxy
+/// may send first, and its bytes must stay in the stream.
 ///
 /// # Errors
-/// `Network` when the proxy hangs up; what it says.
+/// `Network` if the proxy closes the connection; the kind that [`refusal`] assigns to any other status than 2xx.
 pub(super) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     host: &str,
@@ -230,7 +232,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     Err(if status == Some(407) { error.hint(LOGIN_HINT) } else { error })
 }
 
-/// The status in `HTTP/1.1 200 OK`.
+/// The status code of a line such as `HTTP/1.1 200 OK`.
 fn status(line: &str) -> Option<u16> {
     line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()
 }

@@ -1,31 +1,31 @@
-//! A folder at a server.
+//! The listing of a folder on a server.
 
 use url::Url;
 
 use super::Remote;
 use crate::error::{Error, Kind};
 
-/// The most files of one listing: a folder beyond that is refused rather than held in memory.
+/// Maximum number of files in one listing. A larger folder is refused, to bound memory.
 pub const MAX_ENTRIES: usize = 1_000_000;
 
 /// The files below a folder, at any depth.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    /// The folder, with a slash at its end.
+    /// The URL of the folder, with a slash at the end.
     pub url: Url,
-    /// The last part of its path, not made safe; the host for the root of a server.
+    /// The last segment of its path, or the host for the root of a server. It is not sanitised.
     pub name: String,
-    /// Sorted by path, each path once.
+    /// Sorted by path, without duplicates.
     pub files: Vec<Entry>,
-    /// What is in it and cannot be fetched. Never passed over in silence: each is told, and counts as a failure.
+    /// Entries that cannot be fetched. Each one is reported and counts as a failure.
     pub left_out: Vec<LeftOut>,
 }
 
-/// Something in a folder that its server does not give, or that has no name here, and why.
+/// An entry that the server refuses to send or whose name cannot be used here, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     pub kind: Kind,
-    /// What it is, where, and what is wrong with it.
+    /// What the entry is, its path, and the reason.
     pub text: String,
 }
 
@@ -41,10 +41,10 @@ impl From<LeftOut> for Error {
     }
 }
 
-/// A file of a folder.
+/// A file in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Relative to the folder, `/`-separated, not made safe: names of the server's choosing.
+    /// Path relative to the folder, separated by `/`. The server chooses the names and they are not sanitised.
     pub path: String,
     pub remote: Remote,
 }

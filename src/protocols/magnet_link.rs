@@ -1,13 +1,13 @@
-//! What a server hands out in place of a file.
+//! A magnet link that a server returns in place of a file.
 
 use std::fmt;
 
-/// The cause of an error of [`Protocol::probe`](super::Protocol::probe): the URL leads to this magnet link.
+/// The source of an error of [`Protocol::probe`](super::Protocol::probe) when the URL leads to this magnet link.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MagnetLink(pub String);
 
 impl fmt::Debug for MagnetLink {
-    /// Without its trackers, which may have passkeys.
+    /// Omits the link: its trackers may contain passkeys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MagnetLink")
     }

@@ -1,13 +1,13 @@
-//! Where bytes come from when it is not the swarm: the trait every URL scheme implements, and the schemes.
+//! Sources other than the swarm: the [`Protocol`] trait that every URL scheme implements, and the schemes.
 //!
-//! A protocol turns a URL into bytes and nothing else. [`Protocol::probe`] says what is there (one file, with all that
-//! the server tells of it, or a folder and its files), [`Protocol::open`] gives a range of a file as a stream of
-//! [`Bytes`], as they come off the wire. [`Protocol::begin`] is both in one request, where a protocol can do that. Which
-//! ranges are asked for, how many at once, what happens after a failure and where the bytes go is decided by `downloads`;
-//! so no protocol retries, limits, buffers or writes anything itself.
+//! A protocol turns a URL into bytes and does nothing else. [`Protocol::probe`] describes the URL: one file with all
+//! metadata that the server sends, or a folder and its files. [`Protocol::open`] returns a range of a file as a stream
+//! of [`Bytes`], in the blocks in which they arrive. [`Protocol::begin`] does both in one request, where a protocol can
+//! do that. `downloads` decides which ranges are requested, how many run at once, what follows a failure and where the
+//! bytes go. Therefore no protocol retries, limits, buffers or writes anything itself.
 //!
-//! What it refuses: bytes that are not those of the range that was asked for (a server that ignores `Range`, lies about
-//! a length, sends more than asked, or has changed the file), headers and listings without bound, and to carry
+//! A protocol refuses bytes that are not those of the requested range: a server may ignore `Range`, declare a false
+//! length, send too much, or have changed the file. It refuses headers and listings of unlimited size, and never sends
 //! credentials to another host.
 
 #[doc(hidden)]
@@ -49,39 +49,39 @@ pub use paths::no_url;
 pub use reach::{is_public, names_private_host};
 pub use registry::Protocols;
 
-/// Bytes as they come, in order. The first error is the last item.
+/// The bytes of a range, in order. An error is the last item.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// What is at a URL.
+/// The file or folder at a URL.
 #[derive(Debug, Clone)]
 pub enum Found {
     File(Remote),
     Folder(Listing),
 }
 
-/// A file at a server, as far as the server tells of it.
+/// A file on a server, with the metadata that the server sends.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// What was asked for. Credentials and headers are for its host alone.
+    /// The URL that was requested. Credentials and headers may be sent to its host only.
     pub asked: Url,
-    /// Where its bytes are, after redirects; to be opened by this.
+    /// The URL of the bytes, after redirects. [`Protocol::open`] requests this one.
     pub url: Url,
-    /// Bytes, where the server says.
+    /// Length in bytes, if the server declares one.
     pub len: Option<u64>,
-    /// Whether a range can be asked for. `false` means one stream from the first byte on.
+    /// Whether the server supports range requests. `false` means a single stream from the first byte on.
     pub ranges: bool,
-    /// What tells this version of the file from another.
+    /// Identifies this version of the file.
     pub validator: Option<Validator>,
-    /// What the server says its bytes hash to.
+    /// Checksums that the server declares for the file.
     pub digests: Vec<Digest>,
     pub content_type: Option<String>,
-    /// What the server calls it, not made safe: a name of the server's choosing.
+    /// The file name that the server suggests. The server chooses it freely and it is not sanitised.
     pub name: Option<String>,
     pub modified: Option<SystemTime>,
 }
 
 impl Remote {
-    /// A file of which nothing is known but where it is.
+    /// A file of which only the URL is known.
     #[must_use]
     pub fn at(url: Url) -> Self {
         Self {
@@ -97,8 +97,8 @@ impl Remote {
         }
     }
 
-    /// Whether the server proves that `other` is the same version: by the validator, or by date and length together,
-    /// since machines behind one name may have tags of their own.
+    /// Whether `other` is provably the same version: equal lengths, and either equal validators or equal dates with a
+    /// known length. The date counts because servers behind one host name may send different ETags for the same file.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let validator = self.validator.is_some() && self.validator == other.validator;
@@ -108,7 +108,7 @@ impl Remote {
 }
 
 impl fmt::Debug for Remote {
-    /// Without what a URL may keep secret.
+    /// Omits the parts of the URL that may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote")
             .field("url", &place(&self.url))
@@ -119,11 +119,11 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// What the first request of a download brought.
+/// The result of the first request of a download.
 pub struct Begun {
     pub found: Found,
-    /// The bytes of the file from the first to the last, where the same answer has them. What is wrong with a later
-    /// request is then no matter, as long as this one goes on.
+    /// The whole file from its first byte, if the same response contains it. While this stream runs, a failure of a
+    /// later request does not end the download.
     pub first: Option<ByteStream>,
 }
 
@@ -133,27 +133,27 @@ impl fmt::Debug for Begun {
     }
 }
 
-/// A URL as errors and logs name it: host, port where it is not the usual one, and path. No user, no password, and no
-/// query, which may hold a signature.
+/// A URL in the form that errors and logs show: host, non-default port and path. User, password and query are omitted;
+/// the query may hold a signature.
 #[must_use]
 pub fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
 }
 
-/// The next bytes of a stream; `None` after the last.
+/// The next bytes of a stream; `None` at its end.
 pub async fn next(stream: &mut ByteStream) -> Option<Result<Bytes>> {
     std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await
 }
 
-/// Tells two versions of a file apart, in the server's words. What is kept of an interrupted download is gone on with
-/// only while it is the same.
+/// Identifies a version of a file by metadata of the server. An interrupted download is resumed only if the validator
+/// is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Validator {
-    /// A strong entity tag, quotes included.
+    /// A strong ETag, including its quotes.
     ETag(String),
-    /// When it was last changed, as the server writes it, and its length.
+    /// The modification date as the server writes it, and the length in bytes.
     Modified(String, u64),
 }
 
@@ -164,7 +164,7 @@ pub struct Digest {
     pub bytes: Vec<u8>,
 }
 
-/// How a checksum is made.
+/// The hash function of a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     Md5,
@@ -174,10 +174,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Weakest first.
+    /// All algorithms, weakest first.
     pub const ALL: [Self; 4] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
 
-    /// As standards and aria2 write it.
+    /// The name in the spelling of the standards and of aria2.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -188,17 +188,17 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this name, in any case, with or without its dash.
+    /// Finds an algorithm by name, in any case, with or without the dash.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let bare = |name: &str| name.replace('-', "").to_ascii_lowercase();
         let wanted = bare(name);
-        // HTTP's older header calls SHA-1 just that.
+        // The older HTTP header `Digest` calls SHA-1 `sha`.
         let wanted = if wanted == "sha" { "sha1".to_owned() } else { wanted };
         Self::ALL.into_iter().find(|algorithm| bare(algorithm.name()) == wanted)
     }
 
-    /// Bytes of a checksum.
+    /// Length of a checksum in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no checksum is empty")]
     pub fn len(self) -> usize {
@@ -211,25 +211,28 @@ impl Algorithm {
     }
 }
 
-/// A scheme that bytes can come by. Every implementation passes the one suite in `protocols::conformance`.
+/// The contract of a URL scheme. Every implementation passes the suite in `protocols::conformance`.
 ///
-/// All calls may run at the same time, many for one URL. Dropping a future or a stream abandons the call and frees its
-/// connection. Errors name the host and the path, never a password or a query, and carry a
-/// [`Kind`](crate::error::Kind): what may pass by itself has a retryable kind, and nothing else has.
+/// All calls may run concurrently, also many for one URL. Dropping a future or a stream cancels the call and frees its
+/// connection. Errors name the host and the path, never a password or a query. The [`Kind`](crate::error::Kind) of an
+/// error is retryable exactly if the failure may be temporary.
 ///
-/// A stream ends without an error only where the server's own words say that it is the end. A length, an end or a range
-/// that was not understood is an error, or is asked for in another way.
+/// A stream ends without an error only where the server itself declares the end. If a length, an end or a range cannot
+/// be parsed, the call fails or sends a different request.
 #[async_trait]
 pub trait Protocol: Send + Sync + fmt::Debug {
-    /// What is at `url`. Asks the server as little as it takes, and reads no payload beyond a few bytes.
+    /// Describes the file or folder at `url`. Sends as few requests as possible and reads at most a few bytes of
+    /// payload.
     ///
     /// # Errors
-    /// `NotFound`; `Unauthenticated` or `PermissionDenied`; `InvalidInput` for a URL that cannot be one of this scheme;
-    /// `Unsupported` for what this scheme cannot give (a device, a login that is not known); else a retryable kind.
+    /// `NotFound`; `Unauthenticated` or `PermissionDenied`; `InvalidInput` for a URL that is not valid for this scheme;
+    /// `Unsupported` for devices, unknown login methods and other things that this scheme cannot fetch; otherwise a
+    /// retryable kind.
     async fn probe(&self, url: &Url) -> Result<Found>;
 
-    /// What is at `url`, and the bytes of a file where the answer that tells of it brings them: no second answer has to
-    /// be like the first. The stream is as [`Protocol::open`] gives it for [`Wanted::ALL`].
+    /// Describes `url`, and also returns the bytes of the file if the same response contains them. This avoids a second
+    /// response that may differ from the first. The stream follows the rules of [`Protocol::open`] with
+    /// [`Wanted::ALL`].
     ///
     /// # Errors
     /// As [`Protocol::probe`].
@@ -237,30 +240,30 @@ pub trait Protocol: Send + Sync + fmt::Debug {
         Ok(Begun { found: self.probe(url).await?, first: None })
     }
 
-    /// The bytes of `range` of a file that was probed before, in order, exactly as many, or fewer and then an error;
-    /// `end` `None` is to the end of the file. `Ok` says that the server has agreed to give this range of this version:
-    /// with `remote.validator`, another version is never taken for it.
+    /// Opens `range` of a file that was probed before. The stream contains exactly these bytes in order, or fewer and
+    /// then an error. An `end` of `None` means the end of the file. `Ok` means that the server has agreed to send this
+    /// range of this version: if `remote.validator` is set, another version is never accepted.
     ///
-    /// The stream ends after the last byte of the range; where the server would go on, it is hung up on. When the file
-    /// ends before the range does, the stream ends with `Corrupt`; when it comes shorter than the server said that it is,
-    /// with `Network`.
+    /// The stream ends after the last byte of the range; if the server sends more, the connection is closed. If the
+    /// file ends inside the range, the stream ends with `Corrupt`. If the server sends less than the length that it
+    /// declared, the stream ends with `Network`.
     ///
     /// # Errors
-    /// `Changed` when it is not the version that was probed; `Unsupported` when `range` does not begin at 0 and the
-    /// server gives the whole file only; else as [`Protocol::probe`].
+    /// `Changed` if the version differs from the probed one; `Unsupported` if `range` does not start at 0 and the
+    /// server sends only whole files; otherwise as [`Protocol::probe`].
     async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream>;
 }
 
-/// A range to be opened.
+/// A byte range to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     pub start: u64,
-    /// `None`: to the end of the file, wherever that is.
+    /// `None` means the end of the file, at whatever position.
     pub end: Option<u64>,
 }
 
 impl Wanted {
-    /// From the first byte to the last, for files of which not even the length is known.
+    /// The whole file, also when its length is unknown.
     pub const ALL: Self = Self { start: 0, end: None };
 
     #[must_use]

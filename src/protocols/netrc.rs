@@ -1,4 +1,4 @@
-//! Logins by host, from the file that ftp, curl and git read too.
+//! Logins by host from a netrc file, in the format that ftp, curl and git also read.
 
 use std::{collections::HashMap, path::Path};
 
@@ -9,18 +9,18 @@ use crate::{
     text,
 };
 
-/// What a netrc file says: logins by host, in the order of the file.
+/// The logins of a netrc file by host, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Netrc {
     hosts: HashMap<String, Vec<Login>>,
-    /// For all other hosts.
+    /// The `default` entries, for all other hosts.
     default: Vec<Login>,
 }
 
-/// Reads a netrc file.
+/// Reads a netrc file. Keywords other than those of hosts and logins are ignored.
 ///
 /// # Errors
-/// When it cannot be read. What it has besides hosts and logins is passed over.
+/// The I/O error if the file cannot be read.
 pub fn read(path: &Path) -> Result<Netrc> {
     let bytes =
         std::fs::read(path).map_err(|e| Error::io(format!("netrc file {}", path.display()), e))?;
@@ -29,7 +29,7 @@ pub fn read(path: &Path) -> Result<Netrc> {
 }
 
 impl Netrc {
-    /// The first login for `host`, or the first that is `user`'s.
+    /// The first login for `host`, or the first one of `user` if that is given. `default` entries come last.
     #[must_use]
     pub fn of(&self, host: &str, user: Option<&str>) -> Option<&Login> {
         let logins = self.hosts.get(host).into_iter().flatten().chain(&self.default);
@@ -70,7 +70,7 @@ impl Netrc {
     }
 }
 
-/// Words, quoted ones without their quotes; comments and macros (which end with an empty line) left out.
+/// Splits `text` into words. Quotes are removed; comments and macros are skipped. A macro ends at an empty line.
 fn words(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut in_macro = false;

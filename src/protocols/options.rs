@@ -1,4 +1,4 @@
-//! What the user said about how to fetch; the same for all schemes, each takes what concerns it.
+//! Fetch options of the user. They are the same for all schemes; each protocol uses those that apply to it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,49 +8,50 @@ use url::Url;
 use super::{netrc::Netrc, passwords::Passwords};
 use crate::config::{Proxy, Secret};
 
-/// How to reach servers. `Default` asks for nothing special.
+/// How to connect to servers. `Default` sets nothing.
 #[derive(Debug, Clone, Default)]
 pub struct FetchOptions {
-    /// For URLs that name no user. What a URL or a netrc file says of its host wins.
+    /// For URLs without a user. A login in the URL or in the netrc file has precedence.
     pub login: Option<Login>,
     pub netrc: Netrc,
-    /// For users who are named without a password.
+    /// For logins without a password.
     pub passwords: Passwords,
-    /// Header lines of HTTP and WebDAV requests, not carried to other hosts.
+    /// Header lines of HTTP and WebDAV requests. They are not sent to other hosts.
     pub headers: Vec<(String, Secret)>,
     pub user_agent: Option<String>,
     pub referer: Option<String>,
     /// A cookie file in Netscape's format.
     pub cookies: Option<PathBuf>,
-    /// `None` is what the environment says.
+    /// `None` uses the proxy settings of the environment.
     pub proxy: Option<Proxy>,
-    /// Certificates (PEM) to trust beside the system's.
+    /// A PEM file of certificates to trust in addition to the system's.
     pub cacert: Option<PathBuf>,
-    /// How long a connection may take, and how long a server may be silent.
+    /// Connect timeout.
     pub connect_timeout: Option<Duration>,
+    /// Idle timeout: the maximum time without data from the server.
     pub silence: Option<Duration>,
-    /// FTP: the server connects to us.
+    /// FTP active mode: the server opens the data connection.
     pub ftp_active: bool,
-    /// SSH: private key files tried before the agent's and the usual ones.
+    /// SSH private key files. They are tried before the keys of the agent and the default key files.
     pub identities: Vec<PathBuf>,
     pub host_keys: HostKeys,
     pub outgoing: Outgoing,
 }
 
-/// How connections leave this machine.
+/// How outgoing connections leave this machine.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing {
-    /// The interface, or the local address, that connections are made from.
+    /// The interface or local address to connect from.
     pub interface: Option<String>,
-    /// Refuses every address that is not of the public network, unless it is the proxy's: for URLs of strangers, whose
-    /// names and redirects could lead to services of this machine or its network.
+    /// Refuses every address outside the public network, except the proxy's. For URLs from untrusted sources: their
+    /// host names and redirects could lead to services of this machine or its network.
     pub only_public: bool,
 }
 
 impl FetchOptions {
-    /// Who to be at `url`: what the URL itself says, else what the netrc file says of its host, else `login`. A URL
-    /// that names a user only is completed by whichever of these has a password for them, else by
-    /// [`Passwords::given`]; where that has none either, a person is asked once the server wants one.
+    /// The login for `url`: from the URL itself, else from the netrc entry of its host, else `login`. If the URL has a
+    /// user without a password, the password is taken from the netrc entry or the `login` of the same user, else from
+    /// [`Passwords::given`]. If all of these have none, the user is prompted when the server requires a password.
     #[must_use]
     pub fn login_of(&self, url: &Url) -> Option<Login> {
         let mut login = match url.username() {
@@ -75,26 +76,26 @@ impl FetchOptions {
         Some(login)
     }
 
-    /// What the netrc file says of the host of `url`.
+    /// The first netrc entry for the host of `url`.
     #[must_use]
     pub fn netrc_of(&self, url: &Url) -> Option<Login> {
         self.netrc.of(url.host_str()?, None).cloned()
     }
 }
 
-/// A user and their password.
+/// A user name and password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
     pub password: Option<Secret>,
 }
 
-/// Which SSH servers are believed.
+/// Which SSH host keys are accepted.
 #[derive(Debug, Clone, Default)]
 pub struct HostKeys {
-    /// Instead of `~/.ssh/known_hosts`.
+    /// Replaces `~/.ssh/known_hosts`.
     pub known_hosts: Option<PathBuf>,
-    /// A fingerprint (`SHA256:…`) that is accepted although the host is not known.
+    /// A fingerprint (`SHA256:…`) that is accepted although the host is unknown.
     pub accept: Option<String>,
 }
 

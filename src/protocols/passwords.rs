@@ -1,5 +1,5 @@
-//! Passwords of users who are named without one, as in `sftp://me@host/`: what is given for all of them, else what a
-//! person says who is asked.
+//! Passwords for logins without one, as in `sftp://me@host/`. A configured password applies to all of them; otherwise
+//! the user is prompted.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -11,15 +11,15 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Asks somebody for the password of a user at a host (`bob at files.example`).
+/// Prompts for the password of a user at a host (`bob at files.example`).
 pub type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, Result<String>> + Send + Sync>;
 
-/// Where passwords come from. Cheap to clone; all clones are one.
+/// Source of passwords. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
 pub struct Passwords {
     given: Option<Secret>,
     ask: Option<Ask>,
-    /// By user and host: nobody is asked twice.
+    /// Answers by user and host, so that each is prompted for once.
     asked: Arc<Mutex<HashMap<(String, String), Secret>>>,
 }
 
@@ -30,28 +30,28 @@ impl fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// `given` is for every user without a password; with `ask` there is somebody to be asked.
+    /// `given` applies to every user without a password. `ask` prompts the user.
     #[must_use]
     pub fn new(given: Option<Secret>, ask: Option<Ask>) -> Self {
         Self { given, ask, asked: Arc::default() }
     }
 
-    /// The one for all.
+    /// The configured password for all users.
     #[must_use]
     pub fn given(&self) -> Option<Secret> {
         self.given.clone()
     }
 
-    /// Whether somebody can be asked.
+    /// Whether a prompt is possible.
     #[must_use]
     pub fn can_ask(&self) -> bool {
         self.ask.is_some()
     }
 
-    /// The password of `user` at `host`. Waits for the answer of whoever is asked.
+    /// The password of `user` at `host`. Waits for the answer to a prompt.
     ///
     /// # Errors
-    /// `Unauthenticated` when there is none and nobody to be asked; what became of the question.
+    /// `Unauthenticated` if no password is configured and no prompt is possible; the error of the prompt.
     pub async fn of(&self, user: &str, host: &str) -> Result<String> {
         if let Some(given) = &self.given {
             return given.reveal();
@@ -62,7 +62,7 @@ impl Passwords {
                 "set BAE_PASSWORD, have a netrc file read with --netrc, or run it on a terminal to be asked",
             ));
         };
-        // One question at a time.
+        // The lock allows one prompt at a time.
         let mut asked = self.asked.lock().await;
         let key = (user.to_owned(), host.to_owned());
         if let Some(known) = asked.get(&key) {

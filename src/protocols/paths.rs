@@ -1,11 +1,11 @@
-//! Names of files at servers, between URLs and what a protocol says on the wire.
+//! Converts file paths between URLs and the bytes that a protocol sends.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::{Host, Url};
 
 use crate::error::{Error, Kind, Result};
 
-/// Why `text` is no URL, without repeating it.
+/// The reason why `text` is not a URL. The reason does not repeat `text`.
 #[must_use]
 pub fn no_url(text: &str, error: url::ParseError) -> String {
     let host = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
@@ -18,11 +18,11 @@ pub fn no_url(text: &str, error: url::ParseError) -> String {
     }
 }
 
-/// The path of `url` with its percent-escapes undone. No control characters are let through: on a line of FTP they
-/// would be further commands.
+/// The path of `url` without percent-escapes. Control characters are refused: on an FTP command line they would start
+/// further commands.
 ///
 /// # Errors
-/// `InvalidInput` for control characters, and for bytes that are no UTF-8.
+/// `InvalidInput` for control characters and for bytes that are not UTF-8.
 pub(super) fn decoded_path(url: &Url) -> Result<String> {
     decoded(url.path()).ok_or_else(|| {
         let host = url.host_str().unwrap_or_default();
@@ -31,24 +31,24 @@ pub(super) fn decoded_path(url: &Url) -> Result<String> {
     })
 }
 
-/// Text of a URL with its percent-escapes undone; `None` for what [`decoded_path`] refuses.
+/// A part of a URL without percent-escapes; `None` for text that [`decoded_path`] refuses.
 pub(super) fn decoded(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     (!text.chars().any(char::is_control)).then(|| text.into_owned())
 }
 
-/// The path of `url` as the bytes that its percent-escapes stand for. What no line of a protocol may have in it, the
-/// protocol refuses.
+/// The path of `url` as raw bytes, without percent-escapes. Nothing is refused here: each protocol refuses the bytes
+/// that its command lines cannot contain.
 pub(super) fn path_bytes(url: &Url) -> Vec<u8> {
     percent_decode_str(url.path()).collect()
 }
 
-/// The last part of the path of `url`, where that is text.
+/// The last segment of the path of `url`; `None` if it is empty or refused by [`decoded`].
 pub(super) fn file_name(url: &Url) -> Option<String> {
     url.path().rsplit('/').next().and_then(decoded).filter(|name| !name.is_empty())
 }
 
-/// As [`below`], for a path that may be no text: names are what the server has, in any encoding.
+/// As [`below`], for a path that may not be UTF-8: servers have file names in any encoding.
 pub(super) fn below_bytes(folder: &Url, path: &[u8]) -> Url {
     if let Ok(text) = std::str::from_utf8(path) {
         return below(folder, text);
@@ -60,7 +60,7 @@ pub(super) fn below_bytes(folder: &Url, path: &[u8]) -> Url {
     url
 }
 
-/// The URL of what is called `path` below `folder`. No part of `path` may be empty, `.` or `..`.
+/// The URL of `path` below `folder`. No segment of `path` may be empty, `.` or `..`.
 pub(super) fn below(folder: &Url, path: &str) -> Url {
     let mut url = folder.clone();
     if let Ok(mut parts) = url.path_segments_mut() {
@@ -78,13 +78,13 @@ pub(super) fn as_folder(url: &Url) -> Url {
     url
 }
 
-/// What a file or folder is called by its URL; the host where the path is empty.
+/// The file or folder name in `url`; the host if the path is empty.
 pub(super) fn last_part(url: &Url) -> String {
     let last = url.path().trim_end_matches('/').rsplit('/').next().and_then(decoded);
     last.filter(|name| !name.is_empty()).unwrap_or_else(|| host(url).unwrap_or_default())
 }
 
-/// The host of `url` as it is connected to: lower case, IPv6 without brackets.
+/// The host of `url` in the form to connect to: lower case, IPv6 without brackets.
 pub(super) fn host(url: &Url) -> Option<String> {
     match url.host()? {
         Host::Domain("") => None,
@@ -94,7 +94,7 @@ pub(super) fn host(url: &Url) -> Option<String> {
     }
 }
 
-/// What a server said, short enough to show, and on one line.
+/// Text from a server, shortened to 300 characters on one line, for error messages.
 pub(super) fn said(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(300).collect::<String>().trim().to_owned()

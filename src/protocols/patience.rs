@@ -1,13 +1,13 @@
-//! How long servers are waited for.
+//! Timeouts of connections and answers.
 
 use std::{future::Future, time::Duration};
 
 use super::FetchOptions;
 use crate::error::{Error, Kind, Result};
 
-/// A connection with all its greetings: a busy server at the other end of the world takes a few seconds.
+/// Connect timeout, including all handshakes. A busy, distant server takes a few seconds.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Between any two signs of life. Servers that read from tape or a cold disk are silent for long.
+/// Idle timeout, the maximum time between two signs of life. Servers that read from tape or a cold disk pause for long.
 const SILENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +24,10 @@ impl Patience {
         }
     }
 
-    /// `work`, given up when it takes longer than a connection may. `what` is what the error names.
+    /// Runs `work` under the connect timeout. `what` is the text of the timeout error.
     ///
     /// # Errors
-    /// Those of `work`; `Network` when it is given up.
+    /// Those of `work`; `Network` after the timeout.
     pub(super) async fn connecting<T>(
         &self,
         what: impl FnOnce() -> String,
@@ -36,10 +36,11 @@ impl Patience {
         within(self.connect, what, work).await
     }
 
-    /// `work`, which is one answer of a server, given up when it takes longer than a server may be silent.
+    /// Runs `work`, which waits for one answer of a server, under the idle timeout. `what` is the text of the timeout
+    /// error.
     ///
     /// # Errors
-    /// Those of `work`; `Network` when it is given up.
+    /// Those of `work`; `Network` after the timeout.
     pub(super) async fn answer<T>(
         &self,
         what: impl FnOnce() -> String,

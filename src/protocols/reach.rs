@@ -1,10 +1,10 @@
-//! Which addresses are of the public network, for URLs that a stranger chose. Pure.
+//! Tells public from private addresses, for URLs from untrusted sources. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// Whether `ip` is an address of the public network: not of this machine, a private network, a link or a group.
+/// Whether `ip` is a public address: not loopback, private, link-local, multicast or otherwise reserved.
 #[must_use]
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
@@ -33,15 +33,15 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         return is_public_v4(mapped);
     }
     match (a, b) {
-        // NAT64 and 6to4 carry an IPv4 address.
+        // NAT64 and 6to4 addresses contain an IPv4 address.
         (0x64, 0xff9b) => is_public_v4(v4(x, y)),
         (0x2002, _) => is_public_v4(v4(b, c)),
-        // Of what is left only 2000::/3 is given out to the public.
+        // Of the other ranges, only 2000::/3 is assigned for public use.
         _ => a & 0xe000 == 0x2000,
     }
 }
 
-/// Whether the host of `url` says by itself that it is none of the public network.
+/// Whether the host of `url` is a literal private address or a `localhost` name. Names are not resolved.
 #[must_use]
 pub fn names_private_host(url: &Url) -> bool {
     match url.host() {

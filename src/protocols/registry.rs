@@ -1,4 +1,4 @@
-//! Which protocol speaks for a URL.
+//! Selects the protocol for a URL.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 
 type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
-/// Every scheme and what speaks it. A new protocol is its file and its line here.
+/// Every scheme with the constructor of its protocol. A new protocol needs its file and one line here.
 const SCHEMES: &[(&[&str], Make)] = &[
     (&["http", "https"], Http::make),
     (ftp::SCHEMES, ftp::make),
@@ -19,11 +19,11 @@ const SCHEMES: &[(&[&str], Make)] = &[
     (s3::SCHEMES, s3::make),
 ];
 
-/// The protocols, each made when it is first asked for and shared from then on: its connections are. Cheap to clone.
+/// The protocols. Each is created on first use and then shared, so that its connections are shared. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Protocols {
     options: Arc<FetchOptions>,
-    /// By line of [`SCHEMES`].
+    /// By index in [`SCHEMES`].
     made: Arc<Mutex<HashMap<usize, Arc<dyn Protocol>>>>,
 }
 
@@ -33,15 +33,15 @@ impl Protocols {
         Self { options: Arc::new(options), made: Arc::default() }
     }
 
-    /// All schemes there are.
+    /// All known schemes.
     pub fn schemes() -> impl Iterator<Item = &'static str> {
         SCHEMES.iter().flat_map(|(schemes, _)| schemes.iter().copied())
     }
 
-    /// What speaks for `url`, or, with `scheme`, for that scheme whatever the URL's own is.
+    /// The protocol for the scheme of `url`, or for `scheme` if that is given.
     ///
     /// # Errors
-    /// `Unsupported` for a scheme that is not known; what is wrong with the options.
+    /// `Unsupported` for an unknown scheme; the errors of the constructor, for invalid options.
     pub fn of(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
         let scheme = scheme.unwrap_or(url.scheme());
         let Some(line) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {

@@ -1,13 +1,14 @@
-//! Objects of S3 buckets: `s3://bucket/key`, and with a slash at its end, or where there is no such object, all below it.
+//! Objects in S3 buckets: `s3://bucket/key`. If the URL ends with a slash, or if no object has this key, the URL means
+//! all objects below it.
 //!
-//! The client is the one of `backends`, so everything that is known of S3 places holds here too. A URL's parameters say
-//! where the bucket is, as a storage's do (`endpoint`, `region`, `path_style`); keys come from the login (the access key
-//! is the user, the secret key the password), else from where AWS tools look for them. Where there are none, and with
-//! `anonymous=true`, requests are not signed.
+//! The client is the one of `backends`, so it handles S3 servers in the same way as storages do. The parameters of a
+//! URL locate the bucket and have the names of a storage's settings (`endpoint`, `region`, `path_style`). The login
+//! supplies the keys: the user is the access key, the password is the secret key. Without a login, the keys come from
+//! the sources of the AWS tools. Requests are unsigned if there are no keys, and with `anonymous=true`.
 //!
-//! What it refuses: keys that are no paths (empty parts, `.`, `..`), since files are made of them: each is told, and the
-//! rest of a folder comes; a proxy other than
-//! the environment's.
+//! Keys that are not valid paths (empty parts, `.`, `..`) are refused, because keys become file names. Each such key of
+//! a folder is reported in [`Listing::left_out`] and the other objects are fetched. A proxy in the options is refused;
+//! only the proxy of the environment is used.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -30,13 +31,13 @@ use crate::{
 
 pub(super) const SCHEMES: &[&str] = &["s3"];
 
-/// Buckets, each with a client of its own.
+/// Buckets, each with its own client.
 #[derive(Debug)]
 pub(super) struct S3 {
     options: Arc<FetchOptions>,
-    /// Trusted beside the system's.
+    /// Authorities (PEM) that are trusted in addition to the system's.
     authorities: Vec<String>,
-    /// By what a URL says beside the key.
+    /// Clients by URL without its path.
     sources: Mutex<HashMap<String, Arc<S3Source>>>,
 }
 
@@ -77,9 +78,9 @@ impl S3 {
             let listed = source.list(&prefix, page.as_ref()).await?;
             found |= !listed.objects.is_empty();
             for object in listed.objects {
-                // A server may list more than was asked for.
+                // A server may list keys without the requested prefix.
                 let Some(path) = object.key.strip_prefix(&prefix) else { continue };
-                // What other tools leave to stand for a folder.
+                // Marker objects of other tools that represent a folder.
                 if (path.is_empty() || path.ends_with('/')) && object.len == 0 {
                     continue;
                 }
@@ -103,7 +104,7 @@ impl S3 {
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
-        // A bucket is there though nothing is in it.
+        // An empty bucket exists; an empty prefix does not.
         let found = found || prefix.is_empty();
         Ok(found.then(|| Listing { name: last_part(&url), url, files, left_out }))
     }
@@ -161,7 +162,7 @@ fn key(url: &Url) -> Result<String> {
     Ok(path.strip_prefix('/').unwrap_or(&path).to_owned())
 }
 
-/// Names are made of keys, and URLs of names.
+/// Refuses keys that cannot become a file name and a URL path: empty parts, `.`, `..` and NUL bytes.
 fn check(path: &str) -> Result<()> {
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) || path.contains('\0') {
         return Err(Error::new(Kind::Unsupported, format!("the key {path:?} is no path")));
@@ -195,7 +196,7 @@ async fn settings(url: &Url, options: &FetchOptions) -> Result<S3Settings> {
             "region" => settings.region = Some(value.into_owned()),
             "path_style" => settings.path_style = Some(flag(&name, &value)?),
             "anonymous" => settings.anonymous = flag(&name, &value)?,
-            // Without the value, which may be a key.
+            // The value is omitted, because it may be a secret key.
             _ => return Err(bad(format!("an S3 URL has the parameter {name:?}")).hint(FORM)),
         }
     }

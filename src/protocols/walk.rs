@@ -1,9 +1,11 @@
-//! A walk over a folder at a server, whatever its protocol: which folder is listed next, and what is kept.
+//! Walks over a remote folder for any protocol: selects the next folder to list and collects the entries.
 //!
-//! Names are the server's choosing, and bytes: in which encoding they are, only its owner knows. One that is no name (it
-//! has a slash or a NUL in it) is a lie about the folder and ends the walk; `.` and `..` are passed over. Folders in
-//! folders are followed as deep as a path may be long, which ends loops too, and everything that is listed counts
-//! towards [`MAX_ENTRIES`].
+//! The protocol takes a path from [`Walk::next_folder`], lists that folder, and reports each entry with
+//! [`Walk::folder`], [`Walk::file`] or [`Walk::leave_out`]. [`Walk::finish`] returns the [`Listing`].
+//!
+//! Names are bytes that the server chooses, in an unknown encoding. A name with a slash or a NUL in it is invalid and
+//! ends the walk; `.` and `..` are ignored. Nested folders are followed up to the maximum path length, which also ends
+//! loops. Every listed entry counts towards [`MAX_ENTRIES`].
 
 use url::Url;
 
@@ -16,24 +18,24 @@ use crate::{
     names,
 };
 
-/// The most that is kept of paths, in bytes: they are held in memory until all is listed.
+/// Maximum total length of all paths in bytes. Paths are held in memory until the listing is complete.
 const MAX_PATHS: usize = 256 << 20;
 
-/// A walk under way.
+/// A walk in progress.
 #[derive(Debug)]
 pub(super) struct Walk {
     url: Url,
-    /// Folders still to be listed, by their path below the first one.
+    /// Folders that are not listed yet, as paths below the first one.
     folders: Vec<Vec<u8>>,
     files: Vec<Entry>,
     left_out: Vec<LeftOut>,
-    /// Where the folder that is listed now is: empty, or with a slash at its end.
+    /// Path of the folder that is being listed: empty, or with a slash at the end.
     here: Vec<u8>,
     listed: usize,
     most: usize,
-    /// Bytes of all paths so far.
+    /// Total length of all paths so far, in bytes.
     path_bytes: usize,
-    /// A name that is not UTF-8, and how many there are.
+    /// One name that is not UTF-8, and the number of such names.
     odd: Option<(String, usize)>,
 }
 
@@ -52,7 +54,7 @@ impl Walk {
         }
     }
 
-    /// The path below the first folder of the next one to be listed: the empty path first, `None` at the end.
+    /// The next folder to list, as a path below the first one. The first result is the empty path; `None` is the end.
     pub(super) fn next_folder(&mut self) -> Option<Vec<u8>> {
         let path = self.folders.pop()?;
         self.here.clone_from(&path);
@@ -62,10 +64,10 @@ impl Walk {
         Some(path)
     }
 
-    /// A folder that is in the one listed now.
+    /// Adds a subfolder of the folder that is being listed.
     ///
     /// # Errors
-    /// `Unsupported` for a name that is none, for too many entries, and for folders that are too deep.
+    /// `Unsupported` for an invalid name, for too many entries, and for paths that are too long.
     pub(super) fn folder(&mut self, name: impl AsRef<[u8]>) -> Result<()> {
         if let Some(path) = self.path(name.as_ref())? {
             self.folders.push(path);
@@ -73,7 +75,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A file that is in the folder listed now; `known` gives what the server tells of it, by its URL.
+    /// Adds a file of the folder that is being listed. `known` receives its URL and returns its metadata.
     ///
     /// # Errors
     /// As [`Walk::folder`].
@@ -89,7 +91,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Something in the folder listed now that cannot be fetched, and why.
+    /// Adds an entry of the current folder that cannot be fetched. `why` receives its URL and returns the reason.
     ///
     /// # Errors
     /// As [`Walk::folder`].
@@ -100,10 +102,10 @@ impl Walk {
         Ok(())
     }
 
-    /// What listing the folder gave. `None` when it cannot be listed: it is left out, unless it is the first one.
+    /// Checks the result of listing a folder. `None` means that the folder cannot be listed and counts as left out.
     ///
     /// # Errors
-    /// That of the listing, where it is of the first folder, or about more than this one.
+    /// The error of the listing if the folder is the first one, or if the kind is not `PermissionDenied` or `NotFound`.
     pub(super) fn listed<T>(&mut self, listing: Result<T>) -> Result<Option<T>> {
         match listing {
             Ok(listed) => Ok(Some(listed)),

@@ -1,4 +1,4 @@
-//! Where an FTP URL points.
+//! Parses an FTP URL into a server address with a login, and a path.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// How the connection is kept from being read by others.
+/// How the connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Security {
-    /// `ftp://`: not at all.
+    /// `ftp://`: no encryption.
     Plain,
-    /// `ftpes://`: TLS once the server has agreed to it. Without it nothing is sent.
+    /// `ftpes://`: TLS after `AUTH TLS`. If the server refuses it, no login is sent.
     Explicit,
     /// `ftps://`: TLS from the first byte.
     Implicit,
@@ -39,20 +39,23 @@ impl Security {
 
 const ANONYMOUS: &str = "anonymous";
 
-/// A server and who we are there: connections to one address are as good as each other.
+/// A server and a login. Connections with equal addresses are interchangeable.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Address {
     pub(super) security: Security,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
-    /// `None` of a user who is named without one.
+    /// `None` for a user without a password.
     pub(super) password: Option<String>,
 }
 
 impl Address {
+    /// The server and the login for `url`.
+    ///
     /// # Errors
-    /// `InvalidInput` for a URL without a host; what is wrong with a password.
+    /// `InvalidInput` for a URL without a host, or for control characters in the login; the error of reading a
+    /// password.
     pub(super) fn of(url: &Url, options: &FetchOptions) -> Result<Self> {
         let security = Security::of(url.scheme());
         let host = host(url).ok_or_else(|| {
@@ -64,7 +67,7 @@ impl Address {
             None => (ANONYMOUS.to_owned(), None),
         };
         if user.eq_ignore_ascii_case(ANONYMOUS) || user.eq_ignore_ascii_case("ftp") {
-            // Such servers ask for an address and take anything.
+            // Anonymous servers want an e-mail address and accept any text.
             password.get_or_insert_with(|| "bae@".to_owned());
         }
         let address = Self { security, host, port, user, password };
@@ -73,7 +76,7 @@ impl Address {
         Ok(address)
     }
 
-    /// Whether the user or the password is no second command.
+    /// Refuses control characters in a user or password: a line break would start a second command.
     ///
     /// # Errors
     /// `InvalidInput`.
@@ -104,12 +107,12 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The path as commands have it: relative to where a login begins, absolute after a doubled slash (`ftp://h//etc/x`).
-/// Bytes, since names may be in any encoding. A transfer type at its end (`;type=i`) says nothing: files are fetched as
-/// they are.
+/// The path as FTP commands contain it: relative to the login folder, or absolute after a doubled slash
+/// (`ftp://h//etc/x`). It is bytes, because names may have any encoding. A transfer type at its end (`;type=i`) is
+/// ignored: files are always fetched in binary.
 ///
 /// # Errors
-/// `InvalidInput` for what is no line of FTP.
+/// `InvalidInput` for a path with a line break or a NUL, which cannot be part of a command.
 pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
     let path = path_bytes(url);
     if path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {

@@ -1,4 +1,4 @@
-//! The bytes of a range as they come, and the end of the transfer.
+//! Streams the bytes of a range from a data connection and handles the end of the transfer.
 
 use std::{io, sync::Arc};
 
@@ -17,41 +17,41 @@ use crate::{
     protocols::ByteStream,
 };
 
-/// Memory is asked for so much at a time, and handed out in what came at once.
+/// Size of one buffer allocation in bytes. The bytes of each read are split off from it.
 const BUFFER: usize = 256 << 10;
-/// Less than this is not worth a read.
+/// Minimum free capacity for a read, in bytes.
 const LEAST: usize = 32 << 10;
 
-/// What a transfer is to bring.
+/// The parameters of a transfer.
 pub(super) struct Order {
-    /// What the error names.
+    /// The subject of error messages.
     pub(super) subject: String,
     pub(super) address: Address,
     pub(super) path: Vec<u8>,
-    /// Bytes still to come; `None` is as many as there are.
+    /// Bytes still to receive; `None` means until the end of the file.
     pub(super) left: Option<u64>,
-    /// As many as there are, by what the server said when it began: it may end before.
+    /// Bytes still to receive according to the reply that started the transfer. It detects a transfer that ends early.
     pub(super) announced: Option<u64>,
-    /// The length of the file, where the range goes to its end: the server ends the transfer by itself.
+    /// Length of the file, if the range goes to its end. The server then ends the transfer itself.
     pub(super) ends_at: Option<u64>,
 }
 
-/// A transfer under way. Dropped, the data connection is closed and the session goes back to the pool.
+/// A transfer in progress. Dropping it closes the data connection and returns the session to the pool.
 pub(super) struct Body {
     pool: Arc<Pool>,
     session: Option<Session>,
     transfer: Option<Transfer>,
     order: Order,
     buffer: BytesMut,
-    /// Something of it is here.
+    /// Whether any bytes have arrived.
     has_come: bool,
 }
 
-/// What comes after the last byte of a file.
+/// Result of a read behind the last byte of a file.
 enum After {
     Nothing,
     More,
-    /// That is not told in time.
+    /// No result within the timeout.
     Unknown,
 }
 
@@ -103,13 +103,14 @@ impl Body {
             *left -= bytes.len() as u64;
         }
         if let (Some(0), Some(len)) = (self.order.left, self.order.ends_at) {
-            // Before the last bytes are handed on: nobody may ask for more than them.
+            // Checked before the last bytes are returned, because the caller may not poll again after them.
             self.finish(len, more).await?;
         }
         Ok(Some(bytes.freeze()))
     }
 
-    /// The server has closed the data connection. Whether that was all, it says on the other one.
+    /// Handles the end of the data connection. The reply on the control connection tells whether the transfer is
+    /// complete.
     async fn ended(&mut self) -> Result<Option<Bytes>> {
         let (Some(mut session), Some(transfer)) = (self.session.take(), self.transfer.take())
         else {
@@ -120,14 +121,14 @@ impl Body {
         let Some(left) = self.order.left.or(self.order.announced.filter(|left| *left > 0)) else {
             return Ok(None);
         };
-        // A transfer that broke off can be gone on with, whatever the server calls it.
+        // A transfer that broke off can be resumed, whatever the reply says.
         let broke_off = self.order.left.is_some() && self.has_come;
         let kind = if broke_off { Kind::Network } else { Kind::Corrupt };
         Err(Error::new(kind, self.order.subject.clone())
             .because(format!("the file ended {left} bytes before it should")))
     }
 
-    /// All that was wanted is here, and it is the end of the file: nothing may follow, unless the file has grown.
+    /// All requested bytes have arrived, up to the end of the file. Nothing may follow, unless the file has grown.
     async fn finish(&mut self, len: u64, more: bool) -> Result<()> {
         let (Some(mut session), Some(mut transfer)) = (self.session.take(), self.transfer.take())
         else {
@@ -164,13 +165,13 @@ impl Body {
     }
 
     fn hang_up(&self, mut session: Session, transfer: Transfer) {
-        // First this, so that the server hears of it.
+        // The data connection is closed first, so that the server notices.
         drop(transfer);
         session.doubtful = true;
         self.pool.give(session);
     }
 
-    /// More came than the file has bytes by what its server says.
+    /// Called when more bytes arrive than the file has. Fails unless the file has grown.
     async fn has_grown(&self, len: u64) -> Result<()> {
         let mut session = self.pool.take(&self.order.address).await?;
         let now = session.size(&self.order.path).await?;
@@ -184,7 +185,8 @@ impl Body {
     }
 }
 
-/// Some bytes; 0 at the end. TLS that ends without a farewell is an end too: the reply says whether that was all.
+/// Reads some bytes; 0 at the end. TLS closed without close_notify counts as the end: the reply tells whether the
+/// transfer is complete.
 async fn read(transfer: &mut Transfer, buffer: &mut BytesMut, subject: &str) -> Result<usize> {
     match transfer.data.read_buf(buffer).await {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),

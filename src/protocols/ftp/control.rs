@@ -1,4 +1,4 @@
-//! The control connection: commands go out, replies come back.
+//! The control connection: sends commands and reads replies.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connection for T {}
 
-/// Why there is no reply.
+/// The reason why there is no reply.
 #[derive(Debug)]
 pub(super) enum Broken {
     Io(io::Error),
@@ -31,30 +31,30 @@ impl From<io::Error> for Broken {
 
 pub(super) struct Control {
     stream: BufReader<Box<dyn Connection>>,
-    /// Where the server is; data connections go there too.
+    /// The address of the server. Data connections go to the same host.
     pub(super) peer: SocketAddr,
-    /// Where the server connects to.
+    /// Our address, to which the server connects in active mode.
     pub(super) local: SocketAddr,
 }
 
 impl Control {
-    /// On a connection without TLS.
+    /// A control connection without TLS.
     pub(super) fn plain(stream: TcpStream) -> io::Result<Self> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         Ok(Self { stream: BufReader::new(Box::new(stream)), peer, local })
     }
 
-    /// The same connection with TLS from here on.
+    /// Starts TLS on the connection.
     pub(super) async fn secured(self, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
         if !self.stream.buffer().is_empty() {
-            // What came without TLS must not be taken for an answer with it.
+            // Text that arrived before TLS must not be taken for a reply inside TLS.
             return Err(io::Error::other("the server sent more before TLS began"));
         }
         let stream = secure(self.stream.into_inner(), config, host).await?;
         Ok(Self { stream: BufReader::new(stream), ..self })
     }
 
-    /// Sends a command, whose line break is added.
+    /// Sends a command and appends the line break.
     pub(super) async fn send(&mut self, command: &[u8]) -> io::Result<()> {
         if command.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
             let text = "a line break in a command would be a second command";
@@ -62,12 +62,12 @@ impl Control {
         }
         let mut line = Vec::with_capacity(command.len() + 2);
         for byte in command {
-            // Telnet's escape is written twice.
+            // The escape byte of Telnet is doubled.
             line.extend(std::iter::repeat_n(*byte, if *byte == 0xff { 2 } else { 1 }));
         }
         line.extend_from_slice(b"\r\n");
         self.stream.write_all(&line).await?;
-        // TLS keeps what the socket does not take at once, and the server would wait for the rest.
+        // TLS buffers what the socket does not accept at once, and the server would wait for the rest.
         self.stream.flush().await
     }
 
@@ -89,7 +89,7 @@ impl Control {
     }
 }
 
-/// TLS on a connection that has none.
+/// Starts TLS on a plain connection.
 pub(super) async fn secure(
     stream: Box<dyn Connection>,
     config: &Arc<ClientConfig>,

@@ -1,18 +1,19 @@
-//! Where data connections go: what the replies to `EPSV` and `PASV` say, in all their forms. Pure.
+//! Addresses of data connections: parses all forms of the replies to `EPSV` and `PASV`, and writes the command of
+//! active mode. Pure.
 //!
-//! Only the port is taken from them. The host is that of the control connection: a server could have us connect to
-//! anyone else.
+//! Only the port of a reply is used. The host is that of the control connection, because a server could name any host.
 
 use std::net::SocketAddr;
 
-/// The port in `229 Entering Extended Passive Mode (|||6446|)`. RFC 2428: the delimiter is any printable character.
+/// The port in `229 Entering Extended Passive Mode (|||6446|)`. Any printable character may be the delimiter (RFC
+/// 2428).
 pub(super) fn extended_port(text: &[u8]) -> Option<u16> {
     let inside = text.iter().position(|b| *b == b'(').map_or(text, |at| &text[at + 1..]);
     (0..inside.len()).find_map(|at| {
         let rest = &inside[at..];
         let delimiter = *rest.first().filter(|b| b.is_ascii_graphic() && !b.is_ascii_digit())?;
         let mut parts = rest.split(|b| *b == delimiter);
-        // Before the first delimiter, then network and address, which may be left out.
+        // The text before the first delimiter, then network and address, which may be empty.
         let [Some(_), Some(_), Some(_), Some(port)] =
             [parts.next(), parts.next(), parts.next(), parts.next()]
         else {
@@ -23,7 +24,7 @@ pub(super) fn extended_port(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// The port in `227 Entering Passive Mode (127,0,0,1,203,217)`. RFC 1123 4.1.2.6: whatever is around the digits.
+/// The port in `227 Entering Passive Mode (127,0,0,1,203,217)`. Any text may surround the numbers (RFC 1123, 4.1.2.6).
 pub(super) fn passive_port(text: &[u8]) -> Option<u16> {
     let text = String::from_utf8_lossy(text);
     let starts = text.char_indices().filter(|(at, c)| {
@@ -35,7 +36,7 @@ pub(super) fn passive_port(text: &[u8]) -> Option<u16> {
         .map(|n| u16::from(n[4]) << 8 | u16::from(n[5]))
 }
 
-/// `h1,h2,h3,h4,p1,p2` at the beginning of `text`, with spaces around the commas.
+/// Parses `h1,h2,h3,h4,p1,p2` at the start of `text`. Spaces around the commas are accepted.
 fn six_numbers(text: &str) -> Option<[u8; 6]> {
     let mut numbers = [0; 6];
     let mut rest = text;
@@ -54,7 +55,7 @@ fn number(text: &[u8]) -> Option<u16> {
     std::str::from_utf8(text).ok()?.trim().parse().ok().filter(|port| *port != 0)
 }
 
-/// The command that tells the server to connect to `addr`.
+/// The command that makes the server connect to `addr`.
 pub(super) fn port_command(addr: SocketAddr) -> String {
     let port = addr.port();
     match addr.ip().to_canonical() {

@@ -1,4 +1,4 @@
-//! What FTP servers answer when something is wrong, as our kinds: one table, [`verdict`].
+//! Turns replies and broken connections of FTP servers into errors. [`verdict`] is the table of replies.
 
 use std::io;
 
@@ -11,15 +11,15 @@ use crate::{
     protocols::tls,
 };
 
-/// A command that was refused.
+/// A command that the server refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// What was done, to what, and where.
+    /// The action, its object and the server, for the error text.
     doing: String,
     /// The command, without its argument, which may be a password.
     command: String,
     reply: Reply,
-    /// What was answered to another command that would have done as well.
+    /// The reply to an alternative command that was refused before.
     before: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl Refusal {
         Self { doing, command: command.to_owned(), reply, before: None }
     }
 
-    /// The same, after `other` was refused too.
+    /// Adds that the alternative command `other` was refused before.
     pub(super) fn after(self, other: &Self) -> Self {
         Self { before: Some(other.answered()), ..self }
     }
@@ -37,17 +37,17 @@ impl Refusal {
         self.command == command
     }
 
-    /// Whether there is no such file, or none that we may see: servers give one answer for both.
+    /// Whether the file does not exist or may not be seen. Servers answer both cases with the same code.
     pub(super) fn is_not_there(&self) -> bool {
         matches!(self.reply.code, 550 | 551)
     }
 
-    /// Whether the server does not have the command, or not with such an argument.
+    /// Whether the server does not support the command, or not with this argument.
     pub(super) fn is_unknown_command(&self) -> bool {
         matches!(self.reply.code, 202 | 500..=504 | 522)
     }
 
-    /// Whether a listing is refused because there is nothing to list.
+    /// Whether a listing is refused because the folder is empty.
     pub(super) fn says_empty(&self) -> bool {
         let words = self.reply.words();
         let nothing =
@@ -59,19 +59,19 @@ impl Refusal {
         format!("{} answered {}", self.command, self.reply.said())
     }
 
-    /// As an error about too many connections: the same login is in already.
+    /// The error for too many connections: the same login already has a session.
     pub(super) fn one_too_many(self) -> Error {
         Error::new(Kind::RateLimited, self.doing.clone())
             .because(format!("{}, while another connection has the same login", self.answered()))
             .hint(FEWER)
     }
 
-    /// As an error about a server that serves nobody now: nothing was asked of it yet.
+    /// The error of a refused connection before the login: the server is temporarily unavailable.
     pub(super) fn not_now(self) -> Error {
         Error::new(Kind::Unavailable, self.doing.clone()).because(self.answered())
     }
 
-    /// As an error of this kind.
+    /// The error with this kind.
     pub(super) fn of_kind(self, kind: Kind) -> Error {
         Error::new(kind, self.doing.clone()).because(self.answered())
     }
@@ -89,11 +89,11 @@ impl From<Refusal> for Error {
     }
 }
 
-/// There is no reply. `doing` names what was done, to what, and where.
+/// The error when there is no reply. `doing` names the action, its object and the server.
 pub(super) fn broken(doing: impl Into<String>, broken: Broken) -> Error {
     match broken {
         Broken::Io(e) => lost(doing, e),
-        // A server that is out of step, or no FTP server at all.
+        // The server is out of step with the commands, or it is not an FTP server.
         Broken::NoReply(NoReply::Foreign(said)) => Error::new(Kind::Unavailable, doing)
             .because(format!("the server answered something that is not FTP: {said:?}")),
         Broken::NoReply(NoReply::TooLong) => {
@@ -102,10 +102,10 @@ pub(super) fn broken(doing: impl Into<String>, broken: Broken) -> Error {
     }
 }
 
-/// A connection that broke: whatever the system calls it, it may work the next time.
+/// The error of a broken connection. It is retryable, whatever the I/O error says.
 pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
     let kind = match e.kind() {
-        // What we would have sent is no command.
+        // Our own command was invalid and was not sent.
         io::ErrorKind::InvalidInput => Kind::InvalidInput,
         _ => Kind::Network,
     };
@@ -115,14 +115,14 @@ pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
     }
 }
 
-/// A connection on which TLS did not come about.
+/// The error of a failed TLS handshake.
 pub(super) fn no_tls(doing: impl Into<String>, e: io::Error) -> Error {
     let told = tls::handshake(&e);
     let error = Error::new(told.kind(), doing).because(told.report());
     told.hint_text().into_iter().fold(error, Error::hint)
 }
 
-/// The table: what an answer means, and what to do about it.
+/// The table of replies: the kind of the error, and a hint.
 fn verdict(reply: &Reply) -> (Kind, Option<&'static str>) {
     let words = reply.words();
     let says = |some: &[&str]| some.iter().any(|word| words.contains(word));
@@ -132,12 +132,12 @@ fn verdict(reply: &Reply) -> (Kind, Option<&'static str>) {
         430 | 530 | 532 | 331 | 332 if full => (Kind::RateLimited, Some(FEWER)),
         332 | 532 => (Kind::Unauthenticated, Some("the server wants an account (ACCT) as well")),
         430 | 530 | 331 => (Kind::Unauthenticated, Some("give the user and the password: -u USER")),
-        // Asked for TLS, or for it on the data connections too.
+        // The server requires TLS, for the login or for data connections.
         522 | 534 | 536 => (Kind::Unsupported, Some("ftpes:// asks for TLS")),
         550 if says(&["permission", "denied", "not allowed", "forbidden"]) => {
             (Kind::PermissionDenied, None)
         }
-        // The second is rclone's.
+        // rclone sends 551 for a missing file.
         550 | 551 => (Kind::NotFound, None),
         425 | 426 => (Kind::Network, None),
         450 | 451 | 452 | 434 => (Kind::Unavailable, None),

@@ -1,11 +1,11 @@
-//! Folders: `MLSD` where the server has it, else `LIST`, which is meant for people.
+//! Lists folders by `MLSD` where the server has it, else by `LIST`, whose output is meant for people.
 //!
-//! What a line leaves open is asked: `SIZE` tells files, `CWD` folders. A line that is not understood may be a name
-//! alone, and is asked for as one; if it is none, it is an error that quotes the line, so that nothing is left out in
-//! silence. `LIST` says when a file was changed to the minute or the day, in a time zone of the server's choosing, so each
-//! file's date is asked for: a round trip each, which is why files beyond [`DATED`] go without. Links may point anywhere:
-//! one that is given is a file, one to a folder or to nothing is passed over. A folder that may not be
-//! listed is left out by name.
+//! What a line leaves open is resolved by commands: `SIZE` recognises files, `CWD` folders. A line that cannot be
+//! parsed may be a bare name and is tried as one. If it is not, the listing fails with an error that quotes the line,
+//! so that nothing is left out silently. `LIST` gives dates only to the minute or day, in an unknown time zone.
+//! Therefore the date of each file is requested, which takes one round trip each, for the first [`DATED`] files only.
+//! Links may point anywhere: a link that can be fetched is a file; a link to a folder or to nothing is skipped. A
+//! folder that may not be listed is reported as left out.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
@@ -20,26 +20,27 @@ use crate::{
     protocols::{Listing, walk::Walk},
 };
 
-/// So many files' dates are asked for one by one.
+/// Maximum number of files whose dates are requested one by one.
 const DATED: usize = 1000;
-/// The longest line: a path of 4 KiB, and what is said of it.
+/// Maximum length of a line in bytes: a path of 4 KiB and its attributes.
 const LINE: u64 = 8 << 10;
 
-/// A listing under way.
+/// A listing in progress.
 pub(super) struct Folders<'a> {
     session: &'a mut Session,
-    /// Where the first folder is, without a slash at its end.
+    /// The path of the first folder, without a slash at the end.
     top: Vec<u8>,
-    /// The folder that is listed now.
+    /// The path of the folder that is being listed.
     here: Vec<u8>,
     mlsd: bool,
-    /// Whether `MLSD` tells the same dates as `MDTM`, by which a file is known again: seen at the first file.
+    /// Whether `MLSD` and `MDTM` report the same date, which is tested at the first file. Validators use the date of
+    /// `MDTM`.
     dates_agree: Option<bool>,
-    /// Dates that may still be asked for.
+    /// Number of dates that may still be requested.
     undated: usize,
 }
 
-/// All files below the folder that the session is in.
+/// Lists all files below the current folder of the session.
 ///
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
@@ -67,7 +68,7 @@ pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) ->
 }
 
 impl Folders<'_> {
-    /// What is in the folder `path`, which is listed from now on.
+    /// Lists the folder `path` and makes it the current one.
     async fn children_of(&mut self, path: &[u8]) -> Result<Vec<Told>> {
         if !path.is_empty() {
             self.here = [&self.top, &b"/"[..], path].concat();
@@ -76,7 +77,7 @@ impl Folders<'_> {
         self.children().await
     }
 
-    /// Into the folder that is listed now.
+    /// Changes to the folder that is being listed.
     async fn go_back(&mut self) -> Result<()> {
         let here: &[u8] = match (&self.here[..], &self.top[..]) {
             ([], []) => b"/",
@@ -89,7 +90,7 @@ impl Folders<'_> {
         }
     }
 
-    /// What a line left open; `None` for what is no file.
+    /// Resolves what a line leaves open; `None` for entries to skip.
     async fn asked(&mut self, line: Told) -> Result<Option<Child>> {
         let (name, len, modified) = match line {
             Told::Child(Child::File { name, len, modified }) => (name, len, modified),
@@ -100,7 +101,8 @@ impl Folders<'_> {
                 Size::Is(len) => (name, Some(len), None),
                 _ if self.is_folder(&name).await? => return Ok(None),
                 Size::Unknown => (name, None, None),
-                // Servers say so too of what they tell no length of. A link that leads nowhere is no error of the folder.
+                // Some servers also answer this for files whose length they do not report, so a transfer decides. A
+                // dangling link is not an error of the folder.
                 Size::NotThere => match self.session.is_empty(&name).await? {
                     Answer::Is(is_empty) => {
                         return Ok(Some(Child::File {
@@ -126,7 +128,7 @@ impl Folders<'_> {
         self.file(name, len, modified).await.map(Some)
     }
 
-    /// A file with all that can be found out of it.
+    /// A file with all metadata that the server reports.
     async fn file(
         &mut self,
         mut name: Vec<u8>,
@@ -134,7 +136,7 @@ impl Folders<'_> {
         mut modified: Option<String>,
     ) -> Result<Child> {
         if !self.mlsd && name.starts_with(b" ") {
-            // Some servers have more than one space before the name.
+            // Some servers write more than one space before the name.
             let bare = name.trim_ascii_start().to_vec();
             let exact = self.session.size(&name).await?;
             if exact.len().is_none() && self.session.size(&bare).await?.len().is_some() {
@@ -148,7 +150,7 @@ impl Folders<'_> {
             len = match self.session.is_empty(&name).await? {
                 Answer::Is(true) => Some(0),
                 Answer::Is(false) => None,
-                // Whoever fetches it is told why.
+                // The refusal is reported when the file is fetched.
                 Answer::Refused(_) => None,
             };
         }
@@ -166,7 +168,7 @@ impl Folders<'_> {
     }
 
     async fn trimmed_folder(&mut self, mut name: Vec<u8>) -> Result<Vec<u8>> {
-        // As `ls -F` writes it.
+        // `ls -F` appends a slash to folders.
         name.pop_if(|last| *last == b'/');
         if self.mlsd || !name.starts_with(b" ") || self.is_folder(&name).await? {
             return Ok(name);
@@ -175,7 +177,7 @@ impl Folders<'_> {
         Ok(if self.is_folder(&bare).await? { bare } else { name })
     }
 
-    /// What is called so, if anything is.
+    /// The file or folder of this name, if there is one.
     async fn kind_of(&mut self, name: &[u8]) -> Result<Option<Child>> {
         if name.contains(&0) || matches!(name, b"." | b"..") {
             return Ok(None);
@@ -187,7 +189,7 @@ impl Folders<'_> {
         if self.is_folder(&name).await? {
             return Ok(Some(Child::Folder(name)));
         }
-        // A server that tells no lengths may tell dates.
+        // A server that reports no lengths may report dates.
         let modified = self.session.modified(&name).await?;
         Ok(modified.map(|date| Child::File { name, len: None, modified: Some(date) }))
     }
@@ -211,7 +213,7 @@ impl Folders<'_> {
             .hint("fetch the files one by one")
     }
 
-    /// What is in the folder that the session is in.
+    /// Lists the current folder of the session.
     async fn children(&mut self) -> Result<Vec<Told>> {
         if self.mlsd {
             match self.session.begin("MLSD", b"", 0).await? {
@@ -220,7 +222,7 @@ impl Folders<'_> {
                 Answer::Refused(refusal) => return nothing_or(refusal),
             }
         }
-        // Hidden files too, where the server knows the flag; others take it for a name.
+        // `-a` adds hidden files. Servers that do not know the flag take it for a name.
         if let Answer::Is(transfer) = self.session.begin("LIST", b"-a", 0).await? {
             let told = self.read(transfer, list_line::read).await?;
             if !told.is_empty() && !told.iter().any(|line| matches!(line, Told::Unread(_))) {
@@ -245,7 +247,8 @@ impl Folders<'_> {
             line.clear();
             let read = async {
                 match (&mut data).take(LINE).read_until(b'\n', &mut line).await {
-                    // TLS that ends without a farewell: the answer on the other connection says whether that was all.
+                    // TLS closed without close_notify. The reply on the control connection tells whether the listing is
+                    // complete.
                     Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
                     read => read.map_err(|e| lost(subject.clone(), e)),
                 }
@@ -269,7 +272,7 @@ impl Folders<'_> {
             }
         }
         let reply = self.session.end(transfer).await?;
-        // vsftpd: "226 Transfer done (but failed to open directory)."
+        // vsftpd reports this failure with a code of success: "226 Transfer done (but failed to open directory)."
         match reply.filter(|reply| reply.words().contains("failed to open")) {
             Some(reply) => Err(Error::new(Kind::PermissionDenied, subject)
                 .because(format!("the server answered {}", reply.said()))),
@@ -278,14 +281,14 @@ impl Folders<'_> {
     }
 }
 
-/// What a line told.
+/// A line of a listing after parsing.
 enum Told {
     Child(Child),
-    /// The line itself.
+    /// A line that could not be parsed.
     Unread(Vec<u8>),
 }
 
-/// Some say so that a folder is empty.
+/// An empty listing if the refusal means that the folder is empty, as some servers answer.
 fn nothing_or(refusal: Refusal) -> Result<Vec<Told>> {
     if refusal.says_empty() { Ok(Vec::new()) } else { Err(refusal.into()) }
 }

@@ -1,11 +1,11 @@
-//! Lines of `LIST`, which is meant for people: as Unix, Windows and NetWare write them, and EPLF. Pure.
+//! Parses lines of `LIST`, which are meant for people, in the formats of Unix, Windows and NetWare, and EPLF. Pure.
 //!
-//! A line of Unix has a mode, a length and a date, then the name. What is between mode and length differs (the group may
-//! be missing, owner and group may have spaces in them), so the length is found by the date behind it.
+//! A Unix line has a mode, a length and a date, then the name. The columns between mode and length vary: the group may
+//! be missing, and owner and group may contain spaces. Therefore the length is found as the number before the date.
 
 use super::listing::{Child, Line};
 
-/// What a line says.
+/// Parses one line.
 pub(super) fn read(line: &[u8]) -> Line {
     if line.trim_ascii().is_empty() {
         return Line::Nothing;
@@ -19,7 +19,7 @@ pub(super) fn read(line: &[u8]) -> Line {
     unix(line).or_else(|| dos(line)).unwrap_or(Line::Unread)
 }
 
-/// `total 12`, in the words of some languages.
+/// Whether the line is a total such as `total 12`, in several languages.
 fn is_total(line: &[u8]) -> bool {
     const TOTAL: [&str; 16] = [
         "total",
@@ -48,7 +48,7 @@ fn is_total(line: &[u8]) -> bool {
         && number.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// `+i8388621.48594,m825718503,r,s280,` and a tab before the name.
+/// EPLF: `+i8388621.48594,m825718503,r,s280,`, then a tab and the name.
 fn eplf(facts: &[u8]) -> Option<Line> {
     let tab = facts.iter().position(|b| *b == b'\t')?;
     let (facts, name) = (std::str::from_utf8(&facts[..tab]).ok()?, facts[tab + 1..].to_vec());
@@ -63,20 +63,20 @@ fn eplf(facts: &[u8]) -> Option<Line> {
     }
     Some(Line::Is(match (is_folder, is_file) {
         (true, _) => Child::Folder(name),
-        // Its date is asked for, so that it is in the form that it is compared in.
+        // `MDTM` supplies the date, so that it has the form in which dates are compared.
         (false, true) => Child::File { name, len, modified: None },
-        // It can be neither read nor entered: what it is, a question tells.
+        // Neither readable nor a folder. Commands find out what it is.
         (false, false) => Child::Unknown(name),
     }))
 }
 
-/// A word of a line, and where it ends.
+/// A word of a line, and the position where it ends.
 struct Word<'a> {
     text: &'a str,
     end: usize,
 }
 
-/// The words of a line. Bytes that are no text make words that are nothing in particular.
+/// Splits a line into words. A word that is not UTF-8 is replaced by a meaningless one.
 fn words(line: &[u8]) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut at = 0;
@@ -94,13 +94,13 @@ fn unix(line: &[u8]) -> Option<Line> {
     let words = words(line);
     let kind = mode(&words)?;
     if matches!(kind, b'b' | b'c' | b'p' | b's' | b'D' | b'P') {
-        // Devices, pipes, sockets: nothing to be fetched.
+        // Devices, pipes and sockets cannot be fetched.
         return Some(Line::Nothing);
     }
-    // Names of months first: `1 bob 20 2013 Jan 12 2020 a` has two dates by its form.
+    // Names of months are tried first: `1 bob 20 2013 Jan 12 2020 a` contains two texts in the form of a date.
     let found = find_date(&words, is_month).or_else(|| find_date(&words, is_word))?;
     let (len, date_end) = found;
-    // One space; what follows it is the name, spaces included.
+    // One space follows the date. The rest is the name, including further spaces.
     let name = line.get(date_end + 1..).filter(|name| !name.is_empty())?.to_vec();
     Some(Line::Is(match kind {
         b'd' => Child::Folder(name),
@@ -112,7 +112,7 @@ fn unix(line: &[u8]) -> Option<Line> {
     }))
 }
 
-/// The kind of file at the beginning of `-rw-r--r--`, `drwxr-xr-x+`, or NetWare's `d [RWCEAFMS]`.
+/// The file type at the start of `-rw-r--r--`, `drwxr-xr-x+`, or NetWare's `d [RWCEAFMS]`.
 fn mode(words: &[Word<'_>]) -> Option<u8> {
     let first = words.first()?.text.as_bytes();
     let kind = *first.first()?;
@@ -126,7 +126,7 @@ fn mode(words: &[Word<'_>]) -> Option<u8> {
     (first.len() >= 10 && first.len() <= 12 && flags).then_some(kind)
 }
 
-/// The first number that a date follows, and where that date ends.
+/// The first number that is followed by a date, and the position where that date ends.
 fn find_date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<(u64, usize)> {
     (1..words.len()).find_map(|at| {
         let len = words[at].text.parse().ok()?;
@@ -135,11 +135,11 @@ fn find_date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<(u64, usi
     })
 }
 
-/// How many of these words are a date.
+/// The number of words that form a date at the start of `words`.
 fn date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
     let word = |at: usize| words.get(at).map_or("", |word| word.text);
     if is_numeric_date(word(0)) {
-        // `2020-01-12 07:08:09.000 +0100`, `01-12 07:08`, `2020-01-12`.
+        // For example `2020-01-12 07:08:09.000 +0100`, `01-12 07:08` or `2020-01-12`.
         let timed = usize::from(is_time(word(1)));
         let zone = word(2);
         let zoned = timed == 1 && zone.len() == 5 && zone.starts_with(['+', '-']);
@@ -149,7 +149,7 @@ fn date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
     let pair = |at: usize| {
         is_month(word(at)) && is_day(word(at + 1)) || is_day(word(at)) && is_month(word(at + 1))
     };
-    // `Sun Jan 12 ...` has the day of the week before it.
+    // A weekday may come first, as in `Sun Jan 12 ...`.
     let after = match (pair(0), pair(1) && is_word(word(0))) {
         (true, _) => 2,
         (false, true) => 3,
@@ -159,7 +159,7 @@ fn date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
     if is_year(clock) {
         return Some(after + 1);
     }
-    // A time with seconds has the year behind it: `Jan 12 07:08:09 2020`.
+    // A year may follow a time with seconds: `Jan 12 07:08:09 2020`.
     let seconds = clock.matches(':').count() == 2;
     is_time(clock).then(|| after + 1 + usize::from(seconds && is_year(word(after + 1))))
 }
@@ -183,7 +183,7 @@ fn is_month(word: &str) -> bool {
     MONTHS.iter().any(|month| *month == word || month[..3] == word)
 }
 
-/// What may be a month in some language: `Mär`, `août`, `янв`, `1月`.
+/// Whether the word may be a month in some language: `Mär`, `août`, `янв`, `1月`.
 fn is_word(word: &str) -> bool {
     word.chars().any(char::is_alphabetic)
         && word.chars().count() <= 12
@@ -199,7 +199,7 @@ fn is_year(word: &str) -> bool {
     word.len() == 4 && number(word, 4).is_some_and(|year| (1900..2200).contains(&year))
 }
 
-/// `07:08`, `7:08:09`, `07:08:09.123456789`.
+/// Matches `07:08`, `7:08:09` and `07:08:09.123456789`.
 fn is_time(word: &str) -> bool {
     let (clock, fraction) = word.split_once('.').unwrap_or((word, "0"));
     let parts: Vec<_> = clock.split(':').map(|part| number(part, 2)).collect();
@@ -211,7 +211,7 @@ fn is_time(word: &str) -> bool {
     fits && fraction.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// `2020-01-12`, `01-12`, `12.01.2020`, `2020/01/12`, `01-12-20`.
+/// Matches `2020-01-12`, `01-12`, `12.01.2020`, `2020/01/12` and `01-12-20`.
 fn is_numeric_date(word: &str) -> bool {
     ['-', '.', '/'].into_iter().any(|mark| {
         let parts: Vec<_> = word.split(mark).map(|part| (part.len(), number(part, 4))).collect();
@@ -231,7 +231,7 @@ fn number(text: &str, most_digits: usize) -> Option<u32> {
     if digits && text.len() <= most_digits { text.parse().ok() } else { None }
 }
 
-/// `01-12-20  05:08PM       <DIR>          pub`, also with years of four digits and clocks of 24 hours.
+/// Parses `01-12-20  05:08PM       <DIR>          pub`. Years of four digits and 24-hour clocks are accepted too.
 fn dos(line: &[u8]) -> Option<Line> {
     let words = words(line);
     let word = |at: usize| words.get(at).map(|word| word.text);
@@ -243,7 +243,7 @@ fn dos(line: &[u8]) -> Option<Line> {
     if !is_time(clock) {
         return None;
     }
-    // `05:08 PM` in two words.
+    // `05:08 PM` is two words.
     let after = if matches!(word(2)?, "AM" | "PM" | "am" | "pm") { 3 } else { 2 };
     let size = words.get(after)?;
     let rest = line.get(size.end + 1..).filter(|rest| !rest.is_empty())?;
@@ -259,7 +259,7 @@ fn dos(line: &[u8]) -> Option<Line> {
     Some(Line::Is(Child::File { name: rest.to_vec(), len: Some(len), modified: None }))
 }
 
-/// `there [C:\target]` is called `there`.
+/// The name of a link without its target: `there` for `there [C:\target]`.
 fn without_target(name: &[u8]) -> &[u8] {
     let before = name.windows(2).position(|two| two == b" [").filter(|_| name.ends_with(b"]"));
     before.map_or(name, |at| &name[..at])

@@ -1,18 +1,18 @@
-//! What a line of a listing may be about, and lines of `MLSD`. Pure.
+//! Entries of a listing, and the parser for lines of `MLSD`. Pure.
 
 use super::session::stamp;
 
-/// What a line of a listing says.
+/// A line of a listing after parsing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Is(Child),
-    /// The folder itself, a sum, a pipe: nothing that would be fetched.
+    /// Nothing to fetch: the folder itself, a total, a pipe.
     Nothing,
-    /// Not understood.
+    /// The line could not be parsed.
     Unread,
 }
 
-/// What is in a folder. Names are bytes.
+/// An entry of a folder. Names are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Child {
     Folder(Vec<u8>),
@@ -21,13 +21,13 @@ pub(super) enum Child {
         len: Option<u64>,
         modified: Option<String>,
     },
-    /// To what, only a question can tell.
+    /// A link. Commands find out what its target is.
     Link(Vec<u8>),
-    /// A name alone.
+    /// A name without a type.
     Unknown(Vec<u8>),
 }
 
-/// A line of `MLSD`: `type=file;size=5;modify=20260101000000; name`. There may be no facts at all.
+/// Parses a line of `MLSD`: `type=file;size=5;modify=20260101000000; name`. The facts may be missing.
 pub(super) fn facts(line: &[u8]) -> Line {
     if line.is_empty() {
         return Line::Nothing;
@@ -51,9 +51,9 @@ pub(super) fn facts(line: &[u8]) -> Line {
         "file" => Line::Is(Child::File { name, len, modified }),
         "dir" => Line::Is(Child::Folder(name)),
         "cdir" | "pdir" => Line::Nothing,
-        // `OS.unix=slink:/where`, in several spellings.
+        // Links are written as `OS.unix=slink:/where`, in several spellings.
         link if link.contains("link") => Line::Is(Child::Link(name)),
-        // `OS.unix=chr-13/29` and the like.
+        // Devices are written as `OS.unix=chr-13/29` and the like.
         other if is_device(other) => Line::Nothing,
         _ => Line::Is(Child::Unknown(name)),
     }

@@ -1,4 +1,4 @@
-//! How a session begins: connect, greeting, TLS, user and password.
+//! Opens sessions: connection, greeting, TLS, user and password.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,14 +16,14 @@ use crate::{
     protocols::dial::dial,
 };
 
-/// A control connection that is signed in.
+/// A control connection that is logged in.
 pub(super) struct SignedIn {
     pub(super) control: Control,
-    /// What data connections are secured with.
+    /// The TLS configuration of data connections.
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// Connects and signs in. `is_known`: this login was taken before.
+/// Connects and logs in. `is_known` means that this login has succeeded before.
 ///
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
@@ -56,7 +56,7 @@ pub(super) async fn sign_in(setup: &Setup, address: &Address, is_known: bool) ->
     setup.patience.connecting(connecting, work).await
 }
 
-/// Before the connection is made: somebody may have to be asked, and the server would not wait.
+/// The password, from a prompt if necessary. Called before connecting: the server would not wait for the user.
 async fn password(setup: &Setup, address: &Address) -> Result<String> {
     if let Some(password) = &address.password {
         return Ok(password.clone());
@@ -79,7 +79,7 @@ async fn connect(setup: &Setup, address: &Address) -> Result<Control> {
     Control::plain(stream).map_err(|e| lost(doing(), e))
 }
 
-/// A control connection on which nobody is signed in yet.
+/// A control connection that is not logged in yet.
 struct Login<'a> {
     control: Control,
     address: &'a Address,
@@ -102,7 +102,7 @@ impl Login<'_> {
         if reply.code == 421 { Err(self.refused(name, reply).into()) } else { Ok(reply) }
     }
 
-    /// `120` says that it takes a while, and comes before the greeting.
+    /// Reads the greeting. `120` announces a delay, and the greeting follows it.
     async fn greeting(&mut self, is_known: bool) -> Result<()> {
         loop {
             let doing = format!("connect to {}", self.address);
@@ -113,7 +113,7 @@ impl Login<'_> {
                 200..=299 => return Ok(()),
                 421 => return Err(refusal.into()),
                 _ if is_known => return Err(refusal.one_too_many()),
-                // Nobody has said who they are: it is not about the login.
+                // No login was sent yet, so the refusal is not about the login.
                 _ => return Err(refusal.not_now()),
             }
         }
@@ -137,7 +137,7 @@ impl Login<'_> {
         self.secured(tls).await
     }
 
-    /// TLS on the data connections too. Where this is so from the first byte on, the commands may be unknown.
+    /// Turns on TLS for data connections. With implicit TLS the server may not know these commands.
     async fn protect_data(&mut self) -> Result<()> {
         for command in ["PBSZ 0", "PROT P"] {
             let reply = self.ask(command, command.as_bytes()).await?;
@@ -160,19 +160,19 @@ impl Login<'_> {
         if refused.1.code == 331 {
             let password = format!("PASS {password}");
             refused = ("PASS", self.ask("PASS", password.as_bytes()).await?);
-            // `202` says that there was no need to.
+            // `202` means that no password was needed.
             if refused.1.is_done() {
                 return Ok(());
             }
         }
         let (command, reply) = refused;
         let refusal = self.refused(command, reply);
-        // The password is right, so this is about how many are in.
+        // The password was accepted before, so the refusal is about the number of sessions.
         Err(if is_known { refusal.one_too_many() } else { refusal.into() })
     }
 }
 
-/// A connection to where the control connection goes, to another port.
+/// Opens a data connection to the host of the control connection, at the port of `to`.
 pub(super) async fn dial_data(
     setup: &Setup,
     address: &Address,

@@ -1,19 +1,18 @@
-//! FTP, and FTP over TLS: `ftp://`, `ftpes://` (TLS is asked for) and `ftps://` (TLS from the first byte).
+//! FTP, and FTP over TLS: `ftp://`, `ftpes://` (explicit TLS, by command) and `ftps://` (TLS from the first byte).
 //!
-//! The path of a byte: a session (a control connection that is signed in) is taken from the pool or opened; the length
-//! and the date of the file are asked for again, so that another version is not taken for the one that was probed; `REST`
-//! and `RETR` begin the transfer, on a data connection of its own, whose bytes are handed on as they come. After the last
-//! byte of the range the data connection is closed, whatever the server would still send, and the session goes back to
-//! the pool.
+//! The [`Pool`] supplies a [`Session`], which is a logged-in control connection, or opens a new one. The length and the
+//! date of the file are requested again, to detect a version other than the probed one. `REST` and `RETR` start the
+//! transfer on a data connection of its own, and [`Body`] passes on its bytes as they arrive. After the last byte of
+//! the range the data connection is closed, even if the server would send more, and the session returns to the pool.
 //!
-//! [`address`] is what a URL says; [`reply`] and [`control`] are the lines that go back and forth, [`errors`] the one
-//! table of answers; [`login`] begins a [`session`], which asks; [`data`] is where data connections go, [`rest`] whether
-//! ranges are really served; [`pool`] keeps sessions, [`body`] is a transfer; [`folder`] lists by what [`listing`] and
-//! [`list_line`] read.
+//! [`address`] parses URLs. [`reply`] and [`control`] are the control connection, and [`errors`] is the table of
+//! replies. [`login`] opens a [`session`], which sends the commands. [`data`] has the addresses of data connections.
+//! [`rest`] tests whether the server really serves ranges. [`pool`] keeps idle sessions, and [`body`] is a transfer.
+//! [`folder`] lists folders with the parsers [`listing`] and [`list_line`].
 //!
-//! What it refuses: addresses that a server gives for its data connections (they are made to where the control connection
-//! goes, else a server could have us connect to anyone), line breaks in names and passwords, lines of listings that are
-//! not understood, and to go on without TLS where it was asked for.
+//! What it refuses: the host that a server names for data connections, because a server could name any host (they go to
+//! the host of the control connection); line breaks in names and passwords; listing lines that cannot be parsed; and to
+//! continue without TLS where the URL requires it.
 
 mod address;
 mod body;
@@ -50,7 +49,7 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) const SCHEMES: &[&str] = &["ftp", "ftps", "ftpes"];
 
-/// Files and folders of FTP servers.
+/// The protocol of FTP URLs: files and folders.
 #[derive(Debug)]
 pub(super) struct Ftp {
     pool: Arc<Pool>,
@@ -75,7 +74,7 @@ impl Protocol for Ftp {
         let folder = path.strip_suffix(b"/").unwrap_or(&path);
         let is_folder = path.is_empty() || path.ends_with(b"/");
         let size = if is_folder { Size::NotThere } else { session.size(&path).await? };
-        // Asked even of what has a length: some servers say how long a folder is.
+        // `CWD` is sent even if there is a length: some servers report a length for folders.
         let entered = match folder {
             b"" if path.is_empty() => Answer::Is(()),
             b"" => session.enter(b"/").await?,
@@ -83,7 +82,8 @@ impl Protocol for Ftp {
         };
         let refusal = match entered {
             Answer::Is(()) => {
-                // The session ends in some folder of it, and is no use for paths from where a login begins.
+                // The session ends in some subfolder. Relative paths no longer start at the login folder, so it is not
+                // reused.
                 let listing = folder::list(&mut session, Walk::new(url), ranges).await?;
                 return Ok(Found::Folder(listing));
             }
@@ -131,7 +131,7 @@ impl Protocol for Ftp {
                 .because(format!("the file has {len} bytes, and more were asked for")));
         }
         let left = end.map(|end| end.saturating_sub(range.start));
-        // Also where its listing alone tells the length.
+        // The length from the listing is used if `SIZE` reports none.
         let known = len.or(remote.len);
         if left == Some(0) {
             self.pool.give(session);
@@ -162,7 +162,8 @@ impl Protocol for Ftp {
     }
 }
 
-/// Holds the file against what was probed. Its length, where the server tells it: 0 was proven by the probe, or is none.
+/// Checks that the file is still the probed version. Returns its length, if the server reports one. A reported length
+/// of 0 counts only if the probe had a length too: the probe tests whether such a file is really empty.
 async fn same_version(
     session: &mut Session,
     remote: &Remote,
@@ -188,7 +189,7 @@ async fn same_version(
     Ok(len)
 }
 
-/// Why a transfer did not begin. A file that has a length is there, so one that is not given is not ours to read.
+/// The error of a refused transfer. A file with a length exists, so its refusal means that it may not be read.
 fn refused(refusal: Refusal, subject: String, is_there: bool) -> Error {
     if refusal.is_of("REST") {
         return Error::new(Kind::Unsupported, subject).because(Error::from(refusal));
@@ -199,7 +200,7 @@ fn refused(refusal: Refusal, subject: String, is_there: bool) -> Error {
     refusal.into()
 }
 
-/// Why something is neither a folder nor a file that is given.
+/// The error of a path that is neither a folder nor a readable file.
 fn not_given(retr: Refusal, cwd: Refusal, is_there: bool) -> Error {
     match (is_there, retr.is_not_there()) {
         (true, true) => retr.of_kind(Kind::PermissionDenied),

@@ -1,4 +1,4 @@
-//! Sessions that are not in use, kept for the next range: signing in anew takes seven round trips.
+//! Keeps idle sessions for later ranges, because a new login takes seven round trips.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::error::Result;
 
-/// Servers hang up on sessions that do nothing for a minute or more, and count them until then.
+/// Maximum idle time of a session. Servers close idle sessions after a minute or more, and count them until then.
 const IDLE: Duration = Duration::from_secs(30);
-/// More than downloads use at once.
+/// Maximum number of idle sessions per address, which is more than downloads use at once.
 const KEPT: usize = 16;
-/// So shortly after its last answer a session needs no question whether it is there.
+/// A session that was used this recently is returned without a test.
 const FRESH: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Pool {
         Self { setup: Arc::new(setup), idle: Mutex::default(), known: Mutex::default() }
     }
 
-    /// A session that is there and answers, or a new one.
+    /// An idle session that still answers, or a new one.
     pub(super) async fn take(&self, address: &Address) -> Result<Session> {
         while let Some(mut session) = self.pop(address) {
             let idle = session.used.elapsed();
@@ -53,7 +53,7 @@ impl Pool {
         self.idle.lock().get_mut(address)?.pop()
     }
 
-    /// Keeps a session for the next one who wants it.
+    /// Returns a session to the pool.
     pub(super) fn give(&self, mut session: Session) {
         session.used = Instant::now();
         let mut idle = self.idle.lock();

@@ -1,23 +1,23 @@
-//! Replies of FTP servers (RFC 959, 4.2), as they are really written. Pure.
+//! Parses replies of FTP servers (RFC 959, 4.2), including deviations from the standard. Pure.
 //!
-//! A reply is a line `220 text`, or several: `220-text`, further lines, `220 text`. Servers also end with another code
-//! than they began with, leave out the text with its space (`220`), and put empty lines in between.
+//! A reply is one line `220 text`, or several: `220-text`, further lines, `220 text`. Servers also end a reply with
+//! another code than its first, omit the text with its space (`220`), and insert empty lines.
 
 use crate::protocols::paths::said;
 
-/// The longest reply that is read: servers greet with their terms of use.
+/// Maximum length of a reply in bytes. Greetings may contain terms of use.
 pub(super) const LONGEST: usize = 64 << 10;
 
-/// What a server answered.
+/// A reply of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) code: u16,
-    /// All its lines, codes included.
+    /// All lines, including their codes.
     text: Vec<u8>,
 }
 
 impl Reply {
-    /// The command is under way: another reply follows.
+    /// The command is in progress, and another reply follows.
     pub(super) fn is_preliminary(&self) -> bool {
         self.code / 100 == 1
     }
@@ -26,30 +26,30 @@ impl Reply {
         self.code / 100 == 2
     }
 
-    /// All of it, short enough to show, and on one line.
+    /// The whole reply, shortened, on one line, for messages.
     pub(super) fn said(&self) -> String {
         said(&String::from_utf8_lossy(&self.text))
     }
 
-    /// Its lines, with their codes, in lower case.
+    /// All lines with their codes, in lower case.
     pub(super) fn words(&self) -> String {
         String::from_utf8_lossy(&self.text).to_lowercase()
     }
 
-    /// `Opening BINARY mode data connection for f.bin (50000 bytes).`
+    /// The length in `Opening BINARY mode data connection for f.bin (50000 bytes).`
     pub(super) fn bytes(&self) -> Option<u64> {
         let text = std::str::from_utf8(self.last_text()).ok()?;
         let (before, _) = text.rsplit_once(" bytes")?;
         before.rsplit_once('(')?.1.trim().parse().ok()
     }
 
-    /// What follows the code in its last line.
+    /// The text after the code in the last line.
     pub(super) fn last_text(&self) -> &[u8] {
         let last = self.text.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
         last.get(4..).unwrap_or_default()
     }
 
-    /// The first number of `213 5`, `213 5 bytes`. A negative one means that the server does not know.
+    /// The first number in a reply such as `213 5` or `213 5 bytes`. A negative one means unknown and gives `None`.
     pub(super) fn number(&self) -> Option<u64> {
         let mut words = self.last_text().split(u8::is_ascii_whitespace);
         let word = words.find(|word| !word.is_empty())?;
@@ -59,22 +59,22 @@ impl Reply {
 
 #[cfg(test)]
 impl Reply {
-    /// A reply of these lines.
+    /// A reply with these lines.
     pub(super) fn of(text: &str) -> Self {
         let mut lines = ReplyLines::default();
         text.lines().find_map(|line| lines.push(line.as_bytes()).unwrap()).unwrap()
     }
 }
 
-/// Something that is no reply of FTP.
+/// The reason why the input is not an FTP reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoReply {
-    /// Another protocol.
+    /// The first line of another protocol.
     Foreign(String),
     TooLong,
 }
 
-/// The lines of a reply that is still coming.
+/// The lines of a reply that is not complete yet.
 #[derive(Debug, Default)]
 pub(super) struct ReplyLines {
     code: Option<u16>,
@@ -86,10 +86,10 @@ impl ReplyLines {
         self.text.len()
     }
 
-    /// Adds a line, which may have its line break. `Some` when it was the last.
+    /// Adds a line, with or without its line break. Returns the reply if the line was its last.
     ///
     /// # Errors
-    /// When this is not FTP, or has no end.
+    /// If the input is not FTP, or if the reply is too long.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<Option<Reply>, NoReply> {
         let line = line.trim_ascii_end();
         let is_last = match (self.code, code(line)) {
@@ -116,17 +116,17 @@ impl ReplyLines {
         if !is_last {
             return Ok(None);
         }
-        // The last line says what became of the command, also where it began with another code.
+        // The code of the last line is the result of the command, even if the first line has another code.
         let code = code(line).or(self.code).unwrap_or_default();
         Ok(Some(Reply { code, text: std::mem::take(&mut self.text) }))
     }
 }
 
-/// The three digits at the beginning of a line.
+/// The three-digit code at the start of a line.
 fn code(line: &[u8]) -> Option<u16> {
     let digits = line.get(..3)?;
     let all = digits.iter().all(u8::is_ascii_digit) && (b'1'..=b'6').contains(&digits[0]);
-    // `2000 files` is text.
+    // `2000 files` is text, without a code.
     let ends = line.get(3).is_none_or(|next| !next.is_ascii_digit());
     if all && ends { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
 }

@@ -1,11 +1,13 @@
-//! Whether `REST` is really done. Servers exist that take it and send the file from its beginning, and some whose
-//! offsets are numbers of 32 bits: bytes would be put where they do not belong. So before the first range of a server
-//! that does not begin at 0, the last byte of its file is asked for: exactly one must come.
+//! Tests whether a server really supports `REST`.
+//!
+//! Some servers accept `REST` and send the file from its start; others have offsets of only 32 bits. Bytes would then
+//! land at wrong positions. Therefore, before the first range that does not start at 0, the last byte of the file is
+//! requested: exactly one byte must arrive.
 
 use super::session::{Answer, Session};
 use crate::error::{Error, Result};
 
-/// Up to which offsets a server is known to do it.
+/// The highest offset at which `REST` is known to work.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
     up_to: Option<u64>,
@@ -17,23 +19,23 @@ impl Proof {
     }
 }
 
-/// The offsets that are done where `proven` is: all that fit into as many bits.
+/// The highest offset that `proven` covers: all offsets with as many bits (31, 32 or 64) count as proven.
 fn reach(proven: u64) -> u64 {
     const LIMITS: [u64; 2] = [(1 << 31) - 1, (1 << 32) - 1];
     LIMITS.into_iter().find(|limit| proven <= *limit).unwrap_or(u64::MAX)
 }
 
 impl Session {
-    /// Whether a transfer of the file at `path`, `len` bytes long, can begin at `start`.
+    /// Whether a transfer of the file at `path`, which is `len` bytes long, can start at `start`.
     ///
     /// # Errors
-    /// When the file is not given, or the connection breaks.
+    /// If the file is refused, or if the connection breaks.
     pub(super) async fn rest_is_done(&mut self, path: &[u8], len: u64, start: u64) -> Result<bool> {
         let known = std::sync::Arc::clone(&self.known);
         if *known.rest.lock() == Some(false) {
             return Ok(false);
         }
-        // Others wait: one proof is enough for all.
+        // Concurrent callers wait here: one test is enough for all.
         let mut proof = known.proof.lock().await;
         if proof.covers(start) {
             return Ok(true);

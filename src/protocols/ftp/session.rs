@@ -1,4 +1,4 @@
-//! One control connection: signed in, set to binary, and the questions asked on it.
+//! A logged-in control connection in binary mode, and the commands that are sent on it.
 
 use std::{
     io,
@@ -33,10 +33,10 @@ use crate::{
     protocols::{FetchOptions, Remote, Validator, patience::Patience, tls},
 };
 
-/// The connection that bytes come by.
+/// A data connection.
 pub(super) type Data = Box<dyn Connection>;
 
-/// What all sessions of a protocol are opened by.
+/// Configuration that all sessions of the protocol share.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) options: Arc<FetchOptions>,
@@ -52,7 +52,7 @@ impl Setup {
         Self { options: Arc::clone(options), patience, tls: OnceCell::new() }
     }
 
-    /// For one session and its data connections.
+    /// The TLS configuration for one session and its data connections.
     pub(super) async fn tls(&self) -> Result<TlsConfig> {
         let make = || async { tls::client_config(self.options.cacert.as_deref()) };
         let config = self.tls.get_or_try_init(make).await?;
@@ -60,24 +60,24 @@ impl Setup {
     }
 }
 
-/// What was found out about a server and login; the same for all sessions there.
+/// Facts about a server and login, shared by all sessions there.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Somebody got in with this login.
+    /// Whether this login has succeeded before.
     pub(super) signed_in: AtomicBool,
-    /// Whether a transfer can begin in the middle, once that was asked or tried.
+    /// Whether the server supports `REST`; `None` until it was tested.
     pub(super) rest: Mutex<Option<bool>>,
-    /// Which offsets a transfer really began at.
+    /// The offsets at which `REST` is known to work.
     pub(super) proof: tokio::sync::Mutex<Proof>,
 }
 
-/// A server's features that matter here.
+/// The features of a server that matter here.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Features {
     pub(super) mlsd: bool,
 }
 
-/// How data connections are made.
+/// How data connections are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Active,
@@ -85,19 +85,19 @@ enum Mode {
     Passive,
 }
 
-/// A session that is signed in.
+/// A logged-in session.
 pub(super) struct Session {
     control: Control,
     tls: Option<TlsConfig>,
     setup: Arc<Setup>,
     pub(super) address: Address,
     pub(super) known: Arc<Known>,
-    /// Once they were asked for.
+    /// `None` until they are requested.
     features: Option<Features>,
     mode: Mode,
-    /// The server has given a data connection in this mode.
+    /// Whether a data connection has succeeded in this mode.
     proven: bool,
-    /// Hung up on in the middle of a transfer: answers to that may still be on their way.
+    /// A transfer was cut off, so replies to it may still arrive.
     pub(super) doubtful: bool,
     pub(super) used: Instant,
 }
@@ -108,26 +108,26 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// A transfer that has begun.
+/// A transfer that has started.
 pub(super) struct Transfer {
     pub(super) data: Data,
-    /// How many bytes it has, where the reply says so.
+    /// Length of the transfer in bytes, if the reply declares it.
     pub(super) announced: Option<u64>,
-    /// The server has said already that it is over: no reply follows.
+    /// The server has already reported the end, so no further reply follows.
     is_over: bool,
 }
 
-/// What a server said to a command: connections that broke are errors.
+/// The server's reply to a command. A broken connection is an error instead.
 pub(super) enum Answer<T> {
     Is(T),
     Refused(Refusal),
 }
 
-/// What is known of the length of something.
+/// The result of a `SIZE` command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
     Is(u64),
-    /// The server does not tell lengths, or not of this.
+    /// The server does not report lengths, or not for this path.
     Unknown,
     /// There is no file of that name.
     NotThere,
@@ -140,7 +140,7 @@ impl Size {
 }
 
 impl Session {
-    /// Connects and signs in.
+    /// Connects and logs in.
     ///
     /// # Errors
     /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
@@ -171,7 +171,8 @@ impl Session {
         self.setup.patience
     }
 
-    /// One command's reply, within the time that a server may be silent. `421` is an error: the server hangs up.
+    /// Sends a command and reads its reply within the idle timeout. `421` is an error: the server closes the
+    /// connection.
     async fn ask(&mut self, doing: &str, name: &str, argument: &[u8]) -> Result<Reply> {
         let doing = format!("{doing} on {}", self.address);
         let mut command = name.as_bytes().to_vec();
@@ -196,8 +197,8 @@ impl Session {
         Refusal::new(format!("{doing} on {}", self.address), command, reply)
     }
 
-    /// Whether it still answers, and only to what it is asked. A transfer that was hung up on has its own reply, which may
-    /// come before or after that to another command: it is heard first.
+    /// Whether the session still answers, and in step with the commands. A transfer that was cut off has its own reply,
+    /// which may arrive before or after the reply to the next command. It is consumed first.
     pub(super) async fn is_in_step(&mut self, limit: Duration) -> bool {
         let doubtful = self.doubtful;
         let control = &mut self.control;
@@ -206,12 +207,12 @@ impl Session {
                 control.reply().await.ok()?;
             }
             control.send(b"NOOP").await.ok()?;
-            // Some say that it was aborted, and then that it is over.
+            // Some servers report that the transfer was aborted, and then that it is over.
             let most = if doubtful { 3 } else { 1 };
             for _ in 0..most {
                 match control.reply().await.ok()?.code {
                     421 => return None,
-                    // Any answer is one, where there is nothing else that it could be to.
+                    // Any code is accepted if the reply cannot belong to another command.
                     code if code == 200 || !doubtful => return Some(()),
                     _ => {}
                 }
@@ -223,7 +224,7 @@ impl Session {
         sound
     }
 
-    /// What the server can do. With it names are UTF-8 from then on.
+    /// The features of the server. If UTF-8 is one of them, names are UTF-8 from then on.
     pub(super) async fn features(&mut self) -> Result<Features> {
         if let Some(features) = self.features {
             return Ok(features);
@@ -240,13 +241,13 @@ impl Session {
         let text = reply.words();
         let has = |name: &str| text.lines().any(|line| line.trim_start().starts_with(name));
         if has("utf8") {
-            // Some servers give and take names in another encoding until they are told. No answer matters.
+            // Some servers use another encoding for names until they receive this. The reply does not matter.
             self.ask("choose UTF-8", "OPTS", b"UTF8 ON").await?;
         }
         Ok(Features { mlsd: has("mlst") || has("mlsd") })
     }
 
-    /// Whether a transfer can begin in the middle. Asked once: what the features say is not always done.
+    /// Whether the server accepts `REST`. It is tested once, because the list of features is not reliable.
     pub(super) async fn takes_rest(&mut self) -> Result<bool> {
         if let Some(known) = *self.known.rest.lock() {
             return Ok(known);
@@ -267,7 +268,7 @@ impl Session {
         })
     }
 
-    /// When a file was last changed, in the server's words.
+    /// The modification date of a file, in the form of the server.
     pub(super) async fn modified(&mut self, path: &[u8]) -> Result<Option<String>> {
         let doing = format!("ask for the date of {}", show(path));
         let reply = self.ask(&doing, "MDTM", path).await?;
@@ -275,7 +276,7 @@ impl Session {
         Ok(text.split_whitespace().next().filter(|_| reply.is_done()).and_then(stamp))
     }
 
-    /// Goes into a folder.
+    /// Changes to a folder.
     pub(super) async fn enter(&mut self, path: &[u8]) -> Result<Answer<()>> {
         let doing = format!("look for {}", show(path));
         let reply = self.ask(&doing, "CWD", path).await?;
@@ -285,7 +286,7 @@ impl Session {
         })
     }
 
-    /// The folder that it is in.
+    /// The current folder.
     pub(super) async fn here(&mut self) -> Result<Vec<u8>> {
         let doing = "ask for the folder";
         let reply = self.ask(doing, "PWD", b"").await?;
@@ -293,8 +294,8 @@ impl Session {
         quoted.ok_or_else(|| self.refusal(doing, "PWD", reply).into())
     }
 
-    /// Begins a transfer at `start`. `EPSV` is tried first: servers that do not know it say so, others forbid it, or give
-    /// a port that cannot be reached; then `PASV` may do.
+    /// Starts a transfer at offset `start`. `EPSV` is tried first. A server may not know it, forbid it, or name a port
+    /// that cannot be reached; then `PASV` is tried.
     pub(super) async fn begin(
         &mut self,
         command: &str,
@@ -332,7 +333,7 @@ impl Session {
         Ok(Answer::Is(Transfer { data, announced: reply.bytes(), is_over: reply.is_done() }))
     }
 
-    /// A data connection, or where the server is to make it.
+    /// Opens a data connection. In active mode, listens for one and tells the server the address.
     async fn data_connection(&mut self, doing: &str) -> Result<Answer<Stream>> {
         match self.mode {
             Mode::Active => return self.listen(doing).await,
@@ -343,7 +344,7 @@ impl Session {
         let may_not_do = match &first {
             Ok(Answer::Is(_)) => false,
             Ok(Answer::Refused(_)) => true,
-            // The server is there, and where it wants us to come is not.
+            // The server still answers, but the port that it named cannot be reached.
             Err(e) => e.kind() == Kind::Network && self.is_in_step(IN_STEP).await,
         };
         if self.proven || !may_not_do {
@@ -390,7 +391,7 @@ impl Session {
         })
     }
 
-    /// The stream, once the server has connected where it was told to. Nobody else is let in.
+    /// The data connection; in active mode, waits until the server connects. Connections from other hosts are dropped.
     async fn connected(&self, stream: Stream, doing: &str) -> Result<TcpStream> {
         let listener = match stream {
             Stream::Made(stream) => return Ok(stream),
@@ -409,7 +410,7 @@ impl Session {
         self.patience().answer(what, accepted).await
     }
 
-    /// Hears the end of a transfer that was read to its end; what the server says of it, where it still has to.
+    /// Reads the final reply of a transfer that was read to its end; `None` if that reply has arrived before.
     pub(super) async fn end(&mut self, transfer: Transfer) -> Result<Option<Reply>> {
         let Transfer { data, is_over, .. } = transfer;
         drop(data);
@@ -422,13 +423,14 @@ impl Session {
         let reply = self.setup.patience.answer(|| doing.clone(), reply).await?;
         match reply.code {
             200..=299 => Ok(Some(reply)),
-            // The file was there when the transfer began.
+            // The file existed when the transfer started, so the failure may be temporary.
             500.. => Err(Refusal::new(doing, "the server", reply).of_kind(Kind::Unavailable)),
             _ => Err(Refusal::new(doing, "the server", reply).into()),
         }
     }
 
-    /// Whether a file has no bytes, as a transfer of it shows: servers say length 0 also of what they make on request.
+    /// Tests by a transfer whether a file is empty: servers also report length 0 for files that are generated on
+    /// request.
     pub(super) async fn is_empty(&mut self, path: &[u8]) -> Result<Answer<bool>> {
         match self.begin("RETR", path, 0).await? {
             Answer::Is(transfer) => Ok(Answer::Is(self.bytes_up_to(transfer, SMALL).await? == 0)),
@@ -436,8 +438,8 @@ impl Session {
         }
     }
 
-    /// How many bytes come by a transfer, counted up to `most`; then it is hung up on. The session is ready for the next
-    /// command afterwards.
+    /// Counts the bytes of a transfer up to `most`, then cuts it off. Afterwards the session is ready for the next
+    /// command.
     pub(super) async fn bytes_up_to(
         &mut self,
         mut transfer: Transfer,
@@ -471,23 +473,24 @@ impl Session {
     }
 }
 
-/// A file of fewer bytes is read to its end rather than hung up on, which takes servers a while to get over.
+/// Files shorter than this many bytes are read to the end instead of cut off. Servers need a while to recover from a
+/// cut.
 const SMALL: usize = 16 << 10;
-/// For the answer that says a session is still of use.
+/// Timeout of the test whether a session is still usable.
 pub(super) const IN_STEP: Duration = Duration::from_secs(5);
 
-/// A data connection before the transfer begins.
+/// A data connection before the transfer starts.
 enum Stream {
     Made(TcpStream),
     Awaited(TcpListener),
 }
 
-/// A path as errors show it.
+/// Formats a path for error messages.
 pub(super) fn show(path: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(path))
 }
 
-/// The path in `"/a ""b"" c" is the current directory`.
+/// The quoted path in a reply such as `"/a ""b"" c" is the current directory`.
 fn quoted(text: &[u8]) -> Option<Vec<u8>> {
     let start = text.iter().position(|b| *b == b'"')? + 1;
     let mut path = Vec::new();
@@ -504,20 +507,20 @@ fn quoted(text: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The first 14 digits of a date, down to the second: what MLSD and MDTM both give.
+/// The first 14 digits of a date, down to the second. `MLSD` and `MDTM` both use this form.
 pub(super) fn stamp(text: &str) -> Option<String> {
     let digits = text.get(..14)?;
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
 }
 
-/// A file of which the server says this much.
+/// A file with the metadata that the server reports.
 pub(super) fn remote(url: Url, len: Option<u64>, modified: Option<String>, ranges: bool) -> Remote {
     let date = modified.as_deref().and_then(date);
     let validator = modified.zip(len).map(|(date, len)| Validator::Modified(date, len));
     Remote { len, ranges, validator, modified: date, ..Remote::at(url) }
 }
 
-/// The time that a [`stamp`] is, which is in UTC.
+/// The time of a [`stamp`], which is in UTC.
 fn date(stamp: &str) -> Option<SystemTime> {
     let time = NaiveDateTime::parse_from_str(stamp, "%Y%m%d%H%M%S").ok()?;
     let seconds = u64::try_from(time.and_utc().timestamp()).ok()?;

@@ -1,4 +1,4 @@
-//! What the head of an answer says of the file, and whether it is the range that was asked for.
+//! Interprets the head of a response: the metadata of the file, and whether the body is the requested range.
 
 use std::{ops::Range, time::SystemTime};
 
@@ -14,32 +14,32 @@ use crate::{
     protocols::{Remote, Validator, Wanted, date, place},
 };
 
-/// An answer without its body.
+/// A response without its body.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     status: StatusCode,
     headers: &'a HeaderMap,
 }
 
-/// What the first answer is.
+/// The meaning of the first response.
 #[derive(Debug)]
 pub(super) enum First {
-    /// The file, and where the part of it ends that the body has; `None` where only the end of the body tells.
+    /// The file, and the position where the part in the body ends; `None` if only the end of the body tells.
     File(Box<Remote>, Option<u64>),
-    /// The server does not have it, or not for us.
+    /// The server does not have the file, or refuses access.
     No(Error),
-    /// Not understood, or a refusal that may be one of the range alone.
+    /// The response is not understood, or the refusal may concern only the range.
     Unclear(Error),
 }
 
-/// What the body of an answer to a range is.
+/// The content of a body that answers a range request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
-    /// The range, at least up to here.
+    /// The range, up to this position. It may end before the range does.
     Part(u64),
-    /// The file from its first byte, and its length where that is told.
+    /// The file from its first byte, with its length if that is declared.
     Whole(Option<u64>),
-    /// The file from its first byte, by a server that has the same version and does not take `If-Range`.
+    /// The file from its first byte, in the same version, from a server that does not support `If-Range`.
     Unconditional,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Head<'a> {
         Self { status: response.status(), headers: response.headers() }
     }
 
-    /// What a GET found at `at`, with `ranged` one of `bytes=0-`.
+    /// Interprets the response of a GET at `at`. `ranged` tells whether the request had a range that starts at 0.
     pub(super) fn first(&self, asked: &Url, at: &Url, ranged: bool) -> First {
         let no = || refused(at, self.status, self.headers);
         if let Err(error) = self.is_decoded(at) {
@@ -70,11 +70,11 @@ impl<'a> Head<'a> {
                 (len, len, ranged && len.is_some() && self.takes_ranges())
             }
             200 | 203 => return First::Unclear(self.unsound(at, "gives a part and calls it all")),
-            // A range of nothing cannot be given.
+            // A range request for an empty file cannot be satisfied.
             416 if self.total_of_none() == Some(0) => (Some(0), Some(0), false),
             204 => (Some(0), Some(0), false),
             401 | 404 | 407 | 410 | 429 => return First::No(no()),
-            // A server that says when it is to be asked again is not asked at once.
+            // No second request at once if the server sends `Retry-After`.
             _ if !ranged || wait_asked(self.headers).is_some() => return First::No(no()),
             _ => return First::Unclear(no()),
         };
@@ -93,8 +93,8 @@ impl<'a> Head<'a> {
         First::File(Box::new(remote), end)
     }
 
-    /// Refuses all but an answer whose body begins with `range` of the version that was found. `conditional`: the server
-    /// was told that version (`If-Range`), so that a 206 is of it unless it says otherwise.
+    /// Accepts only a response whose body starts with `range` of the version that was found. `conditional` means that
+    /// the request had `If-Range`: a 206 is then of that version unless its headers say otherwise.
     pub(super) fn gives(&self, range: Wanted, remote: &Remote, conditional: bool) -> Result<Given> {
         self.is_decoded(&remote.url)?;
         match self.status.as_u16() {
@@ -125,7 +125,7 @@ impl<'a> Head<'a> {
             let what = "does not say of which version its range is";
             return Err(self.unsound(&remote.url, what));
         }
-        // One that ends earlier is a part of the range (RFC 9110, 15.3.7).
+        // A shorter range is valid (RFC 9110, 15.3.7).
         let within = range.end.is_none_or(|end| sent.end <= end);
         if sent.start == range.start && within && self.has_len_of(sent.end - sent.start) {
             return Ok(Given::Part(sent.end));
@@ -152,8 +152,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Whether this answer is of the version that was found; `None` where it does not say. Machines behind one name may
-    /// have tags of their own: date and length outweigh them.
+    /// Whether this response is of the version that was found; `None` if it does not say. Servers behind one host name
+    /// may send different ETags, so an equal date and length outweigh a different ETag.
     fn version(&self, remote: &Remote, len: Option<u64>) -> Option<bool> {
         let dates = self.modified().zip(remote.modified);
         let same_date = dates.map(|(now, was)| now == was);
@@ -167,7 +167,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// A strong tag; without one the date and the length together.
+    /// A strong ETag, or else the date together with the length.
     fn validator(&self, len: Option<u64>) -> Option<Validator> {
         let strong = |tag: &&str| tag.starts_with('"') && tag.len() > 2;
         if let Some(tag) = self.text("etag").filter(strong) {
@@ -185,7 +185,7 @@ impl<'a> Head<'a> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
 
-    /// Beside chunks a length says nothing (RFC 9112, 6.3).
+    /// `Content-Length` is ignored next to `Transfer-Encoding` (RFC 9112, 6.3).
     fn content_length(&self) -> Option<u64> {
         if self.headers.contains_key("transfer-encoding") {
             return None;
@@ -193,7 +193,8 @@ impl<'a> Head<'a> {
         number(self.text("content-length")?)
     }
 
-    /// Whether a 200 is all of the file: some servers write `Content-Range` and forget the status.
+    /// Whether the body of a 200 is the whole file. Some servers send a part, with `Content-Range` but without status
+    /// 206.
     fn is_whole(&self) -> bool {
         if !self.headers.contains_key("content-range") {
             return true;
@@ -201,7 +202,7 @@ impl<'a> Head<'a> {
         self.content_range().is_some_and(|(sent, total)| sent.start == 0 && total == Some(sent.end))
     }
 
-    /// Refuses a body in a transfer coding that was not asked for: its bytes are not the file's.
+    /// Refuses a body in a transfer coding that was not requested, because its bytes are not those of the file.
     fn is_decoded(&self, at: &Url) -> Result<()> {
         let codings = self.headers.get_all("transfer-encoding").iter();
         let lines = codings.map(|value| value.to_str().unwrap_or("unreadable"));
@@ -231,7 +232,7 @@ impl<'a> Head<'a> {
         content_range(self.text("content-range")?)
     }
 
-    /// The length in `bytes */1234`, of an answer that has none of the bytes.
+    /// The length in `bytes */1234`, in a response without bytes of the file.
     fn total_of_none(&self) -> Option<u64> {
         let (none, total) = bytes_unit(self.text("content-range")?)?.split_once('/')?;
         (none.trim() == "*").then(|| number(total.trim()))?
@@ -257,24 +258,24 @@ pub(super) fn too_short(remote: &Remote, len: u64) -> Error {
     Error::new(Kind::Corrupt, text)
 }
 
-/// A tag without the mark that makes it a weak one.
+/// An ETag without the prefix of weak tags.
 fn opaque(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
 
-/// Digits and nothing else.
+/// Parses digits; signs are refused.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// What follows the unit, which has no case; some servers write `=` behind it, as requests do.
+/// The text after the unit `bytes`, which is matched without case. Some servers write `=` after it, as requests do.
 fn bytes_unit(text: &str) -> Option<&str> {
     let unit = text.get(..5).filter(|unit| unit.eq_ignore_ascii_case("bytes"))?;
     let rest = &text[unit.len()..];
     rest.starts_with([' ', '\t', '=']).then(|| rest[1..].trim())
 }
 
-/// `bytes 0-99/1234`, half-open, and the whole length where it is not `*`.
+/// Parses `bytes 0-99/1234` into a half-open range and the length of the file, which is `None` for `*`.
 fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, total) = bytes_unit(text)?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// An answer to a range of a file of 100 bytes with tag `"a"` that was modified at [`DATE`].
+    /// The response to a range request for a file of 100 bytes with ETag `"a"`, modified at [`DATE`].
     fn given(status: u16, lines: &[(&'static str, &str)], range: Range<u64>) -> Result<Given> {
         let was = [("content-range", "bytes 0-99/100"), ("etag", "\"a\""), ("last-modified", DATE)];
         let (remote, _) = found(206, &was);

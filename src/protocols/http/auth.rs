@@ -1,4 +1,4 @@
-//! Logins: Basic (RFC 7617) and Digest (RFC 7616). A login is only sent to a server that asked for one.
+//! Login methods: Basic (RFC 7617) and Digest (RFC 7616). A login is sent only to a server that has required one.
 
 use std::{
     collections::HashMap,
@@ -19,34 +19,34 @@ use crate::{
     protocols::paths::said,
 };
 
-/// How a server wants to be told who asks.
+/// A login method that a server requires.
 #[derive(Debug, Clone)]
 pub(super) enum Challenge {
     Basic,
     Digest(DigestChallenge),
 }
 
-/// What a server gave to be hashed together with the password.
+/// Values from the server that are hashed together with the password.
 #[derive(Debug, Clone)]
 pub(super) struct DigestChallenge {
     realm: String,
     nonce: String,
     opaque: Option<String>,
-    /// As the server writes it.
+    /// The name in the server's spelling.
     algorithm: Option<String>,
-    /// Whether it takes `qop=auth`; else the older form.
+    /// Whether the server accepts `qop=auth`. Otherwise the older form without `qop` is used.
     qop: bool,
     stale: bool,
-    /// How often the nonce was used, over all requests.
+    /// Number of uses of the nonce, across all requests.
     used: Arc<AtomicU32>,
 }
 
-/// The strongest way that the headers of a 401 offer and we know.
+/// The strongest supported challenge in the headers of a 401.
 pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
     let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
     let offers: Vec<_> = lines.flat_map(parse).collect();
     let digest = |offer: &&Offer| offer.scheme.eq_ignore_ascii_case("digest") && offer.is_known();
-    // A server that takes SHA-256 may offer MD5 too, in any order.
+    // A server that accepts SHA-256 may also offer MD5, in any order.
     let mut digests: Vec<&Offer> = offers.iter().filter(digest).collect();
     digests.sort_by_key(|offer| !offer.is_sha256());
     if let Some(offer) = digests.first() {
@@ -56,7 +56,7 @@ pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
     offers.iter().any(basic).then_some(Challenge::Basic)
 }
 
-/// The ways that the headers of a 401 offer, to be shown.
+/// All login methods in the headers of a 401, for display.
 pub(super) fn offered(headers: &HeaderMap) -> Vec<String> {
     let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
     let shown = |offer: Offer| {
@@ -71,12 +71,12 @@ pub(super) fn offered(headers: &HeaderMap) -> Vec<String> {
 }
 
 impl Challenge {
-    /// Whether only the number was too old, and the login may be right.
+    /// Whether only the nonce was too old, so that the login may be correct.
     pub(super) fn is_stale(&self) -> bool {
         matches!(self, Self::Digest(digest) if digest.stale)
     }
 
-    /// The value of `Authorization`.
+    /// The value of the header `Authorization`.
     pub(super) fn answer(
         &self,
         user: &str,
@@ -158,11 +158,11 @@ fn is_sha256(algorithm: &str) -> bool {
     ["sha-256", "sha-256-sess"].contains(&algorithm.to_ascii_lowercase().as_str())
 }
 
-/// One challenge of a header line.
+/// One challenge in a header line.
 #[derive(Debug, Default)]
 struct Offer {
     scheme: String,
-    /// Names in lower case.
+    /// Parameters by name, in lower case.
     values: HashMap<String, String>,
 }
 
@@ -171,7 +171,7 @@ impl Offer {
         self.values.get(name).map(String::as_str)
     }
 
-    /// Whether it is a digest of an algorithm and a protection that we know.
+    /// Whether this is a digest with a supported algorithm and `qop`.
     fn is_known(&self) -> bool {
         let algorithm = self.get("algorithm").unwrap_or("MD5").to_ascii_lowercase();
         let qop = self.get("qop").is_none_or(takes_auth);
@@ -202,7 +202,8 @@ fn takes_auth(list: &str) -> bool {
     list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth"))
 }
 
-/// The challenges of a line. `name=value` belongs to the last word that stood alone: that is a scheme.
+/// Parses the challenges of a header line. A word that stands alone is a scheme, and each `name=value` belongs to the
+/// last scheme before it.
 fn parse(line: &str) -> Vec<Offer> {
     let mut offers: Vec<Offer> = Vec::new();
     for item in split_outside_quotes(line) {

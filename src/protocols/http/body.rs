@@ -1,4 +1,5 @@
-//! The bytes of an answer, as many as were asked for. An answer that says that it has less of the range is asked on.
+//! Streams the bytes of a range from the body of a response. If the response covers less than the range, the rest is
+//! requested.
 
 use std::{
     future::Future,
@@ -22,7 +23,7 @@ use crate::{
     protocols::{Remote, Wanted, place},
 };
 
-/// A file, and how it is asked for. Cheap to clone.
+/// A file and the client that requests it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     wire: Arc<Wire>,
@@ -34,10 +35,10 @@ impl Source {
         Self { wire: Arc::clone(wire), remote: Arc::new(remote.clone()) }
     }
 
-    /// An answer whose body begins with `range`, and where the part of the file ends that it has; `None` where only the
-    /// end of the body tells.
+    /// Requests `range`. Returns a body that starts with it, and the position where the part in the body ends; `None`
+    /// if only the end of the body tells.
     pub(super) async fn open(&self, range: Wanted) -> Result<(Body, Option<u64>)> {
-        // Where ranges are not known, to ask for one might only confuse.
+        // No `If-Range` if the server may not support ranges: it could confuse the server.
         let conditional = self.remote.ranges && self.wire.takes_if_range(&self.remote);
         match self.ask(range, conditional).await? {
             (_, Given::Unconditional) => {}
@@ -77,28 +78,28 @@ fn end_of(given: Given) -> Option<u64> {
 
 type Asking = Pin<Box<dyn Future<Output = Result<(Body, Option<u64>)>> + Send>>;
 
-/// The bytes of a range: exactly so many, or fewer and an error. When they are all there the body is dropped, which hangs
-/// up on a server that would go on.
+/// The bytes of a range: exactly this many, or fewer and then an error. After the last byte the body is dropped, which
+/// closes the connection to a server that would send more.
 pub(super) struct Exactly {
     now: Now,
     source: Option<Source>,
-    /// The next byte.
+    /// Position of the next byte in the file.
     pos: u64,
-    /// Where the body ends by the server's own words.
+    /// Position in the file where the body ends, as declared by the server.
     told: Option<u64>,
-    /// `None`: wherever the body ends.
+    /// End of the range. `None` means the end of the body.
     end: Option<u64>,
 }
 
 enum Now {
     Reads(Body),
-    /// The body had less than the range.
+    /// The body covered less than the range; the rest is requested.
     Asks(Asking),
     Ended,
 }
 
 impl Exactly {
-    /// `body` has the bytes from the start of `range` to `told`.
+    /// `body` contains the bytes from the start of `range` to `told`.
     pub(super) fn new(source: Source, range: Wanted, body: Body, told: Option<u64>) -> Self {
         let source = Some(source);
         Self { now: Now::Reads(body), source, pos: range.start, told, end: range.end }
@@ -123,7 +124,7 @@ impl Exactly {
         bytes
     }
 
-    /// What follows when the body has given all that it has of the range, up to `pos`.
+    /// The next state after the body has delivered its bytes of the range, up to `pos`.
     fn after(&self, pos: u64) -> Now {
         match (&self.source, self.end) {
             (Some(source), Some(end)) if pos < end => {
@@ -144,7 +145,7 @@ impl Exactly {
         if left == 0 {
             return None;
         }
-        // Whoever told a length and gives less has broken off, however politely.
+        // An answer shorter than its declared length counts as a broken connection.
         let kind = match self.told.or(source.remote.len) {
             Some(told) if self.pos < told => Kind::Network,
             _ => Kind::Corrupt,

@@ -1,4 +1,4 @@
-//! The connections, and the way of a request: redirects, logins, and what is carried to whom.
+//! Sends requests: follows redirects, logs in, and decides which headers and credentials a host receives.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,38 +25,38 @@ use crate::{
     protocols::{FetchOptions, Login, MagnetLink, Remote, Validator, Wanted, place},
 };
 
-/// As many as curl and browsers allow for one request, by half: more is a loop.
+/// Maximum number of redirects of one request. Browsers allow about twice as many; a longer chain is taken for a loop.
 const MAX_REDIRECTS: usize = 10;
-/// Servers that something is remembered of.
+/// Maximum number of remembered servers without support for `If-Range`.
 const MOST_KNOWN: usize = 1000;
 const AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
-/// So many bytes are worth a connection of their own: HTTP/2 cuts them into small frames, and side by side they would
-/// share one window.
+/// Ranges of at least this many bytes use a connection of their own. HTTP/2 splits data into small frames, and parallel
+/// streams would share one flow control window.
 const LONG: u64 = 1 << 20;
 
-/// One request: a GET, unless it is a question.
+/// One request: a GET, or the method of `question`.
 #[derive(Debug, Clone)]
 pub(super) struct Ask<'a> {
-    /// Whose host the user's login and headers are for.
+    /// The user's login and headers are sent to the host of this URL only.
     pub(super) asked: &'a Url,
     pub(super) url: &'a Url,
     pub(super) range: Option<Wanted>,
-    /// The version that is wanted.
+    /// The version that the range must belong to.
     pub(super) validator: Option<&'a Validator>,
     pub(super) question: Option<Question>,
 }
 
-/// What is asked where it is not for bytes.
+/// A request for metadata instead of bytes of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     pub(super) method: Method,
     pub(super) depth: HeaderValue,
-    /// XML.
+    /// An XML document.
     pub(super) body: &'static str,
 }
 
 impl<'a> Ask<'a> {
-    /// For what is at `url`, of which nothing is known yet.
+    /// The first request for `url`, of which nothing is known yet.
     pub(super) fn first(url: &'a Url, range: Option<Wanted>) -> Self {
         Self { asked: url, url, range, validator: None, question: None }
     }
@@ -66,18 +66,18 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What all requests share.
+/// State that all requests share.
 #[derive(Debug)]
 pub(super) struct Wire {
     transport: Transport,
     options: Arc<FetchOptions>,
-    /// Who we say that we are.
+    /// The value of `User-Agent`.
     agent: HeaderValue,
     headers: HeaderMap,
     cookies: Cookies,
-    /// What servers that want a login asked for last, so that it is sent at once the next time.
+    /// The last challenge of each server that requires a login. Later requests send the login at once.
     challenges: Mutex<HashMap<Origin, Challenge>>,
-    /// Servers that give the whole file where `If-Range` is asked with.
+    /// Servers that answer `If-Range` with the whole file although the version is unchanged.
     unconditional: Mutex<HashSet<Origin>>,
 }
 
@@ -98,13 +98,13 @@ impl Wire {
         })
     }
 
-    /// Whether a range of `remote` is asked for with the version that it must be of.
+    /// Whether range requests for `remote` contain `If-Range`.
     pub(super) fn takes_if_range(&self, remote: &Remote) -> bool {
         remote.validator.as_ref().is_some_and(|validator| if_range(validator).is_some())
             && !self.unconditional.lock().contains(&remote.url.origin())
     }
 
-    /// The server of `remote` has not understood `If-Range`.
+    /// Remembers that the server of `remote` does not support `If-Range`.
     pub(super) fn no_if_range(&self, remote: &Remote) {
         let mut known = self.unconditional.lock();
         if known.len() < MOST_KNOWN {
@@ -112,8 +112,8 @@ impl Wire {
         }
     }
 
-    /// Follows redirects and logs in where that is asked for. Any other answer but a 401 is returned, whatever its status,
-    /// with where it came from.
+    /// Follows redirects, and logs in if the server requires it. Any other response than a 401 is returned, whatever
+    /// its status, together with the URL that it came from.
     pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Answer)> {
         let mut at = without_login(ask.url);
         for _ in 0..=MAX_REDIRECTS {
@@ -129,13 +129,13 @@ impl Wire {
         Err(Error::new(Kind::Unsupported, text))
     }
 
-    /// One answer, after the login if there is one to give.
+    /// Sends one request, and repeats it with a login if the server requires one and a login is configured.
     async fn get_once(&self, ask: &Ask<'_>, at: &Url) -> Result<Answer> {
         let trusted = at.origin() == ask.asked.origin();
         let known = self.challenges.lock().get(&at.origin()).cloned();
         let login = match trusted {
             true => self.options.login_of(ask.asked),
-            // Nobody is asked for a host that nobody named.
+            // A prompt appears only for the host that the user named.
             false => self.options.netrc_of(at).filter(|login| login.password.is_some()),
         };
         let Some(login) = login else {
@@ -162,7 +162,7 @@ impl Wire {
             return Ok(response);
         }
         let asked_for = challenges(response.headers());
-        // A second no to the same login is final, but for a digest whose number was too old.
+        // A second 401 for the same login is final, unless the nonce of a digest was stale.
         let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
             return Err(unauthorized(at, response.headers(), Some(&login.user)));
         };
@@ -178,7 +178,7 @@ impl Wire {
         }
     }
 
-    /// With a password, now that a server wants one.
+    /// Adds the password, from a prompt if necessary. Called only when a server requires a login.
     async fn complete(&self, login: &Login, at: &Url) -> Result<Login> {
         if login.password.is_some() {
             return Ok(login.clone());
@@ -231,7 +231,7 @@ impl Wire {
     }
 }
 
-/// The user's own headers, whose values are not shown anywhere.
+/// The user's own headers. Their values are marked as sensitive, so that they are never shown.
 fn user_headers(options: &FetchOptions) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     if let Some(referer) = &options.referer {
@@ -274,7 +274,7 @@ fn range_value(range: Wanted) -> Result<HeaderValue> {
     value(&format!("bytes={}-{last}", range.start), "the range")
 }
 
-/// Dates of odd forms are not asked with: they would only be taken for another version.
+/// The value of `If-Range`. Dates in a non-standard form are not sent: the server would take them for another version.
 fn if_range(validator: &Validator) -> Option<HeaderValue> {
     let (Validator::ETag(text) | Validator::Modified(text, _)) = validator;
     let is_date = || httpdate::parse_http_date(text).is_ok();
@@ -289,13 +289,14 @@ fn uri_of(url: &Url) -> Result<Uri> {
 
 fn without_login(url: &Url) -> Url {
     let mut url = url.clone();
-    // Only URLs without a host refuse this, and they have no login.
+    // Fails only for URLs without a host, which have no login.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url
 }
 
-/// A `Location` may have bytes that are in no URL, in whatever encoding: they are sent back as they came.
+/// Percent-encodes the non-ASCII bytes of a `Location`, in whatever encoding they are. The server receives the same
+/// bytes.
 fn encoded(location: &[u8]) -> String {
     use std::fmt::Write as _;
     location.iter().fold(String::new(), |mut text, byte| {
@@ -307,7 +308,7 @@ fn encoded(location: &[u8]) -> String {
     })
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 fn redirected(from: &Url, location: &HeaderValue) -> Result<Url> {
     let bad = |kind, why: &str| Error::new(kind, format!("{}: a redirect {why}", place(from)));
     let text = encoded(location.as_bytes());

@@ -1,7 +1,8 @@
-//! How a server is reached: straight or by a proxy, with TLS or without.
+//! Connects to servers, directly or through a proxy, with or without TLS.
 //!
-//! A proxy that speaks HTTP is given requests for `http` URLs as they are, and makes a tunnel (`CONNECT`) for others. The
-//! system's certificates are only read when there is something to be held against them: that takes time and memory.
+//! An HTTP proxy receives requests for `http` URLs itself and forwards them. For other URLs it opens a tunnel
+//! (`CONNECT`). The system's certificates are loaded for the first TLS connection, because that takes time and memory.
+//! With a `cacert` they are loaded at once, so that an unusable file is reported early.
 
 use std::{
     fmt,
@@ -41,11 +42,11 @@ use crate::{
     },
 };
 
-/// The versions of HTTP, by their names in TLS.
+/// The ALPN names of HTTP/1.1 and HTTP/2.
 const FIRST: &[u8] = b"http/1.1";
 const SECOND: &[u8] = b"h2";
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Debug)]
 pub(super) struct Ways {
     options: Arc<FetchOptions>,
@@ -56,7 +57,7 @@ pub(super) struct Ways {
 
 #[derive(Debug)]
 struct Tls {
-    /// For what is spoken to in one version only, and for proxies.
+    /// Offers HTTP/1.1 only: for requests with a connection of their own, and for proxies.
     first: Arc<ClientConfig>,
     both: Arc<ClientConfig>,
 }
@@ -66,7 +67,7 @@ impl Ways {
     /// `InvalidInput` for certificates that cannot be used.
     pub(super) fn new(options: &Arc<FetchOptions>) -> Result<Arc<Self>> {
         let tls = match &options.cacert {
-            // Told before anything is fetched.
+            // An unusable file is reported before anything is fetched.
             Some(_) => OnceCell::new_with(Some(Tls::new(options)?)),
             None => OnceCell::new(),
         };
@@ -74,9 +75,9 @@ impl Ways {
         Ok(Arc::new(Self { proxies: Proxies::of(&options), options, patience, tls }))
     }
 
-    /// What a proxy wants to be told with a request for `uri` that it is given as it is.
+    /// The value of `Proxy-Authorization` for a request to `uri` that a proxy forwards.
     pub(super) fn login(&self, uri: &Uri) -> Option<HeaderValue> {
-        // One that cannot be used is told when it is to be connected to.
+        // An unusable proxy setting is reported when the connection is opened.
         let proxy = self.proxies.to(uri).ok()??;
         let login = authorization(&proxy).filter(|_| forwards(&proxy, uri))?;
         let mut value = HeaderValue::from_str(&login).ok()?;
@@ -104,7 +105,8 @@ impl Ways {
         Ok(Wired { io: TokioIo::new(Box::new(stream)), second, forwards: false })
     }
 
-    /// A proxy is not asked for what would not be connected to without it, as far as the URL itself tells.
+    /// With `only_public`, refuses a URL that names a private host: a proxy would connect to it. Names are not
+    /// resolved.
     fn refuse_private(&self, uri: &Uri) -> Result<()> {
         let private =
             || url::Url::parse(&uri.to_string()).is_ok_and(|url| names_private_host(&url));
@@ -165,12 +167,12 @@ async fn secured(
     connected.map_err(|e| tls::handshake(&e))
 }
 
-/// Whether a proxy is given a request for `uri` as it is, instead of a way to the server.
+/// Whether the proxy receives a request for `uri` itself, instead of opening a tunnel to the server.
 fn forwards(proxy: &Proxy, uri: &Uri) -> bool {
     uri.scheme_str() == Some("http") && matches!(proxy.url().scheme(), "http" | "https")
 }
 
-/// The user's proxy, or those of the environment.
+/// The proxy of the options, or the proxies of the environment.
 #[derive(Debug)]
 enum Proxies {
     Given(Proxy),
@@ -185,7 +187,7 @@ impl Proxies {
         }
     }
 
-    /// The one on the way to `uri`.
+    /// The proxy for `uri`.
     fn to(&self, uri: &Uri) -> Result<Option<Proxy>> {
         match self {
             Self::Given(proxy) => Ok(Some(proxy.clone())),
@@ -194,11 +196,11 @@ impl Proxies {
     }
 }
 
-/// Connects for one client.
+/// Opens the connections of one hyper client.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     pub(super) ways: Arc<Ways>,
-    /// Whether HTTP/2 may be agreed on.
+    /// Whether HTTP/2 is offered.
     pub(super) second_too: bool,
 }
 
@@ -224,12 +226,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A connection as hyper wants it.
+/// A connection in the form that hyper requires.
 pub(super) struct Wired {
     io: TokioIo<Box<dyn Stream>>,
-    /// HTTP/2 was agreed on.
+    /// HTTP/2 was negotiated.
     second: bool,
-    /// It is to a proxy, which wants to be told the whole URL.
+    /// The peer is a forwarding proxy, so requests contain the whole URL.
     forwards: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Cookies: those of a file in Netscape's format, as browsers' extensions and curl write it, and those that servers set
-//! while files are fetched. Many a download begins with an address that gives a cookie and leads on to the file.
+//! Cookies from a file in Netscape's format, as browser extensions and curl write it, and cookies that servers set
+//! during fetches. Many downloads start at a URL that sets a cookie and redirects to the file.
 //!
-//! They go where RFC 6265 says, for as long as this program runs.
+//! Cookies are sent according to RFC 6265 and kept until the program ends.
 
 use std::path::Path;
 
@@ -15,15 +15,15 @@ use crate::{
     text,
 };
 
-/// As long as browsers let a cookie be.
+/// Maximum length of a cookie in bytes, as in browsers.
 const LONGEST: usize = 4096;
-/// Of all servers together: more is nobody's login.
+/// Maximum number of cookies of all servers together. No login needs more.
 const MOST: usize = 300;
 
-/// Seconds since 1970, past all that is meant: the year 9999.
+/// The latest expiry time, in seconds since 1970-01-01 UTC: the year 9999.
 const FOR_EVER: f64 = 253_402_300_799.0;
 
-/// What is kept to be sent.
+/// The stored cookies.
 #[derive(Default)]
 pub(super) struct Cookies(Mutex<CookieStore>);
 
@@ -34,10 +34,10 @@ impl std::fmt::Debug for Cookies {
 }
 
 impl Cookies {
-    /// Reads a file. Lines that are no cookie are left out and told.
+    /// Reads a cookie file. Lines that are not cookies are skipped with a warning.
     ///
     /// # Errors
-    /// When it cannot be read, or has other things in it and no cookie.
+    /// The I/O error if the file cannot be read; `InvalidInput` if it has such lines and no cookie.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let bytes =
             std::fs::read(path).map_err(|e| Error::io(format!("cookies {}", path.display()), e))?;
@@ -55,7 +55,7 @@ impl Cookies {
                 continue;
             };
             cookies += 1;
-            // One that is too old, or of nobody: it would not be sent.
+            // An error means that the cookie has expired or has no valid host. It would never be sent.
             let _ = store.parse(&cookie, &url);
         }
         match odd.as_slice() {
@@ -76,26 +76,26 @@ impl Cookies {
         Ok(Self(Mutex::new(store)))
     }
 
-    /// Keeps what a server at `url` wants to be told again.
+    /// Stores the cookies that a response from `url` sets.
     pub(super) fn take(&self, url: &Url, headers: &HeaderMap) {
         for line in headers.get_all("set-cookie") {
             let Some(text) = line.to_str().ok().filter(|text| text.len() <= LONGEST) else {
                 continue;
             };
             let Ok(cookie) = Cookie::parse(text, url) else { continue };
-            // For all of a top-level domain.
+            // A cookie for a whole top-level domain is refused.
             if matches!(&cookie.domain, CookieDomain::Suffix(domain) if !domain.contains('.')) {
                 continue;
             }
             let mut store = self.0.lock();
             if store.iter_any().count() < MOST {
-                // One that is not this server's to set is left out, as browsers do.
+                // An error means that the server may not set this cookie. It is dropped, as in browsers.
                 let _ = store.insert(cookie.into_owned(), url);
             }
         }
     }
 
-    /// What to send to `url`, if anything, behind what the user said.
+    /// The value of `Cookie` for `url`, after the user's own value; `None` if no stored cookie applies.
     pub(super) fn of(&self, url: &Url, users: Option<&HeaderValue>) -> Option<HeaderValue> {
         let store = self.0.lock();
         let pairs = store.get_request_values(url).map(|(name, value)| format!("{name}={value}"));
@@ -111,10 +111,10 @@ impl Cookies {
     }
 }
 
-/// A line of a file, as a server would have set that cookie, and which.
+/// Converts a line of a cookie file into a `Set-Cookie` value and the URL of the server that would send it.
 fn parse(line: &str) -> Option<(Url, String)> {
     let fields: Vec<_> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
-    // An empty value may be left out with its tab.
+    // An empty value may be missing together with its tab.
     let (domain, subdomains, path, secure, expires, name, value) = match fields[..] {
         [domain, subdomains, path, secure, expires, name, value] => {
             (domain, subdomains, path, secure, expires, name, value)
@@ -135,7 +135,7 @@ fn parse(line: &str) -> Option<(Url, String)> {
     if secure {
         cookie.push_str("; Secure");
     }
-    // 0 is for as long as the session, and so is nothing. Some tools write parts of a second, or a time without end.
+    // 0 and an empty field mean a session cookie. Some tools write fractions of a second, or an infinite time.
     let expires: f64 = if expires.trim().is_empty() { 0.0 } else { expires.trim().parse().ok()? };
     if expires != 0.0 {
         let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
@@ -195,7 +195,7 @@ mod tests {
         let e = Cookies::read(file.path()).unwrap_err();
         assert!(e.report().ends_with("line 2 is none"), "{}", e.report());
     }
-    /// What goes to `url` after a server at `from` set `lines`.
+    /// The `Cookie` header for `url` after a server at `from` has set `lines`.
     fn set(from: &str, lines: &[&str], url: &str) -> String {
         let cookies = Cookies::default();
         let header = |line: &&str| ("set-cookie".parse().unwrap(), line.parse().unwrap());

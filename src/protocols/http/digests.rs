@@ -1,11 +1,11 @@
-//! Checksums that a server gives with a file: `Repr-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`.
+//! Parses the checksums that a server sends with a file: `Repr-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::header::HeaderMap;
 
 use crate::protocols::{Algorithm, Digest};
 
-/// All that are of the whole file; of the body (which `whole` says it is) as well.
+/// All checksums of the whole file. Checksums of the body count only if `whole`: the body is then the whole file.
 pub(super) fn of(headers: &HeaderMap, whole: bool) -> Vec<Digest> {
     let lines =
         |name: &'static str| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -18,7 +18,7 @@ pub(super) fn of(headers: &HeaderMap, whole: bool) -> Vec<Digest> {
     found
 }
 
-/// `sha-256=:BASE64:, md5=:BASE64:`; the older header has no colons.
+/// Parses `sha-256=:BASE64:, md5=:BASE64:`. The older header has no colons.
 fn list(line: &str) -> Vec<Digest> {
     let items = line.split(',').filter_map(|item| item.trim().split_once('='));
     items.filter_map(|(name, value)| digest(name, value.trim_matches(':'))).collect()

@@ -1,11 +1,11 @@
-//! The name in a `Content-Disposition` (RFC 6266): `filename*` where there is one, else `filename`.
+//! Parses the name in a `Content-Disposition` (RFC 6266): `filename*` if present, else `filename`.
 
 use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 
-/// What the server calls the file; only the last part where it names folders. Not made safe.
+/// The file name that the server suggests. Only the last path segment is returned. It is not sanitised.
 pub(super) fn name(value: &HeaderValue) -> Option<String> {
-    // Bytes beyond ASCII are what browsers take them for: UTF-8, and Latin-1 where they are none.
+    // Non-ASCII bytes are decoded as browsers do: as UTF-8, else as Latin-1.
     let text = match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.to_owned(),
         Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
@@ -18,7 +18,7 @@ pub(super) fn name(value: &HeaderValue) -> Option<String> {
     (!last.is_empty()).then_some(last)
 }
 
-/// RFC 8187: `UTF-8'en'na%C3%AFve`.
+/// Decodes the extended form of RFC 8187, for example `UTF-8'en'na%C3%AFve`.
 fn extended(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_language, encoded) = rest.split_once('\'')?;
@@ -30,7 +30,7 @@ fn extended(value: &str) -> Option<String> {
     }
 }
 
-/// What follows the first semicolon: names in lower case, values without their quotes.
+/// The parameters after the first semicolon: names in lower case, values without quotes.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = text.split_once(';').map_or("", |(_, rest)| rest);
@@ -43,7 +43,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A value and what follows it.
+/// Splits off the first value. Returns the value and the text after it.
 fn value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());

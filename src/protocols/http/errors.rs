@@ -1,4 +1,4 @@
-//! What an answer or a broken connection means for the caller.
+//! Turns responses and broken connections into errors for the caller.
 
 use std::{
     error::Error as StdError,
@@ -17,13 +17,14 @@ use crate::{
     protocols::{date, dial::LOGIN_HINT, place, tls},
 };
 
-/// No server's patience is waited for longer: past this the download fails with the wait in its error.
+/// Upper bound of a `Retry-After`, against absurd values. `downloads` has its own, lower limit, above which it fails.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Put beside the headers of an answer to somebody who has a login that the server did not ask for.
+/// Internal marker in the headers of a response: a login is configured, but was not sent because the server did not
+/// require one.
 pub(super) const LOGIN_UNSENT: &str = "bae-login-unsent";
 
-/// An answer that is no success.
+/// The error of a response whose status is not a success.
 pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         401 | 407 => Kind::Unauthenticated,
@@ -57,7 +58,7 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     }
 }
 
-/// `45 s`, `20 min`, `3 h`: what is longer is rounded up.
+/// Formats a wait as `45 s`, `20 min` or `3 h`. Minutes and hours are rounded up.
 fn spoken(wait: Duration) -> String {
     match wait.as_secs() {
         seconds @ 0..=119 => format!("{seconds} s"),
@@ -66,7 +67,7 @@ fn spoken(wait: Duration) -> String {
     }
 }
 
-/// A 401 that is final. `user` is who was logged in as, or would have been.
+/// The error of a final 401. `user` is the user of the configured login, whether or not the login was sent.
 pub(super) fn unauthorized(url: &Url, headers: &HeaderMap, user: Option<&str>) -> Error {
     let place = place(url);
     let error =
@@ -90,7 +91,7 @@ pub(super) fn unauthorized(url: &Url, headers: &HeaderMap, user: Option<&str>) -
     }
 }
 
-/// `Retry-After`, in seconds or as a date.
+/// The wait in `Retry-After`, which is given in seconds or as a date.
 pub(super) fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     let wait = match text.parse() {
@@ -100,7 +101,7 @@ pub(super) fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// A request without an answer, or an answer without an end.
+/// The error of a request without a response, or of a response that breaks off.
 pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     let Some(error) = lost.cause() else {
         let what = match lost {
@@ -124,7 +125,7 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     } else {
         (Kind::Network, "the connection broke".to_owned(), None)
     };
-    // The innermost says what happened; the others which of our libraries was asked.
+    // The innermost cause tells what happened; the outer ones only name libraries.
     let cause = causes.last().map(|e| tls::plain(&e.to_string())).unwrap_or_default();
     let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
     match hint {
@@ -133,7 +134,7 @@ pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
     }
 }
 
-/// The error and what it came of, the innermost last.
+/// The error and its chain of sources, innermost last.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
     let (mut causes, mut next) = (Vec::new(), Some(error));
     while let Some(e) = next {

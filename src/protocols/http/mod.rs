@@ -1,14 +1,15 @@
-//! `http` and `https`: ranges of files by GET, version 1.1 and 2.
+//! `http` and `https`: fetches ranges of files by GET, over HTTP/1.1 and HTTP/2.
 //!
-//! The first request is the download: a GET of `bytes=0-`, whose answer tells what is there and is read on as the first
-//! connection's bytes. A server that cannot answer that is asked once without a range. Each later range names the version
-//! that was found (`If-Range`), and the answer is held against it all the same: status, `Content-Range`, length, tag and
-//! date. A 200 where a range was asked for is the whole file, or another one; it is never taken for the range. A server
-//! that has the same version and gives all of it because of `If-Range` is asked for ranges without. A 206 that ends early
-//! is asked on from there.
+//! The first request already starts the download: a GET of `bytes=0-`. Its head describes the file ([`answer`]), and
+//! its body is the stream of the first connection ([`body`]). If the server cannot answer a range, the request is
+//! repeated once without one. Every later range names the version that was found (`If-Range`). The response is checked
+//! anyway: status, `Content-Range`, length, ETag and date. A 200 for a range request is the whole file, or another
+//! file; it is never taken for the range. If a server answers `If-Range` with the whole file of the same version, later
+//! ranges are requested without `If-Range`. If a 206 covers less than the range, the rest is requested.
 //!
-//! What it refuses: more than ten redirects, one from https to http, and to carry the user's headers, login or cookies
-//! to another host than they are for; an answer that is not the range; to decode anything: bytes are kept as served.
+//! What it refuses: more than ten redirects, and a redirect from https to http; to send the user's headers, login or
+//! cookies to other hosts than they are for; a response that is not the requested range. Bodies are never decoded: the
+//! bytes are kept as served.
 
 mod answer;
 mod auth;
@@ -37,27 +38,30 @@ use self::{
 use super::{Begun, ByteStream, FetchOptions, Found, Protocol, Remote, Wanted};
 use crate::error::{Error, Kind, Result};
 
-/// Speaks `http` and `https`.
+/// The protocol of `http` and `https` URLs.
 #[derive(Debug)]
 pub struct Http {
     wire: Arc<Wire>,
 }
 
 impl Http {
+    /// Creates the protocol.
+    ///
     /// # Errors
-    /// What is wrong with the options: a certificate, cookie or header that cannot be used.
+    /// For invalid options: a certificate, cookie file or header that cannot be used.
     pub fn new(options: &Arc<FetchOptions>) -> Result<Self> {
         Ok(Self { wire: Arc::new(Wire::new(Arc::clone(options))?) })
     }
 
-    /// As the registry makes it.
+    /// The constructor for the registry.
     pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
         Ok(Arc::new(Self::new(options)?))
     }
 }
 
 impl Http {
-    /// The file at `url`, and the answer to `range`, which begins at 0, with the end of the part that it has.
+    /// Requests `range`, which starts at 0. Returns the file, the end position of the part in the body, and the
+    /// response.
     async fn first(&self, url: &Url, range: Wanted) -> Result<(Remote, Option<u64>, Answer)> {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(Error::new(Kind::InvalidInput, "an http URL without a host"));
@@ -106,7 +110,7 @@ impl Protocol for Http {
             Some(len) if range.start > len || range.end.is_some_and(|end| end > len) => {
                 return Err(too_short(remote, len));
             }
-            // A question for what is behind the last byte has no answer.
+            // A server cannot answer a range request that starts at the end of the file.
             Some(len) if range.start == len && len > 0 => return Ok(Box::pin(Exactly::nothing())),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! The one question of WebDAV that HTTP does not have. It goes the way of every other request: redirects, logins, headers.
+//! The PROPFIND request of WebDAV. Redirects, logins and headers work as for every other HTTP request.
 
 use futures_util::StreamExt as _;
 use hyper::{Method, header::HeaderValue};
@@ -14,23 +14,23 @@ use crate::{
     protocols::place,
 };
 
-/// The most bytes of an answer: about 100,000 files in one folder.
+/// Maximum length of a response in bytes, enough for about 100,000 files in one folder.
 const LONGEST: usize = 64 << 20;
 
-/// How much is asked for.
+/// The `Depth` header of a PROPFIND.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocols) enum Depth {
-    /// The thing itself.
+    /// The resource itself.
     Zero,
-    /// And what is directly in it.
+    /// The resource and its direct children.
     One,
 }
 
 impl Http {
-    /// The answer to a PROPFIND of `url`, and where it came from.
+    /// Sends a PROPFIND for `url`. Returns the URL that answered, after redirects, and the body of the response.
     ///
     /// # Errors
-    /// As [`Protocol::probe`](crate::protocols::Protocol::probe); `Unsupported` where WebDAV is not spoken.
+    /// As [`Protocol::probe`](crate::protocols::Protocol::probe); `Unsupported` if the server does not support WebDAV.
     pub(in crate::protocols) async fn propfind(
         &self,
         url: &Url,

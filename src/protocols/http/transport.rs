@@ -1,4 +1,4 @@
-//! hyper: one request out, one answer in. What follows from an answer is decided by `client`.
+//! Sends one request with hyper and returns one response. `client` decides what follows from the response.
 
 use std::{
     collections::HashSet,
@@ -28,35 +28,35 @@ use crate::{
     protocols::{FetchOptions, patience::Patience},
 };
 
-/// What HTTP/2 may have under way on one connection: enough for 1 Gbit/s at 30 ms.
+/// HTTP/2 flow control window of a connection and of a stream, in bytes: enough for 1 Gbit/s at 30 ms.
 const WINDOW: u32 = 4 << 20;
-/// The most bytes of headers taken over HTTP/2. Over 1.1 it is one buffer.
+/// Maximum size of the headers over HTTP/2, in bytes. Over HTTP/1.1 the limit is one buffer.
 const MAX_HEADERS: u32 = 64 << 10;
-/// The most lines of headers over HTTP/1.1: as many as one buffer has, at 128 bytes each. While a head is read each takes
-/// 64 bytes.
+/// Maximum number of header lines over HTTP/1.1: as many as fit in one buffer at 128 bytes each. While a head is
+/// parsed, each line takes 64 bytes of memory.
 const MAX_LINES: usize = 1024;
-/// How long a connection waits for the next request. Servers that serve one connection at a time serve nobody else
-/// meanwhile, our own next connection neither.
+/// How long an idle connection is kept for the next request. A server that handles one connection at a time serves no
+/// other connection meanwhile, not even our own next one.
 const IDLE: Duration = Duration::from_secs(1);
-/// Servers that something is remembered of.
+/// Maximum number of remembered servers that speak only HTTP/2.
 const MOST_KNOWN: usize = 1000;
-/// The most that is read at once by HTTP/1.1. Up to three of these are held for each connection, and shorter ones cost
-/// time.
+/// Maximum size of a read buffer over HTTP/1.1, in bytes. A connection holds up to three of them; smaller buffers are
+/// slower.
 const BUFFER: usize = 128 << 10;
 
-/// A question's body; none is an empty one.
+/// A request. The body is empty unless the request is a `Question`.
 pub(super) type Asked = Request<Full<Bytes>>;
 pub(super) type Answer = Response<Body>;
 
-/// The two clients, and the connections they keep.
+/// Two hyper clients with their connection pools.
 #[derive(Debug)]
 pub(super) struct Transport {
-    /// Several requests may share a connection, where the server speaks HTTP/2.
+    /// Several requests may share a connection if the server speaks HTTP/2.
     shared: Client<Connector, Full<Bytes>>,
-    /// Each request has a TCP connection to itself, by HTTP/1.1.
+    /// Each request has a TCP connection of its own, over HTTP/1.1.
     own: Client<Connector, Full<Bytes>>,
     ways: Arc<Ways>,
-    /// Servers that speak HTTP/2 only.
+    /// Servers that speak only HTTP/2.
     second_only: Mutex<HashSet<Authority>>,
     silence: Duration,
 }
@@ -86,15 +86,16 @@ impl Transport {
         Ok(Self { shared, own, ways, second_only, silence })
     }
 
-    /// The answer to `asked`. With `alone` it has a connection to itself, unless the server knows HTTP/2 only.
+    /// Sends a request. With `alone` it uses a connection of its own, unless the server speaks only HTTP/2.
     ///
     /// # Errors
-    /// Why there is none.
+    /// [`Lost`], if there is no response.
     pub(super) async fn send(&self, mut asked: Asked, alone: bool) -> Result<Answer, Lost> {
         if let Some(login) = self.ways.login(asked.uri()) {
             asked.headers_mut().insert("proxy-authorization", login);
         }
-        // Without TLS nobody agrees on HTTP/2: what was asked first leaves its connection to what is asked next.
+        // HTTP/2 is negotiated only in TLS. Without TLS one client is enough: later requests reuse the connections of
+        // earlier ones.
         if asked.uri().scheme_str() != Some("https") {
             return self.send_by(&self.own, asked).await;
         }
@@ -104,7 +105,7 @@ impl Transport {
             return self.send_by(&self.shared, asked).await;
         }
         match self.send_by(&self.own, asked.clone()).await {
-            // It may know HTTP/2 only.
+            // The server may speak only HTTP/2.
             Err(Lost::Asked(e)) if e.is_connect() => {
                 let answer = self.send_by(&self.shared, asked).await?;
                 let mut known = self.second_only.lock();
@@ -129,18 +130,18 @@ impl Transport {
     }
 }
 
-/// Why an answer does not come, or does not go on.
+/// The reason why a response is missing or incomplete.
 #[derive(Debug)]
 pub(super) enum Lost {
     Silent,
-    /// A stream of HTTP/2 that was reset without an error: its end was not seen.
+    /// An HTTP/2 stream was reset without an error, so its end is unknown.
     Reset,
     Asked(legacy::Error),
     Broke(hyper::Error),
 }
 
 impl Lost {
-    /// What our libraries say.
+    /// The error of the HTTP library.
     pub(super) fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Silent | Self::Reset => None,
@@ -150,15 +151,15 @@ impl Lost {
     }
 }
 
-/// The bytes of an answer as they come. A server that is silent for too long while they are waited for is given up.
+/// The body of a response as a stream. It fails if a read waits longer than the idle timeout for bytes.
 pub(super) struct Body {
     incoming: Incoming,
-    /// Its end is a mark of its own, as in HTTP/2.
+    /// Whether the end of the body is marked explicitly, as in HTTP/2.
     framed: bool,
     silence: Duration,
-    /// Since when nothing comes.
+    /// Start of the current wait for bytes.
     since: Option<Instant>,
-    /// Rings early: it is only set anew when it does.
+    /// Timer of the idle timeout. It may fire too early, and only then is it set to the right time.
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -191,7 +192,7 @@ impl Stream for Body {
             };
             self.since = None;
             return Poll::Ready(match frame {
-                // Trailers say nothing that is of use here.
+                // Trailers are ignored.
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => Some(Ok(bytes)),
                     Err(_) => continue,

@@ -1,4 +1,4 @@
-//! Where an SFTP URL points.
+//! Parses an SFTP URL into a server address with a login, and a path.
 
 use std::{fmt, path::PathBuf};
 
@@ -13,25 +13,25 @@ use crate::{
     },
 };
 
-/// A server and who we are there: all ranges of all files of one address come by one connection.
+/// A server and a login. All transfers of one address share its connections.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
     pub(super) password: Option<String>,
-    /// Key files that the user's settings name for it.
+    /// Key files that the user's SSH settings name for this host.
     pub(super) identities: Vec<PathBuf>,
-    /// No other keys of the agent are tried.
+    /// Whether the other keys of the agent are left untried.
     pub(super) identities_only: bool,
 }
 
 impl Address {
-    /// What the URL and the options say wins over the user's settings.
+    /// The server and the login for `url`. The URL and the options have precedence over the user's SSH settings.
     ///
     /// # Errors
-    /// `Unsupported` for a host that is reached by another; `InvalidInput` for a URL without a host, or without a user where the system does not know one either; what is
-    /// wrong with a password.
+    /// `Unsupported` for a host that is reached through another host; `InvalidInput` for a URL without a host, or
+    /// without a user if the system does not know one either; the error of reading a password.
     pub(super) fn of(url: &Url, options: &FetchOptions, config: &UserConfig) -> Result<Self> {
         let bad = |what: &str| Error::new(Kind::InvalidInput, what);
         let host = host(url)
@@ -40,7 +40,7 @@ impl Address {
         let HostConfig { host_name, port, user: usual, identities, identities_only, detour } =
             found;
         if let (Some(line), None) = (detour, &options.proxy) {
-            // Its address may be another machine's here.
+            // Seen from here, the same address may belong to another machine.
             let text = format!("{host} is reached by another host ({line} in ~/.ssh/config)");
             return Err(Error::new(Kind::Unsupported, text)
                 .because("bae connects directly or by a proxy only")
@@ -81,11 +81,11 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The path that the server is asked for: absolute, or relative to the user's home after `/~/`. Bytes, since names may be
-/// in any encoding.
+/// The path for the server: absolute, or relative to the user's home after `/~/`. It is bytes, because names may have
+/// any encoding.
 ///
 /// # Errors
-/// `InvalidInput` for what is no path of any system.
+/// `InvalidInput` for a path with a NUL, which no system accepts.
 pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
     let path = path_bytes(url);
     if path.contains(&0) {

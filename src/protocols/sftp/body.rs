@@ -1,9 +1,9 @@
-//! The bytes of a range: many reads asked for ahead, their answers handed on in order.
+//! Streams the bytes of a range: keeps many reads in flight and returns their answers in order.
 //!
-//! One read is 32 KiB, which every server gives at once. How many are asked for ahead decides the rate over a long way:
-//! it begins with a few and doubles with every round trip, up to 4 MiB, and 8 MiB for all streams of a server together.
-//! An answer that is shorter than its question is completed by a question of its own before anything behind it is handed
-//! on.
+//! One read is 32 KiB, which every server answers in full. The number of reads in flight limits the rate over long
+//! round trips. It starts at [`FIRST`] and doubles with every round trip, up to 4 MiB per stream, and 8 MiB for all
+//! streams of a server together. If an answer is shorter than its read, the rest is requested and returned before any
+//! later bytes.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -19,18 +19,18 @@ use crate::{
     protocols::ByteStream,
 };
 
-/// Servers may cut longer reads; all give this.
+/// Length of one read in bytes. Servers may shorten longer reads, but all answer this length.
 const READ: u32 = 32 << 10;
-/// Reads asked for ahead by a stream that has just begun.
+/// Reads in flight of a new stream.
 const FIRST: usize = 16;
-/// Reads asked for ahead by a stream: 4 MiB, which is 80 MiB/s at 50 ms.
+/// Maximum reads in flight of one stream: 4 MiB, which gives 80 MiB/s at 50 ms.
 const AHEAD: usize = 128;
-/// And by all streams of a server together: what is asked for is held in memory once it comes.
+/// Maximum reads in flight of all streams of a server together. Their answers are held in memory.
 const ALL_AHEAD: usize = 256;
-/// What a stream has at least, however many there are.
+/// Minimum reads in flight of a stream, however many streams there are.
 const LEAST: usize = 16;
 
-/// A read that was asked for, and its answer.
+/// A read and its answer.
 struct Answer {
     start: u64,
     len: u32,
@@ -39,19 +39,19 @@ struct Answer {
 
 type Asked = Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
 
-/// A transfer under way. Dropped, answers that still come are thrown away and the file is closed.
+/// A transfer in progress. Dropping it discards later answers and closes the file.
 pub(super) struct Body {
     lease: Lease,
     file: Arc<OpenFile>,
     subject: Arc<str>,
     asked: FuturesOrdered<Asked>,
-    /// Where the next read begins.
+    /// Position of the next read.
     next: u64,
-    /// Where the next byte that is handed on is from.
+    /// Position of the next byte to return.
     at: u64,
-    /// `None` is wherever the file ends.
+    /// `None` means the end of the file.
     end: Option<u64>,
-    /// The range goes to where the file ends by what the server says of it: nothing may follow.
+    /// The range ends where the file ends, by the length that the server declares. No bytes may follow.
     is_to_the_end: bool,
     window: usize,
 }
@@ -92,12 +92,12 @@ impl Body {
         let Some(mut bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
             return self.ended();
         };
-        // More than was asked for is nothing that can be trusted.
+        // More bytes than requested cannot be trusted.
         bytes.truncate(len as usize);
         let got = u32::try_from(bytes.len()).expect("cut to the length of a read");
         self.at += u64::from(got);
         if got == len && self.is_to_the_end && Some(self.at) == self.end {
-            // Before the last bytes are handed on: the caller may stop reading with them.
+            // Checked before the last bytes are returned, because the caller may not poll again after them.
             self.prove_the_end().await?;
         }
         if got < len {
@@ -107,7 +107,7 @@ impl Body {
         Ok(Some(bytes))
     }
 
-    /// What was asked for behind the end is nothing, unless the file has grown.
+    /// Checks that a read behind the end returns nothing, unless the file has grown.
     async fn prove_the_end(&mut self) -> Result<()> {
         let Some(behind) = self.asked.next().await else { return Ok(()) };
         let is_more = behind?.bytes.is_some_and(|bytes| !bytes.is_empty());

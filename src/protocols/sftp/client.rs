@@ -1,7 +1,7 @@
-//! SFTP over a stream: requests go out as they are made, responses find the request that they are to.
+//! SFTP on a stream: sends requests at once and assigns responses to requests by their id.
 //!
-//! A task writes, and puts requests that are made together into one write; another reads. Whoever stops waiting for a
-//! response leaves nothing behind: a handle that nobody takes is closed.
+//! One task writes, and combines requests that are made together into one write; another task reads. A caller may stop
+//! waiting for a response at any time: a handle that no caller receives is closed.
 
 use std::{
     collections::HashMap,
@@ -21,18 +21,18 @@ use tokio::{
 
 use super::packet::{self, Attributes, Entry, Packet, Response, Status, take_packet};
 
-/// Room that a read is given at the least. What is left of a packet is copied when it is used up.
+/// Minimum free capacity of a read in bytes. When the buffer is used up, an incomplete packet is copied to a new one.
 const BUFFER: usize = 256 << 10;
-/// Requests are written together up to so many bytes.
+/// Maximum size in bytes up to which requests are combined into one write.
 const TOGETHER: usize = 16 << 10;
-/// Open for reading.
+/// The flag that opens a file for reading.
 const READ_ONLY: u32 = 1;
 
-/// Why a request has no good answer.
+/// The reason why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Status(Status),
-    /// The connection is of no use any more.
+    /// The connection is no longer usable.
     Broken(String),
 }
 
@@ -42,18 +42,18 @@ pub(super) type Answer<T> = Result<T, Failure>;
 #[derive(Debug, Default)]
 struct Waiting {
     by_id: HashMap<u32, oneshot::Sender<Given>>,
-    /// Why nothing comes any more.
+    /// The reason why no more responses arrive.
     ended: Option<String>,
 }
 
-/// A response on its way to whoever waits for it.
+/// A response on its way to the waiting caller.
 #[derive(Debug)]
 enum Given {
     Handle(Handle),
     Other(Response),
 }
 
-/// Sends requests.
+/// Sends requests and assigns their ids.
 #[derive(Debug)]
 struct Sender {
     queue: mpsc::UnboundedSender<Bytes>,
@@ -75,7 +75,7 @@ impl Sender {
             }
             waiting.by_id.insert(id, tell);
         }
-        // Where that fails, nobody is left to answer either.
+        // An error means that the writer has ended. The reader then ends too and fails this request.
         let _ = self.queue.send(packet.finish());
         match told.await {
             Ok(given) => Ok(given),
@@ -94,7 +94,7 @@ impl Sender {
     }
 }
 
-/// A file or folder that is open at the server. Dropped, it is closed.
+/// A file or folder that is open on the server. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Handle {
     bytes: Bytes,
@@ -103,13 +103,13 @@ pub(super) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Its answer is awaited by nobody.
+        // No caller waits for the response.
         let close = Packet::new(packet::CLOSE, self.sender.id()).string(&self.bytes);
         let _ = self.sender.queue.send(close.finish());
     }
 }
 
-/// SFTP on a connection. Dropped, nothing is read from it any more.
+/// An SFTP client on a connection. Dropping it ends both tasks and fails all waiting requests.
 #[derive(Debug)]
 pub(super) struct Client {
     sender: Arc<Sender>,
@@ -118,16 +118,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Agrees on the version.
+    /// Negotiates the version and starts the tasks.
     ///
     /// # Errors
-    /// Why this is not SFTP.
+    /// The reason why the stream is not SFTP.
     pub(super) async fn start<S>(mut stream: S) -> Result<Self, String>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let lost = |e: std::io::Error| e.to_string();
-        // The version stands where other packets have a number.
+        // In this packet the version replaces the request id.
         let init = Packet::new(packet::INIT, packet::VERSION).finish();
         stream.write_all(&init).await.map_err(lost)?;
         stream.flush().await.map_err(lost)?;
@@ -226,7 +226,7 @@ fn handle(given: Given) -> Answer<Handle> {
     }
 }
 
-/// What a response is that does not fit the request.
+/// The failure of a request whose response has the wrong type.
 fn no(given: Given) -> Failure {
     match given {
         Given::Other(Response::Status(status)) => Failure::Status(status),
@@ -247,7 +247,7 @@ async fn write<S: AsyncWrite>(mut output: WriteHalf<S>, mut queue: mpsc::Unbound
             together.extend_from_slice(&next);
         }
         if output.write_all(&together).await.is_err() || output.flush().await.is_err() {
-            // The reader notices too, and tells.
+            // The reader notices the failure too, and reports it.
             return;
         }
     }
@@ -283,7 +283,7 @@ fn deliver(packet: Bytes, sender: &Arc<Sender>) -> Result<(), String> {
         other => Given::Other(other),
     };
     let waits = sender.waiting.lock().by_id.remove(&id);
-    // Nobody waits for the answer to a close, or to what was given up.
+    // No caller waits for the response to a close, or to an abandoned request.
     if let Some(waits) = waits {
         let _ = waits.send(given);
     }
@@ -298,7 +298,7 @@ mod tests {
 
     const HANDLE: &[u8] = b"\x00\x00\x00\x80";
 
-    /// The next request: its kind, its number, and what follows.
+    /// The next request: its type, its id, and the rest of its bytes.
     async fn request(server: &mut DuplexStream) -> (u8, u32, Vec<u8>) {
         let len = server.read_u32().await.unwrap();
         let mut body = vec![0; len as usize];

@@ -1,4 +1,4 @@
-//! A connection to a server: signed in, and all that is asked on it.
+//! A logged-in connection to a server, and all requests that are sent on it.
 
 use std::{
     sync::{
@@ -30,14 +30,14 @@ use crate::{
     protocols::{FetchOptions, dial::dial, patience::Patience},
 };
 
-/// Bytes that the server may send before it hears that they were taken. Beyond all that is ever asked for at once, so
-/// that requests alone set the pace.
+/// SSH window in bytes: how much the server may send without an acknowledgement. It exceeds all reads in flight, so
+/// that only the requests limit the rate.
 const WINDOW: u32 = 32 << 20;
-/// Messages of up to 32 KiB that wait to be read, on each connection.
+/// Maximum number of messages of up to 32 KiB that wait to be read, per connection.
 const MESSAGES: usize = 32;
-/// Files open at a time: some servers allow no more than a hundred.
+/// Maximum number of open files. Some servers allow no more than a hundred.
 const OPEN_FILES: usize = 64;
-/// Answers without any entry that a listing may have in a row: none is usual.
+/// Maximum number of consecutive answers without an entry in a listing. Normally there is none.
 const EMPTY: usize = 100;
 
 pub(super) struct Connection {
@@ -46,7 +46,7 @@ pub(super) struct Connection {
     pub(super) address: Address,
     pub(super) patience: Patience,
     open_files: Arc<Semaphore>,
-    /// Streams under way.
+    /// Number of streams on this connection.
     pub(super) streams: AtomicUsize,
     heard: Mutex<Instant>,
     broken: AtomicBool,
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects, looks at the server's key, signs in, and starts SFTP.
+    /// Connects, verifies the server's key, logs in, and starts SFTP.
     ///
     /// # Errors
     /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
@@ -72,7 +72,8 @@ impl Connection {
             Err(e) if refused && address.password.is_none() && options.passwords.can_ask() => e,
             done => return done,
         };
-        // Nothing else is left to try. The server would not wait for the answer.
+        // Only a password is left to try. The prompt comes between two connections, because the server would not wait
+        // for it.
         tracing::info!("{}", failed.report());
         let password = options.passwords.of(&address.user, &address.host).await?;
         let known = Address { password: Some(password), ..address.clone() };
@@ -81,7 +82,7 @@ impl Connection {
         Ok(Self { address: address.clone(), ..connected })
     }
 
-    /// `refused` tells whether it was the login that failed.
+    /// `refused` is set to whether the login failed.
     async fn connect(
         address: &Address,
         options: &FetchOptions,
@@ -93,7 +94,7 @@ impl Connection {
         let mut config =
             Config { window_size: WINDOW, channel_buffer_size: MESSAGES, ..Config::default() };
         config.preferred.key = known.first(&config.preferred.key).into();
-        // The processor has instructions for it, which makes it several times as fast as what is usually preferred.
+        // Processors have instructions for AES-GCM, which make it several times as fast as the usual first choice.
         let ciphers = [AES_128_GCM, AES_256_GCM];
         let others = config.preferred.cipher.iter().filter(|c| !ciphers.contains(c)).copied();
         config.preferred.cipher = ciphers.into_iter().chain(others).collect();
@@ -123,17 +124,17 @@ impl Connection {
         !self.ssh.is_closed() && !self.broken.load(Ordering::Acquire)
     }
 
-    /// Something came from the server.
+    /// Records that the server has answered.
     fn hear(&self) {
         *self.heard.lock() = Instant::now();
     }
 
-    /// For how long nothing came.
+    /// The time since the server last answered.
     fn silent_for(&self) -> Duration {
         self.heard.lock().elapsed()
     }
 
-    /// One request and what the server says to it. `doing` is what the error names.
+    /// Waits for the answer to one request. The inner error is the server's. `doing` is the text of an error.
     async fn answered<T>(
         &self,
         doing: impl Fn() -> String,
@@ -151,7 +152,7 @@ impl Connection {
                     self.hear();
                     return Ok(answer);
                 }
-                // Answers to others come by the same connection, and this one waits its turn.
+                // Other requests are answered on the same connection, and this one waits behind them.
                 Err(_) if self.silent_for() < silence => {}
                 Err(_) => {
                     self.broken.store(true, Ordering::Release);
@@ -175,12 +176,13 @@ impl Connection {
         answer.map_err(|e| request(self.at(doing()), e))
     }
 
-    /// What is at `path`; links are followed.
+    /// The attributes at `path`. Links are followed.
     pub(super) async fn stat(&self, path: &[u8]) -> Result<Attributes> {
         self.ask(|| format!("look at {}", show(path)), self.client.stat(path)).await
     }
 
-    /// What is at `path`, with a type: where the server does not tell one, by trying. `listed` is what a listing said.
+    /// The attributes and the type at `path`. If the server reports no type, it is found by trying. `listed` has the
+    /// attributes from a listing.
     pub(super) async fn typed(
         self: &Arc<Self>,
         path: &[u8],
@@ -190,7 +192,7 @@ impl Connection {
             Some(listed) if listed.kind() != FileKind::Unknown => {
                 return Ok((listed, listed.kind()));
             }
-            // First as it is, so that a link is one.
+            // At first without following links, to recognise a link.
             Some(listed) => {
                 let looked = self.client.lstat(path);
                 let found = self.answered(|| format!("look at {}", show(path)), looked).await?;
@@ -214,31 +216,31 @@ impl Connection {
         Ok(self.answered(|| format!("open folder {}", show(path)), opened).await?.is_ok())
     }
 
-    /// Whether a file has no bytes, as a read shows: servers say length 0 also of what they make on request.
+    /// Tests by a read whether a file is empty: servers also report length 0 for files that are generated on request.
     pub(super) async fn is_empty(self: &Arc<Self>, path: &[u8]) -> Result<bool> {
         let (file, _) = self.open_file(path).await?;
         let first = file.read(&format!("read {}", show(path)), 0, 1).await?;
         Ok(first.is_none_or(|bytes| bytes.is_empty()))
     }
 
-    /// Where `path` is once all links are followed.
+    /// The real path of `path`, with all links resolved.
     pub(super) async fn real_path(&self, path: &[u8]) -> Result<Answer<Bytes>> {
         self.answered(|| format!("resolve {}", show(path)), self.client.real_path(path)).await
     }
 
-    /// What a link leads to; the inner error is the server's.
+    /// The attributes of a link's target. The inner error is the server's.
     pub(super) async fn target(&self, link: &[u8]) -> Result<Answer<Attributes>> {
         self.answered(|| format!("look at {}", show(link)), self.client.stat(link)).await
     }
 
-    /// Opens a file, and says what it is that was opened.
+    /// Opens a file and returns the attributes of the open file.
     pub(super) async fn open_file(self: &Arc<Self>, path: &[u8]) -> Result<(OpenFile, Attributes)> {
         let doing = || format!("open {}", show(path));
         let permit = self.permit().await;
         let handle = self.ask(doing, self.client.open(path)).await?;
         let file = self.held(permit, handle);
         let attributes = match self.answered(doing, self.client.fstat(&file.handle)).await? {
-            // Some servers know what a name is only.
+            // Some servers report attributes only by path.
             Err(e) if is_unsupported(&e) => self.ask(doing, self.client.stat(path)).await?,
             answer => answer.map_err(|e| request(self.at(doing()), e))?,
         };
@@ -262,12 +264,12 @@ impl Connection {
     }
 }
 
-/// A path as errors show it.
+/// Formats a path for error messages.
 pub(super) fn show(path: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(path))
 }
 
-/// A file or folder that is open at the server. Dropped, it is closed.
+/// A file or folder that is open on the server. Dropping it closes it.
 pub(super) struct OpenFile {
     handle: Handle,
     pub(super) connection: Arc<Connection>,
@@ -275,7 +277,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Bytes of a file, or fewer than were asked for; `None` at its end.
+    /// Reads up to `len` bytes of a file; `None` at its end.
     pub(super) async fn read(&self, subject: &str, start: u64, len: u32) -> Result<Option<Bytes>> {
         let read = self.connection.client.read(&self.handle, start, len);
         match self.connection.answered(|| subject.to_owned(), read).await? {
@@ -285,7 +287,7 @@ impl OpenFile {
         }
     }
 
-    /// Whether the file has more bytes than `len` by now, by what the server says.
+    /// Whether the file is now longer than `len` bytes, according to the server.
     pub(super) async fn is_longer_than(&self, subject: &str, len: u64) -> Result<bool> {
         let asked = self.connection.client.fstat(&self.handle);
         match self.connection.answered(|| subject.to_owned(), asked).await? {
@@ -294,7 +296,7 @@ impl OpenFile {
         }
     }
 
-    /// Some of what is in a folder; `None` when that was all.
+    /// The next entries of a folder; `None` after the last ones.
     pub(super) async fn some(&self, path: &[u8]) -> Result<Option<Vec<Entry>>> {
         let doing = || format!("list {}", show(path));
         for _ in 0..EMPTY {
@@ -311,7 +313,7 @@ impl OpenFile {
     }
 }
 
-/// Starts SFTP on a connection that is signed in.
+/// Starts SFTP on a logged-in connection.
 async fn start(handle: &ssh::Handle<HostKey>, address: &Address) -> Result<Client> {
     let doing = || format!("start SFTP on {address}");
     let lost = |e| transport(doing(), e);

@@ -1,4 +1,4 @@
-//! What goes wrong with an SSH connection and with a request on it, as our kinds.
+//! Turns failures of SSH connections and of SFTP requests into errors.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::{
     protocols::paths::said,
 };
 
-/// What ends the making of a connection: the transport's troubles, or ours with the server's key.
+/// The reason why a connection failed: an SSH error, or the check of the server's key.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Ssh(russh::Error),
@@ -30,7 +30,8 @@ impl Trouble {
     }
 }
 
-/// A transport that does not come about or breaks. What two sides cannot agree on stays so; all else may pass.
+/// The error of a connection that fails. Incompatible algorithms and wrong keys are permanent; other failures may be
+/// temporary.
 pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
     use russh::Error as E;
     let kind = match &e {
@@ -41,11 +42,11 @@ pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
     Error::new(kind, doing.to_string()).because(e)
 }
 
-/// The statuses of the draft, and those of later versions that servers send all the same.
+/// Status codes of the draft, and codes of later versions that servers send anyway.
 const END_OF_FILE: u32 = 1;
 const UNSUPPORTED: u32 = 8;
 
-/// A request that failed: the server's answer, or none.
+/// The error of a failed request: the server's status, or a broken connection.
 pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
     let status = match failure {
         Failure::Status(status) => status,
@@ -60,7 +61,7 @@ pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
         UNSUPPORTED => (Kind::Unsupported, "not supported"),
         10 => (Kind::NotFound, "no such path"),
         20 => (Kind::InvalidInput, "invalid file name"),
-        // Of which servers say no more: too many open files, a disk that does not answer.
+        // Servers use this code for many failures: too many open files, a disk that does not answer.
         _ => (Kind::Unavailable, "failure"),
     };
     let words = match said(&status.message) {
@@ -74,12 +75,12 @@ pub(super) fn is_end(failure: &Failure) -> bool {
     matches!(failure, Failure::Status(Status { code: END_OF_FILE, .. }))
 }
 
-/// Whether the server does not know the request.
+/// Whether the server does not support the request.
 pub(super) fn is_unsupported(failure: &Failure) -> bool {
     matches!(failure, Failure::Status(Status { code: UNSUPPORTED, .. }))
 }
 
-/// Whether the connection is of no use any more.
+/// Whether the connection is no longer usable.
 pub(super) fn is_fatal(failure: &Failure) -> bool {
     matches!(failure, Failure::Broken(_))
 }

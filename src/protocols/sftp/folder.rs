@@ -1,5 +1,6 @@
-//! Folders. A link in one is a file of it when it leads to a file below the same folder; all other links are passed over,
-//! so that nothing outside comes along and no folder is in itself. What has no type in the listing is looked at.
+//! Lists folders. A link counts as a file if it leads to a file below the same first folder. All other links are
+//! skipped, so that nothing outside is fetched and no folder contains itself. Entries without a type in the listing are
+//! inspected.
 
 use std::sync::Arc;
 
@@ -19,19 +20,19 @@ use crate::{
     protocols::{Entry as ListedFile, Listing, walk::Walk},
 };
 
-/// Files of length 0 that are looked into at a time.
+/// Number of files of length 0 that are tested concurrently.
 const AT_ONCE: usize = 32;
 
-/// A listing under way.
+/// A listing in progress.
 struct Folders<'a> {
     connection: &'a Arc<Connection>,
-    /// The first folder, without a slash at its end.
+    /// The path of the first folder, without a slash at the end.
     top: &'a [u8],
-    /// Where that really is, once there was a link.
+    /// The real path of the first folder. It is resolved at the first link.
     real_top: Option<Vec<u8>>,
 }
 
-/// All files below the folder `path`.
+/// Lists all files below the folder `path`.
 ///
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
@@ -62,7 +63,7 @@ pub(super) async fn list(connection: &Arc<Connection>, url: &Url, path: &[u8]) -
 }
 
 impl Folders<'_> {
-    /// A folder or a file that an entry is; `None` for what is passed over.
+    /// The folder or file of an entry; `None` for entries to skip.
     async fn of_entry(
         &mut self,
         here: &[u8],
@@ -79,13 +80,13 @@ impl Folders<'_> {
             FileKind::Link => {
                 self.file_below(&path).await?.map(|attributes| (FileKind::File, attributes))
             }
-            // `typed` leaves nothing unknown.
+            // `typed` never returns `Unknown`.
             FileKind::Other | FileKind::Unknown => None,
         })
     }
 
-    /// What a link leads to, where that is a file below the first folder. A link that leads nowhere is no error of the
-    /// folder.
+    /// The attributes of a link's target, if that is a file below the first folder. A dangling link is not an error of
+    /// the folder.
     async fn file_below(&mut self, link: &[u8]) -> Result<Option<Attributes>> {
         let real_top = match &self.real_top {
             Some(top) => top.clone(),
@@ -110,7 +111,7 @@ impl Folders<'_> {
     }
 }
 
-/// Files that are said to have no bytes, and have some, have no known length.
+/// Tests the files that are listed with length 0. If a file is not empty or cannot be opened, its length is unknown.
 async fn prove_empty_files(connection: &Arc<Connection>, mut listing: Listing) -> Result<Listing> {
     let is_empty = |file: &&mut ListedFile| file.remote.len == Some(0);
     let empty: Vec<_> = listing.files.iter_mut().filter(is_empty).collect();
@@ -118,7 +119,7 @@ async fn prove_empty_files(connection: &Arc<Connection>, mut listing: Listing) -
         .map(Ok::<_, Error>)
         .try_for_each_concurrent(AT_ONCE, |file| async move {
             let path = address::path(&file.remote.url)?;
-            // One that cannot be opened is told when it is fetched.
+            // The failure is reported when the file is fetched.
             if !matches!(connection.is_empty(&path).await, Ok(true)) {
                 (file.remote.len, file.remote.validator) = (None, None);
             }

@@ -1,7 +1,7 @@
-//! Whether the server is the one that is meant: its key against the `known_hosts` files, before anything is told to it.
+//! Verifies the server's key with the `known_hosts` files, before the login.
 //!
-//! A key that nobody knows is accepted by its fingerprint alone. One that differs from the one that is known is not
-//! accepted at all: that is what somebody in between looks like.
+//! An unknown key is accepted only by its fingerprint. A key that differs from the known one is never accepted, because
+//! a man in the middle would present such a key.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     protocols::HostKeys,
 };
 
-/// Looks at the server's key for a connection that is being made.
+/// Checks the server's key while a connection is opened.
 pub(super) struct HostKey {
     address: Address,
     known: Arc<Known>,
@@ -76,10 +76,11 @@ impl Handler for HostKey {
     }
 }
 
-/// What the files of the user and of the system say of a server. A file that is not there says nothing.
+/// The entries for a server in the `known_hosts` files of the user and of the system. Missing default files are
+/// ignored.
 ///
 /// # Errors
-/// When a file that was named is not there or a file cannot be read.
+/// If a named file is missing, or if a file cannot be read.
 pub(super) async fn known(address: &Address, keys: &HostKeys) -> Result<Known> {
     let mut known = Known::default();
     let files: Vec<PathBuf> = match &keys.known_hosts {

@@ -1,4 +1,4 @@
-//! Keys: in files, and in the user's agent.
+//! Keys in files and in the user's SSH agent.
 
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,19 @@ use russh::keys::{
     decode_secret_key,
 };
 
-/// More keys than anybody has.
+/// Maximum number of keys that are taken from the agent.
 const MAX_KEYS: usize = 64;
 
 /// A key file.
 pub(super) struct Identity {
     pub(super) file: PathBuf,
-    /// Also of a private key that is encrypted, and where the file is the public half alone.
+    /// Also known for an encrypted private key, and for a file that contains only the public key.
     pub(super) public: Option<PublicKey>,
     pub(super) private: Result<PrivateKey, KeyError>,
 }
 
 impl Identity {
-    /// On a thread of its own: the file may be on a slow disk, and a key may take a moment to derive.
+    /// Loads the file on a blocking thread: the disk may be slow, and deriving a key may take a moment.
     pub(super) async fn load(file: &Path) -> Self {
         let owned = file.to_owned();
         let loaded = tokio::task::spawn_blocking(move || Self::read(&owned)).await;
@@ -45,7 +45,7 @@ impl Identity {
     }
 }
 
-/// What is not secret of a key: the file may be just that, keys of OpenSSH have it in clear, and it lies beside others.
+/// The public key in the file, in the unencrypted part of an OpenSSH key, or in the `.pub` file next to it.
 fn public_half(text: &str, file: &Path) -> Option<PublicKey> {
     if let Ok(public) = PublicKey::from_openssh(text.trim()) {
         return Some(public);
@@ -60,7 +60,7 @@ fn public_half(text: &str, file: &Path) -> Option<PublicKey> {
 
 type Client = AgentClient<tokio::net::UnixStream>;
 
-/// The user's agent, where there is one that answers.
+/// The user's SSH agent, if there is one that answers.
 pub(super) struct Agent {
     client: Option<Client>,
     keys: Vec<(PublicKey, String)>,
@@ -83,7 +83,7 @@ impl Agent {
         self.keys.iter().any(|(had, _)| had.key_data() == key.key_data())
     }
 
-    /// Its keys, with what their owner calls them.
+    /// The keys of the agent with their comments.
     pub(super) fn keys(&self) -> Vec<(PublicKey, String)> {
         self.keys.clone()
     }

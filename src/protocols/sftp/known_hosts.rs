@@ -1,14 +1,15 @@
-//! What `known_hosts` files say of a server's key. Pure: lines in, a judgement out.
+//! Parses `known_hosts` files and judges the key of a server by them. Pure.
 //!
-//! As OpenSSH reads them: several names on a line, `*` and `?` in names, `!` before a name that the line is not for, names
-//! that are hashed (`|1|SALT|HASH`), ports other than 22 as `[host]:port`, `@revoked` before keys that are never taken.
-//! Authorities (`@cert-authority`) are not asked for, so their lines are passed over; so are lines that do not parse.
+//! The format is OpenSSH's: several names per line, `*` and `?` in names, `!` before names that the line excludes,
+//! hashed names (`|1|SALT|HASH`), `[host]:port` for ports other than 22, and `@revoked` before keys that are never
+//! accepted. Lines of authorities (`@cert-authority`) are ignored, because host certificates are not requested. Lines
+//! that cannot be parsed are ignored too.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use russh::keys::{Algorithm, PublicKey, parse_public_key_base64};
 
-/// The lines of a file that are about one server.
+/// The keys of one server in the files.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     keys: Vec<KnownKey>,
@@ -18,23 +19,23 @@ pub(super) struct Known {
 struct KnownKey {
     key: PublicKey,
     revoked: bool,
-    /// File and line.
+    /// File name and line number.
     place: String,
 }
 
-/// What is known of a key that a server has shown.
+/// The judgement of a key that a server has presented.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judgement<'a> {
     Known,
-    /// Nothing is known of keys of its kind.
+    /// No key of its type is known.
     Unknown,
-    /// Another key of the kind is known, from this line of a file.
+    /// Another key of its type is known, from this line of a file.
     Changed(&'a str),
     Revoked(&'a str),
 }
 
 impl Known {
-    /// Adds what `text`, the file `name`, says of `host`.
+    /// Adds the keys of `host` in `text`, which is the content of the file `name`.
     pub(super) fn read(&mut self, name: &str, text: &str, host: &str, port: u16) {
         let host = if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") };
         for (at, line) in text.lines().enumerate() {
@@ -73,7 +74,7 @@ impl Known {
         other.map_or(Judgement::Unknown, |known| Judgement::Changed(&known.place))
     }
 
-    /// `usual` with the kinds of keys that are known first, so that the server shows one of those.
+    /// `usual` with the types of known keys first, so that the server presents one of those.
     pub(super) fn first(&self, usual: &[Algorithm]) -> Vec<Algorithm> {
         let known = |algorithm: &&Algorithm| {
             let mut keys = self.keys.iter().filter(|known| !known.revoked);
@@ -84,7 +85,7 @@ impl Known {
     }
 }
 
-/// RSA keys are of one kind, however they sign.
+/// RSA keys have one type, whatever the hash of their signatures.
 fn kind(algorithm: &Algorithm) -> Algorithm {
     match algorithm {
         Algorithm::Rsa { .. } => Algorithm::Rsa { hash: None },
@@ -92,7 +93,7 @@ fn kind(algorithm: &Algorithm) -> Algorithm {
     }
 }
 
-/// Whether the names at the beginning of a line mean `host`.
+/// Whether the names at the start of a line match `host`.
 fn is_for(hosts: &str, host: &str) -> bool {
     let mut found = false;
     for pattern in hosts.split(',') {
@@ -109,7 +110,7 @@ fn is_for(hosts: &str, host: &str) -> bool {
     found
 }
 
-/// HMAC-SHA1, because that is what the files have: it hides names, and protects nothing.
+/// HMAC-SHA1 is the format of the files. It only hides the names; no security depends on it.
 fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
     let (salt, hash) = pattern.strip_prefix("|1|")?.split_once('|')?;
     let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
@@ -117,12 +118,12 @@ fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
     Some(hmac::verify(&key, host.as_bytes(), &hash).is_ok())
 }
 
-/// Whether `text` is what `pattern` stands for: `*` is any characters, `?` is one. Letters are alike in either case.
+/// Whether `text` matches `pattern`: `*` stands for any characters, `?` for one. Case is ignored.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // Where the last star was, and how much of the text it stands for so far.
+    // Positions of the last star in the pattern, and of the end of the text that it covers so far.
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {

@@ -1,15 +1,17 @@
-//! SFTP: files by SSH, `sftp://user@host/path`.
+//! SFTP: files over SSH, `sftp://user@host/path`.
 //!
-//! The path of a byte: a few connections for each server and user, the first one made when the first thing is asked;
-//! a file is opened, and what was opened is held against what was probed; then reads are asked for far ahead of what was
-//! handed on, so that a long way to the server does not matter.
+//! A [`Server`] keeps a few connections for each server and user; the first one is opened for the first request. To
+//! open a range, the file is opened on the server and compared with the probed version. [`Body`] then keeps many reads
+//! in flight, so that a long round trip does not limit the rate.
 //!
-//! [`address`] is what a URL says, with what [`user_config`] says of its host; [`known_hosts`] and [`host_key`] say whether the server is the one that is meant;
-//! [`sign_in`] says who we are, by the keys of [`identity`]; [`packet`] and [`client`] are SFTP itself, on a channel of SSH; [`connection`] is the one way
-//! to ask, [`server`] has several; [`body`] is a range, [`folder`] a listing.
+//! [`address`] parses URLs and adds the settings of the host from [`user_config`]. [`known_hosts`] and [`host_key`]
+//! verify the server. [`sign_in`] logs in, with the keys of [`identity`]. [`packet`] and [`client`] are SFTP itself, on
+//! an SSH channel. [`connection`] sends all requests, and [`server`] has several connections. [`body`] streams a range,
+//! and [`folder`] lists folders.
 //!
-//! What it refuses: a server whose key is not known, and more so one whose key is another than it was; to read more of
-//! OpenSSH's settings than where a host is and who we are there, or to run its programs.
+//! What it refuses: a server whose key is unknown, unless its fingerprint is given, and always a server whose key has
+//! changed. From the settings of OpenSSH only the location of a host and the login are read, and its programs are not
+//! run.
 
 mod address;
 mod body;
@@ -51,7 +53,7 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) const SCHEMES: &[&str] = &["sftp"];
 
-/// Files and folders of SSH servers.
+/// The protocol of SFTP URLs: files and folders.
 #[derive(Debug)]
 pub(super) struct Sftp {
     options: Arc<FetchOptions>,
@@ -96,7 +98,7 @@ impl Protocol for Sftp {
         }
         let mut file = Remote { name: file_name(url), ..remote(url.clone(), &attributes) };
         if file.len == Some(0) && !connection.is_empty(&path).await? {
-            // Made on request, or by the system, as below `/proc`: its length is where it ends.
+            // The file is generated on request or by the system, as below `/proc`. Its length is unknown until it ends.
             (file.len, file.validator) = (None, None);
         }
         Ok(Found::File(file))
@@ -136,7 +138,7 @@ impl Protocol for Sftp {
     }
 }
 
-/// What a server's attributes of a file tell.
+/// A file with the metadata in the server's attributes.
 fn remote(url: Url, attributes: &Attributes) -> Remote {
     let modified = attributes.modified.map(u64::from);
     let validator = modified.zip(attributes.len);

@@ -1,13 +1,12 @@
 //! Packets of SFTP version 3 (draft-ietf-secsh-filexfer-02), as far as reading needs them. Pure.
 //!
-//! Handles and names are byte strings, and stay that: a handle belongs to the server, and a name is in whatever encoding
-//! its owner has.
+//! Handles and names stay byte strings: a handle belongs to the server, and a name may have any encoding.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// The version that is spoken: all servers have it.
+/// The protocol version. All servers support it.
 pub(super) const VERSION: u32 = 3;
-/// Longer packets are nothing that was asked for. OpenSSH sends at most as much.
+/// Maximum length of a packet in bytes, as in OpenSSH. No request has a longer answer.
 const LONGEST: usize = 256 << 10;
 
 pub(super) const INIT: u8 = 1;
@@ -28,7 +27,7 @@ const DATA: u8 = 103;
 const NAME: u8 = 104;
 const ATTRS: u8 = 105;
 
-/// A packet that is being written. Its length is put in at the end.
+/// A packet under construction. [`Packet::finish`] fills in its length.
 #[derive(Debug)]
 pub(super) struct Packet(BytesMut);
 
@@ -41,7 +40,7 @@ impl Packet {
         Self(bytes)
     }
 
-    /// A string, which may be any bytes.
+    /// Appends a string, which may contain any bytes.
     pub(super) fn string(mut self, text: &[u8]) -> Self {
         self.0.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.0.put_slice(text);
@@ -65,10 +64,10 @@ impl Packet {
     }
 }
 
-/// Takes the first packet out of what came, without its length. `None` while it is not whole.
+/// Removes the first packet from `came` and returns it without its length. `None` until the packet is complete.
 ///
 /// # Errors
-/// When what came is no packet: what it begins with.
+/// The start of `came`, if it is not a packet.
 pub(super) fn take_packet(came: &mut BytesMut) -> Result<Option<Bytes>, String> {
     let Some(head) = came.first_chunk::<4>() else { return Ok(None) };
     let len = u32::from_be_bytes(*head) as usize;
@@ -84,24 +83,24 @@ pub(super) fn take_packet(came: &mut BytesMut) -> Result<Option<Bytes>, String> 
     Ok(Some(came.split_to(len).freeze()))
 }
 
-/// What a server says of a file.
+/// The attributes of a file, as the server reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Attributes {
     pub(super) len: Option<u64>,
     pub(super) permissions: Option<u32>,
-    /// Seconds since 1970.
+    /// Seconds since 1970-01-01 UTC.
     pub(super) modified: Option<u32>,
 }
 
-/// What something is.
+/// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
     File,
     Folder,
     Link,
-    /// A device, a pipe, a socket.
+    /// A device, a pipe or a socket.
     Other,
-    /// The server does not say.
+    /// The server does not report the type.
     Unknown,
 }
 
@@ -124,7 +123,7 @@ pub(super) struct Entry {
     pub(super) attributes: Attributes,
 }
 
-/// A status, which may be all that is right.
+/// A status, which may also report success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) code: u32,
@@ -140,7 +139,7 @@ pub(super) enum Response {
     Attributes(Attributes),
 }
 
-/// A response, and the number of the request that it is to; `None` for what is none.
+/// Parses a response. Returns the id of its request and the response; `None` if the packet is not a response.
 pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
     let bytes = &mut packet;
     let kind = u8(bytes)?;
@@ -148,18 +147,18 @@ pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
     let response = match kind {
         STATUS => {
             let code = u32(bytes)?;
-            // Old servers leave the words out.
+            // Old servers omit the message.
             let message = string(bytes).unwrap_or_default();
             Response::Status(Status { code, message: String::from_utf8_lossy(&message).into() })
         }
         HANDLE => Response::Handle(string(bytes)?),
-        // Copied, so that it does not hold the whole read buffer in memory while it waits for its turn.
+        // Copied, so that the data does not keep the whole read buffer in memory until the stream returns it.
         DATA => Response::Data(Bytes::copy_from_slice(&string(bytes)?)),
         NAME => {
             let count = u32(bytes)?;
             let entry = |_| {
                 let name = string(bytes)?;
-                // What `ls -l` would show, for people.
+                // The line that `ls -l` would show. It is not used.
                 string(bytes)?;
                 Some(Entry { name, attributes: attributes(bytes)? })
             };
@@ -171,7 +170,7 @@ pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
     Some((id, response))
 }
 
-/// The version that a server answers with.
+/// The version in the server's first packet.
 pub(super) fn version(mut packet: Bytes) -> Option<u32> {
     let kind = u8(&mut packet)?;
     if kind == SSH_FXP_VERSION { u32(&mut packet) } else { None }
@@ -185,7 +184,7 @@ fn attributes(bytes: &mut Bytes) -> Option<Attributes> {
         found.len = Some(u64(bytes)?);
     }
     if has(2) {
-        // The user and the group.
+        // The ids of the user and the group.
         u64(bytes)?;
     }
     if has(4) {

@@ -1,8 +1,9 @@
-//! The connections to one server, shared by all that is fetched from it.
+//! The connections to one server, shared by all transfers from it.
 //!
-//! One is made for the first question. A stream that would share its connection gets one of its own, up to
-//! [`CONNECTIONS`]: over a long way a connection is as fast as the system's send buffer lets it be (4 MiB at most on
-//! Linux, 50 MiB/s at 50 ms), so several are several times as fast. A server that does not want more keeps what it has.
+//! The first connection is opened for the first request. A stream that would have to share a connection gets a new one,
+//! up to [`CONNECTIONS`]. Over long round trips the system's send buffer limits each connection (4 MiB at most on
+//! Linux, which gives 50 MiB/s at 50 ms), so several connections are several times as fast. If the server refuses a
+//! further connection, the existing ones are used.
 
 use std::sync::{
     Arc,
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use super::{address::Address, connection::Connection};
 use crate::{error::Result, protocols::FetchOptions};
 
-/// As many as downloads have streams of one file, unless told otherwise.
+/// Maximum number of connections, equal to the default number of streams per file.
 const CONNECTIONS: usize = 4;
 
 #[derive(Debug)]
@@ -22,9 +23,9 @@ pub(super) struct Server {
     address: Address,
     options: Arc<FetchOptions>,
     connections: Mutex<Connections>,
-    /// Held by whoever makes the first connection, while the others wait for it.
+    /// Held while the first connection is opened; other callers wait for it.
     first: tokio::sync::Mutex<()>,
-    /// Streams under way, over all connections.
+    /// Number of open streams, over all connections.
     streams: Arc<AtomicUsize>,
 }
 
@@ -32,11 +33,11 @@ pub(super) struct Server {
 struct Connections {
     made: Vec<Arc<Connection>>,
     being_made: usize,
-    /// Fewer once the server has refused one.
+    /// Maximum number of connections. It falls when the server refuses one.
     most: usize,
 }
 
-/// A connection for one stream.
+/// A connection that is used by one stream.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) connection: Arc<Connection>,
@@ -44,7 +45,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// How many streams there are of this server, this one included.
+    /// The number of streams of this server, including this one.
     pub(super) fn streams(&self) -> usize {
         self.all.load(Ordering::Acquire).max(1)
     }
@@ -70,7 +71,7 @@ impl Server {
         Lease { connection, all: Arc::clone(&self.streams) }
     }
 
-    /// A connection for a question.
+    /// A connection for a single request.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
         if let Some(connection) = self.connections.lock().least_used() {
             return Ok(connection);
@@ -84,10 +85,10 @@ impl Server {
         Ok(made)
     }
 
-    /// A connection for a stream: one that nobody uses, else a new one, else the one that the fewest use.
+    /// A connection for a stream: an unused one, else a new one, else the least used one.
     pub(super) async fn lease(&self) -> Result<Lease> {
         let least_used = self.connection().await?;
-        // The choice and the use of it are one step: the next one sees it.
+        // The stream is counted under the lock of the choice, so that the next caller sees it.
         let reserved = {
             let mut connections = self.connections.lock();
             if least_used.streams.load(Ordering::Acquire) == 0 || !connections.reserve() {
@@ -112,7 +113,7 @@ impl Server {
     }
 }
 
-/// A connection that is being made; given back when that is over or abandoned.
+/// Counts a connection that is being opened. Dropped when that succeeds, fails or is cancelled.
 struct Reserved<'a> {
     server: &'a Server,
 }
@@ -130,7 +131,7 @@ impl Connections {
         self.made.iter().min_by_key(used).cloned()
     }
 
-    /// Whether one more may be made.
+    /// Whether one more connection may be opened. If so, it is counted.
     fn reserve(&mut self) -> bool {
         let may = self.made.len() + self.being_made < self.most;
         self.being_made += usize::from(may);

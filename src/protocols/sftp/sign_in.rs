@@ -1,6 +1,6 @@
-//! Who we are, proven in the ways that the server takes, in this order: the keys that were named (by `--identity`, then by
-//! the user's settings), the password, the other keys of the agent, the usual key files where none was named. A key that
-//! the agent has is used by the agent.
+//! Logs in with the methods that the server accepts, in this order: the named keys (from `--identity`, then from the
+//! user's SSH settings), the password, the other keys of the agent, and the default key files if no key was named. A
+//! key that the agent holds is used through the agent.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -18,26 +18,27 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// In `~/.ssh`, where they are there and not encrypted.
+/// Default key files in `~/.ssh`. Missing and encrypted ones are skipped.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// A connection on which we are nobody yet.
+/// A connection that is not logged in yet.
 pub(super) struct SignIn<'a> {
     handle: &'a mut Handle<HostKey>,
     address: &'a Address,
-    /// What the server still takes.
+    /// The methods that the server still accepts.
     methods: MethodSet,
     agent: Agent,
-    /// What was tried, for the error.
+    /// Descriptions of what was tried, for the error.
     tried: Vec<String>,
     /// Keys that were tried.
     used: Vec<PublicKey>,
 }
 
-/// Signs in, or says what was tried.
+/// Logs in, or returns an error that lists what was tried.
 ///
 /// # Errors
-/// `Unauthenticated` when nothing was taken; `InvalidInput` for a key file that was named and is none; `Network`.
+/// `Unauthenticated` if the server accepts nothing; `InvalidInput` if a file of `identities` is not a usable key;
+/// `Network`.
 pub(super) async fn sign_in(
     handle: &mut Handle<HostKey>,
     address: &Address,
@@ -75,7 +76,7 @@ pub(super) async fn sign_in(
     Err(sign_in.refused())
 }
 
-/// A key file that was named, and is none.
+/// The error for a named file that is not a usable key.
 fn no_key(identity: &Identity, e: &KeyError) -> Error {
     let text = format!("key file {}", identity.file.display());
     let error = Error::new(Kind::InvalidInput, text).because(e.to_string());
@@ -94,7 +95,7 @@ impl SignIn<'_> {
         transport(format!("sign in to {}", self.address), e)
     }
 
-    /// Whether that was it. Where more is wanted, what is wanted is remembered.
+    /// Whether the login is complete. If it is not, the methods that the server still accepts are stored.
     fn taken(&mut self, what: String, answer: AuthResult) -> bool {
         match answer {
             AuthResult::Success => true,
@@ -106,7 +107,8 @@ impl SignIn<'_> {
         }
     }
 
-    /// How RSA keys sign: as the server says it understands, else the way that all but ancient ones do.
+    /// The hash of RSA signatures: the best one that the server declares, else SHA-256, which all but very old servers
+    /// know.
     async fn rsa_hash(&self, rsa: bool) -> Result<Option<HashAlg>> {
         if !rsa {
             return Ok(None);
@@ -115,7 +117,7 @@ impl SignIn<'_> {
         Ok(best.unwrap_or(Some(HashAlg::Sha256)))
     }
 
-    /// Tries a key once, by the agent where that has it.
+    /// Tries a key once, through the agent if the agent holds it.
     async fn identity(&mut self, identity: Identity) -> Result<bool> {
         let name = format!("the key {}", identity.file.display());
         if let Some(public) = identity.public.filter(|public| self.agent.has(public)) {
@@ -130,12 +132,12 @@ impl SignIn<'_> {
                 self.tried.push(format!("{name}, which is encrypted and not in the agent"));
                 Ok(false)
             }
-            // Named for all hosts, and not there on this machine.
+            // The settings may name a file for all hosts that does not exist on this machine.
             Err(_) => Ok(false),
         }
     }
 
-    /// Whether a key is still worth a try; it counts as tried then.
+    /// Whether to try a key: it is new and the server accepts keys. The key is then recorded as tried.
     fn may_use(&mut self, key: &PublicKey) -> bool {
         let known = self.used.iter().any(|used| used.key_data() == key.key_data());
         if known || !self.takes(MethodKind::PublicKey) {
@@ -165,7 +167,7 @@ impl SignIn<'_> {
         let user = self.address.user.as_str();
         match self.handle.authenticate_publickey_with(user, key, hash, agent).await {
             Ok(answer) => Ok(self.taken(what, answer)),
-            // The agent does not sign, which its owner may have told it.
+            // The agent refuses to sign, for example because its owner declined.
             Err(_) if !self.handle.is_closed() => {
                 self.tried.push(format!("{what}, with which the agent does not sign"));
                 Ok(false)
@@ -190,7 +192,7 @@ impl SignIn<'_> {
         Ok(false)
     }
 
-    /// Some servers ask for the password as if somebody sat there: one question, which does not show what is typed.
+    /// Logs in with the password by a prompt of the server: a single question with hidden input.
     async fn prompts(&mut self, user: &str, password: &str) -> Result<bool> {
         use KeyboardInteractiveAuthResponse as Answer;
         let started = self.handle.authenticate_keyboard_interactive_start(user, None).await;
@@ -205,7 +207,7 @@ impl SignIn<'_> {
                 }
                 Answer::InfoRequest { prompts, .. } => prompts,
             };
-            // A second question is not about the password, or about one that was wrong.
+            // A second question is about something else, or it means that the password was wrong.
             let replies = match prompts.as_slice() {
                 [] => Vec::new(),
                 [one] if !one.echo && !given => {
@@ -219,7 +221,7 @@ impl SignIn<'_> {
         }
     }
 
-    /// The server waits for an answer that nobody has, and takes nothing else until then.
+    /// Stops, because the server waits for an answer that we do not have. It accepts no other method until then.
     fn gave_up(&mut self) -> bool {
         self.tried.push("the password".into());
         self.methods = MethodSet::empty();
@@ -251,7 +253,7 @@ impl SignIn<'_> {
         let address = self.address;
         let tried = match self.tried.as_slice() {
             [] => "there was nothing to try".to_owned(),
-            // Most servers take a few keys.
+            // Most servers close the connection after a few keys.
             tried if self.handle.is_closed() => {
                 format!("it refused {}, and hung up then", tried.join(", "))
             }

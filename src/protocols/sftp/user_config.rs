@@ -1,7 +1,8 @@
-//! What `~/.ssh/config` says of a host, as far as it says where it is, how it is reached, and who we are there.
+//! Reads `~/.ssh/config`: where a host is, how it is reached, and which login it needs.
 //!
-//! `Include`s are read where they stand before all hosts or below `Host *`, which is where people have them. What follows a
-//! `Match` is not: its conditions may be anything. That is told, where it may say that a host is reached by another.
+//! An `Include` is followed before the first `Host` and below `Host *`, where users usually have it. Lines below a
+//! `Match` are ignored, because its conditions may be anything. If such a line may route a host through another one, a
+//! warning is logged.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use ssh2_config::{HostParams, ParseRule, SshConfig};
 use super::known_hosts::matches;
 use crate::error::{Error, Kind, Result};
 
-/// The lines that are read; all others are passed over.
+/// The keywords that are read; all others are ignored.
 const READ: [&str; 8] = [
     "host",
     "hostname",
@@ -21,31 +22,31 @@ const READ: [&str; 8] = [
     "proxyjump",
     "proxycommand",
 ];
-/// How deep files include others, as for `ssh`.
+/// Maximum depth of nested includes, as in `ssh`.
 const MAX_INCLUDES: usize = 16;
 
-/// The file, or nothing where there is none.
+/// The settings; empty if there is no file.
 #[derive(Debug, Default)]
 pub(super) struct UserConfig(SshConfig);
 
-/// What it says of one host.
+/// The settings of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct HostConfig {
     pub(super) host_name: Option<String>,
     pub(super) port: Option<u16>,
     pub(super) user: Option<String>,
     pub(super) identities: Vec<PathBuf>,
-    /// No other keys of the agent are tried.
+    /// Whether the other keys of the agent are left untried.
     pub(super) identities_only: bool,
-    /// The line that says how else than directly it is reached.
+    /// The setting that routes the host through another host or a program.
     pub(super) detour: Option<String>,
 }
 
 impl UserConfig {
-    /// Of whoever runs this.
+    /// Reads the file of the current user.
     ///
     /// # Errors
-    /// `InvalidInput` for a file that cannot be read or understood.
+    /// The I/O error of a file that cannot be read; `InvalidInput` for a file that cannot be parsed.
     pub(super) fn read() -> Result<Self> {
         let Some(home) = std::env::home_dir() else { return Ok(Self::default()) };
         let file = home.join(".ssh/config");
@@ -66,7 +67,7 @@ impl UserConfig {
         parsed.map(Self).map_err(bad)
     }
 
-    /// `host` is what the URL says.
+    /// The settings for `host`, as the URL names it.
     pub(super) fn of(&self, host: &str) -> HostConfig {
         let params = self.0.query(host);
         let other = |name: &str| {
@@ -101,16 +102,16 @@ fn text_of(file: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The lines that are read, with those of included files.
+/// The lines that are read, including those of included files.
 struct Lines<'a> {
     home: &'a Path,
     read: String,
-    /// Lines below a `Match` that say that a host is reached by another.
+    /// Lines below a `Match` that route a host through another one.
     unread_detours: Vec<String>,
 }
 
 impl Lines<'_> {
-    /// Leaves out what follows a `Match`, which would else be said of the host before it.
+    /// Adds the lines of `text`. Lines below a `Match` are left out; they would otherwise apply to the host before it.
     fn take(&mut self, text: &str, depth: usize) -> Result<()> {
         let (mut matching, mut for_all) = (false, true);
         for line in text.lines() {
@@ -151,14 +152,14 @@ impl Lines<'_> {
             for file in self.files(pattern.trim_matches('"')) {
                 let Some(text) = text_of(&file)? else { continue };
                 self.take(&text, depth + 1)?;
-                // What follows is for all hosts again.
+                // The lines after the include apply to all hosts again.
                 self.read.push_str("Host *\n");
             }
         }
         Ok(())
     }
 
-    /// The files of a pattern, sorted. Only its last part has wildcards.
+    /// The files that match a pattern, sorted. Only its last segment may have wildcards.
     fn files(&self, pattern: &str) -> Vec<PathBuf> {
         let path = match pattern.strip_prefix("~/") {
             Some(rest) => self.home.join(rest),

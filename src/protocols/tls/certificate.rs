@@ -1,24 +1,24 @@
-//! What a certificate (X.509, DER) says of itself: when it is valid, for which names, and its key. Pure.
+//! Parses a certificate (X.509, DER): its dates, its names and its key. Pure.
 //!
-//! Only for certificates that the user named as trusted: nothing here follows a chain or checks a signature. All
-//! versions are read, and a certificate without `subjectAltName` is for the common name of its subject, as `openssl req`
-//! makes them.
+//! Only for certificates that the user trusts directly: no chain is followed and no signature is checked here. All
+//! X.509 versions are accepted. A certificate without `subjectAltName` is valid for the common name of its subject;
+//! `openssl req` makes such certificates.
 
 use std::net::IpAddr;
 
-/// One certificate.
+/// One parsed certificate.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Certificate<'a> {
-    /// Seconds since 1970.
+    /// Seconds since 1970-01-01 UTC.
     pub(super) not_before: i64,
     pub(super) not_after: i64,
-    /// `dNSName`s of the `subjectAltName`.
+    /// The `dNSName` entries of the `subjectAltName`.
     pub(super) hosts: Vec<&'a str>,
     pub(super) addresses: Vec<&'a [u8]>,
     pub(super) common_name: Option<&'a str>,
     /// The whole `SubjectPublicKeyInfo`.
     pub(super) key: &'a [u8],
-    /// In that: the content of its `AlgorithmIdentifier`, and the bits of the key.
+    /// Parts of `key`: the content of its `AlgorithmIdentifier`, and the key bits.
     pub(super) key_algorithm: &'a [u8],
     pub(super) key_bits: &'a [u8],
 }
@@ -41,7 +41,7 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 impl<'a> Certificate<'a> {
-    /// `None` for what is no certificate.
+    /// `None` if `der` is not a certificate.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
         let mut outer = Reader(der);
         let mut signed = Reader(Reader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
@@ -57,7 +57,7 @@ impl<'a> Certificate<'a> {
         let (key, content) = signed.whole(SEQUENCE)?;
         let mut content = Reader(content);
         let key_algorithm = content.take(SEQUENCE)?;
-        // A key has whole bytes: none of its last bits is left out.
+        // A key consists of whole bytes, so the count of unused bits is 0.
         let key_bits = content.take(BIT_STRING)?.strip_prefix(&[0])?;
         let mut found = Self {
             not_before,
@@ -83,7 +83,7 @@ impl<'a> Certificate<'a> {
             if extension.take(OID)? != SUBJECT_ALT_NAME {
                 continue;
             }
-            // Behind a flag, perhaps.
+            // An optional flag may precede the value.
             let value =
                 std::iter::from_fn(|| extension.next()).find(|(tag, _)| *tag == OCTET_STRING)?;
             let mut names = Reader(Reader(value.1).take(SEQUENCE)?);
@@ -98,7 +98,7 @@ impl<'a> Certificate<'a> {
         Some(())
     }
 
-    /// Whether it is for the host of this name or address.
+    /// Whether the certificate is valid for this host name or IP address.
     pub(super) fn is_for(&self, host: &str) -> bool {
         let unnamed = self.hosts.is_empty() && self.addresses.is_empty();
         if unnamed && self.common_name.is_some_and(|name| matches(name, host)) {
@@ -111,7 +111,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// The names that it is for, to be shown.
+    /// The names of the certificate, for display.
     pub(super) fn names(&self) -> Vec<String> {
         let address = |bytes: &&[u8]| {
             let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
@@ -126,7 +126,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Names have no case; `*` stands for the first label.
+/// Compares names without case. `*` matches the first label only.
 fn matches(name: &str, host: &str) -> bool {
     let host = host.trim_end_matches('.');
     match name.strip_prefix("*.") {
@@ -137,7 +137,7 @@ fn matches(name: &str, host: &str) -> bool {
     }
 }
 
-/// The last one of a `Name`: the nearest.
+/// The last common name of a `Name`, which is the most specific one.
 fn common_name(name: &[u8]) -> Option<&str> {
     let (mut sets, mut found) = (Reader(name), None);
     while !sets.0.is_empty() {
@@ -152,7 +152,7 @@ fn common_name(name: &[u8]) -> Option<&str> {
     found
 }
 
-/// DER from its beginning on.
+/// Reads DER elements one after the other.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -160,12 +160,12 @@ impl<'a> Reader<'a> {
         self.0.first() == Some(&tag)
     }
 
-    /// The content of the next element, which must be a `tag`.
+    /// The content of the next element, whose tag must be `tag`.
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.whole(tag).map(|(_, content)| content)
     }
 
-    /// The same, and the element with its head.
+    /// The next element with its header, and its content. Its tag must be `tag`.
     fn whole(&mut self, tag: u8) -> Option<(&'a [u8], &'a [u8])> {
         let before = self.0;
         let (found, content) = self.next()?;

@@ -1,5 +1,6 @@
-//! TLS: rustls with aws-lc-rs and the system's certificates, as everything else here; beside them those that the user
-//! trusts, be it an authority's or a server's own ([`own`]). [`trouble`] has the words for what goes wrong.
+//! TLS by rustls with aws-lc-rs and the certificates of the system, like all TLS in this crate. The user may trust
+//! further certificates: of an authority, or of a server itself ([`own`]). [`trouble`] turns TLS failures into error
+//! messages.
 
 mod certificate;
 mod own;
@@ -21,16 +22,16 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) use self::trouble::{handshake, plain, told_later};
 
-/// What connections are set up by. It remembers no sessions: [`with_sessions`] does.
+/// The TLS configuration of a protocol's connections. Session resumption is off; [`with_sessions`] turns it on.
 ///
 /// # Errors
-/// `InvalidInput` for a `cacert` that cannot be read or has no certificate in it; `Unsupported` where there are no
-/// certificates to trust at all.
+/// `InvalidInput` for a `cacert` that cannot be read or contains no certificate; `Unsupported` if there are no trusted
+/// certificates at all.
 pub(super) fn client_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let given = cacert.map(certificates).transpose()?.unwrap_or_default();
     let none = |e| Error::new(Kind::Unsupported, "the certificates of this system").because(e);
-    // One that can be no authority is of use all the same: as a server's own.
+    // Certificates that cannot be an authority stay in `given`: each may be a server's own certificate.
     let roots: Vec<_> = given.iter().filter(is_authority).cloned().collect();
     let system = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(none)?;
     let algorithms = provider.signature_verification_algorithms;
@@ -45,15 +46,15 @@ pub(super) fn client_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> 
     Ok(Arc::new(config))
 }
 
-/// The same for one connection and those that belong to it: a session begun on one is resumed on the others, and on no
-/// more. Many FTP servers insist on that: it shows that a data connection is of whoever signed in.
+/// A copy with session resumption for one connection and its related connections, and for no others. Many FTP servers
+/// require it: a resumed session proves that a data connection belongs to the logged-in client.
 pub(super) fn with_sessions(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Arc::new(config)
 }
 
-/// The same, to speak one of `protocols` (by their ALPN names, the liked one first).
+/// A copy that offers `protocols` (ALPN names, preferred first), with session resumption.
 pub(super) fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(SERVERS);
@@ -61,15 +62,15 @@ pub(super) fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<
     Arc::new(config)
 }
 
-/// As many as rustls takes unasked.
+/// Maximum number of remembered sessions, equal to the default of rustls.
 const SERVERS: usize = 256;
-/// One server, and some for good measure.
+/// Maximum number of remembered sessions. Only one server is in use, so a few suffice.
 const SESSIONS: usize = 4;
 
-/// The authorities among the certificates of a file, each as PEM: for clients that are not ours.
+/// The certificates in `file` that are authorities, each as PEM, for the TLS clients of other libraries.
 ///
 /// # Errors
-/// As [`client_config`]; `Unsupported` where there is none among them.
+/// As [`client_config`]; `Unsupported` if no certificate is an authority.
 pub(super) fn authorities(file: &Path) -> Result<Vec<String>> {
     let found: Vec<_> = certificates(file)?.iter().filter(is_authority).map(pem).collect();
     match found.is_empty() {

@@ -1,7 +1,8 @@
-//! Certificates of a server itself that the user trusts, as `openssl req -x509` makes them for a machine at home.
+//! Server certificates that the user trusts directly, for example those of `openssl req -x509` for a machine at home.
 //!
-//! A certificate that is byte for byte in the file of `--cacert` needs no authority: its name and its dates are looked at
-//! and that its server has the key, whatever else is in it. All others are the system verifier's to judge.
+//! A server certificate that is byte for byte in the `--cacert` file needs no authority. Three things are checked: its
+//! names, its dates, and that the server has its private key. Other fields are ignored. The system's verifier checks
+//! all other certificates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +16,11 @@ use rustls_platform_verifier::Verifier;
 
 use super::certificate::Certificate;
 
-/// The system's judgement, but for the certificates that are trusted by themselves.
+/// The certificate verifier: the system's, except for the certificates that are trusted directly.
 #[derive(Debug)]
 pub(super) struct Trusting {
     pub(super) system: Arc<Verifier>,
-    /// Each of them is one that [`Certificate::parse`] reads.
+    /// [`Certificate::parse`] can read each of these.
     pub(super) own: Vec<CertificateDer<'static>>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }

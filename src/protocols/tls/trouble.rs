@@ -1,4 +1,4 @@
-//! What goes wrong with TLS, in words that say what to do: one table for all protocols.
+//! Turns TLS failures into errors with a hint, in one table for all protocols.
 
 use std::{error::Error as StdError, io};
 
@@ -6,7 +6,7 @@ use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, pki
 
 use crate::error::{Error, Kind};
 
-/// The error of a handshake that did not come about. Only what may pass is retryable.
+/// The error of a failed handshake. The kind is retryable only if the failure may be temporary.
 pub(in crate::protocols) fn handshake(error: &io::Error) -> Error {
     let Some(tls) = tls_error(error) else {
         let what = match error.kind() {
@@ -34,7 +34,8 @@ pub(in crate::protocols) fn handshake(error: &io::Error) -> Error {
     }
 }
 
-/// What a server says in the middle of a connection, and means for good: some ask for a client's certificate so.
+/// The permanent error of a TLS alert that arrives after the handshake; `None` for all other errors. Some servers
+/// demand a client certificate in this way.
 pub(in crate::protocols) fn told_later(error: &(dyn StdError + 'static)) -> Option<Error> {
     let tls = match error.downcast_ref::<io::Error>() {
         Some(error) => tls_error(error)?,
@@ -46,7 +47,7 @@ pub(in crate::protocols) fn told_later(error: &(dyn StdError + 'static)) -> Opti
     }
 }
 
-/// The words of a connection that ended, without those of our libraries for their users.
+/// The text of a lost connection. Removes advice that a TLS library gives to its developers.
 pub(in crate::protocols) fn plain(words: &str) -> String {
     match words.contains("close_notify") {
         true => "the server hung up without a TLS close".to_owned(),
@@ -60,7 +61,7 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
 
 const OLD_TLS: &str = "the server must speak TLS 1.2 or 1.3, with forward secrecy and AEAD ciphers";
 
-/// What an alert means; `None` for those that may be of this one connection.
+/// The error of a permanent alert; `None` for alerts that may affect only this connection.
 fn refused(alert: Alert) -> Option<Error> {
     let unsupported = |what: &str| Error::new(Kind::Unsupported, what);
     Some(match alert {
@@ -122,7 +123,7 @@ fn certificate(why: &CertificateError) -> Error {
 
 const NAME: &str = "use a host name that the certificate is for";
 
-/// What the libraries below have no type for here.
+/// Recognises failures by their text, where the TLS libraries have no type for them.
 fn by_words(words: &str, untrusted: impl Fn(&str) -> Error) -> Error {
     let says = |word: &str| words.contains(word);
     if says("CaUsedAsEndEntity") {
@@ -140,7 +141,7 @@ fn by_words(words: &str, untrusted: impl Fn(&str) -> Error) -> Error {
     untrusted(words)
 }
 
-/// As `DnsName("x.example")` is shown to people.
+/// Extracts the name from text such as `DnsName("x.example")`.
 fn shown(name: &str) -> String {
     match name.split_once('"') {
         Some((_, rest)) => rest.split('"').next().unwrap_or_default().to_owned(),

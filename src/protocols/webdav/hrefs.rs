@@ -1,7 +1,7 @@
-//! Where the resources of a listing are, by their addresses as servers write them. Pure.
+//! Resolves the `href` elements of a listing to names in the folder. Pure.
 //!
-//! By the standard an address is a URL or the path of one, escaped. Servers also leave `#`, `?` and `\\` as they are (all
-//! are parts of names here), double slashes, leave out the first one, or escape all of them.
+//! By the standard, an `href` is a URL or its path, with percent-escapes. Servers also leave `#`, `?` and `\\`
+//! unescaped (all are parts of names here), double slashes, omit the first slash, or escape all slashes.
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ use crate::{
     protocols::place,
 };
 
-/// The addresses in the listing of one folder.
+/// Resolves the `href` elements in the listing of one folder.
 #[derive(Debug)]
 pub(super) struct Hrefs {
-    /// The folder.
+    /// The URL of the folder.
     pub(super) at: Url,
     folder: Vec<Vec<u8>>,
-    /// What has no slash at its beginning is a path all the same.
+    /// Whether an `href` without a leading slash is an absolute path.
     rooted: bool,
 }
 
-/// Where a resource is.
+/// The position of a resource relative to the folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Listed {
-    /// It is the folder.
+    /// The resource is the folder.
     Itself,
     In(String),
-    /// It is in the folder of this name.
+    /// The resource is somewhere below the subfolder of this name.
     Deeper(String),
-    /// In the folder, with a name that cannot be asked for.
+    /// The resource is in the folder, but its name cannot be requested.
     Unnamed,
 }
 
@@ -49,8 +49,10 @@ impl Hrefs {
         Self { at: at.clone(), folder, rooted }
     }
 
+    /// Locates the resource of `href`.
+    ///
     /// # Errors
-    /// `Unsupported` for what is not in the folder.
+    /// `Unsupported` for a resource outside the folder.
     pub(super) fn place_of(&self, href: &str) -> Result<Listed> {
         let outside = || {
             let text =
@@ -59,7 +61,7 @@ impl Hrefs {
         };
         let mut found = whole(href).into_owned();
         if !found.starts_with('/') && !is_url(&found) {
-            // A colon in a name makes no scheme of what is before it.
+            // Keeps a colon in a name from being taken for the end of a scheme.
             found.insert_str(0, if self.rooted { "/" } else { "./" });
         }
         let url = self.at.join(&found).map_err(|e| outside().because(e))?;
@@ -84,7 +86,7 @@ fn is_url(href: &str) -> bool {
     })
 }
 
-/// With everything escaped that is part of a name, and one slash where it begins with several.
+/// Escapes all characters that belong to names, and reduces several leading slashes to one.
 fn whole(href: &str) -> Cow<'_, str> {
     let slashed = href.to_ascii_lowercase().starts_with("%2f") && !href.contains('/');
     let doubled = href.starts_with("//");
@@ -101,7 +103,7 @@ fn whole(href: &str) -> Cow<'_, str> {
     }
 }
 
-/// The names in a path, without escapes. Empty ones are none.
+/// The names in a path, without percent-escapes. Empty ones are dropped.
 fn parts(path: &str) -> Vec<Vec<u8>> {
     let parts = path.split('/').filter(|part| !part.is_empty());
     parts.map(|part| percent_encoding::percent_decode_str(part).collect()).collect()
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(one("https://proxied/top%20x/sub/"), named("sub"));
         assert_eq!(one("relative%20name"), named("relative name"));
         assert_eq!(one("/top%20x/a/b"), Listed::Deeper("a".into()));
-        // The walk refuses what is no name.
+        // The walk refuses invalid names.
         assert_eq!(one("/top%20x/..%2Fetc"), named("../etc"));
         for unnamed in ["/top%20x/a%0Ab", "/top%20x/%FF"] {
             assert_eq!(one(unnamed), Listed::Unnamed, "{unnamed}");
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(of(&["//dav//", "//dav//a.txt"]), both);
         assert_eq!(of(&["dav/", "dav/a.txt"]), both);
         assert_eq!(of(&["%2Fdav%2F", "%2fdav%2Fa.txt"]), both);
-        // A folder in one of the same name, by its own name alone.
+        // A folder contains a subfolder with its own name, which is listed by that name alone.
         assert_eq!(of(&["/dav/", "dav/", "b"]), [Listed::Itself, named("dav"), named("b")]);
     }
 }

@@ -1,10 +1,10 @@
 //! WebDAV: `dav://` and `davs://` (also `webdav+http://`, `webdav+https://`), which is HTTP with folders.
 //!
-//! Files are HTTP's, with all that it does (ranges, logins, redirects, certificates); what is here is the question what a
-//! URL is, and the walk over folders, one level at a time: servers refuse deeper questions. A resource's name is the end
-//! of its address as it stands below its folder's address.
+//! Files are fetched by [`Http`], with all its features (ranges, logins, redirects, certificates). This module finds
+//! out whether a URL is a file or a folder, and walks over folders one level at a time, because servers refuse deeper
+//! requests. The name of a resource is the part of its URL below the URL of its folder.
 //!
-//! What it refuses: resources that are not in the folder that was asked for, and answers without bound.
+//! What it refuses: resources outside the requested folder, and responses of unlimited size.
 
 mod hrefs;
 mod multistatus;
@@ -34,14 +34,14 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) const SCHEMES: &[&str] = &["dav", "davs", "webdav+http", "webdav+https"];
 
-/// Files of length 0 that are looked into at a time.
+/// Number of files of length 0 that are probed concurrently.
 const AT_ONCE: usize = 8;
 
-/// Files and folders of WebDAV servers.
+/// The protocol of WebDAV URLs: files and folders.
 #[derive(Debug)]
 pub(super) struct WebDav {
     http: Http,
-    /// Hosts whose listings have other tags than their files.
+    /// Hosts whose listings have other ETags than the files themselves.
     other_tags: Mutex<HashSet<String>>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
 }
 
 impl WebDav {
-    /// What the server says of `url`, and of what is in it where `depth` is one.
+    /// The properties of `url`, and of its children if `depth` is one. Also returns the URL that answered.
     async fn ask(&self, url: &Url, depth: Depth) -> Result<(Url, Vec<Resource>)> {
         let (at, answer) = self.http.propfind(url, depth, QUESTION).await?;
         let named = |e: Error| e.within(place(url));
@@ -75,7 +75,7 @@ impl WebDav {
         Ok(walk.finish())
     }
 
-    /// Files that are listed with no bytes, and have some, are as long as their own answers say.
+    /// Probes the files that are listed with length 0. Those that are not empty get the length of their own response.
     async fn prove_empty_files(&self, hrefs: &Hrefs, resources: &mut [Resource]) -> Result<()> {
         let is_empty =
             |file: &&mut Resource| !file.folder && file.refused.is_none() && file.len == Some(0);
@@ -84,7 +84,7 @@ impl WebDav {
             .try_for_each_concurrent(AT_ONCE, |file| async move {
                 let Listed::In(name) = hrefs.place_of(&file.href)? else { return Ok(()) };
                 let url = below_bytes(&as_folder(&hrefs.at), name.as_bytes());
-                // Whoever fetches it is told why it is refused.
+                // A refusal is reported when the file is fetched.
                 if let Ok(Found::File(found)) = self.http.probe(&url).await {
                     file.len = found.len;
                 }
@@ -93,7 +93,8 @@ impl WebDav {
             .await
     }
 
-    /// The file by its date, where its listing has another tag than the file itself.
+    /// Opens the file by its date, for servers whose listings have another ETag than the file itself. If the length or
+    /// the date differ too, returns `changed`.
     async fn open_by_date(
         &self,
         remote: &Remote,
@@ -112,7 +113,7 @@ impl WebDav {
     }
 }
 
-/// Adds what a folder has to the walk. Returns the names of the folders in it.
+/// Adds the entries of a folder to the walk. Returns the names of its subfolders.
 fn add(walk: &mut Walk, hrefs: &Hrefs, resources: Vec<Resource>) -> Result<BTreeSet<String>> {
     let mut folders = BTreeSet::new();
     for resource in resources {
@@ -123,7 +124,7 @@ fn add(walk: &mut Walk, hrefs: &Hrefs, resources: Vec<Resource>) -> Result<BTree
             )
         };
         match (hrefs.place_of(&resource.href)?, resource.refused) {
-            // As when there is more than the server lists.
+            // For example, the folder has more entries than the server lists.
             (Listed::Itself, Some(status)) => return Err(refused(&place(&hrefs.at), status)),
             (Listed::Itself, None) => {}
             (Listed::In(name), Some(status)) => {
@@ -131,7 +132,7 @@ fn add(walk: &mut Walk, hrefs: &Hrefs, resources: Vec<Resource>) -> Result<BTree
             }
             (Listed::In(name), None) if resource.folder => _ = folders.insert(name),
             (Listed::In(name), None) => walk.file(&name, |url| remote(url, resource))?,
-            // More than was asked for: it comes again with the folder that it is in.
+            // The entry is deeper than requested. It is listed again with the folder that contains it.
             (Listed::Deeper(name), _) => _ = folders.insert(name),
             (Listed::Unnamed, _) => {
                 walk.leave_out(&resource.href.replace(['/', '\0'], "\u{fffd}"), |_| {
@@ -154,7 +155,7 @@ fn status_kind(status: u16) -> Kind {
     }
 }
 
-/// The same file, to be known by its date and length.
+/// The same file, identified by its date and length.
 fn by_date(remote: &Remote) -> Option<Remote> {
     let date = httpdate::fmt_http_date(remote.modified?);
     Some(Remote { validator: Some(Validator::Modified(date, remote.len?)), ..remote.clone() })
@@ -178,14 +179,14 @@ impl Protocol for WebDav {
         }
         let file = remote(url.clone(), itself);
         let Found::File(found) = self.http.probe(&web).await? else { return Ok(Found::File(file)) };
-        // What the listing of its folder says is what it must be the same as.
+        // The validator of the PROPFIND is preferred, so that it equals the one in a listing of the folder.
         let validator = file.validator.or(found.validator);
         let name = found.name.or_else(|| Some(last_part(url)));
         let (asked, at) = (url.clone(), as_dav(url, found.url));
         Ok(Found::File(Remote { asked, url: at, validator, name, ..found }))
     }
 
-    /// A file is what its GET says, whatever tag a listing has of it.
+    /// The file is described by its GET response, whatever ETag its listing has.
     async fn begin(&self, url: &Url) -> Result<Begun> {
         let web = as_http(url)?;
         let (_, resources) = self.ask(&web, Depth::Zero).await?;
@@ -214,7 +215,7 @@ impl Protocol for WebDav {
     }
 }
 
-/// The same in HTTP's scheme. Where that has another usual port it stays what it is.
+/// The URL in the scheme of HTTP. A port in the URL is kept.
 fn as_http(url: &Url) -> Result<Url> {
     let scheme = match url.scheme() {
         "dav" | "webdav+http" => "http",
@@ -228,8 +229,8 @@ fn as_http(url: &Url) -> Result<Url> {
     })
 }
 
-/// Where a file is, in the scheme that was asked for: so it is opened by this protocol again. A redirect to somewhere else
-/// stays in HTTP's.
+/// The URL of a file in the requested scheme, so that this protocol opens it again. If a redirect leads to another host
+/// or path, the URL keeps HTTP's scheme.
 fn as_dav(asked: &Url, found: Url) -> Url {
     match as_http(asked) {
         Ok(web) if web.host() == found.host() && web.path() == found.path() => asked.clone(),
@@ -243,14 +244,14 @@ fn remote(url: Url, resource: Resource) -> Remote {
     let date = resource.modified.as_deref().and_then(date::parse);
     let validator = match resource.etag.filter(strong) {
         Some(etag) => Some(Validator::ETag(etag)),
-        // In the form that requests have: listings write dates in others too.
+        // In the date format of requests, because listings may use other formats.
         None => {
             date.zip(len).map(|(date, len)| Validator::Modified(httpdate::fmt_http_date(date), len))
         }
     };
     Remote {
         len,
-        // Of nothing there are no ranges.
+        // An empty file has no ranges.
         ranges: len != Some(0),
         validator,
         content_type: resource.content_type,

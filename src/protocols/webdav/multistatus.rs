@@ -1,8 +1,8 @@
-//! The answer to a PROPFIND (RFC 4918, section 13): what each resource is called and what is told of it. Pure: text in,
-//! resources out.
+//! Parses the response to a PROPFIND (RFC 4918, section 13) into resources and their properties. Pure.
 //!
-//! Elements are known by their namespace, whatever prefix a server gives it. Only what is asked for is kept; entities
-//! beyond the five of XML and those by number are refused, and nothing is ever looked up.
+//! Elements are recognised by their namespace, whatever prefix the server uses. Only the requested properties are kept.
+//! XML's own five entities and numeric character references are decoded; all other entities are refused. Nothing
+//! external is ever loaded.
 
 use quick_xml::{
     NsReader,
@@ -12,28 +12,30 @@ use quick_xml::{
 
 use crate::error::{Error, Kind, Result};
 
-/// What is asked for.
+/// The body of the PROPFIND request.
 pub(super) const QUESTION: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getetag/><getlastmodified/><getcontenttype/></prop></propfind>"#;
 
-/// The longest text of one element: a path of 4 KiB, each byte of it escaped.
+/// Maximum length of the text of one element in bytes: a path of 4 KiB with every byte escaped.
 const TEXT: usize = 16 << 10;
 
-/// One `response`.
+/// One `response` element.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Resource {
-    /// A URL or the path of one, escaped.
+    /// A URL or the path of one, with percent-escapes.
     pub(super) href: String,
     pub(super) folder: bool,
     pub(super) len: Option<u64>,
     pub(super) etag: Option<String>,
     pub(super) modified: Option<String>,
     pub(super) content_type: Option<String>,
-    /// Why there is nothing more of it: a status that is no success.
+    /// The status, if it is not a success and there are no properties.
     pub(super) refused: Option<u16>,
 }
 
+/// Parses the body of a response.
+///
 /// # Errors
-/// `Unsupported` for what is no such answer.
+/// `Unsupported` if `text` is not such a response.
 pub(super) fn parse(text: &str) -> Result<Vec<Resource>> {
     let mut reader = NsReader::from_str(text);
     let mut parsing = Parsing::default();
@@ -74,7 +76,7 @@ fn character(entity: &BytesRef<'_>) -> Result<char> {
     }
 }
 
-/// The elements that matter.
+/// The elements that are interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Element {
     Multistatus,
@@ -92,14 +94,14 @@ enum Element {
 
 #[derive(Debug, Default)]
 struct Parsing {
-    /// From the outermost in.
+    /// The open elements, outermost first.
     open: Vec<Element>,
     text: String,
     done: Vec<Resource>,
     now: Resource,
-    /// One `response` may be of several, where all that is told of them is a status.
+    /// A `response` may name several resources, if it contains only a status.
     hrefs: Vec<String>,
-    /// What the `propstat` says so far: it counts when its status is good, which comes last.
+    /// The properties of the current `propstat`. They count only if its status, which comes last, is a success.
     told: Resource,
     good: bool,
     any_good: bool,
@@ -127,7 +129,7 @@ impl Parsing {
                 (self.now, self.any_good) = (Resource::default(), false);
                 self.hrefs.clear();
             }
-            // A server that leaves the status out has found it all.
+            // A `propstat` without a status counts as a success.
             Element::Propstat => (self.told, self.good) = (Resource::default(), true),
             _ => {}
         }
@@ -148,7 +150,7 @@ impl Parsing {
         let text = self.text.trim();
         let owned = || Some(text.to_owned()).filter(|text| !text.is_empty());
         match element {
-            // One of the resource itself: others name locks and the like.
+            // Only a direct child names the resource; other `href` elements name locks and the like.
             Element::Href if self.open.last() == Some(&Element::Response) => {
                 self.hrefs.push(text.to_owned());
             }
@@ -158,7 +160,7 @@ impl Parsing {
                 match self.open.last() {
                     Some(Element::Propstat) => {
                         self.good = good;
-                        // That a property is not there says nothing of the resource.
+                        // A missing property says nothing about the resource.
                         let of_all = status.filter(|code| !good && *code != 404);
                         self.now.refused = self.now.refused.or(of_all);
                     }
@@ -181,7 +183,7 @@ impl Parsing {
     fn respond(&mut self) {
         let mut now = std::mem::take(&mut self.now);
         if self.any_good {
-            // Some of its properties may be nobody's to read.
+            // Some properties may be unreadable although others are readable.
             now.refused = None;
         }
         for href in self.hrefs.drain(..) {
@@ -217,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// As apache writes it: the namespace under several prefixes, what is not there in a `propstat` of its own.
+    /// A response of Apache: the namespace has several prefixes, and missing properties have a `propstat` of their own.
     const APACHE: &str = r#"<?xml version="1.0" encoding="utf-8"?>
 <D:multistatus xmlns:D="DAV:" xmlns:ns0="DAV:">
 <D:response xmlns:lp1="DAV:" xmlns:lp2="http://apache.org/dav/props/">
