@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
 
     let mut build = cxx_build::bridge("src/torrents/ffi.rs");
     build.std("c++17").flag_if_supported("-Wno-deprecated-declarations");
-    // The compiler looks there anyway, and naming it would change the order of the system's own headers.
+    // The compiler searches /usr/include anyway; naming it would change the order of the system's own headers.
     for dir in include.split(':').filter(|d| !d.is_empty() && *d != "/usr/include") {
         build.include(dir);
     }
@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
         let (name, value) = define.split_once('=').map_or((define, None), |(n, v)| (n, Some(v)));
         build.define(name, value);
     }
-    // One translation unit: libtorrent's headers take far longer to compile than all of ours.
+    // One translation unit: libtorrent's headers take far longer to compile than all of our code.
     let mut all = String::new();
     for unit in UNITS {
         writeln!(all, "#include \"bae/cpp/{unit}.cpp\"")?;
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
     fs::write(&bridge, all)?;
     build.file(bridge);
     build.try_compile("bae-bridge")?;
-    // A megabyte less of relocations, which the C library of every release with such a libtorrent reads.
+    // Saves one megabyte of relocations. Every release with such a libtorrent has a C library that can read the result.
     println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     println!("cargo::rerun-if-changed=cpp");
     Ok(())

@@ -62,7 +62,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
         add(alerts, AlertKind::ListenFailed, a);
     } else if (auto const* failed = lt::alert_cast<lt::tracker_error_alert>(&a)) {
         auto& info = add(alerts, AlertKind::TrackerError, a);
-        // Not the alert's message: it has the whole URL in it.
+        // Not the alert's message, which contains the whole URL.
         info.text = rust::String::lossy(failed->error.message());
         if (failed->error.category() == lt::bdecode_category())
             info.text = "the answer is not a tracker's, as of a web page";
@@ -70,10 +70,10 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
             info.text = rust::String::lossy(reason);
         else if (failed->error == lt::error_code(lt::errors::tracker_failure) &&
                  failed->handle.is_valid())
-            // Of a UDP tracker the words are lost on the way here: Rust asks for them.
+            // libtorrent loses the message of a UDP tracker: Rust queries the tracker for it.
             for (char const c : failed->handle.info_hashes().get_best())
                 info.data.push_back(static_cast<std::uint8_t>(c));
-        // Of an HTTP status the words alone would say little.
+        // The text of an HTTP status says little by itself: the number goes before it.
         if (failed->error.category() == lt::http_category())
             info.text = rust::String::lossy(std::to_string(failed->error.value()) + " " +
                                             std::string(info.text));
@@ -89,7 +89,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
     } else if (lt::alert_cast<lt::hash_failed_alert>(&a) ||
                lt::alert_cast<lt::file_error_alert>(&a) ||
                lt::alert_cast<lt::metadata_failed_alert>(&a)) {
-        // libtorrent goes on: it asks again, or tells the peer that it has not got the piece.
+        // libtorrent continues: it requests the piece again, or rejects the peer's request.
         add(alerts, AlertKind::Trouble, a);
     } else if (lt::alert_cast<lt::torrent_error_alert>(&a)) {
         add(alerts, AlertKind::TorrentError, a);

@@ -1,4 +1,4 @@
-// libtorrent's alerts as plain structs; those that nobody acts on are dropped here.
+// Translates libtorrent's alerts into plain structs. Alerts without a use are dropped here.
 #pragma once
 
 #include <libtorrent/alert.hpp>

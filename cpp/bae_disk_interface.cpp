@@ -15,12 +15,12 @@ class BaeDisk final : public lt::disk_interface {
         m_engine.attach(m_state);
     }
 
-    // No handler is left: each held the network thread running until it was called.
+    // No handler is left: each one kept the network thread running until it was called.
     ~BaeDisk() override { m_state->close(); }
 
     lt::storage_holder new_torrent(lt::storage_params const& params,
                                    std::shared_ptr<void> const&) override {
-        // The save path is our own name for the torrent: nothing is ever saved there.
+        // The save path is our own name for the torrent; nothing is saved there.
         std::uint32_t const index = m_engine.open_storage(rust::Str(params.path));
         return {lt::storage_index_t{index}, *this};
     }
@@ -45,7 +45,7 @@ class BaeDisk final : public lt::disk_interface {
                      lt::disk_job_flags_t) override {
         auto c = std::make_unique<write_completion>(m_state->ios());
         c->handler = std::move(handler);
-        // `buf` lies in the peer's receive buffer: Rust copies it before it returns.
+        // `buf` lies in the peer's receive buffer: Rust copies it before the call returns.
         rust::Slice<std::uint8_t const> const data(reinterpret_cast<std::uint8_t const*>(buf),
                                                    static_cast<std::size_t>(r.length));
         bool const exceeded = m_engine.write(index(storage), piece(r.piece), r.start, data,
@@ -68,7 +68,7 @@ class BaeDisk final : public lt::disk_interface {
                       !v2.empty(), std::make_unique<HashJob>(m_state, std::move(c)));
     }
 
-    // 2.0 never calls it: block hashes of v2 torrents come through async_hash.
+    // libtorrent 2.0 never calls it: block hashes of v2 torrents come through async_hash.
     void async_hash2(
         lt::storage_index_t, lt::piece_index_t p, int, lt::disk_job_flags_t,
         std::function<void(lt::piece_index_t, lt::sha256_hash const&, lt::storage_error const&)>
@@ -109,13 +109,13 @@ class BaeDisk final : public lt::disk_interface {
         answer([h = std::move(handler), n = std::move(name), file] { h(n, file, {}); });
     }
 
-    // Objects are removed by `rm` through the catalog, never by the session.
+    // `rm` deletes objects through the catalog; the session never deletes them.
     void async_delete_files(lt::storage_index_t, lt::remove_flags_t,
                             std::function<void(lt::storage_error const&)> handler) override {
         answer([h = std::move(handler)] { h({}); });
     }
 
-    // Echoed: any error here would stop the torrent.
+    // Returns the priorities unchanged: an error here would stop the torrent.
     void async_set_file_priority(
         lt::storage_index_t, lt::aux::vector<lt::download_priority_t, lt::file_index_t> prio,
         std::function<void(lt::storage_error const&,
@@ -136,10 +136,10 @@ class BaeDisk final : public lt::disk_interface {
 
     std::vector<lt::open_file_state> get_status(lt::storage_index_t) const override { return {}; }
 
-    // Called twice (network thread, then the joining one); idempotent.
+    // Called twice (by the network thread, then by the joining thread); idempotent.
     void abort(bool) override { m_engine.abort(); }
 
-    // Jobs are handed over at once: nothing gathers here.
+    // Each job goes to Rust at once; nothing is batched here.
     void submit_jobs() override {}
     void settings_updated() override {}
 
@@ -155,7 +155,7 @@ class BaeDisk final : public lt::disk_interface {
         return std::make_unique<FenceJob>(m_state, std::move(c));
     }
 
-    // For what needs no work: the handler runs on the network thread, after this call, in order.
+    // For calls without work. The handler runs on the network thread, in order, after this call.
     void answer(std::function<void()> handler) { fence(std::move(handler))->complete(); }
 
     std::shared_ptr<DiskState> m_state;

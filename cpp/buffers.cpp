@@ -5,8 +5,8 @@ namespace bae {
 
 namespace {
 
-// One per read. libtorrent calls free_disk_buffer once, on the network thread or the one that joins
-// it; dropping the box only releases Rust's reference and never calls back into the engine.
+// One per read. libtorrent calls free_disk_buffer once, on the network thread or on the thread that
+// joins it. Dropping the box only releases Rust's reference and never calls back into the engine.
 struct rust_buffer final : lt::buffer_allocator_interface {
     explicit rust_buffer(rust::Box<ReadBuf> b) : bytes(std::move(b)) {}
     void free_disk_buffer(char*) override { delete this; }

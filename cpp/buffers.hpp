@@ -1,4 +1,4 @@
-// Read buffers whose bytes stay owned by Rust, and the tiny heap object that gives them back.
+// Read buffers whose bytes stay owned by Rust, and the small heap object that releases them.
 #pragma once
 
 #include <libtorrent/disk_buffer_holder.hpp>
@@ -9,9 +9,9 @@ namespace bae {
 namespace lt = libtorrent;
 struct ReadBuf; // Rust
 
-// A holder of exactly `length` bytes over `buffer`, without a copy; empty when `buffer` has another
-// length. Exactly, because libtorrent appends protocol bytes behind a holder that claims to be
-// larger.
+// Returns a holder of exactly `length` bytes over `buffer`, without a copy; empty when `buffer` has
+// another length. The length must be exact, because libtorrent appends protocol bytes behind a
+// holder that claims to be larger.
 lt::disk_buffer_holder lend(rust::Box<ReadBuf> buffer, int length);
 
 } // namespace bae

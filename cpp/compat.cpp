@@ -9,7 +9,7 @@
 
 namespace bae {
 
-// Private members are reached by explicit instantiations: their arguments may name what is private.
+// Private members are reached by explicit instantiations, whose arguments may name private members.
 namespace {
 
 #if LIBTORRENT_VERSION_NUM < 20014
@@ -28,7 +28,7 @@ template <auto Passed> struct picker_count {
 };
 template struct picker_count<&lt::piece_picker::m_num_passed>;
 #else
-// From 2.0.11 on a piece that passed counts as "have" at once, and its padding with it.
+// From 2.0.11 on, a piece that passed counts as "have" at once, together with its padding.
 int counted(lt::piece_picker const& picker) { return picker.num_have(); }
 int padding_of(std::unordered_map<lt::piece_index_t, int> const& pads, lt::piece_index_t piece) {
     auto const found = pads.find(piece);

@@ -1,5 +1,6 @@
-// What the public interface of libtorrent does not offer, and what differs between its versions.
-// The definitions are in compat.cpp: explicit instantiations may exist once in a program.
+// Access to parts of libtorrent that its public interface does not offer, and the differences
+// between its versions. The definitions are in compat.cpp, because explicit instantiations may
+// exist only once in a program.
 #pragma once
 
 #include <libtorrent/version.hpp>
@@ -29,43 +30,44 @@ namespace bae {
 
 namespace lt = libtorrent;
 
-// The number of blocks that are requested of a peer ahead of time. libtorrent replaces its own
-// setting by what the *remote* peer announces (2000 blocks = 32 MiB from another libtorrent), and
+// The number of blocks requested ahead from a peer. libtorrent replaces its own setting by the
+// number that the *remote* peer announces (2000 blocks = 32 MiB from another libtorrent), and
 // requests in flight are what fills memory. The member is protected, so a derived class may name
 // it; no object of that class ever exists.
 struct request_depth final : lt::peer_connection {
     static std::uint16_t& of(lt::peer_connection& peer);
 };
 
-// Suggests a piece to a peer (BEP 6); nothing is sent to one without the fast extension. The
-// members are protected, so a derived class may name them; the function is virtual, and no symbol
-// is needed.
+// Suggests a piece to a peer (BEP 6). Nothing is sent to a peer without the fast extension. The
+// members are protected, so a derived class may name them; the function is virtual, so no exported
+// symbol is needed.
 struct suggestion final : lt::peer_connection {
     static void send(lt::peer_connection& peer, lt::piece_index_t piece);
     // The pieces that the peer has.
     static lt::typed_bitfield<lt::piece_index_t> const& have(lt::peer_connection const& peer);
 };
 
-// Before 2.0.14 a peer that refuses to send *block* hashes makes libtorrent write outside an array
-// (the heap is corrupted; seen with a peer that sends wrong bytes of a v2 torrent). It asks for
-// them only after a piece of a torrent without v1 hashes failed, so that request is taken back: bad
-// peers are then found piece by piece, as in v1.
+// Before 2.0.14, a peer that refuses to send *block* hashes makes libtorrent write outside an array
+// (the heap is corrupted; seen with a peer that sends wrong bytes of a v2 torrent). libtorrent
+// requests block hashes only after a piece of a torrent without v1 hashes failed. This function
+// removes that request; bad peers are then found piece by piece, as in v1.
 void after_failed_piece(lt::torrent_handle const& handle);
 
-// Before 2.0.14 a peer that claims v2 on a v1 magnet link is believed until there is metadata, and
-// the tree of hashes it is then asked about does not exist: a null pointer. It is not believed.
+// Before 2.0.14, libtorrent believes a peer that claims v2 on a v1 magnet link until there is
+// metadata. It then uses hash trees that do not exist (a null pointer). This function removes the
+// claim.
 void after_handshake(lt::peer_connection const& peer);
 
-// The pieces of a torrent that passed, those included that were there from the start.
+// The pieces of a torrent that passed, including pieces that were stored at the start.
 //
-// libtorrent counts a piece twice that passes twice before its blocks are acknowledged; it only
-// asserts that this does not happen. It does in a torrent without v1 hashes from a magnet link: a
-// piece passes when its hash is known, and again when the piece layer arrives. With acks that are
-// held until the bytes are durable it thus believes half-way through that it is finished, and
-// leaves the seeds. The second count is taken back here.
+// libtorrent counts a piece twice when it passes twice before its blocks are acknowledged; it only
+// asserts that this does not happen. It does happen in a torrent without v1 hashes from a magnet
+// link: a piece passes when its hash is known, and again when the piece layer arrives. As acks are
+// held until the bytes are durable, libtorrent then believes half-way through that it is finished,
+// and disconnects from the seeds. This class removes the second count.
 class passed_pieces {
   public:
-    // To be called for each piece that passes, from `on_piece_pass`.
+    // Must be called from `on_piece_pass`, for each piece that passes.
     void add(lt::torrent_handle const& handle, lt::piece_index_t piece);
 
   private:
@@ -73,8 +75,7 @@ class passed_pieces {
     int m_count = 0;
 };
 
-// Our number for a torrent, carried by libtorrent as the pointer it calls user data; never
-// dereferenced.
+// Our number for a torrent, stored by libtorrent as its user-data pointer; never dereferenced.
 struct torrent_tag;
 
 inline lt::client_data_t tag(std::uint64_t torrent) {

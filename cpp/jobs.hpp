@@ -1,11 +1,12 @@
 // Disk jobs on their way from libtorrent to Rust and back.
 //
-// libtorrent calls the disk interface on its one network thread and expects each handler there,
-// once. A job owns the handler; Rust owns the job and completes it from any thread. Completing
-// moves the job into the queue of DiskState, which posts one drain to the io_context for all that
-// gathered, so handlers run in the order they were completed (a piece's write acks must run before
-// the handler of its clear_piece). A job dropped unfinished completes itself with
-// operation_aborted. Each job holds a work guard: the network thread outlives every handler.
+// libtorrent calls the disk interface on its single network thread, and expects each handler to run
+// there, once. A job owns the handler; Rust owns the job and completes it from any thread.
+// Completing a job moves its completion into the queue of DiskState, which posts one drain to the
+// io_context for all completions gathered so far. Handlers therefore run in the order of completion
+// (a piece's write acks must run before the handler of its clear_piece). A job dropped unfinished
+// completes with operation_aborted. Each job holds a work guard, so the network thread outlives
+// every handler.
 #pragma once
 
 #include <functional>
@@ -25,7 +26,7 @@ namespace lt = libtorrent;
 struct ReadBuf; // Rust
 enum class DiskError : std::uint8_t;
 
-// Runs on the network thread, once.
+// What a job completes with. run() is called on the network thread, once.
 struct completion {
     explicit completion(lt::io_context& ios) : guard(boost::asio::make_work_guard(ios)) {}
     virtual ~completion() = default;
@@ -37,14 +38,14 @@ struct completion {
     boost::asio::executor_work_guard<lt::io_context::executor_type> guard;
 };
 
-// What the disk object and all jobs in flight share.
+// State shared by the disk object and all jobs in flight.
 class DiskState : public std::enable_shared_from_this<DiskState> {
   public:
     explicit DiskState(lt::io_context& ios) : m_ios(ios) {}
 
     // Any thread. The caller's job keeps the io_context alive.
     void push(std::unique_ptr<completion> done);
-    // Network thread: a peer that was told to wait, to be woken by room().
+    // Network thread: registers a peer that was told to wait; room() wakes it.
     void wait_for_room(std::weak_ptr<lt::disk_observer> observer);
     // Any thread, at any time: wakes every waiting peer.
     void room() const;
@@ -64,7 +65,7 @@ class DiskState : public std::enable_shared_from_this<DiskState> {
     bool m_closed = false;
 };
 
-// One job: the completion until it is pushed, nothing after.
+// One job. It holds its completion until the completion is pushed.
 template <typename Completion> class job {
   public:
     job(std::shared_ptr<DiskState> state, std::unique_ptr<Completion> c)
@@ -104,8 +105,8 @@ struct write_completion final : completion {
 struct hash_completion final : completion {
     using completion::completion;
     void run() override;
-    // The span `v2` points into a vector that this very handler owns: it is never copied, nor
-    // dropped early.
+    // The span `v2` points into a vector that this handler owns: the handler is never copied, and
+    // never dropped early.
     std::function<void(lt::piece_index_t, lt::sha1_hash const&, lt::storage_error const&)> handler;
     lt::span<lt::sha256_hash> v2;
     lt::piece_index_t piece{0};
@@ -121,7 +122,7 @@ struct check_completion final : completion {
     std::function<void(lt::status_t, lt::storage_error const&)> handler;
 };
 
-// clear_piece, stop_torrent, release_files: nothing to say but "done".
+// For clear_piece, stop_torrent, and calls answered at once: the handler has no result.
 struct fence_completion final : completion {
     using completion::completion;
     void run() override {
@@ -146,7 +147,7 @@ class WriteJob final : public job<write_completion> {
 class HashJob final : public job<hash_completion> {
   public:
     using job::job;
-    // `v1`: 20 bytes or none; `v2`: 32 bytes a block.
+    // `v1`: 20 bytes or none; `v2`: 32 bytes per block.
     void complete(rust::Slice<std::uint8_t const> v1, rust::Slice<std::uint8_t const> v2);
 };
 

@@ -35,19 +35,19 @@ namespace {
 std::string text(rust::String const& s) { return {s.data(), s.size()}; }
 std::string text(rust::Str s) { return {s.data(), s.size()}; }
 
-// A peer that chokes us more often than once a second, by so many times, costs work and memory and
-// brings nothing.
+// The most chokes by a peer beyond one per second. More of them cost work and memory, without use.
 constexpr int most_chokes = 100;
-// Questions of a peer that it has read no answer to: libtorrent keeps all answers in memory.
+// The most requests of a peer whose answers it has not read: libtorrent keeps all answers.
 constexpr int most_unread = 4000;
-// Less than this waits for every peer that reads.
+// Bytes in the send buffer. Every peer that reads its answers gets below this.
 constexpr int little_unread = 64 * 1024;
-// More than this waits for no peer that reads: eight times the mark up to which payload is queued.
+// Bytes in the send buffer. No peer that reads its answers gets above this: it is eight times the
+// watermark up to which payload is queued.
 constexpr int much_unread = 64 * 1024 * 1024;
 
-// Caps the requests in flight to one peer at its share, whatever reqq it announces, watches its
-// handshake, suggests pieces to it that the engine names, and hangs up on a peer that would fill
-// the memory.
+// Limits the requests in flight to one peer to its share, whatever reqq the peer announces.
+// Inspects its handshake, sends it the suggestions of the engine, and disconnects a peer that would
+// fill the memory.
 struct share_plugin final : lt::peer_plugin {
     share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget,
                  DiskEngine const& engine, std::uint64_t torrent)
@@ -61,15 +61,16 @@ struct share_plugin final : lt::peer_plugin {
     }
 
     lt::string_view type() const override { return "bae_share"; }
-    // Of small pieces a peer may ask for no more ahead than three quarters of the suggestions that
-    // it remembers, or else it asks for some by chance before the next one reaches it: a get each.
+    // With small pieces, a peer may request no more ahead than three quarters of the suggestions
+    // that it remembers. Otherwise it picks some pieces at random before the next suggestion
+    // reaches it, and each of those costs a GET.
     void add_handshake(lt::entry& handshake) override {
         auto const torrent = complete_torrent();
         auto* const depth = handshake.find_key("reqq");
         if (!torrent || depth == nullptr)
             return;
         constexpr std::int64_t pieces = 12;
-        // Of smaller ones that would be too few for a line of 100 ms.
+        // With smaller pieces than this, 12 pieces would be too few for a link of 100 ms.
         constexpr std::int64_t least = 4;
         std::int64_t const blocks = torrent->torrent_file().piece_length() / lt::default_block_size;
         if (blocks >= least)
@@ -111,7 +112,7 @@ struct share_plugin final : lt::peer_plugin {
     }
 
   private:
-    // Counts a question, and hangs up when too many answers were not read.
+    // Counts a request, and disconnects when too many answers were not read.
     bool is_unread() {
         auto const peer = m_peer.native_handle();
         if (!peer || peer->send_buffer_size() < little_unread)
@@ -128,8 +129,8 @@ struct share_plugin final : lt::peer_plugin {
                           lt::peer_connection_interface::peer_error);
     }
 
-    // Fewer than 4 and a round trip costs more than memory would; more than 500 gains nothing, even
-    // on loopback.
+    // Below 4 blocks, round trips cost more than the memory. Above 500 there is no gain, even on
+    // loopback.
     std::uint16_t share() const {
         std::uint32_t const peers = std::max(m_budget->peers.load(), 1u);
         return static_cast<std::uint16_t>(std::clamp(m_budget->blocks / peers, 4u, 500u));
@@ -141,12 +142,12 @@ struct share_plugin final : lt::peer_plugin {
             return;
         std::uint16_t& depth = request_depth::of(*peer);
         if (depth != m_set)
-            m_announced = depth; // libtorrent set it since, from the peer's handshake
+            m_announced = depth; // libtorrent has set it since, from the peer's handshake
         m_set = std::min(m_announced, share());
         depth = m_set;
     }
 
-    // The torrent of this peer when we have all of it: such a one has no picker.
+    // The torrent of this peer if we have all of it. Such a torrent has no picker.
     std::shared_ptr<lt::torrent> complete_torrent() const {
         auto const peer = m_peer.native_handle();
         auto torrent = peer ? peer->associated_torrent().lock() : nullptr;
@@ -169,7 +170,7 @@ struct share_plugin final : lt::peer_plugin {
         auto const pieces = m_engine.suggest(m_torrent, m_number, asked,
                                              static_cast<std::uint32_t>(info.num_pieces()),
                                              static_cast<std::uint32_t>(info.piece_length()), bits);
-        // What is suggested last is asked for first.
+        // A libtorrent peer requests the last suggestion first.
         for (auto i = pieces.size(); i-- > 0;)
             suggestion::send(*peer, lt::piece_index_t{static_cast<int>(pieces[i])});
     }
@@ -186,8 +187,7 @@ struct share_plugin final : lt::peer_plugin {
     std::uint16_t m_set = 0;
 };
 
-// Tells the engine which pieces passed: alerts can be dropped, and the disk interface is never
-// told.
+// Tells the engine which pieces passed: alerts can be dropped, and the disk interface is not told.
 struct piece_plugin final : lt::torrent_plugin {
     piece_plugin(DiskEngine const& engine, lt::torrent_handle handle, std::uint64_t torrent,
                  std::shared_ptr<request_budget> budget)
@@ -239,7 +239,7 @@ lt::settings_pack pack(rust::Vec<Setting> const& settings) {
 }
 
 lt::session_params params(rust::Vec<Setting> const& settings, DiskEngine const& engine) {
-    // An empty plugin list instead of libtorrent's own: ours are added one by one, below.
+    // An empty plugin list instead of libtorrent's default: the plugins are added one by one below.
     lt::session_params p(pack(settings), {});
     p.disk_io_constructor = [&engine](lt::io_context& ios, lt::settings_interface const&,
                                       lt::counters&) { return make_disk(ios, engine); };
@@ -262,8 +262,8 @@ lt::add_torrent_params torrent_params(AddTorrent const& t) {
         lt::span<char const> const file(reinterpret_cast<char const*>(t.metainfo.data()),
                                         static_cast<std::ptrdiff_t>(t.metainfo.size()));
         lt::load_torrent_limits limits;
-        // Rust has parsed and bounded the file already (torrents/bencode): nothing it let pass is
-        // refused here for its size.
+        // Rust has parsed and limited the file already (torrents/bencode): no file that Rust
+        // accepted is refused here for its size.
         limits.max_pieces = static_cast<int>(t.max_pieces);
         limits.max_decode_tokens = std::numeric_limits<int>::max();
         limits.max_buffer_size = std::numeric_limits<int>::max();
@@ -277,7 +277,7 @@ lt::add_torrent_params torrent_params(AddTorrent const& t) {
 // The longest piece: MAX_PIECE_LENGTH of torrents/metainfo.rs.
 constexpr std::size_t longest_piece = 128 * 1024 * 1024;
 
-// Zeros for a whole piece, which take address space and no memory.
+// Zeros for a whole piece. They use address space and no memory.
 char const* zeros() {
     static void* const mapped = ::mmap(nullptr, longest_piece, PROT_READ,
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -295,7 +295,7 @@ Session::Session(rust::Vec<Setting> const& settings, rust::Box<DiskEngine> engin
     m_session.add_extension(&lt::create_ut_pex_plugin);
     if (smart_ban)
         m_session.add_extension(&lt::create_smart_ban_plugin);
-    // Peers on the local network obey the limits too: memory does not care where bytes come from.
+    // Peers on the local network obey the limits too: their bytes use memory like all others.
     lt::ip_filter everyone;
     auto const global = 1u << static_cast<std::uint32_t>(lt::session::global_peer_class_id);
     everyone.add_rule(lt::make_address("0.0.0.0"), lt::make_address("255.255.255.255"), global);
@@ -319,7 +319,7 @@ lt::torrent_handle const& Session::handle(std::uint64_t torrent) const {
 void Session::add(AddTorrent const& t) {
     lt::add_torrent_params p = torrent_params(t);
     p.userdata = tag(t.torrent);
-    // A name only: nothing is saved there. Absolute, or the working directory would have to exist.
+    // Only a name: nothing is saved there. Absolute, or the working directory must exist.
     p.save_path = "/" + std::to_string(t.torrent);
     p.flags &= ~(lt::torrent_flags::auto_managed | lt::torrent_flags::paused);
     p.flags |= lt::torrent_flags::update_subscribe;
@@ -331,15 +331,15 @@ void Session::add(AddTorrent const& t) {
         p.flags |= lt::torrent_flags::disable_lsd;
     if (!t.pex)
         p.flags |= lt::torrent_flags::disable_pex;
-    // Web seeds are Rust's (torrents/web_seeds). An explicit, empty list replaces what the torrent
-    // file says.
+    // Rust handles web seeds (torrents/web_seeds). An explicit empty list replaces the web seeds of
+    // the torrent file.
     p.url_seeds.clear();
     p.http_seeds.clear();
     p.flags |= lt::torrent_flags::override_web_seeds;
     for (auto const& peer : t.peers)
         p.peers.push_back(endpoint(text(peer)));
-    // One byte a piece. All or nothing: a shorter bitfield means "checked up to here" to
-    // libtorrent.
+    // One byte per piece, for all pieces or for none: libtorrent reads a shorter bitfield as
+    // "checked up to here".
     p.have_pieces.resize(static_cast<int>(t.have.size()), false);
     for (std::size_t i = 0; i < t.have.size(); ++i)
         if (t.have[i] != 0)

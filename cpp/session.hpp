@@ -1,8 +1,8 @@
-// libtorrent's session as a few calls with plain structs. Decides nothing: settings, priorities and
-// peers come from Rust.
+// libtorrent's session as a few calls with plain structs. Settings, priorities and peers come from
+// Rust. Only the limits of a single peer are decided here (session.cpp).
 //
-// Threads: everything here is called from Rust's session thread, but the destructor, which may wait
-// for libtorrent's network thread and therefore runs on a thread of its own.
+// Threads: Rust calls everything here under one mutex, from any of its threads. The destructor may
+// wait for libtorrent's network thread, and therefore runs on a thread of its own.
 #pragma once
 
 #include <memory>
@@ -21,8 +21,8 @@ struct AddTorrent;
 struct AlertInfo;
 struct TorrentStatus;
 
-// Blocks that may be under way, the peers that share them, and those that ever came. Set from any
-// thread, shared on the network thread.
+// Blocks that may be in flight, the number of peers that share them, and the number of peers that
+// ever connected. Set from any thread, shared out on the network thread.
 struct request_budget {
     std::atomic<std::uint32_t> blocks{512};
     std::atomic<std::uint32_t> peers{0};
@@ -41,36 +41,37 @@ class Session {
     void pause(std::uint64_t torrent) const;
     void resume(std::uint64_t torrent) const;
     void connect_peer(std::uint64_t torrent, rust::Str endpoint) const;
-    // One priority (0 to 7) for all the pieces named.
+    // Sets one priority (0 to 7) for the given pieces.
     void prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
                     std::uint8_t priority) const;
-    // The pieces named come first, in this order: each is due `step` milliseconds after the one
-    // before. Requests for others are cancelled when nothing was due before.
+    // Sets deadlines: the given pieces come first, in this order, each due `step` milliseconds
+    // after the one before. Requests for other pieces are cancelled when no piece had a deadline
+    // before.
     void hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
                std::int32_t step) const;
-    // The pieces named are due no longer. Those that are missing then have libtorrent's lowest
+    // Removes the deadlines of the given pieces. Missing ones then have libtorrent's lowest
     // priority.
     void relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const;
-    // Has the blocks of a piece that no peer brought written and the piece hashed. The bytes are
-    // with the engine, which takes its own instead of those of this write: libtorrent is shown
+    // Makes libtorrent write the blocks of a piece that no peer sent, and hash the piece. The
+    // engine has the bytes, and uses them instead of those of this write: libtorrent is given
     // zeros. Waits for the network thread.
     void add_piece(std::uint64_t torrent, std::uint32_t piece) const;
     // How many peers have each piece; empty for a seed. Waits for the network thread.
     rust::Vec<std::uint32_t> availability(std::uint64_t torrent) const;
-    // Blocks under way with all peers together, from now on.
+    // Sets the number of blocks in flight with all peers together, from now on.
     void set_requests(std::uint32_t blocks) const { m_requests->blocks = blocks; }
     void apply(rust::Vec<Setting> const& settings);
-    // Asks for a status of each torrent that changed; they come with pop_alerts.
+    // Requests a status of each torrent that changed; pop_alerts returns them.
     void post_updates() { m_session.post_torrent_updates(); }
-    // The torrent as a .torrent file with all v2 piece layers known by now.
+    // The torrent as a .torrent file, with all v2 piece layers known so far.
     rust::Vec<std::uint8_t> torrent_file(std::uint64_t torrent) const;
     void pop_alerts(rust::Vec<AlertInfo>& alerts, rust::Vec<TorrentStatus>& statuses);
 
   private:
     lt::torrent_handle const& handle(std::uint64_t torrent) const;
 
-    // Order matters: the session goes first and takes the disk object with it, which refers to the
-    // engine.
+    // Order matters: the session is destroyed first. It destroys the disk object, which refers to
+    // the engine.
     rust::Box<DiskEngine> m_engine;
     std::shared_ptr<request_budget> m_requests;
     std::unordered_map<std::uint64_t, lt::torrent_handle> m_torrents;
@@ -80,7 +81,7 @@ class Session {
 std::unique_ptr<Session> new_session(rust::Vec<Setting> const& settings,
                                      rust::Box<DiskEngine> engine, bool smart_ban);
 
-// The version of the headers this was compiled with, and of the library it runs with.
+// The version of the headers at compile time, and of the library at run time.
 std::uint32_t header_version();
 rust::String library_version();
 rust::String header_version_text();

@@ -1,7 +1,7 @@
-//! Whether a piece is what the torrent says, for v1, v2 and both at once.
+//! Verifies pieces against the torrent's hashes, for v1, v2 and both at once.
 //!
-//! [`PieceHasher`] takes a piece's bytes in order and any portions; it knows only lengths ([`PieceShape`]), so that it
-//! can also answer libtorrent's own questions for digests. [`PieceHashes`] compares with the torrent.
+//! [`PieceHasher`] hashes a piece's bytes in order, in portions of any size. It needs only lengths ([`PieceShape`]), so
+//! that it can also answer libtorrent's own requests for digests. [`PieceHashes`] compares digests with the torrent.
 
 use std::fmt;
 
@@ -15,33 +15,33 @@ use crate::torrents::{
 const BLOCK: usize = 16 * 1024;
 const _: () = assert!(BLOCK as u64 == BLOCK_LEN);
 
-/// What has to be known of a piece to hash it.
+/// The lengths needed to hash a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieceShape {
-    /// Its bytes, pads included. v1 hashes all of them, pads as zeros.
+    /// Length of the piece, pads included. v1 hashes all of it, pads as zeros.
     pub len: u32,
-    /// The bytes of it that v2 hashes: those of the one file in it, up to the pad.
+    /// Number of bytes that v2 hashes: those of the one file in the piece, up to the pad.
     pub data_len: u32,
     pub v1: bool,
     pub v2: bool,
 }
 
-/// What a piece hashes to.
+/// The digests of a piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PieceDigests {
-    /// The SHA-1 of the whole piece, when the shape asked for v1.
+    /// The SHA-1 of the whole piece, when the shape includes v1.
     pub v1: Option<[u8; 20]>,
-    /// The SHA-256 of each 16 KiB block, the last over its real length. Empty when the shape did not ask for v2.
+    /// The SHA-256 of each 16 KiB block, the last over its real length. Empty when the shape does not include v2.
     pub v2_blocks: Vec<Hash>,
 }
 
-/// Hashes one piece as its bytes come.
+/// Hashes one piece as its bytes arrive.
 pub struct PieceHasher {
     sha1: Option<Context>,
     /// The open block, and how many bytes are missing in it.
     block: Option<(Context, usize)>,
     blocks: Vec<Hash>,
-    /// Bytes of data that have not begun a block.
+    /// Bytes of data that belong to later blocks.
     data_left: usize,
 }
 
@@ -63,7 +63,7 @@ impl PieceHasher {
         }
     }
 
-    /// Takes the next bytes. Pads are given as zeros; behind the data of a piece that is v2 only they may be left out.
+    /// Adds the next bytes. Pads are passed as zeros; in a v2-only torrent, those behind the data may be left out.
     pub fn update(&mut self, mut data: &[u8]) {
         if let Some(sha1) = &mut self.sha1 {
             sha1.update(data);
@@ -89,7 +89,8 @@ impl PieceHasher {
         }
     }
 
-    /// What came. Of a piece that is not all there, the SHA-1 is of what came, and the open block is left out.
+    /// The digests of the bytes so far. For an incomplete piece, the SHA-1 covers these bytes, and the open block is
+    /// left out.
     #[must_use]
     pub fn finish(self) -> PieceDigests {
         let v1 = self.sha1.map(|c| merkle::bytes(c.finish().as_ref()));
@@ -115,7 +116,7 @@ impl<'m> PieceHashes<'m> {
         let range = self.meta.piece_range(piece);
         let (v1, v2) = (self.meta.info_hash_v1.is_some(), self.meta.info_hash_v2.is_some());
         let data_end = match self.meta.file_at(range.start) {
-            // In v2 a piece begins with the file it belongs to, or within it.
+            // In v2, a piece starts at the start of its file, or inside it.
             Some((_, file)) if v2 => file.range.end.min(range.end),
             _ => range.end,
         };
@@ -130,14 +131,14 @@ impl<'m> PieceHashes<'m> {
     }
 
     /// Whether there is a hash to check `piece` against. There is none for a file longer than a piece in a v2-only
-    /// torrent that came without piece layers.
+    /// torrent without piece layers.
     #[must_use]
     pub fn is_known(self, piece: u32) -> bool {
         self.v1(piece).is_some() || self.meta.piece_v2(piece).is_some()
     }
 
-    /// Whether `digests` are those of `piece`. A hybrid's piece has to pass both hashes; where only one is known, that
-    /// one. `false` when none is ([`PieceHashes::is_known`]).
+    /// Whether `digests` match `piece`. A piece of a hybrid must match both hashes, or the only one that is known.
+    /// `false` when no hash is known ([`PieceHashes::is_known`]).
     #[must_use]
     pub fn verify(self, piece: u32, digests: &PieceDigests) -> bool {
         let v1 = self.v1(piece).map(|hash| digests.v1.as_ref() == Some(hash));
@@ -149,15 +150,15 @@ impl<'m> PieceHashes<'m> {
         }
     }
 
-    /// [`PieceHashes::verify`] of the bytes themselves, pads as zeros.
+    /// As [`PieceHashes::verify`], for the bytes themselves, with pads as zeros.
     pub fn verify_piece<'d>(self, piece: u32, data: impl IntoIterator<Item = &'d [u8]>) -> bool {
         let mut hasher = self.hasher(piece);
         data.into_iter().for_each(|part| hasher.update(part));
         self.verify(piece, &hasher.finish())
     }
 
-    /// Whether bytes that passed before are still those of `piece`, pads as zeros: by one hash, where there are two, since
-    /// it takes half the time. `true` where none is known.
+    /// Whether bytes that were verified before still match `piece`, with pads as zeros. Uses only one hash where there
+    /// are two, which takes half the time. `true` when no hash is known.
     #[must_use]
     pub fn still<'d>(self, piece: u32, data: impl IntoIterator<Item = &'d [u8]>) -> bool {
         let mut shape = self.shape(piece);
@@ -172,7 +173,7 @@ impl<'m> PieceHashes<'m> {
         }
     }
 
-    /// The v2 hash that the blocks of `piece` make; `None` when they are not as many as it has.
+    /// The v2 hash of `piece` from the hashes of its blocks; `None` when the number of blocks is wrong.
     #[must_use]
     pub fn v2_root(self, piece: u32, blocks: &[Hash]) -> Option<Hash> {
         let shape = self.shape(piece);
@@ -199,12 +200,12 @@ mod tests {
 
     use super::*;
 
-    /// The bytes that `testdata/generate.py` made the file with `seed` of.
+    /// The bytes of the file that `testdata/generate.py` makes with this `seed`.
     fn data(len: usize, seed: usize) -> Vec<u8> {
         (0..len).map(|i| u8::try_from((31 * i + 17 * seed + i / 256) % 256).unwrap()).collect()
     }
 
-    /// The linear space of a torrent of `testdata`, pads as zeros.
+    /// The linear space of a torrent of `testdata`, with pads as zeros.
     fn payload(meta: &Metainfo) -> Vec<u8> {
         let seeds =
             [("m/a.bin", 1), ("m/sub/b.bin", 2), ("m/z.bin", 4), ("one.bin", 5), ("s.bin", 6)];

@@ -1,4 +1,4 @@
-//! What a torrent is made of, once that is known: where its pieces lie, and how its import is read and written.
+//! The content of a torrent, once its metadata is known: the positions of its pieces, and access to its import.
 
 use std::{ops::Range, sync::Arc};
 
@@ -8,21 +8,21 @@ use crate::{
     storage::{ImportReader, ImportStore, ImportWriter, WindowCache},
 };
 
-/// What is known once there is metadata.
+/// Everything about a torrent that needs its metadata.
 pub struct Content {
     pub(super) geometry: Geometry,
     pub(super) meta: Arc<Metainfo>,
     pub(super) store: Arc<ImportStore>,
     pub(super) reader: ImportReader,
-    /// `None` for an import that is only read (seeded).
+    /// `None` for an import that is only seeded.
     pub(super) writer: Option<Arc<ImportWriter>>,
 }
 
-/// Makes the content of a torrent that is seeded, when the first peer asks for a byte of it.
+/// Loads the content of a seeded torrent, when a peer first requests a byte of it.
 pub type Loader = Box<dyn Fn() -> Result<Content> + Send + Sync>;
 
 impl Content {
-    /// `writer`: `None` for an import that is only read (seeded).
+    /// Content of an import. `writer` is `None` for an import that is only seeded.
     #[must_use]
     pub fn new(
         meta: Metainfo,
@@ -36,7 +36,7 @@ impl Content {
         Self { geometry, meta, store, reader, writer }
     }
 
-    /// Where the bytes of a read are.
+    /// The position in the import of `len` bytes at `start` in a piece.
     pub(super) fn block(&self, piece: u32, start: usize, len: usize) -> Range<u64> {
         let from = self.geometry.piece(piece).start + start as u64;
         from..from + len as u64

@@ -1,37 +1,39 @@
-//! What readers of an import wait for while it is being filled: a player at a place that is not there yet.
+//! The pieces that readers wait for while an import is being filled, for example a player at a position that is not
+//! downloaded yet.
 //!
-//! Each reader says which bytes come next for it ([`Wanted`]); [`Download`](super::Download) asks the picker for the
-//! first missing pieces of each, before all others, and takes that back when the reader is gone. A place that is sought
-//! and left again within a tenth of a second costs nothing: the picker is told at most ten times a second.
+//! Each reader sets the range that it reads next ([`Wanted`]). [`Download`](super::Download) gives deadlines to the
+//! first missing pieces of each reader, so that the picker requests them before all others, and removes the deadlines
+//! when the reader is gone. The picker is updated at most ten times a second. A position that a player seeks to and
+//! leaves again within a tenth of a second is therefore never requested.
 //!
 //! # Invariants
-//! - Urgent pieces are missing pieces that some reader wants, and each reader's first one is among them as long as there
-//!   are not more readers than pieces that may be urgent.
-//! - Together they have at most the bytes given (but at least one piece): they are fetched into memory that others
-//!   need too, and a chunk that only readers opened is packed when that runs short.
+//! - Urgent pieces are missing pieces that some reader wants. The first missing piece of each reader is among them,
+//!   unless there are more readers than urgent pieces allowed.
+//! - Urgent pieces have at most the given number of bytes together, but there is at least one piece. They use memory
+//!   that others need too, and a chunk that only readers opened is packed when memory runs short.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
-/// How far ahead of a reader pieces are asked for: some seconds of a film.
+/// How far ahead of a reader pieces are urgent: 8 MiB, some seconds of a film.
 const AHEAD: u64 = 8 << 20;
 
-/// The readers of one import, and what they wait for.
+/// The readers of one import, and the ranges they wait for.
 #[derive(Debug, Default)]
 pub struct Demand {
     state: Mutex<State>,
-    /// Rung when what is wanted changes.
+    /// Notified when the range of a reader changes.
     changed: Notify,
-    /// Rung when a piece passed, and at the end.
+    /// Notified when a piece passed, and at the end.
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// By when they came. What each reads next, up to the end of what it will read.
+    /// Keyed in order of arrival. The value is the rest of what the reader will read.
     readers: BTreeMap<u64, Range<u64>>,
     ended: bool,
 }
@@ -42,7 +44,7 @@ impl Demand {
         Arc::new(Self::default())
     }
 
-    /// A reader, which wants nothing yet.
+    /// Adds a reader, which wants nothing yet.
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> Wanted {
         let mut state = self.state.lock();
@@ -50,18 +52,18 @@ impl Demand {
         Wanted { number: state.next, demand: Arc::clone(self) }
     }
 
-    /// Whether nothing more will come: the import stopped.
+    /// Whether the import stopped, so that no more pieces arrive.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.state.lock().ended
     }
 
-    /// Ready when a piece passed after this call, or when nothing more will come.
+    /// Completes when a piece passed after this call, or when the import stopped.
     pub fn arrival(&self) -> Notified<'_> {
         self.arrived.notified()
     }
 
-    /// Nothing more will come.
+    /// Marks the import as stopped: no more pieces arrive.
     pub fn end(&self) {
         self.state.lock().ended = true;
         self.arrived.notify_waiters();
@@ -75,7 +77,7 @@ impl Demand {
         self.changed.notified().await;
     }
 
-    /// The missing pieces to be asked for first, most urgent first.
+    /// The missing pieces to request before all others, most urgent first. The newest reader comes first.
     pub(super) fn urgent(
         &self,
         piece_len: u64,
@@ -87,7 +89,7 @@ impl Demand {
     }
 }
 
-/// One reader's word on what it wants. Dropped, it wants nothing any more.
+/// The range that one reader wants. Dropping it withdraws the range.
 #[derive(Debug)]
 pub struct Wanted {
     number: u64,
@@ -95,7 +97,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// From now on `range` is wanted, from its start on.
+    /// Sets the range that the reader wants from now on. Its start is the most urgent.
     pub fn set(&self, range: Range<u64>) {
         let before = self.demand.state.lock().readers.insert(self.number, range.clone());
         if before != Some(range) {
@@ -112,7 +114,7 @@ impl Drop for Wanted {
     }
 }
 
-/// The first missing piece of each reader, then the second of each, and so on, while they fit into `most` bytes.
+/// The first missing piece of each reader, then the second of each, and so on, up to `most` bytes.
 fn urgent(
     readers: &[Range<u64>],
     piece_len: u64,

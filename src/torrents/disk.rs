@@ -1,7 +1,7 @@
-//! The disk that libtorrent sees: each call finds its torrent and either answers at once or leaves a job behind.
+//! The disk that libtorrent sees: each call finds its torrent, and either completes its job at once or hands it on.
 //!
-//! Called on libtorrent's network thread, the only thread of the whole session: a call copies at most one block, takes
-//! short locks, and never waits. What takes time runs elsewhere and completes its job from there: hashing on the hash
+//! Calls come on libtorrent's network thread, the only thread of the session. A call copies at most one block, holds
+//! locks only briefly, and never waits. Slow work runs elsewhere and completes its job from there: hashing on the hash
 //! workers, reads of stored bytes on the runtime.
 
 use std::{
@@ -37,38 +37,40 @@ use crate::{
     storage::Pressure,
 };
 
-/// A read that may succeed later (of a file that is not uploaded to its end) waits so long; then the peer is told to ask
-/// others.
+/// How long a read of bytes that are not fully uploaded yet is retried. After that the read fails, and the peer
+/// requests the piece from other peers.
 const HOLD: Duration = Duration::from_secs(20);
-/// A read from a storage that is away waits so long, beyond the two minutes of the backend's own tries: an outage is
-/// nothing a peer can do something about, and a peer that does not want to wait goes by itself.
+/// How long a read of uploaded bytes is retried while the storage is unreachable, on top of the backend's own two
+/// minutes of retries. A peer can do nothing about an outage, and an impatient peer disconnects by itself.
 const OUTAGE: Duration = Duration::from_secs(10 * 60);
-/// How often it is tried meanwhile.
+/// Interval of these retries.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Of the memory budget, the part that blocks of the cache on their way to peers may take.
+/// Cached blocks on their way to peers may hold the memory budget divided by this number.
 const SENDS: usize = 8;
-/// While they take more, a block waits so long for others to be sent; then it goes too, since those that are not sent
-/// may be those of peers who take nothing any more.
+/// How long a read waits for memory while such blocks exceed their share. After that its block is sent anyway, because
+/// the blocks in the way may belong to peers that no longer read.
 const CROWDED: Duration = Duration::from_secs(1);
+/// Interval of the checks for free memory.
 const SOON: Duration = Duration::from_millis(5);
-/// The most that a read waits for peers who are behind, and how often it looks whether it still must.
+/// The longest that a read waits for peers that are behind.
 const HELD: Duration = Duration::from_secs(1);
+/// Interval of the checks whether it must still wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Disk {
     registry: Registry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
-    /// Blocks of the cache on their way to peers.
+    /// Cached blocks that libtorrent is sending to peers.
     sends: Sends,
     marks: Marks,
     hashers: Hashers,
     runtime: Handle,
-    /// Peers are told what to ask for.
+    /// Whether pieces are suggested to peers (BEP 6).
     suggests: bool,
     doorbell: OnceLock<Doorbell>,
-    /// Some peer was told to wait for room.
+    /// Whether a peer was told to wait for memory.
     waiting: AtomicBool,
     evicted: AtomicU64,
     alerts: Notify,
@@ -105,13 +107,13 @@ impl Disk {
         &self.registry
     }
 
-    /// Rung by libtorrent when there are alerts to pop.
+    /// Notified by libtorrent when there are alerts to pop.
     pub(super) fn alerts(&self) -> &Notify {
         &self.alerts
     }
 
     pub(super) fn attach(&self, doorbell: Doorbell) {
-        // One session a disk: a second attach cannot happen.
+        // One session per disk: a second attach cannot happen.
         let _ = self.doorbell.set(doorbell);
     }
 
@@ -119,7 +121,7 @@ impl Disk {
         i64::try_from(self.pool.held() / BLOCK).unwrap_or(i64::MAX)
     }
 
-    /// Payload bytes thrown away to stay in the budget, to be fetched again.
+    /// Payload bytes evicted to stay in the budget. They are downloaded again.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
@@ -143,7 +145,7 @@ impl Disk {
         self.runtime.spawn(async move {
             let read = read_stored(&torrent, &sends, piece, start, len);
             tokio::select! {
-                // Dropping the job answers operation_aborted.
+                // Dropping the job completes it with operation_aborted.
                 () = aborted.cancelled() => {}
                 bytes = read => match bytes {
                     Some(bytes) => {
@@ -156,7 +158,7 @@ impl Disk {
         });
     }
 
-    /// Peers who read in order find what follows here before they ask.
+    /// Notes a read, and fetches ahead for peers that read sequentially.
     fn go_on(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
         let Some(content) = torrent.content() else { return };
         if let Some(next) = content.reader.reads(&content.block(piece, start, len)) {
@@ -165,7 +167,7 @@ impl Disk {
         }
     }
 
-    /// Takes a block; true tells the peer's connection to wait until the doorbell rings.
+    /// Accepts a block. True tells the peer's connection to wait until the doorbell rings.
     pub(super) fn write(
         &self,
         storage: u32,
@@ -192,7 +194,7 @@ impl Disk {
         self.exceeded()
     }
 
-    /// A peer's block in memory of the budget. Whatever a peer sends for padding, it is zeros.
+    /// Copies a peer's block into the memory budget. Padding becomes zeros, whatever the peer sent.
     fn copy_of(&self, torrent: &TorrentDisk, piece: u32, start: usize, data: &[u8]) -> Bytes {
         let Some(content) = torrent.content() else { return self.pool.copy(data) };
         let at = content.geometry.piece(piece).start + start as u64;
@@ -209,16 +211,16 @@ impl Disk {
         self.pool.copy(&clean)
     }
 
-    /// Returns when a piece may be begun that nobody is waiting to send: the same back-pressure that holds peers back.
-    /// Sealed bytes drain by themselves, so it ends.
+    /// Waits until a piece of a web seed may be started: while sealed bytes exceed the mark at which waiting peers
+    /// resume. Sealed bytes drain without the network, so the wait ends.
     pub(super) async fn room_for_piece(&self) {
         while self.marks.exceeded(self.pressure.sealed(), true) {
             tokio::time::sleep(SOON).await;
         }
     }
 
-    /// Returns when there is room for a block, after open pieces of peers made some. While nothing drains there is no more
-    /// room to come.
+    /// Waits until a block fits under the hard mark, and evicts open pieces of peers for it. Returns early when there
+    /// are no sealed bytes: then no more memory becomes free by waiting.
     pub(super) async fn room_for_block(&self) {
         while self.marks.excess(self.pool.held() + BLOCK) > 0 {
             self.evict();
@@ -237,8 +239,9 @@ impl Disk {
         }
     }
 
-    /// A piece that is not open: re-read from storage, or forgotten when it is not there either (it was evicted while
-    /// the question was on its way; its acks went before, in the same queue).
+    /// Hashes a piece that is not open: reads it back from storage. The request is aborted when the piece is not stored
+    /// either. In that case the piece was evicted while the request was in flight; its acks were aborted before, in the
+    /// same queue.
     fn hash_stored(&self, torrent: Arc<TorrentDisk>, piece: u32, request: HashRequest) {
         let aborted = self.aborted.clone();
         self.runtime.spawn(async move {
@@ -289,7 +292,7 @@ impl Disk {
         tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
     }
 
-    /// What to suggest to a peer of a torrent that is complete, of so many pieces of such a length.
+    /// Returns the pieces to suggest to a peer of a complete torrent. The pair is (number of pieces, length).
     pub(super) fn suggest(
         &self,
         torrent: u64,
@@ -301,7 +304,7 @@ impl Disk {
         let torrent = self.registry.torrent(torrent).filter(|_| self.suggests);
         let Some(torrent) = torrent else { return Vec::new() };
         let content = torrent.content();
-        // Before it is opened: about what it will be.
+        // Before the content is loaded, an estimate of the cache capacity.
         let room = content.map_or(self.pool.budget() as u64 / 4, |content| content.reader.room());
         let mut guide = torrent.guide().lock();
         let guide = guide.get_or_insert_with(|| Guide::new(pieces, piece_len));
@@ -326,7 +329,7 @@ impl Disk {
         }
     }
 
-    /// Every job in flight completes with `operation_aborted`, and every later one at once. Idempotent.
+    /// Completes every job in flight with `operation_aborted`, and every later job at once. Idempotent.
     pub(super) fn abort(&self) {
         self.aborted.cancel();
         for torrent in self.registry.all() {
@@ -334,8 +337,8 @@ impl Disk {
         }
     }
 
-    /// To be called when sealed bytes went down, and now and then: wakes the peers that wait, if there is room. Now and
-    /// then, because a peer may be told to wait at the very moment the last of it drains.
+    /// Wakes the waiting peers if there is room. Called when sealed bytes were drained, and periodically, because a
+    /// peer may be told to wait at the moment the last sealed bytes drain.
     pub(super) fn drained(&self) {
         if !self.marks.exceeded(self.pressure.sealed(), self.waiting.load(Ordering::Acquire)) {
             self.waiting.store(false, Ordering::Release);
@@ -354,7 +357,7 @@ impl Disk {
         exceeded
     }
 
-    /// Layer 4 of the governor: past the hard mark the least complete open pieces go, over all torrents.
+    /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.
     fn evict(&self) {
         let mut excess = self.marks.excess(self.pool.held());
         while excess > 0 {
@@ -371,7 +374,7 @@ impl Disk {
         }
     }
 
-    /// The torrent behind an index; `None` aborts the caller's job by dropping it.
+    /// The torrent of a storage index. On `None` the caller drops its job, which aborts the job.
     fn live(&self, storage: u32) -> Option<Arc<TorrentDisk>> {
         if self.aborted.is_cancelled() { None } else { self.registry.at(storage) }
     }
@@ -418,7 +421,7 @@ async fn read_stored(
     }
 }
 
-/// Waits while what comes next is held for peers who are behind.
+/// Waits while the fetch of the piece's window is held back for peers that are behind.
 async fn turn(torrent: &TorrentDisk, content: &Content, piece: u32) {
     let until = Instant::now() + HELD;
     while Instant::now() < until {

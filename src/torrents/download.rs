@@ -1,5 +1,5 @@
-//! Fills one import from the swarm, or seeds it: joins a [`Torrent`] to an import's writer and reader, leads the picker,
-//! and says how far it is. Done means durable: every wanted byte acknowledged by storage and committed.
+//! Fills one import from the swarm, or seeds it: joins a [`Torrent`] to an import's writer and reader, controls the
+//! picker, and reports progress. Done means durable: every wanted byte is acknowledged by storage and committed.
 
 use std::{
     future::pending,
@@ -27,25 +27,26 @@ use crate::{
     storage::{ImportStore, PauseClock, Publishing, RangeSet, WriterEvent},
 };
 
-/// How often progress is told.
+/// Interval of progress events.
 const TICK: Duration = Duration::from_millis(250);
-/// How often the rarity of chunks is looked at (it costs a round trip to the network thread).
+/// Interval at which the rarity of chunks is updated (it costs a round trip to the network thread).
 const AVAILABILITY: Duration = Duration::from_secs(5);
 
-/// The least time between two words to the picker on what readers wait for: a player that seeks about tells ten places
-/// a second at most.
+/// The shortest time between two updates of the picker for readers: a player that seeks back and forth causes at most
+/// ten updates a second.
 const HURRY: Duration = Duration::from_millis(100);
 
-/// While peers send nothing for so long, web seeds also fetch pieces that peers have sent a part of.
+/// When peers have sent nothing for this long, web seeds also fetch pieces that peers have sent a part of.
 const STALLED: Duration = Duration::from_secs(5);
-/// The priority of a piece that a web seed brings: peers are asked for it when there is no other.
+/// The priority of a piece that a web seed fetches: peers are asked for it only when there is no other piece.
 const LEFT_TO_WEB: u8 = 1;
 
-/// What a writer says, and the wake-up calls that hang on it.
+/// The events of an import's writer.
 pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
 
 impl Torrent {
-    /// The sink for the writer of this torrent's import, and what comes out of it.
+    /// The event sink for the writer of this torrent's import, and the receiver of its events. The sink also completes
+    /// the acks of durable pieces, and wakes peers that wait for memory.
     #[must_use]
     pub fn writer_sink(&self) -> (Box<dyn Fn(WriterEvent) + Send + Sync>, WriterEvents) {
         let (tx, rx) = mpsc::unbounded_channel();
@@ -66,45 +67,46 @@ impl Torrent {
         (Box::new(sink), rx)
     }
 
-    /// Gives the torrent its content and lets libtorrent start on it. Once.
+    /// Sets the torrent's content and lets libtorrent start it. Called once.
     pub fn attach(&self, content: Content) {
         self.disk().set_content(content);
         self.disk().start();
     }
 
-    /// As [`Torrent::attach`], with content that is made when the first peer asks for a byte. Once, and not both.
+    /// As [`Torrent::attach`], with content that is loaded when a peer first requests a byte. Called once, and instead
+    /// of it.
     pub fn attach_later(&self, loader: Loader) {
         self.disk().set_loader(loader);
     }
 }
 
-/// What is to be filled.
+/// The bytes and pieces that a [`Download`] fills.
 #[derive(Debug)]
 pub struct Goal {
     pub id: String,
-    /// Bytes to be stored, padding left out.
+    /// Bytes to store, without padding.
     pub wanted: RangeSet,
     /// Wanted pieces that are not durable yet.
     pub missing: Vec<u32>,
-    /// Of `wanted`, durable already.
+    /// Bytes of `wanted` that are durable already.
     pub stored: u64,
-    /// Bytes that should be missing in open chunks: all requests in flight, twice.
+    /// Bytes that should be missing in open chunks: twice all requests in flight.
     pub lead: u64,
-    /// Chunks are opened by position, not by rarity: files are sent from their beginning.
+    /// Chunks are opened by position instead of rarity, because files are uploaded from their start.
     pub in_order: bool,
 }
 
-/// Readers that wait, and what the picker was told of them.
+/// Waiting readers, and the deadlines set in the picker for them.
 #[derive(Debug, Default)]
 struct Readers {
     demand: Arc<Demand>,
     urgent: Vec<u32>,
-    /// Something changed since the picker was told.
+    /// Whether something changed since the picker was updated.
     stale: bool,
     told: Option<Instant>,
 }
 
-/// One torrent at work.
+/// One running download of a torrent.
 #[derive(Debug)]
 pub struct Download {
     torrent: Torrent,
@@ -115,28 +117,29 @@ pub struct Download {
     events: EventSink,
     timeout: Option<Duration>,
     status: Status,
-    /// Payload received when it was last looked at, and how fast it came and was stored.
+    /// Payload bytes received by the last tick.
     received: u64,
     receive_rate: Rate,
     store_rate: Rate,
     begun: Instant,
-    /// When something last arrived or became durable.
+    /// Time when bytes last arrived or became durable.
     last_arrival: Instant,
     last_availability: Instant,
     readers: Readers,
     pause: PauseClock,
     trackers: Trackers,
     web: WebSeeds,
-    /// What peers had sent when it was last looked at, and when that changed.
+    /// Bytes received from peers by the last tick, and when that number last changed.
     from_peers: (u64, Instant),
-    /// Whether a piece passed in this run, and whether it was told that only wrong bytes came.
+    /// Whether a piece passed in this run.
     some_passed: bool,
+    /// Whether the user was told that only wrong bytes arrived.
     told_wrong: bool,
     state: &'static str,
 }
 
 impl Download {
-    /// `timeout`: give up when nothing arrived, or storage took nothing, for so long.
+    /// A download of `goal`. `timeout`: it gives up when nothing arrived, or storage accepted nothing, for this long.
     #[must_use]
     pub fn new(
         torrent: Torrent,
@@ -177,14 +180,14 @@ impl Download {
         }
     }
 
-    /// Asks from now on for what the readers of `demand` wait for before all else.
+    /// Requests the pieces that the readers of `demand` wait for before all others, from now on.
     #[must_use]
     pub fn with_readers(mut self, demand: Arc<Demand>) -> Self {
         self.readers.demand = demand;
         self
     }
 
-    /// Fetches from the web seeds too that the torrent `meta` names, of which the file is `metainfo`.
+    /// Also fetches from the web seeds of the torrent `meta`, whose file is `metainfo`.
     #[must_use]
     pub fn with_web_seeds(mut self, meta: &Metainfo, metainfo: &[u8]) -> Self {
         let (web, told) = WebSeeds::of(meta, metainfo, &self.torrent);
@@ -209,7 +212,7 @@ impl Download {
         &self.store
     }
 
-    /// The bytes to be stored.
+    /// The bytes to store.
     #[must_use]
     pub fn wanted(&self) -> &RangeSet {
         &self.goal.wanted
@@ -218,28 +221,29 @@ impl Download {
     /// Runs until every wanted byte is durable.
     ///
     /// # Errors
-    /// `Cancelled` when `stop` is; `Network` when nothing arrived for the timeout; what storage said when it took nothing
-    /// for as long, or cannot take anything; what libtorrent said when the torrent failed.
+    /// `Cancelled` when `stop` is cancelled; `Network` when nothing arrived within the timeout; the error of the
+    /// storage when it accepted nothing for as long, or cannot accept anything; the error of libtorrent when the
+    /// torrent failed.
     pub async fn fill(&mut self, stop: &CancellationToken) -> Result<()> {
         self.run(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
     }
 
-    /// Runs on, after [`Download::fill`], until `publishing` has published all files.
+    /// Continues after [`Download::fill`], until `publishing` has published all files.
     ///
     /// # Errors
-    /// As of `fill`.
+    /// As [`Download::fill`].
     pub async fn publish(
         &mut self,
         publishing: &Publishing,
         stop: &CancellationToken,
     ) -> Result<()> {
         self.state = "publishing";
-        // Nothing more is to arrive.
+        // Nothing more is expected to arrive.
         self.timeout = None;
         self.run(stop, |_| publishing.is_done()).await
     }
 
-    /// The torrent, to be seeded: nothing more is to be filled.
+    /// The torrent, for seeding after the download has ended.
     #[must_use]
     pub fn into_torrent(self) -> (Torrent, Status) {
         (self.torrent, self.status)
@@ -280,7 +284,7 @@ impl Download {
             }
             Some(Notice::TrackerFailed { tracker, text }) => {
                 let told = format!("tracker {tracker}: {text}");
-                // The first is told a little later, as what it is by then.
+                // A tracker's first refusal is reported a little later, as a warning or a notice (see `tell`).
                 if !self.trackers.refused(tracker, text) {
                     self.notice(told);
                 }
@@ -326,7 +330,7 @@ impl Download {
         }
     }
 
-    /// Tells the picker what readers wait for now, and what none waits for any more.
+    /// Updates the deadlines in the picker: sets those of the pieces that readers wait for now, and clears the others.
     fn hurry(&mut self) {
         self.readers.stale = false;
         self.readers.told = Some(Instant::now());
@@ -344,7 +348,7 @@ impl Download {
         self.torrent.disk().set_urgent(urgent.iter().copied());
         let gone = self.readers.urgent.iter().filter(|p| !urgent.contains(p) && !here(p));
         let gone: Vec<u32> = gone.copied().collect();
-        // New ones first: with none left that is due, the next would cancel what is under way.
+        // New deadlines first: if none were left, setting the next one would cancel the requests in flight.
         let mut told = self.torrent.hurry(&urgent).and_then(|()| self.torrent.relax(&gone));
         for piece in gone {
             let priority = self.steering.priority(piece);
@@ -356,7 +360,7 @@ impl Download {
         self.readers.urgent = urgent;
     }
 
-    /// Leads the picker on: more chunks are opened as pieces of the open ones pass.
+    /// Updates the priorities in the picker: more chunks are opened as pieces of the open ones pass.
     async fn steer(&mut self) {
         let passed = self.torrent.disk().take_passed();
         if !passed.is_empty() {
@@ -384,7 +388,7 @@ impl Download {
         }
     }
 
-    /// Has web seeds bring what no peer does.
+    /// Starts web seeds on pieces that no peer sends.
     fn feed(&mut self) {
         let now = Instant::now();
         if !self.web.is_free(now) || self.goal.stored >= self.goal.wanted.len() {
@@ -392,7 +396,7 @@ impl Download {
         }
         let is_alone = self.status.peers == 0;
         let open = self.steering.open_pieces();
-        // Peers are asked for the oldest chunks first: web seeds begin at the other end.
+        // Peers are asked for the oldest chunks first, so web seeds start with the newest.
         let open: Vec<u32> = if is_alone { open.collect() } else { open.rev().collect() };
         let urgent = &self.readers.urgent;
         let first: Vec<u32> = urgent.iter().copied().chain(open).collect();
@@ -478,19 +482,19 @@ impl Download {
         }
     }
 
-    /// Payload that arrived, parts of blocks included: those libtorrent counts, about once a second.
+    /// Payload bytes that arrived, including incomplete blocks. libtorrent counts those, about once a second.
     fn arrived(&self) -> u64 {
         let disk = self.torrent.disk();
         let from_web = disk.received() - disk.received_from_peers();
         disk.received().max(self.status.downloaded + from_web)
     }
 
-    /// Pieces that came with wrong bytes, while none came with right ones.
+    /// Number of pieces that arrived with wrong bytes; 0 when a piece passed in this run.
     fn only_wrong(&self) -> u64 {
         if self.some_passed { 0 } else { self.torrent.disk().failed() }
     }
 
-    /// What nobody was told yet.
+    /// Reports the messages that were not reported yet.
     fn tell(&mut self) {
         self.torrent.disk().take_unreadable().into_iter().for_each(|text| self.notice(text));
         for (text, is_all) in self.trackers.tick() {
@@ -505,7 +509,7 @@ impl Download {
     }
 }
 
-/// An import that is only seeded has no writer: nothing ever comes then.
+/// The next event of the writer. An import that is only seeded has no writer: then this never completes.
 async fn next(events: &mut WriterEvents) -> WriterEvent {
     match events.recv().await {
         Some(event) => event,

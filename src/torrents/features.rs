@@ -1,13 +1,13 @@
-//! What is used of libtorrent, by version: the one table.
+//! Which libtorrent features are used with which library version: the one table.
 //!
-//! Debian's 2.0.8 has memory-safety bugs that a peer or a server can reach, all in parts that can be left out. A part
-//! is on from the version that mended it. See `docs/decisions/0005-features-by-library-version.md`.
+//! Version 2.0.8 (Debian 12) has memory-safety bugs that a peer or a server can trigger, all in features that can be
+//! left out. A feature is on from the version that fixed it. See `docs/decisions/0005-features-by-library-version.md`.
 
 use crate::error::{Error, Kind, Result};
 
 use super::ffi;
 
-/// Parts of libtorrent that not every version can be trusted with.
+/// libtorrent features that are not safe in every version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
     /// Bans peers that sent bad blocks. Dangling peer pointer before 2.0.13.
@@ -18,7 +18,7 @@ pub enum Feature {
 
 const SAFE_SINCE: [(Feature, u32); 2] = [(Feature::SmartBan, 20_013), (Feature::Utp, 20_014)];
 
-/// Whether the library this was built for can be trusted with `feature`.
+/// Whether `feature` is safe in the library version that bae was built for.
 pub fn is_safe(feature: Feature) -> bool {
     is_safe_in(feature, ffi::header_version())
 }
@@ -27,7 +27,7 @@ fn is_safe_in(feature: Feature, version: u32) -> bool {
     SAFE_SINCE.iter().any(|&(f, since)| f == feature && version >= since)
 }
 
-/// The header's structures are used directly, so the library must be of the very version of the headers.
+/// Checks that the library has exactly the version of the headers, because bae uses the headers' structures directly.
 ///
 /// # Errors
 /// `Unsupported` naming both versions.

@@ -1,12 +1,12 @@
-//! The only bridge to libtorrent, and the only `unsafe` of the crate.
+//! The only bridge to libtorrent, and the only `unsafe` code of the crate.
 //!
-//! libtorrent's network thread calls the `extern "Rust"` methods of [`DiskEngine`]; none of them waits, and each is
+//! libtorrent's network thread calls the `extern "Rust"` methods of [`DiskEngine`]. None of them waits, and each is
 //! wrapped in [`guarded`], because a panic that reaches C++ would end the process. Jobs (`ReadJob`, `WriteJob`, …) own
-//! libtorrent's handlers: completing one, or dropping it, from any thread queues the handler for the network thread
-//! (`cpp/jobs.hpp`). [`SessionBox`] is the other direction.
+//! libtorrent's handlers. Completing or dropping a job, on any thread, queues its handler for the network thread
+//! (`cpp/jobs.hpp`). [`SessionBox`] carries the calls in the other direction.
 //!
-//! Teardown order: the session goes first (its destructor joins the network thread, which needs every job completed:
-//! `Disk::abort`), then the engine it refers to, then the runtime that completes jobs.
+//! Teardown order: the session is dropped first. Its destructor joins the network thread, which needs every job
+//! completed (`Disk::abort`). Then comes the engine that the session refers to, then the runtime that completes jobs.
 #![allow(unsafe_code, reason = "this file is the bridge; every block says why it is sound")]
 #![allow(unreachable_pub, reason = "what the bridge macro writes is public in a private module")]
 
@@ -25,19 +25,19 @@ use super::{disk::Disk, guide::Have};
 
 #[cxx::bridge(namespace = "bae")]
 pub(super) mod bridge {
-    /// What a failed disk job tells libtorrent.
+    /// The error that a failed disk job reports to libtorrent.
     #[derive(Debug, Clone, Copy)]
     #[repr(u8)]
     enum DiskError {
-        /// `operation_aborted`: the picker forgets the block; no torrent error.
+        /// `operation_aborted`: the picker treats the block as missing; the torrent gets no error.
         Aborted,
-        /// The torrent stops asking for more (upload mode).
+        /// The torrent stops requesting blocks (upload mode).
         NoSpace,
         /// A read is rejected; a write or hash pauses the torrent.
         Fatal,
     }
 
-    /// One libtorrent setting by its name; `number` serves integers and booleans.
+    /// One libtorrent setting by its name. `number` holds integers and booleans, `text` holds strings.
     #[derive(Debug, Clone)]
     struct Setting {
         name: String,
@@ -46,17 +46,17 @@ pub(super) mod bridge {
     }
 
     struct AddTorrent {
-        /// Our number for it: the registry's key, and what alerts carry.
+        /// Our number for the torrent: the key of the registry, and the torrent named in alerts.
         torrent: u64,
-        /// A .torrent file, or empty when `magnet` is given.
+        /// A .torrent file; empty when `magnet` is given.
         metainfo: Vec<u8>,
         magnet: String,
         max_pieces: u32,
-        /// All pieces are durable, whatever `have` says; a private torrent says so itself then.
+        /// All pieces are durable, whatever `have` contains. C++ then reads the private flag from the metainfo.
         complete: bool,
-        /// One byte a piece, non-zero = durable; empty = none.
+        /// One byte per piece, non-zero = durable; empty = none.
         have: Vec<u8>,
-        /// Priority 0 to 7 a piece; empty = all 4.
+        /// Priority 0 to 7 per piece; empty = 4 for all.
         priorities: Vec<u8>,
         peers: Vec<String>,
         sequential: bool,
@@ -80,16 +80,16 @@ pub(super) mod bridge {
     #[derive(Debug, Clone)]
     struct AlertInfo {
         kind: AlertKind,
-        /// 0 for the session itself.
+        /// 0 for alerts of the session itself.
         torrent: u64,
         text: String,
-        /// The tracker's URL, for what trackers say: it may hold a passkey.
+        /// The tracker's URL, for tracker alerts. It may hold a passkey.
         url: String,
-        /// The info dictionary, for `Metadata`; the info-hash, for a `TrackerError` without the tracker's words.
+        /// The info dictionary, for `Metadata`; the info-hash, for a `TrackerError` without the tracker's message.
         data: Vec<u8>,
     }
 
-    /// Totals are payload bytes of this session; rates are bytes a second.
+    /// Totals are payload bytes of this session; rates are bytes per second.
     #[derive(Debug, Clone, Default)]
     struct TorrentStatus {
         torrent: u64,
@@ -135,8 +135,8 @@ pub(super) mod bridge {
         fn stop_torrent(self: &DiskEngine, storage: u32, job: UniquePtr<FenceJob>);
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
-        /// A peer, which has the pieces of `have`, became interested (`asked` is -1) or asks for a piece of a torrent that
-        /// is complete. Answers the pieces to suggest to it, the first first.
+        /// Called when a peer becomes interested (`asked` is -1) or requests a piece, in a torrent that is complete.
+        /// `have` is the peer's bitfield. Returns the pieces to suggest, the one to request first at the front.
         fn suggest(
             self: &DiskEngine,
             torrent: u64,
@@ -214,8 +214,8 @@ pub(super) use bridge::{
     library_version,
 };
 
-// SAFETY: a job is a shared pointer to the completion queue and a completion nobody else refers to; its methods and
-// destructor only move the completion into that queue, under the queue's mutex, from whatever thread they run on.
+// SAFETY: a job is a shared pointer to the completion queue and a completion that nothing else refers to. Its methods
+// and destructor only move the completion into that queue, under the queue's mutex, on whatever thread they run.
 unsafe impl Send for bridge::ReadJob {}
 // SAFETY: as for `ReadJob`.
 unsafe impl Send for bridge::WriteJob {}
@@ -225,15 +225,15 @@ unsafe impl Send for bridge::HashJob {}
 unsafe impl Send for bridge::CheckJob {}
 // SAFETY: as for `ReadJob`.
 unsafe impl Send for bridge::FenceJob {}
-// SAFETY: the one method called from Rust (`room`) takes the state's mutex and refuses once the session is gone.
+// SAFETY: the only method called from Rust (`room`) takes the state's mutex, and does nothing once the state is closed.
 unsafe impl Send for bridge::DiskState {}
 // SAFETY: as for `Send` above: all state behind `room` is under the mutex.
 unsafe impl Sync for bridge::DiskState {}
-// SAFETY: libtorrent's session and handles may be used from any thread; our own map of torrents is reached only
-// through `SessionBox`, whose owner keeps it behind a mutex.
+// SAFETY: libtorrent's session and handles may be used from any thread. Our own map of torrents is used only through
+// `SessionBox`, whose owner keeps it behind a mutex.
 unsafe impl Send for bridge::Session {}
 
-/// The session of libtorrent. Dropping it waits for the network thread.
+/// The libtorrent session. Dropping it joins the network thread.
 pub(super) struct SessionBox(UniquePtr<bridge::Session>);
 
 impl SessionBox {
@@ -254,7 +254,7 @@ impl SessionBox {
     }
 }
 
-/// The bell that wakes peers told to wait for room; safe to ring at any time, after the session's end too.
+/// Wakes peers that were told to wait for memory. Safe to ring at any time, also after the session has ended.
 #[derive(Clone)]
 pub(super) struct Doorbell(SharedPtr<bridge::DiskState>);
 
@@ -275,15 +275,15 @@ impl ReadBuf {
     }
 }
 
-/// Answers a read with exactly the bytes asked for.
+/// Completes a read with exactly the bytes requested.
 pub(super) fn complete_read(job: &mut UniquePtr<ReadJob>, bytes: Bytes) {
     job.pin_mut().complete(Box::new(ReadBuf(bytes)));
 }
 
-/// What C++ sees of [`Disk`].
+/// The part of [`Disk`] that C++ calls.
 pub(super) struct DiskEngine(Arc<Disk>);
 
-/// Runs `call`, turning a panic into a log line and `fallback`. Jobs captured by a panicking call are dropped and so
+/// Runs `call`; a panic becomes a log line and `fallback`. Jobs captured by a panicking call are dropped, and therefore
 /// complete with `operation_aborted`.
 fn guarded<R>(what: &'static str, fallback: R, call: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {

@@ -1,11 +1,11 @@
-//! Where pieces and blocks lie in an import's byte space. Pure.
+//! The positions of pieces and blocks in an import's byte space. Pure.
 
 use std::ops::Range;
 
 use super::{check::PieceShape, metainfo::Metainfo};
 use crate::memory::BLOCK;
 
-/// The shape of one torrent.
+/// The piece layout of one torrent.
 #[derive(Debug, Clone)]
 pub(super) struct Geometry {
     piece_len: u64,
@@ -14,7 +14,7 @@ pub(super) struct Geometry {
     v2: bool,
     /// Pad files, in order. Their bytes are zeros: hashed by v1, never sent, never stored.
     pads: Vec<Range<u64>>,
-    /// Real files that are not empty, in order (needed where v2 hashes end).
+    /// Real files that are not empty, in order (v2 hashes end at the end of a file).
     files: Vec<Range<u64>>,
 }
 
@@ -26,7 +26,7 @@ impl Geometry {
         Self::new(u64::from(meta.piece_length), meta.len, versions, files)
     }
 
-    /// `versions`: whether it has v1 and v2 hashes; `files`: every file in order, with whether it is padding.
+    /// `versions`: whether the torrent has v1 and v2 hashes; `files`: every file in order, with whether it is padding.
     fn new(
         piece_len: u64,
         len: u64,
@@ -51,7 +51,7 @@ impl Geometry {
         start.min(self.len)..(start + self.piece_len).min(self.len)
     }
 
-    /// Pieces that touch `range`.
+    /// The pieces that overlap `range`.
     #[must_use]
     pub(super) fn pieces_in(&self, range: &Range<u64>) -> Range<u32> {
         if range.is_empty() {
@@ -61,7 +61,7 @@ impl Geometry {
         at(range.start)..at(range.end - 1).saturating_add(1)
     }
 
-    /// Blocks of a piece.
+    /// Number of blocks of a piece.
     #[must_use]
     pub(super) fn blocks(&self, piece: u32) -> usize {
         let range = self.piece(piece);
@@ -81,7 +81,7 @@ impl Geometry {
         self.v2
     }
 
-    /// What has to be known of a piece to hash it. v2 covers a piece up to the end of the file it lies in.
+    /// The lengths needed to hash a piece. v2 covers a piece up to the end of the file it lies in.
     #[must_use]
     pub(super) fn shape(&self, piece: u32) -> PieceShape {
         let range = self.piece(piece);
@@ -97,7 +97,7 @@ impl Geometry {
         }
     }
 
-    /// Padding inside `range`.
+    /// The padding inside `range`.
     pub(super) fn pads_in(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let range = range.clone();
         let first = self.pads.partition_point(|p| p.end <= range.start);
@@ -110,7 +110,7 @@ impl Geometry {
             .map(move |p| p.start.max(range.start)..p.end.min(range.end))
     }
 
-    /// Whether `range` is nothing but padding (peers never send such a block).
+    /// Whether `range` is all padding (peers never send such a block).
     #[must_use]
     pub(super) fn is_pad(&self, range: &Range<u64>) -> bool {
         !self.pads.is_empty()

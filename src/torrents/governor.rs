@@ -1,54 +1,55 @@
-//! Keeps memory inside the budget by steering the swarm, never by dropping verified bytes. Pure: samples in, orders out.
+//! Keeps memory inside the budget by controlling the swarm. Never drops verified bytes. Pure: samples in, orders out.
 //!
-//! What fills memory is peers times requests in flight while everyone is fast; what empties it is storage. So:
+//! Memory is filled by the requests in flight with all peers, and emptied by storage. Four layers limit it:
 //!
-//! 1. **Requests**: all requests in flight together may fill an eighth of the budget, shared among the peers; a quarter
-//!    of that as memory fills up.
-//! 2. **Back-pressure**: while verified bytes that are not durable (*sealed*) exceed half the budget, peers that send
-//!    are told to wait; they go on when it falls to three eighths. Only sealed bytes count: they drain without the
-//!    network, whereas open pieces wait for blocks that a waiting peer could not send (measured: that stalls for ever).
-//!    Three eighths is also where writers stop waiting for whole chunks ([`Pressure::pack_mark`]), so that there is
-//!    always something on its way to storage while a peer waits.
-//! 3. **Rate**: while storage is the slower side (an eighth of the budget is being put) and more than half of the
-//!    budget is held, the download limit follows the measured drain rate: a tenth above it at half, down to seven
-//!    tenths of it at the hard mark.
-//! 4. **Eviction**: past the hard mark (fifteen sixteenths) the least complete open piece goes.
+//! 1. **Requests**: all requests in flight together may fill an eighth of the budget, shared among the peers. As memory
+//!    fills up, this falls to a quarter of that.
+//! 2. **Back-pressure**: while verified bytes that are not durable (*sealed*) exceed half of the budget, sending peers
+//!    are told to wait. They resume when sealed bytes fall to three eighths. Only sealed bytes count, because they
+//!    drain without the network. Open pieces need blocks that a waiting peer could not send (measured: counting them
+//!    stalls for ever). Three eighths is also the mark at which writers stop waiting for whole chunks
+//!    ([`Pressure::pack_mark`]), so that an upload is always running while a peer waits.
+//! 3. **Rate**: while storage is the slower side (at least an eighth of the budget is being uploaded) and more than
+//!    half of the budget is held, the download limit follows the measured drain rate: 110 % of it at half, falling to
+//!    70 % at the hard mark.
+//! 4. **Eviction**: past the hard mark (fifteen sixteenths) the least complete open piece is evicted.
 //!
 //! [`Pressure::pack_mark`]: crate::storage::Pressure::pack_mark
 //!
 //! # Invariants (each is a property test below)
-//! - The limit is never zero, and there is none while at most half of the budget is held.
-//! - The limit never falls when the drain rate rises, and never rises when more is held.
-//! - Requests never exceed an eighth of the budget, never fall below a quarter of that, and never rise with what is held.
-//! - `exceeded` is false whenever sealed is at most three eighths, whatever came before.
-//! - Eviction asks for exactly what is held above the hard mark.
+//! - The limit is never zero, and there is no limit while at most half of the budget is held.
+//! - The limit never falls when the drain rate rises, and never rises when more bytes are held.
+//! - Requests never exceed an eighth of the budget, never fall below a quarter of that, and never rise when more bytes
+//!   are held.
+//! - `exceeded` is false whenever sealed bytes are at most three eighths, whether or not peers wait.
+//! - Eviction frees exactly the bytes held above the hard mark.
 
 use crate::memory::BLOCK;
 
-/// The slowest the governor ever makes a download, in bytes a second, so that measuring goes on.
+/// The lowest download limit in bytes per second. It is not zero, so that rates can still be measured.
 const MIN_RATE: u64 = 64 * 1024;
 
-/// What is known at one moment. Bytes, and bytes a second.
+/// One measurement, in bytes and bytes per second.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sample {
     /// Payload bytes in memory, of every kind.
     pub held: usize,
-    /// Bytes being put into storage now.
+    /// Bytes being uploaded to storage now.
     pub in_flight: usize,
-    /// How fast storage has taken bytes lately.
+    /// The recent drain rate of storage.
     pub drain_rate: u64,
 }
 
-/// What the session is told until the next sample.
+/// The limits for the session until the next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Orders {
-    /// Blocks to have under way with all peers together.
+    /// The number of blocks in flight with all peers together.
     pub requests: u32,
-    /// Download limit in bytes a second, over all peers.
+    /// Download limit in bytes per second, over all peers.
     pub limit: Option<u64>,
 }
 
-/// The marks of one budget.
+/// The thresholds of one budget.
 #[derive(Debug, Clone, Copy)]
 pub struct Marks {
     budget: usize,
@@ -60,7 +61,7 @@ impl Marks {
         Self { budget }
     }
 
-    /// Past this, open pieces are evicted.
+    /// Above this many bytes, open pieces are evicted.
     #[must_use]
     pub fn hard(self) -> usize {
         self.budget / 16 * 15
@@ -72,7 +73,7 @@ impl Marks {
         held.saturating_sub(self.hard())
     }
 
-    /// Whether senders wait, given whether they wait already.
+    /// Whether sending peers must wait, given whether they wait already.
     #[must_use]
     pub fn exceeded(self, sealed: usize, waiting: bool) -> bool {
         sealed > if waiting { self.budget / 8 * 3 } else { self.budget / 2 }
@@ -85,7 +86,7 @@ impl Marks {
 
     fn requests(self, held: usize) -> u32 {
         let most = self.budget / 8 / BLOCK;
-        // All of it up to half, a quarter of it at the hard mark.
+        // The full number up to half of the budget, a quarter of it at the hard mark.
         let (low, high) = (self.budget / 2, self.hard());
         let above = held.clamp(low, high) - low;
         let requests = most - most / 4 * 3 * above / (high - low).max(1);
@@ -97,7 +98,7 @@ impl Marks {
         if s.held <= low || s.in_flight < self.budget / 8 {
             return None;
         }
-        // 110 % at the low mark, 70 % at the hard one.
+        // 110 % at the low mark, 70 % at the hard mark.
         let above = (s.held.min(high) - low) as u64;
         let percent = 110 - 40 * above / ((high - low) as u64).max(1);
         Some((s.drain_rate.saturating_mul(percent) / 100).max(MIN_RATE))

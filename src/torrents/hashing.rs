@@ -1,4 +1,4 @@
-//! The hash workers: they follow the blocks as they arrive, so that a piece is hashed by the time it is whole.
+//! The hash workers: threads that hash blocks as they arrive, so that a piece is hashed by the time it is whole.
 
 use std::{
     sync::{Arc, mpsc},
@@ -9,21 +9,21 @@ use parking_lot::Mutex;
 
 use super::torrent_disk::TorrentDisk;
 
-/// Which digests libtorrent wants of a piece.
+/// Which digests libtorrent requests for a piece.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wants {
     pub(super) v1: bool,
     pub(super) v2: bool,
 }
 
-/// A few threads fed by one queue. Dropping it lets them finish what is queued and joins them.
+/// A few threads fed by one queue. Dropping it finishes the queued work and joins the threads.
 pub(super) struct Hashers {
     queue: Option<mpsc::Sender<(Arc<TorrentDisk>, u32)>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Hashers {
-    /// One worker for each two cores, at most four: SHA-1 in hardware passes 1 GiB/s on one.
+    /// Starts one worker for every two cores, at least one and at most four: hardware SHA-1 exceeds 1 GiB/s on each.
     pub(super) fn start() -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tasks) = mpsc::channel::<(Arc<TorrentDisk>, u32)>();
@@ -39,7 +39,7 @@ impl Hashers {
 
     pub(super) fn wake(&self, torrent: &Arc<TorrentDisk>, piece: u32) {
         if let Some(queue) = &self.queue {
-            // The workers end only when the queue does.
+            // The workers run until the queue is dropped.
             let _ = queue.send((Arc::clone(torrent), piece));
         }
     }

@@ -1,12 +1,13 @@
-//! The names that the files of an import have in the catalog: they stay what they were when it came, although today they
-//! might be read in another way.
+//! The file names of an import as the catalog has them. They stay as they were at the import, although the names in the
+//! torrent might be read differently today.
 
 use std::collections::HashMap;
 
 use super::metainfo::Metainfo;
 
 impl Metainfo {
-    /// Calls the files as the catalog does, one path a file. Links point to what their targets are called then.
+    /// Renames the files to the paths of the catalog, one path per file. Symbolic links are changed to the new paths of
+    /// their targets. Does nothing when the number of paths differs.
     pub fn keep_names(&mut self, paths: impl ExactSizeIterator<Item = String>) {
         if paths.len() != self.files.len() {
             return;
@@ -28,7 +29,7 @@ impl Metainfo {
     }
 }
 
-/// `a/b/c` is `a`, `a/b` and `a/b/c`.
+/// `a/b/c` gives `a`, `a/b` and `a/b/c`.
 fn prefixes(path: &str) -> impl Iterator<Item = String> {
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     ends.map(|end| path[..end].to_owned())

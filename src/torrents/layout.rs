@@ -1,7 +1,8 @@
-//! A torrent's files in one linear space, byte for byte where libtorrent 2.0.8 puts them.
+//! The files of a torrent in one linear space, byte for byte at the positions that libtorrent 2.0.8 gives them.
 //!
-//! Offsets in libtorrent's disk requests count pad files, so these must be the same pads: those that a v1 list names,
-//! and for v2 one behind every file that does not end on a piece. Names are not libtorrent's: [`super::naming`] has them.
+//! Offsets in libtorrent's disk requests include pad files, so bae must have the same pads: those in a v1 list, and for
+//! v2 one behind every file that does not end at a piece boundary. Names are not taken from libtorrent:
+//! [`super::naming`] makes them.
 
 use std::ops::Range;
 
@@ -17,46 +18,48 @@ use crate::{
 
 /// libtorrent keeps offsets in 48 bits.
 pub const MAX_LEN: u64 = (1 << 48) - 1;
-/// libtorrent numbers the nodes of a file's hash tree with a 32-bit int, which ends a file just under 16 TiB.
+/// libtorrent numbers the nodes of a file's hash tree with a 32-bit int, which limits a file to just under 16 TiB.
 pub const MAX_FILE_LEN: u64 = (i32::MAX as u64 / 2) * (16 << 10) - 1;
-/// The longest list of files, pads that it names included. The parser's bound on values ends a list soon after.
+/// The most files in a list, including its pads. The parser's limit on values ends a longer list soon after.
 pub const MAX_FILES: usize = 500_000;
-/// All paths together, in bytes: a v2 tree of short names under one long folder would else need gigabytes.
+/// The most bytes of all paths together. Without it, a v2 tree of short names under one long folder name would need
+/// gigabytes.
 pub const MAX_NAMES: usize = 64 << 20;
 
 /// A file of a torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Components joined by `/`; the first is the torrent's name when it has several files. Safe to put under a folder.
+    /// Components joined by `/`. The first is the torrent's name when it has several files. Safe to join to a folder.
     pub path: String,
-    /// Where it is in the torrent's linear space, in bytes.
+    /// Position in the torrent's linear space, in bytes.
     pub range: Range<u64>,
-    /// Known zeros that only align what follows: never stored, never written, and its path means nothing.
+    /// Known zeros that only align the next file: never stored, never written, and the path has no meaning.
     pub pad: bool,
     pub executable: bool,
-    /// A symbolic link to this path, which has the form of `path` and may name a folder, or nothing. A link has no
-    /// bytes of its own.
+    /// The target when the file is a symbolic link. It has the form of `path`, and may be a folder or not exist. A link
+    /// has no bytes of its own.
     pub symlink: Option<String>,
 }
 
-/// Files being laid out.
+/// Files while they are laid out.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) files: Vec<File>,
     /// For v2: the merkle root of each file; `None` where there is nothing to hash.
     pub(super) roots: Vec<Option<Hash>>,
     pub(super) len: u64,
-    /// What is not as the torrent has it.
+    /// Differences from the torrent, a sentence each.
     pub(super) notes: Vec<String>,
-    /// How many files the torrent itself lists, and the bytes of their paths.
+    /// Number of files that the torrent itself lists.
     listed: usize,
+    /// Bytes of all paths together.
     names: usize,
 }
 
-/// How the files of one torrent are called.
+/// How the files of one torrent are named.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names<'a> {
-    /// The torrent's own.
+    /// The torrent's own name.
     pub(super) root: &'a str,
     pub(super) naming: Naming,
 }
@@ -77,7 +80,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// A v1 torrent of one file, whose dictionary is the info dictionary.
+    /// A v1 torrent of one file, whose entry is the info dictionary.
     pub(super) fn v1_single(info: Dict<'_>, name: &str) -> Result<Self> {
         let mut layout = Self::default();
         let mut attr = Attributes::of(info);
@@ -88,7 +91,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even one file is in the torrent's folder.
+    /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even a single file is in the torrent's folder.
     pub(super) fn v2(
         tree: Dict<'_>,
         names: Names<'_>,
@@ -176,7 +179,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Adds the pad that brings a v2 torrent to the next piece; behind the last file too.
+    /// Adds the pad up to the next piece boundary of a v2 torrent; also behind the last file.
     fn align(&mut self, root: &str, piece_length: u64) -> Result<()> {
         match self.len % piece_length {
             0 => Ok(()),
@@ -184,7 +187,7 @@ impl Layout {
         }
     }
 
-    /// Drops the pad behind the last byte of a file: older writers of hybrid torrents made none.
+    /// Removes the pad behind the last file with bytes: older writers of hybrid torrents wrote none there.
     pub(super) fn remove_tail_pad(&mut self) {
         let Some(last) = self.files.iter().rposition(|f| !f.range.is_empty()) else { return };
         if !self.files[last].pad {
@@ -197,7 +200,7 @@ impl Layout {
         }
     }
 
-    /// Whether `other` puts the same bytes under the same names. Pads and empty files need not match in name.
+    /// Whether `other` has the same bytes under the same names. Pads and empty files may have different names.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         let counts = |f: &File| !f.pad && !f.range.is_empty();
         self.len == other.len
@@ -216,11 +219,11 @@ struct Entry {
     target: Target,
 }
 
-/// Where a symbolic link points.
+/// The target of a symbolic link.
 enum Target {
-    /// It is none, or nobody says.
+    /// The file is not a link, or the link has no usable target.
     None,
-    /// To this path, which has the form of [`File::path`].
+    /// This path, in the form of [`File::path`].
     Inside(String),
     Outside,
 }
@@ -249,7 +252,7 @@ fn pad(root: &str, len: u64) -> Entry {
 
 fn v1_entry(dict: Dict<'_>, names: Names<'_>) -> Result<Entry> {
     let attr = Attributes::of(dict);
-    // A link has no bytes whatever its length says, also one without a target, which is then an empty file.
+    // A link has no bytes, whatever its length says. A link without a target is an empty file.
     let len = if attr.symlink { 0 } else { length(dict)? };
     let components = components(dict)?;
     if attr.pad || components.iter().chain([&names.root.as_bytes()]).any(|c| is_bitcomet_pad(c)) {
@@ -281,7 +284,7 @@ fn v2_entry(dict: Dict<'_>, path: &str, names: Names<'_>) -> Result<(Entry, Opti
     Ok((Entry { path: path.to_owned(), len, attr, target }, hash))
 }
 
-/// The entry of a file in a file tree: what its dictionary holds under the empty key, alone.
+/// The entry of a file in a file tree: the value of the empty key, if that is the only key.
 fn leaf(node: Node<'_>) -> Option<Node<'_>> {
     let mut entries = node.as_dict()?.iter();
     match (entries.next(), entries.next()) {
@@ -301,7 +304,7 @@ fn length(dict: Dict<'_>) -> Result<u64> {
     }
 }
 
-/// `path.utf-8` where it is there, because it is then more likely to be what was meant.
+/// The components of a path. `path.utf-8` is preferred, because it is more likely to be what its maker meant.
 pub(super) fn components(dict: Dict<'_>) -> Result<Vec<&[u8]>> {
     let list = |key| dict.get(key).and_then(Node::as_list);
     let usable = |list: &List<'_>| list.iter().next().is_some();
@@ -316,8 +319,8 @@ fn strings<'a>(list: List<'a>, what: &str) -> Result<Vec<&'a [u8]>> {
     all.ok_or_else(|| bad(format!("{what:?} is not a list of strings")))
 }
 
-/// From the torrent's folder on, as BEP 47 has it; from the link's own folder where it begins with `..`, as makers do
-/// that copy what the link itself says.
+/// The target of a link. It starts at the torrent's folder, as in BEP 47. A target that begins with `..` starts at the
+/// link's own folder, because some makers copy the text of the link itself.
 fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Result<Target> {
     if !attr.symlink {
         return Ok(Target::None);
@@ -351,7 +354,7 @@ fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Re
     }
 }
 
-/// BitComet marked its pads by name alone, and libtorrent goes by that.
+/// BitComet marked its pads only by their name, and libtorrent recognises them by it.
 fn is_bitcomet_pad(component: &[u8]) -> bool {
     const MARK: &[u8] = b"_____padding_file_";
     component.windows(MARK.len()).any(|w| w == MARK)

@@ -1,16 +1,16 @@
-//! What libtorrent says when it cannot listen: each thing told once, and nothing taken for a while when there are no
-//! more open files. Pure.
+//! Failures of libtorrent to listen. Each is reported once, and listening pauses when the process has no more file
+//! descriptors. Pure.
 //!
-//! Without a file for a peer that waits to be let in libtorrent asks for it again at once, as fast as it can.
+//! Without a file descriptor for a waiting connection, libtorrent retries to accept it at once, as fast as it can.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-/// So many different things are told.
+/// The most different failures that are reported.
 const TOLD: usize = 16;
-/// The first time without listening, and the longest.
+/// The first and the longest pause of listening.
 const DEAF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// The failures of listening so far.
@@ -21,12 +21,12 @@ pub(super) struct Listening {
     times: u32,
 }
 
-/// What a failure calls for.
+/// How to react to a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// It is news.
+    /// The failure is new and should be reported.
     pub(super) tell: bool,
-    /// Listening is to end for now.
+    /// Listening should stop for now.
     pub(super) close: bool,
 }
 
@@ -43,7 +43,7 @@ impl Listening {
         Heard { tell, close }
     }
 
-    /// Whether it is time to listen again; true once.
+    /// Whether the pause is over; true once.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         self.deaf_until.take_if(|until| *until <= now).is_some()
     }

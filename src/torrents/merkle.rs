@@ -1,14 +1,14 @@
 //! The hash trees of BitTorrent v2 (BEP 52): SHA-256 over 16 KiB blocks, then over pairs, up to one root per file.
 //!
-//! A tree is filled to a power of two with leaves of 32 zero bytes. A file no longer than a piece is filled only to
-//! its own next power of two; in a longer file every piece, the last too, is filled to the blocks of a whole piece.
+//! A tree is padded to a power of two with leaves of 32 zero bytes. A file no longer than a piece is padded only to its
+//! own next power of two. In a longer file every piece, including the last, is padded to the blocks of a whole piece.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
-/// A node of a tree, or a leaf: the SHA-256 of a block.
+/// A node of a tree. A leaf is the SHA-256 of a block.
 pub type Hash = [u8; 32];
 
-/// The bytes under one leaf.
+/// Number of bytes under one leaf.
 pub const BLOCK_LEN: u64 = 16 * 1024;
 
 /// The root of a file no longer than a piece, from the hashes of its blocks.
@@ -17,7 +17,7 @@ pub fn small_file_root(blocks: &[Hash]) -> Hash {
     root(blocks, blocks.len(), [0; 32])
 }
 
-/// The root of one piece of a longer file, from the hashes of its blocks: of all of them, or in the last piece fewer.
+/// The root of one piece of a longer file, from the hashes of its blocks. The last piece may have fewer blocks.
 #[must_use]
 pub fn piece_root(blocks: &[Hash], piece_length: u32) -> Hash {
     root(blocks, blocks_per_piece(piece_length), [0; 32])
@@ -33,8 +33,8 @@ fn blocks_per_piece(piece_length: u32) -> usize {
     usize::try_from(u64::from(piece_length).div_ceil(BLOCK_LEN)).expect("at most 2^18 blocks")
 }
 
-/// The root over `nodes`, filled with `pad` to `width` (rounded up to a power of two). The padding is never laid
-/// out: one hash per level stands for all of it, so the cost follows `nodes` and not `width`.
+/// The root over `nodes`, padded with `pad` to `width` (rounded up to a power of two). The padding is never built: one
+/// hash per level stands for all of it, so the cost depends on `nodes` and not on `width`.
 fn root(nodes: &[Hash], width: usize, mut pad: Hash) -> Hash {
     let mut width = width.max(nodes.len()).max(1).next_power_of_two();
     let mut level = nodes.to_vec();
@@ -78,7 +78,7 @@ mod tests {
         hash.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// Expected values: the end of the output of `testdata/generate.py`, which uses nothing but hashlib.
+    /// The expected values are the end of the output of `testdata/generate.py`, which uses only hashlib.
     #[test]
     fn roots_are_those_of_the_plain_definition() {
         let small = |n| hex(small_file_root(&leaves(n)));
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(hex(file_root(&leaves(3), 65536)), of_pieces);
     }
 
-    /// Hashing blocks straight to the root and by way of the piece layer is the same thing.
+    /// Hashing blocks directly to the root gives the same result as hashing them through the piece layer.
     #[test]
     fn the_piece_layer_leads_to_the_same_root() {
         let blocks = leaves(37);

@@ -1,9 +1,9 @@
-//! What a `.torrent` says, checked before anything acts on it.
+//! Parses `.torrent` files, and checks their content before it is used.
 //!
-//! A torrent comes from a stranger and decides names on our disk, sizes of our buffers and what counts as verified.
-//! [`Metainfo::parse`] therefore refuses with a sentence whatever it cannot stand behind, and what it returns needs no
-//! second look: paths are safe to join to a folder and none comes twice, ranges neither overlap nor overflow, and every
-//! hash that is there belongs to the bytes it is for. What is accepted is laid out exactly as libtorrent 2.0.8 lays it out.
+//! A torrent comes from a stranger, and decides names on our disk, sizes of our buffers and what counts as verified.
+//! [`Metainfo::parse`] therefore rejects, with a message, everything that is not safe to use. The result needs no
+//! second check: paths are safe to join to a folder and unique, ranges neither overlap nor overflow, and every hash
+//! belongs to the bytes it stands for. Accepted torrents are laid out exactly as libtorrent 2.0.8 lays them out.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -21,23 +21,23 @@ use crate::{
     },
 };
 
-/// A piece is hashed from memory as a whole, so its length is bounded by what a memory budget can hold.
+/// A whole piece is hashed from memory, so its length is limited to what a memory budget can hold.
 pub const MAX_PIECE_LENGTH: u32 = 128 << 20;
-/// The most pieces; libtorrent takes no more.
+/// The most pieces; libtorrent accepts no more.
 pub const MAX_PIECES: u32 = 1 << 21;
 
 /// A checked torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metainfo {
-    /// Usable as a file or folder name: the first component of every path.
+    /// The first component of every path. Usable as a file or folder name.
     pub name: String,
-    /// In bytes, `1..=`[`MAX_PIECE_LENGTH`]; the last piece may be shorter.
+    /// Length of a piece in bytes, `1..=`[`MAX_PIECE_LENGTH`]; the last piece may be shorter.
     pub piece_length: u32,
-    /// Bytes of the linear space, pads included. Never 0.
+    /// Length of the linear space in bytes, pads included. Never 0.
     pub len: u64,
-    /// In the order of the linear space, which they fill without gaps, pads included.
+    /// In the order of the linear space, which they fill without gaps; pads are included.
     pub files: Vec<File>,
-    /// Only the trackers it names may bring peers.
+    /// Only the trackers in the torrent may supply peers.
     pub private: bool,
     /// SHA-1 of the info dictionary; `None` for v2 only.
     pub info_hash_v1: Option<[u8; 20]>,
@@ -45,34 +45,34 @@ pub struct Metainfo {
     pub info_hash_v2: Option<Hash>,
     /// Tracker URLs by tier, the first tier first.
     pub trackers: Vec<Vec<String>>,
-    /// URLs of web seeds (BEP 19, `url-list`), as the torrent has them.
+    /// URLs of web seeds (BEP 19, `url-list`), as in the torrent.
     pub web_seeds: Vec<String>,
-    /// URLs of the older kind (BEP 17, `httpseeds`).
+    /// URLs of web seeds of the older kind (BEP 17, `httpseeds`).
     pub http_seeds: Vec<String>,
     pub comment: Option<String>,
-    /// When it was made, in seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub created: Option<i64>,
-    /// Where the info dictionary is in the input.
+    /// Position of the info dictionary in the input.
     pub info: Range<usize>,
-    /// Some names are not UTF-8, and were read in the encoding they look like.
+    /// Some names are not UTF-8, and were decoded in the encoding that fits them.
     pub guessed_names: bool,
-    /// What was taken although it is not as it should be, a sentence each.
+    /// Irregularities that were accepted, a sentence each.
     pub notes: Vec<String>,
-    /// One a piece, or empty for v2 only.
+    /// One hash per piece, or empty for v2 only.
     pieces_v1: Vec<[u8; 20]>,
-    /// One a piece, or empty for v1 only; zeros where the torrent came without that hash.
+    /// One hash per piece, or empty for v1 only; zeros where the torrent has no hash for the piece.
     pieces_v2: Vec<Hash>,
-    /// One a file.
+    /// One root per file.
     roots: Vec<Option<Hash>>,
     /// Where the torrent ends in the input.
     end: usize,
 }
 
 impl Metainfo {
-    /// Reads a whole `.torrent` file.
+    /// Parses a whole `.torrent` file.
     ///
     /// # Errors
-    /// `InvalidInput`, saying what is wrong and where.
+    /// `InvalidInput`, with the problem and its position.
     pub fn parse(torrent: &[u8]) -> Result<Self> {
         parse(torrent).map_err(|e| {
             let e = e.within("not a usable torrent");
@@ -86,7 +86,7 @@ impl Metainfo {
         })
     }
 
-    /// The same, and the torrent without what follows its end.
+    /// As [`Metainfo::parse`]; also returns the torrent without the bytes behind its end.
     ///
     /// # Errors
     /// As [`Metainfo::parse`].
@@ -96,7 +96,7 @@ impl Metainfo {
         Ok((meta, torrent))
     }
 
-    /// Reads an info dictionary alone, which is all that a magnet link's peers send: no trackers, no v2 piece hashes.
+    /// Parses an info dictionary alone. A magnet link's peers send only that: no trackers, and no v2 piece hashes.
     ///
     /// # Errors
     /// As [`Metainfo::parse`].
@@ -105,7 +105,7 @@ impl Metainfo {
         parsed.map_err(|e| e.within("not a usable torrent"))
     }
 
-    /// How many pieces it has.
+    /// Number of pieces.
     #[must_use]
     pub fn pieces(&self) -> u32 {
         let pieces = self.len.div_ceil(u64::from(self.piece_length));
@@ -119,14 +119,14 @@ impl Metainfo {
         start.min(self.len)..(start + u64::from(self.piece_length)).min(self.len)
     }
 
-    /// The hash of each piece; empty for v2 only.
+    /// The v1 hash of each piece; empty for v2 only.
     #[must_use]
     pub fn pieces_v1(&self) -> &[[u8; 20]] {
         &self.pieces_v1
     }
 
-    /// The v2 hash of `piece`: its root in a file longer than a piece, else the root of the file. `None` for v1 only,
-    /// and where a torrent from a magnet link came without its piece layers.
+    /// The v2 hash of `piece`: in a file longer than a piece, the root of the piece, otherwise the root of the file.
+    /// `None` for v1 only, and when a torrent from a magnet link has no piece layers.
     #[must_use]
     pub fn piece_v2(&self, piece: u32) -> Option<&Hash> {
         self.pieces_v2.get(piece as usize).filter(|hash| **hash != [0; 32])
@@ -138,7 +138,7 @@ impl Metainfo {
         self.roots.get(index)?.as_ref()
     }
 
-    /// The file in which `offset` lies, with its index. `None` past the end.
+    /// The file that contains `offset`, with its index. `None` past the end.
     #[must_use]
     pub fn file_at(&self, offset: u64) -> Option<(usize, &File)> {
         let index = self.files.partition_point(|f| f.range.end <= offset);
@@ -166,7 +166,7 @@ fn parse(torrent: &[u8]) -> Result<Metainfo> {
     Ok(meta)
 }
 
-/// What of a torrent file is passed over.
+/// Irregularities of a torrent file that are ignored.
 fn notes(root: Node<'_>, torrent: &[u8]) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(at) = root.key_twice() {
@@ -180,7 +180,7 @@ fn notes(root: Node<'_>, torrent: &[u8]) -> Vec<String> {
     notes
 }
 
-/// `encoding`: what the torrent says its names are in.
+/// `encoding`: the encoding that the torrent declares for its names.
 fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     let info = node.as_dict().ok_or_else(|| bad("\"info\" is not a dictionary"))?;
     let v2 = is_v2(info)?;
@@ -226,7 +226,7 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     Ok(meta)
 }
 
-/// libtorrent takes no v2 torrent whose info dictionary is not strict bencode.
+/// The error for a v2 torrent whose info dictionary is not strict bencode: libtorrent rejects such a torrent.
 fn flawed((at, flaws): (usize, Flaws)) -> Error {
     let what = match flaws {
         f if f.has(Flaws::TWICE) => "a key comes twice in the dictionary",
@@ -242,7 +242,7 @@ fn names_of(info: Dict<'_>) -> Vec<&[u8]> {
     let mut names: Vec<&[u8]> = raw_name(info).into_iter().collect();
     let list = info.get("files").and_then(Node::as_list).into_iter().flat_map(|l| l.iter());
     for file in list.filter_map(Node::as_dict) {
-        // Whatever is wrong with them is said where they are laid out.
+        // Errors in these paths are reported when the files are laid out.
         names.extend(layout::components(file).unwrap_or_default());
     }
     names.retain(|name| std::str::from_utf8(name).is_err());
@@ -263,7 +263,7 @@ fn raw_name(info: Dict<'_>) -> Option<&[u8]> {
     ["name.utf-8", "name"].iter().find_map(|key| info.get(key).and_then(Node::as_bytes))
 }
 
-/// What is no number above 0 counts as none, as in libtorrent.
+/// The meta version. A value that is not a number above 0 counts as absent, as in libtorrent.
 fn meta_version(info: Dict<'_>) -> Option<i64> {
     info.get("meta version").and_then(Node::as_int).filter(|version| *version > 0)
 }
@@ -294,7 +294,8 @@ fn piece_length(info: Dict<'_>, v2: bool) -> Result<u32> {
     Ok(usable)
 }
 
-/// The torrent's name; for one of several files that calls itself nothing, its info hash, as in libtorrent.
+/// The torrent's name. A torrent with a list or tree of files whose name is empty is named by its info hash, as in
+/// libtorrent.
 fn name(info: Dict<'_>, naming: Naming, fallback: Option<&[u8]>) -> Result<String> {
     if info.get("name.utf-8").and_then(Node::as_bytes).is_none() {
         info.bytes("name")?;
@@ -365,7 +366,7 @@ fn pieces_v1(info: Dict<'_>, v1: bool, count: u32) -> Result<Vec<[u8; 20]>> {
     Ok(hashes.to_vec())
 }
 
-/// The v2 hashes that need no piece layers: a file no longer than a piece is its own piece's root.
+/// The v2 hashes that need no piece layers: the root of a file no longer than a piece is the hash of its piece.
 fn small_files(meta: &Metainfo) -> Vec<Hash> {
     let mut hashes = vec![[0; 32]; meta.pieces() as usize];
     for (file, root) in meta.files.iter().zip(&meta.roots) {
@@ -383,7 +384,8 @@ fn first_piece(meta: &Metainfo, file: &File) -> usize {
     usize::try_from(piece).expect("at most MAX_PIECES")
 }
 
-/// Takes the piece hashes of longer files. Files without a layer stay without, as they are from a magnet link.
+/// Takes the piece hashes of longer files from the piece layers. Files without a layer keep no hashes, as in a torrent
+/// from a magnet link.
 fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
     let mut by_root: HashMap<&[u8], Node<'_>> = HashMap::new();
     for (root, layer) in layers.iter() {
@@ -411,7 +413,7 @@ fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Tiers of `announce-list`, or else `announce`. What is no URL in UTF-8 is passed over: trackers are a convenience.
+/// The tiers of `announce-list`, or else `announce`. Values that are not UTF-8 are skipped: trackers are optional.
 pub(super) fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
     let url = |node: Node<'_>| {
         let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();
@@ -429,7 +431,7 @@ pub(super) fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
     }
 }
 
-/// The scheme in small letters: libtorrent knows no other.
+/// The URL with its scheme in lower case: libtorrent knows no other form.
 #[must_use]
 pub fn plain_scheme(url: &str) -> String {
     match url.split_once("://") {
@@ -438,7 +440,7 @@ pub fn plain_scheme(url: &str) -> String {
     }
 }
 
-/// A list of URLs, or one alone, as many torrents have it. What is no text is passed over.
+/// A list of URLs, or a single URL, as in many torrents. Values that are not text are skipped.
 fn urls(root: Dict<'_>, key: &str) -> Vec<String> {
     let url = |node: Node<'_>| {
         let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();

@@ -1,17 +1,21 @@
-//! Torrents: what a `.torrent` says, and the session that fetches and seeds it through native libtorrent.
+//! Torrents: reads `.torrent` files, and runs the native libtorrent session that downloads and seeds them.
 //!
-//! The path of a byte in: a peer's block comes to [`disk`] on libtorrent's network thread and is copied once, into a
-//! block of the memory budget, in its open [`piece`]; the ack is held. [`hashing`] follows the blocks; when libtorrent
-//! asks for the digest it is mostly done. A piece that passes goes to the import's writer (`storage`), which assembles
-//! chunks, puts objects and commits extents; then the piece is durable and its acks go out. On the way out a peer's
-//! request is answered from the open piece, the writer's memory, the cache, or the backend, in that order.
+//! The path of a byte in: a block from a peer reaches [`disk`] on libtorrent's network thread. It is copied once, into
+//! a block of the memory budget that belongs to its open [`piece`]; its ack is held. [`hashing`] hashes blocks as they
+//! arrive, so most of the digest is ready when libtorrent requests it. A libtorrent plugin reports each piece that
+//! passed its hash. The bytes of that piece go to the import's writer (`storage`), which assembles chunks, puts objects
+//! and commits extents. The piece is then durable and its acks are released.
 //!
-//! [`governor`] keeps all of it inside the budget, [`steering`] leads the picker so that chunks become whole,
-//! [`demand`] puts what a player waits for before all that, [`web_seeds`] bring pieces that no peer sends, [`session`]
-//! owns libtorrent, [`download`] joins one torrent to one import. [`ffi`] is the only bridge.
+//! The path of a byte out: a peer's request is answered from the open piece, the cache, the writer's memory or the
+//! backend, in that order.
 //!
-//! What it refuses: to wait on the network thread, to believe libtorrent about what is stored (the catalog is the
-//! truth), and features of library versions that peers could break ([`features`]).
+//! [`governor`] keeps memory inside the budget. [`steering`] sets piece priorities so that chunks become complete.
+//! [`demand`] puts the pieces that a player waits for before all others. [`guide`] suggests pieces to peers that
+//! download from bae. [`web_seeds`] fetch pieces that no peer sends. [`session`] owns libtorrent, [`download`] joins
+//! one torrent to one import, and [`ffi`] is the only bridge.
+//!
+//! Guarantees: the network thread never waits. The catalog decides what is stored; libtorrent's view of it is not
+//! trusted. Features of library versions that a peer could exploit stay off ([`features`]).
 
 pub mod bencode;
 pub mod check;
@@ -59,8 +63,8 @@ pub use self::{
     trackers::Trackers,
 };
 
-/// Has the C library keep a little of what is freed, for all threads together, in the whole process: for one that reads
-/// fast from few threads. `cpp/heap.hpp` has the figures.
+/// Configures the C library's heap for the whole process: one heap for all threads, which keeps a few MiB of freed
+/// memory. For a process that reads fast from few threads; `cpp/heap.hpp` has the figures.
 pub fn keep_heap_steady() {
     ffi::keep_heap_steady();
 }

@@ -1,8 +1,9 @@
-//! One open piece: its blocks in memory, the acks held for them, and how far it is hashed.
+//! One open piece: its blocks in memory, the acks held for them, and the progress of its hash.
 //!
-//! Stages: blocks arrive in any order → hashing follows the contiguous front → libtorrent asks for the hash → it passes
-//! (the bytes go to the writer, the acks stay here until they are durable) or fails (`reset`). An open piece that is
-//! not whole may be evicted: its acks complete with `operation_aborted` and the picker asks for the blocks again.
+//! Stages: blocks arrive in any order → the contiguous prefix is hashed → libtorrent requests the hash → the piece
+//! passes (the bytes go to the writer, the acks stay here until the bytes are durable) or fails (`reset`). An open
+//! piece that is not whole may be evicted: its acks complete with `operation_aborted` and the picker requests the
+//! blocks again.
 
 use bytes::Bytes;
 use cxx::UniquePtr;
@@ -15,10 +16,10 @@ use super::{
 };
 use crate::memory::BLOCK;
 
-/// Blocks hashed in one go before the lock is looked at again: 1 MiB.
+/// The most blocks hashed in one run, before the lock is taken again: 1 MiB.
 const RUN: usize = 64;
 
-/// A hash that libtorrent asked for and waits for.
+/// A hash request of libtorrent that is not answered yet.
 pub(super) struct HashRequest {
     pub(super) job: UniquePtr<HashJob>,
     pub(super) wants: Wants,
@@ -27,50 +28,50 @@ pub(super) struct HashRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// Passed; the writer has the bytes, the acks wait for them to be durable.
+    /// The piece passed: the writer has the bytes, and the acks wait until they are durable.
     Passed,
 }
 
-/// Where the incremental hash of a piece is.
+/// State of a piece's incremental hash.
 enum Hasher {
-    /// Nothing was fed yet.
+    /// Nothing is hashed yet.
     Fresh,
     Here(PieceHasher),
-    /// A worker feeds it.
+    /// A worker holds the hasher.
     Away,
 }
 
 pub(super) struct OpenPiece {
     number: u32,
-    /// `None`: not here yet, or all padding (never sent).
+    /// `None`: the block has not arrived, or is all padding (peers never send it).
     blocks: Vec<Option<Bytes>>,
     missing: usize,
     acks: Vec<UniquePtr<WriteJob>>,
     stage: Stage,
-    /// Blocks were acknowledged already, so they can no longer be asked for again: not to be evicted.
+    /// Blocks were acknowledged early, so libtorrent cannot request them again: the piece must not be evicted.
     pinned: bool,
     hasher: Hasher,
-    /// Blocks fed to the hasher.
+    /// Number of blocks fed to the hasher, from the start of the piece.
     hashed: usize,
-    /// Counts resets, so that a worker's late result is known as such.
+    /// Incremented by each reset, so that a late result of a worker is recognised as stale.
     epoch: u32,
     request: Option<HashRequest>,
 }
 
-/// What a worker takes out of the lock: a hasher and the next blocks to feed it (`None` = so many zeros).
+/// Work that a worker takes out of the lock: a hasher and the next blocks for it (`Err(n)` = n zero bytes of padding).
 pub(super) struct HashRun {
     pub(super) hasher: PieceHasher,
     pub(super) parts: Vec<Result<Bytes, usize>>,
     epoch: u32,
 }
 
-/// What is to be done after a worker brought its hasher back.
+/// What a worker does after it returned its hasher.
 pub(super) enum AfterRun {
-    /// More blocks may be there.
+    /// More blocks may be available.
     Again,
-    /// Nothing to feed now.
+    /// There is nothing to hash now.
     Idle,
-    /// All fed, and libtorrent waits for it.
+    /// All blocks are hashed, and libtorrent waits for the digest.
     Answer(HashRequest, PieceHasher),
 }
 
@@ -100,7 +101,7 @@ impl OpenPiece {
         self.missing == 0
     }
 
-    /// Whether blocks are still to come: for the first time, or again after the hash failed.
+    /// Whether blocks are still expected: for the first time, or again after the hash failed.
     pub(super) fn is_to_come(&self) -> bool {
         !self.is_whole() || self.pinned && self.request.is_none()
     }
@@ -109,17 +110,17 @@ impl OpenPiece {
         self.blocks.iter().flatten().count()
     }
 
-    /// Whether it may be thrown away: never when whole, hashing, or passed.
+    /// Whether the piece may be evicted: never when it is whole, passed, pinned, or waiting for its hash.
     pub(super) fn is_evictable(&self) -> bool {
         self.stage == Stage::Open && !self.is_whole() && !self.pinned && self.request.is_none()
     }
 
-    /// Takes a block. Answers whether a worker is worth waking.
+    /// Stores a block. Returns whether to wake a hash worker.
     pub(super) fn put(&mut self, block: usize, data: Bytes, ack: UniquePtr<WriteJob>) -> bool {
         let Some(slot) = self.blocks.get_mut(block) else { return false };
         self.acks.push(ack);
         if slot.replace(data).is_some() {
-            // Sent again after a failure: what was hashed may have been the old bytes.
+            // Sent again after a failure: the old bytes may be hashed already.
             if block < self.hashed || matches!(self.hasher, Hasher::Away) {
                 self.rehash();
             }
@@ -140,7 +141,8 @@ impl OpenPiece {
         self.hasher = Hasher::Fresh;
     }
 
-    /// The hash failed: earlier acks go out, and the piece is hashed afresh when its blocks have come again.
+    /// The hash failed: returns the acks held so far. The piece is hashed again from the start when its blocks have
+    /// arrived again.
     pub(super) fn reset(&mut self) -> Vec<UniquePtr<WriteJob>> {
         self.rehash();
         self.pinned = true;
@@ -152,7 +154,8 @@ impl OpenPiece {
         self.request = Some(request);
     }
 
-    /// The next blocks to hash, with the hasher; `None` while a worker has it or nothing is ready.
+    /// The next blocks to hash, with the hasher. `None` while a worker holds the hasher, or when no block is ready and
+    /// no hash is requested.
     pub(super) fn take_run(&mut self, geometry: &Geometry) -> Option<HashRun> {
         let hasher = match std::mem::replace(&mut self.hasher, Hasher::Away) {
             Hasher::Fresh => PieceHasher::new(geometry.shape(self.number)),
@@ -178,7 +181,7 @@ impl OpenPiece {
         Some(HashRun { hasher, parts, epoch: self.epoch })
     }
 
-    /// A worker is back with its hasher, `fed` blocks further.
+    /// A worker returns its hasher after it fed `fed` blocks.
     pub(super) fn give_back(&mut self, epoch: u32, hasher: PieceHasher, fed: usize) -> AfterRun {
         if epoch != self.epoch {
             return AfterRun::Again;
@@ -193,7 +196,7 @@ impl OpenPiece {
         if self.hashed < self.blocks.len() { AfterRun::Again } else { AfterRun::Idle }
     }
 
-    /// The piece passed: its bytes as runs of blocks (position in the piece, parts), given away.
+    /// The piece passed: takes its bytes as runs of blocks (offset in the piece, parts).
     pub(super) fn pass(&mut self) -> Vec<(u64, Vec<Bytes>)> {
         self.stage = Stage::Passed;
         self.rehash();
@@ -212,19 +215,20 @@ impl OpenPiece {
         runs
     }
 
-    /// Whether all that was acknowledged by nobody yet can go: the acks, to complete or to drop (= abort).
+    /// Takes the held acks, to complete or to drop them. A dropped ack is aborted.
     pub(super) fn take_acks(&mut self) -> Vec<UniquePtr<WriteJob>> {
         std::mem::take(&mut self.acks)
     }
 
-    /// Acks that were given out early make the piece unfit for eviction.
+    /// Excludes the piece from eviction, because acks were completed early.
     pub(super) fn pin(&mut self) {
         self.pinned = true;
     }
 }
 
 impl HashRun {
-    /// Feeds the blocks; the slow part, outside every lock. Answers the epoch, the hasher and the blocks fed.
+    /// Feeds the blocks to the hasher: the slow part, without any lock. Returns the epoch, the hasher and the number of
+    /// blocks fed.
     pub(super) fn feed(mut self) -> (u32, PieceHasher, usize) {
         static ZEROS: [u8; BLOCK] = [0; BLOCK];
         let fed = self.parts.len();

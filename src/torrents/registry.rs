@@ -1,8 +1,8 @@
-//! The storage registry: libtorrent's storage index → the torrent's side of the disk.
+//! The storage registry: maps libtorrent's storage index to the torrent's [`TorrentDisk`].
 //!
-//! libtorrent reuses an index as soon as a torrent is gone, while jobs of the old one may still be on their way. A job
-//! therefore holds the `Arc` of its torrent from the moment it arrives and never looks the index up again: the `Arc`
-//! is the generation.
+//! libtorrent reuses an index as soon as a torrent is removed, while jobs of the old torrent may still be in flight. A
+//! job therefore holds the `Arc` of its torrent from the moment it arrives, and never looks the index up again. The
+//! `Arc` serves as the generation of the index.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,19 +17,19 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 struct Inner {
-    /// By our own number: known before libtorrent opens its storage.
+    /// Keyed by our own torrent number, which is known before libtorrent opens the storage.
     torrents: HashMap<u64, Arc<TorrentDisk>>,
     slots: Vec<Option<Arc<TorrentDisk>>>,
     free: Vec<u32>,
 }
 
 impl Registry {
-    /// Makes a torrent known; before it is added to the session.
+    /// Registers a torrent. Called before the torrent is added to the session.
     pub(super) fn add(&self, torrent: Arc<TorrentDisk>) {
         self.inner.write().torrents.insert(torrent.number(), torrent);
     }
 
-    /// Forgets a torrent; after it left the session. Its jobs in flight keep what they need.
+    /// Removes a torrent. Called after the torrent left the session; jobs in flight keep their own `Arc`.
     pub(super) fn forget(&self, number: u64) {
         self.inner.write().torrents.remove(&number);
     }
@@ -42,8 +42,8 @@ impl Registry {
         self.inner.read().torrents.values().cloned().collect()
     }
 
-    /// libtorrent opens a storage; the last part of `path` is the torrent's number (libtorrent makes every save path
-    /// absolute). An unknown one gets a slot where every job aborts.
+    /// Called when libtorrent opens a storage. The last component of `path` is the torrent's number (libtorrent makes
+    /// every save path absolute). An unknown number gets an empty slot, whose reads, writes, hashes and checks abort.
     pub(super) fn open(&self, path: &str) -> u32 {
         let mut inner = self.inner.write();
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -56,7 +56,7 @@ impl Registry {
         u32::try_from(inner.slots.len() - 1).expect("fewer storages than 2^32")
     }
 
-    /// libtorrent is done with an index and may reuse it at once.
+    /// Called when libtorrent no longer uses an index. libtorrent may reuse the index at once.
     pub(super) fn close(&self, index: u32) {
         let mut inner = self.inner.write();
         if let Some(slot) = inner.slots.get_mut(index as usize) {

@@ -1,4 +1,4 @@
-//! Torrent files written anew around an info dictionary, whose bytes stay as they are: they are what the hash is of.
+//! Writes torrent files around an info dictionary. Its bytes stay as they are, because the info hash covers them.
 
 use super::{
     bencode::{Document, Encoder, Node},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// A `.torrent` around the `info` dictionary that a magnet link brought, so that it can be kept and parsed later.
+/// A `.torrent` file around the `info` dictionary from a magnet link, so that it can be stored and parsed later.
 #[must_use]
 pub fn torrent_file(info: &[u8], trackers: &[Vec<String>], web_seeds: &[String]) -> Vec<u8> {
     let mut e = Encoder::default();
@@ -37,11 +37,12 @@ fn announce(e: &mut Encoder, trackers: &[Vec<String>]) {
     });
 }
 
-/// The torrent as libtorrent gets it: what it uses and nothing else, with tracker URLs as it knows them. Its own reading
-/// of what bae takes (spaces around a URL, `HTTP://`, bytes behind the end, a key that comes twice) is not relied on.
+/// The torrent as libtorrent gets it: only the keys that libtorrent uses, with tracker URLs in the form it knows.
+/// libtorrent therefore never parses the irregularities that bae accepts (spaces around a URL, `HTTP://`, bytes behind
+/// the end, a duplicate key).
 ///
 /// # Errors
-/// `InvalidInput` for what is no torrent.
+/// `InvalidInput` for bytes that are not a torrent.
 pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
     let doc = Document::parse_beginning(torrent)?;
     let root = doc.root().as_dict();
@@ -50,7 +51,7 @@ pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
     let mut e = Encoder::default();
     e.dict(|e| {
         announce(e, &trackers(root));
-        // In the order of their keys.
+        // In ascending order of the keys.
         for key in ["httpseeds", "info", "nodes", "piece layers", "url-list"] {
             match (key, root.get(key)) {
                 (_, None) => {}
@@ -70,7 +71,7 @@ pub(super) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
     Ok(e.finish())
 }
 
-/// One URL, or a list of them.
+/// The URLs of `url-list`, which is a single URL or a list.
 fn web_seeds(urls: Node<'_>) -> impl Iterator<Item = String> {
     let listed = urls.as_list().into_iter().flat_map(|list| list.iter()).filter_map(Node::as_bytes);
     let texts = urls.as_bytes().into_iter().chain(listed);

@@ -1,4 +1,4 @@
-//! Blocks on their way to peers: bytes that stay in memory until libtorrent has sent them, whatever the cache lets go of.
+//! Blocks on their way to peers: bytes that stay in memory until libtorrent has sent them, even after a cache eviction.
 
 use std::sync::{
     Arc,
@@ -9,15 +9,15 @@ use bytes::Bytes;
 
 use crate::{backends::Payload, memory::BLOCK};
 
-/// Counts them. Cheap to clone; all clones are one count.
+/// Counts the bytes lent to libtorrent. Cheap to clone; all clones share one count.
 #[derive(Debug, Clone)]
 pub(super) struct Sends {
-    /// A whole block for each read: so much it keeps in memory.
+    /// A whole block is counted for each read, because that much stays in memory.
     held: Arc<AtomicUsize>,
     budget: usize,
 }
 
-/// Bytes that are counted while libtorrent has them.
+/// Bytes that are counted while libtorrent holds them.
 struct Lent {
     bytes: Bytes,
     held: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl Sends {
         self.held.load(Ordering::Relaxed) < self.budget
     }
 
-    /// The bytes of one read: a block of a window as it is, joined where they are in several.
+    /// Counts and returns the bytes of one read: a single part without a copy, several parts joined.
     pub(super) fn lend(&self, payload: &Payload) -> Bytes {
         self.held.fetch_add(BLOCK, Ordering::Relaxed);
         Bytes::from_owner(Lent { bytes: payload.joined(), held: Arc::clone(&self.held) })

@@ -1,9 +1,9 @@
-//! What stands between stored bytes and peers: every window that is fetched is held against the torrent's hashes before
-//! a block of it goes out.
+//! Verification of stored bytes for peers: every fetched window is checked against the torrent's hashes before a block
+//! of it is sent.
 //!
-//! A peer that gets wrong bytes throws the piece away and distrusts who sent it; so what a disk, a line or somebody else
-//! spoilt behind bae's back must not reach one. The torrent has a hash of each piece already, which needs no place in
-//! the catalog and holds for objects that came by `attach` or were changed since.
+//! A peer that receives wrong bytes discards the piece and distrusts the sender. Bytes damaged by a disk, a network
+//! link or another program must therefore not reach a peer. The torrent already has a hash of each piece. These hashes
+//! need no space in the catalog, and they also cover objects that came by `attach` or were changed later.
 
 use std::{ops::Range, sync::Arc};
 
@@ -15,13 +15,13 @@ use crate::{
     storage::Checks,
 };
 
-/// What a reader holds its windows against.
+/// The check that a reader applies to its windows.
 pub(crate) fn checks_of(meta: Arc<Metainfo>) -> Checks {
     let piece_len = u64::from(meta.piece_length);
     Checks { piece_len, check: Box::new(move |range, bytes| check(&meta, &range, bytes)) }
 }
 
-/// `range` is whole pieces, and `parts` what came for it, each part in one piece.
+/// Checks `parts` against the hashes of their pieces. `range` is whole pieces; each part lies in one piece.
 fn check(meta: &Metainfo, range: &Range<u64>, parts: &[Bytes]) -> Result<()> {
     let hashes = PieceHashes::of(meta);
     let len = u64::from(meta.piece_length);
@@ -48,7 +48,7 @@ fn check(meta: &Metainfo, range: &Range<u64>, parts: &[Bytes]) -> Result<()> {
     Ok(())
 }
 
-/// `piece 17 ("a/b.flac", "a/c.flac")`: the piece, and the files it is part of.
+/// The piece and up to three of its files: `piece 17 ("a/b.flac", "a/c.flac")`.
 pub(super) fn name(meta: &Metainfo, piece: u32) -> String {
     let range = meta.piece_range(piece);
     let files = meta

@@ -1,8 +1,9 @@
-//! The session: libtorrent started, fed with torrents, listened to, and stopped in order.
+//! The session: starts libtorrent, adds torrents to it, forwards its alerts, and stops it in order.
 //!
-//! One background task (the pump) wakes on libtorrent's bell and four times a second: it pops alerts and sends each
-//! torrent its own, asks for statuses, and carries out what the memory governor orders. Calls into libtorrent that
-//! wait for its network thread (`add`, `availability`, `torrent_file`) run on the blocking pool.
+//! One background task (the pump) wakes when libtorrent has alerts, and four times a second. It pops alerts and
+//! forwards each to its torrent, requests statuses, and applies the orders of the memory governor. Calls into
+//! libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
+//! pool.
 
 use std::{
     collections::HashMap,
@@ -39,34 +40,34 @@ use crate::{
     storage::Pressure,
 };
 
-/// How often statuses are asked for and memory is looked at.
+/// Interval of status requests and memory samples.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How much later than the one before a piece is due, of those that a reader waits for. Only their order counts:
-/// libtorrent asks the fastest peers for what is due first, and for the same block twice when it is late.
+/// Milliseconds between the deadlines of pieces that a reader waits for. Only their order matters: libtorrent requests
+/// the piece due first from the fastest peers, and requests a late block twice.
 const DUE_STEP_MS: i32 = 250;
 
-/// What web seeds may always bring, in bytes a second, while peers use the whole limit: so that one whose turn comes is
-/// known to answer.
+/// Bytes per second that web seeds always get, even while peers use the whole limit, so that a running request still
+/// shows whether its server answers.
 const SLOWEST_WEB: u64 = 1024;
 
-/// Trackers whose words are remembered.
+/// The most tracker messages that are remembered.
 const MOST_WORDS: usize = 1000;
 
-/// What a torrent is told, in order.
+/// Events of one torrent, in order.
 #[derive(Debug, Clone)]
 pub enum Notice {
     /// The info dictionary arrived (magnets only).
     Metadata(Vec<u8>),
     Status(Status),
-    /// Something failed and is tried again by itself: a piece's hash, a read for a peer, a magnet's metadata.
+    /// A tracker's warning, or a failure that is retried: a piece's hash, a read for a peer, a magnet's metadata.
     Trouble(String),
-    /// A tracker, by scheme, host and port, named so many peers.
+    /// A tracker, by scheme, host and port, returned this many peers.
     TrackerAnswered {
         tracker: String,
         peers: String,
     },
-    /// A tracker could not be reached, or refused.
+    /// A tracker could not be reached, or refused the announce.
     TrackerFailed {
         tracker: String,
         text: String,
@@ -75,10 +76,10 @@ pub enum Notice {
     Failed(String),
 }
 
-/// A torrent in the session as libtorrent sees it: payload bytes of this run, bytes a second, peers.
+/// libtorrent's view of a torrent in the session: payload bytes of this run, bytes per second, numbers of peers.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// Parts of blocks included.
+    /// Includes incomplete blocks.
     pub downloaded: u64,
     pub uploaded: u64,
     pub upload_rate: u64,
@@ -87,12 +88,12 @@ pub struct Status {
     pub paused: bool,
 }
 
-/// What a torrent is made from.
+/// The source of a torrent's metainfo.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// A .torrent file's bytes, checked by [`super::metainfo::Metainfo::parse`].
     File(Vec<u8>),
-    /// The same, of which every piece is here: it is not looked at any more.
+    /// A .torrent file of which every piece is stored. It is not checked again.
     Stored(Vec<u8>),
     Magnet(String),
 }
@@ -101,15 +102,15 @@ pub enum Origin {
 #[derive(Debug, Clone)]
 pub struct Start {
     pub origin: Origin,
-    /// One entry a piece; empty = none is here.
+    /// One entry per piece; empty = no piece is stored.
     pub have: Vec<bool>,
-    /// Pieces wanted, one entry a piece; empty = all.
+    /// The wanted pieces, one entry per piece; empty = all.
     pub wanted: Vec<bool>,
     pub private: bool,
 }
 
 impl Start {
-    /// A torrent of which every piece is here.
+    /// A torrent of which every piece is stored.
     #[must_use]
     pub fn seeding(torrent: Vec<u8>) -> Self {
         let origin = Origin::Stored(torrent);
@@ -124,10 +125,10 @@ pub struct Torrents {
     options: NetworkOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
-    /// What web seeds bring, held to the limits that hold for peers.
+    /// Limits the web seeds, so that they and the peers keep to one limit together.
     web_limit: Arc<RateLimit>,
     routes: Mutex<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
-    /// What UDP trackers said, by torrent and URL.
+    /// Messages of UDP trackers, by torrent and URL.
     words: Mutex<HashMap<(u64, String), String>>,
     listening: Mutex<Vec<String>>,
     deaf: Mutex<Listening>,
@@ -146,8 +147,8 @@ impl Torrents {
     /// Starts libtorrent. Must be called inside a runtime.
     ///
     /// # Errors
-    /// `Unsupported` when another library than the one built for is installed; `InvalidInput` when libtorrent refuses
-    /// a setting.
+    /// `Unsupported` when the installed library is not the version that bae was built for; `InvalidInput` when an
+    /// interface does not exist, or libtorrent refuses a setting.
     pub fn start(
         options: &NetworkOptions,
         pressure: Arc<Pressure>,
@@ -182,25 +183,25 @@ impl Torrents {
         Ok(torrents)
     }
 
-    /// Addresses that peers can reach, as `ip:port`.
+    /// Addresses on which peers can connect, as `ip:port`.
     #[must_use]
     pub fn listening(&self) -> Vec<String> {
         self.listening.lock().clone()
     }
 
-    /// Payload bytes in memory now.
+    /// Payload bytes held in memory now.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.pool.held() as u64
     }
 
-    /// Payload bytes thrown away to stay in the memory budget.
+    /// Payload bytes evicted to stay in the memory budget.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.disk.evicted()
     }
 
-    /// Adds a torrent. It starts when its content is given ([`Torrent::attach`]).
+    /// Adds a torrent. It starts when its content is attached ([`Torrent::attach`]).
     ///
     /// # Errors
     /// `InvalidInput` when libtorrent refuses it.
@@ -238,7 +239,7 @@ impl Torrents {
         })
     }
 
-    /// Limits what goes to peers from now on, or with `None` leaves only the limit of the options.
+    /// Sets a limit for uploads to peers from now on. `None` leaves only the limit of the options.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -247,7 +248,7 @@ impl Torrents {
         self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
     }
 
-    /// libtorrent cannot listen, or let in who came.
+    /// libtorrent could not listen, or could not accept a connection.
     fn cannot_listen(&self, text: &str) {
         let heard = self.deaf.lock().failed(text, Instant::now());
         if heard.tell {
@@ -281,7 +282,7 @@ impl Torrents {
         &self.web_limit
     }
 
-    /// Sealed bytes became durable.
+    /// Called when sealed bytes became durable.
     pub(super) fn drained(&self) {
         self.disk.drained();
     }
@@ -294,20 +295,21 @@ impl Torrents {
         f(session).map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused").because(e))
     }
 
-    /// Ends the session: jobs in flight are aborted, trackers told, the network thread joined. Verified bytes are the
-    /// writers' and not touched. Gives up waiting after `deadline` (the process can end regardless); whether it ended.
+    /// Ends the session: aborts jobs in flight, announces the stop to trackers, and joins the network thread. Verified
+    /// bytes belong to the writers and are not touched. Returns false when the session did not end within `deadline`;
+    /// the process can end regardless.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.stopping.cancel();
         let pump = self.pump.lock().take();
         if let Some(pump) = pump {
-            // It ends at the next wake-up, which `cancel` was.
+            // The pump ends at its next wake-up, which `cancel` caused.
             let _ = pump.await;
         }
         let session = self.session.lock().take();
-        // No job may be held any longer: libtorrent waits for each before its thread ends.
+        // No job may stay open: libtorrent waits for each of them before its thread ends.
         self.disk.abort();
         let (done, ended) = tokio::sync::oneshot::channel();
-        // A thread of its own: the destructor joins libtorrent's, which may need the runtime's workers to finish jobs.
+        // A separate thread: the destructor joins libtorrent's thread, which may need the runtime to finish jobs.
         std::thread::spawn(move || {
             drop(session);
             let _ = done.send(());
@@ -320,7 +322,7 @@ impl Torrents {
     }
 }
 
-/// Wakes on libtorrent's bell and every [`TICK`].
+/// Wakes when libtorrent has alerts, and every [`TICK`].
 async fn pump(torrents: Arc<Torrents>) {
     let mut memory = Memory::new(&torrents);
     let mut tick = tokio::time::interval(TICK);
@@ -350,7 +352,7 @@ async fn pump(torrents: Arc<Torrents>) {
     }
 }
 
-/// Routes a refusal once it is known what the tracker says. Asked once a tracker and torrent.
+/// Forwards a refusal once the tracker's message is known. The tracker is queried once per torrent.
 fn ask_for_words(torrents: &Arc<Torrents>, mut alert: AlertInfo) {
     let key = (alert.torrent, alert.url.clone());
     let known = torrents.words.lock().get(&key).cloned();
@@ -395,7 +397,7 @@ fn route(torrents: &Torrents, alert: AlertInfo) {
         _ => return,
     };
     if let Some(route) = torrents.routes.lock().get(&alert.torrent) {
-        // A torrent whose owner left is being removed.
+        // Sending fails when the torrent's owner is gone and the torrent is being removed.
         let _ = route.send(notice);
     }
 }
@@ -414,11 +416,11 @@ fn report(torrents: &Torrents, status: &TorrentStatus) {
     }
 }
 
-/// Feeds the governor and carries out its orders when they change.
+/// Samples memory for the governor, and applies its orders when they change.
 struct Memory {
     marks: Marks,
     drain: Rate,
-    /// How fast peers send.
+    /// The rate at which peers send.
     peers: Rate,
     begun: Instant,
     last: Option<Orders>,
@@ -442,7 +444,7 @@ impl Memory {
         });
         let user = torrents.options.limit_rate;
         let orders = Orders { limit: orders.limit.into_iter().chain(user).min(), ..orders };
-        // What peers leave of the limit is for web seeds: the two together keep to it.
+        // Web seeds get what peers leave of the limit, so that both keep to it together.
         let received =
             torrents.disk.registry().all().iter().map(|t| t.received_from_peers()).sum::<u64>();
         let peers = self.peers.sample(self.begun.elapsed().as_secs_f64(), received);
@@ -486,12 +488,12 @@ impl Torrent {
         &self.session
     }
 
-    /// The next thing libtorrent has to say; `None` once the session ended.
+    /// Waits for the next event of the torrent; `None` once the session ended.
     pub(super) async fn notice(&mut self) -> Option<Notice> {
         self.notices.recv().await
     }
 
-    /// The next thing libtorrent has said, without waiting; `None` when that is all.
+    /// The next queued event of the torrent, without waiting; `None` when there is none.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -505,19 +507,19 @@ impl Torrent {
         }
     }
 
-    /// Payload bytes handed over to be sent to peers so far.
+    /// Payload bytes handed to libtorrent for sending to peers so far.
     #[must_use]
     pub fn given(&self) -> u64 {
         self.disk.given()
     }
 
-    /// What nobody has been told yet of pieces that peers asked for and that cannot be read.
+    /// Takes the messages about pieces that peers requested and that cannot be read, recorded since the last call.
     #[must_use]
     pub fn take_unreadable(&self) -> Vec<String> {
         self.disk.take_unreadable()
     }
 
-    /// Gives one priority (0 to 7) to the pieces named.
+    /// Sets one priority (0 to 7) for the given pieces.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -525,7 +527,7 @@ impl Torrent {
         self.session.call(|s| s.get().prioritize(self.number, pieces, priority))
     }
 
-    /// Asks for the pieces named before all others, in this order.
+    /// Sets deadlines: the given pieces are requested before all others, in this order.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -533,7 +535,7 @@ impl Torrent {
         self.session.call(|s| s.get().hurry(self.number, pieces, DUE_STEP_MS))
     }
 
-    /// Takes back what [`Torrent::hurry`] said of these pieces; their priority is to be given anew.
+    /// Removes the deadlines that [`Torrent::hurry`] set for these pieces. The caller must set their priority again.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -541,8 +543,8 @@ impl Torrent {
         self.session.call(|s| s.get().relax(self.number, pieces))
     }
 
-    /// Has libtorrent take a piece whose bytes were offered to the torrent's disk ([`TorrentDisk::offer`]), as if they came
-    /// from a peer. They were written when this returns, unless libtorrent takes no pieces now.
+    /// Makes libtorrent write a piece whose bytes were offered to the torrent's disk ([`TorrentDisk::offer`]), as if a
+    /// peer had sent it. The bytes are written when this returns, unless libtorrent accepts no pieces at the moment.
     pub(super) async fn add_piece(session: &Arc<Torrents>, number: u64, piece: u32) -> Result<()> {
         blocking(session, move |s| s.get().add_piece(number, piece)).await
     }
@@ -553,16 +555,16 @@ impl Torrent {
         self.blocking(move |s| s.get().availability(number)).await
     }
 
-    /// The whole .torrent with the v2 piece layers known by now.
+    /// The whole .torrent file, with the v2 piece layers known so far.
     ///
     /// # Errors
-    /// `InvalidInput` while some are missing.
+    /// `InvalidInput` while piece layers are missing.
     pub async fn torrent_file(&self) -> Result<Vec<u8>> {
         let number = self.number;
         self.blocking(move |s| s.get().torrent_file(number)).await
     }
 
-    /// Stops asking and answering peers; held acks are released.
+    /// Stops requesting from peers and serving them; held acks are released.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
@@ -584,7 +586,7 @@ impl Torrent {
         self.session.call(|s| s.get().connect_peer(self.number, endpoint))
     }
 
-    /// Takes the torrent out of the session. What was handed to its writer stays on its way.
+    /// Removes the torrent from the session. Bytes that its writer has are still uploaded.
     pub fn remove(mut self) {
         self.leave();
     }
@@ -608,7 +610,7 @@ impl Torrent {
     }
 }
 
-/// A call that waits for libtorrent's network thread.
+/// Runs a call that waits for libtorrent's network thread.
 async fn blocking<R: Send + 'static>(
     session: &Arc<Torrents>,
     f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Our choices as libtorrent's settings. Every number that is not its default says why.
+//! The libtorrent settings that bae chooses, with the reasons for numbers that differ from the defaults of libtorrent.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -15,21 +15,22 @@ use crate::{
     memory::BLOCK,
 };
 
-/// How we name ourselves to trackers and peers: honest, and `BA` is in nobody's list of client ids.
+/// The client name sent to trackers and peers. It is our own: `BA` is in no list of client ids.
 const PEER_ID_PREFIX: &str = concat!("-BA", "0100", "-");
 const USER_AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 
-/// How long trackers may take to hear that we stop.
+/// How long trackers may take to answer the announce that bae stops.
 pub(super) const STOP_TRACKERS: Duration = Duration::from_secs(5);
 
-/// Every socket address of this machine, on a port that the system chooses.
+/// All addresses of this machine, on a port that the system chooses.
 const LISTEN_ANYWHERE: &str = "0.0.0.0:0,[::]:0";
 
 /// libtorrent's alert categories that `cpp/alerts.cpp` translates: error, storage, tracker, status.
 const ALERTS: i64 = 1 | 8 | 16 | 64;
 
-/// Refuses interfaces and addresses to connect from, and interfaces to listen on, that this machine has not: libtorrent
-/// would go on without a word, and without a connection. What only cannot be bound is told when it is tried.
+/// Rejects interfaces and source addresses, and interfaces to listen on, that this machine does not have. libtorrent
+/// would continue without a message, and without a connection. Addresses to listen on are not checked: libtorrent
+/// reports those that it cannot bind.
 ///
 /// # Errors
 /// `InvalidInput`, naming the interface.
@@ -47,7 +48,7 @@ pub fn check_interfaces(options: &NetworkOptions) -> Result<()> {
 }
 
 fn check_interface(name: &str) -> Result<()> {
-    // Of `fe80::1%eth0` the part that names an interface.
+    // The interface in `fe80::1%eth0` is the part behind `%`.
     let name = name.rsplit_once('%').map_or(name, |(_, device)| device);
     let is_here = match name.parse::<IpAddr>() {
         Ok(address) => UdpSocket::bind((address, 0)).is_ok(),
@@ -68,7 +69,7 @@ fn is_interface(name: &str) -> bool {
         .is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
 }
 
-/// Other systems are not asked: libtorrent tells when it cannot listen there.
+/// Not checked on other systems: libtorrent reports when it cannot listen there.
 #[cfg(not(target_os = "linux"))]
 fn is_interface(_: &str) -> bool {
     true
@@ -103,7 +104,7 @@ pub(super) fn session(options: &NetworkOptions, budget: usize) -> Vec<Setting> {
     s.0
 }
 
-/// Where peers are let in, or with `None` nowhere, to change it while the session runs.
+/// The addresses to accept peers on; `None` stops listening. Can change while the session runs.
 pub(super) fn listen(options: Option<&NetworkOptions>) -> Vec<Setting> {
     let mut s = Settings::default();
     s.text("listen_interfaces", options.map(interfaces).unwrap_or_default());
@@ -114,14 +115,14 @@ fn interfaces(o: &NetworkOptions) -> String {
     o.listen.as_ref().map_or_else(|| LISTEN_ANYWHERE.into(), |l| l.join(","))
 }
 
-/// A limit alone, to change it while the session runs.
+/// The upload limit alone, to change it while the session runs.
 pub(super) fn upload_limit(limit: Option<u64>) -> Vec<Setting> {
     let mut s = Settings::default();
     s.number("upload_rate_limit", rate(limit));
     s.0
 }
 
-/// As [`upload_limit`].
+/// The download limit alone, to change it while the session runs.
 pub(super) fn download_limit(limit: Option<u64>) -> Vec<Setting> {
     let mut s = Settings::default();
     s.number("download_rate_limit", rate(limit));
@@ -134,7 +135,7 @@ fn identity(s: &mut Settings, o: &NetworkOptions) {
     s.text("user_agent", agent);
     s.text("handshake_client_version", agent);
     s.number("alert_mask", ALERTS);
-    // One alert a piece may come at once when a large import is added.
+    // Adding a large import may produce one alert per piece at once.
     s.number("alert_queue_size", 10_000);
 }
 
@@ -149,7 +150,7 @@ fn network(s: &mut Settings, o: &NetworkOptions) {
         s.0.retain(|x| x.name != "dht_bootstrap_nodes");
     }
     if o.dht_bootstrap.iter().any(|n| n.starts_with("127.")) {
-        // A DHT of this machine alone: its nodes share an address range, which the real one rightly distrusts.
+        // A DHT on this machine alone: its nodes share an address range, which the public DHT rightly distrusts.
         for name in ["dht_restrict_routing_ips", "dht_restrict_search_ips", "dht_enforce_node_id"] {
             s.number(name, false);
         }
@@ -163,14 +164,14 @@ fn network(s: &mut Settings, o: &NetworkOptions) {
     let utp = o.utp.unwrap_or_else(|| features::is_safe(Feature::Utp));
     s.number("enable_outgoing_utp", utp);
     s.number("enable_incoming_utp", utp);
-    // Tell every tracker and tier: a torrent that lists several was meant to be found by each.
+    // Announce to every tracker of every tier: a torrent that lists several trackers is meant to be found through each.
     s.number("announce_to_all_trackers", true);
     s.number("announce_to_all_tiers", true);
     s.number("stop_tracker_timeout", i64::try_from(STOP_TRACKERS.as_secs()).unwrap_or(5));
     s.number("allow_multiple_connections_per_ip", true);
-    // After a pause its peers are wanted back soon: the default makes that a minute.
+    // After a pause, peers are reconnected within 10 s; the default is one minute.
     s.number("min_reconnect_time", 10);
-    // Peers are connected to, and rate limits shared out, at this beat (ms). The default of 500 makes a start wait.
+    // libtorrent connects to peers and shares out rate limits at this interval. The default of 500 ms delays a start.
     s.number("tick_interval", 100);
 }
 
@@ -186,30 +187,30 @@ fn encryption(s: &mut Settings, encryption: Encryption) {
 }
 
 fn picker(s: &mut Settings) {
-    // Finish what is open before opening more: open pieces are what memory is spent on.
+    // Finish open pieces before opening more: open pieces are what uses memory.
     s.number("prioritize_partial_pieces", true);
     s.number("whole_pieces_threshold", 0);
     s.number("request_queue_time", 1);
-    // From the first piece on the order is ours (see `steering`): no random start.
+    // The piece order is ours from the first piece on (see `steering`): no random start.
     s.number("initial_picker_threshold", 0);
     s.number("predictive_piece_announce", 0);
     // Back-pressure may last longer than the 20 s after which a silent peer counts as stalled.
     s.number("piece_timeout", 120);
-    // Acks are held until durable, so the queue of "unwritten" bytes is the budget; a huge mark silences its alert.
+    // Acks are held until durable, so the budget limits "unwritten" bytes; a huge mark silences libtorrent's alert.
     s.number("max_queued_disk_bytes", i64::from(i32::MAX));
 }
 
 fn seeding(s: &mut Settings, o: &NetworkOptions, budget: usize) {
-    // Storage answers in 30 to 200 ms: with the default marks (10 to 500 KiB) a peer gets 4 MiB/s at 100 ms.
+    // Storage answers in 30 to 200 ms. With the default marks (10 to 500 KiB) a peer gets only 4 MiB/s at 100 ms.
     s.number("send_buffer_low_watermark", 1 << 20);
     s.number("send_buffer_watermark", 8 << 20);
     s.number("send_buffer_watermark_factor", 150);
-    // A libtorrent asks for as much ahead as it is let: 8 MiB, little enough for what is asked for to stay in memory until
-    // it is sent, and for suggestions to come in time. With 4,000 blocks eight leechers that trade among themselves cost
-    // 1.4 times the payload, with 500 they cost 1.06 times.
+    // A libtorrent peer requests as many blocks ahead as it is allowed. 8 MiB is little enough that the requested bytes
+    // stay in memory until they are sent, and that suggestions arrive in time. Measured with eight leechers that trade
+    // among themselves: with 4,000 blocks, 1.4 times the payload is fetched from storage; with 500, 1.06 times.
     let ahead = (budget / 16 / BLOCK).clamp(256, 500);
     s.number("max_allowed_in_request_queue", i64::try_from(ahead).unwrap_or(256));
-    // What is queued for sending is memory: slots times a quarter of a watermark stay within the budget.
+    // Bytes queued for sending use memory: the slots times a quarter of a watermark stay within the budget.
     let slots = o.upload_slots.map_or_else(|| (budget >> 21).clamp(4, 64), |n| n as usize);
     s.number("unchoke_slots_limit", i64::try_from(slots).unwrap_or(64));
 }
@@ -218,13 +219,13 @@ fn limits(s: &mut Settings, o: &NetworkOptions) {
     s.number("connections_limit", i64::from(o.connections));
     s.number("download_rate_limit", rate(o.limit_rate));
     s.number("upload_rate_limit", rate(o.upload_limit));
-    // Torrents are started and stopped by bae, not by libtorrent's own queue.
+    // bae starts and stops torrents itself; libtorrent's own queue is off.
     for name in ["active_downloads", "active_seeds", "active_limit"] {
         s.number(name, -1);
     }
 }
 
-/// libtorrent takes an `int`, 0 for none.
+/// The limit as libtorrent's `int`, where 0 means no limit.
 fn rate(limit: Option<u64>) -> i64 {
     limit.map_or(0, |l| i64::try_from(l.max(1)).unwrap_or(i64::MAX).min(i64::from(i32::MAX)))
 }

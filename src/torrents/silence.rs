@@ -1,18 +1,18 @@
-//! The error when nothing arrives: with the last word of everybody who was asked.
+//! The error when nothing arrives: it contains the last messages of trackers and web seeds.
 
 use std::time::Duration;
 
 use super::trackers::Trackers;
 use crate::error::{Error, Kind};
 
-/// What is known when an import gives up.
+/// What is known when an import times out.
 #[derive(Debug)]
 pub(super) struct Silence<'a> {
     pub(super) timeout: Duration,
-    /// Pieces that came and were not what their hash says.
+    /// Number of pieces that failed their hash.
     pub(super) failed: u64,
     pub(super) trackers: &'a Trackers,
-    /// What web seeds said last.
+    /// The last messages of the web seeds.
     pub(super) web_seeds: Option<String>,
 }
 

@@ -1,15 +1,15 @@
-//! Which chunks the piece picker is led to. Pure.
+//! Which chunks the piece picker completes first. Pure.
 //!
-//! Left alone, rarest-first fills every chunk a little, and memory runs out before any is whole. So the pieces of a few
-//! open chunks are preferred, the oldest chunk most (7, then 6, then 5 for the rest): equal preference would fill all
-//! of them at the same pace, and none soon. All other pieces stay wanted at the normal priority (4), so that a peer
-//! which has none of the open chunks' pieces still gives what it has. Chunks are opened until enough bytes are missing
-//! in open ones for all requests in flight twice over, so that the picker does not run past them. The next chunk is the
-//! rarest, and the first of equals.
+//! Left alone, rarest-first fills every chunk a little, and memory runs out before any chunk is complete. The pieces of
+//! a few open chunks therefore get a higher priority: 7 for the oldest chunk, 6 for the next, 5 for the rest. With
+//! equal priorities all open chunks would fill at the same pace, and none would be complete soon. All other pieces stay
+//! wanted at the normal priority (4), so that a peer without pieces of the open chunks still sends what it has. Chunks
+//! are opened until the bytes missing in open chunks are twice the requests in flight, so that the picker does not run
+//! past them. The next chunk to open is the rarest; among equals, the first.
 //!
 //! # Invariants
 //! - Every missing wanted piece is in at most one open chunk, and the priority of a piece never falls.
-//! - Missing bytes of open chunks stay at or above the target while any chunk is left to open.
+//! - The bytes missing in open chunks stay at or above the target while any chunk is left to open.
 
 use std::{
     cmp::Reverse,
@@ -17,24 +17,24 @@ use std::{
     ops::Range,
 };
 
-/// The priority of the pieces of the oldest open chunk, the next, and all after.
+/// Priority of the pieces of the oldest open chunk, of the next, and of all later ones.
 const PRIORITIES: [u8; 3] = [7, 6, 5];
 
 /// The priority of all other pieces.
 const NORMAL: u8 = 4;
 
-/// Leads one torrent's picker.
+/// Sets the piece priorities of one torrent.
 #[derive(Debug)]
 pub struct Steering {
     piece_len: u64,
     /// Missing wanted pieces that are in no open chunk.
     unopened: BTreeSet<u32>,
-    /// Chunks not opened yet: (how many peers have it, position), rarest first.
+    /// Chunks not opened yet: (number of peers that have it, index of the chunk), rarest first.
     closed: BinaryHeap<Reverse<(u32, usize)>>,
     chunks: Vec<Range<u32>>,
     /// Oldest first.
     open: VecDeque<Open>,
-    /// Which open chunk a missing piece is in.
+    /// The open chunk of each missing piece that is in one.
     chunk_of: HashMap<u32, usize>,
 }
 
@@ -42,12 +42,12 @@ pub struct Steering {
 struct Open {
     chunk: usize,
     missing: BTreeSet<u32>,
-    /// What its pieces were told last.
+    /// The priority that the picker has for its pieces.
     priority: u8,
 }
 
 impl Steering {
-    /// `chunks` are byte ranges in order; `missing` the wanted pieces that are not durable.
+    /// `chunks` are byte ranges in order; `missing` are the wanted pieces that are not durable.
     #[must_use]
     pub fn new(
         piece_len: u64,
@@ -69,7 +69,7 @@ impl Steering {
         }
     }
 
-    /// Orders the chunks still closed by how many peers have their rarest piece. `peers[p]` is piece `p`'s count.
+    /// Orders the chunks still closed by how many peers have their rarest piece. `peers[p]` is for piece `p`.
     pub fn set_availability(&mut self, peers: &[u32]) {
         let rarest = |range: &Range<u32>| {
             range.clone().filter_map(|p| peers.get(p as usize)).min().copied().unwrap_or(0)
@@ -81,7 +81,7 @@ impl Steering {
             .collect();
     }
 
-    /// A piece passed its hash.
+    /// Notes that a piece passed its hash.
     pub fn done(&mut self, piece: u32) {
         self.unopened.remove(&piece);
         let Some(chunk) = self.chunk_of.remove(&piece) else { return };
@@ -110,7 +110,7 @@ impl Steering {
         self.unopened.contains(&piece) || self.chunk_of.contains_key(&piece)
     }
 
-    /// What the picker was told last of a piece.
+    /// The priority that the picker has for a piece.
     #[must_use]
     pub fn priority(&self, piece: u32) -> u8 {
         let chunk = self.chunk_of.get(&piece);
@@ -118,7 +118,8 @@ impl Steering {
         open.map_or(NORMAL, |open| open.priority)
     }
 
-    /// Opens chunks until `target` bytes are missing in open ones; answers the pieces whose priority changes.
+    /// Opens chunks until `target` bytes are missing in open ones. Returns the pieces whose priority changes, with the
+    /// new priority.
     pub fn lead(&mut self, target: u64) -> Vec<(u8, Vec<u32>)> {
         while (self.chunk_of.len() as u64) * self.piece_len < target {
             let Some(Reverse((_, chunk))) = self.closed.pop() else { break };

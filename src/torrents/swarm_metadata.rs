@@ -1,4 +1,4 @@
-//! The metadata of a magnet link, which peers send.
+//! Fetches the metadata of a magnet link from peers.
 
 use std::{future::pending, time::Duration};
 
@@ -14,13 +14,14 @@ use crate::{
     events::{Event, EventSink, Progress},
 };
 
-/// How often progress is told.
+/// Interval of progress events.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Waits for a magnet's info dictionary, and tells what happens meanwhile.
+/// Waits for the info dictionary of a magnet link, and reports progress and tracker refusals meanwhile.
 ///
 /// # Errors
-/// `Cancelled` when `stop` is; `Network` when nobody sent it within `timeout`.
+/// `Cancelled` when `stop` is cancelled; `Network` when no peer sent it within `timeout`; `InvalidInput` when
+/// libtorrent reports that the torrent failed.
 pub async fn metadata(
     torrent: &mut Torrent,
     stop: &CancellationToken,

@@ -1,8 +1,9 @@
-//! One torrent's side of the disk: its open pieces, and where verified bytes go.
+//! One torrent's side of the disk: its open pieces, and the hand-over of verified bytes to the writer.
 //!
-//! Locks: `pieces` is held for a map lookup and a pointer push, never across hashing, a put or a completion of many
-//! jobs; nothing here waits. A piece's bytes are in exactly one place a read looks at: the open piece until it passes,
-//! the import's store from then on (memory, cache, object).
+//! Locks: `pieces` is held for map lookups and pointer moves, never across hashing or an upload. Acks are completed
+//! after it is released, except that evicted pieces are dropped under it, which queues the abort of their acks. Calls
+//! on the network thread never wait. A read finds a piece's bytes in exactly one place: in the open piece until it
+//! passes, then in the import's store (memory, cache or object).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -35,29 +36,30 @@ use crate::{
 pub(super) struct TorrentDisk {
     number: u64,
     content: OnceLock<Content>,
-    /// Where content comes from that is not there yet.
+    /// Loads the content of a torrent that starts without it.
     loader: OnceLock<Loader>,
     loading: Mutex<()>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
-    /// libtorrent's question "may I start?", held until there is content to start on.
+    /// libtorrent's `check_files` jobs, held until there is content to start with.
     checks: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
-    /// Pieces that came from a web seed, for the writes that libtorrent makes of them: by block, until it is written.
+    /// Verified pieces of web seeds, by block. A block leaves the list when libtorrent writes it.
     offers: Mutex<HashMap<u32, Vec<Option<Bytes>>>>,
-    /// Pieces that a reader waits for: evicted only when there is no other.
+    /// Pieces that a reader waits for. They are evicted only when there is no other piece to evict.
     urgent: Mutex<BTreeSet<u32>>,
-    /// Payload bytes received from peers and web seeds, and of these the web seeds'.
+    /// Payload bytes received from peers and web seeds.
     received: AtomicU64,
+    /// The part of `received` that came from web seeds.
     from_web: AtomicU64,
     /// Pieces whose hash failed.
     failed: AtomicU64,
-    /// Payload bytes handed over to be sent to them.
+    /// Payload bytes handed to libtorrent for sending to peers.
     given: AtomicU64,
-    /// Rung when a piece passed.
+    /// Notified when a piece passed.
     progress: Notify,
-    /// Where peers are led, once there was one.
+    /// Suggestions to peers; `None` until the first peer became interested.
     guide: Mutex<Option<Guide>>,
-    /// Pieces that cannot be read, and what of that nobody has been told yet.
+    /// Pieces that cannot be read, and the messages about them that were not taken yet.
     unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
 }
 
@@ -95,18 +97,18 @@ impl TorrentDisk {
         self.content.get()
     }
 
-    /// Gives the torrent its content, once. libtorrent starts when [`TorrentDisk::start`] follows.
+    /// Sets the content, once. libtorrent starts the torrent when [`TorrentDisk::start`] follows.
     pub(super) fn set_content(&self, content: Content) {
         assert!(self.content.set(content).is_ok(), "a torrent gets its content once");
     }
 
-    /// Lets the torrent start with content that is made when it is needed, once.
+    /// Starts the torrent with content that is loaded on first use, once.
     pub(super) fn set_loader(&self, loader: Loader) {
         assert!(self.loader.set(loader).is_ok(), "a torrent gets its content once");
         self.start();
     }
 
-    /// The content, made now if need be: that reads the catalog.
+    /// The content. Loads it from the catalog on first use.
     ///
     /// # Errors
     /// When the catalog cannot be read, or there is no content yet.
@@ -115,7 +117,7 @@ impl TorrentDisk {
             let this = Arc::clone(self);
             let load = move || {
                 let Some(loader) = this.loader.get() else { return Ok(()) };
-                // A peer asks for many blocks at once: the first read loads.
+                // A peer sends many requests at once: only the first read loads.
                 let _turn = this.loading.lock();
                 if this.content.get().is_some() {
                     return Ok(());
@@ -129,7 +131,7 @@ impl TorrentDisk {
         self.content.get().ok_or_else(|| Error::new(Kind::Internal, "a torrent has no content yet"))
     }
 
-    /// Notes that a piece cannot be read, for whoever tells the user. Told once a piece.
+    /// Records a message for the user that a piece cannot be read, once per piece.
     pub(super) fn unreadable(&self, piece: u32, text: String) {
         let mut unreadable = self.unreadable.lock();
         if unreadable.0.insert(piece) {
@@ -137,12 +139,12 @@ impl TorrentDisk {
         }
     }
 
-    /// What nobody has been told yet of pieces that cannot be read.
+    /// Takes the messages about unreadable pieces recorded since the last call.
     pub(super) fn take_unreadable(&self) -> Vec<String> {
         std::mem::take(&mut self.unreadable.lock().1)
     }
 
-    /// Answers libtorrent's pending "may I start?".
+    /// Completes libtorrent's pending `check_files` jobs: the torrent may start.
     pub(super) fn start(&self) {
         for mut job in std::mem::take(&mut *self.checks.lock()) {
             job.pin_mut().complete();
@@ -158,7 +160,8 @@ impl TorrentDisk {
         }
     }
 
-    /// Takes a block. `None` when it is not wanted any more (the ack is dropped); else whether to wake a hasher.
+    /// Accepts a block. `None` when the block is refused (its ack is dropped, which aborts it); otherwise whether to
+    /// wake a hash worker.
     pub(super) fn write(
         &self,
         piece: u32,
@@ -171,21 +174,22 @@ impl TorrentDisk {
             return None;
         }
         if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK)) {
-            // No peer sends it, but a piece of a web seed is written whole.
+            // No peer sends padding, but libtorrent writes all blocks of a web seed's piece.
             ack.pin_mut().complete();
             return Some(false);
         }
         let mut pieces = self.pieces.lock();
         let open = pieces.entry(piece).or_insert_with(|| OpenPiece::new(piece, &content.geometry));
         if open.stage() == Stage::Passed {
-            // A duplicate of a block that passed already: nothing is lost by saying yes.
+            // A duplicate block of a piece that passed: the acknowledgement loses nothing.
             ack.pin_mut().complete();
             return Some(false);
         }
         Some(open.put(start / BLOCK, data, ack))
     }
 
-    /// Remembers libtorrent's question. False when the piece is not whole in memory (evicted meanwhile, or stored).
+    /// Stores libtorrent's hash request. Returns it as `Err` when the piece is not whole in memory: evicted in the
+    /// meantime, or already stored.
     pub(super) fn ask_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
         match self.pieces.lock().get_mut(&piece) {
             Some(open) if open.stage() == Stage::Open && open.is_whole() => {
@@ -196,7 +200,7 @@ impl TorrentDisk {
         }
     }
 
-    /// A hash worker's turn: feeds what is there, and answers libtorrent when all of it was.
+    /// Called by a hash worker: hashes the available blocks, and answers libtorrent's request after the last block.
     pub(super) fn hash_front(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         loop {
@@ -218,7 +222,8 @@ impl TorrentDisk {
         }
     }
 
-    /// The piece passed: its bytes go to the writer. Also called for pieces that were here from the start: no-op.
+    /// The piece passed its hash: hands its bytes to the writer. Also called for pieces that were stored at the start;
+    /// then it does nothing.
     pub(super) fn pass(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         let _span = tracing::debug_span!("piece", import = %content.store.id(), piece).entered();
@@ -241,22 +246,22 @@ impl TorrentDisk {
         }
     }
 
-    /// Payload bytes received from peers and web seeds so far, whatever became of them.
+    /// Payload bytes received from peers and web seeds so far, including bytes that were discarded later.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Of these, those of peers.
+    /// The part of [`TorrentDisk::received`] that came from peers.
     pub(super) fn received_from_peers(&self) -> u64 {
         self.received().saturating_sub(self.from_web.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes of a peer.
+    /// Counts payload bytes received from a peer.
     pub(super) fn count_received(&self, len: usize) {
         self.received.fetch_add(len as u64, Ordering::Relaxed);
     }
 
-    /// Counts bytes of a web seed.
+    /// Counts payload bytes received from a web seed.
     pub(super) fn arrived(&self, len: u64) {
         self.from_web.fetch_add(len, Ordering::Relaxed);
         self.received.fetch_add(len, Ordering::Relaxed);
@@ -271,20 +276,20 @@ impl TorrentDisk {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Holds the blocks of a verified piece ready for libtorrent's writes, until the result is dropped.
+    /// Makes the blocks of a verified piece available to libtorrent's writes, until the result is dropped.
     pub(super) fn offer(&self, piece: u32, blocks: Vec<Bytes>) -> Offer<'_> {
         self.offers.lock().insert(piece, blocks.into_iter().map(Some).collect());
         Offer { disk: self, piece }
     }
 
-    /// A block that was offered, given away.
+    /// Takes an offered block of this length out of the offer.
     pub(super) fn take_offered(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
         let mut offers = self.offers.lock();
         let block = offers.get_mut(&piece)?.get_mut(start / BLOCK)?;
         if block.as_ref()?.len() == len { block.take() } else { None }
     }
 
-    /// What of a piece is here and not durable yet.
+    /// How much of a piece is in memory and not durable yet.
     pub(super) fn holding(&self, piece: u32) -> Holding {
         match self.pieces.lock().get(&piece) {
             None => Holding::Nothing,
@@ -299,7 +304,7 @@ impl TorrentDisk {
         self.content().is_some_and(stored)
     }
 
-    /// Counts bytes that answer a peer's request.
+    /// Counts bytes handed out for a peer's request.
     pub(super) fn gave(&self, bytes: &Bytes) {
         self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
@@ -308,18 +313,19 @@ impl TorrentDisk {
         self.given.load(Ordering::Relaxed)
     }
 
-    /// Waits until a piece passed since the last wait.
+    /// Waits until a piece passed since the previous wait.
     pub(super) async fn progress(&self) {
         self.progress.notified().await;
     }
 
-    /// Pieces that passed since the last call.
+    /// Takes the pieces that passed since the last call.
     pub(super) fn take_passed(&self) -> Vec<u32> {
         std::mem::take(&mut *self.passed.lock())
     }
 
-    /// The hash failed. Acks go out before the caller completes the clear job: a late success would mark a block that
-    /// was asked for again as finished. Of a v1 piece nothing is kept; of a v2 piece only bad blocks come again.
+    /// The hash failed. The acks are completed before the caller completes the clear job: a later success would mark a
+    /// block that was requested again as finished. A v1 piece is dropped as a whole; of a v2 piece only bad blocks are
+    /// downloaded again.
     pub(super) fn clear(&self, piece: u32) {
         let mut pieces = self.pieces.lock();
         let Some(open) = pieces.get_mut(&piece) else { return };
@@ -331,8 +337,9 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are given up (their
-    /// blocks are asked for again after a resume); whole and passed ones stay on their way.
+    /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are dropped and
+    /// their acks aborted; their blocks are requested again after a resume. All other pieces stay, with their acks
+    /// completed.
     pub(super) fn stop(&self) {
         let mut pieces = self.pieces.lock();
         pieces.retain(|_, open| !open.is_evictable());
@@ -347,19 +354,19 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Everything in flight is given up; jobs complete with `operation_aborted`.
+    /// Drops everything in flight; the jobs complete with `operation_aborted`.
     pub(super) fn abort(&self) {
         let checks = std::mem::take(&mut *self.checks.lock());
         let pieces = std::mem::take(&mut *self.pieces.lock());
         drop((checks, pieces));
     }
 
-    /// Says which pieces a reader waits for now.
+    /// Sets the pieces that a reader waits for now.
     pub(super) fn set_urgent(&self, pieces: impl IntoIterator<Item = u32>) {
         *self.urgent.lock() = pieces.into_iter().collect();
     }
 
-    /// The piece that may go first: whether a reader waits for it, the blocks it holds, and which it is.
+    /// The next piece to evict: whether a reader waits for it, the number of blocks it holds, and its number.
     pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
         let urgent = self.urgent.lock().clone();
         let pieces = self.pieces.lock();
@@ -367,7 +374,7 @@ impl TorrentDisk {
         open.map(|(&n, p)| (urgent.contains(&n), p.received(), n)).min()
     }
 
-    /// Gives up a partial piece; its acks complete with `operation_aborted`. Answers the blocks freed.
+    /// Evicts a partial piece; its acks complete with `operation_aborted`. Returns the number of blocks freed.
     pub(super) fn evict(&self, piece: u32) -> usize {
         let mut pieces = self.pieces.lock();
         match pieces.get(&piece) {
@@ -376,7 +383,7 @@ impl TorrentDisk {
         }
     }
 
-    /// Objects were committed: pieces that are durable now get their acks.
+    /// Objects were committed: completes the acks of pieces that are durable now.
     pub(super) fn durable(&self, ranges: &[Range<u64>]) {
         let Some(content) = self.content() else { return };
         let mut acks = Vec::new();
@@ -393,8 +400,8 @@ impl TorrentDisk {
         complete(acks);
     }
 
-    /// Bytes that are in memory already, open or verified. What the cache has is counted by `sends`, and left there
-    /// without it.
+    /// Bytes that are in memory already, open or verified. Bytes from the cache are counted in `sends`; without `sends`
+    /// the cache is not used.
     pub(super) fn read_memory(
         &self,
         sends: Option<&Sends>,
@@ -412,17 +419,17 @@ impl TorrentDisk {
     }
 }
 
-/// What of a piece is in memory.
+/// How much of a piece is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holding {
     Nothing,
-    /// Blocks are missing, or come again after the hash failed.
+    /// Blocks are missing, or are downloaded again after the hash failed.
     Part,
-    /// It is being hashed, or on its way to storage.
+    /// The piece is being hashed, or is on its way to storage.
     Whole,
 }
 
-/// An offered piece. Dropping it takes back what was not written.
+/// An offered piece. Dropping it withdraws the blocks that were not written.
 pub(super) struct Offer<'a> {
     disk: &'a TorrentDisk,
     piece: u32,
@@ -452,7 +459,7 @@ fn complete(acks: Vec<UniquePtr<WriteJob>>) {
     }
 }
 
-/// Tells libtorrent the digests it asked for.
+/// Sends libtorrent the digests it requested.
 pub(super) fn answer(mut request: HashRequest, digests: &PieceDigests) {
     let v1 = digests.v1.filter(|_| request.wants.v1);
     let v2 = if request.wants.v2 { digests.v2_blocks.as_flattened() } else { &[] };

@@ -1,13 +1,13 @@
-//! What the trackers of one torrent said: a refusal is told once, and the last words of each are kept for the error at
-//! the end. Pure; time comes as ticks.
+//! The messages of one torrent's trackers. A refusal is reported once, and the last message of each tracker is kept for
+//! the error at the end. Pure; time passes as ticks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A refusal is told after so many ticks of 250 ms: another tracker may answer meanwhile, or the same one by another
+/// Ticks of 250 ms until a refusal is reported. Meanwhile another tracker may answer, or the same tracker at another
 /// address.
 const PATIENCE: u32 = 8;
 
-/// Refusals are told of so many trackers, the first ones.
+/// The most trackers whose refusals are reported: the first ones.
 const TOLD: usize = 8;
 
 /// The trackers of a torrent, by scheme, host and port.
@@ -16,18 +16,19 @@ pub struct Trackers {
     answered: bool,
     last: BTreeMap<String, String>,
     refused: BTreeSet<String>,
-    /// Refusals that are not told yet, and the ticks they still wait.
+    /// Refusals that are not reported yet, and the ticks they still wait.
     waiting: Vec<(String, u32)>,
 }
 
 impl Trackers {
-    /// A tracker took the announce and named so many peers.
+    /// A tracker accepted the announce and returned this many peers.
     pub fn answered(&mut self, tracker: String, peers: &str) {
         self.answered = true;
         self.last.insert(tracker, format!("{peers} peers"));
     }
 
-    /// A tracker could not be reached, or refused. Whether it is the first time of this tracker.
+    /// A tracker could not be reached, or refused the announce. Returns true when this is the tracker's first refusal
+    /// and will be reported.
     pub fn refused(&mut self, tracker: String, why: String) -> bool {
         let first = self.refused.len() < TOLD && self.refused.insert(tracker.clone());
         if first {
@@ -37,7 +38,7 @@ impl Trackers {
         first
     }
 
-    /// To be called every 250 ms: refusals to be told now, with whether they are all there is to tell.
+    /// To be called every 250 ms. Returns the refusals to report now, each with whether no tracker has answered so far.
     pub fn tick(&mut self) -> Vec<(String, bool)> {
         self.waiting.iter_mut().for_each(|(_, left)| *left = left.saturating_sub(1));
         let (due, waiting) =
@@ -47,7 +48,7 @@ impl Trackers {
         due.into_iter().map(|(text, _)| (text, !self.answered)).collect()
     }
 
-    /// The last words of each; `None` when none said anything.
+    /// The last message of each tracker; `None` when there is none.
     #[must_use]
     pub fn report(&self) -> Option<String> {
         let all: Vec<_> = self.last.iter().map(|(tracker, text)| said(tracker, text)).collect();

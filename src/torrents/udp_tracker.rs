@@ -1,5 +1,6 @@
-//! The words of a UDP tracker that refused. libtorrent hears that it did and loses why (it takes the zero bytes before
-//! the text for its end), so the tracker is asked once more (BEP 15), as a peer that has left: that registers nothing.
+//! Gets the message of a UDP tracker that refused an announce. libtorrent loses the message (it takes the zero bytes
+//! before the text for its end). The tracker is therefore queried once more (BEP 15), as a peer that has left, which
+//! registers nothing.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -11,9 +12,9 @@ use url::Url;
 
 use crate::config::NetworkOptions;
 
-/// How long an answer is waited for.
+/// How long to wait for an answer.
 const ANSWER: Duration = Duration::from_secs(3);
-/// What begins every conversation.
+/// The constant at the start of every connect request.
 const MAGIC: u64 = 0x0417_2710_1980;
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
@@ -21,8 +22,8 @@ const ERROR: u32 = 3;
 /// The event of a peer that has left.
 const STOPPED: u32 = 3;
 
-/// What the tracker at `url` says to an announce of the torrent `info_hash`; `None` when it does not answer, or takes it.
-/// Not asked where a proxy hides this machine.
+/// The message of the tracker at `url` for an announce of the torrent `info_hash`; `None` when the tracker does not
+/// answer, or accepts the announce. No request is sent when a proxy hides this machine.
 pub(super) async fn refusal(
     url: &str,
     info_hash: &[u8],
@@ -91,7 +92,7 @@ async fn ask(socket: &UdpSocket, question: &[u8], transaction: u32) -> Option<An
     timeout(ANSWER, answer).await.ok().flatten()
 }
 
-/// An answer to the question of this number.
+/// Parses the answer to the request with this transaction number; `None` for any other packet.
 fn read(packet: &[u8], transaction: u32) -> Option<Answer> {
     let (head, body) = packet.split_at_checked(8)?;
     let number =
@@ -118,10 +119,10 @@ fn announce(connection: [u8; 8], transaction: u32, info_hash: &[u8]) -> Vec<u8> 
     out.extend(head(ANNOUNCE, transaction));
     out.extend_from_slice(info_hash);
     out.extend_from_slice(b"-BA0100-000000000000");
-    // Nothing downloaded, left or uploaded.
+    // Nothing downloaded, nothing left, nothing uploaded.
     out.extend([0; 24]);
     out.extend(STOPPED.to_be_bytes());
-    // The address it comes from, no key, no peers wanted, and the port of nobody.
+    // The sender's address, no key, no peers wanted, and port 1, on which nothing listens.
     out.extend([0; 12]);
     out.extend(1u16.to_be_bytes());
     out

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-/// The versions whose disk interface and internals bae is written for: from the first to below the second.
+/// Supported versions, from the first to below the second: bae is written for their disk interface and internals.
 const SUPPORTED: [(u32, u32, u32); 2] = [(2, 0, 8), (2, 1, 0)];
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `2.0.11` as numbers; what follows the third is left out.
+/// `2.0.11` as three numbers; the rest of the version is ignored.
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next().unwrap_or(Ok(0)).ok()?))

@@ -1,12 +1,12 @@
-//! Bencode, read strictly from bytes that a stranger sent, and written plainly.
+//! Bencode: parses it strictly from bytes that a stranger sent, and writes it.
 //!
-//! Reading makes one flat array of tokens that point into the input; nothing is copied and nothing recurses. A token
-//! takes 16 bytes and the shortest one 2 of input (`0:`), so memory stays within a small factor of the input, and the
-//! stack does not grow with nesting.
+//! The parser makes one flat array of tokens that point into the input. Nothing is copied, and nothing recurses. A
+//! token takes 16 bytes, and the shortest one takes 2 bytes of input (`0:`). Memory therefore stays within a small
+//! factor of the input, and the stack does not grow with nesting.
 //!
-//! Lax about what real torrents have and every client takes: keys out of order, leading zeros, a key that comes twice
-//! (the first counts, as in libtorrent), and in a file bytes behind the end. [`Flaws`] says where, because libtorrent
-//! takes no v2 torrent with them. Strict about everything else.
+//! Irregularities that real torrents have and every client accepts are accepted: keys out of order, leading zeros, a
+//! duplicate key (the first counts, as in libtorrent), and bytes behind the end of a file. [`Flaws`] records them,
+//! because libtorrent rejects a v2 torrent that has them. All other irregularities are errors.
 
 mod parse;
 
@@ -14,9 +14,9 @@ use std::{fmt, ops::Range};
 
 use crate::error::{Error, Kind, Result};
 
-/// The longest input that is looked at: libtorrent's own limit for a `.torrent` (80 MB).
+/// The longest input in bytes: libtorrent's own limit for a `.torrent` file (80 MB).
 pub const MAX_INPUT: usize = 80_000_000;
-/// The deepest nesting: a v2 file tree spends one level a folder, and nobody has 50 of them.
+/// The deepest nesting: a v2 file tree uses one level per folder, and real ones have fewer than 50.
 pub const MAX_DEPTH: usize = 64;
 /// The most values: 4 Mi tokens take 64 MiB, and a list of half a million files needs 3.5 million.
 pub const MAX_TOKENS: usize = 4 << 20;
@@ -29,8 +29,8 @@ enum Sort {
     Dict,
 }
 
-/// One value: `input[start..end]` is all of it. `aux` is where the content of a string starts, or for a container
-/// the token that follows its last descendant. `u32` is enough because of [`MAX_INPUT`].
+/// One value: `input[start..end]` is all of it. For a string, `aux` is the start of its content; for a container, the
+/// token behind its last descendant. `u32` is enough because of [`MAX_INPUT`].
 #[derive(Debug, Clone, Copy)]
 struct Token {
     start: u32,
@@ -40,15 +40,15 @@ struct Token {
     flaws: Flaws,
 }
 
-/// What a value has that strict bencode does not. Values within it have their own.
+/// Deviations of a value from strict bencode. Values inside it have their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flaws(u8);
 
 impl Flaws {
     const NONE: Self = Self(0);
-    /// Keys that do not ascend.
+    /// Keys are not in ascending order.
     pub const UNSORTED: Self = Self(1);
-    /// A key that comes more than once.
+    /// A key occurs more than once.
     pub const TWICE: Self = Self(2);
     /// A leading zero, or -0.
     pub const ZERO: Self = Self(4);
@@ -63,7 +63,7 @@ impl Flaws {
     }
 }
 
-/// A parsed input. [`Document::root`] is the way in.
+/// A parsed input. Reading starts at [`Document::root`].
 pub struct Document<'a> {
     input: &'a [u8],
     tokens: Vec<Token>,
@@ -82,7 +82,7 @@ impl<'a> Document<'a> {
     /// Parses all of `input` as one value.
     ///
     /// # Errors
-    /// `InvalidInput`, with the byte offset, for anything that is no bencode or passes a limit of this module.
+    /// `InvalidInput`, with the byte offset, for bytes that are not bencode or exceed a limit of this module.
     pub fn parse(input: &'a [u8]) -> Result<Self> {
         let doc = Self::parse_beginning(input)?;
         let end = doc.root().span().end;
@@ -92,7 +92,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Parses the value that `input` begins with, whatever follows it.
+    /// Parses the value at the start of `input`, and ignores the bytes behind it.
     ///
     /// # Errors
     /// As [`Document::parse`].
@@ -111,14 +111,14 @@ impl<'a> Document<'a> {
     }
 }
 
-/// One value of a [`Document`], not yet looked into. Cheap to copy.
+/// One value of a [`Document`], decoded on demand. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
     doc: &'a Document<'a>,
     index: usize,
 }
 
-/// What a [`Node`] holds.
+/// The content of a [`Node`].
 #[derive(Debug, Clone, Copy)]
 pub enum Value<'a> {
     Int(i64),
@@ -132,7 +132,7 @@ impl<'a> Node<'a> {
         self.doc.tokens[self.index]
     }
 
-    /// The token that follows this value and everything in it.
+    /// The token behind this value and everything in it.
     fn after(self) -> usize {
         match self.token() {
             Token { sort: Sort::List | Sort::Dict, aux, .. } => aux as usize,
@@ -140,7 +140,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What it holds.
+    /// The content of the value.
     #[must_use]
     pub fn value(self) -> Value<'a> {
         let token = self.token();
@@ -152,19 +152,19 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Where its bytes are in the input.
+    /// Position of its bytes in the input.
     #[must_use]
     pub fn span(self) -> Range<usize> {
         self.token().start as usize..self.token().end as usize
     }
 
-    /// Its exact bytes as they stand in the input: what an info hash is taken over.
+    /// Its exact bytes in the input. An info hash is computed from them.
     #[must_use]
     pub fn raw(self) -> &'a [u8] {
         &self.doc.input[self.span()]
     }
 
-    /// Where the first value with flaws starts, it itself and all in it included, and which those are.
+    /// Position and flaws of the first value that has flaws: this value, or one inside it.
     #[must_use]
     pub fn flaw(self) -> Option<(usize, Flaws)> {
         self.flaws().next()
@@ -176,7 +176,7 @@ impl<'a> Node<'a> {
         flawed.map(|t| (t.start as usize, t.flaws))
     }
 
-    /// Where the first dictionary starts in which a key comes twice, it itself and all in it included.
+    /// Position of the first dictionary with a duplicate key: this value, or one inside it.
     #[must_use]
     pub fn key_twice(self) -> Option<usize> {
         self.flaws().find(|(_, flaws)| flaws.has(Flaws::TWICE)).map(|(at, _)| at)
@@ -219,7 +219,7 @@ impl<'a> List<'a> {
 pub struct Dict<'a>(Node<'a>);
 
 impl<'a> Dict<'a> {
-    /// Its keys and values in the order of the input.
+    /// Its keys and values in the order of the input. A duplicate key occurs twice.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Node<'a>)> {
         let mut all = children(self.0);
         std::iter::from_fn(move || {
@@ -228,16 +228,16 @@ impl<'a> Dict<'a> {
         })
     }
 
-    /// The first value at `key`. Walks the dictionary: meant for the few fixed keys of a torrent.
+    /// The first value at `key`. Scans the dictionary: meant for the few fixed keys of a torrent.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Node<'a>> {
         self.iter().find(|(k, _)| *k == key.as_bytes()).map(|(_, node)| node)
     }
 
-    /// The number at `key`, `None` when there is no such key.
+    /// The number at `key`; `None` when there is no such key.
     ///
     /// # Errors
-    /// `InvalidInput` when something else is there; so for the three below.
+    /// `InvalidInput` when the value has another type. The same holds for the three functions below.
     pub fn int(self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "a number", Node::as_int)
     }
@@ -280,7 +280,7 @@ fn children<'a>(of: Node<'a>) -> impl Iterator<Item = Node<'a>> {
     })
 }
 
-/// The number that `digits` spell; the parser has checked that they do, and that it fits.
+/// The number that `digits` spell. The parser has checked that they are digits, and that the number fits.
 fn integer(digits: &[u8]) -> i64 {
     std::str::from_utf8(digits).ok().and_then(|s| s.parse().ok()).expect("checked by the parser")
 }
@@ -289,7 +289,7 @@ fn bad(what: impl fmt::Display, offset: usize) -> Error {
     Error::new(Kind::InvalidInput, format!("{what}, at byte {offset}"))
 }
 
-/// Writes bencode. The caller gives dictionary keys in ascending order.
+/// Writes bencode. The caller must write dictionary keys in ascending order.
 #[derive(Debug, Default, Clone)]
 pub struct Encoder {
     out: Vec<u8>,
@@ -301,25 +301,25 @@ impl Encoder {
         self.raw(format!("i{n}e").as_bytes())
     }
 
-    /// A string, or the key of what comes next.
+    /// A string, or the key of the next value.
     pub fn bytes(&mut self, s: impl AsRef<[u8]>) -> &mut Self {
         self.raw(format!("{}:", s.as_ref().len()).as_bytes()).raw(s.as_ref())
     }
 
-    /// A value that is bencode already, byte for byte: an info dictionary keeps its hash.
+    /// A value that is bencode already, copied byte for byte, so that an info dictionary keeps its hash.
     pub fn raw(&mut self, value: &[u8]) -> &mut Self {
         self.out.extend_from_slice(value);
         self
     }
 
-    /// A list of what `fill` writes.
+    /// A list of the values that `fill` writes.
     pub fn list(&mut self, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.raw(b"l");
         fill(self);
         self.raw(b"e")
     }
 
-    /// A dictionary of the keys and values that `fill` writes in turn.
+    /// A dictionary of the keys and values that `fill` writes alternately.
     pub fn dict(&mut self, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.raw(b"d");
         fill(self);

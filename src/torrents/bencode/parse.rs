@@ -1,15 +1,17 @@
-//! Bytes to tokens: one pass over the input, with a stack of open containers in place of recursion.
+//! Turns bytes into tokens: one pass over the input, with a stack of open containers in place of recursion.
 
 use std::{cmp::Ordering, ops::Range};
 
 use super::{Flaws, MAX_DEPTH, MAX_TOKENS, Sort, Token, bad};
 use crate::error::Result;
 
-/// The longest number, leading zeros included, and the longest length of a string: libtorrent reads no longer ones.
+/// The most digits of a number, leading zeros included: libtorrent accepts no more.
 const MAX_DIGITS: usize = 19;
+/// The most digits in the length of a string: libtorrent accepts no more.
 const MAX_LENGTH_DIGITS: usize = 15;
 
-/// The tokens of the value at the beginning of `input`, which is no longer than [`super::MAX_INPUT`], and where it ends.
+/// The tokens of the value at the start of `input`, and the position of its end. `input` is no longer than
+/// [`super::MAX_INPUT`].
 pub(super) fn tokens(input: &[u8]) -> Result<(Vec<Token>, usize)> {
     let mut parser = Parser { input, at: 0, tokens: Vec::new(), open: Vec::new() };
     parser.run()?;
@@ -23,12 +25,13 @@ struct Parser<'a> {
     open: Vec<Open>,
 }
 
-/// A container whose `e` has not come yet.
+/// A container whose `e` was not read yet.
 struct Open {
     token: usize,
     dict: bool,
-    /// In a dictionary: the last key, to see that keys ascend, and whether its value is still to come.
+    /// In a dictionary: the last key, to check that keys ascend.
     last_key: Option<Range<usize>>,
+    /// In a dictionary: whether the value of the last key was not read yet.
     wants_value: bool,
     flaws: Flaws,
 }
@@ -130,7 +133,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Neighbours were compared while reading; only in an unsorted dictionary can equal keys be apart.
+    /// Adjacent keys are compared while reading. Only in an unsorted dictionary can equal keys be apart.
     fn has_key_twice(&self, dict: usize) -> bool {
         let (mut keys, mut next) = (Vec::new(), dict + 1);
         while next < self.tokens.len() {
@@ -143,7 +146,7 @@ impl Parser<'_> {
         keys.windows(2).any(|pair| pair[0] == pair[1])
     }
 
-    /// Reads a string; gives where its content is.
+    /// Reads a string; returns the position of its content.
     fn string(&mut self) -> Result<Range<usize>> {
         let start = self.at;
         let length = self.digits()?;
@@ -169,7 +172,7 @@ impl Parser<'_> {
         Ok(body..self.at)
     }
 
-    /// Skips digits; gives their number unless it is too large to be one.
+    /// Reads digits; returns their number, or `None` when it is too large.
     fn digits(&mut self) -> Result<Option<usize>> {
         let mut number = Some(0usize);
         while self.peek()?.is_ascii_digit() {

@@ -1,19 +1,20 @@
-//! Which pieces to suggest to which peer (BEP 6), so that what is fetched for one serves all. Pure.
+//! Decides which pieces to suggest to which peer (BEP 6), so that one fetch from storage serves all peers. Pure.
 //!
-//! A peer asks for pieces in an order of its own, mostly by chance; from storage that is far away each is then a get of
-//! its own, and eight peers fetch nearly everything eight times once it does not fit in memory. A libtorrent takes what
-//! is suggested to it before anything else. So all peers are led over the torrent together, window by window in order,
-//! as one scan serves many readers: whoever comes joins where the others are, and gets what it missed on the next round.
+//! Left alone, a peer requests pieces in its own, mostly random order. With remote storage each piece is then a GET of
+//! its own, and eight peers fetch nearly everything eight times once the torrent does not fit in memory. A libtorrent
+//! peer requests suggested pieces before all others. All peers are therefore led over the torrent together, window by
+//! window in order, as one scan serves many readers. A new peer joins at the position of the others, and gets the
+//! windows it missed on the next round.
 //!
-//! A libtorrent remembers sixteen pieces, and of small ones that is little: less than what is on its way to it, so that new
-//! suggestions come too late. But one that is fast takes what lies around a piece too, 8 MiB in order. To such a peer the next
-//! pieces are told, and of each window behind them the first: that is enough for all of them.
+//! A libtorrent peer remembers sixteen suggested pieces. With small pieces that is less than what is on its way to the
+//! peer, so new suggestions arrive too late. But a fast peer also takes the 8 MiB around a suggested piece, in order.
+//! Such a peer is told the next pieces, and the first piece of each window behind them; it then takes them all.
 //!
-//! Peers that get pieces from each other are left to themselves: rarest first gives each of them others, and they spread
-//! what was fetched once. `docs/decisions/0014-peers-are-led.md` has the figures of both.
+//! Peers that get pieces from each other get no suggestions. Rarest-first gives each of them different pieces, and they
+//! spread among themselves what was fetched once. `docs/decisions/0014-peers-are-led.md` has the measurements of both.
 //!
-//! Suggestions are advice. A peer that does not take it (others than libtorrent) is left alone after a while, and costs
-//! what it would cost anyway.
+//! Suggestions are advice. A peer that does not follow them (a client other than libtorrent) gets no more after a
+//! while, and costs as much as without suggestions.
 
 mod peer;
 #[cfg(test)]
@@ -29,59 +30,65 @@ pub(super) use self::peer::Have;
 use self::peer::{Asked, Peer, Request};
 use crate::units::MIB;
 
-/// The most pieces that a libtorrent remembers of what is suggested to it.
+/// The most suggested pieces that a libtorrent peer remembers.
 const REMEMBERED: u32 = 16;
-/// The most bytes that a peer is led ahead.
+/// Suggestions reach at most this many bytes ahead of a peer.
 const LEAD: u64 = 16 * MIB;
-/// Windows of small pieces that a peer is led ahead: the first ones piece by piece, and the first piece of each behind them.
+/// Windows suggested ahead to a peer with small pieces that takes whole stretches: all pieces of the first windows, and
+/// the first piece of each window behind them.
 const WINDOWS: usize = 13;
-/// The same for one that takes only what it is told of, and how many of them behind the first.
+/// The same for a peer that takes only the suggested pieces.
 const FEW_WINDOWS: usize = 8;
+/// Of these windows, how many have a suggestion reserved behind the first.
 const FEW_BEHIND: usize = 5;
-/// Pieces told and not asked for that are too few to wait with the next.
+/// With at most this many suggested pieces not requested yet, the next suggestions are due.
 const FEW_PIECES: usize = 4;
-/// What a fast peer takes in order around a piece: before it first.
+/// How many bytes a fast peer takes in order around a suggested piece. It takes those before the piece first.
 const AROUND: u64 = 8 * MIB;
-/// The part of memory whose windows are about to go: one of so many.
+/// The older part of the windows in memory is evicted soon: one in this many.
 const OLD: usize = 2;
-/// What comes next waits so long for peers that are about to lose what they were led to, if they are half as fast.
+/// How long the next windows are held back for peers that are about to lose their suggested windows, if they are at
+/// least half as fast as the fastest peer.
 const HOLD: Duration = Duration::from_millis(500);
-/// The part of memory that is next to go: one window of so many.
+/// The oldest part of the windows in memory is evicted next: one in this many.
 const NEXT: usize = 8;
-/// Windows that are fetched together, unless the peer waits for the first.
+/// Windows that are fetched together, unless the peer waits for the first of them.
 const TOGETHER: usize = 4;
-/// The most pieces in a window: those asked for are bits of a word.
+/// The most pieces in a window: the requested ones are bits of a `u64`.
 const PER_WINDOW: u64 = 64;
-/// What is suggested is fetched at once for a peer that comes back for more within this time; for others it would have
-/// gone from memory before they ask.
+/// Suggested windows are fetched at once for a peer that comes back within this time. For a slower peer they would be
+/// evicted before it requests them.
 const QUICK: Duration = Duration::from_secs(2);
-/// Windows looked at in search of one that a peer lacks.
+/// The most windows examined in search of one that a peer lacks.
 const SEARCH: usize = 4096;
 
-/// What to tell a peer.
+/// What to suggest to a peer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Advice {
-    /// The first first.
+    /// Pieces to suggest, the one to request first at the front.
     pub(super) pieces: Vec<u32>,
-    /// Bytes that it will ask for and nobody did yet: to be fetched now.
+    /// Bytes that the peer will request and that no peer has requested yet: to be fetched now.
     pub(super) ahead: Vec<Range<u64>>,
 }
 
-/// The peers of one torrent, and where they are led.
+/// The peers of one torrent, and the scan that they follow.
 #[derive(Debug)]
 pub(super) struct Guide {
     pieces: u32,
     piece_len: u64,
-    /// Pieces in a window.
+    /// Number of pieces in a window.
     per_window: u32,
-    /// Where the scan goes on.
+    /// The window at which the scan continues.
     next: u32,
-    /// Windows that are in memory or on their way there, oldest first, and those that will be fetched next.
+    /// Windows in memory or on their way there, oldest first.
     recent: VecDeque<u32>,
+    /// Windows that are fetched next.
     pending: VecDeque<u32>,
+    /// All windows of `recent` and `pending`.
     listed: HashSet<u32>,
-    /// Windows that memory has room for, and since when what is pending is held.
+    /// Number of windows that fit in memory.
     room: usize,
+    /// Since when the pending windows are held back.
     held: Option<Instant>,
     peers: HashMap<u64, Peer>,
 }
@@ -105,10 +112,10 @@ impl Guide {
         }
     }
 
-    /// The peer is gone.
+    /// Removes a peer that disconnected.
     pub(super) fn forget(&mut self, peer: u64) {
         self.peers.remove(&peer);
-        // What nobody else is led to is not wanted any more.
+        // A pending window that no other peer knows of is not needed any more.
         let (peers, listed) = (&self.peers, &mut self.listed);
         self.pending.retain(|window| {
             let is_wanted = peers.values().any(|peer| peer.knows(*window));
@@ -116,13 +123,13 @@ impl Guide {
         });
     }
 
-    /// Whether there are peers that take what is suggested.
+    /// Whether there are peers that follow suggestions.
     pub(super) fn leads(&self) -> bool {
         self.peers.values().any(Peer::listens)
     }
 
-    /// The peer, which has `have`, became interested, or asks for a piece for the first time. `room`: bytes that stay in
-    /// memory for a while.
+    /// Called when a peer with the pieces `have` becomes interested (`piece` is `None`), or starts to request a piece.
+    /// `room` is the number of bytes that stay in memory for a while.
     pub(super) fn asks(
         &mut self,
         peer: u64,
@@ -163,12 +170,12 @@ impl Guide {
         advice
     }
 
-    /// Whether a piece is to be fetched with others, which wait for peers who are behind.
+    /// Whether the window of a piece is pending: it is held back for peers that are behind.
     pub(super) fn is_pending(&self, piece: u32) -> bool {
         self.pending.contains(&(piece / self.per_window))
     }
 
-    /// What is pending and held by nobody any more: to be fetched now.
+    /// Takes the pending windows that are not held back any more, as byte ranges to fetch now.
     pub(super) fn release(&mut self, now: Instant) -> Vec<Range<u64>> {
         let mut windows = Vec::new();
         while let Some(next) = self.pending.front().copied().filter(|_| !self.is_held(now)) {
@@ -180,7 +187,7 @@ impl Guide {
         self.runs(&windows)
     }
 
-    /// The piece is fetched all the same: who waited for it waits no longer.
+    /// Notes that the window of a piece is fetched now, even if it was held back.
     pub(super) fn fetches(&mut self, piece: u32) {
         let window = piece / self.per_window;
         if let Some(n) = self.pending.iter().position(|pending| *pending == window) {
@@ -190,7 +197,8 @@ impl Guide {
         }
     }
 
-    /// Whether what memory would let go of next is what somebody is led to who is nearly as fast as the fastest.
+    /// Whether pending windows are held back: a window that memory evicts next is suggested to a peer that is at least
+    /// half as fast as the fastest peer.
     fn is_held(&mut self, now: Instant) -> bool {
         let fastest = self.peers.values().map(|peer| peer.pace.rate).fold(0.0, f64::max);
         let next: HashSet<u32> = self.recent.iter().take(self.room / NEXT + 1).copied().collect();
@@ -208,7 +216,7 @@ impl Guide {
         now.duration_since(since) < HOLD
     }
 
-    /// Notes that the peer asks for a piece.
+    /// Notes that the peer requests a piece.
     fn note(
         &mut self,
         peer: &mut Peer,
@@ -226,17 +234,17 @@ impl Guide {
         let window = piece / self.per_window;
         let missing = have.missing(self.pieces_of(window));
         let request = peer.asks(window, self.bit(piece), missing);
-        // A window of which a part was asked for by itself is not in memory.
+        // A window of which only a part was requested does not count as in memory.
         if request == Request::Whole {
             self.list(window, room);
         }
         request
     }
 
-    /// Whether it is time to tell more. A suggestion comes behind all that is on its way to the peer, which is half of what
-    /// it is led ahead: in time only if it is early.
+    /// Whether to send more suggestions. A suggestion arrives behind all bytes that are on their way to the peer, which
+    /// is half of its lead, so it is in time only if it is sent early.
     fn is_due(&self, peer: &mut Peer, have: Have<'_>, room: usize) -> bool {
-        // What has gone from memory before it was asked for is no good advice any more.
+        // A window that was evicted before it was requested is not a good suggestion any more.
         peer.suggested.retain(|w| self.lacks(have, *w) && self.listed.contains(w));
         peer.asked.retain(|asked| self.lacks(have, asked.window));
         let lead = self.lead(peer, room);
@@ -246,8 +254,8 @@ impl Guide {
         }
     }
 
-    /// The pieces to suggest. What was suggested before and not asked for yet is told again, before the new: a libtorrent
-    /// takes the newest suggestion first.
+    /// The pieces to suggest. Earlier suggestions that were not requested yet are repeated in front of the new ones,
+    /// because a libtorrent peer takes the newest suggestion first.
     fn advise(&mut self, peer: &mut Peer, have: Have<'_>, room: usize, leads: bool) -> Vec<u32> {
         let count = self.lead(peer, room).saturating_sub(peer.suggested.len());
         let (windows, new) = self.choose(peer, have, count);
@@ -265,7 +273,7 @@ impl Guide {
         told
     }
 
-    /// As many pieces as a peer remembers: the first ones, and the first of each window behind those.
+    /// As many pieces as a peer remembers: those of the first windows, and the first piece of each window behind them.
     fn pieces_to_tell(&self, peer: &Peer, have: Have<'_>) -> Vec<u32> {
         let behind = peer.suggested.len().saturating_sub(1);
         let behind = if peer.expands { behind } else { behind.min(FEW_BEHIND) };
@@ -281,8 +289,9 @@ impl Guide {
         pieces
     }
 
-    /// Where the peer is led away from what it lacks: the piece around which it takes what it is led to, and nothing before
-    /// that, which has gone from memory.
+    /// The piece to suggest first when the suggestions jump over pieces that the peer lacks. A fast peer takes the
+    /// pieces before a suggested piece first, and those have gone from memory. It is therefore told the last piece of
+    /// the first 8 MiB that are suggested, and takes the pieces before that one.
     fn end_of_jump(&self, peer: &Peer, have: Have<'_>) -> Option<u32> {
         let window = *peer.suggested.front()?;
         let left = self.unasked(peer, have, window);
@@ -299,12 +308,12 @@ impl Guide {
         (is_open && last > first && !have.has(last)).then_some(last)
     }
 
-    /// Up to `count` windows for the peer, and those of them that are new to memory: first what memory will let go of
-    /// first.
+    /// Up to `count` windows for the peer, and those of them that are new to memory. Windows that memory evicts first
+    /// come first.
     fn choose(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> (Vec<u32>, Vec<u32>) {
         let fits = |w: &u32| self.is_open(peer, have, *w) && self.is_in_order(peer, have, *w);
         let (full, old) = (self.recent.len() >= self.room, self.recent.len() / OLD);
-        // What goes from memory next is no place to lead somebody to who is not there.
+        // A window that is evicted soon is suggested only to a peer that continues with it.
         let stays = |(n, w): &(usize, u32)| !full || *n >= old || self.follows(peer, have, *w);
         let here = self
             .recent
@@ -320,25 +329,25 @@ impl Guide {
         (chosen, new)
     }
 
-    /// Whether there is something of a window to suggest to the peer.
+    /// Whether a window has pieces to suggest to the peer.
     fn is_open(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
         !peer.suggested.contains(&window) && self.unasked(peer, have, window) != 0
     }
 
-    /// Whether a window goes on with what the peer has or was told of, or others in memory follow it. A libtorrent that is
-    /// told of one by itself takes those around it too, which nobody else wants now.
+    /// Whether a window continues the peer's windows, or a window in memory follows it. A libtorrent peer that is told
+    /// of an isolated window also takes the windows around it, which no other peer wants now.
     fn is_in_order(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
         self.follows(peer, have, window) || self.listed.contains(&(window + 1))
     }
 
-    /// Whether a window goes on with what the peer has or was told of.
+    /// Whether this is a next window of the peer: the peer has the window before it, requested it, or was told of it.
     fn follows(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
         let before = window.checked_sub(1);
         before.is_none_or(|before| peer.knows(before) || !self.lacks(have, before))
     }
 
-    /// The next windows of the scan that the peer lacks and nobody was told of: those after its last, else where the scan
-    /// is.
+    /// The next windows of the scan that the peer lacks and that were suggested to no peer: after the peer's last
+    /// window, otherwise at the position of the scan.
     fn take_new(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> Vec<u32> {
         let windows = self.pieces.div_ceil(self.per_window);
         let mut taken = Vec::new();
@@ -365,7 +374,7 @@ impl Guide {
         taken
     }
 
-    /// Notes that a window will be in memory, and the oldest will not.
+    /// Notes that a window comes into memory, which evicts the oldest.
     fn list(&mut self, window: u32, room: usize) {
         if self.listed.insert(window) {
             self.recent.push_back(window);
@@ -382,8 +391,8 @@ impl Guide {
         }
     }
 
-    /// Windows that a peer is led ahead, where so many stay in memory: two fifths, since what it was led to before is still
-    /// on its way to it.
+    /// How many windows ahead of a peer suggestions reach, when `room` windows fit in memory: at most two fifths,
+    /// because the windows suggested before are still on their way to the peer.
     fn lead(&self, peer: &Peer, room: usize) -> usize {
         let most = match self.per_window {
             1 => REMEMBERED as usize,
@@ -407,7 +416,7 @@ impl Guide {
         first..first.saturating_add(self.per_window).min(self.pieces)
     }
 
-    /// Of its window: the piece, or all of it where pieces are so small that a peer takes more than it can be told of.
+    /// The bit of a piece in its window; all bits when a window has more pieces than a peer remembers.
     fn bit(&self, piece: u32) -> u64 {
         if self.is_tiny() { u64::MAX } else { 1 << (piece % self.per_window) }
     }
@@ -416,12 +425,12 @@ impl Guide {
         self.per_window > REMEMBERED
     }
 
-    /// The pieces of a window that the peer lacks and did not ask for.
+    /// The pieces of a window that the peer lacks and has not requested.
     fn unasked(&self, peer: &Peer, have: Have<'_>, window: u32) -> u64 {
         have.missing(self.pieces_of(window)) & !peer.asked_of(window)
     }
 
-    /// Whether nearly all that the peer got came from us.
+    /// Whether nearly all pieces that the peer received came from us.
     fn depends(&self, peer: &Peer, have: Have<'_>) -> bool {
         let under_way = |asked: &Asked| asked.pieces & have.missing(self.pieces_of(asked.window));
         let under_way: u32 = peer.asked.iter().map(|asked| under_way(asked).count_ones()).sum();
@@ -434,7 +443,7 @@ impl Guide {
         have.missing(self.pieces_of(window)) != 0
     }
 
-    /// The bytes of windows, neighbours together. The last may end beyond the torrent.
+    /// The byte ranges of windows, neighbours joined. The last range may end beyond the torrent.
     fn runs(&self, windows: &[u32]) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for window in windows {

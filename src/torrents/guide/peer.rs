@@ -1,4 +1,4 @@
-//! One peer: what it has, what it was told and asked for, and whether it takes advice.
+//! One peer: the pieces it has, its suggestions and requests, and whether it follows suggestions.
 
 use std::{
     collections::VecDeque,
@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Over how long it is seen how fast a peer asks.
+/// The interval over which the request rate of a peer is measured.
 const PACE: Duration = Duration::from_millis(500);
-/// Windows that a peer asked for and does not have yet, of which is known; a libtorrent asks for all that it is let.
+/// Requested windows remembered per peer. A libtorrent peer requests as many as it may.
 pub(super) const ASKED: usize = 64;
-/// A peer that did not take so many more suggestions than it took gets no more.
+/// A peer that left this many more suggestions aside than it followed gets no more.
 const DEAF: u32 = 32;
 
-/// The pieces that somebody has, as BitTorrent writes them: a bit each, the highest of the first byte first.
+/// The pieces of a peer as a BitTorrent bitfield: one bit per piece, the highest bit of the first byte first.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::torrents) struct Have<'a>(pub(in crate::torrents) &'a [u8]);
 
@@ -26,61 +26,66 @@ impl Have<'_> {
         self.0.iter().map(|byte| byte.count_ones()).sum()
     }
 
-    /// Those of `pieces`, at most 64, that are missing: the lowest bit is the first of them.
+    /// The missing ones of `pieces`, at most 64, as a mask: the lowest bit is the first piece.
     pub(super) fn missing(self, pieces: Range<u32>) -> u64 {
         let bit = |(n, piece): (usize, u32)| u64::from(!self.has(piece)) << n;
         pieces.enumerate().map(bit).fold(0, |mask, bit| mask | bit)
     }
 }
 
-/// A window that is asked for, and its pieces that are: the lowest bit is the first.
+/// A requested window, and its requested pieces as a mask: the lowest bit is the first piece.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) window: u32,
     pub(super) pieces: u64,
 }
 
-/// What a request for a piece is to those before it.
+/// How a request for a piece relates to earlier requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     Again,
-    /// There are others of its window that the peer lacks and did not ask for.
+    /// Other pieces of the window are missing and not requested.
     Part,
-    /// There are none.
+    /// All missing pieces of the window are requested.
     Whole,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    /// Windows suggested of which not everything is asked for yet, and those of them that are not in memory.
+    /// Suggested windows that are not requested completely yet.
     pub(super) suggested: VecDeque<u32>,
+    /// Those of them that are not in memory.
     pub(super) cold: Vec<u32>,
-    /// Windows asked for that it does not have yet.
+    /// Requested windows that the peer does not have yet.
     pub(super) asked: VecDeque<Asked>,
-    /// The pieces told last that it has not asked for; whether it takes those between them too.
+    /// The pieces suggested last that it has not requested.
     pub(super) told: Vec<u32>,
+    /// Whether it also takes the pieces between suggested ones.
     pub(super) expands: bool,
-    /// The piece it asked for last.
+    /// The piece it requested last.
     pub(super) last: Option<u32>,
-    /// Where it was led last.
+    /// The window where the scan continues for it.
     pub(super) at: u32,
-    /// Windows it asked for after they were suggested, and while others were.
+    /// Number of windows that it requested after they were suggested.
     pub(super) followed: u32,
+    /// Number of windows that it requested while others were suggested.
     pub(super) strayed: u32,
-    /// Pieces it had when it came, and asked for since.
+    /// Number of pieces it had at first.
     pub(super) began_with: u32,
+    /// Number of pieces it requested since then.
     pub(super) from_us: u32,
     pub(super) advised: Option<Instant>,
     pub(super) pace: Pace,
 }
 
-/// How fast a peer asks.
+/// The request rate of a peer.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     pub(super) seen: Option<Instant>,
     pub(super) since: Option<Instant>,
-    /// Pieces since then, and a second before.
+    /// Number of pieces requested since `since`.
     pub(super) pieces: u32,
+    /// Pieces per second, measured last.
     pub(super) rate: f64,
 }
 
@@ -98,7 +103,7 @@ impl Pace {
 }
 
 impl Peer {
-    /// Notes that it asks for a piece of a window, of which it lacks `missing`.
+    /// Notes a request for `piece` (a mask) of a window, in which the peer lacks `missing`.
     pub(super) fn asks(&mut self, window: u32, piece: u64, missing: u64) -> Request {
         let known = self.asked.iter().rposition(|asked| asked.window == window);
         let mut asked = known.and_then(|n| self.asked.remove(n)).unwrap_or_else(|| {
@@ -128,7 +133,7 @@ impl Peer {
         Request::Whole
     }
 
-    /// Notes where it goes on. `skips`: the piece before is one that it lacks and did not ask for.
+    /// Notes the piece at which the peer continues. `skips`: it lacks the piece before and has not requested it.
     pub(super) fn goes_to(&mut self, piece: u32, skips: bool) {
         let told = self.told.iter().position(|told| *told == piece);
         let follows = self.last.is_some_and(|last| last + 1 == piece);
@@ -140,7 +145,7 @@ impl Peer {
         self.last = Some(piece);
     }
 
-    /// The pieces of a window that it asked for.
+    /// The requested pieces of a window, as a mask.
     pub(super) fn asked_of(&self, window: u32) -> u64 {
         let asked = self.asked.iter().rev().find(|asked| asked.window == window);
         asked.map_or(0, |asked| asked.pieces)
@@ -150,7 +155,7 @@ impl Peer {
         self.suggested.contains(&window) || self.asked_of(window) != 0
     }
 
-    /// Whether it takes what is suggested.
+    /// Whether it follows suggestions.
     pub(super) fn listens(&self) -> bool {
         self.followed >= self.strayed.max(1)
     }

@@ -1,20 +1,20 @@
-//! Peers that are led over a torrent, in short.
+//! Simulated peers that follow suggestions over a torrent.
 
 use super::{peer::ASKED, *};
 
-/// A libtorrent in short: asks for eight windows ahead, suggested ones first and the newest of them before others,
-/// else for whatever its dice say.
+/// A simplified libtorrent peer. It requests eight windows ahead: suggested ones first, the newest of them before
+/// others, otherwise random ones.
 struct Leecher {
     number: u64,
     have: Vec<u8>,
     suggested: Vec<u32>,
     asked: VecDeque<u32>,
     dice: u32,
-    /// Gets a piece in every so many turns.
+    /// The peer receives a piece in every turn that is a multiple of this.
     pace: usize,
 }
 
-/// A seed whose memory holds `room` windows, the last used ones.
+/// A seed whose memory holds the `room` windows used last.
 struct Seed {
     guide: Guide,
     room: usize,
@@ -79,7 +79,7 @@ impl Seed {
         leecher.told(advice.pieces);
     }
 
-    /// Nobody waits here.
+    /// Reads a piece without waiting for peers that are behind.
     fn reads(&mut self, piece: u32) {
         self.guide.fetches(piece);
         match self.memory.iter().position(|p| *p == piece) {
@@ -92,7 +92,7 @@ impl Seed {
         }
     }
 
-    /// Serves a piece at a time to each in turn until all have everything.
+    /// Serves one piece at a time to each peer in turn, until all peers have everything.
     fn serve(&mut self, leechers: &mut [Leecher]) {
         leechers.iter_mut().for_each(|l| self.advise(l, None));
         let mut turn = 0;
@@ -122,8 +122,8 @@ fn one_peer_is_led_from_the_first_byte_to_the_last_and_what_follows_is_fetched_f
     assert!(seed.ahead > u64::from(WINDOWS) * 3 / 4, "{}", seed.ahead);
 }
 
-/// A fast libtorrent and pieces of 256 KiB: it has twelve on their way, among which new suggestions come to it. It picks
-/// the newest suggestion that is free, and with it 8 MiB around it once it has seen how fast it is.
+/// A fast libtorrent peer with pieces of 256 KiB. Twelve pieces are on their way to it, and new suggestions arrive
+/// among them. It picks the newest suggestion that is free, and also the 8 MiB around it once it knows that it is fast.
 struct Fast {
     number: u64,
     have: Vec<u8>,
@@ -137,7 +137,7 @@ struct Fast {
     waited: u32,
 }
 
-/// What memory holds of it, and how many pieces were fetched.
+/// A seed of such a torrent: the pieces in its memory, and how many pieces it fetched.
 struct Small {
     guide: Guide,
     memory: VecDeque<u32>,
@@ -210,7 +210,7 @@ impl Fast {
         self.batch.extend(batch);
     }
 
-    /// Takes what came, and asks for more.
+    /// Receives what has arrived, and requests more.
     fn goes_on(&mut self, seed: &mut Small) {
         while let Some(came) = self.line.pop_front() {
             match came {
@@ -245,7 +245,8 @@ impl Fast {
     }
 }
 
-/// All of it to `count` peers, the speed of each of which changes by chance. Pieces that were fetched, and picked by chance.
+/// Serves a whole torrent to `count` peers whose speeds change at random. Returns how many pieces were fetched, and how
+/// many were picked at random.
 fn small_pieces_to(count: u64, dice: u64) -> (u32, u32) {
     let (mut seed, mut dice) = (Small::new(), dice);
     let mut peers: Vec<Fast> = (1..=count).map(Fast::new).collect();
@@ -278,7 +279,8 @@ fn a_fast_peer_of_small_pieces_is_led_without_a_gap() {
 
 #[test]
 fn four_fast_peers_of_small_pieces_are_led_together() {
-    // Each as fast as the others now and half as fast then: without holding what comes next, twice the payload.
+    // Each peer is as fast as the others at times, and half as fast at others. Without holding the next windows back,
+    // twice the payload is fetched.
     for dice in 1..=8 {
         let (fetched, strayed) = small_pieces_to(4, dice);
         assert!(fetched <= SMALL * 102 / 100, "{fetched} for {SMALL}");
@@ -305,7 +307,7 @@ fn peers_that_get_pieces_from_each_other_are_left_to_themselves() {
     for piece in 0..8 {
         guide.asks(1, Some(piece), Have(&have), 48 * MIB, now);
     }
-    // What it asked for came, and as much again from others.
+    // The requested pieces arrived, and as many again from other peers.
     have[..1].fill(0xff);
     have[50..51].fill(0xff);
     let told = |guide: &mut Guide, n| guide.asks(1, Some(n), Have(&have), 48 * MIB, now).pieces;
@@ -318,8 +320,8 @@ fn slow_peers_share_what_the_fast_ones_cost() {
     let pace = |n| Leecher { pace: usize::try_from(n).unwrap(), ..Leecher::new(n) };
     let mut leechers: Vec<_> = (1..=8).map(pace).collect();
     seed.serve(&mut leechers);
-    // One scan after the other, each as fast as the fastest that is left: 1 + 1/2 + … + 1/8 times, where each by
-    // itself would be eight times. Some more here, where nobody waits for those behind.
+    // One scan after the other, each as fast as the fastest remaining peer: 1 + 1/2 + … + 1/8 times the payload, where
+    // separate peers would need eight times. A little more here, because nothing waits for the peers that are behind.
     let fetched = seed.fetched.len();
     assert!(fetched <= WINDOWS as usize * 31 / 10, "{fetched} for {WINDOWS}");
 }
@@ -337,7 +339,7 @@ fn who_comes_late_joins_the_others_and_gets_the_beginning_on_the_next_round() {
     let before = seed.fetched.len();
     late.have[20] = 0xff;
     seed.serve(&mut [first, late]);
-    // Half of it for both, the other half but for what was in memory for one.
+    // Half of the torrent for both peers, and the other half for one, except the part that was in memory.
     let fetched = seed.fetched.len() - before;
     assert!(fetched <= WINDOWS as usize * 105 / 100, "{fetched}");
 }
@@ -369,7 +371,7 @@ fn small_pieces_are_suggested_by_windows_and_no_more_than_are_remembered() {
     let mut have = vec![0; 125];
     have[0] = 0b0100_0000;
     let advice = guide.asks(1, None, Have(&have), 48 * MIB, Instant::now());
-    // The first of five windows behind, since it may take what is between.
+    // The first pieces of five windows behind, because the peer may take the pieces between them.
     assert_eq!(advice.pieces, [vec![0], (2..=12).collect(), vec![16, 20, 24, 28]].concat());
     let mut guide = Guide::new(1_000_000, 16 << 10);
     let advice = guide.asks(1, None, Have(&[0; 125_000]), 48 * MIB, Instant::now());

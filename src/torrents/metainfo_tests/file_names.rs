@@ -1,4 +1,4 @@
-//! What files are called.
+//! The names that files get.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn names_prefer_the_key_that_says_utf8() {
     assert_eq!(meta.name, "ü");
 }
 
-/// The paths of a torrent of these files, each with its hash (`.1a2b3c4d`) as `.#`.
+/// The paths of a torrent with these files. The hash in a name (`.1a2b3c4d`) is shown as `.#`.
 fn paths(files: Vec<V>) -> Vec<String> {
     let shown = |path: &str| {
         let is_hash = |part: &&str| part.len() == 8 && part.bytes().all(|b| b.is_ascii_hexdigit());
@@ -123,7 +123,7 @@ fn an_import_keeps_the_names_it_came_with() {
         (meta.files[2].symlink.as_deref(), meta.name.as_str()),
         (Some("t/_.1b4eaec6/b"), "t")
     );
-    // Not the files of this torrent.
+    // A list with another number of paths is ignored.
     meta.keep_names(["x".to_owned()].into_iter());
     assert_eq!(meta.files[0].path, old[0]);
 }

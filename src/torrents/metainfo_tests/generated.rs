@@ -1,8 +1,8 @@
-//! Torrents by chance: refused, or sound.
+//! Random torrents: each is rejected or sound.
 
 use super::*;
 
-/// What every accepted torrent promises to those who use it.
+/// The guarantees of every accepted torrent.
 fn is_sound(meta: &Metainfo) {
     let mut end = 0;
     for file in &meta.files {

@@ -1,8 +1,8 @@
-//! Where files and pieces lie, and what their attributes say.
+//! Positions of files and pieces, and attributes of files.
 
 use super::*;
 
-/// The rows and hashes are what libtorrent 2.0.8 printed for these files (`testdata/generate.py`).
+/// libtorrent 2.0.8 printed these rows and hashes for the same files (`testdata/generate.py`).
 #[test]
 fn several_files_lie_where_libtorrent_puts_them() {
     let meta = Metainfo::parse(FIXTURES[0]).unwrap();

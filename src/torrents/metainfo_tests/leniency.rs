@@ -1,4 +1,4 @@
-//! What is no strict torrent and is taken all the same, as other clients take it.
+//! Irregular torrents that are accepted, as other clients accept them.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn what_other_clients_take_is_taken_and_told() {
             (hash, good.clone(), notes.into_iter().map(str::to_owned).collect())
         );
     }
-    // What peers send is exactly what the hash is of.
+    // The info dictionary from peers must be exactly the bytes that the hash covers.
     let info = Metainfo::parse(&good).unwrap().info;
     assert!(Metainfo::parse_info(&[&good[info], b"\n"].concat()).is_err());
     let odd = b"d4:infod6:lengthi03e6:lengthi9e4:name01:z12:piece lengthi016e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
@@ -74,7 +74,7 @@ fn a_torrent_made_of_a_magnet_link_keeps_its_hash() {
         assert_eq!(again.info_hash_v1, meta.info_hash_v1);
         assert_eq!(again.info_hash_v2, meta.info_hash_v2);
         assert_eq!((&again.trackers, &again.files), (&meta.trackers, &meta.files));
-        // Piece layers are outside the info dictionary: only a longer file misses them.
+        // Piece layers are outside the info dictionary: only a file longer than a piece lacks its hashes.
         assert_eq!(again.piece_v2(0).is_some(), (7..9).contains(&i), "torrent {i}");
     }
     assert_eq!(torrent_file(b"de", &[], &[]), b"d4:infodee");

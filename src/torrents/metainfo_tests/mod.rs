@@ -1,4 +1,4 @@
-//! Torrents that are made here, and how they are read.
+//! Tests of the parser, with torrents that are built here and the files of `testdata`.
 
 mod file_names;
 mod generated;
@@ -25,7 +25,7 @@ const FIXTURES: [&[u8]; 9] = [
     include_bytes!("../testdata/tiny_hybrid.torrent"),
 ];
 
-/// A value of an info dictionary; keys may be given in any order and are written in the right one.
+/// A value of an info dictionary. Keys may be given in any order, and are written in ascending order.
 #[derive(Clone)]
 enum V {
     I(i64),
@@ -65,7 +65,7 @@ fn torrent(info: Vec<(&'static str, V)>) -> Vec<u8> {
     bencode(&D(vec![("info", D(info))]))
 }
 
-/// `base` with the entries of `change` in place of its own.
+/// `base`, with the entries of `change` in place of its own.
 fn with(base: &[(&'static str, V)], change: Vec<(&'static str, V)>) -> Vec<(&'static str, V)> {
     let mut all = base.to_vec();
     for (key, value) in change {
@@ -100,7 +100,7 @@ fn link(path: &[&str], target: &[&str]) -> V {
     D(entry)
 }
 
-/// A v1 torrent `t` of `files` in one piece.
+/// A v1 torrent named `t` with `files` in one piece.
 fn multi(files: Vec<V>) -> Vec<(&'static str, V)> {
     let pieces = S(vec![1; 20]);
     vec![("files", L(files)), ("name", s("t")), ("piece length", I(1 << 20)), ("pieces", pieces)]

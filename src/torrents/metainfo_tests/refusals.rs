@@ -1,4 +1,4 @@
-//! What is refused, and what is said of it.
+//! Torrents that are rejected, and the messages.
 
 use super::*;
 

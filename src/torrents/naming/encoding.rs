@@ -1,12 +1,12 @@
-//! In which encoding the names of a torrent are that are not UTF-8. One for all of them: they are of one maker.
+//! Finds the encoding of a torrent's names that are not UTF-8. It is one for all names, because they have one maker.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{BIG5, EUC_KR, Encoding, GBK, SHIFT_JIS, UTF_8, WINDOWS_1252};
 
-/// So many bytes of names are looked at: a guess gains nothing from more.
+/// The most bytes of names that are examined: a guess gains nothing from more.
 const ENOUGH: usize = 256 << 10;
 
-/// `None` when all of them are UTF-8. What is declared counts only where all of them can be read in it.
+/// The encoding; `None` when all names are UTF-8. The declared encoding counts only if all names can be read in it.
 pub(super) fn of<'a>(
     names: impl Iterator<Item = &'a [u8]> + Clone,
     declared: Option<&[u8]>,
@@ -17,7 +17,7 @@ pub(super) fn of<'a>(
     Some(declared.unwrap_or_else(|| guess(names)))
 }
 
-/// By its label on the web, or by the number of its code page.
+/// The encoding with this web label or code page number.
 fn named(label: &[u8]) -> Option<&'static Encoding> {
     let label = String::from_utf8_lossy(label).trim().to_ascii_lowercase();
     let page = label.strip_prefix("cp").or_else(|| label.strip_prefix("windows-"));
@@ -56,8 +56,8 @@ fn reads<'a>(encoding: &'static Encoding, names: impl Iterator<Item = &'a [u8]>)
     reads
 }
 
-/// What they look like; but the second byte of a letter in East Asia may be that of `\`, and an encoding in which it is
-/// one is not theirs as long as there is another.
+/// The encoding that the names look like. In East Asian encodings the second byte of a letter may be that of `\`. An
+/// encoding in which such a byte becomes a `\` is therefore not used if another one fits.
 fn guess<'a>(names: impl Iterator<Item = &'a [u8]> + Clone) -> &'static Encoding {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     let mut fed = 0;
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(of(&[cyrillic], Some("KOI8-R")), Some(encoding_rs::KOI8_R));
         assert_eq!(of(&[cyrillic], Some("cp1251")), Some(encoding_rs::WINDOWS_1251));
         assert_eq!(of(&[b"\x95\x5c"], Some("CP932")), Some(SHIFT_JIS));
-        // Not what it says, and none at all.
+        // A declared encoding that is wrong, one that does not exist, and one that is not needed.
         assert_eq!(of(&[b"\x95\x5c.txt", b"\x83\x5c.txt"], Some("UTF-8")), Some(SHIFT_JIS));
         assert_eq!(of(&[b"caf\xe9.txt"], Some("nonsense")), Some(WINDOWS_1252));
         assert_eq!(of(&["ü".as_bytes(), b"a"], Some("GBK")), None);

@@ -1,10 +1,10 @@
-//! The names in a torrent: bytes of a stranger, turned into paths that are safe and usable everywhere, none twice.
+//! Turns the names in a torrent, bytes from a stranger, into unique paths that are safe and usable on every system.
 //!
-//! A name that can be as it is stays as it is. In one that cannot (separators, control characters, the name of a device
-//! on Windows) the letters become `_`, and like a name that is too long it gets a short hash of its bytes, so that it
-//! clashes with no other and is the same on every run. Names that are not UTF-8 are read in the encoding that the
-//! torrent names, or in the one that all of them together look like. What is the same then gets a number. `..` is
-//! refused: no maker writes it.
+//! A usable name stays as it is. In any other name, separators and control characters become `_`; a device name of
+//! Windows gets a `_` at its end. Such a name, and a name that is too long, also gets a short hash of its bytes, so
+//! that it differs from all others and is the same on every run. Names that are not UTF-8 are decoded in the encoding
+//! that the torrent declares, or in the one that fits all of them together. Paths that are equal after that get a
+//! number. `..` is rejected: no maker writes it.
 
 mod encoding;
 mod numbers;
@@ -17,14 +17,14 @@ use crate::{
     names::{self, DIRECTION, MAX_COMPONENT, MAX_PATH},
 };
 
-/// How the names of one torrent are read.
+/// How the names of one torrent are decoded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Naming {
     encoding: Option<&'static Encoding>,
 }
 
 impl Naming {
-    /// `names`: all of the torrent's names. `declared`: what its `encoding` says.
+    /// `names`: all names in the torrent. `declared`: the value of its `encoding`.
     pub(super) fn of<'a>(
         names: impl Iterator<Item = &'a [u8]> + Clone,
         declared: Option<&[u8]>,
@@ -32,16 +32,16 @@ impl Naming {
         Self { encoding: encoding::of(names, declared) }
     }
 
-    /// Whether a name was not UTF-8: how it is read may change with a better guess.
+    /// Whether a name was not UTF-8. A better guess may decode such a name differently.
     pub(super) fn is_guessed(self) -> bool {
         self.encoding.is_some()
     }
 
-    /// Joins `components` to `base` with `/`. Those that are empty or `.` are skipped; when none is left, the name is
-    /// `_`, as in libtorrent.
+    /// Joins `components` to `base` with `/`. Components that are empty or `.` are skipped. When none is left, the name
+    /// is `_`, as in libtorrent.
     ///
     /// # Errors
-    /// `InvalidInput` that quotes the component for `..`, and when the path is longer than [`MAX_PATH`].
+    /// `InvalidInput` for the component `..`, and when the path is longer than [`MAX_PATH`].
     pub(super) fn join<'a>(
         self,
         base: &str,
@@ -59,7 +59,7 @@ impl Naming {
         Ok(path)
     }
 
-    /// One component; `None` when it is empty or `.`.
+    /// One component as a usable name; `None` when it is empty or `.`.
     ///
     /// # Errors
     /// `InvalidInput` for `..`.
@@ -83,7 +83,7 @@ impl Naming {
         Ok(Some(if changed { names::with_hash(&name, raw) } else { name }))
     }
 
-    /// The text of a name, and whether it is not all that the bytes say.
+    /// The text of a name, and whether no encoding could decode it.
     fn decode(self, raw: &[u8]) -> (String, bool) {
         if let Ok(text) = std::str::from_utf8(raw) {
             return (text.to_owned(), false);
@@ -93,7 +93,7 @@ impl Naming {
         if let Some(text) = self.encoding.and_then(decoded) {
             return (text.into_owned(), false);
         }
-        // Latin-1 keeps the bytes apart; what becomes a control character there is replaced after this.
+        // Latin-1 keeps different bytes different. Control characters in the result are replaced later.
         (raw.iter().map(|b| char::from(*b)).collect(), true)
     }
 }

@@ -1,10 +1,10 @@
-//! Paths that come twice, and files where a folder is: the later ones get a number, as in libtorrent.
+//! Duplicate paths, and files at the path of a folder: the later ones get a number, as in libtorrent.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::{names::with_tag, torrents::layout::File};
 
-/// Gives every file a path of its own. Pads are left alone: their paths mean nothing.
+/// Gives every file a unique path. Pads are left alone: their paths have no meaning.
 pub(in crate::torrents) fn number(files: &mut [File]) {
     if !collide(files) {
         return;
@@ -15,10 +15,10 @@ pub(in crate::torrents) fn number(files: &mut [File]) {
     }
 }
 
-/// Whether a path comes twice, or is the folder of another.
+/// Whether a path occurs twice, or is the folder of another path.
 fn collide(files: &[File]) -> bool {
     let mut paths: Vec<&str> = real(files).map(|(_, file)| file.path.as_str()).collect();
-    // By component, so that what is inside `a` comes right behind `a`, and not behind `a.txt`.
+    // By component, so that a file inside `a` directly follows `a`, before `a.txt`.
     paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
     let clash = |pair: &[&str]| match pair[1].strip_prefix(pair[0]) {
         Some(rest) => rest.is_empty() || rest.starts_with('/'),
@@ -27,7 +27,7 @@ fn collide(files: &[File]) -> bool {
     paths.windows(2).any(clash)
 }
 
-/// The files that get another path. The first of a name keeps it, and so does a folder.
+/// The files that get another path. The first file of a path keeps it, unless the path is a folder.
 fn plan(files: &[File]) -> Vec<(usize, String)> {
     let folders = folders(files);
     let paths: HashSet<&str> = real(files).map(|(_, file)| file.path.as_str()).collect();
@@ -56,12 +56,12 @@ fn real(files: &[File]) -> impl Iterator<Item = (usize, &File)> {
     files.iter().enumerate().filter(|(_, file)| !file.pad)
 }
 
-/// Every folder that has a file in it, or a folder.
+/// Every folder that contains a file or a folder.
 fn folders(files: &[File]) -> HashSet<&str> {
     let mut folders = HashSet::new();
     for (_, file) in real(files) {
         let mut path = file.path.as_str();
-        // A folder that is known has its own above it already.
+        // If a folder is known, all folders above it are known too.
         while let Some((folder, _)) = path.rsplit_once('/')
             && folders.insert(folder)
         {
@@ -71,7 +71,7 @@ fn folders(files: &[File]) -> HashSet<&str> {
     folders
 }
 
-/// `a/b.txt` to `a/b.1.txt`.
+/// `a/b.txt` becomes `a/b.1.txt`.
 fn numbered(path: &str, number: u32) -> String {
     let tag = format!(".{number}");
     match path.rsplit_once('/') {

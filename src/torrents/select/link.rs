@@ -8,10 +8,10 @@ use crate::{
     torrents::metainfo::File,
 };
 
-/// The files that `so=` of a magnet link means, as ascending indices into `files`; never a pad, never none.
+/// The files that `so=` of a magnet link selects, as ascending indices into `files`; never a pad, never empty.
 ///
 /// # Errors
-/// `InvalidInput` when a part of it cannot be read or means no file.
+/// `InvalidInput` when a part cannot be parsed or is out of range, or when no file is selected.
 pub fn select_by_link(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     let mut chosen = vec![false; files.len()];
     for range in ranges(spec)? {
@@ -30,7 +30,7 @@ pub fn select_by_link(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     }
 }
 
-/// Whether `so=` can be read, before it is known what files there are.
+/// Checks that `so=` can be parsed, before the files are known.
 ///
 /// # Errors
 /// `InvalidInput` when it cannot.
@@ -41,7 +41,7 @@ pub fn check_link_selection(spec: &str) -> Result<()> {
 fn ranges(spec: &str) -> Result<Vec<RangeInclusive<usize>>> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // One too long for its type is above any count.
+        // A number too large for its type is above any count.
         digits.then(|| text.parse::<usize>().unwrap_or(usize::MAX))
     };
     let range = |part: &str| {

@@ -1,12 +1,13 @@
-//! Which files `--select` means, and which pieces those need.
+//! Resolves `--select` to files, and files to the pieces that they need.
 //!
-//! A selection is a list with commas of three things: numbers as `bae info` prints them (`1`, `3-5`, `7-`; counted from
-//! 1, pads not counted); the path of a file or folder as it is there, with or without the torrent's name, a folder being
-//! all below it; and anything else as a glob over the path. `*` also crosses folders, so that `*.flac` means every one of
-//! them. A comma within a path that is there, or within `{}` or `[]` of a glob, belongs to it.
+//! A selection is a list separated by commas. An entry is one of three things: numbers as `bae info` prints them (`1`,
+//! `3-5`, `7-`; counted from 1, without pads); the path of an existing file or folder, with or without the torrent's
+//! name, where a folder selects everything below it; or else a glob over the path. `*` also crosses folders, so that
+//! `*.flac` selects the FLAC files of all folders. A comma inside an existing path, or inside `{}` or `[]` of a glob,
+//! belongs to the entry.
 //!
-//! The selection of a magnet link (`so=`, BEP 53) is one of numbers alone, counted from 0 over all that the torrent
-//! lists, pads included.
+//! The selection of a magnet link (`so=`, BEP 53) consists of numbers alone. They are counted from 0 over all files
+//! that the torrent lists, pads included.
 
 mod link;
 mod paths;
@@ -23,10 +24,10 @@ use crate::{
     torrents::metainfo::{File, Metainfo},
 };
 
-/// The files that `spec` means, as ascending indices into `files`; never a pad, never none.
+/// The files that `spec` selects, as ascending indices into `files`; never a pad, and at least one file.
 ///
 /// # Errors
-/// `InvalidInput` when a part of `spec` cannot be read or means no file: a selection with a typo in it would otherwise
+/// `InvalidInput` when a part of `spec` cannot be parsed or selects no file: otherwise a selection with a typo would
 /// silently leave something out.
 pub fn select(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     let numbered: Vec<usize> = (0..files.len()).filter(|i| !files[*i].pad).collect();
@@ -60,7 +61,7 @@ fn indices(chosen: &[bool]) -> Vec<u32> {
 
 const HINT: &str = "give numbers or paths as `bae info` prints them (1,3-5), a folder, or a pattern over the path (*.flac)";
 
-/// Which pieces hold bytes of the files at the indices `selected`: one flag a piece.
+/// Which pieces hold bytes of the files at the indices `selected`: one flag per piece.
 #[must_use]
 pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
     let mut wanted = vec![false; meta.pieces() as usize];
@@ -76,8 +77,8 @@ pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
     wanted
 }
 
-/// The first part of `spec` that is not empty, and what follows it. It ends at a comma that is in no bracket, but at a
-/// later one where that makes the path of a file or folder. White space around it counts only where a path has it.
+/// The first part of `spec` that is not empty, and the rest. The part ends at a comma outside brackets, or at a later
+/// comma if that makes it the path of a file or folder. White space around it counts only if a path has it.
 fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
     spec: &'s str,
     paths: &LazyCell<Paths<'f>, F>,
@@ -105,7 +106,7 @@ fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
     Some((spec[..end].trim(), after(spec, end)))
 }
 
-/// Where the first comma is that is in no bracket.
+/// Position of the first comma outside brackets.
 fn end_of_glob(spec: &str) -> usize {
     let (mut depth, mut escaped) = (0usize, false);
     let end = spec.find(|c: char| {
@@ -123,7 +124,7 @@ fn end_of_glob(spec: &str) -> usize {
     end.unwrap_or(spec.len())
 }
 
-/// `3`, `3-5` or `3-`, as a range of 0-based numbers below `count`; `None` for what is no number.
+/// `3`, `3-5` or `3-`, as a range of 0-based numbers below `count`; `None` when it is not a number.
 fn numbers(part: &str, count: usize) -> Result<Option<RangeInclusive<usize>>> {
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     let (from, to) = match part.split_once('-') {
@@ -132,7 +133,7 @@ fn numbers(part: &str, count: usize) -> Result<Option<RangeInclusive<usize>>> {
         None if digits(part) => (part, Some(part)),
         _ => return Ok(None),
     };
-    // A number too long for its type is above `count` in any case.
+    // A number too large for its type is above `count` in any case.
     let number = |s: &str| s.parse::<usize>().unwrap_or(usize::MAX);
     let (from, to) = (number(from), to.map_or(count, number));
     if from == 0 || from > count || to > count {
@@ -174,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// Files of 10 bytes each; those whose path starts with `.pad` are pads.
+    /// Files of 10 bytes each; those with `.pad` in their path are pads.
     fn files(paths: &[&str]) -> Vec<File> {
         let file = |(i, path): (u64, &&str)| File {
             path: (*path).to_owned(),
@@ -240,7 +241,7 @@ mod tests {
         }
         assert_eq!(select("show/").unwrap().len(), 7);
         assert_eq!(select("Sub/*").unwrap(), [2, 3]);
-        // A number is a number first, and a file of that name where there is no such number.
+        // A number is tried as a number first, and as a file name only when there is no file with that number.
         assert_eq!(select("7").unwrap(), [6]);
         assert_eq!(select_one("9", "9"), Ok(vec![0]));
         assert!(select("Su").is_err() && select("b.txt/").is_err());
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn wanted_are_the_pieces_that_a_file_touches() {
         let meta = Metainfo::parse(include_bytes!("../testdata/multi_v1.torrent")).unwrap();
-        // Pieces of 32768: a.bin is 0..32868, b.bin 5 bytes behind it, z.bin the rest.
+        // Pieces of 32768 bytes: a.bin is 0..32868, b.bin the 5 bytes behind it, z.bin the rest.
         assert_eq!(wanted_pieces(&meta, &[0]), [true, true, false, false]);
         assert_eq!(wanted_pieces(&meta, &[1]), [false, true, false, false]);
         assert_eq!(wanted_pieces(&meta, &[2]), [false; 4]);

@@ -1,14 +1,14 @@
-//! The files and folders of a torrent by their paths, with and without the torrent's name.
+//! The files and folders of a torrent by path, with and without the torrent's name.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::torrents::metainfo::File;
 
-/// Made once for a selection that is not of numbers alone.
+/// Built once for a selection that does not consist of numbers alone.
 pub(super) struct Paths<'a> {
     all: &'a [File],
     files: HashMap<&'a str, usize>,
-    /// Without the torrent's name.
+    /// By the path without the torrent's name.
     inner: HashMap<&'a str, usize>,
     folders: HashSet<&'a str>,
     most_commas: usize,
@@ -32,7 +32,7 @@ impl<'a> Paths<'a> {
     }
 
     fn add_folders(&mut self, mut path: &'a str) {
-        // A folder that is known has its own above it already.
+        // If a folder is known, all folders above it are known too.
         while let Some((folder, _)) = path.rsplit_once('/')
             && self.folders.insert(folder)
         {
@@ -40,7 +40,7 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// The most commas in a path.
+    /// The largest number of commas in a path.
     pub(super) fn most_commas(&self) -> usize {
         self.most_commas
     }
@@ -49,7 +49,7 @@ impl<'a> Paths<'a> {
         self.file(path).is_some() || self.folders.contains(without_slash(path))
     }
 
-    /// The files that a path means; it is a folder where it ends with a slash, or is no file.
+    /// The files that a path selects. A path that ends with a slash, or is not a file, is a folder.
     pub(super) fn find(&self, path: &str) -> Option<Vec<usize>> {
         if let Some(file) = self.file(path) {
             return Some(vec![file]);
@@ -58,7 +58,7 @@ impl<'a> Paths<'a> {
         self.folders.contains(folder).then(|| self.below(folder))
     }
 
-    /// With the torrent's name before without it.
+    /// The file at a path. The path with the torrent's name is tried first, then the one without it.
     fn file(&self, path: &str) -> Option<usize> {
         self.files.get(path).or_else(|| self.inner.get(path)).copied()
     }

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the torrents of this folder with libtorrent's own writer, and prints how libtorrent lays them out and the
-hashes that merkle.rs is tested against (computed here with hashlib alone).
+"""Makes the torrents of this folder with libtorrent's own writer. Prints the layout that libtorrent gives them, and the
+hashes that the tests of merkle.rs expect (computed here with hashlib alone).
 
-Run it here with python3 and its libtorrent module (2.0.8). Byte i of the file with seed s is (31*i + 17*s + i//256) % 256.
+Run it in this folder, with python3 and its libtorrent module (2.0.8).
+Byte i of the file with seed s is (31*i + 17*s + i//256) % 256.
 """
 import hashlib, os, tempfile
 import libtorrent as lt

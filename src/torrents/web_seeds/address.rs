@@ -1,4 +1,4 @@
-//! Where a web seed has the files of a torrent, and whether it may be asked: its URL was chosen by a stranger.
+//! The URLs of a torrent's files at a web seed, and the check of the host. A stranger chose the URL of the web seed.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use tokio::net::lookup_host;
@@ -10,13 +10,13 @@ use crate::{
     protocols::{is_public, names_private_host},
 };
 
-/// Whatever else the user has keys for is not asked on a stranger's word.
+/// The schemes that a stranger's URL may have. Others may use keys of the user.
 const SCHEMES: [&str; 3] = ["http", "https", "ftp"];
 
-/// What stands in a path as it is.
+/// Characters to escape in a path: all but letters, digits and `-._~`.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The URL of a web seed, if it can be one.
+/// Parses the URL of a web seed, if it can be used.
 ///
 /// # Errors
 /// `Unsupported` or `InvalidInput`, with the reason.
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// The URL of the file at `index` below that of the web seed, as BEP 19 has it. `None` for a name that is none in a URL.
+/// The URL of file `index` below the web seed's URL, as BEP 19 defines it. `None` when a URL cannot express its name.
 pub(super) fn file_url(base: &Url, names: &Names, index: usize) -> Option<Url> {
     let mut text = base.as_str().to_owned();
     let folder = text.ends_with('/');
@@ -61,19 +61,20 @@ pub(super) fn file_url(base: &Url, names: &Names, index: usize) -> Option<Url> {
     Url::parse(&text).ok()
 }
 
-/// What a web seed may be reached by.
+/// The network that a web seed may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// It is in the public network, and must not lead anywhere else.
+    /// The public network. The web seed must not lead to any other network.
     Public,
-    /// It is on this machine or its network.
+    /// This machine or its network.
     Private,
 }
 
-/// Where a web seed is. Looks its name up, unless that is for a proxy to do.
+/// Determines the network of a web seed. Resolves its host name, unless a proxy does that.
 ///
 /// # Errors
-/// `PermissionDenied` for one of this machine or its network whose URL could be more than the name of a file.
+/// `PermissionDenied` for a host of this machine or its network whose URL has a query or a login, and so may be more
+/// than the name of a file.
 pub(super) async fn reach(url: &Url, by_proxy: bool) -> Result<Reach> {
     if !(names_private_host(url) || !by_proxy && resolves_to_private(url).await) {
         return Ok(Reach::Public);
@@ -88,7 +89,7 @@ pub(super) async fn reach(url: &Url, by_proxy: bool) -> Result<Reach> {
 async fn resolves_to_private(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let found = lookup_host((host, url.port_or_known_default().unwrap_or(80))).await;
-    // One that is not found is told when it is connected to.
+    // A host that cannot be resolved is reported when it is connected to.
     let Ok(mut found) = found.map(Iterator::peekable) else { return false };
     found.peek().is_some() && found.all(|address| !is_public(address.ip()))
 }

@@ -1,5 +1,5 @@
-//! A run of pieces fetched from one web seed: range after range, file after file, each piece verified by the torrent's
-//! hashes before libtorrent is given it.
+//! Fetches a run of pieces from one web seed, range after range and file after file. Each piece is verified against the
+//! torrent's hashes before libtorrent gets it.
 
 use std::{
     ops::Range,
@@ -30,29 +30,30 @@ use crate::{
     },
 };
 
-/// A piece that libtorrent does not take is given to it again after so long: it takes none while it opens the torrent.
+/// A piece that libtorrent does not accept is offered again after this time: it accepts none while it opens a torrent.
 const AGAIN: Duration = Duration::from_millis(100);
-/// So often, before the job ends and its pieces are chosen anew.
+/// How often a piece is offered before the job ends and its pieces are chosen again.
 const TRIES: u32 = 100;
 
-/// What the jobs of a torrent share.
+/// State shared by the jobs of one torrent.
 pub(super) struct Shared {
     pub(super) meta: Arc<Metainfo>,
     pub(super) names: Names,
     pub(super) disk: Arc<TorrentDisk>,
     pub(super) session: Arc<Torrents>,
-    /// For seeds of the public network, and for those of this machine and its network.
+    /// For web seeds in the public network.
     pub(super) public: Protocols,
+    /// For web seeds on this machine and its network.
     pub(super) private: Protocols,
     pub(super) by_proxy: bool,
 }
 
-/// A web seed to the jobs that ask it.
+/// A web seed, shared by its jobs.
 #[derive(Debug)]
 pub(super) struct Seed {
     pub(super) url: Url,
     protocol: OnceCell<Arc<dyn Protocol>>,
-    /// The server gives whole files only.
+    /// Whether the server sends whole files only.
     whole_files: AtomicBool,
 }
 
@@ -79,15 +80,15 @@ impl Seed {
 /// Why a job ended before its last piece.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The seed has not this file, or another one under its name.
+    /// The web seed does not have this file, or has a different version of it.
     File(usize, Error),
-    /// The bytes of a piece are not the torrent's.
+    /// The bytes of this piece do not match its hash.
     Wrong(u32),
-    /// It may be better later.
+    /// A later request may succeed.
     Later(Error),
-    /// The seed is not to be asked.
+    /// No request may be sent to the web seed.
     Never(Error),
-    /// The server turned out to give whole files only.
+    /// The server turned out to send whole files only.
     WholeFiles,
 }
 
@@ -95,14 +96,14 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(in crate::torrents) struct Outcome {
     pub(super) seed: usize,
-    /// The pieces that it did not bring.
+    /// The pieces that were not fetched.
     pub(super) left: Range<u32>,
-    /// How many it did.
+    /// Number of pieces fetched.
     pub(super) brought: u32,
     pub(super) trouble: Option<Trouble>,
 }
 
-/// Fetches `pieces` from `seed`, which the driver knows by its number.
+/// Fetches `pieces` from `seed`, whose index in the list of web seeds is `number`.
 pub(super) async fn fetch(
     shared: Arc<Shared>,
     seed: Arc<Seed>,
@@ -116,16 +117,16 @@ pub(super) async fn fetch(
     Outcome { seed: number, left: run.pieces, brought, trouble }
 }
 
-/// A run of pieces on its way. Holds one piece at a time, in blocks of the budget.
+/// A run of pieces that is being fetched. It holds one piece at a time, in blocks of the budget.
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     seed: &'a Seed,
-    /// Those that are not brought yet; the first is being built.
+    /// Pieces that are not delivered yet; the first one is being assembled.
     pieces: Range<u32>,
     hasher: PieceHasher,
     blocks: Vec<Bytes>,
     buffer: Vec<u8>,
-    /// Bytes missing in the piece being built.
+    /// Bytes missing in the piece that is being assembled.
     missing: usize,
 }
 
@@ -216,7 +217,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes the next bytes of the run.
+    /// Adds the next bytes of the run.
     async fn take(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
         while !bytes.is_empty() && !self.pieces.is_empty() {
             if self.blocks.is_empty() && self.buffer.is_empty() {
@@ -239,7 +240,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gives the piece to libtorrent, and begins the next.
+    /// Verifies the assembled piece, gives it to libtorrent, and starts the next one.
     async fn give(&mut self) -> Result<(), Trouble> {
         let piece = self.pieces.start;
         let hashes = PieceHashes::of(&self.shared.meta);

@@ -1,15 +1,15 @@
-//! Web seeds (BEP 19): pieces fetched from the HTTP and FTP servers that a torrent names in `url-list`.
+//! Web seeds (BEP 19): fetches pieces from the HTTP and FTP servers that a torrent names in `url-list`.
 //!
 //! The path of a byte: [`job`] opens ranges of files through `protocols`, fills one piece at a time in blocks of the
-//! memory budget, and verifies it by the torrent's hashes. A piece that is right is offered to the torrent's disk and
-//! libtorrent is told to take it; from there on it goes the way of any piece: hashed, passed, written, announced to
-//! peers. [`WebSeeds`] chooses what is fetched: runs of pieces of the chunks that are open, which no peer has sent a block
-//! of. They get libtorrent's lowest priority meanwhile, so that peers are asked for others first.
+//! memory budget, and verifies the piece against the torrent's hashes. A verified piece is offered to the torrent's
+//! disk, and libtorrent is told to write it. From there it takes the way of any piece: hashed, passed, written,
+//! announced to peers. [`WebSeeds`] chooses what is fetched: runs of pieces in open chunks of which no peer has sent a
+//! block. Meanwhile these pieces have libtorrent's lowest priority, so that peers are asked for other pieces first.
 //!
-//! What it refuses: other schemes than http, https and ftp; the user's logins, cookies and headers, which are not sent;
-//! hosts of this machine and its network, unless the torrent names them by a plain URL without query and login. A seed
-//! of the public network never leads there, neither by its name nor by a redirect. A seed that sends wrong bytes is not
-//! asked again.
+//! Refused: schemes other than http, https and ftp; hosts of this machine and its network, unless the torrent names
+//! them by a plain URL without query and login. A web seed in the public network never leads to such a host, neither by
+//! its name nor by a redirect. The user's logins, cookies and headers are not sent. A web seed that sent wrong bytes is
+//! not used again.
 
 mod address;
 mod job;
@@ -40,20 +40,21 @@ use crate::{
     redact,
 };
 
-/// Web seeds of a torrent that are looked at: more are a list of mirrors gone wild.
+/// The most web seeds of a torrent that are used. No sensible list of mirrors is longer.
 const MOST_SEEDS: usize = 64;
-/// Runs under way at one web seed, and at all of them.
+/// Runs in flight at one web seed.
 const AT_ONE: usize = 2;
+/// Runs in flight at all web seeds together.
 const AT_ALL: usize = 4;
-/// The length of a run, where pieces are not longer: it is one request, and one wait for its answer.
+/// The length of a run in bytes, unless a piece is longer. A run costs one request, and one wait for its answer.
 const RUN: u64 = 8 << 20;
-/// The longest wait after failures in a row; the first is a second.
+/// The longest wait after consecutive failures; the first wait is one second.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Something to be told of a web seed.
+/// A message about a web seed for the user.
 pub(super) type Telling = String;
 
-/// The web seeds of one torrent, and what is fetched from them now.
+/// The web seeds of one torrent, and the runs that are fetched from them now.
 pub(super) struct WebSeeds {
     shared: Option<Arc<Shared>>,
     seeds: Vec<State>,
@@ -63,28 +64,28 @@ pub(super) struct WebSeeds {
     at_once: usize,
 }
 
-/// One web seed to the driver.
+/// The state of one web seed.
 struct State {
     seed: Arc<Seed>,
     running: usize,
-    /// Not to be asked any more.
+    /// The web seed is not used any more.
     off: bool,
-    /// Files that it has not, or another of this name.
+    /// Files that it does not have, or of which it has a different version.
     absent: HashSet<usize>,
     failures: u32,
-    /// Left alone until then.
+    /// No request is sent before this time.
     until: Option<Instant>,
-    /// The last thing that went wrong.
+    /// The last failure.
     last: Option<String>,
 }
 
-/// What may be fetched.
+/// The pieces that may be fetched.
 pub(super) struct Wants<'a> {
-    /// Pieces to begin with, the most wanted first.
+    /// Pieces to start with, the most wanted first.
     pub(super) first: &'a [u32],
     /// Whether a piece is wanted and missing.
     pub(super) is_missing: &'a dyn Fn(u32) -> bool,
-    /// Pieces that peers have sent a part of too: they send no more.
+    /// Whether pieces that peers have sent a part of may be fetched too, because peers send no more.
     pub(super) partial: bool,
 }
 
@@ -95,13 +96,13 @@ impl std::fmt::Debug for WebSeeds {
 }
 
 impl WebSeeds {
-    /// For a torrent without any.
+    /// For a torrent without web seeds.
     pub(super) fn none() -> Self {
         let (seeds, jobs, taken) = (Vec::new(), JoinSet::new(), BTreeSet::new());
         Self { shared: None, seeds, jobs, taken, at_once: 0 }
     }
 
-    /// Those of `meta`, which was parsed from the bytes `metainfo`; and why some are not used.
+    /// The web seeds of `meta`, which was parsed from the bytes `metainfo`, and messages about those that are not used.
     pub(super) fn of(meta: &Metainfo, metainfo: &[u8], torrent: &Torrent) -> (Self, Vec<Telling>) {
         let session = torrent.session();
         let options = session.options();
@@ -136,7 +137,7 @@ impl WebSeeds {
         (Self { shared: Some(Arc::new(shared)), seeds, jobs, taken, at_once }, told)
     }
 
-    /// How many can be asked.
+    /// Number of web seeds in use.
     pub(super) fn usable(&self) -> usize {
         self.seeds.iter().filter(|state| !state.off).count()
     }
@@ -146,12 +147,12 @@ impl WebSeeds {
         self.taken.contains(&piece)
     }
 
-    /// Whether something could be begun now.
+    /// Whether a run could start now.
     pub(super) fn is_free(&self, now: Instant) -> bool {
         self.jobs.len() < self.at_once && self.seeds.iter().any(|state| state.is_free(now))
     }
 
-    /// Begins to fetch as much as may be under way. Answers the pieces that are being fetched from now on.
+    /// Starts as many runs as may be in flight. Returns the pieces of the new runs.
     pub(super) fn feed(&mut self, wants: &Wants<'_>, now: Instant) -> Vec<u32> {
         let Some(shared) = self.shared.clone() else { return Vec::new() };
         let mut begun = Vec::new();
@@ -200,7 +201,7 @@ impl WebSeeds {
         Some((seed, run_around(piece, &shared.meta, most, goes_on)))
     }
 
-    /// The next job that ends. Never, while there is none.
+    /// Waits for the next run to end. Never completes while there is none.
     pub(super) async fn next(&mut self) -> Outcome {
         loop {
             match self.jobs.join_next().await {
@@ -211,7 +212,7 @@ impl WebSeeds {
         }
     }
 
-    /// Takes in how a job ended. Answers the pieces that are free for others again, and what is to be told.
+    /// Handles the end of a run. Returns the pieces that it did not fetch, and a message for the user.
     pub(super) fn ended(
         &mut self,
         outcome: Outcome,
@@ -229,7 +230,7 @@ impl WebSeeds {
         (left, told)
     }
 
-    /// What each said last; `None` when all is well.
+    /// The last failure of each web seed; `None` when there was none.
     pub(super) fn report(&self) -> Option<String> {
         let last = self.seeds.iter().filter_map(|state| {
             let last = state.last.as_ref()?;
@@ -258,7 +259,7 @@ impl State {
         !self.off && self.running < most && self.until.is_none_or(|until| now >= until)
     }
 
-    /// Whether it has all files that `piece` has bytes of, as far as is known.
+    /// Whether the web seed has all files with bytes of `piece`, as far as known.
     fn has(&self, meta: &Metainfo, piece: u32) -> bool {
         if self.absent.is_empty() {
             return true;
@@ -270,7 +271,7 @@ impl State {
         files.all(|(index, file)| file.range.is_empty() || !self.absent.contains(&index))
     }
 
-    /// Takes in what went wrong. Answers what is new of it.
+    /// Records a failure. Returns a message when it is the first one, or when the web seed is not used any more.
     fn suffer(&mut self, trouble: Trouble, now: Instant) -> Option<Telling> {
         let at = place(&self.seed.url);
         let text = match trouble {
@@ -308,7 +309,7 @@ fn holds(disk: &TorrentDisk, piece: u32, what: Holding) -> bool {
     disk.holding(piece) == what
 }
 
-/// The run of pieces around `piece`, not longer than `most` bytes: what follows it first.
+/// The run of pieces around `piece`, at most `most` bytes long. It is extended forwards first.
 fn run_around(piece: u32, meta: &Metainfo, most: u64, goes_on: impl Fn(u32) -> bool) -> Range<u32> {
     let most = u32::try_from(most / u64::from(meta.piece_length)).unwrap_or(u32::MAX).max(1);
     let (mut start, mut end) = (piece, piece + 1);
@@ -321,7 +322,7 @@ fn run_around(piece: u32, meta: &Metainfo, most: u64, goes_on: impl Fn(u32) -> b
     start..end
 }
 
-/// Why web seeds that a torrent names are not used at all.
+/// Messages about web seeds of the torrent that are not used at all.
 fn unused(meta: &Metainfo, wanted: bool) -> Vec<Telling> {
     let mut told = Vec::new();
     if !wanted && !meta.web_seeds.is_empty() {
@@ -335,7 +336,7 @@ fn unused(meta: &Metainfo, wanted: bool) -> Vec<Telling> {
     told
 }
 
-/// How web seeds are asked: by the user's proxy and interface, and without anything of theirs.
+/// The client for web seeds: with the user's proxy and interface, without the user's logins, cookies and headers.
 fn client(options: &NetworkOptions, only_public: bool) -> Protocols {
     let interface = options.first_interface().map(str::to_owned);
     Protocols::new(FetchOptions {

@@ -1,13 +1,13 @@
-//! The names of a torrent's files as the torrent has them, byte for byte: what a server calls them. Our own names may
-//! differ, where they would be no names on a disk.
+//! File names byte for byte as the torrent has them, because these are the names at the server. Our own names differ
+//! where a disk could not have the torrent's names.
 
 use crate::torrents::{
     bencode::{Dict, Document, Node},
     metainfo::Metainfo,
 };
 
-/// The path of each file of `meta`, the torrent's name left out; pads have none. Where the torrent's list cannot be
-/// followed, our own names stand in.
+/// The path of each file of `meta` without the torrent's name; the path of a pad is empty. Our own names are used when
+/// the torrent's list does not match the files.
 pub(super) fn of(meta: &Metainfo, torrent: &[u8]) -> Names {
     let parsed = Document::parse(torrent).ok();
     let info = parsed.as_ref().and_then(|doc| doc.root().as_dict()?.get("info")?.as_dict());
@@ -24,13 +24,13 @@ pub(super) fn of(meta: &Metainfo, torrent: &[u8]) -> Names {
     Names { root, files: meta.files.iter().map(|file| file.pad).map(path).collect(), is_single }
 }
 
-/// Names in the torrent's own bytes.
+/// File names in the torrent's own bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) root: Vec<u8>,
-    /// One a file: its path below `root`, component by component.
+    /// One entry per file: its path below `root`, component by component.
     pub(super) files: Vec<Vec<Vec<u8>>>,
-    /// The torrent is one file called `root`.
+    /// Whether the torrent is a single file named `root`.
     pub(super) is_single: bool,
 }
 
@@ -43,7 +43,7 @@ fn ours(meta: &Metainfo) -> Vec<Vec<Vec<u8>>> {
     meta.files.iter().filter(|file| !file.pad).map(|file| below(&file.path)).collect()
 }
 
-/// The paths of all files but pads, by the v1 list, or else the v2 tree.
+/// The paths of all files except pads: from the v1 list, or else from the v2 tree.
 fn listed(info: Dict<'_>) -> Option<Vec<Vec<Vec<u8>>>> {
     if let Some(list) = info.get("files").and_then(Node::as_list) {
         let paths = list.iter().filter_map(Node::as_dict).filter(|file| !is_pad(*file)).map(path);
@@ -66,7 +66,7 @@ fn path(file: Dict<'_>) -> Option<Vec<Vec<u8>>> {
     list.iter().map(|part| part.as_bytes().map(<[u8]>::to_vec)).collect()
 }
 
-/// Recurses once a folder: the parser stops at 64 levels.
+/// Recurses once per folder: the parser stops at 64 levels.
 fn walk(tree: Dict<'_>, folder: &mut Vec<Vec<u8>>, out: &mut Vec<Vec<Vec<u8>>>) {
     for (key, node) in tree.iter() {
         let Some(dict) = node.as_dict() else { continue };
@@ -117,7 +117,7 @@ mod tests {
         let torrent = format!(
             "d4:infod5:filesld6:lengthi1e4:pathl4:\u{e9}.\u{e9}eed6:lengthi1e4:pathl1:beee4:name1:t12:piece lengthi16384e6:pieces20:{pieces}ee"
         );
-        // One byte each instead of two: Latin-1, which is no UTF-8.
+        // One byte for each letter instead of two: Latin-1, which is not UTF-8.
         let torrent: Vec<u8> = torrent
             .replace("4:\u{e9}.\u{e9}", "3:\u{1}.\u{2}")
             .bytes()
