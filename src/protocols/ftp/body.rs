@@ -43,8 +43,6 @@ pub(super) struct Body {
     transfer: Option<Transfer>,
     order: Order,
     buffer: BytesMut,
-    /// Whether any bytes have arrived.
-    has_come: bool,
 }
 
 /// Result of a read behind the last byte of a file.
@@ -63,8 +61,7 @@ impl Body {
         order: Order,
     ) -> Self {
         let (session, transfer) = (Some(session), Some(transfer));
-        let (pool, buffer) = (Arc::clone(pool), BytesMut::new());
-        Self { pool, session, transfer, order, buffer, has_come: false }
+        Self { pool: Arc::clone(pool), session, transfer, order, buffer: BytesMut::new() }
     }
 
     pub(super) fn stream(self) -> ByteStream {
@@ -90,7 +87,6 @@ impl Body {
         if n == 0 {
             return self.ended().await;
         }
-        self.has_come = true;
         let mut bytes = self.buffer.split();
         let mut more = false;
         if let Some(announced) = &mut self.order.announced {
@@ -121,9 +117,8 @@ impl Body {
         let Some(left) = self.order.left.or(self.order.announced.filter(|left| *left > 0)) else {
             return Ok(None);
         };
-        // A transfer that broke off can be resumed, whatever the reply says.
-        let broke_off = self.order.left.is_some() && self.has_come;
-        let kind = if broke_off { Kind::Network } else { Kind::Corrupt };
+        // A transfer short of the known length counts as a broken connection and is resumed, whatever the server says.
+        let kind = if self.order.left.is_some() { Kind::Network } else { Kind::Corrupt };
         Err(Error::new(kind, self.order.subject.clone())
             .because(format!("the file ended {left} bytes before it should")))
     }
