@@ -220,6 +220,8 @@ fn io_kind(e: &io::Error) -> Kind {
             Kind::InvalidInput
         }
         E::Unsupported => Kind::Unsupported,
+        // A file that is shorter than the catalog says.
+        E::UnexpectedEof => Kind::Corrupt,
         _ => Errno::from_io_error(e).map_or(Kind::Internal, errno_kind),
     }
 }
