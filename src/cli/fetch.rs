@@ -28,7 +28,7 @@ const WORKERS: u32 = 4;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Servers")]
 pub(super) struct FetchArgs {
-    /// Maximum connections to one server [default: 4]
+    /// Maximum connections to one server [default: that of -s, or 4]
     #[arg(short = 'x', long, env = "BAE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
     /// Maximum connections for one file, over all its mirrors [default: as many as -x allows]
