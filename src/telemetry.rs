@@ -132,8 +132,7 @@ fn directives(verbose: u8, quiet: bool) -> &'static str {
         // characters.
         (_, 0) => "warn,aws_config=error",
         (_, 1) => "warn,aws_config=error,bae=info",
-        (_, 2) => "warn,aws_config=error,bae=debug",
-        _ => "warn,bae=trace",
+        _ => "warn,aws_config=error,bae=debug",
     }
 }
 

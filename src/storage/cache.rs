@@ -185,7 +185,7 @@ impl WindowCache {
         let asked = asked.collect();
         drop(state);
         for trip in trips {
-            tracing::trace!(range = ?trip.range(), "fetch");
+            tracing::debug!(range = ?trip.range(), "fetch");
             let work = fetch(trip.range());
             tokio::spawn(trip.run(work, None));
         }
@@ -236,7 +236,7 @@ impl WindowCache {
         let room = Arc::new(room);
         for trip in trips {
             let range = trip.range();
-            tracing::trace!(?range, "fetch ahead");
+            tracing::debug!(?range, "fetch ahead");
             drop(tokio::spawn(trip.run(fetch(range), Some(Arc::clone(&room)))));
         }
         flights

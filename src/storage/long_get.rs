@@ -294,7 +294,7 @@ async fn serve(
     mut queue: mpsc::UnboundedReceiver<Job>,
     _slot: OwnedSemaphorePermit,
 ) {
-    tracing::trace!(%key, ?range, "a long get");
+    tracing::debug!(%key, ?range, "a long get");
     let reading = async {
         let body = in_time(backend.open(&key, range)).await?;
         let mut answer = Answer { body, over: Bytes::new() };

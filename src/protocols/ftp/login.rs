@@ -98,7 +98,7 @@ impl Login<'_> {
         let doing = self.doing();
         self.control.send(command).await.map_err(|e| lost(&doing, e))?;
         let reply = self.control.reply().await.map_err(|e| broken(&doing, e))?;
-        tracing::trace!("{}: {name}: {}", self.address, reply.code);
+        tracing::debug!("{}: {name}: {}", self.address, reply.code);
         if reply.code == 421 { Err(self.refused(name, reply).into()) } else { Ok(reply) }
     }
 

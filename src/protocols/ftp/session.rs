@@ -186,7 +186,7 @@ impl Session {
             control.reply().await.map_err(|e| broken(&doing, e))
         };
         let reply = self.setup.patience.answer(|| format!("{doing}: {name}"), asked).await?;
-        tracing::trace!("{}: {name}: {}", self.address, reply.said());
+        tracing::debug!("{}: {name}: {}", self.address, reply.said());
         if reply.code == 421 {
             return Err(Refusal::new(doing, name, reply).into());
         }
