@@ -50,6 +50,19 @@ fn an_export_leaves_other_files_alone_and_writes_the_rest() {
 }
 
 #[test]
+fn a_file_that_is_called_as_a_temp_file_is_exported_too() {
+    let files = [(".bae-1.part", 300), ("a.txt", 70 * KIB), ("b/.bae-1.part", 20), ("b/c", 9)];
+    let files = files.map(|(path, len)| (path.to_owned(), len)).to_vec();
+    let torrent = Recipe::folder("An Export", files).piece(32 * KIB).make();
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let bae = Bae::new();
+    bae.import(&torrent, &[seeder.addr()]);
+    let out = bae.home().join("out");
+    export(&bae, &out, &[]).expect(0);
+    torrent.assert_same(&out.join("An Export"));
+}
+
+#[test]
 fn an_export_that_broke_off_is_repeated() {
     let (bae, torrent) = imported();
     let out = bae.home().join("out");

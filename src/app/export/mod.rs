@@ -9,7 +9,10 @@
 mod part;
 mod target;
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -86,12 +89,14 @@ impl App {
             cancel,
             progress: Box::new(move |done| progress(done, total)),
             done: 0,
+            folders: BTreeSet::new(),
             summary: ExportSummary::default(),
         };
         export.summary.renamed = export.target.renamed_paths().map(str::to_owned).collect();
         for file in files {
             export.file(file).await?;
         }
+        export.folders.iter().try_for_each(|dir| part::sync_folder(dir))?;
         Ok(export.summary)
     }
 }
@@ -108,6 +113,8 @@ struct Export {
     cancel: CancellationToken,
     progress: Box<dyn Fn(u64) + Send + Sync>,
     done: u64,
+    /// Folders with new names.
+    folders: BTreeSet<PathBuf>,
     summary: ExportSummary,
 }
 
@@ -159,7 +166,7 @@ impl Export {
             Was::Folder => return Err(Failure::File(in_the_way(&path, "a folder"))),
         }
         let mut stream = ReadStream::new(self.reader.clone(), file.range.clone());
-        let mut part = Part::create(&path).map_err(Failure::write)?;
+        let mut part = Part::create(&path, |path| self.target.has(path)).map_err(Failure::write)?;
         while let Some(bytes) =
             self.uncancelled(async { stream.next().await.map_err(Failure::read) }).await?
         {
@@ -168,6 +175,7 @@ impl Export {
             (self.progress)(self.done);
         }
         part.finish().map_err(Failure::write)?;
+        self.folders.extend(path.parent().map(Path::to_owned));
         self.executable(file, &path);
         Ok(())
     }

@@ -23,10 +23,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn create(target: &Path) -> Result<Self> {
+    /// `is_taken` tells the paths that are files of the export itself.
+    pub(super) fn create(target: &Path, is_taken: impl Fn(&Path) -> bool) -> Result<Self> {
         let dir = target.parent().unwrap_or(Path::new("."));
         folders::make("folder", dir)?;
-        let (file, path) = unused(dir)?;
+        let (file, path) = unused(dir, is_taken)?;
         Ok(Self { file, path, target: target.to_owned(), finished: false })
     }
 
@@ -34,7 +35,9 @@ impl Part {
         self.file.write_all(bytes).map_err(|e| trouble(&self.target, e))
     }
 
+    /// Gives the file its name, once its bytes are on the disk: network file systems report a full disk only then.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.file.sync_all().map_err(|e| trouble(&self.target, e))?;
         fs::rename(&self.path, &self.target).map_err(|e| trouble(&self.target, e))?;
         self.finished = true;
         Ok(())
@@ -43,9 +46,12 @@ impl Part {
 
 /// Opens a temp file in `dir` that no other export uses: one that a killed export left, or a new one. The temp name is
 /// short, because the target's name may already have the maximum length.
-fn unused(dir: &Path) -> Result<(File, PathBuf)> {
+fn unused(dir: &Path, is_taken: impl Fn(&Path) -> bool) -> Result<(File, PathBuf)> {
     for n in 1.. {
         let path = dir.join(format!(".bae-{n}.part"));
+        if is_taken(&path) {
+            continue;
+        }
         if let Some(file) = take(&path).map_err(|e| trouble(&path, e))? {
             return Ok((file, path));
         }
@@ -84,6 +90,16 @@ impl Drop for Part {
             // A leftover is a hidden file that the next export into this folder reuses.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Makes the names in a folder durable, where its file system can do that.
+pub(super) fn sync_folder(dir: &Path) -> Result<()> {
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced.map_err(|e| trouble(dir, e)),
     }
 }
 

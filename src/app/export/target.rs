@@ -1,6 +1,7 @@
 //! The target folder of an export, and the file names in it.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Component, Path, PathBuf},
 };
@@ -17,6 +18,8 @@ use crate::{
 pub(super) struct Target {
     dir: PathBuf,
     renamed: Renamed,
+    /// Files of the import that are called as temp files are.
+    like_temp: HashSet<PathBuf>,
 }
 
 /// What exists at a path.
@@ -33,7 +36,11 @@ impl Target {
     pub(super) async fn open(dir: &Path, files: &[FileRow]) -> Result<Self> {
         folders::make("folder", dir)?;
         let renamed = try_in(dir, files).await?;
-        Ok(Self { dir: dir.to_owned(), renamed })
+        let is_like_temp =
+            |path: &&str| path.rsplit('/').next().is_some_and(|name| name.starts_with(".bae-"));
+        let paths = files.iter().map(|file| file.path.as_str());
+        let like_temp = paths.filter(is_like_temp).map(|path| dir.join(path)).collect();
+        Ok(Self { dir: dir.to_owned(), renamed, like_temp })
     }
 
     pub(super) fn renamed_paths(&self) -> impl Iterator<Item = &str> {
@@ -51,6 +58,11 @@ impl Target {
         let depth = path.split('/').count() - 1;
         let to = self.renamed.in_target(to);
         Ok(std::iter::repeat_n("..", depth).collect::<PathBuf>().join(plain(&to)?))
+    }
+
+    /// Whether a path that a temp file could have is that of a file of the import.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.like_temp.contains(path)
     }
 
     pub(super) fn look(&self, path: &Path) -> Result<Was> {
@@ -82,8 +94,11 @@ async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
     if !are_suspect(files) {
         return Ok(Renamed::default());
     }
-    let trial = dir.join(format!(".bae-{}.names", std::process::id()));
-    folders::make("folder", &trial)?;
+    let salt = getrandom::u32().unwrap_or_default();
+    let trial = dir.join(format!(".bae-{}-{salt:08x}.names", std::process::id()));
+    folders::make("folder", dir)?;
+    fs::create_dir(&trial)
+        .map_err(|e| Error::io(format!("cannot make folder {}", trial.display()), e))?;
     let tried = match LocalBackend::open(&trial) {
         Ok(place) => try_names(&place, "", files, Default::default).await,
         Err(e) => Err(e),
@@ -142,7 +157,7 @@ mod tests {
     #[test]
     fn renamed_parts_have_their_other_name_in_links_too() {
         let renamed = Renamed::of(["d/a".to_owned()]);
-        let target = Target { dir: "/out".into(), renamed };
+        let target = Target { dir: "/out".into(), renamed, like_temp: HashSet::new() };
         let path = target.path("d/a").unwrap();
         assert!(path.to_str().unwrap().starts_with("/out/d/a."), "{}", path.display());
         let to = target.relative("d/link", "d/a").unwrap();
