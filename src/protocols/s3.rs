@@ -76,10 +76,16 @@ impl S3 {
         let mut found = false;
         loop {
             let listed = source.list(&prefix, page.as_ref()).await?;
-            found |= !listed.objects.is_empty();
+            found |= !listed.objects.is_empty() || !listed.refused.is_empty();
+            left_out.extend(listed.refused.into_iter().map(|(_, error)| error.into()));
             for object in listed.objects {
-                // A server may list keys without the requested prefix.
-                let Some(path) = object.key.strip_prefix(&prefix) else { continue };
+                let Some(path) = object.key.strip_prefix(&prefix) else {
+                    let text = format!("the key {:?} is not in the folder", object.key);
+                    left_out.push(
+                        Error::new(Kind::Unsupported, text).within(super::place(&url)).into(),
+                    );
+                    continue;
+                };
                 // Marker objects of other tools that represent a folder.
                 if (path.is_empty() || path.ends_with('/')) && object.len == 0 {
                     continue;

@@ -15,6 +15,8 @@ use super::{
 pub(super) const GOES_NOT_ON: &str =
     "the listing does not go on: the server says that there is more, and not where";
 const NAMELESS: &str = "the listing has an object whose name cannot be read";
+const FOLDERS: &str =
+    "the listing has common prefixes, which were not requested: objects below them are missing";
 const LACKS_SOME: &str = "the listing does not go on: it has fewer objects than the server counts";
 
 /// Objects in a full page, when the server does not state it.
@@ -100,6 +102,9 @@ impl Wire {
         let has_name = |object: &Object| object.key.as_ref().is_some_and(|key| !key.is_empty());
         if !listed.objects.iter().all(has_name) {
             return Err(self.senseless(Op::List, &subject, NAMELESS));
+        }
+        if listed.folders > 0 {
+            return Err(self.senseless(Op::List, &subject, FOLDERS));
         }
         let mut goes_on = page.and_then(NextPage::key).is_none_or(|key| listed.goes_on_after(key));
         if let Some(NextPage::After(key)) = page

@@ -41,9 +41,11 @@ pub struct SourceObject {
 }
 
 /// One page of a listing, and where the next page starts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct SourcePage {
     pub objects: Vec<SourceObject>,
+    /// Objects that are listed and may not be looked at, by key, with the reason.
+    pub refused: Vec<(String, Error)>,
     pub next: Option<NextPage>,
 }
 
@@ -121,27 +123,42 @@ impl S3Source {
             Err(failure) => return Err(self.told(failure)),
         };
         let told = stream::iter(listed.objects).map(|object| self.told_of(object));
-        let objects = told.buffered(AT_ONCE).try_collect().await?;
-        Ok(SourcePage { objects, next: listed.next })
+        let told: Vec<_> = told.buffered(AT_ONCE).try_collect().await?;
+        let mut page = SourcePage { next: listed.next, ..SourcePage::default() };
+        for told in told {
+            match told {
+                Ok(object) => page.objects.push(object),
+                Err(refused) => page.refused.push(refused),
+            }
+        }
+        Ok(page)
     }
 
-    /// Metadata from a listing. When the length is missing there, a HEAD fetches it.
-    async fn told_of(&self, object: Object) -> Result<SourceObject> {
+    /// Metadata from a listing. When the length is missing there, a HEAD fetches it. The inner error concerns this
+    /// object only.
+    async fn told_of(&self, object: Object) -> Result<Result<SourceObject, (String, Error)>> {
         let key = object.key.unwrap_or_default();
         // An object that a server generates on request may be listed with length 0.
         let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
         let is_folder = key.ends_with('/') && object.size == Some(0);
         let Some(len) = len.or(is_folder.then_some(0)) else {
             let missing = || Error::new(Kind::NotFound, format!("object {key} in {}", self.place));
-            return self.look(&key).await?.ok_or_else(missing);
+            return match self.look(&key).await {
+                Ok(Some(object)) => Ok(Ok(object)),
+                Ok(None) => Ok(Err((key.clone(), missing()))),
+                Err(e) if matches!(e.kind(), Kind::PermissionDenied | Kind::Unsupported) => {
+                    Ok(Err((key, e)))
+                }
+                Err(e) => Err(e),
+            };
         };
-        Ok(SourceObject {
+        Ok(Ok(SourceObject {
             len,
             key,
             etag: object.e_tag.and_then(quoted),
             modified: object.last_modified.and_then(time),
             content_type: None,
-        })
+        }))
     }
 
     /// Streams the bytes of `range`, which must not be empty, of the version with this `etag` and `len` bytes.
