@@ -165,7 +165,8 @@ impl Walk {
             );
         }
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
-        self.files.dedup_by(|a, b| a.path == b.path);
+        // Two names in different encodings may decode to the same path; those are two files.
+        self.files.dedup_by(|a, b| a.path == b.path && a.remote.url == b.remote.url);
         let name = last_part(&self.url);
         Listing { name, url: self.url, files: self.files, left_out: self.left_out }
     }

@@ -337,3 +337,37 @@ fn names_in_other_encodings_come_by_their_bytes() {
         same(&out(&bae, "naïve.txt"), b"plain");
     }
 }
+
+/// pure-ftpd reports success when it lists only a part of a folder.
+#[test]
+fn a_truncated_listing_is_an_error() {
+    for closing in [
+        "226-Options: -a -l \r\n226 Output truncated to 2 matches",
+        "226 Ausgabe auf 2 Treffer beschr\u{e4}nkt",
+    ] {
+        let odd = Oddities { closing: Some(closing), ..folder(line("a.txt").as_bytes()) };
+        let (bae, ran) = fetch(&odd.start(), "/f/", &["-m", "1"]);
+        ran.expect(1).says("226");
+        assert!(!out(&bae, "f/a.txt").exists());
+    }
+}
+
+/// One name in Latin-1 and one in UTF-8 decode to the same text.
+#[test]
+fn two_files_whose_names_decode_to_the_same_text_are_not_one() {
+    let facts = b"type=file;size=5; caf\xe9.txt\r\ntype=file;size=5; caf\xc3\xa9.txt\r\n".to_vec();
+    let odd = folder(b"").and_file("/f/caf\u{e9}.txt", b"hello");
+    let odd = odd.with("FEAT", "211-x\r\n MLSD\r\n211 End");
+    let (_, ran) = fetch(&Oddities { mlsd: Some(facts), ..odd }.start(), "/f/", &["-m", "1"]);
+    ran.expect(1).says("another file of this folder has the same name");
+}
+
+#[test]
+fn a_link_that_may_not_be_read_is_reported() {
+    let link = "lrwxrwxrwx   1 u g        5 Jan 12 07:08 a.txt -> b.txt";
+    let odd = Oddities::file("/f/b.txt", b"hello").listing(link.as_bytes());
+    let odd = odd.with("SIZE", "550 a.txt: Permission denied");
+    let odd = odd.with("RETR", "550 a.txt: Permission denied");
+    let (_, ran) = fetch(&odd.start(), "/f/", &["-m", "1"]);
+    ran.expect(24).says("Permission denied");
+}

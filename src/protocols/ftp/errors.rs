@@ -49,10 +49,26 @@ impl Refusal {
 
     /// Whether a listing is refused because the folder is empty.
     pub(super) fn says_empty(&self) -> bool {
-        let words = self.reply.words();
-        let nothing =
-            ["no files", "no such file", "not found", "empty", "no members", "no entries"];
-        matches!(self.reply.code, 450 | 550) && nothing.iter().any(|text| words.contains(text))
+        const NOTHING: [&str; 9] = [
+            "no files",
+            "no such file",
+            "not found",
+            "is empty",
+            "empty directory",
+            "empty folder",
+            "directory empty",
+            "no members",
+            "no entries",
+        ];
+        let words = without_names(&self.reply.words());
+        matches!(self.reply.code, 450 | 550)
+            && !speaks_of_permission(&words)
+            && NOTHING.iter().any(|text| words.contains(text))
+    }
+
+    /// Whether a file is refused because it does not exist, and not because it may not be read.
+    pub(super) fn says_missing(&self) -> bool {
+        self.is_not_there() && !speaks_of_permission(&without_names(&self.reply.words()))
     }
 
     fn answered(&self) -> String {
@@ -75,6 +91,18 @@ impl Refusal {
     pub(super) fn of_kind(self, kind: Kind) -> Error {
         Error::new(kind, self.doing.clone()).because(self.answered())
     }
+}
+
+fn speaks_of_permission(words: &str) -> bool {
+    ["permission", "denied", "not allowed", "forbidden", "not permitted", "access is"]
+        .iter()
+        .any(|text| words.contains(text))
+}
+
+/// The words of a reply without quoted names, and without the path in `550 /a path: No such file`.
+fn without_names(words: &str) -> String {
+    let unquoted: String = words.split('"').step_by(2).collect();
+    unquoted.rsplit_once(": ").map_or(unquoted.clone(), |(_, said)| said.to_owned())
 }
 
 const FEWER: &str = "fewer connections at once may help (-x)";
@@ -201,7 +229,15 @@ mod tests {
         {
             assert!(says_empty(answer), "{answer}");
         }
-        for answer in ["550 Permission denied", "450 File busy", "550 Failed", "451 No files"] {
+        for answer in [
+            "550 Permission denied",
+            "550 /srv/empty-orders: Permission denied",
+            "550 \"/no files/is empty\": no access",
+            "550 /srv/empty: Failed",
+            "450 File busy",
+            "550 Failed",
+            "451 No files",
+        ] {
             assert!(!says_empty(answer), "{answer}");
         }
     }

@@ -25,6 +25,11 @@ const DATED: usize = 1000;
 /// Maximum length of a line in bytes: a path of 4 KiB and its attributes.
 const LINE: u64 = 8 << 10;
 
+/// Stems of "truncated", in the languages of FTP servers.
+const TRUNCATED: [&str; 9] = [
+    "truncat", "beschr", "gekürzt", "tronqu", "truncad", "troncat", "afgekort", "avkort", "obcięt",
+];
+
 /// A listing in progress.
 pub(super) struct Folders<'a> {
     session: &'a mut Session,
@@ -111,7 +116,11 @@ impl Folders<'_> {
                             modified: None,
                         }));
                     }
-                    Answer::Refused(_) => return Ok(None),
+                    Answer::Refused(refusal) if refusal.says_missing() => return Ok(None),
+                    // The refusal is reported when the file is fetched.
+                    Answer::Refused(_) => {
+                        return Ok(Some(Child::File { name, len: None, modified: None }));
+                    }
                 },
             },
             Told::Child(Child::Unknown(name)) => match self.kind_of(&name).await? {
@@ -271,12 +280,20 @@ impl Folders<'_> {
                 Line::Unread => found.push(Told::Unread(line.clone())),
             }
         }
-        let reply = self.session.end(transfer).await?;
+        let Some(reply) = self.session.end(transfer).await? else { return Ok(found) };
+        let words = reply.words();
+        let failed = |kind| {
+            Err(Error::new(kind, subject.clone())
+                .because(format!("the server answered {}", reply.said())))
+        };
         // vsftpd reports this failure with a code of success: "226 Transfer done (but failed to open directory)."
-        match reply.filter(|reply| reply.words().contains("failed to open")) {
-            Some(reply) => Err(Error::new(Kind::PermissionDenied, subject)
-                .because(format!("the server answered {}", reply.said()))),
-            None => Ok(found),
+        if words.contains("failed to open") {
+            return failed(Kind::PermissionDenied);
+        }
+        // So does pure-ftpd, in its own language: "226 Output truncated to 10000 matches".
+        match TRUNCATED.iter().any(|stem| words.contains(stem)) {
+            true => failed(Kind::Unsupported),
+            false => Ok(found),
         }
     }
 }

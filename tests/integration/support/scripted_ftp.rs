@@ -29,6 +29,8 @@ pub(crate) struct Oddities {
     pub(crate) greeting: Option<&'static str>,
     /// The reply that opens a transfer; `None`: `150 here`.
     pub(crate) opening: Option<&'static str>,
+    /// The reply after a listing, if unusual.
+    pub(crate) closing: Option<&'static str>,
     /// The maximum number of sessions, and the reply to `PASS` in a session beyond it.
     pub(crate) most: Option<(usize, &'static str)>,
     /// `REST` is acknowledged and ignored.
@@ -198,8 +200,10 @@ impl Session {
                 let end = odd.most_bytes.map_or(file.len(), |most| file.len().min(start + most));
                 self.send(&file[start..end])
             }
-            ("LIST", _) => self.send(&odd.list),
-            ("MLSD", _) if odd.mlsd.is_some() => self.send(odd.mlsd.as_deref().unwrap()),
+            ("LIST", _) => self.send_ending(&odd.list, odd.closing),
+            ("MLSD", _) if odd.mlsd.is_some() => {
+                self.send_ending(odd.mlsd.as_deref().unwrap(), odd.closing)
+            }
             ("SIZE" | "MDTM" | "RETR", None) => self.say(not_there),
             _ => self.say("500 unknown"),
         }
@@ -227,11 +231,15 @@ impl Session {
     }
 
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.send_ending(bytes, None)
+    }
+
+    fn send_ending(&mut self, bytes: &[u8], closing: Option<&'static str>) -> std::io::Result<()> {
         let Some(listener) = self.data.take() else { return self.say("425 no data connection") };
         self.say(self.odd.opening.unwrap_or("150 here"))?;
         let (mut data, _) = listener.accept()?;
         let sent = data.write_all(bytes);
         drop(data);
-        self.say(if sent.is_ok() { "226 done" } else { "426 aborted" })
+        self.say(if sent.is_ok() { closing.unwrap_or("226 done") } else { "426 aborted" })
     }
 }
