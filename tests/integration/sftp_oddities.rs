@@ -58,11 +58,26 @@ fn entries_without_a_type_are_looked_at() {
 
 #[test]
 fn a_server_that_knows_files_by_their_name_only_gives_them() {
-    let server = SshServer::odd("nameless");
-    server.served.write("sub/b.txt", b"there");
+    for oddity in ["nameless", "broken"] {
+        let server = SshServer::odd(oddity);
+        server.served.write("sub/b.txt", b"there");
+        let bae = Bae::new();
+        fetch(&bae, &server, &server.odd_url("/sub/b.txt")).expect(0);
+        same(&out(&bae, "b.txt"), b"there");
+    }
+}
+
+#[test]
+fn an_answer_without_bytes_is_not_the_end_of_a_file() {
+    let server = SshServer::odd("pauses");
+    let data = random(93, MIB + 1);
+    server.served.write("a.bin", &data);
+    server.served.write("empty.bin", b"");
     let bae = Bae::new();
-    fetch(&bae, &server, &server.odd_url("/sub/b.txt")).expect(0);
-    same(&out(&bae, "b.txt"), b"there");
+    fetch(&bae, &server, &server.odd_url("/a.bin")).expect(0);
+    same(&out(&bae, "a.bin"), &data);
+    fetch(&bae, &server, &server.odd_url("/empty.bin")).expect(0);
+    same(&out(&bae, "empty.bin"), b"");
 }
 
 #[test]

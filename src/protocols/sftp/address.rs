@@ -55,7 +55,7 @@ impl Address {
                 let user = usual.or(from_env).filter(|user| !user.is_empty()).ok_or_else(|| {
                     bad("who to be at an SFTP server is not given").hint("sftp://user@host/path")
                 })?;
-                (user, None)
+                (user, options.passwords.given())
             }
         };
         let password = password.map(|secret| secret.reveal()).transpose()?;
@@ -102,7 +102,10 @@ pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::{config::Secret, protocols::Passwords};
 
     #[test]
     fn a_url_names_server_user_and_path() {
@@ -111,6 +114,12 @@ mod tests {
         assert_eq!((address.host.as_str(), address.port), ("host", 2222));
         assert_eq!((address.user.as_str(), address.password.as_deref()), ("bob", Some("hunter2")));
         assert_eq!(format!("{address} {address:?}").matches("hunter2").count(), 0);
+        // A password without a user is that of the usual user.
+        let passwords = Passwords::new(Some(Secret::Text("hunter3".into())), None);
+        let options = FetchOptions { passwords, ..FetchOptions::default() };
+        let usual = UserConfig::parse("Host h\n  User eve\n", Path::new("/")).unwrap();
+        let address = Address::of(&Url::parse("sftp://h/x").unwrap(), &options, &usual).unwrap();
+        assert_eq!((address.user.as_str(), address.password.as_deref()), ("eve", Some("hunter3")));
         for (url, wanted) in [
             ("sftp://h/srv/a%20b", "/srv/a b"),
             ("sftp://h/~/x", "x"),

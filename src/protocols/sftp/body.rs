@@ -89,9 +89,7 @@ impl Body {
         let Some(answer) = self.asked.next().await else { return Ok(None) };
         let Answer { start, len, bytes } = answer?;
         self.window = (self.window + 1).min(AHEAD);
-        let Some(mut bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
-            return self.ended();
-        };
+        let Some(mut bytes) = bytes else { return self.ended() };
         // More bytes than requested cannot be trusted.
         bytes.truncate(len as usize);
         let got = u32::try_from(bytes.len()).expect("cut to the length of a read");
@@ -110,8 +108,7 @@ impl Body {
     /// Checks that a read behind the end returns nothing, unless the file has grown.
     async fn prove_the_end(&mut self) -> Result<()> {
         let Some(behind) = self.asked.next().await else { return Ok(()) };
-        let is_more = behind?.bytes.is_some_and(|bytes| !bytes.is_empty());
-        if !is_more || self.file.is_longer_than(&self.subject, self.at).await? {
+        if behind?.bytes.is_none() || self.file.is_longer_than(&self.subject, self.at).await? {
             return Ok(());
         }
         Err(Error::new(Kind::Corrupt, self.subject.to_string()).because(format!(

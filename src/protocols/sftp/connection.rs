@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     address::Address,
     client::{Answer, Client, Handle},
-    errors::{Trouble, is_end, is_fatal, is_unsupported, request, transport},
+    errors::{Trouble, is_end, is_fatal, request, transport},
     host_key::{self, HostKey},
     packet::{Attributes, Entry, FileKind},
     sign_in::sign_in,
@@ -37,7 +37,8 @@ const WINDOW: u32 = 32 << 20;
 const MESSAGES: usize = 32;
 /// Maximum number of open files. Some servers allow no more than a hundred.
 const OPEN_FILES: usize = 64;
-/// Maximum number of consecutive answers without an entry in a listing. Normally there is none.
+/// Maximum number of consecutive answers without an entry in a listing, or without a byte of a file. Normally there is
+/// none.
 const EMPTY: usize = 100;
 
 pub(super) struct Connection {
@@ -220,17 +221,12 @@ impl Connection {
     pub(super) async fn is_empty(self: &Arc<Self>, path: &[u8]) -> Result<bool> {
         let (file, _) = self.open_file(path).await?;
         let first = file.read(&format!("read {}", show(path)), 0, 1).await?;
-        Ok(first.is_none_or(|bytes| bytes.is_empty()))
+        Ok(first.is_none())
     }
 
     /// The real path of `path`, with all links resolved.
     pub(super) async fn real_path(&self, path: &[u8]) -> Result<Answer<Bytes>> {
         self.answered(|| format!("resolve {}", show(path)), self.client.real_path(path)).await
-    }
-
-    /// The attributes of a link's target. The inner error is the server's.
-    pub(super) async fn target(&self, link: &[u8]) -> Result<Answer<Attributes>> {
-        self.answered(|| format!("look at {}", show(link)), self.client.stat(link)).await
     }
 
     /// Opens a file and returns the attributes of the open file.
@@ -240,9 +236,9 @@ impl Connection {
         let handle = self.ask(doing, self.client.open(path)).await?;
         let file = self.held(permit, handle);
         let attributes = match self.answered(doing, self.client.fstat(&file.handle)).await? {
-            // Some servers report attributes only by path.
-            Err(e) if is_unsupported(&e) => self.ask(doing, self.client.stat(path)).await?,
-            answer => answer.map_err(|e| request(self.at(doing()), e))?,
+            Ok(attributes) => attributes,
+            // Some servers report attributes only by path, whatever they call the refusal.
+            Err(_) => self.ask(doing, self.client.stat(path)).await?,
         };
         Ok((file, attributes))
     }
@@ -279,12 +275,18 @@ pub(super) struct OpenFile {
 impl OpenFile {
     /// Reads up to `len` bytes of a file; `None` at its end.
     pub(super) async fn read(&self, subject: &str, start: u64, len: u32) -> Result<Option<Bytes>> {
-        let read = self.connection.client.read(&self.handle, start, len);
-        match self.connection.answered(|| subject.to_owned(), read).await? {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if is_end(&e) => Ok(None),
-            Err(e) => Err(request(self.connection.at(subject.to_owned()), e)),
+        for _ in 0..EMPTY {
+            let read = self.connection.client.read(&self.handle, start, len);
+            match self.connection.answered(|| subject.to_owned(), read).await? {
+                // Only the status is the end of a file.
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(e) if is_end(&e) => return Ok(None),
+                Err(e) => return Err(request(self.connection.at(subject.to_owned()), e)),
+            }
         }
+        Err(Error::new(Kind::Unsupported, self.connection.at(subject.to_owned()))
+            .because("the server gives answers without bytes and no end"))
     }
 
     /// Whether the file is now longer than `len` bytes, according to the server.

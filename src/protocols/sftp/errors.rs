@@ -44,7 +44,6 @@ pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
 
 /// Status codes of the draft, and codes of later versions that servers send anyway.
 const END_OF_FILE: u32 = 1;
-const UNSUPPORTED: u32 = 8;
 
 /// The error of a failed request: the server's status, or a broken connection.
 pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
@@ -58,7 +57,7 @@ pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
         3 => (Kind::PermissionDenied, "permission denied"),
         6 => (Kind::Network, "no connection"),
         7 => (Kind::Network, "connection lost"),
-        UNSUPPORTED => (Kind::Unsupported, "not supported"),
+        8 => (Kind::Unsupported, "not supported"),
         10 => (Kind::NotFound, "no such path"),
         20 => (Kind::InvalidInput, "invalid file name"),
         // Servers use this code for many failures: too many open files, a disk that does not answer.
@@ -75,9 +74,9 @@ pub(super) fn is_end(failure: &Failure) -> bool {
     matches!(failure, Failure::Status(Status { code: END_OF_FILE, .. }))
 }
 
-/// Whether the server does not support the request.
-pub(super) fn is_unsupported(failure: &Failure) -> bool {
-    matches!(failure, Failure::Status(Status { code: UNSUPPORTED, .. }))
+/// Whether the server says that there is nothing under a name.
+pub(super) fn is_missing(failure: &Failure) -> bool {
+    matches!(failure, Failure::Status(Status { code: 2 | 10, .. }))
 }
 
 /// Whether the connection is no longer usable.

@@ -11,12 +11,12 @@ use super::{
     address,
     client::Failure,
     connection::{Connection, show},
-    errors::request,
+    errors::{is_missing, request},
     packet::{Attributes, Entry, FileKind},
     remote,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     protocols::{Entry as ListedFile, Listing, walk::Walk},
 };
 
@@ -100,14 +100,24 @@ impl Folders<'_> {
                 self.real_top.insert(found.map_err(failed)?.to_vec()).clone()
             }
         };
-        let Ok(target) = self.connection.real_path(link).await? else { return Ok(None) };
+        let target = match self.connection.real_path(link).await? {
+            Ok(target) => target,
+            Err(e) if is_missing(&e) => return Ok(None),
+            // The refusal is reported when the file is fetched.
+            Err(_) => return Ok(Some(Attributes::default())),
+        };
         let real_top = real_top.strip_suffix(b"/").unwrap_or(&real_top);
         let below = target.strip_prefix(real_top).is_some_and(|rest| rest.starts_with(b"/"));
         if !below {
             return Ok(None);
         }
-        let Ok(attributes) = self.connection.target(link).await? else { return Ok(None) };
-        Ok((attributes.kind() == FileKind::File).then_some(attributes))
+        match self.connection.typed(link, None).await {
+            Ok((attributes, FileKind::File)) => Ok(Some(attributes)),
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) if e.kind() == Kind::Network => Err(e),
+            Err(_) => Ok(Some(Attributes::default())),
+        }
     }
 }
 

@@ -110,6 +110,10 @@ impl Protocol for Sftp {
         let (file, attributes) = lease.connection.open_file(&path).await?;
         let subject = format!("get {} from {}", show(&path), lease.connection.address);
         let mut found = remote(wanted.url.clone(), &attributes);
+        if (found.len, &found.validator) != (wanted.len, &wanted.validator) {
+            // Some servers report other attributes of an open file than of its path.
+            found = remote(wanted.url.clone(), &lease.connection.stat(&path).await?);
+        }
         if wanted.len.is_none() && found.len == Some(0) {
             found.len = None;
         }

@@ -54,7 +54,7 @@ impl UserConfig {
         Self::parse(&text, &home).map_err(|e| e.within(file.display()))
     }
 
-    fn parse(text: &str, home: &Path) -> Result<Self> {
+    pub(super) fn parse(text: &str, home: &Path) -> Result<Self> {
         let mut lines = Lines { home, read: String::new(), unread_detours: Vec::new() };
         lines.take(text, 0)?;
         for line in &lines.unread_detours {

@@ -4,6 +4,8 @@ handles   handles are binary and never reused; the 101st open handle is refused 
 none      listings have no permissions
 typeless  neither listings nor STAT have a file type
 nameless  there is no FSTAT
+broken    FSTAT fails with the general failure code
+pauses    every second READ returns no bytes, and is not the end of the file
 short     the reported size of a file is 1000 bytes too small
 greeting  a line of text is printed before the protocol starts
 """
@@ -14,7 +16,7 @@ import sys
 
 oddity, root = sys.argv[1], os.fsencode(sys.argv[2])
 source, sink = sys.stdin.buffer, sys.stdout.buffer
-handles, made = {}, 0
+handles, made, reads = {}, 0, 0
 
 
 def string(text):
@@ -61,6 +63,7 @@ def opened(number, what):
 
 
 def answer(kind, number, body):
+    global reads
     first, rest = take(body)
     if kind == 3:
         opened(number, open(below(first), "rb"))
@@ -71,6 +74,9 @@ def answer(kind, number, body):
         status(number, 0)
     elif kind == 5:
         offset, length = struct.unpack(">QI", rest[:12])
+        reads += 1
+        if oddity == "pauses" and reads % 2:
+            return send(103, number, string(b""))
         data = os.pread(handles[first].fileno(), length, offset)
         send(103, number, string(data)) if data else status(number, 1, b"end")
     elif kind == 12:
@@ -86,6 +92,8 @@ def answer(kind, number, body):
         send(104, number, struct.pack(">I", len(listed)) + b"".join(listed))
     elif kind == 7:
         send(105, number, attributes(os.lstat(below(first)), False))
+    elif kind == 8 and oddity == "broken":
+        status(number, 4, b"failure")
     elif kind == 8 and oddity != "nameless":
         send(105, number, attributes(os.fstat(handles[first].fileno()), False))
     elif kind == 17:
