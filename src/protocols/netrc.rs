@@ -32,7 +32,7 @@ impl Netrc {
     /// The first login for `host`, or the first one of `user` if that is given. `default` entries come last.
     #[must_use]
     pub fn of(&self, host: &str, user: Option<&str>) -> Option<&Login> {
-        let logins = self.hosts.get(host).into_iter().flatten().chain(&self.default);
+        let logins = self.hosts.get(&host_key(host)).into_iter().flatten().chain(&self.default);
         let mut logins = logins.filter(|login| user.is_none_or(|user| login.user == user));
         logins.next()
     }
@@ -45,7 +45,7 @@ impl Netrc {
         while let Some(word) = words.next() {
             match word.as_str() {
                 "machine" => {
-                    let host = words.next().unwrap_or_default();
+                    let host = host_key(&words.next().unwrap_or_default());
                     let logins = found.hosts.entry(host).or_default();
                     logins.push(nobody());
                     now = Some(logins);
@@ -70,6 +70,31 @@ impl Netrc {
     }
 }
 
+/// Host names have no case, and IPv6 addresses may be in brackets.
+fn host_key(host: &str) -> String {
+    host.trim_matches(['[', ']']).to_lowercase()
+}
+
+/// Splits off a quoted word, whose quote is removed already, with the escapes that curl knows.
+fn unquoted(text: &str) -> (String, &str) {
+    let mut word = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (word, &text[at + 1..]),
+            '\\' => match chars.next() {
+                Some((_, 'n')) => word.push('\n'),
+                Some((_, 'r')) => word.push('\r'),
+                Some((_, 't')) => word.push('\t'),
+                Some((_, other)) => word.push(other),
+                None => {}
+            },
+            other => word.push(other),
+        }
+    }
+    (word, "")
+}
+
 /// Splits `text` into words. Quotes are removed; comments and macros are skipped. A macro ends at an empty line.
 fn words(text: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -82,11 +107,14 @@ fn words(text: &str) -> Vec<String> {
         let mut rest = line.trim_start();
         while !rest.is_empty() {
             let (word, after) = match rest.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-                None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+                Some(quoted) => unquoted(quoted),
+                None => {
+                    let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                    (word.to_owned(), after)
+                }
             };
             in_macro |= word == "macdef";
-            out.push(word.to_owned());
+            out.push(word);
             rest = after.trim_start();
         }
     }
@@ -99,7 +127,7 @@ mod tests {
 
     #[test]
     fn logins_are_found_by_host_and_default_comes_last() {
-        let text = "# mine\nmachine a.example login u password \"p w\"\nmachine b.example\n  login v\n\
+        let text = "# mine\nmachine A.example login u password \"p \\\" w\"\nmachine b.example\n  login v\n\
                     macdef init\n machine not.example login x\n\n\
                     machine a.example login second password no\ndefault login anyone password any\n";
         let netrc = Netrc::parse(text);
@@ -109,7 +137,8 @@ mod tests {
             Some((login.user.clone(), password.unwrap_or_default()))
         };
         let known = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
-        assert_eq!(of("a.example", None), known("u", "p w"));
+        assert_eq!(of("a.example", None), known("u", "p \" w"));
+        assert_eq!(of("A.EXAMPLE", None), known("u", "p \" w"));
         assert_eq!(of("a.example", Some("second")), known("second", "no"));
         assert_eq!(of("a.example", Some("third")), None);
         assert_eq!(of("b.example", None), known("v", ""));
