@@ -17,7 +17,7 @@ use crate::{
 
 /// Maximum length of a cookie in bytes, as in browsers.
 const LONGEST: usize = 4096;
-/// Maximum number of cookies of all servers together. No login needs more.
+/// Maximum number of cookies that servers set, all servers together. No login needs more.
 const MOST: usize = 300;
 
 /// The latest expiry time, in seconds since 1970-01-01 UTC: the year 9999.
@@ -25,11 +25,15 @@ const FOR_EVER: f64 = 253_402_300_799.0;
 
 /// The stored cookies.
 #[derive(Default)]
-pub(super) struct Cookies(Mutex<CookieStore>);
+pub(super) struct Cookies {
+    store: Mutex<CookieStore>,
+    /// Number of cookies in the file, which do not count against [`MOST`].
+    read: usize,
+}
 
 impl std::fmt::Debug for Cookies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} cookies", self.0.lock().iter_any().count())
+        write!(f, "{} cookies", self.store.lock().iter_any().count())
     }
 }
 
@@ -73,7 +77,8 @@ impl Cookies {
                 tracing::warn!("cookies {}: no cookie in line {lines}{more}", path.display());
             }
         }
-        Ok(Self(Mutex::new(store)))
+        let read = store.iter_any().count();
+        Ok(Self { store: Mutex::new(store), read })
     }
 
     /// Stores the cookies that a response from `url` sets.
@@ -87,8 +92,9 @@ impl Cookies {
             if matches!(&cookie.domain, CookieDomain::Suffix(domain) if !domain.contains('.')) {
                 continue;
             }
-            let mut store = self.0.lock();
-            if store.iter_any().count() < MOST {
+            let mut store = self.store.lock();
+            let is_known = store.iter_any().any(|known| known.name() == cookie.name());
+            if is_known || store.iter_any().count() < MOST + self.read {
                 // An error means that the server may not set this cookie. It is dropped, as in browsers.
                 let _ = store.insert(cookie.into_owned(), url);
             }
@@ -97,7 +103,7 @@ impl Cookies {
 
     /// The value of `Cookie` for `url`, after the user's own value; `None` if no stored cookie applies.
     pub(super) fn of(&self, url: &Url, users: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let store = self.0.lock();
+        let store = self.store.lock();
         let pairs = store.get_request_values(url).map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.map(String::into_bytes).collect();
         if pairs.is_empty() {
@@ -195,6 +201,30 @@ mod tests {
         let e = Cookies::read(file.path()).unwrap_err();
         assert!(e.report().ends_with("line 2 is none"), "{}", e.report());
     }
+    #[test]
+    fn a_full_cookie_file_leaves_room_for_cookies_of_servers() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for n in 0..2 * MOST {
+            writeln!(file, "x.example\tFALSE\t/\tFALSE\t0\tn{n}\t{n}").unwrap();
+        }
+        let cookies = Cookies::read(file.path()).unwrap();
+        let url: Url = "http://x.example/".parse().unwrap();
+        let set = |text: &'static str| {
+            let header = ("set-cookie".parse().unwrap(), text.parse().unwrap());
+            cookies.take(&url, &HeaderMap::from_iter([header]));
+        };
+        set("session=1");
+        set("n0=again");
+        for n in 0..MOST {
+            set(format!("more{n}=1").leak());
+        }
+        set("session=2");
+        let sent = cookies.of(&url, None).unwrap();
+        let sent = sent.to_str().unwrap();
+        assert!(sent.contains("session=2") && sent.contains("n0=again"), "{sent}");
+        assert_eq!(sent.split("; ").count(), 3 * MOST);
+    }
+
     /// The `Cookie` header for `url` after a server at `from` has set `lines`.
     fn set(from: &str, lines: &[&str], url: &str) -> String {
         let cookies = Cookies::default();
