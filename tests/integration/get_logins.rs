@@ -134,6 +134,23 @@ fn a_login_that_is_not_spoken_is_named() {
     }
 }
 
+/// The server sends the file itself only to a client that accepts nothing else.
+#[test]
+fn what_the_user_accepts_is_told_to_the_server() {
+    let server = Scripted::start(|_, request| {
+        Some(match request.header("accept") {
+            Some("application/octet-stream") => ranged(request, b"the file"),
+            _ => ranged(request, b"{}"),
+        })
+    });
+    let (bae, url) = (Bae::new(), format!("{}/f", server.url()));
+    get(&bae, &[&url, "--header", "Accept: application/octet-stream"]).expect(0);
+    same(&out(&bae, "f"), b"the file");
+    let ran = get(&bae, &[&url, "--header", "Range: bytes=0-1", "-o", "g"]).expect(2);
+    ran.says("Range").says("leave it out");
+    assert!(!out(&bae, "g").exists());
+}
+
 /// The file has only the server's certificate, and not that of the authority that signed it.
 #[test]
 fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {

@@ -29,6 +29,8 @@ use crate::{
 const MAX_REDIRECTS: usize = 10;
 /// Maximum number of remembered servers without support for `If-Range`.
 const MOST_KNOWN: usize = 1000;
+/// Headers that the user cannot set: another value of them would change which bytes of the file a response has.
+const OWN: [&str; 3] = ["range", "if-range", "accept-encoding"];
 const AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 /// Ranges of at least this many bytes use a connection of their own. HTTP/2 splits data into small frames, and parallel
 /// streams would share one flow control window.
@@ -199,7 +201,7 @@ impl Wire {
         let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
         let alone = ask.question.is_none() && ask.range.is_none_or(is_long);
         let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
-        headers.insert("accept", HeaderValue::from_static("*/*"));
+        headers.entry("accept").or_insert(HeaderValue::from_static("*/*"));
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
         if let Some(value) = authorization {
             headers.insert("authorization", value);
@@ -240,6 +242,10 @@ fn user_headers(options: &FetchOptions) -> Result<HeaderMap> {
     for (name, secret) in &options.headers {
         let wrong = || Error::new(Kind::InvalidInput, format!("{name:?} is not a header's name"));
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        if OWN.contains(&header.as_str()) {
+            let text = format!("header {name}: bae sets it by itself, and no other value of it");
+            return Err(Error::new(Kind::InvalidInput, text).hint("leave it out"));
+        }
         let mut value = value(&secret.reveal()?, &format!("the value of header {name}"))?;
         value.set_sensitive(true);
         headers.append(header, value);
@@ -375,5 +381,16 @@ mod tests {
         let options =
             FetchOptions { headers: vec![("a b".into(), secret())], ..Default::default() };
         assert_eq!(user_headers(&options).unwrap_err().kind(), Kind::InvalidInput);
+    }
+
+    #[test]
+    fn a_header_that_decides_which_bytes_come_is_refused_by_name() {
+        for name in ["Range", "if-range", "Accept-Encoding"] {
+            let headers = vec![(name.to_owned(), Secret::Text("bytes=0-9".into()))];
+            let options = FetchOptions { headers, ..Default::default() };
+            let error = user_headers(&options).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput);
+            assert!(error.report().contains(name), "{}", error.report());
+        }
     }
 }
