@@ -199,31 +199,38 @@ impl Fetch {
         // A running checkpoint must not write older state after this returns.
         checkpoints.settle().await;
         let Err(error) = done else { return done };
-        match self.anew(&error).await {
-            Some(first) => self.in_one_pass(first, cancel).await,
-            None => Err(error),
-        }
+        let first = self.anew(error).await?;
+        self.in_one_pass(first, cancel).await
     }
 
-    /// Whether to fetch the file in one pass after `error`, because its ranges cannot be fetched: the server sends only
-    /// the whole file, or the file is another version and nothing of the earlier one is present. `Some(Some(_))` has
-    /// the stream of that pass, if a request like the first returns it. The pass discards the bytes that are present,
-    /// so the server is queried first.
-    async fn anew(&self, error: &Error) -> Option<Option<ByteStream>> {
+    /// Prepares to fetch the file in one pass after `error`, because its ranges cannot be fetched: the server sends
+    /// only the whole file, or the file is another version and nothing of the earlier one is present. Returns the
+    /// stream of that pass, if a request like the first returns it. The pass discards the bytes that are present, so
+    /// the server is queried first, and must answer with the version that they are of.
+    ///
+    /// # Errors
+    /// `Changed` when the server answers with another version; `error` when one pass is no remedy.
+    async fn anew(&self, error: Error) -> Result<Option<ByteStream>> {
+        let kept = self.shared.holes.lock().done() > 0;
         let is_worth = match error.kind() {
             Kind::Unsupported => true,
-            Kind::Changed => self.shared.holes.lock().done() == 0,
+            Kind::Changed => !kept,
             _ => false,
         };
         if !is_worth || !self.whole_file() {
-            return None;
+            return Err(error);
         }
         let mirror = &self.shared.source.mirrors()[0];
-        if let Some(first) = mirror.begin_again().await.ok()? {
-            return Some(Some(first));
+        match mirror.begin_again(kept).await {
+            Ok(Some(first)) => return Ok(Some(first)),
+            Ok(None) => {}
+            Err(e) if e.kind() == Kind::Changed => return Err(e),
+            Err(_) => return Err(error),
         }
-        let whole_only = mirror.find_again().await.is_ok() && !mirror.remote().ranges;
-        whole_only.then_some(None)
+        match mirror.find_again().await {
+            Ok(()) if !mirror.remote().ranges => Ok(None),
+            _ => Err(error),
+        }
     }
 
     async fn rounds(

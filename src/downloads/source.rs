@@ -63,14 +63,17 @@ impl Mirror {
     /// protocol does not return bytes with it; the known version then stays.
     ///
     /// # Errors
-    /// Errors of the server.
-    pub(super) async fn begin_again(&self) -> Result<Option<ByteStream>> {
-        let asked = self.remote().asked;
+    /// `Changed` when it must be the `same` version and is not; errors of the server.
+    pub(super) async fn begin_again(&self, same: bool) -> Result<Option<ByteStream>> {
+        let before = self.remote();
         let Begun { found: Found::File(now), first: Some(first) } =
-            self.protocol.begin(&asked).await?
+            self.protocol.begin(&before.asked).await?
         else {
             return Ok(None);
         };
+        if same && !may_be_same(&before, &now) {
+            return Err(changed(&before));
+        }
         *self.remote.write() = now;
         Ok(Some(first))
     }
@@ -94,12 +97,21 @@ impl Mirror {
         let Found::File(now) = self.protocol.probe(&before.asked).await? else {
             return Err(changed(&before));
         };
-        let untold = now.validator.is_none() || before.validator.is_none();
-        if !(now.is_same(&before) || untold && now.len == before.len) {
+        if !may_be_same(&before, &now) {
             return Err(changed(&before));
         }
         *self.remote.write() = Remote { validator: before.validator, ..now };
         Ok(())
+    }
+}
+
+/// Whether nothing tells the two versions apart, and at least the length or the ETag tells that they are one.
+fn may_be_same(before: &Remote, now: &Remote) -> bool {
+    let same_len = now.len.is_some() && now.len == before.len;
+    match (&before.validator, &now.validator) {
+        (Some(Validator::ETag(was)), Some(Validator::ETag(is))) if now.len.is_none() => was == is,
+        (Some(_), Some(_)) => now.is_same(before),
+        _ => same_len,
     }
 }
 
@@ -247,5 +259,33 @@ impl Asking<'_> {
                 () = tries.wait() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_tells_nothing_of_the_version_is_not_the_same_file() {
+        let remote = |len, tag: &str| Remote {
+            len,
+            validator: (!tag.is_empty()).then(|| Validator::ETag(tag.to_owned())),
+            ..Remote::at("http://x/f".parse().unwrap())
+        };
+        let before = remote(Some(9), "\"a\"");
+        for (len, tag, same) in [
+            (Some(9), "\"a\"", true),
+            (Some(9), "", true),
+            (None, "\"a\"", true),
+            (None, "", false),
+            (Some(8), "", false),
+            (Some(8), "\"a\"", false),
+            (Some(9), "\"b\"", false),
+            (None, "\"b\"", false),
+        ] {
+            assert_eq!(may_be_same(&before, &remote(len, tag)), same, "{len:?} {tag}");
+        }
+        assert!(!may_be_same(&remote(None, ""), &remote(None, "")));
     }
 }

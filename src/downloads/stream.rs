@@ -17,8 +17,9 @@ impl Fetch {
         mut first: Option<ByteStream>,
         cancel: &CancellationToken,
     ) -> Result<u64> {
+        let mut again = false;
         loop {
-            let pass = self.one_pass(first.take());
+            let pass = self.one_pass(first.take(), again);
             let error = tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 done = pass => match done {
@@ -30,6 +31,7 @@ impl Fetch {
             if !error.kind().is_retryable() || !self.tries.again(&error, 0) {
                 return Err(error);
             }
+            again = true;
             (self.sink)(self.snapshot(0, self.tries.trouble()));
             tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
@@ -38,10 +40,10 @@ impl Fetch {
         }
     }
 
-    async fn one_pass(&mut self, first: Option<ByteStream>) -> Result<u64> {
+    async fn one_pass(&mut self, first: Option<ByteStream>, again: bool) -> Result<u64> {
         let stream = match first {
             Some(first) => first,
-            None => self.open_whole().await?,
+            None => self.open_whole(again).await?,
         };
         let remote = self.shared.source.remote();
         if !self.part {
@@ -62,21 +64,24 @@ impl Fetch {
     }
 
     /// Opens the stream by a request like the first, if the protocol returns bytes with it, and accepts the version
-    /// that it returns. Otherwise opens it by a range request.
-    async fn open_whole(&self) -> Result<ByteStream> {
+    /// that it returns. Otherwise opens it by a range request. Opened `again`, a file whose length and version are known
+    /// must be the same: servers answer with pages of their own too, for example for a login.
+    async fn open_whole(&self, again: bool) -> Result<ByteStream> {
         let mirror = &self.shared.source.mirrors()[0];
+        let known = mirror.remote();
+        let same = again && known.len.is_some() && known.validator.is_some();
         if mirror.begins()
-            && let Some(first) = mirror.begin_again().await?
+            && let Some(first) = mirror.begin_again(same).await?
         {
             return Ok(first);
         }
         let end = self.range.as_ref().map(|range| range.end);
         let changed = match mirror.open(Wanted { start: 0, end }).await {
-            Err(e) if e.kind() == Kind::Changed => e,
+            Err(e) if e.kind() == Kind::Changed && !same => e,
             opened => return opened,
         };
         // A pass keeps nothing of the version that was probed, so the current one is accepted.
-        mirror.begin_again().await?.ok_or(changed)
+        mirror.begin_again(false).await?.ok_or(changed)
     }
 
     /// Writes the stream to the target, without the bytes before `from`. Returns the number of bytes written.

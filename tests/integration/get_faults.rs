@@ -214,6 +214,26 @@ fn what_is_not_the_range_is_never_taken_for_it() {
     }
 }
 
+/// The server answers with a page of its own after the first answer broke off: for example, for a login.
+#[test]
+fn a_page_in_place_of_the_rest_is_not_the_file_and_takes_nothing_of_it() {
+    let body = random(20, 3 * MIB);
+    for ranges in [true, false] {
+        let served = body.clone();
+        let server = Scripted::start(move |n, request| {
+            Some(match (n, ranges) {
+                (0, true) => ranged(request, &served).with("ETag", "\"a\"").cut(2_000_000),
+                (0, false) => Answer::new(200, &*served).with("ETag", "\"a\"").cut(2_000_000),
+                _ => Answer::unmeasured(200, "<html>log in</html>"),
+            })
+        });
+        let bae = Bae::new();
+        get(&bae, &[&format!("{}/f", server.url())]).expect(1).says("--fresh");
+        assert!(!out(&bae, "f").exists(), "ranges {ranges}");
+        assert!(!ranges || done_of(&bae, "f") == 2_000_000, "{} kept", done_of(&bae, "f"));
+    }
+}
+
 #[test]
 fn headers_of_megabytes_are_refused() {
     let server = Scripted::start(|_, request| {
