@@ -3,7 +3,7 @@
 use bae::{Error, Kind, protocols::FetchOptions};
 
 use crate::{
-    get::{get, out, ranged, same},
+    get::{args, get, out, ranged, same},
     support::{
         bae::Bae,
         dav_server::{DavServer, PASSWORD},
@@ -169,6 +169,43 @@ fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refu
     get(&bae, &[&dav_url(&server, "top/")]).expect(24).says("lost+found").says("403");
     same(&out(&bae, "top/made.txt"), b"hello");
     same(&out(&bae, "top/empty.txt"), b"");
+}
+
+#[test]
+fn a_file_of_nothing_that_is_refused_is_told_and_not_made() {
+    let entry = |href: &str, kind: &str| {
+        format!(
+            "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
+             <getcontentlength>0</getcontentlength><getetag>\"e\"</getetag></prop>\
+             <status>HTTP/1.1 200 OK</status></propstat></response>"
+        )
+    };
+    let all =
+        [entry("/top/", "<collection/>"), entry("/top/made.txt", ""), entry("/top/secret.txt", "")];
+    let all = all.concat();
+    let server = Scripted::start(move |_, request| {
+        if request.header("authorization").is_none() {
+            return Some(Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"r\""));
+        }
+        Some(match (request.method.as_str(), request.target.as_str()) {
+            ("PROPFIND", _) => {
+                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+            }
+            (_, "/top/secret.txt") => Answer::new(403, ""),
+            _ => ranged(request, b"hello"),
+        })
+    });
+    let bae = Bae::new();
+    let url = dav_url(&server, "top/").replace("//", "//bob@");
+    let done = bae.command(args(&bae, &[&url])).env("BAE_PASSWORD", "x").output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(24), "{said}");
+    assert!(said.contains("secret.txt") && said.contains("403"), "{said}");
+    same(&out(&bae, "top/made.txt"), b"hello");
+    assert!(!out(&bae, "top/secret.txt").exists());
+    let probes = server.requests().into_iter().filter(|request| request.method == "GET");
+    let unknown = probes.filter(|request| request.header("authorization").is_none()).count();
+    assert_eq!(unknown, 0, "the login of the URL is for its files too");
 }
 
 /// The file has another ETag in the listing than in its own answer.

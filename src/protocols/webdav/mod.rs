@@ -68,25 +68,32 @@ impl WebDav {
             let listed = walk.listed(self.ask(&folder, Depth::One).await)?;
             let Some((at, mut resources)) = listed else { continue };
             let hrefs = Hrefs::new(&at, &resources);
-            self.prove_empty_files(&hrefs, &mut resources).await?;
+            self.prove_empty_files(&folder, &hrefs, &mut resources).await?;
             let folders = add(&mut walk, &hrefs, resources)?;
             folders.iter().try_for_each(|name| walk.folder(name))?;
         }
         Ok(walk.finish())
     }
 
-    /// Probes the files that are listed with length 0. Those that are not empty get the length of their own response.
-    async fn prove_empty_files(&self, hrefs: &Hrefs, resources: &mut [Resource]) -> Result<()> {
+    /// Probes the files of `folder` that are listed with length 0. Those that are not empty get the length of their own
+    /// response. A refusal is reported when the file is fetched, so nothing may count as known of it until then.
+    async fn prove_empty_files(
+        &self,
+        folder: &Url,
+        hrefs: &Hrefs,
+        resources: &mut [Resource],
+    ) -> Result<()> {
         let is_empty =
             |file: &&mut Resource| !file.folder && file.refused.is_none() && file.len == Some(0);
         stream::iter(resources.iter_mut().filter(is_empty))
             .map(Ok::<_, Error>)
             .try_for_each_concurrent(AT_ONCE, |file| async move {
                 let Listed::In(name) = hrefs.place_of(&file.href)? else { return Ok(()) };
-                let url = below_bytes(&as_folder(&hrefs.at), name.as_bytes());
-                // A refusal is reported when the file is fetched.
-                if let Ok(Found::File(found)) = self.http.probe(&url).await {
-                    file.len = found.len;
+                // Below the requested URL, which has the login.
+                let url = below_bytes(folder, name.as_bytes());
+                match self.http.probe(&url).await {
+                    Ok(Found::File(found)) => file.len = found.len,
+                    _ => (file.len, file.etag) = (None, None),
                 }
                 Ok(())
             })
