@@ -1,6 +1,9 @@
 //! Downloads a file in one pass from its first byte, when the server supports no ranges or does not even send a length.
 //! After a failure the pass starts over.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{fetch::Fetch, holes::Holes, worker::Batch};
@@ -53,8 +56,7 @@ impl Fetch {
         let range = self.range.clone();
         let holes = range.clone().unwrap_or(0..u64::MAX);
         *self.shared.holes.lock() = Holes::new(holes, &RangeSet::new(), u64::MAX, self.effort.cut);
-        let from = range.as_ref().map_or(0, |range| range.start);
-        let len = self.drain(stream, from).await?;
+        let len = self.drain(stream, Window::of(range.as_ref())).await?;
         match range {
             Some(range) if len < range.end - range.start => {
                 Err(Error::new(Kind::Network, "the connection ended before the file did"))
@@ -84,31 +86,30 @@ impl Fetch {
         mirror.begin_again(false).await?.ok_or(changed)
     }
 
-    /// Writes the stream to the target, without the bytes before `from`. Returns the number of bytes written.
-    async fn drain(&self, mut stream: ByteStream, from: u64) -> Result<u64> {
+    /// Writes the stream to the target as far as the window shows it. Returns the number of bytes written.
+    async fn drain(&self, mut stream: ByteStream, mut window: Window) -> Result<u64> {
         let taken = self.shared.holes.lock().take(1);
         let Some((id, _)) = taken else { return Ok(0) };
-        let mut batch = Batch::at(from);
-        let (mut skip, mut len) = (from, 0);
+        let mut batch = Batch::at(window.skip);
+        let mut len = 0;
         let mut told = tokio::time::Instant::now();
         loop {
             self.shared.target.room().await?;
             let came = next(&mut stream).await.transpose()?;
-            if let Some(mut bytes) = came.clone() {
-                let before = skip.min(bytes.len() as u64);
-                skip -= before;
-                let _ = bytes.split_to(usize::try_from(before).unwrap_or(usize::MAX));
+            let ended = came.is_none();
+            if let Some(bytes) = came.map(|bytes| window.cut(bytes)) {
                 self.shared.arrived(bytes.len() as u64).await;
                 self.shared.holes.lock().grant(id, bytes.len() as u64);
                 batch.push(bytes);
             }
-            let due = batch.is_due() || came.is_none();
+            let ended = ended || window.left == 0;
+            let due = batch.is_due() || ended;
             if let Some((pos, part, bytes)) = if due { batch.take() } else { None } {
                 self.shared.target.write(pos, bytes).await?;
                 self.shared.holes.lock().wrote(id, part);
                 len += part;
             }
-            if came.is_none() {
+            if ended {
                 return Ok(len);
             }
             if told.elapsed() >= super::fetch::TICK {
@@ -116,5 +117,45 @@ impl Fetch {
                 (self.sink)(self.snapshot(1, None));
             }
         }
+    }
+}
+
+/// The wanted part of a stream that starts at byte 0 of the file.
+struct Window {
+    /// How many bytes come before it.
+    skip: u64,
+    left: u64,
+}
+
+impl Window {
+    fn of(range: Option<&Range<u64>>) -> Self {
+        let (skip, end) = range.map_or((0, u64::MAX), |range| (range.start, range.end));
+        Self { skip, left: end.saturating_sub(skip) }
+    }
+
+    /// The bytes that are in the window, of those that come next.
+    fn cut(&mut self, mut bytes: Bytes) -> Bytes {
+        let before = self.skip.min(bytes.len() as u64);
+        self.skip -= before;
+        let _ = bytes.split_to(usize::try_from(before).unwrap_or(usize::MAX));
+        bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= bytes.len() as u64;
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_shows_the_range_and_nothing_behind_it() {
+        let mut window = Window::of(Some(&(3..6)));
+        let shown: Vec<_> =
+            ["ab", "cde", "fgh", "i"].map(|text| window.cut(Bytes::from(text))).into();
+        assert_eq!(shown.concat(), b"def");
+        assert_eq!(window.left, 0);
+        let mut all = Window::of(None);
+        assert_eq!(all.cut(Bytes::from("abc")), "abc");
     }
 }

@@ -378,6 +378,31 @@ fn a_range_that_comes_shorter_is_asked_on() {
     assert!(imported(&format!("{}/f", server.url())) == body, "stored");
 }
 
+/// The server knows no ranges. With `cut` it also breaks off behind the wanted part, which no retry may notice.
+#[test]
+fn the_start_of_a_file_ends_where_it_was_told_to() {
+    let body = random(112, MIB);
+    let table: Vec<(&str, Script)> = vec![
+        ("a length", |_, body| Answer::new(200, body)),
+        ("no length", |_, body| Answer::unmeasured(200, body)),
+        ("chunks", |_, body| {
+            Answer::unmeasured(200, chunked(body)).with("Transfer-Encoding", "chunked")
+        }),
+        ("a length, cut", |_, body| Answer::new(200, body).cut(500_000)),
+    ];
+    for (what, script) in table {
+        let served = body.clone();
+        let server = Scripted::start(move |_, request| Some(script(request, &served)));
+        let (url, bae) = (format!("{}/f", server.url()), Bae::new());
+        let ran = get(&bae, &[&url, "--range-end", "99"]);
+        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
+        same(&out(&bae, "f"), &body[..100]);
+        let got = bae.bytes(["get", &url, "-o", "-", "--range-end", "99"]);
+        assert!(got == body[..100], "{what}: {} bytes came", got.len());
+        assert_eq!(server.requests().len(), 2, "{what}");
+    }
+}
+
 #[test]
 fn heads_are_read_as_they_are_meant() {
     let lines = |n: usize| (0..n).map(|n| format!("X-{n:03}: 1\r\n")).collect::<String>();
