@@ -208,6 +208,37 @@ fn a_file_of_nothing_that_is_refused_is_told_and_not_made() {
     assert_eq!(unknown, 0, "the login of the URL is for its files too");
 }
 
+/// The listing has no length. The server gives ten bytes at a time, or does not tell how many there are.
+#[test]
+fn a_file_of_unknown_length_comes_whole_from_answers_of_a_part_each() {
+    let body = b"a text that comes in four parts";
+    for total in [true, false] {
+        let all = "<response><href>/top/</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
+                   <status>HTTP/1.1 200 OK</status></propstat></response>\
+                   <response><href>/top/a</href><propstat><prop><resourcetype/></prop>\
+                   <status>HTTP/1.1 200 OK</status></propstat></response>";
+        let server = Scripted::start(move |_, request| {
+            let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
+            Some(match (request.method.as_str(), range) {
+                ("PROPFIND", _) => {
+                    Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{all}</multistatus>"))
+                }
+                (_, None) => Answer::new(200, body),
+                (_, Some(range)) => {
+                    let start: usize = range.split_once('-').unwrap().0.parse().unwrap();
+                    let end = body.len().min(start + 10);
+                    let len = if total { body.len().to_string() } else { "*".to_owned() };
+                    Answer::new(206, &body[start..end])
+                        .with("Content-Range", format!("bytes {start}-{}/{len}", end - 1))
+                }
+            })
+        });
+        let bae = Bae::new();
+        get(&bae, &[&dav_url(&server, "top/")]).expect(0);
+        same(&out(&bae, "top/a"), body);
+    }
+}
+
 /// The file has another ETag in the listing than in its own answer.
 #[test]
 fn tags_that_differ_between_listing_and_file_are_no_change() {

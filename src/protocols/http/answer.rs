@@ -37,6 +37,10 @@ pub(super) enum First {
 pub(super) enum Given {
     /// The range, up to this position. It may end before the range does.
     Part(u64),
+    /// The same of a range without an end, together with the length of the file, which was not known before.
+    PartOf(u64, u64),
+    /// The start of a range without an end, from a file whose length nothing tells. It may be all of it, or a part.
+    Endless,
     /// The file from its first byte, with its length if that is declared.
     Whole(Option<u64>),
     /// The file from its first byte, in the same version, from a server that does not support `If-Range`.
@@ -128,7 +132,11 @@ impl<'a> Head<'a> {
         // A shorter range is valid (RFC 9110, 15.3.7).
         let within = range.end.is_none_or(|end| sent.end <= end);
         if sent.start == range.start && within && self.has_len_of(sent.end - sent.start) {
-            return Ok(Given::Part(sent.end));
+            return Ok(match (range.end.or(remote.len), total) {
+                (Some(_), _) => Given::Part(sent.end),
+                (None, Some(total)) => Given::PartOf(sent.end, total),
+                (None, None) => Given::Endless,
+            });
         }
         Err(self.unsound(&remote.url, "answers another range than it was asked for"))
     }
@@ -414,6 +422,21 @@ mod tests {
         ] {
             let kind_of = given(status, &lines, range).err().map(|e| e.kind());
             assert_eq!(kind_of, Some(kind), "{status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_file_of_unknown_length_is_not_taken_for_all_of_it() {
+        let (remote, _) = found(200, &[]);
+        for (told, wanted) in [
+            ("bytes 0-4/100", Given::PartOf(5, 100)),
+            ("bytes 0-99/100", Given::PartOf(100, 100)),
+            ("bytes 0-4/*", Given::Endless),
+        ] {
+            let (status, headers) =
+                (StatusCode::PARTIAL_CONTENT, headers(&[("content-range", told)]));
+            let head = Head { status, headers: &headers };
+            assert_eq!(head.gives(Wanted::ALL, &remote, false).unwrap(), wanted, "{told}");
         }
     }
 

@@ -35,26 +35,38 @@ impl Source {
         Self { wire: Arc::clone(wire), remote: Arc::new(remote.clone()) }
     }
 
-    /// Requests `range`. Returns a body that starts with it, and the position where the part in the body ends; `None`
-    /// if only the end of the body tells.
-    pub(super) async fn open(&self, range: Wanted) -> Result<(Body, Option<u64>)> {
+    /// Requests `range`. Returns a body that starts with it.
+    pub(super) async fn open(&self, range: Wanted) -> Result<Opened> {
         // No `If-Range` if the server may not support ranges: it could confuse the server.
-        let conditional = self.remote.ranges && self.wire.takes_if_range(&self.remote);
-        match self.ask(range, conditional).await? {
-            (_, Given::Unconditional) => {}
-            (body, given) => return Ok((body, end_of(given))),
-        }
-        self.wire.no_if_range(&self.remote);
-        let (body, given) = self.ask(range, false).await?;
-        Ok((body, end_of(given)))
+        let ranged = self.remote.ranges;
+        let conditional = ranged && self.wire.takes_if_range(&self.remote);
+        let (body, given) = match self.ask(range, ranged, conditional).await? {
+            (_, Given::Unconditional) => {
+                self.wire.no_if_range(&self.remote);
+                self.ask(range, ranged, false).await?
+            }
+            (_, Given::Endless) if ranged => self.ask(range, false, false).await?,
+            answered => answered,
+        };
+        let (told, total) = match given {
+            Given::Part(end) => (Some(end), None),
+            Given::PartOf(end, total) => (Some(end), Some(total)),
+            Given::Whole(len) => (len, None),
+            Given::Unconditional => (None, None),
+            Given::Endless => {
+                let what = "the server gives a part and does not tell how long the file is";
+                return Err(Error::new(Kind::Unsupported, format!("{}: {what}", place(self.at()))));
+            }
+        };
+        Ok(Opened { body, told, total })
     }
 
-    async fn ask(&self, range: Wanted, conditional: bool) -> Result<(Body, Given)> {
+    async fn ask(&self, range: Wanted, ranged: bool, conditional: bool) -> Result<(Body, Given)> {
         let remote = &*self.remote;
         let ask = Ask {
             asked: &remote.asked,
             url: &remote.url,
-            range: remote.ranges.then_some(range),
+            range: ranged.then_some(range),
             validator: if conditional { remote.validator.as_ref() } else { None },
             question: None,
         };
@@ -68,15 +80,16 @@ impl Source {
     }
 }
 
-fn end_of(given: Given) -> Option<u64> {
-    match given {
-        Given::Part(end) => Some(end),
-        Given::Whole(len) => len,
-        Given::Unconditional => None,
-    }
+/// A body that starts with a requested range.
+pub(super) struct Opened {
+    pub(super) body: Body,
+    /// Position in the file where the part in the body ends; `None` if only the end of the body tells.
+    pub(super) told: Option<u64>,
+    /// The length of the file, if it was not known before.
+    pub(super) total: Option<u64>,
 }
 
-type Asking = Pin<Box<dyn Future<Output = Result<(Body, Option<u64>)>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<Opened>> + Send>>;
 
 /// The bytes of a range: exactly this many, or fewer and then an error. After the last byte the body is dropped, which
 /// closes the connection to a server that would send more.
@@ -163,7 +176,7 @@ impl Stream for Exactly {
             match &mut self.now {
                 Now::Ended => return Poll::Ready(None),
                 Now::Asks(asking) => match ready!(asking.as_mut().poll(context)) {
-                    Ok((body, told)) => {
+                    Ok(Opened { body, told, .. }) => {
                         self.told = told;
                         self.now = Now::Reads(body);
                     }

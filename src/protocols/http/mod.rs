@@ -31,7 +31,7 @@ use url::Url;
 pub(super) use self::propfind::Depth;
 use self::{
     answer::{First, Head, too_short},
-    body::{Exactly, Source},
+    body::{Exactly, Opened, Source},
     client::{Ask, Wire},
     transport::Answer,
 };
@@ -115,8 +115,11 @@ impl Protocol for Http {
             _ => {}
         }
         let source = Source::new(&self.wire, remote);
-        let (body, end) = source.open(range).await?;
-        let range = Wanted { end: range.end.or(remote.len), ..range };
-        Ok(Box::pin(Exactly::new(source, range, body, end)))
+        let Opened { body, told, total } = source.open(range).await?;
+        // With the length, so that the rest is asked for, and is of a file of the same length.
+        let known = Remote { len: remote.len.or(total), ..remote.clone() };
+        let range = Wanted { end: range.end.or(known.len), ..range };
+        let source = Source::new(&self.wire, &known);
+        Ok(Box::pin(Exactly::new(source, range, body, told)))
     }
 }
