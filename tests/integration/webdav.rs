@@ -95,6 +95,22 @@ fn a_listing_that_leads_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_listing_of_nothing_is_no_empty_folder() {
+    let server = Scripted::start(|_, request| {
+        let itself = format!(
+            "{ANSWER}/top/</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
+             <status>HTTP/1.1 200 OK</status></propstat></response></multistatus>"
+        );
+        let nothing = "<multistatus xmlns=\"DAV:\"></multistatus>".to_owned();
+        let first = request.header("depth") == Some("0");
+        Some(Answer::new(207, if first { itself } else { nothing }))
+    });
+    let error = refused(&dav_url(&server, "top/"), FetchOptions::default());
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.report().contains("says nothing of it"), "{}", error.report());
+}
+
+#[test]
 fn a_place_without_webdav_is_told_so() {
     let server = Scripted::start(|_, _| Some(Answer::new(200, "<html>")));
     let error = refused(&dav_url(&server, "x"), FetchOptions::default());

@@ -56,7 +56,12 @@ impl WebDav {
         let named = |e: Error| e.within(place(url));
         let text = String::from_utf8(answer)
             .map_err(|_| named(Error::new(Kind::Unsupported, "a listing that is no text")))?;
-        Ok((at, parse(&text).map_err(named)?))
+        let resources = parse(&text).map_err(named)?;
+        match resources.is_empty() {
+            // A folder has at least the entry of itself.
+            true => Err(says_nothing(&at)),
+            false => Ok((at, resources)),
+        }
     }
 
     async fn list(&self, url: &Url) -> Result<Listing> {
@@ -153,6 +158,10 @@ fn add(walk: &mut Walk, hrefs: &Hrefs, resources: Vec<Resource>) -> Result<BTree
     Ok(folders)
 }
 
+fn says_nothing(at: &Url) -> Error {
+    Error::new(Kind::Unsupported, format!("{}: the server says nothing of it", place(at)))
+}
+
 fn status_kind(status: u16) -> Kind {
     match status {
         401 | 403 => Kind::PermissionDenied,
@@ -173,10 +182,7 @@ impl Protocol for WebDav {
     async fn probe(&self, url: &Url) -> Result<Found> {
         let web = as_http(url)?;
         let (at, resources) = self.ask(&web, Depth::Zero).await?;
-        let itself = resources.into_iter().next().ok_or_else(|| {
-            let text = format!("{}: the server says nothing of it", place(&at));
-            Error::new(Kind::Unsupported, text)
-        })?;
+        let itself = resources.into_iter().next().ok_or_else(|| says_nothing(&at))?;
         if let Some(status) = itself.refused {
             let text = format!("{}: answered with status {status}", place(&at));
             return Err(Error::new(status_kind(status), text));

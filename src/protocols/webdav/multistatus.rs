@@ -47,9 +47,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Resource>> {
             Event::Start(tag) => parsing.start(dav.then_some(tag.local_name().as_ref())),
             Event::Empty(tag) => {
                 parsing.start(dav.then_some(tag.local_name().as_ref()));
-                parsing.end();
+                parsing.end()?;
             }
-            Event::End(_) => parsing.end(),
+            Event::End(_) => parsing.end()?,
             Event::Text(text) => parsing.text(&text)?,
             Event::CData(text) => parsing.text(&text)?,
             Event::GeneralRef(entity) => {
@@ -84,6 +84,7 @@ enum Element {
     Propstat,
     Href,
     Status,
+    Type,
     Collection,
     Length,
     ETag,
@@ -103,8 +104,10 @@ struct Parsing {
     hrefs: Vec<String>,
     /// The properties of the current `propstat`. They count only if its status, which comes last, is a success.
     told: Resource,
+    told_type: bool,
     good: bool,
     any_good: bool,
+    any_type: bool,
     found: bool,
 }
 
@@ -116,6 +119,7 @@ impl Parsing {
             Some("propstat") => Element::Propstat,
             Some("href") => Element::Href,
             Some("status") => Element::Status,
+            Some("resourcetype") => Element::Type,
             Some("collection") => Element::Collection,
             Some("getcontentlength") => Element::Length,
             Some("getetag") => Element::ETag,
@@ -126,11 +130,15 @@ impl Parsing {
         match element {
             Element::Multistatus if self.open.is_empty() => self.found = true,
             Element::Response => {
-                (self.now, self.any_good) = (Resource::default(), false);
+                self.now = Resource::default();
+                (self.any_good, self.any_type) = (false, false);
                 self.hrefs.clear();
             }
             // A `propstat` without a status counts as a success.
-            Element::Propstat => (self.told, self.good) = (Resource::default(), true),
+            Element::Propstat => {
+                self.told = Resource::default();
+                (self.told_type, self.good) = (false, true);
+            }
             _ => {}
         }
         self.text.clear();
@@ -145,54 +153,70 @@ impl Parsing {
         Ok(())
     }
 
-    fn end(&mut self) {
-        let Some(element) = self.open.pop() else { return };
-        let text = self.text.trim();
+    fn end(&mut self) -> Result<()> {
+        let Some(element) = self.open.pop() else { return Ok(()) };
+        let text = std::mem::take(&mut self.text);
+        let text = text.trim();
         let owned = || Some(text.to_owned()).filter(|text| !text.is_empty());
         match element {
             // Only a direct child names the resource; other `href` elements name locks and the like.
             Element::Href if self.open.last() == Some(&Element::Response) => {
-                self.hrefs.push(text.to_owned());
+                self.hrefs.push(owned().ok_or_else(unnamed)?);
             }
-            Element::Status => {
-                let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
-                let good = status.is_some_and(|code: u16| (200..300).contains(&code));
-                match self.open.last() {
-                    Some(Element::Propstat) => {
-                        self.good = good;
-                        // A missing property says nothing about the resource.
-                        let of_all = status.filter(|code| !good && *code != 404);
-                        self.now.refused = self.now.refused.or(of_all);
-                    }
-                    Some(Element::Response) if !good => self.now.refused = status,
-                    _ => {}
-                }
-            }
+            Element::Status => self.status(text)?,
+            Element::Type => self.told_type = true,
             Element::Collection => self.told.folder = true,
             Element::Length => self.told.len = text.parse().ok(),
             Element::ETag => self.told.etag = owned(),
             Element::Modified => self.told.modified = owned(),
             Element::ContentType => self.told.content_type = owned(),
             Element::Propstat if self.good => self.keep(),
-            Element::Response => self.respond(),
+            Element::Response => self.respond()?,
             _ => {}
         }
-        self.text.clear();
+        Ok(())
     }
 
-    fn respond(&mut self) {
+    fn status(&mut self, text: &str) -> Result<()> {
+        let of = self.open.last().copied();
+        if !matches!(of, Some(Element::Propstat | Element::Response)) {
+            return Ok(());
+        }
+        let status = code(text).ok_or_else(|| {
+            Error::new(Kind::Unsupported, format!("a listing with {text:?} for a status"))
+        })?;
+        let good = (200..300).contains(&status);
+        if of == Some(Element::Propstat) {
+            self.good = good;
+            // A missing property says nothing about the resource.
+            let of_all = Some(status).filter(|code| !good && *code != 404);
+            self.now.refused = self.now.refused.or(of_all);
+        } else if !good {
+            self.now.refused = Some(status);
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self) -> Result<()> {
         let mut now = std::mem::take(&mut self.now);
         if self.any_good {
             // Some properties may be unreadable although others are readable.
             now.refused = None;
         }
-        for href in self.hrefs.drain(..) {
-            self.done.push(Resource { href, ..now.clone() });
+        if self.hrefs.is_empty() {
+            return Err(unnamed());
         }
+        for href in self.hrefs.drain(..) {
+            // Servers end the URLs of folders with a slash (RFC 4918, 5.2).
+            let folder = now.folder || !self.any_type && href.ends_with('/');
+            self.done.push(Resource { href, folder, ..now.clone() });
+        }
+        Ok(())
     }
 
     fn keep(&mut self) {
         self.any_good = true;
+        self.any_type |= self.told_type;
         let told = std::mem::take(&mut self.told);
         self.now.folder |= told.folder;
         self.now.len = told.len.or(self.now.len);
@@ -211,6 +235,17 @@ impl Parsing {
         }
         Ok(self.done)
     }
+}
+
+fn unnamed() -> Error {
+    Error::new(Kind::Unsupported, "a listing with an entry without a name")
+}
+
+/// The first number of three digits in the text of a status. Servers leave out the `HTTP/1.1` before it, or write more
+/// spaces.
+fn code(text: &str) -> Option<u16> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    numbers.find(|number| number.len() == 3)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -261,6 +296,51 @@ mod tests {
             <getcontentlength>7</getcontentlength></prop><status>HTTP/1.1 403 Forbidden</status>
             </propstat></response></multistatus>"#;
         assert_eq!(parse(text).unwrap()[0].len, None);
+    }
+
+    #[test]
+    fn a_status_is_read_wherever_it_is_and_needed_where_there_is_one() {
+        let with = |status: &str| {
+            parse(&format!(
+                r#"<multistatus xmlns="DAV:"><response><href>/x</href><propstat><prop>
+                <getcontentlength>7</getcontentlength></prop><status>{status}</status>
+                </propstat></response></multistatus>"#
+            ))
+        };
+        for status in ["HTTP/1.1 200 OK", "HTTP/1.1  200  OK", "200 OK", "HTTP/2 200"] {
+            assert_eq!(with(status).unwrap()[0].len, Some(7), "{status}");
+        }
+        assert_eq!(with("403").unwrap()[0].refused, Some(403));
+        for status in ["", "OK", "HTTP/1.1"] {
+            assert_eq!(with(status).unwrap_err().kind(), Kind::Unsupported, "{status}");
+        }
+        let of_all = r#"<multistatus xmlns="DAV:"><response><href>/x</href><status>gone</status>
+            </response></multistatus>"#;
+        assert!(parse(of_all).unwrap_err().report().contains("gone"));
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_refused() {
+        for href in ["", "<href/>", "<href> </href>", "<prop><href>/lock</href></prop>"] {
+            let text =
+                format!(r#"<multistatus xmlns="DAV:"><response>{href}</response></multistatus>"#);
+            assert_eq!(parse(&text).unwrap_err().kind(), Kind::Unsupported, "{href}");
+        }
+    }
+
+    #[test]
+    fn what_ends_in_a_slash_is_a_folder_unless_its_type_is_told() {
+        let with = |properties: &str, status: u16| {
+            let text = format!(
+                r#"<multistatus xmlns="DAV:"><response><href>/x/</href><propstat><prop>{properties}
+                </prop><status>HTTP/1.1 {status} X</status></propstat></response></multistatus>"#
+            );
+            parse(&text).unwrap()[0].folder
+        };
+        assert!(with("<getetag>\"a\"</getetag>", 200));
+        assert!(with("<resourcetype/>", 404));
+        assert!(!with("<resourcetype/>", 200));
+        assert!(with("<resourcetype><collection/></resourcetype>", 200));
     }
 
     #[test]
