@@ -205,11 +205,14 @@ impl PartFile {
         }
         let base = plan.range.as_ref().map_or(0, |range| range.start);
         let state = PartState::new(plan.len, plan.range, plan.validators);
+        if done.is_empty() {
+            // Before the data, so that after a crash the data is recognised as ours, and ranges of earlier data do not
+            // count as done.
+            state.write(&paths.state)?;
+        }
         let file = match file {
             Some(file) => file,
             None => {
-                // Before the data, so that after a crash the data is recognised as ours.
-                state.write(&paths.state)?;
                 let file = open_own(&paths.data)?;
                 lock(&file, path)?;
                 file
@@ -349,10 +352,21 @@ impl Target for PartFile {
 
     async fn restart(&self, now: &Remote) -> Result<()> {
         self.all_written().await?;
-        self.state.lock().is_of(now.len, now.validator.as_ref());
+        let state = {
+            let mut state = self.state.lock();
+            state.is_of(now.len, now.validator.as_ref());
+            state.with_done(&RangeSet::new())
+        };
         *self.written.lock() = RangeSet::new();
-        let place = |e| Error::io(format!("cannot write {}", self.paths.data.display()), e);
-        self.file.set_len(0).map_err(place)
+        let file = Arc::clone(&self.file);
+        let Paths { data, state: path, .. } = self.paths.clone();
+        blocking(move || {
+            // Before the data, so that after a crash the ranges of the earlier data do not count as done.
+            state.write(&path)?;
+            let place = |e| Error::io(format!("cannot write {}", data.display()), e);
+            file.set_len(0).map_err(place)
+        })
+        .await
     }
 }
 
@@ -515,6 +529,25 @@ mod tests {
         half(&path, "").await;
         let (_part, done) = open(&path, "", Resume::Proven).unwrap();
         assert!(done.is_empty(), "nothing tells that it is the same");
+    }
+
+    #[tokio::test]
+    async fn a_kill_after_a_new_start_leaves_no_range_of_what_was_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let kept = || PartState::read(&Paths::of(&path).state).unwrap().unwrap();
+        half(&path, "\"a\"").await;
+        assert_eq!(kept().done(), RangeSet::from(5..10));
+        let (part, _) = open(&path, "\"a\"", Resume::Proven).unwrap();
+        let validator = Some(Validator::ETag("\"b\"".into()));
+        let now = Remote { validator, ..Remote::at("http://x/f".parse().unwrap()) };
+        part.restart(&now).await.unwrap();
+        assert!(kept().done().is_empty());
+        assert_eq!(kept().validators, [Validator::ETag("\"b\"".into())]);
+        part.close().await;
+        half(&path, "\"a\"").await;
+        let (_part, _) = open(&path, "\"b\"", Resume::Fresh).unwrap();
+        assert!(kept().done().is_empty());
     }
 
     #[tokio::test]
