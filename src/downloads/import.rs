@@ -49,6 +49,21 @@ impl ImportTarget {
     fn pool(&self) -> &BlockPool {
         self.pressure.pool()
     }
+
+    /// Whether an earlier run stored bytes of the file.
+    fn has_stored(&self) -> bool {
+        let end = self.version.len.map_or(u64::MAX, |len| self.base.saturating_add(len));
+        self.writer.store().stored().overlaps(&(self.base..end))
+    }
+}
+
+/// Whether the file may come from its start as `now`, to be stored as `version`: with the bytes that this run `used`,
+/// and those that are `stored`.
+fn may_come(version: &Remote, now: &Remote, used: bool, stored: impl Fn() -> bool) -> bool {
+    // The import has space for exactly this many bytes.
+    let fits = now.len == version.len;
+    // The stored bytes were accepted as those of `version`, even where nothing proves it.
+    version.is_same(now) || !used && fits && (version == now || !stored())
 }
 
 #[async_trait]
@@ -85,9 +100,8 @@ impl Target for ImportTarget {
 
     /// When the file is sent again, the writer skips bytes that are stored already.
     async fn restart(&self, now: &Remote) -> Result<()> {
-        // The import has space for exactly this many bytes.
-        let fits = now.len == self.version.len;
-        if self.version.is_same(now) || fits && !self.used.load(Ordering::Relaxed) {
+        let used = self.used.load(Ordering::Relaxed);
+        if may_come(&self.version, now, used, || self.has_stored()) {
             return Ok(());
         }
         let text = "the file would have to come again from its start, and its server does not tell whether it is the same";
@@ -132,6 +146,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocols::Validator;
+
+    #[test]
+    fn a_resumed_import_takes_no_other_version_of_the_same_length() {
+        let remote = |len, tag: &str| Remote {
+            len: Some(len),
+            validator: (!tag.is_empty()).then(|| Validator::ETag(tag.to_owned())),
+            ..Remote::at("http://x/f".parse().unwrap())
+        };
+        let (a, b, none) = (remote(9, "\"a\""), remote(9, "\"b\""), remote(9, ""));
+        for (version, now, used, stored, may) in [
+            (&a, &a, true, true, true),
+            (&a, &b, false, false, true),
+            (&a, &b, false, true, false),
+            (&a, &b, true, false, false),
+            (&a, &none, false, true, false),
+            (&none, &none, false, true, true),
+            (&none, &none, true, false, false),
+            (&a, &remote(8, "\"b\""), false, false, false),
+        ] {
+            let what = format!("{version:?} {now:?} {used} {stored}");
+            assert_eq!(may_come(version, now, used, || stored), may, "{what}");
+        }
+    }
 
     proptest! {
         #[test]
