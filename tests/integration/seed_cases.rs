@@ -135,3 +135,22 @@ fn an_object_that_is_an_imports_own_is_no_other_imports() {
     bae.run(["gc", "--yes"]).expect(0);
     bae.assert_exact(&id, &one);
 }
+
+#[test]
+fn seeding_ends_with_the_reason_when_every_import_fails() {
+    let recipe = Recipe::single("out of reach.bin", 3 * MIB + 9);
+    let (one, other) = (recipe.clone().piece(256 * KIB).make(), recipe.piece(64 * KIB).make());
+    let bae = Bae::new();
+    let folder = bae.home().join("library");
+    copy_of(&one, &folder);
+    let from = format!("file://{}", folder.display());
+    let (first, _) = (adopt(&bae, &one, &from), adopt(&bae, &other, &from));
+    let away = bae.home().join("elsewhere");
+    fs::rename(&folder, &away).unwrap();
+    let ran = bae.seed_all().ended(LONG).expect(3).says("mounted");
+    assert!(ran.stderr.contains(&first), "the first error is given:\n{}", ran.stderr);
+    fs::rename(&away, &folder).unwrap();
+    let running = bae.seed(&first, &[]);
+    leeches_exactly(&bae, &one);
+    drop(running);
+}

@@ -44,6 +44,8 @@ const GOALS: u64 = 4;
 const BOOKS: Duration = Duration::from_secs(5);
 /// Default number of imports in the session. Each holds the piece hashes of its torrent in memory.
 const AT_ONCE: usize = 1000;
+/// Wait before an import whose error may pass is tried again.
+const RETRY: Duration = Duration::from_secs(5 * 60);
 /// With more imports in the session, progress is reported only for those that changed, once a second.
 const FEW: usize = 32;
 
@@ -72,13 +74,19 @@ struct Seeding<'a> {
     pace: Pace,
     begun: Instant,
     looks: u64,
+    /// The first error of an import.
+    failed: Option<Error>,
+    /// Whether an import was ever in the session.
+    seeded: bool,
+    /// Whether an import has reached a goal.
+    reached: bool,
 }
 
 impl App {
     /// Seeds the named imports (without names, all complete ones) until cancelled or until all goals are reached.
     ///
     /// # Errors
-    /// `NotFound` when there is nothing to seed; libtorrent's error when the only torrent failed.
+    /// `NotFound` when there is nothing to seed; the first error when every import failed.
     pub async fn seed(
         &self,
         needles: Vec<String>,
@@ -173,6 +181,9 @@ impl<'a> Seeding<'a> {
             pace: Pace::Free,
             begun: Instant::now(),
             looks: 0,
+            failed: None,
+            seeded: false,
+            reached: false,
         })
     }
 
@@ -193,7 +204,7 @@ impl<'a> Seeding<'a> {
         let mut looks = tokio::time::interval(LOOK);
         let mut books = tokio::time::interval(BOOKS);
         books.reset();
-        while !self.rotation.is_over() {
+        while !self.is_over() {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 _ = looks.tick() => {
@@ -211,7 +222,13 @@ impl<'a> Seeding<'a> {
                 }
             }
         }
-        Ok(())
+        let failed = self.failed.take().filter(|_| !self.reached);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether nothing is left to be seeded. Imports that were put off are waited for only if another one was seeded.
+    fn is_over(&self) -> bool {
+        self.rotation.is_over() || self.rotation.is_idle() && !self.seeded
     }
 
     /// Adds waiting imports to the session, as long as there are free slots.
@@ -227,6 +244,7 @@ impl<'a> Seeding<'a> {
                         live.pause();
                     }
                     self.live.insert(index, live);
+                    self.seeded = true;
                 }
                 // An import that fails does not stop the others.
                 Err(e) => self.fail(index, e)?,
@@ -238,14 +256,20 @@ impl<'a> Seeding<'a> {
     fn fail(&mut self, index: usize, error: Error) -> Result<()> {
         let id = &self.imports[index].row.id;
         let error = error.within(format_args!("import {id}"));
-        self.rotation.finish(index);
+        let passes = error.kind().is_retryable();
+        match passes {
+            true => self.rotation.put_off(index, self.begun.elapsed() + RETRY),
+            false => self.rotation.finish(index),
+        }
         self.live.remove(&index);
         if self.imports.len() == 1 {
             return Err(error);
         }
-        tracing::warn!("{}; it is not seeded", error.report());
-        let text = format!("not seeded: {}", error.report());
+        let now = if passes { " for now" } else { "" };
+        tracing::warn!("{}; it is not seeded{now}", error.report());
+        let text = format!("not seeded{now}: {}", error.report());
         self.events.send(Event::Notice { id: Some(id.to_string()), text });
+        self.failed.get_or_insert(error);
         Ok(())
     }
 
@@ -310,6 +334,7 @@ impl<'a> Seeding<'a> {
             return Ok(());
         }
         self.book(true).await?;
+        self.reached = true;
         for (index, why) in done {
             self.rotation.finish(index);
             self.live.remove(&index);

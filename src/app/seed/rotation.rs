@@ -4,7 +4,7 @@
 //! number is limited. Imports without connected peers are replaced, after their time, by those that wait longest.
 //!
 //! # Invariants
-//! - Each import is in exactly one state: in the session, waiting, or finished.
+//! - Each import is in exactly one state: in the session, waiting, put off, or finished.
 //! - An import with connected peers is not removed from the session, and none is removed before its time.
 
 use std::{collections::VecDeque, time::Duration};
@@ -18,6 +18,8 @@ pub(super) struct Rotation {
     waiting: VecDeque<usize>,
     /// With the time they entered; the earliest at the front.
     live: VecDeque<(usize, Duration)>,
+    /// With the time from which they wait again.
+    put_off: Vec<(usize, Duration)>,
     at_once: usize,
 }
 
@@ -25,11 +27,14 @@ impl Rotation {
     /// For `count` imports, at most `at_once` (at least 1) in the session.
     pub(super) fn new(count: usize, at_once: usize) -> Self {
         let at_once = at_once.max(1);
-        Self { waiting: (0..count).collect(), live: VecDeque::new(), at_once }
+        let (live, put_off) = (VecDeque::new(), Vec::new());
+        Self { waiting: (0..count).collect(), live, put_off, at_once }
     }
 
     /// Moves the next waiting import into the session, if there is a free slot.
     pub(super) fn enter(&mut self, now: Duration) -> Option<usize> {
+        let due = self.put_off.extract_if(.., |(_, until)| *until <= now);
+        self.waiting.extend(due.map(|(n, _)| n));
         if self.live.len() >= self.at_once {
             return None;
         }
@@ -59,9 +64,21 @@ impl Rotation {
     pub(super) fn finish(&mut self, index: usize) {
         self.live.retain(|(n, _)| *n != index);
         self.waiting.retain(|n| *n != index);
+        self.put_off.retain(|(n, _)| *n != index);
+    }
+
+    /// Removes an import, which waits again from `until`.
+    pub(super) fn put_off(&mut self, index: usize, until: Duration) {
+        self.finish(index);
+        self.put_off.push((index, until));
     }
 
     pub(super) fn is_over(&self) -> bool {
+        self.is_idle() && self.put_off.is_empty()
+    }
+
+    /// Whether no import is in the session or waits for a slot. Some may be put off.
+    pub(super) fn is_idle(&self) -> bool {
         self.live.is_empty() && self.waiting.is_empty()
     }
 }
@@ -102,6 +119,20 @@ mod tests {
         rotation.finish(0);
         assert!(!rotation.is_over() && fill(&mut rotation, TURN).is_empty());
         rotation.finish(1);
+        assert!(rotation.is_over());
+    }
+    #[test]
+    fn what_is_put_off_waits_again_when_its_time_has_come() {
+        let mut rotation = Rotation::new(2, 1);
+        assert_eq!(rotation.enter(Duration::ZERO), Some(0));
+        rotation.put_off(0, MINUTE);
+        assert_eq!(fill(&mut rotation, Duration::ZERO), [1]);
+        rotation.finish(1);
+        assert!(rotation.is_idle() && !rotation.is_over());
+        assert!(fill(&mut rotation, MINUTE / 2).is_empty());
+        assert_eq!(fill(&mut rotation, MINUTE), [0]);
+        rotation.put_off(0, 2 * MINUTE);
+        rotation.finish(0);
         assert!(rotation.is_over());
     }
 }
