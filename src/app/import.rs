@@ -11,7 +11,7 @@ use super::{
     App, ImportRequest, SESSION_END, input_budget,
     magnet::Magnet,
     place::Place,
-    plan::{Plan, file_rows, selection},
+    plan::{Plan, file_rows, room_wanted, selection},
     source::Source,
 };
 use crate::{
@@ -196,7 +196,8 @@ impl Job<'_> {
             Some(row) => self.take_up(row, selected.clone()).await?,
             None => {
                 let room = self.place.backend.free_room().await?;
-                check_room(&self.place.name, room, meta.len)?;
+                let wanted = room_wanted(&meta, selected.as_deref());
+                check_room(&self.place.name, room, wanted)?;
                 catalog.create_import(self.describe(&metainfo, &meta, selected.clone())).await?
             }
         };

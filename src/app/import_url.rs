@@ -83,7 +83,8 @@ impl Job<'_> {
                 let len = rows.iter().map(|row| row.len).sum();
                 if !has_open_end(found) {
                     let room = self.place.backend.free_room().await?;
-                    check_room(&self.place.name, room, len)?;
+                    let wanted = ranges_wanted(&files, selected.as_deref()).len();
+                    check_room(&self.place.name, room, wanted)?;
                 }
                 let new = NewImport {
                     name: found.name.clone(),

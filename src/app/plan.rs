@@ -57,15 +57,28 @@ pub(super) fn wanted(
     selected: Option<&[u32]>,
     layout: &Layout,
 ) -> (Vec<bool>, RangeSet) {
-    let pieces = match selected {
-        Some(files) => select::wanted_pieces(meta, files),
-        None => vec![true; meta.pieces() as usize],
-    };
+    let pieces = pieces_wanted(meta, selected);
     let mut ranges = RangeSet::new();
     for (piece, _) in (0u32..).zip(&pieces).filter(|(_, wanted)| **wanted) {
         layout.stored(meta.piece_range(piece)).for_each(|range| ranges.insert(range));
     }
     (pieces, ranges)
+}
+
+fn pieces_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<bool> {
+    match selected {
+        Some(files) => select::wanted_pieces(meta, files),
+        None => vec![true; meta.pieces() as usize],
+    }
+}
+
+/// Bytes that a selection of a torrent takes in storage: those of its pieces, without padding.
+pub(super) fn room_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
+    let pieces = pieces_wanted(meta, selected);
+    let wanted = (0u32..).zip(&pieces).filter(|(_, wanted)| **wanted);
+    let ranges: RangeSet = wanted.map(|(piece, _)| meta.piece_range(piece)).collect();
+    let pads = meta.files.iter().filter(|file| file.pad).map(|file| file.range.clone());
+    ranges.minus(&pads.collect()).len()
 }
 
 /// The ranges of a selection in an import from a URL: exactly the selected files.

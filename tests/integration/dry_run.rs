@@ -134,3 +134,27 @@ fn a_dry_run_refuses_what_the_import_would_refuse() {
         assert!(!refused.stderr.contains("panicked"), "{}", refused.stderr);
     }
 }
+
+#[test]
+fn only_the_selected_files_need_room_in_the_storage() {
+    let (bae, dir, piece) = (Bae::new(), tempfile::tempdir().unwrap(), 64 * MIB as i64);
+    let file = |name: &str, len: i64| {
+        let path = bencode::Value::List(vec![name.into()]);
+        bencode::Value::Dict(vec![("length", len.into()), ("path", path)])
+    };
+    let info = bencode::Value::Dict(vec![
+        ("files", bencode::Value::List(vec![file("huge", piece << 17), file("small", piece)])),
+        ("name", "folder".into()),
+        ("piece length", piece.into()),
+        ("pieces", bencode::Value::Bytes(vec![7; 20 * ((1 << 17) + 1)])),
+    ]);
+    let torrent = dir.path().join("x.torrent");
+    fs::write(&torrent, bencode::Value::Dict(vec![("info", info)]).encode()).unwrap();
+    let run = |options: &[&str]| bae.run(bae.import_args(&torrent, &[], options));
+    run(&["--dry-run"]).expect(8).says("has room for");
+    run(&[]).expect(8).says("--select");
+    let line = run(&["--dry-run", "--select", "2"]).expect(0).json().remove(0);
+    assert_eq!(line["bytes"].as_u64(), Some(64 * MIB));
+    // Nobody has it.
+    run(&["--timeout", "2s", "--select", "2"]).expect(6);
+}

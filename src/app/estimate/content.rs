@@ -13,7 +13,7 @@ use crate::{
         },
         input_pool,
         magnet::Magnet,
-        plan::{plain_file, ranges_wanted, selection, wanted},
+        plan::{plain_file, ranges_wanted, room_wanted, selection, wanted},
         remote::{Record, file_rows, has_open_end},
         source::{RemoteFiles, Source},
     },
@@ -145,6 +145,15 @@ impl Content {
         match &self.origin {
             From::Torrent(meta) => wanted(meta, selected, layout).1,
             From::Server(..) => ranges_wanted(&self.files, selected),
+        }
+    }
+
+    /// Bytes that the selection takes in storage.
+    pub(super) fn room_wanted(&self) -> u64 {
+        let selected = self.selected.as_deref();
+        match &self.origin {
+            From::Torrent(meta) => room_wanted(meta, selected),
+            From::Server(..) => ranges_wanted(&self.files, selected).len(),
         }
     }
 

@@ -110,7 +110,8 @@ pub async fn estimate(
         }
         None => {
             if let ProfileKind::Local { path } = &profile.kind {
-                check_room(&profile.canonical(), Some(local::room_at(path)?), content.len)?;
+                let room = Some(local::room_at(path)?);
+                check_room(&profile.canonical(), room, content.room_wanted())?;
             }
             let chunk_len = chunk_len(profile.chunk, config.memory.0);
             let (kind, stored) = (request.layout, RangeSet::new());
