@@ -16,10 +16,11 @@ use super::{
     source::RemoteFiles,
 };
 use crate::{
-    catalog::{Catalog, ImportRow, ImportState, NewImport},
+    catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
     downloads::{Checksums, Resume, beside},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
+    protocols::Digest,
     redact,
     storage::{ImportStore, RangeSet, stream::resume, sweep::delete_freed},
     torrents::{metainfo::File, select},
@@ -75,38 +76,56 @@ impl Job<'_> {
             Some(spec) => Some(select::select(spec, &files)?),
             None => None,
         };
-        let digests = self.checksums(found).await?;
-        let record = Record::new(found, digests.list());
-        let row = match self.known_files(found).await? {
-            Some(row) => self.take_up(row, selected).await?,
-            None => {
-                let len = rows.iter().map(|row| row.len).sum();
-                if !has_open_end(found) {
-                    let room = self.place.backend.free_room().await?;
-                    let wanted = ranges_wanted(&files, selected.as_deref()).len();
-                    check_room(&self.place.name, room, wanted)?;
-                }
-                let new = NewImport {
-                    name: found.name.clone(),
-                    source: redact::without_password(&self.request.source),
-                    len,
-                    storage: self.place.name.clone(),
-                    chunk_len: self.place.chunk_len(self.app.config.memory.0),
-                    layout: self.request.layout,
-                    files: rows,
-                    selected,
-                    ..NewImport::default()
-                };
-                self.app.catalog.create_import(new).await?
-            }
+        let catalog = &self.app.catalog;
+        let known = begun_before(catalog, self.request, &self.place.name, found)?;
+        let recorded = match &known {
+            Some((row, _)) => Record::parse(catalog.remote(&row.id)?.as_deref()).checksums()?,
+            None => Vec::new(),
         };
-        self.app.catalog.set_remote(&row.id, Some(record.to_json()?)).await?;
+        let digests = self.checksums(found, recorded).await?;
+        let record = Record::new(found, digests.list());
+        let row = match known {
+            Some((row, likeness)) => {
+                self.forget_unproven(&row, likeness).await?;
+                self.take_up(catalog.get(&row.id)?, selected).await?
+            }
+            None => self.create_files(found, rows, selected).await?,
+        };
+        catalog.set_remote(&row.id, Some(record.to_json()?)).await?;
         self.reopen(row, record).await
     }
 
-    /// The expected checksums of a single file: from the user, from the checksum file next to it, and from the server.
-    async fn checksums(&self, found: &RemoteFiles) -> Result<Checksums> {
-        let FetchOrder { checksums, beside: looks, effort, .. } = &self.request.fetch;
+    /// Records a new import of `rows`, the files found, if it fits.
+    async fn create_files(
+        &self,
+        found: &RemoteFiles,
+        rows: Vec<FileRow>,
+        selected: Option<Vec<u32>>,
+    ) -> Result<ImportRow> {
+        if !has_open_end(found) {
+            let files: Vec<File> = rows.iter().cloned().map(plain_file).collect();
+            let room = self.place.backend.free_room().await?;
+            let wanted = ranges_wanted(&files, selected.as_deref()).len();
+            check_room(&self.place.name, room, wanted)?;
+        }
+        let new = NewImport {
+            name: found.name.clone(),
+            source: redact::without_password(&self.request.source),
+            len: rows.iter().map(|row| row.len).sum(),
+            storage: self.place.name.clone(),
+            chunk_len: self.place.chunk_len(self.app.config.memory.0),
+            layout: self.request.layout,
+            files: rows,
+            selected,
+            ..NewImport::default()
+        };
+        self.app.catalog.create_import(new).await
+    }
+
+    /// The expected checksums of a single file: from the user and the checksum file next to it, and from the server.
+    /// Where this request gives none, those `recorded` by an earlier one stay, except with [`Resume::Fresh`].
+    async fn checksums(&self, found: &RemoteFiles, recorded: Vec<Digest>) -> Result<Checksums> {
+        let FetchOrder { checksums, beside: looks, effort, resume, .. } = &self.request.fetch;
         match found.files.as_slice() {
             [(_, remote)] => {
                 let mut given = checksums.clone();
@@ -114,6 +133,9 @@ impl Job<'_> {
                     let tries = effort.max_tries;
                     let digest = beside(&found.protocol, &remote.asked, tries, &self.cancel);
                     given.push(digest.await?);
+                }
+                if given.is_empty() && *resume != Resume::Fresh {
+                    given = recorded;
                 }
                 Ok(Checksums::new(given.into_iter().chain(remote.digests.iter().cloned())))
             }
@@ -136,15 +158,6 @@ impl Job<'_> {
         catalog.set_len(&opened.row.id, len).await?;
         let row = catalog.get(&opened.row.id)?;
         self.reopen(row, opened.record).await
-    }
-
-    /// The existing import of this source in this storage that matches the files found, ready to be resumed.
-    async fn known_files(&self, found: &RemoteFiles) -> Result<Option<ImportRow>> {
-        let catalog = &self.app.catalog;
-        let known = begun_before(catalog, self.request, &self.place.name, found)?;
-        let Some((row, likeness)) = known else { return Ok(None) };
-        self.forget_unproven(&row, likeness).await?;
-        catalog.get(&row.id).map(Some)
     }
 
     /// Forgets the stored bytes of an import, unless they can be kept.
@@ -188,7 +201,8 @@ impl Job<'_> {
         let name = format!("import {} ({})", opened.row.id, opened.row.name);
         if let Err(e) = check.finish(&name) {
             self.forget(&opened.row, vec![file.range.clone()]).await?;
-            return Err(e.hint("what was stored of it is gone again"));
+            let hint = "what was stored of it is gone again; --fresh leaves out a checksum that was given before";
+            return Err(e.hint(hint));
         }
         Ok(())
     }
@@ -219,6 +233,11 @@ pub(super) fn begun_before(
             .hint("give --fresh to import what is there now as well"));
     }
     Ok(None)
+}
+
+/// A selection of files without padding, as `--select` has it.
+fn numbers(selected: &[u32]) -> String {
+    selected.iter().map(|n| (u64::from(*n) + 1).to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Whether the stored bytes of an earlier import are kept.
@@ -266,7 +285,8 @@ impl App {
         let freed =
             self.catalog.forget_ranges(&row.id, bad.iter().filter_map(of).collect()).await?;
         self.cache.forget(&row.id);
-        let import = request.import(&row);
+        let select = row.selected.as_deref().map(numbers);
+        let import = ImportRequest { select, ..request.import(&row) };
         let imported = self.import(import, events, cancel).await?;
         let place = self.place_of(&row).await?;
         if let Err(e) = delete_freed(&self.catalog, &place.backend, &row.id, &freed).await {

@@ -10,6 +10,7 @@ use crate::{
     support::{
         LONG, MIB,
         bae::{Bae, Ran},
+        ftp_server::FtpServer,
         nginx::Nginx,
         s3_server::S3Server,
         scripted::Scripted,
@@ -262,4 +263,51 @@ fn a_login_is_not_kept_with_an_import() {
         let bytes = fs::read(file.unwrap().path()).unwrap_or_default();
         assert!(!bytes.windows(7).any(|part| part == b"hunter3"));
     }
+}
+
+/// Changes one byte of the only object that holds bytes of the import.
+fn damage(bae: &Bae, id: &str) {
+    let catalog = bae::catalog::Catalog::open_read_only(&bae.data_dir()).unwrap();
+    let objects = catalog.objects(&id.parse().unwrap()).unwrap();
+    let path = bae.objects().join(&objects.iter().find(|o| o.len == 3).unwrap().key);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_checksum_that_was_given_once_is_held_against_the_file_from_then_on() {
+    let (nginx, bae) = (Nginx::start(), Bae::new());
+    nginx.serve("g.bin", b"abc");
+    let url = nginx.url("/f/g.bin");
+    let good = "md5=900150983cd24fb0d6963f7d28e17f72";
+    let id = import(&bae, &url, &["--checksum", good]).expect(0).imported().id;
+    assert_eq!(import(&bae, &url, &[]).expect(0).imported().id, id);
+    for _ in 0..2 {
+        damage(&bae, &id);
+        bae.run(["verify", &id]).expect(32);
+        bae.run(["verify", &id, "--repair"]).expect(0);
+        assert_exact(&bae, &id, "g.bin", b"abc");
+    }
+    import(&bae, &url, &["--fresh"]).expect(0);
+    damage(&bae, &id);
+    bae.run(["verify", &id]).expect(0);
+}
+
+#[test]
+fn a_repair_fetches_the_selected_files_of_a_folder_only() {
+    let (server, bae) = (FtpServer::vsftpd(), Bae::new());
+    for (name, data) in [("a", &b"abc"[..]), ("b", b"not wanted"), ("c", b"wanted")] {
+        server.served.write(&format!("album/{name}"), data);
+    }
+    let url = format!("{}album/", server.url("ftp"));
+    let options = ["--select", "1,3", "--layout", "files"];
+    let id = import(&bae, &url, &options).expect(0).imported().id;
+    fs::remove_file(bae.objects().join("album/c")).unwrap();
+    bae.run(["verify", &id]).expect(32);
+    bae.run(["verify", &id, "--repair"]).expect(0);
+    assert_eq!(fs::read(bae.objects().join("album/c")).unwrap(), b"wanted");
+    assert!(!bae.objects().join("album/b").exists(), "a file that was not selected was fetched");
+    let list = bae.run(["ls", "--json"]).expect(0).json();
+    assert_eq!((list[0]["files"].as_u64(), list[0]["bytes"].as_u64()), (Some(2), Some(9)));
 }
