@@ -235,14 +235,15 @@ impl Job<'_> {
         selected: Option<Vec<u32>>,
     ) -> Result<ImportRow> {
         check_not_removing(&row)?;
+        let catalog = &self.app.catalog;
         if row.selected != selected {
-            self.app.catalog.set_selected(&row.id, selected.clone()).await?;
+            catalog.set_selected(&row.id, selected).await?;
         }
         let layout = layout_of(self.request.layout, &row);
         if row.layout != layout {
-            self.app.catalog.set_layout(&row.id, layout).await?;
+            catalog.set_layout(&row.id, layout).await?;
         }
-        Ok(ImportRow { selected, layout, ..row })
+        catalog.get(&row.id)
     }
 }
 

@@ -212,6 +212,15 @@ fn selection_text(selected: Option<&[u32]>) -> Option<String> {
     selected.map(|files| format!("{files:?}").replace(' ', ""))
 }
 
+/// Whether `after` selects files that `before` does not. Both are in ascending order; `None` is all.
+fn adds_files(before: Option<&[u32]>, after: Option<&[u32]>) -> bool {
+    match (before, after) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(before), Some(after)) => after.iter().any(|n| before.binary_search(n).is_err()),
+    }
+}
+
 /// A random id for a new import, of 32 bits. UNIQUE refuses a collision; below a million imports a retry is not worth
 /// it.
 pub(super) fn random_id() -> Result<ImportId> {
@@ -371,16 +380,23 @@ impl Catalog {
         self.write(move |c| update(c, sql, params![state.as_str(), now(), id.as_str()], &id)).await
     }
 
-    /// Records which files are wanted; `None` for all.
+    /// Records which files are wanted; `None` for all. With files that were not wanted before, a complete import is
+    /// [`ImportState::Importing`] again.
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
     pub async fn set_selected(&self, id: &ImportId, selected: Option<Vec<u32>>) -> Result<()> {
         let id = id.clone();
-        let selected = selection_text(selected.as_deref());
         let sql = "UPDATE imports SET selected = ? WHERE id = ?";
+        let reopen = "UPDATE imports SET state = 'importing' WHERE id = ? AND state = 'imported'";
         self.write(move |connection| {
-            update(connection, sql, params![selected, id.as_str()], &id)?;
+            let before = select(connection, "id = ?", [id.as_str()])?.pop();
+            let before = before.ok_or_else(|| not_found(id.as_str()))?.selected;
+            let text = selection_text(selected.as_deref());
+            update(connection, sql, params![text, id.as_str()], &id)?;
+            if adds_files(before.as_deref(), selected.as_deref()) {
+                connection.execute(reopen, [id.as_str()]).map_err(sql_error)?;
+            }
             count(connection, import_num(connection, &id)?)
         })
         .await

@@ -71,6 +71,31 @@ async fn what_is_set_is_kept_and_deleting_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_complete_import_that_is_to_have_more_files_is_not_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let id = catalog.create_import(new("x")).await.unwrap().id;
+    let (done, open) = (ImportState::Imported, ImportState::Importing);
+    for (before, after, state) in [
+        (None, Some(vec![0]), done),
+        (Some(vec![0, 7]), Some(vec![7]), done),
+        (Some(vec![0, 7]), Some(vec![0, 3]), open),
+        (Some(vec![0]), None, open),
+    ] {
+        catalog.set_selected(&id, before).await.unwrap();
+        catalog.set_state(&id, done).await.unwrap();
+        catalog.set_selected(&id, after.clone()).await.unwrap();
+        let row = catalog.get(&id).unwrap();
+        assert_eq!((row.state, &row.selected), (state, &after));
+        assert!(row.completed_at.is_some());
+    }
+    catalog.set_selected(&id, Some(vec![0])).await.unwrap();
+    catalog.set_state(&id, ImportState::Kept).await.unwrap();
+    catalog.set_selected(&id, None).await.unwrap();
+    assert_eq!(catalog.get(&id).unwrap().state, ImportState::Kept);
+}
+
+#[tokio::test]
 async fn committed_objects_survive_and_intents_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
