@@ -14,7 +14,8 @@ use crate::{
 
 impl App {
     /// Adds the imports in a storage that this catalog does not have, without reading payload. With `dry_run` nothing
-    /// is recorded. Known imports and unusable manifests are listed in the report.
+    /// is recorded. Known imports, unusable manifests, and imports whose objects another one has are listed in the
+    /// report.
     ///
     /// # Errors
     /// `NotFound` when the storage has no manifest; otherwise the error of the storage or the catalog.
@@ -56,10 +57,16 @@ impl App {
         let (missing, lost, stored) = (found.missing.len(), found.lost(), found.stored());
         let attached = found.into_attached(&place.name);
         let (state, bytes) = (attached.state, attached.new.len);
-        let id = if dry_run {
-            was.clone()
-        } else {
-            self.catalog.attach_import(attached).await?.id.to_string()
+        let id = match dry_run {
+            true => was.clone(),
+            false => match self.catalog.attach_import(attached).await {
+                Ok(row) => row.id.to_string(),
+                Err(e) if e.kind() == Kind::AlreadyExists => {
+                    report.refused.push(e.within(format_args!("import {was} ({name})")));
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            },
         };
         let state = state.as_str().to_owned();
         let was = Some(was).filter(|was| *was != id);
@@ -95,9 +102,10 @@ impl App {
             }));
         }
         // Two imports with the same objects would delete each other's. So the import is refused also when the same
-        // storage is known by another name.
+        // storage is known by another name. Its manifests tell that where all objects have names of files.
         let ours = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
-        let keys = ours.map(|object| object.key.as_str());
+        let manifests = found.manifests.iter().map(|(key, _)| key.as_str());
+        let keys = ours.map(|object| object.key.as_str()).chain(manifests);
         let states = self.catalog.key_states(&place.name, keys)?;
         let known = states.iter().any(|state| *state != KeyState::No);
         let reason =

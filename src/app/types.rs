@@ -297,7 +297,7 @@ pub struct GcReport {
 pub struct AttachReport {
     pub attached: Vec<AttachedImport>,
     pub skipped: Vec<SkippedImport>,
-    /// Manifests that cannot be used, with the reason.
+    /// Manifests that cannot be used, and imports whose objects another one has, with the reason.
     pub refused: Vec<Error>,
 }
 

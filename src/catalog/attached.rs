@@ -59,7 +59,7 @@ fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<Imp
         .execute(sql, params![state.as_str(), created, attached.completed_at, num])
         .map_err(sql_error)?;
     for object in &attached.objects {
-        let object_num = insert_object(connection, num, object)?;
+        let object_num = insert_object(connection, (num, storage), object)?;
         if let Some(tag) = &object.tag {
             let sql = "INSERT INTO stamps(object, tag) VALUES(?, ?)";
             let values = params![sql_int(object_num.0)?, tag];
@@ -76,7 +76,7 @@ fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<Imp
         let (key, extents, tag) = (key.clone(), Vec::new(), None);
         let manifest =
             AttachedObject { key, len: *len, role: Role::Manifest, packed: false, extents, tag };
-        let object_num = insert_object(connection, num, &manifest)?;
+        let object_num = insert_object(connection, (num, storage), &manifest)?;
         insert_extents(connection, object_num, Vec::new())?;
     }
     for catalog in attached.catalogs.iter().filter(|catalog| *catalog != own) {
@@ -87,23 +87,28 @@ fn attach(connection: &Connection, own: &str, attached: &Attached) -> Result<Imp
     Ok(ImportRow { state, created_at, completed_at, ..row })
 }
 
+/// Refuses a key that another import has. A generated key is compared in every storage, because two names may refer to
+/// the same one; the name of a file only within its storage. An adopted object may belong to several imports, because
+/// none deletes it.
+fn refuse_taken(connection: &Connection, storage: &str, key: &str, role: Role) -> Result<()> {
+    let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
+        WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') AND (i.storage = ?3
+            OR o.role NOT IN ('file', 'adopted') OR ?2 NOT IN ('file', 'adopted')) LIMIT 1";
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let values = [key, role.as_str(), storage];
+    let other: Option<String> =
+        statement.query_row(values, |row| row.get(0)).optional().map_err(sql_error)?;
+    let Some(other) = other else { return Ok(()) };
+    let text = format!("object {key:?} belongs to import {other}");
+    Err(Error::new(Kind::AlreadyExists, text))
+}
+
 fn insert_object(
     connection: &Connection,
-    import: i64,
+    (import, storage): (i64, &str),
     object: &AttachedObject,
 ) -> Result<ObjectNum> {
-    // Checked in every storage, because two names may refer to the same one. An adopted object may belong to several
-    // imports, because none deletes it.
-    let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
-        WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') LIMIT 1";
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let named = [object.key.as_str(), object.role.as_str()];
-    let other: Option<String> =
-        statement.query_row(named, |row| row.get(0)).optional().map_err(sql_error)?;
-    if let Some(other) = other {
-        let text = format!("object {:?} belongs to import {other}", object.key);
-        return Err(Error::new(Kind::AlreadyExists, text));
-    }
+    refuse_taken(connection, storage, &object.key, object.role)?;
     let sql = "INSERT INTO objects(import, key, len, state, packed, role)
         VALUES(?, ?, ?, 'intent', ?, ?)";
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
@@ -120,6 +125,20 @@ impl Catalog {
     pub async fn attach_import(&self, attached: Attached) -> Result<ImportRow> {
         let own = self.inner.id.clone();
         self.write(move |connection| attach(connection, &own, &attached)).await
+    }
+
+    /// Checks that each of `keys` in `storage` may be adopted.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when an import has it as an object of its own.
+    pub fn check_adoptable<'a>(
+        &self,
+        storage: &str,
+        mut keys: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        self.read(|connection| {
+            keys.try_for_each(|key| refuse_taken(connection, storage, key, Role::Adopted))
+        })
     }
 
     /// The adopted objects of an import: key, length, and the version tag when their bytes were verified.
@@ -177,6 +196,32 @@ mod tests {
             manifests: vec![],
             catalogs: vec![],
         }
+    }
+
+    #[tokio::test]
+    async fn the_name_of_a_file_is_taken_in_its_storage_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let whole = |id: &str, storage: &str, role| {
+            let mut attached = adopting(id);
+            attached.new.storage = storage.into();
+            for object in &mut attached.objects {
+                (object.role, object.tag) = (role, None);
+            }
+            attached
+        };
+        catalog.attach_import(whole("9c4e01ab", "one", Role::File)).await.unwrap();
+        catalog.attach_import(whole("0badcafe", "other", Role::File)).await.unwrap();
+        for (storage, role) in
+            [("one", Role::File), ("one", Role::Adopted), ("elsewhere", Role::Chunk)]
+        {
+            let refused = catalog.attach_import(whole("00c0ffee", storage, role)).await;
+            assert_eq!(refused.unwrap_err().kind(), Kind::AlreadyExists, "{storage} {role:?}");
+        }
+        assert_eq!(catalog.list().unwrap().len(), 2, "a refused import leaves nothing");
+        catalog.check_adoptable("elsewhere", ["a", "b"].into_iter()).unwrap();
+        let taken = catalog.check_adoptable("one", ["c", "b"].into_iter()).unwrap_err();
+        assert_eq!(taken.kind(), Kind::AlreadyExists);
     }
 
     #[tokio::test]

@@ -13,7 +13,8 @@ pub enum KeyState {
     /// An object of this storage that is an intent: not stored yet, or without extents and to be deleted.
     Intended,
     /// An object that the sweep must not delete: it is stored, or its import is being removed (which deletes it), or
-    /// it belongs to another storage, which may be the same one by another name.
+    /// it belongs to another storage, which may be the same one by another name. Of other storages, only the keys that
+    /// a bae has generated count: names of files are the same wherever a torrent is.
     Yes,
 }
 
@@ -29,7 +30,8 @@ impl Catalog {
     ) -> Result<Vec<KeyState>> {
         let query = "SELECT max(CASE WHEN o.state = 'intent' AND i.storage = ?2
                 AND i.state <> 'removing' THEN 1 ELSE 2 END)
-            FROM objects o JOIN imports i ON i.num = o.import WHERE o.key = ?1";
+            FROM objects o JOIN imports i ON i.num = o.import
+            WHERE o.key = ?1 AND (i.storage = ?2 OR o.role NOT IN ('file', 'adopted'))";
         self.read(|connection| {
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
             let mut state = |key: &str| {
@@ -77,5 +79,29 @@ impl Catalog {
     pub fn storages(&self) -> Result<Vec<String>> {
         let query = "SELECT storage FROM imports UNION SELECT storage FROM adopted ORDER BY 1";
         self.read(|connection| select(connection, query, [], |row| row.get(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Extent, NewImport, Role};
+
+    #[tokio::test]
+    async fn a_files_own_name_counts_in_its_storage_only_and_a_generated_key_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let new = NewImport { len: 10, storage: "a".into(), ..NewImport::default() };
+        let id = catalog.create_import(new).await.unwrap().id;
+        let chunk = catalog.intend(&id, 10, false).await.unwrap();
+        let file = catalog.intend_named(&id, "x/f", 0, Role::File).await.unwrap().row;
+        let extent = Extent { range: 0..10, object: chunk.num, offset: 0 };
+        catalog.commit_object(chunk.num, vec![extent]).await.unwrap();
+        let states = |storage| {
+            let keys = [chunk.key.as_str(), file.key.as_str()];
+            catalog.key_states(storage, keys).unwrap()
+        };
+        assert_eq!(states("a"), [KeyState::Yes, KeyState::Intended]);
+        assert_eq!(states("b"), [KeyState::Yes, KeyState::No]);
     }
 }

@@ -134,3 +134,35 @@ fn an_import_stopped_in_the_middle_is_found_again_too() {
     assert!(done.downloaded <= torrent.bytes - stored + 2 * MIB, "{} fetched", done.downloaded);
     bae.assert_exact(&done.id, &torrent);
 }
+
+#[test]
+fn a_torrent_whose_files_are_in_two_places_comes_back_from_both() {
+    let (mut bae, torrent) = (Bae::new(), album());
+    let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
+    let places = [bae.home().join("one"), bae.home().join("other")];
+    let mut ids = Vec::new();
+    for place in &places {
+        bae = bae.storing_in(place);
+        let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+        ids.push(bae.run(args).expect(0).imported().id);
+    }
+    lose_catalog(&bae);
+    for (place, id) in places.iter().zip(&ids) {
+        bae = bae.storing_in(place);
+        let lines = attach(&bae, 0);
+        assert_eq!(
+            (&lines[0]["event"], &lines[0]["id"]),
+            (&"attached".into(), &id.as_str().into())
+        );
+    }
+    // The same place by another name is still told.
+    let link = bae.home().join("link");
+    std::os::unix::fs::symlink(&places[0], &link).unwrap();
+    bae = bae.storing_in(&link);
+    let lines = attach(&bae, 0);
+    assert_eq!((&lines[0]["event"], &lines[1]["attached"]), (&"skipped".into(), &0.into()));
+    bae.run(["gc", "--yes"]).expect(0);
+    bae.run(["rm", &ids[0], "--yes"]).expect(0);
+    bae.assert_exact(&ids[1], &torrent);
+    torrent.assert_same(&places[1].join(&torrent.name));
+}

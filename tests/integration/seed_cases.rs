@@ -132,6 +132,7 @@ fn an_object_that_is_an_imports_own_is_no_other_imports() {
     // `rm` of one import would remove the object of the other.
     let adopt = ["adopt", other.torrent.to_str().unwrap(), "--from", &bae.storage_url()];
     bae.run(adopt).expect(1).says("belongs to import");
+    bae.run([&adopt[..], &["--dry-run"]].concat()).expect(1).says("belongs to import");
     bae.run(["gc", "--yes"]).expect(0);
     bae.assert_exact(&id, &one);
 }

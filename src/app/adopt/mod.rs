@@ -100,7 +100,7 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when no file of the torrent is in the storage; `AlreadyExists` when the storage already has an import
-    /// of the torrent; `Corrupt` when no piece matches its hash; `Cancelled`; otherwise the error of the storage.
+    /// of the torrent, or a file is an object of another import; `Corrupt` when no piece matches its hash; `Cancelled`; otherwise the error of the storage.
     pub async fn adopt(
         &self,
         request: AdoptRequest,
@@ -143,6 +143,8 @@ impl App {
             return Err(Error::new(Kind::NotFound, text)
                 .hint("name the folder that has the torrent's files, or the one above it"));
         }
+        let keys = candidates.iter().map(|candidate| candidate.key.as_str());
+        self.catalog.check_adoptable(&place.name, keys)?;
         let good = match request.dry_run {
             true => candidates.iter().map(Candidate::range).collect(),
             false => {
