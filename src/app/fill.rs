@@ -219,7 +219,8 @@ impl Job<'_> {
     }
 }
 
-fn start(opened: &Opened) -> Start {
+/// How the torrent of an open import enters the session.
+pub(super) fn start(opened: &Opened) -> Start {
     Start {
         origin: Origin::File(opened.metainfo.clone()),
         have: opened.plan.have.clone(),

@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, ImportRequest, SESSION_END, input_budget,
+    App, ImportRequest, SESSION_END,
+    fill::start,
+    input_budget,
     magnet::Magnet,
     place::Place,
     plan::{Plan, file_rows, room_wanted, selection},
@@ -95,35 +97,59 @@ impl Job<'_> {
             asked = self.place.ask(&self.app.catalog) => asked?,
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         }
-        let known = match source {
-            Source::Torrent(bytes) => Ok((Metainfo::read(bytes)?, None)),
+        match source {
+            Source::Torrent(bytes) => {
+                let (meta, metainfo) = Metainfo::read(bytes)?;
+                self.import_known(metainfo, meta, None).await
+            }
             Source::Magnet(uri, magnet) => {
-                let select = magnet.selected(self.request.select.as_deref())?;
-                self.known(&magnet)?.map(|known| (known, select)).ok_or((uri, magnet))
-            }
-            Source::Files(found) => return self.import_files(found).await,
-        };
-        match known {
-            Ok(((meta, metainfo), select)) => {
-                let opened = self.open(metainfo, meta, select.as_deref()).await?;
-                if opened.plan.missing().next().is_none() && !self.request.seed {
-                    // Everything is stored already: no session and no peers are needed.
-                    self.open_stream(&opened)?;
-                    self.publish_rest(opened.import()).await?;
-                    return self.finish(opened.import(), (0, 0)).await;
+                magnet.selected(self.request.select.as_deref())?;
+                match self.known(&magnet)? {
+                    Some((meta, metainfo)) => {
+                        self.import_known(metainfo, meta, Some(&magnet)).await
+                    }
+                    None => {
+                        let torrents = self.session()?;
+                        let done = self.import_magnet(&torrents, uri, &magnet).await;
+                        torrents.stop(SESSION_END).await;
+                        done
+                    }
                 }
-                let torrents = self.session()?;
-                let done = self.fill(&torrents, None, opened).await;
-                torrents.stop(SESSION_END).await;
-                done
             }
-            Err((uri, magnet)) => {
-                let torrents = self.session()?;
-                let done = self.import_magnet(&torrents, uri, &magnet).await;
-                torrents.stop(SESSION_END).await;
-                done
-            }
+            Source::Files(found) => self.import_files(found).await,
         }
+    }
+
+    /// Imports a torrent whose metadata is known; `link` is the magnet link that named it.
+    async fn import_known(
+        &self,
+        metainfo: Vec<u8>,
+        meta: Metainfo,
+        link: Option<&Magnet>,
+    ) -> Result<Imported> {
+        let select = link.and_then(|link| link.select.as_deref());
+        let opened = self.open(metainfo, meta, select).await?;
+        let catalog = &self.app.catalog;
+        if link.is_some() && catalog.metainfo(&opened.row.id)? != opened.metainfo {
+            catalog.set_metainfo(&opened.row.id, opened.metainfo.clone()).await?;
+        }
+        if opened.plan.missing().next().is_none() && !self.request.seed {
+            // Everything is stored already: no session and no peers are needed.
+            self.open_stream(&opened)?;
+            self.publish_rest(opened.import()).await?;
+            return self.finish(opened.import(), (0, 0)).await;
+        }
+        let torrents = self.session()?;
+        let filled = async {
+            let torrent = match link {
+                Some(link) => Some(add_with_peers(&torrents, &opened, link).await?),
+                None => None,
+            };
+            self.fill(&torrents, torrent, opened).await
+        };
+        let done = filled.await;
+        torrents.stop(SESSION_END).await;
+        done
     }
 
     /// Tells the user that a server has not answered yet (`None`), or that the request will be retried (`Some`).
@@ -140,11 +166,17 @@ impl Job<'_> {
         Torrents::start(&self.request.network, Arc::clone(pressure), pool.clone())
     }
 
-    /// The metadata of a magnet link that was imported before, from the catalog.
+    /// The metadata of a magnet link that was imported before: from the catalog, and with what the link adds to it.
     fn known(&self, magnet: &Magnet) -> Result<Option<(Metainfo, Vec<u8>)>> {
-        let found = self.app.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
-        let known = found.first().map(|row| self.app.metainfo_of(row)).transpose()?;
-        Ok(known.map(|(bytes, meta)| (meta, bytes)))
+        let catalog = &self.app.catalog;
+        let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
+        let here = found.iter().find(|row| row.storage == self.place.name);
+        let Some(row) = here.or(found.first()) else { return Ok(None) };
+        let (metainfo, meta) = self.app.metainfo_of(row)?;
+        let metainfo = magnet.add_to(metainfo, &meta)?;
+        let mut meta = Metainfo::parse(&metainfo)?;
+        keep_names(catalog, row, &mut meta)?;
+        Ok(Some((meta, metainfo)))
     }
 
     async fn import_magnet(
@@ -260,6 +292,21 @@ pub(super) fn layout_of(asked: LayoutKind, known: &ImportRow) -> LayoutKind {
         LayoutKind::Files => LayoutKind::Files,
         LayoutKind::Chunks => known.layout,
     }
+}
+
+/// Adds a known torrent to the session, with the peers that its magnet link names.
+async fn add_with_peers(
+    torrents: &Arc<Torrents>,
+    opened: &Opened,
+    link: &Magnet,
+) -> Result<Torrent> {
+    let torrent = torrents.add(start(opened)).await?;
+    for peer in link.peers() {
+        if let Err(e) = torrent.connect(peer) {
+            tracing::debug!("peer {peer} of the magnet link: {}", e.report());
+        }
+    }
+    Ok(torrent)
 }
 
 /// Sets the priority of unselected pieces to 0. A magnet link is added to the session before its files are known.

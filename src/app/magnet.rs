@@ -1,14 +1,18 @@
 //! Magnet links: parses the fields that bae itself uses (info-hashes, trackers, web seeds, selected files). All other
 //! fields are passed to libtorrent.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::{
     error::{Error, Kind, Result},
-    torrents::{metainfo::plain_scheme, select::check_link_selection},
+    torrents::{
+        bencode::{Document, Encoder},
+        metainfo::{Metainfo, plain_scheme, torrent_file},
+        select::check_link_selection,
+    },
 };
 
 /// Characters to percent-encode in a value. Those of IP addresses stay, because libtorrent does not decode `x.pe`.
@@ -90,6 +94,46 @@ impl Magnet {
         let select = self.select.as_ref().filter(|_| asked.is_none());
         select.map(|spec| check_link_selection(spec)).transpose()?;
         Ok(select.cloned())
+    }
+
+    /// The addresses of peers in the link (`x.pe`).
+    pub(super) fn peers(&self) -> impl Iterator<Item = &str> {
+        let peers = self.others.iter().filter(|(key, _)| key.eq_ignore_ascii_case("x.pe"));
+        peers.map(|(_, address)| address.trim())
+    }
+
+    /// The torrent file of an earlier import, with the trackers and web seeds of this link that it lacks. All other
+    /// values stay byte for byte.
+    pub(super) fn add_to(&self, metainfo: Vec<u8>, meta: &Metainfo) -> Result<Vec<u8>> {
+        let (mut trackers, mut web_seeds) = (meta.trackers.clone(), meta.web_seeds.clone());
+        for url in self.trackers.iter().flatten() {
+            if !trackers.iter().flatten().any(|known| known == url) {
+                trackers.push(vec![url.clone()]);
+            }
+        }
+        for url in &self.web_seeds {
+            if !web_seeds.contains(url) {
+                web_seeds.push(url.clone());
+            }
+        }
+        if (&trackers, &web_seeds) == (&meta.trackers, &meta.web_seeds) {
+            return Ok(metainfo);
+        }
+        let new = torrent_file(&metainfo[meta.info.clone()], &trackers, &web_seeds);
+        let mut entries: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for torrent in [&new, &metainfo] {
+            let document = Document::parse_beginning(torrent)?;
+            for (key, value) in document.root().as_dict().into_iter().flat_map(|dict| dict.iter()) {
+                entries.entry(key.to_vec()).or_insert_with(|| value.raw().to_vec());
+            }
+        }
+        let mut encoder = Encoder::default();
+        encoder.dict(|e| {
+            for (key, value) in &entries {
+                e.bytes(key).raw(value);
+            }
+        });
+        Ok(encoder.finish())
     }
 
     /// The link for libtorrent: normalised to the spelling that it accepts, and without the
@@ -227,6 +271,31 @@ mod tests {
         assert_eq!(magnet.select.as_deref(), Some("1"));
         let rest = "&tr=http://t/a%3Fk%3D1&dn=a%20b&x.pe=1.2.3.4:5";
         assert_eq!(magnet.link(), format!("{plain}{rest}"));
+    }
+
+    #[test]
+    fn a_known_torrent_gets_the_trackers_and_web_seeds_of_a_link() {
+        let info = "d6:lengthi3e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+        let before = format!("d8:announce8:http://a7:comment2:hi4:info{info}8:url-list8:http://we");
+        let meta = Metainfo::parse(before.as_bytes()).unwrap();
+        let added = |more: &str| {
+            let link = format!("magnet:?xt=urn:btih:{}{more}", "ab".repeat(20));
+            let magnet = Magnet::parse(&link).unwrap();
+            String::from_utf8(magnet.add_to(before.clone().into_bytes(), &meta).unwrap()).unwrap()
+        };
+        for nothing_new in ["&x.pe=1.2.3.4:5", "&tr=HTTP://a&ws=http://w"] {
+            assert_eq!(added(nothing_new), before);
+        }
+        let trackers = "8:announce8:http://a13:announce-listll8:http://ael8:http://bee";
+        let seeds = "8:url-listl8:http://w8:http://vee";
+        let after = format!("d{trackers}7:comment2:hi4:info{info}{seeds}");
+        assert_eq!(added("&tr=http://b&tr=http://a&ws=http://v"), after);
+        let link =
+            format!("magnet:?xt=urn:btih:{}&x.pe=1.2.3.4:5&dn=x&X.PE=[::1]:6", "ab".repeat(20));
+        assert_eq!(
+            Magnet::parse(&link).unwrap().peers().collect::<Vec<_>>(),
+            ["1.2.3.4:5", "[::1]:6"]
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
+    net::SocketAddrV4,
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     process::Command,
@@ -246,4 +247,21 @@ fn a_selection_by_the_path_that_info_shows() {
     }
     let nothing = bae.import_args(&torrent, &[], &["--dry-run", "--select", "show/Su"]);
     bae.run(nothing).expect(2).says("\"show/Su\" matches no file");
+}
+
+#[test]
+fn a_link_to_a_known_torrent_is_used_with_its_peers_and_trackers() {
+    let (a, b) = (vec![1; 400_000], vec![2; 50_000]);
+    let (info, payload) = info_of(b"dir", &[(&[b"a.bin"], &a), (&[b"b.bin"], &b)], PIECE);
+    let magnet = format!("magnet:?xt=urn:btih:{}", info_hash(&info));
+    let (bae, peer) = (Bae::new(), PayloadPeer::seed(&info, &payload, PIECE));
+    let import = |link: String, peers: &[SocketAddrV4]| {
+        bae.run(bae.import_args(link, peers, &GIVE_UP)).expect(0).imported()
+    };
+    let part = import(format!("{magnet}&so=1"), &[peer.addr()]);
+    let link = format!("{magnet}&tr=http%3A%2F%2F127.0.0.1%3A1%2Fkey&x.pe={}", peer.addr());
+    let whole = import(link, &[]);
+    assert_eq!((&whole.id, whole.bytes), (&part.id, 450_000));
+    let info = bae.run(["info", &whole.id, "--json"]).expect(0).json().remove(0);
+    assert_eq!(info["trackers"], serde_json::json!(["http://127.0.0.1:1"]));
 }
