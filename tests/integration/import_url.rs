@@ -301,7 +301,7 @@ fn a_repair_fetches_the_selected_files_of_a_folder_only() {
         server.served.write(&format!("album/{name}"), data);
     }
     let url = format!("{}album/", server.url("ftp"));
-    let options = ["--select", "1,3", "--layout", "files"];
+    let options = ["--select", "a,c", "--layout", "files"];
     let id = import(&bae, &url, &options).expect(0).imported().id;
     fs::remove_file(bae.objects().join("album/c")).unwrap();
     bae.run(["verify", &id]).expect(32);
