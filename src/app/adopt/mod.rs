@@ -100,7 +100,8 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when no file of the torrent is in the storage; `AlreadyExists` when the storage already has an import
-    /// of the torrent, or a file is an object of another import; `Corrupt` when no piece matches its hash; `Cancelled`; otherwise the error of the storage.
+    /// of the torrent, or a file is an object of another import; `Corrupt` when no piece matches its hash; `Cancelled`;
+    /// otherwise the error of the storage.
     pub async fn adopt(
         &self,
         request: AdoptRequest,
