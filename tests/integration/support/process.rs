@@ -178,6 +178,11 @@ impl Process {
 
     /// Sends SIGKILL to the child and all its descendants: some servers run a process for each connection.
     pub(crate) fn kill_family(&self) {
+        // A stopped server starts no more workers, which would outlive it unseen.
+        self.signal(libc::SIGSTOP);
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), stopped).unwrap();
         let family = descendants(self.child.id());
         self.signal(libc::SIGKILL);
         for pid in &family {
@@ -187,7 +192,6 @@ impl Process {
         }
         // Waits until all have exited and their ports are free. The child itself is not reaped here:
         // `WaitIdOptions::NOWAIT`.
-        let pid = rustix::process::Pid::from_child(&self.child);
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         super::wait_until("the killed are gone", super::LONG, || !family.iter().any(is_alive));
     }
