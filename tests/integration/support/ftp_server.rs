@@ -199,8 +199,12 @@ fn proftpd_config(own: &str, addr: SocketAddrV4, certificates: &Certificates) ->
         true => ("nobody".to_owned(), "nogroup".to_owned(), format!("DefaultRoot {own}/pub\n")),
         false => (name("-un"), name("-gn"), String::new()),
     };
+    // Debian 13 has transfers and listings in modules, Debian 12 in the program.
+    let is_module = |name: &&str| Path::new(&format!("/usr/lib/proftpd/{name}.so")).exists();
+    let modules = ["mod_tls", "mod_xfer", "mod_ls"].into_iter().filter(is_module);
+    let modules: String = modules.map(|name| format!("LoadModule {name}.c\n")).collect();
     format!(
-        "LoadModule mod_tls.c\nServerName test\nServerType standalone\nUseIPv6 off\n\
+        "{modules}ServerName test\nServerType standalone\nUseIPv6 off\n\
          DefaultAddress {ip}\nSocketBindTight on\nPort {port}\nUser {user}\nGroup {group}\n\
          PidFile {own}/proftpd.pid\nScoreboardFile {own}/scoreboard\nSystemLog {own}/proftpd.log\n\
          TransferLog none\nWtmpLog off\n<IfModule mod_delay.c>\nDelayEngine off\n</IfModule>\nRequireValidShell off\nUseFtpUsers off\n\
