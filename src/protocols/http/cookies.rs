@@ -93,8 +93,11 @@ impl Cookies {
                 continue;
             }
             let mut store = self.store.lock();
-            let is_known = store.iter_any().any(|known| known.name() == cookie.name());
-            if is_known || store.iter_any().count() < MOST + self.read {
+            let is_same = |known: &Cookie<'_>| {
+                known.name() == cookie.name()
+                    && (&known.domain, &known.path) == (&cookie.domain, &cookie.path)
+            };
+            if store.iter_any().any(is_same) || store.iter_any().count() < MOST + self.read {
                 // An error means that the server may not set this cookie. It is dropped, as in browsers.
                 let _ = store.insert(cookie.into_owned(), url);
             }
@@ -219,6 +222,9 @@ mod tests {
             set(format!("more{n}=1").leak());
         }
         set("session=2");
+        // One name in another path is another cookie.
+        set("session=3; Path=/in");
+        assert_eq!(format!("{cookies:?}"), format!("{} cookies", 3 * MOST));
         let sent = cookies.of(&url, None).unwrap();
         let sent = sent.to_str().unwrap();
         assert!(sent.contains("session=2") && sent.contains("n0=again"), "{sent}");
