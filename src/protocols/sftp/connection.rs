@@ -275,18 +275,29 @@ pub(super) struct OpenFile {
 impl OpenFile {
     /// Reads up to `len` bytes of a file; `None` at its end.
     pub(super) async fn read(&self, subject: &str, start: u64, len: u32) -> Result<Option<Bytes>> {
+        let read = || self.connection.client.read(&self.handle, start, len);
+        self.until_some(|| subject.to_owned(), "bytes", read, Bytes::is_empty).await
+    }
+
+    /// Requests until an answer has something; `None` at the end, which only a status declares.
+    async fn until_some<T, F: Future<Output = Answer<T>>>(
+        &self,
+        doing: impl Fn() -> String,
+        what: &str,
+        request_more: impl Fn() -> F,
+        is_empty: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>> {
+        let at = || self.connection.at(doing());
         for _ in 0..EMPTY {
-            let read = self.connection.client.read(&self.handle, start, len);
-            match self.connection.answered(|| subject.to_owned(), read).await? {
-                // Only the status is the end of a file.
-                Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => return Ok(Some(bytes)),
+            match self.connection.answered(&doing, request_more()).await? {
+                Ok(some) if is_empty(&some) => {}
+                Ok(some) => return Ok(Some(some)),
                 Err(e) if is_end(&e) => return Ok(None),
-                Err(e) => return Err(request(self.connection.at(subject.to_owned()), e)),
+                Err(e) => return Err(request(at(), e)),
             }
         }
-        Err(Error::new(Kind::Unsupported, self.connection.at(subject.to_owned()))
-            .because("the server gives answers without bytes and no end"))
+        Err(Error::new(Kind::Unsupported, at())
+            .because(format!("the server gives answers without {what} and no end")))
     }
 
     /// Whether the file is now longer than `len` bytes, according to the server.
@@ -300,18 +311,8 @@ impl OpenFile {
 
     /// The next entries of a folder; `None` after the last ones.
     pub(super) async fn some(&self, path: &[u8]) -> Result<Option<Vec<Entry>>> {
-        let doing = || format!("list {}", show(path));
-        for _ in 0..EMPTY {
-            let some = self.connection.client.read_folder(&self.handle);
-            match self.connection.answered(doing, some).await? {
-                Ok(entries) if entries.is_empty() => {}
-                Ok(entries) => return Ok(Some(entries)),
-                Err(e) if is_end(&e) => return Ok(None),
-                Err(e) => return Err(request(self.connection.at(doing()), e)),
-            }
-        }
-        Err(Error::new(Kind::Unsupported, self.connection.at(doing()))
-            .because("the server gives answers without entries and no end"))
+        let read = || self.connection.client.read_folder(&self.handle);
+        self.until_some(|| format!("list {}", show(path)), "entries", read, Vec::is_empty).await
     }
 }
 

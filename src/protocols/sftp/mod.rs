@@ -110,26 +110,17 @@ impl Protocol for Sftp {
         let (file, attributes) = lease.connection.open_file(&path).await?;
         let subject = format!("get {} from {}", show(&path), lease.connection.address);
         let mut found = remote(wanted.url.clone(), &attributes);
-        if (found.len, &found.validator) != (wanted.len, &wanted.validator) {
+        if difference(wanted, &found).is_some() {
             // Some servers report other attributes of an open file than of its path.
             found = remote(wanted.url.clone(), &lease.connection.stat(&path).await?);
+        }
+        if let Some(what) = difference(wanted, &found) {
+            return Err(Error::new(Kind::Changed, subject)
+                .because(format!("{what} is another than it was")));
         }
         if wanted.len.is_none() && found.len == Some(0) {
             found.len = None;
         }
-        let differs = |was: bool, what: &str| {
-            let changed = || Error::new(Kind::Changed, subject.clone());
-            if was {
-                Err(changed().because(format!("{what} is another than it was")))
-            } else {
-                Ok(())
-            }
-        };
-        differs(
-            wanted.len.is_some() && found.len.is_some() && wanted.len != found.len,
-            "its length",
-        )?;
-        differs(wanted.validator.is_some() && wanted.validator != found.validator, "its date")?;
         let end = range.end.or(found.len);
         if let Some(len) = found.len.filter(|len| range.start > *len || end > Some(*len)) {
             return Err(Error::new(Kind::Corrupt, subject)
@@ -140,6 +131,14 @@ impl Protocol for Sftp {
         }
         Ok(Body::new(lease, file, subject, range.start, (end, found.len)).stream())
     }
+}
+
+/// What shows that a file is another version than the wanted one.
+fn difference(wanted: &Remote, found: &Remote) -> Option<&'static str> {
+    if wanted.len.is_some() && found.len.is_some() && wanted.len != found.len {
+        return Some("its length");
+    }
+    (wanted.validator.is_some() && wanted.validator != found.validator).then_some("its date")
 }
 
 /// A file with the metadata in the server's attributes.
