@@ -77,7 +77,7 @@ impl S3 {
         loop {
             let listed = source.list(&prefix, page.as_ref()).await?;
             found |= !listed.objects.is_empty() || !listed.refused.is_empty();
-            left_out.extend(listed.refused.into_iter().map(|(_, error)| error.into()));
+            left_out.extend(listed.refused.into_iter().map(Into::into));
             for object in listed.objects {
                 let Some(path) = object.key.strip_prefix(&prefix) else {
                     let text = format!("the key {:?} is not in the folder", object.key);

@@ -44,8 +44,8 @@ pub struct SourceObject {
 #[derive(Debug, Default)]
 pub struct SourcePage {
     pub objects: Vec<SourceObject>,
-    /// Objects that are listed and may not be looked at, by key, with the reason.
-    pub refused: Vec<(String, Error)>,
+    /// Why objects are missing that are listed: the server refuses to describe them.
+    pub refused: Vec<Error>,
     pub next: Option<NextPage>,
 }
 
@@ -136,7 +136,7 @@ impl S3Source {
 
     /// Metadata from a listing. When the length is missing there, a HEAD fetches it. The inner error concerns this
     /// object only.
-    async fn told_of(&self, object: Object) -> Result<Result<SourceObject, (String, Error)>> {
+    async fn told_of(&self, object: Object) -> Result<Result<SourceObject>> {
         let key = object.key.unwrap_or_default();
         // An object that a server generates on request may be listed with length 0.
         let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
@@ -144,10 +144,9 @@ impl S3Source {
         let Some(len) = len.or(is_folder.then_some(0)) else {
             let missing = || Error::new(Kind::NotFound, format!("object {key} in {}", self.place));
             return match self.look(&key).await {
-                Ok(Some(object)) => Ok(Ok(object)),
-                Ok(None) => Ok(Err((key.clone(), missing()))),
+                Ok(object) => Ok(object.ok_or_else(missing)),
                 Err(e) if matches!(e.kind(), Kind::PermissionDenied | Kind::Unsupported) => {
-                    Ok(Err((key, e)))
+                    Ok(Err(e))
                 }
                 Err(e) => Err(e),
             };

@@ -93,10 +93,12 @@ impl Refusal {
     }
 }
 
+/// Words of replies that refuse a permission.
+const PERMISSION: [&str; 4] = ["permission", "denied", "not allowed", "forbidden"];
+
 fn speaks_of_permission(words: &str) -> bool {
-    ["permission", "denied", "not allowed", "forbidden", "not permitted", "access is"]
-        .iter()
-        .any(|text| words.contains(text))
+    let also = ["not permitted", "access is"];
+    PERMISSION.iter().chain(&also).any(|text| words.contains(text))
 }
 
 /// The words of a reply without quoted names, and without the path in `550 /a path: No such file`.
@@ -162,9 +164,7 @@ fn verdict(reply: &Reply) -> (Kind, Option<&'static str>) {
         430 | 530 | 331 => (Kind::Unauthenticated, Some("give the user and the password: -u USER")),
         // The server requires TLS, for the login or for data connections.
         522 | 534 | 536 => (Kind::Unsupported, Some("ftpes:// asks for TLS")),
-        550 if says(&["permission", "denied", "not allowed", "forbidden"]) => {
-            (Kind::PermissionDenied, None)
-        }
+        550 if says(&PERMISSION) => (Kind::PermissionDenied, None),
         // rclone sends 551 for a missing file.
         550 | 551 => (Kind::NotFound, None),
         425 | 426 => (Kind::Network, None),

@@ -108,20 +108,15 @@ impl Folders<'_> {
                 Size::Unknown => (name, None, None),
                 // Some servers also answer this for files whose length they do not report, so a transfer decides. A
                 // dangling link is not an error of the folder.
-                Size::NotThere => match self.session.is_empty(&name).await? {
-                    Answer::Is(is_empty) => {
-                        return Ok(Some(Child::File {
-                            name,
-                            len: is_empty.then_some(0),
-                            modified: None,
-                        }));
-                    }
-                    Answer::Refused(refusal) if refusal.says_missing() => return Ok(None),
-                    // The refusal is reported when the file is fetched.
-                    Answer::Refused(_) => {
-                        return Ok(Some(Child::File { name, len: None, modified: None }));
-                    }
-                },
+                Size::NotThere => {
+                    let len = match self.session.is_empty(&name).await? {
+                        Answer::Is(is_empty) => is_empty.then_some(0),
+                        Answer::Refused(refusal) if refusal.says_missing() => return Ok(None),
+                        // The refusal is reported when the file is fetched.
+                        Answer::Refused(_) => None,
+                    };
+                    return Ok(Some(Child::File { name, len, modified: None }));
+                }
             },
             Told::Child(Child::Unknown(name)) => match self.kind_of(&name).await? {
                 Some(Child::File { name, len, modified }) => (name, len, modified),
