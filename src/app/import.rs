@@ -103,6 +103,7 @@ impl Job<'_> {
                 self.import_known(metainfo, meta, None).await
             }
             Source::Magnet(uri, magnet) => {
+                // A malformed selection is an error before peers are contacted.
                 magnet.selected(self.request.select.as_deref())?;
                 match self.known(&magnet)? {
                     Some((meta, metainfo)) => {
@@ -173,7 +174,9 @@ impl Job<'_> {
         let here = found.iter().find(|row| row.storage == self.place.name);
         let Some(row) = here.or(found.first()) else { return Ok(None) };
         let (metainfo, meta) = self.app.metainfo_of(row)?;
-        let metainfo = magnet.add_to(metainfo, &meta)?;
+        let Some(metainfo) = magnet.add_to(&metainfo, &meta)? else {
+            return Ok(Some((meta, metainfo)));
+        };
         let mut meta = Metainfo::parse(&metainfo)?;
         keep_names(catalog, row, &mut meta)?;
         Ok(Some((meta, metainfo)))

@@ -102,9 +102,9 @@ impl Magnet {
         peers.map(|(_, address)| address.trim())
     }
 
-    /// The torrent file of an earlier import, with the trackers and web seeds of this link that it lacks. All other
-    /// values stay byte for byte.
-    pub(super) fn add_to(&self, metainfo: Vec<u8>, meta: &Metainfo) -> Result<Vec<u8>> {
+    /// The torrent file of an earlier import, with the trackers and web seeds of this link that it lacks; `None` when it
+    /// lacks none. All other values stay byte for byte.
+    pub(super) fn add_to(&self, metainfo: &[u8], meta: &Metainfo) -> Result<Option<Vec<u8>>> {
         let (mut trackers, mut web_seeds) = (meta.trackers.clone(), meta.web_seeds.clone());
         for url in self.trackers.iter().flatten() {
             if !trackers.iter().flatten().any(|known| known == url) {
@@ -117,11 +117,11 @@ impl Magnet {
             }
         }
         if (&trackers, &web_seeds) == (&meta.trackers, &meta.web_seeds) {
-            return Ok(metainfo);
+            return Ok(None);
         }
         let new = torrent_file(&metainfo[meta.info.clone()], &trackers, &web_seeds);
         let mut entries: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-        for torrent in [&new, &metainfo] {
+        for torrent in [&new[..], metainfo] {
             let document = Document::parse_beginning(torrent)?;
             for (key, value) in document.root().as_dict().into_iter().flat_map(|dict| dict.iter()) {
                 entries.entry(key.to_vec()).or_insert_with(|| value.raw().to_vec());
@@ -133,7 +133,7 @@ impl Magnet {
                 e.bytes(key).raw(value);
             }
         });
-        Ok(encoder.finish())
+        Ok(Some(encoder.finish()))
     }
 
     /// The link for libtorrent: normalised to the spelling that it accepts, and without the
@@ -281,7 +281,8 @@ mod tests {
         let added = |more: &str| {
             let link = format!("magnet:?xt=urn:btih:{}{more}", "ab".repeat(20));
             let magnet = Magnet::parse(&link).unwrap();
-            String::from_utf8(magnet.add_to(before.clone().into_bytes(), &meta).unwrap()).unwrap()
+            let added = magnet.add_to(before.as_bytes(), &meta).unwrap();
+            added.map_or(before.clone(), |bytes| String::from_utf8(bytes).unwrap())
         };
         for nothing_new in ["&x.pe=1.2.3.4:5", "&tr=HTTP://a&ws=http://w"] {
             assert_eq!(added(nothing_new), before);
