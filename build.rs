@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     // Saves one megabyte of relocations. Every release with such a libtorrent has a C library that can read the result.
     println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     // Profiles that strip do not do so for a package with settings of its own, which ours has.
-    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
         println!("cargo::rustc-link-arg-bins=-Wl,--strip-all");
     }
     println!("cargo::rerun-if-changed=cpp");

@@ -2,7 +2,7 @@
 // Rust. Only the limits of a single peer are decided here (session.cpp).
 //
 // Threads: Rust calls everything here under one mutex, from any of its threads. The destructor may
-// wait for libtorrent's network thread, and therefore runs on a thread of its own.
+// wait for libtorrent's network thread. It runs on a separate thread.
 #pragma once
 
 #include <memory>

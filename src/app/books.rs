@@ -59,7 +59,7 @@ impl App {
             let month = Utc::now().month_name();
             match self.lock {
                 Some(_) => self.catalog.add_traffic(month, entries).await,
-                // The data folder is open for reading only, or beside a process that writes.
+                // Access is read-only, or shared with another process that writes.
                 None => {
                     let beside = Catalog::open_beside(&self.config.data_dir)?;
                     beside.add_traffic(month, entries).await

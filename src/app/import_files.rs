@@ -46,7 +46,7 @@ impl Job<'_> {
         found: RemoteFiles,
     ) -> Result<(OpenedFiles, u64)> {
         let _importing = self.app.importing();
-        // A file of unknown length cannot become an object of its own before its end.
+        // Publishing needs the length of each file.
         let files = match opened.has_open_end() {
             true => None,
             false => self.publisher(opened.import()).await?,

@@ -76,7 +76,7 @@ fn warn(text: impl Into<String>, hint: &'static str) -> Result<Finding> {
 }
 
 /// Checks a storage, by name or URL, and passes each result to `tell` at once. With `speed`, also measures throughput.
-/// Needs no data folder, and can run beside an import.
+/// Needs no data folder, and may run during an import.
 ///
 /// # Errors
 /// When there is no such storage, its settings are invalid, or `cancel` was triggered. All
