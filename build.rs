@@ -20,12 +20,12 @@ fn main() -> anyhow::Result<()> {
         build.define(name, value);
     }
     // One translation unit: libtorrent's headers take far longer to compile than all of our code.
-    let mut all = String::new();
+    let mut includes = String::new();
     for unit in UNITS {
-        writeln!(all, "#include \"bae/cpp/{unit}.cpp\"")?;
+        writeln!(includes, "#include \"bae/cpp/{unit}.cpp\"")?;
     }
     let bridge = Path::new(&env::var("OUT_DIR")?).join("bridge.cpp");
-    fs::write(&bridge, all)?;
+    fs::write(&bridge, includes)?;
     build.file(bridge);
     build.try_compile("bae-bridge")?;
     // Saves one megabyte of relocations. Every release with such a libtorrent has a C library that can read the result.

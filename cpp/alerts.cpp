@@ -12,18 +12,18 @@ namespace bae {
 
 namespace {
 
-template <typename T> std::uint64_t unsign(T v) {
+template <typename T> std::uint64_t to_unsigned(T v) {
     return v > 0 ? static_cast<std::uint64_t>(v) : 0;
 }
 
 TorrentStatus status_of(lt::torrent_status const& s) {
     TorrentStatus out{};
     out.torrent = torrent_of(s.handle);
-    out.downloaded = unsign(s.total_payload_download);
-    out.uploaded = unsign(s.total_payload_upload);
-    out.upload_rate = unsign(s.upload_payload_rate);
-    out.peers = static_cast<std::uint32_t>(unsign(s.num_peers));
-    out.seeds = static_cast<std::uint32_t>(unsign(s.num_seeds));
+    out.downloaded = to_unsigned(s.total_payload_download);
+    out.uploaded = to_unsigned(s.total_payload_upload);
+    out.upload_rate = to_unsigned(s.upload_payload_rate);
+    out.peers = static_cast<std::uint32_t>(to_unsigned(s.num_peers));
+    out.seeds = static_cast<std::uint32_t>(to_unsigned(s.num_seeds));
     out.paused = bool(s.flags & lt::torrent_flags::paused);
     return out;
 }
@@ -65,7 +65,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
         // Not the alert's message, which contains the whole URL.
         info.text = rust::String::lossy(failed->error.message());
         if (failed->error.category() == lt::bdecode_category())
-            info.text = "the answer is not a tracker's, as of a web page";
+            info.text = "the answer is not from a tracker, perhaps a web page";
         if (auto const* reason = failed->failure_reason(); *reason != '\0')
             info.text = rust::String::lossy(reason);
         else if (failed->error == lt::error_code(lt::errors::tracker_failure) &&
@@ -90,7 +90,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
                lt::alert_cast<lt::file_error_alert>(&a) ||
                lt::alert_cast<lt::metadata_failed_alert>(&a)) {
         // libtorrent continues: it requests the piece again, or rejects the peer's request.
-        add(alerts, AlertKind::Trouble, a);
+        add(alerts, AlertKind::NonFatalError, a);
     } else if (lt::alert_cast<lt::torrent_error_alert>(&a)) {
         add(alerts, AlertKind::TorrentError, a);
     }

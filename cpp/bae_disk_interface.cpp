@@ -12,7 +12,7 @@ class BaeDisk final : public lt::disk_interface {
   public:
     BaeDisk(lt::io_context& ios, DiskEngine const& engine)
         : m_state(std::make_shared<DiskState>(ios)), m_engine(engine) {
-        m_engine.attach(m_state);
+        m_engine.set_disk_state(m_state);
     }
 
     // No handler is left: each one kept the network thread running until it was called.
@@ -51,7 +51,7 @@ class BaeDisk final : public lt::disk_interface {
         bool const exceeded = m_engine.write(index(storage), piece(r.piece), r.start, data,
                                              std::make_unique<WriteJob>(m_state, std::move(c)));
         if (exceeded && observer)
-            m_state->wait_for_room(observer);
+            m_state->wait_for_memory(observer);
         return exceeded;
     }
 
@@ -75,18 +75,19 @@ class BaeDisk final : public lt::disk_interface {
             handler) override {
         lt::storage_error e;
         e.ec = boost::system::errc::make_error_code(boost::system::errc::not_supported);
-        answer([h = std::move(handler), p, e] { h(p, {}, e); });
+        complete_now([h = std::move(handler), p, e] { h(p, {}, e); });
     }
 
     void async_move_storage(
         lt::storage_index_t, std::string path, lt::move_flags_t,
         std::function<void(lt::status_t, std::string const&, lt::storage_error const&)> handler)
         override {
-        answer([h = std::move(handler), p = std::move(path)] { h(lt::status_t::no_error, p, {}); });
+        complete_now(
+            [h = std::move(handler), p = std::move(path)] { h(lt::status_t::no_error, p, {}); });
     }
 
     void async_release_files(lt::storage_index_t, std::function<void()> handler) override {
-        answer(std::move(handler));
+        complete_now(std::move(handler));
     }
 
     void async_check_files(
@@ -106,13 +107,13 @@ class BaeDisk final : public lt::disk_interface {
         lt::storage_index_t, lt::file_index_t file, std::string name,
         std::function<void(std::string const&, lt::file_index_t, lt::storage_error const&)> handler)
         override {
-        answer([h = std::move(handler), n = std::move(name), file] { h(n, file, {}); });
+        complete_now([h = std::move(handler), n = std::move(name), file] { h(n, file, {}); });
     }
 
     // `rm` deletes objects through the catalog; the session never deletes them.
     void async_delete_files(lt::storage_index_t, lt::remove_flags_t,
                             std::function<void(lt::storage_error const&)> handler) override {
-        answer([h = std::move(handler)] { h({}); });
+        complete_now([h = std::move(handler)] { h({}); });
     }
 
     // Returns the priorities unchanged: an error here would stop the torrent.
@@ -121,7 +122,7 @@ class BaeDisk final : public lt::disk_interface {
         std::function<void(lt::storage_error const&,
                            lt::aux::vector<lt::download_priority_t, lt::file_index_t>)>
             handler) override {
-        answer([h = std::move(handler), p = std::move(prio)] { h({}, p); });
+        complete_now([h = std::move(handler), p = std::move(prio)] { h({}, p); });
     }
 
     void async_clear_piece(lt::storage_index_t storage, lt::piece_index_t p,
@@ -156,7 +157,7 @@ class BaeDisk final : public lt::disk_interface {
     }
 
     // For calls without work. The handler runs on the network thread, in order, after this call.
-    void answer(std::function<void()> handler) { fence(std::move(handler))->complete(); }
+    void complete_now(std::function<void()> handler) { fence(std::move(handler))->complete(); }
 
     std::shared_ptr<DiskState> m_state;
     DiskEngine const& m_engine;

@@ -20,22 +20,24 @@ template <auto List> struct hash_picker_list {
 template struct hash_picker_list<&lt::hash_picker::m_piece_block_requests>;
 #endif
 
-void count_one_less(lt::piece_picker& picker, lt::piece_index_t piece);
+void decrement_passed_count(lt::piece_picker& picker, lt::piece_index_t piece);
 #if LIBTORRENT_VERSION_NUM < 20011
-int counted(lt::piece_picker const& picker) { return picker.num_passed(); }
+int passed_count(lt::piece_picker const& picker) { return picker.num_passed(); }
 template <auto Passed> struct picker_count {
-    friend void count_one_less(lt::piece_picker& picker, lt::piece_index_t) { --(picker.*Passed); }
+    friend void decrement_passed_count(lt::piece_picker& picker, lt::piece_index_t) {
+        --(picker.*Passed);
+    }
 };
 template struct picker_count<&lt::piece_picker::m_num_passed>;
 #else
 // From 2.0.11 on, a piece that passed counts as "have" at once, together with its padding.
-int counted(lt::piece_picker const& picker) { return picker.num_have(); }
+int passed_count(lt::piece_picker const& picker) { return picker.num_have(); }
 int padding_of(std::unordered_map<lt::piece_index_t, int> const& pads, lt::piece_index_t piece) {
     auto const found = pads.find(piece);
     return found == pads.end() ? 0 : found->second;
 }
 template <auto Have, auto HavePads, auto Pads> struct picker_count {
-    friend void count_one_less(lt::piece_picker& picker, lt::piece_index_t piece) {
+    friend void decrement_passed_count(lt::piece_picker& picker, lt::piece_index_t piece) {
         --(picker.*Have);
         picker.*HavePads -= padding_of(picker.*Pads, piece);
     }
@@ -86,8 +88,8 @@ void passed_pieces::add(lt::torrent_handle const& handle, lt::piece_index_t piec
     if (!m_passed[index]) {
         m_passed[index] = true;
         ++m_count;
-    } else if (counted(torrent->picker()) > m_count) {
-        count_one_less(torrent->picker(), piece);
+    } else if (passed_count(torrent->picker()) > m_count) {
+        decrement_passed_count(torrent->picker(), piece);
     }
 }
 

@@ -7,7 +7,7 @@
 
 namespace bae {
 
-void keep_heap_steady() {
+void configure_heap() {
 #ifdef __GLIBC__
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, 1 << 20);

@@ -8,6 +8,6 @@ namespace bae {
 // system, which must map and clear it again for the next read (a quarter of the time of a download,
 // measured at 1 GiB/s). Also, each thread's heap keeps memory that other threads could use. Blocks
 // of 1 MiB or more stay separate mappings.
-void keep_heap_steady();
+void configure_heap();
 
 } // namespace bae

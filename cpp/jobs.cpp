@@ -49,12 +49,12 @@ void DiskState::drain() {
     }
 }
 
-void DiskState::wait_for_room(std::weak_ptr<lt::disk_observer> observer) {
+void DiskState::wait_for_memory(std::weak_ptr<lt::disk_observer> observer) {
     std::lock_guard<std::mutex> lock(m_mutex);
     m_waiting.push_back(std::move(observer));
 }
 
-void DiskState::room() const {
+void DiskState::wake_waiting_peers() const {
     std::lock_guard<std::mutex> lock(m_mutex);
     if (m_closed || m_waiting.empty())
         return;

@@ -45,10 +45,10 @@ class DiskState : public std::enable_shared_from_this<DiskState> {
 
     // Any thread. The caller's job keeps the io_context alive.
     void push(std::unique_ptr<completion> done);
-    // Network thread: registers a peer that was told to wait; room() wakes it.
-    void wait_for_room(std::weak_ptr<lt::disk_observer> observer);
+    // Network thread: registers a peer that was told to wait; wake_waiting_peers() wakes it.
+    void wait_for_memory(std::weak_ptr<lt::disk_observer> observer);
     // Any thread, at any time: wakes every waiting peer.
-    void room() const;
+    void wake_waiting_peers() const;
     // The joining thread, after the last handler ran.
     void close();
 

@@ -36,31 +36,32 @@ std::string text(rust::String const& s) { return {s.data(), s.size()}; }
 std::string text(rust::Str s) { return {s.data(), s.size()}; }
 
 // The most chokes by a peer beyond one per second. More of them cost work and memory, without use.
-constexpr int most_chokes = 100;
+constexpr int max_chokes = 100;
 // The most requests of a peer whose answers it has not read: libtorrent keeps all answers.
-constexpr int most_unread = 4000;
+constexpr int max_unread = 4000;
 // Bytes in the send buffer. Every peer that reads its answers gets below this.
-constexpr int little_unread = 64 * 1024;
+constexpr int drained_send_buffer = 64 * 1024;
 // Bytes in the send buffer. No peer that reads its answers gets above this: it is eight times the
 // watermark up to which payload is queued.
-constexpr int much_unread = 64 * 1024 * 1024;
+constexpr int max_send_buffer = 64 * 1024 * 1024;
 
 // Limits the requests in flight to one peer to its share, whatever reqq the peer announces.
 // Inspects its handshake, sends it the suggestions of the engine, and disconnects a peer that would
 // fill the memory.
-struct share_plugin final : lt::peer_plugin {
-    share_plugin(lt::peer_connection_handle const& peer, std::shared_ptr<request_budget> budget,
-                 DiskEngine const& engine, std::uint64_t torrent)
+struct peer_limit_plugin final : lt::peer_plugin {
+    peer_limit_plugin(lt::peer_connection_handle const& peer,
+                      std::shared_ptr<request_budget> budget, DiskEngine const& engine,
+                      std::uint64_t torrent)
         : m_peer(peer), m_budget(std::move(budget)), m_engine(engine), m_torrent(torrent),
-          m_number(++m_budget->came) {
+          m_number(++m_budget->connections) {
         ++m_budget->peers;
     }
-    ~share_plugin() override {
+    ~peer_limit_plugin() override {
         --m_budget->peers;
-        m_engine.peer_gone(m_torrent, m_number);
+        m_engine.peer_disconnected(m_torrent, m_number);
     }
 
-    lt::string_view type() const override { return "bae_share"; }
+    lt::string_view type() const override { return "bae_peer_limit"; }
     // With small pieces, a peer may request no more ahead than three quarters of the suggestions
     // that it remembers. Otherwise it picks some pieces at random before the next suggestion
     // reaches it, and each of those costs a GET.
@@ -69,23 +70,23 @@ struct share_plugin final : lt::peer_plugin {
         auto* const depth = handshake.find_key("reqq");
         if (!torrent || depth == nullptr)
             return;
-        constexpr std::int64_t pieces = 12;
+        constexpr std::int64_t max_pieces = 12;
         // With smaller pieces than this, 12 pieces would be too few for a link of 100 ms.
-        constexpr std::int64_t least = 4;
+        constexpr std::int64_t min_blocks = 4;
         std::int64_t const blocks = torrent->torrent_file().piece_length() / lt::default_block_size;
-        if (blocks >= least)
-            *depth = std::min(depth->integer(), std::max<std::int64_t>(pieces * blocks, 128));
+        if (blocks >= min_blocks)
+            *depth = std::min(depth->integer(), std::max<std::int64_t>(max_pieces * blocks, 128));
     }
     bool on_interested() override {
         suggest(-1);
         return false;
     }
     bool on_request(lt::peer_request const& r) override {
-        if (is_unread())
+        if (count_unread_request())
             return true;
         int const piece = static_cast<int>(r.piece);
-        if (piece != m_asked && piece >= 0) {
-            m_asked = piece;
+        if (piece != m_requested_piece && piece >= 0) {
+            m_requested_piece = piece;
             suggest(piece);
         }
         return false;
@@ -95,35 +96,35 @@ struct share_plugin final : lt::peer_plugin {
             after_handshake(*peer);
         return true;
     }
-    void sent_request(lt::peer_request const&) override { cap(); }
-    bool on_extended(int, int, lt::span<char const>) override { return is_unread(); }
+    void sent_request(lt::peer_request const&) override { limit_requests(); }
+    bool on_extended(int, int, lt::span<char const>) override { return count_unread_request(); }
     void sent_payload(int bytes) override { m_unread = std::max(0, m_unread - 1 - bytes / 1024); }
     bool on_choke() override {
-        if (++m_chokes > most_chokes)
-            hang_up();
+        if (++m_chokes > max_chokes)
+            disconnect();
         return false;
     }
     void tick() override {
         m_chokes = std::max(0, m_chokes - 1);
         auto const peer = m_peer.native_handle();
-        if (peer && peer->send_buffer_size() > much_unread)
-            hang_up();
-        cap();
+        if (peer && peer->send_buffer_size() > max_send_buffer)
+            disconnect();
+        limit_requests();
     }
 
   private:
     // Counts a request, and disconnects when too many answers were not read.
-    bool is_unread() {
+    bool count_unread_request() {
         auto const peer = m_peer.native_handle();
-        if (!peer || peer->send_buffer_size() < little_unread)
+        if (!peer || peer->send_buffer_size() < drained_send_buffer)
             m_unread = 0;
-        if (++m_unread <= most_unread)
+        if (++m_unread <= max_unread)
             return false;
-        hang_up();
+        disconnect();
         return true;
     }
 
-    void hang_up() {
+    void disconnect() {
         namespace errc = boost::system::errc;
         m_peer.disconnect(errc::make_error_code(errc::no_buffer_space), lt::operation_t::bittorrent,
                           lt::peer_connection_interface::peer_error);
@@ -131,20 +132,20 @@ struct share_plugin final : lt::peer_plugin {
 
     // Below 4 blocks, round trips cost more than the memory. Above 500 there is no gain, even on
     // loopback.
-    std::uint16_t share() const {
+    std::uint16_t request_share() const {
         std::uint32_t const peers = std::max(m_budget->peers.load(), 1u);
         return static_cast<std::uint16_t>(std::clamp(m_budget->blocks / peers, 4u, 500u));
     }
 
-    void cap() {
+    void limit_requests() {
         auto const peer = m_peer.native_handle();
         if (!peer)
             return;
         std::uint16_t& depth = request_depth::of(*peer);
-        if (depth != m_set)
+        if (depth != m_limit)
             m_announced = depth; // libtorrent has set it since, from the peer's handshake
-        m_set = std::min(m_announced, share());
-        depth = m_set;
+        m_limit = std::min(m_announced, request_share());
+        depth = m_limit;
     }
 
     // The torrent of this peer if we have all of it. Such a torrent has no picker.
@@ -155,9 +156,9 @@ struct share_plugin final : lt::peer_plugin {
         return is_complete ? torrent : nullptr;
     }
 
-    void suggest(int asked) {
+    void suggest(int requested) {
         auto const peer = m_peer.native_handle();
-        if (!peer || (asked >= 0 && peer->is_choked()))
+        if (!peer || (requested >= 0 && peer->is_choked()))
             return;
         auto const torrent = complete_torrent();
         if (!torrent)
@@ -167,7 +168,7 @@ struct share_plugin final : lt::peer_plugin {
             reinterpret_cast<std::uint8_t const*>(have.data()),
             static_cast<std::size_t>((have.size() + 7) / 8));
         auto const& info = torrent->torrent_file();
-        auto const pieces = m_engine.suggest(m_torrent, m_number, asked,
+        auto const pieces = m_engine.suggest(m_torrent, m_number, requested,
                                              static_cast<std::uint32_t>(info.num_pieces()),
                                              static_cast<std::uint32_t>(info.piece_length()), bits);
         // A libtorrent peer requests the last suggestion first.
@@ -180,11 +181,11 @@ struct share_plugin final : lt::peer_plugin {
     DiskEngine const& m_engine;
     std::uint64_t m_torrent;
     std::uint64_t m_number;
-    int m_asked = -1;
+    int m_requested_piece = -1;
     int m_chokes = 0;
     int m_unread = 0;
     std::uint16_t m_announced = 0;
-    std::uint16_t m_set = 0;
+    std::uint16_t m_limit = 0;
 };
 
 // Tells the engine which pieces passed: alerts can be dropped, and the disk interface is not told.
@@ -206,7 +207,7 @@ struct piece_plugin final : lt::torrent_plugin {
     new_connection(lt::peer_connection_handle const& peer) override {
         if (peer.type() != lt::connection_type::bittorrent)
             return {};
-        return std::make_shared<share_plugin>(peer, m_budget, m_engine, m_torrent);
+        return std::make_shared<peer_limit_plugin>(peer, m_budget, m_engine, m_torrent);
     }
 
   private:
@@ -296,12 +297,12 @@ Session::Session(rust::Vec<Setting> const& settings, rust::Box<DiskEngine> engin
     if (smart_ban)
         m_session.add_extension(&lt::create_smart_ban_plugin);
     // Peers on the local network obey the limits too: their bytes use memory like all others.
-    lt::ip_filter everyone;
+    lt::ip_filter all_peers;
     auto const global = 1u << static_cast<std::uint32_t>(lt::session::global_peer_class_id);
-    everyone.add_rule(lt::make_address("0.0.0.0"), lt::make_address("255.255.255.255"), global);
-    everyone.add_rule(lt::make_address("::"),
-                      lt::make_address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), global);
-    m_session.set_peer_class_filter(everyone);
+    all_peers.add_rule(lt::make_address("0.0.0.0"), lt::make_address("255.255.255.255"), global);
+    all_peers.add_rule(lt::make_address("::"),
+                       lt::make_address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), global);
+    m_session.set_peer_class_filter(all_peers);
     m_session.set_alert_notify([engine_ptr = &*m_engine] { engine_ptr->alerts_ready(); });
 }
 
@@ -381,8 +382,8 @@ void Session::prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const>
     handle(torrent).prioritize_pieces(list);
 }
 
-void Session::hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
-                    std::int32_t step) const {
+void Session::set_deadlines(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+                            std::int32_t step) const {
     auto const& h = handle(torrent);
     int due = 0;
     for (auto const p : pieces) {
@@ -391,7 +392,8 @@ void Session::hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> piec
     }
 }
 
-void Session::relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const {
+void Session::clear_deadlines(std::uint64_t torrent,
+                              rust::Slice<std::uint32_t const> pieces) const {
     auto const& h = handle(torrent);
     for (auto const p : pieces)
         h.reset_piece_deadline(lt::piece_index_t{static_cast<int>(p)});

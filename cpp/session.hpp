@@ -26,7 +26,7 @@ struct TorrentStatus;
 struct request_budget {
     std::atomic<std::uint32_t> blocks{512};
     std::atomic<std::uint32_t> peers{0};
-    std::atomic<std::uint64_t> came{0};
+    std::atomic<std::uint64_t> connections{0};
 };
 
 class Session {
@@ -47,11 +47,11 @@ class Session {
     // Sets deadlines: the given pieces come first, in this order, each due `step` milliseconds
     // after the one before. Requests for other pieces are cancelled when no piece had a deadline
     // before.
-    void hurry(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
-               std::int32_t step) const;
+    void set_deadlines(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,
+                       std::int32_t step) const;
     // Removes the deadlines of the given pieces. Missing ones then have libtorrent's lowest
     // priority.
-    void relax(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const;
+    void clear_deadlines(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces) const;
     // Makes libtorrent write the blocks of a piece that no peer sent, and hash the piece. The
     // engine has the bytes, and uses them instead of those of this write: libtorrent is given
     // zeros. Waits for the network thread.

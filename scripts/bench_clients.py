@@ -78,9 +78,9 @@ class Seeder:
         self.process = helper(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.wait_for(lambda e: e["event"] == "ready")
 
-    def wait_for(self, wanted):
+    def wait_for(self, matches):
         for line in self.process.stdout:
-            if wanted(json.loads(line)):
+            if matches(json.loads(line)):
                 return
         raise RuntimeError("the seeder ended")
 
@@ -90,7 +90,7 @@ class Seeder:
             if not os.read(self.process.stdout.fileno(), 1 << 16):
                 return
 
-    def tell(self, line):
+    def send_command(self, line):
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
@@ -127,15 +127,15 @@ def measure(args, seeder, limit, env=None):
         if select.select([process.stdout], [], [], 0.2)[0]:
             data = os.read(process.stdout.fileno(), 1 << 16)
             now = time.monotonic() - began
-            *whole, rest = (rest + data).split(b"\n")
-            lines += [(now, parsed(line)) for line in whole]
+            *complete, rest = (rest + data).split(b"\n")
+            lines += [(now, parsed(line)) for line in complete]
             if not data:
                 _, status, usage = os.wait4(process.pid, 0)
                 wall = time.monotonic() - began
         seeder.drain()
         if time.monotonic() - began > limit:
             stop(process)
-            raise Failed(f"not done after {limit} s")
+            raise Failed(f"not complete after {limit} s")
     running.remove(process)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -183,7 +183,7 @@ def bae(torrent, seeder, _data, limit=600, memory=None, upload_limit=None, stora
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAE_", "AWS_"))}
     result = measure(args, seeder, limit, clean | {"HOME": home, "XDG_CONFIG_HOME": home} | (env or {}))
     if not any(e.get("event") == "imported" for _, e in result.lines):
-        raise Failed("it ended without an `imported` line")
+        raise Failed("bae ended without an `imported` line")
     return result
 
 
@@ -219,7 +219,7 @@ def measure_daemon(process, seeder, limit, add, complete):
     while not complete():
         seeder.drain()
         if time.monotonic() - began > limit:
-            raise Failed(f"not done after {limit} s")
+            raise Failed(f"not complete after {limit} s")
         time.sleep(0.05)
     wall = time.monotonic() - began
     cpu, rss = daemon_usage(process.pid)
@@ -247,8 +247,8 @@ def transmission(torrent, seeder, _data, limit=600):
         while True:
             request = urllib.request.Request(f"http://{ip}:{rpc}/transmission/rpc", body, session)
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
-                    return json.load(answer)["arguments"]
+                with urllib.request.urlopen(request, timeout=10) as response:
+                    return json.load(response)["arguments"]
             except urllib.error.HTTPError as e:
                 if e.code != 409:
                     raise
@@ -260,7 +260,7 @@ def transmission(torrent, seeder, _data, limit=600):
 
     def add():
         call("torrent-add", filename=torrent, **{"download-dir": home})
-        seeder.tell(f"connect {ip}:{PORT}")
+        seeder.send_command(f"connect {ip}:{PORT}")
 
     try:
         wait_port(ip, rpc)
@@ -313,16 +313,16 @@ def qbittorrent(torrent, seeder, _data, limit=600):
 
     def call(path, body=None, kind="application/x-www-form-urlencoded"):
         request = urllib.request.Request(f"http://{ip}:{web}/api/v2/{path}", body, {"Content-Type": kind})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.read()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.read()
 
     def add():
-        line = "----bench"
+        boundary = "----bench"
         with open(torrent, "rb") as f:
             parts = [(b'name="torrents"; filename="x.torrent"', f.read()), (b'name="savepath"', home.encode())]
-        body = b"".join(b"--%s\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (line.encode(), head, value)
-                        for head, value in parts) + b"--%s--\r\n" % line.encode()
-        call("torrents/add", body, f"multipart/form-data; boundary={line}")
+        body = b"".join(b"--%s\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (boundary.encode(), head, value)
+                        for head, value in parts) + b"--%s--\r\n" % boundary.encode()
+        call("torrents/add", body, f"multipart/form-data; boundary={boundary}")
         while not (listed := json.loads(call("torrents/info"))):
             time.sleep(0.02)
         call("torrents/addPeers", f"hashes={listed[0]['hash']}&peers={seeder.addrs[0]}".encode())

@@ -20,7 +20,7 @@ RCLONE = ["--s3-upload-cutoff", "16M", "--s3-chunk-size", "16M", "--s3-upload-co
           "--s3-no-check-bucket", "--retries", "1"]
 
 
-def straight(torrent, folder, server, port=None, data=None):
+def import_directly(torrent, folder, server, port=None, data=None):
     """bae from its start to its exit. `port`: of a proxy for the server. `data`: the data directory, else in memory."""
     with Seeder(torrent, folder) as seeder:
         try:
@@ -29,7 +29,7 @@ def straight(torrent, folder, server, port=None, data=None):
             shutil.rmtree(os.path.join(Work.dir, "bae"), ignore_errors=True)
 
 
-def by_disk(torrent, folder, server):
+def import_via_disk(torrent, folder, server):
     """The two steps, one after the other."""
     with Seeder(torrent, folder) as seeder:
         try:
@@ -41,13 +41,13 @@ def by_disk(torrent, folder, server):
     return fetched, copied
 
 
-def counted(torrent, folder, server):
+def import_counted(torrent, folder, server):
     """One more run of bae: a proxy counts its requests, and its data directory is on a real disk, to count writes."""
     proxy = helper([*PYTHON, os.path.join(clients.HERE, "bench_proxy.py"), f"127.0.0.1:{server.port}"],
                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     data = tempfile.mkdtemp(prefix="bae-bench.", dir=os.environ.get("BENCH_DISK", "/var/tmp"))
     try:
-        result = straight(torrent, folder, server, int(proxy.stdout.readline()), data)
+        result = import_directly(torrent, folder, server, int(proxy.stdout.readline()), data)
         proxy.stdin.close()
         return result, json.loads(proxy.stdout.readline())
     finally:
@@ -55,53 +55,53 @@ def counted(torrent, folder, server):
         shutil.rmtree(data, ignore_errors=True)
 
 
-def one_server(server, torrent, folder, rounds, note):
+def measure_server(server, torrent, folder, rounds, note):
     """Runs all rounds. Returns the wall seconds of each way and bae's peak RSS."""
-    walls = {"bae": [], "client": [], "rclone": [], "by disk": []}
+    walls = {"bae": [], "client": [], "rclone": [], "via disk": []}
     peak = 0
     for n in range(rounds):
         with server() as s:
-            ours = straight(torrent, folder, s)
+            ours = import_directly(torrent, folder, s)
         with server() as s:
-            fetched, copied = by_disk(torrent, folder, s)
-        took = {"bae": ours.wall, "client": fetched.wall, "rclone": copied.wall,
-                "by disk": fetched.wall + copied.wall}
-        for way, wall in took.items():
+            fetched, copied = import_via_disk(torrent, folder, s)
+        times = {"bae": ours.wall, "client": fetched.wall, "rclone": copied.wall,
+                 "via disk": fetched.wall + copied.wall}
+        for way, wall in times.items():
             walls[way].append(wall)
         peak = max(peak, ours.rss)
-        note(f"{server.name} round {n + 1}", took | {"rss": ours.rss, "cpu": ours.cpu})
+        note(f"{server.name} round {n + 1}", times | {"rss": ours.rss, "cpu": ours.cpu})
     return walls, peak
 
 
-def cloud(torrent, folder, size, rounds, row, tell, raw):
-    def note(what, took):
-        raw.append({"section": "cloud", "what": what} | took)
-        tell(f"{what}: bae {took['bae']:.2f} s; client {took['client']:.2f} + rclone {took['rclone']:.2f} s; "
-             f"bae's rss {took['rss'] / MIB:.0f} MiB")
+def cloud(torrent, folder, size, rounds, row, log, runs):
+    def note(what, times):
+        runs.append({"section": "cloud", "what": what} | times)
+        log(f"{what}: bae {times['bae']:.2f} s; client {times['client']:.2f} + rclone {times['rclone']:.2f} s; "
+            f"bae's rss {times['rss'] / MIB:.0f} MiB")
 
     for name in os.environ.get("BENCH_SERVERS", " ".join(SERVERS)).split():
         server = SERVERS[name]
         try:
-            walls, peak = one_server(server, torrent, folder, rounds, note)
+            walls, peak = measure_server(server, torrent, folder, rounds, note)
             with server() as s:
-                result, seen = counted(torrent, folder, s)
+                result, traffic = import_counted(torrent, folder, s)
         except Failed as e:
-            tell(f"{name}: {e}")
-            raw.append({"section": "cloud", "what": name, "failed": str(e)})
+            log(f"{name}: {e}")
+            runs.append({"section": "cloud", "what": name, "failed": str(e)})
             row(f"{name}: completes", None, "", 0)
             continue
-        raw.append({"section": "cloud", "what": f"{name} counted", "written": result.written} | seen)
-        rows(name, {way: statistics.median(took) for way, took in walls.items()}, peak, result, seen, size, row)
+        runs.append({"section": "cloud", "what": f"{name} counted", "written": result.written} | traffic)
+        rows(name, {way: statistics.median(times) for way, times in walls.items()}, peak, result, traffic, size, row)
 
 
-def rows(name, wall, peak, result, seen, size, row):
+def rows(name, wall, peak, result, traffic, size, row):
     row(f"{name}: bae, swarm to storage", wall["bae"], "s")
     row(f"{name}: libtorrent's client to tmpfs", wall["client"], "s")
     row(f"{name}: rclone copy to storage", wall["rclone"], "s")
-    row(f"{name}: bae / both steps", wall["bae"] / wall["by disk"], "x", 0.7)
+    row(f"{name}: bae / both steps", wall["bae"] / wall["via disk"], "x", 0.7)
     row(f"{name}: bae / the slower step alone", wall["bae"] / max(wall["client"], wall["rclone"]), "x", 1.25)
     row(f"{name}: bae's peak RSS", peak / MIB, "MiB", 192)
-    row(f"{name}: bytes sent / payload", seen["sent"] / size, "x", 1.01)
-    puts = sum(n for method, n in seen["requests"].items() if method.startswith("PUT"))
+    row(f"{name}: bytes sent / payload", traffic["sent"] / size, "x", 1.01)
+    puts = sum(n for method, n in traffic["requests"].items() if method.startswith("PUT"))
     row(f"{name}: PUT requests", puts, "", size // (12 * MIB) + 20)
     row(f"{name}: written to the local disk", result.written / MIB, "MiB", 8 * size / (1024 * MIB))

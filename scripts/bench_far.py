@@ -12,17 +12,17 @@ import sys
 import threading
 import time
 
-AT_ONCE = 1 << 17
+READ_LEN = 1 << 17
 
 
-class Line:
+class Direction:
     """One direction of a connection. One thread reads from the source, another writes to the sink."""
 
     def __init__(self, source, sink, delay, window):
         self.source, self.sink, self.delay = source, sink, delay
         # A TCP window covers the bytes in flight and the acknowledgements on their way back: only half of it is
         # here.
-        self.room, self.under_way = window // 2, 0
+        self.capacity, self.in_flight = window // 2, 0
         self.parts, self.changed = collections.deque(), threading.Condition()
 
     def start(self, handshake):
@@ -34,14 +34,14 @@ class Line:
         data = True
         while data:
             try:
-                data = self.source.recv(AT_ONCE)
+                data = self.source.recv(READ_LEN)
             except OSError:
                 data = b""
             with self.changed:
                 self.parts.append((time.monotonic() + self.delay, data))
-                self.under_way += len(data)
+                self.in_flight += len(data)
                 self.changed.notify_all()
-                self.changed.wait_for(lambda: self.under_way < self.room)
+                self.changed.wait_for(lambda: self.in_flight < self.capacity)
 
     def write(self):
         with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ class Line:
             with contextlib.suppress(OSError):
                 end.shutdown(how)
         with self.changed:
-            self.room = sys.maxsize
+            self.capacity = sys.maxsize
             self.changed.notify_all()
 
     def next(self):
@@ -60,7 +60,7 @@ class Line:
             due, data = self.parts.popleft()
         time.sleep(max(0, due - time.monotonic()))
         with self.changed:
-            self.under_way -= len(data)
+            self.in_flight -= len(data)
             self.changed.notify_all()
         return data
 
@@ -75,8 +75,8 @@ def main():
         server = socket.create_connection((host, int(port)))
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        Line(client, server, rtt / 2, window).start(rtt)
-        Line(server, client, rtt / 2, window).start(rtt)
+        Direction(client, server, rtt / 2, window).start(rtt)
+        Direction(server, client, rtt / 2, window).start(rtt)
 
 
 main()

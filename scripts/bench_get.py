@@ -19,7 +19,7 @@ from bench_servers import SERVERS
 GIB = 1024 * MIB
 RTT = 50
 # TCP windows for a long round trip: Linux's default maximum of a receive buffer, and of a send buffer.
-WIDE, USUAL = 6 * MIB, 4 * MIB
+RECEIVE_WINDOW, SEND_WINDOW = 6 * MIB, 4 * MIB
 
 
 def bae(url, out, *more):
@@ -62,8 +62,8 @@ def bae_sftp(server, port, name, out, *more):
 class Bench:
     """Runs the rounds of every group and adds the rows."""
 
-    def __init__(self, rounds, row, tell, raw):
-        self.rounds, self.row, self.tell, self.raw = rounds, row, tell, raw
+    def __init__(self, rounds, row, log, runs):
+        self.rounds, self.row, self.log, self.runs = rounds, row, log, runs
 
     def run(self, server, name, args, size):
         """Runs one client once. Returns None when it failed or its file has the wrong length."""
@@ -73,13 +73,13 @@ class Bench:
             if os.path.getsize(out) != size:
                 raise Failed(f"it wrote {os.path.getsize(out)} bytes")
         except (Failed, OSError) as e:
-            self.tell(f"{name} failed: {e}")
-            self.raw.append({"section": "get", "client": name, "failed": str(e)})
+            self.log(f"{name} failed: {e}")
+            self.runs.append({"section": "get", "client": name, "failed": str(e)})
             return None
         finally:
             shutil.rmtree(os.path.dirname(out), ignore_errors=True)
-        self.raw.append({"section": "get", "client": name, "wall": result.wall, "cpu": result.cpu, "rss": result.rss})
-        self.tell(f"{name} {result.wall:.2f} s, cpu {result.cpu:.2f} s, rss {result.rss / MIB:.0f} MiB")
+        self.runs.append({"section": "get", "client": name, "wall": result.wall, "cpu": result.cpu, "rss": result.rss})
+        self.log(f"{name} {result.wall:.2f} s, cpu {result.cpu:.2f} s, rss {result.rss / MIB:.0f} MiB")
         return result
 
     def compare(self, what, server, ways, size, limits, once=()):
@@ -93,8 +93,8 @@ class Bench:
             for name, args in ways.items():
                 if (n == 0 or name not in once) and (result := self.run(server, name, args, size)):
                     results[name].append(result)
-        middle = statistics.median
-        found = {name: (middle(r.wall for r in done), middle(r.cpu for r in done), max(r.rss for r in done))
+        median = statistics.median
+        found = {name: (median(r.wall for r in done), median(r.cpu for r in done), max(r.rss for r in done))
                  for name, done in results.items() if done}
         for name, (wall, cpu, rss) in found.items():
             self.row(f"{name}: wall", wall, "s")
@@ -108,14 +108,14 @@ class Bench:
         return found
 
 
-def get(folder, size, rounds, row, tell, raw):
+def get(folder, size, rounds, row, log, runs):
     """`folder` contains `get.bin`, of `size` bytes."""
-    bench, part = Bench(rounds, row, tell, raw), min(size, 320 * MIB)
+    bench, part = Bench(rounds, row, log, runs), min(size, 320 * MIB)
     with open(os.path.join(folder, "part.bin"), "wb") as f:
         subprocess.run(["head", "-c", str(part), os.path.join(folder, "get.bin")], stdout=f, check=True)
     with Nginx(folder) as server:
         from_nginx(bench, server, folder, size, part)
-        into_storage(server, server.url("get.bin"), size, rounds, row, tell, raw)
+        into_storage(server, server.url("get.bin"), size, rounds, row, log, runs)
     with Vsftpd(folder) as server:
         url = server.url("get.bin")
         bench.compare("FTP", server, {
@@ -129,7 +129,7 @@ def get(folder, size, rounds, row, tell, raw):
             "bae, WebDAV": lambda out: bae(url, out, "-x", "1"),
             "curl, WebDAV": lambda out: curl(url.replace("dav:", "http:"), out),
         }, size, {("curl, WebDAV",): None})
-    with Sshd(folder) as server, Far(server, RTT, WIDE) as far:
+    with Sshd(folder) as server, Far(server, RTT, RECEIVE_WINDOW) as far:
         over_ssh(bench, "SFTP", server, server.port, "get.bin", size, 1 / 0.9)
         over_ssh(bench, f"SFTP, {RTT} ms", server, far.port, "part.bin", part, 1 / 2)
 
@@ -163,7 +163,7 @@ def from_nginx(bench, server, folder, size, part):
         "axel -n16": lambda out: axel(slow_url, out, 16),
         "wget2, 16 threads": lambda out: wget2(slow_url, out, 16),
     }, part, {("aria2 -x16",): 1.0, ("axel -n16",): 1.0, ("wget2, 16 threads",): 1.0}, once=["wget2, 16 threads"])
-    with Far(server, RTT, USUAL) as far:
+    with Far(server, RTT, SEND_WINDOW) as far:
         far_url = server.url("get.bin", port=far.port)
         bench.compare(f"{RTT} ms", server, {
             f"bae -x16, {RTT} ms": lambda out: bae(far_url, out, "-x", "16"),
@@ -184,7 +184,7 @@ def memory(bench, server, folder):
         name = f"bae, {size / GIB:.0f} GiB"
         with open(os.path.join(folder, "zeros.bin"), "wb") as f:
             f.truncate(size)
-        with Holes(os.path.join(Work.dir, "got", "file.part"), size):
+        with HolePuncher(os.path.join(Work.dir, "got", "file.part"), size):
             result = bench.run(server, name, lambda out: bae(server.url("zeros.bin"), out), size)
         peaks.append(result and result.rss)
         bench.row(f"{name}: cpu per GiB", result and result.cpu * GIB / size, "s")
@@ -193,16 +193,16 @@ def memory(bench, server, folder):
     bench.row("the long file: peak RSS / the short one's", peaks[1] / peaks[0] if all(peaks) else None, "x", 1.1)
 
 
-class Holes:
+class HolePuncher:
     """Punches holes into a file while it is written, so that the file uses no space."""
 
     def __init__(self, path, size):
         self.args = ["fallocate", "--punch-hole", "--offset", "0", "--length", str(size), path]
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.punch, daemon=True)
 
     def punch(self):
-        while not self.over.wait(0.2):
+        while not self.stopped.wait(0.2):
             # The file does not exist at the start and at the end.
             subprocess.run(self.args, stderr=subprocess.DEVNULL, check=False)
 
@@ -210,11 +210,11 @@ class Holes:
         self.thread.start()
 
     def __exit__(self, *_):
-        self.over.set()
+        self.stopped.set()
         self.thread.join()
 
 
-def into_storage(server, url, size, rounds, row, tell, raw):
+def into_storage(server, url, size, rounds, row, log, runs):
     walls, cpus, peak = {"bae": [], "rclone": []}, [], 0
     for _ in range(rounds):
         with SERVERS["seaweedfs"]() as s:
@@ -229,8 +229,8 @@ def into_storage(server, url, size, rounds, row, tell, raw):
         walls["rclone"].append(theirs.wall)
         cpus.append(ours.cpu)
         peak = max(peak, ours.rss)
-        raw.append({"section": "get", "what": "into storage", "bae": ours.wall, "rclone": theirs.wall, "rss": ours.rss})
-        tell(f"into storage: bae {ours.wall:.2f} s, rclone copyurl {theirs.wall:.2f} s, rss {ours.rss / MIB:.0f} MiB")
+        runs.append({"section": "get", "what": "into storage", "bae": ours.wall, "rclone": theirs.wall, "rss": ours.rss})
+        log(f"into storage: bae {ours.wall:.2f} s, rclone copyurl {theirs.wall:.2f} s, rss {ours.rss / MIB:.0f} MiB")
     wall = {way: statistics.median(took) for way, took in walls.items()}
     row("HTTP to S3: bae", wall["bae"], "s")
     row("HTTP to S3: rclone copyurl", wall["rclone"], "s")

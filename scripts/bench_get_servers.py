@@ -121,7 +121,7 @@ class Server:
     def drain(self):
         pass
 
-    def configured(self, text, **more):
+    def write_config(self, text, **more):
         path = os.path.join(self.dir, "conf")
         with open(path, "w") as f:
             f.write(text.format(dir=self.dir, data=self.data, port=self.port, **more))
@@ -141,11 +141,11 @@ class Nginx(Server):
         with open(self.ca, "w") as both:
             both.write(open(f"{self.dir}/key").read() + open(f"{self.dir}/cert").read())
         user = "user root;" if os.getuid() == 0 else ""
-        config = self.configured(NGINX, plain=self.port, tls=self.tls, user=user)
+        config = self.write_config(NGINX, plain=self.port, tls=self.tls, user=user)
         return ["nginx", "-c", config, "-e", f"{self.dir}/error.log"]
 
-    def url(self, name, place="f", port=None):
-        return f"http://127.0.0.1:{port or self.port}/{place}/{name}"
+    def url(self, name, location="f", port=None):
+        return f"http://127.0.0.1:{port or self.port}/{location}/{name}"
 
     def tls_url(self, name):
         return f"https://127.0.0.1:{self.tls}/f/{name}"
@@ -157,7 +157,7 @@ class Vsftpd(Server):
     scheme = "ftp"
 
     def command(self):
-        return [os.environ["BENCH_VSFTPD"], self.configured(VSFTPD)]
+        return [os.environ["BENCH_VSFTPD"], self.write_config(VSFTPD)]
 
 
 class Sshd(Server):
@@ -170,7 +170,7 @@ class Sshd(Server):
             # The directory of sshd's privilege separation; sshd does not start without it.
             os.makedirs("/run/sshd", exist_ok=True)
         self.user, self.identity = pwd.getpwuid(os.getuid()).pw_name, f"{self.dir}/identity"
-        return ["/usr/sbin/sshd", "-D", "-e", "-f", self.configured(SSHD)]
+        return ["/usr/sbin/sshd", "-D", "-e", "-f", self.write_config(SSHD)]
 
     def known_hosts(self, port):
         """Writes a known_hosts file with the server's key at that port."""
@@ -195,7 +195,7 @@ class Apache(Server):
         for folder in (Work.dir, self.dir, self.data):
             os.chmod(folder, 0o711)
         user = "User nobody\nGroup nogroup" if os.getuid() == 0 else ""
-        config = self.configured(APACHE, modules="/usr/lib/apache2/modules", user=user)
+        config = self.write_config(APACHE, modules="/usr/lib/apache2/modules", user=user)
         return ["/usr/sbin/apache2", "-f", config, "-D", "FOREGROUND"]
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 sent, requests = 0, Counter()
 
 
-class Requests:
+class RequestParser:
     """Finds the requests in the bytes that a client sends on one connection."""
 
     def __init__(self):
@@ -53,13 +53,13 @@ class Requests:
         self.body, self.chunked = size + 2, size > 0
 
 
-async def pump(reader, writer, seen=None):
+async def pump(reader, writer, parser=None):
     global sent
     try:
         while data := await reader.read(1 << 18):
-            if seen:
+            if parser:
                 sent += len(data)
-                seen.feed(data)
+                parser.feed(data)
             writer.write(data)
             await writer.drain()
     except ConnectionError:
@@ -73,7 +73,7 @@ async def main():
 
     async def serve(reader, writer):
         to_reader, to_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pump(reader, to_writer, Requests()), pump(to_reader, writer))
+        await asyncio.gather(pump(reader, to_writer, RequestParser()), pump(to_reader, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -17,9 +17,9 @@ import bench_clients as clients
 from bench_clients import MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
 from bench_servers import BUCKET, SeaweedFS
 
-EIGHT = 8
+LEECHERS = 8
 # Minimum MiB/s to one leecher, by milliseconds to the storage.
-AT_LEAST = {30: 100, 100: 60}
+MIN_RATE = {30: 100, 100: 60}
 # PEX is off: each row decides whether its leechers know each other.
 TORRENT_FLAGS = ["--no-dht", "--no-lsd", "--no-utp", "--no-pex"]
 # libtorrent's own settings: no suggestions, and its default upload watermarks.
@@ -67,7 +67,7 @@ def environment(server, port):
         f"BAE_STORAGE_BENCH_{key}": value for key, value in keys.items()}
 
 
-def imported(torrent, folder, server, layout="chunks"):
+def import_torrent(torrent, folder, server, layout="chunks"):
     """Imports with a new data directory, so that `bae seed` seeds this import alone."""
     with clients.Seeder(torrent, folder) as seeder:
         clients.bae(torrent, seeder, folder, storage="bench", env=environment(server, server.port),
@@ -88,10 +88,8 @@ class Bae:
             args += ["--config", path]
         args += ["--memory", memory] if memory else []
         log = open(os.path.join(Work.dir, "seed.log"), "wb")
-        self.began = time.monotonic()
         self.process = helper(args, stdout=log, stderr=log, env=environment(server, port))
         clients.wait_port(*self.addr.rsplit(":", 1))
-        self.ready = time.monotonic() - self.began
 
     def __enter__(self):
         return self
@@ -101,7 +99,7 @@ class Bae:
         stop(self.process)
 
 
-def leech(torrent, peers, count=1, limit=600, between=()):
+def run_leechers(torrent, peers, count=1, limit=600, between=()):
     """Runs `count` leechers at once. Returns the seconds of each from ready to done. `between`: they know each other."""
     leechers = []
     for n in range(count):
@@ -116,12 +114,12 @@ def leech(torrent, peers, count=1, limit=600, between=()):
     rest = [b""] * count
     while None in took:
         if time.monotonic() > end:
-            raise Failed(f"leechers are not done after {limit} s")
+            raise Failed(f"leechers are not complete after {limit} s")
         ready, _, _ = select.select([l.stdout for n, l in enumerate(leechers) if took[n] is None], [], [], 1)
         for n in (n for n, leecher in enumerate(leechers) if leecher.stdout in ready):
             data = os.read(leechers[n].stdout.fileno(), 1 << 16)
             if not data:
-                raise Failed("a leecher ended before it was done")
+                raise Failed("a leecher exited before it was complete")
             *lines, rest[n] = (rest[n] + data).split(b"\n")
             for event in map(clients.parsed, lines):
                 if event.get("event") == "ready":
@@ -134,26 +132,26 @@ def leech(torrent, peers, count=1, limit=600, between=()):
     return took
 
 
-def one(server, torrent, size, milliseconds, note, what="one leecher", **options):
+def run_one(server, torrent, size, milliseconds, note, what="one leecher", **options):
     with Delay(server, milliseconds) as delay, Bae(server, delay.port, **options) as bae:
-        took = leech(torrent, [bae.addr])[0]
+        took = run_leechers(torrent, [bae.addr])[0]
     note(f"{what}, {milliseconds} ms", {"seconds": took, "rate": size / took / MIB, "rss": bae.rss} | delay.seen)
     return size / took / MIB, delay.seen, bae.rss
 
 
-def eight(server, torrent, size, milliseconds, note, between, memory=None):
+def run_eight(server, torrent, size, milliseconds, note, between, memory=None):
     with Delay(server, milliseconds) as delay, Bae(server, delay.port, memory) as bae:
-        took = leech(torrent, [bae.addr], EIGHT, between=between)
+        took = run_leechers(torrent, [bae.addr], LEECHERS, between=between)
     what = f"eight leechers{' that know each other' if between else ''}, {milliseconds} ms, memory {memory or 'default'}"
-    note(what, {"seconds": max(took), "rate": size * EIGHT / max(took) / MIB, "rss": bae.rss} | delay.seen)
+    note(what, {"seconds": max(took), "rate": size * LEECHERS / max(took) / MIB, "rss": bae.rss} | delay.seen)
     return max(took), delay.seen
 
 
-def mounted(server, torrent, folder, size, milliseconds, mode, note):
+def run_mount(server, torrent, folder, size, milliseconds, mode, note):
     """A libtorrent seeder on an rclone mount of the bucket, which holds the torrent's file as one object."""
     name = os.path.basename(torrent).rsplit(".", 2)[0]
     if not server.rclone("copyto", os.path.join(folder, name), server.remote(f"plain/{name}")):
-        raise Failed("rclone copied nothing")
+        raise Failed("rclone copyto failed")
     point = Work.fresh("mount")
     with Delay(server, milliseconds) as delay:
         remote = server.remote("plain").replace(f":{server.port}'", f":{delay.port}'")
@@ -172,7 +170,7 @@ def mounted(server, torrent, folder, size, milliseconds, mode, note):
                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
             try:
                 clients.wait_port(*addr.rsplit(":", 1))
-                took = leech(torrent, [addr], limit=900)[0]
+                took = run_leechers(torrent, [addr], limit=900)[0]
             finally:
                 stop(seeder)
         finally:
@@ -182,59 +180,59 @@ def mounted(server, torrent, folder, size, milliseconds, mode, note):
     return size / took / MIB, delay.seen
 
 
-def seed(make, size, row, tell, raw):
-    def note(what, took):
-        raw.append({"section": "seed", "what": what} | took)
-        tell(f"{what}: {took['seconds']:.1f} s, {took['rate']:.1f} MiB/s, {took['gets']} gets, "
-             f"{took['bytes'] / MIB:.0f} MiB from storage, shortest {took['shortest'] >> 10} KiB"
-             + (f", rss {took['rss'] / MIB:.0f} MiB" if "rss" in took else ""))
+def seed(make, size, row, log, runs):
+    def note(what, figures):
+        runs.append({"section": "seed", "what": what} | figures)
+        log(f"{what}: {figures['seconds']:.1f} s, {figures['rate']:.1f} MiB/s, {figures['gets']} gets, "
+            f"{figures['bytes'] / MIB:.0f} MiB from storage, shortest {figures['shortest'] >> 10} KiB"
+            + (f", rss {figures['rss'] / MIB:.0f} MiB" if "rss" in figures else ""))
 
     torrent, folder = make("seed.bin", size, MIB)
     with SeaweedFS() as server:
-        imported(torrent, folder, server)
-        ours = {ms: one(server, torrent, size, ms, note) for ms in (30, 100)}
+        import_torrent(torrent, folder, server)
+        ours = {ms: run_one(server, torrent, size, ms, note) for ms in (30, 100)}
         for ms, (rate, seen, rss) in ours.items():
             row(f"one leecher, storage {ms} ms away", rate, "MiB/s")
-            row(f"one leecher, {ms} ms: {AT_LEAST[ms]} MiB/s / that", AT_LEAST[ms] / rate, "x", 1)
+            row(f"one leecher, {ms} ms: {MIN_RATE[ms]} MiB/s / its rate", MIN_RATE[ms] / rate, "x", 1)
             row(f"one leecher, {ms} ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.02)
             row(f"one leecher, {ms} ms: peak RSS", rss / MIB, "MiB", 192)
         short = max(0, 256 - (ours[100][1]["shortest"] >> 10))
         row("one leecher, 100 ms: KiB by which the shortest get is below 256", short, "KiB", 0)
-        rate, _, _ = one(server, torrent, size, 100, note, "libtorrent's defaults", config=DEFAULTS)
+        rate, _, _ = run_one(server, torrent, size, 100, note, "libtorrent's defaults", config=DEFAULTS)
         row("one leecher, 100 ms, libtorrent's defaults", rate, "MiB/s")
-        row("its rate / bae's", rate / ours[100][0], "x", 0.1)
+        row("one leecher, 100 ms: rate with libtorrent's defaults / with bae's", rate / ours[100][0], "x", 0.1)
         # The cache of windows is 5/16 of the memory: 256 MiB, which is a quarter of the payload.
-        took, seen = eight(server, torrent, size, 100, note, between=True, memory="819MiB")
+        took, seen = run_eight(server, torrent, size, 100, note, between=True, memory="819MiB")
         row("eight with a cache of 256 MiB, 100 ms: bytes from storage / payload", seen["bytes"] / size, "x", 1.3)
-        imported(torrent, folder, server, "files")
-        whole = one(server, torrent, size, 100, note, "one leecher of a whole file")
+        import_torrent(torrent, folder, server, "files")
+        whole = run_one(server, torrent, size, 100, note, "one leecher of a whole file")
         row("one leecher of a whole file, storage 100 ms away", whole[0], "MiB/s")
         row("one leecher of a whole file: bytes from storage / payload", whole[1]["bytes"] / size, "x", 1.02)
-        today(server, torrent, folder, size, ours[100], whole, row, tell, note)
+        compare_with_mount(server, torrent, folder, size, ours[100], whole, row, log, note)
     small = min(size, 256 * MIB)
     torrent, folder = make("seed8.bin", small, MIB)
     with SeaweedFS() as server:
-        imported(torrent, folder, server)
-        alone, _, _ = one(server, torrent, small, 100, note)
-        took, seen = eight(server, torrent, small, 100, note, between=True)
+        import_torrent(torrent, folder, server)
+        alone, _, _ = run_one(server, torrent, small, 100, note)
+        took, seen = run_eight(server, torrent, small, 100, note, between=True)
         row("eight leechers, 100 ms: bytes from storage / payload", seen["bytes"] / small, "x", 1.15)
-        row("eight leechers, 100 ms: seconds / eight times one alone", took / (EIGHT * small / MIB / alone), "x", 1.3)
-        took, seen = eight(server, torrent, small, 100, note, between=False)
+        row("eight leechers, 100 ms: seconds / eight times one alone", took / (LEECHERS * small / MIB / alone), "x", 1.3)
+        took, seen = run_eight(server, torrent, small, 100, note, between=False)
         row("eight that do not know each other: bytes from storage / payload", seen["bytes"] / small, "x", 1.3)
 
 
-def today(server, torrent, folder, size, chunks, whole, row, tell, note):
+def compare_with_mount(server, torrent, folder, size, chunks, whole, row, log, note):
     """The same from `rclone mount`, which serves a whole file."""
     for mode in ("off", "minimal"):
         try:
-            theirs, requests = mounted(server, torrent, folder, size, 100, mode, note)
+            theirs, requests = run_mount(server, torrent, folder, size, 100, mode, note)
         except Failed as e:
-            return tell(f"rclone mount: {e}")
+            return log(f"rclone mount: {e}")
         row(f"rclone mount (cache {mode}), 100 ms", theirs, "MiB/s")
-        row(f"its rate / bae's, 100 ms, cache {mode}", theirs / min(chunks[0], whole[0]), "x", 0.34)
-        row(f"bae's bytes from storage / its, cache {mode}", whole[1]["bytes"] / requests["bytes"], "x", 1)
+        row(f"rclone mount (cache {mode}) / bae, 100 ms: rate", theirs / min(chunks[0], whole[0]), "x", 0.34)
+        row(f"bae / rclone mount (cache {mode}): bytes from storage", whole[1]["bytes"] / requests["bytes"], "x", 1)
         # rclone requests each range to the end of the object, and closes the connection early.
         gets = max(requests["gets"], 1)
-        row(f"bae's gets / its, whole file, cache {mode}", whole[1]["gets"] / gets, "x", 0.1)
+        row(f"bae / rclone mount (cache {mode}): gets, whole file", whole[1]["gets"] / gets, "x", 0.1)
         # Each object of 16 MiB takes at least one get.
-        row(f"bae's gets / its, chunks, cache {mode}", chunks[1]["gets"] / gets, "x")
+        row(f"bae / rclone mount (cache {mode}): gets, chunks", chunks[1]["gets"] / gets, "x")

@@ -22,13 +22,13 @@ def free_ports(count, offset=0):
     """Ports that are free now; the ports `offset` above them are free too."""
     found = []
     while len(found) < count:
-        with socket.socket() as s, socket.socket() as above:
+        with socket.socket() as s, socket.socket() as upper:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
             if port + offset > 65535 or port in found:
                 continue
             try:
-                above.bind(("127.0.0.1", port + offset)) if offset else None
+                upper.bind(("127.0.0.1", port + offset)) if offset else None
             except OSError:
                 continue
             found.append(port)

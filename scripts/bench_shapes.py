@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import bench_clients as clients
 from bench_clients import KIB, MIB, NET, PORT, PYTHON, Failed, Work, helper, stop
-from bench_cloud import by_disk, straight
-from bench_seed import Bae, Delay, imported, leech
+from bench_cloud import import_via_disk, import_directly
+from bench_seed import Bae, Delay, import_torrent, run_leechers
 from bench_servers import SeaweedFS
 
 
@@ -29,7 +29,7 @@ class Shape:
     each: int
     piece: int
     # Whether its rows have limits.
-    promised: bool = False
+    has_limits: bool = False
 
     @property
     def size(self):
@@ -51,7 +51,7 @@ SHAPES = [
 ALBUM, SMALL = SHAPES[4], SHAPES[5]
 
 
-def made(shape):
+def make_torrent(shape):
     """The torrent of a shape and the folder of its data. They are made once, with random bytes."""
     name = shape.name.replace(",", "").replace(" ", "-")
     folder, torrent = os.path.join(Work.dir, "shapes"), os.path.join(Work.dir, f"{name}.torrent")
@@ -75,84 +75,86 @@ def made(shape):
 
 
 @contextlib.contextmanager
-def used(process):
+def measure_usage(process):
     """Measures a process inside the context. On leaving, the yielded list is [CPU seconds, peak RSS]."""
-    took, (before, _) = [None, None], clients.daemon_usage(process.pid)
-    yield took
-    after, took[1] = clients.daemon_usage(process.pid)
-    took[0] = after - before
+    usage, (before, _) = [None, None], clients.daemon_usage(process.pid)
+    yield usage
+    after, usage[1] = clients.daemon_usage(process.pid)
+    usage[0] = after - before
 
 
-def theirs(torrent, folder):
+def seed_with_libtorrent(torrent, folder):
     """libtorrent's own seeder, which does not verify its data: (seconds, CPU seconds)."""
     addr = f"{NET}.210:{PORT}"
     args = [*PYTHON, clients.LTPEER, "seed", torrent, folder, "--listen", addr, "--unverified", "--plain"]
     seeder = helper(args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         clients.wait_port(*addr.rsplit(":", 1))
-        with used(seeder) as took:
-            seconds = leech(torrent, [addr])[0]
+        with measure_usage(seeder) as usage:
+            seconds = run_leechers(torrent, [addr])[0]
     finally:
         stop(seeder)
-    return seconds, took[0]
+    return seconds, usage[0]
 
 
-def ours(torrent, server=None, port=None, count=1):
+def seed_with_bae(torrent, server=None, port=None, count=1):
     with Bae(server, port) as bae:
-        with used(bae.process) as took:
-            seconds = max(leech(torrent, [bae.addr], count))
-    return seconds, took[0], took[1]
+        with measure_usage(bae.process) as usage:
+            seconds = max(run_leechers(torrent, [bae.addr], count))
+    return seconds, usage[0], usage[1]
 
 
 class Shapes:
-    def __init__(self, rounds, row, tell, raw):
-        self.rounds, self.row, self.tell, self.raw = rounds, row, tell, raw
+    def __init__(self, rounds, row, log, runs):
+        self.rounds, self.row, self.log, self.runs = rounds, row, log, runs
 
     def note(self, what, **figures):
-        self.raw.append({"section": "shapes", "what": what} | figures)
-        told = ", ".join(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        self.runs.append({"section": "shapes", "what": what} | figures)
+        text = ", ".join(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
                          for name, value in figures.items())
-        self.tell(f"{what}: {told}")
+        self.log(f"{what}: {text}")
 
-    def local(self, shape):
+    def seed_from_folder(self, shape):
         """Runs both seeders in turn and takes the best of each, because other load on the machine only adds time."""
-        torrent, folder = made(shape)
+        torrent, folder = make_torrent(shape)
         with clients.Seeder(torrent, folder) as seeder:
             clients.bae(torrent, seeder, folder)
         best = {"bae": [1e9, 1e9], "libtorrent": [1e9, 1e9]}
         for _ in range(self.rounds):
-            for who, run in (("libtorrent", lambda: theirs(torrent, folder)), ("bae", lambda: ours(torrent))):
+            for seeder, run in (("libtorrent", lambda: seed_with_libtorrent(torrent, folder)),
+                                ("bae", lambda: seed_with_bae(torrent))):
                 seconds, cpu = run()[:2]
-                self.note(f"{shape.name}: seeded out of a folder by {who}", seconds=seconds, cpu=cpu)
-                best[who] = [min(best[who][0], seconds), min(best[who][1], cpu)]
-        wall, cpu = (mine / other for mine, other in zip(best["bae"], best["libtorrent"]))
-        self.row(f"{shape.name}: out of a folder, bae / libtorrent", wall, "x", 1.05 if shape.promised else None)
-        self.row(f"{shape.name}: CPU of that", cpu, "x", 1.2 if shape.promised else None)
+                self.note(f"{shape.name}: seeded from a folder by {seeder}", seconds=seconds, cpu=cpu)
+                best[seeder] = [min(best[seeder][0], seconds), min(best[seeder][1], cpu)]
+        wall, cpu = (ours / theirs for ours, theirs in zip(best["bae"], best["libtorrent"]))
+        self.row(f"{shape.name}: seeded from a folder, bae / libtorrent", wall, "x", 1.05 if shape.has_limits else None)
+        self.row(f"{shape.name}: seeded from a folder, CPU of bae / libtorrent", cpu, "x",
+                 1.2 if shape.has_limits else None)
 
-    def far(self, shape, server, layout, milliseconds, count=1):
-        torrent, _ = made(shape)
+    def seed_from_storage(self, shape, server, layout, milliseconds, count=1):
+        torrent, _ = make_torrent(shape)
         what = f"{shape.name}: {layout}, {milliseconds} ms" + (f", {count} leechers" if count > 1 else "")
         with Delay(server, milliseconds) as delay:
-            seconds, cpu, rss = ours(torrent, server, delay.port, count)
+            seconds, cpu, rss = seed_with_bae(torrent, server, delay.port, count)
         rate, fetched = shape.size * count / seconds / MIB, delay.seen["bytes"] / shape.size
         gets = delay.seen["gets"] / (shape.size / 1024 / MIB)
         self.note(what, seconds=seconds, rate=rate, fetched=fetched, gets=delay.seen["gets"], cpu=cpu, rss=rss / MIB)
         self.row(f"{what}: rate", rate, "MiB/s")
         self.row(f"{what}: bytes from storage / payload", fetched, "x", 1.04 if count == 1 else 1.1)
-        self.row(f"{what}: gets a GiB", gets, "")
+        self.row(f"{what}: gets per GiB", gets, "")
         return rate
 
-    def storage(self, shapes, distances):
+    def seed_all_from_storage(self, shapes, distances):
         rates = {}
         for shape in shapes:
-            torrent, folder = made(shape)
+            torrent, folder = make_torrent(shape)
             for layout in ("chunks", "files"):
                 with SeaweedFS() as server:
-                    imported(torrent, folder, server, layout)
+                    import_torrent(torrent, folder, server, layout)
                     for milliseconds in distances:
-                        rates[shape.name, layout, milliseconds] = self.far(shape, server, layout, milliseconds)
+                        rates[shape.name, layout, milliseconds] = self.seed_from_storage(shape, server, layout, milliseconds)
                     if shape.name == ALBUM.name:
-                        self.far(shape, server, layout, distances[-1], 4)
+                        self.seed_from_storage(shape, server, layout, distances[-1], 4)
         far, large = distances[-1], shapes[0].name
         for layout in ("chunks", "files"):
             rate = rates.get((ALBUM.name, layout, far))
@@ -160,51 +162,51 @@ class Shapes:
                 self.row(f"{ALBUM.name}: {layout}, {far} ms: 95.4 MiB/s / its rate", 95.4 / rate, "x", 1)
         small = rates.get((SMALL.name, "chunks", far))
         if small and (large, "chunks", far) in rates:
-            self.row(f"{SMALL.name}: {far} ms: rate of one large file / its", rates[large, "chunks", far] / small, "x",
+            self.row(f"{SMALL.name}: {far} ms: rate of one large file / its rate", rates[large, "chunks", far] / small, "x",
                      1 / 0.7)
 
-    def brought_in(self, shape):
+    def import_to_folder(self, shape):
         """Imports into a folder, by bae and by libtorrent's own client in turn."""
-        torrent, folder = made(shape)
+        torrent, folder = make_torrent(shape)
         best, rss = {}, 0
         for _ in range(self.rounds):
             for run in (clients.plain, clients.bae):
                 with clients.Seeder(torrent, folder) as seeder:
                     result = run(torrent, seeder, folder)
                 shutil.rmtree(os.path.join(Work.dir, run.__name__), ignore_errors=True)
-                self.note(f"{shape.name}: into a folder by {run.__name__}", seconds=result.wall, cpu=result.cpu,
+                self.note(f"{shape.name}: imported into a folder by {run.__name__}", seconds=result.wall, cpu=result.cpu,
                           rss=result.rss / MIB)
                 best[run.__name__] = min(best.get(run.__name__, (1e9, 1e9)), (result.wall, result.cpu))
             rss = max(rss, result.rss)
-        self.row(f"{shape.name}: into a folder, bae / libtorrent", best["bae"][0] / best["plain"][0], "x")
-        self.row(f"{shape.name}: CPU of that", best["bae"][1] / best["plain"][1], "x")
-        self.row(f"{shape.name}: peak RSS of that", rss / MIB, "MiB", 100)
+        self.row(f"{shape.name}: imported into a folder, bae / libtorrent", best["bae"][0] / best["plain"][0], "x")
+        self.row(f"{shape.name}: imported into a folder, CPU of bae / libtorrent", best["bae"][1] / best["plain"][1], "x")
+        self.row(f"{shape.name}: imported into a folder, peak RSS of bae", rss / MIB, "MiB", 100)
 
-    def small_import(self, shape):
+    def import_small_files(self, shape):
         """Imports directly into S3, compared with libtorrent's client and then rclone."""
-        torrent, folder = made(shape)
+        torrent, folder = make_torrent(shape)
         with SeaweedFS() as server:
-            mine = straight(torrent, folder, server)
+            ours = import_directly(torrent, folder, server)
         with SeaweedFS() as server:
-            fetched, copied = by_disk(torrent, folder, server)
-        self.note(f"{shape.name}: import to S3", bae=mine.wall, client=fetched.wall, rclone=copied.wall,
-                  rss=mine.rss / MIB)
-        self.row(f"{shape.name}: import to S3, bae / client, then rclone", mine.wall / (fetched.wall + copied.wall),
+            fetched, copied = import_via_disk(torrent, folder, server)
+        self.note(f"{shape.name}: import to S3", bae=ours.wall, client=fetched.wall, rclone=copied.wall,
+                  rss=ours.rss / MIB)
+        self.row(f"{shape.name}: import to S3, bae / client and rclone", ours.wall / (fetched.wall + copied.wall),
                  "x", 0.8)
-        self.row(f"{shape.name}: peak RSS of that", mine.rss / MIB, "MiB", 100)
+        self.row(f"{shape.name}: import to S3, peak RSS of bae", ours.rss / MIB, "MiB", 100)
 
 
-def shapes(parts, rounds, quick, row, tell, raw):
+def shapes(parts, rounds, quick, row, log, runs):
     """`parts`: "import", "local" (seeding from a folder) and "storage" (seeding from S3)."""
     words = os.environ.get("BENCH_SHAPES", "").split(",")
     chosen = [s.quick() if quick else s for s in SHAPES if any(word in s.name for word in words)]
-    run = Shapes(1 if quick else rounds, row, tell, raw)
+    run = Shapes(1 if quick else rounds, row, log, runs)
     for shape in chosen if "import" in parts else []:
-        run.brought_in(shape)
+        run.import_to_folder(shape)
         if shape.name == SMALL.name:
-            run.small_import(shape)
+            run.import_small_files(shape)
     for shape in chosen if "local" in parts else []:
-        run.local(shape)
+        run.seed_from_folder(shape)
     if "storage" in parts:
-        run.storage(chosen, [100] if quick else [0, 30, 100])
+        run.seed_all_from_storage(chosen, [100] if quick else [0, 30, 100])
     shutil.rmtree(os.path.join(Work.dir, "shapes"), ignore_errors=True)

@@ -20,13 +20,13 @@ die() {
 tool() {
     local found
     found=$(command -v "$1") || found=$(compgen -G "$cache/tools/*/bin/$1" | head -n 1) || true
-    [ -n "$found" ] || die "no $1 here; run scripts/setup ${2:-bench}"
+    [ -n "$found" ] || die "$1 not found; run scripts/setup ${2:-bench}"
     printf '%s\n' "$found"
 }
 
 pids=()
-# Remembers a process to stop at the end. Processes are stopped only by the id with which they were started.
-own() { pids+=("$1"); }
+# Registers a process to stop at the end. Processes are stopped only by the id with which they were started.
+stop_at_exit() { pids+=("$1"); }
 
 stop() {
     local pid=$1 i

@@ -57,7 +57,7 @@ impl Kind {
 
     /// Whether the error concerns certain bytes only, so that other bytes of the same storage may be readable.
     #[must_use]
-    pub fn is_about_bytes(self) -> bool {
+    pub fn is_object_specific(self) -> bool {
         matches!(self, Self::NotFound | Self::Corrupt)
     }
 
@@ -132,10 +132,10 @@ impl Error {
         self
     }
 
-    /// Prefixes the text with `place`, for a caller that knows the location of the error.
+    /// Prefixes the text with `context`, for a caller that knows where the error occurred.
     #[must_use]
-    pub fn within(mut self, place: impl fmt::Display) -> Self {
-        self.context = format!("{place}: {}", self.context);
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.context = format!("{context}: {}", self.context);
         self
     }
 
@@ -157,7 +157,7 @@ impl Error {
 
     /// The delay that the server requested.
     #[must_use]
-    pub fn wait_asked(&self) -> Option<Duration> {
+    pub fn requested_wait(&self) -> Option<Duration> {
         self.retry_after
     }
 
@@ -191,11 +191,11 @@ impl StdError for Error {
 }
 
 /// ENFILE (system limit) and EMFILE (process limit): too many open files. Retryable, since other files will be closed.
-const TOO_MANY_OPEN: [i32; 2] = [23, 24];
+const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
 
 fn io_kind(e: &io::Error) -> Kind {
     use io::ErrorKind as E;
-    if e.raw_os_error().is_some_and(|code| TOO_MANY_OPEN.contains(&code)) {
+    if e.raw_os_error().is_some_and(|code| TOO_MANY_OPEN_FILES.contains(&code)) {
         return Kind::Unavailable;
     }
     match e.kind() {
@@ -243,9 +243,7 @@ fn errno_kind(e: Errno) -> Kind {
 fn io_hint(e: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_io_error(e)? {
         Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",
-        Errno::IO | Errno::NODEV | Errno::NXIO => {
-            "the disk or the connection to it fails: `dmesg` may say more"
-        }
+        Errno::IO | Errno::NODEV | Errno::NXIO => "the disk or its connection fails: see `dmesg`",
         Errno::ROFS => "the file system is mounted read-only",
         _ => return None,
     })
@@ -256,15 +254,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_says_each_cause_once() {
+    fn a_report_contains_each_cause_once() {
         let e = Error::io("chunk 17 of import 9c4e", io::Error::other("disk on fire"))
-            .within("storage \"music\"");
+            .with_context("storage \"music\"");
         assert_eq!(e.report(), "storage \"music\": chunk 17 of import 9c4e: disk on fire");
         assert_eq!(e.to_string(), "storage \"music\": chunk 17 of import 9c4e");
     }
 
     #[test]
-    fn a_full_disk_is_told_from_other_io_errors() {
+    fn a_full_disk_has_its_own_kind() {
         let full = io::Error::from_raw_os_error(28);
         assert_eq!(Error::io("put", full).kind(), Kind::NoSpace);
         assert_eq!(Error::io("put", io::Error::other("?")).kind(), Kind::Internal);
@@ -272,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_by_itself_is_told_from_what_does_not() {
+    fn only_transient_io_errors_are_retryable() {
         let kind = |e: Errno| Error::io("put", e.into()).kind();
-        for passing in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::STALE, Errno::NOMEM] {
-            assert!(kind(passing).is_retryable(), "{passing:?}");
+        for transient in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::STALE, Errno::NOMEM] {
+            assert!(kind(transient).is_retryable(), "{transient:?}");
         }
-        for (lasting, expected) in [
+        for (permanent, expected) in [
             (Errno::NOSPC, Kind::NoSpace),
             (Errno::DQUOT, Kind::NoSpace),
             (Errno::FBIG, Kind::NoSpace),
@@ -286,7 +284,7 @@ mod tests {
             (Errno::NOENT, Kind::NotFound),
             (Errno::NAMETOOLONG, Kind::InvalidInput),
         ] {
-            assert_eq!(kind(lasting), expected, "{lasting:?}");
+            assert_eq!(kind(permanent), expected, "{permanent:?}");
         }
         let hint = Error::io("open", Errno::MFILE.into()).hint_text().map(str::to_owned);
         assert!(hint.is_some_and(|hint| hint.contains("ulimit -n")));

@@ -174,26 +174,26 @@ impl EventSink {
     }
 
     pub(crate) fn paused(&self, id: &str, error: &Error) {
-        let hint = error.hint_text().unwrap_or_else(|| what_to_do(error.kind()));
-        let hint = Some(format!("{hint}; what is verified is kept, and it goes on by itself"));
+        let hint = error.hint_text().unwrap_or_else(|| default_hint(error.kind()));
+        let hint = Some(format!("{hint}; verified data is kept, and the import resumes by itself"));
         self.send(Event::Paused { id: id.to_owned(), error: error.report(), hint });
     }
 }
 
 /// The hint for a storage error that has none.
-fn what_to_do(kind: Kind) -> &'static str {
+fn default_hint(kind: Kind) -> &'static str {
     match kind {
-        Kind::NoSpace => "make room there, or raise the quota",
+        Kind::NoSpace => "free some space in the storage, or raise its quota",
         Kind::PermissionDenied => {
-            "allow writing there; `bae storage check` says what else is missing"
+            "allow writing to the storage; `bae storage check` shows what else is missing"
         }
         Kind::Unauthenticated => {
-            "sign in again, or correct the keys; `bae storage check` tries them"
+            "sign in again, or correct the credentials; `bae storage check` tests them"
         }
-        Kind::NotFound => "the bucket or folder is gone: make it again",
-        Kind::RateLimited => "storage asks for patience",
-        Kind::Unavailable | Kind::Network => "storage does not answer: is the connection up?",
-        _ => "`bae storage check` tries everything that storage has to do",
+        Kind::NotFound => "the bucket or folder no longer exists: create it again",
+        Kind::RateLimited => "the storage limits the request rate",
+        Kind::Unavailable | Kind::Network => "the storage does not respond: check the connection",
+        _ => "`bae storage check` tests every operation that bae needs",
     }
 }
 
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_always_says_what_to_do_and_that_nothing_is_lost() {
+    fn a_pause_always_has_a_hint_and_says_that_verified_data_is_kept() {
         let full = Error::new(Kind::NoSpace, "put k: 507");
         assert_eq!(
             hint_of(&full),
-            "make room there, or raise the quota; what is verified is kept, and it goes on by itself"
+            "free some space in the storage, or raise its quota; verified data is kept, and the import resumes by itself"
         );
         let hinted = Error::new(Kind::PermissionDenied, "put k").hint("allow s3:PutObject");
-        assert!(hint_of(&hinted).starts_with("allow s3:PutObject; what is verified is kept"));
+        assert!(hint_of(&hinted).starts_with("allow s3:PutObject; verified data is kept"));
         for kind in [Kind::Unauthenticated, Kind::Network, Kind::Internal, Kind::NotFound] {
             assert!(!hint_of(&Error::new(kind, "put k")).starts_with(';'), "{kind:?}");
         }

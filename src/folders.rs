@@ -8,20 +8,20 @@ use crate::error::{Error, Kind, Result};
 ///
 /// # Errors
 /// `InvalidInput` when a component of the path is a file or a dangling symlink; otherwise the I/O error.
-pub(crate) fn make(what: &str, path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| refused(what, path, e))
+pub(crate) fn create(what: &str, path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| unusable(what, path, e))
 }
 
 /// Whether the folder exists.
 ///
 /// # Errors
 /// As [`make`], when the path is something other than a folder.
-pub(crate) fn is_there(what: &str, path: &Path) -> Result<bool> {
+pub(crate) fn exists(what: &str, path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(true),
-        Ok(_) => Err(refused(what, path, io::ErrorKind::NotADirectory.into())),
+        Ok(_) => Err(unusable(what, path, io::ErrorKind::NotADirectory.into())),
         Err(e) if e.kind() == io::ErrorKind::NotFound && !is_dangling(path) => Ok(false),
-        Err(e) => Err(refused(what, path, e)),
+        Err(e) => Err(unusable(what, path, e)),
     }
 }
 
@@ -30,22 +30,22 @@ fn is_dangling(path: &Path) -> bool {
 }
 
 /// The error for a folder that cannot be used: names the file or dangling symlink at `path` or at one of its parents.
-fn refused(what: &str, path: &Path, e: io::Error) -> Error {
+fn unusable(what: &str, path: &Path, e: io::Error) -> Error {
     let context = format!("{what} {}", path.display());
-    let above = path.ancestors().filter(|part| !part.as_os_str().is_empty());
-    for part in above {
-        let is = match fs::metadata(part) {
+    let ancestors = path.ancestors().filter(|part| !part.as_os_str().is_empty());
+    for part in ancestors {
+        let problem = match fs::metadata(part) {
             Ok(found) if found.is_dir() => break,
             Ok(_) => "is a file, not a folder",
-            Err(_) if is_dangling(part) => "is a link to nothing",
+            Err(_) if is_dangling(part) => "is a dangling symlink",
             Err(_) => continue,
         };
         let text = if part == path {
-            format!("{context} {is}")
+            format!("{context} {problem}")
         } else {
-            format!("{context}: {} {is}", part.display())
+            format!("{context}: {} {problem}", part.display())
         };
-        return Error::new(Kind::InvalidInput, text).hint("name another folder");
+        return Error::new(Kind::InvalidInput, text).hint("choose another folder");
     }
     Error::io(context, e)
 }

@@ -11,7 +11,7 @@ const WORKERS: usize = 2;
 fn main() -> ExitCode {
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return cli::usage(&error, std::env::args_os()),
+        Err(error) => return cli::report_usage_error(&error, std::env::args_os()),
     };
     match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => {
@@ -20,6 +20,6 @@ fn main() -> ExitCode {
             runtime.shutdown_timeout(Duration::from_millis(100));
             code
         }
-        Err(error) => cli::failed_to_start(error),
+        Err(error) => cli::report_runtime_error(error),
     }
 }

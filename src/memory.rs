@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// Length of a block in bytes: BitTorrent's largest transfer unit.
-pub const BLOCK: usize = 16 * 1024;
+pub const BLOCK_LEN: usize = 16 * 1024;
 
 /// Allocates blocks and counts the bytes held in them. Cheap to clone; all clones share one pool.
 #[derive(Clone)]
@@ -77,20 +77,20 @@ impl BlockPool {
     /// When `data` is longer than [`BLOCK`]: callers split longer data first.
     #[must_use]
     pub fn copy(&self, data: &[u8]) -> Bytes {
-        assert!(data.len() <= BLOCK, "a block holds {BLOCK} bytes, not {}", data.len());
-        let mut block = self.take();
+        assert!(data.len() <= BLOCK_LEN, "a block holds {BLOCK_LEN} bytes, not {}", data.len());
+        let mut block = self.allocate();
         block[..data.len()].copy_from_slice(data);
         block.freeze(data.len())
     }
 
     /// A block to write into. Its initial content is unspecified.
     #[must_use]
-    pub fn take(&self) -> OpenBlock {
+    pub fn allocate(&self) -> OpenBlock {
         let free = self.shared.free.lock().pop();
-        let buf = free.unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice());
-        let held = self.shared.held.fetch_add(BLOCK, Ordering::Relaxed) + BLOCK;
+        let buf = free.unwrap_or_else(|| vec![0; BLOCK_LEN].into_boxed_slice());
+        let held = self.shared.held.fetch_add(BLOCK_LEN, Ordering::Relaxed) + BLOCK_LEN;
         self.shared.peak.fetch_max(held, Ordering::Relaxed);
-        OpenBlock(Block { buf, len: BLOCK, pool: Arc::clone(&self.shared) })
+        OpenBlock(Block { buf, len: BLOCK_LEN, pool: Arc::clone(&self.shared) })
     }
 }
 
@@ -101,7 +101,7 @@ impl OpenBlock {
     /// Freezes the first `len` bytes. The block returns to the pool when the last clone is dropped.
     #[must_use]
     pub fn freeze(mut self, len: usize) -> Bytes {
-        self.0.len = len.min(BLOCK);
+        self.0.len = len.min(BLOCK_LEN);
         Bytes::from_owner(self.0)
     }
 }
@@ -141,10 +141,10 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let held = self.pool.held.fetch_sub(BLOCK, Ordering::Relaxed) - BLOCK;
+        let held = self.pool.held.fetch_sub(BLOCK_LEN, Ordering::Relaxed) - BLOCK_LEN;
         let mut free = self.pool.free.lock();
         // Keep the block only while used and free blocks together stay within the budget.
-        if held + free.len() * BLOCK < self.pool.budget {
+        if held + free.len() * BLOCK_LEN < self.pool.budget {
             free.push(std::mem::take(&mut self.buf));
         }
     }
@@ -155,22 +155,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_charged_until_its_last_clone_is_gone() {
-        let pool = BlockPool::new(2 * BLOCK);
+    fn a_block_is_charged_until_its_last_clone_is_dropped() {
+        let pool = BlockPool::new(2 * BLOCK_LEN);
         let a = pool.copy(b"abc");
         let part = a.slice(1..);
-        assert_eq!(pool.held(), BLOCK);
+        assert_eq!(pool.held(), BLOCK_LEN);
         drop(a);
         assert_eq!(&part[..], b"bc");
-        assert_eq!(pool.held(), BLOCK);
+        assert_eq!(pool.held(), BLOCK_LEN);
         drop(part);
         assert_eq!(pool.held(), 0);
-        assert_eq!(pool.peak(), BLOCK);
+        assert_eq!(pool.peak(), BLOCK_LEN);
     }
 
     #[test]
     fn returned_blocks_are_reused_up_to_the_budget() {
-        let pool = BlockPool::new(2 * BLOCK);
+        let pool = BlockPool::new(2 * BLOCK_LEN);
         drop([pool.copy(b"1"), pool.copy(b"2"), pool.copy(b"3")]);
         assert_eq!(pool.shared.free.lock().len(), 2);
     }

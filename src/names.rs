@@ -18,10 +18,10 @@ pub const MAX_PATH: usize = 3072;
 const MAX_EXTENSION: usize = 16;
 
 /// Device names on Windows. A file with such a name in a shared library would hang a Windows client.
-const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
+const WINDOWS_DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 
 /// Marks that change the writing direction and can show `gpj.exe` as `exe.jpg`. libtorrent drops the same seven.
-pub(crate) const DIRECTION: [char; 7] =
+pub(crate) const DIRECTION_MARKS: [char; 7] =
     ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{200e}', '\u{200f}'];
 
 /// Joins `components` to `base` with `/`. Empty components are skipped.
@@ -30,18 +30,18 @@ pub(crate) const DIRECTION: [char; 7] =
 /// `InvalidInput` when a component could leave the folder or is not a usable name (the error quotes it), when the path
 /// is longer than [`MAX_PATH`], or when the result is empty.
 pub fn join<'a>(base: &str, components: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
-    join_by(base, components, component)
+    join_with(base, components, component)
 }
 
-/// As [`join`], for the path of a file on a server, relative to the fetched folder. See [`of_server`].
+/// As [`join`], for the path of a file on a server, relative to the fetched folder. See [`server_component`].
 ///
 /// # Errors
 /// As [`join`].
-pub fn path_of_server(path: &str) -> Result<String> {
-    join_by("", path.split('/').map(str::as_bytes), of_server)
+pub fn server_path(path: &str) -> Result<String> {
+    join_with("", path.split('/').map(str::as_bytes), server_component)
 }
 
-fn join_by<'a>(
+fn join_with<'a>(
     base: &str,
     components: impl IntoIterator<Item = &'a [u8]>,
     component: fn(&[u8]) -> Result<Option<String>>,
@@ -54,10 +54,13 @@ fn join_by<'a>(
         }
         path.push_str(&name);
         if path.len() > MAX_PATH {
-            return Err(bad(format!("the path {} is longer than {MAX_PATH} bytes", quote(&path))));
+            return Err(invalid(format!(
+                "the path {} is longer than {MAX_PATH} bytes",
+                quote(&path)
+            )));
         }
     }
-    if path.len() == base.len() { Err(bad("the path is empty")) } else { Ok(path) }
+    if path.len() == base.len() { Err(invalid("the path is empty")) } else { Ok(path) }
 }
 
 /// Converts one component to its name on disk; `None` when it is empty.
@@ -65,7 +68,7 @@ fn join_by<'a>(
 /// # Errors
 /// As [`join`].
 pub fn component(raw: &[u8]) -> Result<Option<String>> {
-    checked(raw, true)
+    check_component(raw, true)
 }
 
 /// As [`component`], for the name of a file on a server. Accepts any name that is valid on this system, including
@@ -73,27 +76,27 @@ pub fn component(raw: &[u8]) -> Result<Option<String>> {
 ///
 /// # Errors
 /// As [`join`].
-pub fn of_server(raw: &[u8]) -> Result<Option<String>> {
-    checked(raw, cfg!(windows))
+pub fn server_component(raw: &[u8]) -> Result<Option<String>> {
+    check_component(raw, cfg!(windows))
 }
 
-fn checked(raw: &[u8], on_windows: bool) -> Result<Option<String>> {
+fn check_component(raw: &[u8], windows_rules: bool) -> Result<Option<String>> {
     let mut name = decode(raw).into_owned();
-    name.retain(|c| !DIRECTION.contains(&c));
-    let refuse = |why: &str| Err(bad(format!("the name {} {why}", quote(&name))));
+    name.retain(|c| !DIRECTION_MARKS.contains(&c));
+    let reject = |reason: &str| Err(invalid(format!("the name {} {reason}", quote(&name))));
     match name.as_str() {
         "" => return Ok(None),
-        "." | ".." => return refuse("would leave its folder"),
+        "." | ".." => return reject("would leave its folder"),
         _ => {}
     }
-    if name.contains('/') || on_windows && name.contains('\\') {
-        return refuse("has a path separator in it");
+    if name.contains('/') || windows_rules && name.contains('\\') {
+        return reject("contains a path separator");
     }
     if name.contains(char::is_control) {
-        return refuse("has a control character in it");
+        return reject("contains a control character");
     }
-    if on_windows && is_device(&name) {
-        return refuse("is the name of a device on Windows");
+    if windows_rules && is_device(&name) {
+        return reject("is a device name on Windows");
     }
     Ok(Some(if name.len() > MAX_COMPONENT { with_hash(&name, raw) } else { name }))
 }
@@ -104,7 +107,7 @@ pub(crate) fn is_device(name: &str) -> bool {
         stem.is_some_and(|s| s.eq_ignore_ascii_case(kind))
             && matches!(digit.map(str::as_bytes), Some([b'1'..=b'9']))
     };
-    DEVICES.iter().any(|d| name.eq_ignore_ascii_case(d)) || port("COM") || port("LPT")
+    WINDOWS_DEVICES.iter().any(|d| name.eq_ignore_ascii_case(d)) || port("COM") || port("LPT")
 }
 
 /// Decodes a name. UTF-8 stays as it is. Other bytes are read as Latin-1, which keeps distinct names distinct. If that
@@ -124,35 +127,38 @@ pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
 pub(crate) fn with_hash(name: &str, raw: &[u8]) -> String {
     let hash = digest(&SHA256, raw);
     let hash = hash.as_ref();
-    with_tag(name, &format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]))
+    with_suffix(name, &format!(".{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]))
 }
 
-/// Changes `stem.ext` to `stem{tag}.ext` and shortens the stem so that the result is at most [`MAX_COMPONENT`] bytes.
-pub(crate) fn with_tag(name: &str, tag: &str) -> String {
+/// Changes `stem.ext` to `stem{suffix}.ext`. Shortens the stem so that the result is at most [`MAX_COMPONENT`] bytes.
+pub(crate) fn with_suffix(name: &str, suffix: &str) -> String {
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 && (2..=MAX_EXTENSION + 1).contains(&(name.len() - dot)) => {
             name.split_at(dot)
         }
         _ => (name, ""),
     };
-    let end = stem.floor_char_boundary(MAX_COMPONENT - tag.len() - extension.len());
-    format!("{}{tag}{extension}", &stem[..end])
+    let end = stem.floor_char_boundary(MAX_COMPONENT - suffix.len() - extension.len());
+    format!("{}{suffix}{extension}", &stem[..end])
 }
 
 /// Rejects paths that cannot all exist: duplicates, and a path that is a parent folder of another.
 ///
 /// # Errors
 /// `InvalidInput` that quotes the path.
-pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()> {
+pub fn reject_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut paths: Vec<&str> = paths.collect();
     // Sort by component, so that the contents of `a` directly follow `a` rather than `a.txt`.
     paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
     for pair in paths.windows(2) {
         let (path, next) = (pair[0], pair[1]);
         match next.strip_prefix(path) {
-            Some("") => return Err(bad(format!("the path {} comes twice", quote(path)))),
+            Some("") => return Err(invalid(format!("the path {} occurs twice", quote(path)))),
             Some(rest) if rest.starts_with('/') => {
-                return Err(bad(format!("the path {} is a file and a folder", quote(path))));
+                return Err(invalid(format!(
+                    "the path {} is both a file and a folder",
+                    quote(path)
+                )));
             }
             _ => {}
         }
@@ -169,8 +175,8 @@ pub(crate) fn quote(name: &str) -> String {
     }
 }
 
-fn bad(what: impl Into<String>) -> Error {
-    Error::new(Kind::InvalidInput, what)
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidInput, text)
 }
 
 #[cfg(test)]
@@ -184,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_ordinary_names_as_they_are() {
+    fn ordinary_names_are_unchanged() {
         for good in
             ["a", "...", "..a", "aux.c", "con.txt", "COM0", "COM10", "lpt", "ünï", " x ", "COMé"]
         {
@@ -193,40 +199,40 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_escape_or_cannot_be() {
+    fn names_that_escape_or_are_invalid_are_rejected() {
         let table: &[(&[u8], &str)] = &[
             (b".", "the name \".\" would leave its folder"),
             (b"..", "the name \"..\" would leave its folder"),
             ("\u{200e}..".as_bytes(), "the name \"..\" would leave its folder"),
-            (b"/etc", "the name \"/etc\" has a path separator in it"),
-            (b"a\\b", "the name \"a\\\\b\" has a path separator in it"),
-            (b"a\0b", "the name \"a\\0b\" has a control character in it"),
-            (b"a\nb", "the name \"a\\nb\" has a control character in it"),
-            ("\u{9b}31m".as_bytes(), "the name \"\\u{9b}31m\" has a control character in it"),
-            (b"NUL", "the name \"NUL\" is the name of a device on Windows"),
-            (b"aux", "the name \"aux\" is the name of a device on Windows"),
-            (b"Com1", "the name \"Com1\" is the name of a device on Windows"),
-            (b"lpt9", "the name \"lpt9\" is the name of a device on Windows"),
+            (b"/etc", "the name \"/etc\" contains a path separator"),
+            (b"a\\b", "the name \"a\\\\b\" contains a path separator"),
+            (b"a\0b", "the name \"a\\0b\" contains a control character"),
+            (b"a\nb", "the name \"a\\nb\" contains a control character"),
+            ("\u{9b}31m".as_bytes(), "the name \"\\u{9b}31m\" contains a control character"),
+            (b"NUL", "the name \"NUL\" is a device name on Windows"),
+            (b"aux", "the name \"aux\" is a device name on Windows"),
+            (b"Com1", "the name \"Com1\" is a device name on Windows"),
+            (b"lpt9", "the name \"lpt9\" is a device name on Windows"),
         ];
-        for (raw, sentence) in table {
-            assert_eq!(component(raw).unwrap_err().to_string(), *sentence);
+        for (raw, message) in table {
+            assert_eq!(component(raw).unwrap_err().to_string(), *message);
         }
     }
 
     #[test]
     #[cfg(not(windows))]
-    fn names_of_servers_are_taken_where_this_system_has_such() {
+    fn server_names_are_accepted_if_this_system_allows_them() {
         for good in ["aux", "CON", "Lpt1", "a\\b", "x:y?"] {
-            assert_eq!(of_server(good.as_bytes()).unwrap().as_deref(), Some(good));
+            assert_eq!(server_component(good.as_bytes()).unwrap().as_deref(), Some(good));
         }
-        assert_eq!(path_of_server("aux//b").unwrap(), "aux/b");
+        assert_eq!(server_path("aux//b").unwrap(), "aux/b");
         for bad in ["..", "a/../b", "a\tb", "\u{200e}.."] {
-            assert_eq!(path_of_server(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad:?}");
+            assert_eq!(server_path(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad:?}");
         }
     }
 
     #[test]
-    fn long_names_are_cut_but_keep_their_extension_and_stay_apart() {
+    fn long_names_are_shortened_and_stay_distinct() {
         let long = |last: char| format!("{}{last}.mkv", "é".repeat(150));
         let (a, b) = (name(long('a').as_bytes()), name(long('b').as_bytes()));
         assert_ne!(a, b);
@@ -239,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_other_encodings_stay_readable_and_apart() {
+    fn names_in_other_encodings_stay_readable_and_distinct() {
         assert_eq!(name(b"caf\xe9.txt"), "café.txt");
         let (a, b) = (name(b"\x83\x65.mp3"), name(b"\x84\x65.mp3"));
         assert_ne!(a, b);
@@ -247,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_and_skips_what_is_empty() {
+    fn join_skips_empty_components() {
         assert_eq!(join("t", [&b""[..], b"a", b"", b"b"]).unwrap(), "t/a/b");
         assert_eq!(join("", [&b"a"[..]]).unwrap(), "a");
         assert_eq!(join("t", [&b""[..]]).unwrap_err().to_string(), "the path is empty");
@@ -256,19 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn finds_paths_that_cannot_all_exist() {
+    fn paths_that_cannot_all_exist_are_rejected() {
         let check =
-            |paths: &[&str]| refuse_collisions(paths.iter().copied()).err().map(|e| e.to_string());
+            |paths: &[&str]| reject_collisions(paths.iter().copied()).err().map(|e| e.to_string());
         assert_eq!(check(&["t/a", "t/a.txt", "t/b/a", "t/A"]), None);
-        assert_eq!(check(&["t/a", "t/b", "t/a"]).unwrap(), "the path \"t/a\" comes twice");
-        let folder = "the path \"t/a\" is a file and a folder";
+        assert_eq!(check(&["t/a", "t/b", "t/a"]).unwrap(), "the path \"t/a\" occurs twice");
+        let folder = "the path \"t/a\" is both a file and a folder";
         assert_eq!(check(&["t/a!", "t/a/x/y", "t/a", "t/a.b"]).unwrap(), folder);
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_out_is_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
-            for name in [component(&raw), of_server(&raw)].into_iter().flatten().flatten() {
+        fn accepted_names_are_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
+            for name in [component(&raw), server_component(&raw)].into_iter().flatten().flatten() {
                 prop_assert!(name.len() <= MAX_COMPONENT && !name.is_empty());
                 prop_assert!(name != "." && name != ".." && !name.contains(['/', '\0']));
             }

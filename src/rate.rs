@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Longest sleep of a waiter before it checks the limit again, so that a new limit applies within 100 ms.
-const LOOK: Duration = Duration::from_millis(100);
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// A rate limit that lets bytes pass in the order of the calls. Unused capacity is not saved, so an idle link has no
 /// burst.
@@ -15,36 +15,36 @@ pub struct RateLimit {
     link: Mutex<Link>,
 }
 
-/// Invariant: `drained <= asked`.
+/// Invariant: `passed <= requested`.
 #[derive(Debug)]
 struct Link {
     /// `None` is no limit.
     bytes_per_second: Option<u64>,
     /// Total bytes requested so far.
-    asked: f64,
-    /// Bytes of these that have passed at time `at`.
-    drained: f64,
-    at: Instant,
+    requested: f64,
+    /// Bytes of these that have passed at time `updated_at`.
+    passed: f64,
+    updated_at: Instant,
 }
 
 impl Link {
     #[allow(clippy::cast_precision_loss, reason = "a delay needs no 53 bits")]
     fn advance(&mut self) {
         let now = Instant::now();
-        let since = now.duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.drained = match self.bytes_per_second {
-            Some(rate) => self.asked.min(self.drained + rate as f64 * since),
-            None => self.asked,
+        let since = now.duration_since(self.updated_at).as_secs_f64();
+        self.updated_at = now;
+        self.passed = match self.bytes_per_second {
+            Some(rate) => self.requested.min(self.passed + rate as f64 * since),
+            None => self.requested,
         };
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a delay needs no 53 bits")]
-    fn wait_for(&mut self, ticket: f64) -> Option<Duration> {
+    fn remaining_wait(&mut self, ticket: f64) -> Option<Duration> {
         self.advance();
         let rate = self.bytes_per_second? as f64;
-        let left = ticket - self.drained;
-        (left > 0.0).then(|| Duration::from_secs_f64((left / rate).min(LOOK.as_secs_f64())))
+        let left = ticket - self.passed;
+        (left > 0.0).then(|| Duration::from_secs_f64((left / rate).min(RECHECK.as_secs_f64())))
     }
 }
 
@@ -53,7 +53,8 @@ impl RateLimit {
     #[must_use]
     pub fn new(bytes_per_second: Option<u64>) -> Arc<Self> {
         let bytes_per_second = bytes_per_second.filter(|rate| *rate > 0);
-        let link = Link { bytes_per_second, asked: 0.0, drained: 0.0, at: Instant::now() };
+        let link =
+            Link { bytes_per_second, requested: 0.0, passed: 0.0, updated_at: Instant::now() };
         Arc::new(Self { link: Mutex::new(link) })
     }
 
@@ -66,15 +67,15 @@ impl RateLimit {
 
     /// Waits until `len` bytes may pass, after those of earlier calls.
     #[allow(clippy::cast_precision_loss, reason = "a delay needs no 53 bits")]
-    pub async fn pass(&self, len: u64) {
+    pub async fn acquire(&self, len: u64) {
         let ticket = {
             let mut link = self.link.lock();
             link.advance();
-            link.asked += len as f64;
-            link.asked
+            link.requested += len as f64;
+            link.requested
         };
         loop {
-            let wait = self.link.lock().wait_for(ticket);
+            let wait = self.link.lock().remaining_wait(ticket);
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return,
@@ -102,16 +103,16 @@ impl Rate {
         reason = "a rate is an estimate, never negative, and far below 2^52"
     )]
     pub fn sample(&mut self, now: f64, total: u64) -> u64 {
-        if let Some((then, before)) = self.last {
-            let dt = now - then;
+        if let Some((last_time, last_total)) = self.last {
+            let dt = now - last_time;
             if dt <= 0.0 {
                 return self.rate as u64;
             }
-            let current = total.saturating_sub(before) as f64 / dt;
+            let current = total.saturating_sub(last_total) as f64 / dt;
             let keep = 0.5f64.powf(dt / Self::HALF_LIFE);
             // The first rate is used directly: averaging from zero would take seconds to reach the true value.
-            let before = if self.rate == 0.0 { current } else { self.rate };
-            self.rate = before * keep + current * (1.0 - keep);
+            let previous = if self.rate == 0.0 { current } else { self.rate };
+            self.rate = previous * keep + current * (1.0 - keep);
         }
         self.last = Some((now, total));
         self.rate as u64
@@ -123,26 +124,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn bytes_pass_in_their_order_at_the_rate() {
+    async fn bytes_pass_in_order_at_the_limited_rate() {
         let limit = RateLimit::new(Some(10_000));
         let began = Instant::now();
-        tokio::join!(limit.pass(1000), limit.pass(1000));
+        tokio::join!(limit.acquire(1000), limit.acquire(1000));
         assert!(began.elapsed() >= Duration::from_millis(195), "{:?}", began.elapsed());
-        limit.pass(0).await;
+        limit.acquire(0).await;
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 
     #[tokio::test]
-    async fn a_new_limit_is_felt_by_those_who_wait() {
+    async fn a_new_limit_applies_to_waiting_calls() {
         let limit = RateLimit::new(Some(1));
-        let waits = async {
-            limit.pass(1_000_000).await;
+        let waiter = async {
+            limit.acquire(1_000_000).await;
         };
-        let lifts = async {
+        let lift = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             limit.set(None);
         };
-        let both = async { tokio::join!(waits, lifts) };
+        let both = async { tokio::join!(waiter, lift) };
         tokio::time::timeout(Duration::from_secs(5), both).await.expect("lifted");
     }
 }

@@ -32,15 +32,15 @@ impl Stderr {
 
     /// Writes one line. Errors are ignored, as standard error may be closed.
     pub fn line(&self, text: impl fmt::Display) {
-        let _ = self.write_whole(format!("{text}\n").as_bytes());
+        let _ = self.write_above_bars(format!("{text}\n").as_bytes());
     }
 
     /// Writes a prompt without a line end; the answer is typed on the same line.
     pub fn prompt(&self, text: impl fmt::Display) {
-        let _ = self.write_whole(text.to_string().as_bytes());
+        let _ = self.write_above_bars(text.to_string().as_bytes());
     }
 
-    fn write_whole(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write_above_bars(&self, bytes: &[u8]) -> io::Result<()> {
         self.bars.suspend(|| {
             let mut stderr = io::stderr().lock();
             stderr.write_all(bytes)?;
@@ -52,7 +52,7 @@ impl Stderr {
 impl Write for Stderr {
     /// The log layer passes one whole line per call.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_whole(bytes).map(|()| bytes.len())
+        self.write_above_bars(bytes).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -88,7 +88,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(Error::new(Kind::InvalidInput, format!("log format {text:?} is not known"))
+            _ => Err(Error::new(Kind::InvalidInput, format!("unknown log format {text:?}"))
                 .hint(format!("one of {}", Self::NAMES.join(", ")))),
         }
     }
@@ -99,11 +99,11 @@ impl FromStr for LogFormat {
 /// # Errors
 /// `InvalidInput` when `RUST_LOG` does not parse; `Internal` on a second call.
 pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
-    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
-    let directives = wanted.as_deref().unwrap_or_else(|| directives(verbose, quiet));
+    let from_env = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let directives = from_env.as_deref().unwrap_or_else(|| directives(verbose, quiet));
     // The debug lines of yup_oauth2 contain whole requests and responses of the token server. The last directive for a
     // target wins.
-    let filter = EnvFilter::try_new(format!("{directives},{SECRETIVE}")).map_err(|e| {
+    let filter = EnvFilter::try_new(format!("{directives},{FORCED_DIRECTIVES}")).map_err(|e| {
         Error::new(Kind::InvalidInput, format!("RUST_LOG={directives:?}"))
             .because(e)
             .hint("write it like info, or bae=debug,warn")
@@ -122,7 +122,7 @@ pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Res
 
 /// Directives that `RUST_LOG` cannot override. Untrusted certificates are reported by the code that opens the
 /// connection.
-const SECRETIVE: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2::authenticator=warn,\
+const FORCED_DIRECTIVES: &str = "rustls_platform_verifier=off,yup_oauth2=warn,yup_oauth2::authenticator=warn,\
                          yup_oauth2::service_account=warn";
 
 fn directives(verbose: u8, quiet: bool) -> &'static str {
@@ -146,10 +146,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_parses_and_other_crates_stay_at_warn() {
+    fn every_level_is_valid_and_keeps_other_crates_at_warn() {
         for (verbose, quiet) in [(0, false), (1, false), (2, false), (9, false), (2, true)] {
             let text = directives(verbose, quiet);
-            assert!(EnvFilter::try_new(format!("{text},{SECRETIVE}")).is_ok(), "{text}");
+            assert!(EnvFilter::try_new(format!("{text},{FORCED_DIRECTIVES}")).is_ok(), "{text}");
             assert!(
                 ["warn", "error"].contains(&text.split(',').next().unwrap_or_default()),
                 "{text}"

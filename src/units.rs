@@ -10,7 +10,7 @@ pub const GIB: u64 = 1 << 30;
 
 /// A count with its noun: `1 file`, `2 files`. For nouns with a plural in s.
 #[must_use]
-pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+pub fn pluralize(count: impl TryInto<u64>, noun: &str) -> String {
     match count.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {noun}"),
         count => format!("{count} {noun}s"),
@@ -88,7 +88,7 @@ pub fn parse_duration(s: &str) -> Result<Duration> {
     };
     match number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis)) {
         Some(ms) if millis > 0 => Ok(Duration::from_millis(ms)),
-        _ => Err(Error::new(Kind::InvalidInput, format!("{s:?} is not a time"))
+        _ => Err(Error::new(Kind::InvalidInput, format!("{s:?} is not a duration"))
             .hint("write it like 30, 30s, 5m, 2h or 7d")),
     }
 }
@@ -112,18 +112,18 @@ pub fn parse_range(s: &str, len: u64) -> Result<Range<u64>> {
         (a, b) => {
             let (first, last) = (number(a)?, number(b)?);
             if last < first {
-                return Err(bad("it ends before it begins"));
+                return Err(bad("the end is before the start"));
             }
             first..last.saturating_add(1).min(len)
         }
     };
-    let all = range.start == 0 && range.end == len;
-    if range.is_empty() && !all {
-        let behind = Error::new(
+    let is_everything = range.start == 0 && range.end == len;
+    if range.is_empty() && !is_everything {
+        let past_the_end = Error::new(
             Kind::InvalidInput,
-            format!("range {s:?}: it begins behind the end, at {len} bytes"),
+            format!("range {s:?}: the start is past the end of {len} bytes"),
         );
-        return Err(if a.is_empty() { bad("no bytes") } else { behind });
+        return Err(if a.is_empty() { bad("no bytes") } else { past_the_end });
     }
     Ok(range)
 }
@@ -133,14 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_a_thing_has_no_s() {
-        let counts = [0usize, 1, 2].map(|n| counted(n, "file"));
+    fn a_count_of_one_is_singular() {
+        let counts = [0usize, 1, 2].map(|n| pluralize(n, "file"));
         assert_eq!(counts, ["0 files", "1 file", "2 files"]);
     }
     use proptest::prelude::*;
 
     #[test]
-    fn sizes_are_binary_whatever_the_suffix() {
+    fn all_size_suffixes_are_binary() {
         for text in ["16MiB", "16M", "16m", "16 MB", "16777216"] {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, 16 << 20, "{text}");
         }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_ranges_parse_as_typed() {
+    fn durations_and_ranges_are_parsed() {
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
         assert!(parse_duration("soon").is_err());
@@ -159,22 +159,22 @@ mod tests {
         assert_eq!(parse_range("-4", 10).unwrap(), 6..10);
         assert_eq!(parse_range("4-", 10).unwrap(), 4..10);
         assert_eq!(parse_range("-40", 10).unwrap(), 0..10);
-        assert_eq!(parse_range("0-", 0).unwrap(), 0..0, "all of nothing");
-        for (text, words) in [
-            ("5-2", "ends before it begins"),
-            ("10-", "behind the end, at 10 bytes"),
-            ("11-12", "behind the end, at 10 bytes"),
+        assert_eq!(parse_range("0-", 0).unwrap(), 0..0, "all of an empty file");
+        for (text, message) in [
+            ("5-2", "the end is before the start"),
+            ("10-", "past the end of 10 bytes"),
+            ("11-12", "past the end of 10 bytes"),
             ("-0", "no bytes"),
         ] {
-            let refused = parse_range(text, 10).unwrap_err().to_string();
-            assert!(refused.contains(words), "{text}: {refused}");
+            let error = parse_range(text, 10).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
         }
         assert!(parse_range("-", 10).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_text_parses_or_is_refused_without_panic(s in ".{0,24}", len in any::<u64>()) {
+        fn any_text_is_parsed_or_rejected_without_panic(s in ".{0,24}", len in any::<u64>()) {
             let _ = s.parse::<ByteSize>();
             let _ = parse_duration(&s);
             if let Ok(r) = parse_range(&s, len) {

@@ -24,52 +24,52 @@ use crate::{
 
 /// Maximum length of a frame. Frames are copied: a slice would keep its whole step in memory. One frame waits in the
 /// channel, and the connection buffers up to two. That is the memory of a paused client.
-const FRAME: usize = 32 << 10;
+const MAX_FRAME: usize = 32 << 10;
 /// A client that takes no frame for this long is regarded as paused.
-const PAUSED: Duration = Duration::from_secs(5);
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that stays paused for this long is regarded as disconnected.
-const GONE: Duration = Duration::from_secs(30 * 60);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// The body of a response.
 #[derive(Debug)]
 pub(super) enum Body {
     /// The complete body; may be empty.
     Ready(Bytes),
-    /// `left` bytes, sent as they are read.
-    Fed { frames: mpsc::Receiver<Result<Bytes>>, left: u64 },
+    /// `remaining` bytes, sent as they are read.
+    Streamed { frames: mpsc::Receiver<Result<Bytes>>, remaining: u64 },
 }
 
 impl Body {
-    /// Sends `first`, which was read already, and then the rest of `read`. `turn` is the permit
+    /// Sends `first`, which was read already, and then the rest of `read`. `permit` is the permit
     /// for the memory of a reader.
-    pub(super) fn of(
+    pub(super) fn feed(
         read: FileRead,
         first: Option<Bytes>,
         streams: Streams,
-        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
-        let left = read.left() + first.as_ref().map_or(0, |first| first.len() as u64);
-        let (frames, taken) = mpsc::channel(1);
-        let mut feeding = Feeding { read, streams, turn: Some(turn), frames };
+        let remaining = read.remaining() + first.as_ref().map_or(0, |first| first.len() as u64);
+        let (frames, frames_to_send) = mpsc::channel(1);
+        let mut feeder = BodyFeeder { read, streams, permit: Some(permit), frames };
         tokio::spawn(async move {
-            if let Err(e) = feeding.run(first).await {
-                tracing::warn!(error = %e.report(), "a stream broke off");
+            if let Err(e) = feeder.run(first).await {
+                tracing::warn!(error = %e.report(), "a stream ended early");
                 // The head is sent already. The client only learns that the body is incomplete.
-                let _ = feeding.frames.send(Err(e)).await;
+                let _ = feeder.frames.send(Err(e)).await;
             }
         });
-        Self::Fed { frames: taken, left }
+        Self::Streamed { frames: frames_to_send, remaining }
     }
 }
 
-struct Feeding {
+struct BodyFeeder {
     read: FileRead,
     streams: Streams,
-    turn: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     frames: mpsc::Sender<Result<Bytes>>,
 }
 
-impl Feeding {
+impl BodyFeeder {
     /// Returns `Ok` when all is sent, and also when the client has disconnected.
     async fn run(&mut self, first: Option<Bytes>) -> Result<()> {
         let mut step = first;
@@ -81,7 +81,7 @@ impl Feeding {
                     None => return Ok(()),
                 },
             };
-            if !self.hand_on(bytes).await {
+            if !self.send_step(bytes).await {
                 return Ok(());
             }
         }
@@ -89,12 +89,12 @@ impl Feeding {
 
     /// The next step; `None` after the last, or when the client has disconnected.
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.turn.is_none() {
-            let turn = tokio::select! {
-                turn = self.streams.turn() => turn?,
+        if self.permit.is_none() {
+            let permit = tokio::select! {
+                permit = self.streams.reader_permit() => permit?,
                 () = self.frames.closed() => return Ok(None),
             };
-            self.turn = Some(turn);
+            self.permit = Some(permit);
         }
         tokio::select! {
             step = self.read.next() => step,
@@ -103,19 +103,22 @@ impl Feeding {
     }
 
     /// Sends a step. Returns whether the client is still connected.
-    async fn hand_on(&mut self, mut bytes: Bytes) -> bool {
+    async fn send_step(&mut self, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
-            match timeout(PAUSED, self.frames.reserve()).await {
+            match timeout(PAUSE_TIMEOUT, self.frames.reserve()).await {
                 Ok(Ok(slot)) => {
-                    let frame = bytes.split_to(bytes.len().min(FRAME));
+                    let frame = bytes.split_to(bytes.len().min(MAX_FRAME));
                     slot.send(Ok(Bytes::copy_from_slice(&frame)));
                 }
                 Ok(Err(_)) => return false,
                 Err(_) => {
                     self.read.put_back(bytes.len() as u64);
                     drop(bytes);
-                    self.turn = None;
-                    return matches!(timeout(GONE, self.frames.reserve()).await, Ok(Ok(_)));
+                    self.permit = None;
+                    return matches!(
+                        timeout(DISCONNECT_TIMEOUT, self.frames.reserve()).await,
+                        Ok(Ok(_))
+                    );
                 }
             }
         }
@@ -136,12 +139,14 @@ impl HttpBody for Body {
                 let all = std::mem::take(bytes);
                 (!all.is_empty()).then_some(Ok(all))
             }
-            Self::Fed { frames, left } => match ready!(frames.poll_recv(cx)) {
+            Self::Streamed { frames, remaining } => match ready!(frames.poll_recv(cx)) {
                 Some(Ok(bytes)) => {
-                    *left = left.saturating_sub(bytes.len() as u64);
+                    *remaining = remaining.saturating_sub(bytes.len() as u64);
                     Some(Ok(bytes))
                 }
-                None if *left > 0 => Some(Err(Error::new(Kind::Cancelled, "the stream ended"))),
+                None if *remaining > 0 => {
+                    Some(Err(Error::new(Kind::Cancelled, "the stream ended early")))
+                }
                 end => end,
             },
         };
@@ -151,14 +156,14 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ready(bytes) => bytes.is_empty(),
-            Self::Fed { left, .. } => *left == 0,
+            Self::Streamed { remaining, .. } => *remaining == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Ready(bytes) => bytes.len() as u64,
-            Self::Fed { left, .. } => *left,
+            Self::Streamed { remaining, .. } => *remaining,
         })
     }
 }

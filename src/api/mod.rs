@@ -10,7 +10,7 @@
 //! connections and longer requests than memory is reserved for, and idle clients.
 
 mod body;
-mod content;
+mod content_type;
 mod page;
 mod range;
 mod routes;

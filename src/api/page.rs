@@ -4,17 +4,17 @@ use std::fmt::Write;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::content::is_playable;
+use super::content_type::is_playable;
 use crate::{
     app::{StreamedFile, StreamedImport},
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 /// Characters that are not percent-encoded in a part of a path.
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encodes each `/`-separated part of `text` for a URL.
-pub(super) fn encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     let parts = text.split('/').map(|part| utf8_percent_encode(part, PART).to_string());
     parts.collect::<Vec<_>>().join("/")
 }
@@ -30,7 +30,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn to_file(&self, import: &str, path: &str) -> String {
-        format!("{}{import}/{}{}", self.base, encoded(path), self.query)
+        format!("{}{import}/{}{}", self.base, percent_encoded(path), self.query)
     }
 
     fn to_import(&self, import: &str) -> String {
@@ -47,7 +47,7 @@ pub(super) fn imports(imports: &[(&str, &str, usize)], links: &Links) -> String 
     let mut rows = String::new();
     for (id, name, files) in imports {
         let (link, name) = (escaped(&links.to_import(id)), escaped(name));
-        row(&mut rows, &link, &name, &counted(*files, "file"));
+        row(&mut rows, &link, &name, &pluralize(*files, "file"));
     }
     page("bae", "", &rows)
 }
@@ -114,8 +114,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_text_in_a_page_and_one_path_in_a_link() {
-        assert_eq!(encoded("A b/ö?#%.mkv"), "A%20b/%C3%B6%3F%23%25.mkv");
+    fn names_are_escaped_in_pages_and_links() {
+        assert_eq!(percent_encoded("A b/ö?#%.mkv"), "A%20b/%C3%B6%3F%23%25.mkv");
         let links = Links { base: "/t/".into(), query: "?token=x".into() };
         assert_eq!(links.to_file("9c4e01ab", "a/b c"), "/t/9c4e01ab/a/b%20c?token=x");
         let page = imports(&[("9c4e01ab", "<script>\"&'", 1)], &links);

@@ -12,80 +12,86 @@ use hyper::{
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RangeOutcome {
     /// 200, the whole file.
     Whole,
     /// 206, a range that is not empty.
     Part(Range<u64>),
     /// 416: the requested range is outside of the file.
-    Beyond,
+    NotSatisfiable,
     /// 304: the client has the current version.
-    Unchanged,
+    NotModified,
     /// 412: the file is not the version that the client requires.
-    Another,
+    PreconditionFailed,
 }
 
 /// The answer to a request for a file of `len` bytes with the strong validator `etag` (in quotes).
-pub(super) fn asked(method: &Method, headers: &HeaderMap, etag: &str, len: u64) -> Asked {
-    if all(headers, IF_MATCH).is_some_and(|list| !lists(&list, etag, Compared::Strongly)) {
-        return Asked::Another;
+pub(super) fn evaluate(method: &Method, headers: &HeaderMap, etag: &str, len: u64) -> RangeOutcome {
+    if joined_values(headers, IF_MATCH)
+        .is_some_and(|list| !list_contains(&list, etag, Comparison::Strong))
+    {
+        return RangeOutcome::PreconditionFailed;
     }
-    if all(headers, IF_NONE_MATCH).is_some_and(|list| lists(&list, etag, Compared::Weakly)) {
-        return Asked::Unchanged;
+    if joined_values(headers, IF_NONE_MATCH)
+        .is_some_and(|list| list_contains(&list, etag, Comparison::Weak))
+    {
+        return RangeOutcome::NotModified;
     }
     // Ranges are defined only for GET.
     let ranges = headers.get(RANGE).filter(|_| *method == Method::GET);
-    let Some(ranges) = ranges.and_then(|ranges| ranges.to_str().ok()) else { return Asked::Whole };
+    let Some(ranges) = ranges.and_then(|ranges| ranges.to_str().ok()) else {
+        return RangeOutcome::Whole;
+    };
     // A date in `If-Range` never matches, since the server sends none. A weak tag must not be compared here.
     if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes() != etag.as_bytes()) {
-        return Asked::Whole;
+        return RangeOutcome::Whole;
     }
-    part(ranges, len)
+    evaluate_ranges(ranges, len)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compared {
-    Strongly,
-    Weakly,
+enum Comparison {
+    Strong,
+    Weak,
 }
 
 /// The values of a repeatable header, joined into one list.
-fn all(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+fn joined_values(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
 /// Whether a list of entity tags contains `etag`. Our own tags contain no commas, so splitting at commas is safe.
-fn lists(list: &str, etag: &str, compared: Compared) -> bool {
+fn list_contains(list: &str, etag: &str, comparison: Comparison) -> bool {
     let same = |tag: &str| {
-        let opaque = match compared {
-            Compared::Weakly => tag.strip_prefix("W/").unwrap_or(tag),
-            Compared::Strongly => tag,
+        let opaque = match comparison {
+            Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag),
+            Comparison::Strong => tag,
         };
         tag == "*" || opaque == etag
     };
     list.split(',').any(|tag| same(tag.trim()))
 }
 
-fn part(text: &str, len: u64) -> Asked {
-    let Some(specs) = byte_ranges(text) else { return Asked::Whole };
+fn evaluate_ranges(text: &str, len: u64) -> RangeOutcome {
+    let Some(specs) = byte_ranges(text) else { return RangeOutcome::Whole };
     let found: Vec<_> = specs.iter().filter_map(|spec| spec.within(len)).collect();
     match (&specs[..], &found[..]) {
-        (_, []) => Asked::Beyond,
+        (_, []) => RangeOutcome::NotSatisfiable,
         // A suffix range of an empty file cannot be expressed as a range.
-        ([_], [part]) if part.is_empty() => Asked::Whole,
-        ([_], [part]) => Asked::Part(part.clone()),
-        _ => Asked::Whole,
+        ([_], [part]) if part.is_empty() => RangeOutcome::Whole,
+        ([_], [part]) => RangeOutcome::Part(part.clone()),
+        _ => RangeOutcome::Whole,
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Spec {
+enum RangeSpec {
     From { first: u64, last: Option<u64> },
     Last(u64),
 }
 
-impl Spec {
+impl RangeSpec {
     fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-')?;
         match (first.trim(), last.trim()) {
@@ -118,13 +124,13 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The ranges of a `Range` header; `None` when the header has to be ignored.
-fn byte_ranges(text: &str) -> Option<Vec<Spec>> {
+fn byte_ranges(text: &str) -> Option<Vec<RangeSpec>> {
     let (unit, set) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
     let specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty());
-    let specs: Vec<_> = specs.map(Spec::parse).collect::<Option<_>>()?;
+    let specs: Vec<_> = specs.map(RangeSpec::parse).collect::<Option<_>>()?;
     (!specs.is_empty()).then_some(specs)
 }
 
@@ -136,72 +142,88 @@ mod tests {
 
     const TAG: &str = "\"aa-0\"";
 
-    fn ask(method: &Method, given: &[(&str, &str)], len: u64) -> Asked {
+    fn evaluate_request(method: &Method, given: &[(&str, &str)], len: u64) -> RangeOutcome {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        asked(method, &headers, TAG, len)
+        evaluate(method, &headers, TAG, len)
     }
 
     #[test]
-    fn ranges_are_those_of_the_rfc() {
+    fn ranges_are_evaluated_by_the_rfc() {
         let cases = [
-            ("bytes=0-0", Asked::Part(0..1)),
-            ("bytes=0-499", Asked::Part(0..500)),
-            ("bytes=500-", Asked::Part(500..1000)),
-            ("bytes=-1", Asked::Part(999..1000)),
-            ("bytes=-5000", Asked::Part(0..1000)),
-            ("bytes=999-5000", Asked::Part(999..1000)),
-            ("Bytes = 1 - 2", Asked::Part(1..3)),
-            ("bytes=0-99999999999999999999999", Asked::Part(0..1000)),
-            ("bytes=1000-", Asked::Beyond),
-            ("bytes=99999999999999999999999-", Asked::Beyond),
-            ("bytes=-0", Asked::Beyond),
-            ("bytes=2000-3000,4000-", Asked::Beyond),
-            ("bytes=0-1,5-6", Asked::Whole),
-            ("bytes=0-1,5000-", Asked::Whole),
-            ("bytes=2-1", Asked::Whole),
-            ("bytes=", Asked::Whole),
-            ("bytes=a-b", Asked::Whole),
-            ("bytes=+1-2", Asked::Whole),
-            ("bytes=1", Asked::Whole),
-            ("pieces=0-1", Asked::Whole),
-            ("0-1", Asked::Whole),
+            ("bytes=0-0", RangeOutcome::Part(0..1)),
+            ("bytes=0-499", RangeOutcome::Part(0..500)),
+            ("bytes=500-", RangeOutcome::Part(500..1000)),
+            ("bytes=-1", RangeOutcome::Part(999..1000)),
+            ("bytes=-5000", RangeOutcome::Part(0..1000)),
+            ("bytes=999-5000", RangeOutcome::Part(999..1000)),
+            ("Bytes = 1 - 2", RangeOutcome::Part(1..3)),
+            ("bytes=0-99999999999999999999999", RangeOutcome::Part(0..1000)),
+            ("bytes=1000-", RangeOutcome::NotSatisfiable),
+            ("bytes=99999999999999999999999-", RangeOutcome::NotSatisfiable),
+            ("bytes=-0", RangeOutcome::NotSatisfiable),
+            ("bytes=2000-3000,4000-", RangeOutcome::NotSatisfiable),
+            ("bytes=0-1,5-6", RangeOutcome::Whole),
+            ("bytes=0-1,5000-", RangeOutcome::Whole),
+            ("bytes=2-1", RangeOutcome::Whole),
+            ("bytes=", RangeOutcome::Whole),
+            ("bytes=a-b", RangeOutcome::Whole),
+            ("bytes=+1-2", RangeOutcome::Whole),
+            ("bytes=1", RangeOutcome::Whole),
+            ("pieces=0-1", RangeOutcome::Whole),
+            ("0-1", RangeOutcome::Whole),
         ];
         for (text, expected) in cases {
-            assert_eq!(ask(&Method::GET, &[("range", text)], 1000), expected, "{text}");
+            assert_eq!(
+                evaluate_request(&Method::GET, &[("range", text)], 1000),
+                expected,
+                "{text}"
+            );
         }
-        assert_eq!(ask(&Method::GET, &[], 1000), Asked::Whole);
-        assert_eq!(ask(&Method::HEAD, &[("range", "bytes=0-1")], 1000), Asked::Whole);
-        assert_eq!(ask(&Method::GET, &[("range", "bytes=0-")], 0), Asked::Beyond);
-        assert_eq!(ask(&Method::GET, &[("range", "bytes=-5")], 0), Asked::Whole);
+        assert_eq!(evaluate_request(&Method::GET, &[], 1000), RangeOutcome::Whole);
+        assert_eq!(
+            evaluate_request(&Method::HEAD, &[("range", "bytes=0-1")], 1000),
+            RangeOutcome::Whole
+        );
+        assert_eq!(
+            evaluate_request(&Method::GET, &[("range", "bytes=0-")], 0),
+            RangeOutcome::NotSatisfiable
+        );
+        assert_eq!(
+            evaluate_request(&Method::GET, &[("range", "bytes=-5")], 0),
+            RangeOutcome::Whole
+        );
     }
 
     #[test]
-    fn conditions_are_looked_at_before_ranges() {
-        let get = |given: &[(&str, &str)]| ask(&Method::GET, given, 1000);
+    fn conditions_are_evaluated_before_ranges() {
+        let get = |given: &[(&str, &str)]| evaluate_request(&Method::GET, given, 1000);
         let range = ("range", "bytes=5-9");
-        assert_eq!(get(&[range, ("if-range", TAG)]), Asked::Part(5..10));
+        assert_eq!(get(&[range, ("if-range", TAG)]), RangeOutcome::Part(5..10));
         for other in ["\"aa-1\"", "W/\"aa-0\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
-            assert_eq!(get(&[range, ("if-range", other)]), Asked::Whole, "{other}");
+            assert_eq!(get(&[range, ("if-range", other)]), RangeOutcome::Whole, "{other}");
         }
-        assert_eq!(get(&[range, ("if-none-match", TAG)]), Asked::Unchanged);
-        assert_eq!(get(&[("if-none-match", "\"x\", W/\"aa-0\"")]), Asked::Unchanged);
-        assert_eq!(get(&[("if-none-match", "*")]), Asked::Unchanged);
-        assert_eq!(get(&[("if-none-match", "\"x\"")]), Asked::Whole);
-        assert_eq!(get(&[("if-none-match", "\"x\""), ("if-none-match", TAG)]), Asked::Unchanged);
-        assert_eq!(get(&[range, ("if-match", "\"x\"")]), Asked::Another);
-        assert_eq!(get(&[("if-match", "W/\"aa-0\"")]), Asked::Another);
-        assert_eq!(get(&[range, ("if-match", "\"x\", \"aa-0\"")]), Asked::Part(5..10));
-        assert_eq!(get(&[range, ("if-match", "*")]), Asked::Part(5..10));
+        assert_eq!(get(&[range, ("if-none-match", TAG)]), RangeOutcome::NotModified);
+        assert_eq!(get(&[("if-none-match", "\"x\", W/\"aa-0\"")]), RangeOutcome::NotModified);
+        assert_eq!(get(&[("if-none-match", "*")]), RangeOutcome::NotModified);
+        assert_eq!(get(&[("if-none-match", "\"x\"")]), RangeOutcome::Whole);
+        assert_eq!(
+            get(&[("if-none-match", "\"x\""), ("if-none-match", TAG)]),
+            RangeOutcome::NotModified
+        );
+        assert_eq!(get(&[range, ("if-match", "\"x\"")]), RangeOutcome::PreconditionFailed);
+        assert_eq!(get(&[("if-match", "W/\"aa-0\"")]), RangeOutcome::PreconditionFailed);
+        assert_eq!(get(&[range, ("if-match", "\"x\", \"aa-0\"")]), RangeOutcome::Part(5..10));
+        assert_eq!(get(&[range, ("if-match", "*")]), RangeOutcome::Part(5..10));
     }
 
     proptest! {
         #[test]
-        fn whatever_is_asked_a_part_lies_in_the_file(text in "(bytes=)?[-0-9, =a]{0,20}", len in 0u64..50) {
-            if let Asked::Part(part) = ask(&Method::GET, &[("range", &text)], len) {
+        fn every_part_is_inside_the_file(text in "(bytes=)?[-0-9, =a]{0,20}", len in 0u64..50) {
+            if let RangeOutcome::Part(part) = evaluate_request(&Method::GET, &[("range", &text)], len) {
                 prop_assert!(part.start < part.end && part.end <= len);
             }
         }

@@ -21,9 +21,9 @@ use tokio::time::timeout;
 
 use super::{
     body::Body,
-    content::content_type,
-    page::{self, Links, encoded},
-    range::{Asked, asked},
+    content_type::content_type,
+    page::{self, Links, percent_encoded},
+    range::{RangeOutcome, evaluate},
     token::Token,
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Timeout for the permit of a reader, when all permits are in use.
-const TURN: Duration = Duration::from_secs(10);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -48,7 +48,7 @@ pub(super) struct Routes {
 }
 
 /// A request with a valid token.
-struct Admitted<'a> {
+struct AuthorizedRequest<'a> {
     /// The path after the token, without a leading `/`.
     path: &'a str,
     links: Links,
@@ -58,67 +58,74 @@ impl Routes {
     pub(super) async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let answer = match self.route(request).await {
             Ok(answer) => answer,
-            Err(error) => told(&error),
+            Err(error) => error_response(&error),
         };
         let bodyless = *request.method() == Method::HEAD;
         if bodyless { answer.map(|_| Body::Ready(Bytes::new())) } else { answer }
     }
 
     async fn route(&self, request: &Request<Incoming>) -> Result<Response<Body>> {
-        let Some(admitted) = self.admit(request.uri(), request.headers()) else {
+        let Some(authorized) = self.authorize(request.uri(), request.headers()) else {
             let mut refused =
                 text(StatusCode::UNAUTHORIZED, TEXT, "the token is missing or wrong\n");
-            set(&mut refused, WWW_AUTHENTICATE, "Bearer");
+            set_header(&mut refused, WWW_AUTHENTICATE, "Bearer");
             return Ok(refused);
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD alone\n");
-            set(&mut refused, ALLOW, "GET, HEAD");
+            let mut refused =
+                text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n");
+            set_header(&mut refused, ALLOW, "GET, HEAD");
             return Ok(refused);
         }
-        let Admitted { path, links } = &admitted;
+        let AuthorizedRequest { path, links } = &authorized;
         let (id, path) = path.split_once('/').unwrap_or((path, ""));
         if id.is_empty() && path.is_empty() {
             return Ok(self.imports(links));
         }
         if let Some(import) = id.strip_suffix(".m3u").and_then(|id| self.streams.find(id)) {
-            let full = Links { base: self.full(&links.base, request.headers()), ..links.clone() };
-            return Ok(text(StatusCode::OK, PLAYLIST, page::playlist(&import, &full)));
+            let absolute_links =
+                Links { base: self.absolute_base(&links.base, request.headers()), ..links.clone() };
+            return Ok(text(StatusCode::OK, PLAYLIST, page::playlist(&import, &absolute_links)));
         }
-        let import = self.streams.find(id).ok_or_else(nothing)?;
+        let import = self.streams.find(id).ok_or_else(not_found)?;
         if path.is_empty() {
             return Ok(text(StatusCode::OK, HTML, page::files(&import, links)));
         }
-        let path = percent_decode_str(path).decode_utf8().map_err(|_| nothing())?;
+        let path = percent_decode_str(path).decode_utf8().map_err(|_| not_found())?;
         let found = import.files().iter().find(|file| file.path == path);
-        self.file(&import, found.ok_or_else(nothing)?, request).await
+        self.file(&import, found.ok_or_else(not_found)?, request).await
     }
 
     /// Checks the token in the path, in `Authorization`, and in the query.
-    fn admit<'a>(&self, uri: &'a Uri, headers: &HeaderMap) -> Option<Admitted<'a>> {
+    fn authorize<'a>(&self, uri: &'a Uri, headers: &HeaderMap) -> Option<AuthorizedRequest<'a>> {
         let path = uri.path().trim_start_matches('/');
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
-        if self.token.is(first) {
+        if self.token.matches(first) {
             let links = Links { base: format!("/{first}/"), query: String::new() };
-            return Some(Admitted { path: rest, links });
+            return Some(AuthorizedRequest { path: rest, links });
         }
         let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.split_once(' '));
         let base = || "/".to_owned();
-        if bearer.is_some_and(|(scheme, word)| {
-            scheme.eq_ignore_ascii_case("bearer") && self.token.is(word.trim())
+        if bearer.is_some_and(|(scheme, token)| {
+            scheme.eq_ignore_ascii_case("bearer") && self.token.matches(token.trim())
         }) {
-            return Some(Admitted { path, links: Links { base: base(), query: String::new() } });
+            return Some(AuthorizedRequest {
+                path,
+                links: Links { base: base(), query: String::new() },
+            });
         }
-        let mut given = uri.query().unwrap_or_default().split('&');
-        let word = given.find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
-        let query = format!("?token={word}");
-        self.token.is(word).then(|| Admitted { path, links: Links { base: base(), query } })
+        let mut pairs = uri.query().unwrap_or_default().split('&');
+        let token = pairs.find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+        let query = format!("?token={token}");
+        self.token
+            .matches(token)
+            .then(|| AuthorizedRequest { path, links: Links { base: base(), query } })
     }
 
     /// The absolute prefix for links in playlists, with the host name of this request. Players
     /// use these links unchanged.
-    fn full(&self, base: &str, headers: &HeaderMap) -> String {
+    fn absolute_base(&self, base: &str, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.filter(|host| host.parse::<hyper::http::uri::Authority>().is_ok());
         format!("http://{}{base}", host.unwrap_or(&self.authority))
@@ -137,12 +144,12 @@ impl Routes {
         request: &Request<Incoming>,
     ) -> Result<Response<Body>> {
         let (etag, len) = (format!("\"{}\"", file.tag), file.bytes);
-        let (status, range) = match asked(request.method(), request.headers(), &etag, len) {
-            Asked::Whole => (StatusCode::OK, 0..len),
-            Asked::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
-            Asked::Unchanged => (StatusCode::NOT_MODIFIED, 0..0),
-            Asked::Another => (StatusCode::PRECONDITION_FAILED, 0..0),
-            Asked::Beyond => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
+        let (status, range) = match evaluate(request.method(), request.headers(), &etag, len) {
+            RangeOutcome::Whole => (StatusCode::OK, 0..len),
+            RangeOutcome::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+            RangeOutcome::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
+            RangeOutcome::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, 0..0),
+            RangeOutcome::NotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
         };
         let sends = *request.method() == Method::GET && !range.is_empty();
         let body = match sends {
@@ -151,26 +158,26 @@ impl Routes {
         };
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
-        set(&mut answer, ETAG, &etag);
-        set(&mut answer, ACCEPT_RANGES, "bytes");
-        set(&mut answer, CACHE_CONTROL, "private, no-cache");
-        set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set_header(&mut answer, ETAG, &etag);
+        set_header(&mut answer, ACCEPT_RANGES, "bytes");
+        set_header(&mut answer, CACHE_CONTROL, "private, no-cache");
+        set_header(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                set(&mut answer, CONTENT_RANGE, &format!("bytes */{len}"));
+                set_header(&mut answer, CONTENT_RANGE, &format!("bytes */{len}"));
             }
             StatusCode::PARTIAL_CONTENT => {
                 let text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
-                set(&mut answer, CONTENT_RANGE, &text);
+                set_header(&mut answer, CONTENT_RANGE, &text);
             }
             _ => {}
         }
         if status.is_success() {
-            set(&mut answer, CONTENT_TYPE, content_type(&file.path));
-            set(&mut answer, CONTENT_LENGTH, &(range.end - range.start).to_string());
+            set_header(&mut answer, CONTENT_TYPE, content_type(&file.path));
+            set_header(&mut answer, CONTENT_LENGTH, &(range.end - range.start).to_string());
             let name = file.path.rsplit('/').next().unwrap_or_default();
-            let name = format!("inline; filename*=UTF-8''{}", encoded(name));
-            set(&mut answer, CONTENT_DISPOSITION, &name);
+            let name = format!("inline; filename*=UTF-8''{}", percent_encoded(name));
+            set_header(&mut answer, CONTENT_DISPOSITION, &name);
         }
         Ok(answer)
     }
@@ -184,34 +191,35 @@ impl Routes {
         file: &StreamedFile,
         range: std::ops::Range<u64>,
     ) -> Result<Body> {
-        let turn = timeout(TURN, self.streams.turn()).await.map_err(|_| {
-            Error::new(Kind::Unavailable, "too many read at once")
-                .hint("each reader takes memory: give more of it with --memory")
-        })??;
+        let permit =
+            timeout(PERMIT_TIMEOUT, self.streams.reader_permit()).await.map_err(|_| {
+                Error::new(Kind::Unavailable, "too many readers at once")
+                    .hint("each reader needs memory: raise --memory")
+            })??;
         let mut read = import.read(file, range);
-        let first = match import.is_filling() {
+        let first = match import.is_being_filled() {
             true => None,
             false => read.next().await?,
         };
-        Ok(Body::of(read, first, self.streams.clone(), turn))
+        Ok(Body::feed(read, first, self.streams.clone(), permit))
     }
 }
 
-fn nothing() -> Error {
-    Error::new(Kind::NotFound, "there is nothing here")
+fn not_found() -> Error {
+    Error::new(Kind::NotFound, "no such page or file")
 }
 
 /// An error as an answer. Its text may name imports and objects, which holders of the token are allowed to know.
-fn told(error: &Error) -> Response<Body> {
+fn error_response(error: &Error) -> Response<Body> {
     let status = StatusCode::from_u16(error.kind().http_status())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_server_error() {
-        tracing::warn!(error = %error.report(), "a stream could not be opened");
+        tracing::warn!(error = %error.report(), "cannot open a stream");
     }
     let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
     let mut answer = text(status, TEXT, format!("{}\n{hint}", error.report()));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        set(&mut answer, RETRY_AFTER, "5");
+        set_header(&mut answer, RETRY_AFTER, "5");
     }
     answer
 }
@@ -221,17 +229,17 @@ fn text(status: StatusCode, kind: &str, text: impl Into<Bytes>) -> Response<Body
     let len = text.len().to_string();
     let mut answer = Response::new(Body::Ready(text));
     *answer.status_mut() = status;
-    set(&mut answer, CONTENT_TYPE, kind);
-    set(&mut answer, CONTENT_LENGTH, &len);
-    set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut answer, CACHE_CONTROL, "no-store");
+    set_header(&mut answer, CONTENT_TYPE, kind);
+    set_header(&mut answer, CONTENT_LENGTH, &len);
+    set_header(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set_header(&mut answer, CACHE_CONTROL, "no-store");
     // The URL of the page contains the token: it must not leak to other sites, and no script may run in the page.
-    set(&mut answer, REFERRER_POLICY, "no-referrer");
-    set(&mut answer, CONTENT_SECURITY_POLICY, "default-src 'none'");
+    set_header(&mut answer, REFERRER_POLICY, "no-referrer");
+    set_header(&mut answer, CONTENT_SECURITY_POLICY, "default-src 'none'");
     answer
 }
 
-fn set(answer: &mut Response<Body>, name: HeaderName, value: &str) {
+fn set_header(answer: &mut Response<Body>, name: HeaderName, value: &str) {
     // All values are ASCII: numbers, constants, and percent-encoded names.
     if let Ok(value) = HeaderValue::from_str(value) {
         answer.headers_mut().insert(name, value);

@@ -22,16 +22,16 @@ use crate::{
 };
 
 /// Maximum number of connections. Further ones wait in the system's accept queue.
-const CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 128;
 /// Timeout for the head of a request, and for an idle connection between two requests.
-const HEAD: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum length of a request head, and of a connection's write buffer. With one frame beyond the buffer and one that
 /// waits, 128 connections hold at most 12 MiB.
-const BUFFER: usize = 32 << 10;
+const MAX_BUFFER: usize = 32 << 10;
 /// Maximum number of headers in a request.
-const HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 /// Delay after an accept error, for example when no descriptors are left.
-const BREATH: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A stream server with a bound address. It accepts requests while [`StreamServer::run`] runs.
 #[derive(Debug)]
@@ -47,9 +47,9 @@ impl StreamServer {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn bind(listen: SocketAddr, streams: Streams, token: Token) -> Result<Self> {
-        let place = |e| Error::io(format!("listen on {listen} for players"), e);
-        let listener = TcpListener::bind(listen).await.map_err(place)?;
-        let address = listener.local_addr().map_err(place)?;
+        let io_error = |e| Error::io(format!("cannot listen on {listen} for players"), e);
+        let listener = TcpListener::bind(listen).await.map_err(io_error)?;
+        let address = listener.local_addr().map_err(io_error)?;
         let authority = SocketAddr::new(reachable(address.ip()), address.port()).to_string();
         let routes = Arc::new(Routes { streams, token, authority });
         Ok(Self { listener, address, routes })
@@ -86,19 +86,19 @@ impl StreamServer {
 
     /// Serves until dropped, which also ends all connections.
     pub async fn run(&self) -> Infallible {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let connection_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
-            let place = Arc::clone(&room).acquire_owned().await;
+            let permit = Arc::clone(&connection_permits).acquire_owned().await;
             // Free the entries of connections that have ended.
             while connections.try_join_next().is_some() {}
-            match (self.listener.accept().await, place) {
-                (Ok((stream, _)), Ok(place)) => {
-                    connections.spawn(serve(stream, Arc::clone(&self.routes), place));
+            match (self.listener.accept().await, permit) {
+                (Ok((stream, _)), Ok(permit)) => {
+                    connections.spawn(serve(stream, Arc::clone(&self.routes), permit));
                 }
                 (Err(e), _) => {
-                    tracing::warn!(error = %e, "cannot take a connection of a player");
-                    tokio::time::sleep(BREATH).await;
+                    tracing::warn!(error = %e, "cannot accept a player's connection");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
                 (_, Err(_)) => unreachable!("the semaphore is never closed"),
             }
@@ -106,7 +106,7 @@ impl StreamServer {
     }
 }
 
-async fn serve(stream: TcpStream, routes: Arc<Routes>, _place: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, routes: Arc<Routes>, _permit: OwnedSemaphorePermit) {
     // A seek is a short answer to a short request: send it without waiting for more data.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(|request: hyper::Request<Incoming>| {
@@ -115,9 +115,9 @@ async fn serve(stream: TcpStream, routes: Arc<Routes>, _place: OwnedSemaphorePer
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(BUFFER)
-        .max_headers(HEADERS)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), answer)
         .await;
     if let Err(e) = served {

@@ -7,9 +7,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use crate::error::{Error, Kind, Result};
 
 /// Random bytes in a generated token: as hard to guess as a 128-bit key.
-const BYTES: usize = 16;
+const RANDOM_BYTES: usize = 16;
 /// Minimum length of a token that the user chose.
-const SHORTEST: usize = 16;
+const MIN_LEN: usize = 16;
 
 /// The token that grants access to the stream server. It is shown only in URLs that the user requests.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ impl Token {
     /// # Errors
     /// `Internal` when the system has no randomness.
     pub fn random() -> Result<Self> {
-        let mut bytes = [0; BYTES];
+        let mut bytes = [0; RANDOM_BYTES];
         getrandom::fill(&mut bytes)
             .map_err(|e| Error::new(Kind::Internal, format!("no randomness: {e}")))?;
         Ok(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
@@ -32,14 +32,18 @@ impl Token {
     /// # Errors
     /// `InvalidInput` when it is too short, or has other characters than letters, digits, `-` and `_`: it is part of
     /// URLs. The error does not contain the token.
-    pub fn chosen(text: String) -> Result<Self> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        if text.len() >= SHORTEST && text.bytes().all(plain) {
+    pub fn from_user(text: String) -> Result<Self> {
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if text.len() >= MIN_LEN && text.bytes().all(is_allowed) {
             return Ok(Self(text));
         }
-        Err(Error::new(Kind::InvalidInput, "the token of the stream server cannot be used").hint(
-            format!("give it {SHORTEST} or more letters, digits, - and _; `openssl rand -hex 16` makes one"),
-        ))
+        Err(Error::new(
+            Kind::InvalidInput,
+            "the token of the stream server is too short or has other characters",
+        )
+        .hint(format!(
+            "use {MIN_LEN} or more letters, digits, - and _; `openssl rand -hex 16` makes one"
+        )))
     }
 
     /// The text of the token, for a URL.
@@ -47,9 +51,9 @@ impl Token {
         &self.0
     }
 
-    /// Compares in constant time, so that the duration does not reveal how much of `word` is right.
-    pub(super) fn is(&self, word: &str) -> bool {
-        verify_slices_are_equal(self.0.as_bytes(), word.as_bytes()).is_ok()
+    /// Compares in constant time, so that the duration does not reveal how much of `text` is right.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        verify_slices_are_equal(self.0.as_bytes(), text.as_bytes()).is_ok()
     }
 }
 
@@ -64,14 +68,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_long_random_and_hidden() {
+    fn tokens_are_long_random_and_hidden_in_debug_output() {
         let (one, other) = (Token::random().unwrap(), Token::random().unwrap());
         assert_eq!(one.reveal().len(), 32);
-        assert!(one.is(one.reveal()) && !one.is(other.reveal()) && !one.is(""));
+        assert!(one.matches(one.reveal()) && !one.matches(other.reveal()) && !one.matches(""));
         assert!(!format!("{one:?}").contains(one.reveal()));
-        assert!(Token::chosen(one.reveal().into()).is_ok());
+        assert!(Token::from_user(one.reveal().into()).is_ok());
         for bad in ["", "short", "0123456789abcde/", "with a space in it"] {
-            let error = format!("{:?}", Token::chosen(bad.into()).unwrap_err());
+            let error = format!("{:?}", Token::from_user(bad.into()).unwrap_err());
             assert!(bad.is_empty() || !error.contains(bad), "{error}");
         }
     }

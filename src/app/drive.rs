@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     backends::{
-        DriveBackend, DriveSettings, Notes,
+        BackendState, DriveBackend, DriveSettings,
         drive::{Credentials, http_client},
     },
     config::{DriveProfile, Profile, Secret},
@@ -15,26 +15,27 @@ use crate::{
 pub(super) async fn open_drive(
     profile: &Profile,
     drive: &DriveProfile,
-    notes: Arc<dyn Notes>,
+    state: Arc<dyn BackendState>,
 ) -> Result<DriveBackend> {
     let http = http_client()?;
-    let (name, keys) = (profile.canonical(), drive.clone());
+    let (name, keys) = (profile.canonical_name(), drive.clone());
     // A secret may come from a command, which may prompt the user.
     let credentials = tokio::task::spawn_blocking(move || credentials(&name, &keys)).await;
-    let credentials = credentials
-        .map_err(|e| Error::new(Kind::Internal, "the secrets of a storage").because(e))?;
-    let tokens = credentials?.into_source(&http)?;
+    let credentials = credentials.map_err(|e| {
+        Error::new(Kind::Internal, "resolving the secrets of a storage panicked").because(e)
+    })?;
+    let tokens = credentials?.into_token_source(&http)?;
     let mut settings = DriveSettings { folder: drive.folder.clone(), ..DriveSettings::default() };
     if let Some(endpoint) = &drive.endpoint {
         settings.endpoint = endpoint.clone();
     }
-    Ok(DriveBackend::open(http, settings, tokens, notes))
+    Ok(DriveBackend::open(http, settings, tokens, state))
 }
 
 /// The credentials to use, the most explicit first: an access token, a service account, the user's sign-in.
 fn credentials(name: &str, drive: &DriveProfile) -> Result<Credentials> {
-    let place = |e: Error| e.within(format!("storage {name:?}"));
-    let reveal = |secret: &Secret| secret.reveal().map_err(place);
+    let with_context = |e: Error| e.with_context(format!("storage {name:?}"));
+    let reveal = |secret: &Secret| secret.reveal().map_err(with_context);
     if let Some(token) = &drive.token {
         return reveal(token).map(Credentials::Token);
     }

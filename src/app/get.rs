@@ -14,36 +14,42 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{asking::Told, get_claims::Claims, get_file::FileJob};
+use super::{get_claims::Claims, get_file::FileJob, probe_progress::ProbeProgress};
 use crate::{
-    downloads::{Asking, Effort, Existing, Mirror, Resume, Sink, Source, WriteRoom, beside},
+    downloads::{
+        DownloadSource, FetchLimits, FirstRequest, Mirror, PathKind, ResumePolicy, Sink,
+        WriteBudget, fetch_sidecar_digest,
+    },
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
     names, open_files,
-    protocols::{Begun, Digest, Entry, FetchOptions, Found, Listing, Protocols, Remote, place},
+    protocols::{
+        Digest, FetchOptions, FirstResponse, ListedFile, Listing, Protocols, RemoteFile, UrlTarget,
+        display_url,
+    },
     rate::RateLimit,
-    torrents::keep_heap_steady,
+    torrents::configure_heap,
 };
 
 /// Bytes that may wait for the disk, over all files. With a fast disk, no connection has to wait for a write.
-const WRITE_ROOM: usize = 2 << 20;
+const WRITE_BUFFER_LIMIT: usize = 2 << 20;
 
 /// Options of all downloads of a run.
 #[derive(Debug, Clone)]
-pub struct GetOrder {
+pub struct GetOptions {
     pub fetch: FetchOptions,
     /// Protocol to use for every URL, instead of that of its scheme.
     pub protocol: Option<String>,
-    pub effort: Effort,
+    pub fetch_limits: FetchLimits,
     /// Files downloaded at once (at least 1).
     pub jobs: usize,
     /// Rate limit over all files, in bytes per second.
     pub limit: Option<u64>,
     /// Rate limit for each file, in bytes per second.
     pub limit_each: Option<u64>,
-    pub resume: Resume,
+    pub resume: ResumePolicy,
     /// Also verify against the checksum file next to each file on the server.
-    pub beside: bool,
+    pub sidecar: bool,
     /// Replace existing files of the same name.
     pub overwrite: bool,
     /// Byte range to fetch: start, and end (exclusive).
@@ -65,28 +71,28 @@ pub struct GetItem {
 /// Downloads items. All downloads share its limits and connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Getter {
-    pub(super) order: Arc<GetOrder>,
+    pub(super) options: Arc<GetOptions>,
     pub(super) limit: Arc<RateLimit>,
-    pub(super) room: WriteRoom,
+    pub(super) write_buffer: WriteBudget,
     /// Local paths used in this run.
     pub(super) claims: Claims,
     protocols: Protocols,
-    turns: Arc<Semaphore>,
+    file_permits: Arc<Semaphore>,
 }
 
 impl Getter {
     #[must_use]
-    pub fn new(order: GetOrder) -> Self {
+    pub fn new(options: GetOptions) -> Self {
         // Read buffers are allocated and freed all the time. Without this, glibc returns the
         // memory to the system each time.
-        keep_heap_steady();
+        configure_heap();
         Self {
-            limit: RateLimit::new(order.limit),
-            room: WriteRoom::new(WRITE_ROOM),
+            limit: RateLimit::new(options.limit),
+            write_buffer: WriteBudget::new(WRITE_BUFFER_LIMIT),
             claims: Claims::default(),
-            protocols: Protocols::new(order.fetch.clone()),
-            turns: Arc::new(Semaphore::new(jobs_that_fit(&order))),
-            order: Arc::new(order),
+            protocols: Protocols::new(options.fetch.clone()),
+            file_permits: Arc::new(Semaphore::new(max_jobs(&options))),
+            options: Arc::new(options),
         }
     }
 
@@ -107,19 +113,19 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
-        let turn = self.turn(cancel).await?;
-        match self.find(&item, events, cancel).await? {
-            Mirrors::File(source) => {
+        let permit = self.permit(cancel).await?;
+        match self.resolve(&item, events, cancel).await? {
+            ResolvedItem::File(source) => {
                 let path = self.path(&item, &source)?;
                 let mut checksums = item.checksums;
-                if self.order.beside {
-                    checksums.push(self.beside(&item.urls[0], cancel).await?);
+                if self.options.sidecar {
+                    checksums.push(self.sidecar_checksum(&item.urls[0], cancel).await?);
                 }
                 let job = FileJob { getter: self, source, path, checksums, events, cancel };
                 Ok(job.run().await?.into_iter().collect())
             }
-            Mirrors::Folder(folder) => {
-                drop(turn);
+            ResolvedItem::Folder(folder) => {
+                drop(permit);
                 let (url, listing) = *folder;
                 self.get_folder(&item, url, listing, events, cancel).await
             }
@@ -138,30 +144,35 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<FetchedFile> {
-        let Mirrors::File(source) = self.find(&item, events, cancel).await? else {
-            let text = format!("{} is a folder, and no file to be read", place(&item.urls[0]));
-            return Err(Error::new(Kind::InvalidInput, text).hint("name a folder for it with -d"));
+        let ResolvedItem::File(source) = self.resolve(&item, events, cancel).await? else {
+            let text = format!("{} is a folder, not a file", display_url(&item.urls[0]));
+            return Err(
+                Error::new(Kind::InvalidInput, text).hint("download it into a folder with -d")
+            );
         };
         let mut checksums = item.checksums;
-        if self.order.beside {
-            checksums.push(self.beside(&item.urls[0], cancel).await?);
+        if self.options.sidecar {
+            checksums.push(self.sidecar_checksum(&item.urls[0], cancel).await?);
         }
         let path = item.out.unwrap_or_default();
-        FileJob { getter: self, source, path, checksums, events, cancel }.run_to(sink).await
+        FileJob { getter: self, source, path, checksums, events, cancel }.run_to_sink(sink).await
     }
 
-    async fn beside(&self, url: &Url, cancel: &CancellationToken) -> Result<Digest> {
-        let protocol = self.protocols.of(url, self.order.protocol.as_deref())?;
-        beside(&protocol, url, self.order.effort.max_tries, cancel).await
+    async fn sidecar_checksum(&self, url: &Url, cancel: &CancellationToken) -> Result<Digest> {
+        let protocol = self.protocols.for_url(url, self.options.protocol.as_deref())?;
+        fetch_sidecar_digest(&protocol, url, self.options.fetch_limits.max_tries, cancel).await
     }
 
     /// Waits for a permit to download a file.
-    async fn turn(&self, cancel: &CancellationToken) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    async fn permit(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit> {
         let stopped = || Error::new(Kind::Cancelled, "stopped");
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(stopped()),
-            turn = Arc::clone(&self.turns).acquire_owned() => turn.map_err(|_| stopped()),
+            permit = Arc::clone(&self.file_permits).acquire_owned() => permit.map_err(|_| stopped()),
         }
     }
 
@@ -169,64 +180,69 @@ impl Getter {
     /// while another request has to come before the bytes are read: a server that serves one connection at a
     /// time would not answer it.
     fn wants_first_bytes(&self) -> bool {
-        !self.order.beside && self.order.range.is_none_or(|(start, _)| start == 0)
+        !self.options.sidecar && self.options.range.is_none_or(|(start, _)| start == 0)
     }
 
-    async fn find(
+    async fn resolve(
         &self,
         item: &GetItem,
         events: &EventSink,
         cancel: &CancellationToken,
-    ) -> Result<Mirrors> {
+    ) -> Result<ResolvedItem> {
         let mut mirrors = Vec::new();
         let mut failed = None;
         let urls = &item.urls;
         for url in urls {
-            let protocol = self.protocols.of(url, self.order.protocol.as_deref())?;
-            let told = Told::new(url, item, events);
-            let max_tries = self.order.effort.max_tries;
-            let asking = Asking { max_tries, cancel, waits: &|why| told.waits(why) };
+            let protocol = self.protocols.for_url(url, self.options.protocol.as_deref())?;
+            let progress = ProbeProgress::new(url, item, events);
+            let max_tries = self.options.fetch_limits.max_tries;
+            let first_request = FirstRequest {
+                max_tries,
+                cancel,
+                on_wait: &|error| progress.report_waiting(error),
+            };
             let found = match mirrors.is_empty() && self.wants_first_bytes() {
-                true => asking.begin(&protocol, url).await,
-                false => asking.probe(&protocol, url).await,
+                true => first_request.probe_with_body(&protocol, url).await,
+                false => first_request.probe(&protocol, url).await,
             };
             match found {
-                Ok(Begun { found: Found::File(remote), first }) => {
-                    mirrors.push(Mirror::begun(protocol, remote, first));
+                Ok(FirstResponse { target: UrlTarget::File(remote), body: first }) => {
+                    mirrors.push(Mirror::with_first_response(protocol, remote, first));
                 }
-                Ok(Begun { found: Found::Folder(listing), .. }) if urls.len() == 1 => {
-                    return Ok(Mirrors::Folder(Box::new((url.clone(), listing))));
+                Ok(FirstResponse { target: UrlTarget::Folder(listing), .. }) if urls.len() == 1 => {
+                    return Ok(ResolvedItem::Folder(Box::new((url.clone(), listing))));
                 }
                 Ok(_) => {
-                    let text = format!("{} is a folder, and no mirror of a file", place(url));
+                    let text = format!("{} is a folder, not a mirror of a file", display_url(url));
                     return Err(Error::new(Kind::InvalidInput, text));
                 }
                 Err(e) if e.kind() == Kind::Cancelled || urls.len() == 1 => return Err(e),
                 Err(e) => {
-                    tracing::warn!("{}; going on without that mirror", e.report());
+                    tracing::warn!("{}; this mirror is not used", e.report());
                     failed.get_or_insert(e);
                 }
             }
         }
         match failed {
             Some(error) if mirrors.is_empty() => Err(error),
-            _ => Source::new(mirrors).map(Mirrors::File),
+            _ => DownloadSource::new(mirrors).map(ResolvedItem::File),
         }
     }
 
     /// Checks that the target of a folder is a folder, or does not exist.
     fn check_folder(folder: &Path) -> Result<()> {
-        match Existing::at(folder)? {
-            Existing::Nothing | Existing::Folder => Ok(()),
+        match PathKind::at(folder)? {
+            PathKind::Missing | PathKind::Folder => Ok(()),
             _ => {
-                let text = format!("{} is no folder, and a folder is fetched", folder.display());
-                Err(Error::new(Kind::InvalidInput, text).hint("name another one with -o or -d"))
+                let text =
+                    format!("cannot download a folder to {}: it is not a folder", folder.display());
+                Err(Error::new(Kind::InvalidInput, text).hint("name another path with -o or -d"))
             }
         }
     }
 
     /// The local path of a single file, not one of a folder.
-    fn path(&self, item: &GetItem, source: &Source) -> Result<PathBuf> {
+    fn path(&self, item: &GetItem, source: &DownloadSource) -> Result<PathBuf> {
         match &item.out {
             Some(out) => Ok(item.dir.join(out)),
             None => Ok(item.dir.join(file_name(&source.remote())?)),
@@ -241,8 +257,8 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
-        if !item.checksums.is_empty() || self.order.beside {
-            let text = format!("{} is a folder: it has no checksum", place(&url));
+        if !item.checksums.is_empty() || self.options.sidecar {
+            let text = format!("{} is a folder, and a checksum is of one file", display_url(&url));
             return Err(Error::new(Kind::InvalidInput, text));
         }
         let folder = match &item.out {
@@ -250,35 +266,34 @@ impl Getter {
             None => item.dir.join(folder_name(&listing)?),
         };
         Self::check_folder(&folder)?;
-        if listing.files.is_empty() && listing.left_out.is_empty() {
-            tracing::warn!("{} is a folder without files", place(&url));
+        if listing.files.is_empty() && listing.skipped.is_empty() {
+            tracing::warn!("{} is a folder without files", display_url(&url));
         }
-        let paths = paths_below(&listing);
-        let left_out = listing.left_out.into_iter().map(Error::from);
-        let mut odd: Vec<Error> = left_out.collect();
+        let paths = local_paths(&listing);
+        let mut skipped: Vec<Error> = listing.skipped.into_iter().map(Error::from).collect();
         let mut running: JoinSet<Result<Option<FetchedFile>>> = JoinSet::new();
-        let protocol = self.protocols.of(&url, self.order.protocol.as_deref())?;
+        let protocol = self.protocols.for_url(&url, self.options.protocol.as_deref())?;
         for (entry, path) in listing.files.into_iter().zip(paths) {
             let path = match path {
                 Ok(path) => path,
                 Err(e) => {
-                    odd.push(e);
+                    skipped.push(e);
                     continue;
                 }
             };
             // The permit is taken before the task is started, because a folder may have a million files.
-            let Ok(turn) = self.turn(cancel).await else { break };
+            let Ok(permit) = self.permit(cancel).await else { break };
             let (getter, protocol) = (self.clone(), Arc::clone(&protocol));
             let (path, events, cancel) = (folder.join(path), events.clone(), cancel.clone());
             running.spawn(async move {
-                let _turn = turn;
-                let source = Source::new(vec![Mirror::new(protocol, entry.remote)])?;
+                let _permit = permit;
+                let source = DownloadSource::new(vec![Mirror::new(protocol, entry.remote)])?;
                 let checksums = Vec::new();
                 let (getter, events, cancel) = (&getter, &events, &cancel);
                 FileJob { getter, source, path, checksums, events, cancel }.run().await
             });
         }
-        let fetched = all_of(running, odd).await?;
+        let fetched = wait_all(running, skipped).await?;
         match cancel.is_cancelled() {
             true => Err(Error::new(Kind::Cancelled, "stopped")),
             false => Ok(fetched),
@@ -287,38 +302,42 @@ impl Getter {
 }
 
 /// The number of files to download at once: as requested, or fewer where the limit of open files requires it.
-fn jobs_that_fit(order: &GetOrder) -> usize {
+fn max_jobs(options: &GetOptions) -> usize {
     // Descriptors per file: its connections, one idle connection, the file itself, and its state file during a save.
-    let each = order.effort.per_server.min(order.effort.split).saturating_add(3) as u64;
-    let (jobs, others) = (order.jobs.max(1), 64);
-    let limit = open_files::up_to((jobs as u64).saturating_mul(each).saturating_add(others));
+    let each =
+        options.fetch_limits.per_server.min(options.fetch_limits.per_file).saturating_add(3) as u64;
+    let (jobs, others) = (options.jobs.max(1), 64);
+    let limit = open_files::raise_limit((jobs as u64).saturating_mul(each).saturating_add(others));
     let fit = usize::try_from(limit.saturating_sub(others) / each).unwrap_or(usize::MAX).max(1);
     if fit < jobs {
-        tracing::warn!("{fit} files at once instead of {jobs}: no more may be open (ulimit -n)");
+        tracing::warn!(
+            "downloading {fit} files at once instead of {jobs}: the limit of open files is too low (ulimit -n)"
+        );
     }
     jobs.min(fit)
 }
 
 /// What the URLs of an item are: mirrors of one file, or a folder.
-enum Mirrors {
-    File(Source),
+enum ResolvedItem {
+    File(DownloadSource),
     Folder(Box<(Url, Listing)>),
 }
 
-/// Waits for all files, even when some fail. All errors are logged, and the first is returned. `odd` has the errors of
-/// files that could not be started.
-async fn all_of(
+/// Waits for all files, even when some fail. All errors are logged, and the first is returned. `skipped` has the errors
+/// of files that could not be started.
+async fn wait_all(
     mut running: JoinSet<Result<Option<FetchedFile>>>,
-    odd: Vec<Error>,
+    skipped: Vec<Error>,
 ) -> Result<Vec<FetchedFile>> {
     let (mut fetched, mut failed) = (Vec::new(), None);
-    for error in odd {
+    for error in skipped {
         tracing::warn!("{}", error.report());
         failed.get_or_insert(error);
     }
     while let Some(ended) = running.join_next().await {
-        let ended =
-            ended.unwrap_or_else(|e| Err(Error::new(Kind::Internal, "a file failed").because(e)));
+        let ended = ended.unwrap_or_else(|e| {
+            Err(Error::new(Kind::Internal, "downloading a file panicked").because(e))
+        });
         match ended {
             Ok(file) => fetched.extend(file),
             Err(e) => {
@@ -333,52 +352,53 @@ async fn all_of(
 }
 
 /// For each file of a folder, its safe path relative to that folder, or the error why it has none.
-pub(super) fn paths_below(listing: &Listing) -> Vec<Result<String>> {
-    let within = |file: &Entry, e: Error| {
-        Error::new(Kind::Unsupported, e.report()).within(place(&file.remote.url))
+pub(super) fn local_paths(listing: &Listing) -> Vec<Result<String>> {
+    let with_url = |file: &ListedFile, e: Error| {
+        Error::new(Kind::Unsupported, e.report()).with_context(display_url(&file.remote.url))
     };
-    let safe = |file: &Entry| names::path_of_server(&file.path).map_err(|e| within(file, e));
-    let paths: Vec<_> = listing.files.iter().map(safe).collect();
+    let safe_path =
+        |file: &ListedFile| names::server_path(&file.path).map_err(|e| with_url(file, e));
+    let paths: Vec<_> = listing.files.iter().map(safe_path).collect();
     let mut folders = HashSet::new();
     for path in paths.iter().flatten() {
         folders.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
     }
     let mut seen = HashSet::new();
-    let alone = |(path, file): (Result<String>, &Entry)| {
+    let unique_path = |(path, file): (Result<String>, &ListedFile)| {
         let path = path?;
-        let bad = |why: &str| within(file, Error::new(Kind::Unsupported, why));
+        let refused = |reason: &str| with_url(file, Error::new(Kind::Unsupported, reason));
         if folders.contains(&path) {
-            return Err(bad("a folder has the same name"));
+            return Err(refused("a folder has the same name"));
         }
         match seen.insert(path.clone()) {
             true => Ok(path),
-            false => Err(bad("another file of this folder has the same name here")),
+            false => Err(refused("another file of the folder has the same local name")),
         }
     };
-    paths.into_iter().zip(&listing.files).map(alone).collect()
+    paths.into_iter().zip(&listing.files).map(unique_path).collect()
 }
 
 pub(super) fn folder_name(listing: &Listing) -> Result<String> {
     let host = || listing.url.host_str().unwrap_or("folder").to_owned();
-    let name = names::of_server(listing.name.as_bytes());
-    Ok(name.map_err(|e| e.hint("give it a name with -o"))?.unwrap_or_else(host))
+    let name = names::server_component(listing.name.as_bytes());
+    Ok(name.map_err(|e| e.hint("name the file with -o"))?.unwrap_or_else(host))
 }
 
 /// The local name of a file without a user-given name: the server's name for it, else the last part of the URL's path.
 /// An unsafe server name is ignored, not sanitised: the result would be a name that neither server nor user has chosen.
-pub(super) fn file_name(remote: &Remote) -> Result<String> {
-    let by_server = remote.name.as_deref().map(|name| names::of_server(name.as_bytes()));
+pub(super) fn file_name(remote: &RemoteFile) -> Result<String> {
+    let by_server = remote.name.as_deref().map(|name| names::server_component(name.as_bytes()));
     if let Some(Ok(Some(name))) = by_server {
         return Ok(name);
     }
-    let last = remote.asked.path().rsplit('/').next().unwrap_or_default();
+    let last = remote.requested_url.path().rsplit('/').next().unwrap_or_default();
     let last: Vec<u8> = percent_encoding::percent_decode_str(last).collect();
     // A decoded name may contain slashes. Only the part after the last one is used, as for names from servers.
     let last = last.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    match names::of_server(last) {
+    match names::server_component(last) {
         Ok(Some(name)) => Ok(name),
         Ok(None) => Ok("index.html".to_owned()),
-        Err(e) => Err(e.hint("give it a name with -o")),
+        Err(e) => Err(e.hint("name the file with -o")),
     }
 }
 
@@ -387,12 +407,15 @@ mod tests {
     use super::*;
 
     fn named(url: &str, name: Option<&str>) -> Result<String> {
-        let remote = Remote { name: name.map(str::to_owned), ..Remote::at(url.parse().unwrap()) };
+        let remote = RemoteFile {
+            name: name.map(str::to_owned),
+            ..RemoteFile::from_url(url.parse().unwrap())
+        };
         file_name(&remote)
     }
 
     #[test]
-    fn a_file_is_called_as_its_server_says_or_as_its_url_ends() {
+    fn a_file_has_the_name_from_the_server_or_else_from_the_url() {
         assert_eq!(named("http://x/a/b%20c.bin?d=e/f", None).unwrap(), "b c.bin");
         assert_eq!(named("http://x/a", Some("naïve.bin")).unwrap(), "naïve.bin");
         assert_eq!(named("http://x/a", Some("..")).unwrap(), "a");
@@ -408,26 +431,26 @@ mod tests {
     }
 
     #[test]
-    fn one_file_without_a_path_leaves_those_of_the_others() {
+    fn a_file_without_a_safe_path_does_not_affect_the_others() {
         let url: Url = "ftp://h/f/".parse().unwrap();
         let entry = |path: &&str| {
-            let remote = Remote::at(url.join(path).unwrap());
-            Entry { path: (*path).to_owned(), remote }
+            let remote = RemoteFile::from_url(url.join(path).unwrap());
+            ListedFile { path: (*path).to_owned(), remote }
         };
         let paths = ["a/b", "a", "aux", "bad\tname", "x\u{200e}", "x"];
         let listing = Listing {
             files: paths.iter().map(entry).collect(),
             url: url.clone(),
             name: "f".into(),
-            left_out: Vec::new(),
+            skipped: Vec::new(),
         };
-        let found = paths_below(&listing);
-        let told = |at: usize| found[at].as_ref().map_err(Error::report).cloned();
-        assert_eq!(told(0).unwrap(), "a/b");
-        assert!(told(1).unwrap_err().contains("a folder has the same name"));
-        assert_eq!(told(2).unwrap(), "aux");
-        assert!(told(3).unwrap_err().starts_with("h/f/bad"), "{:?}", told(3));
-        assert_eq!(told(4).unwrap(), "x");
-        assert!(told(5).unwrap_err().contains("another file"));
+        let found = local_paths(&listing);
+        let result = |at: usize| found[at].as_ref().map_err(Error::report).cloned();
+        assert_eq!(result(0).unwrap(), "a/b");
+        assert!(result(1).unwrap_err().contains("a folder has the same name"));
+        assert_eq!(result(2).unwrap(), "aux");
+        assert!(result(3).unwrap_err().starts_with("h/f/bad"), "{:?}", result(3));
+        assert_eq!(result(4).unwrap(), "x");
+        assert!(result(5).unwrap_err().contains("another file"));
     }
 }

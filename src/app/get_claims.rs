@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
-    downloads::beside_it,
+    downloads::partial_paths,
     error::{Error, Kind, Result},
-    protocols::{Digest, place},
+    protocols::{Digest, display_url},
 };
 
 /// The claimed paths of a run. Cheap to clone; all clones share the same map.
@@ -33,19 +33,19 @@ impl Claims {
     ///
     /// # Errors
     /// `InvalidInput` when another file of this run has claimed one of the paths; any error of the file system.
-    pub(super) fn take(&self, path: &Path, url: &Url, checksums: &[Digest]) -> Result<bool> {
-        let path = whole(path)?;
+    pub(super) fn claim(&self, path: &Path, url: &Url, checksums: &[Digest]) -> Result<bool> {
+        let path = canonical_path(path)?;
         let claim = Claim { url: url.clone(), checksums: checksums.to_owned(), path: path.clone() };
         let mut claims = self.0.lock();
         if claims.get(&path) == Some(&claim) {
             return Ok(false);
         }
-        let names: Vec<_> = std::iter::once(path.clone()).chain(beside_it(&path)).collect();
+        let names: Vec<_> = std::iter::once(path.clone()).chain(partial_paths(&path)).collect();
         if let Some((name, other)) = names.iter().find_map(|name| claims.get_key_value(name)) {
-            let (name, other) = (name.display(), place(&other.url));
-            let text = format!("{}: {name} is the name of {other} in this run", place(url));
+            let (name, other) = (name.display(), display_url(&other.url));
+            let text = format!("{}: {name} is the target of {other} in this run", display_url(url));
             return Err(Error::new(Kind::InvalidInput, text)
-                .hint("give it another name: -o, or out= in the file that -i reads"));
+                .hint("choose another name: with -o, or with out= in the input file of -i"));
         }
         claims.extend(names.into_iter().map(|name| (name, claim.clone())));
         Ok(true)
@@ -53,11 +53,11 @@ impl Claims {
 }
 
 /// The path with its parent folder made canonical, so that each file has exactly one path.
-fn whole(path: &Path) -> Result<PathBuf> {
-    let place = |e| Error::io(format!("cannot write {}", path.display()), e);
+fn canonical_path(path: &Path) -> Result<PathBuf> {
+    let io_error = |e| Error::io(format!("cannot write {}", path.display()), e);
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).map_err(place)?;
-    let dir = dir.canonicalize().map_err(place)?;
+    std::fs::create_dir_all(dir).map_err(io_error)?;
+    let dir = dir.canonicalize().map_err(io_error)?;
     Ok(path.file_name().map_or(dir.clone(), |name| dir.join(name)))
 }
 
@@ -66,17 +66,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_given_once() {
+    fn a_path_is_claimed_by_one_url_only() {
         let dir = tempfile::tempdir().unwrap();
         let claims = Claims::default();
-        let take =
-            |name: &str, url: &str| claims.take(&dir.path().join(name), &url.parse().unwrap(), &[]);
-        assert!(take("a.bin", "http://x/a.bin").unwrap());
-        assert!(!take("./a.bin", "http://x/a.bin").unwrap(), "the same thing");
-        let other = take("a.bin", "http://y/a.bin").unwrap_err();
+        let claim = |name: &str, url: &str| {
+            claims.claim(&dir.path().join(name), &url.parse().unwrap(), &[])
+        };
+        assert!(claim("a.bin", "http://x/a.bin").unwrap());
+        assert!(!claim("./a.bin", "http://x/a.bin").unwrap(), "the same file");
+        let other = claim("a.bin", "http://y/a.bin").unwrap_err();
         assert_eq!(other.kind(), Kind::InvalidInput);
         assert!(other.report().contains("x/a.bin"), "{}", other.report());
-        assert!(take("a.bin.part", "http://x/a.bin.part").is_err(), "it is written to");
-        assert!(take("sub/a.bin", "http://y/a.bin").unwrap());
+        assert!(
+            claim("a.bin.part", "http://x/a.bin.part").is_err(),
+            "it is the temp file of a.bin"
+        );
+        assert!(claim("sub/a.bin", "http://y/a.bin").unwrap());
     }
 }

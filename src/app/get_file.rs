@@ -1,7 +1,7 @@
 //! Downloads one file of `get`.
 //!
-//! [`FileJob::run`] looks at the local path first: a pipe or device is written in order by [`FileJob::run_to`]; any
-//! other file is fetched into a [`PartFile`], verified, and renamed when it is complete.
+//! [`FileJob::run`] looks at the local path first: a pipe or device is written in order by [`FileJob::run_to_sink`];
+//! any other file is fetched into a [`PartialFile`], verified, and renamed when it is complete.
 
 use std::{
     fs::File,
@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::get::Getter;
 use crate::{
     downloads::{
-        Checksums, Effort, Existing, Fetch, PartFile, PartPlan, PipeTarget, Resume, Sink, Snapshot,
-        Source, State, Target, checksum,
-        holes::{Cell, Cut},
+        Checksums, DownloadSource, DownloadState, FetchLimits, FileDownload, PartialFile,
+        PartialFileOptions, PathKind, PipeTarget, ResumePolicy, Sink, Snapshot, Target, checksum,
         open_stream,
-        state::Input,
+        range_scheduler::{Cell, SplitStrategy},
+        state::DownloadInput,
     },
     error::{Error, Kind, Result},
     events::{Event, EventSink, FetchedFile, Fetching, FoundFile},
-    protocols::{Digest, Remote, place},
+    protocols::{Digest, RemoteFile, display_url},
     rate::{Rate, RateLimit},
     storage::RangeSet,
 };
@@ -34,7 +34,7 @@ use crate::{
 /// A file to download, with its source, local path and checksums.
 pub(super) struct FileJob<'a> {
     pub(super) getter: &'a Getter,
-    pub(super) source: Source,
+    pub(super) source: DownloadSource,
     pub(super) path: PathBuf,
     pub(super) checksums: Vec<Digest>,
     pub(super) events: &'a EventSink,
@@ -44,46 +44,46 @@ pub(super) struct FileJob<'a> {
 impl FileJob<'_> {
     /// Downloads to the local path. `None` when the same file is already downloaded in this run.
     pub(super) async fn run(self) -> Result<Option<FetchedFile>> {
-        let existing = Existing::at(&self.path)?;
-        let opened = self.opened(&existing).await?;
-        let asked = self.source.remote().asked;
+        let existing = PathKind::at(&self.path)?;
+        let stream = self.open_stream_target(&existing).await?;
+        let url = self.source.remote().requested_url;
         // Pipes and devices, like /dev/null, may be named any number of times.
-        if opened.is_none() && !self.getter.claims.take(&self.path, &asked, &self.checksums)? {
-            tracing::info!("{} was named twice: it is fetched once", place(&asked));
+        if stream.is_none() && !self.getter.claims.claim(&self.path, &url, &self.checksums)? {
+            tracing::info!("{} is listed twice: it is downloaded once", display_url(&url));
             return Ok(None);
         }
-        match opened {
+        match stream {
             Some(mut file) => {
                 let sink = Box::new(move |bytes: &[u8]| file.write_all(bytes));
-                self.run_to(sink).await.map(Some)
+                self.run_to_sink(sink).await.map(Some)
             }
             None => self.run_to_file(existing).await.map(Some),
         }
     }
 
     /// Opens the path for writing if it is a pipe or device. `None` if it is a file to create or replace.
-    async fn opened(&self, existing: &Existing) -> Result<Option<File>> {
+    async fn open_stream_target(&self, existing: &PathKind) -> Result<Option<File>> {
         let path = self.path.display();
-        let there = |what: &str, hint: &str| {
+        let refuse = |what: &str, hint: &str| {
             Err(Error::new(Kind::AlreadyExists, format!("{path} is {what}")).hint(hint))
         };
         match existing {
-            Existing::Nothing | Existing::File(_) => return Ok(None),
-            Existing::DeadLink if self.getter.order.overwrite => return Ok(None),
-            Existing::Disk if !self.getter.order.overwrite => {
-                return there("a disk, and loses what it holds", "give --overwrite to write to it");
+            PathKind::Missing | PathKind::File(_) => return Ok(None),
+            PathKind::DanglingLink if self.getter.options.overwrite => return Ok(None),
+            PathKind::BlockDevice if !self.getter.options.overwrite => {
+                return refuse("a block device", "give --overwrite to overwrite its content");
             }
-            Existing::Stream | Existing::Disk => {}
-            Existing::Folder => {
+            PathKind::Stream | PathKind::BlockDevice => {}
+            PathKind::Folder => {
                 let text = format!("{path} is a folder");
                 return Err(Error::new(Kind::InvalidInput, text)
-                    .hint("name the folder that files go to with -d, and a file with -o"));
+                    .hint("name a target folder with -d, or a target file with -o"));
             }
-            Existing::DeadLink => {
-                let hint = "give --overwrite to put this in its place, or another name with -o";
-                return there("a symbolic link to nothing", hint);
+            PathKind::DanglingLink => {
+                let hint = "give --overwrite to replace it, or another name with -o";
+                return refuse("a dangling symbolic link", hint);
             }
-            Existing::Socket => return there("a socket", "give another name with -o"),
+            PathKind::Socket => return refuse("a socket", "give another name with -o"),
         }
         let path = self.path.clone();
         // Opening a pipe blocks until it has a reader.
@@ -91,33 +91,39 @@ impl FileJob<'_> {
         tokio::select! {
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
             opened = opening => opened.unwrap_or_else(|e| {
-                Err(Error::new(Kind::Internal, "opening the output").because(e))
+                Err(Error::new(Kind::Internal, "opening the output panicked").because(e))
             }).map(Some),
         }
     }
 
-    async fn run_to_file(self, existing: Existing) -> Result<FetchedFile> {
-        let begun = Instant::now();
+    async fn run_to_file(self, existing: PathKind) -> Result<FetchedFile> {
+        let started_at = Instant::now();
         let remote = self.source.remote();
         let range = self.range(&remote)?;
         let checksums = self.all_checksums(range.as_ref());
-        if self.is_here(&existing, &remote, range.as_ref())? {
-            checksums.check_file(&self.path).await?;
-            PartFile::clear_leftover(&self.path);
-            return Ok(self.done(&remote, remote.len.unwrap_or(0), 0, begun, &checksums));
+        if self.is_complete(&existing, &remote, range.as_ref())? {
+            checksums.verify_file(&self.path).await?;
+            PartialFile::clear_leftover(&self.path);
+            return Ok(self.report_done(
+                &remote,
+                remote.len.unwrap_or(0),
+                0,
+                started_at,
+                &checksums,
+            ));
         }
-        let plan = PartPlan {
+        let plan = PartialFileOptions {
             len: remote.len,
             range: range.clone(),
             validators: self.source.validators(),
-            resume: self.getter.order.resume,
-            overwrite: self.getter.order.overwrite,
+            resume: self.getter.options.resume,
+            overwrite: self.getter.options.overwrite,
         };
-        let (part, have) = PartFile::open(&self.path, plan, self.getter.room.clone())?;
-        self.found(&remote, range.as_ref(), have.len());
+        let (part, have) = PartialFile::open(&self.path, plan, self.getter.write_buffer.clone())?;
+        self.report_found(&remote, range.as_ref(), have.len());
         let part = Arc::new(part);
-        let (target, plan_range) = (Arc::<PartFile>::clone(&part), range.clone());
-        let fetched = self.fetch(target, range, have, self.getter.order.effort).await;
+        let (target, plan_range) = (Arc::<PartialFile>::clone(&part), range.clone());
+        let fetched = self.fetch(target, range, have, self.getter.options.fetch_limits).await;
         let part = Arc::try_unwrap(part).map_err(|_| {
             Error::new(Kind::Internal, format!("{} is still being written", self.path.display()))
         })?;
@@ -128,7 +134,7 @@ impl FileJob<'_> {
                 let remote = self.source.remote();
                 let checksums = self.all_checksums(plan_range.as_ref());
                 part.finish(bytes, &checksums, remote.modified).await?;
-                Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
+                Ok(self.report_done(&remote, bytes, downloaded, started_at, &checksums))
             }
             Err(e) => {
                 part.close().await;
@@ -138,26 +144,26 @@ impl FileJob<'_> {
     }
 
     /// Downloads to `sink`: from the first byte to the last, over one connection.
-    pub(super) async fn run_to(self, sink: Sink) -> Result<FetchedFile> {
-        let begun = Instant::now();
+    pub(super) async fn run_to_sink(self, sink: Sink) -> Result<FetchedFile> {
+        let started_at = Instant::now();
         let remote = self.source.remote();
         let range = self.range(&remote)?;
         let checksums = self.all_checksums(range.as_ref());
         let start = range.as_ref().map_or(0, |range| range.start);
         let target = Arc::new(PipeTarget::new(sink, start, remote.clone(), &checksums));
-        self.found(&remote, range.as_ref(), 0);
-        let effort = Effort {
+        self.report_found(&remote, range.as_ref(), 0);
+        let fetch_limits = FetchLimits {
             per_server: 1,
-            split: 1,
-            cut: Cut::InOrder(u64::MAX),
-            ..self.getter.order.effort
+            per_file: 1,
+            strategy: SplitStrategy::InOrder(u64::MAX),
+            ..self.getter.options.fetch_limits
         };
         let writer = Arc::<PipeTarget>::clone(&target);
-        let (bytes, downloaded) = self.fetch(writer, range, RangeSet::new(), effort).await?;
+        let (bytes, downloaded) = self.fetch(writer, range, RangeSet::new(), fetch_limits).await?;
         let target = Arc::into_inner(target)
             .ok_or_else(|| Error::new(Kind::Internal, "the output is still being written"))?;
-        target.finish(&place(&remote.asked))?;
-        Ok(self.done(&remote, bytes, downloaded, begun, &checksums))
+        target.finish(&display_url(&remote.requested_url))?;
+        Ok(self.report_done(&remote, bytes, downloaded, started_at, &checksums))
     }
 
     /// The checksums to verify. Checksums are of whole files, so a range has none.
@@ -168,9 +174,9 @@ impl FileJob<'_> {
         }
     }
 
-    fn found(&self, remote: &Remote, range: Option<&Range<u64>>, stored: u64) {
+    fn report_found(&self, remote: &RemoteFile, range: Option<&Range<u64>>, stored: u64) {
         self.events.send(Event::Found(FoundFile {
-            url: place(&remote.asked),
+            url: display_url(&remote.requested_url),
             path: self.path.display().to_string(),
             bytes: range.map(|r| r.end - r.start).or(remote.len),
             stored,
@@ -183,38 +189,38 @@ impl FileJob<'_> {
         target: Arc<dyn Target>,
         range: Option<Range<u64>>,
         have: RangeSet,
-        effort: Effort,
+        fetch_limits: FetchLimits,
     ) -> Result<(u64, u64)> {
-        let order = &self.getter.order;
-        let limits = vec![Arc::clone(&self.getter.limit), RateLimit::new(order.limit_each)];
-        let told = Told::new(&self.path, self.events);
+        let options = &self.getter.options;
+        let limits = vec![Arc::clone(&self.getter.limit), RateLimit::new(options.limit_each)];
+        let progress = FileProgress::new(&self.path, self.events);
         let sink = {
-            let told = Arc::clone(&told);
-            Box::new(move |snapshot| told.tell(snapshot))
+            let progress = Arc::clone(&progress);
+            Box::new(move |snapshot| progress.update(snapshot))
         };
-        let several = self.source.mirrors().len() > 1;
+        let has_mirrors = self.source.mirrors().len() > 1;
         let source = self.source.clone();
-        let fetch = Fetch::new(source, target, range, &have, effort, limits, sink);
+        let fetch = FileDownload::new(source, target, range, &have, fetch_limits, limits, sink);
         let done = fetch.run(self.cancel).await;
-        told.end(done.as_ref().err());
+        progress.end(done.as_ref().err());
         let done = done.map_err(|e| match (e.kind(), e.hint_text()) {
-            (Kind::Changed, None) if several => {
-                e.hint("the mirrors have not the same file: leave out the one that is not it")
+            (Kind::Changed, None) if has_mirrors => {
+                e.hint("the mirrors have different files: remove the wrong one")
             }
-            (Kind::Changed, None) if order.resume == Resume::Fresh => {
-                e.hint("it changes while it is fetched: try again later")
+            (Kind::Changed, None) if options.resume == ResumePolicy::Never => {
+                e.hint("the file changes during the download: try again later")
             }
-            (Kind::Changed, None) => e.hint("give --fresh to fetch it from the start"),
+            (Kind::Changed, None) => e.hint("give --fresh to download it from the start"),
             _ => e,
         })?;
         Ok((done.len, done.received))
     }
 
     /// The requested range; `None` for the whole file.
-    fn range(&self, remote: &Remote) -> Result<Option<Range<u64>>> {
-        let Some((start, end)) = self.getter.order.range else { return Ok(None) };
-        let bad = |why: String| {
-            let text = format!("{}: {why}", place(&remote.asked));
+    fn range(&self, remote: &RemoteFile) -> Result<Option<Range<u64>>> {
+        let Some((start, end)) = self.getter.options.range else { return Ok(None) };
+        let invalid = |reason: String| {
+            let text = format!("{}: {reason}", display_url(&remote.requested_url));
             Error::new(Kind::InvalidInput, text)
         };
         let end = match (end, remote.len) {
@@ -222,13 +228,13 @@ impl FileJob<'_> {
             (Some(end), None) => end,
             (None, Some(len)) => len,
             (None, None) => {
-                return Err(
-                    bad("its server does not tell how long it is: give --range-end".into()),
-                );
+                return Err(invalid(
+                    "the server does not report the length: give --range-end".into(),
+                ));
             }
         };
         if start > end || remote.len.is_some_and(|len| start > len) {
-            return Err(bad(format!("it ends before byte {start}")));
+            return Err(invalid(format!("the file ends before byte {start}")));
         }
         Ok(Some(start..end))
     }
@@ -237,41 +243,42 @@ impl FileJob<'_> {
     ///
     /// # Errors
     /// `AlreadyExists` when there is a file that does not match, and it may not be overwritten.
-    fn is_here(
+    fn is_complete(
         &self,
-        existing: &Existing,
-        remote: &Remote,
+        existing: &PathKind,
+        remote: &RemoteFile,
         range: Option<&Range<u64>>,
     ) -> Result<bool> {
         let found = match existing {
-            Existing::File(found) if !self.getter.order.overwrite => found,
+            PathKind::File(found) if !self.getter.options.overwrite => found,
             _ => return Ok(false),
         };
-        let same_time =
-            remote.modified.is_some_and(|time| found.modified().is_ok_and(|t| close(t, time)));
+        let same_time = remote
+            .modified
+            .is_some_and(|time| found.modified().is_ok_and(|t| is_same_time(t, time)));
         if range.is_none() && remote.len == Some(found.len()) && same_time {
             return Ok(true);
         }
-        let text = format!("{} is there already, and may be something else", self.path.display());
+        let text = format!("{} exists already and may be another file", self.path.display());
         Err(Error::new(Kind::AlreadyExists, text)
-            .hint("give --overwrite to put this in its place, or another name with -o"))
+            .hint("give --overwrite to replace it, or another name with -o"))
     }
 
-    fn done(
+    fn report_done(
         &self,
-        remote: &Remote,
+        remote: &RemoteFile,
         bytes: u64,
         downloaded: u64,
-        begun: Instant,
+        started_at: Instant,
         checksums: &Checksums,
     ) -> FetchedFile {
         let file = FetchedFile {
-            url: place(&remote.asked),
+            url: display_url(&remote.requested_url),
             path: self.path.display().to_string(),
             bytes,
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds: started_at.elapsed().as_secs_f64(),
             downloaded,
-            checked: checksums.list().iter().map(checksum::show).collect(),
+            checked: checksums.list().iter().map(checksum::to_text).collect(),
         };
         self.events.send(Event::Fetched(file.clone()));
         file
@@ -279,57 +286,59 @@ impl FileJob<'_> {
 }
 
 /// Compares modification times. File systems store them with a resolution of one or two seconds.
-fn close(a: SystemTime, b: SystemTime) -> bool {
+fn is_same_time(a: SystemTime, b: SystemTime) -> bool {
     let apart = a.duration_since(b).or_else(|_| b.duration_since(a)).unwrap_or_default();
     apart.as_secs() < 2
 }
 
 /// Reports the progress of a file.
-struct Told {
+struct FileProgress {
     path: String,
     events: EventSink,
-    begun: Instant,
-    now: Mutex<Now>,
+    started_at: Instant,
+    last: Mutex<LastReport>,
 }
 
 /// The last reported progress.
 #[derive(Default)]
-struct Now {
-    state: State,
+struct LastReport {
+    state: DownloadState,
     speed: Rate,
     rate: u64,
     snapshot: Snapshot,
 }
 
-impl Told {
+impl FileProgress {
     fn new(path: &Path, events: &EventSink) -> Arc<Self> {
-        let found = State::Queued.on(Input::Start).and_then(|state| state.on(Input::Found));
-        let now = Now { state: found.unwrap_or_default(), ..Now::default() };
+        let found = DownloadState::Queued
+            .on(DownloadInput::Start)
+            .and_then(|state| state.on(DownloadInput::Found));
+        let last = LastReport { state: found.unwrap_or_default(), ..LastReport::default() };
         let (path, events) = (path.display().to_string(), events.clone());
-        Arc::new(Self { path, events, begun: Instant::now(), now: Mutex::new(now) })
+        Arc::new(Self { path, events, started_at: Instant::now(), last: Mutex::new(last) })
     }
 
-    fn tell(&self, snapshot: Snapshot) {
-        let mut now = self.now.lock();
-        now.rate = now.speed.sample(self.begun.elapsed().as_secs_f64(), snapshot.received);
-        now.snapshot = snapshot;
-        self.send(&now);
+    fn update(&self, snapshot: Snapshot) {
+        let mut last = self.last.lock();
+        last.rate = last.speed.sample(self.started_at.elapsed().as_secs_f64(), snapshot.received);
+        last.snapshot = snapshot;
+        self.send(&last);
     }
 
     /// Reports the final state.
     fn end(&self, error: Option<&Error>) {
         let input = match error.map(Error::kind) {
-            None => Input::Complete,
-            Some(Kind::Cancelled) => Input::Pause,
-            Some(_) => Input::Fail,
+            None => DownloadInput::Complete,
+            Some(Kind::Cancelled) => DownloadInput::Pause,
+            Some(_) => DownloadInput::Fail,
         };
-        let mut now = self.now.lock();
-        now.state = now.state.on(input).unwrap_or(now.state);
-        self.send(&now);
+        let mut last = self.last.lock();
+        last.state = last.state.on(input).unwrap_or(last.state);
+        self.send(&last);
     }
 
-    fn send(&self, now: &Now) {
-        let Now { state, rate, snapshot, .. } = now;
+    fn send(&self, last: &LastReport) {
+        let LastReport { state, rate, snapshot, .. } = last;
         let left = snapshot.len.map(|len| len.saturating_sub(snapshot.done));
         self.events.send(Event::Fetching(Fetching {
             path: self.path.clone(),
@@ -340,17 +349,17 @@ impl Told {
             connections: snapshot.connections,
             eta_seconds: left.and_then(|left| left.checked_div(*rate)),
             state: state.as_str(),
-            map: snapshot.cells.iter().map(cell).collect(),
+            map: snapshot.cells.iter().map(cell_char).collect(),
             trouble: snapshot.trouble.clone(),
         }));
     }
 }
 
-fn cell(cell: &Cell) -> char {
+fn cell_char(cell: &Cell) -> char {
     match cell {
         Cell::Done => '=',
         Cell::Running => '>',
         Cell::Failed => '!',
-        Cell::Left => '.',
+        Cell::Missing => '.',
     }
 }

@@ -20,34 +20,34 @@ pub(super) struct DataLock {
 
 impl DataLock {
     pub(super) fn take(data_dir: &Path) -> Result<Self> {
-        let place = |e| located(Error::io(format!("data folder {}", data_dir.display()), e));
-        folders::make("data folder", data_dir).map_err(located)?;
+        let io_error = |e| with_hint(Error::io(format!("data folder {}", data_dir.display()), e));
+        folders::create("data folder", data_dir).map_err(with_hint)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(data_dir.join("lock"))
-            .map_err(place)?;
+            .map_err(io_error)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(data_dir, &mut file)),
-            Err(TryLockError::Error(e)) => return Err(place(e)),
+            Err(TryLockError::Error(e)) => return Err(io_error(e)),
         }
         let pid = std::process::id();
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
-        written.map_err(place)?;
+        written.map_err(io_error)?;
         Ok(Self { _file: file })
     }
 }
 
-fn located(error: Error) -> Error {
+fn with_hint(error: Error) -> Error {
     match (error.kind(), error.hint_text()) {
         // Temporary errors, and a full disk, can have hints of their own.
         (Kind::Unavailable | Kind::NoSpace, Some(_)) => error,
         (Kind::NoSpace, None) => {
-            error.hint("free some room there, or choose another folder with --data-dir")
+            error.hint("free some space there, or choose another folder with --data-dir")
         }
         _ => error.hint("name a folder you can write to with --data-dir or BAE_DATA_DIR"),
     }
@@ -57,11 +57,11 @@ fn in_use(data_dir: &Path, file: &mut File) -> Error {
     let mut pid = String::new();
     // The process id is optional: without it the message is still complete.
     let _ = file.read_to_string(&mut pid);
-    let by = match pid.trim() {
+    let holder = match pid.trim() {
         "" => String::new(),
         pid => format!(" (process {pid})"),
     };
-    let text = format!("data folder {} is in use by another bae{by}", data_dir.display());
+    let text = format!("data folder {} is in use by another bae{holder}", data_dir.display());
     Error::new(Kind::Unavailable, text)
         .hint("wait for it, stop it, or use another folder with --data-dir")
 }

@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     backends::drive::{
         http_client,
-        oauth::{self, Granted, Refused, SCOPE, TOKEN_URI},
+        oauth::{self, Grant, OAuthError, SCOPE, TOKEN_URI},
     },
     config::{DriveProfile, Profile, ProfileKind, Secret},
     error::{Error, Kind, Result},
@@ -26,7 +26,7 @@ use crate::{
 
 /// The OAuth flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginWay {
+pub enum LoginFlow {
     /// A browser on this machine.
     Browser,
     /// A browser on any device, and a code.
@@ -41,42 +41,44 @@ pub enum LoginStep<'a> {
 }
 
 /// Deadline for the user: Google's sign-in page expires after this time.
-const PATIENCE: Duration = Duration::from_secs(600);
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(600);
 /// The polling interval of RFC 8628 when the server gives none, and the increment for `slow_down`.
-const POLL: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum length of a request from the browser. A request with code and state is far shorter.
-const LONGEST_REQUEST: usize = 16 << 10;
+const MAX_REQUEST_LEN: usize = 16 << 10;
 
-/// Signs in to the storage of `profile` and returns the refresh token. `tell` is called with each action of the user.
+/// Signs in to the storage of `profile` and returns the refresh token. `prompt` is called with each action of the user.
 ///
 /// # Errors
 /// `Unsupported` for a storage without sign-in; `InvalidInput` when the profile has no OAuth client; `Unauthenticated`
 /// when the user or Google denies it, or the user does not sign in within ten minutes.
 pub async fn login(
     profile: &Profile,
-    way: LoginWay,
-    tell: impl Fn(LoginStep<'_>) + Send,
+    flow: LoginFlow,
+    prompt: impl Fn(LoginStep<'_>) + Send,
 ) -> Result<Secret> {
-    let place = |e: Error| e.within(format!("storage {:?}", profile.canonical()));
+    let with_context = |e: Error| e.with_context(format!("storage {:?}", profile.canonical_name()));
     let ProfileKind::Drive(drive) = &profile.kind else {
-        let error = Error::new(Kind::Unsupported, "only a storage of type drive is signed in to");
-        return Err(place(error.hint("other types have their keys in the config file")));
+        let error = Error::new(Kind::Unsupported, "only a storage of type drive has a sign-in");
+        return Err(with_context(error.hint("the keys of other types are in the config file")));
     };
-    let flow = Flow::new(drive).map_err(place)?;
-    let granted = match way {
-        LoginWay::Browser => flow.browser(tell).await,
-        LoginWay::Device => flow.device(tell).await,
+    let client = OAuthClient::new(drive).map_err(with_context)?;
+    let granted = match flow {
+        LoginFlow::Browser => client.browser(prompt).await,
+        LoginFlow::Device => client.device(prompt).await,
     };
-    let refresh_token = granted.map_err(place)?.refresh_token.ok_or_else(|| {
-        place(Error::new(Kind::Unauthenticated, "Google gave no refresh token").hint(
-            "take the app back at https://myaccount.google.com/connections and sign in again",
-        ))
+    let refresh_token = granted.map_err(with_context)?.refresh_token.ok_or_else(|| {
+        with_context(
+            Error::new(Kind::Unauthenticated, "Google returned no refresh token").hint(
+                "remove the app at https://myaccount.google.com/connections and sign in again",
+            ),
+        )
     })?;
     Ok(Secret::Text(refresh_token))
 }
 
 /// The OAuth client, and the addresses of the server.
-struct Flow {
+struct OAuthClient {
     http: reqwest::Client,
     client_id: String,
     client_secret: String,
@@ -85,11 +87,11 @@ struct Flow {
     token_uri: Url,
 }
 
-impl Flow {
+impl OAuthClient {
     fn new(drive: &DriveProfile) -> Result<Self> {
         let missing = |key: &str| {
             Error::new(Kind::InvalidInput, format!("has no {key}"))
-                .hint("make an OAuth client of your own first: docs/storage/drive.md says how")
+                .hint("create an OAuth client first: see docs/storage/drive.md")
         };
         let client_id = drive.client_id.clone().ok_or_else(|| missing("client_id"))?;
         let client_secret = drive.client_secret.as_ref().ok_or_else(|| missing("client_secret"))?;
@@ -114,19 +116,19 @@ impl Flow {
         })
     }
 
-    async fn grant(&self, form: &[(&str, &str)]) -> Result<Result<Granted, Refused>> {
+    async fn grant(&self, form: &[(&str, &str)]) -> Result<Result<Grant, OAuthError>> {
         let mut form = form.to_vec();
         form.extend([("client_id", self.client_id.as_str())]);
         form.extend([("client_secret", self.client_secret.as_str())]);
-        oauth::grant(&self.http, &self.token_uri, &form).await
+        oauth::request_token(&self.http, &self.token_uri, &form).await
     }
 
-    async fn browser(&self, tell: impl Fn(LoginStep<'_>) + Send) -> Result<Granted> {
-        let port = |e| Error::io("a port on 127.0.0.1 for the browser to come back to", e);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(port)?;
-        let redirect = format!("http://{}", listener.local_addr().map_err(port)?);
+    async fn browser(&self, prompt: impl Fn(LoginStep<'_>) + Send) -> Result<Grant> {
+        let io_error = |e| Error::io("cannot listen on 127.0.0.1 for the browser's redirect", e);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(io_error)?;
+        let redirect = format!("http://{}", listener.local_addr().map_err(io_error)?);
         // PKCE: the returned code can be redeemed only with the verifier.
-        let (verifier, state) = (random()?, random()?);
+        let (verifier, state) = (random_text()?, random_text()?);
         let hash = digest::digest(&digest::SHA256, verifier.as_bytes());
         let mut page = self.auth_uri.clone();
         page.query_pairs_mut()
@@ -140,7 +142,7 @@ impl Flow {
             // Without these two parameters Google returns a refresh token only the first time, or never.
             .append_pair("access_type", "offline")
             .append_pair("prompt", "consent");
-        tell(LoginStep::Open { url: page.as_str() });
+        prompt(LoginStep::Open { url: page.as_str() });
         let code = wait_for_code(&listener, &state).await?;
         let form = [
             ("grant_type", "authorization_code"),
@@ -148,16 +150,17 @@ impl Flow {
             ("redirect_uri", redirect.as_str()),
             ("code_verifier", verifier.as_str()),
         ];
-        self.grant(&form).await?.map_err(Refused::error)
+        self.grant(&form).await?.map_err(OAuthError::into_error)
     }
 
-    async fn device(&self, tell: impl Fn(LoginStep<'_>) + Send) -> Result<Granted> {
+    async fn device(&self, prompt: impl Fn(LoginStep<'_>) + Send) -> Result<Grant> {
         let form = [("client_id", self.client_id.as_str()), ("scope", SCOPE)];
-        let (status, body) = oauth::post(&self.http, &self.device_uri, &form).await?;
+        let (status, body) = oauth::post_form(&self.http, &self.device_uri, &form).await?;
         let device = DeviceCode::read(status, &body)?;
-        tell(LoginStep::Enter { url: &device.verification_url, code: &device.user_code });
-        let deadline = Instant::now() + device.expires_in.map_or(PATIENCE, Duration::from_secs);
-        let mut pause = device.interval.map_or(POLL, Duration::from_secs);
+        prompt(LoginStep::Enter { url: &device.verification_url, code: &device.user_code });
+        let deadline =
+            Instant::now() + device.expires_in.map_or(SIGN_IN_TIMEOUT, Duration::from_secs);
+        let mut pause = device.interval.map_or(POLL_INTERVAL, Duration::from_secs);
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
             ("device_code", device.device_code.as_str()),
@@ -167,15 +170,15 @@ impl Flow {
             match self.grant(&form).await {
                 Ok(Ok(granted)) => return Ok(granted),
                 Ok(Err(refused)) if refused.code == "authorization_pending" => {}
-                Ok(Err(refused)) if refused.code == "slow_down" => pause += POLL,
+                Ok(Err(refused)) if refused.code == "slow_down" => pause += POLL_INTERVAL,
                 Ok(Err(refused)) if refused.code == "expired_token" => break,
-                Ok(Err(refused)) => return Err(refused.error()),
+                Ok(Err(refused)) => return Err(refused.into_error()),
                 // RFC 8628: poll less often after a connection error.
                 Err(e) if e.kind().is_retryable() => pause = pause.saturating_mul(2),
                 Err(e) => return Err(e),
             }
         }
-        Err(nobody_came())
+        Err(sign_in_timeout())
     }
 }
 
@@ -200,7 +203,7 @@ impl DeviceCode {
         }
         if let Ok(refusal) = serde_json::from_slice::<Refusal>(body) {
             let Refusal { error: code, error_description: description } = refusal;
-            return Err(Refused { code, description }.error());
+            return Err(OAuthError { code, description }.into_error());
         }
         serde_json::from_slice(body).map_err(|_| {
             let text = format!("Google sign-in: the device server answered {status}");
@@ -209,14 +212,15 @@ impl DeviceCode {
     }
 }
 
-fn nobody_came() -> Error {
-    Error::new(Kind::Unauthenticated, "nobody signed in in time").hint("run it again")
+fn sign_in_timeout() -> Error {
+    Error::new(Kind::Unauthenticated, "no sign-in before the deadline")
+        .hint("run the command again")
 }
 
-fn random() -> Result<String> {
+fn random_text() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|e| {
-        Error::new(Kind::Internal, "random bytes for a sign-in").because(e.to_string())
+        Error::new(Kind::Internal, "no random bytes for the sign-in").because(e.to_string())
     })?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
@@ -224,17 +228,20 @@ fn random() -> Result<String> {
 /// Waits until the browser is redirected here with a code. Other requests (for an icon, or with a guessed state) are
 /// answered and ignored.
 async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SIGN_IN_TIMEOUT;
     loop {
-        let accepted = timeout_at(deadline, listener.accept()).await.map_err(|_| nobody_came())?;
+        let accepted =
+            timeout_at(deadline, listener.accept()).await.map_err(|_| sign_in_timeout())?;
         let Ok((mut stream, _)) = accepted else { continue };
-        let soon = deadline.min(Instant::now() + Duration::from_secs(10));
-        let Ok(Some(line)) = timeout_at(soon, request_line(&mut stream)).await else { continue };
-        let returned = Returned::read(&line, state);
-        let (status, text) = match &returned {
-            Some(Ok(_)) => ("200 OK", "Signed in. You can close this page and go back to bae."),
-            Some(Err(_)) => ("200 OK", "Not signed in. bae says more."),
-            None => ("404 Not Found", "Nothing is here."),
+        let request_deadline = deadline.min(Instant::now() + Duration::from_secs(10));
+        let Ok(Some(line)) = timeout_at(request_deadline, request_line(&mut stream)).await else {
+            continue;
+        };
+        let redirect_result = Redirect::read(&line, state);
+        let (status, text) = match &redirect_result {
+            Some(Ok(_)) => ("200 OK", "Signed in. You can close this page."),
+            Some(Err(_)) => ("200 OK", "Not signed in. See the output of bae."),
+            None => ("404 Not Found", "Not found."),
         };
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
@@ -242,10 +249,10 @@ async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
             text.len()
         );
         // The code is valid even if the browser does not wait for the answer.
-        let _ = timeout_at(soon, stream.write_all(answer.as_bytes())).await;
-        match returned {
+        let _ = timeout_at(request_deadline, stream.write_all(answer.as_bytes())).await;
+        match redirect_result {
             Some(Ok(code)) => return Ok(code),
-            Some(Err(refused)) => return Err(refused.error()),
+            Some(Err(refused)) => return Err(refused.into_error()),
             None => {}
         }
     }
@@ -255,7 +262,7 @@ async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
 async fn request_line(stream: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if request.len() > LONGEST_REQUEST || stream.read_buf(&mut request).await.ok()? == 0 {
+        if request.len() > MAX_REQUEST_LEN || stream.read_buf(&mut request).await.ok()? == 0 {
             return None;
         }
     }
@@ -264,11 +271,11 @@ async fn request_line(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Parser of the redirected request.
-struct Returned;
+struct Redirect;
 
-impl Returned {
+impl Redirect {
     /// The code or the error; `None` for a request without our `state`.
-    fn read(line: &str, state: &str) -> Option<Result<String, Refused>> {
+    fn read(line: &str, state: &str) -> Option<Result<String, OAuthError>> {
         let path = line.strip_prefix("GET ")?.split(' ').next()?;
         let url = Url::parse("http://127.0.0.1").ok()?.join(path).ok()?;
         let find = |name: &str| {
@@ -279,7 +286,7 @@ impl Returned {
         }
         match (find("code"), find("error")) {
             (Some(code), None) => Some(Ok(code)),
-            (_, Some(code)) => Some(Err(Refused { code, description: String::new() })),
+            (_, Some(code)) => Some(Err(OAuthError { code, description: String::new() })),
             (None, None) => None,
         }
     }
@@ -290,8 +297,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_request_with_our_state_counts() {
-        let read = |line: &str| Returned::read(line, "s");
+    fn only_a_redirect_with_our_state_is_accepted() {
+        let read = |line: &str| Redirect::read(line, "s");
         assert_eq!(read("GET /?state=s&code=4%2Fab HTTP/1.1").unwrap().unwrap(), "4/ab");
         let refused = read("GET /?error=access_denied&state=s HTTP/1.1").unwrap().unwrap_err();
         assert_eq!(refused.code, "access_denied");

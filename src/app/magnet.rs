@@ -10,13 +10,13 @@ use crate::{
     error::{Error, Kind, Result},
     torrents::{
         bencode::{Document, Encoder},
-        metainfo::{Metainfo, plain_scheme, torrent_file},
+        metainfo::{Metainfo, lowercase_scheme, torrent_file},
         select::check_link_selection,
     },
 };
 
 /// Characters to percent-encode in a value. Those of IP addresses stay, because libtorrent does not decode `x.pe`.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+const ESCAPED_CHARS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -49,49 +49,49 @@ impl fmt::Debug for Magnet {
 
 impl Magnet {
     pub(super) fn parse(link: &str) -> Result<Self> {
-        let bad = |why: &str| {
-            Error::new(Kind::InvalidInput, format!("magnet link: {why}"))
-                .hint("it should look like magnet:?xt=urn:btih:<40 hexadecimal digits>; quote it in the shell")
+        let malformed = |reason: &str| {
+            Error::new(Kind::InvalidInput, format!("magnet link: {reason}"))
+                .hint("the form is magnet:?xt=urn:btih:<40 hexadecimal digits>; quote the link in the shell")
         };
-        let url = Url::parse(link).map_err(|_| bad("not a URL"))?;
+        let url = Url::parse(link).map_err(|_| malformed("not a URL"))?;
         let mut magnet = Self::default();
         for (key, value) in url.query_pairs() {
             match key.split('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "tr" => magnet.trackers.extend(tracker(&value).map(|url| vec![url])),
                 "ws" => magnet.web_seeds.push(value.trim().to_owned()),
-                "xt" => magnet.take_topic(&value).map_err(bad)?,
-                "so" => magnet.select = Some(joined(magnet.select.take(), &value)),
+                "xt" => magnet.parse_topic(&value).map_err(malformed)?,
+                "so" => magnet.select = Some(join_selections(magnet.select.take(), &value)),
                 _ => magnet.others.push((key.into_owned(), value.into_owned())),
             }
         }
         if magnet.v1.is_none() && magnet.v2.is_none() {
-            return Err(bad("it names no torrent (no xt=urn:btih: or urn:btmh:)"));
+            return Err(malformed("no info-hash (xt=urn:btih: or xt=urn:btmh:)"));
         }
         Ok(magnet)
     }
 
-    fn take_topic(&mut self, topic: &str) -> Result<(), &'static str> {
+    fn parse_topic(&mut self, topic: &str) -> Result<(), &'static str> {
         let of = |prefix: &str| match topic.get(..prefix.len()) {
             Some(start) if start.eq_ignore_ascii_case(prefix) => Some(topic[prefix.len()..].trim()),
             _ => None,
         };
         if let Some(hash) = of("urn:btih:") {
             let hash = btih(hash).filter(|hash| *hash != [0; 20]);
-            only(&mut self.v1, hash.ok_or("its info-hash is malformed")?)
+            set_once(&mut self.v1, hash.ok_or("malformed info-hash")?)
         } else if let Some(hash) = of("urn:btmh:1220") {
             let hash = hex(hash).filter(|hash| *hash != [0; 32]);
-            only(&mut self.v2, hash.ok_or("its v2 info-hash is malformed")?)
+            set_once(&mut self.v2, hash.ok_or("malformed v2 info-hash")?)
         } else {
             Ok(())
         }
     }
 
-    /// The files that the link selects; `None` when the user's selection `asked` overrides it.
+    /// The files that the link selects; `None` when the user's selection `user_select` overrides it.
     ///
     /// # Errors
     /// `InvalidInput` when the selection is malformed. It is checked before the metadata is requested from peers.
-    pub(super) fn selected(&self, asked: Option<&str>) -> Result<Option<String>> {
-        let select = self.select.as_ref().filter(|_| asked.is_none());
+    pub(super) fn selected(&self, user_select: Option<&str>) -> Result<Option<String>> {
+        let select = self.select.as_ref().filter(|_| user_select.is_none());
         select.map(|spec| check_link_selection(spec)).transpose()?;
         Ok(select.cloned())
     }
@@ -102,9 +102,9 @@ impl Magnet {
         peers.map(|(_, address)| address.trim())
     }
 
-    /// The torrent file of an earlier import, with the trackers and web seeds of this link that it lacks; `None` when it
-    /// lacks none. All other values stay byte for byte.
-    pub(super) fn add_to(&self, metainfo: &[u8], meta: &Metainfo) -> Result<Option<Vec<u8>>> {
+    /// The torrent file of an earlier import, with the trackers and web seeds of this link that it lacks; `None` when
+    /// it lacks none. All other values stay byte for byte.
+    pub(super) fn merged_into(&self, metainfo: &[u8], meta: &Metainfo) -> Result<Option<Vec<u8>>> {
         let (mut trackers, mut web_seeds) = (meta.trackers.clone(), meta.web_seeds.clone());
         for url in self.trackers.iter().flatten() {
             if !trackers.iter().flatten().any(|known| known == url) {
@@ -142,10 +142,10 @@ impl Magnet {
         let digits = |hash: &[u8]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let mut link = "magnet:?".to_owned();
         let mut add = |key: &str, value: &str| {
-            let and = if link.ends_with('?') { "" } else { "&" };
-            link.push_str(&format!("{and}{key}={value}"));
+            let separator = if link.ends_with('?') { "" } else { "&" };
+            link.push_str(&format!("{separator}{key}={value}"));
         };
-        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED_CHARS).to_string();
         if let Some(v1) = &self.v1 {
             add("xt", &format!("urn:btih:{}", digits(v1)));
         }
@@ -164,7 +164,7 @@ impl Magnet {
 }
 
 /// The magnet link for a bare info-hash: 40 or 64 hexadecimal digits, or 32 characters of base32.
-pub(super) fn of_info_hash(text: &str) -> Option<String> {
+pub(super) fn link_of_info_hash(text: &str) -> Option<String> {
     match text.len() {
         40 | 32 => btih(text).map(|_| format!("magnet:?xt=urn:btih:{text}")),
         64 => hex::<32>(text).map(|_| format!("magnet:?xt=urn:btmh:1220{text}")),
@@ -173,9 +173,11 @@ pub(super) fn of_info_hash(text: &str) -> Option<String> {
 }
 
 /// Stores an info-hash; fails when the link already has a different one.
-fn only<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str> {
+fn set_once<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str> {
     match known {
-        Some(before) if *before != hash => Err("it names two torrents; use one link for each"),
+        Some(before) if *before != hash => {
+            Err("two different info-hashes; use one link for each torrent")
+        }
         _ => {
             *known = Some(hash);
             Ok(())
@@ -185,10 +187,10 @@ fn only<T: PartialEq>(known: &mut Option<T>, hash: T) -> Result<(), &'static str
 
 fn tracker(url: &str) -> Option<String> {
     let url = url.trim();
-    (!url.is_empty()).then(|| plain_scheme(url))
+    (!url.is_empty()).then(|| lowercase_scheme(url))
 }
 
-fn joined(before: Option<String>, more: &str) -> String {
+fn join_selections(before: Option<String>, more: &str) -> String {
     before.map_or_else(|| more.to_owned(), |before| format!("{before},{more}"))
 }
 
@@ -229,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_of_an_info_hash_are_one() {
+    fn base32_and_hexadecimal_info_hashes_are_equal() {
         let hex = "magnet:?xt=urn:btih:0123456789abcdef0123456789ABCDEF01234567&tr=udp%3A%2F%2Ft%3A80&ws=http%3A%2F%2Fw%2Ff";
         let magnet = Magnet::parse(hex).unwrap();
         assert_eq!(magnet.trackers, vec![vec!["udp://t:80".to_owned()]]);
@@ -241,18 +243,18 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_two_torrents_is_refused_and_one_that_says_the_same_twice_is_not() {
+    fn two_info_hashes_in_a_link_are_refused_unless_they_are_equal() {
         let topic = |digit: &str| format!("xt=urn:btih:{}", digit.repeat(40));
         let parse = |one: &str, two: &str| Magnet::parse(&format!("magnet:?{one}&{two}"));
         assert!(parse(&topic("a"), &topic("A")).is_ok());
         let two = parse(&topic("a"), &topic("b")).unwrap_err();
-        assert!(two.report().contains("names two torrents"), "{}", two.report());
+        assert!(two.report().contains("two different info-hashes"), "{}", two.report());
         let none = Magnet::parse(&format!("magnet:?{}", topic("0"))).unwrap_err();
         assert!(none.report().contains("malformed"), "{}", none.report());
     }
 
     #[test]
-    fn every_spelling_of_a_link_is_the_one_that_libtorrent_knows() {
+    fn links_are_normalised_to_the_spelling_that_libtorrent_accepts() {
         let hash = "ab".repeat(20);
         let plain = format!("magnet:?xt=urn:btih:{hash}");
         for link in [
@@ -281,7 +283,7 @@ mod tests {
         let added = |more: &str| {
             let link = format!("magnet:?xt=urn:btih:{}{more}", "ab".repeat(20));
             let magnet = Magnet::parse(&link).unwrap();
-            let added = magnet.add_to(before.as_bytes(), &meta).unwrap();
+            let added = magnet.merged_into(before.as_bytes(), &meta).unwrap();
             added.map_or(before.clone(), |bytes| String::from_utf8(bytes).unwrap())
         };
         for nothing_new in ["&x.pe=1.2.3.4:5", "&tr=HTTP://a&ws=http://w"] {
@@ -300,16 +302,16 @@ mod tests {
     }
 
     #[test]
-    fn an_info_hash_alone_is_a_link() {
+    fn a_bare_info_hash_becomes_a_link() {
         for (hash, kind) in
             [("ab".repeat(20), "btih:"), ("AB".repeat(16), "btih:"), ("0c".repeat(32), "btmh:1220")]
         {
-            let link = of_info_hash(&hash).unwrap();
+            let link = link_of_info_hash(&hash).unwrap();
             assert_eq!(link, format!("magnet:?xt=urn:{kind}{hash}"));
             Magnet::parse(&link).unwrap();
         }
         for no in ["x.torrent".to_owned(), "ab".repeat(19), "+b".repeat(20), "8".repeat(32)] {
-            assert_eq!(of_info_hash(&no), None, "{no}");
+            assert_eq!(link_of_info_hash(&no), None, "{no}");
         }
     }
 

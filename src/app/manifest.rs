@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{App, place::Place};
+use super::{App, open_storage::OpenStorage};
 use crate::{
     catalog::ImportRow,
     error::{Error, Kind},
@@ -10,35 +10,42 @@ use crate::{
 };
 
 /// Timeout for writing the manifest at a stop. The manifest is one small object, and the import is complete without it.
-pub(super) const AT_STOP: Duration = Duration::from_secs(2);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl App {
     /// Writes the manifest of the import as it is now, unless the stored one is equal. A failure is only logged: the
     /// next command that opens the import for writing tries again.
-    pub(super) async fn leave_manifest(&self, row: &ImportRow, place: &Place) {
-        if let Err(e) = write_manifest(&self.catalog, &place.backend, row).await {
+    pub(super) async fn update_manifest(&self, row: &ImportRow, storage: &OpenStorage) {
+        if let Err(e) = write_manifest(&self.catalog, &storage.backend, row).await {
             tracing::warn!(
-                "import {}: its manifest is not up to date: {}; the import is whole, and the next run writes it",
+                "import {}: its manifest is out of date: {}; the import is complete, and the next run writes the manifest",
                 row.id,
                 e.report()
             );
         }
     }
 
-    /// As [`App::leave_manifest`], with the timeout [`AT_STOP`]. Skipped when the storage has just refused a request.
-    pub(super) async fn leave_manifest_at_stop(
+    /// As [`App::update_manifest`], with the timeout [`STOP_TIMEOUT`]. Skipped when the storage has just refused a
+    /// request.
+    pub(super) async fn update_manifest_at_stop(
         &self,
         row: &ImportRow,
-        place: &Place,
+        storage: &OpenStorage,
         refused: bool,
     ) {
         if refused {
-            tracing::info!("import {}: no manifest is written: storage refuses", row.id);
+            tracing::info!(
+                "import {}: the manifest is not written, because storage refused a request",
+                row.id
+            );
             return;
         }
-        if tokio::time::timeout(AT_STOP, self.leave_manifest(row, place)).await.is_err() {
-            let e = Error::new(Kind::Unavailable, "storage did not take it in time");
-            tracing::warn!("import {}: its manifest is not up to date: {}", row.id, e.report());
+        if tokio::time::timeout(STOP_TIMEOUT, self.update_manifest(row, storage)).await.is_err() {
+            let e = Error::new(
+                Kind::Unavailable,
+                format!("not written within {} s", STOP_TIMEOUT.as_secs()),
+            );
+            tracing::warn!("import {}: its manifest is out of date: {}", row.id, e.report());
         }
     }
 }

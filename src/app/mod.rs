@@ -6,38 +6,38 @@
 //! catalog. Durability does not depend on an orderly stop: a killed process loses only what was not committed.
 
 mod adopt;
-mod asking;
 mod attach;
-mod books;
 mod check;
 mod drive;
 mod estimate;
 mod export;
-mod fill;
+mod fill_from_server;
+mod fill_from_torrent;
 mod get;
 mod get_claims;
 mod get_file;
 mod import;
-mod import_files;
 mod import_url;
 mod lock;
 mod login;
 mod magnet;
 mod manifest;
-mod place;
+mod open_storage;
 mod plan;
+mod probe_progress;
 mod publish;
 mod read;
-mod remote;
 mod remove;
 mod repair;
 mod seed;
 mod show;
 mod source;
 mod source_file;
+mod source_record;
 mod stream;
 mod types;
 mod url;
+mod usage;
 mod verify;
 mod verify_files;
 
@@ -55,21 +55,21 @@ use parking_lot::Mutex;
 
 pub use self::{
     adopt::{AdoptRequest, AdoptSummary, MissingFile},
-    books::{Spent, StorageBooks, storage_books},
-    check::{CheckReport, Outcome, Probe, check_storage},
+    check::{CheckReport, Outcome, ProbeResult, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
-    get::{GetItem, GetOrder, Getter},
-    login::{LoginStep, LoginWay, login},
+    get::{GetItem, GetOptions, Getter},
+    login::{LoginFlow, LoginStep, login},
     read::ReadStream,
     stream::{FileRead, StreamedFile, StreamedImport, Streams},
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, ExportOrder, ExportSummary, FetchOrder,
-        FileInfo, FileUrl, GcOrder, GcReport, Goal, GoalChange, ImportInfo, ImportRequest,
-        ImportSummary, PublishSummary, Read, RemoveSummary, RepairRequest, Seeded, SkippedImport,
-        VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, ExportOptions,
+        ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo, ImportRequest,
+        ImportSummary, PublishSummary, ReadUsage, RemoveSummary, RepairRequest, SeedGoalChange,
+        SeedGoalInfo, SeedUsage, SkippedImport, VerifyReport,
     },
+    usage::{PricedUsage, StorageUsage, storage_usage},
 };
-use self::{lock::DataLock, place::Place, plan::plain_file};
+use self::{lock::DataLock, open_storage::OpenStorage, plan::file_of_row};
 use crate::{
     catalog::{Catalog, ImportId, ImportRow},
     config::Config,
@@ -83,10 +83,10 @@ use crate::{
 pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Timeout for stopping the torrent session. Announcing the stop to trackers takes at most 5 s of it.
-const SESSION_END: Duration = Duration::from_secs(8);
-/// Timeout for flushing verified bytes to storage at a stop. Together with [`manifest::AT_STOP`] it is less than the
-/// 10 s after which supervisors kill a process.
-const FLUSH: Duration = Duration::from_secs(5);
+const SESSION_STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Timeout for flushing verified bytes to storage at a stop. Together with [`manifest::STOP_TIMEOUT`] it is less than
+/// the 10 s after which supervisors kill a process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The share of the memory budget for incoming bytes: 7/8. The read cache gets the other 1/8
 /// during an import, and 1/2 at other times. It never gets all: the allocator needs slack, and
@@ -108,10 +108,10 @@ pub struct App {
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
     /// Number of imports that are being filled now.
-    filling: AtomicUsize,
-    places: tokio::sync::Mutex<HashMap<String, Arc<Place>>>,
+    active_imports: AtomicUsize,
+    storages: tokio::sync::Mutex<HashMap<String, Arc<OpenStorage>>>,
     /// Imports that this process has opened. The usage counts prefer them when several imports share an object.
-    opened: Mutex<HashSet<ImportId>>,
+    opened_imports: Mutex<HashSet<ImportId>>,
     /// Whether this process seeds. Seeding records the usage counts itself.
     seeding: AtomicBool,
     /// The lock of the data folder. Held while the folder is open for writing.
@@ -131,7 +131,7 @@ impl App {
                 (Some(lock), Catalog::open(&config.data_dir)?)
             }
             Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
-            Access::Beside => match Catalog::open_beside(&config.data_dir) {
+            Access::Shared => match Catalog::open_shared(&config.data_dir) {
                 // The catalog has an older schema: migrate it first, under the lock.
                 Err(e) if e.kind() == Kind::Unsupported => {
                     let lock = DataLock::take(&config.data_dir)?;
@@ -143,13 +143,13 @@ impl App {
         let pool = input_pool(&config);
         Ok(Self {
             pressure: Pressure::new(pool.clone()),
-            cache: WindowCache::over(config.memory.0 / 2, disk_cache(&config, &catalog)?),
-            filling: AtomicUsize::new(0),
+            cache: WindowCache::with_disk(config.memory.0 / 2, disk_cache(&config, &catalog)?),
+            active_imports: AtomicUsize::new(0),
             config,
             catalog,
             pool,
-            places: tokio::sync::Mutex::default(),
-            opened: Mutex::default(),
+            storages: tokio::sync::Mutex::default(),
+            opened_imports: Mutex::default(),
             seeding: AtomicBool::new(false),
             lock,
         })
@@ -160,41 +160,42 @@ impl App {
     /// # Errors
     /// Never fails yet; reserved for backends that can fail at shutdown.
     pub async fn close(self) -> Result<()> {
-        self.book_reads().await;
+        self.record_reads().await;
         Ok(())
     }
 
     /// Guard of an import: while one is held, the read cache shrinks to 1/8 of the memory budget.
-    fn importing(&self) -> Importing<'_> {
-        self.filling.fetch_add(1, Ordering::Relaxed);
-        self.cache.set_room(self.config.memory.0 - input_budget(&self.config));
-        Importing(self)
+    fn import_guard(&self) -> ImportGuard<'_> {
+        self.active_imports.fetch_add(1, Ordering::Relaxed);
+        self.cache.set_capacity(self.config.memory.0 - input_budget(&self.config));
+        ImportGuard(self)
     }
 
     /// The storage of an import.
-    async fn place_of(&self, row: &ImportRow) -> Result<Arc<Place>> {
-        self.place(&row.storage).await
+    async fn storage_of(&self, row: &ImportRow) -> Result<Arc<OpenStorage>> {
+        self.storage(&row.storage).await
     }
 
     /// The storage with this name or URL. It is opened once per process: connections, limits and sign-in are shared.
     ///
     /// # Errors
     /// `NotFound` when it is a local folder whose disk is not mounted; otherwise any error of opening it.
-    async fn place(&self, storage: &str) -> Result<Arc<Place>> {
-        let place = self.place_as_it_is(storage).await?;
-        place.is_mounted(&self.catalog).await?;
-        Ok(place)
+    async fn storage(&self, storage: &str) -> Result<Arc<OpenStorage>> {
+        let opened = self.storage_unchecked(storage).await?;
+        opened.check_mounted(&self.catalog).await?;
+        Ok(opened)
     }
 
-    /// As [`App::place`], without the check that the disk is mounted. For removing imports whose objects are lost.
-    async fn place_as_it_is(&self, storage: &str) -> Result<Arc<Place>> {
-        let mut places = self.places.lock().await;
-        if let Some(place) = places.get(storage) {
-            return Ok(Arc::clone(place));
+    /// As [`App::storage`], without the check that the disk is mounted. For removing imports whose objects are lost.
+    async fn storage_unchecked(&self, storage: &str) -> Result<Arc<OpenStorage>> {
+        let mut storages = self.storages.lock().await;
+        if let Some(opened) = storages.get(storage) {
+            return Ok(Arc::clone(opened));
         }
-        let place = Arc::new(Place::open(&self.config.storage(storage)?, &self.catalog).await?);
-        places.insert(storage.to_owned(), Arc::clone(&place));
-        Ok(place)
+        let opened =
+            Arc::new(OpenStorage::open(&self.config.storage(storage)?, &self.catalog).await?);
+        storages.insert(storage.to_owned(), Arc::clone(&opened));
+        Ok(opened)
     }
 
     /// Whether the data folder has no catalog, so that nothing was ever imported into it.
@@ -202,12 +203,12 @@ impl App {
     /// # Errors
     /// When the path is not a folder, or cannot be read.
     pub fn is_new(config: &Config) -> Result<bool> {
-        Catalog::is_in(&config.data_dir).map(|there| !there)
+        Catalog::exists_in(&config.data_dir).map(|exists| !exists)
     }
 
-    fn open_store(&self, row: &ImportRow, place: &Place) -> Result<Arc<ImportStore>> {
-        self.opened.lock().insert(row.id.clone());
-        ImportStore::open(&self.catalog, row, Arc::clone(&place.backend))
+    fn open_store(&self, row: &ImportRow, storage: &OpenStorage) -> Result<Arc<ImportStore>> {
+        self.opened_imports.lock().insert(row.id.clone());
+        ImportStore::open(&self.catalog, row, Arc::clone(&storage.backend))
     }
 
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
@@ -219,17 +220,20 @@ impl App {
         if row.is_torrent() {
             return Ok(self.metainfo_of(row)?.1.files);
         }
-        Ok(self.catalog.files(&row.id)?.into_iter().map(plain_file).collect())
+        Ok(self.catalog.files(&row.id)?.into_iter().map(file_of_row).collect())
     }
 
     /// The torrent file of an import and its parsed metadata, with the file names that the import uses.
     fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
         let bytes = self.catalog.metainfo(&row.id)?;
         let mut meta = Metainfo::parse(&bytes).map_err(|e| {
-            Error::new(Kind::Corrupt, format!("import {}: its torrent in the catalog", row.id))
-                .because(e)
+            Error::new(
+                Kind::Corrupt,
+                format!("import {}: the torrent file in the catalog is malformed", row.id),
+            )
+            .because(e)
         })?;
-        import::keep_names(&self.catalog, row, &mut meta)?;
+        import::use_recorded_names(&self.catalog, row, &mut meta)?;
         Ok((bytes, meta))
     }
 }
@@ -241,13 +245,14 @@ fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache
     config.cache_dir.as_ref().map(open).transpose()
 }
 
-/// Guard of [`App::importing`]: when the last one is dropped, the read cache grows back to half of the memory budget.
-struct Importing<'a>(&'a App);
+/// Guard of [`App::import_guard`]: when the last one is dropped, the read cache grows back to half of the memory
+/// budget.
+struct ImportGuard<'a>(&'a App);
 
-impl Drop for Importing<'_> {
+impl Drop for ImportGuard<'_> {
     fn drop(&mut self) {
-        if self.0.filling.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.cache.set_room(self.0.config.memory.0 / 2);
+        if self.0.active_imports.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.cache.set_capacity(self.0.config.memory.0 / 2);
         }
     }
 }

@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// The indices of the selected files: by the user, or else by the magnet link. `None` is all.
-pub(super) fn selection(
-    asked: Option<&str>,
-    by_link: Option<&str>,
+pub(super) fn select_files(
+    user_select: Option<&str>,
+    link_select: Option<&str>,
     files: &[File],
 ) -> Result<Option<Vec<u32>>> {
-    match (asked, by_link) {
+    match (user_select, link_select) {
         (Some(spec), _) => select::select(spec, files).map(Some),
         (None, Some(spec)) => select::select_by_link(spec, files).map(Some),
         (None, None) => Ok(None),
@@ -37,8 +37,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(meta: &Metainfo, selected: Option<&[u32]>, store: &ImportStore) -> Self {
-        let (wanted_pieces, wanted) = wanted(meta, selected, store.layout());
-        let have = (0..meta.pieces()).map(|p| store.covered(meta.piece_range(p))).collect();
+        let (wanted_pieces, wanted) = wanted_pieces_and_ranges(meta, selected, store.layout());
+        let have = (0..meta.pieces()).map(|p| store.is_durable(meta.piece_range(p))).collect();
         Self { wanted_pieces, have, wanted }
     }
 
@@ -52,20 +52,20 @@ impl Plan {
 }
 
 /// The pieces of a selection, and the same as ranges without padding.
-pub(super) fn wanted(
+pub(super) fn wanted_pieces_and_ranges(
     meta: &Metainfo,
     selected: Option<&[u32]>,
     layout: &Layout,
 ) -> (Vec<bool>, RangeSet) {
-    let pieces = pieces_wanted(meta, selected);
+    let pieces = selected_pieces(meta, selected);
     let mut ranges = RangeSet::new();
     for (piece, _) in (0u32..).zip(&pieces).filter(|(_, wanted)| **wanted) {
-        layout.stored(meta.piece_range(piece)).for_each(|range| ranges.insert(range));
+        layout.unpadded(meta.piece_range(piece)).for_each(|range| ranges.insert(range));
     }
     (pieces, ranges)
 }
 
-fn pieces_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<bool> {
+fn selected_pieces(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<bool> {
     match selected {
         Some(files) => select::wanted_pieces(meta, files),
         None => vec![true; meta.pieces() as usize],
@@ -73,8 +73,8 @@ fn pieces_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> Vec<bool> {
 }
 
 /// Bytes that a selection of a torrent takes in storage: those of its pieces, without padding.
-pub(super) fn room_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
-    let pieces = pieces_wanted(meta, selected);
+pub(super) fn bytes_to_store(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
+    let pieces = selected_pieces(meta, selected);
     let wanted = (0u32..).zip(&pieces).filter(|(_, wanted)| **wanted);
     let ranges: RangeSet = wanted.map(|(piece, _)| meta.piece_range(piece)).collect();
     let pads = meta.files.iter().filter(|file| file.pad).map(|file| file.range.clone());
@@ -82,12 +82,12 @@ pub(super) fn room_wanted(meta: &Metainfo, selected: Option<&[u32]>) -> u64 {
 }
 
 /// The ranges of a selection in an import from a URL: exactly the selected files.
-pub(super) fn ranges_wanted(files: &[File], selected: Option<&[u32]>) -> RangeSet {
-    files_wanted(files, selected).map(|file| file.range.clone()).collect()
+pub(super) fn selected_ranges(files: &[File], selected: Option<&[u32]>) -> RangeSet {
+    selected_files(files, selected).map(|file| file.range.clone()).collect()
 }
 
 /// A file of an import from a URL, in the form of a torrent's file.
-pub(super) fn plain_file(row: FileRow) -> File {
+pub(super) fn file_of_row(row: FileRow) -> File {
     let range = row.start..row.start.saturating_add(row.len);
     File { path: row.path, range, pad: row.pad, executable: false, symlink: None }
 }
@@ -108,7 +108,7 @@ pub(super) fn file_row(file: &File) -> FileRow {
 }
 
 /// The selected files of an import, without padding.
-pub(super) fn files_wanted<'a>(
+pub(super) fn selected_files<'a>(
     files: &'a [File],
     selected: Option<&'a [u32]>,
 ) -> impl Iterator<Item = &'a File> {
@@ -124,6 +124,6 @@ pub(super) fn is_selected(selected: Option<&[u32]>, index: usize) -> bool {
 }
 
 /// Total length of the selected files in bytes. More may be stored: whole pieces, which can overlap other files.
-pub(super) fn bytes_wanted(files: &[File], selected: Option<&[u32]>) -> u64 {
-    files_wanted(files, selected).map(|f| f.range.end - f.range.start).sum()
+pub(super) fn selected_bytes(files: &[File], selected: Option<&[u32]>) -> u64 {
+    selected_files(files, selected).map(|f| f.range.end - f.range.start).sum()
 }

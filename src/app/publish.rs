@@ -1,8 +1,8 @@
 //! Publishing: turns files of an import into objects with the torrent's file names. Used by `publish`, and by `import`
 //! with the layout of whole files.
 //!
-//! During an import, [`publish`] starts a [`Publishing`] task that publishes each file as soon as it is complete. The
-//! command [`App::publish`] publishes the complete files of an import and returns.
+//! During an import, [`spawn_publishing`] starts a [`BackgroundPublisher`], which publishes each file as soon as it is
+//! complete. The command [`App::publish`] publishes the complete files of an import and returns.
 
 use std::{
     sync::Arc,
@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, ProgressFn, PublishSummary,
-    import::{Filled, Job},
-    place::Place,
-    plan::{file_row, files_wanted},
+    import::{ImportJob, ImportView},
+    open_storage::OpenStorage,
+    plan::{file_row, selected_files},
     read::find_file,
 };
 use crate::{
@@ -25,29 +25,30 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink},
     storage::{
-        DirectFiles, ImportStore, PauseClock, Published, Publisher, Publishing, WriterEvent,
+        BackgroundPublisher, DirectFiles, ImportStore, PauseClock, Published, Publisher,
+        WriterEvent,
     },
     torrents::metainfo::File,
 };
 
 /// Longest delay before the first retry, as for uploads.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Interval for checking whether a pause of the storage is too long.
-const LOOK: Duration = Duration::from_millis(250);
+const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Files that the command publishes at once. Small files mostly wait for the server's answers.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT_FILES: usize = 4;
 
 /// The event sink of a writer, shared with publishing. It is called from any thread, under the writer's lock: it must
 /// return quickly and not call back.
 pub(super) type SharedSink = Arc<dyn Fn(WriterEvent) + Send + Sync>;
 
 /// The unpublished files of an import, and their publisher.
-pub(super) struct Files {
+pub(super) struct UnpublishedFiles {
     publisher: Arc<Publisher>,
     files: Vec<FileRow>,
 }
 
-impl Files {
+impl UnpublishedFiles {
     /// For the writer, which stores a file of one chunk directly under its own name.
     pub(super) fn direct(&self) -> DirectFiles {
         DirectFiles::new(Arc::clone(&self.publisher), &self.files)
@@ -55,52 +56,59 @@ impl Files {
 }
 
 /// Starts to publish each file when it is complete.
-pub(super) fn publish(Files { publisher, files }: Files, sink: &SharedSink) -> Arc<Publishing> {
+pub(super) fn spawn_publishing(
+    UnpublishedFiles { publisher, files }: UnpublishedFiles,
+    sink: &SharedSink,
+) -> Arc<BackgroundPublisher> {
     let sink = Arc::clone(sink);
-    Publishing::spawn(publisher, files, RETRY, Box::new(move |event| sink(event)))
+    BackgroundPublisher::spawn(publisher, files, RETRY_DELAY, Box::new(move |event| sink(event)))
 }
 
-impl Job<'_> {
+impl ImportJob<'_> {
     /// The files to publish; `None` when the layout is not whole files, or all are published.
-    pub(super) async fn publisher(&self, opened: Filled<'_>) -> Result<Option<Files>> {
-        if opened.row.layout != LayoutKind::Files {
+    pub(super) async fn publisher(
+        &self,
+        import: ImportView<'_>,
+    ) -> Result<Option<UnpublishedFiles>> {
+        if import.row.layout != LayoutKind::Files {
             return Ok(None);
         }
-        let all = whole_files(opened.files, None);
-        let publisher = self.app.publisher(opened.store, &self.place, &all).await?;
-        let mut files = whole_files(opened.files, opened.row.selected.as_deref());
+        let all = publishable_files(import.files, None);
+        let publisher = self.app.publisher(import.store, &self.storage, &all).await?;
+        let mut files = publishable_files(import.files, import.row.selected.as_deref());
         files.retain(|file| !publisher.is_published(file));
-        Ok((!files.is_empty()).then_some(Files { publisher, files }))
+        Ok((!files.is_empty()).then_some(UnpublishedFiles { publisher, files }))
     }
 
     /// Publishes the remaining files, when nothing is left to fetch.
-    pub(super) async fn publish_rest(&self, opened: Filled<'_>) -> Result<()> {
-        let Some(files) = self.publisher(opened).await? else { return Ok(()) };
-        let _importing = self.app.importing();
-        self.app.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
-        let (sink, mut ends) = told(&self.events, opened.row, self.request.timeout);
-        let publishing = publish(files, &sink);
-        let done = tokio::select! {
-            done = publishing.finished() => done.map(drop),
-            error = ends.heard() => Err(error),
+    pub(super) async fn publish_rest(&self, import: ImportView<'_>) -> Result<()> {
+        let Some(files) = self.publisher(import).await? else { return Ok(()) };
+        let _guard = self.app.import_guard();
+        self.app.catalog.set_state(&import.row.id, ImportState::Importing).await?;
+        let (sink, mut fatal_errors) =
+            writer_events(&self.events, import.row, self.request.timeout);
+        let publishing = spawn_publishing(files, &sink);
+        let result = tokio::select! {
+            result = publishing.wait_until_done() => result.map(drop),
+            error = fatal_errors.wait() => Err(error),
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")),
         };
         publishing.stop().await;
-        done
+        result
     }
 }
 
 /// Fatal errors of an import's writer and publishing.
-pub(super) struct Ends {
+pub(super) struct FatalErrors {
     failed: mpsc::UnboundedReceiver<Error>,
     pause: Arc<Mutex<PauseClock>>,
 }
 
-impl Ends {
+impl FatalErrors {
     /// Waits for a fatal error: bytes that cannot be stored, or a storage that has been paused
     /// for longer than the timeout.
-    pub(super) async fn heard(&mut self) -> Error {
-        let mut tick = tokio::time::interval(LOOK);
+    pub(super) async fn wait(&mut self) -> Error {
+        let mut tick = tokio::time::interval(PAUSE_CHECK_INTERVAL);
         loop {
             tokio::select! {
                 Some(error) = self.failed.recv() => return error,
@@ -115,34 +123,34 @@ impl Ends {
 }
 
 /// The sink that turns the events of writer and publishing into events of the import, and the receiver of fatal errors.
-pub(super) fn told(
+pub(super) fn writer_events(
     events: &EventSink,
     row: &ImportRow,
     timeout: Option<Duration>,
-) -> (SharedSink, Ends) {
+) -> (SharedSink, FatalErrors) {
     let (events, id) = (events.clone(), row.id.to_string());
     let (tx, failed) = mpsc::unbounded_channel();
     let pause = Arc::new(Mutex::new(PauseClock::new(timeout)));
-    let ends = Ends { failed, pause: Arc::clone(&pause) };
+    let fatal_errors = FatalErrors { failed, pause: Arc::clone(&pause) };
     let sink: SharedSink = Arc::new(move |event| match event {
         // Sending fails only when the receiver has stopped already; the error is then not needed.
         WriterEvent::Lost(error) | WriterEvent::Failed(error) => drop(tx.send(error)),
         WriterEvent::Paused(error) => {
             events.paused(&id, &error);
-            pause.lock().paused(error, Instant::now());
+            pause.lock().pause(error, Instant::now());
         }
         WriterEvent::Resumed => {
-            pause.lock().resumed();
+            pause.lock().resume();
             events.send(Event::Resumed { id: id.clone() });
         }
-        WriterEvent::Durable(_) => pause.lock().stored(Instant::now()),
+        WriterEvent::Durable(_) => pause.lock().record_progress(Instant::now()),
     });
-    (sink, ends)
+    (sink, fatal_errors)
 }
 
 /// The selected files that can be objects. Symbolic links have no bytes, and not every storage can represent them.
-pub(super) fn whole_files(files: &[File], selected: Option<&[u32]>) -> Vec<FileRow> {
-    files_wanted(files, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
+pub(super) fn publishable_files(files: &[File], selected: Option<&[u32]>) -> Vec<FileRow> {
+    selected_files(files, selected).filter(|file| file.symlink.is_none()).map(file_row).collect()
 }
 
 impl App {
@@ -156,37 +164,43 @@ impl App {
     /// `Cancelled`; otherwise the error of the storage.
     pub async fn publish(
         &self,
-        needle: &str,
+        import_ref: &str,
         paths: &[String],
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
-        let row = self.catalog.find(needle)?;
+        let row = self.catalog.find(import_ref)?;
         let all = self.files_of(&row)?;
-        let files = self.chosen(&row, whole_files(&all, row.selected.as_deref()), paths)?;
+        let files =
+            self.choose_files(&row, publishable_files(&all, row.selected.as_deref()), paths)?;
         if paths.is_empty() && row.layout != LayoutKind::Files {
             self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
         }
-        let place = self.place_of(&row).await?;
-        let store = self.open_store(&row, &place)?;
-        let publisher = self.publisher(&store, &place, &whole_files(&all, None)).await?;
+        let storage = self.storage_of(&row).await?;
+        let store = self.open_store(&row, &storage)?;
+        let publisher = self.publisher(&store, &storage, &publishable_files(&all, None)).await?;
         // Bytes that are read back and uploaded use the memory for incoming bytes.
-        let _importing = self.importing();
+        let _guard = self.import_guard();
         let (already, rest): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| publisher.is_published(file));
-        let whole = |file: &FileRow| store.covered(file.start..file.start + file.len);
-        let (ready, incomplete): (Vec<_>, Vec<_>) = rest.into_iter().partition(whole);
+        let is_stored = |file: &FileRow| store.is_durable(file.start..file.start + file.len);
+        let (ready, incomplete): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_stored);
         let done = tokio::select! {
             done = publish_each(&publisher, ready, progress) => done,
             () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")
-                .hint("run the same command again to go on from there")),
+                .hint("run the same command again to resume")),
         };
-        self.catalog.settle().await?;
-        self.leave_manifest(&row, &place).await;
+        self.catalog.flush().await?;
+        self.update_manifest(&row, &storage).await;
         Ok(PublishSummary { done: done?, already: already.len(), incomplete: incomplete.len() })
     }
 
-    fn chosen(&self, row: &ImportRow, all: Vec<FileRow>, paths: &[String]) -> Result<Vec<FileRow>> {
+    fn choose_files(
+        &self,
+        row: &ImportRow,
+        all: Vec<FileRow>,
+        paths: &[String],
+    ) -> Result<Vec<FileRow>> {
         if paths.is_empty() {
             return Ok(all);
         }
@@ -206,13 +220,13 @@ impl App {
     async fn publisher(
         &self,
         store: &Arc<ImportStore>,
-        place: &Place,
+        storage: &OpenStorage,
         files: &[FileRow],
     ) -> Result<Arc<Publisher>> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
         let publisher =
-            Publisher::new(self.reader(store), catalog, pressure, place.upload_concurrency)?;
-        publisher.try_names(files).await?;
+            Publisher::new(self.reader(store), catalog, pressure, storage.upload_concurrency)?;
+        publisher.probe_names(files).await?;
         Ok(publisher)
     }
 }
@@ -229,8 +243,8 @@ async fn publish_each(
     let mut sum = Published::default();
     let mut running: JoinSet<Result<Published>> = JoinSet::new();
     for file in files {
-        while running.len() >= AT_ONCE {
-            sum += ended(running.join_next().await)?;
+        while running.len() >= MAX_CONCURRENT_FILES {
+            sum += task_result(running.join_next().await)?;
         }
         let (publisher, progress, bytes) =
             (Arc::clone(publisher), Arc::clone(&progress), Arc::clone(&bytes));
@@ -246,15 +260,17 @@ async fn publish_each(
         });
     }
     while let Some(done) = running.join_next().await {
-        sum += ended(Some(done))?;
+        sum += task_result(Some(done))?;
     }
     Ok(sum)
 }
 
-fn ended(done: Option<Result<Result<Published>, tokio::task::JoinError>>) -> Result<Published> {
+fn task_result(
+    done: Option<Result<Result<Published>, tokio::task::JoinError>>,
+) -> Result<Published> {
     match done {
         None => Ok(Published::default()),
         Some(Ok(published)) => published,
-        Some(Err(e)) => Err(Error::new(Kind::Internal, "a file was not published").because(e)),
+        Some(Err(e)) => Err(Error::new(Kind::Internal, "publishing a file panicked").because(e)),
     }
 }

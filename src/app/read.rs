@@ -10,26 +10,26 @@ use crate::{
     backends::Payload,
     catalog::{FileRow, ImportRow},
     error::{Error, Kind, Result},
-    storage::{Checks, ImportReader, RangeSet, WindowCache},
-    torrents::{checks_of, metainfo::Metainfo},
+    storage::{ImportReader, PieceVerifier, RangeSet, WindowCache},
+    torrents::{metainfo::Metainfo, piece_verifier},
     units::{MIB, parse_range},
 };
 
 /// A stream of bytes of an import.
 #[derive(Debug)]
 pub struct ReadStream {
-    reader: Checked,
-    left: Range<u64>,
+    reader: VerifyingReader,
+    remaining: Range<u64>,
     /// Bytes that were read and not returned yet.
     ready: std::vec::IntoIter<Bytes>,
     len: u64,
 }
 
 impl ReadStream {
-    pub(super) fn new(reader: impl Into<Checked>, range: Range<u64>) -> Self {
+    pub(super) fn new(reader: impl Into<VerifyingReader>, range: Range<u64>) -> Self {
         let reader = reader.into();
         let len = range.end - range.start;
-        Self { reader, left: range, ready: Vec::new().into_iter(), len }
+        Self { reader, remaining: range, ready: Vec::new().into_iter(), len }
     }
 
     /// Length of the whole stream in bytes.
@@ -53,58 +53,62 @@ impl ReadStream {
             if let Some(part) = self.ready.next() {
                 return Ok(Some(part));
             }
-            if self.left.is_empty() {
+            if self.remaining.is_empty() {
                 return Ok(None);
             }
-            let end = self.left.end.min(self.left.start + 4 * MIB);
-            let payload = self.reader.read_at(self.left.start..end).await?;
-            self.left.start = end;
-            self.ready = payload.parts().to_vec().into_iter();
+            let end = self.remaining.end.min(self.remaining.start + 4 * MIB);
+            let payload = self.reader.read_at(self.remaining.start..end).await?;
+            self.remaining.start = end;
+            self.ready = payload.buffers().to_vec().into_iter();
         }
     }
 }
 
 /// A reader that verifies bytes against the torrent's hashes where possible, and returns them only if they match.
 #[derive(Debug, Clone)]
-pub(super) struct Checked {
+pub(super) struct VerifyingReader {
     /// Reads without verification: imports from a URL have no hashes, and an incomplete piece cannot be verified.
     plain: ImportReader,
-    proven: Option<Proven>,
+    verified: Option<VerifiedPieces>,
 }
 
 #[derive(Debug, Clone)]
-struct Proven {
+struct VerifiedPieces {
     reader: ImportReader,
     /// Ranges that failed verification so far.
-    wrong: Arc<Mutex<RangeSet>>,
+    corrupt: Arc<Mutex<RangeSet>>,
 }
 
-impl From<ImportReader> for Checked {
+impl From<ImportReader> for VerifyingReader {
     fn from(plain: ImportReader) -> Self {
-        Self { plain, proven: None }
+        Self { plain, verified: None }
     }
 }
 
-impl Proven {
+impl VerifiedPieces {
     fn new(plain: &ImportReader, cache: &Arc<WindowCache>, meta: Metainfo) -> Self {
-        let wrong = Arc::<Mutex<RangeSet>>::default();
-        let (Checks { piece_len, check }, noted) = (checks_of(Arc::new(meta)), Arc::clone(&wrong));
+        let corrupt = Arc::<Mutex<RangeSet>>::default();
+        let (PieceVerifier { piece_len, check }, noted) =
+            (piece_verifier(Arc::new(meta)), Arc::clone(&corrupt));
         let check = move |range: Range<u64>, bytes: &[Bytes]| {
             check(range.clone(), bytes).inspect_err(|_| noted.lock().insert(range))
         };
-        let checks = Checks { piece_len, check: Box::new(check) };
-        let reader = ImportReader::proven(Arc::clone(plain.store()), Arc::clone(cache), checks);
-        Self { reader, wrong }
+        let verifier = PieceVerifier { piece_len, check: Box::new(check) };
+        let reader =
+            ImportReader::for_export(Arc::clone(plain.store()), Arc::clone(cache), verifier);
+        Self { reader, corrupt }
     }
 }
 
-impl Checked {
+impl VerifyingReader {
     async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
-        let Some(proven) = &self.proven else { return self.plain.read_at(range).await };
-        match proven.reader.read_at(range.clone()).await {
+        let Some(verified) = &self.verified else { return self.plain.read_at(range).await };
+        match verified.reader.read_at(range.clone()).await {
             // Another part of the piece is missing or damaged, so these bytes cannot be
             // verified. Read them as they are.
-            Err(e) if e.kind().is_about_bytes() && !proven.wrong.lock().overlaps(&range) => {
+            Err(e)
+                if e.kind().is_object_specific() && !verified.corrupt.lock().overlaps(&range) =>
+            {
                 self.plain.read_at(range).await
             }
             read => read,
@@ -120,11 +124,11 @@ impl App {
     /// range is outside the file.
     pub async fn open_read(
         &self,
-        needle: &str,
+        import_ref: &str,
         path: Option<&str>,
         range: Option<&str>,
     ) -> Result<ReadStream> {
-        let row = self.catalog.find(needle)?;
+        let row = self.catalog.find(import_ref)?;
         let files = self.catalog.files(&row.id)?;
         let file = find_file(&row, &files, path)?;
         let part = match range {
@@ -132,22 +136,22 @@ impl App {
             None => 0..file.len,
         };
         let range = file.start + part.start..file.start + part.end;
-        Ok(ReadStream::new(self.open_checked(&row).await?, range))
+        Ok(ReadStream::new(self.open_verifying(&row).await?, range))
     }
 
     /// A verifying reader, for `export` and `cat`.
-    pub(super) async fn open_checked(&self, row: &ImportRow) -> Result<Checked> {
+    pub(super) async fn open_verifying(&self, row: &ImportRow) -> Result<VerifyingReader> {
         let plain = self.open_reader(row).await?;
-        let proven = match row.is_torrent() {
-            true => Some(Proven::new(&plain, &self.cache, self.metainfo_of(row)?.1)),
+        let verified = match row.is_torrent() {
+            true => Some(VerifiedPieces::new(&plain, &self.cache, self.metainfo_of(row)?.1)),
             false => None,
         };
-        Ok(Checked { plain, proven })
+        Ok(VerifyingReader { plain, verified })
     }
 
     pub(super) async fn open_reader(&self, row: &ImportRow) -> Result<ImportReader> {
-        let place = self.place_of(row).await?;
-        let store = self.open_store(row, &place)?;
+        let storage = self.storage_of(row).await?;
+        let store = self.open_store(row, &storage)?;
         Ok(self.reader(&store))
     }
 }
@@ -163,7 +167,7 @@ pub(super) fn find_file<'a>(
         return match real[..] {
             [only] => Ok(only),
             _ => {
-                let text = format!("import {} has {} files: which one?", row.id, real.len());
+                let text = format!("import {} has {} files: name one of them", row.id, real.len());
                 Err(Error::new(Kind::InvalidInput, text)
                     .hint(format!("`bae info {}` lists them", row.id)))
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{App, GcOrder, GcReport, RemoveSummary};
+use super::{App, GcOptions, GcReport, RemoveSummary};
 use crate::{
     catalog::Role,
     error::{Error, Result},
@@ -15,11 +15,11 @@ impl App {
     ///
     /// # Errors
     /// `NotFound`; the number of objects that are left, with the first error. `gc` then completes the removal.
-    pub async fn remove(&self, needle: &str, keep_objects: bool) -> Result<RemoveSummary> {
-        let row = self.catalog.find(needle)?;
-        let place = self.place_as_it_is(&row.storage).await?;
+    pub async fn remove(&self, import_ref: &str, keep_objects: bool) -> Result<RemoveSummary> {
+        let row = self.catalog.find(import_ref)?;
+        let storage = self.storage_unchecked(&row.storage).await?;
         let mut objects = self.catalog.objects(&row.id)?;
-        remove_import(&self.catalog, &place.backend, &row, keep_objects).await?;
+        remove_import(&self.catalog, &storage.backend, &row, keep_objects).await?;
         if keep_objects {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
         }
@@ -34,13 +34,13 @@ impl App {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub async fn gc(&self, order: GcOrder) -> Result<(GcReport, Failures)> {
-        let mut report = GcReport { removed: order.remove, ..GcReport::default() };
+    pub async fn gc(&self, options: GcOptions) -> Result<(GcReport, Failures)> {
+        let mut report = GcReport { removed: options.remove, ..GcReport::default() };
         let mut failures = Failures::default();
-        let storages = self.storages(&mut failures)?;
+        let storages = self.known_storages(&mut failures)?;
         for storage in storages {
-            if let Err(e) = self.collect(&storage, order, &mut report, &mut failures).await {
-                failures.add(e.within(format_args!("storage {storage:?}")));
+            if let Err(e) = self.collect(&storage, options, &mut report, &mut failures).await {
+                failures.add(e.with_context(format_args!("storage {storage:?}")));
             }
         }
         report.failed = failures.count();
@@ -50,33 +50,33 @@ impl App {
     async fn collect(
         &self,
         storage: &str,
-        order: GcOrder,
+        options: GcOptions,
         report: &mut GcReport,
         failures: &mut Failures,
     ) -> Result<()> {
-        let place = self.place(storage).await?;
-        let sweep = Sweep { catalog: &self.catalog, backend: &place.backend, storage };
+        let opened = self.storage(storage).await?;
+        let sweep = Sweep { catalog: &self.catalog, backend: &opened.backend, storage };
         let found = sweep.find().await?;
         report.unclaimed += found.unclaimed.len();
-        if !order.adopted {
+        if !options.attached {
             report.held_back += found.adopted.objects;
         }
-        if order.remove {
-            let removed = sweep.remove(&found, order.adopted).await?;
+        if options.remove {
+            let removed = sweep.remove(&found, options.attached).await?;
             report.objects += removed.tally.objects;
             report.bytes += removed.tally.bytes;
             report.uploads += removed.uploads;
             failures.append(removed.failures);
             return Ok(());
         }
-        self.count(&found, order, report)
+        self.count(&found, options, report)
     }
 
-    fn count(&self, found: &Leftovers, order: GcOrder, report: &mut GcReport) -> Result<()> {
+    fn count(&self, found: &Leftovers, options: GcOptions, report: &mut GcReport) -> Result<()> {
         report.uploads += found.uploads.len();
         report.objects += found.own.objects;
         report.bytes += found.own.bytes;
-        if order.adopted {
+        if options.attached {
             report.objects += found.adopted.objects;
             report.bytes += found.adopted.bytes;
         }
@@ -90,12 +90,12 @@ impl App {
     }
 
     /// Every storage with imports, every attached one, and every configured one.
-    fn storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
+    fn known_storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
         let mut storages: BTreeSet<String> = self.catalog.storages()?.into_iter().collect();
         for name in self.config.storage_names() {
             match self.config.storage(name) {
-                Ok(profile) => drop(storages.insert(profile.canonical())),
-                Err(e) => failures.add(Error::within(e, format_args!("storage {name:?}"))),
+                Ok(profile) => drop(storages.insert(profile.canonical_name())),
+                Err(e) => failures.add(Error::with_context(e, format_args!("storage {name:?}"))),
             }
         }
         Ok(storages)

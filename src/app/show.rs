@@ -3,16 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    App, FileInfo, ImportInfo, ImportSummary, Read, Seeded,
-    books::dollars,
-    plan::{Plan, file_row, is_selected, ranges_wanted},
+    App, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
+    plan::{Plan, file_row, is_selected, selected_ranges},
+    usage::price_of_reads,
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{Figures, ImportRow, ImportState, ObjectRow, Role, Traffic},
+    catalog::{ImportRow, ImportState, ObjectRow, Role, UsageCounts, WantedCounts},
     error::Result,
     redact,
-    storage::{ImportStore, WholeFiles},
+    storage::{FileObjects, ImportStore},
     torrents::metainfo::{File, Metainfo},
 };
 
@@ -31,20 +31,20 @@ impl App {
     fn stored(&self, row: &ImportRow) -> Result<u64> {
         let all = row.selected.is_none();
         match (row.state, row.wanted) {
-            (ImportState::Imported, Figures { bytes, .. }) if all => Ok(bytes),
-            (ImportState::Imported, Figures { stored: Some(stored), .. }) => Ok(stored),
+            (ImportState::Imported, WantedCounts { bytes, .. }) if all => Ok(bytes),
+            (ImportState::Imported, WantedCounts { stored: Some(stored), .. }) => Ok(stored),
             _ if all => {
-                let store = self.look_up(row)?;
-                Ok(store.stored_bytes(&store.layout().all_stored()))
+                let store = self.open_without_backend(row)?;
+                Ok(store.durable_bytes(&store.layout().all_unpadded()))
             }
             // The pieces of a selection are known only from the torrent.
-            _ => Ok(self.look(row)?.summary.stored),
+            _ => Ok(self.details(row)?.summary.stored),
         }
     }
 
     /// Opens an import to look at its stored ranges. It needs only the catalog: an empty memory backend stands in for
     /// the storage, which may be unreachable.
-    fn look_up(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
+    fn open_without_backend(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
         ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
     }
 
@@ -53,13 +53,13 @@ impl App {
     /// # Errors
     /// `NotFound`, or when the catalog cannot be read.
     #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
-    pub async fn info(&self, needle: &str) -> Result<ImportInfo> {
-        let row = self.catalog.find(needle)?;
-        let Look { summary, files, meta, store } = self.look(&row)?;
+    pub async fn info(&self, import_ref: &str) -> Result<ImportInfo> {
+        let row = self.catalog.find(import_ref)?;
+        let ImportDetails { summary, files, meta, store } = self.details(&row)?;
         let packed = store.packed_bytes();
         let real = files.iter().enumerate().filter(|(_, f)| !f.pad);
         let objects = self.catalog.objects(&row.id)?;
-        let whole = WholeFiles::of(&objects);
+        let whole = FileObjects::of(&objects);
         let adopted = self.adopted_keys(&row, &objects)?;
         let key = |f: &File| {
             let object = whole.find(&file_row(f)).filter(|object| object.stored);
@@ -75,7 +75,7 @@ impl App {
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
-        let (seeded, read) = self.books(&row)?;
+        let (seeded, read) = self.usage_of(&row)?;
         Ok(ImportInfo {
             files: files.collect(),
             objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
@@ -88,13 +88,13 @@ impl App {
             trackers: meta
                 .iter()
                 .flat_map(|meta| meta.trackers.iter().flatten())
-                .map(|tracker| redact::tracker(tracker))
+                .map(|tracker| redact::tracker_origin(tracker))
                 .collect(),
             web_seeds: meta.iter().flat_map(web_seeds).collect(),
             private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
-            goal: self.catalog.goal(&row.id)?.into(),
+            goal: self.catalog.seed_goal(&row.id)?.into(),
             seeded,
             read,
             summary,
@@ -115,36 +115,37 @@ impl App {
     }
 
     /// Usage of an import, with its price.
-    fn books(&self, row: &ImportRow) -> Result<(Seeded, Read)> {
-        let traffic = self.catalog.traffic_of(&row.id)?;
-        let Traffic { gets, fetched, kept, served, seconds, read_gets, read_fetched } = traffic;
-        let dollars = |gets, fetched| dollars(&self.config, &row.storage, gets, fetched);
-        let read = Read {
+    fn usage_of(&self, row: &ImportRow) -> Result<(SeedUsage, ReadUsage)> {
+        let usage = self.catalog.usage_of(&row.id)?;
+        let UsageCounts { gets, fetched, from_cache, served, seconds, read_gets, read_fetched } =
+            usage;
+        let dollars = |gets, fetched| price_of_reads(&self.config, &row.storage, gets, fetched);
+        let read = ReadUsage {
             gets: read_gets,
             fetched: read_fetched,
             dollars: dollars(read_gets, read_fetched),
         };
         let dollars = dollars(gets, fetched);
-        Ok((Seeded { gets, fetched, kept, served, seconds, dollars }, read))
+        Ok((SeedUsage { gets, fetched, from_cache, served, seconds, dollars }, read))
     }
 
-    fn look(&self, row: &ImportRow) -> Result<Look> {
+    fn details(&self, row: &ImportRow) -> Result<ImportDetails> {
         let meta = match row.is_torrent() {
             true => Some(self.metainfo_of(row)?.1),
             false => None,
         };
         let files = self.files_of(row)?;
-        let store = self.look_up(row)?;
+        let store = self.open_without_backend(row)?;
         let wanted = match &meta {
             Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
-            None => ranges_wanted(&files, row.selected.as_deref()),
+            None => selected_ranges(&files, row.selected.as_deref()),
         };
-        let summary = summary(row, store.stored_bytes(&wanted));
-        Ok(Look { summary, files, meta, store })
+        let summary = summary(row, store.durable_bytes(&wanted));
+        Ok(ImportDetails { summary, files, meta, store })
     }
 }
 
-struct Look {
+struct ImportDetails {
     summary: ImportSummary,
     files: Vec<File>,
     /// Only for a torrent.

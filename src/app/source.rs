@@ -9,16 +9,17 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    FetchOrder,
-    get::{file_name, folder_name, paths_below},
+    DownloadOptions,
+    get::{file_name, folder_name, local_paths},
     magnet::{self, Magnet},
-    source_file::{Input, beginning, link_in, may_hold_one, read, understood},
+    source_file::{Input, as_magnet_link, decompressed_head, may_be_source, read, recognise},
 };
 use crate::{
-    downloads::{Asking, Waits},
+    downloads::{FirstRequest, OnWait},
     error::{Error, Kind, Result},
     protocols::{
-        Begun, ByteStream, Found, MagnetLink, Protocol, Protocols, Remote, Wanted, next, no_url,
+        ByteStream, FirstResponse, MagnetLink, Protocol, Protocols, RangeRequest, RemoteFile,
+        UrlTarget, next_bytes, url_error_reason,
     },
     torrents::bencode::MAX_INPUT,
 };
@@ -26,7 +27,7 @@ use crate::{
 /// A resolved source: the bytes of a torrent file, a magnet link in libtorrent's spelling, or
 /// files that are no torrent.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum ImportSource {
     Torrent(Vec<u8>),
     Magnet(String, Magnet),
     Files(RemoteFiles),
@@ -38,7 +39,7 @@ pub(super) struct RemoteFiles {
     /// Name of the file, or of the folder.
     pub(super) name: String,
     /// Each file with its path in the import. Paths are safe and unique; in a folder they begin with `name`.
-    pub(super) files: Vec<(String, Remote)>,
+    pub(super) files: Vec<(String, RemoteFile)>,
     /// The response body of the first request, when it carries the single file from its first byte.
     pub(super) first: Mutex<Option<ByteStream>>,
 }
@@ -50,94 +51,96 @@ impl fmt::Debug for RemoteFiles {
 }
 
 /// Hint for a folder that cannot be imported completely.
-const WHOLE: &str =
-    "an import of a folder is all of it: import what is beside it, or fetch it with `bae get`";
+const WHOLE_FOLDER_HINT: &str = "a folder is imported as a whole: import its other files one by one, or download it with `bae get`";
 
 /// Bytes at the start of a file that identify a torrent. No torrent is shorter.
-const HEAD: u64 = 24;
+const HEAD_LEN: u64 = 24;
 /// Bytes needed when the file is compressed, or may be the text of a magnet link.
-const LONG_HEAD: u64 = 1024;
+const LONG_HEAD_LEN: u64 = 1024;
 
-impl Source {
-    /// Resolves `text`. With `wanted`, the first request already transfers the bytes of a file; without it, files are
-    /// only probed. `waits` is called while a server has not answered, and before a retry.
-    pub(super) async fn find(
+impl ImportSource {
+    /// Resolves `text`. With `download`, the first request already transfers the bytes of a file; without it, files are
+    /// only probed. `on_wait` is called while a server has not answered, and before a retry.
+    pub(super) async fn resolve(
         text: &str,
-        order: &FetchOrder,
-        wanted: bool,
-        waits: Waits<'_>,
+        options: &DownloadOptions,
+        download: bool,
+        on_wait: OnWait<'_>,
     ) -> Result<Self> {
         let trimmed = text.trim();
         let scheme =
             trimmed.split_once(':').map(|(s, _)| s.to_ascii_lowercase()).unwrap_or_default();
         let file = match scheme.as_str() {
-            "magnet" => return Self::of_link(trimmed),
-            "file" if trimmed[5..].starts_with('/') => Input::Path(path_of(trimmed)?),
+            "magnet" => return Self::from_link(trimmed),
+            "file" if trimmed[5..].starts_with('/') => Input::Path(path_of_file_url(trimmed)?),
             _ if trimmed.contains("://") => {
-                return Self::at_server(trimmed, order, wanted, waits).await;
+                return Self::from_server(trimmed, options, download, on_wait).await;
             }
             _ if text == "-" => Input::Stdin,
             _ if Path::new(text).exists() => Input::Path(text.into()),
             _ if Path::new(trimmed).exists() => Input::Path(trimmed.into()),
-            _ => match magnet::of_info_hash(trimmed) {
-                Some(link) => return Self::of_link(&link),
+            _ => match magnet::link_of_info_hash(trimmed) {
+                Some(link) => return Self::from_link(&link),
                 None => Input::Path(text.into()),
             },
         };
-        understood(read(file, order.options.silence).await?)
+        recognise(read(file, options.fetch.idle_timeout).await?)
     }
 
-    fn of_link(link: &str) -> Result<Self> {
+    fn from_link(link: &str) -> Result<Self> {
         let magnet = Magnet::parse(link)?;
         Ok(Self::Magnet(magnet.link(), magnet))
     }
 
-    async fn at_server(
+    async fn from_server(
         text: &str,
-        order: &FetchOrder,
-        wanted: bool,
-        waits: Waits<'_>,
+        options: &DownloadOptions,
+        download: bool,
+        on_wait: OnWait<'_>,
     ) -> Result<Self> {
         // The error must not contain the text, which may hold a password.
-        let bad =
-            |e| Error::new(Kind::InvalidInput, "the source is not a URL").because(no_url(text, e));
+        let bad = |e| {
+            Error::new(Kind::InvalidInput, "the source is not a URL")
+                .because(url_error_reason(text, e))
+        };
         let url = Url::parse(text).map_err(bad)?;
-        let protocols = Protocols::new(order.options.clone());
-        let protocol = protocols.of(&url, order.protocol.as_deref())?;
+        let protocols = Protocols::new(options.fetch.clone());
+        let protocol = protocols.for_url(&url, options.protocol.as_deref())?;
         // Torrent URLs of trackers contain a passkey, often in the path.
-        let hidden = |e| if is_torrent_name(url.path()) { without_path(&url, e) } else { e };
+        let hide = |e| if is_torrent_name(url.path()) { without_path(&url, e) } else { e };
         // The caller cancels by dropping this future.
         let never = CancellationToken::new();
-        let asking = Asking { max_tries: order.effort.max_tries, cancel: &never, waits };
-        let begun = match wanted && !order.beside {
-            true => asking.begin(&protocol, &url).await,
-            false => asking.probe(&protocol, &url).await,
+        let first_request =
+            FirstRequest { max_tries: options.fetch_limits.max_tries, cancel: &never, on_wait };
+        let response = match download && !options.sidecar {
+            true => first_request.probe_with_body(&protocol, &url).await,
+            false => first_request.probe(&protocol, &url).await,
         };
-        let Begun { found, mut first } = match begun {
+        let FirstResponse { target: found, body: mut first } = match response {
             Err(e) => match e.source().and_then(|cause| cause.downcast_ref::<MagnetLink>()) {
-                Some(MagnetLink(link)) => return Self::of_link(link).map_err(hidden),
-                None => return Err(hidden(e)),
+                Some(MagnetLink(link)) => return Self::from_link(link).map_err(hide),
+                None => return Err(hide(e)),
             },
-            Ok(begun) => begun,
+            Ok(response) => response,
         };
         match found {
-            Found::File(remote) => {
-                if is_torrent(&*protocol, &remote, &mut first).await.map_err(hidden)? {
-                    let bytes = fetch(&*protocol, &remote, first).await.map_err(hidden)?;
-                    return understood(bytes).map_err(hidden);
+            UrlTarget::File(remote) => {
+                if is_torrent(&*protocol, &remote, &mut first).await.map_err(hide)? {
+                    let bytes = fetch(&*protocol, &remote, first).await.map_err(hide)?;
+                    return recognise(bytes).map_err(hide);
                 }
                 let name = file_name(&remote)?;
                 let files = vec![(name.clone(), remote)];
                 Ok(Self::Files(RemoteFiles { protocol, name, files, first: Mutex::new(first) }))
             }
-            Found::Folder(mut listing) => {
+            UrlTarget::Folder(mut listing) => {
                 // An import of a folder must have all of its files.
-                if let Some(left_out) = listing.left_out.pop() {
-                    return Err(Error::from(left_out).hint(WHOLE));
+                if let Some(skipped) = listing.skipped.pop() {
+                    return Err(Error::from(skipped).hint(WHOLE_FOLDER_HINT));
                 }
                 let name = folder_name(&listing)?;
-                let paths: Result<Vec<_>> = paths_below(&listing).into_iter().collect();
-                let paths = paths.map_err(|e| e.hint(WHOLE))?;
+                let paths: Result<Vec<_>> = local_paths(&listing).into_iter().collect();
+                let paths = paths.map_err(|e| e.hint(WHOLE_FOLDER_HINT))?;
                 let paths = paths.into_iter().map(|path| format!("{name}/{path}"));
                 let remotes = listing.files.into_iter().map(|file| file.remote);
                 let files: Vec<_> = paths.zip(remotes).collect();
@@ -159,44 +162,44 @@ fn is_torrent_name(path: &str) -> bool {
 /// if the file is no longer than a torrent may be. Bytes read from `first` are put back.
 async fn is_torrent(
     protocol: &dyn Protocol,
-    remote: &Remote,
+    remote: &RemoteFile,
     first: &mut Option<ByteStream>,
 ) -> Result<bool> {
     let by_type = remote.content_type.as_deref().is_some_and(|t| t.contains("x-bittorrent"));
-    let named = remote.name.as_deref().is_some_and(is_torrent_name);
+    let by_name = remote.name.as_deref().is_some_and(is_torrent_name);
     if by_type
-        || named
+        || by_name
         || is_torrent_name(remote.url.path())
-        || is_torrent_name(remote.asked.path())
+        || is_torrent_name(remote.requested_url.path())
     {
         return Ok(true);
     }
-    if remote.len.is_some_and(|len| len < HEAD || len > MAX_INPUT as u64) {
+    if remote.len.is_some_and(|len| len < HEAD_LEN || len > MAX_INPUT as u64) {
         return Ok(false);
     }
-    let begun = first.is_some();
+    let has_body = first.is_some();
     let mut peek = Peek { head: Vec::new(), seen: Vec::new() };
     let mut stream = match first.take() {
         Some(first) => first,
-        None => protocol.open(remote, up_to(remote, HEAD)).await?,
+        None => protocol.open(remote, head_range(remote, HEAD_LEN)).await?,
     };
-    peek.read(&mut stream, HEAD).await?;
-    if !begins_like_a_torrent(&peek.head) && may_hold_one(&peek.head) {
-        if !begun {
+    peek.read(&mut stream, HEAD_LEN).await?;
+    if !looks_like_torrent(&peek.head) && may_be_source(&peek.head) {
+        if !has_body {
             peek.head.clear();
-            stream = protocol.open(remote, up_to(remote, LONG_HEAD)).await?;
+            stream = protocol.open(remote, head_range(remote, LONG_HEAD_LEN)).await?;
         }
-        peek.read(&mut stream, LONG_HEAD).await?;
+        peek.read(&mut stream, LONG_HEAD_LEN).await?;
     }
     let Peek { head, seen } = peek;
-    *first = begun.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
-    let is_link = (head.len() as u64) < LONG_HEAD && link_in(&head).is_some();
-    Ok(is_link || begins_like_a_torrent(&beginning(&head)))
+    *first = has_body.then(|| Box::pin(stream::iter(seen).chain(stream)) as ByteStream);
+    let is_link = (head.len() as u64) < LONG_HEAD_LEN && as_magnet_link(&head).is_some();
+    Ok(is_link || looks_like_torrent(&decompressed_head(&head)))
 }
 
 /// The range of the first `count` bytes, or of the whole file where that is shorter.
-fn up_to(remote: &Remote, count: u64) -> Wanted {
-    Wanted { start: 0, end: Some(remote.len.map_or(count, |len| len.min(count))) }
+fn head_range(remote: &RemoteFile, count: u64) -> RangeRequest {
+    RangeRequest { start: 0, end: Some(remote.len.map_or(count, |len| len.min(count))) }
 }
 
 /// The first bytes of a stream, and the items that were read from it to get them.
@@ -209,7 +212,7 @@ impl Peek {
     /// Reads until the head has `count` bytes, or the stream ends.
     async fn read(&mut self, stream: &mut ByteStream, count: u64) -> Result<()> {
         while (self.head.len() as u64) < count {
-            match next(stream).await {
+            match next_bytes(stream).await {
                 Some(Ok(bytes)) => {
                     self.head.extend_from_slice(&bytes);
                     self.seen.push(Ok(bytes));
@@ -228,7 +231,7 @@ impl Peek {
 }
 
 /// Whether `head` begins with a bencoded dictionary whose first key is a short word, like `d8:announce`.
-fn begins_like_a_torrent(head: &[u8]) -> bool {
+fn looks_like_torrent(head: &[u8]) -> bool {
     let Some(rest) = head.strip_prefix(b"d") else { return false };
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     let len = std::str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse::<usize>().ok());
@@ -239,18 +242,18 @@ fn begins_like_a_torrent(head: &[u8]) -> bool {
 
 async fn fetch(
     protocol: &dyn Protocol,
-    remote: &Remote,
+    remote: &RemoteFile,
     first: Option<ByteStream>,
 ) -> Result<Vec<u8>> {
-    let whole = Wanted { start: 0, end: remote.len };
+    let whole = RangeRequest { start: 0, end: remote.len };
     let mut stream = match first {
         Some(first) => first,
         None => protocol.open(remote, whole).await?,
     };
     let mut bytes = Vec::new();
-    while let Some(part) = next(&mut stream).await.transpose()? {
+    while let Some(part) = next_bytes(&mut stream).await.transpose()? {
         if bytes.len() + part.len() > MAX_INPUT {
-            return Err(too_large("the answer", (bytes.len() + part.len()) as u64));
+            return Err(too_large("the response", (bytes.len() + part.len()) as u64));
         }
         bytes.extend_from_slice(&part);
     }
@@ -260,8 +263,8 @@ async fn fetch(
 /// Removes the path from an error and names only the host.
 fn without_path(url: &Url, error: Error) -> Error {
     let host = url.host_str().unwrap_or("the server");
-    let said = error.report().replace(url.path(), "/…");
-    let hidden = Error::new(error.kind(), format!("torrent from {host}: {said}"));
+    let text = error.report().replace(url.path(), "/…");
+    let hidden = Error::new(error.kind(), format!("torrent from {host}: {text}"));
     match error.hint_text() {
         Some(hint) => hidden.hint(hint),
         None => hidden,
@@ -269,10 +272,10 @@ fn without_path(url: &Url, error: Error) -> Error {
 }
 
 /// The path of a `file:` URL.
-fn path_of(text: &str) -> Result<std::path::PathBuf> {
+fn path_of_file_url(text: &str) -> Result<std::path::PathBuf> {
     let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
     path.ok_or_else(|| {
-        Error::new(Kind::InvalidInput, format!("{text} names no file on this machine"))
+        Error::new(Kind::InvalidInput, format!("{text} is not the URL of a local file"))
             .hint("write file:///PATH, or the path alone")
     })
 }
@@ -287,11 +290,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_torrent_is_known_by_its_beginning() {
+    fn a_torrent_is_recognised_by_its_first_bytes() {
         for yes in
             [&b"d8:announce35:udp://tracker"[..], b"d4:infod6:lengthi1e", b"d13:creation datei1e"]
         {
-            assert!(begins_like_a_torrent(yes), "{}", String::from_utf8_lossy(yes));
+            assert!(looks_like_torrent(yes), "{}", String::from_utf8_lossy(yes));
         }
         for no in [
             &b""[..],
@@ -301,7 +304,7 @@ mod tests {
             b"<!DOCTYPE html>",
             b"d3:\x00\x01\x02",
         ] {
-            assert!(!begins_like_a_torrent(no), "{}", String::from_utf8_lossy(no));
+            assert!(!looks_like_torrent(no), "{}", String::from_utf8_lossy(no));
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     magnet::Magnet,
-    source::{Source, too_large},
+    source::{ImportSource, too_large},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -52,30 +52,32 @@ impl Input {
     }
 }
 
-/// Reads the whole input, up to the largest torrent. `silence` is the idle timeout, for pipes without a writer.
-pub(super) async fn read(input: Input, silence: Option<Duration>) -> Result<Vec<u8>> {
+/// Reads the whole input, up to the largest torrent. `idle_timeout` is for pipes without a writer.
+pub(super) async fn read(input: Input, idle_timeout: Option<Duration>) -> Result<Vec<u8>> {
     let name = input.name();
     let (tx, mut parts) = mpsc::channel(4);
     // A thread of its own: a blocking read of a pipe cannot be interrupted, and the runtime must not wait for it.
     std::thread::spawn(move || {
-        if let Err(e) = send(&input, &tx) {
+        if let Err(e) = read_into(&input, &tx) {
             let _ = tx.blocking_send(Err(e));
         }
     });
     let mut bytes = Vec::new();
     loop {
-        let part = match silence {
-            Some(silence) => tokio::time::timeout(silence, parts.recv()).await.map_err(|_| {
-                let text = format!("{name}: nothing arrived for {} s", silence.as_secs_f64());
-                Error::new(Kind::Network, text).hint("does anything write to it?")
-            })?,
+        let part = match idle_timeout {
+            Some(idle_timeout) => {
+                tokio::time::timeout(idle_timeout, parts.recv()).await.map_err(|_| {
+                    let text = format!("{name}: no data for {} s", idle_timeout.as_secs_f64());
+                    Error::new(Kind::Network, text).hint("is a program writing to it?")
+                })?
+            }
             None => parts.recv().await,
         };
         match part {
             None => return Ok(bytes),
-            Some(Ok(Part::Bytes(part))) => bytes.extend_from_slice(&part),
-            Some(Ok(Part::Len(len))) if len <= MAX_INPUT as u64 => {}
-            Some(Ok(Part::Len(len))) => return Err(too_large(&name, len)),
+            Some(Ok(ReadItem::Bytes(part))) => bytes.extend_from_slice(&part),
+            Some(Ok(ReadItem::Len(len))) if len <= MAX_INPUT as u64 => {}
+            Some(Ok(ReadItem::Len(len))) => return Err(too_large(&name, len)),
             Some(Err(e)) => return Err(Error::io(name, e)),
         }
         if bytes.len() > MAX_INPUT {
@@ -84,16 +86,16 @@ pub(super) async fn read(input: Input, silence: Option<Duration>) -> Result<Vec<
     }
 }
 
-enum Part {
+enum ReadItem {
     /// The length that the file system reports.
     Len(u64),
     Bytes(Vec<u8>),
 }
 
 /// Reads until the end of the input, or until the receiver is dropped.
-fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
+fn read_into(input: &Input, to: &mpsc::Sender<io::Result<ReadItem>>) -> io::Result<()> {
     let (mut from, len) = input.open()?;
-    if to.blocking_send(Ok(Part::Len(len))).is_err() {
+    if to.blocking_send(Ok(ReadItem::Len(len))).is_err() {
         return Ok(());
     }
     loop {
@@ -102,7 +104,7 @@ fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
             Ok(0) => return Ok(()),
             Ok(n) => {
                 part.truncate(n);
-                if to.blocking_send(Ok(Part::Bytes(part))).is_err() {
+                if to.blocking_send(Ok(ReadItem::Bytes(part))).is_err() {
                     return Ok(());
                 }
             }
@@ -113,20 +115,20 @@ fn send(input: &Input, to: &mpsc::Sender<io::Result<Part>>) -> io::Result<()> {
 }
 
 /// Recognises a torrent, compressed or not, or the text of a magnet link. Sites offer all of them as `.torrent` files.
-pub(super) fn understood(bytes: Vec<u8>) -> Result<Source> {
-    let unpacked = decompressor(&bytes).map(decompressed).transpose()?;
+pub(super) fn recognise(bytes: Vec<u8>) -> Result<ImportSource> {
+    let unpacked = decompressor(&bytes).map(decompress).transpose()?;
     let bytes = unpacked.unwrap_or(bytes);
-    match link_in(&bytes) {
+    match as_magnet_link(&bytes) {
         Some(link) => {
             let magnet = Magnet::parse(link)?;
-            Ok(Source::Magnet(magnet.link(), magnet))
+            Ok(ImportSource::Magnet(magnet.link(), magnet))
         }
-        None => Ok(Source::Torrent(bytes)),
+        None => Ok(ImportSource::Torrent(bytes)),
     }
 }
 
 /// The magnet link, when the text is exactly one link.
-pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
+pub(super) fn as_magnet_link(bytes: &[u8]) -> Option<&str> {
     let text = bytes.trim_ascii();
     let is_link = text.get(..8)?.eq_ignore_ascii_case(b"magnet:?")
         && text.len() <= MAX_LINK
@@ -135,7 +137,7 @@ pub(super) fn link_in(bytes: &[u8]) -> Option<&str> {
 }
 
 /// Whether a file that begins with `head` may be a compressed torrent or the text of a magnet link.
-pub(super) fn may_hold_one(head: &[u8]) -> bool {
+pub(super) fn may_be_source(head: &[u8]) -> bool {
     let text = head.trim_ascii_start();
     let is_link = text.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"magnet:?"));
     is_link || decompressor(head).is_some()
@@ -153,7 +155,7 @@ fn decompressor(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
     }
 }
 
-fn decompressed(from: Box<dyn Read + '_>) -> Result<Vec<u8>> {
+fn decompress(from: Box<dyn Read + '_>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match from.take(MAX_INPUT as u64 + 1).read_to_end(&mut out) {
         Ok(_) if out.len() > MAX_INPUT => {
@@ -161,14 +163,14 @@ fn decompressed(from: Box<dyn Read + '_>) -> Result<Vec<u8>> {
         }
         Ok(_) => Ok(out),
         Err(e) => {
-            let text = "the torrent is compressed, and damaged";
+            let text = "the compressed torrent is damaged";
             Err(Error::new(Kind::InvalidInput, text).because(e))
         }
     }
 }
 
 /// The first bytes (at most 64) of the decompressed `head`; `head` itself where it is not compressed.
-pub(super) fn beginning(head: &[u8]) -> Vec<u8> {
+pub(super) fn decompressed_head(head: &[u8]) -> Vec<u8> {
     let Some(mut from) = decompressor(head) else { return head.to_owned() };
     let (mut out, mut len) = ([0; 64], 0);
     // The decompressor fails where the head is cut off.
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_torrent_is_the_torrent() {
+    fn a_compressed_torrent_is_decompressed() {
         let torrent = b"d4:infod4:name1:xee".to_vec();
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(&torrent).unwrap();
@@ -204,33 +206,37 @@ mod tests {
         for bytes in
             [torrent.clone(), zlib, gzip(&torrent), [gzip(&torrent), b"junk".to_vec()].concat()]
         {
-            assert_eq!(beginning(&bytes), torrent);
-            let Source::Torrent(found) = understood(bytes).unwrap() else { panic!("a torrent") };
+            assert_eq!(decompressed_head(&bytes), torrent);
+            let ImportSource::Torrent(found) = recognise(bytes).unwrap() else {
+                panic!("a torrent")
+            };
             assert_eq!(found, torrent);
         }
         let cut = &gzip(&torrent)[..20];
-        assert_eq!(understood(cut.to_vec()).unwrap_err().kind(), Kind::InvalidInput);
+        assert_eq!(recognise(cut.to_vec()).unwrap_err().kind(), Kind::InvalidInput);
     }
 
     #[test]
-    fn what_unpacks_to_more_than_a_torrent_may_have_is_refused() {
+    fn a_decompression_bomb_is_refused() {
         let bomb = gzip(&vec![0; MAX_INPUT + 1]);
         assert!(bomb.len() < 1 << 20);
-        assert!(understood(bomb).unwrap_err().to_string().contains("80000000"));
+        assert!(recognise(bomb).unwrap_err().to_string().contains("80000000"));
     }
 
     #[test]
-    fn the_text_of_a_magnet_link_is_the_link() {
+    fn a_file_with_a_magnet_link_is_the_link() {
         let link = format!("Magnet:?xt=urn:btih:{}\n", "ab".repeat(20));
-        let Source::Magnet(_, magnet) = understood(link.into_bytes()).unwrap() else { panic!() };
+        let ImportSource::Magnet(_, magnet) = recognise(link.into_bytes()).unwrap() else {
+            panic!()
+        };
         assert_eq!(magnet.v1, Some([0xab; 20]));
         // A text with several links is a list; none of them is chosen.
         let list = b"magnet:?xt=urn:btih:ab\nmagnet:?xt=urn:btih:cd".to_vec();
-        assert!(matches!(understood(list), Ok(Source::Torrent(_))));
+        assert!(matches!(recognise(list), Ok(ImportSource::Torrent(_))));
     }
 
     #[tokio::test]
-    async fn a_pipe_that_nobody_writes_to_ends_with_the_timeout() {
+    async fn a_pipe_without_a_writer_ends_with_the_timeout() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         rustix::fs::mknodat(
@@ -244,11 +250,11 @@ mod tests {
         let ended = read(Input::Path(pipe), Some(Duration::from_millis(50))).await;
         let e = ended.unwrap_err();
         assert_eq!(e.kind(), Kind::Network);
-        assert!(e.to_string().contains("pipe: nothing arrived for 0.05 s"), "{e}");
+        assert!(e.to_string().contains("pipe: no data for 0.05 s"), "{e}");
     }
 
     #[tokio::test]
-    async fn what_has_no_end_is_read_up_to_the_limit() {
+    async fn an_endless_file_is_read_up_to_the_limit() {
         let e = read(Input::Path("/dev/zero".into()), None).await.unwrap_err();
         assert!(e.to_string().contains("80000000"), "{e}");
         let e = read(Input::Path("/nonexistent.torrent".into()), None).await.unwrap_err();

@@ -2,12 +2,12 @@
 //!
 //! Each [`FileRead`] returns steps of up to 256 KiB, and prefetches the next window of 1 MiB into the cache meanwhile.
 //! In an import that this process fills, a read of missing bytes waits: the reader declares the range that it needs
-//! ([`Demand`]), the download requests those pieces first, and the bytes are read from memory as soon as their piece is
-//! verified. In an import that another process fills, a read of missing bytes reopens the import from the catalog, at
-//! most once per second, and fails if the bytes are still missing.
+//! ([`ReadDeadlines`]), the download requests those pieces first, and the bytes are read from memory as soon as their
+//! piece is verified. In an import that another process fills, a read of missing bytes reopens the import from the
+//! catalog, at most once per second, and fails if the bytes are still missing.
 //!
-//! Memory: an active reader holds two steps and, for a moment, one window of the cache. [`Streams::turn`] admits as
-//! many readers at once as fit into an eighth of the memory budget.
+//! Memory: an active reader holds two steps and, for a moment, one window of the cache. [`Streams::reader_permit`]
+//! admits as many readers at once as fit into an eighth of the memory budget.
 
 use std::{
     ops::Range,
@@ -26,7 +26,7 @@ use crate::{
     catalog::{Catalog, FileRow, ImportRow},
     error::{Error, Kind, Result},
     storage::{ImportReader, ImportStore, WindowCache},
-    torrents::{Demand, Wanted},
+    torrents::{ReadDeadlines, ReaderPosition},
     units::{ByteSize, MIB},
 };
 
@@ -35,7 +35,7 @@ const STEP: u64 = 256 << 10;
 /// Length of a cache window: the unit of requests to storage, and the distance of the prefetch.
 const WINDOW: u64 = MIB;
 /// Shortest interval between two lookups of missing bytes in the catalog.
-const LOOK: Duration = Duration::from_secs(1);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The imports that are open for streaming. Cheap to clone; all clones share the same list.
 #[derive(Debug, Clone)]
@@ -46,9 +46,9 @@ pub struct Streams {
 #[derive(Debug)]
 struct Shared {
     imports: Mutex<Vec<Arc<StreamedImport>>>,
-    /// Number of imports. Changes wake the callers of [`Streams::opened`].
+    /// Number of imports. Changes wake the callers of [`Streams::wait_opened`].
     count: watch::Sender<usize>,
-    turns: Arc<Semaphore>,
+    reader_permits: Arc<Semaphore>,
 }
 
 impl Streams {
@@ -60,7 +60,7 @@ impl Streams {
         let shared = Shared {
             imports: Mutex::default(),
             count: watch::Sender::new(0),
-            turns: Arc::new(Semaphore::new(readers)),
+            reader_permits: Arc::new(Semaphore::new(readers)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -76,13 +76,13 @@ impl Streams {
         self.shared.imports.lock().iter().find(|import| import.id == id).cloned()
     }
 
-    /// Waits for the import at index `seen` of the list.
-    pub async fn opened(&self, seen: usize) -> Arc<StreamedImport> {
+    /// Waits for the import at `index` of the list.
+    pub async fn wait_opened(&self, index: usize) -> Arc<StreamedImport> {
         let mut count = self.shared.count.subscribe();
         loop {
             // This cannot fail: `self` holds the sender.
-            let _ = count.wait_for(|count| *count > seen).await;
-            if let Some(import) = self.shared.imports.lock().get(seen) {
+            let _ = count.wait_for(|count| *count > index).await;
+            if let Some(import) = self.shared.imports.lock().get(index) {
                 return Arc::clone(import);
             }
         }
@@ -92,9 +92,9 @@ impl Streams {
     ///
     /// # Errors
     /// Never: the semaphore is not closed.
-    pub async fn turn(&self) -> Result<OwnedSemaphorePermit> {
-        let turn = Arc::clone(&self.shared.turns).acquire_owned().await;
-        turn.map_err(|e| Error::new(Kind::Cancelled, "streaming has ended").because(e))
+    pub async fn reader_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.shared.reader_permits).acquire_owned().await;
+        permit.map_err(|e| Error::new(Kind::Cancelled, "streaming has ended").because(e))
     }
 
     fn add(&self, import: StreamedImport) {
@@ -121,33 +121,33 @@ pub struct StreamedImport {
     name: String,
     files: Vec<StreamedFile>,
     reader: Mutex<ImportReader>,
-    filling: Filling,
+    filled_by: FilledBy,
 }
 
 /// Which process stores the missing bytes.
 #[derive(Debug)]
-enum Filling {
+enum FilledBy {
     /// This process.
-    Here(Arc<Demand>),
+    ThisProcess(Arc<ReadDeadlines>),
     /// Another process, or none.
-    Elsewhere {
+    OtherProcess {
         row: Box<ImportRow>,
         catalog: Catalog,
         cache: Arc<WindowCache>,
-        looked: Mutex<Instant>,
+        reopened_at: Mutex<Instant>,
     },
 }
 
 impl StreamedImport {
-    fn new(row: &ImportRow, files: &[FileRow], reader: ImportReader, filling: Filling) -> Self {
+    fn new(row: &ImportRow, files: &[FileRow], reader: ImportReader, filled_by: FilledBy) -> Self {
         let hash = row.info_hash();
-        let of = if hash.is_empty() { row.id.as_str() } else { &hash };
-        let wanted = |index: usize| is_selected(row.selected.as_deref(), index);
-        let files = files.iter().enumerate().filter(|(index, file)| !file.pad && wanted(*index));
+        let tag_prefix = if hash.is_empty() { row.id.as_str() } else { &hash };
+        let is_wanted = |index: usize| is_selected(row.selected.as_deref(), index);
+        let files = files.iter().enumerate().filter(|(index, file)| !file.pad && is_wanted(*index));
         let files = files.map(|(index, file)| StreamedFile {
             path: file.path.clone(),
             bytes: file.len,
-            tag: format!("{of}-{index}"),
+            tag: format!("{tag_prefix}-{index}"),
             start: file.start,
         });
         Self {
@@ -155,7 +155,7 @@ impl StreamedImport {
             name: row.name.clone(),
             files: files.collect(),
             reader: Mutex::new(reader),
-            filling,
+            filled_by,
         }
     }
 
@@ -177,20 +177,26 @@ impl StreamedImport {
 
     /// Whether missing bytes are being fetched by this process, so that reads of them wait.
     #[must_use]
-    pub fn is_filling(&self) -> bool {
-        matches!(&self.filling, Filling::Here(demand) if !demand.has_ended())
+    pub fn is_being_filled(&self) -> bool {
+        matches!(&self.filled_by, FilledBy::ThisProcess(deadlines) if !deadlines.has_ended())
     }
 
     /// A reader of `range` of `file`. The range is cut to the length of the file.
     #[must_use]
     pub fn read(self: &Arc<Self>, file: &StreamedFile, range: Range<u64>) -> FileRead {
-        let wanted = match &self.filling {
-            Filling::Here(demand) => Some(demand.reader()),
-            Filling::Elsewhere { .. } => None,
+        let position = match &self.filled_by {
+            FilledBy::ThisProcess(deadlines) => Some(deadlines.add_reader()),
+            FilledBy::OtherProcess { .. } => None,
         };
         let end = file.bytes.min(range.end);
-        let left = file.start + range.start.min(end)..file.start + end;
-        FileRead { import: Arc::clone(self), file_start: file.start, left, wanted, ahead: None }
+        let remaining = file.start + range.start.min(end)..file.start + end;
+        FileRead {
+            import: Arc::clone(self),
+            file_start: file.start,
+            remaining,
+            position,
+            prefetching: None,
+        }
     }
 
     fn reader(&self) -> ImportReader {
@@ -200,34 +206,39 @@ impl StreamedImport {
     /// Waits until the start of `range` is readable, and returns the readable part of `range` from there.
     /// Returns an empty range when the bytes are missing and this process does not fetch them. `until` is
     /// the end of the whole read.
-    async fn ready(&self, range: Range<u64>, until: u64, wanted: Option<&Wanted>) -> Range<u64> {
+    async fn wait_readable(
+        &self,
+        range: Range<u64>,
+        until: u64,
+        position: Option<&ReaderPosition>,
+    ) -> Range<u64> {
         let reader = self.reader();
         loop {
-            let (demand, wanted) = match (&self.filling, wanted) {
-                (Filling::Here(demand), Some(wanted)) => (demand, wanted),
-                _ => return reader.store().ready(range),
+            let (deadlines, position) = match (&self.filled_by, position) {
+                (FilledBy::ThisProcess(deadlines), Some(position)) => (deadlines, position),
+                _ => return reader.store().readable_prefix(range),
             };
-            let arrival = demand.arrival();
-            wanted.set(range.start..until);
-            let ready = reader.store().ready(range.clone());
-            if !ready.is_empty() || demand.has_ended() {
+            let arrival = deadlines.arrival();
+            position.set(range.start..until);
+            let ready = reader.store().readable_prefix(range.clone());
+            if !ready.is_empty() || deadlines.has_ended() {
                 return ready;
             }
             tokio::select! {
                 () = arrival => {}
                 // Bytes can also become readable when a whole file is finished, without a notification.
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(REOPEN_INTERVAL) => {}
             }
         }
     }
 
     /// Reopens the import from the catalog, unless that was done less than a second ago. Returns
     /// whether to try the read again.
-    async fn look_again(&self) -> Result<bool> {
-        let Filling::Elsewhere { row, catalog, cache, looked } = &self.filling else {
+    async fn reopen(&self) -> Result<bool> {
+        let FilledBy::OtherProcess { row, catalog, cache, reopened_at } = &self.filled_by else {
             return Ok(false);
         };
-        if std::mem::replace(&mut *looked.lock(), Instant::now()).elapsed() < LOOK {
+        if std::mem::replace(&mut *reopened_at.lock(), Instant::now()).elapsed() < REOPEN_INTERVAL {
             return Ok(false);
         }
         let (catalog, row, cache) = (catalog.clone(), row.clone(), Arc::clone(cache));
@@ -244,10 +255,10 @@ impl StreamedImport {
         &self,
         range: Range<u64>,
         until: u64,
-        wanted: Option<&Wanted>,
+        position: Option<&ReaderPosition>,
     ) -> Result<Payload> {
         loop {
-            let ready = self.ready(range.clone(), until, wanted).await;
+            let ready = self.wait_readable(range.clone(), until, position).await;
             let read = match ready.is_empty() {
                 true => Err(self.missing(range.start)),
                 false => self.reader().read_at(ready).await,
@@ -256,7 +267,7 @@ impl StreamedImport {
                 // The process that fills the import may have stored these bytes meanwhile, or moved
                 // them to another object.
                 Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unavailable) => {
-                    if !self.look_again().await? {
+                    if !self.reopen().await? {
                         return Err(e);
                     }
                 }
@@ -268,7 +279,7 @@ impl StreamedImport {
     fn missing(&self, at: u64) -> Error {
         let text = format!("import {} ({}): byte {at} is not stored yet", self.id, self.name);
         Error::new(Kind::Unavailable, text)
-            .hint("`bae import --stream` plays it while it comes; elsewhere try again later")
+            .hint("use `bae import --stream` to play it during the import, or try again later")
     }
 }
 
@@ -277,17 +288,17 @@ impl StreamedImport {
 pub struct FileRead {
     import: Arc<StreamedImport>,
     file_start: u64,
-    left: Range<u64>,
-    wanted: Option<Wanted>,
+    remaining: Range<u64>,
+    position: Option<ReaderPosition>,
     /// Start of the window that is being prefetched, and the task.
-    ahead: Option<(u64, AbortOnDropHandle<()>)>,
+    prefetching: Option<(u64, AbortOnDropHandle<()>)>,
 }
 
 impl FileRead {
     /// Bytes that are still to be returned.
     #[must_use]
-    pub fn left(&self) -> u64 {
-        self.left.end - self.left.start
+    pub fn remaining(&self) -> u64 {
+        self.remaining.end - self.remaining.start
     }
 
     /// The next bytes, up to 256 KiB, in an allocation of their own; `None` after the last. Cancel safe.
@@ -295,38 +306,39 @@ impl FileRead {
     /// # Errors
     /// `Unavailable` when the bytes are not stored and are not being fetched; otherwise the error of the backend.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.left.is_empty() {
+        if self.remaining.is_empty() {
             return Ok(None);
         }
-        self.look_ahead();
+        self.prefetch();
         // Steps are aligned, so that none spans two windows.
-        let inside = (self.left.start - self.file_start) % STEP;
-        let end = self.left.end.min(self.left.start + STEP - inside);
-        let range = self.left.start..end;
-        let payload = self.import.read_at(range, self.left.end, self.wanted.as_ref()).await?;
+        let inside = (self.remaining.start - self.file_start) % STEP;
+        let end = self.remaining.end.min(self.remaining.start + STEP - inside);
+        let range = self.remaining.start..end;
+        let payload =
+            self.import.read_at(range, self.remaining.end, self.position.as_ref()).await?;
         let mut bytes = BytesMut::with_capacity(usize::try_from(payload.len()).unwrap_or(0));
-        payload.parts().iter().for_each(|part| bytes.extend_from_slice(part));
-        self.left.start += payload.len();
+        payload.buffers().iter().for_each(|part| bytes.extend_from_slice(part));
+        self.remaining.start += payload.len();
         Ok(Some(bytes.freeze()))
     }
 
     /// Puts back the last `len` bytes that were returned: they will be read again.
     pub fn put_back(&mut self, len: u64) {
-        self.left.start -= len.min(self.left.start - self.file_start);
+        self.remaining.start -= len.min(self.remaining.start - self.file_start);
     }
 
     /// Prefetches the next window. Reading its first byte loads the whole window into the cache.
-    fn look_ahead(&mut self) {
-        let inside = self.left.start - self.file_start;
+    fn prefetch(&mut self) {
+        let inside = self.remaining.start - self.file_start;
         let next = self.file_start + (inside / WINDOW + 1) * WINDOW;
-        let known = self.ahead.as_ref().is_some_and(|(at, _)| *at == next);
-        if known || next >= self.left.end {
+        let known = self.prefetching.as_ref().is_some_and(|(at, _)| *at == next);
+        if known || next >= self.remaining.end {
             return;
         }
         let reader = self.import.reader();
         // An error is reported by the read of the window itself.
         let fetch = async move { drop(reader.read_at(next..next + 1).await) };
-        self.ahead = Some((next, AbortOnDropHandle::new(tokio::spawn(fetch))));
+        self.prefetching = Some((next, AbortOnDropHandle::new(tokio::spawn(fetch))));
     }
 }
 
@@ -335,40 +347,40 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such import; otherwise any error of opening its storage.
-    pub async fn stream(&self, needle: &str, streams: &Streams) -> Result<Arc<StreamedImport>> {
-        let row = self.catalog.find(needle)?;
+    pub async fn stream(&self, import_ref: &str, streams: &Streams) -> Result<Arc<StreamedImport>> {
+        let row = self.catalog.find(import_ref)?;
         let reader = self.open_reader(&row).await?;
-        let filling = Filling::Elsewhere {
+        let filled_by = FilledBy::OtherProcess {
             row: Box::new(row.clone()),
             catalog: self.catalog.clone(),
             cache: Arc::clone(&self.cache),
-            looked: Mutex::new(Instant::now()),
+            reopened_at: Mutex::new(Instant::now()),
         };
         let seen = streams.list().len();
-        streams.add(StreamedImport::new(&row, &self.catalog.files(&row.id)?, reader, filling));
-        Ok(streams.opened(seen).await)
+        streams.add(StreamedImport::new(&row, &self.catalog.files(&row.id)?, reader, filled_by));
+        Ok(streams.wait_opened(seen).await)
     }
 
     /// Opens an import that this process is about to fill. The download must report its progress
-    /// to the returned [`Demand`].
-    pub(super) fn stream_filling(
+    /// to the returned [`ReadDeadlines`].
+    pub(super) fn stream_during_import(
         &self,
         row: &ImportRow,
         store: &Arc<ImportStore>,
         streams: &Streams,
-    ) -> Result<EndOnDrop> {
-        let demand = Demand::new();
-        let filling = Filling::Here(Arc::clone(&demand));
+    ) -> Result<DeadlinesGuard> {
+        let deadlines = ReadDeadlines::new();
+        let filled_by = FilledBy::ThisProcess(Arc::clone(&deadlines));
         let files = self.catalog.files(&row.id)?;
-        streams.add(StreamedImport::new(row, &files, self.reader(store), filling));
-        Ok(EndOnDrop(demand))
+        streams.add(StreamedImport::new(row, &files, self.reader(store), filled_by));
+        Ok(DeadlinesGuard(deadlines))
     }
 }
 
-/// The demand of an import's readers. Dropping it ends all waits, however the filling ended.
-pub(super) struct EndOnDrop(pub(super) Arc<Demand>);
+/// The read deadlines of an import's readers. Dropping it ends all waits, however the filling ended.
+pub(super) struct DeadlinesGuard(pub(super) Arc<ReadDeadlines>);
 
-impl Drop for EndOnDrop {
+impl Drop for DeadlinesGuard {
     fn drop(&mut self) {
         self.0.end();
     }

@@ -8,7 +8,7 @@ use super::Streams;
 use crate::{
     catalog::LayoutKind,
     config::{NetworkOptions, SeedGoal, SeedOptions},
-    downloads::{Effort, Resume},
+    downloads::{FetchLimits, ResumePolicy},
     error::Error,
     protocols::{Digest, FetchOptions},
     storage::Published,
@@ -22,7 +22,7 @@ pub enum Access {
     /// Changes the catalog and the objects. One process at a time.
     Write,
     /// Changes single catalog rows about imports, never their bytes. Allowed while another process writes.
-    Beside,
+    Shared,
 }
 
 /// A source to import.
@@ -45,21 +45,21 @@ pub struct ImportRequest {
     pub timeout: Option<Duration>,
     /// Opens the import for players here as soon as its files are known.
     pub streams: Option<Streams>,
-    pub fetch: FetchOrder,
+    pub download: DownloadOptions,
 }
 
 /// How files are fetched from servers.
 #[derive(Debug, Clone, Default)]
-pub struct FetchOrder {
-    pub options: FetchOptions,
+pub struct DownloadOptions {
+    pub fetch: FetchOptions,
     /// Protocol to use for the URL, instead of that of its scheme.
     pub protocol: Option<String>,
-    pub effort: Effort,
-    pub resume: Resume,
+    pub fetch_limits: FetchLimits,
+    pub resume: ResumePolicy,
     /// Expected checksums of the file.
     pub checksums: Vec<Digest>,
     /// Also verify against the checksum file next to the file on the server.
-    pub beside: bool,
+    pub sidecar: bool,
 }
 
 /// A summary of one import.
@@ -107,23 +107,23 @@ pub struct ImportInfo {
     /// Seconds since 1970; `None` while it is incomplete.
     pub completed: Option<u64>,
     /// The seed goal that was set for this import.
-    pub goal: Goal,
+    pub goal: SeedGoalInfo,
     /// Usage for seeding, over all runs.
-    pub seeded: Seeded,
+    pub seeded: SeedUsage,
     /// Usage for all other reads: players, exports, checks.
-    pub read: Read,
+    pub read: ReadUsage,
 }
 
 /// The seed goal that was set for one import. 0 is unlimited; `None` is the goal of the config.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Goal {
+pub struct SeedGoalInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
 }
 
-impl From<SeedGoal> for Goal {
+impl From<SeedGoal> for SeedGoalInfo {
     fn from(goal: SeedGoal) -> Self {
         let seconds = |time: Duration| if time == SeedGoal::NO_TIME { 0 } else { time.as_secs() };
         Self {
@@ -135,14 +135,14 @@ impl From<SeedGoal> for Goal {
 
 /// A change of the seed goal of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct GoalChange {
+pub struct SeedGoalChange {
     /// Clear the previous goal first.
     pub reset: bool,
     /// The new values. Those that are not set here stay.
     pub goal: SeedGoal,
 }
 
-impl GoalChange {
+impl SeedGoalChange {
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
@@ -151,13 +151,14 @@ impl GoalChange {
 
 /// Usage of an import for seeding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Seeded {
+pub struct SeedUsage {
     /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
     /// Bytes those gets returned.
     pub fetched: u64,
     /// Bytes served from the cache.
-    pub kept: u64,
+    #[serde(rename = "kept")]
+    pub from_cache: u64,
     /// Bytes sent to peers.
     pub served: u64,
     /// Seconds in which peers could reach the import.
@@ -170,7 +171,7 @@ pub struct Seeded {
 
 /// Usage of an import for everything except seeding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Read {
+pub struct ReadUsage {
     /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
     /// Bytes those gets returned.
@@ -214,7 +215,7 @@ pub struct FileUrl {
 
 /// Options of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ExportOrder {
+pub struct ExportOptions {
     /// Replace existing files that have other content. Without it they stay, and count as failed.
     pub overwrite: bool,
 }
@@ -268,11 +269,11 @@ pub struct RemoveSummary {
 
 /// Options of `gc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GcOrder {
+pub struct GcOptions {
     /// Remove what is found. Without it, only count.
     pub remove: bool,
-    /// Also remove leftovers of catalogs that `attach` took over. Another bae may still use such a catalog.
-    pub adopted: bool,
+    /// Also remove leftovers of catalogs whose imports `attach` took over. Another bae may still use such a catalog.
+    pub attached: bool,
 }
 
 /// Objects without an import that `gc` removed or found.
@@ -286,7 +287,7 @@ pub struct GcReport {
     pub uploads: usize,
     /// Number of items that could not be removed, and of storages that could not be listed.
     pub failed: usize,
-    /// Objects left by catalogs that were taken over. They are removed only with [`GcOrder::adopted`].
+    /// Objects left by attached catalogs. They are removed only with [`GcOptions::attached`].
     pub held_back: usize,
     /// Imports that have a manifest in storage but are not in the catalog. They are left alone.
     pub unclaimed: usize,
@@ -306,8 +307,8 @@ pub struct AttachReport {
 pub struct AttachedImport {
     pub id: String,
     /// Its previous id, where another import has that id now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub was: Option<String>,
+    #[serde(rename = "was", skip_serializing_if = "Option::is_none")]
+    pub old_id: Option<String>,
     pub name: String,
     /// Length in bytes, including padding.
     pub bytes: u64,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{App, FileUrl, publish::whole_files, read::find_file};
+use super::{App, FileUrl, publish::publishable_files, read::find_file};
 use crate::{
     backends::Key,
     catalog::{FileRow, ImportRow},
     error::{Error, Kind, Result},
-    storage::WholeFiles,
+    storage::FileObjects,
 };
 
 impl App {
@@ -19,27 +19,27 @@ impl App {
     /// the storage has no links.
     pub async fn urls(
         &self,
-        needle: &str,
+        import_ref: &str,
         path: Option<&str>,
         expiry: Duration,
     ) -> Result<Vec<FileUrl>> {
-        let row = self.catalog.find(needle)?;
-        let all = whole_files(&self.files_of(&row)?, row.selected.as_deref());
-        let objects = WholeFiles::of(&self.catalog.objects(&row.id)?);
+        let row = self.catalog.find(import_ref)?;
+        let selected = publishable_files(&self.files_of(&row)?, row.selected.as_deref());
+        let objects = FileObjects::of(&self.catalog.objects(&row.id)?);
         let published = |file: &FileRow| objects.find(file).filter(|object| object.stored);
         let files = match path {
             Some(_) => vec![find_file(&row, &self.catalog.files(&row.id)?, path)?.clone()],
-            None => all.into_iter().filter(|file| published(file).is_some()).collect(),
+            None => selected.into_iter().filter(|file| published(file).is_some()).collect(),
         };
         if files.is_empty() {
-            return Err(not_published(&row, "no file of it is"));
+            return Err(not_published(&row, "no file is"));
         }
-        let place = self.place_of(&row).await?;
+        let storage = self.storage_of(&row).await?;
         let mut urls = Vec::with_capacity(files.len());
         for file in files {
             let object = published(&file)
                 .ok_or_else(|| not_published(&row, &format!("{:?} is not", file.path)))?;
-            let url = place.backend.url(&Key::new(&object.key)?, expiry).await?;
+            let url = storage.backend.url(&Key::new(&object.key)?, expiry).await?;
             urls.push(FileUrl { path: file.path, url: url.into() });
         }
         Ok(urls)
@@ -47,6 +47,6 @@ impl App {
 }
 
 fn not_published(row: &ImportRow, what: &str) -> Error {
-    let text = format!("import {}: {what} an object of its own", row.id);
-    Error::new(Kind::NotFound, text).hint(format!("`bae publish {}` makes whole files", row.id))
+    let text = format!("import {}: {what} published", row.id);
+    Error::new(Kind::NotFound, text).hint(format!("publish it first: `bae publish {}`", row.id))
 }

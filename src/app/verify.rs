@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, BadPiece, ProgressFn, VerifyReport, plan::Plan};
 use crate::{
-    backends::{Key, Stamp, StorageBackend},
+    backends::{Key, ObjectVersion, StorageBackend},
     catalog::{ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     error::{Error, Kind, Result},
-    storage::{ImportReader, presence::absent},
+    storage::{ImportReader, presence::find_missing},
     torrents::{
         check::{PieceDigests, PieceHashes},
         metainfo::Metainfo,
@@ -27,13 +27,13 @@ impl App {
     /// `Cancelled`; the error of a backend that does not answer. Pieces that are lost or wrong are in the report.
     pub async fn verify(
         &self,
-        needle: &str,
+        import_ref: &str,
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<VerifyReport> {
-        let row = self.catalog.find(needle)?;
-        let place = self.place_of(&row).await?;
-        let store = self.open_store(&row, &place)?;
+        let row = self.catalog.find(import_ref)?;
+        let storage = self.storage_of(&row).await?;
+        let store = self.open_store(&row, &storage)?;
         if !row.is_torrent() {
             return self.verify_files(&row, &store, Some(progress), cancel).await;
         }
@@ -41,19 +41,20 @@ impl App {
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let hashes = PieceHashes::of(&meta);
         let reader = self.reader(&store);
-        let readable = |p| plan.have[p as usize] && store.readable(meta.piece_range(p));
-        let here = || (0..meta.pieces()).filter(|&p| readable(p) && hashes.is_known(p));
-        let total = here().map(|p| length(&meta, p)).sum();
+        let readable =
+            |p| plan.have[p as usize] && store.is_in_finished_objects(meta.piece_range(p));
+        let stored_pieces = || (0..meta.pieces()).filter(|&p| readable(p) && hashes.is_known(p));
+        let total = stored_pieces().map(|p| piece_len(&meta, p)).sum();
         let missing = store.missing(&plan.wanted).len();
         let mut report = VerifyReport { pieces: 0, bad: Vec::new(), lost: 0, missing };
         let mut done = 0;
-        for piece in here() {
+        for piece in stored_pieces() {
             let good = tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                digests = hash(&reader, &meta, piece) => match digests? {
-                    Read::All(digests) => hashes.verify(piece, &digests),
-                    Read::Spoilt => false,
-                    Read::Lost => {
+                digests = hash_piece(&reader, &meta, piece) => match digests? {
+                    PieceRead::Complete(digests) => hashes.verify(piece, &digests),
+                    PieceRead::Damaged => false,
+                    PieceRead::Lost => {
                         report.lost += 1;
                         false
                     }
@@ -63,7 +64,7 @@ impl App {
             if !good {
                 report.bad.push(BadPiece { piece, files: files_of(&meta, piece) });
             }
-            done += length(&meta, piece);
+            done += piece_len(&meta, piece);
             progress(done, total);
         }
         Ok(report)
@@ -76,17 +77,17 @@ impl App {
     ///
     /// # Errors
     /// The error of a backend that does not answer. Pieces in lost objects are in the report.
-    pub async fn verify_quick(&self, needle: &str) -> Result<VerifyReport> {
-        let row = self.catalog.find(needle)?;
-        let place = self.place_of(&row).await?;
-        let store = self.open_store(&row, &place)?;
+    pub async fn verify_quick(&self, import_ref: &str) -> Result<VerifyReport> {
+        let row = self.catalog.find(import_ref)?;
+        let storage = self.storage_of(&row).await?;
+        let store = self.open_store(&row, &storage)?;
         if !row.is_torrent() {
             return self.verify_files(&row, &store, None, CancellationToken::new()).await;
         }
         let (_, meta) = self.metainfo_of(&row)?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let mut bad = BTreeSet::new();
-        for range in self.lost_ranges(&row, &*place.backend).await? {
+        for range in self.lost_ranges(&row, &*storage.backend).await? {
             bad.extend(pieces_of(&meta, &range));
         }
         Ok(VerifyReport {
@@ -103,21 +104,21 @@ impl App {
 
 impl App {
     /// Adopted objects that changed since they were verified, as far as the storage can tell.
-    async fn changed(
+    async fn changed_objects(
         &self,
         import: &ImportId,
         objects: &[ObjectRow],
         backend: &dyn StorageBackend,
     ) -> Result<Vec<ObjectNum>> {
-        let mut changed = Vec::new();
+        let mut changed_objects = Vec::new();
         for (key, len, tag) in self.catalog.adopted_objects(import)? {
-            let now = backend.stamp(&Key::new(&key)?).await?;
-            if now.is_none_or(|now| !now.is(&Stamp { len, tag })) {
+            let now = backend.version(&Key::new(&key)?).await?;
+            if now.is_none_or(|now| !now.matches(&ObjectVersion { len, tag })) {
                 let found = objects.iter().find(|o| o.role == Role::Adopted && o.key == key);
-                changed.extend(found.map(|object| object.num));
+                changed_objects.extend(found.map(|object| object.num));
             }
         }
-        Ok(changed)
+        Ok(changed_objects)
     }
 
     /// Ranges of an import whose objects are missing, have another length, or (if adopted) have changed.
@@ -129,9 +130,9 @@ impl App {
         let mut objects = self.catalog.objects(&row.id)?;
         objects.retain(|object| object.stored && object.role != Role::Manifest);
         let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
-        let absent = absent(backend, &expected).await?;
+        let absent = find_missing(backend, &expected).await?;
         let mut absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
-        absent.extend(self.changed(&row.id, &objects, backend).await?);
+        absent.extend(self.changed_objects(&row.id, &objects, backend).await?);
         let extents = self.catalog.extents(&row.id)?.into_iter();
         let lost = extents.filter(|extent| absent.contains(&extent.object));
         Ok(lost.map(|extent| extent.range).collect())
@@ -145,37 +146,41 @@ fn pieces_of(meta: &Metainfo, range: &Range<u64>) -> Range<u32> {
     piece(range.start / len)..piece(range.end.div_ceil(len))
 }
 
-fn length(meta: &Metainfo, piece: u32) -> u64 {
+fn piece_len(meta: &Metainfo, piece: u32) -> u64 {
     let range = meta.piece_range(piece);
     range.end - range.start
 }
 
 /// Result of reading a stored piece.
-enum Read {
-    All(PieceDigests),
+enum PieceRead {
+    Complete(PieceDigests),
     /// Its object is truncated or damaged.
-    Spoilt,
+    Damaged,
     /// Its object is missing.
     Lost,
 }
 
 /// Hashes a stored piece, which is read in steps of 1 MiB.
-async fn hash(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<Read> {
+async fn hash_piece(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<PieceRead> {
     let mut range = meta.piece_range(piece);
     let mut hasher = PieceHashes::of(meta).hasher(piece);
     while !range.is_empty() {
         let end = range.end.min(range.start + MIB);
         match reader.read_at(range.start..end).await {
-            Ok(payload) => payload.parts().iter().for_each(|p| hasher.update(p)),
-            Err(e) if e.kind().is_about_bytes() => {
+            Ok(payload) => payload.buffers().iter().for_each(|p| hasher.update(p)),
+            Err(e) if e.kind().is_object_specific() => {
                 tracing::warn!(piece, error = %e.report(), "a stored piece cannot be read");
-                return Ok(if e.kind() == Kind::NotFound { Read::Lost } else { Read::Spoilt });
+                return Ok(if e.kind() == Kind::NotFound {
+                    PieceRead::Lost
+                } else {
+                    PieceRead::Damaged
+                });
             }
             Err(e) => return Err(e),
         }
         range.start = end;
     }
-    Ok(Read::All(hasher.finish()))
+    Ok(PieceRead::Complete(hasher.finish()))
 }
 
 fn files_of(meta: &Metainfo, piece: u32) -> Vec<String> {

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, BadPiece, ProgressFn, ReadStream, VerifyReport,
-    plan::{is_selected, ranges_wanted},
-    remote::Record,
+    plan::{is_selected, selected_ranges},
+    source_record::SourceRecord,
 };
 use crate::{
     catalog::ImportRow,
@@ -28,26 +28,27 @@ impl App {
         progress: Option<ProgressFn>,
         cancel: CancellationToken,
     ) -> Result<VerifyReport> {
-        let place = self.place_of(row).await?;
+        let storage = self.storage_of(row).await?;
         let files = self.files_of(row)?;
         let selected = |n: &usize| is_selected(row.selected.as_deref(), *n);
-        let here: Vec<usize> = (0..files.len())
-            .filter(|n| selected(n) && store.readable(files[*n].range.clone()))
+        let stored: Vec<usize> = (0..files.len())
+            .filter(|n| selected(n) && store.is_in_finished_objects(files[*n].range.clone()))
             .collect();
         let mut bad = BTreeSet::new();
-        for lost in self.lost_ranges(row, &*place.backend).await? {
+        for lost in self.lost_ranges(row, &*storage.backend).await? {
             let touches = |n: &&usize| {
                 let range = &files[**n].range;
                 range.start < lost.end && lost.start < range.end
             };
-            bad.extend(here.iter().filter(touches).copied());
+            bad.extend(stored.iter().filter(touches).copied());
         }
         let lost = bad.len();
-        let checksums = Record::parse(self.catalog.remote(&row.id)?.as_deref()).checksums()?;
+        let checksums =
+            SourceRecord::parse(self.catalog.source_record(&row.id)?.as_deref()).checksums()?;
         if let (Some(progress), [file]) = (progress, files.as_slice()) {
             let checksums = Checksums::new(checksums);
-            let reads = !checksums.is_empty() && bad.is_empty() && !here.is_empty();
-            if reads && !self.is_as_it_should(store, file, &checksums, progress, cancel).await? {
+            let reads = !checksums.is_empty() && bad.is_empty() && !stored.is_empty();
+            if reads && !self.matches_checksums(store, file, &checksums, progress, cancel).await? {
                 bad.insert(0);
             }
         }
@@ -56,14 +57,14 @@ impl App {
             files: vec![files[n].path.clone()],
         };
         Ok(VerifyReport {
-            pieces: here.len(),
+            pieces: stored.len(),
             lost,
             bad: bad.into_iter().map(piece).collect(),
-            missing: store.missing(&ranges_wanted(&files, row.selected.as_deref())).len(),
+            missing: store.missing(&selected_ranges(&files, row.selected.as_deref())).len(),
         })
     }
 
-    async fn is_as_it_should(
+    async fn matches_checksums(
         &self,
         store: &Arc<ImportStore>,
         file: &File,
@@ -72,7 +73,7 @@ impl App {
         cancel: CancellationToken,
     ) -> Result<bool> {
         let mut stream = ReadStream::new(self.reader(store), file.range.clone());
-        let (mut check, total, mut done) = (checksums.check(), stream.len(), 0);
+        let (mut check, total, mut done) = (checksums.verifier(), stream.len(), 0);
         loop {
             let bytes = tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
@@ -85,7 +86,7 @@ impl App {
                     progress(done, total);
                 }
                 Ok(None) => return Ok(check.finish(&file.path).is_ok()),
-                Err(e) if e.kind().is_about_bytes() => return Ok(false),
+                Err(e) if e.kind().is_object_specific() => return Ok(false),
                 Err(e) => return Err(e),
             }
         }

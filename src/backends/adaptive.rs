@@ -14,20 +14,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{
-    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload,
+    Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout,
 };
 use crate::error::{Error, Kind, Result};
 
 /// Maximum of concurrent calls that send no payload. Reads wait for the server's latency and hardly for bandwidth,
 /// and reads of players and peers must not queue behind each other.
-const OTHER_CALLS: usize = 64;
+const MAX_OTHER_CALLS: usize = 64;
 /// Initial limit of these calls. Most storages are fast enough at this, and some accept no more.
-const OTHER_CALLS_AT_FIRST: usize = 16;
+const INITIAL_OTHER_CALLS: usize = 16;
 /// Minimum time between two halvings. Failures of calls that were already running say nothing about the new limit.
-const EPOCH: Duration = Duration::from_secs(1);
+const HALVING_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause of all calls after one was asked to wait (`Retry-After`). The refused call itself may wait longer.
-const LONGEST_QUIET: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// AIMD, as in TCP: the limit rises by one per round of successes and is halved by congestion.
 ///
@@ -45,13 +45,13 @@ impl Aimd {
     /// Starts at `max` (at least 1), because storages that report overload are the exception.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self::starting_at(max, max)
+        Self::with_initial(max, max)
     }
 
-    /// Starts at `first` (at least 1), bounded by `max`.
-    fn starting_at(first: usize, max: usize) -> Self {
+    /// Starts at `initial` (at least 1), bounded by `max`.
+    fn with_initial(initial: usize, max: usize) -> Self {
         let max = max.max(1);
-        Self { limit: first.clamp(1, max), max, successes: 0, halved_at: None }
+        Self { limit: initial.clamp(1, max), max, successes: 0, halved_at: None }
     }
 
     #[must_use]
@@ -69,11 +69,11 @@ impl Aimd {
     }
 
     /// Records congestion met by a call that started at `began`. Ignored when the call started before the last
-    /// halving, or when that was less than `EPOCH` ago.
+    /// halving, or when that was less than `HALVING_INTERVAL` ago.
     pub fn on_congestion(&mut self, began: Instant, now: Instant) {
         self.successes = 0;
-        let known = self.halved_at.is_some_and(|at| began < at || now < at + EPOCH);
-        if !known {
+        let is_recent = self.halved_at.is_some_and(|at| began < at || now < at + HALVING_INTERVAL);
+        if !is_recent {
             self.limit = (self.limit / 2).max(1);
             self.halved_at = Some(now);
         }
@@ -82,36 +82,36 @@ impl Aimd {
 
 /// Calls that share one limit. Permits are granted in the order of arrival.
 #[derive(Debug)]
-struct Lane {
-    turns: Semaphore,
-    state: Mutex<LaneState>,
+struct CallLimiter {
+    permits: Semaphore,
+    state: Mutex<CallLimiterState>,
 }
 
 #[derive(Debug)]
-struct LaneState {
+struct CallLimiterState {
     aimd: Aimd,
     /// Permits in use that are withdrawn when they are released, because the limit has fallen.
     debt: usize,
     /// No call starts before this time.
-    quiet_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
-impl Lane {
+impl CallLimiter {
     fn new(aimd: Aimd) -> Self {
-        let turns = Semaphore::new(aimd.limit());
-        Self { turns, state: Mutex::new(LaneState { aimd, debt: 0, quiet_until: None }) }
+        let permits = Semaphore::new(aimd.limit());
+        Self { permits, state: Mutex::new(CallLimiterState { aimd, debt: 0, paused_until: None }) }
     }
 
     /// Waits for a permit, makes the call, and adjusts the limit by its outcome.
     async fn run<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let _turn = self.turn().await;
+        let _permit = self.acquire().await;
         let began = Instant::now();
         let done = call.await;
         match &done {
             Ok(_) => self.adjust(Aimd::on_success),
             Err(error) if is_congestion(error) => {
                 let now = Instant::now();
-                self.be_quiet(error, now);
+                self.pause(error, now);
                 self.adjust(|aimd| aimd.on_congestion(began, now));
             }
             // The server answered, and the error says nothing about its load.
@@ -120,25 +120,25 @@ impl Lane {
         done
     }
 
-    async fn turn(&self) -> Turn<'_> {
-        let permit = self.turns.acquire().await.expect("this semaphore is never closed");
-        let turn = Turn { lane: self, permit: Some(permit) };
+    async fn acquire(&self) -> CallPermit<'_> {
+        let permit = self.permits.acquire().await.expect("this semaphore is never closed");
+        let permit = CallPermit { limiter: self, permit: Some(permit) };
         loop {
-            let quiet = self.state.lock().quiet_until;
-            match quiet {
+            let paused_until = self.state.lock().paused_until;
+            match paused_until {
                 Some(until) if until > Instant::now() => {
                     tokio::time::sleep_until(until.into()).await
                 }
-                _ => return turn,
+                _ => return permit,
             }
         }
     }
 
-    fn be_quiet(&self, error: &Error, now: Instant) {
-        if let Some(wait) = error.wait_asked() {
-            let until = now + wait.min(LONGEST_QUIET);
+    fn pause(&self, error: &Error, now: Instant) {
+        if let Some(wait) = error.requested_wait() {
+            let until = now + wait.min(MAX_PAUSE);
             let mut state = self.state.lock();
-            state.quiet_until = state.quiet_until.max(Some(until));
+            state.paused_until = state.paused_until.max(Some(until));
         }
     }
 
@@ -150,15 +150,15 @@ impl Lane {
         let after = state.aimd.limit();
         if after < before {
             let fewer = before - after;
-            state.debt += fewer - self.turns.forget_permits(fewer);
+            state.debt += fewer - self.permits.forget_permits(fewer);
         } else {
             let more = after - before;
-            let kept = more.min(state.debt);
-            state.debt -= kept;
-            self.turns.add_permits(more - kept);
+            let repaid = more.min(state.debt);
+            state.debt -= repaid;
+            self.permits.add_permits(more - repaid);
         }
         if after != before {
-            tracing::debug!(before, after, "calls at once");
+            tracing::debug!(before, after, "limit on concurrent calls changed");
         }
     }
 }
@@ -168,16 +168,16 @@ fn is_congestion(error: &Error) -> bool {
 }
 
 /// The permit of one call.
-struct Turn<'a> {
-    lane: &'a Lane,
+struct CallPermit<'a> {
+    limiter: &'a CallLimiter,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CallPermit<'_> {
     /// Returns the permit, also when the call is abandoned.
     fn drop(&mut self) {
         // The lock keeps the limit from changing between the check of `debt` and the return of the permit.
-        let mut state = self.lane.state.lock();
+        let mut state = self.limiter.state.lock();
         match self.permit.take() {
             Some(permit) if state.debt > 0 => {
                 state.debt -= 1;
@@ -195,85 +195,92 @@ impl Drop for Turn<'_> {
 #[derive(Debug)]
 pub struct Adaptive<B> {
     inner: B,
-    lanes: Arc<Lanes>,
+    limiters: Arc<CallLimiters>,
 }
 
 #[derive(Debug)]
-struct Lanes {
-    sends: Lane,
-    others: Lane,
+struct CallLimiters {
+    uploads: CallLimiter,
+    others: CallLimiter,
 }
 
 impl<B> Adaptive<B> {
     /// Allows at most `uploads` concurrent puts and parts.
     #[must_use]
     pub fn new(inner: B, uploads: usize) -> Self {
-        let others = Aimd::starting_at(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
-        let lanes = Lanes { sends: Lane::new(Aimd::new(uploads)), others: Lane::new(others) };
-        Self { inner, lanes: Arc::new(lanes) }
+        let others = Aimd::with_initial(INITIAL_OTHER_CALLS, MAX_OTHER_CALLS);
+        let limiters = CallLimiters {
+            uploads: CallLimiter::new(Aimd::new(uploads)),
+            others: CallLimiter::new(others),
+        };
+        Self { inner, limiters: Arc::new(limiters) }
     }
 
     /// The current limit on concurrent puts and parts.
     #[must_use]
-    pub fn uploads_at_once(&self) -> usize {
-        self.lanes.sends.state.lock().aimd.limit()
+    pub fn upload_limit(&self) -> usize {
+        self.limiters.uploads.state.lock().aimd.limit()
     }
 }
 
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Adaptive<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.lanes.sends.run(self.inner.put(key, payload)).await
+        self.limiters.uploads.run(self.inner.put(key, payload)).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.lanes.others.run(self.inner.get(key, range)).await
+        self.limiters.others.run(self.inner.get(key, range)).await
     }
 
     /// Releases the permit when the answer starts, because the reading speed says nothing about the storage's load.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        self.lanes.others.run(self.inner.open(key, range)).await
+        self.limiters.others.run(self.inner.open(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.lanes.others.run(self.inner.head(key)).await
+        self.limiters.others.run(self.inner.head(key)).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.lanes.others.run(self.inner.stamp(key)).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        self.limiters.others.run(self.inner.version(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.lanes.others.run(self.inner.delete(key)).await
+        self.limiters.others.run(self.inner.delete(key)).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.lanes.others.run(self.inner.list(prefix, page)).await
+        self.limiters.others.run(self.inner.list(prefix, page)).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let inner = self.lanes.others.run(self.inner.begin(key, shape)).await?;
-        Ok(Box::new(AdaptiveUpload { inner, lanes: Arc::clone(&self.lanes) }))
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.limiters.others.run(self.inner.begin_upload(key, layout)).await?;
+        Ok(Box::new(AdaptiveUpload { inner, limiters: Arc::clone(&self.limiters) }))
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.lanes.others.run(self.inner.unfinished(prefix)).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.limiters.others.run(self.inner.list_uploads(prefix)).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.lanes.others.run(self.inner.abort(upload)).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        self.limiters.others.run(self.inner.abort_upload(upload)).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
-        self.lanes.others.run(self.inner.url(key, expiry)).await
+        self.limiters.others.run(self.inner.url(key, expiry)).await
     }
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.lanes.others.run(self.inner.free_room()).await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.limiters.others.run(self.inner.free_space()).await
     }
 
     fn is_remote(&self) -> bool {
@@ -284,30 +291,30 @@ impl<B: StorageBackend> StorageBackend for Adaptive<B> {
 /// An upload in which each call waits for a permit.
 #[derive(Debug)]
 struct AdaptiveUpload {
-    inner: Box<dyn Upload>,
-    lanes: Arc<Lanes>,
+    inner: Box<dyn MultipartUpload>,
+    limiters: Arc<CallLimiters>,
 }
 
 #[async_trait]
-impl Upload for AdaptiveUpload {
-    fn done(&self) -> &[u64] {
-        self.inner.done()
+impl MultipartUpload for AdaptiveUpload {
+    fn stored_parts(&self) -> &[u64] {
+        self.inner.stored_parts()
     }
 
-    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        self.lanes.sends.run(self.inner.write(part, payload)).await
+    async fn put_part(&self, part: u64, payload: Payload) -> Result<()> {
+        self.limiters.uploads.run(self.inner.put_part(part, payload)).await
     }
 
-    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        self.lanes.others.run(self.inner.copy(part, from, range)).await
+    async fn copy_part(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        self.limiters.others.run(self.inner.copy_part(part, from, range)).await
     }
 
     async fn finish(&self) -> Result<()> {
-        self.lanes.others.run(self.inner.finish()).await
+        self.limiters.others.run(self.inner.finish()).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.lanes.others.run(self.inner.abort()).await
+        self.limiters.others.run(self.inner.abort()).await
     }
 }
 
@@ -326,23 +333,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn passes_the_conformance_suite() {
         conformance::check(&Adaptive::new(MemoryBackend::new(), 3)).await;
     }
 
     #[tokio::test]
-    async fn keeps_the_contract_under_retries_over_a_place_that_fails_often() {
+    async fn passes_the_conformance_suite_under_retries_of_frequent_failures() {
         let faulty = Faulty::new(MemoryBackend::new(), 3);
         faulty.fail_randomly(0.3, Kind::RateLimited);
         let (ms, long) = (Duration::from_millis, Duration::from_secs(20));
-        let hasty =
+        let fast_policy =
             RetryPolicy { base: ms(1), cap: ms(2), send_budget: long, budget: long, resends: 50 };
-        let place = Retrying::with_policy(Adaptive::new(faulty, 4), hasty);
-        conformance::check(&place).await;
+        let backend = Retrying::with_policy(Adaptive::new(faulty, 4), fast_policy);
+        conformance::check(&backend).await;
     }
 
     #[test]
-    fn congestion_halves_once_an_epoch_and_successes_raise_by_one_a_round() {
+    fn congestion_halves_the_limit_once_an_interval_and_a_round_of_successes_raises_it_by_one() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut aimd = Aimd::new(8);
@@ -364,7 +371,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_limit_stays_within_its_bounds_and_moves_as_it_says(
+        fn the_limit_stays_within_its_bounds_and_changes_by_its_rules(
             max in 0usize..70,
             steps in prop::collection::vec((any::<bool>(), 0u64..3000, 0u64..3000), 0..200),
         ) {
@@ -386,11 +393,11 @@ mod tests {
     }
 
     /// The highest number of `calls` that ran at the same time.
-    async fn at_once(lane: &Arc<Lane>, calls: usize) -> usize {
+    async fn max_concurrency(limiter: &Arc<CallLimiter>, calls: usize) -> usize {
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
         for _ in 0..calls {
-            let (lane, running, most) = (lane.clone(), running.clone(), most.clone());
+            let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
             tasks.spawn(async move {
                 let call = async {
                     most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -398,7 +405,7 @@ mod tests {
                     running.fetch_sub(1, SeqCst);
                     Err::<(), _>(Error::new(Kind::NotFound, "neither a success nor congestion"))
                 };
-                lane.run(call).await
+                limiter.run(call).await
             });
         }
         while tasks.join_next().await.is_some() {}
@@ -406,50 +413,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_calls_run_at_once_before_and_after_the_limit_falls_and_rises() {
-        let lane = Arc::new(Lane::new(Aimd::new(8)));
-        assert_eq!(at_once(&lane, 30).await, 8);
+    async fn concurrency_follows_the_limit_when_it_falls_and_rises() {
+        let limiter = Arc::new(CallLimiter::new(Aimd::new(8)));
+        assert_eq!(max_concurrency(&limiter, 30).await, 8);
         // The limit falls from 8 to 4 while seven calls run: the one free permit goes, and three are owed.
         let mut running = Vec::new();
         for _ in 0..7 {
-            running.push(lane.turn().await);
+            running.push(limiter.acquire().await);
         }
-        lane.adjust(|aimd| aimd.on_congestion(Instant::now(), Instant::now()));
-        assert_eq!((lane.turns.available_permits(), lane.state.lock().debt), (0, 3));
+        limiter.adjust(|aimd| aimd.on_congestion(Instant::now(), Instant::now()));
+        assert_eq!((limiter.permits.available_permits(), limiter.state.lock().debt), (0, 3));
         drop(running);
-        assert_eq!(at_once(&lane, 30).await, 4);
+        assert_eq!(max_concurrency(&limiter, 30).await, 4);
         for _ in 0..4 {
-            lane.adjust(Aimd::on_success);
+            limiter.adjust(Aimd::on_success);
         }
-        assert_eq!(at_once(&lane, 30).await, 5);
+        assert_eq!(max_concurrency(&limiter, 30).await, 5);
     }
 
     #[test]
-    fn reads_become_more_at_once_while_the_place_is_well() {
-        let mut aimd = Aimd::starting_at(OTHER_CALLS_AT_FIRST, OTHER_CALLS);
-        for _ in 0..OTHER_CALLS * OTHER_CALLS {
+    fn the_limit_of_reads_rises_with_successes() {
+        let mut aimd = Aimd::with_initial(INITIAL_OTHER_CALLS, MAX_OTHER_CALLS);
+        for _ in 0..MAX_OTHER_CALLS * MAX_OTHER_CALLS {
             aimd.on_success();
         }
-        assert_eq!(aimd.limit(), OTHER_CALLS);
+        assert_eq!(aimd.limit(), MAX_OTHER_CALLS);
         let now = Instant::now();
         aimd.on_congestion(now, now);
-        assert_eq!(aimd.limit(), OTHER_CALLS / 2);
+        assert_eq!(aimd.limit(), MAX_OTHER_CALLS / 2);
     }
 
     #[tokio::test]
-    async fn calls_run_in_the_order_they_came() {
-        let lane = Arc::new(Lane::new(Aimd::new(1)));
-        let first = lane.turn().await;
+    async fn calls_run_in_order_of_arrival() {
+        let limiter = Arc::new(CallLimiter::new(Aimd::new(1)));
+        let first = limiter.acquire().await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
         for n in 0..10 {
-            let (lane, order) = (lane.clone(), order.clone());
+            let (limiter, order) = (limiter.clone(), order.clone());
             tasks.spawn(async move {
                 let call = async {
                     order.lock().push(n);
                     Ok(())
                 };
-                lane.run(call).await
+                limiter.run(call).await
             });
             tokio::task::yield_now().await;
         }
@@ -459,44 +466,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_refuses_gets_fewer_puts_and_its_reads_and_other_places_are_not_slowed() {
-        let place = Adaptive::new(Faulty::new(MemoryBackend::new(), 1), 8);
+    async fn congestion_of_puts_slows_neither_reads_nor_other_backends() {
+        let backend = Adaptive::new(Faulty::new(MemoryBackend::new(), 1), 8);
         let other = Adaptive::new(MemoryBackend::new(), 8);
-        place.inner.fail_next_puts(1, Kind::Unavailable);
+        backend.inner.fail_next_puts(1, Kind::Unavailable);
         let key = Key::new("k").unwrap();
-        assert!(place.put(&key, payload()).await.is_err());
-        assert_eq!((place.uploads_at_once(), other.uploads_at_once()), (4, 8));
-        assert_eq!(place.lanes.others.state.lock().aimd.limit(), OTHER_CALLS_AT_FIRST);
-        place.inner.fail_next_puts(1, Kind::NoSpace);
-        assert!(place.put(&key, payload()).await.is_err());
-        assert_eq!(place.uploads_at_once(), 4, "a full place is not a busy one");
+        assert!(backend.put(&key, payload()).await.is_err());
+        assert_eq!((backend.upload_limit(), other.upload_limit()), (4, 8));
+        assert_eq!(backend.limiters.others.state.lock().aimd.limit(), INITIAL_OTHER_CALLS);
+        backend.inner.fail_next_puts(1, Kind::NoSpace);
+        assert!(backend.put(&key, payload()).await.is_err());
+        assert_eq!(backend.upload_limit(), 4, "a full storage is not an overloaded one");
         for _ in 0..4 {
-            place.put(&key, payload()).await.unwrap();
+            backend.put(&key, payload()).await.unwrap();
         }
-        assert_eq!(place.uploads_at_once(), 5);
+        assert_eq!(backend.upload_limit(), 5);
     }
 
     #[tokio::test]
-    async fn when_one_is_asked_to_wait_all_do() {
-        let place = Adaptive::new(Faulty::new(MemoryBackend::new(), 1), 8);
-        let (key, asked) = (Key::new("k").unwrap(), Duration::from_millis(150));
-        place.inner.ask_to_wait(asked);
-        place.inner.fail_next_puts(1, Kind::RateLimited);
+    async fn a_requested_wait_applies_to_all_calls() {
+        let backend = Adaptive::new(Faulty::new(MemoryBackend::new(), 1), 8);
+        let (key, wait) = (Key::new("k").unwrap(), Duration::from_millis(150));
+        backend.inner.set_retry_after(wait);
+        backend.inner.fail_next_puts(1, Kind::RateLimited);
         let began = Instant::now();
-        assert!(place.put(&key, payload()).await.is_err());
-        place.head(&key).await.unwrap();
-        assert!(began.elapsed() < asked, "a put's wait is none of a read's business");
-        place.put(&key, payload()).await.unwrap();
-        assert!(began.elapsed() >= asked, "{:?}", began.elapsed());
+        assert!(backend.put(&key, payload()).await.is_err());
+        backend.head(&key).await.unwrap();
+        assert!(began.elapsed() < wait, "the wait of a put does not delay reads");
+        backend.put(&key, payload()).await.unwrap();
+        assert!(began.elapsed() >= wait, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn an_abandoned_call_gives_its_turn_back() {
-        let lane = Lane::new(Aimd::new(1));
+    async fn an_abandoned_call_returns_its_permit() {
+        let limiter = CallLimiter::new(Aimd::new(1));
         for _ in 0..3 {
-            let call = lane.run(std::future::pending::<Result<()>>());
+            let call = limiter.run(std::future::pending::<Result<()>>());
             assert!(tokio::time::timeout(Duration::from_millis(5), call).await.is_err());
         }
-        assert!(lane.run(async { Ok(()) }).await.is_ok());
+        assert!(limiter.run(async { Ok(()) }).await.is_ok());
     }
 }

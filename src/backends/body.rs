@@ -13,16 +13,16 @@ use crate::error::{Error, Kind, Result};
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// A response body that is being read.
-pub(super) trait Answer: Send + 'static {
+pub(super) trait BodySource: Send + 'static {
     /// The next bytes; `None` at the end of the answer.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 
     /// The error for an answer that is longer or shorter than it should be.
-    fn wrong(&self, how: &str) -> Error;
+    fn length_error(&self, detail: &str) -> Error;
 }
 
 /// A body of exactly `len` bytes. An answer that is longer or shorter ends with an error.
-pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
+pub(super) fn exact_body(answer: impl BodySource, len: u64) -> Body {
     Box::pin(stream::try_unfold((answer, len), |(mut answer, left)| async move {
         if left == 0 {
             return Ok(None);
@@ -32,20 +32,21 @@ pub(super) fn exactly(answer: impl Answer, len: u64) -> Body {
                 let left = left - bytes.len() as u64;
                 Ok(Some((bytes, (answer, left))))
             }
-            Some(_) => Err(answer.wrong("more bytes came than were announced")),
-            None => Err(answer.wrong("the connection was closed early")),
+            Some(_) => Err(answer.length_error("the body is longer than announced")),
+            None => Err(answer.length_error("the connection was closed early")),
         }
     }))
 }
 
 /// Collects the bytes of `range`. When a body breaks off, the missing rest is opened again, up to `resumes` times.
-pub(super) async fn gather<F: Future<Output = Result<Body>>>(
+pub(super) async fn collect_resuming<F: Future<Output = Result<Body>>>(
     range: &Range<u64>,
     resumes: u32,
     open: impl Fn(Range<u64>) -> F,
 ) -> Result<Bytes> {
     let len = usize::try_from(range.end - range.start).map_err(|e| {
-        Error::new(Kind::InvalidInput, format!("{range:?} is too long at once")).because(e)
+        Error::new(Kind::InvalidInput, format!("the range {range:?} is too long for one read"))
+            .because(e)
     })?;
     let mut bytes = BytesMut::with_capacity(len);
     let mut resumed = 0;
@@ -73,28 +74,28 @@ mod tests {
 
     struct Parts(Vec<&'static [u8]>);
 
-    impl Answer for Parts {
+    impl BodySource for Parts {
         async fn next(&mut self) -> Result<Option<Bytes>> {
             Ok((!self.0.is_empty()).then(|| Bytes::from_static(self.0.remove(0))))
         }
 
-        fn wrong(&self, how: &str) -> Error {
-            Error::new(Kind::Network, how)
+        fn length_error(&self, detail: &str) -> Error {
+            Error::new(Kind::Network, detail)
         }
     }
 
     #[tokio::test]
-    async fn an_answer_is_as_long_as_it_should_be_or_an_error_after_what_came() {
+    async fn a_body_of_the_wrong_length_ends_with_an_error() {
         let read = async |len| {
             let mut bytes = BytesMut::new();
-            let ended = collect(exactly(Parts(vec![b"ab", b"", b"c"]), len), &mut bytes).await;
+            let ended = collect(exact_body(Parts(vec![b"ab", b"", b"c"]), len), &mut bytes).await;
             (bytes.freeze(), ended.map_err(|e| e.report()))
         };
         assert_eq!(read(3).await, (Bytes::from_static(b"abc"), Ok(())));
         let (bytes, error) = read(4).await;
         assert!(&bytes[..] == b"abc" && error.unwrap_err().contains("closed early"));
         let (bytes, error) = read(1).await;
-        assert!(bytes.is_empty() && error.unwrap_err().contains("more bytes"));
+        assert!(bytes.is_empty() && error.unwrap_err().contains("longer than announced"));
         assert_eq!(read(0).await, (Bytes::new(), Ok(())));
     }
 }

@@ -8,7 +8,7 @@ pub(super) fn header_text(what: &str, text: &str) -> Result<String, String> {
     }
     match text.chars().all(|c| (' '..='~').contains(&c)) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{what} has a character in it that no header can have")),
+        false => Err(format!("{what} contains a character that is not allowed in a header")),
     }
 }
 
@@ -17,7 +17,7 @@ pub(super) fn secret_text(what: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     match (text.is_empty(), text.chars().any(char::is_control)) {
         (true, _) => Err(format!("{what} is empty")),
-        (_, true) => Err(format!("{what} has a line end or another control character in it")),
+        (_, true) => Err(format!("{what} contains a line end or another control character")),
         _ => Ok(text.to_owned()),
     }
 }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_at_the_ends_goes_and_what_no_header_can_have_is_named_without_its_value() {
+    fn header_text_is_trimmed_and_errors_do_not_contain_the_value() {
         assert_eq!(header_text("region", " us-east-1\r\n").unwrap(), "us-east-1");
         for bad in ["hunter2\nX-Evil: 1", "hunter2\0", "hunter2ü", "\n"] {
             let why = header_text("access_key_id", bad).unwrap_err();

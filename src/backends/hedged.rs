@@ -18,29 +18,29 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload,
+    Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout,
 };
 use crate::error::Result;
 
 /// Gets remembered per length class, and how many of them are needed before a get can count as late.
-const REMEMBERED: usize = 64;
-const ENOUGH: usize = 20;
+const MAX_SAMPLES: usize = 64;
+const MIN_SAMPLES: usize = 20;
 /// No get is late before this. On a fast connection a second request costs more than the delay.
-const LEAST: Duration = Duration::from_millis(50);
+const MIN_DELAY: Duration = Duration::from_millis(50);
 /// Bytes that second gets may use, in percent of the bytes received, and the most that can accumulate.
-const PERCENT: u64 = 3;
-const SAVED: u64 = 32 << 20;
+const BUDGET_PERCENT: u64 = 3;
+const MAX_BUDGET: u64 = 32 << 20;
 
 /// Durations of recent gets, and the byte budget of second gets. Does no IO and reads no clock.
 #[derive(Debug, Default)]
 pub struct Hedge {
     /// Class n holds gets of up to 256 KiB times 2^n; the last one also all longer gets.
-    took: [VecDeque<Duration>; 8],
-    saved: u64,
+    durations: [VecDeque<Duration>; 8],
+    budget: u64,
 }
 
-fn class(len: u64) -> usize {
+fn length_class(len: u64) -> usize {
     let n = len.max(1).div_ceil(256 << 10).next_power_of_two().trailing_zeros();
     usize::try_from(n).unwrap_or(usize::MAX).min(7)
 }
@@ -49,31 +49,31 @@ impl Hedge {
     /// How long a get of `len` bytes may take before it is late; `None` before enough gets are known.
     #[must_use]
     pub fn late_after(&self, len: u64) -> Option<Duration> {
-        let took = &self.took[class(len)];
-        if took.len() < ENOUGH {
+        let durations = &self.durations[length_class(len)];
+        if durations.len() < MIN_SAMPLES {
             return None;
         }
-        let mut sorted: Vec<_> = took.iter().copied().collect();
+        let mut sorted: Vec<_> = durations.iter().copied().collect();
         sorted.sort_unstable();
-        let usual = sorted[sorted.len() * 95 / 100];
-        Some((usual + usual / 2).max(LEAST))
+        let p95 = sorted[sorted.len() * 95 / 100];
+        Some((p95 + p95 / 2).max(MIN_DELAY))
     }
 
     /// Records that a get of `len` bytes took `time`, and adds its share to the budget.
-    pub fn took(&mut self, len: u64, time: Duration) {
-        let took = &mut self.took[class(len)];
-        if took.len() == REMEMBERED {
-            took.pop_front();
+    pub fn record(&mut self, len: u64, time: Duration) {
+        let durations = &mut self.durations[length_class(len)];
+        if durations.len() == MAX_SAMPLES {
+            durations.pop_front();
         }
-        took.push_back(time);
-        self.saved = (self.saved + len * PERCENT / 100).min(SAVED);
+        durations.push_back(time);
+        self.budget = (self.budget + len * BUDGET_PERCENT / 100).min(MAX_BUDGET);
     }
 
     /// Takes `len` bytes from the budget of second gets, if it has as many.
-    pub fn spend(&mut self, len: u64) -> bool {
-        let enough = self.saved >= len;
-        self.saved -= if enough { len } else { 0 };
-        enough
+    pub fn try_spend(&mut self, len: u64) -> bool {
+        let allowed = self.budget >= len;
+        self.budget -= if allowed { len } else { 0 };
+        allowed
     }
 }
 
@@ -84,31 +84,31 @@ async fn hedged<T, F: Future<Output = Result<T>>>(
     call: impl Fn() -> F,
 ) -> Result<T> {
     let began = Instant::now();
-    let late = hedge.lock().late_after(len);
+    let late_after = hedge.lock().late_after(len);
     let mut first = pin!(call());
     let in_time = async {
-        match late {
-            Some(late) => tokio::time::timeout(late, first.as_mut()).await.ok(),
+        match late_after {
+            Some(delay) => tokio::time::timeout(delay, first.as_mut()).await.ok(),
             None => Some(first.as_mut().await),
         }
     };
-    let got = match in_time.await {
-        Some(got) => got,
-        None if !hedge.lock().spend(len) => first.await,
+    let result = match in_time.await {
+        Some(result) => result,
+        None if !hedge.lock().try_spend(len) => first.await,
         None => {
-            tracing::debug!(len, "a get is late: asked a second time");
+            tracing::debug!(len, "get is late: sending a second request");
             let mut second = pin!(call());
             // When one of the two fails, the other may still succeed.
             tokio::select! {
-                got = first.as_mut() => if got.is_ok() { got } else { second.await },
-                got = second.as_mut() => if got.is_ok() { got } else { first.await },
+                result = first.as_mut() => if result.is_ok() { result } else { second.await },
+                result = second.as_mut() => if result.is_ok() { result } else { first.await },
             }
         }
     };
-    if got.is_ok() {
-        hedge.lock().took(len, began.elapsed());
+    if result.is_ok() {
+        hedge.lock().record(len, began.elapsed());
     }
-    got
+    result
 }
 
 /// Sends a second get to `B` when the first is late.
@@ -144,8 +144,8 @@ impl<B: StorageBackend> StorageBackend for Hedged<B> {
         self.inner.head(key).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.inner.stamp(key).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        self.inner.version(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -156,16 +156,20 @@ impl<B: StorageBackend> StorageBackend for Hedged<B> {
         self.inner.list(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        self.inner.begin(key, shape).await
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.begin_upload(key, layout).await
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.inner.unfinished(prefix).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.inner.list_uploads(prefix).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.inner.abort(upload).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        self.inner.abort_upload(upload).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
@@ -176,8 +180,8 @@ impl<B: StorageBackend> StorageBackend for Hedged<B> {
         self.inner.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.inner.free_room().await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.inner.free_space().await
     }
 
     fn is_remote(&self) -> bool {
@@ -198,36 +202,36 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn passes_the_conformance_suite() {
         conformance::check(&Hedged::new(MemoryBackend::new())).await;
     }
 
     /// The state after 1,000 gets of 1 MiB that took 10 ms each.
-    fn experienced() -> Mutex<Hedge> {
+    fn hedge_with_history() -> Mutex<Hedge> {
         let mut hedge = Hedge::default();
-        (0..1000).for_each(|_| hedge.took(MIB, Duration::from_millis(10)));
+        (0..1000).for_each(|_| hedge.record(MIB, Duration::from_millis(10)));
         Mutex::new(hedge)
     }
 
     #[test]
-    fn late_is_what_hardly_ever_happens_and_only_a_few_bytes_are_asked_for_twice() {
+    fn few_gets_are_late_and_few_bytes_are_requested_twice() {
         let mut hedge = Hedge::default();
         assert_eq!(hedge.late_after(MIB), None);
         for n in 0..100 {
-            hedge.took(MIB, Duration::from_millis(if n % 10 == 0 { 900 } else { 100 }));
+            hedge.record(MIB, Duration::from_millis(if n % 10 == 0 { 900 } else { 100 }));
         }
         assert_eq!(hedge.late_after(MIB), Some(Duration::from_millis(1350)));
-        assert_eq!(hedge.late_after(8 * MIB), None, "nothing is known of such long ones");
+        assert_eq!(hedge.late_after(8 * MIB), None, "no samples of this length");
         assert_eq!(
-            (0..100).filter(|_| hedge.spend(MIB)).count(),
+            (0..100).filter(|_| hedge.try_spend(MIB)).count(),
             2,
-            "3 % of what came, rounded down a little"
+            "3 % of the received bytes, rounded down"
         );
     }
 
     #[tokio::test]
-    async fn a_get_that_hangs_is_overtaken_by_a_second_one() {
-        let (hedge, calls) = (experienced(), AtomicU32::new(0));
+    async fn a_hanging_get_is_overtaken_by_a_second_one() {
+        let (hedge, calls) = (hedge_with_history(), AtomicU32::new(0));
         let call = || async {
             if calls.fetch_add(1, Ordering::Relaxed) == 0 {
                 std::future::pending::<()>().await;
@@ -239,8 +243,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_of_one_leaves_the_other_its_chance() {
-        let (hedge, calls) = (experienced(), AtomicU32::new(0));
+    async fn the_other_get_can_succeed_after_an_error() {
+        let (hedge, calls) = (hedge_with_history(), AtomicU32::new(0));
         let call = || async {
             if calls.fetch_add(1, Ordering::Relaxed) == 0 {
                 tokio::time::sleep(Duration::from_millis(150)).await;

@@ -21,13 +21,13 @@ impl Key {
     /// # Errors
     /// `InvalidInput` when `text` is not a valid key.
     pub fn new(text: &str) -> Result<Self> {
-        let part_ok = |p: &str| {
+        let is_component = |p: &str| {
             (1..=255).contains(&p.len())
                 && p != "."
                 && p != ".."
                 && !p.contains(|c: char| c.is_control() || c == '\\')
         };
-        if text.len() <= Self::MAX && !text.starts_with('.') && text.split('/').all(part_ok) {
+        if text.len() <= Self::MAX && !text.starts_with('.') && text.split('/').all(is_component) {
             Ok(Self(text.into()))
         } else {
             Err(Error::new(Kind::InvalidInput, format!("{text:?} is not an object key")))
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_hold_real_file_names_and_nothing_that_leaves_its_folder() {
+    fn keys_allow_file_names_and_reject_paths_that_leave_their_folder() {
         for good in ["a", "a/b/.hidden", "Björk/01 - Jóga (live).flac", "a/..b/c...", "a b/ c"] {
             assert_eq!(Key::new(good).unwrap().as_str(), good);
         }

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::{
-    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload,
+    Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout,
 };
 use crate::error::Result;
 
@@ -53,13 +53,13 @@ impl Meter {
 
 /// A get in flight. When it is dropped before its answer (a second get was faster, a player moved to another position),
 /// the whole range is counted, because the bytes already sent are unknown. A failed get counts 0 bytes.
-struct UnderWay<'a> {
+struct GetInFlight<'a> {
     meter: &'a Meter,
     key: &'a Key,
     bytes: u64,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for GetInFlight<'_> {
     fn drop(&mut self) {
         self.meter.count(self.key, Reads { gets: 1, bytes: self.bytes });
     }
@@ -86,10 +86,10 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let asked = range.end.saturating_sub(range.start);
-        let mut under_way = UnderWay { meter: &self.meter, key, bytes: asked };
+        let requested = range.end.saturating_sub(range.start);
+        let mut in_flight = GetInFlight { meter: &self.meter, key, bytes: requested };
         let got = self.inner.get(key, range).await;
-        under_way.bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        in_flight.bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
         got
     }
 
@@ -108,8 +108,8 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         self.inner.head(key).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.inner.stamp(key).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        self.inner.version(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -120,16 +120,20 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         self.inner.list(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        self.inner.begin(key, shape).await
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.begin_upload(key, layout).await
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.inner.unfinished(prefix).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.inner.list_uploads(prefix).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.inner.abort(upload).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        self.inner.abort_upload(upload).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
@@ -140,8 +144,8 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
         self.inner.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.inner.free_room().await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.inner.free_space().await
     }
 
     fn is_remote(&self) -> bool {
@@ -158,12 +162,12 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn passes_the_conformance_suite() {
         conformance::check(&Metered::new(MemoryBackend::new(), Arc::default())).await;
     }
 
     #[tokio::test]
-    async fn what_is_asked_again_counts_again_and_what_is_given_up_counts_whole() {
+    async fn retries_count_again_and_abandoned_gets_count_their_whole_range() {
         let (key, meter) = (Key::new("a").unwrap(), Arc::<Meter>::default());
         let faulty = Arc::new(Faulty::new(MemoryBackend::new(), 1));
         faulty.put(&key, Payload::from_iter([Bytes::from(vec![7; 100])])).await.unwrap();
@@ -175,8 +179,8 @@ mod tests {
         assert_eq!(taken, [(key.clone(), Reads { gets: 3, bytes: 20 })].into());
         assert!(meter.take().is_empty());
         faulty.delay(Duration::from_secs(3600));
-        let given_up = tokio::time::timeout(Duration::from_millis(1), retrying.get(&key, 0..50));
-        assert!(given_up.await.is_err());
+        let abandoned = tokio::time::timeout(Duration::from_millis(1), retrying.get(&key, 0..50));
+        assert!(abandoned.await.is_err());
         assert_eq!(meter.take()[&key], Reads { gets: 1, bytes: 50 });
     }
 }

@@ -9,26 +9,26 @@
 //! A put returns success only when the object is durable. A key is written once: no caller puts other bytes under it.
 
 pub mod adaptive;
+mod backend_state;
 mod body;
 #[doc(hidden)]
 pub mod conformance;
 pub mod drive;
+mod endpoint_error;
 pub mod faulty;
 mod header;
 pub mod hedged;
+mod idle_timer;
 mod key;
 pub mod local;
 pub mod memory;
 pub mod metered;
-mod notes;
+mod multipart;
 mod payload;
-mod progress;
 pub mod retry;
 mod rng;
 pub mod s3;
 pub mod throttled;
-mod unfit;
-mod whole;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -39,20 +39,22 @@ use url::Url;
 use crate::error::Result;
 
 pub use adaptive::Adaptive;
+pub use backend_state::{BackendState, InMemoryState};
 pub use body::Body;
 pub use drive::{DriveBackend, DriveSettings};
-pub use faulty::{Faulty, Op};
+pub use faulty::{FaultOp, Faulty};
 pub use hedged::Hedged;
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 pub use metered::{Meter, Metered, Reads};
-pub use notes::{MemoryNotes, Notes};
+pub use multipart::{
+    Capabilities, CopySupport, MultipartUpload, UnfinishedUpload, UploadId, UploadLayout,
+};
 pub use payload::Payload;
 pub use retry::{Backoff, RetryPolicy, Retrying};
 pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage};
 pub use throttled::Throttled;
-pub use whole::{Capabilities, Copying, Shape, Unfinished, Upload, UploadId};
 
 /// One object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +66,17 @@ pub struct ObjectInfo {
 /// Identifies one version of an object's bytes. For objects that bae did not write, whose bytes may change under
 /// their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
+pub struct ObjectVersion {
     pub len: u64,
     /// Version tag in the backend's own format (an S3 ETag, a file's modification time). Changes when the bytes
     /// change; `None` when the backend has no tag.
     pub tag: Option<String>,
 }
 
-impl Stamp {
-    /// Whether both stamps can be of the same version: equal lengths, and equal tags when both have one.
+impl ObjectVersion {
+    /// Whether both can be of the same version: equal lengths, and equal tags when both have one.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn matches(&self, other: &Self) -> bool {
         let tags = self.tag.as_ref().zip(other.tag.as_ref());
         self.len == other.len && tags.is_none_or(|(one, other)| one == other)
     }
@@ -96,13 +98,13 @@ pub struct PageToken(pub String);
 ///
 /// # Errors
 /// The first error that the backend returns.
-pub async fn list_all(place: &dyn StorageBackend, prefix: &str) -> Result<Vec<ObjectInfo>> {
+pub async fn list_all(backend: &dyn StorageBackend, prefix: &str) -> Result<Vec<ObjectInfo>> {
     let mut found = Vec::new();
-    let mut page = place.list(prefix, None).await?;
+    let mut page = backend.list(prefix, None).await?;
     loop {
         found.append(&mut page.objects);
         let Some(next) = page.next.take() else { return Ok(found) };
-        page = place.list(prefix, Some(&next)).await?;
+        page = backend.list(prefix, Some(&next)).await?;
     }
 }
 
@@ -149,7 +151,7 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Only when the storage cannot be reached or refuses to answer.
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>>;
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>>;
 
     /// Removes the object. Succeeds when it does not exist.
     ///
@@ -165,25 +167,29 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// Only when the storage cannot be reached or refuses to answer.
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page>;
 
-    /// Begins an upload of an object of `shape`, part by part, or resumes the upload that was begun before for this
-    /// key with this shape. At most one upload per key at a time.
+    /// Begins an upload of an object with `layout`, part by part, or resumes the upload that was begun before for this
+    /// key with this layout. At most one upload per key at a time.
     ///
     /// # Errors
-    /// `Unsupported` when the backend cannot make this shape (for example more than [`Shape::MAX_PARTS`] parts);
-    /// otherwise as `put`.
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>>;
+    /// `Unsupported` when the backend cannot make this layout (for example more than [`UploadLayout::MAX_PARTS`]
+    /// parts); otherwise as `put`.
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>>;
 
     /// Lists uploads under `prefix` that were begun and neither finished nor aborted.
     ///
     /// # Errors
     /// Only when the storage cannot be reached or refuses to answer.
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>>;
 
     /// Aborts an upload and frees its parts. Succeeds when the upload does not exist.
     ///
     /// # Errors
     /// When the upload may still exist.
-    async fn abort(&self, upload: &Unfinished) -> Result<()>;
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()>;
 
     /// A link to the object that works without credentials: permanent when the storage is public, otherwise valid for
     /// `expiry`. Does not check that the object exists.
@@ -199,14 +205,14 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Only when the storage cannot be reached or refuses to answer.
-    async fn free_room(&self) -> Result<Option<u64>>;
+    async fn free_space(&self) -> Result<Option<u64>>;
 
     /// Whether objects leave this machine. Promise 1 (no payload on the local disk for a remote storage) depends on
     /// it.
     fn is_remote(&self) -> bool;
 
     /// Whether a failed call is waiting for its next retry. Only a retrying wrapper can answer this.
-    fn refuses(&self) -> bool {
+    fn is_retrying(&self) -> bool {
         false
     }
 }
@@ -230,8 +236,8 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
         (**self).head(key).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        (**self).stamp(key).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        (**self).version(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -242,16 +248,20 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
         (**self).list(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        (**self).begin(key, shape).await
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        (**self).begin_upload(key, layout).await
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        (**self).unfinished(prefix).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        (**self).list_uploads(prefix).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        (**self).abort(upload).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        (**self).abort_upload(upload).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
@@ -262,15 +272,15 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
         (**self).capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        (**self).free_room().await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        (**self).free_space().await
     }
 
     fn is_remote(&self) -> bool {
         (**self).is_remote()
     }
 
-    fn refuses(&self) -> bool {
-        (**self).refuses()
+    fn is_retrying(&self) -> bool {
+        (**self).is_retrying()
     }
 }

@@ -10,19 +10,19 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::progress::Progress;
+use super::idle_timer::IdleTimer;
 
 /// The bytes of one object, as the memory buffers they arrived in. Cloning copies no bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Payload {
-    parts: Vec<Bytes>,
+    buffers: Vec<Bytes>,
     len: u64,
 }
 
 impl Payload {
-    pub fn push(&mut self, part: Bytes) {
-        self.len += part.len() as u64;
-        self.parts.push(part);
+    pub fn push(&mut self, buffer: Bytes) {
+        self.len += buffer.len() as u64;
+        self.buffers.push(buffer);
     }
 
     #[must_use]
@@ -35,44 +35,44 @@ impl Payload {
         self.len == 0
     }
 
-    /// The bytes as one buffer. Copies them only when there are several parts.
+    /// The bytes as one buffer. Copies them only when there are several buffers.
     #[must_use]
-    pub fn joined(&self) -> Bytes {
-        match &self.parts[..] {
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.buffers[..] {
             [one] => one.clone(),
-            parts => parts.concat().into(),
+            buffers => buffers.concat().into(),
         }
     }
 
     #[must_use]
-    pub fn parts(&self) -> &[Bytes] {
-        &self.parts
+    pub fn buffers(&self) -> &[Bytes] {
+        &self.buffers
     }
 }
 
 impl FromIterator<Bytes> for Payload {
-    fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(buffers: I) -> Self {
         let mut payload = Self::default();
-        parts.into_iter().for_each(|p| payload.push(p));
+        buffers.into_iter().for_each(|p| payload.push(p));
         payload
     }
 }
 
-/// A payload as an HTTP request body. Each part is one frame, no bytes are copied, and the length is known at the
+/// A payload as an HTTP request body. Each buffer is one frame, no bytes are copied, and the length is known at the
 /// start.
 #[derive(Debug)]
 pub(super) struct PayloadBody {
-    parts: vec::IntoIter<Bytes>,
+    buffers: vec::IntoIter<Bytes>,
     len: u64,
-    left: u64,
-    progress: Progress,
+    remaining: u64,
+    idle_timer: IdleTimer,
 }
 
 impl PayloadBody {
-    /// Reports each buffer that is sent to `progress`.
-    pub(super) fn new(payload: Payload, progress: Progress) -> Self {
+    /// Reports each buffer that is sent to `idle_timer`.
+    pub(super) fn new(payload: Payload, idle_timer: IdleTimer) -> Self {
         let len = payload.len;
-        Self { len, left: len, parts: payload.parts.into_iter(), progress }
+        Self { len, remaining: len, buffers: payload.buffers.into_iter(), idle_timer }
     }
 }
 
@@ -84,20 +84,20 @@ impl Body for PayloadBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.parts.find(|part| !part.is_empty());
-        self.left -= next.as_ref().map_or(0, |part| part.len() as u64);
-        match self.left {
-            0 => self.progress.all_sent(self.len),
-            _ => self.progress.moved(),
+        let next = self.buffers.find(|buffer| !buffer.is_empty());
+        self.remaining -= next.as_ref().map_or(0, |buffer| buffer.len() as u64);
+        match self.remaining {
+            0 => self.idle_timer.all_sent(self.len),
+            _ => self.idle_timer.reset(),
         }
-        Poll::Ready(next.map(|part| Ok(Frame::data(part))))
+        Poll::Ready(next.map(|buffer| Ok(Frame::data(buffer))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.remaining == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.remaining)
     }
 }

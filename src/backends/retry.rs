@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload, rng::SplitMix64,
+    Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout, rng::SplitMix64,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -90,44 +90,44 @@ impl Default for RetryPolicy {
 }
 
 /// A failure is shown to the user only when it lasts longer than this.
-const UNTOLD: Duration = Duration::from_secs(5);
+const WARN_AFTER: Duration = Duration::from_secs(5);
 /// Minimum time between two warnings.
-const TOLD: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Failed calls of one storage that are being retried.
 #[derive(Debug, Default)]
-struct Failing {
+struct FailingCalls {
     calls: AtomicUsize,
-    /// When the user was last warned. Cleared by a success that comes [`TOLD`] or more after the warning.
-    told: Mutex<Option<Instant>>,
+    /// When the user was last warned. Cleared by a success that comes [`WARN_INTERVAL`] or more after the warning.
+    warned_at: Mutex<Option<Instant>>,
 }
 
-impl Failing {
+impl FailingCalls {
     /// Whether to warn the user of a failing call. True once, however many calls fail together.
-    fn is_news(&self, now: Instant) -> bool {
-        let mut told = self.told.lock();
-        let news = told.is_none();
-        told.get_or_insert(now);
-        news
+    fn should_warn(&self, now: Instant) -> bool {
+        let mut warned_at = self.warned_at.lock();
+        let first = warned_at.is_none();
+        warned_at.get_or_insert(now);
+        first
     }
 
     fn succeeded(&self, now: Instant) {
-        let mut told = self.told.lock();
-        *told = told.filter(|at| now < *at + TOLD);
+        let mut warned_at = self.warned_at.lock();
+        *warned_at = warned_at.filter(|at| now < *at + WARN_INTERVAL);
     }
 }
 
 /// Counts one call as failing for as long as it is retried.
-struct Counted<'a>(&'a Failing);
+struct FailingCall<'a>(&'a FailingCalls);
 
-impl<'a> Counted<'a> {
-    fn new(failing: &'a Failing) -> Self {
+impl<'a> FailingCall<'a> {
+    fn new(failing: &'a FailingCalls) -> Self {
         failing.calls.fetch_add(1, Ordering::Relaxed);
         Self(failing)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for FailingCall<'_> {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
@@ -138,7 +138,7 @@ impl Drop for Counted<'_> {
 pub struct Retrying<B> {
     inner: B,
     policy: RetryPolicy,
-    failing: Arc<Failing>,
+    failing: Arc<FailingCalls>,
 }
 
 impl<B> Retrying<B> {
@@ -153,70 +153,71 @@ impl<B> Retrying<B> {
     }
 
     /// Retry state of a call that sends `len` bytes of payload.
-    fn sending<'a>(&'a self, what: &'static str, thing: &'a str, len: u64) -> Patience<'a> {
-        Patience::sending(self.policy, &self.failing, what, thing, len)
+    fn with_payload<'a>(&'a self, op: &'static str, subject: &'a str, len: u64) -> CallRetry<'a> {
+        CallRetry::with_payload(self.policy, &self.failing, op, subject, len)
     }
 
-    fn asking<'a>(&'a self, what: &'static str, thing: &'a str) -> Patience<'a> {
-        Patience::asking(self.policy, &self.failing, what, thing)
+    fn without_payload<'a>(&'a self, op: &'static str, subject: &'a str) -> CallRetry<'a> {
+        CallRetry::without_payload(self.policy, &self.failing, op, subject)
     }
 }
 
 /// Retry state of one call: its time budget and the resends left.
-struct Patience<'a> {
-    what: &'static str,
-    thing: &'a str,
+struct CallRetry<'a> {
+    op: &'static str,
+    subject: &'a str,
     policy: RetryPolicy,
-    failing: &'a Failing,
+    failing: &'a FailingCalls,
     budget: Duration,
     resends: u32,
     /// Whether a retry starts a new upload session, which makes `SessionExpired` retryable.
-    begins_anew: bool,
+    restarts_session: bool,
     /// Whether to warn the user of a lasting failure. For calls with payload the writer reports it, as a pause.
-    tells: bool,
+    warns: bool,
 }
 
-impl<'a> Patience<'a> {
-    fn sending(
+impl<'a> CallRetry<'a> {
+    fn with_payload(
         policy: RetryPolicy,
-        failing: &'a Failing,
-        what: &'static str,
-        thing: &'a str,
+        failing: &'a FailingCalls,
+        op: &'static str,
+        subject: &'a str,
         len: u64,
     ) -> Self {
         // Resending an empty payload costs nothing.
         let resends = if len == 0 { u32::MAX } else { policy.resends };
-        let asking = Self::asking(policy, failing, what, thing);
-        Self { budget: policy.send_budget, resends, tells: false, ..asking }
+        let base = Self::without_payload(policy, failing, op, subject);
+        Self { budget: policy.send_budget, resends, warns: false, ..base }
     }
 
-    fn asking(
+    fn without_payload(
         policy: RetryPolicy,
-        failing: &'a Failing,
-        what: &'static str,
-        thing: &'a str,
+        failing: &'a FailingCalls,
+        op: &'static str,
+        subject: &'a str,
     ) -> Self {
         let (budget, resends) = (policy.budget, u32::MAX);
-        Self { what, thing, policy, failing, budget, resends, begins_anew: true, tells: true }
+        Self { op, subject, policy, failing, budget, resends, restarts_session: true, warns: true }
     }
 }
 
-impl Patience<'_> {
+impl CallRetry<'_> {
     /// For a call inside an upload, which cannot start a new session by itself.
     fn within_upload(mut self) -> Self {
-        self.begins_anew = false;
+        self.restarts_session = false;
         self
     }
 
-    fn may_pass(&self, error: &Error) -> bool {
-        error.kind().is_retryable() && (self.begins_anew || error.kind() != Kind::SessionExpired)
+    fn is_retryable(&self, error: &Error) -> bool {
+        error.kind().is_retryable()
+            && (self.restarts_session || error.kind() != Kind::SessionExpired)
     }
 
-    async fn repeat<T, F>(mut self, mut call: impl FnMut() -> F) -> Result<T>
+    async fn run<T, F>(mut self, mut call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let (mut deadline, mut counted) = (None, None);
+        let (mut deadline, mut failing_call) = (None, None);
         let mut backoff = Backoff::new(self.policy.base, self.policy.cap);
         loop {
             let error = match call().await {
@@ -229,18 +230,19 @@ impl Patience<'_> {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.budget);
             // The jitter is added to the requested wait; otherwise all refused callers would return at the same
             // moment.
-            let wait = error.wait_asked().unwrap_or_default().saturating_add(backoff.next_wait());
+            let wait =
+                error.requested_wait().unwrap_or_default().saturating_add(backoff.next_wait());
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.may_pass(&error) || self.resends == 0 || wait > left {
+            if !self.is_retryable(&error) || self.resends == 0 || wait > left {
                 return Err(error);
             }
             self.resends -= 1;
-            counted.get_or_insert_with(|| Counted::new(self.failing));
-            let Self { what, thing, .. } = &self;
-            let text = format!("{what} {thing} will be tried again in {wait:.1?}");
+            failing_call.get_or_insert_with(|| FailingCall::new(self.failing));
+            let Self { op, subject, .. } = &self;
+            let text = format!("{op} {subject}: retrying in {wait:.1?}");
             // A failure that passes within seconds is not shown: some storages refuse a call now and then every day.
-            let lasts = self.budget - left >= UNTOLD;
-            if lasts && self.tells && self.failing.is_news(Instant::now()) {
+            let is_lasting = self.budget - left >= WARN_AFTER;
+            if is_lasting && self.warns && self.failing.should_warn(Instant::now()) {
                 tracing::warn!("{text}: {}", error.report());
             } else {
                 tracing::info!("{text}: {}", error.report());
@@ -253,68 +255,72 @@ impl Patience<'_> {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Retrying<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        let patience = self.sending("put", key.as_str(), payload.len());
-        patience.repeat(|| self.inner.put(key, payload.clone())).await
+        let retry = self.with_payload("put", key.as_str(), payload.len());
+        retry.run(|| self.inner.put(key, payload.clone())).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.asking("get", key.as_str()).repeat(|| self.inner.get(key, range.clone())).await
+        self.without_payload("get", key.as_str()).run(|| self.inner.get(key, range.clone())).await
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        let patience = self.asking("get", key.as_str());
-        patience.repeat(|| self.inner.open(key, range.clone())).await
+        let retry = self.without_payload("get", key.as_str());
+        retry.run(|| self.inner.open(key, range.clone())).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        self.asking("head", key.as_str()).repeat(|| self.inner.head(key)).await
+        self.without_payload("head", key.as_str()).run(|| self.inner.head(key)).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.asking("head", key.as_str()).repeat(|| self.inner.stamp(key)).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        self.without_payload("head", key.as_str()).run(|| self.inner.version(key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.asking("delete", key.as_str()).repeat(|| self.inner.delete(key)).await
+        self.without_payload("delete", key.as_str()).run(|| self.inner.delete(key)).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.asking("list", prefix).repeat(|| self.inner.list(prefix, page)).await
+        self.without_payload("list", prefix).run(|| self.inner.list(prefix, page)).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let patience = self.asking("begin", key.as_str());
-        let inner = patience.repeat(|| self.inner.begin(key, shape)).await?;
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let retry = self.without_payload("begin", key.as_str());
+        let inner = retry.run(|| self.inner.begin_upload(key, layout)).await?;
         let failing = Arc::clone(&self.failing);
         Ok(Box::new(RetryingUpload { inner, key: key.clone(), policy: self.policy, failing }))
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.asking("list uploads", prefix).repeat(|| self.inner.unfinished(prefix)).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.without_payload("list uploads", prefix).run(|| self.inner.list_uploads(prefix)).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        let patience = self.asking("abort", upload.key.as_str());
-        patience.repeat(|| self.inner.abort(upload)).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        let retry = self.without_payload("abort", upload.key.as_str());
+        retry.run(|| self.inner.abort_upload(upload)).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
-        self.asking("link", key.as_str()).repeat(|| self.inner.url(key, expiry)).await
+        self.without_payload("link", key.as_str()).run(|| self.inner.url(key, expiry)).await
     }
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.asking("ask", "free room").repeat(|| self.inner.free_room()).await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.without_payload("query", "free space").run(|| self.inner.free_space()).await
     }
 
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
     }
 
-    fn refuses(&self) -> bool {
+    fn is_retrying(&self) -> bool {
         self.failing.calls.load(Ordering::Relaxed) > 0
     }
 }
@@ -322,42 +328,43 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
 /// Retries each part like a put. An expired upload is not retried, because its parts are gone.
 #[derive(Debug)]
 struct RetryingUpload {
-    inner: Box<dyn Upload>,
+    inner: Box<dyn MultipartUpload>,
     key: Key,
     policy: RetryPolicy,
-    failing: Arc<Failing>,
+    failing: Arc<FailingCalls>,
 }
 
 impl RetryingUpload {
-    fn asking(&self, what: &'static str) -> Patience<'_> {
-        Patience::asking(self.policy, &self.failing, what, self.key.as_str()).within_upload()
+    fn without_payload(&self, op: &'static str) -> CallRetry<'_> {
+        CallRetry::without_payload(self.policy, &self.failing, op, self.key.as_str())
+            .within_upload()
     }
 }
 
 #[async_trait]
-impl Upload for RetryingUpload {
-    fn done(&self) -> &[u64] {
-        self.inner.done()
+impl MultipartUpload for RetryingUpload {
+    fn stored_parts(&self) -> &[u64] {
+        self.inner.stored_parts()
     }
 
-    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        let (what, key) = ("write a part of", self.key.as_str());
-        let patience = Patience::sending(self.policy, &self.failing, what, key, payload.len());
-        let patience = patience.within_upload();
-        patience.repeat(|| self.inner.write(part, payload.clone())).await
+    async fn put_part(&self, part: u64, payload: Payload) -> Result<()> {
+        let (op, key) = ("write a part of", self.key.as_str());
+        let retry = CallRetry::with_payload(self.policy, &self.failing, op, key, payload.len());
+        let retry = retry.within_upload();
+        retry.run(|| self.inner.put_part(part, payload.clone())).await
     }
 
-    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        let patience = self.asking("copy a part of");
-        patience.repeat(|| self.inner.copy(part, from, range.clone())).await
+    async fn copy_part(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        let retry = self.without_payload("copy a part of");
+        retry.run(|| self.inner.copy_part(part, from, range.clone())).await
     }
 
     async fn finish(&self) -> Result<()> {
-        self.asking("finish").repeat(|| self.inner.finish()).await
+        self.without_payload("finish").run(|| self.inner.finish()).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.asking("abort").repeat(|| self.inner.abort()).await
+        self.without_payload("abort").run(|| self.inner.abort()).await
     }
 }
 
@@ -366,7 +373,7 @@ mod tests {
     use super::*;
     use crate::backends::{Faulty, MemoryBackend, conformance};
 
-    fn hasty() -> RetryPolicy {
+    fn fast_policy() -> RetryPolicy {
         let (ms, long) = (Duration::from_millis, Duration::from_secs(20));
         RetryPolicy { base: ms(1), cap: ms(4), send_budget: long, budget: long, resends: 100 }
     }
@@ -384,15 +391,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract_over_a_place_that_fails_often() {
+    async fn passes_the_conformance_suite_over_frequent_failures() {
         let faulty = Faulty::new(MemoryBackend::new(), 11);
         faulty.fail_randomly(0.5, Kind::Unavailable);
-        conformance::check(&Retrying::with_policy(faulty, hasty())).await;
+        conformance::check(&Retrying::with_policy(faulty, fast_policy())).await;
     }
 
     #[tokio::test]
-    async fn tries_again_only_what_may_pass() {
-        let retrying = Retrying::with_policy(faulty(), hasty());
+    async fn only_retryable_errors_are_retried() {
+        let retrying = Retrying::with_policy(faulty(), fast_policy());
         retrying.inner.fail_next_puts(1, Kind::NoSpace);
         let refused = retrying.put(&key(), body()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::NoSpace);
@@ -402,30 +409,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gives_up_when_the_time_is_used_up() {
-        let place = faulty();
-        place.fail_next_puts(u64::MAX, Kind::Network);
-        let policy = RetryPolicy { send_budget: Duration::from_millis(30), ..hasty() };
-        let retrying = Retrying::with_policy(place, policy);
+    async fn retries_end_with_the_time_budget() {
+        let backend = faulty();
+        backend.fail_next_puts(u64::MAX, Kind::Network);
+        let policy = RetryPolicy { send_budget: Duration::from_millis(30), ..fast_policy() };
+        let retrying = Retrying::with_policy(backend, policy);
         let error = retrying.put(&key(), body()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network);
         assert!(retrying.inner.puts() > 2);
     }
 
     #[tokio::test]
-    async fn a_payload_is_sent_again_only_so_often_and_an_empty_one_costs_nothing() {
-        let policy = RetryPolicy { resends: 3, ..hasty() };
+    async fn resends_of_a_payload_are_limited_unless_it_is_empty() {
+        let policy = RetryPolicy { resends: 3, ..fast_policy() };
         let retrying = Retrying::with_policy(faulty(), policy);
         retrying.inner.fail_next_puts(20, Kind::Unavailable);
         assert!(retrying.put(&key(), body()).await.is_err());
-        assert_eq!(retrying.inner.puts(), 4, "once, and three times again");
+        assert_eq!(retrying.inner.puts(), 4, "one call and three retries");
         retrying.put(&key(), Payload::default()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn waits_as_long_as_it_is_asked_to() {
-        let retrying = Retrying::with_policy(faulty(), hasty());
-        retrying.inner.ask_to_wait(Duration::from_millis(120));
+    async fn a_requested_wait_is_honoured() {
+        let retrying = Retrying::with_policy(faulty(), fast_policy());
+        retrying.inner.set_retry_after(Duration::from_millis(120));
         retrying.inner.fail_next_puts(1, Kind::RateLimited);
         let began = Instant::now();
         retrying.put(&key(), body()).await.unwrap();
@@ -433,18 +440,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_beyond_the_budget_is_handed_to_the_caller_at_once() {
-        let retrying = Retrying::with_policy(faulty(), hasty());
+    async fn a_wait_beyond_the_budget_is_returned_to_the_caller() {
+        let retrying = Retrying::with_policy(faulty(), fast_policy());
         let hour = Duration::from_secs(3600);
-        retrying.inner.ask_to_wait(hour);
+        retrying.inner.set_retry_after(hour);
         retrying.inner.fail_next_puts(1, Kind::RateLimited);
         let error = retrying.put(&key(), body()).await.unwrap_err();
-        assert_eq!((error.kind(), error.wait_asked()), (Kind::RateLimited, Some(hour)));
+        assert_eq!((error.kind(), error.requested_wait()), (Kind::RateLimited, Some(hour)));
     }
 
     #[tokio::test]
-    async fn a_slow_call_has_its_second_try_too() {
-        let policy = RetryPolicy { send_budget: Duration::from_millis(20), ..hasty() };
+    async fn a_call_slower_than_the_budget_is_retried_once() {
+        let policy = RetryPolicy { send_budget: Duration::from_millis(20), ..fast_policy() };
         let retrying = Retrying::with_policy(faulty(), policy);
         retrying.inner.delay(Duration::from_millis(60));
         retrying.inner.fail_next_puts(1, Kind::Network);
@@ -452,13 +459,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_expired_upload_is_for_whoever_began_it() {
-        let retrying = Retrying::with_policy(faulty(), hasty());
-        let upload = retrying.begin(&key(), Shape { len: 4, part_len: 4 }).await.unwrap();
+    async fn an_expired_upload_is_not_retried() {
+        let retrying = Retrying::with_policy(faulty(), fast_policy());
+        let upload =
+            retrying.begin_upload(&key(), UploadLayout { len: 4, part_len: 4 }).await.unwrap();
         retrying.inner.fail_next_uploads(1, Kind::SessionExpired);
-        assert_eq!(upload.write(0, body()).await.unwrap_err().kind(), Kind::SessionExpired);
+        assert_eq!(upload.put_part(0, body()).await.unwrap_err().kind(), Kind::SessionExpired);
         retrying.inner.fail_next_uploads(2, Kind::Unavailable);
-        upload.write(0, body()).await.unwrap();
+        upload.put_part(0, body()).await.unwrap();
         retrying.inner.fail_next_uploads(2, Kind::Network);
         upload.finish().await.unwrap();
         retrying.inner.fail_next_puts(1, Kind::SessionExpired);
@@ -466,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_stay_under_the_doubling_bound_and_the_cap() {
+    fn waits_stay_below_the_doubling_bound_and_the_cap() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         for n in 0..40u32 {
             let most = Duration::from_secs(1 << n.min(6)).min(Duration::from_secs(60));

@@ -11,8 +11,8 @@ impl SplitMix64 {
 
     /// Seeds from the system's randomness, or from a stack address when the system has none.
     pub(crate) fn from_system() -> Self {
-        let here = 0u8;
-        Self(getrandom::u64().unwrap_or(std::ptr::addr_of!(here).addr() as u64))
+        let stack_byte = 0u8;
+        Self(getrandom::u64().unwrap_or(std::ptr::addr_of!(stack_byte).addr() as u64))
     }
 
     pub(crate) fn next_u64(&mut self) -> u64 {
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_seeds_give_equal_numbers_spread_over_the_unit() {
+    fn equal_seeds_give_equal_uniform_numbers() {
         let (mut a, mut b) = (SplitMix64::new(7), SplitMix64::new(7));
         let mut sum = 0.0;
         for _ in 0..1000 {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use url::Url;
 
 use super::{
-    Body, Capabilities, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend, Unfinished,
-    Upload,
+    Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout,
 };
 use crate::{error::Result, rate::RateLimit};
 
@@ -19,21 +19,21 @@ use crate::{error::Result, rate::RateLimit};
 #[derive(Debug)]
 pub struct Throttled<B> {
     inner: B,
-    link: Arc<RateLimit>,
+    limit: Arc<RateLimit>,
 }
 
 impl<B> Throttled<B> {
     /// Limits the puts into `inner` to `bytes_per_second` (at least 1).
     #[must_use]
     pub fn new(inner: B, bytes_per_second: u64) -> Self {
-        Self { inner, link: RateLimit::new(Some(bytes_per_second.max(1))) }
+        Self { inner, limit: RateLimit::new(Some(bytes_per_second.max(1))) }
     }
 }
 
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Throttled<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.link.pass(payload.len()).await;
+        self.limit.acquire(payload.len()).await;
         self.inner.put(key, payload).await
     }
 
@@ -49,8 +49,8 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
         self.inner.head(key).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.inner.stamp(key).await
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        self.inner.version(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -61,17 +61,21 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
         self.inner.list(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let inner = self.inner.begin(key, shape).await?;
-        Ok(Box::new(ThrottledUpload { inner, link: Arc::clone(&self.link) }))
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.inner.begin_upload(key, layout).await?;
+        Ok(Box::new(ThrottledUpload { inner, limit: Arc::clone(&self.limit) }))
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.inner.unfinished(prefix).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.inner.list_uploads(prefix).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.inner.abort(upload).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        self.inner.abort_upload(upload).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
@@ -82,8 +86,8 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
         self.inner.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.inner.free_room().await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.inner.free_space().await
     }
 
     fn is_remote(&self) -> bool {
@@ -94,23 +98,23 @@ impl<B: StorageBackend> StorageBackend for Throttled<B> {
 /// An upload whose parts share the rate limit of the puts. Copies on the server are not limited.
 #[derive(Debug)]
 struct ThrottledUpload {
-    inner: Box<dyn Upload>,
-    link: Arc<RateLimit>,
+    inner: Box<dyn MultipartUpload>,
+    limit: Arc<RateLimit>,
 }
 
 #[async_trait]
-impl Upload for ThrottledUpload {
-    fn done(&self) -> &[u64] {
-        self.inner.done()
+impl MultipartUpload for ThrottledUpload {
+    fn stored_parts(&self) -> &[u64] {
+        self.inner.stored_parts()
     }
 
-    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        self.link.pass(payload.len()).await;
-        self.inner.write(part, payload).await
+    async fn put_part(&self, part: u64, payload: Payload) -> Result<()> {
+        self.limit.acquire(payload.len()).await;
+        self.inner.put_part(part, payload).await
     }
 
-    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
-        self.inner.copy(part, from, range).await
+    async fn copy_part(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        self.inner.copy_part(part, from, range).await
     }
 
     async fn finish(&self) -> Result<()> {
@@ -130,7 +134,7 @@ mod tests {
     use crate::backends::{MemoryBackend, conformance};
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn passes_the_conformance_suite() {
         conformance::check(&Throttled::new(MemoryBackend::new(), 1 << 30)).await;
     }
 

@@ -5,11 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
-    Catalog, ImportId,
-    figures::{Figures, count},
-    hex,
-    metainfo::keep_metainfo,
+    Catalog, ImportId, hex,
+    metainfo::store_metainfo,
     random_hex, sql_error, sql_int, sql_u64,
+    wanted_counts::{WantedCounts, update_counts},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -87,8 +86,8 @@ pub struct NewImport {
     pub files: Vec<FileRow>,
     /// Indices into `files`; `None` for all.
     pub selected: Option<Vec<u32>>,
-    /// Information about the servers of a URL import (see [`Catalog::remote`]).
-    pub remote: Option<String>,
+    /// Information about the servers of a URL import (see [`Catalog::source_record`]).
+    pub source_record: Option<String>,
 }
 
 /// An import as recorded, without its metainfo (see [`Catalog::metainfo`]) and files ([`Catalog::files`]).
@@ -111,7 +110,7 @@ pub struct ImportRow {
     pub completed_at: Option<i64>,
     pub selected: Option<Vec<u32>>,
     /// Counts of the wanted files.
-    pub wanted: Figures,
+    pub wanted: WantedCounts,
 }
 
 impl ImportRow {
@@ -172,7 +171,7 @@ fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
         created_at: row.get(9)?,
         completed_at: row.get(10)?,
         selected: selected.map_err(|_| bad(11, "not a list of files"))?,
-        wanted: Figures {
+        wanted: WantedCounts {
             files: sql_u64(row.get(13)?),
             bytes: sql_u64(row.get(14)?),
             stored: row.get::<_, Option<i64>>(15)?.map(sql_u64),
@@ -199,8 +198,9 @@ pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> 
     num.ok_or_else(|| not_found(id.as_str()))
 }
 
-pub(super) fn not_found(needle: &str) -> Error {
-    Error::new(Kind::NotFound, format!("no import {needle:?}")).hint("`bae ls` shows what there is")
+pub(super) fn not_found(import_ref: &str) -> Error {
+    Error::new(Kind::NotFound, format!("no import {import_ref:?}"))
+        .hint("`bae ls` lists the imports")
 }
 
 pub(super) fn now() -> i64 {
@@ -246,7 +246,7 @@ pub(super) fn insert_import(
         now(),
         selected,
         new.layout.as_str(),
-        new.remote
+        new.source_record
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
@@ -254,7 +254,7 @@ pub(super) fn insert_import(
         VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.execute(sql, values).map_err(sql_error)?;
     let num = connection.last_insert_rowid();
-    keep_metainfo(connection, num, &new.metainfo)?;
+    store_metainfo(connection, num, &new.metainfo)?;
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
     for (idx, file) in new.files.iter().enumerate() {
@@ -262,7 +262,7 @@ pub(super) fn insert_import(
         let idx = sql_int(idx as u64)?;
         statement.execute(params![num, idx, file.path, start, len, file.pad]).map_err(sql_error)?;
     }
-    count(connection, num)?;
+    update_counts(connection, num)?;
     let mut made = select(connection, "num = ?", [num])?;
     made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
 }
@@ -308,7 +308,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn files_in_all(&self, id: &ImportId) -> Result<(usize, u64)> {
+    pub fn file_totals(&self, id: &ImportId) -> Result<(usize, u64)> {
         let query = "SELECT count(*), coalesce(sum(f.len), 0) FROM files f
             JOIN imports i ON i.num = f.import WHERE i.id = ? AND NOT f.pad";
         self.read(|connection| {
@@ -331,23 +331,24 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when none matches; `InvalidInput` naming the candidates when several match.
-    pub fn find(&self, needle: &str) -> Result<ImportRow> {
+    pub fn find(&self, import_ref: &str) -> Result<ImportRow> {
         let mut all = self.list()?;
-        let digits = needle.to_ascii_lowercase();
+        let digits = import_ref.to_ascii_lowercase();
         if let Some(at) = all.iter().position(|row| row.id.as_str() == digits) {
             return Ok(all.swap_remove(at));
         }
         let is_hash = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let fits = |row: &ImportRow| row.name == needle || is_hash && row.has_hash_prefix(&digits);
-        all.retain(fits);
+        let matches =
+            |row: &ImportRow| row.name == import_ref || is_hash && row.has_hash_prefix(&digits);
+        all.retain(matches);
         match all.len() {
-            0 => Err(not_found(needle)),
+            0 => Err(not_found(import_ref)),
             1 => Ok(all.remove(0)),
             n => {
                 let ids: Vec<_> =
                     all.iter().map(|row| format!("{} ({})", row.id, row.name)).collect();
-                let text = format!("{needle:?} fits {n} imports: {}", ids.join(", "));
-                Err(Error::new(Kind::InvalidInput, text).hint("give the id"))
+                let text = format!("{import_ref:?} matches {n} imports: {}", ids.join(", "));
+                Err(Error::new(Kind::InvalidInput, text).hint("use the id"))
             }
         }
     }
@@ -397,7 +398,7 @@ impl Catalog {
             if adds_files(before.as_deref(), selected.as_deref()) {
                 connection.execute(reopen, [id.as_str()]).map_err(sql_error)?;
             }
-            count(connection, import_num(connection, &id)?)
+            update_counts(connection, import_num(connection, &id)?)
         })
         .await
     }

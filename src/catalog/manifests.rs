@@ -38,9 +38,8 @@ impl Catalog {
                 .query_row(query, [num], |row| row.get(0))
                 .optional()
                 .map_err(sql_error)?;
-            let not_intended =
-                || Error::new(Kind::NotFound, format!("manifest {num} is not intended"));
-            let import = import.ok_or_else(not_intended)?;
+            let no_intent = || Error::new(Kind::NotFound, format!("manifest {num} has no intent"));
+            let import = import.ok_or_else(no_intent)?;
             let sql = "UPDATE objects SET state = CASE num WHEN ?1 THEN 'stored' ELSE 'intent' END
                 WHERE import = ?2 AND role = 'manifest'";
             connection.execute(sql, [num, import]).map_err(sql_error)?;

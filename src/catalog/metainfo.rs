@@ -6,7 +6,7 @@ use super::{Catalog, ImportId, imports::import_num, sql_error};
 use crate::error::Result;
 
 /// Stores the torrent file of an import. An empty one, as of a URL import, is not stored.
-pub(super) fn keep_metainfo(connection: &Connection, import: i64, metainfo: &[u8]) -> Result<()> {
+pub(super) fn store_metainfo(connection: &Connection, import: i64, metainfo: &[u8]) -> Result<()> {
     if metainfo.is_empty() {
         return Ok(());
     }
@@ -22,7 +22,7 @@ impl Catalog {
     pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
         let id = id.clone();
         self.write(move |connection| {
-            keep_metainfo(connection, import_num(connection, &id)?, &metainfo)
+            store_metainfo(connection, import_num(connection, &id)?, &metainfo)
         })
         .await
     }

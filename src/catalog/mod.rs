@@ -10,22 +10,22 @@
 //! Overlapping extents and the file of a newer bae are refused. The catalog does not know where or how objects are
 //! stored.
 
-mod attached;
-mod failure;
-mod figures;
-mod forget;
-mod goals;
+mod attach;
+mod backend_state;
+mod errors;
 mod imports;
-mod keys;
+mod key_states;
 mod manifests;
 mod metainfo;
-mod notes;
 mod objects;
-mod remote;
+mod partial_uploads;
+mod punch_holes;
 mod schema;
-mod streamed;
-mod traffic;
-mod whole;
+mod seed_goals;
+mod url_imports;
+mod usage;
+mod wanted_counts;
+mod whole_files;
 mod writer;
 
 use std::{
@@ -45,20 +45,20 @@ use crate::{
     folders,
 };
 
-pub use attached::{Attached, AttachedObject};
-pub(crate) use failure::is_catalog_failure;
-pub use figures::Figures;
+pub use attach::{ExistingObject, ImportWithObjects};
+pub(crate) use errors::is_catalog_failure;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
-pub use keys::KeyState;
+pub use key_states::KeyState;
 pub use objects::{Extent, ObjectNum, ObjectRow, Role};
-pub use traffic::Traffic;
-pub use whole::Named;
+pub use usage::UsageCounts;
+pub use wanted_counts::WantedCounts;
+pub use whole_files::NamedIntent;
 
-use failure::{of_file, sql_error};
+use errors::{sql_error, with_path};
 use writer::Writer;
 
 /// How long a connection waits for the transaction of another process.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The id of an import: 8 random hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,11 +131,11 @@ impl Catalog {
     /// # Errors
     /// `Unsupported` when a newer bae made the file; `Corrupt` or an I/O kind when it cannot be used.
     pub fn open(dir: &Path) -> Result<Self> {
-        folders::make("data folder", dir)?;
+        folders::create("data folder", dir)?;
         let path = dir.join("catalog.db");
         let mut writing = connect(&path, true)?;
-        keep_private(&path)?;
-        let id = schema::prepare(&mut writing, &path).map_err(|e| of_file(&path, e))?;
+        make_private(&path)?;
+        let id = schema::prepare(&mut writing, &path).map_err(|e| with_path(&path, e))?;
         let reader = Mutex::new(connect(&path, false)?);
         let writer = Some(Writer::spawn(writing, &path)?);
         Ok(Self { inner: Arc::new(Inner { id, path, reader, writer }) })
@@ -145,9 +145,9 @@ impl Catalog {
     ///
     /// # Errors
     /// When `dir` cannot be read, or is not a folder.
-    pub fn is_in(dir: &Path) -> Result<bool> {
+    pub fn exists_in(dir: &Path) -> Result<bool> {
         let path = dir.join("catalog.db");
-        folders::is_there("data folder", dir)?;
+        folders::exists("data folder", dir)?;
         path.try_exists().map_err(|e| Error::io(format!("catalog {}", path.display()), e))
     }
 
@@ -159,12 +159,12 @@ impl Catalog {
     /// [`Catalog::open`].
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         let path = dir.join("catalog.db");
-        if !Self::is_in(dir)? {
+        if !Self::exists_in(dir)? {
             let text = format!("no catalog in {}", dir.display());
-            return Err(Error::new(Kind::NotFound, text).hint("nothing was imported there yet"));
+            return Err(Error::new(Kind::NotFound, text).hint("nothing was imported into it yet"));
         }
         let reader = connect(&path, false)?;
-        let id = schema::check(&reader, &path).map_err(|e| of_file(&path, e))?;
+        let id = schema::check(&reader, &path).map_err(|e| with_path(&path, e))?;
         let reader = Mutex::new(reader);
         Ok(Self { inner: Arc::new(Inner { id, path, reader, writer: None }) })
     }
@@ -176,11 +176,11 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when there is no catalog; `Unsupported` when it is of another version; otherwise as
     /// [`Catalog::open`].
-    pub fn open_beside(dir: &Path) -> Result<Self> {
+    pub fn open_shared(dir: &Path) -> Result<Self> {
         let catalog = Self::open_read_only(dir)?;
         let path = dir.join("catalog.db");
         let writer = Some(Writer::spawn(connect(&path, true)?, &path)?);
-        let inner = Arc::into_inner(catalog.inner).expect("nobody else has it");
+        let inner = Arc::into_inner(catalog.inner).expect("the only handle");
         Ok(Self { inner: Arc::new(Inner { writer, ..inner }) })
     }
 
@@ -201,7 +201,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be written.
-    pub async fn settle(&self) -> Result<()> {
+    pub async fn flush(&self) -> Result<()> {
         self.write(|_| Ok(())).await
     }
 
@@ -211,13 +211,13 @@ impl Catalog {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match &self.inner.writer {
-            Some(writer) => writer.run(work).await.map_err(|e| of_file(&self.inner.path, e)),
+            Some(writer) => writer.run(work).await.map_err(|e| with_path(&self.inner.path, e)),
             None => Err(Error::new(Kind::Unsupported, "the catalog is open for reading only")),
         }
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        work(&self.inner.reader.lock()).map_err(|e| of_file(&self.inner.path, e))
+        work(&self.inner.reader.lock()).map_err(|e| with_path(&self.inner.path, e))
     }
 }
 
@@ -228,7 +228,7 @@ fn connect(path: &Path, writing: bool) -> Result<Connection> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, writing);
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
         if writing {
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -239,12 +239,12 @@ fn connect(path: &Path, writing: bool) -> Result<Connection> {
         connection.pragma_update(None, "foreign_keys", true)?;
         Ok(connection)
     };
-    open().map_err(|e| of_file(path, sql_error(e)))
+    open().map_err(|e| with_path(path, sql_error(e)))
 }
 
 /// Makes the file private to its owner: it contains trackers' passkeys and upload sessions. SQLite creates its `-wal`
 /// and `-shm` files with the same mode.
-fn keep_private(path: &Path) -> Result<()> {
+fn make_private(path: &Path) -> Result<()> {
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, mode)
         .map_err(|e| Error::io(format!("catalog {}", path.display()), e))
@@ -252,7 +252,8 @@ fn keep_private(path: &Path) -> Result<()> {
 
 /// SQLite's integers are signed. A length above their maximum is invalid.
 fn sql_int(n: u64) -> Result<i64> {
-    i64::try_from(n).map_err(|_| Error::new(Kind::InvalidInput, format!("{n} bytes is too long")))
+    i64::try_from(n)
+        .map_err(|_| Error::new(Kind::InvalidInput, format!("a length of {n} bytes is too large")))
 }
 
 /// A number that was written through [`sql_int`].

@@ -118,8 +118,8 @@ pub(super) fn insert_intent(
     let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
     let values = params![import_num, sql_int(len)?, packed, role.as_str()];
     let num = statement.insert(values).map_err(sql_error)?;
-    let before = if role == Role::Manifest { "manifest-" } else { "" };
-    let key = format!("{catalog_id}/{import}/{before}{num:08x}");
+    let prefix = if role == Role::Manifest { "manifest-" } else { "" };
+    let key = format!("{catalog_id}/{import}/{prefix}{num:08x}");
     let mut statement =
         connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
     statement.execute(params![key, num]).map_err(sql_error)?;
@@ -138,7 +138,7 @@ pub(super) fn insert_extents(
         |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, sql_u64(row.get(1)?), row.get::<_, bool>(2)?));
     let found = connection.query_row(query, [object], columns).optional().map_err(sql_error)?;
     let (import, len, stored) = found
-        .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} is not intended", num.0)))?;
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} has no intent", num.0)))?;
     extents.sort_unstable_by_key(|extent| extent.range.start);
     if stored {
         // The answer to an earlier commit was lost. The same extents again are accepted.
@@ -182,14 +182,14 @@ fn check_extent(
     if fits && before.is_none_or(|end| sql_u64(end) <= range.start) {
         return Ok(());
     }
-    let why = if fits { "overlaps another" } else { "does not lie in its object" };
-    let text = format!("extent {}..{} of object {} {why}", range.start, range.end, num.0);
+    let reason = if fits { "overlaps another" } else { "is not inside its object" };
+    let text = format!("extent {}..{} of object {} {reason}", range.start, range.end, num.0);
     Err(Error::new(Kind::Internal, text))
 }
 
 /// Turns those of `objects` that have no extents left into intents and returns them, to be deleted. Adopted objects
 /// belong to the user: their rows are deleted at once, so that the objects never are.
-pub(super) fn freed(
+pub(super) fn release_unused(
     connection: &Connection,
     objects: impl IntoIterator<Item = ObjectNum>,
 ) -> Result<Vec<ObjectRow>> {
@@ -214,7 +214,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn some_keys(&self, storage: &str) -> Result<Vec<String>> {
+    pub fn sample_keys(&self, storage: &str) -> Result<Vec<String>> {
         let some = |order: &str| {
             format!(
                 "SELECT * FROM (SELECT o.key FROM objects o JOIN imports i ON i.num = o.import
@@ -232,7 +232,7 @@ impl Catalog {
     pub async fn intend(&self, import: &ImportId, len: u64, packed: bool) -> Result<ObjectRow> {
         let rows = self.intend_many(import, vec![(len, packed)]).await?;
         let row = rows.into_iter().next();
-        row.ok_or_else(|| Error::new(Kind::Internal, "the intent is not in the catalog"))
+        row.ok_or_else(|| Error::new(Kind::Internal, "the intent was not recorded"))
     }
 
     /// As [`Catalog::intend`] for several objects, each given as `(len, packed)`, in one transaction.

@@ -151,29 +151,29 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
     let id = catalog_id(&tx, path)?;
     tx.commit().map_err(sql_error)?;
     if (1..MIGRATIONS.len()).contains(&version) {
-        shrink(connection);
+        vacuum_if_sparse(connection);
     }
     Ok(id)
 }
 
 /// Frees the pages that a migration emptied, when they are more than a quarter of the file. When this fails, the file
 /// stays larger and later writes reuse the pages.
-fn shrink(connection: &Connection) {
+fn vacuum_if_sparse(connection: &Connection) {
     let count = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let much = || Ok(count("freelist_count")? > count("page_count")? / 4);
-    let done =
-        much().and_then(|much| if much { connection.execute_batch("VACUUM") } else { Ok(()) });
+    let is_sparse = || Ok(count("freelist_count")? > count("page_count")? / 4);
+    let done = is_sparse()
+        .and_then(|is_sparse| if is_sparse { connection.execute_batch("VACUUM") } else { Ok(()) });
     if let Err(e) = done {
-        tracing::info!("the catalog keeps its length: {e}");
+        tracing::info!("the catalog file was not shrunk: {e}");
     }
 }
 
 /// Refuses a file of another version, and returns the catalog's id.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<String> {
     if known_version(connection, path)? < MIGRATIONS.len() {
-        let text = format!("catalog {} is of an older bae", path.display());
+        let text = format!("catalog {} has the schema of an older bae", path.display());
         return Err(Error::new(Kind::Unsupported, text)
-            .hint("run a command that writes, such as `bae gc`, to bring it up to date"));
+            .hint("run a command that writes, such as `bae gc`, to migrate it"));
     }
     catalog_id(connection, path)
 }
@@ -185,7 +185,8 @@ fn known_version(connection: &Connection, path: &Path) -> Result<usize> {
         Ok(version) if version <= MIGRATIONS.len() => Ok(version),
         _ => {
             let text = format!("catalog {} has version {version}", path.display());
-            Err(Error::new(Kind::Unsupported, text).hint("a newer bae made it: update bae"))
+            Err(Error::new(Kind::Unsupported, text)
+                .hint("it was created by a newer bae: update bae"))
         }
     }
 }

@@ -36,8 +36,8 @@ async fn an_import_is_found_by_id_hash_and_unique_name() {
     assert_eq!(catalog.find("single").unwrap(), other);
     assert_eq!(catalog.find("060606").unwrap(), other);
     assert_eq!(catalog.find("06060").unwrap_err().kind(), Kind::NotFound);
-    for needle in ["album", "050505"] {
-        let ambiguous = catalog.find(needle).unwrap_err();
+    for import_ref in ["album", "050505"] {
+        let ambiguous = catalog.find(import_ref).unwrap_err();
         assert_eq!(ambiguous.kind(), Kind::InvalidInput);
         assert!(ambiguous.report().contains(twin.id.as_str()), "{}", ambiguous.report());
     }
@@ -49,7 +49,7 @@ async fn an_import_is_found_by_id_hash_and_unique_name() {
 }
 
 #[tokio::test]
-async fn what_is_set_is_kept_and_deleting_leaves_nothing() {
+async fn changes_are_stored_and_a_deleted_import_leaves_no_rows() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
@@ -71,7 +71,7 @@ async fn what_is_set_is_kept_and_deleting_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_complete_import_that_is_to_have_more_files_is_not_complete() {
+async fn selecting_more_files_reopens_a_complete_import() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
@@ -96,12 +96,12 @@ async fn a_complete_import_that_is_to_have_more_files_is_not_complete() {
 }
 
 #[tokio::test]
-async fn committed_objects_survive_and_intents_are_told_apart() {
+async fn committed_objects_survive_a_crash_and_intents_stay_intents() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let rows = catalog.intend_many(&id, vec![(20, false), (30, true)]).await.unwrap();
-    let [stored, intent] = &rows[..] else { panic!("two were asked for") };
+    let [stored, intent] = &rows[..] else { panic!("two were requested") };
     assert_eq!(stored.key, format!("{}/{id}/{:08x}", catalog.id(), stored.num.0));
     let extents = vec![extent(40..50, stored.num, 0), extent(0..10, stored.num, 10)];
     for _ in 0..2 {
@@ -137,12 +137,12 @@ async fn extents_that_overlap_or_leave_their_object_are_refused() {
     }
     let twice = vec![extent(30..40, second, 0), extent(35..45, second, 10)];
     assert!(catalog.commit_object(second, twice).await.is_err());
-    assert_eq!(catalog.extents(&id).unwrap().len(), 1, "a refused commit leaves nothing");
+    assert_eq!(catalog.extents(&id).unwrap().len(), 1, "a refused commit leaves no extents");
     catalog.commit_object(second, vec![extent(0..10, second, 0)]).await.unwrap();
 }
 
 #[tokio::test]
-async fn commands_of_one_group_fail_alone() {
+async fn a_failing_command_does_not_affect_its_group() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
@@ -161,7 +161,7 @@ async fn commands_of_one_group_fail_alone() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_what_a_writer_beside_it_committed() {
+async fn a_read_only_catalog_sees_the_writers_commits() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(Catalog::open_read_only(dir.path()).unwrap_err().kind(), Kind::NotFound);
     let catalog = Catalog::open(dir.path()).unwrap();
@@ -202,34 +202,34 @@ fn first_version(dir: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn a_catalog_of_an_older_bae_is_brought_up_to_date() {
+async fn a_catalog_of_an_older_bae_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
     first_version(dir.path());
-    for opened in [Catalog::open_read_only(dir.path()), Catalog::open_beside(dir.path())] {
-        assert_eq!(opened.unwrap_err().kind(), Kind::Unsupported, "nothing is migrated by these");
+    for opened in [Catalog::open_read_only(dir.path()), Catalog::open_shared(dir.path())] {
+        assert_eq!(opened.unwrap_err().kind(), Kind::Unsupported, "these do not migrate");
     }
     let catalog = Catalog::open(dir.path()).unwrap();
     assert_eq!(catalog.id(), "0123456789abcdef");
     let [a, b] = &catalog.list().unwrap()[..] else { panic!("there are two") };
-    assert_eq!(a.wanted, Figures { files: 1, bytes: 20, stored: None });
-    assert_eq!(b.wanted, Figures { files: 2, bytes: 12, stored: None });
+    assert_eq!(a.wanted, WantedCounts { files: 1, bytes: 20, stored: None });
+    assert_eq!(b.wanted, WantedCounts { files: 2, bytes: 12, stored: None });
     assert_eq!(catalog.metainfo(&a.id).unwrap(), vec![0; 1_000_000]);
     let empty = |c: &Connection| {
         c.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).map_err(sql_error)
     };
-    assert_eq!(catalog.read(empty).unwrap(), 0, "the file is as long as what is in it");
+    assert_eq!(catalog.read(empty).unwrap(), 0, "the file has no free pages");
     assert_eq!(catalog.metainfo(&b.id).unwrap(), b"");
     assert_eq!(catalog.find_by_source("http://x/b", "file").unwrap(), std::slice::from_ref(b));
     assert!(catalog.find_by_source("a.torrent", "file").unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn what_is_written_beside_a_writer_is_seen_by_it_and_keeps_nothing_of_it_waiting() {
+async fn two_writing_processes_see_each_others_commits() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Catalog::open_beside(dir.path()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(Catalog::open_shared(dir.path()).unwrap_err().kind(), Kind::NotFound);
     let catalog = Catalog::open(dir.path()).unwrap();
     let row = catalog.create_import(new("x")).await.unwrap();
-    let beside = Catalog::open_beside(dir.path()).unwrap();
+    let shared = Catalog::open_shared(dir.path()).unwrap();
     let work = async {
         for n in 0..50u32 {
             catalog.set_selected(&row.id, Some(vec![n])).await.unwrap();
@@ -237,12 +237,12 @@ async fn what_is_written_beside_a_writer_is_seen_by_it_and_keeps_nothing_of_it_w
     };
     let other = async {
         for n in 0..50 {
-            beside.set_note("file", "n", Some(n.to_string())).await.unwrap();
+            shared.set_backend_value("file", "n", Some(n.to_string())).await.unwrap();
         }
     };
     tokio::join!(work, other);
-    assert_eq!(catalog.note("file", "n").unwrap().as_deref(), Some("49"));
-    assert_eq!(beside.get(&row.id).unwrap().selected, Some(vec![49]));
+    assert_eq!(catalog.backend_value("file", "n").unwrap().as_deref(), Some("49"));
+    assert_eq!(shared.get(&row.id).unwrap().selected, Some(vec![49]));
 }
 
 #[test]
@@ -254,12 +254,12 @@ fn import_ids_are_eight_hex_digits() {
 }
 
 #[test]
-fn a_data_folder_that_cannot_be_is_named() {
+fn an_unusable_data_folder_is_named_in_the_error() {
     let dir = tempfile::tempdir().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
     std::fs::write(&file, "x").unwrap();
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
-    for (path, words) in [(&file, "is a file, not a folder"), (&link, "is a link to nothing")] {
+    for (path, words) in [(&file, "is a file, not a folder"), (&link, "is a dangling symlink")] {
         for refused in [Catalog::open(path).map(drop), Catalog::open_read_only(path).map(drop)] {
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());

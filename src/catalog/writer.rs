@@ -15,16 +15,16 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::failure::{moved, same_error, sql_error};
+use super::errors::{copy_error, file_moved, sql_error};
 use crate::error::{Error, Kind, Result};
 
 /// The most commands per transaction. Bounds how long the first waits for the last.
-const GROUP: usize = 1024;
+const MAX_GROUP: usize = 1024;
 
 /// Runs the work (or receives the reason why it cannot run), and returns how to answer after the commit.
-type Command = Box<dyn FnOnce(Result<&Connection>) -> Ran + Send>;
+type Command = Box<dyn FnOnce(Result<&Connection>) -> CommandResult + Send>;
 
-struct Ran {
+struct CommandResult {
     keep: bool,
     answer: Box<dyn FnOnce(Result<()>)>,
 }
@@ -44,7 +44,7 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("catalog".into())
             .spawn(move || serve(&connection, &file, &commands))
-            .map_err(|e| Error::io("start the catalog's writer", e))?;
+            .map_err(|e| Error::io("cannot start the catalog's writer", e))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -60,12 +60,12 @@ impl Writer {
                 // The caller may be gone; its work is committed all the same.
                 let _ = tx.send(done.and_then(|value| committed.map(|()| value)));
             };
-            Ran { keep, answer: Box::new(answer) }
+            CommandResult { keep, answer: Box::new(answer) }
         });
-        let gone = || Error::new(Kind::Internal, "the catalog's writer has stopped");
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.send(command).map_err(|_| gone())?;
-        rx.await.map_err(|_| gone())?
+        let stopped = || Error::new(Kind::Internal, "the catalog's writer has stopped");
+        let queue = self.queue.as_ref().ok_or_else(stopped)?;
+        queue.send(command).map_err(|_| stopped())?;
+        rx.await.map_err(|_| stopped())?
     }
 }
 
@@ -89,8 +89,8 @@ struct OpenFile {
 
 impl OpenFile {
     fn at(path: &Path) -> Result<Self> {
-        let place = || format!("catalog {}", path.display());
-        let found = fs::metadata(path).map_err(|e| Error::io(place(), e))?;
+        let context = || format!("catalog {}", path.display());
+        let found = fs::metadata(path).map_err(|e| Error::io(context(), e))?;
         Ok(Self { path: path.to_owned(), id: (found.dev(), found.ino()) })
     }
 
@@ -100,27 +100,27 @@ impl OpenFile {
     /// `NotFound` when the path names another file or none.
     fn check(&self) -> Result<()> {
         let found = fs::metadata(&self.path).map(|found| (found.dev(), found.ino()));
-        if found.is_ok_and(|id| id == self.id) { Ok(()) } else { Err(moved(&self.path)) }
+        if found.is_ok_and(|id| id == self.id) { Ok(()) } else { Err(file_moved(&self.path)) }
     }
 }
 
 fn serve(connection: &Connection, file: &OpenFile, commands: &mpsc::Receiver<Command>) {
     while let Ok(first) = commands.recv() {
         let mut group = vec![first];
-        group.extend(commands.try_iter().take(GROUP - 1));
+        group.extend(commands.try_iter().take(MAX_GROUP - 1));
         commit_group(connection, file, group);
     }
 }
 
 fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
     if let Err(e) = connection.execute_batch("BEGIN IMMEDIATE") {
-        let why = sql_error(e);
+        let error = sql_error(e);
         for command in group {
-            (command(Err(same_error(&why))).answer)(Ok(()));
+            (command(Err(copy_error(&error))).answer)(Ok(()));
         }
         return;
     }
-    let ran: Vec<Ran> =
+    let results: Vec<CommandResult> =
         group.into_iter().map(|command| in_savepoint(connection, command)).collect();
     let committed = connection.execute_batch("COMMIT").map_err(sql_error);
     let committed = committed.and_then(|()| file.check());
@@ -128,23 +128,23 @@ fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
         // The transaction may still be open. If it is not, the rollback fails, which is fine.
         let _ = connection.execute_batch("ROLLBACK");
     }
-    for ran in ran {
-        (ran.answer)(committed.as_ref().copied().map_err(same_error));
+    for result in results {
+        (result.answer)(committed.as_ref().copied().map_err(copy_error));
     }
 }
 
-fn in_savepoint(connection: &Connection, command: Command) -> Ran {
+fn in_savepoint(connection: &Connection, command: Command) -> CommandResult {
     let execute = |sql: &str| connection.execute_batch(sql).map_err(sql_error);
-    let mut ran = match execute("SAVEPOINT command") {
+    let mut result = match execute("SAVEPOINT command") {
         Ok(()) => command(Ok(connection)),
         Err(e) => return command(Err(e)),
     };
-    let end = if ran.keep { "RELEASE command" } else { "ROLLBACK TO command; RELEASE command" };
+    let end = if result.keep { "RELEASE command" } else { "ROLLBACK TO command; RELEASE command" };
     if let Err(e) = execute(end) {
         // SQLite may have rolled back the whole transaction (on a full disk), so this command must not be answered as
         // done.
-        let answer = ran.answer;
-        ran = Ran { keep: false, answer: Box::new(move |_| answer(Err(e))) };
+        let answer = result.answer;
+        result = CommandResult { keep: false, answer: Box::new(move |_| answer(Err(e))) };
     }
-    ran
+    result
 }

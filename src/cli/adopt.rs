@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::{
     Context,
     args::AdoptArgs,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
     progress::bytes_bar,
 };
 use crate::{
     app::{Access, AdoptRequest, AdoptSummary},
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -45,22 +45,22 @@ fn show(context: &Context, summary: &AdoptSummary, dry_run: bool) -> Result<(), 
             "missing {} of {} {}: {}",
             ByteSize(file.missing),
             ByteSize(file.bytes),
-            plain(&file.path),
+            sanitize(&file.path),
             file.reason
         ))?;
     }
     if !missing.is_empty() && !dry_run {
         context.out.note(format_args!(
-            "`bae import` of the torrent with --storage {:?} fetches what is missing, beside it",
+            "to fetch the missing data as additional objects, `bae import` the torrent with --storage {:?}",
             summary.storage
         ));
     }
-    let what = if dry_run { "would adopt" } else { "adopted" };
+    let action = if dry_run { "would adopt" } else { "adopted" };
     let id = if id.is_empty() { String::new() } else { format!(" {id}") };
-    context.out.done(format_args!(
-        "{what}{id} {}: {}, {} of {}",
-        plain(name),
-        counted(*files, "whole file"),
+    context.out.result(format_args!(
+        "{action}{id} {}: {}, {} of {}",
+        sanitize(name),
+        pluralize(*files, "whole file"),
         ByteSize(*adopted),
         ByteSize(*bytes)
     ))

@@ -12,11 +12,11 @@ use clap_complete::Shell;
 use url::Url;
 
 use super::{
-    fetch::{self, FetchArgs},
+    fetch_args::{self, FetchArgs},
     get::GetArgs,
-    goals::GoalArgs,
+    goal_args::GoalArgs,
     limit::LimitArgs,
-    network::NetworkArgs,
+    network_args::NetworkArgs,
     storage::StorageCommand,
 };
 use crate::{
@@ -276,7 +276,7 @@ pub(super) struct VerifyArgs {
 pub(super) struct AttachArgs {
     /// Storage: a profile name, or a URL such as s3://bucket/prefix
     #[arg(value_name = "NAME|URL")]
-    pub(super) place: String,
+    pub(super) storage: String,
     /// Only show what would be attached
     #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub(super) dry_run: bool,
@@ -336,7 +336,9 @@ impl Cli {
                         set BAE_PROXY or [network] proxy in the config file instead";
             return Err(command.error(ErrorKind::ValueValidation, text));
         }
-        if let Some(text) = matches.subcommand().and_then(|(_, sub)| fetch::typed_secret(sub)) {
+        if let Some(text) =
+            matches.subcommand().and_then(|(_, sub)| fetch_args::secret_on_command_line(sub))
+        {
             return Err(command.error(ErrorKind::ValueValidation, text));
         }
         Self::from_arg_matches(&matches)

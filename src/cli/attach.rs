@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::{
     Context,
     args::AttachArgs,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
 };
 use crate::{
     app::{Access, AttachReport, AttachedImport, SkippedImport},
     error::Kind,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -38,11 +38,11 @@ struct TotalLine {
 }
 
 pub(super) async fn attach(context: Context, args: AttachArgs) -> Result<(), Failure> {
-    let AttachArgs { place, dry_run } = args;
-    context.config.storage(&place)?;
+    let AttachArgs { storage, dry_run } = args;
+    context.config.storage(&storage)?;
     let report = context
         .with_app(Access::Write, async |app| {
-            Ok(context.unless_cancelled(app.attach(&place, dry_run)).await?)
+            Ok(context.unless_cancelled(app.attach(&storage, dry_run)).await?)
         })
         .await?;
     report.refused.iter().for_each(|error| context.out.error(error));
@@ -76,35 +76,36 @@ fn show_json(context: &Context, report: &AttachReport, dry_run: bool) -> Result<
 
 fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), Failure> {
     for import in &report.attached {
-        let was = import.was.as_ref().map(|was| format!(" (was {was})")).unwrap_or_default();
-        let lost = match import.missing {
+        let was = import.old_id.as_ref().map(|was| format!(" (was {was})")).unwrap_or_default();
+        let missing = match import.missing {
             0 => String::new(),
-            1 => format!(", 1 object is missing ({})", ByteSize(import.lost)),
-            n => format!(", {n} objects are missing ({})", ByteSize(import.lost)),
+            count => {
+                format!(", {} missing ({})", pluralize(count, "object"), ByteSize(import.lost))
+            }
         };
         context.out.line(format_args!(
-            "{}{was} {}: {}, {} stored{lost}",
+            "{}{was} {}: {}, {} stored{missing}",
             import.id,
-            plain(&import.name),
+            sanitize(&import.name),
             import.state,
             ByteSize(import.stored)
         ))?;
     }
     for import in &report.skipped {
-        let (id, name) = (&import.id, plain(&import.name));
+        let (id, name) = (&import.id, sanitize(&import.name));
         context.out.note(format_args!("skipped {id} {name}: {}", import.reason));
     }
-    let lost: usize = report.attached.iter().map(|import| import.missing).sum();
-    if lost > 0 {
+    let missing: usize = report.attached.iter().map(|import| import.missing).sum();
+    if missing > 0 {
         context.out.note(
-            "import their torrents again, or `bae verify --repair`, to fetch what is missing",
+            "fetch the missing data: import the torrents again, or run `bae verify --repair`",
         );
     }
     if !report.attached.is_empty() {
         context.out.note(
-            "no other bae may use these imports from now on: two would remove each other's objects",
+            "do not use these imports with another catalog any more: both would delete each other's objects",
         );
     }
     let what = if dry_run { "would attach" } else { "attached" };
-    context.out.done(format_args!("{what} {}", counted(report.attached.len(), "import")))
+    context.out.result(format_args!("{what} {}", pluralize(report.attached.len(), "import")))
 }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{
     Context,
     args::ImportArgs,
-    import::of_source,
-    output::{Align, Failure, plain, table},
+    import::with_source,
+    output::{Align, Failure, sanitize, table},
     progress::short_time,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     config::prices::Cost,
     error::Kind,
     storage::estimate::Requests,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -27,13 +27,13 @@ struct EstimateLine<'a> {
 /// Estimates each source separately. The exit code is that of the first source that cannot be imported.
 pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
     let network = args.network.resolve(context.config.network.clone())?;
-    let fetch = args.fetch.order(&context, &network);
+    let fetch = args.fetch.download_options(&context, &network);
     let mut request = ImportRequest {
         source: String::new(),
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),
-        fetch: fetch.await?,
+        download: fetch.await?,
         network,
         seed: args.seed,
         seeding: context.config.seeding.clone(),
@@ -48,7 +48,7 @@ pub(super) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Fa
             Ok(estimate) => show(&context, &estimate)?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error.into()),
             Err(error) => {
-                let error = if several { of_source(error, &request.source) } else { error };
+                let error = if several { with_source(error, &request.source) } else { error };
                 context.out.error(&error);
                 first_failure.get_or_insert(error.kind());
             }
@@ -61,30 +61,30 @@ fn show(context: &Context, estimate: &Estimate) -> Result<(), Failure> {
     if context.out.is_json() {
         return context.out.json(&EstimateLine { event: "estimate", estimate });
     }
-    lines(estimate).iter().try_for_each(|line| context.out.line(line))
+    estimate_lines(estimate).iter().try_for_each(|line| context.out.line(line))
 }
 
-fn lines(estimate: &Estimate) -> Vec<String> {
+fn estimate_lines(estimate: &Estimate) -> Vec<String> {
     let Estimate { tally, files, bytes, chunk_len, .. } = estimate;
     let mut fields = vec![
-        ("name", plain(&estimate.name)),
-        ("size", format!("{} in {}", ByteSize(*bytes), counted(*files, "file"))),
-        ("storage", plain(&estimate.storage)),
-        ("layout", format!("{} of up to {}", layout(estimate.layout), ByteSize(*chunk_len))),
+        ("name", sanitize(&estimate.name)),
+        ("size", format!("{} in {}", ByteSize(*bytes), pluralize(*files, "file"))),
+        ("storage", sanitize(&estimate.storage)),
+        ("layout", format!("{} of up to {}", layout_text(estimate.layout), ByteSize(*chunk_len))),
     ];
     if estimate.stored > 0 {
         fields.push(("stored", format!("{} already", ByteSize(estimate.stored))));
     }
     fields.extend([
-        ("sends", format!("{}, which become {}", ByteSize(tally.payload), objects(tally.objects))),
-        ("requests", requests(&tally.requests)),
+        ("uploads", format!("{} as {}", ByteSize(tally.payload), objects(tally.objects))),
+        ("requests", requests_text(&tally.requests)),
     ]);
     if tally.resent > 0 {
-        let text = format!("{} once more, for whole files", ByteSize(tally.resent));
-        fields.push(("sends again", text));
+        let text = format!("{}, to assemble whole files", ByteSize(tally.resent));
+        fields.push(("re-uploads", text));
     }
     if tally.checked > 0 {
-        let text = format!("{}, to hold it against its checksum", ByteSize(tally.checked));
+        let text = format!("{}, to verify its checksum", ByteSize(tally.checked));
         fields.push(("reads back", text));
     }
     fields.extend([
@@ -96,30 +96,31 @@ fn lines(estimate: &Estimate) -> Vec<String> {
         let time = short_time(drive.seconds_at_least);
         fields.push((
             "time",
-            format!("at least {time}: Drive creates files slowly, and takes 750 GB a day"),
+            format!("at least {time}: Drive limits file creation, and uploads to 750 GB a day"),
         ));
-        let units = format!("{}, and {} to read it back", drive.quota_units, drive.read_units);
+        let units =
+            format!("{} to import, {} to read it back", drive.quota_units, drive.read_units);
         fields.push(("quota units", units));
     }
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<11} {value}")).collect();
     if !estimate.costs.is_empty() {
         lines.push(String::new());
-        lines.extend(costs(estimate));
+        lines.extend(cost_lines(estimate));
     }
     lines
 }
 
-fn layout(layout: &str) -> &str {
-    if layout == "files" { "whole files, by way of chunks" } else { layout }
+fn layout_text(layout: &str) -> &str {
+    if layout == "files" { "whole files, assembled from chunks" } else { layout }
 }
 
 fn objects(count: u64) -> String {
-    counted(count, "object")
+    pluralize(count, "object")
 }
 
 /// Lists only the request types with a count above 0.
-fn requests(requests: &Requests) -> String {
+fn requests_text(requests: &Requests) -> String {
     let Requests { put, begin, part, copy, finish, delete, list, get } = *requests;
     let named = [
         (put, "put"),
@@ -135,14 +136,10 @@ fn requests(requests: &Requests) -> String {
     some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
 
-fn costs(estimate: &Estimate) -> Vec<String> {
+fn cost_lines(estimate: &Estimate) -> Vec<String> {
     use Align::{Left, Right};
-    let columns = [
-        ("A MONTH", Right),
-        ("IMPORT ONCE", Right),
-        ("READ BACK ONCE", Right),
-        ("PRICES OF", Left),
-    ];
+    let columns =
+        [("PER MONTH", Right), ("IMPORT ONCE", Right), ("READ ONCE", Right), ("PROVIDER", Left)];
     let row = |cost: &Cost| {
         let provider = cost.provider.clone();
         vec![dollars(cost.month), dollars(cost.import), dollars(cost.read_back), provider]
@@ -153,17 +150,17 @@ fn costs(estimate: &Estimate) -> Vec<String> {
         "List prices as of {}, before free allowances and taxes.",
         estimate.prices_as_of
     ));
-    lines.extend(estimate.costs.iter().map(note));
+    lines.extend(estimate.costs.iter().map(cost_note));
     lines
 }
 
-fn note(cost: &Cost) -> String {
+fn cost_note(cost: &Cost) -> String {
     let mut parts = Vec::new();
     if cost.min_month > 0.0 {
-        parts.push(format!("the least bill is {} a month", dollars(cost.min_month)));
+        parts.push(format!("minimum bill {} a month", dollars(cost.min_month)));
     }
     if cost.min_days > 0 {
-        parts.push(format!("every object is paid for {} days at least", cost.min_days));
+        parts.push(format!("every object is billed for at least {} days", cost.min_days));
     }
     parts.push(cost.note.clone());
     format!("{}: {}.", cost.provider, parts.join("; "))
@@ -212,16 +209,16 @@ mod tests {
     }
 
     #[test]
-    fn says_what_goes_there_and_what_it_costs() {
-        let text = lines(&estimate()).join("\n");
+    fn the_estimate_has_bytes_requests_and_costs() {
+        let text = estimate_lines(&estimate()).join("\n");
         for part in [
             "name        a\u{fffd}name",
-            "sends       1 GiB, which become 64 objects",
+            "uploads     1 GiB as 64 objects",
             "layout      chunks of up to 16 MiB",
             "requests    65 put\n",
             "memory      at most 192 MiB",
-            "  $0.02      < $0.01           $0.09  AWS S3 Standard",
-            "Wasabi: the least bill is $7.99 a month; every object is paid for 90 days at least",
+            "  $0.02      < $0.01      $0.09  AWS S3 Standard",
+            "Wasabi: minimum bill $7.99 a month; every object is billed for at least 90 days",
             "List prices as of 20",
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
@@ -229,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn drive_has_a_time_and_no_table() {
+    fn an_estimate_for_drive_has_a_time_and_no_costs() {
         let drive = app::DriveLoad { seconds_at_least: 90, quota_units: 1650, read_units: 7 };
         let estimate = Estimate { costs: vec![], drive: Some(drive), ..estimate() };
-        let text = lines(&estimate).join("\n");
+        let text = estimate_lines(&estimate).join("\n");
         assert!(text.contains("time        at least 1m30s") && text.contains("1650"), "{text}");
         assert!(!text.contains('$'), "{text}");
     }

@@ -17,19 +17,19 @@ use url::Url;
 use super::{
     Context,
     args::{rate, size},
-    fetch::FetchArgs,
-    input_file::{self, Line},
+    fetch_args::FetchArgs,
+    input_file::{self, ListEntry},
     interrupted,
     output::{Failure, Output},
     progress::follow,
 };
 use crate::{
-    app::{GetItem, GetOrder, Getter},
+    app::{GetItem, GetOptions, Getter},
     config::Proxy,
     downloads::is_stdout,
     error::{Error, Kind, Result},
     events::EventSink,
-    protocols::no_url,
+    protocols::url_error_reason,
     units::ByteSize,
 };
 
@@ -79,21 +79,21 @@ pub(super) struct GetArgs {
 /// Downloads all items. One failure does not stop the others; the exit code is that of the first item that failed.
 pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {
     let items = items(&context, &args).await?;
-    args.fetch.warn_of_users(items.iter().flatten().flat_map(|item| &item.urls));
-    let getter = Getter::new(order(&context, &args).await?);
+    args.fetch.warn_about_user_mismatch(items.iter().flatten().flat_map(|item| &item.urls));
+    let getter = Getter::new(get_options(&context, &args).await?);
     let to_stdout = |out: &Path| {
         out == STDOUT || is_stdout(&args.dir.as_deref().unwrap_or(Path::new("")).join(out))
     };
     if args.out.as_deref().is_some_and(to_stdout) {
-        return print(context, getter, items).await;
+        return download_to_stdout(context, getter, items).await;
     }
     let (sink, events) = EventSink::channel();
     let (cancel, out) = (context.cancel.clone(), context.out.clone());
-    let work = get_all(getter, items, sink, cancel, out);
+    let work = download_all(getter, items, sink, cancel, out);
     match follow(&context.out, events, &context.cancel, work).await? {
         None => Ok(()),
         Some(Kind::Cancelled) => Err(interrupted()
-            .hint("run the same command again to go on; what is here is not fetched again")
+            .hint("run the same command again to resume; data on disk is not downloaded again")
             .into()),
         Some(kind) => Err(Failure::Reported(kind)),
     }
@@ -103,29 +103,30 @@ pub(super) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> 
 const STDOUT: &str = "-";
 
 /// Downloads one file to standard output. A closed pipe ends it without an error, as for `cat`.
-async fn print(
+async fn download_to_stdout(
     context: Context,
     getter: Getter,
     items: Vec<Result<GetItem>>,
 ) -> Result<(), Failure> {
     if context.out.is_json() {
-        let text = "-o - and --json both want standard output";
-        return Err(Error::new(Kind::InvalidInput, text).hint("leave out one of them").into());
+        let text = "-o - and --json both use standard output";
+        return Err(Error::new(Kind::InvalidInput, text).hint("omit one of them").into());
     }
-    let (out, closed) = (context.out.piped(), Arc::new(AtomicBool::new(false)));
+    let (out, closed) = (context.out.with_results_on_stderr(), Arc::new(AtomicBool::new(false)));
     let sink = {
         let (out, closed) = (out.clone(), Arc::clone(&closed));
         Box::new(move |bytes: &[u8]| {
             let written = out.raw_io(bytes);
-            let gone = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
-            closed.fetch_or(gone, Ordering::Relaxed);
+            let is_closed = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+            closed.fetch_or(is_closed, Ordering::Relaxed);
             written
         })
     };
-    let (told, events) = EventSink::channel();
+    let (event_sink, events) = EventSink::channel();
     let work = async {
-        let item = items.into_iter().next().expect("one was counted");
-        getter.get_to(item?, sink, &told, &context.cancel).await
+        let item =
+            items.into_iter().next().expect("-o is rejected unless there is exactly one item");
+        getter.get_to(item?, sink, &event_sink, &context.cancel).await
     };
     match follow(&out, events, &context.cancel, work).await {
         Err(_) if closed.load(Ordering::Relaxed) => Err(Failure::PipeClosed),
@@ -135,7 +136,7 @@ async fn print(
 }
 
 /// Returns the kind of the first failure in the order of the items. Each error is printed when it occurs.
-async fn get_all(
+async fn download_all(
     getter: Getter,
     items: Vec<Result<GetItem>>,
     events: EventSink,
@@ -155,7 +156,7 @@ async fn get_all(
     let mut first: Option<(usize, Kind)> = None;
     while let Some(ended) = running.join_next().await {
         let (number, ended) = ended.unwrap_or_else(|e| {
-            (usize::MAX, Err(Error::new(Kind::Internal, "a download failed").because(e)))
+            (usize::MAX, Err(Error::new(Kind::Internal, "a download panicked").because(e)))
         });
         let Err(error) = ended else { continue };
         if error.kind() != Kind::Cancelled {
@@ -168,7 +169,7 @@ async fn get_all(
     Ok(first.map(|(_, kind)| kind))
 }
 
-async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
+async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Failure> {
     let network = &context.config.network;
     let given = args.proxy.as_ref().filter(|text| !text.trim().is_empty());
     let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
@@ -187,15 +188,15 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
             Some((start.unwrap_or_default().0, end))
         }
     };
-    Ok(GetOrder {
-        fetch: args.fetch.options(context, proxy, user_agent).await?,
+    Ok(GetOptions {
+        fetch: args.fetch.fetch_options(context, proxy, user_agent).await?,
         protocol: args.fetch.protocol.clone(),
-        effort: args.fetch.effort(),
+        fetch_limits: args.fetch.limits(),
         jobs: args.jobs as usize,
         limit: context.config.limit_rate,
         limit_each: args.limit_each,
         resume: args.fetch.resume(),
-        beside: args.fetch.checksum_beside,
+        sidecar: args.fetch.checksum_beside,
         overwrite: args.overwrite,
         range,
     })
@@ -204,24 +205,30 @@ async fn order(context: &Context, args: &GetArgs) -> Result<GetOrder, Failure> {
 /// The items to download; `Err` for an item that is not valid.
 async fn items(context: &Context, args: &GetArgs) -> Result<Vec<Result<GetItem>>, Failure> {
     let dir = args.dir.clone().unwrap_or_default();
-    let mut lines: Vec<Line> = match args.mirror {
-        true if !args.urls.is_empty() => vec![Line::mirrors(args.urls.clone())],
-        _ => args.urls.iter().map(|url| Line::mirrors(vec![url.clone()])).collect(),
+    let mut lines: Vec<ListEntry> = match args.mirror {
+        true if !args.urls.is_empty() => vec![ListEntry::mirrors(args.urls.clone())],
+        _ => args.urls.iter().map(|url| ListEntry::mirrors(vec![url.clone()])).collect(),
     };
     if let Some(path) = &args.input_file {
         lines.extend(context.unless_cancelled(input_file::read(path.clone())).await?);
     }
     let bad = |text: &str, hint: &str| Err(Error::new(Kind::InvalidInput, text).hint(hint).into());
     if lines.is_empty() {
-        return bad("nothing to fetch", "give a URL, or a file that lists some with -i");
+        return bad("nothing to download", "give a URL, or a list of URLs with -i FILE");
     }
     if lines.len() > 1 && args.out.is_some() {
-        return bad("one name for several files", "leave out -o, or say --mirror if they are one");
+        return bad(
+            "-o names one file, but several are downloaded",
+            "omit -o, or add --mirror if all URLs are the same file",
+        );
     }
     if lines.len() > 1 && !args.fetch.checksum.is_empty() {
-        return bad("one checksum for several files", "write each in the file that -i reads");
+        return bad(
+            "--checksum is for one file, but several are downloaded",
+            "write the checksums in the list for -i",
+        );
     }
-    let item = |line: Line| {
+    let item = |line: ListEntry| {
         let checksums = args.fetch.checksum.iter().chain(&line.checksums).cloned().collect();
         Ok(GetItem {
             urls: line.urls.iter().map(|url| parse_url(url)).collect::<Result<_>>()?,
@@ -245,14 +252,14 @@ pub(super) fn parse_url(text: &str) -> Result<Url> {
     let parsed = match text.contains("://") {
         true => Url::parse(text),
         false => {
-            if let Some(scheme) = other_scheme(text) {
+            if let Some(scheme) = scheme_without_host(text) {
                 let error = Error::new(
                     Kind::InvalidInput,
-                    format!("a {scheme}: link is no address of a file at a server"),
+                    format!("a {scheme}: link is not the URL of a file on a server"),
                 );
                 return Err(match scheme.as_str() {
-                    "magnet" => error.hint("`bae import` takes magnet links"),
-                    _ => error.hint("write it SCHEME://HOST/PATH"),
+                    "magnet" => error.hint("use `bae import` for magnet links"),
+                    _ => error.hint("write it as SCHEME://HOST/PATH"),
                 });
             }
             Url::parse(&format!("http://{text}"))
@@ -261,12 +268,13 @@ pub(super) fn parse_url(text: &str) -> Result<Url> {
     parsed.map_err(|e| {
         let shown = text.split(['?', '@']).next().unwrap_or_default();
         let shown = if text.contains('@') { "a URL" } else { shown };
-        Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL")).because(no_url(text, e))
+        Error::new(Kind::InvalidInput, format!("{shown:?} is not a URL"))
+            .because(url_error_reason(text, e))
     })
 }
 
 /// The scheme of a link without a host, such as `magnet:?xt=…`. `host:80/path` and `user:password@host` have no scheme.
-fn other_scheme(text: &str) -> Option<String> {
+fn scheme_without_host(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b));
@@ -285,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_without_a_scheme_is_http_and_a_bad_one_is_told_without_its_password() {
+    fn a_url_without_a_scheme_is_http_and_errors_contain_no_password() {
         assert_eq!(parse_url("x.example:81/a").unwrap().as_str(), "http://x.example:81/a");
         assert_eq!(parse_url("ftp://x/a").unwrap().scheme(), "ftp");
         let e = parse_url("http://[fe80::1%25eth0]/a").unwrap_err();

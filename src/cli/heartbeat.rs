@@ -5,18 +5,18 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::output::plain;
+use super::output::sanitize;
 use crate::{
     events::{Event, Progress, Started},
-    units::ByteSize,
+    units::{ByteSize, pluralize},
 };
 
 /// Interval between status lines of an import.
-const IMPORTING: Duration = Duration::from_secs(60);
+const IMPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between status lines of seeding.
-const SEEDING: Duration = Duration::from_secs(3600);
+const SEED_INTERVAL: Duration = Duration::from_secs(3600);
 /// Number of imports whose seeding is announced by name.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// The state behind the status lines.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Heartbeat {
     /// The status lines due after `event`.
     pub(super) fn lines(&mut self, event: &Event, now: Instant) -> Vec<String> {
         match event {
-            Event::Started(started) if started.state == "seeding" => self.seeds(started),
+            Event::Started(started) if started.state == "seeding" => self.seeding_started(started),
             Event::Warning { text, .. } => {
                 self.trouble = Some(text.clone());
                 Vec::new()
@@ -52,53 +52,53 @@ impl Heartbeat {
         }
     }
 
-    fn seeds(&mut self, started: &Started) -> Vec<String> {
+    fn seeding_started(&mut self, started: &Started) -> Vec<String> {
         self.started += 1;
         let mut lines = Vec::new();
         if self.started == 1 && !started.listening.is_empty() {
             lines.push(format!("listening on {}", started.listening.join(", ")));
         }
-        if self.started <= NAMED {
+        if self.started <= MAX_NAMED {
             let Started { id, name, bytes, .. } = started;
-            lines.push(format!("seeding {id} {}: {}", plain(name), ByteSize(*bytes)));
-        } else if self.started == NAMED + 1 {
-            lines.push("seeding more; the next line counts them".to_owned());
+            lines.push(format!("seeding {id} {}: {}", sanitize(name), ByteSize(*bytes)));
+        } else if self.started == MAX_NAMED + 1 {
+            lines.push("seeding more imports".to_owned());
         }
         lines
     }
 
     fn progress(&mut self, progress: &Progress, now: Instant) -> Option<String> {
-        let seeds = progress.state == "seeding" || self.seeding.contains_key(&progress.id);
-        if seeds {
+        let is_seeding = progress.state == "seeding" || self.seeding.contains_key(&progress.id);
+        if is_seeding {
             self.seeding.insert(progress.id.clone(), progress.clone());
         }
-        let every = if seeds { SEEDING } else { IMPORTING };
-        if now.duration_since(self.last) < every {
+        let interval = if is_seeding { SEED_INTERVAL } else { IMPORT_INTERVAL };
+        if now.duration_since(self.last) < interval {
             return None;
         }
         self.last = now;
-        Some(if seeds { self.all_seeded() } else { self.far(progress) })
+        Some(if is_seeding { self.seeding_status() } else { self.import_status(progress) })
     }
 
-    fn all_seeded(&self) -> String {
+    fn seeding_status(&self) -> String {
         let count = self.started.max(self.seeding.len());
         let all = self.seeding.values();
         let (sent, peers) =
             all.fold((0, 0), |(sent, peers), p| (sent + p.uploaded, peers + p.peers));
-        let imports = if count == 1 { "import" } else { "imports" };
-        let (sent, peers) = (ByteSize(sent), counted(peers, "peer"));
-        format!("seeding {count} {imports}: {sent} to peers in this run, {peers}")
+        let imports = pluralize(count, "import");
+        let (sent, peers) = (ByteSize(sent), pluralize(peers, "peer"));
+        format!("seeding {imports}: {sent} sent to peers in this run, {peers}")
     }
 
     /// Status of an import: `9c4e: 0 B of 390.6 KiB stored, 0 peers; tracker http://t: unregistered torrent`.
-    fn far(&self, p: &Progress) -> String {
-        let who = match p.state {
-            "fetching" => counted(p.peers, "connection"),
-            _ => counted(p.peers, "peer"),
+    fn import_status(&self, p: &Progress) -> String {
+        let sources = match p.state {
+            "fetching" => pluralize(p.peers, "connection"),
+            _ => pluralize(p.peers, "peer"),
         };
         let web = match p.web_seeds {
             0 => String::new(),
-            n => format!(", {}", counted(n, "web seed")),
+            n => format!(", {}", pluralize(n, "web seed")),
         };
         let done = match p.state {
             "metadata" => "waiting for the torrent's metadata".to_owned(),
@@ -110,13 +110,9 @@ impl Heartbeat {
         };
         let idle = p.download_rate == 0 && p.stored < p.bytes || p.state == "metadata";
         let trouble = self.trouble.as_ref().filter(|_| idle);
-        let trouble = trouble.map(|text| format!("; {}", plain(text))).unwrap_or_default();
-        format!("{done}, {who}{web}{trouble}")
+        let trouble = trouble.map(|text| format!("; {}", sanitize(text))).unwrap_or_default();
+        format!("{done}, {sources}{web}{trouble}")
     }
-}
-
-fn counted(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 #[cfg(test)]
@@ -148,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_stands_still_says_so_once_a_minute() {
-        let begun = Instant::now();
-        let mut beat = Heartbeat::new(begun);
+    fn an_idle_import_has_a_status_line_per_minute_with_the_last_warning() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start);
         let mut at = |seconds: u64, event: Event| {
-            beat.lines(&event, begun + Duration::from_secs(seconds)).join("\n")
+            heartbeat.lines(&event, start + Duration::from_secs(seconds)).join("\n")
         };
         assert_eq!(at(59, progress("importing")), "");
         let text = "tracker http://t: unregistered torrent".to_owned();
@@ -167,21 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn seeding_says_what_and_where_and_then_a_line_an_hour() {
-        let begun = Instant::now();
-        let mut beat = Heartbeat::new(begun);
+    fn seeding_announces_imports_and_then_has_a_status_line_per_hour() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start);
         let mut at = |seconds: u64, event: Event| {
-            beat.lines(&event, begun + Duration::from_secs(seconds)).join("\n")
+            heartbeat.lines(&event, start + Duration::from_secs(seconds)).join("\n")
         };
         let first = "listening on 0.0.0.0:6881\nseeding id1 na\u{fffd}me: 1 MiB";
         assert_eq!(at(0, started(1)), first);
-        let told: Vec<String> =
+        let lines: Vec<String> =
             (2..100).map(|n| at(0, started(n))).filter(|l| !l.is_empty()).collect();
-        assert_eq!(told.len(), NAMED);
+        assert_eq!(lines.len(), MAX_NAMED);
         assert_eq!(at(3599, progress("seeding")), "");
         assert_eq!(
             at(3600, progress("seeding")),
-            "seeding 99 imports: 1 KiB to peers in this run, 0 peers"
+            "seeding 99 imports: 1 KiB sent to peers in this run, 0 peers"
         );
         assert_eq!(at(7199, progress("seeding")), "");
     }

@@ -8,7 +8,7 @@ use super::{
     Context,
     args::{ImportArgs, SeedArgs},
     estimate, interrupted,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
     progress::follow,
     stream,
 };
@@ -30,12 +30,15 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
     context.config.storage(&args.storage)?;
     let network = args.network.resolve(context.config.network.clone())?;
     if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
-        return Err(Error::new(Kind::InvalidInput, "one checksum for several sources").into());
+        return Err(Error::new(
+            Kind::InvalidInput,
+            "--checksum is for one source, but several are given",
+        )
+        .into());
     }
     let urls: Vec<_> = args.sources.iter().filter_map(|text| Url::parse(text).ok()).collect();
-    args.fetch.warn_of_users(urls.iter());
-    let fetch = args.fetch.order(&context, &network);
-    let fetch = fetch.await?;
+    args.fetch.warn_about_user_mismatch(urls.iter());
+    let download = args.fetch.download_options(&context, &network).await?;
     let request = ImportRequest {
         source: String::new(),
         storage: args.storage,
@@ -47,7 +50,7 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
         seeding: args.goals.resolve(context.config.seeding.clone()),
         timeout: context.config.timeout,
         streams: args.stream.map(|_| Streams::new(context.config.memory)),
-        fetch,
+        download,
     };
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
@@ -62,7 +65,9 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
                 Ok(())
             };
             match (&request.streams, args.stream) {
-                (Some(streams), Some(listen)) => beside(&context, streams, listen, work).await,
+                (Some(streams), Some(listen)) => {
+                    serve_during(&context, streams, listen, work).await
+                }
                 _ => work.await,
             }
         })
@@ -70,25 +75,25 @@ pub(super) async fn import(context: Context, args: ImportArgs) -> Result<(), Fai
 }
 
 /// Runs `work` while serving players, and then serves players until stopped.
-async fn beside(
+async fn serve_during(
     context: &Context,
     streams: &Streams,
     listen: SocketAddr,
     work: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let server = stream::bind(listen, streams).await?;
-    let both = async {
+    let work = async {
         work.await?;
         context.cancel.cancelled().await;
         Ok(())
     };
-    let mut both = pin!(both);
+    let mut work = pin!(work);
     tokio::select! {
-        done = &mut both => done,
+        done = &mut work => done,
         failure = stream::serve(context, &server, streams) => {
             // Standard output is closed: stop as after Ctrl-C. Stored data is kept.
             context.cancel.cancel();
-            both.await.and(Err(failure))
+            work.await.and(Err(failure))
         }
     }
 }
@@ -106,7 +111,7 @@ async fn import_each(
         match import_one(context, app, request).await {
             Ok(imported) => ids.push(imported.id),
             Err(Failure::Error(error)) => {
-                let error = if sources.len() > 1 { of_source(error, source) } else { error };
+                let error = if sources.len() > 1 { with_source(error, source) } else { error };
                 if error.kind() == Kind::Cancelled {
                     return Err(error.into());
                 }
@@ -123,12 +128,12 @@ async fn import_each(
 }
 
 /// Prefixes an error with its source, unless the error already names it.
-pub(super) fn of_source(error: Error, source: &str) -> Error {
+pub(super) fn with_source(error: Error, source: &str) -> Error {
     let source = match source {
         "-" => "standard input".to_owned(),
-        source => plain(&redact::source(source.trim())),
+        source => sanitize(&redact::source(source.trim())),
     };
-    if error.report().contains(&source) { error } else { error.within(source) }
+    if error.report().contains(&source) { error } else { error.with_context(source) }
 }
 
 async fn import_one(
@@ -137,21 +142,23 @@ async fn import_one(
     request: ImportRequest,
 ) -> Result<Imported, Failure> {
     if context.cancel.is_cancelled() {
-        return Err(stopped(interrupted()).into());
+        return Err(with_resume_hint(interrupted()).into());
     }
     let (sink, events) = EventSink::channel();
     let work = app.import(request, sink, context.cancel.clone());
     match follow(&context.out, events, &context.cancel, work).await {
-        Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => Err(stopped(error).into()),
+        Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => {
+            Err(with_resume_hint(error).into())
+        }
         done => done,
     }
 }
 
-fn stopped(error: Error) -> Error {
+fn with_resume_hint(error: Error) -> Error {
     match error.hint_text() {
         Some(_) => error,
         None => {
-            error.hint("run the same command again to go on; what is stored is not fetched again")
+            error.hint("run the same command again to resume; stored data is not fetched again")
         }
     }
 }

@@ -18,21 +18,21 @@ use crate::{
 
 /// One file of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct ListEntry {
     pub(super) urls: Vec<String>,
     pub(super) out: Option<PathBuf>,
     pub(super) dir: Option<PathBuf>,
     pub(super) checksums: Vec<Digest>,
 }
 
-impl Line {
+impl ListEntry {
     pub(super) fn mirrors(urls: Vec<String>) -> Self {
         Self { urls, ..Self::default() }
     }
 }
 
 /// Reads a list; `-` is standard input.
-pub(super) async fn read(path: PathBuf) -> Result<Vec<Line>> {
+pub(super) async fn read(path: PathBuf) -> Result<Vec<ListEntry>> {
     let shown = path.display().to_string();
     let work = move || match path.as_os_str() == "-" {
         true => {
@@ -45,15 +45,15 @@ pub(super) async fn read(path: PathBuf) -> Result<Vec<Line>> {
         .await
         .map_err(std::io::Error::other)
         .flatten()
-        .map_err(|e| Error::io(format!("list {shown}"), e))?;
-    let text = text::decoded(&bytes).map_err(|number| {
-        Error::new(Kind::InvalidInput, format!("list {shown}: line {number} is not UTF-8"))
+        .map_err(|e| Error::io(format!("cannot read the URL list {shown}"), e))?;
+    let text = text::decode(&bytes).map_err(|number| {
+        Error::new(Kind::InvalidInput, format!("URL list {shown}: line {number} is not UTF-8"))
     })?;
-    parse(&text).map_err(|e| e.within(format_args!("list {shown}")))
+    parse(&text).map_err(|e| e.with_context(format_args!("URL list {shown}")))
 }
 
-fn parse(text: &str) -> Result<Vec<Line>> {
-    let mut lines: Vec<Line> = Vec::new();
+fn parse(text: &str) -> Result<Vec<ListEntry>> {
+    let mut lines: Vec<ListEntry> = Vec::new();
     for (number, text) in (1..).zip(text.lines()) {
         let bad = |why: &str| Error::new(Kind::InvalidInput, format!("line {number}: {why}"));
         let indented = text.starts_with([' ', '\t']);
@@ -61,24 +61,25 @@ fn parse(text: &str) -> Result<Vec<Line>> {
             "" => {}
             comment if comment.starts_with('#') => {}
             option if indented => {
-                let line = lines.last_mut().ok_or_else(|| bad("an option before any URL"))?;
-                set(line, option).map_err(|e| e.within(format_args!("line {number}")))?;
+                let line = lines.last_mut().ok_or_else(|| bad("option before the first URL"))?;
+                set_option(line, option)
+                    .map_err(|e| e.with_context(format_args!("line {number}")))?;
             }
-            urls => lines.push(Line::mirrors(urls.split('\t').map(str::to_owned).collect())),
+            urls => lines.push(ListEntry::mirrors(urls.split('\t').map(str::to_owned).collect())),
         }
     }
     Ok(lines)
 }
 
-fn set(line: &mut Line, option: &str) -> Result<()> {
+fn set_option(line: &mut ListEntry, option: &str) -> Result<()> {
     match option.split_once('=') {
         Some(("out", value)) => line.out = Some(value.into()),
         Some(("dir", value)) => line.dir = Some(value.into()),
         Some(("checksum", value)) => line.checksums.push(checksum::parse(value)?),
         _ => {
             let name = option.split('=').next().unwrap_or_default();
-            return Err(Error::new(Kind::InvalidInput, format!("option {name:?} is not known"))
-                .hint("there are out, dir and checksum"));
+            return Err(Error::new(Kind::InvalidInput, format!("unknown option {name:?}"))
+                .hint("options: out, dir and checksum"));
         }
     }
     Ok(())
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_has_a_file_a_line_with_its_mirrors_and_options() {
+    fn a_list_has_one_file_per_line_with_mirrors_and_options() {
         let text = "# isos\nhttp://a/f\thttp://b/f\n  out=f.iso\n\tchecksum=md5=900150983cd24fb0d6963f7d28e17f72\n\nhttp://c/g\n dir=x";
         let lines = parse(text).unwrap();
         assert_eq!(lines[0].urls, ["http://a/f", "http://b/f"]);
@@ -101,9 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_by_its_line() {
-        assert_eq!(parse("\n out=x").unwrap_err().to_string(), "line 2: an option before any URL");
+    fn errors_name_the_line() {
+        assert_eq!(
+            parse("\n out=x").unwrap_err().to_string(),
+            "line 2: option before the first URL"
+        );
         let e = parse("http://a\n user=me").unwrap_err();
-        assert_eq!(e.to_string(), "line 2: option \"user\" is not known");
+        assert_eq!(e.to_string(), "line 2: unknown option \"user\"");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 /// # Errors
 /// The I/O error when a handler cannot be installed.
 pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
-    let open = |kind| signal(kind).map_err(|e| Error::io("watching for signals", e));
+    let open = |kind| signal(kind).map_err(|e| Error::io("cannot install a signal handler", e));
     let mut signals = Signals {
         interrupt: open(SignalKind::interrupt())?,
         terminate: open(SignalKind::terminate())?,
@@ -25,7 +25,7 @@ pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
     let first = token.clone();
     tokio::spawn(async move {
         signals.next().await;
-        stderr.line("stopping; everything durable is kept (once more to stop at once)");
+        stderr.line("stopping; durable data is kept (repeat to stop immediately)");
         first.cancel();
         signals.next().await;
         stop_at_once();
@@ -59,11 +59,11 @@ impl Signals {
 /// Whether SIGHUP was ignored at the start of the process, as by `nohup`. Detected on Linux only.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    hangup_is_in(&status)
+    mask_has_hangup(&status)
 }
 
 /// Whether the mask of ignored signals in `/proc/PID/status` contains SIGHUP, which is its first bit.
-fn hangup_is_in(status: &str) -> bool {
+fn mask_has_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & 1 == 1)
@@ -71,7 +71,7 @@ fn hangup_is_in(status: &str) -> bool {
 
 #[allow(
     clippy::disallowed_methods,
-    reason = "the user asked twice; what is durable survives kill -9, so it survives this"
+    reason = "the user sent a second signal; durable data survives kill -9, so it survives this"
 )]
 fn stop_at_once() -> ! {
     std::process::exit(Kind::Cancelled.exit_code().into())
@@ -82,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hangup_that_is_ignored_is_read_from_the_mask() {
-        assert!(hangup_is_in("Name:\tbae\nSigIgn:\t0000000000001001\n"));
-        assert!(!hangup_is_in("SigIgn:\t0000000000001000\n"));
-        assert!(!hangup_is_in("SigBlk:\t0000000000000001\n"));
-        assert!(!hangup_is_in(""));
+    fn the_mask_shows_an_ignored_hangup() {
+        assert!(mask_has_hangup("Name:\tbae\nSigIgn:\t0000000000001001\n"));
+        assert!(!mask_has_hangup("SigIgn:\t0000000000001000\n"));
+        assert!(!mask_has_hangup("SigBlk:\t0000000000000001\n"));
+        assert!(!mask_has_hangup(""));
     }
 }

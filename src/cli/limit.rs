@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::{
     Context,
     args::{ratio, time},
-    goals::time_or_none,
-    output::{Failure, plain},
+    goal_args::time_goal,
+    output::{Failure, sanitize},
     progress::short_time,
 };
 use crate::{
-    app::{Access, Goal, GoalChange},
+    app::{Access, SeedGoalChange, SeedGoalInfo},
     config::SeedGoal,
 };
 
@@ -44,32 +44,33 @@ struct LimitLine<'a> {
     event: &'static str,
     id: &'a str,
     name: &'a str,
-    goal: Goal,
+    goal: SeedGoalInfo,
 }
 
 impl LimitArgs {
-    fn change(&self) -> GoalChange {
-        let goal = SeedGoal { ratio: self.seed_ratio, time: self.seed_time.map(time_or_none) };
-        let goal = if self.no_limit { SeedGoal::NONE } else { goal };
-        GoalChange { reset: self.reset, goal }
+    fn change(&self) -> SeedGoalChange {
+        let goal = SeedGoal { ratio: self.seed_ratio, time: self.seed_time.map(time_goal) };
+        let goal = if self.no_limit { SeedGoal::UNLIMITED } else { goal };
+        SeedGoalChange { reset: self.reset, goal }
     }
 }
 
 /// Without a change, prints the current goals.
 pub(super) async fn limit(context: Context, args: LimitArgs) -> Result<(), Failure> {
     let change = args.change();
-    let access = if change.is_none() { Access::Read } else { Access::Beside };
+    let access = if change.is_none() { Access::Read } else { Access::Shared };
     context
         .with_app(access, async |app| {
             for import in &args.imports {
-                let (row, goal) = app.limit(import, change).await?;
+                let (row, goal) = app.change_seed_goal(import, change).await?;
                 let (id, name) = (row.id.as_str(), row.name.as_str());
                 if context.out.is_json() {
                     context.out.json(&LimitLine { event: "limits", id, name, goal })?;
                     continue;
                 }
-                let text = goal_text(&goal).unwrap_or_else(|| "as the config says".to_owned());
-                context.out.done(format_args!("{id} {}: {text}", plain(name)))?;
+                let text = goal_text(&goal)
+                    .unwrap_or_else(|| "no goals set, the config applies".to_owned());
+                context.out.result(format_args!("{id} {}: {text}", sanitize(name)))?;
             }
             Ok(())
         })
@@ -77,17 +78,17 @@ pub(super) async fn limit(context: Context, args: LimitArgs) -> Result<(), Failu
 }
 
 /// Formats a goal as `ratio 2, 7d0h`; `None` when no goal is set.
-pub(super) fn goal_text(goal: &Goal) -> Option<String> {
+pub(super) fn goal_text(goal: &SeedGoalInfo) -> Option<String> {
     let ratio = goal.ratio.map(|ratio| match ratio {
-        0.0 => "no ratio".to_owned(),
+        0.0 => "no ratio goal".to_owned(),
         ratio => format!("ratio {ratio}"),
     });
     let time = goal.seconds.map(|seconds| match seconds {
-        0 => "no time".to_owned(),
+        0 => "no time goal".to_owned(),
         seconds => short_time(seconds),
     });
-    let said: Vec<_> = ratio.into_iter().chain(time).collect();
-    (!said.is_empty()).then(|| said.join(", "))
+    let goals: Vec<_> = ratio.into_iter().chain(time).collect();
+    (!goals.is_empty()).then(|| goals.join(", "))
 }
 
 #[cfg(test)]
@@ -102,16 +103,16 @@ mod tests {
         args: LimitArgs,
     }
 
-    fn change(line: &str) -> GoalChange {
+    fn change(line: &str) -> SeedGoalChange {
         Only::try_parse_from(line.split_whitespace()).expect("parses").args.change()
     }
 
     #[test]
-    fn what_is_typed_is_changed_and_nothing_else() {
+    fn only_the_given_goals_are_changed() {
         assert!(change("x a b").is_none());
         let goal = change("x a --seed-ratio 2 --seed-time 0").goal;
         assert_eq!((goal.ratio, goal.time), (Some(2.0), Some(SeedGoal::NO_TIME)));
-        assert_eq!(change("x a --no-limit").goal, SeedGoal::NONE);
+        assert_eq!(change("x a --no-limit").goal, SeedGoal::UNLIMITED);
         assert!(change("x a --reset --seed-ratio 2").reset);
         for bad in ["x", "x a --no-limit --seed-ratio 2", "x a --seed-ratio -1"] {
             assert!(Only::try_parse_from(bad.split_whitespace()).is_err(), "{bad}");
@@ -119,10 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_said_in_few_words() {
-        let text = |ratio, seconds| goal_text(&Goal { ratio, seconds });
+    fn a_goal_has_a_short_text() {
+        let text = |ratio, seconds| goal_text(&SeedGoalInfo { ratio, seconds });
         assert_eq!(text(None, None), None);
         assert_eq!(text(Some(1.5), Some(604_800)).unwrap(), "ratio 1.5, 7d0h");
-        assert_eq!(text(Some(0.0), Some(0)).unwrap(), "no ratio, no time");
+        assert_eq!(text(Some(0.0), Some(0)).unwrap(), "no ratio goal, no time goal");
     }
 }

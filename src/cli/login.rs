@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, output::Failure};
-use crate::app::{LoginStep, LoginWay, login};
+use crate::app::{LoginFlow, LoginStep, login};
 
 #[derive(Debug, Args)]
 pub(super) struct LoginArgs {
@@ -25,17 +25,21 @@ enum Line<'a> {
 
 pub(super) async fn run(context: Context, args: LoginArgs) -> Result<(), Failure> {
     let profile = context.config.storage(&args.name)?;
-    let name = profile.canonical();
-    let way = if args.device { LoginWay::Device } else { LoginWay::Browser };
-    let token = context.unless_cancelled(login(&profile, way, |step| tell(&context, step))).await?;
-    let file = context.config.remember_secret(&name, "refresh_token", &token)?;
+    let name = profile.canonical_name();
+    let flow = if args.device { LoginFlow::Device } else { LoginFlow::Browser };
+    let token =
+        context.unless_cancelled(login(&profile, flow, |step| show_step(&context, step))).await?;
+    let file = context.config.save_secret(&name, "refresh_token", &token)?;
     if context.out.is_json() {
         return context.out.json(&Line::LoggedIn { storage: &name });
     }
-    context.out.done(format_args!("signed in to {name}; the sign-in is kept in {}", file.display()))
+    context.out.result(format_args!(
+        "signed in to {name}; the refresh token is saved in {}",
+        file.display()
+    ))
 }
 
-fn tell(context: &Context, step: LoginStep<'_>) {
+fn show_step(context: &Context, step: LoginStep<'_>) {
     let (url, code) = match step {
         LoginStep::Open { url } => (url, None),
         LoginStep::Enter { url, code } => (url, Some(code)),

@@ -11,17 +11,17 @@ mod adopt;
 mod args;
 mod attach;
 mod estimate;
-mod fetch;
-mod fetching;
+mod fetch_args;
+mod fetch_progress;
 mod get;
-mod goals;
+mod goal_args;
 mod heartbeat;
 mod import;
 mod input_file;
 mod interrupt;
 mod limit;
 mod login;
-mod network;
+mod network_args;
 mod output;
 mod progress;
 mod publish;
@@ -75,24 +75,25 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 /// Reports that the runtime could not start, and returns the exit code.
-pub fn failed_to_start(error: std::io::Error) -> ExitCode {
-    let error = Error::io("start of the runtime", error);
+pub fn report_runtime_error(error: std::io::Error) -> ExitCode {
+    let error = Error::io("cannot start the runtime", error);
     Stderr::default().line(format_args!("bae: {}", error.report()));
     error.kind().exit_code().into()
 }
 
 /// Prints a usage error, or the help or version text. clap chooses the stream and the exit code. With `--json` a usage
 /// error is also printed as an event.
-pub fn usage(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn report_usage_error(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
     match error.print() {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return ExitCode::FAILURE,
         _ => {}
     }
-    let typed = args.take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    let has_flag = args.take_while(|arg| arg != "--").any(|arg| arg == "--json");
     let falsy = ["", "0", "false", "f", "no", "n", "off"];
-    let set = std::env::var("BAE_JSON").is_ok_and(|v| !falsy.contains(&&*v.to_ascii_lowercase()));
-    if error.use_stderr() && (typed || set) {
-        output::usage_as_json(&error.render().to_string());
+    let has_variable =
+        std::env::var("BAE_JSON").is_ok_and(|v| !falsy.contains(&&*v.to_ascii_lowercase()));
+    if error.use_stderr() && (has_flag || has_variable) {
+        output::print_usage_error_json(&error.render().to_string());
     }
     u8::try_from(error.exit_code()).unwrap_or(2).into()
 }
@@ -105,10 +106,10 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     let GlobalArgs { verbose, quiet, log_format, .. } = cli.global;
     telemetry::init(out.stderr(), verbose, quiet, log_format)?;
     let mut overrides = overrides(cli.global);
-    overrides.makes_config = matches!(command, Command::Storage(StorageCommand::Add(_)));
+    overrides.creates_config = matches!(command, Command::Storage(StorageCommand::Add(_)));
     let config = Config::load(overrides, &Env::process())?;
     let cancel = interrupt::watch(out.stderr().clone())?;
-    outlive_file_limits()?;
+    handle_file_size_limit()?;
     let context = Context { config, out, cancel };
     match command {
         Command::Import(args) => import::import(context, args).await,
@@ -128,22 +129,22 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Rm(args) => remove::rm(context, args).await,
         Command::Gc(args) => remove::gc(context, args).await,
         Command::Storage(command) => storage::run(context, command).await,
-        Command::Completions { .. } => unreachable!("answered above, before anything is opened"),
+        Command::Completions { .. } => unreachable!("handled above, before anything is opened"),
     }
 }
 
 /// Handles SIGXFSZ, so that exceeding the file size limit (`ulimit -f`) is an I/O error and does not kill the process.
-fn outlive_file_limits() -> Result<()> {
+fn handle_file_size_limit() -> Result<()> {
     // SIGXFSZ is 25 on Linux, except on MIPS.
     let limit = SignalKind::from_raw(25);
-    signal(limit).map(drop).map_err(|e| Error::io("watching for signals", e))
+    signal(limit).map(drop).map_err(|e| Error::io("cannot install a signal handler", e))
 }
 
 fn overrides(global: GlobalArgs) -> Overrides {
     Overrides {
         data_dir: global.data_dir,
         config: global.config,
-        makes_config: false,
+        creates_config: false,
         memory: global.memory,
         cache_dir: global.cache_dir,
         cache_size: global.cache_size,
@@ -167,7 +168,7 @@ impl Context {
         let app = self.unless_cancelled(App::open(self.config.clone(), access)).await?;
         let worked = tokio::select! {
             worked = work(&app) => worked,
-            never = app.keep_books() => match never {},
+            never = app.record_usage() => match never {},
         };
         let closed = app.close().await;
         let value = worked?;

@@ -33,7 +33,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::PipeClosed,
-            _ => Self::Error(Error::io("standard output", error)),
+            _ => Self::Error(Error::io("cannot write to standard output", error)),
         }
     }
 }
@@ -46,18 +46,18 @@ pub(super) struct Output {
     quiet: bool,
     verbose: bool,
     /// Standard output carries the bytes of a file and nothing else.
-    piped: bool,
+    stdout_is_data: bool,
 }
 
 impl Output {
     pub(super) fn new(global: &GlobalArgs, stderr: Stderr) -> Self {
         let GlobalArgs { json, quiet, verbose, .. } = *global;
-        Self { stderr, json, quiet, verbose: verbose > 0, piped: false }
+        Self { stderr, json, quiet, verbose: verbose > 0, stdout_is_data: false }
     }
 
-    /// The same, with result lines on standard error because standard output carries the bytes of a file.
-    pub(super) fn piped(&self) -> Self {
-        Self { piped: true, ..self.clone() }
+    /// A copy with result lines on standard error, because standard output carries the bytes of a file.
+    pub(super) fn with_results_on_stderr(&self) -> Self {
+        Self { stdout_is_data: true, ..self.clone() }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -78,7 +78,7 @@ impl Output {
     }
 
     /// Whether a prompt can be answered: standard input and standard error are terminals, without `--json`.
-    pub(super) fn can_ask(&self) -> bool {
+    pub(super) fn can_prompt(&self) -> bool {
         !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
@@ -100,8 +100,8 @@ impl Output {
     }
 
     /// Writes the result line of a command, unless `--quiet` is given.
-    pub(super) fn done(&self, text: impl Display) -> Result<(), Failure> {
-        match (self.quiet, self.piped) {
+    pub(super) fn result(&self, text: impl Display) -> Result<(), Failure> {
+        match (self.quiet, self.stdout_is_data) {
             (true, _) => Ok(()),
             (false, false) => self.line(text),
             (false, true) => {
@@ -114,7 +114,7 @@ impl Output {
     /// Writes one JSON object on one line.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value)
-            .map_err(|e| Error::new(Kind::Internal, "a report as JSON").because(e))?;
+            .map_err(|e| Error::new(Kind::Internal, "cannot encode a report as JSON").because(e))?;
         self.line(text)
     }
 
@@ -127,9 +127,9 @@ impl Output {
 
     /// Prints an error and its hint on standard error; with `--json` on standard output too.
     pub(super) fn error(&self, error: &Error) {
-        self.stderr.line(format_args!("bae: {}", plain(&error.report())));
+        self.stderr.line(format_args!("bae: {}", sanitize(&error.report())));
         if let Some(hint) = error.hint_text() {
-            self.stderr.line(format_args!("hint: {}", plain(hint)));
+            self.stderr.line(format_args!("hint: {}", sanitize(hint)));
         }
         if self.json {
             let line = ErrorLine {
@@ -144,7 +144,7 @@ impl Output {
     }
 
     /// Prompts for yes or no; any answer but yes counts as no. Reads the answer on a blocking thread.
-    pub(super) async fn ask(&self, question: &str) -> io::Result<bool> {
+    pub(super) async fn confirm(&self, question: &str) -> io::Result<bool> {
         self.stderr.prompt(format_args!("{question} [y/N] "));
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
@@ -156,9 +156,9 @@ impl Output {
 }
 
 /// Prints a usage error as a JSON event. `text` is clap's message.
-pub(super) fn usage_as_json(text: &str) {
-    let said = text.split("\n\nUsage:").next().unwrap_or_default();
-    let words: Vec<_> = said.split_whitespace().collect();
+pub(super) fn print_usage_error_json(text: &str) {
+    let message = text.split("\n\nUsage:").next().unwrap_or_default();
+    let words: Vec<_> = message.split_whitespace().collect();
     let error = words.join(" ").trim_start_matches("error: ").to_owned();
     let kind = kind_name(Kind::InvalidInput);
     let line = ErrorLine { event: "error", kind, error, hint: Some("see --help") };
@@ -190,7 +190,7 @@ pub(super) fn kind_name(kind: Kind) -> String {
 
 /// Replaces characters that move the cursor, end the line or change the writing direction. Names come from untrusted
 /// torrents.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn sanitize(text: &str) -> String {
     let harmful = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_the_last_is_as_long_as_it_likes() {
+    fn columns_are_aligned_and_the_last_is_not_padded() {
         let columns = [("ID", Align::Left), ("SIZE", Align::Right), ("NAME", Align::Left)];
         let rows = [["9c4e", "1 GiB", "a long name"], ["1", "512 B", "b"]];
         let rows = rows.map(|row| row.map(str::to_owned).to_vec());
@@ -244,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_move_the_cursor_or_hide_its_end() {
+    fn control_and_direction_characters_are_replaced() {
         assert_eq!(
-            plain("a\x1b[2Jb\nc\u{202e}gpj.exe é漢"),
+            sanitize("a\x1b[2Jb\nc\u{202e}gpj.exe é漢"),
             "a\u{fffd}[2Jb\u{fffd}c\u{fffd}gpj.exe é漢"
         );
     }

@@ -13,14 +13,14 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fetching,
+    fetch_progress,
     heartbeat::Heartbeat,
-    output::{Failure, Output, plain},
+    output::{Failure, Output, sanitize},
 };
 use crate::{
     app::ProgressFn,
     events::{Event, Fetching, Imported, Progress, Started},
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 /// Prints events.
@@ -76,8 +76,8 @@ impl Reporter {
         if self.out.is_json() {
             return self.out.json(event);
         }
-        let is_told = self.out.is_verbose() && matches!(event, Event::Started(_));
-        if !self.out.shows_bars() && !is_told {
+        let is_shown_below = self.out.is_verbose() && matches!(event, Event::Started(_));
+        if !self.out.shows_bars() && !is_shown_below {
             let lines = self.heartbeat.lines(event, Instant::now());
             lines.iter().for_each(|line| self.out.note(line));
         }
@@ -87,23 +87,23 @@ impl Reporter {
             Event::Paused { id, error, hint } => {
                 let hint = hint
                     .as_ref()
-                    .map(|hint| format!("\nhint: {}", plain(hint)))
+                    .map(|hint| format!("\nhint: {}", sanitize(hint)))
                     .unwrap_or_default();
-                self.out.note(format_args!("paused {id}: {}{hint}", plain(error)));
+                self.out.note(format_args!("paused {id}: {}{hint}", sanitize(error)));
             }
             Event::Resumed { id } => self.out.note(format_args!("resumed {id}")),
             Event::Notice { text, .. } if self.out.is_verbose() || self.out.shows_bars() => {
-                self.out.note(plain(text));
+                self.out.note(sanitize(text));
             }
             Event::Notice { .. } => {}
             Event::Warning { text, .. } => {
                 if self.warned.insert(text.clone()) {
-                    self.out.note(plain(text));
+                    self.out.note(sanitize(text));
                 }
             }
             Event::Imported(imported) => return self.imported(imported),
             Event::Found(found) if self.out.is_verbose() => {
-                self.out.note(fetching::found(found));
+                self.out.note(fetch_progress::found_text(found));
             }
             Event::Found(_) => {}
             Event::Fetching(file) => self.fetching(file),
@@ -111,7 +111,7 @@ impl Reporter {
                 if let Some(bar) = self.bars.remove(&file.path) {
                     bar.finish_and_clear();
                 }
-                return self.out.done(fetching::fetched(file));
+                return self.out.result(fetch_progress::fetched_text(file));
             }
         }
         Ok(())
@@ -125,10 +125,10 @@ impl Reporter {
         if self.out.is_verbose() {
             let Started { id, name, bytes, stored, files, .. } = started;
             let (bytes, stored) = (ByteSize(*bytes), ByteSize(*stored));
-            let (name, state) = (plain(name), started.state);
+            let (name, state) = (sanitize(name), started.state);
             self.out.note(format_args!(
-                "{state} {id} {name}: {bytes} in {}, {stored} stored already",
-                counted(*files, "file")
+                "{state} {id} {name}: {bytes} in {}, {stored} already stored",
+                pluralize(*files, "file")
             ));
             if !started.listening.is_empty() {
                 self.out.note(format_args!("listening on {}", started.listening.join(", ")));
@@ -141,12 +141,12 @@ impl Reporter {
     }
 
     fn progress(&mut self, progress: &Progress) {
-        let seen = self.bars.contains_key(&progress.id) || progress.state != "seeding";
-        if self.out.shows_bars() && (seen || progress.peers > 0) {
+        let has_bar = self.bars.contains_key(&progress.id) || progress.state != "seeding";
+        if self.out.shows_bars() && (has_bar || progress.peers > 0) {
             let bar = self.bar(&progress.id, progress.bytes);
             bar.set_length(progress.bytes);
             bar.set_position(progress.stored);
-            bar.set_message(message(progress));
+            bar.set_message(bar_message(progress));
         }
     }
 
@@ -154,16 +154,16 @@ impl Reporter {
         if !self.out.shows_bars() {
             return;
         }
-        if fetching::is_over(file) {
+        if fetch_progress::is_finished(file) {
             if let Some(bar) = self.bars.remove(&file.path) {
                 bar.finish_and_clear();
             }
             return;
         }
         let bar = self.bar(&file.path, file.bytes.unwrap_or(0));
-        bar.set_style(fetching::style(file));
+        bar.set_style(fetch_progress::style(file));
         bar.set_position(file.stored);
-        bar.set_message(fetching::message(file));
+        bar.set_message(fetch_progress::bar_message(file));
     }
 
     /// The bar of one import or file, created on first use.
@@ -181,10 +181,10 @@ impl Reporter {
             bar.finish_and_clear();
         }
         let Imported { id, name, bytes, files, seconds, .. } = imported;
-        let (name, bytes) = (plain(name), ByteSize(*bytes));
+        let (name, bytes) = (sanitize(name), ByteSize(*bytes));
         let time = short_time(Duration::try_from_secs_f64(*seconds).unwrap_or_default().as_secs());
-        let files = counted(*files, "file");
-        self.out.done(format_args!("imported {id} {name}: {bytes} in {files}, {time}"))
+        let files = pluralize(*files, "file");
+        self.out.result(format_args!("imported {id} {name}: {bytes} in {files}, {time}"))
     }
 
     fn finish(self) {
@@ -199,17 +199,17 @@ fn style() -> ProgressStyle {
 }
 
 /// Usually fits a terminal of 80 columns.
-fn message(p: &Progress) -> String {
+fn bar_message(p: &Progress) -> String {
     let rate = |rate: u64| format!("{}/s", ByteSize(rate));
     if p.state == "metadata" {
-        return format!("waiting for the torrent's metadata, {}", counted(p.peers, "peer"));
+        return format!("waiting for the torrent's metadata, {}", pluralize(p.peers, "peer"));
     }
     if let Some(trouble) = &p.trouble {
         let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
-        return format!("☁ {stored} waiting: {}", plain(trouble));
+        return format!("☁ {stored} waiting to retry: {}", sanitize(trouble));
     }
     let eta = p.eta_seconds.map(|s| format!(" ETA {}", short_time(s))).unwrap_or_default();
-    let held = match p.state {
+    let state = match p.state {
         "paused" => " paused",
         "seeding" => " seeding",
         "publishing" => " publishing",
@@ -218,13 +218,13 @@ fn message(p: &Progress) -> String {
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
     let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
     if p.state == "fetching" {
-        return format!("↓ {down} ☁ {stored}{eta} {}", counted(p.peers, "connection"));
+        return format!("↓ {down} ☁ {stored}{eta} {}", pluralize(p.peers, "connection"));
     }
     let web = match p.web_seeds {
         0 => String::new(),
-        count => format!(", {}", counted(count, "web seed")),
+        count => format!(", {}", pluralize(count, "web seed")),
     };
-    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{web}{held}", counted(p.peers, "peer"))
+    format!("↓ {down} ☁ {stored} ↑ {up}{eta} {}{web}{state}", pluralize(p.peers, "peer"))
 }
 
 /// A duration as `45s`, `3m20s`, `2h05m` or `3d4h`.
@@ -269,7 +269,7 @@ mod tests {
     use crate::{cli::Cli, error::Kind, events::EventSink, telemetry::Stderr};
 
     #[tokio::test]
-    async fn following_ends_with_the_work_and_its_answer() {
+    async fn follow_returns_the_result_of_the_work() {
         let cli = Cli::try_parse_from(["bae", "--quiet"]).unwrap();
         let out = Output::new(&cli.global, Stderr::default());
         let cancel = CancellationToken::new();
@@ -283,14 +283,14 @@ mod tests {
         assert_eq!(follow(&out, events, &cancel, work).await.unwrap(), 7);
 
         let (_sink, events) = EventSink::channel();
-        let work = async { Err::<(), _>(crate::Error::new(Kind::Network, "nobody answered")) };
+        let work = async { Err::<(), _>(crate::Error::new(Kind::Network, "no response")) };
         let failed = follow(&out, events, &cancel, work).await.unwrap_err();
         assert!(matches!(failed, Failure::Error(e) if e.kind() == Kind::Network));
         assert!(!cancel.is_cancelled());
     }
 
     #[test]
-    fn the_bar_says_what_came_what_is_stored_and_what_was_seeded() {
+    fn the_bar_shows_rates_stored_bytes_and_peers() {
         let progress = Progress {
             bytes: 1 << 30,
             stored: 512 << 20,
@@ -302,15 +302,18 @@ mod tests {
             state: "importing",
             ..Progress::default()
         };
-        assert_eq!(message(&progress), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers");
+        assert_eq!(
+            bar_message(&progress),
+            "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers"
+        );
         let url = Progress { state: "fetching", ..progress };
-        let waits = Progress { trouble: Some("x: 503".into()), ..url.clone() };
-        assert_eq!(message(&waits), "☁ 512 MiB/1 GiB waiting: x: 503");
-        assert_eq!(message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");
+        let retrying = Progress { trouble: Some("x: 503".into()), ..url.clone() };
+        assert_eq!(bar_message(&retrying), "☁ 512 MiB/1 GiB waiting to retry: x: 503");
+        assert_eq!(bar_message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");
     }
 
     #[test]
-    fn times_are_short() {
+    fn durations_have_a_short_form() {
         let shown = [5, 65, 3725, 90_000].map(short_time);
         assert_eq!(shown, ["5s", "1m05s", "1h02m", "1d1h"]);
     }

@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::{
     Context,
     args::{PublishArgs, UrlArgs},
-    output::{Failure, plain},
+    output::{Failure, sanitize},
     progress::bytes_bar,
 };
 use crate::{
     app::{Access, PublishSummary},
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -35,16 +35,17 @@ pub(super) async fn publish(context: Context, args: PublishArgs) -> Result<(), F
     let PublishSummary { done, already, incomplete } = summary;
     if incomplete > 0 {
         let (files, are) =
-            (counted(incomplete, "file"), if incomplete == 1 { "is" } else { "are" });
+            (pluralize(incomplete, "file"), if incomplete == 1 { "is" } else { "are" });
         context.out.note(format_args!(
-            "{files} {are} not wholly stored yet; import again to fetch the rest"
+            "{files} {are} not completely stored yet; import again to fetch the rest"
         ));
     }
-    let before = if already > 0 { format!(", {already} were before") } else { String::new() };
+    let existing =
+        if already > 0 { format!(", {already} already published") } else { String::new() };
     let (bytes, sent) = (ByteSize(done.bytes), ByteSize(done.sent));
-    context.out.done(format_args!(
-        "published {}, {bytes}, {sent} of it sent again{before}",
-        counted(done.files, "file")
+    context.out.result(format_args!(
+        "published {}, {bytes}, {sent} of it uploaded again{existing}",
+        pluralize(done.files, "file")
     ))
 }
 
@@ -60,5 +61,5 @@ pub(super) async fn url(context: Context, args: UrlArgs) -> Result<(), Failure> 
     if context.out.is_json() {
         return urls.iter().try_for_each(|url| context.out.json(url));
     }
-    urls.iter().try_for_each(|url| context.out.line(plain(&url.url)))
+    urls.iter().try_for_each(|url| context.out.line(sanitize(&url.url)))
 }

@@ -5,13 +5,13 @@ use serde::Serialize;
 use super::{
     Context,
     args::{CatArgs, ExportArgs},
-    output::{Failure, plain},
+    output::{Failure, sanitize},
     progress::bytes_bar,
 };
 use crate::{
-    app::{Access, ExportOrder, ExportSummary},
+    app::{Access, ExportOptions, ExportSummary},
     error::Error,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 /// Streams the file. Holds one window of bytes at a time, however large the file is.
@@ -41,11 +41,11 @@ struct ExportedLine<'a> {
 /// Exports all files, then reports those that failed.
 pub(super) async fn export(context: Context, args: ExportArgs) -> Result<(), Failure> {
     let ExportArgs { import, dir, overwrite } = args;
-    let order = ExportOrder { overwrite };
+    let options = ExportOptions { overwrite };
     let mut summary = context
         .with_app(Access::Read, async |app| {
             let progress = bytes_bar(&context.out, "exported");
-            Ok(app.export(&import, &dir, order, progress, context.cancel.clone()).await?)
+            Ok(app.export(&import, &dir, options, progress, context.cancel.clone()).await?)
         })
         .await?;
     let failures = std::mem::take(&mut summary.failures);
@@ -57,16 +57,16 @@ pub(super) async fn export(context: Context, args: ExportArgs) -> Result<(), Fai
     } else {
         notes(&context, &summary);
         let ExportSummary { files, bytes, already, .. } = summary;
-        let before =
-            if already > 0 { format!(" ({already} there already)") } else { String::new() };
-        let files = counted(files, "file");
-        let (bytes, dir) = (ByteSize(bytes), plain(&dir));
-        context.out.done(format_args!("exported {files}{before}, {bytes} to {dir}"))?;
+        let existing =
+            if already > 0 { format!(" ({already} existed already)") } else { String::new() };
+        let files = pluralize(files, "file");
+        let (bytes, dir) = (ByteSize(bytes), sanitize(&dir));
+        context.out.result(format_args!("exported {files}{existing}, {bytes} to {dir}"))?;
     }
     let Some(kind) = failures.first().map(Error::kind) else { return Ok(()) };
     failures.iter().for_each(|error| context.out.error(error));
     if failed > failures.len() {
-        context.out.note(format_args!("and {} more", failed - failures.len()));
+        context.out.note(format_args!("{} more failed", failed - failures.len()));
     }
     Err(Failure::Reported(kind))
 }
@@ -75,13 +75,13 @@ fn notes(context: &Context, summary: &ExportSummary) {
     let ExportSummary { renamed, modes, .. } = summary;
     if let Some(first) = renamed.first() {
         context.out.note(format_args!(
-            "{} cannot be kept there and got a hash, {:?} first",
-            counted(renamed.len(), "name"),
-            plain(first)
+            "{} not valid in the target folder, replaced by a name with a hash; first {:?}",
+            pluralize(renamed.len(), "name"),
+            sanitize(first)
         ));
     }
     if *modes > 0 {
-        let files = counted(*modes, "file");
-        context.out.note(format_args!("{files} could not be made executable there"));
+        let files = pluralize(*modes, "file");
+        context.out.note(format_args!("{files} could not be made executable"));
     }
 }

@@ -6,13 +6,13 @@ use super::{
     Context,
     args::{GcArgs, RmArgs},
     interrupted,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
 };
 use crate::{
-    app::{Access, App, GcOrder, GcReport, RemoveSummary},
+    app::{Access, App, GcOptions, GcReport, RemoveSummary},
     error::Error,
     storage::sweep::Failures,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -32,7 +32,7 @@ struct CollectedLine<'a> {
 }
 
 pub(super) async fn rm(context: Context, args: RmArgs) -> Result<(), Failure> {
-    let ask = !args.yes && context.out.can_ask();
+    let ask = !args.yes && context.out.can_prompt();
     context
         .with_app(Access::Write, async |app| {
             for import in &args.imports {
@@ -51,11 +51,11 @@ async fn remove_one(
     ask: bool,
 ) -> Result<(), Failure> {
     let found = context.unless_cancelled(app.info(import)).await?.summary;
-    let (id, name) = (&found.id, plain(&found.name));
+    let (id, name) = (&found.id, sanitize(&found.name));
     let objects = if keep_objects { "but keep its objects" } else { "and its objects" };
     let question = format!("remove {id} {name} ({}) {objects}?", ByteSize(found.stored));
     if ask && !confirmed(context, &question).await? {
-        context.out.note(format_args!("kept {id}"));
+        context.out.note(format_args!("{id} was not removed"));
         return Ok(());
     }
     // By id, since the name may match another import by now. Not cancelled halfway: removal is short and safe to
@@ -65,9 +65,9 @@ async fn remove_one(
         return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
     }
     let RemoveSummary { objects, bytes } = summary;
-    context.out.done(format_args!(
+    context.out.result(format_args!(
         "removed {id} {name}: {}, {}",
-        counted(objects, "object"),
+        pluralize(objects, "object"),
         ByteSize(bytes)
     ))
 }
@@ -76,14 +76,14 @@ pub(super) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
     context
         .with_app(Access::Write, async |app| {
             let (report, failures) = if args.yes || context.out.is_json() {
-                let order = GcOrder { remove: true, adopted: args.yes };
-                context.unless_cancelled(app.gc(order)).await?
+                let options = GcOptions { remove: true, attached: args.yes };
+                context.unless_cancelled(app.gc(options)).await?
             } else {
-                collect_if_wanted(&context, app).await?
+                count_then_confirm(&context, app).await?
             };
-            failures.told().iter().for_each(|error| context.out.error(error));
+            failures.errors().iter().for_each(|error| context.out.error(error));
             show(&context, &report)?;
-            match failures.told().first() {
+            match failures.errors().first() {
                 None => Ok(()),
                 Some(first) => Err(Failure::Reported(first.kind())),
             }
@@ -97,58 +97,58 @@ fn show(context: &Context, report: &GcReport) -> Result<(), Failure> {
     }
     let GcReport { objects, bytes, removed, uploads, failed, held_back, unclaimed } = *report;
     if held_back > 0 {
-        let (left, are) = (counted(held_back, "object"), are(held_back));
+        let (leftovers, are) = (pluralize(held_back, "object"), are(held_back));
         context.out.note(format_args!(
-            "{left} {are} left of a catalog that was attached; `bae gc --yes` removes them"
+            "{leftovers} {are} left over from an attached catalog; `bae gc --yes` removes them"
         ));
     }
     if unclaimed > 0 {
-        let (left, are) = (counted(unclaimed, "import"), are(unclaimed));
+        let (imports, are) = (pluralize(unclaimed, "import"), are(unclaimed));
         context.out.note(format_args!(
-            "{left} with a manifest {are} not in the catalog and left alone; `bae attach` takes them in"
+            "{imports} with a manifest {are} not in the catalog and not touched; `bae attach` adds them"
         ));
     }
-    let what = if removed { "removed" } else { "found" };
-    let objects = counted(objects, "object");
-    let mut text = format!("{what} {objects} that no import names, {}", ByteSize(bytes));
+    let action = if removed { "removed" } else { "found" };
+    let objects = pluralize(objects, "object");
+    let mut text = format!("{action} {objects} without an import, {}", ByteSize(bytes));
     if uploads > 0 {
-        text += &format!(", and {}", counted(uploads, "unfinished upload"));
+        text += &format!(", and {}", pluralize(uploads, "unfinished upload"));
     }
     if failed > 0 {
-        text += &format!("; {}", counted(failed, "failure"));
+        text += &format!("; {}", pluralize(failed, "failure"));
     }
-    context.out.done(text)
+    context.out.result(text)
 }
 
 fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
-/// Counts the objects that no import names, and removes them only after a confirmation.
-async fn collect_if_wanted(context: &Context, app: &App) -> Result<(GcReport, Failures), Failure> {
-    let count = GcOrder { remove: false, adopted: true };
-    let (found, failures) = context.unless_cancelled(app.gc(count)).await?;
+/// Counts the objects without an import, and removes them only after a confirmation.
+async fn count_then_confirm(context: &Context, app: &App) -> Result<(GcReport, Failures), Failure> {
+    let count_only = GcOptions { remove: false, attached: true };
+    let (found, failures) = context.unless_cancelled(app.gc(count_only)).await?;
     if found.objects + found.uploads == 0 {
         return Ok((found, failures));
     }
-    if !context.out.can_ask() {
+    if !context.out.can_prompt() {
         context.out.note("run `bae gc --yes` to remove them");
         return Ok((found, failures));
     }
     let GcReport { objects, bytes, uploads, .. } = found;
     let uploads = if uploads == 0 { "" } else { ", and unfinished uploads" };
-    let (objects, bytes) = (counted(objects, "object"), ByteSize(bytes));
-    let question = format!("remove {objects} that no import names, {bytes}{uploads}?");
+    let (objects, bytes) = (pluralize(objects, "object"), ByteSize(bytes));
+    let question = format!("remove {objects} without an import, {bytes}{uploads}?");
     if !confirmed(context, &question).await? {
         return Ok((found, failures));
     }
-    Ok(context.unless_cancelled(app.gc(GcOrder { remove: true, adopted: true })).await?)
+    Ok(context.unless_cancelled(app.gc(GcOptions { remove: true, attached: true })).await?)
 }
 
 async fn confirmed(context: &Context, question: &str) -> Result<bool, Failure> {
     tokio::select! {
-        answer = context.out.ask(question) => {
-            Ok(answer.map_err(|e| Error::io("the answer on standard input", e))?)
+        answer = context.out.confirm(question) => {
+            Ok(answer.map_err(|e| Error::io("cannot read the answer from standard input", e))?)
         }
         () = context.cancel.cancelled() => Err(interrupted().into()),
     }

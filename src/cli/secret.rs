@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, interrupted,
-    output::{Failure, Output, plain},
+    output::{Failure, Output, sanitize},
 };
 use crate::{
     config::Secret,
@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Maximum length of a secret in bytes. Keys and tokens are shorter; a whole key file may be piped in.
-const LONGEST: u64 = 64 << 10;
+const MAX_LEN: u64 = 64 << 10;
 
 /// Parses a secret from the command line: `env:VARIABLE`, `command:COMMAND`, or the text itself.
-pub(super) fn secret_of(text: &str) -> Secret {
+pub(super) fn parse_secret(text: &str) -> Secret {
     match text.split_once(':') {
         Some(("env", name)) => Secret::Env(name.to_owned()),
         Some(("command", command)) => Secret::Command(command.to_owned()),
@@ -27,30 +27,30 @@ pub(super) fn secret_of(text: &str) -> Secret {
 }
 
 /// Prompts for each of `keys`. Piped input is the secret of a single key, or one line per key.
-pub(super) async fn ask_for(
+pub(super) async fn prompt_for_secrets(
     context: &Context,
     keys: Vec<&'static str>,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
-    let mut answers = Vec::with_capacity(keys.len());
+    let mut secrets = Vec::with_capacity(keys.len());
     if keys.is_empty() {
-        return Ok(answers);
+        return Ok(secrets);
     }
     if !io::stdin().is_terminal() {
         let piped = context.unless_cancelled(blocking(read_all)).await?;
-        return Ok(share_out(&keys, &piped)?);
+        return Ok(split_piped_secrets(&keys, &piped)?);
     }
     for key in keys {
-        let line = typed(&context.out, &context.cancel, key).await?;
-        answers.push((key, not_empty(key, &line)?));
+        let line = prompt_hidden(&context.out, &context.cancel, key).await?;
+        secrets.push((key, require_text(key, &line)?));
     }
-    Ok(answers)
+    Ok(secrets)
 }
 
 /// Prompts for one secret on the terminal.
-async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
+async fn prompt_hidden(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
     let line = {
         // Turn the echo off before the prompt, since the user may type at once.
-        let _silence = Silence::begin()?;
+        let _echo_off = EchoOff::start()?;
         out.stderr().prompt(format_args!("{what} (not shown): "));
         tokio::select! {
             line = blocking(read_line) => line,
@@ -62,18 +62,18 @@ async fn typed(out: &Output, cancel: &CancellationToken, what: &str) -> Result<S
     line
 }
 
-/// Prompts on the terminal for the password of a user (`bob at files.example`).
+/// Prompts on the terminal for the password of `account` (`bob at files.example`).
 ///
 /// # Errors
 /// `InvalidInput` when nothing is typed; `Cancelled`.
-pub(super) async fn ask_password(
+pub(super) async fn prompt_password(
     out: Output,
     cancel: CancellationToken,
-    whose: String,
+    account: String,
 ) -> Result<String> {
-    let line = typed(&out, &cancel, &format!("password of {}", plain(&whose))).await?;
+    let line = prompt_hidden(&out, &cancel, &format!("password of {}", sanitize(&account))).await?;
     match line.trim_end_matches(['\r', '\n']) {
-        "" => Err(no_password(&format!("no password was typed for {whose}"))),
+        "" => Err(no_password_error(&format!("no password typed for {account}"))),
         password => Ok(password.to_owned()),
     }
 }
@@ -82,19 +82,19 @@ pub(super) async fn ask_password(
 ///
 /// # Errors
 /// `InvalidInput` when there is none; `Cancelled`.
-pub(super) async fn password_of(context: &Context, user: &str) -> Result<String> {
-    let whose = plain(user);
+pub(super) async fn read_password(context: &Context, user: &str) -> Result<String> {
+    let user = sanitize(user);
     if io::stdin().is_terminal() {
-        return ask_password(context.out.clone(), context.cancel.clone(), whose).await;
+        return prompt_password(context.out.clone(), context.cancel.clone(), user).await;
     }
     let piped = context.unless_cancelled(blocking(read_all)).await?;
     match piped.trim() {
-        "" => Err(no_password(&format!("no password was given for {whose}"))),
+        "" => Err(no_password_error(&format!("no password given for {user}"))),
         password => Ok(password.to_owned()),
     }
 }
 
-fn no_password(text: &str) -> Error {
+fn no_password_error(text: &str) -> Error {
     Error::new(Kind::InvalidInput, text).hint(
         "type it, pipe it in, set BAE_PASSWORD, or write -u NAME:env:VARIABLE or -u NAME:command:COMMAND",
     )
@@ -102,7 +102,7 @@ fn no_password(text: &str) -> Error {
 
 async fn blocking(read: fn() -> io::Result<String>) -> Result<String> {
     let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
-    read.map_err(|e| Error::io("a secret from standard input", e))
+    read.map_err(|e| Error::io("cannot read a secret from standard input", e))
 }
 
 fn read_line() -> io::Result<String> {
@@ -112,41 +112,44 @@ fn read_line() -> io::Result<String> {
 
 fn read_all() -> io::Result<String> {
     let mut text = String::new();
-    io::stdin().lock().take(LONGEST).read_to_string(&mut text).map(|_| text)
+    io::stdin().lock().take(MAX_LEN).read_to_string(&mut text).map(|_| text)
 }
 
-fn share_out(keys: &[&'static str], piped: &str) -> Result<Vec<(&'static str, String)>> {
+fn split_piped_secrets(keys: &[&'static str], piped: &str) -> Result<Vec<(&'static str, String)>> {
     if let [key] = keys {
-        return Ok(vec![(*key, not_empty(key, piped)?)]);
+        return Ok(vec![(*key, require_text(key, piped)?)]);
     }
     let mut lines = piped.lines();
-    keys.iter().map(|key| Ok((*key, not_empty(key, lines.next().unwrap_or_default())?))).collect()
+    keys.iter()
+        .map(|key| Ok((*key, require_text(key, lines.next().unwrap_or_default())?)))
+        .collect()
 }
 
-fn not_empty(key: &str, text: &str) -> Result<String> {
+fn require_text(key: &str, text: &str) -> Result<String> {
     match text.trim() {
-        "" => Err(Error::new(Kind::InvalidInput, format!("no {key} was given")).hint(format!(
-            "type it, pipe it in, or give {key}=env:VARIABLE or {key}=command:COMMAND"
+        "" => Err(Error::new(Kind::InvalidInput, format!("{key} is empty")).hint(format!(
+            "type it, pipe it in, or write {key}=env:VARIABLE or {key}=command:COMMAND"
         ))),
         text => Ok(text.to_owned()),
     }
 }
 
 /// Turns the terminal echo off until dropped, also when the prompt is interrupted.
-struct Silence(Termios);
+struct EchoOff(Termios);
 
-impl Silence {
-    fn begin() -> Result<Self> {
-        let failed = |e: rustix::io::Errno| Error::io("the terminal", e.into());
+impl EchoOff {
+    fn start() -> Result<Self> {
+        let failed =
+            |e: rustix::io::Errno| Error::io("cannot change the terminal settings", e.into());
         let before = tcgetattr(io::stdin()).map_err(failed)?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(failed)?;
+        let mut without_echo = before.clone();
+        without_echo.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &without_echo).map_err(failed)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for Silence {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         // Ignored: a closed terminal needs no echo.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
@@ -158,12 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn piped_input_is_one_secret_or_a_line_for_each() {
-        let one = share_out(&["service_account"], "{\n \"a\": 1\n}\n").unwrap();
+    fn piped_input_is_one_secret_or_a_line_per_secret() {
+        let one = split_piped_secrets(&["service_account"], "{\n \"a\": 1\n}\n").unwrap();
         assert_eq!(one, [("service_account", "{\n \"a\": 1\n}".to_owned())]);
-        let two = share_out(&["client_secret", "token"], "c\nt\n").unwrap();
+        let two = split_piped_secrets(&["client_secret", "token"], "c\nt\n").unwrap();
         assert_eq!(two, [("client_secret", "c".to_owned()), ("token", "t".to_owned())]);
-        assert_eq!(share_out(&["a", "b"], "only\n").unwrap_err().kind(), Kind::InvalidInput);
-        assert!(share_out(&["a"], " \n").is_err());
+        assert_eq!(
+            split_piped_secrets(&["a", "b"], "only\n").unwrap_err().kind(),
+            Kind::InvalidInput
+        );
+        assert!(split_piped_secrets(&["a"], " \n").is_err());
     }
 }

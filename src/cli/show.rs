@@ -3,13 +3,13 @@
 use super::{
     Context,
     limit::goal_text,
-    output::{Align, Failure, plain, table},
+    output::{Align, Failure, sanitize, table},
     progress::short_time,
 };
 use crate::{
-    app::{Access, App, FileInfo, ImportInfo, ImportSummary, Read, Seeded},
+    app::{Access, App, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage},
     calendar::Utc,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 pub(super) async fn ls(context: Context) -> Result<(), Failure> {
@@ -22,22 +22,22 @@ pub(super) async fn ls(context: Context) -> Result<(), Failure> {
         return imports.iter().try_for_each(|import| context.out.json(import));
     }
     if imports.is_empty() {
-        context.out.note("nothing is imported yet");
+        context.out.note("no imports yet");
         return Ok(());
     }
-    lines_of(&imports).iter().try_for_each(|line| context.out.line(line))
+    list_lines(&imports).iter().try_for_each(|line| context.out.line(line))
 }
 
-pub(super) async fn info(context: Context, needle: &str) -> Result<(), Failure> {
-    let look = async |app: &App| Ok(context.unless_cancelled(app.info(needle)).await?);
-    let info = context.with_app(Access::Read, look).await?;
+pub(super) async fn info(context: Context, import: &str) -> Result<(), Failure> {
+    let get_info = async |app: &App| Ok(context.unless_cancelled(app.info(import)).await?);
+    let info = context.with_app(Access::Read, get_info).await?;
     if context.out.is_json() {
         return context.out.json(&info);
     }
-    lines_about(&info).iter().try_for_each(|line| context.out.line(line))
+    info_lines(&info).iter().try_for_each(|line| context.out.line(line))
 }
 
-fn lines_of(imports: &[ImportSummary]) -> Vec<String> {
+fn list_lines(imports: &[ImportSummary]) -> Vec<String> {
     use Align::{Left, Right};
     let columns = [
         ("ID", Left),
@@ -52,16 +52,16 @@ fn lines_of(imports: &[ImportSummary]) -> Vec<String> {
             import.id.clone(),
             ByteSize(import.bytes).to_string(),
             import.files.to_string(),
-            state(import),
-            plain(&import.storage),
-            plain(&import.name),
+            state_text(import),
+            sanitize(&import.storage),
+            sanitize(&import.name),
         ]
     };
     table(&columns, &imports.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The state, with the stored percentage unless the import is complete.
-fn state(import: &ImportSummary) -> String {
+fn state_text(import: &ImportSummary) -> String {
     if import.stored >= import.bytes {
         return import.state.clone();
     }
@@ -69,19 +69,19 @@ fn state(import: &ImportSummary) -> String {
     format!("{} {percent}%", import.state)
 }
 
-fn lines_about(info: &ImportInfo) -> Vec<String> {
+fn info_lines(info: &ImportInfo) -> Vec<String> {
     let import = &info.summary;
     let mut fields = vec![
         ("id", import.id.clone()),
-        ("name", plain(&import.name)),
-        ("state", state(import)),
-        ("size", format!("{} ({})", ByteSize(import.bytes), counted(import.bytes, "byte"))),
-        ("stored", stored(import.stored, info.objects)),
+        ("name", sanitize(&import.name)),
+        ("state", state_text(import)),
+        ("size", format!("{} ({})", ByteSize(import.bytes), pluralize(import.bytes, "byte"))),
+        ("stored", stored_text(import.stored, info.objects)),
         ("packed", format!("{} ({:.1} %)", ByteSize(info.packed), info.packed_share * 100.0)),
-        ("storage", plain(&import.storage)),
+        ("storage", sanitize(&import.storage)),
         ("layout", info.layout.to_owned()),
         ("chunk", ByteSize(info.chunk_len).to_string()),
-        ("source", plain(&import.source)),
+        ("source", sanitize(&import.source)),
     ];
     // Imports of URLs have no torrent fields.
     if info.pieces > 0 {
@@ -89,13 +89,13 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         fields.push(("pieces", format!("{} of {}", info.pieces, ByteSize(info.piece_length))));
         fields.push(("private", if info.private { "yes" } else { "no" }.to_owned()));
     }
-    fields.extend(info.trackers.iter().map(|tracker| ("tracker", plain(tracker))));
-    fields.extend(info.web_seeds.iter().map(|url| ("web seed", plain(url))));
+    fields.extend(info.trackers.iter().map(|tracker| ("tracker", sanitize(tracker))));
+    fields.extend(info.web_seeds.iter().map(|url| ("web seed", sanitize(url))));
     fields.push(("created", Utc::at(info.created).to_string()));
     fields.extend(info.completed.map(|time| ("completed", Utc::at(time).to_string())));
     fields.extend(goal_text(&info.goal).map(|text| ("limits", text)));
-    fields.extend(seeded(&info.seeded, import.bytes).map(|text| ("seeded", text)));
-    fields.extend(read(&info.read).map(|text| ("read", text)));
+    fields.extend(seeding_usage(&info.seeded, import.bytes).map(|text| ("seeded", text)));
+    fields.extend(read_usage(&info.read).map(|text| ("read", text)));
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<10}  {value}")).collect();
 
@@ -106,10 +106,12 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
         let skipped = if file.selected { "" } else { "not selected" };
         let size = ByteSize(file.bytes).to_string();
         let path = match &file.key {
-            // Most keys equal the path of the file; show only those that differ.
-            Some(key) if *key != file.path => format!("{} as {}", plain(&file.path), plain(key)),
-            Some(_) => format!("{} as such", plain(&file.path)),
-            None => plain(&file.path),
+            // Most keys of published files equal the path; show only those that differ.
+            Some(key) if *key != file.path => {
+                format!("{} published as {}", sanitize(&file.path), sanitize(key))
+            }
+            Some(_) => format!("{} (published)", sanitize(&file.path)),
+            None => sanitize(&file.path),
         };
         vec![file.number.to_string(), size, skipped.to_owned(), path]
     };
@@ -119,40 +121,41 @@ fn lines_about(info: &ImportInfo) -> Vec<String> {
 
 /// Seeding usage: `1.5 GiB to peers (1.5 times), 2h05m; 1 GiB in 1024 gets from storage, 3 GiB from the cache; $0.09`.
 /// `None` before the first byte is served or fetched.
-fn seeded(seeded: &Seeded, bytes: u64) -> Option<String> {
+fn seeding_usage(seeded: &SeedUsage, bytes: u64) -> Option<String> {
     if seeded.served == 0 && seeded.fetched == 0 {
         return None;
     }
     #[allow(clippy::cast_precision_loss, reason = "a ratio, shown with one decimal")]
     let ratio = seeded.served as f64 / bytes.max(1) as f64;
-    let Seeded { gets, seconds, .. } = *seeded;
-    let [served, fetched, kept] = [seeded.served, seeded.fetched, seeded.kept].map(ByteSize);
+    let SeedUsage { gets, seconds, .. } = *seeded;
+    let [served, fetched, from_cache] =
+        [seeded.served, seeded.fetched, seeded.from_cache].map(ByteSize);
     let time = short_time(seconds);
     let money = seeded.dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     Some(format!(
-        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {} from storage, {kept} from the cache{money}",
-        counted(gets, "get")
+        "{served} to peers ({ratio:.1} times), {time}; {fetched} in {} from storage, {from_cache} from the cache{money}",
+        pluralize(gets, "get")
     ))
 }
 
 /// Read usage: `1 GiB in 1024 gets from storage; $0.09`. `None` before the first read.
-fn read(read: &Read) -> Option<String> {
-    let Read { gets, fetched, dollars } = *read;
+fn read_usage(read: &ReadUsage) -> Option<String> {
+    let ReadUsage { gets, fetched, dollars } = *read;
     let money = dollars.map(|dollars| format!("; ${dollars:.2}")).unwrap_or_default();
     (gets > 0).then(|| format!("{} in {gets} gets from storage{money}", ByteSize(fetched)))
 }
 
-fn stored(bytes: u64, objects: usize) -> String {
+fn stored_text(bytes: u64, objects: usize) -> String {
     match objects {
         0 => "nothing".to_owned(),
-        objects => format!("{} in {}", ByteSize(bytes), counted(objects, "object")),
+        objects => format!("{} in {}", ByteSize(bytes), pluralize(objects, "object")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::Goal;
+    use crate::app::SeedGoalInfo;
 
     fn summary() -> ImportSummary {
         ImportSummary {
@@ -169,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_one_line_an_import() {
-        let lines = lines_of(&[summary()]);
+    fn a_list_has_one_line_per_import() {
+        let lines = list_lines(&[summary()]);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1], "9c4e  4 KiB      2  importing 25%  file     a\u{fffd}name");
     }
@@ -193,18 +196,18 @@ mod tests {
             private: true,
             created: 0,
             completed: None,
-            goal: Goal { ratio: Some(1.5), seconds: None },
-            seeded: Seeded {
+            goal: SeedGoalInfo { ratio: Some(1.5), seconds: None },
+            seeded: SeedUsage {
                 gets: 3,
                 fetched: 3 << 20,
-                kept: 1 << 20,
+                from_cache: 1 << 20,
                 served: 6144,
                 seconds: 65,
                 dollars: Some(0.126),
             },
-            read: Read { gets: 2, fetched: 1 << 20, dollars: None },
+            read: ReadUsage { gets: 2, fetched: 1 << 20, dollars: None },
         };
-        let text = lines_about(&info).join("\n");
+        let text = info_lines(&info).join("\n");
         for part in [
             "packed      512 B (50.0 %)",
             "7 of 1 MiB",

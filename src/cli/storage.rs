@@ -6,11 +6,13 @@ use serde::Serialize;
 use super::{
     Context,
     login::{self, LoginArgs},
-    output::{Align, Failure, kind_name, plain, table},
+    output::{Align, Failure, kind_name, sanitize, table},
     secret,
 };
 use crate::{
-    app::{CheckReport, Outcome, Probe, Spent, StorageBooks, check_storage, storage_books},
+    app::{
+        CheckReport, Outcome, PricedUsage, ProbeResult, StorageUsage, check_storage, storage_usage,
+    },
     config::{NewStorage, StorageInfo},
     units::ByteSize,
 };
@@ -68,25 +70,25 @@ struct StorageLine {
     #[serde(flatten)]
     info: StorageInfo,
     #[serde(flatten)]
-    books: StorageBooks,
+    usage: StorageUsage,
 }
 
 fn list(context: &Context) -> Result<(), Failure> {
-    let mut books = storage_books(&context.config)?;
+    let mut usage = storage_usage(&context.config)?;
     // Include storages without a name: reading from them costs money too.
-    let storages = context.config.storages_and(books.keys().map(String::as_str));
+    let storages = context.config.list_storages(usage.keys().map(String::as_str));
     let line = |info: StorageInfo| {
-        let books = books.remove(&info.name).unwrap_or_default();
-        StorageLine { info, books }
+        let usage = usage.remove(&info.name).unwrap_or_default();
+        StorageLine { info, usage }
     };
     let storages: Vec<_> = storages.into_iter().map(line).collect();
     if context.out.is_json() {
         return storages.iter().try_for_each(|storage| context.out.json(storage));
     }
-    lines_of(&storages).iter().try_for_each(|line| context.out.line(line))
+    list_lines(&storages).iter().try_for_each(|line| context.out.line(line))
 }
 
-fn lines_of(storages: &[StorageLine]) -> Vec<String> {
+fn list_lines(storages: &[StorageLine]) -> Vec<String> {
     let columns = [
         ("", Align::Left),
         ("NAME", Align::Left),
@@ -94,30 +96,31 @@ fn lines_of(storages: &[StorageLine]) -> Vec<String> {
         ("CHUNK", Align::Right),
         ("READ THIS MONTH", Align::Right),
         ("DEFINED IN", Align::Left),
-        ("PLACE", Align::Left),
+        ("LOCATION", Align::Left),
     ];
-    let row = |StorageLine { info: s, books }: &StorageLine| {
-        let place = s.error.as_ref().map_or_else(|| s.place.clone(), |e| format!("unusable: {e}"));
+    let row = |StorageLine { info: s, usage }: &StorageLine| {
+        let location =
+            s.error.as_ref().map_or_else(|| s.location.clone(), |e| format!("unusable: {e}"));
         vec![
             if s.default { "*" } else { " " }.to_owned(),
-            plain(&s.name),
-            plain(&s.kind),
+            sanitize(&s.name),
+            sanitize(&s.kind),
             s.chunk.map(|chunk| ByteSize(chunk).to_string()).unwrap_or_default(),
-            read(&books.month),
-            plain(s.defined.as_deref().unwrap_or("always there")),
-            plain(&place),
+            read_usage(&usage.month),
+            sanitize(s.defined.as_deref().unwrap_or("built in")),
+            sanitize(&location),
         ]
     };
     table(&columns, &storages.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Usage as `1.5 GiB $0.14`; empty if nothing was read.
-fn read(spent: &Spent) -> String {
-    if spent.gets == 0 {
+fn read_usage(usage: &PricedUsage) -> String {
+    if usage.gets == 0 {
         return String::new();
     }
-    let money = spent.dollars.map(|dollars| format!(" ${dollars:.2}")).unwrap_or_default();
-    format!("{}{money}", ByteSize(spent.fetched))
+    let money = usage.dollars.map(|dollars| format!(" ${dollars:.2}")).unwrap_or_default();
+    format!("{}{money}", ByteSize(usage.fetched))
 }
 
 #[derive(Serialize)]
@@ -129,16 +132,17 @@ struct AddedLine<'a> {
 
 async fn add(context: Context, args: AddArgs) -> Result<(), Failure> {
     let mut new = NewStorage::new(&args.name, args.kind.as_deref(), &args.settings)?;
-    for (key, answer) in secret::ask_for(&context, new.to_ask().to_vec()).await? {
-        new.answer(key, &answer);
+    for (key, answer) in secret::prompt_for_secrets(&context, new.secret_prompts().to_vec()).await?
+    {
+        new.set_secret(key, &answer);
     }
     let file = context.config.add_storage(&new, args.force)?.display().to_string();
     let name = new.name();
     if context.out.is_json() {
         return context.out.json(&AddedLine { event: "added", name, file });
     }
-    context.out.done(format_args!("added storage {name} to {}", plain(&file)))?;
-    context.out.note(format_args!("try it: bae storage check {name}"));
+    context.out.result(format_args!("added storage {name} to {}", sanitize(&file)))?;
+    context.out.note(format_args!("test it with: bae storage check {name}"));
     Ok(())
 }
 
@@ -164,20 +168,20 @@ struct CheckedLine {
 
 async fn check(context: Context, args: CheckArgs) -> Result<(), Failure> {
     let mut shown = Ok(());
-    let tell = |probe: &Probe| {
+    let on_probe = |probe: &ProbeResult| {
         if shown.is_ok() {
             shown = show(&context, probe);
         }
     };
     let checked =
-        check_storage(&context.config, &args.storage, args.speed, &context.cancel, tell).await;
+        check_storage(&context.config, &args.storage, args.speed, &context.cancel, on_probe).await;
     let report = checked?;
     shown?;
-    conclude(&context, &report)
+    show_summary(&context, &report)
 }
 
-fn show(context: &Context, probe: &Probe) -> Result<(), Failure> {
-    let Probe { name, outcome, text, hint, kind } = probe;
+fn show(context: &Context, probe: &ProbeResult) -> Result<(), Failure> {
+    let ProbeResult { name, outcome, text, hint, kind } = probe;
     if context.out.is_json() {
         let outcome = match outcome {
             Outcome::Ok => "ok",
@@ -199,29 +203,29 @@ fn show(context: &Context, probe: &Probe) -> Result<(), Failure> {
         Outcome::Warn => "warn",
         Outcome::Fail => "FAIL",
     };
-    context.out.line(format_args!("{mark:<4}  {name:<9}  {}", plain(text)))?;
+    context.out.line(format_args!("{mark:<4}  {name:<9}  {}", sanitize(text)))?;
     match hint {
-        Some(hint) => context.out.line(format_args!("{:17}{}", "", plain(hint))),
+        Some(hint) => context.out.line(format_args!("{:17}{}", "", sanitize(hint))),
         None => Ok(()),
     }
 }
 
-fn conclude(context: &Context, report: &CheckReport) -> Result<(), Failure> {
-    let CheckReport { storage, place, failures, warnings, latency, failed } = report;
+fn show_summary(context: &Context, report: &CheckReport) -> Result<(), Failure> {
+    let CheckReport { storage, url, failures, warnings, latency, failed } = report;
     if context.out.is_json() {
         let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).ok();
         context.out.json(&CheckedLine {
             event: "checked",
             storage: storage.clone(),
-            place: place.clone(),
+            place: url.clone(),
             failures: *failures,
             warnings: *warnings,
             latency_ms: latency.and_then(milliseconds),
         })?;
     } else if *failures > 0 {
-        context.out.note(format_args!("{} cannot be used as it is", plain(storage)));
+        context.out.note(format_args!("{} cannot be used", sanitize(storage)));
     } else {
-        context.out.done(format_args!("{} is ready", plain(storage)))?;
+        context.out.result(format_args!("{} is ready", sanitize(storage)))?;
     }
     failed.map_or(Ok(()), |kind| Err(Failure::Reported(kind)))
 }
@@ -231,11 +235,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_marks_the_default_and_says_what_is_broken() {
+    fn the_list_marks_the_default_and_shows_errors() {
         let one = StorageInfo {
             name: "music".into(),
             kind: "s3".into(),
-            place: "s3://b".into(),
+            location: "s3://b".into(),
             chunk: Some(16 << 20),
             default: true,
             defined: Some("/c.toml, line 2".into()),
@@ -246,19 +250,19 @@ mod tests {
             chunk: None,
             default: false,
             defined: None,
-            error: Some("has no path".into()),
+            error: Some("path is missing".into()),
             ..one.clone()
         };
-        let month = Spent { gets: 3, fetched: 3 << 29, served: 0, dollars: Some(0.135) };
-        let books = StorageBooks { month, total: month };
-        let one = StorageLine { info: one, books };
-        let broken = StorageLine { info: broken, books: StorageBooks::default() };
+        let month = PricedUsage { gets: 3, fetched: 3 << 29, served: 0, dollars: Some(0.135) };
+        let usage = StorageUsage { month, total: month };
+        let one = StorageLine { info: one, usage };
+        let broken = StorageLine { info: broken, usage: StorageUsage::default() };
         assert_eq!(
-            lines_of(&[one, broken]),
+            list_lines(&[one, broken]),
             [
-                "   NAME   TYPE   CHUNK  READ THIS MONTH  DEFINED IN       PLACE",
+                "   NAME   TYPE   CHUNK  READ THIS MONTH  DEFINED IN       LOCATION",
                 "*  music  s3    16 MiB    1.5 GiB $0.14  /c.toml, line 2  s3://b",
-                "   old    s3                             always there     unusable: has no path",
+                "   old    s3                             built in         unusable: path is missing",
             ]
         );
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Context,
     args::StreamArgs,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
 };
 use crate::{
     api::{StreamServer, Token},
@@ -46,7 +46,7 @@ pub(super) async fn stream(context: Context, args: StreamArgs) -> Result<(), Fai
             let import = context.unless_cancelled(app.stream(&import, &streams)).await?;
             let only = path.as_deref().map(|path| find(&import, path)).transpose()?;
             let server = bind(listen, &streams).await?;
-            tell(&context, &server, &import, only)?;
+            print_urls(&context, &server, &import, only)?;
             tokio::select! {
                 never = server.run() => match never {},
                 () = context.cancel.cancelled() => Ok(()),
@@ -58,7 +58,7 @@ pub(super) async fn stream(context: Context, args: StreamArgs) -> Result<(), Fai
 /// Binds the listen address, with the user's token or a new random one.
 pub(super) async fn bind(listen: SocketAddr, streams: &Streams) -> Result<StreamServer> {
     let token = match std::env::var_os(TOKEN).is_some_and(|token| !token.is_empty()) {
-        true => Token::chosen(Secret::Env(TOKEN.into()).reveal()?)?,
+        true => Token::from_user(Secret::Env(TOKEN.into()).reveal()?)?,
         false => Token::random()?,
     };
     StreamServer::bind(listen, streams.clone(), token).await
@@ -66,10 +66,10 @@ pub(super) async fn bind(listen: SocketAddr, streams: &Streams) -> Result<Stream
 
 /// Serves players, and prints the URLs of each import that is opened. Returns only when printing fails.
 pub(super) async fn serve(context: &Context, server: &StreamServer, streams: &Streams) -> Failure {
-    let told = async {
-        for seen in 0.. {
-            let import = streams.opened(seen).await;
-            if let Err(failure) = tell(context, server, &import, None) {
+    let print_each = async {
+        for index in 0.. {
+            let import = streams.wait_opened(index).await;
+            if let Err(failure) = print_urls(context, server, &import, None) {
                 return failure;
             }
         }
@@ -77,7 +77,7 @@ pub(super) async fn serve(context: &Context, server: &StreamServer, streams: &St
     };
     tokio::select! {
         never = server.run() => match never {},
-        failure = told => failure,
+        failure = print_each => failure,
     }
 }
 
@@ -94,7 +94,7 @@ fn find<'a>(import: &'a StreamedImport, path: &str) -> Result<&'a StreamedFile> 
 }
 
 /// Prints the URLs of an import: of `only` this file, or of all files.
-fn tell(
+fn print_urls(
     context: &Context,
     server: &StreamServer,
     import: &StreamedImport,
@@ -123,10 +123,10 @@ fn tell(
         Ok(())
     })?;
     if !context.out.is_json() {
-        let name = plain(import.name());
+        let name = sanitize(import.name());
         context.out.note(format_args!("{name}: {}", server.import_url(import)));
         if !server.address().ip().is_loopback() {
-            context.out.note("whoever knows these addresses can read it, until this ends");
+            context.out.note("anyone with these URLs can read the files while this command runs");
         }
     }
     Ok(())

@@ -5,14 +5,14 @@ use serde::Serialize;
 use super::{
     Context,
     args::VerifyArgs,
-    output::{Failure, plain},
+    output::{Failure, sanitize},
     progress::{bytes_bar, follow},
 };
 use crate::{
     app::{Access, App, RepairRequest, VerifyReport},
     error::{Error, Kind},
     events::EventSink,
-    units::{ByteSize, counted},
+    units::{ByteSize, pluralize},
 };
 
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ struct VerifiedLine<'a> {
 pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Failure> {
     let VerifyArgs { imports, quick, repair, network } = args;
     if imports.is_empty() && App::is_new(&context.config)? {
-        context.out.note("nothing is imported yet");
+        context.out.note("no imports yet");
         return Ok(());
     }
     let network = network.resolve(context.config.network.clone())?;
@@ -35,7 +35,7 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
     let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
         .with_app(access, async |app| {
-            let imports = if imports.is_empty() { every_id(&context, app).await? } else { imports };
+            let imports = if imports.is_empty() { all_ids(&context, app).await? } else { imports };
             let (mut bad, mut lost) = (0, 0);
             for import in &imports {
                 let report = verify_one(&context, app, import, quick, repair.as_ref()).await?;
@@ -46,11 +46,11 @@ pub(super) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Fai
                 return Ok(());
             }
             let text = match imports.len() {
-                1 => "the import is not what its torrent says".to_owned(),
-                all => format!("{bad} of {all} imports are not what their torrent says"),
+                1 => "the stored data does not match its hashes".to_owned(),
+                all => format!("{bad} of {all} imports do not match their hashes"),
             };
             let hint = match lost == bad {
-                true => "none of their objects is there: is it the right storage, and is its disk mounted?",
+                true => "all their objects are missing: is it the right storage, and is its disk mounted?",
                 false => "`bae verify --repair` fetches the bad pieces again",
             };
             Err(Error::new(Kind::Corrupt, text).hint(hint).into())
@@ -66,17 +66,17 @@ async fn verify_one(
     quick: bool,
     repair: Option<&RepairRequest>,
 ) -> Result<VerifyReport, Failure> {
-    let report = look(context, app, import, quick).await?;
+    let report = verify_and_show(context, app, import, quick).await?;
     let Some(request) = repair.filter(|_| !report.bad.is_empty()) else {
         return Ok(report);
     };
     let (sink, events) = EventSink::channel();
     let work = app.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await?;
-    look(context, app, import, quick).await
+    verify_and_show(context, app, import, quick).await
 }
 
-async fn look(
+async fn verify_and_show(
     context: &Context,
     app: &App,
     import: &str,
@@ -92,7 +92,7 @@ async fn look(
     Ok(report)
 }
 
-async fn every_id(context: &Context, app: &App) -> Result<Vec<String>, Failure> {
+async fn all_ids(context: &Context, app: &App) -> Result<Vec<String>, Failure> {
     let imports = context.unless_cancelled(app.list()).await?;
     Ok(imports.into_iter().map(|import| import.id).collect())
 }
@@ -102,7 +102,7 @@ fn show(context: &Context, import: &str, report: &VerifyReport) -> Result<(), Fa
         return context.out.json(&VerifiedLine { event: "verified", import, report });
     }
     for bad in &report.bad {
-        let files: Vec<_> = bad.files.iter().map(|path| plain(path)).collect();
+        let files: Vec<_> = bad.files.iter().map(|path| sanitize(path)).collect();
         context.out.line(format_args!(
             "{import} piece {} is bad: {}",
             bad.piece,
@@ -114,7 +114,8 @@ fn show(context: &Context, import: &str, report: &VerifyReport) -> Result<(), Fa
         bytes => format!(", {} not stored yet", ByteSize(bytes)),
     };
     let (pieces, bad) = (report.pieces, report.bad.len());
-    context
-        .out
-        .done(format_args!("{import}: {} verified, {bad} bad{missing}", counted(pieces, "piece")))
+    context.out.result(format_args!(
+        "{import}: {} verified, {bad} bad{missing}",
+        pluralize(pieces, "piece")
+    ))
 }

@@ -4,7 +4,8 @@
 //! the storage `drive`, unless a profile has this type.
 
 use super::{
-    DriveProfile, Env, Overrides, Profile, ProfileKind, Secret, aws::AwsEnv, settings::Settings,
+    DriveProfile, Env, Overrides, Profile, ProfileKind, Secret, aws::AwsEndpoint,
+    settings::ProfileSettings,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -20,8 +21,8 @@ const KEYS: &[&str] = &[
 ];
 
 /// The variables and flags as keys of a profile.
-pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
-    let mut settings = Settings::default();
+pub(super) fn read(overrides: &Overrides, env: &Env) -> ProfileSettings {
+    let mut settings = ProfileSettings::default();
     for key in KEYS {
         let variable = format!("BAE_DRIVE_{}", key.to_ascii_uppercase());
         if let Some(value) = env.get(&variable) {
@@ -39,15 +40,15 @@ pub(super) fn read(overrides: &Overrides, env: &Env) -> Settings {
 }
 
 /// The storage defined by the variables alone; `None` when none is set.
-pub(super) fn profile(variables: &Settings) -> Result<Option<Profile>> {
+pub(super) fn profile(variables: &ProfileSettings) -> Result<Option<Profile>> {
     if !variables.has_any(KEYS) {
         return Ok(None);
     }
     if let Some(folder) = variables.text("folder") {
         // Named by its URL, so that it is found again without the variable.
-        let mut profile = Profile::from_url(&format!("drive://{folder}"), &AwsEnv::default())?;
+        let mut profile = Profile::from_url(&format!("drive://{folder}"), &AwsEndpoint::default())?;
         if let ProfileKind::Drive(drive) = &mut profile.kind {
-            sign_in(drive, &taken(variables)?);
+            copy_credentials(drive, &to_drive_profile(variables)?);
         }
         return Ok(Some(profile));
     }
@@ -57,17 +58,17 @@ pub(super) fn profile(variables: &Settings) -> Result<Option<Profile>> {
 }
 
 /// Adds credentials to `drive` if it has none: those of the variables, else those of the profile with the same folder.
-pub(super) fn complete<'a>(
+pub(super) fn fill_credentials<'a>(
     drive: &mut DriveProfile,
-    variables: &Settings,
-    profiles: impl Iterator<Item = (&'a String, &'a Settings)>,
+    variables: &ProfileSettings,
+    profiles: impl Iterator<Item = (&'a String, &'a ProfileSettings)>,
 ) -> Result<()> {
-    if signs_in(drive) {
+    if has_credentials(drive) {
         return Ok(());
     }
-    let from_variables = taken(variables)?;
-    if signs_in(&from_variables) {
-        sign_in(drive, &from_variables);
+    let from_variables = to_drive_profile(variables)?;
+    if has_credentials(&from_variables) {
+        copy_credentials(drive, &from_variables);
         return Ok(());
     }
     for (name, settings) in profiles {
@@ -76,14 +77,14 @@ pub(super) fn complete<'a>(
             continue;
         }
         if let ProfileKind::Drive(other) = Profile::from_settings(name, settings.clone())?.kind {
-            sign_in(drive, &other);
+            copy_credentials(drive, &other);
             return Ok(());
         }
     }
     Ok(())
 }
 
-fn taken(variables: &Settings) -> Result<DriveProfile> {
+fn to_drive_profile(variables: &ProfileSettings) -> Result<DriveProfile> {
     let mut settings = variables.clone();
     settings.set("type", "drive", "BAE_DRIVE_".into());
     match Profile::from_settings("drive", settings)?.kind {
@@ -92,11 +93,11 @@ fn taken(variables: &Settings) -> Result<DriveProfile> {
     }
 }
 
-fn signs_in(drive: &DriveProfile) -> bool {
+fn has_credentials(drive: &DriveProfile) -> bool {
     drive.token.is_some() || drive.refresh_token.is_some() || drive.service_account.is_some()
 }
 
-fn sign_in(drive: &mut DriveProfile, from: &DriveProfile) {
+fn copy_credentials(drive: &mut DriveProfile, from: &DriveProfile) {
     let DriveProfile { folder: _, client_id, client_secret, refresh_token, token, .. } =
         from.clone();
     (drive.client_id, drive.client_secret) = (client_id, client_secret);

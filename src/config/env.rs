@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::settings::{KEYS, Settings};
+use super::settings::{KEYS, ProfileSettings};
 use crate::error::{Error, Kind, Result};
 
 const STORAGE: &str = "BAE_STORAGE_";
@@ -50,7 +50,7 @@ impl Env {
     }
 
     /// Makes a path from a flag or variable absolute. A leading `~/` is expanded here, since not every shell does that.
-    pub(super) fn given(&self, path: &Path) -> Result<PathBuf> {
+    pub(super) fn absolute_from_cwd(&self, path: &Path) -> Result<PathBuf> {
         if path.starts_with("~") {
             return self.absolute(path);
         }
@@ -60,37 +60,37 @@ impl Env {
     /// Expands a leading `~/`. Other relative paths are an error.
     pub(super) fn absolute(&self, path: &Path) -> Result<PathBuf> {
         let found = match path.strip_prefix("~") {
-            Ok(rest) => self.folder("HOME").map(|home| home.join(rest)),
+            Ok(rest) => self.absolute_dir("HOME").map(|home| home.join(rest)),
             Err(_) => path.is_absolute().then(|| path.to_owned()),
         };
         found.ok_or_else(|| {
             Error::new(Kind::InvalidInput, format!("path {path:?} is not absolute"))
-                .hint("begin it with / or ~/")
+                .hint("start it with / or ~/")
         })
     }
 
     /// As the XDG specification requires, a relative value is ignored.
     fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
-        self.folder(name).or_else(|| Some(self.folder("HOME")?.join(below_home)))
+        self.absolute_dir(name).or_else(|| Some(self.absolute_dir("HOME")?.join(below_home)))
     }
 
-    fn folder(&self, name: &str) -> Option<PathBuf> {
+    fn absolute_dir(&self, name: &str) -> Option<PathBuf> {
         self.0.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
     /// Applies every `BAE_STORAGE_<NAME>_<KEY>` over `profiles`. An unknown name creates a new profile.
-    pub(super) fn add_profiles(&self, profiles: &mut BTreeMap<String, Settings>) -> Result<()> {
+    pub(super) fn add_profiles(
+        &self,
+        profiles: &mut BTreeMap<String, ProfileSettings>,
+    ) -> Result<()> {
         for (variable, value) in &self.0 {
             let Some(rest) = variable.strip_prefix(STORAGE) else { continue };
-            let (name, key) = split(rest).ok_or_else(|| {
-                Error::new(
-                    Kind::InvalidInput,
-                    format!("{variable}: no storage profile has such a key"),
-                )
-                .hint(format!("write it {STORAGE}<NAME>_<KEY>; keys are {}", KEYS.join(", ")))
+            let (name, key) = split_name_and_key(rest).ok_or_else(|| {
+                Error::new(Kind::InvalidInput, format!("{variable}: unknown storage key"))
+                    .hint(format!("write {STORAGE}<NAME>_<KEY>; keys: {}", KEYS.join(", ")))
             })?;
-            let known = profiles.keys().find(|profile| as_variable(profile) == name).cloned();
-            let profile = known.unwrap_or_else(|| name.to_ascii_lowercase());
+            let existing = profiles.keys().find(|profile| as_variable(profile) == name).cloned();
+            let profile = existing.unwrap_or_else(|| name.to_ascii_lowercase());
             profiles.entry(profile).or_default().set(key, value, variable.clone());
         }
         for settings in profiles.values_mut() {
@@ -102,7 +102,7 @@ impl Env {
 
 /// Splits at the longest matching key: `MUSIC_REFRESH_TOKEN` is the key `refresh_token` of `MUSIC`, not the key `token`
 /// of `MUSIC_REFRESH`.
-fn split(rest: &str) -> Option<(&str, &'static str)> {
+fn split_name_and_key(rest: &str) -> Option<(&str, &'static str)> {
     let fits = |key: &&'static str| {
         let name = rest.strip_suffix(as_variable(key).as_str())?.strip_suffix('_')?;
         (!name.is_empty()).then_some((name, *key))
@@ -119,12 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_key_that_fits_is_meant() {
-        assert_eq!(split("MUSIC_REFRESH_TOKEN"), Some(("MUSIC", "refresh_token")));
-        assert_eq!(split("MUSIC_TOKEN"), Some(("MUSIC", "token")));
-        assert_eq!(split("A_B_SECRET_ACCESS_KEY"), Some(("A_B", "secret_access_key")));
-        assert_eq!(split("PATH"), None);
-        assert_eq!(split("MUSIC_PAHT"), None);
+    fn a_variable_is_split_at_the_longest_matching_key() {
+        assert_eq!(split_name_and_key("MUSIC_REFRESH_TOKEN"), Some(("MUSIC", "refresh_token")));
+        assert_eq!(split_name_and_key("MUSIC_TOKEN"), Some(("MUSIC", "token")));
+        assert_eq!(split_name_and_key("A_B_SECRET_ACCESS_KEY"), Some(("A_B", "secret_access_key")));
+        assert_eq!(split_name_and_key("PATH"), None);
+        assert_eq!(split_name_and_key("MUSIC_PAHT"), None);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use toml::Spanned;
 
 use super::{
     network::NetworkSection,
-    secret::Value,
+    secret::SettingValue,
     seeding::{CloudBudget, SeedingSection},
-    settings::Settings,
+    settings::ProfileSettings,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -18,7 +18,7 @@ use crate::{
 
 /// The settings in the config file.
 #[derive(Debug, Default)]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) memory: Option<ByteSize>,
     pub(super) cache_dir: Option<PathBuf>,
@@ -28,12 +28,12 @@ pub(super) struct File {
     pub(super) timeout: Option<Duration>,
     pub(super) network: NetworkSection,
     pub(super) seeding: SeedingSection,
-    pub(super) profiles: BTreeMap<String, Settings>,
+    pub(super) profiles: BTreeMap<String, ProfileSettings>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Raw {
+struct RawConfigFile {
     data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "size")]
     memory: Option<ByteSize>,
@@ -48,17 +48,17 @@ struct Raw {
     timeout: Option<Duration>,
     network: NetworkSection,
     seeding: SeedingSection,
-    storage: BTreeMap<String, BTreeMap<String, Spanned<Value>>>,
+    storage: BTreeMap<String, BTreeMap<String, Spanned<SettingValue>>>,
 }
 
-impl File {
+impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let named = || format!("config file {}", path.display());
-        let text = fs::read_to_string(path).map_err(|e| Error::io(named(), e))?;
+        let context = || format!("config file {}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| Error::io(context(), e))?;
         Self::parse(&text, path)
     }
 
-    pub(super) fn read_if_there(path: &Path) -> Result<Self> {
+    pub(super) fn read_if_exists(path: &Path) -> Result<Self> {
         match fs::metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             _ => Self::read(path),
@@ -67,15 +67,15 @@ impl File {
 
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
         let line = |at: usize| text.bytes().take(at).filter(|b| *b == b'\n').count() + 1;
-        let raw: Raw = toml::from_str(text).map_err(|e| {
+        let raw: RawConfigFile = toml::from_str(text).map_err(|e| {
             let at = e.span().map_or(String::new(), |span| format!(", line {}", line(span.start)));
-            let place = format!("config file {}{at}", path.display());
+            let location = format!("config file {}{at}", path.display());
             // Only the message: the long form quotes the line, which may contain a secret.
-            Error::new(Kind::InvalidInput, format!("{place}: {}", e.message().trim()))
+            Error::new(Kind::InvalidInput, format!("{location}: {}", e.message().trim()))
         })?;
         let mut profiles = BTreeMap::new();
         for (name, keys) in raw.storage {
-            let mut settings = Settings::default();
+            let mut settings = ProfileSettings::default();
             for (key, value) in keys {
                 let origin = format!("{}, line {}", path.display(), line(value.span().start));
                 settings.set_value(&key, value.into_inner(), origin);
@@ -151,36 +151,36 @@ fn scalar<'de, D: Deserializer<'de>, T>(
 mod tests {
     use super::*;
 
-    fn refused(text: &str) -> String {
-        let e = File::parse(text, Path::new("/c/config.toml")).unwrap_err();
+    fn error(text: &str) -> String {
+        let e = ConfigFile::parse(text, Path::new("/c/config.toml")).unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidInput);
         e.report()
     }
 
     #[test]
-    fn a_malformed_file_is_named_with_its_line() {
+    fn errors_name_the_file_and_the_line() {
         assert!(
-            refused("memory = '64M'\nlimit_rate = = 3")
+            error("memory = '64M'\nlimit_rate = = 3")
                 .starts_with("config file /c/config.toml, line 2: ")
         );
         assert!(
-            refused("\n\nmemory = 'much'")
+            error("\n\nmemory = 'much'")
                 .starts_with("config file /c/config.toml, line 3: size \"much\"")
         );
-        assert!(refused("memry = '64M'").contains("line 1: unknown field `memry`"));
-        assert!(refused("[network]\ndht = 'yes'").contains("line 2"));
-        assert!(refused("[storage.a]\nsecret_access_key = { file = '/x' }").contains("line 2"));
+        assert!(error("memry = '64M'").contains("line 1: unknown field `memry`"));
+        assert!(error("[network]\ndht = 'yes'").contains("line 2"));
+        assert!(error("[storage.a]\nsecret_access_key = { file = '/x' }").contains("line 2"));
     }
 
     #[test]
-    fn an_error_does_not_quote_the_line_it_is_in() {
-        assert!(!refused("[storage.a]\nsecret_access_key = 'hunter2' x").contains("hunter2"));
+    fn errors_do_not_quote_the_line() {
+        assert!(!error("[storage.a]\nsecret_access_key = 'hunter2' x").contains("hunter2"));
     }
 
     #[test]
-    fn a_missing_file_is_only_an_error_when_it_was_asked_for() {
+    fn a_missing_file_is_an_error_only_if_it_must_exist() {
         let path = Path::new("/nonexistent/config.toml");
-        assert!(File::read_if_there(path).is_ok());
-        assert_eq!(File::read(path).unwrap_err().kind(), Kind::NotFound);
+        assert!(ConfigFile::read_if_exists(path).is_ok());
+        assert_eq!(ConfigFile::read(path).unwrap_err().kind(), Kind::NotFound);
     }
 }

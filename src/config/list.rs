@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Config, Profile, settings::Settings};
+use super::{Config, Profile, settings::ProfileSettings};
 use crate::error::Result;
 
 /// One storage, for display. Never contains a secret.
@@ -13,7 +13,8 @@ pub struct StorageInfo {
     #[serde(rename = "type")]
     pub kind: String,
     /// The location as a URL.
-    pub place: String,
+    #[serde(rename = "place")]
+    pub location: String,
     /// Chunk size in bytes.
     pub chunk: Option<u64>,
     /// Whether an import without `--storage` uses it.
@@ -28,7 +29,7 @@ pub struct StorageInfo {
 impl Config {
     /// All named storages, including unusable ones, and `others`: storages that imports record by URL.
     #[must_use]
-    pub fn storages_and<'a>(&self, others: impl Iterator<Item = &'a str>) -> Vec<StorageInfo> {
+    pub fn list_storages<'a>(&self, others: impl Iterator<Item = &'a str>) -> Vec<StorageInfo> {
         let named = self.storage_names();
         let mut list: Vec<_> =
             named.iter().map(|name| self.describe(name, self.profiles.get(*name))).collect();
@@ -39,13 +40,13 @@ impl Config {
         list
     }
 
-    fn describe(&self, name: &str, settings: Option<&Settings>) -> StorageInfo {
+    fn describe(&self, name: &str, settings: Option<&ProfileSettings>) -> StorageInfo {
         let defined = settings.and_then(|s| s.origin()).map(str::to_owned);
         let default = name == self.default_storage;
         let base = StorageInfo {
             name: name.to_owned(),
             kind: String::new(),
-            place: String::new(),
+            location: String::new(),
             chunk: None,
             default,
             defined,
@@ -55,7 +56,7 @@ impl Config {
         match profile {
             Ok(profile) => StorageInfo {
                 kind: profile.type_name().to_owned(),
-                place: profile.place(),
+                location: profile.location(),
                 chunk: Some(profile.chunk),
                 ..base
             },
@@ -72,10 +73,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Env, File, Overrides};
+    use crate::config::{ConfigFile, Env, Overrides};
 
     #[test]
-    fn lists_what_can_be_named_also_what_is_broken_and_no_secret() {
+    fn the_list_has_all_storages_also_broken_ones_and_no_secret() {
         let toml = "[storage.music]\ntype='s3'\nbucket='b'\nsecret_access_key='hunter2'\n\
                     [storage.broken]\ntype='local'";
         let env = [
@@ -84,18 +85,18 @@ mod tests {
             ("BAE_STORAGE_NAS_PATH", "/n"),
             ("BAE_STORAGE_NAS_TYPE", "local"),
         ];
-        let file = File::parse(toml, Path::new("/c.toml")).unwrap();
+        let file = ConfigFile::parse(toml, Path::new("/c.toml")).unwrap();
         let env: Env = env.into_iter().collect();
         let list = Config::resolve(file, Overrides::default(), &env).unwrap();
-        let list = list.storages_and(["music", "file:///x"].into_iter());
+        let list = list.list_storages(["music", "file:///x"].into_iter());
         let names: Vec<_> = list.iter().map(|s| (s.name.as_str(), s.default)).collect();
         let expected = [("file", false), ("broken", false), ("music", true), ("nas", false)];
         assert_eq!(names[..4], expected);
         assert_eq!((names[4].0, list[4].defined.as_deref()), ("file:///x", Some("imports")));
         assert_eq!(list[0].defined, None);
-        assert_eq!(list[1].error.as_deref(), Some("storage \"broken\": has no path"));
+        assert_eq!(list[1].error.as_deref(), Some("storage \"broken\": path is missing"));
         assert_eq!(list[2].defined.as_deref(), Some("/c.toml, line 2"));
-        assert_eq!((list[2].kind.as_str(), list[2].place.as_str()), ("s3", "s3://b"));
+        assert_eq!((list[2].kind.as_str(), list[2].location.as_str()), ("s3", "s3://b"));
         assert_eq!(list[3].defined.as_deref(), Some("BAE_STORAGE_NAS_TYPE"));
         assert!(!serde_json::to_string(&list).unwrap().contains("hunter2"));
     }

@@ -31,7 +31,7 @@ use std::{
 };
 
 pub(crate) use self::file::parse_rate;
-use self::{aws::AwsEnv, file::File, settings::Settings};
+use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 pub use self::{
     env::Env,
     list::StorageInfo,
@@ -62,7 +62,7 @@ pub struct Overrides {
     /// A config file named here must exist; the default one need not.
     pub config: Option<PathBuf>,
     /// The command creates the config file, so that even a named one need not exist.
-    pub makes_config: bool,
+    pub creates_config: bool,
     pub memory: Option<ByteSize>,
     /// Folder of the on-disk read cache.
     pub cache_dir: Option<PathBuf>,
@@ -100,15 +100,15 @@ pub struct Config {
     /// Base for the seeding flags.
     pub seeding: SeedOptions,
     /// Path of the config file, which may not exist; `None` without a home folder.
-    file: Option<PathBuf>,
-    profiles: BTreeMap<String, Settings>,
-    aws: AwsEnv,
+    path: Option<PathBuf>,
+    profiles: BTreeMap<String, ProfileSettings>,
+    aws: AwsEndpoint,
     /// The storage used without `--storage`.
     default_storage: String,
     /// Settings from `BAE_DRIVE_*` and the corresponding flags.
-    drive: Settings,
+    drive: ProfileSettings,
     /// Path of the secrets file; `None` without a config folder.
-    secrets: Option<PathBuf>,
+    secrets_file_path: Option<PathBuf>,
 }
 
 impl Config {
@@ -119,38 +119,39 @@ impl Config {
     /// variable's name, when a setting is not valid.
     pub fn load(overrides: Overrides, env: &Env) -> Result<Self> {
         let default = || Some(env.config_home()?.join("bae/config.toml"));
-        let named = overrides.config.as_ref().map(|path| env.given(path)).transpose();
-        let path = named.map_err(|e| e.within("config file"))?.or_else(default);
-        let must_exist = overrides.config.is_some() && !overrides.makes_config;
+        let given = overrides.config.as_ref().map(|path| env.absolute_from_cwd(path)).transpose();
+        let path = given.map_err(|e| e.with_context("config file"))?.or_else(default);
+        let must_exist = overrides.config.is_some() && !overrides.creates_config;
         let mut file = match &path {
-            Some(path) if must_exist => File::read(path)?,
-            Some(path) => File::read_if_there(path)?,
-            None => File::default(),
+            Some(path) if must_exist => ConfigFile::read(path)?,
+            Some(path) => ConfigFile::read_if_exists(path)?,
+            None => ConfigFile::default(),
         };
-        let secrets = path.as_ref().map(|path| path.with_file_name(secrets_file::NAME));
-        if let Some(path) = &secrets {
-            secrets_file::add_to(&mut file.profiles, path)?;
+        let secrets_file_path =
+            path.as_ref().map(|path| path.with_file_name(secrets_file::FILE_NAME));
+        if let Some(path) = &secrets_file_path {
+            secrets_file::apply_to(&mut file.profiles, path)?;
         }
-        Ok(Self { file: path, secrets, ..Self::resolve(file, overrides, env)? })
+        Ok(Self { path, secrets_file_path, ..Self::resolve(file, overrides, env)? })
     }
 
     /// Saves a secret of a profile for later runs, in a file that only its owner can read. Returns the file's path.
     ///
     /// # Errors
     /// When the file cannot be written, or there is no config folder.
-    pub fn remember_secret(&self, profile: &str, key: &str, secret: &Secret) -> Result<PathBuf> {
-        let path = self.secrets.as_ref().ok_or_else(|| {
+    pub fn save_secret(&self, profile: &str, key: &str, secret: &Secret) -> Result<PathBuf> {
+        let path = self.secrets_file_path.as_ref().ok_or_else(|| {
             Error::new(
                 Kind::InvalidInput,
                 "no config folder: neither HOME nor XDG_CONFIG_HOME is set",
             )
-            .hint("name a config file with --config")
+            .hint("give a config file with --config")
         })?;
-        secrets_file::remember(path, profile, key, secret)?;
+        secrets_file::save(path, profile, key, secret)?;
         Ok(path.clone())
     }
 
-    fn resolve(mut file: File, overrides: Overrides, env: &Env) -> Result<Self> {
+    fn resolve(mut file: ConfigFile, overrides: Overrides, env: &Env) -> Result<Self> {
         let memory = overrides.memory.or(file.memory).unwrap_or(DEFAULT_MEMORY);
         if memory < MIN_MEMORY {
             return Err(Error::new(
@@ -167,7 +168,7 @@ impl Config {
         let mut profiles = std::mem::take(&mut file.profiles);
         env.add_profiles(&mut profiles)?;
         // A profile that is only in the secrets file has been removed from the config.
-        profiles.retain(|_, settings| !settings.is_only_from(secrets_file::NAME));
+        profiles.retain(|_, settings| !settings.is_only_from(secrets_file::FILE_NAME));
         Ok(Self {
             data_dir: data_dir(overrides.data_dir, file.data_dir.as_deref(), env)?,
             memory,
@@ -178,12 +179,12 @@ impl Config {
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
             seeding: file.seeding.resolve()?,
-            file: None,
+            path: None,
             profiles,
-            aws: AwsEnv::of(env),
+            aws: AwsEndpoint::of(env),
             default_storage: env.get("BAE_STORAGE").unwrap_or("file").to_owned(),
             drive,
-            secrets: None,
+            secrets_file_path: None,
         })
     }
 
@@ -193,14 +194,14 @@ impl Config {
     /// `NotFound` when there is no such profile (the hint lists the existing names); `InvalidInput` when its keys or
     /// the URL are not valid, or when the URL contains a secret.
     pub fn storage(&self, name_or_url: &str) -> Result<Profile> {
-        let mut profile = self.written_storage(name_or_url)?;
+        let mut profile = self.configured_storage(name_or_url)?;
         if let ProfileKind::Drive(drive) = &mut profile.kind {
-            drive_vars::complete(drive, &self.drive, self.profiles.iter())?;
+            drive_vars::fill_credentials(drive, &self.drive, self.profiles.iter())?;
         }
         Ok(profile)
     }
 
-    fn written_storage(&self, name_or_url: &str) -> Result<Profile> {
+    fn configured_storage(&self, name_or_url: &str) -> Result<Profile> {
         if name_or_url.contains(':') {
             return Profile::from_url(name_or_url, &self.aws);
         }
@@ -230,24 +231,24 @@ impl Config {
         names
     }
 
-    fn profile(&self, name: &str, settings: &Settings) -> Result<Profile> {
+    fn profile(&self, name: &str, settings: &ProfileSettings) -> Result<Profile> {
         let mut settings = settings.clone();
-        if settings.text("type").or_else(|| profile::type_of_name(name)) == Some("s3") {
-            self.aws.complete(&mut settings);
+        if settings.text("type").or_else(|| profile::type_from_name(name)) == Some("s3") {
+            self.aws.fill_endpoint(&mut settings);
         }
         Profile::from_settings(name, settings)
     }
 
     fn only_profile_of(&self, kind: &str) -> Result<Profile> {
-        let of_kind = |settings: &Settings| settings.text("type") == Some(kind);
+        let of_kind = |settings: &ProfileSettings| settings.text("type") == Some(kind);
         let found: Vec<_> = self.profiles.iter().filter(|(_, s)| of_kind(s)).collect();
         match found.as_slice() {
             [(name, settings)] => self.profile(name, settings),
             [] => {
                 let text = format!("no storage of type {kind:?} is configured");
                 Err(Error::new(Kind::NotFound, text).hint(match kind {
-                    "s3" => "add one: `bae storage add NAME s3://BUCKET`, or set BAE_STORAGE_S3_BUCKET",
-                    _ => "add one: `bae storage add NAME drive://FOLDER_ID`, then `bae storage login NAME`; or set BAE_DRIVE_TOKEN",
+                    "s3" => "add one with `bae storage add NAME s3://BUCKET`, or set BAE_STORAGE_S3_BUCKET",
+                    _ => "add one with `bae storage add NAME drive://FOLDER_ID` and `bae storage login NAME`, or set BAE_DRIVE_TOKEN",
                 }))
             }
             several => {
@@ -256,39 +257,39 @@ impl Config {
                     Kind::InvalidInput,
                     format!("several storages have the type {kind:?}"),
                 )
-                .hint(format!("name one of them: {}", names.join(", "))))
+                .hint(format!("choose one by name: {}", names.join(", "))))
             }
         }
     }
 
     fn unknown_storage(&self, name: &str) -> Error {
-        let mut hint = format!("there are: {}", self.storage_names().join(", "));
+        let mut hint = format!("storages: {}", self.storage_names().join(", "));
         if name.contains('/') {
-            hint.push_str("; a folder is written file:///absolute/path");
+            hint.push_str("; write a folder as file:///absolute/path");
         }
-        Error::new(Kind::NotFound, format!("no storage is called {name:?}")).hint(hint)
+        Error::new(Kind::NotFound, format!("unknown storage {name:?}")).hint(hint)
     }
 }
 
 fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<PathBuf> {
     if let Some(dir) = given {
-        return env.given(&dir).map_err(|e| e.within("data folder"));
+        return env.absolute_from_cwd(&dir).map_err(|e| e.with_context("data folder"));
     }
     if let Some(dir) = in_file {
-        return env.absolute(dir).map_err(|e| e.within("data_dir in the config file"));
+        return env.absolute(dir).map_err(|e| e.with_context("data_dir in the config file"));
     }
     env.data_home().map(|home| home.join("bae")).ok_or_else(|| {
         Error::new(Kind::InvalidInput, "no data folder: neither HOME nor XDG_DATA_HOME is set")
-            .hint("name one with --data-dir or BAE_DATA_DIR")
+            .hint("set one with --data-dir or BAE_DATA_DIR")
     })
 }
 
 fn cache_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result<Option<PathBuf>> {
     if let Some(dir) = given {
-        return env.given(&dir).map(Some).map_err(|e| e.within("cache folder"));
+        return env.absolute_from_cwd(&dir).map(Some).map_err(|e| e.with_context("cache folder"));
     }
     let absolute = in_file.map(|dir| env.absolute(dir)).transpose();
-    absolute.map_err(|e| e.within("cache_dir in the config file"))
+    absolute.map_err(|e| e.with_context("cache_dir in the config file"))
 }
 
 #[cfg(test)]
@@ -299,12 +300,12 @@ mod tests {
 
     fn load(toml: &str, overrides: Overrides, env: &[(&str, &str)]) -> Result<Config> {
         let env: Env = env.iter().copied().collect();
-        let file = File::parse(toml, Path::new("/etc/c.toml"))?;
+        let file = ConfigFile::parse(toml, Path::new("/etc/c.toml"))?;
         Config::resolve(file, overrides, &env)
     }
 
     #[test]
-    fn defaults_hold_when_nothing_is_said() {
+    fn defaults_apply_without_settings() {
         let config = load("", Overrides::default(), &[HOME]).unwrap();
         assert_eq!(config.data_dir, Path::new("/home/u/.local/share/bae"));
         assert_eq!(config.memory, DEFAULT_MEMORY);
@@ -312,11 +313,11 @@ mod tests {
         assert!(config.network.dht && !config.network.upnp);
         let file = config.storage("file").unwrap();
         assert_eq!(file.folder(), Path::new("/home/u/.local/share/bae/objects"));
-        assert_eq!((file.chunk, file.canonical().as_str()), (16 * MIB, "file"));
+        assert_eq!((file.chunk, file.canonical_name().as_str()), (16 * MIB, "file"));
     }
 
     #[test]
-    fn overrides_are_stronger_than_the_file_and_the_file_than_defaults() {
+    fn overrides_take_precedence_over_the_file_and_the_file_over_defaults() {
         let toml = "memory = '64M'\nlimit_rate = 1000\ntimeout = '30s'\ndata_dir = '~/d'\n[network]\ndht = false";
         let file_only = load(toml, Overrides::default(), &[HOME]).unwrap();
         assert_eq!(file_only.memory.0, 64 * MIB);
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn xdg_folders_come_before_home_and_relative_ones_do_not_count() {
+    fn xdg_folders_take_precedence_over_home_and_relative_ones_are_ignored() {
         let env = [HOME, ("XDG_DATA_HOME", "/xdg")];
         let config = load("", Overrides::default(), &env).unwrap();
         assert_eq!(config.data_dir, Path::new("/xdg/bae"));
@@ -351,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_too_small_to_work_is_refused() {
+    fn a_memory_budget_below_the_minimum_is_rejected() {
         let e = load("memory = '16MiB'", Overrides::default(), &[HOME]).unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidInput);
         assert_eq!(e.report(), "memory of 16 MiB is below the minimum of 32 MiB");
     }
 
     #[test]
-    fn variables_are_stronger_than_a_profile_in_the_file_and_can_make_one() {
+    fn variables_override_a_profile_in_the_file_and_can_define_one() {
         let toml = "[storage.my-music]\ntype = 'local'\npath = '/a'\nchunk = '4MiB'";
         let env = [
             HOME,
@@ -376,28 +377,28 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_storage_is_not_found_and_the_hint_lists_those_there_are() {
+    fn an_unknown_storage_is_not_found_and_the_hint_lists_the_storages() {
         let toml = "[storage.music]\ntype = 'local'\npath = '/a'";
         let config = load(toml, Overrides::default(), &[HOME]).unwrap();
         let e = config.storage("musik").unwrap_err();
         assert_eq!(e.kind(), Kind::NotFound);
-        assert_eq!(e.hint_text(), Some("there are: file, music"));
+        assert_eq!(e.hint_text(), Some("storages: file, music"));
         assert!(config.storage("/srv/x").unwrap_err().hint_text().unwrap().contains("file:///"));
     }
 
     #[test]
-    fn a_plain_word_takes_the_only_profile_of_its_kind() {
+    fn a_type_name_selects_the_only_profile_of_that_type() {
         let toml = "[storage.cloud]\ntype = 's3'\nbucket = 'b'";
         let config = load(toml, Overrides::default(), &[HOME]).unwrap();
         let s3 = config.storage("s3").unwrap();
-        assert_eq!(s3.canonical(), "cloud");
+        assert_eq!(s3.canonical_name(), "cloud");
         let none = config.storage("drive").unwrap_err();
         assert_eq!(none.kind(), Kind::NotFound);
         assert!(none.hint_text().unwrap().contains("bae storage"));
     }
 
     #[test]
-    fn the_environment_alone_makes_an_s3_storage() {
+    fn the_environment_alone_defines_an_s3_storage() {
         let env = [
             HOME,
             ("BAE_STORAGE_S3_BUCKET", "music"),
@@ -407,7 +408,7 @@ mod tests {
         let config = load("", Overrides::default(), &env).unwrap();
         let storage = config.storage("s3").unwrap();
         assert_eq!(
-            (storage.canonical().as_str(), storage.place().as_str()),
+            (storage.canonical_name().as_str(), storage.location().as_str()),
             ("s3", "s3://music?endpoint=http://s3/")
         );
         let toml = "[storage.c]\ntype='s3'\nbucket='b'\nendpoint='http://mine'";
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_folder_is_signed_in_to_by_variables_or_by_the_profile_of_the_same_folder() {
+    fn a_drive_url_gets_credentials_from_variables_or_from_the_profile_of_its_folder() {
         let drive = |config: &Config, name: &str| match config.storage(name).unwrap() {
             Profile { kind: ProfileKind::Drive(drive), .. } => drive,
             other => panic!("{other:?}"),
@@ -433,12 +434,12 @@ mod tests {
         let env = [HOME, ("BAE_DRIVE_TOKEN", "env"), ("BAE_DRIVE_FOLDER", "G")];
         let config = load("", Overrides::default(), &env).unwrap();
         assert_eq!(drive(&config, "drive://F").token, Some(Secret::Text("env".into())));
-        let word = config.storage("drive").unwrap();
-        assert_eq!(word.canonical(), "drive://G");
+        let by_type = config.storage("drive").unwrap();
+        assert_eq!(by_type.canonical_name(), "drive://G");
         let flags =
             Overrides { drive_token: Some(Secret::Text("flag".into())), ..Overrides::default() };
         let config = load("", flags, &[HOME, ("BAE_DRIVE_TOKEN", "env")]).unwrap();
-        assert_eq!(config.storage("drive").unwrap().canonical(), "drive");
+        assert_eq!(config.storage("drive").unwrap().canonical_name(), "drive");
         assert_eq!(drive(&config, "drive").token, Some(Secret::Text("flag".into())));
         assert!(!format!("{config:?}").contains("flag"));
     }

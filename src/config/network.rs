@@ -119,8 +119,8 @@ impl FromStr for Encryption {
             "enabled" => Ok(Self::Enabled),
             "required" => Ok(Self::Required),
             "disabled" => Ok(Self::Disabled),
-            _ => Err(Error::new(Kind::InvalidInput, format!("encryption {text:?} is not known"))
-                .hint(format!("one of {}", Self::NAMES.join(", ")))),
+            _ => Err(Error::new(Kind::InvalidInput, format!("unknown encryption mode {text:?}"))
+                .hint(format!("modes: {}", Self::NAMES.join(", ")))),
         }
     }
 }
@@ -133,7 +133,7 @@ const SOCKS_PORT: u16 = 1080;
 pub struct Proxy(Url);
 
 impl Proxy {
-    /// The whole URL: the scheme (`socks5`, `socks5h` or `http`, and those that [`Proxy::of_environment`] also
+    /// The whole URL: the scheme (`socks5`, `socks5h` or `http`, and those that [`Proxy::from_env_url`] also
     /// accepts), always host and port, optionally user and password.
     #[must_use]
     pub fn url(&self) -> &Url {
@@ -143,8 +143,8 @@ impl Proxy {
     /// A proxy from the environment variables that all programs share. Its scheme may also be `https`, `socks4` or
     /// `socks4a`, and the port may be missing. `None` when the URL cannot be a proxy.
     #[must_use]
-    pub fn of_environment(url: Url) -> Option<Self> {
-        let mut url = fifth(url)?;
+    pub fn from_env_url(url: Url) -> Option<Self> {
+        let mut url = socks_as_socks5(url)?;
         if url.port_or_known_default().is_none() {
             url.set_port(Some(SOCKS_PORT)).ok()?;
         }
@@ -158,7 +158,7 @@ impl Proxy {
 }
 
 /// Reads `socks` as `socks5`, as desktops mean it.
-fn fifth(url: Url) -> Option<Url> {
+fn socks_as_socks5(url: Url) -> Option<Url> {
     match url.as_str().strip_prefix("socks:") {
         Some(rest) => Url::parse(&format!("socks5:{rest}")).ok(),
         None => Some(url),
@@ -172,10 +172,10 @@ impl FromStr for Proxy {
     fn from_str(text: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::new(Kind::InvalidInput, format!("proxy: {why}"))
-                .hint("write it like socks5://host:1080 or http://host:3128")
+                .hint("write it as socks5://host:1080 or http://host:3128")
         };
         let url = Url::parse(text).map_err(|_| bad("not a URL"))?;
-        let url = fifth(url).ok_or_else(|| bad("not a URL"))?;
+        let url = socks_as_socks5(url).ok_or_else(|| bad("not a URL"))?;
         if !["socks5", "socks5h", "http"].contains(&url.scheme()) {
             return Err(bad(&format!("scheme {:?} is not socks5, socks5h or http", url.scheme())));
         }
@@ -212,8 +212,8 @@ pub fn check_listen(text: &str) -> Result<()> {
     if text.parse::<SocketAddr>().is_ok() || by_device() {
         return Ok(());
     }
-    Err(Error::new(Kind::InvalidInput, format!("{text:?} is not an address to listen on"))
-        .hint("write it like 0.0.0.0:6881, [::]:6881 or eth0:6881; port 0 lets the system choose"))
+    Err(Error::new(Kind::InvalidInput, format!("{text:?} is not a listen address"))
+        .hint("write it as 0.0.0.0:6881, [::]:6881 or eth0:6881; port 0 lets the system choose"))
 }
 
 /// Checks the prefix of our peer id, such as `-BA0100-`.
@@ -284,10 +284,10 @@ impl NetworkSection {
             OneOrMore::One(address) => vec![address],
             OneOrMore::More(addresses) => addresses,
         });
-        let here = |e: Error| e.within("[network] in the config file");
-        listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(here)?;
-        self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(here)?;
-        self.libtorrent.keys().try_for_each(|name| check_tunable(name)).map_err(here)?;
+        let context = |e: Error| e.with_context("[network] in the config file");
+        listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(context)?;
+        self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(context)?;
+        self.libtorrent.keys().try_for_each(|name| check_tunable(name)).map_err(context)?;
         Ok(NetworkOptions {
             listen,
             interface: self.interface,
@@ -304,7 +304,7 @@ impl NetworkSection {
                 .filter(|text| !text.0.trim().is_empty())
                 .map(|text| text.0.parse())
                 .transpose()
-                .map_err(here)?,
+                .map_err(context)?,
             connections: self.connections.unwrap_or(default.connections),
             limit_rate: self.limit_rate,
             upload_limit: self.upload_limit,
@@ -323,8 +323,9 @@ fn check_tunable(name: &str) -> Result<()> {
     if TUNABLE.contains(&name) {
         return Ok(());
     }
-    let text = format!("libtorrent's setting {name:?} cannot be given");
-    Err(Error::new(Kind::InvalidInput, text).hint(format!("one of {}", TUNABLE.join(", "))))
+    let text = format!("libtorrent setting {name:?} cannot be set");
+    Err(Error::new(Kind::InvalidInput, text)
+        .hint(format!("settings that can be set: {}", TUNABLE.join(", "))))
 }
 
 #[cfg(test)]
@@ -332,16 +333,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_libtorrents_settings_only_those_that_break_nothing_can_be_given() {
+    fn only_safe_libtorrent_settings_can_be_set() {
         let of = |text: &str| toml::from_str::<NetworkSection>(text).unwrap().resolve();
         let options = of("[libtorrent]\nsend_buffer_watermark = 512_000").unwrap();
         assert_eq!(options.libtorrent["send_buffer_watermark"], 512_000);
-        let refused = of("[libtorrent]\nalert_mask = 0").unwrap_err();
-        assert!(refused.report().contains("alert_mask"), "{}", refused.report());
+        let error = of("[libtorrent]\nalert_mask = 0").unwrap_err();
+        assert!(error.report().contains("alert_mask"), "{}", error.report());
     }
 
     #[test]
-    fn a_proxy_is_shown_without_user_and_password() {
+    fn a_proxy_is_displayed_without_user_and_password() {
         let proxy: Proxy = "socks5://me:hunter2@proxy.example:1080".parse().unwrap();
         assert_eq!(format!("{proxy} {proxy:?}").matches("hunter2").count(), 0);
         assert_eq!(proxy.to_string(), "socks5://proxy.example:1080");
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_devices_can_be_listened_on() {
+    fn addresses_and_devices_are_valid_listen_addresses() {
         for good in ["0.0.0.0:0", "[::]:6881", "127.0.0.1:1", "eth0:6881", "wg-vpn.1:0"] {
             assert!(check_listen(good).is_ok(), "{good}");
         }

@@ -81,7 +81,7 @@ pub struct Usage {
     pub list: u64,
     pub delete: u64,
     /// Read and lookup requests of the import.
-    pub look: u64,
+    pub lookups: u64,
     /// Bytes that the import reads back.
     pub read: u64,
     /// Requests to read the whole import once.
@@ -108,23 +108,23 @@ pub struct Cost {
 impl Provider {
     /// Dollars for `gets` requests that return `bytes`, from outside the provider's network.
     #[must_use]
-    pub fn reading(&self, gets: u64, bytes: u64) -> f64 {
-        self.units(bytes) * self.egress + real(gets) * self.get / 1e6
+    pub fn read_cost(&self, gets: u64, bytes: u64) -> f64 {
+        self.to_units(bytes) * self.egress + as_f64(gets) * self.get / 1e6
     }
 
     /// Bytes in the bill's unit of a GB.
-    fn units(&self, bytes: u64) -> f64 {
+    fn to_units(&self, bytes: u64) -> f64 {
         let unit = match self.unit {
             Unit::Decimal => 1e9,
             Unit::Binary => f64::from(1 << 30),
         };
-        real(bytes) / unit
+        as_f64(bytes) / unit
     }
 
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Cost {
-        let units = self.units(usage.stored);
-        let million = |requests: u64, price: f64| real(requests) * price / 1e6;
+        let units = self.to_units(usage.stored);
+        let million = |requests: u64, price: f64| as_f64(requests) * price / 1e6;
         Cost {
             provider: self.name.clone(),
             month: units * self.storage,
@@ -132,8 +132,8 @@ impl Provider {
                 + million(usage.copy, self.copy)
                 + million(usage.list, self.list)
                 + million(usage.delete, self.delete)
-                + self.reading(usage.look, usage.read),
-            read_back: self.reading(usage.get, usage.stored),
+                + self.read_cost(usage.lookups, usage.read),
+            read_back: self.read_cost(usage.get, usage.stored),
             min_days: self.min_days,
             min_month: self.min_month,
             note: self.note.clone(),
@@ -142,7 +142,7 @@ impl Provider {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "money is shown with two decimals")]
-fn real(n: u64) -> f64 {
+fn as_f64(n: u64) -> f64 {
     n as f64
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_parses_and_says_when_and_where_it_was_read() {
+    fn the_table_parses_and_has_a_date_and_sources() {
         let table = Prices::table();
         let (year, month) = table.as_of.split_once('-').unwrap();
         assert!(year.parse::<u32>().unwrap() >= 2026);
@@ -212,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_the_table_does_not_have_is_refused() {
+    fn unknown_keys_in_the_table_are_rejected() {
         let text = include_str!("prices.toml").replacen("egress =", "egres =", 1);
         assert!(toml::from_str::<Prices>(&text).is_err());
     }
 
     #[test]
-    fn providers_are_known_by_the_end_of_their_host_name() {
+    fn providers_are_found_by_the_end_of_their_host_name() {
         let at = |url: &str| {
             let url = Url::parse(url).unwrap();
             Prices::table().provider_at(&url).map(|p| p.id.clone())
@@ -237,13 +237,13 @@ mod tests {
         ] {
             assert_eq!(at(url).as_deref(), Some(id), "{url}");
         }
-        for stranger in ["https://s3.example.com", "https://notamazonaws.com", "http://8.8.8.8"] {
-            assert_eq!(at(stranger), None, "{stranger}");
+        for unknown in ["https://s3.example.com", "https://notamazonaws.com", "http://8.8.8.8"] {
+            assert_eq!(at(unknown), None, "{unknown}");
         }
     }
 
     #[test]
-    fn a_tebibyte_on_the_usual_providers_costs_what_their_calculators_say() {
+    fn the_cost_of_a_tebibyte_matches_the_providers_calculators() {
         let chunks = (1 << 40) / (16 << 20);
         let usage = Usage { stored: 1 << 40, put: chunks, get: 1 << 20, ..Usage::default() };
         let cost = |id: &str| Prices::table().provider(id).unwrap().cost(&usage);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{Secret, file::parse_rate, settings::Settings};
+use super::{Secret, file::parse_rate, settings::ProfileSettings};
 use crate::{
     error::{Error, Kind, Result},
     units::{ByteSize, GIB, KIB, MIB},
@@ -64,13 +64,13 @@ pub struct DriveProfile {
 const CHUNK: u64 = 16 * MIB;
 /// Google Drive creates only a few files per second, so its chunks are larger.
 const DRIVE_CHUNK: u64 = 32 * MIB;
-const UPLOADS: usize = 4;
+const UPLOAD_CONCURRENCY: usize = 4;
 
 impl Profile {
     /// The name recorded in the catalog: the profile's name, or for a URL the URL without secrets and without tuning
     /// such as `chunk`. [`Config::storage`](super::Config::storage) resolves it to the same storage again.
     #[must_use]
-    pub fn canonical(&self) -> String {
+    pub fn canonical_name(&self) -> String {
         self.name.clone()
     }
 
@@ -86,7 +86,7 @@ impl Profile {
 
     /// The location of the objects as a storage URL, without secrets and tuning.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         match &self.kind {
             ProfileKind::Local { path } => match Url::from_file_path(path) {
                 Ok(url) => url.into(),
@@ -109,7 +109,7 @@ impl Profile {
     pub(super) fn folder(&self) -> &std::path::Path {
         match &self.kind {
             ProfileKind::Local { path } => path,
-            other => panic!("{other:?} is no folder"),
+            other => panic!("{other:?} is not a folder"),
         }
     }
 
@@ -119,44 +119,45 @@ impl Profile {
             name: name.into(),
             kind,
             chunk: CHUNK,
-            upload_concurrency: UPLOADS,
+            upload_concurrency: UPLOAD_CONCURRENCY,
             upload_limit: None,
         }
     }
 
     /// # Errors
     /// `InvalidInput` that names the storage, the key and where it is defined.
-    pub(super) fn from_settings(name: &str, mut settings: Settings) -> Result<Self> {
-        if let (None, Some(kind)) = (settings.text("type"), type_of_name(name)) {
+    pub(super) fn from_settings(name: &str, mut settings: ProfileSettings) -> Result<Self> {
+        if let (None, Some(kind)) = (settings.text("type"), type_from_name(name)) {
             settings.set("type", kind, format!("the name {name:?}"));
         }
-        Self::parse(name, settings).map_err(|e| e.within(format!("storage {name:?}")))
+        Self::parse(name, settings).map_err(|e| e.with_context(format!("storage {name:?}")))
     }
 
-    pub(super) fn parse(name: &str, mut keys: Settings) -> Result<Self> {
-        let types = "one of local, s3, drive";
+    pub(super) fn parse(name: &str, mut keys: ProfileSettings) -> Result<Self> {
+        let types = "one of local, s3 and drive";
         let Some(kind_name) = keys.take_text("type")? else {
-            return Err(
-                Error::new(Kind::InvalidInput, "has no type").hint(format!("set type to {types}"))
-            );
+            return Err(Error::new(Kind::InvalidInput, "type is missing")
+                .hint(format!("set type to {types}")));
         };
         let (kind, default_chunk) = match kind_name.as_str() {
-            "local" => (ProfileKind::Local { path: local_path(&mut keys)? }, CHUNK),
-            "s3" => (ProfileKind::S3(Box::new(s3(&mut keys)?)), CHUNK),
-            "drive" => (ProfileKind::Drive(Box::new(drive(&mut keys)?)), DRIVE_CHUNK),
+            "local" => (ProfileKind::Local { path: parse_local_path(&mut keys)? }, CHUNK),
+            "s3" => (ProfileKind::S3(Box::new(parse_s3(&mut keys)?)), CHUNK),
+            "drive" => (ProfileKind::Drive(Box::new(parse_drive(&mut keys)?)), DRIVE_CHUNK),
             other => {
-                let text = format!("type {other:?} is not known");
-                return Err(Error::new(Kind::InvalidInput, text).hint(format!("it is {types}")));
+                let text = format!("unknown type {other:?}");
+                return Err(
+                    Error::new(Kind::InvalidInput, text).hint(format!("set type to {types}"))
+                );
             }
         };
         let profile = Self {
             name: name.into(),
             kind,
-            chunk: keys.take_with("chunk", chunk)?.unwrap_or(default_chunk),
+            chunk: keys.take_parsed("chunk", parse_chunk_len)?.unwrap_or(default_chunk),
             upload_concurrency: keys
-                .take_with("upload_concurrency", concurrency)?
-                .unwrap_or(UPLOADS),
-            upload_limit: keys.take_with("upload_limit", parse_rate)?.filter(|rate| *rate > 0),
+                .take_parsed("upload_concurrency", parse_concurrency)?
+                .unwrap_or(UPLOAD_CONCURRENCY),
+            upload_limit: keys.take_parsed("upload_limit", parse_rate)?.filter(|rate| *rate > 0),
         };
         keys.finish(&kind_name)?;
         Ok(profile)
@@ -165,35 +166,35 @@ impl Profile {
 
 /// The type of a profile named after one, unless it sets another. `BAE_STORAGE_S3_BUCKET` alone therefore defines a
 /// storage.
-pub(super) fn type_of_name(name: &str) -> Option<&'static str> {
+pub(super) fn type_from_name(name: &str) -> Option<&'static str> {
     [("file", "local"), ("s3", "s3"), ("drive", "drive")]
         .into_iter()
         .find_map(|(word, kind)| (word == name).then_some(kind))
 }
 
-fn local_path(keys: &mut Settings) -> Result<PathBuf> {
+fn parse_local_path(keys: &mut ProfileSettings) -> Result<PathBuf> {
     let absolute = |text: &str| {
         let path = PathBuf::from(text);
         let bad = || Error::new(Kind::InvalidInput, format!("{text:?} is not an absolute path"));
-        if path.is_absolute() { Ok(path) } else { Err(bad().hint("begin it with / or ~/")) }
+        if path.is_absolute() { Ok(path) } else { Err(bad().hint("start it with / or ~/")) }
     };
-    keys.take_with("path", absolute)?.ok_or_else(|| missing("path"))
+    keys.take_parsed("path", absolute)?.ok_or_else(|| missing_key("path"))
 }
 
-fn s3(keys: &mut Settings) -> Result<S3Profile> {
+fn parse_s3(keys: &mut ProfileSettings) -> Result<S3Profile> {
     Ok(S3Profile {
-        bucket: keys.take_text("bucket")?.ok_or_else(|| missing("bucket"))?,
+        bucket: keys.take_text("bucket")?.ok_or_else(|| missing_key("bucket"))?,
         prefix: keys.take_text("prefix")?,
-        endpoint: keys.take_with("endpoint", web_url)?,
+        endpoint: keys.take_parsed("endpoint", parse_web_url)?,
         region: keys.take_text("region")?,
-        path_style: keys.take_with("path_style", flag)?,
+        path_style: keys.take_parsed("path_style", parse_bool)?,
         access_key_id: keys.take_secret("access_key_id"),
         secret_access_key: keys.take_secret("secret_access_key"),
-        public_url: keys.take_with("public_url", web_url)?,
+        public_url: keys.take_parsed("public_url", parse_web_url)?,
     })
 }
 
-fn drive(keys: &mut Settings) -> Result<DriveProfile> {
+fn parse_drive(keys: &mut ProfileSettings) -> Result<DriveProfile> {
     Ok(DriveProfile {
         folder: keys.take_text("folder")?,
         client_id: keys.take_text("client_id")?,
@@ -201,54 +202,54 @@ fn drive(keys: &mut Settings) -> Result<DriveProfile> {
         refresh_token: keys.take_secret("refresh_token"),
         token: keys.take_secret("token"),
         service_account: keys.take_secret("service_account"),
-        endpoint: keys.take_with("endpoint", web_url)?,
-        token_uri: keys.take_with("token_uri", web_url)?,
+        endpoint: keys.take_parsed("endpoint", parse_web_url)?,
+        token_uri: keys.take_parsed("token_uri", parse_web_url)?,
     })
 }
 
-fn missing(key: &str) -> Error {
-    Error::new(Kind::InvalidInput, format!("has no {key}"))
+fn missing_key(key: &str) -> Error {
+    Error::new(Kind::InvalidInput, format!("{key} is missing"))
 }
 
 /// Parses a chunk size: at least one BitTorrent block, at most what leaves free space for other data in a large memory
 /// budget.
-fn chunk(text: &str) -> Result<u64> {
+fn parse_chunk_len(text: &str) -> Result<u64> {
     let size = text.parse::<ByteSize>()?;
     if (16 * KIB..=GIB).contains(&size.0) {
         return Ok(size.0);
     }
     Err(Error::new(
         Kind::InvalidInput,
-        format!("a chunk of {size} is not between 16 KiB and 1 GiB"),
+        format!("chunk size {size} is not between 16 KiB and 1 GiB"),
     ))
 }
 
-fn concurrency(text: &str) -> Result<usize> {
+fn parse_concurrency(text: &str) -> Result<usize> {
     let number = text.parse::<usize>().ok().filter(|n| (1..=64).contains(n));
     number.ok_or_else(|| {
         Error::new(Kind::InvalidInput, format!("{text:?} is not a number from 1 to 64"))
     })
 }
 
-fn flag(text: &str) -> Result<bool> {
+fn parse_bool(text: &str) -> Result<bool> {
     text.parse()
         .map_err(|_| Error::new(Kind::InvalidInput, format!("{text:?} is not true or false")))
 }
 
 /// Errors never contain the text, which may hold a password. URLs with a password are rejected, since they are
 /// displayed.
-fn web_url(text: &str) -> Result<Url> {
+fn parse_web_url(text: &str) -> Result<Url> {
     let bad = |why: &str| Error::new(Kind::InvalidInput, why);
     // `h:9000` is also a valid URL, with the scheme `h`.
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
     if !scheme.is_some_and(|scheme| ["http", "https"].contains(&scheme.as_str())) {
         return Err(bad("not an http or https URL")
-            .hint("write http://HOST or https://HOST, with :PORT where there is one"));
+            .hint("write http://HOST or https://HOST, with :PORT if needed"));
     }
     let url = Url::parse(text).map_err(|e| bad("not an http or https URL").because(e))?;
     match url.username().is_empty() && url.password().is_none() {
         true => Ok(url),
-        false => Err(bad("a URL with a user or password in it, which would be shown")),
+        false => Err(bad("a URL with a user or password, which would be displayed")),
     }
 }
 
@@ -256,59 +257,62 @@ fn web_url(text: &str) -> Result<Url> {
 mod tests {
     use super::*;
 
-    fn settings(keys: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::default();
+    fn settings(keys: &[(&str, &str)]) -> ProfileSettings {
+        let mut settings = ProfileSettings::default();
         keys.iter().for_each(|(key, value)| settings.set(key, value, "c.toml, line 3".into()));
         settings
     }
 
     #[test]
-    fn a_mistake_names_the_storage_the_key_and_the_line() {
-        let refused = |keys: &[(&str, &str)]| {
+    fn errors_name_the_storage_the_key_and_the_line() {
+        let error = |keys: &[(&str, &str)]| {
             Profile::from_settings("m", settings(keys)).unwrap_err().report()
         };
         let local = ("type", "local");
         let path = ("path", "/a");
-        assert_eq!(refused(&[path]), "storage \"m\": has no type");
-        assert_eq!(refused(&[local]), "storage \"m\": has no path");
+        assert_eq!(error(&[path]), "storage \"m\": type is missing");
+        assert_eq!(error(&[local]), "storage \"m\": path is missing");
         assert!(
-            refused(&[local, ("path", "a")])
+            error(&[local, ("path", "a")])
                 .contains("path (c.toml, line 3): \"a\" is not an absolute")
         );
-        assert!(refused(&[local, path, ("chunk", "1")]).contains("chunk (c.toml, line 3)"));
-        assert!(refused(&[local, path, ("upload_concurrency", "0")]).contains("1 to 64"));
-        assert!(refused(&[local, path, ("bucket", "b")]).contains("\"local\" has no such key"));
-        assert!(refused(&[("type", "tape")]).contains("\"tape\""));
+        assert!(error(&[local, path, ("chunk", "1")]).contains("chunk (c.toml, line 3)"));
+        assert!(error(&[local, path, ("upload_concurrency", "0")]).contains("1 to 64"));
+        assert!(
+            error(&[local, path, ("bucket", "b")])
+                .contains("unknown key of a storage of type \"local\"")
+        );
+        assert!(error(&[("type", "tape")]).contains("\"tape\""));
     }
 
     #[test]
-    fn an_endpoint_without_a_scheme_is_told_how_to_write_it() {
+    fn an_endpoint_without_a_scheme_gets_a_hint() {
         for text in ["h:9000", "h", "127.0.0.1:9000/path", "ftp://h"] {
-            let e = web_url(text).unwrap_err();
+            let e = parse_web_url(text).unwrap_err();
             assert!(e.hint_text().unwrap().contains("http://HOST"), "{text}: {e:?}");
         }
-        let e = web_url("http://me:hunter2@h").unwrap_err();
+        let e = parse_web_url("http://me:hunter2@h").unwrap_err();
         assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
-        assert_eq!(web_url("HTTPS://h:1").unwrap().as_str(), "https://h:1/");
+        assert_eq!(parse_web_url("HTTPS://h:1").unwrap().as_str(), "https://h:1/");
     }
 
     #[test]
-    fn a_place_is_said_without_secrets() {
-        let place =
-            |keys: &[(&str, &str)]| Profile::from_settings("m", settings(keys)).unwrap().place();
+    fn a_location_contains_no_secret() {
+        let location =
+            |keys: &[(&str, &str)]| Profile::from_settings("m", settings(keys)).unwrap().location();
         assert_eq!(
-            place(&[("type", "local"), ("path", "/srv/my music")]),
+            location(&[("type", "local"), ("path", "/srv/my music")]),
             "file:///srv/my%20music"
         );
         let s3 = [("type", "s3"), ("bucket", "b"), ("secret_access_key", "hunter2")];
-        assert_eq!(place(&s3), "s3://b");
-        let there = [("prefix", "a/b/"), ("endpoint", "http://h:9000")];
-        assert_eq!(place(&[&s3[..], &there].concat()), "s3://b/a/b?endpoint=http://h:9000/");
-        assert_eq!(place(&[("type", "drive"), ("token", "t")]), "drive://");
+        assert_eq!(location(&s3), "s3://b");
+        let more = [("prefix", "a/b/"), ("endpoint", "http://h:9000")];
+        assert_eq!(location(&[&s3[..], &more].concat()), "s3://b/a/b?endpoint=http://h:9000/");
+        assert_eq!(location(&[("type", "drive"), ("token", "t")]), "drive://");
     }
 
     #[test]
-    fn a_profile_with_the_name_of_a_type_need_not_say_it() {
+    fn a_profile_named_after_a_type_has_it_by_default() {
         let s3 = Profile::from_settings("s3", settings(&[("bucket", "b")])).unwrap();
         assert_eq!(s3.type_name(), "s3");
         let other = [("type", "local"), ("path", "/a")];

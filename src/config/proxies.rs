@@ -19,7 +19,7 @@ pub struct EnvProxies {
     bypass: Matcher,
     no_proxy: String,
     /// `NO_PROXY` contains `*`: no request uses a proxy.
-    none: bool,
+    bypass_all: bool,
 }
 
 impl fmt::Debug for EnvProxies {
@@ -36,11 +36,11 @@ impl fmt::Debug for EnvProxies {
 impl EnvProxies {
     /// The proxies in the environment of this process.
     #[must_use]
-    pub fn of_process() -> Self {
-        Self::of(|name| std::env::var(name).ok())
+    pub fn from_process() -> Self {
+        Self::from_vars(|name| std::env::var(name).ok())
     }
 
-    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+    fn from_vars(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |name: &str| {
             let names = [name.to_owned(), name.to_lowercase()];
             let set = |name: &String| variable(name).filter(|value| !value.trim().is_empty());
@@ -50,7 +50,7 @@ impl EnvProxies {
         let all = proxy("ALL_PROXY");
         let no = first("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
         let hosts: Vec<_> =
-            no.split([',', ' ', '\t']).map(bare).filter(|h| !h.is_empty()).collect();
+            no.split([',', ' ', '\t']).map(normalize_exception).filter(|h| !h.is_empty()).collect();
         // Under CGI, `HTTP_PROXY` is set from a header of the client's request, and is ignored.
         let is_cgi = variable("REQUEST_METHOD").is_some();
         let no_proxy = hosts.join(",");
@@ -58,7 +58,7 @@ impl EnvProxies {
             http: if is_cgi { None } else { proxy("HTTP_PROXY") }.or_else(|| all.clone()),
             https: proxy("HTTPS_PROXY").or(all),
             bypass: Matcher::builder().all("http://proxy").no(no_proxy.clone()).build(),
-            none: hosts.contains(&"*"),
+            bypass_all: hosts.contains(&"*"),
             no_proxy,
         }
     }
@@ -67,17 +67,17 @@ impl EnvProxies {
     ///
     /// # Errors
     /// `InvalidInput` when that proxy is not valid.
-    pub fn to(&self, uri: &Uri) -> Result<Option<Proxy>> {
+    pub fn for_uri(&self, uri: &Uri) -> Result<Option<Proxy>> {
         let proxy = match uri.scheme_str() {
             Some("http") => &self.http,
             Some("https") => &self.https,
             _ => &None,
         };
         match proxy {
-            Some(proxy) if !self.none && self.bypass.intercept(uri).is_some() => {
+            Some(proxy) if !self.bypass_all && self.bypass.intercept(uri).is_some() => {
                 proxy.clone().map(Some).map_err(|why| {
                     Error::new(Kind::InvalidInput, why)
-                        .hint("write it like socks5://host:1080 or http://host:3128, or unset it")
+                        .hint("write it as socks5://host:1080 or http://host:3128, or unset it")
                 })
             }
             _ => Ok(None),
@@ -93,7 +93,7 @@ impl EnvProxies {
 
 /// Normalises an exception: `[::1]` to `::1`, `*.x` to `.x`. Users write both forms, and the matcher knows only the
 /// second.
-fn bare(host: &str) -> &str {
+fn normalize_exception(host: &str) -> &str {
     let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
@@ -106,9 +106,9 @@ fn parse(name: &str, value: &str) -> Result<Proxy, String> {
     let scheme = url.scheme().to_owned();
     let known = ["http", "https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
     if !known.contains(&scheme.as_str()) {
-        return Err(bad(&format!("has the scheme {scheme:?}, which is not known")));
+        return Err(bad(&format!("has the unknown scheme {scheme:?}")));
     }
-    Proxy::of_environment(url).ok_or_else(|| bad("names no host"))
+    Proxy::from_env_url(url).ok_or_else(|| bad("has no host"))
 }
 
 #[cfg(test)]
@@ -120,12 +120,12 @@ mod tests {
             let found = vars.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let found = EnvProxies::of(find).to(&uri.parse().unwrap());
+        let found = EnvProxies::from_vars(find).for_uri(&uri.parse().unwrap());
         found.map(|proxy| proxy.map(|proxy| proxy.to_string()))
     }
 
     #[test]
-    fn proxies_are_known_by_scheme_in_any_case_and_with_any_of_the_usual_names() {
+    fn proxies_are_found_by_scheme_in_any_case_and_under_all_usual_names() {
         for (value, wanted) in [
             ("socks://127.0.0.1:1080", "socks5://127.0.0.1:1080"),
             ("SOCKS5://h:1", "socks5://h:1"),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_proxy_is_an_error_of_whoever_would_go_by_it() {
+    fn an_invalid_proxy_fails_the_requests_that_would_use_it() {
         for value in ["htp://u:hunter2@h:1", "socks6://hunter2:1", "http://", "u:hunter2@[h"] {
             let error = to(&[("https_proxy", value)], "https://x/").unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput, "{value}");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_without_a_proxy_is_named_by_host_address_or_star() {
+    fn exceptions_are_host_names_addresses_or_a_star() {
         let direct = |no: &str, host: &str| {
             let vars = [("ALL_PROXY", "http://h:1"), ("no_proxy", no)];
             to(&vars, &format!("http://{host}/")).unwrap().is_none()

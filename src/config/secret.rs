@@ -31,20 +31,22 @@ impl Secret {
         let found = match self {
             Self::Text(text) => text.clone(),
             Self::Env(name) => std::env::var(name).map_err(|e| {
-                missing(format!("the secret in the environment variable {name}")).because(e)
+                missing(format!("cannot read the secret in the environment variable {name}"))
+                    .because(e)
             })?,
             Self::Command(command) => {
                 let output = Command::new("sh").args(["-c", command]).output();
-                let output =
-                    output.map_err(|e| missing("the command of a secret".into()).because(e))?;
+                let output = output.map_err(|e| {
+                    missing("cannot run the command for a secret".into()).because(e)
+                })?;
                 if !output.status.success() {
                     return Err(missing(format!(
-                        "the command of a secret ended with {}",
+                        "the command for a secret failed: {}",
                         output.status
                     )));
                 }
                 String::from_utf8(output.stdout)
-                    .map_err(|_| missing("the command of a secret printed no text".into()))?
+                    .map_err(|_| missing("the command for a secret printed invalid UTF-8".into()))?
             }
         };
         let found = found.trim();
@@ -68,13 +70,13 @@ impl fmt::Debug for Secret {
 
 /// A value of a profile, as in the config file.
 #[derive(Clone)]
-pub(super) enum Value {
+pub(super) enum SettingValue {
     Text(String),
     /// `{ env = … }` or `{ command = … }`.
     Secret(Secret),
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for SettingValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
     }
@@ -83,36 +85,36 @@ impl<'de> Deserialize<'de> for Value {
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+    type Value = SettingValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("text, a number, true or false, { env = \"VAR\" } or { command = \"…\" }")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<SettingValue, E> {
+        Ok(SettingValue::Text(text.to_owned()))
     }
 
-    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Value, E> {
-        Ok(Value::Text(flag.to_string()))
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<SettingValue, E> {
+        Ok(SettingValue::Text(flag.to_string()))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Text(number.to_string()))
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<SettingValue, E> {
+        Ok(SettingValue::Text(number.to_string()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let wanted = || de::Error::custom("a secret is { env = \"VAR\" } or { command = \"…\" }");
-        let (key, value) = map.next_entry::<String, String>()?.ok_or_else(wanted)?;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SettingValue, A::Error> {
+        let invalid = || de::Error::custom("a secret is { env = \"VAR\" } or { command = \"…\" }");
+        let (key, value) = map.next_entry::<String, String>()?.ok_or_else(invalid)?;
         let secret = match key.as_str() {
             "env" => Secret::Env(value),
             "command" => Secret::Command(value),
-            _ => return Err(wanted()),
+            _ => return Err(invalid()),
         };
         if map.next_key::<String>()?.is_some() {
-            return Err(wanted());
+            return Err(invalid());
         }
-        Ok(Value::Secret(secret))
+        Ok(SettingValue::Secret(secret))
     }
 }
 
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_gives_what_it_prints() {
+    fn a_command_returns_its_output() {
         assert_eq!(Secret::Command("echo s3cr3t".into()).reveal().unwrap(), "s3cr3t");
         assert_eq!(Secret::Text(" s3cr3t\r\n".into()).reveal().unwrap(), "s3cr3t");
         for bad in [Secret::Command("exit 3".into()), Secret::Command("true".into())] {

@@ -14,11 +14,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, settings::Settings};
+use super::{Secret, settings::ProfileSettings};
 use crate::error::{Error, Kind, Result};
 
 /// File name in the config folder.
-pub(super) const NAME: &str = "secrets.toml";
+pub(super) const FILE_NAME: &str = "secrets.toml";
 
 /// Profile → key → secret.
 #[derive(Default, Serialize, Deserialize)]
@@ -30,7 +30,10 @@ struct Content {
 
 /// Applies the secrets in the file at `path` over `profiles`. A missing file has no secrets. Secrets of a removed
 /// profile add an entry that `Config::resolve` drops.
-pub(super) fn add_to(profiles: &mut BTreeMap<String, Settings>, path: &Path) -> Result<()> {
+pub(super) fn apply_to(
+    profiles: &mut BTreeMap<String, ProfileSettings>,
+    path: &Path,
+) -> Result<()> {
     for (name, keys) in read(path)?.storage {
         let settings = profiles.entry(name).or_default();
         for (key, secret) in keys {
@@ -42,17 +45,17 @@ pub(super) fn add_to(profiles: &mut BTreeMap<String, Settings>, path: &Path) -> 
 
 /// Saves a profile's secret for later runs. The file is replaced by an atomic rename, so that a crash leaves the old
 /// one.
-pub(super) fn remember(path: &Path, profile: &str, key: &str, secret: &Secret) -> Result<()> {
+pub(super) fn save(path: &Path, profile: &str, key: &str, secret: &Secret) -> Result<()> {
     let mut content = read(path)?;
     content.storage.entry(profile.to_owned()).or_default().insert(key.into(), secret.reveal()?);
     let text = toml::to_string(&content)
-        .map_err(|e| Error::new(Kind::Internal, "secrets as TOML").because(e))?;
-    let place = |e| Error::io(format!("secrets file {}", path.display()), e);
+        .map_err(|e| Error::new(Kind::Internal, "cannot encode the secrets as TOML").because(e))?;
+    let context = |e| Error::io(format!("secrets file {}", path.display()), e);
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(place)?;
+        fs::create_dir_all(dir).map_err(context)?;
     }
-    let new = path.with_extension("toml.new");
-    write_new(&new, text.as_bytes()).and_then(|()| fs::rename(&new, path)).map_err(place)
+    let temp = path.with_extension("toml.new");
+    write_new(&temp, text.as_bytes()).and_then(|()| fs::rename(&temp, path)).map_err(context)
 }
 
 fn write_new(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
@@ -71,11 +74,12 @@ fn read(path: &Path) -> Result<Content> {
         text => text.map_err(|e| Error::io(format!("secrets file {}", path.display()), e))?,
     };
     if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
-        tracing::warn!("others can read the secrets file {}: chmod 600 it", path.display());
+        let path = path.display();
+        tracing::warn!("other users can read the secrets file: run `chmod 600 {path}`");
     }
     // Not the parser's message: it quotes the line, and the line contains a secret.
     toml::from_str(&text).map_err(|_| {
-        let text = format!("secrets file {} is not as bae writes it", path.display());
+        let text = format!("secrets file {} is not valid", path.display());
         Error::new(Kind::InvalidInput, text)
             .hint("remove it and sign in again with `bae storage login NAME`")
     })
@@ -90,16 +94,16 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_kept_by_profile_and_nobody_else_can_read_them() {
+    fn secrets_are_saved_by_profile_and_readable_only_by_their_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("made/secrets.toml");
-        remember(&path, "music", "refresh_token", &secret("one")).unwrap();
-        remember(&path, "films", "refresh_token", &secret("two")).unwrap();
-        remember(&path, "music", "refresh_token", &secret("three")).unwrap();
+        save(&path, "music", "refresh_token", &secret("one")).unwrap();
+        save(&path, "films", "refresh_token", &secret("two")).unwrap();
+        save(&path, "music", "refresh_token", &secret("three")).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let mut profiles = BTreeMap::from([("music".to_owned(), Settings::default())]);
+        let mut profiles = BTreeMap::from([("music".to_owned(), ProfileSettings::default())]);
         profiles.get_mut("music").unwrap().set("refresh_token", "old", "c".into());
-        add_to(&mut profiles, &path).unwrap();
+        apply_to(&mut profiles, &path).unwrap();
         let text = |name: &str| profiles[name].text("refresh_token").map(str::to_owned);
         assert_eq!(
             (text("music").as_deref(), text("films").as_deref()),
@@ -108,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_not_quoted() {
+    fn an_invalid_file_is_not_quoted() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(NAME);
+        let path = dir.path().join(FILE_NAME);
         fs::write(&path, "hunter2 = = 1").unwrap();
-        let error = add_to(&mut BTreeMap::new(), &path).unwrap_err();
+        let error = apply_to(&mut BTreeMap::new(), &path).unwrap_err();
         assert!(!error.report().contains("hunter2"));
-        assert!(add_to(&mut BTreeMap::new(), &dir.path().join("none")).is_ok());
+        assert!(apply_to(&mut BTreeMap::new(), &dir.path().join("none")).is_ok());
     }
 }

@@ -25,7 +25,7 @@ impl SeedGoal {
     /// A time that is never reached. Overrides inherited times.
     pub const NO_TIME: Duration = Duration::MAX;
     /// Seeds without limit.
-    pub const NONE: Self = Self { ratio: Some(Self::NO_RATIO), time: Some(Self::NO_TIME) };
+    pub const UNLIMITED: Self = Self { ratio: Some(Self::NO_RATIO), time: Some(Self::NO_TIME) };
 
     /// The goals of `self`; those that are `None` come from `other`.
     #[must_use]
@@ -38,7 +38,7 @@ impl SeedGoal {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeedOptions {
     /// Goals from the flags of this run. They override all others.
-    pub asked: SeedGoal,
+    pub from_flags: SeedGoal,
     /// Goals by tracker host, for torrents with that tracker.
     pub trackers: BTreeMap<String, SeedGoal>,
     /// Goals for all other imports.
@@ -51,7 +51,7 @@ pub struct SeedOptions {
 
 impl SeedOptions {
     /// The goal of a torrent with trackers on these hosts, without goals of the run or the import.
-    pub fn goal_at<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
+    pub fn goal_for_hosts<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> SeedGoal {
         let tracker = hosts.into_iter().find_map(|host| self.trackers.get(host)).copied();
         tracker.unwrap_or_default().or(self.goal)
     }
@@ -88,8 +88,8 @@ impl FromStr for CloudBudget {
         };
         match money.trim().parse::<f64>() {
             Ok(dollars) if dollars.is_finite() && dollars >= 0.0 => Ok(Self::Dollars(dollars)),
-            _ => Err(Error::new(Kind::InvalidInput, format!("{text:?} is no amount of money"))
-                .hint("write it like $5 or 2.50USD")),
+            _ => Err(Error::new(Kind::InvalidInput, format!("{text:?} is not an amount of money"))
+                .hint("write it as $5 or 2.50USD")),
         }
     }
 }
@@ -112,7 +112,7 @@ pub fn check_ratio(ratio: f64) -> Result<f64> {
         return Ok(ratio);
     }
     Err(Error::new(Kind::InvalidInput, format!("seed ratio {ratio} is not a number above 0"))
-        .hint("2 is twice the bytes of the import"))
+        .hint("2 means twice the bytes of the import"))
 }
 
 /// The `[seeding]` section of the config file.
@@ -140,13 +140,14 @@ impl SeedingSection {
     pub(super) fn resolve(self) -> Result<SeedOptions> {
         let goal = |ratio: Option<f64>, time: Option<Duration>| -> Result<SeedGoal> {
             let ratio = ratio.map(check_ratio).transpose();
-            let here = |e: Error| e.within("[seeding] in the config file");
-            Ok(SeedGoal { ratio: ratio.map_err(here)?, time: time.filter(|t| !t.is_zero()) })
+            let context = |e: Error| e.with_context("[seeding] in the config file");
+            Ok(SeedGoal { ratio: ratio.map_err(context)?, time: time.filter(|t| !t.is_zero()) })
         };
         let trackers = self.trackers.into_iter();
-        let trackers = trackers.map(|(host, of)| Ok((host, goal(of.ratio, of.time)?)));
+        let trackers =
+            trackers.map(|(host, section)| Ok((host, goal(section.ratio, section.time)?)));
         Ok(SeedOptions {
-            asked: SeedGoal::default(),
+            from_flags: SeedGoal::default(),
             trackers: trackers.collect::<Result<_>>()?,
             goal: goal(self.ratio, self.time)?,
             cloud_budget: self.cloud_budget.filter(|budget| !budget.is_zero()),
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goal_of_an_import_is_stronger_than_a_trackers_and_that_than_the_rest() {
+    fn goals_of_a_tracker_take_precedence_over_the_default_goals() {
         let hour = Duration::from_secs(3600);
         let of_tracker = SeedGoal { ratio: Some(1.0), time: None };
         let options = SeedOptions {
@@ -168,15 +169,15 @@ mod tests {
             goal: SeedGoal { ratio: Some(5.0), time: Some(hour) },
             ..SeedOptions::default()
         };
-        let goal = options.goal_at(["other", "t.example"]);
+        let goal = options.goal_for_hosts(["other", "t.example"]);
         assert_eq!((goal.ratio, goal.time), (Some(1.0), Some(hour)));
-        assert_eq!(options.goal_at(["other"]).ratio, Some(5.0));
+        assert_eq!(options.goal_for_hosts(["other"]).ratio, Some(5.0));
         let never = SeedGoal { ratio: Some(SeedGoal::NO_RATIO), time: None };
         assert_eq!(never.or(goal), SeedGoal { ratio: Some(f64::INFINITY), time: Some(hour) });
     }
 
     #[test]
-    fn the_section_of_the_file_is_read_and_mistakes_are_named() {
+    fn the_section_is_parsed_and_errors_are_reported() {
         let section = |text: &str| toml::from_str::<SeedingSection>(text);
         let text =
             "ratio = 2.0\ntime = '7d'\ncloud_budget = '20GB'\n[trackers.'t.example']\ntime = '1h'";
@@ -188,8 +189,8 @@ mod tests {
         for bad in ["$", "$much", "$-1", "$inf", "€5"] {
             assert!(bad.parse::<CloudBudget>().is_err(), "{bad}");
         }
-        assert_eq!(options.goal_at(["t.example"]).time, Some(Duration::from_secs(3600)));
-        assert_eq!(options.goal_at([]).time, Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(options.goal_for_hosts(["t.example"]).time, Some(Duration::from_secs(3600)));
+        assert_eq!(options.goal_for_hosts([]).time, Some(Duration::from_secs(7 * 86_400)));
         assert!(section("ratio = 0.0").unwrap().resolve().is_err());
         assert!(section("rato = 1.0").is_err());
     }

@@ -1,4 +1,4 @@
-//! The unparsed keys of one storage profile, each with the place where it is defined.
+//! The unparsed keys of one storage profile, each with its origin: where it is defined.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::secret::{Secret, Value};
+use super::secret::{Secret, SettingValue};
 use crate::error::{Error, Kind, Result};
 
 /// Every key of any profile type.
@@ -39,36 +39,36 @@ pub(super) const SECRET_KEYS: &[&str] =
 
 /// Key → value of one profile. Taking a key removes it; keys left at the end are unknown.
 #[derive(Clone, Default)]
-pub(super) struct Settings(BTreeMap<String, Setting>);
+pub(super) struct ProfileSettings(BTreeMap<String, Setting>);
 
 #[derive(Clone)]
 struct Setting {
-    value: Value,
+    value: SettingValue,
     /// `config.toml, line 7`, or the variable's name.
     origin: String,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ProfileSettings {
     /// Keys only, since a value may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-impl Settings {
+impl ProfileSettings {
     pub(super) fn set(&mut self, key: &str, value: &str, origin: String) {
-        self.set_value(key, Value::Text(value.to_owned()), origin);
+        self.set_value(key, SettingValue::Text(value.to_owned()), origin);
     }
 
-    pub(super) fn set_value(&mut self, key: &str, value: Value, origin: String) {
+    pub(super) fn set_value(&mut self, key: &str, value: SettingValue, origin: String) {
         self.0.insert(key.to_owned(), Setting { value, origin });
     }
 
     /// Returns a text without removing it.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match &self.0.get(key)?.value {
-            Value::Text(text) => Some(text),
-            Value::Secret(_) => None,
+            SettingValue::Text(text) => Some(text),
+            SettingValue::Secret(_) => None,
         }
     }
 
@@ -90,7 +90,7 @@ impl Settings {
     }
 
     /// Every key with its value.
-    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &SettingValue)> {
         self.0.iter().map(|(key, setting)| (key.as_str(), &setting.value))
     }
 
@@ -107,7 +107,7 @@ impl Settings {
     /// used.
     pub(super) fn expand_home(&mut self, absolute: impl Fn(&Path) -> Result<PathBuf>) {
         for key in ["path", "service_account"] {
-            let Some(Setting { value: Value::Text(text), .. }) = self.0.get_mut(key) else {
+            let Some(Setting { value: SettingValue::Text(text), .. }) = self.0.get_mut(key) else {
                 continue;
             };
             let path = Path::new(text.as_str());
@@ -119,29 +119,29 @@ impl Settings {
     }
 
     pub(super) fn take_text(&mut self, key: &str) -> Result<Option<String>> {
-        self.take_with(key, |text| Ok(text.to_owned()))
+        self.take_parsed(key, |text| Ok(text.to_owned()))
     }
 
     /// Removes `key` and parses it. An error names the key and where it is defined.
-    pub(super) fn take_with<T>(
+    pub(super) fn take_parsed<T>(
         &mut self,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T>,
     ) -> Result<Option<T>> {
         let Some(Setting { value, origin }) = self.0.remove(key) else { return Ok(None) };
         let parsed = match value {
-            Value::Text(text) => parse(&text),
-            Value::Secret(_) => {
-                Err(Error::new(Kind::InvalidInput, "only secrets have env or command"))
+            SettingValue::Text(text) => parse(&text),
+            SettingValue::Secret(_) => {
+                Err(Error::new(Kind::InvalidInput, "only a secret can have env or command"))
             }
         };
-        parsed.map(Some).map_err(|e| e.within(format!("{key} ({origin})")))
+        parsed.map(Some).map_err(|e| e.with_context(format!("{key} ({origin})")))
     }
 
     pub(super) fn take_secret(&mut self, key: &str) -> Option<Secret> {
         match self.0.remove(key)?.value {
-            Value::Text(text) => Some(Secret::Text(text)),
-            Value::Secret(secret) => Some(secret),
+            SettingValue::Text(text) => Some(Secret::Text(text)),
+            SettingValue::Secret(secret) => Some(secret),
         }
     }
 
@@ -152,7 +152,7 @@ impl Settings {
             None => Ok(()),
             Some((key, setting)) => Err(Error::new(
                 Kind::InvalidInput,
-                format!("{key} ({}): a storage of type {kind:?} has no such key", setting.origin),
+                format!("{key} ({}): unknown key of a storage of type {kind:?}", setting.origin),
             )),
         }
     }

@@ -4,31 +4,31 @@ use url::Url;
 
 use super::{
     Profile,
-    aws::AwsEnv,
-    settings::{SECRET_KEYS, Settings},
+    aws::AwsEndpoint,
+    settings::{ProfileSettings, SECRET_KEYS},
 };
 use crate::error::{Error, Kind, Result};
 
 const ORIGIN: &str = "storage URL";
 
 /// Keys that identify the storage and are therefore recorded. All other keys only tune its use.
-const PLACE_KEYS: &[&str] = &["endpoint", "path_style", "region"];
+const IDENTITY_KEYS: &[&str] = &["endpoint", "path_style", "region"];
 
 impl Profile {
     /// # Errors
     /// `InvalidInput`. The error contains no parameter and no user, since those may be secrets.
-    pub(super) fn from_url(text: &str, aws: &AwsEnv) -> Result<Self> {
-        let (mut url, mut settings) = take_apart(text)?;
+    pub(super) fn from_url(text: &str, aws: &AwsEndpoint) -> Result<Self> {
+        let (mut url, mut settings) = parse_storage_url(text)?;
         if settings.text("type") == Some("s3") {
             // The endpoint identifies the storage. It is recorded, so that the storage is found again without the
             // variable.
-            if let (false, Some(endpoint)) = (settings.has("endpoint"), aws.endpoint()) {
+            if let (false, Some(endpoint)) = (settings.has("endpoint"), aws.url()) {
                 url.query_pairs_mut().append_pair("endpoint", endpoint);
             }
-            aws.complete(&mut settings);
+            aws.fill_endpoint(&mut settings);
         }
-        let name = canonical(&url);
-        Self::parse(&name, settings).map_err(|e| e.within(format!("storage {name}")))
+        let name = canonical_url(&url);
+        Self::parse(&name, settings).map_err(|e| e.with_context(format!("storage {name}")))
     }
 }
 
@@ -36,35 +36,34 @@ impl Profile {
 ///
 /// # Errors
 /// As [`Profile::from_url`].
-pub(super) fn take_apart(text: &str) -> Result<(Url, Settings)> {
-    let url =
-        Url::parse(text).map_err(|e| bad("a storage is given as a name or a URL").because(e))?;
+pub(super) fn parse_storage_url(text: &str) -> Result<(Url, ProfileSettings)> {
+    let url = Url::parse(text).map_err(|e| bad("not a storage name or URL").because(e))?;
     // `file:dir` parses as `/dir`, which is never intended.
     if url.scheme() == "file" && !text.trim_start().to_ascii_lowercase().starts_with("file:///") {
-        return Err(bad("storage URL names no local folder").hint(FILE_HINT));
+        return Err(bad("storage URL is not an absolute folder").hint(FILE_HINT));
     }
-    let mut settings = place(&url)?;
+    let mut settings = location_settings(&url)?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(secret_in_url("a user or password"));
+        return Err(secret_in_url_error("a user or password"));
     }
     if url.fragment().is_some() {
-        return Err(bad("storage URL has a #").hint("write %23 for a # in a name"));
+        return Err(bad("storage URL contains a #").hint("write %23 for a # in a name"));
     }
     for (key, value) in url.query_pairs() {
         if SECRET_KEYS.contains(&&*key) {
-            return Err(secret_in_url(&key));
+            return Err(secret_in_url_error(&key));
         }
         if settings.text(&key).is_some() {
-            return Err(bad(format!("storage URL: {key} is given twice")));
+            return Err(bad(format!("storage URL: {key} is set twice")));
         }
         settings.set(&key, &value, ORIGIN.into());
     }
     Ok((url, settings))
 }
 
-/// The settings in the part before the `?`.
-fn place(url: &Url) -> Result<Settings> {
-    let mut settings = Settings::default();
+/// The location: the settings in the part before the `?`.
+fn location_settings(url: &Url) -> Result<ProfileSettings> {
+    let mut settings = ProfileSettings::default();
     let mut set = |key: &str, value: &str| settings.set(key, value, ORIGIN.into());
     let host = url.host_str().unwrap_or_default();
     match url.scheme() {
@@ -72,9 +71,9 @@ fn place(url: &Url) -> Result<Settings> {
             let path =
                 url.to_file_path().ok().and_then(|path| path.into_os_string().into_string().ok());
             let path =
-                path.ok_or_else(|| bad("storage URL names no local folder").hint(FILE_HINT))?;
+                path.ok_or_else(|| bad("storage URL is not an absolute folder").hint(FILE_HINT))?;
             if path == "/" {
-                return Err(bad("storage URL names the root folder").hint(FILE_HINT));
+                return Err(bad("storage URL is the root folder").hint(FILE_HINT));
             }
             set("type", "local");
             set("path", &path);
@@ -92,9 +91,8 @@ fn place(url: &Url) -> Result<Settings> {
             set("folder", host);
         }
         "s3" | "drive" => {
-            return Err(
-                bad("storage URL names no place").hint("s3://bucket/prefix or drive://FOLDER_ID")
-            );
+            return Err(bad("storage URL has no valid bucket or folder")
+                .hint("write s3://bucket/prefix or drive://FOLDER_ID"));
         }
         other => {
             let text = format!("storage URL scheme {other:?} is not file, s3 or drive");
@@ -104,29 +102,29 @@ fn place(url: &Url) -> Result<Settings> {
     Ok(settings)
 }
 
-const FILE_HINT: &str = "a folder is written file:///absolute/path";
+const FILE_HINT: &str = "write a folder as file:///absolute/path";
 
 fn bad(text: impl Into<String>) -> Error {
     Error::new(Kind::InvalidInput, text)
 }
 
-fn secret_in_url(what: &str) -> Error {
-    bad(format!("storage URL has {what} in it: URLs are recorded and shown"))
+fn secret_in_url_error(what: &str) -> Error {
+    bad(format!("storage URL contains {what}: URLs are recorded and displayed"))
         .hint("put it in the config file or in a BAE_STORAGE_<NAME>_<KEY> variable")
 }
 
-fn canonical(url: &Url) -> String {
-    let mut place = url.clone();
-    place.set_query(None);
+fn canonical_url(url: &Url) -> String {
+    let mut canonical = url.clone();
+    canonical.set_query(None);
     let path = url.path().trim_end_matches('/');
-    place.set_path(path);
-    let mut kept: Vec<_> =
-        url.query_pairs().filter(|(key, _)| PLACE_KEYS.contains(&&**key)).collect();
-    kept.sort();
-    if !kept.is_empty() {
-        place.query_pairs_mut().extend_pairs(kept);
+    canonical.set_path(path);
+    let mut keys: Vec<_> =
+        url.query_pairs().filter(|(key, _)| IDENTITY_KEYS.contains(&&**key)).collect();
+    keys.sort();
+    if !keys.is_empty() {
+        canonical.query_pairs_mut().extend_pairs(keys);
     }
-    place.into()
+    canonical.into()
 }
 
 #[cfg(test)]
@@ -142,22 +140,22 @@ mod tests {
     };
 
     fn from_url(text: &str) -> Result<Profile> {
-        Profile::from_url(text, &AwsEnv::default())
+        Profile::from_url(text, &AwsEndpoint::default())
     }
 
     #[test]
-    fn a_folder_url_gives_its_path_and_tuning_but_records_the_place_alone() {
+    fn a_folder_url_records_its_path_but_no_tuning() {
         let profile = from_url("file:///srv/my%20music/?chunk=4MiB&upload_limit=10MiB").unwrap();
         assert_eq!(profile.folder(), Path::new("/srv/my music/"));
         assert_eq!((profile.chunk, profile.upload_limit), (4 * MIB, Some(10 * MIB)));
-        assert_eq!(profile.canonical(), "file:///srv/my%20music");
-        let again = from_url(&profile.canonical()).unwrap();
-        assert_eq!(again.canonical(), profile.canonical());
+        assert_eq!(profile.canonical_name(), "file:///srv/my%20music");
+        let again = from_url(&profile.canonical_name()).unwrap();
+        assert_eq!(again.canonical_name(), profile.canonical_name());
         assert_eq!(from_url("file:///d?chunk=64k").unwrap().chunk, 64 * KIB);
     }
 
     #[test]
-    fn cloud_urls_keep_what_names_the_place() {
+    fn cloud_urls_record_the_keys_that_identify_the_storage() {
         let url =
             "s3://Bucket/a/b?region=eu&endpoint=http%3A%2F%2Fh%3A9000&path_style=true&chunk=8M";
         let profile = from_url(url).unwrap();
@@ -168,27 +166,27 @@ mod tests {
         );
         assert_eq!(profile.chunk, 8 * MIB);
         assert_eq!(
-            profile.canonical(),
+            profile.canonical_name(),
             "s3://Bucket/a/b?endpoint=http%3A%2F%2Fh%3A9000&path_style=true&region=eu"
         );
-        assert_eq!(from_url("drive://1aB_c").unwrap().canonical(), "drive://1aB_c");
+        assert_eq!(from_url("drive://1aB_c").unwrap().canonical_name(), "drive://1aB_c");
     }
 
     #[test]
-    fn an_endpoint_from_the_environment_is_recorded_and_a_given_one_is_stronger() {
+    fn an_endpoint_from_the_environment_is_recorded_and_the_url_overrides_it() {
         let env = [("AWS_ENDPOINT_URL", "http://h:9000")];
-        let aws = AwsEnv::of(&env.into_iter().collect());
+        let aws = AwsEndpoint::of(&env.into_iter().collect());
         let profile = Profile::from_url("s3://b/p?chunk=8M", &aws).unwrap();
-        assert_eq!(profile.canonical(), "s3://b/p?endpoint=http%3A%2F%2Fh%3A9000");
-        let again = from_url(&profile.canonical()).unwrap();
-        assert_eq!(again.place(), profile.place());
+        assert_eq!(profile.canonical_name(), "s3://b/p?endpoint=http%3A%2F%2Fh%3A9000");
+        let again = from_url(&profile.canonical_name()).unwrap();
+        assert_eq!(again.location(), profile.location());
         let given = Profile::from_url("s3://b?endpoint=http://other&region=eu", &aws).unwrap();
-        assert_eq!(given.place(), "s3://b?endpoint=http://other/");
+        assert_eq!(given.location(), "s3://b?endpoint=http://other/");
         assert!(Profile::from_url("file:///d", &aws).is_ok());
     }
 
     #[test]
-    fn secrets_in_a_url_are_refused_and_not_repeated() {
+    fn secrets_in_a_url_are_rejected_and_not_quoted() {
         for url in [
             "s3://b?secret_access_key=hunter2",
             "s3://me:hunter2@b",
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
+    fn invalid_storage_urls_are_rejected() {
         for url in [
             "file://",
             "file:dir",
@@ -222,12 +220,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_place_or_refused_and_a_recorded_place_is_found_again(
+        fn a_recorded_url_resolves_to_the_same_storage(
             text in "(file:///|s3://|drive://|file:|)[a-zA-Z0-9_/?&=%#:@. -]{0,30}",
         ) {
             if let Ok(profile) = from_url(&text) {
-                let again = from_url(&profile.canonical());
-                prop_assert_eq!(again.unwrap().canonical(), profile.canonical());
+                let again = from_url(&profile.canonical_name());
+                prop_assert_eq!(again.unwrap().canonical_name(), profile.canonical_name());
             }
         }
     }

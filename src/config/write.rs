@@ -15,9 +15,9 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, Value as Toml};
 use super::{
     Config, Profile, Secret,
     env::as_variable,
-    secret::Value,
-    settings::{KEYS, SECRET_KEYS, Settings},
-    url::take_apart,
+    secret::SettingValue,
+    settings::{KEYS, ProfileSettings, SECRET_KEYS},
+    url::parse_storage_url,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -27,8 +27,8 @@ const ORIGIN: &str = "command line";
 #[derive(Debug)]
 pub struct NewStorage {
     name: String,
-    settings: Settings,
-    to_ask: Vec<&'static str>,
+    settings: ProfileSettings,
+    secret_prompts: Vec<&'static str>,
 }
 
 impl NewStorage {
@@ -39,8 +39,11 @@ impl NewStorage {
     /// `InvalidInput` when the name or a word is not valid, also for a secret on the command line.
     pub fn new(name: &str, kind: Option<&str>, words: &[String]) -> Result<Self> {
         check_name(name)?;
-        let mut new =
-            Self { name: name.to_owned(), settings: Settings::default(), to_ask: Vec::new() };
+        let mut new = Self {
+            name: name.to_owned(),
+            settings: ProfileSettings::default(),
+            secret_prompts: Vec::new(),
+        };
         for word in words {
             match word.split_once('=') {
                 Some((key, value)) if !key.contains(':') => new.set(key, value)?,
@@ -52,7 +55,7 @@ impl NewStorage {
         }
         // An access key id without its secret key: prompt for the secret key.
         if new.settings.has("access_key_id") && !new.settings.has("secret_access_key") {
-            new.ask_for("secret_access_key");
+            new.prompt_for("secret_access_key");
         }
         Profile::from_settings(name, new.settings.clone())?;
         Ok(new)
@@ -61,11 +64,11 @@ impl NewStorage {
     fn take_url(&mut self, word: &str) -> Result<()> {
         if !word.contains("://") {
             let text = format!("{word:?} is neither a storage URL nor KEY=VALUE");
-            return Err(bad(text).hint(format!("keys are {}", KEYS.join(", "))));
+            return Err(bad(text).hint(format!("keys: {}", KEYS.join(", "))));
         }
-        let (_, settings) = take_apart(word)?;
+        let (_, settings) = parse_storage_url(word)?;
         for (key, value) in settings.values() {
-            if let Value::Text(text) = value {
+            if let SettingValue::Text(text) = value {
                 self.set(key, text)?;
             }
         }
@@ -74,26 +77,28 @@ impl NewStorage {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         if !KEYS.contains(&key) {
-            let hint = format!("keys are {}", KEYS.join(", "));
-            return Err(bad(format!("no storage has a key {key:?}")).hint(hint));
+            let hint = format!("keys: {}", KEYS.join(", "));
+            return Err(bad(format!("unknown storage key {key:?}")).hint(hint));
         }
         if self.settings.has(key) && self.settings.text(key) != Some(value) {
-            return Err(bad(format!("{key} is given twice")));
+            return Err(bad(format!("{key} is set twice")));
         }
         let secret = SECRET_KEYS.iter().find(|secret| **secret == key);
         // A key id is not secret, but may come from the same source as the secret key.
-        if let (true, Some(found)) = (secret.is_some() || key == "access_key_id", indirect(value)) {
-            self.settings.set_value(key, Value::Secret(found), ORIGIN.into());
+        if let (true, Some(found)) =
+            (secret.is_some() || key == "access_key_id", parse_secret_reference(value))
+        {
+            self.settings.set_value(key, SettingValue::Secret(found), ORIGIN.into());
             return Ok(());
         }
         match secret {
-            Some(key) if value == "-" => self.ask_for(key),
+            Some(key) if value == "-" => self.prompt_for(key),
             Some(key) => {
                 return Err(bad(format!(
-                    "{key} is a secret: every user can read the command line"
+                    "{key} is a secret: every user of this machine can read the command line"
                 ))
                 .hint(format!(
-                    "{key}=- asks for it; or {key}=env:VARIABLE, {key}=command:COMMAND"
+                    "write {key}=- for a prompt, {key}=env:VARIABLE or {key}=command:COMMAND"
                 )));
             }
             None if key == "path" => self.settings.set(key, &absolute(value)?, ORIGIN.into()),
@@ -102,8 +107,8 @@ impl NewStorage {
         Ok(())
     }
 
-    fn ask_for(&mut self, key: &'static str) {
-        self.to_ask.push(key);
+    fn prompt_for(&mut self, key: &'static str) {
+        self.secret_prompts.push(key);
     }
 
     #[must_use]
@@ -113,19 +118,21 @@ impl NewStorage {
 
     /// The secrets that the caller must prompt for.
     #[must_use]
-    pub fn to_ask(&self) -> &[&'static str] {
-        &self.to_ask
+    pub fn secret_prompts(&self) -> &[&'static str] {
+        &self.secret_prompts
     }
 
     /// Adds a secret that the user typed.
-    pub fn answer(&mut self, key: &str, secret: &str) {
-        let secret = Value::Secret(Secret::Text(secret.to_owned()));
+    pub fn set_secret(&mut self, key: &str, secret: &str) {
+        let secret = SettingValue::Secret(Secret::Text(secret.to_owned()));
         self.settings.set_value(key, secret, ORIGIN.into());
-        self.to_ask.retain(|asked| *asked != key);
+        self.secret_prompts.retain(|other| *other != key);
     }
 
     fn holds_secret(&self) -> bool {
-        self.settings.values().any(|(_, value)| matches!(value, Value::Secret(Secret::Text(_))))
+        self.settings
+            .values()
+            .any(|(_, value)| matches!(value, SettingValue::Secret(Secret::Text(_))))
     }
 }
 
@@ -140,23 +147,26 @@ impl Config {
         let variable = as_variable(&new.name);
         let same = |name: &&String| **name != new.name && as_variable(name) == variable;
         if let Some(other) = self.profiles.keys().find(same) {
-            let text = format!("storage {:?} would share its variables with {other:?}", new.name);
+            let text = format!(
+                "storage {:?} would have the same environment variables as {other:?}",
+                new.name
+            );
             return Err(bad(text).hint("choose another name"));
         }
-        let path = self.file.as_deref().ok_or_else(|| {
+        let path = self.path.as_deref().ok_or_else(|| {
             bad("no config file: neither HOME nor XDG_CONFIG_HOME is set")
-                .hint("name one with --config")
+                .hint("give one with --config")
         })?;
         // A symlink is kept, and its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let named = |e| Error::io(format!("config file {}", path.display()), e);
+        let context = |e| Error::io(format!("config file {}", path.display()), e);
         let old = match fs::read_to_string(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(named)?,
+            text => text.map_err(context)?,
         };
         let text = with_storage(&old, new, replace)
-            .map_err(|e| e.within(format!("config file {}", path.display())))?;
-        replace_file(&path, &text, new.holds_secret()).map_err(named)?;
+            .map_err(|e| e.with_context(format!("config file {}", path.display())))?;
+        replace_file(&path, &text, new.holds_secret()).map_err(context)?;
         Ok(path)
     }
 }
@@ -164,10 +174,10 @@ impl Config {
 /// The text `old` with the storage's section added or replaced.
 fn with_storage(old: &str, new: &NewStorage, replace: bool) -> Result<String> {
     // The parser's text is dropped: it quotes lines, and one may contain a secret.
-    let mut document: DocumentMut = old.parse().map_err(|_| bad("it is not TOML"))?;
+    let mut document: DocumentMut = old.parse().map_err(|_| bad("not valid TOML"))?;
     let by_hand = || {
-        bad("[storage] is written in a way that cannot be added to")
-            .hint(format!("write [storage.{}] yourself, or turn it into sections", new.name))
+        bad("[storage] is not written as sections, so bae cannot add one")
+            .hint(format!("write [storage.{}] by hand, or convert [storage] to sections", new.name))
     };
     let implicit = || {
         let mut table = Table::new();
@@ -176,9 +186,9 @@ fn with_storage(old: &str, new: &NewStorage, replace: bool) -> Result<String> {
     };
     let storages = document.entry("storage").or_insert_with(implicit).as_table_mut();
     let storages = storages.ok_or_else(by_hand)?;
-    let there = storages.contains_key(&new.name);
-    if there && !replace {
-        let text = format!("storage {:?} is there already", new.name);
+    let exists = storages.contains_key(&new.name);
+    if exists && !replace {
+        let text = format!("storage {:?} exists already", new.name);
         return Err(Error::new(Kind::AlreadyExists, text).hint("--force replaces it"));
     }
     let section = storages.entry(&new.name).or_insert_with(|| Item::Table(Table::new()));
@@ -192,13 +202,13 @@ fn with_storage(old: &str, new: &NewStorage, replace: bool) -> Result<String> {
     Ok(document.to_string())
 }
 
-fn toml(key: &str, value: &Value) -> Toml {
+fn toml(key: &str, value: &SettingValue) -> Toml {
     let table = |key: &str, value: &str| Toml::InlineTable(InlineTable::from_iter([(key, value)]));
     match value {
-        Value::Secret(Secret::Text(text)) => text.as_str().into(),
-        Value::Secret(Secret::Env(name)) => table("env", name),
-        Value::Secret(Secret::Command(command)) => table("command", command),
-        Value::Text(text) => match (key, text.parse::<bool>(), text.parse::<i64>()) {
+        SettingValue::Secret(Secret::Text(text)) => text.as_str().into(),
+        SettingValue::Secret(Secret::Env(name)) => table("env", name),
+        SettingValue::Secret(Secret::Command(command)) => table("command", command),
+        SettingValue::Text(text) => match (key, text.parse::<bool>(), text.parse::<i64>()) {
             ("path_style", Ok(flag), _) => flag.into(),
             ("upload_concurrency", _, Ok(number)) => number.into(),
             _ => text.as_str().into(),
@@ -237,16 +247,16 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 /// each.
 fn check_name(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins && name.len() <= 64 && name.chars().all(plain) {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= 64 && name.chars().all(plain) {
         return Ok(());
     }
-    Err(bad(format!("{name:?} cannot be the name of a storage"))
-        .hint("up to 64 letters, digits, - and _, beginning with a letter or digit"))
+    Err(bad(format!("invalid storage name {name:?}"))
+        .hint("use up to 64 letters, digits, - and _, starting with a letter or digit"))
 }
 
 /// Parses `env:VARIABLE` and `command:COMMAND`.
-fn indirect(value: &str) -> Option<Secret> {
+fn parse_secret_reference(value: &str) -> Option<Secret> {
     match value.split_once(':')? {
         ("env", name) if !name.is_empty() => Some(Secret::Env(name.to_owned())),
         ("command", command) if !command.is_empty() => Some(Secret::Command(command.to_owned())),
@@ -259,8 +269,8 @@ fn absolute(path: &str) -> Result<String> {
     if path.starts_with("~/") {
         return Ok(path.to_owned());
     }
-    let found = std::path::absolute(path).map_err(|e| Error::io(format!("path {path:?}"), e))?;
-    found.into_os_string().into_string().map_err(|_| bad(format!("path {path:?} is not UTF-8")))
+    let absolute = std::path::absolute(path).map_err(|e| Error::io(format!("path {path:?}"), e))?;
+    absolute.into_os_string().into_string().map_err(|_| bad(format!("path {path:?} is not UTF-8")))
 }
 
 fn bad(text: impl Into<String>) -> Error {
@@ -272,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Env, File, Overrides};
+    use crate::config::{ConfigFile, Env, Overrides};
 
     fn new(name: &str, words: &[&str]) -> Result<NewStorage> {
         let words: Vec<_> = words.iter().map(|w| (*w).to_owned()).collect();
@@ -286,7 +296,7 @@ mod tests {
     fn config(file: &Path) -> Config {
         let env: Env = [("HOME", "/h")].into_iter().collect();
         let overrides =
-            Overrides { config: Some(file.into()), makes_config: true, ..Overrides::default() };
+            Overrides { config: Some(file.into()), creates_config: true, ..Overrides::default() };
         Config::load(overrides, &env).unwrap()
     }
 
@@ -302,30 +312,30 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_named_or_asked_for_but_not_typed() {
+    fn secrets_are_referenced_or_prompted_for_but_not_typed() {
         let e = new("m", &["s3://b", "access_key_id=A", "secret_access_key=hunter2"]).unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidInput);
         assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
         let mut half = new("m", &["s3://b", "access_key_id=A"]).unwrap();
-        assert_eq!(half.to_ask(), ["secret_access_key"]);
-        half.answer("secret_access_key", "hunter2");
-        assert!(half.to_ask().is_empty() && half.holds_secret());
+        assert_eq!(half.secret_prompts(), ["secret_access_key"]);
+        half.set_secret("secret_access_key", "hunter2");
+        assert!(half.secret_prompts().is_empty() && half.holds_secret());
         assert!(written("", &half).contains("secret_access_key = \"hunter2\""));
-        let named =
+        let referenced =
             new("m", &["s3://b", "access_key_id=env:ID", "secret_access_key=command:pass x"]);
-        let named = named.unwrap();
-        assert!(named.to_ask().is_empty() && !named.holds_secret());
-        let text = written("", &named);
+        let referenced = referenced.unwrap();
+        assert!(referenced.secret_prompts().is_empty() && !referenced.holds_secret());
+        let text = written("", &referenced);
         assert!(text.contains("access_key_id = { env = \"ID\" }"), "{text}");
         assert!(text.contains("secret_access_key = { command = \"pass x\" }"), "{text}");
         assert_eq!(
-            new("d", &["drive://F", "refresh_token=-"]).unwrap().to_ask(),
+            new("d", &["drive://F", "refresh_token=-"]).unwrap().secret_prompts(),
             ["refresh_token"]
         );
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_before_anything_is_written() {
+    fn invalid_storages_are_rejected() {
         for name in ["", "a/b", "s3://b", "-a", "a b", "é", &"x".repeat(65)] {
             assert_eq!(new(name, &["file:///d"]).unwrap_err().kind(), Kind::InvalidInput, "{name}");
         }
@@ -344,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_there_is_replaced_only_when_told_to() {
+    fn an_existing_storage_is_replaced_only_with_force() {
         let old = "[storage.m]\n# why\ntype = \"local\"\npath = \"/old\"\nchunk = \"4MiB\"\n\n[network]\ndht = false\n";
         let m = new("m", &["type=local", "path=/new"]).unwrap();
         let e = with_storage(old, &m, false).unwrap_err();
@@ -359,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_made_and_replaced_in_one_step_and_guards_its_secrets() {
+    fn the_file_is_replaced_atomically_and_protects_its_secrets() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("deep/er/config.toml");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -371,25 +381,25 @@ mod tests {
         let config_of = |path: &Path| config(path);
         config_of(&link).add_storage(&new("b", &["file:///b"]).unwrap(), false).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(mode(&file), 0o644, "no secret came into it");
+        assert_eq!(mode(&file), 0o644, "no secret was added");
         let mut secret = new("c", &["s3://b", "access_key_id=A"]).unwrap();
-        secret.answer("secret_access_key", "hunter2");
+        secret.set_secret("secret_access_key", "hunter2");
         config(&file).add_storage(&secret, false).unwrap();
-        assert_eq!(mode(&file), 0o600, "a secret did");
+        assert_eq!(mode(&file), 0o600, "a secret was added");
         assert_eq!(config(&file).storage_names(), ["file", "a", "b", "c"]);
         assert_eq!(
             fs::read_dir(file.parent().unwrap()).unwrap().count(),
             1,
-            "nothing is left over"
+            "no temp file is left"
         );
         let twin = new("C", &["file:///d"]).unwrap();
         let e = config(&file).add_storage(&twin, false).unwrap_err();
-        assert!(e.report().contains("share its variables"), "{}", e.report());
+        assert!(e.report().contains("the same environment variables"), "{}", e.report());
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(
+        fn a_written_storage_is_read_back(
             prefix in "[a-zA-Z0-9 \"'\\\\=#\u{e9}]{1,20}",
             secret in "[ -~]{1,20}",
             chunk in 1u64..1000,
@@ -397,9 +407,9 @@ mod tests {
             let words = [format!("prefix={prefix}"), format!("chunk={chunk}MiB"), "type=s3".into(),
                 "bucket=b".into(), "secret_access_key=-".into()];
             let mut m = NewStorage::new("m", None, &words).unwrap();
-            m.answer("secret_access_key", &secret);
+            m.set_secret("secret_access_key", &secret);
             let text = written("", &m);
-            let file = File::parse(&text, Path::new("/c")).unwrap();
+            let file = ConfigFile::parse(&text, Path::new("/c")).unwrap();
             let profile = Profile::from_settings("m", file.profiles["m"].clone()).unwrap();
             prop_assert_eq!(profile.chunk, chunk << 20);
             let crate::config::ProfileKind::S3(s3) = profile.kind else { panic!("not s3") };

@@ -19,13 +19,13 @@ impl Checksums {
     /// Keeps the first digest of each algorithm: the user's digests come first.
     #[must_use]
     pub fn new(digests: impl IntoIterator<Item = Digest>) -> Self {
-        let mut kept: Vec<Digest> = Vec::new();
+        let mut unique: Vec<Digest> = Vec::new();
         for digest in digests {
-            if kept.iter().all(|other| other.algorithm != digest.algorithm) {
-                kept.push(digest);
+            if unique.iter().all(|other| other.algorithm != digest.algorithm) {
+                unique.push(digest);
             }
         }
-        Self(kept)
+        Self(unique)
     }
 
     #[must_use]
@@ -40,41 +40,43 @@ impl Checksums {
 
     /// A verification that must receive the whole file in order.
     #[must_use]
-    pub fn check(&self) -> Check {
-        Check(self.0.iter().map(|digest| (Hasher::new(digest.algorithm), digest.clone())).collect())
+    pub fn verifier(&self) -> ChecksumVerifier {
+        ChecksumVerifier(
+            self.0.iter().map(|digest| (Hasher::new(digest.algorithm), digest.clone())).collect(),
+        )
     }
 
     /// Reads the file at `path` and verifies it.
     ///
     /// # Errors
     /// `Corrupt` when a checksum does not match; I/O errors.
-    pub async fn check_file(&self, path: &Path) -> Result<()> {
+    pub async fn verify_file(&self, path: &Path) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        let (mut check, path) = (self.check(), path.to_owned());
+        let (mut check, path) = (self.verifier(), path.to_owned());
         let work = move || {
-            let place = |e| Error::io(format!("cannot read {}", path.display()), e);
-            let mut file = File::open(&path).map_err(place)?;
+            let context = |e| Error::io(format!("cannot read {}", path.display()), e);
+            let mut file = File::open(&path).map_err(context)?;
             let mut buffer = vec![0; usize::try_from(MIB).unwrap_or(1)];
             loop {
-                match file.read(&mut buffer).map_err(place)? {
+                match file.read(&mut buffer).map_err(context)? {
                     0 => return check.finish(&path.display()),
                     len => check.update(&buffer[..len]),
                 }
             }
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
-            Err(Error::new(Kind::Internal, "a checksum was not made").because(e))
+            Err(Error::new(Kind::Internal, "checksum verification panicked").because(e))
         })
     }
 }
 
 /// A verification in progress.
 #[derive(Debug)]
-pub struct Check(Vec<(Hasher, Digest)>);
+pub struct ChecksumVerifier(Vec<(Hasher, Digest)>);
 
-impl Check {
+impl ChecksumVerifier {
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.iter_mut().for_each(|(hasher, _)| hasher.update(bytes));
     }
@@ -82,12 +84,12 @@ impl Check {
     /// # Errors
     /// `Corrupt`, naming `what`, when a checksum does not match.
     pub fn finish(self, what: &dyn std::fmt::Display) -> Result<()> {
-        for (hasher, wanted) in self.0 {
-            let found = hasher.finish();
-            if found != wanted.bytes {
-                let (name, found, wanted) =
-                    (wanted.algorithm.name(), hex(&found), hex(&wanted.bytes));
-                let text = format!("{what}: its {name} is {found}, and should be {wanted}");
+        for (hasher, expected) in self.0 {
+            let actual = hasher.finish();
+            if actual != expected.bytes {
+                let name = expected.algorithm.name();
+                let (actual, expected) = (hex(&actual), hex(&expected.bytes));
+                let text = format!("{what}: {name} is {actual}, expected {expected}");
                 return Err(Error::new(Kind::Corrupt, text));
             }
         }
@@ -139,21 +141,22 @@ pub fn parse(text: &str) -> Result<Digest> {
     let bad = |why: String| {
         let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
         Error::new(Kind::InvalidInput, format!("checksum {text:?}: {why}"))
-            .hint(format!("write it like sha-256=HEX; there are {}", names.join(", ")))
+            .hint(format!("write it as sha-256=HEX; algorithms: {}", names.join(", ")))
     };
-    let (name, digits) = text.split_once('=').ok_or_else(|| bad("no =".into()))?;
-    let algorithm = Algorithm::named(name).ok_or_else(|| bad(format!("{name:?} is not known")))?;
+    let (name, digits) = text.split_once('=').ok_or_else(|| bad("it has no `=`".into()))?;
+    let algorithm =
+        Algorithm::from_name(name).ok_or_else(|| bad(format!("unknown algorithm {name:?}")))?;
     let bytes = unhex(digits.trim()).ok_or_else(|| bad("not hexadecimal".into()))?;
     if bytes.len() != algorithm.len() {
         let digits = 2 * algorithm.len();
-        return Err(bad(format!("{} has {digits} digits", algorithm.name())));
+        return Err(bad(format!("{} has {digits} hexadecimal digits", algorithm.name())));
     }
     Ok(Digest { algorithm, bytes })
 }
 
 /// Formats a digest in the form that [`parse`] reads.
 #[must_use]
-pub fn show(digest: &Digest) -> String {
+pub fn to_text(digest: &Digest) -> String {
     format!("{}={}", digest.algorithm.name(), hex(&digest.bytes))
 }
 
@@ -183,26 +186,22 @@ mod tests {
     ];
 
     #[tokio::test]
-    async fn a_file_is_held_against_every_checksum() {
+    async fn a_file_is_verified_against_every_checksum() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("abc");
         std::fs::write(&path, "abc").unwrap();
         let all = Checksums::new(KNOWN.map(|text| parse(text).unwrap()));
         assert_eq!(all.list().len(), 4);
-        all.check_file(&path).await.unwrap();
+        all.verify_file(&path).await.unwrap();
         std::fs::write(&path, "abd").unwrap();
-        let e = all.check_file(&path).await.unwrap_err();
+        let e = all.verify_file(&path).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Corrupt);
-        assert!(
-            e.report().contains("should be 900150983cd24fb0d6963f7d28e17f72"),
-            "{}",
-            e.report()
-        );
-        assert_eq!(show(&all.list()[0]), KNOWN[0]);
+        assert!(e.report().contains("expected 900150983cd24fb0d6963f7d28e17f72"), "{}", e.report());
+        assert_eq!(to_text(&all.list()[0]), KNOWN[0]);
     }
 
     #[test]
-    fn what_is_no_checksum_is_refused() {
+    fn invalid_checksums_are_rejected() {
         for bad in
             ["sha-256", "sha-256=ab", "crc32=00000000", "md5=zz0150983cd24fb0d6963f7d28e17f72"]
         {

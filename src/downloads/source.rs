@@ -6,23 +6,26 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::fetch::Tries;
+use super::file_download::Tries;
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Begun, ByteStream, Digest, Found, Protocol, Remote, Validator, Wanted, place},
+    protocols::{
+        ByteStream, Digest, FirstResponse, Protocol, RangeRequest, RemoteFile, UrlTarget,
+        Validator, display_url,
+    },
 };
 
 /// A server that sends nothing for this long is reported.
-const QUIET: Duration = Duration::from_secs(2);
+const REPORT_AFTER: Duration = Duration::from_secs(2);
 
 /// A file on one server.
 pub struct Mirror {
     protocol: Arc<dyn Protocol>,
-    remote: RwLock<Remote>,
+    remote: RwLock<RemoteFile>,
     /// The stream of the first response, until it is taken.
     first: Mutex<Option<ByteStream>>,
     /// Whether the first response carried bytes.
-    begins: bool,
+    first_request_has_body: bool,
 }
 
 impl fmt::Debug for Mirror {
@@ -33,28 +36,37 @@ impl fmt::Debug for Mirror {
 
 impl Mirror {
     #[must_use]
-    pub fn new(protocol: Arc<dyn Protocol>, remote: Remote) -> Self {
-        Self::begun(protocol, remote, None)
+    pub fn new(protocol: Arc<dyn Protocol>, remote: RemoteFile) -> Self {
+        Self::with_first_response(protocol, remote, None)
     }
 
     /// `first` is the stream of the whole file, if the first request has opened it.
     #[must_use]
-    pub fn begun(protocol: Arc<dyn Protocol>, remote: Remote, first: Option<ByteStream>) -> Self {
-        let begins = first.is_some();
-        Self { protocol, remote: RwLock::new(remote), first: Mutex::new(first), begins }
+    pub fn with_first_response(
+        protocol: Arc<dyn Protocol>,
+        remote: RemoteFile,
+        first: Option<ByteStream>,
+    ) -> Self {
+        let first_request_has_body = first.is_some();
+        Self {
+            protocol,
+            remote: RwLock::new(remote),
+            first: Mutex::new(first),
+            first_request_has_body,
+        }
     }
 
     /// Whether a request like the first returns the bytes of the file.
-    pub(super) fn begins(&self) -> bool {
-        self.begins
+    pub(super) fn first_request_has_body(&self) -> bool {
+        self.first_request_has_body
     }
 
     #[must_use]
-    pub fn remote(&self) -> Remote {
+    pub fn remote(&self) -> RemoteFile {
         self.remote.read().clone()
     }
 
-    pub(super) async fn open(&self, range: Wanted) -> Result<ByteStream> {
+    pub(super) async fn open(&self, range: RangeRequest) -> Result<ByteStream> {
         let remote = self.remote();
         self.protocol.open(&remote, range).await
     }
@@ -63,16 +75,19 @@ impl Mirror {
     /// protocol does not return bytes with it; the known version then stays.
     ///
     /// # Errors
-    /// `Changed` when it must be the `same` version and is not; errors of the server.
-    pub(super) async fn begin_again(&self, same: bool) -> Result<Option<ByteStream>> {
+    /// `Changed` when the version `must_match` and does not; errors of the server.
+    pub(super) async fn repeat_first_request(
+        &self,
+        must_match: bool,
+    ) -> Result<Option<ByteStream>> {
         let before = self.remote();
-        let Begun { found: Found::File(now), first: Some(first) } =
-            self.protocol.begin(&before.asked).await?
+        let FirstResponse { target: UrlTarget::File(now), body: Some(first) } =
+            self.protocol.probe_with_body(&before.requested_url).await?
         else {
             return Ok(None);
         };
-        if same && !may_be_same(&before, &now) {
-            return Err(changed(&before));
+        if must_match && !may_be_same(&before, &now) {
+            return Err(changed_error(&before));
         }
         *self.remote.write() = now;
         Ok(Some(first))
@@ -81,7 +96,7 @@ impl Mirror {
     /// Whether an error may only mean that the target of a redirect has expired.
     pub(super) fn may_have_moved(&self, error: &Error) -> bool {
         let remote = self.remote.read();
-        remote.url != remote.asked
+        remote.url != remote.requested_url
             && matches!(
                 error.kind(),
                 Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated | Kind::Unsupported
@@ -92,56 +107,55 @@ impl Mirror {
     ///
     /// # Errors
     /// `Changed` when it is another file; errors of the server.
-    pub(super) async fn find_again(&self) -> Result<()> {
+    pub(super) async fn probe_again(&self) -> Result<()> {
         let before = self.remote();
-        let Found::File(now) = self.protocol.probe(&before.asked).await? else {
-            return Err(changed(&before));
+        let UrlTarget::File(now) = self.protocol.probe(&before.requested_url).await? else {
+            return Err(changed_error(&before));
         };
         if !may_be_same(&before, &now) {
-            return Err(changed(&before));
+            return Err(changed_error(&before));
         }
-        *self.remote.write() = Remote { validator: before.validator, ..now };
+        *self.remote.write() = RemoteFile { validator: before.validator, ..now };
         Ok(())
     }
 }
 
-/// Whether nothing tells the two versions apart, and at least the length or the ETag tells that they are one.
-fn may_be_same(before: &Remote, now: &Remote) -> bool {
+/// Whether no validator shows a difference between the two versions, and at least the length or the ETag is equal.
+fn may_be_same(before: &RemoteFile, now: &RemoteFile) -> bool {
     let same_len = now.len.is_some() && now.len == before.len;
     match (&before.validator, &now.validator) {
         (Some(Validator::ETag(was)), Some(Validator::ETag(is))) if now.len.is_none() => was == is,
-        (Some(_), Some(_)) => now.is_same(before),
+        (Some(_), Some(_)) => now.is_same_version(before),
         _ => same_len,
     }
 }
 
-fn changed(remote: &Remote) -> Error {
-    let text = format!("{}: the file is not what it was when it was begun", place(&remote.asked));
+fn changed_error(remote: &RemoteFile) -> Error {
+    let url = display_url(&remote.requested_url);
+    let text = format!("{url}: the file changed on the server since the download started");
     Error::new(Kind::Changed, text)
 }
 
 /// One file. Cheap to clone; all clones share the mirrors.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct DownloadSource {
     /// Has at least one entry.
     mirrors: Arc<[Mirror]>,
 }
 
-impl Source {
+impl DownloadSource {
     /// # Errors
     /// `InvalidInput` when there is no mirror, or mirrors report different lengths.
     pub fn new(mirrors: Vec<Mirror>) -> Result<Self> {
         let lens: Vec<_> =
             mirrors.iter().map(|mirror| (mirror.remote(), mirror.remote().len)).collect();
         let Some((first, len)) = lens.first() else {
-            return Err(Error::new(Kind::InvalidInput, "a download without a URL"));
+            return Err(Error::new(Kind::InvalidInput, "download has no URL"));
         };
         if let Some((other, _)) = lens.iter().find(|(_, other)| other != len) {
-            let text =
-                format!("{} and {} have not the same length", place(&first.url), place(&other.url));
-            return Err(
-                Error::new(Kind::InvalidInput, text).hint("leave out the one that is not it")
-            );
+            let (first, other) = (display_url(&first.url), display_url(&other.url));
+            let text = format!("mirrors report different lengths: {first} and {other}");
+            return Err(Error::new(Kind::InvalidInput, text).hint("remove the wrong one"));
         }
         Ok(Self { mirrors: mirrors.into() })
     }
@@ -158,7 +172,7 @@ impl Source {
 
     /// The description of the file by the first mirror.
     #[must_use]
-    pub fn remote(&self) -> Remote {
+    pub fn remote(&self) -> RemoteFile {
         self.mirrors[0].remote()
     }
 
@@ -174,8 +188,9 @@ impl Source {
 
     /// Whether the length is known and every mirror supports range requests.
     #[must_use]
-    pub fn ranges(&self) -> bool {
-        self.len().is_some() && self.mirrors.iter().all(|mirror| mirror.remote.read().ranges)
+    pub fn supports_ranges(&self) -> bool {
+        self.len().is_some()
+            && self.mirrors.iter().all(|mirror| mirror.remote.read().supports_ranges)
     }
 
     /// The validators of all mirrors that send one.
@@ -192,68 +207,72 @@ impl Source {
 }
 
 /// Called while waiting for a server: with `None` when no response has arrived yet, with an error before a retry.
-pub type Waits<'a> = &'a (dyn Fn(Option<&str>) + Send + Sync);
+pub type OnWait<'a> = &'a (dyn Fn(Option<&str>) + Send + Sync);
 
-/// Retries and cancellation of the first request to a server.
+/// Sends the first request to a server, with retries and cancellation.
 #[derive(Clone, Copy)]
-pub struct Asking<'a> {
+pub struct FirstRequest<'a> {
     /// At least 1.
     pub max_tries: u32,
     pub cancel: &'a CancellationToken,
-    pub waits: Waits<'a>,
+    pub on_wait: OnWait<'a>,
 }
 
-impl fmt::Debug for Asking<'_> {
+impl fmt::Debug for FirstRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asking").field("max_tries", &self.max_tries).finish_non_exhaustive()
+        f.debug_struct("FirstRequest").field("max_tries", &self.max_tries).finish_non_exhaustive()
     }
 }
 
-impl Asking<'_> {
+impl FirstRequest<'_> {
     /// Sends the first request of a download of `url`, and repeats it after retryable errors.
     ///
     /// # Errors
     /// `Cancelled`; the last error of the server.
-    pub async fn begin(&self, protocol: &Arc<dyn Protocol>, url: &Url) -> Result<Begun> {
-        self.ask(url, || protocol.begin(url)).await
+    pub async fn probe_with_body(
+        &self,
+        protocol: &Arc<dyn Protocol>,
+        url: &Url,
+    ) -> Result<FirstResponse> {
+        self.with_retries(url, || protocol.probe_with_body(url)).await
     }
 
     /// Probes `url`, when its bytes are not wanted, or not from the first one on.
     ///
     /// # Errors
-    /// As [`Asking::begin`].
-    pub async fn probe(&self, protocol: &Arc<dyn Protocol>, url: &Url) -> Result<Begun> {
-        let found = self.ask(url, || protocol.probe(url)).await?;
-        Ok(Begun { found, first: None })
+    /// As [`FirstRequest::probe_with_body`].
+    pub async fn probe(&self, protocol: &Arc<dyn Protocol>, url: &Url) -> Result<FirstResponse> {
+        let found = self.with_retries(url, || protocol.probe(url)).await?;
+        Ok(FirstResponse { target: found, body: None })
     }
 
-    async fn ask<T, F: Future<Output = Result<T>> + Unpin>(
+    async fn with_retries<T, F: Future<Output = Result<T>> + Unpin>(
         &self,
         url: &Url,
-        question: impl Fn() -> F,
+        send_request: impl Fn() -> F,
     ) -> Result<T> {
         let stopped = || Error::new(Kind::Cancelled, "stopped");
         let mut tries = Tries::new(self.max_tries);
         loop {
-            tracing::info!("asking {}", place(url));
-            let (mut answer, mut quiet) = (question(), true);
+            tracing::info!("requesting {}", display_url(url));
+            let (mut response, mut reported) = (send_request(), false);
             let error = loop {
                 tokio::select! {
                     () = self.cancel.cancelled() => return Err(stopped()),
-                    answer = &mut answer => match answer {
-                        Ok(answer) => return Ok(answer),
+                    response = &mut response => match response {
+                        Ok(response) => return Ok(response),
                         Err(error) => break error,
                     },
-                    () = tokio::time::sleep(QUIET), if quiet => {
-                        quiet = false;
-                        (self.waits)(None);
+                    () = tokio::time::sleep(REPORT_AFTER), if !reported => {
+                        reported = true;
+                        (self.on_wait)(None);
                     }
                 }
             };
-            if !error.kind().is_retryable() || !tries.again(&error, 0) {
+            if !error.kind().is_retryable() || !tries.allows_retry(&error, 0) {
                 return Err(error);
             }
-            (self.waits)(Some(&error.report()));
+            (self.on_wait)(Some(&error.report()));
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(stopped()),
                 () = tries.wait() => {}
@@ -267,11 +286,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_tells_nothing_of_the_version_is_not_the_same_file() {
-        let remote = |len, tag: &str| Remote {
+    fn a_response_without_a_length_or_an_etag_is_not_the_same_file() {
+        let remote = |len, tag: &str| RemoteFile {
             len,
             validator: (!tag.is_empty()).then(|| Validator::ETag(tag.to_owned())),
-            ..Remote::at("http://x/f".parse().unwrap())
+            ..RemoteFile::from_url("http://x/f".parse().unwrap())
         };
         let before = remote(Some(9), "\"a\"");
         for (len, tag, same) in [

@@ -15,7 +15,7 @@
 
 /// The state of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum State {
+pub enum DownloadState {
     /// Waits for a slot.
     #[default]
     Queued,
@@ -33,7 +33,7 @@ pub enum State {
 
 /// Inputs of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
+pub enum DownloadInput {
     /// A slot is free.
     Start,
     /// The server has described the file.
@@ -46,17 +46,19 @@ pub enum Input {
     Resume,
 }
 
-impl State {
+impl DownloadState {
     /// The next state; `None` when `input` is not valid in this state.
     #[must_use]
-    pub fn on(self, input: Input) -> Option<Self> {
+    pub fn on(self, input: DownloadInput) -> Option<Self> {
         match (self, input) {
-            (Self::Queued, Input::Start) => Some(Self::Probing),
-            (Self::Probing, Input::Found) => Some(Self::Running),
-            (Self::Running, Input::Complete) => Some(Self::Done),
-            (Self::Probing | Self::Running, Input::Fail) => Some(Self::Failed),
-            (Self::Queued | Self::Probing | Self::Running, Input::Pause) => Some(Self::Paused),
-            (Self::Paused | Self::Failed, Input::Resume) => Some(Self::Queued),
+            (Self::Queued, DownloadInput::Start) => Some(Self::Probing),
+            (Self::Probing, DownloadInput::Found) => Some(Self::Running),
+            (Self::Running, DownloadInput::Complete) => Some(Self::Done),
+            (Self::Probing | Self::Running, DownloadInput::Fail) => Some(Self::Failed),
+            (Self::Queued | Self::Probing | Self::Running, DownloadInput::Pause) => {
+                Some(Self::Paused)
+            }
+            (Self::Paused | Self::Failed, DownloadInput::Resume) => Some(Self::Queued),
             _ => None,
         }
     }
@@ -80,27 +82,33 @@ mod tests {
 
     use super::*;
 
-    const INPUTS: [Input; 6] =
-        [Input::Start, Input::Found, Input::Complete, Input::Fail, Input::Pause, Input::Resume];
+    const INPUTS: [DownloadInput; 6] = [
+        DownloadInput::Start,
+        DownloadInput::Found,
+        DownloadInput::Complete,
+        DownloadInput::Fail,
+        DownloadInput::Pause,
+        DownloadInput::Resume,
+    ];
 
     proptest! {
         #[test]
-        fn whatever_happens_the_invariants_hold(inputs in prop::collection::vec(0usize..6, 0..60)) {
-            let mut state = State::default();
+        fn the_invariants_hold_for_any_inputs(inputs in prop::collection::vec(0usize..6, 0..60)) {
+            let mut state = DownloadState::default();
             for input in inputs.into_iter().map(|n| INPUTS[n]) {
                 let Some(next) = state.on(input) else { continue };
-                prop_assert!(state != State::Done, "done is for ever");
-                if next == State::Failed {
-                    prop_assert!(matches!(state, State::Probing | State::Running));
+                prop_assert!(state != DownloadState::Done, "done is final");
+                if next == DownloadState::Failed {
+                    prop_assert!(matches!(state, DownloadState::Probing | DownloadState::Running));
                 }
-                if next == State::Running {
-                    prop_assert_eq!(state, State::Probing);
+                if next == DownloadState::Running {
+                    prop_assert_eq!(state, DownloadState::Probing);
                 }
                 state = next;
             }
-            let way = [Input::Resume, Input::Start, Input::Found, Input::Complete];
-            let end = way.into_iter().fold(state, |state, input| state.on(input).unwrap_or(state));
-            prop_assert_eq!(end, State::Done);
+            let inputs = [DownloadInput::Resume, DownloadInput::Start, DownloadInput::Found, DownloadInput::Complete];
+            let end = inputs.into_iter().fold(state, |state, input| state.on(input).unwrap_or(state));
+            prop_assert_eq!(end, DownloadState::Done);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{error::Result, protocols::Remote};
+use crate::{error::Result, protocols::RemoteFile};
 
 /// The destination of one file's bytes. All calls may run concurrently; positions are those of the file.
 #[async_trait]
@@ -14,13 +14,13 @@ pub trait Target: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The error of an earlier write.
-    async fn room(&self) -> Result<()>;
+    async fn wait_for_capacity(&self) -> Result<()>;
 
     /// Writes `parts` consecutively from `pos` on. When it returns, the bytes are lost only with the process.
     ///
     /// # Errors
-    /// As [`Target::room`].
-    async fn write(&self, pos: u64, parts: Vec<Bytes>) -> Result<()>;
+    /// As [`Target::wait_for_capacity`].
+    async fn write_at(&self, pos: u64, parts: Vec<Bytes>) -> Result<()>;
 
     /// Makes the bytes written so far survive the process, unless the target does that by itself.
     ///
@@ -28,9 +28,9 @@ pub trait Target: Send + Sync + fmt::Debug {
     /// Errors of the target.
     async fn checkpoint(&self) -> Result<()>;
 
-    /// Discards all bytes written so far. The file is sent again from its first byte, as the version `now`.
+    /// Discards all bytes written so far. The file is sent again from its first byte, as `version`.
     ///
     /// # Errors
     /// `Changed` when the bytes cannot be discarded and the file may be another one; errors of the target.
-    async fn restart(&self, now: &Remote) -> Result<()>;
+    async fn restart(&self, version: &RemoteFile) -> Result<()>;
 }

@@ -8,10 +8,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::{fetch::Shared, holes::RunId};
+use super::{file_download::Shared, range_scheduler::RunId};
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{ByteStream, next, place},
+    protocols::{ByteStream, display_url, next_bytes},
 };
 
 /// Bytes per write to the target. A TLS record has only 16 KiB, and each write costs a wake-up.
@@ -24,169 +24,175 @@ const BATCH_AGE_MS: u128 = 500;
 
 /// Why a worker ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum WorkerExit {
     /// No run is left that is worth a request.
     Idle,
     /// The server refused the request for a run.
     Refused(Error),
     /// The connection broke during a run.
-    Broke(Error),
+    ConnectionLost(Error),
     /// The target failed.
-    Target(Error),
+    TargetFailed(Error),
 }
 
 /// Fetches runs from the mirror with index `mirror`, `run` first, until none is left.
-pub(super) async fn work(run: Run, mirror: usize) -> Ended {
+pub(super) async fn run_worker(run: AssignedRun, mirror: usize) -> WorkerExit {
     let shared = Arc::clone(&run.shared);
     let mut next = Some(run);
     while let Some(run) = next {
-        if let Err(e) = shared.target.room().await {
-            return Ended::Target(e);
+        if let Err(e) = shared.target.wait_for_capacity().await {
+            return WorkerExit::TargetFailed(e);
         }
         let stream = match shared.source.mirrors()[mirror].open(run.range.clone().into()).await {
             Ok(stream) => stream,
-            Err(e) => return Ended::Refused(e),
+            Err(e) => return WorkerExit::Refused(e),
         };
-        shared.holes.lock().answered(run.id);
-        if let Err(ended) = run.fetch(stream, mirror, false).await {
-            return ended;
+        shared.scheduler.lock().accepted(run.id);
+        if let Err(exit) = run.fetch(stream, mirror, false).await {
+            return exit;
         }
         drop(run);
-        next = Run::begin(&shared, 1);
+        next = AssignedRun::take(&shared, 1);
     }
-    Ended::Idle
+    WorkerExit::Idle
 }
 
 /// Reads the first response up to the position where another worker is served, and then works like the other workers.
-pub(super) async fn work_on(first: FirstRun) -> Ended {
+pub(super) async fn run_first_worker(first: FirstRun) -> WorkerExit {
     let FirstRun { run, stream, open } = first;
     let shared = Arc::clone(&run.shared);
-    if let Err(e) = shared.target.room().await {
-        return Ended::Target(e);
+    if let Err(e) = shared.target.wait_for_capacity().await {
+        return WorkerExit::TargetFailed(e);
     }
-    if let Err(ended) = run.fetch(stream, 0, true).await {
-        return ended;
+    if let Err(exit) = run.fetch(stream, 0, true).await {
+        return exit;
     }
     drop((run, open));
-    match Run::begin(&shared, 1) {
-        Some(run) => work(run, 0).await,
-        None => Ended::Idle,
+    match AssignedRun::take(&shared, 1) {
+        Some(run) => run_worker(run, 0).await,
+        None => WorkerExit::Idle,
     }
 }
 
 /// The response to the first request, with its first run.
 pub(super) struct FirstRun {
-    run: Run,
+    run: AssignedRun,
     stream: ByteStream,
-    open: FirstOpen,
+    open: FirstResponseGuard,
 }
 
 impl FirstRun {
     /// Takes the run for one of `workers`. The wanted range must start at byte 0. `None` when its first bytes are
     /// present already.
-    pub(super) fn begin(shared: &Arc<Shared>, stream: ByteStream, workers: usize) -> Option<Self> {
-        let (id, range) = shared.holes.lock().take_first(workers)?;
-        let run = Run { shared: Arc::clone(shared), id, range };
-        Some(Self { run, stream, open: FirstOpen::new(shared) })
+    pub(super) fn take(shared: &Arc<Shared>, stream: ByteStream, workers: usize) -> Option<Self> {
+        let (id, range) = shared.scheduler.lock().take_first(workers)?;
+        let run = AssignedRun { shared: Arc::clone(shared), id, range };
+        Some(Self { run, stream, open: FirstResponseGuard::new(shared) })
     }
 }
 
 /// Marks the first response as being read, until dropped.
-struct FirstOpen(Arc<Shared>);
+struct FirstResponseGuard(Arc<Shared>);
 
-impl FirstOpen {
+impl FirstResponseGuard {
     fn new(shared: &Arc<Shared>) -> Self {
-        shared.first_open.store(true, Ordering::Relaxed);
+        shared.first_response_open.store(true, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }
 
-impl Drop for FirstOpen {
+impl Drop for FirstResponseGuard {
     fn drop(&mut self) {
-        self.0.first_open.store(false, Ordering::Relaxed);
+        self.0.first_response_open.store(false, Ordering::Relaxed);
     }
 }
 
 /// A run held by a worker. It is given back when dropped, for whatever reason.
-pub(super) struct Run {
+pub(super) struct AssignedRun {
     shared: Arc<Shared>,
     id: RunId,
     /// The range as it was taken. Another worker may take over its end.
     range: Range<u64>,
 }
 
-impl Run {
+impl AssignedRun {
     /// Takes a run for one of `workers` idle workers. `None` when no run is worth a request.
-    pub(super) fn begin(shared: &Arc<Shared>, workers: usize) -> Option<Self> {
-        let (id, range) = shared.holes.lock().take(workers)?;
+    pub(super) fn take(shared: &Arc<Shared>, workers: usize) -> Option<Self> {
+        let (id, range) = shared.scheduler.lock().take(workers)?;
         Some(Self { shared: Arc::clone(shared), id, range })
     }
 
-    /// Reads the run from `stream`. With `goes_on` the stream has all bytes from the run's start on, and is read past
-    /// the run's end as far as `Holes::go_on` allows.
+    /// Reads the run from `stream`. With `extendable` the stream has all bytes from the run's start on, and is read
+    /// past the run's end as far as `RangeScheduler::extend` allows.
     async fn fetch(
         &self,
         mut stream: ByteStream,
         mirror: usize,
-        goes_on: bool,
-    ) -> Result<(), Ended> {
+        extendable: bool,
+    ) -> Result<(), WorkerExit> {
         let mut batch = Batch::at(self.range.start);
-        let came = loop {
-            if self.has_come(goes_on) {
+        let outcome = loop {
+            if self.is_exhausted(extendable) {
                 break Ok(());
             }
-            match next(&mut stream).await {
-                Some(Ok(bytes)) => self.take(bytes, &mut batch, goes_on).await?,
+            match next_bytes(&mut stream).await {
+                Some(Ok(bytes)) => self.receive(bytes, &mut batch, extendable).await?,
                 Some(Err(e)) => break Err(e),
-                None => break Err(ended_early(&self.shared, mirror)),
+                None => break Err(early_end_error(&self.shared, mirror)),
             }
             // Extend the run before writing: a run that is written to its end is over and cannot be extended.
-            if batch.is_due() && !self.has_come(goes_on) {
-                self.hand_over(&mut batch).await?;
+            if batch.is_due() && !self.is_exhausted(extendable) {
+                self.write_batch(&mut batch).await?;
             }
         };
         // Bytes received before an error are written too.
-        self.hand_over(&mut batch).await?;
-        came.map_err(Ended::Broke)
+        self.write_batch(&mut batch).await?;
+        outcome.map_err(WorkerExit::ConnectionLost)
     }
 
-    fn has_come(&self, goes_on: bool) -> bool {
-        let mut holes = self.shared.holes.lock();
-        holes.has_come(self.id) && !(goes_on && holes.go_on(self.id))
+    /// Whether all bytes of the run have been received and it is not extended now.
+    fn is_exhausted(&self, extendable: bool) -> bool {
+        let mut scheduler = self.shared.scheduler.lock();
+        scheduler.is_received(self.id) && !(extendable && scheduler.extend(self.id))
     }
 
-    async fn take(&self, mut bytes: Bytes, batch: &mut Batch, goes_on: bool) -> Result<(), Ended> {
+    async fn receive(
+        &self,
+        mut bytes: Bytes,
+        batch: &mut Batch,
+        extendable: bool,
+    ) -> Result<(), WorkerExit> {
         loop {
-            let granted = self.shared.holes.lock().grant(self.id, bytes.len() as u64);
+            let granted = self.shared.scheduler.lock().grant(self.id, bytes.len() as u64);
             let rest = bytes.split_off(usize::try_from(granted).unwrap_or(bytes.len()));
-            self.shared.arrived(granted).await;
+            self.shared.record_received(granted).await;
             batch.push(bytes);
-            if rest.is_empty() || self.has_come(goes_on) {
+            if rest.is_empty() || self.is_exhausted(extendable) {
                 break;
             }
             bytes = rest;
         }
         // Read more only when the target has capacity for it.
-        self.shared.target.room().await.map_err(Ended::Target)
+        self.shared.target.wait_for_capacity().await.map_err(WorkerExit::TargetFailed)
     }
 
-    async fn hand_over(&self, batch: &mut Batch) -> Result<(), Ended> {
+    async fn write_batch(&self, batch: &mut Batch) -> Result<(), WorkerExit> {
         let Some((pos, len, parts)) = batch.take() else { return Ok(()) };
-        self.shared.target.write(pos, parts).await.map_err(Ended::Target)?;
-        self.shared.holes.lock().wrote(self.id, len);
+        self.shared.target.write_at(pos, parts).await.map_err(WorkerExit::TargetFailed)?;
+        self.shared.scheduler.lock().wrote(self.id, len);
         Ok(())
     }
 }
 
-impl Drop for Run {
+impl Drop for AssignedRun {
     fn drop(&mut self) {
-        self.shared.holes.lock().give_back(self.id);
+        self.shared.scheduler.lock().give_back(self.id);
     }
 }
 
-fn ended_early(shared: &Shared, mirror: usize) -> Error {
-    let place = place(&shared.source.mirrors()[mirror].remote().url);
-    Error::new(Kind::Network, format!("{place}: the connection ended before the range did"))
+fn early_end_error(shared: &Shared, mirror: usize) -> Error {
+    let url = display_url(&shared.source.mirrors()[mirror].remote().url);
+    Error::new(Kind::Network, format!("{url}: connection closed before the end of the range"))
 }
 
 /// Consecutive bytes, collected for one write.
@@ -212,12 +218,12 @@ impl Batch {
         if bytes.len() < SMALL {
             self.small.extend_from_slice(&bytes);
         } else {
-            self.close_small();
+            self.flush_small();
             self.parts.push(bytes);
         }
     }
 
-    fn close_small(&mut self) {
+    fn flush_small(&mut self) {
         if !self.small.is_empty() {
             self.parts.push(std::mem::take(&mut self.small).freeze());
         }
@@ -231,7 +237,7 @@ impl Batch {
     pub(super) fn take(&mut self) -> Option<(u64, u64, Vec<Bytes>)> {
         let (pos, len) = (self.pos, std::mem::take(&mut self.len));
         self.pos += len;
-        self.close_small();
+        self.flush_small();
         (len > 0).then(|| (pos, len, std::mem::take(&mut self.parts)))
     }
 }
@@ -244,14 +250,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_batch_has_what_was_pushed_in_its_order(
+        fn a_batch_returns_the_pushed_bytes_in_order(
             pushes in prop::collection::vec((0usize..100_000, any::<bool>()), 0..12),
         ) {
-            let (mut batch, mut wanted, mut at) = (Batch::at(7), Vec::new(), 7);
+            let (mut batch, mut expected, mut at) = (Batch::at(7), Vec::new(), 7);
             let mut taken = Vec::new();
             for (n, (len, takes)) in (0u8..).zip(pushes) {
                 let bytes = vec![n; len];
-                wanted.extend_from_slice(&bytes);
+                expected.extend_from_slice(&bytes);
                 batch.push(bytes.into());
                 if takes {
                     taken.extend(batch.take());
@@ -265,7 +271,7 @@ mod tests {
                 at += len;
             }
             let got: Vec<Bytes> = taken.into_iter().flat_map(|(_, _, parts)| parts).collect();
-            prop_assert_eq!(got.concat(), wanted);
+            prop_assert_eq!(got.concat(), expected);
         }
     }
 }

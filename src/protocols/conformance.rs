@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use url::Url;
 
-use super::{Begun, Found, Listing, Protocol, Remote, Wanted, next, paths::below};
+use super::{
+    FirstResponse, Listing, Protocol, RangeRequest, RemoteFile, UrlTarget, next_bytes,
+    url_paths::url_below,
+};
 use crate::error::{Error, Kind, Result};
 
 /// A server under test. The suite writes its files without going through the protocol.
 #[async_trait]
-pub trait Ground: Send + Sync + fmt::Debug {
+pub trait ConformanceTarget: Send + Sync + fmt::Debug {
     /// Creates or replaces the file `path` and creates its parent folders. A replaced file also gets a new date.
     async fn write(&self, path: &str, bytes: Bytes);
 
@@ -23,15 +26,15 @@ pub trait Ground: Send + Sync + fmt::Debug {
     /// Whether the protocol has folders.
     fn has_folders(&self) -> bool;
 
-    /// The same folder with credentials that the server must reject: the password [`WRONG`] or an unknown key. `None`
-    /// if the server accepts every login.
-    fn stranger(&self) -> Option<Visit>;
+    /// The same folder with credentials that the server must reject: the password [`WRONG_PASSWORD`] or an unknown key.
+    /// `None` if the server accepts every login.
+    fn with_wrong_login(&self) -> Option<TargetAccess>;
 
     /// An existing file that may not be read, or not even be seen. `None` if all files may be read.
-    async fn forbidden(&self) -> Option<Visit>;
+    async fn forbidden_file(&self) -> Option<TargetAccess>;
 
     /// Whether this is the last use of the server.
-    fn may_stop(&self) -> bool;
+    fn can_stop(&self) -> bool;
 
     /// Kills the server permanently, in the middle of its work.
     async fn stop(&self);
@@ -39,13 +42,13 @@ pub trait Ground: Send + Sync + fmt::Debug {
 
 /// A URL, and a protocol with the credentials to try on it.
 #[derive(Debug)]
-pub struct Visit {
+pub struct TargetAccess {
     pub protocol: Arc<dyn Protocol>,
     pub url: Url,
 }
 
 /// A password of no account. No error may repeat it.
-pub const WRONG: &str = "hunter2-is-nobodys";
+pub const WRONG_PASSWORD: &str = "hunter2-is-nobodys";
 
 /// File names with characters that are special in a shell, a URL, a pattern or a command line. Here they are literal.
 const NAMES: &[&str] = &[
@@ -62,41 +65,41 @@ const NAMES: &[&str] = &[
     ".hidden",
 ];
 /// Folder depth of the deep listing, more than folders usually have.
-const DEEP: usize = 70;
+const FOLDER_DEPTH: usize = 70;
 /// Length of the test files in bytes, not a multiple of any block size.
-const LEN: u64 = 3_000_017;
+const FILE_LEN: u64 = 3_000_017;
 
 /// Runs the suite in a folder of its own.
 ///
 /// # Panics
 /// On the first violation, with a sentence that names it.
-pub async fn check(protocol: &dyn Protocol, ground: &dyn Ground) {
-    let suite = Suite { protocol, ground };
-    suite.finds_a_file().await;
-    suite.gives_exact_ranges().await;
-    suite.gives_an_empty_file().await;
-    suite.tells_what_is_missing().await;
-    suite.keeps_real_file_names().await;
-    suite.notices_a_changed_file().await;
-    suite.serves_many_at_once().await;
+pub async fn check(protocol: &dyn Protocol, target: &dyn ConformanceTarget) {
+    let suite = Suite { protocol, target };
+    suite.describes_a_file().await;
+    suite.returns_exact_ranges().await;
+    suite.returns_an_empty_file().await;
+    suite.reports_missing_files().await;
+    suite.accepts_special_file_names().await;
+    suite.detects_changed_files().await;
+    suite.serves_concurrent_ranges().await;
     suite.survives_dropped_streams().await;
-    if ground.has_folders() {
+    if target.has_folders() {
         suite.lists_folders().await;
-        suite.lists_an_empty_end().await;
+        suite.lists_a_folder_of_one_empty_file().await;
         suite.lists_deep_folders().await;
     }
-    suite.tells_a_stranger().await;
-    suite.tells_what_is_forbidden().await;
-    if ground.may_stop() {
-        suite.notices_that_the_server_has_gone().await;
+    suite.rejects_a_wrong_login().await;
+    suite.reports_forbidden_files().await;
+    if target.can_stop() {
+        suite.reports_a_stopped_server().await;
     }
 }
 
 /// A file that a server sends in an unusual way.
 #[derive(Debug)]
-pub struct Oddity {
+pub struct UnusualResponse {
     /// Description of what is unusual.
-    pub what: &'static str,
+    pub description: &'static str,
     pub url: Url,
     /// The expected bytes; `None` if they cannot be determined, so that the protocol must fail.
     pub body: Option<Bytes>,
@@ -106,169 +109,177 @@ pub struct Oddity {
 ///
 /// # Panics
 /// If the stream ends without an error on other bytes than the file's, or if it fails although the file can be fetched.
-pub async fn check_oddity(protocol: &dyn Protocol, oddity: &Oddity) {
-    let Oddity { what, url, body } = oddity;
-    let got = async {
-        let Begun { found: Found::File(remote), first } = protocol.begin(url).await? else {
-            panic!("{what}: a file was taken for a folder");
+pub async fn check_unusual_response(protocol: &dyn Protocol, response: &UnusualResponse) {
+    let UnusualResponse { description, url, body: expected } = response;
+    let fetched = async {
+        let FirstResponse { target: UrlTarget::File(remote), body } =
+            protocol.probe_with_body(url).await?
+        else {
+            panic!("{description}: the file was reported as a folder");
         };
-        let mut stream = match first {
-            Some(first) => first,
-            None => protocol.open(&remote, Wanted { start: 0, end: remote.len }).await?,
+        let mut stream = match body {
+            Some(body) => body,
+            None => protocol.open(&remote, RangeRequest { start: 0, end: remote.len }).await?,
         };
         let mut all = Vec::new();
         loop {
-            match next(&mut stream).await {
+            match next_bytes(&mut stream).await {
                 Some(Ok(bytes)) => all.extend_from_slice(&bytes),
                 None => return Ok(all),
                 Some(Err(e)) => return Err(e),
             }
         }
     };
-    let got: Result<Vec<u8>> = got.await;
-    match (got, body) {
-        (Ok(all), Some(body)) => assert!(all == *body, "{what}: {} bytes as all", all.len()),
-        (Ok(all), None) => panic!("{what}: {} bytes as all", all.len()),
-        (Err(e), Some(_)) => panic!("{what}: it could be known: {}", e.report()),
+    let fetched: Result<Vec<u8>> = fetched.await;
+    match (fetched, expected) {
+        (Ok(all), Some(expected)) => {
+            assert!(all == *expected, "{description}: ended after {} bytes", all.len());
+        }
+        (Ok(all), None) => panic!("{description}: ended after {} bytes", all.len()),
+        (Err(e), Some(_)) => panic!("{description}: failed: {}", e.report()),
         (Err(_), None) => {}
     }
 }
 
 struct Suite<'a> {
     protocol: &'a dyn Protocol,
-    ground: &'a dyn Ground,
+    target: &'a dyn ConformanceTarget,
 }
 
 impl Suite<'_> {
     fn url(&self, path: &str) -> Url {
-        below(&self.ground.url(), path)
+        url_below(&self.target.url(), path)
     }
 
     async fn write(&self, path: &str, bytes: &Bytes) {
-        self.ground.write(path, bytes.clone()).await;
+        self.target.write(path, bytes.clone()).await;
     }
 
-    async fn file(&self, path: &str) -> Remote {
+    async fn file(&self, path: &str) -> RemoteFile {
         match self.protocol.probe(&self.url(path)).await {
-            Ok(Found::File(remote)) => remote,
-            Ok(Found::Folder(_)) => panic!("{path:?} is a file, and was taken for a folder"),
+            Ok(UrlTarget::File(remote)) => remote,
+            Ok(UrlTarget::Folder(_)) => panic!("the file {path:?} was reported as a folder"),
             Err(e) => panic!("probe {path:?} failed: {}", e.report()),
         }
     }
 
     async fn folder(&self, path: &str) -> Listing {
         match self.protocol.probe(&self.url(path)).await {
-            Ok(Found::Folder(listing)) => listing,
-            Ok(Found::File(_)) => panic!("{path:?} is a folder, and was taken for a file"),
+            Ok(UrlTarget::Folder(listing)) => listing,
+            Ok(UrlTarget::File(_)) => panic!("the folder {path:?} was reported as a file"),
             Err(e) => panic!("probe of folder {path:?} failed: {}", e.report()),
         }
     }
 
-    async fn read(&self, remote: &Remote, range: Wanted) -> Result<Vec<u8>> {
+    async fn read(&self, remote: &RemoteFile, range: RangeRequest) -> Result<Vec<u8>> {
         let mut stream = self.protocol.open(remote, range).await?;
         let mut all = Vec::new();
-        while let Some(bytes) = next(&mut stream).await {
+        while let Some(bytes) = next_bytes(&mut stream).await {
             all.extend_from_slice(&bytes?);
         }
         Ok(all)
     }
 
-    async fn get(&self, remote: &Remote, range: impl Into<Wanted>) -> Vec<u8> {
+    async fn get(&self, remote: &RemoteFile, range: impl Into<RangeRequest>) -> Vec<u8> {
         let range = range.into();
-        let got = self.read(remote, range).await;
-        got.unwrap_or_else(|e| panic!("get {range:?} of {remote:?} failed: {}", e.report()))
+        let bytes = self.read(remote, range).await;
+        bytes.unwrap_or_else(|e| panic!("get {range:?} of {remote:?} failed: {}", e.report()))
     }
 
-    async fn finds_a_file(&self) {
-        let body = pattern(LEN, 1);
+    async fn describes_a_file(&self) {
+        let body = pattern(FILE_LEN, 1);
         self.write("plain.bin", &body).await;
         let remote = self.file("plain.bin").await;
-        assert_eq!(remote.len, Some(LEN), "the length of a file is told");
-        assert!(remote.ranges, "ranges of a file can be asked for");
-        assert!(remote.validator.is_some(), "a version of a file can be told from another");
-        assert_eq!(remote, self.file("plain.bin").await, "a file that is the same looks the same");
-        let whole = self.get(&remote, Wanted::ALL).await;
-        assert!(whole == body, "a whole file comes as it is");
+        assert_eq!(remote.len, Some(FILE_LEN), "the length is reported");
+        assert!(remote.supports_ranges, "ranges are supported");
+        assert!(remote.validator.is_some(), "there is a validator");
+        assert_eq!(
+            remote,
+            self.file("plain.bin").await,
+            "two probes of an unchanged file are equal"
+        );
+        let whole = self.get(&remote, RangeRequest::ALL).await;
+        assert!(whole == body, "the whole file has the right bytes");
     }
 
-    async fn gives_exact_ranges(&self) {
-        let body = pattern(LEN, 2);
+    async fn returns_exact_ranges(&self) {
+        let body = pattern(FILE_LEN, 2);
         self.write("ranges.bin", &body).await;
         let remote = self.file("ranges.bin").await;
         for range in [
             0..1,
-            LEN - 1..LEN,
-            0..LEN,
+            FILE_LEN - 1..FILE_LEN,
+            0..FILE_LEN,
             1_234_567..2_345_678,
             7..7,
-            LEN..LEN,
+            FILE_LEN..FILE_LEN,
             32_767..32_769,
-            LEN - 40_000..LEN,
+            FILE_LEN - 40_000..FILE_LEN,
         ] {
             let got = self.get(&remote, range.clone()).await;
-            assert!(got == body[bounds(&range)], "{range:?} gives exactly these bytes");
+            assert!(got == body[usize_range(&range)], "{range:?} has the right bytes");
         }
-        for start in [0, 1, 2_000_000, LEN - 1, LEN] {
-            let got = self.get(&remote, Wanted { start, end: None }).await;
-            assert!(got == body[bounds(&(start..LEN))], "from {start} on gives the rest");
+        for start in [0, 1, 2_000_000, FILE_LEN - 1, FILE_LEN] {
+            let got = self.get(&remote, RangeRequest { start, end: None }).await;
+            assert!(got == body[usize_range(&(start..FILE_LEN))], "{start}.. has the right bytes");
         }
-        for past in [LEN - 1..LEN + 1, LEN + 5..LEN + 6] {
+        for past in [FILE_LEN - 1..FILE_LEN + 1, FILE_LEN + 5..FILE_LEN + 6] {
             let got = self.read(&remote, past.clone().into()).await;
             let kind = got.expect_err("a range past the end is an error").kind();
-            assert_eq!(kind, Kind::Corrupt, "a file that ends before {past:?} does is Corrupt");
+            assert_eq!(kind, Kind::Corrupt, "{past:?} is past the end");
         }
     }
 
-    async fn gives_an_empty_file(&self) {
+    async fn returns_an_empty_file(&self) {
         self.write("empty.bin", &Bytes::new()).await;
         let remote = self.file("empty.bin").await;
-        assert_eq!(remote.len, Some(0), "a file of 0 bytes is there, with length 0");
-        for range in [Wanted::ALL, Wanted { start: 0, end: Some(0) }] {
+        assert_eq!(remote.len, Some(0), "an empty file has length 0");
+        for range in [RangeRequest::ALL, RangeRequest { start: 0, end: Some(0) }] {
             assert!(self.get(&remote, range).await.is_empty(), "an empty file has no bytes");
         }
     }
 
-    async fn tells_what_is_missing(&self) {
+    async fn reports_missing_files(&self) {
         for path in ["missing.bin", "no folder/missing.bin"] {
-            let kind = failure(self.protocol.probe(&self.url(path)).await).kind();
-            assert_eq!(kind, Kind::NotFound, "{path:?} is not there");
+            let kind = expect_error(self.protocol.probe(&self.url(path)).await).kind();
+            assert_eq!(kind, Kind::NotFound, "{path:?} does not exist");
         }
-        self.write("gone.bin", &pattern(1000, 3)).await;
-        let remote = self.file("gone.bin").await;
-        self.ground.remove("gone.bin").await;
-        let kind = failure(self.read(&remote, (0..1000).into()).await).kind();
-        assert_eq!(kind, Kind::NotFound, "a file that is gone is NotFound");
+        self.write("removed.bin", &pattern(1000, 3)).await;
+        let remote = self.file("removed.bin").await;
+        self.target.remove("removed.bin").await;
+        let kind = expect_error(self.read(&remote, (0..1000).into()).await).kind();
+        assert_eq!(kind, Kind::NotFound, "the file was removed");
     }
 
-    async fn keeps_real_file_names(&self) {
+    async fn accepts_special_file_names(&self) {
         for (n, name) in NAMES.iter().enumerate() {
             let body = pattern(1000, n as u64 + 10);
             self.write(name, &body).await;
             let remote = self.file(name).await;
-            assert!(self.get(&remote, 0..1000).await == body, "{name:?} has its own bytes");
+            assert!(self.get(&remote, 0..1000).await == body, "{name:?} has the right bytes");
         }
     }
 
-    async fn notices_a_changed_file(&self) {
-        for (what, len) in [("longer", LEN + 1), ("shorter", 1000), ("as long", LEN)] {
-            self.write("changing.bin", &pattern(LEN, 4)).await;
+    async fn detects_changed_files(&self) {
+        for (change, len) in [("longer", FILE_LEN + 1), ("shorter", 1000), ("as long", FILE_LEN)] {
+            self.write("changing.bin", &pattern(FILE_LEN, 4)).await;
             let remote = self.file("changing.bin").await;
             self.write("changing.bin", &pattern(len, 5)).await;
             for range in [0..100, 500..600] {
-                let kind = failure(self.read(&remote, range.into()).await).kind();
-                assert_eq!(kind, Kind::Changed, "a file that is another, and {what}, is Changed");
+                let kind = expect_error(self.read(&remote, range.into()).await).kind();
+                assert_eq!(kind, Kind::Changed, "the file was replaced, and is {change}");
             }
-            let body = self.get(&self.file("changing.bin").await, Wanted::ALL).await;
-            assert!(body == pattern(len, 5), "and can be fetched anew");
+            let body = self.get(&self.file("changing.bin").await, RangeRequest::ALL).await;
+            assert!(body == pattern(len, 5), "the new version is fetched");
         }
     }
 
     /// Opens 8 ranges concurrently, as downloads do. A server may reject some of them, but only with a retryable error.
-    async fn serves_many_at_once(&self) {
-        let body = pattern(LEN, 6);
+    async fn serves_concurrent_ranges(&self) {
+        let body = pattern(FILE_LEN, 6);
         self.write("many.bin", &body).await;
         let remote = self.file("many.bin").await;
-        let part = LEN / 8;
+        let part = FILE_LEN / 8;
         let read = |n| {
             let remote = remote.clone();
             async move { self.read(&remote, (n * part..(n + 1) * part).into()).await }
@@ -277,26 +288,37 @@ impl Suite<'_> {
         for (n, got) in (0..).zip(parts) {
             match got {
                 Ok(got) => {
-                    assert!(got == body[bounds(&(n * part..(n + 1) * part))], "part {n} is right");
+                    assert!(
+                        got == body[usize_range(&(n * part..(n + 1) * part))],
+                        "part {n} has the right bytes"
+                    );
                 }
-                Err(e) => assert!(e.kind().is_retryable(), "too many at once: {}", e.report()),
+                Err(e) => {
+                    assert!(e.kind().is_retryable(), "one of 8 concurrent ranges: {}", e.report())
+                }
             }
         }
     }
 
     async fn survives_dropped_streams(&self) {
-        let body = pattern(LEN, 7);
+        let body = pattern(FILE_LEN, 7);
         self.write("dropped.bin", &body).await;
         let remote = self.file("dropped.bin").await;
         for start in (0..40).map(|n| n * 1000) {
-            let opened = self.protocol.open(&remote, Wanted { start, end: None }).await;
+            let opened = self.protocol.open(&remote, RangeRequest { start, end: None }).await;
             let mut stream =
                 opened.unwrap_or_else(|e| panic!("open {start}.. failed: {}", e.report()));
-            let first = next(&mut stream).await.expect("there are bytes").expect("they come");
-            let wanted = &body[bounds(&(start..start + first.len() as u64))];
-            assert!(first == wanted, "a stream after dropped ones begins at {start}");
+            let first = next_bytes(&mut stream)
+                .await
+                .expect("the stream is not empty")
+                .expect("the first read succeeds");
+            let wanted = &body[usize_range(&(start..start + first.len() as u64))];
+            assert!(first == wanted, "a stream after dropped ones starts at {start}");
         }
-        assert!(self.get(&remote, 0..LEN).await == body, "after dropped streams all is well");
+        assert!(
+            self.get(&remote, 0..FILE_LEN).await == body,
+            "the whole file after dropped streams has the right bytes"
+        );
     }
 
     async fn lists_folders(&self) {
@@ -314,22 +336,22 @@ impl Suite<'_> {
         assert!(listing.url.path().ends_with("/top/"), "{} ends with a slash", listing.url);
         let found: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
         let names: Vec<_> = wanted.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(found, names, "a folder has its files at any depth, sorted");
+        assert_eq!(found, names, "files at any depth are listed, sorted");
         for (file, (path, body)) in listing.files.iter().zip(&wanted) {
             assert_eq!(file.remote.len, Some(body.len() as u64), "{path:?} has its length");
-            let got = self.get(&file.remote, Wanted::ALL).await;
-            assert!(got == *body, "{path:?} is opened by what the listing says of it");
+            let got = self.get(&file.remote, RangeRequest::ALL).await;
+            assert!(got == *body, "{path:?} is opened with the metadata of the listing");
         }
         let again = self.folder("top/").await;
-        assert_eq!(again.files, listing.files, "a slash at the end makes no difference");
+        assert_eq!(again.files, listing.files, "a trailing slash makes no difference");
         self.write("top/-la", &pattern(100 + 7, 99)).await;
         let old = listing.files.iter().find(|file| file.path == "-la").expect("it was listed");
-        let kind = failure(self.read(&old.remote, Wanted::ALL).await).kind();
-        assert_eq!(kind, Kind::Changed, "a file that changed since its folder was listed");
+        let kind = expect_error(self.read(&old.remote, RangeRequest::ALL).await).kind();
+        assert_eq!(kind, Kind::Changed, "the file changed after its folder was listed");
     }
 
     /// A folder whose only file is empty, as the last page or the last folder of a listing may be.
-    async fn lists_an_empty_end(&self) {
+    async fn lists_a_folder_of_one_empty_file(&self) {
         self.write("thin/only.bin", &Bytes::new()).await;
         let listing = self.folder("thin").await;
         assert_eq!(listing.files.len(), 1, "a folder of one empty file: {listing:?}");
@@ -337,62 +359,71 @@ impl Suite<'_> {
     }
 
     async fn lists_deep_folders(&self) {
-        let path = format!("{}end.bin", "d/".repeat(DEEP));
+        let path = format!("{}end.bin", "d/".repeat(FOLDER_DEPTH));
         self.write(&format!("deep/{path}"), &pattern(10, 9)).await;
         let listing = self.folder("deep").await;
         let found: Vec<_> = listing.files.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(found, [path], "a file {DEEP} folders deep");
+        assert_eq!(found, [path], "a file {FOLDER_DEPTH} folders deep");
     }
 
-    async fn tells_a_stranger(&self) {
-        self.write("for friends.bin", &pattern(1000, 8)).await;
-        let Some(Visit { protocol, url }) = self.ground.stranger() else { return };
-        let error = failure(protocol.probe(&below(&url, "for friends.bin")).await);
-        assert_eq!(error.kind().exit_code(), 24, "a stranger is told so: {}", error.report());
-        let said = format!("{} {error:?} {:?}", error.report(), error.hint_text());
-        assert!(!said.contains(WRONG), "the password is repeated: {said}");
+    async fn rejects_a_wrong_login(&self) {
+        self.write("private.bin", &pattern(1000, 8)).await;
+        let Some(TargetAccess { protocol, url }) = self.target.with_wrong_login() else { return };
+        let error = expect_error(protocol.probe(&url_below(&url, "private.bin")).await);
+        assert_eq!(error.kind().exit_code(), 24, "a wrong login: {}", error.report());
+        let texts = format!("{} {error:?} {:?}", error.report(), error.hint_text());
+        assert!(!texts.contains(WRONG_PASSWORD), "the password is repeated: {texts}");
     }
 
-    async fn tells_what_is_forbidden(&self) {
-        let Some(Visit { protocol, url }) = self.ground.forbidden().await else { return };
+    async fn reports_forbidden_files(&self) {
+        let Some(TargetAccess { protocol, url }) = self.target.forbidden_file().await else {
+            return;
+        };
         let got = async {
             match protocol.probe(&url).await? {
-                Found::File(remote) => {
-                    let mut stream = protocol.open(&remote, Wanted::ALL).await?;
-                    next(&mut stream).await.transpose()
+                UrlTarget::File(remote) => {
+                    let mut stream = protocol.open(&remote, RangeRequest::ALL).await?;
+                    next_bytes(&mut stream).await.transpose()
                 }
-                Found::Folder(_) => panic!("{url} is a file, and was taken for a folder"),
+                UrlTarget::Folder(_) => panic!("the file {url} was reported as a folder"),
             }
         };
-        let error = failure(got.await);
+        let error = expect_error(got.await);
         let kind = error.kind();
-        assert_eq!(kind, Kind::PermissionDenied, "what is forbidden: {}", error.report());
+        assert_eq!(kind, Kind::PermissionDenied, "a forbidden file: {}", error.report());
     }
 
     /// Stops the server in the middle of a file. No later test can use this server.
-    async fn notices_that_the_server_has_gone(&self) {
+    async fn reports_a_stopped_server(&self) {
         let body = Bytes::from(vec![7; 64 << 20]);
         self.write("big.bin", &body).await;
         let remote = self.file("big.bin").await;
-        let opened = self.protocol.open(&remote, Wanted::ALL).await;
+        let opened = self.protocol.open(&remote, RangeRequest::ALL).await;
         let mut stream = opened.unwrap_or_else(|e| panic!("open failed: {}", e.report()));
-        next(&mut stream).await.expect("there are bytes").expect("they come");
-        self.ground.stop().await;
+        next_bytes(&mut stream)
+            .await
+            .expect("the stream is not empty")
+            .expect("the first read succeeds");
+        self.target.stop().await;
         let error = loop {
-            match next(&mut stream).await {
+            match next_bytes(&mut stream).await {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => break error,
-                None => panic!("the end of a file that did not come whole"),
+                None => panic!("the stream ended without an error"),
             }
         };
-        assert!(error.kind().is_retryable(), "it may come back: {}", error.report());
-        let error = failure(self.protocol.open(&remote, Wanted::ALL).await);
-        assert!(error.kind().is_retryable(), "nobody is there now: {}", error.report());
+        assert!(
+            error.kind().is_retryable(),
+            "the server stopped during a transfer: {}",
+            error.report()
+        );
+        let error = expect_error(self.protocol.open(&remote, RangeRequest::ALL).await);
+        assert!(error.kind().is_retryable(), "the server is stopped: {}", error.report());
     }
 }
 
-fn failure<T>(outcome: Result<T>) -> Error {
-    outcome.err().expect("an error was wanted")
+fn expect_error<T>(outcome: Result<T>) -> Error {
+    outcome.err().expect("an error is expected")
 }
 
 /// Test bytes that depend on `seed` and differ at every distance by which a faulty range is likely to be off.
@@ -404,7 +435,7 @@ fn pattern(len: u64, seed: u64) -> Bytes {
     (0..len).map(byte).collect()
 }
 
-fn bounds(range: &Range<u64>) -> Range<usize> {
+fn usize_range(range: &Range<u64>) -> Range<usize> {
     let bound = |n| usize::try_from(n).expect("small");
     bound(range.start)..bound(range.end)
 }

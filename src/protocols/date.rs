@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_is_read_in_whatever_form_it_is_written() {
+    fn dates_are_parsed_in_all_forms() {
         let wanted = parse("Mon, 02 Nov 2020 11:00:00 GMT").unwrap();
         assert_eq!(wanted, UNIX_EPOCH + Duration::from_secs(1_604_314_800));
         for text in [
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn invalid_dates_are_none() {
         for text in [
             "",
             "0",
@@ -150,7 +150,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_library_writes_is_read_as_it_is(seconds in 0u64..4_000_000_000) {
+        fn formatted_dates_round_trip(seconds in 0u64..4_000_000_000) {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
             let text = httpdate::fmt_http_date(time);
             prop_assert_eq!(parse(&text), Some(time));

@@ -17,16 +17,16 @@ use tokio_socks::{
 };
 use tower_service::Service as _;
 
-use super::{Outgoing, is_public};
+use super::{OutgoingOptions, is_public_address};
 use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
 };
 
 /// Hint for a 407 response.
-pub(super) const LOGIN_HINT: &str = "the proxy wants a user and password: set them in BAE_PROXY";
+pub(super) const PROXY_LOGIN_HINT: &str = "set the user and password of the proxy in BAE_PROXY";
 /// Maximum length of a proxy's response head, in bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_HEAD_LEN: usize = 16 << 10;
 
 /// Connects to a server, with Nagle's algorithm off.
 ///
@@ -36,17 +36,17 @@ pub(super) async fn dial(
     host: &str,
     port: u16,
     proxy: Option<&Proxy>,
-    outgoing: &Outgoing,
+    outgoing: &OutgoingOptions,
 ) -> Result<TcpStream> {
     let Some(proxy) = proxy else {
-        return straight(host, port, outgoing)
+        return dial_direct(host, port, outgoing)
             .await
-            .map_err(|e| e.within(format!("connect to {host}:{port}")));
+            .map_err(|e| e.with_context(format!("connect to {host}:{port}")));
     };
-    let stream = to_proxy(proxy, outgoing).await?;
+    let stream = dial_proxy(proxy, outgoing).await?;
     match proxy.url().scheme() {
-        "http" => tunnel(stream, host, port, proxy).await,
-        _ => by_socks(stream, host, port, proxy).await,
+        "http" => open_tunnel(stream, host, port, proxy).await,
+        _ => connect_socks(stream, host, port, proxy).await,
     }
 }
 
@@ -56,20 +56,24 @@ pub(super) async fn dial(
 /// # Errors
 /// `Network`; `PermissionDenied` for an address that `outgoing` does not allow. That connection is closed before any
 /// byte is sent.
-pub(super) async fn straight(host: &str, port: u16, outgoing: &Outgoing) -> Result<TcpStream> {
-    let stream = connected(host, port, outgoing.interface.as_deref()).await?;
+pub(super) async fn dial_direct(
+    host: &str,
+    port: u16,
+    outgoing: &OutgoingOptions,
+) -> Result<TcpStream> {
+    let stream = connect_tcp(host, port, outgoing.interface.as_deref()).await?;
     if !outgoing.only_public {
         return Ok(stream);
     }
-    let address = stream.peer_addr().map_err(|e| Error::io("no connection", e))?.ip();
-    if is_public(address) {
+    let address = stream.peer_addr().map_err(|e| Error::io("connection failed", e))?.ip();
+    if is_public_address(address) {
         return Ok(stream);
     }
-    let text = format!("{address} is no address of the public network");
+    let text = format!("{address} is not a public address");
     Err(Error::new(Kind::PermissionDenied, text))
 }
 
-async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream> {
     let uri = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
     let Ok(uri) = uri.build() else {
         // The host cannot be part of a URL, for example `fe80::1%eth0`.
@@ -77,7 +81,7 @@ async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<Tcp
             let text = format!("{host} cannot be reached from interface {interface}");
             return Err(Error::new(Kind::Unsupported, text));
         }
-        let failed = |e: io::Error| Error::new(Kind::Network, "no connection").because(e);
+        let failed = |e: io::Error| Error::new(Kind::Network, "connection failed").because(e);
         let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         return Ok(stream);
@@ -93,7 +97,7 @@ async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<Tcp
         }
         #[cfg(not(any(target_os = "linux", target_os = "macos")))]
         Some((name, Err(_))) => {
-            let text = format!("connections cannot be bound to interface {name} here");
+            let text = format!("connections cannot be bound to interface {name} on this system");
             return Err(Error::new(Kind::Unsupported, text));
         }
     }
@@ -102,8 +106,9 @@ async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<Tcp
         while let Some(next) = cause.source() {
             cause = next;
         }
-        let what = if e.to_string() == "dns error" { "host not found" } else { "no connection" };
-        Error::new(Kind::Network, what).because(cause.to_string())
+        let text =
+            if e.to_string() == "dns error" { "host not found" } else { "connection failed" };
+        Error::new(Kind::Network, text).because(cause.to_string())
     });
     Ok(connected?.into_inner())
 }
@@ -112,17 +117,17 @@ async fn connected(host: &str, port: u16, interface: Option<&str>) -> Result<Tcp
 ///
 /// # Errors
 /// `Network`, with the name of the proxy.
-pub(super) async fn to_proxy(proxy: &Proxy, outgoing: &Outgoing) -> Result<TcpStream> {
+pub(super) async fn dial_proxy(proxy: &Proxy, outgoing: &OutgoingOptions) -> Result<TcpStream> {
     // The user configured the proxy, so it may have a private address.
-    let outgoing = Outgoing { only_public: false, ..outgoing.clone() };
-    let at = |e: Error| e.within(format!("proxy {proxy}"));
+    let outgoing = OutgoingOptions { only_public: false, ..outgoing.clone() };
+    let with_context = |e: Error| e.with_context(format!("proxy {proxy}"));
     let (host, port) = (proxy.url().host_str(), proxy.url().port_or_known_default());
     let (host, port) = (host.unwrap_or_default(), port.unwrap_or_default());
-    straight(host.trim_matches(['[', ']']), port, &outgoing).await.map_err(at)
+    dial_direct(host.trim_matches(['[', ']']), port, &outgoing).await.map_err(with_context)
 }
 
 /// The user and password in the URL of the proxy.
-pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
+pub(super) fn proxy_login(proxy: &Proxy) -> Option<(String, String)> {
     let url = proxy.url();
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     (!url.username().is_empty())
@@ -130,8 +135,8 @@ pub(super) fn login(proxy: &Proxy) -> Option<(String, String)> {
 }
 
 /// The value of the header `Proxy-Authorization`.
-pub(super) fn authorization(proxy: &Proxy) -> Option<String> {
-    let (user, password) = login(proxy)?;
+pub(super) fn proxy_authorization(proxy: &Proxy) -> Option<String> {
+    let (user, password) = proxy_login(proxy)?;
     Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
 }
 
@@ -139,27 +144,33 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-async fn by_socks(stream: TcpStream, host: &str, port: u16, proxy: &Proxy) -> Result<TcpStream> {
-    let at = |kind| Error::new(kind, format!("proxy {proxy}"));
+async fn connect_socks(
+    stream: TcpStream,
+    host: &str,
+    port: u16,
+    proxy: &Proxy,
+) -> Result<TcpStream> {
+    let proxy_error = |kind| Error::new(kind, format!("proxy {proxy}"));
     let target = match proxy.url().scheme() {
         scheme @ ("socks4" | "socks5") => {
-            let unknown = |e| Error::new(Kind::Network, format!("look up {host}")).because(e);
-            let mut found = lookup_host((host, port)).await.map_err(unknown)?;
-            let first = found.find(|at| scheme == "socks5" || at.is_ipv4());
-            TargetAddr::Ip(first.ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?)
+            let unresolved =
+                |e| Error::new(Kind::Network, format!("cannot resolve {host}")).because(e);
+            let mut addresses = lookup_host((host, port)).await.map_err(unresolved)?;
+            let first = addresses.find(|at| scheme == "socks5" || at.is_ipv4());
+            TargetAddr::Ip(first.ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?)
         }
         // The proxy resolves the host name.
         _ => TargetAddr::Domain(host.into(), port),
     };
-    let fourth = proxy.url().scheme().starts_with("socks4");
-    let login = login(proxy);
+    let is_socks4 = proxy.url().scheme().starts_with("socks4");
+    let login = proxy_login(proxy);
     let connected = match &login {
         // SOCKS4 has no passwords.
-        Some((user, _)) if fourth => {
+        Some((user, _)) if is_socks4 => {
             let connecting = Socks4Stream::connect_with_userid_and_socket(stream, target, user);
             connecting.await.map(Socks4Stream::into_inner)
         }
-        None if fourth => {
+        None if is_socks4 => {
             Socks4Stream::connect_with_socket(stream, target).await.map(Socks4Stream::into_inner)
         }
         Some((user, password)) => {
@@ -171,7 +182,7 @@ async fn by_socks(stream: TcpStream, host: &str, port: u16, proxy: &Proxy) -> Re
             Socks5Stream::connect_with_socket(stream, target).await.map(Socks5Stream::into_inner)
         }
     };
-    connected.map_err(|e| at(socks_kind(&e)).because(e))
+    connected.map_err(|e| proxy_error(socks_kind(&e)).because(e))
 }
 
 fn socks_kind(e: &tokio_socks::Error) -> Kind {
@@ -190,54 +201,57 @@ fn socks_kind(e: &tokio_socks::Error) -> Kind {
 /// may send first, and its bytes must stay in the stream.
 ///
 /// # Errors
-/// `Network` if the proxy closes the connection; the kind that [`refusal`] assigns to any other status than 2xx.
-pub(super) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
+/// `Network` if the proxy closes the connection; the kind that [`refusal_kind`] assigns to any other status than 2xx.
+pub(super) async fn open_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     host: &str,
     port: u16,
     proxy: &Proxy,
 ) -> Result<S> {
-    match connect(&mut stream, host, port, proxy).await {
+    match request_tunnel(&mut stream, host, port, proxy).await {
         Ok(()) => Ok(stream),
-        Err(e) => Err(e.within(format!("proxy {proxy}"))),
+        Err(e) => Err(e.with_context(format!("proxy {proxy}"))),
     }
 }
 
-async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+async fn request_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     host: &str,
     port: u16,
     proxy: &Proxy,
 ) -> Result<()> {
     let lost = |e: io::Error| Error::new(Kind::Network, "CONNECT").because(e);
-    let to = authority(host, port);
-    let login = authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
+    let target = authority(host, port);
+    let login = proxy_authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
     let request =
-        format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{}\r\n", login.unwrap_or_default());
+        format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", login.unwrap_or_default());
     stream.write_all(request.as_bytes()).await.map_err(lost)?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        if answer.len() == LONGEST {
-            return Err(Error::new(Kind::Unsupported, "CONNECT: the answer has no end"));
+        if answer.len() == MAX_HEAD_LEN {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "CONNECT: the head of the answer exceeds 16 KiB",
+            ));
         }
         answer.push(stream.read_u8().await.map_err(lost)?);
     }
     let answer = String::from_utf8_lossy(&answer);
     let line = answer.lines().next().unwrap_or_default();
-    let status = status(line);
+    let status = status_code(line);
     if matches!(status, Some(200..=299)) {
         return Ok(());
     }
-    let error = Error::new(refusal(status), format!("CONNECT: answered {line:?}"));
-    Err(if status == Some(407) { error.hint(LOGIN_HINT) } else { error })
+    let error = Error::new(refusal_kind(status), format!("CONNECT: answered {line:?}"));
+    Err(if status == Some(407) { error.hint(PROXY_LOGIN_HINT) } else { error })
 }
 
 /// The status code of a line such as `HTTP/1.1 200 OK`.
-fn status(line: &str) -> Option<u16> {
+fn status_code(line: &str) -> Option<u16> {
     line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()
 }
 
-fn refusal(status: Option<u16>) -> Kind {
+fn refusal_kind(status: Option<u16>) -> Kind {
     match status {
         Some(407) => Kind::Unauthenticated,
         Some(403 | 405) => Kind::PermissionDenied,
@@ -251,13 +265,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_of_http_has_a_status() {
-        assert_eq!(status("HTTP/1.1 200 Connection established"), Some(200));
-        assert_eq!(status("HTTP/1.0 407"), Some(407));
+    fn only_an_http_answer_has_a_status() {
+        assert_eq!(status_code("HTTP/1.1 200 Connection established"), Some(200));
+        assert_eq!(status_code("HTTP/1.0 407"), Some(407));
         for none in ["", "HTTP/1.1", "SSH-2.0-OpenSSH", "HTTP/1.1 OK 200"] {
-            assert_eq!(status(none), None, "{none}");
+            assert_eq!(status_code(none), None, "{none}");
         }
-        assert_eq!(refusal(Some(407)).exit_code(), 24);
-        assert!(refusal(Some(502)).is_retryable() && !refusal(None).is_retryable());
+        assert_eq!(refusal_kind(Some(407)).exit_code(), 24);
+        assert!(refusal_kind(Some(502)).is_retryable() && !refusal_kind(None).is_retryable());
     }
 }

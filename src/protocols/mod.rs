@@ -2,9 +2,9 @@
 //!
 //! A protocol turns a URL into bytes and does nothing else. [`Protocol::probe`] describes the URL: one file with all
 //! metadata that the server sends, or a folder and its files. [`Protocol::open`] returns a range of a file as a stream
-//! of [`Bytes`], in the blocks in which they arrive. [`Protocol::begin`] does both in one request, where a protocol can
-//! do that. `downloads` decides which ranges are requested, how many run at once, what follows a failure and where the
-//! bytes go. Therefore no protocol retries, limits, buffers or writes anything itself.
+//! of [`Bytes`], in the blocks in which they arrive. [`Protocol::probe_with_body`] does both in one request, where a
+//! protocol can do that. `downloads` decides which ranges are requested, how many run at once, what follows a failure
+//! and where the bytes go. Therefore no protocol retries, limits, buffers or writes anything itself.
 //!
 //! A protocol refuses bytes that are not those of the requested range: a server may ignore `Range`, declare a false
 //! length, send too much, or have changed the file. It refuses headers and listings of unlimited size, and never sends
@@ -14,21 +14,21 @@
 pub mod conformance;
 mod date;
 mod dial;
+mod folder_walk;
 mod ftp;
 mod http;
 mod listing;
 mod magnet_link;
 pub mod netrc;
 mod options;
-mod passwords;
-mod paths;
-mod patience;
-mod reach;
+mod password_source;
+mod public_addresses;
 mod registry;
 mod s3;
 mod sftp;
+mod timeouts;
 mod tls;
-mod walk;
+mod url_paths;
 mod webdav;
 
 use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
@@ -41,35 +41,35 @@ use url::Url;
 use crate::error::Result;
 
 pub use http::Http;
-pub use listing::{Entry, LeftOut, Listing, MAX_ENTRIES};
+pub use listing::{ListedFile, Listing, MAX_ENTRIES, SkippedEntry};
 pub use magnet_link::MagnetLink;
-pub use options::{FetchOptions, HostKeys, Login, Outgoing};
-pub use passwords::{Ask, Passwords};
-pub use paths::no_url;
-pub use reach::{is_public, names_private_host};
+pub use options::{FetchOptions, HostKeyPolicy, Login, OutgoingOptions};
+pub use password_source::{PasswordPrompt, PasswordSource};
+pub use public_addresses::{has_private_host, is_public_address};
 pub use registry::Protocols;
+pub use url_paths::url_error_reason;
 
 /// The bytes of a range, in order. An error is the last item.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// The file or folder at a URL.
 #[derive(Debug, Clone)]
-pub enum Found {
-    File(Remote),
+pub enum UrlTarget {
+    File(RemoteFile),
     Folder(Listing),
 }
 
 /// A file on a server, with the metadata that the server sends.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteFile {
     /// The URL that was requested. Credentials and headers may be sent to its host only.
-    pub asked: Url,
+    pub requested_url: Url,
     /// The URL of the bytes, after redirects. [`Protocol::open`] requests this one.
     pub url: Url,
     /// Length in bytes, if the server declares one.
     pub len: Option<u64>,
     /// Whether the server supports range requests. `false` means a single stream from the first byte on.
-    pub ranges: bool,
+    pub supports_ranges: bool,
     /// Identifies this version of the file.
     pub validator: Option<Validator>,
     /// Checksums that the server declares for the file.
@@ -80,15 +80,15 @@ pub struct Remote {
     pub modified: Option<SystemTime>,
 }
 
-impl Remote {
+impl RemoteFile {
     /// A file of which only the URL is known.
     #[must_use]
-    pub fn at(url: Url) -> Self {
+    pub fn from_url(url: Url) -> Self {
         Self {
-            asked: url.clone(),
+            requested_url: url.clone(),
             url,
             len: None,
-            ranges: false,
+            supports_ranges: false,
             validator: None,
             digests: Vec::new(),
             content_type: None,
@@ -100,49 +100,49 @@ impl Remote {
     /// Whether `other` is provably the same version: equal lengths, and either equal validators or equal dates with a
     /// known length. The date counts because servers behind one host name may send different ETags for the same file.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same_version(&self, other: &Self) -> bool {
         let validator = self.validator.is_some() && self.validator == other.validator;
         let date = self.modified.is_some() && self.modified == other.modified;
         self.len == other.len && (validator || date && self.len.is_some())
     }
 }
 
-impl fmt::Debug for Remote {
+impl fmt::Debug for RemoteFile {
     /// Omits the parts of the URL that may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote")
-            .field("url", &place(&self.url))
+        f.debug_struct("RemoteFile")
+            .field("url", &display_url(&self.url))
             .field("len", &self.len)
-            .field("ranges", &self.ranges)
+            .field("supports_ranges", &self.supports_ranges)
             .field("validator", &self.validator)
             .finish_non_exhaustive()
     }
 }
 
 /// The result of the first request of a download.
-pub struct Begun {
-    pub found: Found,
+pub struct FirstResponse {
+    pub target: UrlTarget,
     /// The whole file from its first byte, if the same response contains it. While this stream runs, a failure of a
     /// later request does not end the download.
-    pub first: Option<ByteStream>,
+    pub body: Option<ByteStream>,
 }
 
-impl fmt::Debug for Begun {
+impl fmt::Debug for FirstResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Begun").field("found", &self.found).finish_non_exhaustive()
+        f.debug_struct("FirstResponse").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
 /// A URL in the form that errors and logs show: host, non-default port and path. User, password and query are omitted;
 /// the query may hold a signature.
 #[must_use]
-pub fn place(url: &Url) -> String {
+pub fn display_url(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
 }
 
 /// The next bytes of a stream; `None` at its end.
-pub async fn next(stream: &mut ByteStream) -> Option<Result<Bytes>> {
+pub async fn next_bytes(stream: &mut ByteStream) -> Option<Result<Bytes>> {
     std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await
 }
 
@@ -190,12 +190,12 @@ impl Algorithm {
 
     /// Finds an algorithm by name, in any case, with or without the dash.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        let bare = |name: &str| name.replace('-', "").to_ascii_lowercase();
-        let wanted = bare(name);
+    pub fn from_name(name: &str) -> Option<Self> {
+        let normalized = |name: &str| name.replace('-', "").to_ascii_lowercase();
+        let wanted = normalized(name);
         // The older HTTP header `Digest` calls SHA-1 `sha`.
         let wanted = if wanted == "sha" { "sha1".to_owned() } else { wanted };
-        Self::ALL.into_iter().find(|algorithm| bare(algorithm.name()) == wanted)
+        Self::ALL.into_iter().find(|algorithm| normalized(algorithm.name()) == wanted)
     }
 
     /// Length of a checksum in bytes.
@@ -228,16 +228,16 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// `NotFound`; `Unauthenticated` or `PermissionDenied`; `InvalidInput` for a URL that is not valid for this scheme;
     /// `Unsupported` for devices, unknown login methods and other things that this scheme cannot fetch; otherwise a
     /// retryable kind.
-    async fn probe(&self, url: &Url) -> Result<Found>;
+    async fn probe(&self, url: &Url) -> Result<UrlTarget>;
 
     /// Describes `url`, and also returns the bytes of the file if the same response contains them. This avoids a second
     /// response that may differ from the first. The stream follows the rules of [`Protocol::open`] with
-    /// [`Wanted::ALL`].
+    /// [`RangeRequest::ALL`].
     ///
     /// # Errors
     /// As [`Protocol::probe`].
-    async fn begin(&self, url: &Url) -> Result<Begun> {
-        Ok(Begun { found: self.probe(url).await?, first: None })
+    async fn probe_with_body(&self, url: &Url) -> Result<FirstResponse> {
+        Ok(FirstResponse { target: self.probe(url).await?, body: None })
     }
 
     /// Opens `range` of a file that was probed before. The stream contains exactly these bytes in order, or fewer and
@@ -251,18 +251,18 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Changed` if the version differs from the probed one; `Unsupported` if `range` does not start at 0 and the
     /// server sends only whole files; otherwise as [`Protocol::probe`].
-    async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream>;
+    async fn open(&self, remote: &RemoteFile, range: RangeRequest) -> Result<ByteStream>;
 }
 
 /// A byte range to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RangeRequest {
     pub start: u64,
     /// `None` means the end of the file, at whatever position.
     pub end: Option<u64>,
 }
 
-impl Wanted {
+impl RangeRequest {
     /// The whole file, also when its length is unknown.
     pub const ALL: Self = Self { start: 0, end: None };
 
@@ -277,7 +277,7 @@ impl Wanted {
     }
 }
 
-impl From<Range<u64>> for Wanted {
+impl From<Range<u64>> for RangeRequest {
     fn from(range: Range<u64>) -> Self {
         Self { start: range.start, end: Some(range.end) }
     }

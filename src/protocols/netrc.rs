@@ -25,38 +25,39 @@ pub fn read(path: &Path) -> Result<Netrc> {
     let bytes =
         std::fs::read(path).map_err(|e| Error::io(format!("netrc file {}", path.display()), e))?;
     let lossy = |_| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Netrc::parse(&text::decoded(&bytes).unwrap_or_else(lossy)))
+    Ok(Netrc::parse(&text::decode(&bytes).unwrap_or_else(lossy)))
 }
 
 impl Netrc {
     /// The first login for `host`, or the first one of `user` if that is given. `default` entries come last.
     #[must_use]
-    pub fn of(&self, host: &str, user: Option<&str>) -> Option<&Login> {
-        let logins = self.hosts.get(&host_key(host)).into_iter().flatten().chain(&self.default);
+    pub fn login_for(&self, host: &str, user: Option<&str>) -> Option<&Login> {
+        let logins =
+            self.hosts.get(&normalized_host(host)).into_iter().flatten().chain(&self.default);
         let mut logins = logins.filter(|login| user.is_none_or(|user| login.user == user));
         logins.next()
     }
 
     pub(super) fn parse(text: &str) -> Self {
         let mut found = Self::default();
-        let mut now: Option<&mut Vec<Login>> = None;
-        let nobody = || Login { user: String::new(), password: None };
-        let mut words = words(text).into_iter();
+        let mut current: Option<&mut Vec<Login>> = None;
+        let empty_login = || Login { user: String::new(), password: None };
+        let mut words = split_words(text).into_iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "machine" => {
-                    let host = host_key(&words.next().unwrap_or_default());
+                    let host = normalized_host(&words.next().unwrap_or_default());
                     let logins = found.hosts.entry(host).or_default();
-                    logins.push(nobody());
-                    now = Some(logins);
+                    logins.push(empty_login());
+                    current = Some(logins);
                 }
                 "default" => {
-                    found.default.push(nobody());
-                    now = Some(&mut found.default);
+                    found.default.push(empty_login());
+                    current = Some(&mut found.default);
                 }
                 "login" | "password" | "account" => {
                     let value = words.next().unwrap_or_default();
-                    let login = now.as_deref_mut().and_then(|logins| logins.last_mut());
+                    let login = current.as_deref_mut().and_then(|logins| logins.last_mut());
                     match (login, word.as_str()) {
                         (Some(login), "login") => login.user = value,
                         (Some(login), "password") => login.password = Some(Secret::Text(value)),
@@ -71,12 +72,12 @@ impl Netrc {
 }
 
 /// Host names have no case, and IPv6 addresses may be in brackets.
-fn host_key(host: &str) -> String {
+fn normalized_host(host: &str) -> String {
     host.trim_matches(['[', ']']).to_lowercase()
 }
 
 /// Splits off a quoted word, whose quote is removed already, with the escapes that curl knows.
-fn unquoted(text: &str) -> (String, &str) {
+fn split_quoted_word(text: &str) -> (String, &str) {
     let mut word = String::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -96,7 +97,7 @@ fn unquoted(text: &str) -> (String, &str) {
 }
 
 /// Splits `text` into words. Quotes are removed; comments and macros are skipped. A macro ends at an empty line.
-fn words(text: &str) -> Vec<String> {
+fn split_words(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut in_macro = false;
     for line in text.lines() {
@@ -107,7 +108,7 @@ fn words(text: &str) -> Vec<String> {
         let mut rest = line.trim_start();
         while !rest.is_empty() {
             let (word, after) = match rest.strip_prefix('"') {
-                Some(quoted) => unquoted(quoted),
+                Some(quoted) => split_quoted_word(quoted),
                 None => {
                     let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
                     (word.to_owned(), after)
@@ -132,7 +133,7 @@ mod tests {
                     machine a.example login second password no\ndefault login anyone password any\n";
         let netrc = Netrc::parse(text);
         let of = |host: &str, user: Option<&str>| {
-            let login = netrc.of(host, user)?;
+            let login = netrc.login_for(host, user)?;
             let password = login.password.as_ref().map(|secret| secret.reveal().unwrap());
             Some((login.user.clone(), password.unwrap_or_default()))
         };

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{netrc::Netrc, passwords::Passwords};
+use super::{netrc::Netrc, password_source::PasswordSource};
 use crate::config::{Proxy, Secret};
 
 /// How to connect to servers. `Default` sets nothing.
@@ -15,7 +15,7 @@ pub struct FetchOptions {
     pub login: Option<Login>,
     pub netrc: Netrc,
     /// For logins without a password.
-    pub passwords: Passwords,
+    pub passwords: PasswordSource,
     /// Header lines of HTTP and WebDAV requests. They are not sent to other hosts.
     pub headers: Vec<(String, Secret)>,
     pub user_agent: Option<String>,
@@ -29,18 +29,18 @@ pub struct FetchOptions {
     /// Connect timeout.
     pub connect_timeout: Option<Duration>,
     /// Idle timeout: the maximum time without data from the server.
-    pub silence: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
     /// FTP active mode: the server opens the data connection.
     pub ftp_active: bool,
     /// SSH private key files. They are tried before the keys of the agent and the default key files.
     pub identities: Vec<PathBuf>,
-    pub host_keys: HostKeys,
-    pub outgoing: Outgoing,
+    pub host_keys: HostKeyPolicy,
+    pub outgoing: OutgoingOptions,
 }
 
 /// How outgoing connections leave this machine.
 #[derive(Debug, Clone, Default)]
-pub struct Outgoing {
+pub struct OutgoingOptions {
     /// The interface or local address to connect from.
     pub interface: Option<String>,
     /// Refuses every address outside the public network, except the proxy's. For URLs from untrusted sources: their
@@ -51,35 +51,36 @@ pub struct Outgoing {
 impl FetchOptions {
     /// The login for `url`: from the URL itself, else from the netrc entry of its host, else `login`. If the URL has a
     /// user without a password, the password is taken from the netrc entry or the `login` of the same user, else from
-    /// [`Passwords::given`]. If all of these have none, the user is prompted when the server requires a password.
+    /// [`PasswordSource::configured`]. If all of these have none, the user is prompted when the server requires a
+    /// password.
     #[must_use]
-    pub fn login_of(&self, url: &Url) -> Option<Login> {
+    pub fn login_for(&self, url: &Url) -> Option<Login> {
         let mut login = match url.username() {
-            "" => self.netrc_of(url).or_else(|| self.login.clone())?,
+            "" => self.netrc_login_for(url).or_else(|| self.login.clone())?,
             user => {
                 let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
                 let user = decode(user);
-                let named = |login: &Login| login.user == user;
                 let password = match url.password() {
                     Some(password) => Some(Secret::Text(decode(password))),
                     None => {
                         let known =
-                            url.host_str().and_then(|host| self.netrc.of(host, Some(&user)));
-                        let known = known.or(self.login.as_ref().filter(|login| named(login)));
+                            url.host_str().and_then(|host| self.netrc.login_for(host, Some(&user)));
+                        let known =
+                            known.or(self.login.as_ref().filter(|login| login.user == user));
                         known.and_then(|login| login.password.clone())
                     }
                 };
                 Login { user, password }
             }
         };
-        login.password = login.password.or_else(|| self.passwords.given());
+        login.password = login.password.or_else(|| self.passwords.configured());
         Some(login)
     }
 
     /// The first netrc entry for the host of `url`.
     #[must_use]
-    pub fn netrc_of(&self, url: &Url) -> Option<Login> {
-        self.netrc.of(url.host_str()?, None).cloned()
+    pub fn netrc_login_for(&self, url: &Url) -> Option<Login> {
+        self.netrc.login_for(url.host_str()?, None).cloned()
     }
 }
 
@@ -92,11 +93,11 @@ pub struct Login {
 
 /// Which SSH host keys are accepted.
 #[derive(Debug, Clone, Default)]
-pub struct HostKeys {
+pub struct HostKeyPolicy {
     /// Replaces `~/.ssh/known_hosts`.
     pub known_hosts: Option<PathBuf>,
     /// A fingerprint (`SHA256:…`) that is accepted although the host is unknown.
-    pub accept: Option<String>,
+    pub accepted_fingerprint: Option<String>,
 }
 
 #[cfg(test)]
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_stronger_than_the_netrc_file_and_that_than_the_flag() {
+    fn a_login_in_the_url_precedes_netrc_which_precedes_the_option() {
         let options = FetchOptions {
             login: Some(login("flag", "f")),
             netrc: Netrc::parse(
@@ -121,7 +122,7 @@ mod tests {
             ),
             ..FetchOptions::default()
         };
-        let of = |url: &str| options.login_of(&url.parse().unwrap()).unwrap();
+        let of = |url: &str| options.login_for(&url.parse().unwrap()).unwrap();
         assert_eq!(of("http://a%40b:p%3Aw@known.example/"), login("a@b", "p:w"));
         assert_eq!(of("http://known.example/"), login("net", "n"));
         assert_eq!(of("http://net@known.example/"), login("net", "n"));
@@ -134,11 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn a_user_without_a_password_has_the_one_that_is_given() {
-        let passwords = Passwords::new(secret("given"), None);
+    fn a_user_without_a_password_gets_the_configured_one() {
+        let passwords = PasswordSource::new(secret("given"), None);
         let netrc = Netrc::parse("machine h login bob\n");
         let options = FetchOptions { netrc, passwords, ..FetchOptions::default() };
-        let of = |url: &str| options.login_of(&url.parse().unwrap());
+        let of = |url: &str| options.login_for(&url.parse().unwrap());
         assert_eq!(of("ftp://me@other/").unwrap(), login("me", "given"));
         assert_eq!(of("sftp://h/").unwrap(), login("bob", "given"));
         assert_eq!(of("http://me:own@other/").unwrap(), login("me", "own"));
@@ -146,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn debug_of_the_options_shows_no_secret() {
+    fn debug_output_of_options_shows_no_secret() {
         let options = FetchOptions {
             login: Some(login("u", "hunter2")),
             netrc: Netrc::parse("machine h login u password hunter2"),
-            passwords: Passwords::new(secret("hunter2"), None),
+            passwords: PasswordSource::new(secret("hunter2"), None),
             headers: vec![("Cookie".into(), Secret::Text("hunter2".into()))],
             proxy: Some("http://u:hunter2@h:1".parse().unwrap()),
             ..FetchOptions::default()

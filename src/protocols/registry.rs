@@ -8,10 +8,10 @@ use url::Url;
 use super::{FetchOptions, Http, Protocol, ftp, s3, sftp, webdav};
 use crate::error::{Error, Kind, Result};
 
-type Make = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
+type Constructor = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
 /// Every scheme with the constructor of its protocol. A new protocol needs its file and one line here.
-const SCHEMES: &[(&[&str], Make)] = &[
+const SCHEMES: &[(&[&str], Constructor)] = &[
     (&["http", "https"], Http::make),
     (ftp::SCHEMES, ftp::make),
     (sftp::SCHEMES, sftp::make),
@@ -24,13 +24,13 @@ const SCHEMES: &[(&[&str], Make)] = &[
 pub struct Protocols {
     options: Arc<FetchOptions>,
     /// By index in [`SCHEMES`].
-    made: Arc<Mutex<HashMap<usize, Arc<dyn Protocol>>>>,
+    instances: Arc<Mutex<HashMap<usize, Arc<dyn Protocol>>>>,
 }
 
 impl Protocols {
     #[must_use]
     pub fn new(options: FetchOptions) -> Self {
-        Self { options: Arc::new(options), made: Arc::default() }
+        Self { options: Arc::new(options), instances: Arc::default() }
     }
 
     /// All known schemes.
@@ -42,19 +42,19 @@ impl Protocols {
     ///
     /// # Errors
     /// `Unsupported` for an unknown scheme; the errors of the constructor, for invalid options.
-    pub fn of(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
+    pub fn for_url(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
         let scheme = scheme.unwrap_or(url.scheme());
-        let Some(line) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
+        let Some(index) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
             let known: Vec<_> = Self::schemes().collect();
-            return Err(Error::new(Kind::Unsupported, format!("scheme {scheme:?} is not known"))
-                .hint(format!("there are: {}", known.join(", "))));
+            return Err(Error::new(Kind::Unsupported, format!("unknown scheme {scheme:?}"))
+                .hint(format!("known schemes: {}", known.join(", "))));
         };
-        let mut made = self.made.lock();
-        if let Some(protocol) = made.get(&line) {
+        let mut instances = self.instances.lock();
+        if let Some(protocol) = instances.get(&index) {
             return Ok(Arc::clone(protocol));
         }
-        let protocol = SCHEMES[line].1(&self.options)?;
-        made.insert(line, Arc::clone(&protocol));
+        let protocol = SCHEMES[index].1(&self.options)?;
+        instances.insert(index, Arc::clone(&protocol));
         Ok(protocol)
     }
 }
@@ -68,21 +68,21 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_is_made_once_for_all_its_schemes() {
+    fn a_protocol_is_created_once_for_all_its_schemes() {
         let protocols = protocols();
-        let of = |url: &str| protocols.of(&url.parse().unwrap(), None).unwrap();
+        let of = |url: &str| protocols.for_url(&url.parse().unwrap(), None).unwrap();
         assert!(Arc::ptr_eq(&of("http://a/"), &of("https://b/")));
     }
 
     #[test]
-    fn an_unknown_scheme_is_told_with_those_there_are() {
+    fn an_unknown_scheme_is_refused_with_the_known_schemes() {
         let url = "gopher://x/".parse().unwrap();
-        let e = protocols().of(&url, None).unwrap_err();
+        let e = protocols().for_url(&url, None).unwrap_err();
         assert_eq!(
             (e.kind(), e.to_string().as_str()),
-            (Kind::Unsupported, "scheme \"gopher\" is not known")
+            (Kind::Unsupported, "unknown scheme \"gopher\"")
         );
         assert!(e.hint_text().unwrap().contains("https"));
-        assert!(protocols().of(&url, Some("http")).is_ok());
+        assert!(protocols().for_url(&url, Some("http")).is_ok());
     }
 }

@@ -22,8 +22,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     blocks::Blocks,
     disk_cache::DiskCache,
-    kept::Kept,
-    under_way::{Taken, UnderWay},
+    fetch_budget::{FetchBudget, Reservation},
+    segmented_lru::SegmentedLru,
 };
 use crate::{
     backends::Payload,
@@ -34,17 +34,17 @@ use crate::{
 };
 
 /// The longest fetch for a sequential reader.
-pub(super) const LONGEST: u64 = 8 * MIB;
+pub(super) const MAX_FETCH: u64 = 8 * MIB;
 
 /// The number of long GETs that are open at once. Each holds a connection and the bytes in its buffers.
-const LONG_GETS: usize = 16;
+const MAX_RANGE_STREAMS: usize = 16;
 
 /// The key of a window: its import and its range. A window that was verified against the torrent has another key than
 /// one that was not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Slot {
+pub(super) struct WindowKey {
     pub(super) import: ImportId,
-    pub(super) checked: bool,
+    pub(super) verified: bool,
     pub(super) start: u64,
     pub(super) end: u64,
 }
@@ -54,56 +54,57 @@ type Outcome = Option<Result<Blocks, Arc<Error>>>;
 
 /// A window in flight. The fetch is cancelled when its last handle, over all of its windows, is dropped.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct InFlightWindow {
     outcome: watch::Receiver<Outcome>,
-    _wanted: Arc<DropGuard>,
+    _keep_alive: Arc<DropGuard>,
 }
 
 /// A requested window.
 #[derive(Debug)]
-pub(super) enum Fetch {
+pub(super) enum RequestedWindow {
     Ready(Blocks),
-    Running(Arc<Flight>),
+    InFlight(Arc<InFlightWindow>),
 }
 
 /// The cache, shared by the readers of all imports.
 #[derive(Debug)]
 pub struct WindowCache {
     /// The capacity in bytes: five eighths for cached windows, three eighths for fetches in flight.
-    room: AtomicU64,
-    under_way: Arc<UnderWay>,
+    capacity: AtomicU64,
+    budget: Arc<FetchBudget>,
     state: Mutex<State>,
     /// The cache on disk, for windows that do not fit into memory.
     disk: Option<Arc<DiskCache>>,
     /// The permits for long GETs, shared by all imports.
-    long_gets: Arc<Semaphore>,
+    range_stream_permits: Arc<Semaphore>,
     /// The pool that windows are allocated from.
     blocks: BlockPool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    kept: Kept<Slot>,
-    flights: HashMap<Slot, Weak<Flight>>,
+    lru: SegmentedLru<WindowKey>,
+    in_flight: HashMap<WindowKey, Weak<InFlightWindow>>,
 }
 
 impl WindowCache {
-    /// A cache of up to `room` bytes, fetches in flight included. A single window that is longer is kept all the same.
+    /// A cache of up to `capacity` bytes, fetches in flight included. A single window that is longer is kept all the
+    /// same.
     #[must_use]
-    pub fn new(room: u64) -> Arc<Self> {
-        Self::over(room, None)
+    pub fn new(capacity: u64) -> Arc<Self> {
+        Self::with_disk(capacity, None)
     }
 
     /// As [`WindowCache::new`], with a larger and slower disk cache behind it for verified windows.
     #[must_use]
-    pub fn over(room: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
+    pub fn with_disk(capacity: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         Arc::new(Self {
-            room: AtomicU64::new(room),
-            under_way: UnderWay::new(room / 8 * 3),
+            capacity: AtomicU64::new(capacity),
+            budget: FetchBudget::new(capacity / 8 * 3),
             state: Mutex::default(),
             disk,
-            long_gets: Arc::new(Semaphore::new(LONG_GETS)),
-            blocks: BlockPool::new(usize::try_from(room).unwrap_or(usize::MAX)),
+            range_stream_permits: Arc::new(Semaphore::new(MAX_RANGE_STREAMS)),
+            blocks: BlockPool::new(usize::try_from(capacity).unwrap_or(usize::MAX)),
         })
     }
 
@@ -115,158 +116,170 @@ impl WindowCache {
         &self.blocks
     }
 
-    pub(super) fn long_gets(&self) -> &Arc<Semaphore> {
-        &self.long_gets
+    pub(super) fn range_stream_permits(&self) -> &Arc<Semaphore> {
+        &self.range_stream_permits
     }
 
     /// Changes the capacity, and evicts at once what does not fit any more.
-    pub fn set_room(&self, room: u64) {
-        self.room.store(room, Ordering::Relaxed);
-        self.under_way.set_limit(room / 8 * 3);
-        self.state.lock().kept.shrink(self.keep());
+    pub fn set_capacity(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.budget.set_limit(capacity / 8 * 3);
+        self.state.lock().lru.shrink(self.window_capacity());
     }
 
     /// The number of bytes that are cached now.
     #[must_use]
-    pub fn held(&self) -> u64 {
-        self.state.lock().kept.bytes()
+    pub fn cached_bytes(&self) -> u64 {
+        self.state.lock().lru.bytes()
     }
 
-    fn room(&self) -> u64 {
-        self.room.load(Ordering::Relaxed)
+    fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// The capacity for cached windows.
-    pub(super) fn keep(&self) -> u64 {
-        self.room() / 8 * 5
+    pub(super) fn window_capacity(&self) -> u64 {
+        self.capacity() / 8 * 5
     }
 
     /// The longest prefetch for one reader, so that several readers fit side by side.
-    pub(super) fn ahead(&self) -> u64 {
-        (self.room() / 16).min(LONGEST)
+    pub(super) fn max_prefetch(&self) -> u64 {
+        (self.capacity() / 16).min(MAX_FETCH)
     }
 
     /// Drops the windows of an import whose bytes are about to change.
     pub fn forget(&self, import: &ImportId) {
         self.disk.iter().for_each(|disk| disk.forget(import));
         let mut state = self.state.lock();
-        state.kept.retain(|slot| slot.import != *import);
-        state.flights.retain(|slot, _| slot.import != *import);
+        state.lru.retain(|key| key.import != *import);
+        state.in_flight.retain(|key, _| key.import != *import);
     }
 
-    /// The `part` of a window, if it is cached. `heats`: whether this read promotes the window.
-    pub(super) fn peek(&self, slot: &Slot, part: Range<usize>, heats: bool) -> Option<Payload> {
-        self.state.lock().kept.get(slot, part, self.keep(), heats)
+    /// The `part` of a window, if it is cached. `promotes`: whether this read promotes the window.
+    pub(super) fn read_part(
+        &self,
+        key: &WindowKey,
+        part: Range<usize>,
+        promotes: bool,
+    ) -> Option<Payload> {
+        self.state.lock().lru.get(key, part, self.window_capacity(), promotes)
     }
 
     /// The given windows, which are adjacent: from the cache, from a fetch in flight, or from a new fetch. Neighbours
     /// that are missing share one fetch.
-    pub(super) fn fetch<F, Fut>(self: &Arc<Self>, slots: &[Slot], fetch: F) -> Vec<Fetch>
+    pub(super) fn fetch<F, Fut>(
+        self: &Arc<Self>,
+        keys: &[WindowKey],
+        fetch: F,
+    ) -> Vec<RequestedWindow>
     where
         F: Fn(Range<u64>) -> Fut,
         Fut: Future<Output = Result<Blocks>> + Send + 'static,
     {
-        let mut trips: Vec<Trip> = Vec::new();
+        let mut batches: Vec<FetchBatch> = Vec::new();
         let mut state = self.state.lock();
-        let asked = slots.iter().map(|slot| {
-            if let Some(bytes) = state.kept.whole(slot) {
-                return Fetch::Ready(bytes);
+        let requested = keys.iter().map(|key| {
+            if let Some(bytes) = state.lru.peek(key) {
+                return RequestedWindow::Ready(bytes);
             }
-            Fetch::Running(state.flights.get(slot).and_then(Weak::upgrade).unwrap_or_else(|| {
-                if trips.last().is_none_or(|trip| !trip.takes(slot)) {
-                    trips.push(Trip::new(self));
-                }
-                let trip = trips.last_mut().expect("one was pushed if there was none");
-                let flight = trip.add(slot.clone());
-                state.flights.insert(slot.clone(), Arc::downgrade(&flight));
-                flight
-            }))
+            RequestedWindow::InFlight(
+                state.in_flight.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
+                    if batches.last().is_none_or(|batch| !batch.accepts(key)) {
+                        batches.push(FetchBatch::new(self));
+                    }
+                    let batch = batches.last_mut().expect("one was pushed if there was none");
+                    let window = batch.add(key.clone());
+                    state.in_flight.insert(key.clone(), Arc::downgrade(&window));
+                    window
+                }),
+            )
         });
-        let asked = asked.collect();
+        let requested = requested.collect();
         drop(state);
-        for trip in trips {
-            tracing::debug!(range = ?trip.range(), "fetch");
-            let work = fetch(trip.range());
-            tokio::spawn(trip.run(work, None));
+        for batch in batches {
+            tracing::debug!(range = ?batch.range(), "fetch");
+            let work = fetch(batch.range());
+            tokio::spawn(batch.run(work, None));
         }
-        asked
+        requested
     }
 
     /// Reserves `len` bytes of the fetch budget, after the reservations requested before.
-    pub(super) async fn turn(&self, len: u64) -> Taken {
-        self.under_way.take(len).await
+    pub(super) async fn reserve(&self, len: u64) -> Reservation {
+        self.budget.reserve(len).await
     }
 
-    /// Prefetches those of the given adjacent windows that are neither cached nor in flight. Without a reservation in
-    /// `room` it fetches only if one can be made without waiting. Dropping the returned handles cancels the fetches
-    /// that no reader waits for.
-    pub(super) fn fetch_ahead<F, Fut>(
+    /// Prefetches those of the given adjacent windows that are neither cached nor in flight. Without a
+    /// `reservation` it fetches only if one can be made without waiting. Dropping the returned handles cancels the
+    /// fetches that no reader waits for.
+    pub(super) fn prefetch<F, Fut>(
         self: &Arc<Self>,
-        slots: &[Slot],
-        room: Option<Taken>,
+        keys: &[WindowKey],
+        reservation: Option<Reservation>,
         fetch: F,
-    ) -> Vec<Arc<Flight>>
+    ) -> Vec<Arc<InFlightWindow>>
     where
         F: Fn(Range<u64>) -> Fut,
         Fut: Future<Output = Result<Blocks>> + Send + 'static,
     {
-        let (mut flights, mut trips) = (Vec::new(), Vec::<Trip>::new());
+        let (mut handles, mut batches) = (Vec::new(), Vec::<FetchBatch>::new());
         let mut state = self.state.lock();
-        for slot in slots {
-            if state.kept.contains(slot) {
+        for key in keys {
+            if state.lru.contains(key) {
                 continue;
             }
-            if let Some(flight) = state.flights.get(slot).and_then(Weak::upgrade) {
-                flights.push(flight);
+            if let Some(window) = state.in_flight.get(key).and_then(Weak::upgrade) {
+                handles.push(window);
                 continue;
             }
-            if trips.last().is_none_or(|trip| !trip.takes(slot)) {
-                trips.push(Trip::new(self));
+            if batches.last().is_none_or(|batch| !batch.accepts(key)) {
+                batches.push(FetchBatch::new(self));
             }
-            flights.extend(trips.last_mut().map(|trip| trip.add(slot.clone())));
+            handles.extend(batches.last_mut().map(|batch| batch.add(key.clone())));
         }
-        let len: u64 = trips.iter().map(|trip| trip.range().end - trip.range().start).sum();
-        let Some(room) = room.or_else(|| self.under_way.try_take(len)).filter(|_| len > 0) else {
+        let len: u64 = batches.iter().map(|batch| batch.range().end - batch.range().start).sum();
+        let reservation = reservation.or_else(|| self.budget.try_reserve(len));
+        let Some(reservation) = reservation.filter(|_| len > 0) else {
             return Vec::new();
         };
-        for window in trips.iter().flat_map(|trip| &trip.windows) {
-            state.flights.insert(window.slot.clone(), window.flight.clone());
+        for window in batches.iter().flat_map(|batch| &batch.windows) {
+            state.in_flight.insert(window.key.clone(), window.handle.clone());
         }
         drop(state);
-        let room = Arc::new(room);
-        for trip in trips {
-            let range = trip.range();
-            tracing::debug!(?range, "fetch ahead");
-            drop(tokio::spawn(trip.run(fetch(range), Some(Arc::clone(&room)))));
+        let reservation = Arc::new(reservation);
+        for batch in batches {
+            let range = batch.range();
+            tracing::debug!(?range, "prefetch");
+            drop(tokio::spawn(batch.run(fetch(range), Some(Arc::clone(&reservation)))));
         }
-        flights
+        handles
     }
 }
 
-impl Flight {
+impl InFlightWindow {
     pub(super) fn has_ended(&self) -> bool {
         self.outcome.borrow().is_some()
     }
 }
 
-impl Fetch {
+impl RequestedWindow {
     pub(super) async fn wait(self) -> Result<Blocks> {
-        let flight = match self {
+        let window = match self {
             Self::Ready(bytes) => return Ok(bytes),
-            Self::Running(flight) => flight,
+            Self::InFlight(window) => window,
         };
-        let gone = |_| Error::new(Kind::Internal, "a fetch ended without a word");
-        let mut outcome = flight.outcome.clone();
-        match &*outcome.wait_for(Option::is_some).await.map_err(gone)? {
+        let no_outcome = || Error::new(Kind::Internal, "a fetch ended without an outcome");
+        let mut outcome = window.outcome.clone();
+        match &*outcome.wait_for(Option::is_some).await.map_err(|_| no_outcome())? {
             Some(Ok(bytes)) => Ok(bytes.clone()),
-            Some(Err(e)) => Err(shared(e)),
-            None => Err(Error::new(Kind::Internal, "a fetch ended with nothing")),
+            Some(Err(e)) => Err(copy_of(e)),
+            None => Err(no_outcome()),
         }
     }
 }
 
 /// An error that several readers waited for: each gets its kind, text and hint.
-fn shared(e: &Arc<Error>) -> Error {
+fn copy_of(e: &Arc<Error>) -> Error {
     let error = Error::new(e.kind(), e.report());
     match e.hint_text() {
         Some(hint) => error.hint(hint),
@@ -275,73 +288,77 @@ fn shared(e: &Arc<Error>) -> Error {
 }
 
 /// One fetch of adjacent windows. However it ends, its windows leave the list of windows in flight.
-struct Trip {
+struct FetchBatch {
     cache: Arc<WindowCache>,
-    windows: Vec<Window>,
+    windows: Vec<BatchWindow>,
     /// Cancelled when no reader wants any of the windows.
-    given_up: CancellationToken,
-    wanted: Option<Arc<DropGuard>>,
+    cancelled: CancellationToken,
+    keep_alive: Option<Arc<DropGuard>>,
 }
 
-struct Window {
-    slot: Slot,
+struct BatchWindow {
+    key: WindowKey,
     outcome: watch::Sender<Outcome>,
-    flight: Weak<Flight>,
+    handle: Weak<InFlightWindow>,
 }
 
-impl Trip {
+impl FetchBatch {
     fn new(cache: &Arc<WindowCache>) -> Self {
-        let given_up = CancellationToken::new();
-        let wanted = Some(Arc::new(given_up.clone().drop_guard()));
-        Self { cache: Arc::clone(cache), windows: Vec::new(), given_up, wanted }
+        let cancelled = CancellationToken::new();
+        let keep_alive = Some(Arc::new(cancelled.clone().drop_guard()));
+        Self { cache: Arc::clone(cache), windows: Vec::new(), cancelled, keep_alive }
     }
 
     /// Whether the same fetch can include the window.
-    fn takes(&self, slot: &Slot) -> bool {
+    fn accepts(&self, key: &WindowKey) -> bool {
         let range = self.range();
-        self.windows.is_empty() || range.end == slot.start && slot.end - range.start <= LONGEST
+        self.windows.is_empty() || range.end == key.start && key.end - range.start <= MAX_FETCH
     }
 
-    fn add(&mut self, slot: Slot) -> Arc<Flight> {
+    fn add(&mut self, key: WindowKey) -> Arc<InFlightWindow> {
         let (sender, outcome) = watch::channel(None);
-        let wanted = self.wanted.as_ref().expect("it is given away when the fetch begins");
-        let flight = Arc::new(Flight { outcome, _wanted: Arc::clone(wanted) });
-        self.windows.push(Window { slot, outcome: sender, flight: Arc::downgrade(&flight) });
-        flight
+        let keep_alive = self.keep_alive.as_ref().expect("dropped only when the fetch begins");
+        let handle = Arc::new(InFlightWindow { outcome, _keep_alive: Arc::clone(keep_alive) });
+        self.windows.push(BatchWindow { key, outcome: sender, handle: Arc::downgrade(&handle) });
+        handle
     }
 
     fn range(&self) -> Range<u64> {
-        let first = self.windows.first().map_or(0, |window| window.slot.start);
-        first..self.windows.last().map_or(first, |window| window.slot.end)
+        let first = self.windows.first().map_or(0, |window| window.key.start);
+        first..self.windows.last().map_or(first, |window| window.key.end)
     }
 
-    /// `room` is the reservation; without one, the fetch waits for its own.
-    async fn run(mut self, work: impl Future<Output = Result<Blocks>>, room: Option<Arc<Taken>>) {
-        self.wanted = None;
-        let (range, given_up) = (self.range(), self.given_up.clone());
-        let under_way = Arc::clone(&self.cache.under_way);
+    /// Without a `reservation` the fetch waits for its own.
+    async fn run(
+        mut self,
+        work: impl Future<Output = Result<Blocks>>,
+        reservation: Option<Arc<Reservation>>,
+    ) {
+        self.keep_alive = None;
+        let (range, cancelled) = (self.range(), self.cancelled.clone());
+        let budget = Arc::clone(&self.cache.budget);
         let fetch = async {
-            let _room = match room {
-                Some(room) => room,
-                None => Arc::new(under_way.take(range.end - range.start).await),
+            let _reservation = match reservation {
+                Some(reservation) => reservation,
+                None => Arc::new(budget.reserve(range.end - range.start).await),
             };
             work.await
         };
         tokio::select! {
             biased;
-            got = fetch => self.arrive(got.map_err(Arc::new)),
-            () = given_up.cancelled() => {}
+            fetched = fetch => self.complete(fetched.map_err(Arc::new)),
+            () = cancelled.cancelled() => {}
         }
     }
 
-    fn arrive(&mut self, mut got: Result<Blocks, Arc<Error>>) {
-        let keep = self.cache.keep();
+    fn complete(&mut self, mut fetched: Result<Blocks, Arc<Error>>) {
+        let window_capacity = self.cache.window_capacity();
         for window in std::mem::take(&mut self.windows) {
-            let slot = window.slot;
-            let len = usize::try_from(slot.end - slot.start).unwrap_or(usize::MAX);
-            let outcome = got.as_ref().map(|blocks| blocks.split(len)).map_err(Arc::clone);
+            let key = window.key;
+            let len = usize::try_from(key.end - key.start).unwrap_or(usize::MAX);
+            let outcome = fetched.as_ref().map(|blocks| blocks.split(len)).map_err(Arc::clone);
             let outcome = outcome.map(|(window, rest)| {
-                got = Ok(rest);
+                fetched = Ok(rest);
                 window
             });
             {
@@ -349,10 +366,10 @@ impl Trip {
                 // fetch it again.
                 let mut state = self.cache.state.lock();
                 // A window that was dropped by `forget` meanwhile is not cached.
-                if state.is_listed(&slot, &window.flight) {
-                    state.flights.remove(&slot);
+                if state.is_listed(&key, &window.handle) {
+                    state.in_flight.remove(&key);
                     if let Ok(bytes) = &outcome {
-                        state.kept.insert(slot, bytes.clone(), keep);
+                        state.lru.insert(key, bytes.clone(), window_capacity);
                     }
                 }
             }
@@ -362,12 +379,12 @@ impl Trip {
 }
 
 impl State {
-    fn is_listed(&self, slot: &Slot, flight: &Weak<Flight>) -> bool {
-        self.flights.get(slot).is_some_and(|listed| listed.ptr_eq(flight))
+    fn is_listed(&self, key: &WindowKey, handle: &Weak<InFlightWindow>) -> bool {
+        self.in_flight.get(key).is_some_and(|listed| listed.ptr_eq(handle))
     }
 }
 
-impl Drop for Trip {
+impl Drop for FetchBatch {
     fn drop(&mut self) {
         if self.windows.is_empty() {
             return;
@@ -375,8 +392,8 @@ impl Drop for Trip {
         let mut state = self.cache.state.lock();
         for window in &self.windows {
             // A new fetch of the window may have begun since this one was cancelled.
-            if state.is_listed(&window.slot, &window.flight) {
-                state.flights.remove(&window.slot);
+            if state.is_listed(&window.key, &window.handle) {
+                state.in_flight.remove(&window.key);
             }
         }
     }

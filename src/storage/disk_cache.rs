@@ -29,11 +29,11 @@ use crate::{
 #[derive(Debug)]
 pub struct DiskCache {
     dir: PathBuf,
-    room: u64,
+    capacity: u64,
     index: Mutex<Index>,
     /// The number of the next temp file.
     next: AtomicU64,
-    complained: AtomicBool,
+    write_failure_logged: AtomicBool,
 }
 
 /// Files with their last use and length, ordered by last use.
@@ -55,66 +55,66 @@ impl Index {
     }
 
     fn remove(&mut self, name: &str) -> bool {
-        let Some((used, len)) = self.files.remove(name) else { return false };
-        self.by_use.remove(&used);
+        let Some((last_use, len)) = self.files.remove(name) else { return false };
+        self.by_use.remove(&last_use);
         self.bytes -= len;
         true
     }
 
     /// Removes the least recently used files from the index until the rest fits. Returns their names.
-    fn shrink(&mut self, room: u64) -> Vec<String> {
-        let mut gone = Vec::new();
-        while self.bytes > room {
+    fn shrink(&mut self, capacity: u64) -> Vec<String> {
+        let mut evicted = Vec::new();
+        while self.bytes > capacity {
             let Some((_, name)) = self.by_use.first_key_value() else { break };
             let name = name.clone();
             self.remove(&name);
-            gone.push(name);
+            evicted.push(name);
         }
-        gone
+        evicted
     }
 }
 
-fn name_of(import: &ImportId, window: &Range<u64>) -> String {
+fn file_name(import: &ImportId, window: &Range<u64>) -> String {
     format!("{import}-{:012x}-{:x}", window.start, window.end - window.start)
 }
 
 impl DiskCache {
-    /// Opens the folder, creates it if necessary, and indexes its files. `room` is the capacity in bytes.
+    /// Opens the folder, creates it if necessary, and indexes its files. `capacity` is in bytes.
     ///
     /// # Errors
     /// When the folder cannot be created or read.
-    pub fn open(dir: &Path, room: u64) -> Result<Arc<Self>> {
-        let place = |e| Error::io(format!("cache folder {}", dir.display()), e);
-        fs::create_dir_all(dir).map_err(place)?;
-        let mut found = Vec::new();
-        for entry in fs::read_dir(dir).map_err(place)?.flatten() {
+    pub fn open(dir: &Path, capacity: u64) -> Result<Arc<Self>> {
+        let context = |e| Error::io(format!("cache folder {}", dir.display()), e);
+        fs::create_dir_all(dir).map_err(context)?;
+        let mut files_by_age = Vec::new();
+        for entry in fs::read_dir(dir).map_err(context)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             match entry.metadata() {
-                // The temp file of a write that was cut short by the end of a run.
+                // The temp file of a write that was interrupted by the end of a run.
                 _ if name.ends_with(".tmp") => drop(fs::remove_file(entry.path())),
                 Ok(meta) if meta.is_file() => {
-                    found.push((meta.modified().ok(), name, meta.len()));
+                    files_by_age.push((meta.modified().ok(), name, meta.len()));
                 }
                 _ => {}
             }
         }
-        found.sort();
+        files_by_age.sort();
         let mut index = Index::default();
-        found.into_iter().for_each(|(_, name, len)| index.insert(name, len));
+        files_by_age.into_iter().for_each(|(_, name, len)| index.insert(name, len));
         let cache = Self {
             dir: dir.to_owned(),
-            room,
+            capacity,
             index: Mutex::new(index),
             next: AtomicU64::new(0),
-            complained: AtomicBool::new(false),
+            write_failure_logged: AtomicBool::new(false),
         };
         cache.shrink();
         Ok(Arc::new(cache))
     }
 
     /// Whether the index has a file for the window.
-    pub(super) fn has(&self, import: &ImportId, window: &Range<u64>) -> bool {
-        self.index.lock().files.contains_key(&name_of(import, window))
+    pub(super) fn contains(&self, import: &ImportId, window: &Range<u64>) -> bool {
+        self.index.lock().files.contains_key(&file_name(import, window))
     }
 
     /// Reads the file of a window. The bytes are not verified.
@@ -123,10 +123,10 @@ impl DiskCache {
         import: &ImportId,
         window: &Range<u64>,
     ) -> Option<Bytes> {
-        if !self.has(import, window) {
+        if !self.contains(import, window) {
             return None;
         }
-        let name = name_of(import, window);
+        let name = file_name(import, window);
         let (this, len) = (Arc::clone(self), window.end - window.start);
         let read = move || {
             let bytes = fs::read(this.dir.join(&name)).ok().filter(|b| b.len() as u64 == len);
@@ -141,15 +141,18 @@ impl DiskCache {
 
     /// Writes a window in the background.
     pub(super) fn put(self: &Arc<Self>, import: &ImportId, window: &Range<u64>, bytes: Bytes) {
-        if bytes.len() as u64 > self.room || self.has(import, window) {
+        if bytes.len() as u64 > self.capacity || self.contains(import, window) {
             return;
         }
-        let (this, name) = (Arc::clone(self), name_of(import, window));
+        let (this, name) = (Arc::clone(self), file_name(import, window));
         tokio::task::spawn_blocking(move || {
             if let Err(e) = this.write(&name, &bytes)
-                && !this.complained.swap(true, Ordering::Relaxed)
+                && !this.write_failure_logged.swap(true, Ordering::Relaxed)
             {
-                tracing::warn!("cache folder {}: {e}; going on without it", this.dir.display());
+                tracing::warn!(
+                    "cache folder {}: {e}; failed windows are not cached",
+                    this.dir.display()
+                );
             }
         });
     }
@@ -172,15 +175,15 @@ impl DiskCache {
 
     /// Drops a window that failed verification.
     pub(super) fn drop_window(&self, import: &ImportId, window: &Range<u64>) {
-        self.drop_file(&name_of(import, window));
+        self.drop_file(&file_name(import, window));
     }
 
     /// Drops all windows of an import.
     pub(super) fn forget(&self, import: &ImportId) {
-        let begins = format!("{import}-");
+        let prefix = format!("{import}-");
         let names: Vec<_> = {
             let index = self.index.lock();
-            index.files.keys().filter(|name| name.starts_with(&begins)).cloned().collect()
+            index.files.keys().filter(|name| name.starts_with(&prefix)).cloned().collect()
         };
         names.iter().for_each(|name| self.drop_file(name));
     }
@@ -192,8 +195,8 @@ impl DiskCache {
     }
 
     fn shrink(&self) {
-        let gone = self.index.lock().shrink(self.room);
-        gone.iter().for_each(|name| drop(fs::remove_file(self.dir.join(name))));
+        let evicted = self.index.lock().shrink(self.capacity);
+        evicted.iter().for_each(|name| drop(fs::remove_file(self.dir.join(name))));
     }
 }
 
@@ -205,7 +208,7 @@ mod tests {
         "9c4e01ab".parse().unwrap()
     }
 
-    async fn written(cache: &Arc<DiskCache>, n: u64) {
+    async fn write_and_wait(cache: &Arc<DiskCache>, n: u64) {
         let window = n * 100..(n + 1) * 100;
         cache.put(&id(), &window, Bytes::from(vec![u8::try_from(n).unwrap(); 100]));
         while cache.get(&id(), &window).await.is_none() {
@@ -214,36 +217,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_stays_in_its_room_and_is_found_again() {
+    async fn the_least_recently_used_window_is_evicted_and_the_index_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let cache = DiskCache::open(dir.path(), 350).unwrap();
         for n in 0..3 {
-            written(&cache, n).await;
+            write_and_wait(&cache, n).await;
         }
         assert!(cache.get(&id(), &(0..100)).await.is_some());
-        written(&cache, 3).await;
-        assert!(cache.get(&id(), &(100..200)).await.is_none(), "the one not used for longest");
+        write_and_wait(&cache, 3).await;
+        assert!(cache.get(&id(), &(100..200)).await.is_none(), "the least recently used window");
         drop(cache);
         fs::write(dir.path().join("7.tmp"), "half").unwrap();
-        let again = DiskCache::open(dir.path(), 350).unwrap();
-        assert_eq!(again.get(&id(), &(300..400)).await.unwrap()[..], [3; 100]);
+        let reopened = DiskCache::open(dir.path(), 350).unwrap();
+        assert_eq!(reopened.get(&id(), &(300..400)).await.unwrap()[..], [3; 100]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
-        again.forget(&id());
+        reopened.forget(&id());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
-    async fn what_is_cut_or_gone_is_not_there() {
+    async fn truncated_and_deleted_windows_are_misses() {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("cache");
-        let cache = DiskCache::open(&place, 1000).unwrap();
+        let cache_dir = dir.path().join("cache");
+        let cache = DiskCache::open(&cache_dir, 1000).unwrap();
         for n in 0..2 {
-            written(&cache, n).await;
+            write_and_wait(&cache, n).await;
         }
-        fs::write(place.join(name_of(&id(), &(0..100))), "short").unwrap();
+        fs::write(cache_dir.join(file_name(&id(), &(0..100))), "short").unwrap();
         assert!(cache.get(&id(), &(0..100)).await.is_none());
-        fs::remove_dir_all(&place).unwrap();
+        fs::remove_dir_all(&cache_dir).unwrap();
         assert!(cache.get(&id(), &(100..200)).await.is_none());
-        written(&cache, 2).await;
+        write_and_wait(&cache, 2).await;
     }
 }

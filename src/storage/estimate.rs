@@ -1,16 +1,16 @@
 //! Counts the requests and bytes of an import before it begins. Pure.
 //!
-//! The counts assume that memory allows every slot to become one object, or one part of a file that is sent in order,
+//! The counts assume that memory allows every chunk to become one object, or one part of a file that is sent in order,
 //! and that nothing fails. An import under memory pressure packs, and one on a bad connection repeats requests.
 
 use serde::Serialize;
 
 use super::{
-    compose::{Part, Piece, Rules, compose},
+    composition::{CompositionLimits, PartSource, StoredRun, plan_composition},
     layout::{FileSpan, Layout},
     ranges::RangeSet,
-    stream,
-    windows::WINDOW,
+    sequential_upload,
+    window_grid::WINDOW,
 };
 use crate::{backends::Key, error::Result};
 
@@ -59,102 +59,112 @@ pub struct Tally {
 /// Counts what it takes to store the `missing` ranges of an import, and to publish those of `files` that they complete.
 ///
 /// # Errors
-/// `Internal` when a file cannot be composed of the slots of `layout`: both are cut from the same files.
+/// `Internal` when a file cannot be composed of the chunks of `layout`: both are cut from the same files.
 pub fn tally(
     layout: &Layout,
     missing: &RangeSet,
     files: &[FileSpan],
-    rules: &Rules,
+    limits: &CompositionLimits,
 ) -> Result<Tally> {
-    let missing: RangeSet = missing.iter().flat_map(|run| layout.stored(run)).collect();
-    let whole: Vec<_> = files
+    let missing: RangeSet = missing.iter().flat_map(|run| layout.unpadded(run)).collect();
+    let whole_files: Vec<_> = files
         .iter()
         .filter(|file| !file.pad && (file.range.is_empty() || missing.overlaps(&file.range)))
         .collect();
-    let streamed: RangeSet = whole
+    let sequential: RangeSet = whole_files
         .iter()
-        .filter(|file| stream::shape(&file.range, rules.chunk_len, rules.can).is_some())
+        .filter(|file| {
+            sequential_upload::upload_layout(&file.range, limits.chunk_len, limits.capabilities)
+                .is_some()
+        })
         .map(|file| file.range.clone())
         .collect();
-    let passing: RangeSet = whole.iter().map(|file| file.range.clone()).collect();
+    let transient: RangeSet = whole_files.iter().map(|file| file.range.clone()).collect();
     let mut tally = Tally { payload: missing.len(), ..Tally::default() };
-    for slot in layout.slots() {
-        let held = missing.len_within(slot.clone());
-        if held == 0 {
+    for chunk in layout.chunks() {
+        let len = missing.len_within(chunk.clone());
+        if len == 0 {
             continue;
         }
-        if streamed.contains(slot) {
+        if sequential.contains(chunk) {
             // Sent into its file's own object.
             tally.requests.part += 1;
             continue;
         }
         tally.requests.put += 1;
-        if whole.iter().any(|file| file.range == *slot) {
+        if whole_files.iter().any(|file| file.range == *chunk) {
             // A file of one chunk is stored under its own name at once.
-        } else if missing.within(slot.clone()).all(|run| passing.contains(&run)) {
+        } else if missing.within(chunk.clone()).all(|run| transient.contains(&run)) {
             tally.requests.delete += 1;
         } else {
-            tally.keep(held);
+            tally.add_object(len);
         }
     }
     // The listing that checks whether the torrent's names are taken.
-    tally.requests.list += u64::from(!whole.is_empty());
-    for file in whole {
-        tally.compose(layout, file, rules)?;
+    tally.requests.list += u64::from(!whole_files.is_empty());
+    for file in whole_files {
+        tally.add_file(layout, file, limits)?;
     }
     Ok(tally)
 }
 
 impl Tally {
     /// Counts a read of `len` bytes to verify a checksum.
-    pub fn check(&mut self, len: u64) {
+    pub fn add_verification(&mut self, len: u64) {
         self.checked += len;
         self.requests.get += len.div_ceil(WINDOW);
     }
 
-    fn keep(&mut self, len: u64) {
+    fn add_object(&mut self, len: u64) {
         self.objects += 1;
         self.reads += len.div_ceil(WINDOW);
     }
 
     /// Counts the requests that make one file object of its chunks.
-    fn compose(&mut self, layout: &Layout, file: &FileSpan, rules: &Rules) -> Result<()> {
+    fn add_file(
+        &mut self,
+        layout: &Layout,
+        file: &FileSpan,
+        limits: &CompositionLimits,
+    ) -> Result<()> {
         let (start, end) = (file.range.start, file.range.end);
-        self.keep(end - start);
-        if stream::shape(&file.range, rules.chunk_len, rules.can).is_some() {
+        self.add_object(end - start);
+        if sequential_upload::upload_layout(&file.range, limits.chunk_len, limits.capabilities)
+            .is_some()
+        {
             self.requests.get += 1;
             self.requests.begin += 1;
             self.requests.finish += 1;
             return Ok(());
         }
         let key = Key::new("chunk")?;
-        let slots = layout.slots().iter().skip_while(|slot| slot.end <= start);
-        let pieces: Vec<Piece> = slots
-            .take_while(|slot| slot.start < end)
-            .map(|slot| Piece {
-                range: slot.start.max(start) - start..slot.end.min(end) - start,
+        let chunks = layout.chunks().iter().skip_while(|chunk| chunk.end <= start);
+        let runs: Vec<StoredRun> = chunks
+            .take_while(|chunk| chunk.start < end)
+            .map(|chunk| StoredRun {
+                range: chunk.start.max(start) - start..chunk.end.min(end) - start,
                 key: key.clone(),
-                object_len: layout.stored(slot.clone()).map(|run| run.end - run.start).sum(),
+                object_len: layout.unpadded(chunk.clone()).map(|run| run.end - run.start).sum(),
                 offset: layout
-                    .stored(slot.start..start.max(slot.start))
+                    .unpadded(chunk.start..start.max(chunk.start))
                     .map(|run| run.end - run.start)
                     .sum(),
             })
             .collect();
-        let plan = compose(end - start, &pieces, rules)?;
+        let plan = plan_composition(end - start, &runs, limits)?;
         let requests = &mut self.requests;
-        if layout.slots().contains(&file.range) {
+        if layout.chunks().contains(&file.range) {
             return Ok(());
         }
         requests.get += 1;
-        let send = |part: &Part| match part {
-            Part::Send(range) => Some(range.end - range.start),
-            Part::Copy { .. } => None,
+        let send = |part: &PartSource| match part {
+            PartSource::Send(range) => Some(range.end - range.start),
+            PartSource::Copy { .. } => None,
         };
         let sent: Vec<u64> = plan.parts.iter().filter_map(send).collect();
         self.resent += sent.iter().sum::<u64>();
         requests.get += sent.iter().map(|len| len.div_ceil(WINDOW)).sum::<u64>();
-        if let ([Part::Send(_)], [_]) = (&plan.parts[..], &sent[..]) {
+        if let ([PartSource::Send(_)], [_]) = (&plan.parts[..], &sent[..]) {
             requests.put += 1;
             return Ok(());
         }
@@ -174,22 +184,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        backends::{Capabilities, Copying},
+        backends::{Capabilities, CopySupport},
         catalog::LayoutKind,
         storage::assembly::Assembly,
         units::{KIB, MIB},
     };
 
     const CHUNK: u64 = 16 * MIB;
-    const CAN: Capabilities = Capabilities {
-        copy: Copying::Ranges { min_part: 5 * MIB },
-        ordered: false,
+    const S3: Capabilities = Capabilities {
+        copy: CopySupport::Ranges { min_part: 5 * MIB },
+        ordered_parts: false,
         conditional_put: false,
         links: true,
         window: MIB,
-        blocks: false,
+        body_in_blocks: false,
     };
-    const CANNOT: Capabilities = Capabilities { copy: Copying::No, ordered: true, ..CAN };
+    const ORDERED: Capabilities = Capabilities { copy: CopySupport::No, ordered_parts: true, ..S3 };
 
     fn spans(lens: &[u64]) -> Vec<FileSpan> {
         let mut at = 0;
@@ -205,33 +215,33 @@ mod tests {
         Layout::new(len, files.iter().cloned(), CHUNK, kind).unwrap()
     }
 
-    fn rules(can: Capabilities) -> Rules {
-        Rules { can, chunk_len: CHUNK, most_sent: 2 * CHUNK }
+    fn limits(capabilities: Capabilities) -> CompositionLimits {
+        CompositionLimits { capabilities, chunk_len: CHUNK, max_sent: 2 * CHUNK }
     }
 
-    fn chunks(lens: &[u64]) -> Tally {
+    fn tally_chunks(lens: &[u64]) -> Tally {
         let layout = layout(&spans(lens), LayoutKind::Chunks);
-        tally(&layout, &layout.all_stored(), &[], &rules(CAN)).unwrap()
+        tally(&layout, &layout.all_unpadded(), &[], &limits(S3)).unwrap()
     }
 
-    fn files(lens: &[u64], can: Capabilities) -> Tally {
+    fn tally_files(lens: &[u64], capabilities: Capabilities) -> Tally {
         let files = spans(lens);
         let layout = layout(&files, LayoutKind::Files);
-        tally(&layout, &layout.all_stored(), &files, &rules(can)).unwrap()
+        tally(&layout, &layout.all_unpadded(), &files, &limits(capabilities)).unwrap()
     }
 
     #[test]
     fn chunks_are_one_put_each() {
-        let found = chunks(&[MIB, MIB, 40 * MIB]);
-        assert_eq!((found.objects, found.payload, found.reads), (4, 42 * MIB, 42));
-        assert_eq!(found.requests, Requests { put: 4, ..Requests::default() });
-        assert_eq!(chunks(&[]), Tally::default());
+        let total = tally_chunks(&[MIB, MIB, 40 * MIB]);
+        assert_eq!((total.objects, total.payload, total.reads), (4, 42 * MIB, 42));
+        assert_eq!(total.requests, Requests { put: 4, ..Requests::default() });
+        assert_eq!(tally_chunks(&[]), Tally::default());
     }
 
     #[test]
-    fn files_are_copied_from_their_chunks_which_then_go() {
-        let found = files(&[MIB, 40 * MIB, 0], CAN);
-        assert_eq!((found.objects, found.payload, found.resent), (3, 41 * MIB, 0));
+    fn files_are_copied_from_their_chunks_which_are_then_deleted() {
+        let total = tally_files(&[MIB, 40 * MIB, 0], S3);
+        assert_eq!((total.objects, total.payload, total.resent), (3, 41 * MIB, 0));
         let wanted = Requests {
             put: 4 + 1,
             begin: 1,
@@ -242,13 +252,13 @@ mod tests {
             get: 2,
             ..Requests::default()
         };
-        assert_eq!(found.requests, wanted);
+        assert_eq!(total.requests, wanted);
     }
 
     #[test]
     fn files_are_sent_in_order_once_where_nothing_can_be_copied() {
-        let found = files(&[MIB, 40 * MIB], CANNOT);
-        assert_eq!((found.objects, found.payload, found.resent), (2, 41 * MIB, 0));
+        let total = tally_files(&[MIB, 40 * MIB], ORDERED);
+        assert_eq!((total.objects, total.payload, total.resent), (2, 41 * MIB, 0));
         let wanted = Requests {
             put: 1,
             begin: 1,
@@ -258,43 +268,43 @@ mod tests {
             get: 1,
             ..Requests::default()
         };
-        assert_eq!(found.requests, wanted);
+        assert_eq!(total.requests, wanted);
     }
 
     #[test]
-    fn files_go_through_here_once_more_where_parts_cannot_be_chunks() {
-        let can = Capabilities { ordered: false, ..CANNOT };
-        let found = files(&[MIB, 40 * MIB], can);
-        assert_eq!((found.objects, found.payload, found.resent), (2, 41 * MIB, 40 * MIB));
-        assert_eq!((found.requests.put, found.requests.delete), (4, 3));
-        assert_eq!((found.requests.begin, found.requests.part, found.requests.copy), (1, 3, 0));
-        assert_eq!(found.requests.get, 1 + 40);
+    fn files_are_read_back_and_sent_again_where_parts_have_no_order() {
+        let capabilities = Capabilities { ordered_parts: false, ..ORDERED };
+        let total = tally_files(&[MIB, 40 * MIB], capabilities);
+        assert_eq!((total.objects, total.payload, total.resent), (2, 41 * MIB, 40 * MIB));
+        assert_eq!((total.requests.put, total.requests.delete), (4, 3));
+        assert_eq!((total.requests.begin, total.requests.part, total.requests.copy), (1, 3, 0));
+        assert_eq!(total.requests.get, 1 + 40);
     }
 
     #[test]
-    fn what_is_held_against_a_checksum_is_read_once_more() {
-        let mut found = chunks(&[40 * MIB + 1]);
-        found.check(40 * MIB + 1);
-        assert_eq!((found.checked, found.requests.get, found.reads), (40 * MIB + 1, 41, 41));
+    fn verifying_a_checksum_reads_every_byte_once_more() {
+        let mut total = tally_chunks(&[40 * MIB + 1]);
+        total.add_verification(40 * MIB + 1);
+        assert_eq!((total.checked, total.requests.get, total.reads), (40 * MIB + 1, 41, 41));
     }
 
     #[test]
-    fn only_what_is_missing_counts() {
+    fn only_missing_bytes_count() {
         let layout = layout(&spans(&[40 * MIB]), LayoutKind::Chunks);
         let missing = RangeSet::from(20 * MIB..40 * MIB);
-        let found = tally(&layout, &missing, &[], &rules(CAN)).unwrap();
-        assert_eq!((found.objects, found.payload), (2, 20 * MIB));
+        let total = tally(&layout, &missing, &[], &limits(S3)).unwrap();
+        assert_eq!((total.objects, total.payload), (2, 20 * MIB));
     }
 
     #[test]
-    fn what_a_selection_takes_of_other_files_stays_in_chunks() {
+    fn bytes_of_unselected_files_stay_in_chunks() {
         let files = spans(&[40 * MIB, 40 * MIB]);
         let layout = layout(&files, LayoutKind::Files);
         // The first file, and the piece that it shares with the second.
         let wanted = RangeSet::from(0..41 * MIB);
-        let found = tally(&layout, &wanted, &files[..1], &rules(CAN)).unwrap();
-        assert_eq!(found.objects, 2);
-        assert_eq!((found.requests.put, found.requests.delete), (4, 3));
+        let total = tally(&layout, &wanted, &files[..1], &limits(S3)).unwrap();
+        assert_eq!(total.objects, 2);
+        assert_eq!((total.requests.put, total.requests.delete), (4, 3));
     }
 
     /// The limit on PUTs at 16 MiB chunks. It cannot hold for a torrent of many files that end soon after the start of
@@ -315,23 +325,23 @@ mod tests {
             ),
         ) {
             let lens = groups.concat();
-            let found = chunks(&lens);
-            prop_assert!(found.requests.put <= bound(found.payload, lens.len() as u64), "{:?}", found);
-            prop_assert_eq!(found.requests.total(), found.requests.put);
+            let total = tally_chunks(&lens);
+            prop_assert!(total.requests.put <= bound(total.payload, lens.len() as u64), "{:?}", total);
+            prop_assert_eq!(total.requests.total(), total.requests.put);
         }
 
         #[test]
-        fn no_torrent_needs_more_than_a_put_a_chunk_and_two_a_large_file(
+        fn puts_are_bounded_by_chunks_and_two_per_large_file(
             lens in prop::collection::vec(prop_oneof![0..6 * MIB, 0..100 * MIB], 0..200),
         ) {
-            let found = chunks(&lens);
+            let total = tally_chunks(&lens);
             let large = lens.iter().filter(|len| **len >= 5 * MIB).count() as u64;
             // Besides its full chunks, each large file adds at most its own rest and the small files before it.
-            prop_assert!(found.requests.put <= found.payload / (11 * MIB) + 2 * large + 1);
+            prop_assert!(total.requests.put <= total.payload / (11 * MIB) + 2 * large + 1);
         }
 
         #[test]
-        fn the_tally_is_what_the_assembly_makes(
+        fn the_tally_matches_the_plans_of_the_assembly(
             lens in prop::collection::vec(0..200 * KIB, 1..20),
             wanted in (0..4 * MIB, 0..4 * MIB),
         ) {
@@ -339,12 +349,12 @@ mod tests {
             let len: u64 = lens.iter().sum();
             let layout = Arc::new(Layout::new(len, files, 128 * KIB, LayoutKind::Chunks).unwrap());
             let wanted = RangeSet::from(wanted.0.min(wanted.1).min(len)..wanted.0.max(wanted.1).min(len));
-            let found = tally(&layout, &wanted, &[], &rules(CAN)).unwrap();
+            let total = tally(&layout, &wanted, &[], &limits(S3)).unwrap();
             let mut assembly = Assembly::new(Arc::clone(&layout), &wanted, RangeSet::new());
             wanted.iter().for_each(|run| assembly.add(run));
             let made: Vec<_> = std::iter::from_fn(|| assembly.take_full()).collect();
-            prop_assert_eq!(found.objects, made.len() as u64);
-            prop_assert_eq!(found.payload, made.iter().map(|plan| plan.len()).sum::<u64>());
+            prop_assert_eq!(total.objects, made.len() as u64);
+            prop_assert_eq!(total.payload, made.iter().map(|plan| plan.len()).sum::<u64>());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::place_names::{Renamed, SHORT, prefixes};
+use super::name_probe::{MAX_PORTABLE_LEN, RenamedPaths, path_prefixes};
 use crate::{
     backends::Key,
     catalog::{FileRow, ImportId, ObjectRow, Role},
@@ -11,48 +11,48 @@ use crate::{
 };
 
 /// The longest part of a key, in bytes.
-const MAX_PART: usize = 255;
+const MAX_PART_LEN: usize = 255;
 /// The longest extension that is kept, in bytes with its dot.
-const MAX_EXTENSION: usize = 17;
+const MAX_EXTENSION_LEN: usize = 17;
 
 /// The folder of an import in its storage, if it is not the torrent's own name.
 ///
 /// A torrent of one file has no folder of its own; under another name it gets one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Folder(Option<String>);
+pub(super) struct ImportFolder(Option<String>);
 
-impl Folder {
+impl ImportFolder {
     /// Keeps the torrent's own names.
-    pub(super) fn own() -> Self {
+    pub(super) fn torrent() -> Self {
         Self(None)
     }
 
     /// A separate folder for the import, if the torrent's name is taken in this storage.
-    pub(super) fn apart(name: &str, renamed: &Renamed, import: &ImportId) -> Self {
-        let (name, tag) = (renamed.apply(&usable(name)), format!(" [{import}]"));
-        Self(Some(format!("{}{tag}", cut(&name, MAX_PART - tag.len()))))
+    pub(super) fn separate(name: &str, renamed: &RenamedPaths, import: &ImportId) -> Self {
+        let (name, tag) = (renamed.apply(&usable_path(name)), format!(" [{import}]"));
+        Self(Some(format!("{}{tag}", truncate(&name, MAX_PART_LEN - tag.len()))))
     }
 
     /// The folder that shows in `key`, the key of the file at `path`.
-    pub(super) fn decided_by(key: &str, path: &str) -> Self {
+    pub(super) fn from_key(key: &str, path: &str) -> Self {
         let first = |text: &str| text.split_once('/').map(|(first, _)| first.to_owned());
         let folder = first(key);
-        Self(folder.filter(|folder| first(&usable(path)).as_ref() != Some(folder)))
+        Self(folder.filter(|folder| first(&usable_path(path)).as_ref() != Some(folder)))
     }
 
     /// The key of a file.
-    pub(super) fn key(&self, file: &FileRow, renamed: &Renamed) -> Result<Key> {
-        let path = renamed.apply(&usable(&file.path));
+    pub(super) fn key(&self, file: &FileRow, renamed: &RenamedPaths) -> Result<Key> {
+        let path = renamed.apply(&usable_path(&file.path));
         let key = match (&self.0, path.split_once('/')) {
             (None, _) => path,
             (Some(folder), Some((_, rest))) => format!("{folder}/{rest}"),
             (Some(folder), None) => format!("{folder}/{path}"),
         };
-        Key::new(&shortened(&key, &file.path))
+        Key::new(&shorten_key(&key, &file.path))
     }
 
     /// What to look up to see whether the names of `file`'s import are free: a folder to list, or one key.
-    pub(super) fn top(&self, file: &FileRow, renamed: &Renamed) -> Result<String> {
+    pub(super) fn top_level(&self, file: &FileRow, renamed: &RenamedPaths) -> Result<String> {
         let key = self.key(file, renamed)?;
         Ok(match key.as_str().split_once('/') {
             Some((folder, _)) => format!("{folder}/"),
@@ -61,49 +61,49 @@ impl Folder {
     }
 }
 
-impl Renamed {
+impl RenamedPaths {
     /// A usable path with the names that its parts have in the storage.
     pub(super) fn apply(&self, path: &str) -> String {
         if self.is_empty() {
             return path.to_owned();
         }
-        let part = |(whole, part)| match self.has(whole) {
-            true => Self::part(whole, part),
+        let part = |(whole, part)| match self.contains(whole) {
+            true => Self::renamed_part(whole, part),
             false => String::from(part),
         };
-        prefixes(path).map(part).collect::<Vec<_>>().join("/")
+        path_prefixes(path).map(part).collect::<Vec<_>>().join("/")
     }
 
     /// The path with its renamed parts replaced, and otherwise unchanged.
     #[must_use]
-    pub fn in_target(&self, path: &str) -> String {
-        let own = usable(path);
-        if own == path {
+    pub fn target_path(&self, path: &str) -> String {
+        let usable = usable_path(path);
+        if usable == path {
             return self.apply(path);
         }
         // Only backends reserve names with a leading dot, so other targets keep them.
-        let renamed = self.apply(&own);
-        if renamed == own { path.to_owned() } else { renamed }
+        let renamed = self.apply(&usable);
+        if renamed == usable { path.to_owned() } else { renamed }
     }
 
     /// The name of a part of a path that cannot keep its own: without the characters that some storages refuse, short,
     /// and with a hash of the path, which makes it unique.
-    fn part(whole: &str, part: &str) -> String {
+    fn renamed_part(whole: &str, part: &str) -> String {
         let safe = part.replace([':', '?', '*', '"', '<', '>', '|'], "_");
         let safe = safe.trim_end_matches(['.', ' ']);
-        hashed(if safe.is_empty() { "_" } else { safe }, whole, SHORT)
+        hashed_name(if safe.is_empty() { "_" } else { safe }, whole, MAX_PORTABLE_LEN)
     }
 }
 
 /// The objects of an import that are whole files, or are intended to be.
 #[derive(Debug, Clone, Default)]
-pub struct WholeFiles {
+pub struct FileObjects {
     by_key: HashMap<String, ObjectRow>,
     /// Whether a key looks as if a part of it was renamed.
-    renames: bool,
+    has_renamed_parts: bool,
 }
 
-impl WholeFiles {
+impl FileObjects {
     /// The whole files among the objects of one import.
     #[must_use]
     pub fn of(objects: &[ObjectRow]) -> Self {
@@ -117,20 +117,22 @@ impl WholeFiles {
     #[must_use]
     pub fn find(&self, file: &FileRow) -> Option<&ObjectRow> {
         let folder = self.folder(file)?;
-        let find = |renamed: &Renamed| self.by_key.get(folder.key(file, renamed).ok()?.as_str());
-        let own = find(&Renamed::default());
-        if own.is_some() || !self.renames {
+        let find =
+            |renamed: &RenamedPaths| self.by_key.get(folder.key(file, renamed).ok()?.as_str());
+        let own = find(&RenamedPaths::default());
+        if own.is_some() || !self.has_renamed_parts {
             return own;
         }
         // The keys alone show which parts were renamed: rarely more than two of one path.
-        let path = usable(&file.path);
-        let parts: Vec<String> = prefixes(&path).map(|(whole, _)| whole.to_owned()).collect();
+        let path = usable_path(&file.path);
+        let parts: Vec<String> = path_prefixes(&path).map(|(whole, _)| whole.to_owned()).collect();
         let sets = parts.iter().enumerate().flat_map(|(n, one)| {
-            let alone = Renamed::of([one.clone()]);
-            let pairs = parts[n + 1..].iter().map(|two| Renamed::of([one.clone(), two.clone()]));
+            let alone = RenamedPaths::new([one.clone()]);
+            let pairs =
+                parts[n + 1..].iter().map(|two| RenamedPaths::new([one.clone(), two.clone()]));
             std::iter::once(alone).chain(pairs)
         });
-        sets.chain([Renamed::of(parts.clone())]).find_map(|renamed| find(&renamed))
+        sets.chain([RenamedPaths::new(parts.clone())]).find_map(|renamed| find(&renamed))
     }
 
     pub(super) fn forget(&mut self, objects: &[ObjectRow]) {
@@ -138,8 +140,8 @@ impl WholeFiles {
     }
 
     /// The folder of the import. Every file of an import is in one folder, so any key shows it.
-    pub(super) fn folder(&self, file: &FileRow) -> Option<Folder> {
-        self.by_key.keys().next().map(|key| Folder::decided_by(key, &file.path))
+    pub(super) fn folder(&self, file: &FileRow) -> Option<ImportFolder> {
+        self.by_key.keys().next().map(|key| ImportFolder::from_key(key, &file.path))
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<ObjectRow> {
@@ -147,21 +149,21 @@ impl WholeFiles {
     }
 
     pub(super) fn insert(&mut self, object: ObjectRow) {
-        self.renames |= object.key.split('/').any(has_hash);
+        self.has_renamed_parts |= object.key.split('/').any(has_hash);
         self.by_key.insert(object.key.clone(), object);
     }
 
     /// The paths, including folders, whose names stored objects have. `top` is the first part of the import's paths.
-    pub(super) fn kept(&self, top: &str) -> HashSet<String> {
-        let mut kept = HashSet::new();
+    pub(super) fn stored_paths(&self, top: &str) -> HashSet<String> {
+        let mut paths = HashSet::new();
         for (key, _) in self.by_key.iter().filter(|(_, object)| object.stored) {
             let path = match key.split_once('/') {
                 Some((_, rest)) => format!("{top}/{rest}"),
                 None => key.clone(),
             };
-            kept.extend(prefixes(&path).map(|(whole, _)| whole.to_owned()));
+            paths.extend(path_prefixes(&path).map(|(whole, _)| whole.to_owned()));
         }
-        kept
+        paths
     }
 }
 
@@ -173,25 +175,26 @@ fn has_hash(part: &str) -> bool {
 
 /// The path in a form that backends accept: without a leading dot, which they reserve, without backslashes, and with
 /// parts of limited length.
-pub(super) fn usable(path: &str) -> String {
+pub(super) fn usable_path(path: &str) -> String {
     let path = match path.strip_prefix('.') {
         Some(_) => format!("_{path}"),
         None => path.to_owned(),
     };
-    let parts = path.split('/').map(|part| match part.len() > MAX_PART || part.contains('\\') {
-        true => with_hash(&part.replace('\\', "_"), part),
-        false => part.to_owned(),
-    });
+    let parts =
+        path.split('/').map(|part| match part.len() > MAX_PART_LEN || part.contains('\\') {
+            true => hashed_part(&part.replace('\\', "_"), part),
+            false => part.to_owned(),
+        });
     parts.collect::<Vec<_>>().join("/")
 }
 
 /// Shortens a key that is too long: it loses its innermost folders, and the file name gets a hash of the whole path.
-fn shortened(key: &str, path: &str) -> String {
+fn shorten_key(key: &str, path: &str) -> String {
     if key.len() <= Key::MAX {
         return key.to_owned();
     }
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
-    let name = with_hash(name, path);
+    let name = hashed_part(name, path);
     let mut short = String::new();
     for folder in folders.split('/') {
         if short.len() + folder.len() + name.len() + 2 > Key::MAX {
@@ -204,20 +207,20 @@ fn shortened(key: &str, path: &str) -> String {
 }
 
 /// Turns `stem.ext` into `stem.0123456789abcdef.ext`, with the stem cut to the longest part of a key.
-fn with_hash(name: &str, of: &str) -> String {
-    hashed(name, of, MAX_PART)
+fn hashed_part(name: &str, of: &str) -> String {
+    hashed_name(name, of, MAX_PART_LEN)
 }
 
-fn hashed(name: &str, of: &str, max: usize) -> String {
+fn hashed_name(name: &str, of: &str, max: usize) -> String {
     let (stem, extension) = match name.rfind('.') {
-        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION => name.split_at(dot),
+        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION_LEN => name.split_at(dot),
         _ => (name, ""),
     };
     let tag = format!(".{:016x}", fnv(of));
-    format!("{}{tag}{extension}", cut(stem, max - tag.len() - extension.len()))
+    format!("{}{tag}{extension}", truncate(stem, max - tag.len() - extension.len()))
 }
 
-fn cut(text: &str, max: usize) -> &str {
+fn truncate(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
@@ -237,59 +240,63 @@ mod tests {
         FileRow { path: path.into(), ..FileRow::default() }
     }
 
-    fn key(folder: &Folder, path: &str) -> String {
-        folder.key(&file(path), &Renamed::default()).unwrap().to_string()
+    fn key(folder: &ImportFolder, path: &str) -> String {
+        folder.key(&file(path), &RenamedPaths::default()).unwrap().to_string()
     }
 
     #[test]
-    fn files_keep_their_names_and_another_folder_takes_all_of_them() {
+    fn files_keep_the_names_of_the_torrent_or_share_a_separate_folder() {
         let id: ImportId = "9c4e01ab".parse().unwrap();
-        let own = Folder::own();
+        let own = ImportFolder::torrent();
         assert_eq!(key(&own, "An Album/CD 1/01.flac"), "An Album/CD 1/01.flac");
         assert_eq!(key(&own, "film.mkv"), "film.mkv");
         assert_eq!(key(&own, ".hidden/.x"), "_.hidden/.x");
-        let apart = Folder::apart("An Album", &Renamed::default(), &id);
-        assert_eq!(key(&apart, "An Album/CD 1/01.flac"), "An Album [9c4e01ab]/CD 1/01.flac");
+        let separate = ImportFolder::separate("An Album", &RenamedPaths::default(), &id);
+        assert_eq!(key(&separate, "An Album/CD 1/01.flac"), "An Album [9c4e01ab]/CD 1/01.flac");
         assert_eq!(
-            key(&Folder::apart("film.mkv", &Renamed::default(), &id), "film.mkv"),
+            key(&ImportFolder::separate("film.mkv", &RenamedPaths::default(), &id), "film.mkv"),
             "film.mkv [9c4e01ab]/film.mkv"
         );
         assert_eq!(
-            apart.top(&file("An Album/x"), &Renamed::default()).unwrap(),
+            separate.top_level(&file("An Album/x"), &RenamedPaths::default()).unwrap(),
             "An Album [9c4e01ab]/"
         );
-        assert_eq!(own.top(&file("film.mkv"), &Renamed::default()).unwrap(), "film.mkv");
+        assert_eq!(own.top_level(&file("film.mkv"), &RenamedPaths::default()).unwrap(), "film.mkv");
     }
 
     #[test]
-    fn what_was_decided_is_seen_from_any_key() {
+    fn any_key_shows_the_folder_of_the_import() {
         let id: ImportId = "9c4e01ab".parse().unwrap();
         for path in ["An Album/CD 1/01.flac", "film.mkv", ".x/y", "a\\b/c\\d"] {
             let name = path.split('/').next().unwrap();
-            for folder in [Folder::own(), Folder::apart(name, &Renamed::default(), &id)] {
-                assert_eq!(Folder::decided_by(&key(&folder, path), path), folder, "{path}");
+            for folder in [
+                ImportFolder::torrent(),
+                ImportFolder::separate(name, &RenamedPaths::default(), &id),
+            ] {
+                assert_eq!(ImportFolder::from_key(&key(&folder, path), path), folder, "{path}");
             }
         }
     }
 
     #[test]
-    fn long_paths_are_cut_keep_their_extension_and_stay_apart() {
+    fn long_paths_are_shortened_keep_their_extension_and_stay_distinct() {
         let deep =
             |last: &str| format!("{}{last}.flac", "a folder of thirty bytes, or so/".repeat(60));
-        let (a, b) = (key(&Folder::own(), &deep("a")), key(&Folder::own(), &deep("b")));
+        let (a, b) =
+            (key(&ImportFolder::torrent(), &deep("a")), key(&ImportFolder::torrent(), &deep("b")));
         assert_ne!(a, b);
         assert!(a.len() <= Key::MAX && a.len() > 600 && a.ends_with(".flac"), "{a}");
         let long = format!("x/{}.mkv", "é".repeat(300));
-        assert!(key(&Folder::own(), &long).ends_with(".mkv"));
+        assert!(key(&ImportFolder::torrent(), &long).ends_with(".mkv"));
     }
 
     #[test]
-    fn renamed_parts_are_found_again_from_the_keys_alone() {
+    fn renamed_parts_are_recognised_from_the_keys_alone() {
         let id: ImportId = "9c4e01ab".parse().unwrap();
         let paths = ["d/Disc/01.flac", "d/disc/01.flac", "d/disc/A: b.flac", "d/disc/c.flac"];
-        let renamed = Renamed::of(["d/disc", "d/disc/A: b.flac"].map(str::to_owned));
-        for folder in [Folder::own(), Folder::apart("d", &renamed, &id)] {
-            let mut whole = WholeFiles::default();
+        let renamed = RenamedPaths::new(["d/disc", "d/disc/A: b.flac"].map(str::to_owned));
+        for folder in [ImportFolder::torrent(), ImportFolder::separate("d", &renamed, &id)] {
+            let mut whole = FileObjects::default();
             let keys = paths.map(|path| folder.key(&file(path), &renamed).unwrap().to_string());
             for key in &keys {
                 let row = ObjectRow { key: key.clone(), ..object() };
@@ -317,15 +324,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_path_of_a_torrent_is_a_key(
+        fn every_path_of_a_torrent_becomes_a_valid_key(
             parts in prop::collection::vec("[^/\\p{Cc}]{1,80}", 1..40),
-            apart: bool,
+            separate: bool,
         ) {
             prop_assume!(parts.iter().all(|part| part != "." && part != ".."));
             let path = parts.join("/");
             let id: ImportId = "9c4e01ab".parse().unwrap();
-            let folder = if apart { Folder::apart(&parts[0], &Renamed::default(), &id) } else { Folder::own() };
-            prop_assert!(folder.key(&file(&path), &Renamed::default()).is_ok(), "{path}");
+            let folder = if separate { ImportFolder::separate(&parts[0], &RenamedPaths::default(), &id) } else { ImportFolder::torrent() };
+            prop_assert!(folder.key(&file(&path), &RenamedPaths::default()).is_ok(), "{path}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Cuts an import into slots: the ranges that become one object each when memory allows. Pure.
+//! Cuts an import into chunks: the ranges that become one object each when memory allows. Pure.
 //!
 //! The grid starts anew at each file, so that the objects of a file hold nothing else, and equal files make equal
-//! objects. Small files share a slot, since an object of a few bytes costs a request and a minimum charge. They do not
-//! share one where files are to become objects of their own. Padding is known to be zeros: it lies in no slot and is
+//! objects. Small files share a chunk, since an object of a few bytes costs a request and a minimum charge. They do not
+//! share one where files are to become objects of their own. Padding is known to be zeros: it lies in no chunk and is
 //! never stored.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::{
     units::MIB,
 };
 
-/// Files below this length share slots. It is also the smallest part that S3 can compose server-side.
+/// Files below this length share chunks. It is also the smallest part that S3 can compose server-side.
 pub const SMALL_FILE: u64 = 5 * MIB;
 
 /// The range of one file. The spans of an import cover it in order; empty files have empty ranges.
@@ -30,18 +30,18 @@ impl From<&FileRow> for FileSpan {
     }
 }
 
-/// The slots of one import. Every byte that is not padding lies in exactly one slot.
+/// The chunks of one import. Every byte that is not padding lies in exactly one chunk.
 #[derive(Debug, Clone)]
 pub struct Layout {
     len: u64,
     chunk_len: u64,
     pads: RangeSet,
-    /// Sorted and disjoint. A slot with several files may have padding inside, never at its ends.
-    slots: Vec<Range<u64>>,
+    /// Sorted and disjoint. A chunk with several files may have padding inside, never at its ends.
+    chunks: Vec<Range<u64>>,
 }
 
 impl Layout {
-    /// Cuts `[0, len)` into slots for layout `kind`. A slot holds at most `chunk_len` bytes, padding not counted.
+    /// Cuts `[0, len)` into chunks for layout `kind`. A chunk holds at most `chunk_len` bytes, padding not counted.
     ///
     /// # Errors
     /// `InvalidInput` when the spans leave a gap, overlap or do not end at `len`, or `chunk_len` is 0.
@@ -51,34 +51,34 @@ impl Layout {
         chunk_len: u64,
         kind: LayoutKind,
     ) -> Result<Self> {
-        let bad = |text: String| Err(Error::new(Kind::InvalidInput, text));
+        let invalid = |text: String| Err(Error::new(Kind::InvalidInput, text));
         if chunk_len == 0 {
-            return bad("a chunk of 0 bytes holds nothing".into());
+            return invalid("the chunk length is 0".into());
         }
-        let mut layout = Self { len, chunk_len, pads: RangeSet::new(), slots: Vec::new() };
+        let mut layout = Self { len, chunk_len, pads: RangeSet::new(), chunks: Vec::new() };
         let mut at = 0;
-        // The slot of small files being filled, and the number of bytes in it without padding.
+        // The chunk of small files being filled, and the number of bytes in it without padding.
         let mut shared: Option<(Range<u64>, u64)> = None;
         for FileSpan { range, pad } in spans {
             if range.start != at || range.end < at {
                 let Range { start, end } = range;
-                return bad(format!(
-                    "file at {start}..{end} does not follow the one before, at {at}"
+                return invalid(format!(
+                    "file at {start}..{end} does not start at {at}, where the file before it ends"
                 ));
             }
             at = range.end;
             if pad {
                 layout.pads.insert(range);
             } else if !range.is_empty() {
-                let alone = kind == LayoutKind::Files || !layout.is_small(&range);
-                layout.add_file(range, &mut shared, alone);
+                let unshared = kind == LayoutKind::Files || !layout.is_small(&range);
+                layout.add_file(range, &mut shared, unshared);
             }
         }
-        layout.slots.extend(shared.map(|(slot, _)| slot));
+        layout.chunks.extend(shared.map(|(chunk, _)| chunk));
         if at == len {
             return Ok(layout);
         }
-        bad(format!("the files end at {at}, the import at {len}"))
+        invalid(format!("the files end at {at}, but the import ends at {len}"))
     }
 
     fn is_small(&self, file: &Range<u64>) -> bool {
@@ -86,23 +86,28 @@ impl Layout {
         len < SMALL_FILE && len <= self.chunk_len
     }
 
-    fn add_file(&mut self, file: Range<u64>, shared: &mut Option<(Range<u64>, u64)>, alone: bool) {
+    fn add_file(
+        &mut self,
+        file: Range<u64>,
+        shared: &mut Option<(Range<u64>, u64)>,
+        unshared: bool,
+    ) {
         let len = file.end - file.start;
-        if !alone {
+        if !unshared {
             match shared {
-                Some((slot, held)) if *held + len <= self.chunk_len => {
-                    slot.end = file.end;
-                    *held += len;
+                Some((chunk, filled)) if *filled + len <= self.chunk_len => {
+                    chunk.end = file.end;
+                    *filled += len;
                 }
-                _ => self.slots.extend(shared.replace((file, len)).map(|(slot, _)| slot)),
+                _ => self.chunks.extend(shared.replace((file, len)).map(|(chunk, _)| chunk)),
             }
             return;
         }
-        self.slots.extend(shared.take().map(|(slot, _)| slot));
+        self.chunks.extend(shared.take().map(|(chunk, _)| chunk));
         let mut start = file.start;
         while start < file.end {
             let end = start.saturating_add(self.chunk_len).min(file.end);
-            self.slots.push(start..end);
+            self.chunks.push(start..end);
             start = end;
         }
     }
@@ -129,28 +134,28 @@ impl Layout {
     }
 
     #[must_use]
-    pub fn slots(&self) -> &[Range<u64>] {
-        &self.slots
+    pub fn chunks(&self) -> &[Range<u64>] {
+        &self.chunks
     }
 
-    /// The index of the slot that holds `pos`; `None` for padding and past the end.
+    /// The index of the chunk that holds `pos`; `None` for padding and past the end.
     #[must_use]
-    pub fn slot_at(&self, pos: u64) -> Option<usize> {
-        let index = self.slots.partition_point(|slot| slot.end <= pos);
-        let inside = self.slots.get(index).is_some_and(|slot| slot.start <= pos);
+    pub fn chunk_at(&self, pos: u64) -> Option<usize> {
+        let index = self.chunks.partition_point(|chunk| chunk.end <= pos);
+        let inside = self.chunks.get(index).is_some_and(|chunk| chunk.start <= pos);
         (inside && !self.pads.overlaps(&(pos..pos + 1))).then_some(index)
     }
 
     /// The parts of `range` that have to be stored: inside the import, and not padding.
-    pub fn stored(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    pub fn unpadded(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let end = range.end.min(self.len);
         self.pads.holes(range.start.min(end)..end).into_iter()
     }
 
     /// Everything that is stored of a complete import.
     #[must_use]
-    pub fn all_stored(&self) -> RangeSet {
-        self.stored(0..self.len).collect()
+    pub fn all_unpadded(&self) -> RangeSet {
+        self.unpadded(0..self.len).collect()
     }
 }
 
@@ -175,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn files_to_be_published_share_nothing() {
+    fn files_to_be_published_share_no_chunk() {
         let (len, spans) = spans(&[(10, false), (5, true), (20, false), (0, false), (MIB, false)]);
         let cut = Layout::new(len, spans, 16, LayoutKind::Files).unwrap();
-        assert_eq!(cut.slots()[..4], [0..10, 15..31, 31..35, 35..51]);
+        assert_eq!(cut.chunks()[..4], [0..10, 15..31, 31..35, 35..51]);
     }
 
     #[test]
-    fn the_grid_starts_at_each_large_file_and_small_ones_share() {
+    fn chunks_start_anew_at_each_large_file_and_small_files_share_one() {
         let m = MIB;
         let files = [
             (m, false),
@@ -194,13 +199,13 @@ mod tests {
             (3 * m, false),
         ];
         let cut = layout(&files, 16 * m);
-        assert_eq!(cut.slots(), [0..2 * m, 2 * m..18 * m, 18 * m..22 * m, 22 * m..28 * m]);
-        assert_eq!(cut.slot_at(2 * m), Some(1));
-        assert_eq!(cut.slot_at(24 * m), None, "padding is in no slot");
-        assert_eq!(cut.slot_at(25 * m), Some(3));
-        assert_eq!(cut.slot_at(28 * m), None);
+        assert_eq!(cut.chunks(), [0..2 * m, 2 * m..18 * m, 18 * m..22 * m, 22 * m..28 * m]);
+        assert_eq!(cut.chunk_at(2 * m), Some(1));
+        assert_eq!(cut.chunk_at(24 * m), None, "padding is in no chunk");
+        assert_eq!(cut.chunk_at(25 * m), Some(3));
+        assert_eq!(cut.chunk_at(28 * m), None);
         assert_eq!(
-            cut.stored(23 * m..27 * m).collect::<Vec<_>>(),
+            cut.unpadded(23 * m..27 * m).collect::<Vec<_>>(),
             [23 * m..24 * m, 25 * m..27 * m]
         );
     }
@@ -208,45 +213,45 @@ mod tests {
     #[test]
     fn spans_with_gaps_overlaps_or_a_wrong_end_are_refused() {
         let span = |range| FileSpan { range, pad: false };
-        for bad in
+        for spans in
             [vec![span(0..5), span(6..10)], vec![span(0..6), span(5..10)], vec![span(0..9)], vec![]]
         {
             assert_eq!(
-                Layout::new(10, bad, 4, LayoutKind::Chunks).unwrap_err().kind(),
+                Layout::new(10, spans, 4, LayoutKind::Chunks).unwrap_err().kind(),
                 Kind::InvalidInput
             );
         }
         assert!(Layout::new(10, [span(0..10)], 0, LayoutKind::Chunks).is_err());
-        assert!(Layout::new(0, [], 1, LayoutKind::Chunks).unwrap().slots().is_empty());
+        assert!(Layout::new(0, [], 1, LayoutKind::Chunks).unwrap().chunks().is_empty());
     }
 
     #[test]
-    fn many_small_files_and_huge_ones_are_cheap() {
+    fn many_small_files_share_few_chunks_and_a_huge_file_has_many() {
         let many: Vec<_> = (0..10_000).map(|n| (20_000 + n % 7, n % 3 == 0)).collect();
-        assert!(layout(&many, 16 * MIB).slots().len() < 20);
-        assert_eq!(layout(&[(100 << 30, false)], 16 * MIB).slots().len(), 6400);
+        assert!(layout(&many, 16 * MIB).chunks().len() < 20);
+        assert_eq!(layout(&[(100 << 30, false)], 16 * MIB).chunks().len(), 6400);
     }
 
     proptest! {
         #[test]
-        fn every_stored_byte_lies_in_exactly_one_slot(
+        fn every_unpadded_byte_lies_in_exactly_one_chunk(
             files in prop::collection::vec((0u64..30, prop::bool::weighted(0.3)), 0..20),
             chunk_len in 1u64..40,
         ) {
             let cut = layout(&files, chunk_len);
             let mut seen = vec![0; usize::try_from(cut.len()).unwrap()];
-            for (index, slot) in cut.slots().iter().enumerate() {
-                let held: u64 = cut.stored(slot.clone()).map(|r| r.end - r.start).sum();
-                prop_assert!(held > 0 && held <= chunk_len);
-                for pos in cut.stored(slot.clone()).flatten() {
+            for (index, chunk) in cut.chunks().iter().enumerate() {
+                let filled: u64 = cut.unpadded(chunk.clone()).map(|r| r.end - r.start).sum();
+                prop_assert!(filled > 0 && filled <= chunk_len);
+                for pos in cut.unpadded(chunk.clone()).flatten() {
                     seen[usize::try_from(pos).unwrap()] += 1;
-                    prop_assert_eq!(cut.slot_at(pos), Some(index));
+                    prop_assert_eq!(cut.chunk_at(pos), Some(index));
                 }
             }
             for (pos, times) in (0u64..).zip(seen) {
                 let pad = cut.pads().contains(&(pos..pos + 1));
                 prop_assert_eq!(times, i32::from(!pad));
-                prop_assert_eq!(cut.slot_at(pos).is_none(), pad);
+                prop_assert_eq!(cut.chunk_at(pos).is_none(), pad);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Turns verified bytes at positions into durable objects, and reads them back.
 //!
 //! Write path: [`ImportWriter::write_at`] adds the bytes to the pending bytes of the import, where readers find them at
-//! once, and notifies the writer's actor. The [`Assembly`](assembly::Assembly) knows which slot of the [`Layout`] the
-//! bytes belong to. It reports when a slot is complete or, under [`Pressure`], which bytes to pack together instead.
+//! once, and notifies the writer's actor. The [`Assembly`](assembly::Assembly) knows which chunk of the [`Layout`] the
+//! bytes belong to. It reports when a chunk is complete or, under [`Pressure`], which bytes to pack together instead.
 //! The resulting plan becomes an object in three steps: the catalog records the intent, the backend stores the blocks
 //! without copying them, and the catalog commits the object and its extents. Only then is the memory freed and the
 //! range reported as durable.
@@ -22,74 +22,74 @@
 
 pub mod assembly;
 pub mod attach;
+pub mod background_publisher;
 mod blocks;
-mod bringing;
 pub mod cache;
-pub mod compose;
-mod direct;
+mod change_detecting;
+pub mod composition;
+mod direct_files;
 mod disk_cache;
 pub mod estimate;
-pub mod extent;
+pub mod extent_map;
 mod fetch;
+mod fetch_budget;
 mod file_names;
-pub mod import;
-mod kept;
-mod lanes;
+mod get_strategy;
+pub mod import_store;
 pub mod layout;
-mod long_get;
 pub mod manifest;
-pub mod matching;
-mod pace;
+pub mod name_probe;
+pub mod object_matching;
 pub mod pause;
 mod pending;
-pub mod place_names;
 pub mod presence;
 pub mod pressure;
-pub mod publish;
-pub mod publishing;
+pub mod publisher;
+mod range_streams;
 pub mod ranges;
+pub mod read_stats;
 mod readahead;
 pub mod reader;
-pub mod stream;
+mod retry_loop;
+mod segmented_lru;
+mod sequential_files;
+pub mod sequential_upload;
 pub mod sweep;
-pub mod traffic;
-mod trouble;
-mod under_way;
 mod upload;
-mod watched;
-mod windows;
+mod verified_fetch;
+mod window_grid;
 pub mod writer;
 
 #[cfg(test)]
-mod crash;
+mod case_insensitive;
 #[cfg(test)]
-mod model;
+mod crash_tests;
 #[cfg(test)]
-mod one_case;
+mod model_tests;
 #[cfg(test)]
 mod publish_tests;
 #[cfg(test)]
 mod read_tests;
 #[cfg(test)]
-mod stream_tests;
+mod sequential_upload_tests;
 #[cfg(test)]
-mod strict;
+mod strict_backend;
 #[cfg(test)]
 mod tests;
 
-pub use bringing::Checks;
+pub use background_publisher::BackgroundPublisher;
 pub use cache::WindowCache;
-pub use direct::DirectFiles;
+pub use direct_files::DirectFiles;
 pub use disk_cache::DiskCache;
-pub use file_names::WholeFiles;
-pub use import::ImportStore;
+pub use file_names::FileObjects;
+pub use import_store::ImportStore;
 pub use layout::{FileSpan, Layout};
 pub use pause::PauseClock;
 pub use pressure::Pressure;
-pub use publish::{Published, Publisher};
-pub use publishing::Publishing;
+pub use publisher::{Published, Publisher};
 pub use ranges::RangeSet;
+pub use read_stats::ReadStats;
 pub use reader::ImportReader;
-pub use traffic::Traffic;
 pub use upload::{WriterEvent, WriterSink};
+pub use verified_fetch::PieceVerifier;
 pub use writer::{ImportWriter, WriterOptions};

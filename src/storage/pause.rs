@@ -26,19 +26,19 @@ impl PauseClock {
     }
 
     /// Storage refuses writes from `now` on.
-    pub fn paused(&mut self, error: Error, now: Instant) {
+    pub fn pause(&mut self, error: Error, now: Instant) {
         self.pause = Some(Pause { since: now, error });
     }
 
     /// Some bytes became durable.
-    pub fn stored(&mut self, now: Instant) {
+    pub fn record_progress(&mut self, now: Instant) {
         if let Some(pause) = &mut self.pause {
             pause.since = now;
         }
     }
 
     /// Storage accepts objects again.
-    pub fn resumed(&mut self) {
+    pub fn resume(&mut self) {
         self.pause = None;
     }
 
@@ -71,24 +71,24 @@ mod tests {
     use crate::error::Kind;
 
     #[test]
-    fn a_pause_longer_than_the_timeout_ends_with_what_storage_said() {
+    fn a_pause_beyond_the_timeout_ends_with_the_error_of_the_storage() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let full = || Error::new(Kind::NoSpace, "put k: 507").hint("make room");
         let mut clock = PauseClock::new(Some(Duration::from_secs(6)));
         clock.check(at(100)).unwrap();
-        clock.paused(full(), at(100));
+        clock.pause(full(), at(100));
         clock.check(at(106)).unwrap();
-        clock.stored(at(103));
+        clock.record_progress(at(103));
         clock.check(at(109)).unwrap();
         let error = clock.check(at(110)).unwrap_err();
         assert_eq!(error.report(), "nothing was stored for 6 s: put k: 507");
         assert_eq!((error.kind(), error.hint_text()), (Kind::NoSpace, Some("make room")));
-        clock.resumed();
+        clock.resume();
         clock.check(at(1000)).unwrap();
 
-        let mut patient = PauseClock::new(None);
-        patient.paused(full(), at(0));
-        patient.check(at(1_000_000)).unwrap();
+        let mut unlimited = PauseClock::new(None);
+        unlimited.pause(full(), at(0));
+        unlimited.check(at(1_000_000)).unwrap();
     }
 }

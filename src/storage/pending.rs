@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_keep_their_place_through_inserts_and_removes(
+        fn parts_keep_their_position_through_inserts_and_removes(
             steps in prop::collection::vec((any::<bool>(), range(), 1usize..8), 1..40),
         ) {
             let mut pending = PendingBytes::default();

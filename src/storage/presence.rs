@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::{backends::StorageBackend, error::Result, storage::manifest::OwnKey};
+use crate::{backends::StorageBackend, error::Result, storage::manifest::GeneratedKey};
 
 /// Which of `objects` (keys and lengths) are missing or have another length: their indices in the slice, ascending.
 ///
 /// # Errors
 /// When the backend cannot be listed.
-pub async fn absent(backend: &dyn StorageBackend, objects: &[(&str, u64)]) -> Result<Vec<usize>> {
+pub async fn find_missing(
+    backend: &dyn StorageBackend,
+    objects: &[(&str, u64)],
+) -> Result<Vec<usize>> {
     let mut expected: HashMap<&str, (usize, u64)> = HashMap::with_capacity(objects.len());
     expected.extend(objects.iter().enumerate().map(|(n, (key, len))| (*key, (n, *len))));
     let prefixes: BTreeSet<String> = objects.iter().map(|(key, _)| prefix_of(key)).collect();
@@ -25,14 +28,14 @@ pub async fn absent(backend: &dyn StorageBackend, objects: &[(&str, u64)]) -> Re
             page = backend.list(&prefix, Some(&next)).await?;
         }
     }
-    let mut absent: Vec<usize> = expected.into_values().map(|(n, _)| n).collect();
-    absent.sort_unstable();
-    Ok(absent)
+    let mut missing: Vec<usize> = expected.into_values().map(|(n, _)| n).collect();
+    missing.sort_unstable();
+    Ok(missing)
 }
 
 /// The prefix to list to find `key` and other objects of its import: the import's folder, or the torrent's.
 fn prefix_of(key: &str) -> String {
-    if let Some(own) = OwnKey::parse(key) {
+    if let Some(own) = GeneratedKey::parse(key) {
         return own.folder();
     }
     key.split_once('/').map_or_else(|| key.to_owned(), |(top, _)| format!("{top}/"))
@@ -46,7 +49,7 @@ mod tests {
     use crate::backends::{Key, MemoryBackend, Payload};
 
     #[tokio::test]
-    async fn what_is_gone_or_of_another_length_is_absent() {
+    async fn objects_that_are_gone_or_have_another_length_are_missing() {
         let backend = MemoryBackend::new();
         let folder = "0123456789abcdef/9c4e01ab";
         let keys = ["An Album/a", "An Album/b", "single.bin", &format!("{folder}/00000001")]
@@ -57,8 +60,8 @@ mod tests {
         }
         let objects =
             |lens: [u64; 4]| -> Vec<_> { keys.iter().map(String::as_str).zip(lens).collect() };
-        assert_eq!(absent(&backend, &objects([1, 2, 3, 4])).await.unwrap(), [1]);
-        assert_eq!(absent(&backend, &objects([1, 2, 30, 5])).await.unwrap(), [1, 2, 3]);
-        assert!(absent(&backend, &[]).await.unwrap().is_empty());
+        assert_eq!(find_missing(&backend, &objects([1, 2, 3, 4])).await.unwrap(), [1]);
+        assert_eq!(find_missing(&backend, &objects([1, 2, 30, 5])).await.unwrap(), [1, 2, 3]);
+        assert!(find_missing(&backend, &[]).await.unwrap().is_empty());
     }
 }

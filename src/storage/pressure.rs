@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::memory::BlockPool;
 
 /// How often the free memory is polled: the pool sends no notification when memory is freed.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The counters that all writers of one pool share.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Pressure {
     in_flight: AtomicUsize,
     drained: AtomicU64,
     /// Held by the one task that reads stored bytes back into memory, while it does so.
-    turn: Semaphore,
+    read_back: Semaphore,
 }
 
 impl Pressure {
@@ -37,7 +37,7 @@ impl Pressure {
             sealed: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
-            turn: Semaphore::new(1),
+            read_back: Semaphore::new(1),
         })
     }
 
@@ -74,7 +74,7 @@ impl Pressure {
 
     /// Whether a writer should upload incomplete chunks. A pool that is seven eighths full counts only for an idle
     /// writer: otherwise the PUT in flight is about to free memory.
-    pub(super) fn wants_packing(&self, idle: bool) -> bool {
+    pub(super) fn should_pack(&self, idle: bool) -> bool {
         let waiting = self.sealed().saturating_sub(self.in_flight());
         waiting >= self.pack_mark() || idle && self.pool.held() >= self.pool.budget() / 8 * 7
     }
@@ -82,25 +82,25 @@ impl Pressure {
     /// The longest part that may be read back to be sent again: a quarter of the budget, since one part is read while
     /// others are sent.
     #[must_use]
-    pub fn most_read_back(&self) -> u64 {
+    pub fn max_read_back(&self) -> u64 {
         self.pool.budget() as u64 / 4
     }
 
     /// Waits for the permit to read `len` stored bytes back into the pool, and then until they fit into three quarters
     /// of it together with all it holds. The last quarter stays free for bytes from peers. The held bytes drain without
     /// this read, so the wait ends.
-    pub(super) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn acquire_read_back(&self, len: u64) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
-        let turn = self.turn.acquire().await.ok();
-        let fits = |held: usize| held + in_memory(len) <= self.pool.budget() / 4 * 3;
+        let permit = self.read_back.acquire().await.ok();
+        let fits = |held: usize| held + to_usize(len) <= self.pool.budget() / 4 * 3;
         while self.pool.held() > 0 && !fits(self.pool.held()) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        turn
+        permit
     }
 
     pub(super) fn seal(&self, len: u64) {
-        self.sealed.fetch_add(in_memory(len), Ordering::Relaxed);
+        self.sealed.fetch_add(to_usize(len), Ordering::Relaxed);
     }
 
     pub(super) fn drain(&self, len: u64) {
@@ -109,30 +109,30 @@ impl Pressure {
     }
 
     pub(super) fn release(&self, len: u64) {
-        self.sealed.fetch_sub(in_memory(len), Ordering::Relaxed);
+        self.sealed.fetch_sub(to_usize(len), Ordering::Relaxed);
     }
 
     /// Counts `len` bytes as in flight until the result is dropped.
-    pub(super) fn take_off(self: &Arc<Self>, len: u64) -> InFlight {
-        let len = in_memory(len);
+    pub(super) fn count_in_flight(self: &Arc<Self>, len: u64) -> InFlightBytes {
+        let len = to_usize(len);
         self.in_flight.fetch_add(len, Ordering::Relaxed);
-        InFlight { pressure: Arc::clone(self), len }
+        InFlightBytes { pressure: Arc::clone(self), len }
     }
 }
 
 /// Bytes in a PUT.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct InFlightBytes {
     pressure: Arc<Pressure>,
     len: usize,
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightBytes {
     fn drop(&mut self) {
         self.pressure.in_flight.fetch_sub(self.len, Ordering::Relaxed);
     }
 }
 
-fn in_memory(len: u64) -> usize {
+fn to_usize(len: u64) -> usize {
     usize::try_from(len).expect("these bytes are in memory")
 }

@@ -13,15 +13,15 @@ use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::{
-    DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
-    Publishing, RangeSet, WholeFiles, WindowCache, WriterEvent, WriterOptions,
-    one_case::OneCase,
-    strict::{Strict, strict},
+    BackgroundPublisher, DirectFiles, FileObjects, ImportReader, ImportStore, ImportWriter,
+    Pressure, Published, Publisher, RangeSet, WindowCache, WriterEvent, WriterOptions,
+    case_insensitive::CaseInsensitive,
+    strict_backend::{StrictBackend, strict},
     sweep::{Sweep, remove_import},
     tests::{Rig, byte},
 };
 use crate::{
-    backends::{Copying, Key, MemoryBackend, Payload, StorageBackend, list_all},
+    backends::{CopySupport, Key, MemoryBackend, Payload, StorageBackend, list_all},
     catalog::{Catalog, FileRow, LayoutKind, NewImport, Role},
     error::Kind,
     memory::BlockPool,
@@ -53,29 +53,29 @@ impl Rig {
 
     /// Checks that each file is an object under its name, and that nothing else is in the storage.
     pub(super) async fn check_published(&self, folder: &str) {
-        let place = self.backend.inner();
+        let backend = self.backend.inner();
         let files = self.files();
         for file in &files {
             let name = file.path.strip_prefix("rig/").unwrap();
             let key = Key::new(&format!("{folder}/{name}")).unwrap();
-            let got = place.get(&key, 0..file.len).await.unwrap();
+            let got = backend.get(&key, 0..file.len).await.unwrap();
             let expected: Vec<u8> = (file.start..file.start + file.len).map(byte).collect();
             assert!(got == expected, "{key} has other bytes");
         }
-        let listed = list_all(place, "").await.unwrap();
-        let ours = listed.iter().filter(|o| o.key.as_str().starts_with(&format!("{folder}/")));
-        assert_eq!(ours.count(), files.len(), "each file once: {listed:?}");
-        let chunks = list_all(place, &self.catalog.key_prefix()).await.unwrap();
+        let listed = list_all(backend, "").await.unwrap();
+        let published = listed.iter().filter(|o| o.key.as_str().starts_with(&format!("{folder}/")));
+        assert_eq!(published.count(), files.len(), "each file once: {listed:?}");
+        let chunks = list_all(backend, &self.catalog.key_prefix()).await.unwrap();
         assert!(chunks.is_empty(), "nothing is stored twice: {chunks:?}");
-        assert!(place.unfinished("").await.unwrap().is_empty(), "no upload is left");
+        assert!(backend.list_uploads("").await.unwrap().is_empty(), "no upload is left");
         assert_eq!(self.catalog.leftover_intents().unwrap(), [], "no intent is left");
         self.check_objects().await;
         self.check(0..self.row.len).await;
     }
 }
 
-async fn filled(layout: LayoutKind, files: &[i64], chunk_len: u64) -> Rig {
-    let rig = Rig::of(layout, files, chunk_len, 64 << 20).await;
+async fn filled_rig(layout: LayoutKind, files: &[i64], chunk_len: u64) -> Rig {
+    let rig = Rig::with_layout(layout, files, chunk_len, 64 << 20).await;
     rig.write(0..rig.row.len);
     rig.writer.flush().await.unwrap();
     rig
@@ -83,7 +83,7 @@ async fn filled(layout: LayoutKind, files: &[i64], chunk_len: u64) -> Rig {
 
 #[tokio::test]
 async fn no_byte_of_a_composed_file_passes_through_the_client_twice() {
-    let rig = filled(LayoutKind::Files, &[6 * M + 5, -3000, 100, 0, M, 5000], 1 << 20).await;
+    let rig = filled_rig(LayoutKind::Files, &[6 * M + 5, -3000, 100, 0, M, 5000], 1 << 20).await;
     let puts = rig.backend.puts();
     let done = rig.publish_all().await;
     assert_eq!((rig.backend.gets(), rig.backend.puts()), (0, puts + 1), "the empty file is put");
@@ -95,7 +95,8 @@ async fn no_byte_of_a_composed_file_passes_through_the_client_twice() {
 
 #[tokio::test]
 async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
-    let mut rig = Rig::of(LayoutKind::Files, &[3 * M, 500, -90, M, 7], 1 << 20, 64 << 20).await;
+    let mut rig =
+        Rig::with_layout(LayoutKind::Files, &[3 * M, 500, -90, M, 7], 1 << 20, 64 << 20).await;
     rig.writer.abandon().await;
     let publisher = rig.publisher();
     let files = rig.files();
@@ -106,9 +107,9 @@ async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
     };
     let (store, pressure) = (Arc::clone(&rig.store), Arc::clone(&rig.pressure));
     let wanted = RangeSet::from(0..rig.row.len);
-    let nobody = Box::new(|_| {});
+    let ignore_events = Box::new(|_| {});
     rig.writer =
-        ImportWriter::spawn(store, rig.catalog.clone(), pressure, &wanted, options, nobody);
+        ImportWriter::spawn(store, rig.catalog.clone(), pressure, &wanted, options, ignore_events);
     rig.backend.fail_randomly(0.3, Kind::Unavailable);
     rig.write(0..rig.row.len);
     rig.writer.flush().await.unwrap();
@@ -121,8 +122,8 @@ async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
 }
 
 #[tokio::test]
-async fn files_that_share_objects_are_cut_out_of_them() {
-    let rig = filled(LayoutKind::Chunks, &[100, 2 * M + 9, 7, -50, 0, 5000], 1 << 20).await;
+async fn files_that_share_an_object_are_published_one_by_one() {
+    let rig = filled_rig(LayoutKind::Chunks, &[100, 2 * M + 9, 7, -50, 0, 5000], 1 << 20).await;
     let publisher = rig.publisher();
     let files = rig.files();
     publisher.publish(&files[0], &|_| {}).await.unwrap();
@@ -133,8 +134,8 @@ async fn files_that_share_objects_are_cut_out_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_not_whole_yet_is_refused_and_another_owner_keeps_its_names() {
-    let rig = Rig::of(LayoutKind::Files, &[M, 2 * M], 1 << 20, 64 << 20).await;
+async fn incomplete_files_are_refused_and_foreign_objects_keep_their_names() {
+    let rig = Rig::with_layout(LayoutKind::Files, &[M, 2 * M], 1 << 20, 64 << 20).await;
     let foreign = Key::new("rig/notes.txt").unwrap();
     let body = Payload::from_iter([Bytes::from_static(b"mine")]);
     rig.backend.put(&foreign, body).await.unwrap();
@@ -153,8 +154,8 @@ async fn what_is_not_whole_yet_is_refused_and_another_owner_keeps_its_names() {
 }
 
 #[tokio::test]
-async fn two_imports_of_one_name_have_a_folder_each() {
-    let rig = filled(LayoutKind::Files, &[M], 1 << 20).await;
+async fn two_imports_of_the_same_name_get_separate_folders() {
+    let rig = filled_rig(LayoutKind::Files, &[M], 1 << 20).await;
     rig.publish_all().await;
     let new = NewImport {
         name: "rig".into(),
@@ -168,22 +169,22 @@ async fn two_imports_of_one_name_have_a_folder_each() {
     let row = rig.catalog.create_import(new).await.unwrap();
     let Rig { dir, catalog, backend, row: first, writer, .. } = rig;
     writer.abandon().await;
-    let rig = Rig::over(dir, catalog, backend, row, 64 << 20);
+    let rig = Rig::with_backend(dir, catalog, backend, row, 64 << 20);
     rig.write(0..1 << 20);
     rig.writer.flush().await.unwrap();
     rig.publish_all().await;
     rig.check_published(&format!("rig [{}]", rig.row.id)).await;
     let key = Key::new("rig/0").unwrap();
     assert_eq!(rig.backend.head(&key).await.unwrap(), Some(1 << 20));
-    let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-    remove_import(&rig.catalog, &place, &first, false).await.unwrap();
+    let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+    remove_import(&rig.catalog, &backend, &first, false).await.unwrap();
     assert_eq!(rig.backend.head(&key).await.unwrap(), None);
     rig.check_published(&format!("rig [{}]", rig.row.id)).await;
 }
 
 #[tokio::test]
-async fn reads_under_way_follow_the_bytes_to_their_new_object() {
-    let rig = filled(LayoutKind::Files, &[4 * M], 1 << 20).await;
+async fn running_reads_follow_bytes_that_move_to_another_object() {
+    let rig = filled_rig(LayoutKind::Files, &[4 * M], 1 << 20).await;
     rig.backend.delay(Duration::from_millis(20));
     let readers = (0..4u64).map(|n| {
         let reader = rig.reader.clone();
@@ -198,17 +199,17 @@ async fn reads_under_way_follow_the_bytes_to_their_new_object() {
 }
 
 #[tokio::test]
-async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it() {
-    let rig = Rig::of(LayoutKind::Files, &[3 * M, 500, 2 * M, 0], 1 << 20, 64 << 20).await;
-    let (told, mut heard) = mpsc::unbounded_channel();
-    let sink = Box::new(move |event| drop(told.send(event)));
+async fn files_are_published_during_the_import_and_failures_only_delay_them() {
+    let rig = Rig::with_layout(LayoutKind::Files, &[3 * M, 500, 2 * M, 0], 1 << 20, 64 << 20).await;
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let sink = Box::new(move |event| drop(sender.send(event)));
     let wait = Duration::from_millis(1);
-    let publishing = Publishing::spawn(rig.publisher(), rig.files(), wait, sink);
+    let publishing = BackgroundPublisher::spawn(rig.publisher(), rig.files(), wait, sink);
     let store = Arc::clone(&rig.store);
     let until = async |len: u64| {
         while publishing.published().bytes < len {
             assert!(!publishing.is_done() || publishing.published().bytes >= len);
-            publishing.durable(&store.stored().iter().collect::<Vec<_>>());
+            publishing.add_durable(&store.durable_ranges().iter().collect::<Vec<_>>());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -220,12 +221,12 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
     rig.write((3 << 20) + 500..rig.row.len);
     rig.writer.flush().await.unwrap();
     until(rig.row.len).await;
-    publishing.finished().await.unwrap();
+    publishing.wait_until_done().await.unwrap();
     publishing.stop().await;
     rig.backend.fail_randomly(0.0, Kind::NoSpace);
     rig.check_published("rig").await;
     let mut paused = 0;
-    while let Ok(event) = heard.try_recv() {
+    while let Ok(event) = events.try_recv() {
         match event {
             WriterEvent::Paused(_) => paused += 1,
             WriterEvent::Resumed => paused -= 1,
@@ -237,7 +238,7 @@ async fn files_are_published_while_the_import_goes_on_and_failures_only_delay_it
 }
 
 /// One run of the process: it publishes until a call fails, and dies there.
-async fn publish_until_it_dies(rig: &Rig) -> bool {
+async fn publish_until_failure(rig: &Rig) -> bool {
     let Ok(publisher) =
         Publisher::new(rig.reader.clone(), rig.catalog.clone(), Arc::clone(&rig.pressure), 3)
     else {
@@ -255,8 +256,8 @@ async fn publish_until_it_dies(rig: &Rig) -> bool {
     true
 }
 
-async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps: bool) {
-    let mut rig = Rig::of(layout, &files, 1 << 20, 64 << 20).await;
+async fn crash_and_resume(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps: bool) {
+    let mut rig = Rig::with_layout(layout, &files, 1 << 20, 64 << 20).await;
     rig.write(0..rig.row.len);
     rig.writer.flush().await.unwrap();
     // Every call may fail, before or after it was carried out. Each failure is a point to die at.
@@ -264,22 +265,22 @@ async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
     for (n, probability) in (seed..).zip(steps) {
         rig.backend.fail_randomly(probability, Kind::Internal);
         for _ in 0..=n % 3 {
-            publish_until_it_dies(&rig).await;
+            publish_until_failure(&rig).await;
             rig = rig.crash().await;
         }
         rig.backend.fail_randomly(0.0, Kind::Internal);
         rig.check_objects().await;
         rig.check(0..rig.row.len).await;
         if sweeps {
-            let place: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-            let sweep = Sweep { catalog: &rig.catalog, backend: &place, storage: "file" };
+            let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
+            let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file" };
             let found = sweep.find().await.unwrap();
             assert_eq!(sweep.remove(&found, false).await.unwrap().failures.count(), 0);
             rig = rig.crash().await;
             rig.check(0..rig.row.len).await;
         }
     }
-    while !publish_until_it_dies(&rig).await {}
+    while !publish_until_failure(&rig).await {}
     rig.check_published("rig").await;
     assert!(rig.catalog.objects(&rig.row.id).unwrap().iter().all(|o| o.role == Role::File));
 }
@@ -287,7 +288,7 @@ async fn dies_and_goes_on(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing(
+    fn a_crash_between_any_two_steps_loses_no_byte_and_leaves_no_object(
         files in prop::collection::vec(prop_oneof![Just(0i64), 1i64..5000, M..3 * M], 1..5),
         whole: bool,
         seed in 0u64..100,
@@ -299,27 +300,27 @@ proptest! {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(dies_and_goes_on(files, layout, seed, sweeps));
+        runtime.block_on(crash_and_resume(files, layout, seed, sweeps));
     }
 }
 
 /// Publishes a filled rig through a strict storage with little memory. Returns what was done, and the peak of held
 /// bytes.
-async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
-    let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(place)).unwrap();
+async fn publish_strictly(rig: &mut Rig, backend: StrictBackend) -> (Published, usize) {
+    let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(backend)).unwrap();
     let pressure = Pressure::new(BlockPool::new(32 << 20));
     let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
     let (catalog, shared) = (rig.catalog.clone(), Arc::clone(&pressure));
     let publisher = Publisher::new(reader.clone(), catalog, shared, 3).unwrap();
     let mut sum = Published::default();
     for file in rig.files() {
-        let told = AtomicU64::new(0);
+        let reported = AtomicU64::new(0);
         let step = |len| {
-            told.fetch_add(len, Ordering::Relaxed);
+            reported.fetch_add(len, Ordering::Relaxed);
         };
         sum += publisher.publish(&file, &step).await.unwrap();
         publisher.delete_freed().await.unwrap();
-        assert!(told.into_inner() >= file.len, "progress reaches the end");
+        assert!(reported.into_inner() >= file.len, "progress reaches the end");
     }
     (rig.store, rig.reader) = (store, reader);
     assert_eq!(pressure.pool().held(), 0);
@@ -330,11 +331,11 @@ async fn publish_strictly(rig: &mut Rig, place: Strict) -> (Published, usize) {
 const FILES: [i64; 5] = [30 * M + 3, 12 * M, 0, 700, 25 * M];
 
 #[tokio::test]
-async fn places_that_copy_nothing_are_sent_the_bytes_within_the_memory() {
+async fn without_server_side_copies_bytes_are_sent_within_the_memory_limit() {
     for ordered in [false, true] {
-        let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
-        let place = strict(&rig, Copying::No, ordered);
-        let (done, peak) = publish_strictly(&mut rig, place).await;
+        let mut rig = filled_rig(LayoutKind::Files, &FILES, 12 << 20).await;
+        let backend = strict(&rig, CopySupport::No, ordered);
+        let (done, peak) = publish_strictly(&mut rig, backend).await;
         assert_eq!((done.copied, done.sent), (0, done.bytes));
         assert!(peak <= 24 << 20, "{peak} bytes held");
         rig.check_published("rig").await;
@@ -342,19 +343,19 @@ async fn places_that_copy_nothing_are_sent_the_bytes_within_the_memory() {
 }
 
 #[tokio::test]
-async fn places_that_copy_whole_objects_copy_files_of_one_chunk() {
-    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
-    let place = strict(&rig, Copying::Whole, true);
-    let (done, _) = publish_strictly(&mut rig, place).await;
+async fn storages_that_copy_whole_objects_copy_files_of_one_chunk() {
+    let mut rig = filled_rig(LayoutKind::Files, &FILES, 12 << 20).await;
+    let backend = strict(&rig, CopySupport::Whole, true);
+    let (done, _) = publish_strictly(&mut rig, backend).await;
     assert_eq!(done.copied, (12 << 20) + 700);
     rig.check_published("rig").await;
 }
 
 #[tokio::test]
-async fn places_like_s3_copy_chunks_and_are_sent_short_ends() {
-    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
-    let place = strict(&rig, Copying::Ranges { min_part: 5 << 20 }, false);
-    let (done, _) = publish_strictly(&mut rig, place).await;
+async fn storages_like_s3_copy_chunks_and_get_short_ends_sent() {
+    let mut rig = filled_rig(LayoutKind::Files, &FILES, 12 << 20).await;
+    let backend = strict(&rig, CopySupport::Ranges { min_part: 5 << 20 }, false);
+    let (done, _) = publish_strictly(&mut rig, backend).await;
     // 30 MiB and 3 bytes end with 6 MiB and 3 bytes, large enough for a range copy. 25 MiB end with 1 MiB, which is
     // sent.
     assert_eq!(done.sent, 1 << 20);
@@ -362,26 +363,29 @@ async fn places_like_s3_copy_chunks_and_are_sent_short_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_turns_out_not_to_copy_is_sent_the_bytes() {
-    let mut rig = filled(LayoutKind::Files, &FILES, 12 << 20).await;
-    let copy = Copying::Ranges { min_part: 5 << 20 };
-    let place = Strict { refuses_copies: true, ..strict(&rig, copy, false) };
-    let (done, _) = publish_strictly(&mut rig, place).await;
+async fn bytes_are_sent_when_the_server_refuses_copies() {
+    let mut rig = filled_rig(LayoutKind::Files, &FILES, 12 << 20).await;
+    let copy = CopySupport::Ranges { min_part: 5 << 20 };
+    let backend = StrictBackend { refuses_copies: true, ..strict(&rig, copy, false) };
+    let (done, _) = publish_strictly(&mut rig, backend).await;
     assert_eq!((done.copied, done.sent), (0, done.bytes));
     rig.check_published("rig").await;
 }
 
 #[tokio::test]
-async fn forgotten_sessions_are_begun_anew() {
-    let mut rig = filled(LayoutKind::Files, &[30 * M], 12 << 20).await;
-    let place = Strict { forgets: AtomicU64::new(2), ..strict(&rig, Copying::No, true) };
-    publish_strictly(&mut rig, place).await;
+async fn forgotten_upload_sessions_are_started_again() {
+    let mut rig = filled_rig(LayoutKind::Files, &[30 * M], 12 << 20).await;
+    let backend = StrictBackend {
+        sessions_to_forget: AtomicU64::new(2),
+        ..strict(&rig, CopySupport::No, true)
+    };
+    publish_strictly(&mut rig, backend).await;
     rig.check_published("rig").await;
 }
 
 /// Imports small files of these names into a storage that ignores case. With `direct` they are stored under their names
 /// at once, else they are published. All bytes of a file are its number. Returns the keys.
-async fn published_in_one_case(paths: &[&str], direct: bool) -> Vec<String> {
+async fn publish_case_insensitive(paths: &[&str], direct: bool) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(dir.path()).unwrap();
     let len = 3000;
@@ -402,54 +406,60 @@ async fn published_in_one_case(paths: &[&str], direct: bool) -> Vec<String> {
         ..NewImport::default()
     };
     let row = catalog.create_import(new).await.unwrap();
-    let place = Arc::new(OneCase::new(MemoryBackend::new()).refusing(":"));
-    let store = ImportStore::open(&catalog, &row, Arc::clone(&place) as _).unwrap();
+    let backend = Arc::new(CaseInsensitive::new(MemoryBackend::new()).refusing(":"));
+    let store = ImportStore::open(&catalog, &row, Arc::clone(&backend) as _).unwrap();
     let pressure = Pressure::new(BlockPool::new(64 << 20));
     let publisher = || async {
         let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
         let publisher = Publisher::new(reader, catalog.clone(), Arc::clone(&pressure), 3).unwrap();
-        publisher.try_names(&files).await.unwrap();
+        publisher.probe_names(&files).await.unwrap();
         publisher
     };
-    let ours = publisher().await;
+    let first_publisher = publisher().await;
     let options = WriterOptions {
-        direct: direct.then(|| DirectFiles::new(Arc::clone(&ours), &files)),
+        direct: direct.then(|| DirectFiles::new(Arc::clone(&first_publisher), &files)),
         ..WriterOptions::default()
     };
     let wanted = RangeSet::from(0..row.len);
-    let (to, at) = (catalog.clone(), Arc::clone(&pressure));
-    let writer =
-        ImportWriter::spawn(Arc::clone(&store), to, at, &wanted, options, Box::new(|_| {}));
+    let (catalog_clone, shared_pressure) = (catalog.clone(), Arc::clone(&pressure));
+    let writer = ImportWriter::spawn(
+        Arc::clone(&store),
+        catalog_clone,
+        shared_pressure,
+        &wanted,
+        options,
+        Box::new(|_| {}),
+    );
     for (n, file) in files.iter().enumerate() {
         let bytes = vec![u8::try_from(n).unwrap(); usize::try_from(len).unwrap()];
         writer.write_at(file.start, vec![pressure.pool().copy(&bytes)]);
     }
     writer.flush().await.unwrap();
     writer.abandon().await;
-    let nothing = |_| {};
-    let all = files.iter().map(|file| ours.publish(file, &nothing));
+    let no_progress = |_| {};
+    let all = files.iter().map(|file| first_publisher.publish(file, &no_progress));
     futures_util::future::try_join_all(all).await.unwrap();
-    ours.delete_freed().await.unwrap();
-    let again = publisher().await;
-    let whole = WholeFiles::of(&catalog.objects(&row.id).unwrap());
+    first_publisher.delete_freed().await.unwrap();
+    let next_publisher = publisher().await;
+    let whole = FileObjects::of(&catalog.objects(&row.id).unwrap());
     let mut keys = Vec::new();
     for (n, file) in files.iter().enumerate() {
-        assert!(again.is_published(file), "{} is not seen again", file.path);
+        assert!(next_publisher.is_published(file), "{} is not found in the next run", file.path);
         let key = Key::new(&whole.find(file).unwrap().key).unwrap();
-        let bytes = place.get(&key, 0..len).await.unwrap();
+        let bytes = backend.get(&key, 0..len).await.unwrap();
         assert!(bytes.iter().all(|b| usize::from(*b) == n), "{} has other bytes", file.path);
         keys.push(key.to_string());
     }
-    assert_eq!(list_all(&*place, "rig/").await.unwrap().len(), files.len());
-    assert!(list_all(&*place, &catalog.key_prefix()).await.unwrap().is_empty());
+    assert_eq!(list_all(&*backend, "rig/").await.unwrap().len(), files.len());
+    assert!(list_all(&*backend, &catalog.key_prefix()).await.unwrap().is_empty());
     keys
 }
 
 #[tokio::test]
-async fn files_whose_names_are_one_in_the_place_are_two_objects() {
+async fn files_with_colliding_names_become_separate_objects() {
     let paths = ["rig/A.txt", "rig/a.txt", "rig/Disc/1", "rig/disc/1", "rig/disc/a: b", "rig/z"];
     for direct in [false, true] {
-        let keys = published_in_one_case(&paths, direct).await;
+        let keys = publish_case_insensitive(&paths, direct).await;
         for kept in [0, 2, 5] {
             assert_eq!(keys[kept], paths[kept]);
         }

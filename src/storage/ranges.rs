@@ -184,9 +184,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_does_what_a_row_of_bits_does(
+        fn a_set_matches_a_row_of_bits(
             steps in prop::collection::vec((any::<bool>(), range()), 0..40),
-            ask in range(),
+            queried in range(),
         ) {
             let mut set = RangeSet::new();
             let mut model = vec![false; LEN];
@@ -200,19 +200,19 @@ mod tests {
                 let ranges: Vec<_> = set.iter().collect();
                 prop_assert!(ranges.windows(2).all(|w| w[0].end < w[1].start));
             }
-            let slice = &model[usize::try_from(ask.start).unwrap()..usize::try_from(ask.end).unwrap()];
-            prop_assert_eq!(set.contains(&ask), slice.iter().all(|b| *b));
-            prop_assert_eq!(set.overlaps(&ask), slice.iter().any(|b| *b));
-            prop_assert_eq!(set.len_within(ask.clone()), slice.iter().filter(|b| **b).count() as u64);
-            let mut both = bits(set.within(ask.clone()));
-            prop_assert!(bits(set.intersect(&ask.clone().into()).iter()) == both);
-            for at in set.holes(ask.clone()).into_iter().flatten() {
+            let slice = &model[usize::try_from(queried.start).unwrap()..usize::try_from(queried.end).unwrap()];
+            prop_assert_eq!(set.contains(&queried), slice.iter().all(|b| *b));
+            prop_assert_eq!(set.overlaps(&queried), slice.iter().any(|b| *b));
+            prop_assert_eq!(set.len_within(queried.clone()), slice.iter().filter(|b| **b).count() as u64);
+            let mut both = bits(set.within(queried.clone()));
+            prop_assert!(bits(set.intersect(&queried.clone().into()).iter()) == both);
+            for at in set.holes(queried.clone()).into_iter().flatten() {
                 both[usize::try_from(at).unwrap()] = true;
             }
-            prop_assert_eq!(both, bits([ask.clone()]));
-            let rest = set.minus(&ask.clone().into());
-            prop_assert_eq!(rest.len() + set.len_within(ask.clone()), set.len());
-            prop_assert!(!rest.overlaps(&ask));
+            prop_assert_eq!(both, bits([queried.clone()]));
+            let rest = set.minus(&queried.clone().into());
+            prop_assert_eq!(rest.len() + set.len_within(queried.clone()), set.len());
+            prop_assert!(!rest.overlaps(&queried));
         }
     }
 }

@@ -13,21 +13,21 @@
 use std::{collections::VecDeque, ops::Range};
 
 /// The number of sequential readers that are tracked at once. The least recently used one is forgotten first.
-const STREAMS: usize = 8;
+const MAX_READERS: usize = 8;
 /// Windows that a player reads in order before prefetch starts.
-pub(super) const PLAYER: u32 = 3;
+pub(super) const PLAYER_MIN_RUN: u32 = 3;
 /// The same for peers.
-pub(super) const PEER: u32 = 16;
+pub(super) const PEER_MIN_RUN: u32 = 16;
 
 /// A sequential reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stream {
+struct SequentialReader {
     /// The end of the last window that was read.
-    at: u64,
+    position: u64,
     /// The number of windows read in order.
-    run: u32,
+    windows_in_order: u32,
     /// The end of what was prefetched.
-    ahead: u64,
+    prefetched_to: u64,
     /// The length of the next prefetch in bytes.
     step: u64,
 }
@@ -36,45 +36,54 @@ struct Stream {
 #[derive(Debug)]
 pub(super) struct Readahead {
     /// Windows read in order before prefetch starts.
-    sure: u32,
+    min_run: u32,
     /// Least recently used first.
-    streams: VecDeque<Stream>,
+    readers: VecDeque<SequentialReader>,
 }
 
 impl Readahead {
-    pub(super) fn new(sure: u32) -> Self {
-        Self { sure, streams: VecDeque::new() }
+    pub(super) fn new(min_run: u32) -> Self {
+        Self { min_run, readers: VecDeque::new() }
     }
 
-    /// Records that `window` is read now. Returns the range to prefetch, at most `most` bytes long.
-    pub(super) fn reads(&mut self, window: &Range<u64>, most: u64) -> Option<Range<u64>> {
+    /// Records that `window` is read now. Returns the range to prefetch, at most `max_len` bytes long.
+    pub(super) fn record_read(&mut self, window: &Range<u64>, max_len: u64) -> Option<Range<u64>> {
         // Another block of the same window, or a repeated read of a prefetched window.
-        if self.streams.iter().any(|stream| stream.at == window.end) {
+        if self.readers.iter().any(|reader| reader.position == window.end) {
             return None;
         }
-        let known = self.streams.iter().position(|stream| stream.at == window.start);
-        let Some(mut stream) = known.and_then(|n| self.streams.remove(n)) else {
-            if self.streams.len() == STREAMS {
-                self.streams.pop_front();
+        let position = self.readers.iter().position(|reader| reader.position == window.start);
+        let Some(mut reader) = position.and_then(|n| self.readers.remove(n)) else {
+            if self.readers.len() == MAX_READERS {
+                self.readers.pop_front();
             }
             let len = window.end - window.start;
-            self.streams.push_back(Stream { at: window.end, run: 1, ahead: window.end, step: len });
+            self.readers.push_back(SequentialReader {
+                position: window.end,
+                windows_in_order: 1,
+                prefetched_to: window.end,
+                step: len,
+            });
             return None;
         };
-        stream.at = window.end;
-        stream.run += 1;
-        stream.ahead = stream.ahead.max(window.end);
+        reader.position = window.end;
+        reader.windows_in_order += 1;
+        reader.prefetched_to = reader.prefetched_to.max(window.end);
         let len = window.end - window.start;
-        let step =
-            stream.step.min(most).min((u64::from(stream.run) / 4).max(1).saturating_mul(len));
-        let due = stream.run > self.sure && step > 0 && stream.ahead - stream.at <= step / 2;
+        let step = reader
+            .step
+            .min(max_len)
+            .min((u64::from(reader.windows_in_order) / 4).max(1).saturating_mul(len));
+        let due = reader.windows_in_order > self.min_run
+            && step > 0
+            && reader.prefetched_to - reader.position <= step / 2;
         let fetch = due.then(|| {
-            let range = stream.ahead..stream.ahead.saturating_add(step);
-            stream.ahead = range.end;
-            stream.step = step.saturating_mul(2);
+            let range = reader.prefetched_to..reader.prefetched_to.saturating_add(step);
+            reader.prefetched_to = range.end;
+            reader.step = step.saturating_mul(2);
             range
         });
-        self.streams.push_back(stream);
+        self.readers.push_back(reader);
         fetch
     }
 }
@@ -84,7 +93,7 @@ mod tests {
     use super::*;
     use crate::units::MIB;
 
-    const MOST: u64 = 8 * MIB;
+    const MAX_LEN: u64 = 8 * MIB;
 
     fn window(n: u64) -> Range<u64> {
         n * MIB..(n + 1) * MIB
@@ -92,13 +101,13 @@ mod tests {
 
     /// The prefetched ranges, in windows.
     fn read(ahead: &mut Readahead, order: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
-        let fetched = order.into_iter().filter_map(|n| ahead.reads(&window(n), MOST));
+        let fetched = order.into_iter().filter_map(|n| ahead.record_read(&window(n), MAX_LEN));
         fetched.map(|range| range.start / MIB..range.end / MIB).collect()
     }
 
     #[test]
-    fn a_stream_is_fetched_ahead_in_longer_and_longer_runs() {
-        let mut ahead = Readahead::new(PLAYER);
+    fn a_sequential_reader_gets_longer_and_longer_prefetches() {
+        let mut ahead = Readahead::new(PLAYER_MIN_RUN);
         let fetched = read(&mut ahead, 0..100);
         assert_eq!(fetched[0], 4..5);
         assert!(fetched.windows(2).all(|two| two[0].end == two[1].start), "{fetched:?}");
@@ -107,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_peer_that_takes_eight_pieces_in_order_costs_no_byte_too_much() {
-        let mut ahead = Readahead::new(PEER);
+    fn a_peer_that_reads_eight_pieces_in_order_gets_no_prefetch() {
+        let mut ahead = Readahead::new(PEER_MIN_RUN);
         // Runs of eight windows, each at another position.
         let order = (0..128).flat_map(|n| (0..8).map(move |m| n * 37 % 128 * 9 + m));
         assert_eq!(read(&mut ahead, order), []);
@@ -117,8 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_here_and_there_costs_nothing() {
-        let mut ahead = Readahead::new(PLAYER);
+    fn random_reads_get_no_prefetch() {
+        let mut ahead = Readahead::new(PLAYER_MIN_RUN);
         // Every piece once, in the scattered order of rarest-first.
         let order = (0..1024).map(|n| n * 389 % 1024);
         assert_eq!(read(&mut ahead, order), []);
@@ -126,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn several_streams_do_not_disturb_each_other() {
-        let mut ahead = Readahead::new(PLAYER);
+    fn several_sequential_readers_are_told_apart() {
+        let mut ahead = Readahead::new(PLAYER_MIN_RUN);
         let both = (0..60).flat_map(|n| [n, 500 + n, (n * 389) % 300 + 100]);
         let fetched = read(&mut ahead, both);
         assert!(
@@ -137,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fetched_ahead_where_there_is_no_room() {
-        let mut ahead = Readahead::new(PLAYER);
-        assert!((0..20).all(|n| ahead.reads(&window(n), 0).is_none()));
+    fn a_limit_of_zero_disables_prefetch() {
+        let mut ahead = Readahead::new(PLAYER_MIN_RUN);
+        assert!((0..20).all(|n| ahead.record_read(&window(n), 0).is_none()));
     }
 }

@@ -1,8 +1,8 @@
 //! Reads the bytes of an import from memory, the cache, or the backend.
 //!
-//! The backend is read in whole windows only. With [`Checks`] each window is verified before any of it is returned. A
-//! window that fails is fetched again. If it still fails, the error names the bad piece. Bytes in memory were verified
-//! before they were accepted.
+//! The backend is read in whole windows only. With a [`PieceVerifier`] each window is verified before any of it is
+//! returned. A window that fails is fetched again. If it still fails, the error names the bad piece. Bytes in memory
+//! were verified before they were accepted.
 
 use std::{
     collections::VecDeque,
@@ -19,28 +19,28 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    blocks::{Blocks, Cut},
-    bringing::{Bringing, Checks},
-    cache::{Flight, LONGEST, Slot, WindowCache},
-    import::{ImportStore, Source},
-    long_get::{Access, Coming, LongGets},
+    blocks::{BlockCutter, Blocks},
+    cache::{InFlightWindow, MAX_FETCH, WindowCache, WindowKey},
+    fetch_budget::Reservation,
+    import_store::{ByteSource, ImportStore},
+    range_streams::{PendingParts, RangeStreams, StreamContext},
     readahead::{self, Readahead},
-    under_way::Taken,
-    windows::{Grid, WINDOW},
+    verified_fetch::{PieceVerifier, VerifiedFetch},
+    window_grid::{WINDOW, WindowGrid},
 };
 use crate::{
     backends::{Capabilities, Payload},
     error::{Error, Kind, Result},
-    memory::BLOCK,
+    memory::BLOCK_LEN,
 };
 
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
+static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 
 /// The number of prefetch runs that are kept in flight, over all sequential readers of one [`ImportReader`].
-const RUNS: usize = 32;
+const MAX_PREFETCH_RUNS: usize = 32;
 
 /// The number of pieces per window in a local folder, where pieces are small.
-const NEAR: u64 = 4;
+const LOCAL_WINDOW_PIECES: u64 = 4;
 
 /// Reads one import. Cheap to clone. Clones share the detection of sequential readers; the cache is shared by all
 /// imports.
@@ -48,31 +48,31 @@ const NEAR: u64 = 4;
 pub struct ImportReader {
     store: Arc<ImportStore>,
     cache: Arc<WindowCache>,
-    grid: Grid,
-    checks: Option<Arc<Checks>>,
-    ahead: Arc<Mutex<Ahead>>,
-    scanned: Arc<AtomicBool>,
+    grid: WindowGrid,
+    verifier: Option<Arc<PieceVerifier>>,
+    prefetching: Arc<Mutex<Prefetch>>,
+    scan_resistant: Arc<AtomicBool>,
     now: fn() -> Instant,
 }
 
 /// The sequential readers, and what is prefetched for them.
 #[derive(Debug)]
-struct Ahead {
-    streams: Readahead,
-    long: LongGets,
-    runs: VecDeque<Vec<Arc<Flight>>>,
+struct Prefetch {
+    readahead: Readahead,
+    range_streams: RangeStreams,
+    in_flight: VecDeque<Vec<Arc<InFlightWindow>>>,
     /// Ranges that will be requested soon, and whether a task is fetching them.
-    soon: VecDeque<Range<u64>>,
+    queued: VecDeque<Range<u64>>,
     is_fetching: bool,
 }
 
-impl Ahead {
-    fn of(sure: u32) -> Arc<Mutex<Self>> {
+impl Prefetch {
+    fn new(min_run: u32) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
-            streams: Readahead::new(sure),
-            long: LongGets::default(),
-            runs: VecDeque::new(),
-            soon: VecDeque::new(),
+            readahead: Readahead::new(min_run),
+            range_streams: RangeStreams::default(),
+            in_flight: VecDeque::new(),
+            queued: VecDeque::new(),
             is_fetching: false,
         }))
     }
@@ -82,38 +82,46 @@ impl ImportReader {
     /// A reader that trusts the backend: nothing is verified.
     #[must_use]
     pub fn new(store: Arc<ImportStore>, cache: Arc<WindowCache>) -> Self {
-        let grid = Grid::in_order(store.layout().len());
+        let grid = WindowGrid::sequential(store.layout().len());
         Self {
             store,
             cache,
             grid,
-            checks: None,
-            ahead: Ahead::of(readahead::PLAYER),
-            scanned: Arc::default(),
+            verifier: None,
+            prefetching: Prefetch::new(readahead::PLAYER_MIN_RUN),
+            scan_resistant: Arc::default(),
             now: Instant::now,
         }
     }
 
     /// A reader for peers: every fetched byte is verified before it is returned.
     #[must_use]
-    pub fn checked(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
-        let least = least_window(store.backend().capabilities(), checks.piece_len);
-        let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, least);
-        let ahead = Ahead::of(readahead::PEER);
-        Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
+    pub fn for_peers(
+        store: Arc<ImportStore>,
+        cache: Arc<WindowCache>,
+        verifier: PieceVerifier,
+    ) -> Self {
+        let min_len = min_window_len(store.backend().capabilities(), verifier.piece_len);
+        let grid = WindowGrid::of_pieces(store.layout().len(), verifier.piece_len, min_len);
+        let prefetching = Prefetch::new(readahead::PEER_MIN_RUN);
+        Self { grid, verifier: Some(Arc::new(verifier)), prefetching, ..Self::new(store, cache) }
     }
 
     /// A reader for `export` and `cat`: files in order, each byte verified before it is returned.
     #[must_use]
-    pub fn proven(store: Arc<ImportStore>, cache: Arc<WindowCache>, checks: Checks) -> Self {
-        let grid = Grid::of_pieces(store.layout().len(), checks.piece_len, WINDOW);
-        let ahead = Ahead::of(readahead::PLAYER);
-        Self { grid, checks: Some(Arc::new(checks)), ahead, ..Self::new(store, cache) }
+    pub fn for_export(
+        store: Arc<ImportStore>,
+        cache: Arc<WindowCache>,
+        verifier: PieceVerifier,
+    ) -> Self {
+        let grid = WindowGrid::of_pieces(store.layout().len(), verifier.piece_len, WINDOW);
+        let prefetching = Prefetch::new(readahead::PLAYER_MIN_RUN);
+        Self { grid, verifier: Some(Arc::new(verifier)), prefetching, ..Self::new(store, cache) }
     }
 
     /// The same reader with another clock.
     #[cfg(test)]
-    pub(super) fn by_clock(self, now: fn() -> Instant) -> Self {
+    pub(super) fn with_clock(self, now: fn() -> Instant) -> Self {
         Self { now, ..self }
     }
 
@@ -131,53 +139,58 @@ impl ImportReader {
     pub async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
         let Range { start, end } = range;
         if start > end || end > self.store.layout().len() {
-            let text = format!("range {start}..{end} is outside of it");
-            return Err(self.place(Error::new(Kind::InvalidInput, text)));
+            let text = format!("range {start}..{end} is outside the import");
+            return Err(self.with_context(Error::new(Kind::InvalidInput, text)));
         }
         if let Some(payload) = self.try_read(range.clone()) {
-            self.go_on(&range);
+            self.prefetch_next(&range);
             return Ok(payload);
         }
         let mut payload = Payload::default();
         let mut at = start;
         while at < end {
             // One run at a time: this bounds the memory that a long read holds beyond the cache.
-            let run = self.run(at..end);
+            let run = self.first_run(at..end);
             at = run.end;
-            self.read_run(run, &mut payload).await.map_err(|e| self.place(e))?;
+            self.read_run(run, &mut payload).await.map_err(|e| self.with_context(e))?;
         }
         Ok(payload)
     }
 
     async fn read_run(&self, run: Range<u64>, payload: &mut Payload) -> Result<()> {
         let parts: Vec<_> = self.parts(&run).collect();
-        let slots: Vec<_> = parts.iter().map(|part| self.slot_of(part)).collect();
-        let fetches = self.cache.fetch(&slots, |range| self.work(range));
-        self.go_on(&run);
-        for ((part, slot), fetch) in parts.into_iter().zip(slots).zip(fetches) {
-            let came = match fetch.wait().await {
+        let keys: Vec<_> = parts.iter().map(|part| self.key_for_part(part)).collect();
+        let fetches = self.cache.fetch(&keys, |range| self.fetch_range(range));
+        self.prefetch_next(&run);
+        for ((part, key), fetch) in parts.into_iter().zip(keys).zip(fetches) {
+            let received = match fetch.wait().await {
                 Ok(window) => {
                     // Counts the bytes as read.
-                    self.cache.peek(&slot, within(&slot, &part), self.heats());
-                    window.slice(within(&slot, &part))
+                    self.cache.read_part(&key, within(&key, &part), self.promotes());
+                    window.slice(within(&key, &part))
                 }
-                Err(e) if e.kind().is_about_bytes() => self.alone(&part, &slot, e).await?,
+                Err(e) if e.kind().is_object_specific() => self.fetch_alone(&part, &key, e).await?,
                 Err(e) => return Err(e),
             };
-            came.parts().iter().for_each(|bytes| payload.push(bytes.clone()));
+            received.buffers().iter().for_each(|bytes| payload.push(bytes.clone()));
         }
         Ok(())
     }
 
     /// A window may fail because of another piece than the requested ones, so those are fetched alone.
-    async fn alone(&self, part: &Range<u64>, tried: &Slot, error: Error) -> Result<Payload> {
-        let slot = self.slot(self.grid.units(part));
-        if slot == *tried {
+    async fn fetch_alone(
+        &self,
+        part: &Range<u64>,
+        failed: &WindowKey,
+        error: Error,
+    ) -> Result<Payload> {
+        let key = self.key(self.grid.units(part));
+        if key == *failed {
             return Err(error);
         }
-        let fetches = self.cache.fetch(std::slice::from_ref(&slot), |range| self.work(range));
+        let fetches = self.cache.fetch(std::slice::from_ref(&key), |range| self.fetch_range(range));
         match fetches.into_iter().next() {
-            Some(fetch) => Ok(fetch.wait().await?.slice(within(&slot, part))),
+            Some(fetch) => Ok(fetch.wait().await?.slice(within(&key, part))),
             None => Err(error),
         }
     }
@@ -185,20 +198,22 @@ impl ImportReader {
     /// As [`ImportReader::read_at`], but without waiting: `None` when the read needs the backend, or fails.
     #[must_use]
     pub fn try_read(&self, range: Range<u64>) -> Option<Payload> {
-        self.try_kept(&range).or_else(|| self.try_memory(range))
+        self.try_cached(&range).or_else(|| self.try_memory(range))
     }
 
     /// The bytes of `range` if the cache has all of them, as slices of its windows.
     #[must_use]
-    pub fn try_kept(&self, range: &Range<u64>) -> Option<Payload> {
+    pub fn try_cached(&self, range: &Range<u64>) -> Option<Payload> {
         let mut payload = Payload::default();
         for part in self.parts(range) {
-            let look = |slot: &Slot| self.cache.peek(slot, within(slot, &part), self.heats());
-            let window = self.slot(self.grid.window(part.start));
-            let kept = look(&window).or_else(|| look(&self.slot(self.grid.units(&part))))?;
-            kept.parts().iter().for_each(|bytes| payload.push(bytes.clone()));
+            let from_cache =
+                |key: &WindowKey| self.cache.read_part(key, within(key, &part), self.promotes());
+            let window = self.key(self.grid.window(part.start));
+            let cached =
+                from_cache(&window).or_else(|| from_cache(&self.key(self.grid.units(&part))))?;
+            cached.buffers().iter().for_each(|bytes| payload.push(bytes.clone()));
         }
-        self.store.traffic().count_kept(payload.len());
+        self.store.read_stats().add_cached_bytes(payload.len());
         Some(payload)
     }
 
@@ -211,180 +226,200 @@ impl ImportReader {
         let mut payload = Payload::default();
         for source in self.store.locate(range) {
             match source {
-                Source::Memory(bytes) => payload.push(bytes),
-                Source::Zeros(len) => zeros(len, &mut payload),
-                Source::Object(..) | Source::Unfinished(_) | Source::Hole(_) => return None,
+                ByteSource::Memory(bytes) => payload.push(bytes),
+                ByteSource::Zeros(len) => zeros(len, &mut payload),
+                ByteSource::Object(..) | ByteSource::Unfinished(_) | ByteSource::Hole(_) => {
+                    return None;
+                }
             }
         }
         Some(payload)
     }
 
     /// Records that `range` is being read. For a sequential reader it returns the range to prefetch with
-    /// [`ImportReader::fetch_ahead`].
+    /// [`ImportReader::prefetch`].
     #[must_use]
-    pub fn reads(&self, range: &Range<u64>) -> Option<Range<u64>> {
-        let most = self.cache.ahead();
-        let mut ahead = self.ahead.lock();
-        let next = self.grid.windows(range).filter_map(|w| ahead.streams.reads(&w, most));
+    pub fn record_read(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let max_len = self.cache.max_prefetch();
+        let mut state = self.prefetching.lock();
+        let next =
+            self.grid.windows(range).filter_map(|w| state.readahead.record_read(&w, max_len));
         let next = next.reduce(|first, last| first.start..last.end)?;
         Some(next.start..next.end.min(self.store.layout().len()))
     }
 
     /// Sets scan mode: from now on all readers move over the import together. A cache hit then does not promote a
     /// window, since only the readers further behind will read it again.
-    pub fn set_scanned(&self, scanned: bool) {
-        self.scanned.store(scanned, Ordering::Relaxed);
+    pub fn set_scan_resistant(&self, scan_resistant: bool) {
+        self.scan_resistant.store(scan_resistant, Ordering::Relaxed);
     }
 
-    fn heats(&self) -> bool {
-        !self.scanned.load(Ordering::Relaxed)
+    fn promotes(&self) -> bool {
+        !self.scan_resistant.load(Ordering::Relaxed)
     }
 
     /// The number of bytes that the cache keeps before it evicts a window.
     #[must_use]
-    pub fn room(&self) -> u64 {
-        self.cache.keep()
+    pub fn cache_capacity(&self) -> u64 {
+        self.cache.window_capacity()
     }
 
     /// Starts to prefetch the windows of `range` that are stored and not cached, if the budget allows. To be called
     /// inside a runtime.
-    pub fn fetch_ahead(&self, range: &Range<u64>) {
-        self.begin(range, None);
+    pub fn prefetch(&self, range: &Range<u64>) {
+        self.start_prefetch(range, None);
     }
 
-    /// As [`ImportReader::fetch_ahead`], but in order and with a wait for the budget, for ranges that will certainly be
+    /// As [`ImportReader::prefetch`], but in order and with a wait for the budget, for ranges that will certainly be
     /// requested. Returns the task to run inside a runtime, or `None` when one is running already.
-    pub fn fetch_soon(
+    pub fn queue_prefetch(
         &self,
         ranges: Vec<Range<u64>>,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
-        let mut ahead = self.ahead.lock();
-        ahead.soon.extend(ranges);
-        let goes_on = std::mem::replace(&mut ahead.is_fetching, true);
+        let mut state = self.prefetching.lock();
+        state.queued.extend(ranges);
+        let is_running = std::mem::replace(&mut state.is_fetching, true);
         let reader = self.clone();
-        (!goes_on).then_some(async move {
-            while let Some(range) = reader.next_soon() {
-                let room = reader.cache.turn(range.end.saturating_sub(range.start)).await;
-                reader.begin(&range, Some(room));
+        (!is_running).then_some(async move {
+            while let Some(range) = reader.next_queued() {
+                let reservation = reader.cache.reserve(range.end.saturating_sub(range.start)).await;
+                reader.start_prefetch(&range, Some(reservation));
             }
         })
     }
 
     /// The next range to fetch: neighbours are merged up to the length of one run.
-    fn next_soon(&self) -> Option<Range<u64>> {
-        let mut ahead = self.ahead.lock();
-        let Some(mut next) = ahead.soon.pop_front() else {
-            ahead.is_fetching = false;
+    fn next_queued(&self) -> Option<Range<u64>> {
+        let mut state = self.prefetching.lock();
+        let Some(mut next) = state.queued.pop_front() else {
+            state.is_fetching = false;
             return None;
         };
-        while let Some(after) = ahead.soon.pop_front_if(|after| after.start == next.end) {
+        while let Some(after) = state.queued.pop_front_if(|after| after.start == next.end) {
             next.end = after.end;
         }
         next.end = next.end.min(self.store.layout().len());
-        let run = self.run(next.clone());
+        let run = self.first_run(next.clone());
         if run.end < next.end {
-            ahead.soon.push_front(run.end..next.end);
+            state.queued.push_front(run.end..next.end);
         }
         Some(run)
     }
 
     /// The start of `range` that is fetched at once: up to the longest fetch, and at least one window.
-    fn run(&self, range: Range<u64>) -> Range<u64> {
+    fn first_run(&self, range: Range<u64>) -> Range<u64> {
         let Range { start, end } = range;
-        start..self.grid.window(start).end.max(start.saturating_add(LONGEST)).min(end)
+        start..self.grid.window(start).end.max(start.saturating_add(MAX_FETCH)).min(end)
     }
 
-    fn begin(&self, range: &Range<u64>, room: Option<Taken>) {
+    fn start_prefetch(&self, range: &Range<u64>, reservation: Option<Reservation>) {
         let windows = self.grid.windows(range);
-        let slots: Vec<_> =
-            windows.filter(|w| self.store.found(w.clone())).map(|w| self.slot(w)).collect();
-        let flights = self.cache.fetch_ahead(&slots, room, |range| self.work_ahead(range));
-        let mut ahead = self.ahead.lock();
+        let keys: Vec<_> =
+            windows.filter(|w| self.store.is_readable(w.clone())).map(|w| self.key(w)).collect();
+        let windows =
+            self.cache.prefetch(&keys, reservation, |range| self.fetch_range_ahead(range));
+        let mut state = self.prefetching.lock();
         // A fetch that has ended needs no handle to keep it alive.
-        ahead.runs.retain(|run| run.iter().any(|flight| !flight.has_ended()));
-        if !flights.is_empty() {
-            ahead.runs.push_back(flights);
+        state.in_flight.retain(|run| run.iter().any(|window| !window.has_ended()));
+        if !windows.is_empty() {
+            state.in_flight.push_back(windows);
         }
-        if ahead.runs.len() > RUNS {
-            ahead.runs.pop_front();
+        if state.in_flight.len() > MAX_PREFETCH_RUNS {
+            state.in_flight.pop_front();
         }
     }
 
-    fn go_on(&self, range: &Range<u64>) {
-        if let Some(next) = self.reads(range) {
-            self.fetch_ahead(&next);
+    fn prefetch_next(&self, range: &Range<u64>) {
+        if let Some(next) = self.record_read(range) {
+            self.prefetch(&next);
         }
     }
 
     /// `range`, cut at the ends of its windows.
     fn parts(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let range = range.clone();
-        let cut = move |w: Range<u64>| w.start.max(range.start)..w.end.min(range.end);
-        self.grid.windows(&(cut(0..u64::MAX))).map(cut)
+        let clip = move |w: Range<u64>| w.start.max(range.start)..w.end.min(range.end);
+        self.grid.windows(&(clip(0..u64::MAX))).map(clip)
     }
 
-    fn slot(&self, range: Range<u64>) -> Slot {
-        let checked = self.checks.is_some();
-        Slot { import: self.store.id().clone(), checked, start: range.start, end: range.end }
+    fn key(&self, range: Range<u64>) -> WindowKey {
+        let verified = self.verifier.is_some();
+        WindowKey { import: self.store.id().clone(), verified, start: range.start, end: range.end }
     }
 
     /// The cache key to fetch for a part of a window: the whole window, or the smallest unit while the rest is not
     /// stored.
-    fn slot_of(&self, part: &Range<u64>) -> Slot {
+    fn key_for_part(&self, part: &Range<u64>) -> WindowKey {
         let window = self.grid.window(part.start);
-        let whole = self.store.found(window.clone());
-        self.slot(if whole { window } else { self.grid.units(part) })
+        let whole = self.store.is_readable(window.clone());
+        self.key(if whole { window } else { self.grid.units(part) })
     }
 
     /// The fetch of a range of whole windows, or of whole pieces of one.
-    fn work(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
-        self.bringing().bring(range, Coming::default())
+    fn fetch_range(
+        &self,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Blocks>> + Send + use<> {
+        self.verified_fetch().run(range, PendingParts::default())
     }
 
-    /// As [`ImportReader::work`], for a sequential reader whose budget is reserved.
-    fn work_ahead(&self, range: Range<u64>) -> impl Future<Output = Result<Blocks>> + Send + use<> {
-        let (bringing, cut) = (self.bringing(), self.cut());
-        let access = Access { store: &self.store, cut: &cut, slots: self.cache.long_gets() };
-        // A local folder answers at once, so runs from it need no long GET.
-        let is_near = self.store.backend().capabilities().blocks;
-        let long = match is_near || bringing.is_on_disk(&range) {
-            true => Coming::default(),
-            false => self.ahead.lock().long.ask(&range, &access, (self.now)()),
+    /// As [`ImportReader::fetch_range`], for a sequential reader whose budget is reserved.
+    fn fetch_range_ahead(
+        &self,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Blocks>> + Send + use<> {
+        let (verified_fetch, cutter) = (self.verified_fetch(), self.cutter());
+        let context = StreamContext {
+            store: &self.store,
+            cutter: &cutter,
+            permits: self.cache.range_stream_permits(),
         };
-        bringing.bring(range, long)
+        // A local folder answers at once, so runs from it need no long GET.
+        let is_local = self.store.backend().capabilities().body_in_blocks;
+        let pending = match is_local || verified_fetch.is_on_disk(&range) {
+            true => PendingParts::default(),
+            false => self.prefetching.lock().range_streams.request(&range, &context, (self.now)()),
+        };
+        verified_fetch.run(range, pending)
     }
 
-    fn bringing(&self) -> Bringing {
+    fn verified_fetch(&self) -> VerifiedFetch {
         let disk = self.cache.disk().cloned();
-        Bringing::new(Arc::clone(&self.store), self.grid, self.checks.clone(), disk, self.cut())
+        VerifiedFetch::new(
+            Arc::clone(&self.store),
+            self.grid,
+            self.verifier.clone(),
+            disk,
+            self.cutter(),
+        )
     }
 
-    fn cut(&self) -> Cut {
-        Cut { pool: self.cache.blocks().clone(), unit: self.grid.unit() }
+    fn cutter(&self) -> BlockCutter {
+        BlockCutter { pool: self.cache.blocks().clone(), unit: self.grid.unit() }
     }
 
-    fn place(&self, e: Error) -> Error {
-        e.within(format_args!("import {} ({})", self.store.id(), self.store.name()))
+    fn with_context(&self, e: Error) -> Error {
+        e.with_context(format_args!("import {} ({})", self.store.id(), self.store.name()))
     }
 }
 
 /// The shortest window of a storage. A local folder answers at once, so windows of small pieces are shorter there and
 /// fewer unwanted pieces are read.
-fn least_window(place: Capabilities, piece_len: u64) -> u64 {
-    match place.blocks {
-        true => place.window.min(NEAR.saturating_mul(piece_len)),
-        false => place.window,
+fn min_window_len(capabilities: Capabilities, piece_len: u64) -> u64 {
+    match capabilities.body_in_blocks {
+        true => capabilities.window.min(LOCAL_WINDOW_PIECES.saturating_mul(piece_len)),
+        false => capabilities.window,
     }
 }
 
-fn within(slot: &Slot, part: &Range<u64>) -> Range<usize> {
-    let at = |pos: u64| usize::try_from(pos - slot.start).expect("a window fits in memory");
+fn within(key: &WindowKey, part: &Range<u64>) -> Range<usize> {
+    let at = |pos: u64| usize::try_from(pos - key.start).expect("a window fits in memory");
     at(part.start)..at(part.end)
 }
 
 fn zeros(mut len: u64, payload: &mut Payload) {
     while len > 0 {
-        let part = usize::try_from(len).map_or(BLOCK, |len| len.min(BLOCK));
+        let part = usize::try_from(len).map_or(BLOCK_LEN, |len| len.min(BLOCK_LEN));
         payload.push(Bytes::from_static(&ZEROS[..part]));
         len -= part as u64;
     }
@@ -399,11 +434,11 @@ mod tests {
     };
 
     #[test]
-    fn small_pieces_are_read_a_few_at_a_time_out_of_a_folder_and_not_out_of_a_bucket() {
+    fn windows_of_small_pieces_are_shorter_in_a_folder_than_in_a_bucket() {
         let bucket = MemoryBackend::new().capabilities();
-        let folder = Capabilities { blocks: true, ..bucket };
-        assert_eq!(least_window(folder, 16 * KIB), 64 * KIB);
-        assert_eq!(least_window(folder, 256 * KIB), MIB);
-        assert_eq!(least_window(bucket, 16 * KIB), MIB);
+        let folder = Capabilities { body_in_blocks: true, ..bucket };
+        assert_eq!(min_window_len(folder, 16 * KIB), 64 * KIB);
+        assert_eq!(min_window_len(folder, 256 * KIB), MIB);
+        assert_eq!(min_window_len(bucket, 16 * KIB), MIB);
     }
 }

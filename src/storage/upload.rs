@@ -11,12 +11,12 @@ use std::{
 use tracing::Instrument;
 
 use super::{
-    assembly::Plan,
-    direct::DirectFiles,
-    import::ImportStore,
-    pressure::{InFlight, Pressure},
-    stream::{Sent, Stream},
-    trouble::{Trouble, Troubles},
+    assembly::ObjectPlan,
+    direct_files::DirectFiles,
+    import_store::ImportStore,
+    pressure::{InFlightBytes, Pressure},
+    retry_loop::{FailureTracker, RetryLoop},
+    sequential_upload::{SendOutcome, SequentialUpload},
 };
 use crate::{
     backends::Key,
@@ -50,94 +50,104 @@ pub(super) struct Uploader {
     pub(super) catalog: Catalog,
     pub(super) pressure: Arc<Pressure>,
     pub(super) direct: Option<DirectFiles>,
-    pub(super) troubles: Troubles,
+    pub(super) failures: FailureTracker,
     pub(super) stored_total: AtomicU64,
 }
 
 impl Uploader {
     /// Makes the plan's bytes durable, after `panics` earlier tries that panicked. Returns only when they are. Dropping
     /// it abandons the try.
-    pub(super) async fn upload(&self, plan: Plan, in_flight: InFlight, panics: u32) -> bool {
-        let mut trouble = self.troubles.of_one().after_panics(panics).await;
-        self.put(&mut trouble, plan, in_flight).await;
+    pub(super) async fn upload(
+        &self,
+        plan: ObjectPlan,
+        in_flight: InFlightBytes,
+        panics: u32,
+    ) -> bool {
+        let mut retry = self.failures.retry_loop().after_panics(panics).await;
+        self.store_object(&mut retry, plan, in_flight).await;
         true
     }
 
     /// Sends part `index` of a file; `plan` holds its bytes that wait in memory. Returns whether the next part can
-    /// follow. If not, the plan was stored as a chunk.
-    pub(super) async fn send(
+    /// follow. If not, the plan was stored as a chunk object.
+    pub(super) async fn send_part(
         &self,
-        stream: &Stream,
+        upload: &SequentialUpload,
         file: &FileRow,
         index: u64,
-        plan: Plan,
-        in_flight: InFlight,
+        plan: ObjectPlan,
+        in_flight: InFlightBytes,
         panics: u32,
     ) -> bool {
-        let mut trouble = self.troubles.of_one().after_panics(panics).await;
-        let sent = trouble.insist(|| self.send_part(stream, file, index, &plan)).await;
+        let mut retry = self.failures.retry_loop().after_panics(panics).await;
+        let sent = retry.until_ok(|| self.try_send_part(upload, file, index, &plan)).await;
         match sent {
-            Sent::Recorded => {
-                self.pressure.drain(self.store.free(&plan.runs));
+            SendOutcome::Recorded => {
+                self.pressure.drain(self.store.free_pending(&plan.runs));
                 drop(in_flight);
                 self.stored_total.fetch_add(plan.len(), Ordering::Relaxed);
-                self.troubles.tell(WriterEvent::Durable(plan.runs));
+                self.failures.emit(WriterEvent::Durable(plan.runs));
                 return true;
             }
-            Sent::Lost(error) => {
-                let error = error.within(format_args!("import {}", self.store.id()));
-                self.troubles.tell(WriterEvent::Lost(error));
+            SendOutcome::Lost(error) => {
+                let error = error.with_context(format_args!("import {}", self.store.id()));
+                self.failures.emit(WriterEvent::Lost(error));
             }
-            Sent::Refused => {}
+            SendOutcome::Refused => {}
         }
         if !plan.is_empty() {
-            self.put(&mut trouble, plan, in_flight).await;
+            self.store_object(&mut retry, plan, in_flight).await;
         }
         false
     }
 
-    async fn send_part(
+    async fn try_send_part(
         &self,
-        stream: &Stream,
+        upload: &SequentialUpload,
         file: &FileRow,
         index: u64,
-        plan: &Plan,
-    ) -> Result<Sent> {
-        let Some(direct) = &self.direct else { return Ok(Sent::Refused) };
-        let part = stream.part(index);
-        if self.store.streamed_at(file.start).is_some_and(|sent| sent.end >= part.end) {
-            return Ok(Sent::Recorded);
+        plan: &ObjectPlan,
+    ) -> Result<SendOutcome> {
+        let Some(direct) = &self.direct else { return Ok(SendOutcome::Refused) };
+        let part = upload.part(index);
+        if self.store.uploaded_range_at(file.start).is_some_and(|sent| sent.end >= part.end) {
+            return Ok(SendOutcome::Recorded);
         }
         let payload = match plan.runs == std::slice::from_ref(&part) {
-            true => self.store.payload(&plan.runs),
+            true => self.store.pending_payload(&plan.runs),
             false => direct.publisher().read(part).await?,
         };
-        stream.send(direct.publisher(), file, index, payload).await
+        upload.send_part(direct.publisher(), file, index, payload).await
     }
 
-    async fn put(&self, trouble: &mut Trouble<'_>, plan: Plan, in_flight: InFlight) {
-        let payload = self.store.payload(&plan.runs);
+    async fn store_object(
+        &self,
+        retry: &mut RetryLoop<'_>,
+        plan: ObjectPlan,
+        in_flight: InFlightBytes,
+    ) {
+        let payload = self.store.pending_payload(&plan.runs);
         let len = payload.len();
         let catalog = &self.catalog;
-        let object = trouble.insist(|| self.intend(&plan, len)).await;
-        let key = Key::new(&object.key).expect("files are named by keys, chunks in hexadecimal");
+        let object = retry.until_ok(|| self.intend(&plan, len)).await;
+        let key = Key::new(&object.key).expect("the catalog stores only valid keys");
         let span = tracing::info_span!("upload", object = %key, len);
         let backend = self.store.backend();
-        trouble.insist(|| backend.put(&key, payload.clone())).instrument(span).await;
+        retry.until_ok(|| backend.put(&key, payload.clone())).instrument(span).await;
         let extents = extents(&plan.runs, object.num);
-        trouble.insist(|| catalog.commit_object(object.num, extents.clone())).await;
+        retry.until_ok(|| catalog.commit_object(object.num, extents.clone())).await;
         drop(payload);
         if let (Role::File, Some(direct)) = (object.role, &self.direct) {
-            direct.stored(&object);
+            direct.mark_stored(&object);
         }
-        self.pressure.drain(self.store.made_durable(&object, extents));
+        self.pressure.drain(self.store.mark_durable(&object, extents));
         drop(in_flight);
         self.stored_total.fetch_add(len, Ordering::Relaxed);
-        self.troubles.tell(WriterEvent::Durable(plan.runs));
+        self.failures.emit(WriterEvent::Durable(plan.runs));
     }
 
     /// Records the intent: under the file's own name if the plan is one whole file, else under a chunk key.
-    async fn intend(&self, plan: &Plan, len: u64) -> Result<ObjectRow> {
+    async fn intend(&self, plan: &ObjectPlan, len: u64) -> Result<ObjectRow> {
         if let Some(direct) = &self.direct
             && let Some(object) = direct.intend(&plan.runs).await?
         {

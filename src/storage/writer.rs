@@ -31,13 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    assembly::{Assembly, Plan},
-    direct::DirectFiles,
-    import::ImportStore,
-    lanes::{Lanes, Turn},
+    assembly::{Assembly, ObjectPlan},
+    direct_files::DirectFiles,
+    import_store::ImportStore,
     pressure::Pressure,
     ranges::RangeSet,
-    trouble::Troubles,
+    retry_loop::FailureTracker,
+    sequential_files::{PlannedPart, SequentialFiles},
     upload::{Uploader, WriterSink},
 };
 use crate::{
@@ -46,7 +46,7 @@ use crate::{
 };
 
 /// How often the pressure is polled while bytes wait: other writers change it without notifying this one.
-const TICK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The options of a writer.
 #[derive(Debug, Clone)]
@@ -104,10 +104,11 @@ impl ImportWriter {
         options: WriterOptions,
         sink: WriterSink,
     ) -> Self {
-        let assembly = Assembly::new(Arc::clone(store.layout()), wanted, store.stored());
-        let lanes = options.direct.as_ref().map(DirectFiles::lanes).unwrap_or_default();
+        let assembly = Assembly::new(Arc::clone(store.layout()), wanted, store.durable_ranges());
+        let sequential_files =
+            options.direct.as_ref().map(DirectFiles::sequential_files).unwrap_or_default();
         let uploader = Arc::new(Uploader {
-            troubles: Troubles::new(&store, options.retry_base, sink),
+            failures: FailureTracker::new(&store, options.retry_base, sink),
             store,
             catalog,
             pressure,
@@ -119,7 +120,7 @@ impl ImportWriter {
             uploader: Arc::clone(&uploader),
             concurrency: options.upload_concurrency.max(1),
             assembly,
-            lanes,
+            sequential_files,
             queued: VecDeque::new(),
             uploads: JoinSet::new(),
             running: HashMap::new(),
@@ -170,7 +171,7 @@ impl ImportWriter {
             biased;
             // A flush fails only when the actor has stopped; the count below covers that.
             _ = self.flush() => {}
-            () = self.refused() => {}
+            () = self.until_refused() => {}
             () = tokio::time::sleep(deadline) => {}
         }
         self.abandon().await
@@ -179,18 +180,18 @@ impl ImportWriter {
     /// Whether storage currently refuses writes or does not answer, as of the last call.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.uploader.troubles.any() || self.uploader.store.backend().refuses()
+        self.uploader.failures.any_failing() || self.uploader.store.backend().is_retrying()
     }
 
-    async fn refused(&self) {
+    async fn until_refused(&self) {
         while !self.is_refused() {
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// The number of bytes that are written and not durable.
     #[must_use]
-    pub fn waiting(&self) -> u64 {
+    pub fn pending_bytes(&self) -> u64 {
         self.uploader.store.pending_bytes()
     }
 
@@ -219,14 +220,14 @@ impl ImportWriter {
 
     fn send(&self, command: Command) {
         if self.commands.send(command).is_err() {
-            tracing::error!("import {}: its writer has stopped", self.uploader.store.id());
+            tracing::error!("the writer of import {} has stopped", self.uploader.store.id());
         }
     }
 }
 
 impl Uploader {
     fn abandon(&self) -> u64 {
-        let dropped = self.store.forget_pending();
+        let dropped = self.store.drop_pending();
         self.pressure.release(dropped);
         dropped
     }
@@ -234,20 +235,20 @@ impl Uploader {
 
 /// A plan with its number in the order of plans.
 #[derive(Debug, Clone)]
-struct Job {
+struct UploadJob {
     number: u64,
-    plan: Plan,
+    plan: ObjectPlan,
     /// Set for a part of a file that is sent in order.
-    turn: Option<Turn>,
+    planned_part: Option<PlannedPart>,
     /// Whether some of the part is read back from storage first, which may wait for memory.
-    reads: bool,
+    reads_back: bool,
     /// The number of uploads of this plan that ended in a panic.
     panics: u32,
 }
 
-impl Job {
-    fn lane(&self) -> Option<usize> {
-        self.turn.map(|turn| turn.lane)
+impl UploadJob {
+    fn file_index(&self) -> Option<usize> {
+        self.planned_part.map(|planned_part| planned_part.file)
     }
 }
 
@@ -255,12 +256,12 @@ struct Actor {
     uploader: Arc<Uploader>,
     concurrency: usize,
     assembly: Assembly,
-    lanes: Lanes,
+    sequential_files: SequentialFiles,
     /// Plans to upload next, from flushes and from uploads that panicked.
-    queued: VecDeque<Job>,
-    /// Each returns whether its lane continues.
+    queued: VecDeque<UploadJob>,
+    /// Each returns whether its sequential file continues.
     uploads: JoinSet<bool>,
-    running: HashMap<task::Id, Job>,
+    running: HashMap<task::Id, UploadJob>,
     outstanding: BTreeSet<u64>,
     next: u64,
     /// Each flush, with the number of the first plan that it does not wait for.
@@ -283,31 +284,31 @@ impl Actor {
     ) -> u64 {
         loop {
             self.start_uploads();
-            self.answer_flushes();
-            let looks = self.assembly.waiting() > 0 && self.has_room();
+            self.complete_flushes();
+            let polls_pressure = self.assembly.waiting() > 0 && self.has_free_permit();
             tokio::select! {
                 () = stopping.cancelled() => break,
                 command = commands.recv() => {
                     let Some(command) = command else { break };
-                    self.obey(command);
+                    self.handle(command);
                     while let Ok(command) = commands.try_recv() {
-                        self.obey(command);
+                        self.handle(command);
                     }
                 }
-                Some(ended) = self.uploads.join_next_with_id() => self.upload_ended(ended),
-                () = tokio::time::sleep(TICK), if looks => {}
+                Some(ended) = self.uploads.join_next_with_id() => self.finish_upload(ended),
+                () = tokio::time::sleep(POLL_INTERVAL), if polls_pressure => {}
             }
         }
         self.uploads.shutdown().await;
         // A commit that was requested completes even if its upload is cancelled. The next open of the import must see
         // it.
-        if let Err(e) = self.uploader.catalog.settle().await {
+        if let Err(e) = self.uploader.catalog.flush().await {
             tracing::warn!("import {}: {}", self.uploader.store.id(), e.report());
         }
         self.uploader.abandon()
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Written(ranges) => ranges.into_iter().for_each(|r| self.assembly.add(r)),
             Command::Wanted(wanted) => self.assembly.set_wanted(&wanted),
@@ -320,56 +321,64 @@ impl Actor {
 
     /// Plans all waiting bytes: the next parts of files that are sent in order, and the rest as chunks.
     fn queue_all(&mut self) {
-        let turns: Vec<_> = self.lanes.next(true).collect();
-        for (lane, first) in turns {
-            for slot in first.. {
-                let Some(job) = self.part(lane, slot) else { break };
+        let next: Vec<_> = self.sequential_files.next_chunks(true).collect();
+        for (file_index, first) in next {
+            for chunk in first.. {
+                let Some(job) = self.plan_part(file_index, chunk) else { break };
                 self.queued.push_back(job);
             }
         }
         let max = self.uploader.store.layout().chunk_len();
         while let Some(plan) = self.assembly.take_full().or_else(|| self.assembly.take_packed(max))
         {
-            let job = self.number(plan, None, false);
+            let job = self.new_job(plan, None, false);
             self.queued.push_back(job);
         }
     }
 
-    fn number(&mut self, plan: Plan, turn: Option<Turn>, reads: bool) -> Job {
+    fn new_job(
+        &mut self,
+        plan: ObjectPlan,
+        planned_part: Option<PlannedPart>,
+        reads_back: bool,
+    ) -> UploadJob {
         let number = self.next;
         self.next += 1;
         self.outstanding.insert(number);
-        Job { number, plan, turn, reads, panics: 0 }
+        UploadJob { number, plan, planned_part, reads_back, panics: 0 }
     }
 
-    /// Plans `slot` as a part of the lane, if it is the lane's next slot and complete.
-    fn part(&mut self, lane: usize, slot: usize) -> Option<Job> {
-        if !self.lanes.next(true).any(|turn| turn == (lane, slot)) {
+    /// Plans `chunk` as a part of its file, if it is the file's next chunk and complete.
+    fn plan_part(&mut self, file_index: usize, chunk: usize) -> Option<UploadJob> {
+        if !self.sequential_files.next_chunks(true).any(|next| next == (file_index, chunk)) {
             return None;
         }
-        let plan = self.assembly.take_slot(slot)?;
-        let reads = plan.runs != std::slice::from_ref(&self.uploader.store.layout().slots()[slot]);
-        let turn = self.lanes.plan(lane);
-        Some(self.number(plan, Some(turn), reads))
+        let plan = self.assembly.take_chunk(chunk)?;
+        let reads_back =
+            plan.runs != std::slice::from_ref(&self.uploader.store.layout().chunks()[chunk]);
+        let planned_part = self.sequential_files.plan_next(file_index);
+        Some(self.new_job(plan, Some(planned_part), reads_back))
     }
 
     fn start_uploads(&mut self) {
-        while self.has_room() {
+        while self.has_free_permit() {
             let Some(job) = self.next_job() else { return };
             // A part that is read back may wait until other bytes are freed. It does not count as in flight, or those
             // bytes would seem to be fewer than they are.
-            let in_flight = if job.reads { 0 } else { job.plan.len() };
-            let in_flight = self.uploader.pressure.take_off(in_flight);
+            let in_flight = if job.reads_back { 0 } else { job.plan.len() };
+            let in_flight = self.uploader.pressure.count_in_flight(in_flight);
             let (uploader, plan, panics) =
                 (Arc::clone(&self.uploader), job.plan.clone(), job.panics);
-            let part = job.turn.map(|turn| {
-                let lane = self.lanes.lane(turn);
-                (Arc::clone(&lane.stream), lane.file.clone(), turn.part)
+            let part = job.planned_part.map(|planned_part| {
+                let file = self.sequential_files.file(planned_part.file);
+                (Arc::clone(&file.upload), file.row.clone(), planned_part.part)
             });
             let upload = async move {
                 match part {
-                    Some((stream, file, part)) => {
-                        uploader.send(&stream, &file, part, plan, in_flight, panics).await
+                    Some((sequential_upload, file, part)) => {
+                        uploader
+                            .send_part(&sequential_upload, &file, part, plan, in_flight, panics)
+                            .await
                     }
                     None => uploader.upload(plan, in_flight, panics).await,
                 }
@@ -380,23 +389,24 @@ impl Actor {
     }
 
     /// A part that is read back takes no upload permit: it may wait for other uploads to free memory.
-    fn has_room(&self) -> bool {
-        self.running.values().filter(|job| !job.reads).count() < self.concurrency
+    fn has_free_permit(&self) -> bool {
+        self.running.values().filter(|job| !job.reads_back).count() < self.concurrency
     }
 
-    fn reads(&self) -> bool {
-        self.running.values().any(|job| job.reads)
+    fn is_reading_back(&self) -> bool {
+        self.running.values().any(|job| job.reads_back)
     }
 
-    fn next_job(&mut self) -> Option<Job> {
-        let reads = self.reads();
-        let mut busy: Vec<usize> = self.running.values().filter_map(Job::lane).collect();
+    fn next_job(&mut self) -> Option<UploadJob> {
+        let reading_back = self.is_reading_back();
+        let mut busy: Vec<usize> =
+            self.running.values().filter_map(UploadJob::file_index).collect();
         let next = self.queued.iter().position(|job| {
-            let Some(lane) = job.lane() else { return true };
-            let waits = busy.contains(&lane) || job.reads && reads;
-            // Later parts of the same lane wait for this one.
-            busy.push(lane);
-            !waits
+            let Some(file_index) = job.file_index() else { return true };
+            let is_blocked = busy.contains(&file_index) || job.reads_back && reading_back;
+            // Later parts of the same file wait for this one.
+            busy.push(file_index);
+            !is_blocked
         });
         if let Some(at) = next {
             return self.queued.remove(at);
@@ -404,83 +414,86 @@ impl Actor {
         if let Some(job) = self.next_part() {
             return Some(job);
         }
-        let plan = self.assembly.take_full_where(|slot| !self.lanes.holds(slot));
-        match plan.or_else(|| self.packed()) {
-            Some(plan) => Some(self.number(plan, None, false)),
-            None => self.out_of_turn(),
+        let plan =
+            self.assembly.take_full_where(|chunk| !self.sequential_files.contains_chunk(chunk));
+        match plan.or_else(|| self.next_packed()) {
+            Some(plan) => Some(self.new_job(plan, None, false)),
+            None => self.spill(),
         }
     }
 
     /// The next part of a file that is sent in order: from memory, or read back if it had to be stored as chunks.
-    fn next_part(&mut self) -> Option<Job> {
-        let turns: Vec<_> = self.lanes.next(false).collect();
-        let reads = self.reads();
-        let ready = turns.iter().find_map(|(lane, slot)| {
-            let may = !reads || !self.assembly.has_settled(*slot);
-            may.then(|| self.part(*lane, *slot)).flatten()
+    fn next_part(&mut self) -> Option<UploadJob> {
+        let next: Vec<_> = self.sequential_files.next_chunks(false).collect();
+        let reading_back = self.is_reading_back();
+        let ready = next.iter().find_map(|(file_index, chunk)| {
+            let is_allowed = !reading_back || !self.assembly.has_settled(*chunk);
+            is_allowed.then(|| self.plan_part(*file_index, *chunk)).flatten()
         });
-        if ready.is_some() || reads {
+        if ready.is_some() || reading_back {
             return ready;
         }
         let store = &self.uploader.store;
-        let stored = |(lane, slot): &(usize, usize)| {
+        let is_stored = |(file_index, chunk): &(usize, usize)| {
             // A file that is durable to its end is left to the publisher.
-            let file = self.lanes.lane(Turn { lane: *lane, part: 0 }).stream.file();
-            store.covered(store.layout().slots()[*slot].clone()) && !store.covered(file.clone())
+            let file = self.sequential_files.file(*file_index).upload.file();
+            store.is_durable(store.layout().chunks()[*chunk].clone())
+                && !store.is_durable(file.clone())
         };
-        let (lane, _) = turns.into_iter().find(stored)?;
-        let turn = self.lanes.plan(lane);
-        Some(self.number(Plan { runs: Vec::new(), packed: false }, Some(turn), true))
+        let (file_index, _) = next.into_iter().find(is_stored)?;
+        let planned_part = self.sequential_files.plan_next(file_index);
+        Some(self.new_job(ObjectPlan { runs: Vec::new(), packed: false }, Some(planned_part), true))
     }
 
     /// Selects a plan to upload early under pressure. `None` while a part is being sent: that part is about to free
     /// memory, and a chunk stored now would be sent twice.
-    fn packed(&mut self) -> Option<Plan> {
-        let sends = self.running.values().any(|job| job.turn.is_some() && !job.reads);
-        let idle = self.running.values().all(|job| job.reads);
-        if sends || !self.uploader.pressure.wants_packing(idle) {
+    fn next_packed(&mut self) -> Option<ObjectPlan> {
+        let is_sending =
+            self.running.values().any(|job| job.planned_part.is_some() && !job.reads_back);
+        let is_idle = self.running.values().all(|job| job.reads_back);
+        if is_sending || !self.uploader.pressure.should_pack(is_idle) {
             return None;
         }
         let max = self.uploader.store.layout().chunk_len();
-        match self.assembly.last_full(|slot| self.lanes.holds(slot)) {
-            Some(slot) => self.assembly.take_slot(slot),
+        match self.assembly.last_full(|chunk| self.sequential_files.contains_chunk(chunk)) {
+            Some(chunk) => self.assembly.take_chunk(chunk),
             None => self.assembly.take_packed(max),
         }
     }
 
-    /// Under pressure: turns the last queued part that can be unplanned into a chunk, while an earlier part is read
-    /// back. That frees memory, which the read may be waiting for.
-    fn out_of_turn(&mut self) -> Option<Job> {
-        let idle = self.running.values().all(|job| job.reads);
-        if !self.reads() || !self.uploader.pressure.wants_packing(idle) {
+    /// Under pressure: stores the last queued part that can be unplanned as a chunk object, while an earlier part is
+    /// read back. That frees memory, which the read may be waiting for.
+    fn spill(&mut self) -> Option<UploadJob> {
+        let is_idle = self.running.values().all(|job| job.reads_back);
+        if !self.is_reading_back() || !self.uploader.pressure.should_pack(is_idle) {
             return None;
         }
-        let lanes = &mut self.lanes;
+        let sequential_files = &mut self.sequential_files;
         let at = self.queued.iter().rposition(|job| {
-            let turn = job.turn.filter(|_| !job.plan.is_empty());
-            turn.is_some_and(|turn| lanes.take_back(turn))
+            let planned_part = job.planned_part.filter(|_| !job.plan.is_empty());
+            planned_part.is_some_and(|planned_part| sequential_files.unplan(planned_part))
         })?;
         let job = self.queued.remove(at)?;
-        Some(Job { turn: None, reads: false, ..job })
+        Some(UploadJob { planned_part: None, reads_back: false, ..job })
     }
 
-    fn upload_ended(&mut self, ended: Result<(task::Id, bool), JoinError>) {
-        let (id, goes_on) = match ended {
-            Ok((id, goes_on)) => (id, Some(goes_on)),
+    fn finish_upload(&mut self, ended: Result<(task::Id, bool), JoinError>) {
+        let (id, continues) = match ended {
+            Ok((id, continues)) => (id, Some(continues)),
             Err(e) => (e.id(), None),
         };
         let Some(job) = self.running.remove(&id) else { return };
-        let Some(goes_on) = goes_on else {
+        let Some(continues) = continues else {
             let panics = job.panics + 1;
-            return self.queued.push_front(Job { panics, ..job });
+            return self.queued.push_front(UploadJob { panics, ..job });
         };
         self.outstanding.remove(&job.number);
-        if let Some(turn) = job.turn {
-            self.lanes.done(turn, !goes_on);
+        if let Some(planned_part) = job.planned_part {
+            self.sequential_files.finish_part(planned_part, !continues);
         }
     }
 
-    fn answer_flushes(&mut self) {
+    fn complete_flushes(&mut self) {
         let first = self.outstanding.first().copied().unwrap_or(self.next);
         let waiting = self.flushes.extract_if(.., |(until, _)| *until <= first);
         for (_, done) in waiting {

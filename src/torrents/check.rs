@@ -81,7 +81,7 @@ impl PieceHasher {
             let (now, later) = data.split_at(missing.min(data.len()));
             block.update(now);
             if now.len() == missing {
-                self.blocks.push(merkle::bytes(block.finish().as_ref()));
+                self.blocks.push(merkle::to_array(block.finish().as_ref()));
             } else {
                 self.block = Some((block, missing - now.len()));
             }
@@ -93,7 +93,7 @@ impl PieceHasher {
     /// left out.
     #[must_use]
     pub fn finish(self) -> PieceDigests {
-        let v1 = self.sha1.map(|c| merkle::bytes(c.finish().as_ref()));
+        let v1 = self.sha1.map(|c| merkle::to_array(c.finish().as_ref()));
         PieceDigests { v1, v2_blocks: self.blocks }
     }
 }
@@ -160,7 +160,7 @@ impl<'m> PieceHashes<'m> {
     /// Whether bytes that were verified before still match `piece`, with pads as zeros. Uses only one hash where there
     /// are two, which takes half the time. `true` when no hash is known.
     #[must_use]
-    pub fn still<'d>(self, piece: u32, data: impl IntoIterator<Item = &'d [u8]>) -> bool {
+    pub fn verify_again<'d>(self, piece: u32, data: impl IntoIterator<Item = &'d [u8]>) -> bool {
         let mut shape = self.shape(piece);
         shape.v2 &= self.v1(piece).is_none();
         let mut hasher = PieceHasher::new(shape);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_piece_that_libtorrent_hashed_passes() {
+    fn pieces_hashed_by_libtorrent_pass() {
         for (name, meta) in torrents() {
             let (hashes, payload) = (PieceHashes::of(&meta), payload(&meta));
             assert_eq!(payload.len() as u64, meta.len);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hybrid_piece_has_to_pass_both_hashes() {
+    fn a_hybrid_piece_must_match_both_hashes() {
         let (_, meta) = torrents().swap_remove(2);
         let (hashes, payload) = (PieceHashes::of(&meta), payload(&meta));
         let mut hasher = hashes.hasher(0);
@@ -303,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn portions_do_not_matter(cuts in prop::collection::vec(1usize..20_000, 1..12)) {
+        fn the_digest_does_not_depend_on_how_bytes_are_split(cuts in prop::collection::vec(1usize..20_000, 1..12)) {
             for (_, meta) in torrents() {
                 let (hashes, payload) = (PieceHashes::of(&meta), payload(&meta));
                 let mut rest = piece(&meta, &payload, 0);

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{geometry::Geometry, metainfo::Metainfo, serve};
+use super::{geometry::Geometry, metainfo::Metainfo, verified_reads};
 use crate::{
     error::Result,
     storage::{ImportReader, ImportStore, ImportWriter, WindowCache},
@@ -31,8 +31,8 @@ impl Content {
         writer: Option<Arc<ImportWriter>>,
     ) -> Self {
         let (geometry, meta) = (Geometry::of(&meta), Arc::new(meta));
-        let checks = serve::checks_of(Arc::clone(&meta));
-        let reader = ImportReader::checked(Arc::clone(&store), cache, checks);
+        let verifier = verified_reads::piece_verifier(Arc::clone(&meta));
+        let reader = ImportReader::for_peers(Arc::clone(&store), cache, verifier);
         Self { geometry, meta, store, reader, writer }
     }
 

@@ -21,59 +21,59 @@ use tokio_util::sync::CancellationToken;
 use super::{
     check::PieceHasher,
     content::Content,
-    ffi::{CheckJob, DiskError, Doorbell, FenceJob, HashJob, ReadJob, WriteJob, complete_read},
+    ffi::{CheckJob, DiskError, FenceJob, HashJob, PeerWaker, ReadJob, WriteJob, complete_read},
     governor::Marks,
-    guide::{Guide, Have},
-    hashing::{Hashers, Wants},
+    hash_workers::{DigestKinds, HashWorkers},
     piece::HashRequest,
-    registry::Registry,
-    sends::Sends,
-    serve,
-    torrent_disk::{TorrentDisk, answer},
+    registry::StorageRegistry,
+    send_buffers::SendBuffers,
+    suggester::{Have, Suggester},
+    torrent_disk::{TorrentDisk, answer_hash_request},
+    verified_reads,
 };
 use crate::{
     error::Result,
-    memory::{BLOCK, BlockPool},
+    memory::{BLOCK_LEN, BlockPool},
     storage::Pressure,
 };
 
 /// How long a read of bytes that are not fully uploaded yet is retried. After that the read fails, and the peer
 /// requests the piece from other peers.
-const HOLD: Duration = Duration::from_secs(20);
+const PENDING_RETRY: Duration = Duration::from_secs(20);
 /// How long a read of uploaded bytes is retried while the storage is unreachable, on top of the backend's own two
 /// minutes of retries. A peer can do nothing about an outage, and an impatient peer disconnects by itself.
-const OUTAGE: Duration = Duration::from_secs(10 * 60);
+const OUTAGE_RETRY: Duration = Duration::from_secs(10 * 60);
 /// Interval of these retries.
-const LOOK: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Cached blocks on their way to peers may hold the memory budget divided by this number.
-const SENDS: usize = 8;
+const SEND_SHARE: usize = 8;
 /// How long a read waits for memory while such blocks exceed their share. After that its block is sent anyway, because
 /// the blocks in the way may belong to peers that no longer read.
-const CROWDED: Duration = Duration::from_secs(1);
+const SEND_WAIT: Duration = Duration::from_secs(1);
 /// Interval of the checks for free memory.
-const SOON: Duration = Duration::from_millis(5);
+const MEMORY_POLL: Duration = Duration::from_millis(5);
 /// The longest that a read waits for peers that are behind.
-const HELD: Duration = Duration::from_secs(1);
+const SLOW_PEER_WAIT: Duration = Duration::from_secs(1);
 /// Interval of the checks whether it must still wait.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const SLOW_PEER_POLL: Duration = Duration::from_millis(20);
 
 pub(super) struct Disk {
-    registry: Registry,
+    registry: StorageRegistry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     /// Cached blocks that libtorrent is sending to peers.
-    sends: Sends,
+    send_buffers: SendBuffers,
     marks: Marks,
-    hashers: Hashers,
+    hash_workers: HashWorkers,
     runtime: Handle,
     /// Whether pieces are suggested to peers (BEP 6).
     suggests: bool,
-    doorbell: OnceLock<Doorbell>,
+    waker: OnceLock<PeerWaker>,
     /// Whether a peer was told to wait for memory.
-    waiting: AtomicBool,
+    peers_waiting: AtomicBool,
     evicted: AtomicU64,
-    alerts: Notify,
+    alerts_ready: Notify,
     aborted: CancellationToken,
 }
 
@@ -84,41 +84,41 @@ impl Disk {
         runtime: Handle,
         suggests: bool,
     ) -> Result<Arc<Self>> {
-        let hashers =
-            Hashers::start().map_err(|e| crate::Error::io("cannot start the hash threads", e))?;
+        let hash_workers = HashWorkers::start()
+            .map_err(|e| crate::Error::io("cannot start the hash threads", e))?;
         Ok(Arc::new(Self {
-            registry: Registry::default(),
+            registry: StorageRegistry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
-            sends: Sends::new(pool.budget() / SENDS),
+            send_buffers: SendBuffers::new(pool.budget() / SEND_SHARE),
             pool,
-            hashers,
+            hash_workers,
             runtime,
             suggests,
-            doorbell: OnceLock::new(),
-            waiting: AtomicBool::new(false),
+            waker: OnceLock::new(),
+            peers_waiting: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
-            alerts: Notify::new(),
+            alerts_ready: Notify::new(),
             aborted: CancellationToken::new(),
         }))
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(super) fn registry(&self) -> &StorageRegistry {
         &self.registry
     }
 
     /// Notified by libtorrent when there are alerts to pop.
-    pub(super) fn alerts(&self) -> &Notify {
-        &self.alerts
+    pub(super) fn alerts_ready(&self) -> &Notify {
+        &self.alerts_ready
     }
 
-    pub(super) fn attach(&self, doorbell: Doorbell) {
+    pub(super) fn set_waker(&self, waker: PeerWaker) {
         // One session per disk: a second attach cannot happen.
-        let _ = self.doorbell.set(doorbell);
+        let _ = self.waker.set(waker);
     }
 
     pub(super) fn blocks_in_use(&self) -> i64 {
-        i64::try_from(self.pool.held() / BLOCK).unwrap_or(i64::MAX)
+        i64::try_from(self.pool.held() / BLOCK_LEN).unwrap_or(i64::MAX)
     }
 
     /// Payload bytes evicted to stay in the budget. They are downloaded again.
@@ -134,22 +134,22 @@ impl Disk {
         len: usize,
         mut job: UniquePtr<ReadJob>,
     ) {
-        let Some(torrent) = self.live(storage) else { return };
-        let sends = self.sends.has_room().then_some(&self.sends);
-        if let Some(bytes) = torrent.read_memory(sends, piece, start, len) {
-            self.go_on(&torrent, piece, start, len);
-            torrent.gave(&bytes);
+        let Some(torrent) = self.torrent_at(storage) else { return };
+        let buffers = self.send_buffers.has_capacity().then_some(&self.send_buffers);
+        if let Some(bytes) = torrent.read_memory(buffers, piece, start, len) {
+            self.read_ahead(&torrent, piece, start, len);
+            torrent.count_served(&bytes);
             return complete_read(&mut job, bytes);
         }
-        let (aborted, sends) = (self.aborted.clone(), self.sends.clone());
+        let (aborted, buffers) = (self.aborted.clone(), self.send_buffers.clone());
         self.runtime.spawn(async move {
-            let read = read_stored(&torrent, &sends, piece, start, len);
+            let read = read_stored(&torrent, &buffers, piece, start, len);
             tokio::select! {
                 // Dropping the job completes it with operation_aborted.
                 () = aborted.cancelled() => {}
                 bytes = read => match bytes {
                     Some(bytes) => {
-                        torrent.gave(&bytes);
+                        torrent.count_served(&bytes);
                         complete_read(&mut job, bytes);
                     }
                     None => job.pin_mut().fail(DiskError::Fatal),
@@ -158,16 +158,16 @@ impl Disk {
         });
     }
 
-    /// Notes a read, and fetches ahead for peers that read sequentially.
-    fn go_on(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
+    /// Records a read, and fetches ahead for peers that read sequentially.
+    fn read_ahead(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
         let Some(content) = torrent.content() else { return };
-        if let Some(next) = content.reader.reads(&content.block(piece, start, len)) {
+        if let Some(next) = content.reader.record_read(&content.block(piece, start, len)) {
             let reader = content.reader.clone();
-            self.runtime.spawn(async move { reader.fetch_ahead(&next) });
+            self.runtime.spawn(async move { reader.prefetch(&next) });
         }
     }
 
-    /// Accepts a block. True tells the peer's connection to wait until the doorbell rings.
+    /// Accepts a block. True tells the peer's connection to wait until [`PeerWaker`] wakes it.
     pub(super) fn write(
         &self,
         storage: u32,
@@ -176,26 +176,26 @@ impl Disk {
         data: &[u8],
         ack: UniquePtr<WriteJob>,
     ) -> bool {
-        let Some(torrent) = self.live(storage) else { return false };
-        if data.len() > BLOCK {
+        let Some(torrent) = self.torrent_at(storage) else { return false };
+        if data.len() > BLOCK_LEN {
             return false;
         }
         let offered = torrent.take_offered(piece, start, data.len());
         let from_peer = offered.is_none();
-        let bytes = offered.unwrap_or_else(|| self.copy_of(&torrent, piece, start, data));
-        let written = torrent.write(piece, start, bytes, ack);
-        if from_peer && written.is_some() {
-            torrent.count_received(data.len());
+        let bytes = offered.unwrap_or_else(|| self.copy_block(&torrent, piece, start, data));
+        let accepted = torrent.accept_block(piece, start, bytes, ack);
+        if from_peer && accepted.is_some() {
+            torrent.count_received_from_peer(data.len());
         }
-        if written == Some(true) {
-            self.hashers.wake(&torrent, piece);
+        if accepted == Some(true) {
+            self.hash_workers.enqueue(&torrent, piece);
         }
         self.evict();
-        self.exceeded()
+        self.peers_must_wait()
     }
 
     /// Copies a peer's block into the memory budget. Padding becomes zeros, whatever the peer sent.
-    fn copy_of(&self, torrent: &TorrentDisk, piece: u32, start: usize, data: &[u8]) -> Bytes {
+    fn copy_block(&self, torrent: &TorrentDisk, piece: u32, start: usize, data: &[u8]) -> Bytes {
         let Some(content) = torrent.content() else { return self.pool.copy(data) };
         let at = content.geometry.piece(piece).start + start as u64;
         let range = at..at + data.len() as u64;
@@ -213,28 +213,34 @@ impl Disk {
 
     /// Waits until a piece of a web seed may be started: while sealed bytes exceed the mark at which waiting peers
     /// resume. Sealed bytes drain without the network, so the wait ends.
-    pub(super) async fn room_for_piece(&self) {
-        while self.marks.exceeded(self.pressure.sealed(), true) {
-            tokio::time::sleep(SOON).await;
+    pub(super) async fn wait_for_piece_memory(&self) {
+        while self.marks.must_wait(self.pressure.sealed(), true) {
+            tokio::time::sleep(MEMORY_POLL).await;
         }
     }
 
     /// Waits until a block fits under the hard mark, and evicts open pieces of peers for it. Returns early when there
     /// are no sealed bytes: then no more memory becomes free by waiting.
-    pub(super) async fn room_for_block(&self) {
-        while self.marks.excess(self.pool.held() + BLOCK) > 0 {
+    pub(super) async fn wait_for_block_memory(&self) {
+        while self.marks.excess(self.pool.held() + BLOCK_LEN) > 0 {
             self.evict();
-            if self.pressure.sealed() == 0 || self.marks.excess(self.pool.held() + BLOCK) == 0 {
+            if self.pressure.sealed() == 0 || self.marks.excess(self.pool.held() + BLOCK_LEN) == 0 {
                 return;
             }
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(MEMORY_POLL).await;
         }
     }
 
-    pub(super) fn hash(&self, storage: u32, piece: u32, wants: Wants, job: UniquePtr<HashJob>) {
-        let Some(torrent) = self.live(storage) else { return };
-        match torrent.ask_hash(piece, HashRequest { job, wants }) {
-            Ok(()) => self.hashers.wake(&torrent, piece),
+    pub(super) fn hash(
+        &self,
+        storage: u32,
+        piece: u32,
+        kinds: DigestKinds,
+        job: UniquePtr<HashJob>,
+    ) {
+        let Some(torrent) = self.torrent_at(storage) else { return };
+        match torrent.request_hash(piece, HashRequest { job, kinds }) {
+            Ok(()) => self.hash_workers.enqueue(&torrent, piece),
             Err(request) => self.hash_stored(torrent, piece, request),
         }
     }
@@ -252,41 +258,41 @@ impl Disk {
             tokio::select! {
                 () = aborted.cancelled() => {}
                 bytes = read => if let Ok(bytes) = bytes {
-                    bytes.parts().iter().for_each(|p| hasher.update(p));
-                    answer(request, &hasher.finish());
+                    bytes.buffers().iter().for_each(|p| hasher.update(p));
+                    answer_hash_request(request, &hasher.finish());
                 },
             }
         });
     }
 
     pub(super) fn clear_piece(&self, storage: u32, piece: u32, mut job: UniquePtr<FenceJob>) {
-        if let Some(torrent) = self.registry.at(storage) {
+        if let Some(torrent) = self.registry.by_index(storage) {
             torrent.clear(piece);
         }
         job.pin_mut().complete();
     }
 
     pub(super) fn check_files(&self, storage: u32, job: UniquePtr<CheckJob>) {
-        if let Some(torrent) = self.live(storage) {
-            torrent.check(job);
+        if let Some(torrent) = self.torrent_at(storage) {
+            torrent.check_files(job);
         }
     }
 
     pub(super) fn stop_torrent(&self, storage: u32, mut job: UniquePtr<FenceJob>) {
-        if let Some(torrent) = self.registry.at(storage) {
+        if let Some(torrent) = self.registry.by_index(storage) {
             torrent.stop();
         }
         job.pin_mut().complete();
     }
 
     pub(super) fn piece_passed(&self, torrent: u64, piece: u32) {
-        if let Some(torrent) = self.registry.torrent(torrent) {
-            torrent.pass(piece);
+        if let Some(torrent) = self.registry.by_number(torrent) {
+            torrent.piece_passed(piece);
         }
     }
 
     pub(super) fn piece_failed(&self, torrent: u64, piece: u32) {
-        if let Some(torrent) = self.registry.torrent(torrent) {
+        if let Some(torrent) = self.registry.by_number(torrent) {
             torrent.count_failed();
         }
         tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
@@ -297,35 +303,38 @@ impl Disk {
         &self,
         torrent: u64,
         peer: u64,
-        asked: Option<u32>,
+        requested: Option<u32>,
         (pieces, piece_len): (u32, u64),
         have: Have<'_>,
     ) -> Vec<u32> {
-        let torrent = self.registry.torrent(torrent).filter(|_| self.suggests);
+        let torrent = self.registry.by_number(torrent).filter(|_| self.suggests);
         let Some(torrent) = torrent else { return Vec::new() };
         let content = torrent.content();
         // Before the content is loaded, an estimate of the cache capacity.
-        let room = content.map_or(self.pool.budget() as u64 / 4, |content| content.reader.room());
-        let mut guide = torrent.guide().lock();
-        let guide = guide.get_or_insert_with(|| Guide::new(pieces, piece_len));
-        let advice = guide.asks(peer, asked, have, room, Instant::now());
-        content.iter().for_each(|content| content.reader.set_scanned(guide.leads()));
+        let capacity = content
+            .map_or(self.pool.budget() as u64 / 4, |content| content.reader.cache_capacity());
+        let mut suggester = torrent.suggester().lock();
+        let suggester = suggester.get_or_insert_with(|| Suggester::new(pieces, piece_len));
+        let suggestions = suggester.on_request(peer, requested, have, capacity, Instant::now());
+        content
+            .iter()
+            .for_each(|content| content.reader.set_scan_resistant(suggester.has_followers()));
         if let Some(reader) = content.map(|content| content.reader.clone())
-            && !advice.ahead.is_empty()
+            && !suggestions.prefetch.is_empty()
         {
             let aborted = self.aborted.clone();
-            if let Some(fetching) = reader.fetch_soon(advice.ahead) {
+            if let Some(fetching) = reader.queue_prefetch(suggestions.prefetch) {
                 self.runtime.spawn(async move { aborted.run_until_cancelled(fetching).await });
             }
         }
-        advice.pieces
+        suggestions.pieces
     }
 
-    pub(super) fn peer_gone(&self, torrent: u64, peer: u64) {
-        if let Some(torrent) = self.registry.torrent(torrent)
-            && let Some(guide) = &mut *torrent.guide().lock()
+    pub(super) fn peer_disconnected(&self, torrent: u64, peer: u64) {
+        if let Some(torrent) = self.registry.by_number(torrent)
+            && let Some(suggester) = &mut *torrent.suggester().lock()
         {
-            guide.forget(peer);
+            suggester.remove_peer(peer);
         }
     }
 
@@ -337,24 +346,25 @@ impl Disk {
         }
     }
 
-    /// Wakes the waiting peers if there is room. Called when sealed bytes were drained, and periodically, because a
+    /// Wakes the waiting peers if there is memory for them. Called when sealed bytes were drained, and periodically, because a
     /// peer may be told to wait at the moment the last sealed bytes drain.
-    pub(super) fn drained(&self) {
-        if !self.marks.exceeded(self.pressure.sealed(), self.waiting.load(Ordering::Acquire)) {
-            self.waiting.store(false, Ordering::Release);
-            if let Some(doorbell) = self.doorbell.get() {
-                doorbell.ring();
+    pub(super) fn on_drained(&self) {
+        if !self.marks.must_wait(self.pressure.sealed(), self.peers_waiting.load(Ordering::Acquire))
+        {
+            self.peers_waiting.store(false, Ordering::Release);
+            if let Some(waker) = self.waker.get() {
+                waker.wake();
             }
         }
     }
 
-    fn exceeded(&self) -> bool {
-        let waiting = self.waiting.load(Ordering::Acquire);
-        let exceeded = self.marks.exceeded(self.pressure.sealed(), waiting);
-        if exceeded && !waiting {
-            self.waiting.store(true, Ordering::Release);
+    fn peers_must_wait(&self) -> bool {
+        let waiting = self.peers_waiting.load(Ordering::Acquire);
+        let must_wait = self.marks.must_wait(self.pressure.sealed(), waiting);
+        if must_wait && !waiting {
+            self.peers_waiting.store(true, Ordering::Release);
         }
-        exceeded
+        must_wait
     }
 
     /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.
@@ -367,7 +377,7 @@ impl Disk {
                 .filter_map(|t| t.least_complete().map(|p| (p, t)))
                 .min_by_key(|x| x.0);
             let Some(((_, _, piece), torrent)) = least else { return };
-            let freed = torrent.evict(piece) * BLOCK;
+            let freed = torrent.evict(piece) * BLOCK_LEN;
             self.evicted.fetch_add(freed as u64, Ordering::Relaxed);
             tracing::debug!(piece, freed, "evicted an open piece to stay in the budget");
             excess = excess.saturating_sub(freed.max(1));
@@ -375,46 +385,48 @@ impl Disk {
     }
 
     /// The torrent of a storage index. On `None` the caller drops its job, which aborts the job.
-    fn live(&self, storage: u32) -> Option<Arc<TorrentDisk>> {
-        if self.aborted.is_cancelled() { None } else { self.registry.at(storage) }
+    fn torrent_at(&self, storage: u32) -> Option<Arc<TorrentDisk>> {
+        if self.aborted.is_cancelled() { None } else { self.registry.by_index(storage) }
     }
 }
 
 async fn read_stored(
     torrent: &Arc<TorrentDisk>,
-    sends: &Sends,
+    buffers: &SendBuffers,
     piece: u32,
     start: usize,
     len: usize,
 ) -> Option<Bytes> {
-    let content = match torrent.loaded().await {
+    let content = match torrent.load_content().await {
         Ok(content) => content,
         Err(e) => {
-            tracing::warn!(error = %e.report(), "a torrent that a peer asks for cannot be opened");
+            tracing::warn!(error = %e.report(), "cannot open a torrent that a peer requests");
             return None;
         }
     };
     let range = content.block(piece, start, len);
-    turn(torrent, content, piece).await;
-    let begun = Instant::now();
+    wait_for_slow_peers(torrent, content, piece).await;
+    let started = Instant::now();
     loop {
         match content.reader.read_at(range.clone()).await {
             Ok(payload) => {
-                let until = Instant::now() + CROWDED;
-                while !sends.has_room() && Instant::now() < until {
-                    tokio::time::sleep(SOON).await;
+                let until = Instant::now() + SEND_WAIT;
+                while !buffers.has_capacity() && Instant::now() < until {
+                    tokio::time::sleep(MEMORY_POLL).await;
                 }
-                return Some(sends.lend(&payload));
+                return Some(buffers.lend(&payload));
             }
-            Err(e) if e.kind().is_retryable() && begun.elapsed() < patience(content, &range) => {
-                tokio::time::sleep(LOOK).await;
+            Err(e)
+                if e.kind().is_retryable() && started.elapsed() < retry_time(content, &range) =>
+            {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             Err(e) => {
-                let what = serve::name(&content.meta, piece);
+                let what = verified_reads::describe_piece(&content.meta, piece);
                 let hint = e.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
-                let text = format!("a peer does not get {what}: {}{hint}", e.report());
+                let text = format!("cannot serve {what}: {}{hint}", e.report());
                 tracing::warn!("{text}");
-                torrent.unreadable(piece, text);
+                torrent.report_unreadable(piece, text);
                 return None;
             }
         }
@@ -422,23 +434,25 @@ async fn read_stored(
 }
 
 /// Waits while the fetch of the piece's window is held back for peers that are behind.
-async fn turn(torrent: &TorrentDisk, content: &Content, piece: u32) {
-    let until = Instant::now() + HELD;
+async fn wait_for_slow_peers(torrent: &TorrentDisk, content: &Content, piece: u32) {
+    let until = Instant::now() + SLOW_PEER_WAIT;
     while Instant::now() < until {
-        let released = match &mut *torrent.guide().lock() {
-            Some(guide) if guide.is_pending(piece) => guide.release(Instant::now()),
+        let released = match &mut *torrent.suggester().lock() {
+            Some(suggester) if suggester.is_pending(piece) => {
+                suggester.take_released(Instant::now())
+            }
             _ => return,
         };
         if !released.is_empty()
-            && let Some(fetching) = content.reader.fetch_soon(released)
+            && let Some(fetching) = content.reader.queue_prefetch(released)
         {
             tokio::spawn(fetching);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(SLOW_PEER_POLL).await;
     }
-    torrent.guide().lock().iter_mut().for_each(|guide| guide.fetches(piece));
+    torrent.suggester().lock().iter_mut().for_each(|suggester| suggester.start_fetch(piece));
 }
 
-fn patience(content: &Content, range: &Range<u64>) -> Duration {
-    if content.store.found(range.clone()) { OUTAGE } else { HOLD }
+fn retry_time(content: &Content, range: &Range<u64>) -> Duration {
+    if content.store.is_readable(range.clone()) { OUTAGE_RETRY } else { PENDING_RETRY }
 }

@@ -11,35 +11,35 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chunk_priorities::ChunkPriorities,
     content::{Content, Loader},
-    demand::Demand,
+    idle_timeout::{IdleTimeout, wrong_pieces},
     metainfo::Metainfo,
-    session::{Notice, Status, Torrent},
-    silence::{Silence, wrong},
-    steering::Steering,
+    read_deadlines::ReadDeadlines,
+    session::{Status, Torrent, TorrentEvent},
     trackers::Trackers,
-    web_seeds::{Outcome, Wants, WebSeeds},
+    web_seeds::{RunOutcome, WantedPieces, WebSeeds},
 };
 use crate::{
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress},
     rate::Rate,
-    storage::{ImportStore, PauseClock, Publishing, RangeSet, WriterEvent},
+    storage::{BackgroundPublisher, ImportStore, PauseClock, RangeSet, WriterEvent},
 };
 
 /// Interval of progress events.
 const TICK: Duration = Duration::from_millis(250);
 /// Interval at which the rarity of chunks is updated (it costs a round trip to the network thread).
-const AVAILABILITY: Duration = Duration::from_secs(5);
+const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The shortest time between two updates of the picker for readers: a player that seeks back and forth causes at most
 /// ten updates a second.
-const HURRY: Duration = Duration::from_millis(100);
+const DEADLINE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When peers have sent nothing for this long, web seeds also fetch pieces that peers have sent a part of.
-const STALLED: Duration = Duration::from_secs(5);
-/// The priority of a piece that a web seed fetches: peers are asked for it only when there is no other piece.
-const LEFT_TO_WEB: u8 = 1;
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The priority of a piece that a web seed fetches: it is requested from peers only when there is no other piece.
+const WEB_SEED_PRIORITY: u8 = 1;
 
 /// The events of an import's writer.
 pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
@@ -57,10 +57,10 @@ impl Torrent {
             if let WriterEvent::Durable(ranges) = &event
                 && let Some(disk) = disk.upgrade()
             {
-                disk.durable(ranges);
+                disk.on_durable(ranges);
             }
             if let Some(session) = session.upgrade() {
-                session.drained();
+                session.on_drained();
             }
             let _ = tx.send(event);
         };
@@ -82,7 +82,7 @@ impl Torrent {
 
 /// The bytes and pieces that a [`Download`] fills.
 #[derive(Debug)]
-pub struct Goal {
+pub struct DownloadGoal {
     pub id: String,
     /// Bytes to store, without padding.
     pub wanted: RangeSet,
@@ -91,7 +91,7 @@ pub struct Goal {
     /// Bytes of `wanted` that are durable already.
     pub stored: u64,
     /// Bytes that should be missing in open chunks: twice all requests in flight.
-    pub lead: u64,
+    pub open_bytes: u64,
     /// Chunks are opened by position instead of rarity, because files are uploaded from their start.
     pub in_order: bool,
 }
@@ -99,11 +99,11 @@ pub struct Goal {
 /// Waiting readers, and the deadlines set in the picker for them.
 #[derive(Debug, Default)]
 struct Readers {
-    demand: Arc<Demand>,
+    deadlines: Arc<ReadDeadlines>,
     urgent: Vec<u32>,
     /// Whether something changed since the picker was updated.
     stale: bool,
-    told: Option<Instant>,
+    updated: Option<Instant>,
 }
 
 /// One running download of a torrent.
@@ -111,8 +111,8 @@ struct Readers {
 pub struct Download {
     torrent: Torrent,
     store: Arc<ImportStore>,
-    goal: Goal,
-    steering: Steering,
+    goal: DownloadGoal,
+    priorities: ChunkPriorities,
     writer: WriterEvents,
     events: EventSink,
     timeout: Option<Duration>,
@@ -121,20 +121,20 @@ pub struct Download {
     received: u64,
     receive_rate: Rate,
     store_rate: Rate,
-    begun: Instant,
+    started: Instant,
     /// Time when bytes last arrived or became durable.
     last_arrival: Instant,
     last_availability: Instant,
     readers: Readers,
     pause: PauseClock,
     trackers: Trackers,
-    web: WebSeeds,
+    web_seeds: WebSeeds,
     /// Bytes received from peers by the last tick, and when that number last changed.
     from_peers: (u64, Instant),
     /// Whether a piece passed in this run.
-    some_passed: bool,
-    /// Whether the user was told that only wrong bytes arrived.
-    told_wrong: bool,
+    any_passed: bool,
+    /// Whether a warning about wrong bytes was reported.
+    warned_wrong_bytes: bool,
     state: &'static str,
 }
 
@@ -145,20 +145,20 @@ impl Download {
         torrent: Torrent,
         meta: &Metainfo,
         store: Arc<ImportStore>,
-        goal: Goal,
+        goal: DownloadGoal,
         writer: WriterEvents,
         events: EventSink,
         timeout: Option<Duration>,
     ) -> Self {
-        let chunks = store.layout().slots();
+        let chunks = store.layout().chunks();
         let missing = goal.missing.iter().copied();
-        let steering = Steering::new(u64::from(meta.piece_length), chunks, missing);
+        let priorities = ChunkPriorities::new(u64::from(meta.piece_length), chunks, missing);
         let now = Instant::now();
         Self {
             torrent,
             store,
             goal,
-            steering,
+            priorities,
             writer,
             events,
             timeout,
@@ -166,33 +166,33 @@ impl Download {
             received: 0,
             receive_rate: Rate::default(),
             store_rate: Rate::default(),
-            begun: now,
+            started: now,
             last_arrival: now,
             last_availability: now,
             readers: Readers::default(),
             pause: PauseClock::new(timeout),
             trackers: Trackers::default(),
-            web: WebSeeds::none(),
+            web_seeds: WebSeeds::none(),
             from_peers: (0, now),
-            some_passed: false,
-            told_wrong: false,
+            any_passed: false,
+            warned_wrong_bytes: false,
             state: "importing",
         }
     }
 
-    /// Requests the pieces that the readers of `demand` wait for before all others, from now on.
+    /// Requests the pieces that the readers of `deadlines` wait for before all others, from now on.
     #[must_use]
-    pub fn with_readers(mut self, demand: Arc<Demand>) -> Self {
-        self.readers.demand = demand;
+    pub fn with_readers(mut self, deadlines: Arc<ReadDeadlines>) -> Self {
+        self.readers.deadlines = deadlines;
         self
     }
 
     /// Also fetches from the web seeds of the torrent `meta`, whose file is `metainfo`.
     #[must_use]
     pub fn with_web_seeds(mut self, meta: &Metainfo, metainfo: &[u8]) -> Self {
-        let (web, told) = WebSeeds::of(meta, metainfo, &self.torrent);
-        self.web = web;
-        told.into_iter().for_each(|text| self.warn(text));
+        let (web_seeds, warnings) = WebSeeds::of(meta, metainfo, &self.torrent);
+        self.web_seeds = web_seeds;
+        warnings.into_iter().for_each(|text| self.warn(text));
         self
     }
 
@@ -225,7 +225,7 @@ impl Download {
     /// storage when it accepted nothing for as long, or cannot accept anything; the error of libtorrent when the
     /// torrent failed.
     pub async fn fill(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.run(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
+        self.run_until(stop, |me| me.goal.stored >= me.goal.wanted.len()).await
     }
 
     /// Continues after [`Download::fill`], until `publishing` has published all files.
@@ -234,13 +234,13 @@ impl Download {
     /// As [`Download::fill`].
     pub async fn publish(
         &mut self,
-        publishing: &Publishing,
+        publishing: &BackgroundPublisher,
         stop: &CancellationToken,
     ) -> Result<()> {
         self.state = "publishing";
         // Nothing more is expected to arrive.
         self.timeout = None;
-        self.run(stop, |_| publishing.is_done()).await
+        self.run_until(stop, |_| publishing.is_done()).await
     }
 
     /// The torrent, for seeding after the download has ended.
@@ -249,48 +249,52 @@ impl Download {
         (self.torrent, self.status)
     }
 
-    async fn run(&mut self, stop: &CancellationToken, done: impl Fn(&Self) -> bool) -> Result<()> {
+    async fn run_until(
+        &mut self,
+        stop: &CancellationToken,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
         let mut tick = tokio::time::interval(TICK);
         let disk = Arc::clone(self.torrent.disk());
-        let demand = Arc::clone(&self.readers.demand);
-        self.steer().await;
-        self.feed();
+        let deadlines = Arc::clone(&self.readers.deadlines);
+        self.update_priorities().await;
+        self.start_web_seeds();
         while !done(self) {
             tokio::select! {
                 () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                notice = self.torrent.notice() => self.heard(notice)?,
-                event = next(&mut self.writer) => self.written(event)?,
-                outcome = self.web.next() => self.web_ended(outcome),
-                () = disk.progress() => {
-                    self.steer().await;
-                    self.feed();
+                event = self.torrent.next_event() => self.on_torrent_event(event)?,
+                event = next_writer_event(&mut self.writer) => self.on_writer_event(event)?,
+                outcome = self.web_seeds.next() => self.on_web_seed_run(outcome),
+                () = disk.wait_for_progress() => {
+                    self.update_priorities().await;
+                    self.start_web_seeds();
                 }
-                () = demand.changed() => self.readers_changed(),
+                () = deadlines.changed() => self.readers_changed(),
                 _ = tick.tick() => self.tick()?,
             }
         }
         self.tick()
     }
 
-    fn heard(&mut self, notice: Option<Notice>) -> Result<()> {
-        match notice {
+    fn on_torrent_event(&mut self, event: Option<TorrentEvent>) -> Result<()> {
+        match event {
             None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
-            Some(Notice::Failed(text)) => {
-                return Err(Error::new(Kind::Internal, text).within(&self.goal.id));
+            Some(TorrentEvent::Failed(text)) => {
+                return Err(Error::new(Kind::Internal, text).with_context(&self.goal.id));
             }
-            Some(Notice::Status(status)) => self.status = status,
-            Some(Notice::TrackerAnswered { tracker, peers }) => {
+            Some(TorrentEvent::Status(status)) => self.status = status,
+            Some(TorrentEvent::TrackerAnswered { tracker, peers }) => {
                 self.trackers.answered(tracker, &peers);
             }
-            Some(Notice::TrackerFailed { tracker, text }) => {
-                let told = format!("tracker {tracker}: {text}");
-                // A tracker's first refusal is reported a little later, as a warning or a notice (see `tell`).
+            Some(TorrentEvent::TrackerFailed { tracker, text }) => {
+                let message = format!("tracker {tracker}: {text}");
+                // A tracker's first refusal is reported a little later, as a warning or a notice (see `report_messages`).
                 if !self.trackers.refused(tracker, text) {
-                    self.notice(told);
+                    self.notice(message);
                 }
             }
-            Some(Notice::Trouble(text)) => self.notice(text),
-            Some(Notice::Metadata(_)) => {}
+            Some(TorrentEvent::NonFatal(text)) => self.notice(text),
+            Some(TorrentEvent::Metadata(_)) => {}
         }
         Ok(())
     }
@@ -303,19 +307,19 @@ impl Download {
         self.events.send(Event::Warning { id: Some(self.goal.id.clone()), text });
     }
 
-    fn written(&mut self, event: WriterEvent) -> Result<()> {
+    fn on_writer_event(&mut self, event: WriterEvent) -> Result<()> {
         match event {
             WriterEvent::Durable(ranges) => {
                 self.last_arrival = Instant::now();
-                self.pause.stored(self.last_arrival);
+                self.pause.record_progress(self.last_arrival);
                 self.goal.stored += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
             }
             WriterEvent::Paused(error) => {
                 self.events.paused(&self.goal.id, &error);
-                self.pause.paused(error, Instant::now());
+                self.pause.pause(error, Instant::now());
             }
             WriterEvent::Resumed => {
-                self.pause.resumed();
+                self.pause.resume();
                 self.events.send(Event::Resumed { id: self.goal.id.clone() });
             }
             WriterEvent::Lost(error) | WriterEvent::Failed(error) => return Err(error),
@@ -325,102 +329,105 @@ impl Download {
 
     fn readers_changed(&mut self) {
         self.readers.stale = true;
-        if self.readers.told.is_none_or(|told| told.elapsed() >= HURRY) {
-            self.hurry();
+        if self.readers.updated.is_none_or(|updated| updated.elapsed() >= DEADLINE_INTERVAL) {
+            self.update_deadlines();
         }
     }
 
     /// Updates the deadlines in the picker: sets those of the pieces that readers wait for now, and clears the others.
-    fn hurry(&mut self) {
+    fn update_deadlines(&mut self) {
         self.readers.stale = false;
-        self.readers.told = Some(Instant::now());
-        let (piece_len, most) = (self.steering.piece_len(), self.goal.lead / 2);
+        self.readers.updated = Some(Instant::now());
+        let (piece_len, max_bytes) = (self.priorities.piece_len(), self.goal.open_bytes / 2);
         let range = |piece: u32| {
             let start = u64::from(piece) * piece_len;
             start..(start + piece_len).min(self.store.layout().len())
         };
-        let here = |piece: &u32| self.store.here(range(*piece));
-        let missing = |piece: u32| self.goal.wanted.overlaps(&range(piece)) && !here(&piece);
-        let urgent = self.readers.demand.urgent(piece_len, most, missing);
+        let is_readable = |piece: &u32| self.store.is_readable(range(*piece));
+        let missing = |piece: u32| self.goal.wanted.overlaps(&range(piece)) && !is_readable(&piece);
+        let urgent = self.readers.deadlines.urgent_pieces(piece_len, max_bytes, missing);
         if urgent == self.readers.urgent {
             return;
         }
         self.torrent.disk().set_urgent(urgent.iter().copied());
-        let gone = self.readers.urgent.iter().filter(|p| !urgent.contains(p) && !here(p));
-        let gone: Vec<u32> = gone.copied().collect();
+        let dropped = self.readers.urgent.iter().filter(|p| !urgent.contains(p) && !is_readable(p));
+        let dropped: Vec<u32> = dropped.copied().collect();
         // New deadlines first: if none were left, setting the next one would cancel the requests in flight.
-        let mut told = self.torrent.hurry(&urgent).and_then(|()| self.torrent.relax(&gone));
-        for piece in gone {
-            let priority = self.steering.priority(piece);
-            told = told.and_then(|()| self.torrent.prioritize(&[piece], priority));
+        let mut result = self
+            .torrent
+            .set_deadlines(&urgent)
+            .and_then(|()| self.torrent.clear_deadlines(&dropped));
+        for piece in dropped {
+            let priority = self.priorities.priority(piece);
+            result = result.and_then(|()| self.torrent.prioritize(&[piece], priority));
         }
-        if let Err(e) = told {
-            tracing::warn!(error = %e.report(), "cannot ask first for what a reader waits for");
+        if let Err(e) = result {
+            tracing::warn!(error = %e.report(), "cannot update the deadlines of pieces that readers wait for");
         }
         self.readers.urgent = urgent;
     }
 
     /// Updates the priorities in the picker: more chunks are opened as pieces of the open ones pass.
-    async fn steer(&mut self) {
+    async fn update_priorities(&mut self) {
         let passed = self.torrent.disk().take_passed();
         if !passed.is_empty() {
-            self.some_passed = true;
-            passed.into_iter().for_each(|piece| self.steering.done(piece));
-            self.readers.demand.has_arrived();
+            self.any_passed = true;
+            passed.into_iter().for_each(|piece| self.priorities.piece_passed(piece));
+            self.readers.deadlines.notify_arrival();
             if !self.readers.urgent.is_empty() {
                 self.readers_changed();
             }
         }
-        let looks = !self.goal.in_order && self.status.peers > 1;
-        if looks && self.last_availability.elapsed() > AVAILABILITY {
+        let is_by_rarity = !self.goal.in_order && self.status.peers > 1;
+        if is_by_rarity && self.last_availability.elapsed() > AVAILABILITY_INTERVAL {
             self.last_availability = Instant::now();
             if let Ok(peers) = self.torrent.availability().await
                 && !peers.is_empty()
             {
-                self.steering.set_availability(&peers);
+                self.priorities.set_availability(&peers);
             }
         }
-        for (priority, mut pieces) in self.steering.lead(self.goal.lead) {
-            pieces.retain(|piece| !self.web.has_taken(*piece));
+        for (priority, mut pieces) in self.priorities.open_until(self.goal.open_bytes) {
+            pieces.retain(|piece| !self.web_seeds.is_fetching(*piece));
             if let Err(e) = self.torrent.prioritize(&pieces, priority) {
-                tracing::warn!(error = %e.report(), "cannot prefer the pieces of open chunks");
+                tracing::warn!(error = %e.report(), "cannot raise the priority of pieces in open chunks");
             }
         }
     }
 
     /// Starts web seeds on pieces that no peer sends.
-    fn feed(&mut self) {
+    fn start_web_seeds(&mut self) {
         let now = Instant::now();
-        if !self.web.is_free(now) || self.goal.stored >= self.goal.wanted.len() {
+        if !self.web_seeds.can_start_run(now) || self.goal.stored >= self.goal.wanted.len() {
             return;
         }
         let is_alone = self.status.peers == 0;
-        let open = self.steering.open_pieces();
+        let open = self.priorities.open_pieces();
         // Peers are asked for the oldest chunks first, so web seeds start with the newest.
         let open: Vec<u32> = if is_alone { open.collect() } else { open.rev().collect() };
         let urgent = &self.readers.urgent;
-        let first: Vec<u32> = urgent.iter().copied().chain(open).collect();
-        let wants = Wants {
-            first: &first,
-            is_missing: &|piece| self.steering.is_missing(piece),
-            partial: is_alone || self.from_peers.1.elapsed() >= STALLED,
+        let preferred: Vec<u32> = urgent.iter().copied().chain(open).collect();
+        let wanted = WantedPieces {
+            preferred: &preferred,
+            is_missing: &|piece| self.priorities.is_missing(piece),
+            allow_partial: is_alone || self.from_peers.1.elapsed() >= STALL_TIMEOUT,
         };
-        let mut begun = self.web.feed(&wants, now);
-        begun.retain(|piece| !urgent.contains(piece));
-        self.prioritize(&begun, LEFT_TO_WEB);
+        let mut started = self.web_seeds.start_runs(&wanted, now);
+        started.retain(|piece| !urgent.contains(piece));
+        self.prioritize(&started, WEB_SEED_PRIORITY);
     }
 
-    fn web_ended(&mut self, outcome: Outcome) {
-        let (left, told) = self.web.ended(outcome, Instant::now());
-        for piece in left.filter(|piece| !self.readers.urgent.contains(piece)) {
-            self.prioritize(&[piece], self.steering.priority(piece));
+    fn on_web_seed_run(&mut self, outcome: RunOutcome) {
+        let (unfetched, message) = self.web_seeds.on_run_ended(outcome, Instant::now());
+        for piece in unfetched.filter(|piece| !self.readers.urgent.contains(piece)) {
+            self.prioritize(&[piece], self.priorities.priority(piece));
         }
-        match told {
+        match message {
             Some(text) if self.status.peers == 0 => self.warn(text),
             Some(text) => self.notice(text),
             None => {}
         }
-        self.feed();
+        self.start_web_seeds();
     }
 
     fn prioritize(&self, pieces: &[u32], priority: u8) {
@@ -428,19 +435,19 @@ impl Download {
             return;
         }
         if let Err(e) = self.torrent.prioritize(pieces, priority) {
-            tracing::warn!(error = %e.report(), "cannot change what peers are asked for");
+            tracing::warn!(error = %e.report(), "cannot change the priority of pieces");
         }
     }
 
     fn tick(&mut self) -> Result<()> {
         if self.readers.stale {
-            self.hurry();
+            self.update_deadlines();
         }
-        self.feed();
-        self.tell();
-        let now = self.begun.elapsed().as_secs_f64();
+        self.start_web_seeds();
+        self.report_messages();
+        let now = self.started.elapsed().as_secs_f64();
         let store_rate = self.store_rate.sample(now, self.goal.stored);
-        let received = self.arrived();
+        let received = self.received_bytes();
         if received > self.received {
             self.received = received;
             self.last_arrival = Instant::now();
@@ -461,7 +468,7 @@ impl Download {
             upload_rate: self.status.upload_rate,
             peers: self.status.peers,
             seeds: self.status.seeds,
-            web_seeds: self.web.usable(),
+            web_seeds: self.web_seeds.usable(),
             held: self.torrent.session().held(),
             eta_seconds: left.checked_div(store_rate),
             state: if self.pause.is_paused() { "paused" } else { self.state },
@@ -470,47 +477,47 @@ impl Download {
         self.pause.check(Instant::now())?;
         match self.timeout {
             Some(timeout) if !self.pause.is_paused() && self.last_arrival.elapsed() > timeout => {
-                Err(Silence {
+                Err(IdleTimeout {
                     timeout,
-                    failed: self.only_wrong(),
+                    failed_pieces: self.failed_pieces(),
                     trackers: &self.trackers,
-                    web_seeds: self.web.report(),
+                    web_seeds: self.web_seeds.report(),
                 }
-                .error(&self.goal.id))
+                .into_error(&self.goal.id))
             }
             _ => Ok(()),
         }
     }
 
-    /// Payload bytes that arrived, including incomplete blocks. libtorrent counts those, about once a second.
-    fn arrived(&self) -> u64 {
+    /// Payload bytes received, including incomplete blocks. libtorrent counts those, about once a second.
+    fn received_bytes(&self) -> u64 {
         let disk = self.torrent.disk();
         let from_web = disk.received() - disk.received_from_peers();
         disk.received().max(self.status.downloaded + from_web)
     }
 
     /// Number of pieces that arrived with wrong bytes; 0 when a piece passed in this run.
-    fn only_wrong(&self) -> u64 {
-        if self.some_passed { 0 } else { self.torrent.disk().failed() }
+    fn failed_pieces(&self) -> u64 {
+        if self.any_passed { 0 } else { self.torrent.disk().failed_pieces() }
     }
 
     /// Reports the messages that were not reported yet.
-    fn tell(&mut self) {
+    fn report_messages(&mut self) {
         self.torrent.disk().take_unreadable().into_iter().for_each(|text| self.notice(text));
-        for (text, is_all) in self.trackers.tick() {
-            if is_all { self.warn(text) } else { self.notice(text) }
+        for (text, none_answered) in self.trackers.tick() {
+            if none_answered { self.warn(text) } else { self.notice(text) }
         }
-        let failed = self.only_wrong();
-        if failed > 0 && self.status.peers == 0 && !self.told_wrong {
-            self.told_wrong = true;
-            let text = format!("{}; a peer that sends wrong bytes is banned", wrong(failed));
+        let failed = self.failed_pieces();
+        if failed > 0 && self.status.peers == 0 && !self.warned_wrong_bytes {
+            self.warned_wrong_bytes = true;
+            let text = format!("{}; peers that send wrong bytes are banned", wrong_pieces(failed));
             self.warn(text);
         }
     }
 }
 
 /// The next event of the writer. An import that is only seeded has no writer: then this never completes.
-async fn next(events: &mut WriterEvents) -> WriterEvent {
+async fn next_writer_event(events: &mut WriterEvents) -> WriterEvent {
     match events.recv().await {
         Some(event) => event,
         None => pending().await,

@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_is_the_one_the_headers_came_with() {
+    fn the_library_has_the_version_of_the_headers() {
         check_library().unwrap();
     }
 
     #[test]
-    fn debian_12s_library_runs_without_what_its_peers_could_break() {
+    fn unsafe_features_are_off_with_the_library_of_debian_12() {
         for feature in [Feature::SmartBan, Feature::Utp] {
             assert!(!is_safe_in(feature, 20_008));
             assert!(is_safe_in(feature, 20_014));

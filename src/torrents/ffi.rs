@@ -21,7 +21,7 @@ use cxx::{SharedPtr, UniquePtr};
 // Linked for its native library alone.
 use libtorrent_sys as _;
 
-use super::{disk::Disk, guide::Have};
+use super::{disk::Disk, suggester::Have};
 
 #[cxx::bridge(namespace = "bae")]
 pub(super) mod bridge {
@@ -73,7 +73,7 @@ pub(super) mod bridge {
         TrackerError,
         TrackerReply,
         TrackerWarning,
-        Trouble,
+        NonFatalError,
         TorrentError,
     }
 
@@ -103,7 +103,7 @@ pub(super) mod bridge {
 
     extern "Rust" {
         type DiskEngine;
-        fn attach(self: &DiskEngine, state: SharedPtr<DiskState>);
+        fn set_disk_state(self: &DiskEngine, state: SharedPtr<DiskState>);
         fn open_storage(self: &DiskEngine, name: &str) -> u32;
         fn close_storage(self: &DiskEngine, storage: u32);
         fn read(
@@ -135,18 +135,18 @@ pub(super) mod bridge {
         fn stop_torrent(self: &DiskEngine, storage: u32, job: UniquePtr<FenceJob>);
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
-        /// Called when a peer becomes interested (`asked` is -1) or requests a piece, in a torrent that is complete.
+        /// Called when a peer becomes interested (`requested` is -1) or requests a piece, in a torrent that is complete.
         /// `have` is the peer's bitfield. Returns the pieces to suggest, the one to request first at the front.
         fn suggest(
             self: &DiskEngine,
             torrent: u64,
             peer: u64,
-            asked: i32,
+            requested: i32,
             pieces: u32,
             piece_len: u32,
             have: &[u8],
         ) -> Vec<u32>;
-        fn peer_gone(self: &DiskEngine, torrent: u64, peer: u64);
+        fn peer_disconnected(self: &DiskEngine, torrent: u64, peer: u64);
         fn blocks_in_use(self: &DiskEngine) -> i64;
         fn alerts_ready(self: &DiskEngine);
         fn abort(self: &DiskEngine);
@@ -161,7 +161,7 @@ pub(super) mod bridge {
         include!("bae/cpp/session.hpp");
 
         type DiskState;
-        fn room(self: &DiskState);
+        fn wake_waiting_peers(self: &DiskState);
 
         type ReadJob;
         fn complete(self: Pin<&mut ReadJob>, bytes: Box<ReadBuf>);
@@ -187,8 +187,8 @@ pub(super) mod bridge {
         fn resume(self: &Session, torrent: u64) -> Result<()>;
         fn connect_peer(self: &Session, torrent: u64, endpoint: &str) -> Result<()>;
         fn prioritize(self: &Session, torrent: u64, pieces: &[u32], priority: u8) -> Result<()>;
-        fn hurry(self: &Session, torrent: u64, pieces: &[u32], step: i32) -> Result<()>;
-        fn relax(self: &Session, torrent: u64, pieces: &[u32]) -> Result<()>;
+        fn set_deadlines(self: &Session, torrent: u64, pieces: &[u32], step: i32) -> Result<()>;
+        fn clear_deadlines(self: &Session, torrent: u64, pieces: &[u32]) -> Result<()>;
         fn add_piece(self: &Session, torrent: u64, piece: u32) -> Result<()>;
         fn availability(self: &Session, torrent: u64) -> Result<Vec<u32>>;
         fn set_requests(self: &Session, blocks: u32);
@@ -201,7 +201,7 @@ pub(super) mod bridge {
             statuses: &mut Vec<TorrentStatus>,
         ) -> Result<()>;
 
-        fn keep_heap_steady();
+        fn configure_heap();
         fn header_version() -> u32;
         fn header_version_text() -> String;
         fn library_version() -> String;
@@ -210,8 +210,7 @@ pub(super) mod bridge {
 
 pub(super) use bridge::{
     AddTorrent, AlertInfo, AlertKind, CheckJob, DiskError, FenceJob, HashJob, ReadJob, Setting,
-    TorrentStatus, WriteJob, header_version, header_version_text, keep_heap_steady,
-    library_version,
+    TorrentStatus, WriteJob, configure_heap, header_version, header_version_text, library_version,
 };
 
 // SAFETY: a job is a shared pointer to the completion queue and a completion that nothing else refers to. Its methods
@@ -225,9 +224,10 @@ unsafe impl Send for bridge::HashJob {}
 unsafe impl Send for bridge::CheckJob {}
 // SAFETY: as for `ReadJob`.
 unsafe impl Send for bridge::FenceJob {}
-// SAFETY: the only method called from Rust (`room`) takes the state's mutex, and does nothing once the state is closed.
+// SAFETY: the only method called from Rust (`wake_waiting_peers`) takes the state's mutex, and does nothing once the state
+// is closed.
 unsafe impl Send for bridge::DiskState {}
-// SAFETY: as for `Send` above: all state behind `room` is under the mutex.
+// SAFETY: as for `Send` above: all state behind `wake_waiting_peers` is under the mutex.
 unsafe impl Sync for bridge::DiskState {}
 // SAFETY: libtorrent's session and handles may be used from any thread. Our own map of torrents is used only through
 // `SessionBox`, whose owner keeps it behind a mutex.
@@ -254,14 +254,14 @@ impl SessionBox {
     }
 }
 
-/// Wakes peers that were told to wait for memory. Safe to ring at any time, also after the session has ended.
+/// Wakes peers that were told to wait for memory. Safe to call at any time, also after the session has ended.
 #[derive(Clone)]
-pub(super) struct Doorbell(SharedPtr<bridge::DiskState>);
+pub(super) struct PeerWaker(SharedPtr<bridge::DiskState>);
 
-impl Doorbell {
-    pub(super) fn ring(&self) {
+impl PeerWaker {
+    pub(super) fn wake(&self) {
         if let Some(state) = self.0.as_ref() {
-            state.room();
+            state.wake_waiting_peers();
         }
     }
 }
@@ -297,8 +297,8 @@ fn offset(start: i32) -> usize {
 }
 
 impl DiskEngine {
-    fn attach(&self, state: SharedPtr<bridge::DiskState>) {
-        guarded("attach", (), || self.0.attach(Doorbell(state)));
+    fn set_disk_state(&self, state: SharedPtr<bridge::DiskState>) {
+        guarded("set_disk_state", (), || self.0.set_waker(PeerWaker(state)));
     }
 
     fn open_storage(&self, name: &str) -> u32 {
@@ -325,7 +325,9 @@ impl DiskEngine {
     }
 
     fn hash(&self, storage: u32, piece: u32, v1: bool, v2: bool, job: UniquePtr<HashJob>) {
-        guarded("hash", (), || self.0.hash(storage, piece, super::hashing::Wants { v1, v2 }, job));
+        guarded("hash", (), || {
+            self.0.hash(storage, piece, super::hash_workers::DigestKinds { v1, v2 }, job)
+        });
     }
 
     fn clear_piece(&self, storage: u32, piece: u32, job: UniquePtr<FenceJob>) {
@@ -352,19 +354,19 @@ impl DiskEngine {
         &self,
         torrent: u64,
         peer: u64,
-        asked: i32,
+        requested: i32,
         pieces: u32,
         piece_len: u32,
         have: &[u8],
     ) -> Vec<u32> {
         let shape = (pieces, u64::from(piece_len));
-        let asked = u32::try_from(asked).ok();
-        let suggest = || self.0.suggest(torrent, peer, asked, shape, Have(have));
+        let requested = u32::try_from(requested).ok();
+        let suggest = || self.0.suggest(torrent, peer, requested, shape, Have(have));
         guarded("suggest", Vec::new(), suggest)
     }
 
-    fn peer_gone(&self, torrent: u64, peer: u64) {
-        guarded("peer_gone", (), || self.0.peer_gone(torrent, peer));
+    fn peer_disconnected(&self, torrent: u64, peer: u64) {
+        guarded("peer_disconnected", (), || self.0.peer_disconnected(torrent, peer));
     }
 
     fn blocks_in_use(&self) -> i64 {
@@ -372,7 +374,7 @@ impl DiskEngine {
     }
 
     fn alerts_ready(&self) {
-        guarded("alerts_ready", (), || self.0.alerts().notify_one());
+        guarded("alerts_ready", (), || self.0.alerts_ready().notify_one());
     }
 
     fn abort(&self) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{check::PieceShape, metainfo::Metainfo};
-use crate::memory::BLOCK;
+use crate::memory::BLOCK_LEN;
 
 /// The piece layout of one torrent.
 #[derive(Debug, Clone)]
@@ -65,15 +65,15 @@ impl Geometry {
     #[must_use]
     pub(super) fn blocks(&self, piece: u32) -> usize {
         let range = self.piece(piece);
-        usize::try_from((range.end - range.start).div_ceil(BLOCK as u64)).unwrap_or(usize::MAX)
+        usize::try_from((range.end - range.start).div_ceil(BLOCK_LEN as u64)).unwrap_or(usize::MAX)
     }
 
     /// The bytes of a block of a piece.
     #[must_use]
     pub(super) fn block(&self, piece: u32, block: usize) -> Range<u64> {
         let range = self.piece(piece);
-        let start = range.start + (block * BLOCK) as u64;
-        start..(start + BLOCK as u64).min(range.end)
+        let start = range.start + (block * BLOCK_LEN) as u64;
+        start..(start + BLOCK_LEN as u64).min(range.end)
     }
 
     #[must_use]
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_known_and_ends_v2_hashes() {
+    fn v2_hashes_end_at_padding() {
         let files = [(0..20_000, false), (20_000..32_768, true), (32_768..32_769, false)];
         let g = Geometry::new(32_768, 32_769, (true, true), files.into_iter());
         assert_eq!(g.shape(0).data_len, 20_000);

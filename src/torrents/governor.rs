@@ -1,4 +1,4 @@
-//! Keeps memory inside the budget by controlling the swarm. Never drops verified bytes. Pure: samples in, orders out.
+//! Keeps memory inside the budget by controlling the swarm. Never drops verified bytes. Pure: samples in, limits out.
 //!
 //! Memory is filled by the requests in flight with all peers, and emptied by storage. Four layers limit it:
 //!
@@ -21,10 +21,10 @@
 //! - The limit never falls when the drain rate rises, and never rises when more bytes are held.
 //! - Requests never exceed an eighth of the budget, never fall below a quarter of that, and never rise when more bytes
 //!   are held.
-//! - `exceeded` is false whenever sealed bytes are at most three eighths, whether or not peers wait.
+//! - `must_wait` is false whenever sealed bytes are at most three eighths, whether or not peers wait.
 //! - Eviction frees exactly the bytes held above the hard mark.
 
-use crate::memory::BLOCK;
+use crate::memory::BLOCK_LEN;
 
 /// The lowest download limit in bytes per second. It is not zero, so that rates can still be measured.
 const MIN_RATE: u64 = 64 * 1024;
@@ -42,11 +42,11 @@ pub struct Sample {
 
 /// The limits for the session until the next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Orders {
+pub struct SessionLimits {
     /// The number of blocks in flight with all peers together.
     pub requests: u32,
     /// Download limit in bytes per second, over all peers.
-    pub limit: Option<u64>,
+    pub download_limit: Option<u64>,
 }
 
 /// The thresholds of one budget.
@@ -75,25 +75,25 @@ impl Marks {
 
     /// Whether sending peers must wait, given whether they wait already.
     #[must_use]
-    pub fn exceeded(self, sealed: usize, waiting: bool) -> bool {
+    pub fn must_wait(self, sealed: usize, waiting: bool) -> bool {
         sealed > if waiting { self.budget / 8 * 3 } else { self.budget / 2 }
     }
 
     #[must_use]
-    pub fn orders(self, s: Sample) -> Orders {
-        Orders { requests: self.requests(s.held), limit: self.limit(s) }
+    pub fn limits(self, s: Sample) -> SessionLimits {
+        SessionLimits { requests: self.requests(s.held), download_limit: self.download_limit(s) }
     }
 
     fn requests(self, held: usize) -> u32 {
-        let most = self.budget / 8 / BLOCK;
+        let max = self.budget / 8 / BLOCK_LEN;
         // The full number up to half of the budget, a quarter of it at the hard mark.
         let (low, high) = (self.budget / 2, self.hard());
         let above = held.clamp(low, high) - low;
-        let requests = most - most / 4 * 3 * above / (high - low).max(1);
+        let requests = max - max / 4 * 3 * above / (high - low).max(1);
         u32::try_from(requests).unwrap_or(u32::MAX)
     }
 
-    fn limit(self, s: Sample) -> Option<u64> {
+    fn download_limit(self, s: Sample) -> Option<u64> {
         let (low, high) = (self.budget / 2, self.hard());
         if s.held <= low || s.in_flight < self.budget / 8 {
             return None;
@@ -121,8 +121,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_limit_is_never_zero_and_absent_while_half_is_free((budget, s) in sample()) {
-            match Marks::new(budget).orders(s).limit {
+        fn the_download_limit_is_never_zero_and_absent_while_half_is_free((budget, s) in sample()) {
+            match Marks::new(budget).limits(s).download_limit {
                 Some(limit) => {
                     prop_assert!(limit >= MIN_RATE);
                     prop_assert!(s.held > budget / 2);
@@ -132,35 +132,35 @@ mod tests {
         }
 
         #[test]
-        fn the_limit_follows_drain_and_yields_to_held((budget, s) in sample(), more in 0u64..1 << 30) {
+        fn the_download_limit_rises_with_the_drain_rate_and_falls_with_held_bytes((budget, s) in sample(), more in 0u64..1 << 30) {
             let marks = Marks::new(budget);
             let faster = Sample { drain_rate: s.drain_rate + more, ..s };
             let fuller = Sample { held: s.held + usize::try_from(more).unwrap(), ..s };
-            if let Some(limit) = marks.orders(s).limit {
-                prop_assert!(marks.orders(faster).limit.unwrap() >= limit);
-                prop_assert!(marks.orders(fuller).limit.unwrap() <= limit);
+            if let Some(limit) = marks.limits(s).download_limit {
+                prop_assert!(marks.limits(faster).download_limit.unwrap() >= limit);
+                prop_assert!(marks.limits(fuller).download_limit.unwrap() <= limit);
             }
         }
 
         #[test]
-        fn requests_fit_an_eighth_and_fall_as_memory_fills((budget, s) in sample(), more in 0usize..1 << 30) {
+        fn requests_fit_an_eighth_of_the_budget_and_fall_as_memory_fills((budget, s) in sample(), more in 0usize..1 << 30) {
             let marks = Marks::new(budget);
-            let requests = marks.orders(s).requests as usize;
-            let most = budget / 8 / BLOCK;
-            prop_assert!(requests <= most && requests >= most / 4);
+            let requests = marks.limits(s).requests as usize;
+            let max = budget / 8 / BLOCK_LEN;
+            prop_assert!(requests <= max && requests >= max / 4);
             let fuller = Sample { held: s.held + more, ..s };
-            prop_assert!(marks.orders(fuller).requests as usize <= requests);
+            prop_assert!(marks.limits(fuller).requests as usize <= requests);
         }
 
         #[test]
-        fn senders_go_on_once_enough_has_drained(shift in 22usize..34, sealed in 0usize..4 << 30, waiting: bool) {
+        fn peers_wait_above_half_and_resume_at_three_eighths_of_the_budget(shift in 22usize..34, sealed in 0usize..4 << 30, waiting: bool) {
             let budget = 1usize << shift;
             let marks = Marks::new(budget);
             if sealed <= budget / 8 * 3 {
-                prop_assert!(!marks.exceeded(sealed, waiting));
+                prop_assert!(!marks.must_wait(sealed, waiting));
             }
             if sealed > budget / 2 {
-                prop_assert!(marks.exceeded(sealed, waiting));
+                prop_assert!(marks.must_wait(sealed, waiting));
             }
         }
 

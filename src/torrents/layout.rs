@@ -43,7 +43,7 @@ pub struct File {
 
 /// Files while they are laid out.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(super) struct FileLayout {
     pub(super) files: Vec<File>,
     /// For v2: the merkle root of each file; `None` where there is nothing to hash.
     pub(super) roots: Vec<Option<Hash>>,
@@ -58,7 +58,7 @@ pub(super) struct Layout {
 
 /// How the files of one torrent are named.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Names<'a> {
+pub(super) struct NamingContext<'a> {
     /// The torrent's own name.
     pub(super) root: &'a str,
     pub(super) naming: Naming,
@@ -67,15 +67,16 @@ pub(super) struct Names<'a> {
 /// The most notes of one torrent.
 const MAX_NOTES: usize = 5;
 
-impl Layout {
+impl FileLayout {
     /// A v1 list of files in the torrent's folder.
-    pub(super) fn v1_list(list: List<'_>, names: Names<'_>) -> Result<Self> {
+    pub(super) fn v1_list(list: List<'_>, names: NamingContext<'_>) -> Result<Self> {
         let mut layout = Self::default();
         for (i, node) in list.iter().enumerate() {
-            let place = |e: Error| e.within(format_args!("file {}", i + 1));
-            let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
-            let file = v1_entry(dict, names).map_err(place)?;
-            layout.list(file, None).map_err(place)?;
+            let with_context = |e: Error| e.with_context(format_args!("file {}", i + 1));
+            let dict =
+                node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(with_context)?;
+            let file = v1_entry(dict, names).map_err(with_context)?;
+            layout.list(file, None).map_err(with_context)?;
         }
         Ok(layout)
     }
@@ -86,7 +87,7 @@ impl Layout {
         let mut attr = Attributes::of(info);
         attr.pad |= is_bitcomet_pad(name.as_bytes());
         let len = if attr.symlink { 0 } else { length(info)? };
-        let file = Entry { path: name.to_owned(), len, attr, target: Target::None };
+        let file = FileEntry { path: name.to_owned(), len, attr, target: LinkTarget::None };
         layout.list(file, None)?;
         Ok(layout)
     }
@@ -94,7 +95,7 @@ impl Layout {
     /// A v2 file tree. `listed`: the torrent has a v1 list too, and then even a single file is in the torrent's folder.
     pub(super) fn v2(
         tree: Dict<'_>,
-        names: Names<'_>,
+        names: NamingContext<'_>,
         listed: bool,
         piece_length: u64,
     ) -> Result<Self> {
@@ -113,34 +114,38 @@ impl Layout {
         &mut self,
         tree: Dict<'_>,
         folder: &str,
-        names: Names<'_>,
+        names: NamingContext<'_>,
         piece_length: u64,
     ) -> Result<()> {
         for (key, node) in tree.iter() {
-            let place = |e: Error| e.within(format_args!("file tree, in {}", names::quote(folder)));
+            let with_context =
+                |e: Error| e.with_context(format_args!("file tree, in {}", names::quote(folder)));
             if key.is_empty() {
-                return Err(place(bad("the path is empty")));
+                return Err(with_context(bad("the path is empty")));
             }
             let entry = leaf(node);
             let path = match entry {
                 None if key == b"." => folder.to_owned(),
-                _ => names.naming.join(folder, [key]).map_err(place)?,
+                _ => names.naming.join(folder, [key]).map_err(with_context)?,
             };
-            let place = |e: Error| e.within(format_args!("file {}", names::quote(&path)));
+            let with_context =
+                |e: Error| e.with_context(format_args!("file {}", names::quote(&path)));
             let Some(entry) = entry else {
-                let dict = node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
+                let dict =
+                    node.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(with_context)?;
                 self.walk(dict, &path, names, piece_length)?;
                 continue;
             };
-            let dict = entry.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(place)?;
-            let (file, hash) = v2_entry(dict, &path, names).map_err(place)?;
-            self.list(file, hash).map_err(place)?;
-            self.align(names.root, piece_length).map_err(place)?;
+            let dict =
+                entry.as_dict().ok_or_else(|| bad("not a dictionary")).map_err(with_context)?;
+            let (file, hash) = v2_entry(dict, &path, names).map_err(with_context)?;
+            self.list(file, hash).map_err(with_context)?;
+            self.align(names.root, piece_length).map_err(with_context)?;
         }
         Ok(())
     }
 
-    fn list(&mut self, entry: Entry, root: Option<Hash>) -> Result<()> {
+    fn list(&mut self, entry: FileEntry, root: Option<Hash>) -> Result<()> {
         self.listed += 1;
         if self.listed > MAX_FILES {
             return Err(bad(format!("more than {MAX_FILES} files")));
@@ -148,15 +153,15 @@ impl Layout {
         self.push(entry, root)
     }
 
-    fn push(&mut self, entry: Entry, root: Option<Hash>) -> Result<()> {
+    fn push(&mut self, entry: FileEntry, root: Option<Hash>) -> Result<()> {
         let symlink = match entry.target {
-            Target::Inside(to) => Some(to),
-            Target::None => None,
-            Target::Outside => {
+            LinkTarget::Inside(to) => Some(to),
+            LinkTarget::None => None,
+            LinkTarget::Outside => {
                 if self.notes.len() < MAX_NOTES {
                     let path = names::quote(&entry.path);
-                    let what = "points out of the torrent: it is an empty file instead";
-                    self.notes.push(format!("the link {path} {what}"));
+                    let what = "points outside the torrent and becomes an empty file";
+                    self.notes.push(format!("the symbolic link {path} {what}"));
                 }
                 None
             }
@@ -212,15 +217,15 @@ impl Layout {
     }
 }
 
-struct Entry {
+struct FileEntry {
     path: String,
     len: u64,
     attr: Attributes,
-    target: Target,
+    target: LinkTarget,
 }
 
 /// The target of a symbolic link.
-enum Target {
+enum LinkTarget {
     /// The file is not a link, or the link has no usable target.
     None,
     /// This path, in the form of [`File::path`].
@@ -245,12 +250,12 @@ impl Attributes {
     }
 }
 
-fn pad(root: &str, len: u64) -> Entry {
+fn pad(root: &str, len: u64) -> FileEntry {
     let attr = Attributes { pad: true, ..Attributes::default() };
-    Entry { path: format!("{root}/.pad/{len}"), len, attr, target: Target::None }
+    FileEntry { path: format!("{root}/.pad/{len}"), len, attr, target: LinkTarget::None }
 }
 
-fn v1_entry(dict: Dict<'_>, names: Names<'_>) -> Result<Entry> {
+fn v1_entry(dict: Dict<'_>, names: NamingContext<'_>) -> Result<FileEntry> {
     let attr = Attributes::of(dict);
     // A link has no bytes, whatever its length says. A link without a target is an empty file.
     let len = if attr.symlink { 0 } else { length(dict)? };
@@ -263,13 +268,17 @@ fn v1_entry(dict: Dict<'_>, names: Names<'_>) -> Result<Entry> {
     }
     let path = names.naming.join(names.root, components)?;
     let target = target(dict, &attr, &path, names)?;
-    Ok(Entry { path, len, attr, target })
+    Ok(FileEntry { path, len, attr, target })
 }
 
-fn v2_entry(dict: Dict<'_>, path: &str, names: Names<'_>) -> Result<(Entry, Option<Hash>)> {
+fn v2_entry(
+    dict: Dict<'_>,
+    path: &str,
+    names: NamingContext<'_>,
+) -> Result<(FileEntry, Option<Hash>)> {
     let attr = Attributes::of(dict);
     if attr.pad {
-        return Err(bad("a pad file has no place in a file tree"));
+        return Err(bad("a pad file is not allowed in a file tree"));
     }
     let len = if attr.symlink { 0 } else { length(dict)? };
     let hash = match dict.bytes("pieces root")? {
@@ -281,7 +290,7 @@ fn v2_entry(dict: Dict<'_>, path: &str, names: Names<'_>) -> Result<(Entry, Opti
         return Err(bad("\"pieces root\" is not a hash of 32 bytes"));
     }
     let target = target(dict, &attr, path, names)?;
-    Ok((Entry { path: path.to_owned(), len, attr, target }, hash))
+    Ok((FileEntry { path: path.to_owned(), len, attr, target }, hash))
 }
 
 /// The entry of a file in a file tree: the value of the empty key, if that is the only key.
@@ -321,12 +330,17 @@ fn strings<'a>(list: List<'a>, what: &str) -> Result<Vec<&'a [u8]>> {
 
 /// The target of a link. It starts at the torrent's folder, as in BEP 47. A target that begins with `..` starts at the
 /// link's own folder, because some makers copy the text of the link itself.
-fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Result<Target> {
+fn target(
+    dict: Dict<'_>,
+    attr: &Attributes,
+    path: &str,
+    names: NamingContext<'_>,
+) -> Result<LinkTarget> {
     if !attr.symlink {
-        return Ok(Target::None);
+        return Ok(LinkTarget::None);
     }
     let list = dict.get("symlink path").and_then(Node::as_list);
-    let Some(list) = list else { return Ok(Target::None) };
+    let Some(list) = list else { return Ok(LinkTarget::None) };
     let components = strings(list, "symlink path")?;
     let mut at: Vec<String> = match components.first() {
         Some(&b"..") => {
@@ -338,19 +352,19 @@ fn target(dict: Dict<'_>, attr: &Attributes, path: &str, names: Names<'_>) -> Re
     };
     for raw in components {
         match raw {
-            b".." if at.pop().is_none() => return Ok(Target::Outside),
+            b".." if at.pop().is_none() => return Ok(LinkTarget::Outside),
             b".." => {}
-            [b'/', ..] => return Ok(Target::Outside),
+            [b'/', ..] => return Ok(LinkTarget::Outside),
             _ => at.extend(names.naming.component(raw)?),
         }
     }
     if at.is_empty() {
-        return Ok(Target::None);
+        return Ok(LinkTarget::None);
     }
     let target = format!("{}/{}", names.root, at.join("/"));
     match target.len() > names::MAX_PATH {
         true => Err(bad("the target of a symbolic link is too long")),
-        false => Ok(Target::Inside(target)),
+        false => Ok(LinkTarget::Inside(target)),
     }
 }
 

@@ -53,16 +53,16 @@ fn join(left: &Hash, right: &Hash) -> Hash {
     let mut both = Context::new(&SHA256);
     both.update(left);
     both.update(right);
-    bytes(both.finish().as_ref())
+    to_array(both.finish().as_ref())
 }
 
 /// The SHA-256 of `data`.
 #[must_use]
 pub fn sha256(data: &[u8]) -> Hash {
-    bytes(digest(&SHA256, data).as_ref())
+    to_array(digest(&SHA256, data).as_ref())
 }
 
-pub(super) fn bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
+pub(super) fn to_array<const N: usize>(digest: &[u8]) -> [u8; N] {
     digest.try_into().expect("the algorithm fixes the length of its digest")
 }
 
@@ -80,7 +80,7 @@ mod tests {
 
     /// The expected values are the end of the output of `testdata/generate.py`, which uses only hashlib.
     #[test]
-    fn roots_are_those_of_the_plain_definition() {
+    fn roots_match_an_independent_implementation() {
         let small = |n| hex(small_file_root(&leaves(n)));
         assert_eq!(small(1), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
         assert_eq!(small(2), "30e1867424e66e8b6d159246db94e3486778136f7e386ff5f001859d6b8484ab");

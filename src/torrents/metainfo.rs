@@ -15,9 +15,9 @@ use crate::{
     names,
     torrents::{
         bencode::{Dict, Document, Flaws, Node},
-        layout::{self, Layout, Names},
+        layout::{self, FileLayout, NamingContext},
         merkle::{self, Hash},
-        naming::{Naming, number},
+        naming::{Naming, number_duplicates},
     },
 };
 
@@ -75,7 +75,7 @@ impl Metainfo {
     /// `InvalidInput`, with the problem and its position.
     pub fn parse(torrent: &[u8]) -> Result<Self> {
         parse(torrent).map_err(|e| {
-            let e = e.within("not a usable torrent");
+            let e = e.with_context("not a usable torrent");
             match torrent.first() {
                 Some(b'<') => e.hint("it looks like a web page: download the torrent again"),
                 Some(b'm') if torrent.starts_with(b"magnet:") => {
@@ -90,7 +90,7 @@ impl Metainfo {
     ///
     /// # Errors
     /// As [`Metainfo::parse`].
-    pub fn read(mut torrent: Vec<u8>) -> Result<(Self, Vec<u8>)> {
+    pub fn parse_trimmed(mut torrent: Vec<u8>) -> Result<(Self, Vec<u8>)> {
         let meta = Self::parse(&torrent)?;
         torrent.truncate(meta.end);
         Ok((meta, torrent))
@@ -102,7 +102,7 @@ impl Metainfo {
     /// As [`Metainfo::parse`].
     pub fn parse_info(info: &[u8]) -> Result<Self> {
         let parsed = Document::parse(info).and_then(|doc| parse_info(doc.root(), None));
-        parsed.map_err(|e| e.within("not a usable torrent"))
+        parsed.map_err(|e| e.with_context("not a usable torrent"))
     }
 
     /// Number of pieces.
@@ -169,13 +169,13 @@ fn parse(torrent: &[u8]) -> Result<Metainfo> {
 /// Irregularities of a torrent file that are ignored.
 fn notes(root: Node<'_>, torrent: &[u8]) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(at) = root.key_twice() {
+    if let Some(at) = root.duplicate_key() {
         let dict = format!("the dictionary at byte {at} of the torrent");
-        notes.push(format!("a key comes twice in {dict}: the first counts"));
+        notes.push(format!("duplicate key in {dict}: its first value is used"));
     }
     let behind = &torrent[root.span().end..];
     if !behind.trim_ascii().is_empty() {
-        notes.push(format!("{} bytes behind the end of the torrent are ignored", behind.len()));
+        notes.push(format!("{} bytes after the end of the torrent are ignored", behind.len()));
     }
     notes
 }
@@ -189,14 +189,15 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     }
     let v1 = !v2 || info.get("files").is_some() || info.get("length").is_some();
     let piece_length = piece_length(info, v2)?;
-    let hash_v1: [u8; 20] = merkle::bytes(digest(&SHA1_FOR_LEGACY_USE_ONLY, node.raw()).as_ref());
+    let hash_v1: [u8; 20] =
+        merkle::to_array(digest(&SHA1_FOR_LEGACY_USE_ONLY, node.raw()).as_ref());
     let hash_v2 = merkle::sha256(node.raw());
     let fallback = if v1 { &hash_v1[..] } else { &hash_v2[..] };
-    let naming = Naming::of(names_of(info).iter().copied(), encoding);
-    let Layout { mut files, roots, len, notes, .. } =
+    let naming = Naming::of(non_utf8_names(info).iter().copied(), encoding);
+    let FileLayout { mut files, roots, len, notes, .. } =
         layout(info, (v1, v2), piece_length, naming, fallback)?;
-    refuse_unusable(&files, len, piece_length)?;
-    number(&mut files);
+    check_usable(&files, len, piece_length)?;
+    number_duplicates(&mut files);
     let name = files[0].path.split('/').next().unwrap_or_default().to_owned();
     let mut meta = Metainfo {
         name,
@@ -221,7 +222,7 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
     };
     meta.pieces_v1 = pieces_v1(info, v1, meta.pieces())?;
     if v2 {
-        meta.pieces_v2 = small_files(&meta);
+        meta.pieces_v2 = small_file_hashes(&meta);
     }
     Ok(meta)
 }
@@ -229,16 +230,16 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
 /// The error for a v2 torrent whose info dictionary is not strict bencode: libtorrent rejects such a torrent.
 fn flawed((at, flaws): (usize, Flaws)) -> Error {
     let what = match flaws {
-        f if f.has(Flaws::TWICE) => "a key comes twice in the dictionary",
-        f if f.has(Flaws::UNSORTED) => "the keys are out of order in the dictionary",
+        f if f.has(Flaws::DUPLICATE_KEY) => "there is a duplicate key in the dictionary",
+        f if f.has(Flaws::UNSORTED_KEYS) => "the keys are out of order in the dictionary",
         _ => "there is a leading zero in the number",
     };
     bad(format!("{what} at byte {at}"))
-        .hint("v1 torrents may have that, but libtorrent takes no v2 torrent that does")
+        .hint("libtorrent accepts that in v1 torrents, but not in v2 torrents")
 }
 
 /// The names that are not UTF-8.
-fn names_of(info: Dict<'_>) -> Vec<&[u8]> {
+fn non_utf8_names(info: Dict<'_>) -> Vec<&[u8]> {
     let mut names: Vec<&[u8]> = raw_name(info).into_iter().collect();
     let list = info.get("files").and_then(Node::as_list).into_iter().flat_map(|l| l.iter());
     for file in list.filter_map(Node::as_dict) {
@@ -247,15 +248,15 @@ fn names_of(info: Dict<'_>) -> Vec<&[u8]> {
     }
     names.retain(|name| std::str::from_utf8(name).is_err());
     if let Some(tree) = info.get("file tree").and_then(Node::as_dict) {
-        names_in(tree, &mut names);
+        add_tree_names(tree, &mut names);
     }
     names
 }
 
-fn names_in<'a>(tree: Dict<'a>, names: &mut Vec<&'a [u8]>) {
+fn add_tree_names<'a>(tree: Dict<'a>, names: &mut Vec<&'a [u8]>) {
     for (key, node) in tree.iter().filter(|(key, _)| !key.is_empty()) {
         names.extend(std::str::from_utf8(key).is_err().then_some(key));
-        node.as_dict().into_iter().for_each(|dict| names_in(dict, names));
+        node.as_dict().into_iter().for_each(|dict| add_tree_names(dict, names));
     }
 }
 
@@ -275,17 +276,19 @@ fn is_v2(info: Dict<'_>) -> Result<bool> {
         }
         1 => Ok(false),
         2 => Ok(true),
-        other => Err(bad(format!("its \"meta version\" is {other}, and only 1 and 2 are known"))),
+        other => {
+            Err(bad(format!("its \"meta version\" is {other}, and only 1 and 2 are supported")))
+        }
     }
 }
 
 fn piece_length(info: Dict<'_>, v2: bool) -> Result<u32> {
     let length = info.int("piece length")?.ok_or_else(|| bad("it has no \"piece length\""))?;
     let usable = u32::try_from(length).ok().filter(|n| *n > 0);
-    let usable = usable.ok_or_else(|| bad(format!("the piece length {length} is impossible")))?;
+    let usable = usable.ok_or_else(|| bad(format!("the piece length {length} is invalid")))?;
     if usable > MAX_PIECE_LENGTH {
         let what = format!("the piece length {length} is more than {MAX_PIECE_LENGTH} bytes");
-        return Err(bad(what).hint("a piece is checked in memory, so its length is bounded"));
+        return Err(bad(what).hint("a piece is verified in memory, so its length is limited"));
     }
     if v2 && (u64::from(usable) < merkle::BLOCK_LEN || !usable.is_power_of_two()) {
         let rule = "a power of two of at least 16384";
@@ -301,7 +304,7 @@ fn name(info: Dict<'_>, naming: Naming, fallback: Option<&[u8]>) -> Result<Strin
         info.bytes("name")?;
     }
     let raw = raw_name(info).ok_or_else(|| bad("it has no \"name\""))?;
-    match (naming.component(raw).map_err(|e| e.within("\"name\""))?, fallback) {
+    match (naming.component(raw).map_err(|e| e.with_context("\"name\""))?, fallback) {
         (Some(name), _) => Ok(name),
         (None, Some(hash)) => Ok(hash.iter().map(|b| format!("{b:02x}")).collect()),
         (None, None) => Err(bad("its \"name\" is empty")),
@@ -314,33 +317,33 @@ fn layout(
     piece_length: u32,
     naming: Naming,
     hash: &[u8],
-) -> Result<Layout> {
+) -> Result<FileLayout> {
     let list = info.list("files")?;
     let fallback = (v2 || list.is_some()).then_some(hash);
     let name = name(info, naming, fallback)?;
-    let names = Names { root: &name, naming };
-    let old = match list {
-        Some(list) => Layout::v1_list(list, names)?,
-        None if v1 => Layout::v1_single(info, &name)?,
-        None => Layout::default(),
+    let names = NamingContext { root: &name, naming };
+    let v1_layout = match list {
+        Some(list) => FileLayout::v1_list(list, names)?,
+        None if v1 => FileLayout::v1_single(info, &name)?,
+        None => FileLayout::default(),
     };
     if !v2 {
-        return Ok(old);
+        return Ok(v1_layout);
     }
     let tree = info.dict("file tree")?.ok_or_else(|| bad("it has no \"file tree\""))?;
-    let mut new = Layout::v2(tree, names, list.is_some(), u64::from(piece_length))?;
-    if v1 && new.files.len() == old.files.len() + 1 {
-        new.remove_tail_pad();
+    let mut v2_layout = FileLayout::v2(tree, names, list.is_some(), u64::from(piece_length))?;
+    if v1 && v2_layout.files.len() == v1_layout.files.len() + 1 {
+        v2_layout.remove_tail_pad();
     }
-    if v1 && !new.agrees_with(&old) {
+    if v1 && !v2_layout.agrees_with(&v1_layout) {
         return Err(bad("its v1 and v2 parts do not list the same files"));
     }
-    Ok(new)
+    Ok(v2_layout)
 }
 
-fn refuse_unusable(files: &[File], len: u64, piece_length: u32) -> Result<()> {
+fn check_usable(files: &[File], len: u64, piece_length: u32) -> Result<()> {
     if files.iter().all(|f| f.pad || f.range.is_empty()) {
-        return Err(bad("it has no file with anything in it"));
+        return Err(bad("it has no file with data"));
     }
     if len.div_ceil(u64::from(piece_length)) > u64::from(MAX_PIECES) {
         let what = format!("{len} bytes in pieces of {piece_length} are more than {MAX_PIECES}");
@@ -351,7 +354,7 @@ fn refuse_unusable(files: &[File], len: u64, piece_length: u32) -> Result<()> {
 
 fn pieces_v1(info: Dict<'_>, v1: bool, count: u32) -> Result<Vec<[u8; 20]>> {
     let hashes = match info.bytes("pieces")? {
-        Some(_) if !v1 => return Err(bad("it has \"pieces\", but no v1 files they could be of")),
+        Some(_) if !v1 => return Err(bad("it has \"pieces\", but lists no v1 files")),
         None if v1 => return Err(bad("it has no \"pieces\"")),
         other => other.unwrap_or_default(),
     };
@@ -367,7 +370,7 @@ fn pieces_v1(info: Dict<'_>, v1: bool, count: u32) -> Result<Vec<[u8; 20]>> {
 }
 
 /// The v2 hashes that need no piece layers: the root of a file no longer than a piece is the hash of its piece.
-fn small_files(meta: &Metainfo) -> Vec<Hash> {
+fn small_file_hashes(meta: &Metainfo) -> Vec<Hash> {
     let mut hashes = vec![[0; 32]; meta.pieces() as usize];
     for (file, root) in meta.files.iter().zip(&meta.roots) {
         if let Some(root) = root
@@ -402,7 +405,7 @@ fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
         let bytes = layer.as_bytes().ok_or_else(|| wrong("is not a string"))?;
         let (hashes, rest) = bytes.as_chunks::<32>();
         if !rest.is_empty() || hashes.len() as u64 != len.div_ceil(u64::from(meta.piece_length)) {
-            return Err(wrong("has not one hash of 32 bytes for each piece"));
+            return Err(wrong("does not have one hash of 32 bytes for each piece"));
         }
         if merkle::file_root(hashes, meta.piece_length) != *root {
             return Err(wrong("does not hash to the root of the file"));
@@ -417,7 +420,7 @@ fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
 pub(super) fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
     let url = |node: Node<'_>| {
         let text = std::str::from_utf8(node.as_bytes()?).ok()?.trim();
-        (!text.is_empty()).then(|| plain_scheme(text))
+        (!text.is_empty()).then(|| lowercase_scheme(text))
     };
     let tiers = root.get("announce-list").and_then(Node::as_list);
     let tiers = tiers.into_iter().flat_map(|l| l.iter()).filter_map(Node::as_list);
@@ -433,7 +436,7 @@ pub(super) fn trackers(root: Dict<'_>) -> Vec<Vec<String>> {
 
 /// The URL with its scheme in lower case: libtorrent knows no other form.
 #[must_use]
-pub fn plain_scheme(url: &str) -> String {
+pub fn lowercase_scheme(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => format!("{}://{rest}", scheme.to_ascii_lowercase()),
         None => url.to_owned(),

@@ -1,70 +1,70 @@
 //! Torrents: reads `.torrent` files, and runs the native libtorrent session that downloads and seeds them.
 //!
 //! The path of a byte in: a block from a peer reaches [`disk`] on libtorrent's network thread. It is copied once, into
-//! a block of the memory budget that belongs to its open [`piece`]; its ack is held. [`hashing`] hashes blocks as they
-//! arrive, so most of the digest is ready when libtorrent requests it. A libtorrent plugin reports each piece that
+//! a block of the memory budget that belongs to its open [`piece`]; its ack is held. [`hash_workers`] hash blocks as
+//! they arrive, so most of the digest is ready when libtorrent requests it. A libtorrent plugin reports each piece that
 //! passed its hash. The bytes of that piece go to the import's writer (`storage`), which assembles chunks, puts objects
 //! and commits extents. The piece is then durable and its acks are released.
 //!
 //! The path of a byte out: a peer's request is answered from the open piece, the cache, the writer's memory or the
 //! backend, in that order.
 //!
-//! [`governor`] keeps memory inside the budget. [`steering`] sets piece priorities so that chunks become complete.
-//! [`demand`] puts the pieces that a player waits for before all others. [`guide`] suggests pieces to peers that
-//! download from bae. [`web_seeds`] fetch pieces that no peer sends. [`session`] owns libtorrent, [`download`] joins
-//! one torrent to one import, and [`ffi`] is the only bridge.
+//! [`governor`] keeps memory inside the budget. [`chunk_priorities`] sets piece priorities so that chunks become
+//! complete. [`read_deadlines`] puts the pieces that a player waits for before all others. [`suggester`] suggests
+//! pieces to peers that download from bae. [`web_seeds`] fetch pieces that no peer sends. [`session`] owns libtorrent,
+//! [`download`] joins one torrent to one import, and [`ffi`] is the only bridge.
 //!
 //! Guarantees: the network thread never waits. The catalog decides what is stored; libtorrent's view of it is not
 //! trusted. Features of library versions that a peer could exploit stay off ([`features`]).
 
 pub mod bencode;
+mod catalog_names;
 pub mod check;
+pub mod chunk_priorities;
 mod content;
-mod demand;
 mod disk;
 mod download;
 mod features;
 mod ffi;
 mod geometry;
 pub mod governor;
-mod guide;
-mod hashing;
-mod kept_names;
+mod hash_workers;
+mod idle_timeout;
 pub mod layout;
-mod listening;
+mod listen_failures;
 pub mod merkle;
 pub mod metainfo;
 mod naming;
 mod piece;
+mod read_deadlines;
 mod registry;
 mod rewrite;
 pub mod select;
-mod sends;
-mod serve;
+mod send_buffers;
 mod session;
 mod settings;
-mod silence;
-pub mod steering;
+mod suggester;
 mod swarm_metadata;
 mod torrent_disk;
 mod trackers;
 mod udp_tracker;
+mod verified_reads;
 mod web_seeds;
 
-pub(crate) use self::serve::checks_of;
+pub(crate) use self::verified_reads::piece_verifier;
 pub use self::{
     content::{Content, Loader},
-    demand::{Demand, Wanted},
-    download::{Download, Goal, WriterEvents},
+    download::{Download, DownloadGoal, WriterEvents},
     features::{Feature, check_library, is_safe},
-    session::{Notice, Origin, Start, Status, Torrent, Torrents},
+    read_deadlines::{ReadDeadlines, ReaderPosition},
+    session::{Origin, Start, Status, Torrent, TorrentEvent, TorrentSession},
     settings::check_interfaces,
-    swarm_metadata::metadata,
+    swarm_metadata::wait_for_metadata,
     trackers::Trackers,
 };
 
 /// Configures the C library's heap for the whole process: one heap for all threads, which keeps a few MiB of freed
 /// memory. For a process that reads fast from few threads; `cpp/heap.hpp` has the figures.
-pub fn keep_heap_steady() {
-    ffi::keep_heap_steady();
+pub fn configure_heap() {
+    ffi::configure_heap();
 }

@@ -12,17 +12,17 @@ use super::{
     check::PieceHasher,
     ffi::{HashJob, WriteJob},
     geometry::Geometry,
-    hashing::Wants,
+    hash_workers::DigestKinds,
 };
-use crate::memory::BLOCK;
+use crate::memory::BLOCK_LEN;
 
 /// The most blocks hashed in one run, before the lock is taken again: 1 MiB.
-const RUN: usize = 64;
+const RUN_BLOCKS: usize = 64;
 
 /// A hash request of libtorrent that is not answered yet.
 pub(super) struct HashRequest {
     pub(super) job: UniquePtr<HashJob>,
-    pub(super) wants: Wants,
+    pub(super) kinds: DigestKinds,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,12 @@ pub(super) enum Stage {
 }
 
 /// State of a piece's incremental hash.
-enum Hasher {
+enum HasherState {
     /// Nothing is hashed yet.
-    Fresh,
-    Here(PieceHasher),
+    Unstarted,
+    Idle(PieceHasher),
     /// A worker holds the hasher.
-    Away,
+    Busy,
 }
 
 pub(super) struct OpenPiece {
@@ -50,8 +50,8 @@ pub(super) struct OpenPiece {
     stage: Stage,
     /// Blocks were acknowledged early, so libtorrent cannot request them again: the piece must not be evicted.
     pinned: bool,
-    hasher: Hasher,
-    /// Number of blocks fed to the hasher, from the start of the piece.
+    hasher: HasherState,
+    /// Number of blocks hashed, from the start of the piece.
     hashed: usize,
     /// Incremented by each reset, so that a late result of a worker is recognised as stale.
     epoch: u32,
@@ -66,11 +66,11 @@ pub(super) struct HashRun {
 }
 
 /// What a worker does after it returned its hasher.
-pub(super) enum AfterRun {
+pub(super) enum NextStep {
     /// More blocks may be available.
-    Again,
+    Continue,
     /// There is nothing to hash now.
-    Idle,
+    Wait,
     /// All blocks are hashed, and libtorrent waits for the digest.
     Answer(HashRequest, PieceHasher),
 }
@@ -86,7 +86,7 @@ impl OpenPiece {
             acks: Vec::with_capacity(n),
             stage: Stage::Open,
             pinned: false,
-            hasher: Hasher::Fresh,
+            hasher: HasherState::Unstarted,
             hashed: 0,
             epoch: 0,
             request: None,
@@ -102,11 +102,11 @@ impl OpenPiece {
     }
 
     /// Whether blocks are still expected: for the first time, or again after the hash failed.
-    pub(super) fn is_to_come(&self) -> bool {
+    pub(super) fn expects_blocks(&self) -> bool {
         !self.is_whole() || self.pinned && self.request.is_none()
     }
 
-    pub(super) fn received(&self) -> usize {
+    pub(super) fn blocks_held(&self) -> usize {
         self.blocks.iter().flatten().count()
     }
 
@@ -121,92 +121,97 @@ impl OpenPiece {
         self.acks.push(ack);
         if slot.replace(data).is_some() {
             // Sent again after a failure: the old bytes may be hashed already.
-            if block < self.hashed || matches!(self.hasher, Hasher::Away) {
-                self.rehash();
+            if block < self.hashed || matches!(self.hasher, HasherState::Busy) {
+                self.restart_hash();
             }
         } else {
             self.missing -= 1;
         }
-        !matches!(self.hasher, Hasher::Away)
-            && (self.is_whole() || block >= self.hashed + RUN / 4 - 1)
+        !matches!(self.hasher, HasherState::Busy)
+            && (self.is_whole() || block >= self.hashed + RUN_BLOCKS / 4 - 1)
     }
 
     pub(super) fn get(&self, block: usize) -> Option<&Bytes> {
         self.blocks.get(block)?.as_ref()
     }
 
-    fn rehash(&mut self) {
+    fn restart_hash(&mut self) {
         self.epoch += 1;
         self.hashed = 0;
-        self.hasher = Hasher::Fresh;
+        self.hasher = HasherState::Unstarted;
     }
 
     /// The hash failed: returns the acks held so far. The piece is hashed again from the start when its blocks have
     /// arrived again.
     pub(super) fn reset(&mut self) -> Vec<UniquePtr<WriteJob>> {
-        self.rehash();
+        self.restart_hash();
         self.pinned = true;
         self.request = None;
         std::mem::take(&mut self.acks)
     }
 
-    pub(super) fn ask(&mut self, request: HashRequest) {
+    pub(super) fn set_request(&mut self, request: HashRequest) {
         self.request = Some(request);
     }
 
     /// The next blocks to hash, with the hasher. `None` while a worker holds the hasher, or when no block is ready and
     /// no hash is requested.
-    pub(super) fn take_run(&mut self, geometry: &Geometry) -> Option<HashRun> {
-        let hasher = match std::mem::replace(&mut self.hasher, Hasher::Away) {
-            Hasher::Fresh => PieceHasher::new(geometry.shape(self.number)),
-            Hasher::Here(hasher) => hasher,
-            Hasher::Away => return None,
+    pub(super) fn start_hash_run(&mut self, geometry: &Geometry) -> Option<HashRun> {
+        let hasher = match std::mem::replace(&mut self.hasher, HasherState::Busy) {
+            HasherState::Unstarted => PieceHasher::new(geometry.shape(self.number)),
+            HasherState::Idle(hasher) => hasher,
+            HasherState::Busy => return None,
         };
-        let end = (self.hashed + RUN).min(self.blocks.len());
+        let end = (self.hashed + RUN_BLOCKS).min(self.blocks.len());
         let mut parts = Vec::with_capacity(end - self.hashed);
         for b in self.hashed..end {
             let range = geometry.block(self.number, b);
             match &self.blocks[b] {
                 Some(data) => parts.push(Ok(data.clone())),
                 None if geometry.is_pad(&range) => {
-                    parts.push(Err(usize::try_from(range.end - range.start).unwrap_or(BLOCK)));
+                    parts.push(Err(usize::try_from(range.end - range.start).unwrap_or(BLOCK_LEN)));
                 }
                 None => break,
             }
         }
         if parts.is_empty() && self.request.is_none() {
-            self.hasher = Hasher::Here(hasher);
+            self.hasher = HasherState::Idle(hasher);
             return None;
         }
         Some(HashRun { hasher, parts, epoch: self.epoch })
     }
 
-    /// A worker returns its hasher after it fed `fed` blocks.
-    pub(super) fn give_back(&mut self, epoch: u32, hasher: PieceHasher, fed: usize) -> AfterRun {
+    /// A worker returns its hasher after it hashed `hashed` more blocks.
+    pub(super) fn finish_hash_run(
+        &mut self,
+        epoch: u32,
+        hasher: PieceHasher,
+        hashed: usize,
+    ) -> NextStep {
         if epoch != self.epoch {
-            return AfterRun::Again;
+            return NextStep::Continue;
         }
-        self.hashed += fed;
+        self.hashed += hashed;
         if self.hashed == self.blocks.len()
             && let Some(request) = self.request.take()
         {
-            return AfterRun::Answer(request, hasher);
+            return NextStep::Answer(request, hasher);
         }
-        self.hasher = Hasher::Here(hasher);
-        if self.hashed < self.blocks.len() { AfterRun::Again } else { AfterRun::Idle }
+        self.hasher = HasherState::Idle(hasher);
+        if self.hashed < self.blocks.len() { NextStep::Continue } else { NextStep::Wait }
     }
 
     /// The piece passed: takes its bytes as runs of blocks (offset in the piece, parts).
-    pub(super) fn pass(&mut self) -> Vec<(u64, Vec<Bytes>)> {
+    pub(super) fn mark_passed(&mut self) -> Vec<(u64, Vec<Bytes>)> {
         self.stage = Stage::Passed;
-        self.rehash();
+        self.restart_hash();
         let mut runs: Vec<(u64, Vec<Bytes>)> = Vec::new();
         let mut joined = false;
         for (b, slot) in self.blocks.iter_mut().enumerate() {
             match (slot.take(), runs.last_mut()) {
                 (Some(data), Some(run)) if joined => run.1.push(data),
                 (Some(data), _) => {
-                    runs.push(((b * BLOCK) as u64, vec![data]));
+                    runs.push(((b * BLOCK_LEN) as u64, vec![data]));
                     joined = true;
                 }
                 (None, _) => joined = false,
@@ -227,17 +232,17 @@ impl OpenPiece {
 }
 
 impl HashRun {
-    /// Feeds the blocks to the hasher: the slow part, without any lock. Returns the epoch, the hasher and the number of
-    /// blocks fed.
-    pub(super) fn feed(mut self) -> (u32, PieceHasher, usize) {
-        static ZEROS: [u8; BLOCK] = [0; BLOCK];
-        let fed = self.parts.len();
+    /// Hashes the blocks: the slow part, without any lock. Returns the epoch, the hasher and the number of blocks
+    /// hashed.
+    pub(super) fn run(mut self) -> (u32, PieceHasher, usize) {
+        static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+        let hashed = self.parts.len();
         for part in &self.parts {
             match part {
                 Ok(data) => self.hasher.update(data),
                 Err(zeros) => self.hasher.update(&ZEROS[..*zeros]),
             }
         }
-        (self.epoch, self.hasher, fed)
+        (self.epoch, self.hasher, hashed)
     }
 }

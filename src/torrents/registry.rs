@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::torrent_disk::TorrentDisk;
 
 #[derive(Default)]
-pub(super) struct Registry {
+pub(super) struct StorageRegistry {
     inner: RwLock<Inner>,
 }
 
@@ -23,7 +23,7 @@ struct Inner {
     free: Vec<u32>,
 }
 
-impl Registry {
+impl StorageRegistry {
     /// Registers a torrent. Called before the torrent is added to the session.
     pub(super) fn add(&self, torrent: Arc<TorrentDisk>) {
         self.inner.write().torrents.insert(torrent.number(), torrent);
@@ -34,7 +34,7 @@ impl Registry {
         self.inner.write().torrents.remove(&number);
     }
 
-    pub(super) fn torrent(&self, number: u64) -> Option<Arc<TorrentDisk>> {
+    pub(super) fn by_number(&self, number: u64) -> Option<Arc<TorrentDisk>> {
         self.inner.read().torrents.get(&number).cloned()
     }
 
@@ -65,7 +65,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn at(&self, index: u32) -> Option<Arc<TorrentDisk>> {
+    pub(super) fn by_index(&self, index: u32) -> Option<Arc<TorrentDisk>> {
         self.inner.read().slots.get(index as usize)?.clone()
     }
 }

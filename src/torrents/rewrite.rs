@@ -2,7 +2,7 @@
 
 use super::{
     bencode::{Document, Encoder, Node},
-    metainfo::{plain_scheme, trackers},
+    metainfo::{lowercase_scheme, trackers},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -76,7 +76,7 @@ fn web_seeds(urls: Node<'_>) -> impl Iterator<Item = String> {
     let listed = urls.as_list().into_iter().flat_map(|list| list.iter()).filter_map(Node::as_bytes);
     let texts = urls.as_bytes().into_iter().chain(listed);
     let urls = texts.filter_map(|url| std::str::from_utf8(url).ok()).map(str::trim);
-    urls.filter(|url| !url.is_empty()).map(plain_scheme)
+    urls.filter(|url| !url.is_empty()).map(lowercase_scheme)
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
         b"d6:lengthi03e6:lengthi9e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
 
     #[test]
-    fn libtorrent_gets_the_same_info_dictionary_and_urls_that_it_knows() {
+    fn libtorrent_gets_the_same_info_dictionary_and_normalized_urls() {
         let parts = [
             &b"d8:announce10: HTTP://a\n8:announce1:x8:encoding3:GBK4:info"[..],
             INFO,
@@ -102,10 +102,10 @@ mod tests {
             b"5:nodesl3:abce8:url-listl10:https://w/ee",
         ];
         assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected.concat()));
-        let (given, meta) =
+        let (original, meta) =
             (Metainfo::parse(&torrent).unwrap(), Metainfo::parse(&written).unwrap());
-        assert_eq!(given.info_hash_v1, meta.info_hash_v1);
-        assert_eq!((given.len, given.notes.len()), (3, 2));
+        assert_eq!(original.info_hash_v1, meta.info_hash_v1);
+        assert_eq!((original.len, original.notes.len()), (3, 2));
         assert!(for_libtorrent(b"de").is_err());
     }
 }

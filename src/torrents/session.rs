@@ -1,7 +1,7 @@
 //! The session: starts libtorrent, adds torrents to it, forwards its alerts, and stops it in order.
 //!
 //! One background task (the pump) wakes when libtorrent has alerts, and four times a second. It pops alerts and
-//! forwards each to its torrent, requests statuses, and applies the orders of the memory governor. Calls into
+//! forwards each to its torrent, requests statuses, and applies the limits of the memory governor. Calls into
 //! libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
 //! pool.
 
@@ -23,8 +23,8 @@ use super::{
     disk::Disk,
     features::{self, Feature},
     ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
-    governor::{Marks, Orders, Sample},
-    listening::Listening,
+    governor::{Marks, Sample, SessionLimits},
+    listen_failures::ListenFailures,
     metainfo::MAX_PIECES,
     rewrite::for_libtorrent,
     settings::{self, check_interfaces},
@@ -45,23 +45,23 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Milliseconds between the deadlines of pieces that a reader waits for. Only their order matters: libtorrent requests
 /// the piece due first from the fastest peers, and requests a late block twice.
-const DUE_STEP_MS: i32 = 250;
+const DEADLINE_STEP_MS: i32 = 250;
 
 /// Bytes per second that web seeds always get, even while peers use the whole limit, so that a running request still
 /// shows whether its server answers.
-const SLOWEST_WEB: u64 = 1024;
+const MIN_WEB_SEED_RATE: u64 = 1024;
 
 /// The most tracker messages that are remembered.
-const MOST_WORDS: usize = 1000;
+const MAX_TRACKER_MESSAGES: usize = 1000;
 
 /// Events of one torrent, in order.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub enum TorrentEvent {
     /// The info dictionary arrived (magnets only).
     Metadata(Vec<u8>),
     Status(Status),
     /// A tracker's warning, or a failure that is retried: a piece's hash, a read for a peer, a magnet's metadata.
-    Trouble(String),
+    NonFatal(String),
     /// A tracker, by scheme, host and port, returned this many peers.
     TrackerAnswered {
         tracker: String,
@@ -118,8 +118,8 @@ impl Start {
     }
 }
 
-/// The running session. Stop it with [`Torrents::stop`].
-pub struct Torrents {
+/// The running session. Stop it with [`TorrentSession::stop`].
+pub struct TorrentSession {
     session: Mutex<Option<SessionBox>>,
     disk: Arc<Disk>,
     options: NetworkOptions,
@@ -127,23 +127,25 @@ pub struct Torrents {
     pool: BlockPool,
     /// Limits the web seeds, so that they and the peers keep to one limit together.
     web_limit: Arc<RateLimit>,
-    routes: Mutex<HashMap<u64, mpsc::UnboundedSender<Notice>>>,
+    event_senders: Mutex<HashMap<u64, mpsc::UnboundedSender<TorrentEvent>>>,
     /// Messages of UDP trackers, by torrent and URL.
-    words: Mutex<HashMap<(u64, String), String>>,
-    listening: Mutex<Vec<String>>,
-    deaf: Mutex<Listening>,
-    next: AtomicU64,
+    tracker_messages: Mutex<HashMap<(u64, String), String>>,
+    listen_addresses: Mutex<Vec<String>>,
+    listen_failures: Mutex<ListenFailures>,
+    next_number: AtomicU64,
     stopping: CancellationToken,
     pump: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl fmt::Debug for Torrents {
+impl fmt::Debug for TorrentSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Torrents").field("listening", &self.listening()).finish_non_exhaustive()
+        f.debug_struct("TorrentSession")
+            .field("listen_addresses", &self.listen_addresses())
+            .finish_non_exhaustive()
     }
 }
 
-impl Torrents {
+impl TorrentSession {
     /// Starts libtorrent. Must be called inside a runtime.
     ///
     /// # Errors
@@ -163,30 +165,30 @@ impl Torrents {
         let session = SessionBox::new(&settings, Arc::clone(&disk), smart_ban).map_err(|e| {
             Error::new(Kind::InvalidInput, "cannot start the torrent session").because(e)
         })?;
-        let torrents = Arc::new(Self {
+        let session = Arc::new(Self {
             session: Mutex::new(Some(session)),
             disk,
             options: options.clone(),
             pressure,
             pool,
             web_limit: RateLimit::new(options.limit_rate),
-            routes: Mutex::default(),
-            words: Mutex::default(),
-            listening: Mutex::default(),
-            deaf: Mutex::default(),
-            next: AtomicU64::new(1),
+            event_senders: Mutex::default(),
+            tracker_messages: Mutex::default(),
+            listen_addresses: Mutex::default(),
+            listen_failures: Mutex::default(),
+            next_number: AtomicU64::new(1),
             stopping: CancellationToken::new(),
             pump: Mutex::new(None),
         });
-        let pump = tokio::spawn(pump(Arc::clone(&torrents)));
-        *torrents.pump.lock() = Some(pump);
-        Ok(torrents)
+        let pump = tokio::spawn(pump(Arc::clone(&session)));
+        *session.pump.lock() = Some(pump);
+        Ok(session)
     }
 
     /// Addresses on which peers can connect, as `ip:port`.
     #[must_use]
-    pub fn listening(&self) -> Vec<String> {
-        self.listening.lock().clone()
+    pub fn listen_addresses(&self) -> Vec<String> {
+        self.listen_addresses.lock().clone()
     }
 
     /// Payload bytes held in memory now.
@@ -206,18 +208,18 @@ impl Torrents {
     /// # Errors
     /// `InvalidInput` when libtorrent refuses it.
     pub async fn add(self: &Arc<Self>, start: Start) -> Result<Torrent> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let disk = TorrentDisk::new(number);
-        let (tx, notices) = mpsc::unbounded_channel();
-        self.routes.lock().insert(number, tx);
+        let (sender, events) = mpsc::unbounded_channel();
+        self.event_senders.lock().insert(number, sender);
         self.disk.registry().add(Arc::clone(&disk));
-        let torrent = Torrent { number, disk, notices, session: Arc::clone(self), gone: false };
-        let add = self.add_torrent(number, start)?;
+        let torrent = Torrent { number, disk, events, session: Arc::clone(self), removed: false };
+        let add = self.add_params(number, start)?;
         torrent.blocking(move |s| s.get_mut().add(&add)).await?;
         Ok(torrent)
     }
 
-    fn add_torrent(&self, torrent: u64, start: Start) -> Result<AddTorrent> {
+    fn add_params(&self, torrent: u64, start: Start) -> Result<AddTorrent> {
         let complete = matches!(start.origin, Origin::Stored(_));
         let (metainfo, magnet) = match start.origin {
             Origin::File(bytes) | Origin::Stored(bytes) => (for_libtorrent(&bytes)?, String::new()),
@@ -243,26 +245,28 @@ impl Torrents {
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
-    pub fn limit_upload(&self, rate: Option<u64>) -> Result<()> {
+    pub fn set_upload_limit(&self, rate: Option<u64>) -> Result<()> {
         let rate = rate.into_iter().chain(self.options.upload_limit).min();
         self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
     }
 
     /// libtorrent could not listen, or could not accept a connection.
-    fn cannot_listen(&self, text: &str) {
-        let heard = self.deaf.lock().failed(text, Instant::now());
-        if heard.tell {
-            tracing::warn!("peers cannot connect there: {text}");
+    fn on_listen_failure(&self, text: &str) {
+        let response = self.listen_failures.lock().on_failure(text, Instant::now());
+        if response.report {
+            tracing::warn!("cannot accept connections of peers: {text}");
         }
-        if heard.close {
-            tracing::warn!("too many open files: no peer is let in for a while (ulimit -n)");
-            self.listen(None);
+        if response.pause {
+            tracing::warn!(
+                "too many open files: connections of peers are refused for a while; raise the limit (ulimit -n)"
+            );
+            self.set_listen_addresses(None);
         }
     }
 
-    fn listen(&self, options: Option<&NetworkOptions>) {
+    fn set_listen_addresses(&self, options: Option<&NetworkOptions>) {
         if let Err(e) = self.call(|s| s.get_mut().apply(&settings::listen(options))) {
-            tracing::warn!(error = %e.report(), "cannot change where it listens");
+            tracing::warn!(error = %e.report(), "cannot change the listen addresses");
         }
     }
 
@@ -283,8 +287,8 @@ impl Torrents {
     }
 
     /// Called when sealed bytes became durable.
-    pub(super) fn drained(&self) {
-        self.disk.drained();
+    pub(super) fn on_drained(&self) {
+        self.disk.on_drained();
     }
 
     fn call<R>(&self, f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception>) -> Result<R> {
@@ -292,7 +296,8 @@ impl Torrents {
         let session = session
             .as_mut()
             .ok_or_else(|| Error::new(Kind::Cancelled, "the torrent session has ended"))?;
-        f(session).map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused").because(e))
+        f(session)
+            .map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused the call").because(e))
     }
 
     /// Ends the session: aborts jobs in flight, announces the stop to trackers, and joins the network thread. Verified
@@ -316,94 +321,95 @@ impl Torrents {
         });
         let in_time = tokio::time::timeout(deadline, ended).await.is_ok();
         if !in_time {
-            tracing::warn!("the torrent session did not end in time; leaving it behind");
+            tracing::warn!("the torrent session did not end in time and is abandoned");
         }
         in_time
     }
 }
 
 /// Wakes when libtorrent has alerts, and every [`TICK`].
-async fn pump(torrents: Arc<Torrents>) {
-    let mut memory = Memory::new(&torrents);
+async fn pump(session: Arc<TorrentSession>) {
+    let mut governor = Governor::new(&session);
     let mut tick = tokio::time::interval(TICK);
     loop {
         let ticked = tokio::select! {
-            () = torrents.stopping.cancelled() => return,
+            () = session.stopping.cancelled() => return,
             _ = tick.tick() => true,
-            () = torrents.disk.alerts().notified() => false,
+            () = session.disk.alerts_ready().notified() => false,
         };
         let (mut alerts, mut statuses) = (Vec::new(), Vec::new());
-        let popped = torrents.call(|s| s.get_mut().pop_alerts(&mut alerts, &mut statuses));
+        let popped = session.call(|s| s.get_mut().pop_alerts(&mut alerts, &mut statuses));
         if let Err(e) = popped {
             tracing::error!(error = %e.report(), "cannot read libtorrent's alerts");
         }
         alerts.into_iter().for_each(|a| match a.kind {
-            AlertKind::TrackerError if !a.data.is_empty() => ask_for_words(&torrents, a),
-            _ => route(&torrents, a),
+            AlertKind::TrackerError if !a.data.is_empty() => query_tracker_message(&session, a),
+            _ => forward_alert(&session, a),
         });
-        statuses.iter().for_each(|s| report(&torrents, s));
+        statuses.iter().for_each(|s| forward_status(&session, s));
         if ticked {
-            if torrents.deaf.lock().is_over(Instant::now()) {
-                torrents.listen(Some(&torrents.options));
+            if session.listen_failures.lock().take_pause_end(Instant::now()) {
+                session.set_listen_addresses(Some(&session.options));
             }
-            let _ = torrents.call(|s| s.get_mut().post_updates());
-            memory.govern(&torrents);
+            let _ = session.call(|s| s.get_mut().post_updates());
+            governor.govern(&session);
         }
     }
 }
 
 /// Forwards a refusal once the tracker's message is known. The tracker is queried once per torrent.
-fn ask_for_words(torrents: &Arc<Torrents>, mut alert: AlertInfo) {
+fn query_tracker_message(session: &Arc<TorrentSession>, mut alert: AlertInfo) {
     let key = (alert.torrent, alert.url.clone());
-    let known = torrents.words.lock().get(&key).cloned();
-    if let Some(words) = known {
-        alert.text = words;
-        return route(torrents, alert);
+    let known = session.tracker_messages.lock().get(&key).cloned();
+    if let Some(message) = known {
+        alert.text = message;
+        return forward_alert(session, alert);
     }
-    let torrents = Arc::clone(torrents);
+    let session = Arc::clone(session);
     tokio::spawn(async move {
-        let words = udp_tracker::refusal(&alert.url, &alert.data, &torrents.options).await;
-        if let Some(words) = words.filter(|words| !words.is_empty()) {
-            alert.text = words;
+        let message = udp_tracker::refusal(&alert.url, &alert.data, &session.options).await;
+        if let Some(message) = message.filter(|message| !message.is_empty()) {
+            alert.text = message;
         }
-        let mut known = torrents.words.lock();
-        if known.len() < MOST_WORDS {
+        let mut known = session.tracker_messages.lock();
+        if known.len() < MAX_TRACKER_MESSAGES {
             known.insert(key, alert.text.clone());
         }
         drop(known);
-        route(&torrents, alert);
+        forward_alert(&session, alert);
     });
 }
 
-fn route(torrents: &Torrents, alert: AlertInfo) {
-    let notice = match alert.kind {
-        AlertKind::Listening => return torrents.listening.lock().push(alert.text),
-        AlertKind::ListenFailed => return torrents.cannot_listen(&alert.text),
-        AlertKind::Metadata => Notice::Metadata(alert.data),
-        AlertKind::TrackerError => Notice::TrackerFailed {
-            tracker: redact::tracker(&alert.url),
-            text: redact::tracker_words(&alert.url, &alert.text),
+fn forward_alert(session: &TorrentSession, alert: AlertInfo) {
+    let event = match alert.kind {
+        AlertKind::Listening => return session.listen_addresses.lock().push(alert.text),
+        AlertKind::ListenFailed => return session.on_listen_failure(&alert.text),
+        AlertKind::Metadata => TorrentEvent::Metadata(alert.data),
+        AlertKind::TrackerError => TorrentEvent::TrackerFailed {
+            tracker: redact::tracker_origin(&alert.url),
+            text: redact::tracker_message(&alert.url, &alert.text),
         },
-        AlertKind::TrackerReply => {
-            Notice::TrackerAnswered { tracker: redact::tracker(&alert.url), peers: alert.text }
-        }
-        AlertKind::TrackerWarning => Notice::Trouble(format!(
+        AlertKind::TrackerReply => TorrentEvent::TrackerAnswered {
+            tracker: redact::tracker_origin(&alert.url),
+            peers: alert.text,
+        },
+        AlertKind::TrackerWarning => TorrentEvent::NonFatal(format!(
             "tracker {} warns: {}",
-            redact::tracker(&alert.url),
-            redact::tracker_words(&alert.url, &alert.text)
+            redact::tracker_origin(&alert.url),
+            redact::tracker_message(&alert.url, &alert.text)
         )),
-        AlertKind::Trouble => Notice::Trouble(alert.text),
-        AlertKind::TorrentError => Notice::Failed(alert.text),
+        AlertKind::NonFatalError => TorrentEvent::NonFatal(alert.text),
+        AlertKind::TorrentError => TorrentEvent::Failed(alert.text),
         _ => return,
     };
-    if let Some(route) = torrents.routes.lock().get(&alert.torrent) {
+    if let Some(sender) = session.event_senders.lock().get(&alert.torrent) {
         // Sending fails when the torrent's owner is gone and the torrent is being removed.
-        let _ = route.send(notice);
+        let _ = sender.send(event);
     }
 }
 
-fn report(torrents: &Torrents, status: &TorrentStatus) {
-    let notice = Status {
+fn forward_status(session: &TorrentSession, status: &TorrentStatus) {
+    let status_event = Status {
         downloaded: status.downloaded,
         uploaded: status.uploaded,
         upload_rate: status.upload_rate,
@@ -411,54 +417,55 @@ fn report(torrents: &Torrents, status: &TorrentStatus) {
         seeds: status.seeds as usize,
         paused: status.paused,
     };
-    if let Some(route) = torrents.routes.lock().get(&status.torrent) {
-        let _ = route.send(Notice::Status(notice));
+    if let Some(sender) = session.event_senders.lock().get(&status.torrent) {
+        let _ = sender.send(TorrentEvent::Status(status_event));
     }
 }
 
-/// Samples memory for the governor, and applies its orders when they change.
-struct Memory {
+/// Samples memory for the governor, and applies its limits when they change.
+struct Governor {
     marks: Marks,
-    drain: Rate,
+    drain_rate: Rate,
     /// The rate at which peers send.
-    peers: Rate,
-    begun: Instant,
-    last: Option<Orders>,
+    peer_rate: Rate,
+    started: Instant,
+    last: Option<SessionLimits>,
 }
 
-impl Memory {
-    fn new(torrents: &Torrents) -> Self {
-        let marks = Marks::new(torrents.pool.budget());
-        let (drain, peers) = (Rate::default(), Rate::default());
-        Self { marks, drain, peers, begun: Instant::now(), last: None }
+impl Governor {
+    fn new(session: &TorrentSession) -> Self {
+        let marks = Marks::new(session.pool.budget());
+        let (drain_rate, peer_rate) = (Rate::default(), Rate::default());
+        Self { marks, drain_rate, peer_rate, started: Instant::now(), last: None }
     }
 
-    fn govern(&mut self, torrents: &Torrents) {
-        torrents.drained();
-        let orders = self.marks.orders(Sample {
-            held: torrents.pool.held(),
-            in_flight: torrents.pressure.in_flight(),
+    fn govern(&mut self, session: &TorrentSession) {
+        session.on_drained();
+        let limits = self.marks.limits(Sample {
+            held: session.pool.held(),
+            in_flight: session.pressure.in_flight(),
             drain_rate: self
-                .drain
-                .sample(self.begun.elapsed().as_secs_f64(), torrents.pressure.drained()),
+                .drain_rate
+                .sample(self.started.elapsed().as_secs_f64(), session.pressure.drained()),
         });
-        let user = torrents.options.limit_rate;
-        let orders = Orders { limit: orders.limit.into_iter().chain(user).min(), ..orders };
+        let user_limit = session.options.limit_rate;
+        let download_limit = limits.download_limit.into_iter().chain(user_limit).min();
+        let limits = SessionLimits { download_limit, ..limits };
         // Web seeds get what peers leave of the limit, so that both keep to it together.
         let received =
-            torrents.disk.registry().all().iter().map(|t| t.received_from_peers()).sum::<u64>();
-        let peers = self.peers.sample(self.begun.elapsed().as_secs_f64(), received);
-        let left = |limit: u64| limit.saturating_sub(peers).max(SLOWEST_WEB);
-        torrents.web_limit.set(orders.limit.map(left));
-        if self.last == Some(orders) {
+            session.disk.registry().all().iter().map(|t| t.received_from_peers()).sum::<u64>();
+        let peer_rate = self.peer_rate.sample(self.started.elapsed().as_secs_f64(), received);
+        let remaining = |limit: u64| limit.saturating_sub(peer_rate).max(MIN_WEB_SEED_RATE);
+        session.web_limit.set(limits.download_limit.map(remaining));
+        if self.last == Some(limits) {
             return;
         }
-        let applied = torrents.call(|s| {
-            s.get().set_requests(orders.requests);
-            s.get_mut().apply(&settings::download_limit(orders.limit))
+        let applied = session.call(|s| {
+            s.get().set_requests(limits.requests);
+            s.get_mut().apply(&settings::download_limit(limits.download_limit))
         });
         match applied {
-            Ok(()) => self.last = Some(orders),
+            Ok(()) => self.last = Some(limits),
             Err(e) => tracing::warn!(error = %e.report(), "cannot change the download limit"),
         }
     }
@@ -468,9 +475,9 @@ impl Memory {
 pub struct Torrent {
     number: u64,
     disk: Arc<TorrentDisk>,
-    notices: mpsc::UnboundedReceiver<Notice>,
-    session: Arc<Torrents>,
-    gone: bool,
+    events: mpsc::UnboundedReceiver<TorrentEvent>,
+    session: Arc<TorrentSession>,
+    removed: bool,
 }
 
 impl fmt::Debug for Torrent {
@@ -484,21 +491,21 @@ impl Torrent {
         &self.disk
     }
 
-    pub(super) fn session(&self) -> &Arc<Torrents> {
+    pub(super) fn session(&self) -> &Arc<TorrentSession> {
         &self.session
     }
 
     /// Waits for the next event of the torrent; `None` once the session ended.
-    pub(super) async fn notice(&mut self) -> Option<Notice> {
-        self.notices.recv().await
+    pub(super) async fn next_event(&mut self) -> Option<TorrentEvent> {
+        self.events.recv().await
     }
 
     /// The next queued event of the torrent, without waiting; `None` when there is none.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
-    pub fn try_notice(&mut self) -> Result<Option<Notice>> {
-        match self.notices.try_recv() {
+    pub fn try_next_event(&mut self) -> Result<Option<TorrentEvent>> {
+        match self.events.try_recv() {
             Ok(notice) => Ok(Some(notice)),
             Err(mpsc::error::TryRecvError::Empty) => Ok(None),
             Err(mpsc::error::TryRecvError::Disconnected) => {
@@ -509,8 +516,8 @@ impl Torrent {
 
     /// Payload bytes handed to libtorrent for sending to peers so far.
     #[must_use]
-    pub fn given(&self) -> u64 {
-        self.disk.given()
+    pub fn bytes_served(&self) -> u64 {
+        self.disk.bytes_served()
     }
 
     /// Takes the messages about pieces that peers requested and that cannot be read, recorded since the last call.
@@ -531,21 +538,25 @@ impl Torrent {
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
-    pub(super) fn hurry(&self, pieces: &[u32]) -> Result<()> {
-        self.session.call(|s| s.get().hurry(self.number, pieces, DUE_STEP_MS))
+    pub(super) fn set_deadlines(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().set_deadlines(self.number, pieces, DEADLINE_STEP_MS))
     }
 
-    /// Removes the deadlines that [`Torrent::hurry`] set for these pieces. The caller must set their priority again.
+    /// Removes the deadlines that [`Torrent::set_deadlines`] set for these pieces. The caller must set their priority again.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
-    pub(super) fn relax(&self, pieces: &[u32]) -> Result<()> {
-        self.session.call(|s| s.get().relax(self.number, pieces))
+    pub(super) fn clear_deadlines(&self, pieces: &[u32]) -> Result<()> {
+        self.session.call(|s| s.get().clear_deadlines(self.number, pieces))
     }
 
     /// Makes libtorrent write a piece whose bytes were offered to the torrent's disk ([`TorrentDisk::offer`]), as if a
     /// peer had sent it. The bytes are written when this returns, unless libtorrent accepts no pieces at the moment.
-    pub(super) async fn add_piece(session: &Arc<Torrents>, number: u64, piece: u32) -> Result<()> {
+    pub(super) async fn add_piece(
+        session: &Arc<TorrentSession>,
+        number: u64,
+        piece: u32,
+    ) -> Result<()> {
         blocking(session, move |s| s.get().add_piece(number, piece)).await
     }
 
@@ -588,16 +599,16 @@ impl Torrent {
 
     /// Removes the torrent from the session. Bytes that its writer has are still uploaded.
     pub fn remove(mut self) {
-        self.leave();
+        self.remove_from_session();
     }
 
-    fn leave(&mut self) {
-        if std::mem::replace(&mut self.gone, true) {
+    fn remove_from_session(&mut self) {
+        if std::mem::replace(&mut self.removed, true) {
             return;
         }
         // The session may have ended before, and the torrent with it.
         let _ = self.session.call(|s| s.get_mut().remove(self.number));
-        self.session.routes.lock().remove(&self.number);
+        self.session.event_senders.lock().remove(&self.number);
         self.session.disk.registry().forget(self.number);
         self.disk.abort();
     }
@@ -612,7 +623,7 @@ impl Torrent {
 
 /// Runs a call that waits for libtorrent's network thread.
 async fn blocking<R: Send + 'static>(
-    session: &Arc<Torrents>,
+    session: &Arc<TorrentSession>,
     f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
 ) -> Result<R> {
     let session = Arc::clone(session);
@@ -623,6 +634,6 @@ async fn blocking<R: Send + 'static>(
 
 impl Drop for Torrent {
     fn drop(&mut self) {
-        self.leave();
+        self.remove_from_session();
     }
 }

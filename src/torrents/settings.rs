@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Encryption, NetworkOptions, Proxy},
     error::{Error, Kind, Result},
-    memory::BLOCK,
+    memory::BLOCK_LEN,
 };
 
 /// The client name sent to trackers and peers. It is our own: `BA` is in no list of client ids.
@@ -20,7 +20,7 @@ const PEER_ID_PREFIX: &str = concat!("-BA", "0100", "-");
 const USER_AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 
 /// How long trackers may take to answer the announce that bae stops.
-pub(super) const STOP_TRACKERS: Duration = Duration::from_secs(5);
+pub(super) const TRACKER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All addresses of this machine, on a port that the system chooses.
 const LISTEN_ANYWHERE: &str = "0.0.0.0:0,[::]:0";
@@ -50,11 +50,11 @@ pub fn check_interfaces(options: &NetworkOptions) -> Result<()> {
 fn check_interface(name: &str) -> Result<()> {
     // The interface in `fe80::1%eth0` is the part behind `%`.
     let name = name.rsplit_once('%').map_or(name, |(_, device)| device);
-    let is_here = match name.parse::<IpAddr>() {
+    let exists = match name.parse::<IpAddr>() {
         Ok(address) => UdpSocket::bind((address, 0)).is_ok(),
         Err(_) => is_interface(name),
     };
-    if is_here {
+    if exists {
         return Ok(());
     }
     let text = format!("interface {name} does not exist on this machine");
@@ -167,7 +167,7 @@ fn network(s: &mut Settings, o: &NetworkOptions) {
     // Announce to every tracker of every tier: a torrent that lists several trackers is meant to be found through each.
     s.number("announce_to_all_trackers", true);
     s.number("announce_to_all_tiers", true);
-    s.number("stop_tracker_timeout", i64::try_from(STOP_TRACKERS.as_secs()).unwrap_or(5));
+    s.number("stop_tracker_timeout", i64::try_from(TRACKER_STOP_TIMEOUT.as_secs()).unwrap_or(5));
     s.number("allow_multiple_connections_per_ip", true);
     // After a pause, peers are reconnected within 10 s; the default is one minute.
     s.number("min_reconnect_time", 10);
@@ -191,7 +191,7 @@ fn picker(s: &mut Settings) {
     s.number("prioritize_partial_pieces", true);
     s.number("whole_pieces_threshold", 0);
     s.number("request_queue_time", 1);
-    // The piece order is ours from the first piece on (see `steering`): no random start.
+    // The piece order is ours from the first piece on (see `chunk_priorities`): no random start.
     s.number("initial_picker_threshold", 0);
     s.number("predictive_piece_announce", 0);
     // Back-pressure may last longer than the 20 s after which a silent peer counts as stalled.
@@ -208,7 +208,7 @@ fn seeding(s: &mut Settings, o: &NetworkOptions, budget: usize) {
     // A libtorrent peer requests as many blocks ahead as it is allowed. 8 MiB is little enough that the requested bytes
     // stay in memory until they are sent, and that suggestions arrive in time. Measured with eight leechers that trade
     // among themselves: with 4,000 blocks, 1.4 times the payload is fetched from storage; with 500, 1.06 times.
-    let ahead = (budget / 16 / BLOCK).clamp(256, 500);
+    let ahead = (budget / 16 / BLOCK_LEN).clamp(256, 500);
     s.number("max_allowed_in_request_queue", i64::try_from(ahead).unwrap_or(256));
     // Bytes queued for sending use memory: the slots times a quarter of a watermark stay within the budget.
     let slots = o.upload_slots.map_or_else(|| (budget >> 21).clamp(4, 64), |n| n as usize);
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn an_interface_that_is_not_there_is_named() {
+    fn the_error_names_a_missing_interface() {
         let options = |interface: Option<&str>, listen: &[&str]| NetworkOptions {
             interface: interface.map(str::to_owned),
             listen: Some(listen.iter().map(|text| (*text).to_owned()).collect()),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_with_a_user_is_of_the_kind_that_logs_in() {
+    fn a_proxy_with_a_user_uses_the_type_with_password() {
         let proxy = Some("socks5://me:secret@127.0.0.1:1080".parse().unwrap());
         let s = session(&NetworkOptions { proxy, ..Default::default() }, 128 << 20);
         assert_eq!(value(&s, "proxy_type"), Some(3));

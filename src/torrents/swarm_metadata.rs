@@ -5,8 +5,8 @@ use std::{future::pending, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    session::{Notice, Torrent},
-    silence::Silence,
+    idle_timeout::IdleTimeout,
+    session::{Torrent, TorrentEvent},
     trackers::Trackers,
 };
 use crate::{
@@ -22,32 +22,32 @@ const TICK: Duration = Duration::from_millis(250);
 /// # Errors
 /// `Cancelled` when `stop` is cancelled; `Network` when no peer sent it within `timeout`; `InvalidInput` when
 /// libtorrent reports that the torrent failed.
-pub async fn metadata(
+pub async fn wait_for_metadata(
     torrent: &mut Torrent,
     stop: &CancellationToken,
     timeout: Option<Duration>,
     events: &EventSink,
 ) -> Result<Vec<u8>> {
-    let limit = async {
+    let deadline = async {
         match timeout {
             Some(t) => tokio::time::sleep(t).await,
             None => pending().await,
         }
     };
-    tokio::pin!(limit);
+    tokio::pin!(deadline);
     let mut tick = tokio::time::interval(TICK);
     let (mut trackers, mut peers) = (Trackers::default(), 0);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-            () = &mut limit => {
+            () = &mut deadline => {
                 let timeout = timeout.unwrap_or_default();
-                let silence = Silence { timeout, failed: 0, trackers: &trackers, web_seeds: None };
-                return Err(silence.error("magnet link").hint("no peer sent the torrent's metadata: check the link, name a peer with --peer, or wait longer with --timeout"));
+                let idle = IdleTimeout { timeout, failed_pieces: 0, trackers: &trackers, web_seeds: None };
+                return Err(idle.into_error("magnet link").hint("no peer sent the torrent's metadata: check the link, add a peer with --peer, or wait longer with --timeout"));
             }
             _ = tick.tick() => {
-                for (text, is_all) in trackers.tick() {
-                    events.send(match is_all {
+                for (text, none_answered) in trackers.tick() {
+                    events.send(match none_answered {
                         true => Event::Warning { id: None, text },
                         false => Event::Notice { id: None, text },
                     });
@@ -55,16 +55,16 @@ pub async fn metadata(
                 let progress = Progress { state: "metadata", peers, ..Progress::default() };
                 events.send(Event::Progress(progress));
             }
-            notice = torrent.notice() => match notice {
+            event = torrent.next_event() => match event {
                 None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
-                Some(Notice::Metadata(info)) => return Ok(info),
-                Some(Notice::Failed(text)) => return Err(Error::new(Kind::InvalidInput, text).within("magnet link")),
-                Some(Notice::TrackerAnswered { tracker, peers }) => trackers.answered(tracker, &peers),
-                Some(Notice::TrackerFailed { tracker, text }) => {
+                Some(TorrentEvent::Metadata(info)) => return Ok(info),
+                Some(TorrentEvent::Failed(text)) => return Err(Error::new(Kind::InvalidInput, text).with_context("magnet link")),
+                Some(TorrentEvent::TrackerAnswered { tracker, peers }) => trackers.answered(tracker, &peers),
+                Some(TorrentEvent::TrackerFailed { tracker, text }) => {
                     trackers.refused(tracker, text);
                 }
-                Some(Notice::Status(status)) => peers = status.peers,
-                Some(Notice::Trouble(_)) => {}
+                Some(TorrentEvent::Status(status)) => peers = status.peers,
+                Some(TorrentEvent::NonFatal(_)) => {}
             },
         }
     }

@@ -23,14 +23,14 @@ use super::{
     check::PieceDigests,
     content::{Content, Loader},
     ffi::{CheckJob, WriteJob},
-    guide::Guide,
-    piece::{AfterRun, HashRequest, OpenPiece, Stage},
-    sends::Sends,
+    piece::{HashRequest, NextStep, OpenPiece, Stage},
+    send_buffers::SendBuffers,
+    suggester::Suggester,
 };
 use crate::{
     backends::Payload,
     error::{Error, Kind, Result},
-    memory::BLOCK,
+    memory::BLOCK_LEN,
 };
 
 pub(super) struct TorrentDisk {
@@ -41,7 +41,7 @@ pub(super) struct TorrentDisk {
     loading: Mutex<()>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
     /// libtorrent's `check_files` jobs, held until there is content to start with.
-    checks: Mutex<Vec<UniquePtr<CheckJob>>>,
+    check_jobs: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
     /// Verified pieces of web seeds, by block. A block leaves the list when libtorrent writes it.
     offers: Mutex<HashMap<u32, Vec<Option<Bytes>>>>,
@@ -52,13 +52,13 @@ pub(super) struct TorrentDisk {
     /// The part of `received` that came from web seeds.
     from_web: AtomicU64,
     /// Pieces whose hash failed.
-    failed: AtomicU64,
+    failed_pieces: AtomicU64,
     /// Payload bytes handed to libtorrent for sending to peers.
-    given: AtomicU64,
+    served: AtomicU64,
     /// Notified when a piece passed.
     progress: Notify,
     /// Suggestions to peers; `None` until the first peer became interested.
-    guide: Mutex<Option<Guide>>,
+    suggester: Mutex<Option<Suggester>>,
     /// Pieces that cannot be read, and the messages about them that were not taken yet.
     unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
 }
@@ -71,16 +71,16 @@ impl TorrentDisk {
             loader: OnceLock::new(),
             loading: Mutex::default(),
             pieces: Mutex::default(),
-            checks: Mutex::default(),
+            check_jobs: Mutex::default(),
             passed: Mutex::default(),
             offers: Mutex::default(),
             urgent: Mutex::default(),
             received: AtomicU64::new(0),
             from_web: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            given: AtomicU64::new(0),
+            failed_pieces: AtomicU64::new(0),
+            served: AtomicU64::new(0),
             progress: Notify::new(),
-            guide: Mutex::default(),
+            suggester: Mutex::default(),
             unreadable: Mutex::default(),
         })
     }
@@ -89,8 +89,8 @@ impl TorrentDisk {
         self.number
     }
 
-    pub(super) fn guide(&self) -> &Mutex<Option<Guide>> {
-        &self.guide
+    pub(super) fn suggester(&self) -> &Mutex<Option<Suggester>> {
+        &self.suggester
     }
 
     pub(super) fn content(&self) -> Option<&Content> {
@@ -99,12 +99,12 @@ impl TorrentDisk {
 
     /// Sets the content, once. libtorrent starts the torrent when [`TorrentDisk::start`] follows.
     pub(super) fn set_content(&self, content: Content) {
-        assert!(self.content.set(content).is_ok(), "a torrent gets its content once");
+        assert!(self.content.set(content).is_ok(), "the torrent's content is set once");
     }
 
     /// Starts the torrent with content that is loaded on first use, once.
     pub(super) fn set_loader(&self, loader: Loader) {
-        assert!(self.loader.set(loader).is_ok(), "a torrent gets its content once");
+        assert!(self.loader.set(loader).is_ok(), "the torrent's content is set once");
         self.start();
     }
 
@@ -112,27 +112,29 @@ impl TorrentDisk {
     ///
     /// # Errors
     /// When the catalog cannot be read, or there is no content yet.
-    pub(super) async fn loaded(self: &Arc<Self>) -> Result<&Content> {
+    pub(super) async fn load_content(self: &Arc<Self>) -> Result<&Content> {
         if self.content.get().is_none() {
             let this = Arc::clone(self);
             let load = move || {
                 let Some(loader) = this.loader.get() else { return Ok(()) };
                 // A peer sends many requests at once: only the first read loads.
-                let _turn = this.loading.lock();
+                let _guard = this.loading.lock();
                 if this.content.get().is_some() {
                     return Ok(());
                 }
                 loader().map(|content| drop(this.content.set(content)))
             };
-            let broke =
-                |e| Error::new(Kind::Internal, "a torrent's content was not read").because(e);
-            tokio::task::spawn_blocking(load).await.map_err(broke)??;
+            let panicked =
+                |e| Error::new(Kind::Internal, "loading the torrent's content panicked").because(e);
+            tokio::task::spawn_blocking(load).await.map_err(panicked)??;
         }
-        self.content.get().ok_or_else(|| Error::new(Kind::Internal, "a torrent has no content yet"))
+        self.content
+            .get()
+            .ok_or_else(|| Error::new(Kind::Internal, "the torrent has no content yet"))
     }
 
     /// Records a message for the user that a piece cannot be read, once per piece.
-    pub(super) fn unreadable(&self, piece: u32, text: String) {
+    pub(super) fn report_unreadable(&self, piece: u32, text: String) {
         let mut unreadable = self.unreadable.lock();
         if unreadable.0.insert(piece) {
             unreadable.1.push(text);
@@ -146,23 +148,23 @@ impl TorrentDisk {
 
     /// Completes libtorrent's pending `check_files` jobs: the torrent may start.
     pub(super) fn start(&self) {
-        for mut job in std::mem::take(&mut *self.checks.lock()) {
+        for mut job in std::mem::take(&mut *self.check_jobs.lock()) {
             job.pin_mut().complete();
         }
     }
 
-    pub(super) fn check(&self, mut job: UniquePtr<CheckJob>) {
-        let mut checks = self.checks.lock();
+    pub(super) fn check_files(&self, mut job: UniquePtr<CheckJob>) {
+        let mut check_jobs = self.check_jobs.lock();
         if self.content.get().is_some() || self.loader.get().is_some() {
             job.pin_mut().complete();
         } else {
-            checks.push(job);
+            check_jobs.push(job);
         }
     }
 
     /// Accepts a block. `None` when the block is refused (its ack is dropped, which aborts it); otherwise whether to
     /// wake a hash worker.
-    pub(super) fn write(
+    pub(super) fn accept_block(
         &self,
         piece: u32,
         start: usize,
@@ -170,10 +172,10 @@ impl TorrentDisk {
         mut ack: UniquePtr<WriteJob>,
     ) -> Option<bool> {
         let content = self.content()?;
-        if !start.is_multiple_of(BLOCK) || piece >= content.geometry.pieces() {
+        if !start.is_multiple_of(BLOCK_LEN) || piece >= content.geometry.pieces() {
             return None;
         }
-        if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK)) {
+        if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK_LEN)) {
             // No peer sends padding, but libtorrent writes all blocks of a web seed's piece.
             ack.pin_mut().complete();
             return Some(false);
@@ -185,15 +187,15 @@ impl TorrentDisk {
             ack.pin_mut().complete();
             return Some(false);
         }
-        Some(open.put(start / BLOCK, data, ack))
+        Some(open.put(start / BLOCK_LEN, data, ack))
     }
 
     /// Stores libtorrent's hash request. Returns it as `Err` when the piece is not whole in memory: evicted in the
     /// meantime, or already stored.
-    pub(super) fn ask_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
+    pub(super) fn request_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
         match self.pieces.lock().get_mut(&piece) {
             Some(open) if open.stage() == Stage::Open && open.is_whole() => {
-                open.ask(request);
+                open.set_request(request);
                 Ok(())
             }
             _ => Err(request),
@@ -201,35 +203,37 @@ impl TorrentDisk {
     }
 
     /// Called by a hash worker: hashes the available blocks, and answers libtorrent's request after the last block.
-    pub(super) fn hash_front(&self, piece: u32) {
+    pub(super) fn hash_ready_blocks(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         loop {
             let run = match self.pieces.lock().get_mut(&piece) {
-                Some(open) => open.take_run(&content.geometry),
+                Some(open) => open.start_hash_run(&content.geometry),
                 None => None,
             };
             let Some(run) = run else { return };
-            let (epoch, hasher, fed) = run.feed();
-            let after = match self.pieces.lock().get_mut(&piece) {
-                Some(open) => open.give_back(epoch, hasher, fed),
+            let (epoch, hasher, hashed) = run.run();
+            let next = match self.pieces.lock().get_mut(&piece) {
+                Some(open) => open.finish_hash_run(epoch, hasher, hashed),
                 None => return,
             };
-            match after {
-                AfterRun::Again => {}
-                AfterRun::Idle => return,
-                AfterRun::Answer(request, hasher) => return answer(request, &hasher.finish()),
+            match next {
+                NextStep::Continue => {}
+                NextStep::Wait => return,
+                NextStep::Answer(request, hasher) => {
+                    return answer_hash_request(request, &hasher.finish());
+                }
             }
         }
     }
 
     /// The piece passed its hash: hands its bytes to the writer. Also called for pieces that were stored at the start;
     /// then it does nothing.
-    pub(super) fn pass(&self, piece: u32) {
+    pub(super) fn piece_passed(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         let _span = tracing::debug_span!("piece", import = %content.store.id(), piece).entered();
-        let runs = match self.pieces.lock().get_mut(&piece) {
+        let passed = match self.pieces.lock().get_mut(&piece) {
             Some(open) if open.stage() == Stage::Open => {
-                let runs = open.pass();
+                let runs = open.mark_passed();
                 let Some(writer) = &content.writer else { return };
                 let base = content.geometry.piece(piece).start;
                 // Under the lock: a read that finds the piece passed must find its bytes in the store.
@@ -240,7 +244,7 @@ impl TorrentDisk {
             }
             _ => false,
         };
-        if runs {
+        if passed {
             self.passed.lock().push(piece);
             self.progress.notify_one();
         }
@@ -257,23 +261,23 @@ impl TorrentDisk {
     }
 
     /// Counts payload bytes received from a peer.
-    pub(super) fn count_received(&self, len: usize) {
+    pub(super) fn count_received_from_peer(&self, len: usize) {
         self.received.fetch_add(len as u64, Ordering::Relaxed);
     }
 
     /// Counts payload bytes received from a web seed.
-    pub(super) fn arrived(&self, len: u64) {
+    pub(super) fn count_received_from_web(&self, len: u64) {
         self.from_web.fetch_add(len, Ordering::Relaxed);
         self.received.fetch_add(len, Ordering::Relaxed);
     }
 
     /// Counts a piece that failed its hash.
     pub(super) fn count_failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.failed_pieces.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+    pub(super) fn failed_pieces(&self) -> u64 {
+        self.failed_pieces.load(Ordering::Relaxed)
     }
 
     /// Makes the blocks of a verified piece available to libtorrent's writes, until the result is dropped.
@@ -285,7 +289,7 @@ impl TorrentDisk {
     /// Takes an offered block of this length out of the offer.
     pub(super) fn take_offered(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
         let mut offers = self.offers.lock();
-        let block = offers.get_mut(&piece)?.get_mut(start / BLOCK)?;
+        let block = offers.get_mut(&piece)?.get_mut(start / BLOCK_LEN)?;
         if block.as_ref()?.len() == len { block.take() } else { None }
     }
 
@@ -293,28 +297,28 @@ impl TorrentDisk {
     pub(super) fn holding(&self, piece: u32) -> Holding {
         match self.pieces.lock().get(&piece) {
             None => Holding::Nothing,
-            Some(open) if open.stage() == Stage::Open && open.is_to_come() => Holding::Part,
+            Some(open) if open.stage() == Stage::Open && open.expects_blocks() => Holding::Partial,
             Some(_) => Holding::Whole,
         }
     }
 
     /// Whether a piece is durable.
-    pub(super) fn is_stored(&self, piece: u32) -> bool {
-        let stored = |content: &Content| content.store.covered(content.geometry.piece(piece));
+    pub(super) fn is_durable(&self, piece: u32) -> bool {
+        let stored = |content: &Content| content.store.is_durable(content.geometry.piece(piece));
         self.content().is_some_and(stored)
     }
 
     /// Counts bytes handed out for a peer's request.
-    pub(super) fn gave(&self, bytes: &Bytes) {
-        self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    pub(super) fn count_served(&self, bytes: &Bytes) {
+        self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn given(&self) -> u64 {
-        self.given.load(Ordering::Relaxed)
+    pub(super) fn bytes_served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Waits until a piece passed since the previous wait.
-    pub(super) async fn progress(&self) {
+    pub(super) async fn wait_for_progress(&self) {
         self.progress.notified().await;
     }
 
@@ -334,7 +338,7 @@ impl TorrentDisk {
             pieces.remove(&piece);
         }
         drop(pieces);
-        complete(acks);
+        complete_acks(acks);
     }
 
     /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are dropped and
@@ -351,14 +355,14 @@ impl TorrentDisk {
             })
             .collect();
         drop(pieces);
-        complete(acks);
+        complete_acks(acks);
     }
 
     /// Drops everything in flight; the jobs complete with `operation_aborted`.
     pub(super) fn abort(&self) {
-        let checks = std::mem::take(&mut *self.checks.lock());
+        let check_jobs = std::mem::take(&mut *self.check_jobs.lock());
         let pieces = std::mem::take(&mut *self.pieces.lock());
-        drop((checks, pieces));
+        drop((check_jobs, pieces));
     }
 
     /// Sets the pieces that a reader waits for now.
@@ -370,41 +374,44 @@ impl TorrentDisk {
     pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
         let urgent = self.urgent.lock().clone();
         let pieces = self.pieces.lock();
-        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.received() > 0);
-        open.map(|(&n, p)| (urgent.contains(&n), p.received(), n)).min()
+        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.blocks_held() > 0);
+        open.map(|(&n, p)| (urgent.contains(&n), p.blocks_held(), n)).min()
     }
 
     /// Evicts a partial piece; its acks complete with `operation_aborted`. Returns the number of blocks freed.
     pub(super) fn evict(&self, piece: u32) -> usize {
         let mut pieces = self.pieces.lock();
         match pieces.get(&piece) {
-            Some(open) if open.is_evictable() => pieces.remove(&piece).map_or(0, |p| p.received()),
+            Some(open) if open.is_evictable() => {
+                pieces.remove(&piece).map_or(0, |p| p.blocks_held())
+            }
             _ => 0,
         }
     }
 
     /// Objects were committed: completes the acks of pieces that are durable now.
-    pub(super) fn durable(&self, ranges: &[Range<u64>]) {
+    pub(super) fn on_durable(&self, ranges: &[Range<u64>]) {
         let Some(content) = self.content() else { return };
         let mut acks = Vec::new();
         let mut pieces = self.pieces.lock();
         for piece in ranges.iter().flat_map(|r| content.geometry.pieces_in(r)) {
             let Some(open) = pieces.get_mut(&piece) else { continue };
-            if open.stage() == Stage::Passed && content.store.covered(content.geometry.piece(piece))
+            if open.stage() == Stage::Passed
+                && content.store.is_durable(content.geometry.piece(piece))
             {
                 acks.extend(open.take_acks());
                 pieces.remove(&piece);
             }
         }
         drop(pieces);
-        complete(acks);
+        complete_acks(acks);
     }
 
-    /// Bytes that are in memory already, open or verified. Bytes from the cache are counted in `sends`; without `sends`
-    /// the cache is not used.
+    /// Bytes that are in memory already, open or verified. Bytes from the cache are counted in `send_buffers`;
+    /// without it the cache is not used.
     pub(super) fn read_memory(
         &self,
-        sends: Option<&Sends>,
+        send_buffers: Option<&SendBuffers>,
         piece: u32,
         start: usize,
         len: usize,
@@ -414,8 +421,9 @@ impl TorrentDisk {
             return read_open(open, start, len);
         }
         let range = content.block(piece, start, len);
-        let kept = sends.and_then(|sends| Some(sends.lend(&content.reader.try_kept(&range)?)));
-        kept.or_else(|| content.reader.try_memory(range).map(|p| p.joined()))
+        let cached = send_buffers
+            .and_then(|buffers| Some(buffers.lend(&content.reader.try_cached(&range)?)));
+        cached.or_else(|| content.reader.try_memory(range).map(|p| p.to_bytes()))
     }
 }
 
@@ -424,7 +432,7 @@ impl TorrentDisk {
 pub(super) enum Holding {
     Nothing,
     /// Blocks are missing, or are downloaded again after the hash failed.
-    Part,
+    Partial,
     /// The piece is being hashed, or is on its way to storage.
     Whole,
 }
@@ -442,7 +450,7 @@ impl Drop for Offer<'_> {
 }
 
 fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
-    let (first, at) = (start / BLOCK, start % BLOCK);
+    let (first, at) = (start / BLOCK_LEN, start % BLOCK_LEN);
     let one = open.get(first)?;
     if at + len <= one.len() {
         return Some(one.slice(at..at + len));
@@ -450,18 +458,18 @@ fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
     let two = open.get(first + 1)?;
     let front = one.get(at..)?.len();
     let back = two.get(..len.checked_sub(front)?)?.len();
-    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]).joined())
+    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]).to_bytes())
 }
 
-fn complete(acks: Vec<UniquePtr<WriteJob>>) {
+fn complete_acks(acks: Vec<UniquePtr<WriteJob>>) {
     for mut ack in acks {
         ack.pin_mut().complete();
     }
 }
 
 /// Sends libtorrent the digests it requested.
-pub(super) fn answer(mut request: HashRequest, digests: &PieceDigests) {
-    let v1 = digests.v1.filter(|_| request.wants.v1);
-    let v2 = if request.wants.v2 { digests.v2_blocks.as_flattened() } else { &[] };
+pub(super) fn answer_hash_request(mut request: HashRequest, digests: &PieceDigests) {
+    let v1 = digests.v1.filter(|_| request.kinds.v1);
+    let v2 = if request.kinds.v2 { digests.v2_blocks.as_flattened() } else { &[] };
     request.job.pin_mut().complete(v1.as_ref().map_or(&[], |d| &d[..]), v2);
 }

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ticks of 250 ms until a refusal is reported. Meanwhile another tracker may answer, or the same tracker at another
 /// address.
-const PATIENCE: u32 = 8;
+const REPORT_DELAY_TICKS: u32 = 8;
 
 /// The most trackers whose refusals are reported: the first ones.
-const TOLD: usize = 8;
+const MAX_REPORTED: usize = 8;
 
 /// The trackers of a torrent, by scheme, host and port.
 #[derive(Debug, Default)]
 pub struct Trackers {
     answered: bool,
-    last: BTreeMap<String, String>,
+    last_messages: BTreeMap<String, String>,
     refused: BTreeSet<String>,
     /// Refusals that are not reported yet, and the ticks they still wait.
     waiting: Vec<(String, u32)>,
@@ -24,17 +24,17 @@ impl Trackers {
     /// A tracker accepted the announce and returned this many peers.
     pub fn answered(&mut self, tracker: String, peers: &str) {
         self.answered = true;
-        self.last.insert(tracker, format!("{peers} peers"));
+        self.last_messages.insert(tracker, format!("{peers} peers"));
     }
 
     /// A tracker could not be reached, or refused the announce. Returns true when this is the tracker's first refusal
     /// and will be reported.
     pub fn refused(&mut self, tracker: String, why: String) -> bool {
-        let first = self.refused.len() < TOLD && self.refused.insert(tracker.clone());
+        let first = self.refused.len() < MAX_REPORTED && self.refused.insert(tracker.clone());
         if first {
-            self.waiting.push((said(&tracker, &why), PATIENCE));
+            self.waiting.push((describe(&tracker, &why), REPORT_DELAY_TICKS));
         }
-        self.last.insert(tracker, why);
+        self.last_messages.insert(tracker, why);
         first
     }
 
@@ -51,16 +51,19 @@ impl Trackers {
     /// The last message of each tracker; `None` when there is none.
     #[must_use]
     pub fn report(&self) -> Option<String> {
-        let all: Vec<_> = self.last.iter().map(|(tracker, text)| said(tracker, text)).collect();
+        let all: Vec<_> =
+            self.last_messages.iter().map(|(tracker, text)| describe(tracker, text)).collect();
         match all.len() {
             0 => None,
-            n if n > TOLD => Some(format!("{}; and {} more", all[..TOLD].join("; "), n - TOLD)),
+            n if n > MAX_REPORTED => {
+                Some(format!("{}; and {} more", all[..MAX_REPORTED].join("; "), n - MAX_REPORTED))
+            }
             _ => Some(all.join("; ")),
         }
     }
 }
 
-fn said(tracker: &str, text: &str) -> String {
+fn describe(tracker: &str, text: &str) -> String {
     format!("tracker {tracker}: {text}")
 }
 
@@ -73,24 +76,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_refusal_of_a_tracker_is_told_once() {
+    fn the_first_refusal_of_a_tracker_is_reported_once() {
         let mut trackers = Trackers::default();
         assert!(trackers.refused("http://a".into(), "unregistered torrent".into()));
-        assert!(ticks(&mut trackers, PATIENCE - 1).is_empty());
-        let told = ticks(&mut trackers, 1);
-        assert_eq!(told, [("tracker http://a: unregistered torrent".to_owned(), true)]);
+        assert!(ticks(&mut trackers, REPORT_DELAY_TICKS - 1).is_empty());
+        let reported = ticks(&mut trackers, 1);
+        assert_eq!(reported, [("tracker http://a: unregistered torrent".to_owned(), true)]);
         assert!(!trackers.refused("http://a".into(), "no".into()));
         assert!(ticks(&mut trackers, 100).is_empty());
         assert_eq!(trackers.report().unwrap(), "tracker http://a: no");
     }
 
     #[test]
-    fn a_refusal_is_no_warning_when_another_tracker_answers() {
+    fn a_refusal_is_a_notice_when_another_tracker_has_answered() {
         let mut trackers = Trackers::default();
         trackers.refused("udp://a:1".into(), "timed out".into());
         trackers.answered("http://b".into(), "0");
         assert_eq!(
-            ticks(&mut trackers, PATIENCE),
+            ticks(&mut trackers, REPORT_DELAY_TICKS),
             [("tracker udp://a:1: timed out".into(), false)]
         );
         assert_eq!(
@@ -100,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn hundreds_of_trackers_fill_no_screen() {
+    fn reports_of_many_trackers_are_limited() {
         let mut trackers = Trackers::default();
         for n in 0..300 {
             trackers.refused(format!("http://{n}"), "no".into());
         }
-        assert_eq!(ticks(&mut trackers, PATIENCE).len(), TOLD);
+        assert_eq!(ticks(&mut trackers, REPORT_DELAY_TICKS).len(), MAX_REPORTED);
         assert!(trackers.report().unwrap().ends_with("and 292 more"));
     }
 }

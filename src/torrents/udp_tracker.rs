@@ -13,7 +13,7 @@ use url::Url;
 use crate::config::NetworkOptions;
 
 /// How long to wait for an answer.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The constant at the start of every connect request.
 const MAGIC: u64 = 0x0417_2710_1980;
 const CONNECT: u32 = 0;
@@ -35,18 +35,18 @@ pub(super) async fn refusal(
     }
     let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
     let at = lookup_host((host, url.port()?)).await.ok()?.next()?;
-    let socket = open(at, options.first_interface()).await.ok()?;
+    let socket = open_socket(at, options.first_interface()).await.ok()?;
     let transaction = transaction()?;
     let connect = [&MAGIC.to_be_bytes()[..], &head(CONNECT, transaction)].concat();
-    let connection = match ask(&socket, &connect, transaction).await? {
+    let connection = match send_request(&socket, &connect, transaction).await? {
         Answer::Connected(connection) => connection,
         Answer::Refused(text) => return Some(text),
-        Answer::Taken => return None,
+        Answer::Accepted => return None,
     };
     let announce = announce(connection, transaction, info_hash);
-    match ask(&socket, &announce, transaction).await? {
+    match send_request(&socket, &announce, transaction).await? {
         Answer::Refused(text) => Some(text),
-        Answer::Connected(_) | Answer::Taken => None,
+        Answer::Connected(_) | Answer::Accepted => None,
     }
 }
 
@@ -54,10 +54,10 @@ pub(super) async fn refusal(
 enum Answer {
     Connected([u8; 8]),
     Refused(String),
-    Taken,
+    Accepted,
 }
 
-async fn open(at: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
+async fn open_socket(at: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
     let any = if at.is_ipv4() { "0.0.0.0" } else { "::" };
     let address = interface.filter(|name| name.parse::<std::net::IpAddr>().is_ok());
     let socket = UdpSocket::bind((address.unwrap_or(any), 0)).await?;
@@ -78,8 +78,8 @@ fn bind_to(_: &UdpSocket, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-async fn ask(socket: &UdpSocket, question: &[u8], transaction: u32) -> Option<Answer> {
-    socket.send(question).await.ok()?;
+async fn send_request(socket: &UdpSocket, request: &[u8], transaction: u32) -> Option<Answer> {
+    socket.send(request).await.ok()?;
     let mut buffer = [0; 2048];
     let answer = async {
         loop {
@@ -89,7 +89,7 @@ async fn ask(socket: &UdpSocket, question: &[u8], transaction: u32) -> Option<An
             }
         }
     };
-    timeout(ANSWER, answer).await.ok().flatten()
+    timeout(ANSWER_TIMEOUT, answer).await.ok().flatten()
 }
 
 /// Parses the answer to the request with this transaction number; `None` for any other packet.
@@ -106,7 +106,7 @@ fn read(packet: &[u8], transaction: u32) -> Option<Answer> {
             Answer::Refused(text.trim_end_matches('\0').trim().to_owned())
         }
         CONNECT => Answer::Connected(body.get(..8)?.try_into().ok()?),
-        _ => Answer::Taken,
+        _ => Answer::Accepted,
     })
 }
 
@@ -139,20 +139,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_or_passed_over() {
+    fn answers_are_parsed_and_other_packets_ignored() {
         let packet = |action: u32, body: &[u8]| [&head(action, 7)[..], body].concat();
         let refused = Answer::Refused("unregistered torrent".into());
         assert_eq!(read(&packet(ERROR, b"unregistered torrent\0"), 7), Some(refused));
         assert_eq!(read(&packet(CONNECT, b"abcdefgh"), 7), Some(Answer::Connected(*b"abcdefgh")));
         assert_eq!(read(&packet(CONNECT, b"abc"), 7), None);
-        assert_eq!(read(&packet(ANNOUNCE, &[0; 12]), 7), Some(Answer::Taken));
+        assert_eq!(read(&packet(ANNOUNCE, &[0; 12]), 7), Some(Answer::Accepted));
         assert_eq!(read(&packet(ERROR, b"x"), 8), None);
         assert_eq!(read(b"short", 7), None);
         assert_eq!(announce([0; 8], 7, &[1; 20]).len(), 98);
     }
 
     #[tokio::test]
-    async fn a_tracker_that_refuses_is_asked_why() {
+    async fn the_message_of_a_refusing_tracker_is_fetched() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let url = format!("udp://{}/announce", server.local_addr().unwrap());
         let answers = async {

@@ -17,7 +17,10 @@ use bae::{
     storage::{
         ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterOptions,
     },
-    torrents::{Content, Download, Goal, Notice, Origin, Start, Torrents, metainfo::Metainfo},
+    torrents::{
+        Content, Download, DownloadGoal, Origin, Start, TorrentEvent, TorrentSession,
+        metainfo::Metainfo,
+    },
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +39,7 @@ struct Rig {
     pool: BlockPool,
     pressure: Arc<Pressure>,
     backend: Arc<Faulty<MemoryBackend>>,
-    torrents: Arc<Torrents>,
+    torrents: Arc<TorrentSession>,
     meta: Metainfo,
     bytes: Vec<u8>,
 }
@@ -54,7 +57,8 @@ impl Rig {
             lsd: false,
             ..NetworkOptions::default()
         };
-        let torrents = Torrents::start(&options, Arc::clone(&pressure), pool.clone()).unwrap();
+        let torrents =
+            TorrentSession::start(&options, Arc::clone(&pressure), pool.clone()).unwrap();
         let bytes = std::fs::read(&torrent.torrent).unwrap();
         let meta = Metainfo::parse(&bytes).unwrap();
         let backend = Arc::new(Faulty::new(MemoryBackend::new(), 1));
@@ -92,7 +96,7 @@ impl Rig {
             private: false,
         };
         let torrent = self.torrents.add(start).await.unwrap();
-        let wanted: RangeSet = store.layout().all_stored();
+        let wanted: RangeSet = store.layout().all_unpadded();
         let (sink, events) = torrent.writer_sink();
         let writer = Arc::new(ImportWriter::spawn(
             Arc::clone(&store),
@@ -103,12 +107,12 @@ impl Rig {
             sink,
         ));
         torrent.attach(self.content(&store, Some(Arc::clone(&writer))));
-        let goal = Goal {
+        let goal = DownloadGoal {
             id: row.id.to_string(),
             wanted,
             missing: (0..self.meta.pieces()).collect(),
             stored: 0,
-            lead: 8 * MIB,
+            open_bytes: 8 * MIB,
             in_order: false,
         };
         let download =
@@ -118,7 +122,7 @@ impl Rig {
 
     /// A torrent that is imported and still in the session, which can seed it. Its seeder has ended: no other peer
     /// has it.
-    async fn imported(
+    async fn with_import(
         torrent: &Fixture,
         listen: SocketAddrV4,
     ) -> (Self, Download, Arc<ImportWriter>) {
@@ -140,16 +144,16 @@ impl Rig {
 
     async fn assert_exact(&self, store: &Arc<ImportStore>, torrent: &Fixture) {
         let got = self.reader(store).read_at(0..self.meta.len).await.unwrap();
-        let truth = std::fs::read(torrent.data()).unwrap();
-        assert!(got.parts().concat() == truth, "the stored bytes differ from the torrent's");
+        let expected = std::fs::read(torrent.data()).unwrap();
+        assert!(got.buffers().concat() == expected, "the stored bytes differ from the torrent's");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_torrents_added_and_removed_with_late_completions() {
+async fn a_thousand_torrents_can_be_added_and_removed_while_completions_are_late() {
     let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
     // Every put ends long after its torrent is removed and its slot is reused.
     rig.backend.delay(Duration::from_millis(50));
     for i in 0..1000u64 {
@@ -170,11 +174,11 @@ async fn a_thousand_torrents_added_and_removed_with_late_completions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_in_time_though_storage_hangs() {
+async fn a_session_stops_in_time_while_storage_hangs() {
     let torrent = Recipe::single("hangs.bin", 96 * MIB).piece(MIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
-    rig.backend.hang_puts();
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
+    rig.backend.block_puts();
     let (mut download, writer) = rig.add().await;
     let stop = CancellationToken::new();
     // When this many bytes are held, acks are held back and puts hang. Then the session is stopped.
@@ -184,28 +188,28 @@ async fn a_session_ends_in_time_though_storage_hangs() {
         }
     };
     tokio::select! {
-        filled = download.fill(&stop) => panic!("an import ended although no put did: {filled:?}"),
+        result = download.fill(&stop) => panic!("the import ended although no put ended: {result:?}"),
         () = held_back => {}
     }
     assert!(rig.pool.held() <= rig.pool.budget(), "{} bytes held", rig.pool.held());
     assert!(rig.torrents.stop(LONG).await, "the session did not end");
     drop(download);
-    let left = writer.stop(Duration::from_millis(200)).await;
-    assert!(left > 0, "the bytes that storage never took were not counted");
+    let unstored = writer.stop(Duration::from_millis(200)).await;
+    assert!(unstored > 0, "the bytes that were never stored are not counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_with_reads_in_flight() {
+async fn a_session_stops_with_reads_in_flight() {
     let torrent = Recipe::single("reads.bin", 32 * MIB).piece(MIB).make();
-    let listen = ports::own();
-    let (rig, download, _writer) = Rig::imported(&torrent, listen).await;
+    let listen = ports::unused();
+    let (rig, download, _writer) = Rig::with_import(&torrent, listen).await;
     // Longer than the wait for the end of the session.
     rig.backend.delay(2 * LONG);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let gets = rig.backend.gets();
     let until = Instant::now() + LONG;
     while rig.backend.gets() == gets {
-        assert!(Instant::now() < until, "the leecher asked for nothing");
+        assert!(Instant::now() < until, "the leecher requested nothing");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(rig.torrents.stop(LONG).await, "the session did not end");
@@ -213,10 +217,10 @@ async fn a_session_ends_with_reads_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_torrent_resumes_and_ends_exact() {
+async fn a_paused_torrent_resumes_and_completes_exactly() {
     let torrent = Recipe::single("pauses.bin", 48 * MIB).piece(MIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
-    let rig = Rig::new(&torrent, ports::own(), &[seeder.addr()]);
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
     let (mut download, _writer) = rig.add().await;
     let stop = CancellationToken::new();
     for _ in 0..3 {
@@ -225,9 +229,10 @@ async fn a_paused_torrent_resumes_and_ends_exact() {
         let paused = tokio::time::timeout(Duration::from_millis(600), download.fill(&stop)).await;
         assert!(paused.is_err());
         let before = download.downloaded();
-        let still = tokio::time::timeout(Duration::from_millis(400), download.fill(&stop)).await;
-        assert!(still.is_err());
-        assert!(download.downloaded() - before <= MIB, "a paused torrent went on");
+        let paused_again =
+            tokio::time::timeout(Duration::from_millis(400), download.fill(&stop)).await;
+        assert!(paused_again.is_err());
+        assert!(download.downloaded() - before <= MIB, "a paused torrent downloaded");
         download.torrent().resume().unwrap();
         download.torrent().connect(&seeder.addr().to_string()).unwrap();
     }
@@ -239,10 +244,10 @@ async fn a_paused_torrent_resumes_and_ends_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_read_does_not_end_the_seeding() {
+async fn a_failed_read_does_not_stop_seeding() {
     let torrent = Recipe::single("lost.bin", 8 * MIB).piece(256 * KIB).make();
-    let listen = ports::own();
-    let (rig, download, _writer) = Rig::imported(&torrent, listen).await;
+    let listen = ports::unused();
+    let (rig, download, _writer) = Rig::with_import(&torrent, listen).await;
     // The gets of windows fail, then the gets of single pieces in them.
     rig.backend.fail_next_gets(4, Kind::NotFound);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
@@ -253,8 +258,8 @@ async fn a_failed_read_does_not_end_the_seeding() {
         assert!(Instant::now() < until, "the leecher has only {}", leecher.received());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    while let Some(notice) = seeded.try_notice().unwrap() {
-        assert!(!matches!(notice, Notice::Failed(_)), "seeding ended: {notice:?}");
+    while let Some(notice) = seeded.try_next_event().unwrap() {
+        assert!(!matches!(notice, TorrentEvent::Failed(_)), "seeding ended: {notice:?}");
     }
     drop(seeded);
     rig.torrents.stop(LONG).await;

@@ -24,7 +24,7 @@ fn album() -> Fixture {
     Recipe::folder("An Album", list.to_vec()).piece(64 << 10).make()
 }
 
-fn with_album() -> (Bae, Fixture, String) {
+fn imported_album() -> (Bae, Fixture, String) {
     let (bae, torrent) = (Bae::new(), album());
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
@@ -32,11 +32,11 @@ fn with_album() -> (Bae, Fixture, String) {
 }
 
 #[test]
-fn an_import_ends_with_its_summary_and_keeps_stdout_for_data() {
+fn stdout_of_an_import_is_json_and_ends_with_the_summary() {
     let (bae, torrent) = (Bae::new(), album());
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
-    let last = ran.json().pop().unwrap();
+    let output = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
+    let last = output.json().pop().unwrap();
     assert_eq!(last["event"], "imported");
     assert_eq!(last["name"], "An Album");
     assert_eq!(last["files"], 4);
@@ -47,18 +47,18 @@ fn an_import_ends_with_its_summary_and_keeps_stdout_for_data() {
 }
 
 /// `ls` reads its figures from the catalog; `info` computes the same figures from the torrent and the extents.
-fn assert_listed_as_described(bae: &Bae, state: &str) {
-    let listed = bae.run(["ls", "--json"]).expect(0).json().remove(0);
-    assert_eq!(listed["state"], state);
-    let described = bae.run(["info", listed["id"].as_str().unwrap(), "--json"]).expect(0).json();
-    for (field, value) in listed.as_object().unwrap() {
-        assert_eq!(value, &described[0][field], "{field}");
+fn assert_ls_matches_info(bae: &Bae, state: &str) {
+    let entry = bae.run(["ls", "--json"]).expect(0).json().remove(0);
+    assert_eq!(entry["state"], state);
+    let info = bae.run(["info", entry["id"].as_str().unwrap(), "--json"]).expect(0).json();
+    for (field, value) in entry.as_object().unwrap() {
+        assert_eq!(value, &info[0][field], "{field}");
     }
 }
 
 #[test]
-fn lists_and_describes_imports() {
-    let (bae, torrent, id) = with_album();
+fn ls_lists_imports_and_info_describes_them() {
+    let (bae, torrent, id) = imported_album();
     let list = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!(list.len(), 1);
     assert_eq!(list[0]["id"], id.as_str());
@@ -70,23 +70,23 @@ fn lists_and_describes_imports() {
         assert!(list[0][field].is_string(), "{field}: {}", list[0]);
     }
     assert!(bae.run(["ls"]).expect(0).stdout.contains("An Album"));
-    assert_listed_as_described(&bae, "imported");
+    assert_ls_matches_info(&bae, "imported");
     assert!(bae.run(["info", &id]).expect(0).stdout.contains("02 two.flac"));
 }
 
 #[test]
-fn an_import_goes_by_id_name_or_hash_prefix() {
-    let (bae, torrent, id) = with_album();
+fn an_import_is_found_by_id_name_or_hash_prefix() {
+    let (bae, torrent, id) = imported_album();
     for name in [id.as_str(), "An Album", &torrent.info_hash()[..10]] {
         let info = bae.run(["info", name, "--json"]).expect(0).json();
         assert_eq!(info[0]["id"], id.as_str(), "by {name}");
     }
-    bae.run(["info", "no such import"]).expect(3).says("no such import");
+    bae.run(["info", "no such import"]).expect(3).expect_stderr("no such import");
 }
 
 #[test]
-fn flags_that_are_global_go_before_or_after_the_command() {
-    let (bae, _, _) = with_album();
+fn global_flags_are_accepted_before_and_after_the_command() {
+    let (bae, _, _) = imported_album();
     let before = bae.run(["--json", "ls"]).expect(0).stdout;
     let after = bae.run(["ls", "--json"]).expect(0).stdout;
     assert_eq!(before, after);
@@ -94,11 +94,11 @@ fn flags_that_are_global_go_before_or_after_the_command() {
 
 #[test]
 fn cat_writes_any_range_of_a_file() {
-    let (bae, torrent, id) = with_album();
+    let (bae, torrent, id) = imported_album();
     for name in ["01 one.flac", "02 two.flac", "cover.jpg", "empty"] {
         let data = fs::read(torrent.data().join(name)).unwrap();
         let len = data.len();
-        assert!(bae.bytes(["cat", &id, name]) == data, "{name}, whole");
+        assert!(bae.stdout_of(["cat", &id, name]) == data, "{name}, complete");
         if len == 0 {
             continue;
         }
@@ -106,23 +106,23 @@ fn cat_writes_any_range_of_a_file() {
         ranges.extend([(65_535, 65_536), (65_536, 131_071)]);
         for (from, to) in ranges.into_iter().filter(|(_, to)| *to < len) {
             let range = format!("{from}-{to}");
-            let got = bae.bytes(["cat", &id, name, "--range", &range]);
+            let got = bae.stdout_of(["cat", &id, name, "--range", &range]);
             assert!(got == data[from..=to], "{name} {range}");
         }
-        let tail = bae.bytes(["cat", &id, name, "--range", "-100"]);
+        let tail = bae.stdout_of(["cat", &id, name, "--range", "-100"]);
         assert!(tail == data[len - 100..], "{name}, the last 100");
-        let rest = bae.bytes(["cat", &id, name, "--range", "1000-"]);
+        let rest = bae.stdout_of(["cat", &id, name, "--range", "1000-"]);
         assert!(rest == data[1000..], "{name}, from 1000");
     }
-    bae.run(["cat", &id, "no such file"]).expect(3).says("no such file");
+    bae.run(["cat", &id, "no such file"]).expect(3).expect_stderr("no such file");
     bae.run(["cat", &id, "cover.jpg", "--range", "5000-6000"]).expect(2);
 }
 
 #[test]
-fn verify_finds_what_was_changed_behind_its_back() {
-    let (bae, _, id) = with_album();
+fn verify_finds_a_changed_object() {
+    let (bae, _, id) = imported_album();
     bae.assert_verified(&id);
-    let object = largest_file(bae.objects());
+    let object = largest_file(bae.storage_dir());
     let mut bytes = fs::read(&object).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -147,14 +147,14 @@ fn largest_file(dir: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn rm_takes_the_objects_too_unless_told_to_keep_them() {
-    let (bae, _, id) = with_album();
+fn rm_removes_the_objects_unless_keep_objects_is_given() {
+    let (bae, _, id) = imported_album();
     assert!(bae.object_count() > 0);
     bae.run(["rm", &id, "--yes"]).expect(0);
     assert_eq!(bae.object_count(), 0);
     assert_eq!(bae.run(["ls", "--json"]).expect(0).stdout.trim(), "");
 
-    let (bae, _, id) = with_album();
+    let (bae, _, id) = imported_album();
     let before = bae.object_count();
     bae.run(["rm", &id, "--keep-objects"]).expect(0);
     assert_eq!(bae.object_count(), before);
@@ -162,8 +162,8 @@ fn rm_takes_the_objects_too_unless_told_to_keep_them() {
 }
 
 #[test]
-fn gc_takes_nothing_that_has_a_name() {
-    let (bae, torrent, id) = with_album();
+fn gc_removes_no_object_that_the_catalog_names() {
+    let (bae, torrent, id) = imported_album();
     let before = bae.object_count();
     bae.run(["gc", "--yes"]).expect(0);
     assert_eq!(bae.object_count(), before);
@@ -171,26 +171,26 @@ fn gc_takes_nothing_that_has_a_name() {
 }
 
 #[test]
-fn selects_files_by_number_and_glob() {
+fn files_are_selected_by_number_and_glob() {
     let torrent = album();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     // Files are numbered in the torrent's order, which is the order in which its creator found them.
     let meta = Metainfo::parse(&fs::read(&torrent.torrent).unwrap()).unwrap();
-    let two = 1 + meta.files.iter().position(|f| f.path.ends_with("02 two.flac")).unwrap();
+    let number = 1 + meta.files.iter().position(|f| f.path.ends_with("02 two.flac")).unwrap();
     let table = [
-        (two.to_string(), 900_000),
+        (number.to_string(), 900_000),
         ("*.flac".to_owned(), 3 * MIB + 1 + 900_000),
-        (format!("{two},cover*"), 901_234),
+        (format!("{number},cover*"), 901_234),
         ("1-4".to_owned(), 3 * MIB + 901_235),
     ];
     for (selection, bytes) in &table {
         let bae = Bae::new();
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--select", selection]);
-        let done = bae.run(args).expect(0).imported();
-        assert_eq!(done.bytes, *bytes, "--select {selection}");
-        assert_listed_as_described(&bae, "imported");
+        let summary = bae.run(args).expect(0).summary();
+        assert_eq!(summary.bytes, *bytes, "--select {selection}");
+        assert_ls_matches_info(&bae, "imported");
         let data = fs::read(torrent.data().join("02 two.flac")).unwrap();
-        assert!(bae.bytes(["cat", &done.id, "02 two.flac"]) == data, "--select {selection}");
+        assert!(bae.stdout_of(["cat", &summary.id, "02 two.flac"]) == data, "--select {selection}");
     }
 }
 
@@ -205,14 +205,14 @@ fn completions_exist_for_the_common_shells() {
 }
 
 #[test]
-fn help_and_version_are_data() {
+fn help_and_version_are_printed_to_stdout() {
     let bae = Bae::new();
     assert!(bae.run(["--version"]).expect(0).stdout.starts_with("bae "));
     assert!(bae.run(["--help"]).expect(0).stdout.contains("import"));
 }
 
 #[test]
-fn an_environment_variable_stands_for_its_flag() {
+fn an_environment_variable_sets_a_flag() {
     let (bae, torrent) = (Bae::new(), Recipe::single("small.bin", MIB).make());
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     bae.import(&torrent, &[seeder.addr()]);
@@ -223,32 +223,32 @@ fn an_environment_variable_stands_for_its_flag() {
 }
 
 #[test]
-fn ctrl_c_stops_cleanly_and_keeps_what_is_durable() {
+fn ctrl_c_stops_cleanly_and_keeps_durable_bytes() {
     let torrent = Recipe::single("interrupted.bin", 48 * MIB).piece(256 << 10).make();
     let (bae, seeder) = (Bae::new(), LibtorrentPeer::slow_seed(&torrent, 12 * MIB));
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(16 * MIB));
     running.interrupt();
-    let ran = running.ended(Duration::from_secs(20)).expect(7);
-    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
-    assert_listed_as_described(&bae, "importing");
-    let again = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
-    let started: Value = again.json().into_iter().find(|e| e["event"] == "started").unwrap();
-    assert!(started["stored"].as_u64() > Some(8 * MIB), "what was verified is kept: {started}");
-    let done = again.imported();
-    assert!(done.downloaded < torrent.bytes - 8 * MIB, "{} fetched again", done.downloaded);
-    bae.assert_exact(&done.id, &torrent);
+    let output = running.wait(Duration::from_secs(20)).expect(7);
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    assert_ls_matches_info(&bae, "importing");
+    let second = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
+    let started: Value = second.json().into_iter().find(|e| e["event"] == "started").unwrap();
+    assert!(started["stored"].as_u64() > Some(8 * MIB), "verified bytes were lost: {started}");
+    let summary = second.summary();
+    assert!(summary.downloaded < torrent.bytes - 8 * MIB, "{} fetched again", summary.downloaded);
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
 fn a_second_ctrl_c_stops_at_once() {
     let torrent = Recipe::single("interrupted.bin", 48 * MIB).piece(256 << 10).make();
-    let bae = Bae::new().storing_with("upload_limit=1MiB");
+    let bae = Bae::new().with_storage_options("upload_limit=1MiB");
     let seeder = LibtorrentPeer::slow_seed(&torrent, 24 * MIB);
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(8 * MIB));
     running.interrupt();
     std::thread::sleep(Duration::from_millis(500));
     running.interrupt();
-    running.ended(Duration::from_secs(3)).expect(7);
+    running.wait(Duration::from_secs(3)).expect(7);
 }

@@ -41,7 +41,7 @@ impl Cloud {
     /// several objects.
     fn bae(&self, prefix: &str) -> Bae {
         let url = format!("{}&chunk=5MiB", self.url(prefix));
-        Bae::new().storing_at(&url, self.server.env())
+        Bae::new().with_storage_url(&url, self.server.env())
     }
 
     fn url(&self, prefix: &str) -> String {
@@ -51,11 +51,11 @@ impl Cloud {
 }
 
 fn torrent(name: &str) -> Fixture {
-    torrent_of(name, 12 * MIB + 5)
+    torrent_with_len(name, 12 * MIB + 5)
 }
 
 /// The torrent's first file has `len` bytes.
-fn torrent_of(name: &str, len: u64) -> Fixture {
+fn torrent_with_len(name: &str, len: u64) -> Fixture {
     let files = [("one.bin", len), ("two.bin", 5 * MIB), ("small/a", 3), ("small/b", 70_000)];
     let files = files.map(|(path, len)| (path.to_owned(), len)).to_vec();
     Recipe::folder(name, files).piece(256 * KIB).make()
@@ -63,16 +63,16 @@ fn torrent_of(name: &str, len: u64) -> Fixture {
 
 /// The summary of `gc`: what it would remove.
 fn leftovers(bae: &Bae) -> Value {
-    let ran = bae.run(["--json", "gc"]).expect(0);
-    ran.json().pop().expect("gc prints a summary")
+    let output = bae.run(["--json", "gc"]).expect(0);
+    output.json().pop().expect("gc prints a summary")
 }
 
-fn assert_clean(bae: &Bae, what: &str) {
-    let left = leftovers(bae);
+fn assert_clean(bae: &Bae, case: &str) {
+    let report = leftovers(bae);
     assert_eq!(
-        (left["objects"].as_u64(), left["uploads"].as_u64()),
+        (report["objects"].as_u64(), report["uploads"].as_u64()),
         (Some(0), Some(0)),
-        "{what}: {left}"
+        "{case}: {report}"
     );
 }
 
@@ -86,18 +86,18 @@ const FAULTS: [Fault; 6] = [
 ];
 
 /// Imports once to count the requests, then once for each request, which gets a fault.
-fn sweep(name: &str, options: &[&str], seed: u64) {
+fn fail_each_request(name: &str, options: &[&str], seed: u64) {
     let torrent = torrent(name);
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
     let import = |prefix: &str, plan: Box<dyn Fn(&Request) -> Fault + Send + Sync>| {
         let bae = cloud.bae(prefix);
-        cloud.proxy.spoil(plan);
+        cloud.proxy.set_faults(plan);
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], options);
-        let done = bae.run(args).expect(0).imported();
-        let requests = cloud.proxy.seen().len() as u64;
-        cloud.proxy.mend();
-        bae.assert_exact(&done.id, &torrent);
+        let summary = bae.run(args).expect(0).summary();
+        let requests = cloud.proxy.requests().len() as u64;
+        cloud.proxy.clear_faults();
+        bae.assert_exact(&summary.id, &torrent);
         (bae, requests)
     };
     let (_, requests) = import("clean", Box::new(|_| Fault::None));
@@ -107,26 +107,26 @@ fn sweep(name: &str, options: &[&str], seed: u64) {
         let fault = FAULTS[random.below(FAULTS.len() as u64) as usize];
         eprintln!("seed {seed}: request {n} of {requests}: {fault:?}");
         let plan = move |r: &Request| if r.number == n { fault } else { Fault::None };
-        let (bae, _) = import(&format!("spoilt-{n}"), Box::new(plan));
+        let (bae, _) = import(&format!("fault-{n}"), Box::new(plan));
         assert_clean(&bae, &format!("request {n}, {fault:?}"));
     }
 }
 
 #[test]
-fn an_import_ends_exact_whichever_request_is_spoilt() {
-    sweep("spoilt chunks", &[], 3);
+fn an_import_is_exact_whichever_request_fails() {
+    fail_each_request("faulty chunks", &[], 3);
 }
 
 #[test]
-fn whole_files_end_exact_whichever_request_is_spoilt() {
-    sweep("spoilt files", &["--layout", "files"], 4);
+fn whole_files_are_exact_whichever_request_fails() {
+    fail_each_request("faulty files", &["--layout", "files"], 4);
 }
 
 /// Kills the program at its first request, in the next run at the second, and so on until an import ends. In every
 /// other run the request does not reach the server; in the others the server carries it out.
-fn killed_at_each_request(name: &str, options: &[&str]) {
+fn kill_at_each_request(name: &str, options: &[&str]) {
     // Run `n` gets `n` requests through. Eleven chunks are more than the first five runs can store.
-    let torrent = torrent_of(name, 50 * MIB + 5);
+    let torrent = torrent_with_len(name, 50 * MIB + 5);
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
     let bae = cloud.bae("killed");
@@ -136,7 +136,7 @@ fn killed_at_each_request(name: &str, options: &[&str]) {
         let reached = Arc::new(AtomicBool::new(false));
         let (flag, even) = (Arc::clone(&reached), n % 2 == 0);
         // Every run gets one request further than the run before, and does not fetch again what that run stored.
-        cloud.proxy.spoil(move |r| {
+        cloud.proxy.set_faults(move |r| {
             if r.number < n {
                 return Fault::None;
             }
@@ -150,16 +150,16 @@ fn killed_at_each_request(name: &str, options: &[&str]) {
             ended || reached.load(Ordering::Relaxed)
         });
         if ended {
-            break running.ended(Duration::from_secs(10)).expect(0).imported();
+            break running.wait(Duration::from_secs(10)).expect(0).summary();
         }
         thread::sleep(Duration::from_millis(30));
         running.kill();
-        cloud.proxy.mend();
+        cloud.proxy.clear_faults();
         n += 1;
-        assert!(n < 200, "it never ends");
+        assert!(n < 200, "the import never completes");
     };
-    cloud.proxy.mend();
-    assert!(n >= 5, "killed {n} times only");
+    cloud.proxy.clear_faults();
+    assert!(n >= 5, "only killed {n} times");
     bae.assert_exact(&done.id, &torrent);
     bae.run(["gc", "--yes"]).expect(0);
     assert_clean(&bae, "after gc");
@@ -167,22 +167,22 @@ fn killed_at_each_request(name: &str, options: &[&str]) {
 }
 
 #[test]
-fn kills_between_requests_lose_nothing_durable_and_leave_nothing_gc_cannot_find() {
-    killed_at_each_request("killed chunks", &[]);
+fn kills_between_requests_lose_no_durable_bytes_and_gc_finds_all_garbage() {
+    kill_at_each_request("killed chunks", &[]);
 }
 
 #[test]
-fn kills_while_files_are_composed_lose_nothing() {
-    killed_at_each_request("killed files", &["--layout", "files"]);
+fn kills_while_files_are_composed_lose_no_durable_bytes() {
+    kill_at_each_request("killed files", &["--layout", "files"]);
 }
 
 #[test]
-fn a_used_up_quota_pauses_with_a_hint_and_goes_on_when_freed() {
+fn an_exhausted_quota_pauses_an_import_with_a_hint_until_it_is_freed() {
     let torrent = torrent("quota");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
     let bae = cloud.bae("quota");
-    cloud.proxy.spoil(|r| match r.method.as_str() {
+    cloud.proxy.set_faults(|r| match r.method.as_str() {
         "PUT" if r.number > 1 => Fault::Refuse("403 Forbidden", "QuotaExceeded"),
         _ => Fault::None,
     });
@@ -193,15 +193,15 @@ fn a_used_up_quota_pauses_with_a_hint_and_goes_on_when_freed() {
     assert!(paused["hint"].is_string(), "{paused}");
     thread::sleep(Duration::from_secs(2));
     assert!(running.0.is_running(), "a used-up quota ended the import");
-    cloud.proxy.mend();
+    cloud.proxy.clear_faults();
     running.event("resumed");
-    let done = running.event("imported");
-    bae.assert_exact(done["id"].as_str().unwrap(), &torrent);
+    let summary = running.event("imported");
+    bae.assert_exact(summary["id"].as_str().unwrap(), &torrent);
     assert_clean(&bae, "after the quota was freed");
 }
 
 #[test]
-fn what_a_bucket_deleted_under_way_lost_is_found_and_fetched_again() {
+fn objects_lost_with_a_bucket_during_an_import_are_found_and_refetched() {
     let torrent = Recipe::single("bucket gone.bin", 30 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
     let cloud = Cloud::new();
@@ -209,26 +209,26 @@ fn what_a_bucket_deleted_under_way_lost_is_found_and_fetched_again() {
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["stored"].as_u64() > Some(0));
     // SeaweedFS creates a missing bucket when an object is put, so the proxy sends the answer of other servers.
-    cloud.proxy.spoil(|_| Fault::Refuse("404 Not Found", "NoSuchBucket"));
+    cloud.proxy.set_faults(|_| Fault::Refuse("404 Not Found", "NoSuchBucket"));
     let paused = running.event("paused");
     assert!(paused["error"].as_str().unwrap().contains(&cloud.bucket), "{paused}");
     assert!(paused["hint"].as_str().unwrap().contains("bucket"), "{paused}");
     cloud.server.empty_bucket(&cloud.bucket);
-    cloud.proxy.mend();
+    cloud.proxy.clear_faults();
     running.event("resumed");
     let id = running.event("imported")["id"].as_str().unwrap().to_owned();
-    running.ended(Duration::from_secs(30)).expect(0);
-    bae.run(["verify", &id]).expect(32).says("bucket gone.bin");
+    running.wait(Duration::from_secs(30)).expect(0);
+    bae.run(["verify", &id]).expect(32).expect_stderr("bucket gone.bin");
     let peer = seeder.addr().to_string();
     let listen = bae.listen.to_string();
-    let mend = ["verify", &id, "--repair", "--peer", &peer, "--listen", &listen, "--no-dht"];
-    bae.run(mend).expect(0);
+    let repair = ["verify", &id, "--repair", "--peer", &peer, "--listen", &listen, "--no-dht"];
+    bae.run(repair).expect(0);
     bae.assert_verified(&id);
     bae.assert_exact(&id, &torrent);
 }
 
 #[test]
-fn two_catalogs_share_a_prefix() {
+fn two_catalogs_can_share_a_prefix() {
     let torrents = [torrent("shared one"), torrent("shared two")];
     let seeders = torrents.each_ref().map(|t| LibtorrentPeer::seed(Release::Debian, t));
     let cloud = Cloud::new();
@@ -255,71 +255,73 @@ fn two_catalogs_share_a_prefix() {
 }
 
 #[test]
-fn a_wrong_region_or_key_is_named_before_anything_is_fetched() {
+fn a_wrong_region_or_key_is_reported_before_anything_is_fetched() {
     let torrent = torrent("refused");
     let cloud = Cloud::new();
     let url = cloud.url("x");
     let wrong_key = [
-        ("AWS_ACCESS_KEY_ID".into(), "nobody".into()),
+        ("AWS_ACCESS_KEY_ID".into(), "unknown".into()),
         ("AWS_SECRET_ACCESS_KEY".into(), "x".into()),
     ];
-    let bae = Bae::new().storing_at(&url, wrong_key.to_vec());
-    let ran = bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"])).expect(24);
-    assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
-    cloud.proxy.spoil(|_| Fault::Refuse("400 Bad Request", "AuthorizationHeaderMalformed"));
+    let bae = Bae::new().with_storage_url(&url, wrong_key.to_vec());
+    let output = bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"])).expect(24);
+    assert!(output.stderr.contains("hint:"), "{}", output.stderr);
+    cloud.proxy.set_faults(|_| Fault::Refuse("400 Bad Request", "AuthorizationHeaderMalformed"));
     let bae = cloud.bae("y");
-    bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"])).expect(2).says("region");
+    bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"]))
+        .expect(2)
+        .expect_stderr("region");
 }
 
 #[test]
-fn nothing_of_the_payload_touches_the_disk_or_is_sent_twice() {
-    let torrent = Recipe::single("straight.bin", 160 * MIB).make();
+fn payload_is_never_written_to_disk_or_sent_twice() {
+    let torrent = Recipe::single("payload.bin", 160 * MIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
-    let bae = Bae::new().storing_at(&cloud.url("straight"), cloud.server.env());
+    let bae = Bae::new().with_storage_url(&cloud.url("payload"), cloud.server.env());
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     let pid = running.0.id();
     let mut written = 0;
     let done = loop {
-        let event = running.any_event();
-        written = written.max(write_bytes(pid).unwrap_or(0));
+        let event = running.next_event();
+        written = written.max(bytes_written(pid).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
     };
     assert!(written <= 8 * MIB, "{written} bytes were written to the local disk");
-    let seen = cloud.proxy.seen();
-    let puts: Vec<_> = seen.iter().filter(|r| r.method == "PUT").collect();
-    let sent: u64 = seen.iter().map(|r| r.body).sum();
+    let requests = cloud.proxy.requests();
+    let puts: Vec<_> = requests.iter().filter(|r| r.method == "PUT").collect();
+    let sent: u64 = requests.iter().map(|r| r.body).sum();
     assert!(sent <= torrent.bytes + torrent.bytes / 100, "{sent} bytes sent");
     assert!(puts.len() as u64 <= torrent.bytes / (12 * MIB) + 20, "{} PUTs", puts.len());
-    running.ended(Duration::from_secs(30)).expect(0);
+    running.wait(Duration::from_secs(30)).expect(0);
     bae.assert_exact(done["id"].as_str().unwrap(), &torrent);
 }
 
 #[test]
-fn a_request_that_stalls_is_given_up_and_sent_again() {
+fn a_stalled_request_is_abandoned_and_sent_again() {
     let torrent = Recipe::single("stalled.bin", 300 * KIB).piece(64 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let cloud = Cloud::new();
     let bae = cloud.bae("stalled");
     let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    cloud.proxy.spoil(move |r| {
+    let put_gate = Arc::clone(&gate);
+    cloud.proxy.set_faults(move |r| {
         if (r.number, r.method.as_str()) == (1, "PUT") {
-            held.wait();
+            put_gate.wait();
         }
         Fault::None
     });
     // The request stalls until the import has ended. So the import did not wait for it.
-    let done = bae.import(&torrent, &[seeder.addr()]);
-    assert!(cloud.proxy.seen().len() > 3, "nothing was sent again");
+    let summary = bae.import(&torrent, &[seeder.addr()]);
+    assert!(cloud.proxy.requests().len() > 3, "nothing was sent again");
     gate.open();
-    bae.assert_exact(&done.id, &torrent);
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 /// The bytes that a process has sent to the disks.
-fn write_bytes(pid: u32) -> Option<u64> {
+fn bytes_written(pid: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.trim().parse().ok()
 }

@@ -25,13 +25,13 @@ fn shares(random: &mut Random, count: usize) -> Vec<u64> {
 }
 
 /// Kills an import each time one of `shares` (in thousandths) is stored, then lets one finish.
-fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
-    let bae = Bae::new().storing_with(storage_options);
+fn kill_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
+    let bae = Bae::new().with_storage_options(storage_options);
     let seeder = LibtorrentPeer::slow_seed(torrent, 24 * MIB);
     let mut durable = 0;
     for &share in shares {
         let mut running = bae.start_import(torrent, &[seeder.addr()]);
-        running.stored(torrent.bytes * share / 1000);
+        running.wait_until_stored(torrent.bytes * share / 1000);
         running.kill();
         let stored = |e: &serde_json::Value| e["stored"].as_u64();
         let events = running.events();
@@ -42,20 +42,20 @@ fn killed_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
         // What a run reported as stored must be stored in the next run.
         durable = events.iter().filter_map(stored).max().unwrap_or(0).max(durable);
     }
-    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
-    let done = ran.imported();
-    let lines = ran.json();
+    let output = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
+    let summary = output.summary();
+    let lines = output.json();
     // There is no `started` event when an earlier run stored everything before it was killed.
     let started = lines.iter().find(|e| e["event"] == "started");
     let at_start = started.map_or(torrent.bytes, |e| e["stored"].as_u64().unwrap());
     assert!(at_start >= durable, "{at_start} of {durable} durable bytes at the last start");
     let allowed = torrent.bytes - at_start + SLACK;
-    assert!(done.downloaded <= allowed, "{} fetched, {allowed} allowed", done.downloaded);
-    bae.assert_verified(&done.id);
-    bae.assert_exact(&done.id, torrent);
+    assert!(summary.downloaded <= allowed, "{} fetched, {allowed} allowed", summary.downloaded);
+    bae.assert_verified(&summary.id);
+    bae.assert_exact(&summary.id, torrent);
     // gc removes the objects that a crash left without a name, and no others.
     bae.run(["gc", "--yes"]).expect(0);
-    bae.assert_exact(&done.id, torrent);
+    bae.assert_exact(&summary.id, torrent);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn resumes_after_kill_without_refetching_durable_pieces() {
         let mut random = Random(seed);
         let shares = shares(&mut random, 4);
         eprintln!("seed {seed}: killed at {shares:?} of 1000");
-        killed_at(&torrent(), &shares, "");
+        kill_at(&torrent(), &shares, "");
     }
 }
 
@@ -73,7 +73,7 @@ fn resumes_after_kill_while_storage_is_slower_than_the_peers() {
     let mut random = Random(77);
     let shares = shares(&mut random, 4);
     eprintln!("killed at {shares:?} of 1000");
-    killed_at(&torrent(), &shares, "upload_limit=16MiB");
+    kill_at(&torrent(), &shares, "upload_limit=16MiB");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn resumes_after_kill_with_many_small_files() {
     let mut random = Random(5);
     let shares = shares(&mut random, 5);
     eprintln!("killed at {shares:?} of 1000");
-    killed_at(&torrent, &shares, "");
+    kill_at(&torrent, &shares, "");
 }
 
 #[test]
@@ -94,21 +94,21 @@ fn a_finished_import_is_not_fetched_again() {
     let mut seeder = LibtorrentPeer::slow_seed(&torrent, 64 * MIB);
     let first = bae.import(&torrent, &[seeder.addr()]);
     let sent = seeder.sent();
-    let again = bae.import(&torrent, &[seeder.addr()]);
-    assert_eq!(first.id, again.id);
-    assert_eq!(again.downloaded, 0);
-    assert_eq!(seeder.sent(), sent, "the seeder sent something again");
+    let second = bae.import(&torrent, &[seeder.addr()]);
+    assert_eq!(first.id, second.id);
+    assert_eq!(second.downloaded, 0);
+    assert_eq!(seeder.sent(), sent, "the seeder sent bytes again");
 }
 
 #[test]
-fn an_import_killed_right_after_its_summary_is_whole() {
+fn an_import_killed_right_after_its_summary_is_complete() {
     let torrent = torrent();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let bae = Bae::new();
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
-    let done = running.event("imported");
+    let summary = running.event("imported");
     running.kill();
-    let id = done["id"].as_str().unwrap();
+    let id = summary["id"].as_str().unwrap();
     bae.assert_verified(id);
     bae.assert_exact(id, &torrent);
 }
@@ -119,19 +119,19 @@ fn no_extent_names_a_missing_object_after_a_kill() {
     let seeder = LibtorrentPeer::slow_seed(&torrent, 40 * MIB);
     let mut random = Random(11);
     for round in 0..6 {
-        let bae = Bae::new().storing_with("chunk=1MiB");
+        let bae = Bae::new().with_storage_options("chunk=1MiB");
         let mut running = bae.start_import(&torrent, &[seeder.addr()]);
-        running.stored(1 + random.below(torrent.bytes / 2));
+        running.wait_until_stored(1 + random.below(torrent.bytes / 2));
         running.kill();
         let catalog = Catalog::open_read_only(&bae.data_dir()).unwrap();
         let import = catalog.list().unwrap().remove(0).id;
         let objects = catalog.objects(&import).unwrap();
         let extents = catalog.extents(&import).unwrap();
-        assert!(!extents.is_empty(), "round {round}: nothing was durable");
+        assert!(!extents.is_empty(), "round {round}: no bytes are durable");
         for extent in extents {
             let object = objects.iter().find(|o| o.num == extent.object).unwrap();
             assert!(object.stored, "round {round}: {object:?} was never committed");
-            let file = std::fs::metadata(bae.objects().join(&object.key)).unwrap();
+            let file = std::fs::metadata(bae.storage_dir().join(&object.key)).unwrap();
             assert_eq!(file.len(), object.len, "round {round}: {object:?}");
             assert!(extent.offset + extent.range.end - extent.range.start <= object.len);
         }

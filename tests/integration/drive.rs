@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use bae::{
     Error, Kind, Result,
     backends::{
-        DriveBackend, DriveSettings, Key, MemoryNotes, Notes, Payload, RetryPolicy, Retrying,
-        Shape, StorageBackend, Upload, conformance,
-        drive::{Credentials, Limits, http_client},
+        BackendState, DriveBackend, DriveSettings, InMemoryState, Key, MultipartUpload, Payload,
+        RetryPolicy, Retrying, StorageBackend, UploadLayout, conformance,
+        drive::{Credentials, DriveLimits, http_client},
         list_all,
     },
 };
@@ -25,26 +25,28 @@ use bytes::Bytes;
 
 use crate::support::{
     KIB, MIB, Random,
-    bae::{Bae, Ran, Running},
-    fake_drive::{self, Act, FakeDrive, REFRESH_TOKEN, SESSION, SESSION_SECRET, TOKEN_SECRET},
+    bae::{Bae, CommandOutput, Running},
+    fake_drive::{
+        self, FakeDrive, FaultKind, REFRESH_TOKEN, SESSION, SESSION_SECRET, TOKEN_SECRET,
+    },
     peers::{LibtorrentPeer, Release},
     process::Process,
     torrents::{Fixture, Recipe},
 };
 
 /// Limits that delay no request.
-fn fast() -> Limits {
+fn no_limits() -> DriveLimits {
     let first_wait = Duration::from_millis(5);
-    Limits {
+    DriveLimits {
         units_per_minute: 1e12,
         creates_per_second: 1e9,
         create_burst: 1e9,
         first_wait,
-        ..Limits::default()
+        ..DriveLimits::default()
     }
 }
 
-fn signed_in(drive: &FakeDrive) -> Credentials {
+fn user_login(drive: &FakeDrive) -> Credentials {
     Credentials::User {
         client_id: fake_drive::CLIENT_ID.into(),
         client_secret: fake_drive::CLIENT_SECRET.into(),
@@ -57,27 +59,27 @@ fn open_with(
     drive: &FakeDrive,
     folder: Option<&str>,
     credentials: Credentials,
-    limits: Limits,
-    notes: Arc<dyn Notes>,
+    limits: DriveLimits,
+    state: Arc<dyn BackendState>,
 ) -> DriveBackend {
     let http = http_client().unwrap();
-    let tokens = credentials.into_source(&http).unwrap();
+    let tokens = credentials.into_token_source(&http).unwrap();
     let endpoint = drive.endpoint().parse().unwrap();
     let settings = DriveSettings { folder: folder.map(str::to_owned), endpoint, limits };
-    DriveBackend::open(http, settings, tokens, notes)
+    DriveBackend::open(http, settings, tokens, state)
 }
 
-fn open(drive: &FakeDrive, notes: &MemoryNotes) -> DriveBackend {
-    open_with(drive, None, signed_in(drive), fast(), Arc::new(notes.clone()))
+fn open(drive: &FakeDrive, state: &InMemoryState) -> DriveBackend {
+    open_with(drive, None, user_login(drive), no_limits(), Arc::new(state.clone()))
 }
 
 fn retrying<B: StorageBackend>(backend: B) -> Retrying<B> {
-    let ms = Duration::from_millis;
+    let millis = Duration::from_millis;
     Retrying::with_policy(
         backend,
         RetryPolicy {
-            base: ms(2),
-            cap: ms(20),
+            base: millis(2),
+            cap: millis(20),
             send_budget: Duration::from_secs(30),
             budget: Duration::from_secs(30),
             resends: 50,
@@ -113,9 +115,9 @@ async fn assert_holds(backend: &dyn StorageBackend, key: &Key, whole: &Bytes) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_contract() {
+async fn drive_passes_the_conformance_suite() {
     let drive = FakeDrive::start();
-    conformance::check(&open(&drive, &MemoryNotes::default())).await;
+    conformance::check(&open(&drive, &InMemoryState::default())).await;
     assert!(drive.files().is_empty(), "{:?}", drive.files().len());
     assert_eq!(drive.sessions(), 0, "sessions were left");
     drive.counts(|counts| {
@@ -124,33 +126,39 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_contract_in_a_shared_drive() {
+async fn drive_passes_the_conformance_suite_in_a_shared_drive() {
     let drive = FakeDrive::start();
     let folder = drive.make_folder("Music of all", true);
-    let notes = Arc::new(MemoryNotes::default());
-    let backend = open_with(&drive, Some(&folder), signed_in(&drive), fast(), notes);
+    let state = Arc::new(InMemoryState::default());
+    let backend = open_with(&drive, Some(&folder), user_login(&drive), no_limits(), state);
     conformance::check(&backend).await;
-    assert_eq!(backend.free_room().await.unwrap(), None, "a shared drive has no quota of a user");
+    assert_eq!(backend.free_space().await.unwrap(), None, "a shared drive has no quota of a user");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_contract_when_nothing_can_be_noted() {
+async fn drive_objects_are_found_when_backend_state_cannot_be_written() {
     let drive = FakeDrive::start();
-    let notes = Arc::new(ReadOnly::default());
-    let backend = open_with(&drive, None, signed_in(&drive), fast(), notes);
+    let state = Arc::new(ReadOnlyState::default());
+    let backend = open_with(&drive, None, user_login(&drive), no_limits(), state);
     let whole = bytes(70_000, 1);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
     assert_holds(&backend, &chunk(1), &whole).await;
-    let other = open_with(&drive, None, signed_in(&drive), fast(), Arc::new(ReadOnly::default()));
+    let other = open_with(
+        &drive,
+        None,
+        user_login(&drive),
+        no_limits(),
+        Arc::new(ReadOnlyState::default()),
+    );
     assert_holds(&other, &chunk(1), &whole).await;
 }
 
 /// Notes that cannot be written, as in a command that opens the catalog read-only.
 #[derive(Debug, Default)]
-struct ReadOnly(MemoryNotes);
+struct ReadOnlyState(InMemoryState);
 
 #[async_trait]
-impl Notes for ReadOnly {
+impl BackendState for ReadOnlyState {
     fn get(&self, name: &str) -> Result<Option<String>> {
         self.0.get(name)
     }
@@ -165,11 +173,11 @@ impl Notes for ReadOnly {
 }
 
 /// A put, the operations on its object, and a delete. Each of these requests is made to fail in turn.
-async fn a_life(drive: &FakeDrive) {
-    let backend = retrying(open(drive, &MemoryNotes::default()));
+async fn put_get_and_delete(drive: &FakeDrive) {
+    let backend = retrying(open(drive, &InMemoryState::default()));
     let whole = bytes(700 * KIB, 3);
     backend.put(&chunk(7), payload(&whole)).await.unwrap_or_else(|e| panic!("{}", e.report()));
-    assert_eq!(drive.files().len(), 1, "one put, one file");
+    assert_eq!(drive.files().len(), 1, "one put makes one file");
     assert_holds(&backend, &chunk(7), &whole).await;
     assert_eq!(backend.head(&chunk(7)).await.unwrap(), Some(700 * KIB));
     assert_eq!(list_all(&backend, "0123").await.unwrap().len(), 1);
@@ -178,24 +186,24 @@ async fn a_life(drive: &FakeDrive) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_may_fail_in_every_way() {
-    let acts = [
-        Act::Refuse(503, "backendError", None),
-        Act::Refuse(403, "userRateLimitExceeded", None),
-        Act::Refuse(500, "internalError", None),
-        Act::Reset,
-        Act::LoseAnswer,
-        Act::CutAnswer(7),
-        Act::Stall(Duration::from_millis(50)),
-        Act::ExpireTokens,
+async fn drive_operations_succeed_whichever_request_fails() {
+    let kinds = [
+        FaultKind::Refuse(503, "backendError", None),
+        FaultKind::Refuse(403, "userRateLimitExceeded", None),
+        FaultKind::Refuse(500, "internalError", None),
+        FaultKind::Reset,
+        FaultKind::LoseAnswer,
+        FaultKind::CutAnswer(7),
+        FaultKind::Stall(Duration::from_millis(50)),
+        FaultKind::ExpireTokens,
     ];
-    for act in acts {
+    for kind in kinds {
         for skip in 0.. {
             let drive = FakeDrive::start();
-            drive.fail("", "", skip, 1, act.clone());
-            a_life(&drive).await;
-            if !drive.all_failed() {
-                assert!(skip > 8, "{act:?}: only {skip} requests");
+            drive.fail_requests("", "", skip, 1, kind.clone());
+            put_get_and_delete(&drive).await;
+            if !drive.all_faults_used() {
+                assert!(skip > 8, "{kind:?}: only {skip} requests");
                 break;
             }
         }
@@ -203,62 +211,63 @@ async fn every_request_may_fail_in_every_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_put_goes_on_where_it_broke_off() {
+async fn an_interrupted_put_resumes_after_the_last_received_byte() {
     let drive = FakeDrive::start();
-    drive.fail("PUT", SESSION, 0, 2, Act::CutBody(MIB as usize + 99));
-    let backend = open(&drive, &MemoryNotes::default());
+    drive.fail_requests("PUT", SESSION, 0, 2, FaultKind::CutBody(MIB as usize + 99));
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(5 * MIB + 3, 4);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
     assert_holds(&backend, &chunk(1), &whole).await;
     let received = drive.counts(|counts| counts.received);
     assert!(received < whole.len() as u64 + MIB, "{received} bytes were sent");
-    assert_eq!(drive.asked("POST /upload/drive/v3/files"), 1, "one session");
+    assert_eq!(drive.request_count("POST /upload/drive/v3/files"), 1, "one session");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_session_is_begun_again_under_the_same_id() {
+async fn an_expired_upload_session_is_restarted_with_the_same_file_id() {
     let drive = FakeDrive::start();
-    drive.fail("PUT", SESSION, 0, 1, Act::Expire);
-    let backend = open(&drive, &MemoryNotes::default());
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::Expire);
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(MIB, 5);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
     assert_holds(&backend, &chunk(1), &whole).await;
-    assert_eq!(drive.asked("POST /upload/drive/v3/files"), 2);
+    assert_eq!(drive.request_count("POST /upload/drive/v3/files"), 2);
     assert_eq!(drive.files().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_inside_a_session_begins_it_again_once() {
+async fn a_refusal_in_an_upload_session_restarts_it_once() {
     let drive = FakeDrive::start();
-    drive.fail("PUT", SESSION, 0, 1, Act::Refuse(400, "badRequest", None));
-    let backend = open(&drive, &MemoryNotes::default());
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::Refuse(400, "badRequest", None));
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(MIB, 6);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
-    drive.fail("PUT", SESSION, 0, 2, Act::Refuse(400, "badRequest", None));
+    drive.fail_requests("PUT", SESSION, 0, 2, FaultKind::Refuse(400, "badRequest", None));
     let refused = backend.put(&chunk(2), payload(&whole)).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Internal);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_ends_under_an_upload_is_renewed_once_for_all() {
+async fn a_token_that_expires_during_uploads_is_renewed_once_for_all() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
+    let backend = open(&drive, &InMemoryState::default());
     backend.put(&chunk(0), Payload::default()).await.unwrap();
-    let before = drive.asked("POST /token");
-    drive.fail("PUT", SESSION, 0, 1, Act::ExpireTokens);
+    let before = drive.request_count("POST /token");
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::ExpireTokens);
     let whole = bytes(MIB, 7);
     let (one, two, three) = (chunk(1), chunk(2), chunk(3));
     let put = |key| backend.put(key, payload(&whole));
     let (a, b, c) = tokio::join!(put(&one), put(&two), put(&three));
     a.and(b).and(c).unwrap();
-    assert_eq!(drive.asked("POST /token") - before, 1);
+    assert_eq!(drive.request_count("POST /token") - before, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ready_token_that_has_ended_is_told_with_what_to_do() {
+async fn an_expired_access_token_is_reported_with_a_hint() {
     let drive = FakeDrive::start();
-    let ready = Credentials::Token(drive.token().into());
-    let backend = open_with(&drive, None, ready, fast(), Arc::new(MemoryNotes::default()));
+    let credentials = Credentials::Token(drive.token().into());
+    let backend =
+        open_with(&drive, None, credentials, no_limits(), Arc::new(InMemoryState::default()));
     backend.put(&chunk(1), Payload::default()).await.unwrap();
     drive.expire_tokens();
     let refused = backend.put(&chunk(2), Payload::default()).await.unwrap_err();
@@ -267,17 +276,17 @@ async fn a_ready_token_that_has_ended_is_told_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_taken_back_is_told_with_what_to_do() {
+async fn a_revoked_login_is_reported_with_a_hint() {
     let drive = FakeDrive::start();
     drive.revoke();
-    let refused = open(&drive, &MemoryNotes::default()).head(&chunk(1)).await.unwrap_err();
+    let refused = open(&drive, &InMemoryState::default()).head(&chunk(1)).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unauthenticated);
     let hint = refused.hint_text().unwrap();
     assert!(hint.contains("bae storage login") && hint.contains("7 days"), "{hint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_signs_in_with_its_key() {
+async fn a_service_account_logs_in_with_its_key() {
     use aws_lc_rs::{encoding::AsDer, rsa};
     let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
     let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
@@ -298,34 +307,40 @@ async fn a_service_account_signs_in_with_its_key() {
         key: key_file.to_string(),
         token_uri: Some(drive.token_uri().parse().unwrap()),
     };
-    let notes = Arc::new(MemoryNotes::default());
-    let backend = open_with(&drive, Some(&folder), credentials, fast(), notes);
+    let state = Arc::new(InMemoryState::default());
+    let backend = open_with(&drive, Some(&folder), credentials, no_limits(), state);
     let whole = bytes(1000, 8);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
     drive.expire_tokens();
     assert_holds(&backend, &chunk(1), &whole).await;
-    assert_eq!(drive.asked("POST /token"), 2);
+    assert_eq!(drive.request_count("POST /token"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_damaged_is_removed_and_sent_again() {
+async fn a_damaged_upload_is_removed_and_can_be_repeated() {
     let drive = FakeDrive::start();
-    drive.fail("PUT", SESSION, 0, 1, Act::Corrupt);
-    let backend = open(&drive, &MemoryNotes::default());
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::Corrupt);
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(MIB, 9);
     let damaged = backend.put(&chunk(1), payload(&whole)).await.unwrap_err();
     assert!(damaged.kind().is_retryable(), "{}", damaged.report());
-    assert!(drive.files().is_empty(), "the damaged file is still there");
+    assert!(drive.files().is_empty(), "the damaged file still exists");
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
     assert_holds(&backend, &chunk(1), &whole).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retry_after_is_waited_for_by_all() {
+async fn all_requests_wait_for_retry_after() {
     let drive = FakeDrive::start();
-    let backend = retrying(open(&drive, &MemoryNotes::default()));
+    let backend = retrying(open(&drive, &InMemoryState::default()));
     backend.put(&chunk(0), Payload::default()).await.unwrap();
-    drive.fail("POST", "/upload/", 0, 1, Act::Refuse(429, "rateLimitExceeded", Some(2)));
+    drive.fail_requests(
+        "POST",
+        "/upload/",
+        0,
+        1,
+        FaultKind::Refuse(429, "rateLimitExceeded", Some(2)),
+    );
     let start = Instant::now();
     let (one, two) = (chunk(1), chunk(2));
     let put = |key| backend.put(key, Payload::default());
@@ -334,34 +349,34 @@ async fn retry_after_is_waited_for_by_all() {
         put(&two).await.map(|()| start.elapsed())
     });
     a.unwrap();
-    assert!(b.unwrap() >= Duration::from_millis(1900), "the other did not wait");
+    assert!(b.unwrap() >= Duration::from_millis(1900), "the other request did not wait");
     assert!(start.elapsed() >= Duration::from_secs(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_account_is_told_by_name_and_goes_on_when_there_is_room() {
+async fn a_full_account_is_reported_and_accepts_puts_when_space_is_freed() {
     let drive = FakeDrive::start();
-    drive.rules(|rules| rules.quota = Some(MIB));
-    let backend = open(&drive, &MemoryNotes::default());
+    drive.set_rules(|rules| rules.quota = Some(MIB));
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(700 * KIB, 10);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
-    assert_eq!(backend.free_room().await.unwrap(), Some(324 * KIB));
+    assert_eq!(backend.free_space().await.unwrap(), Some(324 * KIB));
     let full = backend.put(&chunk(2), payload(&whole)).await.unwrap_err();
     assert_eq!(full.kind(), Kind::NoSpace);
     assert!(full.hint_text().unwrap().contains("trash"), "{:?}", full.hint_text());
-    drive.rules(|rules| rules.quota = Some(2 * MIB));
+    drive.set_rules(|rules| rules.quota = Some(2 * MIB));
     backend.put(&chunk(2), payload(&whole)).await.unwrap();
-    drive.rules(|rules| rules.quota = None);
-    assert_eq!(backend.free_room().await.unwrap(), None);
+    drive.set_rules(|rules| rules.quota = None);
+    assert_eq!(backend.free_space().await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_keep_a_pace_that_is_not_refused() {
+async fn creates_stay_below_the_rate_limit() {
     let drive = FakeDrive::start();
-    drive.rules(|rules| rules.creates_per_second = Some(12.0));
-    let limits = Limits { creates_per_second: 10.0, create_burst: 5.0, ..fast() };
-    let notes = Arc::new(MemoryNotes::default());
-    let backend = Arc::new(open_with(&drive, None, signed_in(&drive), limits, notes));
+    drive.set_rules(|rules| rules.creates_per_second = Some(12.0));
+    let limits = DriveLimits { creates_per_second: 10.0, create_burst: 5.0, ..no_limits() };
+    let state = Arc::new(InMemoryState::default());
+    let backend = Arc::new(open_with(&drive, None, user_login(&drive), limits, state));
     let puts = (0..30).map(|n| {
         let backend = Arc::clone(&backend);
         tokio::spawn(async move { backend.put(&key(&format!("n{n}")), Payload::default()).await })
@@ -371,19 +386,25 @@ async fn creates_keep_a_pace_that_is_not_refused() {
     }
     drive.counts(|counts| {
         assert!(counts.refused.is_empty(), "{:?}", counts.refused);
-        let took = counts.creates.last().unwrap().duration_since(counts.creates[0]);
-        assert!(took >= Duration::from_millis(2300), "31 creates in {took:?}");
+        let elapsed = counts.creates.last().unwrap().duration_since(counts.creates[0]);
+        assert!(elapsed >= Duration::from_millis(2300), "31 creates in {elapsed:?}");
     });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_refused_for_long_are_the_limit_of_the_day() {
+async fn long_refusals_of_creates_are_reported_as_the_daily_limit() {
     let drive = FakeDrive::start();
-    let limits = Limits { daily_after: Duration::from_millis(300), ..fast() };
-    let notes = Arc::new(MemoryNotes::default());
-    let backend = open_with(&drive, None, signed_in(&drive), limits, notes);
+    let limits = DriveLimits { daily_limit_after: Duration::from_millis(300), ..no_limits() };
+    let state = Arc::new(InMemoryState::default());
+    let backend = open_with(&drive, None, user_login(&drive), limits, state);
     backend.put(&chunk(0), Payload::default()).await.unwrap();
-    drive.fail("POST", "/upload/", 0, 100, Act::Refuse(403, "userRateLimitExceeded", None));
+    drive.fail_requests(
+        "POST",
+        "/upload/",
+        0,
+        100,
+        FaultKind::Refuse(403, "userRateLimitExceeded", None),
+    );
     let start = Instant::now();
     let refused = retrying(backend).put(&chunk(1), Payload::default()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::NoSpace, "{}", refused.report());
@@ -392,9 +413,9 @@ async fn creates_refused_for_long_are_the_limit_of_the_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_notes_are_mended_from_what_the_files_say() {
+async fn lost_backend_state_is_rebuilt_from_file_properties() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
+    let backend = open(&drive, &InMemoryState::default());
     let long = key(&format!(
         "{}/日本 - it's \"1\".flac",
         ["Ünïcode folder name, quite long"; 20].join("/")
@@ -404,32 +425,32 @@ async fn lost_notes_are_mended_from_what_the_files_say() {
     for key in &keys {
         backend.put(key, payload(&whole)).await.unwrap();
     }
-    let notes = MemoryNotes::default();
-    let fresh = open(&drive, &notes);
+    let state = InMemoryState::default();
+    let fresh = open(&drive, &state);
     for key in &keys {
         assert_holds(&fresh, key, &whole).await;
     }
-    let listing = MemoryNotes::default();
+    let listing = InMemoryState::default();
     let mut listed: Vec<_> =
         list_all(&open(&drive, &listing), "").await.unwrap().into_iter().map(|o| o.key).collect();
     listed.sort();
-    let mut wanted = keys.to_vec();
-    wanted.sort();
-    assert_eq!(listed, wanted);
+    let mut expected = keys.to_vec();
+    expected.sort();
+    assert_eq!(listed, expected);
     assert_eq!(listing.list("id:").unwrap().len(), 3);
     // A second put of a key makes no second file.
-    open(&drive, &MemoryNotes::default()).put(&keys[1], payload(&whole)).await.unwrap();
+    open(&drive, &InMemoryState::default()).put(&keys[1], payload(&whole)).await.unwrap();
     assert_eq!(drive.files().len(), 3);
     for key in &keys {
-        open(&drive, &MemoryNotes::default()).delete(key).await.unwrap();
+        open(&drive, &InMemoryState::default()).delete(key).await.unwrap();
     }
     assert!(drive.files().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_sees_names_and_may_change_them() {
+async fn files_have_readable_names_and_can_be_renamed_and_moved() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
+    let backend = open(&drive, &InMemoryState::default());
     let (track, whole) = (key("Album/Disc 1/01 - Track.flac"), bytes(900, 12));
     backend.put(&track, payload(&whole)).await.unwrap();
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
@@ -438,24 +459,25 @@ async fn the_user_sees_names_and_may_change_them() {
     assert!(paths.contains(&"My Drive/bae/Album/Disc 1/01 - Track.flac".to_owned()), "{paths:?}");
     assert!(paths.iter().any(|path| path.starts_with("My Drive/bae/chunks/")), "{paths:?}");
     let file = files.iter().find(|file| file.name.starts_with("01")).unwrap();
-    drive.meddle(&file.id, |file| {
+    drive.edit_file(&file.id, |file| {
         Some(fake_drive::File {
             name: "renamed".into(),
             parent: Some("root-of-my-drive".into()),
             ..file
         })
     });
-    assert_holds(&open(&drive, &MemoryNotes::default()), &track, &whole).await;
-    drive.meddle(&file.id, |file| Some(fake_drive::File { trashed: true, ..file }));
-    assert_eq!(backend.head(&track).await.unwrap(), None, "what is in the trash is gone");
+    assert_holds(&open(&drive, &InMemoryState::default()), &track, &whole).await;
+    drive.edit_file(&file.id, |file| Some(fake_drive::File { trashed: true, ..file }));
+    assert_eq!(backend.head(&track).await.unwrap(), None, "a trashed file is found");
     let link = backend.url(&chunk(1), Duration::ZERO).await.unwrap();
     assert!(link.as_str().starts_with("https://drive.google.com/file/d/1"), "{link}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_programs_share_a_folder_and_a_removed_one_is_made_again() {
+async fn two_programs_share_a_folder_and_recreate_it_when_it_is_removed() {
     let drive = FakeDrive::start();
-    let (one, two) = (open(&drive, &MemoryNotes::default()), open(&drive, &MemoryNotes::default()));
+    let (one, two) =
+        (open(&drive, &InMemoryState::default()), open(&drive, &InMemoryState::default()));
     let (a, b) = (key("Album/a"), key("Album/b"));
     one.put(&a, Payload::default()).await.unwrap();
     two.put(&b, Payload::default()).await.unwrap();
@@ -463,35 +485,36 @@ async fn two_programs_share_a_folder_and_a_removed_one_is_made_again() {
         drive.folders().into_iter().filter(|f| f.name == "Album").collect::<Vec<_>>()
     };
     assert_eq!(albums(&drive).len(), 1);
-    drive.meddle(&albums(&drive)[0].id, |_| None);
+    drive.edit_file(&albums(&drive)[0].id, |_| None);
     one.put(&key("Album/c"), Payload::default()).await.unwrap();
     assert_eq!(albums(&drive).len(), 1);
-    drive
-        .meddle(&albums(&drive)[0].id, |folder| Some(fake_drive::File { trashed: true, ..folder }));
+    drive.edit_file(&albums(&drive)[0].id, |folder| {
+        Some(fake_drive::File { trashed: true, ..folder })
+    });
     let (d, whole) = (key("Album/d"), bytes(10, 1));
     retrying(one).put(&d, payload(&whole)).await.unwrap();
     assert!(drive.files().iter().any(|file| file.name == "d" && !file.trashed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_is_not_seen_is_told_with_the_reason() {
+async fn an_invisible_folder_is_reported_with_the_reason() {
     let drive = FakeDrive::start();
-    let notes = Arc::new(MemoryNotes::default());
-    let backend = open_with(&drive, Some("elsewhere"), signed_in(&drive), fast(), notes);
+    let state = Arc::new(InMemoryState::default());
+    let backend = open_with(&drive, Some("unknown"), user_login(&drive), no_limits(), state);
     let missing = backend.put(&chunk(1), Payload::default()).await.unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
     assert!(missing.hint_text().unwrap().contains("drive.file"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_that_breaks_off_goes_on_from_there() {
+async fn a_truncated_range_is_continued() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
+    let backend = open(&drive, &InMemoryState::default());
     let whole = bytes(MIB, 13);
     backend.put(&chunk(1), payload(&whole)).await.unwrap();
-    drive.fail("GET", "alt=media", 0, 2, Act::CutAnswer(300_000));
+    drive.fail_requests("GET", "alt=media", 0, 2, FaultKind::CutAnswer(300_000));
     assert_holds(&backend, &chunk(1), &whole).await;
-    drive.fail("GET", "alt=media", 0, 9, Act::CutAnswer(1000));
+    drive.fail_requests("GET", "alt=media", 0, 9, FaultKind::CutAnswer(1000));
     let broken = backend.get(&chunk(1), 0..MIB).await.unwrap_err();
     assert!(broken.kind().is_retryable(), "{}", broken.report());
 }
@@ -499,84 +522,89 @@ async fn a_range_that_breaks_off_goes_on_from_there() {
 /// The part length of whole files: the smallest that Drive accepts before the last part.
 const PART: u64 = 256 * KIB;
 
-async fn write(upload: &dyn Upload, shape: Shape, whole: &Bytes, part: u64) -> Result<()> {
-    let range = shape.part(part);
+async fn write(
+    upload: &dyn MultipartUpload,
+    shape: UploadLayout,
+    whole: &Bytes,
+    part: u64,
+) -> Result<()> {
+    let range = shape.part_range(part);
     let (start, end) = (range.start as usize, range.end as usize);
-    upload.write(part, payload(&whole.slice(start..end))).await
+    upload.put_part(part, payload(&whole.slice(start..end))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_file_goes_on_in_the_next_run_from_the_byte_that_arrived() {
+async fn an_upload_of_a_whole_file_resumes_after_the_last_received_byte() {
     let drive = FakeDrive::start();
-    let notes = MemoryNotes::default();
-    let shape = Shape { len: 9 * PART + 5, part_len: 3 * PART };
+    let state = InMemoryState::default();
+    let shape = UploadLayout { len: 9 * PART + 5, part_len: 3 * PART };
     let (file, whole) = (key("Album/whole.flac"), bytes(shape.len, 14));
-    let first = open(&drive, &notes);
-    let upload = first.begin(&file, shape).await.unwrap();
+    let first = open(&drive, &state);
+    let upload = first.begin_upload(&file, shape).await.unwrap();
     write(&*upload, shape, &whole, 0).await.unwrap();
     // A third of the second part arrives, then every request is refused. Then the process ends.
-    drive.fail("PUT", SESSION, 0, 1, Act::CutBody(PART as usize + 77));
-    drive.fail("PUT", SESSION, 0, 5, Act::Refuse(503, "backendError", None));
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::CutBody(PART as usize + 77));
+    drive.fail_requests("PUT", SESSION, 0, 5, FaultKind::Refuse(503, "backendError", None));
     write(&*upload, shape, &whole, 1).await.unwrap_err();
     drop((upload, first));
     let before = drive.counts(|counts| counts.received);
-    let second = open(&drive, &notes);
-    assert_eq!(second.unfinished("Album").await.unwrap().len(), 1);
-    let upload = second.begin(&file, shape).await.unwrap();
-    assert_eq!(upload.done(), [0]);
-    for part in 1..shape.parts() {
+    let second = open(&drive, &state);
+    assert_eq!(second.list_uploads("Album").await.unwrap().len(), 1);
+    let upload = second.begin_upload(&file, shape).await.unwrap();
+    assert_eq!(upload.stored_parts(), [0]);
+    for part in 1..shape.part_count() {
         write(&*upload, shape, &whole, part).await.unwrap();
     }
-    assert_eq!(second.head(&file).await.unwrap(), None, "it has no key before it is finished");
+    assert_eq!(second.head(&file).await.unwrap(), None, "an unfinished upload has a key");
     upload.finish().await.unwrap();
     upload.finish().await.unwrap();
     assert_holds(&second, &file, &whole).await;
     let sent = drive.counts(|counts| counts.received) - before;
-    assert_eq!(sent, shape.len - 4 * PART, "only what was missing is sent");
-    assert!(second.unfinished("").await.unwrap().is_empty());
-    assert_eq!(drive.asked("POST /upload/drive/v3/files"), 1);
+    assert_eq!(sent, shape.len - 4 * PART, "more than the missing bytes are sent");
+    assert!(second.list_uploads("").await.unwrap().is_empty());
+    assert_eq!(drive.request_count("POST /upload/drive/v3/files"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_file_whose_last_answer_was_lost_is_finished_in_the_next_run() {
     let drive = FakeDrive::start();
-    let notes = MemoryNotes::default();
-    let shape = Shape { len: PART + 1, part_len: PART };
+    let state = InMemoryState::default();
+    let shape = UploadLayout { len: PART + 1, part_len: PART };
     let (file, whole) = (key("a.bin"), bytes(shape.len, 15));
-    let upload = open(&drive, &notes).begin(&file, shape).await.unwrap();
+    let upload = open(&drive, &state).begin_upload(&file, shape).await.unwrap();
     write(&*upload, shape, &whole, 0).await.unwrap();
     write(&*upload, shape, &whole, 1).await.unwrap();
     drop(upload);
-    let next = open(&drive, &notes);
-    let upload = next.begin(&file, shape).await.unwrap();
-    assert_eq!(upload.done(), [0, 1]);
+    let next = open(&drive, &state);
+    let upload = next.begin_upload(&file, shape).await.unwrap();
+    assert_eq!(upload.stored_parts(), [0, 1]);
     upload.finish().await.unwrap();
     assert_holds(&next, &file, &whole).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_file_whose_session_ends_is_begun_again() {
+async fn a_whole_file_whose_upload_session_expires_is_uploaded_again() {
     let drive = FakeDrive::start();
-    let notes = MemoryNotes::default();
-    let shape = Shape { len: 4 * PART, part_len: PART };
+    let state = InMemoryState::default();
+    let shape = UploadLayout { len: 4 * PART, part_len: PART };
     let (file, whole) = (key("b.bin"), bytes(shape.len, 16));
-    let backend = open(&drive, &notes);
-    let upload = backend.begin(&file, shape).await.unwrap();
+    let backend = open(&drive, &state);
+    let upload = backend.begin_upload(&file, shape).await.unwrap();
     write(&*upload, shape, &whole, 0).await.unwrap();
-    drive.fail("PUT", SESSION, 0, 1, Act::Expire);
+    drive.fail_requests("PUT", SESSION, 0, 1, FaultKind::Expire);
     let expired = write(&*upload, shape, &whole, 1).await.unwrap_err();
     assert_eq!(expired.kind(), Kind::SessionExpired);
-    let upload = backend.begin(&file, shape).await.unwrap();
-    assert!(upload.done().is_empty());
-    drive.fail("PUT", SESSION, 3, 1, Act::Corrupt);
-    for part in 0..shape.parts() {
+    let upload = backend.begin_upload(&file, shape).await.unwrap();
+    assert!(upload.stored_parts().is_empty());
+    drive.fail_requests("PUT", SESSION, 3, 1, FaultKind::Corrupt);
+    for part in 0..shape.part_count() {
         write(&*upload, shape, &whole, part).await.unwrap();
     }
     let damaged = upload.finish().await.unwrap_err();
     assert_eq!(damaged.kind(), Kind::SessionExpired, "{}", damaged.report());
-    assert!(drive.files().is_empty(), "the damaged file is still there");
-    let upload = backend.begin(&file, shape).await.unwrap();
-    for part in 0..shape.parts() {
+    assert!(drive.files().is_empty(), "the damaged file still exists");
+    let upload = backend.begin_upload(&file, shape).await.unwrap();
+    for part in 0..shape.part_count() {
         write(&*upload, shape, &whole, part).await.unwrap();
     }
     upload.finish().await.unwrap();
@@ -584,38 +612,38 @@ async fn a_whole_file_whose_session_ends_is_begun_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_are_multiples_of_256_kib() {
+async fn part_lengths_must_be_multiples_of_256_kib() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
-    let odd = Shape { len: 3 * PART, part_len: PART + 1 };
-    let refused = backend.begin(&key("c"), odd).await.unwrap_err();
+    let backend = open(&drive, &InMemoryState::default());
+    let odd = UploadLayout { len: 3 * PART, part_len: PART + 1 };
+    let refused = backend.begin_upload(&key("c"), odd).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);
     assert!(refused.report().contains("256 KiB"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_sends_no_bytes_and_says_its_own_key() {
+async fn a_server_side_copy_sends_no_bytes_and_stores_its_own_key() {
     let drive = FakeDrive::start();
-    let backend = open(&drive, &MemoryNotes::default());
+    let backend = open(&drive, &InMemoryState::default());
     let long = key(&["a rather long name of a folder"; 20].join("/"));
     let whole = bytes(3 * MIB, 17);
     backend.put(&long, payload(&whole)).await.unwrap();
     let before = drive.counts(|counts| counts.received);
-    let shape = Shape { len: 3 * MIB, part_len: 4 * MIB };
+    let shape = UploadLayout { len: 3 * MIB, part_len: 4 * MIB };
     let file = key("Album/short.flac");
-    let upload = backend.begin(&file, shape).await.unwrap();
-    upload.copy(0, &long, 0..3 * MIB).await.unwrap();
-    drive.fail("POST", "/copy", 0, 1, Act::LoseAnswer);
+    let upload = backend.begin_upload(&file, shape).await.unwrap();
+    upload.copy_part(0, &long, 0..3 * MIB).await.unwrap();
+    drive.fail_requests("POST", "/copy", 0, 1, FaultKind::LoseAnswer);
     assert!(upload.finish().await.unwrap_err().kind().is_retryable());
     upload.finish().await.unwrap();
     assert_eq!(drive.counts(|counts| counts.received), before);
     assert_eq!(drive.files().len(), 2);
-    let fresh = open(&drive, &MemoryNotes::default());
+    let fresh = open(&drive, &InMemoryState::default());
     assert_holds(&fresh, &file, &whole).await;
     assert_holds(&fresh, &long, &whole).await;
-    let two = Shape { len: 3 * MIB, part_len: 2 * MIB };
-    let upload = backend.begin(&key("d"), two).await.unwrap();
-    let refused = upload.copy(0, &long, 0..2 * MIB).await.unwrap_err();
+    let two = UploadLayout { len: 3 * MIB, part_len: 2 * MIB };
+    let upload = backend.begin_upload(&key("d"), two).await.unwrap();
+    let refused = upload.copy_part(0, &long, 0..2 * MIB).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);
 }
 
@@ -652,47 +680,47 @@ impl Rig {
     }
 }
 
-fn ended(process: Process) -> Ran {
-    Running(process).ended(Duration::from_secs(120))
+fn wait_for(process: Process) -> CommandOutput {
+    Running(process).wait(Duration::from_secs(120))
 }
 
 /// Panics when a secret of the fake server is in `text`.
-fn assert_silent(text: &str) {
+fn assert_no_secrets(text: &str) {
     let secrets =
         [SESSION_SECRET, TOKEN_SECRET, REFRESH_TOKEN, fake_drive::CLIENT_SECRET, "S3CR3T"];
     for secret in secrets {
         let at = text.find(secret);
         assert!(
             at.is_none(),
-            "a secret was logged: {}",
+            "a secret is in the output: {}",
             &text[at.unwrap().saturating_sub(200)..][..260]
         );
     }
 }
 
 #[test]
-fn a_torrent_goes_into_drive_and_comes_back_and_no_secret_is_logged() {
+fn an_import_into_drive_is_exact_and_logs_no_secret() {
     let rig = Rig::new("");
     let torrent = Recipe::single("into drive.bin", 6 * MIB + 77).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     // Every fault is logged, and no log line contains a secret.
-    rig.drive.fail("PUT", SESSION, 1, 1, Act::CutBody(300_000));
-    rig.drive.fail("PUT", SESSION, 3, 1, Act::LoseAnswer);
-    rig.drive.fail("POST", "/upload/", 2, 1, Act::Refuse(503, "backendError", None));
+    rig.drive.fail_requests("PUT", SESSION, 1, 1, FaultKind::CutBody(300_000));
+    rig.drive.fail_requests("PUT", SESSION, 3, 1, FaultKind::LoseAnswer);
+    rig.drive.fail_requests("POST", "/upload/", 2, 1, FaultKind::Refuse(503, "backendError", None));
     let mut command = rig.bae.command(rig.import_args(&torrent, &seeder));
     command.env("RUST_LOG", "trace");
-    let ran = ended(Process::start("bae", &command)).expect(0);
-    assert!(rig.drive.all_failed(), "not everything went wrong");
-    assert!(ran.stderr.len() > 10_000, "nothing was logged: {} bytes", ran.stderr.len());
-    assert_silent(&ran.stderr);
-    assert_silent(&ran.stdout);
-    let done = ran.imported();
-    assert_eq!(done.bytes, torrent.bytes);
-    rig.bae.assert_verified(&done.id);
-    rig.bae.assert_exact(&done.id, &torrent);
+    let output = wait_for(Process::start("bae", &command)).expect(0);
+    assert!(rig.drive.all_faults_used(), "not every fault happened");
+    assert!(output.stderr.len() > 10_000, "nothing was logged: {} bytes", output.stderr.len());
+    assert_no_secrets(&output.stderr);
+    assert_no_secrets(&output.stdout);
+    let summary = output.summary();
+    assert_eq!(summary.bytes, torrent.bytes);
+    rig.bae.assert_verified(&summary.id);
+    rig.bae.assert_exact(&summary.id, &torrent);
     let stored: u64 = rig.drive.files().iter().map(|file| file.data.len() as u64).sum();
     assert!((torrent.bytes..torrent.bytes + MIB).contains(&stored), "{stored} bytes are stored");
-    rig.bae.run(["rm", "--yes", &done.id]).expect(0);
+    rig.bae.run(["rm", "--yes", &summary.id]).expect(0);
     assert!(rig.drive.files().is_empty(), "rm left {} files", rig.drive.files().len());
 }
 
@@ -708,22 +736,22 @@ fn a_killed_import_into_drive_resumes() {
         thread::sleep(Duration::from_millis(150 + round * 200));
         running.kill();
     }
-    let ran = rig.bae.run(rig.import_args(&torrent, &seeder)).expect(0);
-    let started = ran.json().into_iter().find(|e| e["event"] == "started").unwrap();
+    let output = rig.bae.run(rig.import_args(&torrent, &seeder)).expect(0);
+    let started = output.json().into_iter().find(|e| e["event"] == "started").unwrap();
     assert!(started["stored"].as_u64() > Some(0), "{started}");
-    let done = ran.imported();
-    rig.bae.assert_verified(&done.id);
-    rig.bae.assert_exact(&done.id, &torrent);
+    let summary = output.summary();
+    rig.bae.assert_verified(&summary.id);
+    rig.bae.assert_exact(&summary.id, &torrent);
     rig.bae.run(["gc", "--yes"]).expect(0);
-    rig.bae.assert_exact(&done.id, &torrent);
+    rig.bae.assert_exact(&summary.id, &torrent);
     let stored: u64 = rig.drive.files().iter().map(|file| file.data.len() as u64).sum();
     assert!(stored < torrent.bytes + MIB, "{stored} bytes are stored of {}", torrent.bytes);
 }
 
 #[test]
-fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() {
+fn a_large_file_is_sent_once_and_a_killed_upload_resumes_in_its_session() {
     let rig = Rig::new("");
-    let torrent = Recipe::single("straight.bin", 12 * MIB + 5).piece(128 * KIB).make();
+    let torrent = Recipe::single("large.bin", 12 * MIB + 5).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
     let mut args = rig.import_args(&torrent, &seeder);
     args.extend(["--layout".into(), "files".into()]);
@@ -733,10 +761,10 @@ fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() 
     running.kill();
     let listed = rig.bae.run(["ls", "--json"]).expect(0).json().remove(0);
     let id = listed["id"].as_str().unwrap();
-    rig.bae.run(["cat", id]).expect(5).says("complete");
+    rig.bae.run(["cat", id]).expect(5).expect_stderr("complete");
     rig.bae.run(["gc", "--yes"]).expect(0);
-    let ran = rig.bae.run(&args).expect(0);
-    let events = ran.json();
+    let output = rig.bae.run(&args).expect(0);
+    let events = output.json();
     let started = events.iter().find(|e| e["event"] == "started").unwrap();
     let stored = started["stored"].as_u64().unwrap();
     assert!(stored >= 4 * MIB, "{started}");
@@ -753,7 +781,7 @@ fn a_file_of_many_chunks_is_sent_once_and_a_killed_run_goes_on_in_its_session() 
 }
 
 #[test]
-fn what_another_catalog_published_into_drive_is_adopted_and_stays() {
+fn files_published_by_another_catalog_are_adopted_from_drive_and_kept() {
     let rig = Rig::new("");
     let torrent = Recipe::single("adopt me.bin", 5 * MIB + 5).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
@@ -761,9 +789,9 @@ fn what_another_catalog_published_into_drive_is_adopted_and_stays() {
     args.extend(["--layout".into(), "files".into()]);
     rig.bae.run(&args).expect(0);
     fs::remove_dir_all(rig.bae.data_dir()).unwrap();
-    let whole =
+    let published =
         || rig.drive.files().iter().filter(|f| f.data.len() as u64 == torrent.bytes).count();
-    assert_eq!(whole(), 1);
+    assert_eq!(published(), 1);
     let from = format!("drive://{}", rig.folder);
     let adopt = ["--json", "adopt", torrent.torrent.to_str().unwrap(), "--from", &from];
     let adopted = rig.bae.run(adopt).expect(0).json().remove(0);
@@ -772,28 +800,28 @@ fn what_another_catalog_published_into_drive_is_adopted_and_stays() {
     rig.bae.assert_exact(id, &torrent);
     rig.bae.run(["rm", "--yes", id]).expect(0);
     rig.bae.run(["gc", "--yes"]).expect(0);
-    assert_eq!(whole(), 1, "the user's file is gone");
+    assert_eq!(published(), 1, "the user's file was removed");
 }
 
 #[test]
-fn a_session_that_ends_under_a_file_is_told_and_the_same_command_goes_on() {
+fn an_expired_upload_session_is_reported_and_the_same_command_continues() {
     let rig = Rig::new("");
-    let torrent = Recipe::single("ends.bin", 8 * MIB + 5).piece(128 * KIB).make();
+    let torrent = Recipe::single("expires.bin", 8 * MIB + 5).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let mut args = rig.import_args(&torrent, &seeder);
     args.extend(["--layout".into(), "files".into()]);
-    rig.drive.fail("PUT", SESSION, 3, 1, Act::Expire);
-    rig.bae.run(&args).expect(5).says("run the same command again");
-    let ran = rig.bae.run(&args).expect(0);
-    let done = ran.imported();
-    rig.bae.assert_verified(&done.id);
-    rig.bae.assert_exact(&done.id, &torrent);
+    rig.drive.fail_requests("PUT", SESSION, 3, 1, FaultKind::Expire);
+    rig.bae.run(&args).expect(5).expect_stderr("run the same command again");
+    let output = rig.bae.run(&args).expect(0);
+    let summary = output.summary();
+    rig.bae.assert_verified(&summary.id);
+    rig.bae.assert_exact(&summary.id, &torrent);
     rig.bae.run(["gc", "--yes"]).expect(0);
     assert_eq!(rig.drive.files().iter().filter(|file| file.data.len() > 64 << 10).count(), 1);
 }
 
 #[test]
-fn a_ready_token_in_a_variable_is_enough() {
+fn an_access_token_in_an_environment_variable_is_enough() {
     let (bae, drive) = (Bae::new(), FakeDrive::start());
     let torrent = Recipe::single("token.bin", MIB).piece(64 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
@@ -804,18 +832,18 @@ fn a_ready_token_in_a_variable_is_enough() {
     let mut command =
         bae.command(args.into_iter().chain(["--no-lsd", "--no-utp", "--peer", &peer]));
     command.envs(drive.env());
-    let done = ended(Process::start("bae", &command)).expect(0).imported();
-    let mut command = bae.command(["verify", &done.id]);
+    let summary = wait_for(Process::start("bae", &command)).expect(0).summary();
+    let mut command = bae.command(["verify", &summary.id]);
     command.envs(drive.env());
-    ended(Process::start("bae", &command)).expect(0);
+    wait_for(Process::start("bae", &command)).expect(0);
     // Without the token, the error names the variable that is missing.
-    bae.run(["verify", &done.id]).expect(3).says("BAE_DRIVE_TOKEN");
+    bae.run(["verify", &summary.id]).expect(3).expect_stderr("BAE_DRIVE_TOKEN");
     let help = bae.command(["--help"]).env("BAE_DRIVE_TOKEN", "hunter2").output().unwrap();
     assert!(!String::from_utf8_lossy(&help.stdout).contains("hunter2"));
 }
 
 /// Sends one GET, as a browser does. Returns the URL of the redirect.
-fn browse(url: &str) -> Option<String> {
+fn follow_redirect(url: &str) -> Option<String> {
     let url: url::Url = url.parse().unwrap();
     let address = (url.host_str().unwrap(), url.port().unwrap());
     let mut stream = TcpStream::connect(address).unwrap();
@@ -833,43 +861,46 @@ fn browse(url: &str) -> Option<String> {
 }
 
 /// A profile with a client and no refresh token.
-fn without_sign_in(rig: &Rig) -> String {
+fn profile_without_login(rig: &Rig) -> String {
     let profile = rig.drive.profile("music", Some(&rig.folder));
-    let kept: Vec<&str> = profile.lines().filter(|line| !line.contains("refresh_token")).collect();
-    kept.join("\n")
+    let lines: Vec<&str> = profile.lines().filter(|line| !line.contains("refresh_token")).collect();
+    lines.join("\n")
 }
 
 #[test]
-fn a_browser_signs_in_and_the_sign_in_is_kept_where_nobody_else_reads_it() {
+fn a_browser_login_is_saved_in_a_file_that_only_the_user_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::new("");
-    rig.configure(&without_sign_in(&rig));
+    rig.configure(&profile_without_login(&rig));
     let mut running = rig.bae.start(["--json", "-vv", "storage", "login", "music"]);
     let page = running.event("login")["url"].as_str().unwrap().to_owned();
-    let back = browse(&page).expect("the consent page sends the browser on");
+    let redirect = follow_redirect(&page).expect("the consent page redirects");
     // A request with a guessed `state` is rejected.
-    let origin = &back[..back.find("/?").unwrap()];
-    assert_eq!(browse(&format!("{origin}/?state=guess&code=stolen")), None);
-    browse(&back);
-    let ran = running.ended(Duration::from_secs(20)).expect(0);
-    assert_silent(&ran.stdout);
-    assert_silent(&ran.stderr);
-    let kept = rig.bae.home().join("config/bae/secrets.toml");
-    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(fs::read_to_string(&kept).unwrap().contains(REFRESH_TOKEN));
+    let origin = &redirect[..redirect.find("/?").unwrap()];
+    assert_eq!(follow_redirect(&format!("{origin}/?state=guess&code=stolen")), None);
+    follow_redirect(&redirect);
+    let output = running.wait(Duration::from_secs(20)).expect(0);
+    assert_no_secrets(&output.stdout);
+    assert_no_secrets(&output.stderr);
+    let secrets = rig.bae.home().join("config/bae/secrets.toml");
+    assert_eq!(fs::metadata(&secrets).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&secrets).unwrap().contains(REFRESH_TOKEN));
     let torrent = Recipe::single("after login.bin", MIB).piece(64 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     rig.bae.run(rig.import_args(&torrent, &seeder)).expect(0);
 }
 
 #[test]
-fn a_device_signs_in_with_a_code() {
+fn a_device_logs_in_with_a_code() {
     let rig = Rig::new("");
-    rig.configure(&without_sign_in(&rig));
+    rig.configure(&profile_without_login(&rig));
     rig.drive.device_answers(&["authorization_pending", "access_denied"]);
-    rig.bae.run(["storage", "login", "music", "--device"]).expect(24).says("turned down");
+    rig.bae
+        .run(["storage", "login", "music", "--device"])
+        .expect(24)
+        .expect_stderr("access was denied");
     rig.drive.device_answers(&["authorization_pending", ""]);
-    rig.bae.run(["storage", "login", "music", "--device"]).expect(0).says("ABCD-EFGH");
+    rig.bae.run(["storage", "login", "music", "--device"]).expect(0).expect_stderr("ABCD-EFGH");
     assert!(rig.bae.home().join("config/bae/secrets.toml").is_file());
-    rig.bae.run(["storage", "login", "file"]).expect(1).says("drive");
+    rig.bae.run(["storage", "login", "file"]).expect(1).expect_stderr("drive");
 }

@@ -27,7 +27,7 @@ fn album() -> Fixture {
     Recipe::folder("Dry Album", files.to_vec()).piece(256 << 10).padded().make()
 }
 
-fn is_untouched(path: &Path) -> bool {
+fn is_absent(path: &Path) -> bool {
     !path.exists()
 }
 
@@ -41,12 +41,12 @@ fn a_dry_run_fetches_nothing_and_writes_nothing() {
     assert_eq!(line["files"], 4);
     assert_eq!(line["info_hash"], torrent.info_hash());
     assert_eq!(seeder.sent(), 0);
-    assert!(is_untouched(bae.objects()), "a folder for objects was made");
-    assert!(is_untouched(&bae.data_dir()), "a data folder was made");
+    assert!(is_absent(bae.storage_dir()), "a storage folder was created");
+    assert!(is_absent(&bae.data_dir()), "a data folder was created");
 }
 
 #[test]
-fn a_dry_run_counts_what_the_import_then_takes() {
+fn a_dry_run_predicts_the_objects_and_bytes_of_the_import() {
     let torrent = album();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     for options in [&[][..], &["--select", "*.jpg"], &["--memory", "64MiB"], &["--layout", "files"]]
@@ -54,21 +54,21 @@ fn a_dry_run_counts_what_the_import_then_takes() {
         let bae = Bae::new();
         let before = estimate(&bae, &torrent.torrent, options);
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], options);
-        let id = bae.run(args).expect(0).imported().id;
+        let id = bae.run(args).expect(0).summary().id;
         let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
         assert_eq!(info["objects"], before["objects"], "{options:?}: {before}");
         assert_eq!(info["stored"], before["payload"], "{options:?}: {before}");
         assert_eq!(info["bytes"], before["bytes"], "{options:?}: {before}");
         assert_eq!(info["chunk_len"], before["chunk_len"], "{options:?}: {before}");
 
-        let again = estimate(&bae, &torrent.torrent, options);
-        assert_eq!(again["stored"], info["stored"]);
-        assert_eq!((again["payload"].as_u64(), again["objects"].as_u64()), (Some(0), Some(0)));
+        let second = estimate(&bae, &torrent.torrent, options);
+        assert_eq!(second["stored"], info["stored"]);
+        assert_eq!((second["payload"].as_u64(), second["objects"].as_u64()), (Some(0), Some(0)));
     }
 }
 
 #[test]
-fn a_dry_run_of_a_magnet_fetches_its_metadata_alone() {
+fn a_dry_run_of_a_magnet_link_fetches_only_its_metadata() {
     let (bae, torrent) = (Bae::new(), album());
     let mut seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let options = ["--dry-run", "--timeout", "30s"];
@@ -79,11 +79,11 @@ fn a_dry_run_of_a_magnet_fetches_its_metadata_alone() {
         assert_eq!(by_magnet[field], by_file[field], "{field}");
     }
     assert_eq!(seeder.sent(), 0);
-    assert!(is_untouched(&bae.data_dir()) && is_untouched(bae.objects()));
+    assert!(is_absent(&bae.data_dir()) && is_absent(bae.storage_dir()));
 }
 
 #[test]
-fn a_dry_run_needs_neither_keys_nor_a_server() {
+fn a_dry_run_needs_neither_credentials_nor_a_server() {
     let (bae, torrent) = (Bae::new(), album());
     let at = |storage: &str| {
         let mut args: Vec<std::ffi::OsString> = vec!["import".into(), "--dry-run".into()];
@@ -96,14 +96,17 @@ fn a_dry_run_needs_neither_keys_nor_a_server() {
     }
     let drive = bae.run(at("drive://NoSuchFolder")).expect(0).stdout;
     assert!(drive.contains("quota units") && !drive.contains('$'), "{drive}");
-    let own = "s3://b?endpoint=http%3A%2F%2F127.0.0.1%3A1&path_style=true";
-    let own = bae.run(at(own)).expect(0).stdout;
-    assert!(own.contains("a server of your own") && !own.contains("AWS"), "{own}");
+    let self_hosted = "s3://b?endpoint=http%3A%2F%2F127.0.0.1%3A1&path_style=true";
+    let self_hosted = bae.run(at(self_hosted)).expect(0).stdout;
+    assert!(
+        self_hosted.contains("your own server") && !self_hosted.contains("AWS"),
+        "{self_hosted}"
+    );
     bae.run(at("nowhere")).expect(3);
 }
 
 #[test]
-fn a_dry_run_refuses_what_the_import_would_refuse() {
+fn a_dry_run_fails_where_the_import_would_fail() {
     let (bae, dir) = (Bae::new(), tempfile::tempdir().unwrap());
     let with_pieces = |name: &str, piece: i64, pieces: i64| {
         let info = bencode::Value::Dict(vec![
@@ -119,24 +122,25 @@ fn a_dry_run_refuses_what_the_import_would_refuse() {
     let m = MIB as i64;
     let large = with_pieces("large pieces", 64 * m, 1);
     let huge = with_pieces("huge", 64 * m, 1 << 17);
-    for (source, options, code, says) in [
+    for (source, options, code, message) in [
         (&large, &["--memory", "32MiB"][..], 2, "--memory 128MiB"),
-        (&huge, &[], 8, "has room for"),
+        (&huge, &[], 8, "free, the import needs"),
         (&large, &["--select", "*.nothing"], 2, "*.nothing"),
         (&dir.path().join("missing"), &[], 3, "missing"),
     ] {
         let options = [&["--timeout", "5s"], options].concat();
         let dry = [&options[..], &["--dry-run"]].concat();
-        let refused = bae.run(bae.import_args(source, &[], &dry)).expect(code).says(says);
-        assert!(is_untouched(&bae.data_dir()) && is_untouched(bae.objects()));
-        let for_real = Bae::new();
-        for_real.run(for_real.import_args(source, &[], &options)).expect(code).says(says);
-        assert!(!refused.stderr.contains("panicked"), "{}", refused.stderr);
+        let output =
+            bae.run(bae.import_args(source, &[], &dry)).expect(code).expect_stderr(message);
+        assert!(is_absent(&bae.data_dir()) && is_absent(bae.storage_dir()));
+        let real = Bae::new();
+        real.run(real.import_args(source, &[], &options)).expect(code).expect_stderr(message);
+        assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     }
 }
 
 #[test]
-fn only_the_selected_files_need_room_in_the_storage() {
+fn only_the_selected_files_need_free_space_in_storage() {
     let (bae, dir, piece) = (Bae::new(), tempfile::tempdir().unwrap(), 64 * MIB as i64);
     let file = |name: &str, len: i64| {
         let path = bencode::Value::List(vec![name.into()]);
@@ -151,10 +155,10 @@ fn only_the_selected_files_need_room_in_the_storage() {
     let torrent = dir.path().join("x.torrent");
     fs::write(&torrent, bencode::Value::Dict(vec![("info", info)]).encode()).unwrap();
     let run = |options: &[&str]| bae.run(bae.import_args(&torrent, &[], options));
-    run(&["--dry-run"]).expect(8).says("has room for");
-    run(&[]).expect(8).says("--select");
+    run(&["--dry-run"]).expect(8).expect_stderr("free, the import needs");
+    run(&[]).expect(8).expect_stderr("--select");
     let line = run(&["--dry-run", "--select", "2"]).expect(0).json().remove(0);
     assert_eq!(line["bytes"].as_u64(), Some(64 * MIB));
-    // Nobody has it.
+    // There are no peers.
     run(&["--timeout", "2s", "--select", "2"]).expect(6);
 }

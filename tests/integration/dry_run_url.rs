@@ -24,36 +24,39 @@ fn estimate(bae: &Bae, url: &str, options: &[&str]) -> Value {
 }
 
 /// Runs a dry run and then the import, and compares their figures. Returns the line of the dry run.
-fn counts_what_is_taken(bae: &Bae, url: &str, options: &[&str]) -> Value {
+fn assert_predicts_the_import(bae: &Bae, url: &str, options: &[&str]) -> Value {
     let before = estimate(bae, url, options);
-    assert!(!bae.data_dir().exists() && !bae.objects().exists(), "something was written");
-    let id = bae.run(args(bae, url, options)).expect(0).imported().id;
+    assert!(!bae.data_dir().exists() && !bae.storage_dir().exists(), "files were written");
+    let id = bae.run(args(bae, url, options)).expect(0).summary().id;
     let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
-    let (taken, told) = (info["objects"].as_u64(), before["objects"].as_u64());
+    let (objects, predicted) = (info["objects"].as_u64(), before["objects"].as_u64());
     // With little memory, chunks are stored before they are full if storage is slow at that time.
-    let short = options.contains(&"--memory");
-    assert!(if short { taken >= told } else { taken == told }, "{options:?}: {before}, {info}");
+    let may_flush_early = options.contains(&"--memory");
+    assert!(
+        if may_flush_early { objects >= predicted } else { objects == predicted },
+        "{options:?}: {before}, {info}"
+    );
     assert_eq!(info["stored"], before["payload"], "{options:?}: {before}");
     assert_eq!(info["bytes"], before["bytes"], "{options:?}: {before}");
     assert_eq!(info["chunk_len"], before["chunk_len"], "{options:?}: {before}");
-    let again = estimate(bae, url, options);
-    assert_eq!(again["stored"], info["stored"]);
-    assert_eq!((again["payload"].as_u64(), again["objects"].as_u64()), (Some(0), Some(0)));
+    let second = estimate(bae, url, options);
+    assert_eq!(second["stored"], info["stored"]);
+    assert_eq!((second["payload"].as_u64(), second["objects"].as_u64()), (Some(0), Some(0)));
     before
 }
 
 #[test]
-fn a_dry_run_of_a_file_counts_what_its_import_then_takes() {
+fn a_dry_run_of_a_file_url_predicts_its_import() {
     let (nginx, data) = (Nginx::start(), random(71, 40 * MIB + 1));
     nginx.serve("f.bin", &data);
     for options in [&[][..], &["--memory", "64MiB"], &["--layout", "files"]] {
-        let line = counts_what_is_taken(&Bae::new(), &nginx.url("/f/f.bin"), options);
+        let line = assert_predicts_the_import(&Bae::new(), &nginx.url("/f/f.bin"), options);
         assert_eq!((line["name"].as_str(), line["info_hash"].as_str()), (Some("f.bin"), Some("")));
     }
 }
 
 #[test]
-fn a_dry_run_of_a_folder_counts_what_its_import_then_takes() {
+fn a_dry_run_of_a_folder_url_predicts_its_import() {
     let server = FtpServer::vsftpd();
     for (name, len) in [("a.flac", 20 * MIB + 1), ("cd 2/b.flac", 5 * MIB), ("c.jpg", 3), ("d", 0)]
     {
@@ -61,27 +64,27 @@ fn a_dry_run_of_a_folder_counts_what_its_import_then_takes() {
     }
     let url = format!("{}album/", server.url("ftp"));
     for options in [&[][..], &["--select", "*.jpg"], &["--layout", "files"]] {
-        let line = counts_what_is_taken(&Bae::new(), &url, options);
+        let line = assert_predicts_the_import(&Bae::new(), &url, options);
         assert_eq!(line["files"], if options.contains(&"--select") { 1 } else { 4 });
     }
 }
 
 #[test]
-fn a_dry_run_asks_for_nothing_of_a_file() {
+fn a_dry_run_of_a_url_fetches_at_most_64_bytes() {
     let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(73, 9 * MIB));
-    let bae = bae.storing_at("s3://no-such-bucket", Vec::new());
+    let bae = bae.with_storage_url("s3://no-such-bucket", Vec::new());
     nginx.serve("f.bin", &data);
     let line = estimate(&bae, &nginx.url("/f/f.bin"), &[]);
     assert_eq!(line["bytes"], 9 * MIB);
     assert!(!line["costs"].as_array().unwrap().is_empty());
     // Only the first bytes are fetched, to see whether the file is a torrent.
     let bytes = |line: &String| line.split(' ').nth(2).unwrap().parse::<u64>().unwrap();
-    let came: u64 = nginx.requests().iter().map(bytes).sum();
-    assert!(came <= 64, "{:?}", nginx.requests());
+    let received: u64 = nginx.requests().iter().map(bytes).sum();
+    assert!(received <= 64, "{:?}", nginx.requests());
 }
 
 #[test]
-fn a_checksum_costs_reading_what_was_stored() {
+fn a_checksum_adds_the_cost_of_reading_the_stored_bytes() {
     let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(74, 3 * MIB + 1));
     nginx.serve("f.bin", &data);
     let plain = estimate(&bae, &nginx.url("/f/f.bin"), &[]);
@@ -93,7 +96,7 @@ fn a_checksum_costs_reading_what_was_stored() {
 }
 
 #[test]
-fn a_dry_run_of_a_url_refuses_what_the_import_would_refuse() {
+fn a_dry_run_of_a_url_fails_where_the_import_would_fail() {
     let (nginx, data) = (Nginx::start(), random(75, 2 * MIB));
     nginx.serve("f.bin", &data);
     let url = nginx.url("/f/f.bin");
@@ -101,20 +104,20 @@ fn a_dry_run_of_a_url_refuses_what_the_import_would_refuse() {
     bae.run(args(&bae, &url, &[])).expect(0);
     nginx.serve("f.bin", &random(76, 2 * MIB + 1));
     let was = bae.run(["ls", "--json"]).expect(0).stdout;
-    for (url, options, code, says) in [
+    for (url, options, code, message) in [
         (&url, &[][..], 1, "--fresh"),
         (&url, &["--fresh", "--seed"], 2, "leave out --seed"),
         (&url, &["--fresh", "--select", "9"], 2, "9"),
         (&nginx.url("/f/missing"), &[], 3, "missing"),
     ] {
         let dry = [options, &["--dry-run"]].concat();
-        bae.run(args(&bae, url, &dry)).expect(code).says(says);
-        bae.run(args(&bae, url, options)).expect(code).says(says);
+        bae.run(args(&bae, url, &dry)).expect(code).expect_stderr(message);
+        bae.run(args(&bae, url, options)).expect(code).expect_stderr(message);
     }
     assert_eq!(bae.run(["ls", "--json"]).expect(0).stdout, was);
     let fresh = estimate(&bae, &url, &["--fresh"]);
     assert_eq!((fresh["stored"].as_u64(), fresh["payload"].as_u64()), (Some(0), Some(2 * MIB + 1)));
     let unknown = nginx.url("/chunked/f.bin");
-    let ran = bae.run(args(&bae, &unknown, &["--dry-run"])).expect(1);
-    ran.says("does not tell how long");
+    let output = bae.run(args(&bae, &unknown, &["--dry-run"])).expect(1);
+    output.expect_stderr("does not report the length");
 }

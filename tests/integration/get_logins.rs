@@ -11,34 +11,37 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    get::{args, get, out, ranged, same},
+    get::{args, assert_file, get, out_path, ranged},
     support::{
         LONG,
-        bae::{Bae, Ran},
+        bae::{Bae, CommandOutput},
         dav_server::DavServer,
         ftp_server::{FtpServer, PASSWORD, USER},
-        need,
         nginx::Nginx,
         ports,
         process::Process,
-        script,
-        scripted::{Answer, Scripted},
+        require_program, script,
+        scripted_http::{Answer, ScriptedHttp},
         wait_until,
     },
 };
 
-fn with(bae: &Bae, list: &[&str], env: &[(&str, &str)]) -> Ran {
+fn get_with_env(bae: &Bae, list: &[&str], env: &[(&str, &str)]) -> CommandOutput {
     let mut command = bae.command(args(bae, list));
     command.envs(env.iter().copied());
-    let done = command.output().unwrap();
+    let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: done.status.code(), stdout: text(&done.stdout), stderr: text(&done.stderr) }
+    CommandOutput {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
 }
 
 /// A server that requires this Basic login.
-fn wants(login: &'static str) -> Scripted {
+fn requires_login(login: &'static str) -> ScriptedHttp {
     let wanted = format!("Basic {}", STANDARD.encode(login));
-    Scripted::start(move |_, request| {
+    ScriptedHttp::start(move |_, request| {
         Some(match request.header("authorization") == Some(wanted.as_str()) {
             true => ranged(request, b"hello"),
             false => Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"x\""),
@@ -46,50 +49,53 @@ fn wants(login: &'static str) -> Scripted {
     })
 }
 
-fn sent(server: &Scripted) -> Vec<String> {
+fn sent_logins(server: &ScriptedHttp) -> Vec<String> {
     let requests = server.requests();
     requests.iter().filter_map(|r| r.header("authorization").map(str::to_owned)).collect()
 }
 
 #[test]
-fn the_user_of_a_url_has_the_password_of_the_variable() {
-    let (server, bae) = (wants("bob:secret"), Bae::new());
+fn the_password_variable_applies_to_the_user_of_a_url() {
+    let (server, bae) = (requires_login("bob:secret"), Bae::new());
     let url = format!("{}/f", server.url().replace("//", "//bob@"));
-    with(&bae, &[&url], &[("BAE_PASSWORD", "secret")]).expect(0);
-    same(&out(&bae, "f"), b"hello");
-    let seen = sent(&server).len();
+    get_with_env(&bae, &[&url], &[("BAE_PASSWORD", "secret")]).expect(0);
+    assert_file(&out_path(&bae, "f"), b"hello");
+    let count = sent_logins(&server).len();
     // No request is sent: it would count as a failed login.
-    get(&bae, &[&url, "-o", "g"]).expect(24).says("no password").says("BAE_PASSWORD");
-    assert_eq!(sent(&server).len(), seen);
-    with(&bae, &[&url, "-o", "h", "-u", "eve"], &[("BAE_PASSWORD", "secret")])
+    get(&bae, &[&url, "-o", "g"])
+        .expect(24)
+        .expect_stderr("no password")
+        .expect_stderr("BAE_PASSWORD");
+    assert_eq!(sent_logins(&server).len(), count);
+    get_with_env(&bae, &[&url, "-o", "h", "-u", "eve"], &[("BAE_PASSWORD", "secret")])
         .expect(0)
-        .says("names \"bob\"");
-    let wrong = with(&bae, &[&url, "-o", "i"], &[("BAE_PASSWORD", "wrong")]).expect(24);
+        .expect_stderr("names \"bob\"");
+    let wrong = get_with_env(&bae, &[&url, "-o", "i"], &[("BAE_PASSWORD", "wrong")]).expect(24);
     assert!(wrong.stderr.contains("the login of \"bob\" is refused"), "{}", wrong.stderr);
 }
 
 #[test]
-fn the_password_of_the_variable_is_for_every_protocol() {
+fn the_password_variable_applies_to_every_protocol() {
     let (ftp, dav, bae) = (FtpServer::pyftpd(false), DavServer::apache(), Bae::new());
     ftp.served.write("top/f.bin", b"by FTP");
-    let url = ftp.url_of_user("ftp", PASSWORD).replace(&format!(":{PASSWORD}@"), "@");
+    let url = ftp.user_url("ftp", PASSWORD).replace(&format!(":{PASSWORD}@"), "@");
     assert!(url.contains(&format!("{USER}@")), "{url}");
     let password = [("BAE_PASSWORD", PASSWORD)];
-    with(&bae, &[&format!("{url}top/f.bin"), "-o", "ftp"], &password).expect(0);
-    same(&out(&bae, "ftp"), b"by FTP");
-    get(&bae, &[&format!("{url}top/f.bin"), "-o", "ftp2"]).expect(24).says("no password");
+    get_with_env(&bae, &[&format!("{url}top/f.bin"), "-o", "ftp"], &password).expect(0);
+    assert_file(&out_path(&bae, "ftp"), b"by FTP");
+    get(&bae, &[&format!("{url}top/f.bin"), "-o", "ftp2"]).expect(24).expect_stderr("no password");
     dav.served.write("g.bin", b"by DAV");
     let url = dav.url(PASSWORD, "basic/g.bin").replace(&format!(":{PASSWORD}@"), "@");
-    with(&bae, &[&url], &password).expect(0);
-    same(&out(&bae, "g.bin"), b"by DAV");
+    get_with_env(&bae, &[&url], &password).expect(0);
+    assert_file(&out_path(&bae, "g.bin"), b"by DAV");
 }
 
 #[test]
-fn a_person_at_a_terminal_is_asked_for_the_password_of_a_urls_user() {
-    need("python3", "python3");
-    let (server, bae) = (wants("bob:secret"), Bae::new());
+fn a_terminal_user_is_prompted_for_the_password_of_the_user_of_a_url() {
+    require_program("python3", "python3");
+    let (server, bae) = (requires_login("bob:secret"), Bae::new());
     let url = format!("{}/f", server.url().replace("//", "//bob@"));
-    let inner = bae.command(["get", &url, "-d", out(&bae, "").to_str().unwrap()]);
+    let inner = bae.command(["get", &url, "-d", out_path(&bae, "").to_str().unwrap()]);
     let mut command = Command::new("python3");
     command.arg(script("at_terminal.py")).arg("secret");
     command.arg(inner.get_program()).args(inner.get_args());
@@ -99,17 +105,17 @@ fn a_person_at_a_terminal_is_asked_for_the_password_of_a_urls_user() {
             None => command.env_remove(key),
         };
     }
-    let ran = command.output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout);
-    assert!(ran.status.success(), "{said}");
-    assert!(said.contains("password of bob at 127."), "{said}");
-    assert!(!said.contains("secret"), "{said}");
-    same(&out(&bae, "f"), b"hello");
+    let output = command.output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("password of bob at 127."), "{shown}");
+    assert!(!shown.contains("secret"), "{shown}");
+    assert_file(&out_path(&bae, "f"), b"hello");
 }
 
 #[test]
 fn a_netrc_file_may_have_several_logins_for_a_host() {
-    let (server, bae) = (wants("bob:2"), Bae::new());
+    let (server, bae) = (requires_login("bob:2"), Bae::new());
     let netrc = bae.home().join("netrc");
     let host = server.url().replace("http://", "");
     let host = host.split(':').next().unwrap();
@@ -117,27 +123,28 @@ fn a_netrc_file_may_have_several_logins_for_a_host() {
     fs::write(&netrc, text).unwrap();
     let url = format!("{}/f", server.url().replace("//", "//bob@"));
     get(&bae, &[&url, &format!("--netrc={}", netrc.display())]).expect(0);
-    same(&out(&bae, "f"), b"hello");
+    assert_file(&out_path(&bae, "f"), b"hello");
 }
 
 #[test]
-fn a_login_that_is_not_spoken_is_named() {
-    for (offer, says, hint) in
-        [("NTLM", "NTLM, which is not spoken", ""), ("Bearer realm=\"x\"", "Bearer", "--header")]
+fn an_unsupported_login_scheme_is_named_in_the_error() {
+    for (offer, message, hint) in
+        [("NTLM", "NTLM, which is not supported", ""), ("Bearer realm=\"x\"", "Bearer", "--header")]
     {
-        let server =
-            Scripted::start(move |_, _| Some(Answer::new(401, "").with("WWW-Authenticate", offer)));
+        let server = ScriptedHttp::start(move |_, _| {
+            Some(Answer::new(401, "").with("WWW-Authenticate", offer))
+        });
         let bae = Bae::new();
         let url = format!("{}/f", server.url());
-        let ran = with(&bae, &[&url, "-u", "bob"], &[("BAE_PASSWORD", "x")]).expect(24);
-        ran.says(says).says(hint);
+        let output = get_with_env(&bae, &[&url, "-u", "bob"], &[("BAE_PASSWORD", "x")]).expect(24);
+        output.expect_stderr(message).expect_stderr(hint);
     }
 }
 
 /// The server sends the file itself only to a client that accepts nothing else.
 #[test]
-fn what_the_user_accepts_is_told_to_the_server() {
-    let server = Scripted::start(|_, request| {
+fn an_accept_header_of_the_user_is_sent_and_a_range_header_is_refused() {
+    let server = ScriptedHttp::start(|_, request| {
         Some(match request.header("accept") {
             Some("application/octet-stream") => ranged(request, b"the file"),
             _ => ranged(request, b"{}"),
@@ -145,35 +152,37 @@ fn what_the_user_accepts_is_told_to_the_server() {
     });
     let (bae, url) = (Bae::new(), format!("{}/f", server.url()));
     get(&bae, &[&url, "--header", "Accept: application/octet-stream"]).expect(0);
-    same(&out(&bae, "f"), b"the file");
-    let ran = get(&bae, &[&url, "--header", "Range: bytes=0-1", "-o", "g"]).expect(2);
-    ran.says("Range").says("leave it out");
-    assert!(!out(&bae, "g").exists());
+    assert_file(&out_path(&bae, "f"), b"the file");
+    let output = get(&bae, &[&url, "--header", "Range: bytes=0-1", "-o", "g"]).expect(2);
+    output.expect_stderr("Range").expect_stderr("leave it out");
+    assert!(!out_path(&bae, "g").exists());
 }
 
 /// The file has only the server's certificate, and not that of the authority that signed it.
 #[test]
-fn a_servers_own_certificate_is_trusted_when_its_file_is_named() {
+fn a_server_certificate_given_with_cacert_is_trusted() {
     let (nginx, dav, bae) = (Nginx::start(), DavServer::apache(), Bae::new());
     nginx.serve("f.bin", b"by TLS");
-    let own = nginx.certificates.certificate.to_str().unwrap();
-    get(&bae, &[&nginx.tls_url("/f/f.bin"), "--cacert", own]).expect(0);
-    same(&out(&bae, "f.bin"), b"by TLS");
+    let nginx_certificate = nginx.certificates.certificate.to_str().unwrap();
+    get(&bae, &[&nginx.tls_url("/f/f.bin"), "--cacert", nginx_certificate]).expect(0);
+    assert_file(&out_path(&bae, "f.bin"), b"by TLS");
     // Only this certificate is trusted.
-    get(&bae, &[&nginx.expired_url("/f.bin"), "--cacert", own]).expect(24).says("certificate");
+    get(&bae, &[&nginx.expired_url("/f.bin"), "--cacert", nginx_certificate])
+        .expect(24)
+        .expect_stderr("certificate");
     let certificate = dav.certificates.as_ref().unwrap().certificate.to_str().unwrap();
     dav.served.write("g.bin", b"by DAV");
     let list = bae.home().join("list");
     // The URL is not on the command line, because it contains a password.
     fs::write(&list, dav.tls_url("basic/g.bin")).unwrap();
     get(&bae, &["-i", list.to_str().unwrap(), "--cacert", certificate]).expect(0);
-    same(&out(&bae, "g.bin"), b"by DAV");
+    assert_file(&out_path(&bae, "g.bin"), b"by DAV");
     let ftp = FtpServer::pyftpd(false);
     ftp.served.write("h.bin", b"by FTP");
     let certificate = ftp.certificates.as_ref().unwrap().certificate.to_str().unwrap();
     let url = ftp.url("ftpes");
     get(&bae, &[&url, "-o", "all", "--cacert", certificate]).expect(0);
-    same(&out(&bae, "all").join("h.bin"), b"by FTP");
+    assert_file(&out_path(&bae, "all").join("h.bin"), b"by FTP");
 }
 
 /// `openssl s_server`, which serves the files of its directory.
@@ -184,30 +193,30 @@ struct Tls {
 }
 
 impl Tls {
-    /// Starts a server with a self-signed certificate that is made with `request`. With `first` it has version 1 of
-    /// X.509.
-    fn start(dir: &Path, request: &[&str], first: bool, options: &[&str]) -> Self {
-        need("openssl", "openssl");
+    /// Starts a server with a self-signed certificate that is made with `request`. With `version_1`
+    /// it has version 1 of X.509.
+    fn start(dir: &Path, request: &[&str], version_1: bool, options: &[&str]) -> Self {
+        require_program("openssl", "openssl");
         let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
         let run = |args: &[&str]| {
             let mut command = Command::new("openssl");
-            let done = command.args(args).current_dir(dir).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let output = command.args(args).current_dir(dir).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        let made = ["-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem"];
-        match first {
+        let new_key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem"];
+        match version_1 {
             true => {
-                run(&[&["req", "-new", "-out", "request.pem"][..], &made, request].concat());
-                let signed = ["x509", "-req", "-in", "request.pem", "-signkey", "key.pem"];
-                run(&[&signed[..], &["-days", "2", "-out", "certificate.pem"]].concat());
+                run(&[&["req", "-new", "-out", "request.pem"][..], &new_key, request].concat());
+                let self_signed = ["x509", "-req", "-in", "request.pem", "-signkey", "key.pem"];
+                run(&[&self_signed[..], &["-days", "2", "-out", "certificate.pem"]].concat());
             }
             false => {
                 let out = ["req", "-x509", "-days", "2", "-out", "certificate.pem"];
-                run(&[&out[..], &made, request].concat());
+                run(&[&out[..], &new_key, request].concat());
             }
         }
         fs::write(dir.join("f.bin"), "by TLS").unwrap();
-        let addr = ports::own();
+        let addr = ports::unused();
         let mut command = Command::new("openssl");
         command.args(["s_server", "-WWW", "-quiet", "-accept", &addr.to_string(), "-key"]);
         command.arg(&key).arg("-cert").arg(&certificate).args(options).current_dir(dir);
@@ -216,7 +225,7 @@ impl Tls {
         Self { process, addr, certificate }
     }
 
-    fn get(&self, trusting: bool) -> Ran {
+    fn get(&self, trusting: bool) -> CommandOutput {
         let bae = Bae::new();
         let certificate = self.certificate.to_str().unwrap();
         let url = format!("https://{}/f.bin", self.addr);
@@ -224,39 +233,39 @@ impl Tls {
         if trusting {
             list.extend(["--cacert", certificate]);
         }
-        let ran = get(&bae, &list);
-        assert_eq!(ran.code == Some(0), out(&bae, "f.bin").exists(), "{}", ran.stderr);
-        ran
+        let output = get(&bae, &list);
+        assert_eq!(output.code == Some(0), out_path(&bae, "f.bin").exists(), "{}", output.stderr);
+        output
     }
 }
 
 #[test]
-fn certificates_that_sign_themselves_are_trusted_for_their_names_alone() {
+fn self_signed_certificates_are_trusted_only_for_their_names() {
     let dir = tempfile::tempdir().unwrap();
     let named = ["-subj", "/CN=nas", "-addext", "subjectAltName=IP:127.0.0.0"];
-    for first in [false, true] {
-        let folder = dir.path().join(format!("{first}"));
+    for version_1 in [false, true] {
+        let folder = dir.path().join(format!("{version_1}"));
         fs::create_dir(&folder).unwrap();
-        let request: &[&str] = if first { &["-subj", "/CN=localhost"] } else { &named };
-        let server = Tls::start(&folder, request, first, &[]);
-        server.get(false).expect(24).says("--cacert");
-        server.get(true).expect(24).says("it is for");
+        let request: &[&str] = if version_1 { &["-subj", "/CN=localhost"] } else { &named };
+        let server = Tls::start(&folder, request, version_1, &[]);
+        server.get(false).expect(24).expect_stderr("--cacert");
+        server.get(true).expect(24).expect_stderr("it is for");
         drop(server.process);
     }
     let folder = dir.path().join("good");
     fs::create_dir(&folder).unwrap();
-    for (version, first) in
+    for (version, version_1) in
         [("-tls1_2", false), ("-tls1_3", false), ("-tls1_2", true), ("-tls1_3", true)]
     {
         let request = ["-subj", "/CN=localhost"];
-        let server = Tls::start(&folder, &request, first, &[version]);
+        let server = Tls::start(&folder, &request, version_1, &[version]);
         let bae = Bae::new();
         let certificate = server.certificate.to_str().unwrap();
         // The certificate is for localhost, and the server has another loopback address.
         let url = format!("https://localhost:{}/f.bin", relay(server.addr));
-        let ran = get(&bae, &[&url, "--cacert", certificate, "-m", "2"]);
-        assert_eq!(ran.code, Some(0), "{version} {first}: {}", ran.stderr);
-        same(&out(&bae, "f.bin"), b"by TLS");
+        let output = get(&bae, &[&url, "--cacert", certificate, "-m", "2"]);
+        assert_eq!(output.code, Some(0), "{version} {version_1}: {}", output.stderr);
+        assert_file(&out_path(&bae, "f.bin"), b"by TLS");
     }
 }
 
@@ -265,13 +274,13 @@ fn relay(to: SocketAddrV4) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
-        for near in listener.incoming().map_while(Result::ok) {
-            let Ok(far) = TcpStream::connect(to) else { return };
-            let back = (far.try_clone().unwrap(), near.try_clone().unwrap());
-            for (mut from, mut into) in [(near, far), back] {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect(to) else { return };
+            let reverse = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            for (mut from, mut to) in [(client, server), reverse] {
                 thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut into);
-                    let _ = into.shutdown(Shutdown::Write);
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
                 });
             }
         }
@@ -280,43 +289,48 @@ fn relay(to: SocketAddrV4) -> u16 {
 }
 
 #[test]
-fn what_tls_cannot_do_is_said_in_plain_words_and_at_once() {
+fn tls_failures_are_explained_and_not_retried() {
     let dir = tempfile::tempdir().unwrap();
     let request = ["-subj", "/CN=localhost"];
-    for (options, says) in [
+    for (options, message) in [
         (&["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"][..], "neither TLS 1.2 nor 1.3"),
         (&["-tls1_2", "-cipher", "AES128-SHA"][..], "no cipher suite in common"),
         (&["-tls1_3", "-Verify", "1"][..], "certificate"),
     ] {
         let server = Tls::start(dir.path(), &request, false, options);
-        let ran = server.get(true);
-        assert!(matches!(ran.code, Some(1 | 24)), "{options:?}: {:?} {}", ran.code, ran.stderr);
-        ran.says(says);
+        let output = server.get(true);
+        assert!(
+            matches!(output.code, Some(1 | 24)),
+            "{options:?}: {:?} {}",
+            output.code,
+            output.stderr
+        );
+        output.expect_stderr(message);
     }
     let (plain, bae) = (Nginx::start(), Bae::new());
     let url = plain.url("/f/f.bin").replace("http:", "https:");
-    get(&bae, &[&url, "-m", "1"]).expect(1).says("is not TLS");
+    get(&bae, &[&url, "-m", "1"]).expect(1).expect_stderr("is not TLS");
     let broken = bae.home().join("broken.pem");
     fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMAMC\n-----END CERTIFICATE-----\n").unwrap();
-    get(&bae, &[&url, "--cacert", broken.to_str().unwrap()]).expect(2).says("broken.pem");
+    get(&bae, &[&url, "--cacert", broken.to_str().unwrap()]).expect(2).expect_stderr("broken.pem");
 }
 
 #[test]
-fn a_proxy_that_is_none_is_an_error_and_star_is_for_addresses_too() {
-    let server = Scripted::start(|_, request| Some(ranged(request, b"hello")));
+fn an_invalid_proxy_is_an_error_and_a_no_proxy_star_matches_addresses() {
+    let server = ScriptedHttp::start(|_, request| Some(ranged(request, b"hello")));
     let url = format!("{}/f", server.url());
     for value in ["htp://127.0.0.1:1", "socks7://u:hunter2@127.0.0.1:1"] {
         let bae = Bae::new();
-        let ran = with(&bae, &[&url, "-m", "1"], &[("ALL_PROXY", value)]).expect(2);
-        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
-        ran.says("ALL_PROXY");
+        let output = get_with_env(&bae, &[&url, "-m", "1"], &[("ALL_PROXY", value)]).expect(2);
+        assert!(!output.stderr.contains("hunter2"), "{}", output.stderr);
+        output.expect_stderr("ALL_PROXY");
     }
     let bae = Bae::new();
     for value in ["socks://127.0.0.1:1", "SOCKS5://127.0.0.1:1"] {
-        let by_proxy = with(&bae, &[&url, "-m", "1"], &[("http_proxy", value)]).expect(6);
-        by_proxy.says("proxy socks5://127.0.0.1:1");
+        let by_proxy = get_with_env(&bae, &[&url, "-m", "1"], &[("http_proxy", value)]).expect(6);
+        by_proxy.expect_stderr("proxy socks5://127.0.0.1:1");
     }
-    assert!(server.requests().is_empty(), "nothing goes direct");
+    assert!(server.requests().is_empty(), "a request bypassed the proxy");
     let direct = [("http_proxy", "http://127.0.0.1:1"), ("NO_PROXY", "*"), ("BAE_PROXY", "")];
-    with(&bae, &[&url], &direct).expect(0);
+    get_with_env(&bae, &[&url], &direct).expect(0);
 }

@@ -12,41 +12,41 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::{
-    get::{args, event, get, out, ranged, same},
-    input::is_root,
-    support::{bae::Bae, ftp_server::FtpServer, scripted::Scripted},
+    bad_input::is_root,
+    get::{args, assert_file, event, get, out_path, ranged},
+    support::{bae::Bae, ftp_server::FtpServer, scripted_http::ScriptedHttp},
 };
 
-fn server() -> Scripted {
-    Scripted::start(|_, request| Some(ranged(request, b"hello").with("ETag", "\"a\"")))
+fn server() -> ScriptedHttp {
+    ScriptedHttp::start(|_, request| Some(ranged(request, b"hello").with("ETag", "\"a\"")))
 }
 
-fn pipe(path: &Path) {
+fn make_pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
 /// A home with an empty output folder, and a function that returns paths in that folder.
 fn home() -> (Bae, impl Fn(&str) -> PathBuf) {
     let bae = Bae::new();
-    let dir = out(&bae, "");
+    let dir = out_path(&bae, "");
     fs::create_dir_all(&dir).unwrap();
     (bae, move |name: &str| dir.join(name))
 }
 
-fn names(dir: &Path) -> Vec<String> {
+fn file_names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
-    names.sort();
-    names
+    let mut file_names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+    file_names.sort();
+    file_names
 }
 
 #[test]
-fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
+fn pipes_and_devices_are_written_to_and_never_replaced() {
     let server = server();
     let url = format!("{}/f", server.url());
     for flags in [&[][..], &["--overwrite"][..], &["--fresh"][..]] {
         let (bae, at) = home();
-        pipe(&at("pipe"));
+        make_pipe(&at("pipe"));
         symlink("pipe", at("link")).unwrap();
         symlink("/dev/null", at("null")).unwrap();
         for name in ["pipe", "link"] {
@@ -55,8 +55,8 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
                 move || fs::read(path).unwrap()
             });
             let list = [&[url.as_str(), "-o", name][..], flags].concat();
-            let ran = get(&bae, &list).expect(0);
-            assert_eq!(event(&ran, "fetched")["bytes"], 5);
+            let output = get(&bae, &list).expect(0);
+            assert_eq!(event(&output, "fetched")["bytes"], 5);
             assert_eq!(reader.join().unwrap(), b"hello", "{name} {flags:?}");
         }
         let list = [&[url.as_str(), "-o", "null"][..], flags].concat();
@@ -72,12 +72,16 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
         }
         assert!(fs::symlink_metadata(at("pipe")).unwrap().file_type().is_fifo());
         assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
-        assert!(!names(&at("")).iter().any(|name| name.contains("part")), "{:?}", names(&at("")));
+        assert!(
+            !file_names(&at("")).iter().any(|name| name.contains("part")),
+            "{:?}",
+            file_names(&at(""))
+        );
     }
 }
 
 #[test]
-fn standard_output_by_its_name_has_the_bytes_and_nothing_else() {
+fn dev_stdout_gets_only_the_bytes_of_the_file() {
     let (server, bae) = (server(), Bae::new());
     let url = format!("{}/f", server.url());
     for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
@@ -100,29 +104,29 @@ fn standard_output_by_its_name_has_the_bytes_and_nothing_else() {
 }
 
 #[test]
-fn what_cannot_be_written_to_is_refused_and_left_as_it_is() {
+fn unwritable_targets_are_refused_and_left_unchanged() {
     let server = server();
     let url = format!("{}/f", server.url());
     let (bae, at) = home();
     fs::create_dir(at("folder")).unwrap();
     symlink("nowhere", at("dead")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-    let before = names(&at(""));
+    let before = file_names(&at(""));
     for flags in [&[][..], &["--overwrite"][..]] {
         let run = |name: &str| get(&bae, &[&[url.as_str(), "-o", name][..], flags].concat());
-        run("folder").expect(2).says("is a folder").says("-d");
-        run("socket").expect(1).says("is a socket");
-        assert_eq!(names(&at("")), before, "nothing is left behind");
+        run("folder").expect(2).expect_stderr("is a folder").expect_stderr("-d");
+        run("socket").expect(1).expect_stderr("is a socket");
+        assert_eq!(file_names(&at("")), before, "files were left or removed");
     }
-    get(&bae, &[&url, "-o", "dead"]).expect(1).says("symbolic link to nothing");
+    get(&bae, &[&url, "-o", "dead"]).expect(1).expect_stderr("dangling symbolic link");
     assert_eq!(fs::read_link(at("dead")).unwrap(), Path::new("nowhere"));
     let dir = |dir: &str| bae.run(["get", &url, "-d", dir]);
-    dir("/dev/null").expect(2).says("/dev/null");
+    dir("/dev/null").expect(2).expect_stderr("/dev/null");
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
 }
 
 #[test]
-fn a_part_of_somebody_else_is_left_alone() {
+fn part_files_of_other_programs_are_left_unchanged() {
     let server = server();
     let url = format!("{}/f", server.url());
     let (bae, at) = home();
@@ -130,112 +134,113 @@ fn a_part_of_somebody_else_is_left_alone() {
     for flags in [&[][..], &["--fresh", "--overwrite"][..]] {
         let run = || get(&bae, &[&[url.as_str()][..], flags].concat());
         fs::write(at("f.part"), "half of something").unwrap();
-        run().expect(1).says("f.part");
-        same(&at("f.part"), b"half of something");
+        run().expect(1).expect_stderr("f.part");
+        assert_file(&at("f.part"), b"half of something");
         fs::remove_file(at("f.part")).unwrap();
         for name in ["f.part", "f.bae-part", "f.bae-part~"] {
             symlink("victim", at(name)).unwrap();
-            run().expect(1).says(name);
+            run().expect(1).expect_stderr(name);
             assert!(fs::symlink_metadata(at(name)).unwrap().is_symlink(), "{name}");
-            same(&at("victim"), b"precious");
+            assert_file(&at("victim"), b"precious");
             fs::remove_file(at(name)).unwrap();
-            pipe(&at(name));
-            run().expect(1).says(name);
+            make_pipe(&at(name));
+            run().expect(1).expect_stderr(name);
             assert!(fs::symlink_metadata(at(name)).unwrap().file_type().is_fifo(), "{name}");
             fs::remove_file(at(name)).unwrap();
         }
     }
     get(&bae, &[&url]).expect(0);
-    same(&at("f"), b"hello");
-    assert_eq!(names(&at("")), ["f", "victim"]);
+    assert_file(&at("f"), b"hello");
+    assert_eq!(file_names(&at("")), ["f", "victim"]);
 }
 
 #[test]
-fn a_file_that_does_not_come_leaves_nothing_behind() {
-    let gone = Scripted::start(|_, request| Some(ranged(request, &[7; 3000]).cut(0)));
+fn a_failed_fetch_leaves_no_file() {
+    let server = ScriptedHttp::start(|_, request| Some(ranged(request, &[7; 3000]).truncated(0)));
     let (bae, at) = home();
-    get(&bae, &[&format!("{}/f", gone.url()), "-m", "1"]).expect(6);
-    assert_eq!(names(&at("")), Vec::<String>::new());
+    get(&bae, &[&format!("{}/f", server.url()), "-m", "1"]).expect(6);
+    assert_eq!(file_names(&at("")), Vec::<String>::new());
 }
 
 #[test]
-fn one_odd_name_leaves_the_rest_of_a_folder() {
+fn one_invalid_name_does_not_stop_the_rest_of_a_folder() {
     let server = FtpServer::pyftpd(false);
     for name in ["good.txt", "aux", "CON", "back\\slash", "tab\tname"] {
         server.served.write(&format!("odd/{name}"), name.as_bytes());
     }
     let (bae, at) = home();
-    let ran = get(&bae, &[&format!("{}odd/", server.url("ftp"))]);
+    let output = get(&bae, &[&format!("{}odd/", server.url("ftp"))]);
     for name in ["good.txt", "aux", "CON", "back\\slash"] {
-        same(&at("odd").join(name), name.as_bytes());
+        assert_file(&at("odd").join(name), name.as_bytes());
     }
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    ran.says("control character").says("odd/tab");
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    output.expect_stderr("control character").expect_stderr("odd/tab");
     // A single file may have such a name too.
     get(&bae, &[&format!("{}odd/aux", server.url("ftp"))]).expect(0);
-    same(&at("aux"), b"aux");
+    assert_file(&at("aux"), b"aux");
 }
 
 #[test]
-fn a_url_named_twice_is_fetched_once_and_two_files_of_one_name_are_told() {
+fn a_repeated_url_is_fetched_once_and_two_files_of_one_name_are_an_error() {
     let server = server();
     let (bae, at) = home();
     let (one, two) = (format!("{}/a/f", server.url()), format!("{}/b/f", server.url()));
     get(&bae, &[&one, &one]).expect(0);
-    same(&at("f"), b"hello");
+    assert_file(&at("f"), b"hello");
     fs::remove_file(at("f")).unwrap();
-    let ran = get(&bae, &[&one, &two]).expect(2).says("is the name of").says("out=");
-    assert!(!ran.stderr.contains("another bae"), "{}", ran.stderr);
-    same(&at("f"), b"hello");
+    let output =
+        get(&bae, &[&one, &two]).expect(2).expect_stderr("is the target of").expect_stderr("out=");
+    assert!(!output.stderr.contains("another bae"), "{}", output.stderr);
+    assert_file(&at("f"), b"hello");
 }
 
 #[test]
-fn the_last_part_of_an_escaped_path_is_the_name() {
+fn the_last_component_of_an_escaped_path_is_the_file_name() {
     let server = server();
     let (bae, at) = home();
     get(&bae, &[&format!("{}/x/a%2Fb.txt", server.url())]).expect(0);
-    same(&at("b.txt"), b"hello");
+    assert_file(&at("b.txt"), b"hello");
 }
 
 #[test]
-fn lists_are_read_as_windows_writes_them() {
+fn url_lists_with_a_byte_order_mark_and_crlf_are_read() {
     let server = server();
     let (bae, at) = home();
     let list = bae.home().join("list");
     fs::write(&list, format!("\u{feff}{}/one\r\n", server.url())).unwrap();
     get(&bae, &["-i", list.to_str().unwrap()]).expect(0);
-    same(&at("one"), b"hello");
+    assert_file(&at("one"), b"hello");
     fs::write(&list, b"http://x.example/\nhttp://\xff/\n").unwrap();
-    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).says("line 2 is not UTF-8");
+    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).expect_stderr("line 2 is not UTF-8");
 }
 
 #[test]
-fn a_line_that_is_no_url_keeps_the_others_from_nothing() {
+fn an_invalid_line_of_a_url_list_does_not_stop_the_others() {
     let server = server();
     let (bae, at) = home();
     let list = bae.home().join("list");
     let url = server.url();
     fs::write(&list, format!("{url}/one\nhttp://[nowhere\n{url}/two\n")).unwrap();
-    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).says("is not a URL");
-    same(&at("one"), b"hello");
-    same(&at("two"), b"hello");
+    get(&bae, &["-i", list.to_str().unwrap()]).expect(2).expect_stderr("is not a URL");
+    assert_file(&at("one"), b"hello");
+    assert_file(&at("two"), b"hello");
 }
 
 #[test]
-fn what_is_typed_wrong_is_an_event_too_and_links_are_told_from_addresses() {
+fn usage_errors_are_json_events_and_magnet_links_are_refused() {
     let bae = Bae::new();
-    let ran = bae.run(["--json", "get", "--no-such-flag"]).expect(2);
-    let error = event(&ran, "error");
+    let output = bae.run(["--json", "get", "--no-such-flag"]).expect(2);
+    let error = event(&output, "error");
     assert_eq!(error["kind"], "invalid_input");
     assert!(error["error"].as_str().unwrap().contains("--no-such-flag"), "{error}");
     assert!(bae.run(["get", "--no-such-flag"]).expect(2).stdout.is_empty());
-    get(&bae, &["magnet:?xt=urn:btih:0"]).expect(2).says("bae import");
+    get(&bae, &["magnet:?xt=urn:btih:0"]).expect(2).expect_stderr("bae import");
     let reversed = ["http://127.0.0.1:1/", "--range-start", "10", "--range-end", "5"];
-    get(&bae, &reversed).expect(2).says("before --range-start");
+    get(&bae, &reversed).expect(2).expect_stderr("before --range-start");
 }
 
 #[test]
-fn more_files_at_once_than_may_be_open_are_fetched_all_the_same() {
+fn more_parallel_downloads_than_file_descriptors_all_succeed() {
     let server = server();
     let (bae, at) = home();
     let list = bae.home().join("list");
@@ -248,7 +253,7 @@ fn more_files_at_once_than_may_be_open_are_fetched_all_the_same() {
     for (key, value) in inner.get_envs() {
         value.map(|value| command.env(key, value));
     }
-    let ran = command.output().unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    assert_eq!(names(&at("")).len(), 150);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(file_names(&at("")).len(), 150);
 }

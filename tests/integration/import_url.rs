@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::{
     get::{event, random, ranged},
-    memory::{OVERHEAD, high_water},
+    memory::{OVERHEAD, peak_memory},
     support::{
         LONG, MIB,
-        bae::{Bae, Ran},
+        bae::{Bae, CommandOutput},
         ftp_server::FtpServer,
         nginx::Nginx,
         s3_server::S3Server,
-        scripted::Scripted,
+        scripted_http::ScriptedHttp,
         torrents::Recipe,
     },
 };
@@ -25,64 +25,74 @@ fn args<'a>(bae: &Bae, url: &'a str, options: &[&'a str]) -> Vec<String> {
     args.into_iter().map(str::to_owned).collect()
 }
 
-fn import(bae: &Bae, url: &str, options: &[&str]) -> Ran {
+fn import(bae: &Bae, url: &str, options: &[&str]) -> CommandOutput {
     bae.run(args(bae, url, options))
 }
 
 /// Panics unless the exported file at `path` and the output of `cat` are `wanted`.
-fn assert_exact(bae: &Bae, id: &str, path: &str, wanted: &[u8]) {
+fn assert_exact(bae: &Bae, id: &str, path: &str, expected: &[u8]) {
     let out = tempfile::tempdir_in(bae.home()).unwrap();
     bae.run([OsStr::new("export"), id.as_ref(), out.path().as_os_str()]).expect(0);
-    assert!(fs::read(out.path().join(path)).unwrap() == wanted, "{path} is not what was served");
-    assert!(bae.bytes(["cat", id]) == wanted, "cat gives something else");
+    assert!(
+        fs::read(out.path().join(path)).unwrap() == expected,
+        "{path} differs from the served file"
+    );
+    assert!(bae.stdout_of(["cat", id]) == expected, "cat prints other bytes");
 }
 
-fn started(ran: &Ran) -> Value {
-    event(ran, "started")
+fn started_event(output: &CommandOutput) -> Value {
+    event(output, "started")
 }
 
 #[test]
-fn a_url_goes_into_storage_and_comes_back_from_servers_of_every_kind() {
+fn urls_of_every_kind_of_server_are_imported_exactly() {
     let (nginx, data) = (Nginx::start(), random(31, 21 * MIB + 5));
     nginx.serve("f.bin", &data);
-    for place in ["f", "norange", "noetag", "chunked", "limc", "cuts", "encoded"] {
+    for location in ["f", "norange", "noetag", "chunked", "limc", "cuts", "encoded"] {
         let bae = Bae::new();
-        let ran = import(&bae, &nginx.url(&format!("/{place}/f.bin")), &["-x", "3"]).expect(0);
-        let done = ran.imported();
-        assert_eq!((done.bytes, done.info_hash.as_str()), (data.len() as u64, ""), "{place}");
-        assert_exact(&bae, &done.id, "f.bin", &data);
-        bae.assert_verified(&done.id);
-        let again = import(&bae, &nginx.url(&format!("/{place}/f.bin")), &[]).expect(0).imported();
-        assert_eq!((again.id, again.downloaded), (done.id, 0), "{place}: fetched again");
+        let output =
+            import(&bae, &nginx.url(&format!("/{location}/f.bin")), &["-x", "3"]).expect(0);
+        let summary = output.summary();
+        assert_eq!(
+            (summary.bytes, summary.info_hash.as_str()),
+            (data.len() as u64, ""),
+            "{location}"
+        );
+        assert_exact(&bae, &summary.id, "f.bin", &data);
+        bae.assert_verified(&summary.id);
+        let second =
+            import(&bae, &nginx.url(&format!("/{location}/f.bin")), &[]).expect(0).summary();
+        assert_eq!((second.id, second.downloaded), (summary.id, 0), "{location}: fetched again");
     }
 }
 
 #[test]
-fn every_command_takes_an_import_of_a_url() {
+fn every_command_works_on_an_import_of_a_url() {
     let (nginx, bae, data) = (Nginx::start(), Bae::new(), random(32, 9 * MIB));
     nginx.serve("f.bin", &data);
-    let id = import(&bae, &format!("{}?key=hunter2", nginx.url("/f/f.bin")), &[])
-        .expect(0)
-        .imported()
-        .id;
+    let id =
+        import(&bae, &format!("{}?key=hunter2", nginx.url("/f/f.bin")), &[]).expect(0).summary().id;
     let list = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!(
         (list[0]["name"].as_str(), list[0]["state"].as_str()),
         (Some("f.bin"), Some("imported"))
     );
-    assert_eq!(list[0]["source"], nginx.url("/f/f.bin"), "what follows the ? is not shown");
+    assert_eq!(list[0]["source"], nginx.url("/f/f.bin"), "the query is shown");
     let info = bae.run(["info", &id, "--json"]).expect(0).json().remove(0);
     assert_eq!(
         (info["pieces"].as_u64(), info["file_list"][0]["bytes"].as_u64()),
         (Some(0), Some(9 * MIB))
     );
     bae.run(["info", "f.bin"]).expect(0);
-    assert!(bae.bytes(["cat", &id, "--range", "5-9"]) == data[5..10]);
+    assert!(bae.stdout_of(["cat", &id, "--range", "5-9"]) == data[5..10]);
     bae.run(["verify", &id, "--quick"]).expect(0);
-    bae.run(["seed", &id]).expect(2).says("came from a URL");
+    bae.run(["seed", &id]).expect(2).expect_stderr("is from a URL and has no swarm");
     bae.run(["seed"]).expect(3);
     bae.run(["publish", &id]).expect(0);
-    assert!(fs::read(bae.objects().join("f.bin")).unwrap() == data, "published under its name");
+    assert!(
+        fs::read(bae.storage_dir().join("f.bin")).unwrap() == data,
+        "the published file differs"
+    );
     assert_exact(&bae, &id, "f.bin", &data);
     bae.run(["rm", &id, "--yes"]).expect(0);
     bae.run(["gc", "--yes"]).expect(0);
@@ -90,68 +100,73 @@ fn every_command_takes_an_import_of_a_url() {
 }
 
 #[test]
-fn whole_files_and_unknown_lengths_go_together() {
+fn files_of_known_and_unknown_length_are_stored_as_whole_files() {
     let (nginx, data) = (Nginx::start(), random(33, 18 * MIB));
     nginx.serve("f.bin", &data);
-    for place in ["f", "chunked"] {
+    for location in ["f", "chunked"] {
         let bae = Bae::new();
-        let url = nginx.url(&format!("/{place}/f.bin"));
-        let id = import(&bae, &url, &["--layout", "files"]).expect(0).imported().id;
-        assert!(fs::read(bae.objects().join("f.bin")).unwrap() == data, "{place}");
+        let url = nginx.url(&format!("/{location}/f.bin"));
+        let id = import(&bae, &url, &["--layout", "files"]).expect(0).summary().id;
+        assert!(fs::read(bae.storage_dir().join("f.bin")).unwrap() == data, "{location}");
         assert_exact(&bae, &id, "f.bin", &data);
     }
 }
 
 #[test]
-fn a_killed_import_of_a_url_fetches_only_what_is_missing() {
+fn a_killed_import_of_a_url_fetches_only_missing_bytes() {
     let (nginx, data) = (Nginx::start(), random(34, 40 * MIB));
     nginx.serve("f.bin", &data);
-    let bae = Bae::new().storing_with("chunk=1MiB");
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
     let url = nginx.url("/slow/f.bin");
     let mut durable = 0;
     for _ in 0..2 {
         let mut running = bae.start(args(&bae, &url, &[]));
-        let begun = running.event("started");
-        assert!(begun["stored"].as_u64() >= Some(durable), "{durable} were durable: {begun}");
-        let enough = durable + 4 * MIB;
-        running.event_where("progress", |e| e["stored"].as_u64() > Some(enough));
+        let started_event = running.event("started");
+        assert!(
+            started_event["stored"].as_u64() >= Some(durable),
+            "{durable} were durable: {started_event}"
+        );
+        let target = durable + 4 * MIB;
+        running.event_where("progress", |e| e["stored"].as_u64() > Some(target));
         running.kill();
         let stored = running.events();
         durable = stored.iter().filter_map(|e| e["stored"].as_u64()).max().unwrap();
     }
-    let ran = import(&bae, &nginx.url("/slow/f.bin"), &[]).expect(0);
-    let at_start = started(&ran)["stored"].as_u64().unwrap();
+    let output = import(&bae, &nginx.url("/slow/f.bin"), &[]).expect(0);
+    let at_start = started_event(&output)["stored"].as_u64().unwrap();
     assert!(at_start >= durable, "{at_start} of {durable}");
-    assert_eq!(ran.imported().downloaded, data.len() as u64 - at_start);
-    assert_exact(&bae, &ran.imported().id, "f.bin", &data);
+    assert_eq!(output.summary().downloaded, data.len() as u64 - at_start);
+    assert_exact(&bae, &output.summary().id, "f.bin", &data);
     bae.run(["gc", "--yes"]).expect(0);
-    assert_exact(&bae, &ran.imported().id, "f.bin", &data);
+    assert_exact(&bae, &output.summary().id, "f.bin", &data);
 }
 
 #[test]
-fn a_source_that_changed_is_told_and_never_stitched_into_an_import() {
+fn a_changed_source_is_reported_and_never_mixed_into_an_import() {
     let nginx = Nginx::start();
     let (old, new) = (random(35, 24 * MIB), random(36, 24 * MIB));
     nginx.serve("f.bin", &old);
-    let bae = Bae::new().storing_with("chunk=1MiB");
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
     let url = nginx.url("/slow/f.bin");
     let mut running = bae.start(args(&bae, &url, &[]));
     running.event_where("progress", |e| e["stored"].as_u64() > Some(2 * MIB));
     running.interrupt();
-    running.ended(Duration::from_secs(30)).expect(7);
+    running.wait(Duration::from_secs(30)).expect(7);
     std::thread::sleep(Duration::from_millis(1100));
     nginx.serve("f.bin", &new);
-    import(&bae, &url, &[]).expect(1).says("--fresh");
-    let id = import(&bae, &url, &["--fresh"]).expect(0).imported().id;
+    import(&bae, &url, &[]).expect(1).expect_stderr("--fresh");
+    let id = import(&bae, &url, &["--fresh"]).expect(0).summary().id;
     assert_exact(&bae, &id, "f.bin", &new);
 }
 
 #[test]
-fn a_checksum_that_differs_leaves_nothing_stored() {
+fn a_wrong_checksum_leaves_nothing_stored() {
     let (nginx, bae) = (Nginx::start(), Bae::new());
     nginx.serve("f.bin", &random(37, 3 * MIB));
     let bad = format!("md5={}", "0".repeat(32));
-    import(&bae, &nginx.url("/f/f.bin"), &["--checksum", &bad]).expect(32).says("should be 0000");
+    import(&bae, &nginx.url("/f/f.bin"), &["--checksum", &bad])
+        .expect(32)
+        .expect_stderr("should be 0000");
     let list = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!(
         (list[0]["state"].as_str(), list[0]["stored"].as_u64()),
@@ -159,22 +174,22 @@ fn a_checksum_that_differs_leaves_nothing_stored() {
     );
     nginx.serve("g.bin", b"abc");
     let good = "md5=900150983cd24fb0d6963f7d28e17f72";
-    let id = import(&bae, &nginx.url("/f/g.bin"), &["--checksum", good]).expect(0).imported().id;
+    let id = import(&bae, &nginx.url("/f/g.bin"), &["--checksum", good]).expect(0).summary().id;
     bae.assert_verified(&id);
 }
 
 #[test]
-fn a_lost_object_is_found_and_fetched_again_and_a_lost_catalog_comes_back() {
+fn a_lost_object_of_a_url_is_refetched_and_a_lost_catalog_is_restored() {
     let (nginx, data) = (Nginx::start(), random(38, 6 * MIB));
     nginx.serve("f.bin", &data);
-    let bae = Bae::new().storing_with("chunk=1MiB");
-    let id = import(&bae, &nginx.url("/f/f.bin"), &[]).expect(0).imported().id;
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
+    let id = import(&bae, &nginx.url("/f/f.bin"), &[]).expect(0).summary().id;
     let catalog = bae::catalog::Catalog::open_read_only(&bae.data_dir()).unwrap();
     let objects = catalog.objects(&id.parse().unwrap()).unwrap();
     let chunk = objects.iter().find(|object| object.len == MIB).unwrap();
-    fs::remove_file(bae.objects().join(&chunk.key)).unwrap();
+    fs::remove_file(bae.storage_dir().join(&chunk.key)).unwrap();
     drop(catalog);
-    bae.run(["verify", &id]).expect(32).says("not what");
+    bae.run(["verify", &id]).expect(32).expect_stderr("does not match its hashes");
     bae.run(["verify", &id, "--repair"]).expect(0);
     assert_exact(&bae, &id, "f.bin", &data);
 
@@ -183,82 +198,84 @@ fn a_lost_object_is_found_and_fetched_again_and_a_lost_catalog_comes_back() {
     assert_eq!(attached[0]["event"], "attached", "{attached:?}");
     let id = attached[0]["id"].as_str().unwrap();
     assert_exact(&bae, id, "f.bin", &data);
-    let again = import(&bae, &nginx.url("/f/f.bin"), &[]).expect(0).imported();
-    assert_eq!((again.id.as_str(), again.downloaded), (id, 0));
+    let second = import(&bae, &nginx.url("/f/f.bin"), &[]).expect(0).summary();
+    assert_eq!((second.id.as_str(), second.downloaded), (id, 0));
 }
 
 #[test]
-fn a_torrent_at_a_url_is_a_torrent_whatever_it_is_called() {
+fn a_torrent_at_a_url_is_recognised_whatever_its_name() {
     let (nginx, bae) = (Nginx::start(), Bae::new());
     let torrent = Recipe::single("by url.bin", MIB).make();
     let bytes = fs::read(&torrent.torrent).unwrap();
     nginx.serve("download", &bytes);
     nginx.serve("x.torrent", &bytes);
     for name in ["download", "x.torrent"] {
-        let ran = bae.run(["--json", "import", "--dry-run", &nginx.url(&format!("/f/{name}"))]);
-        let line = ran.expect(0).json().remove(0);
+        let output = bae.run(["--json", "import", "--dry-run", &nginx.url(&format!("/f/{name}"))]);
+        let line = output.expect(0).json().remove(0);
         assert_eq!((&line["event"], &line["name"]), (&"estimate".into(), &"by url.bin".into()));
     }
     nginx.serve("d20 dice.txt", b"d20 dice, and their rules, which are long");
     import(&bae, &nginx.url("/f/d20%20dice.txt"), &[]).expect(0);
-    bae.run(["import", &nginx.url("/f/passkey/none.torrent")]).expect(3).says("torrent from");
+    bae.run(["import", &nginx.url("/f/passkey/none.torrent")])
+        .expect(3)
+        .expect_stderr("torrent from");
     let hidden = bae.run(["import", &nginx.url("/f/passkey/none.torrent")]).expect(3).stderr;
     assert!(!hidden.contains("passkey"), "{hidden}");
 }
 
 #[test]
-fn an_import_of_a_url_into_a_bucket_stays_in_memory_and_in_its_budget() {
+fn an_import_of_a_url_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
     let (server, nginx) = (S3Server::seaweed(), Nginx::start());
     let data = random(39, 160 * MIB);
     nginx.serve("f.bin", &data);
     let bucket = server.bucket("from-a-url");
-    let bae = Bae::new().storing_at(&server.storage_url(&bucket, "p"), server.env());
+    let bae = Bae::new().with_storage_url(&server.storage_url(&bucket, "p"), server.env());
     let mut running =
         bae.start(args(&bae, &nginx.url("/f/f.bin"), &["--memory", "64MiB", "-x", "8"]));
     let (mut peak, mut written, pid) = (0, 0, running.0.id());
     let done = loop {
-        let event = running.any_event();
-        peak = peak.max(high_water(pid).unwrap_or(0));
-        written = written.max(crate::s3::written(pid).unwrap_or(0));
+        let event = running.next_event();
+        peak = peak.max(peak_memory(pid).unwrap_or(0));
+        written = written.max(crate::s3::bytes_written(pid).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
     };
-    running.ended(LONG).expect(0);
+    running.wait(LONG).expect(0);
     assert!(done["peak_held"].as_u64() <= Some(64 * MIB), "{done}");
     assert!((1..=64 * MIB + OVERHEAD).contains(&peak), "{peak} resident");
     assert!(written < 16 * MIB, "{written} bytes were written to the disk");
     let id = done["id"].as_str().unwrap();
-    assert!(bae.bytes(["cat", id]) == data);
+    assert!(bae.stdout_of(["cat", id]) == data);
 }
 
 #[test]
 fn a_slow_storage_neither_stalls_an_import_of_a_url_nor_exceeds_the_budget() {
     let (nginx, data) = (Nginx::start(), random(40, 96 * MIB));
     nginx.serve("f.bin", &data);
-    let bae = Bae::new().storing_with("upload_limit=20MiB");
-    let ran = import(&bae, &nginx.url("/f/f.bin"), &["--memory", "32MiB", "-x", "16"]).expect(0);
-    let done = event(&ran, "imported");
+    let bae = Bae::new().with_storage_options("upload_limit=20MiB");
+    let output = import(&bae, &nginx.url("/f/f.bin"), &["--memory", "32MiB", "-x", "16"]).expect(0);
+    let done = event(&output, "imported");
     assert!(done["peak_held"].as_u64() <= Some(32 * MIB), "{done}");
     assert_exact(&bae, done["id"].as_str().unwrap(), "f.bin", &data);
 }
 
 #[test]
-fn a_login_is_not_kept_with_an_import() {
+fn a_login_is_not_stored_with_an_import() {
     let bae = Bae::new();
-    let server = Scripted::start(|_, request| {
+    let server = ScriptedHttp::start(|_, request| {
         Some(ranged(request, b"not much, but it has to be long enough"))
     });
     let url = format!("{}/f?token=hunter2", server.url()).replace("http://", "http://me@");
     let mut command = bae.command(args(&bae, &url, &["-u", "me"]));
-    let done = command.env("BAE_PASSWORD", "hunter3").output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let said = format!(
+    let output = command.env("BAE_PASSWORD", "hunter3").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = format!(
         "{}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
     );
-    assert!(!said.contains("hunter"), "{said}");
+    assert!(!printed.contains("hunter"), "{printed}");
     for file in fs::read_dir(bae.data_dir()).unwrap() {
         let bytes = fs::read(file.unwrap().path()).unwrap_or_default();
         assert!(!bytes.windows(7).any(|part| part == b"hunter3"));
@@ -266,48 +283,51 @@ fn a_login_is_not_kept_with_an_import() {
 }
 
 /// Changes one byte of the only object that holds bytes of the import.
-fn damage(bae: &Bae, id: &str) {
+fn damage_object(bae: &Bae, id: &str) {
     let catalog = bae::catalog::Catalog::open_read_only(&bae.data_dir()).unwrap();
     let objects = catalog.objects(&id.parse().unwrap()).unwrap();
-    let path = bae.objects().join(&objects.iter().find(|o| o.len == 3).unwrap().key);
+    let path = bae.storage_dir().join(&objects.iter().find(|o| o.len == 3).unwrap().key);
     let mut bytes = fs::read(&path).unwrap();
     bytes[1] ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
 #[test]
-fn a_checksum_that_was_given_once_is_held_against_the_file_from_then_on() {
+fn a_checksum_that_was_given_once_is_verified_in_later_runs() {
     let (nginx, bae) = (Nginx::start(), Bae::new());
     nginx.serve("g.bin", b"abc");
     let url = nginx.url("/f/g.bin");
     let good = "md5=900150983cd24fb0d6963f7d28e17f72";
-    let id = import(&bae, &url, &["--checksum", good]).expect(0).imported().id;
-    assert_eq!(import(&bae, &url, &[]).expect(0).imported().id, id);
+    let id = import(&bae, &url, &["--checksum", good]).expect(0).summary().id;
+    assert_eq!(import(&bae, &url, &[]).expect(0).summary().id, id);
     for _ in 0..2 {
-        damage(&bae, &id);
+        damage_object(&bae, &id);
         bae.run(["verify", &id]).expect(32);
         bae.run(["verify", &id, "--repair"]).expect(0);
         assert_exact(&bae, &id, "g.bin", b"abc");
     }
     import(&bae, &url, &["--fresh"]).expect(0);
-    damage(&bae, &id);
+    damage_object(&bae, &id);
     bae.run(["verify", &id]).expect(0);
 }
 
 #[test]
-fn a_repair_fetches_the_selected_files_of_a_folder_only() {
+fn a_repair_fetches_only_the_selected_files_of_a_folder() {
     let (server, bae) = (FtpServer::vsftpd(), Bae::new());
     for (name, data) in [("a", &b"abc"[..]), ("b", b"not wanted"), ("c", b"wanted")] {
         server.served.write(&format!("album/{name}"), data);
     }
     let url = format!("{}album/", server.url("ftp"));
     let options = ["--select", "a,c", "--layout", "files"];
-    let id = import(&bae, &url, &options).expect(0).imported().id;
-    fs::remove_file(bae.objects().join("album/c")).unwrap();
+    let id = import(&bae, &url, &options).expect(0).summary().id;
+    fs::remove_file(bae.storage_dir().join("album/c")).unwrap();
     bae.run(["verify", &id]).expect(32);
     bae.run(["verify", &id, "--repair"]).expect(0);
-    assert_eq!(fs::read(bae.objects().join("album/c")).unwrap(), b"wanted");
-    assert!(!bae.objects().join("album/b").exists(), "a file that was not selected was fetched");
+    assert_eq!(fs::read(bae.storage_dir().join("album/c")).unwrap(), b"wanted");
+    assert!(
+        !bae.storage_dir().join("album/b").exists(),
+        "a file that was not selected was fetched"
+    );
     let list = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!((list[0]["files"].as_u64(), list[0]["bytes"].as_u64()), (Some(2), Some(9)));
 }

@@ -39,11 +39,11 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+fn collect_sources(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, out);
+            collect_sources(&path, out);
         } else if path.extension().is_some_and(|e| e == "rs") {
             out.push(path);
         }
@@ -51,7 +51,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// The modules that `crate::…` names in a source file, including those in a `use crate::{…}`.
-fn named(text: &str) -> Vec<String> {
+fn used_modules(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
@@ -84,30 +84,30 @@ fn named(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_arrow_points_to_the_right() {
+fn layers_use_only_layers_below_them() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    sources(&src, &mut files);
+    collect_sources(&src, &mut files);
     let mut wrong = Vec::new();
-    let mut arrows = 0;
+    let mut uses = 0;
     for file in files {
-        let inside = file.strip_prefix(&src).unwrap();
-        let own =
-            inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
-        if ["lib", "main"].contains(&own.as_str()) {
+        let relative = file.strip_prefix(&src).unwrap();
+        let module =
+            relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if ["lib", "main"].contains(&module.as_str()) {
             continue;
         }
-        let from = layer(&own).unwrap_or_else(|| panic!("{own} has no place in LAYERS"));
-        for to in named(&fs::read_to_string(&file).unwrap()) {
+        let from = layer(&module).unwrap_or_else(|| panic!("{module} is not in LAYERS"));
+        for to in used_modules(&fs::read_to_string(&file).unwrap()) {
             let Some(to_layer) = layer(&to) else { continue };
-            arrows += 1;
-            let sideways = to_layer == from && to != own && from != BASE;
+            uses += 1;
+            let sideways = to_layer == from && to != module && from != BASE;
             if to_layer > from || sideways {
-                wrong.push(format!("{} knows {to}", inside.display()));
+                wrong.push(format!("{} uses {to}", relative.display()));
             }
         }
     }
-    assert!(arrows > 100, "only {arrows} arrows were found: the reading is broken");
+    assert!(uses > 100, "only {uses} uses were found: the parser is broken");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -115,8 +115,8 @@ fn no_arrow_points_to_the_right() {
 fn unsafe_code_is_only_in_the_bridge() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    sources(&src, &mut files);
-    let with: Vec<_> = files
+    collect_sources(&src, &mut files);
+    let files_with_unsafe: Vec<_> = files
         .iter()
         .filter(|f| {
             let text = fs::read_to_string(f).unwrap();
@@ -129,5 +129,5 @@ fn unsafe_code_is_only_in_the_bridge() {
         })
         .map(|f| f.strip_prefix(&src).unwrap().to_owned())
         .collect();
-    assert_eq!(with, [Path::new("torrents/ffi.rs")]);
+    assert_eq!(files_with_unsafe, [Path::new("torrents/ffi.rs")]);
 }

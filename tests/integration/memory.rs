@@ -12,23 +12,23 @@ use crate::support::{
 pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
 /// Imports with a memory budget of 64 MiB and checks that it holds.
-fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
+fn assert_stays_within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
     let budget = 64 * MIB;
     let swarm = LibtorrentPeer::swarm(torrent, peers, 0);
-    let bae = Bae::new().storing_with(storage_options);
+    let bae = Bae::new().with_storage_options(storage_options);
     let args = bae.import_args(&torrent.torrent, swarm.addrs(), &["--memory", "64MiB"]);
     let mut running = bae.start(args);
     let (mut peak, pid) = (0, running.0.id());
     let mut held = 0;
     let done = loop {
-        let event = running.any_event();
-        peak = peak.max(high_water(pid).unwrap_or(0));
+        let event = running.next_event();
+        peak = peak.max(peak_memory(pid).unwrap_or(0));
         held = held.max(event["held"].as_u64().unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
     };
-    running.ended(LONG).expect(0);
+    running.wait(LONG).expect(0);
     assert!(done["peak_held"].as_u64().unwrap() <= budget, "{done}");
     assert!(
         held <= budget && peak > 0 && peak <= budget + OVERHEAD,
@@ -38,7 +38,7 @@ fn within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
 }
 
 /// The peak resident memory of a process, in bytes.
-pub(crate) fn high_water(pid: u32) -> Option<u64> {
+pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
@@ -48,14 +48,14 @@ pub(crate) fn high_water(pid: u32) -> Option<u64> {
 fn memory_stays_within_the_budget_whatever_the_piece_size() {
     for piece in [MIB / 64, MIB, 16 * MIB] {
         let name = format!("pieces of {piece}.bin");
-        within_64_mib(&Recipe::single(&name, 192 * MIB).piece(piece).make(), 8, "");
+        assert_stays_within_64_mib(&Recipe::single(&name, 192 * MIB).piece(piece).make(), 8, "");
     }
 }
 
 #[test]
-fn a_slow_storage_neither_stalls_nor_exceeds_the_budget() {
+fn a_slow_storage_neither_stalls_an_import_nor_exceeds_the_budget() {
     let torrent = Recipe::single("slow storage.bin", 160 * MIB).make();
     for peers in [1, 8] {
-        within_64_mib(&torrent, peers, "upload_limit=20MiB");
+        assert_stays_within_64_mib(&torrent, peers, "upload_limit=20MiB");
     }
 }

@@ -30,13 +30,13 @@ struct DhtNode {
 
 impl DhtNode {
     fn start(peer: Option<SocketAddrV4>) -> Self {
-        let addr = ports::own();
+        let addr = ports::unused();
         let socket = UdpSocket::bind(addr).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut asked = Vec::new();
+            let mut queries = Vec::new();
             let mut buf = [0; 2048];
             while !done.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
@@ -44,15 +44,15 @@ impl DhtNode {
                 if let Some(reply) = reply(&query, peer) {
                     let _ = socket.send_to(&reply, from);
                 }
-                asked.push(query);
+                queries.push(query);
             }
-            asked
+            queries
         });
         Self { addr, stop, thread: Some(thread) }
     }
 
     /// Stops the node and returns all queries.
-    fn asked(mut self) -> Vec<Vec<u8>> {
+    fn queries(mut self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -61,7 +61,7 @@ impl DhtNode {
 /// The reply to a query, with its transaction id: the node's id, no other nodes, a token, and the peer for
 /// `get_peers`.
 fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
-    let find = |needle: &[u8]| query.windows(needle.len()).position(|w| w == needle);
+    let find = |pattern: &[u8]| query.windows(pattern.len()).position(|w| w == pattern);
     find(b"1:y1:q")?;
     let at = find(b"1:t")? + 3;
     let colon = at + query[at..].iter().position(|b| *b == b':')?;
@@ -82,34 +82,37 @@ fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
 }
 
 /// Whether an import of `torrent` queries the DHT for its peers.
-fn asks_the_dht(torrent: &Fixture) -> bool {
+fn queries_the_dht(torrent: &Fixture) -> bool {
     let node = DhtNode::start(None);
     let bae = Bae::new();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
     command.arg("--data-dir").arg(bae.data_dir()).args(["import", "--no-lsd", "--timeout", "8s"]);
     command.args(["--dht-bootstrap", &node.addr.to_string(), "--listen", &bae.listen.to_string()]);
-    let ran = command.arg(&torrent.torrent).output().unwrap();
-    assert_eq!(ran.status.code(), Some(6), "{}", String::from_utf8_lossy(&ran.stderr));
+    let output = command.arg(&torrent.torrent).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
     let hash = torrent.info_hash();
     let hash: Vec<u8> =
         (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
-    let asked = node.asked();
-    assert!(!asked.is_empty(), "the session did not enter the DHT at all");
-    asked.iter().any(|query| query.windows(20).any(|w| w == hash))
+    let queries = node.queries();
+    assert!(!queries.is_empty(), "the session did not enter the DHT at all");
+    queries.iter().any(|query| query.windows(20).any(|w| w == hash))
 }
 
 #[test]
 fn a_private_torrent_uses_only_its_trackers() {
-    let recipe = Recipe::single("asks.bin", 256 * KIB).piece(64 * KIB);
+    let recipe = Recipe::single("dht.bin", 256 * KIB).piece(64 * KIB);
     assert!(
-        asks_the_dht(&recipe.clone().make()),
-        "a public torrent never asked: nothing was tested"
+        queries_the_dht(&recipe.clone().make()),
+        "a public torrent sent no query, so nothing was tested"
     );
-    assert!(!asks_the_dht(&recipe.private().make()), "a private torrent asked the DHT for peers");
+    assert!(
+        !queries_the_dht(&recipe.private().make()),
+        "a private torrent queried the DHT for peers"
+    );
 }
 
 #[test]
-fn finds_its_peers_through_the_dht() {
+fn peers_are_found_through_the_dht() {
     let torrent = Recipe::single("found.bin", MIB).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let node = DhtNode::start(Some(seeder.addr()));
@@ -118,27 +121,27 @@ fn finds_its_peers_through_the_dht() {
     command.arg("--data-dir").arg(bae.data_dir()).args(["--json", "import", "--no-lsd"]);
     command.args(["--timeout", "60s", "--dht-bootstrap", &node.addr.to_string()]);
     command.args(["--listen", &bae.listen.to_string()]).arg(&torrent.torrent);
-    let ran = command.output().unwrap();
-    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let list = bae.run(["ls", "--json"]).expect(0).json();
     bae.assert_exact(list[0]["id"].as_str().unwrap(), &torrent);
 }
 
 #[test]
-fn imports_over_required_encryption_and_in_order() {
+fn an_import_works_with_required_encryption_and_sequential_order() {
     let torrent = Recipe::single("encrypted.bin", 3 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let bae = Bae::new();
     let options = ["--encryption", "required", "--sequential"];
     let done = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &options)).expect(0);
-    bae.assert_exact(&done.imported().id, &torrent);
+    bae.assert_exact(&done.summary().id, &torrent);
 }
 
 #[test]
-fn fetches_a_torrent_file_by_url() {
+fn a_torrent_file_is_fetched_from_a_url() {
     let torrent = Recipe::single("by url.bin", MIB).piece(128 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let addr = ports::own();
+    let addr = ports::unused();
     let mut server = Command::new(PYTHON);
     server.args(["-u", "-m", "http.server", "--bind", &addr.ip().to_string()]);
     server.arg("--directory").arg(torrent.torrent.parent().unwrap()).arg(addr.port().to_string());
@@ -146,20 +149,20 @@ fn fetches_a_torrent_file_by_url() {
     server.wait_for("its first line", LONG, |line| line.contains("Serving").then_some(()));
     let bae = Bae::new();
     let url = format!("http://{addr}/x.torrent?passkey=secret");
-    let done = bae.run(bae.import_args(&url, &[seeder.addr()], &[])).expect(0).imported();
-    bae.assert_exact(&done.id, &torrent);
-    let shown = bae.run(["ls", "--json"]).expect(0).stdout;
-    assert!(shown.contains("/x.torrent") && !shown.contains("secret"), "{shown}");
+    let summary = bae.run(bae.import_args(&url, &[seeder.addr()], &[])).expect(0).summary();
+    bae.assert_exact(&summary.id, &torrent);
+    let listing = bae.run(["ls", "--json"]).expect(0).stdout;
+    assert!(listing.contains("/x.torrent") && !listing.contains("secret"), "{listing}");
     let missing = format!("http://{addr}/none.torrent");
     bae.run(bae.import_args(&missing, &[], &[])).expect(3);
     drop(server);
     bae.run(bae.import_args(&url, &[], &[])).expect(6);
 }
 
-/// A SOCKS5 proxy without a login. `served` counts the connections that it opened.
-fn socks5(listener: TcpListener, served: Arc<AtomicU32>) {
+/// A SOCKS5 proxy without a login. `connections` counts the connections that it opened.
+fn socks5(listener: TcpListener, connections: Arc<AtomicU32>) {
     for client in listener.incoming() {
-        let served = Arc::clone(&served);
+        let connections = Arc::clone(&connections);
         std::thread::spawn(move || {
             let mut client = client.unwrap();
             let mut head = [0; 2];
@@ -174,7 +177,7 @@ fn socks5(listener: TcpListener, served: Arc<AtomicU32>) {
             let ip = Ipv4Addr::new(request[4], request[5], request[6], request[7]);
             let port = u16::from_be_bytes([request[8], request[9]]);
             let Ok(server) = TcpStream::connect((ip, port)) else { return };
-            served.fetch_add(1, Ordering::Relaxed);
+            connections.fetch_add(1, Ordering::Relaxed);
             client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
             let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut from, &mut to));
@@ -185,25 +188,25 @@ fn socks5(listener: TcpListener, served: Arc<AtomicU32>) {
 }
 
 #[test]
-fn reaches_its_peers_through_a_socks5_proxy() {
+fn peers_are_reached_through_a_socks5_proxy() {
     let torrent = Recipe::single("proxied.bin", 3 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let addr = ports::own();
-    let served = Arc::new(AtomicU32::new(0));
+    let addr = ports::unused();
+    let connections = Arc::new(AtomicU32::new(0));
     let listener = TcpListener::bind(addr).unwrap();
     std::thread::spawn({
-        let served = Arc::clone(&served);
-        move || socks5(listener, served)
+        let connections = Arc::clone(&connections);
+        move || socks5(listener, connections)
     });
     let bae = Bae::new();
     let proxy = format!("socks5://{addr}");
-    let ran = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--proxy", &proxy]));
-    bae.assert_exact(&ran.expect(0).imported().id, &torrent);
-    assert!(served.load(Ordering::Relaxed) > 0, "the proxy was passed by");
+    let output = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--proxy", &proxy]));
+    bae.assert_exact(&output.expect(0).summary().id, &torrent);
+    assert!(connections.load(Ordering::Relaxed) > 0, "the proxy was not used");
 }
 
 #[test]
-fn nothing_listens_but_the_peer_port() {
+fn only_the_peer_port_listens() {
     let torrent = Recipe::single("listens.bin", 64 * MIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 4 * MIB);
     let bae = Bae::new();
@@ -214,7 +217,7 @@ fn nothing_listens_but_the_peer_port() {
     let open = listening(running.0.id());
     assert_eq!(open, vec![SocketAddr::V4(bae.listen)], "only --listen's address may be open");
     running.interrupt();
-    running.ended(LONG);
+    running.wait(LONG);
 }
 
 /// The TCP addresses on which a process listens.
@@ -237,7 +240,7 @@ fn listening(pid: u32) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn fetches_a_magnets_metadata_once() {
+fn metadata_of_a_magnet_link_is_fetched_once() {
     let torrent = Recipe::single("magnet.bin", 2 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let bae = Bae::new();
@@ -250,23 +253,23 @@ fn fetches_a_magnets_metadata_once() {
         args.extend(peers.iter().flat_map(|p| ["--peer".to_owned(), p.to_string()]));
         bae.run(args)
     };
-    let first = import(&[seeder.addr()], "30s").expect(0).imported();
+    let first = import(&[seeder.addr()], "30s").expect(0).summary();
     bae.assert_exact(&first.id, &torrent);
     drop(seeder);
     // There is no peer any more, and none is needed.
-    let again = import(&[], "3s").expect(0).imported();
-    assert_eq!((again.id, again.downloaded), (first.id, 0));
+    let second = import(&[], "3s").expect(0).summary();
+    assert_eq!((second.id, second.downloaded), (first.id, 0));
 }
 
 #[test]
-fn a_v2_magnet_is_imported_to_its_end_from_a_peer_that_is_slow() {
+fn a_v2_magnet_link_is_imported_from_a_slow_peer() {
     let torrent = Recipe::single("slowly.bin", 8 * MIB + 3).piece(64 * KIB);
     let torrent = torrent.version(Version::V2).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, MIB);
     let bae = Bae::new();
     let options = ["--timeout", "20s"];
     let done = bae.run(bae.import_args(torrent.magnet(), seeder.addrs(), &options)).expect(0);
-    let done = done.imported();
-    bae.assert_exact(&done.id, &torrent);
-    bae.assert_verified(&done.id);
+    let summary = done.summary();
+    bae.assert_exact(&summary.id, &torrent);
+    bae.assert_verified(&summary.id);
 }

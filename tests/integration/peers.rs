@@ -21,62 +21,62 @@ fn folder() -> Fixture {
 }
 
 /// Imports `torrent` from a libtorrent seeder, which then ends. Returns the id.
-fn imported(bae: &Bae, torrent: &Fixture) -> String {
+fn import_from_libtorrent(bae: &Bae, torrent: &Fixture) -> String {
     let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
     bae.import(torrent, &[seeder.addr()]).id
 }
 
 /// A bae that has the whole torrent and seeds it.
-fn seeding(torrent: &Fixture) -> (Bae, Running) {
+fn start_seeding(torrent: &Fixture) -> (Bae, Running) {
     let bae = Bae::new();
-    let id = imported(&bae, torrent);
+    let id = import_from_libtorrent(&bae, torrent);
     let running = bae.seed(&id, &[]);
     (bae, running)
 }
 
 #[test]
-fn downloads_from_libtorrent() {
+fn bae_downloads_from_libtorrent() {
     let (torrent, bae) = (torrent(), Bae::new());
-    let id = imported(&bae, &torrent);
+    let id = import_from_libtorrent(&bae, &torrent);
     bae.assert_exact(&id, &torrent);
     bae.assert_verified(&id);
 }
 
 #[test]
-fn downloads_from_the_newest_libtorrent() {
+fn bae_downloads_from_the_newest_libtorrent() {
     for torrent in [torrent(), folder()] {
         let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Newest, &torrent));
-        let done = bae.import(&torrent, &[seeder.addr()]);
-        bae.assert_exact(&done.id, &torrent);
+        let summary = bae.import(&torrent, &[seeder.addr()]);
+        bae.assert_exact(&summary.id, &torrent);
     }
 }
 
 #[test]
-fn downloads_from_transmission() {
+fn bae_downloads_from_transmission() {
     let (torrent, bae) = (torrent(), Bae::new());
     let seeder = Transmission::seed(&torrent);
-    let done = bae.import(&torrent, &[seeder.addr()]);
-    bae.assert_exact(&done.id, &torrent);
+    let summary = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
-fn downloads_from_qbittorrent() {
+fn bae_downloads_from_qbittorrent() {
     let (torrent, bae) = (folder(), Bae::new());
     let seeder = QBittorrent::seed(&torrent);
-    let done = bae.import(&torrent, &[seeder.addr()]);
-    bae.assert_exact(&done.id, &torrent);
+    let summary = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
-fn downloads_from_aria2() {
+fn bae_downloads_from_aria2() {
     let (torrent, bae) = (folder(), Bae::new());
     let seeder = Aria2::seed(&torrent);
-    let done = bae.import(&torrent, &[seeder.addr()]);
-    bae.assert_exact(&done.id, &torrent);
+    let summary = bae.import(&torrent, &[seeder.addr()]);
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
-fn finds_its_peers_through_a_tracker() {
+fn peers_are_found_through_http_and_udp_trackers() {
     let plain = torrent();
     for udp in [false, true] {
         let mut tracker = Tracker::start(&[&plain]);
@@ -84,22 +84,22 @@ fn finds_its_peers_through_a_tracker() {
         let url = if udp { tracker.udp() } else { tracker.http() };
         let torrent = plain.with_tracker(&url, dir.path());
         let (bae, _seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
-        let done = bae.import(&torrent, &[]);
-        bae.assert_exact(&done.id, &torrent);
+        let summary = bae.import(&torrent, &[]);
+        bae.assert_exact(&summary.id, &torrent);
         tracker.restart();
     }
 }
 
 #[test]
-fn downloads_by_magnet_link_alone() {
+fn a_magnet_link_alone_is_enough_for_an_import() {
     for version in [Version::V1, Version::V2, Version::Hybrid] {
         let torrent = Recipe::single("by magnet.bin", 5 * MIB + 7).version(version).make();
         let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
         let args = bae.import_args(torrent.magnet(), &[seeder.addr()], &[]);
-        let done = bae.run(args).expect(0).imported();
-        bae.assert_exact(&done.id, &torrent);
+        let summary = bae.run(args).expect(0).summary();
+        bae.assert_exact(&summary.id, &torrent);
         // The v2 piece hashes came from peers and are stored.
-        let verified = bae.run(["--json", "verify", &done.id]).expect(0).json();
+        let verified = bae.run(["--json", "verify", &summary.id]).expect(0).json();
         assert_eq!(verified[0]["pieces"], 6, "{version:?}: {verified:?}");
     }
 }
@@ -107,7 +107,7 @@ fn downloads_by_magnet_link_alone() {
 #[test]
 fn libtorrent_downloads_from_bae() {
     let torrent = torrent();
-    let (bae, _running) = seeding(&torrent);
+    let (bae, _running) = start_seeding(&torrent);
     let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
 }
@@ -116,7 +116,7 @@ fn libtorrent_downloads_from_bae() {
 fn the_newest_libtorrent_downloads_from_bae() {
     for version in [Version::V1, Version::V2, Version::Hybrid] {
         let torrent = Recipe::single("three kinds.bin", 9 * MIB + 1).version(version).make();
-        let (bae, _running) = seeding(&torrent);
+        let (bae, _running) = start_seeding(&torrent);
         let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
         torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     }
@@ -127,7 +127,7 @@ fn transmission_downloads_from_bae() {
     let torrent = torrent();
     let leecher = Transmission::leech(&torrent);
     let bae = Bae::new();
-    let id = imported(&bae, &torrent);
+    let id = import_from_libtorrent(&bae, &torrent);
     // Transmission never dials 127/8, so bae dials it.
     let _running = bae.seed(&id, &[leecher.addr()]);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
@@ -136,7 +136,7 @@ fn transmission_downloads_from_bae() {
 #[test]
 fn qbittorrent_downloads_from_bae() {
     let torrent = folder();
-    let (bae, _running) = seeding(&torrent);
+    let (bae, _running) = start_seeding(&torrent);
     let leecher = QBittorrent::leech(&torrent);
     leecher.connect(&torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
@@ -147,13 +147,13 @@ fn aria2_downloads_from_bae_through_the_tracker() {
     let plain = folder();
     let tracker = Tracker::start(&[&plain]);
     let torrent = tracker.torrent(&plain);
-    let (_bae, _running) = seeding(&torrent);
+    let (_bae, _running) = start_seeding(&torrent);
     let mut leecher = Aria2::leech(&torrent);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
 }
 
 #[test]
-fn import_with_seed_goes_on_serving() {
+fn an_import_with_the_seed_flag_seeds_after_it_is_complete() {
     let torrent = torrent();
     let (bae, seeder) = (Bae::new(), LibtorrentPeer::seed(Release::Debian, &torrent));
     let mut running = bae.start(bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]));
@@ -162,11 +162,11 @@ fn import_with_seed_goes_on_serving() {
     let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     running.interrupt();
-    running.ended(Duration::from_secs(20));
+    running.wait(Duration::from_secs(20));
 }
 
 #[test]
-fn a_leecher_can_have_what_bae_does_not_have_whole_yet() {
+fn a_leecher_can_download_from_an_incomplete_import() {
     let torrent = Recipe::single("passing through.bin", 24 * MIB).piece(256 << 10).make();
     let (bae, seeder) = (Bae::new(), LibtorrentPeer::slow_seed(&torrent, 8 * MIB));
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--seed"]);
@@ -180,7 +180,7 @@ fn a_leecher_can_have_what_bae_does_not_have_whole_yet() {
 }
 
 #[test]
-fn survives_a_seeder_that_goes_away_and_comes_back() {
+fn an_import_survives_a_seeder_that_pauses() {
     let torrent = Recipe::single("on and off.bin", 24 * MIB).make();
     let (bae, mut seeder) = (Bae::new(), LibtorrentPeer::slow_seed(&torrent, 8 * MIB));
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
@@ -190,20 +190,20 @@ fn survives_a_seeder_that_goes_away_and_comes_back() {
     seeder.resume();
     seeder.connect(bae.listen);
     let id = running.event("imported")["id"].as_str().unwrap().to_owned();
-    running.ended(Duration::from_secs(20)).expect(0);
+    running.wait(Duration::from_secs(20)).expect(0);
     bae.assert_exact(&id, &torrent);
 }
 
 #[test]
-fn downloads_from_sixteen_seeders_at_once() {
+fn bae_downloads_from_sixteen_seeders_at_once() {
     let torrent = Recipe::single("from many.bin", 64 * MIB + 1).make();
     let (bae, seeders) = (Bae::new(), LibtorrentPeer::swarm(&torrent, 16, 4 * MIB));
-    let done = bae.import(&torrent, seeders.addrs());
-    bae.assert_exact(&done.id, &torrent);
+    let summary = bae.import(&torrent, seeders.addrs());
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
-fn imports_several_torrents_in_one_command() {
+fn one_command_imports_several_torrents() {
     let recipe = |seed| Recipe::single(&format!("number {seed}.bin"), 5 * MIB + seed).seed(seed);
     let torrents: Vec<_> = (1..=3).map(|seed| recipe(seed).make()).collect();
     let bae = Bae::new();
@@ -216,7 +216,7 @@ fn imports_several_torrents_in_one_command() {
     let done: Vec<_> = done.iter().filter(|e| e["event"] == "imported").collect();
     assert_eq!(done.len(), 3);
     for torrent in &torrents {
-        let mine = done.iter().find(|e| e["name"] == torrent.name.as_str()).unwrap();
-        bae.assert_exact(mine["id"].as_str().unwrap(), torrent);
+        let event = done.iter().find(|e| e["name"] == torrent.name.as_str()).unwrap();
+        bae.assert_exact(event["id"].as_str().unwrap(), torrent);
     }
 }

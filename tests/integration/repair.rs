@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 fn chunks(bae: &Bae) -> Vec<PathBuf> {
-    let mut open = vec![bae.objects().to_owned()];
+    let mut open = vec![bae.storage_dir().to_owned()];
     let mut found = Vec::new();
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).unwrap() {
@@ -33,12 +33,12 @@ fn repair(bae: &Bae, id: &str, seeder: &LibtorrentPeer) -> Vec<serde_json::Value
     bae.run(args).expect(0).json()
 }
 
-fn mended(version: Version) {
+fn assert_repaired(version: Version) {
     let list = [("one.flac", 5 * MIB + 1), ("two.flac", 6 * MIB), ("three", 70_000)];
     let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
     let torrent: Fixture =
-        Recipe::folder("An Album to mend", list).version(version).piece(64 << 10).make();
-    let bae = Bae::new().storing_with("chunk=1MiB");
+        Recipe::folder("An Album to repair", list).version(version).piece(64 << 10).make();
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
     // Only chunks of the full length, so that it does not matter which of them was stored first.
@@ -56,13 +56,13 @@ fn mended(version: Version) {
     assert!((16..=40).contains(&lost), "{lost} pieces of two objects");
     let found = bae.run(["--json", "verify", &id]).expect(32).json();
     let bad = found[0]["bad"].as_array().unwrap();
-    assert_eq!(bad.len(), lost + 1, "and one with a wrong byte");
-    assert!(bad.iter().all(|b| b["files"][0].as_str().unwrap().starts_with("An Album to mend/")));
+    assert_eq!(bad.len(), lost + 1, "the piece with a wrong byte is not found");
+    assert!(bad.iter().all(|b| b["files"][0].as_str().unwrap().starts_with("An Album to repair/")));
 
     let lines = repair(&bae, &id, &seeder);
     let imported = lines.iter().find(|line| line["event"] == "imported").unwrap();
     let fetched = imported["downloaded"].as_u64().unwrap();
-    assert!(fetched < 4 * MIB, "{fetched} for {lost} pieces");
+    assert!(fetched < 4 * MIB, "{fetched} bytes fetched for {lost} pieces");
     let last = lines.last().unwrap();
     assert_eq!(
         (&last["event"], last["bad"].as_array().map(Vec::len)),
@@ -83,43 +83,43 @@ fn mended(version: Version) {
 }
 
 #[test]
-fn verify_mends_what_was_changed_or_lost_behind_its_back() {
-    mended(Version::V1);
+fn repair_refetches_changed_and_lost_objects() {
+    assert_repaired(Version::V1);
 }
 
 #[test]
-fn verify_mends_a_v2_torrent_too() {
-    mended(Version::V2);
+fn repair_refetches_objects_of_a_v2_torrent() {
+    assert_repaired(Version::V2);
 }
 
 #[test]
-fn a_repair_without_peers_keeps_what_is_good_and_can_be_done_again() {
-    let torrent = Recipe::single("nobody has it.bin", 6 * MIB).piece(64 << 10).make();
-    let bae = Bae::new().storing_with("chunk=1MiB");
+fn a_repair_without_peers_keeps_good_bytes_and_can_be_repeated() {
+    let torrent = Recipe::single("no peers.bin", 6 * MIB).piece(64 << 10).make();
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
     fs::remove_file(&chunks(&bae)[2]).unwrap();
-    let nobody = ["--timeout", "2s", "verify", "--repair", "--no-dht", "--no-lsd", &id];
-    bae.run(nobody).expect(6);
+    let without_peers = ["--timeout", "2s", "verify", "--repair", "--no-dht", "--no-lsd", &id];
+    bae.run(without_peers).expect(6);
     let ls = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!((&ls[0]["state"], &ls[0]["stored"]), (&"importing".into(), &(5 * MIB).into()));
     bae.run(["gc", "--yes"]).expect(0);
-    let done = bae.import(&torrent, &[seeder.addr()]);
-    assert_eq!(done.id, id);
-    assert!(done.downloaded < 2 * MIB, "{} fetched", done.downloaded);
+    let summary = bae.import(&torrent, &[seeder.addr()]);
+    assert_eq!(summary.id, id);
+    assert!(summary.downloaded < 2 * MIB, "{} bytes fetched", summary.downloaded);
     bae.assert_exact(&id, &torrent);
 }
 
 #[test]
-fn a_damaged_whole_file_is_whole_again_under_its_name() {
+fn a_damaged_whole_file_is_repaired_under_its_name() {
     let list = [("large.flac", 9 * MIB + 5), ("small.flac", 400_000), ("gone", 70_000)];
     let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
-    let torrent = Recipe::folder("Whole to mend", list).piece(64 << 10).make();
-    let bae = Bae::new().storing_with("chunk=1MiB");
+    let torrent = Recipe::folder("Whole files to repair", list).piece(64 << 10).make();
+    let bae = Bae::new().with_storage_options("chunk=1MiB");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
-    let id = bae.run(args).expect(0).imported().id;
-    let folder = bae.objects().join(&torrent.name);
+    let id = bae.run(args).expect(0).summary().id;
+    let folder = bae.storage_dir().join(&torrent.name);
     for name in ["large.flac", "small.flac"] {
         let mut bytes = fs::read(folder.join(name)).unwrap();
         bytes[200_000] ^= 1;
@@ -131,7 +131,7 @@ fn a_damaged_whole_file_is_whole_again_under_its_name() {
     let lines = repair(&bae, &id, &seeder);
     let imported = lines.iter().find(|line| line["event"] == "imported").unwrap();
     let fetched = imported["downloaded"].as_u64().unwrap();
-    assert!(fetched < 2 * MIB, "{fetched} for three pieces");
+    assert!(fetched < 2 * MIB, "{fetched} bytes fetched for three pieces");
     assert_eq!(lines.last().unwrap()["bad"].as_array().map(Vec::len), Some(0));
     torrent.assert_same(&folder);
     let report = bae.run(["gc", "--json"]).expect(0).json();
@@ -141,7 +141,7 @@ fn a_damaged_whole_file_is_whole_again_under_its_name() {
 
 /// Stored bytes that differ from the torrent are never returned as if they were right.
 #[test]
-fn what_was_changed_behind_its_back_is_not_taken_out() {
+fn changed_bytes_are_never_exported_or_printed() {
     let list = [("changed.bin", 3 * MIB), ("good.bin", 3 * MIB)];
     let list = list.map(|(path, len)| (path.to_owned(), len)).to_vec();
     for version in [Version::V1, Version::V2] {
@@ -150,21 +150,24 @@ fn what_was_changed_behind_its_back_is_not_taken_out() {
         let bae = Bae::new();
         let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
         let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
-        let id = bae.run(args).expect(0).imported().id;
-        let changed = bae.objects().join(&torrent.name).join("changed.bin");
+        let id = bae.run(args).expect(0).summary().id;
+        let changed = bae.storage_dir().join(&torrent.name).join("changed.bin");
         let mut bytes = fs::read(&changed).unwrap();
         bytes[2_000_000] ^= 1;
         fs::write(&changed, bytes).unwrap();
 
         let out = bae.home().join("out");
-        let ran = bae.run(["export", &id, out.to_str().unwrap()]);
-        assert_ne!(ran.code, Some(0), "{}", ran.stderr);
-        let ran = ran.says("stored otherwise than the torrent says").says("changed.bin");
-        ran.says("bae verify --repair");
+        let output = bae.run(["export", &id, out.to_str().unwrap()]);
+        assert_ne!(output.code, Some(0), "{}", output.stderr);
+        let output = output
+            .expect_stderr("stored bytes of piece")
+            .expect_stderr("do not match the torrent's hash")
+            .expect_stderr("changed.bin");
+        output.expect_stderr("bae verify --repair");
         assert!(!out.join(&torrent.name).join("changed.bin").exists());
         let good = fs::read(out.join(&torrent.name).join("good.bin")).unwrap();
         assert_eq!(good, fs::read(torrent.data().join("good.bin")).unwrap());
-        bae.run(["cat", &id, "changed.bin"]).expect(32).says("stored otherwise");
+        bae.run(["cat", &id, "changed.bin"]).expect(32).expect_stderr("stored bytes of piece");
         // The rest of the file is right.
         bae.run(["cat", &id, "changed.bin", "--range", "0-9999"]).expect(0);
     }

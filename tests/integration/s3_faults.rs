@@ -13,8 +13,8 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bae::{
     Kind, Result,
     backends::{
-        Key, MemoryNotes, Payload, RetryPolicy, Retrying, S3Backend, S3Settings, Shape,
-        StorageBackend,
+        InMemoryState, Key, Payload, RetryPolicy, Retrying, S3Backend, S3Settings, StorageBackend,
+        UploadLayout,
     },
 };
 use bytes::Bytes;
@@ -22,10 +22,10 @@ use url::Url;
 
 use crate::support::{
     s3_server::runtime,
-    scripted::{Answer, Request, Scripted},
+    scripted_http::{Answer, Request, ScriptedHttp},
 };
 
-async fn open(server: &Scripted) -> S3Backend {
+async fn open(server: &ScriptedHttp) -> S3Backend {
     let settings = S3Settings {
         bucket: "b".into(),
         endpoint: Some(Url::parse(&server.url()).unwrap()),
@@ -33,28 +33,28 @@ async fn open(server: &Scripted) -> S3Backend {
         secret_access_key: Some("hunter2".into()),
         ..S3Settings::default()
     };
-    S3Backend::open(settings, Arc::new(MemoryNotes::default())).await.unwrap()
+    S3Backend::open(settings, Arc::new(InMemoryState::default())).await.unwrap()
 }
 
 fn key() -> Key {
     Key::new("a/k").unwrap()
 }
 
-fn put(server: &Scripted, payload: Payload) -> Result<()> {
+fn put(server: &ScriptedHttp, payload: Payload) -> Result<()> {
     runtime().block_on(async { open(server).await.put(&key(), payload).await })
 }
 
-fn get(server: &Scripted, range: Range<u64>) -> Result<Bytes> {
+fn get(server: &ScriptedHttp, range: Range<u64>) -> Result<Bytes> {
     runtime().block_on(async { open(server).await.get(&key(), range).await })
 }
 
-fn small() -> Payload {
+fn small_payload() -> Payload {
     Payload::from_iter([Bytes::from_static(b"hello"), Bytes::from_static(b" world")])
 }
 
 #[test]
-fn a_put_is_signed_with_the_hash_of_its_bytes_and_says_its_length() {
-    let server = Scripted::start(|_, _| Some(Answer::new(200, "").with("ETag", "\"x\"")));
+fn a_put_is_signed_with_its_payload_hash_and_has_a_content_length() {
+    let server = ScriptedHttp::start(|_, _| Some(Answer::new(200, "").with("ETag", "\"x\"")));
     // More than one frame and more than one socket write.
     let parts = (0..512).map(|n| Bytes::from(vec![n as u8; 4096])).collect::<Payload>();
     put(&server, parts.clone()).unwrap();
@@ -63,7 +63,7 @@ fn a_put_is_signed_with_the_hash_of_its_bytes_and_says_its_length() {
         (request.method.as_str(), request.target.split('?').next()),
         ("PUT", Some("/b/a/k"))
     );
-    assert!(request.body == parts.joined());
+    assert!(request.body == parts.to_bytes());
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &request.body);
     let hash: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(request.header("x-amz-content-sha256"), Some(hash.as_str()));
@@ -78,19 +78,19 @@ fn a_put_is_signed_with_the_hash_of_its_bytes_and_says_its_length() {
 }
 
 #[test]
-fn a_wait_that_is_asked_for_is_kept() {
-    let server = Scripted::start(|n, _| {
+fn retry_after_of_an_s3_server_is_followed() {
+    let server = ScriptedHttp::start(|n, _| {
         Some(match n {
             0 => Answer::error(503, "SlowDown").with("Retry-After", 2),
             _ => Answer::new(200, ""),
         })
     });
-    let error = put(&server, small()).unwrap_err();
+    let error = put(&server, small_payload()).unwrap_err();
     assert_eq!(
-        (error.kind(), error.wait_asked()),
+        (error.kind(), error.requested_wait()),
         (Kind::RateLimited, Some(Duration::from_secs(2)))
     );
-    let server = Scripted::start(|n, _| {
+    let server = ScriptedHttp::start(|n, _| {
         Some(match n {
             0 => Answer::error(503, "SlowDown").with("Retry-After", 2),
             _ => Answer::new(200, "").with("ETag", "\"x\""),
@@ -99,23 +99,23 @@ fn a_wait_that_is_asked_for_is_kept() {
     let start = Instant::now();
     runtime().block_on(async {
         let policy = RetryPolicy { base: Duration::from_millis(1), ..RetryPolicy::default() };
-        let patient = Retrying::with_policy(open(&server).await, policy);
-        patient.put(&key(), small()).await.unwrap();
+        let retrying = Retrying::with_policy(open(&server).await, policy);
+        retrying.put(&key(), small_payload()).await.unwrap();
     });
     assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(server.requests().len(), 2, "the SDK tries nothing by itself");
+    assert_eq!(server.requests().len(), 2, "the SDK retries by itself");
 }
 
 #[test]
-fn an_error_in_an_answer_of_success_is_an_error() {
-    let server = Scripted::start(|_, _| Some(Answer::error(200, "InternalError")));
-    let error = put(&server, small()).unwrap_err();
+fn an_error_body_with_status_200_is_an_error() {
+    let server = ScriptedHttp::start(|_, _| Some(Answer::error(200, "InternalError")));
+    let error = put(&server, small_payload()).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());
 }
 
 #[test]
-fn a_finish_that_failed_with_success_in_its_head_is_tried_again() {
-    let shape = Shape { len: 11, part_len: 11 };
+fn a_finish_that_failed_with_status_200_can_be_repeated() {
+    let shape = UploadLayout { len: 11, part_len: 11 };
     let script = |finishes: Arc<AtomicUsize>| {
         move |_, request: &Request| {
             let (method, query) = (request.method.as_str(), request.target.as_str());
@@ -135,10 +135,10 @@ fn a_finish_that_failed_with_success_in_its_head_is_tried_again() {
             })
         }
     };
-    let server = Scripted::start(script(Arc::default()));
+    let server = ScriptedHttp::start(script(Arc::default()));
     runtime().block_on(async {
-        let upload = open(&server).await.begin(&key(), shape).await.unwrap();
-        upload.write(0, small()).await.unwrap();
+        let upload = open(&server).await.begin_upload(&key(), shape).await.unwrap();
+        upload.put_part(0, small_payload()).await.unwrap();
         let error = upload.finish().await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());
         upload.finish().await.unwrap();
@@ -146,26 +146,26 @@ fn a_finish_that_failed_with_success_in_its_head_is_tried_again() {
 }
 
 #[test]
-fn a_put_without_an_answer_is_looked_for() {
-    for (there, ok) in [(Some(11), true), (Some(10), false), (None, false)] {
-        let server = Scripted::start(move |_, request| match request.method.as_str() {
+fn a_put_without_an_answer_is_checked_with_a_head() {
+    for (head_len, ok) in [(Some(11), true), (Some(10), false), (None, false)] {
+        let server = ScriptedHttp::start(move |_, request| match request.method.as_str() {
             "PUT" => None,
-            "HEAD" => Some(there.map_or(Answer::head(404, 0), |len| Answer::head(200, len))),
+            "HEAD" => Some(head_len.map_or(Answer::head(404, 0), |len| Answer::head(200, len))),
             _ => Some(Answer::new(200, "<ListBucketResult></ListBucketResult>")),
         });
-        let put = put(&server, small()).map_err(|e| e.kind());
-        assert_eq!(put, if ok { Ok(()) } else { Err(Kind::Network) }, "{there:?}");
+        let put = put(&server, small_payload()).map_err(|e| e.kind());
+        assert_eq!(put, if ok { Ok(()) } else { Err(Kind::Network) }, "{head_len:?}");
     }
 }
 
 #[test]
-fn a_server_that_hangs_up_on_a_put_is_asked_why() {
-    let server = Scripted::start(|_, request| match request.method.as_str() {
+fn the_reason_for_a_put_without_an_answer_is_requested() {
+    let server = ScriptedHttp::start(|_, request| match request.method.as_str() {
         "PUT" => None,
         "HEAD" => Some(Answer::head(404, 0)),
         _ => Some(Answer::error(404, "NoSuchBucket")),
     });
-    let error = put(&server, small()).unwrap_err();
+    let error = put(&server, small_payload()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{}", error.report());
     assert!(error.report().contains("NoSuchBucket"), "{}", error.report());
 }
@@ -182,45 +182,45 @@ fn ranged(request: &Request) -> Answer {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_taken_up_where_it_ended() {
-    let server = Scripted::start(|n, request| {
+fn a_truncated_body_is_resumed_where_it_ended() {
+    let server = ScriptedHttp::start(|n, request| {
         let answer = ranged(request);
-        Some(if n == 0 { answer.cut(3) } else { answer })
+        Some(if n == 0 { answer.truncated(3) } else { answer })
     });
     assert_eq!(&get(&server, 1..9).unwrap()[..], &WHOLE[1..9]);
     assert_eq!(server.requests()[1].header("range"), Some("bytes=4-8"));
-    let server = Scripted::start(|_, request| Some(ranged(request).cut(1)));
+    let server = ScriptedHttp::start(|_, request| Some(ranged(request).truncated(1)));
     let error = get(&server, 1..9).unwrap_err();
     assert_eq!(error.kind(), Kind::Network, "{}", error.report());
     assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
-fn a_wrong_range_never_passes_for_the_bytes() {
-    let wrong = |status: u16, header: Option<&str>, body: &[u8]| {
+fn a_wrong_range_is_never_returned() {
+    let get_with_answer = |status: u16, header: Option<&str>, body: &[u8]| {
         let answer = Answer::new(status, body);
         let answer = header.map_or(answer.clone(), |range| answer.with("Content-Range", range));
-        let server = Scripted::start(move |_, _| Some(answer.clone()));
+        let server = ScriptedHttp::start(move |_, _| Some(answer.clone()));
         get(&server, 2..6).map_err(|e| e.kind())
     };
-    assert_eq!(wrong(206, Some("bytes 3-6/10"), b"3456"), Err(Kind::Unsupported));
-    assert_eq!(wrong(200, None, WHOLE), Err(Kind::Unsupported));
-    assert_eq!(wrong(206, Some("bytes 2-4/5"), b"234"), Err(Kind::Corrupt));
-    assert_eq!(wrong(200, None, b"012"), Err(Kind::Corrupt));
-    assert_eq!(wrong(206, Some("bytes 2-5/10"), b"2345").unwrap(), "2345");
+    assert_eq!(get_with_answer(206, Some("bytes 3-6/10"), b"3456"), Err(Kind::Unsupported));
+    assert_eq!(get_with_answer(200, None, WHOLE), Err(Kind::Unsupported));
+    assert_eq!(get_with_answer(206, Some("bytes 2-4/5"), b"234"), Err(Kind::Corrupt));
+    assert_eq!(get_with_answer(200, None, b"012"), Err(Kind::Corrupt));
+    assert_eq!(get_with_answer(206, Some("bytes 2-5/10"), b"2345").unwrap(), "2345");
 }
 
 #[test]
-fn a_wrong_region_is_told_with_the_right_one() {
-    let server = Scripted::start(|_, _| {
+fn a_wrong_region_is_reported_with_the_right_one() {
+    let server = ScriptedHttp::start(|_, _| {
         let region = "<Region>eu-west-3</Region>";
         let body = format!("<Error><Code>AuthorizationHeaderMalformed</Code>{region}</Error>");
         Some(Answer::new(400, body))
     });
-    let error = put(&server, small()).unwrap_err();
+    let error = put(&server, small_payload()).unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidInput);
     assert!(error.hint_text().unwrap().contains("region=eu-west-3"), "{error:?}");
-    let server = Scripted::start(|_, _| {
+    let server = ScriptedHttp::start(|_, _| {
         Some(Answer::head(301, 0).with("x-amz-bucket-region", "ap-south-1"))
     });
     let head = runtime().block_on(async { open(&server).await.head(&key()).await });
@@ -232,7 +232,7 @@ fn http_date(time: SystemTime) -> String {
 }
 
 /// The difference in seconds between the time in a request's signature and `time`.
-fn skew(request: &Request, time: SystemTime) -> u64 {
+fn clock_skew(request: &Request, time: SystemTime) -> u64 {
     let text = request.header("x-amz-date").unwrap();
     let (date, clock) = text.split_once('T').unwrap();
     let (year, rest) = date.split_at(4);
@@ -244,15 +244,15 @@ fn skew(request: &Request, time: SystemTime) -> u64 {
 }
 
 #[test]
-fn a_clock_that_is_twenty_minutes_off_does_not_matter() {
+fn a_clock_that_is_twenty_minutes_off_is_corrected() {
     let minutes = Duration::from_secs(20 * 60);
     for ahead in [true, false] {
         let time = move || {
             let now = SystemTime::now();
             if ahead { now + minutes } else { now - minutes }
         };
-        let server = Scripted::start(move |_, request| {
-            let answer = match (skew(request, time()) < 15 * 60, request.method.as_str()) {
+        let server = ScriptedHttp::start(move |_, request| {
+            let answer = match (clock_skew(request, time()) < 15 * 60, request.method.as_str()) {
                 (true, "HEAD") => Answer::head(200, 5),
                 (true, _) => Answer::new(200, "").with("ETag", "\"x\""),
                 (false, "HEAD") => Answer::head(403, 0),
@@ -262,9 +262,9 @@ fn a_clock_that_is_twenty_minutes_off_does_not_matter() {
         });
         runtime().block_on(async {
             let backend = open(&server).await;
-            let error = backend.put(&key(), small()).await.unwrap_err();
+            let error = backend.put(&key(), small_payload()).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Unavailable, "{}", error.report());
-            backend.put(&key(), small()).await.unwrap();
+            backend.put(&key(), small_payload()).await.unwrap();
             // The answer to a HEAD has no body and no error code, so its first refusal counts as temporary too.
             let other = open(&server).await;
             let error = other.head(&key()).await.unwrap_err();
@@ -274,7 +274,7 @@ fn a_clock_that_is_twenty_minutes_off_does_not_matter() {
             let signed = link.query_pairs().find(|(n, _)| n == "X-Amz-Date").unwrap().1;
             let as_header = vec![("x-amz-date".into(), signed.into_owned())];
             let request = Request { headers: as_header, ..server.requests()[0].clone() };
-            assert!(skew(&request, time()) < 60, "{link}");
+            assert!(clock_skew(&request, time()) < 60, "{link}");
         });
     }
 }

@@ -11,14 +11,14 @@ use crate::support::{
     torrents::{Fixture, Recipe},
 };
 
-fn imported(bae: &Bae, name: &str) -> (Fixture, String) {
+fn import_and_drop_seeder(bae: &Bae, name: &str) -> (Fixture, String) {
     let torrent = Recipe::single(name, 2 * MIB + 7).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let id = bae.import(&torrent, &[seeder.addr()]).id;
     (torrent, id)
 }
 
-fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
+fn assert_leech_is_exact(bae: &Bae, torrent: &Fixture) {
     let mut leecher = LibtorrentPeer::leech(Release::Newest, torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
 }
@@ -31,30 +31,33 @@ fn limit(bae: &Bae, id: &str, flags: &[&str]) -> Value {
     line["goal"].clone()
 }
 
-fn enough(running: &mut Running, id: &str) -> String {
-    let said = |e: &Value| {
-        e["id"] == id && e["text"].as_str().is_some_and(|text| text.starts_with("seeded enough"))
+fn wait_for_goal(running: &mut Running, id: &str) -> String {
+    let is_goal_notice = |e: &Value| {
+        e["id"] == id
+            && e["text"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("seed ") && text.contains(" reached"))
     };
-    running.event_where("notice", said)["text"].as_str().unwrap().to_owned()
+    running.event_where("notice", is_goal_notice)["text"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_limit_of_an_import_is_kept_and_counts_for_a_bae_that_seeds_it() {
+fn a_seed_goal_is_stored_and_applies_to_a_running_bae() {
     let bae = Bae::new();
-    let (torrent, id) = imported(&bae, "limited.bin");
+    let (torrent, id) = import_and_drop_seeder(&bae, "limited.bin");
     assert_eq!(limit(&bae, &id, &[]), json!({}));
     let mut running = bae.seed(&id, &[]);
-    leeches_exactly(&bae, &torrent);
-    assert!(running.0.is_running(), "nothing was said of an end");
-    let said = limit(&bae, &id, &["--seed-ratio", "0.5", "--seed-time", "7d"]);
-    assert_eq!(said, json!({ "ratio": 0.5, "seconds": 604_800 }));
-    assert!(enough(&mut running, &id).contains("0.5 times"));
-    running.ended(Duration::from_secs(30)).expect(0);
+    assert_leech_is_exact(&bae, &torrent);
+    assert!(running.0.is_running(), "seeding ended without a goal");
+    let goal = limit(&bae, &id, &["--seed-ratio", "0.5", "--seed-time", "7d"]);
+    assert_eq!(goal, json!({ "ratio": 0.5, "seconds": 604_800 }));
+    assert!(wait_for_goal(&mut running, &id).contains("seed ratio 0.5 reached"));
+    running.wait(Duration::from_secs(30)).expect(0);
     // The next run has the goal, and a flag changes only its own part of it.
     assert_eq!(limit(&bae, &id, &["--seed-time", "0"]), json!({ "ratio": 0.5, "seconds": 0 }));
-    let mut again = bae.seed(&id, &[]);
-    enough(&mut again, &id);
-    again.ended(Duration::from_secs(30)).expect(0);
+    let mut second = bae.seed(&id, &[]);
+    wait_for_goal(&mut second, &id);
+    second.wait(Duration::from_secs(30)).expect(0);
     let info = bae.run(["--json", "info", &id]).expect(0).json().remove(0);
     assert_eq!(info["goal"], json!({ "ratio": 0.5, "seconds": 0 }));
     assert!(bae.run(["info", &id]).expect(0).stdout.contains("ratio 0.5, no time"));
@@ -65,27 +68,27 @@ fn a_limit_of_an_import_is_kept_and_counts_for_a_bae_that_seeds_it() {
 }
 
 #[test]
-fn a_limit_of_an_import_is_stronger_than_the_config_and_weaker_than_the_flags_of_a_run() {
+fn a_stored_seed_goal_overrides_the_config_and_flags_override_it() {
     let bae = Bae::new();
-    let (one, free) = imported(&bae, "free.bin");
-    let (other, usual) = imported(&bae, "usual.bin");
+    let (one, free) = import_and_drop_seeder(&bae, "free.bin");
+    let (other, usual) = import_and_drop_seeder(&bae, "usual.bin");
     let running = bae.seed_with(&free, &[], &[&usual]);
-    leeches_exactly(&bae, &one);
-    leeches_exactly(&bae, &other);
+    assert_leech_is_exact(&bae, &one);
+    assert_leech_is_exact(&bae, &other);
     running.interrupt();
-    running.ended(Duration::from_secs(30)).expect(0);
+    running.wait(Duration::from_secs(30)).expect(0);
     let config = bae.home().join("config/bae");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "[seeding]\nratio = 0.5\n").unwrap();
     limit(&bae, &free, &["--no-limit"]);
     let mut running = bae.seed_with(&free, &[], &[&usual]);
-    enough(&mut running, &usual);
+    wait_for_goal(&mut running, &usual);
     // Both imports are checked together, so a goal of `free` would have ended it too.
-    leeches_exactly(&bae, &one);
+    assert_leech_is_exact(&bae, &one);
     assert!(running.0.is_running());
     running.interrupt();
-    running.ended(Duration::from_secs(30)).expect(0);
+    running.wait(Duration::from_secs(30)).expect(0);
     let mut running = bae.seed_with(&free, &[], &["--seed-ratio", "0.5"]);
-    enough(&mut running, &free);
-    running.ended(Duration::from_secs(30)).expect(0);
+    wait_for_goal(&mut running, &free);
+    running.wait(Duration::from_secs(30)).expect(0);
 }

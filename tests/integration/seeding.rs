@@ -18,7 +18,7 @@ use bae::catalog::{Catalog, FileRow, ImportState, NewImport};
 use serde_json::Value;
 
 use crate::{
-    memory::high_water,
+    memory::peak_memory,
     support::{
         KIB, LONG, MIB,
         bae::{Bae, Running},
@@ -26,7 +26,7 @@ use crate::{
         fault_proxy::{Fault, FaultProxy, Request},
         peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
         s3_server::{S3Server, runtime},
-        scripted::{Answer, Scripted},
+        scripted_http::{Answer, ScriptedHttp},
         torrents::{Fixture, Recipe, Version},
         tracker::Tracker,
         wait_until,
@@ -42,7 +42,7 @@ fn album(name: &str) -> Recipe {
 }
 
 /// An import in its own bucket, behind a proxy.
-pub(crate) struct Stored {
+pub(crate) struct BucketImport {
     pub(crate) bae: Bae,
     pub(crate) id: String,
     proxy: FaultProxy,
@@ -50,45 +50,45 @@ pub(crate) struct Stored {
     url: String,
 }
 
-impl Stored {
+impl BucketImport {
     pub(crate) fn new(torrent: &Fixture) -> Self {
         let server = S3Server::seaweed();
         let bucket = server.bucket("seeding");
         let proxy = FaultProxy::start(server.addr());
         let endpoint = format!("http://{}", proxy.addr());
         let url = format!("{}&chunk=5MiB", server.storage_url_at(&endpoint, &bucket, "s"));
-        let bae = Bae::new().storing_at(&url, server.env());
+        let bae = Bae::new().with_storage_url(&url, server.env());
         let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
         let id = bae.import(torrent, &[seeder.addr()]).id;
         Self { bae, id, proxy, url }
     }
 
     /// The usage by seeding, from the catalog.
-    pub(crate) fn books(&self) -> Value {
+    pub(crate) fn usage(&self) -> Value {
         let info = self.bae.run(["--json", "info", &self.id]).expect(0).json().remove(0);
         info["seeded"].clone()
     }
 }
 
 /// A libtorrent leecher gets the whole torrent, and no piece that fails its hash.
-fn leeches_exactly(bae: &Bae, torrent: &Fixture) {
+fn assert_leech_is_exact(bae: &Bae, torrent: &Fixture) {
     let mut leecher = LibtorrentPeer::leech(Release::Newest, torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
-    assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+    assert!(!leecher.has_note("hash_failed"), "wrong bytes reached a peer");
 }
 
 pub(crate) fn stop(running: Running) {
     running.interrupt();
-    running.ended(Duration::from_secs(30)).expect(0);
+    running.wait(Duration::from_secs(30)).expect(0);
 }
 
 #[test]
-fn every_client_downloads_exactly_what_bae_seeds_out_of_a_bucket() {
-    let plain = album("Out of a bucket").make();
+fn every_client_downloads_exact_bytes_from_a_seeded_bucket() {
+    let plain = album("From a bucket").make();
     let tracker = Tracker::start(&[&plain]);
     let torrent = tracker.torrent(&plain);
-    let stored = Stored::new(&torrent);
-    let (bae, id) = (&stored.bae, stored.id.as_str());
+    let import = BucketImport::new(&torrent);
+    let (bae, id) = (&import.bae, import.id.as_str());
     {
         let _running = bae.seed(id, &[]);
         for release in [Release::Debian, Release::Newest] {
@@ -108,22 +108,22 @@ fn every_client_downloads_exactly_what_bae_seeds_out_of_a_bucket() {
 }
 
 #[test]
-fn torrents_of_each_version_are_seeded_out_of_a_bucket() {
+fn torrents_of_each_version_are_seeded_from_a_bucket() {
     for version in [Version::V1, Version::V2, Version::Hybrid] {
         let torrent = album(&format!("Each version {version:?}")).version(version).make();
-        let stored = Stored::new(&torrent);
-        let _running = stored.bae.seed(&stored.id, &[]);
-        leeches_exactly(&stored.bae, &torrent);
+        let import = BucketImport::new(&torrent);
+        let _running = import.bae.seed(&import.id, &[]);
+        assert_leech_is_exact(&import.bae, &torrent);
     }
 }
 
 #[test]
-fn an_answer_that_is_spoilt_reaches_no_peer() {
-    let torrent = album("Spoilt answers").make();
-    let stored = Stored::new(&torrent);
+fn wrong_bytes_from_storage_reach_no_peer() {
+    let torrent = album("Faulty answers").make();
+    let import = BucketImport::new(&torrent);
     let faults = [
         Fault::Flip,
-        Fault::OtherRange,
+        Fault::WrongRange,
         Fault::CutAnswer,
         Fault::Reset,
         Fault::Busy(0),
@@ -132,41 +132,41 @@ fn an_answer_that_is_spoilt_reaches_no_peer() {
     for fault in faults {
         // Every third request.
         let plan = move |r: &Request| if r.number % 3 == 1 { fault } else { Fault::None };
-        stored.proxy.spoil(plan);
-        let running = stored.bae.seed(&stored.id, &[]);
-        leeches_exactly(&stored.bae, &torrent);
+        import.proxy.set_faults(plan);
+        let running = import.bae.seed(&import.id, &[]);
+        assert_leech_is_exact(&import.bae, &torrent);
         stop(running);
-        assert!(stored.proxy.seen().len() > 3, "{fault:?}: {:?}", stored.proxy.seen());
+        assert!(import.proxy.requests().len() > 3, "{fault:?}: {:?}", import.proxy.requests());
     }
 }
 
 #[test]
-fn a_storage_that_is_away_costs_peers_time_and_nothing_else() {
-    let torrent = album("Away for a while").make();
-    let stored = Stored::new(&torrent);
-    let away = Arc::new(AtomicBool::new(true));
-    let flag = Arc::clone(&away);
-    stored.proxy.spoil(move |r| match (flag.load(Ordering::Relaxed), r.number % 2) {
+fn a_storage_outage_only_delays_peers() {
+    let torrent = album("An outage").make();
+    let import = BucketImport::new(&torrent);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&is_down);
+    import.proxy.set_faults(move |r| match (flag.load(Ordering::Relaxed), r.number % 2) {
         (false, _) => Fault::None,
         (true, 0) => Fault::Busy(1),
         // No answer for longer than the outage.
         (true, _) => Fault::Stall(Duration::from_secs(15)),
     });
-    let mut running = stored.bae.seed(&stored.id, &[]);
-    let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
-    wait_until("peers ask for bytes", LONG, || !stored.proxy.seen().is_empty());
-    wait_until("it was asked again and again", LONG, || stored.proxy.seen().len() > 3);
+    let mut running = import.bae.seed(&import.id, &[]);
+    let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
+    wait_until("the first request arrives", LONG, || !import.proxy.requests().is_empty());
+    wait_until("requests are repeated", LONG, || import.proxy.requests().len() > 3);
     assert_eq!(leecher.received(), 0);
-    away.store(false, Ordering::Relaxed);
+    is_down.store(false, Ordering::Relaxed);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     assert!(running.0.is_running());
-    let told: Vec<_> = running.events().into_iter().filter(|e| e["event"] == "notice").collect();
-    assert!(told.is_empty(), "what passes is not shown: {told:?}");
+    let notices: Vec<_> = running.events().into_iter().filter(|e| e["event"] == "notice").collect();
+    assert!(notices.is_empty(), "temporary errors are shown: {notices:?}");
 }
 
 /// The chunks of a local storage, the largest first.
 fn chunks(bae: &Bae) -> Vec<PathBuf> {
-    let mut open = vec![bae.objects().to_owned()];
+    let mut open = vec![bae.storage_dir().to_owned()];
     let mut found = Vec::new();
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).unwrap().flatten() {
@@ -183,35 +183,35 @@ fn chunks(bae: &Bae) -> Vec<PathBuf> {
     found
 }
 
-fn stored_locally(torrent: &Fixture) -> (Bae, String) {
-    let bae = Bae::new().storing_with("chunk=5MiB");
+fn import_locally(torrent: &Fixture) -> (Bae, String) {
+    let bae = Bae::new().with_storage_options("chunk=5MiB");
     let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
     let id = bae.import(torrent, &[seeder.addr()]).id;
     (bae, id)
 }
 
 #[test]
-fn a_lost_object_is_told_by_file_and_piece_and_the_rest_is_served() {
+fn a_lost_object_is_reported_by_file_and_piece_and_the_rest_is_served() {
     let torrent = album("A lost object").make();
-    let (bae, id) = stored_locally(&torrent);
-    let lost = chunks(&bae).remove(0);
-    let gone = fs::metadata(&lost).unwrap().len();
-    fs::remove_file(lost).unwrap();
+    let (bae, id) = import_locally(&torrent);
+    let object = chunks(&bae).remove(0);
+    let lost_bytes = fs::metadata(&object).unwrap().len();
+    fs::remove_file(object).unwrap();
     let mut running = bae.seed(&id, &[]);
     let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
-    let told = running.event_where("notice", |e| e["text"].as_str().unwrap().contains("piece "));
-    let text = told["text"].as_str().unwrap();
+    let notice = running.event_where("notice", |e| e["text"].as_str().unwrap().contains("piece "));
+    let text = notice["text"].as_str().unwrap();
     assert!(text.contains(".flac\"") || text.contains("booklet.pdf\""), "{text}");
     // Everything except the lost object and the pieces that overlap it.
-    let rest = torrent.bytes - gone - 2 * 256 * KIB;
+    let rest = torrent.bytes - lost_bytes - 2 * 256 * KIB;
     wait_until("the rest is served", LONG, || leecher.received() >= rest);
 }
 
 #[test]
-fn bytes_that_changed_in_storage_reach_no_peer_and_are_named() {
+fn changed_bytes_in_storage_reach_no_peer_and_are_reported() {
     for version in [Version::V1, Version::V2] {
         let torrent = album(&format!("Changed {version:?}")).version(version).make();
-        let (bae, id) = stored_locally(&torrent);
+        let (bae, id) = import_locally(&torrent);
         let changed = chunks(&bae).remove(0);
         let mut bytes = fs::read(&changed).unwrap();
         let middle = bytes.len() / 2;
@@ -219,73 +219,74 @@ fn bytes_that_changed_in_storage_reach_no_peer_and_are_named() {
         fs::write(&changed, bytes).unwrap();
         let mut running = bae.seed(&id, &[]);
         let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
-        let told = running.event_where("notice", |e| {
+        let notice = running.event_where("notice", |e| {
             e["text"].as_str().unwrap().contains("otherwise than the torrent says")
         });
-        assert!(told["text"].as_str().unwrap().contains("verify --repair"), "{told}");
+        assert!(notice["text"].as_str().unwrap().contains("verify --repair"), "{notice}");
         // Everything except the wrong piece.
         let rest = torrent.bytes - 256 * KIB;
         wait_until("the rest is served", LONG, || leecher.received() >= rest);
-        assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+        assert!(!leecher.has_note("hash_failed"), "wrong bytes reached a peer");
     }
 }
 
 #[test]
-fn seeding_asks_storage_for_nothing_before_a_peer_does_and_books_what_it_cost() {
-    let torrent = album("The books").make();
-    let stored = Stored::new(&torrent);
-    assert_eq!(stored.books()["served"], 0);
-    stored.proxy.spoil(|_| Fault::None);
+fn seeding_reads_storage_only_for_peers_and_counts_the_usage() {
+    let torrent = album("The usage").make();
+    let import = BucketImport::new(&torrent);
+    assert_eq!(import.usage()["served"], 0);
+    import.proxy.set_faults(|_| Fault::None);
     for run in 1..=2 {
-        let running = stored.bae.seed(&stored.id, &[]);
+        let running = import.bae.seed(&import.id, &[]);
         if run == 1 {
             thread::sleep(Duration::from_secs(1));
-            assert!(stored.proxy.seen().is_empty(), "{:?}", stored.proxy.seen());
+            assert!(import.proxy.requests().is_empty(), "{:?}", import.proxy.requests());
         }
-        leeches_exactly(&stored.bae, &torrent);
+        assert_leech_is_exact(&import.bae, &torrent);
         stop(running);
-        let books = stored.books();
-        let count = |name: &str| books[name].as_u64().unwrap();
-        assert!(count("served") >= run * torrent.bytes, "{books}");
-        FaultProxy::assert_counted(&books["gets"], stored.proxy.seen().len() as u64);
+        let usage = import.usage();
+        let count = |name: &str| usage[name].as_u64().unwrap();
+        assert!(count("served") >= run * torrent.bytes, "{usage}");
+        FaultProxy::assert_gets_match(&usage["gets"], import.proxy.requests().len() as u64);
         // More than the payload where a piece extends into the next chunk. Hardly anything is fetched twice in a
         // run.
         let payload = run * torrent.bytes;
-        assert!((payload..payload + payload / 5).contains(&count("fetched")), "{books}");
+        assert!((payload..payload + payload / 5).contains(&count("fetched")), "{usage}");
     }
-    assert_eq!(stored.books()["dollars"], 0.0, "a server of one's own costs nothing");
-    assert!(stored.url.starts_with("s3://"));
+    assert_eq!(import.usage()["dollars"], 0.0, "a self-hosted server is free");
+    assert!(import.url.starts_with("s3://"));
 }
 
 /// The files of a cache directory.
-fn cached(dir: &Path) -> Vec<PathBuf> {
+fn cache_files(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
     files.map(|entry| entry.path()).collect()
 }
 
 #[test]
-fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
+fn a_cache_folder_saves_fetches_and_may_be_damaged_or_deleted_at_any_time() {
     let torrent = album("A cache folder").make();
-    let stored = Stored::new(&torrent);
-    let dir = stored.bae.home().join("cache");
+    let import = BucketImport::new(&torrent);
+    let dir = import.bae.home().join("cache");
     let flags = ["--cache-dir", dir.to_str().unwrap()];
-    // The bytes that a new run fetches from the bucket for one leecher; `meanwhile` is called during the download.
-    let fetched = || stored.books()["fetched"].as_u64().unwrap();
-    let costs = |meanwhile: &dyn Fn()| {
+    // The bytes that a new run fetches from the bucket for one leecher; `during_download` is called during the
+    // download.
+    let fetched = || import.usage()["fetched"].as_u64().unwrap();
+    let fetched_by_run = |during_download: &dyn Fn()| {
         let before = fetched();
-        let running = stored.bae.seed_with(&stored.id, &[], &flags);
-        let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
-        meanwhile();
+        let running = import.bae.seed_with(&import.id, &[], &flags);
+        let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
+        during_download();
         torrent.assert_same(&leecher.wait_done().join(&torrent.name));
-        assert!(!leecher.has_said("hash_failed"), "wrong bytes reached a peer");
+        assert!(!leecher.has_note("hash_failed"), "wrong bytes reached a peer");
         stop(running);
         fetched() - before
     };
-    let all = costs(&|| ());
-    assert!(all >= torrent.bytes && cached(&dir).len() > 20, "{all} bytes");
-    assert_eq!(costs(&|| ()), 0, "everything is in the folder");
-    for (n, path) in cached(&dir).iter().enumerate() {
+    let all = fetched_by_run(&|| ());
+    assert!(all >= torrent.bytes && cache_files(&dir).len() > 20, "{all} bytes");
+    assert_eq!(fetched_by_run(&|| ()), 0, "bytes of the cache folder were fetched again");
+    for (n, path) in cache_files(&dir).iter().enumerate() {
         let mut bytes = fs::read(path).unwrap();
         match n % 3 {
             0 => bytes[1000] ^= 1,
@@ -295,47 +296,48 @@ fn a_cache_folder_saves_fetches_and_may_be_spoilt_or_deleted_at_any_time() {
         fs::write(path, bytes).unwrap();
     }
     // Two thirds of the windows, and what is fetched together with them.
-    let some = costs(&|| ());
+    let some = fetched_by_run(&|| ());
     assert!(some > all / 2 && some < all + all / 4, "{some} of {all}");
-    costs(&|| fs::remove_dir_all(&dir).unwrap());
+    fetched_by_run(&|| fs::remove_dir_all(&dir).unwrap());
     // With space for a few windows.
     let small = ["--cache-dir", dir.to_str().unwrap(), "--cache-size", "5MiB"];
-    stop(stored.bae.seed_with(&stored.id, &[], &small));
-    let left: u64 = cached(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-    assert!(left <= 5 * MIB, "{left} bytes are left");
+    stop(import.bae.seed_with(&import.id, &[], &small));
+    let remaining: u64 =
+        cache_files(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(remaining <= 5 * MIB, "{remaining} bytes remain");
 }
 
 #[test]
-fn a_goal_that_is_reached_ends_seeding() {
-    let torrent = album("Enough").make();
-    let (bae, id) = stored_locally(&torrent);
+fn reaching_a_seed_goal_ends_seeding() {
+    let torrent = album("A goal").make();
+    let (bae, id) = import_locally(&torrent);
     let mut running = bae.seed_with(&id, &[], &["--seed-ratio", "1"]);
-    leeches_exactly(&bae, &torrent);
-    let told = running.event("notice");
-    assert!(told["text"].as_str().unwrap().contains("seeded enough"), "{told}");
-    running.ended(Duration::from_secs(30)).expect(0);
+    assert_leech_is_exact(&bae, &torrent);
+    let notice = running.event("notice");
+    assert!(notice["text"].as_str().unwrap().contains("seed ratio 1 reached"), "{notice}");
+    running.wait(Duration::from_secs(30)).expect(0);
 }
 
 #[test]
-fn a_spent_budget_stops_seeding_until_next_month_and_no_import() {
+fn an_exhausted_cloud_budget_stops_seeding_but_no_import() {
     let torrent = album("A budget").make();
-    let stored = Stored::new(&torrent);
+    let import = BucketImport::new(&torrent);
     let budget = ["--cloud-budget", "4MiB"];
-    let mut running = stored.bae.seed_with(&stored.id, &[], &budget);
-    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
-    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
+    let mut running = import.bae.seed_with(&import.id, &[], &budget);
+    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
+    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding is paused"));
     drop(leecher);
     stop(running);
     // The next run has the spent budget too.
-    let mut running = stored.bae.seed_with(&stored.id, &[], &budget);
-    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding stops"));
-    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, stored.bae.listen);
+    let mut running = import.bae.seed_with(&import.id, &[], &budget);
+    running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding is paused"));
+    let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
     thread::sleep(Duration::from_secs(3));
     assert_eq!(leecher.received(), 0);
     stop(running);
     let another = album("Past the budget").seed(7).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &another);
-    stored.bae.import(&another, &[seeder.addr()]);
+    import.bae.import(&another, &[seeder.addr()]);
 }
 
 /// The number of open connections of a process at the address on which it listens.
@@ -354,10 +356,10 @@ fn connections(running: &Running, listen: SocketAddrV4) -> usize {
 }
 
 #[test]
-fn peers_that_come_and_go_cost_nothing_but_their_time() {
-    let torrent = album("Come and go").make();
-    let stored = Stored::new(&torrent);
-    let mut running = stored.bae.seed(&stored.id, &[]);
+fn peers_that_disconnect_leave_no_connections_and_no_memory_in_use() {
+    let torrent = album("Disconnecting peers").make();
+    let import = BucketImport::new(&torrent);
+    let mut running = import.bae.seed(&import.id, &[]);
     let hash = torrent.v1.as_ref().unwrap();
     let digit = |at: usize| u8::from_str_radix(&hash[at..at + 2], 16).unwrap();
     let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05".to_vec();
@@ -372,24 +374,26 @@ fn peers_that_come_and_go_cost_nothing_but_their_time() {
     }
     for n in 0..500 {
         // A connection that is refused because there are too many counts as one that ends at once.
-        if let Ok(mut peer) = TcpStream::connect(stored.bae.listen) {
+        if let Ok(mut peer) = TcpStream::connect(import.bae.listen) {
             let _ = peer.write_all(&hello[..if n % 3 == 0 { 40 } else { hello.len() }]);
         }
     }
     // Waits for a free connection slot: a leecher that finds none retries only a minute later.
-    wait_until("their connections are gone", LONG, || {
-        connections(&running, stored.bae.listen) == 0
+    wait_until("the connections are closed", LONG, || {
+        connections(&running, import.bae.listen) == 0
     });
-    leeches_exactly(&stored.bae, &torrent);
+    assert_leech_is_exact(&import.bae, &torrent);
     assert!(running.0.is_running());
     running.event_where("progress", |e| e["peers"] == 0 && e["held"] == 0);
-    wait_until("the last is gone", LONG, || connections(&running, stored.bae.listen) == 0);
-    let peak = high_water(running.0.id()).unwrap();
+    wait_until("the last connection is closed", LONG, || {
+        connections(&running, import.bae.listen) == 0
+    });
+    let peak = peak_memory(running.0.id()).unwrap();
     assert!(peak < (128 + 80) * MIB, "{peak} bytes were resident");
 }
 
 /// A .torrent of `pieces` pieces of 16 MiB. Its payload does not exist.
-fn described(name: &str, pieces: usize) -> Vec<u8> {
+fn torrent_without_payload(name: &str, pieces: usize) -> Vec<u8> {
     let hashes: Vec<u8> = (0..pieces * 20).map(|n| (n * 7 + name.len()) as u8).collect();
     let info = bencode::Value::Dict(vec![
         ("length", ((pieces as i64) << 24).into()),
@@ -401,19 +405,19 @@ fn described(name: &str, pieces: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_thousand_imports_are_seeded_at_once_and_storage_is_not_asked() {
+fn a_thousand_imports_are_seeded_at_once_without_storage_requests() {
     let (count, pieces) = (1000, 6400);
-    let server = Scripted::start(|_, _| Some(Answer::error(503, "SlowDown")));
+    let server = ScriptedHttp::start(|_, _| Some(Answer::error(503, "SlowDown")));
     let env = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let endpoint = server.url().replace(':', "%3A").replace('/', "%2F");
     let url = format!("s3://b/p?endpoint={endpoint}&path_style=true&region=r");
-    let bae = Bae::new().storing_at(&url, env);
+    let bae = Bae::new().with_storage_url(&url, env);
     let catalog = Catalog::open(&bae.data_dir()).unwrap();
     runtime().block_on(async {
         for n in 0..count {
             let name = format!("import {n}");
-            let metainfo = described(&name, pieces);
+            let metainfo = torrent_without_payload(&name, pieces);
             let len = (pieces as u64) << 24;
             let hash = format!("{n:020}").into_bytes().try_into().unwrap();
             let new = NewImport {
@@ -432,13 +436,13 @@ fn a_thousand_imports_are_seeded_at_once_and_storage_is_not_asked() {
         }
     });
     drop(catalog);
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut running = bae.seed_all();
     for _ in 0..count {
         running.event("started");
     }
-    let (took, peak) = (begun.elapsed(), high_water(running.0.id()).unwrap());
-    eprintln!("{count} imports of {} GiB: {took:?}, {} MiB", pieces / 64, peak / MIB);
+    let (elapsed, peak) = (start.elapsed(), peak_memory(running.0.id()).unwrap());
+    eprintln!("{count} imports of {} GiB: {elapsed:?}, {} MiB", pieces / 64, peak / MIB);
     assert!(peak < 300 * MIB, "{peak} bytes were resident");
     assert_eq!(server.requests().len(), 0);
     stop(running);

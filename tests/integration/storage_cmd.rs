@@ -25,11 +25,11 @@ fn probes(lines: &[Value]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_storage_is_added_listed_checked_and_imported_into() {
+fn a_storage_can_be_added_listed_checked_and_used() {
     let bae = Bae::new();
     let dir = bae.home().join("nas");
     let url = format!("file://{}?chunk=4MiB", dir.display());
-    bae.run(["storage", "add", "nas", &url]).expect(0).says("bae storage check nas");
+    bae.run(["storage", "add", "nas", &url]).expect(0).expect_stderr("bae storage check nas");
     let list = bae.run(["storage", "list", "--json"]).expect(0).json();
     assert_eq!(list.len(), 2, "{list:?}");
     assert_eq!((&list[0]["name"], &list[0]["default"]), (&"file".into(), &true.into()));
@@ -44,32 +44,34 @@ fn a_storage_is_added_listed_checked_and_imported_into() {
     let last = lines.last().unwrap();
     assert_eq!((&last["event"], &last["failures"]), (&"checked".into(), &0.into()));
     assert!(last["latency_ms"].is_u64(), "{last}");
-    let tried: Vec<_> = probes(&lines).into_iter().map(|(name, _)| name).collect();
+    let names: Vec<_> = probes(&lines).into_iter().map(|(name, _)| name).collect();
     for name in ["place", "write", "read", "head", "list", "parts", "copy", "abort", "delete"] {
-        assert!(tried.iter().any(|tried| tried == name), "{name} is not among {tried:?}");
+        assert!(names.iter().any(|other| other == name), "{name} is not among {names:?}");
     }
-    let spoken = bae.run(["storage", "check", "nas", "--speed"]).expect(0).stdout;
-    assert!(spoken.contains("/s up") && spoken.contains("nas is ready"), "{spoken}");
-    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, [".tmp"], "a check takes away what it made");
+    let text = bae.run(["storage", "check", "nas", "--speed"]).expect(0).stdout;
+    assert!(text.contains("/s up") && text.contains("nas is ready"), "{text}");
+    let leftovers: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(leftovers, [".tmp"], "a check leaves files");
 
     let torrent = Recipe::single("small.bin", MIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &[]);
     let args =
         args.into_iter().map(|arg| if arg == *bae.storage_url() { "nas".into() } else { arg });
-    let done = bae.run(args).expect(0).imported();
-    bae.assert_exact(&done.id, &torrent);
+    let summary = bae.run(args).expect(0).summary();
+    bae.assert_exact(&summary.id, &torrent);
 }
 
 #[test]
-fn adding_keeps_the_rest_of_the_file_and_replaces_only_when_told_to() {
+fn storage_add_keeps_the_rest_of_the_config_and_replaces_only_with_force() {
     let bae = Bae::new();
     let file = config_file(&bae);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "# mine\nmemory = \"64MiB\"\n").unwrap();
     bae.run(["storage", "add", "a", "--type", "local", "path=/first"]).expect(0);
-    bae.run(["storage", "add", "a", "--type", "local", "path=/second"]).expect(1).says("--force");
+    bae.run(["storage", "add", "a", "--type", "local", "path=/second"])
+        .expect(1)
+        .expect_stderr("--force");
     bae.run(["storage", "add", "a", "--type", "local", "path=/second", "--force"]).expect(0);
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(
@@ -84,7 +86,7 @@ fn adding_keeps_the_rest_of_the_file_and_replaces_only_when_told_to() {
     ] {
         bae.run(["storage", "add"].iter().chain(bad)).expect(2);
     }
-    assert_eq!(fs::read_to_string(&file).unwrap(), text, "what is refused changes nothing");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "a refused command changed the file");
     let elsewhere = bae.home().join("new/other.toml");
     let other = elsewhere.to_str().unwrap();
     bae.run(["--config", other, "storage", "add", "b", "file:///d"]).expect(0);
@@ -92,10 +94,10 @@ fn adding_keeps_the_rest_of_the_file_and_replaces_only_when_told_to() {
 }
 
 #[test]
-fn a_secret_comes_from_a_pipe_or_a_variable_and_never_from_the_command_line() {
+fn a_secret_is_read_from_a_pipe_or_a_variable_and_refused_on_the_command_line() {
     let bae = Bae::new();
-    let typed = ["storage", "add", "m", "s3://b", "secret_access_key=hunter2"];
-    let refused = bae.run(typed).expect(2).says("command line");
+    let args = ["storage", "add", "m", "s3://b", "secret_access_key=hunter2"];
+    let refused = bae.run(args).expect(2).expect_stderr("command line");
     assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
     assert!(!config_file(&bae).exists());
 
@@ -106,7 +108,7 @@ fn a_secret_comes_from_a_pipe_or_a_variable_and_never_from_the_command_line() {
     let text = fs::read_to_string(config_file(&bae)).unwrap();
     assert!(text.contains("secret_access_key = \"hunter2\""), "{text}");
     let mode = fs::metadata(config_file(&bae)).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "only its owner may read it");
+    assert_eq!(mode & 0o777, 0o600, "others can read the file");
     let list = bae.run(["storage", "list", "--json"]).expect(0);
     assert!(list.stdout.contains("\"m\"") && !list.stdout.contains("hunter2"), "{}", list.stdout);
 
@@ -116,27 +118,27 @@ fn a_secret_comes_from_a_pipe_or_a_variable_and_never_from_the_command_line() {
 }
 
 #[test]
-fn a_check_of_a_place_that_may_not_be_written_says_so_and_what_to_change() {
+fn a_check_of_an_unwritable_storage_fails_with_a_hint() {
     // Not even root can make a directory there.
     let bae = Bae::new();
-    let ran = bae.run(["storage", "check", "file:///sys/bae", "--json"]).expect(24);
-    let lines = ran.json();
+    let output = bae.run(["storage", "check", "file:///sys/bae", "--json"]).expect(24);
+    let lines = output.json();
     assert_eq!(probes(&lines), [("place".to_owned(), "fail".to_owned())]);
     assert_eq!(lines[0]["kind"], "permission_denied");
-    assert!(lines[0]["hint"].as_str().unwrap().contains("let this user write there"));
-    let spoken = bae.run(["storage", "check", "file:///sys/bae"]).expect(24);
-    assert!(spoken.stdout.starts_with("FAIL  place"), "{}", spoken.stdout);
-    bae.run(["storage", "check", "nowhere"]).expect(3).says("there are: file");
+    assert!(lines[0]["hint"].as_str().unwrap().contains("allow this user to write"));
+    let text = bae.run(["storage", "check", "file:///sys/bae"]).expect(24);
+    assert!(text.stdout.starts_with("FAIL  place"), "{}", text.stdout);
+    bae.run(["storage", "check", "nowhere"]).expect(3).expect_stderr("storages: file");
 
     let below_a_file = bae.home().join("file");
     fs::write(&below_a_file, "").unwrap();
     let url = format!("file://{}/below", below_a_file.display());
-    let ran = bae.run(["storage", "check", &url]).expect(2);
-    assert!(ran.stdout.contains("is a file, not a folder"), "{}", ran.stdout);
+    let output = bae.run(["storage", "check", &url]).expect(2);
+    assert!(output.stdout.contains("is a file, not a folder"), "{}", output.stdout);
 }
 
 #[test]
-fn an_interrupted_check_leaves_nothing() {
+fn an_interrupted_check_leaves_no_objects() {
     let bae = Bae::new();
     let dir = bae.home().join("slow");
     // The parts take five seconds at this rate.
@@ -144,14 +146,14 @@ fn an_interrupted_check_leaves_nothing() {
     let mut running = bae.start(["storage", "check", &url, "--json"]);
     running.event_where("probe", |probe| probe["probe"] == "list");
     running.interrupt();
-    running.ended(Duration::from_secs(20)).expect(7);
-    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, [".tmp"]);
+    running.wait(Duration::from_secs(20)).expect(7);
+    let leftovers: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(leftovers, [".tmp"]);
     assert_eq!(fs::read_dir(dir.join(".tmp")).unwrap().count(), 0);
 }
 
 #[test]
-fn a_check_of_a_server_that_is_not_there_ends_soon_with_a_network_error() {
+fn a_check_of_an_unreachable_server_ends_with_a_network_error() {
     let bae = Bae::new();
     // The port is released again, so nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -159,15 +161,16 @@ fn a_check_of_a_server_that_is_not_there_ends_soon_with_a_network_error() {
     let mut command = bae.command(["storage", "check", &url]);
     command.env("AWS_ACCESS_KEY_ID", "A").env("AWS_SECRET_ACCESS_KEY", "S");
     let checking = Running(Process::start("bae", &command));
-    let said = checking.ended(LONG).expect(6).stdout;
-    assert!(said.contains("FAIL") && said.contains("endpoint"), "{said}");
+    let stdout = checking.wait(LONG).expect(6).stdout;
+    assert!(stdout.contains("FAIL") && stdout.contains("endpoint"), "{stdout}");
 }
 
 #[test]
-fn a_plain_word_without_a_storage_of_its_kind_says_how_to_make_one() {
+fn an_unconfigured_storage_type_hints_how_to_add_one() {
     let bae = Bae::new();
-    for (word, hint) in [("s3", "bae storage add NAME s3://BUCKET"), ("drive", "bae storage login")]
+    for (storage_type, hint) in
+        [("s3", "bae storage add NAME s3://BUCKET"), ("drive", "bae storage login")]
     {
-        bae.run(["storage", "check", word]).expect(3).says(hint);
+        bae.run(["storage", "check", storage_type]).expect(3).expect_stderr(hint);
     }
 }

@@ -13,17 +13,17 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 
 use crate::support::{
-    bae::{Bae, Ran},
-    bencode::{Value, info_hash, info_of, pieces},
+    bae::{Bae, CommandOutput},
+    bencode::{Value, info_hash, multi_file_info, piece_hashes},
     peers::PayloadPeer,
-    scripted::{Answer, Scripted},
+    scripted_http::{Answer, ScriptedHttp},
 };
 
 const PIECE: usize = 32_768;
-const GIVE_UP: [&str; 2] = ["--timeout", "20s"];
+const TIMEOUT: [&str; 2] = ["--timeout", "20s"];
 
 /// A torrent of one file, and a peer that has it.
-struct One {
+struct SingleFile {
     bae: Bae,
     data: Vec<u8>,
     info: Vec<u8>,
@@ -31,7 +31,7 @@ struct One {
     peer: PayloadPeer,
 }
 
-impl One {
+impl SingleFile {
     fn new() -> Self {
         let bae = Bae::new();
         let data: Vec<u8> = (0..100_000u32).map(|i| (i * 7 + i / 251) as u8).collect();
@@ -39,7 +39,7 @@ impl One {
             ("length", Value::Int(100_000)),
             ("name", "t.bin".into()),
             ("piece length", Value::Int(PIECE as i64)),
-            ("pieces", Value::Bytes(pieces(&data, PIECE))),
+            ("pieces", Value::Bytes(piece_hashes(&data, PIECE))),
         ])
         .encode();
         let torrent = bae.home().join("a.torrent");
@@ -56,22 +56,22 @@ impl One {
         format!("magnet:?xt=urn:btih:{}", info_hash(&self.info))
     }
 
-    fn import(&self, source: impl AsRef<OsStr>) -> Ran {
-        self.bae.run(self.bae.import_args(source, &[self.peer.addr()], &GIVE_UP))
+    fn import(&self, source: impl AsRef<OsStr>) -> CommandOutput {
+        self.bae.run(self.bae.import_args(source, &[self.peer.addr()], &TIMEOUT))
     }
 
     /// Imports `source`, compares the bytes, and removes the import.
-    fn comes_by(&self, source: impl AsRef<OsStr>) {
-        let done = self.import(&source).expect(0).imported();
-        assert_eq!(self.bae.bytes(["cat", &done.id]), self.data, "{:?}", source.as_ref());
-        self.bae.run(["rm", &done.id]).expect(0);
+    fn assert_imports(&self, source: impl AsRef<OsStr>) {
+        let summary = self.import(&source).expect(0).summary();
+        assert_eq!(self.bae.stdout_of(["cat", &summary.id]), self.data, "{:?}", source.as_ref());
+        self.bae.run(["rm", &summary.id]).expect(0);
     }
 }
 
 #[test]
-fn links_of_every_spelling_are_the_same_torrent() {
-    let one = One::new();
-    let hash = info_hash(&one.info);
+fn every_spelling_of_a_magnet_link_is_accepted() {
+    let single = SingleFile::new();
+    let hash = info_hash(&single.info);
     let rest = format!("?xt=urn:btih:{hash}");
     for link in [
         format!("MAGNET:{rest}"),
@@ -81,34 +81,41 @@ fn links_of_every_spelling_are_the_same_torrent() {
         hash.clone(),
         hash.to_uppercase(),
     ] {
-        one.comes_by(link);
+        single.assert_imports(link);
     }
 }
 
 #[test]
-fn files_are_named_as_other_programs_name_them() {
-    let one = One::new();
-    one.comes_by(format!("file://{}", one.torrent.display()));
-    one.comes_by(format!(" FILE://localhost{}\n", one.torrent.display()));
-    let odd = one.bae.home().join(OsStr::from_bytes(b"caf\xe9 1.torrent"));
-    fs::copy(&one.torrent, &odd).unwrap();
-    one.comes_by(&odd);
-    one.comes_by(format!("{}\n", one.torrent.display()));
-    one.import("file://elsewhere/x.torrent").expect(2).says("names no file on this machine");
-    one.import(one.bae.home().join("no\u{e9}.torrent")).expect(3).says("no\u{e9}.torrent");
-    let mut command = one.bae.command(one.bae.import_args("-", &[one.peer.addr()], &GIVE_UP));
-    let out = command.stdin(File::open(&one.torrent).unwrap()).output().unwrap();
+fn torrent_files_are_accepted_as_paths_file_urls_and_stdin() {
+    let single = SingleFile::new();
+    single.assert_imports(format!("file://{}", single.torrent.display()));
+    single.assert_imports(format!(" FILE://localhost{}\n", single.torrent.display()));
+    let odd_path = single.bae.home().join(OsStr::from_bytes(b"caf\xe9 1.torrent"));
+    fs::copy(&single.torrent, &odd_path).unwrap();
+    single.assert_imports(&odd_path);
+    single.assert_imports(format!("{}\n", single.torrent.display()));
+    single
+        .import("file://elsewhere/x.torrent")
+        .expect(2)
+        .expect_stderr("is not the URL of a local file");
+    single
+        .import(single.bae.home().join("no\u{e9}.torrent"))
+        .expect(3)
+        .expect_stderr("no\u{e9}.torrent");
+    let mut command =
+        single.bae.command(single.bae.import_args("-", &[single.peer.addr()], &TIMEOUT));
+    let out = command.stdin(File::open(&single.torrent).unwrap()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 #[test]
-fn announce_urls_with_spaces_and_capitals_are_asked() {
+fn announce_urls_with_spaces_and_capitals_are_used() {
     for change in
         [|url: &str| format!("{url}\n"), |url: &str| format!(" {}", url.replace("http", "HTTP"))]
     {
-        let one = One::new();
-        let peer = one.peer.addr();
-        let tracker = Scripted::start(move |_, _| {
+        let single = SingleFile::new();
+        let peer = single.peer.addr();
+        let tracker = ScriptedHttp::start(move |_, _| {
             let mut body = b"d8:intervali1800e5:peers6:".to_vec();
             body.extend(peer.ip().octets());
             body.extend(peer.port().to_be_bytes());
@@ -116,20 +123,20 @@ fn announce_urls_with_spaces_and_capitals_are_asked() {
         });
         let announce = Value::Bytes(change(&format!("{}/announce", tracker.url())).into_bytes());
         let torrent =
-            Value::Dict(vec![("announce", announce), ("info", Value::Raw(one.info.clone()))]);
-        fs::write(&one.torrent, torrent.encode()).unwrap();
-        one.bae.run(one.bae.import_args(&one.torrent, &[], &GIVE_UP)).expect(0);
+            Value::Dict(vec![("announce", announce), ("info", Value::Raw(single.info.clone()))]);
+        fs::write(&single.torrent, torrent.encode()).unwrap();
+        single.bae.run(single.bae.import_args(&single.torrent, &[], &TIMEOUT)).expect(0);
         assert!(!tracker.requests().is_empty());
     }
 }
 
 #[test]
-fn what_a_server_hands_out_as_a_torrent_is_one() {
-    let one = One::new();
+fn compressed_torrents_redirects_to_magnets_and_link_files_are_accepted() {
+    let single = SingleFile::new();
     let mut to = GzEncoder::new(Vec::new(), Compression::default());
-    to.write_all(&One::file(&one.info)).unwrap();
-    let (gzip, magnet) = (to.finish().unwrap(), one.magnet());
-    let server = Scripted::start(move |_, request| {
+    to.write_all(&SingleFile::file(&single.info)).unwrap();
+    let (gzip, magnet) = (to.finish().unwrap(), single.magnet());
+    let server = ScriptedHttp::start(move |_, request| {
         Some(match request.target.split('?').next().unwrap() {
             "/gz.torrent" => Answer::new(200, gzip.clone()).with("Content-Encoding", "gzip"),
             "/download" => Answer::new(302, "").with("Location", &magnet),
@@ -140,42 +147,47 @@ fn what_a_server_hands_out_as_a_torrent_is_one() {
         })
     });
     for path in ["/gz.torrent", "/download?id=1&passkey=secret", "/text.torrent", "/link"] {
-        one.comes_by(format!("{}{path}", server.url()));
+        single.assert_imports(format!("{}{path}", server.url()));
     }
     // A list of links is a file like any other.
-    let links = one.import(format!("{}/links", server.url())).expect(0).imported();
+    let links = single.import(format!("{}/links", server.url())).expect(0).summary();
     assert_eq!(links.info_hash, "");
-    one.import(format!("{}/junk.torrent", server.url())).expect(2).says("compressed, and damaged");
-    let get = one.bae.run(["get", &format!("{}/download?passkey=secret", server.url())]).expect(1);
-    let get = get.says("magnet link").says("bae import");
+    single
+        .import(format!("{}/junk.torrent", server.url()))
+        .expect(2)
+        .expect_stderr("compressed torrent is damaged");
+    let get =
+        single.bae.run(["get", &format!("{}/download?passkey=secret", server.url())]).expect(1);
+    let get = get.expect_stderr("magnet link").expect_stderr("bae import");
     assert!(!get.stderr.contains("secret") && !get.stderr.contains("btih"), "{}", get.stderr);
 }
 
 #[test]
-fn what_has_no_end_and_what_has_no_beginning_end() {
-    let one = One::new();
-    one.import("/dev/zero").expect(2).says("80000000");
-    let pipe = one.bae.home().join("pipe");
+fn endless_sources_are_refused_and_silent_sources_time_out() {
+    let single = SingleFile::new();
+    single.import("/dev/zero").expect(2).expect_stderr("80000000");
+    let pipe = single.bae.home().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let args = one.bae.import_args(&pipe, &[], &["--timeout", "1s"]);
-    one.bae.run(args).expect(6).says("pipe: nothing arrived for 1 s");
+    let args = single.bae.import_args(&pipe, &[], &["--timeout", "1s"]);
+    single.bae.run(args).expect(6).expect_stderr("pipe: no data for 1 s");
 }
 
 #[test]
-fn of_several_sources_each_that_fails_is_named() {
-    let one = One::new();
-    let broken = one.bae.home().join("broken.torrent");
+fn each_failed_source_is_named_in_the_error() {
+    let single = SingleFile::new();
+    let broken = single.bae.home().join("broken.torrent");
     fs::write(&broken, "nonsense").unwrap();
     let never = format!(
         "magnet:?xt=urn:btih:{}&dn=never&tr=http%3A%2F%2F127.0.0.1%3A1%2Fpasskey",
         "0".repeat(40)
     );
-    let mut args = one.bae.import_args(&one.torrent, &[one.peer.addr()], &["--timeout", "2s"]);
+    let mut args =
+        single.bae.import_args(&single.torrent, &[single.peer.addr()], &["--timeout", "2s"]);
     args.extend([broken.clone().into(), never.into()]);
     for json in [true, false] {
         let args = args.iter().filter(|arg| json || *arg != "--json");
-        let ran = one.bae.run(args).expect(2);
-        let text = if json { &ran.stdout } else { &ran.stderr };
+        let output = single.bae.run(args).expect(2);
+        let text = if json { &output.stdout } else { &output.stderr };
         for name in
             ["broken.torrent: not a usable torrent", &format!("{}&dn=never: ", "0".repeat(40))]
         {
@@ -183,41 +195,43 @@ fn of_several_sources_each_that_fails_is_named() {
         }
         assert!(!text.contains("passkey"), "{text}");
     }
-    let dry = ["import", "--dry-run", one.torrent.to_str().unwrap(), broken.to_str().unwrap()];
-    one.bae.run(dry).expect(2).says("broken.torrent: not a usable torrent");
+    let dry = ["import", "--dry-run", single.torrent.to_str().unwrap(), broken.to_str().unwrap()];
+    single.bae.run(dry).expect(2).expect_stderr("broken.torrent: not a usable torrent");
 }
 
 #[test]
-fn a_magnet_link_selects_files_as_select_does() {
+fn a_magnet_link_can_select_files() {
     let (a, b) = (vec![1; 400_000], vec![2; 50_000]);
-    let (info, payload) = info_of(b"dir", &[(&[b"a.bin"], &a), (&[b"b.bin"], &b)], PIECE);
+    let (info, payload) = multi_file_info(b"dir", &[(&[b"a.bin"], &a), (&[b"b.bin"], &b)], PIECE);
     let magnet = format!("magnet:?xt=urn:btih:{}", info_hash(&info));
     let bae = Bae::new();
     let peer = PayloadPeer::seed(&info, &payload, PIECE);
     let import = |link: String, more: &[&str]| {
-        bae.run(bae.import_args(link, &[peer.addr()], &[&GIVE_UP[..], more].concat()))
+        bae.run(bae.import_args(link, &[peer.addr()], &[&TIMEOUT[..], more].concat()))
     };
-    for (so, why) in [
-        ("-1", "\"-1\" is no number or range"),
+    for (so, message) in [
+        ("-1", "\"-1\" is not a number or range"),
         ("", "it is empty"),
         ("5", "there are only files 0 to 1"),
         ("0-4294967295", "there are only files 0 to 1"),
     ] {
-        import(format!("{magnet}&so={so}"), &[]).expect(2).says(&format!("so={so}: {why}"));
+        import(format!("{magnet}&so={so}"), &[])
+            .expect(2)
+            .expect_stderr(&format!("so={so}: {message}"));
         assert_eq!(peer.sent(), 0, "so={so}");
     }
-    let only_b = import(format!("{magnet}&so=1"), &[]).expect(0).imported();
+    let only_b = import(format!("{magnet}&so=1"), &[]).expect(0).summary();
     assert_eq!(only_b.bytes, 50_000);
     // The pieces of the second file; the first file shares one of them.
     assert!(peer.sent() <= 3 * PIECE as u64, "{} bytes", peer.sent());
-    assert_eq!(bae.bytes(["cat", &only_b.id, "b.bin"]), b);
+    assert_eq!(bae.stdout_of(["cat", &only_b.id, "b.bin"]), b);
     // The user's own selection takes precedence over the link.
-    let both = import(format!("{magnet}&so=9"), &["--select", "1-2"]).expect(0).imported();
+    let both = import(format!("{magnet}&so=9"), &["--select", "1-2"]).expect(0).summary();
     assert_eq!((both.id, both.bytes), (only_b.id, 450_000));
 }
 
 #[test]
-fn a_selection_by_the_path_that_info_shows() {
+fn files_are_selected_by_the_path_that_info_shows() {
     let bae = Bae::new();
     let names: [&[&[u8]]; 4] = [
         &[b"[Group] Show - 01 [1080p].mkv"],
@@ -227,12 +241,12 @@ fn a_selection_by_the_path_that_info_shows() {
     ];
     let files: Vec<(&[&[u8]], &[u8])> =
         names.iter().map(|name| (*name, &b"0123456789"[..])).collect();
-    let (info, _) = info_of(b"show", &files, PIECE);
+    let (info, _) = multi_file_info(b"show", &files, PIECE);
     let torrent = bae.home().join("x.torrent");
-    fs::write(&torrent, One::file(&info)).unwrap();
+    fs::write(&torrent, SingleFile::file(&info)).unwrap();
     let chosen = |spec: &str| {
-        let ran = bae.run(bae.import_args(&torrent, &[], &["--dry-run", "--select", spec]));
-        ran.expect(0).json()[0]["files"].as_u64().unwrap()
+        let output = bae.run(bae.import_args(&torrent, &[], &["--dry-run", "--select", spec]));
+        output.expect(0).json()[0]["files"].as_u64().unwrap()
     };
     for (spec, count) in [
         ("show/[Group] Show - 01 [1080p].mkv", 1),
@@ -245,18 +259,18 @@ fn a_selection_by_the_path_that_info_shows() {
     ] {
         assert_eq!(chosen(spec), count, "{spec}");
     }
-    let nothing = bae.import_args(&torrent, &[], &["--dry-run", "--select", "show/Su"]);
-    bae.run(nothing).expect(2).says("\"show/Su\" matches no file");
+    let no_match = bae.import_args(&torrent, &[], &["--dry-run", "--select", "show/Su"]);
+    bae.run(no_match).expect(2).expect_stderr("\"show/Su\" matches no file");
 }
 
 #[test]
-fn a_link_to_a_known_torrent_is_used_with_its_peers_and_trackers() {
+fn a_magnet_link_to_a_known_torrent_adds_its_peers_and_trackers() {
     let (a, b) = (vec![1; 400_000], vec![2; 50_000]);
-    let (info, payload) = info_of(b"dir", &[(&[b"a.bin"], &a), (&[b"b.bin"], &b)], PIECE);
+    let (info, payload) = multi_file_info(b"dir", &[(&[b"a.bin"], &a), (&[b"b.bin"], &b)], PIECE);
     let magnet = format!("magnet:?xt=urn:btih:{}", info_hash(&info));
     let (bae, peer) = (Bae::new(), PayloadPeer::seed(&info, &payload, PIECE));
     let import = |link: String, peers: &[SocketAddrV4]| {
-        bae.run(bae.import_args(link, peers, &GIVE_UP)).expect(0).imported()
+        bae.run(bae.import_args(link, peers, &TIMEOUT)).expect(0).summary()
     };
     let part = import(format!("{magnet}&so=1"), &[peer.addr()]);
     let link = format!("{magnet}&tr=http%3A%2F%2F127.0.0.1%3A1%2Fkey&x.pe={}", peer.addr());

@@ -7,22 +7,21 @@ use std::{ffi::OsStr, fs, net::SocketAddrV4, process::Command, time::Duration};
 use crate::support::{
     KIB, MIB, Random,
     bae::Bae,
-    need,
     peers::{LibtorrentPeer, Release},
     process::Process,
-    script,
+    require_program, script,
     torrents::{Fixture, Recipe, Version},
 };
 
 /// The exit code of valgrind when it found an error.
-const CAUGHT: i32 = 99;
+const ERROR_FOUND: i32 = 99;
 /// A timeout for programs under valgrind, which makes them twenty to fifty times slower.
 const SLOW: Duration = Duration::from_secs(300);
 
 fn valgrind(program: impl AsRef<OsStr>) -> Command {
-    need("valgrind", "valgrind");
+    require_program("valgrind", "valgrind");
     let mut command = Command::new("valgrind");
-    command.args(["--quiet", &format!("--error-exitcode={CAUGHT}"), "--num-callers=30"]);
+    command.args(["--quiet", &format!("--error-exitcode={ERROR_FOUND}"), "--num-callers=30"]);
     command.arg(program);
     command
 }
@@ -40,7 +39,7 @@ fn assert_clean(mut running: Process) {
 }
 
 #[test]
-fn valgrind_catches_the_canary() {
+fn valgrind_finds_the_errors_of_the_canary() {
     let dir = tempfile::tempdir().unwrap();
     let canary = dir.path().join("canary");
     let built = Command::new("c++")
@@ -51,14 +50,14 @@ fn valgrind_catches_the_canary() {
         .status()
         .unwrap();
     assert!(built.success());
-    let ran = valgrind(&canary).output().unwrap();
-    let told = String::from_utf8_lossy(&ran.stderr);
-    assert_eq!(ran.status.code(), Some(CAUGHT), "{told}");
-    assert_eq!(told.matches("Invalid read").count(), 2, "{told}");
+    let output = valgrind(&canary).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(ERROR_FOUND), "{stderr}");
+    assert_eq!(stderr.matches("Invalid read").count(), 2, "{stderr}");
 }
 
 #[test]
-fn the_bridge_is_clean_while_importing_and_seeding() {
+fn valgrind_finds_no_error_while_importing_and_seeding() {
     let torrent = Recipe::single("valgrind.bin", 5 * MIB + 77)
         .version(Version::Hybrid)
         .piece(128 * KIB)
@@ -80,7 +79,7 @@ fn the_bridge_is_clean_while_importing_and_seeding() {
 
 /// The peer also refuses to send block hashes, which corrupts the heap of an unguarded libtorrent before 2.0.14.
 #[test]
-fn the_bridge_is_clean_while_a_peer_sends_wrong_bytes_of_a_v2_torrent() {
+fn valgrind_finds_no_error_while_a_peer_sends_wrong_bytes_of_a_v2_torrent() {
     let torrent = Recipe::single("wrong.bin", 4 * MIB).version(Version::V2).piece(64 * KIB).make();
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = fs::read(torrent.data()).unwrap();

@@ -4,16 +4,16 @@ use std::{fs, path::Path, sync::Arc};
 
 use bae::{
     error::Kind,
-    protocols::{FetchOptions, Outgoing, Protocol, Protocols, Remote},
+    protocols::{FetchOptions, OutgoingOptions, Protocol, Protocols, RemoteFile},
 };
 use url::Url;
 
 use crate::support::{
     KIB, LONG, MIB,
-    bae::{Bae, Ran},
+    bae::{Bae, CommandOutput},
     nginx::Nginx,
     peers::LibtorrentPeer,
-    scripted::{Answer, Scripted},
+    scripted_http::{Answer, ScriptedHttp},
     torrents::{Fixture, Recipe, Version},
     wait_until,
 };
@@ -31,12 +31,12 @@ fn serve(nginx: &Nginx, torrent: &Fixture) {
     copy(nginx, &torrent.parent, &torrent.data());
 }
 
-fn requests(nginx: &Nginx, folder: &str) -> usize {
-    let log = fs::read_to_string(nginx.served.own().join("access.log")).unwrap();
+fn request_count(nginx: &Nginx, folder: &str) -> usize {
+    let log = fs::read_to_string(nginx.served.server_dir().join("access.log")).unwrap();
     log.lines().filter(|line| line.starts_with(folder)).count()
 }
 
-fn import(bae: &Bae, torrent: &Fixture, more: &[&str]) -> Ran {
+fn import(bae: &Bae, torrent: &Fixture, more: &[&str]) -> CommandOutput {
     bae.run(bae.import_args(&torrent.torrent, &[], &[&["--timeout", "20s"], more].concat()))
 }
 
@@ -47,7 +47,7 @@ fn album(version: Version) -> Recipe {
 }
 
 #[test]
-fn a_web_seed_alone_fills_torrents_of_every_version() {
+fn a_web_seed_alone_completes_torrents_of_every_version() {
     let nginx = Nginx::start();
     let recipes = [
         album(Version::V1),
@@ -60,31 +60,31 @@ fn a_web_seed_alone_fills_torrents_of_every_version() {
         serve(&nginx, &original);
         let url = format!("http://{}/f/", nginx.addr);
         let torrent = original.with_web_seeds(&[&url], bae.home());
-        let done = import(&bae, &torrent, &[]).expect(0).imported();
-        assert_eq!(done.bytes, torrent.bytes);
-        bae.assert_exact(&done.id, &original);
-        bae.assert_verified(&done.id);
-        let info = bae.run(["info", &done.id]).expect(0).stdout;
+        let summary = import(&bae, &torrent, &[]).expect(0).summary();
+        assert_eq!(summary.bytes, torrent.bytes);
+        bae.assert_exact(&summary.id, &original);
+        bae.assert_verified(&summary.id);
+        let info = bae.run(["info", &summary.id]).expect(0).stdout;
         assert!(info.contains(&format!("web seed    {url}")), "{info}");
     }
 }
 
 #[test]
-fn a_server_without_ranges_gives_its_file_once() {
+fn a_web_seed_without_ranges_is_asked_only_a_few_times() {
     let nginx = Nginx::start();
     let torrent = Recipe::single("whole.bin", 20 * MIB + 1).piece(256 * KIB).make();
     serve(&nginx, &torrent);
     let bae = Bae::new();
     let url = format!("http://{}/norange/whole.bin", nginx.addr);
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
-    let done = import(&bae, &seeded, &[]).expect(0).imported();
-    bae.assert_exact(&done.id, &torrent);
-    let asked = requests(&nginx, "/norange/");
-    assert!(asked <= 8, "{asked} requests for a file that comes whole each time");
+    let summary = import(&bae, &seeded, &[]).expect(0).summary();
+    bae.assert_exact(&summary.id, &torrent);
+    let requests = request_count(&nginx, "/norange/");
+    assert!(requests <= 8, "{requests} requests for a server without ranges");
 }
 
 #[test]
-fn a_web_seed_with_wrong_bytes_is_left_for_another() {
+fn a_web_seed_with_wrong_bytes_is_replaced_by_another() {
     let torrent = Recipe::single("wrong.bin", 4 * MIB).piece(128 * KIB).make();
     let nginx = Nginx::start();
     serve(&nginx, &torrent);
@@ -95,23 +95,23 @@ fn a_web_seed_with_wrong_bytes_is_left_for_another() {
     let bad = format!("http://{}/f/other/wrong.bin", nginx.addr);
     let good = format!("http://{}/f/wrong.bin", nginx.addr);
     let seeded = torrent.with_web_seeds(&[&bad, &good], bae.home());
-    let ran = import(&bae, &seeded, &[]).expect(0);
-    bae.assert_exact(&ran.imported().id, &torrent);
-    let notices: Vec<_> = ran.json().into_iter().filter(|e| e["event"] == "notice").collect();
-    let said = |e: &serde_json::Value| e["text"].as_str().unwrap().contains("wrong bytes");
-    assert!(notices.iter().any(said), "{notices:?}");
-    assert!(requests(&nginx, "/f/other/") <= 2, "it was asked on and on");
+    let output = import(&bae, &seeded, &[]).expect(0);
+    bae.assert_exact(&output.summary().id, &torrent);
+    let notices: Vec<_> = output.json().into_iter().filter(|e| e["event"] == "notice").collect();
+    let is_report = |e: &serde_json::Value| e["text"].as_str().unwrap().contains("wrong bytes");
+    assert!(notices.iter().any(is_report), "{notices:?}");
+    assert!(request_count(&nginx, "/f/other/") <= 2, "it got more requests");
     // When it is the only web seed, the final error names it.
     let alone = Bae::new();
     let seeded = torrent.with_web_seeds(&[&bad], alone.home());
     alone
         .run(alone.import_args(&seeded.torrent, &[], &["--timeout", "3s"]))
         .expect(6)
-        .says("came with wrong bytes");
+        .expect_stderr("has wrong bytes");
 }
 
 #[test]
-fn web_seeds_and_peers_fill_an_import_together() {
+fn web_seeds_and_peers_complete_an_import_together() {
     let torrent = Recipe::single("together.bin", 24 * MIB).piece(256 * KIB).make();
     let nginx = Nginx::start();
     serve(&nginx, &torrent);
@@ -119,16 +119,17 @@ fn web_seeds_and_peers_fill_an_import_together() {
     let bae = Bae::new();
     let url = format!("http://{}/slow/", nginx.addr);
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
-    let done = bae.run(bae.import_args(&seeded.torrent, &[peer.addr()], &[])).expect(0).imported();
-    bae.assert_exact(&done.id, &torrent);
-    wait_until("the peer says that it sent something", LONG, || peer.sent() > 0);
-    wait_until("nginx says that it sent something", LONG, || requests(&nginx, "/slow/") > 0);
+    let summary =
+        bae.run(bae.import_args(&seeded.torrent, &[peer.addr()], &[])).expect(0).summary();
+    bae.assert_exact(&summary.id, &torrent);
+    wait_until("the peer reports sent bytes", LONG, || peer.sent() > 0);
+    wait_until("nginx logs a request", LONG, || request_count(&nginx, "/slow/") > 0);
     // Without coordination the web seed and the peer would fetch everything twice.
-    assert!(done.downloaded < torrent.bytes * 3 / 2, "{} bytes came", done.downloaded);
+    assert!(summary.downloaded < torrent.bytes * 3 / 2, "{} bytes downloaded", summary.downloaded);
 }
 
 #[test]
-fn web_seeds_can_be_switched_off_and_that_is_said() {
+fn switched_off_web_seeds_are_named_in_the_error() {
     let torrent = Recipe::single("off.bin", MIB).piece(128 * KIB).make();
     let nginx = Nginx::start();
     serve(&nginx, &torrent);
@@ -137,59 +138,59 @@ fn web_seeds_can_be_switched_off_and_that_is_said() {
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
     let args = ["--no-web-seeds", "--timeout", "2s"];
     let args: Vec<_> = bae.import_args(&seeded.torrent, &[], &args).split_off(1);
-    bae.run(args).expect(6).says("not used: they are switched off");
-    assert_eq!(requests(&nginx, "/f/"), 0);
+    bae.run(args).expect(6).expect_stderr("not used: web seeds are disabled");
+    assert_eq!(request_count(&nginx, "/f/"), 0);
 }
 
 #[test]
-fn what_a_web_seed_answers_is_told() {
+fn errors_of_a_web_seed_are_reported() {
     let torrent = Recipe::single("gone.bin", MIB).piece(128 * KIB).make();
     let nginx = Nginx::start();
     let bae = Bae::new();
     let url = format!("http://{}/f/gone.bin", nginx.addr);
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
-    bae.run(args).expect(6).says("404 Not Found");
+    bae.run(args).expect(6).expect_stderr("404 Not Found");
     // Another file with that name.
     nginx.served.write("gone.bin", &vec![0; 1000]);
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
-    bae.run(args).expect(6).says("has not 1048576 bytes");
+    bae.run(args).expect(6).expect_stderr("has not 1048576 bytes");
 }
 
 #[test]
-fn a_server_that_fails_now_and_then_is_asked_again() {
+fn a_web_seed_with_temporary_errors_is_retried() {
     let torrent = Recipe::single("flaky.bin", 9 * MIB).piece(256 * KIB).make();
     let nginx = Nginx::start();
     serve(&nginx, &torrent);
-    for way in ["flaky", "cuts"] {
+    for location in ["flaky", "cuts"] {
         let bae = Bae::new();
-        let url = format!("http://{}/{way}/", nginx.addr);
+        let url = format!("http://{}/{location}/", nginx.addr);
         let seeded = torrent.with_web_seeds(&[&url], bae.home());
-        let done = import(&bae, &seeded, &[]).expect(0).imported();
-        bae.assert_exact(&done.id, &torrent);
+        let summary = import(&bae, &seeded, &[]).expect(0).summary();
+        bae.assert_exact(&summary.id, &torrent);
     }
 }
 
 #[test]
-fn a_torrent_makes_bae_call_no_service_of_this_machine() {
+fn a_torrent_cannot_call_services_of_this_machine() {
     let torrent = Recipe::single("calls.bin", MIB).piece(128 * KIB).make();
-    let server = Scripted::start(|_, _| Some(Answer::new(200, "done")));
+    let server = ScriptedHttp::start(|_, _| Some(Answer::new(200, "done")));
     let bae = Bae::new();
     let url = format!("{}/reboot?now=1", server.url());
     let seeded = torrent.with_web_seeds(&[&url], bae.home());
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
-    bae.run(args).expect(6).says("query");
+    bae.run(args).expect(6).expect_stderr("query");
     assert_eq!(server.requests().len(), 0);
 }
 
 #[tokio::test]
 async fn a_client_for_the_public_network_sends_nothing_to_this_machine() {
-    let server = Arc::new(Scripted::start(|_, _| Some(Answer::new(200, "secret"))));
-    let outgoing = Outgoing { only_public: true, interface: None };
+    let server = Arc::new(ScriptedHttp::start(|_, _| Some(Answer::new(200, "secret"))));
+    let outgoing = OutgoingOptions { only_public: true, interface: None };
     let protocols = Protocols::new(FetchOptions { outgoing, ..FetchOptions::default() });
     let url: Url = server.url().parse().unwrap();
-    let http: Arc<dyn Protocol> = protocols.of(&url, None).unwrap();
-    let refused = http.open(&Remote::at(url), (0..6).into()).await.err().unwrap();
+    let http: Arc<dyn Protocol> = protocols.for_url(&url, None).unwrap();
+    let refused = http.open(&RemoteFile::from_url(url), (0..6).into()).await.err().unwrap();
     assert_eq!(refused.kind(), Kind::PermissionDenied, "{}", refused.report());
     assert_eq!(server.requests().len(), 0);
 }

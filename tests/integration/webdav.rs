@@ -3,61 +3,61 @@
 use bae::{Error, Kind, protocols::FetchOptions};
 
 use crate::{
-    get::{args, get, out, ranged, same},
+    get::{args, assert_file, get, out_path, ranged},
     support::{
         bae::Bae,
         dav_server::{DavServer, PASSWORD},
         s3_server::runtime,
-        scripted::{Answer, Scripted},
-        served::protocol,
+        scripted_http::{Answer, ScriptedHttp},
+        served_folder::protocol,
     },
 };
 
-fn refused(url: &str, options: FetchOptions) -> Error {
+fn probe_error(url: &str, options: FetchOptions) -> Error {
     let probe = runtime().block_on(protocol(url, options).probe(&url.parse().unwrap()));
-    let error = probe.expect_err("a refusal was wanted");
+    let error = probe.expect_err("no refusal");
     assert!(!error.report().contains(PASSWORD), "{}", error.report());
     error
 }
 
 #[test]
-fn apache_keeps_the_contract_with_basic_logins() {
+fn apache_passes_the_webdav_conformance_suite_with_basic_logins() {
     let server = DavServer::apache();
-    server.ground(&server.url(PASSWORD, "basic/")).check(server.options());
+    server.conformance_folder(&server.url(PASSWORD, "basic/")).check(server.options());
 }
 
 #[test]
-fn apache_keeps_the_contract_with_digest_logins() {
+fn apache_passes_the_webdav_conformance_suite_with_digest_logins() {
     let server = DavServer::apache();
-    server.ground(&server.url(PASSWORD, "digest/")).check(server.options());
+    server.conformance_folder(&server.url(PASSWORD, "digest/")).check(server.options());
 }
 
 #[test]
-fn apache_keeps_the_contract_over_tls() {
+fn apache_passes_the_webdav_conformance_suite_over_tls() {
     let server = DavServer::apache();
-    server.ground(&server.tls_url("basic/")).check(server.options());
+    server.conformance_folder(&server.tls_url("basic/")).check(server.options());
 }
 
 #[test]
-fn rclone_keeps_the_contract_over_webdav() {
+fn rclone_passes_the_conformance_suite_over_webdav() {
     let server = DavServer::rclone();
-    server.ground(&server.url(PASSWORD, "")).check(server.options());
+    server.conformance_folder(&server.url(PASSWORD, "")).check(server.options());
 }
 
 #[test]
-fn a_webdav_server_that_wants_a_login_is_told_by_name() {
+fn a_webdav_server_that_requires_a_login_is_reported() {
     let server = DavServer::apache();
-    for place in ["basic/", "digest/"] {
-        let error = refused(&server.url_of_anyone(place), server.options());
-        assert_eq!(error.kind(), Kind::Unauthenticated, "{place}: {}", error.report());
+    for path in ["basic/", "digest/"] {
+        let error = probe_error(&server.anonymous_url(path), server.options());
+        assert_eq!(error.kind(), Kind::Unauthenticated, "{path}: {}", error.report());
         assert_eq!(error.kind().exit_code(), 24);
     }
 }
 
 #[test]
-fn a_certificate_that_nobody_signed_is_refused_over_webdav() {
+fn an_untrusted_certificate_is_refused_over_webdav() {
     let server = DavServer::apache();
-    let error = refused(&server.tls_url("basic/"), FetchOptions::default());
+    let error = probe_error(&server.tls_url("basic/"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unauthenticated, "{}", error.report());
     assert!(error.hint_text().unwrap().contains("--cacert"));
 }
@@ -65,8 +65,8 @@ fn a_certificate_that_nobody_signed_is_refused_over_webdav() {
 const ANSWER: &str = "<?xml version=\"1.0\"?><multistatus xmlns=\"DAV:\"><response><href>";
 
 /// A server that describes the requested path as a folder, with `href` as a folder in it.
-fn server_with(href: &'static str) -> Scripted {
-    Scripted::start(move |_, request| {
+fn server_with_entry(href: &'static str) -> ScriptedHttp {
+    ScriptedHttp::start(move |_, request| {
         let href = if request.header("depth") == Some("0") { "/top/" } else { href };
         let body = format!(
             "{ANSWER}{href}</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
@@ -76,50 +76,50 @@ fn server_with(href: &'static str) -> Scripted {
     })
 }
 
-fn dav_url(server: &Scripted, path: &str) -> String {
+fn dav_url(server: &ScriptedHttp, path: &str) -> String {
     format!("{}/{path}", server.url().replace("http:", "dav:"))
 }
 
 #[test]
-fn a_listing_that_leads_elsewhere_is_refused() {
-    for (href, why) in [
-        ("/etc/", "which is not in it"),
-        ("/top/../other/", "which is not in it"),
-        ("/top/..%2F..%2Fetc/", "which is no name"),
+fn a_listing_with_paths_outside_its_folder_is_refused() {
+    for (href, message) in [
+        ("/etc/", "which is outside the folder"),
+        ("/top/../other/", "which is outside the folder"),
+        ("/top/..%2F..%2Fetc/", "the invalid name"),
     ] {
-        let server = server_with(href);
-        let error = refused(&dav_url(&server, "top/"), FetchOptions::default());
+        let server = server_with_entry(href);
+        let error = probe_error(&dav_url(&server, "top/"), FetchOptions::default());
         assert_eq!(error.kind(), Kind::Unsupported, "{href}: {}", error.report());
-        assert!(error.report().contains(why), "{href}: {}", error.report());
+        assert!(error.report().contains(message), "{href}: {}", error.report());
     }
 }
 
 #[test]
-fn a_listing_of_nothing_is_no_empty_folder() {
-    let server = Scripted::start(|_, request| {
-        let itself = format!(
+fn a_listing_without_entries_is_not_an_empty_folder() {
+    let server = ScriptedHttp::start(|_, request| {
+        let folder = format!(
             "{ANSWER}/top/</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
              <status>HTTP/1.1 200 OK</status></propstat></response></multistatus>"
         );
-        let nothing = "<multistatus xmlns=\"DAV:\"></multistatus>".to_owned();
-        let first = request.header("depth") == Some("0");
-        Some(Answer::new(207, if first { itself } else { nothing }))
+        let empty = "<multistatus xmlns=\"DAV:\"></multistatus>".to_owned();
+        let is_folder = request.header("depth") == Some("0");
+        Some(Answer::new(207, if is_folder { folder } else { empty }))
     });
-    let error = refused(&dav_url(&server, "top/"), FetchOptions::default());
+    let error = probe_error(&dav_url(&server, "top/"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unsupported);
-    assert!(error.report().contains("says nothing of it"), "{}", error.report());
+    assert!(error.report().contains("the server sent no properties"), "{}", error.report());
 }
 
 #[test]
-fn a_place_without_webdav_is_told_so() {
-    let server = Scripted::start(|_, _| Some(Answer::new(200, "<html>")));
-    let error = refused(&dav_url(&server, "x"), FetchOptions::default());
+fn a_server_without_webdav_is_reported() {
+    let server = ScriptedHttp::start(|_, _| Some(Answer::new(200, "<html>")));
+    let error = probe_error(&dav_url(&server, "x"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unsupported);
-    assert!(error.report().contains("WebDAV is not spoken here"), "{}", error.report());
+    assert!(error.report().contains("WebDAV is not supported here"), "{}", error.report());
 }
 
 #[test]
-fn names_that_are_not_escaped_come_and_what_is_refused_is_told() {
+fn unescaped_names_are_fetched_and_refused_entries_are_reported() {
     let file = |href: &str| {
         format!(
             "<response><href>{href}</href><propstat><prop><resourcetype/>\
@@ -132,11 +132,11 @@ fn names_that_are_not_escaped_come_and_what_is_refused_is_told() {
         "<response><href>/top/gone</href><status>HTTP/1.1 403 Forbidden</status></response>";
     let files =
         [file("/top/t #:?3.txt"), file("//top//plain.txt"), file("/top/deep/er.txt")].concat();
-    let server = Scripted::start(move |_, request| {
+    let server = ScriptedHttp::start(move |_, request| {
         Some(match (request.method.as_str(), request.target.as_str()) {
             ("PROPFIND", "/top/deep/") => {
-                let own = folder.replace("//top//", "/top/deep/") + &file("/top/deep/er.txt");
-                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{own}</multistatus>"))
+                let listing = folder.replace("//top//", "/top/deep/") + &file("/top/deep/er.txt");
+                Answer::new(207, format!("<multistatus xmlns=\"DAV:\">{listing}</multistatus>"))
             }
             ("PROPFIND", _) => {
                 let all = format!("{folder}{refused}{files}");
@@ -149,15 +149,18 @@ fn names_that_are_not_escaped_come_and_what_is_refused_is_told() {
         })
     });
     let bae = Bae::new();
-    let ran = get(&bae, &[&dav_url(&server, "top/")]).expect(24).says("top/gone").says("403");
+    let output = get(&bae, &[&dav_url(&server, "top/")])
+        .expect(24)
+        .expect_stderr("top/gone")
+        .expect_stderr("403");
     for name in ["t #:?3.txt", "plain.txt", "deep/er.txt"] {
-        same(&out(&bae, "top").join(name), b"hello");
+        assert_file(&out_path(&bae, "top").join(name), b"hello");
     }
-    assert_eq!(ran.json().iter().filter(|event| event["event"] == "fetched").count(), 3);
+    assert_eq!(output.json().iter().filter(|event| event["event"] == "fetched").count(), 3);
 }
 
 #[test]
-fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refused_is_told() {
+fn a_listed_length_of_zero_is_checked_and_a_refused_folder_is_reported() {
     let entry = |href: &str, kind: &str| {
         format!(
             "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
@@ -171,7 +174,7 @@ fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refu
         entry("/top/lost+found/", "<collection/>"),
     ];
     let all = all.concat();
-    let server = Scripted::start(move |_, request| {
+    let server = ScriptedHttp::start(move |_, request| {
         Some(match (request.method.as_str(), request.target.as_str()) {
             ("PROPFIND", "/top/lost+found/") => Answer::new(403, ""),
             ("PROPFIND", _) => {
@@ -182,13 +185,16 @@ fn a_length_of_nothing_in_a_listing_is_asked_for_again_and_a_folder_that_is_refu
         })
     });
     let bae = Bae::new();
-    get(&bae, &[&dav_url(&server, "top/")]).expect(24).says("lost+found").says("403");
-    same(&out(&bae, "top/made.txt"), b"hello");
-    same(&out(&bae, "top/empty.txt"), b"");
+    get(&bae, &[&dav_url(&server, "top/")])
+        .expect(24)
+        .expect_stderr("lost+found")
+        .expect_stderr("403");
+    assert_file(&out_path(&bae, "top/made.txt"), b"hello");
+    assert_file(&out_path(&bae, "top/empty.txt"), b"");
 }
 
 #[test]
-fn a_file_of_nothing_that_is_refused_is_told_and_not_made() {
+fn a_refused_file_of_listed_length_zero_is_reported_and_not_created() {
     let entry = |href: &str, kind: &str| {
         format!(
             "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
@@ -199,7 +205,7 @@ fn a_file_of_nothing_that_is_refused_is_told_and_not_made() {
     let all =
         [entry("/top/", "<collection/>"), entry("/top/made.txt", ""), entry("/top/secret.txt", "")];
     let all = all.concat();
-    let server = Scripted::start(move |_, request| {
+    let server = ScriptedHttp::start(move |_, request| {
         if request.header("authorization").is_none() {
             return Some(Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"r\""));
         }
@@ -213,27 +219,27 @@ fn a_file_of_nothing_that_is_refused_is_told_and_not_made() {
     });
     let bae = Bae::new();
     let url = dav_url(&server, "top/").replace("//", "//bob@");
-    let done = bae.command(args(&bae, &[&url])).env("BAE_PASSWORD", "x").output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(24), "{said}");
-    assert!(said.contains("secret.txt") && said.contains("403"), "{said}");
-    same(&out(&bae, "top/made.txt"), b"hello");
-    assert!(!out(&bae, "top/secret.txt").exists());
+    let output = bae.command(args(&bae, &[&url])).env("BAE_PASSWORD", "x").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(24), "{stderr}");
+    assert!(stderr.contains("secret.txt") && stderr.contains("403"), "{stderr}");
+    assert_file(&out_path(&bae, "top/made.txt"), b"hello");
+    assert!(!out_path(&bae, "top/secret.txt").exists());
     let probes = server.requests().into_iter().filter(|request| request.method == "GET");
     let unknown = probes.filter(|request| request.header("authorization").is_none()).count();
-    assert_eq!(unknown, 0, "the login of the URL is for its files too");
+    assert_eq!(unknown, 0, "a request for a file has no login");
 }
 
 /// The listing has no length. The server gives ten bytes at a time, or does not tell how many there are.
 #[test]
-fn a_file_of_unknown_length_comes_whole_from_answers_of_a_part_each() {
+fn a_file_of_unknown_length_is_assembled_from_partial_answers() {
     let body = b"a text that comes in four parts";
     for total in [true, false] {
         let all = "<response><href>/top/</href><propstat><prop><resourcetype><collection/></resourcetype></prop>\
                    <status>HTTP/1.1 200 OK</status></propstat></response>\
                    <response><href>/top/a</href><propstat><prop><resourcetype/></prop>\
                    <status>HTTP/1.1 200 OK</status></propstat></response>";
-        let server = Scripted::start(move |_, request| {
+        let server = ScriptedHttp::start(move |_, request| {
             let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
             Some(match (request.method.as_str(), range) {
                 ("PROPFIND", _) => {
@@ -251,16 +257,16 @@ fn a_file_of_unknown_length_comes_whole_from_answers_of_a_part_each() {
         });
         let bae = Bae::new();
         get(&bae, &[&dav_url(&server, "top/")]).expect(0);
-        same(&out(&bae, "top/a"), body);
+        assert_file(&out_path(&bae, "top/a"), body);
     }
 }
 
 /// The file has another ETag in the listing than in its own answer.
 #[test]
-fn tags_that_differ_between_listing_and_file_are_no_change() {
+fn an_etag_that_differs_between_listing_and_file_is_not_a_change() {
     let date = "Sat, 07 Nov 2026 10:00:00 GMT";
     for tag in ["W/\"e\"", "\"e-gzip\""] {
-        let server = Scripted::start(move |_, request| {
+        let server = ScriptedHttp::start(move |_, request| {
             let props = |kind: &str| {
                 format!(
                     "<propstat><prop><resourcetype>{kind}</resourcetype><getcontentlength>5</getcontentlength>\
@@ -283,21 +289,21 @@ fn tags_that_differ_between_listing_and_file_are_no_change() {
         });
         let bae = Bae::new();
         get(&bae, &[&dav_url(&server, "top/")]).expect(0);
-        same(&out(&bae, "top/a"), b"hello");
-        same(&out(&bae, "top/b"), b"hello");
+        assert_file(&out_path(&bae, "top/a"), b"hello");
+        assert_file(&out_path(&bae, "top/b"), b"hello");
     }
 }
 
 /// Dates that are not in HTTP's format, or not dates at all.
 #[test]
-fn odd_dates_of_a_listing_keep_no_file_away() {
+fn unusual_dates_in_a_listing_do_not_prevent_a_fetch() {
     for (listed, sent) in [
         ("2026-11-07T10:00:00Z", "Sat, 07 Nov 2026 10:00:00 GMT"),
         ("7 Nov 2026 10:00:00 GMT", "Sat, 07 Nov 2026 10:00:00 GMT"),
         ("yesterday", "Sat, 07 Nov 2026 10:00:00 GMT"),
         ("yesterday", "yesterday"),
     ] {
-        let server = Scripted::start(move |_, request| {
+        let server = ScriptedHttp::start(move |_, request| {
             let entry = |href: &str, kind: &str| {
                 format!(
                     "<response><href>{href}</href><propstat><prop><resourcetype>{kind}</resourcetype>\
@@ -315,6 +321,6 @@ fn odd_dates_of_a_listing_keep_no_file_away() {
         });
         let bae = Bae::new();
         get(&bae, &[&dav_url(&server, "top/")]).expect(0);
-        same(&out(&bae, "top/a"), b"hello");
+        assert_file(&out_path(&bae, "top/a"), b"hello");
     }
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 /// `2.0.11` as three numbers; the rest of the version is ignored.
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+fn parse_version(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next().unwrap_or(Ok(0)).ok()?))
 }
@@ -40,11 +40,11 @@ fn find() -> Result<(), String> {
     }
     let found = pkg_config::Config::new()
         .probe("libtorrent-rasterbar")
-        .map_err(|e| format!("libtorrent-rasterbar was not found: {e}"))?;
+        .map_err(|e| format!("libtorrent-rasterbar not found: {e}"))?;
     let [first, end] = SUPPORTED;
-    if !numbers(&found.version).is_some_and(|version| first <= version && version < end) {
+    if !parse_version(&found.version).is_some_and(|version| first <= version && version < end) {
         return Err(format!(
-            "libtorrent-rasterbar {} is installed, which bae does not support",
+            "the installed libtorrent-rasterbar {} is not supported",
             found.version
         ));
     }

@@ -1,9 +1,9 @@
 //! `adopt`: creates an import from objects that are in a storage already. The objects are read in place: they are not
 //! copied, and bae does not own them.
 //!
-//! The storage is listed once and matched with the torrent's files ([`Matching`]). The matching objects are read once
-//! and hashed ([`Hashing`]). The import is recorded in one transaction, with extents that point at the user's objects,
-//! and only for verified pieces. An interrupted `adopt` records nothing.
+//! The storage is listed once and matched with the torrent's files ([`ObjectMatcher`]). The matching objects are read
+//! once and hashed ([`CandidateHasher`]). The import is recorded in one transaction, with extents that point at the
+//! user's objects, and only for verified pieces. An interrupted `adopt` records nothing.
 
 mod hashing;
 
@@ -17,27 +17,28 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::hashing::Hashing;
+use self::hashing::CandidateHasher;
 use super::{
-    App, FetchOrder, ProgressFn, import::check_memory, place::Place, plan::file_rows,
-    source::Source,
+    App, DownloadOptions, ProgressFn, import::check_memory, open_storage::OpenStorage,
+    plan::file_rows, source::ImportSource,
 };
 use crate::{
-    backends::{Key, Stamp},
+    backends::{Key, ObjectVersion},
     catalog::{
-        Attached, AttachedObject, FileRow, ImportId, ImportState, LayoutKind, NewImport, Role,
+        ExistingObject, FileRow, ImportId, ImportState, ImportWithObjects, LayoutKind, NewImport,
+        Role,
     },
     error::{Error, Kind, Result},
     protocols::FetchOptions,
     storage::{
         RangeSet,
-        matching::{Matched, Matching},
+        object_matching::{FileMatch, ObjectMatcher},
     },
     torrents::metainfo::Metainfo,
 };
 
-/// Concurrent requests for object versions ([`Stamp`]).
-const AT_ONCE: usize = 8;
+/// Concurrent requests for object versions ([`ObjectVersion`]).
+const MAX_CONCURRENT_REQUESTS: usize = 8;
 
 /// Options of `adopt`.
 #[derive(Debug, Clone)]
@@ -108,71 +109,81 @@ impl App {
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<AdoptSummary> {
-        let look = self.look_for(&request, progress);
-        let looked = tokio::select! {
-            looked = look => looked?,
+        let finding = self.find_objects(&request, progress);
+        let plan = tokio::select! {
+            plan = finding => plan?,
             () = cancel.cancelled() => {
                 return Err(Error::new(Kind::Cancelled, "stopped; nothing was recorded"));
             }
         };
-        let summary = looked.summary();
+        let summary = plan.summary();
         if summary.adopted == 0 {
-            let text =
-                format!("nothing in storage {:?} is what {:?} says", summary.storage, summary.name);
+            let text = format!(
+                "no object in storage {:?} matches the hashes of {:?}",
+                summary.storage, summary.name
+            );
             return Err(Error::new(Kind::Corrupt, text));
         }
         if request.dry_run {
             return Ok(summary);
         }
-        let place = Arc::clone(&looked.place);
-        let chunk_len = place.chunk_len(self.config.memory.0);
-        let attached = looked.into_attached(&request.torrent, chunk_len)?;
-        let row = self.catalog.attach_import(attached).await?;
-        self.leave_manifest(&row, &place).await;
+        let storage = Arc::clone(&plan.storage);
+        let chunk_len = storage.chunk_len(self.config.memory.0);
+        let import = plan.into_import(&request.torrent, chunk_len)?;
+        let row = self.catalog.attach_import(import).await?;
+        self.update_manifest(&row, &storage).await;
         Ok(AdoptSummary { id: row.id.to_string(), state: row.state.as_str(), ..summary })
     }
 
-    async fn look_for(&self, request: &AdoptRequest, progress: ProgressFn) -> Result<Looked> {
+    async fn find_objects(
+        &self,
+        request: &AdoptRequest,
+        progress: ProgressFn,
+    ) -> Result<AdoptPlan> {
         let (meta, metainfo) = self.torrent_to_adopt(&request.torrent).await?;
         check_memory(&meta, &self.config)?;
-        let place = self.place(&request.from).await?;
-        self.refuse_known(&meta, &place)?;
+        let storage = self.storage(&request.from).await?;
+        self.check_not_known(&meta, &storage)?;
         let files = file_rows(&meta);
-        let (candidates, mut missing) = candidates(&place, &files).await?;
+        let (candidates, mut missing) = candidates(&storage, &files).await?;
         if candidates.is_empty() {
-            let text = format!("no file of {:?} is in storage {:?}", meta.name, place.name);
+            let text = format!("no file of {:?} is in storage {:?}", meta.name, storage.name);
             return Err(Error::new(Kind::NotFound, text)
-                .hint("name the folder that has the torrent's files, or the one above it"));
+                .hint("name the folder of the torrent's files, or its parent folder"));
         }
         let keys = candidates.iter().map(|candidate| candidate.key.as_str());
-        self.catalog.check_adoptable(&place.name, keys)?;
-        let good = match request.dry_run {
+        self.catalog.check_adoptable(&storage.name, keys)?;
+        let verified = match request.dry_run {
             true => candidates.iter().map(Candidate::range).collect(),
             false => {
                 let memory = self.config.memory.0;
-                Hashing::new(&meta, &candidates, &place.backend, memory).run(progress).await?
+                CandidateHasher::new(&meta, &candidates, &storage.backend, memory)
+                    .run(progress)
+                    .await?
             }
         };
-        missing.extend(candidates.iter().filter_map(|candidate| lacking(candidate, &good)));
+        missing.extend(
+            candidates.iter().filter_map(|candidate| unverified_part(candidate, &verified)),
+        );
         missing.sort_by_key(|(start, _)| *start);
         let missing = missing.into_iter().map(|(_, file)| file).collect();
-        Ok(Looked { meta, metainfo, place, files, candidates, missing, good })
+        Ok(AdoptPlan { meta, metainfo, storage, files, candidates, missing, verified })
     }
 
     async fn torrent_to_adopt(&self, torrent: &str) -> Result<(Metainfo, Vec<u8>)> {
-        let options = FetchOptions { silence: self.config.timeout, ..FetchOptions::default() };
-        let order = FetchOrder { options, ..FetchOrder::default() };
-        match Source::find(torrent, &order, true, &|_| {}).await? {
-            Source::Files(_) => {
-                let text = "this is no torrent: only a torrent tells what its files must be";
+        let fetch = FetchOptions { idle_timeout: self.config.timeout, ..FetchOptions::default() };
+        let options = DownloadOptions { fetch, ..DownloadOptions::default() };
+        match ImportSource::resolve(torrent, &options, true, &|_| {}).await? {
+            ImportSource::Files(_) => {
+                let text = "the source is not a torrent, so it has no hashes to verify objects by";
                 Err(Error::new(Kind::InvalidInput, text).hint("give a .torrent file"))
             }
-            Source::Torrent(bytes) => Metainfo::read(bytes),
-            Source::Magnet(_, magnet) => {
+            ImportSource::Torrent(bytes) => Metainfo::parse_trimmed(bytes),
+            ImportSource::Magnet(_, magnet) => {
                 let known = self.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
                 let known = known.first().map(|row| self.metainfo_of(row)).transpose()?;
                 let (bytes, meta) = known.ok_or_else(|| {
-                    Error::new(Kind::Unsupported, "a magnet link does not say what files there are")
+                    Error::new(Kind::Unsupported, "a magnet link does not have the list of files")
                         .hint("give the .torrent file")
                 })?;
                 Ok((meta, bytes))
@@ -180,15 +191,15 @@ impl App {
         }
     }
 
-    fn refuse_known(&self, meta: &Metainfo, place: &Place) -> Result<()> {
+    fn check_not_known(&self, meta: &Metainfo, storage: &OpenStorage) -> Result<()> {
         let known = self.catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
-        let Some(row) = known.into_iter().find(|row| row.storage == place.name) else {
+        let Some(row) = known.into_iter().find(|row| row.storage == storage.name) else {
             return Ok(());
         };
         let text =
-            format!("import {} of this torrent is in storage {:?} already", row.id, row.storage);
+            format!("storage {:?} already has import {} of this torrent", row.storage, row.id);
         Err(Error::new(Kind::AlreadyExists, text).hint(format!(
-            "`bae rm {}` first, which leaves what is yours; `bae import` fetches what it lacks",
+            "fetch its missing bytes with `bae import`, or remove it with `bae rm {}`, which keeps your own objects",
             row.id
         )))
     }
@@ -198,89 +209,96 @@ impl App {
 type Missing = (u64, MissingFile);
 
 /// Lists the storage, and requests the version of each matching object. Files without an object are missing.
-async fn candidates(place: &Place, files: &[FileRow]) -> Result<(Vec<Candidate>, Vec<Missing>)> {
-    let mut matching = Matching::new(files);
-    let mut page = place.backend.list("", None).await?;
+async fn candidates(
+    storage: &OpenStorage,
+    files: &[FileRow],
+) -> Result<(Vec<Candidate>, Vec<Missing>)> {
+    let mut matching = ObjectMatcher::new(files);
+    let mut page = storage.backend.list("", None).await?;
     loop {
-        page.objects.iter().for_each(|object| matching.see(object));
+        page.objects.iter().for_each(|object| matching.add(object));
         let Some(next) = page.next else { break };
-        page = place.backend.list("", Some(&next)).await?;
+        page = storage.backend.list("", Some(&next)).await?;
     }
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (file, matched) in files.iter().zip(matching.finish()) {
         match matched {
-            Some(Matched::Object(key)) => found.push((file, Key::new(&key)?)),
-            Some(other) => missing.push(all_of(file, why_not(&other))),
+            Some(FileMatch::Object(key)) => found.push((file, Key::new(&key)?)),
+            Some(other) => missing.push(missing_file(file, mismatch_reason(&other))),
             None => {}
         }
     }
-    let stamps = stamps(place, found.iter().map(|(_, key)| key.clone())).await?;
+    let versions = object_versions(storage, found.iter().map(|(_, key)| key.clone())).await?;
     let mut candidates = Vec::new();
-    for ((file, key), stamp) in found.into_iter().zip(stamps) {
-        match stamp {
-            Some(Stamp { len, tag }) if len == file.len => {
+    for ((file, key), version) in found.into_iter().zip(versions) {
+        match version {
+            Some(ObjectVersion { len, tag }) if len == file.len => {
                 candidates.push(Candidate { file: file.clone(), key, tag });
             }
-            _ => missing.push(all_of(file, "its object changed meanwhile".into())),
+            _ => missing.push(missing_file(file, "its object changed during the command".into())),
         }
     }
     Ok((candidates, missing))
 }
 
 /// The version of each object, in the order of `keys`.
-async fn stamps(place: &Place, keys: impl Iterator<Item = Key>) -> Result<Vec<Option<Stamp>>> {
-    let (mut stamps, mut asking) = (Vec::new(), JoinSet::new());
+async fn object_versions(
+    storage: &OpenStorage,
+    keys: impl Iterator<Item = Key>,
+) -> Result<Vec<Option<ObjectVersion>>> {
+    let (mut versions, mut requests) = (Vec::new(), JoinSet::new());
     let mut keys = keys.enumerate();
     loop {
-        while asking.len() < AT_ONCE {
+        while requests.len() < MAX_CONCURRENT_REQUESTS {
             let Some((n, key)) = keys.next() else { break };
-            let backend = Arc::clone(&place.backend);
-            stamps.push(None);
-            asking.spawn(async move { (n, backend.stamp(&key).await) });
+            let backend = Arc::clone(&storage.backend);
+            versions.push(None);
+            requests.spawn(async move { (n, backend.version(&key).await) });
         }
-        let Some(answered) = asking.join_next().await else { return Ok(stamps) };
-        let (n, stamp) =
-            answered.map_err(|e| Error::new(Kind::Internal, "a question panicked").because(e))?;
-        stamps[n] = stamp?;
+        let Some(answered) = requests.join_next().await else { return Ok(versions) };
+        let (n, version) = answered.map_err(|e| {
+            Error::new(Kind::Internal, "requesting an object's version panicked").because(e)
+        })?;
+        versions[n] = version?;
     }
 }
 
-fn why_not(matched: &Matched) -> String {
+fn mismatch_reason(matched: &FileMatch) -> String {
     match matched {
-        Matched::OtherLength(len) => format!("the object of its name has {len} bytes"),
-        Matched::Several => "several objects have its length, and none its name".into(),
-        Matched::Nothing | Matched::Object(_) => "no object has its name or its length".into(),
+        FileMatch::OtherLength(len) => format!("the object with its name has {len} bytes"),
+        FileMatch::Ambiguous => "several objects have its length, and none has its name".into(),
+        FileMatch::NoMatch | FileMatch::Object(_) => "no object has its name or its length".into(),
     }
 }
 
-fn all_of(file: &FileRow, reason: String) -> Missing {
+fn missing_file(file: &FileRow, reason: String) -> Missing {
     let missing = file.len;
     (file.start, MissingFile { path: file.path.clone(), bytes: file.len, missing, reason })
 }
 
 /// The part of a candidate that failed verification.
-fn lacking(candidate: &Candidate, good: &RangeSet) -> Option<Missing> {
-    let lacks = candidate.file.len - good.len_within(candidate.range());
-    let why = "its bytes differ, or share a piece with a file that is missing";
-    let (start, file) = all_of(&candidate.file, why.into());
-    (lacks > 0).then_some((start, MissingFile { missing: lacks, ..file }))
+fn unverified_part(candidate: &Candidate, verified: &RangeSet) -> Option<Missing> {
+    let missing = candidate.file.len - verified.len_within(candidate.range());
+    let reason = "its bytes differ, or share a piece with a missing file";
+    let (start, file) = missing_file(&candidate.file, reason.into());
+    (missing > 0).then_some((start, MissingFile { missing, ..file }))
 }
 
 /// The result of matching and hashing.
-struct Looked {
+struct AdoptPlan {
     meta: Metainfo,
     metainfo: Vec<u8>,
-    place: Arc<Place>,
+    storage: Arc<OpenStorage>,
     files: Vec<FileRow>,
     candidates: Vec<Candidate>,
     missing: Vec<MissingFile>,
     /// Ranges of the verified pieces.
-    good: RangeSet,
+    verified: RangeSet,
 }
 
-impl Looked {
+impl AdoptPlan {
     fn summary(&self) -> AdoptSummary {
-        let Self { meta, place, files, missing, good, .. } = self;
+        let Self { meta, storage, files, missing, verified, .. } = self;
         let real = || files.iter().filter(|file| !file.pad);
         let hash = meta.info_hash_v1.as_ref().map(|hash| &hash[..]);
         let hash = hash.or(meta.info_hash_v2.as_ref().map(|hash| &hash[..])).unwrap_or_default();
@@ -288,9 +306,9 @@ impl Looked {
             id: String::new(),
             name: meta.name.clone(),
             info_hash: hash.iter().map(|b| format!("{b:02x}")).collect(),
-            storage: place.name.clone(),
+            storage: storage.name.clone(),
             bytes: real().map(|file| file.len).sum(),
-            adopted: real().map(|f| good.len_within(f.start..f.start + f.len)).sum(),
+            adopted: real().map(|f| verified.len_within(f.start..f.start + f.len)).sum(),
             files: real().count() - missing.len(),
             state: if missing.is_empty() { "imported" } else { "importing" },
             missing: missing.clone(),
@@ -298,12 +316,15 @@ impl Looked {
     }
 
     /// The import in the form that the catalog records.
-    fn into_attached(self, source: &str, chunk_len: u64) -> Result<Attached> {
+    fn into_import(self, source: &str, chunk_len: u64) -> Result<ImportWithObjects> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let whole = self.missing.is_empty();
-        let mut objects: Vec<_> =
-            self.candidates.iter().map(|candidate| adopted(candidate, &self.good)).collect();
+        let complete = self.missing.is_empty();
+        let mut objects: Vec<_> = self
+            .candidates
+            .iter()
+            .map(|candidate| adopted_object(candidate, &self.verified))
+            .collect();
         objects.retain(|object| !object.extents.is_empty());
         let new = NewImport {
             name: self.meta.name.clone(),
@@ -311,19 +332,19 @@ impl Looked {
             info_hash_v1: self.meta.info_hash_v1,
             info_hash_v2: self.meta.info_hash_v2,
             len: self.meta.len,
-            storage: self.place.name.clone(),
+            storage: self.storage.name.clone(),
             chunk_len,
             layout: LayoutKind::Chunks,
             metainfo: self.metainfo,
             files: self.files,
             ..NewImport::default()
         };
-        Ok(Attached {
+        Ok(ImportWithObjects {
             id: ImportId::random()?,
             new,
-            state: if whole { ImportState::Imported } else { ImportState::Importing },
+            state: if complete { ImportState::Imported } else { ImportState::Importing },
             created_at: now,
-            completed_at: whole.then_some(now),
+            completed_at: complete.then_some(now),
             objects,
             manifests: Vec::new(),
             catalogs: Vec::new(),
@@ -332,10 +353,10 @@ impl Looked {
 }
 
 /// The user's object, with the verified ranges that it holds.
-fn adopted(candidate: &Candidate, good: &RangeSet) -> AttachedObject {
+fn adopted_object(candidate: &Candidate, verified: &RangeSet) -> ExistingObject {
     let start = candidate.file.start;
-    let held = good.within(candidate.range());
-    AttachedObject {
+    let held = verified.within(candidate.range());
+    ExistingObject {
         key: candidate.key.to_string(),
         len: candidate.file.len,
         role: Role::Adopted,

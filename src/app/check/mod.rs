@@ -1,8 +1,8 @@
 //! `storage check`: tests every operation that an import needs of a storage, and says what to change.
 //!
-//! [`try_all`] runs the probes of [`Trial`] one after the other, each with a timeout, because a user waits for the
-//! result. They use a key prefix of their own. The created objects are deleted at the end, also when the check is
-//! interrupted. Features are tested, never inferred from the name of a provider.
+//! [`run_probes`] runs the probes of [`StorageProbes`] one after the other, each with a timeout, because a user waits
+//! for the result. They use a key prefix of their own. The created objects are deleted at the end, also when the check
+//! is interrupted. Features are tested, never inferred from the name of a provider.
 
 mod clock;
 mod probes;
@@ -14,8 +14,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use self::probes::Trial;
-use super::place::{CheckNotes, make_folder, open_backend};
+use self::probes::StorageProbes;
+use super::open_storage::{CheckState, create_folder, open_backend};
 use crate::{
     backends::RetryPolicy,
     config::{Config, Profile, ProfileKind},
@@ -33,7 +33,7 @@ pub enum Outcome {
 
 /// One probe and its result.
 #[derive(Debug)]
-pub struct Probe {
+pub struct ProbeResult {
     /// One word: `write`, `read`, `delete`.
     pub name: &'static str,
     pub outcome: Outcome,
@@ -50,7 +50,7 @@ pub struct CheckReport {
     /// Name or URL of the storage, as imports record it.
     pub storage: String,
     /// The storage as a URL, without secrets.
-    pub place: String,
+    pub url: String,
     pub failures: usize,
     pub warnings: usize,
     /// Median duration of the small calls.
@@ -60,9 +60,9 @@ pub struct CheckReport {
 }
 
 /// Timeout of a probe. Parts are 5 MiB, which take 42 s at 1 Mbit/s.
-const LIMIT: Duration = Duration::from_secs(100);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(100);
 /// Timeout for opening the storage and for its first small object. After that, the server is regarded as not answering.
-const FIRST: Duration = Duration::from_secs(40);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Result of a probe that did not fail.
 type Finding = (Outcome, String, Option<&'static str>);
@@ -75,8 +75,8 @@ fn warn(text: impl Into<String>, hint: &'static str) -> Result<Finding> {
     Ok((Outcome::Warn, text.into(), Some(hint)))
 }
 
-/// Checks a storage, by name or URL, and passes each result to `tell` at once. With `speed`, also measures throughput.
-/// Needs no data folder, and may run during an import.
+/// Checks a storage, by name or URL, and passes each result to `on_result` at once. With `speed`, also measures
+/// throughput. Needs no data folder, and may run during an import.
 ///
 /// # Errors
 /// When there is no such storage, its settings are invalid, or `cancel` was triggered. All
@@ -86,34 +86,34 @@ pub async fn check_storage(
     storage: &str,
     speed: bool,
     cancel: &CancellationToken,
-    tell: impl FnMut(&Probe) + Send,
+    on_result: impl FnMut(&ProbeResult) + Send,
 ) -> Result<CheckReport> {
     let profile = config.storage(storage)?;
-    let mut log = Log { profile: &profile, cancel, tell, report: new_report(&profile) };
-    let notes = CheckNotes::of(config, &profile);
+    let mut log = ProbeLog { profile: &profile, cancel, on_result, report: new_report(&profile) };
+    let state = CheckState::open(config, &profile);
     let mut backend = None;
     let opening = async {
-        make_folder(&profile)?;
+        create_folder(&profile)?;
         backend = Some(
-            open_backend(&profile, notes, RetryPolicy::brief(), &std::sync::Arc::default()).await?,
+            open_backend(&profile, state, RetryPolicy::brief(), &std::sync::Arc::default()).await?,
         );
-        ok(profile.place())
+        ok(profile.location())
     };
-    log.probe("place", FIRST, opening).await?;
+    log.probe("place", FIRST_TIMEOUT, opening).await?;
     let Some(backend) = backend else { return Ok(log.report) };
-    let trial = Trial::new(backend);
-    let tried = try_all(&trial, &mut log, speed).await;
-    log.report.latency = trial.latency();
-    if let Some(left) = trial.clean_up().await {
-        log.tell(left);
+    let probes = StorageProbes::new(backend);
+    let result = run_probes(&probes, &mut log, speed).await;
+    log.report.latency = probes.latency();
+    if let Some(left) = probes.clean_up().await {
+        log.add(left);
     }
-    tried.map(|()| log.report)
+    result.map(|()| log.report)
 }
 
 fn new_report(profile: &Profile) -> CheckReport {
     CheckReport {
-        storage: profile.canonical(),
-        place: profile.place(),
+        storage: profile.canonical_name(),
+        url: profile.location(),
         failures: 0,
         warnings: 0,
         latency: None,
@@ -125,37 +125,37 @@ fn new_report(profile: &Profile) -> CheckReport {
 ///
 /// # Errors
 /// Only when cancelled.
-async fn try_all<F: FnMut(&Probe) + Send>(
-    trial: &Trial,
-    log: &mut Log<'_, F>,
+async fn run_probes<F: FnMut(&ProbeResult) + Send>(
+    probes: &StorageProbes,
+    log: &mut ProbeLog<'_, F>,
     speed: bool,
 ) -> Result<()> {
-    let written = log.probe("write", FIRST, trial.write()).await?;
-    if let Some(server) = server_of(log.profile).filter(|_| trial.is_remote())
+    let written = log.probe("write", FIRST_TIMEOUT, probes.write()).await?;
+    if let Some(server) = server_of(log.profile).filter(|_| probes.is_remote())
         && let Some(probe) = log.unless_cancelled(clock::probe(&server)).await?
     {
-        log.tell(probe);
+        log.add(probe);
     }
     if !written {
         // Whether listing works tells a wrong storage from a missing permission to write.
-        log.probe("list", FIRST, trial.list_any()).await?;
+        log.probe("list", FIRST_TIMEOUT, probes.list_any()).await?;
         return Ok(());
     }
-    log.probe("read", LIMIT, trial.read()).await?;
-    log.probe("head", LIMIT, trial.head()).await?;
-    log.probe("list", LIMIT, trial.list()).await?;
-    if log.probe("parts", LIMIT, trial.parts()).await? {
-        log.probe("copy", LIMIT, trial.copy()).await?;
+    log.probe("read", PROBE_TIMEOUT, probes.read()).await?;
+    log.probe("head", PROBE_TIMEOUT, probes.head()).await?;
+    log.probe("list", PROBE_TIMEOUT, probes.list()).await?;
+    if log.probe("parts", PROBE_TIMEOUT, probes.parts()).await? {
+        log.probe("copy", PROBE_TIMEOUT, probes.copy()).await?;
     }
-    log.probe("names", LIMIT, trial.names()).await?;
-    log.probe("abort", LIMIT, trial.abort()).await?;
-    log.probe("delete", LIMIT, trial.delete()).await?;
-    log.probe("leftovers", LIMIT, trial.leftovers()).await?;
-    log.probe("room", LIMIT, trial.room()).await?;
-    log.probe("features", LIMIT, trial.features()).await?;
-    log.probe("latency", LIMIT, trial.tell_latency()).await?;
+    log.probe("names", PROBE_TIMEOUT, probes.names()).await?;
+    log.probe("abort", PROBE_TIMEOUT, probes.abort()).await?;
+    log.probe("delete", PROBE_TIMEOUT, probes.delete()).await?;
+    log.probe("leftovers", PROBE_TIMEOUT, probes.leftovers()).await?;
+    log.probe("room", PROBE_TIMEOUT, probes.free_space()).await?;
+    log.probe("features", PROBE_TIMEOUT, probes.features()).await?;
+    log.probe("latency", PROBE_TIMEOUT, probes.report_latency()).await?;
     if speed {
-        log.probe("speed", LIMIT, trial.speed()).await?;
+        log.probe("speed", PROBE_TIMEOUT, probes.speed()).await?;
     }
     Ok(())
 }
@@ -171,14 +171,14 @@ fn server_of(profile: &Profile) -> Option<String> {
 }
 
 /// Counts and reports the results.
-struct Log<'a, F> {
+struct ProbeLog<'a, F> {
     profile: &'a Profile,
     cancel: &'a CancellationToken,
-    tell: F,
+    on_result: F,
     report: CheckReport,
 }
 
-impl<F: FnMut(&Probe)> Log<'_, F> {
+impl<F: FnMut(&ProbeResult)> ProbeLog<'_, F> {
     /// Runs one probe. Returns whether it passed.
     ///
     /// # Errors
@@ -186,18 +186,18 @@ impl<F: FnMut(&Probe)> Log<'_, F> {
     async fn probe(
         &mut self,
         name: &'static str,
-        limit: Duration,
-        trial: impl Future<Output = Result<Finding>>,
+        timeout: Duration,
+        probe: impl Future<Output = Result<Finding>>,
     ) -> Result<bool> {
-        let limited = tokio::time::timeout(limit, trial);
+        let limited = tokio::time::timeout(timeout, probe);
         let found = self.unless_cancelled(limited).await?.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Network, format!("no answer within {} s", limit.as_secs())))
+            Err(Error::new(Kind::Network, format!("no answer within {} s", timeout.as_secs())))
         });
         let probe = match found {
             Ok((outcome, text, hint)) => {
-                Probe { name, outcome, text, hint: hint.map(str::to_owned), kind: None }
+                ProbeResult { name, outcome, text, hint: hint.map(str::to_owned), kind: None }
             }
-            Err(error) => Probe {
+            Err(error) => ProbeResult {
                 name,
                 outcome: Outcome::Fail,
                 text: error.report(),
@@ -206,11 +206,11 @@ impl<F: FnMut(&Probe)> Log<'_, F> {
             },
         };
         let passed = probe.outcome != Outcome::Fail;
-        self.tell(probe);
+        self.add(probe);
         Ok(passed)
     }
 
-    fn tell(&mut self, probe: Probe) {
+    fn add(&mut self, probe: ProbeResult) {
         match probe.outcome {
             Outcome::Ok => {}
             Outcome::Warn => self.report.warnings += 1,
@@ -219,7 +219,7 @@ impl<F: FnMut(&Probe)> Log<'_, F> {
                 self.report.failed = self.report.failed.or(probe.kind);
             }
         }
-        (self.tell)(&probe);
+        (self.on_result)(&probe);
     }
 
     async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
@@ -235,43 +235,46 @@ fn advice(error: &Error, profile: &Profile) -> String {
     if let Some(hint) = error.hint_text() {
         return hint.to_owned();
     }
-    let cloud = profile.type_name();
-    let text = match (error.kind(), cloud) {
+    let text = match (error.kind(), profile.type_name()) {
         (Kind::Unauthenticated, "s3") => {
             "correct access_key_id and secret_access_key (or the AWS_* variables), and the region"
         }
         (Kind::Unauthenticated, _) => {
-            return format!("sign in again: bae storage login {}", profile.canonical());
+            return format!("sign in again: bae storage login {}", profile.canonical_name());
         }
-        (Kind::PermissionDenied, "local") => "let this user write there, or choose another folder",
+        (Kind::PermissionDenied, "local") => {
+            "allow this user to write to the folder, or choose another one"
+        }
         (Kind::PermissionDenied, "s3") => {
             "allow the key s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket, \
-             s3:AbortMultipartUpload and s3:ListBucketMultipartUploads there"
+             s3:AbortMultipartUpload and s3:ListBucketMultipartUploads"
         }
         (Kind::PermissionDenied, _) => "share the folder with this account as an editor",
-        (Kind::NotFound, "s3") => "make the bucket, or correct its name, region or endpoint",
-        (Kind::NotFound, _) => "make the folder, or correct its name",
-        (Kind::InvalidInput, "local") => "something in the path is no folder: correct it",
+        (Kind::NotFound, "s3") => "create the bucket, or correct its name, region or endpoint",
+        (Kind::NotFound, _) => "create the folder, or correct its name",
+        (Kind::InvalidInput, "local") => "correct the path: one of its parts is not a folder",
         (Kind::InvalidInput, "s3") => "correct the region, the endpoint, or set path_style = true",
-        (Kind::NoSpace, _) => "make room there, or raise the quota",
-        (Kind::Network, "s3") => "is the endpoint right, and does it run? Is a proxy in between?",
+        (Kind::NoSpace, _) => "free some space, or raise the quota",
+        (Kind::Network, "s3") => "check the endpoint, whether its server runs, and any proxy",
         (Kind::Network | Kind::Unavailable | Kind::RateLimited, _) => "try again later",
-        (Kind::Corrupt, _) => "what came back is not what was stored: do not use this place",
-        _ => "run it again with -vv to see what was asked",
+        (Kind::Corrupt, _) => {
+            "the storage returned different bytes than were stored: do not use it"
+        }
+        _ => "run it again with -vv to see the requests",
     };
     text.to_owned()
 }
 
 /// A duration as text.
-fn short(time: Duration) -> String {
+fn duration_text(time: Duration) -> String {
     match time.as_millis() {
         0..1000 => format!("{} ms", time.as_millis()),
         _ => format!("{:.1} s", time.as_secs_f64()),
     }
 }
 
-fn since(began: Instant) -> String {
-    short(began.elapsed())
+fn elapsed_text(start: Instant) -> String {
+    duration_text(start.elapsed())
 }
 
 #[cfg(test)]

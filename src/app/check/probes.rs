@@ -8,42 +8,44 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Finding, Outcome, Probe, ok, short, since, warn};
+use super::{Finding, Outcome, ProbeResult, duration_text, elapsed_text, ok, warn};
 use crate::{
-    backends::{Copying, Key, Payload, Shape, StorageBackend, Upload, list_all},
+    backends::{
+        CopySupport, Key, MultipartUpload, Payload, StorageBackend, UploadLayout, list_all,
+    },
     error::{Error, Kind, Result},
-    storage::place_names::{NameRules, name_rules},
+    storage::name_probe::{NameRules, probe_name_rules},
     units::{ByteSize, GIB, MIB},
 };
 
 /// The smallest part that S3 accepts.
-const PART: u64 = 5 * MIB;
+const PART_LEN: u64 = 5 * MIB;
 /// A small call that takes longer makes imports of many small files slow.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW_CALL: Duration = Duration::from_secs(1);
 /// Less free space causes a warning.
-const LITTLE_ROOM: u64 = GIB;
+const LOW_SPACE: u64 = GIB;
 /// Timeout for deleting what the check created.
-const CLEANING: Duration = Duration::from_secs(20);
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 const SPEED_BYTES: u64 = 8 * MIB;
 
-const SMALL: &[u8] = b"bae was here, and takes this away again\n";
+const SMALL_OBJECT: &[u8] = b"test object of `bae storage check`, deleted at its end\n";
 
 /// A storage that is being checked.
-pub(super) struct Trial {
+pub(super) struct StorageProbes {
     backend: Arc<dyn StorageBackend>,
     prefix: String,
     /// Durations of the small calls.
     small_calls: Mutex<Vec<Duration>>,
     /// Every key under which an object may exist.
-    made: Mutex<Vec<Key>>,
+    created: Mutex<Vec<Key>>,
 }
 
-impl Trial {
+impl StorageProbes {
     pub(super) fn new(backend: Arc<dyn StorageBackend>) -> Self {
         // Without randomness from the system, the process id has to do: two checks at once are rare.
         let salt = getrandom::u64().unwrap_or_else(|_| std::process::id().into());
         let prefix = format!("bae-check-{salt:016x}");
-        Self { backend, prefix, small_calls: Mutex::default(), made: Mutex::default() }
+        Self { backend, prefix, small_calls: Mutex::default(), created: Mutex::default() }
     }
 
     pub(super) fn is_remote(&self) -> bool {
@@ -55,56 +57,57 @@ impl Trial {
     }
 
     /// A key that is deleted at the end.
-    fn make(&self, name: &str) -> Key {
+    fn new_key(&self, name: &str) -> Key {
         let key = self.key(name);
-        self.made.lock().push(key.clone());
+        self.created.lock().push(key.clone());
         key
     }
 
     async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let began = Instant::now();
+        let start = Instant::now();
         let done = call.await?;
-        self.small_calls.lock().push(began.elapsed());
+        self.small_calls.lock().push(start.elapsed());
         Ok(done)
     }
 
     pub(super) async fn write(&self) -> Result<Finding> {
-        let (key, began) = (self.make("small"), Instant::now());
-        let put = self.timed(self.backend.put(&key, payload(Bytes::from_static(SMALL)))).await;
+        let (key, start) = (self.new_key("small"), Instant::now());
+        let put =
+            self.timed(self.backend.put(&key, payload(Bytes::from_static(SMALL_OBJECT)))).await;
         if let Err(e) = put {
             if !e.kind().is_retryable() {
                 // A refused put stores nothing, so there is nothing to delete.
-                self.made.lock().clear();
+                self.created.lock().clear();
             }
             return Err(e);
         }
-        ok(format!("an object was stored, in {}", since(began)))
+        ok(format!("stored an object in {}", elapsed_text(start)))
     }
 
     pub(super) async fn read(&self) -> Result<Finding> {
-        let (key, len) = (self.key("small"), SMALL.len() as u64);
+        let (key, len) = (self.key("small"), SMALL_OBJECT.len() as u64);
         let whole = self.timed(self.backend.get(&key, 0..len)).await?;
-        same(&whole, SMALL)?;
+        same(&whole, SMALL_OBJECT)?;
         let range = self.timed(self.backend.get(&key, 4..9)).await?;
-        same(&range, &SMALL[4..9])?;
-        ok("it comes back as it was, and so does a part of it")
+        same(&range, &SMALL_OBJECT[4..9])?;
+        ok("an object and a range of it are read back unchanged")
     }
 
     pub(super) async fn head(&self) -> Result<Finding> {
         let found = self.timed(self.backend.head(&self.key("small"))).await?;
-        if found != Some(SMALL.len() as u64) {
+        if found != Some(SMALL_OBJECT.len() as u64) {
             return Err(wrong(format!(
-                "an object of {} bytes is said to have {}",
-                SMALL.len(),
-                found.map_or("none: it is not there".to_owned(), |len| len.to_string())
+                "an object of {} bytes is reported as {}",
+                SMALL_OBJECT.len(),
+                found.map_or("missing".to_owned(), |len| format!("one of {len} bytes"))
             )));
         }
         match self.timed(self.backend.head(&self.key("missing"))).await {
-            Ok(None) => ok("lengths are right, and what is missing is missing"),
-            Ok(Some(_)) => Err(wrong("an object that was never stored is said to be there")),
+            Ok(None) => ok("lengths are correct, and missing objects are reported as missing"),
+            Ok(Some(_)) => Err(wrong("an object that was never stored is reported as stored")),
             Err(e) if e.kind() == Kind::PermissionDenied => warn(
-                "what is missing is said to be forbidden",
-                "allow listing (s3:ListBucket): without it a missing object looks like a forbidden one",
+                "a missing object is reported as forbidden",
+                "allow listing (s3:ListBucket): without it, a missing object looks forbidden",
             ),
             Err(e) => Err(e),
         }
@@ -112,79 +115,84 @@ impl Trial {
 
     pub(super) async fn list(&self) -> Result<Finding> {
         let listed = self.timed(list_all(&*self.backend, &self.prefix)).await?;
-        if listed.iter().any(|o| o.key == self.key("small") && o.len == SMALL.len() as u64) {
-            return ok("a listing shows it");
+        if listed.iter().any(|o| o.key == self.key("small") && o.len == SMALL_OBJECT.len() as u64) {
+            return ok("a listing has the object");
         }
         warn(
-            "a listing does not show what was just stored",
-            "`bae gc` and `bae attach` go by listings: run them a while after imports",
+            "a listing does not have the new object",
+            "`bae gc` and `bae attach` rely on listings: run them some time after imports",
         )
     }
 
     /// Lists a storage that refused a write.
     pub(super) async fn list_any(&self) -> Result<Finding> {
         self.backend.list(&self.prefix, None).await?;
-        ok("listing works, so the place and the sign-in are right: it is writing that is refused")
+        ok("listing works: location and sign-in are correct, only writing is refused")
     }
 
     /// Creates an object by multipart upload that is long enough to be copied from.
     pub(super) async fn parts(&self) -> Result<Finding> {
-        let (key, shape) = (self.make("parts"), Shape { len: PART + 1, part_len: PART });
-        let upload = self.backend.begin(&key, shape).await?;
-        for part in 0..shape.parts() {
-            let range = shape.part(part);
-            upload.write(part, payload(filler(range.end - range.start))).await?;
+        let (key, shape) =
+            (self.new_key("parts"), UploadLayout { len: PART_LEN + 1, part_len: PART_LEN });
+        let upload = self.backend.begin_upload(&key, shape).await?;
+        for part in 0..shape.part_count() {
+            let range = shape.part_range(part);
+            upload.put_part(part, payload(filler(range.end - range.start))).await?;
         }
         upload.finish().await?;
-        same(&self.backend.get(&key, PART - 1..PART + 1).await?, &[FILL; 2])?;
-        ok("objects can be made part by part")
+        same(&self.backend.get(&key, PART_LEN - 1..PART_LEN + 1).await?, &[FILL; 2])?;
+        ok("multipart uploads work")
     }
 
     pub(super) async fn copy(&self) -> Result<Finding> {
-        const SENT_AGAIN: &str =
-            "nothing to change: whole files are sent again when they are published";
-        let nothing = || warn("the server copies nothing by itself", SENT_AGAIN);
-        let refused = |e: &Error| {
-            warn(format!("the server copies nothing by itself: {}", e.report()), SENT_AGAIN)
-        };
-        let (from, len) = (self.key("parts"), PART + 1);
+        const UPLOADED_AGAIN: &str =
+            "nothing to change: files are uploaded again when they are published";
+        let nothing = || warn("no server-side copies", UPLOADED_AGAIN);
+        let refused =
+            |e: &Error| warn(format!("no server-side copies: {}", e.report()), UPLOADED_AGAIN);
+        let (from, len) = (self.key("parts"), PART_LEN + 1);
         let shape = match self.backend.capabilities().copy {
-            Copying::No => return nothing(),
-            Copying::Whole => Shape { len, part_len: len },
-            Copying::Ranges { .. } => Shape { len, part_len: PART },
+            CopySupport::No => return nothing(),
+            CopySupport::Whole => UploadLayout { len, part_len: len },
+            CopySupport::Ranges { .. } => UploadLayout { len, part_len: PART_LEN },
         };
-        let key = self.make("copy");
-        let upload = self.backend.begin(&key, shape).await?;
+        let key = self.new_key("copy");
+        let upload = self.backend.begin_upload(&key, shape).await?;
         let copied = self.fill_by_copy(&*upload, &from, shape).await;
         if let Err(e) = copied {
             upload.abort().await?;
             return if e.kind() == Kind::Unsupported { refused(&e) } else { Err(e) };
         }
-        same(&self.backend.get(&key, PART - 1..len).await?, &[FILL; 2])?;
-        ok("the server copies, so whole files are composed there")
+        same(&self.backend.get(&key, PART_LEN - 1..len).await?, &[FILL; 2])?;
+        ok("server-side copies work: whole files are composed without an upload")
     }
 
-    async fn fill_by_copy(&self, upload: &dyn Upload, from: &Key, shape: Shape) -> Result<()> {
-        upload.copy(0, from, shape.part(0)).await?;
-        for part in 1..shape.parts() {
-            let range = shape.part(part);
-            upload.write(part, payload(filler(range.end - range.start))).await?;
+    async fn fill_by_copy(
+        &self,
+        upload: &dyn MultipartUpload,
+        from: &Key,
+        shape: UploadLayout,
+    ) -> Result<()> {
+        upload.copy_part(0, from, shape.part_range(0)).await?;
+        for part in 1..shape.part_count() {
+            let range = shape.part_range(part);
+            upload.put_part(part, payload(filler(range.end - range.start))).await?;
         }
         upload.finish().await
     }
 
     pub(super) async fn abort(&self) -> Result<Finding> {
         const LIFECYCLE: &str =
-            "set a lifecycle rule there that aborts incomplete uploads after a week";
-        let shape = Shape { len: PART + 1, part_len: PART };
-        let upload = self.backend.begin(&self.make("aborted"), shape).await?;
-        if !self.backend.capabilities().ordered {
-            upload.write(1, payload(filler(1))).await?;
+            "set a lifecycle rule that aborts incomplete multipart uploads after a week";
+        let shape = UploadLayout { len: PART_LEN + 1, part_len: PART_LEN };
+        let upload = self.backend.begin_upload(&self.new_key("aborted"), shape).await?;
+        if !self.backend.capabilities().ordered_parts {
+            upload.put_part(1, payload(filler(1))).await?;
         }
         upload.abort().await?;
-        match self.backend.unfinished(&self.prefix).await {
-            Ok(left) if left.is_empty() => ok("an upload that was given up leaves nothing"),
-            Ok(_) => warn("an upload that was given up is still listed", LIFECYCLE),
+        match self.backend.list_uploads(&self.prefix).await {
+            Ok(left) if left.is_empty() => ok("an aborted upload leaves nothing"),
+            Ok(_) => warn("an aborted upload is still listed", LIFECYCLE),
             Err(e) if e.kind() == Kind::Unsupported => {
                 warn("unfinished uploads cannot be listed", LIFECYCLE)
             }
@@ -197,33 +205,33 @@ impl Trial {
         self.backend.delete(&key).await?;
         if self.backend.head(&key).await?.is_some() {
             return warn(
-                "a deleted object is still there",
-                "does the place keep versions or hold objects for a time? They are paid for",
+                "a deleted object still exists",
+                "check versioning and retention rules: the objects that they keep are charged",
             );
         }
         ok("objects can be deleted")
     }
 
     pub(super) async fn leftovers(&self) -> Result<Finding> {
-        let left = match self.backend.unfinished("").await {
+        let left = match self.backend.list_uploads("").await {
             // `abort` has reported that already.
-            Err(e) if e.kind() == Kind::Unsupported => return ok("not known"),
+            Err(e) if e.kind() == Kind::Unsupported => return ok("unknown"),
             left => left?.len(),
         };
         match left {
             0 => ok("no unfinished uploads"),
             n => warn(
                 format!("{n} unfinished uploads"),
-                "of imports under way, or paid for in vain: `bae gc` tells them apart",
+                "some may belong to running imports: `bae gc` finds the others, which are charged",
             ),
         }
     }
 
-    pub(super) async fn room(&self) -> Result<Finding> {
-        match self.backend.free_room().await? {
-            None => ok("the place does not say"),
-            Some(free) if free < LITTLE_ROOM => {
-                warn(format!("{} free", ByteSize(free)), "make room before the next import")
+    pub(super) async fn free_space(&self) -> Result<Finding> {
+        match self.backend.free_space().await? {
+            None => ok("the storage does not report free space"),
+            Some(free) if free < LOW_SPACE => {
+                warn(format!("{} free", ByteSize(free)), "free some space before the next import")
             }
             Some(free) => ok(format!("{} free", ByteSize(free))),
         }
@@ -231,37 +239,38 @@ impl Trial {
 
     /// Tests which file names the storage keeps.
     pub(super) async fn names(&self) -> Result<Finding> {
-        const RENAMED: &str = "nothing to change: whole files that cannot keep their names there get names with a hash";
-        let (rules, made) = name_rules(&*self.backend, &format!("{}/", self.prefix)).await;
-        self.made.lock().extend(made);
+        const RENAMED: &str =
+            "nothing to change: published files with such names get a name with a hash";
+        let (rules, created) = probe_name_rules(&*self.backend, &format!("{}/", self.prefix)).await;
+        self.created.lock().extend(created);
         // The reason of a failure was reported by an earlier probe.
-        let Ok(rules) = rules else { return ok("not known") };
-        let NameRules { tells_case, tells_normal_forms, takes_special } = rules;
-        let lacks: Vec<_> = [
-            (tells_case, "names that differ only in upper and lower case are one there"),
-            (tells_normal_forms, "names that differ only in Unicode normal form are one there"),
-            (takes_special, "names with one of : ? * \" < > | are refused there"),
+        let Ok(rules) = rules else { return ok("unknown") };
+        let NameRules { case_sensitive, normalization_sensitive, allows_special } = rules;
+        let limitations: Vec<_> = [
+            (case_sensitive, "names that differ only in case are equal"),
+            (normalization_sensitive, "names that differ only in Unicode normal form are equal"),
+            (allows_special, "names with one of : ? * \" < > | are refused"),
         ]
         .into_iter()
-        .filter_map(|(can, text)| (!can).then_some(text))
+        .filter_map(|(supported, text)| (!supported).then_some(text))
         .collect();
-        match lacks.is_empty() {
-            true => ok("all names are kept as they are"),
-            false => warn(lacks.join("; "), RENAMED),
+        match limitations.is_empty() {
+            true => ok("all names are kept unchanged"),
+            false => warn(limitations.join("; "), RENAMED),
         }
     }
 
     pub(super) async fn features(&self) -> Result<Finding> {
         let can = self.backend.capabilities();
-        let parts = if can.ordered { "parts one after the other" } else { "parts in any order" };
+        let parts = if can.ordered_parts { "parts in order" } else { "parts in any order" };
         let copies = match can.copy {
-            Copying::No => "no copies",
-            Copying::Whole => "copies of whole objects",
-            Copying::Ranges { .. } => "copies of ranges",
+            CopySupport::No => "no copies",
+            CopySupport::Whole => "copies of whole objects",
+            CopySupport::Ranges { .. } => "copies of ranges",
         };
-        let yes = |can, what| if can { what } else { "" };
-        let puts = yes(can.conditional_put, ", puts that do not overwrite");
-        ok(format!("{parts}, {copies}{puts}{}", yes(can.links, ", links")))
+        let text_if = |can, what| if can { what } else { "" };
+        let puts = text_if(can.conditional_put, ", puts that do not overwrite");
+        ok(format!("{parts}, {copies}{puts}{}", text_if(can.links, ", links")))
     }
 
     /// Median duration of the small calls.
@@ -271,57 +280,57 @@ impl Trial {
         times.get(times.len() / 2).copied()
     }
 
-    pub(super) async fn tell_latency(&self) -> Result<Finding> {
+    pub(super) async fn report_latency(&self) -> Result<Finding> {
         match self.latency() {
-            Some(time) if time > SLOW => warn(
-                format!("{} for a small call", short(time)),
-                "raise upload_concurrency, or choose a region that is nearer",
+            Some(time) if time > SLOW_CALL => warn(
+                format!("{} per small call", duration_text(time)),
+                "raise upload_concurrency, or choose a nearer region",
             ),
-            time => ok(format!("{} for a small call", short(time.unwrap_or_default()))),
+            time => ok(format!("{} per small call", duration_text(time.unwrap_or_default()))),
         }
     }
 
     pub(super) async fn speed(&self) -> Result<Finding> {
-        let key = self.make("speed");
-        let began = Instant::now();
+        let key = self.new_key("speed");
+        let start = Instant::now();
         self.backend.put(&key, payload(filler(SPEED_BYTES))).await?;
-        let up = rate(began);
-        let began = Instant::now();
+        let up = rate(start);
+        let start = Instant::now();
         self.backend.get(&key, 0..SPEED_BYTES).await?;
-        ok(format!("{up}/s up and {}/s down, one call at a time", rate(began)))
+        ok(format!("{up}/s up and {}/s down, one call at a time", rate(start)))
     }
 
     /// Deletes all objects of the check, whatever its result. Returns a warning if some could not be deleted.
-    pub(super) async fn clean_up(&self) -> Option<Probe> {
-        let cleaned = tokio::time::timeout(CLEANING, self.remove_all()).await;
+    pub(super) async fn clean_up(&self) -> Option<ProbeResult> {
+        let cleaned = tokio::time::timeout(CLEAN_UP_TIMEOUT, self.remove_all()).await;
         let error = match cleaned {
             Ok(Ok(())) => return None,
             Ok(Err(e)) => e.report(),
-            Err(_) => format!("not done within {} s", CLEANING.as_secs()),
+            Err(_) => format!("not complete within {} s", CLEAN_UP_TIMEOUT.as_secs()),
         };
-        Some(Probe {
+        Some(ProbeResult {
             name: "clean-up",
             outcome: Outcome::Warn,
             text: error,
-            hint: Some(format!("delete what is under {}/ there by hand", self.prefix)),
+            hint: Some(format!("delete the objects under {}/ by hand", self.prefix)),
             kind: None,
         })
     }
 
     /// Tries to delete everything. Returns the first error.
     async fn remove_all(&self) -> Result<()> {
-        let made = std::mem::take(&mut *self.made.lock());
-        if made.is_empty() {
+        let created = std::mem::take(&mut *self.created.lock());
+        if created.is_empty() {
             return Ok(());
         }
         let mut first = Ok(());
-        for key in &made {
+        for key in &created {
             first = first.and(self.backend.delete(key).await);
         }
-        match self.backend.unfinished(&self.prefix).await {
+        match self.backend.list_uploads(&self.prefix).await {
             Ok(left) => {
                 for upload in left {
-                    first = first.and(self.backend.abort(&upload).await);
+                    first = first.and(self.backend.abort_upload(&upload).await);
                 }
             }
             Err(e) if e.kind() == Kind::Unsupported => {}
@@ -342,15 +351,19 @@ fn payload(bytes: Bytes) -> Payload {
 }
 
 fn same(got: &[u8], stored: &[u8]) -> Result<()> {
-    if got == stored { Ok(()) } else { Err(wrong("other bytes came back than were stored")) }
+    if got == stored {
+        Ok(())
+    } else {
+        Err(wrong("different bytes were read back than were stored"))
+    }
 }
 
 fn wrong(text: impl Into<String>) -> Error {
     Error::new(Kind::Corrupt, text)
 }
 
-fn rate(began: Instant) -> ByteSize {
-    let seconds = began.elapsed().as_secs_f64().max(1e-6);
+fn rate(start: Instant) -> ByteSize {
+    let seconds = start.elapsed().as_secs_f64().max(1e-6);
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

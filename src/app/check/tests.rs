@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    backends::{Faulty, MemoryBackend, Op, StorageBackend, list_all},
+    backends::{FaultOp, Faulty, MemoryBackend, StorageBackend, list_all},
     config::{Env, Overrides},
 };
 
 struct Rig {
-    place: Arc<Faulty<MemoryBackend>>,
+    backend: Arc<Faulty<MemoryBackend>>,
     config: Config,
     cancel: CancellationToken,
 }
@@ -18,19 +18,19 @@ impl Rig {
     fn new() -> Self {
         let env: Env = [("HOME", "/h")].into_iter().collect();
         Self {
-            place: Arc::new(Faulty::new(MemoryBackend::new(), 3)),
+            backend: Arc::new(Faulty::new(MemoryBackend::new(), 3)),
             config: Config::load(Overrides::default(), &env).unwrap(),
             cancel: CancellationToken::new(),
         }
     }
 
     /// Runs all probes except the opening, and cleans up.
-    async fn check(&self) -> (Vec<Probe>, Result<CheckReport>) {
+    async fn check(&self) -> (Vec<ProbeResult>, Result<CheckReport>) {
         let profile = self.config.storage("file:///somewhere").unwrap();
-        let mut told = Vec::new();
-        let tell = |probe: &Probe| {
-            let Probe { name, outcome, kind, .. } = *probe;
-            told.push(Probe {
+        let mut results = Vec::new();
+        let on_result = |probe: &ProbeResult| {
+            let ProbeResult { name, outcome, kind, .. } = *probe;
+            results.push(ProbeResult {
                 name,
                 outcome,
                 text: probe.text.clone(),
@@ -38,29 +38,33 @@ impl Rig {
                 kind,
             });
         };
-        let mut log =
-            Log { profile: &profile, cancel: &self.cancel, tell, report: new_report(&profile) };
-        let trial = Trial::new(Arc::clone(&self.place) as _);
-        let tried = try_all(&trial, &mut log, true).await;
-        if let Some(left) = trial.clean_up().await {
-            log.tell(left);
+        let mut log = ProbeLog {
+            profile: &profile,
+            cancel: &self.cancel,
+            on_result,
+            report: new_report(&profile),
+        };
+        let probes = StorageProbes::new(Arc::clone(&self.backend) as _);
+        let result = run_probes(&probes, &mut log, true).await;
+        if let Some(left) = probes.clean_up().await {
+            log.add(left);
         }
-        let report = tried.map(|()| log.report);
-        (told, report)
+        let report = result.map(|()| log.report);
+        (results, report)
     }
 
     async fn left(&self) -> usize {
-        let objects = list_all(self.place.inner(), "").await.unwrap().len();
-        objects + self.place.inner().unfinished("").await.unwrap().len()
+        let objects = list_all(self.backend.inner(), "").await.unwrap().len();
+        objects + self.backend.inner().list_uploads("").await.unwrap().len()
     }
 }
 
-fn find<'a>(probes: &'a [Probe], name: &str) -> &'a Probe {
+fn find<'a>(probes: &'a [ProbeResult], name: &str) -> &'a ProbeResult {
     probes.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no {name} in {probes:?}"))
 }
 
 #[tokio::test]
-async fn a_good_place_passes_everything_and_keeps_nothing() {
+async fn a_correct_storage_passes_all_probes_and_keeps_no_object() {
     let rig = Rig::new();
     let (probes, report) = rig.check().await;
     let bad: Vec<_> = probes.iter().filter(|p| p.outcome != Outcome::Ok).collect();
@@ -70,22 +74,22 @@ async fn a_good_place_passes_everything_and_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_refused_write_says_whether_the_place_can_be_read() {
+async fn a_refused_write_reports_whether_listing_works() {
     let rig = Rig::new();
-    rig.place.fail_next_puts(u64::MAX, Kind::PermissionDenied);
+    rig.backend.fail_next_puts(u64::MAX, Kind::PermissionDenied);
     let (probes, report) = rig.check().await;
     let write = find(&probes, "write");
     assert_eq!((write.outcome, write.kind), (Outcome::Fail, Some(Kind::PermissionDenied)));
-    assert!(write.hint.as_ref().unwrap().contains("let this user write there"));
+    assert!(write.hint.as_ref().unwrap().contains("allow this user to write"));
     assert_eq!(find(&probes, "list").outcome, Outcome::Ok);
     assert_eq!(report.unwrap().failed, Some(Kind::PermissionDenied));
     assert!(!probes.iter().any(|p| p.name == "read"));
 }
 
 #[tokio::test]
-async fn without_the_right_to_delete_the_check_fails_and_names_what_is_left() {
+async fn without_permission_to_delete_the_check_fails_and_names_the_leftovers() {
     let rig = Rig::new();
-    rig.place.fail_next_deletes(u64::MAX, Kind::PermissionDenied);
+    rig.backend.fail_next_deletes(u64::MAX, Kind::PermissionDenied);
     let (probes, report) = rig.check().await;
     assert_eq!(find(&probes, "delete").outcome, Outcome::Fail);
     assert!(find(&probes, "clean-up").hint.as_ref().unwrap().contains("bae-check-"));
@@ -95,9 +99,9 @@ async fn without_the_right_to_delete_the_check_fails_and_names_what_is_left() {
 }
 
 #[tokio::test]
-async fn bytes_that_change_or_end_early_are_a_failure() {
+async fn truncated_reads_are_a_failure() {
     let rig = Rig::new();
-    rig.place.truncate_next_gets(1);
+    rig.backend.truncate_next_gets(1);
     let (probes, report) = rig.check().await;
     assert_eq!(find(&probes, "read").kind, Some(Kind::Corrupt));
     assert_eq!(report.unwrap().failed, Some(Kind::Corrupt));
@@ -105,23 +109,23 @@ async fn bytes_that_change_or_end_early_are_a_failure() {
 }
 
 #[tokio::test]
-async fn a_missing_permission_to_list_and_uploads_that_fail_do_not_end_the_check() {
+async fn failing_lists_and_uploads_do_not_end_the_check() {
     let rig = Rig::new();
-    rig.place.fail_next(Op::List, u64::MAX, Kind::PermissionDenied);
-    rig.place.fail_next_uploads(1, Kind::Unavailable);
+    rig.backend.fail_next(FaultOp::List, u64::MAX, Kind::PermissionDenied);
+    rig.backend.fail_next_uploads(1, Kind::Unavailable);
     let (probes, report) = rig.check().await;
     assert_eq!(find(&probes, "list").outcome, Outcome::Fail);
     assert_eq!(find(&probes, "parts").outcome, Outcome::Fail);
     assert_eq!(find(&probes, "abort").outcome, Outcome::Ok);
     assert_eq!(report.unwrap().failures, 2);
-    rig.place.fail_next(Op::List, 0, Kind::Network);
+    rig.backend.fail_next(FaultOp::List, 0, Kind::Network);
     assert_eq!(rig.left().await, 0);
 }
 
 #[tokio::test]
-async fn an_interrupted_check_takes_away_what_it_made() {
+async fn an_interrupted_check_deletes_its_objects() {
     let rig = Rig::new();
-    rig.place.delay(Duration::from_millis(30));
+    rig.backend.delay(Duration::from_millis(30));
     let cancel = rig.cancel.clone();
     let interrupting = async {
         while rig.left().await == 0 {

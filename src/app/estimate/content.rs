@@ -6,16 +6,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{
-        ImportRequest, SESSION_END,
-        import::{check_memory, check_not_removing, keep_names},
+        ImportRequest, SESSION_STOP_TIMEOUT,
+        import::{check_memory, check_not_removing, use_recorded_names},
         import_url::{
-            begun_before, checks, keeps, refuse_checksums_of_folders, refuse_to_seed_files,
+            find_earlier_import, keeps_stored, refuse_checksums_of_folders, refuse_seeding,
+            wants_checksum,
         },
         input_pool,
         magnet::Magnet,
-        plan::{plain_file, ranges_wanted, room_wanted, selection, wanted},
-        remote::{Record, file_rows, has_open_end},
-        source::{RemoteFiles, Source},
+        plan::{
+            bytes_to_store, file_of_row, select_files, selected_ranges, wanted_pieces_and_ranges,
+        },
+        source::{ImportSource, RemoteFiles},
+        source_record::{SourceRecord, has_unknown_len, remote_file_rows},
     },
     backends::MemoryBackend,
     catalog::{Catalog, ImportRow, hex},
@@ -24,13 +27,14 @@ use crate::{
     events::EventSink,
     storage::{ImportStore, Layout, Pressure, RangeSet},
     torrents::{
-        Origin, Start, Torrents, metadata,
+        Origin, Start, TorrentSession,
         metainfo::{File, Metainfo, torrent_file},
+        wait_for_metadata,
     },
 };
 
 /// The files of an import and their source.
-pub(super) struct Content {
+pub(super) struct SourceContent {
     pub(super) name: String,
     /// Empty for an import from a URL.
     pub(super) info_hash: String,
@@ -40,61 +44,61 @@ pub(super) struct Content {
     /// Bytes of the torrent file, or of the record of the servers: in the manifest, and in the catalog.
     pub(super) in_manifest: u64,
     pub(super) in_catalog: u64,
-    origin: From,
+    source: ContentSource,
 }
 
-enum From {
+enum ContentSource {
     Torrent(Box<Metainfo>),
-    Server(RemoteFiles, Checks),
+    Server(RemoteFiles, Verification),
 }
 
 /// Whether stored bytes are read back and verified against a checksum.
-struct Checks {
+struct Verification {
     /// A checksum is known.
     any: bool,
     /// Verify also an import that was complete, and so verified, before.
     always: bool,
 }
 
-impl Content {
-    pub(super) async fn find(
+impl SourceContent {
+    pub(super) async fn resolve(
         config: &Config,
         request: &ImportRequest,
         catalog: Option<&Catalog>,
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let source = tokio::select! {
-            source = Source::find(&request.source, &request.fetch, false, &|_| {}) => source?,
+            source = ImportSource::resolve(&request.source, &request.download, false, &|_| {}) => source?,
             () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
-        let (torrent, by_link) = match source {
-            Source::Files(found) => return Self::of_server(request, found),
-            Source::Torrent(bytes) => (bytes, None),
-            Source::Magnet(uri, magnet) => {
-                let by_link = magnet.selected(request.select.as_deref())?;
-                let bytes = match of_earlier_import(catalog, &magnet)? {
+        let (torrent, link_select) = match source {
+            ImportSource::Files(found) => return Self::from_server(request, found),
+            ImportSource::Torrent(bytes) => (bytes, None),
+            ImportSource::Magnet(uri, magnet) => {
+                let link_select = magnet.selected(request.select.as_deref())?;
+                let bytes = match metainfo_of_earlier_import(catalog, &magnet)? {
                     Some(bytes) => bytes,
                     None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
                 };
-                (bytes, by_link)
+                (bytes, link_select)
             }
         };
-        let (mut meta, torrent) = Metainfo::read(torrent)?;
+        let (mut meta, torrent) = Metainfo::parse_trimmed(torrent)?;
         if let Some(catalog) = catalog {
             let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
-            let place = config.storage(&request.storage)?.canonical();
-            let known = known.iter().find(|row| row.storage == place);
-            known.map(|row| keep_names(catalog, row, &mut meta)).transpose()?;
+            let storage = config.storage(&request.storage)?.canonical_name();
+            let known = known.iter().find(|row| row.storage == storage);
+            known.map(|row| use_recorded_names(catalog, row, &mut meta)).transpose()?;
         }
-        Self::of_torrent(config, request, meta, &torrent, by_link.as_deref())
+        Self::from_torrent(config, request, meta, &torrent, link_select.as_deref())
     }
 
-    fn of_torrent(
+    fn from_torrent(
         config: &Config,
         request: &ImportRequest,
         meta: Metainfo,
         torrent: &[u8],
-        by_link: Option<&str>,
+        link_select: Option<&str>,
     ) -> Result<Self> {
         check_memory(&meta, config)?;
         let len = torrent.len() as u64;
@@ -103,102 +107,106 @@ impl Content {
             name: meta.name.clone(),
             info_hash: info_hash.unwrap_or_default(),
             len: meta.len,
-            selected: selection(request.select.as_deref(), by_link, &meta.files)?,
+            selected: select_files(request.select.as_deref(), link_select, &meta.files)?,
             files: meta.files.clone(),
             // The manifest has it in base64.
             in_manifest: len.div_ceil(3) * 4,
             in_catalog: len,
-            origin: From::Torrent(Box::new(meta)),
+            source: ContentSource::Torrent(Box::new(meta)),
         })
     }
 
-    fn of_server(request: &ImportRequest, found: RemoteFiles) -> Result<Self> {
-        refuse_to_seed_files(request)?;
-        refuse_checksums_of_folders(&request.fetch, &found)?;
-        if has_open_end(&found) {
+    fn from_server(request: &ImportRequest, found: RemoteFiles) -> Result<Self> {
+        refuse_seeding(request)?;
+        refuse_checksums_of_folders(&request.download, &found)?;
+        if has_unknown_len(&found) {
             let text = format!(
-                "the server does not tell how long {:?} is: what its import takes is not known before",
+                "the server does not report the length of {:?}: its import cannot be estimated",
                 found.name
             );
-            return Err(Error::new(Kind::Unsupported, text)
-                .hint("leave out --dry-run to import it all the same"));
+            return Err(Error::new(Kind::Unsupported, text).hint("import it without --dry-run"));
         }
-        let files: Vec<File> = file_rows(&found)?.into_iter().map(plain_file).collect();
-        let always = checks(&request.fetch);
+        let files: Vec<File> = remote_file_rows(&found)?.into_iter().map(file_of_row).collect();
+        let always = wants_checksum(&request.download);
         let any = always || found.files.iter().any(|(_, remote)| !remote.digests.is_empty());
-        let record = Record::new(&found, &[]).to_json()?.len() as u64;
+        let record = SourceRecord::new(&found, &[]).to_json()?.len() as u64;
         Ok(Self {
             name: found.name.clone(),
             info_hash: String::new(),
             len: files.last().map_or(0, |file| file.range.end),
-            selected: selection(request.select.as_deref(), None, &files)?,
+            selected: select_files(request.select.as_deref(), None, &files)?,
             files,
             in_manifest: record,
             in_catalog: record,
-            origin: From::Server(found, Checks { any, always }),
+            source: ContentSource::Server(found, Verification { any, always }),
         })
     }
 
     /// The selected ranges, without padding.
     pub(super) fn wanted(&self, layout: &Layout) -> RangeSet {
         let selected = self.selected.as_deref();
-        match &self.origin {
-            From::Torrent(meta) => wanted(meta, selected, layout).1,
-            From::Server(..) => ranges_wanted(&self.files, selected),
+        match &self.source {
+            ContentSource::Torrent(meta) => wanted_pieces_and_ranges(meta, selected, layout).1,
+            ContentSource::Server(..) => selected_ranges(&self.files, selected),
         }
     }
 
     /// Bytes that the selection takes in storage.
-    pub(super) fn room_wanted(&self) -> u64 {
+    pub(super) fn bytes_to_store(&self) -> u64 {
         let selected = self.selected.as_deref();
-        match &self.origin {
-            From::Torrent(meta) => room_wanted(meta, selected),
-            From::Server(..) => ranges_wanted(&self.files, selected).len(),
+        match &self.source {
+            ContentSource::Torrent(meta) => bytes_to_store(meta, selected),
+            ContentSource::Server(..) => selected_ranges(&self.files, selected).len(),
         }
     }
 
     /// Whether the import reads back what it stored. `fetches` tells whether bytes have to be fetched.
-    pub(super) fn is_checked(&self, fetches: bool) -> bool {
-        match &self.origin {
-            From::Torrent(_) => false,
-            From::Server(found, checks) => {
-                found.files.len() == 1 && checks.any && (checks.always || fetches)
+    pub(super) fn is_read_back(&self, fetches: bool) -> bool {
+        match &self.source {
+            ContentSource::Torrent(_) => false,
+            ContentSource::Server(found, verification) => {
+                found.files.len() == 1 && verification.any && (verification.always || fetches)
             }
         }
     }
 
     /// The existing import of these files in this storage, and its durable ranges that would be kept.
-    pub(super) fn known(
+    pub(super) fn existing_import(
         &self,
         catalog: &Catalog,
         request: &ImportRequest,
         storage: &str,
     ) -> Result<Option<(ImportRow, RangeSet)>> {
-        let (row, kept) = match &self.origin {
-            From::Torrent(meta) => {
+        let (row, keep) = match &self.source {
+            ContentSource::Torrent(meta) => {
                 let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
                 (known.into_iter().find(|row| row.storage == storage), true)
             }
-            From::Server(found, _) => match begun_before(catalog, request, storage, found)? {
-                Some((row, likeness)) => {
-                    let kept = keeps(request.fetch.resume, likeness, &row);
-                    (Some(row), kept)
+            ContentSource::Server(found, _) => {
+                match find_earlier_import(catalog, request, storage, found)? {
+                    Some((row, source_match)) => {
+                        let keep = keeps_stored(request.download.resume, source_match, &row);
+                        (Some(row), keep)
+                    }
+                    None => (None, false),
                 }
-                None => (None, false),
-            },
+            }
         };
         let Some(row) = row else { return Ok(None) };
         check_not_removing(&row)?;
-        if !kept {
+        if !keep {
             return Ok(Some((row, RangeSet::new())));
         }
         // Only the catalog is read: an empty memory backend stands in for the storage.
         let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
-        Ok(Some((row, store.stored())))
+        Ok(Some((row, store.durable_ranges())))
     }
 }
 
-fn of_earlier_import(catalog: Option<&Catalog>, magnet: &Magnet) -> Result<Option<Vec<u8>>> {
+fn metainfo_of_earlier_import(
+    catalog: Option<&Catalog>,
+    magnet: &Magnet,
+) -> Result<Option<Vec<u8>>> {
     let Some(catalog) = catalog else { return Ok(None) };
     let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
     found.first().map(|row| catalog.metainfo(&row.id)).transpose()
@@ -213,13 +221,13 @@ async fn fetch_metadata(
     cancel: &CancellationToken,
 ) -> Result<Vec<u8>> {
     let pool = input_pool(config);
-    let torrents = Torrents::start(&request.network, Pressure::new(pool.clone()), pool)?;
+    let torrents = TorrentSession::start(&request.network, Pressure::new(pool.clone()), pool)?;
     let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
     let info = async {
         let mut torrent = torrents.add(start).await?;
-        metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await
+        wait_for_metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await
     };
     let info = info.await;
-    torrents.stop(SESSION_END).await;
+    torrents.stop(SESSION_STOP_TIMEOUT).await;
     Ok(torrent_file(&info?, &magnet.trackers, &magnet.web_seeds))
 }

@@ -1,21 +1,21 @@
 //! `import --dry-run`: estimates objects, requests, memory and price of an import before it starts.
 //!
-//! [`Content`] finds the files: from the torrent file, from the metadata that peers send for a magnet link, or from
-//! what the server reports for a URL. The numbers are computed from them and from the [`Layout`]. Nothing is written,
-//! no payload is downloaded, and no remote storage is contacted.
+//! [`SourceContent`] finds the files: from the torrent file, from the metadata that peers send for a magnet link, or
+//! from what the server reports for a URL. The numbers are computed from them and from the [`Layout`]. Nothing is
+//! written, no payload is downloaded, and no remote storage is contacted.
 
 mod content;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::content::Content;
+use self::content::SourceContent;
 use super::{
     ImportRequest,
-    import::{check_room, layout_of},
+    import::{check_free_space, resumed_layout},
     input_pool,
-    place::chunk_len,
-    plan::{bytes_wanted, file_row, files_wanted},
+    open_storage::chunk_len,
+    plan::{file_row, selected_bytes, selected_files},
 };
 use crate::{
     backends::{Capabilities, DriveBackend, LocalBackend, S3Backend, local},
@@ -27,7 +27,7 @@ use crate::{
     error::{Kind, Result},
     storage::{
         FileSpan, Layout, Pressure, RangeSet,
-        compose::Rules,
+        composition::CompositionLimits,
         estimate::{Tally, tally},
     },
     units::MIB,
@@ -97,64 +97,69 @@ pub async fn estimate(
 ) -> Result<Estimate> {
     let profile = config.storage(&request.storage)?;
     let catalog = open_catalog(config)?;
-    let content = Content::find(config, request, catalog.as_ref(), &cancel).await?;
+    let content = SourceContent::resolve(config, request, catalog.as_ref(), &cancel).await?;
     let known = match &catalog {
-        Some(catalog) => content.known(catalog, request, &profile.canonical())?,
+        Some(catalog) => content.existing_import(catalog, request, &profile.canonical_name())?,
         None => None,
     };
     let import = match known {
         Some((row, stored)) => {
-            let kind = layout_of(request.layout, &row);
+            let layout_kind = resumed_layout(request.layout, &row);
             let complete = row.state == ImportState::Imported;
-            Found { kind, chunk_len: row.chunk_len, stored, complete }
+            EstimatedImport { layout_kind, chunk_len: row.chunk_len, stored, complete }
         }
         None => {
             if let ProfileKind::Local { path } = &profile.kind {
-                let room = Some(local::room_at(path)?);
-                check_room(&profile.canonical(), room, content.room_wanted())?;
+                let free = Some(local::free_space_at(path)?);
+                check_free_space(&profile.canonical_name(), free, content.bytes_to_store())?;
             }
             let chunk_len = chunk_len(profile.chunk, config.memory.0);
-            let (kind, stored) = (request.layout, RangeSet::new());
-            Found { kind, chunk_len, stored, complete: false }
+            let (layout_kind, stored) = (request.layout, RangeSet::new());
+            EstimatedImport { layout_kind, chunk_len, stored, complete: false }
         }
     };
     import.estimate(config, &profile, &content)
 }
 
 /// An existing import, or the defaults of a new one.
-struct Found {
-    kind: LayoutKind,
+struct EstimatedImport {
+    layout_kind: LayoutKind,
     chunk_len: u64,
     stored: RangeSet,
     /// Whether it is recorded as imported, so that all bytes of its selection at that time are stored.
     complete: bool,
 }
 
-impl Found {
-    fn estimate(self, config: &Config, profile: &Profile, content: &Content) -> Result<Estimate> {
+impl EstimatedImport {
+    fn estimate(
+        self,
+        config: &Config,
+        profile: &Profile,
+        content: &SourceContent,
+    ) -> Result<Estimate> {
         let rows: Vec<_> = content.files.iter().map(file_row).collect();
         let spans = rows.iter().map(FileSpan::from);
-        let layout = Layout::new(content.len, spans, self.chunk_len, self.kind)?;
+        let layout = Layout::new(content.len, spans, self.chunk_len, self.layout_kind)?;
         let selected = content.selected.as_deref();
         let wanted = content.wanted(&layout);
-        let files: Vec<FileSpan> = files_wanted(&content.files, selected)
+        let files: Vec<FileSpan> = selected_files(&content.files, selected)
             .map(|file| FileSpan { range: file.range.clone(), pad: false })
             .collect();
         let missing = wanted.minus(&self.stored);
-        let rules = Rules {
-            can: capabilities(&profile.kind),
+        let rules = CompositionLimits {
+            capabilities: capabilities(&profile.kind),
             chunk_len: self.chunk_len,
-            most_sent: Pressure::new(input_pool(config)).most_read_back(),
+            max_sent: Pressure::new(input_pool(config)).max_read_back(),
         };
         // Empty files have no bytes that could be missing. In a complete import they exist already.
-        let is_made = |file: &&FileSpan| {
-            self.kind == LayoutKind::Files && !(self.complete && file.range.is_empty())
+        let is_created = |file: &&FileSpan| {
+            self.layout_kind == LayoutKind::Files && !(self.complete && file.range.is_empty())
         };
-        let whole: Vec<_> = files.iter().filter(is_made).cloned().collect();
+        let whole: Vec<_> = files.iter().filter(is_created).cloned().collect();
         let mut tally = tally(&layout, &missing, &whole, &rules)?;
-        let bytes = bytes_wanted(&content.files, selected);
-        if content.is_checked(!missing.is_empty()) {
-            tally.check(bytes);
+        let bytes = selected_bytes(&content.files, selected);
+        if content.is_read_back(!missing.is_empty()) {
+            tally.add_verification(bytes);
         }
         // One more put for the manifest.
         tally.requests.put += 1;
@@ -167,8 +172,8 @@ impl Found {
         Ok(Estimate {
             name: content.name.clone(),
             info_hash: content.info_hash.clone(),
-            storage: profile.canonical(),
-            layout: self.kind.as_str(),
+            storage: profile.canonical_name(),
+            layout: self.layout_kind.as_str(),
             chunk_len: self.chunk_len,
             bytes,
             files: files.len(),
@@ -212,7 +217,7 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
         copy: requests.copy,
         list: requests.list,
         delete: requests.delete,
-        look: requests.get,
+        lookups: requests.get,
         read: tally.resent + tally.checked,
         get: tally.reads,
     }
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn drive_takes_no_money_but_time_and_units() {
+    fn drive_is_free_of_charge_but_limits_time_and_units() {
         let limits = &Prices::table().drive;
         let gib = 1 << 30;
         let objects = 32;
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_place_has_its_own_price_and_others_are_shown_all_there_are() {
+    fn a_known_provider_has_its_own_price_and_others_show_all_providers() {
         assert_eq!(names("s3://b?endpoint=https%3A%2F%2Fx.r2.cloudflarestorage.com"), ["r2"]);
         assert_eq!(names("s3://b?endpoint=http%3A%2F%2F127.0.0.1%3A3900"), ["own"]);
         let all = names("file:///srv/bae");

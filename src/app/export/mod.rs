@@ -1,13 +1,13 @@
 //! `export`: writes an import to plain files, bit for bit. A file appears under its name only when it is complete.
 //!
-//! Each file is read through a verifying [`ReadStream`] into a temp file ([`Part`]) and renamed. A file that exists
+//! Each file is read through a verifying [`ReadStream`] into a temp file ([`TempFile`]) and renamed. A file that exists
 //! with the same bytes counts as done, so an interrupted export can be repeated. A file with other bytes is left alone,
 //! except with `overwrite`. A file that cannot be written does not stop the others; failures are reported at the end.
 //!
 //! Refused: a path that leaves the target folder, and two files of the import whose names the target treats as equal.
 
-mod part;
 mod target;
+mod temp_file;
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,13 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    part::{Part, same_bytes},
-    target::{Target, Was, is_file_of},
+    target::{Target, TargetEntry, is_file_of},
+    temp_file::{TempFile, same_bytes},
 };
 use super::{
-    App, ExportOrder, ExportSummary, ProgressFn, ReadStream,
-    plan::{file_row, files_wanted},
-    read::Checked,
+    App, ExportOptions, ExportSummary, ProgressFn, ReadStream,
+    plan::{file_row, selected_files},
+    read::VerifyingReader,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Number of failures that are reported in full. Further ones are only counted.
-const TOLD: usize = 10;
+const MAX_REPORTED_FAILURES: usize = 10;
 
 /// Why a file was not exported.
 enum Failure {
@@ -45,7 +45,7 @@ impl Failure {
     /// From an error of reading storage.
     fn read(error: Error) -> Self {
         match error.kind() {
-            kind if kind.is_about_bytes() => Self::File(error),
+            kind if kind.is_object_specific() => Self::File(error),
             _ => Self::All(error),
         }
     }
@@ -53,7 +53,9 @@ impl Failure {
     /// From an error of writing to the target.
     fn write(error: Error) -> Self {
         match error.kind() {
-            Kind::NoSpace => Self::All(error.hint("free some room there, and run it again")),
+            Kind::NoSpace => {
+                Self::All(error.hint("free some space there, and run the command again"))
+            }
             kind if kind.is_retryable() => Self::All(error),
             _ => Self::File(error),
         }
@@ -62,7 +64,7 @@ impl Failure {
 
 impl App {
     /// Writes the selected files of an import to `dir/<its name>[/…]`. Existing files with other bytes are
-    /// left alone, except with [`ExportOrder::overwrite`]. Files that could not be written are in the
+    /// left alone, except with [`ExportOptions::overwrite`]. Files that could not be written are in the
     /// summary; all others are complete.
     ///
     /// # Errors
@@ -70,22 +72,22 @@ impl App {
     /// target that is not a folder.
     pub async fn export(
         &self,
-        needle: &str,
+        import_ref: &str,
         dir: &Path,
-        order: ExportOrder,
+        options: ExportOptions,
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<ExportSummary> {
-        let row = self.catalog.find(needle)?;
+        let row = self.catalog.find(import_ref)?;
         let all = self.files_of(&row)?;
-        let files: Vec<_> = files_wanted(&all, row.selected.as_deref()).collect();
+        let files: Vec<_> = selected_files(&all, row.selected.as_deref()).collect();
         let target = Target::open(dir, &all.iter().map(file_row).collect::<Vec<_>>()).await?;
-        let reader = self.open_checked(&row).await?;
+        let reader = self.open_verifying(&row).await?;
         let total = files.iter().map(|file| len(file)).sum();
         let mut export = Export {
             reader,
             target,
-            order,
+            options,
             cancel,
             progress: Box::new(move |done| progress(done, total)),
             done: 0,
@@ -94,9 +96,9 @@ impl App {
         };
         export.summary.renamed = export.target.renamed_paths().map(str::to_owned).collect();
         for file in files {
-            export.file(file).await?;
+            export.export_entry(file).await?;
         }
-        export.folders.iter().try_for_each(|dir| part::sync_folder(dir))?;
+        export.folders.iter().try_for_each(|dir| temp_file::sync_folder(dir))?;
         Ok(export.summary)
     }
 }
@@ -107,9 +109,9 @@ fn len(file: &File) -> u64 {
 
 /// A running export.
 struct Export {
-    reader: Checked,
+    reader: VerifyingReader,
     target: Target,
-    order: ExportOrder,
+    options: ExportOptions,
     cancel: CancellationToken,
     progress: Box<dyn Fn(u64) + Send + Sync>,
     done: u64,
@@ -121,13 +123,13 @@ struct Export {
 impl Export {
     /// # Errors
     /// Only errors that end the export.
-    async fn file(&mut self, file: &File) -> Result<()> {
-        let begun = self.done;
+    async fn export_entry(&mut self, file: &File) -> Result<()> {
+        let done_before = self.done;
         let exported = match &file.symlink {
-            Some(to) => self.link(file, to),
-            None => self.bytes(file).await,
+            Some(to) => self.export_link(file, to),
+            None => self.export_file(file).await,
         };
-        self.done = begun + len(file);
+        self.done = done_before + len(file);
         (self.progress)(self.done);
         match exported {
             Ok(()) => {
@@ -138,7 +140,7 @@ impl Export {
             Err(Failure::All(error)) => Err(error),
             Err(Failure::File(error)) => {
                 self.summary.failed += 1;
-                if self.summary.failures.len() < TOLD {
+                if self.summary.failures.len() < MAX_REPORTED_FAILURES {
                     self.summary.failures.push(error);
                 }
                 Ok(())
@@ -146,88 +148,89 @@ impl Export {
         }
     }
 
-    async fn bytes(&mut self, file: &File) -> Result<(), Failure> {
+    async fn export_file(&mut self, file: &File) -> Result<(), Failure> {
         let path = self.target.path(&file.path).map_err(Failure::File)?;
-        let found = self.target.look(&path).map_err(Failure::write)?;
+        let found = self.target.entry_at(&path).map_err(Failure::write)?;
         match found {
-            Was::Nothing | Was::Link => {}
-            Was::File(there) if !self.order.overwrite => {
+            TargetEntry::Missing | TargetEntry::Link => {}
+            TargetEntry::File(metadata) if !self.options.overwrite => {
                 let mut stream = ReadStream::new(self.reader.clone(), file.range.clone());
-                let same = is_file_of(&there, len(file))
-                    && self.uncancelled(same_bytes(&mut stream, &path)).await?;
+                let same = is_file_of(&metadata, len(file))
+                    && self.unless_cancelled(same_bytes(&mut stream, &path)).await?;
                 if !same {
-                    return Err(Failure::File(in_the_way(&path, "another file")));
+                    return Err(Failure::File(path_taken(&path, "a different file")));
                 }
                 self.summary.already += 1;
-                self.executable(file, &path);
+                self.mark_executable(file, &path);
                 return Ok(());
             }
-            Was::File(_) => {}
-            Was::Folder => return Err(Failure::File(in_the_way(&path, "a folder"))),
+            TargetEntry::File(_) => {}
+            TargetEntry::Folder => return Err(Failure::File(path_taken(&path, "a folder"))),
         }
         let mut stream = ReadStream::new(self.reader.clone(), file.range.clone());
-        let mut part = Part::create(&path, |path| self.target.has(path)).map_err(Failure::write)?;
+        let mut temp = TempFile::create(&path, |path| self.target.is_export_file(path))
+            .map_err(Failure::write)?;
         while let Some(bytes) =
-            self.uncancelled(async { stream.next().await.map_err(Failure::read) }).await?
+            self.unless_cancelled(async { stream.next().await.map_err(Failure::read) }).await?
         {
-            part.write(&bytes).map_err(Failure::write)?;
+            temp.write(&bytes).map_err(Failure::write)?;
             self.done += bytes.len() as u64;
             (self.progress)(self.done);
         }
-        part.finish().map_err(Failure::write)?;
+        temp.finish().map_err(Failure::write)?;
         self.folders.extend(path.parent().map(Path::to_owned));
-        self.executable(file, &path);
+        self.mark_executable(file, &path);
         Ok(())
     }
 
     /// Makes a file executable for those who may read it. A failure is only counted: some file
     /// systems have no such mode.
-    fn executable(&mut self, file: &File, path: &Path) {
+    fn mark_executable(&mut self, file: &File, path: &Path) {
         if !file.executable {
             return;
         }
-        if let Err(e) = part::make_executable(path) {
+        if let Err(e) = temp_file::make_executable(path) {
             tracing::debug!("{}", e.report());
             self.summary.modes += 1;
         }
     }
 
-    fn link(&mut self, file: &File, to: &str) -> Result<(), Failure> {
+    fn export_link(&mut self, file: &File, to: &str) -> Result<(), Failure> {
         let path = self.target.path(&file.path).map_err(Failure::File)?;
         let to = self.target.relative(&file.path, to).map_err(Failure::File)?;
-        match self.target.look(&path).map_err(Failure::write)? {
-            Was::Link if std::fs::read_link(&path).is_ok_and(|there| there == to) => {
+        match self.target.entry_at(&path).map_err(Failure::write)? {
+            TargetEntry::Link if std::fs::read_link(&path).is_ok_and(|existing| existing == to) => {
                 self.summary.already += 1;
                 return Ok(());
             }
-            Was::File(_) if !self.order.overwrite => {
-                return Err(Failure::File(in_the_way(&path, "another file")));
+            TargetEntry::File(_) if !self.options.overwrite => {
+                return Err(Failure::File(path_taken(&path, "a different file")));
             }
-            Was::Folder => return Err(Failure::File(in_the_way(&path, "a folder"))),
-            Was::Nothing | Was::Link | Was::File(_) => {}
+            TargetEntry::Folder => return Err(Failure::File(path_taken(&path, "a folder"))),
+            TargetEntry::Missing | TargetEntry::Link | TargetEntry::File(_) => {}
         }
         target::make_link(&to, &path).map_err(Failure::write)
     }
 
-    async fn uncancelled<T>(
+    async fn unless_cancelled<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
             () = self.cancel.cancelled() => {
                 Err(Failure::All(Error::new(Kind::Cancelled, "stopped")
-                    .hint("run the same command again to go on from there")))
+                    .hint("run the same command again to resume")))
             }
             done = work => done,
         }
     }
 }
 
-fn in_the_way(path: &Path, what: &str) -> Error {
-    let text = format!("{} is there already, {what}", path.display());
+fn path_taken(path: &Path, what: &str) -> Error {
+    let text = format!("{} exists already as {what}", path.display());
     let hint = match what {
-        "a folder" => "move it away",
-        _ => "give --overwrite to put the import's in its place, or export to another folder",
+        "a folder" => "move or rename the folder",
+        _ => "give --overwrite to replace it, or export to another folder",
     };
     Error::new(Kind::AlreadyExists, text).hint(hint)
 }

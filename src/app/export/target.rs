@@ -11,20 +11,20 @@ use crate::{
     catalog::FileRow,
     error::{Error, Kind, Result},
     folders,
-    storage::place_names::{Renamed, are_suspect, try_names},
+    storage::name_probe::{RenamedPaths, need_probing, probe_names},
 };
 
 /// The target folder, with the names that it cannot keep.
 pub(super) struct Target {
     dir: PathBuf,
-    renamed: Renamed,
-    /// Files of the import that are called as temp files are.
-    like_temp: HashSet<PathBuf>,
+    renamed: RenamedPaths,
+    /// Files of the import that have names like those of temp files.
+    temp_like_paths: HashSet<PathBuf>,
 }
 
 /// What exists at a path.
-pub(super) enum Was {
-    Nothing,
+pub(super) enum TargetEntry {
+    Missing,
     File(fs::Metadata),
     /// A symbolic link. It is never followed: its target is not part of the export.
     Link,
@@ -34,13 +34,13 @@ pub(super) enum Was {
 impl Target {
     /// Creates the folder, and tests those names of `files` that its file system may not keep.
     pub(super) async fn open(dir: &Path, files: &[FileRow]) -> Result<Self> {
-        folders::make("folder", dir)?;
-        let renamed = try_in(dir, files).await?;
+        folders::create("folder", dir)?;
+        let renamed = probe_names_in(dir, files).await?;
         let is_like_temp =
             |path: &&str| path.rsplit('/').next().is_some_and(|name| name.starts_with(".bae-"));
         let paths = files.iter().map(|file| file.path.as_str());
-        let like_temp = paths.filter(is_like_temp).map(|path| dir.join(path)).collect();
-        Ok(Self { dir: dir.to_owned(), renamed, like_temp })
+        let temp_like_paths = paths.filter(is_like_temp).map(|path| dir.join(path)).collect();
+        Ok(Self { dir: dir.to_owned(), renamed, temp_like_paths })
     }
 
     pub(super) fn renamed_paths(&self) -> impl Iterator<Item = &str> {
@@ -50,68 +50,71 @@ impl Target {
     /// The path of a file of the import in the target. The names were checked when the torrent was imported; they are
     /// checked again here in case the catalog was changed.
     pub(super) fn path(&self, path: &str) -> Result<PathBuf> {
-        Ok(self.dir.join(plain(&self.renamed.in_target(path))?))
+        Ok(self.dir.join(relative_path(&self.renamed.target_path(path))?))
     }
 
     /// The content of a link at `path` to `to`. It is relative, so that the exported folder can be moved.
     pub(super) fn relative(&self, path: &str, to: &str) -> Result<PathBuf> {
         let depth = path.split('/').count() - 1;
-        let to = self.renamed.in_target(to);
-        Ok(std::iter::repeat_n("..", depth).collect::<PathBuf>().join(plain(&to)?))
+        let to = self.renamed.target_path(to);
+        Ok(std::iter::repeat_n("..", depth).collect::<PathBuf>().join(relative_path(&to)?))
     }
 
     /// Whether a path that a temp file could have is that of a file of the import.
-    pub(super) fn has(&self, path: &Path) -> bool {
-        self.like_temp.contains(path)
+    pub(super) fn is_export_file(&self, path: &Path) -> bool {
+        self.temp_like_paths.contains(path)
     }
 
-    pub(super) fn look(&self, path: &Path) -> Result<Was> {
+    pub(super) fn entry_at(&self, path: &Path) -> Result<TargetEntry> {
         match fs::symlink_metadata(path) {
-            Ok(found) if found.is_symlink() => Ok(Was::Link),
-            Ok(found) if found.is_dir() => Ok(Was::Folder),
-            Ok(found) => Ok(Was::File(found)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Was::Nothing),
-            Err(e) => Err(Error::io(format!("cannot look at {}", path.display()), e)),
+            Ok(found) if found.is_symlink() => Ok(TargetEntry::Link),
+            Ok(found) if found.is_dir() => Ok(TargetEntry::Folder),
+            Ok(found) => Ok(TargetEntry::File(found)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(TargetEntry::Missing),
+            Err(e) => Err(Error::io(format!("cannot read the metadata of {}", path.display()), e)),
         }
     }
 }
 
-/// Whether `there` is a regular file of this length, not a pipe or device.
-pub(super) fn is_file_of(there: &fs::Metadata, len: u64) -> bool {
-    there.is_file() && there.len() == len
+/// Whether `metadata` is of a regular file of this length, not a pipe or device.
+pub(super) fn is_file_of(metadata: &fs::Metadata, len: u64) -> bool {
+    metadata.is_file() && metadata.len() == len
 }
 
-fn plain(path: &str) -> Result<&Path> {
-    let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
-    if !plain || path.is_empty() {
-        return Err(Error::new(Kind::Corrupt, format!("file name {path:?} leaves the target")));
+fn relative_path(path: &str) -> Result<&Path> {
+    let is_relative = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
+    if !is_relative || path.is_empty() {
+        return Err(Error::new(
+            Kind::Corrupt,
+            format!("file name {path:?} is outside the target folder"),
+        ));
     }
     Ok(Path::new(path))
 }
 
 /// Tests the names in a temporary subfolder.
-async fn try_in(dir: &Path, files: &[FileRow]) -> Result<Renamed> {
-    if !are_suspect(files) {
-        return Ok(Renamed::default());
+async fn probe_names_in(dir: &Path, files: &[FileRow]) -> Result<RenamedPaths> {
+    if !need_probing(files) {
+        return Ok(RenamedPaths::default());
     }
     let salt = getrandom::u32().unwrap_or_default();
-    let trial = dir.join(format!(".bae-{}-{salt:08x}.names", std::process::id()));
-    folders::make("folder", dir)?;
-    fs::create_dir(&trial)
-        .map_err(|e| Error::io(format!("cannot make folder {}", trial.display()), e))?;
-    let tried = match LocalBackend::open(&trial) {
-        Ok(place) => try_names(&place, "", files, Default::default).await,
+    let test_dir = dir.join(format!(".bae-{}-{salt:08x}.names", std::process::id()));
+    folders::create("folder", dir)?;
+    fs::create_dir(&test_dir)
+        .map_err(|e| Error::io(format!("cannot create folder {}", test_dir.display()), e))?;
+    let renamed = match LocalBackend::open(&test_dir) {
+        Ok(backend) => probe_names(&backend, "", files, Default::default).await,
         Err(e) => Err(e),
     };
     // A leftover is one hidden folder, which is not in the way of any exported file.
-    let _ = fs::remove_dir_all(&trial);
-    tried
+    let _ = fs::remove_dir_all(&test_dir);
+    renamed
 }
 
 /// Creates a symbolic link at `path`, and replaces the file or link there.
 pub(super) fn make_link(to: &Path, path: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {
-        folders::make("folder", dir)?;
+        folders::create("folder", dir)?;
     }
     let make = || {
         match fs::remove_file(path) {
@@ -123,7 +126,9 @@ pub(super) fn make_link(to: &Path, path: &Path) -> Result<()> {
     make().map_err(|e| {
         let error = Error::io(format!("cannot link {} to {}", path.display(), to.display()), e);
         match error.kind() {
-            Kind::PermissionDenied => error.hint("does its file system have symbolic links?"),
+            Kind::PermissionDenied => {
+                error.hint("check whether its file system has symbolic links")
+            }
             _ => error,
         }
     })
@@ -138,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_the_target_keeps_are_kept_and_the_trial_leaves_nothing() {
+    async fn names_that_the_target_supports_are_kept_and_the_test_folder_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let paths = ["d/A", "d/a", "d/what: ever?", ".hidden/x"];
         let target = Target::open(dir.path(), &rows(&paths)).await.unwrap();
@@ -155,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn renamed_parts_have_their_other_name_in_links_too() {
-        let renamed = Renamed::of(["d/a".to_owned()]);
-        let target = Target { dir: "/out".into(), renamed, like_temp: HashSet::new() };
+    fn links_to_renamed_paths_use_the_new_name() {
+        let renamed = RenamedPaths::new(["d/a".to_owned()]);
+        let target = Target { dir: "/out".into(), renamed, temp_like_paths: HashSet::new() };
         let path = target.path("d/a").unwrap();
         assert!(path.to_str().unwrap().starts_with("/out/d/a."), "{}", path.display());
         let to = target.relative("d/link", "d/a").unwrap();

@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::{
-    app::{App, Goal, GoalChange},
+    app::{App, SeedGoalChange, SeedGoalInfo},
     catalog::ImportRow,
     config::{SeedGoal, SeedOptions},
     error::Result,
@@ -15,24 +15,29 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such import; when the catalog cannot be written.
-    pub async fn limit(&self, needle: &str, change: GoalChange) -> Result<(ImportRow, Goal)> {
-        let row = self.catalog.find(needle)?;
-        let before = if change.reset { SeedGoal::default() } else { self.catalog.goal(&row.id)? };
+    pub async fn change_seed_goal(
+        &self,
+        import_ref: &str,
+        change: SeedGoalChange,
+    ) -> Result<(ImportRow, SeedGoalInfo)> {
+        let row = self.catalog.find(import_ref)?;
+        let before =
+            if change.reset { SeedGoal::default() } else { self.catalog.seed_goal(&row.id)? };
         let goal = change.goal.or(before);
         if !change.is_none() {
-            self.catalog.set_goal(&row.id, goal).await?;
+            self.catalog.set_seed_goal(&row.id, goal).await?;
         }
         Ok((row, goal.into()))
     }
 
     /// The goal that the config has for an import. Its trackers are looked up only if the config has goals by tracker.
-    pub(super) fn usual_goal(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
+    pub(super) fn config_goal(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
         if options.trackers.is_empty() {
-            return Ok(options.goal_at([]));
+            return Ok(options.goal_for_hosts([]));
         }
         let (_, meta) = self.metainfo_of(row)?;
         let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
         let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
-        Ok(options.goal_at(hosts.iter().map(String::as_str)))
+        Ok(options.goal_for_hosts(hosts.iter().map(String::as_str)))
     }
 }

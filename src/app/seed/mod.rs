@@ -7,8 +7,8 @@
 
 mod goals;
 mod limits;
-mod live;
 mod rotation;
+mod seeding_import;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,43 +19,43 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    limits::{Pace, pace, reached},
-    live::{Heard, Live},
+    limits::{SeedThrottle, reached_goal, seed_throttle},
     rotation::Rotation,
+    seeding_import::{SeedingImport, SessionState},
 };
-use super::{App, SESSION_END, books::spent};
+use super::{App, SESSION_STOP_TIMEOUT, usage::priced_usage};
 use crate::{
     backends::Reads,
     calendar::Utc,
-    catalog::{ImportId, ImportRow, ImportState, Traffic},
+    catalog::{ImportId, ImportRow, ImportState, UsageCounts},
     config::{CloudBudget, NetworkOptions, SeedGoal, SeedOptions},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
     storage::ImportStore,
-    torrents::{Status, Torrent, Torrents, keep_heap_steady},
+    torrents::{Status, Torrent, TorrentSession, configure_heap},
     units::ByteSize,
 };
 
 /// Interval for reading the messages of the session.
-const LOOK: Duration = Duration::from_millis(250);
-/// Goals are checked every 4 looks: once a second.
-const GOALS: u64 = 4;
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Goals are checked every 4 polls: once a second.
+const POLLS_PER_GOAL_CHECK: u64 = 4;
 /// Interval for recording usage and checking the monthly budget.
-const BOOKS: Duration = Duration::from_secs(5);
+const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 /// Default number of imports in the session. Each holds the piece hashes of its torrent in memory.
-const AT_ONCE: usize = 1000;
+const DEFAULT_MAX_ACTIVE: usize = 1000;
 /// Wait before an import whose error may pass is tried again.
-const RETRY: Duration = Duration::from_secs(5 * 60);
+const RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
 /// With more imports in the session, progress is reported only for those that changed, once a second.
-const FEW: usize = 32;
+const FEW_IMPORTS: usize = 32;
 
 /// An import to be seeded.
-struct Candidate {
+struct SeedCandidate {
     row: ImportRow,
     /// The goal from the config.
     goal: SeedGoal,
     /// Recorded usage.
-    past: Traffic,
+    recorded: UsageCounts,
     /// Total length of its files in bytes. Until the import is in the session, the length with padding.
     bytes: u64,
 }
@@ -63,17 +63,17 @@ struct Candidate {
 /// A running `seed`.
 struct Seeding<'a> {
     app: &'a App,
-    torrents: &'a Arc<Torrents>,
+    torrents: &'a Arc<TorrentSession>,
     options: &'a SeedOptions,
     events: &'a EventSink,
-    imports: Vec<Candidate>,
+    imports: Vec<SeedCandidate>,
     rotation: Rotation,
-    live: HashMap<usize, Live>,
+    active: HashMap<usize, SeedingImport>,
     /// Goals set for single imports, as of the last recording.
-    said: HashMap<ImportId, SeedGoal>,
-    pace: Pace,
-    begun: Instant,
-    looks: u64,
+    import_goals: HashMap<ImportId, SeedGoal>,
+    throttle: SeedThrottle,
+    started_at: Instant,
+    polls: u64,
     /// The first error of an import.
     failed: Option<Error>,
     /// Whether an import was ever in the session.
@@ -89,20 +89,21 @@ impl App {
     /// `NotFound` when there is nothing to seed; the first error when every import failed.
     pub async fn seed(
         &self,
-        needles: Vec<String>,
+        import_refs: Vec<String>,
         network: NetworkOptions,
         options: SeedOptions,
         events: EventSink,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let rows = self.rows_to_seed(&needles)?;
+        let rows = self.rows_to_seed(&import_refs)?;
         // Cache windows are allocated and freed all the time. Measured: 119 MiB resident instead of 155 MiB.
-        keep_heap_steady();
-        let torrents = Torrents::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
+        configure_heap();
+        let torrents =
+            TorrentSession::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
         let mut seeding = Seeding::new(self, &torrents, &options, &events, rows)?;
         let done = seeding.run(&cancel).await;
         drop(seeding);
-        torrents.stop(SESSION_END).await;
+        torrents.stop(SESSION_STOP_TIMEOUT).await;
         done
     }
 
@@ -110,47 +111,49 @@ impl App {
     ///
     /// # Errors
     /// As [`App::seed`].
-    pub(super) async fn seed_on(
+    pub(super) async fn seed_after_import(
         &self,
-        torrents: &Arc<Torrents>,
+        torrents: &Arc<TorrentSession>,
         (row, torrent, store): (ImportRow, (Torrent, Status), Arc<ImportStore>),
         options: &SeedOptions,
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<()> {
         let mut seeding = Seeding::new(self, torrents, options, events, vec![row])?;
-        if let Some(index) = seeding.rotation.enter(Duration::ZERO) {
-            seeding.live.insert(index, Live::of(torrent, store));
+        if let Some(index) = seeding.rotation.activate_next(Duration::ZERO) {
+            seeding.active.insert(index, SeedingImport::from_torrent(torrent, store));
         }
         seeding.run(cancel).await
     }
 
-    fn rows_to_seed(&self, needles: &[String]) -> Result<Vec<ImportRow>> {
-        let rows: Vec<ImportRow> = if needles.is_empty() {
+    fn rows_to_seed(&self, import_refs: &[String]) -> Result<Vec<ImportRow>> {
+        let rows: Vec<ImportRow> = if import_refs.is_empty() {
             let mut rows = self.catalog.list()?;
             // Imports from a URL have no swarm.
             rows.retain(|row| row.state == ImportState::Imported && row.is_torrent());
             rows
         } else {
-            needles.iter().map(|n| self.torrent_to_seed(n)).collect::<Result<_>>()?
+            import_refs
+                .iter()
+                .map(|import_ref| self.torrent_to_seed(import_ref))
+                .collect::<Result<_>>()?
         };
         // A torrent in two storages is one torrent in the swarm.
         let mut seen = HashSet::new();
         let rows: Vec<_> = rows.into_iter().filter(|row| seen.insert(row.info_hash())).collect();
         if rows.is_empty() {
-            let text = "there is nothing to seed: no import is complete";
-            return Err(Error::new(Kind::NotFound, text).hint("`bae ls` shows what there is"));
+            let text = "nothing to seed: no import is complete";
+            return Err(Error::new(Kind::NotFound, text).hint("`bae ls` lists the imports"));
         }
         Ok(rows)
     }
 
-    fn torrent_to_seed(&self, needle: &str) -> Result<ImportRow> {
-        let row = self.catalog.find(needle)?;
+    fn torrent_to_seed(&self, import_ref: &str) -> Result<ImportRow> {
+        let row = self.catalog.find(import_ref)?;
         if row.is_torrent() {
             return Ok(row);
         }
-        let text =
-            format!("import {} ({}) came from a URL: there is no swarm for it", row.id, row.name);
+        let text = format!("import {} ({}) is from a URL and has no swarm", row.id, row.name);
         Err(Error::new(Kind::InvalidInput, text).hint("leave it out"))
     }
 }
@@ -158,17 +161,22 @@ impl App {
 impl<'a> Seeding<'a> {
     fn new(
         app: &'a App,
-        torrents: &'a Arc<Torrents>,
+        torrents: &'a Arc<TorrentSession>,
         options: &'a SeedOptions,
         events: &'a EventSink,
         rows: Vec<ImportRow>,
     ) -> Result<Self> {
         let candidate = |row: ImportRow| {
-            let past = app.catalog.traffic_of(&row.id)?;
-            Ok(Candidate { goal: app.usual_goal(&row, options)?, past, bytes: row.len, row })
+            let recorded = app.catalog.usage_of(&row.id)?;
+            Ok(SeedCandidate {
+                goal: app.config_goal(&row, options)?,
+                recorded,
+                bytes: row.len,
+                row,
+            })
         };
-        let imports: Vec<Candidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
-        let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(AT_ONCE));
+        let imports: Vec<SeedCandidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
+        let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(DEFAULT_MAX_ACTIVE));
         Ok(Self {
             app,
             torrents,
@@ -176,11 +184,11 @@ impl<'a> Seeding<'a> {
             events,
             imports,
             rotation,
-            live: HashMap::new(),
-            said: app.catalog.goals()?,
-            pace: Pace::Free,
-            begun: Instant::now(),
-            looks: 0,
+            active: HashMap::new(),
+            import_goals: app.catalog.seed_goals()?,
+            throttle: SeedThrottle::Unlimited,
+            started_at: Instant::now(),
+            polls: 0,
             failed: None,
             seeded: false,
             reached: false,
@@ -189,36 +197,36 @@ impl<'a> Seeding<'a> {
 
     async fn run(&mut self, cancel: &CancellationToken) -> Result<()> {
         // Record the earlier reads separately: they were not for peers.
-        self.app.book_reads().await;
+        self.app.record_reads().await;
         self.app.seeding.store(true, Ordering::Relaxed);
         let seeded = self.seed(cancel).await;
         // Record the usage since the last interval.
-        let booked = self.book(true).await;
+        let recorded = self.record_usage(true).await;
         self.app.seeding.store(false, Ordering::Relaxed);
-        seeded.and(booked)
+        seeded.and(recorded)
     }
 
     async fn seed(&mut self, cancel: &CancellationToken) -> Result<()> {
-        self.keep_budget().await?;
-        self.enter(cancel).await?;
-        let mut looks = tokio::time::interval(LOOK);
-        let mut books = tokio::time::interval(BOOKS);
-        books.reset();
-        while !self.is_over() {
+        self.apply_budget().await?;
+        self.add_waiting(cancel).await?;
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        let mut record = tokio::time::interval(RECORD_INTERVAL);
+        record.reset();
+        while !self.is_finished() {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                _ = looks.tick() => {
-                    self.look()?;
-                    if self.looks.is_multiple_of(GOALS) {
-                        self.keep_goals().await?;
+                _ = polls.tick() => {
+                    self.poll()?;
+                    if self.polls.is_multiple_of(POLLS_PER_GOAL_CHECK) {
+                        self.check_goals().await?;
                     }
                 }
-                _ = books.tick() => {
-                    self.book(false).await?;
-                    self.said = self.app.catalog.goals()?;
-                    self.keep_budget().await?;
-                    self.take_turns();
-                    self.enter(cancel).await?;
+                _ = record.tick() => {
+                    self.record_usage(false).await?;
+                    self.import_goals = self.app.catalog.seed_goals()?;
+                    self.apply_budget().await?;
+                    self.rotate();
+                    self.add_waiting(cancel).await?;
                 }
             }
         }
@@ -226,24 +234,24 @@ impl<'a> Seeding<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Whether nothing is left to be seeded. Imports that were put off are waited for only if another one was seeded.
-    fn is_over(&self) -> bool {
-        self.rotation.is_over() || self.rotation.is_idle() && !self.seeded
+    /// Whether nothing is left to be seeded. Postponed imports are waited for only if another one was seeded.
+    fn is_finished(&self) -> bool {
+        self.rotation.is_finished() || self.rotation.is_idle() && !self.seeded
     }
 
     /// Adds waiting imports to the session, as long as there are free slots.
-    async fn enter(&mut self, cancel: &CancellationToken) -> Result<()> {
+    async fn add_waiting(&mut self, cancel: &CancellationToken) -> Result<()> {
         while !cancel.is_cancelled()
-            && let Some(index) = self.rotation.enter(self.begun.elapsed())
+            && let Some(index) = self.rotation.activate_next(self.started_at.elapsed())
         {
             let row = self.imports[index].row.clone();
-            match Live::begin(self.app, self.torrents, &row, self.events).await {
-                Ok((live, bytes)) => {
+            match SeedingImport::add(self.app, self.torrents, &row, self.events).await {
+                Ok((import, bytes)) => {
                     self.imports[index].bytes = bytes;
-                    if self.pace == Pace::Stop {
-                        live.pause();
+                    if self.throttle == SeedThrottle::Paused {
+                        import.pause();
                     }
-                    self.live.insert(index, live);
+                    self.active.insert(index, import);
                     self.seeded = true;
                 }
                 // An import that fails does not stop the others.
@@ -255,17 +263,17 @@ impl<'a> Seeding<'a> {
 
     fn fail(&mut self, index: usize, error: Error) -> Result<()> {
         let id = &self.imports[index].row.id;
-        let error = error.within(format_args!("import {id}"));
-        let passes = error.kind().is_retryable();
-        match passes {
-            true => self.rotation.put_off(index, self.begun.elapsed() + RETRY),
+        let error = error.with_context(format_args!("import {id}"));
+        let is_temporary = error.kind().is_retryable();
+        match is_temporary {
+            true => self.rotation.postpone(index, self.started_at.elapsed() + RETRY_DELAY),
             false => self.rotation.finish(index),
         }
-        self.live.remove(&index);
+        self.active.remove(&index);
         if self.imports.len() == 1 {
             return Err(error);
         }
-        let now = if passes { " for now" } else { "" };
+        let now = if is_temporary { " for now" } else { "" };
         tracing::warn!("{}; it is not seeded{now}", error.report());
         let text = format!("not seeded{now}: {}", error.report());
         self.events.send(Event::Notice { id: Some(id.to_string()), text });
@@ -274,125 +282,131 @@ impl<'a> Seeding<'a> {
     }
 
     /// Reads the messages of the session, and reports progress.
-    fn look(&mut self) -> Result<()> {
-        self.looks += 1;
-        let few = self.live.len() <= FEW;
-        let tell = few || self.looks.is_multiple_of(4);
+    fn poll(&mut self) -> Result<()> {
+        self.polls += 1;
+        let few = self.active.len() <= FEW_IMPORTS;
+        let report = few || self.polls.is_multiple_of(4);
         let held = self.torrents.held();
         let mut failed = Vec::new();
-        for (&index, live) in &mut self.live {
-            let Candidate { row, bytes, .. } = &self.imports[index];
-            match live.look(&row.id, self.events) {
-                Heard::Nothing => {}
-                Heard::Ended => return Ok(()),
-                Heard::Failed(error) => failed.push((index, error)),
+        for (&index, import) in &mut self.active {
+            let SeedCandidate { row, bytes, .. } = &self.imports[index];
+            match import.poll(&row.id, self.events) {
+                SessionState::Running => {}
+                SessionState::Ended => return Ok(()),
+                SessionState::Failed(error) => failed.push((index, error)),
             }
-            if tell && (few || live.has_changed()) {
-                self.events.send(Event::Progress(live.progress(&row.id, *bytes, held)));
+            if report && (few || import.has_changed()) {
+                self.events.send(Event::Progress(import.progress(&row.id, *bytes, held)));
             }
         }
         failed.into_iter().try_for_each(|(index, error)| self.fail(index, error))
     }
 
     /// Records the usage since the last call. With `last`, also seeding time of less than a minute.
-    async fn book(&mut self, last: bool) -> Result<()> {
-        let mut entries: HashMap<(Option<ImportId>, String), Traffic> = HashMap::new();
+    async fn record_usage(&mut self, last: bool) -> Result<()> {
+        let mut entries: HashMap<(Option<ImportId>, String), UsageCounts> = HashMap::new();
         for (by, Reads { gets, bytes }) in self.app.take_reads(false).await? {
-            entries.insert(by, Traffic { gets, fetched: bytes, ..Traffic::default() });
+            entries.insert(by, UsageCounts { gets, fetched: bytes, ..UsageCounts::default() });
         }
-        for (&index, live) in &mut self.live {
+        for (&index, import) in &mut self.active {
             let candidate = &mut self.imports[index];
-            let traffic = live.unbooked(self.pace == Pace::Stop, last);
-            if traffic.is_zero() {
+            let usage = import.take_unrecorded(self.throttle == SeedThrottle::Paused, last);
+            if usage.is_zero() {
                 continue;
             }
-            candidate.past += traffic;
+            candidate.recorded += usage;
             let (id, storage) = (candidate.row.id.clone(), candidate.row.storage.clone());
-            *entries.entry((Some(id), storage)).or_default() += traffic;
+            *entries.entry((Some(id), storage)).or_default() += usage;
         }
         if entries.is_empty() {
             return Ok(());
         }
-        let entries = entries.into_iter().map(|((id, storage), traffic)| (id, storage, traffic));
-        self.app.catalog.add_traffic(Utc::now().month_name(), entries.collect()).await
+        let entries = entries.into_iter().map(|((id, storage), usage)| (id, storage, usage));
+        self.app.catalog.add_usage(Utc::now().year_month(), entries.collect()).await
     }
 
     /// Ends the seeding of imports that have reached a goal.
-    async fn keep_goals(&mut self) -> Result<()> {
-        let stopped = self.pace == Pace::Stop;
-        let done = |(&index, live): (&usize, &Live)| {
-            let Candidate { row, goal, past, bytes } = &self.imports[index];
-            let said = self.said.get(&row.id).copied().unwrap_or_default();
-            let goal = self.options.asked.or(said).or(*goal);
+    async fn check_goals(&mut self) -> Result<()> {
+        let stopped = self.throttle == SeedThrottle::Paused;
+        let finished = |(&index, import): (&usize, &SeedingImport)| {
+            let SeedCandidate { row, goal, recorded, bytes } = &self.imports[index];
+            let import_goal = self.import_goals.get(&row.id).copied().unwrap_or_default();
+            let goal = self.options.from_flags.or(import_goal).or(*goal);
             // Served bytes count once they are recorded: by then they have really been sent.
-            let seconds = past.seconds + live.pending(stopped).seconds;
-            let so_far = Traffic { seconds, ..*past };
-            reached(&goal, *bytes, &so_far).map(|why| (index, why))
+            let seconds = recorded.seconds + import.unrecorded(stopped).seconds;
+            let usage = UsageCounts { seconds, ..*recorded };
+            reached_goal(&goal, *bytes, &usage).map(|reached| (index, reached))
         };
-        let done: Vec<_> = self.live.iter().filter_map(done).collect();
-        if done.is_empty() {
+        let finished: Vec<_> = self.active.iter().filter_map(finished).collect();
+        if finished.is_empty() {
             return Ok(());
         }
-        self.book(true).await?;
+        self.record_usage(true).await?;
         self.reached = true;
-        for (index, why) in done {
+        for (index, reached) in finished {
             self.rotation.finish(index);
-            self.live.remove(&index);
+            self.active.remove(&index);
             let id = Some(self.imports[index].row.id.to_string());
-            self.events.send(Event::Notice { id, text: format!("seeded enough: {why}") });
+            self.events.send(Event::Notice { id, text: reached });
         }
         Ok(())
     }
 
     /// Slows down or stops seeding according to the monthly budget.
-    async fn keep_budget(&mut self) -> Result<()> {
+    async fn apply_budget(&mut self) -> Result<()> {
         let Some(budget) = self.options.cloud_budget else { return Ok(()) };
         let now = Utc::now();
         let (mut fetched, mut dollars) = (0, 0.0);
-        for (storage, traffic) in self.app.catalog.traffic_in(Some(&now.month_name()))? {
+        for (storage, usage) in self.app.catalog.usage_by_storage(Some(&now.year_month()))? {
             // A storage that is no longer configured counts as remote.
-            let local = self.app.place(&storage).await.is_ok_and(|p| !p.backend.is_remote());
-            if !local {
-                fetched += traffic.all_fetched();
-                dollars += spent(&self.app.config, &storage, &traffic).dollars.unwrap_or(0.0);
+            let is_local = self.app.storage(&storage).await.is_ok_and(|p| !p.backend.is_remote());
+            if !is_local {
+                fetched += usage.all_fetched();
+                dollars += priced_usage(&self.app.config, &storage, &usage).dollars.unwrap_or(0.0);
             }
         }
-        let pace = pace(budget, fetched, dollars, now.left_of_month());
-        if std::mem::replace(&mut self.pace, pace) == pace {
+        let throttle = seed_throttle(budget, fetched, dollars, now.seconds_to_next_month());
+        if std::mem::replace(&mut self.throttle, throttle) == throttle {
             return Ok(());
         }
-        let so_far = match budget {
+        let used = match budget {
             CloudBudget::Bytes(_) => CloudBudget::Bytes(ByteSize(fetched)),
             CloudBudget::Dollars(_) => CloudBudget::Dollars(dollars),
         };
-        let text = match pace {
-            Pace::Free => "a new month: seeding goes on at full speed".to_owned(),
-            Pace::Slow(rate) => {
+        let text = match throttle {
+            SeedThrottle::Unlimited => {
+                "new month: the cloud budget is available, seeding at full speed".to_owned()
+            }
+            SeedThrottle::Limited(rate) => {
                 format!(
-                    "{so_far} of this month's {budget} from the cloud are spent: seeding at {}/s",
+                    "{used} of this month's cloud budget of {budget} are used: seeding is limited to {}/s",
                     ByteSize(rate)
                 )
             }
-            Pace::Stop => {
+            SeedThrottle::Paused => {
                 format!(
-                    "this month's {budget} from the cloud are spent: seeding stops until the next"
+                    "this month's cloud budget of {budget} is used up: seeding is paused until next month"
                 )
             }
         };
         tracing::warn!("{text}");
         self.events.send(Event::Notice { id: None, text });
-        self.torrents.limit_upload(if let Pace::Slow(rate) = pace { Some(rate) } else { None })?;
-        self.live
-            .values()
-            .for_each(|live| if pace == Pace::Stop { live.pause() } else { live.resume() });
+        self.torrents.set_upload_limit(if let SeedThrottle::Limited(rate) = throttle {
+            Some(rate)
+        } else {
+            None
+        })?;
+        self.active.values().for_each(|import| {
+            if throttle == SeedThrottle::Paused { import.pause() } else { import.resume() }
+        });
         Ok(())
     }
 
     /// Removes imports whose time in the session is over, if others wait.
-    fn take_turns(&mut self) {
-        let now = self.begun.elapsed();
-        let busy = |index: usize| self.live.get(&index).is_some_and(Live::is_busy);
-        let gone: Vec<_> = std::iter::from_fn(|| self.rotation.leave(now, busy)).collect();
-        gone.iter().for_each(|index| drop(self.live.remove(index)));
+    fn rotate(&mut self) {
+        let now = self.started_at.elapsed();
+        let busy = |index: usize| self.active.get(&index).is_some_and(SeedingImport::has_peers);
+        let removed: Vec<_> = std::iter::from_fn(|| self.rotation.rotate_out(now, busy)).collect();
+        removed.iter().for_each(|index| drop(self.active.remove(index)));
     }
 }

@@ -9,18 +9,18 @@ use yup_oauth2::{ServiceAccountAuthenticator, ServiceAccountKey};
 
 use super::{
     errors::SIGN_IN,
-    oauth::{self, AccessToken, Granted, TOKEN_URI},
+    oauth::{self, AccessToken, Grant, TOKEN_URI},
 };
 use crate::error::{Error, Kind, Result};
 
 /// Supplies access tokens.
 #[async_trait]
 pub trait TokenSource: Send + Sync + fmt::Debug {
-    /// A token that is valid now, and differs from `refused`, which the server has rejected.
+    /// A token that is valid now, and differs from `rejected`, which the server has rejected.
     ///
     /// # Errors
     /// `Unauthenticated` when no token can be had; retryable kinds when the token server cannot be reached.
-    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken>;
+    async fn token(&self, rejected: Option<&AccessToken>) -> Result<AccessToken>;
 }
 
 /// Credentials for Google Drive.
@@ -49,14 +49,14 @@ impl Credentials {
     /// # Errors
     /// `InvalidInput` when the key of a service account cannot be parsed, or a token has invalid characters.
     /// Otherwise the I/O error of reading the key file.
-    pub fn into_source(self, http: &reqwest::Client) -> Result<Arc<dyn TokenSource>> {
+    pub fn into_token_source(self, http: &reqwest::Client) -> Result<Arc<dyn TokenSource>> {
         Ok(match self {
-            Self::Token(token) => Arc::new(ReadyToken(AccessToken::new(&token)?)),
+            Self::Token(token) => Arc::new(FixedToken(AccessToken::new(&token)?)),
             Self::User { client_id, client_secret, refresh_token, token_uri } => {
                 let token_uri = token_uri.map_or_else(|| Url::parse(TOKEN_URI), Ok);
                 let token_uri = token_uri.expect("the built-in address is a URL");
                 let http = http.clone();
-                Arc::new(Renewed::new(User {
+                Arc::new(CachedTokenSource::new(User {
                     client_id,
                     client_secret,
                     refresh_token,
@@ -69,78 +69,78 @@ impl Credentials {
                 if let Some(uri) = token_uri {
                     key.token_uri = uri.into();
                 }
-                Arc::new(Renewed::new(ServiceAccount(key)))
+                Arc::new(CachedTokenSource::new(ServiceAccount(key)))
             }
         })
     }
 }
 
-fn service_key(given: &str) -> Result<ServiceAccountKey> {
-    let text = if given.trim_start().starts_with('{') {
-        given.to_owned()
+fn service_key(path_or_json: &str) -> Result<ServiceAccountKey> {
+    let text = if path_or_json.trim_start().starts_with('{') {
+        path_or_json.to_owned()
     } else {
-        let path = Path::new(given);
-        let place = || format!("key of a service account {}", path.display());
-        std::fs::read_to_string(path).map_err(|e| Error::io(place(), e))?
+        let path = Path::new(path_or_json);
+        let context = || format!("service account key {}", path.display());
+        std::fs::read_to_string(path).map_err(|e| Error::io(context(), e))?
     };
     // Without serde's message, which may quote the key.
     serde_json::from_str(&text).map_err(|_| {
-        Error::new(Kind::InvalidInput, "the key of a service account is not Google's JSON key file")
-            .hint("service_account is the path of the downloaded key, or its whole text")
+        Error::new(Kind::InvalidInput, "the service account key is not a JSON key file of Google")
+            .hint("set service_account to the path of the downloaded key file, or to its content")
     })
 }
 
 /// A configured token that bae cannot renew.
 #[derive(Debug)]
-struct ReadyToken(AccessToken);
+struct FixedToken(AccessToken);
 
 #[async_trait]
-impl TokenSource for ReadyToken {
-    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken> {
-        match refused {
+impl TokenSource for FixedToken {
+    async fn token(&self, rejected: Option<&AccessToken>) -> Result<AccessToken> {
+        match rejected {
             None => Ok(self.0.clone()),
-            Some(_) => Err(Error::new(Kind::Unauthenticated, "Google does not take the access token")
-                .hint("such a token is good for an hour: give a new one, or sign in with `bae storage login NAME`")),
+            Some(_) => Err(Error::new(Kind::Unauthenticated, "Google rejected the access token")
+                .hint("an access token is valid for an hour: set a new one, or sign in with `bae storage login NAME`")),
         }
     }
 }
 
-/// Requests the next token for [`Renewed`].
+/// Requests the next token for [`CachedTokenSource`].
 #[async_trait]
 trait Renew: Send + Sync + fmt::Debug {
-    async fn renew(&self) -> Result<Granted>;
+    async fn renew(&self) -> Result<Grant>;
 }
 
 /// Caches a token until one minute before it expires. The first caller without a valid token renews it while others
 /// wait.
 #[derive(Debug)]
-struct Renewed<R> {
-    from: R,
-    held: Mutex<Option<(AccessToken, Instant)>>,
+struct CachedTokenSource<R> {
+    renewer: R,
+    cached: Mutex<Option<(AccessToken, Instant)>>,
 }
 
 /// A token is not used in its last minute, because it must outlast the request.
-const BEFORE_END: Duration = Duration::from_secs(60);
+const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
-impl<R: Renew> Renewed<R> {
-    fn new(from: R) -> Self {
-        Self { from, held: Mutex::new(None) }
+impl<R: Renew> CachedTokenSource<R> {
+    fn new(renewer: R) -> Self {
+        Self { renewer, cached: Mutex::new(None) }
     }
 }
 
 #[async_trait]
-impl<R: Renew> TokenSource for Renewed<R> {
-    async fn token(&self, refused: Option<&AccessToken>) -> Result<AccessToken> {
-        let mut held = self.held.lock().await;
-        if let Some((token, until)) = &*held
+impl<R: Renew> TokenSource for CachedTokenSource<R> {
+    async fn token(&self, rejected: Option<&AccessToken>) -> Result<AccessToken> {
+        let mut cached = self.cached.lock().await;
+        if let Some((token, until)) = &*cached
             && *until > Instant::now()
-            && refused != Some(token)
+            && rejected != Some(token)
         {
             return Ok(token.clone());
         }
-        let granted = self.from.renew().await?;
-        let until = Instant::now() + granted.lasts.saturating_sub(BEFORE_END);
-        *held = Some((granted.access_token.clone(), until));
+        let granted = self.renewer.renew().await?;
+        let until = Instant::now() + granted.lifetime.saturating_sub(RENEWAL_MARGIN);
+        *cached = Some((granted.access_token.clone(), until));
         Ok(granted.access_token)
     }
 }
@@ -161,14 +161,16 @@ impl fmt::Debug for User {
 
 #[async_trait]
 impl Renew for User {
-    async fn renew(&self) -> Result<Granted> {
+    async fn renew(&self) -> Result<Grant> {
         let form = [
             ("grant_type", "refresh_token"),
             ("client_id", &self.client_id),
             ("client_secret", &self.client_secret),
             ("refresh_token", &self.refresh_token),
         ];
-        oauth::grant(&self.http, &self.token_uri, &form).await?.map_err(oauth::Refused::error)
+        oauth::request_token(&self.http, &self.token_uri, &form)
+            .await?
+            .map_err(oauth::OAuthError::into_error)
     }
 }
 
@@ -186,7 +188,7 @@ impl fmt::Debug for ServiceAccount {
 
 #[async_trait]
 impl Renew for ServiceAccount {
-    async fn renew(&self) -> Result<Granted> {
+    async fn renew(&self) -> Result<Grant> {
         let account = &self.0.client_email;
         let signer = ServiceAccountAuthenticator::builder(self.0.clone())
             .with_timeout(Duration::from_secs(30))
@@ -196,27 +198,27 @@ impl Renew for ServiceAccount {
                 let text = format!("the private key of service account {account} cannot be used");
                 Error::new(Kind::InvalidInput, text).because(e)
             })?;
-        let refused = |e: yup_oauth2::Error| match e {
+        let rejected = |e: yup_oauth2::Error| match e {
             yup_oauth2::Error::AuthError(_) => {
-                let text = format!("Google refuses service account {account}");
+                let text = format!("Google rejected service account {account}");
                 Error::new(Kind::Unauthenticated, text).because(e).hint(
-                    "make a new key for it in the Google Cloud console, and look at this machine's clock",
+                    "create a new key for it in the Google Cloud console, and check the clock of this machine",
                 )
             }
             e => Error::new(Kind::Network, format!("sign-in of service account {account}"))
                 .because(e.to_string()),
         };
-        let token = signer.token(&[SERVICE_SCOPE]).await.map_err(refused)?;
+        let token = signer.token(&[SERVICE_SCOPE]).await.map_err(rejected)?;
         let text = token.token().ok_or_else(|| {
-            Error::new(Kind::Unauthenticated, "the token server gave no token").hint(SIGN_IN)
+            Error::new(Kind::Unauthenticated, "the token server returned no token").hint(SIGN_IN)
         })?;
         // Google's tokens are valid for an hour. Without a stated lifetime, five minutes are assumed.
         let now = std::time::SystemTime::now();
-        let ends = token.expiration_time().map(std::time::SystemTime::from);
-        let lasts = ends.and_then(|end| end.duration_since(now).ok());
-        Ok(Granted {
+        let expires_at = token.expiration_time().map(std::time::SystemTime::from);
+        let lifetime = expires_at.and_then(|end| end.duration_since(now).ok());
+        Ok(Grant {
             access_token: AccessToken::new(text)?,
-            lasts: lasts.unwrap_or(Duration::from_secs(300)),
+            lifetime: lifetime.unwrap_or(Duration::from_secs(300)),
             refresh_token: None,
         })
     }
@@ -229,39 +231,39 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Counting(AtomicU32, Duration);
+    struct CountingRenewer(AtomicU32, Duration);
 
-    fn lasting(lasts: Duration) -> Renewed<Counting> {
-        Renewed::new(Counting(AtomicU32::new(0), lasts))
+    fn source_with_lifetime(lifetime: Duration) -> CachedTokenSource<CountingRenewer> {
+        CachedTokenSource::new(CountingRenewer(AtomicU32::new(0), lifetime))
     }
 
     #[async_trait]
-    impl Renew for Counting {
-        async fn renew(&self) -> Result<Granted> {
+    impl Renew for CountingRenewer {
+        async fn renew(&self) -> Result<Grant> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let n = self.0.fetch_add(1, Ordering::Relaxed);
             let access_token = AccessToken(format!("t{n}"));
-            Ok(Granted { access_token, lasts: self.1, refresh_token: None })
+            Ok(Grant { access_token, lifetime: self.1, refresh_token: None })
         }
     }
 
     #[tokio::test]
-    async fn many_who_need_a_token_renew_it_once() {
-        let source = lasting(Duration::from_secs(3600));
-        let ask = || source.token(None);
-        let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+    async fn concurrent_callers_renew_a_token_once() {
+        let source = source_with_lifetime(Duration::from_secs(3600));
+        let request = || source.token(None);
+        let (a, b, c, d) = tokio::join!(request(), request(), request(), request());
         for token in [a, b, c, d] {
             assert_eq!(token.unwrap().0, "t0");
         }
         let old = AccessToken("t0".into());
-        let ask = || source.token(Some(&old));
-        let (a, b) = tokio::join!(ask(), ask());
+        let request = || source.token(Some(&old));
+        let (a, b) = tokio::join!(request(), request());
         assert_eq!((a.unwrap().0.as_str(), b.unwrap().0.as_str()), ("t1", "t1"));
     }
 
     #[tokio::test]
-    async fn a_token_is_renewed_a_minute_before_its_end() {
-        let source = lasting(BEFORE_END + Duration::from_millis(500));
+    async fn a_token_is_renewed_a_minute_before_it_expires() {
+        let source = source_with_lifetime(RENEWAL_MARGIN + Duration::from_millis(500));
         assert_eq!(source.token(None).await.unwrap().0, "t0");
         assert_eq!(source.token(None).await.unwrap().0, "t0");
         tokio::time::sleep(Duration::from_millis(550)).await;
@@ -279,14 +281,14 @@ mod tests {
         };
         let shown = format!("{user:?} {:?}", Credentials::Token("hunter2".into()));
         let sources = [user, Credentials::Token("hunter2".into())]
-            .map(|credentials| format!("{:?}", credentials.into_source(&http).unwrap()));
+            .map(|credentials| format!("{:?}", credentials.into_token_source(&http).unwrap()));
         assert!(!shown.contains("hunter2") && !sources.concat().contains("hunter2"), "{sources:?}");
     }
 
     #[test]
-    fn a_key_that_is_none_is_not_quoted() {
+    fn an_invalid_service_account_key_is_not_quoted() {
         let bad = Credentials::ServiceAccount { key: "{\"hunter2\": 1}".into(), token_uri: None };
-        let error = bad.into_source(&reqwest::Client::new()).unwrap_err();
+        let error = bad.into_token_source(&reqwest::Client::new()).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidInput);
         assert!(!error.report().contains("hunter2"));
     }

@@ -14,12 +14,12 @@ use url::Url;
 
 use super::{
     super::{
-        progress::Progress,
-        unfit::{Unfit, is_html, is_page},
+        endpoint_error::{EndpointError, is_html_document, is_html_type},
+        idle_timer::{IDLE_TIMEOUT, IdleTimer},
     },
     auth::TokenSource,
-    errors::{NOT_DRIVE, Refusal, SIGN_IN},
-    limits::{Cost, Limiter, Limits, Slower},
+    errors::{DriveRefusal, NOT_DRIVE, SIGN_IN},
+    limits::{DriveLimits, Limiter, QuotaCost, RateLimitWait},
 };
 use crate::{
     config::EnvProxies,
@@ -27,17 +27,17 @@ use crate::{
 };
 
 /// Timeout: Drive answers within seconds.
-const ANSWER: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The slowest connection that still counts as working, in bytes per second.
-const SLOWEST: u64 = 128 << 10;
+const MIN_RATE: u64 = 128 << 10;
 /// Longest body of metadata. The largest is a page of a listing, with about 600 bytes per file.
-const LONGEST_JSON: usize = 16 << 20;
+const MAX_JSON_LEN: usize = 16 << 20;
 /// Idle connections kept for later requests.
-const KEPT_CONNECTIONS: usize = 16;
+const MAX_IDLE_CONNECTIONS: usize = 16;
 
 /// Timeout of a request that transfers `bytes`.
-pub(super) fn time_for(bytes: u64) -> Duration {
-    ANSWER + Duration::from_secs(bytes / SLOWEST)
+pub(super) fn transfer_timeout(bytes: u64) -> Duration {
+    RESPONSE_TIMEOUT + Duration::from_secs(bytes / MIN_RATE)
 }
 
 /// The HTTP client for all requests. Uses HTTP/1.1, so each request in flight has its own connection: with HTTP/2,
@@ -51,12 +51,12 @@ pub fn http_client() -> Result<reqwest::Client> {
         308 => attempt.stop(),
         _ => redirect::Policy::limited(5).redirect(attempt),
     });
-    let proxies = EnvProxies::of_process();
+    let proxies = EnvProxies::from_process();
     // Checked now, because the proxy callback below cannot return an error.
-    proxies.to(&hyper::Uri::from_static("https://www.googleapis.com"))?;
+    proxies.for_uri(&hyper::Uri::from_static("https://www.googleapis.com"))?;
     let proxy = move |url: &Url| {
         let uri = url.as_str().parse().ok()?;
-        proxies.to(&uri).ok().flatten().map(|proxy| proxy.url().clone())
+        proxies.for_uri(&uri).ok().flatten().map(|proxy| proxy.url().clone())
     };
     reqwest::Client::builder()
         .no_proxy()
@@ -64,74 +64,78 @@ pub fn http_client() -> Result<reqwest::Client> {
         .user_agent(concat!("bae/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .connect_timeout(Duration::from_secs(5))
-        .pool_max_idle_per_host(KEPT_CONNECTIONS)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .redirect(redirects)
         .build()
         .map_err(|e| Error::new(Kind::Internal, "start of the HTTP client").because(e))
 }
 
 /// One request. Has no `Debug`, because the URL may be an upload session, which is a secret.
-pub(super) struct Call {
+pub(super) struct DriveCall {
     method: Method,
-    to: Url,
+    url: Url,
     /// What the request does, for errors: `get of KEY`.
     what: String,
-    cost: Cost,
-    time: Duration,
-    progress: Option<Progress>,
+    cost: QuotaCost,
+    timeout: Duration,
+    idle_timer: Option<IdleTimer>,
 }
 
-impl Call {
-    pub(super) fn new(method: Method, to: Url, what: impl Into<String>, cost: Cost) -> Self {
-        Self { method, to, what: what.into(), cost, time: ANSWER, progress: None }
+impl DriveCall {
+    pub(super) fn new(method: Method, url: Url, what: impl Into<String>, cost: QuotaCost) -> Self {
+        Self { method, url, what: what.into(), cost, timeout: RESPONSE_TIMEOUT, idle_timer: None }
     }
 
     /// Extends the timeout for a transfer of this many bytes.
-    pub(super) fn moving(self, bytes: u64) -> Self {
-        Self { time: time_for(bytes), ..self }
+    pub(super) fn with_transfer(self, bytes: u64) -> Self {
+        Self { timeout: transfer_timeout(bytes), ..self }
     }
 
     /// Replaces the timeout with an idle timeout for the request body.
-    pub(super) fn sending(self) -> Self {
-        Self { progress: Some(Progress::new()), ..self }
+    pub(super) fn with_idle_timeout(self) -> Self {
+        Self { idle_timer: Some(IdleTimer::new()), ..self }
     }
 
-    /// The progress that the body of a [`Call::sending`] call reports to.
-    pub(super) fn progress(&self) -> Progress {
-        self.progress.clone().unwrap_or_else(Progress::new)
+    /// The idle timer that the body of a [`DriveCall::with_idle_timeout`] call resets.
+    pub(super) fn idle_timer(&self) -> IdleTimer {
+        self.idle_timer.clone().unwrap_or_else(IdleTimer::new)
     }
 
     /// Sends the request. `answered`: the server has answered before, so connection errors count as temporary.
-    async fn answer(&self, request: RequestBuilder, answered: bool) -> Result<Response> {
-        let sent = match &self.progress {
-            None => request.timeout(self.time).send().await,
-            Some(progress) => match progress.watch(request.send()).await {
+    async fn send(&self, request: RequestBuilder, answered: bool) -> Result<Response> {
+        let sent = match &self.idle_timer {
+            None => request.timeout(self.timeout).send().await,
+            Some(idle_timer) => match idle_timer.watch(request.send()).await {
                 Some(sent) => sent,
                 None => {
-                    let text = format!("{} on Google Drive: nothing moves any more", self.what);
+                    let text = format!(
+                        "{} on Google Drive: stalled for {} s",
+                        self.what,
+                        IDLE_TIMEOUT.as_secs()
+                    );
                     return Err(Error::new(Kind::Network, text));
                 }
             },
         };
-        sent.map_err(|e| lost(&self.what, e, answered))
+        sent.map_err(|e| transport_error(&self.what, e, answered))
     }
 
     /// Sets the timeout.
-    pub(super) fn within(self, time: Duration) -> Self {
-        Self { time, ..self }
+    pub(super) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 }
 
 /// What to do with a request that is refused with 401: whether to send it again with a new token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsigned {
-    SendAgain,
+pub(super) enum OnUnauthorized {
+    Resend,
     /// Do not send it again. The caller first asks how much of it arrived.
-    AskFirst,
+    Fail,
 }
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct DriveClient {
     http: reqwest::Client,
     endpoint: Url,
     tokens: Arc<dyn TokenSource>,
@@ -140,12 +144,12 @@ pub(super) struct Client {
     answered: AtomicBool,
 }
 
-impl Client {
+impl DriveClient {
     pub(super) fn new(
         http: reqwest::Client,
         endpoint: Url,
         tokens: Arc<dyn TokenSource>,
-        limits: Limits,
+        limits: DriveLimits,
     ) -> Self {
         let (limiter, answered) = (Limiter::new(limits), AtomicBool::new(false));
         Self { http, endpoint, tokens, limiter, answered }
@@ -161,91 +165,95 @@ impl Client {
         url
     }
 
-    /// Sends a call whose headers and body `shape` adds, and returns the answer of any status.
+    /// Sends a call whose headers and body `prepare` adds, and returns the answer of any status.
     ///
     /// # Errors
     /// `Network` when there is no answer, `Unauthenticated` when two tokens are refused.
     pub(super) async fn exchange(
         &self,
-        call: &Call,
-        unsigned: Unsigned,
-        shape: impl Fn(RequestBuilder) -> RequestBuilder,
+        call: &DriveCall,
+        on_unauthorized: OnUnauthorized,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
-        let mut refused = None;
+        let mut rejected = None;
         loop {
             self.limiter.admit(call.cost).await;
-            let token = self.tokens.token(refused.as_ref()).await?;
-            let mut request = shape(self.http.request(call.method.clone(), call.to.clone()));
+            let token = self.tokens.token(rejected.as_ref()).await?;
+            let mut request = prepare(self.http.request(call.method.clone(), call.url.clone()));
             // An upload session may have another origin. It needs no token, and the token is sent to no other origin.
-            if call.to.origin() == self.endpoint.origin() {
+            if call.url.origin() == self.endpoint.origin() {
                 request = request.bearer_auth(&token.0);
             }
             let answered = self.answered.load(Ordering::Relaxed);
-            let response = call.answer(request, answered).await?;
+            let response = call.send(request, answered).await?;
             self.answered.store(true, Ordering::Relaxed);
             if response.status() != 401 {
                 return Ok(response);
             }
-            if refused.is_some() {
-                let text = format!("{} on Google Drive: the sign-in is refused", call.what);
+            if rejected.is_some() {
+                let text = format!("{} on Google Drive: the access token was rejected", call.what);
                 return Err(Error::new(Kind::Unauthenticated, text).hint(SIGN_IN));
             }
-            if unsigned == Unsigned::AskFirst {
+            if on_unauthorized == OnUnauthorized::Fail {
                 self.tokens.token(Some(&token)).await?;
-                let text = format!("{} on Google Drive: the sign-in had to be renewed", call.what);
+                let text = format!(
+                    "{} on Google Drive: the access token was rejected and has been renewed",
+                    call.what
+                );
                 return Err(Error::new(Kind::Unavailable, text));
             }
-            refused = Some(token);
+            rejected = Some(token);
         }
     }
 
-    /// As [`Client::exchange`], but any answer without a success status is an error.
+    /// As [`DriveClient::exchange`], but any answer without a success status is an error.
     pub(super) async fn send(
         &self,
-        call: &Call,
-        shape: impl Fn(RequestBuilder) -> RequestBuilder,
+        call: &DriveCall,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
-        let response = self.exchange(call, Unsigned::SendAgain, shape).await?;
+        let response = self.exchange(call, OnUnauthorized::Resend, prepare).await?;
         if response.status().is_success() {
-            self.limiter.accepted(call.cost);
+            self.limiter.record_success(call.cost);
             return Ok(response);
         }
         Err(self.refusal(call, response).await)
     }
 
-    /// As [`Client::send`], for a JSON answer.
+    /// As [`DriveClient::send`], for a JSON answer.
     pub(super) async fn json<T: DeserializeOwned>(
         &self,
-        call: &Call,
-        shape: impl Fn(RequestBuilder) -> RequestBuilder,
+        call: &DriveCall,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<T> {
-        decode(call, self.send(call, shape).await?).await
+        decode_json(call, self.send(call, prepare).await?).await
     }
 
-    /// Records the success of a call that was not sent by [`Client::send`].
-    pub(super) fn accepted(&self, cost: Cost) {
-        self.limiter.accepted(cost);
+    /// Records the success of a call that was not sent by [`DriveClient::send`].
+    pub(super) fn record_success(&self, cost: QuotaCost) {
+        self.limiter.record_success(cost);
     }
 
     /// The error of a refused call. A rate limit delays all callers.
-    pub(super) async fn refusal(&self, call: &Call, response: Response) -> Error {
+    pub(super) async fn refusal(&self, call: &DriveCall, response: Response) -> Error {
         let status = response.status().as_u16();
-        let asked = retry_after(&response);
-        let body = body(call, response, 64 << 10).await.unwrap_or_default();
-        let refusal = Refusal::read(status, &body);
+        let requested_wait = retry_after(&response);
+        let body = read_body(call, response, 64 << 10).await.unwrap_or_default();
+        let refusal = DriveRefusal::read(status, &body);
         if refusal.kind != Kind::RateLimited {
             let error = refusal.error(&call.what);
-            return match asked {
+            return match requested_wait {
                 Some(wait) if error.kind().is_retryable() => error.retry_after(wait),
                 _ => error,
             };
         }
-        match self.limiter.refused(call.cost, asked) {
-            Slower::Wait(wait) => refusal.error(&call.what).retry_after(wait),
-            Slower::Tomorrow => {
-                let text = format!("{}: Google Drive takes 750 GB a day and no more", call.what);
+        match self.limiter.record_refusal(call.cost, requested_wait) {
+            RateLimitWait::Retry(wait) => refusal.error(&call.what).retry_after(wait),
+            RateLimitWait::DailyLimit => {
+                let text =
+                    format!("{}: Google Drive's limit of 750 GB a day is reached", call.what);
                 Error::new(Kind::NoSpace, text).because(refusal.text).hint(
-                    "the limit is the account's, copies count too; bae goes on by itself tomorrow",
+                    "the limit applies to the account and includes copies; bae resumes by itself tomorrow",
                 )
             }
         }
@@ -253,25 +261,31 @@ impl Client {
 }
 
 /// Parses an answer as JSON.
-pub(super) async fn decode<T: DeserializeOwned>(call: &Call, response: Response) -> Result<T> {
-    let page = is_page(response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()));
-    let body = body(call, response, LONGEST_JSON).await?;
-    if page || is_html(&String::from_utf8_lossy(&body)) {
-        let text = format!("{}: this is not Google Drive: a web page came", call.what);
+pub(super) async fn decode_json<T: DeserializeOwned>(
+    call: &DriveCall,
+    response: Response,
+) -> Result<T> {
+    let is_page =
+        is_html_type(response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()));
+    let body = read_body(call, response, MAX_JSON_LEN).await?;
+    if is_page || is_html_document(&String::from_utf8_lossy(&body)) {
+        let text = format!("{}: this is not Google Drive: the server sent a web page", call.what);
         return Err(Error::new(Kind::InvalidInput, text).hint(NOT_DRIVE));
     }
     serde_json::from_slice(&body).map_err(|e| {
-        let text = format!("{} on Google Drive: the answer is not understood", call.what);
+        let text = format!("{} on Google Drive: the response is invalid", call.what);
         Error::new(Kind::Unavailable, text).because(e)
     })
 }
 
-/// Reads the body of an answer, up to `most` bytes.
-async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8>> {
+/// Reads the body of an answer, up to `max_len` bytes.
+async fn read_body(call: &DriveCall, mut response: Response, max_len: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|e| lost(&call.what, e, true))? {
-        if body.len() + part.len() > most {
-            let text = format!("{} on Google Drive: the answer is too long", call.what);
+    while let Some(part) =
+        response.chunk().await.map_err(|e| transport_error(&call.what, e, true))?
+    {
+        if body.len() + part.len() > max_len {
+            let text = format!("{} on Google Drive: the response is too long", call.what);
             return Err(Error::new(Kind::Unavailable, text));
         }
         body.extend_from_slice(&part);
@@ -280,14 +294,14 @@ async fn body(call: &Call, mut response: Response, most: usize) -> Result<Vec<u8
 }
 
 /// The error of a request without an answer. The URL is left out, because that of an upload session is a secret.
-pub(super) fn lost(what: &str, e: reqwest::Error, answered: bool) -> Error {
+pub(super) fn transport_error(what: &str, e: reqwest::Error, answered: bool) -> Error {
     let (e, what) = (e.without_url(), format!("{what} on Google Drive"));
-    let lost = Error::new(Kind::Network, what.clone()).because(e);
-    match Unfit::of(&lost.report()) {
-        None => lost,
-        Some(unfit) => {
-            let kind = unfit.kind_at(answered);
-            Error::new(kind, what).because(unfit.why).hint(unfit.hint)
+    let transport_error = Error::new(Kind::Network, what.clone()).because(e);
+    match EndpointError::from_message(&transport_error.report()) {
+        None => transport_error,
+        Some(endpoint_error) => {
+            let kind = endpoint_error.kind_after(answered);
+            Error::new(kind, what).because(endpoint_error.why).hint(endpoint_error.hint)
         }
     }
 }

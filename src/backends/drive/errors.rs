@@ -3,13 +3,13 @@
 use serde::Deserialize;
 
 use crate::{
-    backends::unfit::is_html,
+    backends::endpoint_error::is_html_document,
     error::{Error, Kind},
 };
 
 /// A parsed refusal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct DriveRefusal {
     pub(super) kind: Kind,
     /// Google's message and reason.
     pub(super) text: String,
@@ -17,14 +17,14 @@ pub(super) struct Refusal {
 }
 
 #[derive(Deserialize, Default)]
-struct Answer {
+struct ErrorBody {
     #[serde(default)]
-    error: Body,
+    error: ErrorDetails,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Body {
+struct ErrorDetails {
     message: String,
     errors: Vec<Reason>,
 }
@@ -35,17 +35,18 @@ struct Reason {
     reason: String,
 }
 
-impl Refusal {
+impl DriveRefusal {
     /// Parses an answer's status and the start of its body.
     pub(super) fn read(status: u16, body: &[u8]) -> Self {
         // Google sends HTML pages for server errors, but not for invalid requests.
-        if matches!(status, 400 | 404 | 405) && is_html(&String::from_utf8_lossy(body)) {
-            let text = format!("this is not Google Drive: a web page came (status {status})");
+        if matches!(status, 400 | 404 | 405) && is_html_document(&String::from_utf8_lossy(body)) {
+            let text =
+                format!("this is not Google Drive: the server sent a web page (status {status})");
             return Self { kind: Kind::InvalidInput, text, hint: Some(NOT_DRIVE) };
         }
-        let body = serde_json::from_slice::<Answer>(body).unwrap_or_default().error;
+        let body = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error;
         let reason = body.errors.first().map_or("", |e| e.reason.as_str());
-        let (kind, hint) = meaning(status, reason, &body.message);
+        let (kind, hint) = classify(status, reason, &body.message);
         let text = match (body.message.trim(), reason) {
             ("", _) => format!("status {status}"),
             (message, "") => format!("{message} (status {status})"),
@@ -65,13 +66,13 @@ impl Refusal {
 }
 
 /// The kind and hint of a refusal. A reason that is not listed has the meaning of its status.
-fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static str>) {
+fn classify(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static str>) {
     match reason {
         "rateLimitExceeded" | "userRateLimitExceeded" | "sharingRateLimitExceeded" => {
             return (Kind::RateLimited, None);
         }
         "storageQuotaExceeded" if message.to_lowercase().contains("service account") => {
-            return (Kind::NoSpace, Some(NO_ROOM_FOR_SERVICE_ACCOUNTS));
+            return (Kind::NoSpace, Some(SERVICE_ACCOUNTS_HAVE_NO_STORAGE));
         }
         "authError" if status == 403 => return (Kind::Unauthenticated, Some(SIGN_IN)),
         _ => {}
@@ -92,17 +93,18 @@ fn meaning(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static s
 }
 
 /// Hint when another server answers at the endpoint.
-pub(super) const NOT_DRIVE: &str = "is the endpoint right, and is there a proxy in between?";
+pub(super) const NOT_DRIVE: &str =
+    "check the endpoint, and whether a proxy intercepts the requests";
 
-pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or give a token that is still good; \
-a refresh token of a consent screen in testing ends after 7 days";
+pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or set a valid token; \
+a refresh token of a consent screen in testing expires after 7 days";
 
-const NO_ROOM_FOR_SERVICE_ACCOUNTS: &str = "a service account has no room of its own: make it a member of a shared \
-drive and name a folder there, or sign in as a user with `bae storage login NAME`";
+const SERVICE_ACCOUNTS_HAVE_NO_STORAGE: &str = "a service account has no storage of its own: make it a member of a shared \
+drive and set a folder there, or sign in as a user with `bae storage login NAME`";
 
 /// Hint when the root folder is not found. Usually it exists, but is not visible to bae.
-pub(super) const FOLDER_NOT_SEEN: &str = "bae signs in with the scope drive.file and sees only what it made itself: \
-leave the folder out and it makes one called bae, or name a folder it made";
+pub(super) const FOLDER_NOT_VISIBLE: &str = "with the scope drive.file bae sees only files that it created: omit the folder \
+to create one called bae, or set a folder that bae created";
 
 type Row = (&'static str, Kind, &'static str);
 
@@ -110,18 +112,18 @@ const REASONS: &[Row] = &[
     (
         "storageQuotaExceeded",
         Kind::NoSpace,
-        "make room on Google Drive (its trash counts too), or buy more; bae goes on by itself",
+        "free space on Google Drive (its trash counts too), or buy more; bae resumes by itself",
     ),
-    ("quotaExceeded", Kind::NoSpace, "make room on Google Drive; bae goes on by itself"),
+    ("quotaExceeded", Kind::NoSpace, "free space on Google Drive; bae resumes by itself"),
     (
         "dailyLimitExceeded",
         Kind::NoSpace,
-        "the Google Cloud project has used up its day; it goes on tomorrow",
+        "the daily quota of the Google Cloud project is used up; bae resumes by itself tomorrow",
     ),
     (
         "teamDriveFileLimitExceeded",
         Kind::NoSpace,
-        "a shared drive holds 500,000 items, its trash among them: empty it or use another",
+        "a shared drive holds 500,000 items including its trash: empty the trash, or use another drive",
     ),
     (
         "numChildrenInNonRootLimitExceeded",
@@ -131,32 +133,32 @@ const REASONS: &[Row] = &[
     (
         "activeItemCreationLimitExceeded",
         Kind::NoSpace,
-        "the account has made as many items as Google allows: use another account",
+        "the account has created the most items that Google allows: use another account",
     ),
     (
         "teamDriveHierarchyTooDeep",
         Kind::InvalidInput,
-        "Drive nests folders 100 deep: use the layout chunks for this torrent",
+        "Drive allows 100 levels of folders: use the layout chunks for this torrent",
     ),
     (
         "downloadQuotaExceeded",
         Kind::NoSpace,
-        "Google has stopped downloads of this file for up to a day; it goes on by itself",
+        "Google has blocked downloads of this file for up to a day; bae resumes by itself",
     ),
     (
         "cannotDownloadAbusiveFile",
         Kind::PermissionDenied,
-        "Google holds this file for malware or abuse and gives it out to nobody but its owner, on Drive's web page",
+        "Google classifies this file as malware or abuse: only its owner can download it, on Drive's web page",
     ),
     (
         "insufficientFilePermissions",
         Kind::PermissionDenied,
-        "the account may not do this there: in a shared drive it must be content manager",
+        "the account lacks permission: in a shared drive it must be a content manager",
     ),
     (
         "appNotAuthorizedToFile",
         Kind::PermissionDenied,
-        "the file belongs to another app: keep the OAuth client that stored it",
+        "the file belongs to another app: use the OAuth client that stored it",
     ),
     (
         "insufficientPermissions",
@@ -166,12 +168,12 @@ const REASONS: &[Row] = &[
     (
         "accessNotConfigured",
         Kind::PermissionDenied,
-        "turn on the Google Drive API in the Google Cloud project of the OAuth client",
+        "enable the Google Drive API in the Google Cloud project of the OAuth client",
     ),
     (
         "domainPolicy",
         Kind::PermissionDenied,
-        "the administrator of the domain has to allow the app",
+        "ask the administrator of the domain to allow the app",
     ),
 ];
 
@@ -184,12 +186,12 @@ mod tests {
             "code": status, "message": message,
             "errors": [{ "domain": "global", "reason": reason, "message": message }],
         }});
-        let refusal = Refusal::read(status, body.to_string().as_bytes());
+        let refusal = DriveRefusal::read(status, body.to_string().as_bytes());
         (refusal.kind, refusal.error("put of a/b"))
     }
 
     #[test]
-    fn reasons_come_before_statuses() {
+    fn reasons_take_precedence_over_statuses() {
         for (status, reason, kind) in [
             (403, "rateLimitExceeded", Kind::RateLimited),
             (403, "userRateLimitExceeded", Kind::RateLimited),
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_account_without_room_is_told_where_there_is_some() {
+    fn a_service_account_without_storage_gets_a_hint_about_shared_drives() {
         let message = "Service Accounts do not have storage quota.";
         let (_, error) = read(403, "storageQuotaExceeded", message);
         assert!(error.hint_text().unwrap().contains("shared drive"));
@@ -218,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_json_leaves_the_status() {
-        let refusal = Refusal::read(502, b"<html>Bad Gateway</html>");
+    fn an_error_body_without_json_is_classified_by_status() {
+        let refusal = DriveRefusal::read(502, b"<html>Bad Gateway</html>");
         assert_eq!((refusal.kind, refusal.text.as_str()), (Kind::Unavailable, "status 502"));
-        let refusal = Refusal::read(404, b"<!doctype html><title>Not here</title>");
+        let refusal = DriveRefusal::read(404, b"<!doctype html><title>Not here</title>");
         assert_eq!(refusal.kind, Kind::InvalidInput);
     }
 }

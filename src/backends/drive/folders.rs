@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 
 use super::{
     Drive,
-    client::Call,
-    errors::FOLDER_NOT_SEEN,
-    limits::Cost,
-    names::{FOLDER, query_folder},
+    client::DriveCall,
+    errors::FOLDER_NOT_VISIBLE,
+    limits::QuotaCost,
+    names::{FOLDER_MIME_TYPE, query_folder},
 };
 use crate::error::{Error, Kind, Result};
 
 /// Name of the root folder when the settings give none.
 const DEFAULT_FOLDER: &str = "bae";
 /// Empty pages of a search before it counts as endless.
-const MOST_PAGES: usize = 100;
-/// Name of the note with the root folder's id.
-const ROOT_NOTE: &str = "root";
+const MAX_PAGES: usize = 100;
+/// Name of the saved entry with the root folder's id.
+const ROOT_ENTRY: &str = "root";
 
 /// The root folder of a storage.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Root {
+pub(super) struct RootFolder {
     pub(super) id: String,
     /// Id of the shared drive that contains it.
     #[serde(default, rename = "driveId")]
@@ -39,46 +39,46 @@ pub(super) struct Root {
 
 /// Ids of folders by path, as far as this process has used them.
 #[derive(Debug, Default)]
-pub(super) struct Folders {
+pub(super) struct FolderIds {
     ids: Mutex<HashMap<String, String>>,
     /// Held while a folder is created. Creation is slow and rare, and two callers may need the same folder.
-    making: tokio::sync::Mutex<()>,
+    create_lock: tokio::sync::Mutex<()>,
 }
 
 impl Drive {
     /// The root folder, looked up once.
-    pub(super) async fn root(&self) -> Result<&Root> {
+    pub(super) async fn root(&self) -> Result<&RootFolder> {
         self.root.get_or_try_init(|| self.find_root()).await
     }
 
-    async fn find_root(&self) -> Result<Root> {
-        if let Some(id) = &self.wanted_folder {
-            return self.look_at_root(id).await;
+    async fn find_root(&self) -> Result<RootFolder> {
+        if let Some(id) = &self.configured_folder {
+            return self.fetch_root(id).await;
         }
-        if let Some(id) = self.notes.get(ROOT_NOTE)? {
-            match self.look_at_root(&id).await {
+        if let Some(id) = self.backend_state.get(ROOT_ENTRY)? {
+            match self.fetch_root(&id).await {
                 Err(e) if e.kind() == Kind::NotFound => {}
                 found => return found,
             }
         }
-        let id = self.folder_in("root", DEFAULT_FOLDER, None).await?;
-        self.note(ROOT_NOTE, Some(id.clone())).await;
-        self.look_at_root(&id).await
+        let id = self.find_or_create_folder("root", DEFAULT_FOLDER, None).await?;
+        self.try_save(ROOT_ENTRY, Some(id.clone())).await;
+        self.fetch_root(&id).await
     }
 
-    async fn look_at_root(&self, id: &str) -> Result<Root> {
+    async fn fetch_root(&self, id: &str) -> Result<RootFolder> {
         let fields = ("fields", "id,driveId,mimeType,trashed");
         let url = self.client.url(&format!("drive/v3/files/{id}"), &[fields]);
-        let call = Call::new(Method::GET, url, format!("folder {id}"), Cost::Read);
-        let root: Root =
+        let call = DriveCall::new(Method::GET, url, format!("folder {id}"), QuotaCost::Read);
+        let root: RootFolder =
             self.client.json(&call, |request| request).await.map_err(|e| {
-                if e.kind() == Kind::NotFound { e.hint(FOLDER_NOT_SEEN) } else { e }
+                if e.kind() == Kind::NotFound { e.hint(FOLDER_NOT_VISIBLE) } else { e }
             })?;
         if root.trashed {
             let text = format!("folder {id} on Google Drive is in the trash");
-            return Err(Error::new(Kind::NotFound, text).hint("restore it, or name another"));
+            return Err(Error::new(Kind::NotFound, text).hint("restore it, or set another folder"));
         }
-        if root.mime_type != FOLDER {
+        if root.mime_type != FOLDER_MIME_TYPE {
             let text = format!("{id} on Google Drive is not a folder");
             return Err(Error::new(Kind::InvalidInput, text)
                 .hint("a folder's id is the last part of its address in the browser"));
@@ -91,12 +91,12 @@ impl Drive {
         let root = self.root().await?;
         let mut parent = root.id.clone();
         for depth in 0..path.len() {
-            parent = self.child(&parent, path, depth, root.drive.as_deref()).await?;
+            parent = self.child_folder(&parent, path, depth, root.drive.as_deref()).await?;
         }
         Ok(parent)
     }
 
-    async fn child(
+    async fn child_folder(
         &self,
         parent: &str,
         path: &[String],
@@ -107,12 +107,12 @@ impl Drive {
         if let Some(id) = self.known_folder(&name)? {
             return Ok(id);
         }
-        let _one_at_a_time = self.folders.making.lock().await;
+        let _one_at_a_time = self.folders.create_lock.lock().await;
         if let Some(id) = self.known_folder(&name)? {
             return Ok(id);
         }
-        let id = self.folder_in(parent, &path[depth], drive).await?;
-        self.note(&folder_note(&name), Some(id.clone())).await;
+        let id = self.find_or_create_folder(parent, &path[depth], drive).await?;
+        self.try_save(&folder_entry(&name), Some(id.clone())).await;
         self.folders.ids.lock().insert(name, id.clone());
         Ok(id)
     }
@@ -121,7 +121,7 @@ impl Drive {
         if let Some(id) = self.folders.ids.lock().get(name) {
             return Ok(Some(id.clone()));
         }
-        self.notes.get(&folder_note(name))
+        self.backend_state.get(&folder_entry(name))
     }
 
     /// Forgets the ids of the folders on `path`, because one of them is gone.
@@ -129,23 +129,30 @@ impl Drive {
         for depth in 0..path.len() {
             let name = path[..=depth].join("/");
             self.folders.ids.lock().remove(&name);
-            self.note(&folder_note(&name), None).await;
+            self.try_save(&folder_entry(&name), None).await;
         }
     }
 
     /// Finds or creates a folder. When two programs create the same folder at once, later searches find the older
     /// one.
-    async fn folder_in(&self, parent: &str, name: &str, drive: Option<&str>) -> Result<String> {
+    async fn find_or_create_folder(
+        &self,
+        parent: &str,
+        name: &str,
+        drive: Option<&str>,
+    ) -> Result<String> {
         let what = format!("folder {name:?}");
         if let Some(id) = self.find_folder(parent, name, drive, &what).await? {
             return Ok(id);
         }
         let url = self.client.url("drive/v3/files", &[("fields", "id")]);
-        let call = Call::new(Method::POST, url, what, Cost::Create);
-        let folder = json!({ "name": name, "mimeType": FOLDER, "parents": [parent] });
-        let made: Value = self.client.json(&call, |request| request.json(&folder)).await?;
-        let id = made["id"].as_str().map(str::to_owned);
-        id.ok_or_else(|| Error::new(Kind::Unavailable, "Google Drive made a folder without an id"))
+        let call = DriveCall::new(Method::POST, url, what, QuotaCost::Create);
+        let folder = json!({ "name": name, "mimeType": FOLDER_MIME_TYPE, "parents": [parent] });
+        let created: Value = self.client.json(&call, |request| request.json(&folder)).await?;
+        let id = created["id"].as_str().map(str::to_owned);
+        id.ok_or_else(|| {
+            Error::new(Kind::Unavailable, "Google Drive created a folder without an id")
+        })
     }
 
     async fn find_folder(
@@ -168,11 +175,11 @@ impl Drive {
             None => params.push(("corpora", "user")),
         }
         let mut page: Option<String> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let token = page.as_deref().map(|token| ("pageToken", token));
             let params: Vec<_> = params.iter().copied().chain(token).collect();
             let url = self.client.url("drive/v3/files", &params);
-            let call = Call::new(Method::GET, url, what, Cost::List);
+            let call = DriveCall::new(Method::GET, url, what, QuotaCost::List);
             let found: Value = self.client.json(&call, |request| request).await?;
             if let Some(id) = found["files"][0]["id"].as_str() {
                 return Ok(Some(id.to_owned()));
@@ -188,6 +195,6 @@ impl Drive {
     }
 }
 
-fn folder_note(path: &str) -> String {
+fn folder_entry(path: &str) -> String {
     format!("folder:{path}")
 }

@@ -7,98 +7,106 @@ use reqwest::{Method, Response, header};
 
 use super::{
     Drive,
-    client::{Call, Unsigned, lost},
-    limits::Cost,
+    client::{DriveCall, OnUnauthorized, transport_error},
+    limits::QuotaCost,
 };
 use crate::{
     backends::{
         Body, Key,
-        body::{Answer, exactly, gather},
-        memory::{missing, too_short},
+        body::{BodySource, collect_resuming, exact_body},
+        memory::{object_not_found, object_too_short},
     },
     error::{Error, Kind, Result},
 };
 
 /// How often a broken connection is resumed within one range.
-const BREAKS: u32 = 3;
+const MAX_RESUMES: u32 = 3;
 
 impl Drive {
     pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let what = format!("get of {key}");
         if range.is_empty() {
-            let meta = self.look_up(key, &what).await?.ok_or_else(|| missing(key))?;
+            let meta = self.look_up(key, &what).await?.ok_or_else(|| object_not_found(key))?;
             let fits = range.end <= meta.len();
-            return if fits { Ok(Bytes::new()) } else { Err(too_short(key, meta.len(), &range)) };
+            return if fits {
+                Ok(Bytes::new())
+            } else {
+                Err(object_too_short(key, meta.len(), &range))
+            };
         }
-        gather(&range, BREAKS, |left| self.body_of(key, left, &range)).await
+        collect_resuming(&range, MAX_RESUMES, |left| self.body_of(key, left, &range)).await
     }
 
-    /// The body of exactly `left`, which is the unread rest of `asked`.
+    /// The body of exactly `left`, which is the unread rest of `requested`.
     pub(super) async fn body_of(
         &self,
         key: &Key,
         left: Range<u64>,
-        asked: &Range<u64>,
+        requested: &Range<u64>,
     ) -> Result<Body> {
         let what = format!("get of {key}");
         let mut searched = false;
         loop {
-            let id = self.id_of(key, &what).await?.ok_or_else(|| missing(key))?;
-            match self.ask(key, &id, &left, asked).await? {
+            let id = self.id_of(key, &what).await?.ok_or_else(|| object_not_found(key))?;
+            match self.request_range(key, &id, &left, requested).await? {
                 Some(answer) => {
-                    let reading = Reading { answer, what };
-                    return Ok(exactly(reading, left.end - left.start));
+                    let body = DriveBody { answer, what };
+                    return Ok(exact_body(body, left.end - left.start));
                 }
-                None if searched => return Err(missing(key)),
+                None if searched => return Err(object_not_found(key)),
                 None => {
-                    // Another program may have replaced the noted file, so the key is searched once more.
+                    // Another program may have replaced the saved file, so the key is searched once more.
                     searched = true;
-                    self.known.forget(key).await;
+                    self.file_ids.forget(key).await;
                 }
             }
         }
     }
 
     /// Requests exactly `left`; `None` when the file does not exist.
-    async fn ask(
+    async fn request_range(
         &self,
         key: &Key,
         id: &str,
         left: &Range<u64>,
-        asked: &Range<u64>,
+        requested: &Range<u64>,
     ) -> Result<Option<Response>> {
         let what = format!("get of {key}");
         let url = self.client.url(&format!("drive/v3/files/{id}"), &[("alt", "media")]);
-        let call = Call::new(Method::GET, url, &what, Cost::Download).moving(left.end - left.start);
-        let named = format!("bytes={}-{}", left.start, left.end - 1);
-        let ask = |request: reqwest::RequestBuilder| request.header(header::RANGE, &named);
-        let answer = self.client.exchange(&call, Unsigned::SendAgain, ask).await?;
+        let call = DriveCall::new(Method::GET, url, &what, QuotaCost::Download)
+            .with_transfer(left.end - left.start);
+        let range_header = format!("bytes={}-{}", left.start, left.end - 1);
+        let with_range =
+            |request: reqwest::RequestBuilder| request.header(header::RANGE, &range_header);
+        let answer = self.client.exchange(&call, OnUnauthorized::Resend, with_range).await?;
         match answer.status().as_u16() {
-            206 => check_range(&answer, key, asked, left)?,
+            206 => check_range(&answer, key, requested, left)?,
             // The whole object, from a server that answers 200 when the range covers all of it.
             200 if left.start == 0 && answer.content_length() == Some(left.end) => {}
-            200 => return Err(odd(&what, "gives more than the range that was asked for")),
+            200 => return Err(invalid_answer(&what, "sent more than the requested range")),
             404 => return Ok(None),
-            416 => return Err(too_short(key, total(&answer).unwrap_or(left.start), asked)),
+            416 => {
+                return Err(object_too_short(key, total(&answer).unwrap_or(left.start), requested));
+            }
             _ => return Err(self.client.refusal(&call, answer).await),
         }
-        self.client.accepted(Cost::Download);
+        self.client.record_success(QuotaCost::Download);
         Ok(Some(answer))
     }
 }
 
-struct Reading {
+struct DriveBody {
     answer: Response,
     what: String,
 }
 
-impl Answer for Reading {
+impl BodySource for DriveBody {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        self.answer.chunk().await.map_err(|e| lost(&self.what, e, true))
+        self.answer.chunk().await.map_err(|e| transport_error(&self.what, e, true))
     }
 
-    fn wrong(&self, how: &str) -> Error {
-        Error::new(Kind::Network, format!("{} on Google Drive", self.what)).because(how)
+    fn length_error(&self, detail: &str) -> Error {
+        Error::new(Kind::Network, format!("{} on Google Drive", self.what)).because(detail)
     }
 }
 
@@ -109,16 +117,16 @@ fn check_range(
     range: &Range<u64>,
     wanted: &Range<u64>,
 ) -> Result<()> {
-    let given = answer.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
-    let given = given.and_then(|text| text.strip_prefix("bytes "));
-    let ends = total(answer);
-    if ends.is_some_and(|total| total < wanted.end) {
-        return Err(too_short(key, ends.unwrap_or(0), range));
+    let received = answer.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
+    let received = received.and_then(|text| text.strip_prefix("bytes "));
+    let object_len = total(answer);
+    if object_len.is_some_and(|total| total < wanted.end) {
+        return Err(object_too_short(key, object_len.unwrap_or(0), range));
     }
-    let exact = format!("{}-{}/", wanted.start, wanted.end - 1);
-    match given {
-        Some(text) if text.starts_with(&exact) => Ok(()),
-        _ => Err(odd(&format!("get of {key}"), "gives another range than was asked for")),
+    let expected = format!("{}-{}/", wanted.start, wanted.end - 1);
+    match received {
+        Some(text) if text.starts_with(&expected) => Ok(()),
+        _ => Err(invalid_answer(&format!("get of {key}"), "sent a different range than requested")),
     }
 }
 
@@ -128,6 +136,6 @@ fn total(answer: &Response) -> Option<u64> {
     text.rsplit_once('/')?.1.parse().ok()
 }
 
-fn odd(what: &str, how: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("{what}: Google Drive {how}"))
+fn invalid_answer(what: &str, detail: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("{what}: Google Drive {detail}"))
 }

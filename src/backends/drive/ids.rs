@@ -4,34 +4,34 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::{
-    client::{Call, Client},
-    limits::Cost,
+    client::{DriveCall, DriveClient},
+    limits::QuotaCost,
 };
 use crate::error::{Error, Kind, Result};
 
 /// Ids per request: enough for minutes of uploads.
-const AT_ONCE: &str = "200";
+const IDS_PER_REQUEST: &str = "200";
 
 /// Ids that are reserved and not used yet.
 #[derive(Debug, Default)]
 pub(super) struct IdPool(tokio::sync::Mutex<Vec<String>>);
 
 #[derive(Deserialize)]
-struct Ids {
+struct GeneratedIds {
     ids: Vec<String>,
 }
 
 impl IdPool {
     /// Returns an id that was never returned before. Reserves more when none are left.
-    pub(super) async fn take(&self, client: &Client) -> Result<String> {
+    pub(super) async fn take(&self, client: &DriveClient) -> Result<String> {
         let mut pool = self.0.lock().await;
         if pool.is_empty() {
-            let query = [("count", AT_ONCE), ("space", "drive"), ("type", "files")];
+            let query = [("count", IDS_PER_REQUEST), ("space", "drive"), ("type", "files")];
             let url = client.url("drive/v3/files/generateIds", &query);
-            let call = Call::new(Method::GET, url, "new ids", Cost::Other);
-            pool.append(&mut client.json::<Ids>(&call, |request| request).await?.ids);
+            let call = DriveCall::new(Method::GET, url, "new ids", QuotaCost::Other);
+            pool.append(&mut client.json::<GeneratedIds>(&call, |request| request).await?.ids);
         }
-        let none = || Error::new(Kind::Unavailable, "Google Drive gave no ids");
-        pool.pop().ok_or_else(none)
+        let no_ids = || Error::new(Kind::Unavailable, "Google Drive returned no file ids");
+        pool.pop().ok_or_else(no_ids)
     }
 }

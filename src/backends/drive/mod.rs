@@ -1,11 +1,11 @@
 //! Google Drive: each object is one file, found by its id.
 //!
 //! The id of a file is reserved before the file is created, so a repeated create makes no second file. The bytes are
-//! sent into an upload session in one request, then length and MD5 are compared with what was sent. The id is noted
-//! under the key. When the notes are lost, the file is found by its `appProperties` ([`names`]), which contain the
-//! key, even after the user has renamed or moved it.
+//! sent into an upload session in one request, then length and MD5 are compared with what was sent. The id is saved
+//! under the key. When the saved ids are lost, the file is found by its `appProperties` ([`names`]), which contain
+//! the key, even after the user has renamed or moved it.
 //!
-//! All requests go through one [`client::Client`]. It signs in, keeps within Google's rate limits per user
+//! All requests go through one [`client::DriveClient`]. It signs in, keeps within Google's rate limits per user
 //! ([`limits`]) and maps refusals to errors ([`errors`]). Failures that may pass are retried inside an upload
 //! session, because only the session knows how much has arrived; `Retrying` handles all others.
 //!
@@ -15,11 +15,11 @@
 mod auth;
 mod client;
 mod errors;
+mod file_ids;
 mod files;
 mod folders;
 mod get;
 mod ids;
-mod known;
 mod limits;
 mod names;
 pub mod oauth;
@@ -45,17 +45,17 @@ use url::Url;
 pub use self::{
     auth::{Credentials, TokenSource},
     client::http_client,
-    limits::Limits,
+    limits::DriveLimits,
 };
 use self::{
-    client::Client,
-    folders::{Folders, Root},
+    client::DriveClient,
+    file_ids::FileIds,
+    folders::{FolderIds, RootFolder},
     ids::IdPool,
-    known::Known,
 };
 use super::{
-    Body, Capabilities, Copying, Key, Notes, Page, PageToken, Payload, Shape, Stamp,
-    StorageBackend, Unfinished, Upload, memory::missing,
+    BackendState, Body, Capabilities, CopySupport, Key, MultipartUpload, ObjectVersion, Page,
+    PageToken, Payload, StorageBackend, UnfinishedUpload, UploadLayout, memory::object_not_found,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -69,7 +69,7 @@ pub struct DriveSettings {
     pub folder: Option<String>,
     /// Base URL of Drive: [`DriveSettings::ENDPOINT`], or a replacement for tests and proxies.
     pub endpoint: Url,
-    pub limits: Limits,
+    pub limits: DriveLimits,
 }
 
 impl DriveSettings {
@@ -79,48 +79,48 @@ impl DriveSettings {
 impl Default for DriveSettings {
     fn default() -> Self {
         let endpoint = Url::parse(Self::ENDPOINT).expect("the built-in address is a URL");
-        Self { folder: None, endpoint, limits: Limits::default() }
+        Self { folder: None, endpoint, limits: DriveLimits::default() }
     }
 }
 
 /// Number of put locks. Puts of different keys share a lock by chance only; this many are rarely shared and need
 /// little memory.
-const LOCKS: usize = 1024;
+const LOCK_COUNT: usize = 1024;
 
 /// Objects in a folder on Google Drive.
 #[derive(Debug)]
 pub struct DriveBackend(Arc<Drive>);
 
 struct Drive {
-    client: Client,
-    wanted_folder: Option<String>,
-    notes: Arc<dyn Notes>,
-    known: Known,
-    root: OnceCell<Root>,
-    folders: Folders,
+    client: DriveClient,
+    configured_folder: Option<String>,
+    backend_state: Arc<dyn BackendState>,
+    file_ids: FileIds,
+    root: OnceCell<RootFolder>,
+    folders: FolderIds,
     ids: IdPool,
     /// Ids reserved for files whose put has not succeeded yet.
-    pending: Mutex<HashMap<Key, String>>,
+    pending_ids: Mutex<HashMap<Key, String>>,
     locks: Vec<tokio::sync::Mutex<()>>,
     hasher: RandomState,
 }
 
 impl fmt::Debug for Drive {
-    /// Leaves out the notes, because they contain session URIs.
+    /// Leaves out the backend state, because it contains session URIs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drive").field("folder", &self.wanted_folder).finish_non_exhaustive()
+        f.debug_struct("Drive").field("folder", &self.configured_folder).finish_non_exhaustive()
     }
 }
 
 impl DriveBackend {
     /// What Google Drive can do.
     pub const CAPABILITIES: Capabilities = Capabilities {
-        copy: Copying::Whole,
-        ordered: true,
+        copy: CopySupport::Whole,
+        ordered_parts: true,
         conditional_put: false,
         links: true,
         window: Self::WINDOW,
-        blocks: false,
+        body_in_blocks: false,
     };
     /// Google allows a project two million gets and 1 TB per day. Reads of 512 KiB use up both limits together.
     const WINDOW: u64 = 512 * KIB;
@@ -130,33 +130,33 @@ impl DriveBackend {
         http: reqwest::Client,
         settings: DriveSettings,
         tokens: Arc<dyn TokenSource>,
-        notes: Arc<dyn Notes>,
+        backend_state: Arc<dyn BackendState>,
     ) -> Self {
         Self(Arc::new(Drive {
-            client: Client::new(http, settings.endpoint, tokens, settings.limits),
-            wanted_folder: settings.folder,
-            known: Known::new(Arc::clone(&notes)),
-            notes,
+            client: DriveClient::new(http, settings.endpoint, tokens, settings.limits),
+            configured_folder: settings.folder,
+            file_ids: FileIds::new(Arc::clone(&backend_state)),
+            backend_state,
             root: OnceCell::new(),
-            folders: Folders::default(),
+            folders: FolderIds::default(),
             ids: IdPool::default(),
-            pending: Mutex::default(),
-            locks: std::iter::repeat_with(Default::default).take(LOCKS).collect(),
+            pending_ids: Mutex::default(),
+            locks: std::iter::repeat_with(Default::default).take(LOCK_COUNT).collect(),
             hasher: RandomState::new(),
         }))
     }
 }
 
 impl Drive {
-    fn lock_of(&self, key: &Key) -> &tokio::sync::Mutex<()> {
-        let hash = self.hasher.hash_one(key) % LOCKS as u64;
+    fn put_lock(&self, key: &Key) -> &tokio::sync::Mutex<()> {
+        let hash = self.hasher.hash_one(key) % LOCK_COUNT as u64;
         &self.locks[usize::try_from(hash).expect("below the number of locks")]
     }
 
-    /// Sets a note that only saves a search, so a failure is logged and ignored.
-    async fn note(&self, name: &str, value: Option<String>) {
-        if let Err(e) = self.notes.set(name, value).await {
-            tracing::debug!("{name} is not noted: {}", e.report());
+    /// Saves an entry that only avoids a search, so a failure is logged and ignored.
+    async fn try_save(&self, name: &str, value: Option<String>) {
+        if let Err(e) = self.backend_state.set(name, value).await {
+            tracing::debug!("cannot save {name}: {}", e.report());
         }
     }
 }
@@ -179,28 +179,32 @@ impl StorageBackend for DriveBackend {
         Ok(self.0.look_up(key, &format!("head of {key}")).await?.map(|meta| meta.len()))
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
         let found = self.0.look_up(key, &format!("head of {key}")).await?;
-        Ok(found.map(|meta| Stamp { len: meta.len(), tag: meta.md5_checksum }))
+        Ok(found.map(|meta| ObjectVersion { len: meta.len(), tag: meta.md5_checksum }))
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.0.remove_key(key).await
+        self.0.delete_object(key).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
         self.0.list_page(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(self.0.begin_upload(key, shape).await?))
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(self.0.begin_upload(key, layout).await?))
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
         self.0.unfinished_uploads(prefix)
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
         self.0.abort_upload(upload).await
     }
 
@@ -208,7 +212,7 @@ impl StorageBackend for DriveBackend {
     /// Drive.
     async fn url(&self, key: &Key, _: Duration) -> Result<Url> {
         let what = format!("link to {key}");
-        let id = self.0.id_of(key, &what).await?.ok_or_else(|| missing(key))?;
+        let id = self.0.id_of(key, &what).await?.ok_or_else(|| object_not_found(key))?;
         Url::parse(&format!("https://drive.google.com/file/d/{id}/view"))
             .map_err(|e| Error::new(Kind::Internal, what).because(e))
     }
@@ -217,8 +221,8 @@ impl StorageBackend for DriveBackend {
         Self::CAPABILITIES
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.0.room().await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.0.free_space().await
     }
 
     fn is_remote(&self) -> bool {

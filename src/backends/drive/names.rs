@@ -14,22 +14,22 @@ use crate::backends::Key;
 pub(super) type Properties = BTreeMap<String, String>;
 
 /// Property with the id of the root folder. Separates the objects of several storages in one account.
-pub(super) const PLACE: &str = "bae";
+pub(super) const ROOT_ID: &str = "bae";
 /// Property with the hash of the key.
 const KEY_HASH: &str = "h";
 /// Property with the hash of the key's first folder, for listing one import.
-const FIRST_HASH: &str = "d";
+const TOP_FOLDER_HASH: &str = "d";
 /// Property with the number of pieces that the key is split into. A copy keeps its source's properties beside its
 /// own, so pieces beyond this number are ignored.
-const PIECES: &str = "n";
+const FRAGMENT_COUNT: &str = "n";
 /// Folder for chunks.
 pub(super) const CHUNKS: &str = "chunks";
 /// Bytes of a key in one property. With a name such as `k0` it fits in 124.
-const PIECE: usize = 120;
+const FRAGMENT_LEN: usize = 120;
 
 /// Where the user sees an object.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Placing {
+pub(super) struct VisiblePath {
     /// Below the root folder, outermost first.
     pub(super) folders: Vec<String>,
     pub(super) name: String,
@@ -37,15 +37,15 @@ pub(super) struct Placing {
 
 /// Chunks are spread over 256 folders, because a folder holds at most 500,000 files and becomes slow long before.
 /// Other objects are placed as their key says.
-pub(super) fn placing(key: &Key) -> Placing {
+pub(super) fn visible_path(key: &Key) -> VisiblePath {
     let parts: Vec<&str> = key.as_str().split('/').collect();
     if is_chunk(&parts) {
         let shard = hash(key.as_str())[..2].to_owned();
-        return Placing { folders: vec![CHUNKS.into(), shard], name: parts.join("-") };
+        return VisiblePath { folders: vec![CHUNKS.into(), shard], name: parts.join("-") };
     }
     let (name, folders) = parts.split_last().expect("a split gives at least one part");
     let folders = folders.iter().map(|&folder| folder.to_owned()).collect();
-    Placing { folders, name: (*name).to_owned() }
+    VisiblePath { folders, name: (*name).to_owned() }
 }
 
 /// Whether a key has the form `<16 hex>/<8 hex>/<hex>`, which is a chunk.
@@ -57,29 +57,32 @@ fn is_chunk(parts: &[&str]) -> bool {
 
 /// The properties by which the file of `key` is found again.
 pub(super) fn properties(key: &Key, root: &str) -> Properties {
-    let pieces = pieces(key.as_str());
+    let fragments = fragments(key.as_str());
     let mut out = Properties::from([
-        (PLACE.to_owned(), root.to_owned()),
+        (ROOT_ID.to_owned(), root.to_owned()),
         (KEY_HASH.to_owned(), hash(key.as_str())),
-        (PIECES.to_owned(), pieces.len().to_string()),
+        (FRAGMENT_COUNT.to_owned(), fragments.len().to_string()),
     ]);
     if let Some((first, _)) = key.as_str().split_once('/') {
-        out.insert(FIRST_HASH.to_owned(), hash(first));
+        out.insert(TOP_FOLDER_HASH.to_owned(), hash(first));
     }
     out.extend(
-        pieces.into_iter().enumerate().map(|(n, piece)| (format!("k{n}"), piece.to_owned())),
+        fragments
+            .into_iter()
+            .enumerate()
+            .map(|(n, fragment)| (format!("k{n}"), fragment.to_owned())),
     );
     out
 }
 
 /// The key in a file's properties; `None` when they are damaged or not from bae.
 pub(super) fn key_of(properties: &Properties) -> Option<Key> {
-    let pieces: usize = properties.get(PIECES)?.parse().ok()?;
-    if pieces > Key::MAX {
+    let fragments: usize = properties.get(FRAGMENT_COUNT)?.parse().ok()?;
+    if fragments > Key::MAX {
         return None;
     }
     let mut text = String::new();
-    for n in 0..pieces {
+    for n in 0..fragments {
         text.push_str(properties.get(&format!("k{n}"))?);
     }
     (properties.get(KEY_HASH)? == &hash(&text)).then(|| Key::new(&text).ok())?
@@ -87,33 +90,37 @@ pub(super) fn key_of(properties: &Properties) -> Option<Key> {
 
 /// The query for the files of `key`.
 pub(super) fn query_key(key: &Key, root: &str) -> String {
-    format!("{} and {} and trashed = false", has(PLACE, root), has(KEY_HASH, &hash(key.as_str())))
+    format!(
+        "{} and {} and trashed = false",
+        has_property(ROOT_ID, root),
+        has_property(KEY_HASH, &hash(key.as_str()))
+    )
 }
 
 /// The query for all files whose key may start with `prefix`.
 pub(super) fn query_prefix(prefix: &str, root: &str) -> String {
     match prefix.split_once('/') {
         Some((first, _)) => {
-            let first = has(FIRST_HASH, &hash(first));
-            format!("{} and {first} and trashed = false", has(PLACE, root))
+            let first = has_property(TOP_FOLDER_HASH, &hash(first));
+            format!("{} and {first} and trashed = false", has_property(ROOT_ID, root))
         }
-        None => format!("{} and trashed = false", has(PLACE, root)),
+        None => format!("{} and trashed = false", has_property(ROOT_ID, root)),
     }
 }
 
 /// The query for folders called `name` in `parent`.
 pub(super) fn query_folder(name: &str, parent: &str) -> String {
     format!(
-        "name = {} and mimeType = '{FOLDER}' and {} in parents and trashed = false",
+        "name = {} and mimeType = '{FOLDER_MIME_TYPE}' and {} in parents and trashed = false",
         quoted(name),
         quoted(parent)
     )
 }
 
 /// Drive's MIME type of a folder.
-pub(super) const FOLDER: &str = "application/vnd.google-apps.folder";
+pub(super) const FOLDER_MIME_TYPE: &str = "application/vnd.google-apps.folder";
 
-fn has(key: &str, value: &str) -> String {
+fn has_property(key: &str, value: &str) -> String {
     format!("appProperties has {{ key='{key}' and value={} }}", quoted(value))
 }
 
@@ -137,11 +144,11 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Splits `text` between characters into pieces that fit a property.
-fn pieces(mut text: &str) -> Vec<&str> {
+fn fragments(mut text: &str) -> Vec<&str> {
     let mut out = Vec::new();
     while !text.is_empty() {
-        let (piece, rest) = text.split_at(text.floor_char_boundary(PIECE));
-        out.push(piece);
+        let (fragment, rest) = text.split_at(text.floor_char_boundary(FRAGMENT_LEN));
+        out.push(fragment);
         text = rest;
     }
     out
@@ -158,19 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_spread_and_named_files_are_where_their_names_say() {
-        let chunk = placing(&key("0123456789abcdef/00000001/0000002a"));
+    fn chunks_are_sharded_and_named_files_keep_their_path() {
+        let chunk = visible_path(&key("0123456789abcdef/00000001/0000002a"));
         assert_eq!(chunk.folders[0], "chunks");
         assert_eq!((chunk.folders[1].len(), chunk.folders.len()), (2, 2));
         assert_eq!(chunk.name, "0123456789abcdef-00000001-0000002a");
-        let track = placing(&key("Album/Disc 1/01 - Track.flac"));
+        let track = visible_path(&key("Album/Disc 1/01 - Track.flac"));
         assert_eq!(track.folders, ["Album", "Disc 1"]);
         assert_eq!(track.name, "01 - Track.flac");
-        assert!(placing(&key("alone")).folders.is_empty());
+        assert!(visible_path(&key("alone")).folders.is_empty());
     }
 
     #[test]
-    fn a_copy_that_kept_more_pieces_of_its_source_still_says_its_own_key() {
+    fn a_copy_with_leftover_fragments_of_its_source_has_its_own_key() {
         let mut kept = properties(&key("long/".repeat(60).trim_end_matches('/')), "R");
         kept.extend(properties(&key("short"), "R"));
         assert_eq!(key_of(&kept), Some(key("short")));
@@ -186,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_key_is_recovered_and_its_properties_keep_within_drives_bounds(
+        fn any_key_is_recovered_and_its_properties_fit_drives_limits(
             text in "[a-zé日/ .']{1,700}",
         ) {
             if let Ok(key) = Key::new(&text) {

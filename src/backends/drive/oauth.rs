@@ -11,7 +11,7 @@ use url::{Url, form_urlencoded};
 
 use super::errors::SIGN_IN;
 use crate::{
-    backends::{header::header_text, unfit::is_html},
+    backends::{endpoint_error::is_html_document, header::header_text},
     error::{Error, Kind, Result},
 };
 
@@ -24,7 +24,7 @@ pub const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 /// Timeout of the token server.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer accepted from a token server; they are a few hundred bytes long.
-const LONGEST_ANSWER: usize = 64 << 10;
+const MAX_RESPONSE_LEN: usize = 64 << 10;
 
 /// An access token. A secret: it gives all access that its user has granted.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,31 +48,31 @@ impl fmt::Debug for AccessToken {
 }
 
 /// The result of a grant.
-pub struct Granted {
+pub struct Grant {
     pub access_token: AccessToken,
     /// Lifetime of the access token.
-    pub lasts: Duration,
+    pub lifetime: Duration,
     /// Present at the first sign-in only.
     pub refresh_token: Option<String>,
 }
 
-impl fmt::Debug for Granted {
+impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Granted").field("lasts", &self.lasts).finish_non_exhaustive()
+        f.debug_struct("Grant").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
 }
 
 /// A refusal of the token server, with an OAuth error code such as `invalid_grant`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct OAuthError {
     pub code: String,
     pub description: String,
 }
 
-impl Refused {
+impl OAuthError {
     /// As an error of signing in.
     #[must_use]
-    pub fn error(self) -> Error {
+    pub fn into_error(self) -> Error {
         let Self { code, description } = self;
         let text = match description.as_str() {
             "" => format!("Google sign-in was refused: {code}"),
@@ -80,12 +80,10 @@ impl Refused {
         };
         let hint = match code.as_str() {
             "invalid_client" | "unauthorized_client" => {
-                "look at client_id and client_secret: they belong together and to the kind of client the docs say"
+                "check client_id and client_secret: they must belong to one client of the type that the docs name"
             }
-            "access_denied" => {
-                "the request was turned down on Google's page; start again to allow it"
-            }
-            "invalid_scope" => "the consent screen has to list the scope drive.file",
+            "access_denied" => "access was denied on Google's page; start again and allow it",
+            "invalid_scope" => "add the scope drive.file to the OAuth consent screen",
             _ => SIGN_IN,
         };
         Error::new(Kind::Unauthenticated, text).hint(hint)
@@ -93,7 +91,7 @@ impl Refused {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     access_token: Option<String>,
     expires_in: Option<u64>,
     refresh_token: Option<String>,
@@ -107,61 +105,63 @@ struct Answer {
 /// # Errors
 /// `Network` or `Unavailable` when there is no usable answer, `InvalidInput` when a web page is sent or the token has
 /// invalid characters. A refusal is returned as `Ok(Err(_))`, because the device flow polls until it ends.
-pub async fn grant(
+pub async fn request_token(
     http: &reqwest::Client,
     token_uri: &Url,
     form: &[(&str, &str)],
-) -> Result<Result<Granted, Refused>> {
-    let (status, body) = post(http, token_uri, form).await?;
-    if is_html(&String::from_utf8_lossy(&body)) {
-        let text = format!("Google sign-in: a web page came, not a token (status {status})");
+) -> Result<Result<Grant, OAuthError>> {
+    let (status, body) = post_form(http, token_uri, form).await?;
+    if is_html_document(&String::from_utf8_lossy(&body)) {
+        let text = format!("Google sign-in: the token server sent a web page (status {status})");
         return Err(Error::new(Kind::InvalidInput, text)
-            .hint("is token_uri right, and is there a proxy in between?"));
+            .hint("check token_uri, and whether a proxy intercepts the request"));
     }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_answer(status))?;
+    let answer: TokenResponse =
+        serde_json::from_slice(&body).map_err(|_| unusable_response(status))?;
     if let Some(code) = answer.error {
-        return Ok(Err(Refused { code, description: answer.error_description }));
+        return Ok(Err(OAuthError { code, description: answer.error_description }));
     }
-    let access_token = AccessToken::new(&answer.access_token.ok_or_else(|| no_answer(status))?)?;
+    let access_token =
+        AccessToken::new(&answer.access_token.ok_or_else(|| unusable_response(status))?)?;
     // Google sends 3599. Without a stated lifetime, five minutes are assumed.
-    let lasts = Duration::from_secs(answer.expires_in.unwrap_or(300));
-    Ok(Ok(Granted { access_token, lasts, refresh_token: answer.refresh_token }))
+    let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(300));
+    Ok(Ok(Grant { access_token, lifetime, refresh_token: answer.refresh_token }))
 }
 
 /// Posts a form and returns the status and the body. Neither is logged.
 ///
 /// # Errors
 /// `Network` when there is no answer; `Unavailable` for server errors, status 429, and an answer that is too long.
-pub async fn post(
+pub async fn post_form(
     http: &reqwest::Client,
-    to: &Url,
+    url: &Url,
     form: &[(&str, &str)],
 ) -> Result<(u16, Vec<u8>)> {
-    let host = to.host_str().unwrap_or("the token server");
-    let lost = |e: reqwest::Error| {
+    let host = url.host_str().unwrap_or("the token server");
+    let network_error = |e: reqwest::Error| {
         Error::new(Kind::Network, format!("sign-in at {host}")).because(e.without_url())
     };
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = http
-        .post(to.clone())
+        .post(url.clone())
         .header("content-type", "application/x-www-form-urlencoded")
         .timeout(TIMEOUT)
         .body(body);
-    let mut response = request.send().await.map_err(lost)?;
+    let mut response = request.send().await.map_err(network_error)?;
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(lost)? {
+    while let Some(part) = response.chunk().await.map_err(network_error)? {
         body.extend_from_slice(&part);
-        if body.len() > LONGEST_ANSWER {
-            return Err(no_answer(status));
+        if body.len() > MAX_RESPONSE_LEN {
+            return Err(unusable_response(status));
         }
     }
     if status >= 500 || status == 429 {
-        return Err(no_answer(status));
+        return Err(unusable_response(status));
     }
     Ok((status, body))
 }
 
-fn no_answer(status: u16) -> Error {
+fn unusable_response(status: u16) -> Error {
     Error::new(Kind::Unavailable, format!("Google sign-in: the token server answered {status}"))
 }

@@ -1,7 +1,7 @@
 //! Objects as files under a folder. An object is complete or absent, and durable when a put returns.
 
 mod files;
-mod reading;
+mod reader;
 mod upload;
 
 use std::{
@@ -19,13 +19,13 @@ use bytes::Bytes;
 use url::Url;
 
 use self::{
-    files::Files,
-    reading::{ReadSide, Reading},
+    files::LocalFiles,
+    reader::{LocalBody, ReaderPool},
     upload::LocalUpload,
 };
 use super::{
-    Body, Capabilities, Copying, Key, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-    Unfinished, Upload, body::exactly,
+    Body, Capabilities, CopySupport, Key, MultipartUpload, ObjectVersion, Page, PageToken, Payload,
+    StorageBackend, UnfinishedUpload, UploadLayout, body::exact_body,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -35,38 +35,38 @@ use crate::{
 /// Stores each object as `root/<key>`. Temp files are under `root/.tmp/`, which no key can name.
 #[derive(Debug, Clone)]
 pub struct LocalBackend {
-    files: Arc<Files>,
-    reads: Arc<ReadSide>,
+    files: Arc<LocalFiles>,
+    reader_pool: Arc<ReaderPool>,
 }
 
 impl LocalBackend {
     /// Opens the folder and removes old temp files that crashed puts left. A folder that does not exist counts as
-    /// empty and is not created: a put into it fails (see [`LocalBackend::make_folder`]).
+    /// empty and is not created: a put into it fails (see [`LocalBackend::create_folder`]).
     ///
     /// # Errors
     /// When `root` is not a folder, or cannot be read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        let files = Arc::new(Files::open(root.into())?);
-        Ok(Self { reads: Arc::new(ReadSide::new(&files)), files })
+        let files = Arc::new(LocalFiles::open(root.into())?);
+        Ok(Self { reader_pool: Arc::new(ReaderPool::new(&files)), files })
     }
 
     /// Creates the folder of a storage that is about to be written, where it does not exist.
     ///
     /// # Errors
     /// When it cannot be created.
-    pub fn make_folder(root: &Path) -> Result<()> {
-        folders::make("storage folder", root)?;
-        folders::make("storage folder", &root.join(".tmp"))
+    pub fn create_folder(root: &Path) -> Result<()> {
+        folders::create("storage folder", root)?;
+        folders::create("storage folder", &root.join(".tmp"))
     }
 
     /// What a local folder can do.
     pub const CAPABILITIES: Capabilities = Capabilities {
-        copy: Copying::Ranges { min_part: 1 },
-        ordered: false,
+        copy: CopySupport::Ranges { min_part: 1 },
+        ordered_parts: false,
         conditional_put: true,
         links: true,
         window: Capabilities::WINDOW,
-        blocks: true,
+        body_in_blocks: true,
     };
 
     #[must_use]
@@ -77,7 +77,7 @@ impl LocalBackend {
     /// Runs file work on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Files) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&LocalFiles) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let files = Arc::clone(&self.files);
         blocking(move || work(&files)).await
@@ -88,11 +88,11 @@ impl LocalBackend {
 ///
 /// # Errors
 /// When the file system does not report it.
-pub fn room_at(path: &Path) -> Result<u64> {
-    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
-    let room = rustix::fs::statvfs(there)
-        .map_err(|e| Error::io(format!("free room of {}", there.display()), e.into()))?;
-    Ok(room.f_bavail.saturating_mul(room.f_frsize))
+pub fn free_space_at(path: &Path) -> Result<u64> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let stat = rustix::fs::statvfs(existing)
+        .map_err(|e| Error::io(format!("free space of {}", existing.display()), e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -126,8 +126,8 @@ impl StorageBackend for LocalBackend {
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        let reading = Reading::begin(&self.reads, key, &range).await?;
-        Ok(exactly(reading, range.end - range.start))
+        let body = LocalBody::begin(&self.reader_pool, key, &range).await?;
+        Ok(exact_body(body, range.end - range.start))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
@@ -135,9 +135,9 @@ impl StorageBackend for LocalBackend {
         self.blocking(move |files| files.head(&key)).await
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
         let key = key.clone();
-        self.blocking(move |files| files.stamp(&key)).await
+        self.blocking(move |files| files.version(&key)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -150,25 +150,29 @@ impl StorageBackend for LocalBackend {
         self.blocking(move |files| Ok(Page { objects: files.list(&prefix)?, next: None })).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
         let (files, key) = (Arc::clone(&self.files), key.clone());
-        let upload = blocking(move || LocalUpload::begin(files, key, shape)).await?;
+        let upload = blocking(move || LocalUpload::begin(files, key, layout)).await?;
         Ok(Box::new(upload))
     }
 
     /// A half-written file is a temp file, which no later run resumes: `open` removes it when it is old enough.
-    async fn unfinished(&self, _: &str) -> Result<Vec<Unfinished>> {
+    async fn list_uploads(&self, _: &str) -> Result<Vec<UnfinishedUpload>> {
         Ok(Vec::new())
     }
 
-    async fn abort(&self, _: &Unfinished) -> Result<()> {
+    async fn abort_upload(&self, _: &UnfinishedUpload) -> Result<()> {
         Ok(())
     }
 
     async fn url(&self, key: &Key, _: Duration) -> Result<Url> {
         let path = self.files.path(key);
         Url::from_file_path(&path).map_err(|()| {
-            Error::new(Kind::Unsupported, format!("{} is no absolute path", path.display()))
+            Error::new(Kind::Unsupported, format!("{} is not an absolute path", path.display()))
         })
     }
 
@@ -176,8 +180,8 @@ impl StorageBackend for LocalBackend {
         Self::CAPABILITIES
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
-        self.blocking(|files| room_at(&files.root).map(Some)).await
+    async fn free_space(&self) -> Result<Option<u64>> {
+        self.blocking(|files| free_space_at(&files.root).map(Some)).await
     }
 
     fn is_remote(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 
 use super::{
-    files::{STALE, write_all_parts},
+    files::{STALE_AGE, write_all_buffers},
     *,
 };
 use crate::backends::{conformance, list_all};
@@ -13,20 +13,20 @@ fn key(text: &str) -> Key {
 }
 
 #[tokio::test]
-async fn keeps_the_contract() {
+async fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     conformance::check(&backend).await;
-    assert!(backend.free_room().await.unwrap().is_some_and(|room| room > 0));
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
-    assert_eq!(left.len(), 1, "only .tmp is left: {left:?}");
+    assert!(backend.free_space().await.unwrap().is_some_and(|free| free > 0));
+    let entries: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(entries.len(), 1, "only .tmp is left: {entries:?}");
     assert_eq!(fs::read_dir(dir.path().join(".tmp")).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn a_dropped_put_leaves_the_object_whole_or_absent() {
     let dir = tempfile::tempdir().unwrap();
-    LocalBackend::make_folder(dir.path()).unwrap();
+    LocalBackend::create_folder(dir.path()).unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     let payload = (0..512).map(|_| Bytes::from(vec![7; 16 << 10])).collect::<Payload>();
     for n in 0..8 {
@@ -44,19 +44,19 @@ async fn a_dropped_put_leaves_the_object_whole_or_absent() {
 }
 
 #[tokio::test]
-async fn opening_removes_old_temporary_files_only() {
+async fn opening_removes_only_old_temp_files() {
     let dir = tempfile::tempdir().unwrap();
-    LocalBackend::make_folder(dir.path()).unwrap();
+    LocalBackend::create_folder(dir.path()).unwrap();
     let (old, new) = (dir.path().join(".tmp/old"), dir.path().join(".tmp/new"));
     File::create(&new).unwrap();
-    let long_ago = std::time::SystemTime::now() - 2 * STALE;
+    let long_ago = std::time::SystemTime::now() - 2 * STALE_AGE;
     File::create(&old).unwrap().set_modified(long_ago).unwrap();
     LocalBackend::open(dir.path()).unwrap();
     assert!(new.exists() && !old.exists());
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_with_a_hint() {
+async fn a_full_disk_error_has_a_hint() {
     let full = Path::new("/dev/full");
     if !full.exists() {
         return;
@@ -64,7 +64,7 @@ async fn a_full_disk_is_said_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     let mut file = fs::OpenOptions::new().write(true).open(full).unwrap();
-    let e = write_all_parts(&mut file, &[Bytes::from_static(b"x")]).unwrap_err();
+    let e = write_all_buffers(&mut file, &[Bytes::from_static(b"x")]).unwrap_err();
     let error = backend.files.error("put", &key("k"), e);
     assert_eq!(error.kind(), Kind::NoSpace);
     assert!(error.hint_text().is_some());
@@ -75,7 +75,7 @@ fn body(text: &'static str) -> Payload {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_not_there_is_empty_and_is_not_made() {
+async fn a_missing_folder_is_empty_and_is_not_created() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("not/there");
     let backend = LocalBackend::open(&root).unwrap();
@@ -85,15 +85,15 @@ async fn a_folder_that_is_not_there_is_empty_and_is_not_made() {
     let refused = backend.put(&key("k"), body("x")).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::NotFound, "{}", refused.report());
     assert!(!dir.path().join("not").exists());
-    LocalBackend::make_folder(&root).unwrap();
+    LocalBackend::create_folder(&root).unwrap();
     backend.put(&key("k"), body("x")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_folder_that_goes_away_is_not_made_again() {
+async fn a_folder_that_disappears_is_not_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("disk/bae");
-    LocalBackend::make_folder(&root).unwrap();
+    LocalBackend::create_folder(&root).unwrap();
     let backend = LocalBackend::open(&root).unwrap();
     backend.put(&key("a/b"), body("x")).await.unwrap();
     for left in ["disk", "disk/bae"] {
@@ -103,7 +103,10 @@ async fn a_folder_that_goes_away_is_not_made_again() {
         let put = backend.put(&key("a/c"), body("x")).await.unwrap_err();
         assert_eq!(put.kind(), Kind::NotFound, "{}", put.report());
         assert!(put.hint_text().is_some_and(|hint| hint.contains("mounted")));
-        let begin = backend.begin(&key("a/d"), Shape { len: 1, part_len: 1 }).await.unwrap_err();
+        let begin = backend
+            .begin_upload(&key("a/d"), UploadLayout { len: 1, part_len: 1 })
+            .await
+            .unwrap_err();
         assert_eq!(begin.kind(), Kind::NotFound, "{}", begin.report());
         assert_eq!(fs::read_dir(dir.path().join(left)).unwrap().count(), 0, "{left}");
     }
@@ -114,12 +117,12 @@ async fn a_folder_that_goes_away_is_not_made_again() {
         backend.list("", None).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), Kind::NotFound, "{}", error.report());
-        assert!(error.report().contains("is gone"), "{}", error.report());
+        assert!(error.report().contains("no longer exists"), "{}", error.report());
     }
 }
 
 #[tokio::test]
-async fn an_object_is_never_written_over_by_another() {
+async fn an_object_is_never_overwritten_by_another() {
     let dir = tempfile::tempdir().unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     backend.put(&key("a/k"), body("one")).await.unwrap();
@@ -133,29 +136,29 @@ async fn an_object_is_never_written_over_by_another() {
 }
 
 #[test]
-fn what_is_no_folder_is_named() {
+fn a_path_that_is_not_a_folder_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
     fs::write(&file, "x").unwrap();
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
-    for (path, words) in [
+    for (path, message) in [
         (&file, "is a file, not a folder"),
-        (&link, "is a link to nothing"),
+        (&link, "is a dangling symlink"),
         (&file.join("below"), "is a file, not a folder"),
     ] {
-        for refused in [LocalBackend::open(path).map(drop), LocalBackend::make_folder(path)] {
+        for refused in [LocalBackend::open(path).map(drop), LocalBackend::create_folder(path)] {
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());
-            assert!(refused.report().contains(words), "{}", refused.report());
+            assert!(refused.report().contains(message), "{}", refused.report());
         }
     }
 }
 
 /// Opening a FIFO for reading normally blocks until a writer opens it, which may never happen.
 #[tokio::test]
-async fn a_pipe_or_a_folder_is_no_object() {
+async fn a_pipe_or_a_folder_is_not_an_object() {
     let dir = tempfile::tempdir().unwrap();
-    LocalBackend::make_folder(dir.path()).unwrap();
+    LocalBackend::create_folder(dir.path()).unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     let pipe = dir.path().join("pipe");

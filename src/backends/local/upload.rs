@@ -13,12 +13,12 @@ use bytes::Bytes;
 
 use super::{
     blocking,
-    files::{Files, TempFile},
+    files::{LocalFiles, TempFile},
 };
 use crate::{
     backends::{
-        Key, Payload, Shape, Upload,
-        memory::{missing, wrong_length},
+        Key, MultipartUpload, Payload, UploadLayout,
+        memory::{object_not_found, wrong_object_length},
     },
     error::{Error, Kind, Result},
 };
@@ -30,23 +30,23 @@ pub(super) struct LocalUpload {
 }
 
 struct Inner {
-    files: Arc<Files>,
+    files: Arc<LocalFiles>,
     key: Key,
-    shape: Shape,
+    layout: UploadLayout,
     temp: TempFile,
     file: File,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("key", &self.key).field("shape", &self.shape).finish()
+        f.debug_struct("Inner").field("key", &self.key).field("shape", &self.layout).finish()
     }
 }
 
 impl LocalUpload {
-    pub(super) fn begin(files: Arc<Files>, key: Key, shape: Shape) -> Result<Self> {
-        let (temp, file) = files.temporary().map_err(|e| files.error("begin", &key, e))?;
-        Ok(Self { inner: Arc::new(Inner { files, key, shape, temp, file }) })
+    pub(super) fn begin(files: Arc<LocalFiles>, key: Key, layout: UploadLayout) -> Result<Self> {
+        let (temp, file) = files.create_temp().map_err(|e| files.error("begin", &key, e))?;
+        Ok(Self { inner: Arc::new(Inner { files, key, layout, temp, file }) })
     }
 
     async fn run(
@@ -60,9 +60,9 @@ impl LocalUpload {
 }
 
 impl Inner {
-    fn write(&self, part: u64, parts: &[Bytes]) -> io::Result<()> {
-        let mut at = self.shape.part(part).start;
-        for bytes in parts {
+    fn write(&self, part: u64, buffers: &[Bytes]) -> io::Result<()> {
+        let mut at = self.layout.part_range(part).start;
+        for bytes in buffers {
             self.file.write_all_at(bytes, at)?;
             at += bytes.len() as u64;
         }
@@ -73,28 +73,28 @@ impl Inner {
         from.seek(SeekFrom::Start(range.start))?;
         // A separate handle, so that its file position is not shared.
         let mut to = File::options().write(true).open(&self.temp.0)?;
-        to.seek(SeekFrom::Start(self.shape.part(part).start))?;
+        to.seek(SeekFrom::Start(self.layout.part_range(part).start))?;
         // Within one file system the kernel copies the bytes, or shares the extents.
-        let wanted = range.end - range.start;
-        let copied = io::copy(&mut from.take(wanted), &mut to)?;
+        let len = range.end - range.start;
+        let copied = io::copy(&mut from.take(len), &mut to)?;
         to.flush()?;
-        if copied == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
 #[async_trait]
-impl Upload for LocalUpload {
-    fn done(&self) -> &[u64] {
+impl MultipartUpload for LocalUpload {
+    fn stored_parts(&self) -> &[u64] {
         &[]
     }
 
-    async fn write(&self, part: u64, payload: Payload) -> Result<()> {
-        self.run("write a part of", move |inner| inner.write(part, payload.parts())).await
+    async fn put_part(&self, part: u64, payload: Payload) -> Result<()> {
+        self.run("write a part of", move |inner| inner.write(part, payload.buffers())).await
     }
 
-    async fn copy(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+    async fn copy_part(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
         let source = match File::open(self.inner.files.path(from)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing(from)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(object_not_found(from)),
             source => source.map_err(|e| self.inner.files.error("copy from", from, e))?,
         };
         self.run("copy a part of", move |inner| inner.copy(part, source, &range)).await
@@ -108,17 +108,17 @@ impl Upload for LocalUpload {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(inner.files.error("finish", &inner.key, e)),
         };
-        if len != inner.shape.len {
-            return Err(wrong_length(&inner.key, len, inner.shape.len));
+        if len != inner.layout.len {
+            return Err(wrong_object_length(&inner.key, len, inner.layout.len));
         }
         let never = AtomicBool::new(false);
-        self.run("finish", move |i| i.files.give_name(&i.temp, &i.file, &i.key, &never)).await
+        self.run("finish", move |i| i.files.commit_temp(&i.temp, &i.file, &i.key, &never)).await
     }
 
     async fn abort(&self) -> Result<()> {
         match std::fs::remove_file(&self.inner.temp.0) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::new(Kind::Unavailable, "a temporary file stays").because(e))
+                Err(Error::new(Kind::Unavailable, "cannot delete a temp file").because(e))
             }
             _ => Ok(()),
         }

@@ -13,115 +13,118 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::keys::KeyTrouble;
-use crate::backends::unfit::{Unfit, is_html, is_page};
+use super::credentials::CredentialsProblem;
+use crate::backends::endpoint_error::{EndpointError, is_html_document, is_html_type};
 
 #[derive(Debug)]
 pub(super) enum Cause {
-    Answer(Answer),
+    Response(ErrorResponse),
     /// No complete answer. Whether the server carried out the call is unknown.
-    Silence(String),
+    NoAnswer(String),
     Credentials(String),
     /// The request could not be built.
     Request(String),
     /// No answer, and a retry would not get one either.
-    Unfit(Unfit),
+    Endpoint(EndpointError),
     /// An answer that contradicts itself.
-    Senseless(String),
+    Contradictory(String),
 }
 
 /// An answer whose document is cut off, although its headers say that it is complete.
 #[derive(Debug)]
-pub(super) struct CutShort;
+pub(super) struct TruncatedResponse;
 
-impl fmt::Display for CutShort {
+impl fmt::Display for TruncatedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer ends in the middle")
+        f.write_str("the response is cut off")
     }
 }
 
-impl StdError for CutShort {}
+impl StdError for TruncatedResponse {}
 
 /// An answer with an error, or one that the SDK could not parse.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ErrorResponse {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
     /// The bucket's region, when the answer names it.
     pub(super) region: Option<String>,
     pub(super) wait: Option<Duration>,
-    pub(super) form: Form,
+    pub(super) form: ResponseForm,
 }
 
 /// What an answer without an error code looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ResponseForm {
     /// An S3 answer, or too little to tell.
     #[default]
     Plain,
     /// A web page.
-    Page,
+    WebPage,
     /// A document that no S3 server sends.
-    Other,
+    Foreign,
 }
 
-const NO_KEYS: &str = "no keys were found, in the storage or where AWS tools keep them";
+const NO_CREDENTIALS: &str =
+    "no credentials found in the storage's settings or where AWS tools look";
 
 impl Cause {
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        if causes(&error).any(|e| e.is::<CutShort>()) {
-            return Self::Silence(CutShort.to_string());
+        if causes(&error).any(|e| e.is::<TruncatedResponse>()) {
+            return Self::NoAnswer(TruncatedResponse.to_string());
         }
         if let Some(raw) = error.raw_response() {
-            let Some(said) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
-                return Self::Answer(Answer::new(raw, "", &chain(&error)));
+            let Some(meta) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
+                return Self::Response(ErrorResponse::new(raw, "", &chain(&error)));
             };
-            let (code, message) = (said.code(), said.message());
-            let answer = Answer::new(raw, code.unwrap_or_default(), message.unwrap_or_default());
-            return Self::Answer(answer);
+            let (code, message) = (meta.code(), meta.message());
+            let answer =
+                ErrorResponse::new(raw, code.unwrap_or_default(), message.unwrap_or_default());
+            return Self::Response(answer);
         }
-        if let Some(trouble) = causes(&error).find_map(|e| e.downcast_ref::<KeyTrouble>()) {
-            return Self::Credentials(trouble.to_string());
+        if let Some(problem) = causes(&error).find_map(|e| e.downcast_ref::<CredentialsProblem>()) {
+            return Self::Credentials(problem.to_string());
         }
         let why = chain(&error);
         if causes(&error).any(|e| e.is::<CredentialsError>()) {
             // The SDK's own message is a long list of every provider it tried.
             let none = why.contains("no credentials found") || why.contains("not loaded");
-            return Self::Credentials(if none { NO_KEYS.into() } else { why });
+            return Self::Credentials(if none { NO_CREDENTIALS.into() } else { why });
         }
         match error {
             SdkError::ConstructionFailure(_) => Self::Request(why),
             SdkError::DispatchFailure(e) if e.is_user() => Self::Request(why),
-            _ => match Unfit::of(&why) {
-                Some(unfit) => Self::Unfit(unfit),
-                None => Self::Silence(why),
+            _ => match EndpointError::from_message(&why) {
+                Some(error) => Self::Endpoint(error),
+                None => Self::NoAnswer(why),
             },
         }
     }
 }
 
-impl Answer {
+impl ErrorResponse {
     pub(super) fn new(raw: &HttpResponse, code: &str, message: &str) -> Self {
         let header = |name| raw.headers().get(name);
         let body = raw.body().bytes().and_then(|b| std::str::from_utf8(b).ok());
         let text = body.unwrap_or_default();
         let region = header("x-amz-bucket-region").or_else(|| element(text, "Region"));
-        let wait = header("retry-after").and_then(|text| wait(text, SystemTime::now()));
+        let wait =
+            header("retry-after").and_then(|text| parse_retry_after(text, SystemTime::now()));
         let status = raw.status().as_u16();
         // The SDK does not parse an error document that comes with a success status, so the text is searched for the
         // code.
-        let code = some_of(code).or_else(|| element(text, "Code")).map(sentence);
+        let code = non_empty(code).or_else(|| element(text, "Code")).map(sentence);
         let form = match code {
-            Some(_) => Form::Plain,
+            Some(_) => ResponseForm::Plain,
             None => form(status, header("content-type"), body),
         };
         let message = match form {
-            Form::Plain => some_of(message).or_else(|| element(text, "Message")),
-            Form::Page | Form::Other => None,
+            ResponseForm::Plain => non_empty(message).or_else(|| element(text, "Message")),
+            ResponseForm::WebPage | ResponseForm::Foreign => None,
         };
         Self {
             status,
@@ -134,32 +137,37 @@ impl Answer {
     }
 
     /// Whether a wrong time in the signature can be the reason. A HEAD gives only the status.
-    pub(super) fn blames_the_clock(&self) -> bool {
+    pub(super) fn may_be_clock_error(&self) -> bool {
         matches!(self.status, 400 | 401 | 403)
     }
 
-    pub(super) fn is_page(&self) -> bool {
-        self.form == Form::Page
+    pub(super) fn is_web_page(&self) -> bool {
+        self.form == ResponseForm::WebPage
     }
 
     /// Whether the answer is not from a storage server. Error pages of a gateway before a storage that is down or
     /// refuses do not count.
     pub(super) fn is_foreign(&self) -> bool {
-        let said = matches!(self.status, 200..=399 | 400 | 401 | 404 | 405 | 406 | 411..=415);
-        self.form != Form::Plain && said
+        let is_conclusive =
+            matches!(self.status, 200..=399 | 400 | 401 | 404 | 405 | 406 | 411..=415);
+        self.form != ResponseForm::Plain && is_conclusive
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code.as_str(), self.message.as_str()) {
-            _ if self.is_foreign() && self.is_page() => {
-                write!(f, "this is not S3: a web page came (status {})", self.status)
+            _ if self.is_foreign() && self.is_web_page() => {
+                write!(f, "this is not S3: the server sent a web page (status {})", self.status)
             }
             _ if self.is_foreign() => {
-                write!(f, "this is not S3: another document came (status {})", self.status)
+                write!(
+                    f,
+                    "this is not S3: the server sent another document (status {})",
+                    self.status
+                )
             }
-            ("", "") if self.is_page() => write!(f, "answered {} with a web page", self.status),
+            ("", "") if self.is_web_page() => write!(f, "answered {} with a web page", self.status),
             ("", "") => write!(f, "answered {}", self.status),
             (code, "") => write!(f, "answered {} {code}", self.status),
             (code, message) => write!(f, "answered {} {code}: {message}", self.status),
@@ -168,16 +176,16 @@ impl fmt::Display for Answer {
 }
 
 /// Classifies an answer without an error code.
-fn form(status: u16, content_type: Option<&str>, body: Option<&str>) -> Form {
+fn form(status: u16, content_type: Option<&str>, body: Option<&str>) -> ResponseForm {
     let start: String = body.unwrap_or_default().trim_start().chars().take(16).collect();
     let start = start.to_ascii_lowercase();
-    if is_page(content_type) || is_html(&start) {
-        return Form::Page;
+    if is_html_type(content_type) || is_html_document(&start) {
+        return ResponseForm::WebPage;
     }
     // Answers to a list or a begin are XML. XML that was cut off still counts as S3.
     let text = !start.is_empty() && !start.starts_with('<') && !start.starts_with('\u{feff}');
     let redirect = matches!(status, 302 | 303);
-    if text && status < 300 || redirect { Form::Other } else { Form::Plain }
+    if text && status < 300 || redirect { ResponseForm::Foreign } else { ResponseForm::Plain }
 }
 
 /// The text of an XML element. Sufficient for the flat error documents of S3.
@@ -186,7 +194,7 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once("</").map(|(text, _)| text)
 }
 
-fn some_of(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty())
 }
 
@@ -201,12 +209,12 @@ fn is_region(text: &str) -> bool {
 }
 
 /// Parses `Retry-After`: seconds, or an HTTP date.
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let then = DateTime::from_str(text.trim(), DateTimeFormat::HttpDate).ok()?;
-    SystemTime::try_from(then).ok()?.duration_since(now).ok()
+    let date = DateTime::from_str(text.trim(), DateTimeFormat::HttpDate).ok()?;
+    SystemTime::try_from(date).ok()?.duration_since(now).ok()
 }
 
 fn chain(error: &(dyn StdError + 'static)) -> String {
@@ -233,37 +241,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_known_by_its_type_or_its_beginning() {
+    fn a_web_page_is_recognised_by_its_type_or_its_start() {
         let of = |kind: Option<&str>, body: &str| form(200, kind, Some(body));
-        assert_eq!(of(Some("text/html; charset=utf-8"), ""), Form::Page);
-        assert_eq!(of(None, "\n<!DOCTYPE html><title>Router</title>"), Form::Page);
-        assert_eq!(of(Some("application/json"), "{\"error\":1}"), Form::Other);
-        assert_eq!(of(None, "404 page not found"), Form::Other);
-        assert_eq!(form(404, None, Some("404 page not found")), Form::Plain);
-        assert_eq!(of(Some("application/xml"), "<ListBucketResult>"), Form::Plain);
-        assert_eq!(form(302, None, None), Form::Other);
+        assert_eq!(of(Some("text/html; charset=utf-8"), ""), ResponseForm::WebPage);
+        assert_eq!(of(None, "\n<!DOCTYPE html><title>Router</title>"), ResponseForm::WebPage);
+        assert_eq!(of(Some("application/json"), "{\"error\":1}"), ResponseForm::Foreign);
+        assert_eq!(of(None, "404 page not found"), ResponseForm::Foreign);
+        assert_eq!(form(404, None, Some("404 page not found")), ResponseForm::Plain);
+        assert_eq!(of(Some("application/xml"), "<ListBucketResult>"), ResponseForm::Plain);
+        assert_eq!(form(302, None, None), ResponseForm::Foreign);
     }
 
     #[test]
-    fn elements_are_found_in_the_flat_documents_of_s3() {
+    fn elements_are_found_in_flat_xml_documents() {
         let body =
             "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
         assert_eq!(element(body, "Region"), Some("eu-west-1"));
     }
 
     #[test]
-    fn a_wait_is_seconds_or_a_time() {
+    fn retry_after_is_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
-        assert_eq!(wait("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:28:09 GMT", now), Some(Duration::from_secs(9)));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:27:00 GMT", now), None);
-        assert_eq!(wait("soon", now), None);
+        assert_eq!(parse_retry_after("7", now), Some(Duration::from_secs(7)));
+        assert_eq!(
+            parse_retry_after("Wed, 21 Oct 2015 07:28:09 GMT", now),
+            Some(Duration::from_secs(9))
+        );
+        assert_eq!(parse_retry_after("Wed, 21 Oct 2015 07:27:00 GMT", now), None);
+        assert_eq!(parse_retry_after("soon", now), None);
     }
 
     #[test]
-    fn what_a_server_says_is_kept_short_and_on_one_line() {
+    fn server_messages_are_shortened_to_one_line() {
         let long = format!("a\nb{}", "c".repeat(1000));
-        let said = sentence(&long);
-        assert!(said.len() == 300 && said.starts_with("a bc"), "{said}");
+        let text = sentence(&long);
+        assert!(text.len() == 300 && text.starts_with("a bc"), "{text}");
     }
 }

@@ -41,38 +41,42 @@ use aws_smithy_runtime_api::client::{
 
 use super::{
     S3Settings,
-    cause::CutShort,
-    errors::{Failure, Op, Place, Seen},
-    keys::{keys, region},
+    cause::TruncatedResponse,
+    credentials::{credentials_provider, region},
+    endpoint,
+    errors::{BucketAddress, S3Error, S3Op, ServerContext},
     quirks::Quirks,
-    route,
 };
 use crate::{
-    backends::{Key, progress::Progress, unfit::is_page},
+    backends::{
+        Key,
+        endpoint_error::is_html_type,
+        idle_timer::{IDLE_TIMEOUT, IdleTimer},
+    },
     config::EnvProxies,
     error::{Error, Kind, Result},
 };
 
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for an answer without a large body; also the idle timeout of a body.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The SDK client, and the state that all its calls share.
 #[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) client: Client,
+pub(super) struct S3Client {
+    pub(super) sdk: Client,
     pub(super) bucket: String,
     /// Prefix of every object name: empty, or ends with `/`.
     pub(super) prefix: String,
-    pub(super) place: Arc<Place>,
+    pub(super) address: Arc<BucketAddress>,
     clock: Arc<Clock>,
     /// The server has answered as an S3 server does.
     answered: AtomicBool,
     /// The server requires a checksum header for each body.
-    wants_checksums: AtomicBool,
+    sends_checksums: AtomicBool,
 }
 
-impl Wire {
+impl S3Client {
     /// Reads the AWS configuration for settings that are not given. Credentials are searched at the first request.
     ///
     /// # Errors
@@ -81,14 +85,14 @@ impl Wire {
         settings: &S3Settings,
         quirks: &Quirks,
         prefix: &str,
-        place: &Arc<Place>,
+        address: &Arc<BucketAddress>,
     ) -> Result<Self> {
-        let endpoint = settings.endpoint.as_ref().map(|url| route::endpoint(url, place));
+        let endpoint = settings.endpoint.as_ref().map(|url| endpoint::normalize(url, address));
         let endpoint = endpoint.transpose()?;
-        let region = region(settings, quirks, place).await?;
+        let region = region(settings, quirks, address).await?;
         let keys = match settings.anonymous {
             true => None,
-            false => Some(keys(settings, &region, place).await?),
+            false => Some(credentials_provider(settings, &region, address).await?),
         };
         let clock = Arc::new(Clock::default());
         let mut config = Config::builder()
@@ -100,39 +104,39 @@ impl Wire {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .interceptor(WatchClock(Arc::clone(&clock)))
-            .interceptor(RefusePages)
-            .interceptor(RefuseCutListings);
+            .interceptor(ClockInterceptor(Arc::clone(&clock)))
+            .interceptor(RejectWebPages)
+            .interceptor(RejectTruncatedListings);
         config.set_endpoint_url(endpoint);
         match keys {
             Some(keys) => config.set_credentials_provider(Some(keys)),
             None => config.set_allow_no_auth(),
         };
         Ok(Self {
-            client: Client::from_conf(config.build()),
+            sdk: Client::from_conf(config.build()),
             bucket: settings.bucket.clone(),
             prefix: prefix.to_owned(),
-            place: Arc::clone(place),
+            address: Arc::clone(address),
             clock,
             answered: AtomicBool::new(false),
-            wants_checksums: AtomicBool::new(false),
+            sends_checksums: AtomicBool::new(false),
         })
     }
 
     /// Whether bodies are sent with a checksum header.
-    pub(super) fn wants_checksums(&self) -> bool {
-        self.wants_checksums.load(Ordering::Relaxed)
+    pub(super) fn sends_checksums(&self) -> bool {
+        self.sends_checksums.load(Ordering::Relaxed)
     }
 
     /// Whether to repeat a failed call with a checksum. If so, all later calls send one too.
-    pub(super) fn learns_checksums(&self, summed: bool, failure: &Failure) -> bool {
-        let learns = !summed && failure.wants_checksum();
-        if learns {
-            self.wants_checksums.store(true, Ordering::Relaxed);
+    pub(super) fn enable_checksums_if_required(&self, with_md5: bool, failure: &S3Error) -> bool {
+        let enable = !with_md5 && failure.requires_checksum();
+        if enable {
+            self.sends_checksums.store(true, Ordering::Relaxed);
         }
-        learns
+        enable
     }
 
     /// The object's name in the bucket.
@@ -153,69 +157,78 @@ impl Wire {
     /// Makes one request with the timeout `limit`. Errors name `subject`.
     pub(super) async fn call<T, E>(
         &self,
-        op: Op,
+        op: S3Op,
         subject: &str,
         limit: Duration,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, Box<Failure>>
+    ) -> Result<T, Box<S3Error>>
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let before = self.clock.corrections();
         match tokio::time::timeout(limit, request).await {
-            Ok(answer) => self.judge(op, subject, before, answer),
-            Err(_) => Err(self.silence(op, subject, format!("no answer within {limit:?}"))),
+            Ok(answer) => self.check_outcome(op, subject, before, answer),
+            Err(_) => Err(self.no_answer(op, subject, format!("no answer within {limit:?}"))),
         }
     }
 
-    /// As [`Wire::call`] for a request with payload, with an idle timeout instead of a total one.
+    /// As [`S3Client::call`] for a request with payload, with an idle timeout instead of a total one.
     pub(super) async fn call_sending<T, E>(
         &self,
-        op: Op,
+        op: S3Op,
         subject: &str,
-        progress: &Progress,
+        idle_timer: &IdleTimer,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, Box<Failure>>
+    ) -> Result<T, Box<S3Error>>
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let before = self.clock.corrections();
-        match progress.watch(request).await {
-            Some(answer) => self.judge(op, subject, before, answer),
-            None => Err(self.silence(op, subject, "nothing moves any more")),
+        match idle_timer.watch(request).await {
+            Some(answer) => self.check_outcome(op, subject, before, answer),
+            None => Err(self.no_answer(
+                op,
+                subject,
+                format!("stalled for {} s", IDLE_TIMEOUT.as_secs()),
+            )),
         }
     }
 
-    fn judge<T, E>(
+    fn check_outcome<T, E>(
         &self,
-        op: Op,
+        op: S3Op,
         subject: &str,
         corrections_before: u64,
         answer: Result<T, SdkError<E, HttpResponse>>,
-    ) -> Result<T, Box<Failure>>
+    ) -> Result<T, Box<S3Error>>
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let answered = self.answered.load(Ordering::Relaxed);
         let answer = answer.map_err(|error| {
             let clock_was_wrong = self.clock.corrections() != corrections_before;
-            let seen = Seen { clock_was_wrong, answered };
-            Failure::new(op, subject, &self.place, seen, error)
+            let server = ServerContext { clock_was_wrong, answered };
+            S3Error::new(op, subject, &self.address, server, error)
         });
-        if !answered && answer.as_ref().map_or_else(|f| f.is_of_storage(), |_| true) {
+        if !answered && answer.as_ref().map_or_else(|f| f.has_error_code(), |_| true) {
             self.answered.store(true, Ordering::Relaxed);
         }
         answer
     }
 
     /// The error for a call whose answer contradicts itself, so that repeating it does not help.
-    pub(super) fn senseless(&self, op: Op, subject: &str, why: &str) -> Box<Failure> {
-        Failure::senseless(op, subject, &self.place, why.to_owned())
+    pub(super) fn contradiction(&self, op: S3Op, subject: &str, why: &str) -> Box<S3Error> {
+        S3Error::contradiction(op, subject, &self.address, why.to_owned())
     }
 
     /// The error for a call without a complete answer.
-    pub(super) fn silence(&self, op: Op, subject: &str, why: impl Into<String>) -> Box<Failure> {
-        Failure::silence(op, subject, &self.place, why.into())
+    pub(super) fn no_answer(
+        &self,
+        op: S3Op,
+        subject: &str,
+        why: impl Into<String>,
+    ) -> Box<S3Error> {
+        S3Error::no_answer(op, subject, &self.address, why.into())
     }
 }
 
@@ -224,13 +237,13 @@ fn proxy(settings: &S3Settings) -> Result<ProxyConfig> {
     let endpoint =
         settings.endpoint.as_ref().map_or("https://s3.amazonaws.com", |url| url.as_str());
     let bad = |e: &dyn std::fmt::Display| {
-        Error::new(Kind::InvalidInput, format!("the way to {endpoint}: {e}"))
+        Error::new(Kind::InvalidInput, format!("proxy for {endpoint}: {e}"))
     };
     let uri: hyper::Uri = endpoint.parse().map_err(|e| bad(&e))?;
-    let proxies = EnvProxies::of_process();
-    let Some(proxy) = proxies.to(&uri)? else { return Ok(ProxyConfig::disabled()) };
+    let proxies = EnvProxies::from_process();
+    let Some(proxy) = proxies.for_uri(&uri)? else { return Ok(ProxyConfig::disabled()) };
     if !matches!(proxy.url().scheme(), "http" | "https") {
-        let text = format!("S3 does not go by the proxy {proxy} of the environment");
+        let text = format!("the proxy {proxy} of the environment is not supported for S3");
         return Err(Error::new(Kind::InvalidInput, text)
             .hint("set an http proxy, or name the endpoint's host in NO_PROXY"));
     }
@@ -249,7 +262,7 @@ fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpC
         authorities.iter().fold(trusted, |all, pem| all.with_pem_certificate(pem.as_str()));
     let context = tls::TlsContext::builder().with_trust_store(trusted).build();
     let context = context.map_err(|e| Error::new(Kind::Internal, "start of TLS").because(e))?;
-    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT).build();
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let connector = Connector::builder()
         .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(context)
@@ -267,7 +280,7 @@ fn http_client(proxy: ProxyConfig, authorities: &[String]) -> Result<SharedHttpC
 #[derive(Debug, Default)]
 struct Clock {
     /// Seconds that the server's clock is ahead.
-    ahead: AtomicI64,
+    offset: AtomicI64,
     corrections: AtomicU64,
 }
 
@@ -276,7 +289,7 @@ const CLOCK_TOLERANCE: u64 = 60;
 
 impl Clock {
     fn now(&self) -> SystemTime {
-        shifted(SystemTime::now(), self.ahead.load(Ordering::Acquire))
+        shifted(SystemTime::now(), self.offset.load(Ordering::Acquire))
     }
 
     fn corrections(&self) -> u64 {
@@ -284,13 +297,13 @@ impl Clock {
     }
 
     /// Takes over the server's time when this machine's clock is wrong.
-    fn heard(&self, server: SystemTime) {
+    fn observe(&self, server: SystemTime) {
         let seconds = |t: SystemTime| {
             t.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0))
         };
-        let ahead = seconds(server) - seconds(SystemTime::now());
-        if ahead.abs_diff(self.ahead.load(Ordering::Acquire)) > CLOCK_TOLERANCE {
-            self.ahead.store(ahead, Ordering::Release);
+        let offset = seconds(server) - seconds(SystemTime::now());
+        if offset.abs_diff(self.offset.load(Ordering::Acquire)) > CLOCK_TOLERANCE {
+            self.offset.store(offset, Ordering::Release);
             self.corrections.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -302,11 +315,11 @@ fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
 }
 
 #[derive(Debug)]
-struct WatchClock(Arc<Clock>);
+struct ClockInterceptor(Arc<Clock>);
 
-impl Intercept for WatchClock {
+impl Intercept for ClockInterceptor {
     fn name(&self) -> &'static str {
-        "WatchClock"
+        "ClockInterceptor"
     }
 
     fn read_before_deserialization(
@@ -320,7 +333,7 @@ impl Intercept for WatchClock {
         let date = header("date").filter(|_| header("age").is_none());
         let date = date.and_then(|d| DateTime::from_str(d, DateTimeFormat::HttpDate).ok());
         if let Some(time) = date.and_then(|d| SystemTime::try_from(d).ok()) {
-            self.0.heard(time);
+            self.0.observe(time);
         }
         Ok(())
     }
@@ -329,11 +342,11 @@ impl Intercept for WatchClock {
 /// Fails a modifying call that is answered with a web page and a success status: a firewall, a router or a web
 /// console answered, and nothing was done. Reading calls check for pages themselves.
 #[derive(Debug)]
-struct RefusePages;
+struct RejectWebPages;
 
-impl Intercept for RefusePages {
+impl Intercept for RejectWebPages {
     fn name(&self) -> &'static str {
-        "RefusePages"
+        "RejectWebPages"
     }
 
     fn read_before_deserialization(
@@ -343,11 +356,11 @@ impl Intercept for RefusePages {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let answer = context.response();
-        let page = is_page(answer.headers().get("content-type"));
+        let is_page = is_html_type(answer.headers().get("content-type"));
         let call = config.load::<Metadata>().map_or("", |call| call.name());
-        let reads = ["Get", "Head", "List"].iter().any(|verb| call.starts_with(verb));
-        match page && answer.status().is_success() && !reads {
-            true => Err("a web page came".into()),
+        let is_read = ["Get", "Head", "List"].iter().any(|verb| call.starts_with(verb));
+        match is_page && answer.status().is_success() && !is_read {
+            true => Err("the server sent a web page".into()),
             false => Ok(()),
         }
     }
@@ -355,11 +368,11 @@ impl Intercept for RefusePages {
 
 /// Fails a listing whose document is cut off. The SDK would return the objects before the cut as the whole page.
 #[derive(Debug)]
-struct RefuseCutListings;
+struct RejectTruncatedListings;
 
-impl Intercept for RefuseCutListings {
+impl Intercept for RejectTruncatedListings {
     fn name(&self) -> &'static str {
-        "RefuseCutListings"
+        "RejectTruncatedListings"
     }
 
     fn read_after_deserialization(
@@ -368,11 +381,12 @@ impl Intercept for RefuseCutListings {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let lists = config.load::<Metadata>().is_some_and(|call| call.name().starts_with("List"));
+        let is_listing =
+            config.load::<Metadata>().is_some_and(|call| call.name().starts_with("List"));
         let answer = context.response();
         let body = answer.body().bytes().unwrap_or_default();
-        match lists && answer.status().is_success() && !is_whole_listing(body) {
-            true => Err(CutShort.into()),
+        match is_listing && answer.status().is_success() && !is_complete_listing(body) {
+            true => Err(TruncatedResponse.into()),
             false => Ok(()),
         }
     }
@@ -380,7 +394,7 @@ impl Intercept for RefuseCutListings {
 
 /// Whether the XML document of a listing has its end tag (`</ListBucketResult>` and similar). An answer that is not a
 /// listing passes and is checked by its reader.
-fn is_whole_listing(body: &[u8]) -> bool {
+fn is_complete_listing(body: &[u8]) -> bool {
     let is_listing = body.windows(5).any(|five| five == b"<List");
     let last_tag = body.trim_ascii_end().rsplit(|b| *b == b'<').next().unwrap_or_default();
     !is_listing || (last_tag.starts_with(b"/") && last_tag.ends_with(b"Result>"))
@@ -391,31 +405,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listing_without_its_end_is_not_whole() {
-        assert!(is_whole_listing(b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>\n"));
-        assert!(is_whole_listing(b"<html>") && is_whole_listing(b""));
+    fn a_listing_without_its_end_tag_is_incomplete() {
+        assert!(is_complete_listing(
+            b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>\n"
+        ));
+        assert!(is_complete_listing(b"<html>") && is_complete_listing(b""));
         for cut in [
             "<ListBucketResult>",
             "<ListBucketResult><Contents><Key>a</Key></Contents>",
             "<ListBucketResu",
         ] {
-            assert!(!is_whole_listing(cut.as_bytes()), "{cut}");
+            assert!(!is_complete_listing(cut.as_bytes()), "{cut}");
         }
     }
 
     #[test]
-    fn the_servers_time_is_taken_over_once() {
+    fn a_clock_offset_is_corrected_once() {
         let clock = Clock::default();
-        clock.heard(SystemTime::now());
+        clock.observe(SystemTime::now());
         assert_eq!(clock.corrections(), 0);
         for seconds in [1200, -1200] {
             let before = clock.corrections();
             let server = shifted(SystemTime::now(), seconds);
-            clock.heard(server);
-            clock.heard(server);
+            clock.observe(server);
+            clock.observe(server);
             assert_eq!(clock.corrections(), before + 1);
-            let off = clock.now().duration_since(server).unwrap_or_else(|e| e.duration());
-            assert!(off < Duration::from_secs(5), "{off:?}");
+            let error = clock.now().duration_since(server).unwrap_or_else(|e| e.duration());
+            assert!(error < Duration::from_secs(5), "{error:?}");
         }
     }
 }

@@ -6,118 +6,118 @@ use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream}
 use bytes::Bytes;
 
 use super::{
-    client::{PATIENCE, Wire},
-    errors::{Failure, Op},
-    object::unsigned,
+    client::{CALL_TIMEOUT, S3Client},
+    errors::{S3Error, S3Op},
+    object::from_sdk_len,
 };
 use crate::{
     backends::{
         Body, Key,
-        body::{Answer, exactly, gather},
-        memory::{missing, too_short},
-        unfit::is_page,
+        body::{BodySource, collect_resuming, exact_body},
+        endpoint_error::is_html_type,
+        memory::{object_not_found, object_too_short},
     },
     error::{Error, Kind, Result},
 };
 
 /// How often a body that broke off is resumed before the caller gets the error.
-const RESUMES: u32 = 1;
+const MAX_RESUMES: u32 = 1;
 
-impl Wire {
+impl S3Client {
     pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         if range.end <= range.start {
-            return self.get_nothing(key, &range).await;
+            return self.get_empty(key, &range).await;
         }
-        gather(&range, RESUMES, |left| self.body_of(key, left, &range)).await
+        collect_resuming(&range, MAX_RESUMES, |left| self.body_of(key, left, &range)).await
     }
 
     /// HTTP cannot request an empty range. The existence and length of the object are checked all the same.
-    async fn get_nothing(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
+    async fn get_empty(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
         match self.head(key).await? {
-            None => Err(missing(key)),
-            Some(len) if range.end > len => Err(too_short(key, len, range)),
+            None => Err(object_not_found(key)),
+            Some(len) if range.end > len => Err(object_too_short(key, len, range)),
             Some(_) => Ok(Bytes::new()),
         }
     }
 
-    /// The body of exactly `left`, which is the unread rest of `asked`.
+    /// The body of exactly `left`, which is the unread rest of `requested`.
     pub(super) async fn body_of(
         &self,
         key: &Key,
         left: Range<u64>,
-        asked: &Range<u64>,
+        requested: &Range<u64>,
     ) -> Result<Body> {
         let request = self
-            .client
+            .sdk
             .get_object()
             .bucket(&self.bucket)
             .key(self.name(key))
             .range(format!("bytes={}-{}", left.start, left.end - 1))
             .send();
-        let answer = match self.call(Op::Get, key.as_str(), PATIENCE, request).await {
+        let answer = match self.call(S3Op::Get, key.as_str(), CALL_TIMEOUT, request).await {
             Ok(answer) => answer,
-            Err(failure) if failure.is_missing() => return Err(missing(key)),
-            Err(failure) if failure.is_past_the_end() => {
+            Err(failure) if failure.is_missing() => return Err(object_not_found(key)),
+            Err(failure) if failure.is_out_of_range() => {
                 // A HEAD for the length in the message is worth it, because the object is damaged.
-                let len = self.head(key).await?.ok_or_else(|| missing(key))?;
-                return Err(too_short(key, len, asked));
+                let len = self.head(key).await?.ok_or_else(|| object_not_found(key))?;
+                return Err(object_too_short(key, len, requested));
             }
             Err(failure) => return Err(failure.into()),
         };
-        if answer.e_tag.is_none() && is_page(answer.content_type()) {
-            return Err(Failure::page(Op::Get, key.as_str(), &self.place).into());
+        if answer.e_tag.is_none() && is_html_type(answer.content_type()) {
+            return Err(S3Error::web_page(S3Op::Get, key.as_str(), &self.address).into());
         }
-        match Sent::of(&answer, &left) {
-            Sent::Asked => {
-                let (key, place) = (key.as_str().to_owned(), Arc::clone(&self.place));
-                let cut = move |why| Failure::silence(Op::Get, &key, &place, why).into();
-                Ok(body(answer.body, left.end - left.start, PATIENCE, cut))
+        match ReceivedRange::of(&answer, &left) {
+            ReceivedRange::Requested => {
+                let (key, address) = (key.as_str().to_owned(), Arc::clone(&self.address));
+                let to_error = move |why| S3Error::no_answer(S3Op::Get, &key, &address, why).into();
+                Ok(body(answer.body, left.end - left.start, CALL_TIMEOUT, to_error))
             }
-            Sent::Short { len } => Err(too_short(key, len, asked)),
-            Sent::Other(what) => {
+            ReceivedRange::Short { len } => Err(object_too_short(key, len, requested)),
+            ReceivedRange::Other(what) => {
                 let text =
-                    format!("asked for {left:?} of object {key}, {} sent {what}", self.place);
+                    format!("requested {left:?} of object {key}, but {} sent {what}", self.address);
                 Err(Error::new(Kind::Unsupported, text)
-                    .hint("whatever is between here and the storage must let ranges through"))
+                    .hint("check that proxies between this machine and the storage support range requests"))
             }
         }
     }
 }
 
-/// Reads exactly `len` bytes of an answer, with the idle timeout `silence`. `cut` makes the error for an answer that
-/// does not fit.
+/// Reads exactly `len` bytes of an answer, with an idle timeout. `to_error` makes the error for an answer that does not
+/// fit.
 pub(super) fn body(
     stream: ByteStream,
     len: u64,
-    silence: Duration,
-    cut: impl Fn(String) -> Error + Send + Sync + 'static,
+    idle_timeout: Duration,
+    to_error: impl Fn(String) -> Error + Send + Sync + 'static,
 ) -> Body {
-    exactly(Reading { stream, silence, cut }, len)
+    exact_body(S3Body { stream, idle_timeout, to_error }, len)
 }
 
-struct Reading<F> {
+struct S3Body<F> {
     stream: ByteStream,
-    silence: Duration,
-    cut: F,
+    idle_timeout: Duration,
+    to_error: F,
 }
 
-impl<F: Fn(String) -> Error + Send + Sync + 'static> Answer for Reading<F> {
+impl<F: Fn(String) -> Error + Send + Sync + 'static> BodySource for S3Body<F> {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        match tokio::time::timeout(self.silence, self.stream.next()).await {
-            Ok(next) => next.transpose().map_err(|e| (self.cut)(e.to_string())),
-            Err(_) => Err((self.cut)(format!("nothing came for {:?}", self.silence))),
+        match tokio::time::timeout(self.idle_timeout, self.stream.next()).await {
+            Ok(next) => next.transpose().map_err(|e| (self.to_error)(e.to_string())),
+            Err(_) => Err((self.to_error)(format!("stalled for {:?}", self.idle_timeout))),
         }
     }
 
-    fn wrong(&self, how: &str) -> Error {
-        (self.cut)(how.to_owned())
+    fn length_error(&self, detail: &str) -> Error {
+        (self.to_error)(detail.to_owned())
     }
 }
 
 /// Which bytes an answer contains, by its headers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Asked,
+pub(super) enum ReceivedRange {
+    Requested,
     /// The object ends before the range does.
     Short {
         len: u64,
@@ -125,29 +125,29 @@ pub(super) enum Sent {
     Other(String),
 }
 
-impl Sent {
-    pub(super) fn of(answer: &GetObjectOutput, asked: &Range<u64>) -> Self {
-        let len = answer.content_length.map(|_| unsigned(answer.content_length));
-        Self::by(answer.content_range(), len, asked)
+impl ReceivedRange {
+    pub(super) fn of(answer: &GetObjectOutput, requested: &Range<u64>) -> Self {
+        let len = answer.content_length.map(|_| from_sdk_len(answer.content_length));
+        Self::classify(answer.content_range(), len, requested)
     }
 
     /// `range` is the `Content-Range` of a partial answer; without it the answer is the whole object.
-    fn by(range: Option<&str>, len: Option<u64>, asked: &Range<u64>) -> Self {
+    fn classify(range: Option<&str>, len: Option<u64>, requested: &Range<u64>) -> Self {
         let Some(text) = range else {
             return match len {
-                Some(len) if asked.start == 0 && len == asked.end => Self::Asked,
-                Some(len) if len < asked.end => Self::Short { len },
+                Some(len) if requested.start == 0 && len == requested.end => Self::Requested,
+                Some(len) if len < requested.end => Self::Short { len },
                 _ => Self::Other("the whole object".to_owned()),
             };
         };
-        let Some((sent, total)) = content_range(text) else {
+        let Some((received, total)) = content_range(text) else {
             return Self::Other(format!("the range {text:?}"));
         };
         let total = total.unwrap_or(u64::MAX);
-        let as_long = len.is_none_or(|len| len == sent.end - sent.start);
-        if sent == *asked && total >= asked.end && as_long {
-            Self::Asked
-        } else if total < asked.end {
+        let len_matches = len.is_none_or(|len| len == received.end - received.start);
+        if received == *requested && total >= requested.end && len_matches {
+            Self::Requested
+        } else if total < requested.end {
             Self::Short { len: total }
         } else {
             Self::Other(format!("the range {text:?}"))
@@ -174,14 +174,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_range_that_was_asked_for_is_taken() {
-        let by = |range, len, asked| Sent::by(range, len, &asked);
-        assert_eq!(by(Some("bytes 5-9/100"), Some(5), 5..10), Sent::Asked);
-        assert_eq!(by(Some("bytes 5-9/*"), None, 5..10), Sent::Asked);
-        assert_eq!(by(Some("bytes 5-9/10"), Some(5), 5..11), Sent::Short { len: 10 });
-        assert_eq!(by(None, Some(10), 0..10), Sent::Asked);
-        assert_eq!(by(None, Some(9), 0..10), Sent::Short { len: 9 });
-        for (range, len, asked) in [
+    fn only_the_requested_range_is_accepted() {
+        let classify = |range, len, requested| ReceivedRange::classify(range, len, &requested);
+        assert_eq!(classify(Some("bytes 5-9/100"), Some(5), 5..10), ReceivedRange::Requested);
+        assert_eq!(classify(Some("bytes 5-9/*"), None, 5..10), ReceivedRange::Requested);
+        assert_eq!(
+            classify(Some("bytes 5-9/10"), Some(5), 5..11),
+            ReceivedRange::Short { len: 10 }
+        );
+        assert_eq!(classify(None, Some(10), 0..10), ReceivedRange::Requested);
+        assert_eq!(classify(None, Some(9), 0..10), ReceivedRange::Short { len: 9 });
+        for (range, len, requested) in [
             (Some("bytes 4-8/100"), Some(5), 5..10),
             (Some("bytes 5-8/100"), Some(4), 5..10),
             (Some("bytes 5-9/100"), Some(95), 5..10),
@@ -192,7 +195,10 @@ mod tests {
             (None, Some(10), 5..10),
             (None, None, 0..10),
         ] {
-            assert!(matches!(by(range, len, asked), Sent::Other(_)), "{range:?} {len:?}");
+            assert!(
+                matches!(classify(range, len, requested), ReceivedRange::Other(_)),
+                "{range:?} {len:?}"
+            );
         }
     }
 }

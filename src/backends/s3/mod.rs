@@ -6,29 +6,29 @@
 //! headers of a ranged GET are checked first, then the body is collected into one buffer of exactly the requested
 //! length.
 //!
-//! `client` sets up the SDK and makes all calls. `keys` finds the credentials and the region, `route` normalises the
-//! endpoint. `cause` takes the SDK's errors apart, `errors` is the one table of what answers mean, and `quirks` holds
-//! what is known of a service by its host name. `object` and `get` move whole objects and ranges, `listing` lists
-//! them, `upload` makes an object of parts, `unfinished` finds and aborts abandoned uploads, and `source` reads
-//! objects that bae did not write.
+//! `client` sets up the SDK and makes all calls. `credentials` finds the credentials and the region, `endpoint`
+//! normalises the endpoint. `cause` takes the SDK's errors apart, `errors` is the one table of what answers mean, and
+//! `quirks` holds what is known of a service by its host name. `object` and `get` move whole objects and ranges,
+//! `listing` lists them, `upload` makes an object of parts, `abandoned_uploads` finds and aborts abandoned uploads, and
+//! `source` reads objects that bae did not write.
 //!
 //! This module does not retry: `Retrying` wraps it and honours `Retry-After`. It sends no checksum headers unless the
 //! server asks for them, and no conditional puts (servers differ, and some ignore the condition). A success status
 //! counts as an acknowledgement only when the answer looks like S3. Nothing is sent, and no AWS file is read, before
 //! the first call.
 
+mod abandoned_uploads;
 mod cause;
 mod client;
+mod credentials;
+mod encoding;
+mod endpoint;
 mod errors;
 mod get;
-mod keys;
 mod listing;
-mod names;
 mod object;
 mod quirks;
-mod route;
 mod source;
-mod unfinished;
 mod upload;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
@@ -40,8 +40,8 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use self::{
-    client::Wire,
-    errors::{Op, Place},
+    client::S3Client,
+    errors::{BucketAddress, S3Op},
     quirks::Quirks,
     upload::S3Upload,
 };
@@ -50,8 +50,8 @@ pub use self::{
     source::{S3Source, SourceObject, SourcePage},
 };
 use super::{
-    Body, Capabilities, Key, Notes, Page, PageToken, Payload, Shape, Stamp, StorageBackend,
-    Unfinished, Upload,
+    BackendState, Body, Capabilities, Key, MultipartUpload, ObjectVersion, Page, PageToken,
+    Payload, StorageBackend, UnfinishedUpload, UploadLayout,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -95,17 +95,17 @@ impl fmt::Debug for S3Settings {
 /// Longest prefix in bytes. Together with the longest key it reaches S3's limit of 1024.
 const MAX_PREFIX: usize = 1024 - Key::MAX - 1;
 /// Longest validity of a signed link.
-const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_LINK_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A bucket, or a folder in one.
 #[derive(Debug)]
 pub struct S3Backend {
     settings: S3Settings,
     quirks: Quirks,
-    place: Arc<Place>,
+    address: Arc<BucketAddress>,
     prefix: String,
-    notes: Arc<dyn Notes>,
-    wire: OnceCell<Arc<Wire>>,
+    backend_state: Arc<dyn BackendState>,
+    client: OnceCell<Arc<S3Client>>,
 }
 
 impl S3Backend {
@@ -119,118 +119,131 @@ impl S3Backend {
     ///
     /// # Errors
     /// `InvalidInput` when the settings are invalid.
-    #[allow(
-        clippy::unused_async,
-        reason = "opening a place is asynchronous for every kind of place"
-    )]
-    pub async fn open(settings: S3Settings, notes: Arc<dyn Notes>) -> Result<Self> {
+    #[allow(clippy::unused_async, reason = "opening is asynchronous for every kind of storage")]
+    pub async fn open(settings: S3Settings, backend_state: Arc<dyn BackendState>) -> Result<Self> {
         let mut settings = settings;
         settings.bucket = settings.bucket.trim().to_owned();
         let quirks = Quirks::of(settings.endpoint.as_ref());
-        let place = Arc::new(Place::of(&settings));
-        let bad = |what: &str| Error::new(Kind::InvalidInput, format!("{place}: {what}"));
+        let address = Arc::new(BucketAddress::of(&settings));
+        let invalid = |what: &str| Error::new(Kind::InvalidInput, format!("{address}: {what}"));
         if settings.access_key_id.is_some() != settings.secret_access_key.is_some() {
-            return Err(bad("of access_key_id and secret_access_key only one is given"));
+            return Err(invalid("only one of access_key_id and secret_access_key is set"));
         }
         let folder = settings.prefix.as_deref().unwrap_or_default().trim_matches('/');
         if settings.bucket.is_empty()
             || settings.bucket.contains(|c: char| c.is_control() || c == '/')
         {
-            return Err(bad("the name of the bucket cannot be one"));
+            return Err(invalid("the bucket name is invalid"));
         }
         if folder.contains(char::is_control) {
-            return Err(bad("the prefix has a control character in it"));
+            return Err(invalid("the prefix contains a control character"));
         }
         if folder.len() > MAX_PREFIX {
-            return Err(bad(&format!("the prefix is longer than {MAX_PREFIX} bytes")));
+            return Err(invalid(&format!("the prefix is longer than {MAX_PREFIX} bytes")));
         }
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        Ok(Self { settings, quirks, place, prefix, notes, wire: OnceCell::new() })
+        Ok(Self { settings, quirks, address, prefix, backend_state, client: OnceCell::new() })
     }
 
-    async fn wire(&self) -> Result<&Arc<Wire>> {
+    async fn client(&self) -> Result<&Arc<S3Client>> {
         let open = || async {
-            let wire = Wire::open(&self.settings, &self.quirks, &self.prefix, &self.place).await;
-            wire.map(Arc::new)
+            let client =
+                S3Client::open(&self.settings, &self.quirks, &self.prefix, &self.address).await;
+            client.map(Arc::new)
         };
-        self.wire.get_or_try_init(open).await
+        self.client.get_or_try_init(open).await
     }
 }
 
 #[async_trait]
 impl StorageBackend for S3Backend {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.wire().await?.put(key, &payload).await
+        self.client().await?.put(key, &payload).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.wire().await?.get(key, range).await
+        self.client().await?.get(key, range).await
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<Body> {
-        self.wire().await?.body_of(key, range.clone(), &range).await
+        self.client().await?.body_of(key, range.clone(), &range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<u64>> {
-        Ok(self.wire().await?.head(key).await?)
+        Ok(self.client().await?.head(key).await?)
     }
 
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        Ok(self.wire().await?.stamp(key).await?)
+    async fn version(&self, key: &Key) -> Result<Option<ObjectVersion>> {
+        Ok(self.client().await?.version(key).await?)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.wire().await?.delete(key).await
+        self.client().await?.delete(key).await
     }
 
     async fn list(&self, prefix: &str, page: Option<&PageToken>) -> Result<Page> {
-        self.wire().await?.list(prefix, page).await
+        self.client().await?.list(prefix, page).await
     }
 
-    async fn begin(&self, key: &Key, shape: Shape) -> Result<Box<dyn Upload>> {
-        let (wire, notes) = (Arc::clone(self.wire().await?), Arc::clone(&self.notes));
-        let copying = self.capabilities().copy;
-        Ok(Box::new(S3Upload::begin(wire, notes, copying, key.clone(), shape).await?))
+    async fn begin_upload(
+        &self,
+        key: &Key,
+        layout: UploadLayout,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let (client, backend_state) =
+            (Arc::clone(self.client().await?), Arc::clone(&self.backend_state));
+        let copy_support = self.capabilities().copy;
+        Ok(Box::new(
+            S3Upload::begin(client, backend_state, copy_support, key.clone(), layout).await?,
+        ))
     }
 
-    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
-        self.wire().await?.unfinished(&*self.notes, prefix).await
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        self.client().await?.unfinished_uploads(&*self.backend_state, prefix).await
     }
 
-    async fn abort(&self, upload: &Unfinished) -> Result<()> {
-        self.wire().await?.abort(&*self.notes, &upload.key, &upload.id.0).await
+    async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {
+        self.client().await?.abort(&*self.backend_state, &upload.key, &upload.id.0).await
     }
 
     async fn url(&self, key: &Key, expiry: Duration) -> Result<Url> {
         if let Some(base) = &self.settings.public_url {
             let mut url = base.clone();
             let folder = base.path().trim_end_matches('/');
-            url.set_path(&format!("{folder}/{}", names::encoded(&format!("{}{key}", self.prefix))));
+            url.set_path(&format!(
+                "{folder}/{}",
+                encoding::percent_encode(&format!("{}{key}", self.prefix))
+            ));
             return Ok(url);
         }
-        if expiry > LONGEST_LINK {
-            return Err(Error::new(Kind::InvalidInput, "a signed link is good for 7 days at most")
-                .hint("ask for less, or set public_url of the storage"));
+        if expiry > MAX_LINK_EXPIRY {
+            return Err(Error::new(
+                Kind::InvalidInput,
+                "a signed link is valid for at most 7 days",
+            )
+            .hint("choose a shorter time, or set public_url of the storage"));
         }
-        let wire = self.wire().await?;
+        let client = self.client().await?;
         // Signed with the server's time, because the server checks the expiry.
-        let terms = PresigningConfig::builder().start_time(wire.now()).expires_in(expiry).build();
-        let terms = terms.map_err(|e| {
-            Error::new(Kind::InvalidInput, format!("a link for {expiry:?}")).because(e)
+        let presigning =
+            PresigningConfig::builder().start_time(client.now()).expires_in(expiry).build();
+        let presigning = presigning.map_err(|e| {
+            Error::new(Kind::InvalidInput, format!("link with expiry {expiry:?}")).because(e)
         })?;
-        let link = wire.client.get_object().bucket(&wire.bucket).key(wire.name(key));
-        let link =
-            wire.call(Op::Link, key.as_str(), client::PATIENCE, link.presigned(terms)).await?;
+        let link = client.sdk.get_object().bucket(&client.bucket).key(client.name(key));
+        let link = client
+            .call(S3Op::Link, key.as_str(), client::CALL_TIMEOUT, link.presigned(presigning))
+            .await?;
         Url::parse(link.uri())
             // The cause is left out, because it may contain the signed link.
-            .map_err(|_| Error::new(Kind::Internal, format!("link to {key} in {}", self.place)))
+            .map_err(|_| Error::new(Kind::Internal, format!("link to {key} in {}", self.address)))
     }
 
     fn capabilities(&self) -> Capabilities {
         self.quirks.capabilities()
     }
 
-    async fn free_room(&self) -> Result<Option<u64>> {
+    async fn free_space(&self) -> Result<Option<u64>> {
         Ok(None)
     }
 
@@ -242,7 +255,7 @@ impl StorageBackend for S3Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::MemoryNotes;
+    use crate::backends::InMemoryState;
 
     fn settings() -> S3Settings {
         S3Settings {
@@ -256,13 +269,13 @@ mod tests {
     }
 
     async fn open(settings: S3Settings) -> Result<S3Backend> {
-        S3Backend::open(settings, Arc::new(MemoryNotes::default())).await
+        S3Backend::open(settings, Arc::new(InMemoryState::default())).await
     }
 
     #[tokio::test]
-    async fn settings_that_cannot_be_right_are_refused() {
-        let half = S3Settings { secret_access_key: None, ..settings() };
-        assert_eq!(open(half).await.unwrap_err().kind(), Kind::InvalidInput);
+    async fn invalid_settings_are_rejected() {
+        let incomplete = S3Settings { secret_access_key: None, ..settings() };
+        assert_eq!(open(incomplete).await.unwrap_err().kind(), Kind::InvalidInput);
         let long = S3Settings { prefix: Some("x".repeat(300)), ..settings() };
         assert_eq!(open(long).await.unwrap_err().kind(), Kind::InvalidInput);
     }
@@ -270,25 +283,25 @@ mod tests {
     #[tokio::test]
     async fn secrets_are_not_shown() {
         let backend = open(settings()).await.unwrap();
-        backend.wire().await.unwrap();
+        backend.client().await.unwrap();
         let shown = format!("{backend:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     /// reqwest and the SDK each bring a TLS provider; neither may panic when both are in the process.
     #[tokio::test]
-    async fn a_place_where_nobody_listens_is_a_network_error_that_names_it() {
+    async fn a_refused_connection_is_a_network_error_that_names_the_bucket() {
         let _other = reqwest::Client::new();
         let backend = open(settings()).await.unwrap();
         let error = backend.put(&Key::new("k").unwrap(), Payload::default()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{}", error.report());
-        let said = error.report();
-        assert!(said.contains("put object k in bucket \"music\" at 127.0.0.1:9"), "{said}");
-        assert!(said.contains("refused") && !said.contains("hunter2"), "{said}");
+        let report = error.report();
+        assert!(report.contains("put object k in bucket \"music\" at 127.0.0.1:9"), "{report}");
+        assert!(report.contains("refused") && !report.contains("hunter2"), "{report}");
     }
 
     #[tokio::test]
-    async fn links_are_public_or_signed_and_not_for_ever() {
+    async fn links_are_public_or_signed_with_an_expiry() {
         let key = Key::new("Björk/a b+c.flac").unwrap();
         let day = Duration::from_secs(86_400);
         let signed = open(settings()).await.unwrap();

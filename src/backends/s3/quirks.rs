@@ -8,7 +8,7 @@
 
 use url::Url;
 
-use crate::backends::{Capabilities, Copying};
+use crate::backends::{Capabilities, CopySupport};
 
 /// Minimum length of each part except the last.
 pub(super) const MIN_PART: u64 = 5 << 20;
@@ -70,9 +70,9 @@ impl Quirks {
 
     pub(super) fn capabilities(&self) -> Capabilities {
         let copy = if self.copies_ranges {
-            Copying::Ranges { min_part: MIN_PART }
+            CopySupport::Ranges { min_part: MIN_PART }
         } else {
-            Copying::Whole
+            CopySupport::Whole
         };
         let window = match self.service {
             // R2 charges for requests and not for traffic.
@@ -82,10 +82,10 @@ impl Quirks {
         };
         Capabilities {
             copy,
-            ordered: false,
+            ordered_parts: false,
             conditional_put: self.conditional_put,
             links: true,
-            blocks: false,
+            body_in_blocks: false,
             window,
         }
     }
@@ -93,20 +93,20 @@ impl Quirks {
 
 fn service(host: &str) -> Service {
     let host = host.to_ascii_lowercase();
-    let under = |domain: &str| {
+    let is_under = |domain: &str| {
         host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    if under("amazonaws.com") || under("amazonaws.com.cn") {
+    if is_under("amazonaws.com") || is_under("amazonaws.com.cn") {
         Service::Aws
-    } else if under("r2.cloudflarestorage.com") {
+    } else if is_under("r2.cloudflarestorage.com") {
         Service::R2
-    } else if under("backblazeb2.com") {
+    } else if is_under("backblazeb2.com") {
         Service::Backblaze
-    } else if under("digitaloceanspaces.com") {
+    } else if is_under("digitaloceanspaces.com") {
         Service::Spaces
-    } else if under("wasabisys.com") {
+    } else if is_under("wasabisys.com") {
         Service::Wasabi
-    } else if under("storage.googleapis.com") {
+    } else if is_under("storage.googleapis.com") {
         Service::Google
     } else {
         Service::Other
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_known_by_their_host() {
+    fn services_are_recognised_by_host_name() {
         for (endpoint, service, region) in [
             ("https://s3.eu-west-1.amazonaws.com", Service::Aws, Some("eu-west-1")),
             ("https://s3.amazonaws.com", Service::Aws, None),
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn google_copies_whole_objects_only() {
         let copy = |endpoint| of(endpoint).capabilities().copy;
-        assert_eq!(copy("https://storage.googleapis.com"), Copying::Whole);
-        assert_eq!(copy("http://[::1]:9000"), Copying::Ranges { min_part: MIN_PART });
+        assert_eq!(copy("https://storage.googleapis.com"), CopySupport::Whole);
+        assert_eq!(copy("http://[::1]:9000"), CopySupport::Ranges { min_part: MIN_PART });
     }
 }

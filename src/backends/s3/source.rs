@@ -15,19 +15,19 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Quirks, S3Settings,
-    client::{PATIENCE, Wire},
-    errors::{Failure, Op, Place},
-    get::{Sent, body, total},
-    keys::has_no_keys,
+    client::{CALL_TIMEOUT, S3Client},
+    credentials::has_no_credentials,
+    errors::{BucketAddress, S3Error, S3Op},
+    get::{ReceivedRange, body, total},
     listing::NextPage,
 };
 use crate::{
-    backends::{Body, unfit::is_page},
+    backends::{Body, endpoint_error::is_html_type},
     error::{Error, Kind, Result},
 };
 
 /// Concurrent HEAD requests for objects whose length the listing lacks.
-const AT_ONCE: usize = 8;
+const MAX_HEADS: usize = 8;
 
 /// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +54,11 @@ pub struct SourcePage {
 pub struct S3Source {
     settings: S3Settings,
     quirks: Quirks,
-    place: Arc<Place>,
+    address: Arc<BucketAddress>,
     /// Made at the first call, and replaced when the bucket names another region.
-    wire: Mutex<Option<Arc<Wire>>>,
+    client: Mutex<Option<Arc<S3Client>>>,
     /// Whether no credentials exist. Determined at the first call.
-    keyless: OnceCell<bool>,
+    no_credentials: OnceCell<bool>,
 }
 
 impl S3Source {
@@ -68,42 +68,49 @@ impl S3Source {
     pub fn new(mut settings: S3Settings) -> Self {
         let quirks = Quirks::of(settings.endpoint.as_ref());
         if settings.region.is_none() && settings.endpoint.is_none() {
-            let given =
+            let env_region =
                 std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
-            let given = given.ok().filter(|region| !region.is_empty());
-            settings.region = Some(given.unwrap_or_else(|| "us-east-1".to_owned()));
+            let env_region = env_region.ok().filter(|region| !region.is_empty());
+            settings.region = Some(env_region.unwrap_or_else(|| "us-east-1".to_owned()));
         }
-        let place = Arc::new(Place::of(&settings));
-        Self { settings, quirks, place, wire: Mutex::new(None), keyless: OnceCell::new() }
+        let address = Arc::new(BucketAddress::of(&settings));
+        Self {
+            settings,
+            quirks,
+            address,
+            client: Mutex::new(None),
+            no_credentials: OnceCell::new(),
+        }
     }
 
     /// Metadata of the object `key`; `None` when it does not exist.
     ///
     /// # Errors
     /// When the storage cannot be reached or refuses to answer, or does not state the object's length.
-    pub async fn look(&self, key: &str) -> Result<Option<SourceObject>> {
-        let found = self.in_its_region(|wire| async move {
-            let request = wire.client.head_object().bucket(&wire.bucket).key(key).send();
-            wire.call(Op::Head, key, PATIENCE, request).await
+    pub async fn head(&self, key: &str) -> Result<Option<SourceObject>> {
+        let found = self.in_bucket_region(|client| async move {
+            let request = client.sdk.head_object().bucket(&client.bucket).key(key).send();
+            client.call(S3Op::Head, key, CALL_TIMEOUT, request).await
         });
         match found.await {
-            Ok(found) if found.e_tag.is_none() && is_page(found.content_type.as_deref()) => {
-                Err(Failure::page(Op::Head, key, &self.place).into())
+            Ok(found) if found.e_tag.is_none() && is_html_type(found.content_type.as_deref()) => {
+                Err(S3Error::web_page(S3Op::Head, key, &self.address).into())
             }
             Ok(found) => Ok(Some(SourceObject {
                 key: key.to_owned(),
                 len: found.content_length().and_then(|len| u64::try_from(len).ok()).ok_or_else(
                     || {
-                        let text = format!("look at object {key} in {}", self.place);
-                        Error::new(Kind::Unsupported, text).because("its length is not told")
+                        let text = format!("head object {key} in {}", self.address);
+                        Error::new(Kind::Unsupported, text)
+                            .because("the server does not report its length")
                     },
                 )?,
-                etag: found.e_tag.and_then(quoted),
-                modified: found.last_modified.and_then(time),
+                etag: found.e_tag.and_then(quote_e_tag),
+                modified: found.last_modified.and_then(to_system_time),
                 content_type: found.content_type,
             })),
             Err(failure) if failure.is_missing() => Ok(None),
-            Err(failure) => Err(self.told(failure)),
+            Err(failure) => Err(self.with_credentials_hint(failure)),
         }
     }
 
@@ -112,21 +119,22 @@ impl S3Source {
     /// # Errors
     /// When the storage cannot be reached or refuses to answer, or its listing breaks off.
     pub async fn list(&self, prefix: &str, page: Option<&NextPage>) -> Result<SourcePage> {
-        let listed =
-            self.in_its_region(|wire| async move { wire.listed(prefix, page).await }).await;
+        let listed = self
+            .in_bucket_region(|client| async move { client.list_page(prefix, page).await })
+            .await;
         let listed = match listed {
             Ok(listed) => listed,
-            Err(failure) if failure.is(Failure::is_senseless) => {
-                let text = format!("not all is listed of {prefix:?} in {}", self.place);
+            Err(failure) if failure.is(S3Error::is_contradictory) => {
+                let text = format!("cannot list all objects under {prefix:?} in {}", self.address);
                 return Err(Error::new(Kind::Unavailable, text).because(Error::from(failure)));
             }
-            Err(failure) => return Err(self.told(failure)),
+            Err(failure) => return Err(self.with_credentials_hint(failure)),
         };
-        let told = stream::iter(listed.objects).map(|object| self.told_of(object));
-        let told: Vec<_> = told.buffered(AT_ONCE).try_collect().await?;
+        let described = stream::iter(listed.objects).map(|object| self.describe(object));
+        let described: Vec<_> = described.buffered(MAX_HEADS).try_collect().await?;
         let mut page = SourcePage { next: listed.next, ..SourcePage::default() };
-        for told in told {
-            match told {
+        for object in described {
+            match object {
                 Ok(object) => page.objects.push(object),
                 Err(refused) => page.refused.push(refused),
             }
@@ -136,15 +144,16 @@ impl S3Source {
 
     /// Metadata from a listing. When the length is missing there, a HEAD fetches it. The inner error concerns this
     /// object only.
-    async fn told_of(&self, object: Object) -> Result<Result<SourceObject>> {
+    async fn describe(&self, object: Object) -> Result<Result<SourceObject>> {
         let key = object.key.unwrap_or_default();
         // An object that a server generates on request may be listed with length 0.
         let len = object.size.and_then(|len| u64::try_from(len).ok()).filter(|len| *len > 0);
         let is_folder = key.ends_with('/') && object.size == Some(0);
         let Some(len) = len.or(is_folder.then_some(0)) else {
-            let missing = || Error::new(Kind::NotFound, format!("object {key} in {}", self.place));
-            return match self.look(&key).await {
-                Ok(object) => Ok(object.ok_or_else(missing)),
+            let not_found =
+                || Error::new(Kind::NotFound, format!("object {key} in {}", self.address));
+            return match self.head(&key).await {
+                Ok(object) => Ok(object.ok_or_else(not_found)),
                 Err(e) if matches!(e.kind(), Kind::PermissionDenied | Kind::Unsupported) => {
                     Ok(Err(e))
                 }
@@ -154,14 +163,14 @@ impl S3Source {
         Ok(Ok(SourceObject {
             len,
             key,
-            etag: object.e_tag.and_then(quoted),
-            modified: object.last_modified.and_then(time),
+            etag: object.e_tag.and_then(quote_e_tag),
+            modified: object.last_modified.and_then(to_system_time),
             content_type: None,
         }))
     }
 
     /// Streams the bytes of `range`, which must not be empty, of the version with this `etag` and `len` bytes.
-    /// `silence` is the idle timeout.
+    /// `idle_timeout` applies between two reads of the body.
     ///
     /// # Errors
     /// `NotFound`; `Changed` when the object is another version; `Corrupt` when the object ends before the range
@@ -171,121 +180,125 @@ impl S3Source {
         key: &str,
         range: Range<u64>,
         (len, etag): (u64, Option<&str>),
-        silence: Duration,
+        idle_timeout: Duration,
     ) -> Result<Body> {
-        let subject = format!("get object {key} in {}", self.place);
+        let subject = format!("get object {key} in {}", self.address);
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let bytes = bytes.as_str();
-        let answer = self.in_its_region(|wire| async move {
-            let request = wire
-                .client
+        let answer = self.in_bucket_region(|client| async move {
+            let request = client
+                .sdk
                 .get_object()
-                .bucket(&wire.bucket)
+                .bucket(&client.bucket)
                 .key(key)
                 .range(bytes)
                 .set_if_match(etag.map(str::to_owned))
                 .send();
-            wire.call(Op::Get, key, PATIENCE, request).await
+            client.call(S3Op::Get, key, CALL_TIMEOUT, request).await
         });
         let changed =
-            || Error::new(Kind::Changed, subject.clone()).because("it is another object now");
+            || Error::new(Kind::Changed, subject.clone()).because("the object has changed");
         let answer = match answer.await {
             Ok(answer) => answer,
             Err(failure) if failure.is_changed() => return Err(changed()),
-            Err(failure) => return Err(self.told(failure)),
+            Err(failure) => return Err(self.with_credentials_hint(failure)),
         };
         // Some servers ignore `If-Match`.
-        if let (Some(was), Some(is)) = (etag, answer.e_tag())
-            && bare(was) != bare(is)
+        if let (Some(expected), Some(received)) = (etag, answer.e_tag())
+            && bare_e_tag(expected) != bare_e_tag(received)
         {
             return Err(changed());
         }
-        if answer.e_tag.is_none() && is_page(answer.content_type()) {
-            return Err(Failure::page(Op::Get, key, &self.place).into());
+        if answer.e_tag.is_none() && is_html_type(answer.content_type()) {
+            return Err(S3Error::web_page(S3Op::Get, key, &self.address).into());
         }
-        match Sent::of(&answer, &range) {
-            Sent::Asked if total(&answer).is_some_and(|total| total != len) => {
+        match ReceivedRange::of(&answer, &range) {
+            ReceivedRange::Requested if total(&answer).is_some_and(|total| total != len) => {
                 return Err(changed());
             }
-            Sent::Asked => {}
-            Sent::Short { len } => {
+            ReceivedRange::Requested => {}
+            ReceivedRange::Short { len } => {
                 return Err(Error::new(Kind::Corrupt, subject)
-                    .because(format!("it has {len} bytes, and more were asked for")));
+                    .because(format!("it has {len} bytes, but more were requested")));
             }
-            Sent::Other(what) => {
+            ReceivedRange::Other(received) => {
                 let error = Error::new(Kind::Unsupported, subject);
-                return Err(error.because(format!("asked for {range:?}, sent {what}")));
+                return Err(error.because(format!("requested {range:?}, received {received}")));
             }
         }
-        let cut = move |why| Error::new(Kind::Network, subject.clone()).because(why);
-        Ok(body(answer.body, range.end - range.start, silence, cut))
+        let to_error = move |why| Error::new(Kind::Network, subject.clone()).because(why);
+        Ok(body(answer.body, range.end - range.start, idle_timeout, to_error))
     }
 
-    async fn wire(&self) -> Result<Arc<Wire>> {
-        let mut wire = self.wire.lock().await;
-        if let Some(wire) = &*wire {
-            return Ok(Arc::clone(wire));
+    async fn client(&self) -> Result<Arc<S3Client>> {
+        let mut client = self.client.lock().await;
+        if let Some(client) = &*client {
+            return Ok(Arc::clone(client));
         }
-        let made = Wire::open(&self.settings().await, &self.quirks, "", &self.place).await?;
-        Ok(Arc::clone(wire.insert(Arc::new(made))))
+        let opened =
+            S3Client::open(&self.settings().await, &self.quirks, "", &self.address).await?;
+        Ok(Arc::clone(client.insert(Arc::new(opened))))
     }
 
     /// The settings, with signing off when no credentials exist: many buckets are public.
     async fn settings(&self) -> S3Settings {
-        let look = || has_no_keys(&self.settings, &self.quirks, &self.place);
-        let anonymous = self.settings.anonymous || *self.keyless.get_or_init(look).await;
+        let probe = || has_no_credentials(&self.settings, &self.quirks, &self.address);
+        let anonymous = self.settings.anonymous || *self.no_credentials.get_or_init(probe).await;
         S3Settings { anonymous, ..self.settings.clone() }
     }
 
-    fn told(&self, failure: Asked) -> Error {
+    fn with_credentials_hint(&self, failure: CallError) -> Error {
         let error = Error::from(failure);
         let refused = matches!(error.kind(), Kind::PermissionDenied | Kind::Unauthenticated);
-        if !refused || self.keyless.get() != Some(&true) {
+        if !refused || self.no_credentials.get() != Some(&true) {
             return error;
         }
         error.hint(
-            "it was asked without keys, since none were found: set AWS_ACCESS_KEY_ID and \
+            "the request was not signed, because no credentials were found: set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY, or give the access key with -u",
         )
     }
 
     /// Makes a call. When the bucket says that it is in another region, makes it again there.
-    async fn in_its_region<T, F>(&self, ask: impl Fn(Arc<Wire>) -> F) -> Result<T, Asked>
+    async fn in_bucket_region<T, F>(
+        &self,
+        call: impl Fn(Arc<S3Client>) -> F,
+    ) -> Result<T, CallError>
     where
-        F: Future<Output = Result<T, Box<Failure>>>,
+        F: Future<Output = Result<T, Box<S3Error>>>,
     {
-        let wire = self.wire().await?;
-        let failure = match ask(Arc::clone(&wire)).await {
+        let client = self.client().await?;
+        let failure = match call(Arc::clone(&client)).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        let Some(region) = self.region_of(&wire, &failure).await else {
+        let Some(region) = self.bucket_region(&client, &failure).await else {
             return Err(failure.into());
         };
         tracing::debug!(region, "the bucket is in another region");
         let settings = S3Settings { region: Some(region), ..self.settings().await };
-        let moved = Arc::new(Wire::open(&settings, &self.quirks, "", &self.place).await?);
-        *self.wire.lock().await = Some(Arc::clone(&moved));
-        Ok(ask(moved).await?)
+        let corrected = Arc::new(S3Client::open(&settings, &self.quirks, "", &self.address).await?);
+        *self.client.lock().await = Some(Arc::clone(&corrected));
+        Ok(call(corrected).await?)
     }
 
     /// The bucket's region, when the call failed because of it. A HEAD has no body to name it, so a listing is tried.
-    async fn region_of(&self, wire: &Wire, failure: &Failure) -> Option<String> {
-        if let Some(region) = failure.region() {
+    async fn bucket_region(&self, client: &S3Client, failure: &S3Error) -> Option<String> {
+        if let Some(region) = failure.suggested_region() {
             return Some(region.to_owned());
         }
-        if !failure.is_elsewhere() {
+        if !failure.may_be_wrong_region() {
             return None;
         }
-        let request = wire.client.list_objects_v2().bucket(&wire.bucket).max_keys(1).send();
-        let failure = wire.call(Op::List, "\"\"", PATIENCE, request).await.err()?;
-        failure.region().map(str::to_owned)
+        let request = client.sdk.list_objects_v2().bucket(&client.bucket).max_keys(1).send();
+        let failure = client.call(S3Op::List, "\"\"", CALL_TIMEOUT, request).await.err()?;
+        failure.suggested_region().map(str::to_owned)
     }
 }
 
 /// An ETag with quotes, as in headers; some servers omit them in listings. `None` when it is empty.
-fn quoted(tag: String) -> Option<String> {
-    match bare(&tag) {
+fn quote_e_tag(tag: String) -> Option<String> {
+    match bare_e_tag(&tag) {
         "" => None,
         _ if tag.contains('"') => Some(tag),
         _ => Some(format!("\"{tag}\"")),
@@ -293,53 +306,53 @@ fn quoted(tag: String) -> Option<String> {
 }
 
 /// An ETag without its quotes and without the mark of a weak one.
-fn bare(tag: &str) -> &str {
+fn bare_e_tag(tag: &str) -> &str {
     tag.trim_start_matches("W/").trim_matches('"')
 }
 
 /// Why a call failed: by its answer, or before it could be made.
 #[derive(Debug)]
-enum Asked {
-    Failed(Box<Failure>),
-    NotAsked(Error),
+enum CallError {
+    Response(Box<S3Error>),
+    NotSent(Error),
 }
 
-impl Asked {
-    fn is(&self, what: fn(&Failure) -> bool) -> bool {
-        matches!(self, Self::Failed(failure) if what(failure))
+impl CallError {
+    fn is(&self, predicate: fn(&S3Error) -> bool) -> bool {
+        matches!(self, Self::Response(failure) if predicate(failure))
     }
 
     fn is_missing(&self) -> bool {
-        self.is(Failure::is_missing)
+        self.is(S3Error::is_missing)
     }
 
     fn is_changed(&self) -> bool {
-        self.is(Failure::is_changed)
+        self.is(S3Error::is_changed)
     }
 }
 
-impl From<Box<Failure>> for Asked {
-    fn from(failure: Box<Failure>) -> Self {
-        Self::Failed(failure)
+impl From<Box<S3Error>> for CallError {
+    fn from(failure: Box<S3Error>) -> Self {
+        Self::Response(failure)
     }
 }
 
-impl From<Error> for Asked {
+impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        Self::NotAsked(error)
+        Self::NotSent(error)
     }
 }
 
-impl From<Asked> for Error {
-    fn from(asked: Asked) -> Self {
-        match asked {
-            Asked::Failed(failure) => failure.into(),
-            Asked::NotAsked(error) => error,
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Response(failure) => failure.into(),
+            CallError::NotSent(error) => error,
         }
     }
 }
 
-fn time(time: DateTime) -> Option<SystemTime> {
+fn to_system_time(time: DateTime) -> Option<SystemTime> {
     SystemTime::try_from(time).ok()
 }
 
@@ -348,11 +361,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_the_same_with_and_without_quotes() {
+    fn e_tags_match_with_and_without_quotes() {
         for tag in ["692", "\"692\""] {
-            assert_eq!(quoted(tag.into()).as_deref(), Some("\"692\""));
+            assert_eq!(quote_e_tag(tag.into()).as_deref(), Some("\"692\""));
         }
-        assert_eq!((quoted(String::new()), quoted("\"\"".into())), (None, None));
-        assert!(bare("W/\"692\"") == bare("692") && bare("\"692\"") != bare("693"));
+        assert_eq!((quote_e_tag(String::new()), quote_e_tag("\"\"".into())), (None, None));
+        assert!(
+            bare_e_tag("W/\"692\"") == bare_e_tag("692")
+                && bare_e_tag("\"692\"") != bare_e_tag("693")
+        );
     }
 }

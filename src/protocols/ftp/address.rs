@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result},
     protocols::{
         FetchOptions,
-        paths::{host, path_bytes},
+        url_paths::{dial_host, path_bytes},
     },
 };
 
@@ -24,7 +24,7 @@ pub(super) enum Security {
 }
 
 impl Security {
-    fn of(scheme: &str) -> Self {
+    fn from_scheme(scheme: &str) -> Self {
         match scheme {
             "ftps" => Self::Implicit,
             "ftpes" => Self::Explicit,
@@ -32,7 +32,7 @@ impl Security {
         }
     }
 
-    fn usual_port(self) -> u16 {
+    fn default_port(self) -> u16 {
         if self == Self::Implicit { 990 } else { 21 }
     }
 }
@@ -41,7 +41,7 @@ const ANONYMOUS: &str = "anonymous";
 
 /// A server and a login. Connections with equal addresses are interchangeable.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Address {
+pub(super) struct FtpAddress {
     pub(super) security: Security,
     pub(super) host: String,
     pub(super) port: u16,
@@ -50,19 +50,19 @@ pub(super) struct Address {
     pub(super) password: Option<String>,
 }
 
-impl Address {
+impl FtpAddress {
     /// The server and the login for `url`.
     ///
     /// # Errors
     /// `InvalidInput` for a URL without a host, or for control characters in the login; the error of reading a
     /// password.
-    pub(super) fn of(url: &Url, options: &FetchOptions) -> Result<Self> {
-        let security = Security::of(url.scheme());
-        let host = host(url).ok_or_else(|| {
-            Error::new(Kind::InvalidInput, "an FTP URL names no server").hint("ftp://host/path")
+    pub(super) fn from_url(url: &Url, options: &FetchOptions) -> Result<Self> {
+        let security = Security::from_scheme(url.scheme());
+        let host = dial_host(url).ok_or_else(|| {
+            Error::new(Kind::InvalidInput, "an FTP URL has no host").hint("use ftp://host/path")
         })?;
-        let port = url.port().unwrap_or_else(|| security.usual_port());
-        let (user, mut password) = match options.login_of(url) {
+        let port = url.port().unwrap_or_else(|| security.default_port());
+        let (user, mut password) = match options.login_for(url) {
             Some(login) => (login.user, login.password.map(|secret| secret.reveal()).transpose()?),
             None => (ANONYMOUS.to_owned(), None),
         };
@@ -71,8 +71,11 @@ impl Address {
             password.get_or_insert_with(|| "bae@".to_owned());
         }
         let address = Self { security, host, port, user, password };
-        address.check(&address.user)?;
-        address.password.as_deref().map_or(Ok(()), |password| address.check(password))?;
+        address.reject_control_chars(&address.user)?;
+        address
+            .password
+            .as_deref()
+            .map_or(Ok(()), |password| address.reject_control_chars(password))?;
         Ok(address)
     }
 
@@ -80,17 +83,17 @@ impl Address {
     ///
     /// # Errors
     /// `InvalidInput`.
-    pub(super) fn check(&self, text: &str) -> Result<()> {
+    pub(super) fn reject_control_chars(&self, text: &str) -> Result<()> {
         if !text.chars().any(char::is_control) {
             return Ok(());
         }
         let host = &self.host;
-        let text = format!("the user or the password for {host} has a control character in it");
+        let text = format!("the user or the password for {host} contains a control character");
         Err(Error::new(Kind::InvalidInput, text))
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for FtpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, .. } = self;
         if host.contains(':') {
@@ -101,7 +104,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for FtpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self} as {:?}", self.user)
     }
@@ -113,13 +116,13 @@ impl fmt::Debug for Address {
 ///
 /// # Errors
 /// `InvalidInput` for a path with a line break or a NUL, which cannot be part of a command.
-pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
+pub(super) fn command_path(url: &Url) -> Result<Vec<u8>> {
     let path = path_bytes(url);
     if path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         let host = url.host_str().unwrap_or_default();
-        let text = format!("the path of a URL of {host} has a line break in it");
+        let text = format!("the path of a URL of {host} contains a line break");
         return Err(Error::new(Kind::InvalidInput, text)
-            .because("it would be a second command for an FTP server"));
+            .because("an FTP server would read it as a second command"));
     }
     let path = path.strip_prefix(b"/").unwrap_or(&path);
     let types = [&b";type=i"[..], b";type=a", b";type=d"];
@@ -131,12 +134,12 @@ pub(super) fn path(url: &Url) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn address(url: &str) -> Result<Address> {
-        Address::of(&Url::parse(url).unwrap(), &FetchOptions::default())
+    fn address(url: &str) -> Result<FtpAddress> {
+        FtpAddress::from_url(&Url::parse(url).unwrap(), &FetchOptions::default())
     }
 
     #[test]
-    fn schemes_say_how_and_where_to_connect() {
+    fn schemes_select_encryption_and_port() {
         for (url, security, port) in [
             ("ftp://h/", Security::Plain, 21),
             ("ftpes://h/", Security::Explicit, 21),
@@ -149,9 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_in_particular_is_anonymous_and_no_password_is_shown() {
-        let anyone = address("ftp://h/").unwrap();
-        assert_eq!((anyone.user.as_str(), anyone.password.as_deref()), ("anonymous", Some("bae@")));
+    fn the_default_user_is_anonymous_and_no_password_is_shown() {
+        let anonymous = address("ftp://h/").unwrap();
+        assert_eq!(
+            (anonymous.user.as_str(), anonymous.password.as_deref()),
+            ("anonymous", Some("bae@"))
+        );
         assert_eq!(address("ftp://ftp@h/").unwrap().password.as_deref(), Some("bae@"));
         let bob = address("ftp://bob:hunter2@h/").unwrap();
         assert_eq!(bob.password.as_deref(), Some("hunter2"));
@@ -160,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_never_a_second_command() {
+    fn a_login_with_a_line_break_is_refused() {
         for url in ["ftp://a%0d%0aDELE%20x:p@h/", "ftp://a:p%0aDELE%20x@h/"] {
             assert_eq!(address(url).unwrap_err().kind(), Kind::InvalidInput, "{url}");
         }
     }
 
     #[test]
-    fn paths_are_relative_to_the_login_unless_doubled() {
+    fn paths_are_relative_to_the_login_folder_unless_the_slash_is_doubled() {
         for (url, wanted) in [
             ("ftp://h/a/b%20c", "a/b c"),
             ("ftp://h//etc/x", "/etc/x"),
@@ -175,16 +181,16 @@ mod tests {
             ("ftp://h/x.bin;type=i", "x.bin"),
             ("ftp://h", ""),
         ] {
-            let found = path(&Url::parse(url).unwrap()).unwrap();
+            let found = command_path(&Url::parse(url).unwrap()).unwrap();
             assert_eq!(String::from_utf8(found).unwrap(), wanted, "{url}");
         }
-        assert_eq!(path(&Url::parse("ftp://h/na%EFve").unwrap()).unwrap(), b"na\xefve");
+        assert_eq!(command_path(&Url::parse("ftp://h/na%EFve").unwrap()).unwrap(), b"na\xefve");
     }
 
     #[test]
-    fn a_path_is_never_a_second_command() {
+    fn a_path_with_a_line_break_is_refused() {
         for url in ["ftp://h/a%0d%0aDELE%20b", "ftp://h/a%0AX", "ftp://h/a%00"] {
-            let error = path(&Url::parse(url).unwrap()).unwrap_err();
+            let error = command_path(&Url::parse(url).unwrap()).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput, "{url}");
         }
     }

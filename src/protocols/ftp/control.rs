@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::reply::{LONGEST, NoReply, Reply, ReplyLines};
+use super::reply::{InvalidReply, MAX_REPLY_LEN, Reply, ReplyLines};
 
 /// A connection, with TLS or without.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -18,12 +18,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connection for T {}
 
 /// The reason why there is no reply.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum ReplyFailure {
     Io(io::Error),
-    NoReply(NoReply),
+    Invalid(InvalidReply),
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for ReplyFailure {
     fn from(e: io::Error) -> Self {
         Self::Io(e)
     }
@@ -39,25 +39,25 @@ pub(super) struct Control {
 
 impl Control {
     /// A control connection without TLS.
-    pub(super) fn plain(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         Ok(Self { stream: BufReader::new(Box::new(stream)), peer, local })
     }
 
     /// Starts TLS on the connection.
-    pub(super) async fn secured(self, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
+    pub(super) async fn with_tls(self, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
         if !self.stream.buffer().is_empty() {
             // Text that arrived before TLS must not be taken for a reply inside TLS.
-            return Err(io::Error::other("the server sent more before TLS began"));
+            return Err(io::Error::other("the server sent data before TLS started"));
         }
-        let stream = secure(self.stream.into_inner(), config, host).await?;
+        let stream = start_tls(self.stream.into_inner(), config, host).await?;
         Ok(Self { stream: BufReader::new(stream), ..self })
     }
 
     /// Sends a command and appends the line break.
     pub(super) async fn send(&mut self, command: &[u8]) -> io::Result<()> {
         if command.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
-            let text = "a line break in a command would be a second command";
+            let text = "a command contains a line break";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let mut line = Vec::with_capacity(command.len() + 2);
@@ -71,18 +71,18 @@ impl Control {
         self.stream.flush().await
     }
 
-    pub(super) async fn reply(&mut self) -> Result<Reply, Broken> {
+    pub(super) async fn reply(&mut self) -> Result<Reply, ReplyFailure> {
         let mut lines = ReplyLines::default();
         let mut line = Vec::new();
         loop {
             line.clear();
-            let room = (LONGEST + 1).saturating_sub(lines.len()) as u64;
-            let read = (&mut self.stream).take(room).read_until(b'\n', &mut line).await?;
+            let limit = (MAX_REPLY_LEN + 1).saturating_sub(lines.len()) as u64;
+            let read = (&mut self.stream).take(limit).read_until(b'\n', &mut line).await?;
             if read == 0 {
                 let text = "the server closed the connection";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text).into());
             }
-            if let Some(reply) = lines.push(&line).map_err(Broken::NoReply)? {
+            if let Some(reply) = lines.push(&line).map_err(ReplyFailure::Invalid)? {
                 return Ok(reply);
             }
         }
@@ -90,7 +90,7 @@ impl Control {
 }
 
 /// Starts TLS on a plain connection.
-pub(super) async fn secure(
+pub(super) async fn start_tls(
     stream: Box<dyn Connection>,
     config: &Arc<ClientConfig>,
     host: &str,
@@ -110,25 +110,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_is_sent_whole_before_its_reply_is_awaited() {
+    async fn a_whole_command_is_sent_before_its_reply_is_awaited() {
         let (ours, mut theirs) = tokio::io::duplex(1000);
         let mut control = control(tokio::io::BufStream::new(ours));
-        let asked = async {
+        let client = async {
             control.send(b"CWD a\xff").await.unwrap();
             control.reply().await.unwrap().code
         };
-        let answered = async {
-            let mut question = [0; 9];
-            theirs.read_exact(&mut question).await.unwrap();
+        let server = async {
+            let mut request = [0; 9];
+            theirs.read_exact(&mut request).await.unwrap();
             theirs.write_all(b"250 ok\r\n").await.unwrap();
-            question
+            request
         };
-        let (code, question) = tokio::join!(asked, answered);
-        assert_eq!((code, &question), (250, b"CWD a\xff\xff\r\n"));
+        let (code, request) = tokio::join!(client, server);
+        assert_eq!((code, &request), (250, b"CWD a\xff\xff\r\n"));
     }
 
     #[tokio::test]
-    async fn no_command_has_another_in_it() {
+    async fn a_command_with_a_line_break_is_refused() {
         let mut control = control(tokio::io::duplex(1000).0);
         for command in [&b"SIZE a\r\nDELE b"[..], b"SIZE a\nDELE b", b"SIZE a\0"] {
             let error = control.send(command).await.unwrap_err();
@@ -137,19 +137,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn replies_without_end_and_other_protocols_are_noticed() {
-        let (ours, mut theirs) = tokio::io::duplex(LONGEST * 2);
+    async fn endless_replies_and_other_protocols_are_detected() {
+        let (ours, mut theirs) = tokio::io::duplex(MAX_REPLY_LEN * 2);
         theirs.write_all(b"220-").await.unwrap();
-        theirs.write_all(&[b'x'; LONGEST + 10]).await.unwrap();
-        let broken = control(ours).reply().await.unwrap_err();
-        assert!(matches!(broken, Broken::NoReply(NoReply::TooLong)), "{broken:?}");
+        theirs.write_all(&[b'x'; MAX_REPLY_LEN + 10]).await.unwrap();
+        let failure = control(ours).reply().await.unwrap_err();
+        assert!(matches!(failure, ReplyFailure::Invalid(InvalidReply::TooLong)), "{failure:?}");
         let (ours, mut theirs) = tokio::io::duplex(100);
         theirs.write_all(b"SSH-2.0-x\r\n").await.unwrap();
-        let broken = control(ours).reply().await.unwrap_err();
-        assert!(matches!(broken, Broken::NoReply(NoReply::Foreign(_))), "{broken:?}");
+        let failure = control(ours).reply().await.unwrap_err();
+        assert!(matches!(failure, ReplyFailure::Invalid(InvalidReply::NotFtp(_))), "{failure:?}");
         let (ours, theirs) = tokio::io::duplex(100);
         drop(theirs);
-        let broken = control(ours).reply().await.unwrap_err();
-        assert!(matches!(broken, Broken::Io(_)), "{broken:?}");
+        let failure = control(ours).reply().await.unwrap_err();
+        assert!(matches!(failure, ReplyFailure::Io(_)), "{failure:?}");
     }
 }

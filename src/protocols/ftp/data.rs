@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn passive_ports_are_found_among_any_words() {
+    fn passive_ports_are_found_in_any_text() {
         for (text, port) in [
             ("Entering Passive Mode (127,0,0,1,203,217)", Some(52_185)),
             ("Entering Passive Mode 127,0,0,1,203,217", Some(52_185)),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_told_where_to_connect_to() {
+    fn port_commands_contain_the_address() {
         for (addr, command) in [
             ("127.0.0.1:258", "PORT 127,0,0,1,1,2"),
             ("[::ffff:10.0.0.1]:258", "PORT 10,0,0,1,1,2"),

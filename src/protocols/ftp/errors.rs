@@ -1,10 +1,10 @@
-//! Turns replies and broken connections of FTP servers into errors. [`verdict`] is the table of replies.
+//! Turns replies and broken connections of FTP servers into errors. [`kind_and_hint`] is the table of replies.
 
 use std::io;
 
 use super::{
-    control::Broken,
-    reply::{NoReply, Reply},
+    control::ReplyFailure,
+    reply::{InvalidReply, Reply},
 };
 use crate::{
     error::{Error, Kind},
@@ -15,41 +15,41 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Refusal {
     /// The action, its object and the server, for the error text.
-    doing: String,
+    action: String,
     /// The command, without its argument, which may be a password.
     command: String,
     reply: Reply,
     /// The reply to an alternative command that was refused before.
-    before: Option<String>,
+    earlier_reply: Option<String>,
 }
 
 impl Refusal {
-    pub(super) fn new(doing: String, command: &str, reply: Reply) -> Self {
-        Self { doing, command: command.to_owned(), reply, before: None }
+    pub(super) fn new(action: String, command: &str, reply: Reply) -> Self {
+        Self { action, command: command.to_owned(), reply, earlier_reply: None }
     }
 
     /// Adds that the alternative command `other` was refused before.
-    pub(super) fn after(self, other: &Self) -> Self {
-        Self { before: Some(other.answered()), ..self }
+    pub(super) fn after_refusal_of(self, other: &Self) -> Self {
+        Self { earlier_reply: Some(other.reply_text()), ..self }
     }
 
-    pub(super) fn is_of(&self, command: &str) -> bool {
+    pub(super) fn is_reply_to(&self, command: &str) -> bool {
         self.command == command
     }
 
     /// Whether the file does not exist or may not be seen. Servers answer both cases with the same code.
-    pub(super) fn is_not_there(&self) -> bool {
+    pub(super) fn is_missing_or_hidden(&self) -> bool {
         matches!(self.reply.code, 550 | 551)
     }
 
     /// Whether the server does not support the command, or not with this argument.
-    pub(super) fn is_unknown_command(&self) -> bool {
+    pub(super) fn is_unsupported_command(&self) -> bool {
         matches!(self.reply.code, 202 | 500..=504 | 522)
     }
 
     /// Whether a listing is refused because the folder is empty.
-    pub(super) fn says_empty(&self) -> bool {
-        const NOTHING: [&str; 9] = [
+    pub(super) fn means_empty(&self) -> bool {
+        const EMPTY_WORDS: [&str; 9] = [
             "no files",
             "no such file",
             "not found",
@@ -60,111 +60,123 @@ impl Refusal {
             "no members",
             "no entries",
         ];
-        let words = without_names(&self.reply.words());
+        let words = without_quoted_names(&self.reply.lower_case_text());
         matches!(self.reply.code, 450 | 550)
-            && !speaks_of_permission(&words)
-            && NOTHING.iter().any(|text| words.contains(text))
+            && !mentions_permission(&words)
+            && EMPTY_WORDS.iter().any(|text| words.contains(text))
     }
 
     /// Whether a file is refused because it does not exist, and not because it may not be read.
-    pub(super) fn says_missing(&self) -> bool {
-        self.is_not_there() && !speaks_of_permission(&without_names(&self.reply.words()))
+    pub(super) fn means_missing(&self) -> bool {
+        self.is_missing_or_hidden()
+            && !mentions_permission(&without_quoted_names(&self.reply.lower_case_text()))
     }
 
-    fn answered(&self) -> String {
-        format!("{} answered {}", self.command, self.reply.said())
+    fn reply_text(&self) -> String {
+        format!("{} answered {}", self.command, self.reply.display_text())
     }
 
     /// The error for too many connections: the same login already has a session.
-    pub(super) fn one_too_many(self) -> Error {
-        Error::new(Kind::RateLimited, self.doing.clone())
-            .because(format!("{}, while another connection has the same login", self.answered()))
-            .hint(FEWER)
+    pub(super) fn into_too_many_sessions(self) -> Error {
+        Error::new(Kind::RateLimited, self.action.clone())
+            .because(format!("{}, while another connection has the same login", self.reply_text()))
+            .hint(FEWER_CONNECTIONS_HINT)
     }
 
     /// The error of a refused connection before the login: the server is temporarily unavailable.
-    pub(super) fn not_now(self) -> Error {
-        Error::new(Kind::Unavailable, self.doing.clone()).because(self.answered())
+    pub(super) fn into_unavailable(self) -> Error {
+        Error::new(Kind::Unavailable, self.action.clone()).because(self.reply_text())
     }
 
     /// The error with this kind.
-    pub(super) fn of_kind(self, kind: Kind) -> Error {
-        Error::new(kind, self.doing.clone()).because(self.answered())
+    pub(super) fn into_kind(self, kind: Kind) -> Error {
+        Error::new(kind, self.action.clone()).because(self.reply_text())
     }
 }
 
 /// Words of replies that refuse a permission.
-const PERMISSION: [&str; 4] = ["permission", "denied", "not allowed", "forbidden"];
+const PERMISSION_WORDS: [&str; 4] = ["permission", "denied", "not allowed", "forbidden"];
 
-fn speaks_of_permission(words: &str) -> bool {
-    let also = ["not permitted", "access is"];
-    PERMISSION.iter().chain(&also).any(|text| words.contains(text))
+fn mentions_permission(words: &str) -> bool {
+    let more_words = ["not permitted", "access is"];
+    PERMISSION_WORDS.iter().chain(&more_words).any(|text| words.contains(text))
 }
 
 /// The words of a reply without quoted names, and without the path in `550 /a path: No such file`.
-fn without_names(words: &str) -> String {
+fn without_quoted_names(words: &str) -> String {
     let unquoted: String = words.split('"').step_by(2).collect();
-    unquoted.rsplit_once(": ").map_or(unquoted.clone(), |(_, said)| said.to_owned())
+    unquoted.rsplit_once(": ").map_or(unquoted.clone(), |(_, reason)| reason.to_owned())
 }
 
-const FEWER: &str = "fewer connections at once may help (-x)";
+const FEWER_CONNECTIONS_HINT: &str = "use fewer connections (-x)";
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        let (kind, hint) = verdict(&refusal.reply);
-        let answered = refusal.answered();
-        let why = refusal.before.map_or(answered.clone(), |before| format!("{before}; {answered}"));
-        let error = Error::new(kind, refusal.doing).because(why);
+        let (kind, hint) = kind_and_hint(&refusal.reply);
+        let reply = refusal.reply_text();
+        let cause = match refusal.earlier_reply {
+            Some(earlier) => format!("{earlier}; {reply}"),
+            None => reply,
+        };
+        let error = Error::new(kind, refusal.action).because(cause);
         hint.into_iter().fold(error, Error::hint)
     }
 }
 
-/// The error when there is no reply. `doing` names the action, its object and the server.
-pub(super) fn broken(doing: impl Into<String>, broken: Broken) -> Error {
-    match broken {
-        Broken::Io(e) => lost(doing, e),
+/// The error when there is no reply. `action` also names its object and the server.
+pub(super) fn reply_failure(action: impl Into<String>, failure: ReplyFailure) -> Error {
+    match failure {
+        ReplyFailure::Io(e) => connection_lost(action, e),
         // The server is out of step with the commands, or it is not an FTP server.
-        Broken::NoReply(NoReply::Foreign(said)) => Error::new(Kind::Unavailable, doing)
-            .because(format!("the server answered something that is not FTP: {said:?}")),
-        Broken::NoReply(NoReply::TooLong) => {
-            Error::new(Kind::Unsupported, doing).because("an answer of the server has no end")
+        ReplyFailure::Invalid(InvalidReply::NotFtp(text)) => Error::new(Kind::Unavailable, action)
+            .because(format!("the server's answer is not FTP: {text:?}")),
+        ReplyFailure::Invalid(InvalidReply::TooLong) => {
+            Error::new(Kind::Unsupported, action).because("a reply of the server exceeds 64 KiB")
         }
     }
 }
 
 /// The error of a broken connection. It is retryable, whatever the I/O error says.
-pub(super) fn lost(doing: impl Into<String>, e: io::Error) -> Error {
+pub(super) fn connection_lost(action: impl Into<String>, e: io::Error) -> Error {
     let kind = match e.kind() {
         // Our own command was invalid and was not sent.
         io::ErrorKind::InvalidInput => Kind::InvalidInput,
         _ => Kind::Network,
     };
     match kind {
-        Kind::Network => Error::new(kind, doing).because(tls::plain(&e.to_string())),
-        _ => Error::new(kind, doing).because(e),
+        Kind::Network => Error::new(kind, action).because(tls::readable_io_error(&e.to_string())),
+        _ => Error::new(kind, action).because(e),
     }
 }
 
 /// The error of a failed TLS handshake.
-pub(super) fn no_tls(doing: impl Into<String>, e: io::Error) -> Error {
-    let told = tls::handshake(&e);
-    let error = Error::new(told.kind(), doing).because(told.report());
-    told.hint_text().into_iter().fold(error, Error::hint)
+pub(super) fn tls_error(action: impl Into<String>, e: io::Error) -> Error {
+    let cause = tls::handshake_error(&e);
+    let error = Error::new(cause.kind(), action).because(cause.report());
+    cause.hint_text().into_iter().fold(error, Error::hint)
 }
 
 /// The table of replies: the kind of the error, and a hint.
-fn verdict(reply: &Reply) -> (Kind, Option<&'static str>) {
-    let words = reply.words();
-    let says = |some: &[&str]| some.iter().any(|word| words.contains(word));
-    let full = says(&["too many", "maximum", "limit", "simultaneous", "only one", "restricted to"]);
+fn kind_and_hint(reply: &Reply) -> (Kind, Option<&'static str>) {
+    let words = reply.lower_case_text();
+    let has_any = |options: &[&str]| options.iter().any(|word| words.contains(word));
+    let too_many_sessions =
+        has_any(&["too many", "maximum", "limit", "simultaneous", "only one", "restricted to"]);
     match reply.code {
-        421 => (Kind::Unavailable, Some(FEWER)),
-        430 | 530 | 532 | 331 | 332 if full => (Kind::RateLimited, Some(FEWER)),
-        332 | 532 => (Kind::Unauthenticated, Some("the server wants an account (ACCT) as well")),
-        430 | 530 | 331 => (Kind::Unauthenticated, Some("give the user and the password: -u USER")),
+        421 => (Kind::Unavailable, Some(FEWER_CONNECTIONS_HINT)),
+        430 | 530 | 532 | 331 | 332 if too_many_sessions => {
+            (Kind::RateLimited, Some(FEWER_CONNECTIONS_HINT))
+        }
+        332 | 532 => (
+            Kind::Unauthenticated,
+            Some("the server requires an account (ACCT), which is not supported"),
+        ),
+        430 | 530 | 331 => {
+            (Kind::Unauthenticated, Some("set the user and the password with -u USER"))
+        }
         // The server requires TLS, for the login or for data connections.
-        522 | 534 | 536 => (Kind::Unsupported, Some("ftpes:// asks for TLS")),
-        550 if says(&PERMISSION) => (Kind::PermissionDenied, None),
+        522 | 534 | 536 => (Kind::Unsupported, Some("use ftpes:// for TLS")),
+        550 if has_any(&PERMISSION_WORDS) => (Kind::PermissionDenied, None),
         // rclone sends 551 for a missing file.
         550 | 551 => (Kind::NotFound, None),
         425 | 426 => (Kind::Network, None),
@@ -181,11 +193,11 @@ mod tests {
     use super::*;
 
     fn refused(answer: &str) -> Error {
-        Refusal::new("get x".into(), "RETR", Reply::of(answer)).into()
+        Refusal::new("get x".into(), "RETR", Reply::parse(answer)).into()
     }
 
     #[test]
-    fn every_answer_has_a_kind() {
+    fn every_reply_has_an_error_kind() {
         for (answer, wanted) in [
             ("421 Service not available\r\n", Kind::Unavailable),
             ("530 Login incorrect.\r\n", Kind::Unauthenticated),
@@ -210,24 +222,24 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_command_that_was_answered() {
+    fn an_error_names_the_refused_command() {
         assert_eq!(
             refused("550-no\r\n550 such file\r\n").report(),
             "get x: RETR answered 550-no 550 such file"
         );
-        let first = Refusal::new("get x".into(), "EPSV", Reply::of("425 no"));
-        let second = Refusal::new("get x".into(), "PASV", Reply::of("502 no"));
-        let both = Error::from(second.after(&first)).report();
+        let first = Refusal::new("get x".into(), "EPSV", Reply::parse("425 no"));
+        let second = Refusal::new("get x".into(), "PASV", Reply::parse("502 no"));
+        let both = Error::from(second.after_refusal_of(&first)).report();
         assert_eq!(both, "get x: EPSV answered 425 no; PASV answered 502 no");
     }
 
     #[test]
-    fn an_empty_folder_is_told_from_one_that_may_not_be_listed() {
-        let says_empty =
-            |answer| Refusal::new("list".into(), "LIST", Reply::of(answer)).says_empty();
+    fn an_empty_folder_differs_from_one_without_permission() {
+        let means_empty =
+            |answer| Refusal::new("list".into(), "LIST", Reply::parse(answer)).means_empty();
         for answer in ["450 No files found", "550 No such file or directory.", "450 /x: not found"]
         {
-            assert!(says_empty(answer), "{answer}");
+            assert!(means_empty(answer), "{answer}");
         }
         for answer in [
             "550 Permission denied",
@@ -238,15 +250,18 @@ mod tests {
             "550 Failed",
             "451 No files",
         ] {
-            assert!(!says_empty(answer), "{answer}");
+            assert!(!means_empty(answer), "{answer}");
         }
     }
 
     #[test]
-    fn a_broken_connection_may_work_the_next_time() {
+    fn a_broken_connection_is_retryable() {
         for e in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
-            assert_eq!(lost("get x", e.into()).kind(), Kind::Network);
+            assert_eq!(connection_lost("get x", e.into()).kind(), Kind::Network);
         }
-        assert_eq!(lost("get x", io::ErrorKind::InvalidInput.into()).kind(), Kind::InvalidInput);
+        assert_eq!(
+            connection_lost("get x", io::ErrorKind::InvalidInput.into()).kind(),
+            Kind::InvalidInput
+        );
     }
 }

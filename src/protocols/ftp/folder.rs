@@ -3,27 +3,27 @@
 //! What a line leaves open is resolved by commands: `SIZE` recognises files, `CWD` folders. A line that cannot be
 //! parsed may be a bare name and is tried as one. If it is not, the listing fails with an error that quotes the line,
 //! so that nothing is left out silently. `LIST` gives dates only to the minute or day, in an unknown time zone.
-//! Therefore the date of each file is requested, which takes one round trip each, for the first [`DATED`] files only.
-//! Links may point anywhere: a link that can be fetched is a file; a link to a folder or to nothing is skipped. A
-//! folder that may not be listed is reported as left out.
+//! Therefore the date of each file is requested, which takes one round trip each, for the first [`MAX_DATE_REQUESTS`]
+//! files only. Links may point anywhere: a link that can be fetched is a file; a link to a folder or to nothing is
+//! skipped. A folder that may not be listed is reported as left out.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::{
-    errors::{Refusal, lost},
+    errors::{Refusal, connection_lost},
     list_line,
-    listing::{Child, Line, facts},
-    session::{Answer, Session, Size, Transfer, remote, show},
+    listing::{ListedChild, ParsedLine, parse_mlsd_line},
+    session::{CommandOutcome, Session, SizeReply, Transfer, quote_path, remote_file},
 };
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Listing, walk::Walk},
+    protocols::{Listing, folder_walk::FolderWalk},
 };
 
 /// Maximum number of files whose dates are requested one by one.
-const DATED: usize = 1000;
+const MAX_DATE_REQUESTS: usize = 1000;
 /// Maximum length of a line in bytes: a path of 4 KiB and its attributes.
-const LINE: u64 = 8 << 10;
+const MAX_LINE_LEN: u64 = 8 << 10;
 
 /// Stems of "truncated", in the languages of FTP servers.
 const TRUNCATED: [&str; 9] = [
@@ -31,115 +31,130 @@ const TRUNCATED: [&str; 9] = [
 ];
 
 /// A listing in progress.
-pub(super) struct Folders<'a> {
+pub(super) struct FolderLister<'a> {
     session: &'a mut Session,
     /// The path of the first folder, without a slash at the end.
     top: Vec<u8>,
     /// The path of the folder that is being listed.
-    here: Vec<u8>,
-    mlsd: bool,
+    current: Vec<u8>,
+    use_mlsd: bool,
     /// Whether `MLSD` and `MDTM` report the same date, which is tested at the first file. Validators use the date of
     /// `MDTM`.
     dates_agree: Option<bool>,
     /// Number of dates that may still be requested.
-    undated: usize,
+    date_requests_left: usize,
 }
 
 /// Lists all files below the current folder of the session.
 ///
 /// # Errors
 /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
-pub(super) async fn list(session: &mut Session, mut walk: Walk, ranges: bool) -> Result<Listing> {
-    let mut top = session.here().await?;
+pub(super) async fn list(
+    session: &mut Session,
+    mut walk: FolderWalk,
+    ranges: bool,
+) -> Result<Listing> {
+    let mut top = session.current_folder().await?;
     while top.ends_with(b"/") {
         top.pop();
     }
-    let mlsd = session.features().await?.mlsd;
-    let mut folders =
-        Folders { session, top, here: Vec::new(), mlsd, dates_agree: None, undated: DATED };
+    let use_mlsd = session.features().await?.mlsd;
+    let mut lister = FolderLister {
+        session,
+        top,
+        current: Vec::new(),
+        use_mlsd,
+        dates_agree: None,
+        date_requests_left: MAX_DATE_REQUESTS,
+    };
     while let Some(path) = walk.next_folder() {
-        let Some(children) = walk.listed(folders.children_of(&path).await)? else { continue };
+        let Some(children) = walk.skip_if_refused(lister.list_folder(&path).await)? else {
+            continue;
+        };
         for line in children {
-            match folders.asked(line).await? {
-                Some(Child::Folder(name)) => walk.folder(&name)?,
-                Some(Child::File { name, len, modified }) => {
-                    walk.file(&name, |url| remote(url, len, modified, ranges))?;
+            match lister.resolve(line).await? {
+                Some(ListedChild::Folder(name)) => walk.add_folder(&name)?,
+                Some(ListedChild::File { name, len, modified }) => {
+                    walk.add_file(&name, |url| remote_file(url, len, modified, ranges))?;
                 }
-                Some(Child::Link(_) | Child::Unknown(_)) | None => {}
+                Some(ListedChild::Link(_) | ListedChild::Unknown(_)) | None => {}
             }
         }
     }
     Ok(walk.finish())
 }
 
-impl Folders<'_> {
+impl FolderLister<'_> {
     /// Lists the folder `path` and makes it the current one.
-    async fn children_of(&mut self, path: &[u8]) -> Result<Vec<Told>> {
+    async fn list_folder(&mut self, path: &[u8]) -> Result<Vec<ListingLine>> {
         if !path.is_empty() {
-            self.here = [&self.top, &b"/"[..], path].concat();
-            self.go_back().await?;
+            self.current = [&self.top, &b"/"[..], path].concat();
+            self.enter_current().await?;
         }
-        self.children().await
+        self.list_current().await
     }
 
     /// Changes to the folder that is being listed.
-    async fn go_back(&mut self) -> Result<()> {
-        let here: &[u8] = match (&self.here[..], &self.top[..]) {
+    async fn enter_current(&mut self) -> Result<()> {
+        let folder: &[u8] = match (&self.current[..], &self.top[..]) {
             ([], []) => b"/",
             ([], top) => top,
-            (here, _) => here,
+            (current, _) => current,
         };
-        match self.session.enter(here).await? {
-            Answer::Is(()) => Ok(()),
-            Answer::Refused(refusal) => Err(refusal.into()),
+        match self.session.change_folder(folder).await? {
+            CommandOutcome::Accepted(()) => Ok(()),
+            CommandOutcome::Refused(refusal) => Err(refusal.into()),
         }
     }
 
     /// Resolves what a line leaves open; `None` for entries to skip.
-    async fn asked(&mut self, line: Told) -> Result<Option<Child>> {
+    async fn resolve(&mut self, line: ListingLine) -> Result<Option<ListedChild>> {
         let (name, len, modified) = match line {
-            Told::Child(Child::File { name, len, modified }) => (name, len, modified),
-            Told::Child(Child::Folder(name)) => {
-                return Ok(Some(Child::Folder(self.trimmed_folder(name).await?)));
+            ListingLine::Child(ListedChild::File { name, len, modified }) => (name, len, modified),
+            ListingLine::Child(ListedChild::Folder(name)) => {
+                return Ok(Some(ListedChild::Folder(self.real_folder_name(name).await?)));
             }
-            Told::Child(Child::Link(name)) => match self.session.size(&name).await? {
-                Size::Is(len) => (name, Some(len), None),
+            ListingLine::Child(ListedChild::Link(name)) => match self.session.size(&name).await? {
+                SizeReply::Len(len) => (name, Some(len), None),
                 _ if self.is_folder(&name).await? => return Ok(None),
-                Size::Unknown => (name, None, None),
+                SizeReply::Unknown => (name, None, None),
                 // Some servers also answer this for files whose length they do not report, so a transfer decides. A
                 // dangling link is not an error of the folder.
-                Size::NotThere => {
+                SizeReply::NotFound => {
                     let len = match self.session.is_empty(&name).await? {
-                        Answer::Is(is_empty) => is_empty.then_some(0),
-                        Answer::Refused(refusal) if refusal.says_missing() => return Ok(None),
+                        CommandOutcome::Accepted(is_empty) => is_empty.then_some(0),
+                        CommandOutcome::Refused(refusal) if refusal.means_missing() => {
+                            return Ok(None);
+                        }
                         // The refusal is reported when the file is fetched.
-                        Answer::Refused(_) => None,
+                        CommandOutcome::Refused(_) => None,
                     };
-                    return Ok(Some(Child::File { name, len, modified: None }));
+                    return Ok(Some(ListedChild::File { name, len, modified: None }));
                 }
             },
-            Told::Child(Child::Unknown(name)) => match self.kind_of(&name).await? {
-                Some(Child::File { name, len, modified }) => (name, len, modified),
+            ListingLine::Child(ListedChild::Unknown(name)) => match self.stat_by_name(&name).await?
+            {
+                Some(ListedChild::File { name, len, modified }) => (name, len, modified),
                 Some(folder) => return Ok(Some(folder)),
-                None => return Err(self.unread(&name)),
+                None => return Err(self.unparsed_line_error(&name)),
             },
-            Told::Unread(line) => match self.kind_of(&line).await? {
-                Some(Child::File { name, len, modified }) => (name, len, modified),
+            ListingLine::Unparsed(line) => match self.stat_by_name(&line).await? {
+                Some(ListedChild::File { name, len, modified }) => (name, len, modified),
                 Some(folder) => return Ok(Some(folder)),
-                None => return Err(self.unread(&line)),
+                None => return Err(self.unparsed_line_error(&line)),
             },
         };
-        self.file(name, len, modified).await.map(Some)
+        self.complete_file(name, len, modified).await.map(Some)
     }
 
     /// A file with all metadata that the server reports.
-    async fn file(
+    async fn complete_file(
         &mut self,
         mut name: Vec<u8>,
         mut len: Option<u64>,
         mut modified: Option<String>,
-    ) -> Result<Child> {
-        if !self.mlsd && name.starts_with(b" ") {
+    ) -> Result<ListedChild> {
+        if !self.use_mlsd && name.starts_with(b" ") {
             // Some servers write more than one space before the name.
             let bare = name.trim_ascii_start().to_vec();
             let exact = self.session.size(&name).await?;
@@ -152,29 +167,29 @@ impl Folders<'_> {
         }
         if len == Some(0) {
             len = match self.session.is_empty(&name).await? {
-                Answer::Is(true) => Some(0),
-                Answer::Is(false) => None,
+                CommandOutcome::Accepted(true) => Some(0),
+                CommandOutcome::Accepted(false) => None,
                 // The refusal is reported when the file is fetched.
-                Answer::Refused(_) => None,
+                CommandOutcome::Refused(_) => None,
             };
         }
         if modified.is_some() && self.dates_agree.is_none() {
-            let told = self.session.modified(&name).await?;
-            self.dates_agree = Some(told == modified);
-            return Ok(Child::File { name, len, modified: told });
+            let by_mdtm = self.session.modified(&name).await?;
+            self.dates_agree = Some(by_mdtm == modified);
+            return Ok(ListedChild::File { name, len, modified: by_mdtm });
         }
         modified = modified.filter(|_| self.dates_agree == Some(true));
-        if modified.is_none() && self.undated > 0 {
-            self.undated -= 1;
+        if modified.is_none() && self.date_requests_left > 0 {
+            self.date_requests_left -= 1;
             modified = self.session.modified(&name).await?;
         }
-        Ok(Child::File { name, len, modified })
+        Ok(ListedChild::File { name, len, modified })
     }
 
-    async fn trimmed_folder(&mut self, mut name: Vec<u8>) -> Result<Vec<u8>> {
+    async fn real_folder_name(&mut self, mut name: Vec<u8>) -> Result<Vec<u8>> {
         // `ls -F` appends a slash to folders.
         name.pop_if(|last| *last == b'/');
-        if self.mlsd || !name.starts_with(b" ") || self.is_folder(&name).await? {
+        if self.use_mlsd || !name.starts_with(b" ") || self.is_folder(&name).await? {
             return Ok(name);
         }
         let bare = name.trim_ascii_start().to_vec();
@@ -182,67 +197,82 @@ impl Folders<'_> {
     }
 
     /// The file or folder of this name, if there is one.
-    async fn kind_of(&mut self, name: &[u8]) -> Result<Option<Child>> {
+    async fn stat_by_name(&mut self, name: &[u8]) -> Result<Option<ListedChild>> {
         if name.contains(&0) || matches!(name, b"." | b"..") {
             return Ok(None);
         }
         let name = name.to_vec();
-        if let Size::Is(len) = self.session.size(&name).await? {
-            return Ok(Some(Child::File { name, len: Some(len), modified: None }));
+        if let SizeReply::Len(len) = self.session.size(&name).await? {
+            return Ok(Some(ListedChild::File { name, len: Some(len), modified: None }));
         }
         if self.is_folder(&name).await? {
-            return Ok(Some(Child::Folder(name)));
+            return Ok(Some(ListedChild::Folder(name)));
         }
         // A server that reports no lengths may report dates.
         let modified = self.session.modified(&name).await?;
-        Ok(modified.map(|date| Child::File { name, len: None, modified: Some(date) }))
+        Ok(modified.map(|date| ListedChild::File { name, len: None, modified: Some(date) }))
     }
 
     async fn is_folder(&mut self, name: &[u8]) -> Result<bool> {
-        if let Answer::Refused(_) = self.session.enter(name).await? {
+        if let CommandOutcome::Refused(_) = self.session.change_folder(name).await? {
             return Ok(false);
         }
-        self.go_back().await?;
+        self.enter_current().await?;
         Ok(true)
     }
 
-    fn unread(&self, line: &[u8]) -> Error {
-        let place = match &self.here[..] {
+    fn unparsed_line_error(&self, line: &[u8]) -> Error {
+        let location = match &self.current[..] {
             [] => String::new(),
-            here => format!(" of {}", show(here)),
+            current => format!(" of {}", quote_path(current)),
         };
-        let text = format!("a listing{place} on {}", self.session.address);
+        let text = format!("listing{location} on {}", self.session.address);
         Error::new(Kind::Unsupported, text)
-            .because(format!("the line {} is not understood", show(line)))
+            .because(format!("the line {} has an unknown format", quote_path(line)))
             .hint("fetch the files one by one")
     }
 
     /// Lists the current folder of the session.
-    async fn children(&mut self) -> Result<Vec<Told>> {
-        if self.mlsd {
-            match self.session.begin("MLSD", b"", 0).await? {
-                Answer::Is(transfer) => return self.read(transfer, facts).await,
-                Answer::Refused(refusal) if refusal.is_unknown_command() => self.mlsd = false,
-                Answer::Refused(refusal) => return nothing_or(refusal),
+    async fn list_current(&mut self) -> Result<Vec<ListingLine>> {
+        if self.use_mlsd {
+            match self.session.start_transfer("MLSD", b"", 0).await? {
+                CommandOutcome::Accepted(transfer) => {
+                    return self.read_listing(transfer, parse_mlsd_line).await;
+                }
+                CommandOutcome::Refused(refusal) if refusal.is_unsupported_command() => {
+                    self.use_mlsd = false
+                }
+                CommandOutcome::Refused(refusal) => return empty_or_error(refusal),
             }
         }
         // `-a` adds hidden files. Servers that do not know the flag take it for a name.
-        if let Answer::Is(transfer) = self.session.begin("LIST", b"-a", 0).await? {
-            let told = self.read(transfer, list_line::read).await?;
-            if !told.is_empty() && !told.iter().any(|line| matches!(line, Told::Unread(_))) {
-                return Ok(told);
+        if let CommandOutcome::Accepted(transfer) =
+            self.session.start_transfer("LIST", b"-a", 0).await?
+        {
+            let lines = self.read_listing(transfer, list_line::parse_list_line).await?;
+            if !lines.is_empty()
+                && !lines.iter().any(|line| matches!(line, ListingLine::Unparsed(_)))
+            {
+                return Ok(lines);
             }
         }
-        match self.session.begin("LIST", b"", 0).await? {
-            Answer::Is(transfer) => self.read(transfer, list_line::read).await,
-            Answer::Refused(refusal) => nothing_or(refusal),
+        match self.session.start_transfer("LIST", b"", 0).await? {
+            CommandOutcome::Accepted(transfer) => {
+                self.read_listing(transfer, list_line::parse_list_line).await
+            }
+            CommandOutcome::Refused(refusal) => empty_or_error(refusal),
         }
     }
 
-    async fn read(&mut self, transfer: Transfer, parse: fn(&[u8]) -> Line) -> Result<Vec<Told>> {
-        let subject = format!("a listing of {}", self.session.address);
-        let bad = |what: &str| Error::new(Kind::Unsupported, subject.clone()).because(what);
-        let patience = self.session.patience();
+    async fn read_listing(
+        &mut self,
+        transfer: Transfer,
+        parse: fn(&[u8]) -> ParsedLine,
+    ) -> Result<Vec<ListingLine>> {
+        let subject = format!("listing on {}", self.session.address);
+        let unsupported =
+            |reason: &str| Error::new(Kind::Unsupported, subject.clone()).because(reason);
+        let timeouts = self.session.timeouts();
         let mut transfer = transfer;
         let mut data = BufReader::new(&mut transfer.data);
         let mut found = Vec::new();
@@ -250,36 +280,36 @@ impl Folders<'_> {
         loop {
             line.clear();
             let read = async {
-                match (&mut data).take(LINE).read_until(b'\n', &mut line).await {
+                match (&mut data).take(MAX_LINE_LEN).read_until(b'\n', &mut line).await {
                     // TLS closed without close_notify. The reply on the control connection tells whether the listing is
                     // complete.
                     Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
-                    read => read.map_err(|e| lost(subject.clone(), e)),
+                    read => read.map_err(|e| connection_lost(subject.clone(), e)),
                 }
             };
-            if patience.answer(|| subject.clone(), read).await? == 0 {
+            if timeouts.wait_for_answer(|| subject.clone(), read).await? == 0 {
                 break;
             }
-            if !line.ends_with(b"\n") && line.len() as u64 == LINE {
-                return Err(bad("a line of it is endless"));
+            if !line.ends_with(b"\n") && line.len() as u64 == MAX_LINE_LEN {
+                return Err(unsupported("a line exceeds 8 KiB"));
             }
             if found.len() > crate::protocols::MAX_ENTRIES {
-                return Err(bad("it has too many lines"));
+                return Err(unsupported("it has too many lines"));
             }
             while line.ends_with(b"\n") || line.ends_with(b"\r") {
                 line.pop();
             }
             match parse(&line) {
-                Line::Is(child) => found.push(Told::Child(child)),
-                Line::Nothing => {}
-                Line::Unread => found.push(Told::Unread(line.clone())),
+                ParsedLine::Child(child) => found.push(ListingLine::Child(child)),
+                ParsedLine::Ignored => {}
+                ParsedLine::Unparsed => found.push(ListingLine::Unparsed(line.clone())),
             }
         }
-        let Some(reply) = self.session.end(transfer).await? else { return Ok(found) };
-        let words = reply.words();
+        let Some(reply) = self.session.finish_transfer(transfer).await? else { return Ok(found) };
+        let words = reply.lower_case_text();
         let failed = |kind| {
             Err(Error::new(kind, subject.clone())
-                .because(format!("the server answered {}", reply.said())))
+                .because(format!("the server answered {}", reply.display_text())))
         };
         // vsftpd reports this failure with a code of success: "226 Transfer done (but failed to open directory)."
         if words.contains("failed to open") {
@@ -294,13 +324,13 @@ impl Folders<'_> {
 }
 
 /// A line of a listing after parsing.
-enum Told {
-    Child(Child),
+enum ListingLine {
+    Child(ListedChild),
     /// A line that could not be parsed.
-    Unread(Vec<u8>),
+    Unparsed(Vec<u8>),
 }
 
 /// An empty listing if the refusal means that the folder is empty, as some servers answer.
-fn nothing_or(refusal: Refusal) -> Result<Vec<Told>> {
-    if refusal.says_empty() { Ok(Vec::new()) } else { Err(refusal.into()) }
+fn empty_or_error(refusal: Refusal) -> Result<Vec<ListingLine>> {
+    if refusal.means_empty() { Ok(Vec::new()) } else { Err(refusal.into()) }
 }

@@ -3,20 +3,20 @@
 //! A Unix line has a mode, a length and a date, then the name. The columns between mode and length vary: the group may
 //! be missing, and owner and group may contain spaces. Therefore the length is found as the number before the date.
 
-use super::listing::{Child, Line};
+use super::listing::{ListedChild, ParsedLine};
 
 /// Parses one line.
-pub(super) fn read(line: &[u8]) -> Line {
+pub(super) fn parse_list_line(line: &[u8]) -> ParsedLine {
     if line.trim_ascii().is_empty() {
-        return Line::Nothing;
+        return ParsedLine::Ignored;
     }
     if let Some(facts) = line.strip_prefix(b"+") {
-        return eplf(facts).unwrap_or(Line::Unread);
+        return parse_eplf(facts).unwrap_or(ParsedLine::Unparsed);
     }
     if is_total(line) {
-        return Line::Nothing;
+        return ParsedLine::Ignored;
     }
-    unix(line).or_else(|| dos(line)).unwrap_or(Line::Unread)
+    parse_unix(line).or_else(|| parse_dos(line)).unwrap_or(ParsedLine::Unparsed)
 }
 
 /// Whether the line is a total such as `total 12`, in several languages.
@@ -49,7 +49,7 @@ fn is_total(line: &[u8]) -> bool {
 }
 
 /// EPLF: `+i8388621.48594,m825718503,r,s280,`, then a tab and the name.
-fn eplf(facts: &[u8]) -> Option<Line> {
+fn parse_eplf(facts: &[u8]) -> Option<ParsedLine> {
     let tab = facts.iter().position(|b| *b == b'\t')?;
     let (facts, name) = (std::str::from_utf8(&facts[..tab]).ok()?, facts[tab + 1..].to_vec());
     let (mut is_file, mut is_folder, mut len) = (false, false, None);
@@ -61,12 +61,12 @@ fn eplf(facts: &[u8]) -> Option<Line> {
             _ => {}
         }
     }
-    Some(Line::Is(match (is_folder, is_file) {
-        (true, _) => Child::Folder(name),
+    Some(ParsedLine::Child(match (is_folder, is_file) {
+        (true, _) => ListedChild::Folder(name),
         // `MDTM` supplies the date, so that it has the form in which dates are compared.
-        (false, true) => Child::File { name, len, modified: None },
+        (false, true) => ListedChild::File { name, len, modified: None },
         // Neither readable nor a folder. Commands find out what it is.
-        (false, false) => Child::Unknown(name),
+        (false, false) => ListedChild::Unknown(name),
     }))
 }
 
@@ -77,7 +77,7 @@ struct Word<'a> {
 }
 
 /// Splits a line into words. A word that is not UTF-8 is replaced by a meaningless one.
-fn words(line: &[u8]) -> Vec<Word<'_>> {
+fn split_words(line: &[u8]) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut at = 0;
     for part in line.split(|b| matches!(b, b' ' | b'\t')) {
@@ -90,30 +90,30 @@ fn words(line: &[u8]) -> Vec<Word<'_>> {
     words
 }
 
-fn unix(line: &[u8]) -> Option<Line> {
-    let words = words(line);
-    let kind = mode(&words)?;
+fn parse_unix(line: &[u8]) -> Option<ParsedLine> {
+    let words = split_words(line);
+    let kind = file_type(&words)?;
     if matches!(kind, b'b' | b'c' | b'p' | b's' | b'D' | b'P') {
         // Devices, pipes and sockets cannot be fetched.
-        return Some(Line::Nothing);
+        return Some(ParsedLine::Ignored);
     }
     // Names of months are tried first: `1 bob 20 2013 Jan 12 2020 a` contains two texts in the form of a date.
-    let found = find_date(&words, is_month).or_else(|| find_date(&words, is_word))?;
-    let (len, date_end) = found;
+    let date = find_date(&words, is_month).or_else(|| find_date(&words, may_be_month))?;
+    let (len, date_end) = date;
     // One space follows the date. The rest is the name, including further spaces.
     let name = line.get(date_end + 1..).filter(|name| !name.is_empty())?.to_vec();
-    Some(Line::Is(match kind {
-        b'd' => Child::Folder(name),
+    Some(ParsedLine::Child(match kind {
+        b'd' => ListedChild::Folder(name),
         b'l' => {
             let arrow = name.windows(4).position(|part| part == b" -> ");
-            Child::Link(arrow.map_or(name.clone(), |at| name[..at].to_vec()))
+            ListedChild::Link(arrow.map_or(name.clone(), |at| name[..at].to_vec()))
         }
-        _ => Child::File { name, len: Some(len), modified: None },
+        _ => ListedChild::File { name, len: Some(len), modified: None },
     }))
 }
 
 /// The file type at the start of `-rw-r--r--`, `drwxr-xr-x+`, or NetWare's `d [RWCEAFMS]`.
-fn mode(words: &[Word<'_>]) -> Option<u8> {
+fn file_type(words: &[Word<'_>]) -> Option<u8> {
     let first = words.first()?.text.as_bytes();
     let kind = *first.first()?;
     if !b"-dlbcpsDP".contains(&kind) {
@@ -130,13 +130,13 @@ fn mode(words: &[Word<'_>]) -> Option<u8> {
 fn find_date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<(u64, usize)> {
     (1..words.len()).find_map(|at| {
         let len = words[at].text.parse().ok()?;
-        let used = date(&words[at + 1..], is_month)?;
+        let used = count_date_words(&words[at + 1..], is_month)?;
         Some((len, words[at + used].end))
     })
 }
 
 /// The number of words that form a date at the start of `words`.
-fn date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
+fn count_date_words(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
     let word = |at: usize| words.get(at).map_or("", |word| word.text);
     if is_numeric_date(word(0)) {
         // For example `2020-01-12 07:08:09.000 +0100`, `01-12 07:08` or `2020-01-12`.
@@ -150,7 +150,7 @@ fn date(words: &[Word<'_>], is_month: fn(&str) -> bool) -> Option<usize> {
         is_month(word(at)) && is_day(word(at + 1)) || is_day(word(at)) && is_month(word(at + 1))
     };
     // A weekday may come first, as in `Sun Jan 12 ...`.
-    let after = match (pair(0), pair(1) && is_word(word(0))) {
+    let after = match (pair(0), pair(1) && may_be_month(word(0))) {
         (true, _) => 2,
         (false, true) => 3,
         _ => return None,
@@ -184,7 +184,7 @@ fn is_month(word: &str) -> bool {
 }
 
 /// Whether the word may be a month in some language: `Mär`, `août`, `янв`, `1月`.
-fn is_word(word: &str) -> bool {
+fn may_be_month(word: &str) -> bool {
     word.chars().any(char::is_alphabetic)
         && word.chars().count() <= 12
         && !word.contains([':', '/'])
@@ -232,8 +232,8 @@ fn number(text: &str, most_digits: usize) -> Option<u32> {
 }
 
 /// Parses `01-12-20  05:08PM       <DIR>          pub`. Years of four digits and 24-hour clocks are accepted too.
-fn dos(line: &[u8]) -> Option<Line> {
-    let words = words(line);
+fn parse_dos(line: &[u8]) -> Option<ParsedLine> {
+    let words = split_words(line);
     let word = |at: usize| words.get(at).map(|word| word.text);
     if !is_numeric_date(word(0)?) {
         return None;
@@ -250,13 +250,17 @@ fn dos(line: &[u8]) -> Option<Line> {
     if size.text.starts_with('<') {
         let name = rest.trim_ascii_start();
         return Some(match size.text {
-            "<DIR>" => Line::Is(Child::Folder(name.to_vec())),
-            _ => Line::Is(Child::Link(without_target(name).to_vec())),
+            "<DIR>" => ParsedLine::Child(ListedChild::Folder(name.to_vec())),
+            _ => ParsedLine::Child(ListedChild::Link(without_target(name).to_vec())),
         });
     }
     let digits: String = size.text.chars().filter(|c| !matches!(c, ',' | '.')).collect();
     let len = digits.parse().ok()?;
-    Some(Line::Is(Child::File { name: rest.to_vec(), len: Some(len), modified: None }))
+    Some(ParsedLine::Child(ListedChild::File {
+        name: rest.to_vec(),
+        len: Some(len),
+        modified: None,
+    }))
 }
 
 /// The name of a link without its target: `there` for `there [C:\target]`.
@@ -269,20 +273,20 @@ fn without_target(name: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn file(name: &str, len: u64) -> Line {
-        Line::Is(Child::File { name: name.into(), len: Some(len), modified: None })
+    fn file(name: &str, len: u64) -> ParsedLine {
+        ParsedLine::Child(ListedChild::File { name: name.into(), len: Some(len), modified: None })
     }
 
-    fn folder(name: &str) -> Line {
-        Line::Is(Child::Folder(name.into()))
+    fn folder(name: &str) -> ParsedLine {
+        ParsedLine::Child(ListedChild::Folder(name.into()))
     }
 
-    fn link(name: &str) -> Line {
-        Line::Is(Child::Link(name.into()))
+    fn link(name: &str) -> ParsedLine {
+        ParsedLine::Child(ListedChild::Link(name.into()))
     }
 
     #[test]
-    fn lines_of_unix_are_read() {
+    fn unix_lines_are_parsed() {
         for (text, wanted) in [
             ("-rw-r--r--    1 0        0               5 Nov 27 03:00 a b.bin", file("a b.bin", 5)),
             ("drwxr-xr-x    2 0        0            4096 Nov 27  2025 sub", folder("sub")),
@@ -317,17 +321,20 @@ mod tests {
             ("- [R----F--] rjohns  1234 Jan 12 07:08 a.txt", file("a.txt", 1234)),
             ("d [R----F--] rjohns   512 Jan 12 07:08 login", folder("login")),
         ] {
-            assert_eq!(read(text.as_bytes()), wanted, "{text}");
+            assert_eq!(parse_list_line(text.as_bytes()), wanted, "{text}");
         }
         let latin = b"-rw-r--r--   1 u g        5 Jan 12 07:08 na\xefve.txt";
         let name = b"na\xefve.txt".to_vec();
-        assert_eq!(read(latin), Line::Is(Child::File { name, len: Some(5), modified: None }));
+        assert_eq!(
+            parse_list_line(latin),
+            ParsedLine::Child(ListedChild::File { name, len: Some(5), modified: None })
+        );
         let latin = b"-rw-r--r--   1 u g        5 M\xe4r 12 07:08 a.txt";
-        assert_eq!(read(latin), file("a.txt", 5));
+        assert_eq!(parse_list_line(latin), file("a.txt", 5));
     }
 
     #[test]
-    fn lines_of_windows_are_read() {
+    fn windows_lines_are_parsed() {
         for (text, wanted) in [
             ("10-19-26  03:19PM       <DIR>          pub", folder("pub")),
             ("04-08-26  03:09PM                  403 readme.txt", file("readme.txt", 403)),
@@ -338,20 +345,26 @@ mod tests {
             ("01-12-20  05:08PM       <JUNCTION>     there", link("there")),
             ("01-12-20  05:08PM       <SYMLINK>      a.txt [b.txt]", link("a.txt")),
         ] {
-            assert_eq!(read(text.as_bytes()), wanted, "{text}");
+            assert_eq!(parse_list_line(text.as_bytes()), wanted, "{text}");
         }
     }
 
     #[test]
-    fn lines_of_eplf_are_read() {
-        assert_eq!(read(b"+i8388621.48594,m825719703,r,s280,\tdjb.html"), file("djb.html", 280));
-        assert_eq!(read(b"+i8388621.50690,m824255907,/,\t514 a"), folder("514 a"));
-        assert_eq!(read(b"+i1,m1,\tx"), Line::Is(Child::Unknown(b"x".to_vec())));
-        assert_eq!(read(b"+no tab"), Line::Unread);
+    fn eplf_lines_are_parsed() {
+        assert_eq!(
+            parse_list_line(b"+i8388621.48594,m825719703,r,s280,\tdjb.html"),
+            file("djb.html", 280)
+        );
+        assert_eq!(parse_list_line(b"+i8388621.50690,m824255907,/,\t514 a"), folder("514 a"));
+        assert_eq!(
+            parse_list_line(b"+i1,m1,\tx"),
+            ParsedLine::Child(ListedChild::Unknown(b"x".to_vec()))
+        );
+        assert_eq!(parse_list_line(b"+no tab"), ParsedLine::Unparsed);
     }
 
     #[test]
-    fn what_is_no_file_is_nothing_and_what_is_not_understood_is_told() {
+    fn lines_without_a_file_are_ignored_and_unknown_formats_are_unparsed() {
         for text in [
             "",
             " ",
@@ -362,7 +375,7 @@ mod tests {
             "prw-r--r--    1 0        0               0 Nov 27 03:00 pipe",
             "crw-rw-rw-    1 0        0          1,   3 Nov 27 03:00 null",
         ] {
-            assert_eq!(read(text.as_bytes()), Line::Nothing, "{text}");
+            assert_eq!(parse_list_line(text.as_bytes()), ParsedLine::Ignored, "{text}");
         }
         for text in [
             "a.txt",
@@ -374,7 +387,7 @@ mod tests {
             "-rw-r--r--   1 u g        five Jan 12 07:08 a.txt",
             "-rw-r--r--   1 u g        5 Jan 12 07:08",
         ] {
-            assert_eq!(read(text.as_bytes()), Line::Unread, "{text}");
+            assert_eq!(parse_list_line(text.as_bytes()), ParsedLine::Unparsed, "{text}");
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Entries of a listing, and the parser for lines of `MLSD`. Pure.
 
-use super::session::stamp;
+use super::session::date_digits;
 
 /// A line of a listing after parsing.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    Is(Child),
+pub(super) enum ParsedLine {
+    Child(ListedChild),
     /// Nothing to fetch: the folder itself, a total, a pipe.
-    Nothing,
+    Ignored,
     /// The line could not be parsed.
-    Unread,
+    Unparsed,
 }
 
 /// An entry of a folder. Names are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Child {
+pub(super) enum ListedChild {
     Folder(Vec<u8>),
     File {
         name: Vec<u8>,
@@ -28,14 +28,14 @@ pub(super) enum Child {
 }
 
 /// Parses a line of `MLSD`: `type=file;size=5;modify=20260101000000; name`. The facts may be missing.
-pub(super) fn facts(line: &[u8]) -> Line {
+pub(super) fn parse_mlsd_line(line: &[u8]) -> ParsedLine {
     if line.is_empty() {
-        return Line::Nothing;
+        return ParsedLine::Ignored;
     }
-    let Some(space) = line.iter().position(|b| *b == b' ') else { return Line::Unread };
+    let Some(space) = line.iter().position(|b| *b == b' ') else { return ParsedLine::Unparsed };
     let (facts, name) = (String::from_utf8_lossy(&line[..space]), line[space + 1..].to_vec());
     if name.is_empty() || !facts.is_empty() && !facts.contains('=') {
-        return Line::Unread;
+        return ParsedLine::Unparsed;
     }
     let (mut kind, mut len, mut modified) = (String::new(), None, None);
     for fact in facts.split(';') {
@@ -43,19 +43,19 @@ pub(super) fn facts(line: &[u8]) -> Line {
         match key.to_ascii_lowercase().as_str() {
             "type" => kind = value.to_ascii_lowercase(),
             "size" => len = value.parse().ok(),
-            "modify" => modified = stamp(value),
+            "modify" => modified = date_digits(value),
             _ => {}
         }
     }
     match kind.as_str() {
-        "file" => Line::Is(Child::File { name, len, modified }),
-        "dir" => Line::Is(Child::Folder(name)),
-        "cdir" | "pdir" => Line::Nothing,
+        "file" => ParsedLine::Child(ListedChild::File { name, len, modified }),
+        "dir" => ParsedLine::Child(ListedChild::Folder(name)),
+        "cdir" | "pdir" => ParsedLine::Ignored,
         // Links are written as `OS.unix=slink:/where`, in several spellings.
-        link if link.contains("link") => Line::Is(Child::Link(name)),
+        link if link.contains("link") => ParsedLine::Child(ListedChild::Link(name)),
         // Devices are written as `OS.unix=chr-13/29` and the like.
-        other if is_device(other) => Line::Nothing,
-        _ => Line::Is(Child::Unknown(name)),
+        other if is_device(other) => ParsedLine::Ignored,
+        _ => ParsedLine::Child(ListedChild::Unknown(name)),
     }
 }
 
@@ -70,12 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_of_real_servers_are_read() {
+    fn mlsd_lines_of_real_servers_are_parsed() {
         let file = |name: &str, len: Option<u64>, modified: Option<&str>| {
             let modified = modified.map(str::to_owned);
-            Line::Is(Child::File { name: name.into(), len, modified })
+            ParsedLine::Child(ListedChild::File { name: name.into(), len, modified })
         };
-        let unknown = |name: &str| Line::Is(Child::Unknown(name.into()));
+        let unknown = |name: &str| ParsedLine::Child(ListedChild::Unknown(name.into()));
         for (line, wanted) in [
             (
                 "modify=20261127030405;perm=adfr;size=5;type=file;unique=1;UNIX.mode=0644; a b;c.bin",
@@ -85,21 +85,24 @@ mod tests {
                 "Type=file;Size=1;Modify=20261127030405.123; x",
                 file("x", Some(1), Some("20261127030405")),
             ),
-            ("type=dir;modify=20261127030405; d", Line::Is(Child::Folder("d".into()))),
-            ("type=cdir;; .", Line::Nothing),
-            ("type=pdir; ..", Line::Nothing),
-            ("type=OS.unix=slink:/etc; etc", Line::Is(Child::Link("etc".into()))),
-            ("type=OS.unix=chr-13/29; null", Line::Nothing),
+            (
+                "type=dir;modify=20261127030405; d",
+                ParsedLine::Child(ListedChild::Folder("d".into())),
+            ),
+            ("type=cdir;; .", ParsedLine::Ignored),
+            ("type=pdir; ..", ParsedLine::Ignored),
+            ("type=OS.unix=slink:/etc; etc", ParsedLine::Child(ListedChild::Link("etc".into()))),
+            ("type=OS.unix=chr-13/29; null", ParsedLine::Ignored),
             ("type=file; no length", file("no length", None, None)),
             ("type=file;size=-1;  lead", file(" lead", None, None)),
             (" a b", unknown("a b")),
             ("size=5; a", unknown("a")),
             ("type=OS.name=type; a", unknown("a")),
-            ("", Line::Nothing),
-            ("garbage", Line::Unread),
-            ("some garbage", Line::Unread),
+            ("", ParsedLine::Ignored),
+            ("garbage", ParsedLine::Unparsed),
+            ("some garbage", ParsedLine::Unparsed),
         ] {
-            assert_eq!(facts(line.as_bytes()), wanted, "{line}");
+            assert_eq!(parse_mlsd_line(line.as_bytes()), wanted, "{line}");
         }
     }
 }

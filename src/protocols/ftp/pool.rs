@@ -9,57 +9,57 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    address::Address,
-    session::{IN_STEP, Known, Session, Setup},
+    address::FtpAddress,
+    session::{SYNC_TIMEOUT, ServerFacts, Session, SessionConfig},
 };
 use crate::error::Result;
 
 /// Maximum idle time of a session. Servers close idle sessions after a minute or more, and count them until then.
-const IDLE: Duration = Duration::from_secs(30);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 /// Maximum number of idle sessions per address, which is more than downloads use at once.
-const KEPT: usize = 16;
-/// A session that was used this recently is returned without a test.
-const FRESH: Duration = Duration::from_secs(2);
+const MAX_IDLE_SESSIONS: usize = 16;
+/// Idle time up to which a session is returned without a test.
+const UNTESTED_IDLE_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub(super) struct Pool {
-    pub(super) setup: Arc<Setup>,
-    idle: Mutex<HashMap<Address, Vec<Session>>>,
-    known: Mutex<HashMap<Address, Arc<Known>>>,
+pub(super) struct SessionPool {
+    pub(super) config: Arc<SessionConfig>,
+    idle: Mutex<HashMap<FtpAddress, Vec<Session>>>,
+    facts: Mutex<HashMap<FtpAddress, Arc<ServerFacts>>>,
 }
 
-impl Pool {
-    pub(super) fn new(setup: Setup) -> Self {
-        Self { setup: Arc::new(setup), idle: Mutex::default(), known: Mutex::default() }
+impl SessionPool {
+    pub(super) fn new(config: SessionConfig) -> Self {
+        Self { config: Arc::new(config), idle: Mutex::default(), facts: Mutex::default() }
     }
 
     /// An idle session that still answers, or a new one.
-    pub(super) async fn take(&self, address: &Address) -> Result<Session> {
-        while let Some(mut session) = self.pop(address) {
-            let idle = session.used.elapsed();
-            let sure = !session.doubtful && idle < FRESH;
-            if sure || idle < IDLE && session.is_in_step(IN_STEP).await {
+    pub(super) async fn acquire(&self, address: &FtpAddress) -> Result<Session> {
+        while let Some(mut session) = self.pop_idle(address) {
+            let idle = session.last_used.elapsed();
+            let needs_no_test = !session.awaits_stale_reply && idle < UNTESTED_IDLE_TIME;
+            if needs_no_test || idle < MAX_IDLE_TIME && session.is_in_sync(SYNC_TIMEOUT).await {
                 return Ok(session);
             }
         }
-        Session::open(&self.setup, address, self.known(address)).await
+        Session::open(&self.config, address, self.facts_of(address)).await
     }
 
-    fn known(&self, address: &Address) -> Arc<Known> {
-        Arc::clone(self.known.lock().entry(address.clone()).or_default())
+    fn facts_of(&self, address: &FtpAddress) -> Arc<ServerFacts> {
+        Arc::clone(self.facts.lock().entry(address.clone()).or_default())
     }
 
-    fn pop(&self, address: &Address) -> Option<Session> {
+    fn pop_idle(&self, address: &FtpAddress) -> Option<Session> {
         self.idle.lock().get_mut(address)?.pop()
     }
 
     /// Returns a session to the pool.
-    pub(super) fn give(&self, mut session: Session) {
-        session.used = Instant::now();
+    pub(super) fn release(&self, mut session: Session) {
+        session.last_used = Instant::now();
         let mut idle = self.idle.lock();
-        let kept = idle.entry(session.address.clone()).or_default();
-        if kept.len() < KEPT {
-            kept.push(session);
+        let sessions = idle.entry(session.address.clone()).or_default();
+        if sessions.len() < MAX_IDLE_SESSIONS {
+            sessions.push(session);
         }
     }
 }

@@ -20,17 +20,17 @@ use tokio::{
 use url::Url;
 
 use super::{
-    address::Address,
-    control::{Connection, Control, secure},
+    address::FtpAddress,
+    control::{Connection, Control, start_tls},
     data::{extended_port, passive_port, port_command},
-    errors::{Refusal, broken, lost, no_tls},
-    login::{SignedIn, dial_data, sign_in},
+    errors::{Refusal, connection_lost, reply_failure, tls_error},
+    login::{LoggedIn, connect_data, log_in},
     reply::Reply,
-    rest::Proof,
+    rest_check::VerifiedOffsets,
 };
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Remote, Validator, patience::Patience, tls},
+    protocols::{FetchOptions, RemoteFile, Validator, timeouts::Timeouts, tls},
 };
 
 /// A data connection.
@@ -38,37 +38,37 @@ pub(super) type Data = Box<dyn Connection>;
 
 /// Configuration that all sessions of the protocol share.
 #[derive(Debug)]
-pub(super) struct Setup {
+pub(super) struct SessionConfig {
     pub(super) options: Arc<FetchOptions>,
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     tls: OnceCell<TlsConfig>,
 }
 
 type TlsConfig = Arc<rustls::ClientConfig>;
 
-impl Setup {
+impl SessionConfig {
     pub(super) fn new(options: &Arc<FetchOptions>) -> Self {
-        let patience = Patience::of(options);
-        Self { options: Arc::clone(options), patience, tls: OnceCell::new() }
+        let timeouts = Timeouts::from_options(options);
+        Self { options: Arc::clone(options), timeouts, tls: OnceCell::new() }
     }
 
     /// The TLS configuration for one session and its data connections.
     pub(super) async fn tls(&self) -> Result<TlsConfig> {
         let make = || async { tls::client_config(self.options.cacert.as_deref()) };
         let config = self.tls.get_or_try_init(make).await?;
-        Ok(tls::with_sessions(config))
+        Ok(tls::with_session_resumption(config))
     }
 }
 
 /// Facts about a server and login, shared by all sessions there.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ServerFacts {
     /// Whether this login has succeeded before.
-    pub(super) signed_in: AtomicBool,
+    pub(super) logged_in: AtomicBool,
     /// Whether the server supports `REST`; `None` until it was tested.
-    pub(super) rest: Mutex<Option<bool>>,
+    pub(super) supports_rest: Mutex<Option<bool>>,
     /// The offsets at which `REST` is known to work.
-    pub(super) proof: tokio::sync::Mutex<Proof>,
+    pub(super) verified_offsets: tokio::sync::Mutex<VerifiedOffsets>,
 }
 
 /// The features of a server that matter here.
@@ -89,17 +89,17 @@ enum Mode {
 pub(super) struct Session {
     control: Control,
     tls: Option<TlsConfig>,
-    setup: Arc<Setup>,
-    pub(super) address: Address,
-    pub(super) known: Arc<Known>,
+    config: Arc<SessionConfig>,
+    pub(super) address: FtpAddress,
+    pub(super) facts: Arc<ServerFacts>,
     /// `None` until they are requested.
     features: Option<Features>,
     mode: Mode,
     /// Whether a data connection has succeeded in this mode.
-    proven: bool,
+    data_works: bool,
     /// A transfer was cut off, so replies to it may still arrive.
-    pub(super) doubtful: bool,
-    pub(super) used: Instant,
+    pub(super) awaits_stale_reply: bool,
+    pub(super) last_used: Instant,
 }
 
 impl std::fmt::Debug for Session {
@@ -112,30 +112,30 @@ impl std::fmt::Debug for Session {
 pub(super) struct Transfer {
     pub(super) data: Data,
     /// Length of the transfer in bytes, if the reply declares it.
-    pub(super) announced: Option<u64>,
+    pub(super) announced_len: Option<u64>,
     /// The server has already reported the end, so no further reply follows.
-    is_over: bool,
+    has_ended: bool,
 }
 
 /// The server's reply to a command. A broken connection is an error instead.
-pub(super) enum Answer<T> {
-    Is(T),
+pub(super) enum CommandOutcome<T> {
+    Accepted(T),
     Refused(Refusal),
 }
 
 /// The result of a `SIZE` command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Size {
-    Is(u64),
+pub(super) enum SizeReply {
+    Len(u64),
     /// The server does not report lengths, or not for this path.
     Unknown,
     /// There is no file of that name.
-    NotThere,
+    NotFound,
 }
 
-impl Size {
+impl SizeReply {
     pub(super) fn len(self) -> Option<u64> {
-        if let Self::Is(len) = self { Some(len) } else { None }
+        if let Self::Len(len) = self { Some(len) } else { None }
     }
 }
 
@@ -145,83 +145,84 @@ impl Session {
     /// # Errors
     /// As [`Protocol::probe`](crate::protocols::Protocol::probe).
     pub(super) async fn open(
-        setup: &Arc<Setup>,
-        address: &Address,
-        known: Arc<Known>,
+        config: &Arc<SessionConfig>,
+        address: &FtpAddress,
+        facts: Arc<ServerFacts>,
     ) -> Result<Self> {
-        let is_known = known.signed_in.load(Ordering::Acquire);
-        let SignedIn { control, tls } = sign_in(setup, address, is_known).await?;
-        known.signed_in.store(true, Ordering::Release);
-        let mode = if setup.options.ftp_active { Mode::Active } else { Mode::ExtendedPassive };
+        let is_known = facts.logged_in.load(Ordering::Acquire);
+        let LoggedIn { control, tls } = log_in(config, address, is_known).await?;
+        facts.logged_in.store(true, Ordering::Release);
+        let mode = if config.options.ftp_active { Mode::Active } else { Mode::ExtendedPassive };
         Ok(Self {
             control,
             tls,
-            setup: Arc::clone(setup),
+            config: Arc::clone(config),
             address: address.clone(),
-            known,
+            facts,
             features: None,
             mode,
-            proven: false,
-            doubtful: false,
-            used: Instant::now(),
+            data_works: false,
+            awaits_stale_reply: false,
+            last_used: Instant::now(),
         })
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.setup.patience
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.config.timeouts
     }
 
     /// Sends a command and reads its reply within the idle timeout. `421` is an error: the server closes the
     /// connection.
-    async fn ask(&mut self, doing: &str, name: &str, argument: &[u8]) -> Result<Reply> {
-        let doing = format!("{doing} on {}", self.address);
+    async fn command(&mut self, action: &str, name: &str, argument: &[u8]) -> Result<Reply> {
+        let action = format!("{action} on {}", self.address);
         let mut command = name.as_bytes().to_vec();
         if !argument.is_empty() {
             command.push(b' ');
             command.extend_from_slice(argument);
         }
         let control = &mut self.control;
-        let asked = async {
-            control.send(&command).await.map_err(|e| lost(&doing, e))?;
-            control.reply().await.map_err(|e| broken(&doing, e))
+        let exchange = async {
+            control.send(&command).await.map_err(|e| connection_lost(&action, e))?;
+            control.reply().await.map_err(|e| reply_failure(&action, e))
         };
-        let reply = self.setup.patience.answer(|| format!("{doing}: {name}"), asked).await?;
-        tracing::debug!("{}: {name}: {}", self.address, reply.said());
+        let reply =
+            self.config.timeouts.wait_for_answer(|| format!("{action}: {name}"), exchange).await?;
+        tracing::debug!("{}: {name}: {}", self.address, reply.display_text());
         if reply.code == 421 {
-            return Err(Refusal::new(doing, name, reply).into());
+            return Err(Refusal::new(action, name, reply).into());
         }
         Ok(reply)
     }
 
-    fn refusal(&self, doing: &str, command: &str, reply: Reply) -> Refusal {
-        Refusal::new(format!("{doing} on {}", self.address), command, reply)
+    fn refusal(&self, action: &str, command: &str, reply: Reply) -> Refusal {
+        Refusal::new(format!("{action} on {}", self.address), command, reply)
     }
 
-    /// Whether the session still answers, and in step with the commands. A transfer that was cut off has its own reply,
+    /// Whether the session still answers, and in sync with the commands. A transfer that was cut off has its own reply,
     /// which may arrive before or after the reply to the next command. It is consumed first.
-    pub(super) async fn is_in_step(&mut self, limit: Duration) -> bool {
-        let doubtful = self.doubtful;
+    pub(super) async fn is_in_sync(&mut self, limit: Duration) -> bool {
+        let stale_reply = self.awaits_stale_reply;
         let control = &mut self.control;
         let noop = async {
-            if doubtful {
+            if stale_reply {
                 control.reply().await.ok()?;
             }
             control.send(b"NOOP").await.ok()?;
             // Some servers report that the transfer was aborted, and then that it is over.
-            let most = if doubtful { 3 } else { 1 };
-            for _ in 0..most {
+            let max_replies = if stale_reply { 3 } else { 1 };
+            for _ in 0..max_replies {
                 match control.reply().await.ok()?.code {
                     421 => return None,
                     // Any code is accepted if the reply cannot belong to another command.
-                    code if code == 200 || !doubtful => return Some(()),
+                    code if code == 200 || !stale_reply => return Some(()),
                     _ => {}
                 }
             }
             None
         };
-        let sound = matches!(tokio::time::timeout(limit, noop).await, Ok(Some(())));
-        self.doubtful = !sound;
-        sound
+        let in_sync = matches!(tokio::time::timeout(limit, noop).await, Ok(Some(())));
+        self.awaits_stale_reply = !in_sync;
+        in_sync
     }
 
     /// The features of the server. If UTF-8 is one of them, names are UTF-8 from then on.
@@ -229,269 +230,286 @@ impl Session {
         if let Some(features) = self.features {
             return Ok(features);
         }
-        let features = self.ask_features().await?;
+        let features = self.request_features().await?;
         Ok(*self.features.insert(features))
     }
 
-    async fn ask_features(&mut self) -> Result<Features> {
-        let reply = self.ask("ask for features", "FEAT", b"").await?;
-        if !reply.is_done() {
+    async fn request_features(&mut self) -> Result<Features> {
+        let reply = self.command("query the features", "FEAT", b"").await?;
+        if !reply.is_success() {
             return Ok(Features::default());
         }
-        let text = reply.words();
+        let text = reply.lower_case_text();
         let has = |name: &str| text.lines().any(|line| line.trim_start().starts_with(name));
         if has("utf8") {
             // Some servers use another encoding for names until they receive this. The reply does not matter.
-            self.ask("choose UTF-8", "OPTS", b"UTF8 ON").await?;
+            self.command("enable UTF-8", "OPTS", b"UTF8 ON").await?;
         }
         Ok(Features { mlsd: has("mlst") || has("mlsd") })
     }
 
     /// Whether the server accepts `REST`. It is tested once, because the list of features is not reliable.
-    pub(super) async fn takes_rest(&mut self) -> Result<bool> {
-        if let Some(known) = *self.known.rest.lock() {
+    pub(super) async fn supports_rest(&mut self) -> Result<bool> {
+        if let Some(known) = *self.facts.supports_rest.lock() {
             return Ok(known);
         }
-        let takes = self.ask("ask for ranges", "REST", b"0").await?.code == 350;
-        *self.known.rest.lock() = Some(takes);
-        Ok(takes)
+        let supported = self.command("test support for ranges", "REST", b"0").await?.code == 350;
+        *self.facts.supports_rest.lock() = Some(supported);
+        Ok(supported)
     }
 
     /// The length of a file.
-    pub(super) async fn size(&mut self, path: &[u8]) -> Result<Size> {
-        let doing = format!("ask for the length of {}", show(path));
-        let reply = self.ask(&doing, "SIZE", path).await?;
-        Ok(match (reply.is_done(), reply.number(), reply.code) {
-            (true, Some(len), _) => Size::Is(len),
-            (false, _, 550 | 551) => Size::NotThere,
-            _ => Size::Unknown,
+    pub(super) async fn size(&mut self, path: &[u8]) -> Result<SizeReply> {
+        let action = format!("query the length of {}", quote_path(path));
+        let reply = self.command(&action, "SIZE", path).await?;
+        Ok(match (reply.is_success(), reply.first_number(), reply.code) {
+            (true, Some(len), _) => SizeReply::Len(len),
+            (false, _, 550 | 551) => SizeReply::NotFound,
+            _ => SizeReply::Unknown,
         })
     }
 
     /// The modification date of a file, in the form of the server.
     pub(super) async fn modified(&mut self, path: &[u8]) -> Result<Option<String>> {
-        let doing = format!("ask for the date of {}", show(path));
-        let reply = self.ask(&doing, "MDTM", path).await?;
+        let action = format!("query the date of {}", quote_path(path));
+        let reply = self.command(&action, "MDTM", path).await?;
         let text = String::from_utf8_lossy(reply.last_text()).into_owned();
-        Ok(text.split_whitespace().next().filter(|_| reply.is_done()).and_then(stamp))
+        Ok(text.split_whitespace().next().filter(|_| reply.is_success()).and_then(date_digits))
     }
 
     /// Changes to a folder.
-    pub(super) async fn enter(&mut self, path: &[u8]) -> Result<Answer<()>> {
-        let doing = format!("look for {}", show(path));
-        let reply = self.ask(&doing, "CWD", path).await?;
-        Ok(match reply.is_done() {
-            true => Answer::Is(()),
-            false => Answer::Refused(self.refusal(&doing, "CWD", reply)),
+    pub(super) async fn change_folder(&mut self, path: &[u8]) -> Result<CommandOutcome<()>> {
+        let action = format!("open the folder {}", quote_path(path));
+        let reply = self.command(&action, "CWD", path).await?;
+        Ok(match reply.is_success() {
+            true => CommandOutcome::Accepted(()),
+            false => CommandOutcome::Refused(self.refusal(&action, "CWD", reply)),
         })
     }
 
     /// The current folder.
-    pub(super) async fn here(&mut self) -> Result<Vec<u8>> {
-        let doing = "ask for the folder";
-        let reply = self.ask(doing, "PWD", b"").await?;
-        let quoted = if reply.is_done() { quoted(reply.last_text()) } else { None };
-        quoted.ok_or_else(|| self.refusal(doing, "PWD", reply).into())
+    pub(super) async fn current_folder(&mut self) -> Result<Vec<u8>> {
+        let action = "query the current folder";
+        let reply = self.command(action, "PWD", b"").await?;
+        let quoted = if reply.is_success() { quoted_folder(reply.last_text()) } else { None };
+        quoted.ok_or_else(|| self.refusal(action, "PWD", reply).into())
     }
 
     /// Starts a transfer at offset `start`. `EPSV` is tried first. A server may not know it, forbid it, or name a port
     /// that cannot be reached; then `PASV` is tried.
-    pub(super) async fn begin(
+    pub(super) async fn start_transfer(
         &mut self,
         command: &str,
         path: &[u8],
         start: u64,
-    ) -> Result<Answer<Transfer>> {
-        let doing = match command {
-            "RETR" => format!("get {}", show(path)),
+    ) -> Result<CommandOutcome<Transfer>> {
+        let action = match command {
+            "RETR" => format!("get {}", quote_path(path)),
             _ => "list a folder".to_owned(),
         };
-        let stream = match self.data_connection(&doing).await? {
-            Answer::Is(stream) => stream,
-            Answer::Refused(refusal) => return Ok(Answer::Refused(refusal)),
+        let stream = match self.open_data_connection(&action).await? {
+            CommandOutcome::Accepted(stream) => stream,
+            CommandOutcome::Refused(refusal) => return Ok(CommandOutcome::Refused(refusal)),
         };
         if start > 0 {
-            let reply = self.ask(&doing, "REST", start.to_string().as_bytes()).await?;
+            let reply = self.command(&action, "REST", start.to_string().as_bytes()).await?;
             if reply.code != 350 {
-                return Ok(Answer::Refused(self.refusal(&doing, "REST", reply)));
+                return Ok(CommandOutcome::Refused(self.refusal(&action, "REST", reply)));
             }
         }
-        let reply = self.ask(&doing, command, path).await?;
-        if !reply.is_preliminary() && !reply.is_done() {
-            return Ok(Answer::Refused(self.refusal(&doing, command, reply)));
+        let reply = self.command(&action, command, path).await?;
+        if !reply.is_preliminary() && !reply.is_success() {
+            return Ok(CommandOutcome::Refused(self.refusal(&action, command, reply)));
         }
-        let stream = self.connected(stream, &doing).await?;
-        self.proven = true;
+        let stream = self.accept_data_connection(stream, &action).await?;
+        self.data_works = true;
         let mut data: Data = Box::new(stream);
         if let Some(tls) = &self.tls {
             let secured = async {
-                let doing = format!("TLS on a data connection from {}", self.address);
-                secure(data, tls, &self.address.host).await.map_err(|e| no_tls(doing, e))
+                let action = format!("TLS on the data connection from {}", self.address);
+                start_tls(data, tls, &self.address.host).await.map_err(|e| tls_error(action, e))
             };
-            data = self.patience().connecting(|| doing, secured).await?;
+            data = self.timeouts().run_connect(|| action, secured).await?;
         }
-        Ok(Answer::Is(Transfer { data, announced: reply.bytes(), is_over: reply.is_done() }))
+        Ok(CommandOutcome::Accepted(Transfer {
+            data,
+            announced_len: reply.announced_len(),
+            has_ended: reply.is_success(),
+        }))
     }
 
     /// Opens a data connection. In active mode, listens for one and tells the server the address.
-    async fn data_connection(&mut self, doing: &str) -> Result<Answer<Stream>> {
+    async fn open_data_connection(
+        &mut self,
+        action: &str,
+    ) -> Result<CommandOutcome<PendingDataConnection>> {
         match self.mode {
-            Mode::Active => return self.listen(doing).await,
-            Mode::Passive => return self.passive(doing, "PASV", passive_port).await,
+            Mode::Active => return self.listen_active(action).await,
+            Mode::Passive => return self.connect_passive(action, "PASV", passive_port).await,
             Mode::ExtendedPassive => {}
         }
-        let first = self.passive(doing, "EPSV", extended_port).await;
-        let may_not_do = match &first {
-            Ok(Answer::Is(_)) => false,
-            Ok(Answer::Refused(_)) => true,
+        let first = self.connect_passive(action, "EPSV", extended_port).await;
+        let may_be_unsupported = match &first {
+            Ok(CommandOutcome::Accepted(_)) => false,
+            Ok(CommandOutcome::Refused(_)) => true,
             // The server still answers, but the port that it named cannot be reached.
-            Err(e) => e.kind() == Kind::Network && self.is_in_step(IN_STEP).await,
+            Err(e) => e.kind() == Kind::Network && self.is_in_sync(SYNC_TIMEOUT).await,
         };
-        if self.proven || !may_not_do {
+        if self.data_works || !may_be_unsupported {
             return first;
         }
-        let second = match (self.passive(doing, "PASV", passive_port).await?, first) {
-            (Answer::Refused(second), Ok(Answer::Refused(first))) => {
-                return Ok(Answer::Refused(second.after(&first)));
+        let second = match (self.connect_passive(action, "PASV", passive_port).await?, first) {
+            (CommandOutcome::Refused(second), Ok(CommandOutcome::Refused(first))) => {
+                return Ok(CommandOutcome::Refused(second.after_refusal_of(&first)));
             }
-            (Answer::Refused(_), first) => return first,
+            (CommandOutcome::Refused(_), first) => return first,
             (second, _) => second,
         };
         self.mode = Mode::Passive;
         Ok(second)
     }
 
-    async fn passive(
+    async fn connect_passive(
         &mut self,
-        doing: &str,
+        action: &str,
         command: &str,
         port: fn(&[u8]) -> Option<u16>,
-    ) -> Result<Answer<Stream>> {
-        let reply = self.ask(doing, command, b"").await?;
-        let port = if reply.is_done() { port(reply.last_text()) } else { None };
+    ) -> Result<CommandOutcome<PendingDataConnection>> {
+        let reply = self.command(action, command, b"").await?;
+        let port = if reply.is_success() { port(reply.last_text()) } else { None };
         let Some(port) = port else {
-            return Ok(Answer::Refused(self.refusal(doing, command, reply)));
+            return Ok(CommandOutcome::Refused(self.refusal(action, command, reply)));
         };
-        let mut to = self.control.peer;
-        to.set_port(port);
-        let stream = dial_data(&self.setup, &self.address, to).await?;
-        Ok(Answer::Is(Stream::Made(stream)))
+        let mut target = self.control.peer;
+        target.set_port(port);
+        let stream = connect_data(&self.config, &self.address, target).await?;
+        Ok(CommandOutcome::Accepted(PendingDataConnection::Connected(stream)))
     }
 
-    async fn listen(&mut self, doing: &str) -> Result<Answer<Stream>> {
-        let failed = |e: io::Error| Error::new(Kind::Network, doing).because(e);
-        let here = SocketAddr::new(self.control.local.ip(), 0);
-        let listener = TcpListener::bind(here).await.map_err(failed)?;
+    async fn listen_active(
+        &mut self,
+        action: &str,
+    ) -> Result<CommandOutcome<PendingDataConnection>> {
+        let failed = |e: io::Error| Error::new(Kind::Network, action).because(e);
+        let local = SocketAddr::new(self.control.local.ip(), 0);
+        let listener = TcpListener::bind(local).await.map_err(failed)?;
         let command = port_command(listener.local_addr().map_err(failed)?);
         let (name, argument) = command.split_once(' ').unwrap_or_default();
-        let reply = self.ask(doing, name, argument.as_bytes()).await?;
-        Ok(match reply.is_done() {
-            true => Answer::Is(Stream::Awaited(listener)),
-            false => Answer::Refused(self.refusal(doing, name, reply)),
+        let reply = self.command(action, name, argument.as_bytes()).await?;
+        Ok(match reply.is_success() {
+            true => CommandOutcome::Accepted(PendingDataConnection::Listening(listener)),
+            false => CommandOutcome::Refused(self.refusal(action, name, reply)),
         })
     }
 
     /// The data connection; in active mode, waits until the server connects. Connections from other hosts are dropped.
-    async fn connected(&self, stream: Stream, doing: &str) -> Result<TcpStream> {
+    async fn accept_data_connection(
+        &self,
+        stream: PendingDataConnection,
+        action: &str,
+    ) -> Result<TcpStream> {
         let listener = match stream {
-            Stream::Made(stream) => return Ok(stream),
-            Stream::Awaited(listener) => listener,
+            PendingDataConnection::Connected(stream) => return Ok(stream),
+            PendingDataConnection::Listening(listener) => listener,
         };
         let server = self.control.peer.ip().to_canonical();
-        let what = || format!("{doing}: a data connection from {}", self.address);
+        let context = || format!("{action}: data connection from {}", self.address);
         let accepted = async {
             loop {
-                let (stream, from) = listener.accept().await.map_err(|e| lost(what(), e))?;
+                let (stream, from) =
+                    listener.accept().await.map_err(|e| connection_lost(context(), e))?;
                 if from.ip().to_canonical() == server {
                     return Ok(stream);
                 }
             }
         };
-        self.patience().answer(what, accepted).await
+        self.timeouts().wait_for_answer(context, accepted).await
     }
 
     /// Reads the final reply of a transfer that was read to its end; `None` if that reply has arrived before.
-    pub(super) async fn end(&mut self, transfer: Transfer) -> Result<Option<Reply>> {
-        let Transfer { data, is_over, .. } = transfer;
+    pub(super) async fn finish_transfer(&mut self, transfer: Transfer) -> Result<Option<Reply>> {
+        let Transfer { data, has_ended, .. } = transfer;
         drop(data);
-        if is_over {
+        if has_ended {
             return Ok(None);
         }
-        let doing = format!("end of a transfer from {}", self.address);
+        let action = format!("end of a transfer from {}", self.address);
         let control = &mut self.control;
-        let reply = async { control.reply().await.map_err(|e| broken(&doing, e)) };
-        let reply = self.setup.patience.answer(|| doing.clone(), reply).await?;
+        let reply = async { control.reply().await.map_err(|e| reply_failure(&action, e)) };
+        let reply = self.config.timeouts.wait_for_answer(|| action.clone(), reply).await?;
         match reply.code {
             200..=299 => Ok(Some(reply)),
             // The file existed when the transfer started, so the failure may be temporary.
-            500.. => Err(Refusal::new(doing, "the server", reply).of_kind(Kind::Unavailable)),
-            _ => Err(Refusal::new(doing, "the server", reply).into()),
+            500.. => Err(Refusal::new(action, "the server", reply).into_kind(Kind::Unavailable)),
+            _ => Err(Refusal::new(action, "the server", reply).into()),
         }
     }
 
     /// Tests by a transfer whether a file is empty: servers also report length 0 for files that are generated on
     /// request.
-    pub(super) async fn is_empty(&mut self, path: &[u8]) -> Result<Answer<bool>> {
-        match self.begin("RETR", path, 0).await? {
-            Answer::Is(transfer) => Ok(Answer::Is(self.bytes_up_to(transfer, SMALL).await? == 0)),
-            Answer::Refused(refusal) => Ok(Answer::Refused(refusal)),
+    pub(super) async fn is_empty(&mut self, path: &[u8]) -> Result<CommandOutcome<bool>> {
+        match self.start_transfer("RETR", path, 0).await? {
+            CommandOutcome::Accepted(transfer) => {
+                Ok(CommandOutcome::Accepted(self.count_bytes(transfer, SHORT_FILE_LEN).await? == 0))
+            }
+            CommandOutcome::Refused(refusal) => Ok(CommandOutcome::Refused(refusal)),
         }
     }
 
-    /// Counts the bytes of a transfer up to `most`, then cuts it off. Afterwards the session is ready for the next
+    /// Counts the bytes of a transfer up to `max`, then cuts it off. Afterwards the session is ready for the next
     /// command.
-    pub(super) async fn bytes_up_to(
+    pub(super) async fn count_bytes(
         &mut self,
         mut transfer: Transfer,
-        most: usize,
+        max: usize,
     ) -> Result<usize> {
-        let doing = format!("read from {}", self.address);
-        let mut buffer = vec![0; most];
-        let mut came = 0;
-        while came < most {
+        let action = format!("read from {}", self.address);
+        let mut buffer = vec![0; max];
+        let mut received = 0;
+        while received < max {
             let read = async {
-                match transfer.data.read(&mut buffer[came..]).await {
+                match transfer.data.read(&mut buffer[received..]).await {
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-                    read => read.map_err(|e| lost(&doing, e)),
+                    read => read.map_err(|e| connection_lost(&action, e)),
                 }
             };
-            match self.patience().answer(|| doing.clone(), read).await? {
+            match self.timeouts().wait_for_answer(|| action.clone(), read).await? {
                 0 => {
-                    self.end(transfer).await?;
-                    return Ok(came);
+                    self.finish_transfer(transfer).await?;
+                    return Ok(received);
                 }
-                len => came += len,
+                len => received += len,
             }
         }
         drop(transfer);
-        self.doubtful = true;
-        if !self.is_in_step(IN_STEP).await {
+        self.awaits_stale_reply = true;
+        if !self.is_in_sync(SYNC_TIMEOUT).await {
             let address = self.address.clone();
-            *self = Self::open(&self.setup, &address, Arc::clone(&self.known)).await?;
+            *self = Self::open(&self.config, &address, Arc::clone(&self.facts)).await?;
         }
-        Ok(came)
+        Ok(received)
     }
 }
 
 /// Files shorter than this many bytes are read to the end instead of cut off. Servers need a while to recover from a
 /// cut.
-const SMALL: usize = 16 << 10;
+const SHORT_FILE_LEN: usize = 16 << 10;
 /// Timeout of the test whether a session is still usable.
-pub(super) const IN_STEP: Duration = Duration::from_secs(5);
+pub(super) const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A data connection before the transfer starts.
-enum Stream {
-    Made(TcpStream),
-    Awaited(TcpListener),
+enum PendingDataConnection {
+    Connected(TcpStream),
+    Listening(TcpListener),
 }
 
 /// Formats a path for error messages.
-pub(super) fn show(path: &[u8]) -> String {
+pub(super) fn quote_path(path: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(path))
 }
 
 /// The quoted path in a reply such as `"/a ""b"" c" is the current directory`.
-fn quoted(text: &[u8]) -> Option<Vec<u8>> {
+fn quoted_folder(text: &[u8]) -> Option<Vec<u8>> {
     let start = text.iter().position(|b| *b == b'"')? + 1;
     let mut path = Vec::new();
     let mut rest = text[start..].iter().peekable();
@@ -508,21 +526,26 @@ fn quoted(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The first 14 digits of a date, down to the second. `MLSD` and `MDTM` both use this form.
-pub(super) fn stamp(text: &str) -> Option<String> {
+pub(super) fn date_digits(text: &str) -> Option<String> {
     let digits = text.get(..14)?;
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
 }
 
 /// A file with the metadata that the server reports.
-pub(super) fn remote(url: Url, len: Option<u64>, modified: Option<String>, ranges: bool) -> Remote {
-    let date = modified.as_deref().and_then(date);
+pub(super) fn remote_file(
+    url: Url,
+    len: Option<u64>,
+    modified: Option<String>,
+    supports_ranges: bool,
+) -> RemoteFile {
+    let date = modified.as_deref().and_then(parse_date);
     let validator = modified.zip(len).map(|(date, len)| Validator::Modified(date, len));
-    Remote { len, ranges, validator, modified: date, ..Remote::at(url) }
+    RemoteFile { len, supports_ranges, validator, modified: date, ..RemoteFile::from_url(url) }
 }
 
-/// The time of a [`stamp`], which is in UTC.
-fn date(stamp: &str) -> Option<SystemTime> {
-    let time = NaiveDateTime::parse_from_str(stamp, "%Y%m%d%H%M%S").ok()?;
+/// The time of [`date_digits`], which is in UTC.
+fn parse_date(digits: &str) -> Option<SystemTime> {
+    let time = NaiveDateTime::parse_from_str(digits, "%Y%m%d%H%M%S").ok()?;
     let seconds = u64::try_from(time.and_utc().timestamp()).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
@@ -533,7 +556,7 @@ mod tests {
 
     #[test]
     fn a_date_is_fourteen_digits_in_utc() {
-        let of = |text: &str| stamp(text).and_then(|stamp| date(&stamp));
+        let of = |text: &str| date_digits(text).and_then(|digits| parse_date(&digits));
         let seconds = |s| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(s));
         assert_eq!(of("20261127030405.123"), seconds(1_795_748_645));
         assert_eq!(of("19700101000000"), seconds(0));
@@ -543,8 +566,10 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_what_stands_in_quotes() {
-        let of = |text: &str| quoted(text.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+    fn the_current_folder_is_the_quoted_text() {
+        let of = |text: &str| {
+            quoted_folder(text.as_bytes()).map(|path| String::from_utf8(path).unwrap())
+        };
         assert_eq!(of("\"/a b\" is current"), Some("/a b".into()));
         assert_eq!(of("\"/a \"\"b\"\"\""), Some("/a \"b\"".into()));
         assert_eq!(of("\"/\""), Some("/".into()));

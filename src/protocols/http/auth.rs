@@ -16,7 +16,7 @@ use md5::{Digest as _, Md5};
 
 use crate::{
     error::{Error, Kind, Result},
-    protocols::paths::said,
+    protocols::url_paths::one_line_excerpt,
 };
 
 /// A login method that a server requires.
@@ -35,39 +35,41 @@ pub(super) struct DigestChallenge {
     /// The name in the server's spelling.
     algorithm: Option<String>,
     /// Whether the server accepts `qop=auth`. Otherwise the older form without `qop` is used.
-    qop: bool,
+    supports_qop: bool,
     stale: bool,
     /// Number of uses of the nonce, across all requests.
-    used: Arc<AtomicU32>,
+    use_count: Arc<AtomicU32>,
 }
 
 /// The strongest supported challenge in the headers of a 401.
-pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
+pub(super) fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
     let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
-    let offers: Vec<_> = lines.flat_map(parse).collect();
-    let digest = |offer: &&Offer| offer.scheme.eq_ignore_ascii_case("digest") && offer.is_known();
+    let offers: Vec<_> = lines.flat_map(parse_challenges).collect();
+    let digest = |offer: &&ParsedChallenge| {
+        offer.scheme.eq_ignore_ascii_case("digest") && offer.is_supported()
+    };
     // A server that accepts SHA-256 may also offer MD5, in any order.
-    let mut digests: Vec<&Offer> = offers.iter().filter(digest).collect();
+    let mut digests: Vec<&ParsedChallenge> = offers.iter().filter(digest).collect();
     digests.sort_by_key(|offer| !offer.is_sha256());
     if let Some(offer) = digests.first() {
-        return Some(Challenge::Digest(offer.digest()));
+        return Some(Challenge::Digest(offer.to_digest()));
     }
-    let basic = |offer: &Offer| offer.scheme.eq_ignore_ascii_case("basic");
+    let basic = |offer: &ParsedChallenge| offer.scheme.eq_ignore_ascii_case("basic");
     offers.iter().any(basic).then_some(Challenge::Basic)
 }
 
 /// All login methods in the headers of a 401, for display.
-pub(super) fn offered(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn offered_methods(headers: &HeaderMap) -> Vec<String> {
     let lines = headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok());
-    let shown = |offer: Offer| {
-        let what = [offer.get("algorithm"), offer.get("qop")].into_iter().flatten();
-        let what: Vec<_> = what.map(said).collect();
-        match offer.scheme.eq_ignore_ascii_case("digest") && !what.is_empty() {
-            true => format!("Digest ({})", what.join(", ")),
-            false => said(&offer.scheme),
+    let describe = |offer: ParsedChallenge| {
+        let details = [offer.get("algorithm"), offer.get("qop")].into_iter().flatten();
+        let details: Vec<_> = details.map(one_line_excerpt).collect();
+        match offer.scheme.eq_ignore_ascii_case("digest") && !details.is_empty() {
+            true => format!("Digest ({})", details.join(", ")),
+            false => one_line_excerpt(&offer.scheme),
         }
     };
-    lines.flat_map(parse).map(shown).collect()
+    lines.flat_map(parse_challenges).map(describe).collect()
 }
 
 impl Challenge {
@@ -77,7 +79,7 @@ impl Challenge {
     }
 
     /// The value of the header `Authorization`.
-    pub(super) fn answer(
+    pub(super) fn authorization(
         &self,
         user: &str,
         password: &str,
@@ -89,16 +91,23 @@ impl Challenge {
             Self::Digest(digest) => {
                 let mut random = [0; 16];
                 getrandom::fill(&mut random)
-                    .map_err(|e| Error::new(Kind::Internal, format!("no randomness: {e}")))?;
-                let count = digest.used.fetch_add(1, Ordering::Relaxed) + 1;
-                Ok(digest.answer(user, password, method, uri, &STANDARD.encode(random), count))
+                    .map_err(|e| Error::new(Kind::Internal, format!("no random bytes: {e}")))?;
+                let count = digest.use_count.fetch_add(1, Ordering::Relaxed) + 1;
+                Ok(digest.authorization(
+                    user,
+                    password,
+                    method,
+                    uri,
+                    &STANDARD.encode(random),
+                    count,
+                ))
             }
         }
     }
 }
 
 impl DigestChallenge {
-    fn answer(
+    fn authorization(
         &self,
         user: &str,
         password: &str,
@@ -113,10 +122,10 @@ impl DigestChallenge {
         if algorithm.to_ascii_lowercase().ends_with("-sess") {
             secret = hash(format!("{secret}:{}:{cnonce}", self.nonce));
         }
-        let what = hash(format!("{method}:{uri}"));
-        let response = match self.qop {
-            true => hash(format!("{secret}:{}:{count:08x}:{cnonce}:auth:{what}", self.nonce)),
-            false => hash(format!("{secret}:{}:{what}", self.nonce)),
+        let request = hash(format!("{method}:{uri}"));
+        let response = match self.supports_qop {
+            true => hash(format!("{secret}:{}:{count:08x}:{cnonce}:auth:{request}", self.nonce)),
+            false => hash(format!("{secret}:{}:{request}", self.nonce)),
         };
         let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let mut out = format!(
@@ -135,7 +144,7 @@ impl DigestChallenge {
         if let Some(opaque) = &self.opaque {
             add(format_args!("opaque={}", quote(opaque)));
         }
-        if self.qop || algorithm.to_ascii_lowercase().ends_with("-sess") {
+        if self.supports_qop || algorithm.to_ascii_lowercase().ends_with("-sess") {
             add(format_args!("qop=auth, nc={count:08x}, cnonce={}", quote(cnonce)));
         }
         out
@@ -160,21 +169,21 @@ fn is_sha256(algorithm: &str) -> bool {
 
 /// One challenge in a header line.
 #[derive(Debug, Default)]
-struct Offer {
+struct ParsedChallenge {
     scheme: String,
     /// Parameters by name, in lower case.
-    values: HashMap<String, String>,
+    parameters: HashMap<String, String>,
 }
 
-impl Offer {
+impl ParsedChallenge {
     fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
+        self.parameters.get(name).map(String::as_str)
     }
 
     /// Whether this is a digest with a supported algorithm and `qop`.
-    fn is_known(&self) -> bool {
+    fn is_supported(&self) -> bool {
         let algorithm = self.get("algorithm").unwrap_or("MD5").to_ascii_lowercase();
-        let qop = self.get("qop").is_none_or(takes_auth);
+        let qop = self.get("qop").is_none_or(includes_auth);
         ["md5", "md5-sess", "sha-256", "sha-256-sess"].contains(&algorithm.as_str())
             && qop
             && self.get("nonce").is_some()
@@ -184,40 +193,40 @@ impl Offer {
         self.get("algorithm").is_some_and(is_sha256)
     }
 
-    fn digest(&self) -> DigestChallenge {
+    fn to_digest(&self) -> DigestChallenge {
         let text = |name: &str| self.get(name).unwrap_or_default().to_owned();
         DigestChallenge {
             realm: text("realm"),
             nonce: text("nonce"),
             opaque: self.get("opaque").map(str::to_owned),
             algorithm: self.get("algorithm").map(str::to_owned),
-            qop: self.get("qop").is_some(),
+            supports_qop: self.get("qop").is_some(),
             stale: self.get("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
-            used: Arc::default(),
+            use_count: Arc::default(),
         }
     }
 }
 
-fn takes_auth(list: &str) -> bool {
+fn includes_auth(list: &str) -> bool {
     list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth"))
 }
 
 /// Parses the challenges of a header line. A word that stands alone is a scheme, and each `name=value` belongs to the
 /// last scheme before it.
-fn parse(line: &str) -> Vec<Offer> {
-    let mut offers: Vec<Offer> = Vec::new();
+fn parse_challenges(line: &str) -> Vec<ParsedChallenge> {
+    let mut offers: Vec<ParsedChallenge> = Vec::new();
     for item in split_outside_quotes(line) {
         let mut item = item.trim();
         let is_word = |text: &str| !text.is_empty() && !text.contains(['=', '"', ' ', '\t']);
         let (first, rest) = item.split_once([' ', '\t']).unwrap_or((item, ""));
         if is_word(first) {
-            offers.push(Offer { scheme: first.to_owned(), ..Offer::default() });
+            offers.push(ParsedChallenge { scheme: first.to_owned(), ..ParsedChallenge::default() });
             item = rest.trim();
         }
         let (Some(offer), Some((name, value))) = (offers.last_mut(), item.split_once('=')) else {
             continue;
         };
-        offer.values.insert(name.trim().to_ascii_lowercase(), unquoted(value.trim()));
+        offer.parameters.insert(name.trim().to_ascii_lowercase(), unquote(value.trim()));
     }
     offers
 }
@@ -240,7 +249,7 @@ fn split_outside_quotes(line: &str) -> Vec<&str> {
     parts
 }
 
-fn unquoted(text: &str) -> String {
+fn unquote(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"') else { return text.to_owned() };
     let (mut out, mut escaped) = (String::new(), false);
     for c in inner.chars() {
@@ -276,29 +285,35 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_the_standard_comes_out() {
+    fn the_digest_example_of_the_rfc_is_computed() {
         let sha = OFFERS.replace("algorithm=MD5", "algorithm=SHA-256");
         for (offers, response) in [
             (OFFERS, "8ca523f5e9506fed4657c9700eebdbec"),
             (&sha, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
-            let Some(Challenge::Digest(digest)) = challenges(&headers(&[offers])) else {
+            let Some(Challenge::Digest(digest)) = strongest_challenge(&headers(&[offers])) else {
                 panic!("no digest")
             };
             let cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
-            let value =
-                digest.answer("Mufasa", "Circle of Life", "GET", "/dir/index.html", cnonce, 1);
+            let value = digest.authorization(
+                "Mufasa",
+                "Circle of Life",
+                "GET",
+                "/dir/index.html",
+                cnonce,
+                1,
+            );
             assert!(value.contains(&format!("response=\"{response}\"")), "{value}");
             assert!(value.contains("qop=auth, nc=00000001"), "{value}");
         }
     }
 
     #[test]
-    fn the_strongest_known_way_is_taken() {
+    fn the_strongest_supported_method_is_chosen() {
         let md5 = "Digest realm=\"x\", nonce=\"1\"";
         let sha = "Digest realm=\"x\", nonce=\"2\", algorithm=SHA-256, qop=\"auth\"";
         let unknown = "Digest realm=\"x\", nonce=\"3\", algorithm=SHA-512-256";
-        let nonce = |lines: &[&str]| match challenges(&headers(lines)) {
+        let nonce = |lines: &[&str]| match strongest_challenge(&headers(lines)) {
             Some(Challenge::Digest(digest)) => digest.nonce,
             Some(Challenge::Basic) => "basic".to_owned(),
             None => "none".to_owned(),
@@ -310,23 +325,23 @@ mod tests {
     }
 
     #[test]
-    fn ways_that_are_not_known_can_be_named() {
-        let named = |lines: &[&str]| offered(&headers(lines)).join(", ");
+    fn unsupported_methods_are_named() {
+        let named = |lines: &[&str]| offered_methods(&headers(lines)).join(", ");
         assert_eq!(named(&["NTLM", "Bearer realm=\"x\""]), "NTLM, Bearer");
         let digest = "Digest realm=\"x\", nonce=\"3\", algorithm=SHA-512-256, qop=\"auth-int\"";
         assert_eq!(named(&[digest]), "Digest (SHA-512-256, auth-int)");
     }
 
     #[test]
-    fn basic_is_the_login_in_base64() {
-        let value = Challenge::Basic.answer("bob", "sécret", "GET", "/").unwrap();
+    fn basic_authorization_is_the_login_in_base64() {
+        let value = Challenge::Basic.authorization("bob", "sécret", "GET", "/").unwrap();
         assert_eq!(value, "Basic Ym9iOnPDqWNyZXQ=");
     }
 
     proptest! {
         #[test]
         fn any_challenge_is_read_without_panic(line in "[ -~]{0,80}") {
-            let _ = parse(&line);
+            let _ = parse_challenges(&line);
         }
     }
 }

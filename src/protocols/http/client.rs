@@ -14,76 +14,78 @@ use parking_lot::Mutex;
 use url::{Origin, Url};
 
 use super::{
-    auth::{Challenge, challenges},
+    auth::{Challenge, strongest_challenge},
     cookies::Cookies,
-    errors::{LOGIN_UNSENT, broken, unauthorized},
-    transport::{Answer, Transport},
+    errors::{LOGIN_UNSENT, response_error, unauthorized_error},
+    transport::{HttpResponse, Transport},
 };
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
-    protocols::{FetchOptions, Login, MagnetLink, Remote, Validator, Wanted, place},
+    protocols::{
+        FetchOptions, Login, MagnetLink, RangeRequest, RemoteFile, Validator, display_url,
+    },
 };
 
 /// Maximum number of redirects of one request. Browsers allow about twice as many; a longer chain is taken for a loop.
 const MAX_REDIRECTS: usize = 10;
 /// Maximum number of remembered servers without support for `If-Range`.
-const MOST_KNOWN: usize = 1000;
+const MAX_REMEMBERED_SERVERS: usize = 1000;
 /// Headers that the user cannot set: another value of them would change which bytes of the file a response has.
-const OWN: [&str; 3] = ["range", "if-range", "accept-encoding"];
-const AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
+const RESERVED_HEADERS: [&str; 3] = ["range", "if-range", "accept-encoding"];
+const USER_AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 /// Ranges of at least this many bytes use a connection of their own. HTTP/2 splits data into small frames, and parallel
 /// streams would share one flow control window.
-const LONG: u64 = 1 << 20;
+const OWN_CONNECTION_LEN: u64 = 1 << 20;
 
-/// One request: a GET, or the method of `question`.
+/// One request: a GET, or the method of `propfind`.
 #[derive(Debug, Clone)]
-pub(super) struct Ask<'a> {
+pub(super) struct RequestSpec<'a> {
     /// The user's login and headers are sent to the host of this URL only.
-    pub(super) asked: &'a Url,
+    pub(super) requested_url: &'a Url,
     pub(super) url: &'a Url,
-    pub(super) range: Option<Wanted>,
+    pub(super) range: Option<RangeRequest>,
     /// The version that the range must belong to.
     pub(super) validator: Option<&'a Validator>,
-    pub(super) question: Option<Question>,
+    pub(super) propfind: Option<PropfindRequest>,
 }
 
 /// A request for metadata instead of bytes of a file.
 #[derive(Debug, Clone)]
-pub(super) struct Question {
+pub(super) struct PropfindRequest {
     pub(super) method: Method,
     pub(super) depth: HeaderValue,
     /// An XML document.
     pub(super) body: &'static str,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> RequestSpec<'a> {
     /// The first request for `url`, of which nothing is known yet.
-    pub(super) fn first(url: &'a Url, range: Option<Wanted>) -> Self {
-        Self { asked: url, url, range, validator: None, question: None }
+    pub(super) fn first(url: &'a Url, range: Option<RangeRequest>) -> Self {
+        Self { requested_url: url, url, range, validator: None, propfind: None }
     }
 
     fn method(&self) -> Method {
-        self.question.as_ref().map_or(Method::GET, |question| question.method.clone())
+        self.propfind.as_ref().map_or(Method::GET, |propfind| propfind.method.clone())
     }
 }
 
 /// State that all requests share.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct HttpClient {
     transport: Transport,
     options: Arc<FetchOptions>,
     /// The value of `User-Agent`.
-    agent: HeaderValue,
+    user_agent: HeaderValue,
     headers: HeaderMap,
     cookies: Cookies,
     /// The last challenge of each server that requires a login. Later requests send the login at once.
     challenges: Mutex<HashMap<Origin, Challenge>>,
     /// Servers that answer `If-Range` with the whole file although the version is unchanged.
-    unconditional: Mutex<HashSet<Origin>>,
+    without_if_range: Mutex<HashSet<Origin>>,
 }
 
-impl Wire {
+impl HttpClient {
     pub(super) fn new(options: Arc<FetchOptions>) -> Result<Self> {
         let cookies = match &options.cookies {
             Some(path) => Cookies::read(path)?,
@@ -91,144 +93,151 @@ impl Wire {
         };
         Ok(Self {
             transport: Transport::new(&options)?,
-            agent: value(options.user_agent.as_deref().unwrap_or(AGENT), "the user agent")?,
+            user_agent: header_value(
+                options.user_agent.as_deref().unwrap_or(USER_AGENT),
+                "the user agent",
+            )?,
             headers: user_headers(&options)?,
             cookies,
             challenges: Mutex::default(),
-            unconditional: Mutex::default(),
+            without_if_range: Mutex::default(),
             options,
         })
     }
 
     /// Whether range requests for `remote` contain `If-Range`.
-    pub(super) fn takes_if_range(&self, remote: &Remote) -> bool {
+    pub(super) fn uses_if_range(&self, remote: &RemoteFile) -> bool {
         remote.validator.as_ref().is_some_and(|validator| if_range(validator).is_some())
-            && !self.unconditional.lock().contains(&remote.url.origin())
+            && !self.without_if_range.lock().contains(&remote.url.origin())
     }
 
     /// Remembers that the server of `remote` does not support `If-Range`.
-    pub(super) fn no_if_range(&self, remote: &Remote) {
-        let mut known = self.unconditional.lock();
-        if known.len() < MOST_KNOWN {
+    pub(super) fn disable_if_range(&self, remote: &RemoteFile) {
+        let mut known = self.without_if_range.lock();
+        if known.len() < MAX_REMEMBERED_SERVERS {
             known.insert(remote.url.origin());
         }
     }
 
     /// Follows redirects, and logs in if the server requires it. Any other response than a 401 is returned, whatever
     /// its status, together with the URL that it came from.
-    pub(super) async fn get(&self, ask: Ask<'_>) -> Result<(Url, Answer)> {
-        let mut at = without_login(ask.url);
+    pub(super) async fn send_following_redirects(
+        &self,
+        spec: RequestSpec<'_>,
+    ) -> Result<(Url, HttpResponse)> {
+        let mut at = strip_login(spec.url);
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.get_once(&ask, &at).await?;
+            let response = self.send_with_login(&spec, &at).await?;
             let status = response.status();
             let location = response.headers().get("location");
             let Some(location) = location.filter(|_| status.is_redirection()) else {
                 return Ok((at, response));
             };
-            at = redirected(&at, location)?;
+            at = redirect_target(&at, location)?;
         }
-        let text = format!("{}: more than {MAX_REDIRECTS} redirects", place(ask.url));
+        let text = format!("{}: more than {MAX_REDIRECTS} redirects", display_url(spec.url));
         Err(Error::new(Kind::Unsupported, text))
     }
 
     /// Sends one request, and repeats it with a login if the server requires one and a login is configured.
-    async fn get_once(&self, ask: &Ask<'_>, at: &Url) -> Result<Answer> {
-        let trusted = at.origin() == ask.asked.origin();
+    async fn send_with_login(&self, spec: &RequestSpec<'_>, at: &Url) -> Result<HttpResponse> {
+        let same_origin = at.origin() == spec.requested_url.origin();
         let known = self.challenges.lock().get(&at.origin()).cloned();
-        let login = match trusted {
-            true => self.options.login_of(ask.asked),
+        let login = match same_origin {
+            true => self.options.login_for(spec.requested_url),
             // A prompt appears only for the host that the user named.
-            false => self.options.netrc_of(at).filter(|login| login.password.is_some()),
+            false => self.options.netrc_login_for(at).filter(|login| login.password.is_some()),
         };
         let Some(login) = login else {
-            let response = self.send(ask, at, trusted, None).await?;
+            let response = self.send(spec, at, same_origin, None).await?;
             return match response.status() {
-                StatusCode::UNAUTHORIZED => Err(unauthorized(at, response.headers(), None)),
+                StatusCode::UNAUTHORIZED => Err(unauthorized_error(at, response.headers(), None)),
                 _ => Ok(response),
             };
         };
-        let method = ask.method();
-        let first = match known {
+        let method = spec.method();
+        let authorization = match known {
             Some(challenge) => {
-                let login = self.complete(&login, at).await?;
-                Some(authorization(&challenge, &login, &method, at)?)
+                let login = self.with_password(&login, at).await?;
+                Some(login_header(&challenge, &login, &method, at)?)
             }
             None => None,
         };
-        let tried = first.is_some();
-        let mut response = self.send(ask, at, trusted, first).await?;
+        let login_sent = authorization.is_some();
+        let mut response = self.send(spec, at, same_origin, authorization).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            if !tried {
+            if !login_sent {
                 response.headers_mut().insert(LOGIN_UNSENT, HeaderValue::from_static("true"));
             }
             return Ok(response);
         }
-        let asked_for = challenges(response.headers());
+        let strongest = strongest_challenge(response.headers());
         // A second 401 for the same login is final, unless the nonce of a digest was stale.
-        let Some(challenge) = asked_for.filter(|c| !tried || c.is_stale()) else {
-            return Err(unauthorized(at, response.headers(), Some(&login.user)));
+        let Some(challenge) = strongest.filter(|c| !login_sent || c.is_stale()) else {
+            return Err(unauthorized_error(at, response.headers(), Some(&login.user)));
         };
-        let login = self.complete(&login, at).await?;
-        let again = authorization(&challenge, &login, &method, at)?;
+        let login = self.with_password(&login, at).await?;
+        let authorization = login_header(&challenge, &login, &method, at)?;
         self.challenges.lock().insert(at.origin(), challenge);
-        let response = self.send(ask, at, trusted, Some(again)).await?;
+        let response = self.send(spec, at, same_origin, Some(authorization)).await?;
         match response.status() {
             StatusCode::UNAUTHORIZED => {
-                Err(unauthorized(at, response.headers(), Some(&login.user)))
+                Err(unauthorized_error(at, response.headers(), Some(&login.user)))
             }
             _ => Ok(response),
         }
     }
 
     /// Adds the password, from a prompt if necessary. Called only when a server requires a login.
-    async fn complete(&self, login: &Login, at: &Url) -> Result<Login> {
+    async fn with_password(&self, login: &Login, at: &Url) -> Result<Login> {
         if login.password.is_some() {
             return Ok(login.clone());
         }
         let host = at.host_str().unwrap_or_default();
-        let password = self.options.passwords.of(&login.user, host).await;
-        let password = password.map_err(|e| e.within(place(at)))?;
+        let password = self.options.passwords.password_for(&login.user, host).await;
+        let password = password.map_err(|e| e.with_context(display_url(at)))?;
         Ok(Login { user: login.user.clone(), password: Some(Secret::Text(password)) })
     }
 
     async fn send(
         &self,
-        ask: &Ask<'_>,
+        spec: &RequestSpec<'_>,
         at: &Url,
-        trusted: bool,
+        same_origin: bool,
         authorization: Option<HeaderValue>,
-    ) -> Result<Answer> {
-        let is_long = |range: Wanted| range.len().is_none_or(|len| len >= LONG);
-        let alone = ask.question.is_none() && ask.range.is_none_or(is_long);
-        let mut headers = if trusted { self.headers.clone() } else { HeaderMap::new() };
+    ) -> Result<HttpResponse> {
+        let needs_own_connection =
+            |range: RangeRequest| range.len().is_none_or(|len| len >= OWN_CONNECTION_LEN);
+        let own_connection = spec.propfind.is_none() && spec.range.is_none_or(needs_own_connection);
+        let mut headers = if same_origin { self.headers.clone() } else { HeaderMap::new() };
         headers.entry("accept").or_insert(HeaderValue::from_static("*/*"));
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
         if let Some(value) = authorization {
             headers.insert("authorization", value);
         }
-        headers.entry("user-agent").or_insert_with(|| self.agent.clone());
-        if let Some(cookies) = self.cookies.of(at, headers.get("cookie")) {
+        headers.entry("user-agent").or_insert_with(|| self.user_agent.clone());
+        if let Some(cookies) = self.cookies.header_for(at, headers.get("cookie")) {
             headers.insert("cookie", cookies);
         }
-        if let Some(range) = ask.range {
+        if let Some(range) = spec.range {
             headers.insert("range", range_value(range)?);
-            if let Some(validator) = ask.validator.and_then(if_range) {
+            if let Some(validator) = spec.validator.and_then(if_range) {
                 headers.insert("if-range", validator);
             }
         }
         let mut body = Full::default();
-        if let Some(question) = &ask.question {
-            headers.insert("depth", question.depth.clone());
+        if let Some(propfind) = &spec.propfind {
+            headers.insert("depth", propfind.depth.clone());
             headers.insert("content-type", HeaderValue::from_static("application/xml"));
-            body = Full::from(question.body);
+            body = Full::from(propfind.body);
         }
         let mut request = Request::new(body);
-        *request.method_mut() = ask.method();
-        *request.uri_mut() = uri_of(at)?;
+        *request.method_mut() = spec.method();
+        *request.uri_mut() = to_uri(at)?;
         *request.headers_mut() = headers;
-        let sent = self.transport.send(request, alone).await;
-        let response = sent.map_err(|lost| broken(at, &lost))?;
-        self.cookies.take(at, response.headers());
+        let sent = self.transport.send(request, own_connection).await;
+        let response = sent.map_err(|failure| response_error(at, &failure))?;
+        self.cookies.store_from_response(at, response.headers());
         Ok(response)
     }
 }
@@ -237,28 +246,33 @@ impl Wire {
 fn user_headers(options: &FetchOptions) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     if let Some(referer) = &options.referer {
-        headers.insert("referer", value(referer, "the referer")?);
+        headers.insert("referer", header_value(referer, "the referer")?);
     }
     for (name, secret) in &options.headers {
-        let wrong = || Error::new(Kind::InvalidInput, format!("{name:?} is not a header's name"));
-        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-        if OWN.contains(&header.as_str()) {
-            let text = format!("header {name}: bae sets it by itself, and no other value of it");
+        let invalid_name =
+            || Error::new(Kind::InvalidInput, format!("{name:?} is not a valid header name"));
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid_name())?;
+        if RESERVED_HEADERS.contains(&header.as_str()) {
+            let text = format!("header {name} is reserved: bae sets it itself");
             return Err(Error::new(Kind::InvalidInput, text).hint("leave it out"));
         }
-        let mut value = value(&secret.reveal()?, &format!("the value of header {name}"))?;
+        let mut value = header_value(&secret.reveal()?, &format!("the value of header {name}"))?;
         value.set_sensitive(true);
         headers.append(header, value);
     }
     Ok(headers)
 }
 
-fn value(text: &str, what: &str) -> Result<HeaderValue> {
-    HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| Error::new(Kind::InvalidInput, format!("{what} has characters no header may")))
+fn header_value(text: &str, subject: &str) -> Result<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
+        Error::new(
+            Kind::InvalidInput,
+            format!("{subject} has characters that a header cannot contain"),
+        )
+    })
 }
 
-fn authorization(
+fn login_header(
     challenge: &Challenge,
     login: &Login,
     method: &Method,
@@ -269,15 +283,17 @@ fn authorization(
         Some(query) => format!("{}?{query}", at.path()),
         None => at.path().to_owned(),
     };
-    let mut value =
-        value(&challenge.answer(&login.user, &password, method.as_str(), &uri)?, "the login")?;
+    let mut value = header_value(
+        &challenge.authorization(&login.user, &password, method.as_str(), &uri)?,
+        "the login",
+    )?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn range_value(range: Wanted) -> Result<HeaderValue> {
+fn range_value(range: RangeRequest) -> Result<HeaderValue> {
     let last = range.end.map(|end| (end - 1).to_string()).unwrap_or_default();
-    value(&format!("bytes={}-{last}", range.start), "the range")
+    header_value(&format!("bytes={}-{last}", range.start), "the range")
 }
 
 /// The value of `If-Range`. Dates in a non-standard form are not sent: the server would take them for another version.
@@ -288,12 +304,12 @@ fn if_range(validator: &Validator) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|_| is_usable)
 }
 
-fn uri_of(url: &Url) -> Result<Uri> {
-    let text = || format!("{}: no request can be made of this URL", place(url));
+fn to_uri(url: &Url) -> Result<Uri> {
+    let text = || format!("{}: not a valid request URL", display_url(url));
     url.as_str().parse().map_err(|e| Error::new(Kind::InvalidInput, text()).because(e))
 }
 
-fn without_login(url: &Url) -> Url {
+fn strip_login(url: &Url) -> Url {
     let mut url = url.clone();
     // Fails only for URLs without a host, which have no login.
     let _ = url.set_username("");
@@ -303,7 +319,7 @@ fn without_login(url: &Url) -> Url {
 
 /// Percent-encodes the non-ASCII bytes of a `Location`, in whatever encoding they are. The server receives the same
 /// bytes.
-fn encoded(location: &[u8]) -> String {
+fn percent_encode_non_ascii(location: &[u8]) -> String {
     use std::fmt::Write as _;
     location.iter().fold(String::new(), |mut text, byte| {
         match byte.is_ascii() {
@@ -315,18 +331,20 @@ fn encoded(location: &[u8]) -> String {
 }
 
 /// The target of a redirect.
-fn redirected(from: &Url, location: &HeaderValue) -> Result<Url> {
-    let bad = |kind, why: &str| Error::new(kind, format!("{}: a redirect {why}", place(from)));
-    let text = encoded(location.as_bytes());
-    let to = from.join(&text).map_err(|_| bad(Kind::Unsupported, "to what is no URL"))?;
+fn redirect_target(from: &Url, location: &HeaderValue) -> Result<Url> {
+    let refused = |kind, target: &str| {
+        Error::new(kind, format!("{}: a redirect {target}", display_url(from)))
+    };
+    let text = percent_encode_non_ascii(location.as_bytes());
+    let to = from.join(&text).map_err(|_| refused(Kind::Unsupported, "to an invalid URL"))?;
     match (from.scheme(), to.scheme()) {
-        ("https", "http") => Err(bad(Kind::Unsupported, "from https to http")
-            .hint("give the http URL itself if it is to be trusted")),
-        (_, "magnet") => Err(bad(Kind::Unsupported, "to a magnet link")
+        ("https", "http") => Err(refused(Kind::Unsupported, "from https to http")
+            .hint("use the http URL itself if you trust it")),
+        (_, "magnet") => Err(refused(Kind::Unsupported, "to a magnet link")
             .because(MagnetLink(to.into()))
-            .hint("`bae import` takes magnet links, and URLs that lead to them")),
-        (_, "http" | "https") if to.has_host() => Ok(without_login(&to)),
-        _ => Err(bad(Kind::Unsupported, &format!("to scheme {:?}", to.scheme()))),
+            .hint("`bae import` accepts magnet links, and URLs that redirect to them")),
+        (_, "http" | "https") if to.has_host() => Ok(strip_login(&to)),
+        _ => Err(refused(Kind::Unsupported, &format!("to scheme {:?}", to.scheme()))),
     }
 }
 
@@ -336,16 +354,16 @@ mod tests {
 
     fn to(from: &str, location: &str) -> Result<String> {
         let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
-        redirected(&from.parse().unwrap(), &location).map(Into::into)
+        redirect_target(&from.parse().unwrap(), &location).map(Into::into)
     }
 
     #[test]
-    fn a_redirect_may_be_relative_and_never_leads_out_of_tls() {
+    fn a_redirect_may_be_relative_but_never_leave_tls() {
         assert_eq!(to("http://x/a/b?q", "../c").unwrap(), "http://x/c");
         assert_eq!(to("http://x/a", "https://u:p@y/c").unwrap(), "https://y/c");
         assert_eq!(to("http://x/a", "/ü.bin").unwrap(), "http://x/%C3%BC.bin");
         let latin1 = HeaderValue::from_bytes(b"/\xfc.bin").unwrap();
-        let at = redirected(&"http://x/a".parse().unwrap(), &latin1).unwrap();
+        let at = redirect_target(&"http://x/a".parse().unwrap(), &latin1).unwrap();
         assert_eq!(at.as_str(), "http://x/%FC.bin");
         for (from, location) in [
             ("https://x/", "http://x/"),
@@ -367,13 +385,13 @@ mod tests {
 
     #[test]
     fn a_range_is_written_with_both_ends_included() {
-        let text = |range: Wanted| range_value(range).unwrap().to_str().unwrap().to_owned();
+        let text = |range: RangeRequest| range_value(range).unwrap().to_str().unwrap().to_owned();
         assert_eq!(text((0..1).into()), "bytes=0-0");
-        assert_eq!(text(Wanted { start: 5, end: None }), "bytes=5-");
+        assert_eq!(text(RangeRequest { start: 5, end: None }), "bytes=5-");
     }
 
     #[test]
-    fn a_header_that_cannot_be_one_is_refused_without_its_value() {
+    fn an_invalid_header_is_refused_without_its_value() {
         let secret = || Secret::Text("hunter2\n".repeat(2));
         let options = FetchOptions { headers: vec![("X".into(), secret())], ..Default::default() };
         let e = user_headers(&options).unwrap_err();
@@ -384,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_decides_which_bytes_come_is_refused_by_name() {
+    fn a_reserved_header_is_refused_by_name() {
         for name in ["Range", "if-range", "Accept-Encoding"] {
             let headers = vec![(name.to_owned(), Secret::Text("bytes=0-9".into()))];
             let options = FetchOptions { headers, ..Default::default() };

@@ -16,19 +16,19 @@ use crate::{
 };
 
 /// Maximum length of a cookie in bytes, as in browsers.
-const LONGEST: usize = 4096;
+const MAX_COOKIE_LEN: usize = 4096;
 /// Maximum number of cookies that servers set, all servers together. No login needs more.
-const MOST: usize = 300;
+const MAX_SERVER_COOKIES: usize = 300;
 
 /// The latest expiry time, in seconds since 1970-01-01 UTC: the year 9999.
-const FOR_EVER: f64 = 253_402_300_799.0;
+const MAX_EXPIRY: f64 = 253_402_300_799.0;
 
 /// The stored cookies.
 #[derive(Default)]
 pub(super) struct Cookies {
     store: Mutex<CookieStore>,
-    /// Number of cookies in the file, which do not count against [`MOST`].
-    read: usize,
+    /// Number of cookies in the file, which do not count against [`MAX_SERVER_COOKIES`].
+    file_count: usize,
 }
 
 impl std::fmt::Debug for Cookies {
@@ -43,48 +43,51 @@ impl Cookies {
     /// # Errors
     /// The I/O error if the file cannot be read; `InvalidInput` if it has such lines and no cookie.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let bytes =
-            std::fs::read(path).map_err(|e| Error::io(format!("cookies {}", path.display()), e))?;
+        let bytes = std::fs::read(path)
+            .map_err(|e| Error::io(format!("cookie file {}", path.display()), e))?;
         let lossy = |_| String::from_utf8_lossy(&bytes).into_owned();
-        let text = text::decoded(&bytes).unwrap_or_else(lossy);
+        let text = text::decode(&bytes).unwrap_or_else(lossy);
         let mut store = CookieStore::default();
-        let (mut cookies, mut odd) = (0, Vec::new());
+        let (mut cookies, mut bad_lines) = (0, Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.strip_prefix("#HttpOnly_").unwrap_or(line);
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let Some((url, cookie)) = parse(line) else {
-                odd.push(number);
+            let Some((url, cookie)) = parse_line(line) else {
+                bad_lines.push(number);
                 continue;
             };
             cookies += 1;
             // An error means that the cookie has expired or has no valid host. It would never be sent.
             let _ = store.parse(&cookie, &url);
         }
-        match odd.as_slice() {
+        match bad_lines.as_slice() {
             [] => {}
             [first, ..] if cookies == 0 => {
-                let text = format!("cookies {}: line {first} is none", path.display());
+                let text = format!("cookie file {}: line {first} is not a cookie", path.display());
                 return Err(Error::new(Kind::InvalidInput, text).hint(
-                    "the file must be in Netscape's format: seven fields with tabs between",
+                    "the file must be in Netscape's format: seven fields, separated by tabs",
                 ));
             }
-            odd => {
-                let shown: Vec<_> = odd.iter().take(5).map(usize::to_string).collect();
-                let more = if odd.len() > shown.len() { " and others" } else { "" };
+            lines => {
+                let shown: Vec<_> = lines.iter().take(5).map(usize::to_string).collect();
+                let more = if lines.len() > shown.len() { " and others" } else { "" };
                 let lines = shown.join(", ");
-                tracing::warn!("cookies {}: no cookie in line {lines}{more}", path.display());
+                tracing::warn!(
+                    "cookie file {}: not a cookie in line {lines}{more}",
+                    path.display()
+                );
             }
         }
-        let read = store.iter_any().count();
-        Ok(Self { store: Mutex::new(store), read })
+        let file_count = store.iter_any().count();
+        Ok(Self { store: Mutex::new(store), file_count })
     }
 
     /// Stores the cookies that a response from `url` sets.
-    pub(super) fn take(&self, url: &Url, headers: &HeaderMap) {
+    pub(super) fn store_from_response(&self, url: &Url, headers: &HeaderMap) {
         for line in headers.get_all("set-cookie") {
-            let Some(text) = line.to_str().ok().filter(|text| text.len() <= LONGEST) else {
+            let Some(text) = line.to_str().ok().filter(|text| text.len() <= MAX_COOKIE_LEN) else {
                 continue;
             };
             let Ok(cookie) = Cookie::parse(text, url) else { continue };
@@ -97,7 +100,9 @@ impl Cookies {
                 known.name() == cookie.name()
                     && (&known.domain, &known.path) == (&cookie.domain, &cookie.path)
             };
-            if store.iter_any().any(is_same) || store.iter_any().count() < MOST + self.read {
+            if store.iter_any().any(is_same)
+                || store.iter_any().count() < MAX_SERVER_COOKIES + self.file_count
+            {
                 // An error means that the server may not set this cookie. It is dropped, as in browsers.
                 let _ = store.insert(cookie.into_owned(), url);
             }
@@ -105,15 +110,19 @@ impl Cookies {
     }
 
     /// The value of `Cookie` for `url`, after the user's own value; `None` if no stored cookie applies.
-    pub(super) fn of(&self, url: &Url, users: Option<&HeaderValue>) -> Option<HeaderValue> {
+    pub(super) fn header_for(
+        &self,
+        url: &Url,
+        user_value: Option<&HeaderValue>,
+    ) -> Option<HeaderValue> {
         let store = self.store.lock();
         let pairs = store.get_request_values(url).map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.map(String::into_bytes).collect();
         if pairs.is_empty() {
             return None;
         }
-        let users = users.map(|value| value.as_bytes().to_vec());
-        let all: Vec<_> = users.into_iter().chain(pairs).collect();
+        let user_value = user_value.map(|value| value.as_bytes().to_vec());
+        let all: Vec<_> = user_value.into_iter().chain(pairs).collect();
         let mut value = HeaderValue::from_bytes(&all.join(&b"; "[..])).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -121,7 +130,7 @@ impl Cookies {
 }
 
 /// Converts a line of a cookie file into a `Set-Cookie` value and the URL of the server that would send it.
-fn parse(line: &str) -> Option<(Url, String)> {
+fn parse_line(line: &str) -> Option<(Url, String)> {
     let fields: Vec<_> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
     // An empty value may be missing together with its tab.
     let (domain, subdomains, path, secure, expires, name, value) = match fields[..] {
@@ -137,8 +146,8 @@ fn parse(line: &str) -> Option<(Url, String)> {
     let scheme = if secure { "https" } else { "http" };
     let url = Url::parse(&format!("{scheme}://{host}{path}")).ok()?;
     let mut cookie = format!("{name}={value}; Path={path}");
-    let below = subdomains.eq_ignore_ascii_case("TRUE") || domain.starts_with('.');
-    if below && matches!(url.host(), Some(Host::Domain(_))) {
+    let with_subdomains = subdomains.eq_ignore_ascii_case("TRUE") || domain.starts_with('.');
+    if with_subdomains && matches!(url.host(), Some(Host::Domain(_))) {
         cookie.push_str(&format!("; Domain={host}"));
     }
     if secure {
@@ -149,7 +158,7 @@ fn parse(line: &str) -> Option<(Url, String)> {
     if expires != 0.0 {
         let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
         #[allow(clippy::cast_possible_truncation, reason = "it is cut to what a cookie may say")]
-        let left = (expires.clamp(-FOR_EVER, FOR_EVER) as i64).saturating_sub(now);
+        let left = (expires.clamp(-MAX_EXPIRY, MAX_EXPIRY) as i64).saturating_sub(now);
         cookie.push_str(&format!("; Max-Age={left}"));
     }
     Some((url, cookie))
@@ -162,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_goes_only_where_it_belongs() {
+    fn a_cookie_is_sent_only_to_its_domain_and_path() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let lines = "# Netscape HTTP Cookie File\n\n\
             .x.example\tTRUE\t/\tFALSE\t0\ta\t1\n\
@@ -171,7 +180,7 @@ mod tests {
         file.write_all(lines.as_bytes()).unwrap();
         let cookies = Cookies::read(file.path()).unwrap();
         let of = |url: &str| {
-            let value = cookies.of(&url.parse().unwrap(), None);
+            let value = cookies.header_for(&url.parse().unwrap(), None);
             value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
         };
         assert_eq!(of("https://x.example/in/f"), "a=1; b=2");
@@ -183,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_line_leaves_the_other_cookies() {
+    fn an_invalid_line_leaves_the_other_cookies() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let lines = "\u{feff}x.example\tFALSE\t/\tFALSE\t4102444800.5\ta\t1\n\
             x.example\tFALSE\t/\tFALSE\t\tb\t2\n\
@@ -193,7 +202,7 @@ mod tests {
             x.example\tFALSE\t/\tFALSE\tsoon\te\t5\n";
         file.write_all(lines.as_bytes()).unwrap();
         let cookies = Cookies::read(file.path()).unwrap();
-        let sent = cookies.of(&"http://x.example/".parse().unwrap(), None).unwrap();
+        let sent = cookies.header_for(&"http://x.example/".parse().unwrap(), None).unwrap();
         assert_eq!(sent, "a=1; b=2; c=3; d=");
     }
 
@@ -202,33 +211,34 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"# x\na=1; b=2\n").unwrap();
         let e = Cookies::read(file.path()).unwrap_err();
-        assert!(e.report().ends_with("line 2 is none"), "{}", e.report());
+        assert!(e.report().ends_with("line 2 is not a cookie"), "{}", e.report());
     }
+
     #[test]
-    fn a_full_cookie_file_leaves_room_for_cookies_of_servers() {
+    fn a_full_cookie_file_leaves_space_for_cookies_of_servers() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        for n in 0..2 * MOST {
+        for n in 0..2 * MAX_SERVER_COOKIES {
             writeln!(file, "x.example\tFALSE\t/\tFALSE\t0\tn{n}\t{n}").unwrap();
         }
         let cookies = Cookies::read(file.path()).unwrap();
         let url: Url = "http://x.example/".parse().unwrap();
         let set = |text: &'static str| {
             let header = ("set-cookie".parse().unwrap(), text.parse().unwrap());
-            cookies.take(&url, &HeaderMap::from_iter([header]));
+            cookies.store_from_response(&url, &HeaderMap::from_iter([header]));
         };
         set("session=1");
         set("n0=again");
-        for n in 0..MOST {
+        for n in 0..MAX_SERVER_COOKIES {
             set(format!("more{n}=1").leak());
         }
         set("session=2");
         // One name in another path is another cookie.
         set("session=3; Path=/in");
-        assert_eq!(format!("{cookies:?}"), format!("{} cookies", 3 * MOST));
-        let sent = cookies.of(&url, None).unwrap();
+        assert_eq!(format!("{cookies:?}"), format!("{} cookies", 3 * MAX_SERVER_COOKIES));
+        let sent = cookies.header_for(&url, None).unwrap();
         let sent = sent.to_str().unwrap();
         assert!(sent.contains("session=2") && sent.contains("n0=again"), "{sent}");
-        assert_eq!(sent.split("; ").count(), 3 * MOST);
+        assert_eq!(sent.split("; ").count(), 3 * MAX_SERVER_COOKIES);
     }
 
     /// The `Cookie` header for `url` after a server at `from` has set `lines`.
@@ -236,13 +246,13 @@ mod tests {
         let cookies = Cookies::default();
         let header = |line: &&str| ("set-cookie".parse().unwrap(), line.parse().unwrap());
         let headers: HeaderMap = HeaderMap::from_iter(lines.iter().map(header));
-        cookies.take(&from.parse().unwrap(), &headers);
-        let value = cookies.of(&url.parse().unwrap(), None);
+        cookies.store_from_response(&from.parse().unwrap(), &headers);
+        let value = cookies.header_for(&url.parse().unwrap(), None);
         value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
     }
 
     #[test]
-    fn what_a_server_sets_goes_to_that_server_alone() {
+    fn cookies_of_a_server_are_sent_to_it_alone() {
         let lines =
             ["a=1; Path=/", "b=2; Path=/in", "c=3; Domain=x.example; Path=/", "d=4; Secure"];
         assert_eq!(
@@ -258,21 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_not_fill_the_memory() {
-        let long = format!("a={}", "x".repeat(LONGEST));
+    fn the_size_and_number_of_server_cookies_are_limited() {
+        let long = format!("a={}", "x".repeat(MAX_COOKIE_LEN));
         assert_eq!(set("http://x/", &[&long, "b=2"], "http://x/"), "b=2");
-        let many: Vec<_> = (0..2 * MOST).map(|n| format!("n{n}=1")).collect();
+        let many: Vec<_> = (0..2 * MAX_SERVER_COOKIES).map(|n| format!("n{n}=1")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
-        assert_eq!(set("http://x/", &many, "http://x/").matches('=').count(), MOST);
+        assert_eq!(set("http://x/", &many, "http://x/").matches('=').count(), MAX_SERVER_COOKIES);
     }
 
     #[test]
-    fn what_the_user_says_is_said_too() {
+    fn the_users_cookie_header_is_kept() {
         let cookies = Cookies::default();
         let headers =
             HeaderMap::from_iter([("set-cookie".parse().unwrap(), "b=2".parse().unwrap())]);
         let url = "http://x/".parse().unwrap();
-        cookies.take(&url, &headers);
-        assert_eq!(cookies.of(&url, Some(&"a=1".parse().unwrap())).unwrap(), "a=1; b=2");
+        cookies.store_from_response(&url, &headers);
+        assert_eq!(cookies.header_for(&url, Some(&"a=1".parse().unwrap())).unwrap(), "a=1; b=2");
     }
 }

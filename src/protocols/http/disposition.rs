@@ -4,7 +4,7 @@ use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 
 /// The file name that the server suggests. Only the last path segment is returned. It is not sanitised.
-pub(super) fn name(value: &HeaderValue) -> Option<String> {
+pub(super) fn suggested_file_name(value: &HeaderValue) -> Option<String> {
     // Non-ASCII bytes are decoded as browsers do: as UTF-8, else as Latin-1.
     let text = match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.to_owned(),
@@ -13,13 +13,13 @@ pub(super) fn name(value: &HeaderValue) -> Option<String> {
     let parameters = parameters(&text);
     let find = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
     let found =
-        find("filename*").and_then(extended).or_else(|| find("filename").map(str::to_owned));
+        find("filename*").and_then(decode_extended).or_else(|| find("filename").map(str::to_owned));
     let last = found?.rsplit(['/', '\\']).next().unwrap_or_default().trim().to_owned();
     (!last.is_empty()).then_some(last)
 }
 
 /// Decodes the extended form of RFC 8187, for example `UTF-8'en'na%C3%AFve`.
-fn extended(value: &str) -> Option<String> {
+fn decode_extended(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_language, encoded) = rest.split_once('\'')?;
     let bytes: Vec<u8> = percent_decode_str(encoded).collect();
@@ -35,7 +35,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = text.split_once(';').map_or("", |(_, rest)| rest);
     while let Some((name, after)) = rest.split_once('=') {
-        let (value, left) = value(after.trim_start());
+        let (value, left) = split_value(after.trim_start());
         let name = name.trim_matches(|c: char| c == ';' || c.is_whitespace());
         found.push((name.to_ascii_lowercase(), value));
         rest = left;
@@ -44,7 +44,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 }
 
 /// Splits off the first value. Returns the value and the text after it.
-fn value(text: &str) -> (String, &str) {
+fn split_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
         return (text[..end].trim().to_owned(), &text[end..]);
@@ -70,12 +70,12 @@ mod tests {
 
     use super::*;
 
-    fn of(text: &str) -> Option<String> {
-        name(&HeaderValue::from_bytes(text.as_bytes()).unwrap())
+    fn parsed(text: &str) -> Option<String> {
+        suggested_file_name(&HeaderValue::from_bytes(text.as_bytes()).unwrap())
     }
 
     #[test]
-    fn the_extended_name_comes_before_the_plain_one() {
+    fn the_extended_name_precedes_the_plain_one() {
         for (text, wanted) in [
             ("attachment; filename=\"x.bin\"; filename*=UTF-8''na%C3%AFve.bin", "naïve.bin"),
             ("attachment; FileName = plain.txt", "plain.txt"),
@@ -86,19 +86,19 @@ mod tests {
             ("attachment; filename=\"C:\\\\a\\\\b.txt\"", "b.txt"),
             ("attachment; filename=\"not ended", "not ended"),
         ] {
-            assert_eq!(of(text).as_deref(), Some(wanted), "{text}");
+            assert_eq!(parsed(text).as_deref(), Some(wanted), "{text}");
         }
         for none in ["attachment", "attachment; filename=\"\"", "", "filename=x"] {
-            assert_eq!(of(none), None, "{none}");
+            assert_eq!(parsed(none), None, "{none}");
         }
         let latin = HeaderValue::from_bytes(b"attachment; filename=caf\xe9").unwrap();
-        assert_eq!(name(&latin).as_deref(), Some("café"));
+        assert_eq!(suggested_file_name(&latin).as_deref(), Some("café"));
     }
 
     proptest! {
         #[test]
         fn any_value_gives_a_name_without_folders_or_none(text in "[ -~é]{0,80}") {
-            if let Some(name) = of(&text) {
+            if let Some(name) = parsed(&text) {
                 prop_assert!(!name.is_empty() && !name.contains(['/', '\\']));
             }
         }

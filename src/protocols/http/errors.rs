@@ -9,23 +9,23 @@ use hyper::{StatusCode, header::HeaderMap};
 use url::Url;
 
 use super::{
-    auth::{challenges, offered},
-    transport::Lost,
+    auth::{offered_methods, strongest_challenge},
+    transport::ResponseFailure,
 };
 use crate::{
     error::{Error, Kind},
-    protocols::{date, dial::LOGIN_HINT, place, tls},
+    protocols::{date, dial::PROXY_LOGIN_HINT, display_url, tls},
 };
 
 /// Upper bound of a `Retry-After`, against absurd values. `downloads` has its own, lower limit, above which it fails.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Internal marker in the headers of a response: a login is configured, but was not sent because the server did not
 /// require one.
 pub(super) const LOGIN_UNSENT: &str = "bae-login-unsent";
 
 /// The error of a response whose status is not a success.
-pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
+pub(super) fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         401 | 407 => Kind::Unauthenticated,
         403 => Kind::PermissionDenied,
@@ -37,18 +37,19 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
     let words = status.canonical_reason().unwrap_or(match status.as_u16() {
         500.. => "server error",
         400..500 => "refused",
-        _ => "an answer that says nothing of a file",
+        _ => "unexpected answer",
     });
-    let wait = wait_asked(headers).filter(|_| kind.is_retryable());
-    let asks = wait.map(|wait| format!(", and the server asks to wait {}", spoken(wait)));
-    let text = format!("{}: {} {words}{}", place(url), status.as_u16(), asks.unwrap_or_default());
+    let wait = retry_after(headers).filter(|_| kind.is_retryable());
+    let delay = wait.map(|wait| format!(", retry after {}", format_wait(wait)));
+    let text =
+        format!("{}: {} {words}{}", display_url(url), status.as_u16(), delay.unwrap_or_default());
     let error = Error::new(kind, text);
     let error = match status.as_u16() {
-        401 => error.hint("give a user with -u NAME, or have a netrc file read with --netrc"),
-        407 => error.hint(LOGIN_HINT),
+        401 => error.hint("set a user with -u NAME, or use a netrc file (--netrc)"),
+        407 => error.hint(PROXY_LOGIN_HINT),
         403 | 404 if headers.contains_key(LOGIN_UNSENT) => error.hint(
-            "the login was not sent, since the server asked for none: \
-             --header 'Authorization: env:VARIABLE' sends one unasked",
+            "the login was not sent, because the server did not request one: \
+             --header 'Authorization: env:VARIABLE' always sends one",
         ),
         _ => error,
     };
@@ -59,7 +60,7 @@ pub(super) fn refused(url: &Url, status: StatusCode, headers: &HeaderMap) -> Err
 }
 
 /// Formats a wait as `45 s`, `20 min` or `3 h`. Minutes and hours are rounded up.
-fn spoken(wait: Duration) -> String {
+fn format_wait(wait: Duration) -> String {
     match wait.as_secs() {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds.div_ceil(60)),
@@ -68,74 +69,76 @@ fn spoken(wait: Duration) -> String {
 }
 
 /// The error of a final 401. `user` is the user of the configured login, whether or not the login was sent.
-pub(super) fn unauthorized(url: &Url, headers: &HeaderMap, user: Option<&str>) -> Error {
-    let place = place(url);
-    let error =
-        |why: &str| Error::new(Kind::Unauthenticated, format!("{place}: 401 Unauthorized{why}"));
-    let known = challenges(headers).is_some();
-    let ways = offered(headers).join(", ");
+pub(super) fn unauthorized_error(url: &Url, headers: &HeaderMap, user: Option<&str>) -> Error {
+    let location = display_url(url);
+    let error = |reason: &str| {
+        Error::new(Kind::Unauthenticated, format!("{location}: 401 Unauthorized{reason}"))
+    };
+    let is_supported = strongest_challenge(headers).is_some();
+    let methods = offered_methods(headers).join(", ");
     match user {
-        Some(user) if known => error(&format!(": the login of {user:?} is refused"))
+        Some(user) if is_supported => error(&format!(": the login of {user:?} is refused"))
             .hint("check the user and the password"),
-        _ if !known && !ways.is_empty() => {
-            let error =
-                error(&format!(": the server wants a login by {ways}, which is not spoken"));
-            match ways.to_ascii_lowercase().contains("bearer") {
-                true => error.hint("give a token with --header 'Authorization: env:VARIABLE'"),
+        _ if !is_supported && !methods.is_empty() => {
+            let error = error(&format!(
+                ": the server requires a login by {methods}, which is not supported"
+            ));
+            match methods.to_ascii_lowercase().contains("bearer") {
+                true => error.hint("pass a token with --header 'Authorization: env:VARIABLE'"),
                 false => error,
             }
         }
-        Some(_) => error(", without saying how to log in")
-            .hint("give what it wants with --header 'Authorization: env:VARIABLE'"),
-        None => refused(url, StatusCode::UNAUTHORIZED, headers),
+        Some(_) => error(", without a login method")
+            .hint("pass the credentials with --header 'Authorization: env:VARIABLE'"),
+        None => status_error(url, StatusCode::UNAUTHORIZED, headers),
     }
 }
 
 /// The wait in `Retry-After`, which is given in seconds or as a date.
-pub(super) fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => date::parse(text)?.duration_since(SystemTime::now()).ok()?,
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// The error of a request without a response, or of a response that breaks off.
-pub(super) fn broken(url: &Url, lost: &Lost) -> Error {
-    let Some(error) = lost.cause() else {
-        let what = match lost {
-            Lost::Reset => "the server reset the stream before its end",
-            _ => "no answer in time",
+pub(super) fn response_error(url: &Url, failure: &ResponseFailure) -> Error {
+    let Some(error) = failure.cause() else {
+        let text = match failure {
+            ResponseFailure::StreamReset => "the server reset the stream before its end",
+            _ => "no answer within the idle timeout",
         };
-        return Error::new(Kind::Network, format!("{}: {what}", place(url)));
+        return Error::new(Kind::Network, format!("{}: {text}", display_url(url)));
     };
-    let causes = causes(error);
+    let causes = error_chain(error);
     let says = |words: &str| causes.iter().any(|e| e.to_string().contains(words));
-    let refused = causes.iter().find_map(|e| tls::told_later(*e));
-    let told = causes.iter().find_map(|e| e.downcast_ref::<Error>()).or(refused.as_ref());
+    let tls_error = causes.iter().find_map(|e| tls::permanent_alert_error(*e));
+    let known_error = causes.iter().find_map(|e| e.downcast_ref::<Error>()).or(tls_error.as_ref());
     let is_parse = |e: &hyper::Error| e.is_parse();
-    let unread = causes.iter().filter_map(|e| e.downcast_ref()).any(is_parse);
-    let (kind, what, hint) = if says("head is too large") || says("too many headers") {
-        (Kind::Unsupported, "its headers are too large to be headers".to_owned(), None)
-    } else if unread {
-        (Kind::Unsupported, "the server's answer is not HTTP that can be read".to_owned(), None)
-    } else if let Some(told) = told {
-        (told.kind(), told.to_string(), told.hint_text())
+    let is_unparsable = causes.iter().filter_map(|e| e.downcast_ref()).any(is_parse);
+    let (kind, text, hint) = if says("head is too large") || says("too many headers") {
+        (Kind::Unsupported, "the headers of the answer are too large".to_owned(), None)
+    } else if is_unparsable {
+        (Kind::Unsupported, "the server's answer is not valid HTTP".to_owned(), None)
+    } else if let Some(known) = known_error {
+        (known.kind(), known.to_string(), known.hint_text())
     } else {
-        (Kind::Network, "the connection broke".to_owned(), None)
+        (Kind::Network, "the connection was lost".to_owned(), None)
     };
     // The innermost cause tells what happened; the outer ones only name libraries.
-    let cause = causes.last().map(|e| tls::plain(&e.to_string())).unwrap_or_default();
-    let ours = Error::new(kind, format!("{}: {what}", place(url))).because(cause);
+    let cause = causes.last().map(|e| tls::readable_io_error(&e.to_string())).unwrap_or_default();
+    let error = Error::new(kind, format!("{}: {text}", display_url(url))).because(cause);
     match hint {
-        Some(hint) => ours.hint(hint),
-        None => ours,
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 
 /// The error and its chain of sources, innermost last.
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+fn error_chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
     let (mut causes, mut next) = (Vec::new(), Some(error));
     while let Some(e) = next {
         causes.push(e);
@@ -153,11 +156,11 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (hyper::header::HeaderName::from_static(name), value.parse().unwrap())
         });
-        refused(&url, StatusCode::from_u16(status).unwrap(), &headers.collect())
+        status_error(&url, StatusCode::from_u16(status).unwrap(), &headers.collect())
     }
 
     #[test]
-    fn a_refusal_names_the_place_and_no_secret() {
+    fn a_refusal_names_the_url_without_secrets() {
         assert_eq!(refusal(404, &[]).report(), "x.example:8443/a/b: 404 Not Found");
         assert_eq!(refusal(520, &[]).report(), "x.example:8443/a/b: 520 server error");
         let unsent = refusal(404, &[(LOGIN_UNSENT, "true")]);
@@ -179,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_is_refused_is_told_from_one_that_is_not_spoken() {
+    fn a_rejected_login_and_an_unsupported_method_have_different_errors() {
         let url = Url::parse("https://x.example/a").unwrap();
         let of = |offer: &str, user: Option<&str>| {
             let headers =
                 HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, offer.parse().unwrap())]);
-            unauthorized(&url, &headers, user)
+            unauthorized_error(&url, &headers, user)
         };
         let wrong = of("Basic realm=\"x\"", Some("bob"));
         assert!(wrong.report().ends_with("the login of \"bob\" is refused"), "{}", wrong.report());
@@ -193,25 +196,22 @@ mod tests {
         assert!(none.hint_text().unwrap().contains("-u"));
         for user in [None, Some("bob")] {
             let other = of("NTLM", user);
-            assert!(other.report().contains("NTLM, which is not spoken"), "{}", other.report());
+            assert!(other.report().contains("NTLM, which is not supported"), "{}", other.report());
         }
         let token = of("Bearer realm=\"x\"", None);
         assert!(token.hint_text().unwrap().contains("--header"));
     }
 
     #[test]
-    fn a_wait_is_asked_for_in_seconds_or_by_a_date() {
-        let wait = |text: &str| refusal(503, &[("retry-after", text)]).wait_asked();
+    fn retry_after_is_in_seconds_or_a_date() {
+        let wait = |text: &str| refusal(503, &[("retry-after", text)]).requested_wait();
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("99999999999"), Some(LONGEST_WAIT));
+        assert_eq!(wait("99999999999"), Some(MAX_RETRY_AFTER));
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
         assert!(wait(&soon).is_some_and(|wait| wait > Duration::from_secs(90)));
         assert_eq!(wait("soon"), None);
-        assert_eq!(refusal(404, &[("retry-after", "7")]).wait_asked(), None);
-        let said = refusal(429, &[("retry-after", "1200")]).report();
-        assert!(
-            said.ends_with("429 Too Many Requests, and the server asks to wait 20 min"),
-            "{said}"
-        );
+        assert_eq!(refusal(404, &[("retry-after", "7")]).requested_wait(), None);
+        let report = refusal(429, &[("retry-after", "1200")]).report();
+        assert!(report.ends_with("429 Too Many Requests, retry after 20 min"), "{report}");
     }
 }

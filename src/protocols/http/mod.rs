@@ -1,7 +1,7 @@
 //! `http` and `https`: fetches ranges of files by GET, over HTTP/1.1 and HTTP/2.
 //!
-//! The first request already starts the download: a GET of `bytes=0-`. Its head describes the file ([`answer`]), and
-//! its body is the stream of the first connection ([`body`]). If the server cannot answer a range, the request is
+//! The first request already starts the download: a GET of `bytes=0-`. Its head describes the file ([`response_head`]),
+//! and its body is the stream of the first connection ([`body`]). If the server cannot answer a range, the request is
 //! repeated once without one. Every later range names the version that was found (`If-Range`). The response is checked
 //! anyway: status, `Content-Range`, length, ETag and date. A 200 for a range request is the whole file, or another
 //! file; it is never taken for the range. If a server answers `If-Range` with the whole file of the same version, later
@@ -11,7 +11,6 @@
 //! cookies to other hosts than they are for; a response that is not the requested range. Bodies are never decoded: the
 //! bytes are kept as served.
 
-mod answer;
 mod auth;
 mod body;
 mod client;
@@ -21,6 +20,7 @@ mod digests;
 mod disposition;
 mod errors;
 mod propfind;
+mod response_head;
 mod transport;
 
 use std::sync::Arc;
@@ -30,18 +30,20 @@ use url::Url;
 
 pub(super) use self::propfind::Depth;
 use self::{
-    answer::{First, Head, too_short},
-    body::{Exactly, Opened, Source},
-    client::{Ask, Wire},
-    transport::Answer,
+    body::{ExactRange, OpenedRange, RangeOpener},
+    client::{HttpClient, RequestSpec},
+    response_head::{FirstOutcome, ResponseHead, too_short_error},
+    transport::HttpResponse,
 };
-use super::{Begun, ByteStream, FetchOptions, Found, Protocol, Remote, Wanted};
+use super::{
+    ByteStream, FetchOptions, FirstResponse, Protocol, RangeRequest, RemoteFile, UrlTarget,
+};
 use crate::error::{Error, Kind, Result};
 
 /// The protocol of `http` and `https` URLs.
 #[derive(Debug)]
 pub struct Http {
-    wire: Arc<Wire>,
+    client: Arc<HttpClient>,
 }
 
 impl Http {
@@ -50,7 +52,7 @@ impl Http {
     /// # Errors
     /// For invalid options: a certificate, cookie file or header that cannot be used.
     pub fn new(options: &Arc<FetchOptions>) -> Result<Self> {
-        Ok(Self { wire: Arc::new(Wire::new(Arc::clone(options))?) })
+        Ok(Self { client: Arc::new(HttpClient::new(Arc::clone(options))?) })
     }
 
     /// The constructor for the registry.
@@ -62,64 +64,72 @@ impl Http {
 impl Http {
     /// Requests `range`, which starts at 0. Returns the file, the end position of the part in the body, and the
     /// response.
-    async fn first(&self, url: &Url, range: Wanted) -> Result<(Remote, Option<u64>, Answer)> {
+    async fn first_response(
+        &self,
+        url: &Url,
+        range: RangeRequest,
+    ) -> Result<(RemoteFile, Option<u64>, HttpResponse)> {
         if url.host_str().is_none_or(str::is_empty) {
-            return Err(Error::new(Kind::InvalidInput, "an http URL without a host"));
+            return Err(Error::new(Kind::InvalidInput, "an http URL has no host"));
         }
-        let asked = self.wire.get(Ask::first(url, Some(range))).await;
-        let unclear = match asked {
-            Ok((at, answer)) => match Head::of(&answer).first(url, &at, true) {
-                First::File(remote, end) => return Ok((*remote, end, answer)),
-                First::No(error) => return Err(error),
-                First::Unclear(error) => error,
-            },
+        let ranged =
+            self.client.send_following_redirects(RequestSpec::first(url, Some(range))).await;
+        let unclear = match ranged {
+            Ok((at, response)) => {
+                match ResponseHead::new(&response).interpret_first(url, &at, true) {
+                    FirstOutcome::File(remote, end) => return Ok((*remote, end, response)),
+                    FirstOutcome::Refused(error) => return Err(error),
+                    FirstOutcome::Unclear(error) => error,
+                }
+            }
             Err(error) => return Err(error),
         };
-        tracing::debug!("{}; asking for it without a range", unclear.report());
-        let (at, answer) = self.wire.get(Ask::first(url, None)).await?;
-        match Head::of(&answer).first(url, &at, false) {
-            First::File(remote, end) => Ok((*remote, end, answer)),
-            First::No(error) | First::Unclear(error) => Err(error),
+        tracing::debug!("{}; retrying without a range", unclear.report());
+        let (at, response) =
+            self.client.send_following_redirects(RequestSpec::first(url, None)).await?;
+        match ResponseHead::new(&response).interpret_first(url, &at, false) {
+            FirstOutcome::File(remote, end) => Ok((*remote, end, response)),
+            FirstOutcome::Refused(error) | FirstOutcome::Unclear(error) => Err(error),
         }
     }
 }
 
 #[async_trait]
 impl Protocol for Http {
-    async fn probe(&self, url: &Url) -> Result<Found> {
-        let (remote, ..) = self.first(url, (0..1).into()).await?;
-        Ok(Found::File(remote))
+    async fn probe(&self, url: &Url) -> Result<UrlTarget> {
+        let (remote, ..) = self.first_response(url, (0..1).into()).await?;
+        Ok(UrlTarget::File(remote))
     }
 
-    async fn begin(&self, url: &Url) -> Result<Begun> {
-        let (remote, end, answer) = self.first(url, Wanted::ALL).await?;
-        let source = Source::new(&self.wire, &remote);
-        let range = Wanted { start: 0, end: remote.len };
-        let first: ByteStream = match range.is_empty() {
-            true => Box::pin(Exactly::nothing()),
-            false => Box::pin(Exactly::new(source, range, answer.into_body(), end)),
+    async fn probe_with_body(&self, url: &Url) -> Result<FirstResponse> {
+        let (remote, end, response) = self.first_response(url, RangeRequest::ALL).await?;
+        let opener = RangeOpener::new(&self.client, &remote);
+        let range = RangeRequest { start: 0, end: remote.len };
+        let body: ByteStream = match range.is_empty() {
+            true => Box::pin(ExactRange::empty()),
+            false => Box::pin(ExactRange::new(opener, range, response.into_body(), end)),
         };
-        Ok(Begun { found: Found::File(remote), first: Some(first) })
+        Ok(FirstResponse { target: UrlTarget::File(remote), body: Some(body) })
     }
 
-    async fn open(&self, remote: &Remote, range: Wanted) -> Result<ByteStream> {
+    async fn open(&self, remote: &RemoteFile, range: RangeRequest) -> Result<ByteStream> {
         if range.is_empty() {
-            return Ok(Box::pin(Exactly::nothing()));
+            return Ok(Box::pin(ExactRange::empty()));
         }
         match remote.len {
             Some(len) if range.start > len || range.end.is_some_and(|end| end > len) => {
-                return Err(too_short(remote, len));
+                return Err(too_short_error(remote, len));
             }
             // A server cannot answer a range request that starts at the end of the file.
-            Some(len) if range.start == len && len > 0 => return Ok(Box::pin(Exactly::nothing())),
+            Some(len) if range.start == len && len > 0 => return Ok(Box::pin(ExactRange::empty())),
             _ => {}
         }
-        let source = Source::new(&self.wire, remote);
-        let Opened { body, told, total } = source.open(range).await?;
-        // With the length, so that the rest is asked for, and is of a file of the same length.
-        let known = Remote { len: remote.len.or(total), ..remote.clone() };
-        let range = Wanted { end: range.end.or(known.len), ..range };
-        let source = Source::new(&self.wire, &known);
-        Ok(Box::pin(Exactly::new(source, range, body, told)))
+        let opener = RangeOpener::new(&self.client, remote);
+        let OpenedRange { body, body_end, total } = opener.open(range).await?;
+        // With the length, so that the rest is requested, and belongs to a file of the same length.
+        let known = RemoteFile { len: remote.len.or(total), ..remote.clone() };
+        let range = RangeRequest { end: range.end.or(known.len), ..range };
+        let opener = RangeOpener::new(&self.client, &known);
+        Ok(Box::pin(ExactRange::new(opener, range, body, body_end)))
     }
 }

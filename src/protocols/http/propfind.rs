@@ -6,16 +6,16 @@ use url::Url;
 
 use super::{
     Http,
-    client::{Ask, Question},
-    errors::{broken, refused},
+    client::{PropfindRequest, RequestSpec},
+    errors::{response_error, status_error},
 };
 use crate::{
     error::{Error, Kind, Result},
-    protocols::place,
+    protocols::display_url,
 };
 
 /// Maximum length of a response in bytes, enough for about 100,000 files in one folder.
-const LONGEST: usize = 64 << 20;
+const MAX_RESPONSE_LEN: usize = 64 << 20;
 
 /// The `Depth` header of a PROPFIND.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,30 +39,30 @@ impl Http {
     ) -> Result<(Url, Vec<u8>)> {
         let depth = HeaderValue::from_static(if depth == Depth::Zero { "0" } else { "1" });
         let method = Method::from_bytes(b"PROPFIND").expect("eight letters are a method");
-        let question = Some(Question { method, depth, body });
-        let ask = Ask { asked: url, url, range: None, validator: None, question };
-        let (at, response) = self.wire.get(ask).await?;
+        let propfind = Some(PropfindRequest { method, depth, body });
+        let spec = RequestSpec { requested_url: url, url, range: None, validator: None, propfind };
+        let (at, response) = self.client.send_following_redirects(spec).await?;
         let status = response.status();
         if status.as_u16() != 207 {
-            let error = refused(&at, status, response.headers());
+            let error = status_error(&at, status, response.headers());
             return Err(if status.is_success() || matches!(status.as_u16(), 405 | 501) {
-                let text = format!("{}: WebDAV is not spoken here ({status})", place(&at));
-                Error::new(Kind::Unsupported, text).hint("a file alone is fetched by https://")
+                let text = format!("{}: WebDAV is not supported here ({status})", display_url(&at));
+                Error::new(Kind::Unsupported, text).hint("use https:// to fetch a single file")
             } else {
                 error
             });
         }
-        let (mut answer, mut body) = (Vec::new(), response.into_body());
+        let (mut listing, mut body) = (Vec::new(), response.into_body());
         while let Some(bytes) = body.next().await {
-            let bytes = bytes.map_err(|lost| broken(&at, &lost))?;
-            if answer.len() + bytes.len() > LONGEST {
-                let text = format!("{}: its listing is longer than 64 MiB", place(&at));
+            let bytes = bytes.map_err(|failure| response_error(&at, &failure))?;
+            if listing.len() + bytes.len() > MAX_RESPONSE_LEN {
+                let text = format!("{}: the listing is longer than 64 MiB", display_url(&at));
                 return Err(
-                    Error::new(Kind::Unsupported, text).hint("fetch the folders in it one by one")
+                    Error::new(Kind::Unsupported, text).hint("fetch its subfolders one by one")
                 );
             }
-            answer.extend_from_slice(&bytes);
+            listing.extend_from_slice(&bytes);
         }
-        Ok((at, answer))
+        Ok((at, listing))
     }
 }

@@ -19,78 +19,78 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::packet::{self, Attributes, Entry, Packet, Response, Status, take_packet};
+use super::packet::{self, Attributes, FolderEntry, Packet, Response, Status, take_packet};
 
 /// Minimum free capacity of a read in bytes. When the buffer is used up, an incomplete packet is copied to a new one.
-const BUFFER: usize = 256 << 10;
+const READ_CAPACITY: usize = 256 << 10;
 /// Maximum size in bytes up to which requests are combined into one write.
-const TOGETHER: usize = 16 << 10;
+const MAX_COMBINED_WRITE: usize = 16 << 10;
 /// The flag that opens a file for reading.
 const READ_ONLY: u32 = 1;
 
 /// The reason why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     Status(Status),
     /// The connection is no longer usable.
-    Broken(String),
+    ConnectionLost(String),
 }
 
-pub(super) type Answer<T> = Result<T, Failure>;
+pub(super) type RequestResult<T> = Result<T, RequestFailure>;
 
 /// The requests that wait for a response.
 #[derive(Debug, Default)]
-struct Waiting {
-    by_id: HashMap<u32, oneshot::Sender<Given>>,
+struct PendingRequests {
+    by_id: HashMap<u32, oneshot::Sender<DeliveredResponse>>,
     /// The reason why no more responses arrive.
-    ended: Option<String>,
+    end_reason: Option<String>,
 }
 
 /// A response on its way to the waiting caller.
 #[derive(Debug)]
-enum Given {
+enum DeliveredResponse {
     Handle(Handle),
     Other(Response),
 }
 
 /// Sends requests and assigns their ids.
 #[derive(Debug)]
-struct Sender {
+struct RequestSender {
     queue: mpsc::UnboundedSender<Bytes>,
     next_id: AtomicU32,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingRequests>,
 }
 
-impl Sender {
-    fn id(&self) -> u32 {
+impl RequestSender {
+    fn next_id(&self) -> u32 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn ask(&self, id: u32, packet: Packet) -> Answer<Given> {
-        let (tell, told) = oneshot::channel();
+    async fn send_request(&self, id: u32, packet: Packet) -> RequestResult<DeliveredResponse> {
+        let (sender, receiver) = oneshot::channel();
         {
-            let mut waiting = self.waiting.lock();
-            if let Some(why) = &waiting.ended {
-                return Err(Failure::Broken(why.clone()));
+            let mut pending = self.pending.lock();
+            if let Some(reason) = &pending.end_reason {
+                return Err(RequestFailure::ConnectionLost(reason.clone()));
             }
-            waiting.by_id.insert(id, tell);
+            pending.by_id.insert(id, sender);
         }
         // An error means that the writer has ended. The reader then ends too and fails this request.
         let _ = self.queue.send(packet.finish());
-        match told.await {
-            Ok(given) => Ok(given),
-            Err(_) => Err(Failure::Broken(self.why())),
+        match receiver.await {
+            Ok(response) => Ok(response),
+            Err(_) => Err(RequestFailure::ConnectionLost(self.end_reason())),
         }
     }
 
-    fn why(&self) -> String {
-        self.waiting.lock().ended.clone().unwrap_or_else(|| "the connection ended".to_owned())
+    fn end_reason(&self) -> String {
+        self.pending.lock().end_reason.clone().unwrap_or_else(|| "the connection ended".to_owned())
     }
 
-    fn end(&self, why: String) {
-        let mut waiting = self.waiting.lock();
-        waiting.ended.get_or_insert(why);
-        waiting.by_id.clear();
+    fn end(&self, reason: String) {
+        let mut pending = self.pending.lock();
+        pending.end_reason.get_or_insert(reason);
+        pending.by_id.clear();
     }
 }
 
@@ -98,26 +98,26 @@ impl Sender {
 #[derive(Debug)]
 pub(super) struct Handle {
     bytes: Bytes,
-    sender: Arc<Sender>,
+    sender: Arc<RequestSender>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // No caller waits for the response.
-        let close = Packet::new(packet::CLOSE, self.sender.id()).string(&self.bytes);
+        let close = Packet::new(packet::CLOSE, self.sender.next_id()).string(&self.bytes);
         let _ = self.sender.queue.send(close.finish());
     }
 }
 
 /// An SFTP client on a connection. Dropping it ends both tasks and fails all waiting requests.
 #[derive(Debug)]
-pub(super) struct Client {
-    sender: Arc<Sender>,
+pub(super) struct SftpClient {
+    sender: Arc<RequestSender>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
 }
 
-impl Client {
+impl SftpClient {
     /// Negotiates the version and starts the tasks.
     ///
     /// # Errors
@@ -131,73 +131,77 @@ impl Client {
         let init = Packet::new(packet::INIT, packet::VERSION).finish();
         stream.write_all(&init).await.map_err(lost)?;
         stream.flush().await.map_err(lost)?;
-        let mut came = BytesMut::with_capacity(BUFFER);
+        let mut buffer = BytesMut::with_capacity(READ_CAPACITY);
         let first = loop {
-            let foreign = |text| format!("the server's first words are not SFTP: {text:?}");
-            if let Some(packet) = take_packet(&mut came).map_err(foreign)? {
+            let not_sftp = |text| format!("the server's first bytes are not SFTP: {text:?}");
+            if let Some(packet) = take_packet(&mut buffer).map_err(not_sftp)? {
                 break packet;
             }
-            if stream.read_buf(&mut came).await.map_err(lost)? == 0 {
-                return Err("the server ended SFTP before it began".to_owned());
+            if stream.read_buf(&mut buffer).await.map_err(lost)? == 0 {
+                return Err("the server closed SFTP before it started".to_owned());
             }
         };
-        packet::version(first).ok_or("the server does not answer with its version of SFTP")?;
+        packet::parse_version(first).ok_or("the server's first packet has no SFTP version")?;
         let (queue, requests) = mpsc::unbounded_channel();
-        let (next_id, waiting) = (AtomicU32::new(1), Mutex::default());
-        let sender = Arc::new(Sender { queue, next_id, waiting });
+        let (next_id, pending) = (AtomicU32::new(1), Mutex::default());
+        let sender = Arc::new(RequestSender { queue, next_id, pending });
         let (input, output) = tokio::io::split(stream);
-        let reader = tokio::spawn(read(input, came, Arc::clone(&sender)));
-        let writer = tokio::spawn(write(output, requests));
+        let reader = tokio::spawn(read_responses(input, buffer, Arc::clone(&sender)));
+        let writer = tokio::spawn(write_requests(output, requests));
         Ok(Self { sender, reader, writer })
     }
 
-    async fn ask(&self, kind: u8, fill: impl FnOnce(Packet) -> Packet) -> Answer<Given> {
-        let id = self.sender.id();
-        self.sender.ask(id, fill(Packet::new(kind, id))).await
+    async fn request(
+        &self,
+        kind: u8,
+        fill: impl FnOnce(Packet) -> Packet,
+    ) -> RequestResult<DeliveredResponse> {
+        let id = self.sender.next_id();
+        self.sender.send_request(id, fill(Packet::new(kind, id))).await
     }
 
-    pub(super) async fn stat(&self, path: &[u8]) -> Answer<Attributes> {
-        attributes(self.ask(packet::STAT, |packet| packet.string(path)).await?)
+    pub(super) async fn stat(&self, path: &[u8]) -> RequestResult<Attributes> {
+        expect_attributes(self.request(packet::STAT, |packet| packet.string(path)).await?)
     }
 
-    pub(super) async fn lstat(&self, path: &[u8]) -> Answer<Attributes> {
-        attributes(self.ask(packet::LSTAT, |packet| packet.string(path)).await?)
+    pub(super) async fn lstat(&self, path: &[u8]) -> RequestResult<Attributes> {
+        expect_attributes(self.request(packet::LSTAT, |packet| packet.string(path)).await?)
     }
 
-    pub(super) async fn fstat(&self, handle: &Handle) -> Answer<Attributes> {
-        attributes(self.ask(packet::FSTAT, |packet| packet.string(&handle.bytes)).await?)
+    pub(super) async fn fstat(&self, handle: &Handle) -> RequestResult<Attributes> {
+        expect_attributes(self.request(packet::FSTAT, |packet| packet.string(&handle.bytes)).await?)
     }
 
-    pub(super) async fn real_path(&self, path: &[u8]) -> Answer<Bytes> {
-        let given = self.ask(packet::REALPATH, |packet| packet.string(path)).await?;
-        let first = names(given)?.into_iter().next();
-        first.map(|entry| entry.name).ok_or_else(unexpected)
+    pub(super) async fn real_path(&self, path: &[u8]) -> RequestResult<Bytes> {
+        let response = self.request(packet::REALPATH, |packet| packet.string(path)).await?;
+        let first = expect_names(response)?.into_iter().next();
+        first.map(|entry| entry.name).ok_or_else(unexpected_response)
     }
 
-    pub(super) async fn open(&self, path: &[u8]) -> Answer<Handle> {
+    pub(super) async fn open(&self, path: &[u8]) -> RequestResult<Handle> {
         // No attributes are set.
         let fill = |packet: Packet| packet.string(path).u32(READ_ONLY).u32(0);
-        handle(self.ask(packet::OPEN, fill).await?)
+        expect_handle(self.request(packet::OPEN, fill).await?)
     }
 
-    pub(super) async fn open_folder(&self, path: &[u8]) -> Answer<Handle> {
-        handle(self.ask(packet::OPENDIR, |packet| packet.string(path)).await?)
+    pub(super) async fn open_folder(&self, path: &[u8]) -> RequestResult<Handle> {
+        expect_handle(self.request(packet::OPENDIR, |packet| packet.string(path)).await?)
     }
 
-    pub(super) async fn read(&self, handle: &Handle, start: u64, len: u32) -> Answer<Bytes> {
+    pub(super) async fn read(&self, handle: &Handle, start: u64, len: u32) -> RequestResult<Bytes> {
         let fill = |packet: Packet| packet.string(&handle.bytes).u64(start).u32(len);
-        match self.ask(packet::READ, fill).await? {
-            Given::Other(Response::Data(bytes)) => Ok(bytes),
-            other => Err(no(other)),
+        match self.request(packet::READ, fill).await? {
+            DeliveredResponse::Other(Response::Data(bytes)) => Ok(bytes),
+            other => Err(failure_of(other)),
         }
     }
 
-    pub(super) async fn read_folder(&self, handle: &Handle) -> Answer<Vec<Entry>> {
-        names(self.ask(packet::READDIR, |packet| packet.string(&handle.bytes)).await?)
+    pub(super) async fn read_folder(&self, handle: &Handle) -> RequestResult<Vec<FolderEntry>> {
+        expect_names(self.request(packet::READDIR, |packet| packet.string(&handle.bytes)).await?)
     }
 }
 
-impl Drop for Client {
+impl Drop for SftpClient {
     fn drop(&mut self) {
         self.reader.abort();
         self.writer.abort();
@@ -205,87 +209,96 @@ impl Drop for Client {
     }
 }
 
-fn attributes(given: Given) -> Answer<Attributes> {
-    match given {
-        Given::Other(Response::Attributes(attributes)) => Ok(attributes),
-        other => Err(no(other)),
+fn expect_attributes(response: DeliveredResponse) -> RequestResult<Attributes> {
+    match response {
+        DeliveredResponse::Other(Response::Attributes(attributes)) => Ok(attributes),
+        other => Err(failure_of(other)),
     }
 }
 
-fn names(given: Given) -> Answer<Vec<Entry>> {
-    match given {
-        Given::Other(Response::Names(names)) => Ok(names),
-        other => Err(no(other)),
+fn expect_names(response: DeliveredResponse) -> RequestResult<Vec<FolderEntry>> {
+    match response {
+        DeliveredResponse::Other(Response::Names(names)) => Ok(names),
+        other => Err(failure_of(other)),
     }
 }
 
-fn handle(given: Given) -> Answer<Handle> {
-    match given {
-        Given::Handle(handle) => Ok(handle),
-        other => Err(no(other)),
+fn expect_handle(response: DeliveredResponse) -> RequestResult<Handle> {
+    match response {
+        DeliveredResponse::Handle(handle) => Ok(handle),
+        other => Err(failure_of(other)),
     }
 }
 
 /// The failure of a request whose response has the wrong type.
-fn no(given: Given) -> Failure {
-    match given {
-        Given::Other(Response::Status(status)) => Failure::Status(status),
-        _ => unexpected(),
+fn failure_of(response: DeliveredResponse) -> RequestFailure {
+    match response {
+        DeliveredResponse::Other(Response::Status(status)) => RequestFailure::Status(status),
+        _ => unexpected_response(),
     }
 }
 
-fn unexpected() -> Failure {
-    Failure::Broken("the server's answer does not fit the question".to_owned())
+fn unexpected_response() -> RequestFailure {
+    RequestFailure::ConnectionLost("the server's answer does not match the request".to_owned())
 }
 
-async fn write<S: AsyncWrite>(mut output: WriteHalf<S>, mut queue: mpsc::UnboundedReceiver<Bytes>) {
+async fn write_requests<S: AsyncWrite>(
+    mut output: WriteHalf<S>,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+) {
     while let Some(first) = queue.recv().await {
-        let mut together = BytesMut::from(first);
-        while together.len() < TOGETHER
+        let mut batch = BytesMut::from(first);
+        while batch.len() < MAX_COMBINED_WRITE
             && let Ok(next) = queue.try_recv()
         {
-            together.extend_from_slice(&next);
+            batch.extend_from_slice(&next);
         }
-        if output.write_all(&together).await.is_err() || output.flush().await.is_err() {
+        if output.write_all(&batch).await.is_err() || output.flush().await.is_err() {
             // The reader notices the failure too, and reports it.
             return;
         }
     }
 }
 
-async fn read<S: AsyncRead>(mut input: ReadHalf<S>, mut came: BytesMut, sender: Arc<Sender>) {
-    let why = loop {
-        match take_packet(&mut came) {
+async fn read_responses<S: AsyncRead>(
+    mut input: ReadHalf<S>,
+    mut buffer: BytesMut,
+    sender: Arc<RequestSender>,
+) {
+    let reason = loop {
+        match take_packet(&mut buffer) {
             Ok(Some(packet)) => {
-                if let Err(why) = deliver(packet, &sender) {
-                    break why;
+                if let Err(reason) = deliver(packet, &sender) {
+                    break reason;
                 }
                 continue;
             }
             Ok(None) => {}
-            Err(text) => break format!("the server sent something that is not SFTP: {text:?}"),
+            Err(text) => break format!("the server sent data that is not SFTP: {text:?}"),
         }
-        came.reserve(BUFFER);
-        match input.read_buf(&mut came).await {
+        buffer.reserve(READ_CAPACITY);
+        match input.read_buf(&mut buffer).await {
             Ok(0) => break "the server closed the connection".to_owned(),
             Ok(_) => {}
             Err(e) => break e.to_string(),
         }
     };
-    sender.end(why);
+    sender.end(reason);
 }
 
-fn deliver(packet: Bytes, sender: &Arc<Sender>) -> Result<(), String> {
-    let no_response = || "the server sent something that is no response".to_owned();
-    let (id, response) = packet::response(packet).ok_or_else(no_response)?;
-    let given = match response {
-        Response::Handle(bytes) => Given::Handle(Handle { bytes, sender: Arc::clone(sender) }),
-        other => Given::Other(other),
+fn deliver(packet: Bytes, sender: &Arc<RequestSender>) -> Result<(), String> {
+    let not_a_response = || "the server sent a packet that is not a response".to_owned();
+    let (id, response) = packet::parse_response(packet).ok_or_else(not_a_response)?;
+    let response = match response {
+        Response::Handle(bytes) => {
+            DeliveredResponse::Handle(Handle { bytes, sender: Arc::clone(sender) })
+        }
+        other => DeliveredResponse::Other(other),
     };
-    let waits = sender.waiting.lock().by_id.remove(&id);
+    let caller = sender.pending.lock().by_id.remove(&id);
     // No caller waits for the response to a close, or to an abandoned request.
-    if let Some(waits) = waits {
-        let _ = waits.send(given);
+    if let Some(caller) = caller {
+        let _ = caller.send(response);
     }
     Ok(())
 }
@@ -311,7 +324,7 @@ mod tests {
         server.write_all(&packet.finish()).await.unwrap();
     }
 
-    async fn started() -> (Client, DuplexStream) {
+    async fn started() -> (SftpClient, DuplexStream) {
         let (ours, mut server) = tokio::io::duplex(1 << 20);
         let greet = async {
             let (kind, version, _) = request(&mut server).await;
@@ -319,18 +332,18 @@ mod tests {
             answer(&mut server, Packet::new(packet::SSH_FXP_VERSION, 3)).await;
             server
         };
-        let (client, server) = tokio::join!(Client::start(ours), greet);
+        let (client, server) = tokio::join!(SftpClient::start(ours), greet);
         (client.unwrap(), server)
     }
 
     #[tokio::test]
-    async fn a_handle_is_used_and_closed_byte_for_byte() {
+    async fn a_handle_is_sent_back_and_closed_unchanged() {
         let (client, mut server) = started().await;
-        let asked = async {
+        let requests = async {
             let handle = client.open(b"na\xefve").await.unwrap();
             client.read(&handle, 7, 9).await.unwrap()
         };
-        let answered = async {
+        let answers = async {
             let (kind, id, body) = request(&mut server).await;
             assert_eq!((kind, &body[..9]), (packet::OPEN, &b"\0\0\0\x05na\xefve"[..]));
             answer(&mut server, Packet::new(102, id).string(HANDLE)).await;
@@ -340,16 +353,16 @@ mod tests {
             let (kind, _, body) = request(&mut server).await;
             assert_eq!((kind, &body[4..]), (packet::CLOSE, HANDLE));
         };
-        let (bytes, ()) = tokio::join!(asked, answered);
+        let (bytes, ()) = tokio::join!(requests, answers);
         assert_eq!(&bytes[..], b"bytes");
     }
 
     #[tokio::test]
-    async fn a_handle_that_nobody_waits_for_any_more_is_closed() {
+    async fn the_handle_of_an_abandoned_request_is_closed() {
         let (client, mut server) = started().await;
         let open = client.open(b"x");
         let id = tokio::select! {
-            _ = open => panic!("nobody has answered"),
+            _ = open => panic!("there was no answer yet"),
             (kind, id, _) = request(&mut server) => {
                 assert_eq!(kind, packet::OPEN);
                 id
@@ -361,26 +374,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_is_told_and_an_end_reaches_all_that_wait() {
+    async fn a_status_is_returned_and_a_closed_connection_fails_all_requests() {
         let (client, mut server) = started().await;
-        let answered = async {
+        let answers = async {
             let (_, id, _) = request(&mut server).await;
             answer(&mut server, Packet::new(101, id).u32(2).string(b"no such file")).await;
         };
-        let (failed, ()) = tokio::join!(client.stat(b"x"), answered);
+        let (failed, ()) = tokio::join!(client.stat(b"x"), answers);
         let status = Status { code: 2, message: "no such file".into() };
-        assert_eq!(failed, Err(Failure::Status(status)));
+        assert_eq!(failed, Err(RequestFailure::Status(status)));
         let (one, two, ()) =
             tokio::join!(client.stat(b"a"), client.lstat(b"b"), async { drop(server) });
-        assert!(matches!((one, two), (Err(Failure::Broken(_)), Err(Failure::Broken(_)))));
-        assert!(matches!(client.stat(b"c").await, Err(Failure::Broken(_))));
+        assert!(matches!(
+            (one, two),
+            (Err(RequestFailure::ConnectionLost(_)), Err(RequestFailure::ConnectionLost(_)))
+        ));
+        assert!(matches!(client.stat(b"c").await, Err(RequestFailure::ConnectionLost(_))));
     }
 
     #[tokio::test]
-    async fn a_greeting_of_a_shell_is_no_sftp() {
+    async fn text_of_a_shell_is_refused_as_sftp() {
         let (ours, mut server) = tokio::io::duplex(1000);
         server.write_all(b"Welcome to this host!\r\n").await.unwrap();
-        let why = Client::start(ours).await.unwrap_err();
-        assert!(why.contains("Welcome to this host!"), "{why}");
+        let reason = SftpClient::start(ours).await.unwrap_err();
+        assert!(reason.contains("Welcome to this host!"), "{reason}");
     }
 }

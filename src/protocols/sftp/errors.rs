@@ -2,54 +2,56 @@
 
 use std::fmt;
 
-use super::{client::Failure, packet::Status};
+use super::{client::RequestFailure, packet::Status};
 use crate::{
     error::{Error, Kind},
-    protocols::paths::said,
+    protocols::url_paths::one_line_excerpt,
 };
 
 /// The reason why a connection failed: an SSH error, or the check of the server's key.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum ConnectError {
     Ssh(russh::Error),
-    Host(Box<Error>),
+    HostKey(Box<Error>),
 }
 
-impl From<russh::Error> for Trouble {
+impl From<russh::Error> for ConnectError {
     fn from(e: russh::Error) -> Self {
         Self::Ssh(e)
     }
 }
 
-impl Trouble {
-    pub(super) fn told(self, doing: impl fmt::Display) -> Error {
+impl ConnectError {
+    pub(super) fn into_error(self, action: impl fmt::Display) -> Error {
         match self {
-            Self::Ssh(e) => transport(doing, e),
-            Self::Host(e) => *e,
+            Self::Ssh(e) => ssh_error(action, e),
+            Self::HostKey(e) => *e,
         }
     }
 }
 
 /// The error of a connection that fails. Incompatible algorithms and wrong keys are permanent; other failures may be
 /// temporary.
-pub(super) fn transport(doing: impl fmt::Display, e: russh::Error) -> Error {
+pub(super) fn ssh_error(action: impl fmt::Display, e: russh::Error) -> Error {
     use russh::Error as E;
     let kind = match &e {
         E::NoCommonAlgo { .. } | E::Version | E::UnsupportedAuthMethod => Kind::Unsupported,
         E::WrongServerSig | E::UnknownKey | E::KeyChanged { .. } => Kind::Unauthenticated,
         _ => Kind::Network,
     };
-    Error::new(kind, doing.to_string()).because(e)
+    Error::new(kind, action.to_string()).because(e)
 }
 
 /// Status codes of the draft, and codes of later versions that servers send anyway.
 const END_OF_FILE: u32 = 1;
 
 /// The error of a failed request: the server's status, or a broken connection.
-pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
+pub(super) fn request_error(action: impl Into<String>, failure: RequestFailure) -> Error {
     let status = match failure {
-        Failure::Status(status) => status,
-        Failure::Broken(why) => return Error::new(Kind::Network, doing).because(said(&why)),
+        RequestFailure::Status(status) => status,
+        RequestFailure::ConnectionLost(reason) => {
+            return Error::new(Kind::Network, action).because(one_line_excerpt(&reason));
+        }
     };
     let (kind, name) = match status.code {
         END_OF_FILE => (Kind::Corrupt, "end of file"),
@@ -63,23 +65,23 @@ pub(super) fn request(doing: impl Into<String>, failure: Failure) -> Error {
         // Servers use this code for many failures: too many open files, a disk that does not answer.
         _ => (Kind::Unavailable, "failure"),
     };
-    let words = match said(&status.message) {
+    let words = match one_line_excerpt(&status.message) {
         words if words.is_empty() => format!("answered status {} ({name})", status.code),
         words => format!("answered {name}: {words}"),
     };
-    Error::new(kind, doing).because(words)
+    Error::new(kind, action).because(words)
 }
 
-pub(super) fn is_end(failure: &Failure) -> bool {
-    matches!(failure, Failure::Status(Status { code: END_OF_FILE, .. }))
+pub(super) fn is_end_of_file(failure: &RequestFailure) -> bool {
+    matches!(failure, RequestFailure::Status(Status { code: END_OF_FILE, .. }))
 }
 
 /// Whether the server says that there is nothing under a name.
-pub(super) fn is_missing(failure: &Failure) -> bool {
-    matches!(failure, Failure::Status(Status { code: 2 | 10, .. }))
+pub(super) fn is_not_found(failure: &RequestFailure) -> bool {
+    matches!(failure, RequestFailure::Status(Status { code: 2 | 10, .. }))
 }
 
 /// Whether the connection is no longer usable.
-pub(super) fn is_fatal(failure: &Failure) -> bool {
-    matches!(failure, Failure::Broken(_))
+pub(super) fn is_connection_lost(failure: &RequestFailure) -> bool {
+    matches!(failure, RequestFailure::ConnectionLost(_))
 }

@@ -1,4 +1,4 @@
-//! Parses `known_hosts` files and judges the key of a server by them. Pure.
+//! Parses `known_hosts` files and checks the key of a server against them. Pure.
 //!
 //! The format is OpenSSH's: several names per line, `*` and `?` in names, `!` before names that the line excludes,
 //! hashed names (`|1|SALT|HASH`), `[host]:port` for ports other than 22, and `@revoked` before keys that are never
@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, PublicKey, parse_public_key_base64};
 
 /// The keys of one server in the files.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownHostKeys {
     keys: Vec<KnownKey>,
 }
 
@@ -20,12 +20,12 @@ struct KnownKey {
     key: PublicKey,
     revoked: bool,
     /// File name and line number.
-    place: String,
+    location: String,
 }
 
-/// The judgement of a key that a server has presented.
+/// The result of checking a key that a server has presented.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Judgement<'a> {
+pub(super) enum KeyVerdict<'a> {
     Known,
     /// No key of its type is known.
     Unknown,
@@ -34,11 +34,11 @@ pub(super) enum Judgement<'a> {
     Revoked(&'a str),
 }
 
-impl Known {
+impl KnownHostKeys {
     /// Adds the keys of `host` in `text`, which is the content of the file `name`.
     pub(super) fn read(&mut self, name: &str, text: &str, host: &str, port: u16) {
         let host = if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") };
-        for (at, line) in text.lines().enumerate() {
+        for (number, line) in (1..).zip(text.lines()) {
             let mut words = line.split_whitespace().peekable();
             let revoked = match words.peek() {
                 Some(&"@revoked") => words.next().is_some(),
@@ -49,44 +49,44 @@ impl Known {
             else {
                 continue;
             };
-            if !is_for(hosts, &host) {
+            if !names_match(hosts, &host) {
                 continue;
             }
             if let Ok(key) = parse_public_key_base64(key) {
-                let place = format!("{name}:{}", at + 1);
-                self.keys.push(KnownKey { key, revoked, place });
+                let location = format!("{name}:{number}");
+                self.keys.push(KnownKey { key, revoked, location });
             }
         }
     }
 
-    pub(super) fn judge(&self, shown: &PublicKey) -> Judgement<'_> {
-        let same = |known: &&KnownKey| known.key.key_data() == shown.key_data();
+    pub(super) fn check_key(&self, presented: &PublicKey) -> KeyVerdict<'_> {
+        let same = |known: &&KnownKey| known.key.key_data() == presented.key_data();
         if let Some(known) = self.keys.iter().filter(same).find(|known| known.revoked) {
-            return Judgement::Revoked(&known.place);
+            return KeyVerdict::Revoked(&known.location);
         }
         if self.keys.iter().any(|known| same(&known)) {
-            return Judgement::Known;
+            return KeyVerdict::Known;
         }
-        let of_its_kind = |known: &&KnownKey| {
-            !known.revoked && kind(&known.key.algorithm()) == kind(&shown.algorithm())
+        let same_type = |known: &&KnownKey| {
+            !known.revoked && key_type(&known.key.algorithm()) == key_type(&presented.algorithm())
         };
-        let other = self.keys.iter().find(of_its_kind);
-        other.map_or(Judgement::Unknown, |known| Judgement::Changed(&known.place))
+        let other = self.keys.iter().find(same_type);
+        other.map_or(KeyVerdict::Unknown, |known| KeyVerdict::Changed(&known.location))
     }
 
-    /// `usual` with the types of known keys first, so that the server presents one of those.
-    pub(super) fn first(&self, usual: &[Algorithm]) -> Vec<Algorithm> {
+    /// `types` with those of known keys first, so that the server presents one of those.
+    pub(super) fn prefer_known_types(&self, types: &[Algorithm]) -> Vec<Algorithm> {
         let known = |algorithm: &&Algorithm| {
             let mut keys = self.keys.iter().filter(|known| !known.revoked);
-            keys.any(|known| kind(&known.key.algorithm()) == kind(algorithm))
+            keys.any(|known| key_type(&known.key.algorithm()) == key_type(algorithm))
         };
-        let (known, others): (Vec<_>, Vec<_>) = usual.iter().partition(known);
+        let (known, others): (Vec<_>, Vec<_>) = types.iter().partition(known);
         known.into_iter().chain(others).cloned().collect()
     }
 }
 
 /// RSA keys have one type, whatever the hash of their signatures.
-fn kind(algorithm: &Algorithm) -> Algorithm {
+fn key_type(algorithm: &Algorithm) -> Algorithm {
     match algorithm {
         Algorithm::Rsa { .. } => Algorithm::Rsa { hash: None },
         other => other.clone(),
@@ -94,24 +94,24 @@ fn kind(algorithm: &Algorithm) -> Algorithm {
 }
 
 /// Whether the names at the start of a line match `host`.
-fn is_for(hosts: &str, host: &str) -> bool {
+fn names_match(hosts: &str, host: &str) -> bool {
     let mut found = false;
     for pattern in hosts.split(',') {
         if let Some(pattern) = pattern.strip_prefix('!') {
-            if matches(pattern, host) {
+            if glob_matches(pattern, host) {
                 return false;
             }
         } else if pattern.starts_with('|') {
-            found |= is_hash_of(pattern, host).unwrap_or(false);
+            found |= hashed_name_matches(pattern, host).unwrap_or(false);
         } else {
-            found |= matches(pattern, host);
+            found |= glob_matches(pattern, host);
         }
     }
     found
 }
 
 /// HMAC-SHA1 is the format of the files. It only hides the names; no security depends on it.
-fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
+fn hashed_name_matches(pattern: &str, host: &str) -> Option<bool> {
     let (salt, hash) = pattern.strip_prefix("|1|")?.split_once('|')?;
     let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
@@ -119,7 +119,7 @@ fn is_hash_of(pattern: &str, host: &str) -> Option<bool> {
 }
 
 /// Whether `text` matches `pattern`: `*` stands for any characters, `?` for one. Case is ignored.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
@@ -153,8 +153,8 @@ mod tests {
         parse_public_key_base64(text).unwrap()
     }
 
-    fn known(text: &str, host: &str, port: u16) -> Known {
-        let mut known = Known::default();
+    fn known(text: &str, host: &str, port: u16) -> KnownHostKeys {
+        let mut known = KnownHostKeys::default();
         known.read("file", text, host, port);
         known
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn names_patterns_hashes_and_ports_are_found() {
+    fn names_patterns_hashes_and_ports_are_matched() {
         for (hosts, host, port, found) in [
             ("h.example", "h.example", 22, true),
             ("H.Example", "h.example", 22, true),
@@ -185,35 +185,35 @@ mod tests {
             ("|1|broken", "h.example", 22, false),
         ] {
             let known = known(&format!("{hosts} ssh-ed25519 {ONE} me@there"), host, port);
-            let wanted = if found { Judgement::Known } else { Judgement::Unknown };
-            assert_eq!(known.judge(&key(ONE)), wanted, "{hosts} for {host}:{port}");
+            let wanted = if found { KeyVerdict::Known } else { KeyVerdict::Unknown };
+            assert_eq!(known.check_key(&key(ONE)), wanted, "{hosts} for {host}:{port}");
         }
     }
 
     #[test]
-    fn another_key_of_the_kind_is_a_changed_key() {
+    fn another_key_of_the_same_type_is_a_changed_key() {
         let known = known(&format!("# mine\n\nh ssh-ed25519 {ONE}\n"), "h", 22);
-        assert_eq!(known.judge(&key(TWO)), Judgement::Changed("file:3"));
+        assert_eq!(known.check_key(&key(TWO)), KeyVerdict::Changed("file:3"));
     }
 
     #[test]
-    fn a_revoked_key_is_never_taken() {
+    fn a_revoked_key_is_never_accepted() {
         let text = format!("h ssh-ed25519 {ONE}\n@revoked * ssh-ed25519 {ONE}\n");
-        assert_eq!(known(&text, "h", 22).judge(&key(ONE)), Judgement::Revoked("file:2"));
+        assert_eq!(known(&text, "h", 22).check_key(&key(ONE)), KeyVerdict::Revoked("file:2"));
         let text = format!("@revoked * ssh-ed25519 {ONE}\n");
-        assert_eq!(known(&text, "h", 22).judge(&key(TWO)), Judgement::Unknown);
+        assert_eq!(known(&text, "h", 22).check_key(&key(TWO)), KeyVerdict::Unknown);
     }
 
     #[test]
-    fn lines_of_authorities_and_nonsense_are_passed_over() {
+    fn lines_of_authorities_and_invalid_lines_are_ignored() {
         let text = format!("@cert-authority * ssh-ed25519 {ONE}\nh ssh-ed25519 !!\nh\n\u{1}\n");
-        assert_eq!(known(&text, "h", 22).judge(&key(ONE)), Judgement::Unknown);
+        assert_eq!(known(&text, "h", 22).check_key(&key(ONE)), KeyVerdict::Unknown);
     }
 
     #[test]
-    fn kinds_of_keys_that_are_known_are_asked_for_first() {
-        let usual = [Algorithm::Rsa { hash: None }, Algorithm::Dsa, Algorithm::Ed25519];
-        let first = known(&format!("h ssh-ed25519 {ONE}"), "h", 22).first(&usual);
+    fn types_of_known_keys_are_requested_first() {
+        let types = [Algorithm::Rsa { hash: None }, Algorithm::Dsa, Algorithm::Ed25519];
+        let first = known(&format!("h ssh-ed25519 {ONE}"), "h", 22).prefer_known_types(&types);
         assert_eq!(first[0], Algorithm::Ed25519);
         assert_eq!(first.len(), 3);
     }

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// The protocol version. All servers support it.
 pub(super) const VERSION: u32 = 3;
 /// Maximum length of a packet in bytes, as in OpenSSH. No request has a longer answer.
-const LONGEST: usize = 256 << 10;
+const MAX_PACKET_LEN: usize = 256 << 10;
 
 pub(super) const INIT: u8 = 1;
 pub(super) const SSH_FXP_VERSION: u8 = 2;
@@ -64,23 +64,23 @@ impl Packet {
     }
 }
 
-/// Removes the first packet from `came` and returns it without its length. `None` until the packet is complete.
+/// Removes the first packet from `buffer` and returns it without its length. `None` until the packet is complete.
 ///
 /// # Errors
-/// The start of `came`, if it is not a packet.
-pub(super) fn take_packet(came: &mut BytesMut) -> Result<Option<Bytes>, String> {
-    let Some(head) = came.first_chunk::<4>() else { return Ok(None) };
+/// The start of `buffer`, if it is not a packet.
+pub(super) fn take_packet(buffer: &mut BytesMut) -> Result<Option<Bytes>, String> {
+    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let len = u32::from_be_bytes(*head) as usize;
-    if len == 0 || len > LONGEST {
-        let shown = &came[..came.len().min(60)];
+    if len == 0 || len > MAX_PACKET_LEN {
+        let shown = &buffer[..buffer.len().min(60)];
         return Err(String::from_utf8_lossy(shown).into_owned());
     }
-    if came.len() < 4 + len {
-        came.reserve(4 + len - came.len());
+    if buffer.len() < 4 + len {
+        buffer.reserve(4 + len - buffer.len());
         return Ok(None);
     }
-    came.advance(4);
-    Ok(Some(came.split_to(len).freeze()))
+    buffer.advance(4);
+    Ok(Some(buffer.split_to(len).freeze()))
 }
 
 /// The attributes of a file, as the server reports them.
@@ -118,7 +118,7 @@ impl Attributes {
 
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FolderEntry {
     pub(super) name: Bytes,
     pub(super) attributes: Attributes,
 }
@@ -135,88 +135,88 @@ pub(super) enum Response {
     Status(Status),
     Handle(Bytes),
     Data(Bytes),
-    Names(Vec<Entry>),
+    Names(Vec<FolderEntry>),
     Attributes(Attributes),
 }
 
 /// Parses a response. Returns the id of its request and the response; `None` if the packet is not a response.
-pub(super) fn response(mut packet: Bytes) -> Option<(u32, Response)> {
+pub(super) fn parse_response(mut packet: Bytes) -> Option<(u32, Response)> {
     let bytes = &mut packet;
-    let kind = u8(bytes)?;
-    let id = u32(bytes)?;
+    let kind = read_u8(bytes)?;
+    let id = read_u32(bytes)?;
     let response = match kind {
         STATUS => {
-            let code = u32(bytes)?;
+            let code = read_u32(bytes)?;
             // Old servers omit the message.
-            let message = string(bytes).unwrap_or_default();
+            let message = read_string(bytes).unwrap_or_default();
             Response::Status(Status { code, message: String::from_utf8_lossy(&message).into() })
         }
-        HANDLE => Response::Handle(string(bytes)?),
+        HANDLE => Response::Handle(read_string(bytes)?),
         // Copied, so that the data does not keep the whole read buffer in memory until the stream returns it.
-        DATA => Response::Data(Bytes::copy_from_slice(&string(bytes)?)),
+        DATA => Response::Data(Bytes::copy_from_slice(&read_string(bytes)?)),
         NAME => {
-            let count = u32(bytes)?;
+            let count = read_u32(bytes)?;
             let entry = |_| {
-                let name = string(bytes)?;
+                let name = read_string(bytes)?;
                 // The line that `ls -l` would show. It is not used.
-                string(bytes)?;
-                Some(Entry { name, attributes: attributes(bytes)? })
+                read_string(bytes)?;
+                Some(FolderEntry { name, attributes: read_attributes(bytes)? })
             };
             Response::Names((0..count).map(entry).collect::<Option<_>>()?)
         }
-        ATTRS => Response::Attributes(attributes(bytes)?),
+        ATTRS => Response::Attributes(read_attributes(bytes)?),
         _ => return None,
     };
     Some((id, response))
 }
 
 /// The version in the server's first packet.
-pub(super) fn version(mut packet: Bytes) -> Option<u32> {
-    let kind = u8(&mut packet)?;
-    if kind == SSH_FXP_VERSION { u32(&mut packet) } else { None }
+pub(super) fn parse_version(mut packet: Bytes) -> Option<u32> {
+    let kind = read_u8(&mut packet)?;
+    if kind == SSH_FXP_VERSION { read_u32(&mut packet) } else { None }
 }
 
-fn attributes(bytes: &mut Bytes) -> Option<Attributes> {
-    let flags = u32(bytes)?;
+fn read_attributes(bytes: &mut Bytes) -> Option<Attributes> {
+    let flags = read_u32(bytes)?;
     let has = |flag: u32| flags & flag != 0;
     let mut found = Attributes::default();
     if has(1) {
-        found.len = Some(u64(bytes)?);
+        found.len = Some(read_u64(bytes)?);
     }
     if has(2) {
         // The ids of the user and the group.
-        u64(bytes)?;
+        read_u64(bytes)?;
     }
     if has(4) {
-        found.permissions = Some(u32(bytes)?);
+        found.permissions = Some(read_u32(bytes)?);
     }
     if has(8) {
-        u32(bytes)?;
-        found.modified = Some(u32(bytes)?);
+        read_u32(bytes)?;
+        found.modified = Some(read_u32(bytes)?);
     }
     if has(1 << 31) {
-        for _ in 0..u32(bytes)? {
-            string(bytes)?;
-            string(bytes)?;
+        for _ in 0..read_u32(bytes)? {
+            read_string(bytes)?;
+            read_string(bytes)?;
         }
     }
     Some(found)
 }
 
-fn u8(bytes: &mut Bytes) -> Option<u8> {
+fn read_u8(bytes: &mut Bytes) -> Option<u8> {
     bytes.try_get_u8().ok()
 }
 
-fn u32(bytes: &mut Bytes) -> Option<u32> {
+fn read_u32(bytes: &mut Bytes) -> Option<u32> {
     bytes.try_get_u32().ok()
 }
 
-fn u64(bytes: &mut Bytes) -> Option<u64> {
+fn read_u64(bytes: &mut Bytes) -> Option<u64> {
     bytes.try_get_u64().ok()
 }
 
-fn string(bytes: &mut Bytes) -> Option<Bytes> {
-    let len = u32(bytes)? as usize;
+fn read_string(bytes: &mut Bytes) -> Option<Bytes> {
+    let len = read_u32(bytes)? as usize;
     (len <= bytes.len()).then(|| bytes.split_to(len))
 }
 
@@ -226,27 +226,27 @@ mod tests {
 
     use super::*;
 
-    fn packets(bytes: &[u8]) -> Bytes {
-        let mut came = BytesMut::from(bytes);
-        take_packet(&mut came).unwrap().unwrap()
+    fn first_packet(bytes: &[u8]) -> Bytes {
+        let mut buffer = BytesMut::from(bytes);
+        take_packet(&mut buffer).unwrap().unwrap()
     }
 
     #[test]
-    fn a_handle_is_bytes_and_comes_back_as_it_came() {
+    fn a_handle_of_any_bytes_round_trips() {
         let handle = b"\x00\x00\x00\x80\xff";
         let sent = Packet::new(HANDLE, 7).string(handle).finish();
-        let (id, found) = response(packets(&sent)).unwrap();
+        let (id, found) = parse_response(first_packet(&sent)).unwrap();
         assert_eq!((id, found), (7, Response::Handle(Bytes::from_static(handle))));
         let read = Packet::new(READ, 8).string(handle).u64(1 << 40).u32(9).finish();
         assert_eq!(&read[9..18], b"\x00\x00\x00\x05\x00\x00\x00\x80\xff");
     }
 
     #[test]
-    fn attributes_are_read_whatever_is_left_out() {
+    fn optional_attributes_are_parsed() {
         let entry = |name: &[u8], flags: u32| {
             Packet::new(NAME, 1).u32(1).string(name).string(b"-rw-r--r-- x").u32(flags)
         };
-        let names = |packet: Packet| match response(packets(&packet.finish())) {
+        let names = |packet: Packet| match parse_response(first_packet(&packet.finish())) {
             Some((1, Response::Names(names))) => names[0].clone(),
             other => panic!("{other:?}"),
         };
@@ -261,33 +261,33 @@ mod tests {
     }
 
     #[test]
-    fn a_status_may_have_no_words() {
-        let found = response(packets(&Packet::new(STATUS, 3).u32(4).finish()));
+    fn a_status_may_have_no_message() {
+        let found = parse_response(first_packet(&Packet::new(STATUS, 3).u32(4).finish()));
         let status = Status { code: 4, message: String::new() };
         assert_eq!(found, Some((3, Response::Status(status))));
     }
 
     #[test]
-    fn what_is_no_packet_is_told_by_its_beginning() {
-        let mut came = BytesMut::from(&b"Welcome to this host!\n"[..]);
-        assert_eq!(take_packet(&mut came).unwrap_err(), "Welcome to this host!\n");
-        let mut came = BytesMut::from(&b"\0\0\0"[..]);
-        assert_eq!(take_packet(&mut came), Ok(None));
-        let mut came = BytesMut::from(&b"\0\0\0\x02a"[..]);
-        assert_eq!(take_packet(&mut came), Ok(None));
-        came.put_slice(b"bc");
-        assert_eq!(take_packet(&mut came), Ok(Some(Bytes::from_static(b"ab"))));
-        assert_eq!(&came[..], b"c");
+    fn data_that_is_not_a_packet_is_refused_with_its_start() {
+        let mut buffer = BytesMut::from(&b"Welcome to this host!\n"[..]);
+        assert_eq!(take_packet(&mut buffer).unwrap_err(), "Welcome to this host!\n");
+        let mut buffer = BytesMut::from(&b"\0\0\0"[..]);
+        assert_eq!(take_packet(&mut buffer), Ok(None));
+        let mut buffer = BytesMut::from(&b"\0\0\0\x02a"[..]);
+        assert_eq!(take_packet(&mut buffer), Ok(None));
+        buffer.put_slice(b"bc");
+        assert_eq!(take_packet(&mut buffer), Ok(Some(Bytes::from_static(b"ab"))));
+        assert_eq!(&buffer[..], b"c");
     }
 
     proptest! {
         #[test]
-        fn no_packet_of_a_server_is_too_much(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 100u8..107) {
-            let _ = response(Bytes::from(bytes.clone()));
+        fn any_packet_is_parsed_or_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 100u8..107) {
+            let _ = parse_response(Bytes::from(bytes.clone()));
             let mut typed = vec![kind];
             typed.extend(bytes);
-            let _ = response(Bytes::from(typed.clone()));
-            let _ = version(Bytes::from(typed));
+            let _ = parse_response(Bytes::from(typed.clone()));
+            let _ = parse_version(Bytes::from(typed));
         }
     }
 }

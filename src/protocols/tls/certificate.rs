@@ -43,19 +43,19 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 impl<'a> Certificate<'a> {
     /// `None` if `der` is not a certificate.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
-        let mut outer = Reader(der);
-        let mut signed = Reader(Reader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
-        if signed.is_next(VERSION) {
-            signed.take(VERSION)?;
+        let mut outer = DerReader(der);
+        let mut tbs = DerReader(DerReader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
+        if tbs.is_next(VERSION) {
+            tbs.take(VERSION)?;
         }
-        signed.take(INTEGER)?;
-        signed.take(SEQUENCE)?;
-        signed.take(SEQUENCE)?;
-        let mut validity = Reader(signed.take(SEQUENCE)?);
+        tbs.take(INTEGER)?;
+        tbs.take(SEQUENCE)?;
+        tbs.take(SEQUENCE)?;
+        let mut validity = DerReader(tbs.take(SEQUENCE)?);
         let (not_before, not_after) = (validity.time()?, validity.time()?);
-        let common_name = common_name(signed.take(SEQUENCE)?);
-        let (key, content) = signed.whole(SEQUENCE)?;
-        let mut content = Reader(content);
+        let common_name = common_name(tbs.take(SEQUENCE)?);
+        let (key, content) = tbs.take_with_header(SEQUENCE)?;
+        let mut content = DerReader(content);
         let key_algorithm = content.take(SEQUENCE)?;
         // A key consists of whole bytes, so the count of unused bits is 0.
         let key_bits = content.take(BIT_STRING)?.strip_prefix(&[0])?;
@@ -68,7 +68,7 @@ impl<'a> Certificate<'a> {
             key_bits,
             ..Self::default()
         };
-        while let Some((tag, content)) = signed.next() {
+        while let Some((tag, content)) = tbs.next() {
             if tag == EXTENSIONS {
                 found.read_names(content)?;
             }
@@ -77,16 +77,16 @@ impl<'a> Certificate<'a> {
     }
 
     fn read_names(&mut self, extensions: &'a [u8]) -> Option<()> {
-        let mut extensions = Reader(Reader(extensions).take(SEQUENCE)?);
+        let mut extensions = DerReader(DerReader(extensions).take(SEQUENCE)?);
         while !extensions.0.is_empty() {
-            let mut extension = Reader(extensions.take(SEQUENCE)?);
+            let mut extension = DerReader(extensions.take(SEQUENCE)?);
             if extension.take(OID)? != SUBJECT_ALT_NAME {
                 continue;
             }
             // An optional flag may precede the value.
             let value =
                 std::iter::from_fn(|| extension.next()).find(|(tag, _)| *tag == OCTET_STRING)?;
-            let mut names = Reader(Reader(value.1).take(SEQUENCE)?);
+            let mut names = DerReader(DerReader(value.1).take(SEQUENCE)?);
             while let Some((tag, name)) = names.next() {
                 match tag {
                     DNS_NAME => self.hosts.extend(std::str::from_utf8(name).ok()),
@@ -99,15 +99,15 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether the certificate is valid for this host name or IP address.
-    pub(super) fn is_for(&self, host: &str) -> bool {
-        let unnamed = self.hosts.is_empty() && self.addresses.is_empty();
-        if unnamed && self.common_name.is_some_and(|name| matches(name, host)) {
+    pub(super) fn is_valid_for(&self, host: &str) -> bool {
+        let has_no_alt_names = self.hosts.is_empty() && self.addresses.is_empty();
+        if has_no_alt_names && self.common_name.is_some_and(|name| name_matches(name, host)) {
             return true;
         }
         match host.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) => self.addresses.contains(&&ip.octets()[..]),
             Ok(IpAddr::V6(ip)) => self.addresses.contains(&&ip.octets()[..]),
-            Err(_) => self.hosts.iter().any(|name| matches(name, host)),
+            Err(_) => self.hosts.iter().any(|name| name_matches(name, host)),
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Certificate<'a> {
 }
 
 /// Compares names without case. `*` matches the first label only.
-fn matches(name: &str, host: &str) -> bool {
+fn name_matches(name: &str, host: &str) -> bool {
     let host = host.trim_end_matches('.');
     match name.strip_prefix("*.") {
         Some(rest) => host
@@ -139,11 +139,11 @@ fn matches(name: &str, host: &str) -> bool {
 
 /// The last common name of a `Name`, which is the most specific one.
 fn common_name(name: &[u8]) -> Option<&str> {
-    let (mut sets, mut found) = (Reader(name), None);
+    let (mut sets, mut found) = (DerReader(name), None);
     while !sets.0.is_empty() {
-        let mut set = Reader(sets.take(SET)?);
+        let mut set = DerReader(sets.take(SET)?);
         while !set.0.is_empty() {
-            let mut pair = Reader(set.take(SEQUENCE)?);
+            let mut pair = DerReader(set.take(SEQUENCE)?);
             if pair.take(OID)? == COMMON_NAME {
                 found = std::str::from_utf8(pair.next()?.1).ok();
             }
@@ -153,20 +153,20 @@ fn common_name(name: &[u8]) -> Option<&str> {
 }
 
 /// Reads DER elements one after the other.
-struct Reader<'a>(&'a [u8]);
+struct DerReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> DerReader<'a> {
     fn is_next(&self, tag: u8) -> bool {
         self.0.first() == Some(&tag)
     }
 
     /// The content of the next element, whose tag must be `tag`.
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
-        self.whole(tag).map(|(_, content)| content)
+        self.take_with_header(tag).map(|(_, content)| content)
     }
 
     /// The next element with its header, and its content. Its tag must be `tag`.
-    fn whole(&mut self, tag: u8) -> Option<(&'a [u8], &'a [u8])> {
+    fn take_with_header(&mut self, tag: u8) -> Option<(&'a [u8], &'a [u8])> {
         let before = self.0;
         let (found, content) = self.next()?;
         (found == tag).then(|| (&before[..before.len() - self.0.len()], content))
@@ -224,25 +224,27 @@ mod tests {
     }
 
     #[test]
-    fn names_and_addresses_of_a_certificate_are_read() {
+    fn names_and_addresses_are_parsed() {
         let der = der(NAMED);
         let certificate = Certificate::parse(&der).unwrap();
         assert_eq!(certificate.names(), ["nas.example", "*.home.example", "192.0.2.7"]);
         assert_eq!(certificate.not_after - certificate.not_before, 3650 * 24 * 3600);
         for good in ["nas.example", "NAS.Example", "a.home.example", "192.0.2.7"] {
-            assert!(certificate.is_for(good), "{good}");
+            assert!(certificate.is_valid_for(good), "{good}");
         }
         for bad in ["nas", "home.example", "a.b.home.example", "192.0.2.8", "x.nas.example"] {
-            assert!(!certificate.is_for(bad), "{bad}");
+            assert!(!certificate.is_valid_for(bad), "{bad}");
         }
     }
 
     #[test]
-    fn a_certificate_without_extensions_is_for_its_common_name() {
+    fn a_certificate_without_extensions_is_valid_for_its_common_name() {
         let der = der(FIRST_VERSION);
         let certificate = Certificate::parse(&der).unwrap();
         assert_eq!(certificate.names(), ["nas.example"]);
-        assert!(certificate.is_for("nas.example") && !certificate.is_for("other.example"));
+        assert!(
+            certificate.is_valid_for("nas.example") && !certificate.is_valid_for("other.example")
+        );
         assert!(!certificate.key_bits.is_empty());
     }
 
@@ -256,7 +258,7 @@ mod tests {
             der[at % len] = byte;
             der.truncate(cut.min(len));
             if let Some(certificate) = Certificate::parse(&der) {
-                let _ = (certificate.names(), certificate.is_for("nas.example"));
+                let _ = (certificate.names(), certificate.is_valid_for("nas.example"));
             }
         }
     }

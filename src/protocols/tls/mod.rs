@@ -1,10 +1,10 @@
 //! TLS by rustls with aws-lc-rs and the certificates of the system, like all TLS in this crate. The user may trust
-//! further certificates: of an authority, or of a server itself ([`own`]). [`trouble`] turns TLS failures into error
+//! further certificates: of an authority, or of a server itself ([`pinned`]). [`errors`] turns TLS failures into error
 //! messages.
 
 mod certificate;
-mod own;
-mod trouble;
+mod errors;
+mod pinned;
 
 use std::{path::Path, sync::Arc};
 
@@ -17,28 +17,31 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use self::{certificate::Certificate, own::Trusting};
+use self::{certificate::Certificate, pinned::PinningVerifier};
 use crate::error::{Error, Kind, Result};
 
-pub(super) use self::trouble::{handshake, plain, told_later};
+pub(super) use self::errors::{handshake_error, permanent_alert_error, readable_io_error};
 
-/// The TLS configuration of a protocol's connections. Session resumption is off; [`with_sessions`] turns it on.
+/// The TLS configuration of a protocol's connections. Session resumption is off; [`with_session_resumption`] turns
+/// it on.
 ///
 /// # Errors
 /// `InvalidInput` for a `cacert` that cannot be read or contains no certificate; `Unsupported` if there are no trusted
 /// certificates at all.
 pub(super) fn client_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let given = cacert.map(certificates).transpose()?.unwrap_or_default();
-    let none = |e| Error::new(Kind::Unsupported, "the certificates of this system").because(e);
-    // Certificates that cannot be an authority stay in `given`: each may be a server's own certificate.
-    let roots: Vec<_> = given.iter().filter(is_authority).cloned().collect();
-    let system = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(none)?;
+    let extra = cacert.map(read_certificates).transpose()?.unwrap_or_default();
+    let unavailable =
+        |e| Error::new(Kind::Unsupported, "cannot load the system's certificates").because(e);
+    // Certificates that cannot be an authority stay in `extra`: each may be a server's own certificate.
+    let roots: Vec<_> = extra.iter().filter(is_authority).cloned().collect();
+    let system =
+        Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(unavailable)?;
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Trusting { system: Arc::new(system), own: given, algorithms };
+    let verifier = PinningVerifier { system: Arc::new(system), pinned: extra, algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(none)?
+        .map_err(unavailable)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -48,41 +51,41 @@ pub(super) fn client_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> 
 
 /// A copy with session resumption for one connection and its related connections, and for no others. Many FTP servers
 /// require it: a resumed session proves that a data connection belongs to the logged-in client.
-pub(super) fn with_sessions(config: &ClientConfig) -> Arc<ClientConfig> {
+pub(super) fn with_session_resumption(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS_PER_SERVER);
     Arc::new(config)
 }
 
 /// A copy that offers `protocols` (ALPN names, preferred first), with session resumption.
-pub(super) fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+pub(super) fn with_alpn(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.resumption = Resumption::in_memory_sessions(SERVERS);
+    config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }
 
 /// Maximum number of remembered sessions, equal to the default of rustls.
-const SERVERS: usize = 256;
+const MAX_SESSIONS: usize = 256;
 /// Maximum number of remembered sessions. Only one server is in use, so a few suffice.
-const SESSIONS: usize = 4;
+const MAX_SESSIONS_PER_SERVER: usize = 4;
 
 /// The certificates in `file` that are authorities, each as PEM, for the TLS clients of other libraries.
 ///
 /// # Errors
 /// As [`client_config`]; `Unsupported` if no certificate is an authority.
-pub(super) fn authorities(file: &Path) -> Result<Vec<String>> {
-    let found: Vec<_> = certificates(file)?.iter().filter(is_authority).map(pem).collect();
+pub(super) fn authority_pems(file: &Path) -> Result<Vec<String>> {
+    let found: Vec<_> = read_certificates(file)?.iter().filter(is_authority).map(to_pem).collect();
     match found.is_empty() {
         false => Ok(found),
         true => {
-            let text = format!("no certificate of an authority in {}", file.display());
+            let text = format!("no authority certificate in {}", file.display());
             Err(Error::new(Kind::Unsupported, text))
         }
     }
 }
 
-fn pem(der: &CertificateDer<'static>) -> String {
+fn to_pem(der: &CertificateDer<'static>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
 }
 
@@ -90,27 +93,27 @@ fn is_authority(der: &&CertificateDer<'static>) -> bool {
     RootCertStore::empty().add(CertificateDer::clone(der)).is_ok()
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let named = || format!("certificates in {}", file.display());
-    let bad = |why: String| {
-        let error = Error::new(Kind::InvalidInput, named()).because(why);
-        error.hint("--cacert takes certificates in PEM")
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let context = || format!("certificates in {}", file.display());
+    let invalid = |reason: String| {
+        let error = Error::new(Kind::InvalidInput, context()).because(reason);
+        error.hint("--cacert requires certificates in PEM")
     };
     let bytes = std::fs::read(file).map_err(|e| {
-        let error = Error::new(Kind::InvalidInput, named()).because(e);
-        error.hint("name a file with certificates in PEM with --cacert")
+        let error = Error::new(Kind::InvalidInput, context()).because(e);
+        error.hint("--cacert requires a file with certificates in PEM")
     })?;
     let mut found = Vec::new();
     for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&bytes)) {
-        let der =
-            der.map_err(|e| bad(format!("the PEM is broken after {} of them: {e}", number - 1)))?;
+        let der = der
+            .map_err(|e| invalid(format!("invalid PEM after {} certificates: {e}", number - 1)))?;
         if Certificate::parse(&der).is_none() && !is_authority(&&der) {
-            return Err(bad(format!("number {number} is no certificate")));
+            return Err(invalid(format!("number {number} is not a certificate")));
         }
         found.push(der);
     }
     if found.is_empty() {
-        return Err(bad("there are none".into()));
+        return Err(invalid("the file has none".into()));
     }
     Ok(found)
 }

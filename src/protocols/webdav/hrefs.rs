@@ -10,71 +10,73 @@ use url::Url;
 use super::Resource;
 use crate::{
     error::{Error, Kind, Result},
-    protocols::place,
+    protocols::display_url,
 };
 
 /// Resolves the `href` elements in the listing of one folder.
 #[derive(Debug)]
-pub(super) struct Hrefs {
+pub(super) struct HrefResolver {
     /// The URL of the folder.
-    pub(super) at: Url,
+    pub(super) base: Url,
     folder: Vec<Vec<u8>>,
     /// Whether an `href` without a leading slash is an absolute path.
-    rooted: bool,
+    without_root_slash: bool,
 }
 
 /// The position of a resource relative to the folder.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Listed {
+pub(super) enum HrefTarget {
     /// The resource is the folder.
     Itself,
-    In(String),
+    Child(String),
     /// The resource is somewhere below the subfolder of this name.
-    Deeper(String),
+    Descendant(String),
     /// The resource is in the folder, but its name cannot be requested.
-    Unnamed,
+    InvalidName,
 }
 
-impl Hrefs {
-    pub(super) fn new(at: &Url, resources: &[Resource]) -> Self {
-        let folder = parts(at.path());
+impl HrefResolver {
+    pub(super) fn new(base: &Url, resources: &[Resource]) -> Self {
+        let folder = decoded_segments(base.path());
         let mut relative = resources
             .iter()
-            .map(|resource| whole(&resource.href))
+            .map(|resource| normalize(&resource.href))
             .filter(|href| !href.starts_with('/') && !is_url(href))
             .peekable();
-        let rooted = relative.peek().is_some()
+        let without_root_slash = relative.peek().is_some()
             && !folder.is_empty()
-            && relative.all(|href| parts(&href).starts_with(&folder));
-        Self { at: at.clone(), folder, rooted }
+            && relative.all(|href| decoded_segments(&href).starts_with(&folder));
+        Self { base: base.clone(), folder, without_root_slash }
     }
 
     /// Locates the resource of `href`.
     ///
     /// # Errors
     /// `Unsupported` for a resource outside the folder.
-    pub(super) fn place_of(&self, href: &str) -> Result<Listed> {
+    pub(super) fn resolve(&self, href: &str) -> Result<HrefTarget> {
         let outside = || {
-            let text =
-                format!("{}: the server lists {href:?}, which is not in it", place(&self.at));
+            let text = format!(
+                "{}: the server lists {href:?}, which is outside the folder",
+                display_url(&self.base)
+            );
             Error::new(Kind::Unsupported, text)
         };
-        let mut found = whole(href).into_owned();
-        if !found.starts_with('/') && !is_url(&found) {
+        let mut normalized = normalize(href).into_owned();
+        if !normalized.starts_with('/') && !is_url(&normalized) {
             // Keeps a colon in a name from being taken for the end of a scheme.
-            found.insert_str(0, if self.rooted { "/" } else { "./" });
+            normalized.insert_str(0, if self.without_root_slash { "/" } else { "./" });
         }
-        let url = self.at.join(&found).map_err(|e| outside().because(e))?;
-        let found = parts(url.path());
-        let Some(below) = found.strip_prefix(&*self.folder) else { return Err(outside()) };
-        let named = |name: &[u8]| {
+        let url = self.base.join(&normalized).map_err(|e| outside().because(e))?;
+        let segments = decoded_segments(url.path());
+        let Some(below) = segments.strip_prefix(&*self.folder) else { return Err(outside()) };
+        let valid_name = |name: &[u8]| {
             let name = std::str::from_utf8(name).ok()?;
             (!name.contains(char::is_control)).then(|| name.to_owned())
         };
         Ok(match below {
-            [] => Listed::Itself,
-            [name] => named(name).map_or(Listed::Unnamed, Listed::In),
-            [name, ..] => named(name).map_or(Listed::Unnamed, Listed::Deeper),
+            [] => HrefTarget::Itself,
+            [name] => valid_name(name).map_or(HrefTarget::InvalidName, HrefTarget::Child),
+            [name, ..] => valid_name(name).map_or(HrefTarget::InvalidName, HrefTarget::Descendant),
         })
     }
 }
@@ -87,7 +89,7 @@ fn is_url(href: &str) -> bool {
 }
 
 /// Escapes all characters that belong to names, and reduces several leading slashes to one.
-fn whole(href: &str) -> Cow<'_, str> {
+fn normalize(href: &str) -> Cow<'_, str> {
     let slashed = href.to_ascii_lowercase().starts_with("%2f") && !href.contains('/');
     let doubled = href.starts_with("//");
     if !slashed && !doubled && !href.contains(['#', '?', '\\']) {
@@ -104,7 +106,7 @@ fn whole(href: &str) -> Cow<'_, str> {
 }
 
 /// The names in a path, without percent-escapes. Empty ones are dropped.
-fn parts(path: &str) -> Vec<Vec<u8>> {
+fn decoded_segments(path: &str) -> Vec<Vec<u8>> {
     let parts = path.split('/').filter(|part| !part.is_empty());
     parts.map(|part| percent_encoding::percent_decode_str(part).collect()).collect()
 }
@@ -113,59 +115,59 @@ fn parts(path: &str) -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn at(folder: &str, hrefs: &[&str]) -> Vec<Result<Listed>> {
+    fn resolve_all(folder: &str, hrefs: &[&str]) -> Vec<Result<HrefTarget>> {
         let resource = |href: &&str| Resource { href: (*href).to_owned(), ..Resource::default() };
         let resources: Vec<_> = hrefs.iter().map(resource).collect();
-        let known = Hrefs::new(&folder.parse().unwrap(), &resources);
-        hrefs.iter().map(|href| known.place_of(href)).collect()
+        let resolver = HrefResolver::new(&folder.parse().unwrap(), &resources);
+        hrefs.iter().map(|href| resolver.resolve(href)).collect()
     }
 
-    fn one(href: &str) -> Listed {
-        at("http://h/top%20x/", &[href]).pop().unwrap().unwrap()
+    fn resolve_one(href: &str) -> HrefTarget {
+        resolve_all("http://h/top%20x/", &[href]).pop().unwrap().unwrap()
     }
 
-    fn named(name: &str) -> Listed {
-        Listed::In(name.to_owned())
+    fn child(name: &str) -> HrefTarget {
+        HrefTarget::Child(name.to_owned())
     }
 
     #[test]
-    fn names_are_what_stands_below_the_folder() {
-        assert_eq!(one("/top%20x/"), Listed::Itself);
-        assert_eq!(one("/top x"), Listed::Itself);
-        assert_eq!(one("http://h/top%20x/a%2523.bin"), named("a%23.bin"));
-        assert_eq!(one("https://proxied/top%20x/sub/"), named("sub"));
-        assert_eq!(one("relative%20name"), named("relative name"));
-        assert_eq!(one("/top%20x/a/b"), Listed::Deeper("a".into()));
+    fn names_are_the_segments_below_the_folder() {
+        assert_eq!(resolve_one("/top%20x/"), HrefTarget::Itself);
+        assert_eq!(resolve_one("/top x"), HrefTarget::Itself);
+        assert_eq!(resolve_one("http://h/top%20x/a%2523.bin"), child("a%23.bin"));
+        assert_eq!(resolve_one("https://proxied/top%20x/sub/"), child("sub"));
+        assert_eq!(resolve_one("relative%20name"), child("relative name"));
+        assert_eq!(resolve_one("/top%20x/a/b"), HrefTarget::Descendant("a".into()));
         // The walk refuses invalid names.
-        assert_eq!(one("/top%20x/..%2Fetc"), named("../etc"));
+        assert_eq!(resolve_one("/top%20x/..%2Fetc"), child("../etc"));
         for unnamed in ["/top%20x/a%0Ab", "/top%20x/%FF"] {
-            assert_eq!(one(unnamed), Listed::Unnamed, "{unnamed}");
+            assert_eq!(resolve_one(unnamed), HrefTarget::InvalidName, "{unnamed}");
         }
         for outside in ["/etc/passwd", "/top%20x/../other", "/", "http://h"] {
-            let error = at("http://h/top%20x/", &[outside]).pop().unwrap().unwrap_err();
+            let error = resolve_all("http://h/top%20x/", &[outside]).pop().unwrap().unwrap_err();
             assert_eq!(error.kind(), Kind::Unsupported, "{outside}");
         }
     }
 
     #[test]
-    fn what_servers_forget_to_escape_belongs_to_the_name() {
-        assert_eq!(one("/top%20x/t #:?3.txt"), named("t #:?3.txt"));
-        assert_eq!(one("http://h/top x/a?b"), named("a?b"));
-        assert_eq!(one("/top x/a\\b"), named("a\\b"));
-        assert_eq!(one("a:b.txt"), named("a:b.txt"));
-        assert_eq!(one("/top x/50%"), named("50%"));
+    fn unescaped_characters_belong_to_the_name() {
+        assert_eq!(resolve_one("/top%20x/t #:?3.txt"), child("t #:?3.txt"));
+        assert_eq!(resolve_one("http://h/top x/a?b"), child("a?b"));
+        assert_eq!(resolve_one("/top x/a\\b"), child("a\\b"));
+        assert_eq!(resolve_one("a:b.txt"), child("a:b.txt"));
+        assert_eq!(resolve_one("/top x/50%"), child("50%"));
     }
 
     #[test]
-    fn slashes_may_be_doubled_left_out_or_escaped() {
+    fn slashes_may_be_doubled_missing_or_escaped() {
         let of = |hrefs: &[&str]| -> Vec<_> {
-            at("http://h/dav/", hrefs).into_iter().map(Result::unwrap).collect()
+            resolve_all("http://h/dav/", hrefs).into_iter().map(Result::unwrap).collect()
         };
-        let both = [Listed::Itself, named("a.txt")];
+        let both = [HrefTarget::Itself, child("a.txt")];
         assert_eq!(of(&["//dav//", "//dav//a.txt"]), both);
         assert_eq!(of(&["dav/", "dav/a.txt"]), both);
         assert_eq!(of(&["%2Fdav%2F", "%2fdav%2Fa.txt"]), both);
         // A folder contains a subfolder with its own name, which is listed by that name alone.
-        assert_eq!(of(&["/dav/", "dav/", "b"]), [Listed::Itself, named("dav"), named("b")]);
+        assert_eq!(of(&["/dav/", "dav/", "b"]), [HrefTarget::Itself, child("dav"), child("b")]);
     }
 }

@@ -13,23 +13,23 @@ use quick_xml::{
 use crate::error::{Error, Kind, Result};
 
 /// The body of the PROPFIND request.
-pub(super) const QUESTION: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getetag/><getlastmodified/><getcontenttype/></prop></propfind>"#;
+pub(super) const PROPFIND_BODY: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getetag/><getlastmodified/><getcontenttype/></prop></propfind>"#;
 
 /// Maximum length of the text of one element in bytes: a path of 4 KiB with every byte escaped.
-const TEXT: usize = 16 << 10;
+const MAX_TEXT_LEN: usize = 16 << 10;
 
 /// One `response` element.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Resource {
     /// A URL or the path of one, with percent-escapes.
     pub(super) href: String,
-    pub(super) folder: bool,
+    pub(super) is_folder: bool,
     pub(super) len: Option<u64>,
     pub(super) etag: Option<String>,
     pub(super) modified: Option<String>,
     pub(super) content_type: Option<String>,
     /// The status, if it is not a success and there are no properties.
-    pub(super) refused: Option<u16>,
+    pub(super) failed_status: Option<u16>,
 }
 
 /// Parses the body of a response.
@@ -38,32 +38,32 @@ pub(super) struct Resource {
 /// `Unsupported` if `text` is not such a response.
 pub(super) fn parse(text: &str) -> Result<Vec<Resource>> {
     let mut reader = NsReader::from_str(text);
-    let mut parsing = Parsing::default();
+    let mut parser = Parser::default();
     loop {
-        let bad = |e| Error::new(Kind::Unsupported, "a listing that is no XML").because(e);
-        let (namespace, event) = reader.read_resolved_event().map_err(bad)?;
+        let invalid = |e| Error::new(Kind::Unsupported, "the listing is not valid XML").because(e);
+        let (namespace, event) = reader.read_resolved_event().map_err(invalid)?;
         let dav = matches!(namespace, ResolveResult::Bound(Namespace("DAV:")));
         match event {
-            Event::Start(tag) => parsing.start(dav.then_some(tag.local_name().as_ref())),
+            Event::Start(tag) => parser.start(dav.then_some(tag.local_name().as_ref())),
             Event::Empty(tag) => {
-                parsing.start(dav.then_some(tag.local_name().as_ref()));
-                parsing.end()?;
+                parser.start(dav.then_some(tag.local_name().as_ref()));
+                parser.end()?;
             }
-            Event::End(_) => parsing.end()?,
-            Event::Text(text) => parsing.text(&text)?,
-            Event::CData(text) => parsing.text(&text)?,
+            Event::End(_) => parser.end()?,
+            Event::Text(text) => parser.text(&text)?,
+            Event::CData(text) => parser.text(&text)?,
             Event::GeneralRef(entity) => {
-                parsing.text(character(&entity)?.encode_utf8(&mut [0; 4]))?
+                parser.text(decode_entity(&entity)?.encode_utf8(&mut [0; 4]))?
             }
-            Event::Eof => return parsing.finish(),
+            Event::Eof => return parser.finish(),
             _ => {}
         }
     }
 }
 
-fn character(entity: &BytesRef<'_>) -> Result<char> {
-    let bad = || Error::new(Kind::Unsupported, "a listing with an entity that is not XML's own");
-    if let Some(c) = entity.resolve_char_ref().map_err(|e| bad().because(e))? {
+fn decode_entity(entity: &BytesRef<'_>) -> Result<char> {
+    let unknown = || Error::new(Kind::Unsupported, "the listing has an unknown XML entity");
+    if let Some(c) = entity.resolve_char_ref().map_err(|e| unknown().because(e))? {
         return Ok(c);
     }
     match &**entity {
@@ -72,7 +72,7 @@ fn character(entity: &BytesRef<'_>) -> Result<char> {
         "gt" => Ok('>'),
         "quot" => Ok('"'),
         "apos" => Ok('\''),
-        _ => Err(bad()),
+        _ => Err(unknown()),
     }
 }
 
@@ -94,24 +94,24 @@ enum Element {
 }
 
 #[derive(Debug, Default)]
-struct Parsing {
+struct Parser {
     /// The open elements, outermost first.
     open: Vec<Element>,
     text: String,
-    done: Vec<Resource>,
-    now: Resource,
+    resources: Vec<Resource>,
+    current: Resource,
     /// A `response` may name several resources, if it contains only a status.
     hrefs: Vec<String>,
     /// The properties of the current `propstat`. They count only if its status, which comes last, is a success.
-    told: Resource,
-    told_type: bool,
-    good: bool,
-    any_good: bool,
+    properties: Resource,
+    has_type: bool,
+    status_ok: bool,
+    any_ok: bool,
     any_type: bool,
-    found: bool,
+    has_root: bool,
 }
 
-impl Parsing {
+impl Parser {
     fn start(&mut self, name: Option<&str>) {
         let element = match name {
             Some("multistatus") => Element::Multistatus,
@@ -128,16 +128,16 @@ impl Parsing {
             _ => Element::Other,
         };
         match element {
-            Element::Multistatus if self.open.is_empty() => self.found = true,
+            Element::Multistatus if self.open.is_empty() => self.has_root = true,
             Element::Response => {
-                self.now = Resource::default();
-                (self.any_good, self.any_type) = (false, false);
+                self.current = Resource::default();
+                (self.any_ok, self.any_type) = (false, false);
                 self.hrefs.clear();
             }
             // A `propstat` without a status counts as a success.
             Element::Propstat => {
-                self.told = Resource::default();
-                (self.told_type, self.good) = (false, true);
+                self.properties = Resource::default();
+                (self.has_type, self.status_ok) = (false, true);
             }
             _ => {}
         }
@@ -147,8 +147,11 @@ impl Parsing {
 
     fn text(&mut self, text: &str) -> Result<()> {
         self.text.push_str(text);
-        if self.text.len() > TEXT {
-            return Err(Error::new(Kind::Unsupported, "a listing with an endless name in it"));
+        if self.text.len() > MAX_TEXT_LEN {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the listing has a text of more than 16 KiB",
+            ));
         }
         Ok(())
     }
@@ -161,89 +164,89 @@ impl Parsing {
         match element {
             // Only a direct child names the resource; other `href` elements name locks and the like.
             Element::Href if self.open.last() == Some(&Element::Response) => {
-                self.hrefs.push(owned().ok_or_else(unnamed)?);
+                self.hrefs.push(owned().ok_or_else(unnamed_entry)?);
             }
             Element::Status => self.status(text)?,
-            Element::Type => self.told_type = true,
-            Element::Collection => self.told.folder = true,
-            Element::Length => self.told.len = text.parse().ok(),
-            Element::ETag => self.told.etag = owned(),
-            Element::Modified => self.told.modified = owned(),
-            Element::ContentType => self.told.content_type = owned(),
-            Element::Propstat if self.good => self.keep(),
-            Element::Response => self.respond()?,
+            Element::Type => self.has_type = true,
+            Element::Collection => self.properties.is_folder = true,
+            Element::Length => self.properties.len = text.parse().ok(),
+            Element::ETag => self.properties.etag = owned(),
+            Element::Modified => self.properties.modified = owned(),
+            Element::ContentType => self.properties.content_type = owned(),
+            Element::Propstat if self.status_ok => self.merge_properties(),
+            Element::Response => self.end_response()?,
             _ => {}
         }
         Ok(())
     }
 
     fn status(&mut self, text: &str) -> Result<()> {
-        let of = self.open.last().copied();
-        if !matches!(of, Some(Element::Propstat | Element::Response)) {
+        let parent = self.open.last().copied();
+        if !matches!(parent, Some(Element::Propstat | Element::Response)) {
             return Ok(());
         }
-        let status = code(text).ok_or_else(|| {
-            Error::new(Kind::Unsupported, format!("a listing with {text:?} for a status"))
+        let status = status_code(text).ok_or_else(|| {
+            Error::new(Kind::Unsupported, format!("the listing has the invalid status {text:?}"))
         })?;
-        let good = (200..300).contains(&status);
-        if of == Some(Element::Propstat) {
-            self.good = good;
+        let is_success = (200..300).contains(&status);
+        if parent == Some(Element::Propstat) {
+            self.status_ok = is_success;
             // A missing property says nothing about the resource.
-            let of_all = Some(status).filter(|code| !good && *code != 404);
-            self.now.refused = self.now.refused.or(of_all);
-        } else if !good {
-            self.now.refused = Some(status);
+            let failure = Some(status).filter(|code| !is_success && *code != 404);
+            self.current.failed_status = self.current.failed_status.or(failure);
+        } else if !is_success {
+            self.current.failed_status = Some(status);
         }
         Ok(())
     }
 
-    fn respond(&mut self) -> Result<()> {
-        let mut now = std::mem::take(&mut self.now);
-        if self.any_good {
+    fn end_response(&mut self) -> Result<()> {
+        let mut current = std::mem::take(&mut self.current);
+        if self.any_ok {
             // Some properties may be unreadable although others are readable.
-            now.refused = None;
+            current.failed_status = None;
         }
         if self.hrefs.is_empty() {
-            return Err(unnamed());
+            return Err(unnamed_entry());
         }
         for href in self.hrefs.drain(..) {
             // Servers end the URLs of folders with a slash (RFC 4918, 5.2).
-            let folder = now.folder || !self.any_type && href.ends_with('/');
-            self.done.push(Resource { href, folder, ..now.clone() });
+            let is_folder = current.is_folder || !self.any_type && href.ends_with('/');
+            self.resources.push(Resource { href, is_folder, ..current.clone() });
         }
         Ok(())
     }
 
-    fn keep(&mut self) {
-        self.any_good = true;
-        self.any_type |= self.told_type;
-        let told = std::mem::take(&mut self.told);
-        self.now.folder |= told.folder;
-        self.now.len = told.len.or(self.now.len);
-        self.now.etag = told.etag.or(self.now.etag.take());
-        self.now.modified = told.modified.or(self.now.modified.take());
-        self.now.content_type = told.content_type.or(self.now.content_type.take());
+    fn merge_properties(&mut self) {
+        self.any_ok = true;
+        self.any_type |= self.has_type;
+        let properties = std::mem::take(&mut self.properties);
+        self.current.is_folder |= properties.is_folder;
+        self.current.len = properties.len.or(self.current.len);
+        self.current.etag = properties.etag.or(self.current.etag.take());
+        self.current.modified = properties.modified.or(self.current.modified.take());
+        self.current.content_type = properties.content_type.or(self.current.content_type.take());
     }
 
     fn finish(self) -> Result<Vec<Resource>> {
-        let bad = |why: &str| Error::new(Kind::Unsupported, format!("a listing that {why}"));
+        let invalid = |text: &str| Error::new(Kind::Unsupported, text);
         if !self.open.is_empty() {
-            return Err(bad("ends in the middle"));
+            return Err(invalid("the listing is cut off"));
         }
-        if !self.found {
-            return Err(bad("is no answer of WebDAV"));
+        if !self.has_root {
+            return Err(invalid("the listing is not a WebDAV answer"));
         }
-        Ok(self.done)
+        Ok(self.resources)
     }
 }
 
-fn unnamed() -> Error {
-    Error::new(Kind::Unsupported, "a listing with an entry without a name")
+fn unnamed_entry() -> Error {
+    Error::new(Kind::Unsupported, "the listing has an entry without a name")
 }
 
 /// The first number of three digits in the text of a status. Servers leave out the `HTTP/1.1` before it, or write more
 /// spaces.
-fn code(text: &str) -> Option<u16> {
+fn status_code(text: &str) -> Option<u16> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     numbers.find(|number| number.len() == 3)?.parse().ok()
 }
@@ -272,10 +275,13 @@ mod tests {
 </D:multistatus>"#;
 
     #[test]
-    fn resources_are_read_by_namespace_and_not_by_prefix() {
+    fn elements_are_matched_by_namespace_and_not_by_prefix() {
         let found = parse(APACHE).unwrap();
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].href.as_str(), found[0].folder, found[0].len), ("/top/", true, None));
+        assert_eq!(
+            (found[0].href.as_str(), found[0].is_folder, found[0].len),
+            ("/top/", true, None)
+        );
         let file = Resource {
             href: "/top/a%20& b.bin".into(),
             len: Some(5),
@@ -291,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_found_is_not_told() {
+    fn properties_with_an_error_status_are_ignored() {
         let text = r#"<multistatus xmlns="DAV:"><response><href>/x</href><propstat><prop>
             <getcontentlength>7</getcontentlength></prop><status>HTTP/1.1 403 Forbidden</status>
             </propstat></response></multistatus>"#;
@@ -299,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_read_wherever_it_is_and_needed_where_there_is_one() {
+    fn an_invalid_status_is_refused() {
         let with = |status: &str| {
             parse(&format!(
                 r#"<multistatus xmlns="DAV:"><response><href>/x</href><propstat><prop>
@@ -310,13 +316,13 @@ mod tests {
         for status in ["HTTP/1.1 200 OK", "HTTP/1.1  200  OK", "200 OK", "HTTP/2 200"] {
             assert_eq!(with(status).unwrap()[0].len, Some(7), "{status}");
         }
-        assert_eq!(with("403").unwrap()[0].refused, Some(403));
+        assert_eq!(with("403").unwrap()[0].failed_status, Some(403));
         for status in ["", "OK", "HTTP/1.1"] {
             assert_eq!(with(status).unwrap_err().kind(), Kind::Unsupported, "{status}");
         }
-        let of_all = r#"<multistatus xmlns="DAV:"><response><href>/x</href><status>gone</status>
+        let of_response = r#"<multistatus xmlns="DAV:"><response><href>/x</href><status>gone</status>
             </response></multistatus>"#;
-        assert!(parse(of_all).unwrap_err().report().contains("gone"));
+        assert!(parse(of_response).unwrap_err().report().contains("gone"));
     }
 
     #[test]
@@ -329,13 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_in_a_slash_is_a_folder_unless_its_type_is_told() {
+    fn an_href_with_a_trailing_slash_is_a_folder_unless_its_type_is_known() {
         let with = |properties: &str, status: u16| {
             let text = format!(
                 r#"<multistatus xmlns="DAV:"><response><href>/x/</href><propstat><prop>{properties}
                 </prop><status>HTTP/1.1 {status} X</status></propstat></response></multistatus>"#
             );
-            parse(&text).unwrap()[0].folder
+            parse(&text).unwrap()[0].is_folder
         };
         assert!(with("<getetag>\"a\"</getetag>", 200));
         assert!(with("<resourcetype/>", 404));
@@ -344,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_answer_is_refused() {
+    fn invalid_and_truncated_answers_are_refused() {
         for text in [
             "",
             "<html>",
@@ -355,11 +361,11 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), Kind::Unsupported, "{text}");
         }
-        let name = "a".repeat(TEXT + 1);
+        let name = "a".repeat(MAX_TEXT_LEN + 1);
         let text = format!(
             r#"<multistatus xmlns="DAV:"><response><href>{name}</href></response></multistatus>"#
         );
-        assert!(parse(&text).unwrap_err().report().contains("endless"));
+        assert!(parse(&text).unwrap_err().report().contains("more than 16 KiB"));
     }
 
     proptest! {

@@ -8,18 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    manifest::{MAX_MANIFEST, Manifest, ManifestObject, OwnKey},
-    presence::absent,
+    manifest::{GeneratedKey, MAX_MANIFEST, Manifest, ManifestObject},
+    presence::find_missing,
 };
 use crate::{
     backends::{Key, ObjectInfo, StorageBackend},
-    catalog::{Attached, AttachedObject, ImportId, ImportState, NewImport},
+    catalog::{ExistingObject, ImportId, ImportState, ImportWithObjects, NewImport},
     error::{Error, Kind, Result},
 };
 
 /// An import that was found in a storage.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundImport {
     /// Without the objects that are missing.
     pub manifest: Manifest,
     /// Key and length of each of its manifests, in all folders.
@@ -30,27 +30,27 @@ pub struct Found {
     pub missing: Vec<ManifestObject>,
 }
 
-impl Found {
+impl FoundImport {
     /// The number of bytes of the import in objects that exist.
     #[must_use]
-    pub fn stored(&self) -> u64 {
+    pub fn stored_bytes(&self) -> u64 {
         bytes_in(&self.manifest.objects)
     }
 
     /// The number of bytes of the import in the missing objects.
     #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub fn missing_bytes(&self) -> u64 {
         bytes_in(&self.missing)
     }
 }
 
-impl Found {
+impl FoundImport {
     /// Converts it to an import of `storage` for the catalog. It is complete only when nothing is missing.
     #[must_use]
-    pub fn into_attached(self, storage: &str) -> Attached {
+    pub fn into_attached(self, storage: &str) -> ImportWithObjects {
         let Self { manifest, manifests, catalogs, missing } = self;
-        let whole = missing.is_empty() && manifest.state == ImportState::Imported;
-        let object = |object: ManifestObject| AttachedObject {
+        let complete = missing.is_empty() && manifest.state == ImportState::Imported;
+        let object = |object: ManifestObject| ExistingObject {
             key: object.key.to_string(),
             len: object.len,
             role: object.role,
@@ -58,9 +58,9 @@ impl Found {
             extents: object.extents,
             tag: object.tag,
         };
-        Attached {
+        ImportWithObjects {
             id: manifest.import,
-            state: if whole { ImportState::Imported } else { ImportState::Importing },
+            state: if complete { ImportState::Imported } else { ImportState::Importing },
             created_at: manifest.created_at,
             completed_at: manifest.completed_at,
             objects: manifest.objects.into_iter().map(object).collect(),
@@ -78,7 +78,7 @@ impl Found {
                 metainfo: manifest.metainfo,
                 files: manifest.files,
                 selected: manifest.selected,
-                remote: manifest.remote,
+                source_record: manifest.remote,
             },
         }
     }
@@ -92,7 +92,7 @@ fn bytes_in(objects: &[ManifestObject]) -> u64 {
 /// The content of a storage.
 #[derive(Debug, Default)]
 pub struct Survey {
-    pub imports: Vec<Found>,
+    pub imports: Vec<FoundImport>,
     /// Manifests that cannot be used, with the reason.
     pub refused: Vec<Error>,
     /// For each catalog the highest number in one of its keys.
@@ -109,23 +109,23 @@ pub async fn survey(backend: &dyn StorageBackend) -> Result<Survey> {
     let mut page = backend.list("", None).await?;
     loop {
         for object in page.objects {
-            let Some(own) = OwnKey::parse(object.key.as_str()) else { continue };
-            let highest = survey.numbers.entry(own.catalog.to_owned()).or_default();
-            *highest = own.number.max(*highest);
-            if own.is_manifest {
-                folders.entry(own.folder()).or_default().push((own.number, object));
+            let Some(own_key) = GeneratedKey::parse(object.key.as_str()) else { continue };
+            let highest = survey.numbers.entry(own_key.catalog.to_owned()).or_default();
+            *highest = own_key.number.max(*highest);
+            if own_key.is_manifest {
+                folders.entry(own_key.folder()).or_default().push((own_key.number, object));
             }
         }
         let Some(next) = page.next else { break };
         page = backend.list("", Some(&next)).await?;
     }
-    let mut imports: HashMap<Identity, Vec<Found>> = HashMap::new();
+    let mut imports: HashMap<Identity, Vec<FoundImport>> = HashMap::new();
     for manifests in folders.into_values() {
-        if let Some(found) = newest(backend, manifests, &mut survey.refused).await? {
+        if let Some(found) = newest_manifest(backend, manifests, &mut survey.refused).await? {
             imports.entry(Identity::of(&found.manifest)).or_default().push(found);
         }
     }
-    survey.imports = imports.into_values().filter_map(the_fullest).collect();
+    survey.imports = imports.into_values().filter_map(most_complete).collect();
     survey.imports.sort_by_key(|found| (found.manifest.created_at, found.manifest.import.clone()));
     Ok(survey)
 }
@@ -143,19 +143,19 @@ impl Identity {
 
 /// The newest usable manifest of a folder, with those of its objects that exist. A damaged manifest is skipped for the
 /// one before it. A manifest of a newer bae is not skipped: it may hold more of the import than any older one.
-async fn newest(
+async fn newest_manifest(
     backend: &dyn StorageBackend,
     mut manifests: Vec<(u64, ObjectInfo)>,
     refused: &mut Vec<Error>,
-) -> Result<Option<Found>> {
+) -> Result<Option<FoundImport>> {
     manifests.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
     let all: Vec<_> = manifests.iter().map(|(_, o)| (o.key.to_string(), o.len)).collect();
     for (_, object) in &manifests {
-        match read(backend, object).await {
-            Ok(manifest) => return look(backend, manifest, all).await.map(Some),
+        match read_manifest(backend, object).await {
+            Ok(manifest) => return inspect(backend, manifest, all).await.map(Some),
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound | Kind::Unsupported) => {
                 let is_final = e.kind() == Kind::Unsupported;
-                refused.push(e.within(format_args!("manifest {}", object.key)));
+                refused.push(e.with_context(format_args!("manifest {}", object.key)));
                 if is_final {
                     return Ok(None);
                 }
@@ -166,49 +166,53 @@ async fn newest(
     Ok(None)
 }
 
-async fn read(backend: &dyn StorageBackend, object: &ObjectInfo) -> Result<Manifest> {
+async fn read_manifest(backend: &dyn StorageBackend, object: &ObjectInfo) -> Result<Manifest> {
     if object.len > MAX_MANIFEST {
-        return Err(Error::new(Kind::Corrupt, format!("it has {} bytes", object.len)));
+        return Err(Error::new(
+            Kind::Corrupt,
+            format!("length of {} bytes is above the limit", object.len),
+        ));
     }
     let manifest = Manifest::decode(&backend.get(&object.key, 0..object.len).await?)?;
-    let own = format!("{}/{}/", manifest.catalog, manifest.import);
-    if !object.key.as_str().starts_with(&own) {
-        return Err(Error::new(Kind::Corrupt, format!("it is of {own}")));
+    let folder = format!("{}/{}/", manifest.catalog, manifest.import);
+    if !object.key.as_str().starts_with(&folder) {
+        return Err(Error::new(Kind::Corrupt, format!("content belongs to {folder}")));
     }
     Ok(manifest)
 }
 
-async fn look(
+async fn inspect(
     backend: &dyn StorageBackend,
     mut manifest: Manifest,
     manifests: Vec<(String, u64)>,
-) -> Result<Found> {
+) -> Result<FoundImport> {
     let named: Vec<_> = manifest.objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
-    let absent: BTreeSet<usize> = absent(backend, &named).await?.into_iter().collect();
+    let missing_indices: BTreeSet<usize> =
+        find_missing(backend, &named).await?.into_iter().collect();
     let keys = manifest.objects.iter().map(|object| &object.key);
     let mut catalogs: BTreeSet<String> = keys.filter_map(catalog_of).collect();
     catalogs.insert(manifest.catalog.clone());
-    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    let (mut present, mut missing) = (Vec::new(), Vec::new());
     for (n, object) in std::mem::take(&mut manifest.objects).into_iter().enumerate() {
-        if absent.contains(&n) { missing.push(object) } else { there.push(object) }
+        if missing_indices.contains(&n) { missing.push(object) } else { present.push(object) }
     }
-    manifest.objects = there;
-    Ok(Found { manifest, manifests, catalogs, missing })
+    manifest.objects = present;
+    Ok(FoundImport { manifest, manifests, catalogs, missing })
 }
 
 fn catalog_of(key: &Key) -> Option<String> {
-    OwnKey::parse(key.as_str()).map(|own| own.catalog.to_owned())
+    GeneratedKey::parse(key.as_str()).map(|own_key| own_key.catalog.to_owned())
 }
 
 /// The version of an import with the most stored bytes. It takes over the manifests of the other versions.
-fn the_fullest(mut found: Vec<Found>) -> Option<Found> {
-    found.sort_by_key(|found| (found.stored(), found.manifest.completed_at));
-    let mut fullest = found.pop()?;
+fn most_complete(mut found: Vec<FoundImport>) -> Option<FoundImport> {
+    found.sort_by_key(|found| (found.stored_bytes(), found.manifest.completed_at));
+    let mut best = found.pop()?;
     for other in found {
-        fullest.manifests.extend(other.manifests);
-        fullest.catalogs.extend(other.catalogs);
+        best.manifests.extend(other.manifests);
+        best.catalogs.extend(other.catalogs);
     }
-    Some(fullest)
+    Some(best)
 }
 
 #[cfg(test)]

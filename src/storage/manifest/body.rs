@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::{Manifest, ManifestObject, bad};
+use super::{Manifest, ManifestObject, corrupt};
 use crate::{
     backends::Key,
     catalog::{FileRow, ImportState, LayoutKind, Role, hex},
@@ -93,13 +93,13 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         objects: manifest.objects.iter().map(object).collect(),
     };
     serde_json::to_vec(&body)
-        .map_err(|e| Error::new(Kind::Internal, "a manifest as JSON").because(e))
+        .map_err(|e| Error::new(Kind::Internal, "cannot encode the manifest as JSON").because(e))
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest> {
     let body: Body =
-        serde_json::from_slice(bytes).map_err(|e| bad("it cannot be read").because(e))?;
-    let field = |name: &'static str| move || bad(format!("its {name} is none"));
+        serde_json::from_slice(bytes).map_err(|e| corrupt("invalid JSON").because(e))?;
+    let field = |name: &'static str| move || corrupt(format!("invalid {name}"));
     Ok(Manifest {
         import: body.import.parse().map_err(|_| field("import")())?,
         catalog: body.catalog,
@@ -125,7 +125,7 @@ fn files(files: Vec<File>) -> Result<Vec<FileRow>> {
     let mut start: u64 = 0;
     let row = |file: File| {
         let row = FileRow { path: file.path, start, len: file.len, pad: file.pad };
-        start = start.checked_add(file.len).ok_or_else(|| bad("its files have no end"))?;
+        start = start.checked_add(file.len).ok_or_else(|| corrupt("the file lengths overflow"))?;
         Ok(row)
     };
     files.into_iter().map(row).collect()
@@ -134,8 +134,9 @@ fn files(files: Vec<File>) -> Result<Vec<FileRow>> {
 fn object(object: Object) -> Result<ManifestObject> {
     let extents = object.extents.into_iter().map(|(start, end, at)| (start..end, at)).collect();
     Ok(ManifestObject {
-        role: Role::parse(&object.role).ok_or_else(|| bad("it has an object of no known role"))?,
-        key: Key::new(&object.key).map_err(|e| bad("it names no object").because(e))?,
+        role: Role::parse(&object.role).ok_or_else(|| corrupt("an object has an unknown role"))?,
+        key: Key::new(&object.key)
+            .map_err(|e| corrupt("an object has an invalid key").because(e))?,
         len: object.len,
         packed: object.packed,
         extents,
@@ -144,13 +145,13 @@ fn object(object: Object) -> Result<ManifestObject> {
 }
 
 fn hash<const BYTES: usize>(digits: &str) -> Result<[u8; BYTES]> {
-    let wrong = || bad("its info-hash is none");
+    let invalid = || corrupt("invalid info-hash");
     if digits.len() != 2 * BYTES || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(wrong());
+        return Err(invalid());
     }
     let mut hash = [0; BYTES];
     for (n, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).map_err(|_| invalid())?;
     }
     Ok(hash)
 }

@@ -2,14 +2,14 @@
 
 /// A generated key in parts: `<catalog>/<import>/<number>` for a chunk, `…/manifest-<number>` for a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnKey<'a> {
+pub struct GeneratedKey<'a> {
     pub catalog: &'a str,
     pub import: &'a str,
     pub number: u64,
     pub is_manifest: bool,
 }
 
-impl<'a> OwnKey<'a> {
+impl<'a> GeneratedKey<'a> {
     /// `None` when the key has another form, such as that of a published file.
     #[must_use]
     pub fn parse(key: &'a str) -> Option<Self> {
@@ -44,11 +44,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_our_own_are_told_from_files() {
-        let chunk = OwnKey::parse("0123456789abcdef/9c4e01ab/0000002a").unwrap();
+    fn generated_keys_are_told_from_file_names() {
+        let chunk = GeneratedKey::parse("0123456789abcdef/9c4e01ab/0000002a").unwrap();
         assert_eq!((chunk.number, chunk.is_manifest), (42, false));
         assert_eq!(chunk.folder(), "0123456789abcdef/9c4e01ab/");
-        let manifest = OwnKey::parse("0123456789abcdef/9c4e01ab/manifest-1000000ff").unwrap();
+        let manifest = GeneratedKey::parse("0123456789abcdef/9c4e01ab/manifest-1000000ff").unwrap();
         assert_eq!((manifest.number, manifest.is_manifest), (0x1_0000_00ff, true));
         for other in [
             "An Album/01.flac",
@@ -60,7 +60,7 @@ mod tests {
             "0123456789abcdef/9c4e01ab/7fffffffffffffff",
             "0123456789abcdef/9c4e01ab/+000002a",
         ] {
-            assert_eq!(OwnKey::parse(other), None, "{other}");
+            assert_eq!(GeneratedKey::parse(other), None, "{other}");
         }
     }
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-pub use key::OwnKey;
+pub use key::GeneratedKey;
 pub use write::write_manifest;
 
 use crate::{
@@ -111,7 +111,7 @@ impl Manifest {
     /// # Errors
     /// `Unsupported` when it is longer than [`MAX_MANIFEST`].
     pub fn encode(&self) -> Result<Encoded> {
-        let json = |e| Error::new(Kind::Internal, "a manifest as JSON").because(e);
+        let json = |e| Error::new(Kind::Internal, "cannot encode the manifest as JSON").because(e);
         let body = body::encode(self)?;
         let sha256 = hex(digest(&SHA256, &body).as_ref());
         let header =
@@ -132,21 +132,21 @@ impl Manifest {
     /// `Unsupported` when a newer bae made it; `Corrupt`, with the reason, when it is damaged or not a manifest.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let line = bytes.iter().take(MAX_HEADER).position(|b| *b == b'\n');
-        let line = line.ok_or_else(|| bad("it has no header line"))?;
+        let line = line.ok_or_else(|| corrupt("no header line"))?;
         let (header, body) = (&bytes[..line], &bytes[line + 1..]);
         let version: Version =
-            serde_json::from_slice(header).map_err(|e| bad("its header is none").because(e))?;
+            serde_json::from_slice(header).map_err(|e| corrupt("invalid header").because(e))?;
         if version.bae_manifest > FORMAT {
-            let text = format!("it has format {}, made by a newer bae", version.bae_manifest);
+            let text = format!("format {} was made by a newer bae", version.bae_manifest);
             return Err(Error::new(Kind::Unsupported, text).hint("update bae"));
         }
         let header: Header =
-            serde_json::from_slice(header).map_err(|e| bad("its header is none").because(e))?;
+            serde_json::from_slice(header).map_err(|e| corrupt("invalid header").because(e))?;
         if header.bae_manifest != FORMAT || header.bytes != body.len() as u64 {
-            return Err(bad("its length is not what its header says"));
+            return Err(corrupt("the length differs from that in the header"));
         }
         if hex(digest(&SHA256, body).as_ref()) != header.sha256 {
-            return Err(bad("its bytes are not what its header says"));
+            return Err(corrupt("the SHA-256 differs from that in the header"));
         }
         let manifest = body::decode(body)?;
         manifest.check()?;
@@ -154,6 +154,6 @@ impl Manifest {
     }
 }
 
-fn bad(text: impl Into<String>) -> Error {
+fn corrupt(text: impl Into<String>) -> Error {
     Error::new(Kind::Corrupt, text)
 }

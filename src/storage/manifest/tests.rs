@@ -26,7 +26,7 @@ fn sample() -> Manifest {
         extents,
         tag: None,
     };
-    let mine = |key: &str, len, extents| ManifestObject {
+    let adopted = |key: &str, len, extents| ManifestObject {
         role: Role::Adopted,
         tag: Some("\"e-tag\"".into()),
         ..named(key, len, extents)
@@ -58,7 +58,7 @@ fn sample() -> Manifest {
             chunk(2, vec![(70..80, 0)]),
             named("An Album/a.flac", 50, vec![(10..60, 0)]),
             named("An Album/empty", 0, vec![]),
-            mine("mine/b", 30, vec![(90..100, 20)]),
+            adopted("mine/b", 30, vec![(90..100, 20)]),
         ],
     }
 }
@@ -68,7 +68,7 @@ fn encoded(manifest: &Manifest) -> Vec<u8> {
 }
 
 #[test]
-fn a_manifest_is_read_as_it_was_written() {
+fn a_manifest_is_decoded_as_it_was_encoded() {
     let manifest = sample();
     let bytes = encoded(&manifest);
     let line = bytes.split(|b| *b == b'\n').next().unwrap();
@@ -80,7 +80,7 @@ fn a_manifest_is_read_as_it_was_written() {
 }
 
 #[test]
-fn one_of_a_newer_bae_is_told_from_a_damaged_one() {
+fn a_manifest_of_a_newer_bae_is_told_from_a_damaged_one() {
     let newer = b"{\"bae_manifest\":2,\"blake3\":\"00\"}\nwhatever";
     let refused = Manifest::decode(newer).unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);
@@ -91,11 +91,11 @@ fn one_of_a_newer_bae_is_told_from_a_damaged_one() {
     }
     let mut flipped = bytes.clone();
     *flipped.last_mut().unwrap() = b' ';
-    assert!(Manifest::decode(&flipped).unwrap_err().report().contains("bytes are not what"));
+    assert!(Manifest::decode(&flipped).unwrap_err().report().contains("the SHA-256 differs"));
 }
 
 #[test]
-fn what_the_catalog_would_not_hold_is_refused() {
+fn content_that_the_catalog_would_reject_is_refused() {
     let bad: &[fn(&mut Manifest)] = &[
         |m| m.catalog = "../../etc".into(),
         |m| m.name = "a/b".into(),
@@ -148,7 +148,7 @@ fn with_header(body: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_manifest_or_refused(
+    fn arbitrary_bytes_are_refused(
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         framed in any::<bool>(),
     ) {
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn a_manifest_with_anything_changed_in_it_is_sound_or_refused(
+    fn a_changed_manifest_is_valid_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3usize), 1..6),
     ) {
         let whole = encoded(&sample());
@@ -172,8 +172,8 @@ proptest! {
             }
         }
         if let Ok(manifest) = Manifest::decode(&with_header(&body)) {
-            let again = Manifest::decode(&encoded(&manifest)).unwrap();
-            prop_assert_eq!(again, manifest);
+            let decoded = Manifest::decode(&encoded(&manifest)).unwrap();
+            prop_assert_eq!(decoded, manifest);
         }
     }
 }

@@ -26,26 +26,27 @@ pub async fn write_manifest(
     row: &ImportRow,
 ) -> Result<bool> {
     let row = catalog.get(&row.id)?;
-    let written = catalog.manifest_digest(&row.id)?;
+    let stored_digest = catalog.manifest_digest(&row.id)?;
     if !matches!(row.state, ImportState::Importing | ImportState::Imported) {
         return Ok(false);
     }
     let manifest = describe(catalog, &row)?;
-    if manifest.objects.is_empty() && row.state == ImportState::Importing && written.is_none() {
+    if manifest.objects.is_empty() && row.state == ImportState::Importing && stored_digest.is_none()
+    {
         return Ok(false);
     }
     let encoded = manifest.encode()?;
     drop(manifest);
-    if written.as_ref() == Some(&encoded.digest) {
+    if stored_digest.as_ref() == Some(&encoded.digest) {
         return Ok(false);
     }
     let object = catalog.intend_manifest(&row.id, encoded.bytes.len() as u64).await?;
     let key = Key::new(&object.key)?;
     backend.put(&key, Payload::from_iter([Bytes::from(encoded.bytes)])).await?;
-    let before = catalog.commit_manifest(object.num, encoded.digest).await?;
-    for old in before {
+    let older = catalog.commit_manifest(object.num, encoded.digest).await?;
+    for old in older {
         if let Err(e) = remove(catalog, backend, &old).await {
-            tracing::warn!("import {}: an older manifest stays: {}", row.id, e.report());
+            tracing::warn!("import {}: an older manifest was not deleted: {}", row.id, e.report());
         }
     }
     Ok(true)
@@ -80,7 +81,7 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
         })
     };
     let objects = catalog.objects(&row.id)?;
-    let named = objects.into_iter().filter(|o| o.stored && o.role != Role::Manifest);
+    let listed = objects.into_iter().filter(|o| o.stored && o.role != Role::Manifest);
     Ok(Manifest {
         catalog: catalog.id().to_owned(),
         import: row.id.clone(),
@@ -96,8 +97,8 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
         created_at: row.created_at,
         completed_at: row.completed_at,
         metainfo: catalog.metainfo(&row.id)?,
-        remote: catalog.remote(&row.id)?,
+        remote: catalog.source_record(&row.id)?,
         files: catalog.files(&row.id)?,
-        objects: named.map(object).collect::<Result<_>>()?,
+        objects: listed.map(object).collect::<Result<_>>()?,
     })
 }

@@ -8,30 +8,30 @@
 //! by name: it belongs to a newer copy of this catalog, or was left out when others were attached. An object that
 //! cannot be removed does not stop the sweep: the rest is removed, and the failures are reported.
 
-mod deleting;
-mod import;
-mod walk;
+mod batch_delete;
+mod prefix_scan;
+mod removal;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-pub use deleting::Failures;
-pub use import::{delete_freed, remove_import};
+pub use batch_delete::Failures;
+pub use removal::{delete_freed, remove_import};
 
-use self::{deleting::Deleting, walk::Walk};
+use self::{batch_delete::BatchDelete, prefix_scan::PrefixScan};
 use crate::{
-    backends::{Key, StorageBackend, Unfinished},
+    backends::{Key, StorageBackend, UnfinishedUpload},
     catalog::{Catalog, ImportRow, ImportState, KeyState, ObjectRow, Role},
     error::{Kind, Result},
 };
 
 /// The number and total length of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ObjectTally {
     pub objects: usize,
     pub bytes: u64,
 }
 
-impl Tally {
+impl ObjectTally {
     fn add(&mut self, len: u64) {
         self.objects += 1;
         self.bytes += len;
@@ -47,13 +47,13 @@ impl Tally {
 #[derive(Debug, Default)]
 pub struct Leftovers {
     /// Objects of this catalog that no stored object row names, and objects of intents.
-    pub own: Tally,
+    pub own: ObjectTally,
     /// Objects of attached catalogs that no row names.
-    pub adopted: Tally,
+    pub adopted: ObjectTally,
     /// Intents that were never committed; their objects may or may not exist.
     pub intents: Vec<ObjectRow>,
     /// Uploads that were started and not finished.
-    pub uploads: Vec<Unfinished>,
+    pub uploads: Vec<UnfinishedUpload>,
     /// Imports whose removal was interrupted.
     pub removing: Vec<ImportRow>,
     /// Folders of imports that have a manifest and are not in the catalog. Their objects are not counted or removed.
@@ -74,7 +74,7 @@ impl Leftovers {
 /// The result of a sweep: the removed objects, and the failures.
 #[derive(Debug, Default)]
 pub struct Removed {
-    pub tally: Tally,
+    pub tally: ObjectTally,
     pub uploads: usize,
     pub failures: Failures,
 }
@@ -100,7 +100,7 @@ impl Sweep<'_> {
         found.removing.retain(|row| row.storage == self.storage);
         for (intent, state) in self.with_states(&found.intents)? {
             // A file's own name is under none of the key prefixes.
-            if intent.role != Role::File || state == KeyState::Yes {
+            if intent.role != Role::File || state == KeyState::Protected {
                 continue;
             }
             if let Some(len) = self.backend.head(&Key::new(&intent.key)?).await? {
@@ -108,14 +108,14 @@ impl Sweep<'_> {
             }
         }
         for (prefix, is_own) in self.prefixes()? {
-            let walk = Walk::new(*self, &prefix).await?;
-            found.own.merge(walk.intended);
+            let scan = PrefixScan::new(*self, &prefix).await?;
+            found.own.merge(scan.intended);
             let tally = if is_own { &mut found.own } else { &mut found.adopted };
-            tally.merge(walk.unnamed);
-            found.unclaimed.extend(walk.unclaimed);
-            found.uploads.extend(unfinished(self.backend, &prefix).await?);
+            tally.merge(scan.unnamed);
+            found.unclaimed.extend(scan.unclaimed);
+            found.uploads.extend(list_unfinished(self.backend, &prefix).await?);
         }
-        found.uploads.extend(uploads_of(self.backend, &found.intents).await?);
+        found.uploads.extend(uploads_of_files(self.backend, &found.intents).await?);
         Ok(found)
     }
 
@@ -127,23 +127,25 @@ impl Sweep<'_> {
     pub async fn remove(&self, found: &Leftovers, adopted: bool) -> Result<Removed> {
         let mut removed = Removed::default();
         for upload in &found.uploads {
-            match self.backend.abort(upload).await {
+            match self.backend.abort_upload(upload).await {
                 Ok(()) => removed.uploads += 1,
-                Err(e) => removed.failures.add(e.within(format_args!("upload of {}", upload.key))),
+                Err(e) => {
+                    removed.failures.add(e.with_context(format_args!("upload of {}", upload.key)))
+                }
             }
         }
-        let mut deleting = Deleting::new(self.backend);
+        let mut batch = BatchDelete::new(self.backend);
         for (prefix, is_own) in self.prefixes()? {
             if is_own || adopted {
-                walk::delete_unnamed(*self, &prefix, &found.unclaimed, &mut deleting).await?;
+                prefix_scan::delete_unnamed(*self, &prefix, &found.unclaimed, &mut batch).await?;
             }
         }
-        deleting.wait().await;
-        let unnamed = std::mem::take(&mut deleting.deleted);
+        batch.wait().await;
+        let unnamed = std::mem::take(&mut batch.deleted);
         removed.tally = unnamed.tally;
-        self.remove_intents(&found.intents, &mut deleting).await?;
-        removed.tally.merge(deleting.deleted.tally);
-        removed.failures.append(deleting.failures);
+        self.remove_intents(&found.intents, &mut batch).await?;
+        removed.tally.merge(batch.deleted.tally);
+        removed.failures.append(batch.failures);
         for row in &found.removing {
             let objects = self.catalog.objects(&row.id)?;
             match remove_import(self.catalog, self.backend, row, false).await {
@@ -161,21 +163,21 @@ impl Sweep<'_> {
     async fn remove_intents(
         &self,
         intents: &[ObjectRow],
-        deleting: &mut Deleting<'_>,
+        batch: &mut BatchDelete<'_>,
     ) -> Result<()> {
         for (intent, state) in self.with_states(intents)? {
-            if state == KeyState::Yes {
+            if state == KeyState::Protected {
                 // Another object has the name now: only the row is deleted.
-                deleting.deleted.nums.push(intent.num);
+                batch.deleted.nums.push(intent.num);
                 continue;
             }
             let key = Key::new(&intent.key)?;
             // Only objects that take space are counted: most intents have no object.
             let len = self.backend.head(&key).await.ok().flatten();
-            deleting.start(key, len, Some(intent.num)).await;
+            batch.start(key, len, Some(intent.num)).await;
         }
-        deleting.wait().await;
-        self.catalog.drop_objects(std::mem::take(&mut deleting.deleted.nums)).await
+        batch.wait().await;
+        self.catalog.drop_objects(std::mem::take(&mut batch.deleted.nums)).await
     }
 
     fn with_states<'r>(&self, rows: &'r [ObjectRow]) -> Result<Vec<(&'r ObjectRow, KeyState)>> {
@@ -190,7 +192,7 @@ impl Sweep<'_> {
         leftover.retain(|intent| intent.role != Role::Adopted);
         for intent in leftover {
             let row = self.catalog.get(&intent.import)?;
-            if row.state == ImportState::Importing && self.is_streamed(&intent)? {
+            if row.state == ImportState::Importing && self.has_partial_upload(&intent)? {
                 // Its upload holds durable bytes of an import that will resume.
                 continue;
             }
@@ -202,35 +204,38 @@ impl Sweep<'_> {
         Ok(intents)
     }
 
-    fn is_streamed(&self, intent: &ObjectRow) -> Result<bool> {
-        let mut streamed = self.catalog.streamed(&intent.import)?.into_iter();
-        Ok(intent.role == Role::File && streamed.any(|(object, _)| object.num == intent.num))
+    fn has_partial_upload(&self, intent: &ObjectRow) -> Result<bool> {
+        let mut uploads = self.catalog.partial_uploads(&intent.import)?.into_iter();
+        Ok(intent.role == Role::File && uploads.any(|(object, _)| object.num == intent.num))
     }
 
     /// The key prefixes to examine, and whether each belongs to this catalog.
     fn prefixes(&self) -> Result<Vec<(String, bool)>> {
-        let adopted = self.catalog.adopted(self.storage)?.into_iter();
+        let adopted = self.catalog.attached_catalogs(self.storage)?.into_iter();
         let adopted = adopted.map(|id| (format!("{id}/"), false));
         Ok(std::iter::once((self.catalog.key_prefix(), true)).chain(adopted).collect())
     }
 }
 
 /// The unfinished uploads under a prefix; none if the storage cannot list them.
-async fn unfinished(backend: &Arc<dyn StorageBackend>, prefix: &str) -> Result<Vec<Unfinished>> {
-    match backend.unfinished(prefix).await {
+async fn list_unfinished(
+    backend: &Arc<dyn StorageBackend>,
+    prefix: &str,
+) -> Result<Vec<UnfinishedUpload>> {
+    match backend.list_uploads(prefix).await {
         Err(e) if e.kind() == Kind::Unsupported => Ok(Vec::new()),
         found => found,
     }
 }
 
 /// The unfinished uploads of whole files that are intents.
-async fn uploads_of(
+async fn uploads_of_files(
     backend: &Arc<dyn StorageBackend>,
     objects: &[ObjectRow],
-) -> Result<Vec<Unfinished>> {
+) -> Result<Vec<UnfinishedUpload>> {
     let mut uploads = Vec::new();
     for file in objects.iter().filter(|object| object.role == Role::File && !object.stored) {
-        let found = unfinished(backend, &file.key).await?;
+        let found = list_unfinished(backend, &file.key).await?;
         uploads.extend(found.into_iter().filter(|upload| upload.key.as_str() == file.key));
     }
     Ok(uploads)

@@ -22,7 +22,7 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_TOKENS: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
+enum TokenKind {
     Int,
     Bytes,
     List,
@@ -36,7 +36,7 @@ struct Token {
     start: u32,
     end: u32,
     aux: u32,
-    sort: Sort,
+    kind: TokenKind,
     flaws: Flaws,
 }
 
@@ -47,11 +47,11 @@ pub struct Flaws(u8);
 impl Flaws {
     const NONE: Self = Self(0);
     /// Keys are not in ascending order.
-    pub const UNSORTED: Self = Self(1);
+    pub const UNSORTED_KEYS: Self = Self(1);
     /// A key occurs more than once.
-    pub const TWICE: Self = Self(2);
+    pub const DUPLICATE_KEY: Self = Self(2);
     /// A leading zero, or -0.
-    pub const ZERO: Self = Self(4);
+    pub const LEADING_ZERO: Self = Self(4);
 
     #[must_use]
     pub fn has(self, flaw: Self) -> bool {
@@ -135,7 +135,7 @@ impl<'a> Node<'a> {
     /// The token behind this value and everything in it.
     fn after(self) -> usize {
         match self.token() {
-            Token { sort: Sort::List | Sort::Dict, aux, .. } => aux as usize,
+            Token { kind: TokenKind::List | TokenKind::Dict, aux, .. } => aux as usize,
             _ => self.index + 1,
         }
     }
@@ -144,11 +144,13 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn value(self) -> Value<'a> {
         let token = self.token();
-        match token.sort {
-            Sort::Int => Value::Int(integer(&self.raw()[1..self.raw().len() - 1])),
-            Sort::Bytes => Value::Bytes(&self.doc.input[token.aux as usize..token.end as usize]),
-            Sort::List => Value::List(List(self)),
-            Sort::Dict => Value::Dict(Dict(self)),
+        match token.kind {
+            TokenKind::Int => Value::Int(integer(&self.raw()[1..self.raw().len() - 1])),
+            TokenKind::Bytes => {
+                Value::Bytes(&self.doc.input[token.aux as usize..token.end as usize])
+            }
+            TokenKind::List => Value::List(List(self)),
+            TokenKind::Dict => Value::Dict(Dict(self)),
         }
     }
 
@@ -178,8 +180,8 @@ impl<'a> Node<'a> {
 
     /// Position of the first dictionary with a duplicate key: this value, or one inside it.
     #[must_use]
-    pub fn key_twice(self) -> Option<usize> {
-        self.flaws().find(|(_, flaws)| flaws.has(Flaws::TWICE)).map(|(at, _)| at)
+    pub fn duplicate_key(self) -> Option<usize> {
+        self.flaws().find(|(_, flaws)| flaws.has(Flaws::DUPLICATE_KEY)).map(|(at, _)| at)
     }
 
     #[must_use]
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_values_and_their_exact_bytes() {
+    fn values_are_read_with_their_exact_bytes() {
         let doc = Document::parse(b"d4:infod3:agei-7e4:listl1:a0:lee3:zzzdee1:a0:e").unwrap();
         let root = doc.root().as_dict().unwrap();
         let info = root.get("info").unwrap();
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_extremes_of_a_number() {
+    fn the_smallest_and_largest_numbers_are_accepted() {
         for n in [0, -1, i64::MAX, i64::MIN] {
             let text = format!("i{n}e");
             assert_eq!(Document::parse(text.as_bytes()).unwrap().root().as_int(), Some(n));
@@ -370,21 +372,21 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_strict_and_says_where() {
+    fn errors_name_the_problem_and_its_position() {
         let table: &[(&str, &str)] = &[
             ("", "the data is cut short, at byte 0"),
-            ("<html>", "'<' starts no value, at byte 0"),
+            ("<html>", "unexpected '<', at byte 0"),
             ("d", "the data is cut short, at byte 1"),
             ("l1:a", "the data is cut short, at byte 4"),
-            ("e", "'e' starts no value, at byte 0"),
+            ("e", "unexpected 'e', at byte 0"),
             ("i1", "the data is cut short, at byte 2"),
-            ("ie", "a number is not made of digits, at byte 0"),
-            ("i-e", "a number is not made of digits, at byte 0"),
-            ("i1x", "a number is not made of digits, at byte 0"),
-            ("i+1e", "a number is not made of digits, at byte 0"),
-            ("i9223372036854775808e", "a number does not fit 64 bits, at byte 0"),
-            ("i00000000000000000001e", "a number does not fit 64 bits, at byte 0"),
-            ("0000000000000001:a", "a length of more than 15 digits, at byte 0"),
+            ("ie", "invalid number, at byte 0"),
+            ("i-e", "invalid number, at byte 0"),
+            ("i1x", "invalid number, at byte 0"),
+            ("i+1e", "invalid number, at byte 0"),
+            ("i9223372036854775808e", "the number does not fit 64 bits, at byte 0"),
+            ("i00000000000000000001e", "the number does not fit 64 bits, at byte 0"),
+            ("0000000000000001:a", "a string length of more than 15 digits, at byte 0"),
             ("1a", "the length of a string does not end with ':', at byte 1"),
             ("5:abc", "a string of 5 bytes, but only 3 are left, at byte 0"),
             (
@@ -392,29 +394,29 @@ mod tests {
                 "a string of 99999999999999999999 bytes, but only 1 are left, at byte 1",
             ),
             ("i1ei2e", "3 bytes follow the end of the data, at byte 3"),
-            ("di1ei2ee", "a key is not a string, at byte 1"),
-            ("d1:ae", "a key has no value, at byte 4"),
+            ("di1ei2ee", "a dictionary key is not a string, at byte 1"),
+            ("d1:ae", "a dictionary key has no value, at byte 4"),
         ];
-        for (input, sentence) in table {
-            assert_eq!(refusal(input.as_bytes()), *sentence, "for {input:?}");
+        for (input, message) in table {
+            assert_eq!(refusal(input.as_bytes()), *message, "for {input:?}");
         }
     }
 
     #[test]
-    fn leading_zeros_are_taken_and_told() {
+    fn leading_zeros_are_accepted_and_recorded() {
         for (text, value) in [("i01e", 1), ("i-0e", 0), ("i-01e", -1), ("i00e", 0)] {
             let doc = Document::parse(text.as_bytes()).unwrap();
             assert_eq!(doc.root().as_int(), Some(value), "{text}");
-            assert_eq!(doc.root().flaw(), Some((0, Flaws::ZERO)));
+            assert_eq!(doc.root().flaw(), Some((0, Flaws::LEADING_ZERO)));
         }
         let doc = Document::parse(b"l03:abc0:00:e").unwrap();
         let strings = doc.root().as_list().unwrap().iter().map(|n| n.as_bytes().unwrap());
         assert_eq!(strings.collect::<Vec<_>>(), [&b"abc"[..], b"", b""]);
-        assert_eq!(doc.root().flaw(), Some((1, Flaws::ZERO)));
+        assert_eq!(doc.root().flaw(), Some((1, Flaws::LEADING_ZERO)));
     }
 
     #[test]
-    fn the_first_of_equal_keys_counts() {
+    fn the_first_of_duplicate_keys_counts() {
         for (text, at) in [
             ("d1:ai1e1:ai2ee", 0),
             ("d1:bi3e1:ai1e1:bi2ee", 0),
@@ -422,32 +424,32 @@ mod tests {
         ] {
             let doc = Document::parse(text.as_bytes()).unwrap();
             assert_eq!(doc.root().as_dict().unwrap().int("a").unwrap(), Some(1), "{text}");
-            assert_eq!(doc.root().key_twice(), Some(at), "{text}");
+            assert_eq!(doc.root().duplicate_key(), Some(at), "{text}");
         }
         let sorted = Document::parse(b"d1:ai1e1:bi2ee").unwrap();
-        assert_eq!((sorted.root().key_twice(), sorted.root().flaw()), (None, None));
+        assert_eq!((sorted.root().duplicate_key(), sorted.root().flaw()), (None, None));
     }
 
     #[test]
-    fn what_follows_the_beginning_is_not_looked_at() {
+    fn parse_beginning_ignores_the_bytes_behind_the_value() {
         let doc = Document::parse_beginning(b"d1:ai1eee<!-- ad -->").unwrap();
         assert_eq!(doc.root().raw(), b"d1:ai1ee");
         assert!(Document::parse_beginning(b"d1:ai1e").is_err());
     }
 
     #[test]
-    fn tolerates_unsorted_keys() {
+    fn unsorted_keys_are_accepted_and_recorded() {
         let flaw = |node: Node<'_>| node.flaw();
         let doc = Document::parse(b"d1:bi1e1:ald1:bi0eee1:ci3ee").unwrap();
         assert_eq!(doc.root().as_dict().unwrap().int("c").unwrap(), Some(3));
-        assert_eq!(flaw(doc.root()), Some((0, Flaws::UNSORTED)));
+        assert_eq!(flaw(doc.root()), Some((0, Flaws::UNSORTED_KEYS)));
         let doc = Document::parse(b"d1:ald1:bi0e1:ai0eee1:ci3ee").unwrap();
-        assert_eq!(flaw(doc.root()), Some((5, Flaws::UNSORTED)));
+        assert_eq!(flaw(doc.root()), Some((5, Flaws::UNSORTED_KEYS)));
         assert_eq!(flaw(doc.root().as_dict().unwrap().get("c").unwrap()), None);
     }
 
     #[test]
-    fn bounds_depth_and_count() {
+    fn depth_and_number_of_values_are_limited() {
         let nested = |n: usize| [b"l".repeat(n), b"e".repeat(n)].concat();
         assert!(Document::parse(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(refusal(&nested(MAX_DEPTH + 1)), "nested deeper than 64 levels, at byte 64");
@@ -506,7 +508,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back_the_same(tree in trees()) {
+        fn written_values_are_read_back_unchanged(tree in trees()) {
             let mut e = Encoder::default();
             write(&tree, &mut e);
             let bytes = e.finish();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn names_prefer_the_key_that_says_utf8() {
+fn the_utf8_keys_take_precedence() {
     let mut entry = vec![("length", I(1)), ("path", L(vec![S(b"caf\xe9".to_vec())]))];
     let meta = parsed(multi(vec![D(entry.clone())]));
     assert_eq!(meta.files[0].path, "t/café");
@@ -25,7 +25,7 @@ fn paths(files: Vec<V>) -> Vec<String> {
 }
 
 #[test]
-fn names_that_cannot_be_are_replaced_the_same_way_everywhere() {
+fn unusable_names_are_replaced_the_same_way_everywhere() {
     let found = paths(vec![
         file(0, &["Icon\r"]),
         file(1, &["Artist \u{96} Title.mp3"]),
@@ -61,14 +61,14 @@ fn names_that_cannot_be_are_replaced_the_same_way_everywhere() {
 }
 
 #[test]
-fn a_path_that_comes_twice_gets_a_number() {
+fn duplicate_paths_get_a_number() {
     assert_eq!(paths(vec![file(1, &["a"]), file(1, &["a"])]), ["t/a", "t/a.1"]);
     assert_eq!(paths(vec![file(1, &["a", "b"]), file(1, &["a"])]), ["t/a/b", "t/a.1"]);
     assert_eq!(paths(vec![file(1, &["a.x"]), file(1, &[".", "a.x"])]), ["t/a.x", "t/a.1.x"]);
 }
 
 #[test]
-fn links_point_to_where_their_targets_are() {
+fn symbolic_links_follow_their_renamed_targets() {
     let targets = |files: Vec<V>| {
         let meta = parsed(multi(files));
         let links = meta.files.iter().filter_map(|f| f.symlink.clone()).collect::<Vec<_>>();
@@ -88,13 +88,13 @@ fn links_point_to_where_their_targets_are() {
     for outside in [&["..", "x"][..], &["/etc"], &["x", "..", "..", "etc"]] {
         let (links, notes) = targets(vec![file(1, &["a"]), link(&["l"], outside)]);
         assert!(links.is_empty(), "{links:?}");
-        let note = "the link \"t/l\" points out of the torrent: it is an empty file instead";
+        let note = "the symbolic link \"t/l\" points outside the torrent and becomes an empty file";
         assert_eq!(notes, [note]);
     }
 }
 
 #[test]
-fn names_in_another_encoding_are_read_in_the_one_of_the_torrent() {
+fn names_are_decoded_in_the_encoding_of_the_torrent() {
     let raw = |name: &[u8]| D(vec![("length", I(1)), ("path", L(vec![S(name.to_vec())]))]);
     let info = multi(vec![raw(b"\x95\x5c.txt"), raw(b"\x83\x5c.txt")]);
     let meta = parsed(info.clone());
@@ -110,26 +110,26 @@ fn names_in_another_encoding_are_read_in_the_one_of_the_torrent() {
 }
 
 #[test]
-fn an_import_keeps_the_names_it_came_with() {
+fn the_catalogs_paths_replace_the_names_of_files() {
     let raw = |name: &[u8]| {
         D(vec![("length", I(1)), ("path", L(vec![S(b"\x95\x5c".to_vec()), S(name.to_vec())]))])
     };
     let mut meta = parsed(multi(vec![raw(b"a"), raw(b"b"), link(&["l"], &["e", "a"])]));
     meta.files[2].symlink = Some("t/表/b".into());
     let old = ["t/_.1b4eaec6/a", "t/_.1b4eaec6/b", "t/l"].map(str::to_owned);
-    meta.keep_names(old.clone().into_iter());
+    meta.rename_files(old.clone().into_iter());
     assert_eq!(meta.files.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), old);
     assert_eq!(
         (meta.files[2].symlink.as_deref(), meta.name.as_str()),
         (Some("t/_.1b4eaec6/b"), "t")
     );
     // A list with another number of paths is ignored.
-    meta.keep_names(["x".to_owned()].into_iter());
+    meta.rename_files(["x".to_owned()].into_iter());
     assert_eq!(meta.files[0].path, old[0]);
 }
 
 #[test]
-fn a_torrent_of_files_without_a_name_is_called_by_its_hash() {
+fn a_torrent_with_an_empty_name_is_named_by_its_hash() {
     let meta = parsed(with(&multi(vec![file(1, &["a"])]), vec![("name", s(""))]));
     assert_eq!(meta.name, hex(&meta.info_hash_v1.unwrap()));
     assert_eq!(meta.files[0].path, format!("{}/a", meta.name));

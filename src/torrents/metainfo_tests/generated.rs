@@ -3,7 +3,7 @@
 use super::*;
 
 /// The guarantees of every accepted torrent.
-fn is_sound(meta: &Metainfo) {
+fn assert_sound(meta: &Metainfo) {
     let mut end = 0;
     for file in &meta.files {
         assert_eq!(file.range.start, end);
@@ -13,7 +13,7 @@ fn is_sound(meta: &Metainfo) {
     }
     assert_eq!(end, meta.len);
     let real = meta.files.iter().filter(|f| !f.pad).map(|f| f.path.as_str());
-    names::refuse_collisions(real).unwrap();
+    names::reject_collisions(real).unwrap();
     assert!(meta.len > 0 && meta.pieces() > 0 && meta.pieces() <= MAX_PIECES);
     let last = meta.piece_range(meta.pieces() - 1);
     assert!(!last.is_empty() && last.end == meta.len);
@@ -46,7 +46,7 @@ proptest! {
             }
         }
         if let Ok(meta) = Metainfo::parse(&bytes) {
-            is_sound(&meta);
+            assert_sound(&meta);
         }
     }
 
@@ -68,7 +68,7 @@ proptest! {
             ("meta version", I(if two { 2 } else { 1 })),
         ]);
         if let Ok(meta) = Metainfo::parse(&torrent(info)) {
-            is_sound(&meta);
+            assert_sound(&meta);
         }
     }
 

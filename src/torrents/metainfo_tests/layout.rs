@@ -4,7 +4,7 @@ use super::*;
 
 /// libtorrent 2.0.8 printed these rows and hashes for the same files (`testdata/generate.py`).
 #[test]
-fn several_files_lie_where_libtorrent_puts_them() {
+fn several_files_have_the_positions_of_libtorrent() {
     let meta = Metainfo::parse(FIXTURES[0]).unwrap();
     let v1 = [
         ("m/a.bin", 0, 32868, false),
@@ -41,7 +41,7 @@ fn several_files_lie_where_libtorrent_puts_them() {
 }
 
 #[test]
-fn one_file_lies_where_libtorrent_puts_it() {
+fn a_single_file_has_the_positions_of_libtorrent() {
     let rows = |i: usize| {
         let meta = Metainfo::parse(FIXTURES[i]).unwrap();
         let rows = meta.files.iter().map(|f| (f.range.clone(), f.pad)).collect::<Vec<_>>();
@@ -57,7 +57,7 @@ fn one_file_lies_where_libtorrent_puts_it() {
 }
 
 #[test]
-fn offsets_lead_back_to_files_and_pieces() {
+fn offsets_map_to_files_and_pieces() {
     let meta = Metainfo::parse(FIXTURES[0]).unwrap();
     let at = |offset| meta.file_at(offset).map(|(i, _)| i);
     assert_eq!(
@@ -72,7 +72,7 @@ fn offsets_lead_back_to_files_and_pieces() {
 }
 
 #[test]
-fn attributes_pads_and_links_are_told_apart() {
+fn attributes_mark_executables_pads_and_links() {
     let meta = parsed(multi(vec![
         attr(3, &["run.sh"], "x"),
         attr(5, &[".pad", "5"], "p"),

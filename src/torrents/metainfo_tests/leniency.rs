@@ -3,16 +3,16 @@
 use super::*;
 
 #[test]
-fn what_other_clients_take_is_taken_and_told() {
+fn irregularities_that_other_clients_accept_are_accepted_with_a_note() {
     let good = torrent(single());
     let hash = Metainfo::parse(&good).unwrap().info_hash_v1;
-    for (tail, notes) in [
-        ("\n", vec![]),
-        ("<!-- ad -->", vec!["11 bytes behind the end of the torrent are ignored"]),
-    ] {
-        let (meta, kept) = Metainfo::read([&good[..], tail.as_bytes()].concat()).unwrap();
+    for (tail, notes) in
+        [("\n", vec![]), ("<!-- ad -->", vec!["11 bytes after the end of the torrent are ignored"])]
+    {
+        let (meta, trimmed) =
+            Metainfo::parse_trimmed([&good[..], tail.as_bytes()].concat()).unwrap();
         assert_eq!(
-            (meta.info_hash_v1, kept, meta.notes),
+            (meta.info_hash_v1, trimmed, meta.notes),
             (hash, good.clone(), notes.into_iter().map(str::to_owned).collect())
         );
     }
@@ -22,12 +22,12 @@ fn what_other_clients_take_is_taken_and_told() {
     let odd = b"d4:infod6:lengthi03e6:lengthi9e4:name01:z12:piece lengthi016e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
     let meta = Metainfo::parse(odd).unwrap();
     assert_eq!((meta.len, meta.name.as_str(), meta.piece_length), (3, "z", 16));
-    let note = "a key comes twice in the dictionary at byte 7 of the torrent: the first counts";
+    let note = "duplicate key in the dictionary at byte 7 of the torrent: its first value is used";
     assert_eq!(meta.notes, [note]);
 }
 
 #[test]
-fn tracker_urls_are_those_that_libtorrent_knows() {
+fn tracker_urls_are_trimmed_and_their_schemes_lowercased() {
     let tiers = L(vec![L(vec![s(" UDP://a:1/x\n"), s("HTTPS://B/p ")])]);
     let outside = bencode(&D(vec![("announce-list", tiers), ("info", D(single()))]));
     let meta = Metainfo::parse(&outside).unwrap();
@@ -35,7 +35,7 @@ fn tracker_urls_are_those_that_libtorrent_knows() {
 }
 
 #[test]
-fn a_version_that_is_none_is_that_of_v1() {
+fn an_invalid_meta_version_counts_as_v1() {
     for version in [I(0), I(-1), s("1"), I(1)] {
         assert!(parsed(with(&single(), vec![("meta version", version)])).info_hash_v2.is_none());
     }
@@ -61,7 +61,7 @@ fn optional_keys_are_read_leniently() {
 }
 
 #[test]
-fn a_torrent_made_of_a_magnet_link_keeps_its_hash() {
+fn a_torrent_rebuilt_from_its_info_dictionary_keeps_its_hash() {
     for (i, original) in FIXTURES.iter().enumerate() {
         let meta = Metainfo::parse(original).unwrap();
         let info = &original[meta.info.clone()];
@@ -83,7 +83,7 @@ fn a_torrent_made_of_a_magnet_link_keeps_its_hash() {
 }
 
 #[test]
-fn a_hybrid_without_a_pad_at_the_end_is_taken() {
+fn a_hybrid_without_a_pad_at_the_end_is_accepted() {
     let path = |len, name: &str, attrs: &str| attr(len, &[name], attrs);
     let list = vec![path(5, "a", ""), path(32763, "p", "p"), path(7, "b", "")];
     let tree = vec![("a", leaf(5)), ("b", leaf(7))];

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn refuses_what_is_no_torrent() {
+fn inputs_that_are_no_torrent_are_refused() {
     let page = Metainfo::parse(b"<!DOCTYPE html>").unwrap_err();
     assert!(page.hint_text().unwrap().contains("web page"));
     assert!(Metainfo::parse(b"magnet:?xt=").unwrap_err().hint_text().is_some());
@@ -22,12 +22,12 @@ fn refuses_what_is_no_torrent() {
 }
 
 #[test]
-fn refuses_impossible_pieces() {
+fn invalid_piece_lengths_and_hashes_are_refused() {
     let one = |key, value| torrent(with(&single(), vec![(key, value)]));
     let table = [
-        (one("piece length", I(0)), "the piece length 0 is impossible"),
-        (one("piece length", I(-16)), "the piece length -16 is impossible"),
-        (one("piece length", I(1 << 40)), "the piece length 1099511627776 is impossible"),
+        (one("piece length", I(0)), "the piece length 0 is invalid"),
+        (one("piece length", I(-16)), "the piece length -16 is invalid"),
+        (one("piece length", I(1 << 40)), "the piece length 1099511627776 is invalid"),
         (
             one("piece length", I(1 << 28)),
             "the piece length 268435456 is more than 134217728 bytes",
@@ -41,31 +41,31 @@ fn refuses_impossible_pieces() {
             one("length", I(16 << 21 | 1)),
             "33554433 bytes in pieces of 16 are more than 2097152 pieces",
         ),
-        (one("length", I(0)), "it has no file with anything in it"),
+        (one("length", I(0)), "it has no file with data"),
         (one("length", I(-1)), "the length -1 is negative"),
         (
             one("length", I(i64::MAX)),
             "the length 9223372036854775807 is more than 17592186028031 bytes",
         ),
         (torrent(without(&single(), "length")), "there is no \"length\""),
-        (one("meta version", I(3)), "its \"meta version\" is 3, and only 1 and 2 are known"),
+        (one("meta version", I(3)), "its \"meta version\" is 3, and only 1 and 2 are supported"),
         (one("file tree", D(vec![])), "it has a \"file tree\", but no \"meta version\" of 2"),
         (torrent(without(&single(), "name")), "it has no \"name\""),
         (one("name", s("")), "its \"name\" is empty"),
         (one("name", s("..")), "\"name\": the name \"..\" would leave its folder"),
     ];
-    for (torrent, sentence) in table {
+    for (torrent, message) in table {
         let text = refusal(&torrent);
-        assert!(text.starts_with(sentence), "{text:?} should be {sentence:?}");
+        assert!(text.starts_with(message), "{text:?} should be {message:?}");
     }
 }
 
 #[test]
-fn refuses_files_that_cannot_be() {
+fn invalid_file_lists_are_refused() {
     let table = [
-        (vec![], "it has no file with anything in it"),
+        (vec![], "it has no file with data"),
         (vec![I(1)], "file 1: not a dictionary"),
-        (vec![attr(5, &["x"], "p")], "it has no file with anything in it"),
+        (vec![attr(5, &["x"], "p")], "it has no file with data"),
         (
             vec![file(1, &["a"]), file(1, &["..", "b"])],
             "file 2: the name \"..\" would leave its folder",
@@ -79,11 +79,11 @@ fn refuses_files_that_cannot_be() {
         ),
         (vec![file(-1, &["a"])], "file 1: the length -1 is negative"),
     ];
-    for (files, sentence) in table {
-        assert_eq!(refusal(&torrent(multi(files))), sentence);
+    for (files, message) in table {
+        assert_eq!(refusal(&torrent(multi(files))), message);
     }
-    let most = i64::try_from(crate::torrents::layout::MAX_FILE_LEN).unwrap();
-    let many = (0..17).map(|i| file(most, &[&i.to_string()])).collect();
+    let longest = i64::try_from(crate::torrents::layout::MAX_FILE_LEN).unwrap();
+    let many = (0..17).map(|i| file(longest, &[&i.to_string()])).collect();
     assert_eq!(
         refusal(&torrent(multi(many))),
         "file 17: the files are longer than 281474976710655 bytes"
@@ -91,7 +91,7 @@ fn refuses_files_that_cannot_be() {
 }
 
 #[test]
-fn refuses_lists_and_names_without_bound() {
+fn file_lists_and_names_above_the_limits_are_refused() {
     let list = |entry: &[u8], n| [b"l".to_vec(), entry.repeat(n), b"e".to_vec()].concat();
     let mut e = Encoder::default();
     let torrent = |e: &mut Encoder, files: &[u8]| {
@@ -134,7 +134,7 @@ fn refuses_lists_and_names_without_bound() {
 }
 
 #[test]
-fn refuses_what_v2_does_not_allow() {
+fn invalid_v2_torrents_are_refused() {
     let good = v2(vec![("a", leaf(5))]);
     assert_eq!(parsed(good.clone()).files[0].path, "a");
     let root = |root: Vec<u8>| {
@@ -149,21 +149,21 @@ fn refuses_what_v2_does_not_allow() {
         (without(&good, "file tree"), "it has no \"file tree\"".into()),
         (
             with(&good, vec![("pieces", S(vec![1; 20]))]),
-            "it has \"pieces\", but no v1 files they could be of".into(),
+            "it has \"pieces\", but lists no v1 files".into(),
         ),
         (root(vec![1; 31]), no_root.into()),
         (root(vec![0; 32]), no_root.into()),
-        (v2(vec![("a", pad)]), "file \"a\": a pad file has no place in a file tree".into()),
+        (v2(vec![("a", pad)]), "file \"a\": a pad file is not allowed in a file tree".into()),
         (v2(vec![("a", I(1))]), "file \"t/a\": not a dictionary".into()),
         (v2(vec![("", leaf(1)), ("b", leaf(1))]), "file tree, in \"t\": the path is empty".into()),
         (
             v2(vec![("..", leaf(1)), ("b", leaf(1))]),
             "file tree, in \"t\": the name \"..\" would leave its folder".into(),
         ),
-        (v2(vec![]), "it has no file with anything in it".into()),
+        (v2(vec![]), "it has no file with data".into()),
     ];
-    for (info, sentence) in table {
-        assert_eq!(refusal(&torrent(info)), sentence);
+    for (info, message) in table {
+        assert_eq!(refusal(&torrent(info)), message);
     }
 }
 
@@ -176,11 +176,11 @@ fn only_v1_may_have_keys_out_of_order() {
     let v2 = b"d4:infod9:file treede12:meta versioni2e4:name1:x12:piece lengthi016384eee";
     assert_eq!(refusal(v2), "there is a leading zero in the number at byte 63");
     let v2 = b"d4:infod9:file treede12:meta versioni2e4:name1:x4:name1:x12:piece lengthi16384eee";
-    assert_eq!(refusal(v2), "a key comes twice in the dictionary at byte 7");
+    assert_eq!(refusal(v2), "there is a duplicate key in the dictionary at byte 7");
 }
 
 #[test]
-fn refuses_piece_layers_that_are_not_the_files() {
+fn piece_layers_that_do_not_match_the_file_are_refused() {
     let meta = Metainfo::parse(FIXTURES[4]).unwrap();
     let root = *meta.root(0).unwrap();
     let layer: Vec<u8> = [*meta.piece_v2(0).unwrap(), *meta.piece_v2(1).unwrap()].concat();
@@ -199,7 +199,7 @@ fn refuses_piece_layers_that_are_not_the_files() {
     other[40] ^= 1;
     let of = "the piece layer of \"one.bin\"";
     assert_eq!(refusal(&rebuilt(&other)), format!("{of} does not hash to the root of the file"));
-    let count = format!("{of} has not one hash of 32 bytes for each piece");
+    let count = format!("{of} does not have one hash of 32 bytes for each piece");
     assert_eq!(refusal(&rebuilt(&layer[..32])), count);
     assert_eq!(refusal(&rebuilt(&layer[..63])), count);
 }

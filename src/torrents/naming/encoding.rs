@@ -4,21 +4,23 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{BIG5, EUC_KR, Encoding, GBK, SHIFT_JIS, UTF_8, WINDOWS_1252};
 
 /// The most bytes of names that are examined: a guess gains nothing from more.
-const ENOUGH: usize = 256 << 10;
+const MAX_EXAMINED: usize = 256 << 10;
 
 /// The encoding; `None` when all names are UTF-8. The declared encoding counts only if all names can be read in it.
-pub(super) fn of<'a>(
+pub(super) fn detect<'a>(
     names: impl Iterator<Item = &'a [u8]> + Clone,
     declared: Option<&[u8]>,
 ) -> Option<&'static Encoding> {
     let names = names.filter(|name| std::str::from_utf8(name).is_err());
     names.clone().next()?;
-    let declared = declared.and_then(named).filter(|e| reads(e, names.clone()) == Reads::Well);
+    let declared = declared
+        .and_then(by_label)
+        .filter(|e| decode_quality(e, names.clone()) == DecodeQuality::Clean);
     Some(declared.unwrap_or_else(|| guess(names)))
 }
 
 /// The encoding with this web label or code page number.
-fn named(label: &[u8]) -> Option<&'static Encoding> {
+fn by_label(label: &[u8]) -> Option<&'static Encoding> {
     let label = String::from_utf8_lossy(label).trim().to_ascii_lowercase();
     let page = label.strip_prefix("cp").or_else(|| label.strip_prefix("windows-"));
     let found = match page.unwrap_or(&label).trim_start_matches('-') {
@@ -35,45 +37,49 @@ fn named(label: &[u8]) -> Option<&'static Encoding> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Reads {
-    Well,
+enum DecodeQuality {
+    Clean,
     /// With separators or control characters, which no maker's file system had in a name.
-    Oddly,
-    Not,
+    Suspicious,
+    Fails,
 }
 
-fn reads<'a>(encoding: &'static Encoding, names: impl Iterator<Item = &'a [u8]>) -> Reads {
-    let mut reads = Reads::Well;
+fn decode_quality<'a>(
+    encoding: &'static Encoding,
+    names: impl Iterator<Item = &'a [u8]>,
+) -> DecodeQuality {
+    let mut quality = DecodeQuality::Clean;
     for name in names {
         match encoding.decode_without_bom_handling_and_without_replacement(name) {
-            None => return Reads::Not,
+            None => return DecodeQuality::Fails,
             Some(text) if text.contains(['/', '\\']) || text.contains(char::is_control) => {
-                reads = Reads::Oddly;
+                quality = DecodeQuality::Suspicious;
             }
             Some(_) => {}
         }
     }
-    reads
+    quality
 }
 
 /// The encoding that the names look like. In East Asian encodings the second byte of a letter may be that of `\`. An
 /// encoding in which such a byte becomes a `\` is therefore not used if another one fits.
 fn guess<'a>(names: impl Iterator<Item = &'a [u8]> + Clone) -> &'static Encoding {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    let mut fed = 0;
+    let mut examined = 0;
     for name in names.clone() {
         detector.feed(name, false);
         detector.feed(b"\n", false);
-        fed += name.len();
-        if fed > ENOUGH {
+        examined += name.len();
+        if examined > MAX_EXAMINED {
             break;
         }
     }
     detector.feed(b"", true);
     let likely = detector.guess(None, Utf8Detection::Deny);
-    let others = [likely, SHIFT_JIS, GBK, BIG5, EUC_KR, WINDOWS_1252];
-    let well = others.into_iter().find(|e| reads(e, names.clone()) == Reads::Well);
-    well.unwrap_or(likely)
+    let candidates = [likely, SHIFT_JIS, GBK, BIG5, EUC_KR, WINDOWS_1252];
+    let clean =
+        candidates.into_iter().find(|e| decode_quality(e, names.clone()) == DecodeQuality::Clean);
+    clean.unwrap_or(likely)
 }
 
 #[cfg(test)]
@@ -81,7 +87,7 @@ mod tests {
     use super::*;
 
     fn of(names: &[&[u8]], declared: Option<&str>) -> Option<&'static Encoding> {
-        super::of(names.iter().copied(), declared.map(str::as_bytes))
+        super::detect(names.iter().copied(), declared.map(str::as_bytes))
     }
 
     fn read(encoding: &'static Encoding, texts: &[&str]) -> Vec<String> {
@@ -92,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_one_maker_are_read_as_they_were_written() {
+    fn names_are_decoded_in_the_encoding_they_were_written_in() {
         for (encoding, names) in [
             (SHIFT_JIS, &["表.txt", "ソ.txt"][..]),
             (SHIFT_JIS, &["01 夜に駆ける.mp3", "02 能力.mp3", "ジャケット.jpg"]),
@@ -108,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_counts_where_it_reads_all_names() {
+    fn the_declared_encoding_is_used_if_it_decodes_all_names() {
         let cyrillic: &[u8] = b"\xea\xe8\xed\xee";
         assert_eq!(of(&[cyrillic], Some("KOI8-R")), Some(encoding_rs::KOI8_R));
         assert_eq!(of(&[cyrillic], Some("cp1251")), Some(encoding_rs::WINDOWS_1251));

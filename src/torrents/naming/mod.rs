@@ -6,15 +6,15 @@
 //! that the torrent declares, or in the one that fits all of them together. Paths that are equal after that get a
 //! number. `..` is rejected: no maker writes it.
 
+mod duplicates;
 mod encoding;
-mod numbers;
 
 use encoding_rs::Encoding;
 
-pub(super) use self::numbers::number;
+pub(super) use self::duplicates::number_duplicates;
 use crate::{
     error::{Error, Kind, Result},
-    names::{self, DIRECTION, MAX_COMPONENT, MAX_PATH},
+    names::{self, DIRECTION_MARKS, MAX_COMPONENT, MAX_PATH},
 };
 
 /// How the names of one torrent are decoded.
@@ -29,7 +29,7 @@ impl Naming {
         names: impl Iterator<Item = &'a [u8]> + Clone,
         declared: Option<&[u8]>,
     ) -> Self {
-        Self { encoding: encoding::of(names, declared) }
+        Self { encoding: encoding::detect(names, declared) }
     }
 
     /// Whether a name was not UTF-8. A better guess may decode such a name differently.
@@ -50,11 +50,11 @@ impl Naming {
         let mut path = base.to_owned();
         for raw in components {
             if let Some(name) = self.component(raw)? {
-                push(&mut path, &name)?;
+                push_component(&mut path, &name)?;
             }
         }
         if path.len() == base.len() {
-            push(&mut path, "_")?;
+            push_component(&mut path, "_")?;
         }
         Ok(path)
     }
@@ -65,7 +65,7 @@ impl Naming {
     /// `InvalidInput` for `..`.
     pub(super) fn component(self, raw: &[u8]) -> Result<Option<String>> {
         let (mut name, mut changed) = self.decode(raw);
-        name.retain(|c| !DIRECTION.contains(&c));
+        name.retain(|c| !DIRECTION_MARKS.contains(&c));
         match name.as_str() {
             "" | "." => return Ok(None),
             ".." => return Err(bad("the name \"..\" would leave its folder")),
@@ -98,7 +98,7 @@ impl Naming {
     }
 }
 
-fn push(path: &mut String, name: &str) -> Result<()> {
+fn push_component(path: &mut String, name: &str) -> Result<()> {
     if !path.is_empty() {
         path.push('/');
     }
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_ordinary_names_as_they_are() {
+    fn usable_names_stay_as_they_are() {
         for good in ["a", "...", "..a", "aux.c", "con.txt", "COM0", "lpt", "ünï", " x ", "a:b?"] {
             assert_eq!(name(good.as_bytes()), good);
         }
     }
 
     #[test]
-    fn names_that_cannot_be_are_replaced_and_stay_apart() {
+    fn unusable_names_are_replaced_and_stay_different() {
         for (raw, begins, ends) in [
             (&b"Icon\r"[..], "Icon_.", ""),
             (b"a\nb.txt", "a_b.", ".txt"),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_the_folder_is_refused() {
+    fn names_that_leave_the_folder_are_refused() {
         for raw in [&b".."[..], "\u{200e}..".as_bytes()] {
             let e = naming(&[]).component(raw).unwrap_err();
             assert_eq!(e.to_string(), "the name \"..\" would leave its folder");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_and_skips_what_says_nothing() {
+    fn join_skips_empty_and_dot_components() {
         let join = |base: &str, parts: &[&[u8]]| {
             naming(&[]).join(base, parts.iter().copied()).map_err(|e| e.to_string())
         };
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_another_encoding_are_read_in_it() {
+    fn names_in_another_encoding_are_decoded() {
         let raw: [&[u8]; 2] = [b"\x95\x5c.txt", b"\x83\x5c.txt"];
         let naming = naming(&raw);
         let read = raw.map(|raw| naming.component(raw).unwrap().unwrap());
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_encoding_reads_keeps_its_letters_and_a_hash() {
+    fn a_name_that_no_encoding_decodes_becomes_latin_1_with_a_hash() {
         let (a, b) = (b"\x81\xff\xfe\x80.mp3", b"\x82\xff\xfe\x80.mp3");
         let broken = Naming { encoding: None };
         let [a, b] = [a, b].map(|raw| broken.component(raw).unwrap().unwrap());
@@ -200,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_out_is_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn every_accepted_name_is_safe(raw in prop::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(Some(name)) = naming(&[&raw]).component(&raw) {
                 prop_assert!(name.len() <= MAX_COMPONENT && !name.is_empty());
                 prop_assert!(name != "." && name != ".." && !name.contains(['/', '\\']));

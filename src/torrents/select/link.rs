@@ -17,7 +17,7 @@ pub fn select_by_link(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     for range in ranges(spec)? {
         if *range.end() >= files.len() {
             let last = files.len() - 1;
-            return Err(wrong(spec, &format!("there are only files 0 to {last}")));
+            return Err(invalid(spec, &format!("there are only files 0 to {last}")));
         }
         chosen[range].fill(true);
     }
@@ -25,7 +25,7 @@ pub fn select_by_link(spec: &str, files: &[File]) -> Result<Vec<u32>> {
         *chosen &= !file.pad;
     }
     match indices(&chosen) {
-        none if none.is_empty() => Err(wrong(spec, "it means no file")),
+        none if none.is_empty() => Err(invalid(spec, "it selects no file")),
         some => Ok(some),
     }
 }
@@ -52,16 +52,15 @@ fn ranges(spec: &str) -> Result<Vec<RangeInclusive<usize>>> {
     let parts = spec.split(',').map(str::trim).filter(|part| !part.is_empty());
     let ranges: Vec<_> = parts
         .map(|part| {
-            range(part).ok_or_else(|| wrong(spec, &format!("{part:?} is no number or range")))
+            range(part).ok_or_else(|| invalid(spec, &format!("{part:?} is not a number or range")))
         })
         .collect::<Result<_>>()?;
-    if ranges.is_empty() { Err(wrong(spec, "it is empty")) } else { Ok(ranges) }
+    if ranges.is_empty() { Err(invalid(spec, "it is empty")) } else { Ok(ranges) }
 }
 
-fn wrong(spec: &str, why: &str) -> Error {
-    bad(format!("the magnet link's selection so={spec}: {why}")).hint(
-        "give --select to choose yourself (--select '*' for all), or take so= out of the link",
-    )
+fn invalid(spec: &str, why: &str) -> Error {
+    bad(format!("the magnet link's selection so={spec}: {why}"))
+        .hint("use --select instead (--select '*' for all), or remove so= from the link")
 }
 
 #[cfg(test)]
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_counted_from_nought_with_the_pads() {
+    fn files_are_counted_from_zero_with_the_pads() {
         let select = |spec| select_by_link(spec, &files()).unwrap();
         assert_eq!(select("0"), [0]);
         assert_eq!(select("2, 0-1"), [0, 2]);
@@ -88,17 +87,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_told_with_its_name() {
+    fn errors_name_the_selection_and_the_problem() {
         for (spec, why) in [
             ("4", "there are only files 0 to 3"),
             ("0-4294967295", "there are only files 0 to 3"),
             ("99999999999999999999999", "there are only files 0 to 3"),
-            ("1", "it means no file"),
+            ("1", "it selects no file"),
             ("", "it is empty"),
-            ("-1", "\"-1\" is no number or range"),
-            ("2-", "\"2-\" is no number or range"),
-            ("3-2", "\"3-2\" is no number or range"),
-            ("0,a", "\"a\" is no number or range"),
+            ("-1", "\"-1\" is not a number or range"),
+            ("2-", "\"2-\" is not a number or range"),
+            ("3-2", "\"3-2\" is not a number or range"),
+            ("0,a", "\"a\" is not a number or range"),
         ] {
             let e = select_by_link(spec, &files()).unwrap_err();
             assert_eq!(e.to_string(), format!("the magnet link's selection so={spec}: {why}"));

@@ -18,7 +18,7 @@ use std::{cell::LazyCell, ops::RangeInclusive};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use self::paths::Paths;
+use self::paths::PathIndex;
 use crate::{
     error::{Error, Kind, Result},
     torrents::metainfo::{File, Metainfo},
@@ -33,16 +33,16 @@ pub fn select(spec: &str, files: &[File]) -> Result<Vec<u32>> {
     let numbered: Vec<usize> = (0..files.len()).filter(|i| !files[*i].pad).collect();
     let mut chosen = vec![false; files.len()];
     let mut any = false;
-    let paths = LazyCell::new(|| Paths::of(files));
+    let paths = LazyCell::new(|| PathIndex::of(files));
     let mut rest = spec;
-    while let Some((part, behind)) = next_part(rest, &paths) {
-        (rest, any) = (behind, true);
+    while let Some((part, after)) = next_part(rest, &paths) {
+        (rest, any) = (after, true);
         match numbers(part, numbered.len()) {
             Ok(Some(range)) => numbered[range].iter().for_each(|i| chosen[*i] = true),
-            no_number => match paths.find(part) {
+            not_a_number => match paths.find(part) {
                 Some(found) => found.into_iter().for_each(|i| chosen[i] = true),
                 None => {
-                    no_number?;
+                    not_a_number?;
                     choose_glob(part, files, &numbered, &mut chosen)?;
                 }
             },
@@ -79,9 +79,9 @@ pub fn wanted_pieces(meta: &Metainfo, selected: &[u32]) -> Vec<bool> {
 
 /// The first part of `spec` that is not empty, and the rest. The part ends at a comma outside brackets, or at a later
 /// comma if that makes it the path of a file or folder. White space around it counts only if a path has it.
-fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
+fn next_part<'s, 'f, F: FnOnce() -> PathIndex<'f>>(
     spec: &'s str,
-    paths: &LazyCell<Paths<'f>, F>,
+    paths: &LazyCell<PathIndex<'f>, F>,
 ) -> Option<(&'s str, &'s str)> {
     let exact = spec.trim_start_matches(',');
     let spec = spec.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
@@ -92,7 +92,7 @@ fn next_part<'s, 'f, F: FnOnce() -> Paths<'f>>(
     let first = spec.find(',').unwrap_or(spec.len());
     let is_number = spec[..first].trim().bytes().all(|b| b.is_ascii_digit() || b == b'-');
     if first < spec.len() || !is_number {
-        let commas = exact.match_indices(',').map(|(at, _)| at).take(paths.most_commas());
+        let commas = exact.match_indices(',').map(|(at, _)| at).take(paths.max_commas());
         let mut ends: Vec<usize> = commas.collect();
         ends.push(exact.match_indices(',').nth(ends.len()).map_or(exact.len(), |(at, _)| at));
         for end in ends.into_iter().rev() {
@@ -161,7 +161,7 @@ fn choose_glob(glob: &str, files: &[File], among: &[usize], chosen: &mut [bool])
 
 fn compile(glob: &str) -> Result<GlobMatcher> {
     let built = GlobBuilder::new(glob).literal_separator(false).build();
-    let wrong = |e| bad(format!("selection {glob:?} is no pattern")).because(e).hint(HINT);
+    let wrong = |e| bad(format!("selection {glob:?} is not a valid pattern")).because(e).hint(HINT);
     Ok(built.map_err(wrong)?.compile_matcher())
 }
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_there_is_that_file_before_it_is_a_glob() {
+    fn an_existing_path_takes_precedence_over_a_glob() {
         let shown = files(&[
             "show/[Group] Show - 01 [1080p].mkv",
             "show/x{1}.flac",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_counts_where_a_path_has_it() {
+    fn white_space_counts_only_if_a_path_has_it() {
         let shown = files(&["t/a", "t/ a", "t/a ", "t/ b, c"]);
         let select = |spec: &str| select(spec, &shown).map_err(|e| e.to_string());
         for (spec, wanted) in [("a", 0), (" a", 1), ("a ", 2), ("t/a ", 2), (" b, c", 3)] {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused_with_a_hint() {
+    fn selections_without_a_file_are_refused_with_a_hint() {
         let table = [
             ("", "the selection is empty"),
             (" , ", "the selection is empty"),
@@ -277,17 +277,17 @@ mod tests {
             ("3-2", "selection \"3-2\" ends before it starts"),
             ("*.flac,*.mkv", "selection \"*.mkv\" matches no file"),
             (".pad*", "selection \".pad*\" matches no file"),
-            ("{a", "selection \"{a\" is no pattern"),
+            ("{a", "selection \"{a\" is not a valid pattern"),
         ];
-        for (spec, sentence) in table {
+        for (spec, message) in table {
             let e = select(spec, &album()).expect_err(spec);
-            assert_eq!((e.kind(), e.to_string().as_str()), (Kind::InvalidInput, sentence));
+            assert_eq!((e.kind(), e.to_string().as_str()), (Kind::InvalidInput, message));
         }
         assert!(select("x", &album()).unwrap_err().hint_text().is_some());
     }
 
     #[test]
-    fn wanted_are_the_pieces_that_a_file_touches() {
+    fn wanted_pieces_are_those_that_overlap_a_file() {
         let meta = Metainfo::parse(include_bytes!("../testdata/multi_v1.torrent")).unwrap();
         // Pieces of 32768 bytes: a.bin is 0..32868, b.bin the 5 bytes behind it, z.bin the rest.
         assert_eq!(wanted_pieces(&meta, &[0]), [true, true, false, false]);
@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_selection_panics_or_means_a_pad(spec in "[0-9a-z,*?{}\\[\\]\\\\ -]{0,20}") {
+        fn no_selection_panics_or_selects_a_pad(spec in "[0-9a-z,*?{}\\[\\]\\\\ -]{0,20}") {
             let files = album();
             if let Ok(chosen) = select(&spec, &files) {
                 prop_assert!(!chosen.is_empty() && chosen.is_sorted());

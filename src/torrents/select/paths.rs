@@ -5,22 +5,22 @@ use std::collections::{HashMap, HashSet};
 use crate::torrents::metainfo::File;
 
 /// Built once for a selection that does not consist of numbers alone.
-pub(super) struct Paths<'a> {
+pub(super) struct PathIndex<'a> {
     all: &'a [File],
     files: HashMap<&'a str, usize>,
     /// By the path without the torrent's name.
     inner: HashMap<&'a str, usize>,
     folders: HashSet<&'a str>,
-    most_commas: usize,
+    max_commas: usize,
 }
 
-impl<'a> Paths<'a> {
+impl<'a> PathIndex<'a> {
     pub(super) fn of(all: &'a [File]) -> Self {
         let (files, inner, folders) = (HashMap::new(), HashMap::new(), HashSet::new());
-        let mut paths = Self { all, files, inner, folders, most_commas: 0 };
+        let mut paths = Self { all, files, inner, folders, max_commas: 0 };
         for (index, file) in all.iter().enumerate().filter(|(_, file)| !file.pad) {
             let path = file.path.as_str();
-            paths.most_commas = paths.most_commas.max(path.matches(',').count());
+            paths.max_commas = paths.max_commas.max(path.matches(',').count());
             paths.files.insert(path, index);
             paths.add_folders(path);
             if let Some((_, inner)) = path.split_once('/') {
@@ -41,8 +41,8 @@ impl<'a> Paths<'a> {
     }
 
     /// The largest number of commas in a path.
-    pub(super) fn most_commas(&self) -> usize {
-        self.most_commas
+    pub(super) fn max_commas(&self) -> usize {
+        self.max_commas
     }
 
     pub(super) fn has(&self, path: &str) -> bool {
@@ -55,7 +55,7 @@ impl<'a> Paths<'a> {
             return Some(vec![file]);
         }
         let folder = without_slash(path);
-        self.folders.contains(folder).then(|| self.below(folder))
+        self.folders.contains(folder).then(|| self.files_below(folder))
     }
 
     /// The file at a path. The path with the torrent's name is tried first, then the one without it.
@@ -63,7 +63,7 @@ impl<'a> Paths<'a> {
         self.files.get(path).or_else(|| self.inner.get(path)).copied()
     }
 
-    fn below(&self, folder: &str) -> Vec<usize> {
+    fn files_below(&self, folder: &str) -> Vec<usize> {
         let is_below = |path: &str| path.strip_prefix(folder).is_some_and(|p| p.starts_with('/'));
         let chosen = |file: &File| {
             let inner = file.path.split_once('/').map(|(_, inner)| inner);

@@ -4,10 +4,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use tokio::net::lookup_host;
 use url::Url;
 
-use super::names::Names;
+use super::names::RawNames;
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{is_public, names_private_host},
+    protocols::{has_private_host, is_public_address},
 };
 
 /// The schemes that a stranger's URL may have. Others may use keys of the user.
@@ -28,14 +28,14 @@ pub(super) fn parse(text: &str) -> Result<Url> {
         return Err(Error::new(Kind::Unsupported, text));
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(Error::new(Kind::InvalidInput, "a URL without a host"));
+        return Err(Error::new(Kind::InvalidInput, "the URL has no host"));
     }
     url.set_fragment(None);
     Ok(url)
 }
 
 /// The URL of file `index` below the web seed's URL, as BEP 19 defines it. `None` when a URL cannot express its name.
-pub(super) fn file_url(base: &Url, names: &Names, index: usize) -> Option<Url> {
+pub(super) fn file_url(base: &Url, names: &RawNames, index: usize) -> Option<Url> {
     let mut text = base.as_str().to_owned();
     let folder = text.ends_with('/');
     let parts: Vec<&[u8]> = match (names.is_single, folder) {
@@ -76,11 +76,11 @@ pub(super) enum Reach {
 /// `PermissionDenied` for a host of this machine or its network whose URL has a query or a login, and so may be more
 /// than the name of a file.
 pub(super) async fn reach(url: &Url, by_proxy: bool) -> Result<Reach> {
-    if !(names_private_host(url) || !by_proxy && resolves_to_private(url).await) {
+    if !(has_private_host(url) || !by_proxy && resolves_to_private(url).await) {
         return Ok(Reach::Public);
     }
     if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
-        let text = "a URL with a query or a login, of a host that is not in the public network";
+        let text = "a URL with a query or a login is refused for a host outside the public network";
         return Err(Error::new(Kind::PermissionDenied, text));
     }
     Ok(Reach::Private)
@@ -91,17 +91,17 @@ async fn resolves_to_private(url: &Url) -> bool {
     let found = lookup_host((host, url.port_or_known_default().unwrap_or(80))).await;
     // A host that cannot be resolved is reported when it is connected to.
     let Ok(mut found) = found.map(Iterator::peekable) else { return false };
-    found.peek().is_some() && found.all(|address| !is_public(address.ip()))
+    found.peek().is_some() && found.all(|address| !is_public_address(address.ip()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(is_single: bool) -> Names {
+    fn names(is_single: bool) -> RawNames {
         let path = |text: &str| text.split('/').map(|part| part.as_bytes().to_vec()).collect();
         let files = if is_single { vec![vec![]] } else { vec![path("a b.bin"), path("s/é#.txt")] };
-        Names { root: b"the name".to_vec(), files, is_single }
+        RawNames { root: b"the name".to_vec(), files, is_single }
     }
 
     fn url_of(base: &str, is_single: bool, index: usize) -> String {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_at_the_url_or_in_its_folder() {
+    fn a_single_file_is_at_the_url_or_in_its_folder() {
         assert_eq!(url_of("http://x/f.bin", true, 0), "http://x/f.bin");
         assert_eq!(url_of("http://x/get?id=1", true, 0), "http://x/get?id=1");
         assert_eq!(url_of("http://x/d/", true, 0), "http://x/d/the%20name");
@@ -124,17 +124,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_lead_elsewhere_has_no_url() {
+    fn names_that_change_the_path_have_no_url() {
         let base = parse("http://x/").unwrap();
         for bad in ["..", ".", ""] {
             let files = vec![vec![bad.as_bytes().to_vec()]];
-            let names = Names { root: b"n".to_vec(), files, is_single: false };
+            let names = RawNames { root: b"n".to_vec(), files, is_single: false };
             assert_eq!(file_url(&base, &names, 0), None);
         }
     }
 
     #[test]
-    fn only_three_schemes_are_asked_on_a_strangers_word() {
+    fn only_http_https_and_ftp_urls_are_accepted() {
         assert!(parse("HTTPS://x/").is_ok() && parse("ftp://x/a").is_ok());
         for bad in ["s3://bucket/x", "sftp://x/", "file:///etc/passwd", "/etc/passwd", "http:///"] {
             assert!(parse(bad).is_err(), "{bad}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_private_host_is_asked_for_plain_files_only() {
+    async fn a_private_host_is_allowed_only_without_query_and_login() {
         for (url, wanted) in [
             ("http://127.0.0.1:8/f", Some(Reach::Private)),
             ("http://192.168.0.1/f?reboot=1", None),

@@ -8,25 +8,25 @@ use crate::torrents::{
 
 /// The path of each file of `meta` without the torrent's name; the path of a pad is empty. Our own names are used when
 /// the torrent's list does not match the files.
-pub(super) fn of(meta: &Metainfo, torrent: &[u8]) -> Names {
+pub(super) fn of(meta: &Metainfo, torrent: &[u8]) -> RawNames {
     let parsed = Document::parse(torrent).ok();
     let info = parsed.as_ref().and_then(|doc| doc.root().as_dict()?.get("info")?.as_dict());
     let root = info.and_then(name).map_or_else(|| meta.name.clone().into_bytes(), <[u8]>::to_vec);
     let is_single = meta.files.iter().filter(|f| !f.pad).count() == 1
         && meta.files.iter().any(|f| !f.pad && f.path == meta.name);
     if is_single {
-        return Names { root, files: vec![Vec::new(); meta.files.len()], is_single };
+        return RawNames { root, files: vec![Vec::new(); meta.files.len()], is_single };
     }
     let real = meta.files.iter().filter(|file| !file.pad).count();
-    let listed = info.and_then(listed).filter(|paths| paths.len() == real);
-    let mut listed = listed.unwrap_or_else(|| ours(meta)).into_iter();
+    let listed = info.and_then(listed_paths).filter(|paths| paths.len() == real);
+    let mut listed = listed.unwrap_or_else(|| our_paths(meta)).into_iter();
     let path = |pad: bool| if pad { Vec::new() } else { listed.next().unwrap_or_default() };
-    Names { root, files: meta.files.iter().map(|file| file.pad).map(path).collect(), is_single }
+    RawNames { root, files: meta.files.iter().map(|file| file.pad).map(path).collect(), is_single }
 }
 
 /// File names in the torrent's own bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Names {
+pub(super) struct RawNames {
     pub(super) root: Vec<u8>,
     /// One entry per file: its path below `root`, component by component.
     pub(super) files: Vec<Vec<Vec<u8>>>,
@@ -38,13 +38,13 @@ fn name(dict: Dict<'_>) -> Option<&[u8]> {
     dict.get("name.utf-8").and_then(Node::as_bytes).or_else(|| dict.get("name")?.as_bytes())
 }
 
-fn ours(meta: &Metainfo) -> Vec<Vec<Vec<u8>>> {
+fn our_paths(meta: &Metainfo) -> Vec<Vec<Vec<u8>>> {
     let below = |path: &str| path.split('/').skip(1).map(|part| part.as_bytes().to_vec()).collect();
     meta.files.iter().filter(|file| !file.pad).map(|file| below(&file.path)).collect()
 }
 
 /// The paths of all files except pads: from the v1 list, or else from the v2 tree.
-fn listed(info: Dict<'_>) -> Option<Vec<Vec<Vec<u8>>>> {
+fn listed_paths(info: Dict<'_>) -> Option<Vec<Vec<Vec<u8>>>> {
     if let Some(list) = info.get("files").and_then(Node::as_list) {
         let paths = list.iter().filter_map(Node::as_dict).filter(|file| !is_pad(*file)).map(path);
         return paths.collect();
@@ -84,7 +84,7 @@ fn walk(tree: Dict<'_>, folder: &mut Vec<Vec<u8>>, out: &mut Vec<Vec<Vec<u8>>>) 
 mod tests {
     use super::*;
 
-    fn names(torrent: &[u8]) -> Names {
+    fn names(torrent: &[u8]) -> RawNames {
         of(&Metainfo::parse(torrent).unwrap(), torrent)
     }
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_keeps_the_bytes_that_we_cannot_use() {
+    fn a_name_that_is_not_utf8_keeps_its_bytes() {
         let pieces = "x".repeat(20);
         let torrent = format!(
             "d4:infod5:filesld6:lengthi1e4:pathl4:\u{e9}.\u{e9}eed6:lengthi1e4:pathl1:beee4:name1:t12:piece lengthi16384e6:pieces20:{pieces}ee"

@@ -8,7 +8,7 @@ answer, argv = sys.argv[1], sys.argv[2:]
 child, terminal = pty.fork()
 if child == 0:
     os.execv(argv[0], argv)
-said, asked = b"", False
+output, answered = b"", False
 while True:
     try:
         more = os.read(terminal, 4096)
@@ -16,9 +16,9 @@ while True:
         break
     if not more:
         break
-    said += more
-    if not asked and b"(not shown): " in said:
-        asked = True
+    output += more
+    if not answered and b"(not shown): " in output:
+        answered = True
         os.write(terminal, answer.encode() + b"\n")
-sys.stdout.buffer.write(said)
+sys.stdout.buffer.write(output)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -1,9 +1,9 @@
 """A player without a window, built on FFmpeg's libraries, as mpv and most other players are.
 
     avplay.py make FILE SECONDS     writes an MP4 of noise with its index at the end, so that a player must seek first
-    avplay.py play PLACE SECOND...  plays one second from each SECOND, then the whole file
+    avplay.py play INPUT SECOND...  plays one second from each SECOND, then the whole file
 
-PLACE is a file or a URL. For each run it prints a JSON line with the number of frames and a checksum of their pixels.
+INPUT is a file or a URL. For each run it prints a JSON line with the number of frames and a checksum of their pixels.
 """
 
 import json
@@ -30,27 +30,27 @@ def make(path, seconds):
         out.mux(stream.encode(None))
 
 
-def play(source, begin, frames):
-    """Decodes at most `frames` frames from the second `begin` on; all of them when `frames` is None."""
+def play(source, start, frames):
+    """Decodes at most `frames` frames from the second `start` on; all of them when `frames` is None."""
     stream = source.streams.video[0]
-    source.seek(int(begin / stream.time_base), stream=stream)
+    source.seek(int(start / stream.time_base), stream=stream)
     count = checksum = 0
     for frame in source.decode(stream):
-        if frame.time < begin:
+        if frame.time < start:
             continue
         for plane in frame.planes:
             checksum = zlib.crc32(bytes(plane), checksum)
         count += 1
         if count == frames:
             break
-    print(json.dumps({"begin": begin, "frames": count, "checksum": checksum}), flush=True)
+    print(json.dumps({"start": start, "frames": count, "checksum": checksum}), flush=True)
 
 
-def main(mode, place, *numbers):
+def main(mode, target, *numbers):
     if mode == "make":
-        make(place, int(numbers[0]))
+        make(target, int(numbers[0]))
         return
-    with av.open(place) as source:
+    with av.open(target) as source:
         for second in numbers:
             play(source, int(second), RATE)
         play(source, 0, None)

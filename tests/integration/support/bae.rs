@@ -13,16 +13,16 @@ use tempfile::TempDir;
 
 use super::{LONG, ports, process::Process, torrents::Fixture, wait_until};
 
-/// The result of one command.
+/// The exit code and the output of a command.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     /// `None` when a signal ended the command.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Ran {
+impl CommandOutput {
     /// Panics unless the exit code is `code`; the message shows stdout and stderr.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -30,9 +30,9 @@ impl Ran {
     }
 
     /// Panics unless stderr contains `text`. Case is ignored.
-    pub(crate) fn says(self, text: &str) -> Self {
-        let said = self.stderr.to_lowercase();
-        assert!(said.contains(&text.to_lowercase()), "{text:?} is not in:\n{}", self.stderr);
+    pub(crate) fn expect_stderr(self, text: &str) -> Self {
+        let stderr = self.stderr.to_lowercase();
+        assert!(stderr.contains(&text.to_lowercase()), "{text:?} is not in:\n{}", self.stderr);
         self
     }
 
@@ -44,22 +44,22 @@ impl Ran {
     }
 
     /// The `imported` event, which is the last line.
-    pub(crate) fn imported(&self) -> Imported {
+    pub(crate) fn summary(&self) -> ImportSummary {
         let lines = self.json();
-        Imported::from(lines.last().expect("an import prints its summary"))
+        ImportSummary::from(lines.last().expect("an import prints its summary"))
     }
 }
 
 /// The summary of an import.
 #[derive(Debug, Clone)]
-pub(crate) struct Imported {
+pub(crate) struct ImportSummary {
     pub(crate) id: String,
     pub(crate) bytes: u64,
     pub(crate) downloaded: u64,
     pub(crate) info_hash: String,
 }
 
-impl From<&Value> for Imported {
+impl From<&Value> for ImportSummary {
     fn from(line: &Value) -> Self {
         assert_eq!(line["event"], "imported", "{line}");
         Self {
@@ -71,7 +71,7 @@ impl From<&Value> for Imported {
     }
 }
 
-/// A home with a data directory and a directory for objects, and the address at which bae listens.
+/// A home with a data directory and a storage directory, and the address at which bae listens.
 #[derive(Debug)]
 pub(crate) struct Bae {
     home: TempDir,
@@ -80,7 +80,7 @@ pub(crate) struct Bae {
     storage_options: String,
     storage_dir: PathBuf,
     /// A storage URL that replaces the local directory.
-    remote: Option<String>,
+    remote_url: Option<String>,
     env: Vec<(String, String)>,
 }
 
@@ -88,25 +88,25 @@ impl Bae {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let storage_dir = home.path().join("objects");
-        let (storage_options, remote, env) = (String::new(), None, Vec::new());
-        Self { home, listen: ports::own(), storage_options, storage_dir, remote, env }
+        let (storage_options, remote_url, env) = (String::new(), None, Vec::new());
+        Self { home, listen: ports::unused(), storage_options, storage_dir, remote_url, env }
     }
 
     /// Stores objects at `url`. Every command gets the variables of `env`.
-    pub(crate) fn storing_at(mut self, url: &str, env: Vec<(String, String)>) -> Self {
-        self.remote = Some(url.to_owned());
+    pub(crate) fn with_storage_url(mut self, url: &str, env: Vec<(String, String)>) -> Self {
+        self.remote_url = Some(url.to_owned());
         self.env = env;
         self
     }
 
     /// Stores objects in `dir` instead of a directory in the home.
-    pub(crate) fn storing_in(mut self, dir: &Path) -> Self {
+    pub(crate) fn with_storage_dir(mut self, dir: &Path) -> Self {
         dir.clone_into(&mut self.storage_dir);
         self
     }
 
     /// Adds parameters to the storage URL, such as `upload_limit=1MiB`.
-    pub(crate) fn storing_with(mut self, options: &str) -> Self {
+    pub(crate) fn with_storage_options(mut self, options: &str) -> Self {
         options.clone_into(&mut self.storage_options);
         self
     }
@@ -119,7 +119,7 @@ impl Bae {
         self.home.path().join("data")
     }
 
-    pub(crate) fn objects(&self) -> &Path {
+    pub(crate) fn storage_dir(&self) -> &Path {
         &self.storage_dir
     }
 
@@ -141,17 +141,17 @@ impl Bae {
     }
 
     pub(crate) fn storage_url(&self) -> String {
-        if let Some(url) = &self.remote {
+        if let Some(url) = &self.remote_url {
             return url.clone();
         }
-        let mark = if self.storage_options.is_empty() { "" } else { "?" };
-        format!("file://{}{mark}{}", self.storage_dir.display(), self.storage_options)
+        let separator = if self.storage_options.is_empty() { "" } else { "?" };
+        format!("file://{}{separator}{}", self.storage_dir.display(), self.storage_options)
     }
 
     /// `bae ARGS…` in this home, without the variables of the test's own environment that change bae's behaviour.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
-        let ours = |name: &OsStr| {
+        let affects_bae = |name: &OsStr| {
             let name = name.to_string_lossy();
             name.starts_with("BAE_")
                 || name.starts_with("AWS_")
@@ -159,7 +159,7 @@ impl Bae {
                 || name == "SSH_AUTH_SOCK"
                 || name.to_lowercase().ends_with("_proxy")
         };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| affects_bae(name)) {
             command.env_remove(name);
         }
         command.env("HOME", self.home()).env("XDG_CONFIG_HOME", self.home().join("config"));
@@ -174,12 +174,12 @@ impl Bae {
     }
 
     /// Runs `bae ARGS…` to its end, for at most [`LONG`] (two minutes).
-    pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
-        self.start(args).ended(LONG)
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandOutput {
+        self.start(args).wait(LONG)
     }
 
     /// Runs `bae ARGS…`, expects success and returns stdout as bytes (for `cat`).
-    pub(crate) fn bytes<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Vec<u8> {
+    pub(crate) fn stdout_of<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Vec<u8> {
         let out = self.command(args).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         out.stdout
@@ -211,11 +211,11 @@ impl Bae {
     }
 
     /// Imports `torrent` and expects success.
-    pub(crate) fn import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> Imported {
-        let done = self.run(self.import_args(&torrent.torrent, peers, &[])).expect(0).imported();
-        assert_eq!(done.bytes, torrent.bytes);
-        assert_eq!(done.info_hash, torrent.info_hash());
-        done
+    pub(crate) fn import(&self, torrent: &Fixture, peers: &[SocketAddrV4]) -> ImportSummary {
+        let summary = self.run(self.import_args(&torrent.torrent, peers, &[])).expect(0).summary();
+        assert_eq!(summary.bytes, torrent.bytes);
+        assert_eq!(summary.info_hash, torrent.info_hash());
+        summary
     }
 
     /// Starts an import and does not wait for its end.
@@ -267,7 +267,7 @@ pub(crate) struct Running(pub(crate) Process);
 
 impl Running {
     /// Waits for the next event of any name.
-    pub(crate) fn any_event(&mut self) -> Value {
+    pub(crate) fn next_event(&mut self) -> Value {
         self.0.wait_for("an event", LONG, |line| serde_json::from_str(line).ok())
     }
 
@@ -285,9 +285,9 @@ impl Running {
     }
 
     /// Waits until an event reports at least `bytes` stored bytes, or the import is complete.
-    pub(crate) fn stored(&mut self, bytes: u64) {
+    pub(crate) fn wait_until_stored(&mut self, bytes: u64) {
         loop {
-            let event = self.any_event();
+            let event = self.next_event();
             if event["event"] == "imported" || event["stored"].as_u64() >= Some(bytes) {
                 return;
             }
@@ -299,15 +299,15 @@ impl Running {
         self.0.signal(libc::SIGINT);
     }
 
-    /// Sends SIGKILL: the process runs no code of its own any more.
+    /// Sends SIGKILL: the process runs no more code of its own.
     pub(crate) fn kill(&mut self) {
         self.0.kill();
     }
 
-    /// Waits for the exit and returns the result.
-    pub(crate) fn ended(mut self, limit: Duration) -> Ran {
+    /// Waits at most `limit` for the exit and returns the output.
+    pub(crate) fn wait(mut self, limit: Duration) -> CommandOutput {
         let code = self.0.wait(limit).code();
-        Ran { code, stdout: self.0.stdout(), stderr: self.0.stderr() }
+        CommandOutput { code, stdout: self.0.stdout(), stderr: self.0.stderr() }
     }
 
     /// The events that were printed so far.

@@ -55,7 +55,7 @@ impl Value {
 
 /// The info dictionary of a v1 torrent with pieces of `piece` bytes, and its payload. Each file is a path and its
 /// bytes.
-pub(crate) fn info_of(
+pub(crate) fn multi_file_info(
     name: &[u8],
     files: &[(&[&[u8]], &[u8])],
     piece: usize,
@@ -70,13 +70,13 @@ pub(crate) fn info_of(
         ("files", Value::List(files.iter().map(file).collect())),
         ("name", Value::Bytes(name.to_vec())),
         ("piece length", Value::Int(i64::try_from(piece).unwrap())),
-        ("pieces", Value::Bytes(pieces(&payload, piece))),
+        ("pieces", Value::Bytes(piece_hashes(&payload, piece))),
     ]);
     (info.encode(), payload)
 }
 
 /// The SHA-1 hashes of the pieces of `payload`.
-pub(crate) fn pieces(payload: &[u8], piece: usize) -> Vec<u8> {
+pub(crate) fn piece_hashes(payload: &[u8], piece: usize) -> Vec<u8> {
     payload.chunks(piece).flat_map(sha1).collect()
 }
 

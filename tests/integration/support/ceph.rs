@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{LONG, need, ports, process::Process, wait_until};
+use super::{LONG, ports, process::Process, require_program, wait_until};
 
 /// A cluster that is being started.
 struct Cluster {
@@ -24,7 +24,7 @@ pub(super) fn start(dir: &Path, gateway: SocketAddrV4, access: &str, secret: &st
         ("radosgw", "radosgw"),
         ("ceph", "ceph-common"),
     ] {
-        need(program, package);
+        require_program(program, package);
     }
     let mut cluster = Cluster { dir: dir.to_owned(), processes: Vec::new() };
     for name in ["mon", "osd", "mgr", "rgw", "run", "log"] {
@@ -45,7 +45,7 @@ impl Cluster {
 
     fn config(&self, id: &str, gateway: SocketAddrV4) -> String {
         // The monitor gets its own address: its default port may be in use.
-        let (dir, monitor) = (self.dir.display(), ports::own());
+        let (dir, monitor) = (self.dir.display(), ports::unused());
         let ip = monitor.ip();
         format!(
             "[global]\nfsid = {id}\nmon initial members = a\nmon host = v2:{monitor}\n\
@@ -66,10 +66,10 @@ impl Cluster {
     fn run(&self, program: &str, args: &[&str]) -> String {
         let mut command = Command::new("timeout");
         command.args(["60", program, "-c", &self.path("ceph.conf")]).args(args);
-        let ended = command.output().unwrap();
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "{program} {args:?} failed: {said}");
-        String::from_utf8(ended.stdout).unwrap()
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?} failed: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn start(&mut self, program: &str, args: &[&str]) {
@@ -81,8 +81,8 @@ impl Cluster {
     fn make_keyring(&self) {
         let keyring = self.path("keyring");
         let key = |args: &[&str]| {
-            let made = Command::new("ceph-authtool").arg(&keyring).args(args).output().unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let output = Command::new("ceph-authtool").arg(&keyring).args(args).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         key(&["--create-keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *"]);
         let all = ["mon", "osd", "mgr"].map(|part| ["--cap", part, "allow *"]).concat();
@@ -95,11 +95,11 @@ impl Cluster {
         let host = conf.lines().find_map(|l| l.strip_prefix("mon host = ")).unwrap();
         let map = self.path("monmap");
         let addresses = format!("[{host}]");
-        let made = Command::new("monmaptool")
+        let output = Command::new("monmaptool")
             .args(["--create", "--clobber", "--fsid", id, "--addv", "a", &addresses, &map])
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let keyring = self.path("keyring");
         self.run("ceph-mon", &["--mkfs", "-i", "a", "--monmap", &map, "--keyring", &keyring]);
         self.start("ceph-mon", &["-i", "a"]);

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::need;
+use super::require_program;
 
 /// Paths of PEM files.
 #[derive(Debug)]
@@ -17,13 +17,13 @@ pub(crate) struct Certificates {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
     /// Key and certificate of the server in one file.
-    pub(crate) both: PathBuf,
+    pub(crate) key_and_certificate: PathBuf,
 }
 
 impl Certificates {
     /// A certificate for a server at `ip` and at `localhost`.
     pub(crate) fn new(dir: &Path, ip: Ipv4Addr) -> Self {
-        need("openssl", "openssl");
+        require_program("openssl", "openssl");
         let file = |name: &str| dir.join(name);
         let (ca, ca_key) = (file("ca.pem"), file("ca.key"));
         let (key, request, certificate) = (file("srv.key"), file("srv.csr"), file("srv.pem"));
@@ -68,14 +68,14 @@ impl Certificates {
                 .arg("-extfile")
                 .arg(&extensions),
         );
-        let both = file("both.pem");
+        let key_and_certificate = file("both.pem");
         let text = fs::read_to_string(&key).unwrap() + &fs::read_to_string(&certificate).unwrap();
-        fs::write(&both, text).unwrap();
-        Self { ca, certificate, key, both }
+        fs::write(&key_and_certificate, text).unwrap();
+        Self { ca, certificate, key, key_and_certificate }
     }
 }
 
 fn openssl(command: &mut Command) {
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "openssl: {}", String::from_utf8_lossy(&done.stderr));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
 }

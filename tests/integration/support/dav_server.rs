@@ -7,15 +7,16 @@ use std::{
     process::Command,
 };
 
-use bae::protocols::{FetchOptions, conformance::WRONG};
+use bae::protocols::{FetchOptions, conformance::WRONG_PASSWORD};
 use md5::{Digest, Md5};
 
 use super::{
     LONG,
     certificates::Certificates,
-    need, ports,
+    ports,
     process::Process,
-    served::{Served, Visitor, Written},
+    require_program,
+    served_folder::{Client, ConformanceFolder, ServedFolder},
     tools::tool,
     wait_until,
 };
@@ -31,28 +32,29 @@ pub(crate) struct DavServer {
     addr: SocketAddrV4,
     /// The HTTPS address of apache; `None` for rclone.
     tls: Option<SocketAddrV4>,
-    pub(crate) served: Served,
+    pub(crate) served: ServedFolder,
     pub(crate) certificates: Option<Certificates>,
 }
 
 impl DavServer {
-    /// apache, which serves the same folder as `/basic/`, `/digest/` and `/anyone/`, named after the login of each.
+    /// apache, which serves the same folder as `/basic/`, `/digest/` and `/public/`, each with the login of its
+    /// name.
     pub(crate) fn apache() -> Self {
-        need("/usr/sbin/apache2", "apache2-bin");
-        let (served, addr, tls) = (Served::new(), ports::own(), ports::own());
-        let certificates = Certificates::new(served.own(), *tls.ip());
-        let own = served.own();
+        require_program("/usr/sbin/apache2", "apache2-bin");
+        let (served, addr, tls) = (ServedFolder::new(), ports::unused(), ports::unused());
+        let certificates = Certificates::new(served.server_dir(), *tls.ip());
+        let server_dir = served.server_dir();
         // Started by root, apache runs as `nobody`, which must be able to create its lock files.
-        let locks = own.join("locks");
+        let locks = server_dir.join("locks");
         fs::create_dir(&locks).unwrap();
         fs::set_permissions(&locks, fs::Permissions::from_mode(0o777)).unwrap();
         let hash = Command::new("openssl").args(["passwd", "-apr1", PASSWORD]).output().unwrap();
         let hash = String::from_utf8(hash.stdout).unwrap();
-        fs::write(own.join("basic"), format!("{USER}:{}\n", hash.trim())).unwrap();
+        fs::write(server_dir.join("basic"), format!("{USER}:{}\n", hash.trim())).unwrap();
         let digest = Md5::digest(format!("{USER}:bae:{PASSWORD}"));
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        fs::write(own.join("digest"), format!("{USER}:bae:{digest}\n")).unwrap();
-        let file = own.join("apache.conf");
+        fs::write(server_dir.join("digest"), format!("{USER}:bae:{digest}\n")).unwrap();
+        let file = server_dir.join("apache.conf");
         fs::write(&file, apache_config(&served, addr, tls, &certificates)).unwrap();
         let mut command = Command::new("/usr/sbin/apache2");
         command.arg("-f").arg(&file).args(["-D", "FOREGROUND"]);
@@ -60,11 +62,11 @@ impl DavServer {
     }
 
     pub(crate) fn rclone() -> Self {
-        let (served, addr) = (Served::new(), ports::own());
+        let (served, addr) = (ServedFolder::new(), ports::unused());
         let mut command = Command::new(tool("cloud", "rclone", "test"));
         command.args(["serve", "webdav"]).arg(served.dir()).args(["--addr", &addr.to_string()]);
         command.args(["--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s"]);
-        command.env("RCLONE_CONFIG", served.own().join("rclone.conf"));
+        command.env("RCLONE_CONFIG", served.server_dir().join("rclone.conf"));
         Self::start("rclone serve webdav", &command, addr, None, served, None)
     }
 
@@ -73,7 +75,7 @@ impl DavServer {
         command: &Command,
         addr: SocketAddrV4,
         tls: Option<SocketAddrV4>,
-        served: Served,
+        served: ServedFolder,
         certificates: Option<Certificates>,
     ) -> Self {
         let mut process = Process::start(name, command);
@@ -88,7 +90,7 @@ impl DavServer {
         format!("dav://{USER}:{password}@{}/{path}", self.addr)
     }
 
-    pub(crate) fn url_of_anyone(&self, path: &str) -> String {
+    pub(crate) fn anonymous_url(&self, path: &str) -> String {
         format!("dav://{}/{path}", self.addr)
     }
 
@@ -98,17 +100,18 @@ impl DavServer {
         FetchOptions { cacert, ..FetchOptions::default() }
     }
 
-    /// The folder at `url` as ground of the conformance suite. The suite kills the server, so this must be its last
-    /// use.
-    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
-        let visitor = |url: &str| Some(Visitor::new(url.to_owned(), self.options()));
-        Written {
+    /// The folder at `url` for the conformance suite. The suite kills the server, so this must be its last use.
+    pub(crate) fn conformance_folder(&self, url: &str) -> ConformanceFolder<'_> {
+        let client = |url: &str| Some(Client::new(url.to_owned(), self.options()));
+        ConformanceFolder {
             folders: url.starts_with("dav"),
-            stranger: visitor(&url.replace(&format!(":{PASSWORD}@"), &format!(":{WRONG}@"))),
+            rejected: client(
+                &url.replace(&format!(":{PASSWORD}@"), &format!(":{WRONG_PASSWORD}@")),
+            ),
             // rclone runs as the user of the tests; for root no file is forbidden.
-            forbidden: self.tls.and_then(|_| visitor(url)),
+            forbidden: self.tls.and_then(|_| client(url)),
             process: Some(&self.process),
-            ..Written::new(&self.served, url)
+            ..ConformanceFolder::new(&self.served, url)
         }
     }
 
@@ -119,17 +122,17 @@ impl DavServer {
 
 impl Drop for DavServer {
     fn drop(&mut self) {
-        self.process.end();
+        self.process.terminate();
     }
 }
 
 fn apache_config(
-    served: &Served,
+    served: &ServedFolder,
     addr: SocketAddrV4,
     tls: SocketAddrV4,
     certificates: &Certificates,
 ) -> String {
-    let (own, dir) = (served.own().display(), served.dir());
+    let (server_dir, dir) = (served.server_dir().display(), served.dir());
     let modules = [
         "mpm_event",
         "authn_core",
@@ -147,24 +150,26 @@ fn apache_config(
         modules.map(|m| format!("LoadModule {m}_module {MODULES}/mod_{m}.so\n")).concat();
     let user =
         if rustix::process::getuid().is_root() { "User nobody\nGroup nogroup\n" } else { "" };
-    let place = |name: &str, login: &str| {
+    let location = |name: &str, login: &str| {
         format!(
             "Alias /{name} {dir}\n<Location /{name}>\nDav On\n{login}</Location>\n",
             dir = dir.display()
         )
     };
-    let basic =
-        format!("AuthType Basic\nAuthName bae\nAuthUserFile {own}/basic\nRequire valid-user\n");
+    let basic = format!(
+        "AuthType Basic\nAuthName bae\nAuthUserFile {server_dir}/basic\nRequire valid-user\n"
+    );
     let digest = format!(
-        "AuthType Digest\nAuthName bae\nAuthDigestProvider file\nAuthUserFile {own}/digest\n\
+        "AuthType Digest\nAuthName bae\nAuthDigestProvider file\nAuthUserFile {server_dir}/digest\n\
          Require valid-user\n"
     );
-    let places = [place("basic", &basic), place("digest", &digest), place("anyone", "")].concat();
+    let locations =
+        [location("basic", &basic), location("digest", &digest), location("public", "")].concat();
     format!(
-        "ServerRoot {own}\nServerName localhost\nPidFile {own}/apache.pid\n\
-         ErrorLog {own}/apache.log\nListen {addr}\nListen {tls}\n{modules}{user}\
-         Mutex file:{own}/locks default\nDavLockDB {own}/locks/dav\nDocumentRoot {dir}\n\
-         <Directory {dir}>\nRequire all granted\n</Directory>\n{places}\
+        "ServerRoot {server_dir}\nServerName localhost\nPidFile {server_dir}/apache.pid\n\
+         ErrorLog {server_dir}/apache.log\nListen {addr}\nListen {tls}\n{modules}{user}\
+         Mutex file:{server_dir}/locks default\nDavLockDB {server_dir}/locks/dav\nDocumentRoot {dir}\n\
+         <Directory {dir}>\nRequire all granted\n</Directory>\n{locations}\
          <VirtualHost {tls}>\nSSLEngine on\nSSLCertificateFile {certificate}\n\
          SSLCertificateKeyFile {key}\n</VirtualHost>\n",
         dir = dir.display(),

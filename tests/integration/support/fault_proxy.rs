@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     /// The answer has one wrong bit in the middle of its body.
     Flip,
     /// The `Content-Range` of the answer is not the range of the request.
-    OtherRange,
+    WrongRange,
     /// The request does not reach the server: 503 with this `Retry-After` in seconds.
     Busy(u64),
     /// The request does not reach the server: an answer with this status line and S3 error code.
@@ -55,7 +55,7 @@ type Plan = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
 struct Shared {
     upstream: SocketAddr,
     plan: Mutex<Arc<Plan>>,
-    seen: Mutex<Vec<Request>>,
+    requests: Mutex<Vec<Request>>,
     next: AtomicU64,
     ended: AtomicBool,
 }
@@ -80,17 +80,17 @@ impl FaultProxy {
         let shared = Arc::new(Shared {
             upstream,
             plan: Mutex::new(Arc::new(plan)),
-            seen: Mutex::default(),
+            requests: Mutex::default(),
             next: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
-        let all = Arc::clone(&shared);
+        let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if all.ended.load(Ordering::Relaxed) {
+                if accepting.ended.load(Ordering::Relaxed) {
                     return;
                 }
-                let shared = Arc::clone(&all);
+                let shared = Arc::clone(&accepting);
                 // An error means that a connection ended, which needs no handling here.
                 thread::spawn(move || serve(&shared, &client).map_err(drop));
             }
@@ -103,29 +103,29 @@ impl FaultProxy {
     }
 
     /// From now on requests have the faults that `plan` returns. Their numbers start at 0 again.
-    pub(crate) fn spoil(&self, plan: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
+    pub(crate) fn set_faults(&self, plan: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
         *self.shared.plan.lock().unwrap() = Arc::new(Box::new(plan));
-        self.shared.seen.lock().unwrap().clear();
+        self.shared.requests.lock().unwrap().clear();
         self.shared.next.store(0, Ordering::Relaxed);
     }
 
     /// Forwards every request without a fault again.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn clear_faults(&self) {
         *self.shared.plan.lock().unwrap() = Arc::new(Box::new(|_| Fault::None));
     }
 
     /// Panics unless `gets`, a count of the usage, is within 5 % and 2 of `requests`. (`requests` may be the sum
-    /// over several [`FaultProxy::spoil`].) They can differ because a late get is hedged, and the loser may be
+    /// over several [`FaultProxy::set_faults`].) They can differ because a late get is hedged, and the loser may be
     /// cancelled before it reaches the proxy.
-    pub(crate) fn assert_counted(gets: &serde_json::Value, requests: u64) {
+    pub(crate) fn assert_gets_match(gets: &serde_json::Value, requests: u64) {
         let gets = gets.as_u64().unwrap();
-        let few = requests / 20 + 2;
-        assert!(gets.abs_diff(requests) <= few, "{gets} in the books, {requests} requests");
+        let tolerance = requests / 20 + 2;
+        assert!(gets.abs_diff(requests) <= tolerance, "{gets} gets counted, {requests} requests");
     }
 
-    /// The requests since the last [`FaultProxy::spoil`], including those with a fault.
-    pub(crate) fn seen(&self) -> Vec<Request> {
-        self.shared.seen.lock().unwrap().clone()
+    /// The requests since the last [`FaultProxy::set_faults`], including those with a fault.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
     }
 }
 
@@ -179,7 +179,7 @@ impl Head {
     }
 
     /// Changes every digit of the range in `Content-Range`.
-    fn say_other_range(&mut self) {
+    fn change_content_range(&mut self) {
         let text = String::from_utf8_lossy(&self.bytes).to_ascii_lowercase();
         let Some(at) = text.find("content-range:") else { return };
         let end = at + text[at..].find('/').unwrap_or(0);
@@ -198,7 +198,7 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
     let mut requests = BufReader::new(client);
     let mut upstream: Option<TcpStream> = None;
     while let Some(head) = Head::read(&mut requests, Body::Length(0))? {
-        let (request, fault) = note(shared, &head);
+        let (request, fault) = record(shared, &head);
         match fault {
             Fault::Reset => return reset(client),
             Fault::Stall(time) => {
@@ -206,13 +206,13 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
                 return reset(client);
             }
             Fault::Busy(seconds) => {
-                drain(&mut requests, &head)?;
+                discard_body(&mut requests, &head)?;
                 let wait = format!("Retry-After: {seconds}\r\n");
                 refuse(client, "503 Slow Down", "SlowDown", &wait)?;
                 continue;
             }
             Fault::Refuse(status, code) => {
-                drain(&mut requests, &head)?;
+                discard_body(&mut requests, &head)?;
                 refuse(client, status, code, "")?;
                 continue;
             }
@@ -221,7 +221,7 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
             | Fault::LoseAnswer
             | Fault::CutAnswer
             | Fault::Flip
-            | Fault::OtherRange => {}
+            | Fault::WrongRange => {}
         }
         let server = match upstream.take() {
             Some(server) => server,
@@ -232,12 +232,12 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
         }
         (&server).write_all(&head.bytes)?;
         if fault == Fault::CutRequest {
-            pass(&mut requests, &server, Body::Length(request.body / 2))?;
+            forward_body(&mut requests, &server, Body::Length(request.body / 2))?;
             server.shutdown(Shutdown::Both)?;
             return reset(client);
         }
-        pass(&mut requests, &server, head.body)?;
-        if !answer_back(&server, client, &request, fault)? {
+        forward_body(&mut requests, &server, head.body)?;
+        if !forward_answer(&server, client, &request, fault)? {
             return Ok(());
         }
         upstream = Some(server);
@@ -245,20 +245,20 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn note(shared: &Shared, head: &Head) -> (Request, Fault) {
+fn record(shared: &Shared, head: &Head) -> (Request, Fault) {
     let line = head.first_line();
     let method = line.split(' ').next().unwrap_or_default().to_owned();
     let body = if let Body::Length(n) = head.body { n } else { 0 };
     let number = shared.next.fetch_add(1, Ordering::Relaxed);
     let request = Request { number, method, body };
-    shared.seen.lock().unwrap().push(request.clone());
+    shared.requests.lock().unwrap().push(request.clone());
     let plan = Arc::clone(&shared.plan.lock().unwrap());
     let fault = plan(&request);
     (request, fault)
 }
 
 /// Forwards the answer as far as the fault allows. Returns whether the connection can be used again.
-fn answer_back(
+fn forward_answer(
     server: &TcpStream,
     client: &TcpStream,
     request: &Request,
@@ -281,7 +281,7 @@ fn answer_back(
             continue;
         }
         if fault == Fault::LoseAnswer {
-            pass(&mut answers, io::sink(), head.body)?;
+            forward_body(&mut answers, io::sink(), head.body)?;
             reset(client)?;
             return Ok(false);
         }
@@ -289,33 +289,33 @@ fn answer_back(
             let half = if let Body::Length(n) = head.body { n / 2 } else { 0 };
             let text = if half == 0 { head.bytes.len() / 2 } else { head.bytes.len() };
             (&mut &*client).write_all(&head.bytes[..text])?;
-            pass(&mut answers, client, Body::Length(half))?;
+            forward_body(&mut answers, client, Body::Length(half))?;
             client.shutdown(Shutdown::Both)?;
             return Ok(false);
         }
-        if fault == Fault::OtherRange {
-            head.say_other_range();
+        if fault == Fault::WrongRange {
+            head.change_content_range();
         }
         (&mut &*client).write_all(&head.bytes)?;
         match (fault, head.body) {
             (Fault::Flip, Body::Length(len)) if len > 0 => {
-                pass(&mut answers, client, Body::Length(len / 2))?;
+                forward_body(&mut answers, client, Body::Length(len / 2))?;
                 let mut wrong = [0];
                 answers.read_exact(&mut wrong)?;
                 (&mut &*client).write_all(&[wrong[0] ^ 1])?;
-                pass(&mut answers, client, Body::Length(len - len / 2 - 1))?;
+                forward_body(&mut answers, client, Body::Length(len - len / 2 - 1))?;
             }
-            (_, body) => pass(&mut answers, client, body)?,
+            (_, body) => forward_body(&mut answers, client, body)?,
         }
-        let again = !head.closes && !matches!(head.body, Body::UntilClose);
-        if !again {
+        let reusable = !head.closes && !matches!(head.body, Body::UntilClose);
+        if !reusable {
             client.shutdown(Shutdown::Both)?;
         }
-        return Ok(again);
+        return Ok(reusable);
     }
 }
 
-fn pass(from: &mut impl BufRead, mut to: impl Write, body: Body) -> io::Result<()> {
+fn forward_body(from: &mut impl BufRead, mut to: impl Write, body: Body) -> io::Result<()> {
     match body {
         Body::Length(len) => {
             let copied = io::copy(&mut from.take(len), &mut to)?;
@@ -338,13 +338,13 @@ fn pass(from: &mut impl BufRead, mut to: impl Write, body: Body) -> io::Result<(
     }
 }
 
-fn drain(requests: &mut impl BufRead, head: &Head) -> io::Result<()> {
-    pass(requests, io::sink(), head.body)
+fn discard_body(requests: &mut impl BufRead, head: &Head) -> io::Result<()> {
+    forward_body(requests, io::sink(), head.body)
 }
 
 fn refuse(mut to: &TcpStream, status: &str, code: &str, headers: &str) -> io::Result<()> {
     let body = format!(
-        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message></Error>"
+        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>injected by the test</Message></Error>"
     );
     let text = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Type: application/xml\r\nContent-Length: {}\r\n\r\n{body}",

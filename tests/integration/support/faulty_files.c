@@ -1,12 +1,12 @@
 // A library for LD_PRELOAD: it counts the file operations of a program and lets some of them fail.
 //
-// FAULT_UNDER   folders, separated by `:`; only operations on files in them are counted
+// FAULT_FOLDERS folders, separated by `:`; only operations on files in them are counted
 // FAULT_ERROR   the errno (EIO if unset); only operations that can fail with it are counted
 // FAULT_OP      the name of the only operation that is counted
 // FAULT_AT      the first operation that fails, from 1; 0 counts and fails none
 // FAULT_FOR     how many operations in a row fail (1 if unset)
 // FAULT_COUNT   a file of 8 bytes that holds the count, so that the count outlives the program
-// FAULT_GONE    a folder that is renamed to FOLDER.gone at that operation, which then succeeds
+// FAULT_RENAME  a folder that is renamed to FOLDER.gone at that operation, which then succeeds
 // FAULT_CLOCK   seconds by which the wall clock jumps at that operation, which then succeeds
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -32,30 +32,30 @@ enum { READS = 1, WRITES = 2, OPENS = 4, CREATES = 8 };
 enum { MOST_FILES = 65536 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static const char *under, *gone, *only;
-static int error, kinds;
-static long first, many, jump;
+static const char *folders, *renamed_folder, *only_op;
+static int fault_errno, kinds;
+static long fail_from, fail_count, clock_jump;
 static atomic_long unshared;
 static atomic_long *count = &unshared;
 static atomic_long skew;
-static atomic_bool ours[MOST_FILES];
+static atomic_bool watched_fds[MOST_FILES];
 
-static long number(const char *name, long otherwise) {
+static long env_number(const char *name, long fallback) {
     const char *text = getenv(name);
-    return text ? atol(text) : otherwise;
+    return text ? atol(text) : fallback;
 }
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
-static void start(void) {
-    under = getenv("FAULT_UNDER");
-    gone = getenv("FAULT_GONE");
-    only = getenv("FAULT_OP");
-    error = (int)number("FAULT_ERROR", EIO);
-    first = number("FAULT_AT", 0);
-    many = number("FAULT_FOR", 1);
-    jump = number("FAULT_CLOCK", 0);
-    switch (error) {
+static void load_settings(void) {
+    folders = getenv("FAULT_FOLDERS");
+    renamed_folder = getenv("FAULT_RENAME");
+    only_op = getenv("FAULT_OP");
+    fault_errno = (int)env_number("FAULT_ERROR", EIO);
+    fail_from = env_number("FAULT_AT", 0);
+    fail_count = env_number("FAULT_FOR", 1);
+    clock_jump = env_number("FAULT_CLOCK", 0);
+    switch (fault_errno) {
     case ENOSPC: kinds = WRITES | CREATES; break;
     case EMFILE: kinds = OPENS | CREATES; break;
     case EROFS: kinds = CREATES; break;
@@ -70,17 +70,17 @@ static void start(void) {
     }
 }
 
-static int is_ours(const char *path) {
-    char whole[PATH_MAX];
-    pthread_once(&once, start);
-    if (!under || !path)
+static int is_watched_path(const char *path) {
+    char absolute[PATH_MAX];
+    pthread_once(&once, load_settings);
+    if (!folders || !path)
         return 0;
-    if (path[0] != '/' && getcwd(whole, sizeof whole)) {
-        strncat(whole, "/", sizeof whole - strlen(whole) - 1);
-        strncat(whole, path, sizeof whole - strlen(whole) - 1);
-        path = whole;
+    if (path[0] != '/' && getcwd(absolute, sizeof absolute)) {
+        strncat(absolute, "/", sizeof absolute - strlen(absolute) - 1);
+        strncat(absolute, path, sizeof absolute - strlen(absolute) - 1);
+        path = absolute;
     }
-    for (const char *at = under; *at;) {
+    for (const char *at = folders; *at;) {
         size_t len = strcspn(at, ":");
         if (strncmp(path, at, len) == 0 && (path[len] == '/' || path[len] == 0))
             return 1;
@@ -89,74 +89,74 @@ static int is_ours(const char *path) {
     return 0;
 }
 
-static int is_open(int fd) { return fd >= 0 && fd < MOST_FILES && ours[fd]; }
+static int is_watched_fd(int fd) { return fd >= 0 && fd < MOST_FILES && watched_fds[fd]; }
 
 // Counts an operation, if it is one that is counted, and returns whether it fails.
 static int fails(int kind, const char *op) {
-    pthread_once(&once, start);
-    if (!(kind & kinds) || (only && strcmp(only, op) != 0))
+    pthread_once(&once, load_settings);
+    if (!(kind & kinds) || (only_op && strcmp(only_op, op) != 0))
         return 0;
-    long step = atomic_fetch_add(count, 1) + 1;
-    if (!first || step < first || step >= first + many)
+    long op_number = atomic_fetch_add(count, 1) + 1;
+    if (!fail_from || op_number < fail_from || op_number >= fail_from + fail_count)
         return 0;
-    if (gone) {
+    if (renamed_folder) {
         char to[PATH_MAX];
-        snprintf(to, sizeof to, "%s.gone", gone);
-        ((int (*)(const char *, const char *))real("rename"))(gone, to);
+        snprintf(to, sizeof to, "%s.gone", renamed_folder);
+        ((int (*)(const char *, const char *))real("rename"))(renamed_folder, to);
         return 0;
     }
-    if (jump) {
-        atomic_store(&skew, jump);
+    if (clock_jump) {
+        atomic_store(&skew, clock_jump);
         return 0;
     }
-    errno = error;
+    errno = fault_errno;
     return 1;
 }
 
-static int opened(int fd, int mine) {
+static int opened(int fd, int watched) {
     if (fd >= 0 && fd < MOST_FILES)
-        ours[fd] = mine;
+        watched_fds[fd] = watched;
     return fd;
 }
 
 #define OPEN(name)                                                                                 \
     int name(const char *path, int flags, ...) {                                                   \
-        va_list more;                                                                              \
-        va_start(more, flags);                                                                     \
-        mode_t mode = va_arg(more, mode_t);                                                        \
-        va_end(more);                                                                              \
-        int mine = is_ours(path);                                                                  \
-        if (mine && fails((flags & (O_CREAT | O_WRONLY | O_RDWR)) ? CREATES : OPENS, "open"))      \
+        va_list args;                                                                              \
+        va_start(args, flags);                                                                     \
+        mode_t mode = va_arg(args, mode_t);                                                        \
+        va_end(args);                                                                              \
+        int watched = is_watched_path(path);                                                       \
+        if (watched && fails((flags & (O_CREAT | O_WRONLY | O_RDWR)) ? CREATES : OPENS, "open"))   \
             return -1;                                                                             \
-        return opened(((int (*)(const char *, int, ...))real(#name))(path, flags, mode), mine);    \
+        return opened(((int (*)(const char *, int, ...))real(#name))(path, flags, mode), watched); \
     }
 OPEN(open)
 OPEN(open64)
 
 #define OPENAT(name)                                                                               \
     int name(int at, const char *path, int flags, ...) {                                           \
-        va_list more;                                                                              \
-        va_start(more, flags);                                                                     \
-        mode_t mode = va_arg(more, mode_t);                                                        \
-        va_end(more);                                                                              \
-        int mine = is_ours(path);                                                                  \
-        if (mine && fails((flags & (O_CREAT | O_WRONLY | O_RDWR)) ? CREATES : OPENS, "open"))      \
+        va_list args;                                                                              \
+        va_start(args, flags);                                                                     \
+        mode_t mode = va_arg(args, mode_t);                                                        \
+        va_end(args);                                                                              \
+        int watched = is_watched_path(path);                                                       \
+        if (watched && fails((flags & (O_CREAT | O_WRONLY | O_RDWR)) ? CREATES : OPENS, "open"))   \
             return -1;                                                                             \
         int fd = ((int (*)(int, const char *, int, ...))real(#name))(at, path, flags, mode);       \
-        return opened(fd, mine);                                                                   \
+        return opened(fd, watched);                                                                \
     }
 OPENAT(openat)
 OPENAT(openat64)
 
 int close(int fd) {
     if (fd >= 0 && fd < MOST_FILES)
-        ours[fd] = 0;
+        watched_fds[fd] = 0;
     return ((int (*)(int))real("close"))(fd);
 }
 
 #define OF_FILE(kind, result, name, params, args, types)                                           \
     result name params {                                                                           \
-        if (is_open(fd) && fails(kind, #name))                                                     \
+        if (is_watched_fd(fd) && fails(kind, #name))                                               \
             return -1;                                                                             \
         return((result(*) types) real(#name))args;                                                 \
     }
@@ -179,7 +179,7 @@ OF_FILE(WRITES, int, fsync, (int fd), (fd), (int))
 OF_FILE(WRITES, int, fdatasync, (int fd), (fd), (int))
 
 ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *pos, size_t n, unsigned flags) {
-    if ((is_open(from) || is_open(to)) && fails(WRITES, "copy_file_range"))
+    if ((is_watched_fd(from) || is_watched_fd(to)) && fails(WRITES, "copy_file_range"))
         return -1;
     ssize_t (*go)(int, off64_t *, int, off64_t *, size_t, unsigned) = real("copy_file_range");
     return go(from, at, to, pos, n, flags);
@@ -187,7 +187,7 @@ ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *pos, size_t n, u
 
 #define OF_PATH(name, params, args, types)                                                         \
     int name params {                                                                              \
-        if (is_ours(path) && fails(CREATES, #name))                                                \
+        if (is_watched_path(path) && fails(CREATES, #name))                                        \
             return -1;                                                                             \
         return ((int(*) types) real(#name))args;                                                   \
     }
@@ -197,13 +197,13 @@ OF_PATH(chmod, (const char *path, mode_t mode), (path, mode), (const char *, mod
 OF_PATH(rename, (const char *path, const char *to), (path, to), (const char *, const char *))
 
 int symlink(const char *target, const char *path) {
-    if (is_ours(path) && fails(CREATES, "symlink"))
+    if (is_watched_path(path) && fails(CREATES, "symlink"))
         return -1;
     return ((int (*)(const char *, const char *))real("symlink"))(target, path);
 }
 
 DIR *opendir(const char *path) {
-    if (is_ours(path) && fails(OPENS, "opendir"))
+    if (is_watched_path(path) && fails(OPENS, "opendir"))
         return NULL;
     return ((DIR * (*)(const char *)) real("opendir"))(path);
 }

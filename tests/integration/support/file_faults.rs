@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{need, script};
+use super::{require_program, script};
 
 /// What happens at a counted operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,48 +20,54 @@ pub(crate) enum FileFault<'a> {
     /// The operation of this name fails with this errno; no other is counted.
     Only(&'a str, i32),
     /// This folder is renamed to `FOLDER.gone`.
-    Gone(&'a Path),
+    RenameFolder(&'a Path),
     /// The wall clock jumps by this many seconds.
-    Clock(i64),
+    ClockJump(i64),
 }
 
 /// Counts the file operations of one program at a time.
 #[derive(Debug)]
 pub(crate) struct FileFaults {
     dir: TempDir,
-    under: String,
+    folders: String,
 }
 
 impl FileFaults {
     /// Counts operations on files in `folders`.
-    pub(crate) fn under(folders: &[&Path]) -> Self {
+    pub(crate) fn in_folders(folders: &[&Path]) -> Self {
         let folders: Vec<_> = folders.iter().map(|folder| folder.to_str().unwrap()).collect();
-        Self { dir: tempfile::tempdir().unwrap(), under: folders.join(":") }
+        Self { dir: tempfile::tempdir().unwrap(), folders: folders.join(":") }
     }
 
     /// Sets `fault` for `many` operations of `command`, starting with number `first` (from 1; 0 is never).
-    pub(crate) fn spoil(&self, command: &mut Command, fault: FileFault<'_>, first: u64, many: u64) {
+    pub(crate) fn set_fault(
+        &self,
+        command: &mut Command,
+        fault: FileFault<'_>,
+        first: u64,
+        count: u64,
+    ) {
         fs::write(self.counter(), [0; 8]).unwrap();
-        command.env("LD_PRELOAD", library()).env("FAULT_UNDER", &self.under);
+        command.env("LD_PRELOAD", library()).env("FAULT_FOLDERS", &self.folders);
         command.env("FAULT_COUNT", self.counter());
-        command.env("FAULT_AT", first.to_string()).env("FAULT_FOR", many.to_string());
+        command.env("FAULT_AT", first.to_string()).env("FAULT_FOR", count.to_string());
         match fault {
             FileFault::Error(errno) => command.env("FAULT_ERROR", errno.to_string()),
             FileFault::Only(op, errno) => {
                 command.env("FAULT_OP", op).env("FAULT_ERROR", errno.to_string())
             }
-            FileFault::Gone(folder) => command.env("FAULT_GONE", folder),
-            FileFault::Clock(seconds) => command.env("FAULT_CLOCK", seconds.to_string()),
+            FileFault::RenameFolder(folder) => command.env("FAULT_RENAME", folder),
+            FileFault::ClockJump(seconds) => command.env("FAULT_CLOCK", seconds.to_string()),
         };
     }
 
     /// The number of operations of the last program.
-    pub(crate) fn steps(&self) -> u64 {
+    pub(crate) fn operation_count(&self) -> u64 {
         u64::from_ne_bytes(fs::read(self.counter()).unwrap().try_into().unwrap())
     }
 
     fn counter(&self) -> PathBuf {
-        self.dir.path().join("steps")
+        self.dir.path().join("count")
     }
 }
 
@@ -69,17 +75,17 @@ impl FileFaults {
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = LIBRARY.get_or_init(|| {
-        need("cc", "gcc");
+        require_program("cc", "gcc");
         let dir = tempfile::tempdir().unwrap();
         let library = dir.path().join("faulty_files.so");
-        let made = Command::new("cc")
+        let status = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
             .arg(&library)
             .arg(script("faulty_files.c"))
             .arg("-ldl")
             .status()
             .unwrap();
-        assert!(made.success(), "faulty_files.c does not compile");
+        assert!(status.success(), "faulty_files.c does not compile");
         (dir, library)
     });
     library

@@ -37,22 +37,22 @@ pub(crate) struct H2Server {
 }
 
 impl H2Server {
-    /// `told` is the value of `content-length`; `None` sends none. Answer N is reset after `cuts[N]` bytes; later
-    /// answers are complete.
-    pub(crate) fn start(body: Vec<u8>, told: Option<usize>, cuts: &[usize]) -> Self {
+    /// `content_length` is the value of that header; `None` sends none. Answer N is reset after `cuts[N]`
+    /// bytes; later answers are complete.
+    pub(crate) fn start(body: Vec<u8>, content_length: Option<usize>, cuts: &[usize]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let addr = ports::own();
+        let addr = ports::unused();
         let certificates = Certificates::new(dir.path(), *addr.ip());
         let config = Arc::new(config(&certificates));
         let listener = TcpListener::bind(addr).unwrap();
         let requests = Arc::<AtomicUsize>::default();
-        let (asked, cuts) = (Arc::clone(&requests), cuts.to_vec());
+        let (count, cuts) = (Arc::clone(&requests), cuts.to_vec());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // An error ends only this connection, such as one of a client without HTTP/2.
                 let _ = serve(stream, &config, |_| {
-                    let n = asked.fetch_add(1, Ordering::AcqRel);
-                    answer(&body, told, cuts.get(n).copied())
+                    let n = count.fetch_add(1, Ordering::AcqRel);
+                    answer(&body, content_length, cuts.get(n).copied())
                 });
             }
         });
@@ -112,10 +112,14 @@ fn serve(
     }
 }
 
-fn answer(body: &[u8], told: Option<usize>, cut: Option<usize>) -> Vec<(u8, u8, Vec<u8>)> {
+fn answer(
+    body: &[u8],
+    content_length: Option<usize>,
+    cut: Option<usize>,
+) -> Vec<(u8, u8, Vec<u8>)> {
     // HPACK: entry 8 of the static table (`:status 200`), then a literal value for entry 28 (`content-length`).
     let mut head = vec![0x88];
-    if let Some(len) = told {
+    if let Some(len) = content_length {
         let digits = len.to_string();
         head.extend([0x0f, 0x0d, digits.len() as u8]);
         head.extend(digits.as_bytes());

@@ -22,7 +22,7 @@ started = time.monotonic()
 import libtorrent as lt  # noqa: E402  (the measured time includes this import)
 
 
-def say(**event):
+def emit(**event):
     print(json.dumps(event), flush=True)
 
 
@@ -47,7 +47,7 @@ def parse():
 
 def settings(args, listen):
     ip = listen.rsplit(":", 1)[0]
-    pack = {
+    settings_pack = {
         "listen_interfaces": listen,
         "outgoing_interfaces": ip,
         "enable_dht": False,
@@ -63,7 +63,7 @@ def settings(args, listen):
         | lt.alert.category_t.storage_notification,
     }
     if not args.plain:
-        pack |= {
+        settings_pack |= {
             "allow_multiple_connections_per_ip": True,
             "announce_to_all_trackers": True,
             "announce_to_all_tiers": True,
@@ -72,7 +72,7 @@ def settings(args, listen):
             "connections_limit": 500,
             "unchoke_slots_limit": -1,
         }
-    return pack
+    return settings_pack
 
 
 def params(args):
@@ -142,36 +142,36 @@ def run(args):
     ready_by = time.monotonic() + 10
     done = args.mode == "seed"
     flushing = False
-    told = 0.0
+    last_progress = 0.0
     while True:
         for s in sessions:
             for a in s.pop_alerts():
                 if a.what() == "listen_succeeded" and waiting > 0 and "TCP" in a.message():
                     waiting -= 1
                     if waiting == 0:
-                        say(event="ready", version=lt.__version__)
+                        emit(event="ready", version=lt.__version__)
                 elif a.what() in ("cache_flushed", "cache_flushed_alert") and flushing and not done:
                     done = True
-                    say(event="done", seconds=time.monotonic() - started)
+                    emit(event="done", seconds=time.monotonic() - started)
                 elif a.what() != "peer_info_alert" and not args.plain:
-                    say(event="note", text=f"{a.what()}: {a.message()}")
+                    emit(event="note", text=f"{a.what()}: {a.message()}")
         if waiting and time.monotonic() > ready_by:
-            say(event="note", text="not every session listens")
+            emit(event="note", text="not every session listens")
             sys.exit(1)
         if not done and not flushing and handles[0].status().is_seeding:
             if args.exit:
-                say(event="done", seconds=time.monotonic() - started)
+                emit(event="done", seconds=time.monotonic() - started)
                 # Skips the destructors of the sessions, which would wait for trackers.
                 os._exit(0)
             # Complete pieces may not be written yet. A test that reads the file needs the flush before "done".
             flushing = True
             handles[0].flush_cache()
         now = time.monotonic()
-        if now - told >= 0.25:
-            told = now
+        if now - last_progress >= 0.25:
+            last_progress = now
             st = [h.status() for h in handles]
-            say(event="progress", bytes=st[0].total_done, down=sum(x.total_payload_download for x in st),
-                up=sum(x.total_payload_upload for x in st), peers=sum(x.num_peers for x in st))
+            emit(event="progress", bytes=st[0].total_done, down=sum(x.total_payload_download for x in st),
+                 up=sum(x.total_payload_upload for x in st), peers=sum(x.num_peers for x in st))
         time.sleep(0.01)
 
 

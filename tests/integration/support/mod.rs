@@ -20,16 +20,16 @@ pub(crate) mod http;
 pub(crate) mod nginx;
 pub(crate) mod pam;
 pub(crate) mod peers;
-pub(crate) mod player;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxies;
-pub(crate) mod raw_peer;
 pub(crate) mod s3_server;
-pub(crate) mod scripted;
 pub(crate) mod scripted_ftp;
-pub(crate) mod served;
+pub(crate) mod scripted_http;
+pub(crate) mod scripted_peer;
+pub(crate) mod served_folder;
 pub(crate) mod ssh_server;
+pub(crate) mod streaming;
 pub(crate) mod tools;
 pub(crate) mod torrents;
 pub(crate) mod tracker;
@@ -54,7 +54,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
 }
 
 /// Fails the test when `program` is not installed, with the package to install.
-pub(crate) fn need(program: &str, package: &str) {
+pub(crate) fn require_program(program: &str, package: &str) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
         || Path::new(program).is_file();

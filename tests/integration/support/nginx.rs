@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use bae::protocols::{FetchOptions, conformance::WRONG};
+use bae::protocols::{FetchOptions, conformance::WRONG_PASSWORD};
 
 use super::{
     certificates::Certificates,
-    need, ports,
+    ports,
     process::Process,
-    served::{Served, Visitor, Written},
+    require_program,
+    served_folder::{Client, ConformanceFolder, ServedFolder},
     wait_until,
 };
 
@@ -95,7 +96,7 @@ stream {
 #[derive(Debug)]
 pub(crate) struct Nginx {
     pub(crate) process: Process,
-    pub(crate) served: Served,
+    pub(crate) served: ServedFolder,
     pub(crate) addr: SocketAddrV4,
     tls: SocketAddrV4,
     expired: SocketAddrV4,
@@ -106,11 +107,11 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     pub(crate) fn start() -> Self {
-        need("nginx", "nginx-extras");
-        let served = Served::new();
-        let dir = served.own();
-        let addr = ports::own();
-        let [tls, expired, h2] = std::array::from_fn(|_| another_port(*addr.ip()));
+        require_program("nginx", "nginx-extras");
+        let served = ServedFolder::new();
+        let dir = served.server_dir();
+        let addr = ports::unused();
+        let [tls, expired, h2] = std::array::from_fn(|_| free_port(*addr.ip()));
         let ipv6 = ports::ipv6();
         fs::create_dir(dir.join("tmp")).unwrap();
         let certificates = Certificates::new(dir, *addr.ip());
@@ -128,7 +129,7 @@ impl Nginx {
             .replace("@EXPIRED@", &expired.to_string())
             .replace("@H2@", &h2.to_string())
             .replace("@IPV6@", &ipv6.map(|addr| format!("listen {addr};")).unwrap_or_default())
-            .replace("@BOTH@", certificates.both.to_str().unwrap())
+            .replace("@BOTH@", certificates.key_and_certificate.to_str().unwrap())
             .replace("@KEY@", certificates.key.to_str().unwrap())
             .replace("@USER@", if root { "user root;" } else { "" });
         let path = dir.join("nginx.conf");
@@ -162,19 +163,18 @@ impl Nginx {
         self.ipv6.map(|addr| format!("http://{addr}{path}"))
     }
 
-    /// The location at `url` as ground of the conformance suite. The suite kills the server, so this must be its
-    /// last use.
-    pub(crate) fn ground(&self, url: &str) -> Written<'_> {
+    /// The location at `url` for the conformance suite. The suite kills the server, so this must be its last use.
+    pub(crate) fn conformance_folder(&self, url: &str) -> ConformanceFolder<'_> {
         let options =
             FetchOptions { cacert: Some(self.certificates.ca.clone()), ..Default::default() };
-        let visitor = |url: &str| Some(Visitor::new(url.to_owned(), options.clone()));
-        let stranger = url.replace(":secret@", &format!(":{WRONG}@"));
-        Written {
+        let client = |url: &str| Some(Client::new(url.to_owned(), options.clone()));
+        let rejected_url = url.replace(":secret@", &format!(":{WRONG_PASSWORD}@"));
+        ConformanceFolder {
             folders: false,
-            stranger: if stranger == url { None } else { visitor(&stranger) },
-            forbidden: visitor(url),
+            rejected: if rejected_url == url { None } else { client(&rejected_url) },
+            forbidden: client(url),
             process: Some(&self.process),
-            ..Written::new(&self.served, url)
+            ..ConformanceFolder::new(&self.served, url)
         }
     }
 
@@ -185,32 +185,33 @@ impl Nginx {
 
     /// Replaces the file `name` atomically (temp file and rename).
     pub(crate) fn serve(&self, name: &str, bytes: &[u8]) {
-        let path = self.www(name);
+        let path = self.path_of(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let new = self.served.own().join("tmp/new");
+        let new = self.served.server_dir().join("tmp/new");
         fs::write(&new, bytes).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 
-    pub(crate) fn www(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.served.dir().join(name)
     }
 
     /// One line per completed request: path, status, bytes of the body, and the requested range.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.served.own().join("access.log")).unwrap_or_default();
+        let log =
+            fs::read_to_string(self.served.server_dir().join("access.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        self.process.end();
+        self.process.terminate();
     }
 }
 
-fn another_port(ip: Ipv4Addr) -> SocketAddrV4 {
+fn free_port(ip: Ipv4Addr) -> SocketAddrV4 {
     let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
     SocketAddrV4::new(ip, listener.local_addr().unwrap().port())
 }

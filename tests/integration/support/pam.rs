@@ -15,10 +15,10 @@ pub(crate) struct PamWrapper {
 
 impl PamWrapper {
     /// Accepts `user` with `password` for `service`. The settings are written to `own`.
-    pub(crate) fn new(own: &Path, user: &str, password: &str, service: &str) -> Self {
-        let library = installed();
+    pub(crate) fn new(server_dir: &Path, user: &str, password: &str, service: &str) -> Self {
+        let library = find_library();
         let matrix = library.with_file_name("pam_wrapper").join("pam_matrix.so");
-        let (dir, passwords) = (own.join("pam.d"), own.join("pam passwords"));
+        let (dir, passwords) = (server_dir.join("pam.d"), server_dir.join("pam passwords"));
         fs::create_dir(&dir).unwrap();
         fs::write(&passwords, format!("{user}:{password}:{service}\n")).unwrap();
         let checks = |what| {
@@ -41,12 +41,12 @@ impl PamWrapper {
 impl Drop for PamWrapper {
     /// Removes the copies of the settings that killed processes left in /tmp: pam_wrapper has few names for them.
     fn drop(&mut self) {
-        let own = self.dir.parent().unwrap().to_str().unwrap();
+        let server_dir = self.dir.parent().unwrap().to_str().unwrap();
         for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
             let copy = entry.path();
             let is_copy = entry.file_name().to_string_lossy().starts_with("pam.");
             let is_ours = |file: &fs::DirEntry| {
-                fs::read_to_string(file.path()).is_ok_and(|text| text.contains(own))
+                fs::read_to_string(file.path()).is_ok_and(|text| text.contains(server_dir))
             };
             if is_copy && fs::read_dir(&copy).into_iter().flatten().flatten().any(|f| is_ours(&f)) {
                 let _ = fs::remove_dir_all(copy);
@@ -55,7 +55,7 @@ impl Drop for PamWrapper {
     }
 }
 
-fn installed() -> PathBuf {
+fn find_library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().flatten();
     let mut found = folders.map(|folder| folder.path().join("libpam_wrapper.so"));
     found.find(|file| file.is_file()).expect(

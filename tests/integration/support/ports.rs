@@ -8,9 +8,9 @@ use std::{
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// An address that no other peer of this or another test process has.
-pub(crate) fn own() -> SocketAddrV4 {
+pub(crate) fn unused() -> SocketAddrV4 {
     loop {
-        let ip = own_ip();
+        let ip = next_ip();
         let Ok(tcp) = TcpListener::bind((ip, 0)) else { continue };
         let port = tcp.local_addr().unwrap().port();
         // Trackers and the DHT use the same port number over UDP.
@@ -28,7 +28,7 @@ pub(crate) fn ipv6() -> Option<SocketAddrV6> {
 
 /// The next unused IP. Each test process starts at a different one of the 2^24 addresses, so that test processes
 /// can run at the same time.
-fn own_ip() -> Ipv4Addr {
+fn next_ip() -> Ipv4Addr {
     loop {
         let start = std::process::id().wrapping_mul(0x9E37_79B9) >> 8;
         let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));

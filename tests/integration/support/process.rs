@@ -37,7 +37,7 @@ impl Output {
         });
     }
 
-    fn wait_for_end(&self, limit: Duration) {
+    fn wait_for_eof(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         while !self.ended.load(Ordering::Acquire) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
@@ -54,7 +54,7 @@ pub(crate) struct Process {
     stdout: Arc<Output>,
     stderr: Arc<Output>,
     /// The number of stdout lines that [`Process::wait_for`] has read.
-    seen: usize,
+    lines_read: usize,
 }
 
 impl Process {
@@ -83,13 +83,14 @@ impl Process {
         stdout.collect(child.stdout.take().unwrap());
         stderr.collect(child.stderr.take().unwrap());
         let stdin = child.stdin.take();
-        Self { name: name.to_owned(), child, stdin, stdout, stderr, seen: 0 }
+        Self { name: name.to_owned(), child, stdin, stdout, stderr, lines_read: 0 }
     }
 
     /// Writes one line to the child's stdin.
-    pub(crate) fn tell(&mut self, line: &str) {
+    pub(crate) fn send_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("open until dropped");
-        writeln!(stdin, "{line}").unwrap_or_else(|e| panic!("tell {}: {e}", self.name));
+        writeln!(stdin, "{line}")
+            .unwrap_or_else(|e| panic!("write to stdin of {}: {e}", self.name));
     }
 
     /// Waits for the first new line of stdout for which `wanted` returns a value, and returns that value.
@@ -120,7 +121,7 @@ impl Process {
                 self.log()
             );
             let lines = self.stdout.lines.lock().unwrap();
-            if lines.len() == self.seen {
+            if lines.len() == self.lines_read {
                 drop(self.stdout.changed.wait_timeout(lines, Duration::from_millis(50)).unwrap());
             }
         }
@@ -128,9 +129,9 @@ impl Process {
 
     fn next_match<T>(&mut self, wanted: &mut impl FnMut(&str) -> Option<T>) -> Option<T> {
         let lines = self.stdout.lines.lock().unwrap();
-        while self.seen < lines.len() {
-            self.seen += 1;
-            if let Some(found) = wanted(&lines[self.seen - 1]) {
+        while self.lines_read < lines.len() {
+            self.lines_read += 1;
+            if let Some(found) = wanted(&lines[self.lines_read - 1]) {
                 return Some(found);
             }
         }
@@ -143,8 +144,8 @@ impl Process {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // The reading threads end with the pipes, unless a grandchild holds the pipes open.
-                self.stdout.wait_for_end(Duration::from_secs(5));
-                self.stderr.wait_for_end(Duration::from_secs(5));
+                self.stdout.wait_for_eof(Duration::from_secs(5));
+                self.stderr.wait_for_eof(Duration::from_secs(5));
                 return status;
             }
             if Instant::now() > deadline {
@@ -166,7 +167,7 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits up to 5 s for the exit. SIGKILL would leave a server's worker processes running.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         if self.is_running() {
             self.signal(libc::SIGTERM);
         }
@@ -177,23 +178,25 @@ impl Process {
     }
 
     /// Sends SIGKILL to the child and all its descendants: some servers run a process for each connection.
-    pub(crate) fn kill_family(&self) {
+    pub(crate) fn kill_tree(&self) {
         // A stopped server starts no more workers, which would outlive it unseen.
         self.signal(libc::SIGSTOP);
         let pid = rustix::process::Pid::from_child(&self.child);
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(pid), stopped).unwrap();
-        let family = descendants(self.child.id());
+        let descendant_ids = descendants(self.child.id());
         self.signal(libc::SIGKILL);
-        for pid in &family {
+        for pid in &descendant_ids {
             // SAFETY: plain system call; the id belonged to a descendant of our child a moment ago.
-            #[allow(unsafe_code, reason = "the standard library knows no children's children")]
+            #[allow(unsafe_code, reason = "the standard library cannot signal descendants")]
             let _ = unsafe { libc::kill(*pid, libc::SIGKILL) };
         }
         // Waits until all have exited and their ports are free. The child itself is not reaped here:
         // `WaitIdOptions::NOWAIT`.
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
-        super::wait_until("the killed are gone", super::LONG, || !family.iter().any(is_alive));
+        super::wait_until("all killed processes have exited", super::LONG, || {
+            !descendant_ids.iter().any(is_alive)
+        });
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -237,10 +240,10 @@ fn descendants(pid: u32) -> Vec<libc::pid_t> {
             Some((pid, stat(pid)?.1))
         })
         .collect();
-    let mut at = 0;
-    while let Some(parent) = found.get(at).copied() {
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
         found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        at += 1;
+        next += 1;
     }
     found.split_off(1)
 }

@@ -10,8 +10,8 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    LONG, certificates::Certificates, need, ports, process::Process, ssh_server::SshServer,
-    wait_until,
+    LONG, certificates::Certificates, ports, process::Process, require_program,
+    ssh_server::SshServer, wait_until,
 };
 
 /// A running proxy. Dropping it stops the proxy.
@@ -27,7 +27,7 @@ pub(crate) struct ProxyServer {
 impl ProxyServer {
     /// A SOCKS5 proxy that connects from the host of `through`.
     pub(crate) fn socks5(through: &SshServer) -> Self {
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::unused());
         let mut command = Command::new("ssh");
         command.args([
             "-N",
@@ -46,10 +46,10 @@ impl ProxyServer {
 
     /// An HTTP proxy that requires the login `bob:secret`, at a plain-text and a TLS address.
     pub(crate) fn connect() -> Self {
-        need("/usr/sbin/apache2", "apache2-bin");
-        let (dir, addr, tls) = (tempfile::tempdir().unwrap(), ports::own(), ports::own());
+        require_program("/usr/sbin/apache2", "apache2-bin");
+        let (dir, addr, tls) = (tempfile::tempdir().unwrap(), ports::unused(), ports::unused());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let own = dir.path().display();
+        let dir_path = dir.path().display();
         let hash = Command::new("openssl").args(["passwd", "-apr1", "secret"]).output().unwrap();
         let hash = String::from_utf8(hash.stdout).unwrap();
         fs::write(dir.path().join("users"), format!("bob:{hash}")).unwrap();
@@ -70,9 +70,9 @@ impl ProxyServer {
             if rustix::process::getuid().is_root() { "User nobody\nGroup nogroup\n" } else { "" };
         let certificates = Certificates::new(dir.path(), *tls.ip());
         let config = format!(
-            "ServerRoot {own}\nServerName localhost\nPidFile {own}/apache.pid\nErrorLog {own}/log\n\
+            "ServerRoot {dir_path}\nServerName localhost\nPidFile {dir_path}/apache.pid\nErrorLog {dir_path}/log\n\
              Listen {addr}\n{}{user}ProxyRequests On\nAllowCONNECT 1-65535\n<Proxy *>\nAuthType Basic\n\
-             AuthName bae\nAuthUserFile {own}/users\nRequire valid-user\n</Proxy>\n\
+             AuthName bae\nAuthUserFile {dir_path}/users\nRequire valid-user\n</Proxy>\n\
              Listen {tls}\n<VirtualHost {tls}>\nSSLEngine on\nSSLCertificateFile {certificate}\n\
              SSLCertificateKeyFile {key}\nProxyRequests On\nAllowCONNECT 1-65535\n</VirtualHost>\n",
             modules.map(load).concat(),
@@ -103,12 +103,12 @@ impl ProxyServer {
 
     /// Kills the proxy. Requests through it fail from now on.
     pub(crate) fn stop(&self) {
-        self.process.kill_family();
+        self.process.kill_tree();
     }
 }
 
 impl Drop for ProxyServer {
     fn drop(&mut self) {
-        self.process.end();
+        self.process.terminate();
     }
 }

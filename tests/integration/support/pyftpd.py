@@ -1,4 +1,4 @@
-"""pyftpdlib with TLS: pyftpd.py HOST PORT DIR PEM [implicit|old]"""
+"""pyftpdlib with TLS: pyftpd.py HOST PORT DIR PEM [implicit|no-epsv]"""
 import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -9,8 +9,8 @@ host, port, folder, pem = sys.argv[1:5]
 users = DummyAuthorizer()
 users.add_anonymous(folder)
 users.add_user("bob", "secret", folder)
-# May list folders, and read no file.
-users.add_user("poor", "secret", folder, perm="el")
+# May list folders, but not read files.
+users.add_user("restricted", "secret", folder, perm="el")
 
 
 class Handler(TLS_FTPHandler):
@@ -29,8 +29,8 @@ class Handler(TLS_FTPHandler):
             super().handle()
 
 
-if "old" in sys.argv:
+if "no-epsv" in sys.argv:
     # Like a server from before 1998, when EPSV was introduced.
-    Handler.proto_cmds = {name: how for name, how in Handler.proto_cmds.items() if name != "EPSV"}
+    Handler.proto_cmds = {name: command for name, command in Handler.proto_cmds.items() if name != "EPSV"}
 
 ThreadedFTPServer((host, int(port)), Handler).serve_forever()

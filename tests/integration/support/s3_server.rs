@@ -38,25 +38,25 @@ pub(crate) struct S3Server {
     only_bucket: Option<&'static str>,
     /// Stopped in reverse order of their start.
     processes: Vec<Process>,
-    _dir: Place,
+    _dir: ServerDir,
 }
 
 /// The directory of a server. A temporary one is removed on drop. The one of the shared server, which is never
 /// dropped, is removed by the next test process.
 #[derive(Debug)]
-enum Place {
+enum ServerDir {
     Temporary(#[allow(dead_code, reason = "held for its drop")] TempDir),
-    OfProcess,
+    PerProcess,
 }
 
 const ACCESS: &str = "GK0123456789abcdef01234567";
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 /// The access key of a SeaweedFS user that may list objects and read none. Its secret key is the server's.
-pub(crate) const POOR: &str = "GKpoor00000000000000000000";
+pub(crate) const LIST_ONLY_KEY: &str = "GKlistonly0000000000000000";
 /// The bucket of a SeaweedFS that is readable without credentials.
-pub(crate) const PUBLIC: &str = "public";
+pub(crate) const PUBLIC_BUCKET: &str = "public";
 /// The start timeout. SeaweedFS needs ten seconds to be ready, and more on a busy machine.
-const STARTING: Duration = Duration::from_secs(90);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 impl S3Server {
     /// The SeaweedFS that all tests of this process share, because its start takes longer than most tests.
@@ -68,8 +68,8 @@ impl S3Server {
             // test.
             let starter = thread::Builder::new().name("seaweed".into());
             let starter = starter.spawn(move || {
-                let dir = folder_of_process("seaweed");
-                started.send(Self::start_seaweed(&dir, Place::OfProcess)).unwrap();
+                let dir = process_dir("seaweed");
+                started.send(Self::start_seaweed(&dir, ServerDir::PerProcess)).unwrap();
                 loop {
                     thread::park();
                 }
@@ -80,14 +80,14 @@ impl S3Server {
     }
 
     /// A SeaweedFS for one test alone, which may kill or fill it.
-    #[allow(dead_code, reason = "for tests of faults under way")]
-    pub(crate) fn own_seaweed() -> Self {
+    #[allow(dead_code, reason = "for tests that kill or fill the server")]
+    pub(crate) fn dedicated_seaweed() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
-        Self::start_seaweed(&path, Place::Temporary(dir))
+        Self::start_seaweed(&path, ServerDir::Temporary(dir))
     }
 
-    fn start_seaweed(dir: &Path, place: Place) -> Self {
+    fn start_seaweed(dir: &Path, server_dir: ServerDir) -> Self {
         let config = serde_json::json!({"identities": [
             {
                 "name": "bae",
@@ -95,24 +95,24 @@ impl S3Server {
                 "actions": ["Admin", "Read", "Write", "List", "Tagging"],
             },
             {
-                "name": "poor",
-                "credentials": [{"accessKey": POOR, "secretKey": SECRET}],
+                "name": "list-only",
+                "credentials": [{"accessKey": LIST_ONLY_KEY, "secretKey": SECRET}],
                 "actions": ["List"],
             },
-            {"name": "anonymous", "actions": [format!("Read:{PUBLIC}"), format!("List:{PUBLIC}")]},
+            {"name": "anonymous", "actions": [format!("Read:{PUBLIC_BUCKET}"), format!("List:{PUBLIC_BUCKET}")]},
         ]});
         let config_file = dir.join("s3.json");
         fs::write(&config_file, config.to_string()).unwrap();
-        let (data, s3) = (dir.join("data"), ports::own());
+        let (data, s3) = (dir.join("data"), ports::unused());
         fs::create_dir(&data).unwrap();
         let mut command = Command::new(tool("cloud", "weed", "test"));
         command.arg("server").arg(format!("-dir={}", data.display())).current_dir(dir);
         command.args([format!("-ip={}", s3.ip()), format!("-ip.bind={}", s3.ip())]);
         for part in ["master", "volume", "filer"] {
-            command.arg(format!("-{part}.port={}", port_at(s3)));
+            command.arg(format!("-{part}.port={}", free_port(s3)));
         }
         for part in ["master", "volume", "filer", "s3"] {
-            command.arg(format!("-{part}.port.grpc={}", port_at(s3)));
+            command.arg(format!("-{part}.port.grpc={}", free_port(s3)));
         }
         command.args(["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.arg(format!("-s3.port={}", s3.port()));
@@ -127,22 +127,23 @@ impl S3Server {
         command.args(["-master.volumeSizeLimitMB=512", "-volume.max=500"]);
         command.arg("-master.telemetry=false");
         let process = Process::start("SeaweedFS", &command);
-        Self::new(s3, "us-east-1", None, vec![process], place).ready()
+        Self::new(s3, "us-east-1", None, vec![process], server_dir).wait_until_ready()
     }
 
     /// s3s-fs: buckets are directories, and requests are validated strictly.
     pub(crate) fn s3s() -> Self {
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::unused());
         let mut command = Command::new(tool("s3s", "s3s-fs", "test"));
         command.args(["--host", &addr.ip().to_string(), "--port", &addr.port().to_string()]);
         command.args(["--access-key", ACCESS, "--secret-key", SECRET]).arg(dir.path());
         let process = Process::start("s3s-fs", &command);
-        Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
+        Self::new(addr, "us-east-1", None, vec![process], ServerDir::Temporary(dir))
+            .wait_until_ready()
     }
 
     /// Garage: accepts small parts and ignores conditional headers. Its region is `garage`.
     pub(crate) fn garage() -> Self {
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::unused());
         let path = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"lmdb\"\nreplication_factor = 1\n\
@@ -151,7 +152,7 @@ impl S3Server {
             path("meta"),
             path("data"),
             addr.ip(),
-            port_at(addr)
+            free_port(addr)
         );
         let config_file = dir.path().join("garage.toml");
         fs::write(&config_file, config).unwrap();
@@ -160,24 +161,25 @@ impl S3Server {
         command.env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS).env("GARAGE_DEFAULT_SECRET_KEY", SECRET);
         command.env("GARAGE_DEFAULT_BUCKET", "bae");
         let process = Process::start("Garage", &command);
-        let place = Place::Temporary(dir);
-        Self::new(addr, "garage", Some("bae"), vec![process], place).ready()
+        let server_dir = ServerDir::Temporary(dir);
+        Self::new(addr, "garage", Some("bae"), vec![process], server_dir).wait_until_ready()
     }
 
     /// moto: checks neither access keys nor checksums.
     pub(crate) fn moto() -> Self {
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::unused());
         let mut command = Command::new(tool("cloud", "moto_server", "all-servers"));
         command.args(["-H", &addr.ip().to_string(), "-p", &addr.port().to_string()]);
         let process = Process::start("moto", &command);
-        Self::new(addr, "us-east-1", None, vec![process], Place::Temporary(dir)).ready()
+        Self::new(addr, "us-east-1", None, vec![process], ServerDir::Temporary(dir))
+            .wait_until_ready()
     }
 
     /// Ceph's S3 gateway, the best of the older servers.
     pub(crate) fn ceph() -> Self {
-        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::own());
+        let (dir, addr) = (tempfile::tempdir().unwrap(), ports::unused());
         let processes = ceph::start(dir.path(), addr, ACCESS, SECRET);
-        Self::new(addr, "us-east-1", None, processes, Place::Temporary(dir)).ready()
+        Self::new(addr, "us-east-1", None, processes, ServerDir::Temporary(dir)).wait_until_ready()
     }
 
     fn new(
@@ -185,7 +187,7 @@ impl S3Server {
         region: &'static str,
         only_bucket: Option<&'static str>,
         processes: Vec<Process>,
-        dir: Place,
+        dir: ServerDir,
     ) -> Self {
         let (endpoint, access_key) = (format!("http://{addr}"), ACCESS.to_owned());
         let secret_key = SECRET.to_owned();
@@ -193,10 +195,10 @@ impl S3Server {
     }
 
     /// Waits until a PUT succeeds: a server that accepts connections is often not ready for that.
-    fn ready(mut self) -> Self {
+    fn wait_until_ready(mut self) -> Self {
         let (client, runtime) = (self.client(), runtime());
         let bucket = self.only_bucket.unwrap_or("ready");
-        wait_until("an S3 server is ready", STARTING, || {
+        wait_until("an S3 server is ready", START_TIMEOUT, || {
             for process in &mut self.processes {
                 assert!(process.is_running(), "a server ended\n{}", process.log());
             }
@@ -226,7 +228,7 @@ impl S3Server {
 
     /// Kills all processes of the server.
     pub(crate) fn kill(&self) {
-        self.processes.iter().for_each(Process::kill_family);
+        self.processes.iter().for_each(Process::kill_tree);
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -236,8 +238,8 @@ impl S3Server {
     /// Creates a bucket of exactly this name.
     pub(crate) fn make_bucket(&self, bucket: &str) {
         let client = self.client();
-        let made = run(client.create_bucket().bucket(bucket).send());
-        made.unwrap_or_else(|e| panic!("make bucket {bucket}: {e:?}"));
+        let created = block_on(client.create_bucket().bucket(bucket).send());
+        created.unwrap_or_else(|e| panic!("create bucket {bucket}: {e:?}"));
     }
 
     /// A new bucket whose name begins with `name`, or the only bucket of a server that has just one.
@@ -254,7 +256,7 @@ impl S3Server {
     /// Removes the objects of a bucket (of one listing page, at most 1000).
     pub(crate) fn empty_bucket(&self, bucket: &str) {
         let client = self.client();
-        run(async {
+        block_on(async {
             let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
             for object in listed.contents() {
                 let key = object.key().unwrap();
@@ -266,20 +268,20 @@ impl S3Server {
     /// Puts an object that is not bae's.
     pub(crate) fn put(&self, bucket: &str, key: &str, body: Vec<u8>) {
         let client = self.client();
-        let put = run(client.put_object().bucket(bucket).key(key).body(body.into()).send());
+        let put = block_on(client.put_object().bucket(bucket).key(key).body(body.into()).send());
         put.unwrap_or_else(|e| panic!("put {key}: {e:?}"));
     }
 
     pub(crate) fn remove(&self, bucket: &str, key: &str) {
         let client = self.client();
-        let removed = run(client.delete_object().bucket(bucket).key(key).send());
+        let removed = block_on(client.delete_object().bucket(bucket).key(key).send());
         removed.unwrap_or_else(|e| panic!("remove {key}: {e:?}"));
     }
 
     /// The keys and lengths of the objects in a bucket, sorted.
     pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
         let client = self.client();
-        run(async {
+        block_on(async {
             let mut pages = client.list_objects_v2().bucket(bucket).into_paginator().send();
             let mut found = Vec::new();
             while let Some(page) = pages.next().await {
@@ -343,7 +345,7 @@ impl Drop for S3Server {
 }
 
 /// Runs `work` to its end on its own thread and runtime, so that async tests can call this too.
-fn run<T: Send>(work: impl Future<Output = T> + Send) -> T {
+fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| scope.spawn(|| runtime().block_on(work)).join().unwrap())
 }
 
@@ -353,12 +355,12 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// A port on the same IP that was free a moment ago. No other server has this IP.
-fn port_at(addr: SocketAddrV4) -> u16 {
+fn free_port(addr: SocketAddrV4) -> u16 {
     std::net::TcpListener::bind((*addr.ip(), 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A directory named after this process. Directories of processes that have ended are removed.
-fn folder_of_process(name: &str) -> PathBuf {
+fn process_dir(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
     fs::create_dir_all(&root).unwrap();
     for entry in fs::read_dir(&root).unwrap().flatten() {

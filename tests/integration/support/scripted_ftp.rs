@@ -27,18 +27,18 @@ pub(crate) struct Oddities {
     /// What `MLSD` sends; `None`: the server does not know `MLSD`.
     pub(crate) mlsd: Option<Vec<u8>>,
     pub(crate) greeting: Option<&'static str>,
-    /// The reply that opens a transfer; `None`: `150 here`.
+    /// The reply that opens a transfer; `None`: `150 ok`.
     pub(crate) opening: Option<&'static str>,
     /// The reply after a listing, if unusual.
     pub(crate) closing: Option<&'static str>,
     /// The maximum number of sessions, and the reply to `PASS` in a session beyond it.
-    pub(crate) most: Option<(usize, &'static str)>,
+    pub(crate) session_limit: Option<(usize, &'static str)>,
     /// `REST` is acknowledged and ignored.
     pub(crate) ignores_rest: bool,
     /// The maximum bytes of a transfer. A truncated transfer is reported as successful.
-    pub(crate) most_bytes: Option<usize>,
+    pub(crate) transfer_limit: Option<usize>,
     /// `SIZE`, `MDTM` and `FEAT` are unknown: only `RETR` shows that a file exists.
-    pub(crate) knows_only_retr: bool,
+    pub(crate) only_retr: bool,
 }
 
 impl Oddities {
@@ -75,35 +75,42 @@ impl Oddities {
 pub(crate) struct ScriptedFtp {
     addr: SocketAddrV4,
     commands: Arc<Mutex<Vec<String>>>,
-    over: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl ScriptedFtp {
-    fn start(odd: Oddities) -> Self {
-        let addr = ports::own();
+    fn start(oddities: Oddities) -> Self {
+        let addr = ports::unused();
         let listener = TcpListener::bind(addr).unwrap();
-        let (commands, over) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default());
-        let (seen, ends) = (Arc::clone(&commands), Arc::<AtomicBool>::clone(&over));
-        let (odd, inside) = (Arc::new(odd), Arc::new(AtomicUsize::new(0)));
+        let (commands, stopped) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default());
+        let (received, is_stopped) = (Arc::clone(&commands), Arc::<AtomicBool>::clone(&stopped));
+        let (oddities, sessions) = (Arc::new(oddities), Arc::new(AtomicUsize::new(0)));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                if ends.load(Ordering::Acquire) {
+                if is_stopped.load(Ordering::Acquire) {
                     return;
                 }
-                let (odd, seen, inside) =
-                    (Arc::clone(&odd), Arc::clone(&seen), Arc::clone(&inside));
+                let (oddities, received, sessions) =
+                    (Arc::clone(&oddities), Arc::clone(&received), Arc::clone(&sessions));
                 thread::spawn(move || {
-                    let number = inside.fetch_add(1, Ordering::AcqRel) + 1;
+                    let sessions_at_start = sessions.fetch_add(1, Ordering::AcqRel) + 1;
                     let folder = "/".to_owned();
-                    let mut session =
-                        Session { odd, seen, stream, number, folder, rest: 0, data: None };
+                    let mut session = Session {
+                        oddities,
+                        received,
+                        stream,
+                        sessions_at_start,
+                        folder,
+                        rest: 0,
+                        data: None,
+                    };
                     // An error means that the client closed the connection.
                     let _ = session.serve();
-                    inside.fetch_sub(1, Ordering::AcqRel);
+                    sessions.fetch_sub(1, Ordering::AcqRel);
                 });
             }
         });
-        Self { addr, commands, over }
+        Self { addr, commands, stopped }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -118,17 +125,17 @@ impl ScriptedFtp {
 
 impl Drop for ScriptedFtp {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
+        self.stopped.store(true, Ordering::Release);
         let _ = TcpStream::connect(self.addr);
     }
 }
 
 struct Session {
-    odd: Arc<Oddities>,
-    seen: Arc<Mutex<Vec<String>>>,
+    oddities: Arc<Oddities>,
+    received: Arc<Mutex<Vec<String>>>,
     stream: TcpStream,
     /// The number of open sessions when this one began, itself included.
-    number: usize,
+    sessions_at_start: usize,
     folder: String,
     rest: usize,
     data: Option<TcpListener>,
@@ -136,85 +143,87 @@ struct Session {
 
 impl Session {
     fn serve(&mut self) -> std::io::Result<()> {
-        self.say(self.odd.greeting.unwrap_or("220 ready"))?;
+        self.reply(self.oddities.greeting.unwrap_or("220 ready"))?;
         let mut lines = BufReader::new(self.stream.try_clone()?);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
             let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
-            self.seen.lock().unwrap().push(text.clone());
-            let (command, word) = text.split_once(' ').unwrap_or((&text, ""));
-            self.answer(&command.to_uppercase(), word)?;
+            self.received.lock().unwrap().push(text.clone());
+            let (command, argument) = text.split_once(' ').unwrap_or((&text, ""));
+            self.answer(&command.to_uppercase(), argument)?;
             line.clear();
         }
         Ok(())
     }
 
-    fn say(&mut self, text: &str) -> std::io::Result<()> {
+    fn reply(&mut self, text: &str) -> std::io::Result<()> {
         self.stream.write_all(format!("{text}\r\n").as_bytes())
     }
 
-    fn answer(&mut self, command: &str, word: &str) -> std::io::Result<()> {
-        let odd = Arc::clone(&self.odd);
-        if let Some(reply) = odd.replies.get(command) {
-            let filled = self.filled(reply);
-            return self.say(&filled);
+    fn answer(&mut self, command: &str, argument: &str) -> std::io::Result<()> {
+        let oddities = Arc::clone(&self.oddities);
+        if let Some(reply) = oddities.replies.get(command) {
+            let reply_with_port = self.with_data_port(reply);
+            return self.reply(&reply_with_port);
         }
-        let path = self.path(word);
-        let file = odd.files.get(&path);
-        let not_there = "550 no such file";
-        let only_retr = odd.knows_only_retr && matches!(command, "SIZE" | "MDTM" | "FEAT");
+        let path = self.path(argument);
+        let file = oddities.files.get(&path);
+        let not_found = "550 no such file";
+        let only_retr = oddities.only_retr && matches!(command, "SIZE" | "MDTM" | "FEAT");
         match (command, file) {
-            _ if only_retr => self.say("500 unknown"),
-            ("USER", _) => self.say("331 password"),
-            ("PASS", _) => match odd.most {
-                Some((most, refusal)) if self.number > most => self.say(refusal),
-                _ => self.say("230 in"),
+            _ if only_retr => self.reply("500 unknown"),
+            ("USER", _) => self.reply("331 password"),
+            ("PASS", _) => match oddities.session_limit {
+                Some((limit, refusal)) if self.sessions_at_start > limit => self.reply(refusal),
+                _ => self.reply("230 logged in"),
             },
-            ("TYPE" | "OPTS" | "NOOP", _) => self.say("200 ok"),
-            ("FEAT", _) => self.say("211-Features\r\n SIZE\r\n MDTM\r\n REST STREAM\r\n211 End"),
-            ("PWD", _) => self.say(&format!("257 \"{}\"", self.folder.clone())),
+            ("TYPE" | "OPTS" | "NOOP", _) => self.reply("200 ok"),
+            ("FEAT", _) => self.reply("211-Features\r\n SIZE\r\n MDTM\r\n REST STREAM\r\n211 End"),
+            ("PWD", _) => self.reply(&format!("257 \"{}\"", self.folder.clone())),
             ("CWD", _) => {
-                let inside = format!("{}/", path.trim_end_matches('/'));
-                if odd.files.keys().any(|file| file.starts_with(&inside)) {
+                let prefix = format!("{}/", path.trim_end_matches('/'));
+                if oddities.files.keys().any(|file| file.starts_with(&prefix)) {
                     self.folder = path;
-                    return self.say("250 ok");
+                    return self.reply("250 ok");
                 }
-                self.say(not_there)
+                self.reply(not_found)
             }
-            ("SIZE", Some(file)) => self.say(&format!("213 {}", file.len())),
-            ("MDTM", Some(_)) => self.say("213 20200102030405"),
+            ("SIZE", Some(file)) => self.reply(&format!("213 {}", file.len())),
+            ("MDTM", Some(_)) => self.reply("213 20200102030405"),
             ("REST", _) => {
-                self.rest = if odd.ignores_rest { 0 } else { word.parse().unwrap() };
-                self.say("350 ok")
+                self.rest = if oddities.ignores_rest { 0 } else { argument.parse().unwrap() };
+                self.reply("350 ok")
             }
             ("EPSV", _) => {
-                let filled = self.filled("229 ok (|||{port}|)");
-                self.say(&filled)
+                let reply_with_port = self.with_data_port("229 ok (|||{port}|)");
+                self.reply(&reply_with_port)
             }
             ("PASV", _) => {
-                let filled = self.filled("227 ok (127,0,0,1,{high},{low})");
-                self.say(&filled)
+                let reply_with_port = self.with_data_port("227 ok (127,0,0,1,{high},{low})");
+                self.reply(&reply_with_port)
             }
             ("RETR", Some(file)) => {
                 let start = std::mem::take(&mut self.rest).min(file.len());
-                let end = odd.most_bytes.map_or(file.len(), |most| file.len().min(start + most));
+                let end = oddities
+                    .transfer_limit
+                    .map_or(file.len(), |limit| file.len().min(start + limit));
                 self.send(&file[start..end])
             }
-            ("LIST", _) => self.send_ending(&odd.list, odd.closing),
-            ("MLSD", _) if odd.mlsd.is_some() => {
-                self.send_ending(odd.mlsd.as_deref().unwrap(), odd.closing)
+            ("LIST", _) => self.send_ending(&oddities.list, oddities.closing),
+            ("MLSD", _) if oddities.mlsd.is_some() => {
+                self.send_ending(oddities.mlsd.as_deref().unwrap(), oddities.closing)
             }
-            ("SIZE" | "MDTM" | "RETR", None) => self.say(not_there),
-            _ => self.say("500 unknown"),
+            ("SIZE" | "MDTM" | "RETR", None) => self.reply(not_found),
+            _ => self.reply("500 unknown"),
         }
     }
 
-    fn filled(&mut self, reply: &str) -> String {
+    fn with_data_port(&mut self, reply: &str) -> String {
         if !reply.contains(['{']) {
             return reply.to_owned();
         }
-        let here = self.stream.local_addr().unwrap().ip();
-        let listener = TcpListener::bind((here, 0)).unwrap();
+        let ip = self.stream.local_addr().unwrap().ip();
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         self.data = Some(listener);
         reply
@@ -223,11 +232,11 @@ impl Session {
             .replace("{low}", &(port & 0xff).to_string())
     }
 
-    fn path(&self, word: &str) -> String {
-        if word.starts_with('/') {
-            return word.to_owned();
+    fn path(&self, argument: &str) -> String {
+        if argument.starts_with('/') {
+            return argument.to_owned();
         }
-        format!("{}/{word}", self.folder.trim_end_matches('/'))
+        format!("{}/{argument}", self.folder.trim_end_matches('/'))
     }
 
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -235,11 +244,11 @@ impl Session {
     }
 
     fn send_ending(&mut self, bytes: &[u8], closing: Option<&'static str>) -> std::io::Result<()> {
-        let Some(listener) = self.data.take() else { return self.say("425 no data connection") };
-        self.say(self.odd.opening.unwrap_or("150 here"))?;
+        let Some(listener) = self.data.take() else { return self.reply("425 no data connection") };
+        self.reply(self.oddities.opening.unwrap_or("150 ok"))?;
         let (mut data, _) = listener.accept()?;
         let sent = data.write_all(bytes);
         drop(data);
-        self.say(if sent.is_ok() { closing.unwrap_or("226 done") } else { "426 aborted" })
+        self.reply(if sent.is_ok() { closing.unwrap_or("226 done") } else { "426 aborted" })
     }
 }

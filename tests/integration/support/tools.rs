@@ -14,9 +14,9 @@ pub(crate) fn cache() -> PathBuf {
 /// The path of the program `name` in `tools/FOLDER`, or in PATH. When it is missing, the test fails and names the
 /// group of `scripts/setup` that installs it.
 pub(crate) fn tool(folder: &str, name: &str, group: &str) -> PathBuf {
-    let ours = cache().join("tools").join(folder).join("bin").join(name);
+    let installed = cache().join("tools").join(folder).join("bin").join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let theirs = std::env::split_paths(&path).map(|dir| dir.join(name));
-    let found = std::iter::once(ours).chain(theirs).find(|program| program.is_file());
+    let in_path = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let found = std::iter::once(installed).chain(in_path).find(|program| program.is_file());
     found.unwrap_or_else(|| panic!("{name} is missing: run `scripts/setup {group}`"))
 }

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use super::{MIB, PYTHON, Random, need, script};
+use super::{MIB, PYTHON, Random, require_program, script};
 
 /// Which info-hashes a torrent has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
@@ -111,71 +111,71 @@ impl Recipe {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
-        let place = root.join(format!("{:016x}", hasher.finish()));
-        if !place.is_dir() {
+        let dir = root.join(format!("{:016x}", hasher.finish()));
+        if !dir.is_dir() {
             fs::create_dir_all(&root).unwrap();
-            let made = tempfile::tempdir_in(&root).unwrap();
-            self.write(made.path());
+            let temporary = tempfile::tempdir_in(&root).unwrap();
+            self.write(temporary.path());
             // The rename fails when another test was faster. Then the other test's copy, with the same bytes, is
             // used.
-            let _ = fs::rename(made.path(), &place);
+            let _ = fs::rename(temporary.path(), &dir);
         }
-        self.open(&place)
+        self.open(&dir)
     }
 
-    /// The torrent of an existing file or folder `PLACE/data/NAME`.
-    pub(crate) fn make_of(&self, place: &Path) -> Fixture {
-        let top = place.join("data").join(&self.name);
-        let hashes = self.hash_with_libtorrent(&top, &place.join("x.torrent"));
-        fs::write(place.join("hashes.json"), hashes).unwrap();
-        self.open(place)
+    /// The torrent of an existing file or folder `DIR/data/NAME`.
+    pub(crate) fn make_from(&self, dir: &Path) -> Fixture {
+        let data = dir.join("data").join(&self.name);
+        let hashes = self.hash_with_libtorrent(&data, &dir.join("x.torrent"));
+        fs::write(dir.join("hashes.json"), hashes).unwrap();
+        self.open(dir)
     }
 
-    fn write(&self, place: &Path) {
-        let parent = place.join("data");
-        let top = parent.join(&self.name);
+    fn write(&self, dir: &Path) {
+        let parent = dir.join("data");
+        let data = parent.join(&self.name);
         let mut random = Random(self.seed);
         match &self.files {
             None => {
                 fs::create_dir_all(&parent).unwrap();
-                fs::write(&top, random.bytes(self.len)).unwrap();
+                fs::write(&data, random.bytes(self.len)).unwrap();
             }
             Some(files) => {
                 for (path, len) in files {
-                    let path = top.join(path);
+                    let path = data.join(path);
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     fs::write(&path, random.bytes(*len))
                         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                 }
             }
         }
-        self.make_of(place);
+        self.make_from(dir);
     }
 
-    fn hash_with_libtorrent(&self, top: &Path, torrent: &Path) -> String {
-        need(PYTHON, "python3-libtorrent");
+    fn hash_with_libtorrent(&self, data: &Path, torrent: &Path) -> String {
+        require_program(PYTHON, "python3-libtorrent");
         let mut command = Command::new(PYTHON);
-        command.arg(script("mktorrent.py")).arg(top).arg(torrent).arg(self.version.word());
+        command.arg(script("mktorrent.py")).arg(data).arg(torrent).arg(self.version.name());
         command.arg(self.piece.to_string());
         command.args(self.pad.then_some("--pad"));
         command.args(self.private.then_some("--private"));
         command.args(self.links.then_some("--links"));
-        let made = command.output().unwrap();
-        let complaint = String::from_utf8_lossy(&made.stderr);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
-            made.status.success(),
-            "making a torrent failed (is python3-libtorrent installed? `scripts/setup test`): {complaint}"
+            output.status.success(),
+            "making a torrent failed (is python3-libtorrent installed? `scripts/setup test`): {stderr}"
         );
-        String::from_utf8(made.stdout).unwrap()
+        String::from_utf8(output.stdout).unwrap()
     }
 
-    fn open(&self, place: &Path) -> Fixture {
-        let text = fs::read_to_string(place.join("hashes.json")).unwrap();
+    fn open(&self, dir: &Path) -> Fixture {
+        let text = fs::read_to_string(dir.join("hashes.json")).unwrap();
         let hashes: serde_json::Value = serde_json::from_str(&text).unwrap();
         let hash = |key: &str| hashes[key].as_str().map(str::to_owned);
         Fixture {
-            torrent: place.join("x.torrent"),
-            parent: place.join("data"),
+            torrent: dir.join("x.torrent"),
+            parent: dir.join("data"),
             name: self.name.clone(),
             bytes: self.len,
             v1: hash("v1"),
@@ -229,19 +229,19 @@ impl Fixture {
 
     /// Panics unless `copy` consists of exactly the files of the data, byte for byte.
     pub(crate) fn assert_same(&self, copy: &Path) {
-        let (ours, theirs) = (tree(&self.data()), tree(copy));
+        let (originals, copies) = (tree(&self.data()), tree(copy));
         let names = |t: &BTreeMap<PathBuf, PathBuf>| t.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&ours), names(&theirs), "the files of {}", copy.display());
-        for (name, path) in &ours {
-            let same = fs::read(path).unwrap() == fs::read(&theirs[name]).unwrap();
-            assert!(same, "{} differs from the original", theirs[name].display());
+        assert_eq!(names(&originals), names(&copies), "the files of {}", copy.display());
+        for (name, path) in &originals {
+            let same = fs::read(path).unwrap() == fs::read(&copies[name]).unwrap();
+            assert!(same, "{} differs from the original", copies[name].display());
         }
     }
 }
 
 /// All files below `top` (or `top` itself, as ""), by relative path.
 fn tree(top: &Path) -> BTreeMap<PathBuf, PathBuf> {
-    assert!(top.exists(), "{} is not there", top.display());
+    assert!(top.exists(), "{} does not exist", top.display());
     let mut out = BTreeMap::new();
     let mut open = vec![top.to_owned()];
     while let Some(path) = open.pop() {

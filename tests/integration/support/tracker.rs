@@ -6,7 +6,7 @@ use std::net::{SocketAddrV4, TcpStream};
 
 use tempfile::TempDir;
 
-use super::{need, ports, process::Process, torrents::Fixture, wait_until};
+use super::{ports, process::Process, require_program, torrents::Fixture, wait_until};
 
 /// A running tracker. Debian's build answers only for the info-hashes on its whitelist.
 #[derive(Debug)]
@@ -17,14 +17,15 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    pub(crate) fn start(known: &[&Fixture]) -> Self {
-        need("opentracker", "opentracker");
+    pub(crate) fn start(whitelist: &[&Fixture]) -> Self {
+        require_program("opentracker", "opentracker");
         let dir = tempfile::tempdir().unwrap();
         // opentracker changes its user to `nobody` and its directory to this one before it reads the whitelist.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let list: String = known.iter().map(|t| format!("{}\n", t.v1.as_ref().unwrap())).collect();
+        let list: String =
+            whitelist.iter().map(|t| format!("{}\n", t.v1.as_ref().unwrap())).collect();
         fs::write(dir.path().join("whitelist.txt"), list).unwrap();
-        let addr = ports::own();
+        let addr = ports::unused();
         let process = launch(addr, &dir);
         Self { addr, dir, process }
     }

@@ -6,23 +6,25 @@ use md5::{Digest, Md5};
 use serde_json::{Map, Value, json};
 
 use super::{
-    FOLDER, File, Refused, State,
+    FOLDER, File, Refusal, State,
     http::{Answer, Request},
     query,
 };
 
-pub(super) fn route(state: &mut State, request: &Request) -> Result<Answer, Refused> {
+pub(super) fn route(state: &mut State, request: &Request) -> Result<Answer, Refusal> {
     let parts: Vec<&str> = request.path.trim_start_matches("/drive/v3/").split('/').collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", ["about"]) => about(state),
         ("GET", ["files", "generateIds"]) => generate_ids(state, request),
         ("GET", ["files"]) => list(state, request),
         ("POST", ["files"]) => create_folder(state, request),
-        ("GET", ["files", id]) if request.asks("alt") == Some("media") => media(state, request, id),
+        ("GET", ["files", id]) if request.param("alt") == Some("media") => {
+            media(state, request, id)
+        }
         ("GET", ["files", id]) => {
             state.charge(5)?;
             let file = find(state, request, id)?;
-            Ok(Answer::json(&described(file, request.asks("fields"))))
+            Ok(Answer::json(&metadata(file, request.param("fields"))))
         }
         ("PATCH", ["files", id]) => patch(state, request, id),
         ("DELETE", ["files", id]) => {
@@ -32,19 +34,23 @@ pub(super) fn route(state: &mut State, request: &Request) -> Result<Answer, Refu
             Ok(Answer::new(204))
         }
         ("POST", ["files", id, "copy"]) => copy(state, request, id),
-        _ => Err(Refused(404, "notFound")),
+        _ => Err(Refusal(404, "notFound")),
     }
 }
 
 /// Looks up a file. A file in a shared drive is found only by a request with `supportsAllDrives=true`.
-fn find<'a>(state: &'a State, request: &Request, id: &str) -> Result<&'a File, Refused> {
+fn find<'a>(state: &'a State, request: &Request, id: &str) -> Result<&'a File, Refusal> {
     let id = if id == "root" { "root-of-my-drive" } else { id };
-    let file = state.files.get(id).ok_or(Refused(404, "notFound"))?;
-    let knows = request.asks("supportsAllDrives") == Some("true");
-    if file.drive.is_some() && !knows { Err(Refused(404, "notFound")) } else { Ok(file) }
+    let file = state.files.get(id).ok_or(Refusal(404, "notFound"))?;
+    let supports_all_drives = request.param("supportsAllDrives") == Some("true");
+    if file.drive.is_some() && !supports_all_drives {
+        Err(Refusal(404, "notFound"))
+    } else {
+        Ok(file)
+    }
 }
 
-fn about(state: &mut State) -> Result<Answer, Refused> {
+fn about(state: &mut State) -> Result<Answer, Refusal> {
     state.charge(5)?;
     let mut quota = json!({ "usage": state.used_bytes().to_string() });
     if let Some(limit) = state.rules.quota {
@@ -53,65 +59,70 @@ fn about(state: &mut State) -> Result<Answer, Refused> {
     Ok(Answer::json(&json!({ "storageQuota": quota })))
 }
 
-fn generate_ids(state: &mut State, request: &Request) -> Result<Answer, Refused> {
+fn generate_ids(state: &mut State, request: &Request) -> Result<Answer, Refusal> {
     state.charge(5)?;
-    let count: u64 = request.asks("count").and_then(|n| n.parse().ok()).unwrap_or(10);
+    let count: u64 = request.param("count").and_then(|n| n.parse().ok()).unwrap_or(10);
     if !(1..=1000).contains(&count) {
-        return Err(Refused(400, "invalid"));
+        return Err(Refusal(400, "invalid"));
     }
-    let new =
-        |state: &mut State| format!("1{:032x}", state.number().wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let new = |state: &mut State| {
+        format!("1{:032x}", state.next_number().wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    };
     let ids: Vec<String> = (0..count).map(|_| new(state)).collect();
     state.issued.extend(ids.iter().cloned());
     Ok(Answer::json(&json!({ "kind": "drive#generatedIds", "space": "drive", "ids": ids })))
 }
 
-fn list(state: &mut State, request: &Request) -> Result<Answer, Refused> {
+fn list(state: &mut State, request: &Request) -> Result<Answer, Refusal> {
     state.charge(100)?;
-    let terms = query::parse(request.asks("q").ok_or(Refused(400, "invalid"))?)?;
-    let all = ["supportsAllDrives", "includeItemsFromAllDrives"];
-    let all = all.iter().all(|name| request.asks(name) == Some("true"));
-    let drive = request.asks("driveId");
-    if drive.is_some() != (request.asks("corpora") == Some("drive")) || (drive.is_some() && !all) {
-        return Err(Refused(403, "teamDrivesParentLimit"));
+    let terms = query::parse(request.param("q").ok_or(Refusal(400, "invalid"))?)?;
+    let all_drives = ["supportsAllDrives", "includeItemsFromAllDrives"];
+    let all_drives = all_drives.iter().all(|name| request.param(name) == Some("true"));
+    let drive = request.param("driveId");
+    if drive.is_some() != (request.param("corpora") == Some("drive"))
+        || (drive.is_some() && !all_drives)
+    {
+        return Err(Refusal(403, "teamDrivesParentLimit"));
     }
-    let here = |file: &&File| file.drive.as_deref() == drive;
-    let mut found: Vec<&File> = state.files.values().filter(here).collect();
-    found.retain(|file| terms.iter().all(|term| term.accepts(file)));
+    let in_drive = |file: &&File| file.drive.as_deref() == drive;
+    let mut found: Vec<&File> = state.files.values().filter(in_drive).collect();
+    found.retain(|file| terms.iter().all(|term| term.matches(file)));
     found.sort_by_key(|file| file.created);
-    let asked: usize = request.asks("pageSize").and_then(|n| n.parse().ok()).unwrap_or(100);
-    if asked > 1000 {
-        return Err(Refused(400, "invalid"));
+    let page_size: usize = request.param("pageSize").and_then(|n| n.parse().ok()).unwrap_or(100);
+    if page_size > 1000 {
+        return Err(Refusal(400, "invalid"));
     }
-    let after: u64 =
-        request.asks("pageToken").map_or(Ok(0), str::parse).map_err(|_| Refused(400, "invalid"))?;
-    let page = asked.min(state.rules.page);
+    let after: u64 = request
+        .param("pageToken")
+        .map_or(Ok(0), str::parse)
+        .map_err(|_| Refusal(400, "invalid"))?;
+    let limit = page_size.min(state.rules.page_size);
     let rest: Vec<&File> = found.into_iter().filter(|file| file.created > after).collect();
-    let next = (rest.len() > page).then(|| rest[page - 1].created.to_string());
-    let fields = request.asks("fields").and_then(|f| f.split_once("files(")?.1.split(')').next());
-    let files: Vec<Value> = rest.iter().take(page).map(|file| described(file, fields)).collect();
+    let next = (rest.len() > limit).then(|| rest[limit - 1].created.to_string());
+    let fields = request.param("fields").and_then(|f| f.split_once("files(")?.1.split(')').next());
+    let files: Vec<Value> = rest.iter().take(limit).map(|file| metadata(file, fields)).collect();
     let mut out = json!({ "files": files });
     if let Some(next) =
-        next.filter(|_| request.asks("fields").is_some_and(|f| f.contains("nextPageToken")))
+        next.filter(|_| request.param("fields").is_some_and(|f| f.contains("nextPageToken")))
     {
         out["nextPageToken"] = next.into();
     }
     Ok(Answer::json(&out))
 }
 
-fn create_folder(state: &mut State, request: &Request) -> Result<Answer, Refused> {
+fn create_folder(state: &mut State, request: &Request) -> Result<Answer, Refusal> {
     state.charge(50)?;
-    state.create()?;
+    state.count_create()?;
     let description = request.json()?;
     if description["mimeType"] != FOLDER || !description["id"].is_null() {
-        return Err(Refused(400, "invalid"));
+        return Err(Refusal(400, "invalid"));
     }
-    let id = format!("made-{:020x}", state.number());
-    let file = make(state, request, &description, id, Vec::new())?;
-    Ok(Answer::json(&described(&file, request.asks("fields"))))
+    let id = format!("made-{:020x}", state.next_number());
+    let file = create_file(state, request, &description, id, Vec::new())?;
+    Ok(Answer::json(&metadata(&file, request.param("fields"))))
 }
 
-fn patch(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refused> {
+fn patch(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refusal> {
     state.charge(50)?;
     let id = find(state, request, id)?.id.clone();
     let change = request.json()?;
@@ -121,25 +132,25 @@ fn patch(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refus
     }
     file.properties.extend(properties(&change["appProperties"])?);
     state.files.insert(id, file.clone());
-    Ok(Answer::json(&described(&file, request.asks("fields"))))
+    Ok(Answer::json(&metadata(&file, request.param("fields"))))
 }
 
-fn copy(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refused> {
+fn copy(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refusal> {
     state.charge(50)?;
-    state.create()?;
+    state.count_create()?;
     let source = find(state, request, id)?.clone();
     let mut description = request.json()?;
     let new = take_id(state, &description)?;
     // A copy keeps the properties of its source that the request does not set.
-    let mut kept: Map<String, Value> =
+    let mut properties: Map<String, Value> =
         source.properties.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
-    kept.extend(description["appProperties"].as_object().cloned().unwrap_or_default());
-    description["appProperties"] = kept.into();
-    let file = make(state, request, &description, new, source.data.to_vec())?;
-    Ok(Answer::json(&described(&file, request.asks("fields"))))
+    properties.extend(description["appProperties"].as_object().cloned().unwrap_or_default());
+    description["appProperties"] = properties.into();
+    let file = create_file(state, request, &description, new, source.data.to_vec())?;
+    Ok(Answer::json(&metadata(&file, request.param("fields"))))
 }
 
-fn media(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refused> {
+fn media(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refusal> {
     state.charge(200)?;
     let file = find(state, request, id)?;
     let len = file.data.len();
@@ -151,7 +162,7 @@ fn media(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refus
     let bounds = range.strip_prefix("bytes=").and_then(|text| text.split_once('-'));
     let bounds =
         bounds.and_then(|(a, b)| Some((a.parse::<usize>().ok()?, b.parse::<usize>().ok()?)));
-    let (first, last) = bounds.ok_or(Refused(400, "invalid"))?;
+    let (first, last) = bounds.ok_or(Refusal(400, "invalid"))?;
     if first >= len {
         return Ok(Answer::new(416).with("Content-Range", format!("bytes */{len}")));
     }
@@ -162,14 +173,14 @@ fn media(state: &mut State, request: &Request, id: &str) -> Result<Answer, Refus
 }
 
 /// The id of a new file: one from `generateIds` that is still unused, or one that the server makes.
-pub(super) fn take_id(state: &mut State, description: &Value) -> Result<String, Refused> {
+pub(super) fn take_id(state: &mut State, description: &Value) -> Result<String, Refusal> {
     let Some(id) = description["id"].as_str() else {
-        return Ok(format!("made-{:020x}", state.number()));
+        return Ok(format!("made-{:020x}", state.next_number()));
     };
     if !state.issued.contains(id) {
-        return Err(Refused(400, "invalid"));
+        return Err(Refusal(400, "invalid"));
     }
-    if state.used.contains(id) { Err(Refused(409, "fileIdInUse")) } else { Ok(id.to_owned()) }
+    if state.used.contains(id) { Err(Refusal(409, "fileIdInUse")) } else { Ok(id.to_owned()) }
 }
 
 /// The folder of a new file.
@@ -177,31 +188,31 @@ pub(super) fn parent(
     state: &State,
     request: &Request,
     description: &Value,
-) -> Result<File, Refused> {
+) -> Result<File, Refusal> {
     let parents = description["parents"].as_array().map(Vec::as_slice);
     let id = match parents {
         None => "root",
-        Some([one]) => one.as_str().ok_or(Refused(400, "invalid"))?,
-        Some(_) => return Err(Refused(400, "cannotAddParent")),
+        Some([one]) => one.as_str().ok_or(Refusal(400, "invalid"))?,
+        Some(_) => return Err(Refusal(400, "cannotAddParent")),
     };
     let folder = find(state, request, id)?;
-    if folder.mime == FOLDER { Ok(folder.clone()) } else { Err(Refused(403, "parentNotAFolder")) }
+    if folder.mime == FOLDER { Ok(folder.clone()) } else { Err(Refusal(403, "parentNotAFolder")) }
 }
 
-pub(super) fn make(
+pub(super) fn create_file(
     state: &mut State,
     request: &Request,
     description: &Value,
     id: String,
     data: Vec<u8>,
-) -> Result<File, Refused> {
+) -> Result<File, Refusal> {
     let folder = parent(state, request, description)?;
     let used = state.used_bytes() + data.len() as u64;
-    if state.rules.quota.is_some_and(|most| used > most) {
-        return Err(Refused(403, "storageQuotaExceeded"));
+    if state.rules.quota.is_some_and(|limit| used > limit) {
+        return Err(Refusal(403, "storageQuotaExceeded"));
     }
     if !state.used.insert(id.clone()) {
-        return Err(Refused(409, "fileIdInUse"));
+        return Err(Refusal(409, "fileIdInUse"));
     }
     let digest = Md5::digest(&data);
     let file = File {
@@ -213,30 +224,30 @@ pub(super) fn make(
         trashed: folder.trashed,
         md5: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         data: Arc::new(data),
-        created: state.number(),
+        created: state.next_number(),
         drive: folder.drive,
     };
     state.files.insert(id, file.clone());
     Ok(file)
 }
 
-pub(super) fn properties(given: &Value) -> Result<BTreeMap<String, String>, Refused> {
-    let Some(given) = given.as_object() else { return Ok(BTreeMap::new()) };
+pub(super) fn properties(properties: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+    let Some(properties) = properties.as_object() else { return Ok(BTreeMap::new()) };
     let text = |(key, value): (&String, &Value)| {
-        let value = value.as_str().ok_or(Refused(400, "invalid"))?;
+        let value = value.as_str().ok_or(Refusal(400, "invalid"))?;
         if key.len() + value.len() > 124 {
-            return Err(Refused(400, "propertyTooLong"));
+            return Err(Refusal(400, "propertyTooLong"));
         }
         Ok((key.clone(), value.to_owned()))
     };
-    if given.len() > 30 {
-        return Err(Refused(403, "tooManyProperties"));
+    if properties.len() > 30 {
+        return Err(Refusal(403, "tooManyProperties"));
     }
-    given.iter().map(text).collect()
+    properties.iter().map(text).collect()
 }
 
 /// The metadata of a file: the requested fields, or Google's four default fields.
-pub(super) fn described(file: &File, fields: Option<&str>) -> Value {
+pub(super) fn metadata(file: &File, fields: Option<&str>) -> Value {
     let mut all = json!({
         "kind": "drive#file",
         "id": file.id,

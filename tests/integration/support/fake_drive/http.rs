@@ -1,4 +1,4 @@
-//! A minimal HTTP/1.1 server: persistent connections, bodies with a length, and all faults of [`Act`].
+//! A minimal HTTP/1.1 server: persistent connections, bodies with a length, and all faults of [`FaultKind`].
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Act, Refused, SESSION, Shared, files, oauth, uploads};
+use super::{FaultKind, Refusal, SESSION, Shared, files, oauth, uploads};
 
 pub(super) struct Request {
     pub(super) method: String,
@@ -20,7 +20,7 @@ pub(super) struct Request {
     headers: HashMap<String, String>,
     pub(super) body: Vec<u8>,
     /// Whether the body has the length that `Content-Length` declares.
-    pub(super) whole: bool,
+    pub(super) is_complete: bool,
     pub(super) corrupt: bool,
 }
 
@@ -29,12 +29,12 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    pub(super) fn asks(&self, name: &str) -> Option<&str> {
+    pub(super) fn param(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)
     }
 
-    pub(super) fn json(&self) -> Result<Value, Refused> {
-        serde_json::from_slice(&self.body).map_err(|_| Refused(400, "parseError"))
+    pub(super) fn json(&self) -> Result<Value, Refusal> {
+        serde_json::from_slice(&self.body).map_err(|_| Refusal(400, "parseError"))
     }
 }
 
@@ -62,7 +62,7 @@ impl Answer {
     }
 
     /// An error answer in Google's JSON format and wording.
-    fn refusal(Refused(status, reason): Refused, retry_after: Option<u64>) -> Self {
+    fn refusal(Refusal(status, reason): Refusal, retry_after: Option<u64>) -> Self {
         let message = match reason {
             "userRateLimitExceeded" => "User rate limit exceeded.",
             "storageQuotaExceeded" => "The user's Drive storage quota has been exceeded.",
@@ -90,17 +90,17 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     while let Some(mut request) = head(&mut reader) {
-        let act = shared.lock().fault_of(&request);
-        if matches!(act, Some(Act::Reset)) {
+        let kind = shared.lock().take_fault(&request);
+        if matches!(kind, Some(FaultKind::Reset)) {
             break;
         }
-        let most = if let Some(Act::CutBody(most)) = act { most } else { usize::MAX };
-        body(&mut reader, &mut request, most);
-        let answer = answer(shared, &mut request, act.as_ref());
-        let cut = match act {
-            Some(Act::LoseAnswer) => break,
-            Some(Act::CutAnswer(most)) => Some(most),
-            Some(Act::Stall(time)) => {
+        let limit = if let Some(FaultKind::CutBody(limit)) = kind { limit } else { usize::MAX };
+        body(&mut reader, &mut request, limit);
+        let answer = answer(shared, &mut request, kind.as_ref());
+        let cut = match kind {
+            Some(FaultKind::LoseAnswer) => break,
+            Some(FaultKind::CutAnswer(limit)) => Some(limit),
+            Some(FaultKind::Stall(time)) => {
                 thread::sleep(time);
                 None
             }
@@ -108,7 +108,7 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
         };
         let last = cut.is_some() || request.header("connection") == Some("close");
         // A request with an incomplete body gets no answer.
-        if !request.whole || write(&mut out, &answer, cut).is_err() || last {
+        if !request.is_complete || write(&mut out, &answer, cut).is_err() || last {
             break;
         }
     }
@@ -135,42 +135,42 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         target,
         headers,
         body: Vec::new(),
-        whole: true,
+        is_complete: true,
         corrupt: false,
     })
 }
 
-fn body(reader: &mut BufReader<TcpStream>, request: &mut Request, most: usize) {
+fn body(reader: &mut BufReader<TcpStream>, request: &mut Request, limit: usize) {
     let len: usize = request.header("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
-    let mut body = Vec::with_capacity(len.min(most));
-    let _ = reader.take(len.min(most) as u64).read_to_end(&mut body);
-    request.whole = body.len() == len;
+    let mut body = Vec::with_capacity(len.min(limit));
+    let _ = reader.take(len.min(limit) as u64).read_to_end(&mut body);
+    request.is_complete = body.len() == len;
     request.body = body;
 }
 
-fn answer(shared: &Shared, request: &mut Request, act: Option<&Act>) -> Answer {
-    match act {
-        Some(Act::Refuse(status, reason, wait)) => {
-            return Answer::refusal(Refused(*status, reason), *wait);
+fn answer(shared: &Shared, request: &mut Request, kind: Option<&FaultKind>) -> Answer {
+    match kind {
+        Some(FaultKind::Refuse(status, reason, wait)) => {
+            return Answer::refusal(Refusal(*status, reason), *wait);
         }
-        Some(Act::Expire) => {
-            shared.lock().sessions.remove(request.asks("upload_id").unwrap_or_default());
+        Some(FaultKind::Expire) => {
+            shared.lock().sessions.remove(request.param("upload_id").unwrap_or_default());
         }
-        Some(Act::ExpireTokens) => shared.lock().oauth.expire(),
-        Some(Act::Corrupt) => request.corrupt = true,
+        Some(FaultKind::ExpireTokens) => shared.lock().oauth.expire(),
+        Some(FaultKind::Corrupt) => request.corrupt = true,
         _ => {}
     }
-    let name = shape_of(request);
+    let name = request_key(request);
     *shared.lock().counts.requests.entry(name).or_default() += 1;
-    let done = route(shared, request);
-    done.unwrap_or_else(|refused| {
+    let result = route(shared, request);
+    result.unwrap_or_else(|refused| {
         *shared.lock().counts.refused.entry(refused.1.to_owned()).or_default() += 1;
         Answer::refusal(refused, None)
     })
 }
 
 /// Method and path with `*` for ids, such as `GET /drive/v3/files/*`: the key under which the request is counted.
-fn shape_of(request: &Request) -> String {
+fn request_key(request: &Request) -> String {
     let parts: Vec<&str> = request.path.split('/').collect();
     let path = match parts.as_slice() {
         ["", "drive", "v3", "files", "generateIds"] => request.path.clone(),
@@ -179,21 +179,22 @@ fn shape_of(request: &Request) -> String {
         _ if request.target.contains(SESSION) => "session".into(),
         _ => request.path.clone(),
     };
-    let media = if request.asks("alt") == Some("media") { "?alt=media" } else { "" };
+    let media = if request.param("alt") == Some("media") { "?alt=media" } else { "" };
     format!("{} {path}{media}", request.method)
 }
 
-fn route(shared: &Shared, request: &Request) -> Result<Answer, Refused> {
+fn route(shared: &Shared, request: &Request) -> Result<Answer, Refusal> {
     let mut state = shared.lock();
     if let Some(answer) = oauth::route(&mut state, request, &format!("http://{}", shared.address)) {
         return Ok(answer);
     }
     let token = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
-    let session = request.path == "/upload/drive/v3/files" && request.asks("upload_id").is_some();
+    let is_upload_session =
+        request.path == "/upload/drive/v3/files" && request.param("upload_id").is_some();
     match token {
-        Some(token) if !state.oauth.is_good(token) => return Err(Refused(401, "authError")),
+        Some(token) if !state.oauth.is_valid(token) => return Err(Refusal(401, "authError")),
         // The URL of an upload session contains a secret and needs no token.
-        None if !session => return Err(Refused(401, "required")),
+        None if !is_upload_session => return Err(Refusal(401, "required")),
         _ => {}
     }
     if request.path.starts_with("/upload/") {

@@ -39,7 +39,7 @@ pub(crate) struct Rules {
     /// The lifetime of an access token.
     pub(crate) token_life: Duration,
     /// The maximum number of files on a page of a listing.
-    pub(crate) page: usize,
+    pub(crate) page_size: usize,
 }
 
 impl Default for Rules {
@@ -50,14 +50,14 @@ impl Default for Rules {
             quota: None,
             session_requests: None,
             token_life: Duration::from_secs(3600),
-            page: 100,
+            page_size: 100,
         }
     }
 }
 
 /// A fault.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
+pub(crate) enum FaultKind {
     /// An error answer with this status and reason, and a `Retry-After` in seconds if given.
     Refuse(u16, &'static str, Option<u64>),
     /// The connection is closed after the head of the request.
@@ -79,7 +79,7 @@ pub(crate) enum Act {
     ExpireTokens,
 }
 
-/// An [`Act`] for the requests with this method (empty: any method) whose path and query contain `path`.
+/// A [`FaultKind`] for the requests with this method (empty: any method) whose path and query contain `path`.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) method: &'static str,
@@ -87,7 +87,7 @@ pub(crate) struct Fault {
     /// The number of matching requests that succeed first.
     pub(crate) skip: u32,
     pub(crate) times: u32,
-    pub(crate) act: Act,
+    pub(crate) kind: FaultKind,
 }
 
 /// The `path` of a [`Fault`] for requests to an upload session.
@@ -114,7 +114,7 @@ struct Session {
     total: u64,
     data: Vec<u8>,
     fields: Option<String>,
-    made: bool,
+    completed: bool,
     requests: u32,
 }
 
@@ -138,8 +138,8 @@ struct State {
     next: u64,
     faults: Vec<Fault>,
     counts: Counts,
-    window: (Instant, u64),
-    pace: (Instant, f64),
+    quota_window: (Instant, u64),
+    create_tokens: (Instant, f64),
     oauth: oauth::State,
 }
 
@@ -181,17 +181,17 @@ impl FakeDrive {
             next: 0,
             faults: Vec::new(),
             counts: Counts::default(),
-            window: (now, 0),
-            pace: (now, 10.0),
+            quota_window: (now, 0),
+            create_tokens: (now, 10.0),
             oauth: oauth::State::new(READY_TOKEN),
         };
         state.add_folder("root-of-my-drive", "My Drive", None, None);
         let shared =
             Arc::new(Shared { address: listener.local_addr().unwrap(), state: Mutex::new(state) });
-        let served = Arc::clone(&shared);
+        let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let shared = Arc::clone(&served);
+                let shared = Arc::clone(&accepting);
                 thread::spawn(move || http::serve(&shared, stream));
             }
         });
@@ -233,35 +233,35 @@ impl FakeDrive {
         [("BAE_DRIVE_ENDPOINT", self.endpoint()), ("BAE_DRIVE_TOKEN", self.token().into())]
     }
 
-    pub(crate) fn rules(&self, change: impl FnOnce(&mut Rules)) {
+    pub(crate) fn set_rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.state().rules);
     }
 
-    pub(crate) fn fault(&self, fault: Fault) {
+    fn add_fault(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
     /// After `skip` successful requests, the next `times` matching requests fail.
-    pub(crate) fn fail(
+    pub(crate) fn fail_requests(
         &self,
         method: &'static str,
         path: &'static str,
         skip: u32,
         times: u32,
-        act: Act,
+        kind: FaultKind,
     ) {
-        self.fault(Fault { method, path, skip, times, act });
+        self.add_fault(Fault { method, path, skip, times, kind });
     }
 
     /// Whether every fault has happened as often as it should.
-    pub(crate) fn all_failed(&self) -> bool {
+    pub(crate) fn all_faults_used(&self) -> bool {
         self.state().faults.iter().all(|fault| fault.times == 0)
     }
 
     /// A folder in My Drive, or the root of a new shared drive.
     pub(crate) fn make_folder(&self, name: &str, shared: bool) -> String {
         let mut state = self.state();
-        let id = format!("folder-{}", state.number());
+        let id = format!("folder-{}", state.next_number());
         if shared {
             state.add_folder(&id, name, None, Some(&id));
         } else {
@@ -282,7 +282,7 @@ impl FakeDrive {
     }
 
     /// Changes a file without a request; `None` removes it.
-    pub(crate) fn meddle(&self, id: &str, change: impl FnOnce(File) -> Option<File>) {
+    pub(crate) fn edit_file(&self, id: &str, change: impl FnOnce(File) -> Option<File>) {
         let mut state = self.state();
         let file = state.files.remove(id).unwrap();
         if let Some(file) = change(file) {
@@ -294,25 +294,25 @@ impl FakeDrive {
     pub(crate) fn path(&self, file: &File) -> String {
         let state = self.state();
         let mut path = file.name.clone();
-        let mut at = file.parent.as_ref();
-        while let Some(folder) = at.and_then(|id| state.files.get(id)) {
+        let mut parent = file.parent.as_ref();
+        while let Some(folder) = parent.and_then(|id| state.files.get(id)) {
             path = format!("{}/{path}", folder.name);
-            at = folder.parent.as_ref();
+            parent = folder.parent.as_ref();
         }
         path
     }
 
     pub(crate) fn sessions(&self) -> usize {
-        self.state().sessions.values().filter(|session| !session.made).count()
+        self.state().sessions.values().filter(|session| !session.completed).count()
     }
 
     /// The number of requests `METHOD PATH`, with `*` for the ids in the path.
-    pub(crate) fn asked(&self, what: &str) -> u64 {
-        self.state().counts.requests.get(what).copied().unwrap_or(0)
+    pub(crate) fn request_count(&self, key: &str) -> u64 {
+        self.state().counts.requests.get(key).copied().unwrap_or(0)
     }
 
-    pub(crate) fn counts<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {
-        look(&self.state().counts)
+    pub(crate) fn counts<T>(&self, read: impl FnOnce(&Counts) -> T) -> T {
+        read(&self.state().counts)
     }
 
     /// Makes every access token that was issued so far expire.
@@ -338,13 +338,13 @@ impl Shared {
 }
 
 impl State {
-    fn number(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
     fn add_folder(&mut self, id: &str, name: &str, parent: Option<&str>, drive: Option<&str>) {
-        let created = self.number();
+        let created = self.next_number();
         self.used.insert(id.to_owned());
         let folder = File {
             id: id.to_owned(),
@@ -363,45 +363,45 @@ impl State {
 
     /// The fault for a request, taken from the first matching [`Fault`] that is not used up. `None` during its
     /// `skip` requests.
-    fn fault_of(&mut self, request: &Request) -> Option<Act> {
+    fn take_fault(&mut self, request: &Request) -> Option<FaultKind> {
         let target = request.target.clone();
-        let fits = |f: &&mut Fault| {
+        let matches = |f: &&mut Fault| {
             f.times > 0
                 && (f.method.is_empty() || f.method == request.method)
                 && target.contains(f.path)
         };
-        let fault = self.faults.iter_mut().find(fits)?;
+        let fault = self.faults.iter_mut().find(matches)?;
         if fault.skip > 0 {
             fault.skip -= 1;
             return None;
         }
         fault.times -= 1;
-        Some(fault.act.clone())
+        Some(fault.kind.clone())
     }
 
     /// Charges the quota units of a request. An error when the units of the current minute are used up.
-    fn charge(&mut self, units: u64) -> Result<(), Refused> {
-        if self.window.0.elapsed() > Duration::from_secs(60) {
-            self.window = (Instant::now(), 0);
+    fn charge(&mut self, units: u64) -> Result<(), Refusal> {
+        if self.quota_window.0.elapsed() > Duration::from_secs(60) {
+            self.quota_window = (Instant::now(), 0);
         }
-        self.window.1 += units;
+        self.quota_window.1 += units;
         self.counts.units += units;
         match self.rules.units_per_minute {
-            Some(most) if self.window.1 > most => Err(Refused(403, "rateLimitExceeded")),
+            Some(limit) if self.quota_window.1 > limit => Err(Refusal(403, "rateLimitExceeded")),
             _ => Ok(()),
         }
     }
 
     /// Counts a create. An error when creates exceed `creates_per_second`.
-    fn create(&mut self) -> Result<(), Refused> {
+    fn count_create(&mut self) -> Result<(), Refusal> {
         let now = Instant::now();
-        if let Some(pace) = self.rules.creates_per_second {
-            let passed = now.duration_since(self.pace.0).as_secs_f64();
-            self.pace = (now, (self.pace.1 + passed * pace).min(10.0));
-            if self.pace.1 < 1.0 {
-                return Err(Refused(403, "userRateLimitExceeded"));
+        if let Some(rate) = self.rules.creates_per_second {
+            let elapsed = now.duration_since(self.create_tokens.0).as_secs_f64();
+            self.create_tokens = (now, (self.create_tokens.1 + elapsed * rate).min(10.0));
+            if self.create_tokens.1 < 1.0 {
+                return Err(Refusal(403, "userRateLimitExceeded"));
             }
-            self.pace.1 -= 1.0;
+            self.create_tokens.1 -= 1.0;
         }
         self.counts.creates.push(now);
         Ok(())
@@ -414,4 +414,4 @@ impl State {
 
 /// An error answer: status and reason.
 #[derive(Debug, Clone, Copy)]
-struct Refused(u16, &'static str);
+struct Refusal(u16, &'static str);

@@ -19,7 +19,7 @@ use super::{
 
 pub(super) struct State {
     /// Access token → its expiry; `None`: it does not expire.
-    good: HashMap<String, Option<Instant>>,
+    valid_tokens: HashMap<String, Option<Instant>>,
     revoked: bool,
     /// Authorization code → code challenge and redirect URI of the request for it.
     codes: HashMap<String, (String, String)>,
@@ -30,7 +30,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(ready: &str) -> Self {
         Self {
-            good: HashMap::from([(ready.to_owned(), None)]),
+            valid_tokens: HashMap::from([(ready.to_owned(), None)]),
             revoked: false,
             codes: HashMap::new(),
             device_answers: VecDeque::new(),
@@ -38,12 +38,12 @@ impl State {
         }
     }
 
-    pub(super) fn is_good(&self, token: &str) -> bool {
-        self.good.get(token).is_some_and(|end| end.is_none_or(|end| end > Instant::now()))
+    pub(super) fn is_valid(&self, token: &str) -> bool {
+        self.valid_tokens.get(token).is_some_and(|end| end.is_none_or(|end| end > Instant::now()))
     }
 
     pub(super) fn expire(&mut self) {
-        self.good.clear();
+        self.valid_tokens.clear();
     }
 
     pub(super) fn revoke(&mut self) {
@@ -52,10 +52,10 @@ impl State {
     }
 }
 
-pub(super) fn route(state: &mut super::State, request: &Request, here: &str) -> Option<Answer> {
+pub(super) fn route(state: &mut super::State, request: &Request, base_url: &str) -> Option<Answer> {
     let answer = match (request.method.as_str(), request.path.as_str()) {
-        ("POST", "/token") => token(state, &form(request), here),
-        ("POST", "/device/code") => device(&form(request), here),
+        ("POST", "/token") => token(state, &form(request), base_url),
+        ("POST", "/device/code") => device(&form(request), base_url),
         ("GET", "/o/oauth2/v2/auth") => return Some(page(state, request)),
         _ => return None,
     };
@@ -76,32 +76,32 @@ fn form(request: &Request) -> HashMap<String, String> {
 fn token(
     state: &mut super::State,
     form: &HashMap<String, String>,
-    here: &str,
+    base_url: &str,
 ) -> Result<Value, &'static str> {
-    let says = |name: &str| form.get(name).map_or("", String::as_str);
-    let signed = says("client_id") == CLIENT_ID && says("client_secret") == CLIENT_SECRET;
-    let first = match says("grant_type") {
+    let field = |name: &str| form.get(name).map_or("", String::as_str);
+    let is_client = field("client_id") == CLIENT_ID && field("client_secret") == CLIENT_SECRET;
+    let is_first_login = match field("grant_type") {
         "urn:ietf:params:oauth:grant-type:jwt-bearer" => {
-            check_assertion(says("assertion"), here).ok_or("invalid_grant")?;
+            check_assertion(field("assertion"), base_url).ok_or("invalid_grant")?;
             false
         }
-        _ if !signed => return Err("invalid_client"),
+        _ if !is_client => return Err("invalid_client"),
         "refresh_token" => {
-            if says("refresh_token") != REFRESH_TOKEN || state.oauth.revoked {
+            if field("refresh_token") != REFRESH_TOKEN || state.oauth.revoked {
                 return Err("invalid_grant");
             }
             false
         }
         "authorization_code" => {
             let (challenge, redirect) =
-                state.oauth.codes.remove(says("code")).ok_or("invalid_grant")?;
-            let hash = digest::digest(&digest::SHA256, says("code_verifier").as_bytes());
-            if URL_SAFE_NO_PAD.encode(hash) != challenge || says("redirect_uri") != redirect {
+                state.oauth.codes.remove(field("code")).ok_or("invalid_grant")?;
+            let hash = digest::digest(&digest::SHA256, field("code_verifier").as_bytes());
+            if URL_SAFE_NO_PAD.encode(hash) != challenge || field("redirect_uri") != redirect {
                 return Err("invalid_grant");
             }
             true
         }
-        "urn:ietf:params:oauth:grant-type:device_code" if says("device_code") == "device-1" => {
+        "urn:ietf:params:oauth:grant-type:device_code" if field("device_code") == "device-1" => {
             match state.oauth.device_answers.pop_front().unwrap_or_default() {
                 "" => true,
                 refused => return Err(refused),
@@ -112,19 +112,19 @@ fn token(
     state.oauth.count += 1;
     let token = format!("{TOKEN_SECRET}-{}", state.oauth.count);
     let life = state.rules.token_life;
-    state.oauth.good.insert(token.clone(), Some(Instant::now() + life));
+    state.oauth.valid_tokens.insert(token.clone(), Some(Instant::now() + life));
     let mut answer = json!({
         "access_token": token,
         "expires_in": life.as_secs(),
         "token_type": "Bearer",
     });
-    if first {
+    if is_first_login {
         answer["refresh_token"] = REFRESH_TOKEN.into();
     }
     Ok(answer)
 }
 
-fn device(form: &HashMap<String, String>, here: &str) -> Result<Value, &'static str> {
+fn device(form: &HashMap<String, String>, base_url: &str) -> Result<Value, &'static str> {
     if form.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
         return Err("invalid_client");
     }
@@ -134,7 +134,7 @@ fn device(form: &HashMap<String, String>, here: &str) -> Result<Value, &'static 
     Ok(json!({
         "device_code": "device-1",
         "user_code": "ABCD-EFGH",
-        "verification_url": format!("{here}/device"),
+        "verification_url": format!("{base_url}/device"),
         "expires_in": 60,
         "interval": 1,
     }))
@@ -142,26 +142,26 @@ fn device(form: &HashMap<String, String>, here: &str) -> Result<Value, &'static 
 
 /// The consent page. The user grants access at once.
 fn page(state: &mut super::State, request: &Request) -> Answer {
-    let asks = |name: &str| request.asks(name).unwrap_or_default().to_owned();
-    let right = asks("client_id") == CLIENT_ID
-        && asks("response_type") == "code"
-        && asks("scope") == "https://www.googleapis.com/auth/drive.file"
-        && asks("code_challenge_method") == "S256"
-        && asks("access_type") == "offline"
-        && asks("redirect_uri").starts_with("http://127.0.0.1:")
-        && asks("state").len() >= 16;
-    if !right {
+    let param = |name: &str| request.param(name).unwrap_or_default().to_owned();
+    let is_correct = param("client_id") == CLIENT_ID
+        && param("response_type") == "code"
+        && param("scope") == "https://www.googleapis.com/auth/drive.file"
+        && param("code_challenge_method") == "S256"
+        && param("access_type") == "offline"
+        && param("redirect_uri").starts_with("http://127.0.0.1:")
+        && param("state").len() >= 16;
+    if !is_correct {
         return Answer::new(400);
     }
     state.oauth.count += 1;
     let code = format!("4/code-{}", state.oauth.count);
-    let back = format!("{}/?state={}&code={code}", asks("redirect_uri"), asks("state"));
-    state.oauth.codes.insert(code, (asks("code_challenge"), asks("redirect_uri")));
-    Answer::new(302).with("Location", back)
+    let location = format!("{}/?state={}&code={code}", param("redirect_uri"), param("state"));
+    state.oauth.codes.insert(code, (param("code_challenge"), param("redirect_uri")));
+    Answer::new(302).with("Location", location)
 }
 
 /// Checks a service account's JWT. Of the signature only the length is checked.
-fn check_assertion(assertion: &str, here: &str) -> Option<()> {
+fn check_assertion(assertion: &str, base_url: &str) -> Option<()> {
     let parts: Vec<&str> = assertion.split('.').collect();
     let [head, claims, signature] = parts.as_slice() else { return None };
     let decode = |part: &str| {
@@ -171,10 +171,10 @@ fn check_assertion(assertion: &str, here: &str) -> Option<()> {
     let head: Value = serde_json::from_slice(&decode(head)?).ok()?;
     let claims: Value = serde_json::from_slice(&decode(claims)?).ok()?;
     let scoped = claims["scope"].as_str()?.starts_with("https://www.googleapis.com/auth/drive");
-    let right = head["alg"] == "RS256"
-        && claims["aud"] == format!("{here}/token")
+    let is_correct = head["alg"] == "RS256"
+        && claims["aud"] == format!("{base_url}/token")
         && claims["iss"].as_str().is_some_and(|iss| iss.contains('@'))
         && scoped
         && decode(signature)?.len() >= 256;
-    right.then_some(())
+    is_correct.then_some(())
 }

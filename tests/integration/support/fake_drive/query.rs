@@ -1,6 +1,6 @@
 //! The parts of Drive's query language that bae uses. Any other query is refused as invalid.
 
-use super::{File, Refused};
+use super::{File, Refusal};
 
 pub(super) enum Term {
     Name(String),
@@ -11,7 +11,7 @@ pub(super) enum Term {
 }
 
 impl Term {
-    pub(super) fn accepts(&self, file: &File) -> bool {
+    pub(super) fn matches(&self, file: &File) -> bool {
         match self {
             Self::Name(name) => file.name == *name,
             Self::Mime(mime) => file.mime == *mime,
@@ -23,16 +23,16 @@ impl Term {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Vec<Term>, Refused> {
+pub(super) fn parse(text: &str) -> Result<Vec<Term>, Refusal> {
     let mut rest = text;
     let mut terms = Vec::new();
     loop {
-        let (term, left) = term(rest).ok_or(Refused(400, "invalid"))?;
+        let (term, remaining) = term(rest).ok_or(Refusal(400, "invalid"))?;
         terms.push(term);
-        if left.is_empty() {
+        if remaining.is_empty() {
             return Ok(terms);
         }
-        rest = left.strip_prefix(" and ").ok_or(Refused(400, "invalid"))?;
+        rest = remaining.strip_prefix(" and ").ok_or(Refusal(400, "invalid"))?;
     }
 }
 

@@ -1,72 +1,79 @@
 //! Resumable upload sessions.
 
 use super::{
-    Refused, SESSION_SECRET, Session, State, files,
+    Refusal, SESSION_SECRET, Session, State, files,
     http::{Answer, Request},
 };
 
 /// The body of every request but the last must be a multiple of this. Of a broken-off body, a multiple is kept.
-const GRAIN: usize = 256 << 10;
+const GRANULARITY: usize = 256 << 10;
 
-pub(super) fn route(state: &mut State, request: &Request, here: &str) -> Result<Answer, Refused> {
-    if request.path != "/upload/drive/v3/files" || request.asks("uploadType") != Some("resumable") {
-        return Err(Refused(400, "invalid"));
+pub(super) fn route(
+    state: &mut State,
+    request: &Request,
+    base_url: &str,
+) -> Result<Answer, Refusal> {
+    if request.path != "/upload/drive/v3/files" || request.param("uploadType") != Some("resumable")
+    {
+        return Err(Refusal(400, "invalid"));
     }
-    match (request.method.as_str(), request.asks("upload_id")) {
-        ("POST", None) => begin(state, request, here),
+    match (request.method.as_str(), request.param("upload_id")) {
+        ("POST", None) => begin(state, request, base_url),
         ("PUT", Some(id)) => put(state, request, id),
         ("DELETE", Some(id)) => {
-            let gone = state.sessions.remove(id);
-            Ok(Answer::new(if gone.is_some() { 499 } else { 404 }))
+            let removed = state.sessions.remove(id);
+            Ok(Answer::new(if removed.is_some() { 499 } else { 404 }))
         }
-        _ => Err(Refused(400, "invalid")),
+        _ => Err(Refusal(400, "invalid")),
     }
 }
 
-fn begin(state: &mut State, request: &Request, here: &str) -> Result<Answer, Refused> {
+fn begin(state: &mut State, request: &Request, base_url: &str) -> Result<Answer, Refusal> {
     state.charge(50)?;
-    state.create()?;
+    state.count_create()?;
     let total = request.header("x-upload-content-length").and_then(|n| n.parse().ok());
-    let total: u64 = total.ok_or(Refused(400, "invalid"))?;
+    let total: u64 = total.ok_or(Refusal(400, "invalid"))?;
     let description = request.json()?;
     let id = files::take_id(state, &description)?;
     files::parent(state, request, &description)?;
     files::properties(&description["appProperties"])?;
-    if state.rules.quota.is_some_and(|most| state.used_bytes() + total > most) {
-        return Err(Refused(403, "storageQuotaExceeded"));
+    if state.rules.quota.is_some_and(|limit| state.used_bytes() + total > limit) {
+        return Err(Refusal(403, "storageQuotaExceeded"));
     }
-    let secret = format!("{SESSION_SECRET}-{}", state.number());
+    let secret = format!("{SESSION_SECRET}-{}", state.next_number());
     let session = Session {
         description,
         id,
         total,
         data: Vec::new(),
-        fields: request.asks("fields").map(str::to_owned),
-        made: false,
+        fields: request.param("fields").map(str::to_owned),
+        completed: false,
         requests: 0,
     };
     state.sessions.insert(secret.clone(), session);
-    let all = request.asks("supportsAllDrives").unwrap_or("false");
+    let all_drives = request.param("supportsAllDrives").unwrap_or("false");
     let location = format!(
-        "{here}/upload/drive/v3/files?uploadType=resumable&supportsAllDrives={all}&upload_id={secret}"
+        "{base_url}/upload/drive/v3/files?uploadType=resumable&supportsAllDrives={all_drives}&upload_id={secret}"
     );
     Ok(Answer::new(200).with("Location", location))
 }
 
-fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Refused> {
+fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Refusal> {
     state.counts.received += request.body.len() as u64;
-    let most = state.rules.session_requests;
-    let session = state.sessions.get_mut(secret).ok_or(Refused(404, "notFound"))?;
+    let request_limit = state.rules.session_requests;
+    let session = state.sessions.get_mut(secret).ok_or(Refusal(404, "notFound"))?;
     session.requests += 1;
-    if !session.made && most.is_some_and(|most| session.requests > most) {
+    if !session.completed
+        && request_limit.is_some_and(|request_limit| session.requests > request_limit)
+    {
         state.sessions.remove(secret);
-        return Err(Refused(410, "gone"));
+        return Err(Refusal(410, "gone"));
     }
-    if session.made {
-        let file = state.files.get(&session.id).ok_or(Refused(404, "notFound"))?;
-        return Ok(Answer::json(&files::described(file, session.fields.as_deref())));
+    if session.completed {
+        let file = state.files.get(&session.id).ok_or(Refusal(404, "notFound"))?;
+        return Ok(Answer::json(&files::metadata(file, session.fields.as_deref())));
     }
-    take(session, request)?;
+    append(session, request)?;
     if (session.data.len() as u64) < session.total {
         let answer = Answer::new(308);
         // For 0 bytes Google sends no `Range` header.
@@ -82,7 +89,7 @@ fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Ref
         let at = data.len() / 2;
         data[at] ^= 1;
     }
-    let file = match files::make(state, request, &description, id, data) {
+    let file = match files::create_file(state, request, &description, id, data) {
         Ok(file) => file,
         Err(refused) => {
             state.sessions.remove(secret);
@@ -90,37 +97,41 @@ fn put(state: &mut State, request: &Request, secret: &str) -> Result<Answer, Ref
         }
     };
     if let Some(session) = state.sessions.get_mut(secret) {
-        session.made = true;
+        session.completed = true;
     }
-    Ok(Answer::json(&files::described(&file, fields.as_deref())))
+    Ok(Answer::json(&files::metadata(&file, fields.as_deref())))
 }
 
 /// Appends the body of a request to the session. Its range must begin where the session's data ends.
-fn take(session: &mut Session, request: &Request) -> Result<(), Refused> {
+fn append(session: &mut Session, request: &Request) -> Result<(), Refusal> {
     let range = request.header("content-range").and_then(|text| text.strip_prefix("bytes "));
     let (range, total) =
-        range.and_then(|text| text.split_once('/')).ok_or(Refused(400, "invalid"))?;
+        range.and_then(|text| text.split_once('/')).ok_or(Refusal(400, "invalid"))?;
     if total.parse() != Ok(session.total) {
-        return Err(Refused(400, "totalChanged"));
+        return Err(Refusal(400, "totalChanged"));
     }
     if range == "*" {
-        return if request.body.is_empty() { Ok(()) } else { Err(Refused(400, "invalid")) };
+        return if request.body.is_empty() { Ok(()) } else { Err(Refusal(400, "invalid")) };
     }
     let bounds = range.split_once('-');
     let bounds =
         bounds.and_then(|(a, b)| Some((a.parse::<usize>().ok()?, b.parse::<usize>().ok()?)));
-    let (first, last) = bounds.ok_or(Refused(400, "invalid"))?;
-    let said: Option<usize> = request.header("content-length").and_then(|n| n.parse().ok());
-    if first != session.data.len() || said != Some(last + 1 - first) {
-        return Err(Refused(400, "outOfOrder"));
+    let (first, last) = bounds.ok_or(Refusal(400, "invalid"))?;
+    let declared_len: Option<usize> = request.header("content-length").and_then(|n| n.parse().ok());
+    if first != session.data.len() || declared_len != Some(last + 1 - first) {
+        return Err(Refusal(400, "outOfOrder"));
     }
     if last as u64 + 1 > session.total {
-        return Err(Refused(400, "tooLong"));
+        return Err(Refusal(400, "tooLong"));
     }
-    if (last as u64 + 1) < session.total && (last + 1 - first) % GRAIN != 0 {
-        return Err(Refused(400, "notAMultipleOf256KiB"));
+    if (last as u64 + 1) < session.total && (last + 1 - first) % GRANULARITY != 0 {
+        return Err(Refusal(400, "notAMultipleOf256KiB"));
     }
-    let kept = if request.whole { request.body.len() } else { request.body.len() / GRAIN * GRAIN };
-    session.data.extend_from_slice(&request.body[..kept]);
+    let kept_len = if request.is_complete {
+        request.body.len()
+    } else {
+        request.body.len() / GRANULARITY * GRANULARITY
+    };
+    session.data.extend_from_slice(&request.body[..kept_len]);
     Ok(())
 }

@@ -8,7 +8,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{LONG, need, ports, process::Process, torrents::Fixture, wait_until};
+use crate::support::{
+    LONG, ports, process::Process, require_program, torrents::Fixture, wait_until,
+};
 
 /// A running aria2c. It finds peers only through the tracker of the torrent.
 #[derive(Debug)]
@@ -31,9 +33,9 @@ impl Aria2 {
     }
 
     fn start(torrent: &Fixture, save: Option<&Path>, options: &[&str]) -> Self {
-        need("aria2c", "aria2");
+        require_program("aria2c", "aria2");
         let dir = tempfile::tempdir().unwrap();
-        let addr = ports::own();
+        let addr = ports::unused();
         let mut command = Command::new("aria2c");
         command.args([
             "--no-conf=true",

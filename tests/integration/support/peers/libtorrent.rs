@@ -9,7 +9,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{LONG, PYTHON, need, ports, process::Process, script, torrents::Fixture};
+use crate::support::{
+    LONG, PYTHON, ports, process::Process, require_program, script, torrents::Fixture,
+};
 
 /// The libtorrent version of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl LibtorrentPeer {
     }
 
     /// A leecher that downloads at most `rate` bytes/s. It knows no peer until [`LibtorrentPeer::connect`].
-    pub(crate) fn lone_leech(release: Release, torrent: &Fixture, rate: u64) -> Self {
+    pub(crate) fn leech_without_peers(release: Release, torrent: &Fixture, rate: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let save = dir.path().to_owned();
         let options = ["--down-limit", &rate.to_string()];
@@ -84,8 +86,8 @@ impl LibtorrentPeer {
         options: &[&str],
         dir: Option<TempDir>,
     ) -> Self {
-        need(PYTHON, "python3-libtorrent");
-        let addrs: Vec<_> = (0..count).map(|_| ports::own()).collect();
+        require_program(PYTHON, "python3-libtorrent");
+        let addrs: Vec<_> = (0..count).map(|_| ports::unused()).collect();
         let mut command = Command::new(PYTHON);
         command.arg("-W").arg("ignore").arg(script("ltpeer.py")).arg(mode).arg(torrent).arg(save);
         for addr in &addrs {
@@ -130,7 +132,7 @@ impl LibtorrentPeer {
     }
 
     /// Whether a `note` event so far contains `name`.
-    pub(crate) fn has_said(&self, name: &str) -> bool {
+    pub(crate) fn has_note(&self, name: &str) -> bool {
         self.process
             .stdout()
             .lines()
@@ -138,15 +140,15 @@ impl LibtorrentPeer {
     }
 
     pub(crate) fn pause(&mut self) {
-        self.process.tell("pause");
+        self.process.send_line("pause");
     }
 
     pub(crate) fn resume(&mut self) {
-        self.process.tell("resume");
+        self.process.send_line("resume");
     }
 
     pub(crate) fn connect(&mut self, to: SocketAddrV4) {
-        self.process.tell(&format!("connect {to}"));
+        self.process.send_line(&format!("connect {to}"));
     }
 }
 
@@ -155,9 +157,9 @@ fn newest_wheel() -> PathBuf {
         let home = std::env::var_os("HOME")?;
         Some(Path::new(&home).join(".cache"))
     });
-    let place = cache.unwrap_or_default().join("bae/pylt");
-    assert!(place.join("libtorrent").is_dir(), "no libtorrent wheel: run `scripts/setup test`");
-    place
+    let dir = cache.unwrap_or_default().join("bae/pylt");
+    assert!(dir.join("libtorrent").is_dir(), "no libtorrent wheel: run `scripts/setup test`");
+    dir
 }
 
 fn event(line: &str, name: &str) -> Option<Value> {

@@ -10,7 +10,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{LONG, http, need, ports, process::Process, torrents::Fixture, wait_until};
+use crate::support::{
+    LONG, http, ports, process::Process, require_program, torrents::Fixture, wait_until,
+};
 
 /// A running qbittorrent-nox, driven by its web API.
 #[derive(Debug)]
@@ -56,9 +58,9 @@ impl QBittorrent {
     }
 
     fn start() -> Self {
-        need("qbittorrent-nox", "qbittorrent-nox");
+        require_program("qbittorrent-nox", "qbittorrent-nox");
         let dir = tempfile::tempdir().unwrap();
-        let (addr, web) = (ports::own(), ports::own());
+        let (addr, web) = (ports::unused(), ports::unused());
         let config = dir.path().join("profile/qBittorrent/config");
         fs::create_dir_all(&config).unwrap();
         fs::write(config.join("qBittorrent.conf"), qbittorrent_config(addr, web)).unwrap();

@@ -9,7 +9,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{LONG, need, ports, process::Process, torrents::Fixture, wait_until};
+use crate::support::{
+    LONG, ports, process::Process, require_program, torrents::Fixture, wait_until,
+};
 
 /// A running transmission-daemon. It never dials 127/8, so the other side must dial, whether it seeds or leeches.
 #[derive(Debug)]
@@ -22,10 +24,10 @@ pub(crate) struct Transmission {
 
 impl Transmission {
     pub(crate) fn start() -> Self {
-        need("transmission-daemon", "transmission-daemon");
-        need("transmission-remote", "transmission-cli");
+        require_program("transmission-daemon", "transmission-daemon");
+        require_program("transmission-remote", "transmission-cli");
         let dir = tempfile::tempdir().unwrap();
-        let (addr, rpc) = (ports::own(), ports::own());
+        let (addr, rpc) = (ports::unused(), ports::unused());
         let settings = serde_json::json!({
             "rpc-enabled": true, "rpc-bind-address": rpc.ip().to_string(), "rpc-port": rpc.port(),
             "rpc-authentication-required": false, "rpc-whitelist-enabled": false,
@@ -84,13 +86,13 @@ impl Transmission {
     }
 
     fn remote(&self, args: &[&str]) -> String {
-        let ran = Command::new("transmission-remote")
+        let output = Command::new("transmission-remote")
             .arg(self.rpc.to_string())
             .args(args)
             .output()
             .unwrap();
-        let out = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert!(ran.status.success(), "transmission-remote {args:?}: {out}");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "transmission-remote {args:?}: {out}");
         out
     }
 }

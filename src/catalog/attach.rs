@@ -1,0 +1,252 @@
+//! Imports that are recorded together with existing objects: restored from their manifests, or adopted.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    Catalog, Extent, ImportId, ImportRow, ImportState, NewImport, ObjectNum, Role,
+    imports::{import_num, insert_import, random_id},
+    objects::{insert_extents, select},
+    sql_error, sql_int, sql_u64,
+};
+use crate::error::{Error, Kind, Result};
+
+/// An import with its objects, as found in a storage.
+#[derive(Debug, Clone)]
+pub struct ImportWithObjects {
+    /// Its id, unless another import has this id; then a new one is chosen.
+    pub id: ImportId,
+    pub new: NewImport,
+    pub state: ImportState,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    pub completed_at: Option<i64>,
+    /// The objects that exist in the storage.
+    pub objects: Vec<ExistingObject>,
+    /// Key and length of each of its manifests. They are deleted when the import writes a new one.
+    pub manifests: Vec<(String, u64)>,
+    /// Ids of the catalogs that its keys start with.
+    pub catalogs: Vec<String>,
+}
+
+/// An object of such an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingObject {
+    pub key: String,
+    pub len: u64,
+    pub role: Role,
+    pub packed: bool,
+    /// Each a range of the import, and the offset in the object where it starts.
+    pub extents: Vec<(Range<u64>, u64)>,
+    /// For an adopted object, the version tag it had when its bytes were verified.
+    pub tag: Option<String>,
+}
+
+fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> Result<ImportRow> {
+    let taken = match import_num(connection, &import.id) {
+        Ok(_) => true,
+        Err(e) if e.kind() == Kind::NotFound => false,
+        Err(e) => return Err(e),
+    };
+    let id = if taken { random_id()? } else { import.id.clone() };
+    let storage = &import.new.storage;
+    let row = insert_import(connection, &id, &import.new)?;
+    let num = import_num(connection, &id)?;
+    let (state, created) = (import.state, import.created_at);
+    let sql = "UPDATE imports SET state = ?, created_at = ?, completed_at = ? WHERE num = ?";
+    connection
+        .execute(sql, params![state.as_str(), created, import.completed_at, num])
+        .map_err(sql_error)?;
+    for object in &import.objects {
+        let object_num = insert_object(connection, (num, storage), object)?;
+        if let Some(tag) = &object.tag {
+            let sql = "INSERT INTO stamps(object, tag) VALUES(?, ?)";
+            let values = params![sql_int(object_num.0)?, tag];
+            connection.execute(sql, values).map_err(sql_error)?;
+        }
+        let extent = |(range, offset): &(Range<u64>, u64)| Extent {
+            range: range.clone(),
+            object: object_num,
+            offset: *offset,
+        };
+        insert_extents(connection, object_num, object.extents.iter().map(extent).collect())?;
+    }
+    for (key, len) in &import.manifests {
+        let (key, extents, tag) = (key.clone(), Vec::new(), None);
+        let manifest =
+            ExistingObject { key, len: *len, role: Role::Manifest, packed: false, extents, tag };
+        let object_num = insert_object(connection, (num, storage), &manifest)?;
+        insert_extents(connection, object_num, Vec::new())?;
+    }
+    for catalog in import.catalogs.iter().filter(|catalog| *catalog != own_id) {
+        let sql = "INSERT OR IGNORE INTO adopted(storage, catalog) VALUES(?, ?)";
+        connection.execute(sql, [storage, catalog]).map_err(sql_error)?;
+    }
+    let (created_at, completed_at) = (import.created_at, import.completed_at);
+    Ok(ImportRow { state, created_at, completed_at, ..row })
+}
+
+/// Refuses a key that another import has. A generated key is compared in every storage, because two names may refer to
+/// the same one; the name of a file only within its storage. An adopted object may belong to several imports, because
+/// none deletes it.
+fn check_key_unused(connection: &Connection, storage: &str, key: &str, role: Role) -> Result<()> {
+    let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
+        WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') AND (i.storage = ?3
+            OR o.role NOT IN ('file', 'adopted') OR ?2 NOT IN ('file', 'adopted')) LIMIT 1";
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let values = [key, role.as_str(), storage];
+    let other: Option<String> =
+        statement.query_row(values, |row| row.get(0)).optional().map_err(sql_error)?;
+    let Some(other) = other else { return Ok(()) };
+    let text = format!("object {key:?} belongs to import {other}");
+    Err(Error::new(Kind::AlreadyExists, text))
+}
+
+fn insert_object(
+    connection: &Connection,
+    (import, storage): (i64, &str),
+    object: &ExistingObject,
+) -> Result<ObjectNum> {
+    check_key_unused(connection, storage, &object.key, object.role)?;
+    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
+        VALUES(?, ?, ?, 'intent', ?, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let ExistingObject { key, len, role, packed, .. } = object;
+    let values = params![import, key, sql_int(*len)?, packed, role.as_str()];
+    statement.insert(values).map(|num| ObjectNum(sql_u64(num))).map_err(sql_error)
+}
+
+impl Catalog {
+    /// Records an import found in its storage, with its objects, in one transaction.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when an object belongs to another import. Adopted objects may belong to several.
+    pub async fn attach_import(&self, import: ImportWithObjects) -> Result<ImportRow> {
+        let own_id = self.inner.id.clone();
+        self.write(move |connection| attach(connection, &own_id, &import)).await
+    }
+
+    /// Checks that each of `keys` in `storage` may be adopted.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when an import has it as an object of its own.
+    pub fn check_adoptable<'a>(
+        &self,
+        storage: &str,
+        mut keys: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        self.read(|connection| {
+            keys.try_for_each(|key| check_key_unused(connection, storage, key, Role::Adopted))
+        })
+    }
+
+    /// The adopted objects of an import: key, length, and the version tag when their bytes were verified.
+    ///
+    /// # Errors
+    /// `NotFound` when the import does not exist.
+    pub fn adopted_objects(&self, import: &ImportId) -> Result<Vec<(String, u64, Option<String>)>> {
+        let query =
+            "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
+            WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
+        self.read(|connection| {
+            let row = |row: &Row<'_>| Ok((row.get(0)?, sql_u64(row.get(1)?), row.get(2)?));
+            select(connection, query, [import_num(connection, import)?], row)
+        })
+    }
+
+    /// Makes sure that no new object gets a number up to `seen`. For an old copy of a catalog, when its storage has
+    /// keys with such numbers from the newer one.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn skip_numbers(&self, seen: u64) -> Result<()> {
+        let seen = sql_int(seen)?;
+        self.write(move |connection| {
+            let sql = "INSERT INTO sqlite_sequence(name, seq) SELECT 'objects', 0
+                WHERE NOT EXISTS(SELECT 1 FROM sqlite_sequence WHERE name = 'objects')";
+            connection.execute(sql, []).map_err(sql_error)?;
+            let sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'objects'";
+            connection.execute(sql, [seen]).map(drop).map_err(sql_error)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adopting(id: &str) -> ImportWithObjects {
+        let object = |key: &str, len, extents| ExistingObject {
+            key: key.into(),
+            len,
+            role: Role::Adopted,
+            packed: false,
+            extents,
+            tag: Some(format!("tag of {key}")),
+        };
+        ImportWithObjects {
+            id: id.parse().unwrap(),
+            new: NewImport { len: 100, storage: "file".into(), ..NewImport::default() },
+            state: ImportState::Imported,
+            created_at: 5,
+            completed_at: Some(5),
+            objects: vec![object("a", 60, vec![(0..60, 0)]), object("b", 40, vec![(60..100, 0)])],
+            manifests: vec![],
+            catalogs: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_whole_file_is_unique_in_its_storage_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let whole = |id: &str, storage: &str, role| {
+            let mut import = adopting(id);
+            import.new.storage = storage.into();
+            for object in &mut import.objects {
+                (object.role, object.tag) = (role, None);
+            }
+            import
+        };
+        catalog.attach_import(whole("9c4e01ab", "one", Role::File)).await.unwrap();
+        catalog.attach_import(whole("0badcafe", "other", Role::File)).await.unwrap();
+        for (storage, role) in
+            [("one", Role::File), ("one", Role::Adopted), ("elsewhere", Role::Chunk)]
+        {
+            let refused = catalog.attach_import(whole("00c0ffee", storage, role)).await;
+            assert_eq!(refused.unwrap_err().kind(), Kind::AlreadyExists, "{storage} {role:?}");
+        }
+        assert_eq!(catalog.list().unwrap().len(), 2, "a refused import leaves no rows");
+        catalog.check_adoptable("elsewhere", ["a", "b"].into_iter()).unwrap();
+        let taken = catalog.check_adoptable("one", ["c", "b"].into_iter()).unwrap_err();
+        assert_eq!(taken.kind(), Kind::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn adopted_objects_are_forgotten_and_never_become_intents() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let id = catalog.attach_import(adopting("9c4e01ab")).await.unwrap().id;
+        let listed = catalog.adopted_objects(&id).unwrap();
+        assert_eq!(listed[0], ("a".into(), 60, Some("tag of a".into())));
+        // Several imports may adopt the same object.
+        let other = catalog.attach_import(adopting("0badcafe")).await.unwrap().id;
+
+        assert_eq!(catalog.punch_holes(&id, vec![0..10, 70..80]).await.unwrap(), []);
+        assert_eq!(catalog.objects(&id).unwrap().len(), 2, "each object still has extents");
+        assert_eq!(catalog.punch_holes(&id, vec![0..30, 30..60]).await.unwrap(), []);
+        let left: Vec<_> = catalog.objects(&id).unwrap().into_iter().map(|o| o.key).collect();
+        assert_eq!(left, ["b"]);
+        let chunk = catalog.intend(&id, 10, false).await.unwrap().num;
+        let extent = Extent { range: 70..80, object: chunk, offset: 0 };
+        catalog.commit_object(chunk, vec![extent]).await.unwrap();
+        let whole = catalog.intend_named(&id, "x/b", 40, Role::File).await.unwrap().row.num;
+        let freed = catalog.commit_whole_file(whole, 60..100).await.unwrap();
+        assert_eq!(freed.iter().map(|object| object.num).collect::<Vec<_>>(), [chunk]);
+        assert!(catalog.adopted_objects(&id).unwrap().is_empty());
+        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        assert_eq!(catalog.adopted_objects(&other).unwrap().len(), 2);
+    }
+}

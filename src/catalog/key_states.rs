@@ -1,0 +1,107 @@
+//! What the catalog records about object keys, for the sweep, which compares it with a storage's listing.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Catalog, objects::select, sql_error};
+use crate::error::Result;
+
+/// What is recorded under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Nothing.
+    Unknown,
+    /// An object of this storage that is an intent: not stored yet, or without extents and to be deleted.
+    Intent,
+    /// An object that the sweep must not delete: it is stored, or its import is being removed (which deletes it), or
+    /// it belongs to another storage, which may be the same one by another name. Of other storages, only the keys that
+    /// a bae has generated count: names of files are the same wherever a torrent is.
+    Protected,
+}
+
+impl Catalog {
+    /// The state of each of `keys`, for objects found in `storage`.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn key_states<'a>(
+        &self,
+        storage: &str,
+        keys: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<KeyState>> {
+        let query = "SELECT max(CASE WHEN o.state = 'intent' AND i.storage = ?2
+                AND i.state <> 'removing' THEN 1 ELSE 2 END)
+            FROM objects o JOIN imports i ON i.num = o.import
+            WHERE o.key = ?1 AND (i.storage = ?2 OR o.role NOT IN ('file', 'adopted'))";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let mut state = |key: &str| {
+                let most = |row: &rusqlite::Row<'_>| row.get::<_, Option<i64>>(0);
+                match statement.query_row([key, storage], most).map_err(sql_error)? {
+                    None => Ok(KeyState::Unknown),
+                    Some(1) => Ok(KeyState::Intent),
+                    Some(_) => Ok(KeyState::Protected),
+                }
+            };
+            keys.into_iter().map(&mut state).collect()
+        })
+    }
+
+    /// Whether `folder` (with its `/`) contains recorded objects, or is the chunk folder of an import of this
+    /// catalog.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn has_folder(&self, folder: &str) -> Result<bool> {
+        // `0` follows `/` in ASCII, so every key between the two starts with the folder.
+        let end = format!("{}0", folder.trim_end_matches('/'));
+        let own = folder.strip_prefix(&self.key_prefix()).map(|rest| rest.trim_end_matches('/'));
+        let query = "SELECT 1 WHERE EXISTS(SELECT 1 FROM objects WHERE key >= ?1 AND key < ?2)
+            OR EXISTS(SELECT 1 FROM imports WHERE id = ?3)";
+        self.read(|connection| {
+            let found = connection.query_row(query, params![folder, end, own], |_| Ok(()));
+            found.optional().map(|found| found.is_some()).map_err(sql_error)
+        })
+    }
+
+    /// The ids of the catalogs whose objects in `storage` this catalog has attached.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn attached_catalogs(&self, storage: &str) -> Result<Vec<String>> {
+        let query = "SELECT catalog FROM adopted WHERE storage = ? ORDER BY catalog";
+        self.read(|connection| select(connection, query, [storage], |row| row.get(0)))
+    }
+
+    /// Every storage that has an import, in any state, or that was attached.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn storages(&self) -> Result<Vec<String>> {
+        let query = "SELECT storage FROM imports UNION SELECT storage FROM adopted ORDER BY 1";
+        self.read(|connection| select(connection, query, [], |row| row.get(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Extent, NewImport, Role};
+
+    #[tokio::test]
+    async fn the_key_of_a_whole_file_counts_in_its_storage_only_and_a_generated_key_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let new = NewImport { len: 10, storage: "a".into(), ..NewImport::default() };
+        let id = catalog.create_import(new).await.unwrap().id;
+        let chunk = catalog.intend(&id, 10, false).await.unwrap();
+        let file = catalog.intend_named(&id, "x/f", 0, Role::File).await.unwrap().row;
+        let extent = Extent { range: 0..10, object: chunk.num, offset: 0 };
+        catalog.commit_object(chunk.num, vec![extent]).await.unwrap();
+        let states = |storage| {
+            let keys = [chunk.key.as_str(), file.key.as_str()];
+            catalog.key_states(storage, keys).unwrap()
+        };
+        assert_eq!(states("a"), [KeyState::Protected, KeyState::Intent]);
+        assert_eq!(states("b"), [KeyState::Protected, KeyState::Unknown]);
+    }
+}

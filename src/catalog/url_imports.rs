@@ -1,0 +1,101 @@
+//! Imports from URLs: information about their servers, and the search by URL.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Catalog, ImportId, ImportRow,
+    imports::{import_num, not_found, select, update},
+    sql_error, sql_int,
+    wanted_counts::update_counts,
+};
+use crate::error::Result;
+
+impl Catalog {
+    /// Information about the servers of a URL import, as set by the caller; `None` when there is none.
+    ///
+    /// # Errors
+    /// `NotFound` when the import does not exist.
+    pub fn source_record(&self, id: &ImportId) -> Result<Option<String>> {
+        let query = "SELECT remote FROM imports WHERE id = ?";
+        let found: Option<Option<String>> = self.read(|connection| {
+            let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
+            row.optional().map_err(sql_error)
+        })?;
+        found.ok_or_else(|| not_found(id.as_str()))
+    }
+
+    /// Replaces the value that [`Catalog::source_record`] returns.
+    ///
+    /// # Errors
+    /// `NotFound` when the import does not exist.
+    pub async fn set_source_record(&self, id: &ImportId, record: Option<String>) -> Result<()> {
+        let id = id.clone();
+        let sql = "UPDATE imports SET remote = ? WHERE id = ?";
+        self.write(move |c| update(c, sql, params![record, id.as_str()], &id)).await
+    }
+
+    /// The imports of a source without metainfo, in one storage, newest first. Includes kept ones, not those being
+    /// removed.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
+        let condition = "state <> 'removing' AND source = ? AND storage = ?
+            AND NOT EXISTS(SELECT 1 FROM metainfo WHERE import = num)";
+        let mut found = self.read(|c| select(c, condition, params![source, storage]))?;
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Sets the length of an import of one file, when it was unknown at the start.
+    ///
+    /// # Errors
+    /// `NotFound` when the import does not exist.
+    pub async fn set_len(&self, id: &ImportId, len: u64) -> Result<()> {
+        let (id, len) = (id.clone(), sql_int(len)?);
+        self.write(move |connection| {
+            let num = import_num(connection, &id)?;
+            let sql = "UPDATE files SET len = ? WHERE import = ? AND idx = 0";
+            connection.execute(sql, params![len, num]).map_err(sql_error)?;
+            let sql = "UPDATE imports SET len = ? WHERE num = ?";
+            connection.execute(sql, params![len, num]).map_err(sql_error)?;
+            update_counts(connection, num)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{FileRow, NewImport};
+
+    #[tokio::test]
+    async fn a_url_import_is_found_by_its_url_in_its_storage_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let file = FileRow { path: "f".into(), start: 0, len: 9, pad: false };
+        let new = NewImport {
+            name: "f".into(),
+            source: "http://x/f".into(),
+            storage: "file".into(),
+            chunk_len: 1,
+            len: 9,
+            files: vec![file],
+            source_record: Some("{}".into()),
+            ..NewImport::default()
+        };
+        let torrent = NewImport { metainfo: vec![1], ..new.clone() };
+        catalog.create_import(torrent).await.unwrap();
+        let row = catalog.create_import(new).await.unwrap();
+        let found = catalog.find_by_source("http://x/f", "file").unwrap();
+        assert_eq!(found.iter().map(|row| &row.id).collect::<Vec<_>>(), [&row.id]);
+        assert!(catalog.find_by_source("http://x/f", "other").unwrap().is_empty());
+        assert_eq!(catalog.source_record(&row.id).unwrap().as_deref(), Some("{}"));
+        catalog.set_source_record(&row.id, None).await.unwrap();
+        assert_eq!(catalog.source_record(&row.id).unwrap(), None);
+        catalog.set_len(&row.id, 4).await.unwrap();
+        let len = (catalog.get(&row.id).unwrap().len, catalog.files(&row.id).unwrap()[0].len);
+        assert_eq!(len, (4, 4));
+    }
+}

@@ -1,0 +1,311 @@
+//! Objects that are whole files. Their keys are file names, which may collide, and they take over extents of other
+//! objects.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Catalog, Extent, ImportId, ObjectNum, ObjectRow, Role,
+    imports::import_num,
+    objects::{COLUMNS, extent_row, object_row, release_unused, select},
+    partial_uploads::{delete_uploaded, uploaded_range},
+    sql_error, sql_int,
+};
+use crate::error::{Error, Kind, Result};
+
+/// The result of a named intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedIntent {
+    pub row: ObjectRow,
+    /// Whether the name was recorded by this call. Otherwise an earlier try recorded it, and the object may be
+    /// stored.
+    pub is_new: bool,
+}
+
+fn object(connection: &Connection, num: i64) -> Result<ObjectRow> {
+    let query = format!("{COLUMNS} WHERE o.num = ?");
+    let found = select(connection, &query, [num], object_row)?.pop();
+    found.ok_or_else(|| Error::new(Kind::NotFound, format!("object {num} has no intent")))
+}
+
+fn intend_named(
+    connection: &Connection,
+    import: &ImportId,
+    (key, len, role): (&str, u64, Role),
+) -> Result<NamedIntent> {
+    let num = import_num(connection, import)?;
+    // Keys must be unique within one storage.
+    let query = format!(
+        "{COLUMNS} WHERE o.key = ?1
+        AND i.storage = (SELECT storage FROM imports WHERE num = ?2)"
+    );
+    let found = select(connection, &query, params![key, num], object_row)?;
+    if let Some(other) = found.iter().find(|row| row.import != *import || row.role != role) {
+        let text = format!("object {key:?} exists already, in import {}", other.import);
+        return Err(Error::new(Kind::AlreadyExists, text));
+    }
+    if let Some(row) = found.into_iter().find(|row| row.len == len) {
+        return Ok(NamedIntent { row, is_new: false });
+    }
+    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
+        VALUES(?, ?, ?, 'intent', 0, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let values = params![num, key, sql_int(len)?, role.as_str()];
+    let new_num = statement.insert(values).map_err(sql_error)?;
+    Ok(NamedIntent { row: object(connection, new_num)?, is_new: true })
+}
+
+/// Removes `range` from the extents of the import, and returns these extents as they were.
+pub(super) fn cut_range(
+    connection: &Connection,
+    import: i64,
+    range: &Range<u64>,
+) -> Result<Vec<Extent>> {
+    // Extents do not overlap, so of those that start before the range only the last can reach into it.
+    let query = "SELECT start, end, object, offset FROM extents WHERE import = ?1 AND start < ?3
+        AND end > ?2 AND start >= coalesce(
+            (SELECT max(start) FROM extents WHERE import = ?1 AND start <= ?2), 0)
+        ORDER BY start";
+    let (start, end) = (sql_int(range.start)?, sql_int(range.end)?);
+    let cut = select(connection, query, params![import, start, end], extent_row)?;
+    for extent in &cut {
+        let sql = "DELETE FROM extents WHERE import = ? AND start = ?";
+        let position = sql_int(extent.range.start)?;
+        connection.execute(sql, params![import, position]).map_err(sql_error)?;
+        for rest in extent.without(range) {
+            insert(connection, import, &rest)?;
+        }
+    }
+    Ok(cut)
+}
+
+fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
+    let sql = "INSERT INTO extents(import, start, end, object, offset) VALUES(?, ?, ?, ?, ?)";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
+    let values = params![import, start, end, sql_int(extent.object.0)?, sql_int(extent.offset)?];
+    statement.execute(values).map(drop).map_err(sql_error)
+}
+
+/// Checks that `cut` together with the bytes already sent covers all of `range`, and that the object is exactly as
+/// long. A whole file is made of stored bytes only.
+fn check_covers(
+    cut: &[Extent],
+    sent: &Range<u64>,
+    range: &Range<u64>,
+    row: &ObjectRow,
+) -> Result<()> {
+    let first = if sent.start == range.start { sent.end } else { range.start };
+    let end = cut.iter().try_fold(first, |position, e| {
+        (e.range.start <= position).then_some(position.max(e.range.end))
+    });
+    let covered = range.is_empty() || end.is_some_and(|end| end >= range.end);
+    if covered && range.end - range.start == row.len {
+        return Ok(());
+    }
+    let text = format!("object {} does not cover {}..{}", row.num.0, range.start, range.end);
+    Err(Error::new(Kind::Internal, text))
+}
+
+fn commit_whole_file(
+    connection: &Connection,
+    num: ObjectNum,
+    range: &Range<u64>,
+) -> Result<Vec<ObjectRow>> {
+    let row = object(connection, sql_int(num.0)?)?;
+    if row.stored {
+        // The answer to an earlier call was lost. The objects it freed are leftover intents by now.
+        return Ok(Vec::new());
+    }
+    let import = import_num(connection, &row.import)?;
+    let cut = if range.is_empty() { Vec::new() } else { cut_range(connection, import, range)? };
+    let sent = uploaded_range(connection, sql_int(num.0)?, range.start)?;
+    check_covers(&cut, &sent, range, &row)?;
+    delete_uploaded(connection, sql_int(num.0)?)?;
+    if !range.is_empty() {
+        let whole = Extent { range: range.clone(), object: num, offset: 0 };
+        insert(connection, import, &whole)?;
+    }
+    let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
+    connection.execute(sql, [sql_int(num.0)?]).map_err(sql_error)?;
+    let mut old: Vec<ObjectNum> = cut.iter().map(|extent| extent.object).collect();
+    old.sort_unstable();
+    old.dedup();
+    release_unused(connection, old)
+}
+
+impl Extent {
+    /// The parts of this extent outside `range`: at most one before and one after it.
+    pub(crate) fn without(&self, range: &Range<u64>) -> Vec<Extent> {
+        let Range { start, end } = self.range;
+        let parts = [start..end.min(range.start), start.max(range.end)..end];
+        let part = |part: Range<u64>| Extent {
+            offset: self.offset + (part.start - start),
+            range: part,
+            object: self.object,
+        };
+        parts.into_iter().filter(|part| part.start < part.end).map(part).collect()
+    }
+}
+
+impl Catalog {
+    /// Reserves `key`, a file name, for an object about to be made, or finds the reservation that this import already
+    /// has.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when another object of this storage has the key; `NotFound` when the import does not exist.
+    pub async fn intend_named(
+        &self,
+        import: &ImportId,
+        key: &str,
+        len: u64,
+        role: Role,
+    ) -> Result<NamedIntent> {
+        let (import, key) = (import.clone(), key.to_owned());
+        self.write(move |connection| intend_named(connection, &import, (&key, len, role))).await
+    }
+
+    /// Records in one transaction that the object `num` is stored and holds `range` of its import, which other
+    /// objects held before. Objects without extents become intents and are returned, to be deleted. Adopted objects
+    /// are only forgotten.
+    ///
+    /// # Errors
+    /// `NotFound` when it was never intended; `Internal` when part of `range` is not stored.
+    pub async fn commit_whole_file(
+        &self,
+        num: ObjectNum,
+        range: Range<u64>,
+    ) -> Result<Vec<ObjectRow>> {
+        self.write(move |connection| commit_whole_file(connection, num, &range)).await
+    }
+
+    /// As [`Catalog::drop_object`] for several objects.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn drop_objects(&self, nums: Vec<ObjectNum>) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM objects WHERE num = ?";
+            let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+            for num in nums {
+                statement.execute([sql_int(num.0)?]).map_err(sql_error)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether another import in the same storage has an object under `top`: a folder with its `/`, or a key.
+    ///
+    /// # Errors
+    /// `NotFound` when the import does not exist.
+    pub fn is_used_by_others(&self, import: &ImportId, top: &str) -> Result<bool> {
+        let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
+            WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)
+            AND (o.key = ?2 OR substr(?2, -1) = '/' AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
+        self.read(|connection| {
+            let num = import_num(connection, import)?;
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let found = statement.query_row(params![num, top], |_| Ok(())).optional();
+            found.map(|found| found.is_some()).map_err(sql_error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::NewImport;
+
+    async fn rig() -> (tempfile::TempDir, Catalog, ImportId) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let id = import(&catalog).await;
+        (dir, catalog, id)
+    }
+
+    async fn import(catalog: &Catalog) -> ImportId {
+        let new = NewImport { len: 100, storage: "file".into(), ..NewImport::default() };
+        catalog.create_import(new).await.unwrap().id
+    }
+
+    async fn stored(catalog: &Catalog, id: &ImportId, runs: &[Range<u64>]) -> ObjectNum {
+        let len = runs.iter().map(|run| run.end - run.start).sum();
+        let object = catalog.intend(id, len, false).await.unwrap().num;
+        let mut offset = 0;
+        let extent = |range: &Range<u64>| {
+            let extent = Extent { range: range.clone(), object, offset };
+            offset += range.end - range.start;
+            extent
+        };
+        catalog.commit_object(object, runs.iter().map(extent).collect()).await.unwrap();
+        object
+    }
+
+    #[tokio::test]
+    async fn a_whole_file_replaces_the_extents_of_its_range_only() {
+        let (_dir, catalog, id) = rig().await;
+        let shared = stored(&catalog, &id, &[0..30, 60..70]).await;
+        let inside = stored(&catalog, &id, std::slice::from_ref(&(30..60))).await;
+        let named = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
+        assert!(named.is_new && !named.row.stored);
+        let again = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
+        assert_eq!((again.is_new, &again.row), (false, &named.row));
+        let num = named.row.num;
+        assert!(catalog.commit_whole_file(num, 20..60).await.is_err(), "the object is longer");
+        let freed = catalog.commit_whole_file(num, 15..65).await.unwrap();
+        assert_eq!(freed.iter().map(|row| row.num).collect::<Vec<_>>(), [inside]);
+        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        let of = |range, object, offset| Extent { range, object, offset };
+        let expected = [of(0..15, shared, 0), of(15..65, num, 0), of(65..70, shared, 35)];
+        assert_eq!(catalog.extents(&id).unwrap(), expected);
+        assert_eq!(
+            catalog.commit_whole_file(num, 15..65).await.unwrap(),
+            [],
+            "repeating it succeeds"
+        );
+        catalog.drop_objects(vec![inside]).await.unwrap();
+        assert_eq!(catalog.objects(&id).unwrap().len(), 2);
+        let rest = catalog.intend_named(&id, "x/b", 15, Role::File).await.unwrap().row.num;
+        assert_eq!(
+            catalog.commit_whole_file(rest, 0..15).await.unwrap(),
+            [],
+            "its other extent remains"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_whole_file_with_holes_is_refused_and_an_empty_one_is_stored() {
+        let (_dir, catalog, id) = rig().await;
+        stored(&catalog, &id, &[0..30, 40..70]).await;
+        for range in [20..50, 60..80, 30..40] {
+            let len = range.end - range.start;
+            let key = format!("x/{}", range.start);
+            let num = catalog.intend_named(&id, &key, len, Role::File).await.unwrap().row.num;
+            assert_eq!(
+                catalog.commit_whole_file(num, range).await.unwrap_err().kind(),
+                Kind::Internal
+            );
+        }
+        assert_eq!(catalog.extents(&id).unwrap().len(), 2, "a refused commit changes nothing");
+        let empty = catalog.intend_named(&id, "x/empty", 0, Role::File).await.unwrap().row.num;
+        assert_eq!(catalog.commit_whole_file(empty, 35..35).await.unwrap(), []);
+        assert!(catalog.objects(&id).unwrap().iter().any(|row| row.num == empty && row.stored));
+    }
+
+    #[tokio::test]
+    async fn a_key_belongs_to_one_import_in_a_storage() {
+        let (_dir, catalog, id) = rig().await;
+        let other = import(&catalog).await;
+        catalog.intend_named(&id, "x/a", 5, Role::File).await.unwrap();
+        let refused = catalog.intend_named(&other, "x/a", 5, Role::File).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::AlreadyExists);
+        for (top, taken) in
+            [("x/", true), ("x/a", true), ("x", false), ("x/b", false), ("y/", false)]
+        {
+            assert_eq!(catalog.is_used_by_others(&other, top).unwrap(), taken, "{top}");
+        }
+        assert!(!catalog.is_used_by_others(&id, "x/").unwrap());
+    }
+}

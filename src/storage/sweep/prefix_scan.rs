@@ -1,0 +1,101 @@
+//! One pass over the listing of a prefix, compared with the catalog.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{ObjectTally, Sweep, batch_delete::BatchDelete};
+use crate::{
+    backends::{ObjectInfo, Page},
+    catalog::KeyState,
+    error::Result,
+    storage::manifest::GeneratedKey,
+};
+
+/// Objects under a prefix that no stored row names.
+#[derive(Debug, Default)]
+pub(super) struct PrefixScan {
+    pub(super) unnamed: ObjectTally,
+    /// Objects that are recorded as intents.
+    pub(super) intended: ObjectTally,
+    pub(super) unclaimed: BTreeSet<String>,
+}
+
+/// The unnamed objects in one import's folder.
+#[derive(Default)]
+struct FolderContent {
+    tally: ObjectTally,
+    has_manifest: bool,
+}
+
+impl PrefixScan {
+    /// Counts the objects. Memory grows with the number of imports, not of objects.
+    pub(super) async fn new(sweep: Sweep<'_>, prefix: &str) -> Result<Self> {
+        let mut scan = Self::default();
+        let mut folders: BTreeMap<String, FolderContent> = BTreeMap::new();
+        let mut next = Some(sweep.backend.list(prefix, None).await?);
+        while let Some(page) = next {
+            for (object, state) in with_states(sweep, &page)? {
+                if state == KeyState::Intent {
+                    scan.intended.add(object.len);
+                    continue;
+                }
+                let folder = folders.entry(folder_of(&object)).or_default();
+                let manifest =
+                    GeneratedKey::parse(object.key.as_str()).is_some_and(|k| k.is_manifest);
+                folder.has_manifest |= manifest;
+                folder.tally.add(object.len);
+            }
+            next = next_page(sweep, prefix, page).await?;
+        }
+        for (name, folder) in folders {
+            if folder.has_manifest && !sweep.catalog.has_folder(&name)? {
+                scan.unclaimed.insert(name);
+            } else {
+                scan.unnamed.merge(folder.tally);
+            }
+        }
+        Ok(scan)
+    }
+}
+
+/// Deletes the objects that no row names, except those in the `unclaimed` folders.
+pub(super) async fn delete_unnamed(
+    sweep: Sweep<'_>,
+    prefix: &str,
+    unclaimed: &BTreeSet<String>,
+    batch: &mut BatchDelete<'_>,
+) -> Result<()> {
+    let mut next = Some(sweep.backend.list(prefix, None).await?);
+    while let Some(page) = next {
+        for (object, state) in with_states(sweep, &page)? {
+            if state == KeyState::Unknown && !unclaimed.contains(&folder_of(&object)) {
+                batch.start(object.key.clone(), Some(object.len), None).await;
+            }
+        }
+        next = next_page(sweep, prefix, page).await?;
+    }
+    Ok(())
+}
+
+/// The objects of a page that no stored row names. The catalog is read after the listing, so objects committed since
+/// then count as named.
+fn with_states(sweep: Sweep<'_>, page: &Page) -> Result<Vec<(ObjectInfo, KeyState)>> {
+    let keys = page.objects.iter().map(|object| object.key.as_str());
+    let states = sweep.catalog.key_states(sweep.storage, keys)?;
+    let unnamed =
+        page.objects.iter().zip(states).filter(|(_, state)| *state != KeyState::Protected);
+    Ok(unnamed.map(|(object, state)| (object.clone(), state)).collect())
+}
+
+async fn next_page(sweep: Sweep<'_>, prefix: &str, page: Page) -> Result<Option<Page>> {
+    match page.next {
+        Some(token) => sweep.backend.list(prefix, Some(&token)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The import's folder, or for other keys the part before the last `/`.
+fn folder_of(object: &ObjectInfo) -> String {
+    let key = object.key.as_str();
+    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+    GeneratedKey::parse(key).map_or_else(|| format!("{folder}/"), |own| own.folder())
+}
