@@ -117,10 +117,11 @@ impl SshServer {
             "ListenAddress {addr}\n{listen}HostKey {host}\nPidFile none\nStrictModes no\n{login_config}\
              AuthorizedKeysFile {server_dir}/authorized_keys\n\
              PasswordAuthentication no\nPermitRootLogin yes\n\
-             UseDNS no\nMaxStartups 100\nSubsystem sftp {sftp}\nForceCommand {sftp}\n\
+             UseDNS no\nMaxStartups 100\n{penalties}Subsystem sftp {sftp}\nForceCommand {sftp}\n\
              Match LocalPort {forbidding}\nForceCommand internal-sftp -P open\n",
             host = host_key.display(),
             server_dir = server_dir.display(),
+            penalties = without_source_penalties(),
             forbidding = restricted.port(),
         );
         let file = server_dir.join("sshd_config");
@@ -253,6 +254,17 @@ pub(crate) fn make_key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     }
     output(Command::new("ssh-keygen").args(["-q", "-N", "", "-t", kind, "-f"]).arg(&file));
     file
+}
+
+/// The setting with which sshd answers a client again whose logins failed. Since 9.8 it refuses such clients for a
+/// while, and all clients of a test have one address; before, the setting does not exist.
+fn without_source_penalties() -> &'static str {
+    let version = Command::new("ssh").arg("-V").output().expect("ssh starts").stderr;
+    let version = String::from_utf8_lossy(&version).into_owned();
+    let numbers = version.strip_prefix("OpenSSH_").expect("OpenSSH tells its version");
+    let mut numbers = numbers.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (9, 8) { "PerSourcePenalties no\n" } else { "" }
 }
 
 fn output(command: &mut Command) -> String {
