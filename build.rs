@@ -9,7 +9,7 @@ fn main() -> anyhow::Result<()> {
     let include = env::var("DEP_TORRENT_RASTERBAR_INCLUDE").unwrap_or_default();
     let defines = env::var("DEP_TORRENT_RASTERBAR_DEFINES")?;
 
-    let mut build = cxx_build::bridge("src/torrents/ffi.rs");
+    let mut build = cxx_build::bridge("src/torrents/disk/ffi.rs");
     build.std("c++17").flag_if_supported("-Wno-deprecated-declarations");
     // The compiler searches /usr/include anyway; naming it would change the order of the system's own headers.
     for dir in include.split(':').filter(|d| !d.is_empty() && *d != "/usr/include") {

@@ -1,6 +1,6 @@
 #include "bae/cpp/alerts.hpp"
 #include "bae/cpp/compat.hpp"
-#include "bae/src/torrents/ffi.rs.h"
+#include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <libtorrent/alert_types.hpp>
 #include <libtorrent/torrent_info.hpp>

@@ -1,5 +1,5 @@
 #include "bae/cpp/bae_disk_interface.hpp"
-#include "bae/src/torrents/ffi.rs.h"
+#include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <libtorrent/performance_counters.hpp>
 #include <libtorrent/peer_request.hpp>

@@ -1,5 +1,5 @@
 #include "bae/cpp/buffers.hpp"
-#include "bae/src/torrents/ffi.rs.h"
+#include "bae/src/torrents/disk/ffi.rs.h"
 
 namespace bae {
 

@@ -1,6 +1,6 @@
 #include "bae/cpp/jobs.hpp"
 #include "bae/cpp/buffers.hpp"
-#include "bae/src/torrents/ffi.rs.h"
+#include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <cstring>
 

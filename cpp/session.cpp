@@ -2,7 +2,7 @@
 #include "bae/cpp/alerts.hpp"
 #include "bae/cpp/bae_disk_interface.hpp"
 #include "bae/cpp/compat.hpp"
-#include "bae/src/torrents/ffi.rs.h"
+#include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <libtorrent/add_torrent_params.hpp>
 #include <libtorrent/bencode.hpp>

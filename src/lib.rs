@@ -15,6 +15,7 @@ pub mod memory;
 pub mod names;
 mod open_files;
 pub mod protocols;
+pub mod ranges;
 pub mod rate;
 mod redact;
 pub mod storage;

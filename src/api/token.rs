@@ -74,7 +74,7 @@ mod tests {
         assert!(one.matches(one.reveal()) && !one.matches(other.reveal()) && !one.matches(""));
         assert!(!format!("{one:?}").contains(one.reveal()));
         assert!(Token::from_user(one.reveal().into()).is_ok());
-        for bad in ["", "short", "0123456789abcde/", "with a space in it"] {
+        for bad in ["", "abc123", "0123456789abcde/", "with a space in it"] {
             let error = format!("{:?}", Token::from_user(bad.into()).unwrap_err());
             assert!(bad.is_empty() || !error.contains(bad), "{error}");
         }

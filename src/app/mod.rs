@@ -5,41 +5,17 @@
 //! one. Stop order: session (its jobs are aborted, its network thread is joined), writers (flushed within a deadline),
 //! catalog. Durability does not depend on an orderly stop: a killed process loses only what was not committed.
 
-mod adopt;
-mod attach;
-mod check;
-mod drive;
 mod estimate;
-mod export;
-mod fill_from_server;
-mod fill_from_torrent;
 mod get;
-mod get_claims;
-mod get_file;
 mod import;
-mod import_url;
 mod lock;
-mod login;
-mod magnet;
-mod manifest;
-mod open_storage;
-mod plan;
-mod probe_progress;
-mod publish;
-mod read;
-mod remove;
-mod repair;
+mod maintain;
 mod seed;
+mod serve;
 mod show;
-mod source;
-mod source_file;
-mod source_record;
-mod stream;
+mod storages;
 mod types;
-mod url;
 mod usage;
-mod verify;
-mod verify_files;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -54,13 +30,17 @@ use std::{
 use parking_lot::Mutex;
 
 pub use self::{
-    adopt::{AdoptRequest, AdoptSummary, MissingFile},
-    check::{CheckReport, Outcome, ProbeResult, check_storage},
     estimate::{DriveLoad, Estimate, estimate},
     get::{GetItem, GetOptions, Getter},
-    login::{LoginFlow, LoginStep, login},
-    read::ReadStream,
-    stream::{FileRead, StreamedFile, StreamedImport, Streams},
+    maintain::adopt::{AdoptRequest, AdoptSummary, MissingFile},
+    serve::{
+        read::ReadStream,
+        stream::{FileRead, StreamedFile, StreamedImport, Streams},
+    },
+    storages::{
+        check::{CheckReport, Outcome, ProbeResult, check_storage},
+        login::{LoginFlow, LoginStep, login},
+    },
     types::{
         Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, ExportOptions,
         ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo, ImportRequest,
@@ -69,7 +49,7 @@ pub use self::{
     },
     usage::{PricedUsage, StorageUsage, storage_usage},
 };
-use self::{lock::DataLock, open_storage::OpenStorage, plan::file_of_row};
+use self::{import::plan::file_of_row, lock::DataLock, storages::open_storage::OpenStorage};
 use crate::{
     catalog::{Catalog, ImportId, ImportRow},
     config::Config,
@@ -84,7 +64,7 @@ pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Timeout for stopping the torrent session. Announcing the stop to trackers takes at most 5 s of it.
 const SESSION_STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Timeout for flushing verified bytes to storage at a stop. Together with [`manifest::STOP_TIMEOUT`] it is less than
+/// Timeout for flushing verified bytes to storage at a stop. Together with [`maintain::manifest::STOP_TIMEOUT`] it is less than
 /// the 10 s after which supervisors kill a process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 

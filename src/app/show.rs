@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     App, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
-    plan::{Plan, file_row, is_selected, selected_ranges},
+    import::plan::{Plan, file_row, is_selected, selected_ranges},
     usage::price_of_reads,
 };
 use crate::{

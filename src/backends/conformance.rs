@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use super::{
     CopySupport, Key, MultipartUpload, ObjectVersion, Payload, StorageBackend, UploadLayout,
-    body::collect, list_all, rng::SplitMix64,
+    body::collect, list_all, wrappers::rng::SplitMix64,
 };
 use crate::error::{Kind, Result};
 

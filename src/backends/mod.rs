@@ -8,27 +8,21 @@
 //!
 //! A put returns success only when the object is durable. A key is written once: no caller puts other bytes under it.
 
-pub mod adaptive;
 mod backend_state;
 mod body;
 #[doc(hidden)]
 pub mod conformance;
 pub mod drive;
 mod endpoint_error;
-pub mod faulty;
 mod header;
-pub mod hedged;
 mod idle_timer;
 mod key;
 pub mod local;
 pub mod memory;
-pub mod metered;
 mod multipart;
 mod payload;
-pub mod retry;
-mod rng;
 pub mod s3;
-pub mod throttled;
+pub mod wrappers;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -38,23 +32,23 @@ use url::Url;
 
 use crate::error::Result;
 
-pub use adaptive::Adaptive;
+pub use self::wrappers::adaptive::Adaptive;
+pub use self::wrappers::faulty::{FaultOp, Faulty};
+pub use self::wrappers::hedged::Hedged;
+pub use self::wrappers::metered::{Meter, Metered, Reads};
+pub use self::wrappers::retry::{Backoff, RetryPolicy, Retrying};
+pub use self::wrappers::throttled::Throttled;
 pub use backend_state::{BackendState, InMemoryState};
 pub use body::Body;
 pub use drive::{DriveBackend, DriveSettings};
-pub use faulty::{FaultOp, Faulty};
-pub use hedged::Hedged;
 pub use key::Key;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
-pub use metered::{Meter, Metered, Reads};
 pub use multipart::{
     Capabilities, CopySupport, MultipartUpload, UnfinishedUpload, UploadId, UploadLayout,
 };
 pub use payload::Payload;
-pub use retry::{Backoff, RetryPolicy, Retrying};
 pub use s3::{S3Backend, S3Settings, S3Source, SourceObject, SourcePage};
-pub use throttled::Throttled;
 
 /// One object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,31 +7,11 @@
 //! Secrets on the command line are rejected, since every user of the machine can read it. The one exception is
 //! `--drive-token`, a token for scripts that expires within an hour; its environment variable is safer.
 
-mod adopt;
 mod args;
-mod attach;
-mod estimate;
-mod fetch_args;
-mod fetch_progress;
-mod get;
-mod goal_args;
-mod heartbeat;
-mod import;
-mod input_file;
+mod commands;
 mod interrupt;
-mod limit;
-mod login;
-mod network_args;
 mod output;
-mod progress;
-mod publish;
-mod read;
-mod remove;
 mod secret;
-mod show;
-mod storage;
-mod stream;
-mod verify;
 
 use std::{ffi::OsString, future::Future, io, process::ExitCode};
 
@@ -41,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::Cli;
 use self::{
     args::{Command, GlobalArgs},
+    commands::storage::StorageCommand,
     output::{Failure, Output},
-    storage::StorageCommand,
 };
 use crate::{
     app::{Access, App},
@@ -112,23 +92,23 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     handle_file_size_limit()?;
     let context = Context { config, out, cancel };
     match command {
-        Command::Import(args) => import::import(context, args).await,
-        Command::Get(args) => get::get(context, args).await,
-        Command::Seed(args) => import::seed(context, args).await,
-        Command::Limit(args) => limit::limit(context, args).await,
-        Command::Ls => show::ls(context).await,
-        Command::Info { import } => show::info(context, &import).await,
-        Command::Cat(args) => read::cat(context, args).await,
-        Command::Stream(args) => stream::stream(context, args).await,
-        Command::Export(args) => read::export(context, args).await,
-        Command::Publish(args) => publish::publish(context, args).await,
-        Command::Url(args) => publish::url(context, args).await,
-        Command::Verify(args) => verify::verify(context, args).await,
-        Command::Attach(args) => attach::attach(context, args).await,
-        Command::Adopt(args) => adopt::adopt(context, args).await,
-        Command::Rm(args) => remove::rm(context, args).await,
-        Command::Gc(args) => remove::gc(context, args).await,
-        Command::Storage(command) => storage::run(context, command).await,
+        Command::Import(args) => commands::import::import(context, args).await,
+        Command::Get(args) => commands::get::get(context, args).await,
+        Command::Seed(args) => commands::import::seed(context, args).await,
+        Command::Limit(args) => commands::limit::limit(context, args).await,
+        Command::Ls => commands::show::ls(context).await,
+        Command::Info { import } => commands::show::info(context, &import).await,
+        Command::Cat(args) => commands::read::cat(context, args).await,
+        Command::Stream(args) => commands::stream::stream(context, args).await,
+        Command::Export(args) => commands::read::export(context, args).await,
+        Command::Publish(args) => commands::publish::publish(context, args).await,
+        Command::Url(args) => commands::publish::url(context, args).await,
+        Command::Verify(args) => commands::verify::verify(context, args).await,
+        Command::Attach(args) => commands::attach::attach(context, args).await,
+        Command::Adopt(args) => commands::adopt::adopt(context, args).await,
+        Command::Rm(args) => commands::remove::rm(context, args).await,
+        Command::Gc(args) => commands::remove::gc(context, args).await,
+        Command::Storage(command) => commands::storage::run(context, command).await,
         Command::Completions { .. } => unreachable!("handled above, before anything is opened"),
     }
 }

@@ -437,11 +437,11 @@ mod tests {
         let by_type = config.storage("drive").unwrap();
         assert_eq!(by_type.canonical_name(), "drive://G");
         let flags =
-            Overrides { drive_token: Some(Secret::Text("flag".into())), ..Overrides::default() };
+            Overrides { drive_token: Some(Secret::Text("hunter2".into())), ..Overrides::default() };
         let config = load("", flags, &[HOME, ("BAE_DRIVE_TOKEN", "env")]).unwrap();
         assert_eq!(config.storage("drive").unwrap().canonical_name(), "drive");
-        assert_eq!(drive(&config, "drive").token, Some(Secret::Text("flag".into())));
-        assert!(!format!("{config:?}").contains("flag"));
+        assert_eq!(drive(&config, "drive").token, Some(Secret::Text("hunter2".into())));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

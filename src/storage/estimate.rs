@@ -6,13 +6,14 @@
 use serde::Serialize;
 
 use super::{
-    composition::{CompositionLimits, PartSource, StoredRun, plan_composition},
-    layout::{FileSpan, Layout},
-    ranges::RangeSet,
-    sequential_upload,
-    window_grid::WINDOW,
+    files::{
+        composition::{CompositionLimits, PartSource, StoredRun, plan_composition},
+        sequential_upload,
+    },
+    map::layout::{FileSpan, Layout},
+    read::window_grid::WINDOW,
 };
-use crate::{backends::Key, error::Result};
+use crate::{backends::Key, error::Result, ranges::RangeSet};
 
 /// Requests by kind. For a storage with other kinds of requests, the nearest kind counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -186,7 +187,7 @@ mod tests {
     use crate::{
         backends::{Capabilities, CopySupport},
         catalog::LayoutKind,
-        storage::assembly::Assembly,
+        storage::write::assembly::Assembly,
         units::{KIB, MIB},
     };
 

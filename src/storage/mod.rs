@@ -1,7 +1,7 @@
 //! Turns verified bytes at positions into durable objects, and reads them back.
 //!
 //! Write path: [`ImportWriter::write_at`] adds the bytes to the pending bytes of the import, where readers find them at
-//! once, and notifies the writer's actor. The [`Assembly`](assembly::Assembly) knows which chunk of the [`Layout`] the
+//! once, and notifies the writer's actor. The [`Assembly`](write::assembly::Assembly) knows which chunk of the [`Layout`] the
 //! bytes belong to. It reports when a chunk is complete or, under [`Pressure`], which bytes to pack together instead.
 //! The resulting plan becomes an object in three steps: the catalog records the intent, the backend stores the blocks
 //! without copying them, and the catalog commits the object and its extents. Only then is the memory freed and the
@@ -20,76 +20,30 @@
 //! Guarantees: unverified bytes are never stored, no extent names an object before it is durable, verified bytes are
 //! never dropped while the process lives, and nothing here knows the source of the bytes.
 
-pub mod assembly;
-pub mod attach;
-pub mod background_publisher;
-mod blocks;
-pub mod cache;
-mod change_detecting;
-pub mod composition;
-mod direct_files;
-mod disk_cache;
 pub mod estimate;
-pub mod extent_map;
-mod fetch;
-mod fetch_budget;
-mod file_names;
-mod get_strategy;
-pub mod import_store;
-pub mod layout;
-pub mod manifest;
-pub mod name_probe;
-pub mod object_matching;
-pub mod pause;
-mod pending;
-pub mod presence;
-pub mod pressure;
-pub mod publisher;
-mod range_streams;
-pub mod ranges;
-pub mod read_stats;
-mod readahead;
-pub mod reader;
-mod retry_loop;
-mod segmented_lru;
-mod sequential_files;
-pub mod sequential_upload;
+pub mod files;
+pub mod map;
+pub mod read;
+pub mod recover;
 pub mod sweep;
-mod upload;
-mod verified_fetch;
-mod window_grid;
-pub mod writer;
+pub mod write;
 
-#[cfg(test)]
-mod case_insensitive;
-#[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
-mod model_tests;
-#[cfg(test)]
-mod publish_tests;
-#[cfg(test)]
-mod read_tests;
-#[cfg(test)]
-mod sequential_upload_tests;
-#[cfg(test)]
-mod strict_backend;
 #[cfg(test)]
 mod tests;
 
-pub use background_publisher::BackgroundPublisher;
-pub use cache::WindowCache;
-pub use direct_files::DirectFiles;
-pub use disk_cache::DiskCache;
-pub use file_names::FileObjects;
-pub use import_store::ImportStore;
-pub use layout::{FileSpan, Layout};
-pub use pause::PauseClock;
-pub use pressure::Pressure;
-pub use publisher::{Published, Publisher};
-pub use ranges::RangeSet;
-pub use read_stats::ReadStats;
-pub use reader::ImportReader;
-pub use upload::{WriterEvent, WriterSink};
-pub use verified_fetch::PieceVerifier;
-pub use writer::{ImportWriter, WriterOptions};
+pub use self::files::background_publisher::BackgroundPublisher;
+pub use self::files::direct_files::DirectFiles;
+pub use self::files::file_names::FileObjects;
+pub use self::files::publisher::{Published, Publisher};
+pub use self::map::import_store::ImportStore;
+pub use self::map::layout::{FileSpan, Layout};
+pub use self::map::read_stats::ReadStats;
+pub use self::read::cache::WindowCache;
+pub use self::read::disk_cache::DiskCache;
+pub use self::read::reader::ImportReader;
+pub use self::read::verified_fetch::PieceVerifier;
+pub use self::write::pause::PauseClock;
+pub use self::write::pressure::Pressure;
+pub use self::write::upload::{WriterEvent, WriterSink};
+pub use self::write::writer::{ImportWriter, WriterOptions};
+pub use crate::ranges::RangeSet;

@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    chunk_priorities::ChunkPriorities,
-    content::{Content, Loader},
+    disk::content::{Content, Loader},
     idle_timeout::{IdleTimeout, wrong_pieces},
     metainfo::Metainfo,
-    read_deadlines::ReadDeadlines,
+    picker::{chunk_priorities::ChunkPriorities, read_deadlines::ReadDeadlines},
     session::{Status, Torrent, TorrentEvent},
     trackers::Trackers,
     web_seeds::{RunOutcome, WantedPieces, WebSeeds},

@@ -17,48 +17,26 @@
 //! Guarantees: the network thread never waits. The catalog decides what is stored; libtorrent's view of it is not
 //! trusted. Features of library versions that a peer could exploit stay off ([`features`]).
 
-pub mod bencode;
-mod catalog_names;
-pub mod check;
-pub mod chunk_priorities;
-mod content;
 mod disk;
 mod download;
-mod features;
-mod ffi;
-mod geometry;
-pub mod governor;
-mod hash_workers;
 mod idle_timeout;
-pub mod layout;
-mod listen_failures;
-pub mod merkle;
 pub mod metainfo;
-mod naming;
-mod piece;
-mod read_deadlines;
-mod registry;
-mod rewrite;
-pub mod select;
-mod send_buffers;
+pub mod picker;
 mod session;
-mod settings;
-mod suggester;
 mod swarm_metadata;
-mod torrent_disk;
 mod trackers;
-mod udp_tracker;
-mod verified_reads;
 mod web_seeds;
 
-pub(crate) use self::verified_reads::piece_verifier;
+pub(crate) use self::disk::verified_reads::piece_verifier;
 pub use self::{
-    content::{Content, Loader},
+    disk::content::{Content, Loader},
     download::{Download, DownloadGoal, WriterEvents},
-    features::{Feature, check_library, is_safe},
-    read_deadlines::{ReadDeadlines, ReaderPosition},
-    session::{Origin, Start, Status, Torrent, TorrentEvent, TorrentSession},
-    settings::check_interfaces,
+    picker::read_deadlines::{ReadDeadlines, ReaderPosition},
+    session::{
+        Origin, Start, Status, Torrent, TorrentEvent, TorrentSession,
+        features::{Feature, check_library, is_safe},
+        settings::check_interfaces,
+    },
     swarm_metadata::wait_for_metadata,
     trackers::Trackers,
 };
@@ -66,5 +44,5 @@ pub use self::{
 /// Configures the C library's heap for the whole process: one heap for all threads, which keeps a few MiB of freed
 /// memory. For a process that reads fast from few threads; `cpp/heap.hpp` has the figures.
 pub fn configure_heap() {
-    ffi::configure_heap();
+    disk::ffi::configure_heap();
 }

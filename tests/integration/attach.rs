@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use bae::storage::manifest::GeneratedKey;
+use bae::storage::recover::manifest::GeneratedKey;
 
 use crate::support::{
     MIB,

@@ -7,18 +7,22 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{
         ImportRequest, SESSION_STOP_TIMEOUT,
-        import::{check_memory, check_not_removing, use_recorded_names},
-        import_url::{
-            find_earlier_import, keeps_stored, refuse_checksums_of_folders, refuse_seeding,
-            wants_checksum,
+        import::{
+            check_memory, check_not_removing,
+            from_url::{
+                find_earlier_import, keeps_stored, refuse_checksums_of_folders, refuse_seeding,
+                wants_checksum,
+            },
+            magnet::Magnet,
+            plan::{
+                bytes_to_store, file_of_row, select_files, selected_ranges,
+                wanted_pieces_and_ranges,
+            },
+            source::{ImportSource, RemoteFiles},
+            source_record::{SourceRecord, has_unknown_len, remote_file_rows},
+            use_recorded_names,
         },
         input_pool,
-        magnet::Magnet,
-        plan::{
-            bytes_to_store, file_of_row, select_files, selected_ranges, wanted_pieces_and_ranges,
-        },
-        source::{ImportSource, RemoteFiles},
-        source_record::{SourceRecord, has_unknown_len, remote_file_rows},
     },
     backends::MemoryBackend,
     catalog::{Catalog, ImportRow, hex},

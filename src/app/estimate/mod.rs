@@ -12,10 +12,13 @@ use tokio_util::sync::CancellationToken;
 use self::content::SourceContent;
 use super::{
     ImportRequest,
-    import::{check_free_space, resumed_layout},
+    import::{
+        check_free_space,
+        plan::{file_row, selected_bytes, selected_files},
+        resumed_layout,
+    },
     input_pool,
-    open_storage::chunk_len,
-    plan::{file_row, selected_bytes, selected_files},
+    storages::open_storage::chunk_len,
 };
 use crate::{
     backends::{Capabilities, DriveBackend, LocalBackend, S3Backend, local},
@@ -27,8 +30,8 @@ use crate::{
     error::{Kind, Result},
     storage::{
         FileSpan, Layout, Pressure, RangeSet,
-        composition::CompositionLimits,
         estimate::{Tally, tally},
+        files::composition::CompositionLimits,
     },
     units::MIB,
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    app::{App, plan::Plan},
+    app::{App, import::plan::Plan},
     catalog::{ImportId, ImportRow, ImportState, UsageCounts},
     error::{Error, Kind, Result},
     events::{Event, EventSink, Progress, Started},

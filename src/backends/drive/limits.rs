@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::backends::rng::SplitMix64;
+use crate::backends::wrappers::rng::SplitMix64;
 
 /// The rates to keep within.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use crate::{
     backends::{ObjectInfo, Page},
     catalog::KeyState,
     error::Result,
-    storage::manifest::GeneratedKey,
+    storage::recover::manifest::GeneratedKey,
 };
 
 /// Objects under a prefix that no stored row names.

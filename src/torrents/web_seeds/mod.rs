@@ -28,10 +28,9 @@ use tokio::task::JoinSet;
 pub(super) use self::run::RunOutcome;
 use self::run::{RunContext, RunError, WebSeed};
 use super::{
-    check::PieceHashes,
-    metainfo::Metainfo,
+    disk::torrent_disk::{Holding, TorrentDisk},
+    metainfo::{Metainfo, check::PieceHashes},
     session::Torrent,
-    torrent_disk::{Holding, TorrentDisk},
 };
 use crate::{
     config::NetworkOptions,
@@ -369,7 +368,7 @@ mod tests {
     use crate::error::Kind;
 
     fn meta() -> Metainfo {
-        Metainfo::parse(include_bytes!("../testdata/multi_v1.torrent")).unwrap()
+        Metainfo::parse(include_bytes!("../metainfo/testdata/multi_v1.torrent")).unwrap()
     }
 
     fn state() -> SeedState {

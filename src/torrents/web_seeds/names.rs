@@ -1,9 +1,9 @@
 //! File names byte for byte as the torrent has them, because these are the names at the server. Our own names differ
 //! where a disk could not have the torrent's names.
 
-use crate::torrents::{
+use crate::torrents::metainfo::{
+    Metainfo,
     bencode::{Dict, Document, Node},
-    metainfo::Metainfo,
 };
 
 /// The path of each file of `meta` without the torrent's name; the path of a pad is empty. Our own names are used when
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_torrent_of_one_file_has_a_name_and_no_paths() {
-        let names = names(include_bytes!("../testdata/single_v1.torrent"));
+        let names = names(include_bytes!("../metainfo/testdata/single_v1.torrent"));
         assert!(names.is_single);
         assert!(names.files.iter().all(Vec::is_empty));
     }
@@ -98,9 +98,9 @@ mod tests {
     #[test]
     fn both_lists_of_files_give_the_same_paths() {
         let all = [
-            &include_bytes!("../testdata/multi_v1.torrent")[..],
-            include_bytes!("../testdata/multi_v2.torrent"),
-            include_bytes!("../testdata/multi_hybrid.torrent"),
+            &include_bytes!("../metainfo/testdata/multi_v1.torrent")[..],
+            include_bytes!("../metainfo/testdata/multi_v2.torrent"),
+            include_bytes!("../metainfo/testdata/multi_hybrid.torrent"),
         ];
         for torrent in all {
             let names = names(torrent);

@@ -23,10 +23,12 @@ use crate::{
     memory::BLOCK_LEN,
     protocols::{Protocol, Protocols, RangeRequest, RemoteFile, display_url, next_bytes},
     torrents::{
-        check::{PieceHasher, PieceHashes},
-        metainfo::Metainfo,
+        disk::torrent_disk::{Holding, TorrentDisk},
+        metainfo::{
+            Metainfo,
+            check::{PieceHasher, PieceHashes},
+        },
         session::{Torrent, TorrentSession},
-        torrent_disk::{Holding, TorrentDisk},
     },
 };
 

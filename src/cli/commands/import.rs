@@ -1,0 +1,187 @@
+//! `import` and `seed`: import sources, and seed imports to the swarm.
+
+use std::{future::Future, net::SocketAddr, pin::pin};
+
+use url::Url;
+
+use super::{estimate, stream};
+use crate::{
+    app::{Access, App, ImportRequest, Streams},
+    cli::{
+        Context,
+        args::{ImportArgs, SeedArgs},
+        interrupted,
+        output::{Failure, progress::follow, sanitize},
+    },
+    config::{NetworkOptions, SeedOptions},
+    error::{Error, Kind},
+    events::{EventSink, Imported},
+    redact,
+};
+
+/// Imports the sources one after the other. One failure does not stop the others; the exit code is that of the first
+/// failure.
+pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result<(), Failure> {
+    if args.dry_run {
+        return estimate::dry_run(context, args).await;
+    }
+    // Check the storage name before anything is opened, so that a wrong name fails at once.
+    context.config.storage(&args.storage)?;
+    let network = args.network.resolve(context.config.network.clone())?;
+    if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
+        return Err(Error::new(
+            Kind::InvalidInput,
+            "--checksum is for one source, but several are given",
+        )
+        .into());
+    }
+    let urls: Vec<_> = args.sources.iter().filter_map(|text| Url::parse(text).ok()).collect();
+    args.fetch.warn_about_user_mismatch(urls.iter());
+    let download = args.fetch.download_options(&context, &network).await?;
+    let request = ImportRequest {
+        source: String::new(),
+        storage: args.storage,
+        select: args.select,
+        layout: args.layout.into(),
+        network,
+        // With several sources, seeding starts after the last import; otherwise the first would never end.
+        seed: args.seed && args.sources.len() == 1,
+        seeding: args.goals.resolve(context.config.seeding.clone()),
+        timeout: context.config.timeout,
+        streams: args.stream.map(|_| Streams::new(context.config.memory)),
+        download,
+    };
+    let seed_after = args.seed && args.sources.len() > 1;
+    let sources = args.sources;
+    context
+        .with_app(Access::Write, async |app| {
+            let work = async {
+                let ids = import_each(&context, app, &sources, &request).await?;
+                if seed_after {
+                    let (network, seeding) = (request.network.clone(), request.seeding.clone());
+                    seed_all(&context, app, ids, network, seeding).await?;
+                }
+                Ok(())
+            };
+            match (&request.streams, args.stream) {
+                (Some(streams), Some(listen)) => {
+                    serve_during(&context, streams, listen, work).await
+                }
+                _ => work.await,
+            }
+        })
+        .await
+}
+
+/// Runs `work` while serving players, and then serves players until stopped.
+async fn serve_during(
+    context: &Context,
+    streams: &Streams,
+    listen: SocketAddr,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let server = stream::bind(listen, streams).await?;
+    let work = async {
+        work.await?;
+        context.cancel.cancelled().await;
+        Ok(())
+    };
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => done,
+        failure = stream::serve(context, &server, streams) => {
+            // Standard output is closed: stop as after Ctrl-C. Stored data is kept.
+            context.cancel.cancel();
+            work.await.and(Err(failure))
+        }
+    }
+}
+
+async fn import_each(
+    context: &Context,
+    app: &App,
+    sources: &[String],
+    request: &ImportRequest,
+) -> Result<Vec<String>, Failure> {
+    let mut ids = Vec::new();
+    let mut first_failure = None;
+    for source in sources {
+        let request = ImportRequest { source: source.clone(), ..request.clone() };
+        match import_one(context, app, request).await {
+            Ok(imported) => ids.push(imported.id),
+            Err(Failure::Error(error)) => {
+                let error = if sources.len() > 1 { with_source(error, source) } else { error };
+                if error.kind() == Kind::Cancelled {
+                    return Err(error.into());
+                }
+                context.out.error(&error);
+                first_failure.get_or_insert(error.kind());
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    match first_failure {
+        Some(kind) => Err(Failure::Reported(kind)),
+        None => Ok(ids),
+    }
+}
+
+/// Prefixes an error with its source, unless the error already names it.
+pub(super) fn with_source(error: Error, source: &str) -> Error {
+    let source = match source {
+        "-" => "standard input".to_owned(),
+        source => sanitize(&redact::source(source.trim())),
+    };
+    if error.report().contains(&source) { error } else { error.with_context(source) }
+}
+
+async fn import_one(
+    context: &Context,
+    app: &App,
+    request: ImportRequest,
+) -> Result<Imported, Failure> {
+    if context.cancel.is_cancelled() {
+        return Err(with_resume_hint(interrupted()).into());
+    }
+    let (sink, events) = EventSink::channel();
+    let work = app.import(request, sink, context.cancel.clone());
+    match follow(&context.out, events, &context.cancel, work).await {
+        Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => {
+            Err(with_resume_hint(error).into())
+        }
+        done => done,
+    }
+}
+
+fn with_resume_hint(error: Error) -> Error {
+    match error.hint_text() {
+        Some(_) => error,
+        None => {
+            error.hint("run the same command again to resume; stored data is not fetched again")
+        }
+    }
+}
+
+/// Returns `Ok` when stopped, and when all goals are reached.
+pub(in crate::cli) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
+    let network = args.network.resolve(context.config.network.clone())?;
+    let seeding = args.goals.resolve(context.config.seeding.clone());
+    let imports = args.imports;
+    context
+        .with_app(Access::Write, async |app| {
+            seed_all(&context, app, imports, network, seeding).await
+        })
+        .await
+}
+
+async fn seed_all(
+    context: &Context,
+    app: &App,
+    imports: Vec<String>,
+    network: NetworkOptions,
+    seeding: SeedOptions,
+) -> Result<(), Failure> {
+    let (sink, events) = EventSink::channel();
+    let work = app.seed(imports, network, seeding, sink, context.cancel.clone());
+    follow(&context.out, events, &context.cancel, work).await
+}

@@ -1,0 +1,269 @@
+//! `storage`: lists, adds, checks and signs in to the storages that imports can use.
+
+use clap::{Args, Subcommand, builder::BoolishValueParser};
+use serde::Serialize;
+
+use super::login::{self, LoginArgs};
+use crate::{
+    app::{
+        CheckReport, Outcome, PricedUsage, ProbeResult, StorageUsage, check_storage, storage_usage,
+    },
+    cli::{
+        Context,
+        output::{Align, Failure, kind_name, sanitize, table},
+        secret,
+    },
+    config::{NewStorage, StorageInfo},
+    units::ByteSize,
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum StorageCommand {
+    /// List storages
+    List,
+    /// Add a storage to the config file
+    Add(AddArgs),
+    /// Test every operation that an import needs from a storage, and suggest fixes
+    Check(CheckArgs),
+    /// Sign in to Google Drive and save the sign-in
+    Login(LoginArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AddArgs {
+    /// Name of the storage
+    pub(in crate::cli) name: String,
+    /// URL such as s3://bucket/prefix?endpoint=…, and settings such as chunk=16MiB. A secret comes from a prompt
+    /// (KEY=-), from KEY=env:VARIABLE or from KEY=command:COMMAND
+    #[arg(value_name = "URL|KEY=VALUE")]
+    pub(in crate::cli) settings: Vec<String>,
+    /// Storage type; required without a URL
+    #[arg(long = "type", env = "BAE_TYPE", value_name = "TYPE", value_parser = ["local", "s3", "drive"])]
+    pub(in crate::cli) kind: Option<String>,
+    /// Replace an existing storage of this name
+    #[arg(long, env = "BAE_FORCE", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// Storage name or URL
+    #[arg(value_name = "NAME|URL", default_value = "file", env = "BAE_STORAGE")]
+    pub(in crate::cli) storage: String,
+    /// Also transfer 8 MiB in each direction to measure the speed
+    #[arg(long, env = "BAE_SPEED", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) speed: bool,
+}
+
+pub(in crate::cli) async fn run(context: Context, command: StorageCommand) -> Result<(), Failure> {
+    match command {
+        StorageCommand::List => list(&context),
+        StorageCommand::Add(args) => add(context, args).await,
+        StorageCommand::Check(args) => check(context, args).await,
+        StorageCommand::Login(args) => login::run(context, args).await,
+    }
+}
+
+/// A storage and the usage of reading from it.
+#[derive(Serialize)]
+struct StorageLine {
+    #[serde(flatten)]
+    info: StorageInfo,
+    #[serde(flatten)]
+    usage: StorageUsage,
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let mut usage = storage_usage(&context.config)?;
+    // Include storages without a name: reading from them costs money too.
+    let storages = context.config.list_storages(usage.keys().map(String::as_str));
+    let line = |info: StorageInfo| {
+        let usage = usage.remove(&info.name).unwrap_or_default();
+        StorageLine { info, usage }
+    };
+    let storages: Vec<_> = storages.into_iter().map(line).collect();
+    if context.out.is_json() {
+        return storages.iter().try_for_each(|storage| context.out.json(storage));
+    }
+    list_lines(&storages).iter().try_for_each(|line| context.out.line(line))
+}
+
+fn list_lines(storages: &[StorageLine]) -> Vec<String> {
+    let columns = [
+        ("", Align::Left),
+        ("NAME", Align::Left),
+        ("TYPE", Align::Left),
+        ("CHUNK", Align::Right),
+        ("READ THIS MONTH", Align::Right),
+        ("DEFINED IN", Align::Left),
+        ("LOCATION", Align::Left),
+    ];
+    let row = |StorageLine { info: s, usage }: &StorageLine| {
+        let location =
+            s.error.as_ref().map_or_else(|| s.location.clone(), |e| format!("unusable: {e}"));
+        vec![
+            if s.default { "*" } else { " " }.to_owned(),
+            sanitize(&s.name),
+            sanitize(&s.kind),
+            s.chunk.map(|chunk| ByteSize(chunk).to_string()).unwrap_or_default(),
+            read_usage(&usage.month),
+            sanitize(s.defined.as_deref().unwrap_or("built in")),
+            sanitize(&location),
+        ]
+    };
+    table(&columns, &storages.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Usage as `1.5 GiB $0.14`; empty if nothing was read.
+fn read_usage(usage: &PricedUsage) -> String {
+    if usage.gets == 0 {
+        return String::new();
+    }
+    let money = usage.dollars.map(|dollars| format!(" ${dollars:.2}")).unwrap_or_default();
+    format!("{}{money}", ByteSize(usage.fetched))
+}
+
+#[derive(Serialize)]
+struct AddedLine<'a> {
+    event: &'static str,
+    name: &'a str,
+    file: String,
+}
+
+async fn add(context: Context, args: AddArgs) -> Result<(), Failure> {
+    let mut new = NewStorage::new(&args.name, args.kind.as_deref(), &args.settings)?;
+    for (key, answer) in secret::prompt_for_secrets(&context, new.secret_prompts().to_vec()).await?
+    {
+        new.set_secret(key, &answer);
+    }
+    let file = context.config.add_storage(&new, args.force)?.display().to_string();
+    let name = new.name();
+    if context.out.is_json() {
+        return context.out.json(&AddedLine { event: "added", name, file });
+    }
+    context.out.result(format_args!("added storage {name} to {}", sanitize(&file)))?;
+    context.out.note(format_args!("test it with: bae storage check {name}"));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ProbeLine<'a> {
+    event: &'static str,
+    probe: &'static str,
+    outcome: &'static str,
+    text: &'a str,
+    hint: Option<&'a str>,
+    kind: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CheckedLine {
+    event: &'static str,
+    storage: String,
+    place: String,
+    failures: usize,
+    warnings: usize,
+    latency_ms: Option<u64>,
+}
+
+async fn check(context: Context, args: CheckArgs) -> Result<(), Failure> {
+    let mut shown = Ok(());
+    let on_probe = |probe: &ProbeResult| {
+        if shown.is_ok() {
+            shown = show(&context, probe);
+        }
+    };
+    let checked =
+        check_storage(&context.config, &args.storage, args.speed, &context.cancel, on_probe).await;
+    let report = checked?;
+    shown?;
+    show_summary(&context, &report)
+}
+
+fn show(context: &Context, probe: &ProbeResult) -> Result<(), Failure> {
+    let ProbeResult { name, outcome, text, hint, kind } = probe;
+    if context.out.is_json() {
+        let outcome = match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Warn => "warn",
+            Outcome::Fail => "fail",
+        };
+        let (hint, kind) = (hint.as_deref(), kind.map(kind_name));
+        return context.out.json(&ProbeLine {
+            event: "probe",
+            probe: name,
+            outcome,
+            text,
+            hint,
+            kind,
+        });
+    }
+    let mark = match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Warn => "warn",
+        Outcome::Fail => "FAIL",
+    };
+    context.out.line(format_args!("{mark:<4}  {name:<9}  {}", sanitize(text)))?;
+    match hint {
+        Some(hint) => context.out.line(format_args!("{:17}{}", "", sanitize(hint))),
+        None => Ok(()),
+    }
+}
+
+fn show_summary(context: &Context, report: &CheckReport) -> Result<(), Failure> {
+    let CheckReport { storage, url, failures, warnings, latency, failed } = report;
+    if context.out.is_json() {
+        let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).ok();
+        context.out.json(&CheckedLine {
+            event: "checked",
+            storage: storage.clone(),
+            place: url.clone(),
+            failures: *failures,
+            warnings: *warnings,
+            latency_ms: latency.and_then(milliseconds),
+        })?;
+    } else if *failures > 0 {
+        context.out.note(format_args!("{} cannot be used", sanitize(storage)));
+    } else {
+        context.out.result(format_args!("{} is ready", sanitize(storage)))?;
+    }
+    failed.map_or(Ok(()), |kind| Err(Failure::Reported(kind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_marks_the_default_and_shows_errors() {
+        let one = StorageInfo {
+            name: "music".into(),
+            kind: "s3".into(),
+            location: "s3://b".into(),
+            chunk: Some(16 << 20),
+            default: true,
+            defined: Some("/c.toml, line 2".into()),
+            error: None,
+        };
+        let broken = StorageInfo {
+            name: "old".into(),
+            chunk: None,
+            default: false,
+            defined: None,
+            error: Some("path is missing".into()),
+            ..one.clone()
+        };
+        let month = PricedUsage { gets: 3, fetched: 3 << 29, served: 0, dollars: Some(0.135) };
+        let usage = StorageUsage { month, total: month };
+        let one = StorageLine { info: one, usage };
+        let broken = StorageLine { info: broken, usage: StorageUsage::default() };
+        assert_eq!(
+            list_lines(&[one, broken]),
+            [
+                "   NAME   TYPE   CHUNK  READ THIS MONTH  DEFINED IN       LOCATION",
+                "*  music  s3    16 MiB    1.5 GiB $0.14  /c.toml, line 2  s3://b",
+                "   old    s3                             built in         unusable: path is missing",
+            ]
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! All printing of the CLI: data to standard output, everything else to standard error.
+
+pub(super) mod fetch_progress;
+pub(super) mod heartbeat;
+pub(super) mod progress;
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+};
+
+use serde::Serialize;
+
+use super::args::GlobalArgs;
+use crate::{
+    error::{Error, Kind},
+    telemetry::Stderr,
+};
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Error(Error),
+    /// An error that was already printed.
+    Reported(Kind),
+    /// The reader of standard output closed the pipe.
+    PipeClosed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::PipeClosed,
+            _ => Self::Error(Error::io("cannot write to standard output", error)),
+        }
+    }
+}
+
+/// The output streams and the output format.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    stderr: Stderr,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    /// Standard output carries the bytes of a file and nothing else.
+    stdout_is_data: bool,
+}
+
+impl Output {
+    pub(super) fn new(global: &GlobalArgs, stderr: Stderr) -> Self {
+        let GlobalArgs { json, quiet, verbose, .. } = *global;
+        Self { stderr, json, quiet, verbose: verbose > 0, stdout_is_data: false }
+    }
+
+    /// A copy with result lines on standard error, because standard output carries the bytes of a file.
+    pub(super) fn with_results_on_stderr(&self) -> Self {
+        Self { stdout_is_data: true, ..self.clone() }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose && !self.quiet
+    }
+
+    pub(super) fn stderr(&self) -> &Stderr {
+        &self.stderr
+    }
+
+    /// Whether progress bars are shown: standard error is a terminal, without `--json` and `--quiet`.
+    pub(super) fn shows_bars(&self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// Whether a prompt can be answered: standard input and standard error are terminals, without `--json`.
+    pub(super) fn can_prompt(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Writes bytes unchanged to standard output.
+    pub(super) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.raw_io(bytes)?)
+    }
+
+    /// As [`Self::raw`], for callers that handle the I/O error themselves.
+    pub(super) fn raw_io(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        stdout.flush()
+    }
+
+    /// Writes one line of data.
+    pub(super) fn line(&self, text: impl Display) -> Result<(), Failure> {
+        self.raw(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes the result line of a command, unless `--quiet` is given.
+    pub(super) fn result(&self, text: impl Display) -> Result<(), Failure> {
+        match (self.quiet, self.stdout_is_data) {
+            (true, _) => Ok(()),
+            (false, false) => self.line(text),
+            (false, true) => {
+                self.note(text);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes one JSON object on one line.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|e| Error::new(Kind::Internal, "cannot encode a report as JSON").because(e))?;
+        self.line(text)
+    }
+
+    /// Writes a message for the user to standard error, unless `--quiet` is given.
+    pub(super) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            self.stderr.line(text);
+        }
+    }
+
+    /// Prints an error and its hint on standard error; with `--json` on standard output too.
+    pub(super) fn error(&self, error: &Error) {
+        self.stderr.line(format_args!("bae: {}", sanitize(&error.report())));
+        if let Some(hint) = error.hint_text() {
+            self.stderr.line(format_args!("hint: {}", sanitize(hint)));
+        }
+        if self.json {
+            let line = ErrorLine {
+                event: "error",
+                kind: kind_name(error.kind()),
+                error: error.report(),
+                hint: error.hint_text(),
+            };
+            // Ignored: the error is already on standard error.
+            let _ = self.json(&line);
+        }
+    }
+
+    /// Prompts for yes or no; any answer but yes counts as no. Reads the answer on a blocking thread.
+    pub(super) async fn confirm(&self, question: &str) -> io::Result<bool> {
+        self.stderr.prompt(format_args!("{question} [y/N] "));
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let answer = answer.await.map_err(io::Error::other)??;
+        Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+    }
+}
+
+/// Prints a usage error as a JSON event. `text` is clap's message.
+pub(super) fn print_usage_error_json(text: &str) {
+    let message = text.split("\n\nUsage:").next().unwrap_or_default();
+    let words: Vec<_> = message.split_whitespace().collect();
+    let error = words.join(" ").trim_start_matches("error: ").to_owned();
+    let kind = kind_name(Kind::InvalidInput);
+    let line = ErrorLine { event: "error", kind, error, hint: Some("see --help") };
+    if let Ok(json) = serde_json::to_string(&line) {
+        // Ignored: the error is already on standard error.
+        let _ = io::stdout().lock().write_all(format!("{json}\n").as_bytes());
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    event: &'static str,
+    kind: String,
+    error: String,
+    hint: Option<&'a str>,
+}
+
+/// The kind in snake case: `NotFound` as `not_found`.
+pub(super) fn kind_name(kind: Kind) -> String {
+    let mut name = String::new();
+    for c in format!("{kind:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// Replaces characters that move the cursor, end the line or change the writing direction. Names come from untrusted
+/// torrents.
+pub(super) fn sanitize(text: &str) -> String {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Alignment of a column and its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Formats rows as aligned columns. The last column is not padded: it holds names, whose width on screen is unknown.
+pub(super) fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
+    let head: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let width =
+        |at: usize| all().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|at| width(at).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let mut text = String::new();
+        for (at, ((cell, (_, align)), width)) in row.iter().zip(columns).zip(&widths).enumerate() {
+            let width = *width;
+            text.push_str(&match align {
+                Align::Right => format!("{cell:>width$}"),
+                Align::Left if at + 1 == columns.len() => cell.clone(),
+                Align::Left => format!("{cell:<width$}"),
+            });
+            text.push_str("  ");
+        }
+        text.trim_end().to_owned()
+    };
+    all().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_the_last_is_not_padded() {
+        let columns = [("ID", Align::Left), ("SIZE", Align::Right), ("NAME", Align::Left)];
+        let rows = [["9c4e", "1 GiB", "a long name"], ["1", "512 B", "b"]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(
+            table(&columns, &rows),
+            ["ID     SIZE  NAME", "9c4e  1 GiB  a long name", "1     512 B  b"]
+        );
+    }
+
+    #[test]
+    fn control_and_direction_characters_are_replaced() {
+        assert_eq!(
+            sanitize("a\x1b[2Jb\nc\u{202e}gpj.exe é漢"),
+            "a\u{fffd}[2Jb\u{fffd}c\u{fffd}gpj.exe é漢"
+        );
+    }
+
+    #[test]
+    fn kinds_are_named_in_snake_case() {
+        assert_eq!(kind_name(Kind::NotFound), "not_found");
+        assert_eq!(kind_name(Kind::Corrupt), "corrupt");
+    }
+}

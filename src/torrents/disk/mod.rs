@@ -1,0 +1,470 @@
+//! The disk that libtorrent sees: each call finds its torrent, and either completes its job at once or hands it on.
+//!
+//! Calls come on libtorrent's network thread, the only thread of the session. A call copies at most one block, holds
+//! locks only briefly, and never waits. Slow work runs elsewhere and completes its job from there: hashing on the hash
+//! workers, reads of stored bytes on the runtime.
+
+pub(super) mod content;
+pub(super) mod ffi;
+pub(super) mod hash_workers;
+pub(super) mod piece;
+pub(super) mod registry;
+pub(super) mod send_buffers;
+pub(super) mod torrent_disk;
+pub(super) mod verified_reads;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use cxx::UniquePtr;
+use tokio::{runtime::Handle, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    content::Content,
+    ffi::{CheckJob, DiskError, FenceJob, HashJob, PeerWaker, ReadJob, WriteJob, complete_read},
+    hash_workers::{DigestKinds, HashWorkers},
+    piece::HashRequest,
+    registry::StorageRegistry,
+    send_buffers::SendBuffers,
+    torrent_disk::{TorrentDisk, answer_hash_request},
+};
+use super::{
+    metainfo::check::PieceHasher,
+    picker::{
+        governor::Marks,
+        suggester::{Have, Suggester},
+    },
+};
+use crate::{
+    error::Result,
+    memory::{BLOCK_LEN, BlockPool},
+    storage::Pressure,
+};
+
+/// How long a read of bytes that are not fully uploaded yet is retried. After that the read fails, and the peer
+/// requests the piece from other peers.
+const PENDING_RETRY: Duration = Duration::from_secs(20);
+/// How long a read of uploaded bytes is retried while the storage is unreachable, on top of the backend's own two
+/// minutes of retries. A peer can do nothing about an outage, and an impatient peer disconnects by itself.
+const OUTAGE_RETRY: Duration = Duration::from_secs(10 * 60);
+/// Interval of these retries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Cached blocks on their way to peers may hold the memory budget divided by this number.
+const SEND_SHARE: usize = 8;
+/// How long a read waits for memory while such blocks exceed their share. After that its block is sent anyway, because
+/// the blocks in the way may belong to peers that no longer read.
+const SEND_WAIT: Duration = Duration::from_secs(1);
+/// Interval of the checks for free memory.
+const MEMORY_POLL: Duration = Duration::from_millis(5);
+/// The longest that a read waits for peers that are behind.
+const SLOW_PEER_WAIT: Duration = Duration::from_secs(1);
+/// Interval of the checks whether it must still wait.
+const SLOW_PEER_POLL: Duration = Duration::from_millis(20);
+
+pub(super) struct Disk {
+    registry: StorageRegistry,
+    pressure: Arc<Pressure>,
+    pool: BlockPool,
+    /// Cached blocks that libtorrent is sending to peers.
+    send_buffers: SendBuffers,
+    marks: Marks,
+    hash_workers: HashWorkers,
+    runtime: Handle,
+    /// Whether pieces are suggested to peers (BEP 6).
+    suggests: bool,
+    waker: OnceLock<PeerWaker>,
+    /// Whether a peer was told to wait for memory.
+    peers_waiting: AtomicBool,
+    evicted: AtomicU64,
+    alerts_ready: Notify,
+    aborted: CancellationToken,
+}
+
+impl Disk {
+    pub(super) fn new(
+        pressure: Arc<Pressure>,
+        pool: BlockPool,
+        runtime: Handle,
+        suggests: bool,
+    ) -> Result<Arc<Self>> {
+        let hash_workers = HashWorkers::start()
+            .map_err(|e| crate::Error::io("cannot start the hash threads", e))?;
+        Ok(Arc::new(Self {
+            registry: StorageRegistry::default(),
+            marks: Marks::new(pool.budget()),
+            pressure,
+            send_buffers: SendBuffers::new(pool.budget() / SEND_SHARE),
+            pool,
+            hash_workers,
+            runtime,
+            suggests,
+            waker: OnceLock::new(),
+            peers_waiting: AtomicBool::new(false),
+            evicted: AtomicU64::new(0),
+            alerts_ready: Notify::new(),
+            aborted: CancellationToken::new(),
+        }))
+    }
+
+    pub(super) fn registry(&self) -> &StorageRegistry {
+        &self.registry
+    }
+
+    /// Notified by libtorrent when there are alerts to pop.
+    pub(super) fn alerts_ready(&self) -> &Notify {
+        &self.alerts_ready
+    }
+
+    pub(super) fn set_waker(&self, waker: PeerWaker) {
+        // One session per disk: a second attach cannot happen.
+        let _ = self.waker.set(waker);
+    }
+
+    pub(super) fn blocks_in_use(&self) -> i64 {
+        i64::try_from(self.pool.held() / BLOCK_LEN).unwrap_or(i64::MAX)
+    }
+
+    /// Payload bytes evicted to stay in the budget. They are downloaded again.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read(
+        &self,
+        storage: u32,
+        piece: u32,
+        start: usize,
+        len: usize,
+        mut job: UniquePtr<ReadJob>,
+    ) {
+        let Some(torrent) = self.torrent_at(storage) else { return };
+        let buffers = self.send_buffers.has_capacity().then_some(&self.send_buffers);
+        if let Some(bytes) = torrent.read_memory(buffers, piece, start, len) {
+            self.read_ahead(&torrent, piece, start, len);
+            torrent.count_served(&bytes);
+            return complete_read(&mut job, bytes);
+        }
+        let (aborted, buffers) = (self.aborted.clone(), self.send_buffers.clone());
+        self.runtime.spawn(async move {
+            let read = read_stored(&torrent, &buffers, piece, start, len);
+            tokio::select! {
+                // Dropping the job completes it with operation_aborted.
+                () = aborted.cancelled() => {}
+                bytes = read => match bytes {
+                    Some(bytes) => {
+                        torrent.count_served(&bytes);
+                        complete_read(&mut job, bytes);
+                    }
+                    None => job.pin_mut().fail(DiskError::Fatal),
+                },
+            }
+        });
+    }
+
+    /// Records a read, and fetches ahead for peers that read sequentially.
+    fn read_ahead(&self, torrent: &Arc<TorrentDisk>, piece: u32, start: usize, len: usize) {
+        let Some(content) = torrent.content() else { return };
+        if let Some(next) = content.reader.record_read(&content.block(piece, start, len)) {
+            let reader = content.reader.clone();
+            self.runtime.spawn(async move { reader.prefetch(&next) });
+        }
+    }
+
+    /// Accepts a block. True tells the peer's connection to wait until [`PeerWaker`] wakes it.
+    pub(super) fn write(
+        &self,
+        storage: u32,
+        piece: u32,
+        start: usize,
+        data: &[u8],
+        ack: UniquePtr<WriteJob>,
+    ) -> bool {
+        let Some(torrent) = self.torrent_at(storage) else { return false };
+        if data.len() > BLOCK_LEN {
+            return false;
+        }
+        let offered = torrent.take_offered(piece, start, data.len());
+        let from_peer = offered.is_none();
+        let bytes = offered.unwrap_or_else(|| self.copy_block(&torrent, piece, start, data));
+        let accepted = torrent.accept_block(piece, start, bytes, ack);
+        if from_peer && accepted.is_some() {
+            torrent.count_received_from_peer(data.len());
+        }
+        if accepted == Some(true) {
+            self.hash_workers.enqueue(&torrent, piece);
+        }
+        self.evict();
+        self.peers_must_wait()
+    }
+
+    /// Copies a peer's block into the memory budget. Padding becomes zeros, whatever the peer sent.
+    fn copy_block(&self, torrent: &TorrentDisk, piece: u32, start: usize, data: &[u8]) -> Bytes {
+        let Some(content) = torrent.content() else { return self.pool.copy(data) };
+        let at = content.geometry.piece(piece).start + start as u64;
+        let range = at..at + data.len() as u64;
+        let mut pads = content.geometry.pads_in(&range).peekable();
+        if pads.peek().is_none() {
+            return self.pool.copy(data);
+        }
+        let mut clean = data.to_vec();
+        for pad in pads {
+            let within = |pos: u64| usize::try_from(pos - at).unwrap_or(0);
+            clean[within(pad.start)..within(pad.end)].fill(0);
+        }
+        self.pool.copy(&clean)
+    }
+
+    /// Waits until a piece of a web seed may be started: while sealed bytes exceed the mark at which waiting peers
+    /// resume. Sealed bytes drain without the network, so the wait ends.
+    pub(super) async fn wait_for_piece_memory(&self) {
+        while self.marks.must_wait(self.pressure.sealed(), true) {
+            tokio::time::sleep(MEMORY_POLL).await;
+        }
+    }
+
+    /// Waits until a block fits under the hard mark, and evicts open pieces of peers for it. Returns early when there
+    /// are no sealed bytes: then no more memory becomes free by waiting.
+    pub(super) async fn wait_for_block_memory(&self) {
+        while self.marks.excess(self.pool.held() + BLOCK_LEN) > 0 {
+            self.evict();
+            if self.pressure.sealed() == 0 || self.marks.excess(self.pool.held() + BLOCK_LEN) == 0 {
+                return;
+            }
+            tokio::time::sleep(MEMORY_POLL).await;
+        }
+    }
+
+    pub(super) fn hash(
+        &self,
+        storage: u32,
+        piece: u32,
+        kinds: DigestKinds,
+        job: UniquePtr<HashJob>,
+    ) {
+        let Some(torrent) = self.torrent_at(storage) else { return };
+        match torrent.request_hash(piece, HashRequest { job, kinds }) {
+            Ok(()) => self.hash_workers.enqueue(&torrent, piece),
+            Err(request) => self.hash_stored(torrent, piece, request),
+        }
+    }
+
+    /// Hashes a piece that is not open: reads it back from storage. The request is aborted when the piece is not stored
+    /// either. In that case the piece was evicted while the request was in flight; its acks were aborted before, in the
+    /// same queue.
+    fn hash_stored(&self, torrent: Arc<TorrentDisk>, piece: u32, request: HashRequest) {
+        let aborted = self.aborted.clone();
+        self.runtime.spawn(async move {
+            let Some(content) = torrent.content() else { return };
+            let range = content.geometry.piece(piece);
+            let mut hasher = PieceHasher::new(content.geometry.shape(piece));
+            let read = content.reader.read_at(range);
+            tokio::select! {
+                () = aborted.cancelled() => {}
+                bytes = read => if let Ok(bytes) = bytes {
+                    bytes.buffers().iter().for_each(|p| hasher.update(p));
+                    answer_hash_request(request, &hasher.finish());
+                },
+            }
+        });
+    }
+
+    pub(super) fn clear_piece(&self, storage: u32, piece: u32, mut job: UniquePtr<FenceJob>) {
+        if let Some(torrent) = self.registry.by_index(storage) {
+            torrent.clear(piece);
+        }
+        job.pin_mut().complete();
+    }
+
+    pub(super) fn check_files(&self, storage: u32, job: UniquePtr<CheckJob>) {
+        if let Some(torrent) = self.torrent_at(storage) {
+            torrent.check_files(job);
+        }
+    }
+
+    pub(super) fn stop_torrent(&self, storage: u32, mut job: UniquePtr<FenceJob>) {
+        if let Some(torrent) = self.registry.by_index(storage) {
+            torrent.stop();
+        }
+        job.pin_mut().complete();
+    }
+
+    pub(super) fn piece_passed(&self, torrent: u64, piece: u32) {
+        if let Some(torrent) = self.registry.by_number(torrent) {
+            torrent.piece_passed(piece);
+        }
+    }
+
+    pub(super) fn piece_failed(&self, torrent: u64, piece: u32) {
+        if let Some(torrent) = self.registry.by_number(torrent) {
+            torrent.count_failed();
+        }
+        tracing::warn!(torrent, piece, "a piece failed its hash and is fetched again");
+    }
+
+    /// Returns the pieces to suggest to a peer of a complete torrent. The pair is (number of pieces, length).
+    pub(super) fn suggest(
+        &self,
+        torrent: u64,
+        peer: u64,
+        requested: Option<u32>,
+        (pieces, piece_len): (u32, u64),
+        have: Have<'_>,
+    ) -> Vec<u32> {
+        let torrent = self.registry.by_number(torrent).filter(|_| self.suggests);
+        let Some(torrent) = torrent else { return Vec::new() };
+        let content = torrent.content();
+        // Before the content is loaded, an estimate of the cache capacity.
+        let capacity = content
+            .map_or(self.pool.budget() as u64 / 4, |content| content.reader.cache_capacity());
+        let mut suggester = torrent.suggester().lock();
+        let suggester = suggester.get_or_insert_with(|| Suggester::new(pieces, piece_len));
+        let suggestions = suggester.on_request(peer, requested, have, capacity, Instant::now());
+        content
+            .iter()
+            .for_each(|content| content.reader.set_scan_resistant(suggester.has_followers()));
+        if let Some(reader) = content.map(|content| content.reader.clone())
+            && !suggestions.prefetch.is_empty()
+        {
+            let aborted = self.aborted.clone();
+            if let Some(fetching) = reader.queue_prefetch(suggestions.prefetch) {
+                self.runtime.spawn(async move { aborted.run_until_cancelled(fetching).await });
+            }
+        }
+        suggestions.pieces
+    }
+
+    pub(super) fn peer_disconnected(&self, torrent: u64, peer: u64) {
+        if let Some(torrent) = self.registry.by_number(torrent)
+            && let Some(suggester) = &mut *torrent.suggester().lock()
+        {
+            suggester.remove_peer(peer);
+        }
+    }
+
+    /// Completes every job in flight with `operation_aborted`, and every later job at once. Idempotent.
+    pub(super) fn abort(&self) {
+        self.aborted.cancel();
+        for torrent in self.registry.all() {
+            torrent.abort();
+        }
+    }
+
+    /// Wakes the waiting peers if there is memory for them. Called when sealed bytes were drained, and periodically, because a
+    /// peer may be told to wait at the moment the last sealed bytes drain.
+    pub(super) fn on_drained(&self) {
+        if !self.marks.must_wait(self.pressure.sealed(), self.peers_waiting.load(Ordering::Acquire))
+        {
+            self.peers_waiting.store(false, Ordering::Release);
+            if let Some(waker) = self.waker.get() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn peers_must_wait(&self) -> bool {
+        let waiting = self.peers_waiting.load(Ordering::Acquire);
+        let must_wait = self.marks.must_wait(self.pressure.sealed(), waiting);
+        if must_wait && !waiting {
+            self.peers_waiting.store(true, Ordering::Release);
+        }
+        must_wait
+    }
+
+    /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.
+    fn evict(&self) {
+        let mut excess = self.marks.excess(self.pool.held());
+        while excess > 0 {
+            let torrents = self.registry.all();
+            let least = torrents
+                .iter()
+                .filter_map(|t| t.least_complete().map(|p| (p, t)))
+                .min_by_key(|x| x.0);
+            let Some(((_, _, piece), torrent)) = least else { return };
+            let freed = torrent.evict(piece) * BLOCK_LEN;
+            self.evicted.fetch_add(freed as u64, Ordering::Relaxed);
+            tracing::debug!(piece, freed, "evicted an open piece to stay in the budget");
+            excess = excess.saturating_sub(freed.max(1));
+        }
+    }
+
+    /// The torrent of a storage index. On `None` the caller drops its job, which aborts the job.
+    fn torrent_at(&self, storage: u32) -> Option<Arc<TorrentDisk>> {
+        if self.aborted.is_cancelled() { None } else { self.registry.by_index(storage) }
+    }
+}
+
+async fn read_stored(
+    torrent: &Arc<TorrentDisk>,
+    buffers: &SendBuffers,
+    piece: u32,
+    start: usize,
+    len: usize,
+) -> Option<Bytes> {
+    let content = match torrent.load_content().await {
+        Ok(content) => content,
+        Err(e) => {
+            tracing::warn!(error = %e.report(), "cannot open a torrent that a peer requests");
+            return None;
+        }
+    };
+    let range = content.block(piece, start, len);
+    wait_for_slow_peers(torrent, content, piece).await;
+    let started = Instant::now();
+    loop {
+        match content.reader.read_at(range.clone()).await {
+            Ok(payload) => {
+                let until = Instant::now() + SEND_WAIT;
+                while !buffers.has_capacity() && Instant::now() < until {
+                    tokio::time::sleep(MEMORY_POLL).await;
+                }
+                return Some(buffers.lend(&payload));
+            }
+            Err(e)
+                if e.kind().is_retryable() && started.elapsed() < retry_time(content, &range) =>
+            {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Err(e) => {
+                let what = verified_reads::describe_piece(&content.meta, piece);
+                let hint = e.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+                let text = format!("cannot serve {what}: {}{hint}", e.report());
+                tracing::warn!("{text}");
+                torrent.report_unreadable(piece, text);
+                return None;
+            }
+        }
+    }
+}
+
+/// Waits while the fetch of the piece's window is held back for peers that are behind.
+async fn wait_for_slow_peers(torrent: &TorrentDisk, content: &Content, piece: u32) {
+    let until = Instant::now() + SLOW_PEER_WAIT;
+    while Instant::now() < until {
+        let released = match &mut *torrent.suggester().lock() {
+            Some(suggester) if suggester.is_pending(piece) => {
+                suggester.take_released(Instant::now())
+            }
+            _ => return,
+        };
+        if !released.is_empty()
+            && let Some(fetching) = content.reader.queue_prefetch(released)
+        {
+            tokio::spawn(fetching);
+        }
+        tokio::time::sleep(SLOW_PEER_POLL).await;
+    }
+    torrent.suggester().lock().iter_mut().for_each(|suggester| suggester.start_fetch(piece));
+}
+
+fn retry_time(content: &Content, range: &Range<u64>) -> Duration {
+    if content.store.is_readable(range.clone()) { OUTAGE_RETRY } else { PENDING_RETRY }
+}

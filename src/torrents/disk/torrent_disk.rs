@@ -1,0 +1,474 @@
+//! One torrent's side of the disk: its open pieces, and the hand-over of verified bytes to the writer.
+//!
+//! Locks: `pieces` is held for map lookups and pointer moves, never across hashing or an upload. Acks are completed
+//! after it is released, except that evicted pieces are dropped under it, which queues the abort of their acks. Calls
+//! on the network thread never wait. A read finds a piece's bytes in exactly one place: in the open piece until it
+//! passes, then in the import's store (memory, cache or object).
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use cxx::UniquePtr;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    content::{Content, Loader},
+    ffi::{CheckJob, WriteJob},
+    piece::{HashRequest, NextStep, OpenPiece, Stage},
+    send_buffers::SendBuffers,
+};
+use crate::{
+    backends::Payload,
+    error::{Error, Kind, Result},
+    memory::BLOCK_LEN,
+    torrents::{metainfo::check::PieceDigests, picker::suggester::Suggester},
+};
+
+pub(in crate::torrents) struct TorrentDisk {
+    number: u64,
+    content: OnceLock<Content>,
+    /// Loads the content of a torrent that starts without it.
+    loader: OnceLock<Loader>,
+    loading: Mutex<()>,
+    pieces: Mutex<HashMap<u32, OpenPiece>>,
+    /// libtorrent's `check_files` jobs, held until there is content to start with.
+    check_jobs: Mutex<Vec<UniquePtr<CheckJob>>>,
+    passed: Mutex<Vec<u32>>,
+    /// Verified pieces of web seeds, by block. A block leaves the list when libtorrent writes it.
+    offers: Mutex<HashMap<u32, Vec<Option<Bytes>>>>,
+    /// Pieces that a reader waits for. They are evicted only when there is no other piece to evict.
+    urgent: Mutex<BTreeSet<u32>>,
+    /// Payload bytes received from peers and web seeds.
+    received: AtomicU64,
+    /// The part of `received` that came from web seeds.
+    from_web: AtomicU64,
+    /// Pieces whose hash failed.
+    failed_pieces: AtomicU64,
+    /// Payload bytes handed to libtorrent for sending to peers.
+    served: AtomicU64,
+    /// Notified when a piece passed.
+    progress: Notify,
+    /// Suggestions to peers; `None` until the first peer became interested.
+    suggester: Mutex<Option<Suggester>>,
+    /// Pieces that cannot be read, and the messages about them that were not taken yet.
+    unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
+}
+
+impl TorrentDisk {
+    pub(in crate::torrents) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            content: OnceLock::new(),
+            loader: OnceLock::new(),
+            loading: Mutex::default(),
+            pieces: Mutex::default(),
+            check_jobs: Mutex::default(),
+            passed: Mutex::default(),
+            offers: Mutex::default(),
+            urgent: Mutex::default(),
+            received: AtomicU64::new(0),
+            from_web: AtomicU64::new(0),
+            failed_pieces: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            progress: Notify::new(),
+            suggester: Mutex::default(),
+            unreadable: Mutex::default(),
+        })
+    }
+
+    pub(in crate::torrents) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(in crate::torrents) fn suggester(&self) -> &Mutex<Option<Suggester>> {
+        &self.suggester
+    }
+
+    pub(in crate::torrents) fn content(&self) -> Option<&Content> {
+        self.content.get()
+    }
+
+    /// Sets the content, once. libtorrent starts the torrent when [`TorrentDisk::start`] follows.
+    pub(in crate::torrents) fn set_content(&self, content: Content) {
+        assert!(self.content.set(content).is_ok(), "the torrent's content is set once");
+    }
+
+    /// Starts the torrent with content that is loaded on first use, once.
+    pub(in crate::torrents) fn set_loader(&self, loader: Loader) {
+        assert!(self.loader.set(loader).is_ok(), "the torrent's content is set once");
+        self.start();
+    }
+
+    /// The content. Loads it from the catalog on first use.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read, or there is no content yet.
+    pub(super) async fn load_content(self: &Arc<Self>) -> Result<&Content> {
+        if self.content.get().is_none() {
+            let this = Arc::clone(self);
+            let load = move || {
+                let Some(loader) = this.loader.get() else { return Ok(()) };
+                // A peer sends many requests at once: only the first read loads.
+                let _guard = this.loading.lock();
+                if this.content.get().is_some() {
+                    return Ok(());
+                }
+                loader().map(|content| drop(this.content.set(content)))
+            };
+            let panicked =
+                |e| Error::new(Kind::Internal, "loading the torrent's content panicked").because(e);
+            tokio::task::spawn_blocking(load).await.map_err(panicked)??;
+        }
+        self.content
+            .get()
+            .ok_or_else(|| Error::new(Kind::Internal, "the torrent has no content yet"))
+    }
+
+    /// Records a message for the user that a piece cannot be read, once per piece.
+    pub(super) fn report_unreadable(&self, piece: u32, text: String) {
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.0.insert(piece) {
+            unreadable.1.push(text);
+        }
+    }
+
+    /// Takes the messages about unreadable pieces recorded since the last call.
+    pub(in crate::torrents) fn take_unreadable(&self) -> Vec<String> {
+        std::mem::take(&mut self.unreadable.lock().1)
+    }
+
+    /// Completes libtorrent's pending `check_files` jobs: the torrent may start.
+    pub(in crate::torrents) fn start(&self) {
+        for mut job in std::mem::take(&mut *self.check_jobs.lock()) {
+            job.pin_mut().complete();
+        }
+    }
+
+    pub(in crate::torrents) fn check_files(&self, mut job: UniquePtr<CheckJob>) {
+        let mut check_jobs = self.check_jobs.lock();
+        if self.content.get().is_some() || self.loader.get().is_some() {
+            job.pin_mut().complete();
+        } else {
+            check_jobs.push(job);
+        }
+    }
+
+    /// Accepts a block. `None` when the block is refused (its ack is dropped, which aborts it); otherwise whether to
+    /// wake a hash worker.
+    pub(super) fn accept_block(
+        &self,
+        piece: u32,
+        start: usize,
+        data: Bytes,
+        mut ack: UniquePtr<WriteJob>,
+    ) -> Option<bool> {
+        let content = self.content()?;
+        if !start.is_multiple_of(BLOCK_LEN) || piece >= content.geometry.pieces() {
+            return None;
+        }
+        if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK_LEN)) {
+            // No peer sends padding, but libtorrent writes all blocks of a web seed's piece.
+            ack.pin_mut().complete();
+            return Some(false);
+        }
+        let mut pieces = self.pieces.lock();
+        let open = pieces.entry(piece).or_insert_with(|| OpenPiece::new(piece, &content.geometry));
+        if open.stage() == Stage::Passed {
+            // A duplicate block of a piece that passed: the acknowledgement loses nothing.
+            ack.pin_mut().complete();
+            return Some(false);
+        }
+        Some(open.put(start / BLOCK_LEN, data, ack))
+    }
+
+    /// Stores libtorrent's hash request. Returns it as `Err` when the piece is not whole in memory: evicted in the
+    /// meantime, or already stored.
+    pub(super) fn request_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
+        match self.pieces.lock().get_mut(&piece) {
+            Some(open) if open.stage() == Stage::Open && open.is_whole() => {
+                open.set_request(request);
+                Ok(())
+            }
+            _ => Err(request),
+        }
+    }
+
+    /// Called by a hash worker: hashes the available blocks, and answers libtorrent's request after the last block.
+    pub(super) fn hash_ready_blocks(&self, piece: u32) {
+        let Some(content) = self.content() else { return };
+        loop {
+            let run = match self.pieces.lock().get_mut(&piece) {
+                Some(open) => open.start_hash_run(&content.geometry),
+                None => None,
+            };
+            let Some(run) = run else { return };
+            let (epoch, hasher, hashed) = run.run();
+            let next = match self.pieces.lock().get_mut(&piece) {
+                Some(open) => open.finish_hash_run(epoch, hasher, hashed),
+                None => return,
+            };
+            match next {
+                NextStep::Continue => {}
+                NextStep::Wait => return,
+                NextStep::Answer(request, hasher) => {
+                    return answer_hash_request(request, &hasher.finish());
+                }
+            }
+        }
+    }
+
+    /// The piece passed its hash: hands its bytes to the writer. Also called for pieces that were stored at the start;
+    /// then it does nothing.
+    pub(in crate::torrents) fn piece_passed(&self, piece: u32) {
+        let Some(content) = self.content() else { return };
+        let _span = tracing::debug_span!("piece", import = %content.store.id(), piece).entered();
+        let passed = match self.pieces.lock().get_mut(&piece) {
+            Some(open) if open.stage() == Stage::Open => {
+                let runs = open.mark_passed();
+                let Some(writer) = &content.writer else { return };
+                let base = content.geometry.piece(piece).start;
+                // Under the lock: a read that finds the piece passed must find its bytes in the store.
+                for (at, parts) in runs {
+                    writer.write_at(base + at, parts);
+                }
+                true
+            }
+            _ => false,
+        };
+        if passed {
+            self.passed.lock().push(piece);
+            self.progress.notify_one();
+        }
+    }
+
+    /// Payload bytes received from peers and web seeds so far, including bytes that were discarded later.
+    pub(in crate::torrents) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The part of [`TorrentDisk::received`] that came from peers.
+    pub(in crate::torrents) fn received_from_peers(&self) -> u64 {
+        self.received().saturating_sub(self.from_web.load(Ordering::Relaxed))
+    }
+
+    /// Counts payload bytes received from a peer.
+    pub(super) fn count_received_from_peer(&self, len: usize) {
+        self.received.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// Counts payload bytes received from a web seed.
+    pub(in crate::torrents) fn count_received_from_web(&self, len: u64) {
+        self.from_web.fetch_add(len, Ordering::Relaxed);
+        self.received.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Counts a piece that failed its hash.
+    pub(super) fn count_failed(&self) {
+        self.failed_pieces.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(in crate::torrents) fn failed_pieces(&self) -> u64 {
+        self.failed_pieces.load(Ordering::Relaxed)
+    }
+
+    /// Makes the blocks of a verified piece available to libtorrent's writes, until the result is dropped.
+    pub(in crate::torrents) fn offer(&self, piece: u32, blocks: Vec<Bytes>) -> Offer<'_> {
+        self.offers.lock().insert(piece, blocks.into_iter().map(Some).collect());
+        Offer { disk: self, piece }
+    }
+
+    /// Takes an offered block of this length out of the offer.
+    pub(super) fn take_offered(&self, piece: u32, start: usize, len: usize) -> Option<Bytes> {
+        let mut offers = self.offers.lock();
+        let block = offers.get_mut(&piece)?.get_mut(start / BLOCK_LEN)?;
+        if block.as_ref()?.len() == len { block.take() } else { None }
+    }
+
+    /// How much of a piece is in memory and not durable yet.
+    pub(in crate::torrents) fn holding(&self, piece: u32) -> Holding {
+        match self.pieces.lock().get(&piece) {
+            None => Holding::Nothing,
+            Some(open) if open.stage() == Stage::Open && open.expects_blocks() => Holding::Partial,
+            Some(_) => Holding::Whole,
+        }
+    }
+
+    /// Whether a piece is durable.
+    pub(in crate::torrents) fn is_durable(&self, piece: u32) -> bool {
+        let stored = |content: &Content| content.store.is_durable(content.geometry.piece(piece));
+        self.content().is_some_and(stored)
+    }
+
+    /// Counts bytes handed out for a peer's request.
+    pub(super) fn count_served(&self, bytes: &Bytes) {
+        self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    pub(in crate::torrents) fn bytes_served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a piece passed since the previous wait.
+    pub(in crate::torrents) async fn wait_for_progress(&self) {
+        self.progress.notified().await;
+    }
+
+    /// Takes the pieces that passed since the last call.
+    pub(in crate::torrents) fn take_passed(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.passed.lock())
+    }
+
+    /// The hash failed. The acks are completed before the caller completes the clear job: a later success would mark a
+    /// block that was requested again as finished. A v1 piece is dropped as a whole; of a v2 piece only bad blocks are
+    /// downloaded again.
+    pub(in crate::torrents) fn clear(&self, piece: u32) {
+        let mut pieces = self.pieces.lock();
+        let Some(open) = pieces.get_mut(&piece) else { return };
+        let acks = open.reset();
+        if self.content().is_some_and(|c| !c.geometry.has_v2()) {
+            pieces.remove(&piece);
+        }
+        drop(pieces);
+        complete_acks(acks);
+    }
+
+    /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are dropped and
+    /// their acks aborted; their blocks are requested again after a resume. All other pieces stay, with their acks
+    /// completed.
+    pub(in crate::torrents) fn stop(&self) {
+        let mut pieces = self.pieces.lock();
+        pieces.retain(|_, open| !open.is_evictable());
+        let acks: Vec<_> = pieces
+            .values_mut()
+            .flat_map(|open| {
+                open.pin();
+                open.take_acks()
+            })
+            .collect();
+        drop(pieces);
+        complete_acks(acks);
+    }
+
+    /// Drops everything in flight; the jobs complete with `operation_aborted`.
+    pub(in crate::torrents) fn abort(&self) {
+        let check_jobs = std::mem::take(&mut *self.check_jobs.lock());
+        let pieces = std::mem::take(&mut *self.pieces.lock());
+        drop((check_jobs, pieces));
+    }
+
+    /// Sets the pieces that a reader waits for now.
+    pub(in crate::torrents) fn set_urgent(&self, pieces: impl IntoIterator<Item = u32>) {
+        *self.urgent.lock() = pieces.into_iter().collect();
+    }
+
+    /// The next piece to evict: whether a reader waits for it, the number of blocks it holds, and its number.
+    pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
+        let urgent = self.urgent.lock().clone();
+        let pieces = self.pieces.lock();
+        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.blocks_held() > 0);
+        open.map(|(&n, p)| (urgent.contains(&n), p.blocks_held(), n)).min()
+    }
+
+    /// Evicts a partial piece; its acks complete with `operation_aborted`. Returns the number of blocks freed.
+    pub(in crate::torrents) fn evict(&self, piece: u32) -> usize {
+        let mut pieces = self.pieces.lock();
+        match pieces.get(&piece) {
+            Some(open) if open.is_evictable() => {
+                pieces.remove(&piece).map_or(0, |p| p.blocks_held())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Objects were committed: completes the acks of pieces that are durable now.
+    pub(in crate::torrents) fn on_durable(&self, ranges: &[Range<u64>]) {
+        let Some(content) = self.content() else { return };
+        let mut acks = Vec::new();
+        let mut pieces = self.pieces.lock();
+        for piece in ranges.iter().flat_map(|r| content.geometry.pieces_in(r)) {
+            let Some(open) = pieces.get_mut(&piece) else { continue };
+            if open.stage() == Stage::Passed
+                && content.store.is_durable(content.geometry.piece(piece))
+            {
+                acks.extend(open.take_acks());
+                pieces.remove(&piece);
+            }
+        }
+        drop(pieces);
+        complete_acks(acks);
+    }
+
+    /// Bytes that are in memory already, open or verified. Bytes from the cache are counted in `send_buffers`;
+    /// without it the cache is not used.
+    pub(super) fn read_memory(
+        &self,
+        send_buffers: Option<&SendBuffers>,
+        piece: u32,
+        start: usize,
+        len: usize,
+    ) -> Option<Bytes> {
+        let content = self.content()?;
+        if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
+            return read_open(open, start, len);
+        }
+        let range = content.block(piece, start, len);
+        let cached = send_buffers
+            .and_then(|buffers| Some(buffers.lend(&content.reader.try_cached(&range)?)));
+        cached.or_else(|| content.reader.try_memory(range).map(|p| p.to_bytes()))
+    }
+}
+
+/// How much of a piece is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::torrents) enum Holding {
+    Nothing,
+    /// Blocks are missing, or are downloaded again after the hash failed.
+    Partial,
+    /// The piece is being hashed, or is on its way to storage.
+    Whole,
+}
+
+/// An offered piece. Dropping it withdraws the blocks that were not written.
+pub(in crate::torrents) struct Offer<'a> {
+    disk: &'a TorrentDisk,
+    piece: u32,
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        self.disk.offers.lock().remove(&self.piece);
+    }
+}
+
+fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
+    let (first, at) = (start / BLOCK_LEN, start % BLOCK_LEN);
+    let one = open.get(first)?;
+    if at + len <= one.len() {
+        return Some(one.slice(at..at + len));
+    }
+    let two = open.get(first + 1)?;
+    let front = one.get(at..)?.len();
+    let back = two.get(..len.checked_sub(front)?)?.len();
+    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]).to_bytes())
+}
+
+fn complete_acks(acks: Vec<UniquePtr<WriteJob>>) {
+    for mut ack in acks {
+        ack.pin_mut().complete();
+    }
+}
+
+/// Sends libtorrent the digests it requested.
+pub(super) fn answer_hash_request(mut request: HashRequest, digests: &PieceDigests) {
+    let v1 = digests.v1.filter(|_| request.kinds.v1);
+    let v2 = if request.kinds.v2 { digests.v2_blocks.as_flattened() } else { &[] };
+    request.job.pin_mut().complete(v1.as_ref().map_or(&[], |d| &d[..]), v2);
+}
