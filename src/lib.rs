@@ -1,13 +1,13 @@
 //! bae downloads a torrent or a URL and writes its bytes straight into storage that the user owns.
 
 pub mod api;
-pub mod app;
 pub mod backends;
 pub mod calendar;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod downloads;
+pub mod engine;
 pub mod error;
 pub mod events;
 mod folders;

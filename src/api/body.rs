@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{FileRead, Streams},
+    engine::{FileRead, Streams},
     error::{Error, Kind, Result},
 };
 

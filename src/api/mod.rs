@@ -4,7 +4,7 @@
 //! and its `Range` header to a range of that file ([`range`]). The range is then read in steps while the client
 //! receives it ([`body`]). After a client disconnects, the read ends at the next step, and its demand is withdrawn.
 //!
-//! This layer only translates: [`app`](crate::app) decides what can be read, and what is fetched first.
+//! This layer only translates: [`engine`](crate::engine) decides what can be read, and what is fetched first.
 //!
 //! Refused: requests without the token (also on loopback, where any web page in a browser could send them), more
 //! connections and longer requests than memory is reserved for, and idle clients.

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::content_type::is_playable;
 use crate::{
-    app::{StreamedFile, StreamedImport},
+    engine::{StreamedFile, StreamedImport},
     units::{ByteSize, pluralize},
 };
 

@@ -27,7 +27,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    app::{StreamedFile, StreamedImport, Streams},
+    engine::{StreamedFile, StreamedImport, Streams},
     error::{Error, Kind, Result},
 };
 

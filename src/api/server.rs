@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{page::Links, routes::Routes, token::Token};
 use crate::{
-    app::{StreamedFile, StreamedImport, Streams},
+    engine::{StreamedFile, StreamedImport, Streams},
     error::{Error, Result},
 };
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A durable map from names to short values, private to one backend: Google Drive file ids, uploads in progress.
 ///
-/// The backend chooses the names (for example a key with a prefix word). Values may be secrets (whoever has an upload
+/// The backend chooses the names (for example a key with a prefix word). Values may be secrets (anyone with an upload
 /// session URI can write to it), so they are never logged. Losing the state loses no data: the backend finds the
 /// information again, only slower.
 #[async_trait]

@@ -1,8 +1,8 @@
 //! The command line: parses arguments, runs one command and prints the result.
 //!
-//! [`args`] defines the arguments. The file of each command turns them into a request to [`App`] and prints the
+//! [`args`] defines the arguments. The file of each command turns them into a request to [`Engine`] and prints the
 //! response. Data goes to standard output and everything else to standard error; only [`output`] and [`progress`] write
-//! there. No import logic lives here: every operation of the CLI is available to other front ends through [`App`].
+//! there. No import logic lives here: every operation of the CLI is available to other front ends through [`Engine`].
 //!
 //! Secrets on the command line are rejected, since every user of the machine can read it. The one exception is
 //! `--drive-token`, a token for scripts that expires within an hour; its environment variable is safer.
@@ -25,8 +25,8 @@ use self::{
     output::{Failure, Output},
 };
 use crate::{
-    app::{Access, App},
     config::{Config, Env, Overrides},
+    engine::{Access, Engine},
     error::{Error, Kind, Result},
     telemetry::{self, Stderr},
 };
@@ -140,17 +140,17 @@ impl Context {
     ///
     /// # Errors
     /// The error of `work`; if it succeeded, the error of closing.
-    async fn with_app<T>(
+    async fn with_engine<T>(
         &self,
         access: Access,
-        work: impl AsyncFnOnce(&App) -> Result<T, Failure>,
+        work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let app = self.unless_cancelled(App::open(self.config.clone(), access)).await?;
+        let engine = self.unless_cancelled(Engine::open(self.config.clone(), access)).await?;
         let worked = tokio::select! {
-            worked = work(&app) => worked,
-            never = app.record_usage() => match never {},
+            worked = work(&engine) => worked,
+            never = engine.record_usage() => match never {},
         };
-        let closed = app.close().await;
+        let closed = engine.close().await;
         let value = worked?;
         closed?;
         Ok(value)

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::{
     files::{
-        composition::{CompositionLimits, PartSource, StoredRun, plan_composition},
+        composition::{CompositionLimits, PartSource, plan_composition},
         sequential_upload,
     },
     map::layout::{FileSpan, Layout},
     read::window_grid::WINDOW,
 };
+use crate::storage::map::stored_run::StoredRun;
 use crate::{backends::Key, error::Result, ranges::RangeSet};
 
 /// Requests by kind. For a storage with other kinds of requests, the nearest kind counts.

@@ -25,6 +25,7 @@ pub mod files;
 pub mod map;
 pub mod read;
 pub mod recover;
+pub(super) mod retry_loop;
 pub mod sweep;
 pub mod write;
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use bae::storage::recover::manifest::GeneratedKey;
+use bae::storage::map::generated_key::GeneratedKey;
 
 use crate::support::{
     MIB,

@@ -184,7 +184,7 @@ fn a_checksum_is_verified_before_the_file_gets_its_name() {
     assert_eq!(event(&output, "fetched")["checked"][0], good);
     let bae = Bae::new();
     let bad = good.replace("ba78", "ba79");
-    get(&bae, &[&url, "--checksum", &bad]).expect(32).expect_stderr("should be ba79");
+    get(&bae, &[&url, "--checksum", &bad]).expect(32).expect_stderr("expected ba79");
     assert!(!out_path(&bae, "f.bin").exists());
     get(&bae, &[&url, "--checksum", "crc=1"]).expect(2);
     for (checksum, code) in [(good, 0), (&bad, 32)] {

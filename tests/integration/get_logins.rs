@@ -69,7 +69,7 @@ fn the_password_variable_applies_to_the_user_of_a_url() {
     assert_eq!(sent_logins(&server).len(), count);
     get_with_env(&bae, &[&url, "-o", "h", "-u", "eve"], &[("BAE_PASSWORD", "secret")])
         .expect(0)
-        .expect_stderr("names \"bob\"");
+        .expect_stderr("names user \"bob\"");
     let wrong = get_with_env(&bae, &[&url, "-o", "i"], &[("BAE_PASSWORD", "wrong")]).expect(24);
     assert!(wrong.stderr.contains("the login of \"bob\" is refused"), "{}", wrong.stderr);
 }

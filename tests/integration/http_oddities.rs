@@ -480,7 +480,7 @@ fn a_failed_first_request_is_reported_at_once() {
     let log = ["get", &format!("{}/f", second.url()), "-v", "-m", "2", "-o", "x"];
     bae.run(log)
         .expect(5)
-        .expect_stderr("asking 127")
+        .expect_stderr("requesting 127")
         .expect_stderr("503")
         .expect_stderr("try 1 of 2");
     let long = busy("1200");

@@ -166,7 +166,7 @@ fn a_wrong_checksum_leaves_nothing_stored() {
     let bad = format!("md5={}", "0".repeat(32));
     import(&bae, &nginx.url("/f/f.bin"), &["--checksum", &bad])
         .expect(32)
-        .expect_stderr("should be 0000");
+        .expect_stderr("expected 0000");
     let list = bae.run(["ls", "--json"]).expect(0).json();
     assert_eq!(
         (list[0]["state"].as_str(), list[0]["stored"].as_u64()),

@@ -33,6 +33,7 @@ mod get_logins;
 mod get_protocols;
 mod get_stdout;
 mod get_targets;
+mod glossary;
 mod http;
 mod http_oddities;
 mod import_url;

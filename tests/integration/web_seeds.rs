@@ -70,7 +70,7 @@ fn a_web_seed_alone_completes_torrents_of_every_version() {
 }
 
 #[test]
-fn a_web_seed_without_ranges_is_asked_only_a_few_times() {
+fn a_web_seed_without_ranges_gets_only_a_few_requests() {
     let nginx = Nginx::start();
     let torrent = Recipe::single("whole.bin", 20 * MIB + 1).piece(256 * KIB).make();
     serve(&nginx, &torrent);

@@ -8,7 +8,6 @@ use url::Url;
 
 use super::size;
 use crate::{
-    app::DownloadOptions,
     cli::{
         Context,
         output::Failure,
@@ -16,6 +15,7 @@ use crate::{
     },
     config::{NetworkOptions, Proxy, Secret},
     downloads::{FetchLimits, ResumePolicy, checksum, range_scheduler::SplitStrategy},
+    engine::DownloadOptions,
     error::{Error, Kind, Result},
     protocols::{
         Digest, FetchOptions, HostKeyPolicy, Login, OutgoingOptions, PasswordPrompt,

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, AdoptRequest, AdoptSummary},
     cli::{
         Context,
         args::AdoptArgs,
         output::{Failure, progress::bytes_bar, sanitize},
     },
+    engine::{Access, AdoptRequest, AdoptSummary},
     units::{ByteSize, pluralize},
 };
 
@@ -25,10 +25,10 @@ pub(in crate::cli) async fn adopt(context: Context, args: AdoptArgs) -> Result<(
     // Check the storage name before anything is opened, so that a wrong name fails at once.
     context.config.storage(&from)?;
     let summary = context
-        .with_app(Access::Write, async |app| {
+        .with_engine(Access::Write, async |engine| {
             let progress = bytes_bar(&context.out, "hashed");
             let request = AdoptRequest { torrent, from, dry_run };
-            Ok(app.adopt(request, progress, context.cancel.clone()).await?)
+            Ok(engine.adopt(request, progress, context.cancel.clone()).await?)
         })
         .await?;
     if context.out.is_json() {

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, AttachReport, AttachedImport, SkippedImport},
     cli::{
         Context,
         args::AttachArgs,
         output::{Failure, sanitize},
     },
+    engine::{Access, AttachReport, AttachedImport, SkippedImport},
     error::Kind,
     units::{ByteSize, pluralize},
 };
@@ -41,8 +41,8 @@ pub(in crate::cli) async fn attach(context: Context, args: AttachArgs) -> Result
     let AttachArgs { storage, dry_run } = args;
     context.config.storage(&storage)?;
     let report = context
-        .with_app(Access::Write, async |app| {
-            Ok(context.unless_cancelled(app.attach(&storage, dry_run)).await?)
+        .with_engine(Access::Write, async |engine| {
+            Ok(context.unless_cancelled(engine.attach(&storage, dry_run)).await?)
         })
         .await?;
     report.refused.iter().for_each(|error| context.out.error(error));

@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::import::with_source;
 use crate::{
-    app::{self, Estimate, ImportRequest},
     cli::{
         Context,
         args::ImportArgs,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
     config::prices::Cost,
+    engine::{self, Estimate, ImportRequest},
     error::Kind,
     storage::estimate::Requests,
     units::{ByteSize, pluralize},
@@ -43,7 +43,7 @@ pub(in crate::cli) async fn dry_run(context: Context, args: ImportArgs) -> Resul
     let several = args.sources.len() > 1;
     for source in args.sources {
         request.source = source;
-        match app::estimate(&context.config, &request, context.cancel.clone()).await {
+        match engine::estimate(&context.config, &request, context.cancel.clone()).await {
             Ok(estimate) => show(&context, &estimate)?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error.into()),
             Err(error) => {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_estimate_for_drive_has_a_time_and_no_costs() {
-        let drive = app::DriveLoad { seconds_at_least: 90, quota_units: 1650, read_units: 7 };
+        let drive = engine::DriveLoad { seconds_at_least: 90, quota_units: 1650, read_units: 7 };
         let estimate = Estimate { costs: vec![], drive: Some(drive), ..estimate() };
         let text = estimate_lines(&estimate).join("\n");
         assert!(text.contains("time        at least 1m30s") && text.contains("1650"), "{text}");

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    app::{GetItem, GetOptions, Getter},
     cli::{
         Context,
         args::{
@@ -28,6 +27,7 @@ use crate::{
     },
     config::Proxy,
     downloads::is_stdout,
+    engine::{GetItem, GetOptions, Getter},
     error::{Error, Kind, Result},
     events::EventSink,
     protocols::url_error_reason,

@@ -6,7 +6,6 @@ use url::Url;
 
 use super::{estimate, stream};
 use crate::{
-    app::{Access, App, ImportRequest, Streams},
     cli::{
         Context,
         args::{ImportArgs, SeedArgs},
@@ -14,6 +13,7 @@ use crate::{
         output::{Failure, progress::follow, sanitize},
     },
     config::{NetworkOptions, SeedOptions},
+    engine::{Access, Engine, ImportRequest, Streams},
     error::{Error, Kind},
     events::{EventSink, Imported},
     redact,
@@ -54,12 +54,12 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
     context
-        .with_app(Access::Write, async |app| {
+        .with_engine(Access::Write, async |engine| {
             let work = async {
-                let ids = import_each(&context, app, &sources, &request).await?;
+                let ids = import_each(&context, engine, &sources, &request).await?;
                 if seed_after {
                     let (network, seeding) = (request.network.clone(), request.seeding.clone());
-                    seed_all(&context, app, ids, network, seeding).await?;
+                    seed_all(&context, engine, ids, network, seeding).await?;
                 }
                 Ok(())
             };
@@ -99,7 +99,7 @@ async fn serve_during(
 
 async fn import_each(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     sources: &[String],
     request: &ImportRequest,
 ) -> Result<Vec<String>, Failure> {
@@ -107,7 +107,7 @@ async fn import_each(
     let mut first_failure = None;
     for source in sources {
         let request = ImportRequest { source: source.clone(), ..request.clone() };
-        match import_one(context, app, request).await {
+        match import_one(context, engine, request).await {
             Ok(imported) => ids.push(imported.id),
             Err(Failure::Error(error)) => {
                 let error = if sources.len() > 1 { with_source(error, source) } else { error };
@@ -137,14 +137,14 @@ pub(super) fn with_source(error: Error, source: &str) -> Error {
 
 async fn import_one(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     request: ImportRequest,
 ) -> Result<Imported, Failure> {
     if context.cancel.is_cancelled() {
         return Err(with_resume_hint(interrupted()).into());
     }
     let (sink, events) = EventSink::channel();
-    let work = app.import(request, sink, context.cancel.clone());
+    let work = engine.import(request, sink, context.cancel.clone());
     match follow(&context.out, events, &context.cancel, work).await {
         Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => {
             Err(with_resume_hint(error).into())
@@ -168,20 +168,20 @@ pub(in crate::cli) async fn seed(context: Context, args: SeedArgs) -> Result<(),
     let seeding = args.goals.resolve(context.config.seeding.clone());
     let imports = args.imports;
     context
-        .with_app(Access::Write, async |app| {
-            seed_all(&context, app, imports, network, seeding).await
+        .with_engine(Access::Write, async |engine| {
+            seed_all(&context, engine, imports, network, seeding).await
         })
         .await
 }
 
 async fn seed_all(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     imports: Vec<String>,
     network: NetworkOptions,
     seeding: SeedOptions,
 ) -> Result<(), Failure> {
     let (sink, events) = EventSink::channel();
-    let work = app.seed(imports, network, seeding, sink, context.cancel.clone());
+    let work = engine.seed(imports, network, seeding, sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await
 }

@@ -6,13 +6,13 @@ use clap::{Args, builder::BoolishValueParser};
 use serde::Serialize;
 
 use crate::{
-    app::{Access, SeedGoalChange, SeedGoalInfo},
     cli::{
         Context,
         args::{goals::time_goal, ratio, time},
         output::{Failure, progress::short_time, sanitize},
     },
     config::SeedGoal,
+    engine::{Access, SeedGoalChange, SeedGoalInfo},
 };
 
 // Separate variables: those of `seed` apply to one run and must not be stored.
@@ -58,9 +58,9 @@ pub(in crate::cli) async fn limit(context: Context, args: LimitArgs) -> Result<(
     let change = args.change();
     let access = if change.is_none() { Access::Read } else { Access::Shared };
     context
-        .with_app(access, async |app| {
+        .with_engine(access, async |engine| {
             for import in &args.imports {
-                let (row, goal) = app.change_seed_goal(import, change).await?;
+                let (row, goal) = engine.change_seed_goal(import, change).await?;
                 let (id, name) = (row.id.as_str(), row.name.as_str());
                 if context.out.is_json() {
                     context.out.json(&LimitLine { event: "limits", id, name, goal })?;

@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    app::{LoginFlow, LoginStep, login},
     cli::{Context, output::Failure},
+    engine::{LoginFlow, LoginStep, login},
 };
 
 #[derive(Debug, Args)]

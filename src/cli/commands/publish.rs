@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, PublishSummary},
     cli::{
         Context,
         args::{PublishArgs, UrlArgs},
         output::{Failure, progress::bytes_bar, sanitize},
     },
+    engine::{Access, PublishSummary},
     units::{ByteSize, pluralize},
 };
 
@@ -23,9 +23,9 @@ struct PublishedLine<'a> {
 pub(in crate::cli) async fn publish(context: Context, args: PublishArgs) -> Result<(), Failure> {
     let PublishArgs { import, paths } = args;
     let summary = context
-        .with_app(Access::Write, async |app| {
+        .with_engine(Access::Write, async |engine| {
             let progress = bytes_bar(&context.out, "published");
-            Ok(app.publish(&import, &paths, progress, context.cancel.clone()).await?)
+            Ok(engine.publish(&import, &paths, progress, context.cancel.clone()).await?)
         })
         .await?;
     if context.out.is_json() {
@@ -52,8 +52,8 @@ pub(in crate::cli) async fn publish(context: Context, args: PublishArgs) -> Resu
 pub(in crate::cli) async fn url(context: Context, args: UrlArgs) -> Result<(), Failure> {
     let UrlArgs { import, path, expires } = args;
     let urls = context
-        .with_app(Access::Read, async |app| {
-            let urls = app.urls(&import, path.as_deref(), expires);
+        .with_engine(Access::Read, async |engine| {
+            let urls = engine.urls(&import, path.as_deref(), expires);
             Ok(context.unless_cancelled(urls).await?)
         })
         .await?;

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, ExportOptions, ExportSummary},
     cli::{
         Context,
         args::{CatArgs, ExportArgs},
         output::{Failure, progress::bytes_bar, sanitize},
     },
+    engine::{Access, ExportOptions, ExportSummary},
     error::Error,
     units::{ByteSize, pluralize},
 };
@@ -17,8 +17,8 @@ use crate::{
 pub(in crate::cli) async fn cat(context: Context, args: CatArgs) -> Result<(), Failure> {
     let CatArgs { import, path, range } = args;
     context
-        .with_app(Access::Read, async |app| {
-            let open = app.open_read(&import, path.as_deref(), range.as_deref());
+        .with_engine(Access::Read, async |engine| {
+            let open = engine.open_read(&import, path.as_deref(), range.as_deref());
             let mut stream = context.unless_cancelled(open).await?;
             while let Some(bytes) = context.unless_cancelled(stream.next()).await? {
                 context.out.raw(&bytes)?;
@@ -42,9 +42,9 @@ pub(in crate::cli) async fn export(context: Context, args: ExportArgs) -> Result
     let ExportArgs { import, dir, overwrite } = args;
     let options = ExportOptions { overwrite };
     let mut summary = context
-        .with_app(Access::Read, async |app| {
+        .with_engine(Access::Read, async |engine| {
             let progress = bytes_bar(&context.out, "exported");
-            Ok(app.export(&import, &dir, options, progress, context.cancel.clone()).await?)
+            Ok(engine.export(&import, &dir, options, progress, context.cancel.clone()).await?)
         })
         .await?;
     let failures = std::mem::take(&mut summary.failures);

@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, App, GcOptions, GcReport, RemoveSummary},
     cli::{
         Context,
         args::{GcArgs, RmArgs},
         interrupted,
         output::{Failure, sanitize},
     },
+    engine::{Access, Engine, GcOptions, GcReport, RemoveSummary},
     error::Error,
     storage::sweep::Failures,
     units::{ByteSize, pluralize},
@@ -34,9 +34,9 @@ struct CollectedLine<'a> {
 pub(in crate::cli) async fn rm(context: Context, args: RmArgs) -> Result<(), Failure> {
     let ask = !args.yes && context.out.can_prompt();
     context
-        .with_app(Access::Write, async |app| {
+        .with_engine(Access::Write, async |engine| {
             for import in &args.imports {
-                remove_one(&context, app, import, args.keep_objects, ask).await?;
+                remove_one(&context, engine, import, args.keep_objects, ask).await?;
             }
             Ok(())
         })
@@ -45,12 +45,12 @@ pub(in crate::cli) async fn rm(context: Context, args: RmArgs) -> Result<(), Fai
 
 async fn remove_one(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     import: &str,
     keep_objects: bool,
     ask: bool,
 ) -> Result<(), Failure> {
-    let found = context.unless_cancelled(app.info(import)).await?.summary;
+    let found = context.unless_cancelled(engine.info(import)).await?.summary;
     let (id, name) = (&found.id, sanitize(&found.name));
     let objects = if keep_objects { "but keep its objects" } else { "and its objects" };
     let question = format!("remove {id} {name} ({}) {objects}?", ByteSize(found.stored));
@@ -60,7 +60,7 @@ async fn remove_one(
     }
     // By id, since the name may match another import by now. Not cancelled halfway: removal is short and safe to
     // finish.
-    let summary = app.remove(id, keep_objects).await?;
+    let summary = engine.remove(id, keep_objects).await?;
     if context.out.is_json() {
         return context.out.json(&RemovedLine { event: "removed", id, name: &found.name, summary });
     }
@@ -74,12 +74,12 @@ async fn remove_one(
 
 pub(in crate::cli) async fn gc(context: Context, args: GcArgs) -> Result<(), Failure> {
     context
-        .with_app(Access::Write, async |app| {
+        .with_engine(Access::Write, async |engine| {
             let (report, failures) = if args.yes || context.out.is_json() {
                 let options = GcOptions { remove: true, attached: args.yes };
-                context.unless_cancelled(app.gc(options)).await?
+                context.unless_cancelled(engine.gc(options)).await?
             } else {
-                count_then_confirm(&context, app).await?
+                count_then_confirm(&context, engine).await?
             };
             failures.errors().iter().for_each(|error| context.out.error(error));
             show(&context, &report)?;
@@ -125,9 +125,12 @@ fn are(count: usize) -> &'static str {
 }
 
 /// Counts the objects without an import, and removes them only after a confirmation.
-async fn count_then_confirm(context: &Context, app: &App) -> Result<(GcReport, Failures), Failure> {
+async fn count_then_confirm(
+    context: &Context,
+    engine: &Engine,
+) -> Result<(GcReport, Failures), Failure> {
     let count_only = GcOptions { remove: false, attached: true };
-    let (found, failures) = context.unless_cancelled(app.gc(count_only)).await?;
+    let (found, failures) = context.unless_cancelled(engine.gc(count_only)).await?;
     if found.objects + found.uploads == 0 {
         return Ok((found, failures));
     }
@@ -142,7 +145,7 @@ async fn count_then_confirm(context: &Context, app: &App) -> Result<(GcReport, F
     if !confirmed(context, &question).await? {
         return Ok((found, failures));
     }
-    Ok(context.unless_cancelled(app.gc(GcOptions { remove: true, attached: true })).await?)
+    Ok(context.unless_cancelled(engine.gc(GcOptions { remove: true, attached: true })).await?)
 }
 
 async fn confirmed(context: &Context, question: &str) -> Result<bool, Failure> {

@@ -2,20 +2,20 @@
 
 use super::limit::goal_text;
 use crate::{
-    app::{Access, App, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage},
     calendar::Utc,
     cli::{
         Context,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
+    engine::{Access, Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage},
     units::{ByteSize, pluralize},
 };
 
 pub(in crate::cli) async fn ls(context: Context) -> Result<(), Failure> {
-    let list = async |app: &App| Ok(context.unless_cancelled(app.list()).await?);
-    let imports = match App::is_new(&context.config)? {
+    let list = async |engine: &Engine| Ok(context.unless_cancelled(engine.list()).await?);
+    let imports = match Engine::is_new(&context.config)? {
         true => Vec::new(),
-        false => context.with_app(Access::Read, list).await?,
+        false => context.with_engine(Access::Read, list).await?,
     };
     if context.out.is_json() {
         return imports.iter().try_for_each(|import| context.out.json(import));
@@ -28,8 +28,9 @@ pub(in crate::cli) async fn ls(context: Context) -> Result<(), Failure> {
 }
 
 pub(in crate::cli) async fn info(context: Context, import: &str) -> Result<(), Failure> {
-    let get_info = async |app: &App| Ok(context.unless_cancelled(app.info(import)).await?);
-    let info = context.with_app(Access::Read, get_info).await?;
+    let get_info =
+        async |engine: &Engine| Ok(context.unless_cancelled(engine.info(import)).await?);
+    let info = context.with_engine(Access::Read, get_info).await?;
     if context.out.is_json() {
         return context.out.json(&info);
     }
@@ -154,7 +155,7 @@ fn stored_text(bytes: u64, objects: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::SeedGoalInfo;
+    use crate::engine::SeedGoalInfo;
 
     fn summary() -> ImportSummary {
         ImportSummary {

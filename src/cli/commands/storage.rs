@@ -5,15 +5,15 @@ use serde::Serialize;
 
 use super::login::{self, LoginArgs};
 use crate::{
-    app::{
-        CheckReport, Outcome, PricedUsage, ProbeResult, StorageUsage, check_storage, storage_usage,
-    },
     cli::{
         Context,
         output::{Align, Failure, kind_name, sanitize, table},
         secret,
     },
     config::{NewStorage, StorageInfo},
+    engine::{
+        CheckReport, Outcome, PricedUsage, ProbeResult, StorageUsage, check_storage, storage_usage,
+    },
     units::ByteSize,
 };
 

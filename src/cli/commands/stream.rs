@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use crate::{
     api::{StreamServer, Token},
-    app::{Access, StreamedFile, StreamedImport, Streams},
     cli::{
         Context,
         args::StreamArgs,
         output::{Failure, sanitize},
     },
     config::Secret,
+    engine::{Access, StreamedFile, StreamedImport, Streams},
     error::{Error, Kind, Result},
 };
 
@@ -41,9 +41,9 @@ struct FileLine<'a> {
 pub(in crate::cli) async fn stream(context: Context, args: StreamArgs) -> Result<(), Failure> {
     let StreamArgs { import, path, listen } = args;
     context
-        .with_app(Access::Read, async |app| {
+        .with_engine(Access::Read, async |engine| {
             let streams = Streams::new(context.config.memory);
-            let import = context.unless_cancelled(app.stream(&import, &streams)).await?;
+            let import = context.unless_cancelled(engine.stream(&import, &streams)).await?;
             let only = path.as_deref().map(|path| find(&import, path)).transpose()?;
             let server = bind(listen, &streams).await?;
             print_urls(&context, &server, &import, only)?;

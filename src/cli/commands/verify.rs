@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Access, App, RepairRequest, VerifyReport},
     cli::{
         Context,
         args::VerifyArgs,
@@ -13,6 +12,7 @@ use crate::{
             sanitize,
         },
     },
+    engine::{Access, Engine, RepairRequest, VerifyReport},
     error::{Error, Kind},
     events::EventSink,
     units::{ByteSize, pluralize},
@@ -29,7 +29,7 @@ struct VerifiedLine<'a> {
 /// Verifies every import before it fails because of a bad one.
 pub(in crate::cli) async fn verify(context: Context, args: VerifyArgs) -> Result<(), Failure> {
     let VerifyArgs { imports, quick, repair, network } = args;
-    if imports.is_empty() && App::is_new(&context.config)? {
+    if imports.is_empty() && Engine::is_new(&context.config)? {
         context.out.note("no imports yet");
         return Ok(());
     }
@@ -37,11 +37,11 @@ pub(in crate::cli) async fn verify(context: Context, args: VerifyArgs) -> Result
     let repair = repair.then_some(RepairRequest { network, timeout: context.config.timeout });
     let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
-        .with_app(access, async |app| {
-            let imports = if imports.is_empty() { all_ids(&context, app).await? } else { imports };
+        .with_engine(access, async |engine| {
+            let imports = if imports.is_empty() { all_ids(&context, engine).await? } else { imports };
             let (mut bad, mut lost) = (0, 0);
             for import in &imports {
-                let report = verify_one(&context, app, import, quick, repair.as_ref()).await?;
+                let report = verify_one(&context, engine, import, quick, repair.as_ref()).await?;
                 bad += usize::from(!report.bad.is_empty());
                 lost += usize::from(report.pieces > 0 && report.lost == report.pieces);
             }
@@ -64,39 +64,39 @@ pub(in crate::cli) async fn verify(context: Context, args: VerifyArgs) -> Result
 /// Returns the report of the import as it is at the end, after the repair if there was one.
 async fn verify_one(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     import: &str,
     quick: bool,
     repair: Option<&RepairRequest>,
 ) -> Result<VerifyReport, Failure> {
-    let report = verify_and_show(context, app, import, quick).await?;
+    let report = verify_and_show(context, engine, import, quick).await?;
     let Some(request) = repair.filter(|_| !report.bad.is_empty()) else {
         return Ok(report);
     };
     let (sink, events) = EventSink::channel();
-    let work = app.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
+    let work = engine.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
     follow(&context.out, events, &context.cancel, work).await?;
-    verify_and_show(context, app, import, quick).await
+    verify_and_show(context, engine, import, quick).await
 }
 
 async fn verify_and_show(
     context: &Context,
-    app: &App,
+    engine: &Engine,
     import: &str,
     quick: bool,
 ) -> Result<VerifyReport, Failure> {
     let report = if quick {
-        context.unless_cancelled(app.verify_quick(import)).await?
+        context.unless_cancelled(engine.verify_quick(import)).await?
     } else {
         let progress = bytes_bar(&context.out, "verified");
-        app.verify(import, progress, context.cancel.clone()).await?
+        engine.verify(import, progress, context.cancel.clone()).await?
     };
     show(context, import, &report)?;
     Ok(report)
 }
 
-async fn all_ids(context: &Context, app: &App) -> Result<Vec<String>, Failure> {
-    let imports = context.unless_cancelled(app.list()).await?;
+async fn all_ids(context: &Context, engine: &Engine) -> Result<Vec<String>, Failure> {
+    let imports = context.unless_cancelled(engine.list()).await?;
     Ok(imports.into_iter().map(|import| import.id).collect())
 }
 

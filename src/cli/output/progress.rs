@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Output, fetch_progress, heartbeat::Heartbeat, sanitize};
 use crate::{
-    app::ProgressFn,
+    engine::ProgressFn,
     events::{Event, Fetching, Imported, Progress, Started},
     units::{ByteSize, pluralize},
 };

@@ -24,8 +24,7 @@ use crate::{
     catalog::FileRow,
     error::{Error, Kind, Result},
     storage::{
-        ImportStore, Published, Publisher, WriterEvent, WriterSink,
-        write::retry_loop::FailureTracker,
+        ImportStore, Published, Publisher, WriterEvent, WriterSink, retry_loop::FailureTracker,
     },
 };
 

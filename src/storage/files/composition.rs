@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::storage::map::stored_run::StoredRun;
 use crate::{
     backends::{Capabilities, CopySupport, Key, UploadLayout},
     error::{Error, Kind, Result},
@@ -17,17 +18,6 @@ use crate::{
 const MIN_PART: u64 = 5 * MIB;
 /// The length of ordered parts must be a multiple of this.
 pub(super) const ORDERED_STEP: u64 = 256 * KIB;
-
-/// A run of a file and the object that holds it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredRun {
-    /// In the file, from 0.
-    pub range: Range<u64>,
-    pub key: Key,
-    pub object_len: u64,
-    /// The offset of the run in the object.
-    pub offset: u64,
-}
 
 /// The source of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::{
     catalog::{Catalog, Extent, ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     error::Result,
     ranges::RangeSet,
-    storage::files::composition::StoredRun,
+    storage::map::stored_run::StoredRun,
 };
 
 /// An open import. At most one [`ImportWriter`](crate::storage::ImportWriter) adds to it at a time; it can have many readers.

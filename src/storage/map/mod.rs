@@ -9,7 +9,9 @@
 
 pub(super) mod change_detecting;
 pub mod extent_map;
+pub mod generated_key;
 pub mod import_store;
 pub mod layout;
 pub(super) mod pending;
 pub mod read_stats;
+pub mod stored_run;

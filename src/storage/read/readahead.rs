@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn several_sequential_readers_are_told_apart() {
+    fn sequential_readers_are_distinguished() {
         let mut ahead = Readahead::new(PLAYER_MIN_RUN);
         let both = (0..60).flat_map(|n| [n, 500 + n, (n * 389) % 300 + 100]);
         let fetched = read(&mut ahead, both);

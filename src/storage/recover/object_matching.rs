@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::manifest::GeneratedKey;
+use crate::storage::map::generated_key::GeneratedKey;
 use crate::{
     backends::ObjectInfo,
     catalog::FileRow,

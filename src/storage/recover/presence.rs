@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::manifest::GeneratedKey;
+use crate::storage::map::generated_key::GeneratedKey;
 use crate::{backends::StorageBackend, error::Result};
 
 /// Which of `objects` (keys and lengths) are missing or have another length: their indices in the slice, ascending.

@@ -7,7 +7,7 @@ use crate::{
     backends::{ObjectInfo, Page},
     catalog::KeyState,
     error::Result,
-    storage::recover::manifest::GeneratedKey,
+    storage::map::generated_key::GeneratedKey,
 };
 
 /// Objects under a prefix that no stored row names.

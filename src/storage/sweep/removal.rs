@@ -7,7 +7,7 @@ use crate::{
     backends::{Key, StorageBackend, UnfinishedUpload},
     catalog::{Catalog, ImportId, ImportRow, ImportState, ObjectRow, Role},
     error::Result,
-    storage::recover::manifest::GeneratedKey,
+    storage::map::generated_key::GeneratedKey,
 };
 
 /// Removes an import in this order: it is hidden, then its manifests, its uploads and objects, and its rows are

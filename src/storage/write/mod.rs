@@ -9,6 +9,5 @@
 pub mod assembly;
 pub mod pause;
 pub mod pressure;
-pub(super) mod retry_loop;
 pub(super) mod upload;
 pub mod writer;

@@ -13,7 +13,6 @@ use tracing::Instrument;
 use super::{
     assembly::ObjectPlan,
     pressure::{InFlightBytes, Pressure},
-    retry_loop::{FailureTracker, RetryLoop},
 };
 use crate::{
     backends::Key,
@@ -25,6 +24,7 @@ use crate::{
             sequential_upload::{SendOutcome, SequentialUpload},
         },
         map::import_store::ImportStore,
+        retry_loop::{FailureTracker, RetryLoop},
     },
 };
 

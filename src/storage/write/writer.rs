@@ -33,7 +33,6 @@ use tracing::Instrument as _;
 use super::{
     assembly::{Assembly, ObjectPlan},
     pressure::Pressure,
-    retry_loop::FailureTracker,
     upload::{Uploader, WriterSink},
 };
 use crate::{
@@ -46,6 +45,7 @@ use crate::{
             sequential_files::{PlannedPart, SequentialFiles},
         },
         map::import_store::ImportStore,
+        retry_loop::FailureTracker,
     },
 };
 

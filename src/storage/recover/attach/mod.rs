@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    manifest::{GeneratedKey, MAX_MANIFEST, Manifest, ManifestObject},
+    manifest::{MAX_MANIFEST, Manifest, ManifestObject},
     presence::find_missing,
 };
+use crate::storage::map::generated_key::GeneratedKey;
 use crate::{
     backends::{Key, ObjectInfo, StorageBackend},
     catalog::{ExistingObject, ImportId, ImportState, ImportWithObjects, NewImport},

@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{GeneratedKey, Manifest, ManifestObject, corrupt};
+use super::{Manifest, ManifestObject, corrupt};
+use crate::storage::map::generated_key::GeneratedKey;
 use crate::{
     catalog::{ImportState, Role},
     error::Result,

@@ -11,7 +11,6 @@
 
 mod body;
 mod check;
-mod key;
 mod write;
 
 #[cfg(test)]
@@ -22,7 +21,6 @@ use std::ops::Range;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-pub use self::key::GeneratedKey;
 pub use self::write::write_manifest;
 
 use crate::{

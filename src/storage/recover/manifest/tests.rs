@@ -80,7 +80,7 @@ fn a_manifest_is_decoded_as_it_was_encoded() {
 }
 
 #[test]
-fn a_manifest_of_a_newer_bae_is_told_from_a_damaged_one() {
+fn a_manifest_of_a_newer_bae_differs_from_a_damaged_one() {
     let newer = b"{\"bae_manifest\":2,\"blake3\":\"00\"}\nwhatever";
     let refused = Manifest::decode(newer).unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);

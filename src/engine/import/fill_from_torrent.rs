@@ -1,0 +1,289 @@
+//! Fills an import from a torrent: connects session, [`ImportWriter`] and [`Download`], and records the result.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::Instrument as _;
+
+use super::publish::{SharedSink, UnpublishedFiles, spawn_publishing};
+use super::{ImportJob, ImportView, OpenTorrentImport};
+use crate::{
+    catalog::{ImportRow, ImportState, LayoutKind},
+    engine::{
+        FLUSH_TIMEOUT, SESSION_STOP_TIMEOUT,
+        plan::{selected_bytes, selected_files},
+        serve::stream::DeadlinesGuard,
+    },
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Imported, Started},
+    storage::{
+        BackgroundPublisher, DirectFiles, ImportWriter, RangeSet, WriterEvent, WriterOptions,
+    },
+    torrents::{
+        Content, Download, DownloadGoal, Origin, Start, Torrent, TorrentSession, WriterEvents,
+        metainfo::Metainfo,
+    },
+    units::ByteSize,
+};
+
+/// Timeout for the first listening address, which is shown to the user.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl ImportJob<'_> {
+    /// Fills an import. `torrent` is in the session already when its metadata came from the swarm.
+    pub(in crate::engine) async fn fill_from_torrent(
+        &self,
+        torrents: &Arc<TorrentSession>,
+        torrent: Option<Torrent>,
+        opened: OpenTorrentImport,
+    ) -> Result<Imported> {
+        let guard = self.engine.import_guard();
+        let torrent = match torrent {
+            Some(torrent) => torrent,
+            None => torrents.add(start_options(&opened)).await?,
+        };
+        let files = self.publisher(opened.view()).await?;
+        let incomplete = files.is_some() || opened.plan.missing().next().is_some();
+        let state = if incomplete { ImportState::Importing } else { ImportState::Imported };
+        self.engine.catalog.set_state(&opened.row.id, state).await?;
+        let stored = opened.store.durable_bytes(&opened.plan.wanted);
+        let bytes = opened.plan.wanted.len();
+        report_started(torrents, &opened.row, &opened.meta, bytes, stored, &self.events).await;
+
+        let (sink, writer_events) = torrent.writer_sink();
+        let sink: SharedSink = sink.into();
+        let direct = files.as_ref().map(UnpublishedFiles::direct);
+        let publishing = files.map(|files| spawn_publishing(files, &sink));
+        let writer = Arc::new(self.writer(opened.view(), sink, direct, publishing.clone()));
+        let (store, cache) = (Arc::clone(&opened.store), Arc::clone(&self.engine.cache));
+        let content = Content::new(opened.meta.clone(), store, cache, Some(Arc::clone(&writer)));
+        torrent.attach(content);
+        let readers = self.open_stream(&opened)?;
+        let deadlines = readers.as_ref().map(|readers| Arc::clone(&readers.0)).unwrap_or_default();
+        let download = self.download(torrent, &opened, stored, writer_events);
+        let download = download.with_readers(deadlines);
+        let mut download = download.with_web_seeds(&opened.meta, &opened.metainfo);
+        let span = tracing::info_span!("import", id = %opened.row.id);
+        let filled = async {
+            download.fill(&self.cancel).await?;
+            match &publishing {
+                Some(publishing) => download.publish(publishing, &self.cancel).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(e) = filled.instrument(span).await {
+            // In parallel: storage takes the verified bytes, and the session stops requests to peers and announces the
+            // stop to trackers.
+            let (error, _) = tokio::join!(
+                self.interrupt(opened.view(), &writer, publishing, e),
+                torrents.stop(SESSION_STOP_TIMEOUT)
+            );
+            return Err(error);
+        }
+        self.complete_metainfo(&opened, &download).await?;
+        let bytes = (download.downloaded(), torrents.evicted());
+        let imported = self.finish(opened.view(), bytes).await?;
+        drop(guard);
+        if self.request.seed {
+            let seeded = (opened.row, download.into_torrent(), opened.store);
+            let ImportJob { events, cancel, .. } = self;
+            self.engine
+                .seed_after_import(torrents, seeded, &self.request.seeding, events, cancel)
+                .await?;
+        }
+        Ok(imported)
+    }
+
+    /// Opens the import to players if requested. Their reads wait for missing bytes until the result is dropped.
+    pub(in crate::engine) fn open_stream(
+        &self,
+        opened: &OpenTorrentImport,
+    ) -> Result<Option<DeadlinesGuard>> {
+        let streams = self.request.streams.as_ref();
+        streams
+            .map(|streams| self.engine.stream_during_import(&opened.row, &opened.store, streams))
+            .transpose()
+    }
+
+    /// The writer of an import. Ranges that become durable are reported to `publishing` as well.
+    pub(in crate::engine) fn writer(
+        &self,
+        import: ImportView<'_>,
+        sink: SharedSink,
+        direct: Option<DirectFiles>,
+        publishing: Option<Arc<BackgroundPublisher>>,
+    ) -> ImportWriter {
+        let options = WriterOptions {
+            upload_concurrency: self.storage.upload_concurrency,
+            direct,
+            ..WriterOptions::default()
+        };
+        let sink = move |event| {
+            if let (WriterEvent::Durable(ranges), Some(publishing)) = (&event, &publishing) {
+                publishing.add_durable(ranges);
+            }
+            sink(event);
+        };
+        ImportWriter::spawn(
+            Arc::clone(import.store),
+            self.engine.catalog.clone(),
+            Arc::clone(&self.engine.pressure),
+            import.wanted,
+            options,
+            Box::new(sink),
+        )
+    }
+
+    fn download(
+        &self,
+        torrent: Torrent,
+        opened: &OpenTorrentImport,
+        stored: u64,
+        writer: WriterEvents,
+    ) -> Download {
+        let goal = DownloadGoal {
+            id: opened.row.id.to_string(),
+            wanted: opened.plan.wanted.clone(),
+            missing: opened.plan.missing().collect(),
+            stored,
+            open_bytes: self.engine.pool.budget() as u64 / 4,
+            in_order: opened.row.layout == LayoutKind::Files
+                && self.storage.backend.capabilities().ordered_parts,
+        };
+        let (store, events) = (Arc::clone(&opened.store), self.events.clone());
+        Download::new(torrent, &opened.meta, store, goal, writer, events, self.request.timeout)
+    }
+
+    /// Adds the piece layers to the stored metadata. A v2 torrent from a magnet link starts without them; libtorrent
+    /// has requested them from peers during the download.
+    async fn complete_metainfo(
+        &self,
+        opened: &OpenTorrentImport,
+        download: &Download,
+    ) -> Result<()> {
+        let pieces = opened.meta.pieces();
+        let lacks_layers = opened.meta.info_hash_v2.is_some()
+            && (0..pieces).any(|p| opened.meta.piece_v2(p).is_none());
+        if !lacks_layers {
+            return Ok(());
+        }
+        let complete = download
+            .torrent()
+            .torrent_file()
+            .await
+            .and_then(|bytes| Metainfo::parse(&bytes).map(|meta| (meta, bytes)));
+        match complete {
+            Ok((meta, bytes)) if meta.info_hash_v2 == opened.meta.info_hash_v2 => {
+                self.engine.catalog.set_metainfo(&opened.row.id, bytes).await
+            }
+            Ok(_) => Ok(()),
+            Err(e) => {
+                tracing::warn!(error = %e.report(), "the torrent's piece layers are incomplete; they are requested from peers again when seeding");
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends an import early. Verified bytes that storage accepts within [`FLUSH_TIMEOUT`] are kept.
+    /// Returns `error` with a hint.
+    pub(in crate::engine) async fn interrupt(
+        &self,
+        import: ImportView<'_>,
+        writer: &ImportWriter,
+        publishing: Option<Arc<BackgroundPublisher>>,
+        error: Error,
+    ) -> Error {
+        let refused = writer.is_refused() || publishing.as_ref().is_some_and(|p| p.is_refused());
+        let error = stop_writer(writer, import.wanted, error).await;
+        if let Some(publishing) = publishing {
+            publishing.stop().await;
+        }
+        let refused = refused || self.storage.backend.is_retrying();
+        self.engine.update_manifest_at_stop(import.row, &self.storage, refused).await;
+        error
+    }
+
+    /// Records the import as complete and reports it, with the bytes fetched and the bytes evicted to stay in the
+    /// memory budget.
+    pub(in crate::engine) async fn finish(
+        &self,
+        import: ImportView<'_>,
+        (downloaded, evicted): (u64, u64),
+    ) -> Result<Imported> {
+        self.engine.catalog.set_imported(&import.row.id, import.wanted.len()).await?;
+        self.engine.update_manifest(import.row, &self.storage).await;
+        let imported = Imported {
+            id: import.row.id.to_string(),
+            name: import.row.name.clone(),
+            bytes: selected_bytes(import.files, import.row.selected.as_deref()),
+            seconds: self.started_at.elapsed().as_secs_f64(),
+            files: selected_files(import.files, import.row.selected.as_deref()).count(),
+            info_hash: import.row.info_hash(),
+            downloaded,
+            evicted,
+            peak_held: self.engine.pool.peak() as u64,
+            packed: import.store.packed_bytes(),
+        };
+        self.events.send(Event::Imported(imported.clone()));
+        Ok(imported)
+    }
+}
+
+/// How the torrent of an open import enters the session.
+pub(super) fn start_options(opened: &OpenTorrentImport) -> Start {
+    Start {
+        origin: Origin::File(opened.metainfo.clone()),
+        have: opened.plan.have.clone(),
+        wanted: opened.plan.wanted_pieces.clone(),
+        private: opened.meta.private,
+    }
+}
+
+/// Stops a writer early, and adds the progress to the error.
+async fn stop_writer(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> Error {
+    let waiting = writer.pending_bytes();
+    if waiting > 0 && !writer.is_refused() {
+        let (waiting, limit) = (ByteSize(waiting), FLUSH_TIMEOUT.as_secs());
+        tracing::warn!("waiting up to {limit} s for storage to take {waiting}");
+    }
+    let left = writer.stop(FLUSH_TIMEOUT).await;
+    if left > 0 {
+        tracing::warn!("{} are not stored and will be fetched again", ByteSize(left));
+    }
+    let stored = writer.store().durable_bytes(wanted);
+    let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));
+    match (error.kind(), error.hint_text()) {
+        (Kind::Cancelled, _) => Error::new(Kind::Cancelled, format!("stopped; {progress}"))
+            .hint("run the same command again to resume"),
+        (_, Some(_)) => error,
+        (_, None) => error.hint(format!("{progress}; run the same command again to resume")),
+    }
+}
+
+/// Reports that an import has started, with the addresses that peers can reach. The system assigns them shortly after
+/// the start of the session.
+pub(super) async fn report_started(
+    torrents: &TorrentSession,
+    row: &ImportRow,
+    meta: &Metainfo,
+    bytes: u64,
+    stored: u64,
+    events: &EventSink,
+) {
+    let until = Instant::now() + LISTEN_TIMEOUT;
+    while torrents.listen_addresses().is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    events.send(Event::Started(Started {
+        id: row.id.to_string(),
+        name: meta.name.clone(),
+        bytes,
+        stored,
+        files: selected_files(&meta.files, row.selected.as_deref()).count(),
+        info_hash: row.info_hash(),
+        listening: torrents.listen_addresses(),
+        state: "importing",
+    }));
+}

@@ -1,0 +1,334 @@
+//! `import` of a URL: finds or creates the import in the catalog, and verifies and records the result.
+//!
+//! [`ImportJob::import_from_url`] compares the files found at the URL with earlier imports of it ([`SourceMatch`]),
+//! discards stored bytes that may be of another version, fetches what is missing (the module `fill_from_server`), and
+//! verifies the stored bytes against the known checksums.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ImportJob, ImportView, check_free_space,
+    source::RemoteFiles,
+    source_record::{
+        PROVISIONAL_LEN, SourceMatch, SourceRecord, has_unknown_len, remote_file_rows,
+    },
+};
+use crate::{
+    catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
+    downloads::{Checksums, ResumePolicy, fetch_sidecar_digest},
+    engine::{
+        BadPiece, DownloadOptions, Engine, ImportRequest, ReadStream, RepairRequest,
+        plan::{file_of_row, selected_ranges},
+    },
+    error::{Error, Kind, Result},
+    events::{Event, EventSink, Imported},
+    protocols::Digest,
+    redact,
+    storage::{
+        ImportStore, RangeSet, files::sequential_upload::check_partial_uploads, sweep::delete_freed,
+    },
+    torrents::metainfo::{File, select},
+};
+
+/// An open import of a URL, ready to be filled.
+pub(in crate::engine) struct OpenUrlImport {
+    pub(in crate::engine) row: ImportRow,
+    pub(in crate::engine) store: Arc<ImportStore>,
+    pub(in crate::engine) files: Vec<File>,
+    pub(in crate::engine) wanted: RangeSet,
+    record: SourceRecord,
+}
+
+impl OpenUrlImport {
+    pub(in crate::engine) fn view(&self) -> ImportView<'_> {
+        let Self { row, store, files, wanted, .. } = self;
+        ImportView { row, store, files, wanted }
+    }
+
+    /// Whether its length is unknown until the server ends the transfer.
+    pub(in crate::engine) fn has_unknown_len(&self) -> bool {
+        self.row.len == PROVISIONAL_LEN && self.record.unknown_len
+    }
+}
+
+impl ImportJob<'_> {
+    pub(super) async fn import_from_url(&self, found: RemoteFiles) -> Result<Imported> {
+        refuse_seeding(self.request)?;
+        refuse_checksums_of_folders(&self.request.download, &found)?;
+        let opened = self.open_url_import(&found).await?;
+        if let Some(streams) = &self.request.streams {
+            self.engine.stream(opened.row.id.as_str(), streams).await?;
+        }
+        let complete = !opened.has_unknown_len() && opened.store.missing(&opened.wanted).is_empty();
+        let verified = complete && opened.row.state == ImportState::Imported;
+        let (opened, downloaded) =
+            if complete { (opened, 0) } else { self.fill_from_server(opened, found).await? };
+        if !verified || wants_checksum(&self.request.download) {
+            self.verify_stored(&opened).await?;
+        }
+        // Publishes everything that remains: all files when nothing was fetched or the length was unknown until now.
+        self.publish_rest(opened.view()).await?;
+        self.finish(opened.view(), (downloaded, 0)).await
+    }
+
+    /// Finds the import in the catalog or creates it. Stored bytes that are not proven to be of the
+    /// same files are discarded.
+    async fn open_url_import(&self, found: &RemoteFiles) -> Result<OpenUrlImport> {
+        let rows = remote_file_rows(found)?;
+        let files: Vec<File> = rows.iter().cloned().map(file_of_row).collect();
+        let selected = match &self.request.select {
+            Some(spec) => Some(select::select(spec, &files)?),
+            None => None,
+        };
+        let catalog = &self.engine.catalog;
+        let known = find_earlier_import(catalog, self.request, &self.storage.name, found)?;
+        let recorded = match &known {
+            Some((row, _)) => {
+                SourceRecord::parse(catalog.source_record(&row.id)?.as_deref()).checksums()?
+            }
+            None => Vec::new(),
+        };
+        let digests = self.expected_checksums(found, recorded).await?;
+        let record = SourceRecord::new(found, digests.list());
+        let row = match known {
+            Some((row, source_match)) => {
+                self.discard_unproven(&row, source_match).await?;
+                self.resume_import(catalog.get(&row.id)?, selected).await?
+            }
+            None => self.create_import(found, rows, selected).await?,
+        };
+        catalog.set_source_record(&row.id, Some(record.to_json()?)).await?;
+        self.reopen(row, record).await
+    }
+
+    /// Records a new import of `rows`, the files found, if it fits.
+    async fn create_import(
+        &self,
+        found: &RemoteFiles,
+        rows: Vec<FileRow>,
+        selected: Option<Vec<u32>>,
+    ) -> Result<ImportRow> {
+        if !has_unknown_len(found) {
+            let files: Vec<File> = rows.iter().cloned().map(file_of_row).collect();
+            let free = self.storage.backend.free_space().await?;
+            let needed = selected_ranges(&files, selected.as_deref()).len();
+            check_free_space(&self.storage.name, free, needed)?;
+        }
+        let new = NewImport {
+            name: found.name.clone(),
+            source: redact::without_password(&self.request.source),
+            len: rows.iter().map(|row| row.len).sum(),
+            storage: self.storage.name.clone(),
+            chunk_len: self.storage.chunk_len(self.engine.config.memory.0),
+            layout: self.request.layout,
+            files: rows,
+            selected,
+            ..NewImport::default()
+        };
+        self.engine.catalog.create_import(new).await
+    }
+
+    /// The expected checksums of a single file: from the user and the checksum file next to it, and from the server.
+    /// Where this request gives none, those `recorded` by an earlier one stay, except with [`ResumePolicy::Never`].
+    async fn expected_checksums(
+        &self,
+        found: &RemoteFiles,
+        recorded: Vec<Digest>,
+    ) -> Result<Checksums> {
+        let DownloadOptions { checksums, sidecar, fetch_limits, resume, .. } =
+            &self.request.download;
+        match found.files.as_slice() {
+            [(_, remote)] => {
+                let mut given = checksums.clone();
+                if *sidecar {
+                    let tries = fetch_limits.max_tries;
+                    let digest = fetch_sidecar_digest(
+                        &found.protocol,
+                        &remote.requested_url,
+                        tries,
+                        &self.cancel,
+                    );
+                    given.push(digest.await?);
+                }
+                if given.is_empty() && *resume != ResumePolicy::Never {
+                    given = recorded;
+                }
+                Ok(Checksums::new(given.into_iter().chain(remote.digests.iter().cloned())))
+            }
+            _ => Ok(Checksums::default()),
+        }
+    }
+
+    /// Opens an import as the catalog has it now.
+    pub(in crate::engine) async fn reopen(
+        &self,
+        row: ImportRow,
+        record: SourceRecord,
+    ) -> Result<OpenUrlImport> {
+        let files = self.engine.files_of(&row)?;
+        let store = self.engine.open_store(&row, &self.storage)?;
+        check_partial_uploads(&self.engine.catalog, &store).await?;
+        let wanted = selected_ranges(&files, row.selected.as_deref());
+        Ok(OpenUrlImport { row, store, files, wanted, record })
+    }
+
+    /// Records the length of an import whose length was unknown, and reopens it.
+    pub(super) async fn record_len(
+        &self,
+        opened: OpenUrlImport,
+        len: u64,
+    ) -> Result<OpenUrlImport> {
+        let catalog = &self.engine.catalog;
+        catalog.set_len(&opened.row.id, len).await?;
+        let row = catalog.get(&opened.row.id)?;
+        self.reopen(row, opened.record).await
+    }
+
+    /// Discards the stored bytes of an import, unless they can be kept.
+    async fn discard_unproven(&self, row: &ImportRow, source_match: SourceMatch) -> Result<()> {
+        let keep = keeps_stored(self.request.download.resume, source_match, row);
+        let stored = self.engine.open_store(row, &self.storage)?.durable_ranges();
+        if keep || stored.is_empty() {
+            return Ok(());
+        }
+        let text = "the stored bytes are fetched again: they may be of another version".to_owned();
+        let id = Some(row.id.to_string());
+        self.events.send(Event::Notice { id, text });
+        self.discard(row, stored.iter().collect()).await
+    }
+
+    async fn discard(&self, row: &ImportRow, ranges: Vec<std::ops::Range<u64>>) -> Result<()> {
+        let freed = self.engine.catalog.punch_holes(&row.id, ranges).await?;
+        self.engine.cache.forget(&row.id);
+        delete_freed(&self.engine.catalog, &self.storage.backend, &row.id, &freed).await
+    }
+
+    /// Reads the stored bytes of a single file and verifies them against the known checksums.
+    /// Bytes that fail are deleted.
+    async fn verify_stored(&self, opened: &OpenUrlImport) -> Result<()> {
+        let checksums = Checksums::new(opened.record.checksums()?);
+        let [file] = opened.files.as_slice() else { return Ok(()) };
+        if checksums.is_empty() {
+            return Ok(());
+        }
+        let reader = self.engine.reader(&opened.store);
+        let mut stream = ReadStream::new(reader, file.range.clone());
+        let mut check = checksums.verifier();
+        loop {
+            let bytes = tokio::select! {
+                bytes = stream.next() => bytes?,
+                () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            };
+            let Some(bytes) = bytes else { break };
+            check.update(&bytes);
+        }
+        let name = format!("import {} ({})", opened.row.id, opened.row.name);
+        if let Err(e) = check.finish(&name) {
+            self.discard(&opened.row, vec![file.range.clone()]).await?;
+            let hint =
+                "the stored bytes were deleted; --fresh ignores a checksum that was given before";
+            return Err(e.hint(hint));
+        }
+        Ok(())
+    }
+}
+
+/// The newest import of this source in this storage that may be of the files found, and how certain that is.
+///
+/// # Errors
+/// `Changed` when there are imports of this source and none matches the files, except with [`ResumePolicy::Never`].
+pub(in crate::engine) fn find_earlier_import(
+    catalog: &Catalog,
+    request: &ImportRequest,
+    storage: &str,
+    found: &RemoteFiles,
+) -> Result<Option<(ImportRow, SourceMatch)>> {
+    let known = catalog.find_by_source(&redact::without_password(&request.source), storage)?;
+    let any = !known.is_empty();
+    for row in known {
+        let record = SourceRecord::parse(catalog.source_record(&row.id)?.as_deref());
+        let source_match = record.compare(&catalog.files(&row.id)?, found);
+        if source_match != SourceMatch::Different {
+            return Ok(Some((row, source_match)));
+        }
+    }
+    if any && request.download.resume != ResumePolicy::Never {
+        let text =
+            format!("the file at this URL has changed since it was imported ({})", found.name);
+        return Err(
+            Error::new(Kind::Changed, text).hint("give --fresh to import the new version as well")
+        );
+    }
+    Ok(None)
+}
+
+/// A selection of files without padding, as `--select` has it.
+fn selection_spec(selected: &[u32]) -> String {
+    selected.iter().map(|n| (u64::from(*n) + 1).to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Whether the stored bytes of an earlier import are kept.
+pub(in crate::engine) fn keeps_stored(
+    resume: ResumePolicy,
+    source_match: SourceMatch,
+    row: &ImportRow,
+) -> bool {
+    match (resume, source_match) {
+        (ResumePolicy::Never, _) => false,
+        (_, SourceMatch::Proven) => true,
+        (ResumePolicy::IfSameLength, _) => row.len != PROVISIONAL_LEN,
+        _ => row.state == ImportState::Imported,
+    }
+}
+
+/// Whether the user requested verification of the stored bytes against a checksum.
+pub(in crate::engine) fn wants_checksum(fetch: &DownloadOptions) -> bool {
+    !fetch.checksums.is_empty() || fetch.sidecar
+}
+
+pub(in crate::engine) fn refuse_checksums_of_folders(
+    fetch: &DownloadOptions,
+    found: &RemoteFiles,
+) -> Result<()> {
+    if found.files.len() == 1 || !wants_checksum(fetch) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::InvalidInput, "the URL is a folder, and a checksum is of one file"))
+}
+
+pub(in crate::engine) fn refuse_seeding(request: &ImportRequest) -> Result<()> {
+    if !request.seed {
+        return Ok(());
+    }
+    let text = "an import from a URL cannot be seeded: it has no swarm";
+    Err(Error::new(Kind::InvalidInput, text).hint("leave out --seed"))
+}
+
+impl Engine {
+    /// As [`Engine::repair`], for an import of a URL: [`BadPiece::piece`] is the index of a file.
+    pub(in crate::engine) async fn repair_files(
+        &self,
+        row: ImportRow,
+        bad: &[BadPiece],
+        request: RepairRequest,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Result<Imported> {
+        let files = self.files_of(&row)?;
+        let range_of =
+            |bad: &BadPiece| files.get(bad.piece as usize).map(|file| file.range.clone());
+        let freed =
+            self.catalog.punch_holes(&row.id, bad.iter().filter_map(range_of).collect()).await?;
+        self.cache.forget(&row.id);
+        let select = row.selected.as_deref().map(selection_spec);
+        let import = ImportRequest { select, ..request.into_import_request(&row) };
+        let imported = self.import(import, events, cancel).await?;
+        let storage = self.storage_of(&row).await?;
+        if let Err(e) = delete_freed(&self.catalog, &storage.backend, &row.id, &freed).await {
+            tracing::warn!("import {}: {}", row.id, e.report());
+        }
+        Ok(imported)
+    }
+}

@@ -1,0 +1,175 @@
+//! `ls` and `info`: imports as the catalog has them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
+    plan::{Plan, file_row, is_selected, selected_ranges},
+    usage::price_of_reads,
+};
+use crate::{
+    backends::MemoryBackend,
+    catalog::{ImportRow, ImportState, ObjectRow, Role, UsageCounts, WantedCounts},
+    error::Result,
+    redact,
+    storage::{FileObjects, ImportStore},
+    torrents::metainfo::{File, Metainfo},
+};
+
+impl Engine {
+    /// A summary of every import.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
+    pub async fn list(&self) -> Result<Vec<ImportSummary>> {
+        let rows = self.catalog.list()?.into_iter();
+        rows.map(|row| Ok(summary(&row, self.stored(&row)?))).collect()
+    }
+
+    /// Selected bytes that are stored, in whole pieces. For a complete import the catalog has the number.
+    fn stored(&self, row: &ImportRow) -> Result<u64> {
+        let all = row.selected.is_none();
+        match (row.state, row.wanted) {
+            (ImportState::Imported, WantedCounts { bytes, .. }) if all => Ok(bytes),
+            (ImportState::Imported, WantedCounts { stored: Some(stored), .. }) => Ok(stored),
+            _ if all => {
+                let store = self.open_without_backend(row)?;
+                Ok(store.durable_bytes(&store.layout().all_unpadded()))
+            }
+            // The pieces of a selection are known only from the torrent.
+            _ => Ok(self.details(row)?.summary.stored),
+        }
+    }
+
+    /// Opens an import to look at its stored ranges. It needs only the catalog: an empty memory backend stands in for
+    /// the storage, which may be unreachable.
+    fn open_without_backend(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
+        ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
+    }
+
+    /// Full details of one import.
+    ///
+    /// # Errors
+    /// `NotFound`, or when the catalog cannot be read.
+    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
+    pub async fn info(&self, import_ref: &str) -> Result<ImportInfo> {
+        let row = self.catalog.find(import_ref)?;
+        let ImportDetails { summary, files, meta, store } = self.details(&row)?;
+        let packed = store.packed_bytes();
+        let real = files.iter().enumerate().filter(|(_, f)| !f.pad);
+        let objects = self.catalog.objects(&row.id)?;
+        let whole = FileObjects::of(&objects);
+        let adopted = self.adopted_keys(&row, &objects)?;
+        let key = |f: &File| {
+            let object = whole.find(&file_row(f)).filter(|object| object.stored);
+            let key = object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none());
+            key.or_else(|| adopted.get(&f.range.start).filter(|_| !f.range.is_empty()).cloned())
+        };
+        let files = (1..).zip(real).map(|(number, (i, f))| FileInfo {
+            number,
+            path: f.path.clone(),
+            bytes: f.range.end - f.range.start,
+            selected: is_selected(row.selected.as_deref(), i),
+            key: key(f),
+        });
+        #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
+        let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
+        let (seeded, read) = self.usage_of(&row)?;
+        Ok(ImportInfo {
+            files: files.collect(),
+            objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
+            layout: row.layout.as_str(),
+            packed,
+            packed_share: share.min(1.0),
+            chunk_len: row.chunk_len,
+            piece_length: meta.as_ref().map_or(0, |meta| u64::from(meta.piece_length)),
+            pieces: meta.as_ref().map_or(0, |meta| meta.pieces() as usize),
+            trackers: meta
+                .iter()
+                .flat_map(|meta| meta.trackers.iter().flatten())
+                .map(|tracker| redact::tracker_origin(tracker))
+                .collect(),
+            web_seeds: meta.iter().flat_map(web_seeds).collect(),
+            private: meta.is_some_and(|meta| meta.private),
+            created: u64::try_from(row.created_at).unwrap_or(0),
+            completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
+            goal: self.catalog.seed_goal(&row.id)?.into(),
+            seeded,
+            read,
+            summary,
+        })
+    }
+
+    /// Keys of the adopted objects that hold files of an import, by the start of the file.
+    fn adopted_keys(&self, row: &ImportRow, objects: &[ObjectRow]) -> Result<HashMap<u64, String>> {
+        let adopted = objects.iter().filter(|object| object.role == Role::Adopted);
+        let keys: HashMap<_, _> = adopted.map(|object| (object.num, &object.key)).collect();
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let extents = self.catalog.extents(&row.id)?.into_iter();
+        Ok(extents
+            .filter_map(|e| Some((e.range.start - e.offset, (*keys.get(&e.object)?).clone())))
+            .collect())
+    }
+
+    /// Usage of an import, with its price.
+    fn usage_of(&self, row: &ImportRow) -> Result<(SeedUsage, ReadUsage)> {
+        let usage = self.catalog.usage_of(&row.id)?;
+        let UsageCounts { gets, fetched, from_cache, served, seconds, read_gets, read_fetched } =
+            usage;
+        let dollars = |gets, fetched| price_of_reads(&self.config, &row.storage, gets, fetched);
+        let read = ReadUsage {
+            gets: read_gets,
+            fetched: read_fetched,
+            dollars: dollars(read_gets, read_fetched),
+        };
+        let dollars = dollars(gets, fetched);
+        Ok((SeedUsage { gets, fetched, from_cache, served, seconds, dollars }, read))
+    }
+
+    fn details(&self, row: &ImportRow) -> Result<ImportDetails> {
+        let meta = match row.is_torrent() {
+            true => Some(self.metainfo_of(row)?.1),
+            false => None,
+        };
+        let files = self.files_of(row)?;
+        let store = self.open_without_backend(row)?;
+        let wanted = match &meta {
+            Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
+            None => selected_ranges(&files, row.selected.as_deref()),
+        };
+        let summary = summary(row, store.durable_bytes(&wanted));
+        Ok(ImportDetails { summary, files, meta, store })
+    }
+}
+
+struct ImportDetails {
+    summary: ImportSummary,
+    files: Vec<File>,
+    /// Only for a torrent.
+    meta: Option<Metainfo>,
+    store: Arc<ImportStore>,
+}
+
+fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
+    ImportSummary {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        bytes: row.wanted.bytes,
+        files: usize::try_from(row.wanted.files).unwrap_or(usize::MAX),
+        state: row.state.as_str().to_owned(),
+        storage: row.storage.clone(),
+        info_hash: row.info_hash(),
+        source: redact::source(&row.source),
+        stored,
+    }
+}
+
+/// Web seeds without login and query. Those of BEP 17 are marked as not used.
+fn web_seeds(meta: &Metainfo) -> impl Iterator<Item = String> + '_ {
+    let used = meta.web_seeds.iter().map(|url| redact::source(url));
+    let others = meta.http_seeds.iter();
+    used.chain(others.map(|url| format!("{} (BEP 17: not used)", redact::source(url))))
+}
