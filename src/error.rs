@@ -5,7 +5,7 @@
 //! The text is lower case and names the object and the storage. The cause is a separate field, and [`Error::report`]
 //! prints it once.
 
-use std::{error::Error as StdError, fmt, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
@@ -95,14 +95,15 @@ impl Kind {
     }
 }
 
-/// An error: its kind, the operation and object, an optional hint, and the cause.
-#[derive(Debug)]
+/// An error: its kind, the operation and object, an optional hint, and the cause. Clones share the cause, so that one
+/// failure can be reported to all callers that waited for it.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
     context: String,
     hint: Option<String>,
     retry_after: Option<Duration>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -114,7 +115,7 @@ impl Error {
     /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

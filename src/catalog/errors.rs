@@ -122,15 +122,6 @@ fn check_openable(path: &Path) -> io::Result<()> {
     File::open("/dev/null").map(drop)
 }
 
-/// Copies an error, because one failure ends many commands and errors cannot be cloned.
-pub(super) fn copy_error(e: &Error) -> Error {
-    let same = match is_catalog_failure(e) {
-        true => Error::new(e.kind(), e.to_string()).because(Failure(cause(e))),
-        false => Error::new(e.kind(), e.report()),
-    };
-    e.hint_text().into_iter().fold(same, Error::hint)
-}
-
 /// The error for a catalog whose file was moved or removed while open.
 pub(super) fn file_moved(path: &Path) -> Error {
     let (kind, text, _) = classify(ffi::SQLITE_READONLY_DBMOVED);
@@ -164,8 +155,8 @@ mod tests {
         assert!(lock.hint_text().unwrap().contains("--data-dir"));
         let other = of(ffi::SQLITE_IOERR_READ);
         assert_eq!(other.report(), "catalog /d/catalog.db: words of SQLite");
-        assert!(is_catalog_failure(&other) && is_catalog_failure(&copy_error(&other)));
-        assert_eq!(copy_error(&other).report(), other.report());
+        assert!(is_catalog_failure(&other) && is_catalog_failure(&other.clone()));
+        assert_eq!(other.clone().report(), other.report());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::errors::{copy_error, file_moved, sql_error};
+use super::errors::{file_moved, sql_error};
 use crate::error::{Error, Kind, Result};
 
 /// The most commands per transaction. Bounds how long the first waits for the last.
@@ -116,7 +116,7 @@ fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
     if let Err(e) = connection.execute_batch("BEGIN IMMEDIATE") {
         let error = sql_error(e);
         for command in group {
-            (command(Err(copy_error(&error))).answer)(Ok(()));
+            (command(Err(error.clone())).answer)(Ok(()));
         }
         return;
     }
@@ -129,7 +129,7 @@ fn commit_group(connection: &Connection, file: &OpenFile, group: Vec<Command>) {
         let _ = connection.execute_batch("ROLLBACK");
     }
     for result in results {
-        (result.answer)(committed.as_ref().copied().map_err(copy_error));
+        (result.answer)(committed.as_ref().copied().map_err(Error::clone));
     }
 }
 

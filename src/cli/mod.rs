@@ -29,6 +29,7 @@ use crate::{
     engine::{Access, Engine},
     error::{Error, Kind, Result},
     telemetry::{self, Stderr},
+    torrents::configure_heap,
 };
 
 /// What every command receives.
@@ -91,6 +92,11 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     let cancel = interrupt::watch(out.stderr().clone())?;
     handle_file_size_limit()?;
     let context = Context { config, out, cancel };
+    if matches!(command, Command::Get(_) | Command::Seed(_)) {
+        // They allocate and free buffers all the time: 119 MiB resident instead of 155 MiB for seeding. The setting
+        // is that of the whole process, so that no call of the library makes it.
+        configure_heap();
+    }
     match command {
         Command::Import(args) => commands::import::import(context, args).await,
         Command::Get(args) => commands::get::get(context, args).await,

@@ -33,7 +33,6 @@ use crate::{
         display_url,
     },
     rate::RateLimit,
-    torrents::configure_heap,
 };
 
 /// Bytes that may wait for the disk, over all files. With a fast disk, no connection has to wait for a write.
@@ -88,9 +87,6 @@ pub struct Getter {
 impl Getter {
     #[must_use]
     pub fn new(options: GetOptions) -> Self {
-        // Read buffers are allocated and freed all the time. Without this, glibc returns the
-        // memory to the system each time.
-        configure_heap();
         Self {
             limit: RateLimit::new(options.limit),
             write_buffer: WriteBudget::new(WRITE_BUFFER_LIMIT),

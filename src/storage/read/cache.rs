@@ -50,7 +50,7 @@ pub(in crate::storage) struct WindowKey {
 }
 
 /// The outcome of a fetch, with an error shared by all readers that waited. `None` while the fetch runs.
-type Outcome = Option<Result<Blocks, Arc<Error>>>;
+type Outcome = Option<Result<Blocks>>;
 
 /// A window in flight. The fetch is cancelled when its last handle, over all of its windows, is dropped.
 #[derive(Debug)]
@@ -272,18 +272,9 @@ impl RequestedWindow {
         let mut outcome = window.outcome.clone();
         match &*outcome.wait_for(Option::is_some).await.map_err(|_| no_outcome())? {
             Some(Ok(bytes)) => Ok(bytes.clone()),
-            Some(Err(e)) => Err(copy_of(e)),
+            Some(Err(e)) => Err(e.clone()),
             None => Err(no_outcome()),
         }
-    }
-}
-
-/// An error that several readers waited for: each gets its kind, text and hint.
-fn copy_of(e: &Arc<Error>) -> Error {
-    let error = Error::new(e.kind(), e.report());
-    match e.hint_text() {
-        Some(hint) => error.hint(hint),
-        None => error,
     }
 }
 
@@ -346,17 +337,17 @@ impl FetchBatch {
         };
         tokio::select! {
             biased;
-            fetched = fetch => self.complete(fetched.map_err(Arc::new)),
+            fetched = fetch => self.complete(fetched),
             () = cancelled.cancelled() => {}
         }
     }
 
-    fn complete(&mut self, mut fetched: Result<Blocks, Arc<Error>>) {
+    fn complete(&mut self, mut fetched: Result<Blocks>) {
         let window_capacity = self.cache.window_capacity();
         for window in std::mem::take(&mut self.windows) {
             let key = window.key;
             let len = usize::try_from(key.end - key.start).unwrap_or(usize::MAX);
-            let outcome = fetched.as_ref().map(|blocks| blocks.split(len)).map_err(Arc::clone);
+            let outcome = fetched.as_ref().map(|blocks| blocks.split(len)).map_err(Error::clone);
             let outcome = outcome.map(|(window, rest)| {
                 fetched = Ok(rest);
                 window
