@@ -314,7 +314,7 @@ fn a_listed_length_is_compared_with_the_object() {
     get(&bae, &[&url]).expect(0);
     assert_file(&out_path(&bae, "top/a"), b"hello");
     let ((_server, url), bae) = (server_with_listing(listed("3"), b"hello"), bae_without_keys(&[]));
-    get(&bae, &[&url]).expect(1).expect_stderr("another object");
+    get(&bae, &[&url]).expect(1).expect_stderr("the object has changed");
     assert!(!out_path(&bae, "top/a").exists());
 }
 

@@ -220,7 +220,7 @@ fn changed_bytes_in_storage_reach_no_peer_and_are_reported() {
         let mut running = bae.seed(&id, &[]);
         let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, bae.listen);
         let notice = running.event_where("notice", |e| {
-            e["text"].as_str().unwrap().contains("otherwise than the torrent says")
+            e["text"].as_str().unwrap().contains("do not match the torrent's hash")
         });
         assert!(notice["text"].as_str().unwrap().contains("verify --repair"), "{notice}");
         // Everything except the wrong piece.
