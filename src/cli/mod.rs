@@ -20,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::Cli;
 use self::{
-    args::{Command, GlobalArgs},
-    commands::storage::StorageCommand,
+    args::{Command, GlobalArgs, storage::StorageCommand},
     output::{Failure, Output},
 };
 use crate::{
@@ -42,7 +41,7 @@ struct Context {
 
 /// Runs one command and reports errors. [`Kind::exit_code`] has the table of exit codes.
 pub async fn run(cli: Cli) -> ExitCode {
-    let out = Output::new(&cli.global, Stderr::default());
+    let out = Output::new(cli.global.output_options(), Stderr::default());
     match execute(cli, out.clone()).await {
         Ok(()) => ExitCode::SUCCESS,
         // The reader closed the pipe, as in `bae cat … | head`: not an error.

@@ -1,9 +1,12 @@
 //! Command line arguments. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
 
 pub(super) mod fetch;
+pub(super) mod get;
 pub(super) mod goals;
 pub(super) mod input_file;
+pub(super) mod limit;
 pub(super) mod network;
+pub(super) mod storage;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -16,8 +19,11 @@ use clap::{
 use clap_complete::Shell;
 use url::Url;
 
-use self::{fetch::FetchArgs, goals::GoalArgs, network::NetworkArgs};
-use super::commands::{get::GetArgs, limit::LimitArgs, storage::StorageCommand};
+use self::{
+    fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs, network::NetworkArgs,
+    storage::StorageCommand,
+};
+use super::output::OutputOptions;
 use crate::{
     catalog::LayoutKind,
     config::{CloudBudget, Proxy, Secret, SeedGoal, check_ratio, parse_rate},
@@ -90,6 +96,12 @@ pub(super) struct GlobalArgs {
         value_parser = PossibleValuesParser::new(LogFormat::NAMES).try_map(|name| name.parse::<LogFormat>())
     )]
     pub(super) log_format: LogFormat,
+}
+
+impl GlobalArgs {
+    pub(super) fn output_options(&self) -> OutputOptions {
+        OutputOptions { json: self.json, quiet: self.quiet, verbose: self.verbose > 0 }
+    }
 }
 
 #[derive(Debug, Subcommand)]

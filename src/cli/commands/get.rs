@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use clap::{Args, ValueHint, builder::BoolishValueParser};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -18,9 +17,8 @@ use crate::{
     cli::{
         Context,
         args::{
-            fetch::FetchArgs,
+            get::GetArgs,
             input_file::{self, ListEntry},
-            rate, size,
         },
         interrupted,
         output::{Failure, Output, progress::follow},
@@ -31,51 +29,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::EventSink,
     protocols::url_error_reason,
-    units::ByteSize,
 };
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct GetArgs {
-    /// URLs of files, or of folders where the protocol has them
-    #[arg(value_name = "URL", required_unless_present = "input_file", value_hint = ValueHint::Url)]
-    urls: Vec<String>,
-    /// File name, or path below --dir; - is standard output [default: the server's name of the file]
-    #[arg(short, long, env = "BAE_OUT", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    out: Option<PathBuf>,
-    /// Target folder [default: the current folder]
-    #[arg(short, long, env = "BAE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
-    dir: Option<PathBuf>,
-    /// Also download the URLs in this file, one file per line, mirrors separated by tabs; - is standard input
-    #[arg(short, long, env = "BAE_INPUT_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    input_file: Option<PathBuf>,
-    /// Maximum files downloaded at once
-    #[arg(short, long, env = "BAE_JOBS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    jobs: u32,
-    /// Treat all URLs as mirrors of one file
-    #[arg(long, env = "BAE_MIRROR", value_parser = BoolishValueParser::new())]
-    mirror: bool,
-    /// Download only from this byte on, counted from 0
-    #[arg(long, env = "BAE_RANGE_START", value_name = "BYTES", value_parser = size)]
-    range_start: Option<ByteSize>,
-    /// Download only up to this byte, which is included
-    #[arg(long, env = "BAE_RANGE_END", value_name = "BYTES", value_parser = size)]
-    range_end: Option<ByteSize>,
-    /// Replace an existing file of the same name
-    #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
-    overwrite: bool,
-    /// Maximum bytes per second for each file; 0 for no limit
-    #[arg(long, env = "BAE_LIMIT_EACH", value_name = "RATE", value_parser = rate)]
-    limit_each: Option<u64>,
-    /// Proxy: socks5://host:port or http://host:port; with a password only in BAE_PROXY or the config file
-    // A string, not a `Proxy`: clap prints a value that does not parse, and this one may contain a password.
-    #[arg(long, env = "BAE_PROXY", value_name = "URL", hide_env_values = true)]
-    proxy: Option<String>,
-    /// User agent sent to servers
-    #[arg(long, env = "BAE_USER_AGENT", value_name = "TEXT")]
-    user_agent: Option<String>,
-    #[command(flatten)]
-    fetch: FetchArgs,
-}
 
 /// Downloads all items. One failure does not stop the others; the exit code is that of the first item that failed.
 pub(in crate::cli) async fn get(context: Context, args: GetArgs) -> Result<(), Failure> {

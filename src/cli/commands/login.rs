@@ -1,22 +1,11 @@
 //! `storage login`: signs in to a storage and saves the sign-in.
 
-use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    cli::{Context, output::Failure},
+    cli::{Context, args::storage::LoginArgs, output::Failure},
     engine::{LoginFlow, LoginStep, login},
 };
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct LoginArgs {
-    /// Profile of type drive with client_id and client_secret
-    #[arg(value_name = "NAME", default_value = "drive")]
-    name: String,
-    /// Sign in on another device with a code, for machines without a browser
-    #[arg(long, env = "BAE_DEVICE", value_parser = clap::builder::BoolishValueParser::new())]
-    device: bool,
-}
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

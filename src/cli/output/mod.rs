@@ -11,7 +11,6 @@ use std::{
 
 use serde::Serialize;
 
-use super::args::GlobalArgs;
 use crate::{
     error::{Error, Kind},
     telemetry::Stderr,
@@ -42,21 +41,29 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// What is printed, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutputOptions {
+    /// One JSON object per line.
+    pub(super) json: bool,
+    /// Errors only.
+    pub(super) quiet: bool,
+    /// Notices too.
+    pub(super) verbose: bool,
+}
+
 /// The output streams and the output format.
 #[derive(Debug, Clone)]
 pub(super) struct Output {
     stderr: Stderr,
-    json: bool,
-    quiet: bool,
-    verbose: bool,
+    options: OutputOptions,
     /// Standard output carries the bytes of a file and nothing else.
     stdout_is_data: bool,
 }
 
 impl Output {
-    pub(super) fn new(global: &GlobalArgs, stderr: Stderr) -> Self {
-        let GlobalArgs { json, quiet, verbose, .. } = *global;
-        Self { stderr, json, quiet, verbose: verbose > 0, stdout_is_data: false }
+    pub(super) fn new(options: OutputOptions, stderr: Stderr) -> Self {
+        Self { stderr, options, stdout_is_data: false }
     }
 
     /// A copy with result lines on standard error, because standard output carries the bytes of a file.
@@ -65,11 +72,11 @@ impl Output {
     }
 
     pub(super) fn is_json(&self) -> bool {
-        self.json
+        self.options.json
     }
 
     pub(super) fn is_verbose(&self) -> bool {
-        self.verbose && !self.quiet
+        self.options.verbose && !self.options.quiet
     }
 
     pub(super) fn stderr(&self) -> &Stderr {
@@ -78,12 +85,12 @@ impl Output {
 
     /// Whether progress bars are shown: standard error is a terminal, without `--json` and `--quiet`.
     pub(super) fn shows_bars(&self) -> bool {
-        !self.json && !self.quiet && io::stderr().is_terminal()
+        !self.options.json && !self.options.quiet && io::stderr().is_terminal()
     }
 
     /// Whether a prompt can be answered: standard input and standard error are terminals, without `--json`.
     pub(super) fn can_prompt(&self) -> bool {
-        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+        !self.options.json && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Writes bytes unchanged to standard output.
@@ -105,7 +112,7 @@ impl Output {
 
     /// Writes the result line of a command, unless `--quiet` is given.
     pub(super) fn result(&self, text: impl Display) -> Result<(), Failure> {
-        match (self.quiet, self.stdout_is_data) {
+        match (self.options.quiet, self.stdout_is_data) {
             (true, _) => Ok(()),
             (false, false) => self.line(text),
             (false, true) => {
@@ -124,7 +131,7 @@ impl Output {
 
     /// Writes a message for the user to standard error, unless `--quiet` is given.
     pub(super) fn note(&self, text: impl Display) {
-        if !self.quiet {
+        if !self.options.quiet {
             self.stderr.line(text);
         }
     }
@@ -135,7 +142,7 @@ impl Output {
         if let Some(hint) = error.hint_text() {
             self.stderr.line(format_args!("hint: {}", sanitize(hint)));
         }
-        if self.json {
+        if self.options.json {
             let line = ErrorLine {
                 event: "error",
                 kind: kind_name(error.kind()),

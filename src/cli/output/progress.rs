@@ -267,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn follow_returns_the_result_of_the_work() {
         let cli = Cli::try_parse_from(["bae", "--quiet"]).unwrap();
-        let out = Output::new(&cli.global, Stderr::default());
+        let out = Output::new(cli.global.output_options(), Stderr::default());
         let cancel = CancellationToken::new();
         let (sink, events) = EventSink::channel();
         let work = async move {
