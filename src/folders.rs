@@ -15,7 +15,7 @@ pub(crate) fn create(what: &str, path: &Path) -> Result<()> {
 /// Whether the folder exists.
 ///
 /// # Errors
-/// As [`make`], when the path is something other than a folder.
+/// As [`create`], when the path is something other than a folder.
 pub(crate) fn exists(what: &str, path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(true),

@@ -54,7 +54,7 @@ impl BlockPool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Bytes in use now. Each block counts as a whole [`BLOCK`], however little of it is used.
+    /// Bytes in use now. Each block counts as a whole [`BLOCK_LEN`], however little of it is used.
     #[must_use]
     pub fn held(&self) -> usize {
         self.shared.held.load(Ordering::Relaxed)
@@ -74,7 +74,7 @@ impl BlockPool {
     /// Copies `data` into a block. The block returns to the pool when its last clone is dropped.
     ///
     /// # Panics
-    /// When `data` is longer than [`BLOCK`]: callers split longer data first.
+    /// When `data` is longer than [`BLOCK_LEN`]: callers split longer data first.
     #[must_use]
     pub fn copy(&self, data: &[u8]) -> Bytes {
         assert!(data.len() <= BLOCK_LEN, "a block holds {BLOCK_LEN} bytes, not {}", data.len());

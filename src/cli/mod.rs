@@ -1,8 +1,8 @@
 //! The command line: parses arguments, runs one command and prints the result.
 //!
 //! [`args`] defines the arguments. The file of each command turns them into a request to [`Engine`] and prints the
-//! response. Data goes to standard output and everything else to standard error; only [`output`] and [`progress`] write
-//! there. No import logic lives here: every operation of the CLI is available to other front ends through [`Engine`].
+//! response. Data goes to standard output and everything else to standard error; only [`output`] writes there.
+//! No import logic lives here: every operation of the CLI is available to other front ends through [`Engine`].
 //!
 //! Secrets on the command line are rejected, since every user of the machine can read it. The one exception is
 //! `--drive-token`, a token for scripts that expires within an hour; its environment variable is safer.

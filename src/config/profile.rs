@@ -13,7 +13,7 @@ use crate::{
 /// A storage profile.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// The recorded name; see [`Profile::canonical`].
+    /// The recorded name; see [`Profile::canonical_name`].
     name: String,
     pub kind: ProfileKind,
     /// Chunk size in bytes. A chunk becomes one object.

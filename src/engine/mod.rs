@@ -1,5 +1,5 @@
-//! The facade over all layers: every operation that a surface (today the CLI) can request is a method of [`Engine`]. Only
-//! this module combines the layers.
+//! The facade over all layers: every operation that a surface (today the CLI) can request is a method of [`Engine`].
+//! Only this module combines the layers.
 //!
 //! Start order: lock of the data folder, catalog, memory budget. A torrent session starts only in a call that needs
 //! one. Stop order: session (its jobs are aborted, its network thread is joined), writers (flushed within a deadline),
@@ -10,7 +10,7 @@ mod get;
 mod import;
 mod lock;
 mod maintain;
-pub(super) mod plan;
+mod plan;
 mod seed;
 mod serve;
 mod show;
@@ -65,8 +65,8 @@ pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Timeout for stopping the torrent session. Announcing the stop to trackers takes at most 5 s of it.
 const SESSION_STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Timeout for flushing verified bytes to storage at a stop. Together with [`maintain::manifest::STOP_TIMEOUT`] it is less than
-/// the 10 s after which supervisors kill a process.
+/// Timeout for flushing verified bytes to storage at a stop. Together with [`maintain::manifest::STOP_TIMEOUT`] it is
+/// less than the 10 s after which supervisors kill a process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The share of the memory budget for incoming bytes: 7/8. The read cache gets the other 1/8

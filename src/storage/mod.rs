@@ -1,16 +1,16 @@
 //! Turns verified bytes at positions into durable objects, and reads them back.
 //!
 //! Write path: [`ImportWriter::write_at`] adds the bytes to the pending bytes of the import, where readers find them at
-//! once, and notifies the writer's actor. The [`Assembly`](write::assembly::Assembly) knows which chunk of the [`Layout`] the
-//! bytes belong to. It reports when a chunk is complete or, under [`Pressure`], which bytes to pack together instead.
-//! The resulting plan becomes an object in three steps: the catalog records the intent, the backend stores the blocks
-//! without copying them, and the catalog commits the object and its extents. Only then is the memory freed and the
-//! range reported as durable.
+//! once, and notifies the writer's actor. The [`Assembly`](write::assembly::Assembly) knows which chunk of the
+//! [`Layout`] the bytes belong to. It reports when a chunk is complete or, under [`Pressure`], which bytes to pack
+//! together instead. The resulting plan becomes an object in three steps: the catalog records the intent, the backend
+//! stores the blocks without copying them, and the catalog commits the object and its extents. Only then is the memory
+//! freed and the range reported as durable.
 //!
 //! Published files: where each file becomes an object of its own, the [`Publisher`] makes that object from what is
 //! stored. The storage copies the bytes itself where it can. One transaction moves the file's extents to the new
-//! object. Where parts must be sent in order, the [`stream`] module sends large files part by part as they arrive, and
-//! [`DirectFiles`] stores a file of one chunk under its own name at once.
+//! object. Where parts must be sent in order, a [`SequentialUpload`](files::sequential_upload::SequentialUpload) sends
+//! large files part by part as they arrive, and [`DirectFiles`] stores a file of one chunk under its own name at once.
 //!
 //! Read path: [`ImportReader`] looks for the bytes in the [`WindowCache`] and in memory. On a miss it fetches the whole
 //! window: padding, pending bytes and extents are looked up at one moment, and the objects are read with as few GETs as
@@ -25,7 +25,7 @@ pub mod files;
 pub mod map;
 pub mod read;
 pub mod recover;
-pub(super) mod retry_loop;
+mod retry_loop;
 pub mod sweep;
 pub mod write;
 

@@ -287,7 +287,8 @@ impl Download {
             }
             Some(TorrentEvent::TrackerFailed { tracker, text }) => {
                 let message = format!("tracker {tracker}: {text}");
-                // A tracker's first refusal is reported a little later, as a warning or a notice (see `report_messages`).
+                // A tracker's first refusal is reported a little later, as a warning or a notice (see
+                // `report_messages`).
                 if !self.trackers.refused(tracker, text) {
                     self.notice(message);
                 }

@@ -1,21 +1,23 @@
 //! Torrents: reads `.torrent` files, and runs the native libtorrent session that downloads and seeds them.
 //!
 //! The path of a byte in: a block from a peer reaches [`disk`] on libtorrent's network thread. It is copied once, into
-//! a block of the memory budget that belongs to its open [`piece`]; its ack is held. [`hash_workers`] hash blocks as
-//! they arrive, so most of the digest is ready when libtorrent requests it. A libtorrent plugin reports each piece that
-//! passed its hash. The bytes of that piece go to the import's writer (`storage`), which assembles chunks, puts objects
-//! and commits extents. The piece is then durable and its acks are released.
+//! a block of the memory budget that belongs to its open [`piece`](disk::piece); its ack is held. [Hash
+//! workers](disk::hash_workers) hash blocks as they arrive, so most of the digest is ready when libtorrent requests it.
+//! A libtorrent plugin reports each piece that passed its hash. The bytes of that piece go to the import's writer
+//! (`storage`), which assembles chunks, puts objects and commits extents. The piece is then durable and its acks are
+//! released.
 //!
 //! The path of a byte out: a peer's request is answered from the open piece, the cache, the writer's memory or the
 //! backend, in that order.
 //!
-//! [`governor`] keeps memory inside the budget. [`chunk_priorities`] sets piece priorities so that chunks become
-//! complete. [`read_deadlines`] puts the pieces that a player waits for before all others. [`suggester`] suggests
-//! pieces to peers that download from bae. [`web_seeds`] fetch pieces that no peer sends. [`session`] owns libtorrent,
-//! [`download`] joins one torrent to one import, and [`ffi`] is the only bridge.
+//! [`picker::governor`] keeps memory inside the budget. [`picker::chunk_priorities`] sets piece priorities so that
+//! chunks become complete. [`picker::read_deadlines`] puts the pieces that a player waits for before all others.
+//! [`picker::suggester`] suggests pieces to peers that download from bae. [`web_seeds`] fetch pieces that no peer
+//! sends. [`session`] owns libtorrent, [`download`] joins one torrent to one import, and [`disk::ffi`] is the only
+//! bridge.
 //!
 //! Guarantees: the network thread never waits. The catalog decides what is stored; libtorrent's view of it is not
-//! trusted. Features of library versions that a peer could exploit stay off ([`features`]).
+//! trusted. Features of library versions that a peer could exploit stay off ([`session::features`]).
 
 mod disk;
 mod download;

@@ -154,7 +154,7 @@ fn errors_of_a_web_seed_are_reported() {
     // Another file with that name.
     nginx.served.write("gone.bin", &vec![0; 1000]);
     let args = bae.import_args(&seeded.torrent, &[], &["--timeout", "2s"]);
-    bae.run(args).expect(6).expect_stderr("has not 1048576 bytes");
+    bae.run(args).expect(6).expect_stderr("does not have 1048576 bytes");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`Engine::import`] resolves the request to an [`ImportSource`], tests the storage, and starts a torrent session when
 //! one is needed. [`ImportJob`] then fetches the bytes: of a torrent in the module `fill_from_torrent`, of files at a
-//! URL in `import_url`.
+//! URL in `from_url`.
 
 pub(super) mod fill_from_server;
 pub(super) mod fill_from_torrent;

@@ -1,7 +1,7 @@
-//! Care for stored imports: verify, repair, publish, adopt, attach, remove.
+//! Maintenance of stored imports: verify, repair, adopt, attach, remove.
 //!
 //! Each module is one command: [`verify`] and [`verify_files`] read and hash, [`repair`] fetches bad pieces again,
-//! [`publish`] makes whole files, [`adopt`] imports the user's own objects in place, [`attach`] restores imports from
+//! [`adopt`] imports the user's own objects in place, [`attach`] restores imports from
 //! their manifests, [`remove`] deletes imports and objects without an import. [`manifest`] keeps the manifest of an
 //! import up to date.
 

@@ -21,7 +21,8 @@ use crate::{
     storage::map::stored_run::StoredRun,
 };
 
-/// An open import. At most one [`ImportWriter`](crate::storage::ImportWriter) adds to it at a time; it can have many readers.
+/// An open import. At most one [`ImportWriter`](crate::storage::ImportWriter) adds to it at a time; it can have many
+/// readers.
 ///
 /// A byte moves from `pending` to `durable` by being in both for a moment. Code that looks at both holds the lock of
 /// `pending` while it does, so an accepted byte is always found. Lock order: `pending`, then `durable`.

@@ -1,10 +1,10 @@
 //! From objects to bytes: every read of an import, for peers, players, exports and checks.
 //!
-//! [`ImportReader`](reader::ImportReader) takes a range and answers from memory, the cache or objects:
-//! reader -> [`window_grid`] (which windows) -> [`cache`] (memory, evicted by [`segmented_lru`]; then [`disk_cache`]) ->
+//! [`ImportReader`](reader::ImportReader) takes a range and answers from memory, the cache or objects: reader ->
+//! [`window_grid`] (which windows) -> [`cache`] (memory, evicted by [`segmented_lru`]; then [`disk_cache`]) ->
 //! [`fetch_budget`] (a reservation) -> [`verified_fetch`] (piece hashes, where the reader is a peer or an export) ->
-//! [`fetch`] (one ranged GET per object) or [`range_streams`] (one long GET for a sequential reader, with
-//! [`readahead`] and [`get_strategy`] deciding how long). A window is fetched once, however many readers wait for it.
+//! [`fetch`] (one ranged GET per object) or [`range_streams`] (one long GET for a sequential reader, with [`readahead`]
+//! and [`get_strategy`] deciding how long). A window is fetched once, however many readers wait for it.
 //!
 //! It refuses to hand out a byte that fails its hash, and never holds more than the cache's capacity and the reserved
 //! fetches.

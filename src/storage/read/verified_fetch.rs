@@ -79,7 +79,7 @@ impl VerifiedFetch {
         }
         let (mut writer, mut at) = (self.cutter.writer_at(range.start), range.start);
         for window in self.whole_windows(&range) {
-            let Some(cached) = self.from_disk(&window).await else { continue };
+            let Some(cached) = self.read_from_disk(&window).await else { continue };
             if at < window.start {
                 let before =
                     self.fetch_and_cache(at..window.start, PendingParts::default()).await?;
@@ -101,7 +101,7 @@ impl VerifiedFetch {
     }
 
     /// A window from the disk cache, if it is there and verifies.
-    async fn from_disk(&self, window: &Range<u64>) -> Option<Blocks> {
+    async fn read_from_disk(&self, window: &Range<u64>) -> Option<Blocks> {
         let (disk, verifier) = (self.disk.as_ref()?, self.verifier.clone()?);
         let bytes = disk.get(self.store.id(), window).await?;
         let mut blocks = self.cutter.writer_at(window.start);

@@ -136,8 +136,9 @@ pub(in crate::torrents) mod bridge {
         fn stop_torrent(self: &DiskEngine, storage: u32, job: UniquePtr<FenceJob>);
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
-        /// Called when a peer becomes interested (`requested` is -1) or requests a piece, in a torrent that is complete.
-        /// `have` is the peer's bitfield. Returns the pieces to suggest, the one to request first at the front.
+        /// Called when a peer becomes interested (`requested` is -1) or requests a piece, in a torrent that is
+        /// complete. `have` is the peer's bitfield. Returns the pieces to suggest, the one to request first at the
+        /// front.
         fn suggest(
             self: &DiskEngine,
             torrent: u64,
@@ -225,8 +226,8 @@ unsafe impl Send for bridge::HashJob {}
 unsafe impl Send for bridge::CheckJob {}
 // SAFETY: as for `ReadJob`.
 unsafe impl Send for bridge::FenceJob {}
-// SAFETY: the only method called from Rust (`wake_waiting_peers`) takes the state's mutex, and does nothing once the state
-// is closed.
+// SAFETY: the only method called from Rust (`wake_waiting_peers`) takes the state's mutex, and does nothing once the
+// state is closed.
 unsafe impl Send for bridge::DiskState {}
 // SAFETY: as for `Send` above: all state behind `wake_waiting_peers` is under the mutex.
 unsafe impl Sync for bridge::DiskState {}

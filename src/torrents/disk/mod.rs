@@ -358,8 +358,8 @@ impl Disk {
         }
     }
 
-    /// Wakes the waiting peers if there is memory for them. Called when sealed bytes were drained, and periodically, because a
-    /// peer may be told to wait at the moment the last sealed bytes drain.
+    /// Wakes the waiting peers if there is memory for them. Called when sealed bytes were drained, and periodically,
+    /// because a peer may be told to wait at the moment the last sealed bytes drain.
     pub(super) fn on_drained(&self) {
         if !self.marks.must_wait(self.pressure.sealed(), self.peers_waiting.load(Ordering::Acquire))
         {

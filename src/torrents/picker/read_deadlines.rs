@@ -1,16 +1,16 @@
 //! The pieces that readers wait for while an import is being filled, for example a player at a position that is not
 //! downloaded yet.
 //!
-//! Each reader sets the range that it reads next ([`ReaderPosition`]). [`Download`](crate::torrents::Download) gives deadlines to
-//! the first missing pieces of each reader, so that the picker requests them before all others, and removes the
-//! deadlines when the reader is gone. The picker is updated at most ten times a second. A position that a player seeks
-//! to and leaves again within a tenth of a second is therefore never requested.
+//! Each reader sets the range that it reads next ([`ReaderPosition`]). [`Download`](crate::torrents::Download) gives
+//! deadlines to the first missing pieces of each reader, so that the picker requests them before all others, and
+//! removes the deadlines when the reader is gone. The picker is updated at most ten times a second. A position that a
+//! player seeks to and leaves again within a tenth of a second is therefore never requested.
 //!
 //! # Invariants
 //! - Urgent pieces are missing pieces that some reader wants. The first missing piece of each reader is among them,
-//!   unless there are more readers than urgent pieces allowed.
+//! unless there are more readers than urgent pieces allowed.
 //! - Urgent pieces have at most the given number of bytes together, but there is at least one piece. They use memory
-//!   that others need too, and a chunk that only readers opened is packed when memory runs short.
+//! that others need too, and a chunk that only readers opened is packed when memory runs short.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 

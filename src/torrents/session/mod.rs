@@ -545,7 +545,8 @@ impl Torrent {
         self.session.call(|s| s.get().set_deadlines(self.number, pieces, DEADLINE_STEP_MS))
     }
 
-    /// Removes the deadlines that [`Torrent::set_deadlines`] set for these pieces. The caller must set their priority again.
+    /// Removes the deadlines that [`Torrent::set_deadlines`] set for these pieces. The caller must set their priority
+    /// again.
     ///
     /// # Errors
     /// `Cancelled` when the session has ended.
