@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Catalog, Extent, ImportId, ImportRow, ImportState, NewImport, ObjectNum, Role,
-    imports::{import_num, insert_import, random_id},
+    imports::{import_num, insert_import, random_id, unused_id},
     objects::{insert_extents, select},
     sql_error, sql_int, sql_u64,
 };
@@ -49,7 +49,7 @@ fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> 
         Err(e) if e.kind() == Kind::NotFound => false,
         Err(e) => return Err(e),
     };
-    let id = if taken { random_id()? } else { import.id.clone() };
+    let id = if taken { unused_id(connection, random_id)? } else { import.id.clone() };
     let storage = &import.new.storage;
     let row = insert_import(connection, &id, &import.new)?;
     let num = import_num(connection, &id)?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Catalog, ImportId, imports::import_num, sql_error, sql_int, sql_u64};
+use super::{Catalog, ImportId, imports::import_num, random_hex, sql_error, sql_int, sql_u64};
 use crate::error::{Error, Kind, Result};
 
 /// The number of an object. Never reused within a catalog.
@@ -54,8 +54,9 @@ impl Role {
 pub struct ObjectRow {
     pub num: ObjectNum,
     pub import: ImportId,
-    /// For a chunk `<catalog id>/<import id>/<number as 8 or more hexadecimal digits>`; for a manifest the number has
-    /// the prefix `manifest-`.
+    /// For a chunk `<catalog id>/<import id>/<number>-<random>`: the number as 8 or more hexadecimal digits, and 16
+    /// random ones, so that a catalog that was restored to an earlier state does not use a key again. For a manifest
+    /// the number has the prefix `manifest-`.
     pub key: String,
     pub role: Role,
     pub len: u64,
@@ -119,7 +120,8 @@ pub(super) fn insert_intent(
     let values = params![import_num, sql_int(len)?, packed, role.as_str()];
     let num = statement.insert(values).map_err(sql_error)?;
     let prefix = if role == Role::Manifest { "manifest-" } else { "" };
-    let key = format!("{catalog_id}/{import}/{prefix}{num:08x}");
+    let random = random_hex::<8>()?;
+    let key = format!("{catalog_id}/{import}/{prefix}{num:08x}-{random}");
     let mut statement =
         connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
     statement.execute(params![key, num]).map_err(sql_error)?;

@@ -134,6 +134,13 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE traffic ADD COLUMN read_gets INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE traffic ADD COLUMN read_fetched INTEGER NOT NULL DEFAULT 0;
 ",
+    // Without these, finding an import by its torrent, name or URL reads every row.
+    "
+    CREATE INDEX imports_by_info_hash_v1 ON imports(info_hash_v1) WHERE info_hash_v1 IS NOT NULL;
+    CREATE INDEX imports_by_info_hash_v2 ON imports(info_hash_v2) WHERE info_hash_v2 IS NOT NULL;
+    CREATE INDEX imports_by_name ON imports(name);
+    CREATE INDEX imports_by_source ON imports(source);
+",
 ];
 
 /// Migrates the file to the current version and returns the catalog's id.

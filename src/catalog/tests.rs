@@ -102,7 +102,9 @@ async fn committed_objects_survive_a_crash_and_intents_stay_intents() {
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let rows = catalog.intend_many(&id, vec![(20, false), (30, true)]).await.unwrap();
     let [stored, intent] = &rows[..] else { panic!("two were requested") };
-    assert_eq!(stored.key, format!("{}/{id}/{:08x}", catalog.id(), stored.num.0));
+    let (prefix, random) = stored.key.rsplit_once('-').unwrap();
+    assert_eq!(prefix, format!("{}/{id}/{:08x}", catalog.id(), stored.num.0));
+    assert!(random.len() == 16 && !intent.key.ends_with(random), "{}", stored.key);
     let extents = vec![extent(40..50, stored.num, 0), extent(0..10, stored.num, 10)];
     for _ in 0..2 {
         catalog.commit_object(stored.num, extents.clone()).await.unwrap();
@@ -265,5 +267,64 @@ fn an_unusable_data_folder_is_named_in_the_error() {
             assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());
             assert!(refused.report().contains(words), "{}", refused.report());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_taken_id_is_drawn_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let taken = catalog.create_import(new("x")).await.unwrap().id;
+    let mut draws = vec!["0badcafe".parse().unwrap(), taken.clone(), taken];
+    let id = catalog
+        .write(move |connection| imports::unused_id(connection, || Ok(draws.pop().unwrap())))
+        .await
+        .unwrap();
+    assert_eq!(id.as_str(), "0badcafe");
+}
+
+#[tokio::test]
+async fn imports_are_found_by_any_length_of_their_info_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let hybrid = NewImport {
+        info_hash_v1: Some([0xab; 20]),
+        info_hash_v2: Some([0xcd; 32]),
+        ..new("hybrid")
+    };
+    let hybrid = catalog.create_import(hybrid).await.unwrap();
+    catalog.create_import(new("other")).await.unwrap();
+    for len in [6, 7, 39, 40] {
+        assert_eq!(catalog.find(&"ab".repeat(20)[..len]).unwrap(), hybrid, "{len}");
+    }
+    for len in [6, 41, 63, 64] {
+        assert_eq!(catalog.find(&"CD".repeat(32)[..len]).unwrap(), hybrid, "{len}");
+    }
+    for absent in ["ababa", "ababac", &"ab".repeat(32), &"cd".repeat(33), "abababx"] {
+        assert_eq!(catalog.find(absent).unwrap_err().kind(), Kind::NotFound, "{absent}");
+    }
+}
+
+#[test]
+fn imports_are_looked_up_by_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let plan = |condition: &str| {
+        let query = format!("EXPLAIN QUERY PLAN SELECT id FROM imports WHERE {condition}");
+        let explain = |connection: &Connection| {
+            let mut statement = connection.prepare(&query).unwrap();
+            let rows = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+            Ok(rows.map(|row| row.unwrap()).collect::<Vec<_>>().join("; "))
+        };
+        catalog.read(explain).unwrap()
+    };
+    for condition in [
+        "state <> 'removing' AND (info_hash_v1 = x'00' OR info_hash_v2 = x'00')",
+        "state <> 'kept' AND (id = 'a' OR name = 'a' OR info_hash_v1 BETWEEN x'00' AND x'01'
+            OR info_hash_v2 BETWEEN x'00' AND x'01')",
+        "source = 'http://x' AND storage = 'file'",
+    ] {
+        let plan = plan(condition);
+        assert!(!plan.contains("SCAN"), "{condition}: {plan}");
     }
 }

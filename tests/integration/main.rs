@@ -38,6 +38,7 @@ mod http;
 mod http_oddities;
 mod import_url;
 mod invalid_storage_settings;
+mod kept_catalogs;
 mod layers;
 mod libtorrent_versions;
 mod local_faults;

@@ -39,7 +39,8 @@ struct SessionRecord {
     id: String,
     len: u64,
     part_len: u64,
-    begun: i64,
+    #[serde(rename = "begun")]
+    started: i64,
 }
 
 pub(super) struct DriveUpload {
@@ -172,7 +173,7 @@ impl Drive {
         let to_upload = |(name, text): (String, String)| {
             let record: SessionRecord = serde_json::from_str(&text).ok()?;
             let key = Key::new(name.strip_prefix("upload:")?).ok()?;
-            Some(UnfinishedUpload { key, id: UploadId(text), started_at: Some(record.begun) })
+            Some(UnfinishedUpload { key, id: UploadId(text), started_at: Some(record.started) })
         };
         Ok(entries.into_iter().filter_map(to_upload).collect())
     }
@@ -207,7 +208,7 @@ impl DriveUpload {
             id,
             len: self.layout.len,
             part_len: self.layout.part_len,
-            begun: i64::try_from(now).unwrap_or(i64::MAX),
+            started: i64::try_from(now).unwrap_or(i64::MAX),
         };
         let text = serde_json::to_string(&record)
             .map_err(|e| Error::new(Kind::Internal, "saved state of an upload").because(e))?;

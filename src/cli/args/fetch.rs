@@ -53,8 +53,8 @@ pub(in crate::cli) struct FetchArgs {
     #[arg(long, env = "BAE_CHECKSUM", value_name = "NAME=HEX", value_delimiter = ',', value_parser = parse_checksum)]
     pub(in crate::cli) checksum: Vec<Digest>,
     /// Verify against the checksum file next to the file on the server, such as NAME.sha256
-    #[arg(long, env = "BAE_CHECKSUM_BESIDE", value_parser = BoolishValueParser::new())]
-    pub(in crate::cli) checksum_beside: bool,
+    #[arg(long = "checksum-beside", env = "BAE_CHECKSUM_BESIDE", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) sidecar_checksum: bool,
     /// Header of every request, as 'NAME: VALUE'; a secret as 'NAME: env:VARIABLE' or 'NAME: command:COMMAND'
     #[arg(
         long,
@@ -179,7 +179,7 @@ impl FetchArgs {
             fetch_limits: self.limits(),
             resume: self.resume(),
             checksums: self.checksum.clone(),
-            sidecar: self.checksum_beside,
+            sidecar: self.sidecar_checksum,
         })
     }
 

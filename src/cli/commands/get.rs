@@ -151,7 +151,7 @@ async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Fa
         limit: context.config.limit_rate,
         limit_each: args.limit_each,
         resume: args.fetch.resume(),
-        sidecar: args.fetch.checksum_beside,
+        sidecar: args.fetch.sidecar_checksum,
         overwrite: args.overwrite,
         range,
     })

@@ -176,7 +176,7 @@ mod tests {
         let lines = "# Netscape HTTP Cookie File\n\n\
             .x.example\tTRUE\t/\tFALSE\t0\ta\t1\n\
             #HttpOnly_x.example\tFALSE\t/in\tTRUE\t4102444800\tb\t2\n\
-            x.example\tFALSE\t/\tFALSE\t1\told\t3\n";
+            x.example\tFALSE\t/\tFALSE\t1\tc\t3\n";
         file.write_all(lines.as_bytes()).unwrap();
         let cookies = Cookies::read(file.path()).unwrap();
         let of = |url: &str| {

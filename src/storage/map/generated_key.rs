@@ -1,6 +1,7 @@
 //! The keys that bae generates.
 
-/// A generated key in parts: `<catalog>/<import>/<number>` for a chunk, `…/manifest-<number>` for a manifest.
+/// A generated key in parts: `<catalog>/<import>/<number>-<random>` for a chunk, `…/manifest-<number>-<random>` for a
+/// manifest. Keys of the first catalogs have no random digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GeneratedKey<'a> {
     pub catalog: &'a str,
@@ -19,9 +20,16 @@ impl<'a> GeneratedKey<'a> {
         if parts.next().is_some() || catalog.len() != 16 || import.len() != 8 {
             return None;
         }
-        let digits = last.strip_prefix("manifest-");
-        let is_manifest = digits.is_some();
-        let digits = digits.unwrap_or(last);
+        let rest = last.strip_prefix("manifest-");
+        let is_manifest = rest.is_some();
+        let rest = rest.unwrap_or(last);
+        let (digits, random) = match rest.split_once('-') {
+            Some((digits, random)) => (digits, Some(random)),
+            None => (rest, None),
+        };
+        if random.is_some_and(|random| random.len() != 16 || !is_digits(random)) {
+            return None;
+        }
         // 12 digits allow more objects than any catalog will have, and are far below the end of `u64`.
         let fits =
             (8..=12).contains(&digits.len()) && (digits.len() == 8 || !digits.starts_with('0'));
@@ -50,7 +58,16 @@ mod tests {
         assert_eq!(chunk.folder(), "0123456789abcdef/9c4e01ab/");
         let manifest = GeneratedKey::parse("0123456789abcdef/9c4e01ab/manifest-1000000ff").unwrap();
         assert_eq!((manifest.number, manifest.is_manifest), (0x1_0000_00ff, true));
+        let random = "0123456789abcdef/9c4e01ab/0000002a-00112233445566ff";
+        assert_eq!(GeneratedKey::parse(random).unwrap().number, 42);
+        let manifest =
+            GeneratedKey::parse("0123456789abcdef/9c4e01ab/manifest-0000002a-00112233445566ff")
+                .unwrap();
+        assert_eq!((manifest.number, manifest.is_manifest), (42, true));
         for other in [
+            "0123456789abcdef/9c4e01ab/0000002a-00112233445566f",
+            "0123456789abcdef/9c4e01ab/0000002a-00112233445566FF",
+            "0123456789abcdef/9c4e01ab/0000002a-00112233445566ff-0",
             "An Album/01.flac",
             "0123456789abcdef/9c4e01ab",
             "0123456789abcdef/9c4e01ab/1",

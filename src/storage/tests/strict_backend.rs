@@ -31,7 +31,7 @@ pub(in crate::storage) struct StrictBackend {
     pub(in crate::storage) refuses_copies: bool,
     /// The number of upload sessions that it will forget, each at its second part.
     pub(super) sessions_to_forget: AtomicU64,
-    pub(super) uploads_begun: AtomicU64,
+    pub(super) uploads_started: AtomicU64,
     /// The shortest part, except for the last one.
     pub(in crate::storage) min_part: u64,
     /// Bytes sent in PUTs and parts, failed ones included.
@@ -138,7 +138,7 @@ impl StorageBackend for StrictBackend {
         key: &Key,
         layout: UploadLayout,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.uploads_begun.fetch_add(1, Ordering::Relaxed);
+        self.uploads_started.fetch_add(1, Ordering::Relaxed);
         let sessions_to_forget = |n: u64| n.checked_sub(1);
         let is_forgotten = self
             .sessions_to_forget
@@ -204,7 +204,7 @@ pub(in crate::storage) fn strict(rig: &Rig, copy: CopySupport, ordered: bool) ->
         capabilities,
         refuses_copies: false,
         sessions_to_forget: AtomicU64::new(0),
-        uploads_begun: AtomicU64::new(0),
+        uploads_started: AtomicU64::new(0),
         min_part: 5 << 20,
         sent_bytes: Arc::default(),
     }

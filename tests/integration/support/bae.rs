@@ -99,6 +99,12 @@ impl Bae {
         self
     }
 
+    /// Sets variables for every command.
+    pub(crate) fn with_env(mut self, env: Vec<(String, String)>) -> Self {
+        self.env.extend(env);
+        self
+    }
+
     /// Stores objects in `dir` instead of a directory in the home.
     pub(crate) fn with_storage_dir(mut self, dir: &Path) -> Self {
         dir.clone_into(&mut self.storage_dir);

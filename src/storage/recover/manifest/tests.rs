@@ -72,7 +72,7 @@ fn a_manifest_is_decoded_as_it_was_encoded() {
     let manifest = sample();
     let bytes = encoded(&manifest);
     let line = bytes.split(|b| *b == b'\n').next().unwrap();
-    assert!(line.starts_with(br#"{"bae_manifest":1,"sha256":""#));
+    assert!(line.starts_with(br#"{"bae_manifest":2,"sha256":""#));
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
     assert_eq!(manifest.encode().unwrap().digest, sample().encode().unwrap().digest);
     let bare = Manifest { metainfo: vec![], selected: None, completed_at: None, ..manifest };
@@ -81,7 +81,7 @@ fn a_manifest_is_decoded_as_it_was_encoded() {
 
 #[test]
 fn a_manifest_of_a_newer_bae_differs_from_a_damaged_one() {
-    let newer = b"{\"bae_manifest\":2,\"blake3\":\"00\"}\nwhatever";
+    let newer = b"{\"bae_manifest\":3,\"blake3\":\"00\"}\nwhatever";
     let refused = Manifest::decode(newer).unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);
     assert!(refused.report().contains("made by a newer bae"), "{}", refused.report());
