@@ -360,7 +360,7 @@ impl Catalog {
     pub fn find(&self, import_ref: &str) -> Result<ImportRow> {
         let digits = import_ref.to_ascii_lowercase();
         let (low, high) = hash_range(&digits).unzip();
-        let (low_v1, high_v1) = (digits.len() <= 40).then(|| (low, high)).unzip();
+        let (low_v1, high_v1) = (digits.len() <= 40).then_some((low, high)).unzip();
         let condition = "state NOT IN ('removing', 'kept') AND (id = ?1 OR name = ?2
             OR info_hash_v1 BETWEEN substr(?3, 1, 20) AND substr(?4, 1, 20)
             OR info_hash_v2 BETWEEN ?5 AND ?6)";

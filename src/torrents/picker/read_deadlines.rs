@@ -8,9 +8,9 @@
 //!
 //! # Invariants
 //! - Urgent pieces are missing pieces that some reader wants. The first missing piece of each reader is among them,
-//! unless there are more readers than urgent pieces allowed.
+//!   unless there are more readers than urgent pieces allowed.
 //! - Urgent pieces have at most the given number of bytes together, but there is at least one piece. They use memory
-//! that others need too, and a chunk that only readers opened is packed when memory runs short.
+//!   that others need too, and a chunk that only readers opened is packed when memory runs short.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
