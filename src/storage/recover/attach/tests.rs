@@ -231,7 +231,7 @@ async fn a_damaged_manifest_is_replaced_by_the_one_before_and_that_of_a_newer_ba
     assert_eq!(found.refused[0].kind(), Kind::Corrupt);
     assert_eq!(found.imports[0].manifests.len(), 2, "the damaged manifest is listed too");
     assert_eq!(found.numbers[first.id()], 0xf0);
-    put(&backend, &format!("{folder}/manifest-000000f1"), b"{\"bae_manifest\":2}\n").await;
+    put(&backend, &format!("{folder}/manifest-000000f1"), b"{\"bae_manifest\":3}\n").await;
     let found = survey(&*backend).await.unwrap();
     assert_eq!((found.imports.len(), found.refused[0].kind()), (0, Kind::Unsupported));
     let copied = crate::backends::list_all(&*backend, &format!("{folder}/manifest-0000000")).await;
