@@ -4,42 +4,36 @@
 //! response. Data goes to standard output and everything else to standard error; only [`output`] writes there.
 //! No import logic lives here: every operation of the CLI is available to other front ends through [`Engine`].
 //!
+//! [`Engine`]: crate::engine::Engine
+//!
 //! Secrets on the command line are rejected, since every user of the machine can read it. The one exception is
 //! `--drive-token`, a token for scripts that expires within an hour; its environment variable is safer.
 
 mod args;
 mod commands;
+mod context;
 mod interrupt;
 mod output;
 mod secret;
 
-use std::{ffi::OsString, future::Future, io, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 pub use self::args::Cli;
 use self::{
     args::{Command, GlobalArgs, storage::StorageCommand},
+    context::Context,
     output::{Failure, Output},
 };
 use crate::{
     config::{Config, Env, Overrides},
-    engine::{Access, Engine},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     telemetry::{self, Stderr},
     torrents::configure_heap,
 };
 
-/// What every command receives.
-struct Context {
-    config: Config,
-    out: Output,
-    /// Cancelled by the first Ctrl-C, SIGTERM or SIGHUP.
-    cancel: CancellationToken,
-}
-
-/// Runs one command and reports errors. [`Kind::exit_code`] has the table of exit codes.
+/// Runs one command and reports errors. [`Kind::exit_code`](crate::error::Kind::exit_code) has the table of exit codes.
 pub async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(cli.global.output_options(), Stderr::default());
     match execute(cli, out.clone()).await {
@@ -138,38 +132,4 @@ fn overrides(global: GlobalArgs) -> Overrides {
         drive_token: global.drive_token,
         drive_folder: global.drive_folder,
     }
-}
-
-impl Context {
-    /// Opens the data folder, runs `work`, and closes the folder even when `work` failed.
-    ///
-    /// # Errors
-    /// The error of `work`; if it succeeded, the error of closing.
-    async fn with_engine<T>(
-        &self,
-        access: Access,
-        work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let engine = self.unless_cancelled(Engine::open(self.config.clone(), access)).await?;
-        let worked = tokio::select! {
-            worked = work(&engine) => worked,
-            never = engine.record_usage() => match never {},
-        };
-        let closed = engine.close().await;
-        let value = worked?;
-        closed?;
-        Ok(value)
-    }
-
-    /// Runs a call that does not watch the cancellation token itself.
-    async fn unless_cancelled<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            done = call => done,
-            () = self.cancel.cancelled() => Err(interrupted()),
-        }
-    }
-}
-
-fn interrupted() -> Error {
-    Error::new(Kind::Cancelled, "interrupted")
 }

@@ -6,7 +6,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, interrupted,
+    context::{Context, interrupted},
     output::{Failure, Output, sanitize},
 };
 use crate::{

@@ -60,7 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "engine",
         &["plan", "storages", "get", "serve", "import", "estimate", "usage", "seed", "maintain"],
     ),
-    ("cli", &["output", "secret", "args", "commands"]),
+    ("cli", &["output", "context", "secret", "args", "commands"]),
 ];
 
 /// The paths below `crate` that a source file names, such as `storage::map::layout`, in `use` statements and elsewhere.

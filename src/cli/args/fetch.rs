@@ -9,7 +9,7 @@ use url::Url;
 use super::size;
 use crate::{
     cli::{
-        Context,
+        context::Context,
         output::Failure,
         secret::{parse_secret, prompt_password, read_password},
     },

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::AttachArgs,
+        context::Context,
         output::{Failure, sanitize},
     },
     engine::{Access, AttachReport, AttachedImport, SkippedImport},

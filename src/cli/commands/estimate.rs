@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::import::with_source;
 use crate::{
     cli::{
-        Context,
         args::ImportArgs,
+        context::Context,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
     config::prices::Cost,

@@ -15,12 +15,11 @@ use url::Url;
 
 use crate::{
     cli::{
-        Context,
         args::{
             get::GetArgs,
             input_file::{self, ListEntry},
         },
-        interrupted,
+        context::{Context, interrupted},
         output::{Failure, Output, progress::follow},
     },
     config::Proxy,

@@ -7,9 +7,8 @@ use url::Url;
 use super::{estimate, stream};
 use crate::{
     cli::{
-        Context,
         args::{ImportArgs, SeedArgs},
-        interrupted,
+        context::{Context, interrupted},
         output::{Failure, progress::follow, sanitize},
     },
     config::{NetworkOptions, SeedOptions},

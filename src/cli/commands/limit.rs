@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::limit::LimitArgs,
+        context::Context,
         output::{Failure, progress::short_time, sanitize},
     },
     engine::{Access, SeedGoalInfo},

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    cli::{Context, args::storage::LoginArgs, output::Failure},
+    cli::{args::storage::LoginArgs, context::Context, output::Failure},
     engine::{LoginFlow, LoginStep, login},
 };
 

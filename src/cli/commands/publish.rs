@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::{PublishArgs, UrlArgs},
+        context::Context,
         output::{Failure, progress::bytes_bar, sanitize},
     },
     engine::{Access, PublishSummary},

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::{CatArgs, ExportArgs},
+        context::Context,
         output::{Failure, progress::bytes_bar, sanitize},
     },
     engine::{Access, ExportOptions, ExportSummary},

@@ -4,9 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::{GcArgs, RmArgs},
-        interrupted,
+        context::{Context, interrupted},
         output::{Failure, sanitize},
     },
     engine::{Access, Engine, GcOptions, GcReport, RemoveSummary},

@@ -4,7 +4,7 @@ use super::limit::goal_text;
 use crate::{
     calendar::Utc,
     cli::{
-        Context,
+        context::Context,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
     engine::{Access, Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage},

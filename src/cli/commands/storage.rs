@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::login;
 use crate::{
     cli::{
-        Context,
         args::storage::{AddArgs, CheckArgs, StorageCommand},
+        context::Context,
         output::{Align, Failure, kind_name, sanitize, table},
         secret,
     },

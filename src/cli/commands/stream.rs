@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::{
     api::{StreamServer, Token},
     cli::{
-        Context,
         args::StreamArgs,
+        context::Context,
         output::{Failure, sanitize},
     },
     config::Secret,

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Context,
         args::VerifyArgs,
+        context::Context,
         output::{
             Failure,
             progress::{bytes_bar, follow},

@@ -259,15 +259,13 @@ impl Drop for ClearedOnDrop {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use crate::{cli::Cli, error::Kind, events::EventSink, telemetry::Stderr};
+    use super::{super::OutputOptions, *};
+    use crate::{error::Kind, events::EventSink, telemetry::Stderr};
 
     #[tokio::test]
     async fn follow_returns_the_result_of_the_work() {
-        let cli = Cli::try_parse_from(["bae", "--quiet"]).unwrap();
-        let out = Output::new(cli.global.output_options(), Stderr::default());
+        let options = OutputOptions { json: false, quiet: true, verbose: false };
+        let out = Output::new(options, Stderr::default());
         let cancel = CancellationToken::new();
         let (sink, events) = EventSink::channel();
         let work = async move {
