@@ -44,12 +44,8 @@ pub struct ExistingObject {
 }
 
 fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> Result<ImportRow> {
-    let taken = match import_num(connection, &import.id) {
-        Ok(_) => true,
-        Err(e) if e.kind() == Kind::NotFound => false,
-        Err(e) => return Err(e),
-    };
-    let id = if taken { unused_id(connection, random_id)? } else { import.id.clone() };
+    let mut own = Some(import.id.clone());
+    let id = unused_id(connection, || own.take().map_or_else(random_id, Ok))?;
     let storage = &import.new.storage;
     let row = insert_import(connection, &id, &import.new)?;
     let num = import_num(connection, &id)?;

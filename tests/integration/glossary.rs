@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::layers::collect_sources;
+
 /// Words that no identifier of `src/` and `tests/` contains, each with the terms that replace it. The glossary in
 /// CONTRIBUTING.md has the meanings of those.
 const BANNED: &[(&str, &str)] = &[
@@ -37,22 +39,11 @@ const BANNED_IN_TEXT: &[&str] = &["nobody", "whom", "whoever"];
 /// User names of test servers.
 const NAMES_OF_USERS: &[&str] = &["User nobody", "`nobody`", "\"nobody\"", "as nobody"];
 
-fn collect(dir: &Path, out: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, out);
-        } else if path.extension().is_some_and(|e| e == "rs" || e == "cpp" || e == "hpp") {
-            out.push(path);
-        }
-    }
-}
-
 fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for dir in ["src", "tests", "cpp"] {
-        collect(&root.join(dir), &mut files);
+        collect_sources(&root.join(dir), &mut files);
     }
     files.retain(|file| !file.ends_with("glossary.rs"));
     files.into_iter().map(|file| (file.clone(), fs::read_to_string(file).unwrap())).collect()

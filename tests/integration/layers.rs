@@ -40,12 +40,13 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-fn collect_sources(dir: &Path, out: &mut Vec<PathBuf>) {
+/// Adds the Rust and C++ files below `dir`.
+pub(crate) fn collect_sources(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect_sources(&path, out);
-        } else if path.extension().is_some_and(|e| e == "rs") {
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "cpp" || e == "hpp") {
             out.push(path);
         }
     }
@@ -225,23 +226,15 @@ fn each_promise_names_a_test_that_exists() {
 
 #[test]
 fn unsafe_code_is_only_in_the_bridge() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect_sources(&src, &mut files);
-    let files_with_unsafe: Vec<_> = files
-        .iter()
-        .filter(|f| {
-            let text = fs::read_to_string(f).unwrap();
-            text.lines().any(|l| {
-                let code = l.split("//").next().unwrap_or_default();
-                code.contains("unsafe {")
-                    || code.contains("unsafe impl")
-                    || code.contains("unsafe fn")
-            })
+    let has_unsafe = |text: &str| {
+        text.lines().any(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            ["unsafe {", "unsafe impl", "unsafe fn"].iter().any(|form| code.contains(form))
         })
-        .map(|f| f.strip_prefix(&src).unwrap().to_owned())
-        .collect();
-    assert_eq!(files_with_unsafe, [Path::new("torrents/disk/ffi.rs")]);
+    };
+    let files = source_files().into_iter().filter(|(_, _, text)| has_unsafe(text));
+    let files: Vec<_> = files.map(|(file, ..)| file).collect();
+    assert_eq!(files, [Path::new("torrents/disk/ffi.rs")]);
 }
 
 /// `docs/ARCHITECTURE.md`, `CONTRIBUTING.md` and the decisions name files that exist.

@@ -99,7 +99,7 @@ pub(super) const NOT_DRIVE: &str =
 pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or set a valid token; \
 a refresh token of a consent screen in testing expires after 7 days";
 
-const SERVICE_ACCOUNTS_HAVE_NO_STORAGE: &str = "a service account has no storage of its own: make it a member of a shared \
+const SERVICE_ACCOUNTS_HAVE_NO_STORAGE: &str = "a service account has no Drive storage: make it a member of a shared \
 drive and set a folder there, or sign in as a user with `bae storage login NAME`";
 
 /// Hint when the root folder is not found. Usually it exists, but is not visible to bae.

@@ -2,7 +2,7 @@
 //!
 //! The [`SessionPool`] supplies a [`Session`], which is a logged-in control connection, or opens a new one. The length
 //! and the date of the file are requested again, to detect a version other than the probed one. `REST` and `RETR` start
-//! the transfer on a data connection of its own, and [`FtpStream`] passes on its bytes as they arrive. After the last
+//! the transfer on a separate data connection, and [`FtpStream`] passes on its bytes as they arrive. After the last
 //! byte of the range the data connection is closed, even if the server would send more, and the session returns to the
 //! pool.
 //!

@@ -53,7 +53,7 @@ pub(super) type HttpResponse = Response<ResponseBody>;
 pub(super) struct Transport {
     /// Several requests may share a connection if the server speaks HTTP/2.
     shared: Client<Connector, Full<Bytes>>,
-    /// Each request has a TCP connection of its own, over HTTP/1.1.
+    /// Each request has a separate TCP connection, over HTTP/1.1.
     dedicated: Client<Connector, Full<Bytes>>,
     dialer: Arc<Dialer>,
     /// Servers that speak only HTTP/2.
@@ -86,7 +86,7 @@ impl Transport {
         Ok(Self { shared, dedicated, dialer, http2_only_servers: Mutex::default(), idle_timeout })
     }
 
-    /// Sends a request. With `own_connection` it uses a connection of its own, unless the server speaks only HTTP/2.
+    /// Sends a request. With `own_connection` it uses a new connection, unless the server speaks only HTTP/2.
     ///
     /// # Errors
     /// [`ResponseFailure`], if there is no response.

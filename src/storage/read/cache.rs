@@ -1,6 +1,6 @@
 //! The window cache: windows of imports are fetched once and kept within a byte limit.
 //!
-//! Readers that request a window in flight wait for the same fetch. Each fetch is a task of its own, so one reader can
+//! Readers that request a window in flight wait for the same fetch. Each fetch is a separate task, so one reader can
 //! be cancelled without affecting the others. A fetch is cancelled when no reader wants any of its windows. Bytes in
 //! flight have a budget too, so memory is bounded for any number of readers. Errors are returned to the readers that
 //! waited, and are not cached. The cache is always safe to drop.

@@ -1,4 +1,4 @@
-//! Fetches the bytes of a range for a reader: from the disk cache, a range stream, or a GET of its own. With a
+//! Fetches the bytes of a range for a reader: from the disk cache, a range stream, or a ranged GET. With a
 //! [`PieceVerifier`] the bytes are verified, and fetched again when they are wrong.
 
 use std::{ops::Range, sync::Arc, time::Duration};
