@@ -6,7 +6,7 @@ use bae::{
 };
 
 use crate::{
-    get::{args, assert_file, out_path},
+    servers::get::{args, assert_file, out_path},
     support::{
         bae::Bae,
         ftp_server::{FtpServer, PASSWORD},

@@ -18,7 +18,7 @@ use bae::catalog::{Catalog, FileRow, ImportState, NewImport};
 use serde_json::Value;
 
 use crate::{
-    memory::peak_memory,
+    storage::memory::peak_memory,
     support::{
         KIB, LONG, MIB,
         bae::{Bae, Running},

@@ -12,9 +12,9 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::{
-    bad_input::is_root,
-    get::{args, assert_file, event, get, out_path, ranged},
+    servers::get::{args, assert_file, event, get, out_path, ranged},
     support::{bae::Bae, ftp_server::FtpServer, scripted_http::ScriptedHttp},
+    surface::bad_input::is_root,
 };
 
 fn server() -> ScriptedHttp {

@@ -10,7 +10,7 @@ use bae::protocols::{
 use bytes::Bytes;
 
 use crate::{
-    get::{assert_file, event, get, out_path, random, ranged, start},
+    servers::get::{assert_file, event, get, out_path, random, ranged, start},
     support::{
         LONG, MIB,
         bae::Bae,

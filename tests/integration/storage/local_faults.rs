@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    get::random,
+    servers::get::random,
     support::{
         KIB, LONG,
         bae::{Bae, CommandOutput, Running},

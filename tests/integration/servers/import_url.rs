@@ -5,8 +5,8 @@ use std::{ffi::OsStr, fs, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    get::{event, random, ranged},
-    memory::{OVERHEAD, peak_memory},
+    servers::get::{event, random, ranged},
+    storage::memory::{OVERHEAD, peak_memory},
     support::{
         LONG, MIB,
         bae::{Bae, CommandOutput},
@@ -236,7 +236,7 @@ fn an_import_of_a_url_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
     let done = loop {
         let event = running.next_event();
         peak = peak.max(peak_memory(pid).unwrap_or(0));
-        written = written.max(crate::s3::bytes_written(pid).unwrap_or(0));
+        written = written.max(crate::storage::s3::bytes_written(pid).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }

@@ -3,7 +3,7 @@
 use std::{fs, io::Read, net::TcpStream, thread, time::Duration};
 
 use crate::{
-    memory::{OVERHEAD, peak_memory},
+    storage::memory::{OVERHEAD, peak_memory},
     support::{
         KIB, LONG, MIB, Random,
         bae::Bae,

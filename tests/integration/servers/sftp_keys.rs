@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::{
-    get::{args, assert_file, out_path},
+    servers::get::{args, assert_file, out_path},
     support::{
         LONG,
         bae::{Bae, CommandOutput},

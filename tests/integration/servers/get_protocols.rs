@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    get::{args, assert_file, event, get, out_path, random, start},
+    servers::get::{args, assert_file, event, get, out_path, random, start},
     support::{
         MIB,
         bae::Bae,

@@ -2,7 +2,7 @@
 //! understood is an error that quotes it.
 
 use crate::{
-    get::{args, assert_file, get, out_path, random},
+    servers::get::{args, assert_file, get, out_path, random},
     support::{
         MIB,
         bae::{Bae, CommandOutput},

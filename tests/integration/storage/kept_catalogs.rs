@@ -1,4 +1,4 @@
-//! Catalogs and buckets of earlier versions of bae: they are kept in `tests/integration/kept`, and every later version
+//! Catalogs and buckets of earlier versions of bae: they are kept in `tests/integration/storage/kept`, and every later version
 //! opens them.
 
 use std::{
@@ -15,7 +15,7 @@ use crate::support::bae::Bae;
 const ADOPTED_AT: Duration = Duration::from_nanos(1_796_083_966_967_584_410);
 
 fn kept() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/kept/version_10")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/storage/kept/version_10")
 }
 
 fn copy_dir(from: &Path, to: &Path) {

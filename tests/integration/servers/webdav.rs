@@ -3,7 +3,7 @@
 use bae::{Error, Kind, protocols::FetchOptions};
 
 use crate::{
-    get::{args, assert_file, get, out_path, ranged},
+    servers::get::{args, assert_file, get, out_path, ranged},
     support::{
         bae::Bae,
         dav_server::{DavServer, PASSWORD},

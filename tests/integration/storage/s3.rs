@@ -13,7 +13,7 @@ use bae::{
 use bytes::Bytes;
 
 use crate::{
-    memory::{OVERHEAD, peak_memory},
+    storage::memory::{OVERHEAD, peak_memory},
     support::{
         LONG, MIB,
         bae::Bae,

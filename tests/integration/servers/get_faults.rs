@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    get::{args, assert_file, event, get, out_path, random, ranged, start},
+    servers::get::{args, assert_file, event, get, out_path, random, ranged, start},
     support::{
         LONG, MIB, Random,
         bae::Bae,

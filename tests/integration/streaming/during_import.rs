@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    memory::{OVERHEAD, peak_memory},
+    storage::memory::{OVERHEAD, peak_memory},
     support::{
         KIB, LONG, MIB, Random,
         bae::{Bae, Running},

@@ -5,8 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    bad_input::Tmpfs,
-    memory::peak_memory,
+    storage::memory::peak_memory,
     support::{
         KIB, LONG, MIB, Random,
         bae::{Bae, CommandOutput, Running},
@@ -14,6 +13,7 @@ use crate::{
         scripted_http::{Answer, Request, ScriptedHttp},
         wait_until,
     },
+    surface::bad_input::Tmpfs,
 };
 
 /// `get ARGS… -d HOME/out`.

@@ -12,7 +12,7 @@ use bae::{
 use bytes::Bytes;
 use url::Url;
 
-use crate::get::{assert_file, get, out_path, ranged};
+use crate::servers::get::{assert_file, get, out_path, ranged};
 use crate::support::{
     bae::Bae,
     s3_server::{LIST_ONLY_KEY, PUBLIC_BUCKET, S3Server, runtime},

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    get::random,
+    servers::get::random,
     support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
 };
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    get::random,
-    memory::{OVERHEAD, peak_memory},
+    servers::get::random,
+    storage::memory::{OVERHEAD, peak_memory},
     support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
 };
 

@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    get::{args, assert_file, get, out_path, ranged},
+    servers::get::{args, assert_file, get, out_path, ranged},
     support::{
         LONG,
         bae::{Bae, CommandOutput},

@@ -3,7 +3,7 @@
 use bae::protocols::FetchOptions;
 
 use crate::{
-    get::{assert_file, get, out_path, random},
+    servers::get::{assert_file, get, out_path, random},
     support::{MIB, bae::Bae, dav_server, dav_server::DavServer, nginx::Nginx},
 };
 

@@ -4,8 +4,8 @@
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
 use crate::{
-    get::{args, assert_file, out_path, random},
-    sftp_keys::{home, start_agent},
+    servers::get::{args, assert_file, out_path, random},
+    servers::sftp_keys::{home, start_agent},
     support::{
         MIB,
         bae::{Bae, CommandOutput},

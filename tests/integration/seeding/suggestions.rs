@@ -1,7 +1,7 @@
 //! Peers that follow suggestions: a window that is fetched for one peer serves all, and gets are few and long.
 
 use crate::{
-    seeding::{BucketImport, stop},
+    seeding::from_storage::{BucketImport, stop},
     support::{
         KIB, MIB,
         peers::{LibtorrentPeer, Release},
