@@ -4,6 +4,7 @@ pub mod api;
 pub mod backends;
 pub mod calendar;
 pub mod catalog;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod downloads;
@@ -19,7 +20,6 @@ pub mod ranges;
 pub mod rate;
 mod redact;
 pub mod storage;
-pub mod telemetry;
 pub mod text;
 pub mod torrents;
 pub mod units;

@@ -6,8 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cli::telemetry::Stderr,
     error::{Error, Kind, Result},
-    telemetry::Stderr,
 };
 
 /// Installs the signal handlers. The first signal cancels the token.

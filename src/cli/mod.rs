@@ -15,6 +15,7 @@ mod context;
 mod interrupt;
 mod output;
 mod secret;
+mod telemetry;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -25,11 +26,11 @@ use self::{
     args::{Command, GlobalArgs, storage::StorageCommand},
     context::Context,
     output::{Failure, Output},
+    telemetry::Stderr,
 };
 use crate::{
     config::{Config, Env, Overrides},
     error::{Error, Result},
-    telemetry::{self, Stderr},
     torrents::configure_heap,
 };
 

@@ -30,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "cli")]
 pub(crate) use self::file::parse_rate;
 use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 pub use self::{

@@ -15,6 +15,7 @@ pub mod conformance;
 mod date;
 mod dial;
 mod folder_walk;
+#[cfg(feature = "ftp")]
 mod ftp;
 mod http;
 mod listing;
@@ -25,6 +26,7 @@ mod password_source;
 mod public_addresses;
 mod registry;
 mod s3;
+#[cfg(feature = "sftp")]
 mod sftp;
 mod timeouts;
 mod tls;

@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{FetchOptions, Http, Protocol, ftp, s3, sftp, webdav};
+#[cfg(feature = "ftp")]
+use super::ftp;
+#[cfg(feature = "sftp")]
+use super::sftp;
+use super::{FetchOptions, Http, Protocol, s3, webdav};
 use crate::error::{Error, Kind, Result};
 
 type Constructor = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
@@ -13,7 +17,9 @@ type Constructor = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 /// Every scheme with the constructor of its protocol. A new protocol needs its file and one line here.
 const SCHEMES: &[(&[&str], Constructor)] = &[
     (&["http", "https"], Http::make),
+    #[cfg(feature = "ftp")]
     (ftp::SCHEMES, ftp::make),
+    #[cfg(feature = "sftp")]
     (sftp::SCHEMES, sftp::make),
     (webdav::SCHEMES, webdav::make),
     (s3::SCHEMES, s3::make),

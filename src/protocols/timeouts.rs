@@ -41,6 +41,7 @@ impl Timeouts {
     ///
     /// # Errors
     /// Those of `work`; `Network` after the timeout.
+    #[cfg(any(feature = "ftp", feature = "sftp"))]
     pub(super) async fn wait_for_answer<T>(
         &self,
         context: impl FnOnce() -> String,

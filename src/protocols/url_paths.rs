@@ -42,11 +42,13 @@ pub(super) fn percent_decoded(text: &str) -> Option<String> {
 
 /// The path of `url` as raw bytes, without percent-escapes. Nothing is refused here: each protocol refuses the bytes
 /// that its command lines cannot contain.
+#[cfg(any(test, feature = "ftp", feature = "sftp"))]
 pub(super) fn path_bytes(url: &Url) -> Vec<u8> {
     percent_decode_str(url.path()).collect()
 }
 
 /// The last segment of the path of `url`; `None` if it is empty or refused by [`percent_decoded`].
+#[cfg(any(test, feature = "ftp", feature = "sftp"))]
 pub(super) fn last_segment(url: &Url) -> Option<String> {
     url.path().rsplit('/').next().and_then(percent_decoded).filter(|name| !name.is_empty())
 }

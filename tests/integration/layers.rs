@@ -14,7 +14,6 @@ const LAYERS: &[&[&str]] = &[
         "events",
         "folders",
         "config",
-        "telemetry",
         "redact",
         "calendar",
         "names",
@@ -61,7 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "engine",
         &["plan", "storages", "get", "serve", "import", "estimate", "usage", "seed", "maintain"],
     ),
-    ("cli", &["output", "context", "secret", "args", "commands"]),
+    ("cli", &["telemetry", "output", "context", "secret", "args", "commands"]),
 ];
 
 /// The paths below `crate` that a source file names, such as `storage::map::layout`, in `use` statements and elsewhere.

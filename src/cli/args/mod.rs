@@ -26,9 +26,9 @@ use self::{
 use super::output::OutputOptions;
 use crate::{
     catalog::LayoutKind,
+    cli::telemetry::LogFormat,
     config::{CloudBudget, Proxy, Secret, SeedGoal, check_ratio, parse_rate},
     error::Result,
-    telemetry::LogFormat,
     units::{ByteSize, parse_duration, parse_range},
 };
 

@@ -12,8 +12,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    cli::telemetry::Stderr,
     error::{Error, Kind},
-    telemetry::Stderr,
 };
 
 /// Why a command ended early.

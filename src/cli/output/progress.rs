@@ -260,7 +260,7 @@ impl Drop for ClearedOnDrop {
 #[cfg(test)]
 mod tests {
     use super::{super::OutputOptions, *};
-    use crate::{error::Kind, events::EventSink, telemetry::Stderr};
+    use crate::{cli::telemetry::Stderr, error::Kind, events::EventSink};
 
     #[tokio::test]
     async fn follow_returns_the_result_of_the_work() {

@@ -22,8 +22,7 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) use self::errors::{handshake_error, permanent_alert_error, readable_io_error};
 
-/// The TLS configuration of a protocol's connections. Session resumption is off; [`with_session_resumption`] turns
-/// it on.
+/// The TLS configuration of a protocol's connections. Session resumption is off; `with_session_resumption` turns it on.
 ///
 /// # Errors
 /// `InvalidInput` for a `cacert` that cannot be read or contains no certificate; `Unsupported` if there are no trusted
@@ -51,6 +50,7 @@ pub(super) fn client_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> 
 
 /// A copy with session resumption for one connection and its related connections, and for no others. Many FTP servers
 /// require it: a resumed session proves that a data connection belongs to the logged-in client.
+#[cfg(feature = "ftp")]
 pub(super) fn with_session_resumption(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS_PER_SERVER);
@@ -68,6 +68,7 @@ pub(super) fn with_alpn(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<Clien
 /// Maximum number of remembered sessions, equal to the default of rustls.
 const MAX_SESSIONS: usize = 256;
 /// Maximum number of remembered sessions. Only one server is in use, so a few suffice.
+#[cfg(feature = "ftp")]
 const MAX_SESSIONS_PER_SERVER: usize = 4;
 
 /// The certificates in `file` that are authorities, each as PEM, for the TLS clients of other libraries.

@@ -19,24 +19,24 @@ use crate::error::{Error, Kind, Result};
 
 /// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones share the same bars.
 #[derive(Debug, Clone, Default)]
-pub struct Stderr {
+pub(super) struct Stderr {
     bars: MultiProgress,
 }
 
 impl Stderr {
     /// The progress bars; add new ones here.
     #[must_use]
-    pub fn bars(&self) -> &MultiProgress {
+    pub(super) fn bars(&self) -> &MultiProgress {
         &self.bars
     }
 
     /// Writes one line. Errors are ignored, as standard error may be closed.
-    pub fn line(&self, text: impl fmt::Display) {
+    pub(super) fn line(&self, text: impl fmt::Display) {
         let _ = self.write_above_bars(format!("{text}\n").as_bytes());
     }
 
     /// Writes a prompt without a line end; the answer is typed on the same line.
-    pub fn prompt(&self, text: impl fmt::Display) {
+    pub(super) fn prompt(&self, text: impl fmt::Display) {
         let _ = self.write_above_bars(text.to_string().as_bytes());
     }
 
@@ -70,7 +70,7 @@ impl<'a> MakeWriter<'a> for Stderr {
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     #[default]
     Text,
     /// One JSON object per line.
@@ -78,7 +78,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    pub const NAMES: [&str; 2] = ["text", "json"];
+    pub(super) const NAMES: [&str; 2] = ["text", "json"];
 }
 
 impl FromStr for LogFormat {
@@ -98,7 +98,7 @@ impl FromStr for LogFormat {
 ///
 /// # Errors
 /// `InvalidInput` when `RUST_LOG` does not parse; `Internal` on a second call.
-pub fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
+pub(super) fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
     let from_env = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let directives = from_env.as_deref().unwrap_or_else(|| directives(verbose, quiet));
     // The debug lines of yup_oauth2 contain whole requests and responses of the token server. The last directive for a
