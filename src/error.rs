@@ -8,12 +8,16 @@
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use crate::hints::Hint;
 
 /// The result of every fallible function in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller can do about an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What the caller can do about an [`Error`]. JSON has its name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
     /// The named object does not exist: name another.
@@ -101,7 +105,7 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     context: String,
-    hint: Option<String>,
+    hint: Option<Hint>,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -121,8 +125,17 @@ impl Error {
 
     /// Adds a hint: what the user can do.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Takes over the hint of `other`, if it has one.
+    #[must_use]
+    pub fn hint_of(mut self, other: &Self) -> Self {
+        if let Some(hint) = &other.hint {
+            self.hint = Some(hint.clone());
+        }
         self
     }
 
@@ -143,7 +156,7 @@ impl Error {
     /// An I/O error; `context` names the operation.
     pub fn io(context: impl Into<String>, e: io::Error) -> Self {
         let (kind, hint) = (io_kind(&e), io_hint(&e));
-        Self { hint: hint.map(str::to_owned), ..Self::new(kind, context).because(e) }
+        Self { hint: hint.map(Hint::from), ..Self::new(kind, context).because(e) }
     }
 
     #[must_use]
@@ -151,9 +164,16 @@ impl Error {
         self.kind
     }
 
+    /// The hint, for a surface with words of its own.
     #[must_use]
-    pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+    pub fn typed_hint(&self) -> Option<&Hint> {
+        self.hint.as_ref()
+    }
+
+    /// The hint in neutral words.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<String> {
+        self.hint.as_ref().map(ToString::to_string)
     }
 
     /// The delay that the server requested.
@@ -287,7 +307,16 @@ mod tests {
         ] {
             assert_eq!(kind(permanent), expected, "{permanent:?}");
         }
-        let hint = Error::io("open", Errno::MFILE.into()).hint_text().map(str::to_owned);
+        let hint = Error::io("open", Errno::MFILE.into()).hint_text();
         assert!(hint.is_some_and(|hint| hint.contains("ulimit -n")));
+    }
+
+    #[test]
+    fn kinds_are_named_in_snake_case() {
+        let name = |kind: Kind| serde_json::to_string(&kind).unwrap();
+        assert_eq!(name(Kind::NotFound), "\"not_found\"");
+        assert_eq!(name(Kind::Corrupt), "\"corrupt\"");
+        let read: Kind = serde_json::from_str("\"session_expired\"").unwrap();
+        assert_eq!(read, Kind::SessionExpired);
     }
 }

@@ -1,14 +1,18 @@
 //! Events of imports and downloads for the CLI, the API and tests, delivered in order and never dropped.
 
-use std::sync::Arc;
+use std::{fmt, path::Path, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    hints::{Hint, Operation, hint},
+};
 
-/// One event. Serialised as one JSON object with an `event` field.
-#[derive(Debug, Clone, Serialize)]
+/// One event. Serialised as one JSON object with an `event` field; a program that reads the output of `--json` can
+/// deserialise its lines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -17,13 +21,14 @@ pub enum Event {
     /// Progress of an import, about four times a second while it runs.
     Progress(Progress),
     /// Storage rejects writes for now (full, no permission, down). Verified data stays in memory and is retried.
-    Paused { id: String, error: String, hint: Option<String> },
+    Paused { id: String, error: String, hint: Option<Hint> },
     /// Storage accepts objects again.
     Resumed { id: String },
     /// A message that is not an error, such as a failed tracker or a failed piece.
     Notice { id: Option<String>, text: String },
-    /// A notice about a cause that stops an import. Shown without `--verbose`; serialised as `notice`.
-    #[serde(rename = "notice")]
+    /// A notice about a cause that stops an import, shown to every user. Serialised as `notice`, and so deserialised
+    /// as [`Event::Notice`].
+    #[serde(rename = "notice", skip_deserializing)]
     Warning { id: Option<String>, text: String },
     /// Every wanted byte is acknowledged by storage and committed in the catalog.
     Imported(Imported),
@@ -33,10 +38,93 @@ pub enum Event {
     Fetching(Fetching),
     /// A file is complete, verified, and has its final name.
     Fetched(FetchedFile),
+    /// An import or a file failed for good; sent once. A stop on request is no failure. Serialised as `error`.
+    #[serde(rename = "error")]
+    Failed(Failed),
+}
+
+/// What a running import does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Activity {
+    /// Waits for the torrent's metadata.
+    #[default]
+    Metadata,
+    /// Fetches from peers and web seeds.
+    Importing,
+    /// Fetches from servers.
+    Fetching,
+    /// Everything is fetched; whole files get their names.
+    Publishing,
+    Seeding,
+    /// Storage rejects writes for now, or seeding is paused.
+    Paused,
+}
+
+impl Activity {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Importing => "importing",
+            Self::Fetching => "fetching",
+            Self::Publishing => "publishing",
+            Self::Seeding => "seeding",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The state of a download. Its transitions are in `downloads/state.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DownloadState {
+    /// Waits for a slot.
+    #[default]
+    Queued,
+    /// Probes the server.
+    Probing,
+    /// Fetches bytes.
+    Running,
+    /// Stopped; can be resumed.
+    Paused,
+    /// Given up; can be resumed.
+    Failed,
+    /// Complete, verified, and under its final name.
+    Done,
+}
+
+/// A failure of an import or of a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The import; `None` for a file, and for an import that failed before it was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The local path of the file, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub kind: Kind,
+    pub error: String,
+    pub hint: Option<Hint>,
+}
+
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        let (kind, hint) = (error.kind(), error.typed_hint().cloned());
+        Self { id: None, path: None, kind, error: error.report(), hint }
+    }
 }
 
 /// A file that will be fetched.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FoundFile {
     /// The URL without user, password and query.
     pub url: String,
@@ -48,7 +136,7 @@ pub struct FoundFile {
 }
 
 /// A snapshot of a running download. Rates are bytes per second over the last few seconds.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fetching {
     pub path: String,
     pub bytes: Option<u64>,
@@ -60,8 +148,7 @@ pub struct Fetching {
     pub connections: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-    /// `queued`, `probing`, `running`, `paused`, `failed`, `done`.
-    pub state: &'static str,
+    pub state: DownloadState,
     /// The file divided into equal parts: `=` present, `>` being fetched, `!` failed and waiting, `.` missing.
     pub map: String,
     /// The last error, while a retry is pending.
@@ -70,7 +157,7 @@ pub struct Fetching {
 }
 
 /// Summary of a file; the last line about it in `--json` output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FetchedFile {
     pub url: String,
     pub path: String,
@@ -82,7 +169,7 @@ pub struct FetchedFile {
     pub checked: Vec<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     pub id: String,
     pub name: String,
@@ -94,12 +181,12 @@ pub struct Started {
     pub info_hash: String,
     /// Addresses at which peers can reach us, when a port is open.
     pub listening: Vec<String>,
-    /// `importing`, or `seeding` for an import that is already stored.
-    pub state: &'static str,
+    /// [`Activity::Importing`], or [`Activity::Seeding`] for an import that is already stored.
+    pub state: Activity,
 }
 
 /// A snapshot of an import. Rates are bytes per second over the last few seconds; counters are totals of this run.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub id: String,
     pub bytes: u64,
@@ -121,15 +208,14 @@ pub struct Progress {
     pub held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-    /// `metadata`, `importing` (from peers), `fetching` (from servers), `publishing`, `seeding`, `paused`.
-    pub state: &'static str,
+    pub state: Activity,
     /// For an import of a URL: the last error, while a retry is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 /// Summary of an import; the last line about it in `--json` output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
     pub id: String,
     pub name: String,
@@ -174,26 +260,51 @@ impl EventSink {
     }
 
     pub(crate) fn paused(&self, id: &str, error: &Error) {
-        let hint = error.hint_text().unwrap_or_else(|| default_hint(error.kind()));
-        let hint = Some(format!("{hint}; verified data is kept, and the import resumes by itself"));
-        self.send(Event::Paused { id: id.to_owned(), error: error.report(), hint });
+        let hint = error.typed_hint().cloned().unwrap_or_else(|| default_hint(error.kind()));
+        let hint = hint.then("; verified data is kept, and the import resumes by itself");
+        self.send(Event::Paused { id: id.to_owned(), error: error.report(), hint: Some(hint) });
+    }
+
+    /// Reports that an import failed for good. `id` is `None` if it failed before it was recorded.
+    pub(crate) fn import_failed(&self, id: Option<String>, error: &Error) {
+        self.failed(error, |failed| failed.id = id);
+    }
+
+    /// Reports that a file failed for good. `path` is `None` if it failed before its local path was known.
+    pub(crate) fn file_failed(&self, path: Option<&Path>, error: &Error) {
+        self.failed(error, |failed| failed.path = path.map(|path| path.display().to_string()));
+    }
+
+    /// A stop on request is not reported: it is no failure.
+    fn failed(&self, error: &Error, name: impl FnOnce(&mut Failed)) {
+        if error.kind() != Kind::Cancelled {
+            let mut failed = Failed::from(error);
+            name(&mut failed);
+            self.send(Event::Failed(failed));
+        }
     }
 }
 
 /// The hint for a storage error that has none.
-fn default_hint(kind: Kind) -> &'static str {
+fn default_hint(kind: Kind) -> Hint {
     match kind {
-        Kind::NoSpace => "free some space in the storage, or raise its quota",
-        Kind::PermissionDenied => {
-            "allow writing to the storage; `bae storage check` shows what else is missing"
+        Kind::NoSpace => "free some space in the storage, or raise its quota".into(),
+        Kind::PermissionDenied => hint![
+            "allow writing to the storage; ",
+            Operation::CheckStorage,
+            " shows what else is missing",
+        ],
+        Kind::Unauthenticated => hint![
+            "sign in again, or correct the credentials; ",
+            Operation::CheckStorage,
+            " tests them",
+        ],
+        Kind::NotFound => "the bucket or folder no longer exists: create it again".into(),
+        Kind::RateLimited => "the storage limits the request rate".into(),
+        Kind::Unavailable | Kind::Network => {
+            "the storage does not respond: check the connection".into()
         }
-        Kind::Unauthenticated => {
-            "sign in again, or correct the credentials; `bae storage check` tests them"
-        }
-        Kind::NotFound => "the bucket or folder no longer exists: create it again",
-        Kind::RateLimited => "the storage limits the request rate",
-        Kind::Unavailable | Kind::Network => "the storage does not respond: check the connection",
-        _ => "`bae storage check` tests every operation that bae needs",
+        _ => hint![Operation::CheckStorage, " tests every operation that bae needs"],
     }
 }
 
@@ -205,7 +316,7 @@ mod tests {
         let (sink, mut events) = EventSink::channel();
         sink.paused("9c4e", error);
         match events.try_recv().unwrap() {
-            Event::Paused { hint: Some(hint), .. } => hint,
+            Event::Paused { hint: Some(hint), .. } => hint.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -222,5 +333,116 @@ mod tests {
         for kind in [Kind::Unauthenticated, Kind::Network, Kind::Internal, Kind::NotFound] {
             assert!(!hint_of(&Error::new(kind, "put k")).starts_with(';'), "{kind:?}");
         }
+    }
+
+    fn started() -> Started {
+        Started {
+            id: "9c4e".into(),
+            name: "a".into(),
+            bytes: 3,
+            stored: 1,
+            files: 1,
+            info_hash: "ab".into(),
+            listening: vec!["0.0.0.0:6881".into()],
+            state: Activity::Importing,
+        }
+    }
+
+    fn progress() -> Progress {
+        Progress { id: "9c4e".into(), state: Activity::Fetching, ..Progress::default() }
+    }
+
+    fn imported() -> Imported {
+        Imported {
+            id: "9c4e".into(),
+            name: "a".into(),
+            bytes: 3,
+            seconds: 0.25,
+            files: 1,
+            info_hash: "ab".into(),
+            downloaded: 4,
+            peak_held: 5,
+            evicted: 0,
+            packed: 3,
+        }
+    }
+
+    fn fetching() -> Fetching {
+        let trouble = Some("x: 503".into());
+        Fetching { path: "f".into(), state: DownloadState::Running, trouble, ..Fetching::default() }
+    }
+
+    fn fetched() -> FetchedFile {
+        FetchedFile {
+            url: "x/f".into(),
+            path: "f".into(),
+            bytes: 3,
+            seconds: 0.5,
+            downloaded: 3,
+            checked: vec!["sha-256=00".into()],
+        }
+    }
+
+    fn every_event() -> Vec<Event> {
+        let (id, text) = (Some("9c4e".to_owned()), "t".to_owned());
+        let error = Error::new(Kind::NoSpace, "put k").hint("free some space");
+        let found = FoundFile { url: "x/f".into(), path: "f".into(), bytes: None, stored: 0 };
+        let hint = error.typed_hint().cloned();
+        vec![
+            Event::Started(started()),
+            Event::Progress(progress()),
+            Event::Paused { id: "9c4e".into(), error: "put k".into(), hint },
+            Event::Resumed { id: "9c4e".into() },
+            Event::Notice { id, text },
+            Event::Imported(imported()),
+            Event::Found(found),
+            Event::Fetching(fetching()),
+            Event::Fetched(fetched()),
+            Event::Failed(Failed { id: Some("9c4e".into()), ..Failed::from(&error) }),
+            Event::Failed(Failed { path: Some("f".into()), ..Failed::from(&error) }),
+        ]
+    }
+
+    #[test]
+    fn each_event_is_read_back_from_its_json() {
+        for event in every_event() {
+            let json = serde_json::to_string(&event).unwrap();
+            let read: Event = serde_json::from_str(&json).unwrap();
+            assert_eq!(read, event, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_warning_is_read_back_as_a_notice() {
+        let warning = Event::Warning { id: None, text: "t".into() };
+        let json = serde_json::to_string(&warning).unwrap();
+        assert_eq!(json, r#"{"event":"notice","id":null,"text":"t"}"#);
+        let read: Event = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, Event::Notice { id: None, text: "t".into() });
+    }
+
+    #[test]
+    fn states_have_stable_names_in_json() {
+        use Activity as A;
+        use DownloadState as D;
+        let all = [A::Metadata, A::Importing, A::Fetching, A::Publishing, A::Seeding, A::Paused];
+        for state in all {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        let states = [D::Queued, D::Probing, D::Running, D::Paused, D::Failed, D::Done];
+        let names = states.map(|state| serde_json::to_value(state).unwrap());
+        assert_eq!(names, ["queued", "probing", "running", "paused", "failed", "done"]);
+    }
+
+    #[test]
+    fn a_failure_is_sent_with_its_kind_and_a_stop_is_not_sent() {
+        let (sink, mut events) = EventSink::channel();
+        sink.import_failed(None, &Error::new(Kind::Cancelled, "stopped"));
+        sink.import_failed(Some("9c4e".into()), &Error::new(Kind::NoSpace, "put k"));
+        let json = serde_json::to_string(&events.try_recv().unwrap()).unwrap();
+        let expected =
+            r#"{"event":"error","id":"9c4e","kind":"no_space","error":"put k","hint":null}"#;
+        assert_eq!(json, expected);
+        assert!(events.try_recv().is_err());
     }
 }

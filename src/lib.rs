@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod events;
 mod folders;
+pub mod hints;
 pub mod memory;
 pub mod names;
 mod open_files;

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     engine::{StreamedFile, StreamedImport, Streams},
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
 };
 
 /// Timeout for the permit of a reader, when all permits are in use.
@@ -194,7 +195,7 @@ impl Routes {
         let permit =
             timeout(PERMIT_TIMEOUT, self.streams.reader_permit()).await.map_err(|_| {
                 Error::new(Kind::Unavailable, "too many readers at once")
-                    .hint("each reader needs memory: raise --memory")
+                    .hint(hint!["each reader needs memory: raise ", Setting::Memory])
             })??;
         let mut read = import.read(file, range);
         let first = match import.is_being_filled() {

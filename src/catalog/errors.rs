@@ -5,7 +5,10 @@ use std::{error::Error as StdError, fmt, fs::File, io, path::Path};
 use rusqlite::ffi;
 use rustix::fs::Access;
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    hints::{Hint, Setting, hint},
+};
 
 /// Marks an error of the catalog itself. SQLite's own error would print its text twice, as message and as cause.
 #[derive(Debug)]
@@ -21,7 +24,10 @@ impl StdError for Failure {}
 
 const CANNOT_OPEN: &str = "it cannot be opened";
 const DISK_FAILURE_HINT: &str = "the disk or the connection to it fails: see `dmesg`";
-const LOCAL_DISK_HINT: &str = "name a folder on a local disk with --data-dir or BAE_DATA_DIR";
+
+fn local_disk_hint() -> Hint {
+    hint!["name a folder on a local disk with ", Setting::DataDir]
+}
 
 /// Whether the catalog itself failed, as opposed to a refused command.
 pub(crate) fn is_catalog_failure(error: &Error) -> bool {
@@ -45,7 +51,7 @@ fn failure(kind: Kind, text: String) -> Error {
 }
 
 /// Kind, text and hint by SQLite's extended result code. Without a text, SQLite's message is used.
-fn classify(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
+fn classify(code: i32) -> (Kind, Option<&'static str>, Option<Hint>) {
     match code {
         ffi::SQLITE_READONLY_DBMOVED => {
             (Kind::NotFound, Some("the file was moved or removed while it was open"), None)
@@ -55,36 +61,42 @@ fn classify(code: i32) -> (Kind, Option<&'static str>, Option<&'static str>) {
         | ffi::SQLITE_IOERR_RDLOCK
         | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
         | ffi::SQLITE_IOERR_SHMLOCK
-        | ffi::SQLITE_PROTOCOL => {
-            (Kind::Unsupported, Some("its file system does not lock files"), Some(LOCAL_DISK_HINT))
-        }
+        | ffi::SQLITE_PROTOCOL => (
+            Kind::Unsupported,
+            Some("its file system does not lock files"),
+            Some(local_disk_hint()),
+        ),
         // SQLite extends this file before mapping it. That hardly ever fails except on a full disk.
         ffi::SQLITE_IOERR_SHMSIZE => (
             Kind::NoSpace,
             Some("no space for its shared index, or its disk fails"),
-            Some("free some space on its disk"),
+            Some("free some space on its disk".into()),
         ),
         ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_MMAP => (
             Kind::Unsupported,
             Some("its file system does not support shared memory maps (mmap)"),
-            Some(LOCAL_DISK_HINT),
+            Some(local_disk_hint()),
         ),
-        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
-            (Kind::Unavailable, Some("its file system failed to sync it"), Some(DISK_FAILURE_HINT))
-        }
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => (
+            Kind::Unavailable,
+            Some("its file system failed to sync it"),
+            Some(DISK_FAILURE_HINT.into()),
+        ),
         _ => match code & 0xff {
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 (Kind::Unavailable, Some("it is locked by another process"), None)
             }
-            ffi::SQLITE_FULL => {
-                (Kind::NoSpace, Some("its disk is full"), Some("free some space on its disk"))
-            }
+            ffi::SQLITE_FULL => (
+                Kind::NoSpace,
+                Some("its disk is full"),
+                Some("free some space on its disk".into()),
+            ),
             ffi::SQLITE_READONLY | ffi::SQLITE_PERM => {
-                (Kind::PermissionDenied, Some("it cannot be written"), Some(LOCAL_DISK_HINT))
+                (Kind::PermissionDenied, Some("it cannot be written"), Some(local_disk_hint()))
             }
             // Retryable, because the next try may succeed. `with_path` replaces it when the system names a reason.
             ffi::SQLITE_CANTOPEN => (Kind::Unavailable, Some(CANNOT_OPEN), None),
-            ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(DISK_FAILURE_HINT)),
+            ffi::SQLITE_IOERR => (Kind::Unavailable, None, Some(DISK_FAILURE_HINT.into())),
             ffi::SQLITE_CORRUPT => {
                 (Kind::Corrupt, Some("it is damaged, or its disk cannot be read"), None)
             }
@@ -109,10 +121,10 @@ pub(super) fn with_path(path: &Path, error: Error) -> Error {
     {
         let system = Error::io(&context, e);
         let named = Error::new(system.kind(), context).because(Failure(cause(&system)));
-        return system.hint_text().into_iter().fold(named, Error::hint);
+        return named.hint_of(&system);
     }
     let named = Error::new(error.kind(), context).because(Failure(failure.0.clone()));
-    error.hint_text().into_iter().fold(named, Error::hint)
+    named.hint_of(&error)
 }
 
 /// The system's reason why a file cannot be opened. The file itself is not opened, because closing it would release
@@ -152,7 +164,7 @@ mod tests {
         let lock = of(ffi::SQLITE_IOERR_LOCK);
         assert_eq!(lock.kind(), Kind::Unsupported);
         assert!(lock.report().contains("does not lock files"), "{}", lock.report());
-        assert!(lock.hint_text().unwrap().contains("--data-dir"));
+        assert!(lock.typed_hint().unwrap().names_setting(Setting::DataDir));
         let other = of(ffi::SQLITE_IOERR_READ);
         assert_eq!(other.report(), "catalog /d/catalog.db: words of SQLite");
         assert!(is_catalog_failure(&other) && is_catalog_failure(&other.clone()));

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Catalog, ImportId, hex,
@@ -10,10 +11,14 @@ use super::{
     random_hex, sql_error, sql_int, sql_u64,
     wanted_counts::{WantedCounts, update_counts},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Operation, hint},
+};
 
 /// The state of an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ImportState {
     /// In progress, or to be resumed.
     Importing,
@@ -43,7 +48,8 @@ impl ImportState {
 }
 
 /// How an import's bytes are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LayoutKind {
     /// As chunks, under keys chosen by bae.
     #[default]
@@ -210,7 +216,7 @@ fn hash_range(digits: &str) -> Option<([u8; 32], [u8; 32])> {
 
 pub(super) fn not_found(import_ref: &str) -> Error {
     Error::new(Kind::NotFound, format!("no import {import_ref:?}"))
-        .hint("`bae ls` lists the imports")
+        .hint(hint![Operation::ListImports, " lists the imports"])
 }
 
 pub(super) fn now() -> i64 {

@@ -5,7 +5,10 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{random_hex, sql_error, sql_int};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Operation, hint},
+};
 
 /// Each step migrates the file from the version of its index to the next. Steps are never changed, only added.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -179,8 +182,11 @@ fn vacuum_if_sparse(connection: &Connection) {
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<String> {
     if known_version(connection, path)? < MIGRATIONS.len() {
         let text = format!("catalog {} has the schema of an older bae", path.display());
-        return Err(Error::new(Kind::Unsupported, text)
-            .hint("run a command that writes, such as `bae gc`, to migrate it"));
+        return Err(Error::new(Kind::Unsupported, text).hint(hint![
+            "run an operation that writes, such as ",
+            Operation::FindLeftovers,
+            ", to migrate it",
+        ]));
     }
     catalog_id(connection, path)
 }

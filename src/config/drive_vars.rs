@@ -7,7 +7,10 @@ use super::{
     DriveProfile, Env, Overrides, Profile, ProfileKind, Secret, aws::AwsEndpoint,
     settings::ProfileSettings,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::Setting,
+};
 
 const KEYS: &[&str] = &[
     "folder",
@@ -31,10 +34,10 @@ pub(super) fn read(overrides: &Overrides, env: &Env) -> ProfileSettings {
     }
     settings.expand_home(|path| env.absolute(path));
     if let Some(folder) = &overrides.drive_folder {
-        settings.set("folder", folder, "--drive-folder".into());
+        settings.set("folder", folder, Setting::DriveFolder.to_string());
     }
     if let Some(Secret::Text(token)) = &overrides.drive_token {
-        settings.set("token", token, "--drive-token".into());
+        settings.set("token", token, Setting::DriveToken.to_string());
     }
     settings
 }

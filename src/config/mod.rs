@@ -45,6 +45,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Operation, Setting, hint},
     units::{ByteSize, GIB, MIB},
 };
 
@@ -146,7 +147,7 @@ impl Config {
                 Kind::InvalidInput,
                 "no config folder: neither HOME nor XDG_CONFIG_HOME is set",
             )
-            .hint("give a config file with --config")
+            .hint(hint!["give a config file with ", Setting::ConfigFile])
         })?;
         secrets_file::save(path, profile, key, secret)?;
         Ok(path.clone())
@@ -248,8 +249,18 @@ impl Config {
             [] => {
                 let text = format!("no storage of type {kind:?} is configured");
                 Err(Error::new(Kind::NotFound, text).hint(match kind {
-                    "s3" => "add one with `bae storage add NAME s3://BUCKET`, or set BAE_STORAGE_S3_BUCKET",
-                    _ => "add one with `bae storage add NAME drive://FOLDER_ID` and `bae storage login NAME`, or set BAE_DRIVE_TOKEN",
+                    "s3" => hint![
+                        "add one with ",
+                        Operation::AddStorage.on("NAME s3://BUCKET"),
+                        ", or set BAE_STORAGE_S3_BUCKET",
+                    ],
+                    _ => hint![
+                        "add one with ",
+                        Operation::AddStorage.on("NAME drive://FOLDER_ID"),
+                        " and ",
+                        Operation::StorageLogin.on("NAME"),
+                        ", or set BAE_DRIVE_TOKEN",
+                    ],
                 }))
             }
             several => {
@@ -281,7 +292,7 @@ fn data_dir(given: Option<PathBuf>, in_file: Option<&Path>, env: &Env) -> Result
     }
     env.data_home().map(|home| home.join("bae")).ok_or_else(|| {
         Error::new(Kind::InvalidInput, "no data folder: neither HOME nor XDG_DATA_HOME is set")
-            .hint("set one with --data-dir or BAE_DATA_DIR")
+            .hint(hint!["set one with ", Setting::DataDir])
     })
 }
 
@@ -383,7 +394,7 @@ mod tests {
         let config = load(toml, Overrides::default(), &[HOME]).unwrap();
         let e = config.storage("musik").unwrap_err();
         assert_eq!(e.kind(), Kind::NotFound);
-        assert_eq!(e.hint_text(), Some("storages: file, music"));
+        assert_eq!(e.hint_text().as_deref(), Some("storages: file, music"));
         assert!(config.storage("/srv/x").unwrap_err().hint_text().unwrap().contains("file:///"));
     }
 
@@ -395,7 +406,7 @@ mod tests {
         assert_eq!(s3.canonical_name(), "cloud");
         let none = config.storage("drive").unwrap_err();
         assert_eq!(none.kind(), Kind::NotFound);
-        assert!(none.hint_text().unwrap().contains("bae storage"));
+        assert!(none.typed_hint().unwrap().names_operation(Operation::AddStorage));
     }
 
     #[test]

@@ -15,7 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Secret, settings::ProfileSettings};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Operation, hint},
+};
 
 /// File name in the config folder.
 pub(super) const FILE_NAME: &str = "secrets.toml";
@@ -81,7 +84,7 @@ fn read(path: &Path) -> Result<Content> {
     toml::from_str(&text).map_err(|_| {
         let text = format!("secrets file {} is not valid", path.display());
         Error::new(Kind::InvalidInput, text)
-            .hint("remove it and sign in again with `bae storage login NAME`")
+            .hint(hint!["remove it and sign in again with ", Operation::StorageLogin.on("NAME")])
     })
 }
 

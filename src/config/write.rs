@@ -19,7 +19,10 @@ use super::{
     settings::{KEYS, ProfileSettings, SECRET_KEYS},
     url::parse_storage_url,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+};
 
 const ORIGIN: &str = "command line";
 
@@ -155,7 +158,7 @@ impl Config {
         }
         let path = self.path.as_deref().ok_or_else(|| {
             bad("no config file: neither HOME nor XDG_CONFIG_HOME is set")
-                .hint("give one with --config")
+                .hint(hint!["give one with ", Setting::ConfigFile])
         })?;
         // A symlink is kept, and its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -189,7 +192,8 @@ fn with_storage(old: &str, new: &NewStorage, replace: bool) -> Result<String> {
     let exists = storages.contains_key(&new.name);
     if exists && !replace {
         let text = format!("storage {:?} exists already", new.name);
-        return Err(Error::new(Kind::AlreadyExists, text).hint("--force replaces it"));
+        return Err(Error::new(Kind::AlreadyExists, text)
+            .hint(hint![Setting::ReplaceStorage, " replaces it"]));
     }
     let section = storages.entry(&new.name).or_insert_with(|| Item::Table(Table::new()));
     let section = section.as_table_mut().ok_or_else(by_hand)?;

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use super::target::Target;
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     memory::{BLOCK_LEN, BlockPool},
     protocols::RemoteFile,
     storage::{ImportWriter, Pressure},
@@ -111,7 +112,11 @@ impl Target for ImportTarget {
             return Ok(());
         }
         let text = "the file must be sent again from its start, and the server does not prove that it is unchanged";
-        Err(Error::new(Kind::Changed, text).hint("run the same command again to start over"))
+        Err(Error::new(Kind::Changed, text).hint(hint![
+            "run ",
+            Operation::Same,
+            " again to start over"
+        ]))
     }
 }
 

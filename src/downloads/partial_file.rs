@@ -39,6 +39,7 @@ use super::{
 use crate::{
     backends::local::free_space_at,
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
     protocols::{RemoteFile, Validator},
     storage::RangeSet,
     units::ByteSize,
@@ -130,7 +131,7 @@ impl Paths {
             let text =
                 format!("{} exists and is not a partial download of bae", self.data.display());
             return Err(Error::new(Kind::AlreadyExists, text)
-                .hint("move it away, or choose another name with -o"));
+                .hint(hint!["move it away, or choose another name with ", Setting::OutName]));
         }
         Ok(data)
     }
@@ -159,8 +160,12 @@ fn rename_into_place(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
     if !overwrite {
         return match renameat_with(CWD, data, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST) => Err(occupied("was created during the download")
-                .hint("replace it with --overwrite, or choose another name with -o")),
+            Err(Errno::EXIST) => Err(occupied("was created during the download").hint(hint![
+                "replace it with ",
+                Setting::Overwrite,
+                ", or choose another name with ",
+                Setting::OutName,
+            ])),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 std::fs::rename(data, path).map_err(context)
             }
@@ -388,7 +393,7 @@ fn reusable_ranges(
     }
     let changed = |what: &str| {
         let text = format!("{}: {what} since the download started", path.display());
-        Error::new(Kind::Changed, text).hint("--fresh downloads it from the start")
+        Error::new(Kind::Changed, text).hint(hint![Setting::Fresh, " downloads it from the start"])
     };
     if state.len != options.len {
         return Err(changed("the length of the file on the server changed"));
@@ -401,8 +406,9 @@ fn reusable_ranges(
             return Ok(state.done());
         }
         tracing::warn!(
-            "{}: the server sends neither ETag nor Last-Modified: downloading from the start (-c resumes if the length matches)",
-            path.display()
+            "{}: the server sends neither ETag nor Last-Modified: downloading from the start ({} resumes if the length matches)",
+            path.display(),
+            Setting::ContinueByLength
         );
         return Ok(RangeSet::new());
     }
@@ -431,8 +437,10 @@ fn check_free_space(path: &Path, needed: u64) -> Result<()> {
     }
     let (free, needed) = (ByteSize(free), ByteSize(needed));
     let text = format!("{}: its disk has {free} free, the download needs {needed}", path.display());
-    Err(Error::new(Kind::NoSpace, text)
-        .hint("free some space, or choose a folder on another disk with -d"))
+    Err(Error::new(Kind::NoSpace, text).hint(hint![
+        "free some space, or choose a folder on another disk with ",
+        Setting::OutFolder
+    ]))
 }
 
 /// The thread that writes one file.
@@ -533,7 +541,7 @@ mod tests {
         write_half(&path, "\"a\"").await;
         let other = open(&path, "\"b\"", ResumePolicy::IfProven).unwrap_err();
         assert_eq!(other.kind(), Kind::Changed);
-        assert!(other.hint_text().unwrap().contains("--fresh"));
+        assert!(other.typed_hint().unwrap().names_setting(Setting::Fresh));
         let (part, done) = open(&path, "", ResumePolicy::IfSameLength).unwrap();
         assert_eq!(done, RangeSet::from(5..10));
         part.close().await;

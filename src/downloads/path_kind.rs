@@ -13,7 +13,10 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+};
 
 /// Maximum number of symlinks in a row, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -133,7 +136,8 @@ pub(super) fn regular_file_exists(path: &Path) -> Result<bool> {
 
 fn not_regular_error(path: &Path) -> Error {
     let text = format!("{} is not a regular file", path.display());
-    Error::new(Kind::AlreadyExists, text).hint("move it away, or choose another name with -o")
+    Error::new(Kind::AlreadyExists, text)
+        .hint(hint!["move it away, or choose another name with ", Setting::OutName])
 }
 
 #[cfg(test)]

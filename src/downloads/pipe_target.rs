@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     protocols::RemoteFile,
 };
 
@@ -86,8 +87,11 @@ impl Target for PipeTarget {
             return Ok(());
         }
         let text = "the file must be sent again from its start, and the server does not prove that it is unchanged";
-        Err(Error::new(Kind::Changed, text)
-            .hint("discard the written output and run the command again"))
+        Err(Error::new(Kind::Changed, text).hint(hint![
+            "discard the written output and run ",
+            Operation::Same,
+            " again"
+        ]))
     }
 }
 

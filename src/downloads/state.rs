@@ -13,23 +13,7 @@
 //! - Only `probing` and `running` can fail, since no other state does any work.
 //! - A paused or failed download starts with a probe again, since the file may have changed meanwhile.
 
-/// The state of a download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum DownloadState {
-    /// Waits for a slot.
-    #[default]
-    Queued,
-    /// Probes the server.
-    Probing,
-    /// Fetches bytes.
-    Running,
-    /// Stopped; can be resumed.
-    Paused,
-    /// Given up; can be resumed.
-    Failed,
-    /// Complete, verified, and under its final name.
-    Done,
-}
+pub use crate::events::DownloadState;
 
 /// Inputs of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,18 +44,6 @@ impl DownloadState {
             }
             (Self::Paused | Self::Failed, DownloadInput::Resume) => Some(Self::Queued),
             _ => None,
-        }
-    }
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Probing => "probing",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Failed => "failed",
-            Self::Done => "done",
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     folders,
+    hints::{Setting, hint},
 };
 
 /// Holds the lock while the data folder is open for writing.
@@ -43,13 +44,14 @@ impl DataLock {
 }
 
 fn with_hint(error: Error) -> Error {
-    match (error.kind(), error.hint_text()) {
+    match (error.kind(), error.typed_hint()) {
         // Temporary errors, and a full disk, can have hints of their own.
         (Kind::Unavailable | Kind::NoSpace, Some(_)) => error,
-        (Kind::NoSpace, None) => {
-            error.hint("free some space there, or choose another folder with --data-dir")
-        }
-        _ => error.hint("name a folder you can write to with --data-dir or BAE_DATA_DIR"),
+        (Kind::NoSpace, None) => error
+            .hint(
+                hint!["free some space there, or choose another folder with ", Setting::DataDir,],
+            ),
+        _ => error.hint(hint!["name a folder you can write to with ", Setting::DataDir]),
     }
 }
 
@@ -63,5 +65,5 @@ fn in_use(data_dir: &Path, file: &mut File) -> Error {
     };
     let text = format!("data folder {} is in use by another bae{holder}", data_dir.display());
     Error::new(Kind::Unavailable, text)
-        .hint("wait for it, stop it, or use another folder with --data-dir")
+        .hint(hint!["wait for it, stop it, or use another folder with ", Setting::DataDir])
 }

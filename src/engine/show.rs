@@ -79,7 +79,7 @@ impl Engine {
         Ok(ImportInfo {
             files: files.collect(),
             objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
-            layout: row.layout.as_str(),
+            layout: row.layout,
             packed,
             packed_share: share.min(1.0),
             chunk_len: row.chunk_len,
@@ -159,7 +159,7 @@ fn summary(row: &ImportRow, stored: u64) -> ImportSummary {
         name: row.name.clone(),
         bytes: row.wanted.bytes,
         files: usize::try_from(row.wanted.files).unwrap_or(usize::MAX),
-        state: row.state.as_str().to_owned(),
+        state: row.state,
         storage: row.storage.clone(),
         info_hash: row.info_hash(),
         source: redact::source(&row.source),

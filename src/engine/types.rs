@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Streams;
 use crate::{
-    catalog::LayoutKind,
+    catalog::{ImportState, LayoutKind},
     config::{NetworkOptions, SeedGoal, SeedOptions},
     downloads::{FetchLimits, ResumePolicy},
     error::Error,
@@ -71,8 +71,7 @@ pub struct ImportSummary {
     pub bytes: u64,
     /// Number of selected files.
     pub files: usize,
-    /// `importing` or `imported`.
-    pub state: String,
+    pub state: ImportState,
     pub storage: String,
     pub info_hash: String,
     pub source: String,
@@ -88,8 +87,7 @@ pub struct ImportInfo {
     #[serde(rename = "file_list")]
     pub files: Vec<FileInfo>,
     pub objects: usize,
-    /// `chunks` or `files`.
-    pub layout: &'static str,
+    pub layout: LayoutKind,
     /// Bytes in packed objects, which hold parts of several chunks.
     pub packed: u64,
     /// `packed` as a share of the stored bytes, 0 to 1.
@@ -314,8 +312,7 @@ pub struct AttachedImport {
     pub bytes: u64,
     /// Stored bytes of it that exist.
     pub stored: u64,
-    /// `importing` or `imported`.
-    pub state: String,
+    pub state: ImportState,
     /// Objects in its manifest that do not exist.
     pub missing: usize,
     /// Bytes of it in the missing objects.

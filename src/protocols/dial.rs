@@ -21,12 +21,16 @@ use super::{OutgoingOptions, is_public_address};
 use crate::{
     config::Proxy,
     error::{Error, Kind, Result},
+    hints::{Hint, Setting, hint},
 };
 
-/// Hint for a 407 response.
-pub(super) const PROXY_LOGIN_HINT: &str = "set the user and password of the proxy in BAE_PROXY";
 /// Maximum length of a proxy's response head, in bytes.
 const MAX_HEAD_LEN: usize = 16 << 10;
+
+/// Hint for a 407 response.
+pub(super) fn proxy_login_hint() -> Hint {
+    hint!["set the user and password of the proxy in ", Setting::ProxyLogin]
+}
 
 /// Connects to a server, with Nagle's algorithm off.
 ///
@@ -243,7 +247,7 @@ async fn request_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(());
     }
     let error = Error::new(refusal_kind(status), format!("CONNECT: answered {line:?}"));
-    Err(if status == Some(407) { error.hint(PROXY_LOGIN_HINT) } else { error })
+    Err(if status == Some(407) { error.hint(proxy_login_hint()) } else { error })
 }
 
 /// The status code of a line such as `HTTP/1.1 200 OK`.

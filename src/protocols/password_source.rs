@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
+    hints::{Operation, Setting, hint},
 };
 
 /// Prompts for the password of a user at a host (`bob at files.example`).
@@ -60,9 +61,14 @@ impl PasswordSource {
         }
         let Some(prompt) = &self.prompt else {
             let text = format!("no password for {user:?} at {host}");
-            return Err(Error::new(Kind::Unauthenticated, text).hint(
-                "set BAE_PASSWORD, use a netrc file (--netrc), or run bae in a terminal to get a prompt",
-            ));
+            return Err(Error::new(Kind::Unauthenticated, text).hint(hint![
+                "set ",
+                Setting::Password,
+                ", use a netrc file (",
+                Setting::Netrc,
+                "), or ",
+                Operation::AnswerPrompt,
+            ]));
         };
         // The lock allows one prompt at a time.
         let mut answers = self.answers.lock().await;
@@ -104,6 +110,6 @@ mod tests {
         assert!(!format!("{configured:?}").contains("hunter2"));
         let refused = PasswordSource::default().password_for("bob", "h").await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Unauthenticated);
-        assert!(refused.hint_text().unwrap().contains("BAE_PASSWORD"));
+        assert!(refused.typed_hint().unwrap().names_setting(Setting::Password));
     }
 }

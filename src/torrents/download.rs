@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Progress},
+    events::{Activity, Event, EventSink, Progress},
     rate::Rate,
     storage::{BackgroundPublisher, ImportStore, PauseClock, RangeSet, WriterEvent},
 };
@@ -134,7 +134,7 @@ pub struct Download {
     any_passed: bool,
     /// Whether a warning about wrong bytes was reported.
     warned_wrong_bytes: bool,
-    state: &'static str,
+    state: Activity,
 }
 
 impl Download {
@@ -175,7 +175,7 @@ impl Download {
             from_peers: (0, now),
             any_passed: false,
             warned_wrong_bytes: false,
-            state: "importing",
+            state: Activity::Importing,
         }
     }
 
@@ -236,7 +236,7 @@ impl Download {
         publishing: &BackgroundPublisher,
         stop: &CancellationToken,
     ) -> Result<()> {
-        self.state = "publishing";
+        self.state = Activity::Publishing;
         // Nothing more is expected to arrive.
         self.timeout = None;
         self.run_until(stop, |_| publishing.is_done()).await
@@ -471,7 +471,7 @@ impl Download {
             web_seeds: self.web_seeds.usable(),
             held: self.torrent.session().held(),
             eta_seconds: left.checked_div(store_rate),
-            state: if self.pause.is_paused() { "paused" } else { self.state },
+            state: if self.pause.is_paused() { Activity::Paused } else { self.state },
             trouble: None,
         }));
         self.pause.check(Instant::now())?;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::trackers::Trackers;
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    hints::{Setting, hint},
+};
 
 /// What is known when an import times out.
 #[derive(Debug)]
@@ -22,11 +25,21 @@ impl IdleTimeout<'_> {
         let (mut text, hint) = match self.failed_pieces {
             0 => (
                 format!("{what}: no data received for {seconds} s"),
-                "check that the torrent has peers, add one with --peer, or wait longer with --timeout",
+                hint![
+                    "check that the torrent has peers, add one with ",
+                    Setting::Peer,
+                    ", or wait longer with ",
+                    Setting::Timeout,
+                ],
             ),
             failed => (
                 format!("{what}: {}, and no other data for {seconds} s", wrong_pieces(failed)),
-                "peers that send wrong bytes are banned: add another with --peer, or wait longer with --timeout",
+                hint![
+                    "peers that send wrong bytes are banned: add another with ",
+                    Setting::Peer,
+                    ", or wait longer with ",
+                    Setting::Timeout,
+                ],
             ),
         };
         for message in self.trackers.report().into_iter().chain(self.web_seeds) {

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Progress},
+    events::{Activity, Event, EventSink, Progress},
+    hints::{Setting, hint},
 };
 
 /// Interval of progress events.
@@ -43,7 +44,12 @@ pub async fn wait_for_metadata(
             () = &mut deadline => {
                 let timeout = timeout.unwrap_or_default();
                 let idle = IdleTimeout { timeout, failed_pieces: 0, trackers: &trackers, web_seeds: None };
-                return Err(idle.into_error("magnet link").hint("no peer sent the torrent's metadata: check the link, add a peer with --peer, or wait longer with --timeout"));
+                return Err(idle.into_error("magnet link").hint(hint![
+                    "no peer sent the torrent's metadata: check the link, add a peer with ",
+                    Setting::Peer,
+                    ", or wait longer with ",
+                    Setting::Timeout,
+                ]));
             }
             _ = tick.tick() => {
                 for (text, none_answered) in trackers.tick() {
@@ -52,7 +58,7 @@ pub async fn wait_for_metadata(
                         false => Event::Notice { id: None, text },
                     });
                 }
-                let progress = Progress { state: "metadata", peers, ..Progress::default() };
+                let progress = Progress { state: Activity::Metadata, peers, ..Progress::default() };
                 events.send(Event::Progress(progress));
             }
             event = torrent.next_event() => match event {

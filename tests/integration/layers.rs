@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
         "memory",
         "events",
         "folders",
+        "hints",
         "config",
         "redact",
         "calendar",

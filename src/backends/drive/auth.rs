@@ -8,10 +8,13 @@ use url::Url;
 use yup_oauth2::{ServiceAccountAuthenticator, ServiceAccountKey};
 
 use super::{
-    errors::SIGN_IN,
+    errors::sign_in_again,
     oauth::{self, AccessToken, Grant, TOKEN_URI},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Operation, hint},
+};
 
 /// Supplies access tokens.
 #[async_trait]
@@ -100,7 +103,10 @@ impl TokenSource for FixedToken {
         match rejected {
             None => Ok(self.0.clone()),
             Some(_) => Err(Error::new(Kind::Unauthenticated, "Google rejected the access token")
-                .hint("an access token is valid for an hour: set a new one, or sign in with `bae storage login NAME`")),
+                .hint(hint![
+                    "an access token is valid for an hour: set a new one, or sign in with ",
+                    Operation::StorageLogin.on("NAME"),
+                ])),
         }
     }
 }
@@ -210,7 +216,8 @@ impl Renew for ServiceAccount {
         };
         let token = signer.token(&[SERVICE_SCOPE]).await.map_err(rejected)?;
         let text = token.token().ok_or_else(|| {
-            Error::new(Kind::Unauthenticated, "the token server returned no token").hint(SIGN_IN)
+            Error::new(Kind::Unauthenticated, "the token server returned no token")
+                .hint(sign_in_again())
         })?;
         // Google's tokens are valid for an hour. Without a stated lifetime, five minutes are assumed.
         let now = std::time::SystemTime::now();

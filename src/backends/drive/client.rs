@@ -18,7 +18,7 @@ use super::{
         idle_timer::{IDLE_TIMEOUT, IdleTimer},
     },
     auth::TokenSource,
-    errors::{DriveRefusal, NOT_DRIVE, SIGN_IN},
+    errors::{DriveRefusal, NOT_DRIVE, sign_in_again},
     limits::{DriveLimits, Limiter, QuotaCost, RateLimitWait},
 };
 use crate::{
@@ -192,7 +192,7 @@ impl DriveClient {
             }
             if rejected.is_some() {
                 let text = format!("{} on Google Drive: the access token was rejected", call.what);
-                return Err(Error::new(Kind::Unauthenticated, text).hint(SIGN_IN));
+                return Err(Error::new(Kind::Unauthenticated, text).hint(sign_in_again()));
             }
             if on_unauthorized == OnUnauthorized::Fail {
                 self.tokens.token(Some(&token)).await?;

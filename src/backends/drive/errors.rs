@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::{
     backends::endpoint_error::is_html_document,
     error::{Error, Kind},
+    hints::{Hint, Operation, hint},
 };
 
 /// A parsed refusal.
@@ -13,7 +14,7 @@ pub(super) struct DriveRefusal {
     pub(super) kind: Kind,
     /// Google's message and reason.
     pub(super) text: String,
-    hint: Option<&'static str>,
+    hint: Option<Hint>,
 }
 
 #[derive(Deserialize, Default)]
@@ -42,7 +43,7 @@ impl DriveRefusal {
         if matches!(status, 400 | 404 | 405) && is_html_document(&String::from_utf8_lossy(body)) {
             let text =
                 format!("this is not Google Drive: the server sent a web page (status {status})");
-            return Self { kind: Kind::InvalidInput, text, hint: Some(NOT_DRIVE) };
+            return Self { kind: Kind::InvalidInput, text, hint: Some(NOT_DRIVE.into()) };
         }
         let body = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error;
         let reason = body.errors.first().map_or("", |e| e.reason.as_str());
@@ -66,23 +67,24 @@ impl DriveRefusal {
 }
 
 /// The kind and hint of a refusal. A reason that is not listed has the meaning of its status.
-fn classify(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static str>) {
+fn classify(status: u16, reason: &str, message: &str) -> (Kind, Option<Hint>) {
     match reason {
         "rateLimitExceeded" | "userRateLimitExceeded" | "sharingRateLimitExceeded" => {
             return (Kind::RateLimited, None);
         }
         "storageQuotaExceeded" if message.to_lowercase().contains("service account") => {
-            return (Kind::NoSpace, Some(SERVICE_ACCOUNTS_HAVE_NO_STORAGE));
+            return (Kind::NoSpace, Some(service_account_hint()));
         }
-        "authError" if status == 403 => return (Kind::Unauthenticated, Some(SIGN_IN)),
+        "authError" if status == 403 => return (Kind::Unauthenticated, Some(sign_in_again())),
+        "insufficientPermissions" => return (Kind::PermissionDenied, Some(scope_hint())),
         _ => {}
     }
     let known = REASONS.iter().find(|(known, ..)| *known == reason);
     if let Some((_, kind, hint)) = known {
-        return (*kind, Some(hint));
+        return (*kind, Some((*hint).into()));
     }
     match status {
-        401 => (Kind::Unauthenticated, Some(SIGN_IN)),
+        401 => (Kind::Unauthenticated, Some(sign_in_again())),
         403 => (Kind::PermissionDenied, None),
         404 | 410 => (Kind::NotFound, None),
         409 => (Kind::AlreadyExists, None),
@@ -96,11 +98,28 @@ fn classify(status: u16, reason: &str, message: &str) -> (Kind, Option<&'static 
 pub(super) const NOT_DRIVE: &str =
     "check the endpoint, and whether a proxy intercepts the requests";
 
-pub(super) const SIGN_IN: &str = "sign in again with `bae storage login NAME`, or set a valid token; \
-a refresh token of a consent screen in testing expires after 7 days";
+pub(super) fn sign_in_again() -> Hint {
+    hint![
+        "sign in again with ",
+        Operation::StorageLogin.on("NAME"),
+        ", or set a valid token; a refresh token of a consent screen in testing expires after 7 days",
+    ]
+}
 
-const SERVICE_ACCOUNTS_HAVE_NO_STORAGE: &str = "a service account has no Drive storage: make it a member of a shared \
-drive and set a folder there, or sign in as a user with `bae storage login NAME`";
+fn scope_hint() -> Hint {
+    hint![
+        "the sign-in lacks the scope drive.file: sign in again with ",
+        Operation::StorageLogin.on("NAME"),
+    ]
+}
+
+fn service_account_hint() -> Hint {
+    hint![
+        "a service account has no Drive storage: make it a member of a shared drive and set a folder there, \
+         or sign in as a user with ",
+        Operation::StorageLogin.on("NAME"),
+    ]
+}
 
 /// Hint when the root folder is not found. Usually it exists, but is not visible to bae.
 pub(super) const FOLDER_NOT_VISIBLE: &str = "with the scope drive.file bae sees only files that it created: omit the folder \
@@ -161,11 +180,6 @@ const REASONS: &[Row] = &[
         "the file belongs to another app: use the OAuth client that stored it",
     ),
     (
-        "insufficientPermissions",
-        Kind::PermissionDenied,
-        "the sign-in lacks the scope drive.file: sign in again with `bae storage login NAME`",
-    ),
-    (
         "accessNotConfigured",
         Kind::PermissionDenied,
         "enable the Google Drive API in the Google Cloud project of the OAuth client",
@@ -198,6 +212,7 @@ mod tests {
             (429, "", Kind::RateLimited),
             (403, "storageQuotaExceeded", Kind::NoSpace),
             (403, "appNotAuthorizedToFile", Kind::PermissionDenied),
+            (403, "insufficientPermissions", Kind::PermissionDenied),
             (403, "somethingNew", Kind::PermissionDenied),
             (404, "notFound", Kind::NotFound),
             (409, "fileIdInUse", Kind::AlreadyExists),

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
-use super::errors::SIGN_IN;
+use super::errors::sign_in_again;
 use crate::{
     backends::{endpoint_error::is_html_document, header::header_text},
     error::{Error, Kind, Result},
@@ -80,11 +80,13 @@ impl OAuthError {
         };
         let hint = match code.as_str() {
             "invalid_client" | "unauthorized_client" => {
-                "check client_id and client_secret: they must belong to one client of the type that the docs name"
+                "check client_id and client_secret: they must belong to one client of the type that the docs name".into()
             }
-            "access_denied" => "access was denied on Google's page; start again and allow it",
-            "invalid_scope" => "add the scope drive.file to the OAuth consent screen",
-            _ => SIGN_IN,
+            "access_denied" => {
+                "access was denied on Google's page; start again and allow it".into()
+            }
+            "invalid_scope" => "add the scope drive.file to the OAuth consent screen".into(),
+            _ => sign_in_again(),
         };
         Error::new(Kind::Unauthenticated, text).hint(hint)
     }

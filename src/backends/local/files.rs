@@ -26,6 +26,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     folders,
+    hints::{Operation, Setting, hint},
 };
 
 /// Bytes of each file that are compared at a time.
@@ -101,15 +102,18 @@ impl LocalFiles {
         }
         if e.kind() == io::ErrorKind::AlreadyExists {
             let text = format!("{what} {key}: another file has this name in {root}");
-            return Error::new(Kind::AlreadyExists, text).hint(
-                "move it away; `bae storage check` shows which names the folder treats as equal",
-            );
+            return Error::new(Kind::AlreadyExists, text).hint(hint![
+                "move it away; ",
+                Operation::CheckStorage,
+                " shows which names the folder treats as equal",
+            ]);
         }
         let error = Error::io(format!("{what} {key} in {root}"), e);
         match error.kind() {
-            Kind::NoSpace => error.hint(format!(
-                "free some space in {root}, or choose another storage with --storage"
-            )),
+            Kind::NoSpace => error.hint(hint![
+                format!("free some space in {root}, or choose another storage with "),
+                Setting::Storage,
+            ]),
             _ => error,
         }
     }

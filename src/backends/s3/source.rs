@@ -24,6 +24,7 @@ use super::{
 use crate::{
     backends::{Body, endpoint_error::is_html_type},
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
 };
 
 /// Concurrent HEAD requests for objects whose length the listing lacks.
@@ -253,10 +254,11 @@ impl S3Source {
         if !refused || self.no_credentials.get() != Some(&true) {
             return error;
         }
-        error.hint(
+        error.hint(hint![
             "the request was not signed, because no credentials were found: set AWS_ACCESS_KEY_ID and \
-             AWS_SECRET_ACCESS_KEY, or give the access key with -u",
-        )
+             AWS_SECRET_ACCESS_KEY, or give the access key with ",
+            Setting::User,
+        ])
     }
 
     /// Makes a call. When the bucket says that it is in another region, makes it again there.

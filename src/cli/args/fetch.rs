@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, ValueHint, builder::BoolishValueParser, parser::Val
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::size;
+use super::{size, with_hint};
 use crate::{
     cli::{
         context::Context,
@@ -234,10 +234,7 @@ fn parse_fingerprint(text: &str) -> Result<String> {
 }
 
 fn parse_checksum(text: &str) -> Result<Digest, String> {
-    checksum::parse(text).map_err(|e| match e.hint_text() {
-        Some(hint) => format!("{e}; {hint}"),
-        None => e.to_string(),
-    })
+    with_hint(checksum::parse(text))
 }
 
 fn netrc_path(given: &std::path::Path) -> Result<PathBuf> {

@@ -23,7 +23,7 @@ use self::{
     fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs, network::NetworkArgs,
     storage::StorageCommand,
 };
-use super::output::OutputOptions;
+use super::output::{OutputOptions, wording};
 use crate::{
     catalog::LayoutKind,
     cli::telemetry::LogFormat,
@@ -412,7 +412,7 @@ fn range(text: &str) -> Result<String, String> {
 
 /// Appends the hint to the text, since clap prints only one text.
 fn with_hint<T>(parsed: Result<T>) -> Result<T, String> {
-    parsed.map_err(|e| match e.hint_text() {
+    parsed.map_err(|e| match wording::hint_of(&e) {
         Some(hint) => format!("{e}; {hint}"),
         None => e.to_string(),
     })

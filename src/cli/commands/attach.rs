@@ -87,7 +87,7 @@ fn show(context: &Context, report: &AttachReport, dry_run: bool) -> Result<(), F
             "{}{was} {}: {}, {} stored{missing}",
             import.id,
             sanitize(&import.name),
-            import.state,
+            import.state.as_str(),
             ByteSize(import.stored)
         ))?;
     }

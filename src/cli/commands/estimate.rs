@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::import::with_source;
 use crate::{
+    catalog::LayoutKind,
     cli::{
         args::ImportArgs,
         context::Context,
@@ -110,8 +111,11 @@ fn estimate_lines(estimate: &Estimate) -> Vec<String> {
     lines
 }
 
-fn layout_text(layout: &str) -> &str {
-    if layout == "files" { "whole files, assembled from chunks" } else { layout }
+fn layout_text(layout: LayoutKind) -> &'static str {
+    match layout {
+        LayoutKind::Files => "whole files, assembled from chunks",
+        LayoutKind::Chunks => "chunks",
+    }
 }
 
 fn objects(count: u64) -> String {
@@ -192,7 +196,7 @@ mod tests {
             name: "a\nname".into(),
             info_hash: "ab".repeat(20),
             storage: "s3://b".into(),
-            layout: "chunks",
+            layout: LayoutKind::Chunks,
             chunk_len: 16 << 20,
             bytes: 1 << 30,
             files: 1,

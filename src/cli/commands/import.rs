@@ -153,7 +153,7 @@ async fn import_one(
 }
 
 fn with_resume_hint(error: Error) -> Error {
-    match error.hint_text() {
+    match error.typed_hint() {
         Some(_) => error,
         None => {
             error.hint("run the same command again to resume; stored data is not fetched again")

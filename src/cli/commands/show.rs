@@ -63,10 +63,10 @@ fn list_lines(imports: &[ImportSummary]) -> Vec<String> {
 /// The state, with the stored percentage unless the import is complete.
 fn state_text(import: &ImportSummary) -> String {
     if import.stored >= import.bytes {
-        return import.state.clone();
+        return import.state.as_str().to_owned();
     }
     let percent = u128::from(import.stored) * 100 / u128::from(import.bytes);
-    format!("{} {percent}%", import.state)
+    format!("{} {percent}%", import.state.as_str())
 }
 
 fn info_lines(info: &ImportInfo) -> Vec<String> {
@@ -79,7 +79,7 @@ fn info_lines(info: &ImportInfo) -> Vec<String> {
         ("stored", stored_text(import.stored, info.objects)),
         ("packed", format!("{} ({:.1} %)", ByteSize(info.packed), info.packed_share * 100.0)),
         ("storage", sanitize(&import.storage)),
-        ("layout", info.layout.to_owned()),
+        ("layout", info.layout.as_str().to_owned()),
         ("chunk", ByteSize(info.chunk_len).to_string()),
         ("source", sanitize(&import.source)),
     ];
@@ -155,7 +155,10 @@ fn stored_text(bytes: u64, objects: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::SeedGoalInfo;
+    use crate::{
+        catalog::{ImportState, LayoutKind},
+        engine::SeedGoalInfo,
+    };
 
     fn summary() -> ImportSummary {
         ImportSummary {
@@ -163,7 +166,7 @@ mod tests {
             name: "a\nname".into(),
             bytes: 4096,
             files: 2,
-            state: "importing".into(),
+            state: ImportState::Importing,
             storage: "file".into(),
             info_hash: "ab".repeat(20),
             source: "a.torrent".into(),
@@ -185,7 +188,7 @@ mod tests {
             summary: summary(),
             files: vec![file],
             objects: 3,
-            layout: "chunks",
+            layout: LayoutKind::Chunks,
             packed: 512,
             packed_share: 0.5,
             chunk_len: 16 << 20,

@@ -7,13 +7,14 @@ use crate::{
     cli::{
         args::storage::{AddArgs, CheckArgs, StorageCommand},
         context::Context,
-        output::{Align, Failure, kind_name, sanitize, table},
+        output::{Align, Failure, sanitize, table, wording},
         secret,
     },
     config::{NewStorage, StorageInfo},
     engine::{
         CheckReport, Outcome, PricedUsage, ProbeResult, StorageUsage, check_storage, storage_usage,
     },
+    error::Kind,
     units::ByteSize,
 };
 
@@ -114,8 +115,8 @@ struct ProbeLine<'a> {
     probe: &'static str,
     outcome: &'static str,
     text: &'a str,
-    hint: Option<&'a str>,
-    kind: Option<String>,
+    hint: Option<String>,
+    kind: Option<Kind>,
 }
 
 #[derive(Serialize)]
@@ -144,20 +145,20 @@ async fn check(context: Context, args: CheckArgs) -> Result<(), Failure> {
 
 fn show(context: &Context, probe: &ProbeResult) -> Result<(), Failure> {
     let ProbeResult { name, outcome, text, hint, kind } = probe;
+    let hint = hint.as_ref().map(wording::hint_text);
     if context.out.is_json() {
         let outcome = match outcome {
             Outcome::Ok => "ok",
             Outcome::Warn => "warn",
             Outcome::Fail => "fail",
         };
-        let (hint, kind) = (hint.as_deref(), kind.map(kind_name));
         return context.out.json(&ProbeLine {
             event: "probe",
             probe: name,
             outcome,
             text,
             hint,
-            kind,
+            kind: *kind,
         });
     }
     let mark = match outcome {
@@ -167,7 +168,7 @@ fn show(context: &Context, probe: &ProbeResult) -> Result<(), Failure> {
     };
     context.out.line(format_args!("{mark:<4}  {name:<9}  {}", sanitize(text)))?;
     match hint {
-        Some(hint) => context.out.line(format_args!("{:17}{}", "", sanitize(hint))),
+        Some(hint) => context.out.line(format_args!("{:17}{}", "", sanitize(&hint))),
         None => Ok(()),
     }
 }

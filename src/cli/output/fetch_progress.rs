@@ -6,7 +6,7 @@ use indicatif::ProgressStyle;
 
 use super::{progress::short_time, sanitize};
 use crate::{
-    events::{FetchedFile, Fetching, FoundFile},
+    events::{DownloadState, FetchedFile, Fetching, FoundFile},
     units::ByteSize,
 };
 
@@ -19,8 +19,11 @@ pub(in crate::cli) fn style(file: &Fetching) -> ProgressStyle {
 
 /// Whether the bar is removed: the file is done, failed or paused, or its probe is answered.
 pub(in crate::cli) fn is_finished(file: &Fetching) -> bool {
-    let is_probed = file.state == "probing" && file.connections == 0 && file.trouble.is_none();
-    is_probed || ["done", "failed", "paused"].contains(&file.state)
+    match file.state {
+        DownloadState::Probing => file.connections == 0 && file.trouble.is_none(),
+        DownloadState::Done | DownloadState::Failed | DownloadState::Paused => true,
+        DownloadState::Queued | DownloadState::Running => false,
+    }
 }
 
 /// The map of parts: present (`=`), being fetched (`>`), failed (`!`) and missing (`.`). Then figures and the name.
@@ -31,7 +34,7 @@ pub(super) fn bar_message(file: &Fetching) -> String {
     if let Some(trouble) = &file.trouble {
         return format!("{map}waiting to retry: {} {name}", sanitize(trouble));
     }
-    if file.state == "probing" {
+    if file.state == DownloadState::Probing {
         return format!("waiting for the server's first response: {name}");
     }
     let size = match file.bytes {
@@ -80,7 +83,7 @@ mod tests {
             download_rate: 100 << 20,
             connections: 4,
             eta_seconds: Some(30),
-            state: "running",
+            state: DownloadState::Running,
             map: "=>..".into(),
             ..Fetching::default()
         }
@@ -91,7 +94,8 @@ mod tests {
         assert_eq!(bar_message(&file()), "[=>..] ↓ 100 MiB/s 1 GiB/4 GiB ETA 30s 4× f.iso");
         let unknown = Fetching { bytes: None, map: String::new(), eta_seconds: None, ..file() };
         assert_eq!(bar_message(&unknown), "↓ 100 MiB/s 1 GiB 4× f.iso");
-        let probing = Fetching { state: "probing", bytes: None, map: String::new(), ..file() };
+        let probing =
+            Fetching { state: DownloadState::Probing, bytes: None, map: String::new(), ..file() };
         assert_eq!(bar_message(&probing), "waiting for the server's first response: f.iso");
         let refused =
             Fetching { connections: 0, trouble: Some("x: 503".into()), ..probing.clone() };

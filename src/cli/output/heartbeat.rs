@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::sanitize;
 use crate::{
-    events::{Event, Progress, Started},
+    events::{Activity, Event, Progress, Started},
     units::{ByteSize, pluralize},
 };
 
@@ -38,7 +38,9 @@ impl Heartbeat {
     /// The status lines due after `event`.
     pub(in crate::cli) fn lines(&mut self, event: &Event, now: Instant) -> Vec<String> {
         match event {
-            Event::Started(started) if started.state == "seeding" => self.seeding_started(started),
+            Event::Started(started) if started.state == Activity::Seeding => {
+                self.seeding_started(started)
+            }
             Event::Warning { text, .. } => {
                 self.trouble = Some(text.clone());
                 Vec::new()
@@ -68,7 +70,8 @@ impl Heartbeat {
     }
 
     fn progress(&mut self, progress: &Progress, now: Instant) -> Option<String> {
-        let is_seeding = progress.state == "seeding" || self.seeding.contains_key(&progress.id);
+        let is_seeding =
+            progress.state == Activity::Seeding || self.seeding.contains_key(&progress.id);
         if is_seeding {
             self.seeding.insert(progress.id.clone(), progress.clone());
         }
@@ -93,7 +96,7 @@ impl Heartbeat {
     /// Status of an import: `9c4e: 0 B of 390.6 KiB stored, 0 peers; tracker http://t: unregistered torrent`.
     fn import_status(&self, p: &Progress) -> String {
         let sources = match p.state {
-            "fetching" => pluralize(p.peers, "connection"),
+            Activity::Fetching => pluralize(p.peers, "connection"),
             _ => pluralize(p.peers, "peer"),
         };
         let web = match p.web_seeds {
@@ -101,14 +104,14 @@ impl Heartbeat {
             n => format!(", {}", pluralize(n, "web seed")),
         };
         let done = match p.state {
-            "metadata" => "waiting for the torrent's metadata".to_owned(),
+            Activity::Metadata => "waiting for the torrent's metadata".to_owned(),
             state => {
-                let paused = if state == "paused" { "paused, " } else { "" };
+                let paused = if state == Activity::Paused { "paused, " } else { "" };
                 let (stored, bytes) = (ByteSize(p.stored), ByteSize(p.bytes));
                 format!("{}: {paused}{stored} of {bytes} stored", p.id)
             }
         };
-        let idle = p.download_rate == 0 && p.stored < p.bytes || p.state == "metadata";
+        let idle = p.download_rate == 0 && p.stored < p.bytes || p.state == Activity::Metadata;
         let trouble = self.trouble.as_ref().filter(|_| idle);
         let trouble = trouble.map(|text| format!("; {}", sanitize(text))).unwrap_or_default();
         format!("{done}, {sources}{web}{trouble}")
@@ -119,7 +122,7 @@ impl Heartbeat {
 mod tests {
     use super::*;
 
-    fn progress(state: &'static str) -> Event {
+    fn progress(state: Activity) -> Event {
         let id = "9c4e".to_owned();
         Event::Progress(Progress {
             id,
@@ -139,7 +142,7 @@ mod tests {
             files: 1,
             info_hash: String::new(),
             listening: vec!["0.0.0.0:6881".into()],
-            state: "seeding",
+            state: Activity::Seeding,
         })
     }
 
@@ -150,14 +153,14 @@ mod tests {
         let mut at = |seconds: u64, event: Event| {
             heartbeat.lines(&event, start + Duration::from_secs(seconds)).join("\n")
         };
-        assert_eq!(at(59, progress("importing")), "");
+        assert_eq!(at(59, progress(Activity::Importing)), "");
         let text = "tracker http://t: unregistered torrent".to_owned();
         assert_eq!(at(59, Event::Warning { id: None, text }), "");
         let line = "9c4e: 0 B of 390.6 KiB stored, 0 peers; tracker http://t: unregistered torrent";
-        assert_eq!(at(60, progress("importing")), line);
-        assert_eq!(at(119, progress("importing")), "");
+        assert_eq!(at(60, progress(Activity::Importing)), line);
+        assert_eq!(at(119, progress(Activity::Importing)), "");
         assert!(
-            at(120, progress("metadata"))
+            at(120, progress(Activity::Metadata))
                 .starts_with("waiting for the torrent's metadata, 0 peers")
         );
     }
@@ -174,11 +177,11 @@ mod tests {
         let lines: Vec<String> =
             (2..100).map(|n| at(0, started(n))).filter(|l| !l.is_empty()).collect();
         assert_eq!(lines.len(), MAX_NAMED);
-        assert_eq!(at(3599, progress("seeding")), "");
+        assert_eq!(at(3599, progress(Activity::Seeding)), "");
         assert_eq!(
-            at(3600, progress("seeding")),
+            at(3600, progress(Activity::Seeding)),
             "seeding 99 imports: 1 KiB sent to peers in this run, 0 peers"
         );
-        assert_eq!(at(7199, progress("seeding")), "");
+        assert_eq!(at(7199, progress(Activity::Seeding)), "");
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod fetch_progress;
 pub(super) mod heartbeat;
 pub(super) mod progress;
+pub(super) mod wording;
 
 use std::{
     fmt::Display,
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::{
     cli::telemetry::Stderr,
     error::{Error, Kind},
+    events::{Event, Failed},
 };
 
 /// Why a command ended early.
@@ -139,18 +141,14 @@ impl Output {
     /// Prints an error and its hint on standard error; with `--json` on standard output too.
     pub(super) fn error(&self, error: &Error) {
         self.stderr.line(format_args!("bae: {}", sanitize(&error.report())));
-        if let Some(hint) = error.hint_text() {
+        let hint = wording::hint_of(error);
+        if let Some(hint) = &hint {
             self.stderr.line(format_args!("hint: {}", sanitize(hint)));
         }
         if self.options.json {
-            let line = ErrorLine {
-                event: "error",
-                kind: kind_name(error.kind()),
-                error: error.report(),
-                hint: error.hint_text(),
-            };
+            let failed = Failed { hint: hint.map(Into::into), ..Failed::from(error) };
             // Ignored: the error is already on standard error.
-            let _ = self.json(&line);
+            let _ = self.json(&Event::Failed(failed));
         }
     }
 
@@ -171,32 +169,11 @@ pub(super) fn print_usage_error_json(text: &str) {
     let message = text.split("\n\nUsage:").next().unwrap_or_default();
     let words: Vec<_> = message.split_whitespace().collect();
     let error = words.join(" ").trim_start_matches("error: ").to_owned();
-    let kind = kind_name(Kind::InvalidInput);
-    let line = ErrorLine { event: "error", kind, error, hint: Some("see --help") };
-    if let Ok(json) = serde_json::to_string(&line) {
+    let error = Error::new(Kind::InvalidInput, error).hint("see --help");
+    if let Ok(json) = serde_json::to_string(&Event::Failed(Failed::from(&error))) {
         // Ignored: the error is already on standard error.
         let _ = io::stdout().lock().write_all(format!("{json}\n").as_bytes());
     }
-}
-
-#[derive(Serialize)]
-struct ErrorLine<'a> {
-    event: &'static str,
-    kind: String,
-    error: String,
-    hint: Option<&'a str>,
-}
-
-/// The kind in snake case: `NotFound` as `not_found`.
-pub(super) fn kind_name(kind: Kind) -> String {
-    let mut name = String::new();
-    for c in format!("{kind:?}").chars() {
-        if c.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_lowercase());
-    }
-    name
 }
 
 /// Replaces characters that move the cursor, end the line or change the writing direction. Names come from untrusted
@@ -260,11 +237,5 @@ mod tests {
             sanitize("a\x1b[2Jb\nc\u{202e}gpj.exe é漢"),
             "a\u{fffd}[2Jb\u{fffd}c\u{fffd}gpj.exe é漢"
         );
-    }
-
-    #[test]
-    fn kinds_are_named_in_snake_case() {
-        assert_eq!(kind_name(Kind::NotFound), "not_found");
-        assert_eq!(kind_name(Kind::Corrupt), "corrupt");
     }
 }

@@ -2,6 +2,7 @@
 //! lines without a terminal.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     future::Future,
     pin::pin,
@@ -12,10 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Output, fetch_progress, heartbeat::Heartbeat, sanitize};
+use super::{Failure, Output, fetch_progress, heartbeat::Heartbeat, sanitize, wording};
 use crate::{
     engine::ProgressFn,
-    events::{Event, Fetching, Imported, Progress, Started},
+    events::{Activity, Event, Fetching, Imported, Progress, Started},
     units::{ByteSize, pluralize},
 };
 
@@ -70,7 +71,7 @@ impl Reporter {
 
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
         if self.out.is_json() {
-            return self.out.json(event);
+            return json_event(event).map_or(Ok(()), |event| self.out.json(&*event));
         }
         let is_shown_below = self.out.is_verbose() && matches!(event, Event::Started(_));
         if !self.out.shows_bars() && !is_shown_below {
@@ -83,7 +84,7 @@ impl Reporter {
             Event::Paused { id, error, hint } => {
                 let hint = hint
                     .as_ref()
-                    .map(|hint| format!("\nhint: {}", sanitize(hint)))
+                    .map(|hint| format!("\nhint: {}", sanitize(&wording::hint_text(hint))))
                     .unwrap_or_default();
                 self.out.note(format_args!("paused {id}: {}{hint}", sanitize(error)));
             }
@@ -109,6 +110,8 @@ impl Reporter {
                 }
                 return self.out.result(fetch_progress::fetched_text(file));
             }
+            // The command prints its errors itself.
+            Event::Failed(_) => {}
         }
         Ok(())
     }
@@ -137,7 +140,7 @@ impl Reporter {
     }
 
     fn progress(&mut self, progress: &Progress) {
-        let has_bar = self.bars.contains_key(&progress.id) || progress.state != "seeding";
+        let has_bar = self.bars.contains_key(&progress.id) || progress.state != Activity::Seeding;
         if self.out.shows_bars() && (has_bar || progress.peers > 0) {
             let bar = self.bar(&progress.id, progress.bytes);
             bar.set_length(progress.bytes);
@@ -188,6 +191,19 @@ impl Reporter {
     }
 }
 
+/// The event that `--json` prints, with its hint in the words of the command line.
+fn json_event(event: &Event) -> Option<Cow<'_, Event>> {
+    match event {
+        // The command prints its errors itself.
+        Event::Failed(_) => None,
+        Event::Paused { id, error, hint } => {
+            let hint = hint.as_ref().map(|hint| wording::hint_text(hint).into());
+            Some(Cow::Owned(Event::Paused { id: id.clone(), error: error.clone(), hint }))
+        }
+        _ => Some(Cow::Borrowed(event)),
+    }
+}
+
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{percent:>3}% [{bar:8}] {wide_msg}")
         .expect("the template is a constant and parses")
@@ -197,7 +213,7 @@ fn style() -> ProgressStyle {
 /// Usually fits a terminal of 80 columns.
 fn bar_message(p: &Progress) -> String {
     let rate = |rate: u64| format!("{}/s", ByteSize(rate));
-    if p.state == "metadata" {
+    if p.state == Activity::Metadata {
         return format!("waiting for the torrent's metadata, {}", pluralize(p.peers, "peer"));
     }
     if let Some(trouble) = &p.trouble {
@@ -206,14 +222,14 @@ fn bar_message(p: &Progress) -> String {
     }
     let eta = p.eta_seconds.map(|s| format!(" ETA {}", short_time(s))).unwrap_or_default();
     let state = match p.state {
-        "paused" => " paused",
-        "seeding" => " seeding",
-        "publishing" => " publishing",
+        Activity::Paused => " paused",
+        Activity::Seeding => " seeding",
+        Activity::Publishing => " publishing",
         _ => "",
     };
     let stored = format!("{}/{}", ByteSize(p.stored), ByteSize(p.bytes));
     let (down, up) = (rate(p.download_rate), rate(p.upload_rate));
-    if p.state == "fetching" {
+    if p.state == Activity::Fetching {
         return format!("↓ {down} ☁ {stored}{eta} {}", pluralize(p.peers, "connection"));
     }
     let web = match p.web_seeds {
@@ -284,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn json_has_hints_in_the_words_of_the_command_line() {
+        let (sink, mut events) = EventSink::channel();
+        sink.paused("9c4e", &crate::Error::new(Kind::Corrupt, "put k"));
+        let event = events.try_recv().unwrap();
+        let json = serde_json::to_value(json_event(&event).unwrap()).unwrap();
+        assert_eq!(
+            json["hint"],
+            "`bae storage check` tests every operation that bae needs; \
+             verified data is kept, and the import resumes by itself"
+        );
+        sink.import_failed(None, &crate::Error::new(Kind::Corrupt, "put k"));
+        assert!(json_event(&events.try_recv().unwrap()).is_none());
+    }
+
+    #[test]
     fn the_bar_shows_rates_stored_bytes_and_peers() {
         let progress = Progress {
             bytes: 1 << 30,
@@ -293,14 +324,14 @@ mod tests {
             upload_rate: 1 << 10,
             peers: 12,
             eta_seconds: Some(80),
-            state: "importing",
+            state: Activity::Importing,
             ..Progress::default()
         };
         assert_eq!(
             bar_message(&progress),
             "↓ 12 MiB/s ☁ 512 MiB/1 GiB ↑ 1 KiB/s ETA 1m20s 12 peers"
         );
-        let url = Progress { state: "fetching", ..progress };
+        let url = Progress { state: Activity::Fetching, ..progress };
         let retrying = Progress { trouble: Some("x: 503".into()), ..url.clone() };
         assert_eq!(bar_message(&retrying), "☁ 512 MiB/1 GiB waiting to retry: x: 503");
         assert_eq!(bar_message(&url), "↓ 12 MiB/s ☁ 512 MiB/1 GiB ETA 1m20s 12 connections");

@@ -28,6 +28,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     events::EventSink,
+    hints::{Setting, hint},
     storage::{ImportStore, Layout, Pressure, RangeSet},
     torrents::{
         Origin, Start, TorrentSession,
@@ -127,7 +128,8 @@ impl SourceContent {
                 "the server does not report the length of {:?}: its import cannot be estimated",
                 found.name
             );
-            return Err(Error::new(Kind::Unsupported, text).hint("import it without --dry-run"));
+            return Err(Error::new(Kind::Unsupported, text)
+                .hint(hint!["import it without ", Setting::DryRun]));
         }
         let files: Vec<File> = remote_file_rows(&found)?.into_iter().map(file_of_row).collect();
         let always = wants_checksum(&request.download);

@@ -49,8 +49,7 @@ pub struct Estimate {
     pub info_hash: String,
     /// The storage, as imports record it.
     pub storage: String,
-    /// `chunks` or `files`.
-    pub layout: &'static str,
+    pub layout: LayoutKind,
     pub chunk_len: u64,
     /// Bytes of the selected files.
     pub bytes: u64,
@@ -173,7 +172,7 @@ impl EstimatedImport {
             name: content.name.clone(),
             info_hash: content.info_hash.clone(),
             storage: profile.canonical_name(),
-            layout: self.layout_kind.as_str(),
+            layout: self.layout_kind,
             chunk_len: self.chunk_len,
             bytes,
             files: files.len(),

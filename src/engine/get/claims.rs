@@ -12,6 +12,7 @@ use url::Url;
 use crate::{
     downloads::partial_paths,
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
     protocols::{Digest, display_url},
 };
 
@@ -45,7 +46,7 @@ impl Claims {
             let (name, other) = (name.display(), display_url(&other.url));
             let text = format!("{}: {name} is the target of {other} in this run", display_url(url));
             return Err(Error::new(Kind::InvalidInput, text)
-                .hint("choose another name: with -o, or with out= in the input file of -i"));
+                .hint(hint!["choose another name: with ", Setting::ItemName]));
         }
         claims.extend(names.into_iter().map(|name| (name, claim.clone())));
         Ok(true)

@@ -26,6 +26,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     events::{Event, EventSink, FetchedFile, Fetching, FoundFile},
+    hints::{Hint, Setting, hint},
     protocols::{Digest, RemoteFile, display_url},
     rate::{Rate, RateLimit},
     storage::RangeSet,
@@ -42,8 +43,13 @@ pub(super) struct FileJob<'a> {
 }
 
 impl FileJob<'_> {
-    /// Downloads to the local path. `None` when the same file is already downloaded in this run.
+    /// Downloads to the local path, and reports a failure. `None` when the same file is already downloaded in this run.
     pub(in crate::engine) async fn run(self) -> Result<Option<FetchedFile>> {
+        let (events, path) = (self.events, self.path.clone());
+        self.download().await.inspect_err(|e| events.file_failed(Some(&path), e))
+    }
+
+    async fn download(self) -> Result<Option<FetchedFile>> {
         let existing = PathKind::at(&self.path)?;
         let stream = self.open_stream_target(&existing).await?;
         let url = self.source.remote().requested_url;
@@ -64,26 +70,32 @@ impl FileJob<'_> {
     /// Opens the path for writing if it is a pipe or device. `None` if it is a file to create or replace.
     async fn open_stream_target(&self, existing: &PathKind) -> Result<Option<File>> {
         let path = self.path.display();
-        let refuse = |what: &str, hint: &str| {
+        let refuse = |what: &str, hint: Hint| {
             Err(Error::new(Kind::AlreadyExists, format!("{path} is {what}")).hint(hint))
         };
         match existing {
             PathKind::Missing | PathKind::File(_) => return Ok(None),
             PathKind::DanglingLink if self.getter.options.overwrite => return Ok(None),
             PathKind::BlockDevice if !self.getter.options.overwrite => {
-                return refuse("a block device", "give --overwrite to overwrite its content");
+                let hint = hint!["give ", Setting::Overwrite, " to overwrite its content"];
+                return refuse("a block device", hint);
             }
             PathKind::Stream | PathKind::BlockDevice => {}
             PathKind::Folder => {
                 let text = format!("{path} is a folder");
-                return Err(Error::new(Kind::InvalidInput, text)
-                    .hint("name a target folder with -d, or a target file with -o"));
+                return Err(Error::new(Kind::InvalidInput, text).hint(hint![
+                    "name a target folder with ",
+                    Setting::OutFolder,
+                    ", or a target file with ",
+                    Setting::OutName,
+                ]));
             }
             PathKind::DanglingLink => {
-                let hint = "give --overwrite to replace it, or another name with -o";
-                return refuse("a dangling symbolic link", hint);
+                return refuse("a dangling symbolic link", overwrite_hint());
             }
-            PathKind::Socket => return refuse("a socket", "give another name with -o"),
+            PathKind::Socket => {
+                return refuse("a socket", hint!["give another name with ", Setting::OutName]);
+            }
         }
         let path = self.path.clone();
         // Opening a pipe blocks until it has a reader.
@@ -203,14 +215,16 @@ impl FileJob<'_> {
         let fetch = FileDownload::new(source, target, range, &have, fetch_limits, limits, sink);
         let done = fetch.run(self.cancel).await;
         progress.end(done.as_ref().err());
-        let done = done.map_err(|e| match (e.kind(), e.hint_text()) {
+        let done = done.map_err(|e| match (e.kind(), e.typed_hint()) {
             (Kind::Changed, None) if has_mirrors => {
                 e.hint("the mirrors have different files: remove the wrong one")
             }
             (Kind::Changed, None) if options.resume == ResumePolicy::Never => {
                 e.hint("the file changes during the download: try again later")
             }
-            (Kind::Changed, None) => e.hint("give --fresh to download it from the start"),
+            (Kind::Changed, None) => {
+                e.hint(hint!["give ", Setting::Fresh, " to download it from the start"])
+            }
             _ => e,
         })?;
         Ok((done.len, done.received))
@@ -228,9 +242,8 @@ impl FileJob<'_> {
             (Some(end), None) => end,
             (None, Some(len)) => len,
             (None, None) => {
-                return Err(invalid(
-                    "the server does not report the length: give --range-end".into(),
-                ));
+                return Err(invalid("the server does not report the length".into())
+                    .hint(hint!["give ", Setting::RangeEnd]));
             }
         };
         if start > end || remote.len.is_some_and(|len| start > len) {
@@ -260,8 +273,7 @@ impl FileJob<'_> {
             return Ok(true);
         }
         let text = format!("{} exists already and may be another file", self.path.display());
-        Err(Error::new(Kind::AlreadyExists, text)
-            .hint("give --overwrite to replace it, or another name with -o"))
+        Err(Error::new(Kind::AlreadyExists, text).hint(overwrite_hint()))
     }
 
     fn report_done(
@@ -283,6 +295,10 @@ impl FileJob<'_> {
         self.events.send(Event::Fetched(file.clone()));
         file
     }
+}
+
+fn overwrite_hint() -> Hint {
+    hint!["give ", Setting::Overwrite, " to replace it, or another name with ", Setting::OutName,]
 }
 
 /// Compares modification times. File systems store them with a resolution of one or two seconds.
@@ -348,7 +364,7 @@ impl FileProgress {
             download_rate: *rate,
             connections: snapshot.connections,
             eta_seconds: left.and_then(|left| left.checked_div(*rate)),
-            state: state.as_str(),
+            state: *state,
             map: snapshot.cells.iter().map(cell_char).collect(),
             trouble: snapshot.trouble.clone(),
         }));

@@ -6,31 +6,28 @@
 
 pub(super) mod claims;
 pub(super) mod file;
+pub(super) mod folder;
 pub(super) mod probe_progress;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::probe_progress::ProbeProgress;
+use self::probe_progress::{ProbeProgress, provisional_path};
 use self::{claims::Claims, file::FileJob};
 use crate::{
     downloads::{
-        DownloadSource, FetchLimits, FirstRequest, Mirror, PathKind, ResumePolicy, Sink,
-        WriteBudget, fetch_sidecar_digest,
+        DownloadSource, FetchLimits, FirstRequest, Mirror, ResumePolicy, Sink, WriteBudget,
+        fetch_sidecar_digest,
     },
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
+    hints::{Setting, hint},
     names, open_files,
     protocols::{
-        Digest, FetchOptions, FirstResponse, ListedFile, Listing, Protocols, RemoteFile, UrlTarget,
-        display_url,
+        Digest, FetchOptions, FirstResponse, Listing, Protocols, RemoteFile, UrlTarget, display_url,
     },
     rate::RateLimit,
 };
@@ -115,22 +112,35 @@ impl Getter {
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
         let permit = self.permit(cancel).await?;
-        match self.resolve(&item, events, cancel).await? {
+        let path = provisional_path(&item.urls[0], &item);
+        let report = |e: &Error| events.file_failed(Some(&path), e);
+        match self.resolve(&item, events, cancel).await.inspect_err(report)? {
             ResolvedItem::File(source) => {
-                let path = self.path(&item, &source)?;
-                let mut checksums = item.checksums;
-                if self.options.sidecar {
-                    checksums.push(self.sidecar_checksum(&item.urls[0], cancel).await?);
-                }
-                let job = FileJob { getter: self, source, path, checksums, events, cancel };
-                Ok(job.run().await?.into_iter().collect())
+                let job = self.file_job(item, source, events, cancel).await;
+                Ok(job.inspect_err(report)?.run().await?.into_iter().collect())
             }
             ResolvedItem::Folder(folder) => {
                 drop(permit);
                 let (url, listing) = *folder;
-                self.get_folder(&item, url, listing, events, cancel).await
+                let folder = self.target_folder(&item, &url, &listing).inspect_err(report)?;
+                self.get_folder(&folder, url, listing, events, cancel).await
             }
         }
+    }
+
+    async fn file_job<'a>(
+        &'a self,
+        item: GetItem,
+        source: DownloadSource,
+        events: &'a EventSink,
+        cancel: &'a CancellationToken,
+    ) -> Result<FileJob<'a>> {
+        let path = self.path(&item, &source)?;
+        let mut checksums = item.checksums;
+        if self.options.sidecar {
+            checksums.push(self.sidecar_checksum(&item.urls[0], cancel).await?);
+        }
+        Ok(FileJob { getter: self, source, path, checksums, events, cancel })
     }
 
     /// Downloads the file of `item` in order and passes its bytes to `sink`. Nothing is stored locally.
@@ -145,11 +155,22 @@ impl Getter {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<FetchedFile> {
+        let path = item.out.clone();
+        let done = self.get_to_sink(item, sink, events, cancel).await;
+        done.inspect_err(|e| events.file_failed(path.as_deref(), e))
+    }
+
+    async fn get_to_sink(
+        &self,
+        item: GetItem,
+        sink: Sink,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<FetchedFile> {
         let ResolvedItem::File(source) = self.resolve(&item, events, cancel).await? else {
             let text = format!("{} is a folder, not a file", display_url(&item.urls[0]));
-            return Err(
-                Error::new(Kind::InvalidInput, text).hint("download it into a folder with -d")
-            );
+            return Err(Error::new(Kind::InvalidInput, text)
+                .hint(hint!["download it into a folder with ", Setting::OutFolder]));
         };
         let mut checksums = item.checksums;
         if self.options.sidecar {
@@ -230,74 +251,11 @@ impl Getter {
         }
     }
 
-    /// Checks that the target of a folder is a folder, or does not exist.
-    fn check_folder(folder: &Path) -> Result<()> {
-        match PathKind::at(folder)? {
-            PathKind::Missing | PathKind::Folder => Ok(()),
-            _ => {
-                let text =
-                    format!("cannot download a folder to {}: it is not a folder", folder.display());
-                Err(Error::new(Kind::InvalidInput, text).hint("name another path with -o or -d"))
-            }
-        }
-    }
-
     /// The local path of a single file, not one of a folder.
     fn path(&self, item: &GetItem, source: &DownloadSource) -> Result<PathBuf> {
         match &item.out {
             Some(out) => Ok(item.dir.join(out)),
             None => Ok(item.dir.join(file_name(&source.remote())?)),
-        }
-    }
-
-    async fn get_folder(
-        &self,
-        item: &GetItem,
-        url: Url,
-        listing: Listing,
-        events: &EventSink,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<FetchedFile>> {
-        if !item.checksums.is_empty() || self.options.sidecar {
-            let text = format!("{} is a folder, and a checksum is of one file", display_url(&url));
-            return Err(Error::new(Kind::InvalidInput, text));
-        }
-        let folder = match &item.out {
-            Some(out) => item.dir.join(out),
-            None => item.dir.join(folder_name(&listing)?),
-        };
-        Self::check_folder(&folder)?;
-        if listing.files.is_empty() && listing.skipped.is_empty() {
-            tracing::warn!("{} is a folder without files", display_url(&url));
-        }
-        let paths = local_paths(&listing);
-        let mut skipped: Vec<Error> = listing.skipped.into_iter().map(Error::from).collect();
-        let mut running: JoinSet<Result<Option<FetchedFile>>> = JoinSet::new();
-        let protocol = self.protocols.for_url(&url, self.options.protocol.as_deref())?;
-        for (entry, path) in listing.files.into_iter().zip(paths) {
-            let path = match path {
-                Ok(path) => path,
-                Err(e) => {
-                    skipped.push(e);
-                    continue;
-                }
-            };
-            // The permit is taken before the task is started, because a folder may have a million files.
-            let Ok(permit) = self.permit(cancel).await else { break };
-            let (getter, protocol) = (self.clone(), Arc::clone(&protocol));
-            let (path, events, cancel) = (folder.join(path), events.clone(), cancel.clone());
-            running.spawn(async move {
-                let _permit = permit;
-                let source = DownloadSource::new(vec![Mirror::new(protocol, entry.remote)])?;
-                let checksums = Vec::new();
-                let (getter, events, cancel) = (&getter, &events, &cancel);
-                FileJob { getter, source, path, checksums, events, cancel }.run().await
-            });
-        }
-        let fetched = wait_all(running, skipped).await?;
-        match cancel.is_cancelled() {
-            true => Err(Error::new(Kind::Cancelled, "stopped")),
-            false => Ok(fetched),
         }
     }
 }
@@ -324,65 +282,8 @@ enum ResolvedItem {
     Folder(Box<(Url, Listing)>),
 }
 
-/// Waits for all files, even when some fail. All errors are logged, and the first is returned. `skipped` has the errors
-/// of files that could not be started.
-async fn wait_all(
-    mut running: JoinSet<Result<Option<FetchedFile>>>,
-    skipped: Vec<Error>,
-) -> Result<Vec<FetchedFile>> {
-    let (mut fetched, mut failed) = (Vec::new(), None);
-    for error in skipped {
-        tracing::warn!("{}", error.report());
-        failed.get_or_insert(error);
-    }
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.unwrap_or_else(|e| {
-            Err(Error::new(Kind::Internal, "downloading a file panicked").because(e))
-        });
-        match ended {
-            Ok(file) => fetched.extend(file),
-            Err(e) => {
-                if e.kind() != Kind::Cancelled {
-                    tracing::warn!("{}", e.report());
-                }
-                failed.get_or_insert(e);
-            }
-        }
-    }
-    failed.map_or(Ok(fetched), Err)
-}
-
-/// For each file of a folder, its safe path relative to that folder, or the error why it has none.
-pub(super) fn local_paths(listing: &Listing) -> Vec<Result<String>> {
-    let with_url = |file: &ListedFile, e: Error| {
-        Error::new(Kind::Unsupported, e.report()).with_context(display_url(&file.remote.url))
-    };
-    let safe_path =
-        |file: &ListedFile| names::server_path(&file.path).map_err(|e| with_url(file, e));
-    let paths: Vec<_> = listing.files.iter().map(safe_path).collect();
-    let mut folders = HashSet::new();
-    for path in paths.iter().flatten() {
-        folders.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
-    }
-    let mut seen = HashSet::new();
-    let unique_path = |(path, file): (Result<String>, &ListedFile)| {
-        let path = path?;
-        let refused = |reason: &str| with_url(file, Error::new(Kind::Unsupported, reason));
-        if folders.contains(&path) {
-            return Err(refused("a folder has the same name"));
-        }
-        match seen.insert(path.clone()) {
-            true => Ok(path),
-            false => Err(refused("another file of the folder has the same local name")),
-        }
-    };
-    paths.into_iter().zip(&listing.files).map(unique_path).collect()
-}
-
-pub(super) fn folder_name(listing: &Listing) -> Result<String> {
-    let host = || listing.url.host_str().unwrap_or("folder").to_owned();
-    let name = names::server_component(listing.name.as_bytes());
-    Ok(name.map_err(|e| e.hint("name the file with -o"))?.unwrap_or_else(host))
+fn with_name_hint(error: Error) -> Error {
+    error.hint(hint!["name the file with ", Setting::OutName])
 }
 
 /// The local name of a file without a user-given name: the server's name for it, else the last part of the URL's path.
@@ -399,7 +300,7 @@ pub(super) fn file_name(remote: &RemoteFile) -> Result<String> {
     match names::server_component(last) {
         Ok(Some(name)) => Ok(name),
         Ok(None) => Ok("index.html".to_owned()),
-        Err(e) => Err(e.hint("name the file with -o")),
+        Err(e) => Err(with_name_hint(e)),
     }
 }
 
@@ -429,29 +330,5 @@ mod tests {
         for bad in ["http://x/%00", "http://x/a%2F.."] {
             assert_eq!(named(bad, None).unwrap_err().kind(), Kind::InvalidInput, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_file_without_a_safe_path_does_not_affect_the_others() {
-        let url: Url = "ftp://h/f/".parse().unwrap();
-        let entry = |path: &&str| {
-            let remote = RemoteFile::from_url(url.join(path).unwrap());
-            ListedFile { path: (*path).to_owned(), remote }
-        };
-        let paths = ["a/b", "a", "aux", "bad\tname", "x\u{200e}", "x"];
-        let listing = Listing {
-            files: paths.iter().map(entry).collect(),
-            url: url.clone(),
-            name: "f".into(),
-            skipped: Vec::new(),
-        };
-        let found = local_paths(&listing);
-        let result = |at: usize| found[at].as_ref().map_err(Error::report).cloned();
-        assert_eq!(result(0).unwrap(), "a/b");
-        assert!(result(1).unwrap_err().contains("a folder has the same name"));
-        assert_eq!(result(2).unwrap(), "aux");
-        assert!(result(3).unwrap_err().starts_with("h/f/bad"), "{:?}", result(3));
-        assert_eq!(result(4).unwrap(), "x");
-        assert!(result(5).unwrap_err().contains("another file"));
     }
 }

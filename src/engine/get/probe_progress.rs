@@ -1,7 +1,7 @@
 //! Progress events of a probe: the server has not answered yet, or the probe failed and will be retried.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -13,20 +13,23 @@ use crate::{
     events::{Event, EventSink, Fetching},
 };
 
+/// The local path of a file before its server has named it: the requested name, or the last part of the URL.
+pub(in crate::engine) fn provisional_path(url: &Url, item: &GetItem) -> PathBuf {
+    let last = url.path().rsplit('/').next().filter(|last| !last.is_empty());
+    let last = last.or_else(|| url.host_str()).unwrap_or_default();
+    item.dir.join(item.out.as_deref().unwrap_or(Path::new(last)))
+}
+
 /// Reports the probe of one file on one server. Dropping it clears the last report.
 pub(in crate::engine) struct ProbeProgress<'a> {
     events: &'a EventSink,
-    /// Provisional local path of the file: the requested name, or the last part of the URL.
     path: String,
     has_reported: AtomicBool,
 }
 
 impl<'a> ProbeProgress<'a> {
     pub(in crate::engine) fn new(url: &Url, item: &GetItem, events: &'a EventSink) -> Self {
-        let last = url.path().rsplit('/').next().filter(|last| !last.is_empty());
-        let last = last.or_else(|| url.host_str()).unwrap_or_default();
-        let name = item.out.as_deref().unwrap_or(Path::new(last));
-        let path = item.dir.join(name).display().to_string();
+        let path = provisional_path(url, item).display().to_string();
         Self { events, path, has_reported: AtomicBool::new(false) }
     }
 
@@ -40,7 +43,7 @@ impl<'a> ProbeProgress<'a> {
         self.events.send(Event::Fetching(Fetching {
             path: self.path.clone(),
             connections,
-            state: DownloadState::Probing.as_str(),
+            state: DownloadState::Probing,
             trouble,
             ..Fetching::default()
         }));

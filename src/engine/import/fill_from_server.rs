@@ -24,7 +24,7 @@ use crate::{
         range_scheduler::SplitStrategy,
     },
     error::{Error, Kind, Result},
-    events::{Event, Progress, Started},
+    events::{Activity, Event, Progress, Started},
     rate::{Rate, RateLimit},
     storage::{BackgroundPublisher, ImportWriter, RangeSet},
     torrents::metainfo::File,
@@ -66,7 +66,7 @@ impl ImportJob<'_> {
             let fetched = loop {
                 tokio::select! {
                     done = &mut filled => break done?,
-                    _ = tick.tick() => self.report_progress(&opened, &progress, "fetching"),
+                    _ = tick.tick() => self.report_progress(&opened, &progress, Activity::Fetching),
                 }
             };
             self.wait_durable(&opened, &writer, publishing.as_ref(), &progress).await?;
@@ -101,7 +101,7 @@ impl ImportJob<'_> {
             files: opened.files.len(),
             info_hash: String::new(),
             listening: Vec::new(),
-            state: "importing",
+            state: Activity::Importing,
         }));
     }
 
@@ -217,17 +217,12 @@ impl ImportJob<'_> {
             tokio::select! {
                 done = &mut durable => return done,
                 () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                _ = tick.tick() => self.report_progress(opened, progress, "publishing"),
+                _ = tick.tick() => self.report_progress(opened, progress, Activity::Publishing),
             }
         }
     }
 
-    fn report_progress(
-        &self,
-        opened: &OpenUrlImport,
-        progress: &FetchProgress,
-        state: &'static str,
-    ) {
+    fn report_progress(&self, opened: &OpenUrlImport, progress: &FetchProgress, state: Activity) {
         let stored = opened.store.durable_bytes(&opened.wanted);
         let (received, connections) = (progress.received(), progress.connections());
         let (download_rate, store_rate) =

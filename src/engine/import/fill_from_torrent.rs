@@ -17,7 +17,8 @@ use crate::{
         serve::stream::DeadlinesGuard,
     },
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Imported, Started},
+    events::{Activity, Event, EventSink, Imported, Started},
+    hints::{Operation, hint},
     storage::{
         BackgroundPublisher, DirectFiles, ImportWriter, RangeSet, WriterEvent, WriterOptions,
     },
@@ -254,11 +255,11 @@ async fn stop_writer(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> 
     }
     let stored = writer.store().durable_bytes(wanted);
     let progress = format!("{} of {} are durable", ByteSize(stored), ByteSize(wanted.len()));
-    match (error.kind(), error.hint_text()) {
+    match (error.kind(), error.typed_hint()) {
         (Kind::Cancelled, _) => Error::new(Kind::Cancelled, format!("stopped; {progress}"))
-            .hint("run the same command again to resume"),
+            .hint(hint!["run ", Operation::Same, " again to resume"]),
         (_, Some(_)) => error,
-        (_, None) => error.hint(format!("{progress}; run the same command again to resume")),
+        (_, None) => error.hint(hint![progress, "; run ", Operation::Same, " again to resume"]),
     }
 }
 
@@ -284,6 +285,6 @@ pub(super) async fn report_started(
         files: selected_files(&meta.files, row.selected.as_deref()).count(),
         info_hash: row.info_hash(),
         listening: torrents.listen_addresses(),
-        state: "importing",
+        state: Activity::Importing,
     }));
 }

@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
+    hints::{Setting, hint},
     protocols::Digest,
     redact,
     storage::{
@@ -99,6 +100,7 @@ impl ImportJob<'_> {
             }
             None => self.create_import(found, rows, selected).await?,
         };
+        self.set_id(&row);
         catalog.set_source_record(&row.id, Some(record.to_json()?)).await?;
         self.reopen(row, record).await
     }
@@ -227,9 +229,11 @@ impl ImportJob<'_> {
         let name = format!("import {} ({})", opened.row.id, opened.row.name);
         if let Err(e) = check.finish(&name) {
             self.discard(&opened.row, vec![file.range.clone()]).await?;
-            let hint =
-                "the stored bytes were deleted; --fresh ignores a checksum that was given before";
-            return Err(e.hint(hint));
+            return Err(e.hint(hint![
+                "the stored bytes were deleted; ",
+                Setting::Fresh,
+                " ignores a checksum that was given before",
+            ]));
         }
         Ok(())
     }
@@ -257,9 +261,11 @@ pub(in crate::engine) fn find_earlier_import(
     if any && request.download.resume != ResumePolicy::Never {
         let text =
             format!("the file at this URL has changed since it was imported ({})", found.name);
-        return Err(
-            Error::new(Kind::Changed, text).hint("give --fresh to import the new version as well")
-        );
+        return Err(Error::new(Kind::Changed, text).hint(hint![
+            "give ",
+            Setting::Fresh,
+            " to import the new version as well",
+        ]));
     }
     Ok(None)
 }
@@ -303,7 +309,7 @@ pub(in crate::engine) fn refuse_seeding(request: &ImportRequest) -> Result<()> {
         return Ok(());
     }
     let text = "an import from a URL cannot be seeded: it has no swarm";
-    Err(Error::new(Kind::InvalidInput, text).hint("leave out --seed"))
+    Err(Error::new(Kind::InvalidInput, text).hint(hint!["leave out ", Setting::Seed]))
 }
 
 impl Engine {

@@ -13,7 +13,10 @@ pub(super) mod source;
 pub(super) mod source_file;
 pub(super) mod source_record;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,7 @@ use crate::{
     config::Config,
     error::{Error, Kind, Result},
     events::{Event, EventSink, Imported},
+    hints::{Operation, Setting, hint},
     storage::{ImportStore, RangeSet, files::sequential_upload::check_partial_uploads},
     torrents::{
         Origin, Start, Torrent, TorrentSession, check_interfaces,
@@ -44,6 +48,8 @@ pub(super) struct ImportJob<'a> {
     pub(super) events: EventSink,
     pub(super) cancel: CancellationToken,
     pub(super) started_at: Instant,
+    /// Id of the import, once it is recorded.
+    pub(super) id: OnceLock<String>,
 }
 
 /// The parts of an open import that torrents and URLs have in common.
@@ -86,11 +92,15 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<Imported> {
         let started_at = Instant::now();
-        check_interfaces(&request.network)?;
-        let storage = self.storage(&request.storage).await?;
-        ImportJob { engine: self, request: &request, storage, events, cancel, started_at }
-            .run()
-            .await
+        let opening = async {
+            check_interfaces(&request.network)?;
+            self.storage(&request.storage).await
+        };
+        let storage = opening.await.inspect_err(|e| events.import_failed(None, e))?;
+        let id = OnceLock::new();
+        let job =
+            ImportJob { engine: self, request: &request, storage, events, cancel, started_at, id };
+        job.run().await.inspect_err(|e| job.report_failure(e))
     }
 }
 
@@ -160,6 +170,15 @@ impl ImportJob<'_> {
         let done = filled.await;
         torrents.stop(SESSION_STOP_TIMEOUT).await;
         done
+    }
+
+    /// Names the import in later reports.
+    pub(super) fn set_id(&self, row: &ImportRow) {
+        self.id.get_or_init(|| row.id.to_string());
+    }
+
+    pub(super) fn report_failure(&self, error: &Error) {
+        self.events.import_failed(self.id.get().cloned(), error);
     }
 
     /// Reports that a server has not answered yet (`None`), or that the request will be retried (`Some`).
@@ -247,6 +266,7 @@ impl ImportJob<'_> {
                 catalog.create_import(self.new_import(&metainfo, &meta, selected.clone())).await?
             }
         };
+        self.set_id(&row);
         let store = self.engine.open_store(&row, &self.storage)?;
         check_partial_uploads(catalog, &store).await?;
         for text in &meta.notes {
@@ -353,7 +373,7 @@ pub(super) fn check_memory(meta: &Metainfo, config: &Config) -> Result<()> {
         config.memory
     );
     Err(Error::new(Kind::InvalidInput, text)
-        .hint(format!("raise it with --memory {}MiB", needed >> 20)))
+        .hint(hint!["raise it with ", Setting::Memory.with(format_args!("{}MiB", needed >> 20)),]))
 }
 
 pub(super) fn check_not_removing(row: &ImportRow) -> Result<()> {
@@ -361,7 +381,11 @@ pub(super) fn check_not_removing(row: &ImportRow) -> Result<()> {
         return Ok(());
     }
     let text = format!("import {} of this torrent is being removed", row.id);
-    Err(Error::new(Kind::Unavailable, text).hint("complete the removal with `bae gc --yes` first"))
+    Err(Error::new(Kind::Unavailable, text).hint(hint![
+        "complete the removal with ",
+        Operation::RemoveLeftovers,
+        " first",
+    ]))
 }
 
 /// Refuses an import that does not fit. `free` is the free space that the storage reports, where it does.
@@ -372,6 +396,10 @@ pub(super) fn check_free_space(storage: &str, free: Option<u64>, len: u64) -> Re
         ByteSize(free),
         ByteSize(len)
     );
-    Err(Error::new(Kind::NoSpace, text)
-        .hint("free some space, select files with --select, or use another --storage"))
+    Err(Error::new(Kind::NoSpace, text).hint(hint![
+        "free some space, select files with ",
+        Setting::Select,
+        ", or use another ",
+        Setting::Storage,
+    ]))
 }

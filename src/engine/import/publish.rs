@@ -22,6 +22,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     events::{Event, EventSink},
+    hints::{Operation, hint},
     storage::{
         BackgroundPublisher, DirectFiles, ImportStore, PauseClock, Published, Publisher,
         WriterEvent,
@@ -180,7 +181,7 @@ impl Engine {
         let done = tokio::select! {
             done = publish_each(&publisher, ready, progress) => done,
             () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")
-                .hint("run the same command again to resume")),
+                .hint(hint!["run ", Operation::Same, " again to resume"])),
         };
         self.catalog.flush().await?;
         self.update_manifest(&row, &storage).await;

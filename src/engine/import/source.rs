@@ -16,9 +16,13 @@ use crate::{
     downloads::{FirstRequest, OnWait},
     engine::{
         DownloadOptions,
-        get::{file_name, folder_name, local_paths},
+        get::{
+            file_name,
+            folder::{folder_name, local_paths},
+        },
     },
     error::{Error, Kind, Result},
+    hints::{Hint, Operation, hint},
     protocols::{
         ByteStream, FirstResponse, MagnetLink, Protocol, Protocols, RangeRequest, RemoteFile,
         UrlTarget, next_bytes, url_error_reason,
@@ -53,7 +57,12 @@ impl fmt::Debug for RemoteFiles {
 }
 
 /// Hint for a folder that cannot be imported completely.
-const WHOLE_FOLDER_HINT: &str = "a folder is imported as a whole: import its other files one by one, or download it with `bae get`";
+fn whole_folder_hint() -> Hint {
+    hint![
+        "a folder is imported as a whole: import its other files one by one, or download it with ",
+        Operation::Get,
+    ]
+}
 
 /// Bytes at the start of a file that identify a torrent. No torrent is shorter.
 const HEAD_LEN: u64 = 24;
@@ -138,11 +147,11 @@ impl ImportSource {
             UrlTarget::Folder(mut listing) => {
                 // An import of a folder must have all of its files.
                 if let Some(skipped) = listing.skipped.pop() {
-                    return Err(Error::from(skipped).hint(WHOLE_FOLDER_HINT));
+                    return Err(Error::from(skipped).hint(whole_folder_hint()));
                 }
                 let name = folder_name(&listing)?;
                 let paths: Result<Vec<_>> = local_paths(&listing).into_iter().collect();
-                let paths = paths.map_err(|e| e.hint(WHOLE_FOLDER_HINT))?;
+                let paths = paths.map_err(|e| e.hint(whole_folder_hint()))?;
                 let paths = paths.into_iter().map(|path| format!("{name}/{path}"));
                 let remotes = listing.files.into_iter().map(|file| file.remote);
                 let files: Vec<_> = paths.zip(remotes).collect();
@@ -266,11 +275,7 @@ async fn fetch(
 fn without_path(url: &Url, error: Error) -> Error {
     let host = url.host_str().unwrap_or("the server");
     let text = error.report().replace(url.path(), "/…");
-    let hidden = Error::new(error.kind(), format!("torrent from {host}: {text}"));
-    match error.hint_text() {
-        Some(hint) => hidden.hint(hint),
-        None => hidden,
-    }
+    Error::new(error.kind(), format!("torrent from {host}: {text}")).hint_of(&error)
 }
 
 /// The path of a `file:` URL.

@@ -74,7 +74,6 @@ impl Engine {
                 Err(e) => return Err(e),
             },
         };
-        let state = state.as_str().to_owned();
         let old_id = Some(old_id).filter(|old_id| *old_id != id);
         let import = AttachedImport { id, old_id, name, bytes, stored, state, missing, lost };
         report.attached.push(import);

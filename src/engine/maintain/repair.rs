@@ -1,6 +1,9 @@
 //! `verify --repair`: fetches bad pieces again from the swarm, or bad files from their URL.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -48,13 +51,15 @@ impl Engine {
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let import = request.into_import_request(&row);
         let backend = Arc::clone(&storage.backend);
-        let job = ImportJob { engine: self, request: &import, storage, events, cancel, started_at };
+        let id = OnceLock::from(row.id.to_string());
+        let job =
+            ImportJob { engine: self, request: &import, storage, events, cancel, started_at, id };
         let opened = OpenTorrentImport { row: row.clone(), metainfo, meta, store, plan };
         let torrents =
             TorrentSession::start(&import.network, Arc::clone(&self.pressure), self.pool.clone())?;
         let done = job.fill_from_torrent(&torrents, None, opened).await;
         torrents.stop(SESSION_STOP_TIMEOUT).await;
-        let imported = done?;
+        let imported = done.inspect_err(|e| job.report_failure(e))?;
         if let Err(e) = delete_freed(&self.catalog, &backend, &row.id, &freed).await {
             tracing::warn!("import {}: {}", row.id, e.report());
         }

@@ -31,6 +31,7 @@ use crate::{
     config::{CloudBudget, NetworkOptions, SeedGoal, SeedOptions},
     error::{Error, Kind, Result},
     events::{Event, EventSink},
+    hints::{Operation, hint},
     storage::ImportStore,
     torrents::{Status, Torrent, TorrentSession},
     units::ByteSize,
@@ -98,10 +99,14 @@ impl Engine {
         let rows = self.rows_to_seed(&import_refs)?;
         let torrents =
             TorrentSession::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
+        let only = (rows.len() == 1).then(|| rows[0].id.to_string());
         let mut seeding = Seeding::new(self, &torrents, &options, &events, rows)?;
         let done = seeding.run(&cancel).await;
         drop(seeding);
         torrents.stop(SESSION_STOP_TIMEOUT).await;
+        if let (Err(e), Some(id)) = (&done, only) {
+            events.import_failed(Some(id), e);
+        }
         done
     }
 
@@ -141,7 +146,8 @@ impl Engine {
         let rows: Vec<_> = rows.into_iter().filter(|row| seen.insert(row.info_hash())).collect();
         if rows.is_empty() {
             let text = "nothing to seed: no import is complete";
-            return Err(Error::new(Kind::NotFound, text).hint("`bae ls` lists the imports"));
+            return Err(Error::new(Kind::NotFound, text)
+                .hint(hint![Operation::ListImports, " lists the imports"]));
         }
         Ok(rows)
     }
@@ -270,6 +276,9 @@ impl<'a> Seeding<'a> {
         self.active.remove(&index);
         if self.imports.len() == 1 {
             return Err(error);
+        }
+        if !is_temporary {
+            self.events.import_failed(Some(id.to_string()), &error);
         }
         let now = if is_temporary { " for now" } else { "" };
         tracing::warn!("{}; it is not seeded{now}", error.report());

@@ -9,7 +9,7 @@ use crate::{
     catalog::{ImportId, ImportRow, ImportState, UsageCounts},
     engine::{Engine, plan::Plan},
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Progress, Started},
+    events::{Activity, Event, EventSink, Progress, Started},
     storage::ImportStore,
     torrents::{
         Content, Origin, Start, Status, Torrent, TorrentEvent, TorrentSession, Trackers,
@@ -89,7 +89,7 @@ impl SeedingImport {
             files,
             info_hash: row.info_hash(),
             listening: wait_listen_addresses(torrents).await,
-            state: "seeding",
+            state: Activity::Seeding,
         }));
         let recorded = RecordedUsage { from_cache: 0, served: 0, at: Instant::now() };
         let (status, trackers) = (Status::default(), Trackers::default());
@@ -151,7 +151,7 @@ impl SeedingImport {
             peers: self.status.peers,
             seeds: self.status.seeds,
             held,
-            state: if self.status.paused { "paused" } else { "seeding" },
+            state: if self.status.paused { Activity::Paused } else { Activity::Seeding },
             ..Progress::default()
         }
     }

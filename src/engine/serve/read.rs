@@ -10,6 +10,7 @@ use crate::{
     catalog::{FileRow, ImportRow},
     engine::Engine,
     error::{Error, Kind, Result},
+    hints::{Hint, Operation, hint},
     storage::{ImportReader, PieceVerifier, RangeSet, WindowCache},
     torrents::{metainfo::Metainfo, piece_verifier},
     units::{MIB, parse_range},
@@ -156,6 +157,10 @@ impl Engine {
     }
 }
 
+fn list_files_hint(row: &ImportRow) -> Hint {
+    hint![Operation::ImportInfo.on(&row.id), " lists them"]
+}
+
 /// Finds a file by its path, by its path without the name of the torrent, or by its number as `info` prints it.
 pub(in crate::engine) fn find_file<'a>(
     row: &ImportRow,
@@ -168,8 +173,7 @@ pub(in crate::engine) fn find_file<'a>(
             [only] => Ok(only),
             _ => {
                 let text = format!("import {} has {} files: name one of them", row.id, real.len());
-                Err(Error::new(Kind::InvalidInput, text)
-                    .hint(format!("`bae info {}` lists them", row.id)))
+                Err(Error::new(Kind::InvalidInput, text).hint(list_files_hint(row)))
             }
         };
     };
@@ -179,7 +183,7 @@ pub(in crate::engine) fn find_file<'a>(
     named.or_else(|| real.iter().copied().find(|f| without_name(f))).or_else(number).ok_or_else(
         || {
             let text = format!("import {} has no file {path:?}", row.id);
-            Error::new(Kind::NotFound, text).hint(format!("`bae info {}` lists them", row.id))
+            Error::new(Kind::NotFound, text).hint(list_files_hint(row))
         },
     )
 }

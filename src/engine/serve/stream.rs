@@ -25,6 +25,7 @@ use crate::{
     catalog::{Catalog, FileRow, ImportRow},
     engine::{Engine, plan::is_selected},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     storage::{ImportReader, ImportStore, WindowCache},
     torrents::{ReadDeadlines, ReaderPosition},
     units::{ByteSize, MIB},
@@ -278,8 +279,11 @@ impl StreamedImport {
 
     fn missing(&self, at: u64) -> Error {
         let text = format!("import {} ({}): byte {at} is not stored yet", self.id, self.name);
-        Error::new(Kind::Unavailable, text)
-            .hint("use `bae import --stream` to play it during the import, or try again later")
+        Error::new(Kind::Unavailable, text).hint(hint![
+            "use ",
+            Operation::ImportAndStream,
+            " to play it during the import, or try again later",
+        ])
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     catalog::{FileRow, ImportRow},
     engine::{Engine, FileUrl, plan::publishable_files},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     storage::FileObjects,
 };
 
@@ -49,5 +50,6 @@ impl Engine {
 
 fn not_published(row: &ImportRow, what: &str) -> Error {
     let text = format!("import {}: {what} published", row.id);
-    Error::new(Kind::NotFound, text).hint(format!("publish it first: `bae publish {}`", row.id))
+    Error::new(Kind::NotFound, text)
+        .hint(hint!["publish it first: ", Operation::Publish.on(&row.id)])
 }

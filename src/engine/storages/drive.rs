@@ -9,6 +9,7 @@ use crate::{
     },
     config::{DriveProfile, Profile, Secret},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
 };
 
 /// Opens the backend of a Drive profile. Sends no request.
@@ -43,9 +44,11 @@ fn credentials(name: &str, drive: &DriveProfile) -> Result<Credentials> {
     if let Some(key) = &drive.service_account {
         return Ok(Credentials::ServiceAccount { key: reveal(key)?, token_uri });
     }
-    let login = format!("sign in with `bae storage login {name}`, or set BAE_DRIVE_TOKEN");
+    let login =
+        hint!["sign in with ", Operation::StorageLogin.on(name), ", or set BAE_DRIVE_TOKEN",];
     let missing = |what: &str| {
-        Error::new(Kind::Unauthenticated, format!("storage {name:?} has no {what}")).hint(&login)
+        Error::new(Kind::Unauthenticated, format!("storage {name:?} has no {what}"))
+            .hint(login.clone())
     };
     let refresh_token = drive.refresh_token.as_ref().ok_or_else(|| missing("sign-in"))?;
     let client_id = drive.client_id.clone().ok_or_else(|| missing("client_id"))?;

@@ -22,6 +22,7 @@ use crate::{
     },
     config::{DriveProfile, Profile, ProfileKind, Secret},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
 };
 
 /// The OAuth flow.
@@ -68,9 +69,10 @@ pub async fn login(
         LoginFlow::Device => client.device(prompt).await,
     };
     let refresh_token = granted.map_err(with_context)?.refresh_token.ok_or_else(|| {
-        with_context(Error::new(Kind::Unauthenticated, "Google returned no refresh token").hint(
-            "remove the engine at https://myaccount.google.com/connections and sign in again",
-        ))
+        with_context(
+            Error::new(Kind::Unauthenticated, "Google returned no refresh token")
+                .hint("remove bae at https://myaccount.google.com/connections and sign in again"),
+        )
     })?;
     Ok(Secret::Text(refresh_token))
 }
@@ -211,8 +213,11 @@ impl DeviceCode {
 }
 
 fn sign_in_timeout() -> Error {
-    Error::new(Kind::Unauthenticated, "no sign-in before the deadline")
-        .hint("run the command again")
+    Error::new(Kind::Unauthenticated, "no sign-in before the deadline").hint(hint![
+        "run ",
+        Operation::Same,
+        " again"
+    ])
 }
 
 fn random_text() -> Result<String> {

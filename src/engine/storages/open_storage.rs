@@ -19,6 +19,7 @@ use crate::{
     catalog::Catalog,
     config::{Config, Profile, ProfileKind, S3Profile, Secret},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
 };
 
 /// The backend of a profile, with its upload limit. Calls to a local backend are not retried. For a remote one, an
@@ -203,7 +204,11 @@ impl OpenStorage {
             "folder {} has none of the objects that were imported into it: is its disk mounted?",
             folder.display()
         );
-        let hint = "mount it and try again; if the objects are lost for good, `bae rm` removes their imports";
+        let hint = hint![
+            "mount it and try again; if the objects are lost for good, ",
+            Operation::RemoveImport,
+            " removes their imports",
+        ];
         Err(Error::new(Kind::NotFound, text).hint(hint))
     }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
+    hints::{Hint, Setting, hint},
     protocols::tls,
 };
 
@@ -80,7 +81,7 @@ impl Refusal {
     pub(super) fn into_too_many_sessions(self) -> Error {
         Error::new(Kind::RateLimited, self.action.clone())
             .because(format!("{}, while another connection has the same login", self.reply_text()))
-            .hint(FEWER_CONNECTIONS_HINT)
+            .hint(fewer_connections_hint())
     }
 
     /// The error of a refused connection before the login: the server is temporarily unavailable.
@@ -108,7 +109,9 @@ fn without_quoted_names(words: &str) -> String {
     unquoted.rsplit_once(": ").map_or(unquoted.clone(), |(_, reason)| reason.to_owned())
 }
 
-const FEWER_CONNECTIONS_HINT: &str = "use fewer connections (-x)";
+fn fewer_connections_hint() -> Hint {
+    hint!["use fewer connections (", Setting::Workers, ")"]
+}
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
@@ -153,29 +156,30 @@ pub(super) fn connection_lost(action: impl Into<String>, e: io::Error) -> Error 
 pub(super) fn tls_error(action: impl Into<String>, e: io::Error) -> Error {
     let cause = tls::handshake_error(&e);
     let error = Error::new(cause.kind(), action).because(cause.report());
-    cause.hint_text().into_iter().fold(error, Error::hint)
+    error.hint_of(&cause)
 }
 
 /// The table of replies: the kind of the error, and a hint.
-fn kind_and_hint(reply: &Reply) -> (Kind, Option<&'static str>) {
+fn kind_and_hint(reply: &Reply) -> (Kind, Option<Hint>) {
     let words = reply.lower_case_text();
     let has_any = |options: &[&str]| options.iter().any(|word| words.contains(word));
     let too_many_sessions =
         has_any(&["too many", "maximum", "limit", "simultaneous", "only one", "restricted to"]);
     match reply.code {
-        421 => (Kind::Unavailable, Some(FEWER_CONNECTIONS_HINT)),
+        421 => (Kind::Unavailable, Some(fewer_connections_hint())),
         430 | 530 | 532 | 331 | 332 if too_many_sessions => {
-            (Kind::RateLimited, Some(FEWER_CONNECTIONS_HINT))
+            (Kind::RateLimited, Some(fewer_connections_hint()))
         }
         332 | 532 => (
             Kind::Unauthenticated,
-            Some("the server requires an account (ACCT), which is not supported"),
+            Some("the server requires an account (ACCT), which is not supported".into()),
         ),
-        430 | 530 | 331 => {
-            (Kind::Unauthenticated, Some("set the user and the password with -u USER"))
-        }
+        430 | 530 | 331 => (
+            Kind::Unauthenticated,
+            Some(hint!["set the user and the password with ", Setting::User.with("USER")]),
+        ),
         // The server requires TLS, for the login or for data connections.
-        522 | 534 | 536 => (Kind::Unsupported, Some("use ftpes:// for TLS")),
+        522 | 534 | 536 => (Kind::Unsupported, Some("use ftpes:// for TLS".into())),
         550 if has_any(&PERMISSION_WORDS) => (Kind::PermissionDenied, None),
         // rclone sends 551 for a missing file.
         550 | 551 => (Kind::NotFound, None),

@@ -46,7 +46,10 @@ use super::{
     ByteStream, FetchOptions, Protocol, RangeRequest, RemoteFile, UrlTarget, Validator,
     folder_walk::FolderWalk, url_paths::last_segment,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+};
 
 pub(super) const SCHEMES: &[&str] = &["ftp", "ftps", "ftpes"];
 
@@ -59,7 +62,12 @@ pub(super) struct Ftp {
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
     if options.proxy.is_some() && options.ftp_active {
         let text = "FTP active mode does not work through a proxy";
-        return Err(Error::new(Kind::InvalidInput, text).hint("leave out --ftp-active or --proxy"));
+        return Err(Error::new(Kind::InvalidInput, text).hint(hint![
+            "leave out ",
+            Setting::FtpActive,
+            " or ",
+            Setting::Proxy,
+        ]));
     }
     Ok(Arc::new(Ftp { pool: Arc::new(SessionPool::new(SessionConfig::new(options))) }))
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::Secret,
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     protocols::{
         FetchOptions, Login, MagnetLink, RangeRequest, RemoteFile, Validator, display_url,
     },
@@ -340,9 +341,11 @@ fn redirect_target(from: &Url, location: &HeaderValue) -> Result<Url> {
     match (from.scheme(), to.scheme()) {
         ("https", "http") => Err(refused(Kind::Unsupported, "from https to http")
             .hint("use the http URL itself if you trust it")),
-        (_, "magnet") => Err(refused(Kind::Unsupported, "to a magnet link")
-            .because(MagnetLink(to.into()))
-            .hint("`bae import` accepts magnet links, and URLs that redirect to them")),
+        (_, "magnet") => {
+            Err(refused(Kind::Unsupported, "to a magnet link").because(MagnetLink(to.into())).hint(
+                hint![Operation::Import, " accepts magnet links, and URLs that redirect to them",],
+            ))
+        }
         (_, "http" | "https") if to.has_host() => Ok(strip_login(&to)),
         _ => Err(refused(Kind::Unsupported, &format!("to scheme {:?}", to.scheme()))),
     }

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    protocols::{date, dial::PROXY_LOGIN_HINT, display_url, tls},
+    hints::{Setting, hint},
+    protocols::{date, dial::proxy_login_hint, display_url, tls},
 };
 
 /// Upper bound of a `Retry-After`, against absurd values. `downloads` has its own, lower limit, above which it fails.
@@ -45,12 +46,19 @@ pub(super) fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -
         format!("{}: {} {words}{}", display_url(url), status.as_u16(), delay.unwrap_or_default());
     let error = Error::new(kind, text);
     let error = match status.as_u16() {
-        401 => error.hint("set a user with -u NAME, or use a netrc file (--netrc)"),
-        407 => error.hint(PROXY_LOGIN_HINT),
-        403 | 404 if headers.contains_key(LOGIN_UNSENT) => error.hint(
-            "the login was not sent, because the server did not request one: \
-             --header 'Authorization: env:VARIABLE' always sends one",
-        ),
+        401 => error.hint(hint![
+            "set a user with ",
+            Setting::User.with("NAME"),
+            ", or use a netrc file (",
+            Setting::Netrc,
+            ")",
+        ]),
+        407 => error.hint(proxy_login_hint()),
+        403 | 404 if headers.contains_key(LOGIN_UNSENT) => error.hint(hint![
+            "the login was not sent, because the server did not request one: ",
+            Setting::AuthorizationHeader,
+            " always sends one",
+        ]),
         _ => error,
     };
     match wait {
@@ -84,12 +92,12 @@ pub(super) fn unauthorized_error(url: &Url, headers: &HeaderMap, user: Option<&s
                 ": the server requires a login by {methods}, which is not supported"
             ));
             match methods.to_ascii_lowercase().contains("bearer") {
-                true => error.hint("pass a token with --header 'Authorization: env:VARIABLE'"),
+                true => error.hint(hint!["pass a token with ", Setting::AuthorizationHeader]),
                 false => error,
             }
         }
         Some(_) => error(", without a login method")
-            .hint("pass the credentials with --header 'Authorization: env:VARIABLE'"),
+            .hint(hint!["pass the credentials with ", Setting::AuthorizationHeader]),
         None => status_error(url, StatusCode::UNAUTHORIZED, headers),
     }
 }
@@ -124,7 +132,7 @@ pub(super) fn response_error(url: &Url, failure: &ResponseFailure) -> Error {
     } else if is_unparsable {
         (Kind::Unsupported, "the server's answer is not valid HTTP".to_owned(), None)
     } else if let Some(known) = known_error {
-        (known.kind(), known.to_string(), known.hint_text())
+        (known.kind(), known.to_string(), known.typed_hint())
     } else {
         (Kind::Network, "the connection was lost".to_owned(), None)
     };
@@ -132,7 +140,7 @@ pub(super) fn response_error(url: &Url, failure: &ResponseFailure) -> Error {
     let cause = causes.last().map(|e| tls::readable_io_error(&e.to_string())).unwrap_or_default();
     let error = Error::new(kind, format!("{}: {text}", display_url(url))).because(cause);
     match hint {
-        Some(hint) => error.hint(hint),
+        Some(hint) => error.hint(hint.clone()),
         None => error,
     }
 }
@@ -191,15 +199,15 @@ mod tests {
         };
         let wrong = of("Basic realm=\"x\"", Some("bob"));
         assert!(wrong.report().ends_with("the login of \"bob\" is refused"), "{}", wrong.report());
-        assert!(!wrong.hint_text().unwrap().contains("-u"));
+        assert!(!wrong.typed_hint().unwrap().names_setting(Setting::User));
         let none = of("Basic realm=\"x\"", None);
-        assert!(none.hint_text().unwrap().contains("-u"));
+        assert!(none.typed_hint().unwrap().names_setting(Setting::User));
         for user in [None, Some("bob")] {
             let other = of("NTLM", user);
             assert!(other.report().contains("NTLM, which is not supported"), "{}", other.report());
         }
         let token = of("Bearer realm=\"x\"", None);
-        assert!(token.hint_text().unwrap().contains("--header"));
+        assert!(token.typed_hint().unwrap().names_setting(Setting::AuthorizationHeader));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use url::Url;
 use super::user_config::{HostConfig, UserConfig};
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
     protocols::{
         FetchOptions,
         url_paths::{dial_host, path_bytes},
@@ -43,9 +44,10 @@ impl SftpAddress {
             let text = format!("{host} requires a jump host ({line} in ~/.ssh/config)");
             return Err(Error::new(Kind::Unsupported, text)
                 .because("bae does not support jump hosts")
-                .hint(
-                    "run `ssh -D 1080 -N JUMPHOST` as a proxy, and use --proxy socks5h://127.0.0.1:1080",
-                ));
+                .hint(hint![
+                    "run `ssh -D 1080 -N JUMPHOST` as a proxy, and use ",
+                    Setting::Proxy.with("socks5h://127.0.0.1:1080"),
+                ]));
         }
         let (user, password) = match options.login_for(url) {
             Some(login) => (login.user, login.password),

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Setting, hint},
     protocols::HostKeyPolicy,
 };
 
@@ -51,14 +52,17 @@ impl HostKeyVerifier {
                 if let Some(accepted) = &self.accepted_fingerprint {
                     let text =
                         format!("{address}: its {kind} key is {fingerprint}, not {accepted}");
-                    return Err(refused(text).hint(format!(
-                        "a server has several keys: --accept-host-key must be the fingerprint of its {kind} key"
-                    )));
+                    return Err(refused(text).hint(hint![
+                        "a server has several keys: ",
+                        Setting::AcceptHostKey,
+                        format!(" must be the fingerprint of its {kind} key"),
+                    ]));
                 }
                 let text = format!("{address} is not known: its {kind} key is {fingerprint}");
-                Err(refused(text).hint(format!(
-                    "verify the fingerprint with the server's owner, then pass --accept-host-key {fingerprint}"
-                )))
+                Err(refused(text).hint(hint![
+                    "verify the fingerprint with the server's owner, then pass ",
+                    Setting::AcceptHostKey.with(fingerprint),
+                ]))
             }
             KeyVerdict::Changed(line) => {
                 let text = format!("the key of {address} differs from {line}: it is {fingerprint}");
@@ -122,6 +126,7 @@ mod tests {
     use russh::keys::parse_public_key_base64;
 
     use super::*;
+    use crate::hints::HintPart;
 
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
 
@@ -138,12 +143,20 @@ mod tests {
         HostKeyVerifier::new(&address, Arc::new(lines), &policy).verify(&key)
     }
 
+    /// The fingerprint that the hint names.
+    fn fingerprint_in_hint(error: &Error) -> String {
+        let value = |part: &HintPart| match part {
+            HintPart::Setting { setting: Setting::AcceptHostKey, value } => value.clone(),
+            _ => None,
+        };
+        error.typed_hint().unwrap().parts().iter().find_map(value).unwrap()
+    }
+
     #[test]
     fn an_unknown_key_is_refused_with_the_option_to_accept_it() {
         let error = verify("", None).unwrap_err();
         assert_eq!(error.kind(), Kind::Unauthenticated);
-        let hint = error.hint_text().unwrap();
-        let (_, fingerprint) = hint.split_once("--accept-host-key ").unwrap();
+        let fingerprint = &*fingerprint_in_hint(&error);
         assert!(fingerprint.starts_with("SHA256:"), "{fingerprint}");
         assert!(error.report().contains(fingerprint), "{}", error.report());
         verify("", Some(fingerprint)).unwrap();
@@ -156,11 +169,9 @@ mod tests {
         let other =
             "h ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G2sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
         let unknown = verify("", None).unwrap_err();
-        let (_, fingerprint) =
-            unknown.hint_text().unwrap().split_once("--accept-host-key ").unwrap();
-        let error = verify(other, Some(fingerprint)).unwrap_err();
+        let error = verify(other, Some(&fingerprint_in_hint(&unknown))).unwrap_err();
         assert_eq!(error.kind(), Kind::Unauthenticated);
         assert!(error.report().contains("known_hosts:1"), "{}", error.report());
-        assert!(!error.hint_text().unwrap().contains("--accept"));
+        assert!(!error.typed_hint().unwrap().names_setting(Setting::AcceptHostKey));
     }
 }

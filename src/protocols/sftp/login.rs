@@ -16,7 +16,10 @@ use super::{
     host_key::HostKeyVerifier,
     identity::{Agent, KeyFile},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+};
 
 /// Default key files in `~/.ssh`. Missing and encrypted ones are skipped.
 const DEFAULT_KEY_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -269,8 +272,14 @@ impl LoginAttempt<'_> {
             attempts => format!("the server refused {}", attempts.join(", ")),
         };
         let text = format!("log in to {address} as {:?}", address.user);
-        Error::new(Kind::Unauthenticated, text)
-            .because(cause)
-            .hint("set a password (BAE_PASSWORD, or -u USER for a prompt) or a key file (--identity FILE), or add a key to the agent")
+        Error::new(Kind::Unauthenticated, text).because(cause).hint(hint![
+            "set a password (",
+            Setting::Password,
+            ", or ",
+            Setting::User.with("USER"),
+            " for a prompt) or a key file (",
+            Setting::Identity.with("FILE"),
+            "), or add a key to the agent",
+        ])
     }
 }

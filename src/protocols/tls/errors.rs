@@ -4,7 +4,10 @@ use std::{error::Error as StdError, io};
 
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, pki_types::UnixTime};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    hints::{Hint, Setting, hint},
+};
 
 /// The error of a failed handshake. The kind is retryable only if the failure may be temporary.
 pub(in crate::protocols) fn handshake_error(error: &io::Error) -> Error {
@@ -88,9 +91,14 @@ fn alert_error(alert: Alert) -> Option<Error> {
     })
 }
 
-const CACERT_HINT: &str =
-    "if you trust the server, set its certificate, or its authority's, with --cacert";
 const CLOCK_HINT: &str = "check the clock of this machine, and renew the certificate";
+
+fn trust_hint() -> Hint {
+    hint![
+        "if you trust the server, set its certificate, or its authority's, with ",
+        Setting::CaCertificates,
+    ]
+}
 
 fn certificate_error(why: &CertificateError) -> Error {
     let untrusted = |reason: &str| {
@@ -118,7 +126,7 @@ fn certificate_error(why: &CertificateError) -> Error {
                 .hint(HOST_NAME_HINT)
         }
         CertificateError::UnknownIssuer => {
-            untrusted("it is signed by an unknown authority").hint(CACERT_HINT)
+            untrusted("it is signed by an unknown authority").hint(trust_hint())
         }
         CertificateError::Revoked => untrusted("it was revoked"),
         CertificateError::BadEncoding | CertificateError::BadSignature => {
@@ -134,13 +142,13 @@ const HOST_NAME_HINT: &str = "use a host name that the certificate is for";
 fn error_from_text(words: &str, untrusted: impl Fn(&str) -> Error) -> Error {
     let says = |word: &str| words.contains(word);
     if says("CaUsedAsEndEntity") {
-        return untrusted("it is signed by itself").hint(CACERT_HINT);
+        return untrusted("it is signed by itself").hint(trust_hint());
     }
     if says("UnsupportedCertVersion") {
-        return untrusted("it is of version 1, without an authority").hint(CACERT_HINT);
+        return untrusted("it is of version 1, without an authority").hint(trust_hint());
     }
     if says("EkuError") || says("key usage") || says("purpose") {
-        return untrusted("it is not for servers (extended key usage)").hint(CACERT_HINT);
+        return untrusted("it is not for servers (extended key usage)").hint(trust_hint());
     }
     if says("nsupportedSignatureAlgorithm") || says("signature algorithm") {
         return untrusted("its signature algorithm is unsafe or unknown");
@@ -185,14 +193,14 @@ mod tests {
             "the server's certificate is not trusted: it expired on 1970-01-02"
         );
         assert_eq!(expired.kind(), Kind::Unauthenticated);
-        assert!(!expired.hint_text().unwrap().contains("--cacert"));
+        assert!(!expired.typed_hint().unwrap().names_setting(Setting::CaCertificates));
         let other = bad(CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("a.example").unwrap(),
             presented: vec!["DnsName(\"b.example\")".into()],
         });
         assert!(other.report().ends_with("it is for b.example, not for a.example"), "{other}");
         let unknown = bad(CertificateError::UnknownIssuer);
-        assert!(unknown.hint_text().unwrap().contains("--cacert"));
+        assert!(unknown.typed_hint().unwrap().names_setting(Setting::CaCertificates));
         let own = OtherError(Arc::new(io::Error::other("CaUsedAsEndEntity")));
         let own = bad(CertificateError::Other(own));
         assert!(own.report().contains("signed by itself"), "{}", own.report());

@@ -18,7 +18,10 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 
 use self::{certificate::Certificate, pinned::PinningVerifier};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+};
 
 pub(super) use self::errors::{handshake_error, permanent_alert_error, readable_io_error};
 
@@ -98,11 +101,11 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let context = || format!("certificates in {}", file.display());
     let invalid = |reason: String| {
         let error = Error::new(Kind::InvalidInput, context()).because(reason);
-        error.hint("--cacert requires certificates in PEM")
+        error.hint(hint![Setting::CaCertificates, " requires certificates in PEM"])
     };
     let bytes = std::fs::read(file).map_err(|e| {
         let error = Error::new(Kind::InvalidInput, context()).because(e);
-        error.hint("--cacert requires a file with certificates in PEM")
+        error.hint(hint![Setting::CaCertificates, " requires a file with certificates in PEM"])
     })?;
     let mut found = Vec::new();
     for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&bytes)) {

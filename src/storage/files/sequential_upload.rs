@@ -21,6 +21,7 @@ use crate::{
     backends::{Capabilities, CopySupport, Key, MultipartUpload, Payload, UploadLayout},
     catalog::{Catalog, FileRow, ObjectRow},
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     storage::{ImportStore, Published, Publisher},
 };
 
@@ -306,9 +307,9 @@ fn is_session_lost(error: &Error) -> bool {
 }
 
 fn session_lost_error(error: Error) -> Error {
-    Error::new(Kind::Unavailable, "the storage dropped an upload session")
-        .because(error)
-        .hint("run the same command again: the bytes sent in that session are fetched again")
+    Error::new(Kind::Unavailable, "the storage dropped an upload session").because(error).hint(
+        hint!["run ", Operation::Same, " again: the bytes sent in that session are fetched again",],
+    )
 }
 
 /// Checks how much of each partly sent file the storage still has, and forgets uploads that are gone or have less than

@@ -23,6 +23,7 @@ use crate::{
         StorageBackend, UnfinishedUpload, UploadLayout,
     },
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
 };
 
 /// How long a check is valid: one request a minute for an object in use, none for the others.
@@ -85,7 +86,10 @@ impl AdoptedObjects {
         }
         let text = format!("adopted object {key} was changed or removed");
         Err(Error::new(Kind::Corrupt, text)
-            .hint("`bae verify --repair` fetches it from the swarm; or put the file back, remove the import, and adopt it again"))
+            .hint(hint![
+                Operation::Repair,
+                " fetches it from the swarm; or put the file back, remove the import, and adopt it again",
+            ]))
     }
 }
 

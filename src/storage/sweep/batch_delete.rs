@@ -9,6 +9,7 @@ use crate::{
     backends::{Key, StorageBackend},
     catalog::ObjectNum,
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
 };
 
 /// The number of deletes in flight.
@@ -56,7 +57,11 @@ impl Failures {
         let kind = first.kind();
         let text =
             format!("{count} of {total} {description} could not be removed; the first: {}", first);
-        Err(Error::new(kind, text).because(first).hint("run `bae gc --yes` to try again"))
+        Err(Error::new(kind, text).because(first).hint(hint![
+            "run ",
+            Operation::RemoveLeftovers,
+            " to try again",
+        ]))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     backends::{CopySupport, StorageBackend},
     catalog::{LayoutKind, Role},
     error::{Error, Kind},
+    hints::Operation,
     memory::BlockPool,
     storage::{
         DirectFiles, ImportReader, ImportStore, ImportWriter, Pressure, Published, Publisher,
@@ -291,7 +292,7 @@ async fn an_upload_session_lost_during_a_run_ends_it_and_the_next_run_fetches_it
         }
     };
     assert_eq!((lost.kind(), lost.kind().exit_code()), (Kind::Unavailable, 5));
-    assert!(lost.hint_text().unwrap().contains("run the same command again"));
+    assert!(lost.typed_hint().unwrap().names_operation(Operation::Same));
     run.rig.writer.flush().await.unwrap();
     let holes = run.rig.store.missing(&RangeSet::from(0..5 * CHUNK));
     assert_eq!(holes, RangeSet::from(0..CHUNK), "bytes in memory are kept");

@@ -58,10 +58,7 @@ impl PauseClock {
         }
         let text = format!("nothing was stored for {} s", timeout.as_secs_f64());
         let error = Error::new(pause.error.kind(), text).because(pause.error.report());
-        Err(match pause.error.hint_text() {
-            Some(hint) => error.hint(hint),
-            None => error,
-        })
+        Err(error.hint_of(&pause.error))
     }
 }
 
@@ -83,7 +80,10 @@ mod tests {
         clock.check(at(109)).unwrap();
         let error = clock.check(at(110)).unwrap_err();
         assert_eq!(error.report(), "nothing was stored for 6 s: put k: 507");
-        assert_eq!((error.kind(), error.hint_text()), (Kind::NoSpace, Some("make room")));
+        assert_eq!(
+            (error.kind(), error.hint_text().as_deref()),
+            (Kind::NoSpace, Some("make room"))
+        );
         clock.resume();
         clock.check(at(1000)).unwrap();
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     storage::PieceVerifier,
     torrents::metainfo::{Metainfo, check::PieceHashes},
 };
@@ -43,7 +44,7 @@ fn check(meta: &Metainfo, range: &Range<u64>, parts: &[Bytes]) -> Result<()> {
                 "stored bytes of {} do not match the torrent's hash",
                 describe_piece(meta, piece)
             );
-            let hint = "`bae verify --repair` downloads damaged pieces again from the swarm";
+            let hint = hint![Operation::Repair, " downloads damaged pieces again from the swarm"];
             return Err(Error::new(Kind::Corrupt, text).hint(hint));
         }
         remaining = rest;

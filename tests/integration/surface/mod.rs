@@ -7,4 +7,5 @@ mod cli;
 mod dry_run;
 mod dry_run_url;
 mod export;
+mod failures;
 mod storage_cmd;

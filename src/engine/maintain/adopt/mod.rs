@@ -31,6 +31,7 @@ use crate::{
         storages::open_storage::OpenStorage,
     },
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     protocols::FetchOptions,
     storage::{
         RangeSet,
@@ -67,8 +68,8 @@ pub struct AdoptSummary {
     pub adopted: u64,
     /// Number of files that are completely in an object of the user.
     pub files: usize,
-    /// `importing` while bytes are missing, else `imported`.
-    pub state: &'static str,
+    /// [`ImportState::Importing`] while bytes are missing.
+    pub state: ImportState,
     /// Files that were not adopted, or only in part.
     pub missing: Vec<MissingFile>,
 }
@@ -134,7 +135,7 @@ impl Engine {
         let import = plan.into_import(&request.torrent, chunk_len)?;
         let row = self.catalog.attach_import(import).await?;
         self.update_manifest(&row, &storage).await;
-        Ok(AdoptSummary { id: row.id.to_string(), state: row.state.as_str(), ..summary })
+        Ok(AdoptSummary { id: row.id.to_string(), state: row.state, ..summary })
     }
 
     async fn find_objects(
@@ -200,10 +201,13 @@ impl Engine {
         };
         let text =
             format!("storage {:?} already has import {} of this torrent", row.storage, row.id);
-        Err(Error::new(Kind::AlreadyExists, text).hint(format!(
-            "fetch its missing bytes with `bae import`, or remove it with `bae rm {}`, which keeps your own objects",
-            row.id
-        )))
+        Err(Error::new(Kind::AlreadyExists, text).hint(hint![
+            "fetch its missing bytes with ",
+            Operation::Import,
+            ", or remove it with ",
+            Operation::RemoveImport.on(&row.id),
+            ", which keeps your own objects",
+        ]))
     }
 }
 
@@ -237,7 +241,7 @@ async fn candidates(
             Some(ObjectVersion { len, tag }) if len == file.len => {
                 candidates.push(Candidate { file: file.clone(), key, tag });
             }
-            _ => missing.push(missing_file(file, "its object changed during the command".into())),
+            _ => missing.push(missing_file(file, "its object changed while it was read".into())),
         }
     }
     Ok((candidates, missing))
@@ -312,7 +316,7 @@ impl AdoptPlan {
             bytes: real().map(|file| file.len).sum(),
             adopted: real().map(|f| verified.len_within(f.start..f.start + f.len)).sum(),
             files: real().count() - missing.len(),
-            state: if missing.is_empty() { "imported" } else { "importing" },
+            state: if missing.is_empty() { ImportState::Imported } else { ImportState::Importing },
             missing: missing.clone(),
         }
     }

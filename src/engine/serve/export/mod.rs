@@ -27,6 +27,7 @@ use crate::{
         plan::{file_row, selected_files},
     },
     error::{Error, Kind, Result},
+    hints::{Operation, Setting, hint},
     torrents::metainfo::File,
 };
 
@@ -53,9 +54,11 @@ impl Failure {
     /// From an error of writing to the target.
     fn write(error: Error) -> Self {
         match error.kind() {
-            Kind::NoSpace => {
-                Self::All(error.hint("free some space there, and run the command again"))
-            }
+            Kind::NoSpace => Self::All(error.hint(hint![
+                "free some space there, and run ",
+                Operation::Same,
+                " again",
+            ])),
             kind if kind.is_retryable() => Self::All(error),
             _ => Self::File(error),
         }
@@ -219,7 +222,7 @@ impl Export {
         tokio::select! {
             () = self.cancel.cancelled() => {
                 Err(Failure::All(Error::new(Kind::Cancelled, "stopped")
-                    .hint("run the same command again to resume")))
+                    .hint(hint!["run ", Operation::Same, " again to resume"])))
             }
             done = work => done,
         }
@@ -229,8 +232,8 @@ impl Export {
 fn path_taken(path: &Path, what: &str) -> Error {
     let text = format!("{} exists already as {what}", path.display());
     let hint = match what {
-        "a folder" => "move or rename the folder",
-        _ => "give --overwrite to replace it, or export to another folder",
+        "a folder" => "move or rename the folder".into(),
+        _ => hint!["give ", Setting::Overwrite, " to replace it, or export to another folder"],
     };
     Error::new(Kind::AlreadyExists, text).hint(hint)
 }

@@ -29,7 +29,7 @@ fn compare(local: i64, server: i64) -> ProbeResult {
     let difference = local.abs_diff(server);
     let (outcome, hint) = match difference {
         0..WARN_SECONDS => (Outcome::Ok, None),
-        _ => (Outcome::Warn, Some("set this machine's clock, preferably by NTP".to_owned())),
+        _ => (Outcome::Warn, Some("set this machine's clock, preferably by NTP".into())),
     };
     let text = match difference {
         // The header has a resolution of 1 s, and takes time to arrive.

@@ -20,6 +20,7 @@ use crate::{
     backends::RetryPolicy,
     config::{Config, Profile, ProfileKind},
     error::{Error, Kind, Result},
+    hints::{Hint, Operation, Setting, hint},
 };
 
 /// Result of one probe.
@@ -39,7 +40,7 @@ pub struct ProbeResult {
     pub outcome: Outcome,
     pub text: String,
     /// What to change.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
     /// The kind of error, if the probe failed.
     pub kind: Option<Kind>,
 }
@@ -65,14 +66,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(100);
 const FIRST_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Result of a probe that did not fail.
-type Finding = (Outcome, String, Option<&'static str>);
+type Finding = (Outcome, String, Option<Hint>);
 
 fn ok(text: impl Into<String>) -> Result<Finding> {
     Ok((Outcome::Ok, text.into(), None))
 }
 
-fn warn(text: impl Into<String>, hint: &'static str) -> Result<Finding> {
-    Ok((Outcome::Warn, text.into(), Some(hint)))
+fn warn(text: impl Into<String>, hint: impl Into<Hint>) -> Result<Finding> {
+    Ok((Outcome::Warn, text.into(), Some(hint.into())))
 }
 
 /// Checks a storage, by name or URL, and passes each result to `on_result` at once. With `speed`, also measures
@@ -194,9 +195,7 @@ impl<F: FnMut(&ProbeResult)> ProbeLog<'_, F> {
             Err(Error::new(Kind::Network, format!("no answer within {} s", timeout.as_secs())))
         });
         let probe = match found {
-            Ok((outcome, text, hint)) => {
-                ProbeResult { name, outcome, text, hint: hint.map(str::to_owned), kind: None }
-            }
+            Ok((outcome, text, hint)) => ProbeResult { name, outcome, text, hint, kind: None },
             Err(error) => ProbeResult {
                 name,
                 outcome: Outcome::Fail,
@@ -231,16 +230,16 @@ impl<F: FnMut(&ProbeResult)> ProbeLog<'_, F> {
 }
 
 /// What to change: the hint of the error, or one for the kind of error and storage.
-fn advice(error: &Error, profile: &Profile) -> String {
-    if let Some(hint) = error.hint_text() {
-        return hint.to_owned();
+fn advice(error: &Error, profile: &Profile) -> Hint {
+    if let Some(hint) = error.typed_hint() {
+        return hint.clone();
     }
     let text = match (error.kind(), profile.type_name()) {
         (Kind::Unauthenticated, "s3") => {
             "correct access_key_id and secret_access_key (or the AWS_* variables), and the region"
         }
         (Kind::Unauthenticated, _) => {
-            return format!("sign in again: bae storage login {}", profile.canonical_name());
+            return hint!["sign in again: ", Operation::StorageLogin.on(profile.canonical_name()),];
         }
         (Kind::PermissionDenied, "local") => {
             "allow this user to write to the folder, or choose another one"
@@ -260,9 +259,9 @@ fn advice(error: &Error, profile: &Profile) -> String {
         (Kind::Corrupt, _) => {
             "the storage returned different bytes than were stored: do not use it"
         }
-        _ => "run it again with -vv to see the requests",
+        _ => return hint!["run it again with ", Setting::VerboseLog, " to see the requests"],
     };
-    text.to_owned()
+    text.into()
 }
 
 /// A duration as text.

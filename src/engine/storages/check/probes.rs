@@ -14,6 +14,7 @@ use crate::{
         CopySupport, Key, MultipartUpload, Payload, StorageBackend, UploadLayout, list_all,
     },
     error::{Error, Kind, Result},
+    hints::{Operation, hint},
     storage::files::name_probe::{NameRules, probe_name_rules},
     units::{ByteSize, GIB, MIB},
 };
@@ -28,7 +29,7 @@ const LOW_SPACE: u64 = GIB;
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 const SPEED_BYTES: u64 = 8 * MIB;
 
-const SMALL_OBJECT: &[u8] = b"test object of `bae storage check`, deleted at its end\n";
+const SMALL_OBJECT: &[u8] = b"test object of bae's storage check, deleted at its end\n";
 
 /// A storage that is being checked.
 pub(super) struct StorageProbes {
@@ -120,7 +121,12 @@ impl StorageProbes {
         }
         warn(
             "a listing does not have the new object",
-            "`bae gc` and `bae attach` rely on listings: run them some time after imports",
+            hint![
+                Operation::FindLeftovers,
+                " and ",
+                Operation::AttachStorage,
+                " rely on listings: run them some time after imports",
+            ],
         )
     }
 
@@ -222,7 +228,11 @@ impl StorageProbes {
             0 => ok("no unfinished uploads"),
             n => warn(
                 format!("{n} unfinished uploads"),
-                "some may belong to running imports: `bae gc` finds the others, which are charged",
+                hint![
+                    "some may belong to running imports: ",
+                    Operation::FindLeftovers,
+                    " finds the others, which are charged",
+                ],
             ),
         }
     }
@@ -312,7 +322,7 @@ impl StorageProbes {
             name: "clean-up",
             outcome: Outcome::Warn,
             text: error,
-            hint: Some(format!("delete the objects under {}/ by hand", self.prefix)),
+            hint: Some(format!("delete the objects under {}/ by hand", self.prefix).into()),
             kind: None,
         })
     }

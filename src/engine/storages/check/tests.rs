@@ -80,7 +80,7 @@ async fn a_refused_write_reports_whether_listing_works() {
     let (probes, report) = rig.check().await;
     let write = find(&probes, "write");
     assert_eq!((write.outcome, write.kind), (Outcome::Fail, Some(Kind::PermissionDenied)));
-    assert!(write.hint.as_ref().unwrap().contains("allow this user to write"));
+    assert!(write.hint.as_ref().unwrap().to_string().contains("allow this user to write"));
     assert_eq!(find(&probes, "list").outcome, Outcome::Ok);
     assert_eq!(report.unwrap().failed, Some(Kind::PermissionDenied));
     assert!(!probes.iter().any(|p| p.name == "read"));
@@ -92,7 +92,7 @@ async fn without_permission_to_delete_the_check_fails_and_names_the_leftovers() 
     rig.backend.fail_next_deletes(u64::MAX, Kind::PermissionDenied);
     let (probes, report) = rig.check().await;
     assert_eq!(find(&probes, "delete").outcome, Outcome::Fail);
-    assert!(find(&probes, "clean-up").hint.as_ref().unwrap().contains("bae-check-"));
+    assert!(find(&probes, "clean-up").hint.as_ref().unwrap().to_string().contains("bae-check-"));
     let report = report.unwrap();
     assert_eq!((report.failures, report.warnings), (1, 1));
     assert_eq!(report.failed, Some(Kind::PermissionDenied));

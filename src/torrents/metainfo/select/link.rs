@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::{bad, indices};
 use crate::{
     error::{Error, Result},
+    hints::{Setting, hint},
     torrents::metainfo::File,
 };
 
@@ -59,8 +60,13 @@ fn ranges(spec: &str) -> Result<Vec<RangeInclusive<usize>>> {
 }
 
 fn invalid(spec: &str, why: &str) -> Error {
-    bad(format!("the magnet link's selection so={spec}: {why}"))
-        .hint("use --select instead (--select '*' for all), or remove so= from the link")
+    bad(format!("the magnet link's selection so={spec}: {why}")).hint(hint![
+        "use ",
+        Setting::Select,
+        " instead (",
+        Setting::Select.with("*"),
+        " for all), or remove so= from the link",
+    ])
 }
 
 #[cfg(test)]

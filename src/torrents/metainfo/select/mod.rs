@@ -20,7 +20,10 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use self::paths::PathIndex;
 use super::{File, Metainfo};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Hint, Operation, hint},
+};
 
 /// The files that `spec` selects, as ascending indices into `files`; never a pad, and at least one file.
 ///
@@ -47,7 +50,7 @@ pub fn select(spec: &str, files: &[File]) -> Result<Vec<u32>> {
         }
     }
     if !any {
-        return Err(bad("the selection is empty").hint(HINT));
+        return Err(bad("the selection is empty").hint(syntax_hint()));
     }
     Ok(indices(&chosen))
 }
@@ -57,7 +60,13 @@ fn indices(chosen: &[bool]) -> Vec<u32> {
     chosen.map(|(i, _)| u32::try_from(i).expect("a torrent has far fewer files")).collect()
 }
 
-const HINT: &str = "give numbers or paths as `bae info` prints them (1,3-5), a folder, or a pattern over the path (*.flac)";
+fn syntax_hint() -> Hint {
+    hint![
+        "give numbers or paths as ",
+        Operation::ImportInfo,
+        " prints them (1,3-5), a folder, or a pattern over the path (*.flac)",
+    ]
+}
 
 /// Which pieces hold bytes of the files at the indices `selected`: one flag per piece.
 #[must_use]
@@ -136,7 +145,9 @@ fn numbers(part: &str, count: usize) -> Result<Option<RangeInclusive<usize>>> {
     let (from, to) = (number(from), to.map_or(count, number));
     if from == 0 || from > count || to > count {
         let what = format!("selection {part:?}: there are only files 1 to {count}");
-        return Err(bad(what).hint("`bae info` prints the files with their numbers"));
+        return Err(
+            bad(what).hint(hint![Operation::ImportInfo, " prints the files with their numbers",])
+        );
     }
     if from > to {
         return Err(bad(format!("selection {part:?} ends before it starts")));
@@ -154,12 +165,18 @@ fn choose_glob(glob: &str, files: &[File], among: &[usize], chosen: &mut [bool])
             (chosen[*i], any) = (true, true);
         }
     }
-    if any { Ok(()) } else { Err(bad(format!("selection {glob:?} matches no file")).hint(HINT)) }
+    if any {
+        Ok(())
+    } else {
+        Err(bad(format!("selection {glob:?} matches no file")).hint(syntax_hint()))
+    }
 }
 
 fn compile(glob: &str) -> Result<GlobMatcher> {
     let built = GlobBuilder::new(glob).literal_separator(false).build();
-    let wrong = |e| bad(format!("selection {glob:?} is not a valid pattern")).because(e).hint(HINT);
+    let wrong = |e| {
+        bad(format!("selection {glob:?} is not a valid pattern")).because(e).hint(syntax_hint())
+    };
     Ok(built.map_err(wrong)?.compile_matcher())
 }
 
