@@ -18,13 +18,13 @@ pub trait BackendState: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the state cannot be read.
-    fn get(&self, name: &str) -> Result<Option<String>>;
+    async fn get(&self, name: &str) -> Result<Option<String>>;
 
     /// All names that start with `prefix`, with their values, ordered by name.
     ///
     /// # Errors
     /// When the state cannot be read.
-    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>>;
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, String)>>;
 
     /// Sets the value of `name`, or removes it with `None`. Durable when it returns.
     ///
@@ -39,11 +39,11 @@ pub struct InMemoryState(Arc<RwLock<BTreeMap<String, String>>>);
 
 #[async_trait]
 impl BackendState for InMemoryState {
-    fn get(&self, name: &str) -> Result<Option<String>> {
+    async fn get(&self, name: &str) -> Result<Option<String>> {
         Ok(self.0.read().get(name).cloned())
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
         let entries = self.0.read();
         let found = entries.iter().filter(|(name, _)| name.starts_with(prefix));
         Ok(found.map(|(name, value)| (name.clone(), value.clone())).collect())

@@ -43,6 +43,16 @@ pub struct ExistingObject {
     pub tag: Option<String>,
 }
 
+/// An adopted object: key, length, and the version tag when its bytes were verified.
+pub(crate) type AdoptedObject = (String, u64, Option<String>);
+
+pub(super) fn select_adopted(connection: &Connection, import: i64) -> Result<Vec<AdoptedObject>> {
+    let query = "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
+        WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
+    let row = |row: &Row<'_>| Ok((row.get(0)?, sql_u64(row.get(1)?), row.get(2)?));
+    select(connection, query, [import], row)
+}
+
 fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> Result<ImportRow> {
     let mut own = Some(import.id.clone());
     let id = unused_id(connection, || own.take().map_or_else(random_id, Ok))?;
@@ -127,28 +137,23 @@ impl Catalog {
     ///
     /// # Errors
     /// `AlreadyExists` when an import has it as an object of its own.
-    pub fn check_adoptable<'a>(
-        &self,
-        storage: &str,
-        mut keys: impl Iterator<Item = &'a str>,
-    ) -> Result<()> {
-        self.read(|connection| {
-            keys.try_for_each(|key| check_key_unused(connection, storage, key, Role::Adopted))
+    pub async fn check_adoptable(&self, storage: &str, keys: Vec<String>) -> Result<()> {
+        let storage = storage.to_owned();
+        self.read(move |connection| {
+            let is_free = |key| check_key_unused(connection, &storage, key, Role::Adopted);
+            keys.iter().try_for_each(|key| is_free(key))
         })
+        .await
     }
 
-    /// The adopted objects of an import: key, length, and the version tag when their bytes were verified.
+    /// The adopted objects of an import.
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn adopted_objects(&self, import: &ImportId) -> Result<Vec<(String, u64, Option<String>)>> {
-        let query =
-            "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
-            WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
-        self.read(|connection| {
-            let row = |row: &Row<'_>| Ok((row.get(0)?, sql_u64(row.get(1)?), row.get(2)?));
-            select(connection, query, [import_num(connection, import)?], row)
-        })
+    pub async fn adopted_objects(&self, import: &ImportId) -> Result<Vec<AdoptedObject>> {
+        let import = import.clone();
+        self.read(move |connection| select_adopted(connection, import_num(connection, &import)?))
+            .await
     }
 
     /// Makes sure that no new object gets a number up to `seen`. For an old copy of a catalog, when its storage has
@@ -197,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn the_key_of_a_whole_file_is_unique_in_its_storage_only() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let whole = |id: &str, storage: &str, role| {
             let mut import = adopting(id);
             import.new.storage = storage.into();
@@ -214,26 +219,26 @@ mod tests {
             let refused = catalog.attach_import(whole("00c0ffee", storage, role)).await;
             assert_eq!(refused.unwrap_err().kind(), Kind::AlreadyExists, "{storage} {role:?}");
         }
-        assert_eq!(catalog.list().unwrap().len(), 2, "a refused import leaves no rows");
-        catalog.check_adoptable("elsewhere", ["a", "b"].into_iter()).unwrap();
-        let taken = catalog.check_adoptable("one", ["c", "b"].into_iter()).unwrap_err();
+        assert_eq!(catalog.list().await.unwrap().len(), 2, "a refused import leaves no rows");
+        catalog.check_adoptable("elsewhere", vec!["a".into(), "b".into()]).await.unwrap();
+        let taken = catalog.check_adoptable("one", vec!["c".into(), "b".into()]).await.unwrap_err();
         assert_eq!(taken.kind(), Kind::AlreadyExists);
     }
 
     #[tokio::test]
     async fn adopted_objects_are_forgotten_and_never_become_intents() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let id = catalog.attach_import(adopting("9c4e01ab")).await.unwrap().id;
-        let listed = catalog.adopted_objects(&id).unwrap();
+        let listed = catalog.adopted_objects(&id).await.unwrap();
         assert_eq!(listed[0], ("a".into(), 60, Some("tag of a".into())));
         // Several imports may adopt the same object.
         let other = catalog.attach_import(adopting("0badcafe")).await.unwrap().id;
 
         assert_eq!(catalog.punch_holes(&id, vec![0..10, 70..80]).await.unwrap(), []);
-        assert_eq!(catalog.objects(&id).unwrap().len(), 2, "each object still has extents");
+        assert_eq!(catalog.objects(&id).await.unwrap().len(), 2, "each object still has extents");
         assert_eq!(catalog.punch_holes(&id, vec![0..30, 30..60]).await.unwrap(), []);
-        let left: Vec<_> = catalog.objects(&id).unwrap().into_iter().map(|o| o.key).collect();
+        let left: Vec<_> = catalog.objects(&id).await.unwrap().into_iter().map(|o| o.key).collect();
         assert_eq!(left, ["b"]);
         let chunk = catalog.intend(&id, 10, false).await.unwrap().num;
         let extent = Extent { range: 70..80, object: chunk, offset: 0 };
@@ -241,8 +246,8 @@ mod tests {
         let whole = catalog.intend_named(&id, "x/b", 40, Role::File).await.unwrap().row.num;
         let freed = catalog.commit_whole_file(whole, 60..100).await.unwrap();
         assert_eq!(freed.iter().map(|object| object.num).collect::<Vec<_>>(), [chunk]);
-        assert!(catalog.adopted_objects(&id).unwrap().is_empty());
-        assert_eq!(catalog.leftover_intents().unwrap(), freed);
-        assert_eq!(catalog.adopted_objects(&other).unwrap().len(), 2);
+        assert!(catalog.adopted_objects(&id).await.unwrap().is_empty());
+        assert_eq!(catalog.leftover_intents().await.unwrap(), freed);
+        assert_eq!(catalog.adopted_objects(&other).await.unwrap().len(), 2);
     }
 }

@@ -10,27 +10,35 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn backend_value(&self, storage: &str, name: &str) -> Result<Option<String>> {
+    pub async fn backend_value(&self, storage: &str, name: &str) -> Result<Option<String>> {
         let query = "SELECT value FROM notes WHERE storage = ? AND name = ?";
-        self.read(|connection| {
+        let values = [storage.to_owned(), name.to_owned()];
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            statement.query_row([storage, name], |row| row.get(0)).optional().map_err(sql_error)
+            statement.query_row(values, |row| row.get(0)).optional().map_err(sql_error)
         })
+        .await
     }
 
     /// All names of `storage` that start with `prefix`, with their values, ordered by name.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn backend_values(&self, storage: &str, prefix: &str) -> Result<Vec<(String, String)>> {
+    pub async fn backend_values(
+        &self,
+        storage: &str,
+        prefix: &str,
+    ) -> Result<Vec<(String, String)>> {
         let query = "SELECT name, value FROM notes
             WHERE storage = ? AND substr(name, 1, length(?2)) = ?2 ORDER BY name";
-        self.read(|connection| {
+        let values = [storage.to_owned(), prefix.to_owned()];
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
             let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let rows = statement.query_map([storage, prefix], row).map_err(sql_error)?;
+            let rows = statement.query_map(values, row).map_err(sql_error)?;
             rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
         })
+        .await
     }
 
     /// Sets the value of `name`, or removes it with `None`.

@@ -224,6 +224,18 @@ pub(super) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// The files of an import, in order.
+pub(super) fn select_files(connection: &Connection, import: i64) -> Result<Vec<FileRow>> {
+    let query = "SELECT path, start, len, pad FROM files WHERE import = ? ORDER BY idx";
+    let file = |row: &Row<'_>| {
+        let (start, len) = (sql_u64(row.get(1)?), sql_u64(row.get(2)?));
+        Ok(FileRow { path: row.get(0)?, start, len, pad: row.get(3)? })
+    };
+    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+    let rows = statement.query_map([import], file).map_err(sql_error)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+}
+
 fn selection_text(selected: Option<&[u32]>) -> Option<String> {
     selected.map(|files| format!("{files:?}").replace(' ', ""))
 }
@@ -324,54 +336,60 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn list(&self) -> Result<Vec<ImportRow>> {
-        self.read(|connection| select(connection, "state NOT IN ('removing', 'kept')", []))
+    pub async fn list(&self) -> Result<Vec<ImportRow>> {
+        self.read(|connection| select(connection, "state NOT IN ('removing', 'kept')", [])).await
     }
 
     /// The imports in `state`, oldest first.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn list_in_state(&self, state: ImportState) -> Result<Vec<ImportRow>> {
-        self.read(|connection| select(connection, "state = ?", [state.as_str()]))
+    pub async fn list_in_state(&self, state: ImportState) -> Result<Vec<ImportRow>> {
+        self.read(move |connection| select(connection, "state = ?", [state.as_str()])).await
     }
 
     /// The number of an import's files and their total bytes, without padding.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn file_totals(&self, id: &ImportId) -> Result<(usize, u64)> {
+    pub async fn file_totals(&self, id: &ImportId) -> Result<(usize, u64)> {
+        let id = id.clone();
         let query = "SELECT count(*), coalesce(sum(f.len), 0) FROM files f
             JOIN imports i ON i.num = f.import WHERE i.id = ? AND NOT f.pad";
-        self.read(|connection| {
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
             let row = |row: &Row<'_>| Ok((row.get::<_, u32>(0)? as usize, sql_u64(row.get(1)?)));
             statement.query_row([id.as_str()], row).map_err(sql_error)
         })
+        .await
     }
 
     /// The import with this id, in any state.
     ///
     /// # Errors
     /// `NotFound` when it does not exist.
-    pub fn get(&self, id: &ImportId) -> Result<ImportRow> {
-        let found = self.read(|connection| select(connection, "id = ?", [id.as_str()]))?;
-        found.into_iter().next().ok_or_else(|| not_found(id.as_str()))
+    pub async fn get(&self, id: &ImportId) -> Result<ImportRow> {
+        let id = id.clone();
+        self.read(move |connection| {
+            let found = select(connection, "id = ?", [id.as_str()])?;
+            found.into_iter().next().ok_or_else(|| not_found(id.as_str()))
+        })
+        .await
     }
 
     /// The import that the user names by its id, at least 6 digits of its info-hash, or its whole name.
     ///
     /// # Errors
     /// `NotFound` when none matches; `InvalidInput` naming the candidates when several match.
-    pub fn find(&self, import_ref: &str) -> Result<ImportRow> {
+    pub async fn find(&self, import_ref: &str) -> Result<ImportRow> {
         let digits = import_ref.to_ascii_lowercase();
         let (low, high) = hash_range(&digits).unzip();
         let (low_v1, high_v1) = (digits.len() <= 40).then_some((low, high)).unzip();
         let condition = "state NOT IN ('removing', 'kept') AND (id = ?1 OR name = ?2
             OR info_hash_v1 BETWEEN substr(?3, 1, 20) AND substr(?4, 1, 20)
             OR info_hash_v2 BETWEEN ?5 AND ?6)";
-        let values = params![digits, import_ref, low_v1, high_v1, low, high];
-        let mut all = self.read(|connection| select(connection, condition, values))?;
+        let values = (digits.clone(), import_ref.to_owned(), low_v1, high_v1, low, high);
+        let mut all = self.read(move |connection| select(connection, condition, values)).await?;
         if let Some(at) = all.iter().position(|row| row.id.as_str() == digits) {
             return Ok(all.swap_remove(at));
         }
@@ -392,13 +410,13 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn find_by_info_hash(
+    pub async fn find_by_info_hash(
         &self,
         v1: Option<[u8; 20]>,
         v2: Option<[u8; 32]>,
     ) -> Result<Vec<ImportRow>> {
         let condition = "state <> 'removing' AND (info_hash_v1 = ?1 OR info_hash_v2 = ?2)";
-        let mut found = self.read(|connection| select(connection, condition, params![v1, v2]))?;
+        let mut found = self.read(move |c| select(c, condition, params![v1, v2])).await?;
         found.reverse();
         found.sort_by_key(|row| row.state == ImportState::Kept);
         Ok(found)
@@ -451,18 +469,9 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
-        let query = "SELECT path, start, len, pad FROM files WHERE import = ? ORDER BY idx";
-        let file = |row: &Row<'_>| {
-            let (start, len) = (sql_u64(row.get(1)?), sql_u64(row.get(2)?));
-            Ok(FileRow { path: row.get(0)?, start, len, pad: row.get(3)? })
-        };
-        self.read(|connection| {
-            let num = import_num(connection, id)?;
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let rows = statement.query_map([num], file).map_err(sql_error)?;
-            rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
-        })
+    pub async fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
+        let id = id.clone();
+        self.read(move |connection| select_files(connection, import_num(connection, &id)?)).await
     }
 
     /// Deletes the rows of an import, its files, objects and extents. Succeeds when it does not exist.

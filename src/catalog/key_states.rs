@@ -23,62 +23,67 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn key_states<'a>(
-        &self,
-        storage: &str,
-        keys: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Vec<KeyState>> {
+    pub async fn key_states(&self, storage: &str, keys: Vec<String>) -> Result<Vec<KeyState>> {
+        let storage = storage.to_owned();
         let query = "SELECT max(CASE WHEN o.state = 'intent' AND i.storage = ?2
                 AND i.state <> 'removing' THEN 1 ELSE 2 END)
             FROM objects o JOIN imports i ON i.num = o.import
             WHERE o.key = ?1 AND (i.storage = ?2 OR o.role NOT IN ('file', 'adopted'))";
-        self.read(|connection| {
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let mut state = |key: &str| {
+            let mut state = |key: &String| {
                 let most = |row: &rusqlite::Row<'_>| row.get::<_, Option<i64>>(0);
-                match statement.query_row([key, storage], most).map_err(sql_error)? {
+                match statement.query_row([key, &storage], most).map_err(sql_error)? {
                     None => Ok(KeyState::Unknown),
                     Some(1) => Ok(KeyState::Intent),
                     Some(_) => Ok(KeyState::Protected),
                 }
             };
-            keys.into_iter().map(&mut state).collect()
+            keys.iter().map(&mut state).collect()
         })
+        .await
     }
 
-    /// Whether `folder` (with its `/`) contains recorded objects, or is the chunk folder of an import of this
+    /// Whether each of `folders` (with its `/`) contains recorded objects, or is the chunk folder of an import of this
     /// catalog.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn has_folder(&self, folder: &str) -> Result<bool> {
-        // `0` follows `/` in ASCII, so every key between the two starts with the folder.
-        let end = format!("{}0", folder.trim_end_matches('/'));
-        let own = folder.strip_prefix(&self.key_prefix()).map(|rest| rest.trim_end_matches('/'));
+    pub async fn has_folders(&self, folders: Vec<String>) -> Result<Vec<bool>> {
         let query = "SELECT 1 WHERE EXISTS(SELECT 1 FROM objects WHERE key >= ?1 AND key < ?2)
             OR EXISTS(SELECT 1 FROM imports WHERE id = ?3)";
-        self.read(|connection| {
-            let found = connection.query_row(query, params![folder, end, own], |_| Ok(()));
-            found.optional().map(|found| found.is_some()).map_err(sql_error)
+        let key_prefix = self.key_prefix();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
+            let mut is_known = |folder: &String| {
+                // `0` follows `/` in ASCII, so every key between the two starts with the folder.
+                let end = format!("{}0", folder.trim_end_matches('/'));
+                let own = folder.strip_prefix(&key_prefix).map(|rest| rest.trim_end_matches('/'));
+                let found = statement.query_row(params![folder, end, own], |_| Ok(()));
+                found.optional().map(|found| found.is_some()).map_err(sql_error)
+            };
+            folders.iter().map(&mut is_known).collect()
         })
+        .await
     }
 
     /// The ids of the catalogs whose objects in `storage` this catalog has attached.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn attached_catalogs(&self, storage: &str) -> Result<Vec<String>> {
+    pub async fn attached_catalogs(&self, storage: &str) -> Result<Vec<String>> {
         let query = "SELECT catalog FROM adopted WHERE storage = ? ORDER BY catalog";
-        self.read(|connection| select(connection, query, [storage], |row| row.get(0)))
+        let storage = storage.to_owned();
+        self.read(move |connection| select(connection, query, [storage], |row| row.get(0))).await
     }
 
     /// Every storage that has an import, in any state, or that was attached.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn storages(&self) -> Result<Vec<String>> {
+    pub async fn storages(&self) -> Result<Vec<String>> {
         let query = "SELECT storage FROM imports UNION SELECT storage FROM adopted ORDER BY 1";
-        self.read(|connection| select(connection, query, [], |row| row.get(0)))
+        self.read(move |connection| select(connection, query, [], |row| row.get(0))).await
     }
 }
 
@@ -90,18 +95,18 @@ mod tests {
     #[tokio::test]
     async fn the_key_of_a_whole_file_counts_in_its_storage_only_and_a_generated_key_everywhere() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let new = NewImport { len: 10, storage: "a".into(), ..NewImport::default() };
         let id = catalog.create_import(new).await.unwrap().id;
         let chunk = catalog.intend(&id, 10, false).await.unwrap();
         let file = catalog.intend_named(&id, "x/f", 0, Role::File).await.unwrap().row;
         let extent = Extent { range: 0..10, object: chunk.num, offset: 0 };
         catalog.commit_object(chunk.num, vec![extent]).await.unwrap();
-        let states = |storage| {
-            let keys = [chunk.key.as_str(), file.key.as_str()];
-            catalog.key_states(storage, keys).unwrap()
+        let states = async |storage| {
+            let keys = vec![chunk.key.clone(), file.key.clone()];
+            catalog.key_states(storage, keys).await.unwrap()
         };
-        assert_eq!(states("a"), [KeyState::Protected, KeyState::Intent]);
-        assert_eq!(states("b"), [KeyState::Protected, KeyState::Unknown]);
+        assert_eq!(states("a").await, [KeyState::Protected, KeyState::Intent]);
+        assert_eq!(states("b").await, [KeyState::Protected, KeyState::Unknown]);
     }
 }

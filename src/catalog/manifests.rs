@@ -57,12 +57,14 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn manifest_digest(&self, import: &ImportId) -> Result<Option<String>> {
+    pub async fn manifest_digest(&self, import: &ImportId) -> Result<Option<String>> {
         let query = "SELECT i.manifest FROM imports i WHERE i.id = ? AND EXISTS(
             SELECT 1 FROM objects WHERE import = i.num AND role = 'manifest' AND state = 'stored')";
-        self.read(|connection| {
+        let import = import.clone();
+        self.read(move |connection| {
             let found = connection.query_row(query, [import.as_str()], |row| row.get(0));
             found.optional().map(Option::flatten).map_err(sql_error)
         })
+        .await
     }
 }

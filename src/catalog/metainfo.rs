@@ -31,13 +31,15 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
-        self.read(|connection| {
-            let num = import_num(connection, id)?;
+    pub async fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
+        let id = id.clone();
+        self.read(move |connection| {
+            let num = import_num(connection, &id)?;
             let query = "SELECT bytes FROM metainfo WHERE import = ?";
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
             let row = statement.query_row([num], |row| row.get(0)).optional();
             row.map(Option::unwrap_or_default).map_err(sql_error)
         })
+        .await
     }
 }

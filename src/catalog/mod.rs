@@ -3,7 +3,8 @@
 //! It is one SQLite file, `catalog.db`, in WAL mode. One thread owns the writing connection and does all writes. It
 //! takes all queued commands (at most 1,024), runs them in one transaction with a savepoint each, and answers after
 //! the commit. So any number of uploads that finish together cost one fsync, and a failing command undoes only
-//! itself. Reads use a second connection and see the last commit.
+//! itself. Reads run on two more threads with a connection each, and see the last commit. Callers wait for the answer
+//! of these threads without blocking their own (`connection_threads.rs`).
 //!
 //! An object is recorded in this order: `intend` reserves the key, the caller puts the object, and `commit_object`
 //! records its extents. So a crash may leave an object without extents, but never an extent without its object.
@@ -12,6 +13,8 @@
 
 mod attach;
 mod backend_state;
+mod connection_threads;
+mod contents;
 mod errors;
 mod imports;
 mod key_states;
@@ -20,6 +23,7 @@ mod metainfo;
 mod objects;
 mod partial_uploads;
 mod punch_holes;
+mod readers;
 mod schema;
 mod seed_goals;
 mod url_imports;
@@ -37,7 +41,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{
@@ -46,6 +49,7 @@ use crate::{
 };
 
 pub use attach::{ExistingObject, ImportWithObjects};
+pub use contents::ImportContents;
 pub(crate) use errors::is_catalog_failure;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use key_states::KeyState;
@@ -55,6 +59,7 @@ pub use wanted_counts::WantedCounts;
 pub use whole_files::NamedIntent;
 
 use errors::{sql_error, with_path};
+use readers::{READERS, Readers};
 use writer::Writer;
 
 /// How long a connection waits for the transaction of another process.
@@ -103,7 +108,8 @@ impl fmt::Debug for ImportId {
     }
 }
 
-/// The open catalog. Cheap to clone; all clones share the writer thread, which ends with the last clone.
+/// The open catalog. Cheap to clone; all clones share the threads that read and write the file, which end with the
+/// last clone.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -112,7 +118,7 @@ pub struct Catalog {
 struct Inner {
     id: String,
     path: PathBuf,
-    reader: Mutex<Connection>,
+    readers: Readers,
     /// `None` when opened for reading only.
     writer: Option<Writer>,
 }
@@ -130,15 +136,9 @@ impl Catalog {
     ///
     /// # Errors
     /// `Unsupported` when a newer bae made the file; `Corrupt` or an I/O kind when it cannot be used.
-    pub fn open(dir: &Path) -> Result<Self> {
-        folders::create("data folder", dir)?;
-        let path = dir.join("catalog.db");
-        let mut writing = connect(&path, true)?;
-        make_private(&path)?;
-        let id = schema::prepare(&mut writing, &path).map_err(|e| with_path(&path, e))?;
-        let reader = Mutex::new(connect(&path, false)?);
-        let writer = Some(Writer::spawn(writing, &path)?);
-        Ok(Self { inner: Arc::new(Inner { id, path, reader, writer }) })
+    pub async fn open(dir: &Path) -> Result<Self> {
+        let dir = dir.to_owned();
+        Self::open_with(move || Inner::open(&dir)).await
     }
 
     /// Whether a folder contains a catalog.
@@ -157,16 +157,9 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when there is no catalog; `Unsupported` when it is of another version; otherwise as
     /// [`Catalog::open`].
-    pub fn open_read_only(dir: &Path) -> Result<Self> {
-        let path = dir.join("catalog.db");
-        if !Self::exists_in(dir)? {
-            let text = format!("no catalog in {}", dir.display());
-            return Err(Error::new(Kind::NotFound, text).hint("nothing was imported into it yet"));
-        }
-        let reader = connect(&path, false)?;
-        let id = schema::check(&reader, &path).map_err(|e| with_path(&path, e))?;
-        let reader = Mutex::new(reader);
-        Ok(Self { inner: Arc::new(Inner { id, path, reader, writer: None }) })
+    pub async fn open_read_only(dir: &Path) -> Result<Self> {
+        let dir = dir.to_owned();
+        Self::open_with(move || Inner::open_existing(&dir)).await
     }
 
     /// Opens an existing catalog for writing while another process may write it too, for rows that do not depend on
@@ -176,12 +169,17 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when there is no catalog; `Unsupported` when it is of another version; otherwise as
     /// [`Catalog::open`].
-    pub fn open_shared(dir: &Path) -> Result<Self> {
-        let catalog = Self::open_read_only(dir)?;
-        let path = dir.join("catalog.db");
-        let writer = Some(Writer::spawn(connect(&path, true)?, &path)?);
-        let inner = Arc::into_inner(catalog.inner).expect("the only handle");
-        Ok(Self { inner: Arc::new(Inner { writer, ..inner }) })
+    pub async fn open_shared(dir: &Path) -> Result<Self> {
+        let dir = dir.to_owned();
+        Self::open_with(move || Inner::open_shared(&dir)).await
+    }
+
+    /// Opens the file on a blocking thread.
+    async fn open_with(open: impl FnOnce() -> Result<Inner> + Send + 'static) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(open).await;
+        let inner = opened
+            .map_err(|e| Error::new(Kind::Internal, "opening the catalog panicked").because(e))??;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The catalog's id: 16 random hexadecimal digits. Every chunk and manifest key starts with it, so that several
@@ -216,9 +214,48 @@ impl Catalog {
         }
     }
 
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        work(&self.inner.reader.lock()).map_err(|e| with_path(&self.inner.path, e))
+    /// Runs `work` on a reader thread. All its statements see the same commit.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.readers.run(work).await.map_err(|e| with_path(&self.inner.path, e))
     }
+}
+
+impl Inner {
+    fn open(dir: &Path) -> Result<Self> {
+        folders::create("data folder", dir)?;
+        let path = dir.join("catalog.db");
+        let mut writing = connect(&path, true)?;
+        make_private(&path)?;
+        let id = schema::prepare(&mut writing, &path).map_err(|e| with_path(&path, e))?;
+        let readers = Readers::spawn(connect_readers(&path)?)?;
+        let writer = Some(Writer::spawn(writing, &path)?);
+        Ok(Self { id, path, readers, writer })
+    }
+
+    fn open_existing(dir: &Path) -> Result<Self> {
+        let path = dir.join("catalog.db");
+        if !Catalog::exists_in(dir)? {
+            let text = format!("no catalog in {}", dir.display());
+            return Err(Error::new(Kind::NotFound, text).hint("nothing was imported into it yet"));
+        }
+        let reading = connect_readers(&path)?;
+        let id = schema::check(&reading[0], &path).map_err(|e| with_path(&path, e))?;
+        let readers = Readers::spawn(reading)?;
+        Ok(Self { id, path, readers, writer: None })
+    }
+
+    fn open_shared(dir: &Path) -> Result<Self> {
+        let existing = Self::open_existing(dir)?;
+        let writer = Some(Writer::spawn(connect(&existing.path, true)?, &existing.path)?);
+        Ok(Self { writer, ..existing })
+    }
+}
+
+fn connect_readers(path: &Path) -> Result<Vec<Connection>> {
+    (0..READERS).map(|_| connect(path, false)).collect()
 }
 
 fn connect(path: &Path, writing: bool) -> Result<Connection> {

@@ -101,6 +101,18 @@ pub(super) fn select<T>(
     rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
 }
 
+/// The objects of an import, including intents.
+pub(super) fn select_objects(connection: &Connection, import: &ImportId) -> Result<Vec<ObjectRow>> {
+    let query = format!("{COLUMNS} WHERE i.id = ? ORDER BY o.num");
+    select(connection, &query, [import.as_str()], object_row)
+}
+
+/// The extents of an import, by position.
+pub(super) fn select_extents(connection: &Connection, import: i64) -> Result<Vec<Extent>> {
+    let query = "SELECT start, end, object, offset FROM extents WHERE import = ? ORDER BY start";
+    select(connection, query, [import], extent_row)
+}
+
 fn extents_of_object(connection: &Connection, object: i64) -> Result<Vec<Extent>> {
     let query = "SELECT start, end, object, offset FROM extents WHERE object = ? ORDER BY start";
     select(connection, query, [object], extent_row)
@@ -216,7 +228,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn sample_keys(&self, storage: &str) -> Result<Vec<String>> {
+    pub async fn sample_keys(&self, storage: &str) -> Result<Vec<String>> {
         let some = |order: &str| {
             format!(
                 "SELECT * FROM (SELECT o.key FROM objects o JOIN imports i ON i.num = o.import
@@ -225,8 +237,10 @@ impl Catalog {
             )
         };
         let query = format!("{} UNION {}", some("DESC"), some("ASC"));
-        self.read(|connection| select(connection, &query, [storage], |row| row.get(0)))
+        let storage = storage.to_owned();
+        self.read(move |connection| select(connection, &query, [storage], |row| row.get(0))).await
     }
+
     /// Reserves a key for an object of `len` bytes that is about to be put.
     ///
     /// # Errors
@@ -279,30 +293,28 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn objects(&self, import: &ImportId) -> Result<Vec<ObjectRow>> {
-        let query = format!("{COLUMNS} WHERE i.id = ? ORDER BY o.num");
-        self.read(|connection| select(connection, &query, [import.as_str()], object_row))
+    pub async fn objects(&self, import: &ImportId) -> Result<Vec<ObjectRow>> {
+        let import = import.clone();
+        self.read(move |connection| select_objects(connection, &import)).await
     }
 
     /// The extents of an import, by position.
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
-        let query =
-            "SELECT start, end, object, offset FROM extents WHERE import = ? ORDER BY start";
-        self.read(|connection| {
-            select(connection, query, [import_num(connection, import)?], extent_row)
-        })
+    pub async fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
+        let import = import.clone();
+        self.read(move |connection| select_extents(connection, import_num(connection, &import)?))
+            .await
     }
 
     /// The keys of all stored objects, of every import and storage.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn all_keys(&self) -> Result<Vec<String>> {
+    pub async fn all_keys(&self) -> Result<Vec<String>> {
         let query = "SELECT key FROM objects WHERE state = 'stored'";
-        self.read(|connection| select(connection, query, [], |row| row.get(0)))
+        self.read(move |connection| select(connection, query, [], |row| row.get(0))).await
     }
 
     /// Objects that were intended and are not committed: puts in progress, puts cut short by a crash, and objects to
@@ -310,8 +322,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn leftover_intents(&self) -> Result<Vec<ObjectRow>> {
+    pub async fn leftover_intents(&self) -> Result<Vec<ObjectRow>> {
         let query = format!("{COLUMNS} WHERE o.state = 'intent' ORDER BY o.num");
-        self.read(|connection| select(connection, &query, [], object_row))
+        self.read(move |connection| select(connection, &query, [], object_row)).await
     }
 }

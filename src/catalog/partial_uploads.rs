@@ -45,6 +45,25 @@ pub(super) fn uploaded_range(
     Ok(found.unwrap_or(start..start))
 }
 
+/// The intended objects of an import into which bytes were sent, with their ranges.
+pub(super) fn select_partial_uploads(
+    connection: &Connection,
+    import: &ImportId,
+) -> Result<Vec<(ObjectRow, Range<u64>)>> {
+    let query = "SELECT s.object, s.start, s.end FROM streamed s
+        JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.import WHERE i.id = ?";
+    let ranges = select(connection, query, [import.as_str()], |row| {
+        let num = ObjectNum(sql_u64(row.get(0)?));
+        Ok((num, sql_u64(row.get(1)?)..sql_u64(row.get(2)?)))
+    })?;
+    let mut ranges: HashMap<_, _> = ranges.into_iter().collect();
+    let query =
+        format!("{COLUMNS} JOIN streamed s ON s.object = o.num WHERE i.id = ? ORDER BY s.start");
+    let objects = select(connection, &query, [import.as_str()], object_row)?;
+    let with_range = |object: ObjectRow| Some((object.clone(), ranges.remove(&object.num)?));
+    Ok(objects.into_iter().filter_map(with_range).collect())
+}
+
 /// Deletes the entries of uploads that contain bytes of `ranges`. These bytes are bad, so the uploads are unusable.
 pub(super) fn discard_uploaded(
     connection: &Connection,
@@ -74,23 +93,9 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn partial_uploads(&self, import: &ImportId) -> Result<Vec<(ObjectRow, Range<u64>)>> {
-        let query = "SELECT s.object, s.start, s.end FROM streamed s
-            JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.import WHERE i.id = ?";
-        let objects = format!(
-            "{COLUMNS} JOIN streamed s ON s.object = o.num WHERE i.id = ? ORDER BY s.start"
-        );
-        self.read(|connection| {
-            let ranges = select(connection, query, [import.as_str()], |row| {
-                let num = ObjectNum(sql_u64(row.get(0)?));
-                Ok((num, sql_u64(row.get(1)?)..sql_u64(row.get(2)?)))
-            })?;
-            let mut ranges: HashMap<_, _> = ranges.into_iter().collect();
-            let objects = select(connection, &objects, [import.as_str()], object_row)?;
-            let with_range =
-                |object: ObjectRow| Some((object.clone(), ranges.remove(&object.num)?));
-            Ok(objects.into_iter().filter_map(with_range).collect())
-        })
+    pub async fn partial_uploads(&self, import: &ImportId) -> Result<Vec<(ObjectRow, Range<u64>)>> {
+        let import = import.clone();
+        self.read(move |connection| select_partial_uploads(connection, &import)).await
     }
 }
 
@@ -102,22 +107,23 @@ mod tests {
     #[tokio::test]
     async fn a_whole_file_covers_uploaded_bytes_and_bytes_in_chunks() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let new = NewImport { len: 100, storage: "file".into(), ..NewImport::default() };
         let id = catalog.create_import(new).await.unwrap().id;
         let file = catalog.intend_named(&id, "x/a", 80, Role::File).await.unwrap().row;
         catalog.set_uploaded(file.num, 10..30).await.unwrap();
         catalog.set_uploaded(file.num, 10..50).await.unwrap();
-        assert_eq!(catalog.partial_uploads(&id).unwrap(), [(file.clone(), 10..50)]);
+        assert_eq!(catalog.partial_uploads(&id).await.unwrap(), [(file.clone(), 10..50)]);
         assert!(catalog.commit_whole_file(file.num, 10..90).await.is_err(), "50..90 is not stored");
         // The chunk overlaps the sent range, as after a read-back.
         let chunk = catalog.intend(&id, 60, false).await.unwrap();
         let extent = Extent { range: 40..100, object: chunk.num, offset: 0 };
         catalog.commit_object(chunk.num, vec![extent]).await.unwrap();
         assert_eq!(catalog.commit_whole_file(file.num, 10..90).await.unwrap(), []);
-        let ranges: Vec<_> = catalog.extents(&id).unwrap().into_iter().map(|e| e.range).collect();
+        let ranges: Vec<_> =
+            catalog.extents(&id).await.unwrap().into_iter().map(|e| e.range).collect();
         assert_eq!(ranges, [10..90, 90..100]);
-        assert_eq!(catalog.partial_uploads(&id).unwrap(), []);
+        assert_eq!(catalog.partial_uploads(&id).await.unwrap(), []);
         let refused = catalog.set_uploaded(file.num, 10..20).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::NotFound, "a stored object accepts no upload");
     }
@@ -125,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn bad_and_dropped_uploads_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let new = NewImport { len: 100, storage: "file".into(), ..NewImport::default() };
         let id = catalog.create_import(new).await.unwrap().id;
         let intend = async |name: &str| {
@@ -135,10 +141,10 @@ mod tests {
         catalog.set_uploaded(a, 0..20).await.unwrap();
         catalog.set_uploaded(b, 50..70).await.unwrap();
         catalog.punch_holes(&id, vec![20..50, 19..19]).await.unwrap();
-        assert_eq!(catalog.partial_uploads(&id).unwrap().len(), 2);
+        assert_eq!(catalog.partial_uploads(&id).await.unwrap().len(), 2);
         catalog.punch_holes(&id, std::iter::once(19..25).collect()).await.unwrap();
-        assert_eq!(catalog.partial_uploads(&id).unwrap().len(), 1);
+        assert_eq!(catalog.partial_uploads(&id).await.unwrap().len(), 1);
         catalog.drop_objects(vec![b]).await.unwrap();
-        assert_eq!(catalog.partial_uploads(&id).unwrap(), []);
+        assert_eq!(catalog.partial_uploads(&id).await.unwrap(), []);
     }
 }

@@ -58,9 +58,9 @@ mod tests {
     }
 
     /// For each byte, the object that holds it and the offset there.
-    fn cells(catalog: &Catalog, id: &ImportId) -> Vec<Option<(ObjectNum, u64)>> {
+    async fn cells(catalog: &Catalog, id: &ImportId) -> Vec<Option<(ObjectNum, u64)>> {
         let mut cells = vec![None; usize::try_from(LEN).unwrap()];
-        for extent in catalog.extents(id).unwrap() {
+        for extent in catalog.extents(id).await.unwrap() {
             for (n, at) in extent.range.clone().enumerate() {
                 let cell = &mut cells[usize::try_from(at).unwrap()];
                 assert!(cell.is_none(), "two extents hold byte {at}");
@@ -72,7 +72,7 @@ mod tests {
 
     async fn run(cuts: &[u64], punched: Vec<Range<u64>>) {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let new = NewImport { len: LEN, storage: "file".into(), ..NewImport::default() };
         let id = catalog.create_import(new).await.unwrap().id;
         // Runs alternate between two objects, so that each can hold several.
@@ -96,20 +96,20 @@ mod tests {
             catalog.commit_object(object, extents).await.unwrap();
         }
         catalog.set_state(&id, ImportState::Imported).await.unwrap();
-        let mut expected = cells(&catalog, &id);
+        let mut expected = cells(&catalog, &id).await;
         for at in punched.iter().cloned().flatten() {
             expected[usize::try_from(at).unwrap()] = None;
         }
         let freed = catalog.punch_holes(&id, punched).await.unwrap();
-        assert_eq!(cells(&catalog, &id), expected);
-        assert_eq!(catalog.get(&id).unwrap().state, ImportState::Importing);
-        assert_eq!(catalog.leftover_intents().unwrap(), freed);
-        for object in catalog.objects(&id).unwrap() {
+        assert_eq!(cells(&catalog, &id).await, expected);
+        assert_eq!(catalog.get(&id).await.unwrap().state, ImportState::Importing);
+        assert_eq!(catalog.leftover_intents().await.unwrap(), freed);
+        for object in catalog.objects(&id).await.unwrap() {
             let used = expected.iter().flatten().any(|(num, _)| *num == object.num);
             assert_eq!(object.stored, used, "an object without extents is an intent");
         }
         catalog.drop_objects(freed.into_iter().map(|object| object.num).collect()).await.unwrap();
-        assert!(catalog.leftover_intents().unwrap().is_empty());
+        assert!(catalog.leftover_intents().await.unwrap().is_empty());
     }
 
     proptest! {

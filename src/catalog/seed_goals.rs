@@ -23,10 +23,10 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn seed_goals(&self) -> Result<HashMap<ImportId, SeedGoal>> {
+    pub async fn seed_goals(&self) -> Result<HashMap<ImportId, SeedGoal>> {
         let query =
             "SELECT i.id, g.ratio, g.seconds FROM goals g JOIN imports i ON i.num = g.import";
-        let rows = self.read(|connection| select(connection, query, [], goal_row))?;
+        let rows = self.read(move |connection| select(connection, query, [], goal_row)).await?;
         rows.into_iter().map(|(id, goal)| Ok((id.parse()?, goal))).collect()
     }
 
@@ -34,11 +34,12 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn seed_goal(&self, id: &ImportId) -> Result<SeedGoal> {
+    pub async fn seed_goal(&self, id: &ImportId) -> Result<SeedGoal> {
+        let id = id.clone();
         let query =
             "SELECT i.id, g.ratio, g.seconds FROM goals g JOIN imports i ON i.num = g.import
             WHERE i.id = ?";
-        let rows = self.read(|connection| select(connection, query, [id.as_str()], goal_row))?;
+        let rows = self.read(move |c| select(c, query, [id.as_str()], goal_row)).await?;
         Ok(rows.into_iter().next().map_or_else(SeedGoal::default, |row| row.1))
     }
 
@@ -74,22 +75,22 @@ mod tests {
     #[tokio::test]
     async fn a_goal_is_stored_until_it_is_reset_or_its_import_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let id = catalog.create_import(NewImport::default()).await.unwrap().id;
         let other = catalog.create_import(NewImport::default()).await.unwrap().id;
-        assert_eq!(catalog.seed_goal(&id).unwrap(), SeedGoal::default());
+        assert_eq!(catalog.seed_goal(&id).await.unwrap(), SeedGoal::default());
         let half = SeedGoal { ratio: Some(0.5), time: Some(Duration::from_millis(1500)) };
         let kept = SeedGoal { time: Some(Duration::from_secs(1)), ..half };
         for (goal, kept) in [(half, kept), (SeedGoal::UNLIMITED, SeedGoal::UNLIMITED)] {
             catalog.set_seed_goal(&id, goal).await.unwrap();
-            assert_eq!(catalog.seed_goal(&id).unwrap(), kept);
-            assert_eq!(catalog.seed_goals().unwrap(), [(id.clone(), kept)].into());
+            assert_eq!(catalog.seed_goal(&id).await.unwrap(), kept);
+            assert_eq!(catalog.seed_goals().await.unwrap(), [(id.clone(), kept)].into());
         }
         catalog.set_seed_goal(&other, half).await.unwrap();
         catalog.set_seed_goal(&other, SeedGoal::default()).await.unwrap();
-        assert_eq!(catalog.seed_goals().unwrap().len(), 1);
+        assert_eq!(catalog.seed_goals().await.unwrap().len(), 1);
         catalog.delete_import(&id).await.unwrap();
-        assert!(catalog.seed_goals().unwrap().is_empty());
+        assert!(catalog.seed_goals().await.unwrap().is_empty());
         let refused = catalog.set_seed_goal(&id, half).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::NotFound);
     }

@@ -26,24 +26,24 @@ fn extent(range: Range<u64>, object: ObjectNum, offset: u64) -> Extent {
 #[tokio::test]
 async fn an_import_is_found_by_id_hash_and_unique_name() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let made = catalog.create_import(new("album")).await.unwrap();
     let twin = catalog.create_import(new("album")).await.unwrap();
     let other = catalog.create_import(new("single")).await.unwrap();
-    assert_eq!(catalog.files(&made.id).unwrap(), new("album").files);
-    assert_eq!(catalog.metainfo(&made.id).unwrap(), new("album").metainfo);
-    assert_eq!(catalog.find(made.id.as_str()).unwrap(), made);
-    assert_eq!(catalog.find("single").unwrap(), other);
-    assert_eq!(catalog.find("060606").unwrap(), other);
-    assert_eq!(catalog.find("06060").unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(catalog.files(&made.id).await.unwrap(), new("album").files);
+    assert_eq!(catalog.metainfo(&made.id).await.unwrap(), new("album").metainfo);
+    assert_eq!(catalog.find(made.id.as_str()).await.unwrap(), made);
+    assert_eq!(catalog.find("single").await.unwrap(), other);
+    assert_eq!(catalog.find("060606").await.unwrap(), other);
+    assert_eq!(catalog.find("06060").await.unwrap_err().kind(), Kind::NotFound);
     for import_ref in ["album", "050505"] {
-        let ambiguous = catalog.find(import_ref).unwrap_err();
+        let ambiguous = catalog.find(import_ref).await.unwrap_err();
         assert_eq!(ambiguous.kind(), Kind::InvalidInput);
         assert!(ambiguous.report().contains(twin.id.as_str()), "{}", ambiguous.report());
     }
     catalog.set_state(&made.id, ImportState::Kept).await.unwrap();
-    assert_eq!(catalog.find("album").unwrap(), twin);
-    let by_hash = catalog.find_by_info_hash(Some([5; 20]), None).unwrap();
+    assert_eq!(catalog.find("album").await.unwrap(), twin);
+    let by_hash = catalog.find_by_info_hash(Some([5; 20]), None).await.unwrap();
     let ids: Vec<_> = by_hash.into_iter().map(|row| row.id).collect();
     assert_eq!(ids, [twin.id, made.id]);
 }
@@ -51,21 +51,21 @@ async fn an_import_is_found_by_id_hash_and_unique_name() {
 #[tokio::test]
 async fn changes_are_stored_and_a_deleted_import_leaves_no_rows() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     catalog.set_selected(&id, Some(vec![0, 7])).await.unwrap();
     catalog.set_metainfo(&id, vec![1, 2]).await.unwrap();
     catalog.set_state(&id, ImportState::Imported).await.unwrap();
-    let row = catalog.get(&id).unwrap();
+    let row = catalog.get(&id).await.unwrap();
     assert_eq!(row.selected, Some(vec![0, 7]));
     assert!(row.completed_at.is_some_and(|at| at >= row.created_at));
-    assert_eq!(catalog.metainfo(&id).unwrap(), [1, 2]);
+    assert_eq!(catalog.metainfo(&id).await.unwrap(), [1, 2]);
     let object = catalog.intend(&id, 10, false).await.unwrap();
     catalog.commit_object(object.num, vec![extent(0..10, object.num, 0)]).await.unwrap();
     catalog.delete_import(&id).await.unwrap();
     catalog.delete_import(&id).await.unwrap();
-    assert_eq!(catalog.get(&id).unwrap_err().kind(), Kind::NotFound);
-    assert!(catalog.all_keys().unwrap().is_empty());
+    assert_eq!(catalog.get(&id).await.unwrap_err().kind(), Kind::NotFound);
+    assert!(catalog.all_keys().await.unwrap().is_empty());
     let late = catalog.intend(&id, 10, false).await.unwrap_err();
     assert_eq!(late.kind(), Kind::NotFound);
 }
@@ -73,7 +73,7 @@ async fn changes_are_stored_and_a_deleted_import_leaves_no_rows() {
 #[tokio::test]
 async fn selecting_more_files_reopens_a_complete_import() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let (done, open) = (ImportState::Imported, ImportState::Importing);
     for (before, after, state) in [
@@ -85,20 +85,20 @@ async fn selecting_more_files_reopens_a_complete_import() {
         catalog.set_selected(&id, before).await.unwrap();
         catalog.set_state(&id, done).await.unwrap();
         catalog.set_selected(&id, after.clone()).await.unwrap();
-        let row = catalog.get(&id).unwrap();
+        let row = catalog.get(&id).await.unwrap();
         assert_eq!((row.state, &row.selected), (state, &after));
         assert!(row.completed_at.is_some());
     }
     catalog.set_selected(&id, Some(vec![0])).await.unwrap();
     catalog.set_state(&id, ImportState::Kept).await.unwrap();
     catalog.set_selected(&id, None).await.unwrap();
-    assert_eq!(catalog.get(&id).unwrap().state, ImportState::Kept);
+    assert_eq!(catalog.get(&id).await.unwrap().state, ImportState::Kept);
 }
 
 #[tokio::test]
 async fn committed_objects_survive_a_crash_and_intents_stay_intents() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let rows = catalog.intend_many(&id, vec![(20, false), (30, true)]).await.unwrap();
     let [stored, intent] = &rows[..] else { panic!("two were requested") };
@@ -114,11 +114,11 @@ async fn committed_objects_survive_a_crash_and_intents_stay_intents() {
     for name in ["catalog.db", "catalog.db-wal"] {
         std::fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
     }
-    let again = Catalog::open(crashed.path()).unwrap();
+    let again = Catalog::open(crashed.path()).await.unwrap();
     assert_eq!(again.id(), catalog.id());
-    assert_eq!(again.all_keys().unwrap(), std::slice::from_ref(&stored.key));
-    assert_eq!(again.leftover_intents().unwrap(), std::slice::from_ref(intent));
-    let starts: Vec<_> = again.extents(&id).unwrap().iter().map(|e| e.range.start).collect();
+    assert_eq!(again.all_keys().await.unwrap(), std::slice::from_ref(&stored.key));
+    assert_eq!(again.leftover_intents().await.unwrap(), std::slice::from_ref(intent));
+    let starts: Vec<_> = again.extents(&id).await.unwrap().iter().map(|e| e.range.start).collect();
     assert_eq!(starts, [0, 40]);
     again.drop_object(intent.num).await.unwrap();
     let next = again.intend(&id, 1, false).await.unwrap();
@@ -128,7 +128,7 @@ async fn committed_objects_survive_a_crash_and_intents_stay_intents() {
 #[tokio::test]
 async fn extents_that_overlap_or_leave_their_object_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let first = catalog.intend(&id, 10, false).await.unwrap().num;
     catalog.commit_object(first, vec![extent(10..20, first, 0)]).await.unwrap();
@@ -139,14 +139,14 @@ async fn extents_that_overlap_or_leave_their_object_are_refused() {
     }
     let twice = vec![extent(30..40, second, 0), extent(35..45, second, 10)];
     assert!(catalog.commit_object(second, twice).await.is_err());
-    assert_eq!(catalog.extents(&id).unwrap().len(), 1, "a refused commit leaves no extents");
+    assert_eq!(catalog.extents(&id).await.unwrap().len(), 1, "a refused commit leaves no extents");
     catalog.commit_object(second, vec![extent(0..10, second, 0)]).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_failing_command_does_not_affect_its_group() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let id = catalog.create_import(new("x")).await.unwrap().id;
     let no_such: ImportId = "00000000".parse().unwrap();
     let results: Vec<Result<ObjectRow>> = {
@@ -159,28 +159,28 @@ async fn a_failing_command_does_not_affect_its_group() {
         tasks.join_all().await
     };
     assert_eq!(results.iter().filter(|r| r.is_err()).count(), 10);
-    assert_eq!(catalog.objects(&id).unwrap().len(), 90);
+    assert_eq!(catalog.objects(&id).await.unwrap().len(), 90);
 }
 
 #[tokio::test]
 async fn a_read_only_catalog_sees_the_writers_commits() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Catalog::open_read_only(dir.path()).unwrap_err().kind(), Kind::NotFound);
-    let catalog = Catalog::open(dir.path()).unwrap();
-    let reader = Catalog::open_read_only(dir.path()).unwrap();
+    assert_eq!(Catalog::open_read_only(dir.path()).await.unwrap_err().kind(), Kind::NotFound);
+    let catalog = Catalog::open(dir.path()).await.unwrap();
+    let reader = Catalog::open_read_only(dir.path()).await.unwrap();
     let made = catalog.create_import(new("x")).await.unwrap();
-    assert_eq!(reader.list().unwrap(), std::slice::from_ref(&made));
+    assert_eq!(reader.list().await.unwrap(), std::slice::from_ref(&made));
     let refused = reader.set_state(&made.id, ImportState::Kept).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported);
 }
 
-#[test]
-fn a_newer_catalog_is_refused() {
+#[tokio::test]
+async fn a_newer_catalog_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Catalog::open(dir.path()).unwrap());
+    drop(Catalog::open(dir.path()).await.unwrap());
     let connection = Connection::open(dir.path().join("catalog.db")).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
-    for opened in [Catalog::open(dir.path()), Catalog::open_read_only(dir.path())] {
+    for opened in [Catalog::open(dir.path()).await, Catalog::open_read_only(dir.path()).await] {
         let refused = opened.unwrap_err();
         assert_eq!(refused.kind(), Kind::Unsupported);
         assert!(refused.hint_text().is_some_and(|hint| hint.contains("update bae")));
@@ -207,31 +207,36 @@ fn first_version(dir: &std::path::Path) {
 async fn a_catalog_of_an_older_bae_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
     first_version(dir.path());
-    for opened in [Catalog::open_read_only(dir.path()), Catalog::open_shared(dir.path())] {
+    for opened in
+        [Catalog::open_read_only(dir.path()).await, Catalog::open_shared(dir.path()).await]
+    {
         assert_eq!(opened.unwrap_err().kind(), Kind::Unsupported, "these do not migrate");
     }
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     assert_eq!(catalog.id(), "0123456789abcdef");
-    let [a, b] = &catalog.list().unwrap()[..] else { panic!("there are two") };
+    let [a, b] = &catalog.list().await.unwrap()[..] else { panic!("there are two") };
     assert_eq!(a.wanted, WantedCounts { files: 1, bytes: 20, stored: None });
     assert_eq!(b.wanted, WantedCounts { files: 2, bytes: 12, stored: None });
-    assert_eq!(catalog.metainfo(&a.id).unwrap(), vec![0; 1_000_000]);
+    assert_eq!(catalog.metainfo(&a.id).await.unwrap(), vec![0; 1_000_000]);
     let empty = |c: &Connection| {
         c.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).map_err(sql_error)
     };
-    assert_eq!(catalog.read(empty).unwrap(), 0, "the file has no free pages");
-    assert_eq!(catalog.metainfo(&b.id).unwrap(), b"");
-    assert_eq!(catalog.find_by_source("http://x/b", "file").unwrap(), std::slice::from_ref(b));
-    assert!(catalog.find_by_source("a.torrent", "file").unwrap().is_empty());
+    assert_eq!(catalog.read(empty).await.unwrap(), 0, "the file has no free pages");
+    assert_eq!(catalog.metainfo(&b.id).await.unwrap(), b"");
+    assert_eq!(
+        catalog.find_by_source("http://x/b", "file").await.unwrap(),
+        std::slice::from_ref(b)
+    );
+    assert!(catalog.find_by_source("a.torrent", "file").await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn two_writing_processes_see_each_others_commits() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Catalog::open_shared(dir.path()).unwrap_err().kind(), Kind::NotFound);
-    let catalog = Catalog::open(dir.path()).unwrap();
+    assert_eq!(Catalog::open_shared(dir.path()).await.unwrap_err().kind(), Kind::NotFound);
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let row = catalog.create_import(new("x")).await.unwrap();
-    let shared = Catalog::open_shared(dir.path()).unwrap();
+    let shared = Catalog::open_shared(dir.path()).await.unwrap();
     let work = async {
         for n in 0..50u32 {
             catalog.set_selected(&row.id, Some(vec![n])).await.unwrap();
@@ -243,8 +248,8 @@ async fn two_writing_processes_see_each_others_commits() {
         }
     };
     tokio::join!(work, other);
-    assert_eq!(catalog.backend_value("file", "n").unwrap().as_deref(), Some("49"));
-    assert_eq!(shared.get(&row.id).unwrap().selected, Some(vec![49]));
+    assert_eq!(catalog.backend_value("file", "n").await.unwrap().as_deref(), Some("49"));
+    assert_eq!(shared.get(&row.id).await.unwrap().selected, Some(vec![49]));
 }
 
 #[test]
@@ -255,14 +260,14 @@ fn import_ids_are_eight_hex_digits() {
     }
 }
 
-#[test]
-fn an_unusable_data_folder_is_named_in_the_error() {
+#[tokio::test]
+async fn an_unusable_data_folder_is_named_in_the_error() {
     let dir = tempfile::tempdir().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
     std::fs::write(&file, "x").unwrap();
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
     for (path, words) in [(&file, "is a file, not a folder"), (&link, "is a dangling symlink")] {
-        for refused in [Catalog::open(path).map(drop), Catalog::open_read_only(path).map(drop)] {
+        for refused in [Catalog::open(path).await, Catalog::open_read_only(path).await] {
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), Kind::InvalidInput, "{}", refused.report());
             assert!(refused.report().contains(words), "{}", refused.report());
@@ -273,7 +278,7 @@ fn an_unusable_data_folder_is_named_in_the_error() {
 #[tokio::test]
 async fn a_taken_id_is_drawn_again() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let taken = catalog.create_import(new("x")).await.unwrap().id;
     let mut draws = vec!["0badcafe".parse().unwrap(), taken.clone(), taken];
     let id = catalog
@@ -286,7 +291,7 @@ async fn a_taken_id_is_drawn_again() {
 #[tokio::test]
 async fn imports_are_found_by_any_length_of_their_info_hash() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let hybrid = NewImport {
         info_hash_v1: Some([0xab; 20]),
         info_hash_v2: Some([0xcd; 32]),
@@ -295,28 +300,28 @@ async fn imports_are_found_by_any_length_of_their_info_hash() {
     let hybrid = catalog.create_import(hybrid).await.unwrap();
     catalog.create_import(new("other")).await.unwrap();
     for len in [6, 7, 39, 40] {
-        assert_eq!(catalog.find(&"ab".repeat(20)[..len]).unwrap(), hybrid, "{len}");
+        assert_eq!(catalog.find(&"ab".repeat(20)[..len]).await.unwrap(), hybrid, "{len}");
     }
     for len in [6, 41, 63, 64] {
-        assert_eq!(catalog.find(&"CD".repeat(32)[..len]).unwrap(), hybrid, "{len}");
+        assert_eq!(catalog.find(&"CD".repeat(32)[..len]).await.unwrap(), hybrid, "{len}");
     }
     for absent in ["ababa", "ababac", &"ab".repeat(32), &"cd".repeat(33), "abababx"] {
-        assert_eq!(catalog.find(absent).unwrap_err().kind(), Kind::NotFound, "{absent}");
+        assert_eq!(catalog.find(absent).await.unwrap_err().kind(), Kind::NotFound, "{absent}");
     }
 }
 
-#[test]
-fn imports_are_looked_up_by_index() {
+#[tokio::test]
+async fn imports_are_looked_up_by_index() {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
-    let plan = |condition: &str| {
+    let catalog = Catalog::open(dir.path()).await.unwrap();
+    let plan = async |condition: &str| {
         let query = format!("EXPLAIN QUERY PLAN SELECT id FROM imports WHERE {condition}");
-        let explain = |connection: &Connection| {
+        let explain = move |connection: &Connection| {
             let mut statement = connection.prepare(&query).unwrap();
             let rows = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
             Ok(rows.map(|row| row.unwrap()).collect::<Vec<_>>().join("; "))
         };
-        catalog.read(explain).unwrap()
+        catalog.read(explain).await.unwrap()
     };
     for condition in [
         "state <> 'removing' AND (info_hash_v1 = x'00' OR info_hash_v2 = x'00')",
@@ -324,7 +329,7 @@ fn imports_are_looked_up_by_index() {
             OR info_hash_v2 BETWEEN x'00' AND x'01')",
         "source = 'http://x' AND storage = 'file'",
     ] {
-        let plan = plan(condition);
+        let plan = plan(condition).await;
         assert!(!plan.contains("SCAN"), "{condition}: {plan}");
     }
 }

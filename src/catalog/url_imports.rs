@@ -15,13 +15,14 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn source_record(&self, id: &ImportId) -> Result<Option<String>> {
+    pub async fn source_record(&self, id: &ImportId) -> Result<Option<String>> {
         let query = "SELECT remote FROM imports WHERE id = ?";
-        let found: Option<Option<String>> = self.read(|connection| {
+        let id = id.clone();
+        self.read(move |connection| {
             let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
-            row.optional().map_err(sql_error)
-        })?;
-        found.ok_or_else(|| not_found(id.as_str()))
+            row.optional().map_err(sql_error)?.ok_or_else(|| not_found(id.as_str()))
+        })
+        .await
     }
 
     /// Replaces the value that [`Catalog::source_record`] returns.
@@ -39,10 +40,11 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
+    pub async fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
+        let values = [source.to_owned(), storage.to_owned()];
         let condition = "state <> 'removing' AND source = ? AND storage = ?
             AND NOT EXISTS(SELECT 1 FROM metainfo WHERE import = num)";
-        let mut found = self.read(|c| select(c, condition, params![source, storage]))?;
+        let mut found = self.read(move |c| select(c, condition, values)).await?;
         found.reverse();
         Ok(found)
     }
@@ -73,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn a_url_import_is_found_by_its_url_in_its_storage_only() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let file = FileRow { path: "f".into(), start: 0, len: 9, pad: false };
         let new = NewImport {
             name: "f".into(),
@@ -88,14 +90,15 @@ mod tests {
         let torrent = NewImport { metainfo: vec![1], ..new.clone() };
         catalog.create_import(torrent).await.unwrap();
         let row = catalog.create_import(new).await.unwrap();
-        let found = catalog.find_by_source("http://x/f", "file").unwrap();
+        let found = catalog.find_by_source("http://x/f", "file").await.unwrap();
         assert_eq!(found.iter().map(|row| &row.id).collect::<Vec<_>>(), [&row.id]);
-        assert!(catalog.find_by_source("http://x/f", "other").unwrap().is_empty());
-        assert_eq!(catalog.source_record(&row.id).unwrap().as_deref(), Some("{}"));
+        assert!(catalog.find_by_source("http://x/f", "other").await.unwrap().is_empty());
+        assert_eq!(catalog.source_record(&row.id).await.unwrap().as_deref(), Some("{}"));
         catalog.set_source_record(&row.id, None).await.unwrap();
-        assert_eq!(catalog.source_record(&row.id).unwrap(), None);
+        assert_eq!(catalog.source_record(&row.id).await.unwrap(), None);
         catalog.set_len(&row.id, 4).await.unwrap();
-        let len = (catalog.get(&row.id).unwrap().len, catalog.files(&row.id).unwrap()[0].len);
+        let len =
+            (catalog.get(&row.id).await.unwrap().len, catalog.files(&row.id).await.unwrap()[0].len);
         assert_eq!(len, (4, 4));
     }
 }

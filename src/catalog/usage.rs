@@ -118,13 +118,26 @@ impl Catalog {
         .await
     }
 
+    /// The sums of each of `imports` over all months.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn usage_of_each(&self, imports: Vec<ImportId>) -> Result<Vec<UsageCounts>> {
+        let query = format!("{SUMS} FROM traffic WHERE import = ?");
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&query).map_err(sql_error)?;
+            let mut sums = |import: &ImportId| statement.query_row([import.as_str()], usage_row);
+            imports.iter().map(|import| sums(import).map_err(sql_error)).collect()
+        })
+        .await
+    }
+
     /// The sums of an import over all months.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn usage_of(&self, import: &ImportId) -> Result<UsageCounts> {
-        let query = format!("{SUMS} FROM traffic WHERE import = ?");
-        let found = self.read(|c| select(c, &query, [import.as_str()], usage_row))?;
+    pub async fn usage_of(&self, import: &ImportId) -> Result<UsageCounts> {
+        let found = self.usage_of_each(vec![import.clone()]).await?;
         Ok(found.into_iter().next().unwrap_or_default())
     }
 
@@ -133,24 +146,40 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn usage_by_storage(&self, month: Option<&str>) -> Result<Vec<(String, UsageCounts)>> {
+    pub async fn usage_by_storage(
+        &self,
+        month: Option<&str>,
+    ) -> Result<Vec<(String, UsageCounts)>> {
         let query = format!(
             "{SUMS}, storage FROM traffic WHERE ?1 IS NULL OR month = ?1 GROUP BY storage ORDER BY storage"
         );
         let row = |row: &Row<'_>| Ok((row.get::<_, String>(7)?, usage_row(row)?));
-        self.read(|connection| select(connection, &query, [month], row))
+        let month = month.map(str::to_owned);
+        self.read(move |connection| select(connection, &query, [month], row)).await
     }
 
-    /// The imports in a storage that have an object with this key: one, or several when it is adopted.
+    /// For each of `keys`, the imports in a storage that have an object with this key: one, or several when it is
+    /// adopted.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn imports_of_key(&self, storage: &str, key: &str) -> Result<Vec<ImportId>> {
+    pub async fn imports_of_keys(
+        &self,
+        storage: &str,
+        keys: Vec<String>,
+    ) -> Result<Vec<Vec<ImportId>>> {
         let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
             WHERE o.key = ? AND i.storage = ? ORDER BY i.num";
-        let id = |row: &Row<'_>| row.get::<_, String>(0);
-        let found = self.read(|connection| select(connection, query, [key, storage], id))?;
-        found.iter().map(|id| id.parse()).collect()
+        let storage = storage.to_owned();
+        self.read(move |connection| {
+            let imports = |key: &String| {
+                let id = |row: &Row<'_>| row.get::<_, String>(0);
+                let found = select(connection, query, [key, &storage], id)?;
+                found.iter().map(|id| id.parse()).collect()
+            };
+            keys.iter().map(imports).collect()
+        })
+        .await
     }
 }
 
@@ -161,10 +190,10 @@ mod tests {
     #[tokio::test]
     async fn usage_counts_add_up_by_import_and_by_month() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let id = |text: &str| text.parse::<ImportId>().unwrap();
         let (a, b) = (id("0000000a"), id("0000000b"));
-        assert!(catalog.usage_of(&a).unwrap().is_zero());
+        assert!(catalog.usage_of(&a).await.unwrap().is_zero());
         let mut one = UsageCounts {
             gets: 1,
             fetched: 10,
@@ -179,16 +208,16 @@ mod tests {
         catalog.add_usage("2026-10".into(), october).await.unwrap();
         catalog.add_usage("2026-11".into(), vec![entry(&a, "s3")]).await.unwrap();
         catalog.add_usage("2026-11".into(), vec![entry(&a, "s3")]).await.unwrap();
-        let all = catalog.usage_of(&a).unwrap();
+        let all = catalog.usage_of(&a).await.unwrap();
         assert_eq!((all.gets, all.fetched, all.served, all.seconds), (3, 30, 90, 15));
         assert_eq!((all.all_gets(), all.all_fetched()), (9, 51));
         catalog.add_usage("2026-11".into(), vec![(None, "s3".into(), one)]).await.unwrap();
-        assert_eq!(catalog.usage_of(&a).unwrap(), all);
-        let ever = catalog.usage_by_storage(None).unwrap();
+        assert_eq!(catalog.usage_of(&a).await.unwrap(), all);
+        let ever = catalog.usage_by_storage(None).await.unwrap();
         assert_eq!((ever[1].0.as_str(), ever[1].1.fetched), ("s3", 50));
-        let october = catalog.usage_by_storage(Some("2026-10")).unwrap();
+        let october = catalog.usage_by_storage(Some("2026-10")).await.unwrap();
         let fetched: Vec<_> = october.iter().map(|(s, t)| (s.as_str(), t.fetched)).collect();
         assert_eq!(fetched, [("file", 10), ("s3", 20)]);
-        assert!(catalog.usage_by_storage(Some("2026-12")).unwrap().is_empty());
+        assert!(catalog.usage_by_storage(Some("2026-12")).await.unwrap().is_empty());
     }
 }

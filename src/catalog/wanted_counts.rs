@@ -61,7 +61,7 @@ mod tests {
     #[tokio::test]
     async fn counts_follow_the_selection_and_the_length() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let file = |start, len, pad| FileRow { path: format!("{start}"), start, len, pad };
         let files =
             vec![file(0, 10, false), file(10, 6, true), file(16, 0, false), file(16, 5, false)];
@@ -69,14 +69,14 @@ mod tests {
         let row = catalog.create_import(new).await.unwrap();
         let all = WantedCounts { files: 3, bytes: 15, stored: None };
         assert_eq!(row.wanted, all);
-        let now = || catalog.get(&row.id).unwrap().wanted;
+        let now = async || catalog.get(&row.id).await.unwrap().wanted;
         catalog.set_imported(&row.id, 15).await.unwrap();
-        assert_eq!(now(), WantedCounts { stored: Some(15), ..all });
+        assert_eq!(now().await, WantedCounts { stored: Some(15), ..all });
         catalog.set_selected(&row.id, Some(vec![1, 3])).await.unwrap();
-        assert_eq!(now(), WantedCounts { files: 1, bytes: 5, stored: None });
+        assert_eq!(now().await, WantedCounts { files: 1, bytes: 5, stored: None });
         catalog.set_selected(&row.id, None).await.unwrap();
         catalog.set_len(&row.id, 4).await.unwrap();
-        assert_eq!(now(), WantedCounts { bytes: 9, ..all });
+        assert_eq!(now().await, WantedCounts { bytes: 9, ..all });
     }
     /// The steps that SQLite takes to count `files` files, of which all but one are selected.
     fn steps(files: u32) -> i32 {

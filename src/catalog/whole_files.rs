@@ -200,16 +200,18 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
-    pub fn is_used_by_others(&self, import: &ImportId, top: &str) -> Result<bool> {
+    pub async fn is_used_by_others(&self, import: &ImportId, top: &str) -> Result<bool> {
+        let (import, top) = (import.clone(), top.to_owned());
         let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
             WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)
             AND (o.key = ?2 OR substr(?2, -1) = '/' AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
-        self.read(|connection| {
-            let num = import_num(connection, import)?;
+        self.read(move |connection| {
+            let num = import_num(connection, &import)?;
             let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
             let found = statement.query_row(params![num, top], |_| Ok(())).optional();
             found.map(|found| found.is_some()).map_err(sql_error)
         })
+        .await
     }
 }
 
@@ -220,7 +222,7 @@ mod tests {
 
     async fn rig() -> (tempfile::TempDir, Catalog, ImportId) {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let id = import(&catalog).await;
         (dir, catalog, id)
     }
@@ -256,17 +258,17 @@ mod tests {
         assert!(catalog.commit_whole_file(num, 20..60).await.is_err(), "the object is longer");
         let freed = catalog.commit_whole_file(num, 15..65).await.unwrap();
         assert_eq!(freed.iter().map(|row| row.num).collect::<Vec<_>>(), [inside]);
-        assert_eq!(catalog.leftover_intents().unwrap(), freed);
+        assert_eq!(catalog.leftover_intents().await.unwrap(), freed);
         let of = |range, object, offset| Extent { range, object, offset };
         let expected = [of(0..15, shared, 0), of(15..65, num, 0), of(65..70, shared, 35)];
-        assert_eq!(catalog.extents(&id).unwrap(), expected);
+        assert_eq!(catalog.extents(&id).await.unwrap(), expected);
         assert_eq!(
             catalog.commit_whole_file(num, 15..65).await.unwrap(),
             [],
             "repeating it succeeds"
         );
         catalog.drop_objects(vec![inside]).await.unwrap();
-        assert_eq!(catalog.objects(&id).unwrap().len(), 2);
+        assert_eq!(catalog.objects(&id).await.unwrap().len(), 2);
         let rest = catalog.intend_named(&id, "x/b", 15, Role::File).await.unwrap().row.num;
         assert_eq!(
             catalog.commit_whole_file(rest, 0..15).await.unwrap(),
@@ -288,10 +290,16 @@ mod tests {
                 Kind::Internal
             );
         }
-        assert_eq!(catalog.extents(&id).unwrap().len(), 2, "a refused commit changes nothing");
+        assert_eq!(
+            catalog.extents(&id).await.unwrap().len(),
+            2,
+            "a refused commit changes nothing"
+        );
         let empty = catalog.intend_named(&id, "x/empty", 0, Role::File).await.unwrap().row.num;
         assert_eq!(catalog.commit_whole_file(empty, 35..35).await.unwrap(), []);
-        assert!(catalog.objects(&id).unwrap().iter().any(|row| row.num == empty && row.stored));
+        assert!(
+            catalog.objects(&id).await.unwrap().iter().any(|row| row.num == empty && row.stored)
+        );
     }
 
     #[tokio::test]
@@ -304,8 +312,8 @@ mod tests {
         for (top, taken) in
             [("x/", true), ("x/a", true), ("x", false), ("x/b", false), ("y/", false)]
         {
-            assert_eq!(catalog.is_used_by_others(&other, top).unwrap(), taken, "{top}");
+            assert_eq!(catalog.is_used_by_others(&other, top).await.unwrap(), taken, "{top}");
         }
-        assert!(!catalog.is_used_by_others(&id, "x/").unwrap());
+        assert!(!catalog.is_used_by_others(&id, "x/").await.unwrap());
     }
 }

@@ -8,15 +8,15 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::mpsc,
-    thread,
 };
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
-use super::errors::{file_moved, sql_error};
-use crate::error::{Error, Kind, Result};
+use super::{
+    connection_threads::ConnectionThreads,
+    errors::{file_moved, sql_error},
+};
+use crate::error::{Error, Result};
 
 /// The most commands per transaction. Bounds how long the first waits for the last.
 const MAX_GROUP: usize = 1024;
@@ -29,58 +29,40 @@ struct CommandResult {
     answer: Box<dyn FnOnce(Result<()>)>,
 }
 
-#[derive(Debug)]
-pub(super) struct Writer {
-    /// `None` only during drop.
-    queue: Option<mpsc::Sender<Command>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
+/// Dropping it commits all queued commands, so that dropping the last clone of the catalog loses none.
+pub(super) struct Writer(ConnectionThreads<Command>);
 
 impl Writer {
     /// `connection` must be to the file at `path`.
     pub(super) fn spawn(connection: Connection, path: &Path) -> Result<Self> {
-        let (queue, commands) = mpsc::channel();
         let file = OpenFile::at(path)?;
-        let thread = thread::Builder::new()
-            .name("catalog".into())
-            .spawn(move || serve(&connection, &file, &commands))
-            .map_err(|e| Error::io("cannot start the catalog's writer", e))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let run = move |connection: &Connection, group: Vec<Command>| {
+            commit_group(connection, &file, group);
+        };
+        Ok(Self(ConnectionThreads::spawn("catalog writer", vec![connection], MAX_GROUP, run)?))
     }
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (tx, rx) = oneshot::channel();
-        let command: Command = Box::new(move |connection| {
-            let done = connection.and_then(work);
-            let keep = done.is_ok();
-            let answer = move |committed: Result<()>| {
-                // The caller may be gone; its work is committed all the same.
-                let _ = tx.send(done.and_then(|value| committed.map(|()| value)));
-            };
-            CommandResult { keep, answer: Box::new(answer) }
+        let command = self.0.ask(|tx| -> Command {
+            Box::new(move |connection| {
+                let done = connection.and_then(work);
+                let keep = done.is_ok();
+                let answer = move |committed: Result<()>| {
+                    // The caller may be gone; its work is committed all the same.
+                    let _ = tx.send(done.and_then(|value| committed.map(|()| value)));
+                };
+                CommandResult { keep, answer: Box::new(answer) }
+            })
         });
-        let stopped = || Error::new(Kind::Internal, "the catalog's writer has stopped");
-        let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(command).map_err(|_| stopped())?;
-        rx.await.map_err(|_| stopped())?
-    }
-}
-
-impl Drop for Writer {
-    /// Waits for all queued commands, so that dropping the last clone of the catalog loses none.
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = self.thread.take() {
-            // The panic hook has already reported a panic of the thread.
-            let _ = thread.join();
-        }
+        command.await
     }
 }
 
 /// The identity of the open file. SQLite keeps writing to a file that was removed, and reports success.
+#[derive(Clone)]
 struct OpenFile {
     path: PathBuf,
     /// Device and inode.
@@ -101,14 +83,6 @@ impl OpenFile {
     fn check(&self) -> Result<()> {
         let found = fs::metadata(&self.path).map(|found| (found.dev(), found.ino()));
         if found.is_ok_and(|id| id == self.id) { Ok(()) } else { Err(file_moved(&self.path)) }
-    }
-}
-
-fn serve(connection: &Connection, file: &OpenFile, commands: &mpsc::Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        let mut group = vec![first];
-        group.extend(commands.try_iter().take(MAX_GROUP - 1));
-        commit_group(connection, file, group);
     }
 }
 

@@ -109,14 +109,14 @@ impl Engine {
         let (lock, catalog) = match access {
             Access::Write => {
                 let lock = DataLock::take(&config.data_dir)?;
-                (Some(lock), Catalog::open(&config.data_dir)?)
+                (Some(lock), Catalog::open(&config.data_dir).await?)
             }
-            Access::Read => (None, Catalog::open_read_only(&config.data_dir)?),
-            Access::Shared => match Catalog::open_shared(&config.data_dir) {
+            Access::Read => (None, Catalog::open_read_only(&config.data_dir).await?),
+            Access::Shared => match Catalog::open_shared(&config.data_dir).await {
                 // The catalog has an older schema: migrate it first, under the lock.
                 Err(e) if e.kind() == Kind::Unsupported => {
                     let lock = DataLock::take(&config.data_dir)?;
-                    (Some(lock), Catalog::open(&config.data_dir)?)
+                    (Some(lock), Catalog::open(&config.data_dir).await?)
                 }
                 catalog => (None, catalog?),
             },
@@ -187,9 +187,9 @@ impl Engine {
         Catalog::exists_in(&config.data_dir).map(|exists| !exists)
     }
 
-    fn open_store(&self, row: &ImportRow, storage: &OpenStorage) -> Result<Arc<ImportStore>> {
+    async fn open_store(&self, row: &ImportRow, storage: &OpenStorage) -> Result<Arc<ImportStore>> {
         self.opened_imports.lock().insert(row.id.clone());
-        ImportStore::open(&self.catalog, row, Arc::clone(&storage.backend))
+        ImportStore::open(&self.catalog, row, Arc::clone(&storage.backend)).await
     }
 
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
@@ -197,24 +197,30 @@ impl Engine {
     }
 
     /// The files of an import, including padding.
-    fn files_of(&self, row: &ImportRow) -> Result<Vec<File>> {
+    async fn files_of(&self, row: &ImportRow) -> Result<Vec<File>> {
         if row.is_torrent() {
-            return Ok(self.metainfo_of(row)?.1.files);
+            return Ok(self.metainfo_of(row).await?.1.files);
         }
-        Ok(self.catalog.files(&row.id)?.into_iter().map(file_of_row).collect())
+        Ok(self.catalog.files(&row.id).await?.into_iter().map(file_of_row).collect())
     }
 
     /// The torrent file of an import and its parsed metadata, with the file names that the import uses.
-    fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
-        let bytes = self.catalog.metainfo(&row.id)?;
-        let mut meta = Metainfo::parse(&bytes).map_err(|e| {
+    async fn metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
+        let (bytes, mut meta) = self.original_metainfo_of(row).await?;
+        import::use_recorded_names(&self.catalog, row, &mut meta).await?;
+        Ok((bytes, meta))
+    }
+
+    /// As [`Engine::metainfo_of`], with the file names that the torrent file has.
+    async fn original_metainfo_of(&self, row: &ImportRow) -> Result<(Vec<u8>, Metainfo)> {
+        let bytes = self.catalog.metainfo(&row.id).await?;
+        let meta = Metainfo::parse(&bytes).map_err(|e| {
             Error::new(
                 Kind::Corrupt,
                 format!("import {}: the torrent file in the catalog is malformed", row.id),
             )
             .because(e)
         })?;
-        import::use_recorded_names(&self.catalog, row, &mut meta)?;
         Ok((bytes, meta))
     }
 }
@@ -235,5 +241,23 @@ impl Drop for ImportGuard<'_> {
         if self.0.active_imports.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.cache.set_capacity(self.0.config.memory.0 / 2);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn futures_of_the_engine_can_be_spawned() {
+        fn assert_send<F: Send>(_: impl FnOnce(&'static Engine) -> F) {}
+        assert_send(|engine| engine.list());
+        assert_send(|engine| engine.info("x"));
+        assert_send(|engine| engine.verify_quick("x"));
+        assert_send(|engine| engine.remove("x", false));
+        assert_send(|engine| engine.gc(GcOptions { remove: true, attached: false }));
+        assert_send(|engine| engine.attach("file", true));
+        assert_send(|engine| engine.open_read("x", None, None));
+        assert_send(|engine| engine.record_usage());
     }
 }

@@ -4,63 +4,71 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
-    plan::{Plan, file_row, is_selected, selected_ranges},
+    plan::{Plan, file_of_row, file_row, is_selected, selected_ranges},
     usage::price_of_reads,
 };
 use crate::{
     backends::MemoryBackend,
-    catalog::{ImportRow, ImportState, ObjectRow, Role, UsageCounts, WantedCounts},
+    catalog::{ImportContents, ImportRow, ImportState, ObjectRow, Role, UsageCounts, WantedCounts},
     error::Result,
     redact,
     storage::{FileObjects, ImportStore},
     torrents::metainfo::{File, Metainfo},
 };
 
+/// Listed imports of which the incomplete ones are read from the catalog at once. Bounds the memory for their extents.
+const LIST_PAGE: usize = 16;
+
 impl Engine {
     /// A summary of every import.
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
     pub async fn list(&self) -> Result<Vec<ImportSummary>> {
-        let rows = self.catalog.list()?.into_iter();
-        rows.map(|row| Ok(summary(&row, self.stored(&row)?))).collect()
-    }
-
-    /// Selected bytes that are stored, in whole pieces. For a complete import the catalog has the number.
-    fn stored(&self, row: &ImportRow) -> Result<u64> {
-        let all = row.selected.is_none();
-        match (row.state, row.wanted) {
-            (ImportState::Imported, WantedCounts { bytes, .. }) if all => Ok(bytes),
-            (ImportState::Imported, WantedCounts { stored: Some(stored), .. }) => Ok(stored),
-            _ if all => {
-                let store = self.open_without_backend(row)?;
-                Ok(store.durable_bytes(&store.layout().all_unpadded()))
+        let rows = self.catalog.list().await?;
+        let mut summaries = Vec::with_capacity(rows.len());
+        for page in rows.chunks(LIST_PAGE) {
+            let unknown = page.iter().filter(|row| recorded_bytes(row).is_none());
+            let ids = unknown.map(|row| row.id.clone()).collect();
+            let mut contents = self.catalog.contents_of_each(ids).await?.into_iter();
+            for row in page {
+                let stored = match recorded_bytes(row) {
+                    Some(stored) => stored,
+                    None => match contents.next().flatten() {
+                        Some(contents) => self.count_stored(row, contents).await?,
+                        // It was removed since the imports were listed.
+                        None => continue,
+                    },
+                };
+                summaries.push(summary(row, stored));
             }
-            // The pieces of a selection are known only from the torrent.
-            _ => Ok(self.details(row)?.summary.stored),
         }
+        Ok(summaries)
     }
 
-    /// Opens an import to look at its stored ranges. It needs only the catalog: an empty memory backend stands in for
-    /// the storage, which may be unreachable.
-    fn open_without_backend(&self, row: &ImportRow) -> Result<Arc<ImportStore>> {
-        ImportStore::open(&self.catalog, row, Arc::new(MemoryBackend::default()))
+    /// Selected bytes that are stored, in whole pieces.
+    async fn count_stored(&self, row: &ImportRow, contents: ImportContents) -> Result<u64> {
+        if row.selected.is_some() {
+            // The pieces of a selection are known only from the torrent.
+            return Ok(self.details(row, contents).await?.summary.stored);
+        }
+        let store = open_without_backend(row, contents)?;
+        Ok(store.durable_bytes(&store.layout().all_unpadded()))
     }
 
     /// Full details of one import.
     ///
     /// # Errors
     /// `NotFound`, or when the catalog cannot be read.
-    #[allow(clippy::unused_async, reason = "a catalog on another machine will need it")]
     pub async fn info(&self, import_ref: &str) -> Result<ImportInfo> {
-        let row = self.catalog.find(import_ref)?;
-        let ImportDetails { summary, files, meta, store } = self.details(&row)?;
+        let row = self.catalog.find(import_ref).await?;
+        let contents = self.catalog.contents(&row.id).await?;
+        let ImportDetails { summary, files, meta, store } = self.details(&row, contents).await?;
         let packed = store.packed_bytes();
         let real = files.iter().enumerate().filter(|(_, f)| !f.pad);
-        let objects = self.catalog.objects(&row.id)?;
+        let objects = self.catalog.objects(&row.id).await?;
         let whole = FileObjects::of(&objects);
-        let adopted = self.adopted_keys(&row, &objects)?;
+        let adopted = self.adopted_keys(&row, &objects).await?;
         let key = |f: &File| {
             let object = whole.find(&file_row(f)).filter(|object| object.stored);
             let key = object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none());
@@ -75,7 +83,8 @@ impl Engine {
         });
         #[allow(clippy::cast_precision_loss, reason = "a share, shown in percent")]
         let share = if summary.stored == 0 { 0.0 } else { packed as f64 / summary.stored as f64 };
-        let (seeded, read) = self.usage_of(&row)?;
+        let (seeded, read) = self.usage_of(&row).await?;
+        let goal = self.catalog.seed_goal(&row.id).await?.into();
         Ok(ImportInfo {
             files: files.collect(),
             objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
@@ -94,7 +103,7 @@ impl Engine {
             private: meta.is_some_and(|meta| meta.private),
             created: u64::try_from(row.created_at).unwrap_or(0),
             completed: row.completed_at.and_then(|t| u64::try_from(t).ok()),
-            goal: self.catalog.seed_goal(&row.id)?.into(),
+            goal,
             seeded,
             read,
             summary,
@@ -102,21 +111,25 @@ impl Engine {
     }
 
     /// Keys of the adopted objects that hold files of an import, by the start of the file.
-    fn adopted_keys(&self, row: &ImportRow, objects: &[ObjectRow]) -> Result<HashMap<u64, String>> {
+    async fn adopted_keys(
+        &self,
+        row: &ImportRow,
+        objects: &[ObjectRow],
+    ) -> Result<HashMap<u64, String>> {
         let adopted = objects.iter().filter(|object| object.role == Role::Adopted);
         let keys: HashMap<_, _> = adopted.map(|object| (object.num, &object.key)).collect();
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let extents = self.catalog.extents(&row.id)?.into_iter();
+        let extents = self.catalog.extents(&row.id).await?.into_iter();
         Ok(extents
             .filter_map(|e| Some((e.range.start - e.offset, (*keys.get(&e.object)?).clone())))
             .collect())
     }
 
     /// Usage of an import, with its price.
-    fn usage_of(&self, row: &ImportRow) -> Result<(SeedUsage, ReadUsage)> {
-        let usage = self.catalog.usage_of(&row.id)?;
+    async fn usage_of(&self, row: &ImportRow) -> Result<(SeedUsage, ReadUsage)> {
+        let usage = self.catalog.usage_of(&row.id).await?;
         let UsageCounts { gets, fetched, from_cache, served, seconds, read_gets, read_fetched } =
             usage;
         let dollars = |gets, fetched| price_of_reads(&self.config, &row.storage, gets, fetched);
@@ -129,13 +142,17 @@ impl Engine {
         Ok((SeedUsage { gets, fetched, from_cache, served, seconds, dollars }, read))
     }
 
-    fn details(&self, row: &ImportRow) -> Result<ImportDetails> {
-        let meta = match row.is_torrent() {
-            true => Some(self.metainfo_of(row)?.1),
-            false => None,
+    async fn details(&self, row: &ImportRow, contents: ImportContents) -> Result<ImportDetails> {
+        let (meta, files) = match row.is_torrent() {
+            true => {
+                let (_, mut meta) = self.original_metainfo_of(row).await?;
+                meta.rename_files(contents.files.iter().map(|file| file.path.clone()));
+                let files = meta.files.clone();
+                (Some(meta), files)
+            }
+            false => (None, contents.files.iter().cloned().map(file_of_row).collect()),
         };
-        let files = self.files_of(row)?;
-        let store = self.open_without_backend(row)?;
+        let store = open_without_backend(row, contents)?;
         let wanted = match &meta {
             Some(meta) => Plan::new(meta, row.selected.as_deref(), &store).wanted,
             None => selected_ranges(&files, row.selected.as_deref()),
@@ -143,6 +160,23 @@ impl Engine {
         let summary = summary(row, store.durable_bytes(&wanted));
         Ok(ImportDetails { summary, files, meta, store })
     }
+}
+
+/// Selected bytes that are stored, where the catalog has the number: for a complete import.
+fn recorded_bytes(row: &ImportRow) -> Option<u64> {
+    match (row.state, row.wanted) {
+        (ImportState::Imported, WantedCounts { bytes, .. }) if row.selected.is_none() => {
+            Some(bytes)
+        }
+        (ImportState::Imported, WantedCounts { stored, .. }) => stored,
+        _ => None,
+    }
+}
+
+/// Opens an import to look at its stored ranges. It needs only the catalog: an empty memory backend stands in for the
+/// storage, which may be unreachable.
+fn open_without_backend(row: &ImportRow, contents: ImportContents) -> Result<Arc<ImportStore>> {
+    ImportStore::from_contents(row, contents, Arc::new(MemoryBackend::default()))
 }
 
 struct ImportDetails {

@@ -8,15 +8,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use serde::Serialize;
 
-use super::{Engine, estimate::provider};
+use super::{Engine, estimate::provider, storages::open_storage::OpenStorage};
 use crate::{
-    backends::Reads,
+    backends::{Key, Reads},
     calendar::Utc,
     catalog::{Catalog, ImportId, UsageCounts},
     config::{Config, prices::Prices},
@@ -45,26 +45,24 @@ impl Engine {
             return;
         }
         let recorded = async {
-            let reads = self.take_reads(true).await?;
+            let found = self.find_reads(true).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            // Access may be read-only, or shared with another process that writes.
+            let shared = match self.lock {
+                Some(_) => Ok(None),
+                None => Catalog::open_shared(&self.config.data_dir).await.map(Some),
+            };
             let entry = |((import, storage), reads): (_, Reads)| {
                 let Reads { gets, bytes } = reads;
                 let usage =
                     UsageCounts { read_gets: gets, read_fetched: bytes, ..UsageCounts::default() };
                 (import, storage, usage)
             };
-            let entries: Vec<_> = reads.into_iter().map(entry).collect();
-            if entries.is_empty() {
-                return Ok(());
-            }
-            let month = Utc::now().year_month();
-            match self.lock {
-                Some(_) => self.catalog.add_usage(month, entries).await,
-                // Access is read-only, or shared with another process that writes.
-                None => {
-                    let shared = Catalog::open_shared(&self.config.data_dir)?;
-                    shared.add_usage(month, entries).await
-                }
-            }
+            let entries = found.take().into_iter().map(entry).collect();
+            let catalog = shared?.unwrap_or_else(|| self.catalog.clone());
+            catalog.add_usage(Utc::now().year_month(), entries).await
         };
         let recorded: Result<()> = recorded.await;
         if let Err(e) = recorded {
@@ -72,34 +70,64 @@ impl Engine {
         }
     }
 
-    /// Takes the reads since the last call: of all storages, or only of the
+    /// Finds the reads that are not recorded yet: of all storages, or only of the
     /// remote ones. The counts of the others are dropped.
-    pub(super) async fn take_reads(&self, only_remote: bool) -> Result<ReadsByImport> {
-        let mut reads_by_import = ReadsByImport::new();
-        for storage in self.storages.lock().await.values() {
-            let taken = storage.meter.take();
+    pub(super) async fn find_reads(&self, only_remote: bool) -> Result<UnrecordedReads> {
+        let storages: Vec<_> = self.storages.lock().await.values().cloned().collect();
+        let mut found = Vec::new();
+        for storage in storages {
             if only_remote && !storage.backend.is_remote() {
+                drop(storage.meter.take());
                 continue;
             }
-            for (key, reads) in taken {
-                let import = self.import_of_object(&storage.name, key.as_str())?;
-                *reads_by_import.entry((import, storage.name.clone())).or_default() += reads;
+            let keys = storage.meter.keys();
+            if keys.is_empty() {
+                continue;
             }
+            let names = keys.iter().map(|key| key.as_str().to_owned()).collect();
+            let imports = self.catalog.imports_of_keys(&storage.name, names).await?;
+            let by_key = keys.into_iter().zip(imports).map(|(key, imports)| {
+                let import = self.import_of_object(key.as_str(), &imports);
+                (key, import)
+            });
+            let by_key = by_key.collect();
+            found.push((storage, by_key));
         }
-        Ok(reads_by_import)
+        Ok(UnrecordedReads(found))
     }
 
-    /// The import that an object was read for. Several imports can share an object
+    /// The import that an object was read for. Several `imports` can share an object
     /// that the user owns: one that is open is preferred.
-    fn import_of_object(&self, storage: &str, key: &str) -> Result<Option<ImportId>> {
-        let imports = self.catalog.imports_of_key(storage, key)?;
+    fn import_of_object(&self, key: &str, imports: &[ImportId]) -> Option<ImportId> {
         let opened = self.opened_imports.lock();
         let open = imports.iter().find(|id| opened.contains(*id)).or(imports.first());
         // Its import was removed meanwhile, or its bytes were moved to
         // another object. Our own keys contain the import id.
         let from_key = || key.split('/').nth(1)?.parse().ok();
         let is_ours = key.starts_with(&self.catalog.key_prefix());
-        Ok(open.cloned().or_else(|| if is_ours { from_key() } else { None }))
+        open.cloned().or_else(|| if is_ours { from_key() } else { None })
+    }
+}
+
+/// Reads that are not recorded yet: the import of each object, by storage.
+pub(super) struct UnrecordedReads(Vec<(Arc<OpenStorage>, HashMap<Key, Option<ImportId>>)>);
+
+impl UnrecordedReads {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the counts. The caller queues their record before it waits for anything else: it may be cancelled at a
+    /// wait, and the counts would be lost.
+    pub(super) fn take(self) -> ReadsByImport {
+        let mut reads_by_import = ReadsByImport::new();
+        for (storage, imports) in self.0 {
+            for (key, reads) in storage.meter.take_if(|key| imports.contains_key(key)) {
+                let import = imports.get(&key).cloned().flatten();
+                *reads_by_import.entry((import, storage.name.clone())).or_default() += reads;
+            }
+        }
+        reads_by_import
     }
 }
 
@@ -129,19 +157,20 @@ pub struct StorageUsage {
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub fn storage_usage(config: &Config) -> Result<BTreeMap<String, StorageUsage>> {
+pub async fn storage_usage(config: &Config) -> Result<BTreeMap<String, StorageUsage>> {
     let mut usage = BTreeMap::<String, StorageUsage>::new();
-    let catalog = match Catalog::open_read_only(&config.data_dir) {
+    let catalog = match Catalog::open_read_only(&config.data_dir).await {
         Ok(catalog) => catalog,
         // There is no catalog, or one of an older bae without usage counts.
         Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => return Ok(usage),
         Err(e) => return Err(e),
     };
-    for (storage, counts) in catalog.usage_by_storage(None)? {
+    for (storage, counts) in catalog.usage_by_storage(None).await? {
         let total = priced_usage(config, &storage, &counts);
         usage.entry(storage).or_default().total = total;
     }
-    for (storage, counts) in catalog.usage_by_storage(Some(&Utc::now().year_month()))? {
+    let this_month = Utc::now().year_month();
+    for (storage, counts) in catalog.usage_by_storage(Some(&this_month)).await? {
         let month = priced_usage(config, &storage, &counts);
         usage.entry(storage).or_default().month = month;
     }

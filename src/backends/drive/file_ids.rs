@@ -22,11 +22,12 @@ impl FileIds {
         Self { backend_state, unsaved: Mutex::default() }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Result<Option<String>> {
-        if let Some(id) = self.unsaved.lock().get(key) {
-            return Ok(Some(id.clone()));
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<String>> {
+        let unsaved = self.unsaved.lock().get(key).cloned();
+        match unsaved {
+            Some(id) => Ok(Some(id)),
+            None => self.backend_state.get(&entry_name(key)).await,
         }
-        self.backend_state.get(&entry_name(key))
     }
 
     pub(super) async fn remember(&self, key: &Key, id: &str) {

@@ -74,7 +74,7 @@ impl Drive {
 
     /// The file of `key`: the saved one if it exists, otherwise the oldest file with this key in its properties.
     pub(super) async fn look_up(&self, key: &Key, what: &str) -> Result<Option<FileMeta>> {
-        if let Some(id) = self.file_ids.get(key)? {
+        if let Some(id) = self.file_ids.get(key).await? {
             if let Some(meta) = self.meta(&id, what).await? {
                 return Ok(Some(meta));
             }
@@ -89,7 +89,7 @@ impl Drive {
 
     /// The id of the file of `key`, from the saved ids if they have it.
     pub(super) async fn id_of(&self, key: &Key, what: &str) -> Result<Option<String>> {
-        if let Some(id) = self.file_ids.get(key)? {
+        if let Some(id) = self.file_ids.get(key).await? {
             return Ok(Some(id));
         }
         Ok(self.look_up(key, what).await?.map(|meta| meta.id))
@@ -174,7 +174,7 @@ impl Drive {
         }
         let mut objects = Vec::with_capacity(found.len());
         for (key, meta) in found {
-            if self.file_ids.get(&key)?.is_none() {
+            if self.file_ids.get(&key).await?.is_none() {
                 self.file_ids.remember(&key, &meta.id).await;
             }
             objects.push(ObjectInfo { len: meta.len(), key });
@@ -185,7 +185,7 @@ impl Drive {
     /// Removes the files of `key`: the saved one, or all that a search finds.
     pub(super) async fn delete_object(&self, key: &Key) -> Result<()> {
         let what = format!("delete of {key}");
-        let ids = match self.file_ids.get(key)? {
+        let ids = match self.file_ids.get(key).await? {
             Some(id) => vec![id],
             None => self.search_files(key, &what).await?.into_iter().map(|meta| meta.id).collect(),
         };

@@ -55,7 +55,7 @@ impl Drive {
         if let Some(id) = &self.configured_folder {
             return self.fetch_root(id).await;
         }
-        if let Some(id) = self.backend_state.get(ROOT_ENTRY)? {
+        if let Some(id) = self.backend_state.get(ROOT_ENTRY).await? {
             match self.fetch_root(&id).await {
                 Err(e) if e.kind() == Kind::NotFound => {}
                 found => return found,
@@ -104,11 +104,11 @@ impl Drive {
         drive: Option<&str>,
     ) -> Result<String> {
         let name = path[..=depth].join("/");
-        if let Some(id) = self.known_folder(&name)? {
+        if let Some(id) = self.known_folder(&name).await? {
             return Ok(id);
         }
         let _one_at_a_time = self.folders.create_lock.lock().await;
-        if let Some(id) = self.known_folder(&name)? {
+        if let Some(id) = self.known_folder(&name).await? {
             return Ok(id);
         }
         let id = self.find_or_create_folder(parent, &path[depth], drive).await?;
@@ -117,11 +117,12 @@ impl Drive {
         Ok(id)
     }
 
-    fn known_folder(&self, name: &str) -> Result<Option<String>> {
-        if let Some(id) = self.folders.ids.lock().get(name) {
-            return Ok(Some(id.clone()));
+    async fn known_folder(&self, name: &str) -> Result<Option<String>> {
+        let known = self.folders.ids.lock().get(name).cloned();
+        match known {
+            Some(id) => Ok(Some(id)),
+            None => self.backend_state.get(&folder_entry(name)).await,
         }
-        self.backend_state.get(&folder_entry(name))
     }
 
     /// Forgets the ids of the folders on `path`, because one of them is gone.

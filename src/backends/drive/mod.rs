@@ -201,7 +201,7 @@ impl StorageBackend for DriveBackend {
     }
 
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
-        self.0.unfinished_uploads(prefix)
+        self.0.unfinished_uploads(prefix).await
     }
 
     async fn abort_upload(&self, upload: &UnfinishedUpload) -> Result<()> {

@@ -82,7 +82,7 @@ impl Drive {
     /// once and a search costs more than the put.
     async fn existing_file(&self, key: &Key) -> Result<Option<FileMeta>> {
         let is_chunk = names::visible_path(key).folders.first().is_some_and(|f| f == names::CHUNKS);
-        if is_chunk && self.file_ids.get(key)?.is_none() {
+        if is_chunk && self.file_ids.get(key).await?.is_none() {
             return Ok(None);
         }
         self.look_up(key, &format!("put of {key}")).await

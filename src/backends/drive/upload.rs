@@ -100,7 +100,8 @@ impl Drive {
         }
         let record = self
             .backend_state
-            .get(&entry_name(key))?
+            .get(&entry_name(key))
+            .await?
             .and_then(|text| serde_json::from_str(&text).ok());
         let state = match record {
             Some(record) => self.resume(key, layout, record).await?,
@@ -168,8 +169,8 @@ impl Drive {
         self.backend_state.set(&entry_name(key), None).await
     }
 
-    pub(super) fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
-        let entries = self.backend_state.list(&format!("upload:{prefix}"))?;
+    pub(super) async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        let entries = self.backend_state.list(&format!("upload:{prefix}")).await?;
         let to_upload = |(name, text): (String, String)| {
             let record: SessionRecord = serde_json::from_str(&text).ok()?;
             let key = Key::new(name.strip_prefix("upload:")?).ok()?;
@@ -288,7 +289,7 @@ impl DriveUpload {
     async fn assign_key(&self, meta: &FileMeta, has_key: bool) -> Result<()> {
         let what = format!("finish of {}", self.key);
         let drive = &self.drive;
-        let replaced = drive.file_ids.get(&self.key)?.filter(|id| *id != meta.id);
+        let replaced = drive.file_ids.get(&self.key).await?.filter(|id| *id != meta.id);
         if !has_key {
             let change = json!({ "appProperties": drive.properties(&self.key).await? });
             drive.update_metadata(&meta.id, &change, &what).await?;

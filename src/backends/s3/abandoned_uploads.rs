@@ -39,8 +39,8 @@ impl UploadRecord {
     }
 
     /// Reads the record of a key. An unreadable record counts as missing: losing one loses no data.
-    pub(super) fn get(backend_state: &dyn BackendState, key: &Key) -> Result<Option<Self>> {
-        let text = backend_state.get(&format!("{ENTRY_PREFIX}{key}"))?;
+    pub(super) async fn get(backend_state: &dyn BackendState, key: &Key) -> Result<Option<Self>> {
+        let text = backend_state.get(&format!("{ENTRY_PREFIX}{key}")).await?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
@@ -84,7 +84,7 @@ impl S3Client {
         prefix: &str,
     ) -> Result<Vec<UnfinishedUpload>> {
         // Read before the listing: an upload recorded here and not listed then is gone, or the server does not list it.
-        let records = backend_state.list(&format!("{ENTRY_PREFIX}{prefix}"))?;
+        let records = backend_state.list(&format!("{ENTRY_PREFIX}{prefix}")).await?;
         let mut found = match self.list_multipart_uploads(prefix).await {
             Err(failure) if failure.is_unsupported() => Vec::new(),
             listed => listed?,
@@ -216,7 +216,7 @@ impl S3Client {
                 _ => {}
             }
             if self.upload_remains(key, id).await? != UploadRemains::Parts {
-                let record = UploadRecord::get(backend_state, key)?;
+                let record = UploadRecord::get(backend_state, key).await?;
                 return match record.filter(|record| record.upload_id == id) {
                     Some(_) => delete_record(backend_state, key).await,
                     None => Ok(()),

@@ -59,7 +59,7 @@ impl S3Upload {
     ) -> Result<Self> {
         check_layout(&key, layout)?;
         let (mut id, mut parts) = (None, BTreeMap::new());
-        if let Some(record) = UploadRecord::get(&*backend_state, &key)? {
+        if let Some(record) = UploadRecord::get(&*backend_state, &key).await? {
             if record.has_layout(layout) {
                 (id, parts) = resume_upload(&client, &*backend_state, &key, layout, record).await?;
             } else {

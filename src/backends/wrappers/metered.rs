@@ -31,7 +31,7 @@ impl std::ops::AddAssign for Reads {
     }
 }
 
-/// Reads since the last [`Meter::take`].
+/// Reads since they were last taken.
 #[derive(Debug, Default)]
 pub struct Meter {
     by_key: Mutex<HashMap<Key, Reads>>,
@@ -42,6 +42,18 @@ impl Meter {
     #[must_use]
     pub fn take(&self) -> HashMap<Key, Reads> {
         std::mem::take(&mut *self.by_key.lock())
+    }
+
+    /// The keys that were read.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.by_key.lock().keys().cloned().collect()
+    }
+
+    /// Returns the counts of the keys that `is_wanted` accepts, and resets them.
+    #[must_use]
+    pub fn take_if(&self, is_wanted: impl Fn(&Key) -> bool) -> HashMap<Key, Reads> {
+        self.by_key.lock().extract_if(|key, _| is_wanted(key)).collect()
     }
 
     fn count(&self, key: &Key, reads: Reads) {
@@ -184,5 +196,20 @@ mod tests {
         let abandoned = tokio::time::timeout(Duration::from_millis(1), retrying.get(&key, 0..50));
         assert!(abandoned.await.is_err());
         assert_eq!(meter.take()[&key], Reads { gets: 1, bytes: 50 });
+    }
+
+    #[tokio::test]
+    async fn counts_that_are_not_taken_stay() {
+        let (meter, backend) = (Arc::<Meter>::default(), MemoryBackend::new());
+        let metered = Metered::new(backend, Arc::clone(&meter));
+        let keys = ["a", "b"].map(|key| Key::new(key).unwrap());
+        for key in &keys {
+            metered.put(key, Payload::from_iter([Bytes::from_static(b"x")])).await.unwrap();
+            metered.get(key, 0..1).await.unwrap();
+        }
+        let one = Reads { gets: 1, bytes: 1 };
+        assert_eq!(meter.take_if(|key| *key == keys[0]), [(keys[0].clone(), one)].into());
+        assert_eq!(meter.keys(), [keys[1].clone()]);
+        assert_eq!(meter.take(), [(keys[1].clone(), one)].into());
     }
 }

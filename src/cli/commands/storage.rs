@@ -20,7 +20,7 @@ use crate::{
 
 pub(in crate::cli) async fn run(context: Context, command: StorageCommand) -> Result<(), Failure> {
     match command {
-        StorageCommand::List => list(&context),
+        StorageCommand::List => list(&context).await,
         StorageCommand::Add(args) => add(context, args).await,
         StorageCommand::Check(args) => check(context, args).await,
         StorageCommand::Login(args) => login::run(context, args).await,
@@ -36,8 +36,8 @@ struct StorageLine {
     usage: StorageUsage,
 }
 
-fn list(context: &Context) -> Result<(), Failure> {
-    let mut usage = storage_usage(&context.config)?;
+async fn list(context: &Context) -> Result<(), Failure> {
+    let mut usage = storage_usage(&context.config).await?;
     // Include storages without a name: reading from them costs money too.
     let storages = context.config.list_storages(usage.keys().map(String::as_str));
     let line = |info: StorageInfo| {

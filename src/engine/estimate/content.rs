@@ -80,7 +80,7 @@ impl SourceContent {
             ImportSource::Torrent(bytes) => (bytes, None),
             ImportSource::Magnet(uri, magnet) => {
                 let link_select = magnet.selected(request.select.as_deref())?;
-                let bytes = match metainfo_of_earlier_import(catalog, &magnet)? {
+                let bytes = match metainfo_of_earlier_import(catalog, &magnet).await? {
                     Some(bytes) => bytes,
                     None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
                 };
@@ -89,10 +89,11 @@ impl SourceContent {
         };
         let (mut meta, torrent) = Metainfo::parse_trimmed(torrent)?;
         if let Some(catalog) = catalog {
-            let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+            let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
             let storage = config.storage(&request.storage)?.canonical_name();
-            let known = known.iter().find(|row| row.storage == storage);
-            known.map(|row| use_recorded_names(catalog, row, &mut meta)).transpose()?;
+            if let Some(row) = known.iter().find(|row| row.storage == storage) {
+                use_recorded_names(catalog, row, &mut meta).await?;
+            }
         }
         Self::from_torrent(config, request, meta, &torrent, link_select.as_deref())
     }
@@ -176,7 +177,7 @@ impl SourceContent {
     }
 
     /// The existing import of these files in this storage, and its durable ranges that would be kept.
-    pub(super) fn existing_import(
+    pub(super) async fn existing_import(
         &self,
         catalog: &Catalog,
         request: &ImportRequest,
@@ -184,11 +185,11 @@ impl SourceContent {
     ) -> Result<Option<(ImportRow, RangeSet)>> {
         let (row, keep) = match &self.source {
             ContentSource::Torrent(meta) => {
-                let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+                let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
                 (known.into_iter().find(|row| row.storage == storage), true)
             }
             ContentSource::Server(found, _) => {
-                match find_earlier_import(catalog, request, storage, found)? {
+                match find_earlier_import(catalog, request, storage, found).await? {
                     Some((row, source_match)) => {
                         let keep = keeps_stored(request.download.resume, source_match, &row);
                         (Some(row), keep)
@@ -203,18 +204,21 @@ impl SourceContent {
             return Ok(Some((row, RangeSet::new())));
         }
         // Only the catalog is read: an empty memory backend stands in for the storage.
-        let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default()))?;
+        let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default())).await?;
         Ok(Some((row, store.durable_ranges())))
     }
 }
 
-fn metainfo_of_earlier_import(
+async fn metainfo_of_earlier_import(
     catalog: Option<&Catalog>,
     magnet: &Magnet,
 ) -> Result<Option<Vec<u8>>> {
     let Some(catalog) = catalog else { return Ok(None) };
-    let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
-    found.first().map(|row| catalog.metainfo(&row.id)).transpose()
+    let found = catalog.find_by_info_hash(magnet.v1, magnet.v2).await?;
+    match found.first() {
+        Some(row) => catalog.metainfo(&row.id).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Fetches the metadata from the swarm. No content is attached to the torrent, so no payload is requested.

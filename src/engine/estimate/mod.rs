@@ -95,10 +95,12 @@ pub async fn estimate(
     cancel: CancellationToken,
 ) -> Result<Estimate> {
     let profile = config.storage(&request.storage)?;
-    let catalog = open_catalog(config)?;
+    let catalog = open_catalog(config).await?;
     let content = SourceContent::resolve(config, request, catalog.as_ref(), &cancel).await?;
     let known = match &catalog {
-        Some(catalog) => content.existing_import(catalog, request, &profile.canonical_name())?,
+        Some(catalog) => {
+            content.existing_import(catalog, request, &profile.canonical_name()).await?
+        }
         None => None,
     };
     let import = match known {
@@ -190,8 +192,8 @@ impl EstimatedImport {
 }
 
 /// The catalog; `None` when there is none yet.
-fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
-    match Catalog::open_read_only(&config.data_dir) {
+async fn open_catalog(config: &Config) -> Result<Option<Catalog>> {
+    match Catalog::open_read_only(&config.data_dir).await {
         Ok(catalog) => Ok(Some(catalog)),
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),

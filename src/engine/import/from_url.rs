@@ -84,10 +84,11 @@ impl ImportJob<'_> {
             None => None,
         };
         let catalog = &self.engine.catalog;
-        let known = find_earlier_import(catalog, self.request, &self.storage.name, found)?;
+        let known = find_earlier_import(catalog, self.request, &self.storage.name, found).await?;
         let recorded = match &known {
             Some((row, _)) => {
-                SourceRecord::parse(catalog.source_record(&row.id)?.as_deref()).checksums()?
+                let record = catalog.source_record(&row.id).await?;
+                SourceRecord::parse(record.as_deref()).checksums()?
             }
             None => Vec::new(),
         };
@@ -96,7 +97,7 @@ impl ImportJob<'_> {
         let row = match known {
             Some((row, source_match)) => {
                 self.discard_unproven(&row, source_match).await?;
-                self.resume_import(catalog.get(&row.id)?, selected).await?
+                self.resume_import(catalog.get(&row.id).await?, selected).await?
             }
             None => self.create_import(found, rows, selected).await?,
         };
@@ -169,8 +170,8 @@ impl ImportJob<'_> {
         row: ImportRow,
         record: SourceRecord,
     ) -> Result<OpenUrlImport> {
-        let files = self.engine.files_of(&row)?;
-        let store = self.engine.open_store(&row, &self.storage)?;
+        let files = self.engine.files_of(&row).await?;
+        let store = self.engine.open_store(&row, &self.storage).await?;
         check_partial_uploads(&self.engine.catalog, &store).await?;
         let wanted = selected_ranges(&files, row.selected.as_deref());
         Ok(OpenUrlImport { row, store, files, wanted, record })
@@ -184,14 +185,14 @@ impl ImportJob<'_> {
     ) -> Result<OpenUrlImport> {
         let catalog = &self.engine.catalog;
         catalog.set_len(&opened.row.id, len).await?;
-        let row = catalog.get(&opened.row.id)?;
+        let row = catalog.get(&opened.row.id).await?;
         self.reopen(row, opened.record).await
     }
 
     /// Discards the stored bytes of an import, unless they can be kept.
     async fn discard_unproven(&self, row: &ImportRow, source_match: SourceMatch) -> Result<()> {
         let keep = keeps_stored(self.request.download.resume, source_match, row);
-        let stored = self.engine.open_store(row, &self.storage)?.durable_ranges();
+        let stored = self.engine.open_store(row, &self.storage).await?.durable_ranges();
         if keep || stored.is_empty() {
             return Ok(());
         }
@@ -243,17 +244,17 @@ impl ImportJob<'_> {
 ///
 /// # Errors
 /// `Changed` when there are imports of this source and none matches the files, except with [`ResumePolicy::Never`].
-pub(in crate::engine) fn find_earlier_import(
+pub(in crate::engine) async fn find_earlier_import(
     catalog: &Catalog,
     request: &ImportRequest,
     storage: &str,
     found: &RemoteFiles,
 ) -> Result<Option<(ImportRow, SourceMatch)>> {
-    let known = catalog.find_by_source(&redact::without_password(&request.source), storage)?;
+    let known = catalog.find_by_source(&redact::without_password(&request.source), storage).await?;
     let any = !known.is_empty();
     for row in known {
-        let record = SourceRecord::parse(catalog.source_record(&row.id)?.as_deref());
-        let source_match = record.compare(&catalog.files(&row.id)?, found);
+        let record = SourceRecord::parse(catalog.source_record(&row.id).await?.as_deref());
+        let source_match = record.compare(&catalog.files(&row.id).await?, found);
         if source_match != SourceMatch::Different {
             return Ok(Some((row, source_match)));
         }
@@ -322,7 +323,7 @@ impl Engine {
         events: EventSink,
         cancel: CancellationToken,
     ) -> Result<Imported> {
-        let files = self.files_of(&row)?;
+        let files = self.files_of(&row).await?;
         let range_of =
             |bad: &BadPiece| files.get(bad.piece as usize).map(|file| file.range.clone());
         let freed =

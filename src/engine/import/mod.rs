@@ -124,7 +124,7 @@ impl ImportJob<'_> {
             ImportSource::Magnet(uri, magnet) => {
                 // A malformed selection is an error before peers are contacted.
                 magnet.selected(self.request.select.as_deref())?;
-                match self.known_metainfo(&magnet)? {
+                match self.known_metainfo(&magnet).await? {
                     Some((meta, metainfo)) => {
                         self.import_known(metainfo, meta, Some(&magnet)).await
                     }
@@ -150,12 +150,12 @@ impl ImportJob<'_> {
         let select = link.and_then(|link| link.select.as_deref());
         let opened = self.open(metainfo, meta, select).await?;
         let catalog = &self.engine.catalog;
-        if link.is_some() && catalog.metainfo(&opened.row.id)? != opened.metainfo {
+        if link.is_some() && catalog.metainfo(&opened.row.id).await? != opened.metainfo {
             catalog.set_metainfo(&opened.row.id, opened.metainfo.clone()).await?;
         }
         if opened.plan.missing().next().is_none() && !self.request.seed {
             // Everything is stored already: no session and no peers are needed.
-            self.open_stream(&opened)?;
+            self.open_stream(&opened).await?;
             self.publish_rest(opened.view()).await?;
             return self.finish(opened.view(), (0, 0)).await;
         }
@@ -196,17 +196,17 @@ impl ImportJob<'_> {
     }
 
     /// The metadata of a magnet link that was imported before: from the catalog, and with what the link adds to it.
-    fn known_metainfo(&self, magnet: &Magnet) -> Result<Option<(Metainfo, Vec<u8>)>> {
+    async fn known_metainfo(&self, magnet: &Magnet) -> Result<Option<(Metainfo, Vec<u8>)>> {
         let catalog = &self.engine.catalog;
-        let found = catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
+        let found = catalog.find_by_info_hash(magnet.v1, magnet.v2).await?;
         let in_storage = found.iter().find(|row| row.storage == self.storage.name);
         let Some(row) = in_storage.or(found.first()) else { return Ok(None) };
-        let (metainfo, meta) = self.engine.metainfo_of(row)?;
+        let (metainfo, meta) = self.engine.metainfo_of(row).await?;
         let Some(metainfo) = magnet.merged_into(&metainfo, &meta)? else {
             return Ok(Some((meta, metainfo)));
         };
         let mut meta = Metainfo::parse(&metainfo)?;
-        use_recorded_names(catalog, row, &mut meta)?;
+        use_recorded_names(catalog, row, &mut meta).await?;
         Ok(Some((meta, metainfo)))
     }
 
@@ -251,10 +251,10 @@ impl ImportJob<'_> {
         check_memory(&meta, &self.engine.config)?;
         // The same torrent in another storage is another import.
         let catalog = &self.engine.catalog;
-        let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+        let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
         let known = known.into_iter().find(|row| row.storage == self.storage.name);
         if let Some(row) = &known {
-            use_recorded_names(catalog, row, &mut meta)?;
+            use_recorded_names(catalog, row, &mut meta).await?;
         }
         let selected = select_files(self.request.select.as_deref(), link_select, &meta.files)?;
         let row = match known {
@@ -267,7 +267,7 @@ impl ImportJob<'_> {
             }
         };
         self.set_id(&row);
-        let store = self.engine.open_store(&row, &self.storage)?;
+        let store = self.engine.open_store(&row, &self.storage).await?;
         check_partial_uploads(catalog, &store).await?;
         for text in &meta.notes {
             let id = Some(row.id.to_string());
@@ -314,17 +314,17 @@ impl ImportJob<'_> {
         if row.layout != layout {
             catalog.set_layout(&row.id, layout).await?;
         }
-        catalog.get(&row.id)
+        catalog.get(&row.id).await
     }
 }
 
 /// Renames the files of a torrent as its import in the catalog has them.
-pub(super) fn use_recorded_names(
+pub(super) async fn use_recorded_names(
     catalog: &Catalog,
     row: &ImportRow,
     meta: &mut Metainfo,
 ) -> Result<()> {
-    meta.rename_files(catalog.files(&row.id)?.into_iter().map(|file| file.path));
+    meta.rename_files(catalog.files(&row.id).await?.into_iter().map(|file| file.path));
     Ok(())
 }
 

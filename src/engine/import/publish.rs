@@ -162,15 +162,15 @@ impl Engine {
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
-        let row = self.catalog.find(import_ref)?;
-        let all = self.files_of(&row)?;
-        let files =
-            self.choose_files(&row, publishable_files(&all, row.selected.as_deref()), paths)?;
+        let row = self.catalog.find(import_ref).await?;
+        let all = self.files_of(&row).await?;
+        let publishable = publishable_files(&all, row.selected.as_deref());
+        let files = self.choose_files(&row, publishable, paths).await?;
         if paths.is_empty() && row.layout != LayoutKind::Files {
             self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
         }
         let storage = self.storage_of(&row).await?;
-        let store = self.open_store(&row, &storage)?;
+        let store = self.open_store(&row, &storage).await?;
         let publisher = self.publisher(&store, &storage, &publishable_files(&all, None)).await?;
         // Bytes that are read back and uploaded use the memory for incoming bytes.
         let _guard = self.import_guard();
@@ -188,7 +188,7 @@ impl Engine {
         Ok(PublishSummary { done: done?, already: already.len(), incomplete: incomplete.len() })
     }
 
-    fn choose_files(
+    async fn choose_files(
         &self,
         row: &ImportRow,
         all: Vec<FileRow>,
@@ -197,7 +197,7 @@ impl Engine {
         if paths.is_empty() {
             return Ok(all);
         }
-        let files = self.catalog.files(&row.id)?;
+        let files = self.catalog.files(&row.id).await?;
         let choose = |path: &String| {
             let file = find_file(row, &files, Some(path))?;
             if all.contains(file) {
@@ -217,8 +217,8 @@ impl Engine {
         files: &[FileRow],
     ) -> Result<Arc<Publisher>> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
-        let publisher =
-            Publisher::new(self.reader(store), catalog, pressure, storage.upload_concurrency)?;
+        let concurrency = storage.upload_concurrency;
+        let publisher = Publisher::new(self.reader(store), catalog, pressure, concurrency).await?;
         publisher.probe_names(files).await?;
         Ok(publisher)
     }

@@ -49,7 +49,7 @@ impl Engine {
         report: &mut AttachReport,
     ) -> Result<()> {
         let (old_id, name) = (found.manifest.import.to_string(), found.manifest.name.clone());
-        if let Some(reason) = self.reason_to_skip(&found, storage)? {
+        if let Some(reason) = self.reason_to_skip(&found, storage).await? {
             report.skipped.push(SkippedImport { id: old_id, name, reason });
             return Ok(());
         }
@@ -81,16 +81,20 @@ impl Engine {
     }
 
     /// The reason why an import is not attached: this catalog has it already. `None` if it can be attached.
-    fn reason_to_skip(&self, found: &FoundImport, storage: &OpenStorage) -> Result<Option<String>> {
+    async fn reason_to_skip(
+        &self,
+        found: &FoundImport,
+        storage: &OpenStorage,
+    ) -> Result<Option<String>> {
         let manifest = &found.manifest;
         let in_storage = |row: &ImportRow| row.storage == storage.name;
         let same_torrent = |row: &ImportRow| {
             (row.info_hash_v1, row.info_hash_v2) == (manifest.info_hash_v1, manifest.info_hash_v2)
         };
         let same_hash =
-            self.catalog.find_by_info_hash(manifest.info_hash_v1, manifest.info_hash_v2)?;
+            self.catalog.find_by_info_hash(manifest.info_hash_v1, manifest.info_hash_v2).await?;
         let mut known: Vec<ImportRow> = same_hash.into_iter().filter(in_storage).collect();
-        match self.catalog.get(&manifest.import) {
+        match self.catalog.get(&manifest.import).await {
             Ok(row) if in_storage(&row) && same_torrent(&row) => known.insert(0, row),
             Ok(_) => {}
             Err(e) if e.kind() == Kind::NotFound => {}
@@ -117,7 +121,8 @@ impl Engine {
         let own = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
         let manifests = found.manifests.iter().map(|(key, _)| key.as_str());
         let keys = own.map(|object| object.key.as_str()).chain(manifests);
-        let states = self.catalog.key_states(&storage.name, keys)?;
+        let states =
+            self.catalog.key_states(&storage.name, keys.map(str::to_owned).collect()).await?;
         let is_taken = states.iter().any(|state| *state != KeyState::Unknown);
         let reason =
             "another import has objects with these keys; is this its storage under another name?";

@@ -16,9 +16,9 @@ impl Engine {
     /// # Errors
     /// `NotFound`; the number of objects that are left, with the first error. `gc` then completes the removal.
     pub async fn remove(&self, import_ref: &str, keep_objects: bool) -> Result<RemoveSummary> {
-        let row = self.catalog.find(import_ref)?;
+        let row = self.catalog.find(import_ref).await?;
         let storage = self.storage_unchecked(&row.storage).await?;
-        let mut objects = self.catalog.objects(&row.id)?;
+        let mut objects = self.catalog.objects(&row.id).await?;
         remove_import(&self.catalog, &storage.backend, &row, keep_objects).await?;
         if keep_objects {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
@@ -37,7 +37,7 @@ impl Engine {
     pub async fn gc(&self, options: GcOptions) -> Result<(GcReport, Failures)> {
         let mut report = GcReport { removed: options.remove, ..GcReport::default() };
         let mut failures = Failures::default();
-        let storages = self.known_storages(&mut failures)?;
+        let storages = self.known_storages(&mut failures).await?;
         for storage in storages {
             if let Err(e) = self.collect(&storage, options, &mut report, &mut failures).await {
                 failures.add(e.with_context(format_args!("storage {storage:?}")));
@@ -69,10 +69,15 @@ impl Engine {
             failures.append(removed.failures);
             return Ok(());
         }
-        self.count(&found, options, report)
+        self.count(&found, options, report).await
     }
 
-    fn count(&self, found: &Leftovers, options: GcOptions, report: &mut GcReport) -> Result<()> {
+    async fn count(
+        &self,
+        found: &Leftovers,
+        options: GcOptions,
+        report: &mut GcReport,
+    ) -> Result<()> {
         report.uploads += found.uploads.len();
         report.objects += found.own.objects;
         report.bytes += found.own.bytes;
@@ -81,7 +86,7 @@ impl Engine {
             report.bytes += found.adopted.bytes;
         }
         for row in &found.removing {
-            let mut objects = self.catalog.objects(&row.id)?;
+            let mut objects = self.catalog.objects(&row.id).await?;
             objects.retain(|object| object.role != Role::Adopted);
             report.objects += objects.len();
             report.bytes += objects.iter().map(|o| o.len).sum::<u64>();
@@ -90,8 +95,8 @@ impl Engine {
     }
 
     /// Every storage with imports, every attached one, and every configured one.
-    fn known_storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
-        let mut storages: BTreeSet<String> = self.catalog.storages()?.into_iter().collect();
+    async fn known_storages(&self, failures: &mut Failures) -> Result<BTreeSet<String>> {
+        let mut storages: BTreeSet<String> = self.catalog.storages().await?.into_iter().collect();
         for name in self.config.storage_names() {
             match self.config.storage(name) {
                 Ok(profile) => drop(storages.insert(profile.canonical_name())),

@@ -36,17 +36,17 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<Imported> {
         let started_at = Instant::now();
-        let row = self.catalog.find(import_ref)?;
+        let row = self.catalog.find(import_ref).await?;
         if !row.is_torrent() {
             return self.repair_files(row, bad, request, events, cancel).await;
         }
         let storage = self.storage_of(&row).await?;
-        let (metainfo, meta) = self.metainfo_of(&row)?;
+        let (metainfo, meta) = self.metainfo_of(&row).await?;
         let ranges = bad.iter().map(|bad| meta.piece_range(bad.piece)).collect();
         let freed = self.catalog.punch_holes(&row.id, ranges).await?;
         // The cache may hold the bad bytes.
         self.cache.forget(&row.id);
-        let store = self.open_store(&row, &storage)?;
+        let store = self.open_store(&row, &storage).await?;
         check_partial_uploads(&self.catalog, &store).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let import = request.into_import_request(&row);

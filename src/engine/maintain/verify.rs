@@ -31,13 +31,13 @@ impl Engine {
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<VerifyReport> {
-        let row = self.catalog.find(import_ref)?;
+        let row = self.catalog.find(import_ref).await?;
         let storage = self.storage_of(&row).await?;
-        let store = self.open_store(&row, &storage)?;
+        let store = self.open_store(&row, &storage).await?;
         if !row.is_torrent() {
             return self.verify_files(&row, &store, Some(progress), cancel).await;
         }
-        let (_, meta) = self.metainfo_of(&row)?;
+        let (_, meta) = self.metainfo_of(&row).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let hashes = PieceHashes::of(&meta);
         let reader = self.reader(&store);
@@ -78,13 +78,13 @@ impl Engine {
     /// # Errors
     /// The error of a backend that does not answer. Pieces in lost objects are in the report.
     pub async fn verify_quick(&self, import_ref: &str) -> Result<VerifyReport> {
-        let row = self.catalog.find(import_ref)?;
+        let row = self.catalog.find(import_ref).await?;
         let storage = self.storage_of(&row).await?;
-        let store = self.open_store(&row, &storage)?;
+        let store = self.open_store(&row, &storage).await?;
         if !row.is_torrent() {
             return self.verify_files(&row, &store, None, CancellationToken::new()).await;
         }
-        let (_, meta) = self.metainfo_of(&row)?;
+        let (_, meta) = self.metainfo_of(&row).await?;
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let mut bad = BTreeSet::new();
         for range in self.lost_ranges(&row, &*storage.backend).await? {
@@ -111,7 +111,7 @@ impl Engine {
         backend: &dyn StorageBackend,
     ) -> Result<Vec<ObjectNum>> {
         let mut changed_objects = Vec::new();
-        for (key, len, tag) in self.catalog.adopted_objects(import)? {
+        for (key, len, tag) in self.catalog.adopted_objects(import).await? {
             let now = backend.version(&Key::new(&key)?).await?;
             if now.is_none_or(|now| !now.matches(&ObjectVersion { len, tag })) {
                 let found = objects.iter().find(|o| o.role == Role::Adopted && o.key == key);
@@ -127,13 +127,13 @@ impl Engine {
         row: &ImportRow,
         backend: &dyn StorageBackend,
     ) -> Result<Vec<Range<u64>>> {
-        let mut objects = self.catalog.objects(&row.id)?;
+        let mut objects = self.catalog.objects(&row.id).await?;
         objects.retain(|object| object.stored && object.role != Role::Manifest);
         let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
         let absent = find_missing(backend, &expected).await?;
         let mut absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();
         absent.extend(self.changed_objects(&row.id, &objects, backend).await?);
-        let extents = self.catalog.extents(&row.id)?.into_iter();
+        let extents = self.catalog.extents(&row.id).await?.into_iter();
         let lost = extents.filter(|extent| absent.contains(&extent.object));
         Ok(lost.map(|extent| extent.range).collect())
     }

@@ -29,7 +29,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<VerifyReport> {
         let storage = self.storage_of(row).await?;
-        let files = self.files_of(row)?;
+        let files = self.files_of(row).await?;
         let selected = |n: &usize| is_selected(row.selected.as_deref(), *n);
         let stored: Vec<usize> = (0..files.len())
             .filter(|n| selected(n) && store.is_in_finished_objects(files[*n].range.clone()))
@@ -43,8 +43,8 @@ impl Engine {
             bad.extend(stored.iter().filter(touches).copied());
         }
         let lost = bad.len();
-        let checksums =
-            SourceRecord::parse(self.catalog.source_record(&row.id)?.as_deref()).checksums()?;
+        let record = self.catalog.source_record(&row.id).await?;
+        let checksums = SourceRecord::parse(record.as_deref()).checksums()?;
         if let (Some(progress), [file]) = (progress, files.as_slice()) {
             let checksums = Checksums::new(checksums);
             let reads = !checksums.is_empty() && bad.is_empty() && !stored.is_empty();

@@ -20,9 +20,11 @@ impl Engine {
         import_ref: &str,
         change: SeedGoalChange,
     ) -> Result<(ImportRow, SeedGoalInfo)> {
-        let row = self.catalog.find(import_ref)?;
-        let before =
-            if change.reset { SeedGoal::default() } else { self.catalog.seed_goal(&row.id)? };
+        let row = self.catalog.find(import_ref).await?;
+        let before = match change.reset {
+            true => SeedGoal::default(),
+            false => self.catalog.seed_goal(&row.id).await?,
+        };
         let goal = change.goal.or(before);
         if !change.is_none() {
             self.catalog.set_seed_goal(&row.id, goal).await?;
@@ -31,11 +33,15 @@ impl Engine {
     }
 
     /// The goal that the config has for an import. Its trackers are looked up only if the config has goals by tracker.
-    pub(super) fn config_goal(&self, row: &ImportRow, options: &SeedOptions) -> Result<SeedGoal> {
+    pub(super) async fn config_goal(
+        &self,
+        row: &ImportRow,
+        options: &SeedOptions,
+    ) -> Result<SeedGoal> {
         if options.trackers.is_empty() {
             return Ok(options.goal_for_hosts([]));
         }
-        let (_, meta) = self.metainfo_of(row)?;
+        let (_, meta) = self.original_metainfo_of(row).await?;
         let host = |tracker: &String| Url::parse(tracker).ok()?.host_str().map(str::to_owned);
         let hosts: Vec<_> = meta.trackers.iter().flatten().filter_map(host).collect();
         Ok(options.goal_for_hosts(hosts.iter().map(String::as_str)))

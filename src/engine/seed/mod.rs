@@ -96,11 +96,11 @@ impl Engine {
         events: EventSink,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let rows = self.rows_to_seed(&import_refs)?;
+        let rows = self.rows_to_seed(&import_refs).await?;
         let torrents =
             TorrentSession::start(&network, Arc::clone(&self.pressure), self.pool.clone())?;
         let only = (rows.len() == 1).then(|| rows[0].id.to_string());
-        let mut seeding = Seeding::new(self, &torrents, &options, &events, rows)?;
+        let mut seeding = Seeding::new(self, &torrents, &options, &events, rows).await?;
         let done = seeding.run(&cancel).await;
         drop(seeding);
         torrents.stop(SESSION_STOP_TIMEOUT).await;
@@ -122,24 +122,25 @@ impl Engine {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<()> {
-        let mut seeding = Seeding::new(self, torrents, options, events, vec![row])?;
+        let mut seeding = Seeding::new(self, torrents, options, events, vec![row]).await?;
         if let Some(index) = seeding.rotation.activate_next(Duration::ZERO) {
             seeding.active.insert(index, SeedingImport::from_torrent(torrent, store));
         }
         seeding.run(cancel).await
     }
 
-    fn rows_to_seed(&self, import_refs: &[String]) -> Result<Vec<ImportRow>> {
+    async fn rows_to_seed(&self, import_refs: &[String]) -> Result<Vec<ImportRow>> {
         let rows: Vec<ImportRow> = if import_refs.is_empty() {
-            let mut rows = self.catalog.list()?;
+            let mut rows = self.catalog.list().await?;
             // Imports from a URL have no swarm.
             rows.retain(|row| row.state == ImportState::Imported && row.is_torrent());
             rows
         } else {
-            import_refs
-                .iter()
-                .map(|import_ref| self.torrent_to_seed(import_ref))
-                .collect::<Result<_>>()?
+            let mut rows = Vec::with_capacity(import_refs.len());
+            for import_ref in import_refs {
+                rows.push(self.torrent_to_seed(import_ref).await?);
+            }
+            rows
         };
         // A torrent in two storages is one torrent in the swarm.
         let mut seen = HashSet::new();
@@ -152,8 +153,8 @@ impl Engine {
         Ok(rows)
     }
 
-    fn torrent_to_seed(&self, import_ref: &str) -> Result<ImportRow> {
-        let row = self.catalog.find(import_ref)?;
+    async fn torrent_to_seed(&self, import_ref: &str) -> Result<ImportRow> {
+        let row = self.catalog.find(import_ref).await?;
         if row.is_torrent() {
             return Ok(row);
         }
@@ -163,23 +164,20 @@ impl Engine {
 }
 
 impl<'a> Seeding<'a> {
-    fn new(
+    async fn new(
         engine: &'a Engine,
         torrents: &'a Arc<TorrentSession>,
         options: &'a SeedOptions,
         events: &'a EventSink,
         rows: Vec<ImportRow>,
     ) -> Result<Self> {
-        let candidate = |row: ImportRow| {
-            let recorded = engine.catalog.usage_of(&row.id)?;
-            Ok(SeedCandidate {
-                goal: engine.config_goal(&row, options)?,
-                recorded,
-                bytes: row.len,
-                row,
-            })
-        };
-        let imports: Vec<SeedCandidate> = rows.into_iter().map(candidate).collect::<Result<_>>()?;
+        let ids = rows.iter().map(|row| row.id.clone()).collect();
+        let recorded = engine.catalog.usage_of_each(ids).await?;
+        let mut imports = Vec::with_capacity(rows.len());
+        for (row, recorded) in rows.into_iter().zip(recorded) {
+            let goal = engine.config_goal(&row, options).await?;
+            imports.push(SeedCandidate { goal, recorded, bytes: row.len, row });
+        }
         let rotation = Rotation::new(imports.len(), options.at_once.unwrap_or(DEFAULT_MAX_ACTIVE));
         Ok(Self {
             engine,
@@ -189,7 +187,7 @@ impl<'a> Seeding<'a> {
             imports,
             rotation,
             active: HashMap::new(),
-            import_goals: engine.catalog.seed_goals()?,
+            import_goals: engine.catalog.seed_goals().await?,
             throttle: SeedThrottle::Unlimited,
             started_at: Instant::now(),
             polls: 0,
@@ -227,7 +225,7 @@ impl<'a> Seeding<'a> {
                 }
                 _ = record.tick() => {
                     self.record_usage(false).await?;
-                    self.import_goals = self.engine.catalog.seed_goals()?;
+                    self.import_goals = self.engine.catalog.seed_goals().await?;
                     self.apply_budget().await?;
                     self.rotate();
                     self.add_waiting(cancel).await?;
@@ -312,7 +310,8 @@ impl<'a> Seeding<'a> {
     /// Records the usage since the last call. With `last`, also seeding time of less than a minute.
     async fn record_usage(&mut self, last: bool) -> Result<()> {
         let mut entries: HashMap<(Option<ImportId>, String), UsageCounts> = HashMap::new();
-        for (by, Reads { gets, bytes }) in self.engine.take_reads(false).await? {
+        let reads = self.engine.find_reads(false).await?.take();
+        for (by, Reads { gets, bytes }) in reads {
             entries.insert(by, UsageCounts { gets, fetched: bytes, ..UsageCounts::default() });
         }
         for (&index, import) in &mut self.active {
@@ -364,7 +363,8 @@ impl<'a> Seeding<'a> {
         let Some(budget) = self.options.cloud_budget else { return Ok(()) };
         let now = Utc::now();
         let (mut fetched, mut dollars) = (0, 0.0);
-        for (storage, usage) in self.engine.catalog.usage_by_storage(Some(&now.year_month()))? {
+        let used = self.engine.catalog.usage_by_storage(Some(&now.year_month())).await?;
+        for (storage, usage) in used {
             // A storage that is no longer configured counts as remote.
             let is_local =
                 self.engine.storage(&storage).await.is_ok_and(|p| !p.backend.is_remote());

@@ -6,11 +6,12 @@ use std::{
 };
 
 use crate::{
-    catalog::{ImportId, ImportRow, ImportState, UsageCounts},
+    backends::StorageBackend,
+    catalog::{Catalog, ImportId, ImportRow, ImportState, UsageCounts},
     engine::{Engine, plan::Plan},
     error::{Error, Kind, Result},
     events::{Activity, Event, EventSink, Progress, Started},
-    storage::ImportStore,
+    storage::{ImportStore, WindowCache},
     torrents::{
         Content, Origin, Start, Status, Torrent, TorrentEvent, TorrentSession, Trackers,
         metainfo::Metainfo,
@@ -76,7 +77,7 @@ impl SeedingImport {
             true => add_complete(engine, torrents, row, &store).await?,
             false => add_partial(engine, torrents, row, &store).await?,
         };
-        let (files, bytes) = engine.catalog.file_totals(&row.id)?;
+        let (files, bytes) = engine.catalog.file_totals(&row.id).await?;
         let stored = match store.get() {
             Some(store) => store.durable_bytes(&store.layout().all_unpadded()),
             None => bytes,
@@ -208,17 +209,42 @@ async fn add_complete(
     opened_store: &Arc<OnceLock<Arc<ImportStore>>>,
 ) -> Result<Torrent> {
     let storage = engine.storage_of(row).await?;
-    let torrent = torrents.add(Start::seeding(engine.catalog.metainfo(&row.id)?)).await?;
+    let metainfo = engine.catalog.metainfo(&row.id).await?;
+    let torrent = torrents.add(Start::seeding(metainfo)).await?;
     engine.opened_imports.lock().insert(row.id.clone());
-    let (catalog, cache) = (engine.catalog.clone(), Arc::clone(&engine.cache));
-    let (row, opened_store) = (row.clone(), Arc::clone(opened_store));
-    torrent.attach_later(Box::new(move || {
-        let store = ImportStore::open(&catalog, &row, Arc::clone(&storage.backend))?;
-        let meta = Metainfo::parse(&catalog.metainfo(&row.id)?)?;
-        let store = Arc::clone(opened_store.get_or_init(|| store));
-        Ok(Content::new(meta, store, Arc::clone(&cache), None))
-    }));
+    let unopened = Arc::new(UnopenedImport {
+        row: row.clone(),
+        catalog: engine.catalog.clone(),
+        backend: Arc::clone(&storage.backend),
+        cache: Arc::clone(&engine.cache),
+        store: Arc::clone(opened_store),
+    });
+    torrent.attach_later(Box::new(move || Box::pin(Arc::clone(&unopened).load())));
     Ok(torrent)
+}
+
+/// A complete import that no peer has requested yet.
+struct UnopenedImport {
+    row: ImportRow,
+    catalog: Catalog,
+    backend: Arc<dyn StorageBackend>,
+    cache: Arc<WindowCache>,
+    /// Set when the import is opened.
+    store: Arc<OnceLock<Arc<ImportStore>>>,
+}
+
+impl UnopenedImport {
+    async fn load(self: Arc<Self>) -> Result<Content> {
+        let opened = ImportStore::open(&self.catalog, &self.row, Arc::clone(&self.backend)).await?;
+        let store = Arc::clone(self.store.get_or_init(|| opened));
+        let metainfo = self.catalog.metainfo(&self.row.id).await?;
+        let cache = Arc::clone(&self.cache);
+        // The metadata of a large torrent takes milliseconds to parse.
+        let parse = move || Ok(Content::new(Metainfo::parse(&metainfo)?, store, cache, None));
+        let panicked =
+            |e| Error::new(Kind::Internal, "loading the torrent's content panicked").because(e);
+        tokio::task::spawn_blocking(parse).await.map_err(panicked)?
+    }
 }
 
 /// Adds a partly stored import. Pieces are offered to peers only if they are complete, and their
@@ -230,9 +256,9 @@ async fn add_partial(
     opened_store: &Arc<OnceLock<Arc<ImportStore>>>,
 ) -> Result<Torrent> {
     let storage = engine.storage_of(row).await?;
-    let store = engine.open_store(row, &storage)?;
+    let store = engine.open_store(row, &storage).await?;
     let store = Arc::clone(opened_store.get_or_init(|| store));
-    let (metainfo, meta) = engine.metainfo_of(row)?;
+    let (metainfo, meta) = engine.metainfo_of(row).await?;
     let mut have = Plan::new(&meta, row.selected.as_deref(), &store).have;
     for (piece, have) in (0u32..).zip(&mut have) {
         *have &= store.is_in_finished_objects(meta.piece_range(piece));

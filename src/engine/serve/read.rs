@@ -129,8 +129,8 @@ impl Engine {
         path: Option<&str>,
         range: Option<&str>,
     ) -> Result<ReadStream> {
-        let row = self.catalog.find(import_ref)?;
-        let files = self.catalog.files(&row.id)?;
+        let row = self.catalog.find(import_ref).await?;
+        let files = self.catalog.files(&row.id).await?;
         let file = find_file(&row, &files, path)?;
         let part = match range {
             Some(text) => parse_range(text, file.len)?,
@@ -144,7 +144,10 @@ impl Engine {
     pub(super) async fn open_verifying(&self, row: &ImportRow) -> Result<VerifyingReader> {
         let plain = self.open_reader(row).await?;
         let verified = match row.is_torrent() {
-            true => Some(VerifiedPieces::new(&plain, &self.cache, self.metainfo_of(row)?.1)),
+            true => {
+                let (_, meta) = self.metainfo_of(row).await?;
+                Some(VerifiedPieces::new(&plain, &self.cache, meta))
+            }
             false => None,
         };
         Ok(VerifyingReader { plain, verified })
@@ -152,7 +155,7 @@ impl Engine {
 
     pub(super) async fn open_reader(&self, row: &ImportRow) -> Result<ImportReader> {
         let storage = self.storage_of(row).await?;
-        let store = self.open_store(row, &storage)?;
+        let store = self.open_store(row, &storage).await?;
         Ok(self.reader(&store))
     }
 }

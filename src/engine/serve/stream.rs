@@ -242,13 +242,9 @@ impl StreamedImport {
         if std::mem::replace(&mut *reopened_at.lock(), Instant::now()).elapsed() < REOPEN_INTERVAL {
             return Ok(false);
         }
-        let (catalog, row, cache) = (catalog.clone(), row.clone(), Arc::clone(cache));
         let backend = Arc::clone(self.reader().store().backend());
-        let open = move || ImportStore::open(&catalog, &row, backend);
-        let store = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|e| Error::new(Kind::Internal, "opening an import panicked").because(e))??;
-        *self.reader.lock() = ImportReader::new(store, cache);
+        let store = ImportStore::open(catalog, row, backend).await?;
+        *self.reader.lock() = ImportReader::new(store, Arc::clone(cache));
         Ok(true)
     }
 
@@ -352,7 +348,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` when there is no such import; otherwise any error of opening its storage.
     pub async fn stream(&self, import_ref: &str, streams: &Streams) -> Result<Arc<StreamedImport>> {
-        let row = self.catalog.find(import_ref)?;
+        let row = self.catalog.find(import_ref).await?;
         let reader = self.open_reader(&row).await?;
         let filled_by = FilledBy::OtherProcess {
             row: Box::new(row.clone()),
@@ -360,14 +356,15 @@ impl Engine {
             cache: Arc::clone(&self.cache),
             reopened_at: Mutex::new(Instant::now()),
         };
+        let files = self.catalog.files(&row.id).await?;
         let seen = streams.list().len();
-        streams.add(StreamedImport::new(&row, &self.catalog.files(&row.id)?, reader, filled_by));
+        streams.add(StreamedImport::new(&row, &files, reader, filled_by));
         Ok(streams.wait_opened(seen).await)
     }
 
     /// Opens an import that this process is about to fill. The download must report its progress
     /// to the returned [`ReadDeadlines`].
-    pub(in crate::engine) fn stream_during_import(
+    pub(in crate::engine) async fn stream_during_import(
         &self,
         row: &ImportRow,
         store: &Arc<ImportStore>,
@@ -375,7 +372,7 @@ impl Engine {
     ) -> Result<DeadlinesGuard> {
         let deadlines = ReadDeadlines::new();
         let filled_by = FilledBy::ThisProcess(Arc::clone(&deadlines));
-        let files = self.catalog.files(&row.id)?;
+        let files = self.catalog.files(&row.id).await?;
         streams.add(StreamedImport::new(row, &files, self.reader(store), filled_by));
         Ok(DeadlinesGuard(deadlines))
     }

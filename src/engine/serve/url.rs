@@ -25,12 +25,12 @@ impl Engine {
         path: Option<&str>,
         expiry: Duration,
     ) -> Result<Vec<FileUrl>> {
-        let row = self.catalog.find(import_ref)?;
-        let selected = publishable_files(&self.files_of(&row)?, row.selected.as_deref());
-        let objects = FileObjects::of(&self.catalog.objects(&row.id)?);
+        let row = self.catalog.find(import_ref).await?;
+        let selected = publishable_files(&self.files_of(&row).await?, row.selected.as_deref());
+        let objects = FileObjects::of(&self.catalog.objects(&row.id).await?);
         let published = |file: &FileRow| objects.find(file).filter(|object| object.stored);
         let files = match path {
-            Some(_) => vec![find_file(&row, &self.catalog.files(&row.id)?, path)?.clone()],
+            Some(_) => vec![find_file(&row, &self.catalog.files(&row.id).await?, path)?.clone()],
             None => selected.into_iter().filter(|file| published(file).is_some()).collect(),
         };
         if files.is_empty() {

@@ -93,12 +93,12 @@ struct CatalogState {
 
 #[async_trait]
 impl BackendState for CatalogState {
-    fn get(&self, name: &str) -> Result<Option<String>> {
-        self.catalog.backend_value(&self.storage, name)
+    async fn get(&self, name: &str) -> Result<Option<String>> {
+        self.catalog.backend_value(&self.storage, name).await
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        self.catalog.backend_values(&self.storage, prefix)
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        self.catalog.backend_values(&self.storage, prefix).await
     }
 
     async fn set(&self, name: &str, value: Option<String>) -> Result<()> {
@@ -115,9 +115,12 @@ pub(super) struct CheckState {
 }
 
 impl CheckState {
-    pub(in crate::engine) fn open(config: &Config, profile: &Profile) -> Arc<dyn BackendState> {
+    pub(in crate::engine) async fn open(
+        config: &Config,
+        profile: &Profile,
+    ) -> Arc<dyn BackendState> {
         // Without a catalog there is no state yet.
-        let catalog = Catalog::open_read_only(&config.data_dir).ok();
+        let catalog = Catalog::open_read_only(&config.data_dir).await.ok();
         let saved =
             catalog.map(|catalog| CatalogState { catalog, storage: profile.canonical_name() });
         Arc::new(Self { saved, changed: Mutex::default() })
@@ -126,15 +129,20 @@ impl CheckState {
 
 #[async_trait]
 impl BackendState for CheckState {
-    fn get(&self, name: &str) -> Result<Option<String>> {
-        if let Some(changed) = self.changed.lock().get(name) {
-            return Ok(changed.clone());
+    async fn get(&self, name: &str) -> Result<Option<String>> {
+        let changed = self.changed.lock().get(name).cloned();
+        match (changed, &self.saved) {
+            (Some(changed), _) => Ok(changed),
+            (None, Some(saved)) => saved.get(name).await,
+            (None, None) => Ok(None),
         }
-        self.saved.as_ref().map_or(Ok(None), |saved| saved.get(name))
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        let saved = self.saved.as_ref().map_or(Ok(Vec::new()), |saved| saved.list(prefix))?;
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        let saved = match &self.saved {
+            Some(saved) => saved.list(prefix).await?,
+            None => Vec::new(),
+        };
         let mut found: BTreeMap<_, _> = saved.into_iter().collect();
         let changed = self.changed.lock();
         for (name, value) in changed.iter().filter(|(name, _)| name.starts_with(prefix)) {
@@ -191,7 +199,7 @@ impl OpenStorage {
     /// `NotFound` when the folder has none of them; otherwise the error of the backend.
     pub(in crate::engine) async fn check_mounted(&self, catalog: &Catalog) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let keys = catalog.sample_keys(&self.name)?;
+        let keys = catalog.sample_keys(&self.name).await?;
         for key in &keys {
             if self.backend.head(&Key::new(key)?).await?.is_some() {
                 return Ok(());

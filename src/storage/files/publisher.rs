@@ -91,13 +91,13 @@ impl Publisher {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub fn new(
+    pub async fn new(
         reader: ImportReader,
         catalog: Catalog,
         pressure: Arc<Pressure>,
         concurrency: usize,
     ) -> Result<Arc<Self>> {
-        let objects = catalog.objects(reader.store().id())?;
+        let objects = catalog.objects(reader.store().id()).await?;
         let file_objects = FileObjects::of(&objects);
         let is_leftover = |object: &ObjectRow| object.role == Role::Chunk && !object.stored;
         Ok(Arc::new(Self {
@@ -318,7 +318,7 @@ impl Publisher {
         let is_in_folder = top.len() > name.len();
         // On a disk, a folder and a file cannot have the same name.
         let is_local = !self.backend().is_remote();
-        let is_taken = self.catalog.is_used_by_others(store.id(), &top)?
+        let is_taken = self.catalog.is_used_by_others(store.id(), &top).await?
             || (is_in_folder || is_local) && self.folder_exists(name).await?
             || (!is_in_folder || is_local)
                 && self.backend().head(&Key::new(name)?).await?.is_some();

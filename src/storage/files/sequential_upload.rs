@@ -319,7 +319,7 @@ fn session_lost_error(error: Error) -> Error {
 /// When the storage or the catalog cannot be read.
 pub async fn check_partial_uploads(catalog: &Catalog, store: &ImportStore) -> Result<()> {
     let part_len = store.layout().chunk_len();
-    for (object, range) in catalog.partial_uploads(store.id())? {
+    for (object, range) in catalog.partial_uploads(store.id()).await? {
         let key = Key::new(&object.key)?;
         let context = |e: Error| e.with_context(format_args!("upload of {key}"));
         let layout = UploadLayout { len: object.len, part_len };

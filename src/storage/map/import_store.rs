@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     backends::{Key, Payload, StorageBackend},
-    catalog::{Catalog, Extent, ImportId, ImportRow, ObjectNum, ObjectRow, Role},
+    catalog::{Catalog, Extent, ImportContents, ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     error::Result,
     ranges::RangeSet,
     storage::map::stored_run::StoredRun,
@@ -119,28 +119,38 @@ impl ImportStore {
     ///
     /// # Errors
     /// When the catalog cannot be read, or its rows for the import contradict each other.
-    pub fn open(
+    pub async fn open(
         catalog: &Catalog,
         row: &ImportRow,
         backend: Arc<dyn StorageBackend>,
     ) -> Result<Arc<Self>> {
+        Self::from_contents(row, catalog.contents(&row.id).await?, backend)
+    }
+
+    /// As [`ImportStore::open`], from rows that were read already.
+    ///
+    /// # Errors
+    /// When the rows contradict each other.
+    pub fn from_contents(
+        row: &ImportRow,
+        contents: ImportContents,
+        backend: Arc<dyn StorageBackend>,
+    ) -> Result<Arc<Self>> {
         let context = |e: crate::error::Error| e.with_context(format_args!("import {}", row.id));
-        let backend =
-            detect_changes(backend, catalog.adopted_objects(&row.id)?).map_err(context)?;
-        let files = catalog.files(&row.id)?;
-        let spans = files.iter().map(FileSpan::from);
+        let backend = detect_changes(backend, contents.adopted).map_err(context)?;
+        let spans = contents.files.iter().map(FileSpan::from);
         let layout = Layout::new(row.len, spans, row.chunk_len, row.layout);
         let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
-        for extent in catalog.extents(&row.id)? {
+        for extent in contents.extents {
             extents.entry(extent.object).or_default().push(extent);
         }
         let mut durable = Durable::default();
         let holds = |object: &&ObjectRow| object.stored && object.role != Role::Manifest;
-        for object in catalog.objects(&row.id)?.iter().filter(holds) {
+        for object in contents.objects.iter().filter(holds) {
             let extents = extents.remove(&object.num).unwrap_or_default();
             durable.add(object, extents).map_err(context)?;
         }
-        let partial_uploads = catalog.partial_uploads(&row.id)?.into_iter();
+        let partial_uploads = contents.partial_uploads.into_iter();
         durable.partial_uploads =
             partial_uploads.map(|(object, range)| (object.num, range)).collect();
         Ok(Arc::new(Self {

@@ -12,7 +12,10 @@ mod batch_delete;
 mod prefix_scan;
 mod removal;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use batch_delete::Failures;
 pub use removal::{delete_freed, remove_import};
@@ -20,7 +23,7 @@ pub use removal::{delete_freed, remove_import};
 use self::{batch_delete::BatchDelete, prefix_scan::PrefixScan};
 use crate::{
     backends::{Key, StorageBackend, UnfinishedUpload},
-    catalog::{Catalog, ImportRow, ImportState, KeyState, ObjectRow, Role},
+    catalog::{Catalog, ImportId, ImportRow, ImportState, KeyState, ObjectRow, Role},
     error::{Kind, Result},
 };
 
@@ -95,10 +98,10 @@ impl Sweep<'_> {
     /// # Errors
     /// When the catalog cannot be read, or the backend cannot be listed.
     pub async fn find(&self) -> Result<Leftovers> {
-        let mut found = Leftovers { intents: self.intents()?, ..Leftovers::default() };
-        found.removing = self.catalog.list_in_state(ImportState::Removing)?;
+        let mut found = Leftovers { intents: self.intents().await?, ..Leftovers::default() };
+        found.removing = self.catalog.list_in_state(ImportState::Removing).await?;
         found.removing.retain(|row| row.storage == self.storage);
-        for (intent, state) in self.with_states(&found.intents)? {
+        for (intent, state) in self.with_states(&found.intents).await? {
             // A file's own name is under none of the key prefixes.
             if intent.role != Role::File || state == KeyState::Protected {
                 continue;
@@ -107,7 +110,7 @@ impl Sweep<'_> {
                 found.own.add(len);
             }
         }
-        for (prefix, is_own) in self.prefixes()? {
+        for (prefix, is_own) in self.prefixes().await? {
             let scan = PrefixScan::new(*self, &prefix).await?;
             found.own.merge(scan.intended);
             let tally = if is_own { &mut found.own } else { &mut found.adopted };
@@ -135,7 +138,7 @@ impl Sweep<'_> {
             }
         }
         let mut batch = BatchDelete::new(self.backend);
-        for (prefix, is_own) in self.prefixes()? {
+        for (prefix, is_own) in self.prefixes().await? {
             if is_own || adopted {
                 prefix_scan::delete_unnamed(*self, &prefix, &found.unclaimed, &mut batch).await?;
             }
@@ -147,7 +150,7 @@ impl Sweep<'_> {
         removed.tally.merge(batch.deleted.tally);
         removed.failures.append(batch.failures);
         for row in &found.removing {
-            let objects = self.catalog.objects(&row.id)?;
+            let objects = self.catalog.objects(&row.id).await?;
             match remove_import(self.catalog, self.backend, row, false).await {
                 Ok(()) => objects
                     .iter()
@@ -165,7 +168,7 @@ impl Sweep<'_> {
         intents: &[ObjectRow],
         batch: &mut BatchDelete<'_>,
     ) -> Result<()> {
-        for (intent, state) in self.with_states(intents)? {
+        for (intent, state) in self.with_states(intents).await? {
             if state == KeyState::Protected {
                 // Another object has the name now: only the row is deleted.
                 batch.deleted.nums.push(intent.num);
@@ -180,38 +183,44 @@ impl Sweep<'_> {
         self.catalog.drop_objects(std::mem::take(&mut batch.deleted.nums)).await
     }
 
-    fn with_states<'r>(&self, rows: &'r [ObjectRow]) -> Result<Vec<(&'r ObjectRow, KeyState)>> {
-        let keys = rows.iter().map(|row| row.key.as_str());
-        let states = self.catalog.key_states(self.storage, keys)?;
+    async fn with_states<'r>(
+        &self,
+        rows: &'r [ObjectRow],
+    ) -> Result<Vec<(&'r ObjectRow, KeyState)>> {
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        let states = self.catalog.key_states(self.storage, keys).await?;
         Ok(rows.iter().zip(states).collect())
     }
 
-    fn intents(&self) -> Result<Vec<ObjectRow>> {
-        let mut intents = Vec::new();
-        let mut leftover = self.catalog.leftover_intents()?;
-        leftover.retain(|intent| intent.role != Role::Adopted);
-        for intent in leftover {
-            let row = self.catalog.get(&intent.import)?;
-            if row.state == ImportState::Importing && self.has_partial_upload(&intent)? {
-                // Its upload holds durable bytes of an import that will resume.
-                continue;
-            }
-            // The intents of an import that is being removed are deleted with it.
-            if row.storage == self.storage && row.state != ImportState::Removing {
-                intents.push(intent);
+    async fn intents(&self) -> Result<Vec<ObjectRow>> {
+        let mut by_import: BTreeMap<ImportId, Vec<ObjectRow>> = BTreeMap::new();
+        for intent in self.catalog.leftover_intents().await? {
+            if intent.role != Role::Adopted {
+                by_import.entry(intent.import.clone()).or_default().push(intent);
             }
         }
+        let mut intents = Vec::new();
+        for (import, mut leftover) in by_import {
+            let row = self.catalog.get(&import).await?;
+            // The intents of an import that is being removed are deleted with it.
+            if row.storage != self.storage || row.state == ImportState::Removing {
+                continue;
+            }
+            if row.state == ImportState::Importing {
+                // Uploads that hold durable bytes of an import that will resume.
+                let uploads = self.catalog.partial_uploads(&import).await?;
+                let resumes = |num| uploads.iter().any(|(object, _)| object.num == num);
+                leftover.retain(|intent| intent.role != Role::File || !resumes(intent.num));
+            }
+            intents.append(&mut leftover);
+        }
+        intents.sort_unstable_by_key(|intent| intent.num);
         Ok(intents)
     }
 
-    fn has_partial_upload(&self, intent: &ObjectRow) -> Result<bool> {
-        let mut uploads = self.catalog.partial_uploads(&intent.import)?.into_iter();
-        Ok(intent.role == Role::File && uploads.any(|(object, _)| object.num == intent.num))
-    }
-
     /// The key prefixes to examine, and whether each belongs to this catalog.
-    fn prefixes(&self) -> Result<Vec<(String, bool)>> {
-        let adopted = self.catalog.attached_catalogs(self.storage)?.into_iter();
+    async fn prefixes(&self) -> Result<Vec<(String, bool)>> {
+        let adopted = self.catalog.attached_catalogs(self.storage).await?.into_iter();
         let adopted = adopted.map(|id| (format!("{id}/"), false));
         Ok(std::iter::once((self.catalog.key_prefix(), true)).chain(adopted).collect())
     }

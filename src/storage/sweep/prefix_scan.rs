@@ -33,7 +33,7 @@ impl PrefixScan {
         let mut folders: BTreeMap<String, FolderContent> = BTreeMap::new();
         let mut next = Some(sweep.backend.list(prefix, None).await?);
         while let Some(page) = next {
-            for (object, state) in with_states(sweep, &page)? {
+            for (object, state) in with_states(sweep, &page).await? {
                 if state == KeyState::Intent {
                     scan.intended.add(object.len);
                     continue;
@@ -46,11 +46,16 @@ impl PrefixScan {
             }
             next = next_page(sweep, prefix, page).await?;
         }
-        for (name, folder) in folders {
-            if folder.has_manifest && !sweep.catalog.has_folder(&name)? {
-                scan.unclaimed.insert(name);
-            } else {
+        let (with_manifest, others): (Vec<_>, Vec<_>) =
+            folders.into_iter().partition(|(_, folder)| folder.has_manifest);
+        others.iter().for_each(|(_, folder)| scan.unnamed.merge(folder.tally));
+        let names = with_manifest.iter().map(|(name, _)| name.clone()).collect();
+        let known = sweep.catalog.has_folders(names).await?;
+        for ((name, folder), is_known) in with_manifest.into_iter().zip(known) {
+            if is_known {
                 scan.unnamed.merge(folder.tally);
+            } else {
+                scan.unclaimed.insert(name);
             }
         }
         Ok(scan)
@@ -66,7 +71,7 @@ pub(super) async fn delete_unnamed(
 ) -> Result<()> {
     let mut next = Some(sweep.backend.list(prefix, None).await?);
     while let Some(page) = next {
-        for (object, state) in with_states(sweep, &page)? {
+        for (object, state) in with_states(sweep, &page).await? {
             if state == KeyState::Unknown && !unclaimed.contains(&folder_of(&object)) {
                 batch.start(object.key.clone(), Some(object.len), None).await;
             }
@@ -78,9 +83,9 @@ pub(super) async fn delete_unnamed(
 
 /// The objects of a page that no stored row names. The catalog is read after the listing, so objects committed since
 /// then count as named.
-fn with_states(sweep: Sweep<'_>, page: &Page) -> Result<Vec<(ObjectInfo, KeyState)>> {
-    let keys = page.objects.iter().map(|object| object.key.as_str());
-    let states = sweep.catalog.key_states(sweep.storage, keys)?;
+async fn with_states(sweep: Sweep<'_>, page: &Page) -> Result<Vec<(ObjectInfo, KeyState)>> {
+    let keys = page.objects.iter().map(|object| object.key.as_str().to_owned()).collect();
+    let states = sweep.catalog.key_states(sweep.storage, keys).await?;
     let unnamed =
         page.objects.iter().zip(states).filter(|(_, state)| *state != KeyState::Protected);
     Ok(unnamed.map(|(object, state)| (object.clone(), state)).collect())

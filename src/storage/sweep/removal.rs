@@ -31,7 +31,8 @@ pub async fn remove_import(
         return catalog.set_state(&row.id, ImportState::Kept).await;
     }
     catalog.set_state(&row.id, ImportState::Removing).await?;
-    let ours = catalog.objects(&row.id)?.into_iter().filter(|object| object.role != Role::Adopted);
+    let objects = catalog.objects(&row.id).await?;
+    let ours = objects.into_iter().filter(|object| object.role != Role::Adopted);
     let (manifests, objects): (Vec<_>, Vec<_>) =
         ours.partition(|object| object.role == Role::Manifest);
     let context = format!("import {}", row.id);
@@ -57,7 +58,7 @@ pub async fn delete_freed(
     freed: &[ObjectRow],
 ) -> Result<()> {
     let nums: BTreeSet<_> = freed.iter().map(|object| object.num).collect();
-    let mut now = catalog.objects(import)?;
+    let mut now = catalog.objects(import).await?;
     // A key that was taken again belongs to an object that holds bytes.
     let used: BTreeSet<_> =
         now.iter().filter(|object| object.stored).map(|object| object.key.clone()).collect();

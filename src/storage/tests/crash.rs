@@ -166,7 +166,7 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let backend = Arc::new(MemoryBackend::new());
         let row = import(&catalog, "rig").await;
         let rig = Self { dir, catalog, backend, row };
@@ -203,9 +203,9 @@ impl Rig {
     async fn sweep_after_crash(&mut self) {
         self.catalog.flush().await.unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
-        let nothing = Catalog::open(elsewhere.path()).unwrap();
+        let nothing = Catalog::open(elsewhere.path()).await.unwrap();
         drop(std::mem::replace(&mut self.catalog, nothing));
-        self.catalog = Catalog::open(self.dir.path()).unwrap();
+        self.catalog = Catalog::open(self.dir.path()).await.unwrap();
         let backend = self.dyn_backend();
         let sweep = Sweep { catalog: &self.catalog, backend: &backend, storage: "file" };
         let found = sweep.find().await.unwrap();
@@ -216,10 +216,13 @@ impl Rig {
     }
 
     async fn check_objects_match_catalog(&self) {
-        assert!(self.catalog.leftover_intents().unwrap().is_empty());
-        let rows = self.catalog.list().unwrap();
-        let objects = rows.iter().flat_map(|row| self.catalog.objects(&row.id).unwrap());
-        let named: BTreeSet<_> = objects.map(|object| (object.key, object.len)).collect();
+        assert!(self.catalog.leftover_intents().await.unwrap().is_empty());
+        let rows = self.catalog.list().await.unwrap();
+        let mut named = BTreeSet::new();
+        for row in rows {
+            let objects = self.catalog.objects(&row.id).await.unwrap();
+            named.extend(objects.into_iter().map(|object| (object.key, object.len)));
+        }
         let listed = list_all(&*self.backend, "").await.unwrap().into_iter();
         let stored: BTreeSet<_> =
             listed.map(|object| (object.key.to_string(), object.len)).collect();
@@ -227,8 +230,8 @@ impl Rig {
         assert!(self.backend.list_uploads("").await.unwrap().is_empty());
     }
 
-    fn stored_bytes(&self) -> u64 {
-        let extents = self.catalog.extents(&self.row.id).unwrap();
+    async fn stored_bytes(&self) -> u64 {
+        let extents = self.catalog.extents(&self.row.id).await.unwrap();
         extents.iter().map(|extent| extent.range.end - extent.range.start).sum()
     }
 }
@@ -315,7 +318,7 @@ async fn a_removal_interrupted_by_a_crash_is_finished_by_the_sweep() {
         assert!(whole, "a manifest names deleted objects");
         rig.sweep_after_crash().await;
         assert!(list_all(&*rig.backend, "").await.unwrap().is_empty());
-        assert!(rig.catalog.list_in_state(ImportState::Removing).unwrap().is_empty());
+        assert!(rig.catalog.list_in_state(ImportState::Removing).await.unwrap().is_empty());
         done
     })
     .await;
@@ -351,8 +354,8 @@ async fn a_sweep_interrupted_by_a_crash_is_finished_by_the_next() {
         };
         let done = until_crash(&crashing, work).await;
         rig.sweep_after_crash().await;
-        assert_eq!(rig.stored_bytes(), 3 * CHUNK);
-        assert_eq!(rig.catalog.list().unwrap().len(), 1);
+        assert_eq!(rig.stored_bytes().await, 3 * CHUNK);
+        assert_eq!(rig.catalog.list().await.unwrap().len(), 1);
         done
     })
     .await;
@@ -379,10 +382,13 @@ async fn a_crash_during_a_repair_loses_no_good_bytes() {
         };
         let done = until_crash(&crashing, work).await;
         rig.sweep_after_crash().await;
-        let row = rig.catalog.get(&rig.row.id).unwrap();
-        assert!(rig.stored_bytes() >= 15);
-        assert_eq!(rig.stored_bytes() == 30, rig.catalog.extents(&row.id).unwrap().len() >= 4);
-        assert!(row.state == ImportState::Importing || rig.stored_bytes() == 30);
+        let row = rig.catalog.get(&rig.row.id).await.unwrap();
+        assert!(rig.stored_bytes().await >= 15);
+        assert_eq!(
+            rig.stored_bytes().await == 30,
+            rig.catalog.extents(&row.id).await.unwrap().len() >= 4
+        );
+        assert!(row.state == ImportState::Importing || rig.stored_bytes().await == 30);
         done
     })
     .await;
@@ -394,7 +400,7 @@ async fn an_object_that_cannot_be_removed_keeps_its_row_and_the_rest_is_removed(
     let mut rig = Rig::new().await;
     let crashing = CrashAt::new(&rig.backend, usize::MAX, false);
     let backend: Arc<dyn StorageBackend> = Arc::clone(&crashing) as _;
-    let objects = rig.catalog.objects(&rig.row.id).unwrap();
+    let objects = rig.catalog.objects(&rig.row.id).await.unwrap();
     let manifest = objects.iter().find(|object| object.role == Role::Manifest).unwrap();
     *crashing.refused.lock() = Some(manifest.key.clone());
     let refused = remove_import(&rig.catalog, &backend, &rig.row, false).await.unwrap_err();
@@ -409,9 +415,9 @@ async fn an_object_that_cannot_be_removed_keeps_its_row_and_the_rest_is_removed(
     let text = refused.report();
     assert!(text.contains("1 of 3 objects could not be removed"), "{text}");
     assert!(text.contains(&objects[1].key) && text.contains("not allowed"), "{text}");
-    let left = rig.catalog.objects(&rig.row.id).unwrap();
+    let left = rig.catalog.objects(&rig.row.id).await.unwrap();
     assert_eq!(left.iter().map(|object| &object.key).collect::<Vec<_>>(), [&objects[1].key]);
-    assert_eq!(rig.catalog.get(&rig.row.id).unwrap().state, ImportState::Removing);
+    assert_eq!(rig.catalog.get(&rig.row.id).await.unwrap().state, ImportState::Removing);
     let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file" };
     let found = sweep.find().await.unwrap();
     let removed = sweep.remove(&found, false).await.unwrap();
@@ -426,7 +432,7 @@ async fn an_object_that_cannot_be_removed_keeps_its_row_and_the_rest_is_removed(
 async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
     const OBJECTS: u64 = 100_000;
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let memory = Arc::new(MemoryBackend::new());
     let id = "9c4e01ab";
     let key = |n: u64| format!("{}/{id}/{n:08x}", catalog.id());

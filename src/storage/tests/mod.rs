@@ -66,7 +66,7 @@ impl Rig {
         budget: usize,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let mut start = 0;
         let mut rows = Vec::new();
         for (n, len) in files.iter().enumerate() {
@@ -85,10 +85,10 @@ impl Rig {
         };
         let row = catalog.create_import(new).await.unwrap();
         let backend = Arc::new(Faulty::new(MemoryBackend::new(), 5));
-        Self::with_backend(dir, catalog, backend, row, budget)
+        Self::with_backend(dir, catalog, backend, row, budget).await
     }
 
-    pub(super) fn with_backend(
+    pub(super) async fn with_backend(
         dir: TempDir,
         catalog: Catalog,
         backend: Arc<Faulty<MemoryBackend>>,
@@ -97,7 +97,7 @@ impl Rig {
     ) -> Self {
         let meter = Arc::<Meter>::default();
         let metered = Arc::new(Metered::new(Arc::clone(&backend), Arc::clone(&meter)));
-        let store = ImportStore::open(&catalog, &row, metered).unwrap();
+        let store = ImportStore::open(&catalog, &row, metered).await.unwrap();
         let pressure = Pressure::new(BlockPool::new(budget));
         let (tx, events) = mpsc::unbounded_channel();
         let options =
@@ -127,8 +127,8 @@ impl Rig {
         let budget = pressure.pool().budget();
         writer.abandon().await;
         drop(catalog);
-        let catalog = Catalog::open(dir.path()).unwrap();
-        Self::with_backend(dir, catalog, backend, row, budget)
+        let catalog = Catalog::open(dir.path()).await.unwrap();
+        Self::with_backend(dir, catalog, backend, row, budget).await
     }
 
     pub(super) fn write(&self, range: Range<u64>) {
@@ -165,7 +165,7 @@ impl Rig {
 
     /// Checks that each stored object exists with its length, and that generated keys are under the catalog's prefix.
     pub(super) async fn check_objects(&self) {
-        for object in self.catalog.objects(&self.row.id).unwrap() {
+        for object in self.catalog.objects(&self.row.id).await.unwrap() {
             let is_generated = object.key.starts_with(&self.catalog.key_prefix());
             assert_eq!(is_generated, object.role != Role::File, "{}", object.key);
             if object.stored {
@@ -193,7 +193,7 @@ async fn a_whole_import_becomes_one_object_per_chunk_and_reads_back() {
     assert!(rig.store.is_durable(0..len));
     assert_eq!((rig.pressure.sealed(), rig.pressure.in_flight()), (0, 0));
     assert_eq!(rig.pressure.pool().held(), 0, "durable bytes hold no memory");
-    let objects = rig.catalog.objects(&rig.row.id).unwrap();
+    let objects = rig.catalog.objects(&rig.row.id).await.unwrap();
     assert_eq!(objects.len(), 7, "six chunks and the small files");
     assert_eq!(rig.store.packed_bytes(), 0);
     rig.check(0..len).await;
@@ -254,9 +254,13 @@ async fn a_failing_put_pauses_once_and_resumes_with_nothing_lost() {
         assert!(pauses - resumes <= 1);
     }
     rig.check(0..3 << 20).await;
-    let keys: Vec<_> = rig.catalog.all_keys().unwrap();
+    let keys: Vec<_> = rig.catalog.all_keys().await.unwrap();
     assert_eq!(keys.len(), 3);
-    assert_eq!(rig.catalog.leftover_intents().unwrap(), [], "the same object was tried again");
+    assert_eq!(
+        rig.catalog.leftover_intents().await.unwrap(),
+        [],
+        "the same object was tried again"
+    );
 }
 
 #[tokio::test]
@@ -422,10 +426,10 @@ async fn stopping_at_the_deadline_leaves_only_intents_to_the_sweep() {
     let Rig { dir, catalog, backend, row, store, pressure, writer, .. } = rig;
     assert_eq!(writer.stop(Duration::from_millis(300)).await, 4 << 20);
     assert_eq!((pressure.sealed(), pressure.in_flight(), pressure.pool().held()), (0, 0, 0));
-    assert_eq!(catalog.leftover_intents().unwrap().len(), 3);
+    assert_eq!(catalog.leftover_intents().await.unwrap().len(), 3);
     drop(store);
     backend.unblock_puts();
-    let mut reopened = Rig::with_backend(dir, catalog, backend, row, 64 << 20);
+    let mut reopened = Rig::with_backend(dir, catalog, backend, row, 64 << 20).await;
     assert_eq!(
         reopened.store.missing(&RangeSet::from(0..8 << 20)),
         RangeSet::from(1 << 20..8 << 20)
@@ -517,17 +521,17 @@ async fn an_interrupted_removal_is_finished_by_the_sweep_and_kept_objects_stay()
     let (catalog, row) = (&rig.catalog, &rig.row);
     let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
     remove_import(catalog, &backend, row, true).await.unwrap();
-    assert!(catalog.list().unwrap().is_empty());
+    assert!(catalog.list().await.unwrap().is_empty());
     let found = sweep(catalog, &backend, "file").find().await.unwrap();
     assert!(found.is_empty(), "kept objects are no leftovers");
     rig.backend.fail_randomly(1.0, Kind::Network);
     assert!(remove_import(catalog, &backend, row, false).await.is_err());
     rig.backend.fail_randomly(0.0, Kind::Network);
-    assert_eq!(catalog.get(&row.id).unwrap().state, ImportState::Removing);
+    assert_eq!(catalog.get(&row.id).await.unwrap().state, ImportState::Removing);
     let found = sweep(catalog, &backend, "file").find().await.unwrap();
     assert_eq!(found.removing.len(), 1);
     assert!(sweep(catalog, &backend, "s3").find().await.unwrap().is_empty());
     sweep(catalog, &backend, "file").remove(&found, false).await.unwrap();
     assert!(list_all(&*backend, "").await.unwrap().is_empty());
-    assert_eq!(catalog.get(&row.id).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(catalog.get(&row.id).await.unwrap_err().kind(), Kind::NotFound);
 }

@@ -32,21 +32,21 @@ use crate::{
 const M: i64 = 1 << 20;
 
 impl Rig {
-    pub(in crate::storage) fn publisher(&self) -> Arc<Publisher> {
+    pub(in crate::storage) async fn publisher(&self) -> Arc<Publisher> {
         let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
-        Publisher::new(self.reader.clone(), catalog, pressure, 3).unwrap()
+        Publisher::new(self.reader.clone(), catalog, pressure, 3).await.unwrap()
     }
 
     /// The files without padding.
-    pub(in crate::storage) fn files(&self) -> Vec<FileRow> {
-        let files = self.catalog.files(&self.row.id).unwrap();
+    pub(in crate::storage) async fn files(&self) -> Vec<FileRow> {
+        let files = self.catalog.files(&self.row.id).await.unwrap();
         files.into_iter().filter(|file| !file.pad).collect()
     }
 
     async fn publish_all(&self) -> Published {
-        let publisher = self.publisher();
+        let publisher = self.publisher().await;
         let mut sum = Published::default();
-        for file in self.files() {
+        for file in self.files().await {
             sum += publisher.publish(&file, &|_| {}).await.unwrap();
             publisher.delete_freed().await.unwrap();
         }
@@ -56,7 +56,7 @@ impl Rig {
     /// Checks that each file is an object under its name, and that nothing else is in the storage.
     pub(super) async fn check_published(&self, folder: &str) {
         let backend = self.backend.inner();
-        let files = self.files();
+        let files = self.files().await;
         for file in &files {
             let name = file.path.strip_prefix("rig/").unwrap();
             let key = Key::new(&format!("{folder}/{name}")).unwrap();
@@ -70,7 +70,7 @@ impl Rig {
         let chunks = list_all(backend, &self.catalog.key_prefix()).await.unwrap();
         assert!(chunks.is_empty(), "nothing is stored twice: {chunks:?}");
         assert!(backend.list_uploads("").await.unwrap().is_empty(), "no upload is left");
-        assert_eq!(self.catalog.leftover_intents().unwrap(), [], "no intent is left");
+        assert_eq!(self.catalog.leftover_intents().await.unwrap(), [], "no intent is left");
         self.check_objects().await;
         self.check(0..self.row.len).await;
     }
@@ -89,7 +89,7 @@ async fn no_byte_of_a_composed_file_passes_through_the_client_twice() {
     let puts = rig.backend.puts();
     let done = rig.publish_all().await;
     assert_eq!((rig.backend.gets(), rig.backend.puts()), (0, puts + 1), "the empty file is put");
-    let bytes = rig.files().iter().map(|file| file.len).sum();
+    let bytes = rig.files().await.iter().map(|file| file.len).sum();
     assert_eq!(done, Published { files: 5, bytes, copied: bytes, sent: 0 });
     rig.check_published("rig").await;
     assert_eq!(rig.publish_all().await, Published::default(), "again there is nothing to do");
@@ -100,8 +100,8 @@ async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
     let mut rig =
         Rig::with_layout(LayoutKind::Files, &[3 * M, 500, -90, M, 7], 1 << 20, 64 << 20).await;
     rig.writer.abandon().await;
-    let publisher = rig.publisher();
-    let files = rig.files();
+    let publisher = rig.publisher().await;
+    let files = rig.files().await;
     let options = WriterOptions {
         retry_base: Duration::from_millis(1),
         direct: Some(DirectFiles::new(Arc::clone(&publisher), &files)),
@@ -126,8 +126,8 @@ async fn files_of_one_chunk_are_stored_under_their_names_at_once() {
 #[tokio::test]
 async fn files_that_share_an_object_are_published_one_by_one() {
     let rig = filled_rig(LayoutKind::Chunks, &[100, 2 * M + 9, 7, -50, 0, 5000], 1 << 20).await;
-    let publisher = rig.publisher();
-    let files = rig.files();
+    let publisher = rig.publisher().await;
+    let files = rig.files().await;
     publisher.publish(&files[0], &|_| {}).await.unwrap();
     assert!(publisher.is_published(&files[0]) && !publisher.is_published(&files[1]));
     rig.check(0..rig.row.len).await;
@@ -143,8 +143,8 @@ async fn incomplete_files_are_refused_and_foreign_objects_keep_their_names() {
     rig.backend.put(&foreign, body).await.unwrap();
     rig.write(0..1 << 20);
     rig.writer.flush().await.unwrap();
-    let publisher = rig.publisher();
-    let files = rig.files();
+    let publisher = rig.publisher().await;
+    let files = rig.files().await;
     let refused = publisher.publish(&files[1], &|_| {}).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::NotFound);
     publisher.publish(&files[0], &|_| {}).await.unwrap();
@@ -165,13 +165,13 @@ async fn two_imports_of_the_same_name_get_separate_folders() {
         storage: "file".into(),
         chunk_len: 1 << 20,
         layout: LayoutKind::Files,
-        files: rig.files(),
+        files: rig.files().await,
         ..NewImport::default()
     };
     let row = rig.catalog.create_import(new).await.unwrap();
     let Rig { dir, catalog, backend, row: first, writer, .. } = rig;
     writer.abandon().await;
-    let rig = Rig::with_backend(dir, catalog, backend, row, 64 << 20);
+    let rig = Rig::with_backend(dir, catalog, backend, row, 64 << 20).await;
     rig.write(0..1 << 20);
     rig.writer.flush().await.unwrap();
     rig.publish_all().await;
@@ -206,7 +206,8 @@ async fn files_are_published_during_the_import_and_failures_only_delay_them() {
     let (sender, mut events) = mpsc::unbounded_channel();
     let sink = Box::new(move |event| drop(sender.send(event)));
     let wait = Duration::from_millis(1);
-    let publishing = BackgroundPublisher::spawn(rig.publisher(), rig.files(), wait, sink);
+    let publishing =
+        BackgroundPublisher::spawn(rig.publisher().await, rig.files().await, wait, sink);
     let store = Arc::clone(&rig.store);
     let until = async |len: u64| {
         while publishing.published().bytes < len {
@@ -242,14 +243,14 @@ async fn files_are_published_during_the_import_and_failures_only_delay_them() {
 /// One run of the process: it publishes until a call fails, and dies there.
 async fn publish_until_failure(rig: &Rig) -> bool {
     let Ok(publisher) =
-        Publisher::new(rig.reader.clone(), rig.catalog.clone(), Arc::clone(&rig.pressure), 3)
+        Publisher::new(rig.reader.clone(), rig.catalog.clone(), Arc::clone(&rig.pressure), 3).await
     else {
         return false;
     };
     if publisher.delete_freed().await.is_err() {
         return false;
     }
-    for file in rig.files() {
+    for file in rig.files().await {
         let published = publisher.publish(&file, &|_| {}).await;
         if published.is_err() || publisher.delete_freed().await.is_err() {
             return false;
@@ -284,7 +285,7 @@ async fn crash_and_resume(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
     }
     while !publish_until_failure(&rig).await {}
     rig.check_published("rig").await;
-    assert!(rig.catalog.objects(&rig.row.id).unwrap().iter().all(|o| o.role == Role::File));
+    assert!(rig.catalog.objects(&rig.row.id).await.unwrap().iter().all(|o| o.role == Role::File));
 }
 
 proptest! {
@@ -309,13 +310,13 @@ proptest! {
 /// Publishes a filled rig through a strict storage with little memory. Returns what was done, and the peak of held
 /// bytes.
 async fn publish_strictly(rig: &mut Rig, backend: StrictBackend) -> (Published, usize) {
-    let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(backend)).unwrap();
+    let store = ImportStore::open(&rig.catalog, &rig.row, Arc::new(backend)).await.unwrap();
     let pressure = Pressure::new(BlockPool::new(32 << 20));
     let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
     let (catalog, shared) = (rig.catalog.clone(), Arc::clone(&pressure));
-    let publisher = Publisher::new(reader.clone(), catalog, shared, 3).unwrap();
+    let publisher = Publisher::new(reader.clone(), catalog, shared, 3).await.unwrap();
     let mut sum = Published::default();
-    for file in rig.files() {
+    for file in rig.files().await {
         let reported = AtomicU64::new(0);
         let step = |len| {
             reported.fetch_add(len, Ordering::Relaxed);
@@ -389,7 +390,7 @@ async fn forgotten_upload_sessions_are_started_again() {
 /// at once, else they are published. All bytes of a file are its number. Returns the keys.
 async fn publish_case_insensitive(paths: &[&str], direct: bool) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     let len = 3000;
     let file = |(start, path): (u64, &&str)| FileRow {
         path: (*path).to_owned(),
@@ -409,11 +410,12 @@ async fn publish_case_insensitive(paths: &[&str], direct: bool) -> Vec<String> {
     };
     let row = catalog.create_import(new).await.unwrap();
     let backend = Arc::new(CaseInsensitive::new(MemoryBackend::new()).refusing(":"));
-    let store = ImportStore::open(&catalog, &row, Arc::clone(&backend) as _).unwrap();
+    let store = ImportStore::open(&catalog, &row, Arc::clone(&backend) as _).await.unwrap();
     let pressure = Pressure::new(BlockPool::new(64 << 20));
     let publisher = || async {
         let reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
-        let publisher = Publisher::new(reader, catalog.clone(), Arc::clone(&pressure), 3).unwrap();
+        let publisher =
+            Publisher::new(reader, catalog.clone(), Arc::clone(&pressure), 3).await.unwrap();
         publisher.probe_names(&files).await.unwrap();
         publisher
     };
@@ -443,7 +445,7 @@ async fn publish_case_insensitive(paths: &[&str], direct: bool) -> Vec<String> {
     futures_util::future::try_join_all(all).await.unwrap();
     first_publisher.delete_freed().await.unwrap();
     let next_publisher = publisher().await;
-    let whole = FileObjects::of(&catalog.objects(&row.id).unwrap());
+    let whole = FileObjects::of(&catalog.objects(&row.id).await.unwrap());
     let mut keys = Vec::new();
     for (n, file) in files.iter().enumerate() {
         assert!(next_publisher.is_published(file), "{} is not found in the next run", file.path);

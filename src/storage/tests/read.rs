@@ -28,8 +28,8 @@ fn verifier() -> PieceVerifier {
 impl Rig {
     /// The stored object that holds the first byte.
     async fn first_object(&self) -> Key {
-        let first = self.catalog.extents(&self.row.id).unwrap().remove(0);
-        let objects = self.catalog.objects(&self.row.id).unwrap();
+        let first = self.catalog.extents(&self.row.id).await.unwrap().remove(0);
+        let objects = self.catalog.objects(&self.row.id).await.unwrap();
         Key::new(&objects.iter().find(|o| o.num == first.object).unwrap().key).unwrap()
     }
 

@@ -48,7 +48,8 @@ impl TestRun {
 
     async fn with_backend(mut rig: Rig, backend: Arc<StrictBackend>) -> Result<Self, (Rig, Error)> {
         rig.writer.abandon().await;
-        let store = ImportStore::open(&rig.catalog, &rig.row, Arc::clone(&backend) as _).unwrap();
+        let store =
+            ImportStore::open(&rig.catalog, &rig.row, Arc::clone(&backend) as _).await.unwrap();
         if let Err(e) = check_partial_uploads(&rig.catalog, &store).await {
             return Err((rig, e));
         }
@@ -56,10 +57,10 @@ impl TestRun {
         rig.pressure = Pressure::new(BlockPool::new(budget));
         rig.reader = ImportReader::new(Arc::clone(&store), WindowCache::new(1 << 20));
         rig.store = Arc::clone(&store);
-        let publisher = rig.publisher();
+        let publisher = rig.publisher().await;
         let options = WriterOptions {
             retry_base: Duration::from_millis(1),
-            direct: Some(DirectFiles::new(Arc::clone(&publisher), &rig.files())),
+            direct: Some(DirectFiles::new(Arc::clone(&publisher), &rig.files().await)),
             ..WriterOptions::default()
         };
         let (tx, events) = mpsc::unbounded_channel();
@@ -115,7 +116,7 @@ impl TestRun {
 
     async fn publish_all(&self) -> Result<Published, Error> {
         let mut sum = Published::default();
-        for file in self.rig.files() {
+        for file in self.rig.files().await {
             sum += self.publisher.publish(&file, &|_| {}).await?;
             self.publisher.delete_freed().await?;
         }
@@ -124,7 +125,7 @@ impl TestRun {
 
     async fn check(&self) {
         self.rig.check_published("rig").await;
-        assert!(self.rig.catalog.partial_uploads(&self.rig.row.id).unwrap().is_empty());
+        assert!(self.rig.catalog.partial_uploads(&self.rig.row.id).await.unwrap().is_empty());
         assert_eq!(self.rig.pressure.pool().held(), 0, "no memory is held");
     }
 
@@ -252,7 +253,7 @@ async fn a_finished_object_that_was_not_recorded_is_recorded_by_the_next_run() {
     let run = TestRun::new(&[3 * M], 64 << 20).await;
     run.write(&run.missing()).await;
     run.rig.writer.flush().await.unwrap();
-    let row = run.rig.catalog.partial_uploads(&run.rig.row.id).unwrap().remove(0).0;
+    let row = run.rig.catalog.partial_uploads(&run.rig.row.id).await.unwrap().remove(0).0;
     let layout = crate::backends::UploadLayout { len: 3 << 20, part_len: CHUNK };
     let key = crate::backends::Key::new(&row.key).unwrap();
     run.backend.begin_upload(&key, layout).await.unwrap().finish().await.unwrap();
@@ -347,7 +348,7 @@ async fn crash_and_resume(files: Vec<i64>, budget: usize, seed: u64, kind: Kind,
         };
         run.rig.backend.fail_randomly(0.0, kind);
         run.rig.check_objects().await;
-        for stored in run.rig.catalog.extents(&run.rig.row.id).unwrap() {
+        for stored in run.rig.catalog.extents(&run.rig.row.id).await.unwrap() {
             run.rig.check(stored.range).await;
         }
         if sweeps {
@@ -359,7 +360,15 @@ async fn crash_and_resume(files: Vec<i64>, budget: usize, seed: u64, kind: Kind,
     run.rig.writer.flush().await.unwrap();
     run.publish_all().await.unwrap();
     run.check().await;
-    assert!(run.rig.catalog.objects(&run.rig.row.id).unwrap().iter().all(|o| o.role == Role::File));
+    assert!(
+        run.rig
+            .catalog
+            .objects(&run.rig.row.id)
+            .await
+            .unwrap()
+            .iter()
+            .all(|o| o.role == Role::File)
+    );
 }
 
 proptest! {

@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use futures_util::future::BoxFuture;
+
 use super::verified_reads;
 use crate::{
     error::Result,
@@ -19,8 +21,8 @@ pub struct Content {
     pub(in crate::torrents) writer: Option<Arc<ImportWriter>>,
 }
 
-/// Loads the content of a seeded torrent, when a peer first requests a byte of it.
-pub type Loader = Box<dyn Fn() -> Result<Content> + Send + Sync>;
+/// Loads the content of a seeded torrent, when a peer first requests a byte of it. Runs again when loading failed.
+pub type Loader = Box<dyn Fn() -> BoxFuture<'static, Result<Content>> + Send + Sync>;
 
 impl Content {
     /// Content of an import. `writer` is `None` for an import that is only seeded.

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use cxx::UniquePtr;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::{
     content::{Content, Loader},
@@ -34,10 +34,9 @@ use crate::{
 
 pub(in crate::torrents) struct TorrentDisk {
     number: u64,
-    content: OnceLock<Content>,
+    content: OnceCell<Content>,
     /// Loads the content of a torrent that starts without it.
     loader: OnceLock<Loader>,
-    loading: Mutex<()>,
     pieces: Mutex<HashMap<u32, OpenPiece>>,
     /// libtorrent's `check_files` jobs, held until there is content to start with.
     check_jobs: Mutex<Vec<UniquePtr<CheckJob>>>,
@@ -66,9 +65,8 @@ impl TorrentDisk {
     pub(in crate::torrents) fn new(number: u64) -> Arc<Self> {
         Arc::new(Self {
             number,
-            content: OnceLock::new(),
+            content: OnceCell::new(),
             loader: OnceLock::new(),
-            loading: Mutex::default(),
             pieces: Mutex::default(),
             check_jobs: Mutex::default(),
             passed: Mutex::default(),
@@ -107,29 +105,17 @@ impl TorrentDisk {
         self.start();
     }
 
-    /// The content. Loads it from the catalog on first use.
+    /// The content. Loads it from the catalog on first use. A peer sends many requests at once: the first read loads,
+    /// and the others wait for it.
     ///
     /// # Errors
     /// When the catalog cannot be read, or there is no content yet.
-    pub(super) async fn load_content(self: &Arc<Self>) -> Result<&Content> {
-        if self.content.get().is_none() {
-            let this = Arc::clone(self);
-            let load = move || {
-                let Some(loader) = this.loader.get() else { return Ok(()) };
-                // A peer sends many requests at once: only the first read loads.
-                let _guard = this.loading.lock();
-                if this.content.get().is_some() {
-                    return Ok(());
-                }
-                loader().map(|content| drop(this.content.set(content)))
-            };
-            let panicked =
-                |e| Error::new(Kind::Internal, "loading the torrent's content panicked").because(e);
-            tokio::task::spawn_blocking(load).await.map_err(panicked)??;
-        }
-        self.content
-            .get()
-            .ok_or_else(|| Error::new(Kind::Internal, "the torrent has no content yet"))
+    pub(super) async fn load_content(&self) -> Result<&Content> {
+        let load = async || match self.loader.get() {
+            Some(loader) => loader().await,
+            None => Err(Error::new(Kind::Internal, "the torrent has no content yet")),
+        };
+        self.content.get_or_try_init(load).await
     }
 
     /// Records a message for the user that a piece cannot be read, once per piece.
@@ -471,4 +457,52 @@ pub(super) fn answer_hash_request(mut request: HashRequest, digests: &PieceDiges
     let v1 = digests.v1.filter(|_| request.kinds.v1);
     let v2 = if request.kinds.v2 { digests.v2_blocks.as_flattened() } else { &[] };
     request.job.pin_mut().complete(v1.as_ref().map_or(&[], |d| &d[..]), v2);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::{
+        backends::MemoryBackend,
+        catalog::{Catalog, FileRow, NewImport},
+        storage::{ImportStore, WindowCache},
+        torrents::metainfo::Metainfo,
+    };
+
+    async fn content(catalog: &Catalog) -> Result<Content> {
+        let meta = Metainfo::parse(include_bytes!("../metainfo/testdata/multi_v1.torrent"))?;
+        let files = vec![FileRow { len: meta.len, ..FileRow::default() }];
+        let new = NewImport { len: meta.len, chunk_len: 1 << 20, files, ..NewImport::default() };
+        let row = catalog.create_import(new).await?;
+        let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default())).await?;
+        Ok(Content::new(meta, store, WindowCache::new(1 << 20), None))
+    }
+
+    #[tokio::test]
+    async fn many_reads_at_once_load_the_content_once_and_a_failure_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
+        let disk = TorrentDisk::new(1);
+        assert!(disk.load_content().await.is_err(), "there is no loader yet");
+        let loads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&loads);
+        disk.set_loader(Box::new(move || {
+            let (catalog, is_first) =
+                (catalog.clone(), counted.fetch_add(1, Ordering::Relaxed) == 0);
+            Box::pin(async move {
+                match is_first {
+                    true => Err(Error::new(Kind::Unavailable, "not now")),
+                    false => content(&catalog).await,
+                }
+            })
+        }));
+        assert_eq!(disk.load_content().await.unwrap_err().kind(), Kind::Unavailable);
+        assert!(disk.content().is_none());
+        let reads = (0..20).map(|_| disk.load_content());
+        futures_util::future::try_join_all(reads).await.unwrap();
+        assert_eq!(loads.load(Ordering::Relaxed), 2);
+        assert!(disk.content().is_some());
+    }
 }

@@ -413,8 +413,8 @@ fn a_thousand_imports_are_seeded_at_once_without_storage_requests() {
     let endpoint = server.url().replace(':', "%3A").replace('/', "%2F");
     let url = format!("s3://b/p?endpoint={endpoint}&path_style=true&region=r");
     let bae = Bae::new().with_storage_url(&url, env);
-    let catalog = Catalog::open(&bae.data_dir()).unwrap();
     runtime().block_on(async {
+        let catalog = Catalog::open(&bae.data_dir()).await.unwrap();
         for n in 0..count {
             let name = format!("import {n}");
             let metainfo = torrent_without_payload(&name, pieces);
@@ -435,7 +435,6 @@ fn a_thousand_imports_are_seeded_at_once_without_storage_requests() {
             catalog.set_state(&row.id, ImportState::Imported).await.unwrap();
         }
     });
-    drop(catalog);
     let start = Instant::now();
     let mut running = bae.seed_all();
     for _ in 0..count {

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsStr, fs, time::Duration};
 
+use bae::catalog::{Catalog, ObjectRow};
 use serde_json::Value;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
         bae::{Bae, CommandOutput},
         ftp_server::FtpServer,
         nginx::Nginx,
-        s3_server::S3Server,
+        s3_server::{S3Server, runtime},
         scripted_http::ScriptedHttp,
         torrents::Recipe,
     },
@@ -178,17 +179,23 @@ fn a_wrong_checksum_leaves_nothing_stored() {
     bae.assert_verified(&id);
 }
 
+/// The objects of an import in the catalog.
+fn objects(bae: &Bae, id: &str) -> Vec<ObjectRow> {
+    runtime().block_on(async {
+        let catalog = Catalog::open_read_only(&bae.data_dir()).await.unwrap();
+        catalog.objects(&id.parse().unwrap()).await.unwrap()
+    })
+}
+
 #[test]
 fn a_lost_object_of_a_url_is_refetched_and_a_lost_catalog_is_restored() {
     let (nginx, data) = (Nginx::start(), random(38, 6 * MIB));
     nginx.serve("f.bin", &data);
     let bae = Bae::new().with_storage_options("chunk=1MiB");
     let id = import(&bae, &nginx.url("/f/f.bin"), &[]).expect(0).summary().id;
-    let catalog = bae::catalog::Catalog::open_read_only(&bae.data_dir()).unwrap();
-    let objects = catalog.objects(&id.parse().unwrap()).unwrap();
+    let objects = objects(&bae, &id);
     let chunk = objects.iter().find(|object| object.len == MIB).unwrap();
     fs::remove_file(bae.storage_dir().join(&chunk.key)).unwrap();
-    drop(catalog);
     bae.run(["verify", &id]).expect(32).expect_stderr("does not match its hashes");
     bae.run(["verify", &id, "--repair"]).expect(0);
     assert_exact(&bae, &id, "f.bin", &data);
@@ -284,8 +291,7 @@ fn a_login_is_not_stored_with_an_import() {
 
 /// Changes one byte of the only object that holds bytes of the import.
 fn damage_object(bae: &Bae, id: &str) {
-    let catalog = bae::catalog::Catalog::open_read_only(&bae.data_dir()).unwrap();
-    let objects = catalog.objects(&id.parse().unwrap()).unwrap();
+    let objects = objects(bae, id);
     let path = bae.storage_dir().join(&objects.iter().find(|o| o.len == 3).unwrap().key);
     let mut bytes = fs::read(&path).unwrap();
     bytes[1] ^= 1;

@@ -1,11 +1,12 @@
 //! `kill -9` at any moment loses no durable piece, and the next run fetches only what is missing.
 
-use bae::catalog::Catalog;
+use bae::catalog::{Catalog, Extent, ImportId, ObjectRow};
 
 use crate::support::{
     KIB, MIB, Random,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
+    s3_server::runtime,
     torrents::{Fixture, Recipe},
 };
 
@@ -113,6 +114,15 @@ fn an_import_killed_right_after_its_summary_is_complete() {
     bae.assert_exact(id, &torrent);
 }
 
+/// The only import in the catalog, with its objects and extents.
+async fn only_import(bae: &Bae) -> (ImportId, Vec<ObjectRow>, Vec<Extent>) {
+    let catalog = Catalog::open_read_only(&bae.data_dir()).await.unwrap();
+    let import = catalog.list().await.unwrap().remove(0).id;
+    let objects = catalog.objects(&import).await.unwrap();
+    let extents = catalog.extents(&import).await.unwrap();
+    (import, objects, extents)
+}
+
 #[test]
 fn no_extent_names_a_missing_object_after_a_kill() {
     let torrent = torrent();
@@ -123,10 +133,7 @@ fn no_extent_names_a_missing_object_after_a_kill() {
         let mut running = bae.start_import(&torrent, &[seeder.addr()]);
         running.wait_until_stored(1 + random.below(torrent.bytes / 2));
         running.kill();
-        let catalog = Catalog::open_read_only(&bae.data_dir()).unwrap();
-        let import = catalog.list().unwrap().remove(0).id;
-        let objects = catalog.objects(&import).unwrap();
-        let extents = catalog.extents(&import).unwrap();
+        let (import, objects, extents) = runtime().block_on(only_import(&bae));
         assert!(!extents.is_empty(), "round {round}: no bytes are durable");
         for extent in extents {
             let object = objects.iter().find(|o| o.num == extent.object).unwrap();

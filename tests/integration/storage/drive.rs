@@ -159,12 +159,12 @@ struct ReadOnlyState(InMemoryState);
 
 #[async_trait]
 impl BackendState for ReadOnlyState {
-    fn get(&self, name: &str) -> Result<Option<String>> {
-        self.0.get(name)
+    async fn get(&self, name: &str) -> Result<Option<String>> {
+        self.0.get(name).await
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        self.0.list(prefix)
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        self.0.list(prefix).await
     }
 
     async fn set(&self, _: &str, _: Option<String>) -> Result<()> {
@@ -437,7 +437,7 @@ async fn lost_backend_state_is_rebuilt_from_file_properties() {
     let mut expected = keys.to_vec();
     expected.sort();
     assert_eq!(listed, expected);
-    assert_eq!(listing.list("id:").unwrap().len(), 3);
+    assert_eq!(listing.list("id:").await.unwrap().len(), 3);
     // A second put of a key makes no second file.
     open(&drive, &InMemoryState::default()).put(&keys[1], payload(&whole)).await.unwrap();
     assert_eq!(drive.files().len(), 3);

@@ -45,9 +45,9 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(torrent: &Fixture, listen: SocketAddrV4, peers: &[SocketAddrV4]) -> Self {
+    async fn new(torrent: &Fixture, listen: SocketAddrV4, peers: &[SocketAddrV4]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let pool = BlockPool::new(64 << 20);
         let pressure = Pressure::new(pool.clone());
         let options = NetworkOptions {
@@ -82,7 +82,7 @@ impl Rig {
         };
         let row = self.catalog.create_import(new).await.unwrap();
         let backend: Arc<dyn StorageBackend> = Arc::clone(&self.backend) as _;
-        let store = ImportStore::open(&self.catalog, &row, backend).unwrap();
+        let store = ImportStore::open(&self.catalog, &row, backend).await.unwrap();
         (row, store)
     }
 
@@ -127,7 +127,7 @@ impl Rig {
         listen: SocketAddrV4,
     ) -> (Self, Download, Arc<ImportWriter>) {
         let seeder = LibtorrentPeer::seed(Release::Debian, torrent);
-        let rig = Self::new(torrent, listen, &[seeder.addr()]);
+        let rig = Self::new(torrent, listen, &[seeder.addr()]).await;
         let (mut download, writer) = rig.add().await;
         download.fill(&CancellationToken::new()).await.unwrap();
         (rig, download, writer)
@@ -153,7 +153,7 @@ impl Rig {
 async fn a_thousand_torrents_can_be_added_and_removed_while_completions_are_late() {
     let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]).await;
     // Every put ends long after its torrent is removed and its slot is reused.
     rig.backend.delay(Duration::from_millis(50));
     for i in 0..1000u64 {
@@ -177,7 +177,7 @@ async fn a_thousand_torrents_can_be_added_and_removed_while_completions_are_late
 async fn a_session_stops_in_time_while_storage_hangs() {
     let torrent = Recipe::single("hangs.bin", 96 * MIB).piece(MIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]).await;
     rig.backend.block_puts();
     let (mut download, writer) = rig.add().await;
     let stop = CancellationToken::new();
@@ -220,7 +220,7 @@ async fn a_session_stops_with_reads_in_flight() {
 async fn a_paused_torrent_resumes_and_completes_exactly() {
     let torrent = Recipe::single("pauses.bin", 48 * MIB).piece(MIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
-    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]);
+    let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]).await;
     let (mut download, _writer) = rig.add().await;
     let stop = CancellationToken::new();
     for _ in 0..3 {

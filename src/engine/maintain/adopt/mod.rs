@@ -146,7 +146,7 @@ impl Engine {
         let (meta, metainfo) = self.torrent_to_adopt(&request.torrent).await?;
         check_memory(&meta, &self.config)?;
         let storage = self.storage(&request.from).await?;
-        self.check_not_known(&meta, &storage)?;
+        self.check_not_known(&meta, &storage).await?;
         let files = file_rows(&meta);
         let (candidates, mut missing) = candidates(&storage, &files).await?;
         if candidates.is_empty() {
@@ -154,8 +154,8 @@ impl Engine {
             return Err(Error::new(Kind::NotFound, text)
                 .hint("name the folder of the torrent's files, or its parent folder"));
         }
-        let keys = candidates.iter().map(|candidate| candidate.key.as_str());
-        self.catalog.check_adoptable(&storage.name, keys)?;
+        let keys = candidates.iter().map(|candidate| candidate.key.as_str().to_owned()).collect();
+        self.catalog.check_adoptable(&storage.name, keys).await?;
         let verified = match request.dry_run {
             true => candidates.iter().map(Candidate::range).collect(),
             false => {
@@ -183,19 +183,19 @@ impl Engine {
             }
             ImportSource::Torrent(bytes) => Metainfo::parse_trimmed(bytes),
             ImportSource::Magnet(_, magnet) => {
-                let known = self.catalog.find_by_info_hash(magnet.v1, magnet.v2)?;
-                let known = known.first().map(|row| self.metainfo_of(row)).transpose()?;
-                let (bytes, meta) = known.ok_or_else(|| {
+                let known = self.catalog.find_by_info_hash(magnet.v1, magnet.v2).await?;
+                let row = known.first().ok_or_else(|| {
                     Error::new(Kind::Unsupported, "a magnet link does not have the list of files")
                         .hint("give the .torrent file")
                 })?;
+                let (bytes, meta) = self.metainfo_of(row).await?;
                 Ok((meta, bytes))
             }
         }
     }
 
-    fn check_not_known(&self, meta: &Metainfo, storage: &OpenStorage) -> Result<()> {
-        let known = self.catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2)?;
+    async fn check_not_known(&self, meta: &Metainfo, storage: &OpenStorage) -> Result<()> {
+        let known = self.catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
         let Some(row) = known.into_iter().find(|row| row.storage == storage.name) else {
             return Ok(());
         };

@@ -81,8 +81,8 @@ impl Engine {
         progress: ProgressFn,
         cancel: CancellationToken,
     ) -> Result<ExportSummary> {
-        let row = self.catalog.find(import_ref)?;
-        let all = self.files_of(&row)?;
+        let row = self.catalog.find(import_ref).await?;
+        let all = self.files_of(&row).await?;
         let files: Vec<_> = selected_files(&all, row.selected.as_deref()).collect();
         let target = Target::open(dir, &all.iter().map(file_row).collect::<Vec<_>>()).await?;
         let reader = self.open_verifying(&row).await?;

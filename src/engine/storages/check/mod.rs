@@ -91,7 +91,7 @@ pub async fn check_storage(
 ) -> Result<CheckReport> {
     let profile = config.storage(storage)?;
     let mut log = ProbeLog { profile: &profile, cancel, on_result, report: new_report(&profile) };
-    let state = CheckState::open(config, &profile);
+    let state = CheckState::open(config, &profile).await;
     let mut backend = None;
     let opening = async {
         create_folder(&profile)?;

@@ -20,9 +20,9 @@ type SharedBackend = Arc<dyn StorageBackend>;
 
 const LEN: u64 = 1000;
 
-fn catalog() -> (TempDir, Catalog) {
+async fn catalog() -> (TempDir, Catalog) {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path()).await.unwrap();
     (dir, catalog)
 }
 
@@ -93,15 +93,15 @@ fn attached_import(stored_state: &StoredState, catalog: &Catalog) -> ImportWithO
 }
 
 /// The extents in the catalog, with object keys.
-fn extents_with_keys(catalog: &Catalog, row: &ImportRow) -> Vec<(Range<u64>, String, u64)> {
-    let objects = catalog.objects(&row.id).unwrap();
+async fn extents_with_keys(catalog: &Catalog, row: &ImportRow) -> Vec<(Range<u64>, String, u64)> {
+    let objects = catalog.objects(&row.id).await.unwrap();
     let key = |num: ObjectNum| objects.iter().find(|o| o.num == num).unwrap().key.clone();
-    let extents = catalog.extents(&row.id).unwrap().into_iter();
+    let extents = catalog.extents(&row.id).await.unwrap().into_iter();
     extents.map(|e| (e.range, key(e.object), e.offset)).collect()
 }
 
 async fn put_objects(backend: &SharedBackend, catalog: &Catalog, row: &ImportRow) {
-    for object in catalog.objects(&row.id).unwrap() {
+    for object in catalog.objects(&row.id).await.unwrap() {
         backend.put(&Key::new(&object.key).unwrap(), zeros(object.len)).await.unwrap();
     }
 }
@@ -119,11 +119,11 @@ async fn attach_one(backend: &SharedBackend, catalog: &Catalog) -> (ImportRow, u
 async fn round_trip(stored_state: StoredState, lost_index: prop::sample::Index) {
     let faulty = Arc::new(Faulty::new(MemoryBackend::new(), 1));
     let backend: SharedBackend = Arc::clone(&faulty) as _;
-    let (_dir, first) = catalog();
+    let (_dir, first) = catalog().await;
     let row = first.attach_import(attached_import(&stored_state, &first)).await.unwrap();
     put_objects(&backend, &first, &row).await;
     let written = write_manifest(&first, &backend, &row).await.unwrap();
-    let objects = first.objects(&row.id).unwrap().len() - usize::from(written);
+    let objects = first.objects(&row.id).await.unwrap().len() - usize::from(written);
     assert_eq!(written, objects > 0 || stored_state.state == ImportState::Imported);
     assert!(
         !write_manifest(&first, &backend, &row).await.unwrap(),
@@ -133,28 +133,28 @@ async fn round_trip(stored_state: StoredState, lost_index: prop::sample::Index) 
         return;
     }
 
-    let (_dir, second) = catalog();
+    let (_dir, second) = catalog().await;
     let (attached, _) = attach_one(&backend, &second).await;
     assert_eq!(faulty.gets(), 1, "only the manifest is read");
-    assert_eq!((&attached, second.get(&attached.id).unwrap()), (&row, row.clone()));
-    assert_eq!(extents_with_keys(&second, &attached), extents_with_keys(&first, &row));
-    assert_eq!(second.files(&row.id).unwrap(), first.files(&row.id).unwrap());
-    assert_eq!(second.metainfo(&row.id).unwrap(), first.metainfo(&row.id).unwrap());
+    assert_eq!((&attached, second.get(&attached.id).await.unwrap()), (&row, row.clone()));
+    assert_eq!(extents_with_keys(&second, &attached).await, extents_with_keys(&first, &row).await);
+    assert_eq!(second.files(&row.id).await.unwrap(), first.files(&row.id).await.unwrap());
+    assert_eq!(second.metainfo(&row.id).await.unwrap(), first.metainfo(&row.id).await.unwrap());
     let sweep = Sweep { catalog: &second, backend: &backend, storage: "file" };
     assert!(sweep.find().await.unwrap().is_empty(), "attached objects are no leftovers");
 
     // The manifest of the second catalog replaces the old one, and a third catalog finds the same import by it.
     assert!(write_manifest(&second, &backend, &attached).await.unwrap());
     assert!(sweep.find().await.unwrap().is_empty());
-    let (_dir, third) = catalog();
+    let (_dir, third) = catalog().await;
     if objects > 0 {
-        let stored: Vec<_> = first.objects(&row.id).unwrap();
+        let stored: Vec<_> = first.objects(&row.id).await.unwrap();
         let lost_object = &stored[lost_index.index(objects)];
         backend.delete(&Key::new(&lost_object.key).unwrap()).await.unwrap();
         let (row, missing_bytes) = attach_one(&backend, &third).await;
-        let mut expected = extents_with_keys(&first, &row);
+        let mut expected = extents_with_keys(&first, &row).await;
         expected.retain(|(_, key, _)| *key != lost_object.key);
-        assert_eq!(extents_with_keys(&third, &row), expected);
+        assert_eq!(extents_with_keys(&third, &row).await, expected);
         assert_eq!(row.state, ImportState::Importing);
         assert!(missing_bytes > 0);
     }
@@ -181,7 +181,7 @@ fn whole() -> StoredState {
 /// An import in a storage, and the catalog that made it.
 async fn one_import() -> (TempDir, Catalog, ImportRow, SharedBackend) {
     let backend: SharedBackend = Arc::new(MemoryBackend::new());
-    let (dir, catalog) = catalog();
+    let (dir, catalog) = catalog().await;
     let row = catalog.attach_import(attached_import(&whole(), &catalog)).await.unwrap();
     put_objects(&backend, &catalog, &row).await;
     assert!(write_manifest(&catalog, &backend, &row).await.unwrap());
@@ -197,7 +197,7 @@ async fn put(backend: &SharedBackend, key: &str, body: &[u8]) {
 async fn leftovers_of_an_attached_catalog_are_removed_on_request_and_unclaimed_imports_never() {
     let (_dir, first, row, backend) = one_import().await;
     let own = first.id();
-    let (_dir, second) = catalog();
+    let (_dir, second) = catalog().await;
     attach_one(&backend, &second).await;
     put(&backend, &format!("{own}/{}/000000ff", row.id), b"left").await;
     put(&backend, &format!("{own}/aaaaaaaa/00000001"), b"never finished").await;
@@ -214,7 +214,7 @@ async fn leftovers_of_an_attached_catalog_are_removed_on_request_and_unclaimed_i
     let left = sweep.find().await.unwrap();
     assert!(left.is_empty() && left.unclaimed.len() == 1);
     // After the import is removed, only the objects of others are left.
-    let row = second.get(&row.id).unwrap();
+    let row = second.get(&row.id).await.unwrap();
     remove_import(&second, &backend, &row, false).await.unwrap();
     assert_eq!(crate::backends::list_all(&*backend, "").await.unwrap().len(), 4);
     let elsewhere = Sweep { storage: "music", ..sweep };
@@ -248,7 +248,7 @@ async fn a_damaged_manifest_is_replaced_by_the_one_before_and_that_of_a_newer_ba
 #[tokio::test]
 async fn an_import_with_a_taken_id_gets_another_and_one_with_taken_objects_is_refused() {
     let (_dir, _, row, backend) = one_import().await;
-    let (_dir, second) = catalog();
+    let (_dir, second) = catalog().await;
     let mut other = attached_import(&whole(), &second);
     other.new.info_hash_v1 = Some([4; 20]);
     let other = second.attach_import(other).await.unwrap();
@@ -258,11 +258,11 @@ async fn an_import_with_a_taken_id_gets_another_and_one_with_taken_objects_is_re
     let duplicate = survey(&*backend).await.unwrap().imports.remove(0).into_attached("elsewhere");
     let refused = second.attach_import(duplicate).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::AlreadyExists);
-    assert_eq!(second.list().unwrap().len(), 2, "a refused import leaves no row");
+    assert_eq!(second.list().await.unwrap().len(), 2, "a refused import leaves no row");
     second.skip_numbers(500).await.unwrap();
     second.skip_numbers(20).await.unwrap();
     assert_eq!(second.intend(&attached.id, 1, false).await.unwrap().num, ObjectNum(501));
-    let (_dir, fresh) = catalog();
+    let (_dir, fresh) = catalog().await;
     fresh.skip_numbers(7).await.unwrap();
     let made = fresh.create_import(NewImport::default()).await.unwrap();
     assert_eq!(fresh.intend(&made.id, 1, false).await.unwrap().num, ObjectNum(8));

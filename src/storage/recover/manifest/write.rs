@@ -25,12 +25,12 @@ pub async fn write_manifest(
     backend: &Arc<dyn StorageBackend>,
     row: &ImportRow,
 ) -> Result<bool> {
-    let row = catalog.get(&row.id)?;
-    let stored_digest = catalog.manifest_digest(&row.id)?;
+    let row = catalog.get(&row.id).await?;
+    let stored_digest = catalog.manifest_digest(&row.id).await?;
     if !matches!(row.state, ImportState::Importing | ImportState::Imported) {
         return Ok(false);
     }
-    let manifest = describe(catalog, &row)?;
+    let manifest = describe(catalog, &row).await?;
     if manifest.objects.is_empty() && row.state == ImportState::Importing && stored_digest.is_none()
     {
         return Ok(false);
@@ -61,12 +61,13 @@ async fn remove(
     catalog.drop_objects(vec![old.num]).await
 }
 
-fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
+async fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
     let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
-    for extent in catalog.extents(&row.id)? {
+    let contents = catalog.contents(&row.id).await?;
+    for extent in contents.extents {
         extents.entry(extent.object).or_default().push(extent);
     }
-    let adopted = catalog.adopted_objects(&row.id)?.into_iter();
+    let adopted = contents.adopted.into_iter();
     let mut tags: HashMap<String, Option<String>> =
         adopted.map(|(key, _, tag)| (key, tag)).collect();
     let object = |object: ObjectRow| {
@@ -80,8 +81,9 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
             tag: tags.remove(&object.key).flatten().filter(|_| object.role == Role::Adopted),
         })
     };
-    let objects = catalog.objects(&row.id)?;
-    let listed = objects.into_iter().filter(|o| o.stored && o.role != Role::Manifest);
+    let objects = contents.objects.into_iter();
+    let listed = objects.filter(|o| o.stored && o.role != Role::Manifest);
+    let objects = listed.map(object).collect::<Result<_>>()?;
     Ok(Manifest {
         catalog: catalog.id().to_owned(),
         import: row.id.clone(),
@@ -96,9 +98,9 @@ fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
         state: row.state,
         created_at: row.created_at,
         completed_at: row.completed_at,
-        metainfo: catalog.metainfo(&row.id)?,
-        remote: catalog.source_record(&row.id)?,
-        files: catalog.files(&row.id)?,
-        objects: listed.map(object).collect::<Result<_>>()?,
+        metainfo: catalog.metainfo(&row.id).await?,
+        remote: catalog.source_record(&row.id).await?,
+        files: contents.files,
+        objects,
     })
 }
