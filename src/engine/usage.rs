@@ -109,8 +109,11 @@ impl Engine {
     }
 }
 
-/// Reads that are not recorded yet: the import of each object, by storage.
-pub(super) struct UnrecordedReads(Vec<(Arc<OpenStorage>, HashMap<Key, Option<ImportId>>)>);
+/// The import of each object that was read, as in [`ReadsByImport`].
+type ImportsByKey = HashMap<Key, Option<ImportId>>;
+
+/// Reads that are not recorded yet, by storage.
+pub(super) struct UnrecordedReads(Vec<(Arc<OpenStorage>, ImportsByKey)>);
 
 impl UnrecordedReads {
     fn is_empty(&self) -> bool {
