@@ -1,10 +1,17 @@
-//! Events of imports and downloads for the CLI, the API and tests, delivered in order and never dropped.
+//! Events of imports and downloads for the CLI, the API and tests.
+//!
+//! An operation reports through an [`EventSink`], which never blocks. A sink leads into an [`EventLog`], which numbers
+//! the events and keeps the last ones for any number of readers, or into a channel for one receiver that gets every
+//! event.
+
+mod log;
 
 use std::{fmt, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use self::log::{EventLog, EventReader, Lagged, LogLimits, LoggedEvent};
 use crate::{
     error::{Error, Kind},
     hints::{Hint, Operation, hint},
@@ -234,28 +241,109 @@ pub struct Imported {
     pub packed: u64,
 }
 
-/// Sends events to a receiver. Cheap to clone; sending never blocks and never fails.
-#[derive(Debug, Clone, Default)]
-pub struct EventSink(Option<Arc<mpsc::UnboundedSender<Event>>>);
+impl Event {
+    /// The id of the import that the event is about, once the import has one.
+    #[must_use]
+    pub fn import_id(&self) -> Option<&str> {
+        let id = match self {
+            Self::Started(started) => Some(started.id.as_str()),
+            Self::Progress(progress) => Some(progress.id.as_str()),
+            Self::Imported(imported) => Some(imported.id.as_str()),
+            Self::Paused { id, .. } | Self::Resumed { id } => Some(id.as_str()),
+            Self::Notice { id, .. } | Self::Warning { id, .. } => id.as_deref(),
+            Self::Failed(failed) => failed.id.as_deref(),
+            Self::Found(_) | Self::Fetching(_) | Self::Fetched(_) => None,
+        };
+        id.filter(|id| !id.is_empty())
+    }
+
+    /// The import or file whose progress this is. A later event about the same one makes it worthless.
+    fn progress_subject(&self) -> Option<&str> {
+        match self {
+            Self::Progress(progress) => Some(&progress.id),
+            Self::Fetching(file) => Some(&file.path),
+            _ => None,
+        }
+    }
+
+    /// Bytes of its longest texts, which come from torrents and servers.
+    fn text_len(&self) -> usize {
+        match self {
+            Self::Started(started) => {
+                started.name.len() + started.listening.iter().map(String::len).sum::<usize>()
+            }
+            Self::Progress(progress) => progress.trouble.as_ref().map_or(0, String::len),
+            Self::Paused { error, .. } => error.len(),
+            Self::Resumed { .. } => 0,
+            Self::Notice { text, .. } | Self::Warning { text, .. } => text.len(),
+            Self::Imported(imported) => imported.name.len(),
+            Self::Found(found) => found.url.len() + found.path.len(),
+            Self::Fetching(file) => file.path.len() + file.map.len(),
+            Self::Fetched(file) => file.url.len() + file.path.len(),
+            Self::Failed(failed) => failed.error.len(),
+        }
+    }
+}
+
+/// Called with each event of a sink, on the thread that sends it. Must return quickly.
+type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// Takes the events of an operation. Cheap to clone; sending never blocks and never fails.
+#[derive(Clone, Default)]
+pub struct EventSink {
+    target: Target,
+    observer: Option<Observer>,
+}
+
+#[derive(Clone, Default)]
+enum Target {
+    #[default]
+    None,
+    Channel(mpsc::UnboundedSender<Event>),
+    Log {
+        log: EventLog,
+        handle: Option<u64>,
+    },
+}
+
+impl fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSink").finish_non_exhaustive()
+    }
+}
 
 impl EventSink {
-    /// A sink and its receiver.
+    /// A sink and its receiver, which gets every event in order. The channel grows when the receiver is slow.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (tx, rx) = mpsc::unbounded_channel();
-        (Self(Some(Arc::new(tx))), rx)
+        (Self { target: Target::Channel(tx), observer: None }, rx)
     }
 
     /// A sink that discards all events.
     #[must_use]
     pub fn none() -> Self {
-        Self(None)
+        Self::default()
+    }
+
+    pub(crate) fn to_log(log: EventLog, handle: Option<u64>) -> Self {
+        Self { target: Target::Log { log, handle }, observer: None }
+    }
+
+    /// Also calls `observer` with each event, before it is sent.
+    pub(crate) fn observed_by(self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Arc::new(observer)), ..self }
     }
 
     pub fn send(&self, event: Event) {
-        if let Some(tx) = &self.0 {
+        if let Some(observer) = &self.observer {
+            observer(&event);
+        }
+        match &self.target {
+            Target::None => {}
             // A dropped receiver does not stop an import.
-            let _ = tx.send(event);
+            Target::Channel(tx) => drop(tx.send(event)),
+            Target::Log { log, handle } => log.send_from(event, *handle),
         }
     }
 
