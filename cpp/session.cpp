@@ -368,6 +368,17 @@ void Session::remove(std::uint64_t torrent) {
 void Session::pause(std::uint64_t torrent) const { handle(torrent).pause(); }
 void Session::resume(std::uint64_t torrent) const { handle(torrent).resume(); }
 
+void Session::set_limits(std::uint64_t torrent, std::int32_t download, std::int32_t upload) const {
+    auto const& h = handle(torrent);
+    h.set_download_limit(download);
+    h.set_upload_limit(upload);
+}
+
+void Session::set_sequential(std::uint64_t torrent, bool sequential) const {
+    auto const flag = lt::torrent_flags::sequential_download;
+    handle(torrent).set_flags(sequential ? flag : lt::torrent_flags_t{}, flag);
+}
+
 void Session::connect_peer(std::uint64_t torrent, rust::Str peer) const {
     handle(torrent).connect_peer(endpoint(text(peer)));
 }

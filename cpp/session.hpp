@@ -40,6 +40,9 @@ class Session {
     void remove(std::uint64_t torrent);
     void pause(std::uint64_t torrent) const;
     void resume(std::uint64_t torrent) const;
+    // Limits of one torrent in bytes per second; 0 is no limit.
+    void set_limits(std::uint64_t torrent, std::int32_t download, std::int32_t upload) const;
+    void set_sequential(std::uint64_t torrent, bool sequential) const;
     void connect_peer(std::uint64_t torrent, rust::Str endpoint) const;
     // Sets one priority (0 to 7) for the given pieces.
     void prioritize(std::uint64_t torrent, rust::Slice<std::uint32_t const> pieces,

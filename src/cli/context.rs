@@ -1,13 +1,13 @@
 //! What every command works with: the config, the output and the cancellation.
 
-use std::future::Future;
+use std::future::{Future, pending};
 
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Failure, Output};
 use crate::{
     config::Config,
-    engine::{Access, Engine},
+    engine::{Access, Engine, EngineOptions},
     error::{Error, Kind, Result},
 };
 
@@ -29,10 +29,24 @@ impl Context {
         access: Access,
         work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let engine = self.unless_cancelled(Engine::open(self.config.clone(), access)).await?;
+        self.with_engine_options(EngineOptions::new(access), work).await
+    }
+
+    /// As [`Context::with_engine`], for commands that may need the torrent session.
+    pub(super) async fn with_engine_options<T>(
+        &self,
+        options: EngineOptions,
+        work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let engine = self.unless_cancelled(Engine::open(self.config.clone(), options)).await?;
+        let stop = async {
+            self.cancel.cancelled().await;
+            engine.shutdown();
+            pending().await
+        };
         let worked = tokio::select! {
             worked = work(&engine) => worked,
-            never = engine.record_usage() => match never {},
+            never = stop => never,
         };
         let closed = engine.close().await;
         let value = worked?;

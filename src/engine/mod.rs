@@ -1,9 +1,23 @@
 //! The facade over all layers: every operation that a surface (today the CLI) can request is a method of [`Engine`].
 //! Only this module combines the layers.
 //!
-//! Start order: lock of the data folder, catalog, memory budget. A torrent session starts only in a call that needs
-//! one. Stop order: session (its jobs are aborted, its network thread is joined), writers (flushed within a deadline),
-//! catalog. Durability does not depend on an orderly stop: a killed process loses only what was not committed.
+//! An [`Engine`] is a cheap handle. What it stands for is opened once and lives until the last handle and the last task
+//! is gone: the lock of the data folder, the catalog, the opened storages, the caches, the memory budget, one libtorrent
+//! session (the room `session`), the event log, and the tasks: running imports (`running`), the seeder (`seed`), and the
+//! recording of usage (`usage`). Imports and seeding return handles at once and run as tasks; other operations run in
+//! the caller.
+//!
+//! Start order: lock of the data folder, catalog, memory budget, task that records usage. The session starts when the
+//! first import or seeding needs a swarm.
+//!
+//! Stop order ([`Engine::close`]): running imports flush their verified bytes within 5 s and write their manifests
+//! within 2 s; at the same time the session ends within 8 s (its jobs are aborted, its network thread is joined). Then
+//! the last usage is recorded, and the catalog closes with the last handle. All of it takes less than the 10 s after
+//! which supervisors kill a process. Durability does not depend on an orderly stop: a killed process loses only what was
+//! not committed.
+//!
+//! Refused: two operations that write one import at the same time (`running/registry.rs`), and new imports while the
+//! engine closes.
 
 mod estimate;
 mod get;
@@ -11,8 +25,12 @@ mod import;
 mod lock;
 mod maintain;
 mod plan;
+mod running;
 mod seed;
+#[cfg(test)]
+mod send_tests;
 mod serve;
+mod session;
 mod show;
 mod storages;
 mod types;
@@ -20,20 +38,24 @@ mod usage;
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
+    ops::Deref,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     estimate::{DriveLoad, Estimate, estimate},
     get::{GetItem, GetOptions, Getter},
     maintain::adopt::{AdoptRequest, AdoptSummary, MissingFile},
+    running::{ImportHandle, ImportSettings, RunningState, SeedHandle, SeedProgress},
     serve::{
         read::ReadStream,
         stream::{FileRead, StreamedFile, StreamedImport, Streams},
@@ -43,19 +65,24 @@ pub use self::{
         login::{LoginFlow, LoginStep, login},
     },
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, ExportOptions,
-        ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo, ImportRequest,
-        ImportSummary, PublishSummary, ReadUsage, RemoveSummary, RepairRequest, SeedGoalChange,
-        SeedGoalInfo, SeedUsage, SkippedImport, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, EngineOptions,
+        ExportOptions, ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo,
+        ImportRequest, ImportSummary, PublishSummary, ReadUsage, RemoveSummary, RepairRequest,
+        SeedGoalChange, SeedGoalInfo, SeedUsage, SkippedImport, VerifyReport,
     },
     usage::{PricedUsage, StorageUsage, storage_usage},
 };
-use self::{lock::DataLock, plan::file_of_row, storages::open_storage::OpenStorage};
+use self::{
+    lock::DataLock, plan::file_of_row, running::Registry, seed::Seeder, session::SessionSlot,
+    storages::open_storage::OpenStorage,
+};
 use crate::{
     catalog::{Catalog, ImportId, ImportRow},
     config::Config,
     error::{Error, Kind, Result},
+    events::EventLog,
     memory::BlockPool,
+    rate::RateLimit,
     storage::{DiskCache, ImportReader, ImportStore, Pressure, WindowCache},
     torrents::metainfo::{File, Metainfo},
 };
@@ -80,9 +107,28 @@ fn input_pool(config: &Config) -> BlockPool {
     BlockPool::new(usize::try_from(input_budget(config)).unwrap_or(usize::MAX))
 }
 
-/// An open data folder.
+/// An open data folder. Clones share it.
+#[derive(Clone)]
+pub struct Engine(Arc<EngineInner>);
+
+impl Deref for Engine {
+    type Target = EngineInner;
+
+    fn deref(&self) -> &EngineInner {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("data_dir", &self.config.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// What all clones of an [`Engine`] share.
+#[doc(hidden)]
 #[derive(Debug)]
-pub struct Engine {
+pub struct EngineInner {
     config: Config,
     catalog: Catalog,
     pool: BlockPool,
@@ -93,10 +139,27 @@ pub struct Engine {
     storages: tokio::sync::Mutex<HashMap<String, Arc<OpenStorage>>>,
     /// Imports that this process has opened. The usage counts prefer them when several imports share an object.
     opened_imports: Mutex<HashSet<ImportId>>,
-    /// Whether this process seeds. Seeding records the usage counts itself.
-    seeding: AtomicBool,
+    /// Number of seeder tasks, 0 or 1 except at a change. Seeding records the usage counts itself.
+    seeding: AtomicUsize,
+    seeder: Seeder,
+    session: SessionSlot,
+    events: EventLog,
+    running: Arc<Registry>,
+    /// The download limit of imports from servers. Peers have the limit of the session.
+    server_limit: Arc<RateLimit>,
+    /// The tasks that [`Engine::close`] waits for.
+    tasks: TaskTracker,
+    /// Cancelled when the engine closes.
+    stopping: CancellationToken,
     /// The lock of the data folder. Held while the folder is open for writing.
     lock: Option<DataLock>,
+}
+
+impl Drop for EngineInner {
+    fn drop(&mut self) {
+        // Ends the task that records usage.
+        self.stopping.cancel();
+    }
 }
 
 impl Engine {
@@ -105,8 +168,8 @@ impl Engine {
     /// # Errors
     /// `Unavailable` when another bae process writes to it; `Unsupported` when a newer bae
     /// created it; otherwise the error of the file system.
-    pub async fn open(config: Config, access: Access) -> Result<Self> {
-        let (lock, catalog) = match access {
+    pub async fn open(config: Config, options: EngineOptions) -> Result<Self> {
+        let (lock, catalog) = match options.access {
             Access::Write => {
                 let lock = DataLock::take(&config.data_dir)?;
                 (Some(lock), Catalog::open(&config.data_dir).await?)
@@ -122,26 +185,85 @@ impl Engine {
             },
         };
         let pool = input_pool(&config);
-        Ok(Self {
-            pressure: Pressure::new(pool.clone()),
+        let pressure = Pressure::new(pool.clone());
+        let inner = EngineInner {
+            session: SessionSlot::new(options.session, Arc::clone(&pressure), pool.clone()),
+            pressure,
             cache: WindowCache::with_disk(config.memory.0 / 2, disk_cache(&config, &catalog)?),
             active_imports: AtomicUsize::new(0),
+            server_limit: RateLimit::new(config.limit_rate),
             config,
             catalog,
             pool,
             storages: tokio::sync::Mutex::default(),
             opened_imports: Mutex::default(),
-            seeding: AtomicBool::new(false),
+            seeding: AtomicUsize::new(0),
+            seeder: Seeder::default(),
+            events: EventLog::new(options.log_limits),
+            running: Arc::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             lock,
-        })
+        };
+        let engine = Self(Arc::new(inner));
+        engine.spawn_usage_recording();
+        Ok(engine)
     }
 
-    /// Closes the data folder, after recording the last usage counts.
+    /// The events of everything that this engine does.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Whether the torrent session runs. It starts with the first import or seeding that needs it.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.session.starts() > 0
+    }
+
+    /// Changes the rate limits of all imports and seeding together, in bytes per second. `None` is no limit.
+    ///
+    /// # Errors
+    /// `Cancelled` when the engine is closed.
+    pub fn set_limits(&self, download: Option<u64>, upload: Option<u64>) -> Result<()> {
+        self.server_limit.set(download);
+        self.session.set_limits(download, upload)
+    }
+
+    /// Starts the orderly stop that [`Engine::close`] waits for. From now on no import starts.
+    pub fn shutdown(&self) {
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        self.stopping.cancel();
+        // At the same time as running imports flush.
+        let engine = self.clone();
+        self.tasks.spawn(async move { engine.session.stop().await });
+    }
+
+    /// Stops everything that runs, in order, and records the last usage counts. May be called again, and by any clone.
     ///
     /// # Errors
     /// Never fails yet; reserved for backends that can fail at shutdown.
-    pub async fn close(self) -> Result<()> {
+    pub async fn close(&self) -> Result<()> {
+        self.shutdown();
+        self.tasks.close();
+        self.tasks.wait().await;
         self.record_reads().await;
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Cancelled` while the engine closes; `PermissionDenied` when the data folder is open for reading only.
+    fn check_writable(&self) -> Result<()> {
+        if self.stopping.is_cancelled() {
+            return Err(Error::new(Kind::Cancelled, "the engine is closing"));
+        }
+        if self.lock.is_none() {
+            let text = "the data folder is open for reading only";
+            return Err(Error::new(Kind::PermissionDenied, text));
+        }
         Ok(())
     }
 
@@ -258,6 +380,6 @@ mod tests {
         assert_send(|engine| engine.gc(GcOptions { remove: true, attached: false }));
         assert_send(|engine| engine.attach("file", true));
         assert_send(|engine| engine.open_read("x", None, None));
-        assert_send(|engine| engine.record_usage());
+        assert_send(|engine| engine.close());
     }
 }

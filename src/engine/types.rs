@@ -10,6 +10,7 @@ use crate::{
     config::{NetworkOptions, SeedGoal, SeedOptions},
     downloads::{FetchLimits, ResumePolicy},
     error::Error,
+    events::LogLimits,
     protocols::{Digest, FetchOptions},
     storage::Published,
 };
@@ -25,8 +26,31 @@ pub enum Access {
     Shared,
 }
 
-/// A source to import.
+/// How an engine is opened.
 #[derive(Debug, Clone)]
+pub struct EngineOptions {
+    pub access: Access,
+    /// The settings of the torrent session, which starts when it is needed.
+    pub session: NetworkOptions,
+    pub log_limits: LogLimits,
+}
+
+impl EngineOptions {
+    /// With the default session and event log.
+    #[must_use]
+    pub fn new(access: Access) -> Self {
+        let (session, log_limits) = (NetworkOptions::default(), LogLimits::default());
+        Self { access, session, log_limits }
+    }
+
+    #[must_use]
+    pub fn session(self, session: NetworkOptions) -> Self {
+        Self { session, ..self }
+    }
+}
+
+/// A source to import.
+#[derive(Debug, Clone, Default)]
 pub struct ImportRequest {
     /// Path or URL of a `.torrent` file, a magnet link, or the URL of a file or folder.
     pub source: String,
@@ -37,8 +61,9 @@ pub struct ImportRequest {
     /// `Files` also turns an existing import of chunks into whole
     /// files; `Chunks` changes nothing of an existing import.
     pub layout: LayoutKind,
+    /// For the session of an estimate without an engine. An engine's session has [`EngineOptions::session`].
     pub network: NetworkOptions,
-    /// Continue seeding after the import, until cancelled or a seed goal is reached.
+    /// Continue seeding after the import, until stopped or a seed goal is reached.
     pub seed: bool,
     pub seeding: SeedOptions,
     /// Idle timeout: give up when no bytes arrive for so long.
@@ -46,6 +71,43 @@ pub struct ImportRequest {
     /// Opens the import for players here as soon as its files are known.
     pub streams: Option<Streams>,
     pub download: DownloadOptions,
+}
+
+impl ImportRequest {
+    /// Imports `source` into `storage`, with the default options.
+    #[must_use]
+    pub fn new(source: impl Into<String>, storage: impl Into<String>) -> Self {
+        Self { source: source.into(), storage: storage.into(), ..Self::default() }
+    }
+
+    /// Imports only these files, by number (from 1), range, or glob.
+    #[must_use]
+    pub fn select(self, select: impl Into<String>) -> Self {
+        Self { select: Some(select.into()), ..self }
+    }
+
+    #[must_use]
+    pub fn layout(self, layout: LayoutKind) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Continues seeding after the import.
+    #[must_use]
+    pub fn seed(self, options: SeedOptions) -> Self {
+        Self { seed: true, seeding: options, ..self }
+    }
+
+    /// Gives up when no bytes arrive for so long.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Opens the import for players as soon as its files are known.
+    #[must_use]
+    pub fn streams(self, streams: Streams) -> Self {
+        Self { streams: Some(streams), ..self }
+    }
 }
 
 /// How files are fetched from servers.

@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    convert::Infallible,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -30,18 +29,27 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) type ReadsByImport = HashMap<(Option<ImportId>, String), Reads>;
 
 impl Engine {
-    /// Records the usage counts once a minute. Never returns.
-    pub async fn record_usage(&self) -> Infallible {
-        loop {
-            tokio::time::sleep(RECORD_INTERVAL).await;
-            self.record_reads().await;
-        }
+    /// Starts the task that records the usage counts once a minute. It ends with the engine and does not keep it open.
+    pub(super) fn spawn_usage_recording(&self) {
+        let (engine, stopping) = (Arc::downgrade(&self.0), self.stopping.clone());
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(RECORD_INTERVAL) => {}
+                }
+                match engine.upgrade() {
+                    Some(engine) => Engine(engine).record_reads().await,
+                    None => return,
+                }
+            }
+        });
     }
 
     /// Records the reads of remote storages since the last call, unless seeding does it. Counts
     /// that cannot be written are lost: reading goes on.
     pub(super) async fn record_reads(&self) {
-        if self.seeding.load(Ordering::Relaxed) {
+        if self.seeding.load(Ordering::Relaxed) > 0 {
             return;
         }
         let recorded = async {

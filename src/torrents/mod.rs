@@ -35,7 +35,7 @@ pub use self::{
     download::{Download, DownloadGoal, WriterEvents},
     picker::read_deadlines::{ReadDeadlines, ReaderPosition},
     session::{
-        Origin, Start, Status, Torrent, TorrentEvent, TorrentSession,
+        Origin, Start, Status, Torrent, TorrentControl, TorrentEvent, TorrentSession,
         features::{Feature, check_library, is_safe},
         settings::check_interfaces,
     },

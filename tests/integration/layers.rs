@@ -59,7 +59,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("torrents", &["metainfo", "picker", "disk", "session", "web_seeds", "download"]),
     (
         "engine",
-        &["plan", "storages", "get", "serve", "import", "estimate", "usage", "seed", "maintain"],
+        &[
+            "plan", "session", "running", "storages", "get", "serve", "import", "estimate",
+            "usage", "seed", "maintain",
+        ],
     ),
     ("cli", &["telemetry", "output", "context", "secret", "args", "commands"]),
 ];

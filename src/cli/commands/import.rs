@@ -11,10 +11,10 @@ use crate::{
         context::{Context, interrupted},
         output::{Failure, progress::follow, sanitize},
     },
-    config::{NetworkOptions, SeedOptions},
-    engine::{Access, Engine, ImportRequest, Streams},
+    config::SeedOptions,
+    engine::{Access, Engine, EngineOptions, ImportRequest, Streams},
     error::{Error, Kind},
-    events::{EventSink, Imported},
+    events::Imported,
     redact,
 };
 
@@ -50,15 +50,15 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
         streams: args.stream.map(|_| Streams::new(context.config.memory)),
         download,
     };
+    let options = EngineOptions::new(Access::Write).session(request.network.clone());
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
     context
-        .with_engine(Access::Write, async |engine| {
+        .with_engine_options(options, async |engine| {
             let work = async {
                 let ids = import_each(&context, engine, &sources, &request).await?;
                 if seed_after {
-                    let (network, seeding) = (request.network.clone(), request.seeding.clone());
-                    seed_all(&context, engine, ids, network, seeding).await?;
+                    seed_all(&context, engine, ids, request.seeding.clone()).await?;
                 }
                 Ok(())
             };
@@ -142,8 +142,15 @@ async fn import_one(
     if context.cancel.is_cancelled() {
         return Err(with_resume_hint(interrupted()).into());
     }
-    let (sink, events) = EventSink::channel();
-    let work = engine.import(request, sink, context.cancel.clone());
+    let events = engine.events().subscribe();
+    let work = async {
+        let import = context.unless_cancelled(engine.start_import(request)).await?;
+        let imported = import.wait().await?;
+        if let Some(seeding) = import.seeding() {
+            seeding.wait().await?;
+        }
+        Ok(imported)
+    };
     match follow(&context.out, events, &context.cancel, work).await {
         Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => {
             Err(with_resume_hint(error).into())
@@ -166,9 +173,10 @@ pub(in crate::cli) async fn seed(context: Context, args: SeedArgs) -> Result<(),
     let network = args.network.resolve(context.config.network.clone())?;
     let seeding = args.goals.resolve(context.config.seeding.clone());
     let imports = args.imports;
+    let options = EngineOptions::new(Access::Write).session(network);
     context
-        .with_engine(Access::Write, async |engine| {
-            seed_all(&context, engine, imports, network, seeding).await
+        .with_engine_options(options, async |engine| {
+            seed_all(&context, engine, imports, seeding).await
         })
         .await
 }
@@ -177,10 +185,16 @@ async fn seed_all(
     context: &Context,
     engine: &Engine,
     imports: Vec<String>,
-    network: NetworkOptions,
     seeding: SeedOptions,
 ) -> Result<(), Failure> {
-    let (sink, events) = EventSink::channel();
-    let work = engine.seed(imports, network, seeding, sink, context.cancel.clone());
+    let events = engine.events().subscribe();
+    let work = async {
+        match engine.seed(imports, seeding).await {
+            Ok(seeding) => seeding.wait().await,
+            // Stopped before the first import was added.
+            Err(e) if e.kind() == Kind::Cancelled => Ok(()),
+            Err(e) => Err(e),
+        }
+    };
     follow(&context.out, events, &context.cancel, work).await
 }

@@ -12,9 +12,8 @@ use crate::{
             sanitize,
         },
     },
-    engine::{Access, Engine, RepairRequest, VerifyReport},
+    engine::{Access, Engine, EngineOptions, RepairRequest, VerifyReport},
     error::{Error, Kind},
-    events::EventSink,
     units::{ByteSize, pluralize},
 };
 
@@ -34,10 +33,11 @@ pub(in crate::cli) async fn verify(context: Context, args: VerifyArgs) -> Result
         return Ok(());
     }
     let network = network.resolve(context.config.network.clone())?;
+    let session = network.clone();
     let repair = repair.then_some(RepairRequest { network, timeout: context.config.timeout });
     let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
-        .with_engine(access, async |engine| {
+        .with_engine_options(EngineOptions::new(access).session(session), async |engine| {
             let imports = if imports.is_empty() { all_ids(&context, engine).await? } else { imports };
             let (mut bad, mut lost) = (0, 0);
             for import in &imports {
@@ -73,8 +73,9 @@ async fn verify_one(
     let Some(request) = repair.filter(|_| !report.bad.is_empty()) else {
         return Ok(report);
     };
-    let (sink, events) = EventSink::channel();
-    let work = engine.repair(import, &report.bad, request.clone(), sink, context.cancel.clone());
+    let events = engine.events().subscribe();
+    let repair = engine.start_repair(import, report.bad, request.clone());
+    let work = async { context.unless_cancelled(repair).await?.wait().await };
     follow(&context.out, events, &context.cancel, work).await?;
     verify_and_show(context, engine, import, quick).await
 }

@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     future::Future,
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, Output, fetch_progress, heartbeat::Heartbeat, sanitize, wording};
 use crate::{
     engine::ProgressFn,
-    events::{Activity, Event, Fetching, Imported, Progress, Started},
+    events::{Activity, Event, EventReader, Fetching, Imported, Lagged, Progress, Started},
     units::{ByteSize, pluralize},
 };
 
@@ -29,22 +30,59 @@ pub(super) struct Reporter {
     warned: HashSet<String>,
 }
 
+/// The events of a command.
+pub(in crate::cli) enum Events {
+    /// Of `get`, which has no engine.
+    Channel(UnboundedReceiver<Event>),
+    Log(EventReader),
+}
+
+impl Events {
+    /// Waits for the next event; `None` when no more can come. Cancel safe.
+    async fn next(&mut self) -> Option<Result<Arc<Event>, Lagged>> {
+        match self {
+            Self::Channel(receiver) => receiver.recv().await.map(|event| Ok(Arc::new(event))),
+            Self::Log(reader) => Some(reader.next().await.map(|logged| logged.event)),
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Result<Arc<Event>, Lagged>> {
+        match self {
+            Self::Channel(receiver) => receiver.try_recv().ok().map(|event| Ok(Arc::new(event))),
+            Self::Log(reader) => Some(reader.try_next()?.map(|logged| logged.event)),
+        }
+    }
+}
+
+impl From<UnboundedReceiver<Event>> for Events {
+    fn from(receiver: UnboundedReceiver<Event>) -> Self {
+        Self::Channel(receiver)
+    }
+}
+
+impl From<EventReader> for Events {
+    fn from(reader: EventReader) -> Self {
+        Self::Log(reader)
+    }
+}
+
 /// Runs `work` to its end and prints its `events` meanwhile. When standard output is closed, cancels `work` and waits
 /// for it; stored data is kept, as after Ctrl-C.
 pub(in crate::cli) async fn follow<T>(
     out: &Output,
-    mut events: UnboundedReceiver<Event>,
+    events: impl Into<Events>,
     cancel: &CancellationToken,
     work: impl Future<Output = crate::Result<T>>,
 ) -> Result<T, Failure> {
+    let mut events = events.into();
     let mut reporter = Reporter::new(out);
     let mut shown = Ok(());
     let mut work = pin!(work);
     let done = loop {
         // Branches are polled in random order, so that endless events cannot starve the work.
         tokio::select! {
-            Some(event) = events.recv(), if shown.is_ok() => {
-                shown = reporter.show(&event);
+            Some(event) = events.next(), if shown.is_ok() => {
+                shown = reporter.show_next(event);
                 if shown.is_err() {
                     cancel.cancel();
                 }
@@ -52,8 +90,8 @@ pub(in crate::cli) async fn follow<T>(
             done = &mut work => break done,
         }
     };
-    while let Ok(event) = events.try_recv() {
-        shown = shown.and_then(|()| reporter.show(&event));
+    while let Some(event) = events.try_next() {
+        shown = shown.and_then(|()| reporter.show_next(event));
     }
     reporter.finish();
     match (shown, done) {
@@ -67,6 +105,17 @@ impl Reporter {
     fn new(out: &Output) -> Self {
         let heartbeat = Heartbeat::new(Instant::now());
         Self { out: out.clone(), bars: HashMap::new(), heartbeat, warned: HashSet::new() }
+    }
+
+    fn show_next(&mut self, event: Result<Arc<Event>, Lagged>) -> Result<(), Failure> {
+        match event {
+            Ok(event) => self.show(&event),
+            Err(Lagged { missed, .. }) => {
+                let events = pluralize(missed, "event");
+                self.out.note(format_args!("output is too slow: {events} are not shown"));
+                Ok(())
+            }
+        }
     }
 
     fn show(&mut self, event: &Event) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use crate::{
     catalog::{Catalog, ImportRow, hex},
     config::Config,
     engine::{
-        ImportRequest, SESSION_STOP_TIMEOUT,
+        ImportRequest,
         import::{
             check_memory, check_not_removing,
             from_url::{
@@ -21,17 +21,17 @@ use crate::{
             source_record::{SourceRecord, has_unknown_len, remote_file_rows},
             use_recorded_names,
         },
-        input_pool,
         plan::{
             bytes_to_store, file_of_row, select_files, selected_ranges, wanted_pieces_and_ranges,
         },
+        session::SessionSlot,
     },
     error::{Error, Kind, Result},
     events::EventSink,
     hints::{Setting, hint},
-    storage::{ImportStore, Layout, Pressure, RangeSet},
+    storage::{ImportStore, Layout, RangeSet},
     torrents::{
-        Origin, Start, TorrentSession,
+        Origin, Start,
         metainfo::{File, Metainfo, torrent_file},
         wait_for_metadata,
     },
@@ -69,6 +69,7 @@ impl SourceContent {
         config: &Config,
         request: &ImportRequest,
         catalog: Option<&Catalog>,
+        session: &SessionSlot,
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let source = tokio::select! {
@@ -82,7 +83,7 @@ impl SourceContent {
                 let link_select = magnet.selected(request.select.as_deref())?;
                 let bytes = match metainfo_of_earlier_import(catalog, &magnet).await? {
                     Some(bytes) => bytes,
-                    None => fetch_metadata(config, request, uri, &magnet, cancel).await?,
+                    None => fetch_metadata(session, request, uri, &magnet, cancel).await?,
                 };
                 (bytes, link_select)
             }
@@ -223,20 +224,14 @@ async fn metainfo_of_earlier_import(
 
 /// Fetches the metadata from the swarm. No content is attached to the torrent, so no payload is requested.
 async fn fetch_metadata(
-    config: &Config,
+    session: &SessionSlot,
     request: &ImportRequest,
     uri: String,
     magnet: &Magnet,
     cancel: &CancellationToken,
 ) -> Result<Vec<u8>> {
-    let pool = input_pool(config);
-    let torrents = TorrentSession::start(&request.network, Pressure::new(pool.clone()), pool)?;
     let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
-    let info = async {
-        let mut torrent = torrents.add(start).await?;
-        wait_for_metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await
-    };
-    let info = info.await;
-    torrents.stop(SESSION_STOP_TIMEOUT).await;
-    Ok(torrent_file(&info?, &magnet.trackers, &magnet.web_seeds))
+    let mut torrent = session.get()?.add(start).await?;
+    let info = wait_for_metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await?;
+    Ok(torrent_file(&info, &magnet.trackers, &magnet.web_seeds))
 }

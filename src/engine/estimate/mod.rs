@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::content::SourceContent;
 use super::{
-    ImportRequest,
+    Engine, ImportRequest,
     import::{check_free_space, resumed_layout},
     input_pool,
     plan::{file_row, selected_bytes, selected_files},
+    session::SessionSlot,
     storages::open_storage::chunk_len,
 };
 use crate::{
@@ -83,7 +84,8 @@ pub struct DriveLoad {
     pub read_units: u64,
 }
 
-/// Finds the source and computes the estimate.
+/// Finds the source and computes the estimate, without an engine. Nothing is locked, so that another process may write to
+/// the data folder. A magnet link takes a torrent session of its own.
 ///
 /// # Errors
 /// Errors that `import` would return before the payload: an unusable source, selection or storage, pieces too long for
@@ -94,10 +96,39 @@ pub async fn estimate(
     request: &ImportRequest,
     cancel: CancellationToken,
 ) -> Result<Estimate> {
-    let profile = config.storage(&request.storage)?;
+    config.storage(&request.storage)?;
     let catalog = open_catalog(config).await?;
-    let content = SourceContent::resolve(config, request, catalog.as_ref(), &cancel).await?;
-    let known = match &catalog {
+    let pool = input_pool(config);
+    let session = SessionSlot::new(request.network.clone(), Pressure::new(pool.clone()), pool);
+    let estimate = estimate_with(config, catalog.as_ref(), &session, request, &cancel).await;
+    session.stop().await;
+    estimate
+}
+
+impl Engine {
+    /// Estimates an import. The metadata of a magnet link is fetched through the engine's session.
+    ///
+    /// # Errors
+    /// As [`estimate`].
+    pub async fn estimate(
+        &self,
+        request: &ImportRequest,
+        cancel: CancellationToken,
+    ) -> Result<Estimate> {
+        estimate_with(&self.config, Some(&self.catalog), &self.session, request, &cancel).await
+    }
+}
+
+async fn estimate_with(
+    config: &Config,
+    catalog: Option<&Catalog>,
+    session: &SessionSlot,
+    request: &ImportRequest,
+    cancel: &CancellationToken,
+) -> Result<Estimate> {
+    let profile = config.storage(&request.storage)?;
+    let content = SourceContent::resolve(config, request, catalog, session, cancel).await?;
+    let known = match catalog {
         Some(catalog) => {
             content.existing_import(catalog, request, &profile.canonical_name()).await?
         }

@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Files fetched at once from a folder. Transfers of small files mostly wait for the server's answers.
 const MAX_CONCURRENT_FILES: usize = 4;
 
-impl ImportJob<'_> {
+impl ImportJob {
     /// Fetches what is missing. Returns when it is durable, with the import as it is then and the
     /// number of bytes received.
     pub(in crate::engine) async fn fill_from_server(
@@ -113,7 +113,7 @@ impl ImportJob<'_> {
         writer: &Arc<ImportWriter>,
         progress: &Arc<FetchProgress>,
     ) -> Result<Option<u64>> {
-        let limit = RateLimit::new(self.engine.config.limit_rate);
+        let own_limit = RateLimit::new(self.running.settings().borrow().download_limit);
         let missing = opened.store.missing(&opened.wanted);
         let is_folder = found.files.len() > 1;
         let fetch_limits = self.fetch_limits(is_folder);
@@ -133,7 +133,7 @@ impl ImportJob<'_> {
                     Mirror::with_first_response(Arc::clone(&found.protocol), remote, first.take());
                 let source = DownloadSource::new(vec![mirror])?;
                 let (have, sink) = (stored_in_file(&stored, &file.range), progress.sink(number));
-                let limits = vec![Arc::clone(&limit)];
+                let limits = vec![Arc::clone(&self.engine.server_limit), Arc::clone(&own_limit)];
                 let fetch = FileDownload::new(
                     source,
                     Arc::new(target),
@@ -147,6 +147,7 @@ impl ImportJob<'_> {
             },
         );
         let mut running = JoinSet::new();
+        let mut settings = self.running.settings();
         let mut len = None;
         let done = loop {
             while running.len() < if is_folder { MAX_CONCURRENT_FILES } else { 1 } {
@@ -159,7 +160,14 @@ impl ImportJob<'_> {
                 };
                 running.spawn(job.in_current_span());
             }
-            match running.join_next().await {
+            let ended = tokio::select! {
+                ended = running.join_next() => ended,
+                Ok(()) = settings.changed() => {
+                    own_limit.set(settings.borrow_and_update().download_limit);
+                    continue;
+                }
+            };
+            match ended {
                 None => break Ok(len),
                 Some(Ok(Ok(fetched))) => len = Some(fetched.len),
                 Some(Ok(Err(e))) => break Err(e),

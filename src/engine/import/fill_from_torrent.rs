@@ -1,10 +1,8 @@
 //! Fills an import from a torrent: connects session, [`ImportWriter`] and [`Download`], and records the result.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, future::pending, sync::Arc};
 
+use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::publish::{SharedSink, UnpublishedFiles, spawn_publishing};
@@ -12,7 +10,7 @@ use super::{ImportJob, ImportView, OpenTorrentImport};
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
     engine::{
-        FLUSH_TIMEOUT, SESSION_STOP_TIMEOUT,
+        FLUSH_TIMEOUT, ImportSettings,
         plan::{selected_bytes, selected_files},
         serve::stream::DeadlinesGuard,
     },
@@ -23,16 +21,13 @@ use crate::{
         BackgroundPublisher, DirectFiles, ImportWriter, RangeSet, WriterEvent, WriterOptions,
     },
     torrents::{
-        Content, Download, DownloadGoal, Origin, Start, Torrent, TorrentSession, WriterEvents,
-        metainfo::Metainfo,
+        Content, Download, DownloadGoal, Origin, Start, Torrent, TorrentControl, TorrentSession,
+        WriterEvents, metainfo::Metainfo,
     },
     units::ByteSize,
 };
 
-/// Timeout for the first listening address, which is shown to the user.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
-
-impl ImportJob<'_> {
+impl ImportJob {
     /// Fills an import. `torrent` is in the session already when its metadata came from the swarm.
     pub(in crate::engine) async fn fill_from_torrent(
         &self,
@@ -67,6 +62,7 @@ impl ImportJob<'_> {
         let download = download.with_readers(deadlines);
         let mut download = download.with_web_seeds(&opened.meta, &opened.metainfo);
         let span = tracing::info_span!("import", id = %opened.row.id);
+        let settings = apply_settings(download.torrent().control(), self.running.settings());
         let filled = async {
             download.fill(&self.cancel).await?;
             match &publishing {
@@ -74,25 +70,29 @@ impl ImportJob<'_> {
                 None => Ok(()),
             }
         };
+        let filled = async {
+            tokio::select! {
+                filled = filled => filled,
+                never = settings => match never {},
+            }
+        };
         if let Err(e) = filled.instrument(span).await {
-            // In parallel: storage takes the verified bytes, and the session stops requests to peers and announces the
-            // stop to trackers.
-            let (error, _) = tokio::join!(
-                self.interrupt(opened.view(), &writer, publishing, e),
-                torrents.stop(SESSION_STOP_TIMEOUT)
-            );
-            return Err(error);
+            // The torrent leaves the session first: no peer sends more while storage takes the verified bytes.
+            drop(download);
+            return Err(self.interrupt(opened.view(), &writer, publishing, e).await);
         }
         self.complete_metainfo(&opened, &download).await?;
         let bytes = (download.downloaded(), torrents.evicted());
         let imported = self.finish(opened.view(), bytes).await?;
         drop(guard);
         if self.request.seed {
-            let seeded = (opened.row, download.into_torrent(), opened.store);
-            let ImportJob { events, cancel, .. } = self;
-            self.engine
-                .seed_after_import(torrents, seeded, &self.request.seeding, events, cancel)
-                .await?;
+            let ready = (download.into_torrent(), opened.store);
+            match self.engine.seed_after_import(self, opened.row, ready) {
+                Ok(seeding) => self.running.set_seeding(seeding),
+                // The engine closes. The import is complete.
+                Err(e) if e.kind() == Kind::Cancelled => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(imported)
     }
@@ -262,8 +262,36 @@ async fn stop_writer(writer: &ImportWriter, wanted: &RangeSet, error: Error) -> 
     }
 }
 
-/// Reports that an import has started, with the addresses that peers can reach. The system assigns them shortly after
-/// the start of the session.
+/// Applies the settings of an import to its torrent, now and whenever they change.
+async fn apply_settings(
+    torrent: TorrentControl,
+    mut settings: watch::Receiver<ImportSettings>,
+) -> Infallible {
+    let mut applied = ImportSettings::default();
+    loop {
+        let wanted = *settings.borrow_and_update();
+        let limits = |settings: &ImportSettings| (settings.download_limit, settings.upload_limit);
+        let mut result = Ok(());
+        if limits(&wanted) != limits(&applied) {
+            result = torrent.set_limits(wanted.download_limit, wanted.upload_limit);
+        }
+        if let Some(sequential) =
+            wanted.sequential.filter(|_| wanted.sequential != applied.sequential)
+        {
+            result = result.and_then(|()| torrent.set_sequential(sequential));
+        }
+        if let Err(e) = result {
+            tracing::warn!(error = %e.report(), "cannot change the settings of a torrent");
+        }
+        applied = wanted;
+        if settings.changed().await.is_err() {
+            // The import has ended.
+            return pending().await;
+        }
+    }
+}
+
+/// Reports that an import has started, with the addresses that peers can reach.
 pub(super) async fn report_started(
     torrents: &TorrentSession,
     row: &ImportRow,
@@ -272,10 +300,7 @@ pub(super) async fn report_started(
     stored: u64,
     events: &EventSink,
 ) {
-    let until = Instant::now() + LISTEN_TIMEOUT;
-    while torrents.listen_addresses().is_empty() && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let listening = torrents.wait_listening().await;
     events.send(Event::Started(Started {
         id: row.id.to_string(),
         name: meta.name.clone(),
@@ -283,7 +308,7 @@ pub(super) async fn report_started(
         stored,
         files: selected_files(&meta.files, row.selected.as_deref()).count(),
         info_hash: row.info_hash(),
-        listening: torrents.listen_addresses(),
+        listening,
         state: Activity::Importing,
     }));
 }

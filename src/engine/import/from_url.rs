@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
     ImportJob, ImportView, check_free_space,
     source::RemoteFiles,
@@ -19,11 +17,11 @@ use crate::{
     catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
     downloads::{Checksums, ResumePolicy, fetch_sidecar_digest},
     engine::{
-        BadPiece, DownloadOptions, Engine, ImportRequest, ReadStream, RepairRequest,
+        DownloadOptions, ImportRequest, ReadStream,
         plan::{file_of_row, selected_ranges},
     },
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Imported},
+    events::{Event, Imported},
     hints::{Setting, hint},
     protocols::Digest,
     redact,
@@ -54,9 +52,9 @@ impl OpenUrlImport {
     }
 }
 
-impl ImportJob<'_> {
+impl ImportJob {
     pub(super) async fn import_from_url(&self, found: RemoteFiles) -> Result<Imported> {
-        refuse_seeding(self.request)?;
+        refuse_seeding(&self.request)?;
         refuse_checksums_of_folders(&self.request.download, &found)?;
         let opened = self.open_url_import(&found).await?;
         if let Some(streams) = &self.request.streams {
@@ -84,7 +82,7 @@ impl ImportJob<'_> {
             None => None,
         };
         let catalog = &self.engine.catalog;
-        let known = find_earlier_import(catalog, self.request, &self.storage.name, found).await?;
+        let known = find_earlier_import(catalog, &self.request, &self.storage.name, found).await?;
         let recorded = match &known {
             Some((row, _)) => {
                 let record = catalog.source_record(&row.id).await?;
@@ -96,12 +94,13 @@ impl ImportJob<'_> {
         let record = SourceRecord::new(found, digests.list());
         let row = match known {
             Some((row, source_match)) => {
+                self.claim_import(&row.id)?;
                 self.discard_unproven(&row, source_match).await?;
                 self.resume_import(catalog.get(&row.id).await?, selected).await?
             }
             None => self.create_import(found, rows, selected).await?,
         };
-        self.set_id(&row);
+        self.claim_import(&row.id)?;
         catalog.set_source_record(&row.id, Some(record.to_json()?)).await?;
         self.reopen(row, record).await
     }
@@ -272,7 +271,7 @@ pub(in crate::engine) async fn find_earlier_import(
 }
 
 /// A selection of files without padding, as `--select` has it.
-fn selection_spec(selected: &[u32]) -> String {
+pub(in crate::engine) fn selection_spec(selected: &[u32]) -> String {
     selected.iter().map(|n| (u64::from(*n) + 1).to_string()).collect::<Vec<_>>().join(",")
 }
 
@@ -311,31 +310,4 @@ pub(in crate::engine) fn refuse_seeding(request: &ImportRequest) -> Result<()> {
     }
     let text = "an import from a URL cannot be seeded: it has no swarm";
     Err(Error::new(Kind::InvalidInput, text).hint(hint!["leave out ", Setting::Seed]))
-}
-
-impl Engine {
-    /// As [`Engine::repair`], for an import of a URL: [`BadPiece::piece`] is the index of a file.
-    pub(in crate::engine) async fn repair_files(
-        &self,
-        row: ImportRow,
-        bad: &[BadPiece],
-        request: RepairRequest,
-        events: EventSink,
-        cancel: CancellationToken,
-    ) -> Result<Imported> {
-        let files = self.files_of(&row).await?;
-        let range_of =
-            |bad: &BadPiece| files.get(bad.piece as usize).map(|file| file.range.clone());
-        let freed =
-            self.catalog.punch_holes(&row.id, bad.iter().filter_map(range_of).collect()).await?;
-        self.cache.forget(&row.id);
-        let select = row.selected.as_deref().map(selection_spec);
-        let import = ImportRequest { select, ..request.into_import_request(&row) };
-        let imported = self.import(import, events, cancel).await?;
-        let storage = self.storage_of(&row).await?;
-        if let Err(e) = delete_freed(&self.catalog, &storage.backend, &row.id, &freed).await {
-            tracing::warn!("import {}: {}", row.id, e.report());
-        }
-        Ok(imported)
-    }
 }

@@ -1,8 +1,9 @@
 //! `import`: finds the source, opens or creates the import in the catalog, and plans what to fetch.
 //!
-//! [`Engine::import`] resolves the request to an [`ImportSource`], tests the storage, and starts a torrent session when
-//! one is needed. [`ImportJob`] then fetches the bytes: of a torrent in the module `fill_from_torrent`, of files at a
-//! URL in `from_url`.
+//! `Engine::start_import` (in `start`) opens the storage, claims the source and returns a handle. Each attempt of the import's task
+//! is an [`ImportJob`]: it resolves the request to an [`ImportSource`], tests the storage, takes the engine's torrent
+//! session when one is needed, and fetches the bytes: of a torrent in the module `fill_from_torrent`, of files at a URL
+//! in `from_url`.
 
 pub(super) mod fill_from_server;
 pub(super) mod fill_from_torrent;
@@ -12,45 +13,28 @@ pub(super) mod publish;
 pub(super) mod source;
 pub(super) mod source_file;
 pub(super) mod source_record;
+mod start;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
+pub(super) use self::start::{ImportJob, ImportTask};
 use self::{fill_from_torrent::start_options, magnet::Magnet, source::ImportSource};
 use super::plan::{Plan, bytes_to_store, file_rows, select_files};
-use super::{
-    Engine, ImportRequest, SESSION_STOP_TIMEOUT, input_budget, storages::open_storage::OpenStorage,
-};
+use super::{ImportRequest, input_budget, running::ClaimKey};
 use crate::{
-    catalog::{Catalog, ImportRow, ImportState, LayoutKind, NewImport},
+    catalog::{Catalog, ImportId, ImportRow, ImportState, LayoutKind, NewImport},
     config::Config,
     error::{Error, Kind, Result},
-    events::{Event, EventSink, Imported},
+    events::{Event, Imported},
     hints::{Operation, Setting, hint},
     storage::{ImportStore, RangeSet, files::sequential_upload::check_partial_uploads},
     torrents::{
-        Origin, Start, Torrent, TorrentSession, check_interfaces,
+        Origin, Start, Torrent, TorrentSession,
         metainfo::{File, Metainfo, torrent_file},
         wait_for_metadata,
     },
     units::ByteSize,
 };
-
-/// One call of [`Engine::import`].
-pub(super) struct ImportJob<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) request: &'a ImportRequest,
-    pub(super) storage: Arc<OpenStorage>,
-    pub(super) events: EventSink,
-    pub(super) cancel: CancellationToken,
-    pub(super) started_at: Instant,
-    /// Id of the import, once it is recorded.
-    pub(super) id: OnceLock<String>,
-}
 
 /// The parts of an open import that torrents and URLs have in common.
 #[derive(Clone, Copy)]
@@ -78,36 +62,10 @@ pub(super) struct OpenTorrentImport {
     pub(super) plan: Plan,
 }
 
-impl Engine {
-    /// Imports a torrent, or the files at a URL. Returns when every selected byte is durable, after sending
-    /// [`Event::Imported`]. With `seed` it then seeds, and returns when seeding ends.
-    ///
-    /// # Errors
-    /// Any error in source, selection or storage is returned before the payload is fetched. `NoSpace` when the import
-    /// does not fit; `Network` when no bytes arrive for the idle timeout; `Cancelled` when stopped before the end.
-    pub async fn import(
-        &self,
-        request: ImportRequest,
-        events: EventSink,
-        cancel: CancellationToken,
-    ) -> Result<Imported> {
-        let started_at = Instant::now();
-        let opening = async {
-            check_interfaces(&request.network)?;
-            self.storage(&request.storage).await
-        };
-        let storage = opening.await.inspect_err(|e| events.import_failed(None, e))?;
-        let id = OnceLock::new();
-        let job =
-            ImportJob { engine: self, request: &request, storage, events, cancel, started_at, id };
-        job.run().await.inspect_err(|e| job.report_failure(e))
-    }
-}
-
-impl ImportJob<'_> {
-    async fn run(&self) -> Result<Imported> {
+impl ImportJob {
+    pub(super) async fn run(&self) -> Result<Imported> {
         let on_wait = |error: Option<&str>| self.report_waiting(error);
-        let ImportRequest { source, download, .. } = self.request;
+        let ImportRequest { source, download, .. } = &*self.request;
         let source = tokio::select! {
             source = ImportSource::resolve(source, download, true, &on_wait) => source?,
             () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
@@ -124,15 +82,14 @@ impl ImportJob<'_> {
             ImportSource::Magnet(uri, magnet) => {
                 // A malformed selection is an error before peers are contacted.
                 magnet.selected(self.request.select.as_deref())?;
+                self.claim_torrent(magnet.v1, magnet.v2)?;
                 match self.known_metainfo(&magnet).await? {
                     Some((meta, metainfo)) => {
                         self.import_known(metainfo, meta, Some(&magnet)).await
                     }
                     None => {
-                        let torrents = self.session()?;
-                        let done = self.import_magnet(&torrents, uri, &magnet).await;
-                        torrents.stop(SESSION_STOP_TIMEOUT).await;
-                        done
+                        let torrents = self.engine.session.get()?;
+                        self.import_magnet(&torrents, uri, &magnet).await
                     }
                 }
             }
@@ -159,26 +116,12 @@ impl ImportJob<'_> {
             self.publish_rest(opened.view()).await?;
             return self.finish(opened.view(), (0, 0)).await;
         }
-        let torrents = self.session()?;
-        let filled = async {
-            let torrent = match link {
-                Some(link) => Some(add_with_peers(&torrents, &opened, link).await?),
-                None => None,
-            };
-            self.fill_from_torrent(&torrents, torrent, opened).await
+        let torrents = self.engine.session.get()?;
+        let torrent = match link {
+            Some(link) => Some(add_with_peers(&torrents, &opened, link).await?),
+            None => None,
         };
-        let done = filled.await;
-        torrents.stop(SESSION_STOP_TIMEOUT).await;
-        done
-    }
-
-    /// Names the import in later reports.
-    pub(super) fn set_id(&self, row: &ImportRow) {
-        self.id.get_or_init(|| row.id.to_string());
-    }
-
-    pub(super) fn report_failure(&self, error: &Error) {
-        self.events.import_failed(self.id.get().cloned(), error);
+        self.fill_from_torrent(&torrents, torrent, opened).await
     }
 
     /// Reports that a server has not answered yet (`None`), or that the request will be retried (`Some`).
@@ -190,9 +133,16 @@ impl ImportJob<'_> {
         self.events.send(Event::Notice { id: None, text });
     }
 
-    fn session(&self) -> Result<Arc<TorrentSession>> {
-        let Engine { pressure, pool, .. } = self.engine;
-        TorrentSession::start(&self.request.network, Arc::clone(pressure), pool.clone())
+    /// Makes this the only import of the torrent in this storage.
+    fn claim_torrent(&self, v1: Option<[u8; 20]>, v2: Option<[u8; 32]>) -> Result<()> {
+        self.claim.add(ClaimKey::of_torrent(v1, v2, &self.storage.name))
+    }
+
+    /// Makes this the only writer of the import.
+    pub(super) fn claim_import(&self, id: &ImportId) -> Result<()> {
+        self.claim.add([ClaimKey::Import(id.clone())])?;
+        self.running.set_id(id.as_str());
+        Ok(())
     }
 
     /// The metadata of a magnet link that was imported before: from the catalog, and with what the link adds to it.
@@ -249,6 +199,7 @@ impl ImportJob<'_> {
         link_select: Option<&str>,
     ) -> Result<OpenTorrentImport> {
         check_memory(&meta, &self.engine.config)?;
+        self.claim_torrent(meta.info_hash_v1, meta.info_hash_v2)?;
         // The same torrent in another storage is another import.
         let catalog = &self.engine.catalog;
         let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
@@ -266,7 +217,7 @@ impl ImportJob<'_> {
                 catalog.create_import(self.new_import(&metainfo, &meta, selected.clone())).await?
             }
         };
-        self.set_id(&row);
+        self.claim_import(&row.id)?;
         let store = self.engine.open_store(&row, &self.storage).await?;
         check_partial_uploads(catalog, &store).await?;
         for text in &meta.notes {
@@ -305,6 +256,7 @@ impl ImportJob<'_> {
         row: ImportRow,
         selected: Option<Vec<u32>>,
     ) -> Result<ImportRow> {
+        self.claim_import(&row.id)?;
         check_not_removing(&row)?;
         let catalog = &self.engine.catalog;
         if row.selected != selected {

@@ -17,8 +17,8 @@ use super::{ImportJob, ImportView};
 use crate::{
     catalog::{FileRow, ImportRow, ImportState, LayoutKind},
     engine::{
-        Engine, ProgressFn, PublishSummary, plan::publishable_files, serve::read::find_file,
-        storages::open_storage::OpenStorage,
+        Engine, ProgressFn, PublishSummary, plan::publishable_files, running::Purpose,
+        serve::read::find_file, storages::open_storage::OpenStorage,
     },
     error::{Error, Kind, Result},
     events::{Event, EventSink},
@@ -62,7 +62,7 @@ pub(in crate::engine) fn spawn_publishing(
     BackgroundPublisher::spawn(publisher, files, RETRY_DELAY, Box::new(move |event| sink(event)))
 }
 
-impl ImportJob<'_> {
+impl ImportJob {
     /// The files to publish; `None` when the layout is not whole files, or all are published.
     pub(in crate::engine) async fn publisher(
         &self,
@@ -163,6 +163,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
         let row = self.catalog.find(import_ref).await?;
+        let _claim = self.running.claim_import(Purpose::Publish, &row.id)?;
         let all = self.files_of(&row).await?;
         let publishable = publishable_files(&all, row.selected.as_deref());
         let files = self.choose_files(&row, publishable, paths).await?;

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    catalog::Role,
-    engine::{Engine, GcOptions, GcReport, RemoveSummary},
+    catalog::{ImportId, ImportState, Role},
+    engine::{
+        Engine, GcOptions, GcReport, RemoveSummary,
+        running::{Claim, Purpose},
+    },
     error::{Error, Result},
     storage::sweep::{Failures, Leftovers, Sweep, remove_import},
 };
@@ -17,6 +20,7 @@ impl Engine {
     /// `NotFound`; the number of objects that are left, with the first error. `gc` then completes the removal.
     pub async fn remove(&self, import_ref: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(import_ref).await?;
+        let _claim = self.running.claim_import(Purpose::Remove, &row.id)?;
         let storage = self.storage_unchecked(&row.storage).await?;
         let mut objects = self.catalog.objects(&row.id).await?;
         remove_import(&self.catalog, &storage.backend, &row, keep_objects).await?;
@@ -55,7 +59,9 @@ impl Engine {
         failures: &mut Failures,
     ) -> Result<()> {
         let opened = self.storage(storage).await?;
-        let sweep = Sweep { catalog: &self.catalog, backend: &opened.backend, storage };
+        let (idle, _claims) = self.claim_leftovers().await?;
+        let (catalog, backend) = (&self.catalog, &opened.backend);
+        let sweep = Sweep { catalog, backend, storage, idle: Some(&idle) };
         let found = sweep.find().await?;
         report.unclaimed += found.unclaimed.len();
         if !options.attached {
@@ -70,6 +76,23 @@ impl Engine {
             return Ok(());
         }
         self.count(&found, options, report).await
+    }
+
+    /// Claims the imports with leftovers that no other operation writes, so that none of them starts during the sweep.
+    async fn claim_leftovers(&self) -> Result<(BTreeSet<ImportId>, Vec<Claim>)> {
+        let intents = self.catalog.leftover_intents().await?;
+        let removing = self.catalog.list_in_state(ImportState::Removing).await?;
+        let intents = intents.into_iter().map(|intent| intent.import);
+        let imports: BTreeSet<ImportId> =
+            intents.chain(removing.into_iter().map(|row| row.id)).collect();
+        let (mut idle, mut claims) = (BTreeSet::new(), Vec::new());
+        for import in imports {
+            if let Ok(claim) = self.running.claim_import(Purpose::Sweep, &import) {
+                claims.push(claim);
+                idle.insert(import);
+            }
+        }
+        Ok((idle, claims))
     }
 
     async fn count(

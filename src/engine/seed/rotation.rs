@@ -31,6 +31,26 @@ impl Rotation {
         Self { waiting: (0..count).collect(), active, postponed, max_active }
     }
 
+    /// Adds an import, which waits for a slot.
+    pub(super) fn add(&mut self, index: usize) {
+        self.waiting.push_back(index);
+    }
+
+    /// Adds an import that is in the session already, even if there is no free slot.
+    pub(super) fn add_active(&mut self, index: usize, now: Duration) {
+        self.active.push_back((index, now));
+    }
+
+    /// Changes how many imports may be in the session. More stay there until they are rotated out or finished.
+    pub(super) fn set_max_active(&mut self, max_active: usize) {
+        self.max_active = max_active.max(1);
+    }
+
+    /// Whether the import is in the session, or waits for a slot.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.waiting.contains(&index) || self.active.iter().any(|(n, _)| *n == index)
+    }
+
     /// Moves the next waiting import into the session, if there is a free slot.
     pub(super) fn activate_next(&mut self, now: Duration) -> Option<usize> {
         let due = self.postponed.extract_if(.., |(_, until)| *until <= now);
@@ -74,12 +94,14 @@ impl Rotation {
         self.postponed.push((index, until));
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    /// Whether no import is in the session, waits for a slot or is postponed.
+    #[cfg(test)]
+    fn is_finished(&self) -> bool {
         self.is_idle() && self.postponed.is_empty()
     }
 
-    /// Whether no import is in the session or waits for a slot. Some may be postponed.
-    pub(super) fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
         self.active.is_empty() && self.waiting.is_empty()
     }
 }
@@ -126,6 +148,22 @@ mod tests {
         rotation.finish(1);
         assert!(rotation.is_finished());
     }
+
+    #[test]
+    fn imports_are_added_while_others_are_seeded() {
+        let mut rotation = Rotation::new(1, 2);
+        assert_eq!(fill(&mut rotation, Duration::ZERO), [0]);
+        rotation.add_active(1, Duration::ZERO);
+        rotation.add(2);
+        assert!(fill(&mut rotation, MINUTE).is_empty(), "both slots are taken");
+        assert!(rotation.has(1) && rotation.has(2) && !rotation.has(3));
+        rotation.finish(0);
+        assert_eq!(fill(&mut rotation, MINUTE), [2]);
+        rotation.add(3);
+        rotation.set_max_active(3);
+        assert_eq!(fill(&mut rotation, MINUTE), [3]);
+    }
+
     #[test]
     fn a_postponed_import_waits_again_after_its_delay() {
         let mut rotation = Rotation::new(2, 1);

@@ -18,8 +18,6 @@ use crate::{
     },
 };
 
-/// Timeout for the first listening address, which is shown to the user.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval for recording seeding time alone. At every recording (5 s), 10,000 idle imports would otherwise write
 /// 10,000 catalog rows.
 const IDLE_RECORD_INTERVAL: Duration = Duration::from_secs(60);
@@ -89,7 +87,7 @@ impl SeedingImport {
             stored,
             files,
             info_hash: row.info_hash(),
-            listening: wait_listen_addresses(torrents).await,
+            listening: torrents.wait_listening().await,
             state: Activity::Seeding,
         }));
         let recorded = RecordedUsage { from_cache: 0, served: 0, at: Instant::now() };
@@ -134,6 +132,10 @@ impl SeedingImport {
 
     pub(super) fn has_changed(&self) -> bool {
         self.changed
+    }
+
+    pub(super) fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Whether at least one peer is connected.
@@ -269,13 +271,4 @@ async fn add_partial(
     let torrent = torrents.add(start).await?;
     torrent.attach(Content::new(meta, store, Arc::clone(&engine.cache), None));
     Ok(torrent)
-}
-
-/// The addresses that peers can reach. The system assigns them shortly after the start of the session.
-async fn wait_listen_addresses(torrents: &TorrentSession) -> Vec<String> {
-    let until = Instant::now() + LISTEN_TIMEOUT;
-    while torrents.listen_addresses().is_empty() && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    torrents.listen_addresses()
 }

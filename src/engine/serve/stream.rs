@@ -74,7 +74,8 @@ impl Streams {
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Arc<StreamedImport>> {
-        self.shared.imports.lock().iter().find(|import| import.id == id).cloned()
+        // The newest: a resumed import is opened again.
+        self.shared.imports.lock().iter().rev().find(|import| import.id == id).cloned()
     }
 
     /// Waits for the import at `index` of the list.

@@ -13,7 +13,7 @@ mod prefix_scan;
 mod removal;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -82,14 +82,18 @@ pub struct Removed {
     pub failures: Failures,
 }
 
-/// The sweep of one storage. No writer of the catalog may be running: a PUT that is not committed yet looks like a
-/// leftover.
+/// The sweep of one storage.
+///
+/// Other imports may be written meanwhile: an object or upload has its intent before it is started, and only the intents
+/// of idle imports count as leftovers.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep<'a> {
     pub catalog: &'a Catalog,
     pub backend: &'a Arc<dyn StorageBackend>,
     /// The name of the storage in the rows of imports.
     pub storage: &'a str,
+    /// The imports that no other operation writes or starts to write during the sweep. `None` is all.
+    pub idle: Option<&'a BTreeSet<ImportId>>,
 }
 
 impl Sweep<'_> {
@@ -100,7 +104,7 @@ impl Sweep<'_> {
     pub async fn find(&self) -> Result<Leftovers> {
         let mut found = Leftovers { intents: self.intents().await?, ..Leftovers::default() };
         found.removing = self.catalog.list_in_state(ImportState::Removing).await?;
-        found.removing.retain(|row| row.storage == self.storage);
+        found.removing.retain(|row| row.storage == self.storage && self.is_idle(&row.id));
         for (intent, state) in self.with_states(&found.intents).await? {
             // A file's own name is under none of the key prefixes.
             if intent.role != Role::File || state == KeyState::Protected {
@@ -111,12 +115,13 @@ impl Sweep<'_> {
             }
         }
         for (prefix, is_own) in self.prefixes().await? {
-            let scan = PrefixScan::new(*self, &prefix).await?;
+            let scan = PrefixScan::new(*self, &prefix, &found.intents).await?;
             found.own.merge(scan.intended);
             let tally = if is_own { &mut found.own } else { &mut found.adopted };
             tally.merge(scan.unnamed);
             found.unclaimed.extend(scan.unclaimed);
-            found.uploads.extend(list_unfinished(self.backend, &prefix).await?);
+            let uploads = list_unfinished(self.backend, &prefix).await?;
+            found.uploads.extend(self.abandoned(uploads, &found.intents).await?);
         }
         found.uploads.extend(uploads_of_files(self.backend, &found.intents).await?);
         Ok(found)
@@ -183,6 +188,26 @@ impl Sweep<'_> {
         self.catalog.drop_objects(std::mem::take(&mut batch.deleted.nums)).await
     }
 
+    fn is_idle(&self, import: &ImportId) -> bool {
+        self.idle.is_none_or(|idle| idle.contains(import))
+    }
+
+    /// The uploads that belong to no intent, or to one of these `leftovers`. The catalog is read after the listing, so an
+    /// upload that has started since has its intent.
+    async fn abandoned(
+        &self,
+        mut uploads: Vec<UnfinishedUpload>,
+        leftovers: &[ObjectRow],
+    ) -> Result<Vec<UnfinishedUpload>> {
+        let keys = uploads.iter().map(|upload| upload.key.as_str().to_owned()).collect();
+        let mut states = self.catalog.key_states(self.storage, keys).await?.into_iter();
+        let leftovers: HashSet<&str> = leftovers.iter().map(|intent| intent.key.as_str()).collect();
+        uploads.retain(|upload| {
+            states.next() != Some(KeyState::Intent) || leftovers.contains(upload.key.as_str())
+        });
+        Ok(uploads)
+    }
+
     async fn with_states<'r>(
         &self,
         rows: &'r [ObjectRow],
@@ -195,7 +220,7 @@ impl Sweep<'_> {
     async fn intents(&self) -> Result<Vec<ObjectRow>> {
         let mut by_import: BTreeMap<ImportId, Vec<ObjectRow>> = BTreeMap::new();
         for intent in self.catalog.leftover_intents().await? {
-            if intent.role != Role::Adopted {
+            if intent.role != Role::Adopted && self.is_idle(&intent.import) {
                 by_import.entry(intent.import.clone()).or_default().push(intent);
             }
         }

@@ -1,11 +1,11 @@
 //! One pass over the listing of a prefix, compared with the catalog.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{ObjectTally, Sweep, batch_delete::BatchDelete};
 use crate::{
     backends::{ObjectInfo, Page},
-    catalog::KeyState,
+    catalog::{KeyState, ObjectRow},
     error::Result,
     storage::map::generated_key::GeneratedKey,
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct PrefixScan {
     pub(super) unnamed: ObjectTally,
-    /// Objects that are recorded as intents.
+    /// Objects of leftover intents.
     pub(super) intended: ObjectTally,
     pub(super) unclaimed: BTreeSet<String>,
 }
@@ -27,15 +27,23 @@ struct FolderContent {
 }
 
 impl PrefixScan {
-    /// Counts the objects. Memory grows with the number of imports, not of objects.
-    pub(super) async fn new(sweep: Sweep<'_>, prefix: &str) -> Result<Self> {
+    /// Counts the objects. Those of intents count only if they are `leftovers`. Memory grows with the number of imports
+    /// and of leftovers, not of objects.
+    pub(super) async fn new(
+        sweep: Sweep<'_>,
+        prefix: &str,
+        leftovers: &[ObjectRow],
+    ) -> Result<Self> {
+        let leftovers: HashSet<&str> = leftovers.iter().map(|intent| intent.key.as_str()).collect();
         let mut scan = Self::default();
         let mut folders: BTreeMap<String, FolderContent> = BTreeMap::new();
         let mut next = Some(sweep.backend.list(prefix, None).await?);
         while let Some(page) = next {
             for (object, state) in with_states(sweep, &page).await? {
                 if state == KeyState::Intent {
-                    scan.intended.add(object.len);
+                    if leftovers.contains(object.key.as_str()) {
+                        scan.intended.add(object.len);
+                    }
                     continue;
                 }
                 let folder = folders.entry(folder_of(&object)).or_default();

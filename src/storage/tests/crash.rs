@@ -207,7 +207,8 @@ impl Rig {
         drop(std::mem::replace(&mut self.catalog, nothing));
         self.catalog = Catalog::open(self.dir.path()).await.unwrap();
         let backend = self.dyn_backend();
-        let sweep = Sweep { catalog: &self.catalog, backend: &backend, storage: "file" };
+        let sweep =
+            Sweep { catalog: &self.catalog, backend: &backend, storage: "file", idle: None };
         let found = sweep.find().await.unwrap();
         let removed = sweep.remove(&found, false).await.unwrap();
         assert_eq!(removed.failures.count(), 0);
@@ -345,7 +346,8 @@ async fn a_sweep_interrupted_by_a_crash_is_finished_by_the_next() {
         let crashing = CrashAt::new(&rig.backend, at, after);
         let backend: Arc<dyn StorageBackend> = Arc::clone(&crashing) as _;
         let work = async {
-            let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file" };
+            let sweep =
+                Sweep { catalog: &rig.catalog, backend: &backend, storage: "file", idle: None };
             let found = sweep.find().await?;
             assert_eq!((found.own.objects, found.own.bytes, found.uploads.len()), (2, 8, 1));
             let removed = sweep.remove(&found, false).await?;
@@ -418,7 +420,7 @@ async fn an_object_that_cannot_be_removed_keeps_its_row_and_the_rest_is_removed(
     let left = rig.catalog.objects(&rig.row.id).await.unwrap();
     assert_eq!(left.iter().map(|object| &object.key).collect::<Vec<_>>(), [&objects[1].key]);
     assert_eq!(rig.catalog.get(&rig.row.id).await.unwrap().state, ImportState::Removing);
-    let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file" };
+    let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file", idle: None };
     let found = sweep.find().await.unwrap();
     let removed = sweep.remove(&found, false).await.unwrap();
     assert_eq!((removed.failures.count(), removed.tally.objects), (1, 0));
@@ -460,7 +462,7 @@ async fn a_hundred_thousand_objects_are_swept_in_reasonable_time() {
     };
     catalog.attach_import(attached).await.unwrap();
     let backend: Arc<dyn StorageBackend> = Arc::clone(&memory) as _;
-    let sweep = Sweep { catalog: &catalog, backend: &backend, storage: "file" };
+    let sweep = Sweep { catalog: &catalog, backend: &backend, storage: "file", idle: None };
     let found = sweep.find().await.unwrap();
     assert_eq!(found.own.objects as u64, OBJECTS / 2);
     let removed = sweep.remove(&found, false).await.unwrap();

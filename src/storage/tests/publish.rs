@@ -276,7 +276,8 @@ async fn crash_and_resume(files: Vec<i64>, layout: LayoutKind, seed: u64, sweeps
         rig.check(0..rig.row.len).await;
         if sweeps {
             let backend: Arc<dyn StorageBackend> = Arc::clone(&rig.backend) as _;
-            let sweep = Sweep { catalog: &rig.catalog, backend: &backend, storage: "file" };
+            let sweep =
+                Sweep { catalog: &rig.catalog, backend: &backend, storage: "file", idle: None };
             let found = sweep.find().await.unwrap();
             assert_eq!(sweep.remove(&found, false).await.unwrap().failures.count(), 0);
             rig = rig.crash().await;

@@ -135,7 +135,8 @@ impl TestRun {
 
     async fn sweep(&self) -> (usize, usize) {
         let backend: Arc<dyn StorageBackend> = Arc::clone(&self.backend) as _;
-        let sweep = Sweep { catalog: &self.rig.catalog, backend: &backend, storage: "file" };
+        let sweep =
+            Sweep { catalog: &self.rig.catalog, backend: &backend, storage: "file", idle: None };
         let found = sweep.find().await.unwrap();
         assert_eq!(sweep.remove(&found, false).await.unwrap().failures.count(), 0);
         (found.intents.len(), found.uploads.len())

@@ -187,6 +187,8 @@ pub(in crate::torrents) mod bridge {
         fn remove(self: Pin<&mut Session>, torrent: u64) -> Result<()>;
         fn pause(self: &Session, torrent: u64) -> Result<()>;
         fn resume(self: &Session, torrent: u64) -> Result<()>;
+        fn set_limits(self: &Session, torrent: u64, download: i32, upload: i32) -> Result<()>;
+        fn set_sequential(self: &Session, torrent: u64, sequential: bool) -> Result<()>;
         fn connect_peer(self: &Session, torrent: u64, endpoint: &str) -> Result<()>;
         fn prioritize(self: &Session, torrent: u64, pieces: &[u32], priority: u8) -> Result<()>;
         fn set_deadlines(self: &Session, torrent: u64, pieces: &[u32], step: i32) -> Result<()>;

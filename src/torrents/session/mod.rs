@@ -5,8 +5,10 @@
 //! libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
 //! pool.
 
+mod control;
 pub(super) mod features;
 pub(super) mod listen_failures;
+mod listening;
 pub(super) mod settings;
 pub(super) mod udp_tracker;
 
@@ -21,10 +23,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-use self::{features::Feature, listen_failures::ListenFailures, settings::check_interfaces};
+pub use self::control::TorrentControl;
+use self::{
+    control::RateLimits, features::Feature, listen_failures::ListenFailures,
+    settings::check_interfaces,
+};
 use super::{
     disk::{
         Disk,
@@ -128,12 +138,15 @@ pub struct TorrentSession {
     options: NetworkOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
+    limits: Mutex<RateLimits>,
     /// Limits the web seeds, so that they and the peers keep to one limit together.
     web_limit: Arc<RateLimit>,
     event_senders: Mutex<HashMap<u64, mpsc::UnboundedSender<TorrentEvent>>>,
     /// Messages of UDP trackers, by torrent and URL.
     tracker_messages: Mutex<HashMap<(u64, String), String>>,
     listen_addresses: Mutex<Vec<String>>,
+    /// Notified of each new listen address.
+    listening: Notify,
     listen_failures: Mutex<ListenFailures>,
     next_number: AtomicU64,
     stopping: CancellationToken,
@@ -174,10 +187,16 @@ impl TorrentSession {
             options: options.clone(),
             pressure,
             pool,
+            limits: Mutex::new(RateLimits {
+                download: options.limit_rate,
+                upload: options.upload_limit,
+                budget: None,
+            }),
             web_limit: RateLimit::new(options.limit_rate),
             event_senders: Mutex::default(),
             tracker_messages: Mutex::default(),
             listen_addresses: Mutex::default(),
+            listening: Notify::new(),
             listen_failures: Mutex::default(),
             next_number: AtomicU64::new(1),
             stopping: CancellationToken::new(),
@@ -244,15 +263,6 @@ impl TorrentSession {
         })
     }
 
-    /// Sets a limit for uploads to peers from now on. `None` leaves only the limit of the options.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn set_upload_limit(&self, rate: Option<u64>) -> Result<()> {
-        let rate = rate.into_iter().chain(self.options.upload_limit).min();
-        self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
-    }
-
     /// libtorrent could not listen, or could not accept a connection.
     fn on_listen_failure(&self, text: &str) {
         let response = self.listen_failures.lock().on_failure(text, Instant::now());
@@ -303,6 +313,24 @@ impl TorrentSession {
             .map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused the call").because(e))
     }
 
+    /// Ends the session without waiting for it. For an owner that is dropped and cannot wait.
+    pub fn abandon(&self) {
+        self.stopping.cancel();
+        self.destroy(|| {});
+    }
+
+    /// Destroys libtorrent's session on a thread of its own, and calls `done` then.
+    fn destroy(&self, done: impl FnOnce() + Send + 'static) {
+        let session = self.session.lock().take();
+        // No job may stay open: libtorrent waits for each of them before its thread ends.
+        self.disk.abort();
+        // A separate thread: the destructor joins libtorrent's thread, which may need the runtime to finish jobs.
+        std::thread::spawn(move || {
+            drop(session);
+            done();
+        });
+    }
+
     /// Ends the session: aborts jobs in flight, announces the stop to trackers, and joins the network thread. Verified
     /// bytes belong to the writers and are not touched. Returns false when the session did not end within `deadline`;
     /// the process can end regardless.
@@ -313,13 +341,9 @@ impl TorrentSession {
             // The pump ends at its next wake-up, which `cancel` caused.
             let _ = pump.await;
         }
-        let session = self.session.lock().take();
-        // No job may stay open: libtorrent waits for each of them before its thread ends.
-        self.disk.abort();
         let (done, ended) = tokio::sync::oneshot::channel();
-        // A separate thread: the destructor joins libtorrent's thread, which may need the runtime to finish jobs.
-        std::thread::spawn(move || {
-            drop(session);
+        // The receiver is gone when the deadline has passed.
+        self.destroy(move || {
             let _ = done.send(());
         });
         let in_time = tokio::time::timeout(deadline, ended).await.is_ok();
@@ -385,7 +409,15 @@ fn query_tracker_message(session: &Arc<TorrentSession>, mut alert: AlertInfo) {
 
 fn forward_alert(session: &TorrentSession, alert: AlertInfo) {
     let event = match alert.kind {
-        AlertKind::Listening => return session.listen_addresses.lock().push(alert.text),
+        AlertKind::Listening => {
+            let mut addresses = session.listen_addresses.lock();
+            // The same again, after a pause of listening.
+            if !addresses.contains(&alert.text) {
+                addresses.push(alert.text);
+            }
+            drop(addresses);
+            return session.listening.notify_waiters();
+        }
         AlertKind::ListenFailed => return session.on_listen_failure(&alert.text),
         AlertKind::Metadata => TorrentEvent::Metadata(alert.data),
         AlertKind::TrackerError => TorrentEvent::TrackerFailed {
@@ -451,7 +483,7 @@ impl Governor {
                 .drain_rate
                 .sample(self.started.elapsed().as_secs_f64(), session.pressure.drained()),
         });
-        let user_limit = session.options.limit_rate;
+        let user_limit = session.limits.lock().download;
         let download_limit = limits.download_limit.into_iter().chain(user_limit).min();
         let limits = SessionLimits { download_limit, ..limits };
         // Web seeds get what peers leave of the limit, so that both keep to it together.
@@ -496,6 +528,12 @@ impl Torrent {
 
     pub(super) fn session(&self) -> &Arc<TorrentSession> {
         &self.session
+    }
+
+    /// For changing the settings of this torrent while a download owns it.
+    #[must_use]
+    pub fn control(&self) -> TorrentControl {
+        TorrentControl::new(&self.session, self.number)
     }
 
     /// Waits for the next event of the torrent; `None` once the session ended.
@@ -614,6 +652,7 @@ impl Torrent {
         let _ = self.session.call(|s| s.get_mut().remove(self.number));
         self.session.event_senders.lock().remove(&self.number);
         self.session.disk.registry().forget(self.number);
+        self.session.tracker_messages.lock().retain(|(torrent, _), _| *torrent != self.number);
         self.disk.abort();
     }
 

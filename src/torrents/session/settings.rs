@@ -127,6 +127,11 @@ pub(in crate::torrents) fn download_limit(limit: Option<u64>) -> Vec<Setting> {
     s.0
 }
 
+/// The limit of one torrent in libtorrent's `int`, where 0 means no limit.
+pub(in crate::torrents) fn torrent_rate(limit: Option<u64>) -> i32 {
+    i32::try_from(rate(limit)).unwrap_or(i32::MAX)
+}
+
 fn identity(s: &mut Settings, o: &NetworkOptions) {
     s.text("peer_fingerprint", o.peer_id_prefix.as_deref().unwrap_or(PEER_ID_PREFIX));
     let agent = o.user_agent.as_deref().unwrap_or(USER_AGENT);

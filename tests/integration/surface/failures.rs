@@ -6,7 +6,10 @@ use bae::{
     Kind,
     config::{Config, Env, NetworkOptions, Overrides, SeedOptions},
     downloads::{FetchLimits, ResumePolicy},
-    engine::{Access, DownloadOptions, Engine, GetItem, GetOptions, Getter, ImportRequest},
+    engine::{
+        Access, DownloadOptions, Engine, EngineOptions, GetItem, GetOptions, Getter, ImportHandle,
+        ImportRequest,
+    },
     events::{Event, EventSink, Failed},
     hints::Setting,
     protocols::FetchOptions,
@@ -92,18 +95,28 @@ fn request(source: String) -> ImportRequest {
     }
 }
 
+/// The failures among the events of an import.
+fn failures_of_import(import: &ImportHandle) -> Vec<Failed> {
+    let mut events = import.all_events();
+    let all = std::iter::from_fn(|| events.try_next());
+    let failed = all.filter_map(|logged| match &*logged.unwrap().event {
+        Event::Failed(failed) => Some(failed.clone()),
+        _ => None,
+    });
+    failed.collect()
+}
+
 #[tokio::test]
 async fn an_import_that_fails_sends_one_failure_and_a_stop_sends_none() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::from_iter([("HOME", dir.path().to_str().unwrap())]);
     let config = Config::load(Overrides::default(), &env).unwrap();
-    let engine = Engine::open(config, Access::Write).await.unwrap();
+    let engine = Engine::open(config, EngineOptions::new(Access::Write)).await.unwrap();
 
-    let (sink, events) = EventSink::channel();
     let missing = dir.path().join("no.torrent").display().to_string();
-    let cancel = CancellationToken::new();
-    engine.import(request(missing), sink, cancel.clone()).await.unwrap_err();
-    let [failed] = &failures(events)[..] else { panic!("not one") };
+    let import = engine.start_import(request(missing)).await.unwrap();
+    import.wait().await.unwrap_err();
+    let [failed] = &failures_of_import(&import)[..] else { panic!("not one") };
     assert_eq!((failed.kind, &failed.id), (Kind::NotFound, &None));
 
     // Each answer breaks off, after the bytes that tell a torrent from another file.
@@ -111,18 +124,18 @@ async fn an_import_that_fails_sends_one_failure_and_a_stop_sends_none() {
         Some(Answer::new(200, vec![1; 64 * KIB as usize]).truncated(32 * KIB as usize))
     });
     let url = format!("{}/f.bin", server.url());
-    let (sink, events) = EventSink::channel();
-    let error = engine.import(request(url.clone()), sink, cancel.clone()).await.unwrap_err();
+    let import = engine.start_import(request(url.clone())).await.unwrap();
+    let error = import.wait().await.unwrap_err();
     let id = engine.list().await.unwrap()[0].id.clone();
-    let [failed] = &failures(events)[..] else { panic!("not one") };
+    let [failed] = &failures_of_import(&import)[..] else { panic!("not one") };
     assert_eq!((failed.kind, failed.id.as_ref()), (Kind::Network, Some(&id)));
     assert_eq!(failed.hint.as_ref(), error.typed_hint());
 
-    cancel.cancel();
-    let (sink, events) = EventSink::channel();
-    let error = engine.import(request(url), sink, cancel).await.unwrap_err();
+    let import = engine.start_import(request(url)).await.unwrap();
+    import.cancel();
+    let error = import.wait().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Cancelled);
-    assert_eq!(failures(events), []);
+    assert_eq!(failures_of_import(&import), []);
     engine.close().await.unwrap();
 }
 

@@ -28,6 +28,7 @@ use crate::{
         DownloadOptions, Engine, ProgressFn,
         import::{check_memory, source::ImportSource},
         plan::file_rows,
+        running::{Claim, ClaimKey, Purpose},
         storages::open_storage::OpenStorage,
     },
     error::{Error, Kind, Result},
@@ -100,7 +101,7 @@ impl Candidate {
 
 impl Engine {
     /// Creates an import of a torrent from the user's own objects. They are read, and never changed or deleted. Missing
-    /// and different bytes can be fetched by [`Engine::import`] into bae's own objects.
+    /// and different bytes can be fetched by [`Engine::start_import`] into bae's own objects.
     ///
     /// # Errors
     /// `NotFound` when no file of the torrent is in the storage; `AlreadyExists` when the storage already has an import
@@ -113,7 +114,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<AdoptSummary> {
         let finding = self.find_objects(&request, progress);
-        let plan = tokio::select! {
+        let (plan, _claim) = tokio::select! {
             plan = finding => plan?,
             () = cancel.cancelled() => {
                 return Err(Error::new(Kind::Cancelled, "stopped; nothing was recorded"));
@@ -142,10 +143,12 @@ impl Engine {
         &self,
         request: &AdoptRequest,
         progress: ProgressFn,
-    ) -> Result<AdoptPlan> {
+    ) -> Result<(AdoptPlan, Claim)> {
         let (meta, metainfo) = self.torrent_to_adopt(&request.torrent).await?;
         check_memory(&meta, &self.config)?;
         let storage = self.storage(&request.from).await?;
+        let torrent = ClaimKey::of_torrent(meta.info_hash_v1, meta.info_hash_v2, &storage.name);
+        let claim = self.running.claim(Purpose::Adopt, torrent)?;
         self.check_not_known(&meta, &storage).await?;
         let files = file_rows(&meta);
         let (candidates, mut missing) = candidates(&storage, &files).await?;
@@ -170,7 +173,8 @@ impl Engine {
         );
         missing.sort_by_key(|(start, _)| *start);
         let missing = missing.into_iter().map(|(_, file)| file).collect();
-        Ok(AdoptPlan { meta, metainfo, storage, files, candidates, missing, verified })
+        let plan = AdoptPlan { meta, metainfo, storage, files, candidates, missing, verified };
+        Ok((plan, claim))
     }
 
     async fn torrent_to_adopt(&self, torrent: &str) -> Result<(Metainfo, Vec<u8>)> {

@@ -140,7 +140,7 @@ async fn round_trip(stored_state: StoredState, lost_index: prop::sample::Index) 
     assert_eq!(extents_with_keys(&second, &attached).await, extents_with_keys(&first, &row).await);
     assert_eq!(second.files(&row.id).await.unwrap(), first.files(&row.id).await.unwrap());
     assert_eq!(second.metainfo(&row.id).await.unwrap(), first.metainfo(&row.id).await.unwrap());
-    let sweep = Sweep { catalog: &second, backend: &backend, storage: "file" };
+    let sweep = Sweep { catalog: &second, backend: &backend, storage: "file", idle: None };
     assert!(sweep.find().await.unwrap().is_empty(), "attached objects are no leftovers");
 
     // The manifest of the second catalog replaces the old one, and a third catalog finds the same import by it.
@@ -205,7 +205,7 @@ async fn leftovers_of_an_attached_catalog_are_removed_on_request_and_unclaimed_i
     put(&backend, &format!("{own}/bbbbbbbb/manifest-00000002"), b"of a newer bae").await;
     put(&backend, "ffffffffffffffff/aaaaaaaa/00000001", b"another catalog's").await;
     put(&backend, "An Album/01.flac", b"somebody's").await;
-    let sweep = Sweep { catalog: &second, backend: &backend, storage: "file" };
+    let sweep = Sweep { catalog: &second, backend: &backend, storage: "file", idle: None };
     let found = sweep.find().await.unwrap();
     assert_eq!((found.own.objects, found.adopted.objects, found.adopted.bytes), (0, 2, 18));
     assert_eq!(Vec::from_iter(&found.unclaimed), [&format!("{own}/bbbbbbbb/")]);

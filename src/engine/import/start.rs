@@ -1,0 +1,85 @@
+//! Starts an import: claims its source, and spawns the task that makes its attempts.
+
+use std::{ops::Deref, sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{
+        Engine, ImportHandle, ImportRequest,
+        running::{Attempt, Claim, ClaimKey, Purpose, RunningImport},
+        storages::open_storage::OpenStorage,
+    },
+    error::Result,
+    events::{EventSink, Imported},
+    torrents::check_interfaces,
+};
+
+/// The parts of an import that stay the same over its attempts.
+#[derive(Clone)]
+pub(in crate::engine) struct ImportTask {
+    pub(in crate::engine) engine: Engine,
+    pub(in crate::engine) request: Arc<ImportRequest>,
+    pub(in crate::engine) storage: Arc<OpenStorage>,
+    pub(in crate::engine) events: EventSink,
+    pub(in crate::engine) running: Arc<RunningImport>,
+    pub(in crate::engine) claim: Arc<Claim>,
+    pub(in crate::engine) started_at: Instant,
+}
+
+impl ImportTask {
+    /// One attempt, which ends when `cancel` is cancelled.
+    pub(in crate::engine) fn job(&self, cancel: CancellationToken) -> ImportJob {
+        ImportJob { task: self.clone(), cancel }
+    }
+}
+
+impl Attempt for ImportTask {
+    async fn run(&mut self, cancel: CancellationToken) -> Result<Imported> {
+        self.job(cancel).run().await
+    }
+}
+
+/// One attempt of an import.
+pub(in crate::engine) struct ImportJob {
+    task: ImportTask,
+    pub(in crate::engine) cancel: CancellationToken,
+}
+
+impl Deref for ImportJob {
+    type Target = ImportTask;
+
+    fn deref(&self) -> &ImportTask {
+        &self.task
+    }
+}
+
+impl Engine {
+    /// Imports a torrent, or the files at a URL. Returns when the storage is open; the import runs as a task of the
+    /// engine, and its handle reports everything else. It is complete when every selected byte is durable. With
+    /// [`ImportRequest::seed`] the import is seeded from then on.
+    ///
+    /// # Errors
+    /// `Unavailable` when an import of the same source into the same storage is running; otherwise any error of opening
+    /// the storage. [`ImportHandle::wait`] returns the errors of source and selection, before the payload is fetched;
+    /// `NoSpace` when the import does not fit; `Network` when no bytes arrive for the idle timeout.
+    pub async fn start_import(&self, request: ImportRequest) -> Result<ImportHandle> {
+        let started_at = Instant::now();
+        self.check_writable()?;
+        check_interfaces(self.session.options())?;
+        let storage = self.storage(&request.storage).await?;
+        let source = ClaimKey::of_source(&request.source, &storage.name);
+        let claim = Arc::new(self.running.claim(Purpose::Import, source)?);
+        let running = RunningImport::new(self.running.next_number(), self.events.clone());
+        let task = ImportTask {
+            engine: self.clone(),
+            request: Arc::new(request),
+            storage,
+            events: running.sink(),
+            running: Arc::clone(&running),
+            claim,
+            started_at,
+        };
+        Ok(self.spawn_import(running, task))
+    }
+}
