@@ -107,7 +107,7 @@ impl StorageBackend for MemoryBackend {
     }
 
     async fn url(&self, _: &Key, _: Duration) -> Result<Url> {
-        Err(Error::new(Kind::Unsupported, "memory has no links"))
+        Err(Error::new(Kind::Unsupported, "the memory storage has no links"))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -25,7 +25,7 @@ pub(super) fn watch(stderr: Stderr) -> Result<CancellationToken> {
     let first = token.clone();
     tokio::spawn(async move {
         signals.next().await;
-        stderr.line("stopping; durable data is kept (repeat to stop immediately)");
+        stderr.line("stopping; durable data is kept (a second signal stops immediately)");
         first.cancel();
         signals.next().await;
         stop_at_once();

@@ -37,6 +37,10 @@ pub enum Event {
     /// as [`Event::Notice`].
     #[serde(rename = "notice", skip_deserializing)]
     Warning { id: Option<String>, text: String },
+    /// Stored bytes that a peer requested cannot be read. Serialised as `notice`, and so deserialised as
+    /// [`Event::Notice`].
+    #[serde(rename = "notice", skip_deserializing)]
+    Unreadable { id: Option<String>, text: String, hint: Option<Hint> },
     /// Every wanted byte is acknowledged by storage and committed in the catalog.
     Imported(Imported),
     /// The server described the file at a URL, and the output path is known.
@@ -48,6 +52,9 @@ pub enum Event {
     /// An import or a file failed for good; sent once. A stop on request is no failure. Serialised as `error`.
     #[serde(rename = "error")]
     Failed(Failed),
+    /// An event that this version does not know. Only deserialised.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a running import does.
@@ -250,9 +257,11 @@ impl Event {
             Self::Progress(progress) => Some(progress.id.as_str()),
             Self::Imported(imported) => Some(imported.id.as_str()),
             Self::Paused { id, .. } | Self::Resumed { id } => Some(id.as_str()),
-            Self::Notice { id, .. } | Self::Warning { id, .. } => id.as_deref(),
+            Self::Notice { id, .. } | Self::Warning { id, .. } | Self::Unreadable { id, .. } => {
+                id.as_deref()
+            }
             Self::Failed(failed) => failed.id.as_deref(),
-            Self::Found(_) | Self::Fetching(_) | Self::Fetched(_) => None,
+            Self::Found(_) | Self::Fetching(_) | Self::Fetched(_) | Self::Unknown => None,
         };
         id.filter(|id| !id.is_empty())
     }
@@ -274,8 +283,10 @@ impl Event {
             }
             Self::Progress(progress) => progress.trouble.as_ref().map_or(0, String::len),
             Self::Paused { error, .. } => error.len(),
-            Self::Resumed { .. } => 0,
-            Self::Notice { text, .. } | Self::Warning { text, .. } => text.len(),
+            Self::Resumed { .. } | Self::Unknown => 0,
+            Self::Notice { text, .. }
+            | Self::Warning { text, .. }
+            | Self::Unreadable { text, .. } => text.len(),
             Self::Imported(imported) => imported.name.len(),
             Self::Found(found) => found.url.len() + found.path.len(),
             Self::Fetching(file) => file.path.len() + file.map.len(),
@@ -351,6 +362,11 @@ impl EventSink {
         let hint = error.typed_hint().cloned().unwrap_or_else(|| default_hint(error.kind()));
         let hint = hint.then("; verified data is kept, and the import resumes by itself");
         self.send(Event::Paused { id: id.to_owned(), error: error.report(), hint: Some(hint) });
+    }
+
+    pub(crate) fn unreadable(&self, id: &str, error: &Error) {
+        let (id, hint) = (Some(id.to_owned()), error.typed_hint().cloned());
+        self.send(Event::Unreadable { id, text: error.report(), hint });
     }
 
     /// Reports that an import failed for good. `id` is `None` if it failed before it was recorded.
@@ -507,6 +523,16 @@ mod tests {
         assert_eq!(json, r#"{"event":"notice","id":null,"text":"t"}"#);
         let read: Event = serde_json::from_str(&json).unwrap();
         assert_eq!(read, Event::Notice { id: None, text: "t".into() });
+        let unreadable = Event::Unreadable { id: None, text: "t".into(), hint: Some("h".into()) };
+        let read: Event =
+            serde_json::from_value(serde_json::to_value(unreadable).unwrap()).unwrap();
+        assert_eq!(read, Event::Notice { id: None, text: "t".into() });
+    }
+
+    #[test]
+    fn an_event_of_a_newer_version_is_read_as_unknown() {
+        let read: Event = serde_json::from_str(r#"{"event":"streaming","url":"x"}"#).unwrap();
+        assert_eq!(read, Event::Unknown);
     }
 
     #[test]

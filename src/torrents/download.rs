@@ -503,7 +503,9 @@ impl Download {
 
     /// Reports the messages that were not reported yet.
     fn report_messages(&mut self) {
-        self.torrent.disk().take_unreadable().into_iter().for_each(|text| self.notice(text));
+        for error in self.torrent.disk().take_unreadable() {
+            self.events.unreadable(&self.goal.id, &error);
+        }
         for (text, none_answered) in self.trackers.tick() {
             if none_answered { self.warn(text) } else { self.notice(text) }
         }

@@ -67,7 +67,7 @@ pub fn http_client() -> Result<reqwest::Client> {
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .redirect(redirects)
         .build()
-        .map_err(|e| Error::new(Kind::Internal, "start of the HTTP client").because(e))
+        .map_err(|e| Error::new(Kind::Internal, "cannot start the HTTP client").because(e))
 }
 
 /// One request. Has no `Debug`, because the URL may be an upload session, which is a secret.

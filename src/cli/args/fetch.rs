@@ -37,7 +37,7 @@ pub(in crate::cli) struct FetchArgs {
     /// Maximum connections for one file, over all its mirrors [default: as many as -x allows]
     #[arg(short = 's', long, env = "BAE_SPLIT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     split: Option<u32>,
-    /// Do not split the rest of a file into parts smaller than this
+    /// Minimum size of a part when connections share a file
     #[arg(short = 'k', long, env = "BAE_MIN_SPLIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     min_split: ByteSize,
     /// Consecutive failures before a file is given up

@@ -18,7 +18,7 @@ pub(in crate::cli) struct GetArgs {
     /// Target folder [default: the current folder]
     #[arg(short, long, env = "BAE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(in crate::cli) dir: Option<PathBuf>,
-    /// Also download the URLs in this file, one file per line, mirrors separated by tabs; - is standard input
+    /// List of more URLs: one file per line, its mirrors separated by tabs; - is standard input
     #[arg(short, long, env = "BAE_INPUT_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(in crate::cli) input_file: Option<PathBuf>,
     /// Maximum files downloaded at once

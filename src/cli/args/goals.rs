@@ -16,8 +16,8 @@ pub(in crate::cli) struct GoalArgs {
     /// Seed each import for this long over all runs, such as 12h or 7d; 0 for no time goal
     #[arg(long, env = "BAE_SEED_TIME", value_name = "TIME", value_parser = time)]
     seed_time: Option<Duration>,
-    /// Maximum to read from storage per month, such as 20GB or $5; near it seeding slows down, then stops; 0 for no
-    /// limit
+    /// Maximum bytes or dollars read from storage per month, such as 20GB or $5; seeding slows down near the limit and
+    /// stops at it; 0 for no limit
     #[arg(long, env = "BAE_CLOUD_BUDGET", value_name = "SIZE|$", value_parser = budget)]
     cloud_budget: Option<CloudBudget>,
 }

@@ -24,7 +24,7 @@ pub(in crate::cli) struct LimitArgs {
     #[arg(long, env = "BAE_NO_LIMIT", value_parser = BoolishValueParser::new(),
           conflicts_with_all = ["seed_ratio", "seed_time", "reset"])]
     pub(in crate::cli) no_limit: bool,
-    /// Remove the stored goals; goals given with it are set anew
+    /// Remove the stored goals before setting those given here
     #[arg(long, env = "BAE_RESET", value_parser = BoolishValueParser::new())]
     pub(in crate::cli) reset: bool,
 }

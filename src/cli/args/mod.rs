@@ -83,7 +83,7 @@ pub(super) struct GlobalArgs {
     /// Print only errors
     #[arg(short, long, env = "BAE_QUIET", global = true, value_parser = BoolishValueParser::new())]
     pub(super) quiet: bool,
-    /// Print more: -v what happens, -vv why; RUST_LOG takes precedence
+    /// Print more: -v for notices and log lines, -vv for debug lines too; RUST_LOG takes precedence
     #[arg(short, long, env = "BAE_VERBOSE", global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
     /// Format of log lines on standard error
@@ -135,11 +135,11 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Add the imports of a storage to the catalog, from their manifests
     Attach(AttachArgs),
-    /// Seed and play files that are already in a storage, without copying or ever removing them
+    /// Make an import of files that are already in a storage; they are never copied, changed or removed
     Adopt(AdoptArgs),
     /// Remove imports and their objects
     Rm(RmArgs),
-    /// Count objects without an import and unfinished uploads, and remove them on request
+    /// Find leftovers in storage (objects without an import, unfinished uploads), and remove them on request
     Gc(GcArgs),
     /// Manage the storages that imports can use
     #[command(subcommand)]

@@ -10,7 +10,7 @@ pub(in crate::cli) enum StorageCommand {
     Add(AddArgs),
     /// Test every operation that an import needs from a storage, and suggest fixes
     Check(CheckArgs),
-    /// Sign in to Google Drive and save the sign-in
+    /// Sign in to Google Drive and save the refresh token
     Login(LoginArgs),
 }
 

@@ -18,6 +18,7 @@ use super::{Failure, Output, fetch_progress, heartbeat::Heartbeat, sanitize, wor
 use crate::{
     engine::ProgressFn,
     events::{Activity, Event, EventReader, Fetching, Imported, Lagged, Progress, Started},
+    hints::Hint,
     units::{ByteSize, pluralize},
 };
 
@@ -138,10 +139,8 @@ impl Reporter {
                 self.out.note(format_args!("paused {id}: {}{hint}", sanitize(error)));
             }
             Event::Resumed { id } => self.out.note(format_args!("resumed {id}")),
-            Event::Notice { text, .. } if self.out.is_verbose() || self.out.shows_bars() => {
-                self.out.note(sanitize(text));
-            }
-            Event::Notice { .. } => {}
+            Event::Notice { text, .. } => self.notice(text),
+            Event::Unreadable { text, hint, .. } => self.notice(&with_hint(text, hint.as_ref())),
             Event::Warning { text, .. } => {
                 if self.warned.insert(text.clone()) {
                     self.out.note(sanitize(text));
@@ -160,9 +159,16 @@ impl Reporter {
                 return self.out.result(fetch_progress::fetched_text(file));
             }
             // The command prints its errors itself.
-            Event::Failed(_) => {}
+            Event::Failed(_) | Event::Unknown => {}
         }
         Ok(())
+    }
+
+    /// Shows a notice with `--verbose`, and on a terminal.
+    fn notice(&self, text: &str) {
+        if self.out.is_verbose() || self.out.shows_bars() {
+            self.out.note(sanitize(text));
+        }
     }
 
     fn started(&mut self, started: &Started) {
@@ -249,7 +255,19 @@ fn json_event(event: &Event) -> Option<Cow<'_, Event>> {
             let hint = hint.as_ref().map(|hint| wording::hint_text(hint).into());
             Some(Cow::Owned(Event::Paused { id: id.clone(), error: error.clone(), hint }))
         }
+        Event::Unreadable { id, text, hint } => {
+            let text = with_hint(text, hint.as_ref());
+            Some(Cow::Owned(Event::Notice { id: id.clone(), text }))
+        }
         _ => Some(Cow::Borrowed(event)),
+    }
+}
+
+/// The text, followed by the hint in the words of the command line.
+fn with_hint(text: &str, hint: Option<&Hint>) -> String {
+    match hint {
+        Some(hint) => format!("{text}; {}", wording::hint_text(hint)),
+        None => text.to_owned(),
     }
 }
 
@@ -325,7 +343,12 @@ impl Drop for ClearedOnDrop {
 #[cfg(test)]
 mod tests {
     use super::{super::OutputOptions, *};
-    use crate::{cli::telemetry::Stderr, error::Kind, events::EventSink};
+    use crate::{
+        cli::telemetry::Stderr,
+        error::Kind,
+        events::EventSink,
+        hints::{Operation, hint},
+    };
 
     #[tokio::test]
     async fn follow_returns_the_result_of_the_work() {
@@ -359,6 +382,12 @@ mod tests {
             "`bae storage check` tests every operation that bae needs; \
              verified data is kept, and the import resumes by itself"
         );
+        let unreadable =
+            crate::Error::new(Kind::Corrupt, "bad").hint(hint!["see ", Operation::Get]);
+        sink.unreadable("9c4e", &unreadable);
+        let event = events.try_recv().unwrap();
+        let json = serde_json::to_string(&json_event(&event).unwrap()).unwrap();
+        assert_eq!(json, r#"{"event":"notice","id":"9c4e","text":"bad; see `bae get`"}"#);
         sink.import_failed(None, &crate::Error::new(Kind::Corrupt, "put k"));
         assert!(json_event(&events.try_recv().unwrap()).is_none());
     }

@@ -98,7 +98,9 @@ impl SeedingImport {
     /// Processes the messages of the session since the last call.
     pub(super) fn poll(&mut self, id: &ImportId, events: &EventSink) -> SessionState {
         let report = |text| events.send(Event::Notice { id: Some(id.to_string()), text });
-        self.torrent.take_unreadable().into_iter().for_each(report);
+        for error in self.torrent.take_unreadable() {
+            events.unreadable(id.as_str(), &error);
+        }
         for (text, is_all) in self.trackers.tick() {
             match is_all {
                 true => events.send(Event::Warning { id: Some(id.to_string()), text }),

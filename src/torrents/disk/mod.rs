@@ -435,10 +435,9 @@ async fn read_stored(
             }
             Err(e) => {
                 let what = verified_reads::describe_piece(&content.meta, piece);
-                let hint = e.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
-                let text = format!("cannot serve {what}: {}{hint}", e.report());
-                tracing::warn!("{text}");
-                torrent.report_unreadable(piece, text);
+                let error = e.with_context(format_args!("cannot serve {what}"));
+                tracing::warn!("{}", error.report());
+                torrent.report_unreadable(piece, error);
                 return None;
             }
         }

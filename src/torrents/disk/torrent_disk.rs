@@ -58,7 +58,7 @@ pub(in crate::torrents) struct TorrentDisk {
     /// Suggestions to peers; `None` until the first peer became interested.
     suggester: Mutex<Option<Suggester>>,
     /// Pieces that cannot be read, and the messages about them that were not taken yet.
-    unreadable: Mutex<(HashSet<u32>, Vec<String>)>,
+    unreadable: Mutex<(HashSet<u32>, Vec<Error>)>,
 }
 
 impl TorrentDisk {
@@ -118,16 +118,16 @@ impl TorrentDisk {
         self.content.get_or_try_init(load).await
     }
 
-    /// Records a message for the user that a piece cannot be read, once per piece.
-    pub(super) fn report_unreadable(&self, piece: u32, text: String) {
+    /// Records for the user that a piece cannot be read, once per piece.
+    pub(super) fn report_unreadable(&self, piece: u32, error: Error) {
         let mut unreadable = self.unreadable.lock();
         if unreadable.0.insert(piece) {
-            unreadable.1.push(text);
+            unreadable.1.push(error);
         }
     }
 
-    /// Takes the messages about unreadable pieces recorded since the last call.
-    pub(in crate::torrents) fn take_unreadable(&self) -> Vec<String> {
+    /// Takes the errors of unreadable pieces recorded since the last call.
+    pub(in crate::torrents) fn take_unreadable(&self) -> Vec<Error> {
         std::mem::take(&mut self.unreadable.lock().1)
     }
 

@@ -563,7 +563,7 @@ impl Torrent {
 
     /// Takes the messages about pieces that peers requested and that cannot be read, recorded since the last call.
     #[must_use]
-    pub fn take_unreadable(&self) -> Vec<String> {
+    pub fn take_unreadable(&self) -> Vec<Error> {
         self.disk.take_unreadable()
     }
 
