@@ -84,6 +84,10 @@ named! {
         FtpActive = "ftp_active",
         /// Private key for SSH.
         Identity = "identity",
+        /// An IPFS gateway to fetch from.
+        IpfsGateway = "ipfs_gateway",
+        /// A server that knows which gateways have a block.
+        IpfsRouter = "ipfs_router",
         /// Name of one of several downloaded files.
         ItemName = "out",
         Memory = "memory",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
+    ipfs::IpfsSection,
     network::NetworkSection,
     secret::SettingValue,
     seeding::{CloudBudget, SeedingSection},
@@ -28,6 +29,7 @@ pub(super) struct ConfigFile {
     pub(super) timeout: Option<Duration>,
     pub(super) network: NetworkSection,
     pub(super) seeding: SeedingSection,
+    pub(super) ipfs: IpfsSection,
     pub(super) profiles: BTreeMap<String, ProfileSettings>,
 }
 
@@ -48,6 +50,7 @@ struct RawConfigFile {
     timeout: Option<Duration>,
     network: NetworkSection,
     seeding: SeedingSection,
+    ipfs: IpfsSection,
     storage: BTreeMap<String, BTreeMap<String, Spanned<SettingValue>>>,
 }
 
@@ -92,6 +95,7 @@ impl ConfigFile {
             timeout: raw.timeout,
             network: raw.network,
             seeding: raw.seeding,
+            ipfs: raw.ipfs,
             profiles,
         })
     }

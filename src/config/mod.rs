@@ -12,6 +12,7 @@ mod aws;
 mod drive_vars;
 mod env;
 mod file;
+mod ipfs;
 mod list;
 mod network;
 pub mod prices;
@@ -35,6 +36,7 @@ pub(crate) use self::file::parse_rate;
 use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 pub use self::{
     env::Env,
+    ipfs::IpfsOptions,
     list::StorageInfo,
     network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
@@ -101,6 +103,8 @@ pub struct Config {
     pub network: NetworkOptions,
     /// Base for the seeding flags.
     pub seeding: SeedOptions,
+    /// Base for the flags of IPFS.
+    pub ipfs: IpfsOptions,
     /// Path of the config file, which may not exist; `None` without a home folder.
     path: Option<PathBuf>,
     profiles: BTreeMap<String, ProfileSettings>,
@@ -181,6 +185,7 @@ impl Config {
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
             seeding: file.seeding.resolve()?,
+            ipfs: file.ipfs.resolve(env),
             path: None,
             profiles,
             aws: AwsEndpoint::of(env),

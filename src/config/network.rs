@@ -262,14 +262,23 @@ pub(super) struct NetworkSection {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum OneOrMore {
+pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
+impl OneOrMore {
+    pub(super) fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::More(texts) => texts,
+        }
+    }
+}
+
 /// Text that `Debug` hides.
 #[derive(Deserialize)]
-struct HiddenText(String);
+pub(super) struct HiddenText(pub(super) String);
 
 impl fmt::Debug for HiddenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -280,10 +289,7 @@ impl fmt::Debug for HiddenText {
 impl NetworkSection {
     pub(super) fn resolve(self) -> Result<NetworkOptions> {
         let default = NetworkOptions::default();
-        let listen = self.listen.map(|listen| match listen {
-            OneOrMore::One(address) => vec![address],
-            OneOrMore::More(addresses) => addresses,
-        });
+        let listen = self.listen.map(OneOrMore::into_vec);
         let context = |e: Error| e.with_context("[network] in the config file");
         listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(context)?;
         self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(context)?;

@@ -157,7 +157,8 @@ impl FileDownload {
         let is_partial = range.is_some();
         let range = range.or_else(|| source.len().map(|len| 0..len));
         let wanted = range.clone().unwrap_or(0..0);
-        let scheduler = RangeScheduler::new(wanted, have, limits.min_split, limits.strategy);
+        let scheduler = RangeScheduler::new(wanted, have, limits.min_split, limits.strategy)
+            .with_grain(source.range_grain());
         let shared = Arc::new(Shared {
             source,
             target,

@@ -62,6 +62,8 @@ pub struct RangeScheduler {
     next: u64,
     min_split: u64,
     strategy: SplitStrategy,
+    /// Runs are split at multiples of so many bytes (at least 1).
+    grain: u64,
     /// Maximum length of an even run. Set by the first call, which has the number of workers.
     max_run: Option<u64>,
 }
@@ -87,8 +89,15 @@ impl RangeScheduler {
             next: 0,
             min_split: min_split.max(1),
             strategy,
+            grain: 1,
             max_run: None,
         }
+    }
+
+    /// Splits runs only at multiples of `grain` bytes (at least 1).
+    #[must_use]
+    pub fn with_grain(self, grain: u64) -> Self {
+        Self { grain: grain.max(1), ..self }
     }
 
     #[must_use]
@@ -123,7 +132,7 @@ impl RangeScheduler {
         let range = match self.strategy {
             SplitStrategy::Even => {
                 let two_rounds = self.max_run(workers).saturating_mul(2);
-                hole.start..hole.start + self.share_of(hole.end - hole.start, workers, two_rounds)
+                self.share_of(&hole, workers, two_rounds)
             }
             SplitStrategy::InOrder(grain) => head_of(&hole, grain),
         };
@@ -145,19 +154,21 @@ impl RangeScheduler {
             SplitStrategy::Even => {
                 let max = self.max_run(workers);
                 let longest = self.unassigned.iter().max_by_key(|hole| hole.end - hole.start)?;
-                let share = self.share_of(longest.end - longest.start, workers, max);
-                Some(longest.start..longest.start + share)
+                Some(self.share_of(&longest, workers, max))
             }
             SplitStrategy::InOrder(grain) => Some(head_of(&self.unassigned.iter().next()?, grain)),
         }
     }
 
-    /// How many of `len` bytes in a hole one of `workers` takes, at most `max`.
-    fn share_of(&self, len: u64, workers: usize, max: u64) -> u64 {
+    /// The part of a hole that one of `workers` takes: at most `max` bytes, and up to the next multiple of the grain.
+    fn share_of(&self, hole: &Range<u64>, workers: usize, max: u64) -> Range<u64> {
+        let len = hole.end - hole.start;
         let shares = (len / self.min_split).min(workers as u64).max(1);
         let share = len.div_ceil(shares).min(max);
+        let end = (hole.start + share).next_multiple_of(self.grain);
         // Take the whole hole rather than leave a rest that is too short.
-        if len - share < self.min_split { len } else { share }
+        let is_rest_short = end >= hole.end || hole.end - end < self.min_split;
+        hole.start..if is_rest_short { hole.end } else { end }
     }
 
     /// The maximum length of a run, when `workers` start.
@@ -174,6 +185,13 @@ impl RangeScheduler {
             return None;
         }
         let middle = victim.granted + remaining(victim) / 2;
+        let after = middle.next_multiple_of(self.grain);
+        let cuts = [after, after.saturating_sub(self.grain)];
+        let is_long = |at: &u64| {
+            victim.granted.saturating_add(self.min_split) <= *at
+                && at.saturating_add(self.min_split) <= victim.end
+        };
+        let middle = cuts.into_iter().find(is_long)?;
         let stolen = middle..victim.end;
         victim.end = middle;
         Some(stolen)
@@ -454,16 +472,37 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn runs_are_split_at_multiples_of_the_grain() {
+        let new = |len, grain| scheduler(len, 10, SplitStrategy::Even).with_grain(grain);
+        let mut h = new(100, 16);
+        let runs: Vec<_> = (0..4).map(|n| h.take(4 - n).unwrap().1).collect();
+        assert_eq!(runs, [0..32, 32..64, 64..100, 80..100], "a cut at 96 would leave 4");
+        let mut h = new(100, 16);
+        let (first, range) = h.take(1).unwrap();
+        assert_eq!(range, 0..100);
+        h.grant(first, 20);
+        h.wrote(first, 20);
+        assert_eq!(h.take(1).unwrap().1, 64..100, "half of 20..100, and four more");
+        let mut h = new(27, 16);
+        let (first, _) = h.take(1).unwrap();
+        assert!(h.take(1).is_some_and(|(_, range)| range == (16..27)));
+        h.give_back(first);
+        let mut h = new(30, 25);
+        h.take(1).unwrap();
+        assert!(h.take(1).is_none(), "a cut at 25 would leave 5");
+    }
+
     proptest! {
         #[test]
         fn every_byte_is_in_one_state_and_all_are_done_in_the_end(
-            start in 0u64..50, len in 0u64..300, min_split in 0u64..20, grain in 0u64..40,
+            start in 0u64..50, len in 0u64..300, min_split in 0u64..20, grain in 0u64..40, cut_at in 1u64..30,
             known in (0u64..300, 0u64..300), with_first in any::<bool>(),
             ops in prop::collection::vec(op(), 0..80),
         ) {
             let done = RangeSet::from(known.0.min(known.1)..known.0.max(known.1));
             let strategy = if grain == 0 { SplitStrategy::Even } else { SplitStrategy::InOrder(grain) };
-            let mut h = RangeScheduler::new(start..start + len, &done, min_split, strategy);
+            let mut h = RangeScheduler::new(start..start + len, &done, min_split, strategy).with_grain(cut_at);
             let mut ids = Vec::new();
             if with_first {
                 ids.extend(h.take_first(3).map(|(id, _)| id));

@@ -193,6 +193,12 @@ impl DownloadSource {
             && self.mirrors.iter().all(|mirror| mirror.remote.read().supports_ranges)
     }
 
+    /// Ranges that begin and end at multiples of this many bytes are cheaper for at least one of the mirrors.
+    #[must_use]
+    pub fn range_grain(&self) -> u64 {
+        self.mirrors.iter().map(|mirror| mirror.protocol.range_grain()).max().unwrap_or(1)
+    }
+
     /// The validators of all mirrors that send one.
     #[must_use]
     pub fn validators(&self) -> Vec<Validator> {

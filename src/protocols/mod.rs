@@ -18,6 +18,7 @@ mod folder_walk;
 #[cfg(feature = "ftp")]
 mod ftp;
 mod http;
+mod ipfs;
 mod listing;
 mod magnet_link;
 pub mod netrc;
@@ -43,6 +44,9 @@ use url::Url;
 use crate::error::Result;
 
 pub use http::Http;
+pub use ipfs::{
+    BlockSink, Cid, CidProfile, CidVerifier, FileImporter, FolderEntry, ImportedNode, import_folder,
+};
 pub use listing::{ListedFile, Listing, MAX_ENTRIES, SkippedEntry};
 pub use magnet_link::MagnetLink;
 pub use options::{FetchOptions, HostKeyPolicy, Login, OutgoingOptions};
@@ -80,6 +84,8 @@ pub struct RemoteFile {
     /// The file name that the server suggests. The server chooses it freely and it is not sanitised.
     pub name: Option<String>,
     pub modified: Option<SystemTime>,
+    /// Permission bits of the file, where the protocol has them.
+    pub mode: Option<u32>,
 }
 
 impl RemoteFile {
@@ -96,6 +102,7 @@ impl RemoteFile {
             content_type: None,
             name: None,
             modified: None,
+            mode: None,
         }
     }
 
@@ -173,10 +180,12 @@ pub enum Algorithm {
     Sha1,
     Sha256,
     Sha512,
+    /// A CID of IPFS, in its binary form. It is no hash of the whole file.
+    Ipfs,
 }
 
 impl Algorithm {
-    /// All algorithms, weakest first.
+    /// All hash functions, weakest first.
     pub const ALL: [Self; 4] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
 
     /// The name in the spelling of the standards and of aria2.
@@ -187,10 +196,11 @@ impl Algorithm {
             Self::Sha1 => "sha-1",
             Self::Sha256 => "sha-256",
             Self::Sha512 => "sha-512",
+            Self::Ipfs => "ipfs",
         }
     }
 
-    /// Finds an algorithm by name, in any case, with or without the dash.
+    /// Finds a hash function by name, in any case, with or without the dash.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let normalized = |name: &str| name.replace('-', "").to_ascii_lowercase();
@@ -200,7 +210,7 @@ impl Algorithm {
         Self::ALL.into_iter().find(|algorithm| normalized(algorithm.name()) == wanted)
     }
 
-    /// Length of a checksum in bytes.
+    /// Length of a checksum in bytes; 0 for a CID, whose length varies.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no checksum is empty")]
     pub fn len(self) -> usize {
@@ -209,6 +219,7 @@ impl Algorithm {
             Self::Sha1 => 20,
             Self::Sha256 => 32,
             Self::Sha512 => 64,
+            Self::Ipfs => 0,
         }
     }
 }
@@ -254,6 +265,11 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// `Changed` if the version differs from the probed one; `Unsupported` if `range` does not start at 0 and the
     /// server sends only whole files; otherwise as [`Protocol::probe`].
     async fn open(&self, remote: &RemoteFile, range: RangeRequest) -> Result<ByteStream>;
+
+    /// Ranges that begin and end at multiples of this many bytes are cheaper than others. At least 1.
+    fn range_grain(&self) -> u64 {
+        1
+    }
 }
 
 /// A byte range to open.

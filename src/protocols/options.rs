@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{netrc::Netrc, password_source::PasswordSource};
-use crate::config::{Proxy, Secret};
+use crate::config::{IpfsOptions, Proxy, Secret};
 
 /// How to connect to servers. `Default` sets nothing.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,7 @@ pub struct FetchOptions {
     pub identities: Vec<PathBuf>,
     pub host_keys: HostKeyPolicy,
     pub outgoing: OutgoingOptions,
+    pub ipfs: IpfsOptions,
 }
 
 /// How outgoing connections leave this machine.
@@ -49,6 +50,20 @@ pub struct OutgoingOptions {
 }
 
 impl FetchOptions {
+    /// The same options without anything that is meant for the servers that the user named: logins, headers, cookies.
+    #[must_use]
+    pub(super) fn anonymous(&self) -> Self {
+        Self {
+            login: None,
+            netrc: Netrc::default(),
+            passwords: PasswordSource::default(),
+            headers: Vec::new(),
+            referer: None,
+            cookies: None,
+            ..self.clone()
+        }
+    }
+
     /// The login for `url`: from the URL itself, else from the netrc entry of its host, else `login`. If the URL has a
     /// user without a password, the password is taken from the netrc entry or the `login` of the same user, else from
     /// [`PasswordSource::configured`]. If all of these have none, the user is prompted when the server requires a

@@ -9,7 +9,7 @@ use url::Url;
 use super::ftp;
 #[cfg(feature = "sftp")]
 use super::sftp;
-use super::{FetchOptions, Http, Protocol, s3, webdav};
+use super::{FetchOptions, Http, Protocol, ipfs, s3, webdav};
 use crate::error::{Error, Kind, Result};
 
 type Constructor = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
@@ -23,6 +23,7 @@ const SCHEMES: &[(&[&str], Constructor)] = &[
     (sftp::SCHEMES, sftp::make),
     (webdav::SCHEMES, webdav::make),
     (s3::SCHEMES, s3::make),
+    (ipfs::SCHEMES, ipfs::make),
 ];
 
 /// The protocols. Each is created on first use and then shared, so that its connections are shared. Cheap to clone.

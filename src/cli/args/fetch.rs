@@ -13,7 +13,7 @@ use crate::{
         output::Failure,
         secret::{parse_secret, prompt_password, read_password},
     },
-    config::{NetworkOptions, Proxy, Secret},
+    config::{IpfsOptions, NetworkOptions, Proxy, Secret},
     downloads::{FetchLimits, ResumePolicy, checksum, range_scheduler::SplitStrategy},
     engine::DownloadOptions,
     error::{Error, Kind, Result},
@@ -49,7 +49,7 @@ pub(in crate::cli) struct FetchArgs {
     /// Download from the start, ignoring partial data
     #[arg(long, env = "BAE_FRESH", value_parser = BoolishValueParser::new())]
     fresh: bool,
-    /// Expected checksum, such as sha-256=HEX; also md5, sha-1, sha-512; may be repeated
+    /// Expected checksum, such as sha-256=HEX; also md5, sha-1, sha-512, and ipfs=CID; may be repeated
     #[arg(long, env = "BAE_CHECKSUM", value_name = "NAME=HEX", value_delimiter = ',', value_parser = parse_checksum)]
     pub(in crate::cli) checksum: Vec<Digest>,
     /// Verify against the checksum file next to the file on the server, such as NAME.sha256
@@ -95,6 +95,26 @@ pub(in crate::cli) struct FetchArgs {
     /// SSH: accept an unknown host with this key fingerprint
     #[arg(long, env = "BAE_ACCEPT_HOST_KEY", value_name = "SHA256:…")]
     accept_host_key: Option<String>,
+    /// IPFS: gateway whose blocks are verified; may be repeated [default: IPFS_GATEWAY, the file ~/.ipfs/gateway, or
+    /// http://127.0.0.1:8080]
+    #[arg(
+        long,
+        env = "BAE_IPFS_GATEWAY",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    ipfs_gateway: Vec<String>,
+    /// IPFS: delegated router that names further gateways, such as https://delegated-ipfs.dev; may be repeated
+    #[arg(long, env = "BAE_IPFS_ROUTER", value_name = "URL", value_delimiter = ',')]
+    ipfs_router: Vec<String>,
+    /// IPFS: RPC interface of a Kubo node, also asked for blocks and names
+    #[arg(long, env = "BAE_IPFS_RPC", value_name = "URL", hide_env_values = true)]
+    ipfs_rpc: Option<String>,
+    /// IPFS: resolver of DNS names in ipns:// URLs, by DNS over HTTPS, or `system` [default:
+    /// https://cloudflare-dns.com/dns-query]
+    #[arg(long, env = "BAE_IPFS_DNS", value_name = "URL")]
+    ipfs_dns: Option<String>,
 }
 
 impl FetchArgs {
@@ -131,7 +151,21 @@ impl FetchArgs {
                     .transpose()?,
             },
             outgoing: OutgoingOptions::default(),
+            ipfs: self.ipfs_options(&context.config.ipfs),
         })
+    }
+
+    /// The servers of IPFS: those of the flags, else those of the config.
+    fn ipfs_options(&self, config: &IpfsOptions) -> IpfsOptions {
+        let list = |flag: &Vec<String>, config: &Vec<String>| {
+            if flag.is_empty() { config.clone() } else { flag.clone() }
+        };
+        IpfsOptions {
+            gateways: list(&self.ipfs_gateway, &config.gateways),
+            routers: list(&self.ipfs_router, &config.routers),
+            rpc: self.ipfs_rpc.clone().or_else(|| config.rpc.clone()),
+            dns: self.ipfs_dns.clone().or_else(|| config.dns.clone()),
+        }
     }
 
     async fn login(&self, context: &Context) -> Result<Option<Login>, Failure> {
@@ -292,10 +326,14 @@ pub(super) fn secret_on_command_line(matches: &ArgMatches) -> Option<&'static st
         );
     }
     let has_password = |text: &String| Url::parse(text).is_ok_and(|url| url.password().is_some());
-    ["urls", "sources"].into_iter().flat_map(texts).any(|text| has_password(&text)).then_some(
-        "a URL with a password: every user of this machine can read the command line; \
+    ["urls", "sources", "ipfs_gateway", "ipfs_rpc"]
+        .into_iter()
+        .flat_map(texts)
+        .any(|text| has_password(&text))
+        .then_some(
+            "a URL with a password: every user of this machine can read the command line; \
          give the name with -u and set BAE_PASSWORD, or use --netrc or -i",
-    )
+        )
 }
 
 #[cfg(test)]

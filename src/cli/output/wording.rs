@@ -47,6 +47,8 @@ fn flag(setting: Setting) -> &'static str {
         Setting::Fresh => "--fresh",
         Setting::FtpActive => "--ftp-active",
         Setting::Identity => "--identity",
+        Setting::IpfsGateway => "--ipfs-gateway",
+        Setting::IpfsRouter => "--ipfs-router",
         Setting::ItemName => "-o, or with out= in the input file of -i",
         Setting::Memory => "--memory",
         Setting::Netrc => "--netrc",

@@ -4,9 +4,10 @@
 //! any other file is fetched into a [`PartialFile`], verified, and renamed when it is complete.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::Write,
     ops::Range,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
@@ -146,6 +147,7 @@ impl FileJob<'_> {
                 let remote = self.source.remote();
                 let checksums = self.all_checksums(plan_range.as_ref());
                 part.finish(bytes, &checksums, remote.modified).await?;
+                set_mode(&self.path, remote.mode)?;
                 Ok(self.report_done(&remote, bytes, downloaded, started_at, &checksums))
             }
             Err(e) => {
@@ -299,6 +301,15 @@ impl FileJob<'_> {
 
 fn overwrite_hint() -> Hint {
     hint!["give ", Setting::Overwrite, " to replace it, or another name with ", Setting::OutName,]
+}
+
+/// Sets the permission bits that the owner of a file chose, as far as they are safe: the user may read and write the
+/// file, and no other user may write it.
+fn set_mode(path: &Path, mode: Option<u32>) -> Result<()> {
+    let Some(mode) = mode else { return Ok(()) };
+    let permissions = Permissions::from_mode(mode & 0o755 | 0o600);
+    let context = |e| Error::io(format!("cannot set the mode of {}", path.display()), e);
+    std::fs::set_permissions(path, permissions).map_err(context)
 }
 
 /// Compares modification times. File systems store them with a resolution of one or two seconds.

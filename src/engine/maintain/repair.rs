@@ -48,9 +48,11 @@ impl Engine {
         claim.add(ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage))?;
         let running = RunningImport::new(self.running.next_number(), self.events.clone());
         running.set_id(row.id.as_str());
+        let mut request = request.into_import_request(&row);
+        request.download.fetch.ipfs = self.config.ipfs.clone();
         let task = ImportTask {
             engine: self.clone(),
-            request: Arc::new(request.into_import_request(&row)),
+            request: Arc::new(request),
             storage,
             events: running.sink(),
             running: Arc::clone(&running),

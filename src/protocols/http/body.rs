@@ -76,7 +76,7 @@ impl RangeOpener {
             url: &remote.url,
             range: ranged.then_some(range),
             validator: if conditional { remote.validator.as_ref() } else { None },
-            propfind: None,
+            other: None,
         };
         let (_, response) = self.client.send_following_redirects(spec).await?;
         let content = ResponseHead::new(&response).check_range(range, remote, conditional)?;

@@ -39,7 +39,7 @@ const USER_AGENT: &str = concat!("bae/", env!("CARGO_PKG_VERSION"));
 /// streams would share one flow control window.
 const OWN_CONNECTION_LEN: u64 = 1 << 20;
 
-/// One request: a GET, or the method of `propfind`.
+/// One request: a GET of bytes of a file, or another request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestSpec<'a> {
     /// The user's login and headers are sent to the host of this URL only.
@@ -48,26 +48,28 @@ pub(super) struct RequestSpec<'a> {
     pub(super) range: Option<RangeRequest>,
     /// The version that the range must belong to.
     pub(super) validator: Option<&'a Validator>,
-    pub(super) propfind: Option<PropfindRequest>,
+    pub(super) other: Option<OtherRequest>,
 }
 
-/// A request for metadata instead of bytes of a file.
+/// A request for something else than bytes of a file.
 #[derive(Debug, Clone)]
-pub(super) struct PropfindRequest {
+pub(super) struct OtherRequest {
     pub(super) method: Method,
-    pub(super) depth: HeaderValue,
-    /// An XML document.
+    /// They replace those of the user.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: &'static str,
+    /// Whether the answer is long, so that it should not share a connection.
+    pub(super) is_long: bool,
 }
 
 impl<'a> RequestSpec<'a> {
     /// The first request for `url`, of which nothing is known yet.
     pub(super) fn first(url: &'a Url, range: Option<RangeRequest>) -> Self {
-        Self { requested_url: url, url, range, validator: None, propfind: None }
+        Self { requested_url: url, url, range, validator: None, other: None }
     }
 
     fn method(&self) -> Method {
-        self.propfind.as_ref().map_or(Method::GET, |propfind| propfind.method.clone())
+        self.other.as_ref().map_or(Method::GET, |other| other.method.clone())
     }
 }
 
@@ -209,7 +211,10 @@ impl HttpClient {
     ) -> Result<HttpResponse> {
         let needs_own_connection =
             |range: RangeRequest| range.len().is_none_or(|len| len >= OWN_CONNECTION_LEN);
-        let own_connection = spec.propfind.is_none() && spec.range.is_none_or(needs_own_connection);
+        let own_connection = match &spec.other {
+            Some(other) => other.is_long,
+            None => spec.range.is_none_or(needs_own_connection),
+        };
         let mut headers = if same_origin { self.headers.clone() } else { HeaderMap::new() };
         headers.entry("accept").or_insert(HeaderValue::from_static("*/*"));
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
@@ -227,10 +232,11 @@ impl HttpClient {
             }
         }
         let mut body = Full::default();
-        if let Some(propfind) = &spec.propfind {
-            headers.insert("depth", propfind.depth.clone());
-            headers.insert("content-type", HeaderValue::from_static("application/xml"));
-            body = Full::from(propfind.body);
+        if let Some(other) = &spec.other {
+            for (name, value) in &other.headers {
+                headers.insert(name.clone(), value.clone());
+            }
+            body = Full::from(other.body);
         }
         let mut request = Request::new(body);
         *request.method_mut() = spec.method();

@@ -19,6 +19,7 @@ mod cookies;
 mod digests;
 mod disposition;
 mod errors;
+mod plain_request;
 mod propfind;
 mod response_head;
 mod transport;
@@ -28,12 +29,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use url::Url;
 
-pub(super) use self::propfind::Depth;
 use self::{
     body::{ExactRange, OpenedRange, RangeOpener},
     client::{HttpClient, RequestSpec},
     response_head::{FirstOutcome, ResponseHead, too_short_error},
     transport::HttpResponse,
+};
+pub(super) use self::{
+    plain_request::{PlainRequest, PlainResponse},
+    propfind::Depth,
 };
 use super::{
     ByteStream, FetchOptions, FirstResponse, Protocol, RangeRequest, RemoteFile, UrlTarget,

@@ -1,12 +1,15 @@
 //! The PROPFIND request of WebDAV. Redirects, logins and headers work as for every other HTTP request.
 
 use futures_util::StreamExt as _;
-use hyper::{Method, header::HeaderValue};
+use hyper::{
+    Method,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
 use url::Url;
 
 use super::{
     Http,
-    client::{PropfindRequest, RequestSpec},
+    client::{OtherRequest, RequestSpec},
     errors::{response_error, status_error},
 };
 use crate::{
@@ -39,8 +42,12 @@ impl Http {
     ) -> Result<(Url, Vec<u8>)> {
         let depth = HeaderValue::from_static(if depth == Depth::Zero { "0" } else { "1" });
         let method = Method::from_bytes(b"PROPFIND").expect("eight letters are a method");
-        let propfind = Some(PropfindRequest { method, depth, body });
-        let spec = RequestSpec { requested_url: url, url, range: None, validator: None, propfind };
+        let headers = vec![
+            (HeaderName::from_static("depth"), depth),
+            (CONTENT_TYPE, HeaderValue::from_static("application/xml")),
+        ];
+        let other = Some(OtherRequest { method, headers, body, is_long: false });
+        let spec = RequestSpec { requested_url: url, url, range: None, validator: None, other };
         let (at, response) = self.client.send_following_redirects(spec).await?;
         let status = response.status();
         if status.as_u16() != 207 {

@@ -108,6 +108,7 @@ impl<'a> ResponseHead<'a> {
                 .get("content-disposition")
                 .and_then(disposition::suggested_file_name),
             modified: self.modified(),
+            mode: None,
         };
         FirstOutcome::File(Box::new(remote), end)
     }

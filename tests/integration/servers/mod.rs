@@ -15,6 +15,7 @@ mod get_targets;
 mod http;
 mod http_oddities;
 mod import_url;
+pub(crate) mod ipfs;
 mod proxies;
 mod s3_source;
 mod sftp;

@@ -67,6 +67,10 @@ impl ConformanceTarget for Bucket<'_> {
         Some(target)
     }
 
+    fn is_content_addressed(&self) -> bool {
+        false
+    }
+
     fn can_stop(&self) -> bool {
         self.dedicated
     }

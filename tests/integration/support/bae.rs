@@ -161,6 +161,7 @@ impl Bae {
             let name = name.to_string_lossy();
             name.starts_with("BAE_")
                 || name.starts_with("AWS_")
+                || name.starts_with("IPFS_")
                 || name == "RUST_LOG"
                 || name == "SSH_AUTH_SOCK"
                 || name.to_lowercase().ends_with("_proxy")

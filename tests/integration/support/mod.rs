@@ -17,6 +17,7 @@ pub(crate) mod ftp_server;
 pub(crate) mod gate;
 pub(crate) mod h2_server;
 pub(crate) mod http;
+pub(crate) mod ipfs;
 pub(crate) mod nginx;
 pub(crate) mod pam;
 pub(crate) mod peers;

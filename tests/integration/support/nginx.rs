@@ -80,6 +80,12 @@ http {
     location = /auth/secret.bin { deny all; }
     location = /f/secret.bin { deny all; }
     location /encoded/ { alias @WWW@/; add_header Content-Encoding gzip; }
+    location ~ ^/ipfs/(?<cid>[A-Za-z0-9]+)$ {
+                         default_type application/vnd.ipld.raw; try_files /ipfs/$cid =404; }
+    location ~ ^/slow/ipfs/(?<cid>[A-Za-z0-9]+)$ {
+                         default_type application/vnd.ipld.raw; try_files /ipfs/$cid =404; limit_rate 1m; }
+    location ~ ^/ipns/(?<name>[a-z0-9]+)$ {
+                         default_type application/vnd.ipfs.ipns-record; try_files /ipns/$name =404; }
   }
   server { listen @EXPIRED@ ssl; ssl_certificate @DIR@/expired.pem; ssl_certificate_key @KEY@; root @WWW@; }
 }

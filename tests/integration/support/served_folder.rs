@@ -153,6 +153,10 @@ impl ConformanceTarget for ConformanceFolder<'_> {
         Some(client.target(FORBIDDEN))
     }
 
+    fn is_content_addressed(&self) -> bool {
+        false
+    }
+
     fn can_stop(&self) -> bool {
         self.process.is_some()
     }
