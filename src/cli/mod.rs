@@ -97,7 +97,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Seed(args) => commands::import::seed(context, args).await,
         Command::Limit(args) => commands::limit::limit(context, args).await,
         Command::Ls => commands::show::ls(context).await,
-        Command::Info { import } => commands::show::info(context, &import).await,
+        Command::Info(args) => commands::show::info(context, args).await,
         Command::Cat(args) => commands::read::cat(context, args).await,
         Command::Stream(args) => commands::stream::stream(context, args).await,
         Command::Export(args) => commands::read::export(context, args).await,

@@ -7,7 +7,7 @@ use md5::{Digest as _, Md5};
 
 use crate::{
     error::{Error, Kind, Result},
-    protocols::{Algorithm, Digest},
+    protocols::{Algorithm, Cid, CidVerifier, Digest},
     units::MIB,
 };
 
@@ -42,7 +42,7 @@ impl Checksums {
     #[must_use]
     pub fn verifier(&self) -> ChecksumVerifier {
         ChecksumVerifier(
-            self.0.iter().map(|digest| (Hasher::new(digest.algorithm), digest.clone())).collect(),
+            self.0.iter().map(|digest| (Hasher::new(digest), digest.clone())).collect(),
         )
     }
 
@@ -85,21 +85,28 @@ impl ChecksumVerifier {
     /// `Corrupt`, naming `what`, when a checksum does not match.
     pub fn finish(self, what: &dyn std::fmt::Display) -> Result<()> {
         for (hasher, expected) in self.0 {
-            let actual = hasher.finish();
-            if actual != expected.bytes {
-                let name = expected.algorithm.name();
-                let (actual, expected) = (hex(&actual), hex(&expected.bytes));
-                let text = format!("{what}: {name} is {actual}, expected {expected}");
-                return Err(Error::new(Kind::Corrupt, text));
-            }
+            let name = expected.algorithm.name();
+            let Some(actual) = hasher.mismatch(&expected) else { continue };
+            let text = format!("{what}: {name} is {actual}, expected {}", value_text(&expected));
+            let error = Error::new(Kind::Corrupt, text);
+            return Err(match expected.algorithm {
+                Algorithm::Ipfs => error.hint(CID_HINT),
+                _ => error,
+            });
         }
         Ok(())
     }
 }
 
+/// Hint for a file that does not have its CID.
+const CID_HINT: &str = "the CID of a file depends on how it is split into blocks: the same bytes may have this CID if \
+    they were added to IPFS with other settings";
+
 enum Hasher {
     Md5(Box<Md5>),
     Sha(Box<Context>),
+    /// `None` for a CID that cannot be computed, which matches nothing.
+    Cid(Option<Box<CidVerifier>>),
 }
 
 impl std::fmt::Debug for Hasher {
@@ -109,12 +116,16 @@ impl std::fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
+    fn new(expected: &Digest) -> Self {
+        match expected.algorithm {
             Algorithm::Md5 => Self::Md5(Box::default()),
             Algorithm::Sha1 => Self::Sha(Box::new(Context::new(&SHA1_FOR_LEGACY_USE_ONLY))),
             Algorithm::Sha256 => Self::Sha(Box::new(Context::new(&SHA256))),
             Algorithm::Sha512 => Self::Sha(Box::new(Context::new(&SHA512))),
+            Algorithm::Ipfs => {
+                let verifier = Cid::from_binary(&expected.bytes).map(|cid| CidVerifier::new(&cid));
+                Self::Cid(verifier.and_then(Result::ok).map(Box::new))
+            }
         }
     }
 
@@ -122,28 +133,38 @@ impl Hasher {
         match self {
             Self::Md5(md5) => md5.update(bytes),
             Self::Sha(context) => context.update(bytes),
+            Self::Cid(verifier) => verifier.iter_mut().for_each(|cid| cid.update(bytes)),
         }
     }
 
-    fn finish(self) -> Vec<u8> {
-        match self {
+    /// `None` if the bytes have the expected checksum; otherwise the one that they have.
+    fn mismatch(self, expected: &Digest) -> Option<String> {
+        let actual = match self {
             Self::Md5(md5) => md5.finalize().to_vec(),
             Self::Sha(context) => context.finish().as_ref().to_vec(),
-        }
+            Self::Cid(Some(verifier)) => return verifier.finish(),
+            Self::Cid(None) => return Some("unknown".to_owned()),
+        };
+        (actual != expected.bytes).then(|| hex(&actual))
     }
 }
 
-/// Parses `sha-256=HEX`, the form of aria2.
+/// Parses `sha-256=HEX`, the form of aria2, or `ipfs=CID`.
 ///
 /// # Errors
-/// `InvalidInput` for any other form.
+/// `InvalidInput` for any other form, and for a CID that cannot be computed.
 pub fn parse(text: &str) -> Result<Digest> {
     let bad = |why: String| {
         let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
         Error::new(Kind::InvalidInput, format!("checksum {text:?}: {why}"))
-            .hint(format!("write it as sha-256=HEX; algorithms: {}", names.join(", ")))
+            .hint(format!("write it as sha-256=HEX or ipfs=CID; algorithms: {}", names.join(", ")))
     };
     let (name, digits) = text.split_once('=').ok_or_else(|| bad("it has no `=`".into()))?;
+    if name.eq_ignore_ascii_case(Algorithm::Ipfs.name()) {
+        let cid: Cid = digits.trim().parse().map_err(|e: Error| bad(e.report()))?;
+        CidVerifier::new(&cid).map_err(|e| bad(e.report()))?;
+        return Ok(Digest { algorithm: Algorithm::Ipfs, bytes: cid.to_bytes() });
+    }
     let algorithm =
         Algorithm::from_name(name).ok_or_else(|| bad(format!("unknown algorithm {name:?}")))?;
     let bytes = unhex(digits.trim()).ok_or_else(|| bad("not hexadecimal".into()))?;
@@ -157,7 +178,16 @@ pub fn parse(text: &str) -> Result<Digest> {
 /// Formats a digest in the form that [`parse`] reads.
 #[must_use]
 pub fn to_text(digest: &Digest) -> String {
-    format!("{}={}", digest.algorithm.name(), hex(&digest.bytes))
+    format!("{}={}", digest.algorithm.name(), value_text(digest))
+}
+
+/// The value of a digest as text: a CID, or hexadecimal digits.
+fn value_text(digest: &Digest) -> String {
+    let cid = match digest.algorithm {
+        Algorithm::Ipfs => Cid::from_binary(&digest.bytes),
+        _ => None,
+    };
+    cid.map_or_else(|| hex(&digest.bytes), |cid| cid.to_string())
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
@@ -200,11 +230,35 @@ mod tests {
         assert_eq!(to_text(&all.list()[0]), KNOWN[0]);
     }
 
+    #[tokio::test]
+    async fn a_file_is_verified_against_a_cid() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hello");
+        std::fs::write(&path, "hello world").unwrap();
+        let v1 = "ipfs=bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+        let v0 = "ipfs=Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD";
+        for text in [v1, v0] {
+            let checksums = Checksums::new([parse(text).unwrap()]);
+            assert_eq!(to_text(&checksums.list()[0]), text);
+            checksums.verify_file(&path).await.unwrap();
+        }
+        std::fs::write(&path, "hello").unwrap();
+        let e = Checksums::new([parse(v0).unwrap()]).verify_file(&path).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Corrupt);
+        assert!(e.report().contains("expected Qmf412jQ"), "{}", e.report());
+        assert!(e.hint_text().is_some_and(|hint| hint.contains("other settings")));
+    }
+
     #[test]
     fn invalid_checksums_are_rejected() {
-        for bad in
-            ["sha-256", "sha-256=ab", "crc32=00000000", "md5=zz0150983cd24fb0d6963f7d28e17f72"]
-        {
+        for bad in [
+            "sha-256",
+            "sha-256=ab",
+            "crc32=00000000",
+            "md5=zz0150983cd24fb0d6963f7d28e17f72",
+            "ipfs=hello",
+            "ipfs=",
+        ] {
             assert_eq!(parse(bad).unwrap_err().kind(), Kind::InvalidInput, "{bad}");
         }
     }

@@ -57,6 +57,7 @@ pub use self::{
     maintain::adopt::{AdoptRequest, AdoptSummary, MissingFile},
     running::{ImportHandle, ImportSettings, RunningState, SeedHandle, SeedProgress},
     serve::{
+        cid::ContentCid,
         read::ReadStream,
         stream::{FileRead, StreamedFile, StreamedImport, Streams},
     },

@@ -29,6 +29,7 @@ use crate::{
     cli::telemetry::LogFormat,
     config::{CloudBudget, Proxy, Secret, SeedGoal, check_ratio, parse_rate},
     error::Result,
+    protocols::CidProfile,
     units::{ByteSize, parse_duration, parse_range},
 };
 
@@ -117,10 +118,7 @@ pub(super) enum Command {
     /// List imports
     Ls,
     /// Show all details of one import
-    Info {
-        /// Id, unique name, or info-hash prefix
-        import: String,
-    },
+    Info(InfoArgs),
     /// Write a file to standard output
     Cat(CatArgs),
     /// Serve the files of an import to players by HTTP until stopped
@@ -228,6 +226,28 @@ pub(super) struct SeedArgs {
     pub(super) goals: GoalArgs,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// Id, unique name, or info-hash prefix
+    pub(super) import: String,
+    /// With --cid: only this file, by its path inside the import or its number
+    #[arg(requires = "cid")]
+    pub(super) path: Option<String>,
+    /// Print the IPFS CID of each file and of their folder, computed from the stored bytes
+    #[arg(long, env = "BAE_CID", value_parser = BoolishValueParser::new())]
+    pub(super) cid: bool,
+    /// How the files are split for their CIDs: unixfs-v1-2025, unixfs-v0-2015 (the default of Kubo), or kubo-cid-v1
+    #[arg(
+        long,
+        env = "BAE_CID_PROFILE",
+        value_name = "NAME",
+        default_value = "unixfs-v1-2025",
+        value_parser = PossibleValuesParser::new(CidProfile::ALL.map(CidProfile::name))
+            .map(|name| CidProfile::from_name(&name).expect("a name of the list"))
+    )]
+    pub(super) cid_profile: CidProfile,
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,19 @@
 //! `ls` and `info`: list imports, and show the details of one.
 
+use serde::Serialize;
+
 use super::limit::goal_text;
 use crate::{
     calendar::Utc,
     cli::{
+        args::InfoArgs,
         context::Context,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
-    engine::{Access, Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage},
+    engine::{
+        Access, ContentCid, Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
+    },
+    error::{Error, Kind},
     units::{ByteSize, pluralize},
 };
 
@@ -27,14 +33,51 @@ pub(in crate::cli) async fn ls(context: Context) -> Result<(), Failure> {
     list_lines(&imports).iter().try_for_each(|line| context.out.line(line))
 }
 
-pub(in crate::cli) async fn info(context: Context, import: &str) -> Result<(), Failure> {
+pub(in crate::cli) async fn info(context: Context, args: InfoArgs) -> Result<(), Failure> {
+    if args.cid {
+        return cids(&context, &args).await;
+    }
     let get_info =
-        async |engine: &Engine| Ok(context.unless_cancelled(engine.info(import)).await?);
+        async |engine: &Engine| Ok(context.unless_cancelled(engine.info(&args.import)).await?);
     let info = context.with_engine(Access::Read, get_info).await?;
     if context.out.is_json() {
         return context.out.json(&info);
     }
     info_lines(&info).iter().try_for_each(|line| context.out.line(line))
+}
+
+/// Prints the CIDs of the files of an import, each as soon as it is known.
+async fn cids(context: &Context, args: &InfoArgs) -> Result<(), Failure> {
+    let InfoArgs { import, path, cid_profile, .. } = args;
+    let print = |cid: ContentCid| match context.out.is_json() {
+        true => context.out.json(&CidEvent { event: "cid", cid: &cid }),
+        false => context.out.line(&format!("{}  {}", cid.cid, sanitize(&cid.path))),
+    };
+    // The first failure to print ends the command.
+    let mut failure = None;
+    let compute = async |engine: &Engine| {
+        let found = |cid| {
+            print(cid).map_err(|failed| {
+                failure = Some(failed);
+                Error::new(Kind::Cancelled, "the output is closed")
+            })
+        };
+        let cids = engine.cids(import, path.as_deref(), *cid_profile, found);
+        Ok(context.unless_cancelled(cids).await?)
+    };
+    let done = context.with_engine(Access::Read, compute).await;
+    match failure {
+        Some(failure) => Err(failure),
+        None => done,
+    }
+}
+
+/// A CID as a line of `--json`.
+#[derive(Serialize)]
+struct CidEvent<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    cid: &'a ContentCid,
 }
 
 fn list_lines(imports: &[ImportSummary]) -> Vec<String> {

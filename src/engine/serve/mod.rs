@@ -3,6 +3,7 @@
 //! [`read`] gives a range in order (`bae cat`), [`stream`] serves players with seeks and waits for missing bytes,
 //! [`export`] writes plain files, and [`url`] signs links to whole files.
 
+pub(super) mod cid;
 pub(super) mod export;
 pub(super) mod read;
 pub(super) mod stream;
