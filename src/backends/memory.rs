@@ -30,6 +30,15 @@ const PAGE_LEN: usize = 100;
 const BODY_ITEM_LEN: usize = 100_000;
 
 impl MemoryBackend {
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        copy: CopySupport::Ranges { min_part: 1 },
+        ordered_parts: false,
+        conditional_put: false,
+        links: false,
+        window: Capabilities::WINDOW,
+        body_in_blocks: false,
+    };
+
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -111,15 +120,7 @@ impl StorageBackend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let copy = CopySupport::Ranges { min_part: 1 };
-        Capabilities {
-            copy,
-            ordered_parts: false,
-            conditional_put: false,
-            links: false,
-            window: Capabilities::WINDOW,
-            body_in_blocks: false,
-        }
+        Self::CAPABILITIES
     }
 
     async fn free_space(&self) -> Result<Option<u64>> {

@@ -108,6 +108,8 @@ pub struct Config {
     /// Path of the config file, which may not exist; `None` without a home folder.
     path: Option<PathBuf>,
     profiles: BTreeMap<String, ProfileSettings>,
+    /// Profiles of the embedding program. They take precedence.
+    embedded: BTreeMap<String, Profile>,
     aws: AwsEndpoint,
     /// The storage used without `--storage`.
     default_storage: String,
@@ -139,6 +141,23 @@ impl Config {
             secrets_file::apply_to(&mut file.profiles, path)?;
         }
         Ok(Self { path, secrets_file_path, ..Self::resolve(file, overrides, env)? })
+    }
+
+    /// The settings of a program that embeds bae: no config file and no environment variable is read.
+    ///
+    /// # Errors
+    /// `InvalidInput` without a data folder, or when a setting is not valid.
+    pub fn embedded(overrides: Overrides) -> Result<Self> {
+        let absolute = |dir: PathBuf| std::path::absolute(dir);
+        let data_dir = overrides.data_dir.map(absolute).transpose();
+        let data_dir = data_dir.map_err(|e| Error::io("data folder", e))?;
+        let overrides = Overrides { data_dir, ..overrides };
+        Self::resolve(ConfigFile::default(), overrides, &Env::default())
+    }
+
+    /// Adds a storage. It replaces one of the same name.
+    pub fn embed_storage(&mut self, profile: Profile) {
+        self.embedded.insert(profile.canonical_name(), profile);
     }
 
     /// Saves a secret of a profile for later runs, in a file that only its owner can read. Returns the file's path.
@@ -188,6 +207,7 @@ impl Config {
             ipfs: file.ipfs.resolve(env),
             path: None,
             profiles,
+            embedded: BTreeMap::new(),
             aws: AwsEndpoint::of(env),
             default_storage: env.get("BAE_STORAGE").unwrap_or("file").to_owned(),
             drive,
@@ -209,6 +229,9 @@ impl Config {
     }
 
     fn configured_storage(&self, name_or_url: &str) -> Result<Profile> {
+        if let Some(profile) = self.embedded.get(name_or_url) {
+            return Ok(profile.clone());
+        }
         if name_or_url.contains(':') {
             return Profile::from_url(name_or_url, &self.aws);
         }
@@ -231,8 +254,9 @@ impl Config {
     /// The names that `--storage` accepts: `file` and all profiles.
     #[must_use]
     pub fn storage_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
-        if !self.profiles.contains_key("file") {
+        let mut names: Vec<&str> =
+            self.profiles.keys().chain(self.embedded.keys()).map(String::as_str).collect();
+        if !names.contains(&"file") {
             names.insert(0, "file");
         }
         names
@@ -459,6 +483,19 @@ mod tests {
         assert_eq!(config.storage("drive").unwrap().canonical_name(), "drive");
         assert_eq!(drive(&config, "drive").token, Some(Secret::Text("hunter2".into())));
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_storage_of_the_embedding_program_needs_no_file_and_no_environment() {
+        let overrides = Overrides { data_dir: Some("/data".into()), ..Overrides::default() };
+        let mut config = Config::embedded(overrides).unwrap();
+        let s3 = S3Profile { bucket: "b".into(), ..S3Profile::default() };
+        config.embed_storage(Profile::new("m", ProfileKind::S3(Box::new(s3))));
+        assert_eq!(config.storage("m").unwrap().location(), "s3://b");
+        assert_eq!(config.storage("file").unwrap().folder(), Path::new("/data/objects"));
+        assert_eq!(config.storage_names(), ["file", "m"]);
+        let drive = Profile::new("d", ProfileKind::Drive(Box::default()));
+        assert_eq!(drive.chunk, 32 * MIB);
     }
 
     #[test]

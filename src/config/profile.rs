@@ -33,9 +33,13 @@ pub enum ProfileKind {
     },
     S3(Box<S3Profile>),
     Drive(Box<DriveProfile>),
+    /// A backend of the embedding program, which is given to the engine under the same name.
+    Custom,
 }
 
-#[derive(Debug, Clone)]
+/// A bucket. `S3Profile { bucket: "b".into(), ..S3Profile::default() }` is one at AWS, with the credentials of the
+/// environment.
+#[derive(Debug, Clone, Default)]
 pub struct S3Profile {
     pub bucket: String,
     pub prefix: Option<String>,
@@ -48,7 +52,8 @@ pub struct S3Profile {
     pub public_url: Option<Url>,
 }
 
-#[derive(Debug, Clone)]
+/// A folder of Google Drive.
+#[derive(Debug, Clone, Default)]
 pub struct DriveProfile {
     pub folder: Option<String>,
     pub client_id: Option<String>,
@@ -74,13 +79,14 @@ impl Profile {
         self.name.clone()
     }
 
-    /// `local`, `s3` or `drive`.
+    /// `local`, `s3`, `drive`, or `custom` for a backend of the embedding program.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match &self.kind {
             ProfileKind::Local { .. } => "local",
             ProfileKind::S3(_) => "s3",
             ProfileKind::Drive(_) => "drive",
+            ProfileKind::Custom => "custom",
         }
     }
 
@@ -102,6 +108,7 @@ impl Profile {
             ProfileKind::Drive(drive) => {
                 format!("drive://{}", drive.folder.as_deref().unwrap_or_default())
             }
+            ProfileKind::Custom => format!("custom:{}", self.name),
         }
     }
 
@@ -113,15 +120,16 @@ impl Profile {
         }
     }
 
+    /// A profile with the default settings of its type.
+    #[must_use]
+    pub fn new(name: &str, kind: ProfileKind) -> Self {
+        let chunk = if matches!(kind, ProfileKind::Drive(_)) { DRIVE_CHUNK } else { CHUNK };
+        let upload_concurrency = UPLOAD_CONCURRENCY;
+        Self { name: name.into(), kind, chunk, upload_concurrency, upload_limit: None }
+    }
+
     pub(super) fn local(name: &str, path: PathBuf) -> Self {
-        let kind = ProfileKind::Local { path };
-        Self {
-            name: name.into(),
-            kind,
-            chunk: CHUNK,
-            upload_concurrency: UPLOAD_CONCURRENCY,
-            upload_limit: None,
-        }
+        Self::new(name, ProfileKind::Local { path })
     }
 
     /// # Errors

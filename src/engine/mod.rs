@@ -58,6 +58,7 @@ pub use self::{
     running::{ImportHandle, ImportSettings, RunningState, SeedHandle, SeedProgress},
     serve::{
         cid::ContentCid,
+        file_reader::FileReader,
         read::ReadStream,
         stream::{FileRead, StreamedFile, StreamedImport, Streams},
     },
@@ -78,6 +79,7 @@ use self::{
     storages::open_storage::OpenStorage,
 };
 use crate::{
+    backends::StorageBackend,
     catalog::{Catalog, ImportId, ImportRow},
     config::Config,
     error::{Error, Kind, Result},
@@ -138,6 +140,8 @@ pub struct EngineInner {
     /// Number of imports that are being filled now.
     active_imports: AtomicUsize,
     storages: tokio::sync::Mutex<HashMap<String, Arc<OpenStorage>>>,
+    /// Backends of the embedding program, by the name of their storage.
+    custom_backends: HashMap<String, Arc<dyn StorageBackend>>,
     /// Imports that this process has opened. The usage counts prefer them when several imports share an object.
     opened_imports: Mutex<HashSet<ImportId>>,
     /// Number of seeder tasks, 0 or 1 except at a change. Seeding records the usage counts itself.
@@ -197,6 +201,7 @@ impl Engine {
             catalog,
             pool,
             storages: tokio::sync::Mutex::default(),
+            custom_backends: options.backends,
             opened_imports: Mutex::default(),
             seeding: AtomicUsize::new(0),
             seeder: Seeder::default(),
@@ -296,8 +301,9 @@ impl Engine {
         if let Some(opened) = storages.get(storage) {
             return Ok(Arc::clone(opened));
         }
-        let opened =
-            Arc::new(OpenStorage::open(&self.config.storage(storage)?, &self.catalog).await?);
+        let profile = self.config.storage(storage)?;
+        let custom = self.custom_backends.get(storage);
+        let opened = Arc::new(OpenStorage::open(&profile, custom, &self.catalog).await?);
         storages.insert(storage.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }

@@ -1,11 +1,12 @@
 //! Requests to [`Engine`](super::Engine) and its answers: plain values, shared by the CLI and every later surface.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::Streams;
 use crate::{
+    backends::StorageBackend,
     catalog::{ImportState, LayoutKind},
     config::{NetworkOptions, SeedGoal, SeedOptions},
     downloads::{FetchLimits, ResumePolicy},
@@ -33,6 +34,9 @@ pub struct EngineOptions {
     /// The settings of the torrent session, which starts when it is needed.
     pub session: NetworkOptions,
     pub log_limits: LogLimits,
+    /// Backends of the embedding program, by the name of their storage, whose profile is of kind
+    /// [`ProfileKind::Custom`](crate::config::ProfileKind::Custom).
+    pub backends: HashMap<String, Arc<dyn StorageBackend>>,
 }
 
 impl EngineOptions {
@@ -40,7 +44,7 @@ impl EngineOptions {
     #[must_use]
     pub fn new(access: Access) -> Self {
         let (session, log_limits) = (NetworkOptions::default(), LogLimits::default());
-        Self { access, session, log_limits }
+        Self { access, session, log_limits, backends: HashMap::new() }
     }
 
     #[must_use]

@@ -49,7 +49,7 @@ pub use ipfs::{
 };
 pub use listing::{ListedFile, Listing, MAX_ENTRIES, SkippedEntry};
 pub use magnet_link::MagnetLink;
-pub use options::{FetchOptions, HostKeyPolicy, Login, OutgoingOptions};
+pub use options::{CustomProtocols, FetchOptions, HostKeyPolicy, Login, OutgoingOptions};
 pub use password_source::{PasswordPrompt, PasswordSource};
 pub use public_addresses::{has_private_host, is_public_address};
 pub use registry::Protocols;

@@ -1,11 +1,11 @@
 //! Fetch options of the user. They are the same for all schemes; each protocol uses those that apply to it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{netrc::Netrc, password_source::PasswordSource};
+use super::{Protocol, netrc::Netrc, password_source::PasswordSource};
 use crate::config::{IpfsOptions, Proxy, Secret};
 
 /// How to connect to servers. `Default` sets nothing.
@@ -37,6 +37,26 @@ pub struct FetchOptions {
     pub host_keys: HostKeyPolicy,
     pub outgoing: OutgoingOptions,
     pub ipfs: IpfsOptions,
+    /// Protocols of the embedding program.
+    pub custom: CustomProtocols,
+}
+
+/// Protocols of the embedding program, by scheme. They take precedence.
+#[derive(Debug, Clone, Default)]
+pub struct CustomProtocols(Arc<HashMap<String, Arc<dyn Protocol>>>);
+
+impl CustomProtocols {
+    /// The protocol for `scheme`.
+    #[must_use]
+    pub fn get(&self, scheme: &str) -> Option<&Arc<dyn Protocol>> {
+        self.0.get(scheme)
+    }
+}
+
+impl FromIterator<(String, Arc<dyn Protocol>)> for CustomProtocols {
+    fn from_iter<I: IntoIterator<Item = (String, Arc<dyn Protocol>)>>(protocols: I) -> Self {
+        Self(Arc::new(protocols.into_iter().collect()))
+    }
 }
 
 /// How outgoing connections leave this machine.

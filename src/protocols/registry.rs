@@ -51,6 +51,9 @@ impl Protocols {
     /// `Unsupported` for an unknown scheme; the errors of the constructor, for invalid options.
     pub fn for_url(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
         let scheme = scheme.unwrap_or(url.scheme());
+        if let Some(protocol) = self.options.custom.get(scheme) {
+            return Ok(Arc::clone(protocol));
+        }
         let Some(index) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
             let known: Vec<_> = Self::schemes().collect();
             return Err(Error::new(Kind::Unsupported, format!("unknown scheme {scheme:?}"))

@@ -30,6 +30,7 @@ const LAYERS: &[&[&str]] = &[
     &["torrents"],
     &["downloads"],
     &["engine"],
+    &["embedding"],
     &["api"],
     &["cli"],
 ];

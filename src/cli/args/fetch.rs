@@ -18,8 +18,8 @@ use crate::{
     engine::DownloadOptions,
     error::{Error, Kind, Result},
     protocols::{
-        Digest, FetchOptions, HostKeyPolicy, Login, OutgoingOptions, PasswordPrompt,
-        PasswordSource, display_url, netrc,
+        CustomProtocols, Digest, FetchOptions, HostKeyPolicy, Login, OutgoingOptions,
+        PasswordPrompt, PasswordSource, display_url, netrc,
     },
     units::{ByteSize, MIB},
 };
@@ -152,6 +152,7 @@ impl FetchArgs {
             },
             outgoing: OutgoingOptions::default(),
             ipfs: self.ipfs_options(&context.config.ipfs),
+            custom: CustomProtocols::default(),
         })
     }
 

@@ -19,7 +19,7 @@ use super::{
     storages::open_storage::chunk_len,
 };
 use crate::{
-    backends::{Capabilities, DriveBackend, LocalBackend, S3Backend, local},
+    backends::{Capabilities, DriveBackend, LocalBackend, MemoryBackend, S3Backend, local},
     catalog::{Catalog, ImportState, LayoutKind},
     config::{
         Config, Profile, ProfileKind,
@@ -238,6 +238,8 @@ fn capabilities(kind: &ProfileKind) -> Capabilities {
         ProfileKind::Local { .. } => LocalBackend::CAPABILITIES,
         ProfileKind::S3(s3) => S3Backend::capabilities_at(s3.endpoint.as_ref()),
         ProfileKind::Drive(_) => DriveBackend::CAPABILITIES,
+        // Unknown before the backend is open.
+        ProfileKind::Custom => MemoryBackend::CAPABILITIES,
     }
 }
 
@@ -258,7 +260,7 @@ fn usage(tally: &Tally, stored: u64) -> Usage {
 /// The provider that charges for a storage, if known.
 pub(super) fn provider<'a>(kind: &ProfileKind, prices: &'a Prices) -> Option<&'a Provider> {
     match kind {
-        ProfileKind::Local { .. } | ProfileKind::Drive(_) => None,
+        ProfileKind::Local { .. } | ProfileKind::Drive(_) | ProfileKind::Custom => None,
         ProfileKind::S3(s3) => match &s3.endpoint {
             Some(endpoint) => prices.provider_at(endpoint),
             None => prices.provider("aws"),

@@ -99,10 +99,16 @@ impl Streams {
         permit.map_err(|e| Error::new(Kind::Cancelled, "streaming has ended").because(e))
     }
 
-    fn add(&self, import: StreamedImport) {
+    /// Adds an import, in the place of one with the same id.
+    fn add(&self, import: StreamedImport) -> Arc<StreamedImport> {
+        let import = Arc::new(import);
         let mut imports = self.shared.imports.lock();
-        imports.push(Arc::new(import));
+        match imports.iter_mut().find(|opened| opened.id == import.id) {
+            Some(opened) => *opened = Arc::clone(&import),
+            None => imports.push(Arc::clone(&import)),
+        }
         self.shared.count.send_replace(imports.len());
+        import
     }
 }
 
@@ -344,12 +350,15 @@ impl FileRead {
 }
 
 impl Engine {
-    /// Opens an import for streaming, adds it to `streams`, and returns it.
+    /// Opens an import for streaming, adds it to `streams` unless it is there, and returns it.
     ///
     /// # Errors
     /// `NotFound` when there is no such import; otherwise any error of opening its storage.
     pub async fn stream(&self, import_ref: &str, streams: &Streams) -> Result<Arc<StreamedImport>> {
         let row = self.catalog.find(import_ref).await?;
+        if let Some(opened) = streams.find(row.id.as_str()) {
+            return Ok(opened);
+        }
         let reader = self.open_reader(&row).await?;
         let filled_by = FilledBy::OtherProcess {
             row: Box::new(row.clone()),
@@ -358,9 +367,7 @@ impl Engine {
             reopened_at: Mutex::new(Instant::now()),
         };
         let files = self.catalog.files(&row.id).await?;
-        let seen = streams.list().len();
-        streams.add(StreamedImport::new(&row, &files, reader, filled_by));
-        Ok(streams.wait_opened(seen).await)
+        Ok(streams.add(StreamedImport::new(&row, &files, reader, filled_by)))
     }
 
     /// Opens an import that this process is about to fill. The download must report its progress

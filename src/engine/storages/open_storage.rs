@@ -22,26 +22,35 @@ use crate::{
     hints::{Operation, hint},
 };
 
-/// The backend of a profile, with its upload limit. Calls to a local backend are not retried. For a remote one, an
-/// adaptive limit bounds the concurrent calls, and failed calls are retried as `retries` says. Above both, the import
-/// writer reports errors to the user and retries by itself.
+/// The backend of a profile, with its wrappers.
 pub(super) async fn open_backend(
     profile: &Profile,
     state: Arc<dyn BackendState>,
     retries: RetryPolicy,
-    meter: &Arc<Meter>,
 ) -> Result<Arc<dyn StorageBackend>> {
-    let bare = Metered::new(open_unwrapped(profile, state).await?, Arc::clone(meter));
+    Ok(wrapped(profile, open_unwrapped(profile, state).await?, retries, &Arc::default()))
+}
+
+/// A backend with the upload limit of its profile. Calls to a local backend are not retried. For a remote one, an
+/// adaptive limit bounds the concurrent calls, and failed calls are retried as `retries` says. Above both, the import
+/// writer reports errors to the user and retries by itself.
+fn wrapped(
+    profile: &Profile,
+    bare: Arc<dyn StorageBackend>,
+    retries: RetryPolicy,
+    meter: &Arc<Meter>,
+) -> Arc<dyn StorageBackend> {
+    let bare = Metered::new(bare, Arc::clone(meter));
     // Below the retries, so that repeated uploads count against the limit too.
     let limited: Arc<dyn StorageBackend> = match profile.upload_limit {
         Some(limit) => Arc::new(Throttled::new(bare, limit)),
         None => Arc::new(bare),
     };
     if !limited.is_remote() {
-        return Ok(limited);
+        return limited;
     }
     let adaptive = Adaptive::new(limited, profile.upload_concurrency);
-    Ok(Arc::new(Retrying::with_policy(Hedged::new(adaptive), retries)))
+    Arc::new(Retrying::with_policy(Hedged::new(adaptive), retries))
 }
 
 async fn open_unwrapped(
@@ -51,6 +60,11 @@ async fn open_unwrapped(
     match &profile.kind {
         ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
         ProfileKind::Drive(drive) => Ok(Arc::new(open_drive(profile, drive, state).await?)),
+        ProfileKind::Custom => {
+            let name = profile.canonical_name();
+            let text = format!("storage {name:?} is a backend of another program");
+            Err(Error::new(Kind::Unsupported, text))
+        }
         ProfileKind::S3(s3) => {
             let settings = s3_settings(s3).await?;
             Ok(Arc::new(S3Backend::open(settings, state).await?))
@@ -177,10 +191,19 @@ pub(in crate::engine) struct OpenStorage {
 }
 
 impl OpenStorage {
-    pub(in crate::engine) async fn open(profile: &Profile, catalog: &Catalog) -> Result<Self> {
+    /// `custom` is the backend of a profile of kind [`ProfileKind::Custom`].
+    pub(in crate::engine) async fn open(
+        profile: &Profile,
+        custom: Option<&Arc<dyn StorageBackend>>,
+        catalog: &Catalog,
+    ) -> Result<Self> {
         let state = CatalogState { catalog: catalog.clone(), storage: profile.canonical_name() };
-        let (state, meter) = (Arc::new(state), Arc::default());
-        let backend = open_backend(profile, state, RetryPolicy::default(), &meter).await?;
+        let meter = Arc::default();
+        let bare = match custom {
+            Some(backend) => Arc::clone(backend),
+            None => open_unwrapped(profile, Arc::new(state)).await?,
+        };
+        let backend = wrapped(profile, bare, RetryPolicy::default(), &meter);
         Ok(Self {
             name: profile.canonical_name(),
             backend,
@@ -257,7 +280,7 @@ pub(in crate::engine) fn create_folder(profile: &Profile) -> Result<()> {
 fn folder_of(profile: &Profile) -> Option<PathBuf> {
     match &profile.kind {
         ProfileKind::Local { path } => Some(path.clone()),
-        ProfileKind::S3(_) | ProfileKind::Drive(_) => None,
+        ProfileKind::S3(_) | ProfileKind::Drive(_) | ProfileKind::Custom => None,
     }
 }
 

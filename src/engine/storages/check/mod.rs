@@ -95,9 +95,7 @@ pub async fn check_storage(
     let mut backend = None;
     let opening = async {
         create_folder(&profile)?;
-        backend = Some(
-            open_backend(&profile, state, RetryPolicy::brief(), &std::sync::Arc::default()).await?,
-        );
+        backend = Some(open_backend(&profile, state, RetryPolicy::brief()).await?);
         ok(profile.location())
     };
     log.probe("place", FIRST_TIMEOUT, opening).await?;
@@ -164,7 +162,7 @@ async fn run_probes<F: FnMut(&ProbeResult) + Send>(
 /// The URL of a server whose clock can be compared.
 fn server_of(profile: &Profile) -> Option<String> {
     let (endpoint, known) = match &profile.kind {
-        ProfileKind::Local { .. } => return None,
+        ProfileKind::Local { .. } | ProfileKind::Custom => return None,
         ProfileKind::S3(s3) => (s3.endpoint.as_ref(), "https://s3.amazonaws.com/"),
         ProfileKind::Drive(drive) => (drive.endpoint.as_ref(), "https://www.googleapis.com/"),
     };
