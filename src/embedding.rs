@@ -190,7 +190,7 @@ impl Builder {
         let mut options = EngineOptions::new(Access::Write).session(session);
         options.backends.extend(self.backends);
         Ok(Bae {
-            streams: Streams::new(config.memory),
+            streams: Streams::default(),
             engine: Engine::open(config, options).await?,
             protocols: self.protocols.into_iter().collect(),
         })

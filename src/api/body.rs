@@ -2,7 +2,7 @@
 //!
 //! For each body, one task reads a step, sends it frame by frame, and reads the next step when the last frame is taken.
 //! Of a client that takes nothing for a while (a paused player) only the connection is kept: the unsent part of the
-//! step is dropped, and the reader's permit is released for others. The step is read again when the client continues.
+//! step is dropped, and the reader's memory is released for others. The step is read again when the client continues.
 
 use std::{
     pin::Pin,
@@ -12,14 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    engine::{FileRead, Streams},
+    engine::FileRead,
     error::{Error, Kind, Result},
+    memory::Reservation,
 };
 
 /// Maximum length of a frame. Frames are copied: a slice would keep its whole step in memory. One frame waits in the
@@ -40,17 +38,11 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// Sends `first`, which was read already, and then the rest of `read`. `permit` is the permit
-    /// for the memory of a reader.
-    pub(super) fn feed(
-        read: FileRead,
-        first: Option<Bytes>,
-        streams: Streams,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    /// Sends `first`, which was read already, and then the rest of `read`. `memory` is that of a reader.
+    pub(super) fn feed(read: FileRead, first: Option<Bytes>, memory: Reservation) -> Self {
         let remaining = read.remaining() + first.as_ref().map_or(0, |first| first.len() as u64);
         let (frames, frames_to_send) = mpsc::channel(1);
-        let mut feeder = BodyFeeder { read, streams, permit: Some(permit), frames };
+        let mut feeder = BodyFeeder { read, memory: Some(memory), frames };
         tokio::spawn(async move {
             if let Err(e) = feeder.run(first).await {
                 tracing::warn!(error = %e.report(), "a stream ended early");
@@ -64,8 +56,7 @@ impl Body {
 
 struct BodyFeeder {
     read: FileRead,
-    streams: Streams,
-    permit: Option<OwnedSemaphorePermit>,
+    memory: Option<Reservation>,
     frames: mpsc::Sender<Result<Bytes>>,
 }
 
@@ -89,12 +80,12 @@ impl BodyFeeder {
 
     /// The next step; `None` after the last, or when the client has disconnected.
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.permit.is_none() {
-            let permit = tokio::select! {
-                permit = self.streams.reader_permit() => permit?,
+        if self.memory.is_none() {
+            let memory = tokio::select! {
+                memory = self.read.import().reserve_reader() => memory,
                 () = self.frames.closed() => return Ok(None),
             };
-            self.permit = Some(permit);
+            self.memory = Some(memory);
         }
         tokio::select! {
             step = self.read.next() => step,
@@ -114,7 +105,7 @@ impl BodyFeeder {
                 Err(_) => {
                     self.read.put_back(bytes.len() as u64);
                     drop(bytes);
-                    self.permit = None;
+                    self.memory = None;
                     return matches!(
                         timeout(DISCONNECT_TIMEOUT, self.frames.reserve()).await,
                         Ok(Ok(_))

@@ -32,8 +32,8 @@ use crate::{
     hints::{Setting, hint},
 };
 
-/// Timeout for the permit of a reader, when all permits are in use.
-const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for the memory of a reader, when other readers have all of it.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -192,17 +192,16 @@ impl Routes {
         file: &StreamedFile,
         range: std::ops::Range<u64>,
     ) -> Result<Body> {
-        let permit =
-            timeout(PERMIT_TIMEOUT, self.streams.reader_permit()).await.map_err(|_| {
-                Error::new(Kind::Unavailable, "too many readers at once")
-                    .hint(hint!["each reader needs memory: raise ", Setting::Memory])
-            })??;
+        let memory = timeout(MEMORY_TIMEOUT, import.reserve_reader()).await.map_err(|_| {
+            Error::new(Kind::Unavailable, "too many readers at once")
+                .hint(hint!["each reader needs memory: raise ", Setting::Memory])
+        })?;
         let mut read = import.read(file, range);
         let first = match import.is_being_filled() {
             true => None,
             false => read.next().await?,
         };
-        Ok(Body::feed(read, first, self.streams.clone(), permit))
+        Ok(Body::feed(read, first, memory))
     }
 }
 

@@ -1,11 +1,8 @@
 //! Writes a downloaded file to the storage of an import, without touching a local disk.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use async_trait::async_trait;
@@ -15,13 +12,10 @@ use super::target::Target;
 use crate::{
     error::{Error, Kind, Result},
     hints::{Operation, hint},
-    memory::{BLOCK_LEN, BlockPool},
+    memory::{BLOCK_LEN, BlockPool, Budget, Mark},
     protocols::RemoteFile,
     storage::{ImportWriter, Pressure},
 };
-
-/// Polling interval for free memory, since its release is not signalled.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The range of one file in an import, as a target.
 #[derive(Debug)]
@@ -75,12 +69,14 @@ fn may_restart(
 
 #[async_trait]
 impl Target for ImportTarget {
-    /// Waits while received bytes fill 7/8 of the memory budget. From 3/8 on the writer uploads what it has, so that an
+    fn memory(&self) -> &Budget {
+        self.pool().memory()
+    }
+
+    /// Waits while received bytes fill [`Mark::Full`]. From [`Mark::Pack`] on the writer uploads what it has, so that an
     /// upload is always in flight that will free memory.
     async fn wait_for_capacity(&self) -> Result<()> {
-        while self.pool().held() >= self.pool().budget() / 8 * 7 {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
+        self.pool().wait_below(Mark::Full).await;
         Ok(())
     }
 

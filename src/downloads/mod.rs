@@ -11,7 +11,7 @@
 //! together. A server that rejects a further connection gets fewer. A server without range requests gets one
 //! connection, and the file is read in one pass.
 //!
-//! Guarantees: the socket is read only when the target has capacity, different versions of a file are not mixed,
+//! Guarantees: the socket is read only when the target has capacity and the memory budget has room, different versions of a file are not mixed,
 //! retries are limited, and a file gets its name only when it is complete and matches its checksums.
 
 pub mod checksum;
@@ -32,7 +32,7 @@ mod worker;
 pub use checksum::Checksums;
 pub use file_download::{DownloadSummary, FetchLimits, FileDownload, Snapshot};
 pub use import_target::ImportTarget;
-pub use partial_file::{PartialFile, PartialFileOptions, ResumePolicy, WriteBudget, partial_paths};
+pub use partial_file::{PartialFile, PartialFileOptions, ResumePolicy, partial_paths};
 pub use path_kind::{PathKind, is_stdout, open_stream};
 pub use pipe_target::{PipeTarget, Sink};
 pub use sidecar_checksum::fetch_sidecar_digest;

@@ -6,9 +6,14 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{file_download::FileDownload, range_scheduler::RangeScheduler, worker::Batch};
+use super::{
+    file_download::FileDownload,
+    range_scheduler::{RangeScheduler, RunId},
+    worker::Batch,
+};
 use crate::{
     error::{Error, Kind, Result},
+    memory::Share,
     protocols::{ByteStream, RangeRequest, next_bytes},
     storage::RangeSet,
 };
@@ -91,10 +96,16 @@ impl FileDownload {
     async fn write_stream(&self, mut stream: ByteStream, mut filter: RangeFilter) -> Result<u64> {
         let taken = self.shared.scheduler.lock().take(1);
         let Some((id, _)) = taken else { return Ok(0) };
-        let mut batch = Batch::at(filter.skip);
+        let memory = self.shared.target.memory();
+        let mut batch = Batch::at(filter.skip, memory);
         let mut len = 0;
         let mut last_report = tokio::time::Instant::now();
         loop {
+            // The batch is written first: it would hold what it waits for.
+            if memory.share(Share::Bodies).is_full() {
+                len += self.write_batch(id, &mut batch).await?;
+                memory.wait_for_room(Share::Bodies).await;
+            }
             self.shared.target.wait_for_capacity().await?;
             let received = next_bytes(&mut stream).await.transpose()?;
             let ended = received.is_none();
@@ -104,11 +115,8 @@ impl FileDownload {
                 batch.push(bytes);
             }
             let ended = ended || filter.remaining == 0;
-            let due = batch.is_due() || ended;
-            if let Some((pos, part, bytes)) = if due { batch.take() } else { None } {
-                self.shared.target.write_at(pos, bytes).await?;
-                self.shared.scheduler.lock().wrote(id, part);
-                len += part;
+            if batch.is_due() || ended {
+                len += self.write_batch(id, &mut batch).await?;
             }
             if ended {
                 return Ok(len);
@@ -118,6 +126,14 @@ impl FileDownload {
                 (self.sink)(self.snapshot(1, None));
             }
         }
+    }
+
+    /// Returns the number of bytes written.
+    async fn write_batch(&self, id: RunId, batch: &mut Batch) -> Result<u64> {
+        let Some((pos, len, bytes)) = batch.take() else { return Ok(0) };
+        self.shared.target.write_at(pos, bytes).await?;
+        self.shared.scheduler.lock().wrote(id, len);
+        Ok(len)
     }
 }
 

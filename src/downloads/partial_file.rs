@@ -1,8 +1,8 @@
 //! A local file during its download: `NAME.part` holds its bytes at their positions, `NAME.bae-part` the ranges
 //! present.
 //!
-//! One thread per file writes, so that a slow disk does not block the sockets. The bytes that wait for it are bounded
-//! over all files. The state is written after its bytes are flushed, so that ranges marked as done survive even a crash
+//! One thread per file writes, so that a slow disk does not block the sockets. The bytes that wait for it count against
+//! the memory budget. The state is written after its bytes are flushed, so that ranges marked as done survive even a crash
 //! of the machine. `NAME` appears by an atomic rename, when the file is complete and verified.
 //!
 //! A `NAME.part` without a `NAME.bae-part` belongs to another program and is left alone: bae writes the state before
@@ -26,7 +26,7 @@ use rustix::{
     io::Errno,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -40,24 +40,11 @@ use crate::{
     backends::local::free_space_at,
     error::{Error, Kind, Result},
     hints::{Setting, hint},
+    memory::Budget,
     protocols::{RemoteFile, Validator},
     storage::RangeSet,
     units::ByteSize,
 };
-
-/// Capacity for bytes that wait to be written, shared by all files. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct WriteBudget(Arc<Semaphore>);
-
-/// Bytes per permit, since a request for permits is limited to a `u32`.
-const BYTES_PER_PERMIT: usize = 1024;
-
-impl WriteBudget {
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / BYTES_PER_PERMIT).max(1))))
-    }
-}
 
 /// How far the data of an interrupted download is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,7 +83,7 @@ pub struct PartialFile {
     failed: Arc<Mutex<Option<Error>>>,
     queue: mpsc::UnboundedSender<WriterCommand>,
     writer: JoinHandle<()>,
-    budget: WriteBudget,
+    memory: Budget,
 }
 
 #[derive(Debug, Clone)]
@@ -181,7 +168,7 @@ fn rename_into_place(data: &Path, path: &Path, overwrite: bool) -> Result<()> {
 }
 
 enum WriterCommand {
-    Write(u64, Vec<Bytes>, OwnedSemaphorePermit),
+    Write(u64, Vec<Bytes>),
     /// Answered when all writes before it are done.
     Flush(oneshot::Sender<()>),
 }
@@ -196,7 +183,7 @@ impl PartialFile {
     pub fn open(
         path: &Path,
         options: PartialFileOptions,
-        budget: WriteBudget,
+        memory: Budget,
     ) -> Result<(Self, RangeSet)> {
         let paths = Paths::of(path);
         let context = |path: &Path, e| Error::io(format!("cannot write {}", path.display()), e);
@@ -246,7 +233,7 @@ impl PartialFile {
         let (queue, commands) = mpsc::unbounded_channel();
         let writer = tokio::task::spawn_blocking(move || writer.run(commands));
         let overwrite = options.overwrite;
-        Ok((Self { paths, file, state, overwrite, written, failed, queue, writer, budget }, done))
+        Ok((Self { paths, file, state, overwrite, written, failed, queue, writer, memory }, done))
     }
 
     /// Removes the state of a complete file at `path`, left by a crash between the rename and the removal of the state.
@@ -334,18 +321,18 @@ impl PartialFile {
 
 #[async_trait]
 impl Target for PartialFile {
+    fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
     async fn wait_for_capacity(&self) -> Result<()> {
         self.check()
     }
 
     async fn write_at(&self, pos: u64, parts: Vec<Bytes>) -> Result<()> {
         self.check()?;
-        let len: usize = parts.iter().map(Bytes::len).sum();
-        let count = u32::try_from(len.div_ceil(BYTES_PER_PERMIT)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.budget.0).acquire_many_owned(count).await;
-        let permit = permit.map_err(|e| Error::new(Kind::Internal, "write budget").because(e))?;
         // If the writer has ended, the next check returns its error.
-        let _ = self.queue.send(WriterCommand::Write(pos, parts, permit));
+        let _ = self.queue.send(WriterCommand::Write(pos, parts));
         Ok(())
     }
 
@@ -456,13 +443,12 @@ impl Writer {
     fn run(self, mut commands: mpsc::UnboundedReceiver<WriterCommand>) {
         while let Some(command) = commands.blocking_recv() {
             match command {
-                WriterCommand::Write(pos, parts, permit) => {
+                WriterCommand::Write(pos, parts) => {
                     if let Err(e) = self.write(pos, &parts) {
                         let text = format!("cannot write {}", self.path.display());
                         *self.failed.lock() = Some(Error::io(text, e));
                         return;
                     }
-                    drop(permit);
                 }
                 // Ignored: the receiver may be gone.
                 WriterCommand::Flush(done) => drop(done.send(())),
@@ -501,7 +487,7 @@ mod tests {
     }
 
     fn open(path: &Path, etag: &str, resume: ResumePolicy) -> Result<(PartialFile, RangeSet)> {
-        PartialFile::open(path, options(etag, resume), WriteBudget::new(1 << 20))
+        PartialFile::open(path, options(etag, resume), Budget::new(32 << 20))
     }
 
     async fn write_half(path: &Path, etag: &str) {
@@ -626,7 +612,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
         let replacing =
             PartialFileOptions { overwrite: true, ..options("\"a\"", ResumePolicy::IfProven) };
-        let (part, done) = PartialFile::open(&path, replacing, WriteBudget::new(1 << 20)).unwrap();
+        let (part, done) = PartialFile::open(&path, replacing, Budget::new(32 << 20)).unwrap();
         assert_eq!(done, RangeSet::from(5..10));
         part.finish(10, &Checksums::default(), None).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 10);

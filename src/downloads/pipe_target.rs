@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     hints::{Operation, hint},
+    memory::Budget,
     protocols::RemoteFile,
 };
 
@@ -25,6 +26,7 @@ pub struct PipeTarget {
     start: u64,
     /// The version of the file that the reader receives.
     version: Mutex<RemoteFile>,
+    memory: Budget,
 }
 
 struct State {
@@ -43,9 +45,15 @@ impl std::fmt::Debug for PipeTarget {
 impl PipeTarget {
     /// `start` is the first wanted byte. A second pass must be proven to return the same version.
     #[must_use]
-    pub fn new(sink: Sink, start: u64, version: RemoteFile, checksums: &Checksums) -> Self {
+    pub fn new(
+        sink: Sink,
+        start: u64,
+        version: RemoteFile,
+        checksums: &Checksums,
+        memory: Budget,
+    ) -> Self {
         let state = State { sink, next: start, verifier: checksums.verifier() };
-        Self { state: Arc::new(Mutex::new(state)), start, version: Mutex::new(version) }
+        Self { state: Arc::new(Mutex::new(state)), start, version: Mutex::new(version), memory }
     }
 
     /// Verifies the checksums, after all bytes are written.
@@ -61,6 +69,10 @@ impl PipeTarget {
 
 #[async_trait]
 impl Target for PipeTarget {
+    fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
     async fn wait_for_capacity(&self) -> Result<()> {
         Ok(())
     }
@@ -146,7 +158,8 @@ mod tests {
             })
         };
         let checksums = Checksums::new([parse(&format!("md5={md5}")).unwrap()]);
-        (PipeTarget::new(sink, 3, version(proven), &checksums), got)
+        let memory = Budget::new(32 << 20);
+        (PipeTarget::new(sink, 3, version(proven), &checksums, memory), got)
     }
 
     const MD5_ABC: &str = "900150983cd24fb0d6963f7d28e17f72";

@@ -5,11 +5,14 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{error::Result, protocols::RemoteFile};
+use crate::{error::Result, memory::Budget, protocols::RemoteFile};
 
 /// The destination of one file's bytes. All calls may run concurrently; positions are those of the file.
 #[async_trait]
 pub trait Target: Send + Sync + fmt::Debug {
+    /// The memory budget that bytes on their way to the target count against.
+    fn memory(&self) -> &Budget;
+
     /// Waits until there is capacity for the next bytes.
     ///
     /// # Errors

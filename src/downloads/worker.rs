@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::{file_download::Shared, range_scheduler::RunId};
 use crate::{
     error::{Error, Kind, Result},
+    memory::{Budget, Reservation, Share},
     protocols::{ByteStream, display_url, next_bytes},
 };
 
@@ -130,13 +131,20 @@ impl AssignedRun {
         mirror: usize,
         extendable: bool,
     ) -> Result<(), WorkerExit> {
-        let mut batch = Batch::at(self.range.start);
+        let memory = self.shared.target.memory();
+        let mut batch = Batch::at(self.range.start, memory);
         let outcome = loop {
             if self.is_exhausted(extendable) {
                 break Ok(());
             }
+            // Read more only when there is memory for it. The batch is written first: it would hold what it waits for.
+            if memory.share(Share::Bodies).is_full() {
+                self.write_batch(&mut batch).await?;
+                memory.wait_for_room(Share::Bodies).await;
+            }
+            self.shared.target.wait_for_capacity().await.map_err(WorkerExit::TargetFailed)?;
             match next_bytes(&mut stream).await {
-                Some(Ok(bytes)) => self.receive(bytes, &mut batch, extendable).await?,
+                Some(Ok(bytes)) => self.receive(bytes, &mut batch, extendable).await,
                 Some(Err(e)) => break Err(e),
                 None => break Err(early_end_error(&self.shared, mirror)),
             }
@@ -156,24 +164,17 @@ impl AssignedRun {
         scheduler.is_received(self.id) && !(extendable && scheduler.extend(self.id))
     }
 
-    async fn receive(
-        &self,
-        mut bytes: Bytes,
-        batch: &mut Batch,
-        extendable: bool,
-    ) -> Result<(), WorkerExit> {
+    async fn receive(&self, mut bytes: Bytes, batch: &mut Batch, extendable: bool) {
         loop {
             let granted = self.shared.scheduler.lock().grant(self.id, bytes.len() as u64);
             let rest = bytes.split_off(usize::try_from(granted).unwrap_or(bytes.len()));
             self.shared.record_received(granted).await;
             batch.push(bytes);
             if rest.is_empty() || self.is_exhausted(extendable) {
-                break;
+                return;
             }
             bytes = rest;
         }
-        // Read more only when the target has capacity for it.
-        self.shared.target.wait_for_capacity().await.map_err(WorkerExit::TargetFailed)
     }
 
     async fn write_batch(&self, batch: &mut Batch) -> Result<(), WorkerExit> {
@@ -195,19 +196,29 @@ fn early_end_error(shared: &Shared, mirror: usize) -> Error {
     Error::new(Kind::Network, format!("{url}: connection closed before the end of the range"))
 }
 
-/// Consecutive bytes, collected for one write.
+/// Consecutive bytes, collected for one write. They are counted in [`Share::Bodies`] until the target drops them.
 pub(super) struct Batch {
     pos: u64,
     len: u64,
     parts: Vec<Bytes>,
-    /// Small pieces that follow `parts`.
+    /// Small pieces that follow `parts`, and their memory.
     small: BytesMut,
+    small_memory: Option<Reservation>,
+    memory: Budget,
     since: Instant,
 }
 
 impl Batch {
-    pub(super) fn at(pos: u64) -> Self {
-        Self { pos, len: 0, parts: Vec::new(), small: BytesMut::new(), since: Instant::now() }
+    pub(super) fn at(pos: u64, memory: &Budget) -> Self {
+        Self {
+            pos,
+            len: 0,
+            parts: Vec::new(),
+            small: BytesMut::new(),
+            small_memory: None,
+            memory: memory.clone(),
+            since: Instant::now(),
+        }
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {
@@ -216,16 +227,19 @@ impl Batch {
         }
         self.len += bytes.len() as u64;
         if bytes.len() < SMALL {
+            let memory = &self.memory;
+            let small = self.small_memory.get_or_insert_with(|| memory.charge(Share::Bodies, 0));
+            small.grow(bytes.len());
             self.small.extend_from_slice(&bytes);
         } else {
             self.flush_small();
-            self.parts.push(bytes);
+            self.parts.push(self.memory.charge(Share::Bodies, bytes.len()).attach_to(bytes));
         }
     }
 
     fn flush_small(&mut self) {
-        if !self.small.is_empty() {
-            self.parts.push(std::mem::take(&mut self.small).freeze());
+        if let Some(memory) = self.small_memory.take() {
+            self.parts.push(memory.attach_to(std::mem::take(&mut self.small).freeze()));
         }
     }
 
@@ -253,7 +267,8 @@ mod tests {
         fn a_batch_returns_the_pushed_bytes_in_order(
             pushes in prop::collection::vec((0usize..100_000, any::<bool>()), 0..12),
         ) {
-            let (mut batch, mut expected, mut at) = (Batch::at(7), Vec::new(), 7);
+            let memory = Budget::new(32 << 20);
+            let (mut batch, mut expected, mut at) = (Batch::at(7, &memory), Vec::new(), 7);
             let mut taken = Vec::new();
             for (n, (len, takes)) in (0u8..).zip(pushes) {
                 let bytes = vec![n; len];
@@ -270,8 +285,11 @@ mod tests {
                 prop_assert_eq!(parts.iter().map(|part| part.len() as u64).sum::<u64>(), *len);
                 at += len;
             }
+            prop_assert_eq!(memory.held(), expected.len());
             let got: Vec<Bytes> = taken.into_iter().flat_map(|(_, _, parts)| parts).collect();
             prop_assert_eq!(got.concat(), expected);
+            drop(got);
+            prop_assert_eq!(memory.held(), 0);
         }
     }
 }

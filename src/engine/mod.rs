@@ -41,10 +41,7 @@ use std::{
     fmt,
     ops::Deref,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -84,7 +81,7 @@ use crate::{
     config::Config,
     error::{Error, Kind, Result},
     events::EventLog,
-    memory::BlockPool,
+    memory::{BlockPool, Budget, ImportGuard},
     rate::RateLimit,
     storage::{DiskCache, ImportReader, ImportStore, Pressure, WindowCache},
     torrents::metainfo::{File, Metainfo},
@@ -98,17 +95,6 @@ const SESSION_STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Timeout for flushing verified bytes to storage at a stop. Together with [`maintain::manifest::STOP_TIMEOUT`] it is
 /// less than the 10 s after which supervisors kill a process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The share of the memory budget for incoming bytes: 7/8. The read cache gets the other 1/8
-/// during an import, and 1/2 at other times. It never gets all: the allocator needs slack, and
-/// blocks that are sent to peers have a pool of their own.
-fn input_budget(config: &Config) -> u64 {
-    config.memory.0 - config.memory.0 / 8
-}
-
-fn input_pool(config: &Config) -> BlockPool {
-    BlockPool::new(usize::try_from(input_budget(config)).unwrap_or(usize::MAX))
-}
 
 /// An open data folder. Clones share it.
 #[derive(Clone)]
@@ -134,11 +120,12 @@ impl fmt::Debug for Engine {
 pub struct EngineInner {
     config: Config,
     catalog: Catalog,
+    /// The one owner of `--memory`.
+    memory: Budget,
+    /// The blocks of imports.
     pool: BlockPool,
     pressure: Arc<Pressure>,
     cache: Arc<WindowCache>,
-    /// Number of imports that are being filled now.
-    active_imports: AtomicUsize,
     storages: tokio::sync::Mutex<HashMap<String, Arc<OpenStorage>>>,
     /// Backends of the embedding program, by the name of their storage.
     custom_backends: HashMap<String, Arc<dyn StorageBackend>>,
@@ -189,16 +176,17 @@ impl Engine {
                 catalog => (None, catalog?),
             },
         };
-        let pool = input_pool(&config);
+        let memory = Budget::new(config.memory.0);
+        let pool = memory.incoming();
         let pressure = Pressure::new(pool.clone());
         let inner = EngineInner {
             session: SessionSlot::new(options.session, Arc::clone(&pressure), pool.clone()),
             pressure,
-            cache: WindowCache::with_disk(config.memory.0 / 2, disk_cache(&config, &catalog)?),
-            active_imports: AtomicUsize::new(0),
+            cache: WindowCache::with_memory(memory.clone(), disk_cache(&config, &catalog)?),
             server_limit: RateLimit::new(config.limit_rate),
             config,
             catalog,
+            memory,
             pool,
             storages: tokio::sync::Mutex::default(),
             custom_backends: options.backends,
@@ -273,11 +261,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Guard of an import: while one is held, the read cache shrinks to 1/8 of the memory budget.
-    fn import_guard(&self) -> ImportGuard<'_> {
-        self.active_imports.fetch_add(1, Ordering::Relaxed);
-        self.cache.set_capacity(self.config.memory.0 - input_budget(&self.config));
-        ImportGuard(self)
+    /// Guard of an import: while one is held, imports have most of the memory budget.
+    fn import_guard(&self) -> ImportGuard {
+        self.memory.begin_import()
     }
 
     /// The storage of an import.
@@ -303,7 +289,8 @@ impl Engine {
         }
         let profile = self.config.storage(storage)?;
         let custom = self.custom_backends.get(storage);
-        let opened = Arc::new(OpenStorage::open(&profile, custom, &self.catalog).await?);
+        let opened = OpenStorage::open(&profile, custom, &self.catalog, &self.memory).await?;
+        let opened = Arc::new(opened);
         storages.insert(storage.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -359,18 +346,6 @@ impl Engine {
 fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache>>> {
     let open = |dir: &PathBuf| DiskCache::open(&dir.join(catalog.id()), config.cache_size.0);
     config.cache_dir.as_ref().map(open).transpose()
-}
-
-/// Guard of [`Engine::import_guard`]: when the last one is dropped, the read cache grows back to half of the memory
-/// budget.
-struct ImportGuard<'a>(&'a Engine);
-
-impl Drop for ImportGuard<'_> {
-    fn drop(&mut self) {
-        if self.0.active_imports.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.cache.set_capacity(self.0.config.memory.0 / 2);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,6 @@ fn every_operation(
     is_send(engine.export("", Path::new(""), ExportOptions::default(), ignored(), cancel()));
     is_send(engine.stream("", streams));
     is_send(streams.wait_opened(0));
-    is_send(streams.reader_permit());
     is_send(stream.next());
     is_send(file.next());
     is_send(import.wait());

@@ -218,8 +218,11 @@ pub struct Progress {
     pub seeds: usize,
     /// Usable web seeds of the torrent.
     pub web_seeds: usize,
-    /// Payload bytes held in memory.
+    /// Payload bytes held in memory, of every kind.
     pub held: u64,
+    /// The part of `held` that is in the read cache. It is evicted when other bytes need the memory.
+    #[serde(default)]
+    pub cached: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
     pub state: Activity,
@@ -240,7 +243,7 @@ pub struct Imported {
     pub info_hash: String,
     /// Payload received from peers and web seeds, including discarded bytes.
     pub downloaded: u64,
-    /// Peak of payload bytes held in memory.
+    /// Peak of payload bytes held in memory, of every kind.
     pub peak_held: u64,
     /// Payload discarded to stay within the memory budget and fetched again; total over all imports of this run.
     pub evicted: u64,

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     events::{Activity, Event, EventSink, Progress},
+    memory::Share,
     rate::Rate,
     storage::{BackgroundPublisher, ImportStore, PauseClock, RangeSet, WriterEvent},
 };
@@ -469,7 +470,8 @@ impl Download {
             peers: self.status.peers,
             seeds: self.status.seeds,
             web_seeds: self.web_seeds.usable(),
-            held: self.torrent.session().held(),
+            held: self.torrent.session().memory().held() as u64,
+            cached: self.torrent.session().memory().share(Share::Windows).used() as u64,
             eta_seconds: left.checked_div(store_rate),
             state: if self.pause.is_paused() { Activity::Paused } else { self.state },
             trouble: None,

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     folders,
+    memory::BlockPool,
 };
 
 /// Stores each object as `root/<key>`. Temp files are under `root/.tmp/`, which no key can name.
@@ -48,6 +49,13 @@ impl LocalBackend {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let files = Arc::new(LocalFiles::open(root.into())?);
         Ok(Self { reader_pool: Arc::new(ReaderPool::new(&files)), files })
+    }
+
+    /// The same folder, which reads bodies into blocks of this pool.
+    #[must_use]
+    pub fn with_blocks(self, blocks: BlockPool) -> Self {
+        let reader_pool = Arc::new(ReaderPool::with_blocks(&self.files, blocks));
+        Self { reader_pool, ..self }
     }
 
     /// Creates the folder of a storage that is about to be written, where it does not exist.

@@ -17,14 +17,14 @@ use super::{blocking, files::LocalFiles};
 use crate::{
     backends::{Key, body::BodySource},
     error::{Error, Kind, Result},
-    memory::{BLOCK_LEN, BlockPool, OpenBlock},
+    memory::{BLOCK_LEN, BlockPool, Budget, OpenBlock},
 };
 
 /// Blocks per read: 1 MiB.
 const BLOCKS_PER_READ: u64 = 64;
 
-/// Bytes of read blocks that stay allocated for later reads, including those in use.
-const READ_POOL_LEN: usize = 64 << 20;
+/// The budget of a folder that belongs to no engine. Only its free blocks count: at most this many bytes are kept.
+const OWN_BUDGET: u64 = 64 << 20;
 /// Concurrent reads of a folder: enough for the disk to order them, few enough not to occupy all CPUs.
 const MAX_READERS: usize = 4;
 
@@ -32,15 +32,18 @@ const MAX_READERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct ReaderPool {
     files: Arc<LocalFiles>,
-    /// The pool of blocks that bodies are read into.
+    /// The pool of blocks that bodies are read into. A reservation of their reader covers them.
     blocks: BlockPool,
     readers: Semaphore,
 }
 
 impl ReaderPool {
     pub(super) fn new(files: &Arc<LocalFiles>) -> Self {
-        let (files, blocks) = (Arc::clone(files), BlockPool::new(READ_POOL_LEN));
-        Self { files, blocks, readers: Semaphore::new(MAX_READERS) }
+        Self::with_blocks(files, Budget::new(OWN_BUDGET).covered_blocks())
+    }
+
+    pub(super) fn with_blocks(files: &Arc<LocalFiles>, blocks: BlockPool) -> Self {
+        Self { files: Arc::clone(files), blocks, readers: Semaphore::new(MAX_READERS) }
     }
 }
 
@@ -165,6 +168,6 @@ mod tests {
             assert!(got == whole[range]);
         }
         // All blocks are back in the pool, for later reads.
-        assert_eq!(backend.reader_pool.blocks.held(), 0);
+        assert_eq!(backend.reader_pool.blocks.blocks_in_use(), 0);
     }
 }

@@ -152,6 +152,7 @@ async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Fa
         resume: args.fetch.resume(),
         sidecar: args.fetch.sidecar_checksum,
         overwrite: args.overwrite,
+        memory: context.config.memory,
         range,
     })
 }

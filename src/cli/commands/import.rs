@@ -47,7 +47,7 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
         seed: args.seed && args.sources.len() == 1,
         seeding: args.goals.resolve(context.config.seeding.clone()),
         timeout: context.config.timeout,
-        streams: args.stream.map(|_| Streams::new(context.config.memory)),
+        streams: args.stream.map(|_| Streams::default()),
         download,
     };
     let options = EngineOptions::new(Access::Write).session(request.network.clone());

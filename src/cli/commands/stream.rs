@@ -42,7 +42,7 @@ pub(in crate::cli) async fn stream(context: Context, args: StreamArgs) -> Result
     let StreamArgs { import, path, listen } = args;
     context
         .with_engine(Access::Read, async |engine| {
-            let streams = Streams::new(context.config.memory);
+            let streams = Streams::default();
             let import = context.unless_cancelled(engine.stream(&import, &streams)).await?;
             let only = path.as_deref().map(|path| find(&import, path)).transpose()?;
             let server = bind(listen, &streams).await?;

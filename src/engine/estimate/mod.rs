@@ -13,7 +13,6 @@ use self::content::SourceContent;
 use super::{
     Engine, ImportRequest,
     import::{check_free_space, resumed_layout},
-    input_pool,
     plan::{file_row, selected_bytes, selected_files},
     session::SessionSlot,
     storages::open_storage::chunk_len,
@@ -26,6 +25,7 @@ use crate::{
         prices::{Cost, DriveLimits, Prices, Provider, Usage},
     },
     error::{Kind, Result},
+    memory::Budget,
     storage::{
         FileSpan, Layout, Pressure, RangeSet,
         estimate::{Tally, tally},
@@ -98,7 +98,7 @@ pub async fn estimate(
 ) -> Result<Estimate> {
     config.storage(&request.storage)?;
     let catalog = open_catalog(config).await?;
-    let pool = input_pool(config);
+    let pool = Budget::new(config.memory.0).incoming();
     let session = SessionSlot::new(request.network.clone(), Pressure::new(pool.clone()), pool);
     let estimate = estimate_with(config, catalog.as_ref(), &session, request, &cancel).await;
     session.stop().await;
@@ -181,7 +181,7 @@ impl EstimatedImport {
         let rules = CompositionLimits {
             capabilities: capabilities(&profile.kind),
             chunk_len: self.chunk_len,
-            max_sent: Pressure::new(input_pool(config)).max_read_back(),
+            max_sent: Pressure::new(Budget::new(config.memory.0).incoming()).max_read_back(),
         };
         // Empty files have no bytes that could be missing. In a complete import they exist already.
         let is_created = |file: &&FileSpan| {

@@ -132,7 +132,7 @@ impl FileJob<'_> {
             resume: self.getter.options.resume,
             overwrite: self.getter.options.overwrite,
         };
-        let (part, have) = PartialFile::open(&self.path, plan, self.getter.write_buffer.clone())?;
+        let (part, have) = PartialFile::open(&self.path, plan, self.getter.memory.clone())?;
         self.report_found(&remote, range.as_ref(), have.len());
         let part = Arc::new(part);
         let (target, plan_range) = (Arc::<PartialFile>::clone(&part), range.clone());
@@ -164,7 +164,9 @@ impl FileJob<'_> {
         let range = self.range(&remote)?;
         let checksums = self.all_checksums(range.as_ref());
         let start = range.as_ref().map_or(0, |range| range.start);
-        let target = Arc::new(PipeTarget::new(sink, start, remote.clone(), &checksums));
+        let memory = self.getter.memory.clone();
+        let target = PipeTarget::new(sink, start, remote.clone(), &checksums, memory);
+        let target = Arc::new(target);
         self.report_found(&remote, range.as_ref(), 0);
         let fetch_limits = FetchLimits {
             per_server: 1,

@@ -1,8 +1,8 @@
 //! `get`: downloads URLs to plain local files, several at a time.
 //!
 //! A [`Getter`] takes one [`GetItem`] after the other. It probes the URLs, chooses a local path, and runs
-//! one [`FileJob`] for the file, or one for each file of a folder. Connections, rate limit and write
-//! buffers are shared by all files.
+//! one [`FileJob`] for the file, or one for each file of a folder. Connections, rate limit and memory are shared by all
+//! files.
 
 pub(super) mod claims;
 pub(super) mod file;
@@ -19,21 +19,19 @@ use self::probe_progress::{ProbeProgress, provisional_path};
 use self::{claims::Claims, file::FileJob};
 use crate::{
     downloads::{
-        DownloadSource, FetchLimits, FirstRequest, Mirror, ResumePolicy, Sink, WriteBudget,
-        fetch_sidecar_digest,
+        DownloadSource, FetchLimits, FirstRequest, Mirror, ResumePolicy, Sink, fetch_sidecar_digest,
     },
     error::{Error, Kind, Result},
     events::{EventSink, FetchedFile},
     hints::{Setting, hint},
+    memory::Budget,
     names, open_files,
     protocols::{
         Digest, FetchOptions, FirstResponse, Listing, Protocols, RemoteFile, UrlTarget, display_url,
     },
     rate::RateLimit,
+    units::ByteSize,
 };
-
-/// Bytes that may wait for the disk, over all files. With a fast disk, no connection has to wait for a write.
-const WRITE_BUFFER_LIMIT: usize = 2 << 20;
 
 /// Options of all downloads of a run.
 #[derive(Debug, Clone)]
@@ -53,6 +51,8 @@ pub struct GetOptions {
     pub sidecar: bool,
     /// Replace existing files of the same name.
     pub overwrite: bool,
+    /// Maximum payload bytes held in memory, over all files.
+    pub memory: ByteSize,
     /// Byte range to fetch: start, and end (exclusive).
     pub range: Option<(u64, Option<u64>)>,
 }
@@ -74,7 +74,7 @@ pub struct GetItem {
 pub struct Getter {
     pub(super) options: Arc<GetOptions>,
     pub(super) limit: Arc<RateLimit>,
-    pub(super) write_buffer: WriteBudget,
+    pub(super) memory: Budget,
     /// Local paths used in this run.
     pub(super) claims: Claims,
     protocols: Protocols,
@@ -86,7 +86,7 @@ impl Getter {
     pub fn new(options: GetOptions) -> Self {
         Self {
             limit: RateLimit::new(options.limit),
-            write_buffer: WriteBudget::new(WRITE_BUFFER_LIMIT),
+            memory: Budget::new(options.memory.0),
             claims: Claims::default(),
             protocols: Protocols::new(options.fetch.clone()),
             file_permits: Arc::new(Semaphore::new(max_jobs(&options))),

@@ -25,6 +25,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     events::{Activity, Event, Progress, Started},
+    memory::{Mark, Share},
     rate::{Rate, RateLimit},
     storage::{BackgroundPublisher, ImportWriter, RangeSet},
     torrents::metainfo::File,
@@ -182,13 +183,13 @@ impl ImportJob {
     }
 
     /// Connections and range size of each file. Ranges are fetched in order, so that chunks become
-    /// complete one after the other. All ranges in flight take a quarter of the memory for incoming bytes,
-    /// or 1 MiB each where that is more.
+    /// complete one after the other. All ranges in flight take [`Mark::OpenChunks`], or 1 MiB each where that is more.
     fn fetch_limits(&self, is_folder: bool) -> FetchLimits {
         let requested = self.request.download.fetch_limits;
         let concurrent = if is_folder { MAX_CONCURRENT_FILES } else { 1 };
         let workers = requested.per_file.min(requested.per_server).div_ceil(concurrent).max(1);
-        let window = self.engine.pool.budget() as u64 / 4 / (workers * concurrent) as u64;
+        let open = self.engine.pool.mark(Mark::OpenChunks) as u64;
+        let window = open / (workers * concurrent) as u64;
         let range_len = window.max(MIB);
         let strategy = if workers == 1 {
             SplitStrategy::InOrder(u64::MAX)
@@ -244,7 +245,8 @@ impl ImportJob {
             download_rate,
             store_rate,
             peers: connections,
-            held: self.engine.pool.held() as u64,
+            held: self.engine.memory.held() as u64,
+            cached: self.engine.memory.share(Share::Windows).used() as u64,
             eta_seconds: bytes.saturating_sub(stored).checked_div(store_rate),
             state,
             trouble: progress.trouble(),

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::{Activity, Event, EventSink, Imported, Started},
     hints::{Operation, hint},
+    memory::Mark,
     storage::{
         BackgroundPublisher, DirectFiles, ImportWriter, RangeSet, WriterEvent, WriterOptions,
     },
@@ -148,7 +149,7 @@ impl ImportJob {
             wanted: opened.plan.wanted.clone(),
             missing: opened.plan.missing().collect(),
             stored,
-            open_bytes: self.engine.pool.budget() as u64 / 4,
+            open_bytes: self.engine.pool.mark(Mark::OpenChunks) as u64,
             in_order: opened.row.layout == LayoutKind::Files
                 && self.storage.backend.capabilities().ordered_parts,
         };
@@ -223,7 +224,7 @@ impl ImportJob {
             info_hash: import.row.info_hash(),
             downloaded,
             evicted,
-            peak_held: self.engine.pool.peak() as u64,
+            peak_held: self.engine.memory.peak() as u64,
             packed: import.store.packed_bytes(),
         };
         self.events.send(Event::Imported(imported.clone()));

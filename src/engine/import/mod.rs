@@ -20,13 +20,14 @@ use std::sync::Arc;
 pub(super) use self::start::{ImportJob, ImportTask};
 use self::{fill_from_torrent::start_options, magnet::Magnet, source::ImportSource};
 use super::plan::{Plan, bytes_to_store, file_rows, select_files};
-use super::{ImportRequest, input_budget, running::ClaimKey};
+use super::{ImportRequest, running::ClaimKey};
 use crate::{
     catalog::{Catalog, ImportId, ImportRow, ImportState, LayoutKind, NewImport},
     config::Config,
     error::{Error, Kind, Result},
     events::{Event, Imported},
     hints::{Operation, Setting, hint},
+    memory::{Budget, Mark},
     storage::{ImportStore, RangeSet, files::sequential_upload::check_partial_uploads},
     torrents::{
         Origin, Start, Torrent, TorrentSession,
@@ -311,11 +312,11 @@ fn deselect_unwanted(torrent: &Torrent, plan: &Plan) -> Result<()> {
     if unwanted.is_empty() { Ok(()) } else { torrent.prioritize(&unwanted, 0) }
 }
 
-/// Refuses a torrent whose pieces are too long. A piece is verified as a whole in memory, so it must fit into three
-/// quarters of the memory for incoming bytes.
+/// Refuses a torrent whose pieces are too long to be verified in memory.
 pub(super) fn check_memory(meta: &Metainfo, config: &Config) -> Result<()> {
     let piece = u64::from(meta.piece_length);
-    if piece <= input_budget(config) / 4 * 3 {
+    let longest = Budget::new(config.memory.0).incoming().mark(Mark::LongestPiece);
+    if piece <= longest as u64 {
         return Ok(());
     }
     let needed = (piece * 2).next_multiple_of(16 << 20);

@@ -12,13 +12,16 @@ use crate::{
     catalog::{ImportId, ImportRow, ObjectNum, ObjectRow, Role},
     engine::{BadPiece, Engine, ProgressFn, VerifyReport, plan::Plan},
     error::{Error, Kind, Result},
+    memory::Share,
     storage::{ImportReader, recover::presence::find_missing},
     torrents::metainfo::{
         Metainfo,
         check::{PieceDigests, PieceHashes},
     },
-    units::MIB,
 };
+
+/// The length of the steps in which pieces are read, in bytes.
+const STEP: usize = 1 << 20;
 
 impl Engine {
     /// Reads and hashes every stored piece.
@@ -41,6 +44,7 @@ impl Engine {
         let plan = Plan::new(&meta, row.selected.as_deref(), &store);
         let hashes = PieceHashes::of(&meta);
         let reader = self.reader(&store);
+        let _step = self.memory.reserve(Share::Readers, STEP).await;
         let readable =
             |p| plan.have[p as usize] && store.is_in_finished_objects(meta.piece_range(p));
         let stored_pieces = || (0..meta.pieces()).filter(|&p| readable(p) && hashes.is_known(p));
@@ -160,12 +164,12 @@ enum PieceRead {
     Lost,
 }
 
-/// Hashes a stored piece, which is read in steps of 1 MiB.
+/// Hashes a stored piece, which is read in steps.
 async fn hash_piece(reader: &ImportReader, meta: &Metainfo, piece: u32) -> Result<PieceRead> {
     let mut range = meta.piece_range(piece);
     let mut hasher = PieceHashes::of(meta).hasher(piece);
     while !range.is_empty() {
-        let end = range.end.min(range.start + MIB);
+        let end = range.end.min(range.start + STEP as u64);
         match reader.read_at(range.start..end).await {
             Ok(payload) => payload.buffers().iter().for_each(|p| hasher.update(p)),
             Err(e) if e.kind().is_object_specific() => {

@@ -246,7 +246,7 @@ impl Seeding {
         self.polls += 1;
         let few = self.active.len() <= FEW_IMPORTS;
         let report = few || self.polls.is_multiple_of(4);
-        let held = self.torrents.held();
+        let memory = self.torrents.memory();
         let mut failed = Vec::new();
         for (&index, import) in &mut self.active {
             let Some(SeedCandidate { row, bytes, group, .. }) = self.imports.get(&index) else {
@@ -259,7 +259,7 @@ impl Seeding {
                 SessionState::Failed(error) => failed.push((index, error)),
             }
             if report && (few || import.has_changed()) {
-                events.send(Event::Progress(import.progress(&row.id, *bytes, held)));
+                events.send(Event::Progress(import.progress(&row.id, *bytes, memory)));
             }
         }
         failed.into_iter().for_each(|(index, error)| self.fail(index, error));

@@ -11,6 +11,7 @@ use crate::{
     engine::{Engine, plan::Plan},
     error::{Error, Kind, Result},
     events::{Activity, Event, EventSink, Progress, Started},
+    memory::{Budget, Share},
     storage::{ImportStore, WindowCache},
     torrents::{
         Content, Origin, Start, Status, Torrent, TorrentEvent, TorrentSession, Trackers,
@@ -145,7 +146,7 @@ impl SeedingImport {
         self.status.peers > 0
     }
 
-    pub(super) fn progress(&mut self, id: &ImportId, bytes: u64, held: u64) -> Progress {
+    pub(super) fn progress(&mut self, id: &ImportId, bytes: u64, memory: &Budget) -> Progress {
         self.changed = false;
         Progress {
             id: id.to_string(),
@@ -155,7 +156,8 @@ impl SeedingImport {
             upload_rate: self.status.upload_rate,
             peers: self.status.peers,
             seeds: self.status.seeds,
-            held,
+            held: memory.held() as u64,
+            cached: memory.share(Share::Windows).used() as u64,
             state: if self.status.paused { Activity::Paused } else { Activity::Seeding },
             ..Progress::default()
         }

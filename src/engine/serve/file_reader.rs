@@ -20,6 +20,8 @@ type NextBytes = Pin<Box<dyn Future<Output = (FileRead, Result<Option<Bytes>>)> 
 
 /// Reads one file of an import from any position.
 ///
+/// Between reads it keeps up to 256 KiB, besides the memory budget: so any number of readers may be open at once.
+///
 /// Errors are [`io::Error`]s whose inner error is the [`Error`]: `Unavailable` when the bytes are not stored and are
 /// not being fetched, otherwise the error of the storage. A failed read may be repeated.
 pub struct FileReader {
@@ -88,10 +90,7 @@ impl FileReader {
                 ReadState::Idle => {
                     ReadState::Open(self.import.read(&self.file, self.position..self.len()))
                 }
-                ReadState::Open(mut read) => ReadState::Reading(Box::pin(async move {
-                    let bytes = read.next().await;
-                    (read, bytes)
-                })),
+                ReadState::Open(read) => ReadState::Reading(Box::pin(read_step(read))),
                 ReadState::Reading(mut next) => {
                     let Poll::Ready((read, bytes)) = next.as_mut().poll(cx) else {
                         self.read = ReadState::Reading(next);
@@ -103,6 +102,14 @@ impl FileReader {
             };
         }
     }
+}
+
+/// Reads the next bytes, with the memory of a reader.
+async fn read_step(mut read: FileRead) -> (FileRead, Result<Option<Bytes>>) {
+    let memory = read.import().reserve_reader().await;
+    let bytes = read.next().await;
+    drop(memory);
+    (read, bytes)
 }
 
 fn io_error(error: Error) -> io::Error {

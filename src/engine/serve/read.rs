@@ -11,10 +11,14 @@ use crate::{
     engine::Engine,
     error::{Error, Kind, Result},
     hints::{Hint, Operation, hint},
+    memory::{Budget, Reservation, Share},
     storage::{ImportReader, PieceVerifier, RangeSet, WindowCache},
     torrents::{metainfo::Metainfo, piece_verifier},
     units::{MIB, parse_range},
 };
+
+/// The longest step of a stream: one read of the storage.
+const STEP: u64 = 4 * MIB;
 
 /// A stream of bytes of an import.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct ReadStream {
     remaining: Range<u64>,
     /// Bytes that were read and not returned yet.
     ready: std::vec::IntoIter<Bytes>,
+    /// The memory of the step that is being returned.
+    step: Option<Reservation>,
     len: u64,
 }
 
@@ -30,7 +36,7 @@ impl ReadStream {
     pub(in crate::engine) fn new(reader: impl Into<VerifyingReader>, range: Range<u64>) -> Self {
         let reader = reader.into();
         let len = range.end - range.start;
-        Self { reader, remaining: range, ready: Vec::new().into_iter(), len }
+        Self { reader, remaining: range, ready: Vec::new().into_iter(), step: None, len }
     }
 
     /// Length of the whole stream in bytes.
@@ -54,15 +60,25 @@ impl ReadStream {
             if let Some(part) = self.ready.next() {
                 return Ok(Some(part));
             }
+            self.step = None;
             if self.remaining.is_empty() {
                 return Ok(None);
             }
-            let end = self.remaining.end.min(self.remaining.start + 4 * MIB);
+            let memory = self.reader.memory();
+            let end = self.remaining.end.min(self.remaining.start + step_len(memory));
+            let len = usize::try_from(end - self.remaining.start).unwrap_or(usize::MAX);
+            self.step = Some(memory.reserve(Share::Readers, len).await);
             let payload = self.reader.read_at(self.remaining.start..end).await?;
             self.remaining.start = end;
             self.ready = payload.buffers().to_vec().into_iter();
         }
     }
+}
+
+/// The length of a step: at most half of the memory for readers, so that one stream leaves room for others.
+fn step_len(memory: &Budget) -> u64 {
+    let half = memory.share(Share::Readers).len() as u64 / 2;
+    STEP.min(half / MIB * MIB).max(MIB)
 }
 
 /// A reader that verifies bytes against the torrent's hashes where possible, and returns them only if they match.
@@ -102,6 +118,10 @@ impl VerifiedPieces {
 }
 
 impl VerifyingReader {
+    fn memory(&self) -> &Budget {
+        self.plain.memory()
+    }
+
     async fn read_at(&self, range: Range<u64>) -> Result<Payload> {
         let Some(verified) = &self.verified else { return self.plain.read_at(range).await };
         match verified.reader.read_at(range.clone()).await {

@@ -6,8 +6,8 @@
 //! piece is verified. In an import that another process fills, a read of missing bytes reopens the import from the
 //! catalog, at most once per second, and fails if the bytes are still missing.
 //!
-//! Memory: an active reader holds two steps and, for a moment, one window of the cache. [`Streams::reader_permit`]
-//! admits as many readers at once as fit into an eighth of the memory budget.
+//! Memory: an active reader holds one step, and for a moment the blocks that the next one is copied from.
+//! [`StreamedImport::reserve_reader`] admits as many readers at once as fit into [`Share::Readers`].
 
 use std::{
     ops::Range,
@@ -17,7 +17,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -26,46 +26,36 @@ use crate::{
     engine::{Engine, plan::is_selected},
     error::{Error, Kind, Result},
     hints::{Operation, hint},
+    memory::{BLOCK_LEN, Reservation, Share},
     storage::{ImportReader, ImportStore, WindowCache},
     torrents::{ReadDeadlines, ReaderPosition},
-    units::{ByteSize, MIB},
+    units::MIB,
 };
 
 /// Bytes per step. A slow reader holds little memory, and four steps share one request for a cache window.
 const STEP: u64 = 256 << 10;
+/// The memory of an active reader: a step, and the blocks of the next one, of which the first and the last may reach
+/// beyond it.
+const READER_LEN: usize = (256 << 10) + (256 << 10) + 2 * BLOCK_LEN;
 /// Length of a cache window: the unit of requests to storage, and the distance of the prefetch.
 const WINDOW: u64 = MIB;
 /// Shortest interval between two lookups of missing bytes in the catalog.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The imports that are open for streaming. Cheap to clone; all clones share the same list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Streams {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     imports: Mutex<Vec<Arc<StreamedImport>>>,
     /// Number of imports. Changes wake the callers of [`Streams::wait_opened`].
     count: watch::Sender<usize>,
-    reader_permits: Arc<Semaphore>,
 }
 
 impl Streams {
-    /// An empty list. Readers get an eighth of `memory`.
-    #[must_use]
-    pub fn new(memory: ByteSize) -> Self {
-        // About 1 MiB per reader: the step being sent, the next step and, for a moment, the window they come from.
-        let readers = usize::try_from(memory.0 / 8 / MIB).unwrap_or(usize::MAX).clamp(4, 64);
-        let shared = Shared {
-            imports: Mutex::default(),
-            count: watch::Sender::new(0),
-            reader_permits: Arc::new(Semaphore::new(readers)),
-        };
-        Self { shared: Arc::new(shared) }
-    }
-
     /// All imports, in the order in which they were opened.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<StreamedImport>> {
@@ -74,8 +64,7 @@ impl Streams {
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Arc<StreamedImport>> {
-        // The newest: a resumed import is opened again.
-        self.shared.imports.lock().iter().rev().find(|import| import.id == id).cloned()
+        self.shared.imports.lock().iter().find(|import| import.id == id).cloned()
     }
 
     /// Waits for the import at `index` of the list.
@@ -88,15 +77,6 @@ impl Streams {
                 return Arc::clone(import);
             }
         }
-    }
-
-    /// Waits for a permit to hold the memory of one reader.
-    ///
-    /// # Errors
-    /// Never: the semaphore is not closed.
-    pub async fn reader_permit(&self) -> Result<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.shared.reader_permits).acquire_owned().await;
-        permit.map_err(|e| Error::new(Kind::Cancelled, "streaming has ended").because(e))
     }
 
     /// Adds an import, in the place of one with the same id.
@@ -187,6 +167,12 @@ impl StreamedImport {
     #[must_use]
     pub fn is_being_filled(&self) -> bool {
         matches!(&self.filled_by, FilledBy::ThisProcess(deadlines) if !deadlines.has_ended())
+    }
+
+    /// Reserves the memory of one active reader, after the readers that wait already.
+    pub async fn reserve_reader(&self) -> Reservation {
+        let reader = self.reader();
+        reader.memory().reserve(Share::Readers, READER_LEN).await
     }
 
     /// A reader of `range` of `file`. The range is cut to the length of the file.
@@ -302,6 +288,12 @@ pub struct FileRead {
 }
 
 impl FileRead {
+    /// The import that this reads.
+    #[must_use]
+    pub fn import(&self) -> &Arc<StreamedImport> {
+        &self.import
+    }
+
     /// Bytes that are still to be returned.
     #[must_use]
     pub fn remaining(&self) -> u64 {

@@ -20,15 +20,17 @@ use crate::{
     config::{Config, Profile, ProfileKind, S3Profile, Secret},
     error::{Error, Kind, Result},
     hints::{Operation, hint},
+    memory::Budget,
 };
 
-/// The backend of a profile, with its wrappers.
+/// The backend of a profile, with its wrappers. A folder is read into blocks of `memory`.
 pub(super) async fn open_backend(
     profile: &Profile,
     state: Arc<dyn BackendState>,
     retries: RetryPolicy,
+    memory: &Budget,
 ) -> Result<Arc<dyn StorageBackend>> {
-    Ok(wrapped(profile, open_unwrapped(profile, state).await?, retries, &Arc::default()))
+    Ok(wrapped(profile, open_unwrapped(profile, state, memory).await?, retries, &Arc::default()))
 }
 
 /// A backend with the upload limit of its profile. Calls to a local backend are not retried. For a remote one, an
@@ -56,9 +58,12 @@ fn wrapped(
 async fn open_unwrapped(
     profile: &Profile,
     state: Arc<dyn BackendState>,
+    memory: &Budget,
 ) -> Result<Arc<dyn StorageBackend>> {
     match &profile.kind {
-        ProfileKind::Local { path } => Ok(Arc::new(LocalBackend::open(path)?)),
+        ProfileKind::Local { path } => {
+            Ok(Arc::new(LocalBackend::open(path)?.with_blocks(memory.covered_blocks())))
+        }
         ProfileKind::Drive(drive) => Ok(Arc::new(open_drive(profile, drive, state).await?)),
         ProfileKind::Custom => {
             let name = profile.canonical_name();
@@ -196,12 +201,13 @@ impl OpenStorage {
         profile: &Profile,
         custom: Option<&Arc<dyn StorageBackend>>,
         catalog: &Catalog,
+        memory: &Budget,
     ) -> Result<Self> {
         let state = CatalogState { catalog: catalog.clone(), storage: profile.canonical_name() };
         let meter = Arc::default();
         let bare = match custom {
             Some(backend) => Arc::clone(backend),
-            None => open_unwrapped(profile, Arc::new(state)).await?,
+            None => open_unwrapped(profile, Arc::new(state), memory).await?,
         };
         let backend = wrapped(profile, bare, RetryPolicy::default(), &meter);
         Ok(Self {

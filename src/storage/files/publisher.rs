@@ -451,7 +451,8 @@ impl Publisher {
 
     /// Reads stored bytes into blocks of the one memory budget.
     pub(in crate::storage) async fn read(&self, range: Range<u64>) -> Result<Payload> {
-        let _permit = self.pressure.acquire_read_back(range.end - range.start).await;
+        let (_permit, mut reservation) =
+            self.pressure.acquire_read_back(range.end - range.start).await;
         let pool = self.pressure.pool();
         let mut payload = Payload::default();
         let mut at = range.start;
@@ -459,7 +460,7 @@ impl Publisher {
             let end = range.end.min(at + READ_LEN);
             let read = self.reader.read_at(at..end).await?;
             let blocks = read.buffers().iter().flat_map(|part| part.chunks(BLOCK_LEN));
-            blocks.for_each(|block| payload.push(pool.copy(block)));
+            blocks.for_each(|block| payload.push(pool.copy_reserved(&mut reservation, block)));
             at = end;
         }
         Ok(payload)

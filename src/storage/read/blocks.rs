@@ -17,16 +17,26 @@ use crate::{
 pub(in crate::storage) struct Blocks {
     parts: Arc<[Bytes]>,
     len: usize,
+    footprint: u64,
 }
 
 impl Blocks {
     fn new(parts: impl Into<Arc<[Bytes]>>) -> Self {
         let parts = parts.into();
-        Self { len: parts.iter().map(Bytes::len).sum(), parts }
+        let memory =
+            |part: &Bytes| if is_long(part.len()) { BLOCK_LEN.max(part.len()) } else { part.len() };
+        let footprint = parts.iter().map(memory).sum::<usize>() as u64;
+        Self { len: parts.iter().map(Bytes::len).sum(), footprint, parts }
     }
 
     pub(in crate::storage) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The number of bytes in memory. A part of more than half a block is a block, shorter ones have allocations of
+    /// their own.
+    pub(in crate::storage) fn footprint(&self) -> u64 {
+        self.footprint
     }
 
     pub(in crate::storage) fn parts(&self) -> &[Bytes] {
@@ -68,6 +78,11 @@ impl Blocks {
     fn joined(&self) -> Bytes {
         self.slice(0..self.len).to_bytes()
     }
+}
+
+/// Whether a part of this length is kept as a block.
+fn is_long(part: usize) -> bool {
+    part * 2 > BLOCK_LEN
 }
 
 impl From<Bytes> for Blocks {
@@ -130,9 +145,10 @@ impl BlockWriter {
         }
     }
 
-    /// Adds `block` without a copy if it is exactly the next whole block; else copies it.
+    /// Adds `block` without a copy if it is exactly the next whole block, and long enough; else copies it.
     pub(in crate::storage) fn push(&mut self, block: Bytes) {
-        if self.open.is_none() && block.len() == self.cutter.left_in_block(self.at) {
+        let is_next = self.open.is_none() && block.len() == self.cutter.left_in_block(self.at);
+        if is_next && is_long(block.len()) {
             self.at += block.len() as u64;
             self.parts.push(block);
         } else {
@@ -152,9 +168,9 @@ impl BlockWriter {
     fn close(&mut self) {
         let Some((block, filled)) = self.open.take() else { return };
         // A part of at most half a block is copied, so that it does not hold a whole block.
-        let part = match filled * 2 <= BLOCK_LEN {
-            true => Bytes::copy_from_slice(&block[..filled]),
-            false => block.freeze(filled),
+        let part = match is_long(filled) {
+            true => block.freeze(filled),
+            false => Bytes::copy_from_slice(&block[..filled]),
         };
         self.parts.push(part);
     }

@@ -1,40 +1,37 @@
 //! The window cache: windows of imports are fetched once and kept within a byte limit.
 //!
 //! Readers that request a window in flight wait for the same fetch. Each fetch is a separate task, so one reader can
-//! be cancelled without affecting the others. A fetch is cancelled when no reader wants any of its windows. Bytes in
-//! flight have a budget too, so memory is bounded for any number of readers. Errors are returned to the readers that
+//! be cancelled without affecting the others. A fetch is cancelled when no reader wants any of its windows. It begins
+//! when its bytes are reserved, so memory is bounded for any number of readers. Errors are returned to the readers that
 //! waited, and are not cached. The cache is always safe to drop.
+//!
+//! The cache owns [`Share::Windows`] of the memory budget and evicts windows when other bytes need the memory.
 
 use std::{
     collections::HashMap,
     future::Future,
     ops::Range,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    blocks::Blocks,
-    disk_cache::DiskCache,
-    fetch_budget::{FetchBudget, Reservation},
-    segmented_lru::SegmentedLru,
-};
+use super::{blocks::Blocks, disk_cache::DiskCache, segmented_lru::SegmentedLru};
 use crate::{
     backends::Payload,
     catalog::ImportId,
     error::{Error, Kind, Result},
-    memory::BlockPool,
+    memory::{BLOCK_LEN, BlockPool, Budget, EvictWindows, Reservation, Share},
     units::MIB,
 };
 
 /// The longest fetch for a sequential reader.
 pub(super) const MAX_FETCH: u64 = 8 * MIB;
+
+/// The longest prefetch for one reader is this part of [`Share::Fetches`], so that several readers fit side by side.
+const PREFETCH_PARTS: usize = 12;
 
 /// The number of long GETs that are open at once. Each holds a connection and the bytes in its buffers.
 const MAX_RANGE_STREAMS: usize = 16;
@@ -55,7 +52,8 @@ type Outcome = Option<Result<Blocks>>;
 /// A window in flight. The fetch is cancelled when its last handle, over all of its windows, is dropped.
 #[derive(Debug)]
 pub(in crate::storage) struct InFlightWindow {
-    outcome: watch::Receiver<Outcome>,
+    /// Gone when the fetch has ended, so that a handle keeps no bytes in memory.
+    outcome: Weak<watch::Sender<Outcome>>,
     _keep_alive: Arc<DropGuard>,
 }
 
@@ -63,33 +61,54 @@ pub(in crate::storage) struct InFlightWindow {
 #[derive(Debug)]
 pub(in crate::storage) enum RequestedWindow {
     Ready(Blocks),
-    InFlight(Arc<InFlightWindow>),
+    InFlight(watch::Receiver<Outcome>, Arc<InFlightWindow>),
+}
+
+/// The memory that fetches of one reader need.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct FetchCost {
+    /// Each multiple of this length starts a new block.
+    pub(super) unit: u64,
+    /// Whether the response is copied into blocks, so that its bytes are held twice. A late GET that is hedged has two
+    /// responses, but no blocks yet.
+    pub(super) is_copied: bool,
+}
+
+impl FetchCost {
+    /// The bytes in memory for a fetch of `len` bytes.
+    pub(super) fn of(self, len: u64) -> usize {
+        let (unit, block) = (self.unit.max(1), BLOCK_LEN as u64);
+        let rest = (len % unit).next_multiple_of(block);
+        let blocks = (len / unit).saturating_mul(unit.next_multiple_of(block)).saturating_add(rest);
+        let response = if self.is_copied { len } else { 0 };
+        usize::try_from(blocks.saturating_add(response)).unwrap_or(usize::MAX)
+    }
 }
 
 /// The cache, shared by the readers of all imports.
 #[derive(Debug)]
 pub struct WindowCache {
-    /// The capacity in bytes: five eighths for cached windows, three eighths for fetches in flight.
-    capacity: AtomicU64,
-    budget: Arc<FetchBudget>,
+    memory: Budget,
     state: Mutex<State>,
     /// The cache on disk, for windows that do not fit into memory.
     disk: Option<Arc<DiskCache>>,
     /// The permits for long GETs, shared by all imports.
     range_stream_permits: Arc<Semaphore>,
-    /// The pool that windows are allocated from.
+    /// The pool that windows are allocated from. [`Share::Fetches`] and then [`Share::Windows`] cover its blocks.
     blocks: BlockPool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     lru: SegmentedLru<WindowKey>,
+    /// As long as the cached windows.
+    charge: Reservation,
     in_flight: HashMap<WindowKey, Weak<InFlightWindow>>,
 }
 
 impl WindowCache {
-    /// A cache of up to `capacity` bytes, fetches in flight included. A single window that is longer is kept all the
-    /// same.
+    /// A cache with a budget of its own: five eighths of `capacity` for cached windows, three eighths for fetches in
+    /// flight. For tests; a program has one [`Budget`].
     #[must_use]
     pub fn new(capacity: u64) -> Arc<Self> {
         Self::with_disk(capacity, None)
@@ -98,14 +117,35 @@ impl WindowCache {
     /// As [`WindowCache::new`], with a larger and slower disk cache behind it for verified windows.
     #[must_use]
     pub fn with_disk(capacity: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
-        Arc::new(Self {
-            capacity: AtomicU64::new(capacity),
-            budget: FetchBudget::new(capacity / 8 * 3),
-            state: Mutex::default(),
+        let eighth = usize::try_from(capacity / 8).unwrap_or(usize::MAX / 16);
+        let (windows, fetches) = ((Share::Windows, 5 * eighth), (Share::Fetches, 6 * eighth));
+        let others = [(Share::Readers, eighth), (Share::Bodies, eighth)];
+        let shares = [windows, fetches].into_iter().chain(others).collect::<Vec<_>>();
+        Self::with_memory(Budget::of_shares(&shares), disk)
+    }
+
+    /// A cache that uses [`Share::Windows`] and [`Share::Fetches`] of `memory`. A single window that is longer than its
+    /// share is kept all the same.
+    #[must_use]
+    pub fn with_memory(memory: Budget, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
+        let charge = memory.charge(Share::Windows, 0);
+        let lru = SegmentedLru::default();
+        let cache = Arc::new(Self {
+            state: Mutex::new(State { lru, charge, in_flight: HashMap::new() }),
             disk,
             range_stream_permits: Arc::new(Semaphore::new(MAX_RANGE_STREAMS)),
-            blocks: BlockPool::new(usize::try_from(capacity).unwrap_or(usize::MAX)),
-        })
+            blocks: memory.covered_blocks(),
+            memory,
+        });
+        let owner: Weak<dyn EvictWindows> = Arc::<Self>::downgrade(&cache) as _;
+        cache.memory.set_windows(owner);
+        cache
+    }
+
+    /// The budget that the cached windows belong to.
+    #[must_use]
+    pub fn memory(&self) -> &Budget {
+        &self.memory
     }
 
     pub(in crate::storage) fn disk(&self) -> Option<&Arc<DiskCache>> {
@@ -120,31 +160,21 @@ impl WindowCache {
         &self.range_stream_permits
     }
 
-    /// Changes the capacity, and evicts at once what does not fit any more.
-    pub fn set_capacity(&self, capacity: u64) {
-        self.capacity.store(capacity, Ordering::Relaxed);
-        self.budget.set_limit(capacity / 8 * 3);
-        self.state.lock().lru.shrink(self.window_capacity());
-    }
-
     /// The number of bytes that are cached now.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
         self.state.lock().lru.bytes()
     }
 
-    fn capacity(&self) -> u64 {
-        self.capacity.load(Ordering::Relaxed)
-    }
-
     /// The capacity for cached windows.
     pub(super) fn window_capacity(&self) -> u64 {
-        self.capacity() / 8 * 5
+        self.memory.share(Share::Windows).len() as u64
     }
 
-    /// The longest prefetch for one reader, so that several readers fit side by side.
+    /// The longest prefetch for one reader.
     pub(super) fn max_prefetch(&self) -> u64 {
-        (self.capacity() / 16).min(MAX_FETCH)
+        let fetches = self.memory.share(Share::Fetches).len();
+        ((fetches / PREFETCH_PARTS) as u64).min(MAX_FETCH)
     }
 
     /// Drops the windows of an import whose bytes are about to change.
@@ -152,6 +182,7 @@ impl WindowCache {
         self.disk.iter().for_each(|disk| disk.forget(import));
         let mut state = self.state.lock();
         state.lru.retain(|key| key.import != *import);
+        state.settle();
         state.in_flight.retain(|key, _| key.import != *import);
     }
 
@@ -170,6 +201,7 @@ impl WindowCache {
     pub(in crate::storage) fn fetch<F, Fut>(
         self: &Arc<Self>,
         keys: &[WindowKey],
+        cost: FetchCost,
         fetch: F,
     ) -> Vec<RequestedWindow>
     where
@@ -182,31 +214,32 @@ impl WindowCache {
             if let Some(bytes) = state.lru.peek(key) {
                 return RequestedWindow::Ready(bytes);
             }
-            RequestedWindow::InFlight(
-                state.in_flight.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
-                    if batches.last().is_none_or(|batch| !batch.accepts(key)) {
-                        batches.push(FetchBatch::new(self));
-                    }
-                    let batch = batches.last_mut().expect("one was pushed if there was none");
-                    let window = batch.add(key.clone());
-                    state.in_flight.insert(key.clone(), Arc::downgrade(&window));
-                    window
-                }),
-            )
+            if let Some(requested) = state.in_flight(key) {
+                return requested;
+            }
+            if batches.last().is_none_or(|batch| !batch.accepts(key)) {
+                batches.push(FetchBatch::new(self));
+            }
+            let batch = batches.last_mut().expect("one was pushed if there was none");
+            let (window, outcome) = batch.add(key.clone());
+            state.in_flight.insert(key.clone(), Arc::downgrade(&window));
+            RequestedWindow::InFlight(outcome, window)
         });
         let requested = requested.collect();
         drop(state);
         for batch in batches {
             tracing::debug!(range = ?batch.range(), "fetch");
-            let work = fetch(batch.range());
-            tokio::spawn(batch.run(work, None));
+            let (work, len) = (fetch(batch.range()), cost.of(batch.len()));
+            let memory = self.memory.clone();
+            let reserve = async move { Arc::new(memory.reserve(Share::Fetches, len).await) };
+            tokio::spawn(batch.run(work, reserve));
         }
         requested
     }
 
-    /// Reserves `len` bytes of the fetch budget, after the reservations requested before.
-    pub(in crate::storage) async fn reserve(&self, len: u64) -> Reservation {
-        self.budget.reserve(len).await
+    /// Reserves the memory for a fetch of `len` bytes, after the reservations requested before.
+    pub(in crate::storage) async fn reserve(&self, cost: FetchCost, len: u64) -> Reservation {
+        self.memory.reserve(Share::Fetches, cost.of(len)).await
     }
 
     /// Prefetches those of the given adjacent windows that are neither cached nor in flight. Without a
@@ -215,6 +248,7 @@ impl WindowCache {
     pub(in crate::storage) fn prefetch<F, Fut>(
         self: &Arc<Self>,
         keys: &[WindowKey],
+        cost: FetchCost,
         reservation: Option<Reservation>,
         fetch: F,
     ) -> Vec<Arc<InFlightWindow>>
@@ -235,13 +269,15 @@ impl WindowCache {
             if batches.last().is_none_or(|batch| !batch.accepts(key)) {
                 batches.push(FetchBatch::new(self));
             }
-            handles.extend(batches.last_mut().map(|batch| batch.add(key.clone())));
+            handles.extend(batches.last_mut().map(|batch| batch.add(key.clone()).0));
         }
-        let len: u64 = batches.iter().map(|batch| batch.range().end - batch.range().start).sum();
-        let reservation = reservation.or_else(|| self.budget.try_reserve(len));
-        let Some(reservation) = reservation.filter(|_| len > 0) else {
+        let len: usize = batches.iter().map(|batch| cost.of(batch.len())).sum();
+        if len == 0 {
             return Vec::new();
-        };
+        }
+        // Evicts no windows: this holds the lock that an eviction takes.
+        let reserve = || self.memory.try_reserve_free(Share::Fetches, len);
+        let Some(reservation) = reservation.or_else(reserve) else { return Vec::new() };
         for window in batches.iter().flat_map(|batch| &batch.windows) {
             state.in_flight.insert(window.key.clone(), window.handle.clone());
         }
@@ -250,7 +286,8 @@ impl WindowCache {
         for batch in batches {
             let range = batch.range();
             tracing::debug!(?range, "prefetch");
-            drop(tokio::spawn(batch.run(fetch(range), Some(Arc::clone(&reservation)))));
+            let reserved = std::future::ready(Arc::clone(&reservation));
+            drop(tokio::spawn(batch.run(fetch(range), reserved)));
         }
         handles
     }
@@ -258,18 +295,27 @@ impl WindowCache {
 
 impl InFlightWindow {
     pub(in crate::storage) fn has_ended(&self) -> bool {
-        self.outcome.borrow().is_some()
+        self.outcome.strong_count() == 0
+    }
+}
+
+impl EvictWindows for WindowCache {
+    fn evict_for(&self, len: usize) {
+        let mut state = self.state.lock();
+        let excess = (self.memory.held() + len).saturating_sub(self.memory.total()) as u64;
+        let left = state.lru.bytes().saturating_sub(excess);
+        state.lru.shrink(left.min(self.memory.share(Share::Windows).limit() as u64));
+        state.settle();
     }
 }
 
 impl RequestedWindow {
     pub(in crate::storage) async fn wait(self) -> Result<Blocks> {
-        let window = match self {
+        let (mut outcome, _keep_alive) = match self {
             Self::Ready(bytes) => return Ok(bytes),
-            Self::InFlight(window) => window,
+            Self::InFlight(outcome, window) => (outcome, window),
         };
         let no_outcome = || Error::new(Kind::Internal, "a fetch ended without an outcome");
-        let mut outcome = window.outcome.clone();
         match &*outcome.wait_for(Option::is_some).await.map_err(|_| no_outcome())? {
             Some(Ok(bytes)) => Ok(bytes.clone()),
             Some(Err(e)) => Err(e.clone()),
@@ -289,7 +335,7 @@ struct FetchBatch {
 
 struct BatchWindow {
     key: WindowKey,
-    outcome: watch::Sender<Outcome>,
+    outcome: Arc<watch::Sender<Outcome>>,
     handle: Weak<InFlightWindow>,
 }
 
@@ -306,12 +352,16 @@ impl FetchBatch {
         self.windows.is_empty() || range.end == key.start && key.end - range.start <= MAX_FETCH
     }
 
-    fn add(&mut self, key: WindowKey) -> Arc<InFlightWindow> {
-        let (sender, outcome) = watch::channel(None);
+    fn add(&mut self, key: WindowKey) -> (Arc<InFlightWindow>, watch::Receiver<Outcome>) {
+        let (sender, receiver) = watch::channel(None);
+        let outcome = Arc::new(sender);
         let keep_alive = self.keep_alive.as_ref().expect("dropped only when the fetch begins");
-        let handle = Arc::new(InFlightWindow { outcome, _keep_alive: Arc::clone(keep_alive) });
-        self.windows.push(BatchWindow { key, outcome: sender, handle: Arc::downgrade(&handle) });
-        handle
+        let handle = Arc::new(InFlightWindow {
+            outcome: Arc::downgrade(&outcome),
+            _keep_alive: Arc::clone(keep_alive),
+        });
+        self.windows.push(BatchWindow { key, outcome, handle: Arc::downgrade(&handle) });
+        (handle, receiver)
     }
 
     fn range(&self) -> Range<u64> {
@@ -319,31 +369,34 @@ impl FetchBatch {
         first..self.windows.last().map_or(first, |window| window.key.end)
     }
 
-    /// Without a `reservation` the fetch waits for its own.
+    fn len(&self) -> u64 {
+        let range = self.range();
+        range.end - range.start
+    }
+
+    /// The reservation covers the fetched bytes until they are in the cache.
     async fn run(
         mut self,
         work: impl Future<Output = Result<Blocks>>,
-        reservation: Option<Arc<Reservation>>,
+        reserve: impl Future<Output = Arc<Reservation>>,
     ) {
         self.keep_alive = None;
-        let (range, cancelled) = (self.range(), self.cancelled.clone());
-        let budget = Arc::clone(&self.cache.budget);
+        let cancelled = self.cancelled.clone();
         let fetch = async {
-            let _reservation = match reservation {
-                Some(reservation) => reservation,
-                None => Arc::new(budget.reserve(range.end - range.start).await),
-            };
-            work.await
+            let reservation = reserve.await;
+            (work.await, reservation)
         };
         tokio::select! {
             biased;
-            fetched = fetch => self.complete(fetched),
+            (fetched, reservation) = fetch => {
+                self.complete(fetched);
+                drop(reservation);
+            }
             () = cancelled.cancelled() => {}
         }
     }
 
     fn complete(&mut self, mut fetched: Result<Blocks>) {
-        let window_capacity = self.cache.window_capacity();
         for window in std::mem::take(&mut self.windows) {
             let key = window.key;
             let len = usize::try_from(key.end - key.start).unwrap_or(usize::MAX);
@@ -360,7 +413,9 @@ impl FetchBatch {
                 if state.is_listed(&key, &window.handle) {
                     state.in_flight.remove(&key);
                     if let Ok(bytes) = &outcome {
-                        state.lru.insert(key, bytes.clone(), window_capacity);
+                        let capacity = self.cache.memory.share(Share::Windows).limit() as u64;
+                        state.lru.insert(key, bytes.clone(), capacity);
+                        state.settle();
                     }
                 }
             }
@@ -370,6 +425,32 @@ impl FetchBatch {
 }
 
 impl State {
+    /// The window with this key, if it is in flight.
+    fn in_flight(&self, key: &WindowKey) -> Option<RequestedWindow> {
+        let window = self.in_flight.get(key)?.upgrade()?;
+        let outcome = window.outcome.upgrade()?.subscribe();
+        Some(RequestedWindow::InFlight(outcome, window))
+    }
+
+    /// Makes the charge as long as the cached windows. Windows that the budget has no room for are evicted, except the
+    /// last one.
+    fn settle(&mut self) {
+        loop {
+            let (bytes, charged) = (self.lru.bytes(), self.charge.len() as u64);
+            let more = usize::try_from(bytes.saturating_sub(charged)).unwrap_or(usize::MAX);
+            if more == 0 {
+                return self.charge.shrink_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+            }
+            if self.charge.try_grow(more) {
+                return;
+            }
+            if self.lru.len() <= 1 {
+                return self.charge.grow(more);
+            }
+            self.lru.shrink(bytes - 1);
+        }
+    }
+
     fn is_listed(&self, key: &WindowKey, handle: &Weak<InFlightWindow>) -> bool {
         self.in_flight.get(key).is_some_and(|listed| listed.ptr_eq(handle))
     }

@@ -3,12 +3,14 @@
 //!
 //! Each window is one file, named after its import and its range. Only verified windows are written, and the caller
 //! verifies them again after reading, against the torrent's hashes. A file that was truncated or changed costs one more
-//! fetch. So the folder may be deleted at any time, in part or as a whole. No caller waits for a write. Errors never
-//! reach a caller: the window is fetched again, and only the first failed write is logged.
+//! fetch. So the folder may be deleted at any time, in part or as a whole. A fetch waits for earlier writes only while
+//! they fill their share of the memory. Errors never reach a caller: the window is fetched again, and only the first
+//! failed write is logged.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs,
+    io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -21,8 +23,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
+    backends::Payload,
     catalog::ImportId,
     error::{Error, Result},
+    memory::Reservation,
 };
 
 /// The cache folder, and an index of its files.
@@ -139,16 +143,19 @@ impl DiskCache {
         tokio::task::spawn_blocking(read).await.ok()?
     }
 
-    /// Writes a window in the background.
+    /// Whether a window of this length is to be written.
+    pub(super) fn lacks(&self, import: &ImportId, window: &Range<u64>) -> bool {
+        window.end - window.start <= self.capacity && !self.contains(import, window)
+    }
+
+    /// Writes a window in the background. The reservation covers its bytes.
     pub(in crate::storage) fn put(
         self: &Arc<Self>,
         import: &ImportId,
         window: &Range<u64>,
-        bytes: Bytes,
+        bytes: Payload,
+        reservation: Reservation,
     ) {
-        if bytes.len() as u64 > self.capacity || self.contains(import, window) {
-            return;
-        }
         let (this, name) = (Arc::clone(self), file_name(import, window));
         tokio::task::spawn_blocking(move || {
             if let Err(e) = this.write(&name, &bytes)
@@ -159,21 +166,22 @@ impl DiskCache {
                     this.dir.display()
                 );
             }
+            drop((bytes, reservation));
         });
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &Payload) -> io::Result<()> {
         let temp = self.dir.join(format!("{}.tmp", self.next.fetch_add(1, Ordering::Relaxed)));
-        let written = fs::write(&temp, bytes).or_else(|e| {
+        let written = write_file(&temp, bytes).or_else(|e| {
             // The user may have deleted the folder.
             fs::create_dir_all(&self.dir)?;
-            if e.kind() == io::ErrorKind::NotFound { fs::write(&temp, bytes) } else { Err(e) }
+            if e.kind() == io::ErrorKind::NotFound { write_file(&temp, bytes) } else { Err(e) }
         });
         written.and_then(|()| fs::rename(&temp, self.dir.join(name))).inspect_err(|_| {
             // Removes the partial temp file; otherwise it would stay until the next start.
             let _ = fs::remove_file(&temp);
         })?;
-        self.index.lock().insert(name.to_owned(), bytes.len() as u64);
+        self.index.lock().insert(name.to_owned(), bytes.len());
         self.shrink();
         Ok(())
     }
@@ -205,9 +213,15 @@ impl DiskCache {
     }
 }
 
+fn write_file(path: &Path, bytes: &Payload) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    bytes.buffers().iter().try_for_each(|part| file.write_all(part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{Budget, Share};
 
     fn id() -> ImportId {
         "9c4e01ab".parse().unwrap()
@@ -215,7 +229,9 @@ mod tests {
 
     async fn write_and_wait(cache: &Arc<DiskCache>, n: u64) {
         let window = n * 100..(n + 1) * 100;
-        cache.put(&id(), &window, Bytes::from(vec![u8::try_from(n).unwrap(); 100]));
+        let bytes = Payload::from_iter([Bytes::from(vec![u8::try_from(n).unwrap(); 100])]);
+        let memory = Budget::new(32 << 20).charge(Share::Bodies, 100);
+        cache.put(&id(), &window, bytes, memory);
         while cache.get(&id(), &window).await.is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }

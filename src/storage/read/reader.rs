@@ -20,8 +20,7 @@ use parking_lot::Mutex;
 
 use super::{
     blocks::{BlockCutter, Blocks},
-    cache::{InFlightWindow, MAX_FETCH, WindowCache, WindowKey},
-    fetch_budget::Reservation,
+    cache::{FetchCost, InFlightWindow, MAX_FETCH, WindowCache, WindowKey},
     range_streams::{PendingParts, RangeStreams, StreamContext},
     readahead::{self, Readahead},
     verified_fetch::{PieceVerifier, VerifiedFetch},
@@ -30,7 +29,7 @@ use super::{
 use crate::{
     backends::{Capabilities, Payload},
     error::{Error, Kind, Result},
-    memory::BLOCK_LEN,
+    memory::{BLOCK_LEN, Budget, Reservation},
     storage::map::import_store::{ByteSource, ImportStore},
 };
 
@@ -131,6 +130,12 @@ impl ImportReader {
         &self.store
     }
 
+    /// The memory budget that reads count against.
+    #[must_use]
+    pub fn memory(&self) -> &Budget {
+        self.cache.memory()
+    }
+
     /// Reads the bytes of `range`. Dropping the future cancels the fetches that no other reader waits for.
     ///
     /// # Errors
@@ -160,7 +165,7 @@ impl ImportReader {
     async fn read_run(&self, run: Range<u64>, payload: &mut Payload) -> Result<()> {
         let parts: Vec<_> = self.parts(&run).collect();
         let keys: Vec<_> = parts.iter().map(|part| self.key_for_part(part)).collect();
-        let fetches = self.cache.fetch(&keys, |range| self.fetch_range(range));
+        let fetches = self.cache.fetch(&keys, self.cost(), |range| self.fetch_range(range));
         self.prefetch_next(&run);
         for ((part, key), fetch) in parts.into_iter().zip(keys).zip(fetches) {
             let received = match fetch.wait().await {
@@ -188,7 +193,8 @@ impl ImportReader {
         if key == *failed {
             return Err(error);
         }
-        let fetches = self.cache.fetch(std::slice::from_ref(&key), |range| self.fetch_range(range));
+        let keys = std::slice::from_ref(&key);
+        let fetches = self.cache.fetch(keys, self.cost(), |range| self.fetch_range(range));
         match fetches.into_iter().next() {
             Some(fetch) => Ok(fetch.wait().await?.slice(within(&key, part))),
             None => Err(error),
@@ -201,19 +207,30 @@ impl ImportReader {
         self.try_cached(&range).or_else(|| self.try_memory(range))
     }
 
+    /// As [`ImportReader::try_read`], for bytes that were read and counted before.
+    #[must_use]
+    pub fn try_read_again(&self, range: Range<u64>) -> Option<Payload> {
+        self.cached(&range, false).or_else(|| self.try_memory(range))
+    }
+
     /// The bytes of `range` if the cache has all of them, as slices of its windows.
     #[must_use]
     pub fn try_cached(&self, range: &Range<u64>) -> Option<Payload> {
+        let payload = self.cached(range, self.promotes())?;
+        self.store.read_stats().add_cached_bytes(payload.len());
+        Some(payload)
+    }
+
+    fn cached(&self, range: &Range<u64>, promotes: bool) -> Option<Payload> {
         let mut payload = Payload::default();
         for part in self.parts(range) {
             let from_cache =
-                |key: &WindowKey| self.cache.read_part(key, within(key, &part), self.promotes());
+                |key: &WindowKey| self.cache.read_part(key, within(key, &part), promotes);
             let window = self.key(self.grid.window(part.start));
             let cached =
                 from_cache(&window).or_else(|| from_cache(&self.key(self.grid.units(&part))))?;
             cached.buffers().iter().for_each(|bytes| payload.push(bytes.clone()));
         }
-        self.store.read_stats().add_cached_bytes(payload.len());
         Some(payload)
     }
 
@@ -282,7 +299,8 @@ impl ImportReader {
         let reader = self.clone();
         (!is_running).then_some(async move {
             while let Some(range) = reader.next_queued() {
-                let reservation = reader.cache.reserve(range.end.saturating_sub(range.start)).await;
+                let len = range.end.saturating_sub(range.start);
+                let reservation = reader.cache.reserve(reader.cost(), len).await;
                 reader.start_prefetch(&range, Some(reservation));
             }
         })
@@ -316,8 +334,8 @@ impl ImportReader {
         let windows = self.grid.windows(range);
         let keys: Vec<_> =
             windows.filter(|w| self.store.is_readable(w.clone())).map(|w| self.key(w)).collect();
-        let windows =
-            self.cache.prefetch(&keys, reservation, |range| self.fetch_range_ahead(range));
+        let fetch = |range| self.fetch_range_ahead(range);
+        let windows = self.cache.prefetch(&keys, self.cost(), reservation, fetch);
         let mut state = self.prefetching.lock();
         // A fetch that has ended needs no handle to keep it alive.
         state.in_flight.retain(|run| run.iter().any(|window| !window.has_ended()));
@@ -392,6 +410,12 @@ impl ImportReader {
             disk,
             self.cutter(),
         )
+    }
+
+    fn cost(&self) -> FetchCost {
+        let is_copied =
+            !self.store.backend().capabilities().body_in_blocks || self.cache.disk().is_some();
+        FetchCost { unit: self.grid.unit(), is_copied }
     }
 
     fn cutter(&self) -> BlockCutter {

@@ -5,7 +5,7 @@
 //! many readers use. "Once over" counts bytes: a window is read in 64 blocks, and that is one reading, not 64.
 //!
 //! # Invariants
-//! - `bytes` is the sum of the entry lengths. After each insert it is within the capacity, unless a single entry is
+//! - `bytes` is the sum of the memory of the entries ([`Blocks::footprint`]). After each insert it is within the capacity, unless a single entry is
 //!   longer.
 //! - Hot entries fill at most three quarters of the capacity; the oldest of them are demoted to the new segment. An
 //!   entry that is not read while [`STALE_FACTOR`] times the capacity arrives is demoted too, so an entry that was hot
@@ -68,6 +68,11 @@ impl<K: Clone + Eq + Hash> SegmentedLru<K> {
         self.bytes
     }
 
+    /// The number of entries.
+    pub(in crate::storage) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(in crate::storage) fn contains(&self, key: &K) -> bool {
         self.entries.contains_key(key)
     }
@@ -92,8 +97,8 @@ impl<K: Clone + Eq + Hash> SegmentedLru<K> {
             return Some(part_bytes);
         }
         entry.bytes_read += part_bytes.len();
-        let len = entry.bytes.len() as u64;
-        let is_promoted = !entry.hot && entry.bytes_read > len;
+        let len = entry.bytes.footprint();
+        let is_promoted = !entry.hot && entry.bytes_read > entry.bytes.len() as u64;
         let segment = if entry.hot { &mut self.hot } else { &mut self.new };
         segment.remove(&entry.last_use);
         self.clock += 1;
@@ -114,8 +119,8 @@ impl<K: Clone + Eq + Hash> SegmentedLru<K> {
     pub(in crate::storage) fn insert(&mut self, key: K, bytes: Blocks, capacity: u64) {
         self.remove(&key);
         self.clock += 1;
-        self.bytes += bytes.len() as u64;
-        self.inserted += bytes.len() as u64;
+        self.bytes += bytes.footprint();
+        self.inserted += bytes.footprint();
         let entry = Entry {
             bytes,
             last_use: self.clock,
@@ -140,7 +145,7 @@ impl<K: Clone + Eq + Hash> SegmentedLru<K> {
 
     pub(in crate::storage) fn remove(&mut self, key: &K) {
         let Some(entry) = self.entries.remove(key) else { return };
-        let len = entry.bytes.len() as u64;
+        let len = entry.bytes.footprint();
         self.bytes -= len;
         if entry.hot {
             self.hot_bytes -= len;
@@ -166,7 +171,7 @@ impl<K: Clone + Eq + Hash> SegmentedLru<K> {
                 return;
             }
             let key = oldest.remove();
-            self.hot_bytes -= entry.bytes.len() as u64;
+            self.hot_bytes -= entry.bytes.footprint();
             self.clock += 1;
             (entry.hot, entry.bytes_read, entry.last_use) = (false, 0, self.clock);
             self.new.insert(self.clock, key);

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    memory::Share,
     storage::map::import_store::ImportStore,
 };
 
@@ -116,8 +117,13 @@ impl VerifiedFetch {
         if let Some(disk) = &self.disk {
             let at = |pos: u64| usize::try_from(pos - range.start).unwrap_or(usize::MAX);
             for window in self.whole_windows(&range) {
+                if !disk.lacks(self.store.id(), &window) {
+                    continue;
+                }
+                let len = usize::try_from(window.end - window.start).unwrap_or(usize::MAX);
+                let reservation = self.cutter.pool.memory().reserve(Share::Bodies, len).await;
                 let part = blocks.slice(at(window.start)..at(window.end));
-                disk.put(self.store.id(), &window, part.to_bytes());
+                disk.put(self.store.id(), &window, part, reservation);
             }
         }
         Ok(blocks)

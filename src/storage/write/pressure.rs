@@ -4,19 +4,16 @@
 //! then freed. Writers count the last two states here. Open bytes are the rest of what the pool holds.
 
 use std::{
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, futures::Notified};
 
-use crate::memory::BlockPool;
-
-/// How often the free memory is polled: the pool sends no notification when memory is freed.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+use crate::memory::{BlockPool, Mark, Reservation};
 
 /// The counters that all writers of one pool share.
 #[derive(Debug)]
@@ -25,6 +22,10 @@ pub struct Pressure {
     sealed: AtomicUsize,
     in_flight: AtomicUsize,
     drained: AtomicU64,
+    /// Notified when sealed bytes were drained or dropped.
+    freed: Notify,
+    /// Notified when sealed bytes outside of any PUT rise to [`Mark::Pack`].
+    crowded: Notify,
     /// Held by the one task that reads stored bytes back into memory, while it does so.
     read_back: Semaphore,
 }
@@ -37,6 +38,8 @@ impl Pressure {
             sealed: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
+            freed: Notify::new(),
+            crowded: Notify::new(),
             read_back: Semaphore::new(1),
         })
     }
@@ -49,13 +52,13 @@ impl Pressure {
     /// Bytes accepted by writers that are not durable yet, including those in flight.
     #[must_use]
     pub fn sealed(&self) -> usize {
-        self.sealed.load(Ordering::Relaxed)
+        self.sealed.load(Ordering::SeqCst)
     }
 
     /// The part of the sealed bytes that is in a PUT now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Bytes that became durable so far, over all writers. Its growth is the drain rate of the storage.
@@ -64,61 +67,98 @@ impl Pressure {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// The mark of sealed bytes outside of any PUT at which writers stop waiting for complete chunks: three eighths of
-    /// the budget, so that the rest can still take the bytes that complete chunks. The mark must not be above the one
-    /// at which waiting peers resume. Otherwise all peers could wait while no byte is on its way to storage.
+    /// [`Mark::Pack`] in bytes. The rest of the memory can still take the bytes that complete chunks.
     #[must_use]
     pub fn pack_mark(&self) -> usize {
-        self.pool.budget() / 8 * 3
+        self.pool.mark(Mark::Pack)
     }
 
-    /// Whether a writer should upload incomplete chunks. A pool that is seven eighths full counts only for an idle
+    /// Whether a writer should upload incomplete chunks. A pool that has risen to [`Mark::Full`] counts only for an idle
     /// writer: otherwise the PUT in flight is about to free memory.
     pub(super) fn should_pack(&self, idle: bool) -> bool {
-        let waiting = self.sealed().saturating_sub(self.in_flight());
-        waiting >= self.pack_mark() || idle && self.pool.held() >= self.pool.budget() / 8 * 7
+        self.waiting() >= self.pack_mark()
+            || idle && self.pool.level() >= self.pool.mark(Mark::Full)
     }
 
-    /// The longest part that may be read back to be sent again: a quarter of the budget, since one part is read while
-    /// others are sent.
+    /// The sealed bytes outside of any PUT.
+    fn waiting(&self) -> usize {
+        self.sealed().saturating_sub(self.in_flight())
+    }
+
+    /// Waits until [`Pressure::should_pack`] may have become true by other writers or by blocks of peers. To be called
+    /// before the check, and awaited after it.
+    pub(super) fn wait_until_crowded(&self) -> impl Future<Output = ()> + Send {
+        let (crowded, filled) = (self.crowded.notified(), self.pool.filled());
+        async move {
+            tokio::select! {
+                () = crowded => {}
+                () = filled => {}
+            }
+        }
+    }
+
+    /// Waits until at most `mark` bytes are sealed.
+    pub async fn wait_until_drained(&self, mark: Mark) {
+        let mark = self.pool.mark(mark);
+        loop {
+            let freed = self.freed();
+            if self.sealed() <= mark {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// A wake-up that is sent when sealed bytes were drained or dropped.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// The longest part that may be read back to be sent again.
     #[must_use]
     pub fn max_read_back(&self) -> u64 {
-        self.pool.budget() as u64 / 4
+        self.pool.mark(Mark::ReadBackPart) as u64
     }
 
-    /// Waits for the permit to read `len` stored bytes back into the pool, and then until they fit into three quarters
-    /// of it together with all it holds. The last quarter stays free for bytes from peers. The held bytes drain without
-    /// this read, so the wait ends.
+    /// Waits for the permit to read `len` stored bytes back into the pool, and then until they fit below
+    /// [`Mark::ReadBack`] together with all it holds. The rest stays free for bytes from peers. The held bytes drain
+    /// without this read, so the wait ends.
     pub(in crate::storage) async fn acquire_read_back(
         &self,
         len: u64,
-    ) -> Option<SemaphorePermit<'_>> {
+    ) -> (Option<SemaphorePermit<'_>>, Reservation) {
         // The semaphore is never closed.
         let permit = self.read_back.acquire().await.ok();
-        let fits = |held: usize| held + to_usize(len) <= self.pool.budget() / 4 * 3;
-        while self.pool.held() > 0 && !fits(self.pool.held()) {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-        permit
+        (permit, self.pool.reserve(to_usize(len), Mark::ReadBack).await)
     }
 
     pub(super) fn seal(&self, len: u64) {
-        self.sealed.fetch_add(to_usize(len), Ordering::Relaxed);
+        let before = self.sealed.fetch_add(to_usize(len), Ordering::SeqCst);
+        self.notify_if_crowded(before.saturating_sub(self.in_flight()));
     }
 
     pub(in crate::storage) fn drain(&self, len: u64) {
-        self.release(len);
         self.drained.fetch_add(len, Ordering::Relaxed);
+        self.release(len);
     }
 
     pub(in crate::storage) fn release(&self, len: u64) {
-        self.sealed.fetch_sub(to_usize(len), Ordering::Relaxed);
+        self.sealed.fetch_sub(to_usize(len), Ordering::SeqCst);
+        self.freed.notify_waiters();
+    }
+
+    /// Notifies writers when fewer than [`Mark::Pack`] bytes waited `before` and as many wait now.
+    fn notify_if_crowded(&self, before: usize) {
+        let mark = self.pack_mark();
+        if before < mark && self.waiting() >= mark {
+            self.crowded.notify_waiters();
+        }
     }
 
     /// Counts `len` bytes as in flight until the result is dropped.
     pub(super) fn count_in_flight(self: &Arc<Self>, len: u64) -> InFlightBytes {
         let len = to_usize(len);
-        self.in_flight.fetch_add(len, Ordering::Relaxed);
+        self.in_flight.fetch_add(len, Ordering::SeqCst);
         InFlightBytes { pressure: Arc::clone(self), len }
     }
 }
@@ -132,7 +172,9 @@ pub(super) struct InFlightBytes {
 
 impl Drop for InFlightBytes {
     fn drop(&mut self) {
-        self.pressure.in_flight.fetch_sub(self.len, Ordering::Relaxed);
+        let before = self.pressure.waiting();
+        self.pressure.in_flight.fetch_sub(self.len, Ordering::SeqCst);
+        self.pressure.notify_if_crowded(before);
     }
 }
 

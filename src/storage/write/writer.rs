@@ -49,8 +49,8 @@ use crate::{
     },
 };
 
-/// How often the pressure is polled while bytes wait: other writers change it without notifying this one.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the checks whether storage refuses writes, while a writer stops.
+const REFUSAL_POLL: Duration = Duration::from_millis(100);
 
 /// The options of a writer.
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ impl ImportWriter {
 
     async fn until_refused(&self) {
         while !self.is_refused() {
-            tokio::time::sleep(POLL_INTERVAL).await;
+            tokio::time::sleep(REFUSAL_POLL).await;
         }
     }
 
@@ -286,10 +286,13 @@ impl Actor {
         mut commands: mpsc::UnboundedReceiver<Command>,
         stopping: CancellationToken,
     ) -> u64 {
+        let pressure = Arc::clone(&self.uploader.pressure);
         loop {
+            // Before the pressure is checked, so that no change of it is missed.
+            let crowded = pressure.wait_until_crowded();
             self.start_uploads();
             self.complete_flushes();
-            let polls_pressure = self.assembly.waiting() > 0 && self.has_free_permit();
+            let can_pack = self.assembly.waiting() > 0 && self.has_free_permit();
             tokio::select! {
                 () = stopping.cancelled() => break,
                 command = commands.recv() => {
@@ -300,7 +303,7 @@ impl Actor {
                     }
                 }
                 Some(ended) = self.uploads.join_next_with_id() => self.finish_upload(ended),
-                () = tokio::time::sleep(POLL_INTERVAL), if polls_pressure => {}
+                () = crowded, if can_pack => {}
             }
         }
         self.uploads.shutdown().await;

@@ -33,11 +33,11 @@ use self::{
     hash_workers::{DigestKinds, HashWorkers},
     piece::HashRequest,
     registry::StorageRegistry,
-    send_buffers::SendBuffers,
+    send_buffers::{SendBuffer, SendBuffers},
     torrent_disk::{TorrentDisk, answer_hash_request},
 };
 use super::{
-    metainfo::check::PieceHasher,
+    metainfo::check::{PieceDigests, PieceHasher},
     picker::{
         governor::Marks,
         suggester::{Have, Suggester},
@@ -45,8 +45,9 @@ use super::{
 };
 use crate::{
     error::Result,
-    memory::{BLOCK_LEN, BlockPool},
+    memory::{BLOCK_LEN, BlockPool, Mark, Share},
     storage::Pressure,
+    units::MIB,
 };
 
 /// How long a read of bytes that are not fully uploaded yet is retried. After that the read fails, and the peer
@@ -58,13 +59,6 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(10 * 60);
 /// Interval of these retries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Cached blocks on their way to peers may hold the memory budget divided by this number.
-const SEND_SHARE: usize = 8;
-/// How long a read waits for memory while such blocks exceed their share. After that its block is sent anyway, because
-/// the blocks in the way may belong to peers that no longer read.
-const SEND_WAIT: Duration = Duration::from_secs(1);
-/// Interval of the checks for free memory.
-const MEMORY_POLL: Duration = Duration::from_millis(5);
 /// The longest that a read waits for peers that are behind.
 const SLOW_PEER_WAIT: Duration = Duration::from_secs(1);
 /// Interval of the checks whether it must still wait.
@@ -74,7 +68,7 @@ pub(super) struct Disk {
     registry: StorageRegistry,
     pressure: Arc<Pressure>,
     pool: BlockPool,
-    /// Cached blocks that libtorrent is sending to peers.
+    /// Blocks that libtorrent is sending to peers.
     send_buffers: SendBuffers,
     marks: Marks,
     hash_workers: HashWorkers,
@@ -102,7 +96,7 @@ impl Disk {
             registry: StorageRegistry::default(),
             marks: Marks::new(pool.budget()),
             pressure,
-            send_buffers: SendBuffers::new(pool.budget() / SEND_SHARE),
+            send_buffers: SendBuffers::new(pool.memory().clone()),
             pool,
             hash_workers,
             runtime,
@@ -147,8 +141,8 @@ impl Disk {
         mut job: UniquePtr<ReadJob>,
     ) {
         let Some(torrent) = self.torrent_at(storage) else { return };
-        let buffers = self.send_buffers.has_capacity().then_some(&self.send_buffers);
-        if let Some(bytes) = torrent.read_memory(buffers, piece, start, len) {
+        let buffer = self.send_buffers.try_reserve();
+        if let Some(bytes) = torrent.read_memory(buffer, piece, start, len) {
             self.read_ahead(&torrent, piece, start, len);
             torrent.count_served(&bytes);
             return complete_read(&mut job, bytes);
@@ -226,20 +220,24 @@ impl Disk {
     /// Waits until a piece of a web seed may be started: while sealed bytes exceed the mark at which waiting peers
     /// resume. Sealed bytes drain without the network, so the wait ends.
     pub(super) async fn wait_for_piece_memory(&self) {
-        while self.marks.must_wait(self.pressure.sealed(), true) {
-            tokio::time::sleep(MEMORY_POLL).await;
-        }
+        self.pressure.wait_until_drained(Mark::Pack).await;
     }
 
     /// Waits until a block fits under the hard mark, and evicts open pieces of peers for it. Returns early when there
     /// are no sealed bytes: then no more memory becomes free by waiting.
     pub(super) async fn wait_for_block_memory(&self) {
-        while self.marks.excess(self.pool.held() + BLOCK_LEN) > 0 {
+        let fits = || self.marks.excess(self.pool.level() + BLOCK_LEN) == 0;
+        while !fits() {
             self.evict();
-            if self.pressure.sealed() == 0 || self.marks.excess(self.pool.held() + BLOCK_LEN) == 0 {
+            // Before the check, so that the end of the last sealed bytes is not missed.
+            let drained = self.pressure.freed();
+            if fits() || self.pressure.sealed() == 0 {
                 return;
             }
-            tokio::time::sleep(MEMORY_POLL).await;
+            tokio::select! {
+                () = drained => {}
+                () = self.pool.wait_for_block(Mark::Evict) => {}
+            }
         }
     }
 
@@ -264,14 +262,10 @@ impl Disk {
         let aborted = self.aborted.clone();
         self.runtime.spawn(async move {
             let Some(content) = torrent.content() else { return };
-            let range = content.geometry.piece(piece);
-            let mut hasher = PieceHasher::new(content.geometry.shape(piece));
-            let read = content.reader.read_at(range);
             tokio::select! {
                 () = aborted.cancelled() => {}
-                bytes = read => if let Ok(bytes) = bytes {
-                    bytes.buffers().iter().for_each(|p| hasher.update(p));
-                    answer_hash_request(request, &hasher.finish());
+                digests = hash_stored_piece(content, piece) => if let Ok(digests) = digests {
+                    answer_hash_request(request, &digests);
                 },
             }
         });
@@ -322,9 +316,8 @@ impl Disk {
         let torrent = self.registry.by_number(torrent).filter(|_| self.suggests);
         let Some(torrent) = torrent else { return Vec::new() };
         let content = torrent.content();
-        // Before the content is loaded, an estimate of the cache capacity.
         let capacity = content
-            .map_or(self.pool.budget() as u64 / 4, |content| content.reader.cache_capacity());
+            .map_or_else(|| self.cache_capacity(), |content| content.reader.cache_capacity());
         let mut suggester = torrent.suggester().lock();
         let suggester = suggester.get_or_insert_with(|| Suggester::new(pieces, piece_len));
         let suggestions = suggester.on_request(peer, requested, have, capacity, Instant::now());
@@ -340,6 +333,10 @@ impl Disk {
             }
         }
         suggestions.pieces
+    }
+
+    fn cache_capacity(&self) -> u64 {
+        self.pool.memory().share(Share::Windows).len() as u64
     }
 
     pub(super) fn peer_disconnected(&self, torrent: u64, peer: u64) {
@@ -381,7 +378,7 @@ impl Disk {
 
     /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.
     fn evict(&self) {
-        let mut excess = self.marks.excess(self.pool.held());
+        let mut excess = self.marks.excess(self.pool.level());
         while excess > 0 {
             let torrents = self.registry.all();
             let least = torrents
@@ -420,14 +417,8 @@ async fn read_stored(
     wait_for_slow_peers(torrent, content, piece).await;
     let started = Instant::now();
     loop {
-        match content.reader.read_at(range.clone()).await {
-            Ok(payload) => {
-                let until = Instant::now() + SEND_WAIT;
-                while !buffers.has_capacity() && Instant::now() < until {
-                    tokio::time::sleep(MEMORY_POLL).await;
-                }
-                return Some(buffers.lend(&payload));
-            }
+        match read_and_lend(content, buffers, range.clone()).await {
+            Ok(bytes) => return Some(bytes),
             Err(e)
                 if e.kind().is_retryable() && started.elapsed() < retry_time(content, &range) =>
             {
@@ -442,6 +433,41 @@ async fn read_stored(
             }
         }
     }
+}
+
+/// Reads bytes and counts them as being sent. Bytes that wait for a send buffer stay in the cache, where they may be
+/// evicted and have to be read again.
+async fn read_and_lend(
+    content: &Content,
+    buffers: &SendBuffers,
+    range: Range<u64>,
+) -> Result<Bytes> {
+    let payload = content.reader.read_at(range.clone()).await?;
+    if let Some(buffer) = buffers.try_reserve() {
+        return Ok(buffer.lend(&payload));
+    }
+    drop(payload);
+    let buffer: SendBuffer = buffers.reserve().await;
+    let payload = match content.reader.try_read_again(range.clone()) {
+        Some(payload) => payload,
+        None => content.reader.read_at(range).await?,
+    };
+    Ok(buffer.lend(&payload))
+}
+
+/// Hashes a stored piece, which is read in steps of 1 MiB.
+async fn hash_stored_piece(content: &Content, piece: u32) -> Result<PieceDigests> {
+    let (mut range, step) = (content.geometry.piece(piece), MIB);
+    let mut hasher = PieceHasher::new(content.geometry.shape(piece));
+    let memory = content.reader.memory();
+    let _step = memory.reserve(Share::Readers, usize::try_from(step).unwrap_or(BLOCK_LEN)).await;
+    while !range.is_empty() {
+        let end = range.end.min(range.start + step);
+        let payload = content.reader.read_at(range.start..end).await?;
+        payload.buffers().iter().for_each(|part| hasher.update(part));
+        range.start = end;
+    }
+    Ok(hasher.finish())
 }
 
 /// Waits while the fetch of the piece's window is held back for peers that are behind.

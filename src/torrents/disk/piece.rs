@@ -46,6 +46,8 @@ pub(super) struct OpenPiece {
     number: u32,
     /// `None`: the block has not arrived, or is all padding (peers never send it).
     blocks: Vec<Option<Bytes>>,
+    /// The number of blocks in memory.
+    held: usize,
     missing: usize,
     acks: Vec<UniquePtr<WriteJob>>,
     stage: Stage,
@@ -83,6 +85,7 @@ impl OpenPiece {
         Self {
             number,
             blocks: vec![None; n],
+            held: 0,
             missing: n - pads,
             acks: Vec::with_capacity(n),
             stage: Stage::Open,
@@ -108,7 +111,7 @@ impl OpenPiece {
     }
 
     pub(super) fn blocks_held(&self) -> usize {
-        self.blocks.iter().flatten().count()
+        self.held
     }
 
     /// Whether the piece may be evicted: never when it is whole, passed, pinned, or waiting for its hash.
@@ -132,6 +135,7 @@ impl OpenPiece {
             }
         } else {
             self.missing -= 1;
+            self.held += 1;
         }
         !matches!(self.hasher, HasherState::Busy)
             && (self.is_whole() || block >= self.hashed + RUN_BLOCKS / 4 - 1)
@@ -211,6 +215,7 @@ impl OpenPiece {
     pub(super) fn mark_passed(&mut self) -> Vec<(u64, Vec<Bytes>)> {
         self.stage = Stage::Passed;
         self.restart_hash();
+        self.held = 0;
         let mut runs: Vec<(u64, Vec<Bytes>)> = Vec::new();
         let mut joined = false;
         for (b, slot) in self.blocks.iter_mut().enumerate() {

@@ -1,53 +1,54 @@
 //! Blocks on their way to peers: bytes that stay in memory until libtorrent has sent them, even after a cache eviction.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
-use crate::{backends::Payload, memory::BLOCK_LEN};
+use crate::{
+    backends::Payload,
+    memory::{BLOCK_LEN, Budget, Reservation, Share},
+};
 
-/// Counts the bytes lent to libtorrent. Cheap to clone; all clones share one count.
+/// How long a read waits for memory while the blocks of [`Share::Sends`] fill it. After that its block may displace
+/// cached windows, because the blocks in the way may belong to peers that no longer read.
+const SEND_WAIT: Duration = Duration::from_secs(1);
+
+/// Counts the blocks lent to libtorrent. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct SendBuffers {
-    /// A whole block is counted for each read, because that much stays in memory.
-    held: Arc<AtomicUsize>,
-    budget: usize,
+    memory: Budget,
 }
 
-/// Bytes that are counted while libtorrent holds them.
-struct LentBytes {
-    bytes: Bytes,
-    held: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for LentBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for LentBytes {
-    fn drop(&mut self) {
-        self.held.fetch_sub(BLOCK_LEN, Ordering::Relaxed);
-    }
-}
+/// The memory of one block that is to be sent. A whole block is counted for each read, because that much stays in
+/// memory.
+#[derive(Debug)]
+pub(super) struct SendBuffer(Reservation);
 
 impl SendBuffers {
-    pub(in crate::torrents) fn new(budget: usize) -> Self {
-        Self { held: Arc::default(), budget }
+    pub(in crate::torrents) fn new(memory: Budget) -> Self {
+        Self { memory }
     }
 
-    pub(super) fn has_capacity(&self) -> bool {
-        self.held.load(Ordering::Relaxed) < self.budget
+    /// A buffer, if there is memory for one now.
+    pub(super) fn try_reserve(&self) -> Option<SendBuffer> {
+        self.memory.try_reserve(Share::Sends, BLOCK_LEN).map(SendBuffer)
     }
 
-    /// Counts and returns the bytes of one read: a single part without a copy, several parts joined.
-    pub(super) fn lend(&self, payload: &Payload) -> Bytes {
-        self.held.fetch_add(BLOCK_LEN, Ordering::Relaxed);
-        Bytes::from_owner(LentBytes { bytes: payload.to_bytes(), held: Arc::clone(&self.held) })
+    /// Waits for a buffer.
+    pub(super) async fn reserve(&self) -> SendBuffer {
+        let reserved = timeout(SEND_WAIT, self.memory.reserve(Share::Sends, BLOCK_LEN)).await;
+        SendBuffer(match reserved {
+            Ok(reservation) => reservation,
+            Err(_) => self.memory.reserve_displacing(Share::Sends, BLOCK_LEN).await,
+        })
+    }
+}
+
+impl SendBuffer {
+    /// The bytes of one read, counted until they are sent: a single part without a copy, several parts joined.
+    pub(super) fn lend(self, payload: &Payload) -> Bytes {
+        self.0.attach_to(payload.to_bytes())
     }
 }
 
@@ -57,13 +58,15 @@ mod tests {
 
     #[test]
     fn a_block_is_lent_without_a_copy_and_counted_until_it_is_sent() {
-        let buffers = SendBuffers::new(BLOCK_LEN);
+        let memory = Budget::of_shares(&[(Share::Sends, BLOCK_LEN)]);
+        let buffers = SendBuffers::new(memory.clone());
         let block = Bytes::from(vec![7; BLOCK_LEN]);
-        let lent = buffers.lend(&Payload::from_iter([block.clone()]));
-        assert!(lent.as_ptr() == block.as_ptr() && !buffers.has_capacity());
+        let lent = buffers.try_reserve().unwrap().lend(&Payload::from_iter([block.clone()]));
+        assert!(lent.as_ptr() == block.as_ptr() && buffers.try_reserve().is_none());
+        assert_eq!(memory.held(), BLOCK_LEN);
         drop(lent);
-        assert!(buffers.has_capacity());
+        assert_eq!(memory.held(), 0);
         let parts = Payload::from_iter([Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
-        assert_eq!(&buffers.lend(&parts)[..], b"ab");
+        assert_eq!(&buffers.try_reserve().unwrap().lend(&parts)[..], b"ab");
     }
 }

@@ -23,7 +23,7 @@ use super::{
     content::{Content, Loader},
     ffi::{CheckJob, WriteJob},
     piece::{HashRequest, NextStep, OpenPiece, Stage},
-    send_buffers::SendBuffers,
+    send_buffers::SendBuffer,
 };
 use crate::{
     backends::Payload,
@@ -392,23 +392,25 @@ impl TorrentDisk {
         complete_acks(acks);
     }
 
-    /// Bytes that are in memory already, open or verified. Bytes from the cache are counted in `send_buffers`;
-    /// without it the cache is not used.
+    /// Bytes that are in memory already, open or verified. Without a `buffer` only the bytes of open pieces, which
+    /// [`Content::reader`] cannot read.
     pub(super) fn read_memory(
         &self,
-        send_buffers: Option<&SendBuffers>,
+        buffer: Option<SendBuffer>,
         piece: u32,
         start: usize,
         len: usize,
     ) -> Option<Bytes> {
         let content = self.content()?;
         if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
-            return read_open(open, start, len);
+            let payload = read_open(open, start, len)?;
+            return Some(match buffer {
+                Some(buffer) => buffer.lend(&payload),
+                None => payload.to_bytes(),
+            });
         }
-        let range = content.block(piece, start, len);
-        let cached = send_buffers
-            .and_then(|buffers| Some(buffers.lend(&content.reader.try_cached(&range)?)));
-        cached.or_else(|| content.reader.try_memory(range).map(|p| p.to_bytes()))
+        let buffer = buffer?;
+        Some(buffer.lend(&content.reader.try_read(content.block(piece, start, len))?))
     }
 }
 
@@ -434,16 +436,16 @@ impl Drop for Offer<'_> {
     }
 }
 
-fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Bytes> {
+fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Payload> {
     let (first, at) = (start / BLOCK_LEN, start % BLOCK_LEN);
     let one = open.get(first)?;
     if at + len <= one.len() {
-        return Some(one.slice(at..at + len));
+        return Some(Payload::from_iter([one.slice(at..at + len)]));
     }
     let two = open.get(first + 1)?;
     let front = one.get(at..)?.len();
     let back = two.get(..len.checked_sub(front)?)?.len();
-    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]).to_bytes())
+    Some(Payload::from_iter([one.slice(at..), two.slice(..back)]))
 }
 
 fn complete_acks(acks: Vec<UniquePtr<WriteJob>>) {

@@ -1,30 +1,29 @@
 //! Keeps memory inside the budget by controlling the swarm. Never drops verified bytes. Pure: samples in, limits out.
 //!
-//! Memory is filled by the requests in flight with all peers, and emptied by storage. Four layers limit it:
+//! Memory is filled by the requests in flight with all peers, and emptied by storage. Four layers limit it, at the
+//! [`Mark`]s of the share for incoming bytes:
 //!
-//! 1. **Requests**: all requests in flight together may fill an eighth of the budget, shared among the peers. As memory
-//!    fills up, this falls to a quarter of that.
-//! 2. **Back-pressure**: while verified bytes that are not durable (*sealed*) exceed half of the budget, sending peers
-//!    are told to wait. They resume when sealed bytes fall to three eighths. Only sealed bytes count, because they
-//!    drain without the network. Open pieces need blocks that a waiting peer could not send (measured: counting them
-//!    stalls for ever). Three eighths is also the mark at which writers stop waiting for whole chunks
-//!    ([`Pressure::pack_mark`]), so that an upload is always running while a peer waits.
-//! 3. **Rate**: while storage is the slower side (at least an eighth of the budget is being uploaded) and more than
-//!    half of the budget is held, the download limit follows the measured drain rate: 110 % of it at half, falling to
+//! 1. **Requests**: all requests in flight together may fill [`Mark::Requests`], shared among the peers. As memory fills
+//!    up from [`Mark::Wait`] on, this falls to a quarter of that.
+//! 2. **Back-pressure**: while verified bytes that are not durable (*sealed*) exceed [`Mark::Wait`], sending peers are
+//!    told to wait. They resume when sealed bytes fall to [`Mark::Pack`]. Only sealed bytes count, because they drain
+//!    without the network. Open pieces need blocks that a waiting peer could not send (measured: counting them stalls
+//!    for ever). [`Mark::Pack`] is also the mark at which writers stop waiting for whole chunks, so that an upload is
+//!    always running while a peer waits.
+//! 3. **Rate**: while storage is the slower side (at least [`Mark::Uploading`] is being uploaded) and more than
+//!    [`Mark::Wait`] is held, the download limit follows the measured drain rate: 110 % of it at that mark, falling to
 //!    70 % at the hard mark.
-//! 4. **Eviction**: past the hard mark (fifteen sixteenths) the least complete open piece is evicted.
-//!
-//! [`Pressure::pack_mark`]: crate::storage::Pressure::pack_mark
+//! 4. **Eviction**: past the hard mark, [`Mark::Evict`], the least complete open piece is evicted.
 //!
 //! # Invariants (each is a property test below)
-//! - The limit is never zero, and there is no limit while at most half of the budget is held.
+//! - The limit is never zero, and there is no limit while at most [`Mark::Wait`] is held.
 //! - The limit never falls when the drain rate rises, and never rises when more bytes are held.
-//! - Requests never exceed an eighth of the budget, never fall below a quarter of that, and never rise when more bytes
-//!   are held.
-//! - `must_wait` is false whenever sealed bytes are at most three eighths, whether or not peers wait.
+//! - Requests never exceed [`Mark::Requests`], never fall below a quarter of that, and never rise when more bytes are
+//!   held.
+//! - `must_wait` is false whenever sealed bytes are at most [`Mark::Pack`], whether or not peers wait.
 //! - Eviction frees exactly the bytes held above the hard mark.
 
-use crate::memory::BLOCK_LEN;
+use crate::memory::{BLOCK_LEN, Mark};
 
 /// The lowest download limit in bytes per second. It is not zero, so that rates can still be measured.
 const MIN_RATE: u64 = 64 * 1024;
@@ -32,7 +31,7 @@ const MIN_RATE: u64 = 64 * 1024;
 /// One measurement, in bytes and bytes per second.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sample {
-    /// Payload bytes in memory, of every kind.
+    /// The level of the share for incoming bytes ([`BlockPool::level`](crate::memory::BlockPool::level)).
     pub held: usize,
     /// Bytes being uploaded to storage now.
     pub in_flight: usize,
@@ -49,22 +48,27 @@ pub struct SessionLimits {
     pub download_limit: Option<u64>,
 }
 
-/// The thresholds of one budget.
+/// The thresholds of a share for incoming bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Marks {
-    budget: usize,
+    len: usize,
 }
 
 impl Marks {
+    /// `len` is the length of the share while importing.
     #[must_use]
-    pub fn new(budget: usize) -> Self {
-        Self { budget }
+    pub fn new(len: usize) -> Self {
+        Self { len }
+    }
+
+    fn at(self, mark: Mark) -> usize {
+        mark.of(self.len)
     }
 
     /// Above this many bytes, open pieces are evicted.
     #[must_use]
     pub fn hard(self) -> usize {
-        self.budget / 16 * 15
+        self.at(Mark::Evict)
     }
 
     /// Bytes to free by eviction.
@@ -76,7 +80,7 @@ impl Marks {
     /// Whether sending peers must wait, given whether they wait already.
     #[must_use]
     pub fn must_wait(self, sealed: usize, waiting: bool) -> bool {
-        sealed > if waiting { self.budget / 8 * 3 } else { self.budget / 2 }
+        sealed > self.at(if waiting { Mark::Pack } else { Mark::Wait })
     }
 
     #[must_use]
@@ -85,17 +89,17 @@ impl Marks {
     }
 
     fn requests(self, held: usize) -> u32 {
-        let max = self.budget / 8 / BLOCK_LEN;
-        // The full number up to half of the budget, a quarter of it at the hard mark.
-        let (low, high) = (self.budget / 2, self.hard());
+        let max = self.at(Mark::Requests) / BLOCK_LEN;
+        // The full number up to the low mark, a quarter of it at the hard mark.
+        let (low, high) = (self.at(Mark::Wait), self.hard());
         let above = held.clamp(low, high) - low;
         let requests = max - max / 4 * 3 * above / (high - low).max(1);
         u32::try_from(requests).unwrap_or(u32::MAX)
     }
 
     fn download_limit(self, s: Sample) -> Option<u64> {
-        let (low, high) = (self.budget / 2, self.hard());
-        if s.held <= low || s.in_flight < self.budget / 8 {
+        let (low, high) = (self.at(Mark::Wait), self.hard());
+        if s.held <= low || s.in_flight < self.at(Mark::Uploading) {
             return None;
         }
         // 110 % at the low mark, 70 % at the hard mark.
@@ -121,19 +125,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_download_limit_is_never_zero_and_absent_while_half_is_free((budget, s) in sample()) {
-            match Marks::new(budget).limits(s).download_limit {
+        fn the_download_limit_is_never_zero_and_absent_below_its_mark((len, s) in sample()) {
+            match Marks::new(len).limits(s).download_limit {
                 Some(limit) => {
                     prop_assert!(limit >= MIN_RATE);
-                    prop_assert!(s.held > budget / 2);
+                    prop_assert!(s.held > Mark::Wait.of(len));
                 }
-                None => prop_assert!(s.held <= budget / 2 || s.in_flight < budget / 8),
+                None => prop_assert!(
+                    s.held <= Mark::Wait.of(len) || s.in_flight < Mark::Uploading.of(len)
+                ),
             }
         }
 
         #[test]
-        fn the_download_limit_rises_with_the_drain_rate_and_falls_with_held_bytes((budget, s) in sample(), more in 0u64..1 << 30) {
-            let marks = Marks::new(budget);
+        fn the_download_limit_rises_with_the_drain_rate_and_falls_with_held_bytes((len, s) in sample(), more in 0u64..1 << 30) {
+            let marks = Marks::new(len);
             let faster = Sample { drain_rate: s.drain_rate + more, ..s };
             let fuller = Sample { held: s.held + usize::try_from(more).unwrap(), ..s };
             if let Some(limit) = marks.limits(s).download_limit {
@@ -143,30 +149,30 @@ mod tests {
         }
 
         #[test]
-        fn requests_fit_an_eighth_of_the_budget_and_fall_as_memory_fills((budget, s) in sample(), more in 0usize..1 << 30) {
-            let marks = Marks::new(budget);
+        fn requests_fit_below_their_mark_and_fall_as_memory_fills((len, s) in sample(), more in 0usize..1 << 30) {
+            let marks = Marks::new(len);
             let requests = marks.limits(s).requests as usize;
-            let max = budget / 8 / BLOCK_LEN;
+            let max = Mark::Requests.of(len) / BLOCK_LEN;
             prop_assert!(requests <= max && requests >= max / 4);
             let fuller = Sample { held: s.held + more, ..s };
             prop_assert!(marks.limits(fuller).requests as usize <= requests);
         }
 
         #[test]
-        fn peers_wait_above_half_and_resume_at_three_eighths_of_the_budget(shift in 22usize..34, sealed in 0usize..4 << 30, waiting: bool) {
-            let budget = 1usize << shift;
-            let marks = Marks::new(budget);
-            if sealed <= budget / 8 * 3 {
+        fn peers_wait_above_one_mark_and_resume_where_writers_pack(shift in 22usize..34, sealed in 0usize..4 << 30, waiting: bool) {
+            let len = 1usize << shift;
+            let marks = Marks::new(len);
+            if sealed <= Mark::Pack.of(len) {
                 prop_assert!(!marks.must_wait(sealed, waiting));
             }
-            if sealed > budget / 2 {
+            if sealed > Mark::Wait.of(len) {
                 prop_assert!(marks.must_wait(sealed, waiting));
             }
         }
 
         #[test]
-        fn eviction_frees_exactly_the_excess((budget, s) in sample()) {
-            let marks = Marks::new(budget);
+        fn eviction_frees_exactly_the_excess((len, s) in sample()) {
+            let marks = Marks::new(len);
             let left = s.held - marks.excess(s.held);
             prop_assert_eq!(left, s.held.min(marks.hard()));
         }

@@ -35,6 +35,7 @@ use super::{
 use crate::{
     config::NetworkOptions,
     error::Error,
+    memory::Mark,
     protocols::{FetchOptions, OutgoingOptions, Protocols, display_url},
     redact,
 };
@@ -127,8 +128,8 @@ impl WebSeeds {
                 )),
             }
         }
-        let budget = session.pool().budget() as u64 / 4;
-        let fit = usize::try_from(budget / u64::from(meta.piece_length)).unwrap_or(MAX_RUNS);
+        let open = session.pool().mark(Mark::OpenChunks) as u64;
+        let fit = usize::try_from(open / u64::from(meta.piece_length)).unwrap_or(MAX_RUNS);
         let context = RunContext {
             names: names::of(meta, metainfo),
             meta: Arc::new(meta.clone()),

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    memory::BLOCK_LEN,
+    memory::{BLOCK_LEN, OpenBlock, Share},
     protocols::{Protocol, Protocols, RangeRequest, RemoteFile, display_url, next_bytes},
     torrents::{
         disk::torrent_disk::{Holding, TorrentDisk},
@@ -127,7 +127,8 @@ struct WebSeedRun<'a> {
     pieces: Range<u32>,
     hasher: PieceHasher,
     blocks: Vec<Bytes>,
-    buffer: Vec<u8>,
+    /// The block that is being filled, and its bytes so far.
+    open: Option<(OpenBlock, usize)>,
     /// Bytes missing in the piece that is being assembled.
     missing: usize,
 }
@@ -136,8 +137,7 @@ impl<'a> WebSeedRun<'a> {
     fn new(context: &'a Arc<RunContext>, seed: &'a WebSeed, pieces: Range<u32>) -> Self {
         let hasher = PieceHashes::of(&context.meta).hasher(pieces.start);
         let missing = len(&context.meta.piece_range(pieces.start));
-        let (blocks, buffer) = (Vec::new(), Vec::with_capacity(BLOCK_LEN));
-        Self { context, seed, pieces, hasher, blocks, buffer, missing }
+        Self { context, seed, pieces, hasher, blocks: Vec::new(), open: None, missing }
     }
 
     async fn fetch(&mut self) -> Result<(), RunError> {
@@ -183,6 +183,8 @@ impl<'a> WebSeedRun<'a> {
         let (mut skip, mut missing) = (part.start - from, part.end - part.start);
         while let Some(bytes) = next_bytes(&mut stream).await {
             let mut bytes = bytes.map_err(|e| self.run_error(index, &url, e))?;
+            let memory = self.context.session.memory();
+            let _body = memory.charge(Share::Bodies, bytes.len());
             self.context.session.web_limit().acquire(bytes.len() as u64).await;
             let skipped = bytes.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
             skip -= skipped as u64;
@@ -230,24 +232,36 @@ impl<'a> WebSeedRun<'a> {
     /// Adds the next bytes of the run.
     async fn push(&mut self, mut bytes: &[u8]) -> Result<(), RunError> {
         while !bytes.is_empty() && !self.pieces.is_empty() {
-            if self.blocks.is_empty() && self.buffer.is_empty() {
-                self.context.session.disk().wait_for_piece_memory().await;
-            }
-            let part = bytes.len().min(BLOCK_LEN - self.buffer.len()).min(self.missing);
-            self.buffer.extend_from_slice(&bytes[..part]);
+            let (mut block, filled) = match self.open.take() {
+                Some(open) => open,
+                None => (self.next_block().await, 0),
+            };
+            let part = bytes.len().min(BLOCK_LEN - filled).min(self.missing);
+            let end = filled + part;
+            block[filled..end].copy_from_slice(&bytes[..part]);
             self.missing -= part;
             bytes = &bytes[part..];
-            if self.buffer.len() == BLOCK_LEN || self.missing == 0 {
-                self.context.session.disk().wait_for_block_memory().await;
-                self.hasher.update(&self.buffer);
-                self.blocks.push(self.context.session.pool().copy(&self.buffer));
-                self.buffer.clear();
+            if end == BLOCK_LEN || self.missing == 0 {
+                self.hasher.update(&block[..end]);
+                self.blocks.push(block.freeze(end));
+            } else {
+                self.open = Some((block, end));
             }
             if self.missing == 0 {
                 self.deliver_piece().await?;
             }
         }
         Ok(())
+    }
+
+    /// Waits for the memory of the next block of the piece.
+    async fn next_block(&self) -> OpenBlock {
+        let disk = self.context.session.disk();
+        if self.blocks.is_empty() {
+            disk.wait_for_piece_memory().await;
+        }
+        disk.wait_for_block_memory().await;
+        self.context.session.pool().allocate()
     }
 
     /// Verifies the assembled piece, gives it to libtorrent, and starts the next one.

@@ -3,15 +3,13 @@
 use bae::protocols::{CidProfile, FetchOptions};
 
 use super::get::{assert_file, event, get, out_path, random};
-use crate::{
-    support::{
-        MIB,
-        bae::Bae,
-        ipfs::{BlockFolder, ConformanceRoot, NameKey},
-        nginx::Nginx,
-        s3_server::runtime,
-        served_folder::protocol,
-    },
+use crate::support::{
+    MIB,
+    bae::Bae,
+    ipfs::{BlockFolder, ConformanceRoot, NameKey},
+    nginx::Nginx,
+    s3_server::runtime,
+    served_folder::protocol,
 };
 
 /// Options that use `gateway` alone.

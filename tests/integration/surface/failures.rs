@@ -35,6 +35,7 @@ fn getter() -> Getter {
         jobs: 1,
         limit: None,
         limit_each: None,
+        memory: bae::config::DEFAULT_MEMORY,
         resume: ResumePolicy::default(),
         sidecar: false,
         overwrite: false,

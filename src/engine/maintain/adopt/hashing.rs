@@ -12,6 +12,7 @@ use crate::{
     backends::StorageBackend,
     engine::ProgressFn,
     error::{Error, Kind, Result},
+    memory::{Budget, Share},
     storage::RangeSet,
     torrents::metainfo::{
         Metainfo,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Bytes per request: long enough for few requests, and short enough for the memory of all concurrent runs.
-const STEP: u64 = 4 * MIB;
+const STEP: usize = 4 << 20;
 /// A run of pieces ends with the piece that makes it at least this long, in bytes.
 const RUN_LEN: u64 = 16 * MIB;
 /// Zeros, for padding.
@@ -38,6 +39,7 @@ pub(super) struct CandidateHasher {
 struct Shared {
     meta: Metainfo,
     backend: Arc<dyn StorageBackend>,
+    memory: Budget,
     /// In order of their position. They cover all bytes that can be read.
     parts: Vec<RangeSource>,
 }
@@ -59,19 +61,20 @@ impl RangeSource {
 }
 
 impl CandidateHasher {
-    /// Uses a quarter of `memory`, the memory budget.
+    /// Steps wait for [`Share::Fetches`] of `memory`.
     pub(super) fn new(
         meta: &Metainfo,
         candidates: &[Candidate],
         backend: &Arc<dyn StorageBackend>,
-        memory: u64,
+        memory: &Budget,
     ) -> Self {
         let pads = meta.files.iter().filter(|file| file.pad && !file.range.is_empty());
         let mut parts: Vec<_> = pads.map(|file| RangeSource::Zeros(file.range.clone())).collect();
         parts.extend(candidates.iter().cloned().map(RangeSource::Object));
         parts.sort_by_key(|part| part.range().start);
-        let shared = Shared { meta: meta.clone(), backend: Arc::clone(backend), parts };
-        let max_running = usize::try_from(memory / 4 / STEP).unwrap_or(usize::MAX).clamp(2, 8);
+        let (meta, backend, memory) = (meta.clone(), Arc::clone(backend), memory.clone());
+        let max_running = (memory.total() / 4 / STEP).clamp(2, 8);
+        let shared = Shared { meta, backend, memory, parts };
         Self { shared: Arc::new(shared), max_running }
     }
 
@@ -139,7 +142,7 @@ impl Shared {
             let range = part.range();
             let mut inside = range.start.max(bytes.start)..range.end.min(bytes.end);
             while !inside.is_empty() {
-                let end = inside.end.min(inside.start + STEP);
+                let end = inside.end.min(inside.start + STEP as u64);
                 self.feed(part, inside.start..end, &mut hasher).await?;
                 inside.start = end;
             }
@@ -166,6 +169,7 @@ impl Shared {
                 return Ok(());
             }
         };
+        let _step = self.memory.reserve(Share::Fetches, STEP).await;
         let inside = range.start - candidate.file.start..range.end - candidate.file.start;
         match self.backend.get(&candidate.key, inside).await {
             Ok(bytes) => hasher.update(&bytes),

@@ -162,8 +162,7 @@ impl Engine {
         let verified = match request.dry_run {
             true => candidates.iter().map(Candidate::range).collect(),
             false => {
-                let memory = self.config.memory.0;
-                CandidateHasher::new(&meta, &candidates, &storage.backend, memory)
+                CandidateHasher::new(&meta, &candidates, &storage.backend, &self.memory)
                     .run(progress)
                     .await?
             }

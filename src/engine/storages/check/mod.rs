@@ -21,6 +21,7 @@ use crate::{
     config::{Config, Profile, ProfileKind},
     error::{Error, Kind, Result},
     hints::{Hint, Operation, Setting, hint},
+    memory::Budget,
 };
 
 /// Result of one probe.
@@ -95,7 +96,8 @@ pub async fn check_storage(
     let mut backend = None;
     let opening = async {
         create_folder(&profile)?;
-        backend = Some(open_backend(&profile, state, RetryPolicy::brief()).await?);
+        let (retries, memory) = (RetryPolicy::brief(), Budget::new(config.memory.0));
+        backend = Some(open_backend(&profile, state, retries, &memory).await?);
         ok(profile.location())
     };
     log.probe("place", FIRST_TIMEOUT, opening).await?;
