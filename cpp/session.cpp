@@ -345,12 +345,8 @@ void Session::add(AddTorrent const& t) {
     for (std::size_t i = 0; i < t.have.size(); ++i)
         if (t.have[i] != 0)
             p.have_pieces.set_bit(lt::piece_index_t{static_cast<int>(i)});
-    if (t.complete && p.ti) {
+    if (t.complete && p.ti)
         p.have_pieces.resize(p.ti->num_pieces(), true);
-        if (p.ti->priv())
-            p.flags |= lt::torrent_flags::disable_dht | lt::torrent_flags::disable_lsd |
-                       lt::torrent_flags::disable_pex;
-    }
     for (auto const prio : t.priorities)
         p.piece_priorities.push_back(lt::download_priority_t{prio});
     p.extensions.emplace_back(

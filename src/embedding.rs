@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     backends::StorageBackend,
     catalog::LayoutKind,
-    config::{Config, NetworkOptions, Overrides, Profile, ProfileKind, SeedOptions},
+    config::{Config, Overrides, Profile, ProfileKind, SeedOptions, SessionOptions},
     engine::{
         Access, DownloadOptions, Engine, EngineOptions, FileReader, ImportHandle, ImportInfo,
         ImportRequest, ImportSummary, Streams,
@@ -52,7 +52,7 @@ impl Bae {
             data_dir: data_dir.into(),
             memory: None,
             limit_rate: None,
-            session: NetworkOptions::default(),
+            session: SessionOptions::default(),
             storages: Vec::new(),
             backends: Vec::new(),
             protocols: Vec::new(),
@@ -128,7 +128,7 @@ pub struct Builder {
     data_dir: PathBuf,
     memory: Option<u64>,
     limit_rate: Option<u64>,
-    session: NetworkOptions,
+    session: SessionOptions,
     storages: Vec<Profile>,
     backends: Vec<(String, Arc<dyn StorageBackend>)>,
     protocols: Vec<(String, Arc<dyn Protocol>)>,
@@ -148,7 +148,7 @@ impl Builder {
     }
 
     /// The settings of the torrent session.
-    pub fn session(mut self, session: NetworkOptions) -> Self {
+    pub fn session(mut self, session: SessionOptions) -> Self {
         self.session = session;
         self
     }
@@ -186,7 +186,7 @@ impl Builder {
             ..Overrides::default()
         })?;
         self.storages.into_iter().for_each(|profile| config.embed_storage(profile));
-        let session = NetworkOptions { limit_rate: config.limit_rate, ..self.session };
+        let session = SessionOptions { limit_rate: config.limit_rate, ..self.session };
         let mut options = EngineOptions::new(Access::Write).session(session);
         options.backends.extend(self.backends);
         Ok(Bae {

@@ -86,8 +86,8 @@ pub use backends::{
 };
 pub use catalog::LayoutKind;
 pub use config::{
-    DriveProfile, Encryption, NetworkOptions, Profile, ProfileKind, Proxy, S3Profile, Secret,
-    SeedGoal, SeedOptions,
+    DriveProfile, Encryption, Profile, ProfileKind, Proxy, S3Profile, Secret, SeedGoal,
+    SeedOptions, SessionOptions, TorrentOptions,
 };
 pub use embedding::{Bae, Builder, ImportBuilder};
 pub use engine::{

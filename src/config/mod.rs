@@ -38,7 +38,10 @@ pub use self::{
     env::Env,
     ipfs::IpfsOptions,
     list::StorageInfo,
-    network::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
+    network::{
+        Encryption, NetworkOptions, Proxy, SessionOptions, TorrentOptions, check_listen,
+        check_peer_id_prefix,
+    },
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     proxies::EnvProxies,
     secret::Secret,
@@ -185,9 +188,10 @@ impl Config {
             ));
         }
         let mut network = file.network.resolve()?;
-        network.limit_rate = overrides.limit_rate.or(network.limit_rate).or(file.limit_rate);
-        network.limit_rate = network.limit_rate.filter(|rate| *rate > 0);
-        network.upload_limit = network.upload_limit.or(file.upload_limit).filter(|rate| *rate > 0);
+        let session = &mut network.session;
+        session.limit_rate = overrides.limit_rate.or(session.limit_rate).or(file.limit_rate);
+        session.limit_rate = session.limit_rate.filter(|rate| *rate > 0);
+        session.upload_limit = session.upload_limit.or(file.upload_limit).filter(|rate| *rate > 0);
 
         let drive = drive_vars::read(&overrides, env);
         let mut profiles = std::mem::take(&mut file.profiles);
@@ -199,8 +203,8 @@ impl Config {
             memory,
             cache_dir: cache_dir(overrides.cache_dir, file.cache_dir.as_deref(), env)?,
             cache_size: overrides.cache_size.or(file.cache_size).unwrap_or(DEFAULT_CACHE),
-            limit_rate: network.limit_rate,
-            upload_limit: network.upload_limit,
+            limit_rate: network.session.limit_rate,
+            upload_limit: network.session.upload_limit,
             timeout: overrides.timeout.or(file.timeout).filter(|t| !t.is_zero()),
             network,
             seeding: file.seeding.resolve()?,
@@ -351,7 +355,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/home/u/.local/share/bae"));
         assert_eq!(config.memory, DEFAULT_MEMORY);
         assert_eq!((config.limit_rate, config.timeout), (None, None));
-        assert!(config.network.dht && !config.network.upnp);
+        assert!(config.network.session.dht && !config.network.session.upnp);
         let file = config.storage("file").unwrap();
         assert_eq!(file.folder(), Path::new("/home/u/.local/share/bae/objects"));
         assert_eq!((file.chunk, file.canonical_name().as_str()), (16 * MIB, "file"));
@@ -363,10 +367,10 @@ mod tests {
         let file_only = load(toml, Overrides::default(), &[HOME]).unwrap();
         assert_eq!(file_only.memory.0, 64 * MIB);
         assert_eq!(file_only.limit_rate, Some(1000));
-        assert_eq!(file_only.network.limit_rate, Some(1000));
+        assert_eq!(file_only.network.session.limit_rate, Some(1000));
         assert_eq!(file_only.timeout, Some(Duration::from_secs(30)));
         assert_eq!(file_only.data_dir, Path::new("/home/u/d"));
-        assert!(!file_only.network.dht);
+        assert!(!file_only.network.session.dht);
 
         let overrides = Overrides {
             memory: Some(ByteSize(48 * MIB)),

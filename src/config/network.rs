@@ -1,4 +1,4 @@
-//! Network settings of a session: addresses, discovery, limits, identity.
+//! Network settings: of a session (addresses, discovery, limits, identity), and of each torrent in it.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
@@ -8,16 +8,21 @@ use url::Url;
 use super::file::rate;
 use crate::error::{Error, Kind, Result};
 
-/// The network settings of one session. Rates are in bytes per second; `None` leaves a choice to the session.
-#[derive(Debug, Clone)]
+/// The network settings of a command: those of its session, and those of each torrent that it adds.
+#[derive(Debug, Clone, Default)]
 pub struct NetworkOptions {
+    pub session: SessionOptions,
+    pub torrent: TorrentOptions,
+}
+
+/// The network settings of one torrent session. Rates are in bytes per second; `None` leaves a choice to the session.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
     /// `ADDR:PORT` or `DEVICE:PORT`, each checked by [`check_listen`]. `None` is every interface, on a port chosen by
     /// the system.
     pub listen: Option<Vec<String>>,
     /// Network interface or local address of outgoing connections.
     pub interface: Option<String>,
-    /// Peers to connect to in addition to discovered ones.
-    pub peers: Vec<SocketAddr>,
     pub dht: bool,
     /// DHT bootstrap nodes as `HOST:PORT`.
     pub dht_bootstrap: Vec<String>,
@@ -31,20 +36,35 @@ pub struct NetworkOptions {
     pub proxy: Option<Proxy>,
     /// Maximum connections at once.
     pub connections: u32,
+    /// Download limit of all torrents together, web seeds included.
     pub limit_rate: Option<u64>,
+    /// Upload limit of all torrents together.
     pub upload_limit: Option<u64>,
     /// Maximum peers served at once.
     pub upload_slots: Option<u32>,
     pub peer_id_prefix: Option<String>,
     pub user_agent: Option<String>,
-    /// Download pieces in order instead of rarest first.
-    pub sequential: bool,
     /// Send suggest messages for pieces that are in memory or will be read next.
     pub suggest: bool,
-    /// Also download from the web seeds of torrents.
-    pub web_seeds: bool,
     /// libtorrent settings by their own names. They override ours; only a few are accepted.
     pub libtorrent: BTreeMap<String, i64>,
+}
+
+/// The network settings of one torrent. Rates are in bytes per second.
+#[derive(Debug, Clone)]
+pub struct TorrentOptions {
+    /// Peers to connect to in addition to discovered ones.
+    pub peers: Vec<SocketAddr>,
+    /// Download pieces in order instead of rarest first.
+    pub sequential: bool,
+    /// Also download from the web seeds of the torrent.
+    pub web_seeds: bool,
+    /// Find peers only through trackers. A torrent whose own metadata says so is private without this.
+    pub private: bool,
+    /// Download limit of the torrent, web seeds included.
+    pub limit_rate: Option<u64>,
+    /// Upload limit of the torrent.
+    pub upload_limit: Option<u64>,
 }
 
 /// libtorrent settings that can be set directly: how much data is prepared for peers, and how many peers are served.
@@ -59,12 +79,11 @@ pub(super) const TUNABLE: [&str; 7] = [
     "send_buffer_watermark_factor",
 ];
 
-impl Default for NetworkOptions {
+impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             listen: None,
             interface: None,
-            peers: Vec::new(),
             dht: true,
             dht_bootstrap: Vec::new(),
             lsd: true,
@@ -79,15 +98,26 @@ impl Default for NetworkOptions {
             upload_slots: None,
             peer_id_prefix: None,
             user_agent: None,
-            sequential: false,
             suggest: true,
-            web_seeds: true,
             libtorrent: BTreeMap::new(),
         }
     }
 }
 
-impl NetworkOptions {
+impl Default for TorrentOptions {
+    fn default() -> Self {
+        Self {
+            peers: Vec::new(),
+            sequential: false,
+            web_seeds: true,
+            private: false,
+            limit_rate: None,
+            upload_limit: None,
+        }
+    }
+}
+
+impl SessionOptions {
     /// The interface or address of outgoing connections. libtorrent accepts several; this is the first.
     #[must_use]
     pub fn first_interface(&self) -> Option<&str> {
@@ -288,16 +318,16 @@ impl fmt::Debug for HiddenText {
 
 impl NetworkSection {
     pub(super) fn resolve(self) -> Result<NetworkOptions> {
-        let default = NetworkOptions::default();
         let listen = self.listen.map(OneOrMore::into_vec);
         let context = |e: Error| e.with_context("[network] in the config file");
         listen.iter().flatten().try_for_each(|address| check_listen(address)).map_err(context)?;
         self.peer_id_prefix.as_deref().map_or(Ok(()), check_peer_id_prefix).map_err(context)?;
         self.libtorrent.keys().try_for_each(|name| check_tunable(name)).map_err(context)?;
-        Ok(NetworkOptions {
+        let proxy = self.proxy.filter(|text| !text.0.trim().is_empty());
+        let default = SessionOptions::default();
+        let session = SessionOptions {
             listen,
             interface: self.interface,
-            peers: self.peers,
             dht: self.dht.unwrap_or(default.dht),
             dht_bootstrap: self.dht_bootstrap,
             lsd: self.lsd.unwrap_or(default.lsd),
@@ -305,23 +335,24 @@ impl NetworkSection {
             utp: self.utp,
             upnp: self.upnp.unwrap_or(default.upnp),
             encryption: self.encryption.unwrap_or_default(),
-            proxy: self
-                .proxy
-                .filter(|text| !text.0.trim().is_empty())
-                .map(|text| text.0.parse())
-                .transpose()
-                .map_err(context)?,
+            proxy: proxy.map(|text| text.0.parse()).transpose().map_err(context)?,
             connections: self.connections.unwrap_or(default.connections),
             limit_rate: self.limit_rate,
             upload_limit: self.upload_limit,
             upload_slots: self.upload_slots,
             peer_id_prefix: self.peer_id_prefix,
             user_agent: self.user_agent,
-            sequential: self.sequential.unwrap_or(default.sequential),
             suggest: self.suggest.unwrap_or(default.suggest),
-            web_seeds: self.web_seeds.unwrap_or(default.web_seeds),
             libtorrent: self.libtorrent,
-        })
+        };
+        let default = TorrentOptions::default();
+        let torrent = TorrentOptions {
+            peers: self.peers,
+            sequential: self.sequential.unwrap_or(default.sequential),
+            web_seeds: self.web_seeds.unwrap_or(default.web_seeds),
+            ..default
+        };
+        Ok(NetworkOptions { session, torrent })
     }
 }
 
@@ -342,7 +373,7 @@ mod tests {
     fn only_safe_libtorrent_settings_can_be_set() {
         let of = |text: &str| toml::from_str::<NetworkSection>(text).unwrap().resolve();
         let options = of("[libtorrent]\nsend_buffer_watermark = 512_000").unwrap();
-        assert_eq!(options.libtorrent["send_buffer_watermark"], 512_000);
+        assert_eq!(options.session.libtorrent["send_buffer_watermark"], 512_000);
         let error = of("[libtorrent]\nalert_mask = 0").unwrap_err();
         assert!(error.report().contains("alert_mask"), "{}", error.report());
     }

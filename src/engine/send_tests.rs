@@ -10,7 +10,7 @@ use super::{
     estimate,
 };
 use crate::{
-    config::{Config, SeedOptions},
+    config::{Config, SeedOptions, SessionOptions, TorrentOptions},
     events::{EventLog, EventReader},
 };
 
@@ -30,13 +30,13 @@ fn every_operation(
     (stream, file, events): (&mut ReadStream, &mut FileRead, &mut EventReader),
 ) {
     let cancel = CancellationToken::new;
-    is_send(estimate(&config, &request, cancel()));
+    is_send(estimate(&config, SessionOptions::default(), &request, cancel()));
     is_send(engine.estimate(&request, cancel()));
     is_send(Engine::open(config, EngineOptions::new(Access::Write)));
     is_send(engine.close());
     is_send(engine.start_import(request.clone()));
     is_send(engine.start_repair("", Vec::new(), repair));
-    is_send(engine.seed(Vec::new(), SeedOptions::default()));
+    is_send(engine.seed(Vec::new(), SeedOptions::default(), TorrentOptions::default()));
     is_send(engine.list());
     is_send(engine.info(""));
     is_send(engine.remove("", false));

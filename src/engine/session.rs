@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::SESSION_STOP_TIMEOUT;
 use crate::{
-    config::NetworkOptions,
+    config::SessionOptions,
     error::{Error, Kind, Result},
     memory::BlockPool,
     storage::Pressure,
@@ -20,7 +20,7 @@ use crate::{
 /// The session, or its settings until it starts.
 #[derive(Debug)]
 pub(in crate::engine) struct SessionSlot {
-    options: NetworkOptions,
+    options: SessionOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     state: Mutex<SlotState>,
@@ -43,7 +43,7 @@ struct SessionLimits {
 
 impl SessionSlot {
     pub(in crate::engine) fn new(
-        options: NetworkOptions,
+        options: SessionOptions,
         pressure: Arc<Pressure>,
         pool: BlockPool,
     ) -> Self {
@@ -52,7 +52,7 @@ impl SessionSlot {
         Self { options, pressure, pool, state, starts: AtomicUsize::new(0) }
     }
 
-    pub(in crate::engine) fn options(&self) -> &NetworkOptions {
+    pub(in crate::engine) fn options(&self) -> &SessionOptions {
         &self.options
     }
 

@@ -8,7 +8,7 @@ use super::Streams;
 use crate::{
     backends::StorageBackend,
     catalog::{ImportState, LayoutKind},
-    config::{NetworkOptions, SeedGoal, SeedOptions},
+    config::{SeedGoal, SeedOptions, SessionOptions, TorrentOptions},
     downloads::{FetchLimits, ResumePolicy},
     error::Error,
     events::LogLimits,
@@ -32,7 +32,7 @@ pub enum Access {
 pub struct EngineOptions {
     pub access: Access,
     /// The settings of the torrent session, which starts when it is needed.
-    pub session: NetworkOptions,
+    pub session: SessionOptions,
     pub log_limits: LogLimits,
     /// Backends of the embedding program, by the name of their storage, whose profile is of kind
     /// [`ProfileKind::Custom`](crate::config::ProfileKind::Custom).
@@ -43,12 +43,12 @@ impl EngineOptions {
     /// With the default session and event log.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        let (session, log_limits) = (NetworkOptions::default(), LogLimits::default());
+        let (session, log_limits) = (SessionOptions::default(), LogLimits::default());
         Self { access, session, log_limits, backends: HashMap::new() }
     }
 
     #[must_use]
-    pub fn session(self, session: NetworkOptions) -> Self {
+    pub fn session(self, session: SessionOptions) -> Self {
         Self { session, ..self }
     }
 }
@@ -65,8 +65,8 @@ pub struct ImportRequest {
     /// `Files` also turns an existing import of chunks into whole
     /// files; `Chunks` changes nothing of an existing import.
     pub layout: LayoutKind,
-    /// For the session of an estimate without an engine. An engine's session has [`EngineOptions::session`].
-    pub network: NetworkOptions,
+    /// The settings of the torrent in the session.
+    pub torrent: TorrentOptions,
     /// Continue seeding after the import, until stopped or a seed goal is reached.
     pub seed: bool,
     pub seeding: SeedOptions,
@@ -396,7 +396,8 @@ pub struct SkippedImport {
 /// Options for fetching bad pieces again.
 #[derive(Debug, Clone)]
 pub struct RepairRequest {
-    pub network: NetworkOptions,
+    /// The settings of the torrent in the session.
+    pub torrent: TorrentOptions,
     /// Idle timeout: give up when no bytes arrive for so long.
     pub timeout: Option<Duration>,
 }

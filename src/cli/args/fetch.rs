@@ -13,7 +13,7 @@ use crate::{
         output::Failure,
         secret::{parse_secret, prompt_password, read_password},
     },
-    config::{IpfsOptions, NetworkOptions, Proxy, Secret},
+    config::{IpfsOptions, Proxy, Secret, SessionOptions},
     downloads::{FetchLimits, ResumePolicy, checksum, range_scheduler::SplitStrategy},
     engine::DownloadOptions,
     error::{Error, Kind, Result},
@@ -203,7 +203,7 @@ impl FetchArgs {
     pub(in crate::cli) async fn download_options(
         &self,
         context: &Context,
-        network: &NetworkOptions,
+        network: &SessionOptions,
     ) -> Result<DownloadOptions, Failure> {
         let (proxy, user_agent) = (network.proxy.clone(), network.user_agent.clone());
         let mut options = self.fetch_options(context, proxy, user_agent).await?;

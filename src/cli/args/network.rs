@@ -9,7 +9,10 @@ use clap::{
 
 use super::rate;
 use crate::{
-    config::{Encryption, NetworkOptions, Proxy, check_listen, check_peer_id_prefix},
+    config::{
+        Encryption, NetworkOptions, Proxy, SessionOptions, TorrentOptions, check_listen,
+        check_peer_id_prefix,
+    },
     error::{Error, Kind, Result},
 };
 
@@ -94,10 +97,10 @@ impl NetworkArgs {
         let given = self.proxy.filter(|text| !text.trim().is_empty());
         let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
         let some_or = |given: Vec<String>, base| if given.is_empty() { base } else { given };
-        Ok(NetworkOptions {
+        let NetworkOptions { session: base, torrent } = base;
+        let session = SessionOptions {
             listen: if self.listen.is_empty() { base.listen } else { Some(self.listen) },
             interface: self.interface.or(base.interface),
-            peers: if peers.is_empty() { base.peers } else { peers },
             dht: self.no_dht.map_or(base.dht, |no| !no),
             dht_bootstrap: some_or(self.dht_bootstrap, base.dht_bootstrap),
             lsd: self.no_lsd.map_or(base.lsd, |no| !no),
@@ -112,11 +115,16 @@ impl NetworkArgs {
             upload_slots: self.upload_slots.or(base.upload_slots),
             peer_id_prefix: self.peer_id_prefix.or(base.peer_id_prefix),
             user_agent: self.user_agent.or(base.user_agent),
-            sequential: self.sequential.unwrap_or(base.sequential),
             suggest: base.suggest,
-            web_seeds: self.no_web_seeds.map_or(base.web_seeds, |no| !no),
             libtorrent: base.libtorrent,
-        })
+        };
+        let torrent = TorrentOptions {
+            peers: if peers.is_empty() { torrent.peers } else { peers },
+            sequential: self.sequential.unwrap_or(torrent.sequential),
+            web_seeds: self.no_web_seeds.map_or(torrent.web_seeds, |no| !no),
+            ..torrent
+        };
+        Ok(NetworkOptions { session, torrent })
     }
 }
 
@@ -153,14 +161,15 @@ mod tests {
 
     #[test]
     fn flags_take_precedence_over_the_file_and_the_rest_stays() {
-        let base =
-            NetworkOptions { dht: false, upnp: true, connections: 7, ..NetworkOptions::default() };
-        let same = resolve("x", base.clone()).unwrap();
+        let session =
+            SessionOptions { dht: false, upnp: true, connections: 7, ..SessionOptions::default() };
+        let base = NetworkOptions { session, ..NetworkOptions::default() };
+        let same = resolve("x", base.clone()).unwrap().session;
         assert!(!same.dht && same.upnp && same.pex && same.connections == 7);
         let line = "x --no-dht=false --no-pex --upnp=no --connections 9 --peer 127.0.0.1:5,[::1]:6 --upload-limit 1k";
-        let over = resolve(line, base).unwrap();
+        let NetworkOptions { session: over, torrent } = resolve(line, base).unwrap();
         assert!(over.dht && !over.pex && !over.upnp && over.connections == 9);
-        assert_eq!(over.peers.len(), 2);
+        assert_eq!(torrent.peers.len(), 2);
         assert_eq!(over.upload_limit, Some(1024));
     }
 

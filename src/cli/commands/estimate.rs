@@ -10,7 +10,7 @@ use crate::{
         context::Context,
         output::{Align, Failure, progress::short_time, sanitize, table},
     },
-    config::prices::Cost,
+    config::{NetworkOptions, prices::Cost},
     engine::{self, Estimate, ImportRequest},
     error::Kind,
     storage::estimate::Requests,
@@ -26,15 +26,16 @@ struct EstimateLine<'a> {
 
 /// Estimates each source separately. The exit code is that of the first source that cannot be imported.
 pub(in crate::cli) async fn dry_run(context: Context, args: ImportArgs) -> Result<(), Failure> {
-    let network = args.network.resolve(context.config.network.clone())?;
-    let fetch = args.fetch.download_options(&context, &network);
+    let NetworkOptions { session, torrent } =
+        args.network.resolve(context.config.network.clone())?;
+    let fetch = args.fetch.download_options(&context, &session);
     let mut request = ImportRequest {
         source: String::new(),
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),
         download: fetch.await?,
-        network,
+        torrent,
         seed: args.seed,
         seeding: context.config.seeding.clone(),
         timeout: context.config.timeout,
@@ -44,7 +45,8 @@ pub(in crate::cli) async fn dry_run(context: Context, args: ImportArgs) -> Resul
     let several = args.sources.len() > 1;
     for source in args.sources {
         request.source = source;
-        match engine::estimate(&context.config, &request, context.cancel.clone()).await {
+        let (session, cancel) = (session.clone(), context.cancel.clone());
+        match engine::estimate(&context.config, session, &request, cancel).await {
             Ok(estimate) => show(&context, &estimate)?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error.into()),
             Err(error) => {

@@ -124,7 +124,7 @@ async fn download_all(
 }
 
 async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Failure> {
-    let network = &context.config.network;
+    let network = &context.config.network.session;
     let given = args.proxy.as_ref().filter(|text| !text.trim().is_empty());
     let proxy = given.map(|text| text.parse::<Proxy>()).transpose()?;
     let proxy = proxy.or_else(|| network.proxy.clone());

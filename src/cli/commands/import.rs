@@ -11,7 +11,7 @@ use crate::{
         context::{Context, interrupted},
         output::{Failure, progress::follow, sanitize},
     },
-    config::SeedOptions,
+    config::{NetworkOptions, SeedOptions, TorrentOptions},
     engine::{Access, Engine, EngineOptions, ImportRequest, Streams},
     error::{Error, Kind},
     events::Imported,
@@ -26,7 +26,8 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
     }
     // Check the storage name before anything is opened, so that a wrong name fails at once.
     context.config.storage(&args.storage)?;
-    let network = args.network.resolve(context.config.network.clone())?;
+    let NetworkOptions { session, torrent } =
+        args.network.resolve(context.config.network.clone())?;
     if args.sources.len() > 1 && !args.fetch.checksum.is_empty() {
         return Err(Error::new(
             Kind::InvalidInput,
@@ -36,13 +37,13 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
     }
     let urls: Vec<_> = args.sources.iter().filter_map(|text| Url::parse(text).ok()).collect();
     args.fetch.warn_about_user_mismatch(urls.iter());
-    let download = args.fetch.download_options(&context, &network).await?;
+    let download = args.fetch.download_options(&context, &session).await?;
     let request = ImportRequest {
         source: String::new(),
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),
-        network,
+        torrent,
         // With several sources, seeding starts after the last import; otherwise the first would never end.
         seed: args.seed && args.sources.len() == 1,
         seeding: args.goals.resolve(context.config.seeding.clone()),
@@ -50,7 +51,7 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
         streams: args.stream.map(|_| Streams::default()),
         download,
     };
-    let options = EngineOptions::new(Access::Write).session(request.network.clone());
+    let options = EngineOptions::new(Access::Write).session(session);
     let seed_after = args.seed && args.sources.len() > 1;
     let sources = args.sources;
     context
@@ -58,7 +59,8 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
             let work = async {
                 let ids = import_each(&context, engine, &sources, &request).await?;
                 if seed_after {
-                    seed_all(&context, engine, ids, request.seeding.clone()).await?;
+                    let seeding = (request.seeding.clone(), request.torrent.clone());
+                    seed_all(&context, engine, ids, seeding).await?;
                 }
                 Ok(())
             };
@@ -170,10 +172,11 @@ fn with_resume_hint(error: Error) -> Error {
 
 /// Returns `Ok` when stopped, and when all goals are reached.
 pub(in crate::cli) async fn seed(context: Context, args: SeedArgs) -> Result<(), Failure> {
-    let network = args.network.resolve(context.config.network.clone())?;
-    let seeding = args.goals.resolve(context.config.seeding.clone());
+    let NetworkOptions { session, torrent } =
+        args.network.resolve(context.config.network.clone())?;
+    let seeding = (args.goals.resolve(context.config.seeding.clone()), torrent);
     let imports = args.imports;
-    let options = EngineOptions::new(Access::Write).session(network);
+    let options = EngineOptions::new(Access::Write).session(session);
     context
         .with_engine_options(options, async |engine| {
             seed_all(&context, engine, imports, seeding).await
@@ -185,11 +188,11 @@ async fn seed_all(
     context: &Context,
     engine: &Engine,
     imports: Vec<String>,
-    seeding: SeedOptions,
+    (options, torrent): (SeedOptions, TorrentOptions),
 ) -> Result<(), Failure> {
     let events = engine.events().subscribe();
     let work = async {
-        match engine.seed(imports, seeding).await {
+        match engine.seed(imports, options, torrent).await {
             Ok(seeding) => seeding.wait().await,
             // Stopped before the first import was added.
             Err(e) if e.kind() == Kind::Cancelled => Ok(()),

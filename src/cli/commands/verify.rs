@@ -12,6 +12,7 @@ use crate::{
             sanitize,
         },
     },
+    config::NetworkOptions,
     engine::{Access, Engine, EngineOptions, RepairRequest, VerifyReport},
     error::{Error, Kind},
     units::{ByteSize, pluralize},
@@ -32,9 +33,8 @@ pub(in crate::cli) async fn verify(context: Context, args: VerifyArgs) -> Result
         context.out.note("no imports yet");
         return Ok(());
     }
-    let network = network.resolve(context.config.network.clone())?;
-    let session = network.clone();
-    let repair = repair.then_some(RepairRequest { network, timeout: context.config.timeout });
+    let NetworkOptions { session, torrent } = network.resolve(context.config.network.clone())?;
+    let repair = repair.then_some(RepairRequest { torrent, timeout: context.config.timeout });
     let access = if repair.is_some() { Access::Write } else { Access::Read };
     context
         .with_engine_options(EngineOptions::new(access).session(session), async |engine| {

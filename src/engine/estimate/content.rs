@@ -31,7 +31,7 @@ use crate::{
     hints::{Setting, hint},
     storage::{ImportStore, Layout, RangeSet},
     torrents::{
-        Origin, Start,
+        Start,
         metainfo::{File, Metainfo, torrent_file},
         wait_for_metadata,
     },
@@ -230,8 +230,8 @@ async fn fetch_metadata(
     magnet: &Magnet,
     cancel: &CancellationToken,
 ) -> Result<Vec<u8>> {
-    let start = Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
-    let mut torrent = session.get()?.add(start).await?;
+    let options = request.torrent.clone();
+    let mut torrent = session.get()?.add(Start::magnet(uri), options).await?;
     let info = wait_for_metadata(&mut torrent, cancel, request.timeout, &EventSink::none()).await?;
     Ok(torrent_file(&info, &magnet.trackers, &magnet.web_seeds))
 }

@@ -21,7 +21,7 @@ use crate::{
     backends::{Capabilities, DriveBackend, LocalBackend, MemoryBackend, S3Backend, local},
     catalog::{Catalog, ImportState, LayoutKind},
     config::{
-        Config, Profile, ProfileKind,
+        Config, Profile, ProfileKind, SessionOptions,
         prices::{Cost, DriveLimits, Prices, Provider, Usage},
     },
     error::{Kind, Result},
@@ -85,7 +85,7 @@ pub struct DriveLoad {
 }
 
 /// Finds the source and computes the estimate, without an engine. Nothing is locked, so that another process may write to
-/// the data folder. A magnet link takes a torrent session of its own.
+/// the data folder. A magnet link takes a torrent session of its own, with the settings `session`.
 ///
 /// # Errors
 /// Errors that `import` would return before the payload: an unusable source, selection or storage, pieces too long for
@@ -93,13 +93,14 @@ pub struct DriveLoad {
 /// the timeout; `Unsupported` when the server does not report the length of its file.
 pub async fn estimate(
     config: &Config,
+    session: SessionOptions,
     request: &ImportRequest,
     cancel: CancellationToken,
 ) -> Result<Estimate> {
     config.storage(&request.storage)?;
     let catalog = open_catalog(config).await?;
     let pool = Budget::new(config.memory.0).incoming();
-    let session = SessionSlot::new(request.network.clone(), Pressure::new(pool.clone()), pool);
+    let session = SessionSlot::new(session, Pressure::new(pool.clone()), pool);
     let estimate = estimate_with(config, catalog.as_ref(), &session, request, &cancel).await;
     session.stop().await;
     estimate

@@ -39,7 +39,10 @@ impl ImportJob {
         let guard = self.engine.import_guard();
         let torrent = match torrent {
             Some(torrent) => torrent,
-            None => torrents.add(start_options(&opened)).await?,
+            None => {
+                let options = self.request.torrent.clone();
+                torrents.add(start_options(&opened), options).await?
+            }
         };
         let files = self.publisher(opened.view()).await?;
         let incomplete = files.is_some() || opened.plan.missing().next().is_some();
@@ -238,7 +241,6 @@ pub(super) fn start_options(opened: &OpenTorrentImport) -> Start {
         origin: Origin::File(opened.metainfo.clone()),
         have: opened.plan.have.clone(),
         wanted: opened.plan.wanted_pieces.clone(),
-        private: opened.meta.private,
     }
 }
 

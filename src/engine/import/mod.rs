@@ -30,7 +30,7 @@ use crate::{
     memory::{Budget, Mark},
     storage::{ImportStore, RangeSet, files::sequential_upload::check_partial_uploads},
     torrents::{
-        Origin, Start, Torrent, TorrentSession,
+        Start, Torrent, TorrentSession,
         metainfo::{File, Metainfo, torrent_file},
         wait_for_metadata,
     },
@@ -119,7 +119,7 @@ impl ImportJob {
         }
         let torrents = self.engine.session.get()?;
         let torrent = match link {
-            Some(link) => Some(add_with_peers(&torrents, &opened, link).await?),
+            Some(link) => Some(self.add_with_peers(&torrents, &opened, link).await?),
             None => None,
         };
         self.fill_from_torrent(&torrents, torrent, opened).await
@@ -167,9 +167,8 @@ impl ImportJob {
         uri: String,
         magnet: &Magnet,
     ) -> Result<Imported> {
-        let start =
-            Start { origin: Origin::Magnet(uri), have: vec![], wanted: vec![], private: false };
-        let mut torrent = torrents.add(start).await?;
+        let options = self.request.torrent.clone();
+        let mut torrent = torrents.add(Start::magnet(uri), options).await?;
         let info =
             wait_for_metadata(&mut torrent, &self.cancel, self.request.timeout, &self.events)
                 .await?;
@@ -178,6 +177,23 @@ impl ImportJob {
         let opened = self.open(metainfo, meta, magnet.select.as_deref()).await?;
         deselect_unwanted(&torrent, &opened.plan)?;
         self.fill_from_torrent(torrents, Some(torrent), opened).await
+    }
+
+    /// Adds a known torrent to the session, with the peers that its magnet link names.
+    async fn add_with_peers(
+        &self,
+        torrents: &Arc<TorrentSession>,
+        opened: &OpenTorrentImport,
+        link: &Magnet,
+    ) -> Result<Torrent> {
+        let options = self.request.torrent.clone();
+        let torrent = torrents.add(start_options(opened), options).await?;
+        for peer in link.peers() {
+            if let Err(e) = torrent.connect(peer) {
+                tracing::debug!("peer {peer} of the magnet link: {}", e.report());
+            }
+        }
+        Ok(torrent)
     }
 
     /// Finds the import in the catalog or creates it, and plans what to fetch.
@@ -288,21 +304,6 @@ pub(super) fn resumed_layout(requested: LayoutKind, existing: &ImportRow) -> Lay
         LayoutKind::Files => LayoutKind::Files,
         LayoutKind::Chunks => existing.layout,
     }
-}
-
-/// Adds a known torrent to the session, with the peers that its magnet link names.
-async fn add_with_peers(
-    torrents: &Arc<TorrentSession>,
-    opened: &OpenTorrentImport,
-    link: &Magnet,
-) -> Result<Torrent> {
-    let torrent = torrents.add(start_options(opened)).await?;
-    for peer in link.peers() {
-        if let Err(e) = torrent.connect(peer) {
-            tracing::debug!("peer {peer} of the magnet link: {}", e.report());
-        }
-    }
-    Ok(torrent)
 }
 
 /// Sets the priority of unselected pieces to 0. A magnet link is added to the session before its files are known.

@@ -121,7 +121,7 @@ impl RepairRequest {
             storage: row.storage.clone(),
             select,
             layout: row.layout,
-            network: self.network,
+            torrent: self.torrent,
             seed: false,
             seeding: SeedOptions::default(),
             timeout: self.timeout,

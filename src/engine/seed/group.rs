@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, sync::Arc};
 use super::ReadyTorrent;
 use crate::{
     catalog::{ImportRow, UsageCounts},
-    config::{SeedGoal, SeedOptions},
+    config::{SeedGoal, SeedOptions, TorrentOptions},
     engine::running::{Claim, RunningSeed},
     error::{Error, Result},
     events::EventSink,
@@ -17,6 +17,8 @@ pub(super) struct NewGroup {
     /// The torrent of the only import, when it is in the session already.
     pub(super) ready: Option<ReadyTorrent>,
     pub(super) options: SeedOptions,
+    /// Of each torrent that is added to the session.
+    pub(super) torrent: TorrentOptions,
     pub(super) events: EventSink,
     pub(super) running: Arc<RunningSeed>,
 }
@@ -30,6 +32,8 @@ impl fmt::Debug for NewGroup {
 /// A group in the seeder.
 pub(super) struct Group {
     pub(super) options: SeedOptions,
+    /// Of each torrent that is added to the session.
+    pub(super) torrent: TorrentOptions,
     pub(super) events: EventSink,
     pub(super) running: Arc<RunningSeed>,
     /// The imports that are still to be seeded.

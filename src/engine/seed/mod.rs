@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     catalog::{ImportRow, ImportState},
-    config::SeedOptions,
+    config::{SeedOptions, TorrentOptions},
     error::{Error, Kind, Result},
     hints::{Operation, hint},
     storage::ImportStore,
@@ -54,12 +54,17 @@ pub(super) type ReadyTorrent = ((Torrent, Status), Arc<ImportStore>);
 
 impl Engine {
     /// Seeds the named imports (without names, all complete ones) until stopped or until all goals are reached. The
-    /// engine may seed and import others at the same time.
+    /// engine may seed and import others at the same time. `torrent` are the settings of each torrent in the session.
     ///
     /// # Errors
     /// `NotFound` when there is nothing to seed; `Unavailable` when a named import is running or is seeded already; when
     /// the torrent session cannot start. [`SeedHandle::wait`] returns the first error when every import failed.
-    pub async fn seed(&self, import_refs: Vec<String>, options: SeedOptions) -> Result<SeedHandle> {
+    pub async fn seed(
+        &self,
+        import_refs: Vec<String>,
+        options: SeedOptions,
+        torrent: TorrentOptions,
+    ) -> Result<SeedHandle> {
         self.check_writable()?;
         let rows = self.rows_to_seed(&import_refs).await?;
         let mut imports = Vec::with_capacity(rows.len());
@@ -76,7 +81,7 @@ impl Engine {
         }
         let running = self.new_running_seed();
         let events = running.sink();
-        self.add_group(NewGroup { imports, ready: None, options, events, running })
+        self.add_group(NewGroup { imports, ready: None, options, torrent, events, running })
     }
 
     /// Seeds an import that was just filled, with the torrent that is in the session.
@@ -95,6 +100,7 @@ impl Engine {
             imports: vec![(row, Arc::clone(&job.claim))],
             ready: Some(ready),
             options: job.request.seeding.clone(),
+            torrent: job.request.torrent.clone(),
             events: job.events.clone(),
             running,
         })

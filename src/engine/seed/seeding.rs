@@ -142,12 +142,13 @@ impl Seeding {
     }
 
     async fn add_group(&mut self, new: NewGroup) -> Result<()> {
-        let NewGroup { imports, ready, options, events, running } = new;
+        let NewGroup { imports, ready, options, torrent, events, running } = new;
         let number = running.number();
         self.rotation.set_max_active(options.at_once.unwrap_or(DEFAULT_MAX_ACTIVE));
         self.import_goals = self.engine.catalog.seed_goals().await?;
         let mut group = Group {
             options,
+            torrent,
             events,
             running,
             members: Default::default(),
@@ -197,8 +198,8 @@ impl Seeding {
             if group.running.is_stopped() {
                 continue;
             }
-            let (engine, torrents) = (&self.engine, &self.torrents);
-            match SeedingImport::add(engine, torrents, &candidate.row, &group.events).await {
+            let (engine, session) = (&self.engine, (&self.torrents, &group.torrent));
+            match SeedingImport::add(engine, session, &candidate.row, &group.events).await {
                 Ok((import, bytes)) => {
                     candidate.bytes = bytes;
                     group.seeded = true;

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     backends::StorageBackend,
     catalog::{Catalog, ImportId, ImportRow, ImportState, UsageCounts},
+    config::TorrentOptions,
     engine::{Engine, plan::Plan},
     error::{Error, Kind, Result},
     events::{Activity, Event, EventSink, Progress, Started},
@@ -66,15 +67,15 @@ impl SeedingImport {
     /// Adds an import to the session. Also returns the total length of its files in bytes.
     pub(super) async fn add(
         engine: &Engine,
-        torrents: &Arc<TorrentSession>,
+        session: (&Arc<TorrentSession>, &TorrentOptions),
         row: &ImportRow,
         events: &EventSink,
     ) -> Result<(Self, u64)> {
         let store = Arc::new(OnceLock::new());
         let complete = row.state == ImportState::Imported && row.selected.is_none();
         let torrent = match complete {
-            true => add_complete(engine, torrents, row, &store).await?,
-            false => add_partial(engine, torrents, row, &store).await?,
+            true => add_complete(engine, session, row, &store).await?,
+            false => add_partial(engine, session, row, &store).await?,
         };
         let (files, bytes) = engine.catalog.file_totals(&row.id).await?;
         let stored = match store.get() {
@@ -88,7 +89,7 @@ impl SeedingImport {
             stored,
             files,
             info_hash: row.info_hash(),
-            listening: torrents.wait_listening().await,
+            listening: session.0.wait_listening().await,
             state: Activity::Seeding,
         }));
         let recorded = RecordedUsage { from_cache: 0, served: 0, at: Instant::now() };
@@ -210,13 +211,13 @@ impl SeedingImport {
 /// peer requests the first byte.
 async fn add_complete(
     engine: &Engine,
-    torrents: &Arc<TorrentSession>,
+    (torrents, options): (&Arc<TorrentSession>, &TorrentOptions),
     row: &ImportRow,
     opened_store: &Arc<OnceLock<Arc<ImportStore>>>,
 ) -> Result<Torrent> {
     let storage = engine.storage_of(row).await?;
     let metainfo = engine.catalog.metainfo(&row.id).await?;
-    let torrent = torrents.add(Start::seeding(metainfo)).await?;
+    let torrent = torrents.add(Start::seeding(metainfo), options.clone()).await?;
     engine.opened_imports.lock().insert(row.id.clone());
     let unopened = Arc::new(UnopenedImport {
         row: row.clone(),
@@ -257,7 +258,7 @@ impl UnopenedImport {
 /// files uploaded to the end.
 async fn add_partial(
     engine: &Engine,
-    torrents: &Arc<TorrentSession>,
+    (torrents, options): (&Arc<TorrentSession>, &TorrentOptions),
     row: &ImportRow,
     opened_store: &Arc<OnceLock<Arc<ImportStore>>>,
 ) -> Result<Torrent> {
@@ -270,9 +271,8 @@ async fn add_partial(
         *have &= store.is_in_finished_objects(meta.piece_range(piece));
     }
     // Only stored pieces are wanted: seeding fetches nothing.
-    let start =
-        Start { origin: Origin::File(metainfo), wanted: have.clone(), have, private: meta.private };
-    let torrent = torrents.add(start).await?;
+    let start = Start { origin: Origin::File(metainfo), wanted: have.clone(), have };
+    let torrent = torrents.add(start, options.clone()).await?;
     torrent.attach(Content::new(meta, store, Arc::clone(&engine.cache), None));
     Ok(torrent)
 }

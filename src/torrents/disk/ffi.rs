@@ -53,7 +53,7 @@ pub(in crate::torrents) mod bridge {
         metainfo: Vec<u8>,
         magnet: String,
         max_pieces: u32,
-        /// All pieces are durable, whatever `have` contains. C++ then reads the private flag from the metainfo.
+        /// All pieces are durable, whatever `have` contains.
         complete: bool,
         /// One byte per piece, non-zero = durable; empty = none.
         have: Vec<u8>,

@@ -214,7 +214,7 @@ fn parse_info(node: Node<'_>, encoding: Option<&[u8]>) -> Result<Metainfo> {
         piece_length,
         len,
         files,
-        private: info.get("private").and_then(Node::as_int).is_some_and(|n| n != 0),
+        private: is_private(info),
         info_hash_v1: v1.then_some(hash_v1),
         info_hash_v2: v2.then_some(hash_v2),
         trackers: Vec::new(),
@@ -424,6 +424,11 @@ fn take_layers(meta: &mut Metainfo, layers: Dict<'_>) -> Result<()> {
         meta.pieces_v2[first..first + hashes.len()].copy_from_slice(hashes);
     }
     Ok(())
+}
+
+/// Whether peers are found only through trackers (BEP 27).
+pub(super) fn is_private(info: Dict<'_>) -> bool {
+    info.get("private").and_then(Node::as_int).is_some_and(|n| n != 0)
 }
 
 /// The tiers of `announce-list`, or else `announce`. Values that are not UTF-8 are skipped: trackers are optional.

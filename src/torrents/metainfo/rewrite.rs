@@ -2,7 +2,7 @@
 
 use super::{
     bencode::{Document, Encoder, Node},
-    lowercase_scheme, trackers,
+    is_private, lowercase_scheme, trackers,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -37,17 +37,25 @@ fn announce(e: &mut Encoder, trackers: &[Vec<String>]) {
     });
 }
 
-/// The torrent as libtorrent gets it: only the keys that libtorrent uses, with tracker URLs in the form it knows.
-/// libtorrent therefore never parses the irregularities that bae accepts (spaces around a URL, `HTTP://`, bytes behind
-/// the end, a duplicate key).
+/// The torrent as libtorrent gets it.
+#[derive(Debug)]
+pub(in crate::torrents) struct LibtorrentFile {
+    pub(in crate::torrents) bytes: Vec<u8>,
+    /// Whether the torrent itself says that its peers are found only through trackers.
+    pub(in crate::torrents) private: bool,
+}
+
+/// Keeps only the keys that libtorrent uses, with tracker URLs in the form it knows. libtorrent therefore never parses
+/// the irregularities that bae accepts (spaces around a URL, `HTTP://`, bytes behind the end, a duplicate key).
 ///
 /// # Errors
 /// `InvalidInput` for bytes that are not a torrent.
-pub(in crate::torrents) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
+pub(in crate::torrents) fn for_libtorrent(torrent: &[u8]) -> Result<LibtorrentFile> {
     let doc = Document::parse_beginning(torrent)?;
     let root = doc.root().as_dict();
     let bad = || Error::new(Kind::InvalidInput, "not a torrent");
     let root = root.filter(|root| root.get("info").is_some()).ok_or_else(bad)?;
+    let private = root.get("info").and_then(Node::as_dict).is_some_and(is_private);
     let mut e = Encoder::default();
     e.dict(|e| {
         announce(e, &trackers(root));
@@ -68,7 +76,7 @@ pub(in crate::torrents) fn for_libtorrent(torrent: &[u8]) -> Result<Vec<u8>> {
             }
         }
     });
-    Ok(e.finish())
+    Ok(LibtorrentFile { bytes: e.finish(), private })
 }
 
 /// The URLs of `url-list`, which is a single URL or a list.
@@ -95,7 +103,8 @@ mod tests {
             b"5:nodesl3:abce8:url-list11:HTTPS://w/ ee<!-- ad -->",
         ];
         let torrent = parts.concat();
-        let written = for_libtorrent(&torrent).unwrap();
+        let LibtorrentFile { bytes: written, private } = for_libtorrent(&torrent).unwrap();
+        assert!(!private);
         let expected = [
             &b"d8:announce8:http://a13:announce-listll8:http://aee4:info"[..],
             INFO,

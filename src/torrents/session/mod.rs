@@ -41,11 +41,14 @@ use super::{
         ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
         torrent_disk::TorrentDisk,
     },
-    metainfo::{MAX_PIECES, rewrite::for_libtorrent},
+    metainfo::{
+        MAX_PIECES,
+        rewrite::{LibtorrentFile, for_libtorrent},
+    },
     picker::governor::{Marks, Sample, SessionLimits},
 };
 use crate::{
-    config::NetworkOptions,
+    config::{SessionOptions, TorrentOptions},
     error::{Error, Kind, Result},
     memory::{BlockPool, Budget},
     rate::{Rate, RateLimit},
@@ -119,15 +122,19 @@ pub struct Start {
     pub have: Vec<bool>,
     /// The wanted pieces, one entry per piece; empty = all.
     pub wanted: Vec<bool>,
-    pub private: bool,
 }
 
 impl Start {
     /// A torrent of which every piece is stored.
     #[must_use]
     pub fn seeding(torrent: Vec<u8>) -> Self {
-        let origin = Origin::Stored(torrent);
-        Self { origin, have: Vec::new(), wanted: Vec::new(), private: false }
+        Self { origin: Origin::Stored(torrent), have: Vec::new(), wanted: Vec::new() }
+    }
+
+    /// A torrent of which only the magnet link is known.
+    #[must_use]
+    pub fn magnet(link: String) -> Self {
+        Self { origin: Origin::Magnet(link), have: Vec::new(), wanted: Vec::new() }
     }
 }
 
@@ -135,7 +142,7 @@ impl Start {
 pub struct TorrentSession {
     session: Mutex<Option<SessionBox>>,
     disk: Arc<Disk>,
-    options: NetworkOptions,
+    options: SessionOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     limits: Mutex<RateLimits>,
@@ -168,7 +175,7 @@ impl TorrentSession {
     /// `Unsupported` when the installed library is not the version that bae was built for; `InvalidInput` when an
     /// interface does not exist, or libtorrent refuses a setting.
     pub fn start(
-        options: &NetworkOptions,
+        options: &SessionOptions,
         pressure: Arc<Pressure>,
         pool: BlockPool,
     ) -> Result<Arc<Self>> {
@@ -230,37 +237,44 @@ impl TorrentSession {
     ///
     /// # Errors
     /// `InvalidInput` when libtorrent refuses it.
-    pub async fn add(self: &Arc<Self>, start: Start) -> Result<Torrent> {
+    pub async fn add(self: &Arc<Self>, start: Start, options: TorrentOptions) -> Result<Torrent> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let disk = TorrentDisk::new(number);
         let (sender, events) = mpsc::unbounded_channel();
         self.event_senders.lock().insert(number, sender);
         self.disk.registry().add(Arc::clone(&disk));
-        let torrent = Torrent { number, disk, events, session: Arc::clone(self), removed: false };
-        let add = self.add_params(number, start)?;
+        let add = self.add_params(number, start, &options)?;
+        let session = Arc::clone(self);
+        let torrent = Torrent { number, disk, events, session, options, removed: false };
         torrent.blocking(move |s| s.get_mut().add(&add)).await?;
         Ok(torrent)
     }
 
-    fn add_params(&self, torrent: u64, start: Start) -> Result<AddTorrent> {
+    fn add_params(
+        &self,
+        torrent: u64,
+        start: Start,
+        options: &TorrentOptions,
+    ) -> Result<AddTorrent> {
         let complete = matches!(start.origin, Origin::Stored(_));
-        let (metainfo, magnet) = match start.origin {
+        let (file, magnet) = match start.origin {
             Origin::File(bytes) | Origin::Stored(bytes) => (for_libtorrent(&bytes)?, String::new()),
-            Origin::Magnet(uri) => (Vec::new(), uri),
+            Origin::Magnet(uri) => (LibtorrentFile { bytes: Vec::new(), private: false }, uri),
         };
+        let private = options.private || file.private;
         Ok(AddTorrent {
             torrent,
-            metainfo,
+            metainfo: file.bytes,
             magnet,
             max_pieces: MAX_PIECES,
             complete,
             have: start.have.into_iter().map(u8::from).collect(),
             priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
-            peers: self.options.peers.iter().map(ToString::to_string).collect(),
-            sequential: self.options.sequential,
-            dht: self.options.dht && !start.private,
-            lsd: self.options.lsd && !start.private,
-            pex: self.options.pex && !start.private,
+            peers: options.peers.iter().map(ToString::to_string).collect(),
+            sequential: options.sequential,
+            dht: self.options.dht && !private,
+            lsd: self.options.lsd && !private,
+            pex: self.options.pex && !private,
         })
     }
 
@@ -278,13 +292,13 @@ impl TorrentSession {
         }
     }
 
-    fn set_listen_addresses(&self, options: Option<&NetworkOptions>) {
+    fn set_listen_addresses(&self, options: Option<&SessionOptions>) {
         if let Err(e) = self.call(|s| s.get_mut().apply(&settings::listen(options))) {
             tracing::warn!(error = %e.report(), "cannot change the listen addresses");
         }
     }
 
-    pub(super) fn options(&self) -> &NetworkOptions {
+    pub(super) fn options(&self) -> &SessionOptions {
         &self.options
     }
 
@@ -513,6 +527,7 @@ pub struct Torrent {
     disk: Arc<TorrentDisk>,
     events: mpsc::UnboundedReceiver<TorrentEvent>,
     session: Arc<TorrentSession>,
+    options: TorrentOptions,
     removed: bool,
 }
 
@@ -535,6 +550,10 @@ impl Torrent {
     #[must_use]
     pub fn control(&self) -> TorrentControl {
         TorrentControl::new(&self.session, self.number)
+    }
+
+    pub(super) fn options(&self) -> &TorrentOptions {
+        &self.options
     }
 
     /// Waits for the next event of the torrent; `None` once the session ended.

@@ -7,7 +7,7 @@ use std::{
 
 use super::features::{self, Feature};
 use crate::{
-    config::{Encryption, NetworkOptions, Proxy},
+    config::{Encryption, Proxy, SessionOptions},
     error::{Error, Kind, Result},
     memory::BLOCK_LEN,
     torrents::disk::ffi::Setting,
@@ -32,7 +32,7 @@ const ALERTS: i64 = 1 | 8 | 16 | 64;
 ///
 /// # Errors
 /// `InvalidInput`, naming the interface.
-pub fn check_interfaces(options: &NetworkOptions) -> Result<()> {
+pub fn check_interfaces(options: &SessionOptions) -> Result<()> {
     let outgoing = options.interface.iter().flat_map(|list| list.split(',')).map(str::trim);
     for name in outgoing.filter(|name| !name.is_empty()) {
         check_interface(name)?;
@@ -87,7 +87,7 @@ impl Settings {
 }
 
 /// All settings of a session. `budget` is the memory budget in bytes.
-pub(in crate::torrents) fn session(options: &NetworkOptions, budget: usize) -> Vec<Setting> {
+pub(in crate::torrents) fn session(options: &SessionOptions, budget: usize) -> Vec<Setting> {
     let mut s = Settings::default();
     identity(&mut s, options);
     network(&mut s, options);
@@ -103,13 +103,13 @@ pub(in crate::torrents) fn session(options: &NetworkOptions, budget: usize) -> V
 }
 
 /// The addresses to accept peers on; `None` stops listening. Can change while the session runs.
-pub(in crate::torrents) fn listen(options: Option<&NetworkOptions>) -> Vec<Setting> {
+pub(in crate::torrents) fn listen(options: Option<&SessionOptions>) -> Vec<Setting> {
     let mut s = Settings::default();
     s.text("listen_interfaces", options.map(interfaces).unwrap_or_default());
     s.0
 }
 
-fn interfaces(o: &NetworkOptions) -> String {
+fn interfaces(o: &SessionOptions) -> String {
     o.listen.as_ref().map_or_else(|| LISTEN_ANYWHERE.into(), |l| l.join(","))
 }
 
@@ -132,7 +132,7 @@ pub(in crate::torrents) fn torrent_rate(limit: Option<u64>) -> i32 {
     i32::try_from(rate(limit)).unwrap_or(i32::MAX)
 }
 
-fn identity(s: &mut Settings, o: &NetworkOptions) {
+fn identity(s: &mut Settings, o: &SessionOptions) {
     s.text("peer_fingerprint", o.peer_id_prefix.as_deref().unwrap_or(PEER_ID_PREFIX));
     let agent = o.user_agent.as_deref().unwrap_or(USER_AGENT);
     s.text("user_agent", agent);
@@ -142,7 +142,7 @@ fn identity(s: &mut Settings, o: &NetworkOptions) {
     s.number("alert_queue_size", 10_000);
 }
 
-fn network(s: &mut Settings, o: &NetworkOptions) {
+fn network(s: &mut Settings, o: &SessionOptions) {
     s.text("listen_interfaces", interfaces(o));
     if let Some(interface) = &o.interface {
         s.text("outgoing_interfaces", interface.as_str());
@@ -203,7 +203,7 @@ fn picker(s: &mut Settings) {
     s.number("max_queued_disk_bytes", i64::from(i32::MAX));
 }
 
-fn seeding(s: &mut Settings, o: &NetworkOptions, budget: usize) {
+fn seeding(s: &mut Settings, o: &SessionOptions, budget: usize) {
     // Storage answers in 30 to 200 ms. With the default marks (10 to 500 KiB) a peer gets only 4 MiB/s at 100 ms.
     s.number("send_buffer_low_watermark", 1 << 20);
     s.number("send_buffer_watermark", 8 << 20);
@@ -218,7 +218,7 @@ fn seeding(s: &mut Settings, o: &NetworkOptions, budget: usize) {
     s.number("unchoke_slots_limit", i64::try_from(slots).unwrap_or(64));
 }
 
-fn limits(s: &mut Settings, o: &NetworkOptions) {
+fn limits(s: &mut Settings, o: &SessionOptions) {
     s.number("connections_limit", i64::from(o.connections));
     s.number("download_rate_limit", rate(o.limit_rate));
     s.number("upload_rate_limit", rate(o.upload_limit));
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn limits_fit_libtorrents_int_and_none_is_zero() {
-        let mut o = NetworkOptions { limit_rate: Some(u64::MAX), ..Default::default() };
+        let mut o = SessionOptions { limit_rate: Some(u64::MAX), ..Default::default() };
         assert_eq!(
             value(&session(&o, 128 << 20), "download_rate_limit"),
             Some(i64::from(i32::MAX))
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_error_names_a_missing_interface() {
-        let options = |interface: Option<&str>, listen: &[&str]| NetworkOptions {
+        let options = |interface: Option<&str>, listen: &[&str]| SessionOptions {
             interface: interface.map(str::to_owned),
             listen: Some(listen.iter().map(|text| (*text).to_owned()).collect()),
             ..Default::default()
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_proxy_with_a_user_uses_the_type_with_password() {
         let proxy = Some("socks5://me:secret@127.0.0.1:1080".parse().unwrap());
-        let s = session(&NetworkOptions { proxy, ..Default::default() }, 128 << 20);
+        let s = session(&SessionOptions { proxy, ..Default::default() }, 128 << 20);
         assert_eq!(value(&s, "proxy_type"), Some(3));
         assert_eq!(value(&s, "proxy_port"), Some(1080));
     }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::config::NetworkOptions;
+use crate::config::SessionOptions;
 
 /// How long to wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ const STOPPED: u32 = 3;
 pub(in crate::torrents) async fn refusal(
     url: &str,
     info_hash: &[u8],
-    options: &NetworkOptions,
+    options: &SessionOptions,
 ) -> Option<String> {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "udp")?;
     if options.proxy.is_some() || info_hash.len() != 20 {
@@ -167,7 +167,7 @@ mod tests {
                 server.send_to(&answer, from).await.unwrap();
             }
         };
-        let options = NetworkOptions::default();
+        let options = SessionOptions::default();
         let (text, ()) = tokio::join!(refusal(&url, &[5; 20], &options), answers);
         assert_eq!(text.unwrap(), "torrent not registered");
     }

@@ -33,7 +33,7 @@ use super::{
     session::Torrent,
 };
 use crate::{
-    config::NetworkOptions,
+    config::SessionOptions,
     error::Error,
     memory::Mark,
     protocols::{FetchOptions, OutgoingOptions, Protocols, display_url},
@@ -109,9 +109,9 @@ impl WebSeeds {
         torrent: &Torrent,
     ) -> (Self, Vec<UserMessage>) {
         let session = torrent.session();
-        let options = session.options();
-        if meta.web_seeds.is_empty() || !options.web_seeds {
-            return (Self::none(), unused_messages(meta, options.web_seeds));
+        let (options, enabled) = (session.options(), torrent.options().web_seeds);
+        if meta.web_seeds.is_empty() || !enabled {
+            return (Self::none(), unused_messages(meta, enabled));
         }
         let (mut seeds, mut messages, mut seen) =
             (Vec::new(), unused_messages(meta, true), HashSet::new());
@@ -353,7 +353,7 @@ fn unused_messages(meta: &Metainfo, enabled: bool) -> Vec<UserMessage> {
 }
 
 /// The client for web seeds: with the user's proxy and interface, without the user's logins, cookies and headers.
-fn client(options: &NetworkOptions, only_public: bool) -> Protocols {
+fn client(options: &SessionOptions, only_public: bool) -> Protocols {
     let interface = options.first_interface().map(str::to_owned);
     Protocols::new(FetchOptions {
         proxy: options.proxy.clone(),

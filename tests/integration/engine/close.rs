@@ -42,7 +42,8 @@ async fn closing_during_an_import_keeps_its_verified_bytes() {
     assert!(seeder.sent() <= torrent.bytes + 2 * MIB);
     assert_exact(&engine, &imported.id, &torrent).await;
     // Closing while an import is added to the session is not a failure of seeding.
-    let seeding = engine.seed(vec![imported.id], Default::default()).await.unwrap();
+    let seeding =
+        engine.seed(vec![imported.id], Default::default(), Default::default()).await.unwrap();
     engine.close().await.unwrap();
     within("the end of seeding", seeding.wait()).await.unwrap();
 }

@@ -94,7 +94,7 @@ async fn two_starts_of_one_torrent_give_one_import() {
     }
     for refused in [
         engine.remove(&id, false).await.map(drop),
-        engine.seed(vec![id.clone()], Default::default()).await.map(drop),
+        engine.seed(vec![id.clone()], Default::default(), Default::default()).await.map(drop),
         engine.publish(&id, &[], Box::new(|_, _| {}), Default::default()).await.map(drop),
     ] {
         assert_eq!(refused.unwrap_err().report(), format!("import {id} is running already"));

@@ -8,10 +8,16 @@ mod handles;
 mod one_session;
 mod seeder;
 
-use std::{future::Future, net::SocketAddrV4, path::Path, time::Duration};
+use std::{
+    future::Future,
+    net::{SocketAddr, SocketAddrV4},
+    path::Path,
+    sync::Mutex,
+    time::Duration,
+};
 
 use bae::{
-    config::{Config, NetworkOptions, Overrides},
+    config::{Config, Overrides, SessionOptions, TorrentOptions},
     engine::{Access, Engine, EngineOptions, ImportHandle, ImportRequest, ImportSummary},
     events::Progress,
 };
@@ -19,14 +25,14 @@ use tempfile::TempDir;
 
 use crate::support::{LONG, torrents::Fixture};
 
-/// A data folder and a storage folder.
-struct Home(TempDir);
+/// A data folder, a storage folder, and the peers of its torrents.
+struct Home(TempDir, Mutex<Vec<SocketAddr>>);
 
 impl Home {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("objects")).unwrap();
-        Self(home)
+        Self(home, Mutex::default())
     }
 
     fn config(&self) -> Config {
@@ -42,13 +48,13 @@ impl Home {
 
     /// An engine that listens on loopback and knows only these peers.
     async fn open(&self, peers: &[SocketAddrV4]) -> Engine {
-        let session = NetworkOptions {
+        *self.1.lock().unwrap() = peers.iter().map(|peer| (*peer).into()).collect();
+        let session = SessionOptions {
             listen: Some(vec!["127.0.0.1:0".to_owned()]),
-            peers: peers.iter().map(|peer| (*peer).into()).collect(),
             dht: false,
             lsd: false,
             pex: false,
-            ..NetworkOptions::default()
+            ..SessionOptions::default()
         };
         let options = EngineOptions::new(Access::Write).session(session);
         Engine::open(self.config(), options).await.unwrap()
@@ -59,7 +65,9 @@ impl Home {
     }
 
     fn request_of(&self, source: &str) -> ImportRequest {
-        ImportRequest::new(source, self.storage())
+        let peers = self.1.lock().unwrap().clone();
+        let torrent = TorrentOptions { peers, ..TorrentOptions::default() };
+        ImportRequest { torrent, ..ImportRequest::new(source, self.storage()) }
     }
 }
 

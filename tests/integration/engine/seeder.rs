@@ -44,7 +44,7 @@ async fn imports_join_the_seeder_while_it_seeds_others() {
     let second = engine.start_import(home.request(&two)).await.unwrap();
     let second = within("the second", second.wait()).await.unwrap();
     // Without names: all that are not seeded yet.
-    let others = engine.seed(Vec::new(), Default::default()).await.unwrap();
+    let others = engine.seed(Vec::new(), Default::default(), Default::default()).await.unwrap();
     within("both", others.progress().wait_for(|p| p.active == 1)).await.unwrap();
     drop(seeders);
     let from = address(&engine).await;

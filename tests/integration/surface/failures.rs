@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use bae::{
     Kind,
-    config::{Config, Env, NetworkOptions, Overrides, SeedOptions},
+    config::{Config, Env, Overrides, SeedOptions, TorrentOptions},
     downloads::{FetchLimits, ResumePolicy},
     engine::{
         Access, DownloadOptions, Engine, EngineOptions, GetItem, GetOptions, Getter, ImportHandle,
@@ -87,7 +87,7 @@ fn request(source: String) -> ImportRequest {
         storage: "file".into(),
         select: None,
         layout: bae::catalog::LayoutKind::Chunks,
-        network: NetworkOptions::default(),
+        torrent: TorrentOptions::default(),
         seed: false,
         seeding: SeedOptions::default(),
         timeout: None,

@@ -10,7 +10,7 @@ use std::{
 use bae::{
     backends::{Faulty, MemoryBackend, StorageBackend},
     catalog::{Catalog, FileRow, ImportRow, NewImport},
-    config::NetworkOptions,
+    config::{SessionOptions, TorrentOptions},
     error::Kind,
     events::EventSink,
     memory::BlockPool,
@@ -40,6 +40,7 @@ struct Rig {
     pressure: Arc<Pressure>,
     backend: Arc<Faulty<MemoryBackend>>,
     torrents: Arc<TorrentSession>,
+    torrent_options: TorrentOptions,
     meta: Metainfo,
     bytes: Vec<u8>,
 }
@@ -50,19 +51,20 @@ impl Rig {
         let catalog = Catalog::open(dir.path()).await.unwrap();
         let pool = BlockPool::new(64 << 20);
         let pressure = Pressure::new(pool.clone());
-        let options = NetworkOptions {
+        let options = SessionOptions {
             listen: Some(vec![listen.to_string()]),
-            peers: peers.iter().map(|p| (*p).into()).collect(),
             dht: false,
             lsd: false,
-            ..NetworkOptions::default()
+            ..SessionOptions::default()
         };
+        let peers = peers.iter().map(|p| (*p).into()).collect();
+        let torrent_options = TorrentOptions { peers, ..TorrentOptions::default() };
         let torrents =
             TorrentSession::start(&options, Arc::clone(&pressure), pool.clone()).unwrap();
         let bytes = std::fs::read(&torrent.torrent).unwrap();
         let meta = Metainfo::parse(&bytes).unwrap();
         let backend = Arc::new(Faulty::new(MemoryBackend::new(), 1));
-        Self { _dir: dir, catalog, pool, pressure, backend, torrents, meta, bytes }
+        Self { _dir: dir, catalog, pool, pressure, backend, torrents, torrent_options, meta, bytes }
     }
 
     async fn new_import(&self) -> (ImportRow, Arc<ImportStore>) {
@@ -89,13 +91,9 @@ impl Rig {
     /// Adds the torrent to the session. It fills a new import.
     async fn add(&self) -> (Download, Arc<ImportWriter>) {
         let (row, store) = self.new_import().await;
-        let start = Start {
-            origin: Origin::File(self.bytes.clone()),
-            have: vec![],
-            wanted: vec![],
-            private: false,
-        };
-        let torrent = self.torrents.add(start).await.unwrap();
+        let start =
+            Start { origin: Origin::File(self.bytes.clone()), have: vec![], wanted: vec![] };
+        let torrent = self.torrents.add(start, self.torrent_options.clone()).await.unwrap();
         let wanted: RangeSet = store.layout().all_unpadded();
         let (sink, events) = torrent.writer_sink();
         let writer = Arc::new(ImportWriter::spawn(
