@@ -7,6 +7,7 @@
 pub(super) mod content;
 pub(super) mod ffi;
 pub(super) mod hash_workers;
+pub(super) mod open_pieces;
 pub(super) mod piece;
 pub(super) mod registry;
 pub(super) mod send_buffers;
@@ -379,8 +380,11 @@ impl Disk {
     /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.
     fn evict(&self) {
         let mut excess = self.marks.excess(self.pool.level());
+        if excess == 0 {
+            return;
+        }
+        let torrents = self.registry.all();
         while excess > 0 {
-            let torrents = self.registry.all();
             let least = torrents
                 .iter()
                 .filter_map(|t| t.least_complete().map(|p| (p, t)))

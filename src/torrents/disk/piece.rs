@@ -8,10 +8,7 @@
 use bytes::Bytes;
 use cxx::UniquePtr;
 
-use super::{
-    ffi::{HashJob, WriteJob},
-    hash_workers::DigestKinds,
-};
+use super::{ffi::HashJob, hash_workers::DigestKinds};
 use crate::{
     memory::BLOCK_LEN,
     torrents::metainfo::{check::PieceHasher, geometry::Geometry},
@@ -42,14 +39,14 @@ enum HasherState {
     Busy,
 }
 
-pub(super) struct OpenPiece {
+pub(super) struct OpenPiece<A> {
     number: u32,
     /// `None`: the block has not arrived, or is all padding (peers never send it).
     blocks: Vec<Option<Bytes>>,
-    /// The number of blocks in memory.
-    held: usize,
     missing: usize,
-    acks: Vec<UniquePtr<WriteJob>>,
+    /// Number of blocks in memory.
+    held: usize,
+    acks: Vec<A>,
     stage: Stage,
     /// Blocks were acknowledged early, so libtorrent cannot request them again: the piece must not be evicted.
     pinned: bool,
@@ -78,15 +75,15 @@ pub(super) enum NextStep {
     Answer(HashRequest, PieceHasher),
 }
 
-impl OpenPiece {
+impl<A> OpenPiece<A> {
     pub(in crate::torrents) fn new(number: u32, geometry: &Geometry) -> Self {
         let n = geometry.blocks(number);
         let pads = (0..n).filter(|&b| geometry.is_pad(&geometry.block(number, b))).count();
         Self {
             number,
             blocks: vec![None; n],
-            held: 0,
             missing: n - pads,
+            held: 0,
             acks: Vec::with_capacity(n),
             stage: Stage::Open,
             pinned: false,
@@ -119,16 +116,18 @@ impl OpenPiece {
         self.stage == Stage::Open && !self.is_whole() && !self.pinned && self.request.is_none()
     }
 
-    /// Stores a block. Returns whether to wake a hash worker.
-    pub(in crate::torrents) fn put(
+    /// Stores a block. Returns whether to wake a hash worker, and the bytes that were there before; the ack, when the
+    /// piece has no such block.
+    pub(super) fn put(
         &mut self,
         block: usize,
         data: Bytes,
-        ack: UniquePtr<WriteJob>,
-    ) -> bool {
-        let Some(slot) = self.blocks.get_mut(block) else { return false };
+        ack: A,
+    ) -> Result<(bool, Option<Bytes>), A> {
+        let Some(slot) = self.blocks.get_mut(block) else { return Err(ack) };
         self.acks.push(ack);
-        if slot.replace(data).is_some() {
+        let replaced = slot.replace(data);
+        if replaced.is_some() {
             // Sent again after a failure: the old bytes may be hashed already.
             if block < self.hashed || matches!(self.hasher, HasherState::Busy) {
                 self.restart_hash();
@@ -137,8 +136,9 @@ impl OpenPiece {
             self.missing -= 1;
             self.held += 1;
         }
-        !matches!(self.hasher, HasherState::Busy)
-            && (self.is_whole() || block >= self.hashed + RUN_BLOCKS / 4 - 1)
+        let wake = !matches!(self.hasher, HasherState::Busy)
+            && (self.is_whole() || block >= self.hashed + RUN_BLOCKS / 4 - 1);
+        Ok((wake, replaced))
     }
 
     pub(in crate::torrents) fn get(&self, block: usize) -> Option<&Bytes> {
@@ -151,17 +151,17 @@ impl OpenPiece {
         self.hasher = HasherState::Unstarted;
     }
 
-    /// The hash failed: returns the acks held so far. The piece is hashed again from the start when its blocks have
-    /// arrived again.
-    pub(in crate::torrents) fn reset(&mut self) -> Vec<UniquePtr<WriteJob>> {
+    /// The hash failed: returns the acks held so far, and the hash request if there is one. The piece is hashed again
+    /// from the start when its blocks have arrived again.
+    pub(super) fn reset(&mut self) -> (Vec<A>, Option<HashRequest>) {
         self.restart_hash();
         self.pinned = true;
-        self.request = None;
-        std::mem::take(&mut self.acks)
+        (std::mem::take(&mut self.acks), self.request.take())
     }
 
-    pub(super) fn set_request(&mut self, request: HashRequest) {
-        self.request = Some(request);
+    /// Stores a hash request. Returns the one before.
+    pub(super) fn set_request(&mut self, request: HashRequest) -> Option<HashRequest> {
+        self.request.replace(request)
     }
 
     /// The next blocks to hash, with the hasher. `None` while a worker holds the hasher, or when no block is ready and
@@ -232,7 +232,7 @@ impl OpenPiece {
     }
 
     /// Takes the held acks, to complete or to drop them. A dropped ack is aborted.
-    pub(super) fn take_acks(&mut self) -> Vec<UniquePtr<WriteJob>> {
+    pub(super) fn take_acks(&mut self) -> Vec<A> {
         std::mem::take(&mut self.acks)
     }
 

@@ -1,9 +1,8 @@
 //! One torrent's side of the disk: its open pieces, and the hand-over of verified bytes to the writer.
 //!
-//! Locks: `pieces` is held for map lookups and pointer moves, never across hashing or an upload. Acks are completed
-//! after it is released, except that evicted pieces are dropped under it, which queues the abort of their acks. Calls
-//! on the network thread never wait. A read finds a piece's bytes in exactly one place: in the open piece until it
-//! passes, then in the import's store (memory, cache or object).
+//! Calls on the network thread never wait: [`OpenPieces`] holds its lock only for lookups and moves, and acks are
+//! completed outside of it. A read finds a piece's bytes in exactly one place: in the open piece until it passes, then
+//! in the import's store (memory, cache or object).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -22,7 +21,8 @@ use tokio::sync::{Notify, OnceCell};
 use super::{
     content::{Content, Loader},
     ffi::{CheckJob, WriteJob},
-    piece::{HashRequest, NextStep, OpenPiece, Stage},
+    open_pieces::{Holding, OpenPieces},
+    piece::{HashRequest, NextStep, OpenPiece},
     send_buffers::SendBuffer,
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(in crate::torrents) struct TorrentDisk {
     content: OnceCell<Content>,
     /// Loads the content of a torrent that starts without it.
     loader: OnceLock<Loader>,
-    pieces: Mutex<HashMap<u32, OpenPiece>>,
+    pieces: OpenPieces<UniquePtr<WriteJob>>,
     /// libtorrent's `check_files` jobs, held until there is content to start with.
     check_jobs: Mutex<Vec<UniquePtr<CheckJob>>>,
     passed: Mutex<Vec<u32>>,
@@ -67,7 +67,7 @@ impl TorrentDisk {
             number,
             content: OnceCell::new(),
             loader: OnceLock::new(),
-            pieces: Mutex::default(),
+            pieces: OpenPieces::default(),
             check_jobs: Mutex::default(),
             passed: Mutex::default(),
             offers: Mutex::default(),
@@ -156,51 +156,41 @@ impl TorrentDisk {
         data: Bytes,
         mut ack: UniquePtr<WriteJob>,
     ) -> Option<bool> {
-        let content = self.content()?;
-        if !start.is_multiple_of(BLOCK_LEN) || piece >= content.geometry.pieces() {
+        let geometry = &self.content()?.geometry;
+        let block = start / BLOCK_LEN;
+        if !start.is_multiple_of(BLOCK_LEN)
+            || piece >= geometry.pieces()
+            || block >= geometry.blocks(piece)
+        {
             return None;
         }
-        if content.geometry.is_pad(&content.geometry.block(piece, start / BLOCK_LEN)) {
+        if geometry.is_pad(&geometry.block(piece, block)) {
             // No peer sends padding, but libtorrent writes all blocks of a web seed's piece.
             ack.pin_mut().complete();
             return Some(false);
         }
-        let mut pieces = self.pieces.lock();
-        let open = pieces.entry(piece).or_insert_with(|| OpenPiece::new(piece, &content.geometry));
-        if open.stage() == Stage::Passed {
-            // A duplicate block of a piece that passed: the acknowledgement loses nothing.
-            ack.pin_mut().complete();
-            return Some(false);
+        match self.pieces.put(piece, block, data, ack, geometry) {
+            Ok(wake) => Some(wake),
+            Err(mut ack) => {
+                // A duplicate block of a piece that passed: the acknowledgement loses nothing.
+                ack.pin_mut().complete();
+                Some(false)
+            }
         }
-        Some(open.put(start / BLOCK_LEN, data, ack))
     }
 
     /// Stores libtorrent's hash request. Returns it as `Err` when the piece is not whole in memory: evicted in the
     /// meantime, or already stored.
     pub(super) fn request_hash(&self, piece: u32, request: HashRequest) -> Result<(), HashRequest> {
-        match self.pieces.lock().get_mut(&piece) {
-            Some(open) if open.stage() == Stage::Open && open.is_whole() => {
-                open.set_request(request);
-                Ok(())
-            }
-            _ => Err(request),
-        }
+        self.pieces.request_hash(piece, request)
     }
 
     /// Called by a hash worker: hashes the available blocks, and answers libtorrent's request after the last block.
     pub(super) fn hash_ready_blocks(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         loop {
-            let run = match self.pieces.lock().get_mut(&piece) {
-                Some(open) => open.start_hash_run(&content.geometry),
-                None => None,
-            };
-            let Some(run) = run else { return };
-            let (epoch, hasher, hashed) = run.run();
-            let next = match self.pieces.lock().get_mut(&piece) {
-                Some(open) => open.finish_hash_run(epoch, hasher, hashed),
-                None => return,
-            };
+            let Some(run) = self.pieces.start_hash_run(piece, &content.geometry) else { return };
+            let Some(next) = self.pieces.finish_hash_run(piece, run.run()) else { return };
             match next {
                 NextStep::Continue => {}
                 NextStep::Wait => return,
@@ -216,20 +206,12 @@ impl TorrentDisk {
     pub(in crate::torrents) fn piece_passed(&self, piece: u32) {
         let Some(content) = self.content() else { return };
         let _span = tracing::debug_span!("piece", import = %content.store.id(), piece).entered();
-        let passed = match self.pieces.lock().get_mut(&piece) {
-            Some(open) if open.stage() == Stage::Open => {
-                let runs = open.mark_passed();
-                let Some(writer) = &content.writer else { return };
-                let base = content.geometry.piece(piece).start;
-                // Under the lock: a read that finds the piece passed must find its bytes in the store.
-                for (at, parts) in runs {
-                    writer.write_at(base + at, parts);
-                }
-                true
-            }
-            _ => false,
+        let base = content.geometry.piece(piece).start;
+        let write = |runs: Vec<(u64, Vec<Bytes>)>| {
+            let Some(writer) = &content.writer else { return };
+            runs.into_iter().for_each(|(at, parts)| writer.write_at(base + at, parts));
         };
-        if passed {
+        if self.pieces.pass(piece, write) {
             self.passed.lock().push(piece);
             self.progress.notify_one();
         }
@@ -280,11 +262,7 @@ impl TorrentDisk {
 
     /// How much of a piece is in memory and not durable yet.
     pub(in crate::torrents) fn holding(&self, piece: u32) -> Holding {
-        match self.pieces.lock().get(&piece) {
-            None => Holding::Nothing,
-            Some(open) if open.stage() == Stage::Open && open.expects_blocks() => Holding::Partial,
-            Some(_) => Holding::Whole,
-        }
+        self.pieces.holding(piece)
     }
 
     /// Whether a piece is durable.
@@ -316,38 +294,22 @@ impl TorrentDisk {
     /// block that was requested again as finished. A v1 piece is dropped as a whole; of a v2 piece only bad blocks are
     /// downloaded again.
     pub(in crate::torrents) fn clear(&self, piece: u32) {
-        let mut pieces = self.pieces.lock();
-        let Some(open) = pieces.get_mut(&piece) else { return };
-        let acks = open.reset();
-        if self.content().is_some_and(|c| !c.geometry.has_v2()) {
-            pieces.remove(&piece);
-        }
-        drop(pieces);
-        complete_acks(acks);
+        let has_v2 = self.content().is_none_or(|content| content.geometry.has_v2());
+        complete_acks(self.pieces.fail(piece, has_v2));
     }
 
     /// The torrent stops (pause, removal, shutdown): no ack may be held any longer. Partial pieces are dropped and
     /// their acks aborted; their blocks are requested again after a resume. All other pieces stay, with their acks
     /// completed.
     pub(in crate::torrents) fn stop(&self) {
-        let mut pieces = self.pieces.lock();
-        pieces.retain(|_, open| !open.is_evictable());
-        let acks: Vec<_> = pieces
-            .values_mut()
-            .flat_map(|open| {
-                open.pin();
-                open.take_acks()
-            })
-            .collect();
-        drop(pieces);
-        complete_acks(acks);
+        complete_acks(self.pieces.stop());
     }
 
     /// Drops everything in flight; the jobs complete with `operation_aborted`.
     pub(in crate::torrents) fn abort(&self) {
         let check_jobs = std::mem::take(&mut *self.check_jobs.lock());
-        let pieces = std::mem::take(&mut *self.pieces.lock());
-        drop((check_jobs, pieces));
+        drop(check_jobs);
+        self.pieces.abort();
     }
 
     /// Sets the pieces that a reader waits for now.
@@ -357,39 +319,20 @@ impl TorrentDisk {
 
     /// The next piece to evict: whether a reader waits for it, the number of blocks it holds, and its number.
     pub(super) fn least_complete(&self) -> Option<(bool, usize, u32)> {
-        let urgent = self.urgent.lock().clone();
-        let pieces = self.pieces.lock();
-        let open = pieces.iter().filter(|(_, p)| p.is_evictable() && p.blocks_held() > 0);
-        open.map(|(&n, p)| (urgent.contains(&n), p.blocks_held(), n)).min()
+        self.pieces.least_complete(&self.urgent.lock())
     }
 
     /// Evicts a partial piece; its acks complete with `operation_aborted`. Returns the number of blocks freed.
     pub(in crate::torrents) fn evict(&self, piece: u32) -> usize {
-        let mut pieces = self.pieces.lock();
-        match pieces.get(&piece) {
-            Some(open) if open.is_evictable() => {
-                pieces.remove(&piece).map_or(0, |p| p.blocks_held())
-            }
-            _ => 0,
-        }
+        self.pieces.evict(piece)
     }
 
     /// Objects were committed: completes the acks of pieces that are durable now.
     pub(in crate::torrents) fn on_durable(&self, ranges: &[Range<u64>]) {
         let Some(content) = self.content() else { return };
-        let mut acks = Vec::new();
-        let mut pieces = self.pieces.lock();
-        for piece in ranges.iter().flat_map(|r| content.geometry.pieces_in(r)) {
-            let Some(open) = pieces.get_mut(&piece) else { continue };
-            if open.stage() == Stage::Passed
-                && content.store.is_durable(content.geometry.piece(piece))
-            {
-                acks.extend(open.take_acks());
-                pieces.remove(&piece);
-            }
-        }
-        drop(pieces);
-        complete_acks(acks);
+        let pieces = ranges.iter().flat_map(|range| content.geometry.pieces_in(range));
+        let is_durable = |piece| content.store.is_durable(content.geometry.piece(piece));
+        complete_acks(self.pieces.close_durable(pieces, is_durable));
     }
 
     /// Bytes that are in memory already, open or verified. Without a `buffer` only the bytes of open pieces, which
@@ -402,8 +345,8 @@ impl TorrentDisk {
         len: usize,
     ) -> Option<Bytes> {
         let content = self.content()?;
-        if let Some(open) = self.pieces.lock().get(&piece).filter(|p| p.stage() == Stage::Open) {
-            let payload = read_open(open, start, len)?;
+        if let Some(read) = self.pieces.read(piece, |open| read_open(open, start, len)) {
+            let payload = read?;
             return Some(match buffer {
                 Some(buffer) => buffer.lend(&payload),
                 None => payload.to_bytes(),
@@ -412,16 +355,6 @@ impl TorrentDisk {
         let buffer = buffer?;
         Some(buffer.lend(&content.reader.try_read(content.block(piece, start, len))?))
     }
-}
-
-/// How much of a piece is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::torrents) enum Holding {
-    Nothing,
-    /// Blocks are missing, or are downloaded again after the hash failed.
-    Partial,
-    /// The piece is being hashed, or is on its way to storage.
-    Whole,
 }
 
 /// An offered piece. Dropping it withdraws the blocks that were not written.
@@ -436,7 +369,7 @@ impl Drop for Offer<'_> {
     }
 }
 
-fn read_open(open: &OpenPiece, start: usize, len: usize) -> Option<Payload> {
+fn read_open<A>(open: &OpenPiece<A>, start: usize, len: usize) -> Option<Payload> {
     let (first, at) = (start / BLOCK_LEN, start % BLOCK_LEN);
     let one = open.get(first)?;
     if at + len <= one.len() {

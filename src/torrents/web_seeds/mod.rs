@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 pub(super) use self::run::RunOutcome;
 use self::run::{RunContext, RunError, WebSeed};
 use super::{
-    disk::torrent_disk::{Holding, TorrentDisk},
+    disk::{open_pieces::Holding, torrent_disk::TorrentDisk},
     metainfo::{Metainfo, check::PieceHashes},
     session::Torrent,
 };

@@ -23,7 +23,7 @@ use crate::{
     memory::{BLOCK_LEN, OpenBlock, Share},
     protocols::{Protocol, Protocols, RangeRequest, RemoteFile, display_url, next_bytes},
     torrents::{
-        disk::torrent_disk::{Holding, TorrentDisk},
+        disk::{open_pieces::Holding, torrent_disk::TorrentDisk},
         metainfo::{
             Metainfo,
             check::{PieceHasher, PieceHashes},
