@@ -170,7 +170,8 @@ struct peer_limit_plugin final : lt::peer_plugin {
         auto const& info = torrent->torrent_file();
         auto const pieces = m_engine.suggest(m_torrent, m_number, requested,
                                              static_cast<std::uint32_t>(info.num_pieces()),
-                                             static_cast<std::uint32_t>(info.piece_length()), bits);
+                                             static_cast<std::uint32_t>(info.piece_length()), bits,
+                                             static_cast<std::uint32_t>(peer->num_have_pieces()));
         // A libtorrent peer requests the last suggestion first.
         for (auto i = pieces.size(); i-- > 0;)
             suggestion::send(*peer, lt::piece_index_t{static_cast<int>(pieces[i])});

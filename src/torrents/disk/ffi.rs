@@ -137,7 +137,7 @@ pub(in crate::torrents) mod bridge {
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
         /// Called when a peer becomes interested (`requested` is -1) or requests a piece, in a torrent that is
-        /// complete. `have` is the peer's bitfield. Returns the pieces to suggest, the one to request first at the
+        /// complete. `have` is the peer's bitfield with `have_count` pieces. Returns the pieces to suggest, the one to request first at the
         /// front.
         fn suggest(
             self: &DiskEngine,
@@ -147,6 +147,7 @@ pub(in crate::torrents) mod bridge {
             pieces: u32,
             piece_len: u32,
             have: &[u8],
+            have_count: u32,
         ) -> Vec<u32>;
         fn peer_disconnected(self: &DiskEngine, torrent: u64, peer: u64);
         fn blocks_in_use(self: &DiskEngine) -> i64;
@@ -362,10 +363,12 @@ impl DiskEngine {
         pieces: u32,
         piece_len: u32,
         have: &[u8],
+        have_count: u32,
     ) -> Vec<u32> {
         let shape = (pieces, u64::from(piece_len));
         let requested = u32::try_from(requested).ok();
-        let suggest = || self.0.suggest(torrent, peer, requested, shape, Have(have));
+        let suggest =
+            || self.0.suggest(torrent, peer, requested, shape, Have::new(have, have_count));
         guarded("suggest", Vec::new(), suggest)
     }
 

@@ -19,6 +19,7 @@
 mod peer;
 #[cfg(test)]
 mod tests;
+mod window_set;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -27,7 +28,10 @@ use std::{
 };
 
 pub(in crate::torrents) use self::peer::Have;
-use self::peer::{Peer, RequestKind, WindowRequests};
+use self::{
+    peer::{Peer, RequestKind, WindowRequests},
+    window_set::WindowSet,
+};
 use crate::units::MIB;
 
 /// The most suggested pieces that a libtorrent peer remembers.
@@ -60,7 +64,7 @@ const MAX_PER_WINDOW: u64 = 64;
 /// evicted before it requests them.
 const QUICK_RETURN: Duration = Duration::from_secs(2);
 /// The most windows examined in search of one that a peer lacks.
-const MAX_SEARCH: usize = 4096;
+const MAX_SEARCH: u32 = 4096;
 
 /// What to suggest to a peer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -85,12 +89,15 @@ pub(in crate::torrents) struct Suggester {
     /// Windows that are fetched next.
     pending: VecDeque<u32>,
     /// All windows of `recent` and `pending`.
-    listed: HashSet<u32>,
+    listed: WindowSet,
     /// Number of windows that fit in memory.
     capacity: usize,
     /// Since when the pending windows are held back.
     held_since: Option<Instant>,
     peers: HashMap<u64, Peer>,
+    /// Number of steps of searches.
+    #[cfg(test)]
+    searched: std::cell::Cell<usize>,
 }
 
 impl Suggester {
@@ -105,10 +112,12 @@ impl Suggester {
             next_window: 0,
             recent: VecDeque::new(),
             pending: VecDeque::new(),
-            listed: HashSet::new(),
+            listed: WindowSet::new(pieces.div_ceil(per_window)),
             capacity: 0,
             held_since: None,
             peers: HashMap::new(),
+            #[cfg(test)]
+            searched: std::cell::Cell::default(),
         }
     }
 
@@ -119,7 +128,7 @@ impl Suggester {
         let (peers, listed) = (&self.peers, &mut self.listed);
         self.pending.retain(|window| {
             let is_wanted = peers.values().any(|peer| peer.knows_window(*window));
-            is_wanted || !listed.remove(window)
+            is_wanted || !listed.remove(*window)
         });
     }
 
@@ -259,7 +268,7 @@ impl Suggester {
     /// is half of its lookahead, so it is in time only if it is sent early.
     fn needs_suggestions(&self, peer: &mut Peer, have: Have<'_>, capacity: usize) -> bool {
         // A window that was evicted before it was requested is not a good suggestion any more.
-        peer.suggested.retain(|w| self.lacks_window(have, *w) && self.listed.contains(w));
+        peer.suggested.retain(|w| self.lacks_window(have, *w) && self.listed.contains(*w));
         peer.requested.retain(|requested| self.lacks_window(have, requested.window));
         let ahead = self.windows_ahead(peer, capacity);
         match self.per_window {
@@ -359,13 +368,13 @@ impl Suggester {
 
     /// Whether a window has pieces to suggest to the peer.
     fn is_suggestable(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
-        !peer.suggested.contains(&window) && self.unrequested(peer, have, window) != 0
+        self.unrequested(peer, have, window) != 0 && !peer.suggested.contains(&window)
     }
 
     /// Whether a window continues the peer's windows, or a window in memory follows it. A libtorrent peer that is told
     /// of an isolated window also takes the windows around it, which no other peer wants now.
     fn is_in_order(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
-        self.continues_peer(peer, have, window) || self.listed.contains(&(window + 1))
+        self.continues_peer(peer, have, window) || self.listed.contains(window + 1)
     }
 
     /// Whether this is a next window of the peer: the peer has the window before it, requested it, or was told of it.
@@ -379,31 +388,48 @@ impl Suggester {
     fn take_new_windows(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> Vec<u32> {
         let windows = self.pieces.div_ceil(self.per_window);
         let mut taken = Vec::new();
-        let is_new =
-            |this: &Self, w: u32| !this.listed.contains(&w) && this.is_suggestable(peer, have, w);
-        let mut at = if peer.next_window < windows && is_new(self, peer.next_window) {
-            peer.next_window
-        } else {
-            self.next_window
-        };
-        for _ in 0..MAX_SEARCH.min(windows as usize) {
-            if taken.len() == count {
-                break;
-            }
+        let next = peer.next_window;
+        let continues =
+            next < windows && !self.listed.contains(next) && self.is_suggestable(peer, have, next);
+        let mut at = if continues { next } else { self.next_window };
+        let mut left = MAX_SEARCH.min(windows);
+        while left > 0 && taken.len() < count {
             if at >= windows {
                 at = 0;
             }
-            if is_new(self, at) {
-                self.listed.insert(at);
-                taken.push(at);
+            let end = windows.min(at.saturating_add(left));
+            let found = self.next_unlisted(have, at, end);
+            let next = found.map_or(end, |window| window + 1);
+            left -= next - at;
+            at = next;
+            if let Some(window) = found
+                && self.is_suggestable(peer, have, window)
+            {
+                self.listed.insert(window);
+                taken.push(window);
             }
-            at += 1;
         }
         if let Some(last) = taken.last() {
             peer.next_window = last + 1;
             self.next_window = last + 1;
         }
         taken
+    }
+
+    /// The first window from `from` on, below `end`, that is not listed and that the peer lacks.
+    fn next_unlisted(&self, have: Have<'_>, from: u32, end: u32) -> Option<u32> {
+        let mut at = from;
+        loop {
+            #[cfg(test)]
+            self.searched.set(self.searched.get() + 1);
+            at = self.listed.next_absent(at, end)?;
+            let pieces = self.pieces_of(at).start..self.pieces_of(end - 1).end;
+            let lacking = have.next_missing(pieces.start, pieces.end)? / self.per_window;
+            if lacking == at {
+                return Some(at);
+            }
+            at = lacking;
+        }
     }
 
     /// Records that a window comes into memory, which evicts the oldest.
@@ -418,7 +444,7 @@ impl Suggester {
     fn evict_oldest(&mut self) {
         while self.recent.len() > self.capacity.max(1) {
             if let Some(oldest) = self.recent.pop_front() {
-                self.listed.remove(&oldest);
+                self.listed.remove(oldest);
             }
         }
     }
@@ -459,7 +485,10 @@ impl Suggester {
 
     /// The pieces of a window that the peer lacks and has not requested.
     fn unrequested(&self, peer: &Peer, have: Have<'_>, window: u32) -> u64 {
-        have.missing(self.pieces_of(window)) & !peer.requested_in(window)
+        match have.missing(self.pieces_of(window)) {
+            0 => 0,
+            missing => missing & !peer.requested_in(window),
+        }
     }
 
     /// Whether nearly all pieces that the peer received came from us.

@@ -13,23 +13,57 @@ pub(super) const MAX_REQUESTED_WINDOWS: usize = 64;
 /// A peer that left this many more suggestions aside than it followed gets no more.
 const MAX_IGNORED: u32 = 32;
 
-/// The pieces of a peer as a BitTorrent bitfield: one bit per piece, the highest bit of the first byte first.
+/// The pieces of a peer. None of the questions about them reads the whole bitfield, which may have two million bits.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::torrents) struct Have<'a>(pub(in crate::torrents) &'a [u8]);
+pub(in crate::torrents) struct Have<'a> {
+    /// A BitTorrent bitfield: one bit per piece, the highest bit of the first byte first.
+    bits: &'a [u8],
+    count: u32,
+}
 
-impl Have<'_> {
+impl<'a> Have<'a> {
+    /// `count` is the number of bits that are set.
+    pub(in crate::torrents) fn new(bits: &'a [u8], count: u32) -> Self {
+        Self { bits, count }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(bits: &'a [u8]) -> Self {
+        Self::new(bits, bits.iter().map(|byte| byte.count_ones()).sum())
+    }
+
     pub(super) fn has(self, piece: u32) -> bool {
-        self.0.get(piece as usize / 8).is_some_and(|byte| byte & (0x80 >> (piece % 8)) != 0)
+        self.bits.get(piece as usize / 8).is_some_and(|byte| byte & (0x80 >> (piece % 8)) != 0)
     }
 
     pub(super) fn count(self) -> u32 {
-        self.0.iter().map(|byte| byte.count_ones()).sum()
+        self.count
     }
 
     /// The missing ones of `pieces`, at most 64, as a mask: the lowest bit is the first piece.
     pub(super) fn missing(self, pieces: Range<u32>) -> u64 {
-        let bit = |(n, piece): (usize, u32)| u64::from(!self.has(piece)) << n;
-        pieces.enumerate().map(bit).fold(0, |mask, bit| mask | bit)
+        let len = pieces.len().min(64);
+        // 64 bits from any position lie in nine bytes.
+        let first = pieces.start as usize / 8;
+        let byte = |n: usize| u128::from(self.bits.get(first + n).copied().unwrap_or(0));
+        let bytes = (0..9).fold(0, |bytes, n| bytes << 8 | byte(n));
+        let aligned = (bytes >> (8 - pieces.start % 8)) & u128::from(u64::MAX);
+        let has = u64::try_from(aligned).expect("64 bits are left").reverse_bits();
+        let all = if len == 64 { u64::MAX } else { (1 << len) - 1 };
+        !has & all
+    }
+
+    /// The first missing piece from `from` on, below `end`.
+    pub(super) fn next_missing(self, from: u32, end: u32) -> Option<u32> {
+        let mut at = from;
+        while at < end {
+            let missing = self.missing(at..end.min(at.saturating_add(64)));
+            if missing != 0 {
+                return Some(at + missing.trailing_zeros());
+            }
+            at = at.saturating_add(64);
+        }
+        None
     }
 }
 

@@ -34,7 +34,7 @@ impl Leecher {
     }
 
     fn has(&self, piece: u32) -> bool {
-        Have(&self.have).has(piece)
+        Have::of(&self.have).has(piece)
     }
 
     fn receive(&mut self, piece: u32) {
@@ -44,7 +44,7 @@ impl Leecher {
     }
 
     fn is_done(&self) -> bool {
-        Have(&self.have).count() == WINDOWS
+        Have::of(&self.have).count() == WINDOWS
     }
 
     fn add_suggestions(&mut self, pieces: Vec<u32>) {
@@ -83,7 +83,7 @@ impl Seed {
         let suggestions = self.suggester.on_request(
             leecher.number,
             piece,
-            Have(&leecher.have),
+            Have::of(&leecher.have),
             capacity,
             self.now,
         );
@@ -182,7 +182,7 @@ impl Small {
         let suggestions = self.suggester.on_request(
             peer.number,
             piece,
-            Have(&peer.have),
+            Have::of(&peer.have),
             SMALL_CAPACITY,
             self.now,
         );
@@ -212,7 +212,7 @@ impl Fast {
     }
 
     fn is_free(&self, piece: u32) -> bool {
-        piece < SMALL && !Have(&self.have).has(piece) && !self.requested.contains(&piece)
+        piece < SMALL && !Have::of(&self.have).has(piece) && !self.requested.contains(&piece)
     }
 
     fn pick(&mut self, batch: u32) {
@@ -325,15 +325,15 @@ fn eight_peers_share_one_scan_of_a_torrent_larger_than_memory() {
 fn peers_that_get_pieces_from_each_other_get_no_suggestions() {
     let mut suggester = Suggester::new(1000, MIB);
     let (mut have, now) = (vec![0; 125], Instant::now());
-    assert_eq!(suggester.on_request(1, None, Have(&have), 48 * MIB, now).pieces.len(), 16);
+    assert_eq!(suggester.on_request(1, None, Have::of(&have), 48 * MIB, now).pieces.len(), 16);
     for piece in 0..8 {
-        suggester.on_request(1, Some(piece), Have(&have), 48 * MIB, now);
+        suggester.on_request(1, Some(piece), Have::of(&have), 48 * MIB, now);
     }
     // The requested pieces arrived, and as many again from other peers.
     have[..1].fill(0xff);
     have[50..51].fill(0xff);
     let suggested = |suggester: &mut Suggester, n| {
-        suggester.on_request(1, Some(n), Have(&have), 48 * MIB, now).pieces
+        suggester.on_request(1, Some(n), Have::of(&have), 48 * MIB, now).pieces
     };
     assert!((8..40).all(|n| suggested(&mut suggester, n).is_empty()));
 }
@@ -374,7 +374,8 @@ fn an_isolated_window_in_memory_is_not_suggested() {
     for window in [90, 40, 41] {
         suggester.add_window(window, 48);
     }
-    let suggested = suggester.on_request(1, None, Have(&[0; 32]), 48 * MIB, Instant::now()).pieces;
+    let suggested =
+        suggester.on_request(1, None, Have::of(&[0; 32]), 48 * MIB, Instant::now()).pieces;
     assert_eq!(suggested, [[40].to_vec(), (0..15).collect()].concat());
 }
 
@@ -383,7 +384,7 @@ fn a_peer_that_ignores_suggestions_gets_no_more_and_no_prefetch() {
     let mut suggester = Suggester::new(10_000, MIB);
     let have = vec![0; 1250];
     let request = |n: u32| {
-        suggester.on_request(1, Some(n * 37 % 10_000), Have(&have), 48 * MIB, Instant::now())
+        suggester.on_request(1, Some(n * 37 % 10_000), Have::of(&have), 48 * MIB, Instant::now())
     };
     let all: Vec<Suggestions> = (0..2000).map(request).collect();
     let last = all.iter().rposition(|suggestions| !suggestions.pieces.is_empty());
@@ -396,11 +397,12 @@ fn small_pieces_are_suggested_by_window_up_to_the_remembered_number() {
     let mut suggester = Suggester::new(1000, 256 << 10);
     let mut have = vec![0; 125];
     have[0] = 0b0100_0000;
-    let suggestions = suggester.on_request(1, None, Have(&have), 48 * MIB, Instant::now());
+    let suggestions = suggester.on_request(1, None, Have::of(&have), 48 * MIB, Instant::now());
     // The first pieces of five windows behind, because the peer may take the pieces between them.
     assert_eq!(suggestions.pieces, [vec![0], (2..=12).collect(), vec![16, 20, 24, 28]].concat());
     let mut suggester = Suggester::new(1_000_000, 16 << 10);
-    let suggestions = suggester.on_request(1, None, Have(&[0; 125_000]), 48 * MIB, Instant::now());
+    let suggestions =
+        suggester.on_request(1, None, Have::of(&[0; 125_000]), 48 * MIB, Instant::now());
     assert_eq!(suggestions.pieces, (0..16).collect::<Vec<_>>());
 }
 
@@ -408,19 +410,76 @@ fn small_pieces_are_suggested_by_window_up_to_the_remembered_number() {
 fn complete_peers_and_invalid_requests_are_handled() {
     let mut suggester = Suggester::new(100, 4 * MIB);
     let now = Instant::now();
-    assert!(suggester.on_request(1, None, Have(&[0xff; 13]), 48 * MIB, now).pieces.is_empty());
+    assert!(suggester.on_request(1, None, Have::of(&[0xff; 13]), 48 * MIB, now).pieces.is_empty());
     assert_eq!(
-        suggester.on_request(2, Some(u32::MAX), Have(&[]), 48 * MIB, now).pieces,
+        suggester.on_request(2, Some(u32::MAX), Have::of(&[]), 48 * MIB, now).pieces,
         [0, 1, 2, 3]
     );
     suggester.remove_peer(2);
     suggester.remove_peer(7);
     // The last window of the torrent is shorter.
     let mut suggester = Suggester::new(5, 512 << 10);
-    assert_eq!(suggester.on_request(1, None, Have(&[0]), 48 * MIB, now).pieces, [0, 1, 2, 3, 4]);
+    assert_eq!(
+        suggester.on_request(1, None, Have::of(&[0]), 48 * MIB, now).pieces,
+        [0, 1, 2, 3, 4]
+    );
+}
+
+#[test]
+fn a_search_skips_what_is_in_memory_and_what_the_peer_has() {
+    // 100,000 windows. The peer lacks only the last two, and then the first 4,000 that are all in memory.
+    let windows = 100_000;
+    let mut suggester = Suggester::new(windows, MIB);
+    let mut have = vec![0xff; windows as usize / 8];
+    let last = have.len() - 1;
+    have[last] = 0b1111_1100;
+    have[..500].fill(0);
+    (0..4000).for_each(|window| suggester.add_window(window, 4000));
+    for round in 1..=100 {
+        suggester.next_window = 96_000 * (round % 2);
+        let mut peer = Peer::default();
+        let found = suggester.take_new_windows(&mut peer, Have::of(&have), 3);
+        assert!(found.len() <= 2);
+        found.iter().for_each(|window| assert!(suggester.listed.remove(*window)));
+    }
+    let steps = suggester.searched.get();
+    assert!(steps <= 100 * 8, "{steps} steps");
 }
 
 proptest::proptest! {
+    #[test]
+    fn the_missing_pieces_of_a_peer_are_found_word_by_word(
+        bits in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        (start, len) in (0u32..400, 0u32..=64),
+    ) {
+        let have = Have::of(&bits);
+        let naive = (0..len).filter(|n| !have.has(start + n)).fold(0u64, |mask, n| mask | 1 << n);
+        proptest::prop_assert_eq!(have.missing(start..start + len), naive);
+        let first = (start..start + 3 * len).find(|piece| !have.has(*piece));
+        proptest::prop_assert_eq!(have.next_missing(start, start + 3 * len), first);
+    }
+
+    #[test]
+    fn a_search_finds_the_windows_that_looking_at_each_finds(
+        pieces in 1u32..700,
+        piece_len in proptest::sample::select(vec![64 << 10, 300_000, MIB, 5 * MIB]),
+        seen in proptest::collection::vec(proptest::sample::select(vec![0u8, 0xff, 0x10, 0xfe]), 88),
+        listed in proptest::collection::vec(0u32..700, 0..700),
+        (count, start) in (0usize..20, 0u32..700),
+    ) {
+        let mut suggester = Suggester::new(pieces, piece_len);
+        let windows = pieces.div_ceil(suggester.per_window);
+        listed.iter().for_each(|window| _ = suggester.listed.insert(window % windows));
+        suggester.next_window = start % windows;
+        let (peer, have) = (&mut Peer::default(), Have::of(&seen));
+        let fits = |w: &u32| !suggester.listed.contains(*w) && suggester.lacks_window(have, *w);
+        // A new peer starts at the first window, if it lacks it.
+        let from = if fits(&0) { 0 } else { suggester.next_window };
+        let all = (0..windows).map(|n| (from + n) % windows);
+        let expected: Vec<u32> = all.filter(fits).take(count).collect();
+        proptest::prop_assert_eq!(suggester.take_new_windows(peer, have, count), expected);
+    }
+
     #[test]
     fn suggestions_are_pieces_that_the_peer_lacks_and_memory_is_bounded(
         pieces in 1u32..2000,
@@ -432,10 +491,10 @@ proptest::proptest! {
         let mut suggester = Suggester::new(pieces, piece_len);
         let now = Instant::now();
         for (peer, piece) in requests {
-            let suggestions = suggester.on_request(peer, piece, Have(&seen), capacity, now);
+            let suggestions = suggester.on_request(peer, piece, Have::of(&seen), capacity, now);
             proptest::prop_assert!(suggestions.pieces.len() <= MAX_REMEMBERED as usize);
             for piece in &suggestions.pieces {
-                proptest::prop_assert!(*piece < pieces && !Have(&seen).has(*piece));
+                proptest::prop_assert!(*piece < pieces && !Have::of(&seen).has(*piece));
             }
             let windows = suggester.windows_in(capacity).max(MAX_REMEMBERED as usize);
             proptest::prop_assert!(suggester.recent.len() <= windows);
