@@ -57,9 +57,8 @@ impl ImportJob {
         refuse_seeding(&self.request)?;
         refuse_checksums_of_folders(&self.request.download, &found)?;
         let opened = self.open_url_import(&found).await?;
-        if let Some(streams) = &self.request.streams {
-            self.engine.stream(opened.row.id.as_str(), streams).await?;
-        }
+        // Reads wait for missing bytes until this is dropped.
+        let _readers = self.open_url_stream(&opened).await?;
         let complete = !opened.has_unknown_len() && opened.store.missing(&opened.wanted).is_empty();
         let verified = complete && opened.row.state == ImportState::Imported;
         let (opened, downloaded) =
@@ -70,6 +69,17 @@ impl ImportJob {
         // Publishes everything that remains: all files when nothing was fetched or the length was unknown until now.
         self.publish_rest(opened.view()).await?;
         self.finish(opened.view(), (downloaded, 0)).await
+    }
+
+    /// Opens the import to players if requested. Without a length its layout changes at the end of the transfer, so
+    /// reads of missing bytes fail then.
+    async fn open_url_stream(&self, opened: &OpenUrlImport) -> Result<Option<DeadlinesGuard>> {
+        let Some(streams) = &self.request.streams else { return Ok(None) };
+        if opened.has_unknown_len() {
+            self.engine.stream(opened.row.id.as_str(), streams).await?;
+            return Ok(None);
+        }
+        self.engine.stream_during_import(&opened.row, &opened.store, streams).await.map(Some)
     }
 
     /// Finds the import in the catalog or creates it. Stored bytes that are not proven to be of the
