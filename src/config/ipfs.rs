@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     path::Path,
+    str::FromStr,
 };
 
 use serde::Deserialize;
@@ -17,7 +18,10 @@ use super::{
     env::Env,
     network::{HiddenText, OneOrMore},
 };
-use crate::redact;
+use crate::{
+    error::{Error, Kind, Result},
+    redact,
+};
 
 /// Maximum length of the file with the address of a gateway, in bytes.
 const MAX_FILE: u64 = 4 << 10;
@@ -33,6 +37,38 @@ pub struct IpfsOptions {
     pub rpc: Option<String>,
     /// The resolver of DNS names: the URL of DNS over HTTPS, or `system`.
     pub dns: Option<String>,
+    pub format: BlockFormat,
+}
+
+/// How blocks are requested from gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockFormat {
+    /// One by one from gateways of this machine and network, as CARs from others.
+    #[default]
+    Auto,
+    /// One by one.
+    Raw,
+    /// Many at once, from gateways that support it.
+    Car,
+}
+
+impl BlockFormat {
+    pub const NAMES: [&str; 3] = ["auto", "raw", "car"];
+}
+
+impl FromStr for BlockFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "raw" => Ok(Self::Raw),
+            "car" => Ok(Self::Car),
+            _ => Err(Error::new(Kind::InvalidInput, format!("unknown block format {text:?}"))
+                .hint(format!("formats: {}", Self::NAMES.join(", ")))),
+        }
+    }
 }
 
 impl fmt::Debug for IpfsOptions {
@@ -45,6 +81,7 @@ impl fmt::Debug for IpfsOptions {
             .field("routers", &shown(&self.routers))
             .field("rpc", &self.rpc.as_deref().map(redact::source))
             .field("dns", &self.dns)
+            .field("format", &self.format)
             .finish()
     }
 }
@@ -57,6 +94,7 @@ pub(super) struct IpfsSection {
     router: Option<OneOrMore>,
     rpc: Option<HiddenText>,
     dns: Option<String>,
+    format: Option<BlockFormat>,
 }
 
 impl IpfsSection {
@@ -68,6 +106,7 @@ impl IpfsSection {
             routers: self.router.map(OneOrMore::into_vec).unwrap_or_default(),
             rpc: self.rpc.map(|text| text.0),
             dns: self.dns,
+            format: self.format.unwrap_or_default(),
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) use self::file::parse_rate;
 use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 pub use self::{
     env::Env,
-    ipfs::IpfsOptions,
+    ipfs::{BlockFormat, IpfsOptions},
     list::StorageInfo,
     network::{
         Encryption, NetworkOptions, Proxy, SessionOptions, TorrentOptions, check_listen,

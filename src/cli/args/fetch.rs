@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use clap::{ArgMatches, Args, ValueHint, builder::BoolishValueParser, parser::ValueSource};
+use clap::{
+    ArgMatches, Args, ValueHint,
+    builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser as _},
+    parser::ValueSource,
+};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -13,7 +17,7 @@ use crate::{
         output::Failure,
         secret::{parse_secret, prompt_password, read_password},
     },
-    config::{IpfsOptions, Proxy, Secret, SessionOptions},
+    config::{BlockFormat, IpfsOptions, Proxy, Secret, SessionOptions},
     downloads::{FetchLimits, ResumePolicy, checksum, range_scheduler::SplitStrategy},
     engine::DownloadOptions,
     error::{Error, Kind, Result},
@@ -105,6 +109,10 @@ pub(in crate::cli) struct FetchArgs {
         hide_env_values = true
     )]
     ipfs_gateway: Vec<String>,
+    /// IPFS: how blocks are requested: raw (one by one), car (many at once), or auto (raw on this machine and network)
+    #[arg(long, env = "BAE_IPFS_FORMAT", value_name = "FORMAT",
+          value_parser = PossibleValuesParser::new(BlockFormat::NAMES).try_map(|name| name.parse::<BlockFormat>()))]
+    ipfs_format: Option<BlockFormat>,
     /// IPFS: delegated router that names further gateways, such as https://delegated-ipfs.dev; may be repeated
     #[arg(long, env = "BAE_IPFS_ROUTER", value_name = "URL", value_delimiter = ',')]
     ipfs_router: Vec<String>,
@@ -166,6 +174,7 @@ impl FetchArgs {
             routers: list(&self.ipfs_router, &config.routers),
             rpc: self.ipfs_rpc.clone().or_else(|| config.rpc.clone()),
             dns: self.ipfs_dns.clone().or_else(|| config.dns.clone()),
+            format: self.ipfs_format.unwrap_or(config.format),
         }
     }
 

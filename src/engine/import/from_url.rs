@@ -19,6 +19,7 @@ use crate::{
     engine::{
         DownloadOptions, ImportRequest, ReadStream,
         plan::{file_of_row, selected_ranges},
+        serve::stream::DeadlinesGuard,
     },
     error::{Error, Kind, Result},
     events::{Event, Imported},

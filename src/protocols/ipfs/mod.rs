@@ -50,7 +50,7 @@ use super::{
     Validator, display_url, http::Http, url_paths::with_trailing_slash,
 };
 use crate::{
-    config::IpfsOptions,
+    config::{BlockFormat, IpfsOptions},
     error::{Error, Kind, Result},
     units::MIB,
 };
@@ -79,6 +79,7 @@ struct Ipfs {
     by_gateway: Mutex<HashMap<String, Arc<Blocks>>>,
     names: NameResolver,
     ahead: ReadAhead,
+    format: BlockFormat,
 }
 
 pub(super) fn make(options: &Arc<FetchOptions>) -> Result<Arc<dyn Protocol>> {
@@ -93,14 +94,21 @@ impl Ipfs {
         let public = FetchOptions { outgoing, ..anonymous.clone() };
         let anonymous = Arc::new(Http::new(&Arc::new(anonymous))?);
         let public = Arc::new(Http::new(&Arc::new(public))?);
-        let IpfsOptions { gateways: _, routers, rpc: _, dns } = &options.ipfs;
+        let IpfsOptions { gateways: _, routers, rpc: _, dns, format } = &options.ipfs;
         let configured = configured_gateways(options, &http)?;
         let routers = routers.iter().map(|text| router_url(text)).collect::<Result<Vec<_>>>()?;
-        let routers =
-            (!routers.is_empty()).then(|| Arc::new(Routers::new(routers, &anonymous, &public)));
+        let routers = (!routers.is_empty())
+            .then(|| Arc::new(Routers::new(routers, *format, &anonymous, &public)));
         let names = NameResolver::new(Resolver::new(dns.as_deref(), &anonymous)?);
         let blocks = Arc::new(Blocks::new(GatewaySet::new(configured, routers)));
-        Ok(Self { http, blocks, by_gateway: Mutex::default(), names, ahead: ReadAhead::default() })
+        Ok(Self {
+            http,
+            blocks,
+            by_gateway: Mutex::default(),
+            names,
+            ahead: ReadAhead::default(),
+            format: *format,
+        })
     }
 
     /// The blocks at the gateways for `address`.
@@ -110,7 +118,7 @@ impl Ipfs {
         if let Some(blocks) = by_gateway.get(url.as_str()) {
             return Ok(Arc::clone(blocks));
         }
-        let gateway = Arc::new(Gateway::new(url.as_str(), &self.http)?);
+        let gateway = Arc::new(Gateway::new(url.as_str(), self.format, &self.http)?);
         let blocks = Arc::new(Blocks::new(GatewaySet::new(vec![gateway], None)));
         if by_gateway.len() >= MAX_NAMED_GATEWAYS {
             by_gateway.clear();
@@ -147,16 +155,16 @@ impl Ipfs {
 
 /// The RPC interface, then the gateways.
 fn configured_gateways(options: &FetchOptions, http: &Arc<Http>) -> Result<Vec<Arc<Gateway>>> {
-    let IpfsOptions { gateways, rpc, .. } = &options.ipfs;
+    let IpfsOptions { gateways, rpc, format, .. } = &options.ipfs;
     let mut configured = Vec::new();
     if let Some(text) = rpc.as_deref().filter(|text| !text.trim().is_empty()) {
         configured.push(Arc::new(Gateway::rpc(text, |url| options.login_for(url), http)?));
     }
     for text in gateways.iter().filter(|text| !text.trim().is_empty()) {
-        configured.push(Arc::new(Gateway::new(text, http)?));
+        configured.push(Arc::new(Gateway::new(text, *format, http)?));
     }
     if configured.is_empty() {
-        configured.push(Arc::new(Gateway::new(LOCAL_GATEWAY, http)?));
+        configured.push(Arc::new(Gateway::new(LOCAL_GATEWAY, *format, http)?));
     }
     Ok(configured)
 }

@@ -21,6 +21,7 @@ use super::{
     health::{Format, Health, Outcome},
 };
 use crate::{
+    config::BlockFormat,
     error::{Error, Kind, Result},
     protocols::{
         Login, display_url, has_private_host,
@@ -48,6 +49,7 @@ pub(in crate::protocols::ipfs) struct Gateway {
     /// With a slash at the end.
     url: Url,
     interface: Interface,
+    format: BlockFormat,
     http: Arc<Http>,
     health: Mutex<Health>,
     /// Why the gateway is not used again.
@@ -105,8 +107,13 @@ pub(in crate::protocols::ipfs) struct CarRange {
 impl Gateway {
     /// # Errors
     /// `InvalidInput` for a URL that is not that of a gateway, or not encrypted although its host is not local.
-    pub(in crate::protocols::ipfs) fn new(text: &str, http: &Arc<Http>) -> Result<Self> {
-        Ok(Self::at(checked_url(text, "IPFS gateway", "ipfs")?, Interface::Gateway, http))
+    pub(in crate::protocols::ipfs) fn new(
+        text: &str,
+        format: BlockFormat,
+        http: &Arc<Http>,
+    ) -> Result<Self> {
+        let url = checked_url(text, "IPFS gateway", "ipfs")?;
+        Ok(Self::at(url, Interface::Gateway, format, http))
     }
 
     /// The RPC interface at `text`.
@@ -120,12 +127,12 @@ impl Gateway {
     ) -> Result<Self> {
         let url = checked_url(text, "IPFS RPC interface", "api/v0")?;
         let login = login(&url);
-        Ok(Self::at(url, Interface::Rpc(login), http))
+        Ok(Self::at(url, Interface::Rpc(login), BlockFormat::Raw, http))
     }
 
-    fn at(url: Url, interface: Interface, http: &Arc<Http>) -> Self {
+    fn at(url: Url, interface: Interface, format: BlockFormat, http: &Arc<Http>) -> Self {
         let (health, ban) = (Mutex::default(), Mutex::default());
-        Self { url, interface, http: Arc::clone(http), health, ban }
+        Self { url, interface, format, http: Arc::clone(http), health, ban }
     }
 
     /// The address for messages, without login and scheme.
@@ -145,9 +152,12 @@ impl Gateway {
     /// gateway on this machine or network answers single blocks as fast.
     pub(super) fn prefers_cars(&self) -> bool {
         let health = self.health.lock();
-        matches!(self.interface, Interface::Gateway)
-            && health.may_have_cars()
-            && (!is_local(&self.url) || health.was_busy())
+        let prefers = match self.format {
+            BlockFormat::Auto => !is_local(&self.url) || health.was_busy(),
+            BlockFormat::Raw => false,
+            BlockFormat::Car => true,
+        };
+        prefers && health.may_have_cars()
     }
 
     fn attempt(&self, format: Format) -> Attempt<'_> {
@@ -482,10 +492,16 @@ mod tests {
     #[test]
     fn a_gateway_is_shown_without_its_login() {
         let http = Arc::new(Http::new(&Arc::new(FetchOptions::default())).unwrap());
-        let gateway = Gateway::new("https://u:hunter2@gw.example:8443/x/", &http).unwrap();
+        let gateway =
+            Gateway::new("https://u:hunter2@gw.example:8443/x/", BlockFormat::Auto, &http).unwrap();
         assert_eq!(gateway.name(), "gw.example:8443/x");
         assert!(!format!("{gateway:?}").contains("hunter2"));
         assert!(gateway.prefers_cars());
-        assert!(!Gateway::new("http://127.0.0.1:1", &http).unwrap().prefers_cars());
+        for (format, prefers) in
+            [(BlockFormat::Auto, false), (BlockFormat::Raw, false), (BlockFormat::Car, true)]
+        {
+            let local = Gateway::new("http://127.0.0.1:1", format, &http).unwrap();
+            assert_eq!(local.prefers_cars(), prefers, "{format:?}");
+        }
     }
 }

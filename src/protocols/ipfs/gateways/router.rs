@@ -15,6 +15,7 @@ use super::{
     provider,
 };
 use crate::{
+    config::BlockFormat,
     error::{Error, Kind, Result},
     protocols::{
         display_url,
@@ -36,6 +37,8 @@ pub(in crate::protocols::ipfs) struct Routers {
     http: Arc<Http>,
     /// For gateways that a router of the public network names: only those of the public network.
     public_http: Arc<Http>,
+    /// For the gateways.
+    format: BlockFormat,
     /// CIDs that were looked up.
     looked_up: Mutex<HashSet<Multihash>>,
 }
@@ -51,11 +54,12 @@ impl Routers {
     /// `http` and `public_http` send no login.
     pub(in crate::protocols::ipfs) fn new(
         urls: Vec<Url>,
+        format: BlockFormat,
         http: &Arc<Http>,
         public_http: &Arc<Http>,
     ) -> Self {
         let (http, public_http) = (Arc::clone(http), Arc::clone(public_http));
-        Self { urls, http, public_http, looked_up: Mutex::default() }
+        Self { urls, http, public_http, format, looked_up: Mutex::default() }
     }
 
     /// The gateways that provide `cid`; none if it was looked up before.
@@ -103,7 +107,9 @@ impl Routers {
         // A router of the public network must not lead to services of this machine or its network.
         let http = if is_local(router) { &self.http } else { &self.public_http };
         let gateways = provider::gateways(&body).into_iter();
-        Ok(gateways.filter_map(|url| Gateway::new(url.as_str(), http).ok().map(Arc::new)).collect())
+        Ok(gateways
+            .filter_map(|url| Gateway::new(url.as_str(), self.format, http).ok().map(Arc::new))
+            .collect())
     }
 
     /// The records of an IPNS name, and errors.
